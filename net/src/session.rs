@@ -25,7 +25,7 @@ use crate::sessions::{Sessions, close_code};
 
 /// Interval of clock frames while this node's heads move. Specified in
 /// `docs/protocol/replication.md`.
-const CLOCK_EVERY: Duration = Duration::from_secs(1);
+const CLOCK_EVERY: Duration = Duration::from_millis(500);
 
 /// The state that all sessions of one endpoint share.
 pub(crate) struct NetState {

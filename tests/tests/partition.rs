@@ -117,22 +117,89 @@ async fn cut_off_and_bring_back(noticed: bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_nodes_that_cannot_reach_each_other_still_hold_the_thirds_strand() {
+async fn two_nodes_that_cannot_reach_each_other_hold_each_others_strands_through_a_third() {
     let seed = seed::seed();
     let mut network = Network::with_cables(3).await;
     network.cut(0, 1);
     network.start_all().await;
     let mut ledger = publish(&network, &[0, 1, 2], seed).await;
-    let head = seen(&network, 2, 2).await;
-    wait::until("both have what the third one published", async || {
-        let both = [seen(&network, 0, 2).await, seen(&network, 1, 2).await];
-        (both == [head; 2]).then_some(())
-    })
-    .await;
+    assert_converges(&network, &ledger).await;
     assert_eq!(network.passed(0, 1), 0, "no cut at all");
+    assert_eq!(source(&network, 0, 1).await, Some(2));
     network.mend(0, 1);
     ledger.extend(publish(&network, &[0, 1], seed + 1).await);
     assert_converges(&network, &ledger).await;
+    wait::until_equal("the own node is the source again", &Some(1), async || {
+        Some(source(&network, 0, 1).await)
+    })
+    .await;
+}
+
+/// Returns the number of the node that a node takes the strand of another one from.
+async fn source(network: &Network, by: usize, of: usize) -> Option<usize> {
+    let metrics = network.nodes[by].metrics().await;
+    let of = format!(r#"originator_id="{}""#, network.nodes[of].id);
+    let is_source = |via: usize| {
+        let via = format!(r#"via="{}""#, network.nodes[via].id);
+        metrics.sum("xmtp_peer_source", &[&of, &via]) == 1.0
+    };
+    (0..network.nodes.len()).find(|via| is_source(*via))
+}
+
+/// The link dies in the middle of a burst, and neither end has noticed when the next one begins.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_link_that_dies_is_passed_by_through_a_third_node() {
+    let seed = seed::seed();
+    let mut network = Network::with_cables(3).await;
+    network.start_all().await;
+    let mut ledger = publish(&network, &[0, 1, 2], seed).await;
+    network.cut(0, 1);
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 1).await);
+    assert_converges(&network, &ledger).await;
+    let passed = network.passed(0, 1);
+    ledger.extend(publish(&network, &[0, 1, 2], seed + 2).await);
+    assert_converges(&network, &ledger).await;
+    assert_eq!(network.passed(0, 1), passed, "no cut at all");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_strand_of_a_node_that_is_gone_reaches_one_that_joins_later_over_quic() {
+    join_after_a_loss("quic").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_strand_of_a_node_that_is_gone_reaches_one_that_joins_later_over_grpc() {
+    join_after_a_loss("grpc").await;
+}
+
+async fn join_after_a_loss(transport: &str) {
+    let seed = seed::seed();
+    let mut network = Network::new(3);
+    network.add_arguments(&["--peer-transport", transport]);
+    for number in [0, 1] {
+        network.nodes[number].start();
+    }
+    for number in [0, 1] {
+        network.nodes[number].ready().await;
+    }
+    let ledger = publish(&network, &[0, 1], seed).await;
+    let head = seen(&network, 1, 1).await;
+    wait::until_equal("the other one has it", &head, async || Some(seen(&network, 0, 1).await))
+        .await;
+    network.nodes[1].kill();
+    let gone = network.nodes[1].id;
+
+    network.nodes[2].start();
+    network.nodes[2].readable().await;
+    wait::until_equal("the late one has it", &head, async || Some(seen(&network, 2, 1).await))
+        .await;
+    let late = strand::read(&network.nodes[2].client(), gone).await;
+    assert!(late == strand::read(&network.nodes[0].client(), gone).await);
+    strand::assert_sound(&late);
+    for answer in ledger.acknowledged().filter(|answer| strand::id_of(answer).originator == gone) {
+        assert_eq!(late.get(&strand::id_of(answer).sequence.0), Some(answer));
+    }
+    assert_eq!(source(&network, 2, 1).await, Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

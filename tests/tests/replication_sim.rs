@@ -149,3 +149,67 @@ fn the_strand_of_a_node_that_has_left_ends_equal_everywhere() {
     println!("{before} envelopes from before and {after} from after in {runs} runs");
     assert!(runs < 50 || (before > 0 && after > 0), "the runs do not show both");
 }
+
+/// Nodes 100 and 200 never reach each other.
+#[test]
+fn a_cut_between_two_nodes_heals_through_the_third() {
+    for_each_seed(|seed| {
+        let mut sim = Sim::new(seed, Faults { burns_ids: true, ..LOSSY });
+        sim.cut(OriginatorId(100), OriginatorId(200));
+        sim.publish(20, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(40));
+        sim.settle_apart();
+        sim.assert_same_strands();
+    });
+}
+
+/// Nothing passes between nodes 100 and 200, and both believe to be connected.
+#[test]
+fn a_source_behind_a_dead_link_is_replaced_within_two_seconds_and_comes_back() {
+    let [follower, originator, relay] = [100, 200, 300].map(OriginatorId);
+    for_each_seed(|seed| {
+        let mut sim = Sim::new(seed, Faults::NONE);
+        sim.publish(3, Duration::from_secs(2));
+        sim.run_for(Duration::from_secs(5));
+        assert_eq!(sim.source(follower, originator), Some(originator));
+        sim.deaden(follower, originator);
+        for _ in 0..20 {
+            sim.publish(1, Duration::from_millis(1));
+            sim.run_for(Duration::from_secs(2));
+            assert_eq!(sim.held(follower, originator), sim.held(originator, originator));
+        }
+        assert_eq!(sim.source(follower, originator), Some(relay));
+        sim.revive_links();
+        // The longest pause of a peer that showed nothing.
+        sim.run_for(Duration::from_secs(70));
+        assert_eq!(sim.source(follower, originator), Some(originator));
+        assert_eq!(sim.source(originator, follower), Some(follower));
+        sim.assert_same_strands();
+        sim.assert_invariants();
+    });
+}
+
+/// Node 200 is gone after a while, node 500 joins later, nodes 100 and 400 do not reach each other, and node 300, which
+/// does reach them, is hostile.
+#[test]
+fn the_strand_of_a_node_that_is_gone_reaches_one_that_joins_later_beside_a_hostile_one() {
+    const BREAKS: Faults =
+        Faults { breaks_one_in: 60, resets_one_in: 60, crashes_one_in: 200, ..LOSSY };
+    let [cut_off, lost, late] = [100, 200, 500].map(OriginatorId);
+    let (mut orphaned, mut runs) = (0, 0);
+    for_each_seed(|seed| {
+        let mut sim = Sim::hostile(seed, Faults { burns_ids: seed % 2 == 0, ..BREAKS });
+        sim.cut(cut_off, OriginatorId(400));
+        sim.lose(late);
+        sim.publish(12, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(20));
+        sim.lose(lost);
+        sim.run_for(Duration::from_secs(20));
+        sim.join(late);
+        sim.settle_apart();
+        orphaned += sim.assert_same_strands();
+        runs += 1;
+    });
+    println!("{orphaned} envelopes of lost nodes are held everywhere after {runs} runs");
+    assert!(runs < 50 || orphaned > runs, "the runs do not show it");
+}

@@ -6,7 +6,7 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
-use hawser_proto::Bytes;
+use hawser_proto::{Bytes, OriginatorId};
 
 use super::client::{CallError, EnvelopeStream, PeerClient};
 use super::feed::{Fed, Feed};
@@ -24,6 +24,8 @@ pub(super) struct WantCall {
     pub(super) counters: Arc<NetCounters>,
     pub(super) request: RequestId,
     pub(super) want: Want,
+    /// The peer that is asked.
+    pub(super) peer: OriginatorId,
     /// The peer speaks for the strand: [`Feed::new`].
     pub(super) may_expire: bool,
     /// Set at the first item.
@@ -45,9 +47,16 @@ impl WantCall {
     }
 
     async fn stream(&self, mut feed: Feed) -> Result<(), SessionError> {
-        let (mut stream, mut next) = match self.open().await? {
-            (stream, Some(first)) => (stream, Some(first)),
-            (_, None) => return self.deliver(vec![StrandItem::Closed]).await.map(drop),
+        let (mut stream, mut next) = match self.open().await {
+            Ok((stream, Some(first))) => (stream, Some(first)),
+            Ok((_, None)) => return self.deliver(vec![StrandItem::Closed]).await.map(drop),
+            Err(CallError::Failed(error)) if self.want.originator != self.peer => {
+                // A peer need not serve the strands of others. If the whole connection has failed, the next call
+                // tells.
+                tracing::debug!(error, originator = %self.want.originator, "a strand is refused");
+                return self.deliver(vec![StrandItem::Closed]).await.map(drop);
+            }
+            Err(error) => return Err(error.into()),
         };
         while let Some(envelopes) = next {
             if !self.hand_over(&mut feed, envelopes).await? {

@@ -219,6 +219,7 @@ impl<'a> Session<'a> {
             counters: self.net.counters.clone(),
             request,
             want,
+            peer: self.peer,
             may_expire: self.is_tls && want.originator == self.peer,
             is_answered: is_answered.clone(),
         };

@@ -84,20 +84,6 @@ impl Sim {
         node.store.judge_times(&rule, &derive).unwrap();
     }
 
-    /// Tells a follower of the departed node's strand what its peers hold, as their clocks do.
-    pub(super) fn gossip_heads(&mut self, id: OriginatorId, originator: OriginatorId) {
-        if !self.nodes[&id].knows_departure_of(originator) {
-            return;
-        }
-        let is_peer = |path: &Path| path.follower == id && self.connections[path].is_up;
-        let peers: Vec<_> = self.paths().into_iter().filter(is_peer).map(|it| it.server).collect();
-        for peer in peers {
-            let head = self.nodes[&peer].head(originator);
-            let following = self.node(id).following.get_mut(&originator).unwrap();
-            following.follower.handle_head(peer, head);
-        }
-    }
-
     /// Asserts that the strand of the departed node is the same at all others, marks and tallies too, and
     /// that nothing of it is valid which it signed after it had left. Returns the numbers of places that are
     /// held from before and after.

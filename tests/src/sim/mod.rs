@@ -5,6 +5,7 @@
 //! in-memory environment. Simulated parts: the wire, the disk's latency, crashes, and a peer that
 //! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
 
+mod apart;
 mod departed;
 mod hostile;
 pub mod invariants;

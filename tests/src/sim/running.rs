@@ -22,6 +22,8 @@ const WRITE_MS_MAX: u64 = 20;
 const RECONNECT_MS_MAX: u64 = 2_000;
 /// The same after a peer was sent away.
 const AVOID_MS_MAX: u64 = 10_000;
+/// Longest time until a node tells others that a strand has grown.
+const CLOCK_MS_MAX: u64 = 500;
 /// Longest time for which a node is down.
 const DOWN_MS_MAX: u64 = 30_000;
 
@@ -37,9 +39,11 @@ impl Sim {
         connection.is_up = true;
         connection.generation += 1;
         connection.last_control = now;
+        connection.clock_due.clear();
         for originator in self.followed_by(path.follower) {
+            let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
-            following.follower.handle_peer_up(now, path.server);
+            following.follower.handle_peer_up(now, path.server, head);
             self.route_effects(path.follower, originator);
         }
     }
@@ -85,11 +89,6 @@ impl Sim {
             response.items = vec![StrandItem::Closed];
         }
         let now = self.now;
-        let claims = self.clock_of(path.server, originator);
-        let members = self.members.clone();
-        let clock = self.node(path.follower).clocks.entry(path.server).or_default();
-        clock.merge(&claims, |originator| members.contains(&originator));
-        let head = clock.head(originator);
         let following = &self.nodes[&path.follower].following[&originator];
         let WantResponse { peer, request, items } = response;
         if following.follower.awaits(peer, request) {
@@ -97,9 +96,39 @@ impl Sim {
             let check = |bytes| judge_by(&absences, originator, path.follower, &bytes);
             let items: Vec<_> = items.into_iter().map(|item| item.map(check)).collect();
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
-            following.follower.handle_head(peer, head);
             following.follower.handle_response(now, WantResponse { peer, request, items });
         }
+        self.route_effects(path.follower, originator);
+    }
+
+    /// Lets a follower read a server's clock, and returns the head of a strand in it.
+    fn claimed_head(&mut self, path: Path, originator: OriginatorId) -> SequenceId {
+        let claims = self.clock_of(path.server, originator);
+        let members = self.members.clone();
+        let clock = self.node(path.follower).clocks.entry(path.server).or_default();
+        clock.merge(&claims, |originator| members.contains(&originator));
+        clock.head(originator)
+    }
+
+    /// Plans that the followers of a server hear that a strand has grown there.
+    pub(super) fn plan_clocks(&mut self, server: OriginatorId, originator: OriginatorId) {
+        let paths = self.paths().into_iter();
+        for path in paths.filter(|path| path.server == server && path.follower != originator) {
+            let connection = self.connection(path);
+            if connection.is_up && connection.clock_due.insert(originator) {
+                let generation = connection.generation;
+                let within_ms = CLOCK_MS_MAX + self.faults.delay_ms_max;
+                self.plan(within_ms, Event::Clock { path, generation, originator });
+            }
+        }
+    }
+
+    pub(super) fn hear_clock(&mut self, path: Path, originator: OriginatorId) {
+        let now = self.now;
+        self.connection(path).clock_due.remove(&originator);
+        let head = self.claimed_head(path, originator);
+        let following = self.node(path.follower).following.get_mut(&originator).unwrap();
+        following.follower.handle_head(now, path.server, head);
         self.route_effects(path.follower, originator);
     }
 
@@ -210,6 +239,9 @@ impl Sim {
 
     /// Adds the next place to a node's own strand; sometimes it stays empty.
     pub(super) fn add_to_strand(&mut self, node: OriginatorId) {
+        if self.gone.contains(&node) {
+            return;
+        }
         let next = self.nodes[&node].head(node).next();
         let is_burned = match node {
             LIAR => is_withheld(next),
@@ -243,6 +275,9 @@ impl Sim {
     }
 
     pub(super) fn restart(&mut self, id: OriginatorId) {
+        if self.gone.contains(&id) || self.nodes[&id].is_running {
+            return;
+        }
         let now = self.now;
         let members = self.members.clone();
         self.node(id).start(&members, now);

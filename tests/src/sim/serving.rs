@@ -102,6 +102,7 @@ impl Sim {
         for (path, request) in woken {
             self.plan_serving(path, originator, request);
         }
+        self.plan_clocks(server, originator);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Events and their times: one ordered queue for the whole network.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
@@ -41,6 +41,8 @@ pub(super) enum Event {
     Serve { path: Path, generation: u64, originator: OriginatorId, request: RequestId },
     /// Frames that it has sent arrive.
     Arrive { path: Path, generation: u64, originator: OriginatorId, response: WantResponse<Bytes> },
+    /// A follower hears how far a strand is at the server.
+    Clock { path: Path, generation: u64, originator: OriginatorId },
     /// A follower's timer.
     Timer { node: OriginatorId, incarnation: u64, originator: OriginatorId },
     /// A write is durable.
@@ -83,6 +85,7 @@ impl fmt::Display for Event {
                     item => write!(f, " {item:?}"),
                 })
             }
+            Self::Clock { path, originator, .. } => write!(f, "{path} hears of {originator}"),
             Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),
             Self::Durable { node, originator, writes, .. } => {
                 write!(f, "{node} durable {originator}: {} writes", writes.len())
@@ -146,4 +149,6 @@ pub(super) struct Connection {
     pub(super) last_control: Instant,
     /// By originator.
     pub(super) streams: BTreeMap<OriginatorId, Stream>,
+    /// Strands that have grown since the server's last clock.
+    pub(super) clock_due: BTreeSet<OriginatorId>,
 }

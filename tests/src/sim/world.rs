@@ -59,6 +59,10 @@ pub struct Sim {
     pub(super) connections: BTreeMap<Path, Connection>,
     /// Pairs of nodes that cannot reach each other.
     pub(super) cuts: BTreeSet<[OriginatorId; 2]>,
+    /// Pairs of nodes between which nothing gets through, and who have not noticed.
+    pub(super) dead: BTreeSet<[OriginatorId; 2]>,
+    /// Nodes that are down for good, or have not joined yet.
+    pub(super) gone: BTreeSet<OriginatorId>,
     trace: Vec<String>,
     pub(super) members: Vec<OriginatorId>,
     /// Behaviours of node 300, if it is hostile.
@@ -113,6 +117,8 @@ impl Sim {
             queue: Queue::default(),
             connections: BTreeMap::new(),
             cuts: BTreeSet::new(),
+            dead: BTreeSet::new(),
+            gone: BTreeSet::new(),
             trace: Vec::new(),
             members: members.clone(),
             hostility: None,
@@ -127,6 +133,7 @@ impl Sim {
                 is_up: false,
                 last_control: now,
                 streams: BTreeMap::new(),
+                clock_due: BTreeSet::new(),
             };
             sim.connections.insert(path, connection);
             sim.plan(50, Event::Up { path });
@@ -258,9 +265,11 @@ impl Sim {
             {
                 self.arrive(path, originator, response);
             }
+            Event::Clock { path, generation, originator } if self.lives(path, generation) => {
+                self.hear_clock(path, originator);
+            }
             Event::Timer { node, incarnation, originator } if self.runs(node, incarnation) => {
                 let now = self.now;
-                self.gossip_heads(node, originator);
                 let following = self.node(node).following.get_mut(&originator).unwrap();
                 following.armed = None;
                 following.follower.handle_timeout(now);
@@ -280,6 +289,7 @@ impl Sim {
             | Event::Stop { .. }
             | Event::Serve { .. }
             | Event::Arrive { .. }
+            | Event::Clock { .. }
             | Event::Timer { .. }
             | Event::Durable { .. } => {}
         }
@@ -287,7 +297,8 @@ impl Sim {
 
     pub(super) fn lives(&self, path: Path, generation: u64) -> bool {
         let connection = &self.connections[&path];
-        connection.is_up && connection.generation == generation
+        let is_dead = self.dead.iter().any(|[a, b]| path.joins(*a, *b));
+        connection.is_up && connection.generation == generation && !is_dead
     }
 
     pub(super) fn runs(&self, node: OriginatorId, incarnation: u64) -> bool {

@@ -9,6 +9,7 @@
 //! least one peer has answered. One claim is believed: the strand's own node may say that the
 //! retention of its envelopes ran out, since no other node needs to keep what that node dropped.
 
+mod choice;
 mod effect;
 mod open_want;
 mod source;
@@ -28,6 +29,7 @@ use hawser_storage::{Change, LogEntry, SkipReason};
 use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
+use choice::Choice;
 use open_want::OpenWant;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
@@ -50,19 +52,17 @@ const FILL_EVERY: Duration = Duration::from_secs(600);
 /// After each `handle_*`, drain [`poll_effect`](Self::poll_effect) and arm the timer from
 /// [`poll_timeout`](Self::poll_timeout). `now` never decreases between calls.
 ///
-/// The strand is taken from one peer, the source: its originator's own node, unless another peer is
-/// named or that node has left the network. Places that the source does not send are searched for at every connected peer (see the
-/// module's documentation). A follower advances only on signed envelopes, never on a peer's claim.
+/// The strand is taken from one peer, the source, which the module `source` chooses. Places that the source does not
+/// send are searched for at every connected peer (see the module's documentation). A follower advances only on signed
+/// envelopes, never on a peer's claim.
 ///
 /// Invariant: `durable <= accepted`. Wants for the strand start at `durable`, so that a crash or a
 /// broken commit loses nothing.
 #[derive(Debug)]
 pub struct Follower {
     originator: OriginatorId,
-    /// The peer that the strand is taken from.
-    source: OriginatorId,
-    /// The strand's own node has left the network.
-    is_relayed: bool,
+    /// The choice of the peer that the strand is taken from.
+    choice: Choice,
     /// Places that peers show and that are not held are reported.
     reports_finds: bool,
     /// The highest place handed over for storing.
@@ -75,8 +75,6 @@ pub struct Follower {
     missing: Ranges,
     /// Requests so far; the next one gets the next number.
     requests: u64,
-    /// The last time that the source was asked for something or sent something.
-    source_heard_at: Instant,
     effects: VecDeque<Effect>,
 }
 
@@ -87,7 +85,7 @@ struct PeerProgress {
     open: Option<OpenWant>,
     /// The peer is not asked before this time.
     ask_at: Instant,
-    /// The head of the strand that the peer claims to hold. Decides only when to ask anew.
+    /// The head of the strand that the peer claims to hold. Decides only whom to ask, and when.
     claimed_head: SequenceId,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
@@ -126,8 +124,7 @@ impl Follower {
         missing.into_iter().for_each(|(from, to)| ranges.push(from, to));
         Self {
             originator,
-            source: originator,
-            is_relayed: false,
+            choice: Choice::new(originator, stored, now),
             reports_finds: false,
             accepted: stored,
             durable: stored,
@@ -135,15 +132,15 @@ impl Follower {
             search: None,
             missing: ranges,
             requests: 0,
-            source_heard_at: now,
             effects: VecDeque::new(),
         }
     }
 
-    /// Takes the strand from this peer instead of its originator's own node.
+    /// Takes the strand from this peer and no other.
     #[must_use]
     pub fn with_source(mut self, source: OriginatorId) -> Self {
-        self.source = source;
+        self.choice.source = source;
+        self.choice.is_fixed = true;
         self
     }
 
@@ -176,7 +173,7 @@ impl Follower {
     /// and effects that were not taken yet.
     #[must_use]
     pub fn size(&self) -> usize {
-        self.peers.len() + self.missing.len() + self.effects.len()
+        self.peers.len() + self.missing.len() + self.effects.len() + self.choice.len()
     }
 
     /// True if this request is still open at the peer. Responses to other requests change nothing,
@@ -186,31 +183,37 @@ impl Follower {
         self.open_want(peer).is_some_and(|open| open.request == request)
     }
 
-    /// Notes that a peer has connected. A peer that was connected before starts anew.
-    pub fn handle_peer_up(&mut self, now: Instant, peer: OriginatorId) {
+    /// Notes that a peer has connected, which claims to hold the strand up to `head`. A peer that was connected
+    /// before starts anew.
+    pub fn handle_peer_up(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
+        self.drop_peer(peer);
         let fresh = PeerProgress {
             open: None,
             ask_at: now,
-            claimed_head: SequenceId::NONE,
+            claimed_head: head,
             fill_position: SequenceId::NONE,
         };
         self.peers.insert(peer, fresh);
-        self.choose_source(now, false);
+        self.look(now);
         self.send_wants(now);
     }
 
     /// Notes that a peer is no longer connected.
     pub fn handle_peer_down(&mut self, now: Instant, peer: OriginatorId) {
-        self.peers.remove(&peer);
-        self.choose_source(now, false);
+        self.drop_peer(peer);
+        self.look(now);
         self.send_wants(now);
     }
 
-    /// Notes the head that a peer claims to hold. A claim only decides when to ask anew.
-    pub fn handle_head(&mut self, peer: OriginatorId, head: SequenceId) {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.claimed_head = head;
-        }
+    /// Notes the head that a connected peer claims to hold; claims only rise. A claim decides only whom to ask, and
+    /// when.
+    pub fn handle_head(&mut self, now: Instant, peer: OriginatorId, head: SequenceId) {
+        let Some(progress) = self.peers.get_mut(&peer).filter(|it| it.claimed_head < head) else {
+            return;
+        };
+        progress.claimed_head = head;
+        self.look(now);
+        self.send_wants(now);
     }
 
     /// Handles a part of a response after
@@ -224,15 +227,14 @@ impl Follower {
             if !self.awaits(peer, request) {
                 break;
             }
-            if peer == self.source {
-                self.source_heard_at = now;
-            }
             if let Err(violation) = self.handle_item(now, peer, item, &mut writes) {
+                self.note_violation(now, peer);
                 self.peers.remove(&peer);
                 self.effects.push_back(Effect::Disconnect { peer, violation });
             }
         }
         self.emit(peer, writes);
+        self.look(now);
         self.send_wants(now);
     }
 
@@ -252,13 +254,12 @@ impl Follower {
             self.conclude_search(now);
         }
         if self.stalls_at().is_some_and(|at| at <= now) {
-            self.source_heard_at = now;
-            let is_stalled = self.is_stalled();
-            self.choose_source(now, is_stalled);
-            if is_stalled {
-                self.cancel_want(self.source);
+            if self.is_stalled() {
+                self.turn_from_stalled(now);
             }
+            self.choice.progress_at = now;
         }
+        self.look(now);
         self.send_wants(now);
     }
 
@@ -280,6 +281,7 @@ impl Follower {
             .into_iter()
             .chain(self.peers.iter().filter_map(next_ask))
             .chain(self.stalls_at())
+            .chain(self.look_at())
             .min()
     }
 
@@ -326,6 +328,9 @@ impl Follower {
         }
         let sequence = id.sequence;
         let expired = self.open_want_mut(from).advance(sequence)?;
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.claimed_head = peer.claimed_head.max(sequence);
+        }
         let next = self.accepted.next();
         if sequence < next {
             #[cfg(feature = "faults")]
@@ -352,6 +357,7 @@ impl Follower {
             return Ok(());
         }
         self.accept(now, Change::Append(entry), writes);
+        self.note_progress(now, from);
         Ok(())
     }
 
@@ -388,7 +394,8 @@ impl Follower {
             // The gap is closed: no other peer needs to answer, and the source goes on.
             self.search = None;
             self.cancel_all_wants();
-            if let Some(source) = self.peers.get_mut(&self.source) {
+            self.choice.progress_at = now;
+            if let Some(source) = self.peers.get_mut(&self.choice.source) {
                 source.ask_at = now;
             }
         }
@@ -418,14 +425,14 @@ impl Follower {
             return;
         }
         let (from, through) = (self.accepted.next(), search.through);
-        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.source) {
+        for (_, peer) in self.peers.iter_mut().filter(|(id, _)| **id != self.choice.source) {
             peer.ask_at = now + FILL_EVERY; // it has just been asked
         }
         let mut writes = PendingWrites::default();
         let skip = self.skip(from, through, SkipReason::Missing);
         self.accept(now, skip, &mut writes);
         self.missing.push(from, through);
-        self.emit(self.source, writes);
+        self.emit(self.choice.source, writes);
     }
 
     fn skip(&self, from: SequenceId, through: SequenceId, reason: SkipReason) -> Change {
@@ -460,8 +467,8 @@ impl Follower {
         for (id, want) in due {
             self.requests += 1;
             let request = RequestId(self.requests);
-            if id == self.source {
-                self.source_heard_at = now;
+            if id == self.choice.source {
+                self.choice.progress_at = now;
             }
             let peer = self.peers.get_mut(&id).expect("listed above");
             peer.open = Some(OpenWant::new(request, want.after, want.up_to));
@@ -470,16 +477,16 @@ impl Follower {
     }
 
     /// Returns the want for an idle peer: the places of the search if there is one, else the strand
-    /// if the peer is its source, else the next range that is marked missing.
+    /// if the peer is its source or tried beside it, else the next range that is marked missing.
     fn next_want(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let want = |after, up_to| Want { originator: self.originator, after, up_to };
-        if self.is_relayed && id == self.originator {
+        if self.choice.is_relayed && id == self.originator {
             return None;
         }
         if let Some(search) = &self.search {
             return Some(want(self.accepted, Some(search.through)));
         }
-        if id == self.source {
+        if self.choice.is_asked(id) {
             return Some(want(self.durable, None));
         }
         let from_start = || self.missing.next_after(SequenceId::NONE);
@@ -491,8 +498,11 @@ impl Follower {
     fn finish_want(&mut self, now: Instant, id: OriginatorId, pause: Duration) {
         let Some(peer) = self.peers.get_mut(&id) else { return };
         let Some(open) = peer.open.take() else { return };
-        if id == self.source || self.search.is_some() {
+        if self.choice.is_asked(id) || self.search.is_some() {
             peer.ask_at = now + pause;
+            if open.up_to.is_none() {
+                self.note_refusal(now, id);
+            }
             return;
         }
         // One range of the walk over the missing ones is done. The next follows at once; after the
@@ -508,6 +518,15 @@ impl Follower {
         let busy = self.peers.iter().filter(|(_, peer)| peer.open.is_some());
         let busy: Vec<OriginatorId> = busy.map(|(id, _)| *id).collect();
         busy.into_iter().for_each(|id| self.cancel_want(id));
+        self.choice.end_trial();
+    }
+
+    /// Forgets what was asked of a peer.
+    fn drop_peer(&mut self, peer: OriginatorId) {
+        self.peers.remove(&peer);
+        if self.choice.is_tried(peer) {
+            self.choice.end_trial();
+        }
     }
 
     fn cancel_want(&mut self, id: OriginatorId) {
@@ -519,14 +538,13 @@ impl Follower {
 
     /// Returns the time at which a silent source counts as stalled, if it is ahead by then.
     fn stalls_at(&self) -> Option<Instant> {
-        let open = self.open_want(self.source)?;
-        open.up_to.is_none().then_some(self.source_heard_at + STALL_AFTER)
+        self.source().map(|_| self.choice.progress_at + STALL_AFTER)
     }
 
     fn is_stalled(&self) -> bool {
         let is_ahead = |peer: &PeerProgress| peer.claimed_head > self.accepted;
         // While a commit is under way, the source may be waiting for this node to read on.
-        self.durable == self.accepted && self.peers.get(&self.source).is_some_and(is_ahead)
+        self.durable == self.accepted && self.peers.get(&self.choice.source).is_some_and(is_ahead)
     }
 
     fn open_want(&self, peer: OriginatorId) -> Option<&OpenWant> {

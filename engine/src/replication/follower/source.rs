@@ -1,64 +1,233 @@
-//! The peer that a strand is taken from when its own node has left the network.
+//! The peer that a strand is taken from.
+//!
+//! It is the strand's own node while that is connected and current, otherwise the connected peer that claims most. Claims
+//! prove nothing, so a claim alone never ends what works: when another peer claims more than the source shows, it is asked
+//! *beside* the source, and takes over when it shows an envelope first. A peer that claims more and shows nothing is
+//! passed over for a pause that grows.
 
+use std::cmp::Reverse;
 use std::time::Instant;
 
-use hawser_proto::OriginatorId;
+use hawser_proto::{OriginatorId, SequenceId};
 
-use super::Follower;
+use super::choice::{PATIENCE, Rank, Trial};
+use super::{Follower, PeerProgress};
 
 impl Follower {
-    /// Notes if the strand's node is in the network. While it is not, the follower asks it for nothing, and
-    /// takes the strand from another peer at a time: one that claims to hold more, and the next one when
-    /// that sends nothing.
+    /// Returns the peer that is asked for everything that comes next; `None` while there is none.
+    #[must_use]
+    pub fn source(&self) -> Option<OriginatorId> {
+        let open = self.open_want(self.choice.source)?;
+        open.up_to.is_none().then_some(self.choice.source)
+    }
+
+    /// Notes if the strand's node is in the network. While it is not, the follower asks it for nothing.
     pub fn handle_membership(&mut self, now: Instant, is_member: bool) {
-        if self.is_relayed != is_member {
+        if self.choice.is_relayed != is_member {
             return;
         }
-        self.is_relayed = !is_member;
+        self.choice.is_relayed = !is_member;
         self.cancel_want(self.originator);
-        if is_member {
-            self.set_source(now, self.originator);
-        } else {
-            self.choose_source(now, false);
-        }
+        self.look(now);
         self.send_wants(now);
     }
 
-    /// Chooses the source of a strand whose node has left. `is_stalled` says that the present one claims
-    /// more and sends nothing.
-    pub(super) fn choose_source(&mut self, now: Instant, is_stalled: bool) {
-        if !self.is_relayed {
+    /// Notes that this node has not come to look at what peers have sent. Their silence says nothing meanwhile.
+    pub fn handle_backlog(&mut self, now: Instant) {
+        self.choice.progress_at = now;
+    }
+
+    /// Looks which peer the strand is to be taken from, and which one is to be tried beside it.
+    pub(super) fn look(&mut self, now: Instant) {
+        if self.choice.is_fixed {
             return;
         }
-        let others = || self.peers.iter().filter(|(id, _)| **id != self.originator);
-        let ahead: Vec<OriginatorId> = others()
-            .filter(|(_, peer)| peer.claimed_head > self.accepted)
-            .map(|(id, _)| *id)
-            .collect();
-        let is_connected = others().any(|(id, _)| *id == self.source);
-        let is_good = ahead.is_empty() || (ahead.contains(&self.source) && !is_stalled);
-        if is_connected && is_good {
+        self.choice.pass_time(now, self.accepted);
+        if let Some(trial) = self.choice.trial.take_if(|trial| trial.until <= now) {
+            self.choice.doubt(now, trial.peer);
+            self.cancel_want(trial.peer);
+        }
+        self.choose_source(now);
+        let has_rival = self.rival().is_some();
+        self.choice.ahead_since = has_rival.then(|| self.choice.ahead_since.unwrap_or(now));
+        if self.trial_at().is_some_and(|at| at <= now) {
+            self.start_trial(now);
+        }
+    }
+
+    /// Returns the next time at which [`look`](Self::look) can change something without an event.
+    pub(super) fn look_at(&self) -> Option<Instant> {
+        let choice = &self.choice;
+        let is_connected = |id: &OriginatorId| self.peers.contains_key(id);
+        let paused = choice.doubts.iter().filter(|(id, doubt)| doubt.is_paused && is_connected(id));
+        paused
+            .map(|(_, doubt)| doubt.until)
+            .chain(choice.trial.as_ref().map(|trial| trial.until))
+            .chain(self.trial_at())
+            .min()
+    }
+
+    /// Notes that a peer has sent the next places of the strand.
+    pub(super) fn note_progress(&mut self, now: Instant, from: OriginatorId) {
+        self.choice.progress_at = now;
+        let Some(tried) = self.choice.end_trial() else { return };
+        if tried != from {
+            // The source goes on, or another peer has closed a gap.
+            return self.cancel_want(tried);
+        }
+        let silent = self.choice.source;
+        if self.is_owing(silent) {
+            self.choice.doubt(now, silent);
+        }
+        self.cancel_want(silent);
+        self.choice.source = from;
+    }
+
+    /// Notes that a peer answers no more of a want without an end, and has shown nothing of what it claims.
+    pub(super) fn note_refusal(&mut self, now: Instant, peer: OriginatorId) {
+        if self.choice.is_fixed {
             return;
         }
-        let candidates =
-            if ahead.is_empty() { others().map(|(id, _)| *id).collect() } else { ahead };
-        // In turns, so that no peer holds the strand up by claims.
-        let next = candidates.iter().find(|id| **id > self.source).or(candidates.first());
-        self.set_source(now, next.copied().unwrap_or(self.originator));
+        if self.choice.is_tried(peer) {
+            self.choice.trial = None;
+            self.choice.doubt(now, peer);
+        } else if peer == self.choice.source && peer != self.originator && self.is_ahead(peer) {
+            self.choice.doubt(now, peer);
+        }
+    }
+
+    /// Notes that a peer broke a rule.
+    pub(super) fn note_violation(&mut self, now: Instant, peer: OriginatorId) {
+        if self.choice.is_tried(peer) {
+            self.choice.trial = None;
+        }
+        self.choice.doubt(now, peer);
+    }
+
+    /// Turns away from a source that claims more and has sent nothing for long, although no better one was found.
+    pub(super) fn turn_from_stalled(&mut self, now: Instant) {
+        let source = self.choice.source;
+        if !self.choice.is_fixed && source != self.originator {
+            self.choice.doubt(now, source);
+            if let Some((_, best)) = self.best() {
+                self.set_source(now, best);
+            }
+        }
+        self.cancel_want(source);
+    }
+
+    /// Stays with the source while it is connected and no better kind of peer is there.
+    fn choose_source(&mut self, now: Instant) {
+        let best = self.best();
+        let present = self.peers.get(&self.choice.source);
+        let present = present.and_then(|peer| self.rank(self.choice.source, peer));
+        match (best, present) {
+            (Some((rank, _)), Some(present)) if rank >= present => {}
+            (Some((_, peer)), _) => self.set_source(now, peer),
+            (None, _) => self.set_source(now, self.originator),
+        }
     }
 
     fn set_source(&mut self, now: Instant, source: OriginatorId) {
-        if source == self.source {
+        if source == self.choice.source {
             return;
         }
-        let is_endless = self.open_want(self.source).is_some_and(|open| open.up_to.is_none());
-        if is_endless {
-            self.cancel_want(self.source);
+        self.cancel_endless(self.choice.source);
+        let tried = self.choice.end_trial();
+        tried.filter(|tried| *tried != source).into_iter().for_each(|it| self.cancel_endless(it));
+        self.choice.source = source;
+        self.choice.progress_at = now;
+        if tried != Some(source) && self.search.is_none() {
+            // Missing places are asked for later.
+            self.cancel_want(source);
         }
-        self.source = source;
-        self.source_heard_at = now;
         if let Some(peer) = self.peers.get_mut(&source) {
             peer.ask_at = now;
         }
+    }
+
+    fn cancel_endless(&mut self, peer: OriginatorId) {
+        if self.open_want(peer).is_some_and(|open| open.up_to.is_none()) {
+            self.cancel_want(peer);
+        }
+    }
+
+    /// Returns the best connected peer. Of equal ones it is the one that was doubted least often, and then the one
+    /// that claims most; of doubted ones the one whose pause ends first.
+    fn best(&self) -> Option<(Rank, OriginatorId)> {
+        let ranked = self.peers.iter().filter_map(|(id, peer)| {
+            let rank = self.rank(*id, peer)?;
+            let doubt = self.choice.doubts.get(id).filter(|_| rank == Rank::Doubted);
+            let times = self.choice.times(*id);
+            Some((rank, doubt.map(|it| it.until), times, Reverse(peer.claimed_head), *id))
+        });
+        ranked.min().map(|(rank, _, _, _, id)| (rank, id))
+    }
+
+    /// Returns how good a connected peer is; `None` if it is not to be asked at all.
+    fn rank(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Rank> {
+        let (claimed, choice) = (peer.claimed_head, &self.choice);
+        let is_current = claimed >= choice.passed.older;
+        let is_paused = choice.is_paused(id);
+        if id == self.originator {
+            // A node of other software may claim nothing and hold everything.
+            let is_current = is_current || claimed == SequenceId::NONE;
+            let rank = if is_current && !is_paused { Rank::Own } else { Rank::OwnBehind };
+            return (!choice.is_relayed).then_some(rank);
+        }
+        let rank = match (is_paused, is_current) {
+            (true, _) => Rank::Doubted,
+            (false, true) => Rank::Current,
+            (false, false) => Rank::Behind,
+        };
+        (claimed != SequenceId::NONE).then_some(rank)
+    }
+
+    /// Returns a peer beside the source that claims more than was accepted: the one that was doubted least often, and
+    /// then the one that claims most.
+    fn rival(&self) -> Option<OriginatorId> {
+        let is_rival = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            let is_good = self.rank(**id, peer).is_some() && !self.choice.is_paused(**id);
+            is_good && !self.choice.is_asked(**id) && peer.claimed_head > self.accepted
+        };
+        let rivals = self.peers.iter().filter(is_rival);
+        let order = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            (self.choice.times(**id), Reverse(peer.claimed_head), **id)
+        };
+        rivals.min_by_key(order).map(|(id, _)| *id)
+    }
+
+    /// Returns the time from which a rival may be tried; `None` while there is none, or one is tried already.
+    fn trial_at(&self) -> Option<Instant> {
+        let choice = &self.choice;
+        let is_possible = choice.trial.is_none() && self.search.is_none() && !choice.is_fixed;
+        let since = choice.ahead_since.filter(|_| is_possible)?;
+        Some(since.max(choice.progress_at) + PATIENCE)
+    }
+
+    fn start_trial(&mut self, now: Instant) {
+        if self.durable != self.accepted {
+            // The disk is busy, and the source may be waiting for it.
+            self.choice.progress_at = now;
+            return;
+        }
+        let Some(peer) = self.rival() else { return };
+        let until = now + self.choice.trial_for(peer);
+        self.choice.trial = Some(Trial { peer, until });
+        self.cancel_want(peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.ask_at = now;
+        }
+    }
+
+    fn is_ahead(&self, peer: OriginatorId) -> bool {
+        self.peers.get(&peer).is_some_and(|peer| peer.claimed_head > self.accepted)
+    }
+
+    /// True if a silent source should have shown what another peer has shown now: it originates the strand, or
+    /// claims that place.
+    fn is_owing(&self, source: OriginatorId) -> bool {
+        let claims = |peer: &PeerProgress| peer.claimed_head >= self.accepted;
+        source == self.originator || self.peers.get(&source).is_some_and(claims)
     }
 }

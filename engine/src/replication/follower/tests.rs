@@ -6,6 +6,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod source;
+
 const SOURCE: OriginatorId = OriginatorId(200);
 const OTHER: OriginatorId = OriginatorId(300);
 const THIRD: OriginatorId = OriginatorId(400);
@@ -68,13 +70,19 @@ impl Rig {
     }
 
     fn up(&mut self, peer: OriginatorId) -> Vec<Effect> {
-        self.follower.handle_peer_up(self.now, peer);
+        self.follower.handle_peer_up(self.now, peer, SequenceId::NONE);
         self.effects()
     }
 
     fn down(&mut self, peer: OriginatorId) -> Vec<Effect> {
         self.follower.handle_peer_down(self.now, peer);
         self.asked.remove(&peer);
+        self.effects()
+    }
+
+    /// Lets a peer claim a head.
+    fn claims(&mut self, peer: OriginatorId, head: u64) -> Vec<Effect> {
+        self.follower.handle_head(self.now, peer, SequenceId(head));
         self.effects()
     }
 
@@ -163,18 +171,21 @@ fn a_node_that_has_left_is_asked_for_nothing_and_its_strand_comes_from_others() 
     rig.effects();
     assert_eq!(rig.asks(SOURCE), None);
     rig.up(OTHER);
+    rig.claims(OTHER, 5);
     assert_eq!(rig.asks(OTHER), Some((5, None)));
     rig.up(THIRD);
+    rig.claims(THIRD, 5);
     assert_eq!(rig.asks(THIRD), None, "one at a time");
     assert_eq!(rig.answer(OTHER, envelopes([6])), [appends([6])]);
     rig.follower.handle_durable(SequenceId(6));
 
     // One that claims more and shows nothing gives way to the next.
-    rig.follower.handle_head(OTHER, SequenceId(1 << 60));
-    rig.follower.handle_head(THIRD, SequenceId(8));
-    rig.wait(STALL_AFTER);
-    assert_eq!((rig.asks(OTHER), rig.asks(THIRD)), (None, Some((6, None))));
-    assert_eq!(rig.answer(THIRD, envelopes([7, 8])), [appends([7, 8])]);
+    rig.claims(OTHER, 1 << 60);
+    rig.claims(THIRD, 8);
+    rig.wait(source::FAILOVER);
+    assert_eq!(rig.asks(THIRD), Some((6, None)));
+    assert!(rig.answer(THIRD, envelopes([7, 8])).contains(&appends([7, 8])));
+    assert_eq!(rig.asks(OTHER), None);
     rig.follower.handle_durable(SequenceId(8));
     rig.down(THIRD);
     assert_eq!(rig.asks(OTHER), Some((8, None)));
@@ -456,7 +467,7 @@ fn a_stream_that_breaks_is_asked_for_again_after_a_while() {
 fn a_source_that_is_ahead_and_silent_is_asked_anew() {
     let mut rig = Rig::connected(5);
     assert_eq!(rig.wait(STALL_AFTER * 5), [], "nothing says that there is more");
-    rig.follower.handle_head(SOURCE, SequenceId(6));
+    rig.claims(SOURCE, 6);
     let effects = rig.wait(STALL_AFTER);
     assert!(
         matches!(effects[..], [Effect::Stop { peer: SOURCE }, Effect::Want { .. }]),
@@ -472,7 +483,7 @@ fn claims_never_move_the_head_of_the_strand() {
     rig.up(OTHER);
     let end = SequenceId::MAX;
     rig.answer(SOURCE, vec![StrandItem::Gap { from: SequenceId(1), to: end, expired: true }]);
-    rig.follower.handle_head(SOURCE, end);
+    rig.claims(SOURCE, end.0);
     rig.wait(SEARCH_FOR * 2);
     assert_eq!(rig.follower.accepted(), SequenceId(0));
 }

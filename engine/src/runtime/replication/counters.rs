@@ -37,33 +37,8 @@ impl StrandCounters {
         *self.source.lock()
     }
 
-    /// Notes that `peer` is asked from now on.
-    pub(super) fn set_source(&self, peer: OriginatorId) {
-        *self.source.lock() = Some(peer);
-    }
-
-    /// Notes that `peer` is no longer asked, if it was.
-    pub(super) fn clear_source(&self, peer: OriginatorId) {
-        self.source.lock().take_if(|source| *source == peer);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_source_is_the_peer_that_was_set_last_and_not_cleared_since() {
-        let (own_node, other) = (OriginatorId(200), OriginatorId(300));
-        let strand = StrandCounters::default();
-        assert_eq!(strand.source(), None);
-        strand.set_source(own_node);
-        strand.clear_source(other);
-        assert_eq!(strand.source(), Some(own_node));
-        strand.set_source(other);
-        strand.clear_source(own_node);
-        assert_eq!(strand.source(), Some(other));
-        strand.clear_source(other);
-        assert_eq!(strand.source(), None);
+    /// Notes which peer is asked from now on.
+    pub(super) fn show_source(&self, source: Option<OriginatorId>) {
+        *self.source.lock() = source;
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::future::pending;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
@@ -12,6 +12,7 @@ use hawser_storage::{CommitError, ReadError};
 use parking_lot::Mutex;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
 
 use super::counters::StrandCounters;
 use super::evidence::TimeWatch;
@@ -31,6 +32,8 @@ use crate::runtime::pauses::RetryPauses;
 /// Envelopes that one core checks at a time. Guessed: about 2 ms of work, so that more urgent work
 /// does not wait for long.
 const CHUNK_ENVELOPES: usize = 32;
+/// Interval at which the clocks of peers are looked at. Guessed: half of the interval at which peers send them.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// One followed strand and everything that its task waits for.
 pub(super) struct StrandTask {
@@ -45,6 +48,8 @@ pub(super) struct StrandTask {
     writes: WriteQueue,
     /// Writes that failed, and the time from which they are tried again.
     failed: Option<(Vec<StrandWrite>, Instant)>,
+    /// Envelopes that have arrived are being checked.
+    is_checking: bool,
     pauses: RetryPauses,
     counters: Arc<StrandCounters>,
     registry: watch::Receiver<Arc<Registry>>,
@@ -57,8 +62,8 @@ pub(super) struct StrandTask {
 }
 
 impl StrandTask {
-    /// Goes on from what is on disk, and follows the strand until it is stopped. `source` is the peer that
-    /// the strand is taken from.
+    /// Goes on from what is on disk, and follows the strand until it is stopped. `source` is the peer that this
+    /// node's own strand is taken from; other strands choose theirs.
     pub(super) async fn follow(
         state: Arc<ReplicationState>,
         originator: OriginatorId,
@@ -85,7 +90,7 @@ impl StrandTask {
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
-        let follower = Follower::new(originator, stored, missing, now()).with_source(source);
+        let follower = Follower::new(originator, stored, missing, now());
         let is_own = originator == state.own;
         Self {
             registry,
@@ -93,12 +98,17 @@ impl StrandTask {
             is_outdated: false,
             originator,
             key,
-            follower: if is_own { follower.reporting_finds() } else { follower },
+            follower: if is_own {
+                follower.with_source(source).reporting_finds()
+            } else {
+                follower
+            },
             inbox,
             peers: state.peers.subscribe(),
             connected: BTreeMap::new(),
             writes: WriteQueue::default(),
             failed: None,
+            is_checking: false,
             pauses: RetryPauses::default(),
             watch: Arc::new(Mutex::new(TimeWatch::new(times))),
             counters: state.strand(originator),
@@ -110,6 +120,8 @@ impl StrandTask {
     async fn run(mut self, mut stopped: StopSignal) {
         // While one batch is on its way to disk, the next one is being checked.
         let (mut verifying, mut committing) = (None, None);
+        let mut looks = tokio::time::interval(LOOK_EVERY);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             self.route_effects();
             if committing.is_none() {
@@ -141,6 +153,7 @@ impl StrandTask {
                     None => break,
                 },
                 () = sleep_until(self.follower.poll_timeout()) => self.tick(),
+                _ = looks.tick() => self.tick(),
                 // The next turn begins the commit.
                 () = sleep_until(retry_at) => {}
             }
@@ -187,15 +200,12 @@ impl StrandTask {
     }
 
     fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
+        self.is_checking = false;
         for response in verified {
             self.note_times(&response);
             for item in &response.items {
-                match item {
-                    StrandItem::Envelope(result) => self.count(result),
-                    StrandItem::End | StrandItem::Closed => {
-                        self.counters.clear_source(response.peer)
-                    }
-                    StrandItem::Gap { .. } => {}
+                if let StrandItem::Envelope(result) = item {
+                    self.count(result);
                 }
             }
             self.follower.handle_response(now(), response);
@@ -227,8 +237,12 @@ impl StrandTask {
     }
 
     fn tick(&mut self) {
+        let is_behind = self.is_checking || self.is_outdated || self.writes.is_full();
+        if is_behind || self.failed.is_some() {
+            self.follower.handle_backlog(now());
+        }
         for (id, peer) in &self.connected {
-            self.follower.handle_head(*id, peer.head(self.originator));
+            self.follower.handle_head(now(), *id, peer.head(self.originator));
         }
         self.follower.handle_timeout(now());
     }
@@ -239,12 +253,10 @@ impl StrandTask {
             table.get(id).is_some_and(|other| other.generation == peer.generation)
         };
         for (id, _) in self.connected.iter().filter(|(id, peer)| !holds(&table, id, peer)) {
-            self.counters.clear_source(*id);
             self.follower.handle_peer_down(now(), *id);
         }
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
-            self.follower.handle_peer_up(now(), *id);
-            self.follower.handle_head(*id, peer.head(self.originator));
+            self.follower.handle_peer_up(now(), *id, peer.head(self.originator));
         }
         self.connected = table;
     }
@@ -285,18 +297,13 @@ impl StrandTask {
             match effect {
                 Effect::Write(write) => self.writes.push(write),
                 Effect::Want { peer, request, want } => {
-                    if want.up_to.is_none() {
-                        self.counters.set_source(peer);
-                    }
                     if !self.command(peer, LinkCommand::Want { request, want }) {
                         // As if the peer had not answered: it is asked again later.
-                        self.counters.clear_source(peer);
                         let items = vec![StrandItem::Closed];
                         self.follower.handle_response(now(), WantResponse { peer, request, items });
                     }
                 }
                 Effect::Stop { peer } => {
-                    self.counters.clear_source(peer);
                     self.command(peer, LinkCommand::Stop { originator });
                 }
                 // Of this node's own strand: this node, or another process with its key, has signed more
@@ -309,6 +316,7 @@ impl StrandTask {
                 }
             }
         }
+        self.counters.show_source(self.follower.source());
     }
 
     /// Gives a command to a connection. Returns false if the connection is gone or takes no more.
@@ -356,6 +364,7 @@ impl StrandTask {
             own: self.state.own,
             absences: self.absences.clone(),
         };
+        self.is_checking = size != Load::default();
         (!responses.is_empty())
             .then(|| tokio::spawn(verify_all(self.state.clone(), Arc::new(verifier), responses)))
     }

@@ -1,0 +1,154 @@
+//! State of the choice of a source: the source, the peer that is tried beside it, and the pauses of peers that showed nothing.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+/// Time without a new envelope after which a peer that claims more is asked beside the source. Guessed: several round
+/// trips and writes, so that a node under load is not taken for a dead one. Together with the interval of clocks it is
+/// below the two seconds of `docs/protocol/replication.md`, What the follower does.
+pub(super) const PATIENCE: Duration = Duration::from_millis(600);
+/// Time that a peer gets to show an envelope beside the source. It doubles each time the peer shows none, up to
+/// 2^[`DOUBLINGS_MAX`] of it. Guessed: a round trip and a page from a cold disk; the doubling makes up for slow links.
+pub(super) const TRIAL: Duration = Duration::from_secs(1);
+/// Doublings of [`TRIAL`]. Guessed: 8 s carry a batch over a link of 64 KiB/s.
+const DOUBLINGS_MAX: u32 = 3;
+/// First pause after a peer has shown nothing. It doubles each time, five times at most. Specified
+/// (`docs/protocol/replication.md`, What the follower does).
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const PAUSE_DOUBLINGS_MAX: u32 = 5;
+/// Time after a pause in which a peer that gives no new reason for one is trusted again. A guess.
+const FORGET_AFTER: Duration = Duration::from_secs(600);
+/// Age of the head that a peer has to claim to be current. Guessed: twice the interval of clocks over gRPC, so
+/// that a peer which is up to date does not look behind because its clock is on its way.
+const CURRENT_WITHIN: Duration = Duration::from_secs(2);
+
+/// The state of the choice.
+#[derive(Debug)]
+pub(super) struct Choice {
+    /// The peer that the strand is taken from.
+    pub(super) source: OriginatorId,
+    /// The source was named by the caller, and stays.
+    pub(super) is_fixed: bool,
+    /// The strand's own node has left the network: it is asked for nothing.
+    pub(super) is_relayed: bool,
+    pub(super) trial: Option<Trial>,
+    /// Bounded by the number of nodes in the registry: an entry is made for peers that were connected.
+    pub(super) doubts: BTreeMap<OriginatorId, Doubt>,
+    /// Places accepted some time ago.
+    pub(super) passed: Passed,
+    /// The last time that a place was accepted or the source was asked.
+    pub(super) progress_at: Instant,
+    /// Since when another peer claims more than was accepted.
+    pub(super) ahead_since: Option<Instant>,
+}
+
+/// A peer that is asked for the strand beside the source.
+#[derive(Debug)]
+pub(super) struct Trial {
+    pub(super) peer: OriginatorId,
+    pub(super) until: Instant,
+}
+
+/// Record of a peer that showed nothing of what it claimed to hold.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    /// Number of times.
+    pub(super) times: u32,
+    /// The end of the last pause.
+    pub(super) until: Instant,
+    /// The pause is not over.
+    pub(super) is_paused: bool,
+}
+
+/// The place that had been accepted [`CURRENT_WITHIN`] ago, or a lower one.
+#[derive(Debug)]
+pub(super) struct Passed {
+    pub(super) older: SequenceId,
+    pub(super) newer: SequenceId,
+    pub(super) at: Instant,
+}
+
+/// Worth of a peer as a source; lower is better.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Rank {
+    /// The strand's own node, which is current.
+    Own,
+    /// Another peer that claims what was accepted two seconds ago.
+    Current,
+    /// The strand's own node, which is behind or was silent: it may still go on.
+    OwnBehind,
+    /// Another peer, which is behind.
+    Behind,
+    /// A peer that showed nothing of what it claimed.
+    Doubted,
+}
+
+impl Choice {
+    pub(super) fn new(source: OriginatorId, stored: SequenceId, now: Instant) -> Self {
+        Self {
+            source,
+            is_fixed: false,
+            is_relayed: false,
+            trial: None,
+            doubts: BTreeMap::new(),
+            passed: Passed { older: stored, newer: stored, at: now },
+            progress_at: now,
+            ahead_since: None,
+        }
+    }
+
+    /// Returns the number of peers that are remembered for what they did not show.
+    pub(super) fn len(&self) -> usize {
+        self.doubts.len()
+    }
+
+    /// True if this peer is asked for everything that comes next.
+    pub(super) fn is_asked(&self, peer: OriginatorId) -> bool {
+        peer == self.source || self.is_tried(peer)
+    }
+
+    pub(super) fn is_tried(&self, peer: OriginatorId) -> bool {
+        self.trial.as_ref().is_some_and(|trial| trial.peer == peer)
+    }
+
+    /// Ends a trial without a verdict.
+    pub(super) fn end_trial(&mut self) -> Option<OriginatorId> {
+        self.trial.take().map(|trial| trial.peer)
+    }
+
+    pub(super) fn is_paused(&self, peer: OriginatorId) -> bool {
+        self.doubts.get(&peer).is_some_and(|doubt| doubt.is_paused)
+    }
+
+    pub(super) fn doubt(&mut self, now: Instant, peer: OriginatorId) {
+        let fresh = Doubt { times: 0, until: now, is_paused: false };
+        let doubt = self.doubts.entry(peer).or_insert(fresh);
+        if doubt.until + FORGET_AFTER <= now {
+            doubt.times = 0;
+        }
+        let pause = FIRST_PAUSE * 2u32.pow(doubt.times.min(PAUSE_DOUBLINGS_MAX));
+        *doubt = Doubt { times: doubt.times + 1, until: now + pause, is_paused: true };
+    }
+
+    /// Returns how often a peer showed nothing of what it claimed.
+    pub(super) fn times(&self, peer: OriginatorId) -> u32 {
+        self.doubts.get(&peer).map_or(0, |doubt| doubt.times)
+    }
+
+    /// Returns how long a peer may take to show something.
+    pub(super) fn trial_for(&self, peer: OriginatorId) -> Duration {
+        TRIAL * 2u32.pow(self.times(peer).min(DOUBLINGS_MAX))
+    }
+
+    /// Notes which pauses are over, and what has been accepted by now.
+    pub(super) fn pass_time(&mut self, now: Instant, accepted: SequenceId) {
+        for doubt in self.doubts.values_mut() {
+            doubt.is_paused &= doubt.until > now;
+        }
+        if self.passed.at + CURRENT_WITHIN <= now {
+            self.passed = Passed { older: self.passed.newer, newer: accepted, at: now };
+        }
+    }
+}

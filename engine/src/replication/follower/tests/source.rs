@@ -1,0 +1,272 @@
+//! The choice of the peer that a strand is taken from.
+
+use super::*;
+use crate::replication::follower::choice::{PATIENCE, TRIAL};
+
+/// Time within which another peer is asked in place of one that is dead, without the time of its clock.
+pub(super) const FAILOVER: Duration = PATIENCE;
+
+/// Two minutes: longer than every pause.
+const LONG: Duration = Duration::from_secs(120);
+
+impl Rig {
+    /// Holds `stored` envelopes; the strand's own node and two others are connected and hold the same.
+    fn three(stored: u64) -> Self {
+        let mut rig = Self::new(stored);
+        for peer in [SOURCE, OTHER, THIRD] {
+            rig.up(peer);
+            rig.claims(peer, stored);
+        }
+        rig
+    }
+
+    /// Everything that was accepted is on disk.
+    fn store(&mut self) {
+        let accepted = self.follower.accepted();
+        self.follower.handle_durable(accepted);
+    }
+
+    /// A peer sends the next places, which get to the disk.
+    fn send(&mut self, peer: OriginatorId, sequences: impl IntoIterator<Item = u64>) {
+        self.answer(peer, envelopes(sequences));
+        self.store();
+    }
+
+    /// The peers that are asked for everything that comes next.
+    fn asked_without_end(&self) -> Vec<OriginatorId> {
+        let is_endless =
+            |(_, (_, want)): &(&OriginatorId, &(RequestId, Want))| want.up_to.is_none();
+        self.asked.iter().filter(is_endless).map(|(id, _)| *id).collect()
+    }
+}
+
+#[test]
+fn a_strand_whose_node_is_not_connected_comes_from_the_peer_that_claims_most() {
+    let mut rig = Rig::new(7);
+    for (peer, head) in [(OTHER, 9), (THIRD, 12)] {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+    }
+    rig.effects();
+    assert_eq!(rig.asked_without_end(), [OTHER], "the first one, which is good enough");
+    rig.wait(FAILOVER);
+    rig.send(OTHER, 8..=9);
+    rig.wait(FAILOVER);
+    assert_eq!(rig.asks(THIRD), Some((9, None)));
+    rig.send(THIRD, 10..=12);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 9);
+    rig.claims(THIRD, 12);
+    rig.down(SOURCE);
+    assert_eq!(rig.asks(THIRD), Some((7, None)), "at once");
+    assert_eq!(rig.follower.source(), Some(THIRD));
+}
+
+#[test]
+fn the_own_node_takes_over_again_when_it_is_connected_and_current() {
+    let mut rig = Rig::three(7);
+    rig.down(SOURCE);
+    assert_eq!(rig.asked_without_end(), [OTHER]);
+    rig.send(OTHER, 8..=20);
+    rig.wait(LONG);
+    rig.send(OTHER, 21..=22);
+    rig.wait(LONG);
+    rig.send(OTHER, 23..=24);
+    // As after a start from an old backup.
+    rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(5));
+    rig.effects();
+    assert_eq!(rig.asked_without_end(), [OTHER], "it is behind");
+    rig.claims(SOURCE, 24);
+    assert_eq!(rig.asked_without_end(), [SOURCE]);
+    assert_eq!(rig.asks(SOURCE), Some((24, None)), "without a gap or a repeat");
+}
+
+#[test]
+fn a_silent_source_is_left_for_a_peer_that_shows_what_it_claims() {
+    let mut rig = Rig::three(7);
+    rig.wait(LONG);
+    rig.claims(OTHER, 9);
+    rig.wait(FAILOVER);
+    assert_eq!(rig.asked_without_end(), [SOURCE, OTHER], "nothing is taken from the source yet");
+    assert_eq!(rig.follower.source(), Some(SOURCE));
+    rig.send(OTHER, 8..=9);
+    assert_eq!(rig.asked_without_end(), [OTHER]);
+    assert_eq!(rig.follower.source(), Some(OTHER));
+    // It gets another chance after a pause, and longer pauses each time.
+    let mut pauses = Vec::new();
+    for place in 10..13 {
+        let from = rig.now;
+        rig.claims(SOURCE, place);
+        while rig.follower.source() != Some(SOURCE) {
+            rig.wait(Duration::from_millis(100));
+        }
+        pauses.push(rig.now - from);
+        rig.claims(OTHER, place);
+        rig.wait(FAILOVER);
+        rig.send(OTHER, [place]);
+        assert_eq!(rig.follower.source(), Some(OTHER));
+    }
+    assert!(pauses.windows(2).all(|pair| pair[0] < pair[1]), "{pauses:?}");
+}
+
+#[test]
+fn a_source_that_is_slow_and_goes_on_stays() {
+    let mut rig = Rig::three(0);
+    rig.claims(OTHER, 1_000);
+    for place in 1..50 {
+        rig.wait(FAILOVER - Duration::from_millis(100));
+        rig.send(SOURCE, [place]);
+        assert_eq!(rig.asked_without_end(), [SOURCE]);
+    }
+}
+
+#[test]
+fn a_source_that_speaks_first_ends_the_trial_of_another_peer() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 9);
+    rig.wait(FAILOVER);
+    assert_eq!(rig.asked_without_end(), [SOURCE, OTHER]);
+    rig.send(SOURCE, [8]);
+    assert_eq!(rig.asked_without_end(), [SOURCE]);
+    rig.send(SOURCE, [9]);
+    assert_eq!(rig.wait(LONG), []);
+}
+
+#[test]
+fn a_node_that_is_behind_with_its_own_work_suspects_no_peer() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 9);
+    for _ in 0..100 {
+        rig.wait(FAILOVER / 2);
+        rig.follower.handle_backlog(rig.now);
+    }
+    assert_eq!(rig.asked_without_end(), [SOURCE]);
+    // A write under way is such work, too.
+    rig.answer(SOURCE, envelopes([8]));
+    rig.wait(LONG);
+    assert_eq!(rig.asked_without_end(), [SOURCE]);
+}
+
+#[test]
+fn a_peer_that_lies_about_its_head_costs_the_source_nothing_and_is_asked_ever_less() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 1 << 60);
+    let mut asked = Vec::new();
+    for seconds in 0..200 {
+        let wants = rig.wait(Duration::from_secs(1));
+        let is_of = |it: &Effect| matches!(it, Effect::Want { peer: OTHER, .. });
+        asked.extend(wants.iter().any(is_of).then_some(seconds));
+        assert_eq!(rig.follower.source(), Some(SOURCE), "after {seconds} s");
+    }
+    let pauses: Vec<_> = asked.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!(pauses.len() >= 4 && pauses.is_sorted(), "{pauses:?}");
+    assert!(pauses.last() >= Some(&60), "{pauses:?}");
+    // A new connection is no new beginning.
+    rig.down(OTHER);
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(1 << 60));
+    rig.effects();
+    assert_eq!(rig.asked_without_end(), [SOURCE]);
+}
+
+#[test]
+fn a_relay_that_lies_keeps_no_strand_from_an_honest_holder() {
+    for lie in [None, Some(StrandItem::Closed), Some(StrandItem::End)] {
+        let mut rig = Rig::three(7);
+        rig.down(SOURCE);
+        rig.claims(OTHER, 1 << 60);
+        rig.claims(THIRD, 9);
+        let asked = rig.asked_without_end();
+        assert_eq!(asked, [OTHER], "the one that says most");
+        if let Some(item) = lie.clone() {
+            rig.answer(OTHER, vec![item]);
+            rig.asked.remove(&OTHER);
+        }
+        rig.wait(FAILOVER);
+        assert_eq!(rig.asks(THIRD), Some((7, None)), "{lie:?}");
+        rig.send(THIRD, 8..=9);
+        assert_eq!(rig.asked_without_end(), [THIRD]);
+        for place in 10..60 {
+            rig.wait(Duration::from_secs(3));
+            rig.claims(THIRD, place);
+            rig.send(THIRD, [place]);
+            assert_eq!(rig.follower.source(), Some(THIRD));
+        }
+    }
+}
+
+#[test]
+fn gaps_without_end_are_no_progress() {
+    let mut rig = Rig::three(7);
+    rig.down(SOURCE);
+    rig.claims(OTHER, 1 << 60);
+    rig.claims(THIRD, 9);
+    for place in (0..5).map(|place| SequenceId(100 + place)) {
+        rig.answer(OTHER, vec![StrandItem::Gap { from: place, to: place, expired: true }]);
+        rig.wait(FAILOVER / 5);
+    }
+    assert_eq!(rig.asks(THIRD), Some((7, None)));
+}
+
+#[test]
+fn a_relay_that_breaks_a_rule_is_left_for_another_and_not_chosen_when_it_is_back() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 20);
+    rig.claims(THIRD, 9);
+    rig.down(SOURCE);
+    assert_eq!(rig.asked_without_end(), [OTHER]);
+    rig.answer(OTHER, vec![StrandItem::Envelope(Err(PeerViolation::ForgedSignature))]);
+    assert_eq!(rig.asks(THIRD), Some((7, None)));
+    rig.follower.handle_peer_up(rig.now, OTHER, SequenceId(20));
+    rig.effects();
+    rig.send(THIRD, 8..=9);
+    rig.wait(FAILOVER);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+}
+
+#[test]
+fn several_liars_are_tried_one_after_the_other_and_the_honest_one_is_reached() {
+    let mut rig = Rig::new(7);
+    rig.up(SOURCE);
+    let liars: Vec<_> = (5..10).map(|number| OriginatorId(number * 100)).collect();
+    for &liar in &liars {
+        rig.follower.handle_peer_up(rig.now, liar, SequenceId(1 << 60));
+    }
+    rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(9));
+    rig.effects();
+    let begin = rig.now;
+    while rig.asks(THIRD).is_none() {
+        rig.wait(Duration::from_millis(100));
+        assert!(rig.now - begin < PATIENCE + TRIAL * 6, "{:?}", rig.asked_without_end());
+    }
+    rig.send(THIRD, 8..=9);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+}
+
+#[test]
+fn a_trial_waits_for_a_search_and_a_search_ends_a_trial() {
+    let mut rig = Rig::three(7);
+    rig.claims(OTHER, 20);
+    rig.wait(FAILOVER);
+    assert_eq!(rig.asked_without_end(), [SOURCE, OTHER]);
+    rig.answer(SOURCE, envelopes([10]));
+    for peer in [SOURCE, OTHER, THIRD] {
+        assert_eq!(rig.asks(peer), Some((7, Some(9))), "{peer}");
+    }
+    rig.wait(TRIAL * 2);
+    assert_eq!(rig.asked_without_end(), []);
+    rig.answer(OTHER, envelopes(8..=9));
+    assert_eq!(rig.asked_without_end(), [SOURCE]);
+}
+
+#[test]
+fn a_source_that_was_named_stays_whatever_others_claim() {
+    let mut rig = Rig::new(7);
+    rig.follower = Follower::new(SOURCE, SequenceId(7), [], rig.now).with_source(THIRD);
+    for (peer, head) in [(SOURCE, 50), (OTHER, 50), (THIRD, 8)] {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+    }
+    rig.effects();
+    rig.wait(LONG);
+    assert_eq!(rig.asked_without_end(), [THIRD]);
+}
