@@ -97,7 +97,7 @@ pub enum Refusal {
     },
 }
 
-/// What is to be taken over.
+/// The strands to take over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Plan {
     /// Strands of nodes, with the number of their envelopes.

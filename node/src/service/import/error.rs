@@ -27,12 +27,12 @@ pub enum ImportError {
     InUse {
         /// Their number.
         sessions: i64,
-        /// What they call themselves.
+        /// The names that they give themselves.
         names: String,
     },
-    /// The server only copies another one, so that nobody can tell who writes there.
+    /// The server only copies another one, and does not show which programs write there.
     #[error(
-        "this server is a standby of another one: name the primary, to see that nobody writes to it"
+        "this server is a standby of another one: name the primary, which shows the programs that write to it"
     )]
     Standby,
     /// The tables are of another version.
@@ -52,13 +52,13 @@ pub enum ImportError {
          data folder and import again"
     )]
     Changed {
-        /// What has changed.
+        /// The change.
         what: String,
     },
     /// Postgres has failed.
     #[error("{step}: {source}")]
     Postgres {
-        /// What was done.
+        /// The step that failed.
         step: &'static str,
         /// The failure.
         source: tokio_postgres::Error,
@@ -66,14 +66,14 @@ pub enum ImportError {
     /// A row is not what a node of the network has signed.
     #[error(
         "originator {originator}, place {sequence}: {source}. The database was altered, or the node has stored \
-         what nobody signed; take everything from peers instead (docs/runbooks/replace-xmtpd.md)"
+         what its originator has not signed; take everything from peers instead (docs/runbooks/replace-xmtpd.md)"
     )]
     Row {
         /// The strand.
         originator: OriginatorId,
         /// The place, as the row says.
         sequence: i64,
-        /// What is wrong.
+        /// The fault of the row.
         source: RowError,
     },
     /// The two sides differ at the end.

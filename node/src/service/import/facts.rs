@@ -1,4 +1,4 @@
-//! What a database of the reference implementation says of itself.
+//! Facts that a database of the reference implementation states of itself.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct SourceFacts {
     pub(super) counter: i64,
     /// Contracts whose events were read, by address in lower case.
     pub(super) contracts: Vec<String>,
-    /// What else there is.
+    /// Numbers of further rows.
     pub(super) aside: AsideFacts,
 }
 

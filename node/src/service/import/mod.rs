@@ -47,7 +47,7 @@ use folder::ImportFolder;
 use source::Source;
 use strand::StrandImport;
 
-/// How far an import is.
+/// Progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ImportProgress {
     /// Envelopes that were read.
@@ -67,7 +67,7 @@ pub struct ImportReport {
     pub strands: Vec<StrandReport>,
     /// Strands that were left out, with the number of their envelopes.
     pub left_out: Vec<(OriginatorId, u64)>,
-    /// What else the database holds and was left out.
+    /// Numbers of further rows that were left out.
     pub aside: AsideFacts,
 }
 

@@ -29,7 +29,7 @@ pub(super) struct Source {
 }
 
 impl Source {
-    /// Connects, and checks that nobody else is connected and that the tables are known.
+    /// Connects, and checks that no other session is open and that the tables are known.
     ///
     /// # Errors
     /// When it cannot be reached or is refused.
@@ -154,8 +154,8 @@ impl Source {
         Ok(through.and_then(|it| u64::try_from(it).ok()).map(SequenceId))
     }
 
-    /// Reads the rows after `after` up to and including `through`, in batches. Returns true when nobody
-    /// takes them any more.
+    /// Reads the rows after `after` up to and including `through`, in batches. Returns true when
+    /// the receiver is gone.
     ///
     /// # Errors
     /// When Postgres fails.

@@ -21,7 +21,7 @@ pub(super) struct SourceRow {
     pub(super) envelope: Option<Bytes>,
 }
 
-/// What is wrong with a row.
+/// The fault of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// One of its two halves is missing.
