@@ -10,7 +10,8 @@ use hawser_serve::readiness::{Check, Checks, Purpose};
 use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
-use crate::views::{ChainState, ChainsView, ReadingState};
+use crate::strands_behind::StrandsBehind;
+use crate::views::{ChainState, ChainsView, PeerView, ReadingState};
 
 /// Time after which a payer may retry when a chain is out of reach. A guess: endpoints are retried
 /// every few seconds.
@@ -20,6 +21,8 @@ const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
 pub(crate) struct NodeChecks {
     engine: Engine,
     chains: Option<Arc<dyn ChainsView>>,
+    peers: Arc<dyn PeerView>,
+    behind: StrandsBehind,
     /// The first unmet condition of the chains at the last check.
     chain_fault: Mutex<Option<String>>,
 }
@@ -39,8 +42,10 @@ impl Checks for NodeChecks {
 }
 
 impl NodeChecks {
-    pub(crate) fn new(engine: Engine, settings: &ApiSettings) -> Self {
-        Self { engine, chains: settings.chains.clone(), chain_fault: Mutex::default() }
+    pub(crate) fn new(engine: Engine, settings: &ApiSettings, peers: Arc<dyn PeerView>) -> Self {
+        let chains = settings.chains.clone();
+        let behind = StrandsBehind::default();
+        Self { engine, chains, peers, behind, chain_fault: Mutex::default() }
     }
 
     /// Checks that the chains allowed publishing at the last evaluation.
@@ -101,6 +106,12 @@ impl NodeChecks {
                 purpose: Some(Purpose::Read),
                 result: readable.map(|_| ()).map_err(|error| error.to_string()),
                 remedy: "check the disk; restore from a backup or from peers",
+            },
+            Check {
+                name: "strands_current",
+                purpose: Some(Purpose::Read),
+                result: self.strands_current(),
+                remedy: "wait until it has caught up; if it does not, see the peers in /status",
             },
         ]
     }
@@ -179,6 +190,12 @@ impl NodeChecks {
         let fault = checks.iter().find_map(|check| check.result.as_ref().err());
         *self.chain_fault.lock() = fault.cloned();
         checks
+    }
+
+    fn strands_current(&self) -> Result<(), String> {
+        let now_ns = self.engine.ports().clock.now_ns();
+        let own = self.engine.heads().get();
+        self.behind.note(now_ns, &own, &self.peers.peers()).map_or(Ok(()), Err)
     }
 
     fn registry_record(&self) -> Result<(), String> {

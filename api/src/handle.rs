@@ -87,7 +87,7 @@ pub async fn start(
     }
     let end = CancellationToken::new();
     let stop = CancellationToken::new();
-    let checks = Arc::new(NodeChecks::new(engine.clone(), &settings));
+    let checks = Arc::new(NodeChecks::new(engine.clone(), &settings, peers.clone()));
     let readiness = Readiness::new(checks.clone());
     let handler_metrics = Arc::new(HandlerMetrics::default());
     let mut served = methods::all();

@@ -10,7 +10,7 @@
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
 //! - `limits`: limits of requests; `error`, `limit_status`: errors and their statuses;
-//! - `conditions`, `lag`, `node_status`: readiness and status of the node;
+//! - `conditions`, `lag`, `strands_behind`, `node_status`: readiness and status of the node;
 //! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `operator`: what operators see;
 //! - [`start`] and [`ApiHandle`]: start and shutdown.
 //!
@@ -39,6 +39,7 @@ mod read_workers;
 mod redis_limits;
 mod service;
 mod settings;
+mod strands_behind;
 mod streams;
 mod tokens;
 mod views;

@@ -460,3 +460,50 @@ async fn evidence_against_nodes_is_shown_and_counted() {
     let line = r#"xmtp_misbehavior_facts{originator_id="300",verdict="proven"} 1"#;
     assert!(metrics.contains(line), "{metrics}");
 }
+
+/// Two peers that hold as much of the strand of node 200.
+struct TwoWitnesses;
+
+impl PeerView for TwoWitnesses {
+    fn peers(&self) -> Vec<PeerState> {
+        let held = EnvelopeId::new(OriginatorId(200), SequenceId(3));
+        let [mut one, mut other] = TwoPeers.peers().try_into().unwrap();
+        one.clock = [held].into_iter().collect();
+        other.clock = [held].into_iter().collect();
+        vec![one, other]
+    }
+
+    fn strands(&self) -> Vec<StrandState> {
+        Vec::new()
+    }
+
+    fn counts(&self) -> PeerCounts {
+        PeerCounts::default()
+    }
+}
+
+#[tokio::test]
+async fn readiness_and_verdict_agree_on_a_strand_that_is_missing() {
+    let node = node_with(|_| {}, Arc::new(TwoWitnesses)).await;
+    let status = async || {
+        let (_, page) = node.page("/status").await;
+        serde_json::from_str::<serde_json::Value>(&page).unwrap()
+    };
+    let before = status().await;
+    assert_eq!(before["ready"]["read"], true, "it has just heard of it");
+    node.clock.advance(91);
+    let after = status().await;
+    assert_eq!((&after["ready"]["read"], &after["verdict"]), (&false.into(), &"failing".into()));
+    assert!(after["reasons"][0].as_str().unwrap().starts_with("strands_current: "), "{after}");
+    for sequence in 1..=3 {
+        node.ordered_by_peer(sequence, 1, None);
+    }
+    assert_eq!(status().await["ready"]["read"], true, "it has caught up");
+    // One peer alone that claims more makes the node degraded, and leaves it ready.
+    let node = node_with(|_| {}, Arc::new(TwoPeers)).await;
+    node.page("/status").await;
+    node.clock.advance(1000);
+    let (_, page) = node.page("/status").await;
+    let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+    assert_eq!((&page["ready"]["read"], &page["verdict"]), (&true.into(), &"degraded".into()));
+}

@@ -1,0 +1,121 @@
+//! Strands of peers of which readers of this node miss envelopes, as two peers say. Decides without a
+//! clock: the time is an argument.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
+
+use crate::lag::LagTracker;
+use crate::views::PeerState;
+
+/// Seconds for which an envelope may be missing before the node is not ready for reading. A guess: longer
+/// than the minute for which a place that its originator left empty is searched, and than peers are silent.
+const MISSING_S_MAX: f64 = 90.0;
+/// Envelopes and seconds from which a strand counts as being caught up with. Guesses: more than a busy node
+/// is behind, and longer than it is behind by so many.
+const CATCHING_UP_ENVELOPES: u64 = 1000;
+const CATCHING_UP_S: f64 = 10.0;
+
+/// The ages of envelopes that two peers claim and this node lacks.
+#[derive(Debug, Default)]
+pub(crate) struct StrandsBehind(LagTracker);
+
+impl StrandsBehind {
+    /// Records what this node and its peers hold at `now_ns`. Returns a sentence on the strand that is
+    /// furthest behind, if readers miss too much of one.
+    ///
+    /// Only strands of `peers` count, and only what two of them claim: a node that lies about its cursor
+    /// must not take others out of service.
+    pub(crate) fn note(&self, now_ns: i64, own: &Cursor, peers: &[PeerState]) -> Option<String> {
+        let behind = claimed_by_two(peers).into_iter().filter_map(|(originator, claimed)| {
+            let held = EnvelopeId::new(originator, own.get(originator));
+            let lag_s = self.0.note(now_ns, held, claimed);
+            let missing = claimed.0.saturating_sub(held.sequence.0);
+            let is_late =
+                lag_s > MISSING_S_MAX || (missing > CATCHING_UP_ENVELOPES && lag_s > CATCHING_UP_S);
+            is_late.then_some((missing, originator, lag_s))
+        });
+        let (missing, originator, lag_s) = behind.max_by_key(|(missing, ..)| *missing)?;
+        Some(format!(
+            "the strand of node {originator} lacks {missing} envelopes that two peers have held for {lag_s:.0} s"
+        ))
+    }
+}
+
+/// Returns the highest sequence id of each peer's strand that two peers claim.
+fn claimed_by_two(peers: &[PeerState]) -> BTreeMap<OriginatorId, SequenceId> {
+    let second = |strand: &PeerState| {
+        let mut claims: Vec<_> = peers.iter().map(|peer| peer.clock.get(strand.node)).collect();
+        claims.sort_unstable();
+        let second = claims.len().checked_sub(2).map(|place| claims[place])?;
+        Some((strand.node, second))
+    };
+    peers.iter().filter_map(second).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: i64 = 1_000_000_000;
+
+    fn peer(node: u32, claims: &[(u32, u64)]) -> PeerState {
+        let claims = claims.iter();
+        let id = |(node, sequence): &(u32, u64)| {
+            EnvelopeId::new(OriginatorId(*node), SequenceId(*sequence))
+        };
+        PeerState {
+            node: OriginatorId(node),
+            address: String::new(),
+            connected: true,
+            transport: None,
+            round_trip: None,
+            clock: claims.map(id).collect(),
+            last_error: None,
+            failed_attempts: 0,
+            refused: 0,
+        }
+    }
+
+    fn own(sequence: u64) -> Cursor {
+        [EnvelopeId::new(OriginatorId(200), SequenceId(sequence))].into_iter().collect()
+    }
+
+    #[test]
+    fn readers_miss_what_two_peers_have_held_for_long() {
+        let behind = StrandsBehind::default();
+        let peers = [peer(200, &[(200, 7)]), peer(300, &[(200, 6)])];
+        assert_eq!(behind.note(0, &own(5), &peers), None);
+        assert_eq!(behind.note(90 * SECOND, &own(5), &peers), None, "a gap may be searched");
+        let told = behind.note(91 * SECOND, &own(5), &peers).unwrap();
+        assert_eq!(
+            told,
+            "the strand of node 200 lacks 1 envelopes that two peers have held for 91 s"
+        );
+        assert_eq!(behind.note(92 * SECOND, &own(6), &peers), None, "one peer is no proof");
+    }
+
+    #[test]
+    fn a_node_that_joins_is_behind_until_it_has_caught_up() {
+        let behind = StrandsBehind::default();
+        let peers = [peer(200, &[(200, 90_000)]), peer(300, &[(200, 90_000)])];
+        assert_eq!(behind.note(0, &own(0), &peers), None);
+        assert!(behind.note(11 * SECOND, &own(0), &peers).is_some());
+        assert!(behind.note(20 * SECOND, &own(80_000), &peers).is_some());
+        assert_eq!(behind.note(21 * SECOND, &own(89_500), &peers), None);
+        assert_eq!(behind.note(22 * SECOND, &own(90_000), &peers), None);
+    }
+
+    #[test]
+    fn one_peer_and_strands_of_others_prove_nothing() {
+        let late = 1_000_000 * SECOND;
+        let behind = StrandsBehind::default();
+        let liar = [peer(200, &[(200, u64::MAX)])];
+        assert_eq!(behind.note(0, &own(5), &liar), None);
+        assert_eq!(behind.note(late, &own(5), &liar), None);
+        // Node 400 is no peer: it has left, and what it signs since then is not followed.
+        let both = [peer(200, &[(200, 5), (400, 9)]), peer(300, &[(200, 5), (400, 9)])];
+        assert_eq!(behind.note(0, &own(5), &both), None);
+        assert_eq!(behind.note(late, &own(5), &both), None);
+    }
+}
