@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use alloy::primitives::Address;
+use hawser_chain::addresses::Addresses;
 use hawser_chain::admin::Contracts;
 
 use super::error::SettingsError;
@@ -192,6 +193,11 @@ impl SettingsReader<'_> {
             );
             self.error(&table::FILE, Some(names));
         }
+        if let Some(AddressSource::Environment(name)) = &first
+            && !Addresses::ENVIRONMENTS.contains(&name.as_str())
+        {
+            self.error(&table::ENVIRONMENT, Some(unknown_environment(name)));
+        }
         first
     }
 
@@ -206,6 +212,20 @@ impl SettingsReader<'_> {
         }
         contracts
     }
+}
+
+/// The name under which the reference implementation has a local chain of its own compiled in.
+const LOCAL_OF_THE_REFERENCE: &str = "anvil";
+
+fn unknown_environment(name: &str) -> String {
+    if name == LOCAL_OF_THE_REFERENCE {
+        return format!(
+            "{name:?}, a local chain with other contracts: name the file that `hawser chain dev` writes \
+             (--{})",
+            table::FILE.flag
+        );
+    }
+    format!("{name:?}")
 }
 
 #[cfg(test)]
@@ -238,6 +258,21 @@ mod tests {
         assert_eq!(config.source, Some(AddressSource::Environment("testnet".into())));
         let flags = [("contracts.settlement-chain.rpc-url", "http://c")];
         assert_eq!(read(&flags, &env).unwrap().settlement.urls, ["http://c"]);
+    }
+
+    #[test]
+    fn every_deployed_network_is_known_and_another_name_is_refused_with_their_list() {
+        let url = ("contracts.settlement-chain.rpc-url", "http://a");
+        for name in Addresses::ENVIRONMENTS {
+            let config = read(&[url, ("contracts.environment", name)], &[]).unwrap();
+            assert_eq!(config.source, Some(AddressSource::Environment(name.to_owned())));
+        }
+        let text = read(&[url], &[("XMTPD_CONTRACTS_ENVIRONMENT", "moon")]).unwrap_err();
+        for part in ["1 fault", "moon"].into_iter().chain(Addresses::ENVIRONMENTS) {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let text = read(&[url, ("contracts.environment", "anvil")], &[]).unwrap_err();
+        assert!(text.contains("hawser chain dev"), "{text}");
     }
 
     #[test]

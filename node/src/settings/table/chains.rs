@@ -73,7 +73,7 @@ pub(in crate::settings) const ENVIRONMENT: Setting = value(
     "contracts.environment",
     "XMTPD_CONTRACTS_ENVIRONMENT",
     None,
-    "one of the three ways to give all addresses",
+    "mainnet, testnet, testnet-dev or testnet-staging",
     "testnet",
     "A deployed network: mainnet, testnet, testnet-dev, testnet-staging",
 );
