@@ -180,7 +180,8 @@ impl Follower {
             (false, true) => Rank::Current,
             (false, false) => Rank::Behind,
         };
-        (claimed != SequenceId::NONE).then_some(rank)
+        // Without the strand's own node there is no one else to ask.
+        (claimed != SequenceId::NONE || choice.is_relayed).then_some(rank)
     }
 
     /// Returns a peer beside the source that claims more than was accepted: the one that was doubted least often, and
