@@ -81,7 +81,7 @@ pub(super) enum Rank {
     OwnBehind,
     /// Another peer, which is behind.
     Behind,
-    /// A peer that showed nothing of what it claimed.
+    /// A peer that showed nothing of what it claimed, or claims nothing.
     Doubted,
 }
 

@@ -175,7 +175,7 @@ impl Follower {
             let rank = if is_current && !is_paused { Rank::Own } else { Rank::OwnBehind };
             return (!choice.is_relayed).then_some(rank);
         }
-        let rank = match (is_paused, is_current) {
+        let rank = match (is_paused || claimed == SequenceId::NONE, is_current) {
             (true, _) => Rank::Doubted,
             (false, true) => Rank::Current,
             (false, false) => Rank::Behind,
