@@ -23,9 +23,9 @@ use tonic::{Request, Status};
 use crate::error::{CallError, into_status};
 use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
 use crate::rate_limits::{CallCost, RateLimits};
-use crate::redis_limits::{RedisLimits, Shared};
+use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
-use crate::tokens::{TOKEN_HEADER, Token, TokenError, VerifiedToken};
+use crate::tokens::{NodeTokenError, TOKEN_HEADER, Token, VerifiedToken};
 
 /// Signatures of tokens that an address may have checked: one costs about 50 µs. A guess: a node needs
 /// one token an hour, and those that were verified are remembered.
@@ -156,8 +156,8 @@ impl Callers {
             Limits::Shared(shared) => {
                 let now_ms = self.0.unix_ns() / 1_000_000;
                 match shared.take(caller.address, cost, now_ms).await {
-                    Shared::Answer(wait_ms) => wait_ms,
-                    Shared::NoAnswer => {
+                    RedisAnswer::Answer(wait_ms) => wait_ms,
+                    RedisAnswer::NoAnswer => {
                         decided(LimitOutcome::FailedOpen);
                         return Ok(());
                     }
@@ -189,8 +189,8 @@ impl Callers {
         let place = match limits {
             Limits::Own { streams, .. } => streams.take(caller.address).map(Place::Own),
             Limits::Shared(shared) => match take_shared(shared, caller.address).await {
-                Shared::Answer(place) => place.map(Place::Shared),
-                Shared::NoAnswer => {
+                RedisAnswer::Answer(place) => place.map(Place::Shared),
+                RedisAnswer::NoAnswer => {
                     decided(LimitOutcome::FailedOpen);
                     return Ok(None);
                 }
@@ -228,7 +228,7 @@ impl CallersState {
         }
         let token = Token::read(text)?;
         if registry.node(token.node()).is_none() {
-            return Err(TokenError::UnknownNode.into());
+            return Err(NodeTokenError::UnknownNode.into());
         }
         self.lock_tokens().take_check(address, self.now_ms())?;
         let own = self.engine.store().identity().node;
@@ -271,7 +271,7 @@ impl Interceptor for CallerCheck {
         let address = state.proxies.client(headers, request.remote_addr());
         let node = match headers.get(TOKEN_HEADER) {
             Some(token) if !token.is_empty() => {
-                let text = token.to_str().map_err(|_| into_status(TokenError::Form))?;
+                let text = token.to_str().map_err(|_| into_status(NodeTokenError::Form))?;
                 Some(state.node_of(text, address).map_err(into_status)?)
             }
             _ => None,
@@ -302,16 +302,16 @@ fn whole_s(wait_ms: u64) -> u64 {
 async fn take_shared(
     limits: &Arc<RedisLimits>,
     caller: ClientAddress,
-) -> Shared<Option<DropGuard>> {
+) -> RedisAnswer<Option<DropGuard>> {
     let limits = limits.clone();
     let taken = tokio::spawn(async move {
         match limits.open_stream(caller).await {
-            Shared::Answer(true) => Shared::Answer(Some(hold_shared(&limits, caller))),
-            Shared::Answer(false) => Shared::Answer(None),
-            Shared::NoAnswer => Shared::NoAnswer,
+            RedisAnswer::Answer(true) => RedisAnswer::Answer(Some(hold_shared(&limits, caller))),
+            RedisAnswer::Answer(false) => RedisAnswer::Answer(None),
+            RedisAnswer::NoAnswer => RedisAnswer::NoAnswer,
         }
     });
-    taken.await.unwrap_or(Shared::NoAnswer) // the process ends
+    taken.await.unwrap_or(RedisAnswer::NoAnswer) // the process ends
 }
 
 /// Keeps a place in Redis alive, and gives it back when the result is dropped.

@@ -1,6 +1,6 @@
 //! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
-use hawser_engine::read::ReadError;
+use hawser_engine::read::QueryError;
 use hawser_engine::runtime::PublishError;
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN};
 use tonic::metadata::{MetadataMap, MetadataValue};
@@ -9,7 +9,7 @@ use tonic::{Code, Status};
 use crate::limit_status::limited;
 use crate::limits::LimitError;
 use crate::metrics::LimitedCall;
-use crate::tokens::{TOKEN_HEADER, TokenError};
+use crate::tokens::{NodeTokenError, TOKEN_HEADER};
 
 /// The error of a call.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -28,7 +28,7 @@ pub(crate) enum CallError {
     Publish(#[from] PublishError),
     /// The log could not be read.
     #[error(transparent)]
-    Read(#[from] ReadError),
+    Read(#[from] QueryError),
     /// Another request breaks a limit.
     #[error("{0}")]
     Request(LimitError),
@@ -52,7 +52,7 @@ pub(crate) enum CallError {
     ShuttingDown,
     /// A node token is not accepted.
     #[error("invalid auth token: {0}")]
-    Token(#[from] TokenError),
+    Token(#[from] NodeTokenError),
     /// An address has had too many signatures of node tokens checked; seconds until the next one.
     #[error("too many node tokens were checked for this address")]
     TooManyTokens(u64),
@@ -110,8 +110,8 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
         }
-        CallError::Read(ReadError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
-        CallError::Read(ReadError::NoMemory(_)) | CallError::Overloaded(_) => Overloaded.into(),
+        CallError::Read(QueryError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
+        CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => Overloaded.into(),
         CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
             tracing::error!(code = "read_failed", error = text, "a call could not be served");
             Status::internal(text)

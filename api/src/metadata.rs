@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
-use hawser_engine::read::ReadError;
+use hawser_engine::read::QueryError;
 use hawser_engine::runtime::UsedPeriod;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
@@ -24,7 +24,7 @@ use crate::error::{CallError, into_status};
 use crate::limits::payers;
 use crate::node_api::{MessageStream, charged};
 use crate::read_workers::ReadWorkers;
-use hawser_serve::{Charge, MESSAGE_LEN_BYTES_MAX};
+use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 
 /// Time after which an unchanged cursor is sent again. Specified in `docs/protocol/api.md`.
 const CURSOR_REPEATED_AFTER: Duration = Duration::from_secs(30);
@@ -122,7 +122,7 @@ fn summary(period: &UsedPeriod) -> PeriodSummary {
 /// Reads the usage of payers for one call.
 struct UsageReader {
     engine: Engine,
-    charge: Charge,
+    charge: CallCharge,
 }
 
 /// The usage of each payer under the text that names it, or the text of the first unknown one.
@@ -134,7 +134,7 @@ impl UsageReader {
         &self,
         payers: Vec<(String, PayerAddress)>,
         minutes: u32,
-    ) -> Result<UsageByName, ReadError> {
+    ) -> Result<UsageByName, QueryError> {
         let mut read: BTreeMap<PayerAddress, Arc<[UsedPeriod]>> = BTreeMap::new();
         let mut used = Vec::with_capacity(payers.len());
         for (name, payer) in payers {
@@ -147,7 +147,7 @@ impl UsageReader {
             }
             // Under each of its names, because the answer repeats it.
             let bytes = periods.len() * PERIOD_BYTES;
-            self.charge.take(bytes).map_err(|_| ReadError::NoMemory(bytes))?;
+            self.charge.take(bytes).map_err(|_| QueryError::NoMemory(bytes))?;
             read.insert(payer, Arc::clone(&periods));
             used.push((name, periods));
         }
@@ -155,7 +155,7 @@ impl UsageReader {
     }
 
     /// Returns whether the payer has ever paid in.
-    fn has_ledger(&self, payer: PayerAddress) -> Result<bool, ReadError> {
+    fn has_ledger(&self, payer: PayerAddress) -> Result<bool, QueryError> {
         Ok(!self.engine.store().snapshot().ledger(payer)?.is_empty())
     }
 }

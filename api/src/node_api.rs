@@ -12,7 +12,7 @@ use hawser_engine::runtime::Reader;
 use hawser_proto::Bytes;
 use hawser_proto::envelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_serve::{Charge, MESSAGE_LEN_BYTES_MAX};
+use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Status};
@@ -60,7 +60,7 @@ pub(crate) struct NodeApi {
 
 impl NodeApi {
     /// Returns a reader whose answers are charged to a call before they are read.
-    pub(crate) fn reader(&self, charge: &Charge) -> Reader {
+    pub(crate) fn reader(&self, charge: &CallCharge) -> Reader {
         self.engine.reader().charged_to(Arc::new(CallMemory(charge.clone())))
     }
 
@@ -80,8 +80,8 @@ impl NodeApi {
 }
 
 /// Returns the charge of the call that a request belongs to, and its message.
-pub(crate) fn charged<T>(request: Request<T>) -> (Charge, T) {
-    (Charge::of(request.extensions()), request.into_inner())
+pub(crate) fn charged<T>(request: Request<T>) -> (CallCharge, T) {
+    (CallCharge::of(request.extensions()), request.into_inner())
 }
 
 /// Decodes the outer layer of one stored envelope.

@@ -7,8 +7,8 @@ use std::collections::{HashMap, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use hawser_engine::read::{ReadError, ReadMemory};
-use hawser_serve::{Charge, Overloaded};
+use hawser_engine::read::{QueryError, ReadMemory};
+use hawser_serve::{CallCharge, Overloaded};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
@@ -60,8 +60,8 @@ impl ReadWorkers {
     /// panicked.
     pub(crate) async fn run<T: Send + 'static>(
         &self,
-        charge: &Charge,
-        read: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
+        charge: &CallCharge,
+        read: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
     ) -> Result<T, CallError> {
         let (answer, answered) = oneshot::channel();
         // The memory of the read is its call's until the read has ended, also if the call ends before.
@@ -161,7 +161,7 @@ impl<K: Copy + Eq + std::hash::Hash, J> FairQueue<K, J> {
 
 /// The memory of one call, for the engine.
 #[derive(Debug)]
-pub(crate) struct CallMemory(pub(crate) Charge);
+pub(crate) struct CallMemory(pub(crate) CallCharge);
 
 impl ReadMemory for CallMemory {
     fn take(&self, bytes: usize) -> bool {

@@ -65,7 +65,7 @@ return 0
 
 /// An answer of Redis, or that there is none.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Shared<T> {
+pub(crate) enum RedisAnswer<T> {
     Answer(T),
     /// Redis is gone or slow: the call passes.
     NoAnswer,
@@ -129,7 +129,7 @@ impl RedisLimits {
         caller: ClientAddress,
         cost: CallCost,
         now_ms: u64,
-    ) -> Shared<u64> {
+    ) -> RedisAnswer<u64> {
         let prefix = &self.settings.key_prefix;
         let queries = format!("{prefix}rl:t2:q:{caller}");
         let (mut keys, mut arguments) = (Vec::new(), vec![now_ms]);
@@ -151,7 +151,7 @@ impl RedisLimits {
     }
 
     /// Takes a place for a stream of all envelopes. Answers whether there was one.
-    pub(crate) async fn open_stream(&self, caller: ClientAddress) -> Shared<bool> {
+    pub(crate) async fn open_stream(&self, caller: ClientAddress) -> RedisAnswer<bool> {
         let mut command = script(OPEN, &[self.stream_key(caller)]);
         command.arg(self.streams_max).arg(ms(self.settings.stream_ttl));
         self.ask(&command).await
@@ -178,18 +178,18 @@ impl RedisLimits {
         format!("{}rl:streams:{caller}", self.settings.key_prefix)
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Shared<T> {
+    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> RedisAnswer<T> {
         let state = self.breaker().state(self.now_ms());
         self.metrics.breaker_is(state);
         if state == BreakerState::Open {
-            return Shared::NoAnswer;
+            return RedisAnswer::NoAnswer;
         }
         let answer = timeout(self.settings.call_timeout, self.query(command)).await;
         match answer.map_err(|_| None).and_then(|answer| answer.map_err(Some)) {
             Ok(answer) => {
                 self.breaker().worked();
                 self.metrics.breaker_is(BreakerState::Closed);
-                Shared::Answer(answer)
+                RedisAnswer::Answer(answer)
             }
             Err(error) => {
                 // The next call connects anew.
@@ -202,7 +202,7 @@ impl RedisLimits {
                         error.map_or_else(|| "no answer in time".into(), |it| it.to_string());
                     tracing::warn!(code = "redis_gone", error, "calls pass without shared limits");
                 }
-                Shared::NoAnswer
+                RedisAnswer::NoAnswer
             }
         }
     }

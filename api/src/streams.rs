@@ -15,7 +15,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_topics_response::{
     StatusUpdate, SubscriptionStatus,
 };
-use hawser_serve::Charge;
+use hawser_serve::CallCharge;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
@@ -100,7 +100,7 @@ impl NodeApi {
         &self,
         request: &Request<pb::SubscribeAllEnvelopesRequest>,
     ) -> MessageStream<pb::SubscribeEnvelopesResponse> {
-        let charge = Charge::of(request.extensions());
+        let charge = CallCharge::of(request.extensions());
         self.stream(EnvelopeMethod::All, self.reader(&charge).subscribe_all(), None)
     }
 
@@ -133,13 +133,13 @@ impl NodeApi {
 
 /// The memory that a stream of topics holds, as its call is charged for it.
 struct HeldMemory {
-    charge: Charge,
+    charge: CallCharge,
     bytes: usize,
 }
 
 impl HeldMemory {
     /// Charges what the stream holds instead of the request, which is gone.
-    fn of(charge: Charge, subscription: &Subscription) -> Result<Self, CallError> {
+    fn of(charge: CallCharge, subscription: &Subscription) -> Result<Self, CallError> {
         let bytes = subscription.held_bytes();
         charge.keep_of_request(bytes)?;
         Ok(Self { charge, bytes })

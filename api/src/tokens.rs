@@ -24,7 +24,7 @@ const VERSION_MIN: [u64; 3] = [1, 1, 0];
 
 /// The reason a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum TokenError {
+pub(crate) enum NodeTokenError {
     #[error("it is not a JWS in compact form")]
     Form,
     #[error("its algorithm is not ES256K")]
@@ -88,23 +88,24 @@ impl<'a> Token<'a> {
     /// Reads a token. Costs no more than its length.
     ///
     /// # Errors
-    /// [`TokenError::Form`], [`TokenError::Algorithm`] or [`TokenError::Claims`].
-    pub(crate) fn read(text: &'a str) -> Result<Self, TokenError> {
+    /// [`NodeTokenError::Form`], [`NodeTokenError::Algorithm`] or [`NodeTokenError::Claims`].
+    pub(crate) fn read(text: &'a str) -> Result<Self, NodeTokenError> {
         if text.len() > TOKEN_LEN_BYTES_MAX {
-            return Err(TokenError::Form);
+            return Err(NodeTokenError::Form);
         }
-        let (signed, signature) = text.rsplit_once('.').ok_or(TokenError::Form)?;
-        let (header, claims) = signed.split_once('.').ok_or(TokenError::Form)?;
-        let decode = |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| TokenError::Form);
+        let (signed, signature) = text.rsplit_once('.').ok_or(NodeTokenError::Form)?;
+        let (header, claims) = signed.split_once('.').ok_or(NodeTokenError::Form)?;
+        let decode =
+            |part: &str| BASE64_URL_SAFE_NO_PAD.decode(part).map_err(|_| NodeTokenError::Form);
         let header: Header =
-            serde_json::from_slice(&decode(header)?).map_err(|_| TokenError::Form)?;
+            serde_json::from_slice(&decode(header)?).map_err(|_| NodeTokenError::Form)?;
         if header.alg != "ES256K" {
-            return Err(TokenError::Algorithm);
+            return Err(NodeTokenError::Algorithm);
         }
         let claims: Claims =
-            serde_json::from_slice(&decode(claims)?).map_err(|_| TokenError::Claims)?;
-        let signature = decode(signature)?.try_into().map_err(|_| TokenError::Form)?;
-        let node = node_id(&claims.sub).ok_or(TokenError::Claims)?;
+            serde_json::from_slice(&decode(claims)?).map_err(|_| NodeTokenError::Claims)?;
+        let signature = decode(signature)?.try_into().map_err(|_| NodeTokenError::Form)?;
+        let node = node_id(&claims.sub).ok_or(NodeTokenError::Claims)?;
         Ok(Self { node, signed, signature, claims })
     }
 
@@ -123,8 +124,8 @@ impl<'a> Token<'a> {
         own: OriginatorId,
         registry: &Registry,
         now_s: u64,
-    ) -> Result<VerifiedToken, TokenError> {
-        let record = registry.node(self.node).ok_or(TokenError::UnknownNode)?;
+    ) -> Result<VerifiedToken, NodeTokenError> {
+        let record = registry.node(self.node).ok_or(NodeTokenError::UnknownNode)?;
         let (claims, now) = (&self.claims, now_s as f64);
         let lifetime = claims.exp - claims.iat;
         // Comparisons with NaN are false, so a claim that is NaN fails.
@@ -133,7 +134,7 @@ impl<'a> Token<'a> {
             && (0.0..=LIFETIME_S_MAX).contains(&lifetime)
             && claims.nbf.is_none_or(|from| from <= now);
         if !in_time {
-            return Err(TokenError::Time);
+            return Err(NodeTokenError::Time);
         }
         let is_own = |text: &String| node_id(text) == Some(own);
         let meant = match &claims.aud {
@@ -141,15 +142,15 @@ impl<'a> Token<'a> {
             Audience::Several(several) => several.iter().any(is_own),
         };
         if !meant {
-            return Err(TokenError::Audience);
+            return Err(NodeTokenError::Audience);
         }
         if claims.version.as_deref().is_some_and(|version| !is_compatible(version)) {
-            return Err(TokenError::Version);
+            return Err(NodeTokenError::Version);
         }
         let digest = keccak256(&[b"jwt|", self.signed.as_bytes()]);
         // Only r and s count, as everywhere in the network.
         if !record.public_key.verifies(digest, &self.signature[..64]) {
-            return Err(TokenError::Signature);
+            return Err(NodeTokenError::Signature);
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it saturates")]
         let expires_s = claims.exp as u64;
@@ -226,7 +227,7 @@ mod tests {
 
     const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
 
-    fn of_claims(claims: &str) -> Result<VerifiedToken, TokenError> {
+    fn of_claims(claims: &str) -> Result<VerifiedToken, NodeTokenError> {
         Token::read(&made(HEADER, claims))?.verify(OWN, &registry(&key()), MADE_S)
     }
 
@@ -239,13 +240,16 @@ mod tests {
         assert!(token.verify(OWN, &registry, MADE_S - 120).is_ok());
         assert!(token.verify(OWN, &registry, MADE_S + 3599).is_ok());
         for time_s in [MADE_S - 121, MADE_S + 3600] {
-            assert_eq!(token.verify(OWN, &registry, time_s), Err(TokenError::Time));
+            assert_eq!(token.verify(OWN, &registry, time_s), Err(NodeTokenError::Time));
         }
         let other = OriginatorId(300);
-        assert_eq!(token.verify(other, &registry, MADE_S), Err(TokenError::Audience));
-        assert_eq!(token.verify(OWN, &Registry::default(), MADE_S), Err(TokenError::UnknownNode));
+        assert_eq!(token.verify(other, &registry, MADE_S), Err(NodeTokenError::Audience));
+        assert_eq!(
+            token.verify(OWN, &Registry::default(), MADE_S),
+            Err(NodeTokenError::UnknownNode)
+        );
         let stranger = self::registry(&key());
-        assert_eq!(token.verify(OWN, &stranger, MADE_S), Err(TokenError::Signature));
+        assert_eq!(token.verify(OWN, &stranger, MADE_S), Err(NodeTokenError::Signature));
         assert!(verified.holds(&registry, MADE_S + 3599));
         assert!(!verified.holds(&registry, MADE_S + 3600), "it has expired");
         assert!(!verified.holds(&stranger, MADE_S), "the node has another key now");
@@ -260,17 +264,17 @@ mod tests {
         assert!(with(&format!(r#"{own},"version":"1.1.0-rc.1""#)).is_ok());
         assert!(with(&format!(r#"{own},"nbf":1700000000"#)).is_ok());
         for (claims, error) in [
-            (r#","aud":[],"exp":1700003600"#, TokenError::Audience),
-            (r#","aud":["100","0x200"],"exp":1700003600"#, TokenError::Audience),
-            (r#","aud":"200","exp":1700007201"#, TokenError::Time),
-            (r#","aud":"200","exp":1699999999"#, TokenError::Time),
-            (r#","aud":"200","exp":1e300"#, TokenError::Time),
-            (r#","aud":"200","exp":1700003600,"nbf":1700000001"#, TokenError::Time),
-            (r#","aud":"200","exp":1700003600,"version":"1.0.9""#, TokenError::Version),
-            (r#","aud":"200","exp":1700003600,"version":"2.0.0""#, TokenError::Version),
-            (r#","aud":"200","exp":1700003600,"version":"one""#, TokenError::Version),
-            (r#","aud":"200""#, TokenError::Claims),
-            (r#","exp":1700003600"#, TokenError::Claims),
+            (r#","aud":[],"exp":1700003600"#, NodeTokenError::Audience),
+            (r#","aud":["100","0x200"],"exp":1700003600"#, NodeTokenError::Audience),
+            (r#","aud":"200","exp":1700007201"#, NodeTokenError::Time),
+            (r#","aud":"200","exp":1699999999"#, NodeTokenError::Time),
+            (r#","aud":"200","exp":1e300"#, NodeTokenError::Time),
+            (r#","aud":"200","exp":1700003600,"nbf":1700000001"#, NodeTokenError::Time),
+            (r#","aud":"200","exp":1700003600,"version":"1.0.9""#, NodeTokenError::Version),
+            (r#","aud":"200","exp":1700003600,"version":"2.0.0""#, NodeTokenError::Version),
+            (r#","aud":"200","exp":1700003600,"version":"one""#, NodeTokenError::Version),
+            (r#","aud":"200""#, NodeTokenError::Claims),
+            (r#","exp":1700003600"#, NodeTokenError::Claims),
         ] {
             assert_eq!(with(claims), Err(error), "{claims}");
         }
@@ -280,7 +284,7 @@ mod tests {
             r#"{"sub":100,"aud":"200","exp":1700003600,"iat":1700000000}"#,
             "[]",
         ] {
-            assert_eq!(of_claims(claims), Err(TokenError::Claims), "{claims}");
+            assert_eq!(of_claims(claims), Err(NodeTokenError::Claims), "{claims}");
         }
     }
 
@@ -288,12 +292,12 @@ mod tests {
     fn other_texts_are_refused() {
         let claims = r#"{"sub":"100","aud":"200","exp":1700003600,"iat":1700000000}"#;
         let none = made(r#"{"alg":"none"}"#, claims);
-        assert_eq!(Token::read(&none).unwrap_err(), TokenError::Algorithm);
+        assert_eq!(Token::read(&none).unwrap_err(), NodeTokenError::Algorithm);
         let token = made(HEADER, claims);
         let cut = &token[..token.len() - 4];
         let long = format!("{token}{}", "A".repeat(5000));
         for text in ["", ".", "..", "a.b.c", cut, &format!("{token}="), &long] {
-            assert_eq!(Token::read(text).unwrap_err(), TokenError::Form, "{text}");
+            assert_eq!(Token::read(text).unwrap_err(), NodeTokenError::Form, "{text}");
         }
         let bent = token.replacen("eyJzdWIi", "eyJzdWIj", 1);
         assert!(Token::read(&bent).is_err());

@@ -48,13 +48,13 @@ pub struct Endpoints(Arc<Inner>);
 struct Inner {
     name: &'static str,
     id: u64,
-    slots: Vec<Slot>,
+    slots: Vec<EndpointSlot>,
     /// The index of the endpoint that answered last; `usize::MAX` before the first answer.
     active: AtomicUsize,
     errors: [AtomicU64; EndpointErrorKind::ALL.len()],
 }
 
-struct Slot {
+struct EndpointSlot {
     url: String,
     /// Scheme, host and port: the only part of the URL without secrets.
     display_url: String,
@@ -150,7 +150,7 @@ impl Endpoints {
                 pauses: Pauses::new(PAUSE_MIN, PAUSE_MAX),
                 retry_at: None,
             };
-            Ok(Slot { url: url.clone(), display_url, state: Mutex::new(state) })
+            Ok(EndpointSlot { url: url.clone(), display_url, state: Mutex::new(state) })
         };
         let slots: Vec<_> = urls.iter().map(slot).collect::<Result<_, ConnectError>>()?;
         if slots.is_empty() {
@@ -286,7 +286,7 @@ impl Endpoints {
     #[must_use]
     pub fn status(&self) -> Vec<EndpointStatus> {
         let active = self.0.active.load(Ordering::Relaxed);
-        let status = |(index, slot): (usize, &Slot)| EndpointStatus {
+        let status = |(index, slot): (usize, &EndpointSlot)| EndpointStatus {
             display_url: slot.display_url.clone(),
             active: index == active,
             error: slot.state.lock().error.clone(),
@@ -304,7 +304,7 @@ impl Endpoints {
     /// Returns the endpoints to use, in order. If all are paused, all of them are used
     /// nevertheless.
     fn order(&self, now: Instant) -> Vec<usize> {
-        let is_due = |slot: &Slot| slot.state.lock().retry_at.is_none_or(|at| at <= now);
+        let is_due = |slot: &EndpointSlot| slot.state.lock().retry_at.is_none_or(|at| at <= now);
         let due: Vec<_> = (0..self.0.slots.len()).filter(|i| is_due(&self.0.slots[*i])).collect();
         if due.is_empty() { (0..self.0.slots.len()).collect() } else { due }
     }

@@ -21,7 +21,7 @@ const STREAM_BYTES: usize = 4 * 1024;
 /// the request's extensions. A handler takes more before it allocates for the answer. When the first
 /// bytes of a unary answer are on their way, only those are still charged.
 #[derive(Clone)]
-pub struct Charge(Arc<CallShare>);
+pub struct CallCharge(Arc<CallShare>);
 
 struct CallShare {
     connection: Arc<ConnectionShare>,
@@ -32,7 +32,7 @@ struct CallShare {
     call_bytes: AtomicUsize,
 }
 
-impl Charge {
+impl CallCharge {
     pub(crate) fn new(connection: Arc<ConnectionShare>) -> Self {
         Self(Arc::new(CallShare {
             connection,
@@ -125,9 +125,9 @@ impl Charge {
     }
 }
 
-impl fmt::Debug for Charge {
+impl fmt::Debug for CallCharge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Charge").field(&self.0.bytes.load(Relaxed)).finish()
+        f.debug_tuple("CallCharge").field(&self.0.bytes.load(Relaxed)).finish()
     }
 }
 

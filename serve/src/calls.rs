@@ -18,7 +18,7 @@ use tracing::{Instrument as _, Span};
 
 use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
-use crate::call_share::Charge;
+use crate::call_share::CallCharge;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
 use crate::request::RequestBody;
@@ -113,9 +113,9 @@ impl Service<Request<Body>> for Calls {
 ///
 /// # Errors
 /// [`Overloaded`]: the call must be refused.
-fn charge(request: &mut Request<Body>, kind: MethodKind) -> Result<Charge, Overloaded> {
+fn charge(request: &mut Request<Body>, kind: MethodKind) -> Result<CallCharge, Overloaded> {
     let connection = request.extensions().get::<Arc<ConnectionShare>>();
-    let charge = Charge::new(connection.expect("every request has a connection").clone());
+    let charge = CallCharge::new(connection.expect("every request has a connection").clone());
     let headers = request.headers().iter();
     let lengths = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
     let unread_bytes = if kind == MethodKind::Bidi { STREAM_WINDOW_BYTES as usize } else { 0 };

@@ -12,7 +12,7 @@
 //! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body;
-//! - [`MemoryBudget`], [`Charge`], [`Overloaded`]: the memory that callers may make a process hold;
+//! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
 //!   `shedding`: who has to go when it is short; [`FieldCost`]: what a request takes once it is decoded;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
@@ -60,7 +60,7 @@ pub mod slots;
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
-pub use call_share::Charge;
+pub use call_share::CallCharge;
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
 pub use decoding::FieldCost;
 pub use health::HealthService;

@@ -17,7 +17,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 
 use crate::call_metrics::MethodMetrics;
-use crate::call_share::Charge;
+use crate::call_share::CallCharge;
 use crate::decoding::cost_bytes;
 use crate::frames::{Frames, MessageHeadError};
 use crate::method::MethodKind;
@@ -44,7 +44,7 @@ pub(crate) struct RequestBody {
     /// The number of `pieces` that belong to whole messages.
     whole: usize,
     messages: u64,
-    charge: Charge,
+    charge: CallCharge,
     metrics: &'static MethodMetrics,
     http1: bool,
     refused: Option<RefusedBody>,
@@ -63,7 +63,7 @@ impl RequestBody {
         body: Body,
         version: Version,
         metrics: &'static MethodMetrics,
-        charge: Charge,
+        charge: CallCharge,
         timeout: Duration,
     ) -> Self {
         Self {
@@ -273,7 +273,13 @@ mod tests {
     fn charged_body_of(body: Body, kind: MethodKind, budget: &MemoryBudget) -> RequestBody {
         let connection = budget.connection(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
         let timeout = Duration::from_secs(30);
-        RequestBody::new(body, Version::HTTP_2, metrics_of(kind), Charge::new(connection), timeout)
+        RequestBody::new(
+            body,
+            Version::HTTP_2,
+            metrics_of(kind),
+            CallCharge::new(connection),
+            timeout,
+        )
     }
 
     async fn read(mut body: RequestBody) -> (Vec<u8>, Option<Status>) {

@@ -12,7 +12,7 @@ use tonic::{Code, Status};
 use tracing::Span;
 
 use crate::call_metrics::MethodMetrics;
-use crate::call_share::Charge;
+use crate::call_share::CallCharge;
 use crate::frames::Frames;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
@@ -74,14 +74,14 @@ pub(crate) struct ResponseBody {
     body: Body,
     frames: Frames,
     call: CountedCall,
-    charge: Charge,
+    charge: CallCharge,
     /// Completes when the call has to end because its caller holds too much.
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
     is_closed: bool,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(body: Body, call: CountedCall, charge: Charge) -> Self {
+    pub(crate) fn new(body: Body, call: CountedCall, charge: CallCharge) -> Self {
         let closed = Box::pin(charge.connection().closed());
         Self { body, frames: Frames::default(), call, charge, closed, is_closed: false }
     }

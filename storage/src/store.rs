@@ -22,11 +22,11 @@ use crate::write_fault::WriteFault;
 /// Every method may block on the disk, so async code calls them from blocking threads.
 #[derive(Clone)]
 pub struct Store {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Arc<StoreState>,
 }
 
 /// The state that all clones of a [`Store`] share.
-pub(crate) struct Shared {
+pub(crate) struct StoreState {
     identity: StoreIdentity,
     incarnation: [u8; 16],
     /// Replaced when the log is read again. Operations hold their own handle and never this lock.
@@ -40,7 +40,7 @@ impl Store {
     pub(crate) fn new(database: Arc<Database>, how: Opening) -> Self {
         let (identity, incarnation) = (database.identity.clone(), database.incarnation);
         let (current, reopening) = (RwLock::new(database), Mutex::default());
-        Self { shared: Arc::new(Shared { identity, incarnation, current, how, reopening }) }
+        Self { shared: Arc::new(StoreState { identity, incarnation, current, how, reopening }) }
     }
 
     /// Returns the database that is open now. An operation asks once, so that it never mixes what was

@@ -29,8 +29,8 @@ use std::time::Duration;
 use alloy::primitives::B256;
 
 use super::slots::{
-    AccountState, JobId, NoncePurpose, NonceQuery, NonceUse, PAUSE_MIN, Phase, SendOutcome,
-    SignRequest, SignedTransaction, Slot, SlotId, SlotOutcome, Timeouts,
+    AccountState, JobId, NoncePurpose, NonceQuery, NonceSlot, NonceUse, PAUSE_MIN, Phase,
+    SendOutcome, SignRequest, SignedTransaction, SlotId, SlotOutcome, Timeouts,
 };
 
 /// The part of the old price by which a replacement costs more. go-ethereum demands a tenth
@@ -60,7 +60,7 @@ pub(super) struct Nonces {
     /// The latest block.
     head: u64,
     /// The slots by nonce.
-    slots: BTreeMap<u64, Slot>,
+    slots: BTreeMap<u64, NonceSlot>,
     slots_made: u64,
     /// Payloads without a nonce, in the order of their turn, each with its former slot.
     ready: VecDeque<(JobId, Option<SlotId>)>,
@@ -101,7 +101,8 @@ impl Nonces {
         assert!(!signed.is_empty(), "a slot on record has a signed transaction");
         self.slots_made = self.slots_made.max(id.0);
         let phase = Phase::Send { at: Duration::ZERO };
-        let slot = Slot { signed, maybe_out: true, phase, ..Slot::new(id, purpose, None) };
+        let slot =
+            NonceSlot { signed, maybe_out: true, phase, ..NonceSlot::new(id, purpose, None) };
         if let Some(earlier) = self.slots.insert(nonce, slot)
             && let NoncePurpose::Payload(job) = earlier.purpose
         {
@@ -187,7 +188,7 @@ impl Nonces {
         while self.slots.len() < self.timeouts.in_flight_max
             && let Some((job, instead_of)) = self.ready.pop_front()
         {
-            let slot = Slot::new(self.slot_id(), NoncePurpose::Payload(job), instead_of);
+            let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Payload(job), instead_of);
             self.slots.insert(self.next, slot);
             self.next += 1;
         }
@@ -213,7 +214,7 @@ impl Nonces {
     /// One at a time keeps the nonces in order at the nodes, and lets a refused nonce be given back
     /// before the next one is out.
     pub(super) fn due(&self, now: Duration) -> Option<(u64, SignedTransaction)> {
-        let is_due = |slot: &Slot| matches!(slot.phase, Phase::Send { at } if at <= now);
+        let is_due = |slot: &NonceSlot| matches!(slot.phase, Phase::Send { at } if at <= now);
         let (nonce, slot) = self.slots.iter().find(|(_, slot)| is_due(slot))?;
         Some((
             *nonce,
@@ -223,7 +224,7 @@ impl Nonces {
 
     /// Returns the time at which a transaction is due, if nothing else happens before.
     pub(super) fn wake_at(&self) -> Option<Duration> {
-        let at = |slot: &Slot| match slot.phase {
+        let at = |slot: &NonceSlot| match slot.phase {
             Phase::Send { at } => Some(at),
             _ => None,
         };
@@ -336,7 +337,7 @@ impl Nonces {
             };
             return None;
         } else {
-            *slot = Slot::new(filler, NoncePurpose::Filler, None);
+            *slot = NonceSlot::new(filler, NoncePurpose::Filler, None);
         }
         Some(match purpose {
             NoncePurpose::Payload(job) => SlotOutcome::Refused { slot: id, job, said },
@@ -505,7 +506,7 @@ impl Nonces {
         if now >= since + self.timeouts.stuck_after {
             self.gap_since = None;
             for nonce in state.mined..first.min(state.mined + FILL_MAX) {
-                let slot = Slot::new(self.slot_id(), NoncePurpose::Filler, None);
+                let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
                 self.slots.insert(nonce, slot);
             }
         }

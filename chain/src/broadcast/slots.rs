@@ -197,7 +197,7 @@ pub(super) enum Phase {
 
 /// The assignment of one nonce.
 #[derive(Debug)]
-pub(super) struct Slot {
+pub(super) struct NonceSlot {
     pub(super) id: SlotId,
     pub(super) purpose: NoncePurpose,
     /// All transactions signed for the nonce, the oldest first.
@@ -211,7 +211,7 @@ pub(super) struct Slot {
     pub(super) phase: Phase,
 }
 
-impl Slot {
+impl NonceSlot {
     /// Creates a slot whose first transaction has to be signed.
     pub(super) fn new(id: SlotId, purpose: NoncePurpose, instead_of: Option<SlotId>) -> Self {
         Self {

@@ -4,7 +4,7 @@ use hawser_proto::EnvelopeId;
 
 /// A query or a subscription could not be served.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
+pub enum QueryError {
     /// The store failed.
     #[error(transparent)]
     Storage(#[from] hawser_storage::ReadError),

@@ -6,7 +6,7 @@ use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 
-use super::error::ReadError;
+use super::error::QueryError;
 use super::limits::{BatchLimits, BatchSize, is_deliverable};
 use super::memory::PageMemory;
 
@@ -34,7 +34,7 @@ pub(crate) fn read_log(
     ranges: impl IntoIterator<Item = LogRange>,
     limits: BatchLimits,
     memory: &mut PageMemory<'_>,
-) -> Result<LogPage, ReadError> {
+) -> Result<LogPage, QueryError> {
     let mut strands = Vec::new();
     for range in ranges {
         if range.after.sequence < range.through {
@@ -52,7 +52,7 @@ pub(crate) fn read_log(
         envelopes.push((strand.id, strand.bytes));
         match StrandScan::start(strand.id.originator, strand.scan, memory) {
             Ok(next) => strands.extend(next),
-            Err(ReadError::NoMemory(_)) => return Ok(LogPage { envelopes, finished: false }),
+            Err(QueryError::NoMemory(_)) => return Ok(LogPage { envelopes, finished: false }),
             Err(error) => return Err(error),
         }
     }
@@ -77,7 +77,7 @@ impl<'s> StrandScan<'s> {
         originator: OriginatorId,
         mut scan: LogScan<'s>,
         memory: &mut PageMemory<'_>,
-    ) -> Result<Option<Self>, ReadError> {
+    ) -> Result<Option<Self>, QueryError> {
         while let Some(item) = scan.next() {
             let LogItem::Envelope { id, bytes, validity: Validity::Valid } = item? else {
                 continue;
@@ -89,7 +89,7 @@ impl<'s> StrandScan<'s> {
             debug_assert_eq!(id.originator, originator, "a scan keeps to its strand");
             let (_, originator_ns) = OriginatorEnvelope::open(bytes.clone())
                 .and_then(|(unsigned, _)| OriginatorEnvelope::statement(unsigned))
-                .map_err(|_| ReadError::Undecodable(id))?;
+                .map_err(|_| QueryError::Undecodable(id))?;
             return Ok(Some(Self { id, originator_ns, bytes, scan }));
         }
         Ok(None)

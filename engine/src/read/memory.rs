@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::error::ReadError;
+use super::error::QueryError;
 
 /// The memory that a reader may take. Asked before envelopes are read into it, so that a reader who
 /// must not have it costs no read either.
@@ -54,13 +54,13 @@ impl<'a> PageMemory<'a> {
     /// Takes what `envelopes` of `len_bytes` together need beyond that.
     ///
     /// # Errors
-    /// [`ReadError::NoMemory`].
-    pub(crate) fn add(&mut self, envelopes: usize, len_bytes: usize) -> Result<(), ReadError> {
+    /// [`QueryError::NoMemory`].
+    pub(crate) fn add(&mut self, envelopes: usize, len_bytes: usize) -> Result<(), QueryError> {
         self.used_bytes += answer_bytes(envelopes, len_bytes);
         let more = self.used_bytes.saturating_sub(self.taken_bytes);
         if more > 0 {
             if !self.memory.take(more) {
-                return Err(ReadError::NoMemory(self.used_bytes));
+                return Err(QueryError::NoMemory(self.used_bytes));
             }
             self.taken_bytes += more;
         }

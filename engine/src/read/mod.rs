@@ -31,7 +31,7 @@ mod rows;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use error::ReadError;
+pub use error::QueryError;
 pub use feed::{SubscriptionEvent, WaveId};
 pub use limits::{PAGE_ENVELOPES_MAX, PAGE_LEN_BYTES_MAX, is_deliverable, wire_len_bytes};
 pub use memory::{ReadMemory, Unlimited};

@@ -7,7 +7,7 @@
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
-use super::error::ReadError;
+use super::error::QueryError;
 use super::rows::{Rows, first_unsatisfied};
 
 /// The most by which a time may lie ahead of this node's clock and still count. Specified:
@@ -31,7 +31,7 @@ pub(crate) fn newest_visible(
     heads: &Cursor,
     topic: &Topic,
     horizon_ns: i64,
-) -> Result<Option<(EnvelopeId, u32)>, ReadError> {
+) -> Result<Option<(EnvelopeId, u32)>, QueryError> {
     let mut search = Search { rows, heads, topic, horizon_ns };
     let mut newest: Option<Rank> = None;
     let mut highest = Some(OriginatorId(u32::MAX));
@@ -64,7 +64,7 @@ struct Search<'a, R> {
 impl<R: Rows> Search<'_, R> {
     /// Returns the last envelope that counts of the strand that ends with the row `last`, under the
     /// cursor of `rows`.
-    fn last_of_strand(&mut self, last: TopicRow) -> Result<Option<Rank>, ReadError> {
+    fn last_of_strand(&mut self, last: TopicRow) -> Result<Option<Rank>, QueryError> {
         let originator = last.id.originator;
         let mut early = None;
         let mut lowest = last.id;
@@ -89,7 +89,7 @@ impl<R: Rows> Search<'_, R> {
     /// Searches below a row that does not count, in steps that double, and then between the last two:
     /// a strand in the order of its times ends with all the rows that do not count. In another one
     /// this finds a row that counts before one that does not.
-    fn search_below(&mut self, beyond: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
+    fn search_below(&mut self, beyond: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {
         let mut beyond = beyond;
         let (mut found, mut low): (Option<TopicRow>, u64) = (None, 0);
         let mut step = STEPS_MAX;
@@ -123,7 +123,7 @@ impl<R: Rows> Search<'_, R> {
         &mut self,
         of: EnvelopeId,
         sequence: u64,
-    ) -> Result<Option<TopicRow>, ReadError> {
+    ) -> Result<Option<TopicRow>, QueryError> {
         let row = self
             .rows
             .seek_back(self.topic, EnvelopeId::new(of.originator, SequenceId(sequence)))?;

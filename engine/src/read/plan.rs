@@ -7,7 +7,7 @@ use std::sync::Arc;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
-use super::error::ReadError;
+use super::error::QueryError;
 use super::limits::{BatchLimits, BatchSize};
 use super::rows::{Rows, first_unsatisfied};
 
@@ -153,7 +153,7 @@ impl PagePlan {
         &mut self,
         rows: &mut impl Rows,
         limits: BatchLimits,
-    ) -> Result<PlannedPage, ReadError> {
+    ) -> Result<PlannedPage, QueryError> {
         self.fill_page(rows, limits, |plan| plan.pick(|_| true))
     }
 
@@ -163,7 +163,7 @@ impl PagePlan {
         &mut self,
         rows: &mut impl Rows,
         limits: BatchLimits,
-    ) -> Result<PlannedPage, ReadError> {
+    ) -> Result<PlannedPage, QueryError> {
         let half = limits.half();
         let mut shares: BTreeMap<OriginatorId, BatchSize> = BTreeMap::new();
         let mut served: BTreeSet<OriginatorId> = BTreeSet::new();
@@ -187,7 +187,7 @@ impl PagePlan {
         rows: &mut impl Rows,
         limits: BatchLimits,
         mut next: impl FnMut(&Self) -> Option<OriginatorId>,
-    ) -> Result<PlannedPage, ReadError> {
+    ) -> Result<PlannedPage, QueryError> {
         self.open(rows, limits, usize::MAX)?;
         let mut size = BatchSize::default();
         let mut page = Vec::new();
@@ -227,7 +227,7 @@ impl PagePlan {
         rows: &mut impl Rows,
         limits: BatchLimits,
         topics: usize,
-    ) -> Result<PlannedPage, ReadError> {
+    ) -> Result<PlannedPage, QueryError> {
         if self.open(rows, limits, topics)? {
             self.next_page(rows, limits)
         } else {
@@ -329,7 +329,7 @@ impl PagePlan {
         &mut self,
         rows: &mut impl Rows,
         originator: OriginatorId,
-    ) -> Result<Option<(usize, EnvelopeId)>, ReadError> {
+    ) -> Result<Option<(usize, EnvelopeId)>, QueryError> {
         let Some(strand) = self.strands.get_mut(&originator) else { return Ok(None) };
         let Some(Reverse((_, index))) = strand.lanes.pop() else { return Ok(None) };
         let lane = &mut self.lanes[index];
@@ -357,7 +357,7 @@ impl PagePlan {
         rows: &mut impl Rows,
         limits: BatchLimits,
         topics: usize,
-    ) -> Result<bool, ReadError> {
+    ) -> Result<bool, QueryError> {
         let first = self.opened;
         if first == self.topics.len() {
             return Ok(true);
@@ -391,7 +391,7 @@ impl PagePlan {
         rows: &mut impl Rows,
         topic: usize,
         chunk: usize,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), QueryError> {
         let first_lane = self.lanes.len();
         let mut steps = STEPS_BEFORE_SEEK;
         let mut row = self.seek_strand(rows, topic, 0)?;
@@ -421,7 +421,7 @@ impl PagePlan {
         rows: &mut impl Rows,
         topic: usize,
         index: usize,
-    ) -> Result<Option<TopicRow>, ReadError> {
+    ) -> Result<Option<TopicRow>, QueryError> {
         for end in &self.ends[index..] {
             let start = self.start(topic, end.originator);
             if start < self.end(topic, end.originator) {
@@ -474,7 +474,7 @@ impl Lane {
         rows: &mut impl Rows,
         topic: &Topic,
         end: SequenceId,
-    ) -> Result<(), ReadError> {
+    ) -> Result<(), QueryError> {
         let Some(from) = self.next.take() else { return Ok(()) };
         self.chunk = (self.chunk * 4).min(CHUNK_ROWS_MAX);
         let mut row = rows.seek(topic, from)?;

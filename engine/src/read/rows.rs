@@ -3,37 +3,37 @@
 use hawser_proto::{EnvelopeId, Topic};
 use hawser_storage::{TopicRow, TopicScan};
 
-use super::error::ReadError;
+use super::error::QueryError;
 use super::limits::is_deliverable;
 
 /// Rows of topics, by originator and then by sequence.
 pub(crate) trait Rows {
     /// Moves to the first row of `topic` at or after `from`.
-    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError>;
+    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError>;
 
     /// Moves to the row after the one returned last, within the same topic.
-    fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError>;
+    fn next_row(&mut self) -> Result<Option<TopicRow>, QueryError>;
 
     /// Moves to the last row of `topic` at or before `through`, which may belong to a lower strand.
     fn seek_back(
         &mut self,
         topic: &Topic,
         through: EnvelopeId,
-    ) -> Result<Option<TopicRow>, ReadError>;
+    ) -> Result<Option<TopicRow>, QueryError>;
 
     /// Moves to the row before the one returned last, within the same topic.
-    fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError>;
+    fn previous_row(&mut self) -> Result<Option<TopicRow>, QueryError>;
 }
 
 /// Rows on disk. Those of envelopes that fit into no answer are passed over: a hostile node may
 /// have had one stored, and it must not stop the others of its topic.
 impl Rows for TopicScan<'_> {
-    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
+    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {
         let found = TopicScan::seek(self, topic.as_bytes(), from)?;
         deliverable(self, found, TopicScan::next_row)
     }
 
-    fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+    fn next_row(&mut self) -> Result<Option<TopicRow>, QueryError> {
         let found = TopicScan::next_row(self)?;
         deliverable(self, found, TopicScan::next_row)
     }
@@ -42,12 +42,12 @@ impl Rows for TopicScan<'_> {
         &mut self,
         topic: &Topic,
         through: EnvelopeId,
-    ) -> Result<Option<TopicRow>, ReadError> {
+    ) -> Result<Option<TopicRow>, QueryError> {
         let found = TopicScan::seek_back(self, topic.as_bytes(), through)?;
         deliverable(self, found, TopicScan::previous_row)
     }
 
-    fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+    fn previous_row(&mut self) -> Result<Option<TopicRow>, QueryError> {
         let found = TopicScan::previous_row(self)?;
         deliverable(self, found, TopicScan::previous_row)
     }
@@ -58,7 +58,7 @@ fn deliverable<'s>(
     scan: &mut TopicScan<'s>,
     mut found: Option<TopicRow>,
     step: impl Fn(&mut TopicScan<'s>) -> Result<Option<TopicRow>, hawser_storage::ReadError>,
-) -> Result<Option<TopicRow>, ReadError> {
+) -> Result<Option<TopicRow>, QueryError> {
     while found.as_ref().is_some_and(|row| !is_deliverable(row.len_bytes as usize)) {
         found = step(scan)?;
     }

@@ -13,7 +13,7 @@ use hawser_storage::{
 };
 use prost::Message as _;
 
-use super::error::ReadError;
+use super::error::QueryError;
 use super::rows::Rows;
 use crate::committed::Committed;
 use crate::ports::Clock;
@@ -72,13 +72,13 @@ impl MemoryRows {
 }
 
 impl Rows for MemoryRows {
-    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, ReadError> {
+    fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {
         self.seeks += 1;
         self.at = None;
         Ok(self.step(topic, Bound::Included(from)))
     }
 
-    fn next_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+    fn next_row(&mut self) -> Result<Option<TopicRow>, QueryError> {
         let Some((topic, id)) = self.at.take() else { return Ok(None) };
         Ok(self.step(&topic, Bound::Excluded(id)))
     }
@@ -87,13 +87,13 @@ impl Rows for MemoryRows {
         &mut self,
         topic: &Topic,
         through: EnvelopeId,
-    ) -> Result<Option<TopicRow>, ReadError> {
+    ) -> Result<Option<TopicRow>, QueryError> {
         self.seeks += 1;
         self.at = None;
         Ok(self.step_back(topic, Bound::Included(through)))
     }
 
-    fn previous_row(&mut self) -> Result<Option<TopicRow>, ReadError> {
+    fn previous_row(&mut self) -> Result<Option<TopicRow>, QueryError> {
         let Some((topic, id)) = self.at.take() else { return Ok(None) };
         Ok(self.step_back(&topic, Bound::Excluded(id)))
     }

@@ -8,8 +8,8 @@ use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId};
 
-use super::client::{CallError, EnvelopeStream, PeerClient};
-use super::feed::{Fed, Feed};
+use super::client::{EnvelopeStream, PeerCallError, PeerClient};
+use super::feed::{Fed, WantFeed};
 use crate::control::SessionError;
 use crate::counters::NetCounters;
 
@@ -26,7 +26,7 @@ pub(super) struct WantCall {
     pub(super) want: Want,
     /// The peer that is asked.
     pub(super) peer: OriginatorId,
-    /// The peer speaks for the strand: [`Feed::new`].
+    /// The peer speaks for the strand: [`WantFeed::new`].
     pub(super) may_expire: bool,
     /// Set at the first item.
     pub(super) is_answered: Arc<AtomicBool>,
@@ -39,18 +39,18 @@ impl WantCall {
     /// # Errors
     /// When the peer breaks the protocol, refuses, or is lost.
     pub(super) async fn run(self) -> Result<(), SessionError> {
-        let feed = Feed::new(self.want, self.may_expire, Instant::now());
+        let feed = WantFeed::new(self.want, self.may_expire, Instant::now());
         match self.want.up_to {
             None => self.stream(feed).await,
             Some(_) => self.pages(feed).await,
         }
     }
 
-    async fn stream(&self, mut feed: Feed) -> Result<(), SessionError> {
+    async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let (mut stream, mut next) = match self.open().await {
             Ok((stream, Some(first))) => (stream, Some(first)),
             Ok((_, None)) => return self.deliver(vec![StrandItem::Closed]).await.map(drop),
-            Err(CallError::Failed(error)) if self.want.originator != self.peer => {
+            Err(PeerCallError::Failed(error)) if self.want.originator != self.peer => {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
                 // tells.
                 tracing::debug!(error, originator = %self.want.originator, "a strand is refused");
@@ -63,7 +63,7 @@ impl WantCall {
                 return Ok(());
             }
             next = match stream.next().await {
-                Err(CallError::Failed(error)) if feed.position() > self.want.after => {
+                Err(PeerCallError::Failed(error)) if feed.position() > self.want.after => {
                     // If the whole connection has failed, the next call tells.
                     tracing::debug!(error, "a stream ended");
                     None
@@ -77,7 +77,7 @@ impl WantCall {
 
     /// Opens the newest method that the peer has. A peer may tell only with the first message that it does
     /// not have one.
-    async fn open(&self) -> Result<(EnvelopeStream, Option<Vec<Bytes>>), CallError> {
+    async fn open(&self) -> Result<(EnvelopeStream, Option<Vec<Bytes>>), PeerCallError> {
         let (originator, after) = (self.want.originator, self.want.after);
         let first = async {
             let mut stream = self.client.subscribe_originators(originator, after).await?;
@@ -85,7 +85,7 @@ impl WantCall {
             Ok((stream, first))
         };
         match first.await {
-            Err(CallError::Unimplemented) => {
+            Err(PeerCallError::Unimplemented) => {
                 let mut stream = self.client.subscribe_envelopes(originator, after).await?;
                 let first = stream.next().await?;
                 Ok((stream, first))
@@ -94,13 +94,13 @@ impl WantCall {
         }
     }
 
-    async fn pages(&self, mut feed: Feed) -> Result<(), SessionError> {
+    async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {
             let page = match self.client.query(self.want.originator, feed.position(), limit).await {
                 Ok(page) => page,
                 // The page may be above the limit of a message.
-                Err(CallError::Failed(error)) if limit > 1 => {
+                Err(PeerCallError::Failed(error)) if limit > 1 => {
                     tracing::debug!(error, limit, "a page is asked for again, shorter");
                     limit = limit.div_ceil(10);
                     continue;
@@ -121,7 +121,7 @@ impl WantCall {
     /// Hands the items of one message to the follower. Returns false when it takes no more.
     async fn hand_over(
         &self,
-        feed: &mut Feed,
+        feed: &mut WantFeed,
         envelopes: Vec<Bytes>,
     ) -> Result<bool, SessionError> {
         let len: usize = envelopes.iter().map(Bytes::len).sum();

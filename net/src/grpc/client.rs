@@ -50,7 +50,7 @@ pub(super) struct PeerClient {
 
 /// The reason a call ended.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CallError {
+pub(super) enum PeerCallError {
     /// The peer broke a rule of the protocol.
     #[error(transparent)]
     Peer(#[from] PeerError),
@@ -77,8 +77,8 @@ impl PeerClient {
     ///
     /// # Errors
     /// When the URL is none, or no server answers there.
-    pub(super) async fn connect(url: &str, tokens: Tokens) -> Result<Self, CallError> {
-        let failed = |error: tonic::transport::Error| CallError::Failed(describe(&error));
+    pub(super) async fn connect(url: &str, tokens: Tokens) -> Result<Self, PeerCallError> {
+        let failed = |error: tonic::transport::Error| PeerCallError::Failed(describe(&error));
         let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(failed)?
             .connect_timeout(CONNECT_MAX)
@@ -97,7 +97,7 @@ impl PeerClient {
 
     /// Asks for the heads that the peer holds. Also returns the time that the answer took. A peer without
     /// this method claims nothing.
-    pub(super) async fn clock(&self) -> Result<(Cursor, Duration), CallError> {
+    pub(super) async fn clock(&self) -> Result<(Cursor, Duration), PeerCallError> {
         let asked_at = Instant::now();
         let request = metadata_api::GetSyncCursorRequest {};
         let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX).await;
@@ -105,7 +105,7 @@ impl PeerClient {
             Ok(metadata_api::GetSyncCursorResponse { latest_sync }) => {
                 latest_sync.as_ref().map(Cursor::from).unwrap_or_default()
             }
-            Err(CallError::Unimplemented) => Cursor::new(),
+            Err(PeerCallError::Unimplemented) => Cursor::new(),
             Err(error) => return Err(error),
         };
         Ok((clock, asked_at.elapsed()))
@@ -117,7 +117,7 @@ impl PeerClient {
         originator: OriginatorId,
         after: SequenceId,
         limit: u32,
-    ) -> Result<Vec<Bytes>, CallError> {
+    ) -> Result<Vec<Bytes>, PeerCallError> {
         let query = Some(query(originator, after));
         let request = api::QueryEnvelopesRequest { query, limit };
         let page: EnvelopeList = self.unary(QUERY_ENVELOPES, request, MESSAGE_BYTES_MAX).await?;
@@ -129,7 +129,7 @@ impl PeerClient {
         &self,
         originator: OriginatorId,
         after: SequenceId,
-    ) -> Result<EnvelopeStream, CallError> {
+    ) -> Result<EnvelopeStream, PeerCallError> {
         let filter = api::subscribe_originators_request::OriginatorFilter {
             originator_node_ids: vec![originator.0],
             last_seen: Some(position(originator, after).to_pb()),
@@ -144,13 +144,18 @@ impl PeerClient {
         &self,
         originator: OriginatorId,
         after: SequenceId,
-    ) -> Result<EnvelopeStream, CallError> {
+    ) -> Result<EnvelopeStream, PeerCallError> {
         let request = api::SubscribeEnvelopesRequest { query: Some(query(originator, after)) };
         let frames = self.streaming(SUBSCRIBE_ENVELOPES, request).await?;
         Ok(EnvelopeStream(Frames::Envelopes(frames)))
     }
 
-    async fn unary<Q, A>(&self, path: &'static str, request: Q, max: usize) -> Result<A, CallError>
+    async fn unary<Q, A>(
+        &self,
+        path: &'static str,
+        request: Q,
+        max: usize,
+    ) -> Result<A, PeerCallError>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -168,7 +173,7 @@ impl PeerClient {
         &self,
         path: &'static str,
         request: Q,
-    ) -> Result<Streaming<Result<A, PeerError>>, CallError>
+    ) -> Result<Streaming<Result<A, PeerError>>, PeerCallError>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -183,9 +188,9 @@ impl PeerClient {
         .await
     }
 
-    async fn grpc(&self, bytes_max: usize) -> Result<Grpc<Channel>, CallError> {
+    async fn grpc(&self, bytes_max: usize) -> Result<Grpc<Channel>, PeerCallError> {
         let mut grpc = Grpc::new(self.channel.clone()).max_decoding_message_size(bytes_max);
-        grpc.ready().await.map_err(|error| CallError::Failed(describe(&error)))?;
+        grpc.ready().await.map_err(|error| PeerCallError::Failed(describe(&error)))?;
         Ok(grpc)
     }
 
@@ -202,7 +207,7 @@ impl PeerClient {
 impl EnvelopeStream {
     /// Returns the envelopes of the next message, none for a keep-alive; `None` when the peer has ended the
     /// stream. Cancel safe.
-    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, CallError> {
+    pub(super) async fn next(&mut self) -> Result<Option<Vec<Bytes>>, PeerCallError> {
         let envelopes = match &mut self.0 {
             Frames::Originators(frames) => match frames.message().await? {
                 Some(frame) => frame?.envelopes.unwrap_or_default().envelopes,
@@ -222,7 +227,7 @@ pub(super) fn is_tls(url: &str) -> bool {
     url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"))
 }
 
-impl From<Status> for CallError {
+impl From<Status> for PeerCallError {
     fn from(status: Status) -> Self {
         match status.code() {
             Code::Unimplemented => Self::Unimplemented,
@@ -233,10 +238,10 @@ impl From<Status> for CallError {
     }
 }
 
-impl From<CallError> for SessionError {
-    fn from(error: CallError) -> Self {
+impl From<PeerCallError> for SessionError {
+    fn from(error: PeerCallError) -> Self {
         match error {
-            CallError::Peer(error) => Self::Peer(error),
+            PeerCallError::Peer(error) => Self::Peer(error),
             error => Self::Lost(error.to_string()),
         }
     }
@@ -263,9 +268,9 @@ fn describe(error: &dyn std::error::Error) -> String {
 
 async fn within<T>(
     limit: Duration,
-    call: impl Future<Output = Result<T, CallError>>,
-) -> Result<T, CallError> {
-    let silent = || CallError::Failed(format!("no answer within {} s", limit.as_secs()));
+    call: impl Future<Output = Result<T, PeerCallError>>,
+) -> Result<T, PeerCallError> {
+    let silent = || PeerCallError::Failed(format!("no answer within {} s", limit.as_secs()));
     timeout(limit, call).await.unwrap_or_else(|_| Err(silent()))
 }
 

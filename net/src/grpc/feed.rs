@@ -29,7 +29,7 @@ const KEEP_ALIVE_EVERY: Duration = Duration::from_millis(500);
 ///
 /// Invariant: items ascend, and cover every place from the start of the want to `position`.
 #[derive(Debug)]
-pub(super) struct Feed {
+pub(super) struct WantFeed {
     originator: OriginatorId,
     /// The last place that the items cover.
     position: SequenceId,
@@ -52,7 +52,7 @@ pub(super) struct Fed {
     pub(super) violation: Option<PeerError>,
 }
 
-impl Feed {
+impl WantFeed {
     /// `may_expire` says that the peer speaks for the strand: it is the strand's own node, reached in a way
     /// in which no one on the path can change its answers.
     pub(super) fn new(want: Want, may_expire: bool, now: Instant) -> Self {
@@ -209,11 +209,11 @@ mod tests {
         Want { originator: NODE, after, up_to }
     }
 
-    fn feed(after: u64, up_to: Option<u64>) -> Feed {
-        Feed::new(want(after, up_to), false, Instant::now())
+    fn feed(after: u64, up_to: Option<u64>) -> WantFeed {
+        WantFeed::new(want(after, up_to), false, Instant::now())
     }
 
-    fn take(feed: &mut Feed, envelopes: Vec<Bytes>) -> Fed {
+    fn take(feed: &mut WantFeed, envelopes: Vec<Bytes>) -> Fed {
         feed.take(Instant::now(), NOW_NS, envelopes)
     }
 
@@ -266,7 +266,7 @@ mod tests {
         for (may_expire, originator_ns, expired) in
             [(true, old, true), (true, old + 1, false), (false, old, false)]
         {
-            let mut feed = Feed::new(want(0, None), may_expire, Instant::now());
+            let mut feed = WantFeed::new(want(0, None), may_expire, Instant::now());
             let fed = take(&mut feed, vec![envelope_at(NODE, 5, originator_ns)]);
             assert_eq!(fed.batches[0][0], gap(1, 4, expired), "{may_expire} {originator_ns}");
         }
@@ -295,7 +295,7 @@ mod tests {
     #[test]
     fn keep_alives_are_free_as_long_as_they_are_rare() {
         let start = Instant::now();
-        let mut feed = Feed::new(want(0, None), false, start);
+        let mut feed = WantFeed::new(want(0, None), false, start);
         let mut at = |seconds: u64| {
             let now = start + Duration::from_secs(seconds);
             feed.take(now, NOW_NS, Vec::new()).violation

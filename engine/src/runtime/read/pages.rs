@@ -9,7 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 
 use super::access::LogAccess;
-use crate::read::error::ReadError;
+use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogRange, read_log};
@@ -32,8 +32,8 @@ const TURN_TOPICS_MAX: usize = 256;
 /// none while it waits.
 ///
 /// # Errors
-/// [`ReadError`] if the log cannot be read, or the memory does not come.
-pub(super) async fn read(log: LogAccess, read: Read) -> Result<(PageRead, usize), ReadError> {
+/// [`QueryError`] if the log cannot be read, or the memory does not come.
+pub(super) async fn read(log: LogAccess, read: Read) -> Result<(PageRead, usize), QueryError> {
     match read {
         Read::Topics(catch_up, plan) => read_topics(log, catch_up, plan).await,
         Read::Log(ranges) => read_strands(log, ranges).await,
@@ -59,7 +59,7 @@ async fn read_topics(
     log: LogAccess,
     catch_up: CatchUpId,
     plan: Box<PagePlan>,
-) -> Result<(PageRead, usize), ReadError> {
+) -> Result<(PageRead, usize), QueryError> {
     let mut wait = MemoryWait::default();
     let mut read = TopicsRead { catch_up, plan, page: None };
     loop {
@@ -81,7 +81,7 @@ async fn read_topics(
 
 impl TopicsRead {
     /// Plans the page, or a part of what comes before the first one, and reads it. Blocks on the disk.
-    fn turn(mut self, log: &LogAccess) -> Result<Turn, ReadError> {
+    fn turn(mut self, log: &LogAccess) -> Result<Turn, QueryError> {
         let snapshot = log.store.snapshot();
         let page = match self.page.take() {
             Some(page) => page,
@@ -114,7 +114,7 @@ impl TopicsRead {
 async fn read_strands(
     log: LogAccess,
     ranges: Vec<LogRange>,
-) -> Result<(PageRead, usize), ReadError> {
+) -> Result<(PageRead, usize), QueryError> {
     let BatchLimits { envelopes, len_bytes } = BatchLimits::STREAM;
     let most_bytes = answer_bytes(envelopes, len_bytes);
     let mut wait = MemoryWait::default();
@@ -143,8 +143,8 @@ async fn permit(log: &LogAccess) -> OwnedSemaphorePermit {
 }
 
 async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
-) -> Result<T, ReadError> {
+    work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
+) -> Result<T, QueryError> {
     match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
         Ok(done) => done,
         Err(Ok(panicked)) => std::panic::resume_unwind(panicked),
@@ -169,10 +169,10 @@ impl MemoryWait {
     /// Waits a while.
     ///
     /// # Errors
-    /// [`ReadError::NoMemory`] if it has waited long enough for `bytes`.
-    async fn pause(&mut self, bytes: usize) -> Result<(), ReadError> {
+    /// [`QueryError::NoMemory`] if it has waited long enough for `bytes`.
+    async fn pause(&mut self, bytes: usize) -> Result<(), QueryError> {
         if self.waited >= MEMORY_WAIT_MAX {
-            return Err(ReadError::NoMemory(bytes));
+            return Err(QueryError::NoMemory(bytes));
         }
         tokio::time::sleep(self.pause).await;
         self.waited += self.pause;

@@ -13,7 +13,7 @@ use super::access::LogAccess;
 use super::hub::Hub;
 use super::subscription::Subscription;
 use crate::ports::Clock;
-use crate::read::error::ReadError;
+use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
 use crate::read::limits::{BatchLimits, wire_len_bytes};
 use crate::read::log_page::{LogRange, read_log};
@@ -67,13 +67,13 @@ impl Reader {
     /// Blocks on the disk. Costs a seek per topic and a read per envelope.
     ///
     /// # Errors
-    /// [`ReadError`] if the log cannot be read.
+    /// [`QueryError`] if the log cannot be read.
     pub fn query_topics(
         &self,
         topics: &[Topic],
         last_seen: &Cursor,
         limit: usize,
-    ) -> Result<Vec<Bytes>, ReadError> {
+    ) -> Result<Vec<Bytes>, QueryError> {
         self.log.counters.query_topics.measure(|| self.page_of_topics(topics, last_seen, limit))
     }
 
@@ -82,7 +82,7 @@ impl Reader {
         topics: &[Topic],
         last_seen: &Cursor,
         limit: usize,
-    ) -> Result<Vec<Bytes>, ReadError> {
+    ) -> Result<Vec<Bytes>, QueryError> {
         let snapshot = self.log.store.snapshot();
         let from = Arc::new(last_seen.clone());
         let resume: Arc<[EnvelopeId]> = Arc::default();
@@ -117,13 +117,13 @@ impl Reader {
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// [`ReadError`] if the log cannot be read.
+    /// [`QueryError`] if the log cannot be read.
     pub fn query_originators(
         &self,
         originators: &[OriginatorId],
         last_seen: &Cursor,
         limit: usize,
-    ) -> Result<Vec<Bytes>, ReadError> {
+    ) -> Result<Vec<Bytes>, QueryError> {
         let page = || self.page_of_originators(originators, last_seen, limit);
         self.log.counters.query_originators.measure(page)
     }
@@ -133,7 +133,7 @@ impl Reader {
         originators: &[OriginatorId],
         last_seen: &Cursor,
         limit: usize,
-    ) -> Result<Vec<Bytes>, ReadError> {
+    ) -> Result<Vec<Bytes>, QueryError> {
         let snapshot = self.log.store.snapshot();
         let wanted: BTreeSet<OriginatorId> = originators.iter().copied().collect();
         let heads = snapshot.heads()?;
@@ -159,12 +159,12 @@ impl Reader {
     /// Blocks on the disk.
     ///
     /// # Errors
-    /// [`ReadError`] if the log cannot be read, or the answer would be larger than a message.
-    pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
+    /// [`QueryError`] if the log cannot be read, or the answer would be larger than a message.
+    pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, QueryError> {
         self.log.counters.newest.measure(|| self.newest_of(topics))
     }
 
-    fn newest_of(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, ReadError> {
+    fn newest_of(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, QueryError> {
         let snapshot = self.log.store.snapshot();
         let heads = snapshot.heads()?;
         let horizon_ns = self.clock.now_ns().saturating_add(FUTURE_NS_MAX);
@@ -179,7 +179,7 @@ impl Reader {
         let in_result = |(_, len_bytes)| wire_len_bytes(wire_len_bytes(len_bytes as usize));
         let len_bytes = topics.iter().filter_map(|topic| newest[topic]).map(in_result).sum();
         if len_bytes > ANSWER_LEN_BYTES_MAX {
-            return Err(ReadError::TooLarge(len_bytes));
+            return Err(QueryError::TooLarge(len_bytes));
         }
         PageMemory::new(&*self.log.memory, 0).add(topics.len(), len_bytes)?;
         let ids: Vec<EnvelopeId> = newest.values().flatten().map(|(id, _)| *id).collect();
@@ -195,11 +195,11 @@ impl Reader {
     /// Blocks on the disk. Costs a seek per address.
     ///
     /// # Errors
-    /// [`ReadError`] if a row cannot be read.
+    /// [`QueryError`] if a row cannot be read.
     pub fn inboxes(
         &self,
         addresses: &[Option<Address>],
-    ) -> Result<Vec<Option<InboxId>>, ReadError> {
+    ) -> Result<Vec<Option<InboxId>>, QueryError> {
         self.log.counters.inboxes.measure(|| {
             let snapshot = self.log.store.snapshot();
             let inbox = |address: &Option<Address>| match *address {
@@ -217,8 +217,8 @@ impl Reader {
     /// Blocks on the disk. Reads a row for each originator and minute.
     ///
     /// # Errors
-    /// [`ReadError`] if a row cannot be read.
-    pub fn usage(&self, payer: PayerAddress, minutes: u32) -> Result<Vec<UsedPeriod>, ReadError> {
+    /// [`QueryError`] if a row cannot be read.
+    pub fn usage(&self, payer: PayerAddress, minutes: u32) -> Result<Vec<UsedPeriod>, QueryError> {
         self.log.counters.usage.measure(|| {
             let mut periods: BTreeMap<u32, UsedPeriod> = BTreeMap::new();
             self.log.store.snapshot().usage_of_payer(payer, |_, minute, row| {
@@ -341,13 +341,13 @@ const READ_BY_TWO_FROM: usize = 64;
 
 /// Returns the envelopes of `ids`, in that order. Reads them in the order of the log, which is
 /// faster.
-pub(super) fn fetch(snapshot: &Snapshot<'_>, ids: &[EnvelopeId]) -> Result<Vec<Bytes>, ReadError> {
+pub(super) fn fetch(snapshot: &Snapshot<'_>, ids: &[EnvelopeId]) -> Result<Vec<Bytes>, QueryError> {
     let mut order: Vec<usize> = (0..ids.len()).collect();
     order.sort_unstable_by_key(|&place| ids[place]);
     let ascending: Vec<EnvelopeId> = order.iter().map(|&place| ids[place]).collect();
     let mut envelopes = vec![Bytes::new(); ids.len()];
     for (&place, bytes) in order.iter().zip(get_many(snapshot, &ascending)?) {
-        envelopes[place] = bytes.ok_or(ReadError::Absent(ids[place]))?;
+        envelopes[place] = bytes.ok_or(QueryError::Absent(ids[place]))?;
     }
     Ok(envelopes)
 }
@@ -355,7 +355,7 @@ pub(super) fn fetch(snapshot: &Snapshot<'_>, ids: &[EnvelopeId]) -> Result<Vec<B
 fn get_many(
     snapshot: &Snapshot<'_>,
     ascending: &[EnvelopeId],
-) -> Result<Vec<Option<Bytes>>, ReadError> {
+) -> Result<Vec<Option<Bytes>>, QueryError> {
     if ascending.len() < READ_BY_TWO_FROM {
         return Ok(snapshot.get_many(ascending)?);
     }

@@ -12,12 +12,12 @@ use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
 use super::pages;
-use crate::read::error::ReadError;
+use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, SubscriptionEvent, WaveId};
 use crate::read::limits::BatchLimits;
 use crate::read::queue::Popped;
 
-type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), ReadError>> + Send>>;
+type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
 
 /// A stream of envelopes, without gap or repeat, that never ends by itself.
 ///
@@ -32,12 +32,12 @@ pub struct Subscription {
     reading: Option<Reading>,
     /// Memory of pages whose envelopes are not all delivered.
     taken_bytes: usize,
-    failed: Option<ReadError>,
+    failed: Option<QueryError>,
 }
 
 /// The event that a subscription has waited for.
 enum Wakeup {
-    Read(Result<(PageRead, usize), ReadError>),
+    Read(Result<(PageRead, usize), QueryError>),
     Filled,
 }
 
@@ -51,9 +51,9 @@ impl Subscription {
     /// Waits for the next event. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadError`] if the log cannot be read. Every later call returns the same error: the stream
+    /// [`QueryError`] if the log cannot be read. Every later call returns the same error: the stream
     /// is over, since going on would leave a gap.
-    pub async fn next(&mut self) -> Result<SubscriptionEvent, ReadError> {
+    pub async fn next(&mut self) -> Result<SubscriptionEvent, QueryError> {
         loop {
             if let Some(event) = self.feed.poll_event() {
                 return Ok(event);

@@ -99,7 +99,7 @@ pub enum Refusal {
 
 /// The strands to take over.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Plan {
+pub(super) struct ImportPlan {
     /// Strands of nodes, with the number of their envelopes.
     pub(super) strands: BTreeMap<OriginatorId, u64>,
     /// Strands that are left out, with the number of their envelopes.
@@ -114,7 +114,7 @@ pub(super) fn check(
     own: &NodeRecord,
     registry: &Registry,
     contracts: &[String],
-) -> Result<Plan, Refusal> {
+) -> Result<ImportPlan, Refusal> {
     let (node, key) = facts.node.as_ref().ok_or(Refusal::NoNode)?;
     if u32::try_from(*node) != Ok(own.id.0) {
         return Err(Refusal::OtherNode { found: *node, own: own.id });
@@ -126,7 +126,7 @@ pub(super) fn check(
     if let Some(contract) = foreign.filter(|_| !contracts.is_empty()) {
         return Err(Refusal::OtherNetwork { contract: contract.clone() });
     }
-    let mut plan = Plan {
+    let mut plan = ImportPlan {
         strands: BTreeMap::new(),
         left_out: Vec::new(),
         counter: SequenceId(u64::try_from(facts.counter).unwrap_or_default()),
@@ -198,7 +198,7 @@ mod tests {
         }
     }
 
-    fn checked(facts: &SourceFacts) -> Result<Plan, Refusal> {
+    fn checked(facts: &SourceFacts) -> Result<ImportPlan, Refusal> {
         let registry = [record(100, 1), record(200, 2)].into_iter().collect();
         check(facts, &record(100, 1), &registry, &["0xaa".to_owned(), "0xbb".to_owned()])
     }

@@ -4,7 +4,7 @@ use hawser_engine::ports::NodeRecord;
 use hawser_proto::EnvelopeId;
 use hawser_storage::{Change, LogItem, ReadError, SkipReason, Store};
 
-use super::check::Plan;
+use super::check::ImportPlan;
 use super::error::ImportError;
 use super::strand::{StrandDigest, StrandReport};
 use crate::service::blocking;
@@ -14,7 +14,11 @@ use crate::service::blocking;
 ///
 /// # Errors
 /// When the log cannot be written.
-pub(super) async fn seal(store: &Store, own: &NodeRecord, plan: &Plan) -> Result<(), ImportError> {
+pub(super) async fn seal(
+    store: &Store,
+    own: &NodeRecord,
+    plan: &ImportPlan,
+) -> Result<(), ImportError> {
     let (store, own, counter) = (store.clone(), own.id, plan.counter);
     blocking(move || {
         let head = store.snapshot().head(own)?;

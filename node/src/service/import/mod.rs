@@ -42,7 +42,7 @@ pub use error::ImportError;
 pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
 
-use check::Plan;
+use check::ImportPlan;
 use folder::ImportFolder;
 use source::Source;
 use strand::StrandImport;
@@ -104,7 +104,7 @@ pub async fn run(
 async fn transfer_all(
     source: &Source,
     store: &Store,
-    plan: &Plan,
+    plan: &ImportPlan,
     own: &NodeRecord,
     registry: &Registry,
     progress: &mut (dyn FnMut(ImportProgress) + Send),
