@@ -1,0 +1,69 @@
+// The way to a node, TCP and UDP on one port, which can be cut and mended.
+
+import dgram from "node:dgram";
+import net from "node:net";
+
+export class Cable {
+  #sockets = new Set();
+  #flows = new Map();
+  #cut = false;
+  #server;
+  #udp;
+
+  /** Listens at `port` and passes on what comes to `target`. */
+  static async open(port, target) {
+    const cable = new Cable();
+    cable.port = port;
+    cable.#server = net.createServer((from) => cable.#join(from, target));
+    await new Promise((done, failed) => {
+      cable.#server.once("error", failed).listen(port, "127.0.0.1", done);
+    });
+    cable.#udp = dgram.createSocket("udp4", (message, from) => cable.#send(message, from, target));
+    await new Promise((done) => cable.#udp.bind(port, "127.0.0.1", done));
+    return cable;
+  }
+
+  #join(from, target) {
+    if (this.#cut) return from.destroy();
+    const to = net.connect(target, "127.0.0.1");
+    for (const socket of [from, to]) {
+      socket.setNoDelay(true);
+      this.#sockets.add(socket);
+      socket.on("error", () => {}).on("close", () => {
+        this.#sockets.delete(socket);
+        from.destroy();
+        to.destroy();
+      });
+    }
+    from.pipe(to).pipe(from);
+  }
+
+  #send(message, from, target) {
+    if (this.#cut) return;
+    const key = `${from.address}:${from.port}`;
+    if (!this.#flows.has(key)) {
+      const flow = dgram.createSocket("udp4");
+      flow.on("message", (back) => this.#cut || this.#udp.send(back, from.port, from.address));
+      flow.on("error", () => {});
+      this.#flows.set(key, flow);
+    }
+    this.#flows.get(key).send(message, target, "127.0.0.1", () => {});
+  }
+
+  /** Nothing passes any more, and connections break. */
+  cut() {
+    this.#cut = true;
+    for (const socket of this.#sockets) socket.destroy();
+  }
+
+  mend() {
+    this.#cut = false;
+  }
+
+  close() {
+    this.cut();
+    this.#server.close();
+    this.#udp.close();
+    for (const flow of this.#flows.values()) flow.close();
+  }
+}

@@ -1,0 +1,101 @@
+// gRPC calls over HTTP/2 to one address, which may be down for a while: each call that finds no
+// connection makes one.
+
+import http2 from "node:http2";
+import { gzipSync } from "node:zlib";
+
+import { frame, frames } from "../../clients/lib/wire.mjs";
+
+const CODES = [
+  "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+  "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+  "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+];
+
+/** A status other than OK: `code` is its name. */
+export class StatusError extends Error {
+  constructor(path, code, text) {
+    super(`${path.split("/").pop()}: ${code} ${text}`);
+    this.code = code;
+    this.text = text;
+  }
+}
+
+export class Channel {
+  #address;
+  #session;
+
+  constructor(address) {
+    this.#address = address;
+  }
+
+  #open() {
+    if (!this.#session || this.#session.closed || this.#session.destroyed) {
+      this.#session = http2.connect(`http://${this.#address}`);
+      this.#session.on("error", () => {});
+    }
+    return this.#session;
+  }
+
+  /**
+   * The messages that a call answers with, until it ends, `until(message)` is true, or the seconds are
+   * over. The last one is an error unless `open` says that the stream may live on.
+   */
+  call(path, message, { seconds = 20, until, open = false, gzip = false } = {}) {
+    return new Promise((resolve, reject) => {
+      const stream = this.#open().request({
+        ":method": "POST",
+        ":path": path,
+        "content-type": "application/grpc",
+        te: "trailers",
+        ...(gzip ? { "grpc-encoding": "gzip" } : {}),
+      });
+      const found = [];
+      let [status, text, http, rest] = [undefined, "", undefined, Buffer.alloc(0)];
+      const done = (settle, value) => {
+        clearTimeout(timer);
+        settle(value);
+        stream.close(http2.constants.NGHTTP2_CANCEL);
+      };
+      const timer = setTimeout(() => {
+        if (open) done(resolve, found);
+        else done(reject, new StatusError(path, "DEADLINE_EXCEEDED", `no answer in ${seconds} s`));
+      }, seconds * 1000);
+      const note = (headers) => {
+        http = headers[":status"] ?? http;
+        status = headers["grpc-status"] ?? status;
+        text = decodeURIComponent(headers["grpc-message"] ?? text);
+      };
+      stream.on("response", note).on("trailers", note);
+      stream.on("error", (error) => done(reject, new StatusError(path, "UNAVAILABLE", error.message)));
+      stream.on("data", (part) => {
+        rest = Buffer.concat([rest, part]);
+        for (const { message: each } of frames(rest)) {
+          if (rest.length < 5 + rest.readUInt32BE(1)) break;
+          rest = rest.subarray(5 + each.length);
+          found.push(each);
+          if (until?.(each, found)) return done(resolve, found);
+        }
+      });
+      stream.on("close", () => {
+        if (status === "0") return done(resolve, found);
+        // Without a status of gRPC that of HTTP counts, as clients of gRPC read it.
+        const code = status === undefined ? (http === 404 ? "UNIMPLEMENTED" : "UNAVAILABLE") : CODES[Number(status)];
+        done(reject, new StatusError(path, code, text));
+      });
+      if (!gzip) return stream.end(frame(message));
+      const compressed = frame(gzipSync(message));
+      compressed[0] = 1;
+      stream.end(compressed);
+    });
+  }
+
+  /** The message of a unary call. */
+  async unary(path, message, options) {
+    return (await this.call(path, message, options))[0] ?? Buffer.alloc(0);
+  }
+
+  close() {
+    this.#session?.destroy();
+  }
+}

@@ -1,0 +1,44 @@
+// Times that a reader sees. They are printed and never judged.
+
+import { sleep } from "../../clients/lib/wait.mjs";
+import { groupMessage, Publisher } from "./load.mjs";
+import { cursor, shows } from "./strands.mjs";
+
+const percentile = (values, part) => {
+  const sorted = [...values].sort((one, other) => one - other);
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * part))];
+};
+
+/** "p50 … p99 …" in milliseconds. */
+export const spread = (values) =>
+  `p50 ${percentile(values, 0.5).toFixed(0)} ms, p99 ${percentile(values, 0.99).toFixed(0)} ms`;
+
+/** Single messages to `from`: the time from the answer until `to` answers a query with each. */
+export async function lateness(gateway, from, to, count) {
+  const publisher = new Publisher(gateway);
+  const group = await publisher.groupAt(from);
+  const times = [];
+  for (let index = 0; index < count; index += 1) {
+    const [made] = await publisher.publish([groupMessage(group)]);
+    const start = performance.now();
+    while (!(await shows(to, made))) await sleep(2);
+    times.push(performance.now() - start);
+    // Not in step with what anybody does every 100 ms.
+    await sleep(20 + Math.random() * 130);
+  }
+  publisher.close();
+  return times;
+}
+
+/** Envelopes a second at which a new node's cursor goes to `end` in a strand. */
+export async function rateTo(node, originator, end, seconds) {
+  const until = Date.now() + seconds * 1000;
+  let first;
+  for (;;) {
+    const at = await cursor(node).then((places) => places.get(originator) ?? 0, () => 0);
+    if (at > 0) first ??= { at, time: performance.now() };
+    if (at >= end) return { rate: ((at - first.at) * 1000) / (performance.now() - first.time), count: at - first.at };
+    if (Date.now() > until) throw new Error(`${node.label} is at ${at} of ${end} in strand ${originator}`);
+    await sleep(20);
+  }
+}

@@ -1,0 +1,76 @@
+// Hawser nodes beside nodes of the reference implementation: the whole story of a mixed network, from
+// the first exchange to the comparison of all strands. See README.md.
+
+import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { parseArgs } from "node:util";
+
+import { killAll } from "./lib/processes.mjs";
+import { Story } from "./lib/story.mjs";
+
+const { values: options } = parseArgs({
+  options: {
+    hawser: { type: "string", default: "hawser" },
+    xmtpd: { type: "string" },
+    gateway: { type: "string" },
+    anvil: { type: "string", default: process.env.HAWSER_ANVIL },
+    load: { type: "string", default: "20" },
+    backlog: { type: "string", default: "20000" },
+    reports: { type: "boolean", default: false },
+    clients: { type: "boolean", default: false },
+    skip: { type: "string", multiple: true, default: [] },
+    folder: { type: "string" },
+    keep: { type: "boolean", default: false },
+    help: { type: "boolean", default: false },
+  },
+});
+
+const HELP = `tests/beside/run --hawser PATH --xmtpd PATH --gateway PATH [options]
+
+  --hawser PATH    the program hawser
+  --xmtpd PATH     a node of the reference implementation
+  --gateway PATH   its gateway; without one only Hawser's gateway publishes
+  --anvil PATH     anvil; otherwise where \`hawser dev --anvil\` looks for it
+  --load SECONDS   time under load before and after each fault, 20
+  --backlog COUNT  messages that late joiners have to catch up with, 20000
+  --reports        also wait until an xmtpd node makes a payer report, an hour at most
+  --clients        also run the published clients, through each gateway (docs/clients.md)
+  --skip CHAPTER   leave a chapter out: exchange, chain, answers, clients, tokens, faults, late, takeover
+  --folder DIR     keep everything there
+  --keep           keep the folder`;
+
+async function main() {
+  if (options.help || !options.xmtpd) {
+    console.log(HELP);
+    return options.help ? 0 : 2;
+  }
+  for (const path of [options.xmtpd, options.gateway, options.anvil]) {
+    if (path && !existsSync(path)) throw new Error(`there is no ${path}`);
+  }
+  if (options.folder) mkdirSync(options.folder, { recursive: true });
+  const folder = options.folder ?? mkdtempSync(join(tmpdir(), "hawser-beside-"));
+  const story = new Story({ ...options, folder });
+  const stop = async () => {
+    await story.stop();
+    killAll();
+    if (options.keep || options.folder) console.log(`Everything is kept in ${folder}`);
+    else rmSync(folder, { recursive: true, force: true });
+  };
+  for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => stop().then(() => process.exit(130)));
+  try {
+    await story.tell();
+  } finally {
+    await stop();
+  }
+  return story.report() ? 0 : 1;
+}
+
+main().then(
+  (code) => process.exit(code),
+  (error) => {
+    console.error(error.stack ?? error);
+    killAll();
+    process.exit(1);
+  },
+);
