@@ -34,13 +34,16 @@ impl NodeApi {
         charge.take(lengths.sum::<usize>() * COPIES)?;
         let stored = match self.checks.admits_publishes() {
             Ok(()) => {
-                let engine = self.engine.clone();
+                let (engine, held) = (self.engine.clone(), charge.clone());
                 // A publish goes on when its call has ended, and is charged to it all the same.
                 let publish = async move {
-                    let _charge = charge;
-                    engine.publish(envelopes).await
+                    let stored = engine.publish(envelopes).await;
+                    if let Ok(stored) = &stored {
+                        held.stored(stored.len());
+                    }
+                    stored
                 };
-                tokio::spawn(publish).await.map_err(|_| CallError::Interrupted)?
+                tokio::spawn(charge.in_turn(publish)).await.map_err(|_| CallError::Interrupted)?
             }
             Err(unavailable) => Err(unavailable),
         };

@@ -31,6 +31,7 @@ use crate::address::ClientAddress;
 use crate::metrics::{Counter, Exposition};
 use crate::overloaded::Overloaded;
 use crate::shedding::{self, Consumer};
+use crate::turns::{PaidTime, Turns};
 
 /// The limit of a listener that is given none. Half of the memory that a node is allowed above its
 /// idle state; the other half is the database's and the allocator's.
@@ -66,6 +67,7 @@ struct BudgetState {
     refused: Counter,
     closed: Counter,
     unread: Counter,
+    turns: Arc<Turns>,
 }
 
 /// All consumers, for the search of the largest.
@@ -94,6 +96,7 @@ pub(crate) struct ConnectionShare {
     used_bytes: AtomicUsize,
     writing: Arc<Writing>,
     close: CancellationToken,
+    paid_time: Arc<PaidTime>,
 }
 
 /// The owner of a share.
@@ -126,6 +129,7 @@ impl MemoryBudget {
             refused: Counter::default(),
             closed: Counter::default(),
             unread: Counter::default(),
+            turns: Arc::default(),
         }))
     }
 
@@ -139,20 +143,38 @@ impl MemoryBudget {
     ///
     /// # Errors
     /// [`Overloaded`]: the connection must be closed.
-    pub(crate) fn connection(&self, peer: IpAddr) -> Result<Arc<ConnectionShare>, Overloaded> {
-        self.open(peer, Kind::Client)
+    pub(crate) fn connection(
+        &self,
+        peer: IpAddr,
+        account: Arc<PaidTime>,
+    ) -> Result<Arc<ConnectionShare>, Overloaded> {
+        self.open(peer, Kind::Client, account)
     }
 
     /// Charges a new connection of a trusted proxy that has named no client.
     ///
     /// # Errors
     /// [`Overloaded`]: the connection must be closed.
-    pub(crate) fn proxy(&self, peer: IpAddr) -> Result<Arc<ConnectionShare>, Overloaded> {
-        self.open(peer, Kind::Proxy)
+    pub(crate) fn proxy(
+        &self,
+        peer: IpAddr,
+        account: Arc<PaidTime>,
+    ) -> Result<Arc<ConnectionShare>, Overloaded> {
+        self.open(peer, Kind::Proxy, account)
     }
 
-    fn open(&self, peer: IpAddr, kind: Kind) -> Result<Arc<ConnectionShare>, Overloaded> {
-        let connection = self.0.register(peer.into(), kind, Arc::default());
+    /// Creates the account of a connection: the time that it pays for with what it publishes.
+    pub(crate) fn account(&self) -> Arc<PaidTime> {
+        Arc::new(PaidTime::new(self.0.turns.clone()))
+    }
+
+    fn open(
+        &self,
+        peer: IpAddr,
+        kind: Kind,
+        account: Arc<PaidTime>,
+    ) -> Result<Arc<ConnectionShare>, Overloaded> {
+        let connection = self.0.register(peer.into(), kind, Arc::default(), account);
         connection.take(CONNECTION_BYTES)?;
         Ok(connection)
     }
@@ -169,6 +191,7 @@ impl BudgetState {
         address: ClientAddress,
         kind: Kind,
         writing: Arc<Writing>,
+        paid_time: Arc<PaidTime>,
     ) -> Arc<ConnectionShare> {
         let mut callers = self.callers.lock();
         let (share, consumers) = callers.addresses.entry(address).or_insert_with(|| {
@@ -185,6 +208,7 @@ impl BudgetState {
             used_bytes: AtomicUsize::new(0),
             writing,
             close: CancellationToken::new(),
+            paid_time,
         });
         callers.consumers.insert(share.number, Arc::downgrade(&share));
         share
@@ -248,7 +272,14 @@ impl BudgetState {
 impl ConnectionShare {
     /// Creates the share of one call on a proxy's connection, for the client that the proxy names.
     pub(crate) fn of_call(&self, client: ClientAddress) -> Arc<Self> {
-        self.budget.register(client, Kind::ProxiedCall, self.writing.clone())
+        let account = Arc::new(PaidTime::new(self.budget.turns.clone()));
+        self.budget.register(client, Kind::ProxiedCall, self.writing.clone(), account)
+    }
+
+    /// Returns the time that this consumer has paid for. A proxy's connection pays for nothing, since the
+    /// calls on it are many callers'.
+    pub(crate) fn paid_time(&self) -> &Arc<PaidTime> {
+        &self.paid_time
     }
 
     /// Takes `bytes`.

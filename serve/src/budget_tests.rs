@@ -19,13 +19,13 @@ fn greedy(connection: &ConnectionShare) -> usize {
 #[test]
 fn a_greedy_connection_leaves_room_for_every_other_one() {
     let budget = MemoryBudget::new(LIMIT);
-    let first = budget.connection(address(1)).unwrap();
+    let first = budget.connection(address(1), budget.account()).unwrap();
     assert_eq!(greedy(&first), 31, "half of the limit");
-    let second = budget.connection(address(1)).unwrap();
+    let second = budget.connection(address(1), budget.account()).unwrap();
     assert!(greedy(&second) >= 10, "a connection of the same address gets a part of the rest");
-    let other = budget.connection(address(2)).unwrap();
+    let other = budget.connection(address(2), budget.account()).unwrap();
     assert!(greedy(&other) >= 6, "and so does another address");
-    assert!(budget.connection(address(3)).unwrap().take(MIB).is_ok());
+    assert!(budget.connection(address(3), budget.account()).unwrap().take(MIB).is_ok());
     drop((first, second, other));
     assert_eq!(budget.used_bytes(), 0, "given back");
     let callers = budget.0.callers.lock();
@@ -36,24 +36,27 @@ fn a_greedy_connection_leaves_room_for_every_other_one() {
 fn many_connections_of_one_address_cannot_take_everything() {
     let budget = MemoryBudget::new(LIMIT);
     let connections: Vec<_> =
-        std::iter::repeat_with(|| budget.connection(address(1))).take(100).flatten().collect();
+        std::iter::repeat_with(|| budget.connection(address(1), budget.account()))
+            .take(100)
+            .flatten()
+            .collect();
     let taken: usize = connections.iter().map(|connection| greedy(connection)).sum();
     assert!((38..=40).contains(&taken), "two thirds of the limit with their own: {taken}");
-    let other = budget.connection(address(2)).unwrap();
+    let other = budget.connection(address(2), budget.account()).unwrap();
     assert!(other.take(8 * MIB).is_ok());
 }
 
 #[test]
 fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left() {
     let budget = MemoryBudget::new(LIMIT);
-    let small = budget.connection(address(1)).unwrap();
+    let small = budget.connection(address(1), budget.account()).unwrap();
     small.take(4 * MIB).unwrap();
-    let largest = budget.connection(address(2)).unwrap();
+    let largest = budget.connection(address(2), budget.account()).unwrap();
     largest.take(16 * MIB).unwrap();
-    let beside = budget.connection(address(2)).unwrap();
+    let beside = budget.connection(address(2), budget.account()).unwrap();
     beside.take(8 * MIB).unwrap();
     // Answers that are made already are charged whatever the limit is.
-    let other = budget.connection(address(3)).unwrap();
+    let other = budget.connection(address(3), budget.account()).unwrap();
     assert!(!largest.close.is_cancelled());
     other.take_anyway(20 * MIB);
     other.take_anyway(10 * MIB);
@@ -70,8 +73,9 @@ fn the_largest_connection_of_the_largest_address_is_closed_when_little_is_left()
 #[test]
 fn equal_addresses_do_not_close_each_others_connections() {
     let budget = MemoryBudget::new(LIMIT);
-    let clients: Vec<_> =
-        (1..=20).map(|number| budget.connection(address(number)).unwrap()).collect();
+    let clients: Vec<_> = (1..=20)
+        .map(|number| budget.connection(address(number), budget.account()).unwrap())
+        .collect();
     let quarter = MIB / 4;
     let taken: usize = (0..12)
         .flat_map(|_| &clients)
@@ -83,7 +87,7 @@ fn equal_addresses_do_not_close_each_others_connections() {
     assert!(taken > 200, "most of the limit: {taken} quarters of a MiB");
     assert!(clients.iter().all(|it| !it.close.is_cancelled()));
     // Someone who holds little is worth it.
-    let small = budget.connection(address(100)).unwrap();
+    let small = budget.connection(address(100), budget.account()).unwrap();
     search_again(&budget);
     assert!(small.take(quarter).is_ok());
 }
@@ -97,7 +101,7 @@ fn flood(budget: &MemoryBudget, bytes: usize) -> Vec<Arc<ConnectionShare>> {
     let mut open = Vec::new();
     for number in 0..10_000_usize {
         let from = address(100 + u8::try_from(number % 42).unwrap());
-        let connection = budget.connection(from);
+        let connection = budget.connection(from, budget.account());
         open.extend(connection.ok().filter(|it| bytes == 0 || it.take(bytes).is_ok()));
     }
     open
@@ -107,14 +111,14 @@ fn flood(budget: &MemoryBudget, bytes: usize) -> Vec<Arc<ConnectionShare>> {
 fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
     for call_bytes in [0, 20 * 1024] {
         let budget = MemoryBudget::new(LIMIT);
-        let early = budget.connection(address(1)).unwrap();
+        let early = budget.connection(address(1), budget.account()).unwrap();
         early.take(MIB).unwrap();
         let mut open = flood(&budget, call_bytes);
         assert!(budget.used_bytes() > LIMIT / 2, "{}", budget.used_bytes());
         let mut honest = Vec::new();
         for number in 2..60 {
             search_again(&budget);
-            honest.extend(budget.connection(address(number)));
+            honest.extend(budget.connection(address(number), budget.account()));
             open.retain(|it| !it.close.is_cancelled());
         }
         assert!(honest.len() > 50, "{} of 58 got a connection", honest.len());
@@ -128,8 +132,8 @@ fn idle_connections_of_few_addresses_make_room_for_everyone_else() {
 #[test]
 fn a_charge_that_cannot_fit_fails_no_other() {
     let budget = MemoryBudget::new(LIMIT);
-    let huge = budget.connection(address(1)).unwrap();
-    let small = budget.connection(address(2)).unwrap();
+    let huge = budget.connection(address(1), budget.account()).unwrap();
+    let small = budget.connection(address(2), budget.account()).unwrap();
     std::thread::scope(|scope| {
         let (huge, stop) = (&huge, CancellationToken::new());
         let stopped = stop.clone();
@@ -156,7 +160,7 @@ fn a_charge_that_cannot_fit_fails_no_other() {
 #[test]
 fn clients_of_a_proxy_are_consumers_of_their_own() {
     let budget = MemoryBudget::new(LIMIT);
-    let proxy = budget.proxy(address(1)).unwrap();
+    let proxy = budget.proxy(address(1), budget.account()).unwrap();
     let [first, second] = [2, 3].map(|client| ClientAddress::from(address(client)));
     let calls: Vec<_> = (0..10).map(|_| proxy.of_call(first)).collect();
     let taken: usize = calls.iter().map(|call| greedy(call)).sum();
@@ -183,7 +187,7 @@ fn clients_of_a_proxy_are_consumers_of_their_own() {
 #[test]
 fn a_peer_that_reads_nothing_is_noticed_and_a_slow_one_is_not() {
     let budget = MemoryBudget::new(LIMIT);
-    let share = budget.connection(address(1)).unwrap();
+    let share = budget.connection(address(1), budget.account()).unwrap();
     let mut seen = share.progress();
     assert!(!share.is_unread_since(&mut seen), "nothing waits");
     share.unwritten(MIB);

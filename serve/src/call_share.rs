@@ -10,6 +10,7 @@ use http::Extensions;
 
 use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
+use crate::turns::in_turn;
 
 /// Charge of a stream that answers: its request and the buffers for it are gone. A guess from the types.
 const STREAM_BYTES: usize = 4 * 1024;
@@ -49,6 +50,17 @@ impl CallCharge {
     #[must_use]
     pub fn of(extensions: &Extensions) -> Self {
         extensions.get::<Self>().expect("the listener charges every call").clone()
+    }
+
+    /// Runs a task of this call in its turn: before those of callers that publish nothing, if this
+    /// one's connection has paid for it.
+    pub fn in_turn<F: Future>(&self, task: F) -> impl Future<Output = F::Output> + use<F> {
+        in_turn(self.0.connection.paid_time().clone(), task)
+    }
+
+    /// Notes that the call has stored `envelopes`, which pay for its connection's next turns.
+    pub fn stored(&self, envelopes: usize) {
+        self.0.connection.paid_time().earn(envelopes);
     }
 
     /// Takes `bytes` more.

@@ -9,6 +9,7 @@
 //!   where a connection comes from; `places`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
 //! - [`address`], [`bucket`], [`caller_table`], [`slots`]: callers by address, and limits on each, for
 //!   every service;
+//! - `turns`: the order in which tasks of connections run;
 //! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body;
@@ -56,6 +57,7 @@ mod response;
 mod settings;
 mod shedding;
 pub mod slots;
+mod turns;
 
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;

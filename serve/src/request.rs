@@ -271,7 +271,8 @@ mod tests {
     }
 
     fn charged_body_of(body: Body, kind: MethodKind, budget: &MemoryBudget) -> RequestBody {
-        let connection = budget.connection(std::net::Ipv4Addr::LOCALHOST.into()).unwrap();
+        let connection =
+            budget.connection(std::net::Ipv4Addr::LOCALHOST.into(), budget.account()).unwrap();
         let timeout = Duration::from_secs(30);
         RequestBody::new(
             body,

@@ -14,7 +14,6 @@ use hawser_validation::clock::system_unix_s;
 use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{WalletTask, Wallets};
 use parking_lot::Mutex;
-use tokio::runtime::Runtime;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::service::Routes;
 
@@ -73,7 +72,7 @@ impl ServeError {
 pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
-    let runtime = Runtime::new().map_err(RunError::failed)?;
+    let runtime = system::runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
     runtime.shutdown_timeout(REST_MAX);
     done

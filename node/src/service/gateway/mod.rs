@@ -16,7 +16,6 @@ use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, StartError};
 use hawser_serve::ChainListsView;
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
-use tokio::runtime::Runtime;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, sleep_until};
 
@@ -36,7 +35,7 @@ use crate::settings::{GatewayServiceSettings, StopSettings};
 pub fn run(config: GatewayServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
-    let runtime = Runtime::new().map_err(RunError::failed)?;
+    let runtime = system::runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
     runtime.shutdown_background();
     done

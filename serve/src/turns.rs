@@ -1,0 +1,243 @@
+//! The order in which the tasks of connections have their turns: those that publish go first.
+//!
+//! All tasks share the threads of one runtime, which polls them in the order in which they were woken. A
+//! caller with many connections would so make every publish wait for a turn of each of them. Here a
+//! publish that is stored earns [`PAID_TIME`] for its connection. While a connection has time left, its
+//! tasks are *paid*: a task of another connection that is polled while a paid one waits for its turn lets
+//! it go first, [`DEFERRED_MAX`] times at most. Nothing is slowed down when no paid task waits, and what
+//! is paid for in envelopes is bounded by what they cost.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU8, AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+use futures_util::task::AtomicWaker;
+use hyper::rt::Executor;
+
+/// The time on the runtime's threads that one stored envelope pays for: what a publish of a single
+/// envelope takes there (measured: 60 to 100 µs), and as much again.
+const PAID_TIME: Duration = Duration::from_micros(200);
+/// The most time that a connection may have left. A guess: what a burst of 100 publishes pays for.
+const PAID_TIME_MAX: Duration = Duration::from_millis(20);
+/// Turns in a row that a task leaves to paid ones before it has its own. Bounds what paying
+/// callers can delay others, and what a task costs that lets others go first. A guess.
+const DEFERRED_MAX: u8 = 4;
+
+/// The paid tasks of a process that wait for their turn.
+#[derive(Debug, Default)]
+pub(crate) struct Turns {
+    waiting: AtomicUsize,
+}
+
+/// The time that one connection has paid for and not used.
+#[derive(Debug)]
+pub(crate) struct PaidTime {
+    left_ns: AtomicI64,
+    turns: Arc<Turns>,
+}
+
+impl PaidTime {
+    /// Creates the account of a connection; nothing is paid for yet.
+    pub(crate) fn new(turns: Arc<Turns>) -> Self {
+        Self { left_ns: AtomicI64::new(0), turns }
+    }
+
+    /// Adds the time that `envelopes` stored ones pay for.
+    pub(crate) fn earn(&self, envelopes: usize) {
+        let earned =
+            nanoseconds(PAID_TIME).saturating_mul(envelopes.try_into().unwrap_or(i64::MAX));
+        let add = |left: i64| Some(left.saturating_add(earned).min(nanoseconds(PAID_TIME_MAX)));
+        let _ = self.left_ns.fetch_update(Ordering::Relaxed, Ordering::Relaxed, add);
+    }
+
+    fn is_left(&self) -> bool {
+        self.left_ns.load(Ordering::Relaxed) > 0
+    }
+
+    fn spend(&self, time: Duration) {
+        self.left_ns.fetch_sub(nanoseconds(time), Ordering::Relaxed);
+    }
+}
+
+fn nanoseconds(time: Duration) -> i64 {
+    time.as_nanos().try_into().unwrap_or(i64::MAX)
+}
+
+/// Runs a task of a connection in its turn.
+pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Output {
+    let mut task = pin!(task);
+    let place = Place(Arc::new(PaidWaker {
+        turns: account.turns.clone(),
+        state: AtomicU8::new(RESTING),
+        waker: AtomicWaker::new(),
+    }));
+    let paid_waker = Waker::from(place.0.clone());
+    let mut deferred = 0;
+    std::future::poll_fn(move |context| {
+        let is_paid = account.is_left();
+        place.0.has_its_turn();
+        if !is_paid && deferred < DEFERRED_MAX && account.turns.waiting.load(Ordering::Relaxed) > 0
+        {
+            deferred += 1;
+            context.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        deferred = 0;
+        if !is_paid {
+            return task.as_mut().poll(context);
+        }
+        place.0.waker.register(context.waker());
+        let began = Instant::now();
+        let polled = task.as_mut().poll(&mut Context::from_waker(&paid_waker));
+        account.spend(began.elapsed());
+        polled
+    })
+    .await
+}
+
+/// The task waits for what it has asked for.
+const RESTING: u8 = 0;
+/// The task was woken and waits for its turn. It is counted in [`Turns`].
+const WOKEN: u8 = 1;
+/// The task has ended. Wakers may outlive it.
+const ENDED: u8 = 2;
+
+/// Wakes a paid task, and counts it as one that waits until it has its turn.
+struct PaidWaker {
+    turns: Arc<Turns>,
+    state: AtomicU8,
+    waker: AtomicWaker,
+}
+
+impl PaidWaker {
+    fn has_its_turn(&self) {
+        self.leave(RESTING);
+    }
+
+    fn leave(&self, next: u8) {
+        if self.state.swap(next, Ordering::AcqRel) == WOKEN {
+            self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Wake for PaidWaker {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        // Counted before the state says so: the count never falls below zero.
+        self.turns.waiting.fetch_add(1, Ordering::Relaxed);
+        let changed =
+            self.state.compare_exchange(RESTING, WOKEN, Ordering::AcqRel, Ordering::Acquire);
+        if changed.is_err() {
+            self.turns.waiting.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.waker.wake();
+    }
+}
+
+/// Ends the count of a task that is dropped, also while it waits.
+struct Place(Arc<PaidWaker>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.leave(ENDED);
+    }
+}
+
+/// Starts the tasks of one connection.
+#[derive(Clone)]
+pub(crate) struct TurnExecutor(pub(crate) Arc<PaidTime>);
+
+impl<F> Executor<F> for TurnExecutor
+where
+    F: Future + Send + 'static,
+    F::Output: Send + 'static,
+{
+    fn execute(&self, task: F) {
+        tokio::spawn(in_turn(self.0.clone(), task));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use parking_lot::Mutex;
+    use tokio::sync::Notify;
+
+    /// Runs some tasks that wait for one signal on one thread. Returns the order of their turns after it.
+    fn order(paid: &[bool]) -> Vec<usize> {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let (turns, signal) = (Arc::new(Turns::default()), Arc::new(Notify::new()));
+            let order = Arc::new(Mutex::new(Vec::new()));
+            let tasks: Vec<_> = (0..paid.len())
+                .map(|task| {
+                    let account = Arc::new(PaidTime::new(turns.clone()));
+                    account.earn(usize::from(paid[task]));
+                    let (signal, order) = (signal.clone(), order.clone());
+                    tokio::spawn(in_turn(account, async move {
+                        signal.notified().await;
+                        order.lock().push(task);
+                    }))
+                })
+                .collect();
+            tokio::task::yield_now().await;
+            signal.notify_waiters();
+            for task in tasks {
+                task.await.unwrap();
+            }
+            assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
+            order.lock().clone()
+        })
+    }
+
+    #[test]
+    fn paid_tasks_have_the_first_turns() {
+        assert_eq!(order(&[false, false, true, false]), [2, 3, 0, 1]);
+        assert_eq!(order(&[false, true, false, true]), [1, 3, 0, 2]);
+        assert_eq!(order(&[false, false]), [0, 1]);
+    }
+
+    #[test]
+    fn time_is_used_up_and_bounded() {
+        let account = PaidTime::new(Arc::default());
+        assert!(!account.is_left());
+        account.earn(1_000_000);
+        account.spend(PAID_TIME_MAX);
+        assert!(!account.is_left(), "no more than the bound is kept");
+        account.spend(PAID_TIME);
+        account.earn(1);
+        assert!(!account.is_left(), "what was used too much is owed");
+        account.earn(1);
+        assert!(account.is_left());
+    }
+
+    #[tokio::test]
+    async fn a_task_that_is_dropped_while_it_waits_is_not_counted_any_more() {
+        let turns = Arc::new(Turns::default());
+        let account = Arc::new(PaidTime::new(turns.clone()));
+        account.earn(1);
+        let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
+        let keep = kept.clone();
+        let mut task = Box::pin(in_turn(
+            account,
+            std::future::poll_fn(move |context| {
+                *keep.lock() = Some(context.waker().clone());
+                Poll::<()>::Pending
+            }),
+        ));
+        assert!(futures_util::poll!(&mut task).is_pending());
+        let waker = kept.lock().take().unwrap();
+        waker.wake_by_ref();
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 1);
+        drop(task);
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
+        waker.wake();
+        assert_eq!(turns.waiting.load(Ordering::Relaxed), 0);
+    }
+}
