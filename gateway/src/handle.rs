@@ -175,13 +175,14 @@ fn service(
     let chain = ChainPath::new(
         ports.chain,
         nodes.clone(),
-        strands,
+        strands.clone(),
         ports.identity.clone(),
         metrics.clone(),
         settings.shown_timeout,
     );
     let publisher = NodePublisher {
         nodes: nodes.clone(),
+        strands,
         attempt_timeout: settings.attempt_timeout,
         attempts_max: settings.attempts_max,
     };

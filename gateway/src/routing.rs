@@ -6,7 +6,7 @@
 
 use hawser_proto::envelope::{ClientEnvelope, LayerError, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::{Bytes, GroupId, InboxId, Topic};
+use hawser_proto::{Bytes, EnvelopeId, GroupId, InboxId, Topic};
 use hawser_rules::{
     PayloadClass, Violation, check_dependencies_on_chains, check_topic, key_package_form,
     payload_class,
@@ -37,6 +37,8 @@ pub struct Routed {
     pub bytes: Bytes,
     /// Topic of the envelope.
     pub topic: Topic,
+    /// The chain envelopes that it comes after.
+    pub depends_on: Vec<EnvelopeId>,
     /// Class of the payload.
     pub kind: PayloadClass,
     /// The originator that orders it.
@@ -116,7 +118,8 @@ fn route_one(bytes: Bytes, chain_payload_bytes_max: usize) -> Result<Routed, Rou
         _ => None,
     };
     let (bytes, topic) = (client.as_bytes().clone(), client.topic().clone());
-    Ok(Routed { bytes, topic, kind, route, identity_update })
+    let depends_on = client.depends_on().to_vec();
+    Ok(Routed { bytes, topic, depends_on, kind, route, identity_update })
 }
 
 /// Returns the route of a class. The chain's contracts name groups and inboxes by ids of a fixed length;

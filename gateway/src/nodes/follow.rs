@@ -1,7 +1,7 @@
 //! Follows the chain strands at every node, so that an envelope is known as soon as a node shows it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 use tonic::transport::Channel;
 
+use super::fresh::FreshPlaces;
 use super::observed::{Comparison, ExpectedEnvelope, Observations};
 
 const STRANDS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
@@ -30,12 +31,17 @@ pub(crate) struct ChainStrands(Arc<Inner>);
 
 struct Inner {
     observed: Mutex<Observations>,
+    fresh: Mutex<FreshPlaces>,
     changed: watch::Sender<()>,
 }
 
 impl Default for Inner {
     fn default() -> Self {
-        Self { observed: Mutex::default(), changed: watch::Sender::new(()) }
+        Self {
+            observed: Mutex::default(),
+            fresh: Mutex::default(),
+            changed: watch::Sender::new(()),
+        }
     }
 }
 
@@ -84,15 +90,25 @@ impl ChainStrands {
 
     /// Records envelopes as a node shows them, and wakes the tasks that wait for one.
     pub(crate) fn record(&self, node: OriginatorId, envelopes: Vec<OriginatorEnvelope>) {
-        self.with(|observed| {
-            envelopes.into_iter().for_each(|envelope| observed.record(node, envelope));
+        let ids = self.with(|observed| {
+            let recorded = envelopes.into_iter().map(|envelope| observed.record(node, envelope));
+            recorded.collect::<Vec<_>>()
         });
+        let (now, mut fresh) = (Instant::now(), self.0.fresh.lock());
+        ids.into_iter().flatten().for_each(|id| fresh.record(id, now));
+        drop(fresh);
         self.0.changed.send_replace(());
     }
 
     /// Returns a receiver that changes whenever a node has shown an envelope.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.0.changed.subscribe()
+    }
+
+    /// Returns whether a node has shown one of these places for the first time just now. Other nodes, and
+    /// that node's own check of dependencies, may not know it yet.
+    pub(crate) fn any_new(&self, ids: &[EnvelopeId]) -> bool {
+        self.0.fresh.lock().any_new(ids, Instant::now())
     }
 
     /// Compares what the nodes show with an expected envelope.

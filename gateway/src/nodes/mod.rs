@@ -5,13 +5,14 @@
 //! - `batch`: sends the envelopes of several requests in one call; `answer`: verifies the answer;
 //! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
 //!   which nodes are behind;
-//! - `observed`, `follow`: the envelopes of the chain strands that nodes have shown;
+//! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
 //! - `watch`: polls one node; `registry`: starts and stops nodes as the registry says.
 
 mod answer;
 mod batch;
 mod error;
 mod follow;
+mod fresh;
 mod lag;
 mod node;
 mod observed;

@@ -72,19 +72,24 @@ pub(crate) struct Comparison {
 }
 
 impl Observations {
-    /// Records an envelope as a node shows it, unverified. Envelopes of nodes' strands are ignored.
-    pub(super) fn record(&mut self, node: OriginatorId, mut envelope: OriginatorEnvelope) {
+    /// Records an envelope as a node shows it, unverified, and returns its place. Envelopes of nodes'
+    /// strands are ignored.
+    pub(super) fn record(
+        &mut self,
+        node: OriginatorId,
+        mut envelope: OriginatorEnvelope,
+    ) -> Option<EnvelopeId> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
-        let Ok(statement) = UnsignedOriginatorEnvelope::parse(unsigned) else { return };
-        let id = statement.id();
+        let id = UnsignedOriginatorEnvelope::parse(unsigned).ok()?.id();
         if id.originator.is_node() {
-            return;
+            return None;
         }
         let known = self.nodes.values().filter_map(|window| window.envelopes.get(&id));
         if let Some(same) = known.into_iter().find(|known| **known == envelope) {
             envelope = same.clone(); // most nodes make equal bytes, which are then held once
         }
         self.nodes.entry(node).or_default().insert(id, envelope);
+        Some(id)
     }
 
     /// Compares what the nodes show with an expected envelope. Among several that match, prefers one

@@ -1,6 +1,6 @@
 //! An envelope for a node.
 
-use hawser_proto::{Bytes, Topic};
+use hawser_proto::{Bytes, EnvelopeId, Topic};
 
 /// A client envelope for a node.
 #[derive(Debug, Clone)]
@@ -9,6 +9,8 @@ pub(crate) struct PublishItem {
     pub(crate) index: usize,
     pub(crate) topic: Topic,
     pub(crate) client: Bytes,
+    /// The chain envelopes that it comes after.
+    pub(crate) depends_on: Vec<EnvelopeId>,
     /// Largest congestion fee that the caller pays, in picodollars; `None` for no limit.
     pub(crate) congestion_fee_max: Option<u64>,
 }

@@ -12,7 +12,13 @@ use parking_lot::Mutex;
 use super::arrival;
 use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
-use crate::nodes::{Health, Node, NodeError, Nodes, PlacedEnvelope};
+use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
+
+/// Times that a node is asked again when it refuses what depends on a chain envelope that is new, and the
+/// pause before each. Nodes of the reference implementation compare with a cursor that they make anew
+/// every 100 ms; the rest is a guess.
+const CATCH_UP_TRIES: usize = 5;
+const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -37,6 +43,7 @@ pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>
 #[derive(Clone)]
 pub(crate) struct NodePublisher {
     pub(crate) nodes: Nodes,
+    pub(crate) strands: ChainStrands,
     pub(crate) attempt_timeout: Duration,
     pub(crate) attempts_max: usize,
 }
@@ -93,8 +100,7 @@ impl NodePublisher {
     ) -> Vec<PublishResult> {
         let attempt = state.lock().begin();
         let since = Instant::now();
-        let clients: Vec<Bytes> = items.iter().map(|item| item.client.clone()).collect();
-        let error = match self.call(&node, clients).await {
+        let error = match self.call_with_patience(&node, &items).await {
             Ok(envelopes) => {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
                 node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
@@ -127,6 +133,25 @@ impl NodePublisher {
             NextStep::GiveUp => items.iter().map(|item| (item.index, Err(last.clone()))).collect(),
         });
         published
+    }
+
+    /// Calls a node, and again while it refuses what depends on a chain envelope that is new: a node may
+    /// show such an envelope, or another one may, before its own check knows it.
+    async fn call_with_patience(
+        &self,
+        node: &Node,
+        items: &[PublishItem],
+    ) -> Result<Vec<PlacedEnvelope>, NodeError> {
+        let clients: Vec<Bytes> = items.iter().map(|item| item.client.clone()).collect();
+        let is_new = || items.iter().any(|item| self.strands.any_new(&item.depends_on));
+        for _ in 0..CATCH_UP_TRIES {
+            match self.call(node, clients.clone()).await {
+                Err(NodeError::Refused(_)) if is_new() => {}
+                answer => return answer,
+            }
+            tokio::time::sleep(CATCH_UP_PAUSE).await;
+        }
+        self.call(node, clients).await
     }
 
     /// Calls a node, with the timeout of one attempt. Does not wait for a node that goes down

@@ -120,10 +120,12 @@ impl PublishService {
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
         for (index, envelope) in routed.into_iter().enumerate() {
             let congestion_fee_max = congestion_fee_max(&envelope);
-            let Routed { bytes, topic, route, identity_update, .. } = envelope;
+            let Routed { bytes, topic, depends_on, route, identity_update, .. } = envelope;
             match route {
                 Route::Node => {
-                    for_nodes.push(PublishItem { index, topic, client: bytes, congestion_fee_max });
+                    let client = bytes;
+                    let item = PublishItem { index, topic, client, depends_on, congestion_fee_max };
+                    for_nodes.push(item);
                 }
                 Route::Chain(topic) => {
                     for_chain.push(ChainItem { index, topic, payload: bytes, identity_update });
@@ -300,6 +302,7 @@ mod tests {
         let envelope = |len| Routed {
             bytes: Bytes::from(vec![0; len]),
             topic: hawser_proto::Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
+            depends_on: Vec::new(),
             kind: PayloadClass::Welcome,
             route: Route::Node,
             identity_update: None,

@@ -11,7 +11,7 @@ use hawser_proto::{Bytes, InboxId};
 use prost::Message as _;
 use tonic::Code;
 
-use super::fake_node::{client_of, id_of};
+use super::fake_node::{Manner, client_of, id_of};
 use super::fixture::{
     Net, NoSpoiltInbox, Numbered, SOON, TRANSACTION, Wallets, commit, identity_update, indexed,
     message, numbered_update, proposal, until,
@@ -63,6 +63,22 @@ async fn a_node_that_lies_about_the_chain_is_reported_and_neither_believed_nor_i
     };
     let (answer, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), lying).await;
     assert_eq!(answer.unwrap(), [net.chain.envelope(0).2]);
+}
+
+#[tokio::test]
+async fn a_node_that_does_not_know_a_new_commit_yet_is_asked_again() {
+    let net = Net::start(3).await;
+    let shown = net.chain.shown_by(0, &net.nodes);
+    let (made, ()) = futures_util::future::join(net.publish(vec![commit(1, "a")]), shown).await;
+    assert_eq!(id_of(&made.unwrap()[0]), (0, 1));
+    net.nodes.iter().for_each(|node| node.becomes(Manner::RefusesCalls(2)));
+    let mut dependent = message(1, "b");
+    let commit = pb::Cursor { node_id_to_sequence_id: [(0, 1)].into() };
+    dependent.aad.get_or_insert_default().depends_on = Some(commit);
+    let answer = net.publish(vec![dependent]).await.unwrap();
+    let home = net.node_of(id_of(&answer[0]).0);
+    let all: usize = net.nodes.iter().map(super::fake_node::FakeNode::calls).sum();
+    assert_eq!((home.calls(), all), (3, 3), "it went to no other node");
 }
 
 #[tokio::test]

@@ -52,6 +52,8 @@ pub(crate) enum Manner {
     Fails,
     /// Refuses envelopes of topics that contain this byte.
     Refuses(u8),
+    /// Refuses everything until it was called so many times.
+    RefusesCalls(usize),
 }
 
 #[derive(Default)]
@@ -299,6 +301,9 @@ impl ReplicationApi for Inner {
                 Manner::Fails => return Err(Status::internal("out of order")),
                 Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
                     return Err(Status::invalid_argument("not this one"));
+                }
+                Manner::RefusesCalls(calls) if self.stored.lock().calls <= *calls => {
+                    return Err(Status::invalid_argument("it depends on what is not here"));
                 }
                 Manner::Hangs => std::future::pending().await,
                 _ => {}
