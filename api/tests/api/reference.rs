@@ -110,6 +110,12 @@ async fn queries_are_answered_as_by_the_reference_or_the_page_says_why() {
             "100:2",
             of_topics(vec![topic_bytes(2); 2]),
         ),
+        (
+            "an originator named twice in a query",
+            "100:1 100:1 100:2 100:2",
+            "100:1 100:2",
+            of_originators([100, 100]),
+        ),
         ("a cursor of 2^63 or more", "0:1 100:1", "", with_cursor([(0, 1 << 63), (100, u64::MAX)])),
     ];
     for (request, reference, here, query) in differing {
@@ -264,6 +270,8 @@ async fn publishes_are_answered_as_by_the_reference_or_the_page_says_why() {
         REFUSED,
         length,
     );
+    let cut = published(&node, vec![framed_as(|frame| frame.truncate(frame.len() - 1))]).await;
+    answers.differs("a group message that is cut off", "100:4", REFUSED, cut);
     let many = published(&node, vec![pb_env::PayerEnvelope::default(); 10_001]).await;
     assert_eq!(many, REFUSED, "the reference refuses these too, one by one");
     answers.check();

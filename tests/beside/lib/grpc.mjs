@@ -2,7 +2,7 @@
 // connection makes one.
 
 import http2 from "node:http2";
-import { gzipSync } from "node:zlib";
+import { gunzipSync, gzipSync } from "node:zlib";
 
 import { frame, frames } from "../../clients/lib/wire.mjs";
 
@@ -70,11 +70,12 @@ export class Channel {
       stream.on("error", (error) => done(reject, new StatusError(path, "UNAVAILABLE", error.message)));
       stream.on("data", (part) => {
         rest = Buffer.concat([rest, part]);
-        for (const { message: each } of frames(rest)) {
+        for (const { flags, message: each } of frames(rest)) {
           if (rest.length < 5 + rest.readUInt32BE(1)) break;
           rest = rest.subarray(5 + each.length);
-          found.push(each);
-          if (until?.(each, found)) return done(resolve, found);
+          const plain = flags & 1 ? gunzipSync(each) : each;
+          found.push(plain);
+          if (until?.(plain, found)) return done(resolve, found);
         }
       });
       stream.on("close", () => {
