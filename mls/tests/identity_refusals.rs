@@ -7,8 +7,8 @@ mod common;
 
 use bytes::Bytes;
 use common::{
-    add, by, change_recovery, contract_signature, create, delegate, erc_191, high_twin, inbox,
-    installation, passkey, refused, revoke, update, valid, wallet,
+    add, by, change_recovery, contract_signature, create, delegate, erc_191, high_s, high_twin,
+    inbox, installation, other_form, passkey, refused, revoke, update, valid, wallet,
 };
 use hawser_mls::identity::{Judgement, MemberIdentifier, fold_trusted, judge};
 use hawser_proto::pb::xmtp::identity::associations as pb;
@@ -159,12 +159,12 @@ fn a_signature_serves_one_update() {
     let state = valid(Some(&state), &update(&id, vec![revoke(&second.identifier(), &owner)]));
     assert_says(&refused(Some(&state), &adding), "Replay detected");
 
-    // The twin with the other s is the same signature.
+    // With the other s and the same v, it is the same signature.
     let mut twin = adding;
     let Some(pb::identity_action::Kind::Add(add)) = &mut twin.actions[0].kind else { panic!() };
     for signature in [&mut add.existing_member_signature, &mut add.new_member_signature] {
         let Some(Signed::Erc191(given)) = &signature.as_ref().unwrap().signature else { panic!() };
-        *signature = Some(erc_191(high_twin(&given.bytes)));
+        *signature = Some(erc_191(high_s(&given.bytes)));
     }
     assert_says(&refused(Some(&state), &twin), "Replay detected");
 }
@@ -181,7 +181,7 @@ fn inside_one_update_a_signature_may_serve_several_actions() {
 }
 
 #[test]
-fn accounts_may_sign_with_either_s_and_either_way_of_writing_v() {
+fn accounts_may_sign_with_either_s_and_any_way_of_writing_v() {
     let owner = wallet(1);
     let id = owner.identifier().inbox_id(1);
     let founding = |change: fn(Bytes) -> Bytes| {
@@ -194,18 +194,68 @@ fn accounts_may_sign_with_either_s_and_either_way_of_writing_v() {
         bytes[64] -= 27;
         Bytes::from(bytes)
     };
-    valid(None, &founding(|bytes| high_twin(&bytes)));
+    // Clients bring s into the lower half and leave v. A signature with the other s and the other v holds
+    // by mathematics, and is another account's for them.
+    valid(None, &founding(|bytes| high_s(&bytes)));
+    let mirrored = founding(|bytes| high_twin(&bytes));
+    assert_says(&refused(None, &mirrored), "Missing existing member");
     valid(None, &founding(bare));
+    // EIP-155: v is 35 and twice the chain id, and the recovery id.
+    valid(None, &founding(|bytes| [&bytes[..64], &[bytes[64] + 8]].concat().into()));
+    valid(None, &founding(|bytes| [&bytes[..64], &[bytes[64] + 226]].concat().into()));
+    let wrong = founding(|bytes| [&bytes[..64], &[bytes[64] + 9]].concat().into());
+    assert_says(&refused(None, &wrong), "Missing existing member");
     for broken in [
         founding(|bytes| bytes.slice(..64)),
         founding(|bytes| [&bytes[..], &[0]].concat().into()),
         founding(|bytes| [&bytes[..64], &[2]].concat().into()),
         founding(|bytes| [&bytes[..64], &[26]].concat().into()),
+        founding(|bytes| [&bytes[..64], &[29]].concat().into()),
+        founding(|bytes| [&bytes[..64], &[34]].concat().into()),
         founding(|_| vec![0; 65].into()),
         founding(|_| Bytes::new()),
     ] {
         assert_says(&refused(None, &broken), "Signature validation failed");
     }
+}
+
+#[test]
+fn the_other_form_of_a_passkeys_signature_is_another_signature() {
+    let (owner, key, phone) = (wallet(1), passkey(3), installation(2));
+    let (id, state) = inbox();
+    let adding = update(&id, vec![add(&key.identifier(), &owner, &key)]);
+    let state = valid(Some(&state), &adding);
+    let mut by_key = update(&id, vec![add(&phone.identifier(), &key, &phone)]);
+    let once = valid(Some(&state), &by_key);
+    assert_says(&refused(Some(&once), &by_key), "Replay detected");
+    let Some(pb::identity_action::Kind::Add(add)) = &mut by_key.actions[0].kind else { panic!() };
+    let Some(Signed::Passkey(mine)) =
+        add.existing_member_signature.as_mut().and_then(|it| it.signature.as_mut())
+    else {
+        panic!()
+    };
+    mine.signature = other_form(&mine.signature);
+    let after = valid(Some(&state), &by_key);
+    assert_ne!(after.to_pb().seen_signatures, once.to_pb().seen_signatures);
+}
+
+#[test]
+fn an_account_without_its_prefix_is_a_member_and_founds_nothing() {
+    let (owner, wallet) = (wallet(1), "00000000000000000000000000000000000000aa");
+    let (id, state) = inbox();
+    let sign = move |block: u64| {
+        let account = format!("eip155:1:{}", wallet.to_uppercase());
+        by(move |_: &str| contract_signature(&account, block, &[5]))
+    };
+    let bare = MemberIdentifier::Ethereum(wallet.into());
+    let adding = update(&id, vec![add(&bare, &owner, sign(1))]);
+    let Judgement::Valid(state) = judge(Some(&state), &adding, |_| Some(true)) else { panic!() };
+    assert!(state.member(&bare).is_some());
+    let prefixed = MemberIdentifier::Ethereum(format!("0x{wallet}"));
+    let adding = update(&id, vec![add(&prefixed, &owner, sign(2))]);
+    assert_says(&refused(Some(&state), &adding), "does not match the signer");
+    let founding = update(&bare.inbox_id(1), vec![create(&bare, 1, sign(3))]);
+    assert_says(&refused(None, &founding), "Invalid account address");
 }
 
 #[test]

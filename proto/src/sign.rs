@@ -168,6 +168,29 @@ impl PublicKey {
         (bytes[0] == 4 && on_curve).then_some(Self(bytes))
     }
 
+    /// Takes a point in any of the forms that clients read: uncompressed (65 bytes from 4 on),
+    /// compressed (33 bytes from 2 or 3 on), or the x coordinate alone (33 bytes from 5 on), which
+    /// stands for the point with an even y (SEC 1 §2.3.4). Returns `None` for other bytes.
+    #[must_use]
+    pub fn from_sec1(bytes: &[u8]) -> Option<Self> {
+        let [tag, x @ ..] = bytes else { return None };
+        if *tag == 4 {
+            return Self::from_uncompressed(bytes);
+        }
+        let tag = match tag {
+            2 | 5 => 2,
+            3 => 3,
+            _ => return None,
+        };
+        let mut compressed = [tag; 33];
+        if x.len() != 32 {
+            return None;
+        }
+        compressed[1..].copy_from_slice(x);
+        let key = secp256k1::PublicKey::from_byte_array_compressed(compressed).ok()?;
+        Some(Self(key.serialize_uncompressed()))
+    }
+
     /// Returns the 65 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8; 65] {
@@ -448,5 +471,20 @@ mod tests {
         bytes[64] ^= 1;
         assert_eq!(PublicKey::from_uncompressed(&bytes), None);
         assert_eq!(PublicKey::from_uncompressed(&bytes[1..]), None);
+    }
+
+    #[test]
+    fn a_point_is_read_in_every_form() {
+        for number in 1..9 {
+            let key = SecretKey::from_bytes(&[number; 32]).unwrap().public_key();
+            let is_odd = key.as_bytes()[64] % 2;
+            let short = |tag: u8| [&[tag], &key.as_bytes()[1..33]].concat();
+            assert_eq!(PublicKey::from_sec1(key.as_bytes()), Some(key));
+            assert_eq!(PublicKey::from_sec1(&short(2 + is_odd)), Some(key));
+            assert_eq!(PublicKey::from_sec1(&short(5)) == Some(key), is_odd == 0);
+            for other in [&short(6)[..], &short(2)[..32], &key.as_bytes()[1..], &[]] {
+                assert_eq!(PublicKey::from_sec1(other), None);
+            }
+        }
     }
 }

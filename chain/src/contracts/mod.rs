@@ -64,5 +64,4 @@ contracts! {
     rate_registry RateRegistry
     settlement_chain_gateway SettlementChainGateway
     settlement_chain_parameter_registry SettlementChainParameterRegistry
-    wallet_signature_check WalletSignatureCheck
 }

@@ -12,7 +12,7 @@ use super::recover::{SIGNATURE_LEN_BYTES, personal_digest, recover};
 /// A delegation with a valid signature of its wallet.
 pub(super) struct Delegation {
     pub(super) address: Address,
-    /// The wallet's signature with s in the lower half.
+    /// The wallet's signature with s in the lower half and v as it came.
     pub(super) signature: [u8; SIGNATURE_LEN_BYTES],
     /// Address of the key that the wallet delegated to.
     pub(super) delegate: Address,
@@ -42,5 +42,5 @@ fn delegate_of(key: &pb::SignedPublicKey) -> Result<Address, IdentityViolation> 
         return Err(unreadable);
     };
     let Some(Key::Secp256k1Uncompressed(point)) = unsigned.union else { return Err(unreadable) };
-    PublicKey::from_uncompressed(&point.bytes).map(|key| key.address()).ok_or(unreadable)
+    PublicKey::from_sec1(&point.bytes).map(|key| key.address()).ok_or(unreadable)
 }

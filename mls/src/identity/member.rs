@@ -82,6 +82,14 @@ impl MemberIdentifier {
         Self::Ethereum(format!("0x{}", hex::encode(address.0)))
     }
 
+    /// Returns true if inboxes can be named by this identifier: it is no account, or one that is written
+    /// with `0x` and 40 digits.
+    pub(super) fn founds_inboxes(&self) -> bool {
+        let Self::Ethereum(text) = self else { return true };
+        let digits = text.strip_prefix("0x").unwrap_or_default();
+        digits.len() == 40 && digits.bytes().all(|digit| digit.is_ascii_hexdigit())
+    }
+
     /// Returns the id of the inbox that this identifier creates with `nonce`: 64 lower-case hexadecimal
     /// digits (XIP-46).
     #[must_use]

@@ -33,20 +33,20 @@ pub(super) fn recover(
 ) -> Result<(Address, [u8; SIGNATURE_LEN_BYTES]), IdentityViolation> {
     let low = low_s(bytes)?;
     let mut raw = low;
-    raw[64] = recovery_id(low[64])?;
+    raw[64] = parity(low[64])?;
     let key = Signature::from_bytes(&raw)
         .and_then(|signature| signature.recover(digest))
         .map_err(|_| IdentityViolation::Signature("no account can have made it"))?;
     Ok((key.address(), low))
 }
 
-/// Returns the equivalent signature with s in the lower half, so that both forms are one to the
-/// replay check. Keeps the numbering of v, from 0 or from 27.
+/// Returns the signature as clients judge it and remember it: s is brought into the lower half, and v
+/// stays as it came. So with an s in the upper half, v is that of the lower one.
 pub(super) fn low_s(bytes: &[u8]) -> Result<[u8; SIGNATURE_LEN_BYTES], IdentityViolation> {
     let mut signature: [u8; SIGNATURE_LEN_BYTES] = bytes
         .try_into()
         .map_err(|_| IdentityViolation::Signature("an account's signature has 65 bytes"))?;
-    recovery_id(signature[64])?;
+    parity(signature[64])?;
     let s: &mut [u8] = &mut signature[32..64];
     if *s > HALF_ORDER[..] && *s < ORDER[..] {
         // s becomes order − s, byte by byte from the right.
@@ -56,20 +56,19 @@ pub(super) fn low_s(bytes: &[u8]) -> Result<[u8; SIGNATURE_LEN_BYTES], IdentityV
             let (twice, under_again) = once.overflowing_sub(u8::from(borrow));
             (*digit, borrow) = (twice, under || under_again);
         }
-        signature[64] = match signature[64] {
-            v @ (0 | 1) => 1 - v,
-            v => 55 - v,
-        };
     }
     Ok(signature)
 }
 
-fn recovery_id(v: u8) -> Result<u8, IdentityViolation> {
+/// Returns the recovery id that `v` stands for: raw, from 27, or from 35 on with a chain id in it
+/// (EIP-155).
+fn parity(v: u8) -> Result<u8, IdentityViolation> {
     match v {
         0 | 1 => Ok(v),
         27 | 28 => Ok(v - 27),
+        35.. => Ok((v - 35) % 2),
         _ => Err(IdentityViolation::Signature(
-            "the last byte of an account's signature is 0, 1, 27 or 28",
+            "the last byte of an account's signature is 0, 1, 27, 28, or at least 35",
         )),
     }
 }

@@ -6,9 +6,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use ed25519_dalek::VerifyingKey;
+use hawser_proto::Digest;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::message_contents as legacy;
-use hawser_proto::{Address, Digest};
 use p256::ecdsa::signature::Verifier as _;
 use pb::signature::Signature as Kind;
 use serde::Deserialize;
@@ -19,7 +19,7 @@ use super::kind::SignatureKind;
 use super::legacy::wallet_of;
 use super::member::{MemberIdentifier, Passkey};
 use super::recover::{low_s, personal_digest, recover};
-use super::wallet::{WalletQuestion, account_of_wallet};
+use super::wallet::{WalletAccount, WalletQuestion};
 
 /// Context of installations' signatures (Ed25519ph, RFC 8032 §5.1; XIP-46).
 const INSTALLATION_CONTEXT: &[u8] = b"IDENTITY UPDATE SIGNATURE";
@@ -28,7 +28,7 @@ const INSTALLATION_CONTEXT: &[u8] = b"IDENTITY UPDATE SIGNATURE";
 #[derive(Debug)]
 pub(super) enum Claim<'a> {
     Account(&'a Bytes),
-    Contract { chain_id: u64, address: Address, block_number: u64, signature: &'a Bytes },
+    Contract { account: WalletAccount, block_number: u64, signature: &'a Bytes },
     Installation { key: &'a Bytes, signature: &'a Bytes },
     Legacy { key: &'a legacy::SignedPublicKey, signature: &'a Bytes },
     Passkey(&'a pb::RecoverablePasskeySignature),
@@ -85,9 +85,9 @@ impl<'a> Claim<'a> {
         Ok(match signature {
             Kind::Erc191(account) => Self::Account(&account.bytes),
             Kind::Erc6492(contract) => {
-                let (chain_id, address) = account_of_wallet(&contract.account_id)?;
+                let account = WalletAccount::parse(&contract.account_id)?;
                 let (block_number, signature) = (contract.block_number, &contract.signature);
-                Self::Contract { chain_id, address, block_number, signature }
+                Self::Contract { account, block_number, signature }
             }
             Kind::InstallationKey(installation) => {
                 Self::Installation { key: &installation.public_key, signature: &installation.bytes }
@@ -144,9 +144,10 @@ impl<'a> Claim<'a> {
                 };
                 Signer::new(identifier, SignatureKind::Erc191, Bytes::copy_from_slice(&replay_key))
             }
-            Self::Contract { chain_id, address, signature, .. } => {
+            Self::Contract { account: WalletAccount { chain_id, text, .. }, signature, .. } => {
                 let bytes = Bytes::copy_from_slice(signature);
-                let signer = Signer::new(account(*address), SignatureKind::Erc1271, bytes);
+                let identifier = MemberIdentifier::Ethereum(text.clone());
+                let signer = Signer::new(identifier, SignatureKind::Erc1271, bytes);
                 Signer { chain_id: Some(*chain_id), ..signer }
             }
             Self::Installation { key, signature } => {
@@ -164,7 +165,8 @@ impl<'a> Claim<'a> {
                     key: Bytes::copy_from_slice(&passkey.public_key),
                     relying_party: Some(client_data(passkey)?.origin),
                 });
-                let signature = p256_signature(passkey)?.normalize_s().to_bytes();
+                // As clients do: r ‖ s as they came. The form with the other s is another signature.
+                let signature = p256_signature(passkey)?.to_bytes();
                 Signer::new(identifier, SignatureKind::P256, Bytes::copy_from_slice(&signature))
             }
         })
@@ -172,12 +174,10 @@ impl<'a> Claim<'a> {
 
     /// Returns the question for the chain of a contract wallet; `None` for other signatures.
     pub(super) fn question(&self, signed: &SignedText) -> Option<WalletQuestion> {
-        let Self::Contract { chain_id, address, block_number, signature } = self else {
-            return None;
-        };
+        let Self::Contract { account, block_number, signature } = self else { return None };
         Some(WalletQuestion {
-            chain_id: *chain_id,
-            address: *address,
+            chain_id: account.chain_id,
+            address: account.address,
             block_number: *block_number,
             digest: signed.personal(),
             signature: Bytes::copy_from_slice(signature), // a question outlives its envelope

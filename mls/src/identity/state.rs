@@ -301,6 +301,9 @@ impl Draft {
         if by.kind == SignatureKind::LegacyDelegated && nonce != 0 {
             return Err(IdentityViolation::LegacyKey);
         }
+        if !account.founds_inboxes() {
+            return Err(IdentityViolation::InvalidAddress);
+        }
         self.state = Some(AssociationState::found(account, nonce, by.chain_id));
         Ok(())
     }

@@ -27,18 +27,35 @@ pub struct WalletQuestion {
 pub struct AccountIdError;
 
 /// Parses a CAIP-10 account id of an EVM chain, such as `eip155:8453:0x…`, into chain id and address.
+/// The address may lack its `0x`.
 ///
 /// # Errors
 /// When the text has another form.
 pub fn parse_account_id(text: &str) -> Result<(u64, Address), AccountIdError> {
-    let (chain, address) = chain_and_address(text).ok_or(AccountIdError)?;
-    Ok((chain, parse_address(address).map_err(|_| AccountIdError)?))
+    let WalletAccount { chain_id, address, .. } =
+        WalletAccount::parse(text).map_err(|_| AccountIdError)?;
+    Ok((chain_id, address))
 }
 
-pub(super) fn account_of_wallet(text: &str) -> Result<(u64, Address), IdentityViolation> {
-    let (chain, address) = chain_and_address(text)
-        .ok_or(IdentityViolation::Malformed("account id of no EVM chain"))?;
-    Ok((chain, parse_address(address)?))
+/// The account of a contract wallet.
+#[derive(Debug)]
+pub(super) struct WalletAccount {
+    /// Chain of the wallet (EIP-155).
+    pub(super) chain_id: u64,
+    /// Address of the wallet.
+    pub(super) address: Address,
+    /// The address as clients name the signer: in lower case, with `0x` only if it came with it.
+    pub(super) text: String,
+}
+
+impl WalletAccount {
+    /// Parses a CAIP-10 account id.
+    pub(super) fn parse(text: &str) -> Result<Self, IdentityViolation> {
+        let (chain_id, account) = chain_and_address(text)
+            .ok_or(IdentityViolation::Malformed("account id of no EVM chain"))?;
+        let address = parse_address(account)?;
+        Ok(Self { chain_id, address, text: account.to_ascii_lowercase() })
+    }
 }
 
 fn chain_and_address(text: &str) -> Option<(u64, &str)> {
@@ -49,7 +66,7 @@ fn chain_and_address(text: &str) -> Option<(u64, &str)> {
 
 fn parse_address(text: &str) -> Result<Address, IdentityViolation> {
     let mut address = [0; 20];
-    let digits = text.strip_prefix("0x").ok_or(IdentityViolation::InvalidAddress)?;
+    let digits = text.strip_prefix("0x").unwrap_or(text); // clients take both
     hex::decode_to_slice(digits, &mut address).map_err(|_| IdentityViolation::InvalidAddress)?;
     Ok(Address(address))
 }

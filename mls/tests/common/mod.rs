@@ -91,7 +91,21 @@ pub fn personal(text: &str) -> Digest {
     keccak256(&[prefix.as_bytes(), text.as_bytes()])
 }
 
-/// The same signature with the other s.
+/// The same signature with the other s, and v as it is: what clients make of both is the same.
+pub fn high_s(bytes: &[u8]) -> Bytes {
+    let twin = high_twin(bytes);
+    [&twin[..64], &bytes[64..]].concat().into()
+}
+
+/// The signature of a passkey with the other s, in DER. Both hold.
+pub fn other_form(der: &[u8]) -> Bytes {
+    let signature = p256::ecdsa::Signature::from_der(der).unwrap();
+    let (r, s) = signature.split_scalars();
+    let other = p256::ecdsa::Signature::from_scalars(*r, -*s).unwrap();
+    Bytes::copy_from_slice(other.to_der().as_bytes())
+}
+
+/// The same signature with the other s and the other v.
 pub fn high_twin(bytes: &[u8]) -> Bytes {
     const ORDER: &str = "fffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141";
     let order = hex::decode(ORDER).unwrap();

@@ -1,19 +1,20 @@
 //! The chains of contract wallets over RPC: asks a wallet, by `eth_call`, whether a signature is its
 //! own (ERC-1271, ERC-6492).
 //!
-//! The call creates a contract whose constructor asks the wallet and returns the answer, so nothing
-//! has to be deployed on the wallet's chain and any block can be asked. The contract calls a wallet
-//! that is deployed; it first deploys one that is not, as the signature's wrapper says, inside the
-//! call; an account with neither code nor wrapper is checked as a key.
+//! Clients decide by one published program, the universal validator, and so does this module: the call
+//! creates that program with the question as its arguments, and what it leaves behind is one byte, 1 for
+//! yes. Nothing has to be deployed on the wallet's chain, and any block can be asked. Every answer but
+//! that byte is no, and so is a call that the chain runs and gives up.
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, Bytes, TxKind};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionRequest;
 use alloy::sol_types::SolValue;
-use hawser_chain::contracts::artifact;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
@@ -53,20 +54,34 @@ pub trait WalletChains: Send + Sync + 'static {
     async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError>;
 }
 
-/// Largest signature in bytes that is put to a wallet. A longer one does not fit into the code that
-/// asks (EIP-3860 allows 49,152 bytes), so no wallet can accept it.
-pub const SIGNATURE_LEN_BYTES_MAX: usize = 40_000;
+/// The code of the universal validator: `validateSigOffchain` of `AmbireTech/signature-validator` at commit
+/// 7706bda (MIT; its source is CC0-1.0), which published clients run.
+static UNIVERSAL_VALIDATOR: LazyLock<Vec<u8>> = LazyLock::new(|| {
+    let text = include_str!("universal_validator.hex");
+    hex::decode(text.trim()).expect("a test has read the same file")
+});
 
-/// Suffix of a wrapped signature: `6492` sixteen times (ERC-6492).
-const WRAPPED: [u8; 32] = {
-    let mut magic = [0; 32];
-    let mut at = 0;
-    while at < 32 {
-        (magic[at], magic[at + 1]) = (0x64, 0x92);
-        at += 2;
-    }
-    magic
-};
+/// Largest code in bytes that a call can create (EIP-3860). With a longer signature the question is none,
+/// on every chain.
+const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
+
+/// Code of the errors of JSON-RPC for a call that was reverted, as go-ethereum defines it.
+const REVERTED: i64 = 3;
+
+/// Parts of the messages, in lower case, by which nodes say that they ran a call and gave it up. There is
+/// no standard: the wordings of go-ethereum, Nethermind, Erigon, reth, anvil and Arbitrum's node.
+const GIVEN_UP: [&str; 10] = [
+    "revert",
+    "out of gas",
+    "outofgas",
+    "opcode",
+    "stack underflow",
+    "stack overflow",
+    "stack limit",
+    "invalid jump",
+    "invalidjump",
+    "initcode size",
+];
 
 /// RPC client for contract wallets. Every chain has its endpoints with failover.
 #[derive(Debug, Default)]
@@ -131,8 +146,26 @@ impl WalletChains for WalletRpc {
     async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
         let endpoints = self.endpoints(question.chain_id)?;
         // One endpoint may have pruned a block, or not have it yet, that the next one knows.
-        let asked = endpoints.ask_each(|chain| async move { ask(&chain, question).await });
-        asked.await.map_err(no_answer(question.chain_id))
+        let odd = AtomicUsize::new(0);
+        let odd = &odd;
+        let asked = endpoints.ask_each(|chain| async move {
+            match ask(&chain, question).await? {
+                WalletAnswer::Agrees(agrees) => Ok(agrees),
+                WalletAnswer::Odd(len_bytes) => {
+                    odd.fetch_add(1, Ordering::Relaxed);
+                    Err(RequestError::Malformed {
+                        endpoint: chain.endpoint().to_owned(),
+                        method: "eth_call",
+                        reason: format!("{len_bytes} bytes where one says yes or no"),
+                    })
+                }
+            }
+        });
+        match asked.await {
+            // The chain has no such calls: for clients too, its wallets do not agree.
+            Err(_) if odd.load(Ordering::Relaxed) == endpoints.status().len() => Ok(false),
+            asked => asked.map_err(no_answer(question.chain_id)),
+        }
     }
 }
 
@@ -140,44 +173,113 @@ fn no_answer(chain_id: u64) -> impl Fn(RequestError) -> WalletError {
     move |fault| WalletError::NoAnswer { chain_id, reason: fault.to_string() }
 }
 
+/// What one endpoint answers for a wallet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WalletAnswer {
+    /// The wallet accepts the signature, or does not.
+    Agrees(bool),
+    /// That many bytes, which are not the validator's: the endpoint did not run it.
+    Odd(usize),
+}
+
 /// Asks a wallet of this chain.
 ///
 /// # Errors
 /// When the chain does not answer, or does not know the block.
-pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<bool, RequestError> {
-    let Some(code) = code_that_asks(question) else { return Ok(false) };
+pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<WalletAnswer, RequestError> {
+    let Some(code) = code_that_asks(question) else { return Ok(WalletAnswer::Agrees(false)) };
     let request =
         TransactionRequest { to: Some(TxKind::Create), ..Default::default() }.input(code.into());
     let block = BlockId::number(question.block_number);
     let answer = chain.provider().call(request).block(block).await;
-    let answer = answer.map_err(|error| chain.request_error("eth_call", error))?;
-    match answer[..] {
-        [agrees @ (0 | 1)] => Ok(agrees == 1),
-        _ => Err(RequestError::Malformed {
-            endpoint: chain.endpoint().to_owned(),
-            method: "eth_call",
-            reason: format!("{} bytes where one says yes or no", answer.len()),
+    match answer.map_err(|error| chain.request_error("eth_call", error)) {
+        Ok(answer) => Ok(match answer[..] {
+            [agrees @ (0 | 1)] => WalletAnswer::Agrees(agrees == 1),
+            _ => WalletAnswer::Odd(answer.len()),
         }),
+        Err(error) if is_given_up(&error) => Ok(WalletAnswer::Agrees(false)),
+        Err(error) => Err(error),
     }
 }
 
-/// Returns the code whose constructor asks the wallet, or `None` if no wallet can accept the
-/// signature.
+/// Returns true if the endpoint ran the call and the call failed. For clients that is an error without
+/// end: they never accept the signature.
+fn is_given_up(error: &RequestError) -> bool {
+    let RequestError::Refused { code, message, .. } = error else { return false };
+    let message = message.to_lowercase();
+    *code == REVERTED || GIVEN_UP.iter().any(|text| message.contains(text))
+}
+
+/// Returns the validator's code with the question as its arguments, or `None` if it is longer than a
+/// chain takes.
 fn code_that_asks(question: &WalletQuestion) -> Option<Bytes> {
-    let check = artifact::named("WalletSignatureCheck").expect("it is one of the contracts");
-    let given: Bytes = question.signature.clone().into();
-    if given.len() > SIGNATURE_LEN_BYTES_MAX {
-        return None;
+    let signature: Bytes = question.signature.clone().into();
+    let len_bytes = UNIVERSAL_VALIDATOR.len().saturating_add(signature.len());
+    if len_bytes > INIT_CODE_LEN_BYTES_MAX {
+        return None; // before anything of that length is copied
     }
-    let (wrapped, factory, factory_call, signature) = match given.strip_suffix(&WRAPPED) {
-        Some(wrapped) => {
-            let (factory, call, signature) =
-                <(Address, Bytes, Bytes)>::abi_decode_params(wrapped).ok()?;
-            (true, factory, call, signature)
-        }
-        None => (false, Address::ZERO, Bytes::new(), given.clone()),
-    };
     let (wallet, digest) = (Address::from(question.address.0), B256::from(question.digest.0));
-    let arguments = (wallet, digest, signature, wrapped, factory, factory_call);
-    Some(check.init_code(&arguments))
+    let arguments = (wallet, digest, signature).abi_encode_params();
+    let code: Bytes = [&UNIVERSAL_VALIDATOR[..], &arguments].concat().into();
+    (code.len() <= INIT_CODE_LEN_BYTES_MAX).then_some(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::Digest;
+    use sha2::{Digest as _, Sha256};
+
+    use super::*;
+
+    fn question(signature_len_bytes: usize) -> WalletQuestion {
+        WalletQuestion {
+            chain_id: 1,
+            address: hawser_proto::Address([1; 20]),
+            block_number: 2,
+            digest: Digest([3; 32]),
+            signature: vec![4; signature_len_bytes].into(),
+        }
+    }
+
+    fn refused(code: i64, message: &str) -> RequestError {
+        let (endpoint, message) = (String::new(), message.to_owned());
+        RequestError::Refused { endpoint, method: "eth_call", code, message }
+    }
+
+    #[test]
+    fn the_validator_is_the_one_that_clients_run() {
+        assert_eq!(UNIVERSAL_VALIDATOR.len(), 1792);
+        assert_eq!(
+            hex::encode(Sha256::digest(&*UNIVERSAL_VALIDATOR)),
+            "ee4f10dc27735f5f8fd686ddf765fe4f124a45dd339581347f53a1b0c8dfe24c"
+        );
+    }
+
+    #[test]
+    fn a_question_ends_where_a_chain_takes_no_more_code() {
+        // 1792 bytes of the validator, 4 words before the signature, which fills words.
+        let longest = (INIT_CODE_LEN_BYTES_MAX - 1792 - 4 * 32) / 32 * 32;
+        assert!(longest > 40_000);
+        assert!(code_that_asks(&question(longest)).is_some());
+        assert_eq!(code_that_asks(&question(longest + 1)), None);
+        assert_eq!(code_that_asks(&question(200_000)), None);
+    }
+
+    #[test]
+    fn a_call_that_was_run_and_failed_is_an_answer_and_a_missing_block_is_none() {
+        for message in [
+            "execution reverted: SignatureValidator: deployment",
+            "out of gas",
+            "invalid opcode: INVALID",
+            "stack underflow (0 <=> 2)",
+            "EVM error: InvalidJump",
+            "max initcode size exceeded",
+        ] {
+            assert!(is_given_up(&refused(-32000, message)), "{message}");
+        }
+        assert!(is_given_up(&refused(3, "")));
+        for message in ["header not found", "missing trie node 00", "rate limit exceeded", "busy"] {
+            assert!(!is_given_up(&refused(-32000, message)), "{message}");
+        }
+    }
 }
