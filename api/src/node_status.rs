@@ -190,6 +190,9 @@ pub(crate) struct StatusPage {
     originators: Vec<OriginatorReport>,
     /// Inboxes with updates that wait for a contract wallet's chain.
     inboxes_waiting: u64,
+    /// Updates, since the start, that were marked invalid because their contract wallet could not be asked
+    /// in time. Other nodes may have had the answer.
+    updates_unanswered: u64,
     peers: Vec<PeerReport>,
     chains: Vec<ChainReport>,
     disk: DiskReport,
@@ -237,6 +240,7 @@ impl NodeObserver {
             conditions: status.conditions,
             originators: status.originators,
             inboxes_waiting: self.engine.chain_appender().inboxes_waiting(),
+            updates_unanswered: self.engine.counters().identities.unanswered.get(),
             peers: status.peers,
             chains: status.chains.iter().map(ChainReport::from).collect(),
             disk: status.disk,

@@ -29,16 +29,19 @@ pub trait PayloadValidator: Send + Sync + 'static {
 
 /// Judge of identity updates against the state of their inbox before them.
 pub trait IdentityJudge: Send + Sync + 'static {
-    /// Judges an update. `earlier` are the valid updates of this inbox so far, in order.
+    /// Judges an update. `earlier` are the valid updates of this inbox so far, in order; `event_ns` is
+    /// the time of the update's block, unix nanoseconds.
     ///
     /// Blocks for computing only, never for a network, and is called on several threads at once.
     /// The same arguments must get the same verdict on every node, except that an update which was
-    /// [`IdentityVerdict::Waiting`] may get its final verdict later.
+    /// [`IdentityVerdict::Waiting`] may get its final verdict later, and that
+    /// [`IdentityVerdict::Unanswered`] depends on what a node can reach.
     fn judge(
         &self,
         inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
+        event_ns: i64,
     ) -> IdentityVerdict;
 }
 
@@ -49,6 +52,9 @@ pub enum IdentityVerdict {
     Valid,
     /// The update breaks a rule, which the text names for the log. Readers never get it.
     Invalid(String),
+    /// A contract wallet that decides could not be asked in the time that the protocol gives: the update
+    /// counts as invalid, for the reason given. Other nodes may have had the answer.
+    Unanswered(String),
     /// The verdict is not known yet, for the reason given: a contract wallet's chain has to be
     /// asked.
     Waiting(String),
@@ -60,7 +66,13 @@ pub enum IdentityVerdict {
 pub struct TrustingJudge;
 
 impl IdentityJudge for TrustingJudge {
-    fn judge(&self, _: InboxId, _: &[IdentityUpdate], _: &IdentityUpdate) -> IdentityVerdict {
+    fn judge(
+        &self,
+        _: InboxId,
+        _: &[IdentityUpdate],
+        _: &IdentityUpdate,
+        _: i64,
+    ) -> IdentityVerdict {
         IdentityVerdict::Valid
     }
 }

@@ -245,7 +245,7 @@ fn an_account_without_its_prefix_is_a_member_and_founds_nothing() {
     let (id, state) = inbox();
     let sign = move |block: u64| {
         let account = format!("eip155:1:{}", wallet.to_uppercase());
-        by(move |_: &str| contract_signature(&account, block, &[5]))
+        by(move |_: &str| contract_signature(&account, block, &block.to_be_bytes()))
     };
     let bare = MemberIdentifier::Ethereum(wallet.into());
     let adding = update(&id, vec![add(&bare, &owner, sign(1))]);

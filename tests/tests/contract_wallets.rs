@@ -7,6 +7,7 @@ use std::fs::OpenOptions;
 use std::io::Write as _;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use alloy::primitives::Address;
 use alloy::sol_types::SolValue as _;
@@ -65,10 +66,19 @@ impl Updates {
     }
 
     fn put(&self, update: IdentityUpdate) -> Bytes {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+        self.put_at(update, now.as_secs())
+    }
+
+    /// Puts an update into a block of this time, unix seconds. The wallet's block may not be much later.
+    fn put_at(&self, update: IdentityUpdate, block_time_s: u64) -> Bytes {
         let bytes = envelope(update);
         let mut file = OpenOptions::new().create(true).append(true).open(&self.0).unwrap();
         let hex = hex::encode(&bytes);
-        writeln!(file, "{{\"hex\":\"{hex}\",\"expect_route\":\"chain:identity\"}}").unwrap();
+        let line = serde_json::json!({
+            "hex": hex, "expect_route": "chain:identity", "block_time": block_time_s,
+        });
+        writeln!(file, "{line}").unwrap();
         bytes
     }
 }
@@ -114,6 +124,8 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
         updates.0.display().to_string(),
         "--wallet-rpc".into(),
         format!("{CHAIN_ID}=http://127.0.0.1:{port}"),
+        "--wallet-chains".into(),
+        CHAIN_ID.to_string(),
     ];
     network.start_all().await;
     let node = &mut network.nodes[0];
@@ -159,4 +171,36 @@ async fn an_inbox_waits_for_its_wallets_chain_and_no_other_inbox_does() {
     node.ready().await;
     assert_eq!(shown(node, inbox).await, held);
     assert_eq!(inbox_of(node, &friend).await, Some(inbox.to_string()));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_account_holds_an_inbox_with_a_chain_or_a_block_that_never_comes() {
+    let mut network = Network::new(1);
+    let updates = Updates::new(network.nodes[0].folder());
+    let chain = start_chain(ports::free()).await;
+    let victim = Account::with_key(21);
+    let (inbox, address) = (victim.inbox_id(1), key(21).public_key().address().0);
+    let claim = |chain_id, block_number| {
+        let claim = Account::Contract { chain_id, address, block_number, key: key(9) };
+        assert_eq!(claim.inbox_id(1), inbox, "it claims the victim's inbox");
+        founding(&claim, 1)
+    };
+    // A chain without endpoints, and a block far away on a chain whose newest block is later than
+    // the event by more than the margin.
+    updates.put(claim(999_999, 1));
+    updates.put_at(claim(CHAIN_ID, u64::MAX), 1_750_000_000);
+    let own = updates.put(founding(&victim, 1));
+    network.nodes[0].arguments = vec![
+        "--chain-file".into(),
+        updates.0.display().to_string(),
+        "--wallet-rpc".into(),
+        format!("{CHAIN_ID}=http://{}", chain.local_addr()),
+        "--wallet-chains".into(),
+        CHAIN_ID.to_string(),
+    ];
+    network.start_all().await;
+    let node = &network.nodes[0];
+    until_shown(node, inbox, std::slice::from_ref(&own)).await;
+    until_waiting(node, 0.0).await;
+    assert_eq!(inbox_of(node, &victim).await, Some(inbox.to_string()));
 }

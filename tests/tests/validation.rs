@@ -39,7 +39,15 @@ impl NodeAndChain {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let mut network = Network::new(1);
         let url = format!("{CHAIN_ID}=http://{}", chain.local_addr());
-        network.nodes[0].arguments = vec!["--wallet-rpc".into(), url, "--validation-api".into()];
+        network.nodes[0].arguments = [
+            "--wallet-rpc",
+            &url,
+            "--wallet-chains",
+            &format!("{CHAIN_ID},{NOWHERE_ID}"),
+            "--validation-api",
+        ]
+        .map(Into::into)
+        .into();
         network.start_all().await;
         Self { network, chain }
     }

@@ -1,8 +1,11 @@
 //! Validates identity updates against the log of their inbox, with a cache of inbox states.
 
+use std::cell::Cell;
 use std::sync::Arc;
 
-use hawser_mls::identity::{AssociationState, IdentityError, Judgement, fold_trusted, judge};
+use hawser_mls::identity::{
+    AssociationState, IdentityError, Judgement, WalletQuestion, fold_trusted, judge,
+};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Digest, InboxId};
@@ -11,7 +14,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::limits::INBOX_STATES_BYTES_MAX;
-use crate::wallets::Wallets;
+use crate::wallets::{WalletDecision, WalletRefusal, Wallets};
 
 /// The validity of an identity update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,6 +23,9 @@ pub enum UpdateValidity {
     Valid,
     /// The update is invalid at every node, for this reason.
     Invalid(String),
+    /// The update counts as invalid because a contract wallet could not be asked in time. Nodes with
+    /// other endpoints may have its answer.
+    Unanswered(String),
     /// The update is valid if the contract wallets agree that this text names.
     Waiting(String),
 }
@@ -65,14 +71,16 @@ impl IdentityValidator {
         Self { wallets, states: Cache::with_options(options, StateWeight, hasher, lifecycle) }
     }
 
-    /// Validates `update` after `earlier`, the valid updates of the inbox so far, ascending. Computes;
-    /// waits for no chain: an answer that is not cached is queued, and the update waits.
+    /// Validates `update` after `earlier`, the valid updates of the inbox so far, ascending. `event_s` is
+    /// the time of the update's event, unix seconds. Computes; waits for no chain: an answer that is not
+    /// cached is queued, and the update waits.
     #[must_use]
     pub fn validate(
         &self,
         inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
+        event_s: u64,
     ) -> UpdateValidity {
         let before = match self.state_after(inbox, earlier) {
             Ok(before) => before,
@@ -81,14 +89,29 @@ impl IdentityValidator {
                 return UpdateValidity::Invalid(reason);
             }
         };
-        match judge(before.as_deref(), update, |question| self.wallets.answer_or_queue(question)) {
+        let refusal = Cell::new(None);
+        let answer = |question: &WalletQuestion| match self.wallets.decide(question, event_s) {
+            WalletDecision::Agrees => Some(true),
+            WalletDecision::Open => None,
+            WalletDecision::Refused(reason) => {
+                refusal.set(Some((reason, self.wallets.describe(question))));
+                Some(false)
+            }
+        };
+        match judge(before.as_deref(), update, answer) {
             Judgement::Valid(after) => {
                 let (updates, last) = (earlier.len() + 1, digest_of(update));
                 let known = KnownState { updates, last, state: Arc::new(after) };
                 self.states.insert(inbox, known);
                 UpdateValidity::Valid
             }
-            Judgement::Invalid(error) => UpdateValidity::Invalid(error.to_string()),
+            Judgement::Invalid(error) => match refusal.take() {
+                None => UpdateValidity::Invalid(error.to_string()),
+                Some((reason @ WalletRefusal::Unanswered, wallet)) => {
+                    UpdateValidity::Unanswered(format!("{reason}: {wallet}"))
+                }
+                Some((reason, _)) => UpdateValidity::Invalid(format!("{error}: {reason}")),
+            },
             Judgement::Waiting(questions) => {
                 let wallets: Vec<String> =
                     questions.iter().map(|question| self.wallets.describe(question)).collect();

@@ -50,6 +50,27 @@ pub const WALLET_PAUSE_MIN: Duration = Duration::from_secs(2);
 /// after its wallet's chain is back.
 pub const WALLET_PAUSE_MAX: Duration = Duration::from_secs(300);
 
+/// Seconds by which the block that a contract wallet's signature names may be later than the event of its
+/// update. Part of the protocol: all nodes of a network have the same. A guess: chains may run ahead of one
+/// another by that much, and a signature is made before its event.
+pub const WALLET_BLOCK_AHEAD_MAX_S: u64 = 3600;
+
+/// Seconds after the event of an update, by the app chain's clock, from which on its contract wallet needs
+/// no longer be waited for. Part of the protocol, as above. A guess: longer than the usual outage of a
+/// provider, shorter than a night's sleep of an operator.
+pub const WALLET_ANSWER_MAX_S: u64 = 6 * 3600;
+
+/// Time for which a process looks for an answer in any case: a node that reads old events has to get their
+/// answers first. A guess.
+pub const WALLET_ASKED_MIN: Duration = Duration::from_secs(3600);
+
+/// Questions to contract wallets whose first attempt is remembered. An entry takes about 128 bytes.
+pub const WALLET_FIRSTS_MAX: usize = 65_536;
+
+/// Questions to the wallets of one chain that are under way at once. A guess that stays below the rate
+/// limits of public RPC providers; a chain that is slow takes no room of another one.
+pub const WALLETS_PER_CHAIN_MAX: usize = 4;
+
 /// Interval at which waiting updates are judged again although no answer has arrived. A guess: it
 /// brings back questions that [`WALLET_QUESTIONS_MAX`] has pushed out.
 pub const JUDGE_AGAIN_EVERY: Duration = Duration::from_secs(300);

@@ -88,7 +88,7 @@ impl UpdatePrecheck {
 
     fn not_asked(&self, chain_id: u64, error: &WalletError) -> VouchError {
         match error {
-            WalletError::NoEndpoint(_) => {
+            WalletError::UnknownChain(_) | WalletError::NoEndpoint(_) => {
                 let known: Vec<_> = self.wallets.chain_ids().iter().map(u64::to_string).collect();
                 let known = match &known[..] {
                     [] => "none".to_owned(),
@@ -122,6 +122,7 @@ mod tests {
     use hawser_proto::{Bytes, SecretKey};
 
     use super::*;
+    use crate::wallets::WalletChainList;
 
     const CHAIN_ID: u64 = 31_339;
 
@@ -163,8 +164,9 @@ mod tests {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let url = format!("http://{}", chain.local_addr());
         let away = "http://127.0.0.1:9".to_owned();
-        let updates =
-            UpdatePrecheck::new(Arc::new(Wallets::over_rpc([(CHAIN_ID, url), (1, away)])));
+        let listed = WalletChainList::with([CHAIN_ID]);
+        let wallets = Wallets::over_rpc([(CHAIN_ID, url), (1, away)], listed);
+        let updates = UpdatePrecheck::new(Arc::new(wallets));
         let never = async |update: IdentityUpdate, why: &str| {
             assert!(updates.check(&[], &update).is_ok(), "it waits at nodes");
             let told = updates.ask_wallets(&update).await;

@@ -130,8 +130,11 @@ impl ValidationService {
         budget.take(questions.len())?;
         self.quota.take(questions.len())?;
         let asked = stream::iter(questions).map(|question| async move {
-            let agrees = self.wallets.ask(&question).await;
-            agrees.map(|agrees| (question, agrees))
+            match self.wallets.ask(&question).await {
+                // Such a wallet never signs.
+                Err(WalletError::UnknownChain(_)) => Ok((question, false)),
+                agrees => agrees.map(|agrees| (question, agrees)),
+            }
         });
         let mut asked = asked.buffer_unordered(WALLETS_CONCURRENT_MAX);
         let answers = async {

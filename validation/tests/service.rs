@@ -17,7 +17,7 @@ use hawser_proto::pb::xmtp::mls_validation::v1 as api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_validation::limits::{REQUESTS_MAX, WALLETS_PER_PERIOD_MAX};
 use hawser_validation::service::ValidationService;
-use hawser_validation::wallets::{WalletChains, WalletError, Wallets};
+use hawser_validation::wallets::{ChainReply, WalletChainList, WalletChains, WalletError, Wallets};
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
 use tonic::{Code, Request};
 
@@ -37,11 +37,14 @@ impl WalletChains for Chains {
         if chain_id == 1 { Ok(99) } else { Err(WalletError::NoEndpoint(chain_id)) }
     }
 
-    async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
+    async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         match question.chain_id {
             3 => std::future::pending().await,
-            1 => Ok(question.signature.first() == Some(&1)),
+            1 => Ok(ChainReply::Answer {
+                agrees: question.signature.first() == Some(&1),
+                block_time_s: 0,
+            }),
             other => Err(WalletError::NoEndpoint(other)),
         }
     }
@@ -50,7 +53,8 @@ impl WalletChains for Chains {
 fn service() -> (ValidationService, Arc<Chains>) {
     let chains = Arc::new(Chains::default());
     let now = Arc::new(|| common::TIME_NS / 1_000_000_000);
-    (ValidationService::new(Arc::new(Wallets::new(chains.clone())), now, 2), chains)
+    let wallets = Wallets::new(chains.clone(), WalletChainList::with([2, 3]));
+    (ValidationService::new(Arc::new(wallets), now, 2), chains)
 }
 
 fn key_package(bytes: Bytes) -> api::validate_key_packages_request::KeyPackage {

@@ -12,8 +12,8 @@ use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolValue as _;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_mls::identity::WalletQuestion;
-use hawser_validation::wallets::client::{WalletAnswer, ask};
-use hawser_validation::wallets::{WalletChains as _, WalletError, WalletRpc};
+use hawser_validation::wallets::client::{EndpointReply, ask};
+use hawser_validation::wallets::{ChainReply, WalletChains as _, WalletError, WalletRpc};
 use pair::{ChainBackend, Pair};
 
 on_both_kinds_of_chain! {
@@ -22,7 +22,7 @@ on_both_kinds_of_chain! {
     an_account_without_code_signs_with_its_key
     odd_questions_get_the_answers_that_clients_get
     wallets_that_misbehave_do_not_agree
-    blocks_that_are_not_there_are_no_answer
+    blocks_that_are_not_there_yet_are_told_apart
 }
 
 mod harness {
@@ -73,7 +73,8 @@ fn query(wallet: Address, signature: impl Into<Bytes>) -> WalletQuestion {
 }
 
 async fn at(chain: &Chain, question: &WalletQuestion) -> bool {
-    ask(chain, question).await.unwrap() == WalletAnswer::Agrees(true)
+    let reply = ask(chain, question).await.unwrap();
+    matches!(reply, EndpointReply::Reply(ChainReply::Answer { agrees: true, .. }))
 }
 
 struct WalletChain {
@@ -162,14 +163,14 @@ async fn an_account_without_code_signs_with_its_key(kind: ChainBackend) {
     assert!(!chain.agrees(&query(key(7).address(), sign(&key(7)).slice(..64))).await);
 }
 
-/// What no careful author would choose, and what clients get from the validator all the same.
+/// Questions that no careful author would put, with the answers that clients get from the validator.
 async fn odd_questions_get_the_answers_that_clients_get(kind: ChainBackend) {
     let chain = WalletChain::new(kind).await;
-    // Nobody signed, and the account that recovery finds then is the zero account.
-    let nobody = [&[0; 64][..], &[27]].concat();
-    assert!(chain.agrees(&query(Address::ZERO, nobody.clone())).await);
+    // No key signed, and the account that recovery finds then is the zero account.
+    let unsigned = [&[0; 64][..], &[27]].concat();
+    assert!(chain.agrees(&query(Address::ZERO, unsigned.clone())).await);
     assert!(!chain.agrees(&query(Address::ZERO, vec![0; 65])).await, "v is 27 or 28");
-    assert!(!chain.agrees(&query(key(7).address(), nobody)).await);
+    assert!(!chain.agrees(&query(key(7).address(), unsigned)).await);
     // A wallet that agrees to everything is not asked about a signature that is shorter than the mark of
     // a wrapper, nor about one that is too long for a call.
     let code = Call::create(AGREES_TO_ALL.into());
@@ -197,11 +198,13 @@ async fn wallets_that_misbehave_do_not_agree(kind: ChainBackend) {
     }
 }
 
-async fn blocks_that_are_not_there_are_no_answer(kind: ChainBackend) {
+async fn blocks_that_are_not_there_yet_are_told_apart(kind: ChainBackend) {
     let chain = WalletChain::new(kind).await;
     for block_number in [chain.newest().await + 1000, u64::MAX] {
         let later = WalletQuestion { block_number, ..query(key(7).address(), sign(&key(7))) };
-        assert!(ask(&chain.pair.app, &later).await.is_err(), "block {block_number}");
+        let reply = ask(&chain.pair.app, &later).await;
+        let is_later = matches!(reply, Ok(EndpointReply::Reply(ChainReply::NotYet { .. })));
+        assert!(is_later, "block {block_number}: {reply:?}");
     }
 }
 
@@ -219,7 +222,8 @@ async fn the_next_endpoint_of_a_chain_is_asked_when_one_is_no_use() {
     assert!(chains.ids() == [5, pair::APP_ID]);
     let query = query(key(7).address(), sign(&key(7)));
     let on = |chain_id| WalletQuestion { chain_id, ..query.clone() };
-    assert!(chains.ask(&query).await.unwrap());
+    let answer = chains.ask(&query).await.unwrap();
+    assert!(matches!(answer, ChainReply::Answer { agrees: true, .. }), "{answer:?}");
     assert_eq!(chains.newest_block(pair::APP_ID).await, Ok(0));
     let silent = chains.ask(&on(5)).await;
     assert!(matches!(silent, Err(WalletError::NoAnswer { chain_id: 5, .. })), "{silent:?}");

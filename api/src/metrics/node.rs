@@ -234,6 +234,11 @@ fn identities(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result 
             ([("verdict", "invalid")], counters.invalid.get()),
         ],
     )?;
+    out.counter(
+        "xmtp_identity_updates_unanswered",
+        "Identity updates marked invalid because their contract wallet could not be asked in time",
+        counters.unanswered.get(),
+    )?;
     out.gauge(
         "xmtp_identity_inboxes_waiting",
         "Inboxes with updates that wait for their verdict",

@@ -18,7 +18,7 @@ use crate::send::{Chain, RequestError};
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
 const REQUESTS_PER_BATCH: usize = 50;
 /// Highest block number that is believed: positions are kept in signed 64-bit columns by others.
-const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
+pub(super) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
 
 /// The fields of a block that reading needs. Further fields, which differ between chains, are
 /// ignored.

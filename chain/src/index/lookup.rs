@@ -9,7 +9,7 @@ use super::event::{ContractEvent, EventSource};
 use super::fetch;
 use super::walk::BlockHeader;
 use crate::endpoints::Endpoints;
-use crate::send::RequestError;
+use crate::send::{Chain, RequestError};
 
 /// The payloads that one transaction ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +34,25 @@ pub async fn block(
     let headers =
         endpoints.ask(|chain| async move { fetch::headers(&chain, asked, None).await }).await?;
     Ok(headers.first().copied())
+}
+
+/// Returns the header of the block with this number at one endpoint; `None` if it has no such block.
+///
+/// # Errors
+/// When the endpoint does not answer.
+pub async fn block_of(chain: &Chain, number: u64) -> Result<Option<BlockHeader>, RequestError> {
+    if number > fetch::BLOCK_NUMBER_MAX {
+        return Ok(None); // endpoints refuse to look for it
+    }
+    Ok(fetch::headers(chain, &[number], None).await?.first().copied())
+}
+
+/// Returns the header of the newest block of one endpoint.
+///
+/// # Errors
+/// When the endpoint does not answer.
+pub async fn newest_of(chain: &Chain) -> Result<BlockHeader, RequestError> {
+    fetch::head(chain).await
 }
 
 /// Returns the payloads that a transaction ordered through the broadcaster at `address`, on the

@@ -143,6 +143,8 @@ pub struct IdentityCounters {
     pub valid: Counter,
     /// Updates judged invalid, which readers never get.
     pub invalid: Counter,
+    /// Those of them whose contract wallet could not be asked in time.
+    pub unanswered: Counter,
     /// Inboxes with updates that are not judged yet.
     pub inboxes_waiting: Gauge,
 }

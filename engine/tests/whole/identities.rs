@@ -42,7 +42,9 @@ impl IdentityJudge for Scripted {
         inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
+        event_ns: i64,
     ) -> IdentityVerdict {
+        assert!(event_ns > 1_750_000_000_000_000_000, "the time of its block");
         let name = update.client_timestamp_ns;
         let before: Vec<u64> = earlier.iter().map(|update| update.client_timestamp_ns).collect();
         let repeats = before.contains(&name);

@@ -28,7 +28,7 @@ use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
 use super::validation::HeldUpdates;
 use crate::error::RunError;
-use crate::settings::{NodeServiceSettings, StopSettings};
+use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings};
 
 /// Time limit for tasks that are left when everything has stopped in order. A guess: they hold no
 /// state.
@@ -143,12 +143,13 @@ impl Node {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
         let chains = chains.start(&engine, inputs.network.clone());
+        let held = HeldUpdates { appender: engine.chain_appender(), chains: chains.view() };
         let mut inner = InnerParts {
             desk: RestoreDesk::start(&engine),
             peers: None,
             files: None,
             chains,
-            wallets: wallets.start(Arc::new(HeldUpdates(engine.chain_appender()))),
+            wallets: wallets.start(Arc::new(held)),
             prices: PriceTask::start(&engine),
             disk: DiskTask::start(&engine),
             engine,
@@ -261,7 +262,7 @@ async fn serve_api(
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
         chains: Some(chains),
         callers_bytes_max: config.api.callers_bytes_max(),
-        extra_service: config.validation_api.then(|| validation_service(&config.wallet_rpcs)),
+        extra_service: config.validation_api.then(|| validation_service(&config.wallets)),
         trusted_proxies: config.limits.trusted_proxies.clone(),
         connections_max: OpenFiles::of_process().connections,
         connections_per_address_max: config.limits.connections_per_address,
@@ -275,7 +276,7 @@ async fn serve_api(
 
 /// Offers this node's validation of payloads to other software, over gRPC. Its answers of contract wallets
 /// and its threads are its own, so that no stranger takes those of the node, and it uses half of the cores.
-fn validation_service(wallet_rpcs: &[(u64, String)]) -> ExtraService {
+fn validation_service(wallets: &WalletSettings) -> ExtraService {
     const METHODS: [&str; 4] = [
         "/xmtp.mls_validation.v1.ValidationApi/ValidateGroupMessages",
         "/xmtp.mls_validation.v1.ValidationApi/GetAssociationState",
@@ -283,7 +284,7 @@ fn validation_service(wallet_rpcs: &[(u64, String)]) -> ExtraService {
         "/xmtp.mls_validation.v1.ValidationApi/VerifySmartContractWalletSignatures",
     ];
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let wallets = Arc::new(Wallets::over_rpc(wallet_rpcs.iter().cloned()));
+    let wallets = Arc::new(Wallets::over_rpc(wallets.rpcs.clone(), wallets.list()));
     let validation = ValidationService::new(wallets, Arc::new(system_unix_s), cores / 2);
     let service = ValidationApiServer::new(validation)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)

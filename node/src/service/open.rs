@@ -136,7 +136,7 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         None => with_recorded(registry, &store)?,
     };
     let network = NetworkState::new(own.id, store.clone(), registry, rates);
-    let wallets = Arc::new(Wallets::over_rpc(config.wallet_rpcs.clone()));
+    let wallets = Arc::new(Wallets::over_rpc(config.wallets.rpcs.clone(), config.wallets.list()));
     let ports = Ports {
         clock: Arc::new(SystemClock),
         validator: Arc::new(KeyPackages),

@@ -21,6 +21,8 @@ use crate::settings::table::chains::flag_of;
 
 /// Name of the chain with the registries, in logs and metrics.
 pub(super) const SETTLEMENT: &str = "settlement";
+/// The app chain's name in logs and metrics.
+pub(super) const APP: &str = "app";
 /// The shortest time between two requested reads of the rates: nodes that name unknown prices must
 /// not make a gateway flood its RPC endpoint. A guess.
 const REQUESTED_READ_EVERY: Duration = Duration::from_secs(1);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use hawser_api::ChainsView;
 use hawser_engine::ports::{IdentityJudge, IdentityVerdict, PayloadValidator};
 use hawser_engine::runtime::ChainAppender;
 use hawser_proto::Bytes;
@@ -10,6 +11,8 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::identity::{IdentityValidator, UpdateValidity};
 use hawser_validation::wallets::{WaitingInboxes, Wallets};
+
+use super::settlement::APP;
 
 /// Validates key packages at the time of this machine's clock.
 #[derive(Debug, Clone, Copy)]
@@ -38,25 +41,37 @@ impl IdentityJudge for Identities {
         inbox: InboxId,
         earlier: &[IdentityUpdate],
         update: &IdentityUpdate,
+        event_ns: i64,
     ) -> IdentityVerdict {
-        match self.0.validate(inbox, earlier, update) {
+        let event_s = u64::try_from(event_ns / 1_000_000_000).unwrap_or(0);
+        match self.0.validate(inbox, earlier, update, event_s) {
             UpdateValidity::Valid => IdentityVerdict::Valid,
             UpdateValidity::Invalid(reason) => IdentityVerdict::Invalid(reason),
+            UpdateValidity::Unanswered(reason) => IdentityVerdict::Unanswered(reason),
             UpdateValidity::Waiting(reason) => IdentityVerdict::Waiting(reason),
         }
     }
 }
 
 /// The updates in this node's log that wait for contract wallets.
-pub(super) struct HeldUpdates(pub(super) ChainAppender);
+pub(super) struct HeldUpdates {
+    pub(super) appender: ChainAppender,
+    pub(super) chains: Arc<dyn ChainsView>,
+}
 
 impl WaitingInboxes for HeldUpdates {
     fn inboxes_waiting(&self) -> u64 {
-        self.0.inboxes_waiting()
+        self.appender.inboxes_waiting()
+    }
+
+    fn chain_time_s(&self) -> u64 {
+        let chains = self.chains.chains();
+        let app = chains.iter().find(|chain| chain.name == APP);
+        app.and_then(|chain| chain.head_time_s).unwrap_or(0)
     }
 
     fn judge_again(&self) {
-        match self.0.judge_waiting() {
+        match self.appender.judge_waiting() {
             Ok(judged) if judged.valid + judged.invalid > 0 => tracing::info!(
                 valid = judged.valid,
                 invalid = judged.invalid,

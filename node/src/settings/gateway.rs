@@ -13,6 +13,7 @@ use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
 use super::sources::{SettingOrigin, SettingSources};
 use super::table::{self, Setting, chains, gateway, limits, node};
+use super::wallets::WalletSettings;
 
 /// Settings of a gateway process.
 #[derive(Debug)]
@@ -31,8 +32,8 @@ pub struct GatewayServiceSettings {
     pub nodes: NodeSelectionSettings,
     /// The chains, as far as they were named.
     pub chains: ChainSettings,
-    /// Chain ids and RPC URLs for contract wallets, in order of preference.
-    pub wallet_rpcs: Vec<(u64, String)>,
+    /// Contract wallets.
+    pub wallets: WalletSettings,
     /// The longest payload for the app chain, bytes; 0 leaves it to the contracts.
     pub chain_payload_bytes_max: usize,
     /// A file instead of the node registry.
@@ -91,7 +92,7 @@ impl GatewayServiceSettings {
         let payer = reader.get(&gateway::PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let nodes = reader.node_selection();
         let payload_max = reader.get(&gateway::PAYLOAD_MAX, |text| text.parse::<usize>().ok());
-        let wallet_rpcs = reader.wallet_rpcs();
+        let wallets = reader.wallets();
         let registry_file = reader.optional_path(&node::REGISTRY_FILE);
         let rates_file = reader.optional_path(&node::RATES_FILE);
         let policies = reader.optional_path(&gateway::POLICIES);
@@ -119,7 +120,7 @@ impl GatewayServiceSettings {
             payer: payer.expect(CHECKED),
             nodes: nodes.expect(CHECKED),
             chains: chains.expect(CHECKED),
-            wallet_rpcs: wallet_rpcs.expect(CHECKED),
+            wallets: wallets.expect(CHECKED),
             chain_payload_bytes_max: payload_max.expect(CHECKED),
             registry_file,
             rates_file,
@@ -253,7 +254,7 @@ mod tests {
         let little = [&flags[..], &[("api-memory-limit", "8MiB")]].concat();
         assert!(read(&little, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).is_err());
         let wallets = [&flags[..], &[("wallet-rpc", "1=http://127.0.0.1:9")]].concat();
-        let wallets = read(&wallets, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap().wallet_rpcs;
+        let wallets = read(&wallets, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap().wallets.rpcs;
         assert_eq!(wallets, [(1, "http://127.0.0.1:9".to_owned())]);
         let without_rates = read(&flags[..1], &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap_err();
         assert!(without_rates.contains("rpc-url"), "{without_rates}");

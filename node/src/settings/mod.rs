@@ -19,6 +19,7 @@ mod parse;
 mod reader;
 mod sources;
 pub mod table;
+mod wallets;
 
 pub use chains::{
     AddressSource, ChainAccessSettings, ChainReadSettings, ChainSettings, ContractSettings,
@@ -34,6 +35,7 @@ pub use node::{
 pub use parse::duration;
 pub use reader::{LogSettings, StopSettings};
 pub use sources::{SettingOrigin, SettingSources};
+pub use wallets::WalletSettings;
 
 #[cfg(test)]
 mod environment_tests;

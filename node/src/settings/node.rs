@@ -15,6 +15,7 @@ use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
 use super::sources::{SettingOrigin, SettingSources};
 use super::table::{chains, limits, node};
+use super::wallets::WalletSettings;
 
 /// Settings of a node process.
 #[derive(Debug)]
@@ -33,8 +34,8 @@ pub struct NodeServiceSettings {
     pub store: DatabaseSettings,
     /// True if a repeated payer envelope gets the first answer again.
     pub idempotent_publish: bool,
-    /// Chain ids and RPC URLs for contract wallets, in order of preference.
-    pub wallet_rpcs: Vec<(u64, String)>,
+    /// Contract wallets.
+    pub wallets: WalletSettings,
     /// Files instead of the chains, or of a part of them.
     pub files: StandInFiles,
     /// The chains, as far as no file stands in for them.
@@ -118,7 +119,7 @@ impl NodeServiceSettings {
     pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
         let mut reader = SettingsReader::new(sources);
         // Every part is read before anything is given up, so that every error is found.
-        let wallet_rpcs = reader.wallet_rpcs();
+        let wallets = reader.wallets();
         let api = reader.api();
         let metrics = reader.metrics();
         let sync = reader.switch(&node::SYNC_ENABLE);
@@ -155,7 +156,7 @@ impl NodeServiceSettings {
             signer: signer.expect(CHECKED),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
-            wallet_rpcs: wallet_rpcs.expect(CHECKED),
+            wallets: wallets.expect(CHECKED),
             files,
             chains: chains.expect(CHECKED),
             validation_api: validation_api.expect(CHECKED),

@@ -63,6 +63,15 @@ pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
     text.split(',').map(pair).collect()
 }
 
+/// Parses chain ids: `31337,84532`.
+pub(super) fn chain_ids(text: &str) -> Option<Vec<u64>> {
+    let id = |id: &str| {
+        let id = id.trim();
+        id.parse().ok().filter(|_| id.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    text.split(',').map(id).collect()
+}
+
 /// Parses a duration in Go's notation: numbers with units, one after the other. `0` needs no unit.
 /// Signs are refused, and fractions of a nanosecond are dropped.
 pub fn duration(text: &str) -> Option<Duration> {
@@ -185,6 +194,14 @@ mod tests {
         );
         for wrong in ["", "1", "1=", "1=ws://a", "x=https://a", "+1=https://a", "1=https://a,"] {
             assert_eq!(chain_urls(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn chain_ids_are_decimal_numbers() {
+        assert_eq!(chain_ids("31337, 84532"), Some(vec![31_337, 84_532]));
+        for wrong in ["", "1,", "0x1", "+1", "-1", "18446744073709551616"] {
+            assert_eq!(chain_ids(wrong), None, "{wrong}");
         }
     }
 

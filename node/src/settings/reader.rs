@@ -11,6 +11,7 @@ use super::error::{SettingError, SettingsError};
 use super::parse;
 use super::sources::{SettingOrigin, SettingSources, SourcedValue};
 use super::table::{Setting, SettingKind, node};
+use super::wallets::WalletSettings;
 
 /// Settings of the log lines.
 #[derive(Debug, Clone, Copy)]
@@ -66,12 +67,33 @@ impl<'a> SettingsReader<'a> {
         Some(enable?.then_some(address))
     }
 
-    /// RPC endpoints for contract wallets. None by default, because contract wallets are rare.
-    pub(super) fn wallet_rpcs(&mut self) -> Option<Vec<(u64, String)>> {
-        if self.origin(&node::WALLET_RPC) == SettingOrigin::Default {
+    /// Contract wallets. No endpoints by default, because contract wallets are rare. An endpoint of a chain
+    /// that the network does not know is an error: it would never be asked.
+    pub(super) fn wallets(&mut self) -> Option<WalletSettings> {
+        let more_chains = self.unless_default(&node::WALLET_CHAINS, parse::chain_ids)?;
+        let rpcs = self.unless_default(&node::WALLET_RPC, parse::chain_urls)?;
+        let wallets = WalletSettings { rpcs, more_chains };
+        let listed = wallets.list();
+        if let Some((id, _)) = wallets.rpcs.iter().find(|(id, _)| !listed.contains(*id)) {
+            self.error(
+                &node::WALLET_CHAINS,
+                Some(format!("(without {id}, which wallet-rpc names)")),
+            );
+            return None;
+        }
+        Some(wallets)
+    }
+
+    /// Reads a list that is empty by default.
+    fn unless_default<T>(
+        &mut self,
+        setting: &Setting,
+        read: impl Fn(&str) -> Option<Vec<T>>,
+    ) -> Option<Vec<T>> {
+        if self.origin(setting) == SettingOrigin::Default {
             return Some(Vec::new());
         }
-        self.get(&node::WALLET_RPC, parse::chain_urls)
+        self.get(setting, read)
     }
 
     pub(super) fn log(&mut self) -> Option<LogSettings> {

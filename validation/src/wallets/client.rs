@@ -8,7 +8,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, Bytes, TxKind};
@@ -16,12 +15,17 @@ use alloy::providers::Provider as _;
 use alloy::rpc::types::TransactionRequest;
 use alloy::sol_types::SolValue;
 use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::lookup;
 use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
+use parking_lot::Mutex;
 
 /// Why a contract wallet gave no answer. A later attempt may get one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WalletError {
+    /// The network knows no contract wallets of this chain.
+    #[error("the network knows no contract wallets of chain {0}")]
+    UnknownChain(u64),
     /// No endpoint of the wallet's chain is configured.
     #[error("no RPC endpoint is configured for chain {0}")]
     NoEndpoint(u64),
@@ -47,11 +51,28 @@ pub trait WalletChains: Send + Sync + 'static {
     /// When the chain has no endpoint or none answers.
     async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError>;
 
-    /// Returns whether the wallet accepts the signature at the block of the question.
+    /// Asks the wallet whether it accepts the signature at the block of the question.
     ///
     /// # Errors
     /// When the chain has no endpoint, none answers, or none knows the state at that block.
-    async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError>;
+    async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError>;
+}
+
+/// The reply of a chain to a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ChainReply {
+    /// The wallet's answer.
+    Answer {
+        /// True if it accepts the signature.
+        agrees: bool,
+        /// Time of the block at which it was asked, unix seconds.
+        block_time_s: u64,
+    },
+    /// The chain does not have the block yet.
+    NotYet {
+        /// Time of the chain's newest block, unix seconds.
+        newest_time_s: u64,
+    },
 }
 
 /// The code of the universal validator: `validateSigOffchain` of `AmbireTech/signature-validator` at commit
@@ -143,61 +164,97 @@ impl WalletChains for WalletRpc {
         asked.await.map_err(no_answer(chain_id))
     }
 
-    async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
+    async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let endpoints = self.endpoints(question.chain_id)?;
         // One endpoint may have pruned a block, or not have it yet, that the next one knows.
-        let odd = AtomicUsize::new(0);
-        let odd = &odd;
+        let seen = Mutex::new((0, None));
+        let seen = &seen;
         let asked = endpoints.ask_each(|chain| async move {
             match ask(&chain, question).await? {
-                WalletAnswer::Agrees(agrees) => Ok(agrees),
-                WalletAnswer::Odd(len_bytes) => {
-                    odd.fetch_add(1, Ordering::Relaxed);
-                    Err(RequestError::Malformed {
-                        endpoint: chain.endpoint().to_owned(),
-                        method: "eth_call",
-                        reason: format!("{len_bytes} bytes where one says yes or no"),
-                    })
+                EndpointReply::Reply(reply @ ChainReply::Answer { .. }) => Ok(reply),
+                EndpointReply::Reply(ChainReply::NotYet { newest_time_s }) => {
+                    let newest = &mut seen.lock().1;
+                    *newest = (*newest).max(Some(newest_time_s));
+                    Err(unusable(&chain, "it does not have the block yet".to_owned()))
+                }
+                EndpointReply::Odd => {
+                    seen.lock().0 += 1;
+                    Err(unusable(&chain, "it answers other than yes or no".to_owned()))
                 }
             }
         });
-        match asked.await {
+        let error = match asked.await {
+            Ok(reply) => return Ok(reply),
+            Err(error) => error,
+        };
+        let (odd, newest) = *seen.lock();
+        match newest {
+            Some(newest_time_s) => Ok(ChainReply::NotYet { newest_time_s }),
             // The chain has no such calls: for clients too, its wallets do not agree.
-            Err(_) if odd.load(Ordering::Relaxed) == endpoints.status().len() => Ok(false),
-            asked => asked.map_err(no_answer(question.chain_id)),
+            None if odd == endpoints.status().len() => {
+                Ok(ChainReply::Answer { agrees: false, block_time_s: 0 })
+            }
+            None => Err(no_answer(question.chain_id)(error)),
         }
     }
+}
+
+fn unusable(chain: &Chain, reason: String) -> RequestError {
+    let endpoint = chain.endpoint().to_owned();
+    // Refused and not malformed: another question may well get its answer here.
+    RequestError::Refused { endpoint, method: "eth_call", code: 0, message: reason }
 }
 
 fn no_answer(chain_id: u64) -> impl Fn(RequestError) -> WalletError {
     move |fault| WalletError::NoAnswer { chain_id, reason: fault.to_string() }
 }
 
-/// What one endpoint answers for a wallet.
+/// The reply of one endpoint to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WalletAnswer {
-    /// The wallet accepts the signature, or does not.
-    Agrees(bool),
-    /// That many bytes, which are not the validator's: the endpoint did not run it.
-    Odd(usize),
+pub enum EndpointReply {
+    /// The chain's reply, as far as this endpoint knows it.
+    Reply(ChainReply),
+    /// Bytes that are not the validator's: the endpoint did not run it.
+    Odd,
 }
 
 /// Asks a wallet of this chain.
 ///
 /// # Errors
-/// When the chain does not answer, or does not know the block.
-pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<WalletAnswer, RequestError> {
-    let Some(code) = code_that_asks(question) else { return Ok(WalletAnswer::Agrees(false)) };
+/// When the chain does not answer, or has lost the state at the block.
+pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<EndpointReply, RequestError> {
+    let Some(code) = code_that_asks(question) else {
+        let reply = ChainReply::Answer { agrees: false, block_time_s: 0 };
+        return Ok(EndpointReply::Reply(reply));
+    };
+    let number = question.block_number;
+    let called = call(chain, code, number).await;
+    let Some(block) = lookup::block_of(chain, number).await? else {
+        let newest = lookup::newest_of(chain).await?;
+        if newest.block.number < number {
+            let newest_time_s = newest.time_s;
+            return Ok(EndpointReply::Reply(ChainReply::NotYet { newest_time_s }));
+        }
+        return Err(unusable(chain, format!("it does not know block {number}")));
+    };
+    let block_time_s = block.time_s;
+    Ok(match called? {
+        Some(agrees) => EndpointReply::Reply(ChainReply::Answer { agrees, block_time_s }),
+        None => EndpointReply::Odd,
+    })
+}
+
+/// Runs the validator. `None` if what comes back is not its answer.
+async fn call(chain: &Chain, code: Bytes, number: u64) -> Result<Option<bool>, RequestError> {
     let request =
         TransactionRequest { to: Some(TxKind::Create), ..Default::default() }.input(code.into());
-    let block = BlockId::number(question.block_number);
-    let answer = chain.provider().call(request).block(block).await;
+    let answer = chain.provider().call(request).block(BlockId::number(number)).await;
     match answer.map_err(|error| chain.request_error("eth_call", error)) {
         Ok(answer) => Ok(match answer[..] {
-            [agrees @ (0 | 1)] => WalletAnswer::Agrees(agrees == 1),
-            _ => WalletAnswer::Odd(answer.len()),
+            [agrees @ (0 | 1)] => Some(agrees == 1),
+            _ => None,
         }),
-        Err(error) if is_given_up(&error) => Ok(WalletAnswer::Agrees(false)),
+        Err(error) if is_given_up(&error) => Ok(Some(false)),
         Err(error) => Err(error),
     }
 }

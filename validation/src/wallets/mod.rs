@@ -2,30 +2,41 @@
 //!
 //! The state of a chain at one block gives one answer for ever, so answers are cached without expiry
 //! under the digest of the whole question ([`WalletQuestion`]). [`client`] asks the chains; `queue`
-//! holds what has no answer yet.
+//! holds what has no answer yet; [`rule`] decides what an update's event and these answers mean.
 
 pub mod client;
 mod queue;
+pub mod rule;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use hawser_mls::identity::WalletQuestion;
 use hawser_proto::Digest;
 use hawser_proto::sign::keccak256;
 use quick_cache::sync::Cache;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
-pub use client::{WalletChains, WalletError, WalletRpc};
+pub use client::{ChainReply, WalletChains, WalletError, WalletRpc};
+pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
-use crate::limits::{JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLETS_CONCURRENT_MAX};
+use crate::limits::{
+    JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLET_FIRSTS_MAX, WALLETS_PER_CHAIN_MAX,
+};
 use queue::QuestionQueue;
+use rule::{KnownAnswer, QuestionFacts};
 
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
 pub trait WaitingInboxes: Send + Sync + 'static {
     /// Returns the number of inboxes with an update that waits.
     fn inboxes_waiting(&self) -> u64;
+
+    /// Returns the latest time of the app chain that is known, unix seconds; 0 if none is.
+    fn chain_time_s(&self) -> u64;
 
     /// Judges the waiting updates again. Blocks on the disk and computes; called on a thread that
     /// may block.
@@ -35,27 +46,48 @@ pub trait WaitingInboxes: Send + Sync + 'static {
 /// The answers of contract wallets: cached ones at once, others from their chain.
 pub struct Wallets {
     chains: Arc<dyn WalletChains>,
-    answers: Cache<Digest, bool>,
+    listed: WalletChainList,
+    answers: Cache<Digest, Answer>,
+    /// The moments at which questions without an answer were first put.
+    firsts: Cache<Digest, Instant>,
     queue: QuestionQueue,
-    permits: Semaphore,
+    /// Permits to ask each chain that has an endpoint.
+    permits: BTreeMap<u64, Semaphore>,
+    /// The latest time of the app chain that is known, unix seconds.
+    chain_time_s: AtomicU64,
+}
+
+/// The answer of a wallet, with the time of the block at which it was asked, unix seconds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Answer {
+    agrees: bool,
+    block_time_s: u64,
 }
 
 impl Wallets {
-    /// Asks wallets on these chains, at most [`WALLETS_CONCURRENT_MAX`] at once.
+    /// Asks wallets of the `listed` chains, of each at most [`WALLETS_PER_CHAIN_MAX`] at once.
     #[must_use]
-    pub fn new(chains: Arc<dyn WalletChains>) -> Self {
+    pub fn new(chains: Arc<dyn WalletChains>, listed: WalletChainList) -> Self {
+        let permits = chains.ids().into_iter();
+        let permits = permits.map(|id| (id, Semaphore::new(WALLETS_PER_CHAIN_MAX))).collect();
         Self {
             chains,
+            listed,
             answers: Cache::new(WALLET_ANSWERS_MAX),
+            firsts: Cache::new(WALLET_FIRSTS_MAX),
             queue: QuestionQueue::default(),
-            permits: Semaphore::new(WALLETS_CONCURRENT_MAX),
+            permits,
+            chain_time_s: AtomicU64::new(0),
         }
     }
 
     /// Asks wallets over RPC at these pairs of chain id and URL; see [`WalletRpc::new`].
     #[must_use]
-    pub fn over_rpc(endpoints: impl IntoIterator<Item = (u64, String)>) -> Self {
-        Self::new(Arc::new(WalletRpc::new(endpoints)))
+    pub fn over_rpc(
+        endpoints: impl IntoIterator<Item = (u64, String)>,
+        listed: WalletChainList,
+    ) -> Self {
+        Self::new(Arc::new(WalletRpc::new(endpoints)), listed)
     }
 
     /// Returns the ids of the chains that can be asked, ascending.
@@ -64,39 +96,98 @@ impl Wallets {
         self.chains.ids()
     }
 
-    /// Returns the cached answer. Without one, queues the question for [`start`](Self::start)'s task
-    /// if its chain has an endpoint.
+    /// Decides about a wallet's signature on an update whose event has this time, unix seconds. While it
+    /// is open, the question is queued for [`start`](Self::start)'s task if its chain has an endpoint.
     #[must_use]
-    pub fn answer_or_queue(&self, question: &WalletQuestion) -> Option<bool> {
-        let known = self.answers.get(&answer_key(question));
-        if known.is_none() && self.reaches(question.chain_id) {
+    pub fn decide(&self, question: &WalletQuestion, event_s: u64) -> WalletDecision {
+        self.note_chain_time(event_s);
+        let key = answer_key(question);
+        let (known, asked_for) = match self.answers.get(&key) {
+            Some(Answer { agrees, block_time_s }) => {
+                (KnownAnswer::Given { agrees, block_time_s }, Duration::ZERO)
+            }
+            None => {
+                let known = match self.queue.newest_time_s(question) {
+                    Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
+                    None => KnownAnswer::Nothing,
+                };
+                (known, self.first_asked(key).elapsed())
+            }
+        };
+        let decision = rule::decide(&QuestionFacts {
+            is_listed: self.listed.contains(question.chain_id),
+            event_s,
+            chain_now_s: self.chain_time_s.load(Ordering::Relaxed),
+            asked_for,
+            known,
+        });
+        if decision == WalletDecision::Open && self.reaches(question.chain_id) {
             self.queue.add(question);
         }
-        known
+        decision
+    }
+
+    fn first_asked(&self, key: Digest) -> Instant {
+        let known = self.firsts.get(&key);
+        known.unwrap_or_else(|| {
+            let now = Instant::now();
+            self.firsts.insert(key, now);
+            now
+        })
+    }
+
+    /// Notes a time that the app chain has reached, unix seconds.
+    fn note_chain_time(&self, unix_s: u64) {
+        self.chain_time_s.fetch_max(unix_s, Ordering::Relaxed);
     }
 
     /// Returns the answer of a wallet: the cached one, or its chain's, which is then cached.
     ///
     /// # Errors
-    /// When the chain gives no answer now.
+    /// When the network does not know the chain, or it gives no answer now.
     pub async fn ask(&self, question: &WalletQuestion) -> Result<bool, WalletError> {
-        let key = answer_key(question);
-        if let Some(agrees) = self.answers.get(&key) {
-            return Ok(agrees);
+        let chain_id = question.chain_id;
+        match self.reply(question).await? {
+            ChainReply::Answer { agrees, .. } => Ok(agrees),
+            ChainReply::NotYet { .. } => {
+                let reason = format!("it does not have block {} yet", question.block_number);
+                Err(WalletError::NoAnswer { chain_id, reason })
+            }
         }
-        let _permit = self.permits.acquire().await;
-        let agrees = self.chains.ask(question).await?;
-        self.queue.remove(question);
-        self.answers.insert(key, agrees);
-        Ok(agrees)
+    }
+
+    async fn reply(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
+        let key = answer_key(question);
+        if let Some(Answer { agrees, block_time_s }) = self.answers.get(&key) {
+            return Ok(ChainReply::Answer { agrees, block_time_s });
+        }
+        let _permit = self.permit(question.chain_id).await?;
+        let reply = self.chains.ask(question).await?;
+        if let ChainReply::Answer { agrees, block_time_s } = reply {
+            self.answers.insert(key, Answer { agrees, block_time_s });
+            self.firsts.remove(&key);
+            self.queue.remove(question);
+        }
+        Ok(reply)
+    }
+
+    /// Waits until the chain may be asked.
+    async fn permit(&self, chain_id: u64) -> Result<Option<SemaphorePermit<'_>>, WalletError> {
+        if !self.listed.contains(chain_id) {
+            return Err(WalletError::UnknownChain(chain_id));
+        }
+        match self.permits.get(&chain_id) {
+            Some(permits) => Ok(permits.acquire().await.ok()),
+            None => Ok(None), // the chain has no endpoint, and says so
+        }
     }
 
     /// Returns the number of a chain's newest block.
     ///
     /// # Errors
-    /// When the chain gives no answer now.
+    /// When the network does not know the chain, or it gives no answer now.
     pub async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
-        let _permit = self.permits.acquire().await;
+        let _permit = self.permit(chain_id).await?;
         self.chains.newest_block(chain_id).await
     }
 
@@ -131,40 +222,51 @@ impl Wallets {
         updates: Arc<dyn WaitingInboxes>,
         mut stop: oneshot::Receiver<()>,
     ) {
-        judge_again(&updates).await; // updates that waited when this node last stopped
+        self.judge_again(&updates).await; // updates that waited when this node last stopped
         let mut judged_at = Instant::now();
+        let mut asked = JoinSet::new();
         loop {
-            let (due, next) = self.queue.due();
-            if due.is_empty() {
-                tokio::select! {
-                    _ = &mut stop => return,
-                    () = self.queue.added() => continue,
-                    () = sleep_until(next) => {}
-                }
+            let (due, next) = self.queue.start_due();
+            for question in due {
+                asked.spawn(self.clone().ask_queued(question));
             }
-            let answered = tokio::select! {
+            let mut is_news = tokio::select! {
                 _ = &mut stop => return,
-                answered = self.clone().ask_all(due) => answered,
+                Some(done) = asked.join_next() => done.expect("a panic ends the process"),
+                () = self.queue.added() => false,
+                () = sleep_until(next) => false,
             };
+            while let Some(done) = asked.try_join_next() {
+                is_news |= done.expect("a panic ends the process");
+            }
             let overdue = judged_at.elapsed() >= JUDGE_AGAIN_EVERY && updates.inboxes_waiting() > 0;
-            if answered || overdue {
-                judge_again(&updates).await;
+            if is_news || overdue {
+                self.judge_again(&updates).await;
                 judged_at = Instant::now();
             }
         }
     }
 
-    /// Asks these questions at once and returns whether at least one was answered.
-    async fn ask_all(self: Arc<Self>, questions: Vec<WalletQuestion>) -> bool {
-        let mut asked = JoinSet::new();
-        for question in questions {
-            let wallets = self.clone();
-            asked.spawn(async move {
-                let answer = wallets.ask(&question).await;
-                answer.map_err(|error| wallets.queue.failed(&question, &error)).is_ok()
-            });
+    /// Asks a question of the queue. Returns true if something new is known.
+    async fn ask_queued(self: Arc<Self>, question: WalletQuestion) -> bool {
+        match self.reply(&question).await {
+            Ok(ChainReply::Answer { .. }) => true,
+            Ok(ChainReply::NotYet { newest_time_s }) => {
+                self.queue.not_yet(&question, newest_time_s);
+                true
+            }
+            Err(error) => {
+                self.queue.failed(&question, &error);
+                false
+            }
         }
-        asked.join_all().await.into_iter().any(|answered| answered)
+    }
+
+    async fn judge_again(&self, updates: &Arc<dyn WaitingInboxes>) {
+        self.note_chain_time(updates.chain_time_s());
+        let updates = updates.clone();
+        let judging = tokio::task::spawn_blocking(move || updates.judge_again());
+        judging.await.expect("a panic ends the process");
     }
 }
 
@@ -180,12 +282,6 @@ fn answer_key(question: &WalletQuestion) -> Digest {
         &digest.0,
         signature,
     ])
-}
-
-async fn judge_again(updates: &Arc<dyn WaitingInboxes>) {
-    let updates = updates.clone();
-    let judging = tokio::task::spawn_blocking(move || updates.judge_again());
-    judging.await.expect("a panic ends the process");
 }
 
 /// The running task of [`Wallets::start`].
@@ -208,10 +304,13 @@ impl WalletTask {
 
 #[cfg(test)]
 mod tests {
+    use std::time::SystemTime;
+
     use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
     use hawser_proto::{Bytes, SecretKey};
 
     use super::*;
+    use crate::limits::{WALLET_ANSWER_MAX_S, WALLET_ASKED_MIN, WALLET_BLOCK_AHEAD_MAX_S};
 
     const CHAIN_ID: u64 = 31_338;
 
@@ -231,37 +330,83 @@ mod tests {
         }
     }
 
+    fn over_rpc(endpoints: impl IntoIterator<Item = (u64, String)>) -> Arc<Wallets> {
+        Arc::new(Wallets::over_rpc(endpoints, WalletChainList::with([CHAIN_ID])))
+    }
+
+    /// The time of events: that of the chain's first block, more or less.
+    fn now_s() -> u64 {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
+    }
+
+    async fn ask_all(wallets: &Arc<Wallets>) -> Vec<bool> {
+        let mut news = Vec::new();
+        for question in wallets.queue.start_due().0 {
+            news.push(wallets.clone().ask_queued(question).await);
+        }
+        news
+    }
+
     #[tokio::test]
     async fn an_answer_is_sought_once_and_then_known() {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
-        let url = format!("http://{}", chain.local_addr());
-        let wallets = Arc::new(Wallets::over_rpc([(CHAIN_ID, url)]));
+        let wallets = over_rpc([(CHAIN_ID, format!("http://{}", chain.local_addr()))]);
         let (right, wrong) = (question(CHAIN_ID, 7), question(CHAIN_ID, 8));
+        let decide = |question: &WalletQuestion| wallets.decide(question, now_s());
         for _ in 0..2 {
-            let answers = (wallets.answer_or_queue(&right), wallets.answer_or_queue(&wrong));
-            assert_eq!(answers, (None, None));
+            let decisions = (decide(&right), decide(&wrong));
+            assert_eq!(decisions, (WalletDecision::Open, WalletDecision::Open));
         }
-        let (due, _) = wallets.queue.due();
-        assert_eq!(due.len(), 2);
-        assert!(wallets.clone().ask_all(due).await);
-        assert_eq!(wallets.answer_or_queue(&right), Some(true));
-        assert_eq!(wallets.answer_or_queue(&wrong), Some(false));
-        assert!(wallets.queue.due().0.is_empty());
+        assert_eq!(ask_all(&wallets).await, [true, true]);
+        assert_eq!(decide(&right), WalletDecision::Agrees);
+        assert_eq!(decide(&wrong), WalletDecision::Refused(WalletRefusal::Disagrees));
+        assert!(wallets.queue.start_due().0.is_empty());
 
-        let later = WalletQuestion { block_number: 1_000, ..right };
-        assert_eq!(wallets.answer_or_queue(&later), None);
-        let due = wallets.queue.due().0;
-        assert!(!wallets.clone().ask_all(due).await, "that block is not there yet");
-        assert!(wallets.queue.due().0.is_empty(), "it is asked again after a pause");
+        // A block that is not there yet is asked for again after a pause, and waited for only while it may
+        // be early enough.
+        let later = WalletQuestion { block_number: u64::MAX, ..right };
+        assert_eq!(decide(&later), WalletDecision::Open);
+        assert_eq!(ask_all(&wallets).await, [true]);
+        assert!(wallets.queue.start_due().0.is_empty());
+        assert_eq!(decide(&later), WalletDecision::Open);
+        let old = wallets.decide(&later, now_s() - 2 * WALLET_BLOCK_AHEAD_MAX_S);
+        assert_eq!(old, WalletDecision::Refused(WalletRefusal::BlockAhead));
     }
 
     #[tokio::test]
     async fn a_chain_without_endpoint_is_named_and_never_asked() {
-        let wallets = Arc::new(Wallets::over_rpc([]));
+        let wallets = over_rpc([]);
         let question = question(8453, 7);
-        assert_eq!(wallets.answer_or_queue(&question), None);
-        assert!(wallets.queue.due().0.is_empty());
+        assert_eq!(wallets.decide(&question, 1), WalletDecision::Open);
+        assert!(wallets.queue.start_due().0.is_empty());
         let text = wallets.describe(&question);
         assert!(text.contains("--wallet-rpc 8453=URL"), "{text}");
+    }
+
+    #[tokio::test]
+    async fn a_chain_that_the_network_does_not_know_is_never_asked() {
+        let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
+        let url = format!("http://{}", chain.local_addr());
+        let wallets = Wallets::over_rpc([(CHAIN_ID, url)], WalletChainList::default());
+        let question = question(CHAIN_ID, 7);
+        let refused = WalletDecision::Refused(WalletRefusal::UnknownChain);
+        assert_eq!(wallets.decide(&question, 1), refused);
+        assert!(wallets.queue.start_due().0.is_empty());
+        assert_eq!(wallets.ask(&question).await, Err(WalletError::UnknownChain(CHAIN_ID)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_endpoint_that_is_silent_is_waited_for_until_the_chains_clock_is_past_the_deadline()
+    {
+        let wallets = over_rpc([]);
+        let question = question(8453, 7);
+        let event_s = 1_800_000_000;
+        assert_eq!(wallets.decide(&question, event_s), WalletDecision::Open);
+        wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
+        assert_eq!(wallets.decide(&question, event_s), WalletDecision::Open, "it was just asked");
+        tokio::time::advance(WALLET_ASKED_MIN).await;
+        let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
+        assert_eq!(wallets.decide(&question, event_s), unanswered);
+        assert_eq!(wallets.decide(&question, event_s + 1), WalletDecision::Open, "a later event");
     }
 }

@@ -165,6 +165,7 @@ impl CommandLine {
             [(devnet::APP_ID, shared.app()), (devnet::SETTLEMENT_ID, shared.settlement())];
         let wallets = wallets.map(|(chain, address)| format!("{chain}=http://{address}"));
         self.add("wallet-rpc", wallets.join(","));
+        self.add("wallet-chains", format!("{},{}", devnet::APP_ID, devnet::SETTLEMENT_ID));
     }
 
     /// `hawser node …` for one node of the network.

@@ -13,10 +13,11 @@ use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, 
 use super::error::ChainAppendError;
 use super::new_events::{NewEntry, append_invalid, append_valid};
 use super::parts::ChainAppenderParts;
-use super::replay::{InboxReplay, STRAND, resolve_waiting, update_of};
+use super::replay::{InboxReplay, JudgeParts, STRAND, StoredUpdate, resolve_waiting, update_of};
 use crate::chain_strand::ChainEnvelope;
 use crate::ports::IdentityJudge;
 use crate::runtime::Priority;
+use crate::runtime::counters::Counters;
 
 /// Inboxes that are judged at once. Guessed: few enough that publishes do not wait long for a core.
 const INBOXES_AT_ONCE: usize = 32;
@@ -66,7 +67,7 @@ impl WaitingUpdates {
         let mut waiting = Self::default();
         for id in snapshot.waiting(STRAND)? {
             let stored = snapshot.get(id)?.and_then(update_of);
-            if let Some((inbox, _)) = stored {
+            if let Some(StoredUpdate { inbox, .. }) = stored {
                 waiting.by_inbox.entry(inbox).or_default().insert(id.sequence);
             }
         }
@@ -100,9 +101,11 @@ impl WaitingUpdates {
         let mut inboxes = self.group_by_inbox(entries, &mut batch.changes);
         while !inboxes.is_empty() {
             let rest = inboxes.split_off(inboxes.len().min(INBOXES_AT_ONCE));
-            let (store, judge) = (parts.store.clone(), Arc::clone(&parts.judge));
+            let (store, judge, counters) = shared(parts);
             let judged = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
-                inboxes.into_iter().map(|inbox| inbox.judge(&store, &*judge)).collect()
+                let counters = &counters.identities;
+                let parts = JudgeParts { store: &store, judge: &*judge, counters };
+                inboxes.into_iter().map(|inbox| inbox.judge(parts)).collect()
             });
             for judged in judged {
                 batch.extend(judged?);
@@ -151,9 +154,11 @@ impl WaitingUpdates {
         parts: &ChainAppenderParts,
         inboxes: Vec<(InboxId, Vec<SequenceId>)>,
     ) -> Result<JudgedUpdates, ChainAppendError> {
-        let (store, judge) = (parts.store.clone(), Arc::clone(&parts.judge));
+        let (store, judge, counters) = shared(parts);
         let resolved = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
-            let resolve = |(inbox, places)| resolve_waiting(&store, &*judge, inbox, places);
+            let counters = &counters.identities;
+            let parts = JudgeParts { store: &store, judge: &*judge, counters };
+            let resolve = |(inbox, places)| resolve_waiting(parts, inbox, places);
             inboxes.into_iter().map(resolve).collect()
         });
         let resolved: Vec<Vec<LogEntry>> = resolved.into_iter().collect::<Result<_, _>>()?;
@@ -179,6 +184,11 @@ impl WaitingUpdates {
     }
 }
 
+/// Returns what the threads that judge share.
+fn shared(parts: &ChainAppenderParts) -> (Store, Arc<dyn IdentityJudge>, Arc<Counters>) {
+    (parts.store.clone(), Arc::clone(&parts.judge), Arc::clone(&parts.counters))
+}
+
 impl JudgedBatch {
     fn extend(&mut self, other: Self) {
         self.changes.extend(other.changes);
@@ -189,12 +199,12 @@ impl JudgedBatch {
 }
 
 impl InboxBatch {
-    fn judge(self, store: &Store, judge: &dyn IdentityJudge) -> Result<JudgedBatch, ReadError> {
+    fn judge(self, parts: JudgeParts<'_>) -> Result<JudgedBatch, ReadError> {
         let mut batch = JudgedBatch::default();
-        let mut replay = InboxReplay::new(store, judge, self.inbox, self.waits);
+        let mut replay = InboxReplay::new(parts, self.inbox, self.waits);
         for (envelope, update) in self.envelopes {
-            let id = envelope.id;
-            batch.changes.push(match replay.next(id, update)? {
+            let (id, event_ns) = (envelope.id, envelope.facts.originator_ns);
+            batch.changes.push(match replay.next(id, update, event_ns)? {
                 Validity::Valid => {
                     batch.valid += 1;
                     append_valid(*envelope)

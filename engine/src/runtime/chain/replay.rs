@@ -8,6 +8,7 @@ use hawser_storage::{LogEntry, ReadError, Store, Validity};
 
 use crate::facts;
 use crate::ports::{IdentityJudge, IdentityVerdict};
+use crate::runtime::counters::IdentityCounters;
 
 /// The strand of identity updates.
 pub(super) const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
@@ -20,30 +21,33 @@ const UPDATES_AT_ONCE: usize = 256;
 /// Invariant: once an update waits, every later one of its inbox waits too, because its state
 /// before them is not known.
 pub(super) struct InboxReplay<'a> {
-    store: &'a Store,
-    judge: &'a dyn IdentityJudge,
+    parts: JudgeParts<'a>,
     inbox: InboxId,
     /// The valid updates so far; read when the first verdict is needed.
     earlier: Option<Vec<IdentityUpdate>>,
     waits: bool,
 }
 
+/// The parts of the engine that judging an inbox uses.
+#[derive(Clone, Copy)]
+pub(super) struct JudgeParts<'a> {
+    pub(super) store: &'a Store,
+    pub(super) judge: &'a dyn IdentityJudge,
+    pub(super) counters: &'a IdentityCounters,
+}
+
 impl<'a> InboxReplay<'a> {
     /// Begins behind what is stored. `waits` says that an earlier update waits for its verdict.
-    pub(super) fn new(
-        store: &'a Store,
-        judge: &'a dyn IdentityJudge,
-        inbox: InboxId,
-        waits: bool,
-    ) -> Self {
-        Self { store, judge, inbox, earlier: None, waits }
+    pub(super) fn new(parts: JudgeParts<'a>, inbox: InboxId, waits: bool) -> Self {
+        Self { parts, inbox, earlier: None, waits }
     }
 
-    /// Judges the next update of the inbox.
+    /// Judges the next update of the inbox, whose block has this time, unix nanoseconds.
     pub(super) fn next(
         &mut self,
         id: EnvelopeId,
         update: IdentityUpdate,
+        event_ns: i64,
     ) -> Result<Validity, ReadError> {
         if self.waits {
             return Ok(Validity::Waiting);
@@ -53,14 +57,25 @@ impl<'a> InboxReplay<'a> {
         }
         let earlier = match &mut self.earlier {
             Some(earlier) => earlier,
-            none => none.insert(valid_updates(self.store, self.inbox)?),
+            none => none.insert(valid_updates(self.parts.store, self.inbox)?),
         };
-        Ok(match self.judge.judge(self.inbox, earlier, &update) {
+        Ok(match self.parts.judge.judge(self.inbox, earlier, &update, event_ns) {
             IdentityVerdict::Valid => {
                 earlier.push(update);
                 Validity::Valid
             }
             IdentityVerdict::Invalid(reason) => invalid(id, &reason),
+            IdentityVerdict::Unanswered(reason) => {
+                self.parts.counters.unanswered.inc();
+                tracing::warn!(
+                    code = "identity_unanswered",
+                    envelope = %id,
+                    inbox = %self.inbox,
+                    event_unix_s = event_ns / 1_000_000_000,
+                    "an identity update counts as invalid here, and other nodes may differ: {reason}"
+                );
+                Validity::Invalid(facts::mark_of(RuleNumber::IDENTITY_UPDATE))
+            }
             IdentityVerdict::Waiting(reason) => {
                 tracing::info!(envelope = %id, reason, "an identity update waits for its verdict");
                 self.waits = true;
@@ -78,19 +93,20 @@ fn invalid(id: EnvelopeId, reason: &str) -> Validity {
 /// Judges the updates of an inbox that wait at `places`, ascending. Returns those whose verdict is
 /// known now, up to the first that still waits.
 pub(super) fn resolve_waiting(
-    store: &Store,
-    judge: &dyn IdentityJudge,
+    parts: JudgeParts<'_>,
     inbox: InboxId,
     places: Vec<SequenceId>,
 ) -> Result<Vec<LogEntry>, ReadError> {
     debug_assert!(places.is_sorted(), "updates are judged in order");
-    let mut replay = InboxReplay::new(store, judge, inbox, false);
+    let store = parts.store;
+    let mut replay = InboxReplay::new(parts, inbox, false);
     let mut resolved = Vec::new();
     for sequence in places {
         let id = EnvelopeId::new(STRAND, sequence);
         let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
-        let (_, update) = update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
-        match replay.next(id, update)? {
+        let StoredUpdate { update, event_ns, .. } =
+            update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
+        match replay.next(id, update, event_ns)? {
             Validity::Waiting => break,
             Validity::Invalid(rule) => resolved.push(LogEntry::invalid(id, bytes, rule)),
             Validity::Valid => {
@@ -118,19 +134,29 @@ fn valid_updates(store: &Store, inbox: InboxId) -> Result<Vec<IdentityUpdate>, R
     let mut updates = Vec::with_capacity(ids.len());
     for ids in ids.chunks(UPDATES_AT_ONCE) {
         for (bytes, &id) in snapshot.get_many(ids)?.into_iter().zip(ids) {
-            let (_, update) = bytes.and_then(update_of).ok_or_else(|| unreadable(id))?;
-            updates.push(update);
+            let stored = bytes.and_then(update_of).ok_or_else(|| unreadable(id))?;
+            updates.push(stored.update);
         }
     }
     Ok(updates)
 }
 
-/// Returns the inbox and the update of a stored envelope; `None` if it carries no update.
-pub(super) fn update_of(bytes: Bytes) -> Option<(InboxId, IdentityUpdate)> {
+/// An update as it is stored.
+pub(super) struct StoredUpdate {
+    pub(super) inbox: InboxId,
+    pub(super) update: IdentityUpdate,
+    /// Time of its block, unix nanoseconds.
+    pub(super) event_ns: i64,
+}
+
+/// Returns the update of a stored envelope; `None` if it carries none.
+pub(super) fn update_of(bytes: Bytes) -> Option<StoredUpdate> {
     let envelope = OriginatorEnvelope::parse(bytes).ok()?;
+    let event_ns = envelope.unsigned().originator_ns();
     let client = envelope.unsigned().payer().client();
     let Payload::IdentityUpdate(update) = client.payload() else { return None };
-    Some((InboxId::from_slice(client.topic().identifier())?, update.clone()))
+    let inbox = InboxId::from_slice(client.topic().identifier())?;
+    Some(StoredUpdate { inbox, update: update.clone(), event_ns })
 }
 
 fn unreadable(id: EnvelopeId) -> ReadError {

@@ -163,7 +163,8 @@ async fn inputs(
     };
     let push_urls = settings.chains.settlement.push_urls.clone();
     let (reading, lists) = settlement.map(|settlement| listen(settlement, push_urls)).unzip();
-    let wallets = Arc::new(Wallets::over_rpc(settings.wallet_rpcs.clone()));
+    let wallets =
+        Arc::new(Wallets::over_rpc(settings.wallets.rpcs.clone(), settings.wallets.list()));
     let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
     Ok((GatewayPorts { registry, rates, lists, rates_wanted, chain, identity }, reading))
 }

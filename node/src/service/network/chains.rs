@@ -21,7 +21,7 @@ use super::sinks::{LedgerSink, StrandSink};
 use super::status::{ChainStatuses, ReadChain};
 use crate::files::deployment::KnownDeployment;
 use crate::service::settlement::{
-    ChainSetupError, ListSnapshots, SETTLEMENT, SettlementLists, SettlementReader, address_of,
+    APP, ChainSetupError, ListSnapshots, SETTLEMENT, SettlementLists, SettlementReader, address_of,
 };
 use crate::settings::{ChainReadSettings, NodeServiceSettings};
 
@@ -114,7 +114,7 @@ impl Chains {
         deployment: &KnownDeployment,
     ) -> Result<(), ChainSetupError> {
         let chains = &settings.chains;
-        let endpoints = Endpoints::new("app", &chains.contracts.app.urls, deployment.app_id)?;
+        let endpoints = Endpoints::new(APP, &chains.contracts.app.urls, deployment.app_id)?;
         let first_block = chains.app.first_block.unwrap_or(deployment.app_first_block);
         let walk = |source, contract| walk(deployment, &chains.app, source, contract, first_block);
         let mut walks = Vec::new();

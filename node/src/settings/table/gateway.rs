@@ -96,7 +96,7 @@ pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
 
 /// All of them, in the order of the help text; those of chains and contracts are in
 /// [`chains`](super::chains).
-pub const ALL: [&Setting; 26] = [
+pub const ALL: [&Setting; 27] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &node::API_PORT,
@@ -118,6 +118,7 @@ pub const ALL: [&Setting; 26] = [
     &PUBLISH_ATTEMPTS,
     &PAYLOAD_MAX,
     &node::WALLET_RPC,
+    &node::WALLET_CHAINS,
     &node::REGISTRY_FILE,
     &node::RATES_FILE,
     &node::SHUTDOWN_DRAIN,

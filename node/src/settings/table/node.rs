@@ -210,6 +210,14 @@ pub(in crate::settings) const WALLET_RPC: Setting = value(
     "RPC endpoints for signatures of contract wallets on other chains, as CHAIN=URL, comma \
      separated; several of one chain in order of preference",
 );
+pub(in crate::settings) const WALLET_CHAINS: Setting = value(
+    "wallet-chains",
+    "HAWSER_WALLET_CHAINS",
+    None,
+    "ids of chains, comma separated",
+    "31337,84532",
+    "Chains of contract wallets that the network knows beside the usual ones; the same on all nodes",
+);
 pub(in crate::settings) const IDEMPOTENT_PUBLISH: Setting = switch(
     "idempotent-publish",
     "HAWSER_IDEMPOTENT_PUBLISH",
@@ -250,7 +258,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 31] = [
+pub(super) const ALL: [&Setting; 32] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -278,6 +286,7 @@ pub(super) const ALL: [&Setting; 31] = [
     &DURABILITY,
     &MIN_FREE_DISK,
     &WALLET_RPC,
+    &WALLET_CHAINS,
     &IDEMPOTENT_PUBLISH,
     &SHUTDOWN_DRAIN,
     &SHUTDOWN_GRACE,
