@@ -35,11 +35,28 @@ use crate::send::{Chain, ConnectError, RequestError, ViewError, parse_url};
 /// by the minute.
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// First and longest time for which a distrusted endpoint is not used; doubles with each time, whatever it
+/// answers in between. Guesses: an endpoint that is pruned or far behind stays so for hours, and goes on
+/// answering.
+const DISTRUST_MIN: Duration = Duration::from_secs(5);
+const DISTRUST_MAX: Duration = Duration::from_secs(300);
+/// Time after which an earlier distrust counts no more. Guess.
+const DISTRUST_AGE_MAX: Duration = Duration::from_secs(1800);
 /// Interval at which each endpoint that is used proves its chain id again. Guess.
 const CHECK_EVERY: Duration = Duration::from_secs(60);
 /// Parts of error messages by which providers refuse too many requests, in lower case. There is
 /// no standard: a guess at the common wordings.
-const TOO_MANY: [&str; 3] = ["rate limit", "too many requests", "request limit"];
+const TOO_MANY: [&str; 9] = [
+    "rate limit",
+    "rate-limit",
+    "ratelimit",
+    "too many requests",
+    "request limit",
+    "compute units",
+    "throughput",
+    "requests per second",
+    "capacity exceeded",
+];
 
 /// A chain behind its endpoints. Cheap to clone; all clones share their state.
 #[derive(Clone)]
@@ -69,6 +86,12 @@ struct State {
     pauses: Pauses,
     /// The end of the pause after a failure.
     retry_at: Option<Instant>,
+    /// Pauses after distrust, and the moment of the last one. An answer does not end them: what a
+    /// distrusted endpoint answers is the trouble.
+    distrust: Pauses,
+    distrusted_at: Option<Instant>,
+    /// The end of the pause after distrust.
+    distrusted_until: Option<Instant>,
 }
 
 /// The kind of an endpoint's failure.
@@ -149,6 +172,9 @@ impl Endpoints {
                 error: None,
                 pauses: Pauses::new(PAUSE_MIN, PAUSE_MAX),
                 retry_at: None,
+                distrust: Pauses::new(DISTRUST_MIN, DISTRUST_MAX),
+                distrusted_at: None,
+                distrusted_until: None,
             };
             Ok(EndpointSlot { url: url.clone(), display_url, state: Mutex::new(state) })
         };
@@ -277,9 +303,33 @@ impl Endpoints {
     /// unusable. Does nothing if there is no other endpoint.
     pub fn distrust(&self, reason: &str) {
         let index = self.0.active.load(Ordering::Relaxed);
-        if index < self.0.slots.len() && self.0.slots.len() > 1 {
-            self.failed(index, EndpointErrorKind::Malformed, reason.to_owned());
+        if index >= self.0.slots.len() || self.0.slots.len() == 1 {
+            return;
         }
+        self.failed(index, EndpointErrorKind::Malformed, reason.to_owned());
+        let (mut state, now) = (self.0.slots[index].state.lock(), Instant::now());
+        let is_old = |at: Instant| now.duration_since(at) > DISTRUST_AGE_MAX;
+        if state.distrusted_at.replace(now).is_some_and(is_old) {
+            state.distrust.reset();
+        }
+        state.distrusted_until = Some(now + state.distrust.next());
+    }
+
+    /// Sends a request to every endpoint at once, also to those that failed lately, and returns their
+    /// answers in order of preference.
+    pub(crate) async fn each<T, F, Fut>(&self, ask: F) -> Vec<Result<T, RequestError>>
+    where
+        F: Fn(Chain) -> Fut,
+        Fut: Future<Output = Result<T, RequestError>>,
+    {
+        let ask = &ask;
+        let asked = (0..self.0.slots.len()).map(|index| async move {
+            match self.chain(index).await {
+                Ok(chain) => ask(chain).await,
+                Err(error) => Err(error),
+            }
+        });
+        futures_util::future::join_all(asked).await
     }
 
     /// Returns a snapshot of all endpoints, in order of preference.
@@ -304,7 +354,10 @@ impl Endpoints {
     /// Returns the endpoints to use, in order. If all are paused, all of them are used
     /// nevertheless.
     fn order(&self, now: Instant) -> Vec<usize> {
-        let is_due = |slot: &EndpointSlot| slot.state.lock().retry_at.is_none_or(|at| at <= now);
+        let is_due = |slot: &EndpointSlot| {
+            let state = slot.state.lock();
+            [state.retry_at, state.distrusted_until].into_iter().flatten().all(|at| at <= now)
+        };
         let due: Vec<_> = (0..self.0.slots.len()).filter(|i| is_due(&self.0.slots[*i])).collect();
         if due.is_empty() { (0..self.0.slots.len()).collect() } else { due }
     }
@@ -392,11 +445,15 @@ fn kind_of(error: &RequestError) -> EndpointErrorKind {
 fn is_endpoints_fault(error: &RequestError) -> bool {
     match error {
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => true,
-        RequestError::Refused { code, message, .. } => {
-            let message = message.to_lowercase();
-            *code == 429 || TOO_MANY.iter().any(|text| message.contains(text))
-        }
+        RequestError::Refused { .. } => is_rate_limit(error),
     }
+}
+
+/// Returns true if an endpoint refuses because it was asked too much lately.
+pub(crate) fn is_rate_limit(error: &RequestError) -> bool {
+    let RequestError::Refused { code, message, .. } = error else { return false };
+    let message = message.to_lowercase();
+    *code == 429 || TOO_MANY.iter().any(|text| message.contains(text))
 }
 
 #[cfg(test)]
@@ -426,7 +483,10 @@ mod tests {
     fn rate_limits_are_the_endpoints_fault_and_other_errors_the_requests() {
         assert!(is_endpoints_fault(&refused(429, "")));
         assert!(is_endpoints_fault(&refused(-32005, "daily Request Limit reached")));
+        let units = "Your app has exceeded its compute units per second capacity";
+        assert!(is_endpoints_fault(&refused(-32000, units)));
         assert!(!is_endpoints_fault(&refused(-32602, "query exceeds max block range 10000")));
+        assert!(!is_endpoints_fault(&refused(-32005, "query returned more than 10000 results")));
         assert!(!is_endpoints_fault(&refused(3, "execution reverted")));
     }
 
@@ -442,6 +502,21 @@ mod tests {
         two.distrust("it lies");
         assert_eq!(two.order(now), [0]);
         assert_eq!(two.status()[1].error.as_deref(), Some("it lies"));
+    }
+
+    #[test]
+    fn a_distrusted_endpoint_is_left_although_it_answers() {
+        let two = endpoints(2);
+        two.succeeded(0);
+        two.distrust("it is far behind");
+        // It is asked all the same when nothing else answers.
+        two.succeeded(0);
+        let now = Instant::now();
+        assert_eq!(two.order(now), [1]);
+        assert_eq!(two.order(now + DISTRUST_MIN), [0, 1]);
+        two.distrust("it is far behind still");
+        two.succeeded(0);
+        assert_eq!(two.order(Instant::now() + DISTRUST_MIN / 2), [1], "longer than the first time");
     }
 
     proptest! {

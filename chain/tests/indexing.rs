@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod broadcaster;
 #[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
 mod proxy;
@@ -9,18 +10,15 @@ mod proxy;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::primitives::{Address, Bytes, FixedBytes};
+use alloy::primitives::Bytes;
 use alloy::providers::Provider as _;
-use hawser_chain::contracts::{GroupMessageBroadcaster, NodeRegistry};
+use broadcaster::{Ledger, Memory, TestBroadcaster, until};
+use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::index::{
-    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, ReaderState, Sink,
-    SinkError, WalkSettings,
-};
+use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink, WalkSettings};
 use hawser_chain::send::Call;
 use hawser_chain::watch;
 use pair::{APP_ID, ChainBackend, Pair, sender};
-use parking_lot::{Condvar, Mutex};
 use proxy::Proxy;
 use serde_json::json;
 
@@ -28,160 +26,6 @@ crate::on_both_kinds_of_chain! {
     events_come_in_order_and_go_on_after_a_restart
     a_web_socket_announces_heads_and_logs
     a_reorganisation_below_the_stored_position_halts_the_strand
-}
-
-/// Time after which a test fails.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
-/// A sink with the checks of a log: each sequence id once, none left out, none changed.
-#[derive(Default)]
-struct Memory(Mutex<Kept>);
-
-#[derive(Default)]
-struct Kept {
-    payloads: Vec<Bytes>,
-    position: Option<BlockRef>,
-    /// Further failures before it stores.
-    failures: u32,
-}
-
-impl Sink for Memory {
-    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        Ok(self.0.lock().position)
-    }
-
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(self.0.lock().payloads.len() as u64)
-    }
-
-    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
-        let mut kept = self.0.lock();
-        if kept.failures > 0 {
-            kept.failures -= 1;
-            return Err(SinkError::Retry("the disk is full".into()));
-        }
-        let mut payloads = kept.payloads.clone();
-        for event in &batch.events {
-            let ContractEvent::Payload { sequence_id, payload, .. } = &event.decoded else {
-                panic!()
-            };
-            let place = usize::try_from(*sequence_id).unwrap() - 1;
-            match payloads.get(place) {
-                Some(held) if held == payload => {}
-                Some(_) => return Err(SinkError::Stop("another one is there".into())),
-                None if place == payloads.len() => payloads.push(payload.clone()),
-                None => return Err(SinkError::Gap("one is missing".into())),
-            }
-        }
-        kept.payloads = payloads;
-        kept.position = Some(batch.position);
-        Ok(())
-    }
-}
-
-/// A sink with the checks of a ledger, which cannot notice missing events. Blocks each batch until
-/// it is opened.
-#[derive(Default)]
-struct Ledger {
-    standing: Mutex<Vec<(BlockRef, Bytes)>>,
-    is_open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Sink for Ledger {
-    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
-        Ok(None)
-    }
-
-    fn last_sequence_id(&self) -> Result<u64, SinkError> {
-        Ok(0)
-    }
-
-    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
-        self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
-        let mut standing = self.standing.lock();
-        standing.retain(|(block, _)| block.number < batch.from_block);
-        standing.extend(batch.events.iter().map(|event| match &event.decoded {
-            ContractEvent::Payload { payload, .. } => (event.block, payload.clone()),
-            other => panic!("nothing was paid, and no node moved: {other:?}"),
-        }));
-        Ok(())
-    }
-}
-
-impl Ledger {
-    fn open(&self) {
-        *self.is_open.lock() = true;
-        self.opened.notify_all();
-    }
-
-    fn payloads(&self) -> Vec<Bytes> {
-        self.standing.lock().iter().map(|(_, payload)| payload.clone()).collect()
-    }
-}
-
-impl Memory {
-    fn payloads(&self) -> Vec<Bytes> {
-        self.0.lock().payloads.clone()
-    }
-}
-
-/// A broadcaster on a chain of its own.
-struct TestBroadcaster {
-    pair: Pair,
-    address: Address,
-    sent: Vec<Bytes>,
-}
-
-impl TestBroadcaster {
-    async fn new(kind: ChainBackend) -> Self {
-        let (pair, deployment) = Pair::deployed(kind).await;
-        let address = deployment.addresses.group_message_broadcaster;
-        Self { pair, address, sent: Vec::new() }
-    }
-
-    fn url(&self) -> String {
-        self.pair.app.endpoint().to_owned()
-    }
-
-    async fn send(&mut self, count: usize) {
-        let sender = sender(&self.pair.app, 0);
-        for _ in 0..count {
-            let number = u8::try_from(self.sent.len() % 251).unwrap();
-            let payload = Bytes::from(vec![number; 100 + self.sent.len()]);
-            let call = GroupMessageBroadcaster::addMessageCall {
-                groupId_: FixedBytes::repeat_byte(1),
-                message_: payload.clone(),
-            };
-            sender.send(&Call::new(self.address, &call)).await.unwrap();
-            self.sent.push(payload);
-        }
-    }
-
-    fn walk(&self) -> WalkSettings {
-        WalkSettings {
-            source: EventSource::GroupMessages,
-            address: self.address,
-            first_block: 0,
-            page_blocks: 7,
-            confirmations: 0,
-        }
-    }
-
-    fn read(&self, urls: &[String], push_urls: Vec<String>, memory: &Arc<Memory>) -> ChainReader {
-        let endpoints = Endpoints::new("app", urls, APP_ID).unwrap();
-        let news = PushSettings { urls: push_urls, notify: Vec::new() };
-        ChainReader::start(endpoints, news, vec![(self.walk(), memory.clone() as Arc<dyn Sink>)])
-    }
-}
-
-async fn until(what: &str, is_so: impl Fn() -> bool) {
-    let wait = async {
-        while !is_so() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    assert!(tokio::time::timeout(TIMEOUT, wait).await.is_ok(), "not so: {what}");
 }
 
 async fn events_come_in_order_and_go_on_after_a_restart(kind: ChainBackend) {

@@ -42,16 +42,9 @@ pub(super) async fn run(
     let (gaps, gap_found) = mpsc::channel(1);
     let walk = Walk::new(settings.clone(), position);
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
-    let reader = PageReader::new(
-        context.clone(),
-        endpoints,
-        head,
-        settings,
-        walk,
-        last_sequence_id,
-        batches,
-    );
-    let writer = BatchWriter::new(context, sink, gaps);
+    let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, sink, gaps);
+    let reader =
+        PageReader::new(context, endpoints, head, settings, walk, last_sequence_id, batches);
     let mut stopped = stop;
     let reader = tokio::spawn(async move {
         tokio::select! {

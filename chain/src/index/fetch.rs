@@ -13,6 +13,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
 use super::walk::{BlockHeader, PageResponse};
+use crate::endpoints::is_rate_limit;
 use crate::send::{Chain, RequestError};
 
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
@@ -101,6 +102,17 @@ pub(super) async fn headers(
     Ok(headers)
 }
 
+/// Returns the logs of these blocks.
+pub(super) async fn logs(
+    chain: &Chain,
+    filter: &Filter,
+    blocks: &RangeInclusive<u64>,
+) -> Result<Vec<Log>, RequestError> {
+    let filter = filter.clone().from_block(*blocks.start()).to_block(*blocks.end());
+    let logs = chain.provider().get_logs(&filter).await;
+    logs.map_err(|error| chain.request_error("eth_getLogs", error))
+}
+
 /// Returns a page of logs with the wanted headers. Adds the headers of blocks whose logs carry no
 /// timestamp.
 pub(super) async fn page(
@@ -109,12 +121,15 @@ pub(super) async fn page(
     blocks: &RangeInclusive<u64>,
     wanted: &[u64],
 ) -> Result<PageResponse, RequestError> {
-    let filter = filter.clone().from_block(*blocks.start()).to_block(*blocks.end());
-    let logs = async {
-        let logs = chain.provider().get_logs(&filter).await;
-        logs.map_err(|error| chain.request_error("eth_getLogs", error))
+    let (logs, known) =
+        tokio::join!(logs(chain, filter, blocks), headers(chain, wanted, Some(filter)));
+    let mut known = known?;
+    // Some endpoints refuse to look beyond their own head instead of leaving it out.
+    let lacks_end = known.iter().all(|header| header.block.number < *blocks.end());
+    let logs = match logs {
+        Err(RequestError::Refused { .. }) if lacks_end => Vec::new(),
+        logs => logs?,
     };
-    let (logs, mut known) = tokio::try_join!(logs, headers(chain, wanted, Some(&filter)))?;
     let timeless = without_time(&logs, &known, blocks);
     if !timeless.is_empty() {
         known.extend(headers(chain, &timeless, None).await?);
@@ -168,9 +183,10 @@ pub(super) async fn calling(
 }
 
 /// Returns the message of an error that a smaller page may avoid. Providers word their limits
-/// differently, so every error response counts.
+/// differently, so every error response counts but those that say that there were too many requests.
 pub(super) fn refusal_message(error: &RequestError) -> Option<&str> {
     match error {
+        error if is_rate_limit(error) => None,
         RequestError::Refused { message, .. } => Some(message),
         RequestError::Unreachable { .. } | RequestError::Malformed { .. } => None,
     }

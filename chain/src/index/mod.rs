@@ -6,6 +6,7 @@
 //! - [`event`]: the contracts, their filters and their events;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
+//! - [`look`]: the second look at what was read near the head;
 //! - `head`: follows the chain's head; `fetch`: the requests;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
@@ -16,6 +17,7 @@ mod contract;
 pub mod event;
 mod fetch;
 mod head;
+pub mod look;
 pub mod lookup;
 mod reading;
 pub mod sink;

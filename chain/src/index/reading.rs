@@ -7,16 +7,18 @@ use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::head::HeadStatus;
+use super::look::first_with_more;
 use super::status::ReaderState;
 use super::walk::{EventBatch, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
-use crate::endpoints::Endpoints;
+use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::RequestError;
 
 /// Useless responses in a row after which the endpoint is distrusted. Guess.
@@ -27,6 +29,13 @@ const UNANSWERED_MAX: u32 = 2;
 /// Interval at which new blocks are read while no log is announced, and a few blocks that can wait.
 /// Guesses.
 const QUIET: Duration = Duration::from_secs(1);
+/// Time for which an endpoint's own head holds against an announced one that it does not serve. Guess: short
+/// against the interval of blocks, long against a request.
+const SERVED_FOR: Duration = Duration::from_millis(250);
+/// Blocks by which an endpoint may be behind the announced head, and the time for which it may be further
+/// behind, before another one is asked. Guesses.
+const BEHIND_BLOCKS_MAX: u64 = 16;
+const BEHIND_MAX: Duration = Duration::from_secs(5);
 const FEW_BLOCKS: u64 = 16;
 
 /// Requests pages in the order that [`Walk`] decides, and hands verified batches to the storing
@@ -47,16 +56,39 @@ pub(super) struct PageReader {
     /// Attempts at the present page that no endpoint answered.
     unanswered: u32,
     last_page: Option<Instant>,
+    /// The head that the endpoint serves while it does not serve the announced one, and when it said so.
+    served: Option<(BlockRef, Instant)>,
+    /// The moment from which on endpoints have been far behind the announced head.
+    behind_since: Option<Instant>,
+    /// The second look that is under way.
+    look: JoinSet<LookAnswer>,
+}
+
+/// The answer of a second look at blocks up to `last`.
+struct LookAnswer {
+    last: u64,
+    /// The first block of which an endpoint has more events; an error if no endpoint answered.
+    more: Result<Option<u64>, RequestError>,
 }
 
 /// The search for events that a provider left out. Each search for the same gap starts further
 /// back.
-#[derive(Default)]
 struct GapSearch {
     /// The last stored block before the gap.
     after: Option<u64>,
     /// Searches for this gap so far.
     searches: u32,
+    /// The pause before the next page, so that an endpoint that leaves events out for good is not asked
+    /// without end.
+    pause: Option<Duration>,
+    pauses: Pauses,
+}
+
+impl Default for GapSearch {
+    fn default() -> Self {
+        let pauses = Pauses::new(RETRY_MIN, RETRY_MAX);
+        Self { after: None, searches: 0, pause: None, pauses }
+    }
 }
 
 impl PageReader {
@@ -82,6 +114,9 @@ impl PageReader {
             pauses: Pauses::new(RETRY_MIN, RETRY_MAX),
             unanswered: 0,
             last_page: None,
+            served: None,
+            behind_since: None,
+            look: JoinSet::new(),
         }
     }
 
@@ -91,15 +126,23 @@ impl PageReader {
             while let Ok(block) = gap_found.try_recv() {
                 self.search_gap(block);
             }
+            if let Some(pause) = self.gap.pause.take() {
+                sleep(pause).await;
+            }
             let status = self.head.borrow_and_update().clone();
-            let Some(head) = status.head else {
+            let Some(announced) = status.head else {
                 if let Some(error) = &status.error {
                     self.context.stuck(error);
                 }
                 self.changed(RETRY_MAX, &mut gap_found).await;
                 continue;
             };
-            self.context.status.lock().head = Some(head.number);
+            self.context.status.lock().head = Some(announced.number);
+            let head = self.served_head(announced);
+            if self.served.is_none() {
+                self.note_behind(self.walk.unread().saturating_sub(announced.number + 1));
+            }
+            self.look_again(head).await;
             match self.walk.next(head) {
                 WalkAction::Wait => self.wait(&status, &mut gap_found).await,
                 WalkAction::Page { blocks, headers } => {
@@ -129,7 +172,100 @@ impl PageReader {
             None if self.context.is_storing_stuck.load(Ordering::Acquire) => {}
             None => self.context.status.set_state(ReaderState::AtHead),
         }
-        self.changed(QUIET, gap_found).await;
+        let longest = if self.served.is_some() { SERVED_FOR } else { QUIET };
+        self.changed(longest, gap_found).await;
+    }
+
+    /// Returns the head to read up to: the announced one, or for a moment the one that the endpoint serves.
+    fn served_head(&mut self, announced: BlockRef) -> BlockRef {
+        let is_present = |(served, at): &(BlockRef, Instant)| {
+            at.elapsed() < SERVED_FOR && served.number < announced.number
+        };
+        self.served = self.served.filter(is_present);
+        self.served.map_or(announced, |(served, _)| served)
+    }
+
+    /// Finds out up to where the endpoint serves blocks that it was asked for in vain. The announcement and
+    /// the endpoint are two clocks, and either may be behind, or lie.
+    async fn missing(&mut self, head: BlockRef) {
+        let served = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
+        let Some(served) = served.ok().filter(|served| served.block.number < head.number) else {
+            return self.useless("a block below the head is missing").await;
+        };
+        self.served = Some((served.block, Instant::now()));
+        self.note_behind(head.number - served.block.number);
+    }
+
+    /// Turns to another endpoint when the one that is asked has been far behind for some time: it is
+    /// starting anew, or has lost what it had.
+    fn note_behind(&mut self, blocks: u64) {
+        let now = Instant::now();
+        if blocks <= BEHIND_BLOCKS_MAX {
+            self.behind_since = None;
+        } else if now.duration_since(*self.behind_since.get_or_insert(now)) > BEHIND_MAX {
+            self.behind_since = None;
+            self.endpoints.distrust("it is far behind the head of the chain");
+        }
+    }
+
+    /// Looks again at blocks that were read near the head and are deep now, beside the reading, and reads
+    /// them again if an endpoint has more.
+    async fn look_again(&mut self, head: BlockRef) {
+        if let Some(done) = self.look.try_join_next() {
+            let LookAnswer { last, more } = done.expect("a panic ends the process");
+            match more {
+                Ok(None) => self.walk.look().end(last),
+                Ok(Some(block)) => self.logs_came_late(block, last),
+                Err(error) => tracing::debug!(strand = self.context.name, "a second look: {error}"),
+            }
+        }
+        let unread = self.walk.unread();
+        let read = self.walk.look().due(head.number, unread);
+        let (Some(first), Some(last)) = (read.first(), read.last()) else { return };
+        if !self.look.is_empty() {
+            return;
+        }
+        let blocks = first.block.number..=last.block.number;
+        let (endpoints, filter, source) =
+            (self.endpoints.clone(), self.filter.clone(), self.settings.source);
+        let last = *blocks.end();
+        self.look.spawn(async move {
+            let (blocks, filter) = (&blocks, &filter);
+            let answers = endpoints
+                .each(|chain| async move { fetch::logs(&chain, filter, blocks).await })
+                .await;
+            let mut more = None;
+            let mut seen = Err(None);
+            for answer in answers {
+                match answer {
+                    Ok(logs) => {
+                        seen = Ok(());
+                        more = more.or(first_with_more(&read, &logs, source));
+                    }
+                    Err(error) => seen = seen.or(Err(Some(error))),
+                }
+            }
+            let more = match seen {
+                Err(Some(error)) => Err(error),
+                _ => Ok(more),
+            };
+            LookAnswer { last, more }
+        });
+    }
+
+    fn logs_came_late(&mut self, block: u64, last: u64) {
+        tracing::warn!(
+            code = "chain_logs_late",
+            strand = self.context.name,
+            block,
+            "an endpoint has more events than were read here: reading again"
+        );
+        self.context.status.lock().counts.gaps += 1;
+        if self.walk.look().found(last) {
+            self.endpoints.distrust("events are missing in its responses");
+            self.walk.rewind(block);
+            self.begin_pass();
+        }
     }
 
     /// Waits until the head changes, a gap is found, or the time has passed.
@@ -167,6 +303,7 @@ impl PageReader {
                 match self.walk.answered(blocks, response) {
                     PageOutcome::Accepted(batch) => return self.hand_over(batch).await,
                     PageOutcome::Retry(reason) => self.useless(reason).await,
+                    PageOutcome::Missing => self.missing(head).await,
                     PageOutcome::Reorganised => {}
                 }
             }
@@ -178,7 +315,7 @@ impl PageReader {
     /// Reduces the page if a smaller one may be answered, and pauses otherwise.
     async fn not_answered(&mut self, error: &RequestError) {
         let refusal = fetch::refusal_message(error);
-        if self.reduce_page(refusal) {
+        if !is_rate_limit(error) && self.reduce_page(refusal) {
             let page_blocks = self.walk.page_blocks();
             tracing::debug!(strand = self.context.name, page_blocks, "{error}");
             return;
@@ -337,9 +474,12 @@ impl PageReader {
     fn search_gap(&mut self, block: Option<u64>) {
         let last = self.walk.unread();
         if block > self.gap.after {
-            self.gap = GapSearch { after: block, searches: 0 };
+            self.gap = GapSearch { after: block, ..GapSearch::default() };
         }
         let back = self.walk.page_blocks().saturating_mul(1 << self.gap.searches.min(40)) - 1;
+        if self.gap.searches > 0 {
+            self.gap.pause = Some(self.gap.pauses.next());
+        }
         let from = block.unwrap_or(last).saturating_sub(back).max(self.settings.first_block);
         self.gap.searches += 1;
         self.walk.rewind(from);

@@ -1,18 +1,22 @@
 //! The storing half of a contract's reader.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use alloy::rpc::types::{Filter, Log};
 use tokio::sync::{mpsc, watch};
 use tokio::time::sleep;
 
 use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN, blocking};
-use super::event::{ContractEvent, IndexedEvent};
+use super::event::{ContractEvent, EventSource, IndexedEvent};
+use super::fetch;
 use super::sink::{Sink, SinkError};
 use super::status::ReaderState;
-use super::walk::EventBatch;
+use super::walk::{EventBatch, WalkSettings};
 use crate::backoff::Pauses;
+use crate::endpoints::Endpoints;
 
 /// Shortest interval between commits that hold a position and no events. Guess: after a restart,
 /// ten seconds of empty blocks are read again.
@@ -28,15 +32,32 @@ pub(super) struct BatchWriter {
     /// The pass of the last received batch, and the block at which the next one of this pass must
     /// begin.
     expected: Option<(u64, u64)>,
+    endpoints: Endpoints,
+    source: EventSource,
+    filter: Filter,
+    /// Pauses after batches that endpoints do not agree on.
+    contradictions: Pauses,
 }
 
 impl BatchWriter {
     pub(super) fn new(
         context: Context,
+        endpoints: Endpoints,
+        settings: &WalkSettings,
         sink: Arc<dyn Sink>,
         gaps: mpsc::Sender<Option<u64>>,
     ) -> Self {
-        Self { context, sink, gaps, stored_at: None, expected: None }
+        Self {
+            context,
+            sink,
+            gaps,
+            stored_at: None,
+            expected: None,
+            endpoints,
+            source: settings.source,
+            filter: settings.source.filter(settings.address),
+            contradictions: Pauses::new(RETRY_MIN, RETRY_MAX),
+        }
     }
 
     /// Stores batches until it is stopped or the sink refuses for good.
@@ -87,6 +108,17 @@ impl BatchWriter {
                     self.note(&batch, began.elapsed());
                     return true;
                 }
+                Err(SinkError::Stop(reason)) if !self.is_told_by_all(&batch).await => {
+                    let reason =
+                        format!("endpoints contradict each other, and one of them: {reason}");
+                    self.context.stuck(&reason);
+                    self.endpoints.distrust("another endpoint contradicts it");
+                    self.read_again().await;
+                    tokio::select! {
+                        () = sleep(self.contradictions.next()) => return true,
+                        _ = stop.changed() => return false,
+                    }
+                }
                 Err(SinkError::Stop(reason)) => {
                     tracing::error!(
                         code = "chain_strand_halted",
@@ -100,11 +132,7 @@ impl BatchWriter {
                 Err(SinkError::Gap(reason)) => {
                     context.stuck(&reason);
                     context.status.lock().counts.gaps += 1;
-                    // Batches on their way follow the gap, so they must not be stored either.
-                    context.begin_pass();
-                    let after = context.status.lock().stored.map(|block| block.number);
-                    // An error means that the asking half has been stopped.
-                    let _ = self.gaps.send(after).await;
+                    self.read_again().await;
                     return true;
                 }
                 Err(SinkError::Retry(reason)) => {
@@ -120,6 +148,44 @@ impl BatchWriter {
         }
     }
 
+    /// Has the blocks after the stored ones read again.
+    async fn read_again(&self) {
+        // Batches on their way follow the one that was not stored, so they must not be stored either.
+        self.context.begin_pass();
+        let after = self.context.status.lock().stored.map(|block| block.number);
+        // An error means that the asking half has been stopped.
+        let _ = self.gaps.send(after).await;
+    }
+
+    /// Asks every endpoint for the blocks of a batch that contradicts what is stored. Returns false if one
+    /// of them has another last block or other events there: then an endpoint lies or is behind, and the
+    /// chain has not decided against the log.
+    async fn is_told_by_all(&self, batch: &EventBatch) -> bool {
+        let (blocks, filter) = (batch.from_block..=batch.position.number, &self.filter);
+        let last = [batch.position.number];
+        let (blocks, last) = (&blocks, &last);
+        let answers = self.endpoints.each(|chain| async move {
+            let headers = fetch::headers(&chain, last, None).await?;
+            Ok((headers, fetch::logs(&chain, filter, blocks).await?))
+        });
+        let event_of = |log: &Log| {
+            let place = (log.block_hash?, log.log_index?, log.transaction_hash?);
+            Some((place, plain(self.source.decode(log).filter(|_| !log.removed)?)))
+        };
+        let told: BTreeMap<_, _> = batch
+            .events
+            .iter()
+            .map(|event| {
+                let place = (event.block.hash, event.log_index, event.transaction);
+                (place, plain(event.decoded.clone()))
+            })
+            .collect();
+        answers.await.into_iter().flatten().all(|(headers, logs)| {
+            let logs: BTreeMap<_, _> = logs.iter().filter_map(event_of).collect();
+            headers.first().is_some_and(|header| header.block == batch.position) && logs == told
+        })
+    }
+
     fn note(&mut self, batch: &EventBatch, took: Duration) {
         self.stored_at = Some(Instant::now());
         let mut status = self.context.status.lock();
@@ -129,6 +195,14 @@ impl BatchWriter {
         counts.events += batch.events.len() as u64;
         counts.bytes += batch.events.iter().map(payload_bytes).sum::<u64>();
     }
+}
+
+/// Returns the event without what its log does not say.
+fn plain(mut event: ContractEvent) -> ContractEvent {
+    if let ContractEvent::Payload { bootstrapped, .. } = &mut event {
+        *bootstrapped = false;
+    }
+    event
 }
 
 fn payload_bytes(event: &IndexedEvent) -> u64 {

@@ -5,13 +5,14 @@
 //! one before it, and each log must belong to its header, so a chain that changes during a request
 //! never yields a mixture of both versions. Further back only the page boundaries are compared.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::ops::RangeInclusive;
 
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
+use super::look::{ReadBlock, SecondLook};
 
 /// Distance from the head, in blocks, within which all headers are fetched. Two epochs of Ethereum,
 /// after which its blocks are final.
@@ -22,8 +23,9 @@ const BLOCKS_MAX: usize = 256;
 /// Blocks that are read again when no remembered block shows the fork point. Guess: four times
 /// [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
-/// Repeated requests for a block whose bloom filter promises logs while none arrive. Guess.
-const DOUBTS_MAX: u32 = 2;
+/// Repeated requests for a block whose bloom filter promises logs while none arrive. Guess: with the pauses
+/// between them, 1.5 s in all. What comes later than that is found by the second look.
+const DOUBTS_MAX: u32 = 5;
 /// Blocks whose bloom filter promised logs in vain before bloom filters are ignored. Guess: so many
 /// in a row are hardly chance, so the chain does not fill its bloom filters.
 const FALSE_ALARMS_MAX: u32 = 16;
@@ -105,6 +107,8 @@ pub enum PageOutcome {
     /// The chain changed during the requests, or the responses contradict each other: the same page
     /// is requested again.
     Retry(&'static str),
+    /// The endpoint does not have a block below the head that was announced.
+    Missing,
     /// The chain was reorganised below the page: [`Walk::next`] returns the headers to compare.
     Reorganised,
 }
@@ -148,6 +152,11 @@ pub struct Walk {
     answered: u32,
     /// The chain may have been reorganised: headers have to be compared before anything is read.
     is_doubtful: bool,
+    /// The head that made the walk doubtful, and the last one whose doubt came to nothing: an announcement
+    /// of another branch than the one that is read.
+    doubted: Option<BlockRef>,
+    disproved: Option<BlockRef>,
+    look: SecondLook,
     /// The headers requested with the current page. Each links the blocks read so far with the next
     /// one.
     wanted: Vec<u64>,
@@ -173,6 +182,9 @@ impl Walk {
             page_max: page,
             answered: 0,
             is_doubtful: false,
+            doubted: None,
+            disproved: None,
+            look: SecondLook::default(),
             wanted: Vec::new(),
             doubts: 0,
             false_alarms: 0,
@@ -201,8 +213,8 @@ impl Walk {
     /// Returns the next request for a chain with this head.
     pub fn next(&mut self, head: BlockRef) -> WalkAction {
         let differs = |block: &&BlockRef| block.number == head.number && block.hash != head.hash;
-        if self.blocks.iter().rev().any(|block| differs(&block)) {
-            self.is_doubtful = true;
+        if self.disproved != Some(head) && self.blocks.iter().rev().any(|block| differs(&block)) {
+            (self.is_doubtful, self.doubted) = (true, Some(head));
         }
         if self.is_doubtful {
             return WalkAction::Headers(self.blocks.iter().map(|block| block.number).collect());
@@ -247,11 +259,11 @@ impl Walk {
         let known =
             |number: &u64| headers.binary_search_by_key(number, |it| it.block.number).is_ok();
         if !self.wanted.iter().all(known) {
-            return PageOutcome::Retry("a block below the head is missing");
+            return PageOutcome::Missing;
         }
         let found = |number: u64| headers.iter().find(|header| header.block.number == number);
         let Some(last) = found(*blocks.end()).map(|header| header.block) else {
-            return PageOutcome::Retry("a block below the head is missing");
+            return PageOutcome::Missing;
         };
         let events = match self.events(blocks, response.logs, &headers) {
             Ok(events) => events,
@@ -273,12 +285,41 @@ impl Walk {
             events.is_sorted_by_key(|event| (event.block.number, event.log_index)),
             "events ascend"
         );
+        self.note_for_look(blocks, &new, &events);
         self.blocks.extend(new);
         let many = self.blocks.len().saturating_sub(BLOCKS_MAX);
         self.blocks.drain(..many);
         self.next = blocks.end() + 1;
         self.grow();
         PageOutcome::Accepted(EventBatch { from_block: *blocks.start(), events, position: last })
+    }
+
+    /// Remembers what is to be looked at again. Of a page far from the head only its last header is known:
+    /// nothing is, but for blocks that were near when they were read first.
+    fn note_for_look(
+        &mut self,
+        blocks: &RangeInclusive<u64>,
+        read: &[BlockRef],
+        events: &[IndexedEvent],
+    ) {
+        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        for event in events {
+            *counts.entry(event.block.number).or_default() += 1;
+        }
+        let is_near = read.len() as u64 == blocks.end() - blocks.start() + 1;
+        if !is_near {
+            self.look.recount(blocks, &counts);
+            return;
+        }
+        for &block in read {
+            let events = counts.get(&block.number).copied().unwrap_or(0);
+            self.look.read(ReadBlock { block, events });
+        }
+    }
+
+    /// Returns the second look at blocks that were read near the head.
+    pub fn look(&mut self) -> &mut SecondLook {
+        &mut self.look
     }
 
     /// Returns the outcome for headers that do not follow the blocks read so far, or one another.
@@ -411,7 +452,11 @@ impl Walk {
         let is_same = |block: &BlockRef| there(block).is_some_and(|header| header.block == *block);
         let differs = |block: &BlockRef| there(block).is_some_and(|header| header.block != *block);
         let last = self.next;
-        let first_other = self.blocks.iter().position(differs)?;
+        let Some(first_other) = self.blocks.iter().position(differs) else {
+            self.disproved = self.doubted.take();
+            return None;
+        };
+        (self.doubted, self.disproved) = (None, None);
         let same = self.blocks.iter().take(first_other).rposition(is_same);
         self.blocks.truncate(same.map_or(0, |index| index + 1));
         self.next = match self.blocks.back() {

@@ -105,14 +105,37 @@ impl Chain {
         code.map(|code| !code.is_empty()).map_err(|error| self.request_error("eth_getCode", error))
     }
 
+    /// Returns the number of the newest block.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub async fn newest_block(&self) -> Result<u64, RequestError> {
+        let newest = self.provider.get_block_number().await;
+        newest.map_err(|error| self.request_error("eth_blockNumber", error))
+    }
+
     /// Calls a view function of a contract on the state of the latest block.
     ///
     /// # Errors
     /// When there is no contract or another one, when it reverts, or when the chain does not
     /// answer.
     pub async fn view<C: SolCall>(&self, to: Address, call: &C) -> Result<C::Return, ViewError> {
+        self.view_at(to, call, BlockId::latest()).await
+    }
+
+    /// Calls a view function of a contract on the state of a block.
+    ///
+    /// # Errors
+    /// When there is no contract or another one, when it reverts, or when the chain does not
+    /// answer.
+    pub async fn view_at<C: SolCall>(
+        &self,
+        to: Address,
+        call: &C,
+        block: BlockId,
+    ) -> Result<C::Return, ViewError> {
         let request = Call::new(to, call).request(Address::ZERO);
-        let returned = match self.call(request, BlockId::latest()).await {
+        let returned = match self.call(request, block).await {
             Ok(returned) => returned,
             Err(EthCallError::Reverted(revert)) => return Err(ViewError::Reverted(revert)),
             Err(EthCallError::Rpc(error)) => return Err(error.into()),

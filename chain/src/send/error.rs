@@ -233,6 +233,10 @@ impl RequestError {
                 code: payload.code,
                 message: payload.message.into_owned(),
             },
+            RpcError::Transport(TransportErrorKind::HttpError(error)) if error.status == 429 => {
+                let message = "HTTP status 429: too many requests".to_owned();
+                Self::Refused { endpoint, method, code: 429, message }
+            }
             RpcError::Transport(TransportErrorKind::HttpError(error)) => {
                 let reason = format!("HTTP status {}", error.status);
                 Self::Malformed { endpoint, method, reason }

@@ -26,6 +26,8 @@ const RETRY_EVERY: Duration = Duration::from_secs(10);
 pub struct ListSnapshot<T> {
     /// The value of the last successful reading.
     pub value: Arc<T>,
+    /// The number of the block at which it was read. No older reading replaces it.
+    pub block: u64,
     /// The time of the last successful reading.
     pub read_at: SystemTime,
     /// The error of the last attempt; `None` if it succeeded.
@@ -42,6 +44,14 @@ pub enum WatchError {
     /// The call of the contract failed.
     #[error("{0}")]
     View(#[from] ViewError),
+    /// The endpoint is behind the one that was read from before.
+    #[error("the endpoint has block {found} only, and block {known} was read before")]
+    Behind {
+        /// The newest block of the endpoint.
+        found: u64,
+        /// The block of the last reading.
+        known: u64,
+    },
     /// The contract's list is not a price list.
     #[error("the rate registry at {address} {reason}")]
     Rates {
@@ -88,11 +98,12 @@ pub async fn registry(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<Registry>, WatchError> {
+    let again = endpoints.clone();
     let read = move |_: Option<Arc<Registry>>| {
         let endpoints = endpoints.clone();
         async move { registry::read(&endpoints, address).await }
     };
-    watch_list("node registry", every, notify, read).await
+    watch_list("node registry", every, notify, again, read).await
 }
 
 /// Watches the price list: reads it at once, then at the interval `every` and whenever `notify`
@@ -106,6 +117,7 @@ pub async fn rate_table(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<RateTable>, WatchError> {
+    let again = endpoints.clone();
     let read = move |known: Option<Arc<RateTable>>| {
         let endpoints = endpoints.clone();
         async move {
@@ -113,23 +125,25 @@ pub async fn rate_table(
             rates::read(&endpoints, address, known).await
         }
     };
-    watch_list("rate registry", every, notify, read).await
+    watch_list("rate registry", every, notify, again, read).await
 }
 
 async fn watch_list<T, F, Fut>(
     name: &'static str,
     every: Duration,
     mut notify: watch::Receiver<u64>,
+    endpoints: Endpoints,
     read: F,
 ) -> Result<ListWatcher<T>, WatchError>
 where
     T: Send + Sync + 'static,
     F: Fn(Option<Arc<T>>) -> Fut + Send + 'static,
-    Fut: Future<Output = Result<T, WatchError>> + Send,
+    Fut: Future<Output = Result<(T, u64), WatchError>> + Send,
 {
-    let value = Arc::new(read(None).await?);
-    let read_at = SystemTime::now();
-    let first = ListSnapshot { value, read_at, error: None, failing_since: None, failures: 0 };
+    let (value, block) = read(None).await?;
+    let (value, read_at) = (Arc::new(value), SystemTime::now());
+    let first =
+        ListSnapshot { value, block, read_at, error: None, failing_since: None, failures: 0 };
     let (sender, snapshots) = watch::channel(first);
     let task = tokio::spawn(async move {
         let mut is_notified = true;
@@ -144,19 +158,32 @@ where
             }
             let known = sender.borrow().value.clone();
             let outcome = read(Some(known)).await;
+            let outcome = not_older(outcome, sender.borrow().block);
+            if matches!(outcome, Err(WatchError::Behind { .. })) {
+                endpoints.distrust("it is behind what was read before");
+            }
             sender.send_modify(|snapshot| update(name, snapshot, outcome));
         }
     });
     Ok(ListWatcher { snapshots, task })
 }
 
-fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<T, WatchError>) {
+/// Refuses a reading that is older than the last one.
+fn not_older<T>(outcome: Result<(T, u64), WatchError>, known: u64) -> Result<(T, u64), WatchError> {
     match outcome {
-        Ok(value) => {
+        Ok((_, found)) if found < known => Err(WatchError::Behind { found, known }),
+        outcome => outcome,
+    }
+}
+
+fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<(T, u64), WatchError>) {
+    match outcome {
+        Ok((value, block)) => {
             if snapshot.error.take().is_some() {
                 tracing::info!("the {name} is read again");
             }
             snapshot.value = Arc::new(value);
+            snapshot.block = block;
             snapshot.read_at = SystemTime::now();
             snapshot.failing_since = None;
         }
@@ -168,5 +195,29 @@ fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<T, Watc
             snapshot.failing_since.get_or_insert_with(Instant::now);
             snapshot.failures += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_older_reading_replaces_a_newer_one() {
+        assert_eq!(not_older(Ok(("nodes", 7)), 7), Ok(("nodes", 7)));
+        assert_eq!(not_older(Ok(("nodes", 8)), 7), Ok(("nodes", 8)));
+        let behind = WatchError::Behind { found: 6, known: 7 };
+        assert_eq!(not_older(Ok(("nodes", 6)), 7), Err(behind.clone()));
+        let mut snapshot = ListSnapshot {
+            value: Arc::new("new"),
+            block: 7,
+            read_at: SystemTime::now(),
+            error: None,
+            failing_since: None,
+            failures: 0,
+        };
+        update("list", &mut snapshot, not_older(Ok(("old", 6)), 7));
+        assert_eq!((*snapshot.value, snapshot.block, snapshot.failures), ("new", 7, 1));
+        assert_eq!(snapshot.error, Some(behind.to_string()));
     }
 }

@@ -2,27 +2,33 @@
 
 use std::time::SystemTime;
 
+use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
 use hawser_rules::{Rate, RateTable};
 
 use super::WatchError;
 use crate::contracts::RateRegistry;
 use crate::endpoints::Endpoints;
+use crate::send::ViewError;
 
 /// Entries per call. Guess: some 20 kB of return data, far below the limits of providers.
 const PAGE: usize = 100;
 
-/// Reads the entries after the known ones: the contract only appends. A list that cannot be read to
-/// its end is discarded whole.
+/// Reads the entries after the known ones, all at one block, whose number is returned: the contract only
+/// appends. A list that cannot be read to its end is discarded whole.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: Address,
     known: &[Rate],
-) -> Result<RateTable, WatchError> {
+) -> Result<(RateTable, u64), WatchError> {
     let wrong = |reason: String| WatchError::Rates { address, reason };
-    let count = endpoints
-        .ask(|chain| async move { chain.view(address, &RateRegistry::getRatesCountCall {}).await });
-    let count = count.await?;
+    let count = endpoints.ask(|chain| async move {
+        let block = chain.newest_block().await?;
+        let call = RateRegistry::getRatesCountCall {};
+        let count = chain.view_at(address, &call, BlockId::number(block)).await?;
+        Ok::<_, ViewError>((count, block))
+    });
+    let (count, block) = count.await?;
     let count = usize::try_from(count).map_err(|_| wrong(format!("has {count} entries")))?;
     if count == 0 {
         return Err(wrong("has no entries: the first one has to be set".into()));
@@ -38,7 +44,9 @@ pub(super) async fn read(
             count_: U256::from(page),
         };
         let call = &call;
-        let entries = endpoints.ask(|chain| async move { chain.view(address, call).await }).await?;
+        let entries = endpoints
+            .ask(|chain| async move { chain.view_at(address, call, BlockId::number(block)).await });
+        let entries = entries.await?;
         if entries.len() != page {
             return Err(wrong(format!("answers {} entries instead of {page}", entries.len())));
         }
@@ -54,8 +62,8 @@ pub(super) async fn read(
         let (first, second) = (pair[0].start_unix_s, pair[1].start_unix_s);
         return Err(wrong(format!("has an entry from {second} on after one from {first} on")));
     }
-    RateTable::new(rates, Some(unix_ns(SystemTime::now())))
-        .map_err(|error| wrong(error.to_string()))
+    let table = RateTable::new(rates, Some(unix_ns(SystemTime::now())));
+    table.map(|table| (table, block)).map_err(|error| wrong(error.to_string()))
 }
 
 fn unix_ns(time: SystemTime) -> i64 {

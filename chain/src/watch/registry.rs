@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use alloy::eips::BlockId;
 use alloy::primitives::Address as AccountAddress;
 use hawser_proto::{Address, OriginatorId, PublicKey};
 use hawser_rules::{NodeRecord, Registry};
@@ -10,15 +11,21 @@ use super::WatchError;
 use crate::contracts::NodeRegistry;
 use crate::contracts::node_registry::NodeRegistry::NodeWithId;
 use crate::endpoints::Endpoints;
+use crate::send::ViewError;
 
-/// Reads all records with one call.
+/// Reads all records with one call, and returns them with the number of the block.
 pub(super) async fn read(
     endpoints: &Endpoints,
     address: AccountAddress,
-) -> Result<Registry, WatchError> {
-    let entries = endpoints
-        .ask(|chain| async move { chain.view(address, &NodeRegistry::getAllNodesCall {}).await });
-    Ok(usable(entries.await?))
+) -> Result<(Registry, u64), WatchError> {
+    let read = endpoints.ask(|chain| async move {
+        let block = chain.newest_block().await?;
+        let call = NodeRegistry::getAllNodesCall {};
+        let entries = chain.view_at(address, &call, BlockId::number(block)).await?;
+        Ok::<_, ViewError>((entries, block))
+    });
+    let (entries, block) = read.await?;
+    Ok((usable(entries), block))
 }
 
 /// Returns the records that can be used. A node whose registration is wrong harms itself alone, so

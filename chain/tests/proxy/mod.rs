@@ -1,9 +1,11 @@
 //! A proxy in front of a chain's RPC that corrupts responses.
 
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of this")]
+
 use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Bytes, Incoming};
@@ -18,8 +20,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-/// The faults of the proxy. Those other than `dead`, `wrong_chain`, `weak` and `unindexed` occur at
-/// random.
+/// The faults of the proxy. Those up to `narrow` but for `dead` and `wrong_chain` occur at random.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Closes every connection.
@@ -40,6 +41,18 @@ pub(crate) struct Faults {
     pub(crate) weak: bool,
     /// Missing transactions, although their logs are present.
     pub(crate) unindexed: bool,
+    /// The number of the newest blocks that it does not have yet.
+    pub(crate) behind: u64,
+    /// It has nothing above this block: it starts anew.
+    pub(crate) resyncing: Option<u64>,
+    /// Milliseconds for which it serves a block without its logs.
+    pub(crate) late_ms: u64,
+    /// It leaves out the logs of every third block, always.
+    pub(crate) omits: bool,
+    /// It has other payloads than the chain.
+    pub(crate) forges: bool,
+    /// It refuses every other request for logs because there were too many.
+    pub(crate) limited: bool,
 }
 
 impl Faults {
@@ -54,6 +67,12 @@ impl Faults {
         narrow: true,
         weak: false,
         unindexed: false,
+        behind: 0,
+        resyncing: None,
+        late_ms: 0,
+        omits: false,
+        forges: false,
+        limited: false,
     };
 }
 
@@ -74,6 +93,8 @@ struct State {
     random: StdRng,
     spoilt: u64,
     asked: BTreeMap<String, u64>,
+    /// The moments at which it first saw logs of each block.
+    seen: BTreeMap<u64, Instant>,
 }
 
 impl Proxy {
@@ -82,7 +103,8 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let random = StdRng::seed_from_u64(seed);
         let faults = Faults::default();
-        let state = State { faults, random, spoilt: 0, asked: BTreeMap::new() };
+        let state =
+            State { faults, random, spoilt: 0, asked: BTreeMap::new(), seen: BTreeMap::new() };
         let client = hawser_chain::send::http_client().unwrap();
         let shared = Shared { to: to.to_owned(), client, state: Mutex::new(state) };
         let shared = Arc::new(shared);
@@ -137,9 +159,23 @@ impl Shared {
             *response.status_mut() = hyper::StatusCode::GATEWAY_TIMEOUT;
             return Ok(response);
         }
-        let sent = self.client.post(&self.to).header("content-type", "application/json");
-        let answer = sent.body(body).send().await.unwrap().bytes().await.unwrap();
-        let mut answer: Value = serde_json::from_slice(&answer).unwrap();
+        let top = self.top().await;
+        let mut lowered = asked.clone();
+        if let Some(top) = top {
+            match &mut lowered {
+                Value::Array(asked) => asked.iter_mut().for_each(|asked| lower(asked, top)),
+                asked => lower(asked, top),
+            }
+        }
+        let mut answer = self.forward(&lowered).await;
+        if let Some(top) = top {
+            match (&asked, &mut answer) {
+                (Value::Array(asked), Value::Array(answers)) => {
+                    asked.iter().zip(answers).for_each(|(asked, answer)| hide(asked, answer, top));
+                }
+                (asked, answer) => hide(asked, answer, top),
+            }
+        }
         match (&asked, &mut answer) {
             (Value::Array(asked), Value::Array(answers)) => {
                 asked.iter().zip(answers).for_each(|(asked, answer)| self.spoil(asked, answer));
@@ -147,6 +183,22 @@ impl Shared {
             (asked, answer) => self.spoil(asked, answer),
         }
         Ok(Response::new(Full::from(answer.to_string())))
+    }
+
+    async fn forward(&self, asked: &Value) -> Value {
+        let sent = self.client.post(&self.to).header("content-type", "application/json");
+        let answer = sent.body(asked.to_string()).send().await.unwrap().bytes().await.unwrap();
+        serde_json::from_slice(&answer).unwrap()
+    }
+
+    /// Returns the highest block that it has, if it does not have all.
+    async fn top(&self) -> Option<u64> {
+        let Faults { behind, resyncing, .. } = self.state.lock().faults;
+        if resyncing.is_some() || behind == 0 {
+            return resyncing;
+        }
+        let asked = json!({ "jsonrpc": "2.0", "id": 1, "method": "eth_blockNumber", "params": [] });
+        Some(number(&self.forward(&asked).await["result"])?.saturating_sub(behind))
     }
 
     fn is_too_much(&self, asked: &Value) -> bool {
@@ -181,7 +233,11 @@ impl Shared {
         let state = &mut *state;
         let method = asked["method"].as_str().unwrap_or_default();
         *state.asked.entry(method.to_owned()).or_default() += 1;
-        let (faults, random) = (state.faults, &mut state.random);
+        let faults = state.faults;
+        if method == "eth_getLogs" {
+            state.spoilt += tamper(faults, &mut state.seen, asked, answer, &mut state.random);
+        }
+        let random = &mut state.random;
         let mut now = |is: bool, one_in| is && random.random_ratio(1, one_in);
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
@@ -209,5 +265,63 @@ impl Shared {
             _ => return,
         }
         state.spoilt += 1;
+    }
+}
+
+/// Applies the faults of logs that are no accidents. Returns 1 if it changed the answer.
+fn tamper(
+    faults: Faults,
+    seen: &mut BTreeMap<u64, Instant>,
+    asked: &Value,
+    answer: &mut Value,
+    random: &mut StdRng,
+) -> u64 {
+    if faults.limited && random.random() {
+        let error = json!({ "code": -32005, "message": "daily rate limit exceeded" });
+        *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+        return 1;
+    }
+    let Some(logs) = answer["result"].as_array_mut() else { return 0 };
+    let (before, now) = (logs.len(), Instant::now());
+    logs.retain(|log| {
+        let block = number(&log["blockNumber"]).unwrap_or_default();
+        let first = *seen.entry(block).or_insert(now);
+        let is_late = now.duration_since(first) < Duration::from_millis(faults.late_ms);
+        !(is_late || faults.omits && block.is_multiple_of(3))
+    });
+    for log in logs.iter_mut().filter(|_| faults.forges) {
+        let data = log["data"].as_str().unwrap_or_default().replace("01010101", "02020202");
+        log["data"] = json!(data);
+    }
+    u64::from(logs.len() < before || faults.forges)
+}
+
+fn number(value: &Value) -> Option<u64> {
+    u64::from_str_radix(value.as_str()?.strip_prefix("0x")?, 16).ok()
+}
+
+/// Asks for no more than an endpoint with this head has.
+fn lower(asked: &mut Value, top: u64) {
+    let top = json!(format!("0x{top:x}"));
+    match asked["method"].as_str() {
+        Some("eth_getBlockByNumber") if asked["params"][0] == "latest" => asked["params"][0] = top,
+        _ => {}
+    }
+}
+
+/// Hides from an answer what an endpoint with this head does not have.
+fn hide(asked: &Value, answer: &mut Value, top: u64) {
+    match asked["method"].as_str() {
+        Some("eth_blockNumber") => answer["result"] = json!(format!("0x{top:x}")),
+        Some("eth_getBlockByNumber") if number(&asked["params"][0]).is_some_and(|it| it > top) => {
+            answer["result"] = Value::Null;
+        }
+        Some("eth_getLogs")
+            if number(&asked["params"][0]["toBlock"]).is_some_and(|it| it > top) =>
+        {
+            let error = json!({ "code": -32602, "message": "block range extends beyond head" });
+            *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+        }
+        _ => {}
     }
 }

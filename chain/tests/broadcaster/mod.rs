@@ -1,0 +1,177 @@
+//! A broadcaster on a chain of its own, and sinks that hold what was read of it.
+
+#![allow(dead_code, reason = "every test file uses a part of this")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::primitives::{Address, Bytes, FixedBytes};
+use hawser_chain::contracts::GroupMessageBroadcaster;
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{
+    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
+    WalkSettings,
+};
+use hawser_chain::send::Call;
+use parking_lot::{Condvar, Mutex};
+
+use crate::pair::{APP_ID, ChainBackend, Pair, sender};
+
+/// Time after which a test fails.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A sink with the checks of a log: each sequence id once, none left out, none changed.
+#[derive(Default)]
+pub(crate) struct Memory(pub(crate) Mutex<Kept>);
+
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) payloads: Vec<Bytes>,
+    pub(crate) position: Option<BlockRef>,
+    /// Further failures before it stores.
+    pub(crate) failures: u32,
+}
+
+impl Sink for Memory {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(self.0.lock().position)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(self.0.lock().payloads.len() as u64)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        let mut kept = self.0.lock();
+        if kept.failures > 0 {
+            kept.failures -= 1;
+            return Err(SinkError::Retry("the disk is full".into()));
+        }
+        let mut payloads = kept.payloads.clone();
+        for event in &batch.events {
+            let ContractEvent::Payload { sequence_id, payload, .. } = &event.decoded else {
+                panic!()
+            };
+            let place = usize::try_from(*sequence_id).unwrap() - 1;
+            match payloads.get(place) {
+                Some(held) if held == payload => {}
+                Some(_) => return Err(SinkError::Stop("another one is there".into())),
+                None if place == payloads.len() => payloads.push(payload.clone()),
+                None => return Err(SinkError::Gap("one is missing".into())),
+            }
+        }
+        kept.payloads = payloads;
+        kept.position = Some(batch.position);
+        Ok(())
+    }
+}
+
+/// A sink with the checks of a ledger, which cannot notice missing events. Blocks each batch until
+/// it is opened.
+#[derive(Default)]
+pub(crate) struct Ledger {
+    standing: Mutex<Vec<(BlockRef, Bytes)>>,
+    is_open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Sink for Ledger {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(None)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        self.opened.wait_while(&mut self.is_open.lock(), |is_open| !*is_open);
+        let mut standing = self.standing.lock();
+        standing.retain(|(block, _)| block.number < batch.from_block);
+        standing.extend(batch.events.iter().map(|event| match &event.decoded {
+            ContractEvent::Payload { payload, .. } => (event.block, payload.clone()),
+            other => panic!("nothing was paid, and no node moved: {other:?}"),
+        }));
+        Ok(())
+    }
+}
+
+impl Ledger {
+    pub(crate) fn open(&self) {
+        *self.is_open.lock() = true;
+        self.opened.notify_all();
+    }
+
+    pub(crate) fn payloads(&self) -> Vec<Bytes> {
+        self.standing.lock().iter().map(|(_, payload)| payload.clone()).collect()
+    }
+}
+
+impl Memory {
+    pub(crate) fn payloads(&self) -> Vec<Bytes> {
+        self.0.lock().payloads.clone()
+    }
+}
+
+/// A broadcaster on a chain of its own.
+pub(crate) struct TestBroadcaster {
+    pub(crate) pair: Pair,
+    pub(crate) address: Address,
+    pub(crate) sent: Vec<Bytes>,
+}
+
+impl TestBroadcaster {
+    pub(crate) async fn new(kind: ChainBackend) -> Self {
+        let (pair, deployment) = Pair::deployed(kind).await;
+        let address = deployment.addresses.group_message_broadcaster;
+        Self { pair, address, sent: Vec::new() }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        self.pair.app.endpoint().to_owned()
+    }
+
+    pub(crate) async fn send(&mut self, count: usize) {
+        let sender = sender(&self.pair.app, 0);
+        for _ in 0..count {
+            let number = u8::try_from(self.sent.len() % 251).unwrap();
+            let payload = Bytes::from(vec![number; 100 + self.sent.len()]);
+            let call = GroupMessageBroadcaster::addMessageCall {
+                groupId_: FixedBytes::repeat_byte(1),
+                message_: payload.clone(),
+            };
+            sender.send(&Call::new(self.address, &call)).await.unwrap();
+            self.sent.push(payload);
+        }
+    }
+
+    pub(crate) fn walk(&self) -> WalkSettings {
+        WalkSettings {
+            source: EventSource::GroupMessages,
+            address: self.address,
+            first_block: 0,
+            page_blocks: 7,
+            confirmations: 0,
+        }
+    }
+
+    pub(crate) fn read(
+        &self,
+        urls: &[String],
+        push_urls: Vec<String>,
+        memory: &Arc<Memory>,
+    ) -> ChainReader {
+        let endpoints = Endpoints::new("app", urls, APP_ID).unwrap();
+        let news = PushSettings { urls: push_urls, notify: Vec::new() };
+        ChainReader::start(endpoints, news, vec![(self.walk(), memory.clone() as Arc<dyn Sink>)])
+    }
+}
+
+pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let wait = async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(tokio::time::timeout(TIMEOUT, wait).await.is_ok(), "not so: {what}");
+}
