@@ -4,7 +4,7 @@ import { randomBytes } from "node:crypto";
 import { writeFileSync } from "node:fs";
 import { join } from "node:path";
 
-import { sleep } from "../../clients/lib/wait.mjs";
+import { eventually, sleep } from "../../clients/lib/wait.mjs";
 import { compareAnswers } from "./answers.mjs";
 import { addInvalidUpdates, nodesOf } from "./chain.mjs";
 import { runClients } from "./clients.mjs";
@@ -12,7 +12,7 @@ import { COMMIT, groupMessage, Load, publishAt, Publisher } from "./load.mjs";
 import { lateness, rateTo, spread } from "./measure.mjs";
 import { HawserNode, XmtpdNode } from "./nodes.mjs";
 import { Chains, Gateway, newKey, Postgres, startRedis } from "./services.mjs";
-import { compare, cursor, FIRST_NODE, kindOf, page, settled, strand } from "./strands.mjs";
+import { compare, cursor, FIRST_NODE, kindOf, page, settled, shows, strand } from "./strands.mjs";
 import { takeOver } from "./takeover.mjs";
 
 /** Single messages that are timed in each direction. */
@@ -271,6 +271,23 @@ export class Story {
         node.thaw();
       });
     }
+    await this.#burned();
+    await this.#agree("after a burned id");
+  }
+
+  /** Ids that transactions of xmtpd have taken and not used, as a rollback leaves them. */
+  async #burned() {
+    const [hawser] = this.#of("Hawser");
+    const [xmtpd] = this.#of("xmtpd");
+    const publisher = new Publisher(this.#gateways[0]);
+    const group = await publisher.groupAt(xmtpd);
+    await xmtpd.postgres.query(xmtpd.database, "SELECT nextval('staged_originator_envelopes_id_seq')");
+    const [made] = await publisher.publish([groupMessage(group)]);
+    publisher.close();
+    const start = performance.now();
+    await eventually("the strand goes on", () => shows(hawser, made), 90);
+    const seconds = Math.round((performance.now() - start) / 1000);
+    this.#note(`an id that ${xmtpd.label} has burned holds its strand up at ${hawser.label} for`, `${seconds} s`);
   }
 
   /** A backlog that is quick to make: large requests to one node. */

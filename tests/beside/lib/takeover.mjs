@@ -13,6 +13,8 @@ const PUBLISHED = 20;
 
 /** `become(successor)` is told that another program runs under the node's id. */
 export async function takeOver({ node, others, gateway, become, note }) {
+  const early = await importOf(successorOf(node)).catch((error) => error.message);
+  note("import of a node that runs", early.split("\n").at(-2) ?? early, /hawser: /.test(early));
   await eventually("nothing is staged", async () => {
     return (await node.postgres.query(node.database, "SELECT count(*) FROM staged_originator_envelopes")) === "0";
   });
@@ -22,7 +24,7 @@ export async function takeOver({ node, others, gateway, become, note }) {
   const start = performance.now();
   const env = { ...successor.inherited, ...successor.folders };
   console.log((await output(node.hawser, ["config", "check"], { env })).replaceAll(/^/gm, "       "));
-  const said = await output(node.hawser, ["import", "xmtpd"], { env });
+  const said = await importOf(successor);
   note("import", `${Math.round((performance.now() - start) / 1000)} s`);
   console.log(said.replaceAll(/^/gm, "       "));
   await successor.start({ isNew: false });
@@ -42,6 +44,10 @@ export async function takeOver({ node, others, gateway, become, note }) {
     const times = await lateness(gateway, node, other, 5);
     note(`the way back: answered by ${node.label} → readable at ${other.label}`, spread(times));
   }
+}
+
+function importOf(node) {
+  return output(node.hawser, ["import", "xmtpd"], { env: { ...node.inherited, ...node.folders } });
 }
 
 /** The same id, key, address, cable and environment, and folders of its own. */
