@@ -213,3 +213,53 @@ fn the_strand_of_a_node_that_is_gone_reaches_one_that_joins_later_beside_a_hosti
     println!("{orphaned} envelopes of lost nodes are held everywhere after {runs} runs");
     assert!(runs < 50 || orphaned > runs, "the runs do not show it");
 }
+
+/// Node 500 joins late. Nothing passes between it and node 200, and both believe to be connected.
+#[test]
+fn a_long_backlog_comes_from_several_peers_at_once_and_a_silent_one_loses_its_part() {
+    let [silent, late] = [200, 500].map(OriginatorId);
+    let mut shared = 0;
+    for_each_seed(|seed| {
+        let mut sim = Sim::five(seed, Faults::NONE);
+        sim.lose(late);
+        sim.publish(60, Duration::from_secs(5));
+        sim.run_for(Duration::from_secs(8));
+        sim.join(late);
+        if seed % 2 == 0 {
+            sim.run_for(Duration::from_millis(100));
+            sim.deaden(late, silent);
+        }
+        sim.run_for(Duration::from_secs(15));
+        sim.assert_invariants();
+        for originator in [100, 200, 300, 400].map(OriginatorId) {
+            assert_eq!(
+                sim.held(late, originator),
+                sim.held(originator, originator),
+                "{originator}"
+            );
+        }
+        shared += u64::from(sim.sharers(late).len() >= 3);
+    });
+    assert!(shared > 0, "no backlog was split");
+}
+
+/// Node 300 is hostile, and is asked for parts like the others.
+#[test]
+fn a_hostile_peer_puts_nothing_into_a_split_backlog_and_holds_it_up_for_a_short_time() {
+    let [liar, late] = [300, 500].map(OriginatorId);
+    let mut asked = 0;
+    for_each_seed(|seed| {
+        let faults = Faults { breaks_one_in: 60, resets_one_in: 60, ..Faults::NONE };
+        let mut sim = Sim::hostile(seed, Faults { burns_ids: seed % 4 == 0, ..faults });
+        sim.lose(late);
+        sim.publish(40, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(40));
+        sim.join(late);
+        sim.run_for(Duration::from_secs(30));
+        sim.assert_invariants();
+        sim.settle_hostile();
+        asked += u64::from(sim.sharers(late).contains(&liar));
+    });
+    let few_seeds = seeds().count() < 50;
+    assert!(few_seeds || asked > 0, "the hostile node was never asked for a part");
+}

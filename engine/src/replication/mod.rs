@@ -16,7 +16,7 @@ mod peer_clock;
 mod ranges;
 mod verify;
 
-pub use follower::{Effect, Follower, StrandWrite};
+pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
 pub use peer_clock::PeerClock;
 pub use verify::{EnvelopeVerifier, VerifyResult};

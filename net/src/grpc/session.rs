@@ -136,7 +136,7 @@ impl<'a> Session<'a> {
         let (clock, round_trip) = client.clock().await?;
         let (guard, link) = net
             .sessions
-            .link_grpc(peer, address, round_trip, || net.replication.connect(peer, clock))
+            .link_grpc(peer, address, round_trip, || net.replication.connect_unproven(peer, clock))
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
         let (calls, wants) = (JoinSet::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));

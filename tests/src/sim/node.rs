@@ -7,12 +7,16 @@ use bytes::Bytes;
 use hawser_engine::misbehavior::{
     Evidence, Misbehavior, StrandTimes, TimeFault, difference, stated_ns,
 };
-use hawser_engine::replication::{Follower, PeerClock, StrandWrite};
+use hawser_engine::replication::{Follower, PeerClock, SplitLimits, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Absences;
 use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity};
 
 use super::strands::key;
+
+/// Bounds at which the short backlogs of a run are split.
+pub(super) const SPLIT_LIMITS: SplitLimits =
+    SplitLimits { backlog_min: 4, first_part_places: 1, part_places_max: 3, held_bytes_max: 8192 };
 
 /// One followed strand of a running node.
 pub(super) struct Following {
@@ -82,7 +86,8 @@ impl Node {
         self.incarnation += 1;
         for &originator in others.iter().filter(|id| **id != self.id) {
             let missing = self.store.snapshot().missing(originator).unwrap();
-            let mut follower = Follower::new(originator, self.head(originator), missing, now);
+            let mut follower = Follower::new(originator, self.head(originator), missing, now)
+                .with_split_limits(SPLIT_LIMITS);
             follower.handle_membership(now, !self.knows_departure_of(originator));
             let times = StrandTimes::default();
             let following =

@@ -44,6 +44,7 @@ impl Sim {
             let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_up(now, path.server, head);
+            following.follower.handle_proven(now, path.server);
             self.route_effects(path.follower, originator);
         }
     }
@@ -148,11 +149,15 @@ impl Sim {
     }
 
     pub(super) fn route_effects(&mut self, node: OriginatorId, originator: OriginatorId) {
+        self.split(node, originator);
         while let Some(effect) = self.next_effect(node, originator) {
             match effect {
                 Effect::Write(write) => self.store_later(node, originator, write),
                 Effect::Found { .. } => unreachable!("only a node's own strand reports finds"),
                 Effect::Want { peer, request, want } => {
+                    if self.nodes[&node].following[&originator].follower.is_split() {
+                        self.sharers.entry(node).or_default().insert(peer);
+                    }
                     let path = Path { follower: node, server: peer };
                     self.send_want(path, request, want);
                 }
@@ -170,6 +175,16 @@ impl Sim {
             }
         }
         self.arm(node, originator);
+    }
+
+    /// Lets a follower split its backlog as soon as it can.
+    fn split(&mut self, node: OriginatorId, originator: OriginatorId) {
+        let now = self.now;
+        let Some(following) = self.node(node).following.get_mut(&originator) else { return };
+        let follower = &mut following.follower;
+        if follower.can_split() {
+            follower.start_split(now);
+        }
     }
 
     fn next_effect(&mut self, node: OriginatorId, originator: OriginatorId) -> Option<Effect> {

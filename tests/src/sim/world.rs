@@ -69,6 +69,8 @@ pub struct Sim {
     pub(super) hostility: Option<Hostility>,
     /// The behaviours that honest nodes have met on the way.
     pub(super) met: BTreeMap<Behaviour, u64>,
+    /// Peers that a node has asked for parts of a backlog.
+    pub(super) sharers: BTreeMap<OriginatorId, BTreeSet<OriginatorId>>,
 }
 
 impl Sim {
@@ -76,6 +78,12 @@ impl Sim {
     #[must_use]
     pub fn new(seed: u64, faults: Faults) -> Self {
         Self::of(seed, faults, members(3))
+    }
+
+    /// Five honest nodes.
+    #[must_use]
+    pub fn five(seed: u64, faults: Faults) -> Self {
+        Self::of(seed, faults, members(5))
     }
 
     /// Five nodes, of which one is hostile in the ways that the seed says. Rates become known at each node
@@ -123,6 +131,7 @@ impl Sim {
             members: members.clone(),
             hostility: None,
             met: BTreeMap::new(),
+            sharers: BTreeMap::new(),
         };
         for &id in &members {
             sim.node(id).start(&members, now);
@@ -201,6 +210,12 @@ impl Sim {
     #[must_use]
     pub fn conflicts(&self) -> u64 {
         self.honest().iter().map(|id| self.nodes[id].conflicts).sum()
+    }
+
+    /// Returns the peers that a node has asked for parts of a backlog.
+    #[must_use]
+    pub fn sharers(&self, node: OriginatorId) -> BTreeSet<OriginatorId> {
+        self.sharers.get(&node).cloned().unwrap_or_default()
     }
 
     /// Returns the honest nodes.

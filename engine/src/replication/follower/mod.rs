@@ -13,10 +13,12 @@ mod choice;
 mod effect;
 mod open_want;
 mod source;
+mod split;
 #[cfg(test)]
 mod tests;
 
 pub use effect::{Effect, StrandWrite};
+pub use split::SplitLimits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -31,6 +33,7 @@ use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use choice::Choice;
 use open_want::OpenWant;
+use split::Split;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 const SEARCH_FOR: Duration = Duration::from_secs(60);
@@ -71,6 +74,11 @@ pub struct Follower {
     durable: SequenceId,
     peers: BTreeMap<OriginatorId, PeerProgress>,
     search: Option<Search>,
+    /// The backlog, while several peers send parts of it.
+    split: Option<Split>,
+    split_limits: SplitLimits,
+    /// The place to reach before a backlog is split again.
+    split_after: SequenceId,
     /// Places below `accepted` that are marked missing.
     missing: Ranges,
     /// Requests so far; the next one gets the next number.
@@ -89,6 +97,10 @@ struct PeerProgress {
     claimed_head: SequenceId,
     /// Position in the walk over the missing ranges; the peer has not been asked for those above.
     fill_position: SequenceId,
+    /// The peer has proved its id.
+    is_proven: bool,
+    /// Places of the next part that it is asked for, at most.
+    part_places: u64,
 }
 
 /// A gap search: the places after `accepted` and up to `through` that the source did not send.
@@ -130,6 +142,9 @@ impl Follower {
             durable: stored,
             peers: BTreeMap::new(),
             search: None,
+            split: None,
+            split_limits: SplitLimits::default(),
+            split_after: SequenceId::NONE,
             missing: ranges,
             requests: 0,
             effects: VecDeque::new(),
@@ -192,6 +207,8 @@ impl Follower {
             ask_at: now,
             claimed_head: head,
             fill_position: SequenceId::NONE,
+            is_proven: false,
+            part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
         self.look(now);
@@ -229,6 +246,7 @@ impl Follower {
             }
             if let Err(violation) = self.handle_item(now, peer, item, &mut writes) {
                 self.note_violation(now, peer);
+                self.release_part(peer);
                 self.peers.remove(&peer);
                 self.effects.push_back(Effect::Disconnect { peer, violation });
             }
@@ -282,6 +300,7 @@ impl Follower {
             .chain(self.peers.iter().filter_map(next_ask))
             .chain(self.stalls_at())
             .chain(self.look_at())
+            .chain(self.split_at())
             .min()
     }
 
@@ -298,7 +317,19 @@ impl Follower {
             StrandItem::Gap { from: first, to, expired } => {
                 // Only the strand's own node can know what it has stopped keeping.
                 let is_own_claim = from == self.originator;
-                self.open_want_mut(from).note_gap(first, to, expired && is_own_claim)
+                self.open_want_mut(from).note_gap(first, to, expired && is_own_claim)?;
+                if self.sends_part(from) {
+                    self.note_left_out(from);
+                }
+                Ok(())
+            }
+            StrandItem::End if self.sends_part(from) => {
+                self.note_left_out(from);
+                Ok(())
+            }
+            StrandItem::Closed if self.sends_part(from) => {
+                self.note_part_closed(now, from);
+                Ok(())
             }
             StrandItem::End => {
                 if let Some(search) = &mut self.search {
@@ -330,6 +361,10 @@ impl Follower {
         let expired = self.open_want_mut(from).advance(sequence)?;
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.claimed_head = peer.claimed_head.max(sequence);
+        }
+        if self.sends_part(from) {
+            self.handle_part(now, from, entry, writes);
+            return Ok(());
         }
         let next = self.accepted.next();
         if sequence < next {
@@ -458,13 +493,13 @@ impl Follower {
 
     /// Sends a want to every idle peer that may be asked now.
     fn send_wants(&mut self, now: Instant) {
-        let due: Vec<(OriginatorId, Want)> = self
-            .peers
-            .iter()
-            .filter(|(_, peer)| peer.open.is_none() && peer.ask_at <= now)
-            .filter_map(|(id, peer)| Some((*id, self.next_want(*id, peer)?)))
-            .collect();
-        for (id, want) in due {
+        let is_due =
+            |(_, peer): &(&OriginatorId, &PeerProgress)| peer.open.is_none() && peer.ask_at <= now;
+        let due: Vec<_> = self.peers.iter().filter(is_due).map(|(id, _)| *id).collect();
+        for id in due {
+            let want = self.peers.get(&id).and_then(|peer| self.next_want(id, peer));
+            let Some(want) = want else { continue };
+            self.note_part_asked(now, id);
             self.requests += 1;
             let request = RequestId(self.requests);
             if id == self.choice.source {
@@ -485,6 +520,9 @@ impl Follower {
         }
         if let Some(search) = &self.search {
             return Some(want(self.accepted, Some(search.through)));
+        }
+        if self.is_for_parts(id, peer) {
+            return self.next_part(id, peer);
         }
         if self.choice.is_asked(id) {
             return Some(want(self.durable, None));
@@ -523,6 +561,7 @@ impl Follower {
 
     /// Forgets what was asked of a peer.
     fn drop_peer(&mut self, peer: OriginatorId) {
+        self.release_part(peer);
         self.peers.remove(&peer);
         if self.choice.is_tried(peer) {
             self.choice.end_trial();
@@ -530,21 +569,11 @@ impl Follower {
     }
 
     fn cancel_want(&mut self, id: OriginatorId) {
+        self.release_part(id);
         let Some(peer) = self.peers.get_mut(&id) else { return };
         if peer.open.take().is_some() {
             self.effects.push_back(Effect::Stop { peer: id });
         }
-    }
-
-    /// Returns the time at which a silent source counts as stalled, if it is ahead by then.
-    fn stalls_at(&self) -> Option<Instant> {
-        self.source().map(|_| self.choice.progress_at + STALL_AFTER)
-    }
-
-    fn is_stalled(&self) -> bool {
-        let is_ahead = |peer: &PeerProgress| peer.claimed_head > self.accepted;
-        // While a commit is under way, the source may be waiting for this node to read on.
-        self.durable == self.accepted && self.peers.get(&self.choice.source).is_some_and(is_ahead)
     }
 
     fn open_want(&self, peer: OriginatorId) -> Option<&OpenWant> {

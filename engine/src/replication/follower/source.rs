@@ -11,12 +11,15 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 
 use super::choice::{PATIENCE, Rank, Trial};
-use super::{Follower, PeerProgress};
+use super::{Follower, PeerProgress, STALL_AFTER};
 
 impl Follower {
-    /// Returns the peer that is asked for everything that comes next; `None` while there is none.
+    /// Returns the peer that is asked for everything that comes next, alone or with others; `None` while there is none.
     #[must_use]
     pub fn source(&self) -> Option<OriginatorId> {
+        if self.split.is_some() {
+            return Some(self.choice.source);
+        }
         let open = self.open_want(self.choice.source)?;
         open.up_to.is_none().then_some(self.choice.source)
     }
@@ -35,6 +38,7 @@ impl Follower {
     /// Notes that this node has not come to look at what peers have sent. Their silence says nothing meanwhile.
     pub fn handle_backlog(&mut self, now: Instant) {
         self.choice.progress_at = now;
+        self.excuse_parts(now);
     }
 
     /// Looks which peer the strand is to be taken from, and which one is to be tried beside it.
@@ -47,7 +51,9 @@ impl Follower {
             self.choice.doubt(now, trial.peer);
             self.cancel_want(trial.peer);
         }
+        self.take_parts(now);
         self.choose_source(now);
+        self.judge_split();
         let has_rival = self.rival().is_some();
         self.choice.ahead_since = has_rival.then(|| self.choice.ahead_since.unwrap_or(now));
         if self.trial_at().is_some_and(|at| at <= now) {
@@ -116,6 +122,18 @@ impl Follower {
         self.cancel_want(source);
     }
 
+    /// Returns the time at which a silent source counts as stalled, if it is ahead by then.
+    pub(super) fn stalls_at(&self) -> Option<Instant> {
+        let source = self.source().filter(|_| self.split.is_none());
+        source.map(|_| self.choice.progress_at + STALL_AFTER)
+    }
+
+    pub(super) fn is_stalled(&self) -> bool {
+        let is_ahead = |peer: &PeerProgress| peer.claimed_head > self.accepted;
+        // While a commit is under way, the source may be waiting for this node to read on.
+        self.durable == self.accepted && self.peers.get(&self.choice.source).is_some_and(is_ahead)
+    }
+
     /// Stays with the source while it is connected and no better kind of peer is there.
     fn choose_source(&mut self, now: Instant) {
         let best = self.best();
@@ -137,7 +155,7 @@ impl Follower {
         tried.filter(|tried| *tried != source).into_iter().for_each(|it| self.cancel_endless(it));
         self.choice.source = source;
         self.choice.progress_at = now;
-        if tried != Some(source) && self.search.is_none() {
+        if tried != Some(source) && self.search.is_none() && self.split.is_none() {
             // Missing places are asked for later.
             self.cancel_want(source);
         }
@@ -201,7 +219,8 @@ impl Follower {
     /// Returns the time from which a rival may be tried; `None` while there is none, or one is tried already.
     fn trial_at(&self) -> Option<Instant> {
         let choice = &self.choice;
-        let is_possible = choice.trial.is_none() && self.search.is_none() && !choice.is_fixed;
+        let is_free = self.search.is_none() && self.split.is_none();
+        let is_possible = choice.trial.is_none() && is_free && !choice.is_fixed;
         let since = choice.ahead_since.filter(|_| is_possible)?;
         Some(since.max(choice.progress_at) + PATIENCE)
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use super::*;
 
 mod source;
+mod split;
 
 const SOURCE: OriginatorId = OriginatorId(200);
 const OTHER: OriginatorId = OriginatorId(300);

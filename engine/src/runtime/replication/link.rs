@@ -21,11 +21,16 @@ pub struct Link {
 }
 
 impl Link {
-    pub(super) fn new(state: Arc<ReplicationState>, peer: OriginatorId, clock: &Cursor) -> Self {
+    pub(super) fn new(
+        state: Arc<ReplicationState>,
+        peer: OriginatorId,
+        is_proven: bool,
+        clock: &Cursor,
+    ) -> Self {
         let (sender, commands) = mpsc::channel(COMMANDS_MAX);
         let mut claims = PeerClock::default();
         claims.merge(clock, state.known_originators());
-        let generation = state.peers.insert(peer, sender, claims);
+        let generation = state.peers.insert(peer, is_proven, sender, claims);
         state.publisher.own_clock().note_peer_up(peer, clock);
         Self { sink: ResponseSink { state, peer, generation }, commands }
     }

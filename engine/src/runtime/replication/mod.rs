@@ -28,6 +28,7 @@ use std::sync::Arc;
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
 use parking_lot::Mutex;
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
@@ -77,6 +78,7 @@ impl Replication {
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
             page_reads: PageReads::of_all_sessions(),
+            splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
             inboxes: Mutex::default(),
             strands: Mutex::default(),
         });
@@ -93,14 +95,21 @@ impl Replication {
         self.state.own
     }
 
-    /// Tells the strands that a peer can be asked: it has proved its id, or answers at its address in the
-    /// registry. `clock` holds the heads that the peer claims.
+    /// Tells the strands that a peer can be asked, which has proved its id. `clock` holds the heads that the
+    /// peer claims.
     ///
     /// The link takes the place of an earlier one to the same peer. The peer counts as gone when
     /// the link is dropped.
     #[must_use]
     pub fn connect(&self, peer: OriginatorId, clock: Cursor) -> Link {
-        Link::new(self.state.clone(), peer, &clock)
+        Link::new(self.state.clone(), peer, true, &clock)
+    }
+
+    /// Does the same for a peer that only answers at its address in the registry. No backlog is
+    /// split among such peers.
+    #[must_use]
+    pub fn connect_unproven(&self, peer: OriginatorId, clock: Cursor) -> Link {
+        Link::new(self.state.clone(), peer, false, &clock)
     }
 
     /// Returns the bound of the reads for a new session with a peer.

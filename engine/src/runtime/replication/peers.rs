@@ -15,6 +15,8 @@ use crate::replication::{LinkCommand, PeerClock};
 pub(super) struct ConnectedPeer {
     /// Tells this connection apart from every other one of this process, also from ended ones.
     pub(super) generation: u64,
+    /// The peer has proved its id.
+    pub(super) is_proven: bool,
     /// The way to the connection. Full when the connection does not keep up.
     pub(super) commands: mpsc::Sender<LinkCommand>,
     clock: Arc<Mutex<PeerClock>>,
@@ -65,6 +67,7 @@ impl ConnectedPeers {
     pub(super) fn insert(
         &self,
         peer: OriginatorId,
+        is_proven: bool,
         commands: mpsc::Sender<LinkCommand>,
         clock: PeerClock,
     ) -> u64 {
@@ -73,7 +76,7 @@ impl ConnectedPeers {
         let generation = self.entered.fetch_add(1, Ordering::Relaxed) + 1;
         self.table.send_modify(|table| {
             let clock = Arc::new(Mutex::new(clock));
-            table.insert(peer, ConnectedPeer { generation, commands, clock });
+            table.insert(peer, ConnectedPeer { generation, is_proven, commands, clock });
         });
         generation
     }
@@ -111,7 +114,7 @@ mod tests {
     const PEER: OriginatorId = OriginatorId(200);
 
     fn enter(peers: &ConnectedPeers) -> u64 {
-        peers.insert(PEER, mpsc::channel(1).0, PeerClock::default())
+        peers.insert(PEER, true, mpsc::channel(1).0, PeerClock::default())
     }
 
     fn present(peers: &ConnectedPeers) -> Option<u64> {

@@ -23,6 +23,10 @@ use crate::runtime::{Committer, Heads, Ports, Publisher, Workers};
 /// ones wait in QUIC, which slows the peer down.
 const INBOX_RESPONSES_MAX: usize = 2;
 
+/// Strands whose backlog is split at a time. A guess: with more of them behind, several peers are at work anyway. Their
+/// memory is this often [`SplitLimits::held_bytes_max`](crate::replication::SplitLimits::held_bytes_max), 64 MiB.
+pub(super) const SPLITS_MAX: usize = 4;
+
 /// The parts of the engine that replication uses, and the tables of its tasks.
 pub(super) struct ReplicationState {
     pub(super) own: OriginatorId,
@@ -40,6 +44,8 @@ pub(super) struct ReplicationState {
     pub(super) doubted: DoubtedFees,
     /// Bounds the pages that are read at a time for all peers.
     pub(super) page_reads: Arc<Semaphore>,
+    /// Bounds the strands whose backlog is split, [`SPLITS_MAX`].
+    pub(super) splits: Arc<Semaphore>,
     pub(super) inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<WantResponse<Bytes>>>>,
     pub(super) strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
 }

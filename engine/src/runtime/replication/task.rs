@@ -10,7 +10,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
 use hawser_storage::{CommitError, ReadError};
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
@@ -43,6 +43,8 @@ pub(super) struct StrandTask {
     follower: Follower,
     inbox: mpsc::Receiver<WantResponse<Bytes>>,
     peers: watch::Receiver<PeerTable>,
+    /// Held while the backlog is split.
+    split_permit: Option<OwnedSemaphorePermit>,
     /// The peers that the follower knows of.
     connected: PeerTable,
     writes: WriteQueue,
@@ -105,6 +107,7 @@ impl StrandTask {
             },
             inbox,
             peers: state.peers.subscribe(),
+            split_permit: None,
             connected: BTreeMap::new(),
             writes: WriteQueue::default(),
             failed: None,
@@ -245,6 +248,21 @@ impl StrandTask {
             self.follower.handle_head(now(), *id, peer.head(self.originator));
         }
         self.follower.handle_timeout(now());
+        self.split();
+    }
+
+    /// Splits a long backlog among peers while fewer than [`SPLITS_MAX`](super::state::SPLITS_MAX) strands do.
+    fn split(&mut self) {
+        if self.follower.is_split() {
+            return;
+        }
+        self.split_permit = None;
+        if self.follower.can_split() {
+            self.split_permit = self.state.splits.clone().try_acquire_owned().ok();
+        }
+        if self.split_permit.is_some() {
+            self.follower.start_split(now());
+        }
     }
 
     fn update_peers(&mut self) {
@@ -257,6 +275,9 @@ impl StrandTask {
         }
         for (id, peer) in table.iter().filter(|(id, peer)| !holds(&self.connected, id, peer)) {
             self.follower.handle_peer_up(now(), *id, peer.head(self.originator));
+            if peer.is_proven {
+                self.follower.handle_proven(now(), *id);
+            }
         }
         self.connected = table;
     }

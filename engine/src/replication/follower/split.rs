@@ -1,0 +1,484 @@
+//! A long backlog that several peers send at once, each a part of it.
+//!
+//! The strand still grows in order: of the first part every envelope is accepted as it comes, those of later parts wait
+//! until everything before them is accepted. What waits is bounded by bytes. Only the source starts this, by a claim of
+//! its own, and a part is complete only by signed envelopes. So a claim alone ends nothing here either.
+
+use std::collections::VecDeque;
+use std::time::Instant;
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{Change, LogEntry};
+
+use super::choice::PATIENCE;
+use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
+use crate::replication::link::Want;
+
+/// Parts that are under way or wait. Guessed: a few for each peer that is asked, so that a slow one holds the others up late.
+const PARTS_MAX: usize = 16;
+/// Bytes of a part, by the mean length of the envelopes so far. Guessed: several round trips' worth for a fast link,
+/// and asked again in a short time if a peer stalls.
+const PART_BYTES: u64 = 2 * 1024 * 1024;
+/// Memory for an entry beside its bytes. A guess, by the size of the type and its facts.
+const ENTRY_BYTES: usize = 512;
+
+/// Bounds of a split backlog.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SplitLimits {
+    /// Places that the source and another peer have to claim beyond what was accepted. A quarter of it is left to the
+    /// source at the end.
+    pub backlog_min: u64,
+    /// Places of a peer's first part. Each part that it completes doubles the next one.
+    pub first_part_places: u64,
+    /// Places of a part, at most.
+    pub part_places_max: u64,
+    /// Bytes of envelopes that wait for their turn, at most.
+    pub held_bytes_max: usize,
+}
+
+impl Default for SplitLimits {
+    /// Guessed: a backlog of some seconds, and parts that take a fraction of a second.
+    fn default() -> Self {
+        Self {
+            backlog_min: 16_384,
+            first_part_places: 256,
+            part_places_max: 4_096,
+            held_bytes_max: 16 * 1024 * 1024,
+        }
+    }
+}
+
+/// State of a backlog that is split.
+///
+/// Invariant: the parts are contiguous, and the first one begins right after what was accepted.
+#[derive(Debug)]
+pub(super) struct Split {
+    parts: VecDeque<Part>,
+    /// The last place that belongs to a part, or was accepted.
+    given: SequenceId,
+    /// Bytes of all entries that wait.
+    held_bytes: usize,
+    /// Number of envelopes that parts have brought, and their bytes.
+    seen: (u64, u64),
+}
+
+/// A part of the backlog.
+#[derive(Debug)]
+struct Part {
+    /// Everything up to this place has come.
+    position: SequenceId,
+    /// The last place.
+    through: SequenceId,
+    /// Entries that wait for the parts before. Empty in the first part.
+    held: Vec<LogEntry>,
+    /// There was no room for the next envelope. The rest is asked for when this is the first part.
+    is_heavy: bool,
+    /// The peer that is asked for the rest.
+    asked: Option<OriginatorId>,
+    asked_at: Instant,
+    /// The last time that the peer has shown something.
+    moved_at: Instant,
+    /// Peers that are not asked for this part again.
+    avoided: Vec<OriginatorId>,
+    /// Those of them that did not show a place of it.
+    left_out_by: Vec<OriginatorId>,
+}
+
+/// What an idle peer may do.
+enum Share {
+    /// Send the rest of the part with this index.
+    Rest(usize),
+    /// Send a new part.
+    New(Want),
+}
+
+impl Follower {
+    /// Sets other bounds than the default ones for splitting a backlog.
+    #[must_use]
+    pub fn with_split_limits(mut self, limits: SplitLimits) -> Self {
+        self.split_limits = limits;
+        self
+    }
+
+    /// Notes that a connected peer has proved its id, and answers wants with an end as fast as any.
+    pub fn handle_proven(&mut self, now: Instant, peer: OriginatorId) {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.is_proven = true;
+        }
+        self.look(now);
+        self.send_wants(now);
+    }
+
+    /// True if the backlog is long, and two peers or more can send parts of it.
+    #[must_use]
+    pub fn can_split(&self) -> bool {
+        let is_free = self.split.is_none() && self.search.is_none() && !self.choice.is_fixed;
+        let backlog_min = self.split_limits.backlog_min;
+        let is_long =
+            |peer: &PeerProgress| peer.claimed_head.0 > self.accepted.0.saturating_add(backlog_min);
+        let sharers = self.peers.iter().filter(|(id, peer)| self.is_sharer(**id, peer));
+        let holders = sharers.filter(|(_, peer)| is_long(peer));
+        is_free
+            && self.accepted >= self.split_after
+            && self.peers.get(&self.choice.source).is_some_and(is_long)
+            && self.is_sharer_now(self.choice.source)
+            && holders.count() >= 2
+    }
+
+    /// True while a backlog is split, and envelopes may wait in memory.
+    #[must_use]
+    pub fn is_split(&self) -> bool {
+        self.split.is_some()
+    }
+
+    /// Returns the bytes of envelopes that wait for their turn.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.split.as_ref().map_or(0, |split| split.held_bytes)
+    }
+
+    /// Splits the backlog if that [is possible](Self::can_split). The driver calls this when it has memory for it,
+    /// [`SplitLimits::held_bytes_max`].
+    pub fn start_split(&mut self, now: Instant) {
+        if !self.can_split() {
+            return;
+        }
+        let tried = self.choice.end_trial();
+        tried.into_iter().chain([self.choice.source]).for_each(|peer| self.cancel_want(peer));
+        let given = self.accepted;
+        self.split = Some(Split { parts: VecDeque::new(), given, held_bytes: 0, seen: (0, 0) });
+        self.look(now);
+        self.send_wants(now);
+    }
+
+    /// Takes parts from peers that are silent or slow.
+    pub(super) fn take_parts(&mut self, now: Instant) {
+        if self.split.is_none() {
+            return;
+        }
+        self.take_from_silent(now);
+        if let Some(slow) = self.robbed_at().filter(|(at, _)| *at <= now).map(|(_, peer)| peer) {
+            self.take_from_slow(slow);
+        }
+        // A search for missing places has time, and the first part has none.
+        let is_sought = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            peer.open.is_some() && self.is_sharer(**id, peer) && !self.sends_part(**id)
+        };
+        let sought: Vec<_> = self.peers.iter().filter(is_sought).map(|(id, _)| *id).collect();
+        sought.into_iter().for_each(|id| self.cancel_want(id));
+    }
+
+    /// Ends the split when nothing is left to ask for.
+    pub(super) fn judge_split(&mut self) {
+        let Some(split) = &self.split else { return };
+        let lead = split.parts.front();
+        let is_stuck = lead.is_some_and(|lead| lead.asked.is_none() && !self.is_served(lead));
+        let has_new = || self.peers.iter().any(|(id, peer)| self.new_part(*id, peer).is_some());
+        let is_done = lead.is_none() && !has_new();
+        if self.search.is_some() || is_stuck || is_done || !self.is_sharer_now(self.choice.source) {
+            self.end_split();
+        }
+    }
+
+    /// Returns the next time at which [`take_parts`](Self::take_parts) can change something without an event.
+    pub(super) fn split_at(&self) -> Option<Instant> {
+        let split = self.split.as_ref()?;
+        let silent_at = |part: &Part| Some(part.moved_at + self.choice.trial_for(part.asked?));
+        let silent = split.parts.iter().filter_map(silent_at);
+        silent.chain(self.robbed_at().map(|(at, _)| at)).min()
+    }
+
+    /// Notes that this node has not come to look at what peers have sent.
+    pub(super) fn excuse_parts(&mut self, now: Instant) {
+        for part in self.split.iter_mut().flat_map(|split| &mut split.parts) {
+            (part.asked_at, part.moved_at) = (now, now);
+        }
+    }
+
+    /// True if an idle peer is to be asked for parts and for nothing else.
+    pub(super) fn is_for_parts(&self, id: OriginatorId, peer: &PeerProgress) -> bool {
+        self.split.is_some() && (self.choice.is_asked(id) || self.is_sharer(id, peer))
+    }
+
+    /// Returns the want for an idle peer.
+    pub(super) fn next_part(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
+        let split = self.split.as_ref()?;
+        match self.share(id, peer)? {
+            Share::New(want) => Some(want),
+            Share::Rest(index) => {
+                let part = &split.parts[index];
+                Some(self.part_want(part.position, part.through))
+            }
+        }
+    }
+
+    /// Notes that the want of [`next_part`](Self::next_part) is sent.
+    pub(super) fn note_part_asked(&mut self, now: Instant, id: OriginatorId) {
+        let Some(peer) = self.peers.get(&id) else { return };
+        if !self.is_for_parts(id, peer) {
+            return;
+        }
+        let share = self.share(id, peer);
+        let Some(split) = &mut self.split else { return };
+        let index = match share {
+            Some(Share::Rest(index)) => index,
+            Some(Share::New(Want { after, up_to: Some(through), .. })) => {
+                split.given = through;
+                split.parts.push_back(Part::new(now, after, through));
+                split.parts.len() - 1
+            }
+            Some(Share::New(_)) | None => return,
+        };
+        let part = &mut split.parts[index];
+        (part.asked, part.asked_at, part.moved_at) = (Some(id), now, now);
+    }
+
+    /// True if the open want of a peer is a part.
+    pub(super) fn sends_part(&self, peer: OriginatorId) -> bool {
+        self.part_of(peer).is_some()
+    }
+
+    /// Handles an envelope of a part.
+    pub(super) fn handle_part(
+        &mut self,
+        now: Instant,
+        from: OriginatorId,
+        entry: LogEntry,
+        writes: &mut PendingWrites,
+    ) {
+        let (sequence, len) = (entry.id.sequence, entry.bytes.len());
+        let (Some(index), Some(split)) = (self.part_of(from), &mut self.split) else { return };
+        let part = &mut split.parts[index];
+        if sequence != part.position.next() {
+            return self.note_left_out(from);
+        }
+        let held = split.held_bytes + len + ENTRY_BYTES;
+        if index > 0 && held > self.split_limits.held_bytes_max {
+            part.is_heavy = true;
+            return self.cancel_want(from);
+        }
+        (part.position, part.moved_at) = (sequence, now);
+        let is_complete = sequence == part.through;
+        split.seen = (split.seen.0 + 1, split.seen.1 + len as u64);
+        if index > 0 {
+            split.held_bytes = held;
+            part.held.push(entry);
+        } else {
+            self.choice.progress_at = now;
+            self.accept(now, Change::Append(entry), writes);
+        }
+        if is_complete {
+            self.complete_part(now, from, index, writes);
+        }
+    }
+
+    /// Notes that a peer does not send all of its part.
+    pub(super) fn note_left_out(&mut self, from: OriginatorId) {
+        if let (Some(index), Some(split)) = (self.part_of(from), &mut self.split) {
+            let part = &mut split.parts[index];
+            part.avoided.push(from);
+            part.left_out_by.push(from);
+        }
+        self.cancel_want(from);
+    }
+
+    /// Notes that a peer has refused a part, or that its stream broke.
+    pub(super) fn note_part_closed(&mut self, now: Instant, from: OriginatorId) {
+        self.release_part(from);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            peer.open = None;
+            peer.ask_at = now + RETRY_AFTER;
+        }
+        if from != self.originator {
+            self.choice.doubt(now, from);
+        }
+    }
+
+    /// Lets others send the part that a peer was asked for, if it was asked for one.
+    pub(super) fn release_part(&mut self, peer: OriginatorId) {
+        if let (Some(index), Some(split)) = (self.part_of(peer), &mut self.split) {
+            split.parts[index].asked = None;
+        }
+    }
+
+    fn part_of(&self, peer: OriginatorId) -> Option<usize> {
+        let split = self.split.as_ref()?;
+        split.parts.iter().position(|part| part.asked == Some(peer))
+    }
+
+    /// Notes that a part has come as a whole, and accepts what has waited for it.
+    fn complete_part(
+        &mut self,
+        now: Instant,
+        from: OriginatorId,
+        index: usize,
+        writes: &mut PendingWrites,
+    ) {
+        self.release_part(from);
+        if let Some(peer) = self.peers.get_mut(&from) {
+            // Only the end frame is still to come.
+            peer.open = None;
+            peer.part_places = peer.part_places.saturating_mul(2);
+        }
+        if index > 0 {
+            return;
+        }
+        while let Some(whole) = self.pop_whole_part() {
+            for peer in whole.left_out_by {
+                // It claimed what another peer has shown.
+                self.choice.doubt(now, peer);
+            }
+            // Each part is a write of its own, so that no commit grows with what has waited.
+            self.emit(from, std::mem::take(writes));
+            let Some(next) = self.split.as_mut().and_then(|split| split.parts.front_mut()) else {
+                break;
+            };
+            let held = std::mem::take(&mut next.held);
+            let bytes: usize = held.iter().map(|entry| entry.bytes.len() + ENTRY_BYTES).sum();
+            held.into_iter().for_each(|entry| self.accept(now, Change::Append(entry), writes));
+            if let Some(split) = &mut self.split {
+                split.held_bytes -= bytes;
+            }
+        }
+        self.choice.progress_at = now;
+    }
+
+    /// Removes the first part if all of it was accepted.
+    fn pop_whole_part(&mut self) -> Option<Part> {
+        let parts = &mut self.split.as_mut()?.parts;
+        parts.pop_front_if(|part| part.position == part.through)
+    }
+
+    /// Ends the split; what waits is asked for again, without an end, from the source. A part that no peer sends as a
+    /// whole has to be passed before the next split.
+    fn end_split(&mut self) {
+        let Some(split) = self.split.take() else { return };
+        if let Some(lead) = split.parts.front() {
+            self.split_after = lead.through;
+        }
+        let asked: Vec<_> = split.parts.iter().filter_map(|part| part.asked).collect();
+        asked.into_iter().for_each(|peer| self.cancel_want(peer));
+    }
+
+    fn take_from_silent(&mut self, now: Instant) {
+        let is_writing = self.durable != self.accepted;
+        let Some(split) = &mut self.split else { return };
+        let mut silent = Vec::new();
+        for part in &mut split.parts {
+            let Some(peer) = part.asked else { continue };
+            if part.moved_at + self.choice.trial_for(peer) > now {
+                continue;
+            }
+            if is_writing {
+                // The peer may be waiting for this node to read on.
+                part.moved_at = now;
+            } else {
+                silent.push(peer);
+            }
+        }
+        for peer in silent {
+            self.choice.doubt(now, peer);
+            self.cancel_want(peer);
+        }
+    }
+
+    /// Returns who sends the first part while another peer waits for it, and from when on that peer gets it.
+    fn robbed_at(&self) -> Option<(Instant, OriginatorId)> {
+        let lead = self.split.as_ref()?.parts.front()?;
+        let slow = lead.asked?;
+        let is_waiting = |(id, peer): (&OriginatorId, &PeerProgress)| {
+            peer.open.is_none() && self.serves(*id, peer, lead) && self.share(*id, peer).is_none()
+        };
+        let has_other = self.peers.iter().any(is_waiting);
+        has_other.then_some((lead.asked_at + PATIENCE, slow))
+    }
+
+    /// Takes the first part from a peer that holds all others up.
+    fn take_from_slow(&mut self, slow: OriginatorId) {
+        if let Some(lead) = self.split.as_mut().and_then(|split| split.parts.front_mut()) {
+            lead.avoided.push(slow);
+        }
+        if let Some(peer) = self.peers.get_mut(&slow) {
+            peer.part_places = (peer.part_places / 4).max(1);
+        }
+        self.cancel_want(slow);
+    }
+
+    fn share(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Share> {
+        let split = self.split.as_ref()?;
+        let has_room = split.held_bytes < self.split_limits.held_bytes_max / 2;
+        let is_free = |(index, part): &(usize, &Part)| {
+            let is_open = part.asked.is_none() && part.position < part.through;
+            is_open && (*index == 0 || (has_room && !part.is_heavy)) && self.serves(id, peer, part)
+        };
+        let free = split.parts.iter().enumerate().find(is_free);
+        if let Some((index, _)) = free {
+            return Some(Share::Rest(index));
+        }
+        let is_roomy = split.parts.is_empty() || (has_room && split.parts.len() < PARTS_MAX);
+        self.new_part(id, peer).filter(|_| is_roomy).map(Share::New)
+    }
+
+    /// Returns the part after all others that a peer can send. There is none for a single peer, nor near the end of the
+    /// strand, which the source sends as it grows.
+    fn new_part(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
+        let (split, limits) = (self.split.as_ref()?, self.split_limits);
+        let source = self.peers.get(&self.choice.source)?;
+        let left = source.claimed_head.0.saturating_sub(split.given.0);
+        let is_shared =
+            self.peers.iter().filter(|(id, it)| self.is_sharer(**id, it)).nth(1).is_some();
+        if !is_shared || left <= limits.backlog_min / 4 || !self.is_sharer(id, peer) {
+            return None;
+        }
+        let (count, bytes) = split.seen;
+        let by_bytes = (PART_BYTES.saturating_mul(count) / bytes.max(1)).max(1);
+        let by_bytes = if count == 0 { limits.first_part_places } else { by_bytes };
+        let places = peer.part_places.min(limits.part_places_max).min(by_bytes);
+        let through = split.given.0.saturating_add(places);
+        let through = through.min(peer.claimed_head.0).min(source.claimed_head.0);
+        (through > split.given.0).then(|| self.part_want(split.given, SequenceId(through)))
+    }
+
+    fn part_want(&self, after: SequenceId, through: SequenceId) -> Want {
+        Want { originator: self.originator, after, up_to: Some(through) }
+    }
+
+    /// True if some peer may be asked for a part.
+    fn is_served(&self, part: &Part) -> bool {
+        self.peers.iter().any(|(id, peer)| self.serves(*id, peer, part))
+    }
+
+    fn serves(&self, id: OriginatorId, peer: &PeerProgress, part: &Part) -> bool {
+        let is_able = self.is_sharer(id, peer) && peer.claimed_head >= part.through;
+        is_able && !part.avoided.contains(&id)
+    }
+
+    /// True if parts are asked of a peer.
+    fn is_sharer(&self, id: OriginatorId, peer: &PeerProgress) -> bool {
+        let is_left = self.choice.is_relayed && id == self.originator;
+        peer.is_proven
+            && !is_left
+            && !self.choice.is_paused(id)
+            && peer.claimed_head > self.accepted
+    }
+
+    fn is_sharer_now(&self, id: OriginatorId) -> bool {
+        self.peers.get(&id).is_some_and(|peer| self.is_sharer(id, peer))
+    }
+}
+
+impl Part {
+    fn new(now: Instant, after: SequenceId, through: SequenceId) -> Self {
+        Self {
+            position: after,
+            through,
+            held: Vec::new(),
+            is_heavy: false,
+            asked: None,
+            asked_at: now,
+            moved_at: now,
+            avoided: Vec::new(),
+            left_out_by: Vec::new(),
+        }
+    }
+}

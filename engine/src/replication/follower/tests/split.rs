@@ -1,0 +1,303 @@
+//! A long backlog that several peers send at once.
+
+use super::*;
+use crate::replication::follower::choice::PATIENCE;
+
+const LIMITS: SplitLimits = SplitLimits {
+    backlog_min: 100,
+    first_part_places: 10,
+    part_places_max: 40,
+    held_bytes_max: 64 * 1024,
+};
+const PEERS: [OriginatorId; 3] = [SOURCE, OTHER, THIRD];
+
+/// What a peer does with a part.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Habit {
+    Sends,
+    IsSilent,
+    ClaimsGaps,
+    EndsEarly,
+    Refuses,
+    Forges,
+}
+
+impl Rig {
+    /// Holds nothing; three peers have proved their ids and claim `head`.
+    fn behind(head: u64) -> Self {
+        let mut rig = Self::new(0);
+        rig.follower =
+            Follower::new(SOURCE, SequenceId::NONE, [], rig.now).with_split_limits(LIMITS);
+        for peer in PEERS {
+            rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+            rig.follower.handle_proven(rig.now, peer);
+        }
+        rig.effects();
+        rig
+    }
+
+    /// Holds nothing, and has split the backlog.
+    fn split(head: u64) -> Self {
+        let mut rig = Self::behind(head);
+        rig.follower.start_split(rig.now);
+        rig.effects();
+        assert!(rig.follower.is_split());
+        rig
+    }
+
+    /// Lets a peer send all or the next `count` places of what it was asked for, to `head` at most.
+    fn send_part(&mut self, peer: OriginatorId, head: u64, count: u64) -> Vec<Effect> {
+        let Some((request, want)) = self.asked.get(&peer).copied() else { return Vec::new() };
+        let end = want.up_to.map_or(head, |up_to| up_to.0.min(head));
+        let first = want.after.0 + 1;
+        let last = end.min(want.after.0 + count);
+        if first > last {
+            return Vec::new();
+        }
+        self.asked.remove(&peer);
+        let rest = Want { after: SequenceId(last), ..want };
+        if want.up_to.is_none() || last < end {
+            self.asked.insert(peer, (request, rest));
+        }
+        self.deliver(peer, request, envelopes(first..=last))
+    }
+
+    fn do_habit(&mut self, habit: Habit, peer: OriginatorId, head: u64) -> Vec<Effect> {
+        let Some((request, want)) = self.asked.get(&peer).copied() else { return Vec::new() };
+        if want.up_to.is_none() && habit != Habit::Sends {
+            return Vec::new();
+        }
+        let items = match habit {
+            Habit::Sends => return self.send_part(peer, head, 7),
+            Habit::IsSilent => return Vec::new(),
+            Habit::ClaimsGaps => {
+                let (from, to) = (want.after.next(), want.up_to.unwrap_or(SequenceId::MAX));
+                vec![StrandItem::Gap { from, to, expired: false }]
+            }
+            Habit::EndsEarly => vec![StrandItem::End],
+            Habit::Refuses => vec![StrandItem::Closed],
+            Habit::Forges => vec![StrandItem::Envelope(Err(PeerViolation::ForgedSignature))],
+        };
+        self.asked.remove(&peer);
+        self.deliver(peer, request, items)
+    }
+
+    fn store_all(&mut self) {
+        let accepted = self.follower.accepted();
+        self.follower.handle_durable(accepted);
+    }
+}
+
+/// Returns the places that the effects append, in order.
+fn appended(effects: &[Effect]) -> Vec<u64> {
+    let places = |effect: &Effect| match effect {
+        Effect::Write(StrandWrite::Append { changes, .. }) => {
+            changes.iter().map(|change| change.start().sequence.0).collect()
+        }
+        _ => Vec::new(),
+    };
+    effects.iter().flat_map(places).collect()
+}
+
+#[test]
+fn each_peer_sends_another_part_and_the_strand_grows_in_order() {
+    let mut rig = Rig::split(1_000);
+    let asked = PEERS.map(|peer| rig.asks(peer));
+    assert_eq!(asked, [(0, Some(10)), (10, Some(20)), (20, Some(30))].map(Some));
+    assert_eq!(appended(&rig.send_part(THIRD, 1_000, 10)), [], "it waits");
+    assert_eq!(rig.asks(THIRD), Some((30, Some(50))), "twice as much as before");
+    assert_eq!(appended(&rig.send_part(OTHER, 1_000, 3)), []);
+    assert!(rig.follower.held_bytes() > 0);
+    let effects = rig.send_part(SOURCE, 1_000, 10);
+    assert_eq!(
+        appended(&effects),
+        (1..=13).collect::<Vec<_>>(),
+        "and what has come of the next one"
+    );
+    let effects = rig.send_part(OTHER, 1_000, 7);
+    assert_eq!(appended(&effects), (14..=30).collect::<Vec<_>>());
+    assert_eq!(rig.follower.held_bytes(), 0);
+}
+
+#[test]
+fn the_end_of_the_strand_comes_from_the_source_alone() {
+    let mut rig = Rig::split(1_000);
+    let mut places = Vec::new();
+    for _ in 0..200 {
+        for peer in PEERS {
+            places.extend(appended(&rig.send_part(peer, 1_000, 40)));
+            rig.store_all();
+        }
+        rig.wait(Duration::from_millis(1));
+        if !rig.follower.is_split() {
+            break;
+        }
+    }
+    assert!(!rig.follower.is_split());
+    let last = rig.follower.accepted().0;
+    assert!((975..1_000).contains(&last), "{last}");
+    assert_eq!(rig.asks(SOURCE), Some((last, None)));
+    assert_eq!(places, (1..=last).collect::<Vec<_>>());
+    assert_eq!([OTHER, THIRD].map(|peer| rig.asks(peer)), [None, None]);
+}
+
+#[test]
+fn a_backlog_is_split_only_among_peers_that_proved_their_ids_and_by_a_claim_of_the_source() {
+    let mut rig = Rig::behind(100);
+    assert!(!rig.follower.can_split(), "it is short");
+    rig.claims(OTHER, 1 << 60);
+    rig.claims(THIRD, 1 << 60);
+    assert!(!rig.follower.can_split(), "the source claims less");
+    rig.follower.start_split(rig.now);
+    rig.effects();
+    assert_eq!(rig.asks(SOURCE), Some((0, None)), "nothing has changed");
+    rig.claims(SOURCE, 101);
+    assert!(rig.follower.can_split());
+    let mut rig = Rig::new(0);
+    rig.follower = Follower::new(SOURCE, SequenceId::NONE, [], rig.now).with_split_limits(LIMITS);
+    for peer in PEERS {
+        rig.follower.handle_peer_up(rig.now, peer, SequenceId(1_000));
+    }
+    rig.follower.handle_proven(rig.now, SOURCE);
+    assert!(!rig.follower.can_split(), "one peer alone");
+    rig.follower.handle_proven(rig.now, THIRD);
+    assert!(rig.follower.can_split());
+}
+
+#[test]
+fn a_peer_that_shows_nothing_of_its_part_loses_it_to_another() {
+    use Habit::{ClaimsGaps, EndsEarly, Forges, IsSilent, Refuses};
+    for habit in [IsSilent, ClaimsGaps, EndsEarly, Refuses, Forges] {
+        for bad in PEERS {
+            let mut rig = Rig::split(10_000);
+            let (begin, mut places) = (rig.now, Vec::new());
+            while rig.follower.accepted().0 < 9_900 {
+                for peer in PEERS {
+                    let habit = if peer == bad { habit } else { Habit::Sends };
+                    places.extend(appended(&rig.do_habit(habit, peer, 10_000)));
+                }
+                rig.store_all();
+                places.extend(appended(&rig.wait(Duration::from_millis(10))));
+                let waited = rig.now - begin;
+                assert!(waited < Duration::from_secs(60), "{habit:?} {bad}: {:?}", rig.follower);
+            }
+            assert!(places.iter().copied().eq(1..=rig.follower.accepted().0), "{habit:?} {bad}");
+        }
+    }
+}
+
+#[test]
+fn a_slow_peer_loses_the_first_part_and_gets_smaller_ones() {
+    let mut rig = Rig::split(100_000);
+    let begin = rig.now;
+    while rig.follower.accepted().0 < 20_000 {
+        rig.send_part(SOURCE, 100_000, 1);
+        for peer in [OTHER, THIRD] {
+            rig.send_part(peer, 100_000, 40);
+        }
+        rig.store_all();
+        rig.wait(Duration::from_millis(100));
+        // 70 s is what the fast ones need alone; the slow one would need 2000 s.
+        assert!(rig.now - begin < Duration::from_secs(70), "{:?}", rig.follower.accepted());
+    }
+    assert!(rig.follower.is_split());
+    let (after, up_to) = rig.asks(SOURCE).unwrap();
+    assert!(up_to.unwrap() - after <= 10, "{after} {up_to:?}");
+}
+
+#[test]
+fn what_waits_is_bounded_by_bytes() {
+    let mut rig = Rig::split(1 << 40);
+    for _ in 0..1_000 {
+        for peer in [OTHER, THIRD] {
+            rig.send_part(peer, 1 << 40, 40);
+            assert!(rig.follower.held_bytes() <= LIMITS.held_bytes_max);
+        }
+        rig.follower.handle_backlog(rig.now);
+    }
+    assert_eq!(rig.follower.accepted(), SequenceId::NONE);
+    assert!(rig.follower.held_bytes() > LIMITS.held_bytes_max / 4);
+    rig.down(SOURCE);
+    assert_eq!(rig.follower.accepted().0, 0);
+    while rig.follower.held_bytes() > 0 {
+        for peer in [OTHER, THIRD] {
+            rig.send_part(peer, 1 << 40, 40);
+        }
+        rig.store_all();
+        rig.wait(PATIENCE);
+    }
+    assert!(rig.follower.accepted().0 > 60, "{}", rig.follower.accepted());
+}
+
+#[test]
+fn a_gap_that_every_peer_claims_is_searched_for_as_ever_and_the_split_goes_on_behind_it() {
+    let mut rig = Rig::split(1_000);
+    for peer in PEERS {
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    let mut tries = 0;
+    while rig.follower.is_split() {
+        PEERS.iter().for_each(|peer| drop(rig.do_habit(Habit::EndsEarly, *peer, 1_000)));
+        rig.wait(Duration::from_millis(10));
+        tries += 1;
+        assert!(tries < 1_000);
+    }
+    assert!(!rig.follower.can_split(), "not before the gap is passed");
+    let source = rig.follower.source().unwrap();
+    assert_eq!(rig.asks(source), Some((0, None)));
+    rig.answer(source, envelopes(6..=20));
+    assert!(rig.follower.is_searching());
+    for peer in PEERS {
+        rig.answer(peer, vec![StrandItem::End]);
+    }
+    rig.wait(SEARCH_FOR);
+    assert_eq!(rig.follower.accepted(), SequenceId(5), "marked missing");
+    let source = rig.follower.source().unwrap();
+    rig.answer(source, envelopes(6..=40));
+    rig.store_all();
+    rig.wait(Duration::from_secs(20));
+    assert!(rig.follower.can_split());
+}
+
+proptest! {
+    /// Peers do anything, and one is honest at the end.
+    #[test]
+    fn a_split_backlog_has_no_gap_and_no_repeat_whatever_peers_do(
+        steps in prop::collection::vec((0usize..3, 0u8..9, 1u64..50), 1..300),
+    ) {
+        let head = 2_000;
+        let mut rig = Rig::behind(head);
+        let mut places = Vec::new();
+        for (peer, step, count) in steps {
+            let peer = PEERS[peer];
+            if rig.follower.can_split() {
+                rig.follower.start_split(rig.now);
+                places.extend(appended(&rig.effects()));
+            }
+            let effects = match step {
+                0..4 => rig.send_part(peer, head, count),
+                4 => rig.do_habit(Habit::Refuses, peer, head),
+                5 => rig.do_habit(Habit::Forges, peer, head),
+                6 => rig.down(peer),
+                7 => {
+                    rig.follower.handle_peer_up(rig.now, peer, SequenceId(head));
+                    rig.asked.remove(&peer);
+                    rig.follower.handle_proven(rig.now, peer);
+                    rig.effects()
+                }
+                _ => rig.wait(Duration::from_millis(count * 20)),
+            };
+            places.extend(appended(&effects));
+            rig.store_all();
+        }
+        rig.follower.handle_peer_up(rig.now, THIRD, SequenceId(head));
+        rig.asked.remove(&THIRD);
+        rig.effects();
+        for _ in 0..1_000 {
+            places.extend(appended(&rig.send_part(THIRD, head, 50)));
+            rig.store_all();
+            places.extend(appended(&rig.wait(Duration::from_millis(200))));
+        }
+        prop_assert!(places.iter().copied().eq(1..=head), "{:?}", rig.follower);
+    }
+}
