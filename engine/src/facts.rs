@@ -49,8 +49,11 @@ pub fn of_statement(
 ) -> Facts {
     let envelope = statement.payer();
     let client = envelope.client();
-    let counted = statement.id().originator.is_node() && !is_free(client.topic().kind());
-    let charged = payer.filter(|_| counted);
+    let originator = statement.id().originator;
+    let is_paid = !is_free(client.topic().kind());
+    // What was taken over from the older network has a price, and is no load of this one.
+    let counted = originator.is_node() && is_paid;
+    let charged = payer.filter(|_| counted || (originator.is_migrated() && is_paid));
     Facts {
         topic: client.topic().clone(),
         originator_ns: statement.originator_ns(),

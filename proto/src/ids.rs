@@ -14,13 +14,23 @@ impl OriginatorId {
     pub const GROUP_MESSAGES: Self = Self(0);
     /// The app chain's identity update broadcaster.
     pub const IDENTITY_UPDATES: Self = Self(1);
+    /// Strands of messages, welcomes and key packages that were taken over from the older network. One
+    /// key, which no registry names, has signed them.
+    pub const MIGRATED: [Self; 3] = [Self(10), Self(11), Self(13)];
     /// The lowest id that the node registry assigns.
     pub const FIRST_NODE: Self = Self(100);
 
-    /// Returns true for ids of registered nodes. Every other strand comes from a chain.
+    /// Returns true for ids of registered nodes. Every other strand comes from a chain, or
+    /// [was taken over](Self::is_migrated).
     #[must_use]
     pub fn is_node(self) -> bool {
         self >= Self::FIRST_NODE
+    }
+
+    /// Returns true for a strand that was taken over from the older network.
+    #[must_use]
+    pub fn is_migrated(self) -> bool {
+        Self::MIGRATED.contains(&self)
     }
 }
 

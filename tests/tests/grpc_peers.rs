@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use hawser_proto::Cursor;
+use hawser_proto::{Cursor, OriginatorId, SecretKey};
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::{Metrics, Network, Node};
 use hawser_tests::harness::scripted_peer::{
@@ -165,6 +165,40 @@ async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
     .await;
     peer.change(|habits| habits.attack = None);
     assert_follows(&network.nodes[0], &peer).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strands_of_the_older_network_come_from_the_node_that_took_them_over() {
+    let signer = SecretKey::from_bytes(&[0x21; 32]).unwrap();
+    let mut peer = ScriptedPeer::start(300, Habits::default());
+    peer.originate(20, 60);
+    // Numbers of rows of another database: most are not used.
+    peer.take_over(10, &[3, 4, 900, 50_000_000_000], &signer, 1);
+    peer.take_over(11, &[1], &signer, 1);
+    peer.take_over(13, &[77, 78], &SecretKey::from_bytes(&[0x22; 32]).unwrap(), 1);
+    let mut network = Network::new(1);
+    network.register(peer.record());
+    let key = signer.public_key().to_string();
+    network.add_arguments(&["--migration-client.from-node-id", "300", "--migration-key", &key]);
+    network.start_all().await;
+    assert_follows(&network.nodes[0], &peer).await;
+    let client = network.nodes[0].client();
+    for strand in [10, 11] {
+        let wanted = peer.taken_over(strand);
+        wait::until_equal(&format!("strand {strand}"), &wanted, async || {
+            Some(strand::read(&client, OriginatorId(strand)).await)
+        })
+        .await;
+    }
+    // More of it comes while the node runs.
+    peer.take_over(11, &[2, 9], &signer, 1);
+    wait::until_equal("strand 11", &peer.taken_over(11), async || {
+        Some(strand::read(&client, OriginatorId(11)).await)
+    })
+    .await;
+    assert!(strand::read(&client, OriginatorId(13)).await.is_empty(), "another key signed it");
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="invalid""#]), 0.0);
 }
 
 /// Publishes a little at every node.

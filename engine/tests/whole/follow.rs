@@ -98,7 +98,7 @@ impl Follower {
     pub fn start_with(store: Store, registry: Arc<Registry>) -> Self {
         let node = common::start(store);
         node.registry.send_replace(registry);
-        let (replication, tasks) = Replication::start(&node.engine);
+        let (replication, tasks) = Replication::start(&node.engine, None);
         Self { node, replication, tasks }
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hawser_engine::Engine;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
-use hawser_engine::runtime::replication::{Replication, ReplicationTasks};
+use hawser_engine::runtime::replication::{MigratedStrands, Replication, ReplicationTasks};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_net::{Endpoint, NetSettings, NetStartError, PeerTransport};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -44,6 +44,8 @@ pub struct Network {
     records: BTreeMap<OriginatorId, NodeRecord>,
     absences: BTreeMap<OriginatorId, Absences>,
     registry: watch::Sender<Arc<Registry>>,
+    /// Source and signer of the strands of the older network, for nodes that start from now on.
+    pub migrated: Option<MigratedStrands>,
 }
 
 impl Network {
@@ -52,6 +54,7 @@ impl Network {
             records: BTreeMap::new(),
             absences: BTreeMap::new(),
             registry: watch::Sender::default(),
+            migrated: None,
         }
     }
 
@@ -85,13 +88,7 @@ impl Network {
 
     /// Starts a node with an empty log and registers it.
     pub fn start(&mut self, id: u32) -> Node {
-        let id = OriginatorId(id);
-        let public_key = key(id).public_key();
-        let identity = StoreIdentity { network: "test".to_owned(), node: id, public_key };
-        self.start_on(
-            Store::in_memory(identity, hawser_engine::price::price).unwrap(),
-            "127.0.0.1:0",
-        )
+        self.start_on(empty_store(OriginatorId(id)), "127.0.0.1:0")
     }
 
     /// Starts a node on its log and registers it.
@@ -108,7 +105,7 @@ impl Network {
             PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
         let settings = EngineSettings { publish, workers: 2 };
         let (engine, threads) = Engine::start(key(id), settings, ports, store).unwrap();
-        let (replication, tasks) = Replication::start(&engine);
+        let (replication, tasks) = Replication::start(&engine, self.migrated);
         if !self.records.contains_key(&id) {
             self.register(id, UNREACHABLE); // before it dials
         }
@@ -135,6 +132,13 @@ impl Network {
             }
         }
     }
+}
+
+/// The empty log of a node.
+pub fn empty_store(id: OriginatorId) -> Store {
+    let public_key = key(id).public_key();
+    let identity = StoreIdentity { network: "test".to_owned(), node: id, public_key };
+    Store::in_memory(identity, hawser_engine::price::price).unwrap()
 }
 
 pub struct Node {

@@ -170,7 +170,8 @@ fn absences(entry: &NodeEntry) -> Result<Absences, NodeEntryError> {
     Ok(Absences::new(entry.absences.iter().map(absence).collect())?)
 }
 
-fn public_key(text: &str) -> Option<PublicKey> {
+/// Parses a public key: an uncompressed point in hex. `None` for any other text.
+pub(crate) fn public_key(text: &str) -> Option<PublicKey> {
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).ok()?;
     PublicKey::from_uncompressed(&bytes)
 }

@@ -203,7 +203,8 @@ impl InnerParts {
             key: config.signer.clone(),
             transport: config.peer_transport,
         };
-        let peers = Peers::start(config.sync.then_some(settings), &self.engine).await?;
+        let peers =
+            Peers::start(config.sync.then_some(settings), &self.engine, config.migrated).await?;
         let view = peers.view();
         self.peers = Some(peers);
         // Peers first: a restart is over when the node may publish, which they decide within moments.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{
-    Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
+    MigratedStrands, Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
 };
 use hawser_net::{
     Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus, PeerTransport,
@@ -37,8 +37,10 @@ impl Peers {
     pub(super) async fn start(
         settings: Option<NetSettings>,
         engine: &Engine,
+        migrated: Option<MigratedStrands>,
     ) -> Result<Self, NetStartError> {
-        let (replication, tasks) = Replication::start(engine);
+        let (replication, tasks) =
+            Replication::start(engine, migrated.filter(|_| settings.is_some()));
         let Some(settings) = settings else {
             tracing::warn!(
                 "sync.enable is off: this node neither follows others nor is followed over QUIC"

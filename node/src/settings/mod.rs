@@ -13,6 +13,7 @@ mod error;
 mod file;
 mod gateway;
 mod limits;
+mod migrated;
 mod nearest;
 mod node;
 mod parse;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
 use hawser_storage::{BUFFERS_BYTES_MAX, Durability};
@@ -28,6 +29,8 @@ pub struct NodeServiceSettings {
     pub sync: bool,
     /// The ways in which peers are reached.
     pub peer_transport: PeerTransport,
+    /// Source and signer of the strands of the older network; `None` if they are not followed.
+    pub migrated: Option<MigratedStrands>,
     /// The node's key.
     pub signer: SecretKey,
     /// The database.
@@ -139,7 +142,7 @@ impl NodeServiceSettings {
         let limits = reader.caller_limits();
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
-        reader.refuse_migration();
+        let migrated = reader.migrated();
         let mut notes = sources.notes();
         if reader.origin(&node::REPLICATION_ENABLE) != SettingOrigin::Default {
             notes.push("replication.enable is deprecated: it is called api.enable".into());
@@ -159,6 +162,7 @@ impl NodeServiceSettings {
             wallets: wallets.expect(CHECKED),
             files,
             chains: chains.expect(CHECKED),
+            migrated: migrated.expect(CHECKED),
             validation_api: validation_api.expect(CHECKED),
             indexer: indexer.expect(CHECKED),
             limits: limits.expect(CHECKED),
@@ -217,18 +221,6 @@ pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsE
 }
 
 impl SettingsReader<'_> {
-    /// Refuses the two modes in which a reference node takes no publishes: an operator who asks for one
-    /// relies on that, and on an import that is not there.
-    fn refuse_migration(&mut self) {
-        for setting in [&limits::MIGRATION_SERVER, &limits::MIGRATION_CLIENT] {
-            if self.switch(setting) == Some(true) {
-                let given =
-                    "\"true\", but this program neither imports nor stays read-only meanwhile";
-                self.error(setting, Some(given.to_owned()));
-            }
-        }
-    }
-
     fn api(&mut self) -> Option<NodeApiSettings> {
         let enable = self.api_enabled();
         let listen = self.ip(&node::LISTEN_ADDRESS);

@@ -12,6 +12,7 @@
 mod choice;
 mod effect;
 mod open_want;
+mod options;
 mod source;
 mod split;
 #[cfg(test)]
@@ -68,6 +69,8 @@ pub struct Follower {
     choice: Choice,
     /// Places that peers show and that are not held are reported.
     reports_finds: bool,
+    /// The strand was taken over from the older network.
+    is_migrated: bool,
     /// The highest place handed over for storing.
     accepted: SequenceId,
     /// The highest place known to be on disk.
@@ -138,6 +141,7 @@ impl Follower {
             originator,
             choice: Choice::new(originator, stored, now),
             reports_finds: false,
+            is_migrated: false,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -149,21 +153,6 @@ impl Follower {
             requests: 0,
             effects: VecDeque::new(),
         }
-    }
-
-    /// Takes the strand from this peer and no other.
-    #[must_use]
-    pub fn with_source(mut self, source: OriginatorId) -> Self {
-        self.choice.source = source;
-        self.choice.is_fixed = true;
-        self
-    }
-
-    /// Reports with [`Effect::Found`] which places peers show that are not held.
-    #[must_use]
-    pub fn reporting_finds(mut self) -> Self {
-        self.reports_finds = true;
-        self
     }
 
     /// Returns the highest place that was handed over for storing.
@@ -244,7 +233,11 @@ impl Follower {
             if !self.awaits(peer, request) {
                 break;
             }
-            if let Err(violation) = self.handle_item(now, peer, item, &mut writes) {
+            let handled = self.handle_item(now, peer, item, &mut writes);
+            if self.is_migrated && handled == Err(PeerViolation::ForgedSignature) {
+                self.cancel_want(peer);
+                self.peers.entry(peer).and_modify(|peer| peer.ask_at = now + SEARCH_FOR);
+            } else if let Err(violation) = handled {
                 self.note_violation(now, peer);
                 self.release_part(peer);
                 self.peers.remove(&peer);
@@ -383,7 +376,10 @@ impl Follower {
         #[cfg(feature = "faults")]
         let next =
             if faults::is_on(Fault::SkippedPlace) && sequence > next { next.next() } else { next };
-        if expired.is_some_and(|(from, to)| from <= next && to == sequence.previous()) {
+        let has_expired =
+            expired.is_some_and(|(from, to)| from <= next && to == sequence.previous());
+        let is_unused = self.is_migrated && from == self.choice.source && sequence > next;
+        if has_expired || is_unused {
             // The strand's own node no longer keeps these, and no other node needs to: no search.
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
             self.accept(now, skip, writes);

@@ -57,6 +57,9 @@ pub(super) fn watch(
     let mut faults = Vec::new();
     for change in changes {
         let Change::Append(LogEntry { id, bytes, facts, .. }) = change else { continue };
+        if id.originator.is_migrated() {
+            continue; // no node has signed it, and the times are those of taking over
+        }
         let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
         let found = ns.map(|ns| times.next(*id, ns, now_ns)).unwrap_or_default();
         faults.extend(found.into_iter().map(|fault| (*id, fault)));
@@ -100,6 +103,9 @@ pub(super) fn record_conflict(
     at: EnvelopeId,
     other: Bytes,
 ) -> Result<(), CommitError> {
+    if at.originator.is_migrated() {
+        return Ok(());
+    }
     let Some(held) = state.store.snapshot().get(at)? else { return Ok(()) };
     let Some(severity) = difference(&held, &other) else { return Ok(()) };
     let misbehavior = Misbehavior::TwoStatements(severity);

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_proto::frame::RefusalReason;
-use hawser_proto::{Cursor, OriginatorId, SequenceId};
+use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
@@ -56,13 +56,23 @@ pub struct ReplicationTasks {
     supervisor: JoinHandle<()>,
 }
 
+/// Source and signer of the strands of the older network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MigratedStrands {
+    /// The node that took them over.
+    pub source: OriginatorId,
+    /// The key that signed them. No registry names it.
+    pub key: PublicKey,
+}
+
 impl Replication {
     /// Starts to follow every other node that is or was in the canonical network, and to ask peers for
-    /// the end of this node's own strand: it publishes nothing before that is over.
+    /// the end of this node's own strand: it publishes nothing before that is over. The strands
+    /// of the older network are followed if their signer is given.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start(engine: &Engine) -> (Self, ReplicationTasks) {
+    pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -85,7 +95,7 @@ impl Replication {
         let (stop, stopped) = stop::channel();
         // Here and not in the task: the gate is closed before the caller goes on.
         let guard = GuardTask::new(state.clone());
-        let supervisor = tokio::spawn(supervise(state.clone(), guard, stopped));
+        let supervisor = tokio::spawn(supervise(state.clone(), guard, migrated, stopped));
         (Self { state }, ReplicationTasks { stop, supervisor })
     }
 
@@ -132,7 +142,7 @@ impl Replication {
         bytes_max: usize,
         reads: PageReads,
     ) -> Result<StrandReader, RefusalReason> {
-        if !originator.is_node() {
+        if !originator.is_node() && !originator.is_migrated() {
             return Err(RefusalReason::NotFromPeers);
         }
         let known = self.state.ports.registry.borrow().node(originator).is_some();
@@ -195,11 +205,25 @@ impl ReplicationTasks {
 
 /// Starts a task for every node that is in the network or enters it. The strand of a node that has left is
 /// still followed, at other peers: this node owes it to readers. A node that never entered has none.
-async fn supervise(state: Arc<ReplicationState>, guard: GuardTask, mut stopped: StopSignal) {
+async fn supervise(
+    state: Arc<ReplicationState>,
+    guard: GuardTask,
+    migrated: Option<MigratedStrands>,
+    mut stopped: StopSignal,
+) {
     let mut tasks = JoinSet::new();
     tasks.spawn(guard.run(stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
     tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
+    // The node that took them over has them already.
+    if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
+        for id in OriginatorId::MIGRATED {
+            if let Some(inbox) = state.open_inbox(id) {
+                let stopped = stopped.clone();
+                tasks.spawn(StrandTask::follow(state.clone(), id, key, source, inbox, stopped));
+            }
+        }
+    }
     let mut registry = state.ports.registry.clone();
     loop {
         let nodes = registry.borrow_and_update().clone();

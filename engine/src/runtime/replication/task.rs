@@ -23,8 +23,8 @@ use super::stop::StopSignal;
 use super::writes::{FailedWrites, Load, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, StrandItem, StrandWrite, VerifyResult,
-    WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, StrandItem, StrandWrite,
+    VerifyResult, WantResponse,
 };
 use crate::runtime::Priority;
 use crate::runtime::pauses::RetryPauses;
@@ -65,7 +65,7 @@ pub(super) struct StrandTask {
 
 impl StrandTask {
     /// Goes on from what is on disk, and follows the strand until it is stopped. `source` is the peer that this
-    /// node's own strand is taken from; other strands choose theirs.
+    /// node's own strand and those of the older network are taken from; other strands choose theirs.
     pub(super) async fn follow(
         state: Arc<ReplicationState>,
         originator: OriginatorId,
@@ -102,6 +102,8 @@ impl StrandTask {
             key,
             follower: if is_own {
                 follower.with_source(source).reporting_finds()
+            } else if originator.is_migrated() {
+                follower.with_source(source).of_older_network()
             } else {
                 follower
             },
@@ -204,6 +206,17 @@ impl StrandTask {
 
     fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
         self.is_checking = false;
+        let is_forged = |item: &StrandItem<VerifyResult>| {
+            matches!(item, StrandItem::Envelope(Err(PeerViolation::ForgedSignature)))
+        };
+        if self.originator.is_migrated() && verified.iter().any(|it| it.items.iter().any(is_forged))
+        {
+            tracing::warn!(
+                code = "migrated_strand_refused",
+                originator = %self.originator,
+                "a strand of the older network is signed by another key than migration-key names"
+            );
+        }
         for response in verified {
             self.note_times(&response);
             for item in &response.items {

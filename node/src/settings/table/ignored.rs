@@ -86,7 +86,6 @@ pub const ALL: &[Ignored] = &[
     takes("migration-server.process-interval", "XMTPD_MIGRATION_DB_PROCESS_INTERVAL", MIGRATION),
     takes("migration-server.namespace", "XMTPD_MIGRATION_DB_NAMESPACE", MIGRATION),
     takes("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS", MIGRATION),
-    takes("migration-client.from-node-id", "XMTPD_MIGRATION_CLIENT_FROM_NODE_ID", MIGRATION),
     takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", PAYLOADS),
     variable("XMTPD_PRUNE_MAX_CYCLES", PRUNE),
     variable("XMTPD_PRUNE_BATCH_SIZE", PRUNE),

@@ -169,9 +169,25 @@ pub(in crate::settings) const MIGRATION_CLIENT: Setting = switch(
     "false",
     "Not supported: a node that follows such an import takes no publishes meanwhile",
 );
+pub(in crate::settings) const MIGRATION_SOURCE: Setting = value(
+    "migration-client.from-node-id",
+    "XMTPD_MIGRATION_CLIENT_FROM_NODE_ID",
+    Some("100"),
+    "the id of a node, 100 or more",
+    "100",
+    "Node that the strands of the older network are taken from",
+);
+pub(in crate::settings) const MIGRATION_KEY: Setting = value(
+    "migration-key",
+    "HAWSER_MIGRATION_KEY",
+    None,
+    "a public key: 130 hex digits that begin with 04, 0x in front optional",
+    "0x04…",
+    "Public key that signed the strands of the older network; without it they are not followed",
+);
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 22] = [
+pub(super) const ALL: [&Setting; 24] = [
     &REQUIRE_NODE_AUTH,
     &REQUIRE_BALANCE,
     &ENABLE,
@@ -194,4 +210,6 @@ pub(super) const ALL: [&Setting; 22] = [
     &VALIDATION_API,
     &MIGRATION_SERVER,
     &MIGRATION_CLIENT,
+    &MIGRATION_SOURCE,
+    &MIGRATION_KEY,
 ];

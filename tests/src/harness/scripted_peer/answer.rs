@@ -46,7 +46,9 @@ pub(super) fn clock(state: &State) -> Bytes {
     let head = state.strand.borrow().last_key_value().map_or(0, |(place, _)| *place);
     let is_lying = state.habits.lock().attack == Some(Attack::Silence);
     let head = if is_lying { head + 1000 } else { head };
-    let heads = [(state.id.0, head)].into_iter().collect();
+    let older = state.older.lock();
+    let older = older.iter().filter_map(|(id, strand)| Some((id.0, *strand.keys().last()?)));
+    let heads = older.chain([(state.id.0, head)]).collect();
     let cursor = pb::Cursor { node_id_to_sequence_id: heads };
     let answer = metadata_api::GetSyncCursorResponse { latest_sync: Some(cursor) };
     frame(&answer.encode_to_vec())
@@ -54,23 +56,28 @@ pub(super) fn clock(state: &State) -> Bytes {
 
 /// The envelopes behind `after` that fit into one message, as the habits write them, and the place of
 /// the last one.
-pub(super) fn page(state: &State, after: u64, limit: usize) -> (Vec<Bytes>, u64) {
+pub(super) fn page(
+    state: &State,
+    originator: OriginatorId,
+    after: u64,
+    limit: usize,
+) -> (Vec<Bytes>, u64) {
     let habits = state.habits.lock().clone();
-    let strand = state.strand.borrow();
     let (mut page, mut bytes, mut last) = (Vec::new(), 0, after);
-    for (place, envelope) in strand.range(after + 1..).take(limit) {
-        if bytes > 0 && bytes + envelope.len() > habits.frame_bytes_max {
-            break;
+    state.with_strand(originator, |strand| {
+        for (place, envelope) in strand.range(after + 1..).take(limit) {
+            if bytes > 0 && bytes + envelope.len() > habits.frame_bytes_max {
+                break;
+            }
+            bytes += envelope.len();
+            last = *place;
+            let written = if habits.odd_outer_form { oddly(envelope) } else { envelope.clone() };
+            if habits.repeats {
+                page.push(written.clone());
+            }
+            page.push(written);
         }
-        bytes += envelope.len();
-        last = *place;
-        let written = if habits.odd_outer_form { oddly(envelope) } else { envelope.clone() };
-        if habits.repeats {
-            page.push(written.clone());
-        }
-        page.push(written);
-    }
-    drop(strand);
+    });
     let mut seen = state.seen.lock();
     seen.frame_bytes_max = seen.frame_bytes_max.max(bytes);
     (page, last)

@@ -59,6 +59,7 @@ impl ScriptedPeer {
             id,
             key: key.clone(),
             strand: watch::Sender::default(),
+            older: Mutex::default(),
             habits: Mutex::new(habits),
             seen: Mutex::default(),
         });
@@ -109,6 +110,34 @@ impl ScriptedPeer {
     /// Passes over places, as after transactions that were aborted.
     pub fn burn(&mut self, count: u64) {
         self.next += count;
+    }
+
+    /// Takes over messages of the older network at these places, which `signer` signs: they have expired, counted from
+    /// when they were first sent, and cost `fee` each.
+    pub fn take_over(&mut self, originator: u32, places: &[u64], signer: &SecretKey, fee: u64) {
+        let originator = OriginatorId(originator);
+        let made = places.iter().map(|&place| {
+            let client = group_message(GROUP, 60, &mut self.rng);
+            let statement = pb::UnsignedOriginatorEnvelope {
+                originator_node_id: originator.0,
+                originator_sequence_id: place,
+                originator_ns: self.time_ns,
+                payer_envelope_bytes: sign(&client, originator, &payer(8)).encode_to_vec().into(),
+                base_fee_picodollars: fee,
+                congestion_fee_picodollars: 0,
+                expiry_unixtime: 1_700_000_000 + place,
+            };
+            (place, signed(&statement, signer))
+        });
+        let made: Vec<_> = made.collect();
+        self.state.older.lock().entry(originator).or_default().extend(made);
+        self.state.strand.send_modify(|_| {});
+    }
+
+    /// A strand that was taken over, as a node stores it.
+    #[must_use]
+    pub fn taken_over(&self, originator: u32) -> BTreeMap<u64, Bytes> {
+        self.state.with_strand(OriginatorId(originator), Clone::clone)
     }
 
     /// The strand as a node stores it: in canonical form.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
+use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hyper::body::{Body, Frame};
@@ -146,14 +147,18 @@ fn page(state: &State, request: api::QueryEnvelopesRequest) -> Bytes {
         0 => ROWS,
         limit => limit.min(ROWS),
     };
-    let is_asked = query.originator_node_ids.contains(&state.id.0);
-    let after = place(state, query.last_seen.as_ref());
-    let page = if is_asked { answer::page(state, after, limit).0 } else { Vec::new() };
-    answer::message(page, false)
+    let originator = asked(&query.originator_node_ids);
+    let after = place(originator, query.last_seen.as_ref());
+    answer::message(answer::page(state, originator, after, limit).0, false)
 }
 
-fn place(state: &State, cursor: Option<&pb::Cursor>) -> u64 {
-    let place = cursor.and_then(|it| it.node_id_to_sequence_id.get(&state.id.0));
+/// The one strand that Hawser asks for in a call.
+fn asked(originators: &[u32]) -> OriginatorId {
+    OriginatorId(originators.first().copied().unwrap_or_default())
+}
+
+fn place(originator: OriginatorId, cursor: Option<&pb::Cursor>) -> u64 {
+    let place = cursor.and_then(|it| it.node_id_to_sequence_id.get(&originator.0));
     place.copied().unwrap_or_default()
 }
 
@@ -164,12 +169,11 @@ fn start(
     framed: bool,
     to: mpsc::Sender<Frame<Bytes>>,
 ) {
-    let after = place(&state, last_seen.as_ref());
-    // A strand that is not its own is empty here, and so is everything behind the last place.
-    let after = if originators.contains(&state.id.0) { after } else { u64::MAX - 1 };
+    let originator = asked(originators);
+    let after = place(originator, last_seen.as_ref());
     tokio::spawn(async move {
         // Fails when the caller has gone.
-        let _ = stream(&state, after, framed, &to).await;
+        let _ = stream(&state, originator, after, framed, &to).await;
     });
 }
 
@@ -177,6 +181,7 @@ type Gone = mpsc::error::SendError<Frame<Bytes>>;
 
 async fn stream(
     state: &State,
+    originator: OriginatorId,
     mut after: u64,
     framed: bool,
     to: &mpsc::Sender<Frame<Bytes>>,
@@ -199,7 +204,7 @@ async fn stream(
         }
         let left =
             habits.ends_after.map_or(ROWS, |(count, _)| ROWS.min(count.saturating_sub(sent)));
-        let (page, last) = answer::page(state, after, left);
+        let (page, last) = answer::page(state, originator, after, left);
         if page.is_empty() {
             tokio::select! {
                 _ = changes.changed() => {}

@@ -30,8 +30,24 @@ pub(super) struct State {
     pub(super) id: OriginatorId,
     pub(super) key: SecretKey,
     pub(super) strand: watch::Sender<BTreeMap<u64, Bytes>>,
+    /// Strands that it took over from the older network.
+    pub(super) older: Mutex<BTreeMap<OriginatorId, BTreeMap<u64, Bytes>>>,
     pub(super) habits: Mutex<Habits>,
     pub(super) seen: Mutex<Seen>,
+}
+
+impl State {
+    /// Looks at the strand that a call asks for; at an empty one if the peer serves none of these.
+    pub(super) fn with_strand<T>(
+        &self,
+        originator: OriginatorId,
+        look: impl FnOnce(&BTreeMap<u64, Bytes>) -> T,
+    ) -> T {
+        if originator == self.id {
+            return look(&self.strand.borrow());
+        }
+        look(self.older.lock().get(&originator).unwrap_or(&BTreeMap::new()))
+    }
 }
 
 /// Signs a statement, in canonical form.

@@ -104,9 +104,9 @@ fn each_peer_sends_another_part_and_the_strand_grows_in_order() {
     let mut rig = Rig::split(1_000);
     let asked = PEERS.map(|peer| rig.asks(peer));
     assert_eq!(asked, [(0, Some(10)), (10, Some(20)), (20, Some(30))].map(Some));
-    assert_eq!(appended(&rig.send_part(THIRD, 1_000, 10)), [], "it waits");
+    assert_eq!(appended(&rig.send_part(THIRD, 1_000, 10)), Vec::<u64>::new(), "it waits");
     assert_eq!(rig.asks(THIRD), Some((30, Some(50))), "twice as much as before");
-    assert_eq!(appended(&rig.send_part(OTHER, 1_000, 3)), []);
+    assert_eq!(appended(&rig.send_part(OTHER, 1_000, 3)), Vec::<u64>::new());
     assert!(rig.follower.held_bytes() > 0);
     let effects = rig.send_part(SOURCE, 1_000, 10);
     assert_eq!(

@@ -1,0 +1,31 @@
+//! Followers of strands other than those of registered nodes.
+
+use hawser_proto::OriginatorId;
+
+use super::Follower;
+
+impl Follower {
+    /// Takes the strand from this peer and no other.
+    #[must_use]
+    pub fn with_source(mut self, source: OriginatorId) -> Self {
+        self.choice.source = source;
+        self.choice.is_fixed = true;
+        self
+    }
+
+    /// Reports with [`Effect::Found`] which places peers show that are not held.
+    #[must_use]
+    pub fn reporting_finds(mut self) -> Self {
+        self.reports_finds = true;
+        self
+    }
+
+    /// Follows a strand that the source took over from the older network. Its places are numbers given there, and
+    /// most were never used: those that the source passes over are passed over. A wrong signature is no fault
+    /// of the source, which has not signed it: the key may be named wrongly.
+    #[must_use]
+    pub fn of_older_network(mut self) -> Self {
+        self.is_migrated = true;
+        self
+    }
+}
