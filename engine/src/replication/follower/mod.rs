@@ -13,13 +13,14 @@ mod choice;
 mod effect;
 mod open_want;
 mod options;
+mod parts;
 mod source;
 mod split;
 #[cfg(test)]
 mod tests;
 
 pub use effect::{Effect, StrandWrite};
-pub use split::SplitLimits;
+pub use parts::SplitLimits;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -34,7 +35,7 @@ use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use choice::Choice;
 use open_want::OpenWant;
-use split::Split;
+use parts::Split;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 const SEARCH_FOR: Duration = Duration::from_secs(60);
@@ -102,6 +103,8 @@ struct PeerProgress {
     fill_position: SequenceId,
     /// The peer has proved its id.
     is_proven: bool,
+    /// The peer is asked for no part before this time.
+    part_at: Instant,
     /// Places of the next part that it is asked for, at most.
     part_places: u64,
 }
@@ -197,6 +200,7 @@ impl Follower {
             claimed_head: head,
             fill_position: SequenceId::NONE,
             is_proven: false,
+            part_at: now,
             part_places: self.split_limits.first_part_places,
         };
         self.peers.insert(peer, fresh);
@@ -284,7 +288,8 @@ impl Follower {
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Instant> {
         let next_ask = |(id, peer): (&OriginatorId, &PeerProgress)| {
-            (peer.open.is_none() && self.next_want(*id, peer).is_some()).then_some(peer.ask_at)
+            let is_idle = peer.open.is_none() && self.next_want(*id, peer).is_some();
+            is_idle.then(|| self.asked_at(*id, peer))
         };
         self.search
             .as_ref()
@@ -489,8 +494,9 @@ impl Follower {
 
     /// Sends a want to every idle peer that may be asked now.
     fn send_wants(&mut self, now: Instant) {
-        let is_due =
-            |(_, peer): &(&OriginatorId, &PeerProgress)| peer.open.is_none() && peer.ask_at <= now;
+        let is_due = |(id, peer): &(&OriginatorId, &PeerProgress)| {
+            peer.open.is_none() && self.asked_at(**id, peer) <= now
+        };
         let due: Vec<_> = self.peers.iter().filter(is_due).map(|(id, _)| *id).collect();
         for id in due {
             let want = self.peers.get(&id).and_then(|peer| self.next_want(id, peer));

@@ -155,7 +155,7 @@ impl Follower {
         tried.filter(|tried| *tried != source).into_iter().for_each(|it| self.cancel_endless(it));
         self.choice.source = source;
         self.choice.progress_at = now;
-        if tried != Some(source) && self.search.is_none() && self.split.is_none() {
+        if tried != Some(source) && self.search.is_none() && !self.sends_part(source) {
             // Missing places are asked for later.
             self.cancel_want(source);
         }

@@ -11,6 +11,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry};
 
 use super::choice::PATIENCE;
+use super::parts::{Part, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
 use crate::replication::link::Want;
 
@@ -22,69 +23,7 @@ const PART_BYTES: u64 = 2 * 1024 * 1024;
 /// Memory for an entry beside its bytes. A guess, by the size of the type and its facts.
 const ENTRY_BYTES: usize = 512;
 
-/// Bounds of a split backlog.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SplitLimits {
-    /// Places that the source and another peer have to claim beyond what was accepted. A quarter of it is left to the
-    /// source at the end.
-    pub backlog_min: u64,
-    /// Places of a peer's first part. Each part that it completes doubles the next one.
-    pub first_part_places: u64,
-    /// Places of a part, at most.
-    pub part_places_max: u64,
-    /// Bytes of envelopes that wait for their turn, at most.
-    pub held_bytes_max: usize,
-}
-
-impl Default for SplitLimits {
-    /// Guessed: a backlog of some seconds, and parts that take a fraction of a second.
-    fn default() -> Self {
-        Self {
-            backlog_min: 16_384,
-            first_part_places: 256,
-            part_places_max: 4_096,
-            held_bytes_max: 16 * 1024 * 1024,
-        }
-    }
-}
-
-/// State of a backlog that is split.
-///
-/// Invariant: the parts are contiguous, and the first one begins right after what was accepted.
-#[derive(Debug)]
-pub(super) struct Split {
-    parts: VecDeque<Part>,
-    /// The last place that belongs to a part, or was accepted.
-    given: SequenceId,
-    /// Bytes of all entries that wait.
-    held_bytes: usize,
-    /// Number of envelopes that parts have brought, and their bytes.
-    seen: (u64, u64),
-}
-
-/// A part of the backlog.
-#[derive(Debug)]
-struct Part {
-    /// Everything up to this place has come.
-    position: SequenceId,
-    /// The last place.
-    through: SequenceId,
-    /// Entries that wait for the parts before. Empty in the first part.
-    held: Vec<LogEntry>,
-    /// There was no room for the next envelope. The rest is asked for when this is the first part.
-    is_heavy: bool,
-    /// The peer that is asked for the rest.
-    asked: Option<OriginatorId>,
-    asked_at: Instant,
-    /// The last time that the peer has shown something.
-    moved_at: Instant,
-    /// Peers that are not asked for this part again.
-    avoided: Vec<OriginatorId>,
-    /// Those of them that did not show a place of it.
-    left_out_by: Vec<OriginatorId>,
-}
-
-/// What an idle peer may do.
+/// Work for an idle peer.
 enum Share {
     /// Send the rest of the part with this index.
     Rest(usize),
@@ -200,6 +139,13 @@ impl Follower {
         self.split.is_some() && (self.choice.is_asked(id) || self.is_sharer(id, peer))
     }
 
+    /// Returns the time from which an idle peer may be asked. The long pause after a walk over missing places is no
+    /// pause of parts.
+    pub(super) fn asked_at(&self, id: OriginatorId, peer: &PeerProgress) -> Instant {
+        let is_for_parts = self.search.is_none() && self.is_for_parts(id, peer);
+        if is_for_parts { peer.part_at } else { peer.ask_at }
+    }
+
     /// Returns the want for an idle peer.
     pub(super) fn next_part(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let split = self.split.as_ref()?;
@@ -287,7 +233,7 @@ impl Follower {
         self.release_part(from);
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.open = None;
-            peer.ask_at = now + RETRY_AFTER;
+            (peer.ask_at, peer.part_at) = (now + RETRY_AFTER, now + RETRY_AFTER);
         }
         if from != self.originator {
             self.choice.doubt(now, from);
@@ -424,10 +370,10 @@ impl Follower {
     fn new_part(&self, id: OriginatorId, peer: &PeerProgress) -> Option<Want> {
         let (split, limits) = (self.split.as_ref()?, self.split_limits);
         let source = self.peers.get(&self.choice.source)?;
-        let left = source.claimed_head.0.saturating_sub(split.given.0);
+        let end = source.claimed_head.0.saturating_sub(limits.backlog_min / 4);
         let is_shared =
             self.peers.iter().filter(|(id, it)| self.is_sharer(**id, it)).nth(1).is_some();
-        if !is_shared || left <= limits.backlog_min / 4 || !self.is_sharer(id, peer) {
+        if !is_shared || !self.is_sharer(id, peer) {
             return None;
         }
         let (count, bytes) = split.seen;
@@ -435,7 +381,7 @@ impl Follower {
         let by_bytes = if count == 0 { limits.first_part_places } else { by_bytes };
         let places = peer.part_places.min(limits.part_places_max).min(by_bytes);
         let through = split.given.0.saturating_add(places);
-        let through = through.min(peer.claimed_head.0).min(source.claimed_head.0);
+        let through = through.min(peer.claimed_head.0).min(end);
         (through > split.given.0).then(|| self.part_want(split.given, SequenceId(through)))
     }
 
@@ -464,21 +410,5 @@ impl Follower {
 
     fn is_sharer_now(&self, id: OriginatorId) -> bool {
         self.peers.get(&id).is_some_and(|peer| self.is_sharer(id, peer))
-    }
-}
-
-impl Part {
-    fn new(now: Instant, after: SequenceId, through: SequenceId) -> Self {
-        Self {
-            position: after,
-            through,
-            held: Vec::new(),
-            is_heavy: false,
-            asked: None,
-            asked_at: now,
-            moved_at: now,
-            avoided: Vec::new(),
-            left_out_by: Vec::new(),
-        }
     }
 }
