@@ -18,9 +18,10 @@ use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, Readin
 /// Envelopes that a strand may be behind before the node is degraded. A guess: seconds of a busy
 /// network.
 const LAG_ENVELOPES_MAX: u64 = 1000;
-/// Seconds that a strand may be behind before the node is degraded. A guess: the time for which a gap
-/// is searched.
-const LAG_S_MAX: f64 = 60.0;
+/// Seconds that a strand may be behind before the node is degraded. A guess: longer than the minute for which a gap
+/// is searched and what stands behind it takes to be stored. Nodes of other software leave places empty in normal
+/// operation.
+const LAG_S_MAX: f64 = 90.0;
 
 /// Observes a node. Cheap to clone; observing blocks on the disk.
 #[derive(Clone)]
@@ -407,7 +408,9 @@ mod tests {
             reasons,
             ["rates_in_force: because", "originator 200: 1001 envelopes behind for 0 s"]
         );
-        let long = OriginatorReport { lag_s: 61.0, ..lag(1) };
+        let searched = OriginatorReport { lag_s: 65.0, ..lag(1) };
+        assert_eq!(assess(&[], &[searched], &[]).0, HealthLevel::Ok, "a gap is searched");
+        let long = OriginatorReport { lag_s: 91.0, ..lag(1) };
         assert_eq!(assess(&[], &[long], &[]).0, HealthLevel::Degraded);
 
         let log = condition("log_writable", Purpose::Publish, false);
