@@ -34,13 +34,7 @@ impl Source {
     /// # Errors
     /// When it cannot be reached or is refused.
     pub(super) async fn open(postgres: &str) -> Result<Self, ImportError> {
-        let mut config = Config::from_str(postgres)
-            .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
-        if config.get_ssl_mode() == SslMode::Require {
-            let text = "this program speaks to Postgres without TLS: run it on the database's host, or \
-                        through a tunnel, and say sslmode=disable";
-            return Err(ImportError::Address(text.to_owned()));
-        }
+        let mut config = config(postgres)?;
         config.application_name("hawser import");
         let client = connect(&config).await?;
         let source = Self { config, client };
@@ -228,6 +222,23 @@ impl Source {
     }
 }
 
+/// Reads a connection string. One that asks for TLS is refused: the password and the rows would go in the clear.
+fn config(postgres: &str) -> Result<Config, ImportError> {
+    let without_tls = || {
+        let text = "this program speaks to Postgres without TLS: run it on the database's host, or \
+                    through a tunnel, and say sslmode=disable";
+        ImportError::Address(text.to_owned())
+    };
+    // The client library does not know these two and would say that the string is malformed.
+    if ["verify-ca", "verify-full"].iter().any(|mode| postgres.contains(&format!("sslmode={mode}")))
+    {
+        return Err(without_tls());
+    }
+    let config = Config::from_str(postgres)
+        .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
+    if config.get_ssl_mode() == SslMode::Require { Err(without_tls()) } else { Ok(config) }
+}
+
 /// Turns an error of Postgres into that of a step.
 fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
     move |source| ImportError::Postgres { step, source }
@@ -287,5 +298,28 @@ fn source_row(row: &Row) -> SourceRow {
         described: topic.zip(expiry),
         payer: row.get(3),
         envelope: row.get::<_, Option<&[u8]>>(4).map(Bytes::copy_from_slice),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_string_that_asks_for_tls_is_refused_in_words_that_help() {
+        for mode in ["require", "verify-ca", "verify-full"] {
+            for text in [
+                format!("postgres://reader:secret@db/xmtpd?sslmode={mode}"),
+                format!("host=db dbname=xmtpd sslmode={mode}"),
+            ] {
+                let refused = config(&text).unwrap_err().to_string();
+                assert!(
+                    refused.contains("without TLS") && !refused.contains("secret"),
+                    "{refused}"
+                );
+            }
+        }
+        assert!(config("host=db dbname=xmtpd sslmode=disable").is_ok());
+        assert!(config("postgres://reader@db/xmtpd").is_ok());
     }
 }
