@@ -30,14 +30,17 @@ export async function lateness(gateway, from, to, count) {
   return times;
 }
 
-/** Envelopes a second at which a new node's cursor goes to `end` in a strand. */
+/**
+ * Envelopes a second at which a new node's cursor goes from nothing to `end` in a strand. A lower bound:
+ * the time begins when the node was last seen without an envelope, or with its start if it was not.
+ */
 export async function rateTo(node, originator, end, seconds) {
   const until = Date.now() + seconds * 1000;
-  let first;
-  for (;;) {
-    const at = await cursor(node).then((places) => places.get(originator) ?? 0, () => 0);
-    if (at > 0) first ??= { at, time: performance.now() };
-    if (at >= end) return { rate: ((at - first.at) * 1000) / (performance.now() - first.time), count: at - first.at };
+  for (let start = performance.now(); ; ) {
+    const asked = performance.now();
+    const at = await cursor(node).then((places) => places.get(originator) ?? 0, () => undefined);
+    if (at === 0) start = asked;
+    if (at >= end) return { rate: (at * 1000) / (performance.now() - start), count: at };
     if (Date.now() > until) throw new Error(`${node.label} is at ${at} of ${end} in strand ${originator}`);
     await sleep(20);
   }
