@@ -10,6 +10,7 @@ mod pair;
 mod proxy;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy::providers::Provider as _;
 use broadcaster::{Ledger, Memory, TestBroadcaster, until};
@@ -145,10 +146,20 @@ async fn a_reader_keeps_up_with_an_endpoint_that_is_a_block_behind_the_announcem
     let reader = chain.read(&[behind.url()], push, &memory);
     let view = reader.view();
     until("heads are announced", || view.head().pushed).await;
+    // The chain goes on while the reader is waited for, so that the endpoint never has the announced head.
+    let provider = chain.pair.app.provider().clone();
+    let going_on = tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(Duration::from_millis(1500)).await;
+            let params = json!(["0x1"]);
+            let mined = provider.raw_request::<_, serde_json::Value>("anvil_mine".into(), params);
+            mined.await.unwrap();
+        }
+    });
     for _ in 0..3 {
         chain.send(1).await;
-        mine(&chain, 1).await;
         until("what the endpoint has is there", || memory.payloads() == chain.sent).await;
     }
+    going_on.abort();
     reader.stop().await;
 }
