@@ -21,10 +21,15 @@ use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
+use crate::pack::{self, GZIP, PackedBody};
 use crate::request::RequestBody;
 use crate::response::{CountedCall, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
 
+/// The header that names the compression of messages, and the one that lists those that are read. Specified: gRPC
+/// over HTTP/2, Message-Encoding and Message-Accept-Encoding.
+const ENCODING: &str = "grpc-encoding";
+const ACCEPT_ENCODING: &str = "grpc-accept-encoding";
 /// The longest text of a deadline. Specified: gRPC over HTTP/2, eight digits and a unit.
 const TIMEOUT_LEN_BYTES_MAX: usize = 9;
 /// Charge of a call that arrives: its task, the state of its HTTP/2 stream, 8 KiB of buffer for its request.
@@ -77,7 +82,11 @@ impl Service<Request<Body>> for Calls {
         let deadline = deadline(request.headers());
         let version = request.version();
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
-        let guarded = |body| RequestBody::new(body, version, metrics, of_request, timeout);
+        let packing = Packing::of(request.headers_mut());
+        let guarded = |body| {
+            let body = RequestBody::new(body, version, metrics, of_request, timeout);
+            if packing.requests { body.unpacking() } else { body }
+        };
         let answer = self.routes.call(request.map(|body| Body::new(guarded(body))));
         let connection = charge.connection().clone();
         let handled = async move {
@@ -99,12 +108,54 @@ impl Service<Request<Body>> for Calls {
                 status = ended => status.into_http(),
             };
             correct(response.headers_mut());
-            if let Some(code) = status_of(response.headers()) {
+            let ended = status_of(response.headers());
+            if let Some(code) = ended {
                 call.end(code);
             }
-            Ok(response.map(|body| Body::new(ResponseBody::new(body, call, charge))))
+            packing.add_headers(response.headers_mut(), ended);
+            let packs = packing.answers && ended.is_none();
+            Ok(response.map(|body| {
+                let body = ResponseBody::new(body, call, charge.clone());
+                if packs { Body::new(PackedBody::new(body, charge)) } else { Body::new(body) }
+            }))
         };
         Box::pin(handled.instrument(span))
+    }
+}
+
+/// The compression of a call's messages (gRPC over HTTP/2, Message-Encoding).
+#[derive(Debug, Clone, Copy)]
+struct Packing {
+    /// Messages of the request may be compressed with gzip.
+    requests: bool,
+    /// The request names a compression that is not served.
+    is_unknown: bool,
+    /// The caller reads answers that are compressed with gzip.
+    answers: bool,
+}
+
+impl Packing {
+    /// Reads the headers of a request. The service behind sees messages that are not compressed, so the header that
+    /// names their compression is removed.
+    fn of(headers: &mut HeaderMap) -> Self {
+        let answers = pack::is_wanted(headers);
+        let named = headers.get(ENCODING).map(HeaderValue::as_bytes);
+        let requests = named == Some(GZIP.as_bytes());
+        let is_unknown = !requests && named.is_some_and(|name| name != b"identity");
+        if requests {
+            headers.remove(ENCODING);
+        }
+        Self { requests, is_unknown, answers }
+    }
+
+    /// Adds what a caller has to know about the compression of an answer, which has `ended` if it is a status alone.
+    fn add_headers(self, headers: &mut HeaderMap, ended: Option<Code>) {
+        if self.is_unknown {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip"));
+        }
+        if self.answers && ended.is_none() {
+            headers.insert(ENCODING, HeaderValue::from_static(GZIP));
+        }
     }
 }
 

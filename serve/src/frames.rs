@@ -1,7 +1,7 @@
 //! Boundaries of gRPC messages in a body: a flag, a length of four bytes, the message.
 
 /// Bytes before each message. Specified: gRPC over HTTP/2, Length-Prefixed-Message.
-const HEAD_LEN_BYTES: usize = 5;
+pub(crate) const HEAD_LEN_BYTES: usize = 5;
 
 /// A decoder of message boundaries that keeps no bytes of messages. The pieces of the body may be
 /// cut anywhere.

@@ -12,7 +12,7 @@
 //! - `turns`: the order in which tasks of connections run;
 //! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
-//!   in a body;
+//!   in a body; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
 //!   `shedding`: who has to go when it is short; [`FieldCost`]: what a request takes once it is decoded;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
@@ -47,6 +47,7 @@ mod listener;
 mod method;
 pub mod metrics;
 mod overloaded;
+mod pack;
 pub mod pages;
 mod places;
 mod proxy_protocol;
@@ -58,6 +59,7 @@ mod settings;
 mod shedding;
 pub mod slots;
 mod turns;
+mod unpack;
 
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;

@@ -22,6 +22,7 @@ use crate::decoding::cost_bytes;
 use crate::frames::{Frames, MessageHeadError};
 use crate::method::MethodKind;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;
+use crate::unpack::{Turn, Unpacker};
 
 /// Bytes of a refused body that are still read over HTTP/1.1, whose clients do not read a response
 /// while they send. More than two of the largest messages; a guess.
@@ -43,6 +44,8 @@ pub(crate) struct RequestBody {
     tail: BytesMut,
     /// The number of `pieces` that belong to whole messages.
     whole: usize,
+    /// Decompresses messages; `None` if the client sends none that are compressed.
+    unpacker: Option<Unpacker>,
     messages: u64,
     charge: CallCharge,
     metrics: &'static MethodMetrics,
@@ -72,6 +75,7 @@ impl RequestBody {
             pieces: VecDeque::new(),
             tail: BytesMut::new(),
             whole: 0,
+            unpacker: None,
             messages: 0,
             charge,
             metrics,
@@ -80,6 +84,11 @@ impl RequestBody {
             timeout,
             timer: None,
         }
+    }
+
+    /// Decompresses messages that say that they are compressed.
+    pub(crate) fn unpacking(self) -> Self {
+        Self { unpacker: Some(Unpacker::default()), ..self }
     }
 
     /// Returns true if the client sends exactly one message.
@@ -113,13 +122,47 @@ impl RequestBody {
                 self.keep(last);
                 self.keep_tail();
             }
-            let whole = self.pieces.iter().map(|piece| &piece[..]);
-            let fields = self.metrics.method().fields();
-            self.charge.take_for_request(cost_bytes(whole, fields, COST_BYTES_MAX))?;
-            self.whole = self.pieces.len();
+            match &mut self.unpacker {
+                Some(unpacker) => self.pieces.drain(..).for_each(|piece| unpacker.push(piece)),
+                None => self.pass_on()?,
+            }
         }
         self.keep(piece);
         Ok(())
+    }
+
+    /// Charges what the messages take once they are decoded, and passes them on.
+    fn pass_on(&mut self) -> Result<(), Status> {
+        let whole = self.pieces.iter().map(|piece| &piece[..]);
+        let fields = self.metrics.method().fields();
+        self.charge.take_for_request(cost_bytes(whole, fields, COST_BYTES_MAX))?;
+        self.whole = self.pieces.len();
+        Ok(())
+    }
+
+    /// Decompresses a part of the messages that wait, and passes on one that is whole. Returns false if none
+    /// waits.
+    ///
+    /// # Errors
+    /// The status that refuses the request.
+    fn unpack(&mut self, cx: &Context<'_>) -> Result<Poll<bool>, Status> {
+        let Some(unpacker) = self.unpacker.as_mut().filter(|unpacker| unpacker.has_work()) else {
+            return Ok(Poll::Ready(false));
+        };
+        match unpacker.turn(&self.charge, MESSAGE_LEN_BYTES_MAX)? {
+            Turn::Again => {
+                cx.waker().wake_by_ref();
+                Ok(Poll::Pending)
+            }
+            Turn::Whole(mut pieces) => {
+                // Before those of the unfinished message that came with the last piece.
+                let unfinished = std::mem::take(&mut self.pieces);
+                std::mem::swap(&mut self.pieces, &mut pieces);
+                self.pass_on()?;
+                self.pieces.extend(unfinished);
+                Ok(Poll::Ready(true))
+            }
+        }
     }
 
     /// Puts a piece of an unfinished message behind the others.
@@ -142,6 +185,7 @@ impl RequestBody {
         self.pieces.clear();
         self.tail.clear();
         self.whole = 0;
+        self.unpacker.iter_mut().for_each(Unpacker::clear);
         self.refused = Some(RefusedBody { status, discarded_bytes: 0 });
     }
 
@@ -202,6 +246,12 @@ impl HttpBody for RequestBody {
                 debug_assert!(self.whole <= self.pieces.len(), "whole counts pieces");
                 self.whole -= 1;
                 return Poll::Ready(self.pieces.pop_front().map(|piece| Ok(Frame::data(piece))));
+            }
+            match self.unpack(cx) {
+                Ok(Poll::Ready(false)) => {}
+                Ok(Poll::Ready(true)) => continue,
+                Ok(Poll::Pending) => return Poll::Pending,
+                Err(status) => self.refuse(status),
             }
             if !self.takes_one_message() && self.frames.at_boundary() {
                 // The handler asks for more, so it is done with the messages before.

@@ -245,7 +245,7 @@ async fn headers_of_strangers_name_no_caller() {
 }
 
 #[tokio::test]
-async fn a_compressed_message_is_refused_before_it_is_expanded() {
+async fn a_compressed_message_that_does_not_name_its_compression_is_refused() {
     let node = node().await;
     let path = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
     let mut request = framed(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 3]);

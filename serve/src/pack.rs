@@ -1,0 +1,204 @@
+//! Compression of response messages for callers that ask for it (gzip, RFC 1952).
+//!
+//! Small messages, and those that do not shrink, stay as they are: most of what is stored is encrypted. The work is
+//! done in turns, between which other calls have theirs.
+
+use std::collections::VecDeque;
+use std::io::Write as _;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::{Bytes, BytesMut};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::HeaderMap;
+use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tonic::Status;
+
+use crate::call_share::CallCharge;
+use crate::frames::HEAD_LEN_BYTES;
+
+/// The name of the compression in headers (gRPC, Message-Encoding).
+pub(crate) const GZIP: &str = "gzip";
+/// Messages below this length stay as they are. A guess: less fits into one packet.
+const MESSAGE_LEN_BYTES_MIN: usize = 1024;
+/// Bytes that are compressed before other calls have their turn. A guess: they take about a millisecond.
+const TURN_BYTES: usize = 128 * 1024;
+/// Charge of a message that is being compressed, besides what it becomes. From the types: the encoder's tables
+/// and buffers take about 300 KiB.
+const ENCODER_BYTES: usize = 320 * 1024;
+
+/// Returns whether a caller reads compressed messages.
+pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
+    let lists = headers.get_all("grpc-accept-encoding").iter();
+    let names = lists.filter_map(|list| list.to_str().ok()).flat_map(|list| list.split(','));
+    names.map(str::trim).any(|name| name == GZIP)
+}
+
+/// A response body whose messages are compressed where that helps.
+pub(crate) struct PackedBody<B> {
+    body: B,
+    charge: CallCharge,
+    /// The pieces of messages that are not passed on yet.
+    pieces: VecDeque<Bytes>,
+    have_bytes: usize,
+    current: Option<Message>,
+    ready: VecDeque<Bytes>,
+    /// The last frame, which waits for the messages before it.
+    last: Option<Frame<Bytes>>,
+}
+
+/// A message that is being compressed.
+struct Message {
+    plain: Bytes,
+    done_bytes: usize,
+    encoder: GzEncoder<Vec<u8>>,
+    charged_bytes: usize,
+}
+
+impl<B> PackedBody<B> {
+    pub(crate) fn new(body: B, charge: CallCharge) -> Self {
+        Self {
+            body,
+            charge,
+            pieces: VecDeque::new(),
+            have_bytes: 0,
+            current: None,
+            ready: VecDeque::new(),
+            last: None,
+        }
+    }
+
+    /// Takes the next whole message out of the pieces, or returns false if none is whole.
+    fn begin(&mut self) -> bool {
+        if self.have_bytes < HEAD_LEN_BYTES {
+            return false;
+        }
+        let head: Vec<u8> = self.pieces.iter().flatten().take(HEAD_LEN_BYTES).copied().collect();
+        let length = [head[1], head[2], head[3], head[4]];
+        let len_bytes = HEAD_LEN_BYTES + u32::from_be_bytes(length) as usize;
+        if self.have_bytes < len_bytes {
+            return false;
+        }
+        self.have_bytes -= len_bytes;
+        let message = take(&mut self.pieces, len_bytes);
+        let charged_bytes = len_bytes + ENCODER_BYTES;
+        if head[0] != 0
+            || len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN
+            || self.charge.take(charged_bytes).is_err()
+        {
+            self.ready.push_back(message);
+            return true;
+        }
+        let encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        let plain = message.slice(HEAD_LEN_BYTES..);
+        self.current = Some(Message { plain, done_bytes: 0, encoder, charged_bytes });
+        true
+    }
+
+    /// Compresses a part of the present message. Returns true when it is done.
+    fn turn(&mut self) -> bool {
+        let Some(message) = &mut self.current else { return true };
+        let end = message.plain.len().min(message.done_bytes + TURN_BYTES);
+        // Writing to memory does not fail.
+        let _ = message.encoder.write_all(&message.plain[message.done_bytes..end]);
+        message.done_bytes = end;
+        let shrinks = message.encoder.get_ref().len() < end - end / 16;
+        if shrinks && end < message.plain.len() {
+            return false;
+        }
+        if let Some(message) = self.current.take() {
+            self.charge.give_back(message.charged_bytes);
+            let packed = if shrinks { message.encoder.finish().ok() } else { None };
+            match packed.filter(|packed| packed.len() < message.plain.len()) {
+                Some(packed) => self.push(1, packed.into()),
+                None => self.push(0, message.plain),
+            }
+        }
+        true
+    }
+
+    fn push(&mut self, flag: u8, body: Bytes) {
+        let mut head = vec![flag];
+        head.extend(u32::try_from(body.len()).unwrap_or(u32::MAX).to_be_bytes());
+        self.ready.extend([head.into(), body]);
+    }
+}
+
+/// Splits `len_bytes` off, copied together if they are in several pieces.
+fn take(pieces: &mut VecDeque<Bytes>, len_bytes: usize) -> Bytes {
+    if let Some(first) = pieces.front_mut().filter(|first| first.len() >= len_bytes) {
+        let taken = first.split_to(len_bytes);
+        if first.is_empty() {
+            pieces.pop_front();
+        }
+        return taken;
+    }
+    let mut taken = BytesMut::with_capacity(len_bytes);
+    while taken.len() < len_bytes
+        && let Some(mut piece) = pieces.pop_front()
+    {
+        let part = piece.split_to(piece.len().min(len_bytes - taken.len()));
+        taken.extend_from_slice(&part);
+        if !piece.is_empty() {
+            pieces.push_front(piece);
+        }
+    }
+    taken.freeze()
+}
+
+impl<B: HttpBody<Data = Bytes, Error = Status> + Unpin> HttpBody for PackedBody<B> {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            if self.current.is_some() {
+                if self.turn() {
+                    continue;
+                }
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            if self.begin() {
+                continue;
+            }
+            if let Some(last) = self.last.take() {
+                return Poll::Ready(Some(Ok(last)));
+            }
+            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(piece) => {
+                        self.have_bytes += piece.len();
+                        self.pieces.push_back(piece);
+                    }
+                    Err(trailers) => self.last = Some(trailers),
+                },
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let waits = self.have_bytes > 0 || self.current.is_some() || self.last.is_some();
+        !waits && self.ready.is_empty() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::default()
+    }
+}
+
+impl<B> Drop for PackedBody<B> {
+    fn drop(&mut self) {
+        if let Some(message) = self.current.take() {
+            self.charge.give_back(message.charged_bytes);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! Decompression of request messages (gzip, RFC 1952).
+//!
+//! A few compressed bytes may become gigabytes. So memory is charged before each piece is decompressed, a
+//! message that becomes longer than a message may be is refused as soon as it is, and the work is done in turns,
+//! between which other calls have theirs.
+
+use std::collections::VecDeque;
+use std::io::{self, Read};
+
+use bytes::{Buf, Bytes, BytesMut};
+use flate2::read::GzDecoder;
+use tonic::Status;
+
+use crate::call_share::CallCharge;
+use crate::frames::HEAD_LEN_BYTES;
+
+/// Shortest and longest piece that is decompressed at once; the pieces of a message double from the one to the
+/// other. Guesses: a small message takes little, and a large one few pieces.
+const PIECE_LEN_BYTES_MIN: usize = 4 * 1024;
+const PIECE_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Pieces that are decompressed before other calls have their turn. A guess: together they take about a
+/// millisecond.
+const PIECES_PER_TURN: usize = 4;
+/// Charge of a message that is being decompressed: the window, the tables and the buffer of its decoder. From
+/// the types: 32 KiB of window, 32 KiB of buffer and about 12 KiB of tables.
+const DECODER_BYTES: usize = 80 * 1024;
+
+/// The compressed messages of one request, and the pieces of decompressed ones.
+#[derive(Default)]
+pub(crate) struct Unpacker {
+    /// Whole messages as they came, heads included.
+    packed: VecDeque<Bytes>,
+    packed_bytes: usize,
+    current: Option<Message>,
+}
+
+/// A message that is being decompressed.
+struct Message {
+    decoder: GzDecoder<Pieces>,
+    unpacked: VecDeque<Bytes>,
+    len_bytes: usize,
+    piece_len_bytes: usize,
+}
+
+/// The result of a turn.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Turn {
+    /// The message is not whole yet, and other calls have their turn.
+    Again,
+    /// The pieces of a whole message, with a head that says that it is not compressed.
+    Whole(VecDeque<Bytes>),
+}
+
+impl Unpacker {
+    /// Takes a piece of whole messages in.
+    pub(crate) fn push(&mut self, piece: Bytes) {
+        self.packed_bytes += piece.len();
+        self.packed.push_back(piece);
+    }
+
+    /// Returns true if messages wait.
+    pub(crate) fn has_work(&self) -> bool {
+        self.current.is_some() || self.packed_bytes > 0
+    }
+
+    /// Forgets everything.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Decompresses a part of the next message. What it becomes is charged to `charge` as a part of the request.
+    ///
+    /// # Errors
+    /// The status that refuses the request: the bytes are not gzip, the message becomes longer than
+    /// `len_bytes_max`, or the caller holds too much.
+    pub(crate) fn turn(
+        &mut self,
+        charge: &CallCharge,
+        len_bytes_max: usize,
+    ) -> Result<Turn, Status> {
+        let mut message = match self.current.take() {
+            Some(message) => message,
+            None => {
+                let (is_packed, body) = self.split_message();
+                if !is_packed {
+                    return Ok(Turn::Whole(with_head(body.0)));
+                }
+                charge.take_for_request(DECODER_BYTES)?;
+                Message {
+                    decoder: GzDecoder::new(body),
+                    unpacked: VecDeque::new(),
+                    len_bytes: 0,
+                    piece_len_bytes: PIECE_LEN_BYTES_MIN,
+                }
+            }
+        };
+        for _ in 0..PIECES_PER_TURN {
+            charge.take_for_request(message.piece_len_bytes)?;
+            if message.read_piece(len_bytes_max)? {
+                return Ok(Turn::Whole(with_head(message.unpacked)));
+            }
+        }
+        self.current = Some(message);
+        Ok(Turn::Again)
+    }
+
+    /// Splits the next message off: whether it is compressed, and its body.
+    fn split_message(&mut self) -> (bool, Pieces) {
+        let mut head = [0; HEAD_LEN_BYTES];
+        let taken = self.take(HEAD_LEN_BYTES);
+        let mut at = 0;
+        for piece in &taken.0 {
+            head[at..at + piece.len()].copy_from_slice(piece);
+            at += piece.len();
+        }
+        let [flag, length @ ..] = head;
+        (flag == 1, self.take(u32::from_be_bytes(length) as usize))
+    }
+
+    fn take(&mut self, mut len_bytes: usize) -> Pieces {
+        debug_assert!(len_bytes <= self.packed_bytes, "only whole messages are pushed");
+        let mut pieces = VecDeque::new();
+        while len_bytes > 0
+            && let Some(mut piece) = self.packed.pop_front()
+        {
+            let taken = piece.split_to(len_bytes.min(piece.len()));
+            len_bytes -= taken.len();
+            self.packed_bytes -= taken.len();
+            pieces.push_back(taken);
+            if !piece.is_empty() {
+                self.packed.push_front(piece);
+            }
+        }
+        Pieces(pieces)
+    }
+}
+
+impl Message {
+    /// Decompresses one piece. Returns true at the end of the message.
+    fn read_piece(&mut self, len_bytes_max: usize) -> Result<bool, Status> {
+        let mut piece = BytesMut::zeroed(self.piece_len_bytes);
+        let mut filled = 0;
+        let mut is_end = false;
+        while filled < piece.len() && !is_end {
+            let read = self.decoder.read(&mut piece[filled..]);
+            let read = read.map_err(|error| {
+                Status::invalid_argument(format!("the message is not valid gzip: {error}"))
+            })?;
+            is_end = read == 0;
+            filled += read;
+        }
+        self.len_bytes += filled;
+        if self.len_bytes > len_bytes_max {
+            return Err(Status::resource_exhausted(format!(
+                "the decompressed message is larger than the {len_bytes_max} bytes allowed"
+            )));
+        }
+        piece.truncate(filled);
+        if filled > 0 {
+            self.unpacked.push_back(piece.freeze());
+        }
+        self.piece_len_bytes = (2 * self.piece_len_bytes).min(PIECE_LEN_BYTES_MAX);
+        Ok(is_end)
+    }
+}
+
+/// Puts the head of a message that is not compressed before its pieces.
+fn with_head(mut pieces: VecDeque<Bytes>) -> VecDeque<Bytes> {
+    let len_bytes: usize = pieces.iter().map(Bytes::len).sum();
+    let length = u32::try_from(len_bytes).expect("messages are far below 4 GiB").to_be_bytes();
+    let mut head = vec![0];
+    head.extend(length);
+    pieces.push_front(head.into());
+    pieces
+}
+
+/// Pieces that are read one after another.
+struct Pieces(VecDeque<Bytes>);
+
+impl Read for Pieces {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let Some(first) = self.0.front_mut() else { return Ok(0) };
+        let len = to.len().min(first.len());
+        first.copy_to_slice(&mut to[..len]);
+        if first.is_empty() {
+            self.0.pop_front();
+        }
+        Ok(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    fn charge(budget: &MemoryBudget) -> CallCharge {
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        CallCharge::new(budget.connection(address, budget.account()).unwrap())
+    }
+
+    pub(super) fn gzip(message: &[u8]) -> Vec<u8> {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(message).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    fn framed(flag: u8, body: &[u8]) -> Vec<u8> {
+        let mut framed = vec![flag];
+        framed.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+        framed.extend(body);
+        framed
+    }
+
+    /// Decompresses one message, in as many turns as it takes.
+    fn next(unpacker: &mut Unpacker, charge: &CallCharge, max: usize) -> Result<Vec<u8>, Status> {
+        loop {
+            if let Turn::Whole(pieces) = unpacker.turn(charge, max)? {
+                return Ok(pieces.into_iter().flatten().collect());
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn messages_are_what_they_were_whatever_pieces_they_come_in(
+            messages in proptest::collection::vec(
+                (any::<bool>(), proptest::collection::vec(0u8..4, 0..20_000)), 0..4),
+            piece in 1usize..5000,
+        ) {
+            let wire = messages.iter().flat_map(|(is_packed, message)| match is_packed {
+                true => framed(1, &gzip(message)),
+                false => framed(0, message),
+            });
+            let wire: Vec<u8> = wire.collect();
+            let budget = MemoryBudget::new(1 << 30);
+            let (mut unpacker, charge) = (Unpacker::default(), charge(&budget));
+            wire.chunks(piece).for_each(|piece| unpacker.push(Bytes::copy_from_slice(piece)));
+            for (_, message) in &messages {
+                prop_assert!(unpacker.has_work());
+                let unpacked = next(&mut unpacker, &charge, 1 << 20).unwrap();
+                prop_assert_eq!(unpacked, framed(0, message));
+            }
+            prop_assert!(!unpacker.has_work());
+        }
+
+        #[test]
+        fn bytes_that_are_not_gzip_are_refused(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let budget = MemoryBudget::new(1 << 30);
+            let mut unpacker = Unpacker::default();
+            unpacker.push(framed(1, &bytes).into());
+            let refused = next(&mut unpacker, &charge(&budget), 1 << 20).unwrap_err();
+            prop_assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+        }
+    }
+
+    #[test]
+    fn the_length_is_limited_after_decompression() {
+        let budget = MemoryBudget::new(1 << 30);
+        for (len, fits) in [(100_000, true), (100_001, false)] {
+            let mut unpacker = Unpacker::default();
+            unpacker.push(framed(1, &gzip(&vec![0; len])).into());
+            let unpacked = next(&mut unpacker, &charge(&budget), 100_000);
+            assert_eq!(unpacked.is_ok(), fits, "{len}");
+        }
+    }
+
+    #[test]
+    fn memory_is_charged_before_a_message_grows_and_given_back() {
+        let budget = MemoryBudget::new(4 << 20);
+        let call = charge(&budget);
+        let mut unpacker = Unpacker::default();
+        unpacker.push(framed(1, &gzip(&vec![0; 20 << 20])).into());
+        let refused = next(&mut unpacker, &call, 25 << 20).unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted);
+        assert!(
+            refused.metadata().get("retry-after").is_some(),
+            "the budget refuses, not the limit"
+        );
+        assert!(budget.used_bytes() <= 4 << 20);
+        drop(call);
+        assert_eq!(budget.used_bytes(), 0);
+    }
+
+    #[test]
+    fn a_large_message_takes_many_turns() {
+        let budget = MemoryBudget::new(1 << 30);
+        let call = charge(&budget);
+        let mut unpacker = Unpacker::default();
+        unpacker.push(framed(1, &gzip(&vec![0; 4 << 20])).into());
+        let mut turns = 1;
+        while unpacker.turn(&call, 25 << 20).unwrap() == Turn::Again {
+            turns += 1;
+        }
+        assert!(turns >= (4 << 20) / (PIECES_PER_TURN * PIECE_LEN_BYTES_MAX), "{turns}");
+    }
+}

@@ -1,0 +1,236 @@
+//! Compressed messages in both directions.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::io::{Read as _, Write as _};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
+use hawser_serve::{CallMetrics, MESSAGE_LEN_BYTES_MAX, MemoryBudget, ServeSettings, Server};
+use http::{HeaderMap, Request, Response};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::Frame;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio_util::sync::CancellationToken;
+use tonic::body::Body;
+use tonic::server::NamedService;
+use tonic::service::RoutesBuilder;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
+use tower::{Service, ServiceExt as _};
+
+const ECHO: &str = "/test.Echo/Say";
+
+/// Answers with the bytes of the request, frames included, as the service sees them.
+#[derive(Clone)]
+struct Echo;
+
+impl NamedService for Echo {
+    const NAME: &'static str = "test.Echo";
+}
+
+impl Service<Request<Body>> for Echo {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        Box::pin(async move {
+            let bytes = match request.into_body().collect().await {
+                Ok(body) => body.to_bytes(),
+                Err(status) => return Ok(status.into_http()),
+            };
+            let mut trailers = HeaderMap::new();
+            trailers.insert(Status::GRPC_STATUS, 0.into());
+            // In pieces, as a stream may come.
+            let half = bytes.len() / 2;
+            let pieces = [bytes.slice(..half), bytes.slice(half..)].map(Frame::data);
+            let frames = pieces.into_iter().chain([Frame::trailers(trailers)]).map(Ok::<_, Status>);
+            let body = Body::new(StreamBody::new(tokio_stream::iter(frames)));
+            let response = Response::builder().header("content-type", "application/grpc");
+            Ok(response.body(body).unwrap())
+        })
+    }
+}
+
+async fn server(budget: usize) -> (Server, MemoryBudget) {
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    settings.memory = MemoryBudget::new(budget);
+    let memory = settings.memory.clone();
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut routes = RoutesBuilder::default();
+    routes.add_service(Echo).add_service(health);
+    let (stats, stop) = (CallMetrics::new(&[]), CancellationToken::new());
+    (Server::bind(settings, routes.routes(), stats, stop).await.unwrap(), memory)
+}
+
+async fn channel(server: &Server) -> Channel {
+    let url = format!("http://{}", server.address());
+    Endpoint::from_shared(url).unwrap().connect().await.unwrap()
+}
+
+fn gzip(message: &[u8]) -> Vec<u8> {
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(message).unwrap();
+    encoder.finish().unwrap()
+}
+
+fn framed(flag: u8, body: &[u8]) -> Vec<u8> {
+    let mut framed = vec![flag];
+    framed.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+    framed.extend(body);
+    framed
+}
+
+/// Calls a method and returns the headers, the bytes and the status of the answer.
+async fn call(
+    channel: &Channel,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Vec<u8>,
+) -> (HeaderMap, Bytes, Status) {
+    let mut request = Request::post(path).header("content-type", "application/grpc");
+    for (name, value) in headers.iter().chain(&[("te", "trailers")]) {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::new(Full::from(body))).unwrap();
+    let response = channel.clone().oneshot(request).await.unwrap();
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await.unwrap();
+    let trailers = body.trailers().cloned().unwrap_or_default();
+    let status = Status::from_header_map(&parts.headers)
+        .or_else(|| Status::from_header_map(&trailers))
+        .unwrap();
+    (parts.headers, body.to_bytes(), status)
+}
+
+const GZIP: [(&str, &str); 1] = [("grpc-encoding", "gzip")];
+const WANTS_GZIP: [(&str, &str); 1] = [("grpc-accept-encoding", "identity,gzip")];
+
+#[tokio::test]
+async fn a_compressed_request_is_taken_and_the_service_sees_it_plain() {
+    let (server, _) = server(1 << 30).await;
+    let channel = channel(&server).await;
+    for len in [0, 10, 100_000, 5 << 20] {
+        let message = vec![7; len];
+        let (headers, bytes, status) =
+            call(&channel, ECHO, &GZIP, framed(1, &gzip(&message))).await;
+        assert_eq!(status.code(), Code::Ok, "{status:?}");
+        assert_eq!(bytes, framed(0, &message));
+        assert!(headers.get("grpc-encoding").is_none(), "the caller has not asked for it");
+    }
+    // A client that compresses may send plain messages too.
+    let (_, bytes, _) = call(&channel, ECHO, &GZIP, framed(0, b"plain")).await;
+    assert_eq!(bytes, framed(0, b"plain"));
+}
+
+#[tokio::test]
+async fn a_generated_service_takes_compressed_requests() {
+    let (server, _) = server(1 << 30).await;
+    let channel = channel(&server).await;
+    let check = "/grpc.health.v1.Health/Check";
+    let (_, _, status) = call(&channel, check, &GZIP, framed(1, &gzip(&[]))).await;
+    assert_eq!(status.code(), Code::Ok, "{status:?}");
+    let other = [("grpc-encoding", "snappy")];
+    let (headers, _, status) = call(&channel, check, &other, framed(1, b"?")).await;
+    assert_eq!(status.code(), Code::Unimplemented);
+    assert_eq!(headers.get("grpc-accept-encoding").unwrap(), "identity,gzip");
+    let (_, _, status) = call(&channel, check, &[], framed(1, &gzip(&[]))).await;
+    assert_ne!(status.code(), Code::Ok, "it does not say how it is compressed");
+}
+
+#[tokio::test]
+async fn an_answer_is_compressed_when_that_is_asked_for_and_helps() {
+    let (server, _) = server(1 << 30).await;
+    let channel = channel(&server).await;
+    let message = b"the same again ".repeat(50_000);
+    let (headers, bytes, status) = call(&channel, ECHO, &WANTS_GZIP, framed(0, &message)).await;
+    assert_eq!(status.code(), Code::Ok);
+    assert_eq!(headers.get("grpc-encoding").unwrap(), "gzip");
+    assert!(bytes.len() < message.len() / 10, "{}", bytes.len());
+    assert_eq!(
+        (bytes[0], bytes.len() - 5),
+        (1, u32::from_be_bytes([bytes[1], bytes[2], bytes[3], bytes[4]]) as usize)
+    );
+    let mut unpacked = Vec::new();
+    GzDecoder::new(&bytes[5..]).read_to_end(&mut unpacked).unwrap();
+    assert_eq!(unpacked, message);
+
+    // What does not shrink is sent as it is.
+    let noise =
+        gzip(&(0..100_000u32).flat_map(|n| n.wrapping_mul(n).to_le_bytes()).collect::<Vec<_>>());
+    let (_, bytes, _) = call(&channel, ECHO, &WANTS_GZIP, framed(0, &noise)).await;
+    assert_eq!(bytes, framed(0, &noise));
+}
+
+#[tokio::test]
+async fn a_message_that_grows_beyond_the_limit_is_refused() {
+    let (server, memory) = server(1 << 30).await;
+    let channel = channel(&server).await;
+    let bomb = gzip(&vec![0; MESSAGE_LEN_BYTES_MAX + 1]);
+    assert!(bomb.len() < 64 * 1024);
+    let (_, _, status) = call(&channel, ECHO, &GZIP, framed(1, &bomb)).await;
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.message().contains("decompressed"), "{}", status.message());
+    drop(channel);
+    server.close().await;
+    assert_eq!(memory.used_bytes(), 0);
+}
+
+#[tokio::test]
+async fn the_budget_refuses_a_bomb_before_it_has_grown() {
+    let limit = 8 << 20;
+    let (server, memory) = server(limit).await;
+    let channel = channel(&server).await;
+    let bomb = framed(1, &gzip(&vec![0; 20 << 20]));
+    let most = {
+        let memory = memory.clone();
+        tokio::spawn(async move {
+            let mut most = 0;
+            loop {
+                most = most.max(memory.used_bytes());
+                assert!(most <= limit);
+                tokio::task::yield_now().await;
+            }
+        })
+    };
+    for _ in 0..5 {
+        let (_, _, status) = call(&channel, ECHO, &GZIP, bomb.clone()).await;
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert!(status.metadata().get("retry-after").is_some(), "{status:?}");
+    }
+    assert!(!most.is_finished(), "never more than the budget");
+    most.abort();
+}
+
+#[tokio::test]
+async fn browsers_send_compressed_requests_too() {
+    let (server, _) = server(1 << 30).await;
+    let body = framed(1, &gzip(b"from a page"));
+    let head = format!(
+        "POST {ECHO} HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-type: application/grpc-web+proto\r\n\
+         grpc-encoding: gzip\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
+    let mut stream = tokio::net::TcpStream::connect(server.address()).await.unwrap();
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    // The service answers in two halves, each of which is a chunk.
+    let plain = framed(0, b"from a page");
+    for half in plain.chunks(plain.len() / 2) {
+        let text = String::from_utf8_lossy(&answer);
+        assert!(answer.windows(half.len()).any(|part| part == half), "{text}");
+    }
+}
