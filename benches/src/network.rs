@@ -159,6 +159,8 @@ impl Network {
         let (api, metrics) = (free_address()?, free_address()?);
         let key = SecretKey::from_bytes(&blake3::derive_key("hawser-bench gateway", &[]))?;
         write_secret(&at("gateway.key"), &key)?;
+        // What is measured is the gateway, and not its limits.
+        std::fs::write(at("policies.toml"), "")?;
         let log = at("gateway.log");
         let mut command = self.command();
         command
@@ -170,6 +172,8 @@ impl Network {
             .arg(at("registry.json"))
             .arg("--rates-file")
             .arg(at("rates.json"))
+            .arg("--policies-file")
+            .arg(at("policies.toml"))
             .args(["--listen-address", &api.ip().to_string()])
             .args(["--api.port", &api.port().to_string()])
             .args(["--metrics.metrics-address", &metrics.ip().to_string()])

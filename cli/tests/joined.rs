@@ -85,6 +85,7 @@ impl Joined {
         json(&["keys", "generate", "--json", "--out", &key]);
         let mut command = hawser();
         command.args(["gateway", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
+        command.arg("--allow-private-nodes");
         command.args(["--payer.key-file", &key, "-p", &(self.base + 2).to_string()]);
         command.args(["--metrics.metrics-port", &(self.base + 3).to_string()]);
         command.args(["--contracts.config-file-path", &file("chain.json")]);

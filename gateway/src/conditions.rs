@@ -7,6 +7,7 @@ use hawser_serve::readiness::{Check, Checks};
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
 
+use crate::chain::ChainWriter;
 use crate::nodes::Nodes;
 use crate::policy::Policies;
 
@@ -16,28 +17,35 @@ pub(crate) struct GatewayChecks {
     policies: Arc<Policies>,
     lists: Option<Arc<dyn ChainListsView>>,
     list_failing_max: Duration,
-    /// The last error of the app chain; `None` without a chain, `Some(None)` if it answers.
-    chain: Option<Mutex<Option<String>>>,
+    /// `None` without a chain.
+    chain: Option<ChainState>,
+}
+
+/// The state of the app chain.
+struct ChainState {
+    writer: Arc<dyn ChainWriter>,
+    /// The last error; `None` if it answers.
+    error: Mutex<Option<String>>,
 }
 
 impl GatewayChecks {
-    /// Checks a gateway that broadcasts to the app chain if `has_chain`. Lists that could not be read
+    /// Checks a gateway that broadcasts to the app chain by `chain`, if there is one. Lists that could not be read
     /// for longer than `list_failing_max` make it unready.
     pub(crate) fn new(
         nodes: Nodes,
         policies: Arc<Policies>,
         lists: Option<Arc<dyn ChainListsView>>,
         list_failing_max: Duration,
-        has_chain: bool,
+        chain: Option<Arc<dyn ChainWriter>>,
     ) -> Self {
-        let chain = has_chain.then(Mutex::default);
+        let chain = chain.map(|writer| ChainState { writer, error: Mutex::default() });
         Self { nodes, policies, lists, list_failing_max, chain }
     }
 
     /// Records the app chain's last answer.
     pub(crate) fn set_chain(&self, answer: Result<(), String>) {
         if let Some(chain) = &self.chain {
-            *chain.lock() = answer.err();
+            *chain.error.lock() = answer.err();
         }
     }
 
@@ -75,9 +83,15 @@ impl Checks for GatewayChecks {
             ),
         ];
         if let Some(chain) = &self.chain {
-            let fault = chain.lock().clone();
+            let fault = chain.error.lock().clone();
             let result = fault.map_or(Ok(()), Err);
             checks.push(check("app_chain", result, "check the app chain's URLs"));
+            checks.push(check(
+                "app_chain_cost",
+                chain.writer.ceiling_reached().map_or(Ok(()), Err),
+                "see who publishes so much and what the endpoints say that gas costs, or raise the ceiling \
+                 (--gas-price-max, --gas-cost-per-hour-max)",
+            ));
         }
         let lists = self.lists();
         if !lists.is_empty() {

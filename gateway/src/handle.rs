@@ -116,7 +116,7 @@ pub async fn start(
         policies.clone(),
         ports.lists.clone(),
         settings.list_failing_max,
-        ports.chain.is_some(),
+        ports.chain.clone(),
     ));
     let readiness = Readiness::new(checks.clone());
     let calls = CallMetrics::new(&METHODS);
@@ -179,13 +179,10 @@ fn service(
         ports.identity.clone(),
         metrics.clone(),
         settings.shown_timeout,
+        settings.chain_results_kept,
     );
-    let publisher = NodePublisher {
-        nodes: nodes.clone(),
-        strands,
-        attempt_timeout: settings.attempt_timeout,
-        attempts_max: settings.attempts_max,
-    };
+    let publisher =
+        NodePublisher::new(nodes.clone(), strands, settings.attempt_timeout, settings.attempts_max);
     Arc::new(PublishService {
         policies,
         nodes,
@@ -235,6 +232,7 @@ fn nodes(
 ) -> Nodes {
     let payer = PayerSettings {
         key: settings.payer.clone(),
+        public_key: settings.payer.public_key(),
         retention_days: settings.retention_days,
         attempt_timeout: settings.attempt_timeout,
         rates: ports.rates.clone(),
@@ -248,6 +246,7 @@ fn nodes(
         chain_strands: ports.chain.is_some().then(|| strands.clone()),
         connect_time_every: closest.then_some(settings.connect_time_every),
         connect_timeout: settings.connect_timeout,
+        allow_private: settings.allow_private_nodes,
     };
     follow_registry(setup, ports.registry.clone(), end)
 }

@@ -25,8 +25,7 @@ use crate::nodes::{Node, Nodes};
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for all contract wallets of a request together: that of one RPC request.
 const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
-/// Updates of one inbox in one request that are validated; later ones are left to the nodes. A guess:
-/// clients send a few at most.
+/// Updates of one inbox in one request. A guess: clients send a few at most.
 const UPDATES_PER_INBOX_MAX: usize = 64;
 
 /// Validates identity updates.
@@ -93,25 +92,45 @@ pub(crate) struct InvalidUpdate {
     pub(crate) reason: String,
 }
 
+/// Why the updates of an inbox are not sent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JudgeError {
+    /// One of them is invalid.
+    #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
+    Invalid(InvalidUpdate),
+    /// There are too many of them to be judged.
+    #[error("{count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are taken at once")]
+    TooMany { count: usize },
+    /// No node returns the log of the inbox, so they cannot be judged.
+    #[error("no node returns the log of the inbox: try again")]
+    NoLog,
+}
+
 /// If all updates are valid, those that the log has already.
 pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 
 /// Validates the updates of one inbox, each after those before it, against the log at one node. That
-/// node may be behind or lie: when an update is invalid there, the other usable nodes are asked, and
-/// one log that makes all updates valid suffices. Without any log all updates are accepted: nodes
-/// validate again.
+/// node may be behind or lie: when an update is invalid there, or the node returns no log, the other usable
+/// nodes are asked, and one log that makes all updates valid suffices.
+///
+/// # Errors
+/// When no log makes all of them valid, or none can be had: what was not judged is not paid for.
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
     inbox: InboxId,
     updates: Vec<UpdateItem>,
-) -> CheckedUpdates {
-    let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Ok(Vec::new()) };
+) -> Result<Vec<PlacedUpdate>, JudgeError> {
+    let topic = Topic::new(TopicKind::IdentityUpdates, &inbox.0).map_err(|_| JudgeError::NoLog)?;
+    let count = updates.len();
+    if count > UPDATES_PER_INBOX_MAX {
+        return Err(JudgeError::TooMany { count });
+    }
     let updates = Arc::new(updates);
     let judge_at = async |node: Arc<Node>| {
         judge_at(&node, check.clone(), inbox, &topic, updates.clone()).await
     };
-    let Some(first) = nodes.choose(&topic, &BTreeSet::new(), None) else { return Ok(Vec::new()) };
+    let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
     let invalid = match judge_at(first.clone()).await {
         Some(Err(invalid)) => Some(invalid),
         Some(Ok(placed)) => return Ok(placed),
@@ -120,11 +139,11 @@ pub(crate) async fn judge(
     let others = nodes.usable().into_iter().filter(|node| node.id() != first.id());
     let by_others = join_all(others.map(judge_at)).await.into_iter().flatten();
     let (valid, invalid_too): (Vec<_>, Vec<_>) = by_others.partition(Result::is_ok);
-    if let Some(valid) = valid.into_iter().next() {
-        return valid;
+    if let Some(Ok(placed)) = valid.into_iter().next() {
+        return Ok(placed);
     }
-    let invalid = invalid.map(Err).or_else(|| invalid_too.into_iter().next());
-    invalid.unwrap_or_else(|| Ok(Vec::new()))
+    let invalid = invalid.or_else(|| invalid_too.into_iter().find_map(Result::err));
+    Err(invalid.map_or(JudgeError::NoLog, JudgeError::Invalid))
 }
 
 /// Asks the contract wallets of all updates, one after another, so that a request cannot have many
@@ -195,8 +214,7 @@ fn judge_after(
     let mut earlier: Vec<_> = log.iter().map(|entry| entry.update.clone()).collect();
     let mut placed = Vec::new();
     let mut judged: Vec<&Bytes> = Vec::new();
-    for UpdateItem { index, client, update, is_known } in updates.iter().take(UPDATES_PER_INBOX_MAX)
-    {
+    for UpdateItem { index, client, update, is_known } in updates {
         if judged.contains(&client) {
             continue; // an equal update in the same request is sent once
         }
@@ -227,6 +245,7 @@ struct LogUpdate {
 
 /// Returns the log of an inbox at a node; `None` if it does not answer in time, or not correctly.
 async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<LogUpdate>> {
+    // Without a limit nodes return the whole log of an inbox (`docs/protocol/api.md`).
     let query = EnvelopesQuery {
         topics: vec![topic.as_bytes().clone()],
         originator_node_ids: Vec::new(),

@@ -6,7 +6,7 @@
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and limits what each may publish;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
-//! - `publish`: publishes to nodes, with retries;
+//! - `fair`: turns of callers that wait; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the statuses of outcomes;
 //! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for
@@ -21,6 +21,7 @@
 pub mod chain;
 mod conditions;
 mod exposition;
+mod fair;
 mod gateway_status;
 mod handle;
 pub mod identity;

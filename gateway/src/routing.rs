@@ -72,6 +72,9 @@ pub enum RouteError {
     /// The inbox id has another length than 32 bytes, which the chain requires.
     #[error("an inbox id has 32 bytes, this one has {0}")]
     InboxIdLen(usize),
+    /// The update changes nothing, and costs gas all the same.
+    #[error("the identity update has no actions")]
+    NoActions,
     /// The update names another inbox than its topic.
     #[error("the identity update is for another inbox than its topic")]
     OtherInbox,
@@ -137,6 +140,9 @@ fn route_of(client: &ClientEnvelope, class: PayloadClass) -> Result<Route, Route
             let inbox =
                 InboxId::from_slice(identifier).ok_or(RouteError::InboxIdLen(identifier.len()))?;
             match client.payload() {
+                Payload::IdentityUpdate(update) if update.actions.is_empty() => {
+                    Err(RouteError::NoActions)
+                }
                 Payload::IdentityUpdate(update)
                     if update.inbox_id.eq_ignore_ascii_case(&inbox.to_string()) =>
                 {

@@ -47,9 +47,14 @@ pub struct GatewaySettings {
     pub chain_payload_bytes_max: usize,
     /// Time in which a node has to show an envelope that is on the chain. Default: 15 s.
     pub shown_timeout: Duration,
+    /// Time for which the result of a payload for the chain is kept whole; afterwards nodes are asked for it
+    /// again. Default: 10 minutes.
+    pub chain_results_kept: Duration,
     /// Time for which reading the node registry or the rates may fail before the gateway is not ready.
     /// Default: 5 minutes.
     pub list_failing_max: Duration,
+    /// Uses nodes whose addresses lie in private networks too. Default: no.
+    pub allow_private_nodes: bool,
     /// The policies for callers. Default: every caller may publish everything.
     pub policies: PolicyFile,
     /// Version of this program: SemVer, without a leading `v`.
@@ -77,7 +82,9 @@ impl GatewaySettings {
             retention_days: 60,
             chain_payload_bytes_max: 200_000,
             shown_timeout: Duration::from_secs(15),
+            chain_results_kept: Duration::from_secs(600),
             list_failing_max: Duration::from_secs(300),
+            allow_private_nodes: false,
             policies: PolicyFile::default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),

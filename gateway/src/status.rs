@@ -40,7 +40,7 @@ impl EnvelopeError {
     /// Returns true if the envelope may be published all the same, now or later.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
-            Self::Node(NodePublishError::NoNode) => false,
+            Self::Node(NodePublishError::NoNode | NodePublishError::TooManyWait) => false,
             Self::Node(NodePublishError::Last { may_be_published, .. }) => *may_be_published,
             Self::Chain(fault) => !matches!(
                 fault,
@@ -62,6 +62,7 @@ impl EnvelopeError {
                 }
             },
             Self::Node(NodePublishError::NoNode) => Code::Unavailable,
+            Self::Node(NodePublishError::TooManyWait) => Code::ResourceExhausted,
             Self::Chain(fault) => match fault {
                 ChainPublishError::Invalid(_) | ChainPublishError::Dropped { .. } => {
                     Code::InvalidArgument
@@ -146,9 +147,13 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
         PolicyError::Denied | PolicyError::Kind { .. } | PolicyError::TooLong { .. } => {
             Status::permission_denied(text)
         }
-        PolicyError::TooExpensive { .. } => Status::resource_exhausted(text),
+        PolicyError::TooExpensive { .. } | PolicyError::TooMany { .. } => {
+            Status::resource_exhausted(text)
+        }
         PolicyError::AllNodesExpensive => exhausted(text, Some(60)),
-        PolicyError::LimitExceeded(limit) => exhausted(text, limit.retry_after_s),
+        PolicyError::LimitExceeded(limit) | PolicyError::TotalExceeded(limit) => {
+            exhausted(text, limit.retry_after_s)
+        }
     }
 }
 
@@ -170,8 +175,13 @@ mod tests {
     fn placed(sequence: u8) -> Outcome {
         let envelope =
             OriginatorEnvelope { unsigned_originator_envelope: vec![sequence].into(), proof: None };
-        let node = OriginatorId(100);
-        Ok(PlacedEnvelope { envelope, node, fee_picodollars: 0, congestion_fee_picodollars: 0 })
+        Ok(PlacedEnvelope {
+            envelope,
+            id: None,
+            fee_picodollars: 0,
+            congestion_fee_picodollars: None,
+            is_repeat: false,
+        })
     }
 
     #[test]

@@ -10,6 +10,7 @@ use alloy::consensus::{Transaction as _, TxEnvelope};
 use alloy::eips::Decodable2718 as _;
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
+use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -24,10 +25,11 @@ use super::receipts::MinedPayload;
 use super::record::{LiveSlot, LiveSlots, NonceRecord, RecordEntry};
 use super::seek::SoughtPayload;
 use super::shared::BroadcasterState;
-use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
+use super::signing::{self, FILLER_GAS, TransactionSigner, UnsignedTransaction};
 use super::slots::{
     JobId, NoncePurpose, SendOutcome, SignRequest, SignedTransaction, SlotOutcome, Timeouts,
 };
+use super::spending::{Spending, SpendingLimits};
 use super::submission;
 use crate::send::RequestError;
 
@@ -79,7 +81,9 @@ pub(super) struct Driver {
     signer: TransactionSigner,
     jobs: Jobs,
     nonces: Nonces,
-    record: Option<NonceRecord>,
+    /// Held until the task ends, so that no other process opens the file meanwhile.
+    record: Option<Arc<Mutex<NonceRecord>>>,
+    spending: Spending,
     requests: JoinSet<RequestResult>,
     estimates: Arc<Semaphore>,
     is_sending: bool,
@@ -96,6 +100,7 @@ impl Driver {
         contracts: BroadcasterContracts,
         key: PrivateKeySigner,
         record: Option<NonceRecord>,
+        limits: SpendingLimits,
     ) -> Self {
         let nonces = Nonces::new(Timeouts::new(state.in_flight_max));
         let mut driver = Self {
@@ -105,6 +110,7 @@ impl Driver {
             jobs: Jobs::default(),
             nonces,
             record: None,
+            spending: Spending::new(limits),
             requests: JoinSet::new(),
             estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
             is_sending: false,
@@ -115,7 +121,7 @@ impl Driver {
         };
         if let Some(record) = record {
             driver.recover(record.live());
-            driver.record = Some(record);
+            driver.record = Some(Arc::new(Mutex::new(record)));
         }
         driver.update_status();
         driver
@@ -137,7 +143,10 @@ impl Driver {
             for raw in raws {
                 let Ok(tx) = TxEnvelope::decode_2718_exact(raw) else { continue };
                 let price = tx.max_fee_per_gas();
-                signed.push(SignedTransaction { hash: *tx.tx_hash(), price, raw: raw.clone() });
+                let to = tx.to().unwrap_or_default();
+                let is_filler = signing::is_filler(self.account(), to, tx.input());
+                let (hash, raw) = (*tx.tx_hash(), raw.clone());
+                signed.push(SignedTransaction { hash, price, raw, is_filler });
                 let read = tx.to().and_then(|to| self.contracts.read(to, tx.input()));
                 if let Some((topic, payload)) = read {
                     let call = || self.contracts.call(topic, payload.clone());
@@ -280,13 +289,24 @@ impl Driver {
             self.state.price.current(&self.state.endpoints).await;
         }
         let price = self.state.price.last();
-        let mut signed = Vec::new();
+        let (mut signed, mut failed) = (Vec::new(), Vec::new());
+        let mut ceiling: Option<BroadcastError> = None;
         for it in to_sign {
-            match self.signed(&it, price) {
+            // A cheaper one behind a nonce that is not used could not be mined.
+            let stopped = ceiling.clone().filter(|_| it.over.is_none());
+            match stopped.map_or_else(|| self.signed(&it, price), Err) {
                 Ok(Some(transaction)) => signed.push((it, transaction)),
-                Ok(None) => self.not_signed(it.nonce, None),
-                Err(error) => self.not_signed(it.nonce, Some(error)),
+                Ok(None) => failed.push((it.nonce, None)),
+                Err(error) => {
+                    ceiling =
+                        Some(error.clone()).filter(|it| matches!(it, BroadcastError::Ceiling(_)));
+                    failed.push((it.nonce, Some(error)));
+                }
             }
+        }
+        // In descending order, because only the highest nonce can be given back.
+        for (nonce, error) in failed.into_iter().rev() {
+            self.not_signed(nonce, error);
         }
         let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
             slot: it.slot,
@@ -296,7 +316,6 @@ impl Driver {
         });
         let recorded = self.write(entries.collect(), true).await;
         let now = self.now();
-        // In descending order, because only the highest nonce can be given back.
         for (it, transaction) in signed.into_iter().rev() {
             match &recorded {
                 Ok(()) => self.nonces.signed(it.nonce, transaction, now),
@@ -307,7 +326,7 @@ impl Driver {
 
     /// Returns the signed transaction; `None` if its price would exceed the bound.
     fn signed(
-        &self,
+        &mut self,
         it: &SignRequest,
         price: u128,
     ) -> Result<Option<SignedTransaction>, BroadcastError> {
@@ -324,6 +343,13 @@ impl Driver {
                 (to, job.call.data.clone(), job.gas_limit)
             }
         };
+        // Only one of the transactions with a nonce is ever paid for.
+        let added_wei = gas_price.saturating_sub(it.over.unwrap_or(0)) * u128::from(gas_limit);
+        let now = self.now();
+        self.spending.take(gas_price, added_wei, now).map_err(|ceiling| {
+            *self.state.ceiling.lock() = Some((Instant::now(), ceiling));
+            BroadcastError::Ceiling(ceiling)
+        })?;
         let nonce = it.nonce;
         let unsigned = UnsignedTransaction { nonce, gas_price, gas_limit, to, input };
         self.signer.sign(unsigned).map(Some)
@@ -341,23 +367,20 @@ impl Driver {
     }
 
     /// Puts entries on record, if there is a record. With `durable` they are synced when this
-    /// returns.
+    /// returns. What is not on record must not be sent.
     async fn write(
         &mut self,
         entries: Vec<RecordEntry>,
         durable: bool,
     ) -> Result<(), BroadcastError> {
-        let Some(mut record) = self.record.take().filter(|_| !entries.is_empty()) else {
+        let Some(record) = self.record.clone().filter(|_| !entries.is_empty()) else {
             return Ok(());
         };
-        let path = record.path().to_owned();
-        let written = tokio::task::spawn_blocking(move || {
-            let written = record.append(&entries, durable);
-            (record, written)
-        });
+        let path = record.lock().path().to_owned();
+        let append = move || record.lock().append(&entries, durable);
         let failed = |reason: String| BroadcastError::Record { path: path.clone(), reason };
-        let (record, written) = written.await.map_err(|error| failed(error.to_string()))?;
-        self.record = Some(record);
+        let written = tokio::task::spawn_blocking(append).await;
+        let written = written.map_err(|error| failed(error.to_string()))?;
         written.map_err(|error| failed(error.to_string()))
     }
 
@@ -527,3 +550,6 @@ impl Driver {
         });
     }
 }
+
+#[cfg(test)]
+mod tests;

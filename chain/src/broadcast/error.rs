@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use alloy::primitives::{Address, B256};
 
+use super::spending::CeilingReached;
 use crate::contracts::revert::Revert;
 use crate::send::{ConnectError, RequestError, ViewError};
 
@@ -108,6 +109,9 @@ pub enum BroadcastError {
         /// The node's message.
         said: String,
     },
+    /// Sending it would cost more than the settings allow; nothing was sent.
+    #[error("{0}")]
+    Ceiling(CeilingReached),
     /// Too many payloads wait already; nothing was sent.
     #[error("{waiting} payloads wait to be sent: try again later")]
     Busy {

@@ -17,7 +17,7 @@
 //! necessary.
 //!
 //! Modules in reading order: `payload`, `jobs`, `slots` and `nonces` (the decisions, as a plain
-//! value), `record`, `price`, `submission` and `poll` (the requests), `seek` (finds the user of a
+//! value), `record`, `price`, `spending` (the ceilings), `submission` and `poll` (the requests), `seek` (finds the user of a
 //! nonce), `signing`, `driver` (the task).
 
 mod driver;
@@ -37,6 +37,7 @@ mod signing;
 #[cfg(test)]
 mod simulation;
 mod slots;
+mod spending;
 mod submission;
 
 use std::fmt;
@@ -60,10 +61,14 @@ use price::GasPrice;
 use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
+pub use spending::{CeilingReached, GAS_PRICE_MAX_WEI, SPEND_PER_HOUR_MAX_WEI, SpendingLimits};
 
 /// Calls that wait for the task before further ones are refused. Guess: with the longest payloads
 /// they hold 200 MB.
 const CALLS_MAX: usize = 1024;
+/// Time for which a ceiling counts as reached after it has stopped a transaction. A guess: long enough to be
+/// seen by a scrape; afterwards traffic tries again.
+const CEILING_SHOWN_FOR: Duration = Duration::from_secs(60);
 /// A record whose nonces are further ahead of the chain than this belongs to another chain. Guess:
 /// far above the nonces that an endpoint may lag behind.
 const AHEAD_MAX: u64 = 1000;
@@ -113,6 +118,7 @@ impl Broadcaster {
             payload_bytes_max: settings.payload_bytes_max,
             bounds: tokio::sync::watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
             status: tokio::sync::watch::Sender::default(),
+            ceiling: parking_lot::Mutex::default(),
         });
         state.bounds.send_replace(state.read_bounds(contracts).await?);
         let record = match &settings.nonce_record {
@@ -123,7 +129,8 @@ impl Broadcaster {
             require_near(&state, record).await?;
         }
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
-        tokio::spawn(Driver::new(state.clone(), contracts, key, record).run(receiver));
+        let driver = Driver::new(state.clone(), contracts, key, record, settings.spending);
+        tokio::spawn(driver.run(receiver));
         Ok(Self { state, commands, wait_max: settings.wait_max })
     }
 
@@ -143,6 +150,19 @@ impl Broadcaster {
     #[must_use]
     pub fn status(&self) -> BroadcastStatus {
         *self.state.status.borrow()
+    }
+
+    /// Returns the price of a unit of gas as last read, a tenth added, in wei.
+    #[must_use]
+    pub fn gas_price_wei(&self) -> u128 {
+        self.state.price.last()
+    }
+
+    /// Returns the ceiling that a transaction has reached within the last minute, if any.
+    #[must_use]
+    pub fn ceiling_reached(&self) -> Option<CeilingReached> {
+        let last = *self.state.ceiling.lock();
+        last.filter(|(at, _)| at.elapsed() < CEILING_SHOWN_FOR).map(|(_, ceiling)| ceiling)
     }
 
     /// Broadcasts a payload of a group, and waits until it is mined.

@@ -17,6 +17,9 @@
 //! proof turns up, the payload is given up as unknown and never sent again: a caller can resolve an
 //! unknown payload, but not a doubled one.
 //!
+//! A payload that nodes refuse again and again, while one of them may have it, is given up for a filler with
+//! the same nonce. Whichever of the two is mined tells what became of the payload.
+//!
 //! # Why nonces have no gaps
 //!
 //! A chain mines an account's nonces in order, so one missing nonce blocks all later ones. The
@@ -101,8 +104,15 @@ impl Nonces {
         assert!(!signed.is_empty(), "a slot on record has a signed transaction");
         self.slots_made = self.slots_made.max(id.0);
         let phase = Phase::Send { at: Duration::ZERO };
-        let slot =
-            NonceSlot { signed, maybe_out: true, phase, ..NonceSlot::new(id, purpose, None) };
+        let is_given_up = matches!(purpose, NoncePurpose::Payload(_))
+            && signed.iter().any(|transaction| transaction.is_filler);
+        let slot = NonceSlot {
+            signed,
+            maybe_out: true,
+            phase,
+            given_up: is_given_up.then(|| "it was given up before a restart".to_owned()),
+            ..NonceSlot::new(id, purpose, None)
+        };
         if let Some(earlier) = self.slots.insert(nonce, slot)
             && let NoncePurpose::Payload(job) = earlier.purpose
         {
@@ -168,7 +178,7 @@ impl Nonces {
     /// Returns the latest transaction signed for a payload.
     pub(super) fn latest(&self, job: JobId) -> Option<B256> {
         let slot = self.slots.values().find(|slot| slot.purpose == NoncePurpose::Payload(job))?;
-        slot.signed.last().map(|signed| signed.hash)
+        slot.signed.iter().rev().find(|signed| !signed.is_filler).map(|signed| signed.hash)
     }
 
     /// Takes back the payloads without a nonce whose callers have gone.
@@ -201,7 +211,10 @@ impl Nonces {
             .map(|(nonce, slot)| SignRequest {
                 slot: slot.id,
                 nonce: *nonce,
-                purpose: slot.purpose,
+                purpose: match slot.given_up {
+                    Some(_) => NoncePurpose::Filler,
+                    None => slot.purpose,
+                },
                 over: slot.price(),
                 instead_of: slot.instead_of,
             })
@@ -287,11 +300,17 @@ impl Nonces {
             SendOutcome::Accepted => {
                 slot.phase = pending(slot.maybe_out);
                 slot.maybe_out = true;
-                slot.tries = 0;
+                (slot.tries, slot.errors) = (0, 0);
             }
             SendOutcome::Lost => {
                 slot.maybe_out = true;
                 slot.phase = Phase::Send { at: now + slot.next_pause() };
+            }
+            SendOutcome::Unclear(said) => {
+                slot.maybe_out = true;
+                let pause = slot.next_pause();
+                let gives_up = slot.count_error(said);
+                slot.phase = if gives_up { Phase::Sign } else { Phase::Send { at: now + pause } };
             }
             // It may be this very transaction: proxies send one twice.
             SendOutcome::NonceUsed => {
@@ -311,7 +330,8 @@ impl Nonces {
             }
             SendOutcome::TooCheap(said) | SendOutcome::Refused(said) => {
                 if slot.maybe_out {
-                    slot.phase = pending(false);
+                    let gives_up = slot.count_error(said);
+                    slot.phase = if gives_up { Phase::Sign } else { pending(false) };
                 } else {
                     return self.refused(nonce, said, now);
                 }
@@ -350,6 +370,10 @@ impl Nonces {
         let slot = self.slots.remove(&nonce)?;
         self.is_current = false;
         match slot.purpose {
+            NoncePurpose::Payload(job) if slot.given_up.is_some() => {
+                let said = slot.given_up.unwrap_or_default();
+                Some(SlotOutcome::Refused { slot: slot.id, job, said })
+            }
             NoncePurpose::Payload(job) => {
                 self.ready.push_front((job, Some(slot.id)));
                 None
@@ -406,7 +430,14 @@ impl Nonces {
 
     fn mined(&mut self, nonce: u64, hash: B256) -> Option<SlotOutcome> {
         let slot = self.slots.remove(&nonce)?;
-        Some(SlotOutcome::Mined { slot: slot.id, purpose: slot.purpose, hash })
+        let is_filler = slot.signed.iter().any(|signed| signed.hash == hash && signed.is_filler);
+        Some(match slot.purpose {
+            // The nonce is used up, so none of the payload's transactions can be mined any more.
+            NoncePurpose::Payload(job) if is_filler => {
+                SlotOutcome::Refused { slot: slot.id, job, said: slot.given_up.unwrap_or_default() }
+            }
+            purpose => SlotOutcome::Mined { slot: slot.id, purpose, hash },
+        })
     }
 
     /// Takes note that a transaction with this nonce is on the chain that was not ours at the time
@@ -437,7 +468,9 @@ impl Nonces {
         }
         *seek_at = now + seek_every;
         let is_over = asked_at >= *since + give_up_after;
-        let (id, purpose, hash) = (slot.id, slot.purpose, slot.signed.last()?.hash);
+        let own = slot.signed.iter().rev().find(|signed| !signed.is_filler);
+        let hash = own.or(slot.signed.last())?.hash;
+        let (id, purpose) = (slot.id, slot.purpose);
         match purpose {
             NoncePurpose::Filler => {
                 self.slots.remove(&query.nonce);

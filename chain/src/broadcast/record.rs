@@ -13,7 +13,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{self, Read as _, Seek as _, SeekFrom, Write as _};
+use std::io::{self, Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use alloy::primitives::{Address, Bytes, keccak256};
@@ -152,6 +152,8 @@ pub(super) struct NonceRecord {
     /// The length up to the last whole entry.
     len: u64,
     live: LiveSlots,
+    /// True from the start of a write until it has succeeded: the end of the file is not known then.
+    is_torn: bool,
     _lock: File,
 }
 
@@ -188,7 +190,8 @@ impl NonceRecord {
         if !rest.is_empty() {
             tracing::warn!(path = %path.display(), bytes = rest.len(), "a torn entry of the nonce record was cut off");
         }
-        let mut record = Self { path: path.to_owned(), head, file, len: 0, live, _lock: lock };
+        let path = path.to_owned();
+        let mut record = Self { path, head, file, len: 0, live, is_torn: false, _lock: lock };
         record.write_anew().map_err(failed)?;
         Ok(record)
     }
@@ -203,20 +206,25 @@ impl NonceRecord {
         &self.path
     }
 
-    /// Appends entries. With `durable` they are synced when this returns.
+    /// Appends entries. With `durable` they are synced when this returns. After a failure the next call
+    /// writes the whole file anew first, because nothing is known of what the failed one has left.
     ///
     /// # Errors
     /// When the system fails to write. None of the entries is on record then.
     pub(super) fn append(&mut self, entries: &[RecordEntry], durable: bool) -> io::Result<()> {
         let mut bytes = Vec::new();
         entries.iter().for_each(|entry| entry.encode(&mut bytes));
-        let written = self.write(&bytes, durable);
-        if written.is_err() {
-            // The next entry must not follow a torn one.
-            self.file.set_len(self.len)?;
-            self.file.seek(SeekFrom::Start(self.len))?;
-            return written;
+        if self.is_torn {
+            self.write_anew()?;
         }
+        self.is_torn = true;
+        if let Err(error) = self.write(&bytes, durable) {
+            // A restart must not read an entry of which nothing was sent. If that fails too, the next
+            // call still writes the file anew.
+            let _ = self.file.set_len(self.len).and_then(|()| self.file.sync_data());
+            return Err(error);
+        }
+        self.is_torn = false;
         self.len += bytes.len() as u64;
         entries.iter().for_each(|entry| self.live.apply(entry));
         if self.len > COMPACT_FROM_BYTES
@@ -247,7 +255,7 @@ impl NonceRecord {
         if let Some(folder) = self.path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             File::open(folder)?.sync_all()?;
         }
-        (self.file, self.len) = (file, bytes.len() as u64);
+        (self.file, self.len, self.is_torn) = (file, bytes.len() as u64, false);
         Ok(())
     }
 }
@@ -368,6 +376,26 @@ mod tests {
         fs::write(&path, "something else").unwrap();
         let other = NonceRecord::open(&path, CHAIN, Address::repeat_byte(1));
         assert!(matches!(other, Err(BroadcastStartError::OtherRecord { .. })));
+    }
+
+    #[test]
+    fn after_a_failed_write_nothing_is_on_record_until_one_succeeds() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nonces");
+        let mut record = open(&path);
+        record.append(&[signed(1, b"a")], true).unwrap();
+        // Writes to a file that is open for reading fail, and so does making a new one in a file's place.
+        record.file = File::open(&path).unwrap();
+        let blocked = path.with_added_extension("new");
+        fs::create_dir(&blocked).unwrap();
+        for _ in 0..2 {
+            assert!(record.append(&[signed(2, b"b")], true).is_err());
+            assert_eq!(slots(&record), [1]);
+        }
+        fs::remove_dir(&blocked).unwrap();
+        record.append(&[signed(3, b"c")], true).unwrap();
+        drop(record);
+        assert_eq!(slots(&open(&path)), [1, 3]);
     }
 
     #[test]

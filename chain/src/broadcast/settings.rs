@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 
+use super::spending::SpendingLimits;
 use crate::addresses::Addresses;
 
 /// Default of the longest payload, in bytes. The contracts take 262,144.
@@ -38,6 +39,8 @@ pub struct BroadcastSettings {
     pub in_flight_max: usize,
     /// Time that a caller waits for its payload to be mined.
     pub wait_max: Duration,
+    /// The ceilings of what gas may cost.
+    pub spending: SpendingLimits,
 }
 
 impl BroadcastSettings {
@@ -53,6 +56,7 @@ impl BroadcastSettings {
             payload_bytes_max: PAYLOAD_BYTES_MAX,
             in_flight_max: IN_FLIGHT,
             wait_max: WAIT_MAX,
+            spending: SpendingLimits::default(),
         }
     }
 }

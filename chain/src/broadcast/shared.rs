@@ -1,11 +1,15 @@
 //! The state that callers and the driver's task share.
 
+use std::time::Instant;
+
 use alloy::primitives::Address;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::outcome::{BroadcastStatus, PayloadBounds};
 use super::payload::BroadcasterContracts;
 use super::price::GasPrice;
+use super::spending::CeilingReached;
 use crate::contracts::{GroupMessageBroadcaster, IdentityUpdateBroadcaster};
 use crate::endpoints::Endpoints;
 use crate::send::{Chain, ViewError};
@@ -20,6 +24,8 @@ pub(super) struct BroadcasterState {
     pub(super) payload_bytes_max: usize,
     pub(super) bounds: watch::Sender<PayloadBounds>,
     pub(super) status: watch::Sender<BroadcastStatus>,
+    /// The ceiling that stopped a transaction last, and when.
+    pub(super) ceiling: Mutex<Option<(Instant, CeilingReached)>>,
 }
 
 impl BroadcasterState {

@@ -46,6 +46,7 @@ impl TransactionSigner {
         transaction: UnsignedTransaction,
     ) -> Result<SignedTransaction, BroadcastError> {
         let UnsignedTransaction { nonce, gas_price, gas_limit, to, input } = transaction;
+        let is_filler = is_filler(self.account(), to, &input);
         let mut transaction = TxLegacy {
             chain_id: Some(self.chain_id),
             nonce,
@@ -60,6 +61,11 @@ impl TransactionSigner {
         })?;
         let envelope = TxEnvelope::from(transaction.into_signed(signature));
         let (hash, raw) = (*envelope.tx_hash(), envelope.encoded_2718().into());
-        Ok(SignedTransaction { hash, price: gas_price, raw })
+        Ok(SignedTransaction { hash, price: gas_price, raw, is_filler })
     }
+}
+
+/// Returns whether a transaction of this account only uses its nonce up: it sends nothing to the account itself.
+pub(super) fn is_filler(account: Address, to: Address, input: &Bytes) -> bool {
+    to == account && input.is_empty()
 }

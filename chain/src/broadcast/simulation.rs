@@ -1,5 +1,5 @@
 //! The nonce decisions against a simulated chain with two nodes, rivals, price changes, lost
-//! responses and crashes: every payload is mined once.
+//! responses, errors that say nothing, and crashes: every payload is mined once or refused.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
@@ -57,6 +57,16 @@ impl Tx {
     fn hash(&self) -> B256 {
         keccak256([&self.raw()[..], &[u8::from(self.is_foreign)]].concat())
     }
+
+    fn signed(&self) -> SignedTransaction {
+        let is_filler = self.payload.is_none();
+        SignedTransaction { hash: self.hash(), price: self.price, raw: self.raw(), is_filler }
+    }
+}
+
+/// Returns whether nodes refuse a payload with an error that says nothing.
+fn is_spoilt(payload: u64) -> bool {
+    payload % 10 == 7
 }
 
 /// A chain behind two nodes with a pool each.
@@ -88,6 +98,9 @@ impl SimulatedChain {
     fn receive(&mut self, node: usize, tx: &Tx) -> SendOutcome {
         if tx.nonce < self.count() {
             return SendOutcome::NonceUsed;
+        }
+        if tx.payload.is_some_and(is_spoilt) {
+            return SendOutcome::Unclear("not today".into());
         }
         if self.is_poor {
             return SendOutcome::Refused("insufficient funds".into());
@@ -227,7 +240,7 @@ impl Simulation {
         for (slot, LiveSlot { nonce, raws }) in live.0 {
             let signed = raws.iter().map(|raw| {
                 let tx = Tx::read(raw);
-                SignedTransaction { hash: tx.hash(), price: tx.price, raw: raw.clone() }
+                tx.signed()
             });
             let signed: Vec<SignedTransaction> = signed.collect();
             let purpose = match Tx::read(&raws[0]).payload {
@@ -283,7 +296,7 @@ impl Simulation {
             };
             let price = it.over.map_or(0, replacement_price).max(self.chain.price);
             let tx = Tx { nonce: it.nonce, payload, price, is_foreign: false };
-            signed.push((it, SignedTransaction { hash: tx.hash(), price, raw: tx.raw() }));
+            signed.push((it, tx.signed()));
         }
         if signed.is_empty() {
             return true;
@@ -402,6 +415,11 @@ impl Simulation {
         }
         self.faults = false;
         self.chain.is_poor = false;
+        // A rival's transaction that stays too cheap for ever is not for this process to replace: nodes drop it.
+        let price = self.chain.price;
+        for pool in &mut self.chain.pools {
+            pool.retain(|_, tx| !tx.is_foreign || tx.price >= price);
+        }
         for _ in 0..20_000 {
             if self.wanted.is_empty() && self.process.nonces.is_idle() {
                 break;
@@ -423,6 +441,7 @@ impl Simulation {
         for payload in 0..PAYLOADS {
             let expected = u32::from(!self.refused.contains(&payload));
             let found = times.get(&payload).copied().unwrap_or_default();
+            assert!(!is_spoilt(payload) || found == 0, "nodes refuse it; seed {}", self.seed);
             if self.unknown.contains(&payload) && found == 0 {
                 continue;
             }

@@ -10,6 +10,9 @@ use alloy::primitives::{B256, Bytes};
 /// replays these decisions by seed.
 pub(super) const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Errors after which a payload is given up that no node accepts and one may have. A guess: with the pauses
+/// above they take half a minute, longer than a proxy or a node restarts.
+const ERRORS_MAX: u32 = 20;
 
 /// A payload that a caller wants on the chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -57,6 +60,8 @@ pub(super) struct SignedTransaction {
     /// Wei per unit of gas.
     pub(super) price: u128,
     pub(super) raw: Bytes,
+    /// True if it only uses the nonce up.
+    pub(super) is_filler: bool,
 }
 
 /// The purpose of a nonce.
@@ -89,6 +94,8 @@ pub(super) enum SendOutcome {
     Accepted,
     /// The response was lost: the node may have it.
     Lost,
+    /// The node answers with an error of unknown meaning: it may have it.
+    Unclear(String),
     /// The nonce is used.
     NonceUsed,
     /// Transactions before it are missing at this node.
@@ -156,7 +163,7 @@ pub(super) enum SlotOutcome {
         /// The mined transaction.
         hash: B256,
     },
-    /// Every node refuses the payload, and none has it.
+    /// Every node refuses the payload, and none has it or will take it.
     Refused {
         /// The slot that ended.
         slot: SlotId,
@@ -208,6 +215,11 @@ pub(super) struct NonceSlot {
     pub(super) instead_of: Option<SlotId>,
     /// Attempts since a node accepted a transaction last.
     pub(super) tries: u32,
+    /// Errors by which nodes have refused its transactions since one was accepted last, while a node may
+    /// have one of them.
+    pub(super) errors: u32,
+    /// The last of these errors, once the payload is given up: a filler uses the nonce up then.
+    pub(super) given_up: Option<String>,
     pub(super) phase: Phase,
 }
 
@@ -222,6 +234,8 @@ impl NonceSlot {
             since_block: None,
             instead_of,
             tries: 0,
+            errors: 0,
+            given_up: None,
             phase: Phase::Sign,
         }
     }
@@ -229,6 +243,19 @@ impl NonceSlot {
     /// Returns the highest price that was signed.
     pub(super) fn price(&self) -> Option<u128> {
         self.signed.iter().map(|signed| signed.price).max()
+    }
+
+    /// Counts an error by which a node has refused a transaction that another node may have. Returns true if
+    /// the payload is to be given up now.
+    pub(super) fn count_error(&mut self, said: String) -> bool {
+        self.errors = self.errors.saturating_add(1);
+        let gives_up = self.errors >= ERRORS_MAX
+            && self.given_up.is_none()
+            && matches!(self.purpose, NoncePurpose::Payload(_));
+        if gives_up {
+            self.given_up = Some(said);
+        }
+        gives_up
     }
 
     /// Counts an attempt and returns the pause before the next one.

@@ -152,8 +152,8 @@ const FINAL: [&str; 14] = [
 /// of go-ethereum, which other nodes follow.
 ///
 /// An unknown message, such as an error behind a proxy, may come from a node that has the
-/// transaction: it counts as lost, never as refused. The transaction is then sent again, which is
-/// safe, and never moved to another nonce, which is not.
+/// transaction: it never counts as refused. The transaction is then sent again, which is safe, and never
+/// moved to another nonce, which is not. After a number of such messages its nonce is filled.
 fn classify(said: String) -> SendOutcome {
     let lower = said.to_ascii_lowercase();
     let has = |texts: &[&str]| texts.iter().any(|text| lower.contains(text));
@@ -172,7 +172,7 @@ fn classify(said: String) -> SendOutcome {
     } else if has(&["txpool is full", "limit exceeded", "too many requests", "rate limit"]) {
         SendOutcome::Later
     } else {
-        SendOutcome::Lost
+        SendOutcome::Unclear(said)
     }
 }
 
@@ -232,9 +232,9 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_error_is_a_lost_response_and_no_refusal() {
+    fn an_unknown_error_is_no_refusal() {
         for said in ["internal error", "context deadline exceeded", "upstream: try again", ""] {
-            assert_eq!(classify(said.to_owned()), SendOutcome::Lost, "{said}");
+            assert_eq!(classify(said.to_owned()), SendOutcome::Unclear(said.to_owned()));
         }
     }
 }

@@ -5,15 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use prost::Message as _;
 use tokio::time::{Instant, timeout, timeout_at};
-use tonic::Status;
 
-use crate::nodes::{ChainStrands, Comparison, ExpectedEnvelope, Node, NodeErrorKind, Nodes};
+use crate::nodes::{
+    ChainStrands, Comparison, ExpectedEnvelope, Node, NodeErrorKind, Nodes, query_place,
+};
 
 /// Time without news from the streams after which nodes are queried. A guess: streams deliver within
 /// a few milliseconds of a block.
@@ -74,24 +72,11 @@ pub(super) async fn wait_until_shown(
 /// Asks nodes for one envelope and records their answers.
 async fn query_nodes(strands: &ChainStrands, nodes: &[Arc<Node>], id: EnvelopeId) {
     let asked = nodes.iter().map(async |node| {
-        if let Ok(Ok(Some(envelope))) = timeout(QUERY_TIMEOUT, query(node, id)).await {
+        if let Ok(Ok(Some(envelope))) = timeout(QUERY_TIMEOUT, query_place(node, id)).await {
             strands.record(node.id(), vec![envelope]);
         }
     });
     futures_util::future::join_all(asked).await;
-}
-
-async fn query(node: &Node, id: EnvelopeId) -> Result<Option<OriginatorEnvelope>, Status> {
-    let before = EnvelopeId::new(id.originator, id.sequence.previous());
-    let query = EnvelopesQuery {
-        topics: Vec::new(),
-        originator_node_ids: vec![id.originator.0],
-        last_seen: Some(Cursor::from_iter([before]).to_pb()),
-    };
-    let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
-    let mut client = ReplicationApiClient::new(node.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    Ok(client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next())
 }
 
 /// Logs and counts, once for each node, an envelope that differs from the one on the chain.

@@ -2,11 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
+use quick_cache::sync::Cache;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
@@ -14,13 +17,23 @@ use super::dropped::DropJudge;
 use super::item::{ChainItem, ChainResult};
 use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
+use crate::fair::{FairGate, Pass};
 use crate::identity::IdentityCheck;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
+use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 
 /// Bytes of an answer beside the payload: the layers around it, with room to spare.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
+/// Payloads on the chain that are remembered. A guess: at about 120 bytes each they take 30 MB.
+const ON_CHAIN_MAX: usize = 250_000;
+/// Time for which a payload that no node shows still counts as on the chain. A guess: nodes that are behind
+/// catch up within minutes.
+const LOST_AFTER: Duration = Duration::from_secs(600);
+/// Payloads that are with the writer at once; further ones wait, the callers in turns. A guess: twice as many as the
+/// transactions that are under way.
+const WRITING_MAX: usize = 64;
 /// Time for which a transaction is followed whose outcome cannot be found out. A guess: longer than
 /// any client waits, and than a chain's endpoint is usually away.
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
@@ -58,6 +71,47 @@ struct NewPayload {
     progress: watch::Sender<Progress>,
     /// The payload before it in its topic and request.
     previous: Option<watch::Receiver<Progress>>,
+    caller: CallerId,
+    waiting: Waiting,
+}
+
+/// The number of requests that wait for a payload.
+#[derive(Debug, Clone, Default)]
+struct Waiting(Arc<AtomicUsize>);
+
+impl Waiting {
+    /// Counts one more for as long as the guard lives.
+    fn wait(&self) -> WaitGuard {
+        self.0.fetch_add(1, Relaxed);
+        WaitGuard(self.clone())
+    }
+
+    fn is_abandoned(&self) -> bool {
+        self.0.load(Relaxed) == 0
+    }
+}
+
+/// One request that waits for a payload.
+struct WaitGuard(Waiting);
+
+impl Drop for WaitGuard {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
+/// An attempt that equal payloads join.
+#[derive(Debug, Clone)]
+struct Attempt {
+    progress: watch::Receiver<Progress>,
+    waiting: Waiting,
+}
+
+/// A payload that a request waits for.
+struct Started {
+    index: usize,
+    progress: watch::Receiver<Progress>,
+    _waits: WaitGuard,
 }
 
 /// One payload of a topic in the order of its request. `new` is `None` for a payload that another
@@ -75,18 +129,21 @@ pub(crate) struct ChainPath {
     strands: ChainStrands,
     identity: Option<Arc<dyn IdentityCheck>>,
     /// By payload the progress of its latest attempt: an equal payload joins it.
-    progress: Arc<Mutex<RecentPayloads<watch::Receiver<Progress>>>>,
-    /// Payloads that are on the chain. Kept apart, because a failed attempt is forgotten and its
-    /// payload still must not be sent twice.
-    on_chain: Arc<Mutex<RecentPayloads<OnChain>>>,
+    progress: Arc<Mutex<RecentPayloads<Attempt>>>,
+    /// Payloads that are on the chain, however long ago: every reader can repeat them. Kept apart,
+    /// because an attempt is forgotten and its payload still must not be sent twice.
+    on_chain: Arc<Cache<PayloadKey, (OnChain, Instant)>>,
     metrics: Arc<GatewayMetrics>,
     /// Time from inclusion until a node has to show the envelope.
     shown_timeout: Duration,
+    /// Payloads that are with the writer at once.
+    gate: FairGate,
 }
 
 impl ChainPath {
     /// Publishes through `writer`; without one every payload fails with
-    /// [`ChainPublishError::NoChain`].
+    /// [`ChainPublishError::NoChain`]. A node has to show a payload within `shown_timeout`; results are
+    /// kept for `results_kept`.
     pub(crate) fn new(
         writer: Option<Arc<dyn ChainWriter>>,
         nodes: Nodes,
@@ -94,9 +151,12 @@ impl ChainPath {
         identity: Option<Arc<dyn IdentityCheck>>,
         metrics: Arc<GatewayMetrics>,
         shown_timeout: Duration,
+        results_kept: Duration,
     ) -> Self {
-        let (progress, on_chain) = (Arc::default(), Arc::default());
-        Self { writer, nodes, strands, identity, progress, on_chain, metrics, shown_timeout }
+        let progress = Arc::new(Mutex::new(RecentPayloads::new(results_kept)));
+        let on_chain = Arc::new(Cache::new(ON_CHAIN_MAX));
+        let gate = FairGate::new(WRITING_MAX);
+        Self { writer, nodes, strands, identity, progress, on_chain, metrics, shown_timeout, gate }
     }
 
     /// Returns whether this gateway remembers the payload as on its way or on the chain, and not as
@@ -105,8 +165,8 @@ impl ChainPath {
         let (key, now) = (payload_key(payload), std::time::Instant::now());
         let progress = self.progress.lock().get(&key, now);
         match progress {
-            Some(progress) => !matches!(*progress.borrow(), Progress::Done(Err(_))),
-            None => self.on_chain.lock().get(&key, now).is_some(),
+            Some(attempt) => !matches!(*attempt.progress.borrow(), Progress::Done(Err(_))),
+            None => self.on_chain.get(&key).is_some(),
         }
     }
 
@@ -114,20 +174,33 @@ impl ChainPath {
     /// answer.
     pub(crate) fn record_found(&self, payload: &Bytes, envelope: OriginatorEnvelope) {
         let (_, progress) = watch::channel(Progress::Done(Ok(envelope)));
-        self.remember(payload, payload_key(payload), progress);
+        let attempt = Attempt { progress, waiting: Waiting::default() };
+        self.remember(payload, payload_key(payload), attempt);
+    }
+
+    /// Returns the present price of a unit of gas, wei; 0 without a chain.
+    pub(crate) fn gas_price_wei(&self) -> u128 {
+        self.writer.as_ref().map_or(0, |writer| writer.gas_price_wei())
     }
 
     /// Publishes all items and returns one result for each, with its index in the request. Payloads
-    /// of one topic reach the chain in this order; after one that fails, none of its topic is sent.
-    pub(crate) async fn publish(&self, items: Vec<ChainItem>) -> Vec<(usize, ChainResult)> {
+    /// of one topic reach the chain in this order; after one that fails, none of its topic is sent. When the
+    /// future is dropped, what is not sent yet and no other request waits for is not sent any more.
+    pub(crate) async fn publish(
+        &self,
+        caller: &CallerId,
+        items: Vec<ChainItem>,
+    ) -> Vec<(usize, ChainResult)> {
         let mut topics: BTreeMap<ChainTopic, Vec<ChainItem>> = BTreeMap::new();
         for item in items {
             topics.entry(item.topic).or_default().push(item);
         }
         // All start before the first is waited for, so that they can share a block.
-        let started: Vec<_> = topics.into_values().flat_map(|items| self.start(items)).collect();
-        let waiting = started.into_iter().map(async |(index, mut progress)| {
-            let done = progress.wait_for(|progress| progress.result().is_some()).await;
+        let started: Vec<_> =
+            topics.into_values().flat_map(|items| self.start(caller, items)).collect();
+        let waiting = started.into_iter().map(async |mut started| {
+            let index = started.index;
+            let done = started.progress.wait_for(|progress| progress.result().is_some()).await;
             let result = done.ok().and_then(|progress| progress.result());
             let lost = || Err(ChainPublishError::NotSent("the gateway is shutting down".into()));
             (index, result.unwrap_or_else(lost))
@@ -136,15 +209,15 @@ impl ChainPath {
     }
 
     /// Starts to send the payloads of one topic, or joins attempts that are under way.
-    fn start(&self, items: Vec<ChainItem>) -> Vec<(usize, watch::Receiver<Progress>)> {
+    fn start(&self, caller: &CallerId, items: Vec<ChainItem>) -> Vec<Started> {
         let mut started = Vec::with_capacity(items.len());
         let mut steps = Vec::with_capacity(items.len());
         let mut previous = None;
         for item in items {
             let (index, key) = (item.index, payload_key(&item.payload));
-            let step = self.join_or_create(item, key, previous);
+            let (step, waits) = self.join_or_create(caller, item, key, previous);
             previous = Some(step.progress.clone());
-            started.push((index, step.progress.clone()));
+            started.push(Started { index, progress: step.progress.clone(), _waits: waits });
             steps.push(step);
         }
         tokio::spawn(self.clone().send_in_order(steps));
@@ -153,21 +226,25 @@ impl ChainPath {
 
     fn join_or_create(
         &self,
+        caller: &CallerId,
         item: ChainItem,
         key: PayloadKey,
         previous: Option<watch::Receiver<Progress>>,
-    ) -> TopicStep {
+    ) -> (TopicStep, WaitGuard) {
         let now = std::time::Instant::now();
         // One lock for question and entry: two equal payloads must not both be new.
         let mut recent = self.progress.lock();
-        if let Some(progress) = recent.get(&key, now) {
+        if let Some(Attempt { progress, waiting }) = recent.get(&key, now) {
             self.metrics.chain_repeats.inc();
-            return TopicStep { progress, new: None };
+            return (TopicStep { progress, new: None }, waiting.wait());
         }
         let (sender, progress) = watch::channel(Progress::Sending);
-        recent.put(key, progress.clone(), weight_of(&item.payload), now);
-        let new = Some(NewPayload { item, key, progress: sender, previous });
-        TopicStep { progress, new }
+        let waiting = Waiting::default();
+        let attempt = Attempt { progress: progress.clone(), waiting: waiting.clone() };
+        recent.put(key, attempt, weight_of(&item.payload), now);
+        let (caller, waits) = (caller.clone(), waiting.wait());
+        let new = Some(NewPayload { item, key, progress: sender, previous, caller, waiting });
+        (TopicStep { progress, new }, waits)
     }
 
     /// Sends the new payloads of one topic, each when the one before it is on the chain. When one is
@@ -203,11 +280,13 @@ impl ChainPath {
         loop {
             // A pause from the start of an attempt, however soon the writer answers.
             let retry_at = Instant::now() + RETRY_AFTER;
-            let result = self.send(&new).await;
+            let result = self.send(&new, pending_since.is_none()).await;
+            self.forget_if_lost(&new.key, &result);
             match (&result, pending_since) {
                 (Err(ChainPublishError::Pending { .. }), _) => {
                     let (next, progress) = watch::channel(Progress::Sending);
-                    self.remember(&new.item.payload, new.key, progress);
+                    let attempt = Attempt { progress, waiting: new.waiting.clone() };
+                    self.remember(&new.item.payload, new.key, attempt);
                     let answered = std::mem::replace(&mut new.progress, next);
                     answered.send_replace(Progress::Done(result));
                     pending_since.get_or_insert_with(Instant::now);
@@ -235,20 +314,35 @@ impl ChainPath {
         }
     }
 
-    fn remember(&self, payload: &Bytes, key: PayloadKey, progress: watch::Receiver<Progress>) {
-        let now = std::time::Instant::now();
-        self.progress.lock().put(key, progress, weight_of(payload), now);
+    /// Forgets that a payload is on the chain when it has to be possible to send it again: nodes have dropped
+    /// it, or do not show it long after its block, as after a reorganisation of the chain.
+    fn forget_if_lost(&self, key: &PayloadKey, result: &ChainResult) {
+        let is_old = |(_, since): (OnChain, Instant)| since.elapsed() > LOST_AFTER;
+        let is_lost = match result {
+            Err(ChainPublishError::Dropped { .. }) => true,
+            Err(ChainPublishError::NotShown { .. }) => self.on_chain.get(key).is_some_and(is_old),
+            _ => false,
+        };
+        if is_lost {
+            self.on_chain.remove(key);
+        }
     }
 
-    /// Makes one attempt, from sending until a node shows the envelope.
-    async fn send(&self, new: &NewPayload) -> ChainResult {
-        let NewPayload { item, key, progress, previous } = new;
+    fn remember(&self, payload: &Bytes, key: PayloadKey, attempt: Attempt) {
+        let now = std::time::Instant::now();
+        self.progress.lock().put(key, attempt, weight_of(payload), now);
+    }
+
+    /// Makes one attempt, from sending until a node shows the envelope. At the `is_first` one nothing was sent
+    /// yet.
+    async fn send(&self, new: &NewPayload, is_first: bool) -> ChainResult {
+        let NewPayload { item, progress, previous, .. } = new;
         let since = Instant::now();
         let originator = match item.topic {
             ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
             ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
         };
-        let on_chain = self.put(item.topic, &item.payload, *key).await?;
+        let on_chain = self.put(new, is_first).await?;
         progress.send_replace(Progress::OnChain);
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
         let id = EnvelopeId::new(originator, sequence_id);
@@ -269,21 +363,28 @@ impl ChainPath {
     }
 
     /// Puts a payload on the chain unless this gateway knows that it is there.
-    async fn put(
-        &self,
-        topic: ChainTopic,
-        payload: &Bytes,
-        key: PayloadKey,
-    ) -> Result<OnChain, ChainPublishError> {
-        let known = self.on_chain.lock().get(&key, std::time::Instant::now());
-        if let Some(known) = known {
+    async fn put(&self, new: &NewPayload, is_first: bool) -> Result<OnChain, ChainPublishError> {
+        let NewPayload { item: ChainItem { topic, payload, .. }, key, .. } = new;
+        if let Some((known, _)) = self.on_chain.get(key) {
             return Ok(known);
         }
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
-        let on_chain = writer.publish(topic, payload.clone()).await?;
-        let now = std::time::Instant::now();
-        self.on_chain.lock().put(key, on_chain, size_of::<OnChain>(), now);
+        let pass = if is_first { Some(self.enter(new).await?) } else { None };
+        let on_chain = writer.publish(*topic, payload.clone()).await?;
+        drop(pass);
+        self.on_chain.insert(*key, (on_chain, Instant::now()));
         Ok(on_chain)
+    }
+
+    /// Waits for a place among the payloads that are with the writer, the callers in turns.
+    async fn enter(&self, new: &NewPayload) -> Result<Pass, ChainPublishError> {
+        let pass = self.gate.enter(&new.caller).await;
+        let pass = pass.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
+        if new.waiting.is_abandoned() {
+            let reason = "the caller has gone before it was sent";
+            return Err(ChainPublishError::NotSent(reason.into()));
+        }
+        Ok(pass)
     }
 }
 

@@ -11,8 +11,6 @@ use std::time::{Duration, Instant};
 use hawser_proto::Bytes;
 use sha2::{Digest as _, Sha256};
 
-/// Time for which a result is remembered. A guess: clients retry within a minute or two.
-const REMEMBERED: Duration = Duration::from_secs(600);
 /// Results that are remembered. A guess: 33 payloads a second for the whole time.
 const RESULTS_MAX: usize = 20_000;
 /// Total weight of the results, bytes. A guess; RESULTS_MAX small payloads weigh about 40 MB.
@@ -26,7 +24,7 @@ pub(super) fn payload_key(payload: &Bytes) -> PayloadKey {
     Sha256::digest(payload).into()
 }
 
-/// Results by payload, those of the last [`REMEMBERED`]. Beyond its bounds the oldest leave first.
+/// Results by payload, those of the last minutes. Beyond its bounds the oldest leave first.
 #[derive(Debug)]
 pub(super) struct RecentPayloads<R> {
     /// The latest result of each payload, with the number of its entry.
@@ -35,6 +33,8 @@ pub(super) struct RecentPayloads<R> {
     order: VecDeque<OrderEntry>,
     number: u64,
     weight: usize,
+    /// Time for which a result is kept.
+    kept: Duration,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,13 +46,12 @@ struct OrderEntry {
     weight: usize,
 }
 
-impl<R> Default for RecentPayloads<R> {
-    fn default() -> Self {
-        Self { results: HashMap::new(), order: VecDeque::new(), number: 0, weight: 0 }
-    }
-}
-
 impl<R: Clone> RecentPayloads<R> {
+    /// Creates an empty memory that keeps each result for `kept`.
+    pub(super) fn new(kept: Duration) -> Self {
+        Self { results: HashMap::new(), order: VecDeque::new(), number: 0, weight: 0, kept }
+    }
+
     /// Returns the latest result of a payload.
     pub(super) fn get(&mut self, key: &PayloadKey, now: Instant) -> Option<R> {
         self.drop_old(now);
@@ -76,7 +75,7 @@ impl<R: Clone> RecentPayloads<R> {
     fn drop_old(&mut self, now: Instant) {
         while let Some(&OrderEntry { since, key, number, weight }) = self.order.front() {
             let fits = self.order.len() <= RESULTS_MAX && self.weight <= WEIGHT_MAX;
-            if fits && now.duration_since(since) <= REMEMBERED {
+            if fits && now.duration_since(since) <= self.kept {
                 return;
             }
             self.order.pop_front();
@@ -95,6 +94,8 @@ mod tests {
 
     use super::*;
 
+    const REMEMBERED: Duration = Duration::from_secs(600);
+
     fn key(n: usize) -> PayloadKey {
         payload_key(&Bytes::from(n.to_be_bytes().to_vec()))
     }
@@ -102,7 +103,7 @@ mod tests {
     #[test]
     fn a_result_is_remembered_for_minutes() {
         let start = Instant::now();
-        let mut recent = RecentPayloads::default();
+        let mut recent = RecentPayloads::new(REMEMBERED);
         recent.put(key(1), "first", 1, start);
         assert_eq!(recent.get(&key(1), start + REMEMBERED), Some("first"));
         assert_eq!(recent.get(&key(2), start), None);
@@ -114,7 +115,7 @@ mod tests {
     #[test]
     fn an_unsent_payload_starts_anew_and_is_remembered() {
         let start = Instant::now();
-        let mut recent = RecentPayloads::default();
+        let mut recent = RecentPayloads::new(REMEMBERED);
         recent.put(key(1), 1, 1, start);
         recent.remove(&key(1));
         assert_eq!(recent.get(&key(1), start), None);
@@ -126,7 +127,7 @@ mod tests {
     #[test]
     fn memory_is_bounded_and_the_oldest_go_first() {
         let start = Instant::now();
-        let mut recent = RecentPayloads::default();
+        let mut recent = RecentPayloads::new(REMEMBERED);
         for n in 0..RESULTS_MAX + 10 {
             recent.put(key(n), n, 1, start);
         }
@@ -144,7 +145,7 @@ mod tests {
             puts in proptest::collection::vec((0u8..20, 0usize..WEIGHT_MAX / 4, 0u64..200), 1..100),
         ) {
             let start = Instant::now();
-            let (mut recent, mut now) = (RecentPayloads::default(), start);
+            let (mut recent, mut now) = (RecentPayloads::new(REMEMBERED), start);
             let mut model: Vec<(u8, usize, Instant)> = Vec::new(); // every put, oldest first
             for (number, (name, weight, pause_s)) in puts.into_iter().enumerate() {
                 now += Duration::from_secs(pause_s);

@@ -20,6 +20,13 @@ pub trait ChainWriter: Send + Sync + 'static {
 
     /// Checks that the chain answers now; the error is for operators.
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>>;
+
+    /// Returns the present price of a unit of gas, in wei of a token that is worth a dollar and has 18
+    /// decimals.
+    fn gas_price_wei(&self) -> u128;
+
+    /// Returns the ceiling on what gas may cost that stops sending now, in words for operators.
+    fn ceiling_reached(&self) -> Option<String>;
 }
 
 /// The place of a payload on the chain.

@@ -2,7 +2,7 @@
 //!
 //! A node signs its answers, so a wrong answer with a valid signature is evidence against it.
 
-use hawser_proto::envelope::{LayerError, UnsignedOriginatorEnvelope};
+use hawser_proto::envelope::{LayerError, PayerEnvelope, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::{SignatureError, originator_digest};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, Signature};
@@ -12,7 +12,8 @@ use hawser_rules::{RateTable, Violation, check_charges};
 use pb::originator_envelope::Proof;
 
 /// Difference that is allowed between a node's clock and ours. A guess: wide enough for any clock that
-/// is synchronised at all, so that only a false time is reported.
+/// is synchronised at all, so that only a false time is reported. An envelope that is older than this was
+/// stored before it was asked for: a node answers a repetition with what it has stored.
 const CLOCK_TOLERANCE_NS: u64 = 30 * 60 * 1_000_000_000;
 
 /// The values that a correct answer has to match.
@@ -22,6 +23,10 @@ pub(super) struct ExpectedAnswer<'a> {
     pub(super) node: OriginatorId,
     /// The node's key in the registry.
     pub(super) key: &'a PublicKey,
+    /// The key that pays.
+    pub(super) payer: &'a PublicKey,
+    /// The client envelope that was sent.
+    pub(super) client: &'a Bytes,
     /// The payer envelope as it was sent.
     pub(super) payer_envelope: &'a Bytes,
 }
@@ -58,11 +63,11 @@ pub(crate) enum AnswerError {
     /// The envelope holds another payer envelope than the one sent.
     #[error("the payer envelope in it is not the one that was sent")]
     OtherPayerEnvelope,
-    /// The originator time is too far from now.
-    #[error("the envelope's time differs from this clock by {} s", off_ns / 1_000_000_000)]
+    /// The originator time lies in the future.
+    #[error("the envelope's time is {} s ahead of this clock", ahead_ns / 1_000_000_000)]
     Time {
         /// Difference in nanoseconds.
-        off_ns: u64,
+        ahead_ns: u64,
     },
     /// The expiry or the price breaks a rule.
     #[error(transparent)]
@@ -77,6 +82,8 @@ pub(super) struct VerifiedAnswer {
     pub(super) fee_picodollars: u64,
     /// The congestion fee alone.
     pub(super) congestion_fee_picodollars: u64,
+    /// The envelope was stored before it was asked for now, so nothing is charged again.
+    pub(super) was_stored: bool,
 }
 
 /// Verifies one envelope of an answer.
@@ -104,14 +111,17 @@ pub(super) fn verify(
     if statement.id().sequence.0 == 0 {
         return Err(AnswerError::NoSequenceId);
     }
-    if statement.payer().as_bytes() != expected.payer_envelope {
+    let off_ns = statement.originator_ns().abs_diff(now_ns);
+    let was_stored = statement.originator_ns() < now_ns && off_ns > CLOCK_TOLERANCE_NS;
+    if !was_stored && off_ns > CLOCK_TOLERANCE_NS {
+        return Err(AnswerError::Time { ahead_ns: off_ns });
+    }
+    let payer = statement.payer();
+    let is_sent = payer.as_bytes() == expected.payer_envelope;
+    let is_repeat = was_stored && is_same_order(expected, payer);
+    if !(is_sent || is_repeat) {
         return Err(AnswerError::OtherPayerEnvelope);
     }
-    let off_ns = statement.originator_ns().abs_diff(now_ns);
-    if off_ns > CLOCK_TOLERANCE_NS {
-        return Err(AnswerError::Time { off_ns });
-    }
-    // The payer envelope is the one that was sent, so its retention is the one asked for.
     check_expiry(
         statement.originator_ns(),
         statement.payer().retention_days(),
@@ -124,13 +134,25 @@ pub(super) fn verify(
             .base_fee_picodollars()
             .saturating_add(statement.congestion_fee_picodollars()),
         congestion_fee_picodollars: statement.congestion_fee_picodollars(),
+        was_stored,
     })
+}
+
+/// Returns whether a stored payer envelope has the target, the client bytes and the payer of the one that was
+/// sent. Its retention does not count (`docs/protocol/rules.md`): it may have been asked for under other
+/// settings.
+fn is_same_order(expected: &ExpectedAnswer<'_>, stored: &PayerEnvelope) -> bool {
+    let signature = stored.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok());
+    stored.target() == expected.node
+        && stored.client().as_bytes() == expected.client
+        && signature.and_then(|signature| signature.recover(stored.digest()).ok()).as_ref()
+            == Some(expected.payer)
 }
 
 #[cfg(test)]
 mod tests {
     use hawser_proto::SecretKey;
-    use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
+    use hawser_proto::envelope::{OriginatorEnvelope, UnsealedEnvelope};
     use hawser_rules::Rate;
     use prost::Message as _;
 
@@ -184,9 +206,81 @@ mod tests {
         change(&mut statement);
         let sealed = UnsealedEnvelope::new(&statement).seal(&key(by));
         let answer = pb::OriginatorEnvelope::decode(sealed).unwrap();
-        let public_key = key(1).public_key();
-        let expected = ExpectedAnswer { node: NODE, key: &public_key, payer_envelope: &sent };
-        verify(&expected, &answer, &rates(), NOW_NS)
+        check(&sent, &answer)
+    }
+
+    fn check(sent: &Bytes, answer: &pb::OriginatorEnvelope) -> Result<VerifiedAnswer, AnswerError> {
+        let (public_key, payer) = (key(1).public_key(), key(9).public_key());
+        let parsed = PayerEnvelope::parse(sent.clone()).unwrap();
+        let expected = ExpectedAnswer {
+            node: NODE,
+            key: &public_key,
+            payer: &payer,
+            client: parsed.client().as_bytes(),
+            payer_envelope: sent,
+        };
+        verify(&expected, answer, &rates(), NOW_NS)
+    }
+
+    /// The statement of an envelope that was stored `age_s` ago.
+    fn stored_before(it: &mut pb::UnsignedOriginatorEnvelope, age_s: u64) {
+        it.originator_ns -= i64::try_from(age_s).unwrap() * 1_000_000_000;
+        it.expiry_unixtime -= age_s;
+    }
+
+    fn change_payer(
+        it: &mut pb::UnsignedOriginatorEnvelope,
+        change: impl FnOnce(&mut pb::PayerEnvelope),
+    ) {
+        let mut payer = pb::PayerEnvelope::decode(it.payer_envelope_bytes.clone()).unwrap();
+        change(&mut payer);
+        it.payer_envelope_bytes = payer.encode_to_vec().into();
+    }
+
+    #[test]
+    fn a_stored_envelope_is_right_however_old() {
+        assert!(!judged(|_| {}, 1).unwrap().was_stored);
+        for age_s in [31 * 60, DAY_S, 59 * DAY_S] {
+            let verified = judged(|it| stored_before(it, age_s), 1).unwrap();
+            assert!(verified.was_stored, "{age_s}");
+        }
+        // Stored under another retention, for which other fees and another expiry are right.
+        let other_retention = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            change_payer(it, |payer| payer.message_retention_days = 90);
+            it.base_fee_picodollars = 100 + 200 * it.payer_envelope_bytes.len() as u64 * 90;
+            it.expiry_unixtime += 30 * DAY_S;
+        };
+        let old = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            other_retention(it);
+            stored_before(it, DAY_S);
+        };
+        assert!(judged(old, 1).unwrap().was_stored);
+        assert_eq!(judged(other_retention, 1).unwrap_err(), AnswerError::OtherPayerEnvelope);
+    }
+
+    #[test]
+    fn a_stored_envelope_of_another_payer_target_or_client_is_no_answer() {
+        let by_another_payer = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            stored_before(it, DAY_S);
+            let client = PayerEnvelope::parse(sent()).unwrap().client().as_bytes().clone();
+            let payer = PayerEnvelope::sign(client, NODE, 60, &key(8));
+            it.payer_envelope_bytes = payer.encode_to_vec().into();
+        };
+        let another_target = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            stored_before(it, DAY_S);
+            change_payer(it, |payer| payer.target_originator = 200);
+        };
+        let another_client = |it: &mut pb::UnsignedOriginatorEnvelope| {
+            stored_before(it, DAY_S);
+            change_payer(it, |payer| {
+                let mut client = payer.unsigned_client_envelope.to_vec();
+                *client.last_mut().unwrap() ^= 1;
+                payer.unsigned_client_envelope = client.into();
+            });
+        };
+        assert!(judged(by_another_payer, 1).is_err());
+        assert!(judged(another_target, 1).is_err());
+        assert!(judged(another_client, 1).is_err());
     }
 
     #[test]
@@ -227,20 +321,18 @@ mod tests {
     #[test]
     fn a_statement_without_a_node_behind_it_is_no_answer() {
         let sent = sent();
-        let public_key = key(1).public_key();
-        let expected = ExpectedAnswer { node: NODE, key: &public_key, payer_envelope: &sent };
         let mut answer = pb::OriginatorEnvelope {
             unsigned_originator_envelope: honest(&sent).encode_to_vec().into(),
             proof: None,
         };
-        let error = verify(&expected, &answer, &rates(), NOW_NS).unwrap_err();
+        let error = check(&sent, &answer).unwrap_err();
         assert_eq!(error, AnswerError::NoSignature);
         let proof = pb::BlockchainProof { transaction_hash: Bytes::from_static(&[1; 32]) };
         answer.proof = Some(Proof::BlockchainProof(proof));
-        let error = verify(&expected, &answer, &rates(), NOW_NS).unwrap_err();
+        let error = check(&sent, &answer).unwrap_err();
         assert_eq!(error, AnswerError::NoSignature);
         let empty = pb::OriginatorEnvelope::default();
-        assert!(verify(&expected, &empty, &rates(), NOW_NS).is_err());
+        assert!(check(&sent, &empty).is_err());
         // What a node of ours signs is what is checked here.
         let sealed = UnsealedEnvelope::new(&honest(&sent)).seal(&key(1));
         assert!(OriginatorEnvelope::parse(sealed).is_ok());

@@ -6,7 +6,7 @@
 //! the requests at fault are refused.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join};
@@ -14,9 +14,10 @@ use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
-use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable, Violation};
 use prost::Message as _;
+use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
@@ -25,10 +26,20 @@ use tonic::{Code, Status};
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
 use crate::metrics::OriginatorMetrics;
+use crate::policy::CallerId;
 
 /// Calls under way to one node at once. A guess: enough to cover the round trip to a distant node,
 /// few enough that waiting requests gather.
 const CALLS_MAX: usize = 8;
+/// Calls under way with requests of callers that were refused lately. A guess.
+const SUSPECT_CALLS_MAX: usize = 2;
+/// Refusals after which the requests of a caller go alone. A guess: a node that does not know a new chain envelope
+/// yet refuses a few times.
+const REFUSALS_MAX: u32 = 10;
+/// Time for which a caller counts as refused lately, and the callers that are remembered. Guesses: 10,000 callers
+/// take 2 MB.
+const SUSPECTED_FOR: Duration = Duration::from_secs(60);
+const SUSPECTS_MAX: usize = 10_000;
 /// Requests that wait for one node in its queue; further ones wait outside of it. A guess.
 const JOBS_MAX: usize = 4096;
 /// Envelopes, and bytes of client envelopes, that several requests may have together in one call. A
@@ -49,6 +60,8 @@ const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
 pub(crate) struct PayerSettings {
     /// Signs every payer envelope.
     pub(crate) key: SecretKey,
+    /// The public part of `key`.
+    pub(crate) public_key: PublicKey,
     /// Retention that is asked for, in days.
     pub(crate) retention_days: u32,
     /// Time for one call to a node.
@@ -63,15 +76,26 @@ pub(crate) struct PayerSettings {
 #[derive(Debug, Clone)]
 pub(crate) struct PlacedEnvelope {
     pub(crate) envelope: pb::OriginatorEnvelope,
-    pub(crate) node: OriginatorId,
-    /// All fees together.
+    /// The place at its node; `None` if it is on the chain.
+    pub(crate) id: Option<EnvelopeId>,
+    /// All fees together; 0 if nothing is charged now.
     pub(crate) fee_picodollars: u64,
-    /// The congestion fee alone.
-    pub(crate) congestion_fee_picodollars: u64,
+    /// The congestion fee that the node charges now; `None` if it charges nothing now.
+    pub(crate) congestion_fee_picodollars: Option<u64>,
+    /// An earlier request has published it, and this one costs nothing.
+    pub(crate) is_repeat: bool,
+}
+
+impl PlacedEnvelope {
+    /// Returns the envelope as one that an earlier request has published.
+    pub(crate) fn repeated(self) -> Self {
+        Self { fee_picodollars: 0, congestion_fee_picodollars: None, is_repeat: true, ..self }
+    }
 }
 
 /// The envelopes of one request for this node.
 struct PublishJob {
+    caller: CallerId,
     clients: Vec<Bytes>,
     answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
 }
@@ -86,6 +110,8 @@ impl PublishJob {
 #[derive(Clone)]
 pub(crate) struct Batcher {
     jobs: mpsc::Sender<PublishJob>,
+    /// Requests of callers that were refused lately.
+    suspect_jobs: mpsc::Sender<PublishJob>,
     caller: Arc<NodeCaller>,
 }
 
@@ -96,6 +122,17 @@ struct NodeCaller {
     client: ReplicationApiClient<Channel>,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
+    /// The callers that were refused lately: how often, and when last.
+    suspects: Arc<Cache<CallerId, (u32, Instant)>>,
+}
+
+/// The requests that go in one call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Together {
+    /// All that wait, as far as they fit.
+    All,
+    /// Each alone.
+    One,
 }
 
 /// A payer envelope as it is sent.
@@ -115,15 +152,23 @@ impl Batcher {
         end: CancellationToken,
     ) -> Self {
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let caller = Arc::new(NodeCaller { record: record.clone(), client, metrics, payer });
-        let batching = caller.clone().run(jobs);
+        let (suspect_jobs, suspects) = mpsc::channel(JOBS_MAX);
+        let caller = Arc::new(NodeCaller {
+            record: record.clone(),
+            client,
+            metrics,
+            payer,
+            suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
+        });
+        let batching = caller.clone().run(jobs, CALLS_MAX, Together::All);
+        let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, Together::One);
         tokio::spawn(async move {
             tokio::select! {
                 () = end.cancelled() => {}
-                () = batching => {}
+                _ = join(batching, alone) => {}
             }
         });
-        Self { jobs: sender, caller }
+        Self { jobs: sender, suspect_jobs, caller }
     }
 
     /// Publishes these client envelopes, all or none of them, in this order.
@@ -132,11 +177,14 @@ impl Batcher {
     /// The failure of the call that they were part of; see [`NodeError::may_be_published`].
     pub(crate) async fn publish(
         &self,
+        caller: &CallerId,
         clients: Vec<Bytes>,
     ) -> Result<Vec<PlacedEnvelope>, NodeError> {
         let (answer, answered) = oneshot::channel();
         let gone = || NodeError::Failed(Status::unavailable("the node is no longer used"));
-        self.jobs.send(PublishJob { clients, answer }).await.map_err(|_| gone())?;
+        let jobs = if self.caller.suspects(caller) { &self.suspect_jobs } else { &self.jobs };
+        let job = PublishJob { caller: caller.clone(), clients, answer };
+        jobs.send(job).await.map_err(|_| gone())?;
         answered.await.unwrap_or_else(|_| Err(gone()))
     }
 
@@ -155,9 +203,25 @@ impl Batcher {
 }
 
 impl NodeCaller {
-    /// Takes jobs from the queue and starts a call for those that wait together.
-    async fn run(self: Arc<Self>, mut jobs: mpsc::Receiver<PublishJob>) {
-        let calls = Arc::new(Semaphore::new(CALLS_MAX));
+    /// Returns whether the node has refused this caller often lately.
+    fn suspects(&self, caller: &CallerId) -> bool {
+        self.refusals(caller) >= REFUSALS_MAX
+    }
+
+    /// Returns how often the node has refused this caller lately.
+    fn refusals(&self, caller: &CallerId) -> u32 {
+        let lately = self.suspects.get(caller).filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
+        lately.map_or(0, |(count, _)| count)
+    }
+
+    /// Takes jobs from the queue and starts a call for those that wait together, at most `calls_max` at once.
+    async fn run(
+        self: Arc<Self>,
+        mut jobs: mpsc::Receiver<PublishJob>,
+        calls_max: usize,
+        together_max: Together,
+    ) {
+        let calls = Arc::new(Semaphore::new(calls_max));
         let mut next = None;
         loop {
             let permit = calls.clone().acquire_owned().await.expect("it is never closed");
@@ -169,7 +233,10 @@ impl NodeCaller {
                 },
             };
             let mut together = Vec::new();
-            next = gather(first, &mut jobs, &mut together);
+            match together_max {
+                Together::All => next = gather(first, &mut jobs, &mut together),
+                Together::One => together.push(first),
+            }
             let caller = self.clone();
             tokio::spawn(async move {
                 caller.settle(together).await;
@@ -207,6 +274,10 @@ impl NodeCaller {
                 }
                 Err(error) => {
                     for job in jobs {
+                        if matches!(error, NodeError::Refused(_)) {
+                            let count = self.refusals(&job.caller).saturating_add(1);
+                            self.suspects.insert(job.caller, (count, Instant::now()));
+                        }
                         let _ = job.answer.send(Err(error.clone()));
                     }
                 }
@@ -314,6 +385,8 @@ impl NodeCaller {
         let expected = ExpectedAnswer {
             node: self.record.id,
             key: &self.record.public_key,
+            payer: &self.payer.public_key,
+            client: &sealed.message.unsigned_client_envelope,
             payer_envelope: &sealed.bytes,
         };
         verify(&expected, answer, rates, crate::now_ns())
@@ -329,12 +402,14 @@ impl NodeCaller {
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
         tracing::debug!(envelope = %verified.id, "durable at its node");
-        PlacedEnvelope {
+        let placed = PlacedEnvelope {
             envelope,
-            node: self.record.id,
+            id: Some(verified.id),
             fee_picodollars: verified.fee_picodollars,
-            congestion_fee_picodollars: verified.congestion_fee_picodollars,
-        }
+            congestion_fee_picodollars: Some(verified.congestion_fee_picodollars),
+            is_repeat: false,
+        };
+        if verified.was_stored { placed.repeated() } else { placed }
     }
 
     /// Logs a wrong answer with the envelope as evidence: a node answers for what it signs.
@@ -389,7 +464,8 @@ mod tests {
 
     fn job(envelopes: usize, len: usize) -> PublishJob {
         let (answer, _) = oneshot::channel();
-        PublishJob { clients: vec![vec![0; len].into(); envelopes], answer }
+        let caller = CallerId::of_test("alice");
+        PublishJob { caller, clients: vec![vec![0; len].into(); envelopes], answer }
     }
 
     #[test]

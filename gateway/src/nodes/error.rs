@@ -81,6 +81,16 @@ impl NodeError {
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => true,
         }
     }
+
+    /// Returns whether what the node was sent may still be under way: it gave no answer, or the connection
+    /// broke. A status that the node itself has sent ends the call.
+    pub(crate) fn may_be_under_way(&self) -> bool {
+        match self {
+            Self::Timeout(_) | Self::WentDown => true,
+            Self::Failed(status) => std::error::Error::source(status).is_some(),
+            Self::Refused(_) | Self::WrongAnswer(_) => false,
+        }
+    }
 }
 
 fn never_connected(status: &Status) -> bool {

@@ -1,15 +1,17 @@
 //! The nodes of the canonical network: how each is reached and called, and which of them can be
 //! used now. In reading order:
 //!
-//! - `node`: one node; `error`: how a node fails a request;
+//! - `node`: one node; `dial`: connections to it; `error`: how a node fails a request;
 //! - `batch`: sends the envelopes of several requests in one call; `answer`: verifies the answer;
 //! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
 //!   which nodes are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
+//! - `query`: asks a node for one envelope;
 //! - `watch`: polls one node; `registry`: starts and stops nodes as the registry says.
 
 mod answer;
 mod batch;
+mod dial;
 mod error;
 mod follow;
 mod fresh;
@@ -17,6 +19,7 @@ mod lag;
 mod node;
 mod observed;
 mod placement;
+mod query;
 mod registry;
 mod set;
 mod watch;
@@ -26,5 +29,6 @@ pub(crate) use error::{NodeError, NodeErrorKind};
 pub(crate) use follow::ChainStrands;
 pub(crate) use node::{Health, Node};
 pub(crate) use observed::{Comparison, ExpectedEnvelope};
+pub(crate) use query::query_place;
 pub(crate) use registry::{NodeSetup, follow_registry};
 pub(crate) use set::Nodes;

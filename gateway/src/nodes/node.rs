@@ -8,11 +8,15 @@ use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_rules::NodeRecord;
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use http::Uri;
+use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint, Error as TransportError};
+use tower::service_fn;
 
 use super::batch::{Batcher, PayerSettings};
+use super::dial::dial;
 use crate::metrics::OriginatorMetrics;
 use crate::select::Candidate;
 
@@ -52,6 +56,8 @@ pub(crate) struct Node {
     pub(crate) health: tokio::sync::watch::Sender<Health>,
     pub(crate) batcher: Batcher,
     pub(crate) metrics: Arc<OriginatorMetrics>,
+    /// The address may lie in a private network.
+    pub(super) allow_private: bool,
     connect_time: Mutex<Option<Duration>>,
     version: Mutex<Option<String>>,
     /// The last congestion fee of an envelope in picodollars, and its time.
@@ -61,7 +67,8 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    /// Prepares to call the node of this record; connects on first use. `end` ends its tasks, and is
+    /// Prepares to call the node of this record; connects on first use, to a private address only if
+    /// `allow_private`. `end` ends its tasks, and is
     /// cancelled when the node is dropped.
     ///
     /// # Errors
@@ -70,15 +77,22 @@ impl Node {
         record: &NodeRecord,
         metrics: Arc<OriginatorMetrics>,
         payer: Arc<PayerSettings>,
+        allow_private: bool,
         end: CancellationToken,
     ) -> Result<Self, TransportError> {
         let endpoint = endpoint(&record.http_address)?;
-        let client = ReplicationApiClient::new(endpoint.connect_lazy())
+        let connect = || {
+            endpoint.connect_with_connector_lazy(service_fn(move |uri: Uri| async move {
+                dial(&uri, allow_private).await.map(TokioIo::new)
+            }))
+        };
+        let client = ReplicationApiClient::new(connect())
             .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
             .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
         Ok(Self {
             record: record.clone(),
-            query_channel: endpoint.connect_lazy(),
+            query_channel: connect(),
+            allow_private,
             health: tokio::sync::watch::Sender::default(),
             batcher: Batcher::start(record, client, metrics.clone(), payer, end.clone()),
             metrics,
@@ -152,7 +166,6 @@ impl fmt::Debug for Node {
 fn endpoint(address: &str) -> Result<Endpoint, TransportError> {
     let endpoint = Endpoint::from_shared(address.to_owned())?
         .connect_timeout(CONNECT_TIMEOUT)
-        .tcp_nodelay(true)
         .http2_keep_alive_interval(PING_EVERY)
         .keep_alive_timeout(PING_TIMEOUT)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)

@@ -27,6 +27,8 @@ pub(crate) struct NodeSetup {
     pub(crate) connect_time_every: Option<Duration>,
     /// Time after which a connection that is being measured counts as failed.
     pub(crate) connect_timeout: Duration,
+    /// Nodes may have addresses in private networks.
+    pub(crate) allow_private: bool,
 }
 
 /// Follows `registry` until `end`, and returns the nodes, those of the first version started.
@@ -88,7 +90,8 @@ impl RegistryFollower {
     fn start(&self, record: &NodeRecord) -> Result<Arc<Node>, TransportError> {
         let end = self.end.child_token();
         let (metrics, payer) = (self.setup.metrics.of(record.id), self.setup.payer.clone());
-        let node = Arc::new(Node::new(record, metrics, payer, end.clone())?);
+        let node =
+            Arc::new(Node::new(record, metrics, payer, self.setup.allow_private, end.clone())?);
         tracing::info!(node_id = record.id.0, address = record.http_address, "a node is used");
         if let Some(strands) = &self.setup.chain_strands {
             strands.follow(record.id, node.query_channel.clone(), end.clone());

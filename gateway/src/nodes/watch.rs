@@ -10,7 +10,6 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataA
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{GetSyncCursorRequest, GetVersionRequest};
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
@@ -18,6 +17,7 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
 
+use super::dial::dial;
 use super::node::{Health, Node};
 use super::set::Nodes;
 
@@ -134,7 +134,7 @@ impl Watcher {
             return;
         }
         self.measured_at = Some(Instant::now());
-        let time = connect_time(&node.record.http_address, self.measure.timeout).await;
+        let time = connect_time(node, self.measure.timeout).await;
         // A node that cannot be reached is not the closest one. The last node with a time keeps it,
         // so that the strategy still has a closest one.
         let is_last = || {
@@ -187,12 +187,9 @@ async fn is_serving(node: &Node) -> bool {
     matches!(asked, Ok(Ok(answer)) if answer.get_ref().status() == ServingStatus::Serving)
 }
 
-async fn connect_time(address: &str, limit: Duration) -> Option<Duration> {
-    let uri: http::Uri = address.parse().ok()?;
-    let default = if uri.scheme_str() == Some("https") { 443 } else { 80 };
-    let target =
-        (uri.host()?.trim_matches(['[', ']']).to_owned(), uri.port_u16().unwrap_or(default));
+async fn connect_time(node: &Node, limit: Duration) -> Option<Duration> {
+    let uri: http::Uri = node.record.http_address.parse().ok()?;
     let since = Instant::now();
-    timeout(limit, TcpStream::connect(target)).await.ok()?.ok()?;
+    timeout(limit, dial(&uri, node.allow_private)).await.ok()?.ok()?;
     Some(since.elapsed())
 }

@@ -1,23 +1,18 @@
 //! Identifies callers by address. The address stays in the gateway: no node is told of it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use hawser_serve::address::{ClientAddress, TrustedProxies, entries};
+use hawser_serve::address::{ClientAddress, TrustedProxies};
 use http::HeaderMap;
 
-/// Returns the caller of a request. Without trusted proxies this is the first entry of
-/// `X-Forwarded-For`, which any client can set, or else the peer of the connection. With trusted
-/// proxies it is the peer, or, if the peer is one of them, the last entry that is not.
+/// Returns the caller of a request: the peer, or, if the peer is a trusted proxy, the last entry of
+/// `X-Forwarded-For` that is none.
 pub(super) fn caller(
     headers: &HeaderMap,
     peer: Option<SocketAddr>,
     trusted: &TrustedProxies,
 ) -> ClientAddress {
-    let first = entries(headers).next().filter(|_| trusted.is_empty());
-    match first {
-        Some(first) => first.parse::<IpAddr>().map_or(ClientAddress::Invalid, Into::into),
-        None => trusted.client(headers, peer),
-    }
+    trusted.client(headers, peer)
 }
 
 #[cfg(test)]
@@ -37,11 +32,11 @@ mod tests {
     }
 
     #[test]
-    fn without_trusted_proxies_the_first_forwarded_entry_counts() {
-        assert_eq!(of(&[" , 1.2.3.4, 5.6.7.8"], "9.9.9.9:1", &[]), "1.2.3.4");
-        assert_eq!(of(&[], "9.9.9.9:1", &[]), "9.9.9.9");
-        assert_eq!(of(&[""], "[::ffff:9.9.9.9]:1", &[]), "9.9.9.9");
-        assert_eq!(of(&["hello"], "9.9.9.9:1", &[]), "invalid");
+    fn without_trusted_proxies_no_client_can_choose_an_address() {
+        for forwarded in ["1.2.3.4", " , 1.2.3.4, 5.6.7.8", "", "hello"] {
+            assert_eq!(of(&[forwarded], "9.9.9.9:1", &[]), "9.9.9.9", "{forwarded}");
+        }
+        assert_eq!(of(&[], "[::ffff:9.9.9.9]:1", &[]), "9.9.9.9");
         assert_eq!(of(&[], "[2001:db8:1:2:3:4:5:6]:1", &[]), "2001:db8:1:2::/64");
     }
 

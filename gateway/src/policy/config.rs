@@ -20,6 +20,8 @@ pub struct PolicyFile {
     pub policies: BTreeMap<String, Policy>,
     /// Name of the policy of each caller.
     pub callers: BTreeMap<String, String>,
+    /// Limits of all callers together. Only those for a minute, an hour and a day count.
+    pub total: Policy,
 }
 
 /// The rule that identifies callers.
@@ -28,8 +30,8 @@ pub struct PolicyFile {
 pub struct CallerIdentitySettings {
     /// Property by which callers are told apart.
     pub kind: CallerIdentityKind,
-    /// Networks of proxies whose `X-Forwarded-For` is used. Without any, the header of every client
-    /// is used, as the network's usual gateways do.
+    /// Networks of proxies whose `X-Forwarded-For` is used. Without any, no such header is used: any client
+    /// can send one.
     pub trusted_proxies: TrustedProxies,
     /// Rules for tokens.
     pub jwt: Option<JwtSettings>,
@@ -56,15 +58,52 @@ pub struct JwtSettings {
     pub algorithm: JwtAlgorithm,
     /// File with a key set, a public key as PEM, or the secret of HS256.
     pub keys_file: Option<PathBuf>,
-    /// URL of a key set, which is fetched every 5 minutes.
+    /// URL of a key set, which is fetched every 5 minutes. Plain `http:` only to this machine.
     pub jwks_url: Option<String>,
-    /// Required value of the claim `iss`.
+    /// Required value of the claim `iss`; needed unless `any_issuer`.
     pub issuer: Option<String>,
-    /// Value that the claim `aud` has to contain.
+    /// Value that the claim `aud` has to contain; needed unless `any_audience`.
     pub audience: Option<String>,
+    /// Takes tokens whatever their `iss` says: every token that the keys have signed.
+    #[serde(default)]
+    pub any_issuer: bool,
+    /// Takes tokens whatever their `aud` says: also those that were made for another service.
+    #[serde(default)]
+    pub any_audience: bool,
     /// Claim with the name of the caller. Default: `sub`.
     #[serde(default = "subject")]
     pub claim: String,
+}
+
+impl JwtSettings {
+    /// Checks that only tokens made for this gateway are taken, and that their keys come from where they should.
+    fn check(&self) -> Result<(), PolicyFileError> {
+        for (value, is_off, name, off) in [
+            (&self.issuer, self.any_issuer, "issuer", "any_issuer"),
+            (&self.audience, self.any_audience, "audience", "any_audience"),
+        ] {
+            if value.is_none() && !is_off {
+                return Err(PolicyFileError::AnyToken { name, off });
+            }
+        }
+        match &self.jwks_url {
+            Some(url) if !is_safe(url) => Err(PolicyFileError::PlainUrl(url.clone())),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Returns whether what comes from a URL cannot be changed on the way.
+fn is_safe(url: &str) -> bool {
+    let Ok(uri) = url.parse::<http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_here = host == "localhost"
+        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") => is_here,
+        _ => false,
+    }
 }
 
 fn subject() -> String {
@@ -93,15 +132,23 @@ pub struct Policy {
     pub kinds: BTreeSet<PayloadClass>,
     /// Largest envelope in bytes.
     pub envelope_bytes_max: Option<usize>,
+    /// Envelopes in one request.
+    pub envelopes_per_request_max: Option<usize>,
     /// Envelopes a minute, from a bucket that refills evenly.
     pub envelopes_per_minute: Option<u64>,
     /// Envelopes an hour, from a bucket that refills evenly.
     pub envelopes_per_hour: Option<u64>,
     /// Envelopes in one day of UTC.
     pub envelopes_per_day: Option<u64>,
-    /// Fees of nodes in one day of UTC, picodollars.
+    /// Fees of nodes, and gas at its present price, in one hour of UTC, picodollars.
+    pub picodollars_per_hour: Option<u64>,
+    /// The same in one day of UTC, picodollars.
     pub picodollars_per_day: Option<u64>,
-    /// Largest price of one envelope at a node, picodollars.
+    /// Gas of payloads for the chain in one hour of UTC.
+    pub gas_per_hour: Option<u64>,
+    /// Gas of payloads for the chain in one day of UTC.
+    pub gas_per_day: Option<u64>,
+    /// Largest price of one envelope, at a node or in gas, picodollars.
     pub picodollars_per_envelope_max: Option<u64>,
 }
 
@@ -144,12 +191,53 @@ pub enum PolicyFileError {
     /// The rules for tokens name no source of keys, or two.
     #[error("[identity.jwt] needs either keys_file or jwks_url")]
     Keys,
+    /// The rules for tokens do not say whose tokens are taken.
+    #[error(
+        "[identity.jwt] needs {name}: without it, tokens made for other services are taken too; {off} = true \
+         allows that"
+    )]
+    AnyToken {
+        /// The missing key.
+        name: &'static str,
+        /// The key that makes it unnecessary.
+        off: &'static str,
+    },
+    /// The key set comes over a connection on which it can be changed.
+    #[error(
+        "jwks_url = {0:?}: keys are fetched over https:, and over http: only from this machine"
+    )]
+    PlainUrl(String),
     /// The rules for tokens name a URL for a secret.
     #[error("HS256 needs keys_file: a secret does not come from a URL")]
     SecretFromUrl,
 }
 
 impl PolicyFile {
+    /// Returns the limits of a gateway without a file with policies: any stranger may use it, and none can spend
+    /// much. Guesses: an address may stand for an office of active users, and all of them together cost at most
+    /// 200 dollars a day.
+    #[must_use]
+    pub fn of_public_gateway() -> Self {
+        const DOLLAR: u64 = 1_000_000_000_000;
+        let default = Policy {
+            envelopes_per_request_max: Some(1000),
+            envelopes_per_minute: Some(3000),
+            envelopes_per_hour: Some(30_000),
+            envelopes_per_day: Some(200_000),
+            picodollars_per_hour: Some(DOLLAR / 4),
+            picodollars_per_day: Some(2 * DOLLAR),
+            gas_per_hour: Some(50_000_000),
+            gas_per_day: Some(500_000_000),
+            ..Policy::default()
+        };
+        let total = Policy {
+            picodollars_per_hour: Some(20 * DOLLAR),
+            picodollars_per_day: Some(200 * DOLLAR),
+            ..Policy::default()
+        };
+        Self { default, total, ..Self::default() }
+    }
+
     /// Reads the text of a file.
     ///
     /// # Errors
@@ -162,7 +250,7 @@ impl PolicyFile {
                 return Err(PolicyFileError::UnknownPolicy { caller, policy });
             }
         }
-        match &file.identity.jwt {
+        match &file.identity.jwt.clone() {
             None if file.identity.kind == CallerIdentityKind::Jwt => Err(PolicyFileError::NoJwt),
             Some(jwt) if jwt.keys_file.is_some() == jwt.jwks_url.is_some() => {
                 Err(PolicyFileError::Keys)
@@ -170,7 +258,8 @@ impl PolicyFile {
             Some(jwt) if jwt.algorithm == JwtAlgorithm::HS256 && jwt.jwks_url.is_some() => {
                 Err(PolicyFileError::SecretFromUrl)
             }
-            _ => Ok(file),
+            Some(jwt) => jwt.check().map(|()| file),
+            None => Ok(file),
         }
     }
 
@@ -197,6 +286,7 @@ mod tests {
             algorithm = "ES256"
             jwks_url = "https://login.example/keys"
             issuer = "https://login.example"
+            any_audience = true
             [default]
             envelopes_per_minute = 50
             kinds = ["message", "welcome"]
@@ -222,6 +312,25 @@ mod tests {
         let jwt = "[identity.jwt]\nalgorithm = \"HS256\"\n";
         assert!(error(jwt).contains("keys_file"));
         assert!(error(&format!("{jwt}jwks_url = \"https://a\"")).contains("secret"));
+        let open = "[identity.jwt]\nalgorithm = \"ES256\"\njwks_url = \"https://a/keys\"\n";
+        assert!(error(open).contains("any_issuer"));
+        assert!(error(&format!("{open}issuer = \"a\"")).contains("any_audience"));
+        assert!(error(&format!("{open}audience = \"a\"")).contains("any_issuer"));
+        let any = "any_issuer = true\nany_audience = true\n";
+        assert!(PolicyFile::parse(&format!("{open}{any}")).is_ok());
+        for (url, is_taken) in [
+            ("http://login.example/keys", false),
+            ("http://127.0.0.1.example/keys", false),
+            ("ftp://127.0.0.1/keys", false),
+            ("http://127.0.0.1:8080/keys", true),
+            ("http://[::1]/keys", true),
+            ("http://localhost/keys", true),
+            ("https://login.example/keys", true),
+        ] {
+            let text = format!("{any}algorithm = \"ES256\"\njwks_url = \"{url}\"");
+            let file = PolicyFile::parse(&format!("[identity.jwt]\n{text}"));
+            assert_eq!(file.is_ok(), is_taken, "{url}");
+        }
         assert!(error("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
         assert!(error("[default]\nkinds = [\"massage\"]").contains("massage"));
         assert!(error("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));

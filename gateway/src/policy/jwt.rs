@@ -98,6 +98,9 @@ impl TokenKeys {
         }
         let key = match kind {
             JwtAlgorithm::HS256 if text.is_empty() => return Err(no_key("it is empty".into())),
+            JwtAlgorithm::HS256 if text.contains("-----BEGIN") => {
+                return Err(no_key("it is a PEM, and a public key is no secret".into()));
+            }
             JwtAlgorithm::HS256 => Ok(DecodingKey::from_secret(text.as_bytes())),
             JwtAlgorithm::ES256 => DecodingKey::from_ec_pem(text.as_bytes()),
             JwtAlgorithm::RS256 => DecodingKey::from_rsa_pem(text.as_bytes()),

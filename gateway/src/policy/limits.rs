@@ -1,7 +1,7 @@
 //! The usage of each caller against the limits of its policy. Plain values; time is an argument.
 //!
-//! A request takes several envelopes from two buckets and two budgets of a day, all or nothing, and gets
-//! the exact time after which it fits. A property test below holds the bound.
+//! A request takes several envelopes from two buckets and from the budgets of an hour and a day, all or nothing,
+//! and gets the exact time after which it fits. A property test below holds the bound.
 
 use std::sync::Arc;
 
@@ -13,13 +13,30 @@ use super::config::Policy;
 /// Callers that are remembered. A guess: 200,000 take about 60 MB. Beyond it, the caller leaves whose
 /// usage stops counting first.
 const CALLERS_MAX: usize = 200_000;
-const DAY_MS: u64 = 24 * 3_600_000;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
 
 /// The cost of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct CallerCost {
     pub(crate) envelopes: u64,
+    /// Fees of nodes, and the price of gas.
     pub(crate) picodollars: u64,
+    pub(crate) gas: u64,
+}
+
+impl CallerCost {
+    pub(crate) fn add(&mut self, more: Self) {
+        self.envelopes = self.envelopes.saturating_add(more.envelopes);
+        self.picodollars = self.picodollars.saturating_add(more.picodollars);
+        self.gas = self.gas.saturating_add(more.gas);
+    }
+
+    fn remove(&mut self, less: Self) {
+        self.envelopes = self.envelopes.saturating_sub(less.envelopes);
+        self.picodollars = self.picodollars.saturating_sub(less.picodollars);
+        self.gas = self.gas.saturating_sub(less.gas);
+    }
 }
 
 /// The limit that a request exceeds.
@@ -44,14 +61,29 @@ impl Default for CallerLimits {
 }
 
 /// The usage of one caller.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 struct CallerUsage {
     minute: Bucket,
     hour: Bucket,
-    /// The day of UTC that the budgets belong to, counted from 1970.
-    day: u64,
-    envelopes_of_day: u64,
-    picodollars_of_day: u64,
+    hour_budget: Budget,
+    day_budget: Budget,
+}
+
+/// The part that was used of the budgets of an hour, or of a day, of UTC.
+#[derive(Debug, Clone, Copy, Default)]
+struct Budget {
+    /// The number of the hour or the day, counted from 1970.
+    number: u64,
+    used: CallerCost,
+}
+
+impl Budget {
+    /// Begins anew if another hour or day has come.
+    fn turn_to(&mut self, number: u64) {
+        if self.number != number {
+            *self = Self { number, used: CallerCost::default() };
+        }
+    }
 }
 
 fn minute(policy: &Policy) -> Option<BucketSize> {
@@ -62,14 +94,31 @@ fn hour(policy: &Policy) -> Option<BucketSize> {
     policy.envelopes_per_hour.map(BucketSize::per_hour)
 }
 
+/// The names of the budgets, in the order of [`hour_budgets`] and [`day_budgets`].
+const OF_HOUR: [&str; 3] = ["envelopes an hour", "picodollars an hour", "units of gas an hour"];
+const OF_DAY: [&str; 3] = ["envelopes a day", "picodollars a day", "units of gas a day"];
+
+/// Returns the budgets of an hour. Envelopes have a bucket for that.
+fn hour_budgets(policy: &Policy) -> [Option<u64>; 3] {
+    [None, policy.picodollars_per_hour, policy.gas_per_hour]
+}
+
+fn day_budgets(policy: &Policy) -> [Option<u64>; 3] {
+    [policy.envelopes_per_day, policy.picodollars_per_day, policy.gas_per_day]
+}
+
 impl CallerUsage {
     /// Returns the time at which nothing of it counts any more.
     fn ends_ms(&self, policy: &Policy) -> u64 {
         let minute = minute(policy).map_or(0, |size| self.minute.full_at_ms(size));
         let hour = hour(policy).map_or(0, |size| self.hour.full_at_ms(size));
-        let has_budget = policy.envelopes_per_day.is_some() || policy.picodollars_per_day.is_some();
-        let midnight = if has_budget { (self.day + 1) * DAY_MS } else { 0 };
-        minute.max(hour).max(midnight)
+        let end = |budgets: [Option<u64>; 3], number: u64, length_ms: u64| {
+            let counts = budgets.iter().any(Option::is_some);
+            if counts { (number + 1) * length_ms } else { 0 }
+        };
+        let of_hour = end(hour_budgets(policy), self.hour_budget.number, HOUR_MS);
+        let of_day = end(day_budgets(policy), self.day_budget.number, DAY_MS);
+        minute.max(hour).max(of_hour).max(of_day)
     }
 
     fn check_buckets(
@@ -101,19 +150,21 @@ impl CallerUsage {
         cost: CallerCost,
         now_ms: u64,
     ) -> Result<(), LimitExceeded> {
-        let tomorrow_s = (DAY_MS - now_ms % DAY_MS).div_ceil(1000);
-        for (what, used, cost, most) in [
-            ("envelopes a day", self.envelopes_of_day, cost.envelopes, policy.envelopes_per_day),
-            (
-                "picodollars a day",
-                self.picodollars_of_day,
-                cost.picodollars,
-                policy.picodollars_per_day,
-            ),
+        for (budget, limits, names, length_ms) in [
+            (&self.hour_budget, hour_budgets(policy), OF_HOUR, HOUR_MS),
+            (&self.day_budget, day_budgets(policy), OF_DAY, DAY_MS),
         ] {
-            if most.is_some_and(|most| used.saturating_add(cost) > most) {
-                let ever = most.is_some_and(|most| cost <= most);
-                return Err(LimitExceeded { what, retry_after_s: ever.then_some(tomorrow_s) });
+            let next_s = (length_ms - now_ms % length_ms).div_ceil(1000);
+            let CallerCost { envelopes, picodollars, gas } = budget.used;
+            let used = [envelopes, picodollars, gas];
+            let costs = [cost.envelopes, cost.picodollars, cost.gas];
+            for ((most, what), (used, cost)) in
+                limits.into_iter().zip(names).zip(used.into_iter().zip(costs))
+            {
+                if most.is_some_and(|most| used.saturating_add(cost) > most) {
+                    let ever = most.is_some_and(|most| cost <= most);
+                    return Err(LimitExceeded { what, retry_after_s: ever.then_some(next_s) });
+                }
             }
         }
         Ok(())
@@ -132,17 +183,9 @@ impl CallerLimits {
         cost: CallerCost,
         now_ms: u64,
     ) -> Result<(), LimitExceeded> {
-        let day = now_ms / DAY_MS;
-        let mut used = self.callers.get(caller).copied().unwrap_or(CallerUsage {
-            minute: Bucket::default(),
-            hour: Bucket::default(),
-            day,
-            envelopes_of_day: 0,
-            picodollars_of_day: 0,
-        });
-        if used.day != day {
-            (used.day, used.envelopes_of_day, used.picodollars_of_day) = (day, 0, 0);
-        }
+        let mut used = self.callers.get(caller).copied().unwrap_or_default();
+        used.hour_budget.turn_to(now_ms / HOUR_MS);
+        used.day_budget.turn_to(now_ms / DAY_MS);
         used.check_buckets(policy, cost, now_ms)?;
         used.check_budgets(policy, cost, now_ms)?;
         if let Some(size) = minute(policy) {
@@ -151,8 +194,8 @@ impl CallerLimits {
         if let Some(size) = hour(policy) {
             used.hour.take(size, cost.envelopes, now_ms);
         }
-        used.envelopes_of_day = used.envelopes_of_day.saturating_add(cost.envelopes);
-        used.picodollars_of_day = used.picodollars_of_day.saturating_add(cost.picodollars);
+        used.hour_budget.used.add(cost);
+        used.day_budget.used.add(cost);
         self.callers.put(caller.into(), used, used.ends_ms(policy), now_ms);
         Ok(())
     }
@@ -160,17 +203,22 @@ impl CallerLimits {
     /// Takes from the budget what nodes charged beyond the price taken before.
     pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
         if let Some(used) = self.callers.get_mut(caller) {
-            used.picodollars_of_day = used.picodollars_of_day.saturating_add(picodollars);
+            let cost = CallerCost { picodollars, ..CallerCost::default() };
+            used.hour_budget.used.add(cost);
+            used.day_budget.used.add(cost);
         }
     }
 
-    /// Returns a cost that was taken at `taken_ms`, to the budgets of the same day. Buckets keep it:
+    /// Returns a cost that was taken at `taken_ms`, to the budgets of the same hour and day. Buckets keep it:
     /// they limit floods, also of envelopes that are never published.
     pub(crate) fn give_back(&mut self, caller: &str, cost: CallerCost, taken_ms: u64) {
         let Some(used) = self.callers.get_mut(caller) else { return };
-        if used.day == taken_ms / DAY_MS {
-            used.envelopes_of_day = used.envelopes_of_day.saturating_sub(cost.envelopes);
-            used.picodollars_of_day = used.picodollars_of_day.saturating_sub(cost.picodollars);
+        for (budget, length_ms) in
+            [(&mut used.hour_budget, HOUR_MS), (&mut used.day_budget, DAY_MS)]
+        {
+            if budget.number == taken_ms / length_ms {
+                budget.used.remove(cost);
+            }
         }
     }
 }
@@ -186,11 +234,10 @@ mod tests {
     }
 
     fn envelopes(envelopes: u64) -> CallerCost {
-        CallerCost { envelopes, picodollars: 0 }
+        CallerCost { envelopes, ..CallerCost::default() }
     }
 
     const MINUTE_MS: u64 = 60_000;
-    const HOUR_MS: u64 = 60 * MINUTE_MS;
     const NOON: u64 = 20_000 * DAY_MS + 12 * HOUR_MS;
 
     #[test]
@@ -231,14 +278,38 @@ mod tests {
             ..Policy::default()
         };
         let mut limits = CallerLimits::default();
-        let cost = CallerCost { envelopes: 1, picodollars: 600 };
+        let cost = CallerCost { envelopes: 1, picodollars: 600, gas: 0 };
         assert_eq!(limits.take("a", &policy, cost, NOON), Ok(()));
         let refused = limits.take("a", &policy, cost, NOON).unwrap_err();
         assert_eq!((refused.what, refused.retry_after_s), ("picodollars a day", Some(12 * 3600)));
         limits.add_cost("a", 400);
-        let one = CallerCost { envelopes: 1, picodollars: 1 };
+        let one = CallerCost { envelopes: 1, picodollars: 1, gas: 0 };
         assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
         assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
+    }
+
+    #[test]
+    fn gas_and_picodollars_of_an_hour_come_back_with_the_next() {
+        let policy = Policy {
+            gas_per_hour: Some(100),
+            gas_per_day: Some(150),
+            picodollars_per_hour: Some(1000),
+            ..Policy::default()
+        };
+        let mut limits = CallerLimits::default();
+        let cost = |gas, picodollars| CallerCost { envelopes: 1, picodollars, gas };
+        let now = NOON + 15 * MINUTE_MS;
+        assert_eq!(limits.take("a", &policy, cost(80, 1), now), Ok(()));
+        let refused = limits.take("a", &policy, cost(40, 1), now).unwrap_err();
+        assert_eq!((refused.what, refused.retry_after_s), ("units of gas an hour", Some(45 * 60)));
+        let refused = limits.take("a", &policy, cost(1, 1000), now).unwrap_err();
+        assert_eq!(refused.what, "picodollars an hour");
+        let later = NOON + HOUR_MS;
+        assert_eq!(limits.take("a", &policy, cost(40, 1000), later), Ok(()));
+        let refused = limits.take("a", &policy, cost(40, 0), later).unwrap_err();
+        assert_eq!(refused.what, "units of gas a day");
+        limits.give_back("a", cost(80, 1), now);
+        assert_eq!(limits.take("a", &policy, cost(40, 0), later), Ok(()), "of the day alone");
     }
 
     #[test]

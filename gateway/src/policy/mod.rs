@@ -13,6 +13,7 @@ mod jwt;
 mod limits;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use config::{CallerIdentityKind, PolicyFile};
 use http::HeaderMap;
@@ -28,6 +29,8 @@ use tokio::sync::Notify;
 use crate::routing::Routed;
 use hawser_rules::PayloadClass;
 
+/// The key of all callers together. No caller has an empty name.
+const TOTAL: &str = "";
 /// The one caller of a gateway that does not tell callers apart.
 const ALL_CALLERS: &str = "everybody";
 
@@ -44,10 +47,14 @@ pub(crate) enum PolicyError {
     TooLong { index: usize, len: usize, max: usize },
     #[error("envelope {index} would cost {fee} picodollars, and this caller pays {max}")]
     TooExpensive { index: usize, fee: u64, max: u64 },
+    #[error("the request has {count} envelopes, and this caller may publish {max} at once")]
+    TooMany { count: usize, max: usize },
     #[error("the congestion fee of every node exceeds the limit of this caller")]
     AllNodesExpensive,
     #[error("too many {}", .0.what)]
     LimitExceeded(LimitExceeded),
+    #[error("all callers together have sent too many {}", .0.what)]
+    TotalExceeded(LimitExceeded),
 }
 
 impl PolicyError {
@@ -60,16 +67,23 @@ impl PolicyError {
             Self::Token(_) => 0,
             Self::Denied => 1,
             Self::Kind { .. } => 2,
-            Self::TooLong { .. } => 3,
+            Self::TooLong { .. } | Self::TooMany { .. } => 3,
             Self::TooExpensive { .. } | Self::AllNodesExpensive => 4,
-            Self::LimitExceeded(_) => 5,
+            Self::LimitExceeded(_) | Self::TotalExceeded(_) => 5,
         }
     }
 }
 
 /// The name of a caller: an address, or a claim of its token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CallerId(String);
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct CallerId(Arc<str>);
+
+#[cfg(test)]
+impl CallerId {
+    pub(crate) fn of_test(name: &str) -> Self {
+        Self(name.into())
+    }
+}
 
 /// The policies of a running gateway.
 pub(crate) struct Policies {
@@ -123,12 +137,12 @@ impl Policies {
             (CallerIdentityKind::Jwt, None) => return Err(TokenError::NoKeys.into()),
             (CallerIdentityKind::None, _) => ALL_CALLERS.to_owned(),
         };
-        let caller = CallerId(name);
+        let caller = CallerId(name.into());
         if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(caller) }
     }
 
-    /// Checks that a caller may publish these envelopes, and takes their cost from its limits. `fee`
-    /// returns the price of an envelope at a node without congestion.
+    /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of
+    /// all callers. `price` returns what one envelope costs without congestion.
     ///
     /// # Errors
     /// Returns the first reason to refuse; nothing is taken then.
@@ -136,10 +150,14 @@ impl Policies {
         &self,
         caller: &CallerId,
         routed: &[Routed],
-        fee: impl Fn(&Routed) -> u64,
+        price: impl Fn(&Routed) -> CallerCost,
         now_ms: u64,
     ) -> Result<(), PolicyError> {
         let policy = self.file.policy_of(&caller.0);
+        let count = routed.len();
+        if let Some(max) = policy.envelopes_per_request_max.filter(|max| count > *max) {
+            return Err(PolicyError::TooMany { count, max });
+        }
         let mut cost = CallerCost::default();
         for (index, envelope) in routed.iter().enumerate() {
             let (kind, len) = (envelope.kind, envelope.bytes.len());
@@ -149,15 +167,19 @@ impl Policies {
             if let Some(max) = policy.envelope_bytes_max.filter(|max| len > *max) {
                 return Err(PolicyError::TooLong { index, len, max });
             }
-            let fee = fee(envelope);
+            let price = price(envelope);
+            let fee = price.picodollars;
             if let Some(max) = policy.picodollars_per_envelope_max.filter(|max| fee > *max) {
                 return Err(PolicyError::TooExpensive { index, fee, max });
             }
-            cost.envelopes += 1;
-            cost.picodollars = cost.picodollars.saturating_add(fee);
+            cost.add(price);
         }
         let mut limits = self.limits.lock();
-        limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)
+        limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
+        limits.take(TOTAL, &self.file.total, cost, now_ms).map_err(|exceeded| {
+            limits.give_back(&caller.0, cost, now_ms);
+            PolicyError::TotalExceeded(exceeded)
+        })
     }
 
     /// Returns the largest price that a caller pays for an envelope, in picodollars.
@@ -169,12 +191,14 @@ impl Policies {
     pub(crate) fn add_cost(&self, caller: &CallerId, picodollars: u64) {
         let mut limits = self.limits.lock();
         limits.add_cost(&caller.0, picodollars);
+        limits.add_cost(TOTAL, picodollars);
     }
 
     /// Returns a part of the cost taken at `taken_ms`, for envelopes that were not published.
     pub(crate) fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
         let mut limits = self.limits.lock();
         limits.give_back(&caller.0, cost, taken_ms);
+        limits.give_back(TOTAL, cost, taken_ms);
     }
 
     /// Returns whether tokens are required and no key to verify them is known yet.

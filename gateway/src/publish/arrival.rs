@@ -1,5 +1,6 @@
-//! Finds out whether an envelope has arrived at a node that did not answer in time. Publishing it at
-//! another node as well costs money and shows it twice, so the node is asked first.
+//! Finds out whether an envelope has arrived at a node that did not say so: it gave no answer in time, or its
+//! connection broke. Publishing it at another node as well costs money and shows it twice, so the node is
+//! asked first, and the other nodes when it does not answer.
 
 use std::time::Duration;
 
@@ -9,73 +10,140 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::Replica
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{
     EnvelopesQuery, GetNewestEnvelopeRequest, QueryEnvelopesRequest,
 };
-use hawser_proto::{OriginatorId, SequenceId};
-use tokio::time::{Instant, sleep, timeout_at};
-use tonic::transport::Channel;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tonic::Status;
 
 use super::item::PublishItem;
-use crate::nodes::{Node, PlacedEnvelope};
+use crate::nodes::{Node, Nodes, PlacedEnvelope, query_place};
 
 /// Time for which a node is asked, and the pause between two questions. Guesses: a node that is only
 /// slow has committed by then.
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASK_EVERY: Duration = Duration::from_millis(250);
+/// Nodes that are asked for the envelopes of one that does not answer. A guess: each node has all of them
+/// within a second.
+const OTHERS_MAX: usize = 2;
 /// Sequence ids before the newest envelope of a topic that are searched. A guess: more than a node
 /// issues within the time of an attempt on one topic.
 const LOOK_BACK: u64 = 2000;
 /// Envelopes of one page: the most that nodes return.
 const PAGE: u32 = 1000;
 
-/// Returns for each item its envelope if the node has it, in the same order.
-pub(super) async fn find(node: &Node, items: &[PublishItem]) -> Vec<Option<PlacedEnvelope>> {
+/// The time for which a node is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// Once: the node has ended the call itself, so nothing of it is under way.
+    Once,
+    /// For [`ASK_TIMEOUT`]: the node may still commit.
+    WhileItMayCommit,
+}
+
+/// Returns for each item its envelope if it has arrived at `home`, in the same order.
+pub(super) async fn find(
+    nodes: &Nodes,
+    home: &Node,
+    items: &[PublishItem],
+    patience: Patience,
+) -> Vec<Option<PlacedEnvelope>> {
     let mut found: Vec<Option<PlacedEnvelope>> = vec![None; items.len()];
     let until = Instant::now() + ASK_TIMEOUT;
-    while found.iter().any(Option::is_none) {
-        let search = search(node, items, &mut found);
-        let answered = timeout_at(until, search).await;
-        if answered.is_err() || Instant::now() + ASK_EVERY >= until {
+    let mut answers = false;
+    loop {
+        let search = search(home, home, items, &mut found);
+        answers = timeout_at(until, search).await.unwrap_or(false) || answers;
+        let is_over = patience == Patience::Once || Instant::now() + ASK_EVERY >= until;
+        if is_over || found.iter().all(Option::is_some) {
             break;
         }
         sleep(ASK_EVERY).await;
     }
+    if !answers {
+        for other in others(nodes, home) {
+            let _ = timeout(ASK_TIMEOUT, search(&other, home, items, &mut found)).await;
+        }
+    }
     found
 }
 
-/// Searches once for every item that is not found yet.
-async fn search(node: &Node, items: &[PublishItem], found: &mut [Option<PlacedEnvelope>]) {
-    let mut client = ReplicationApiClient::new(node.query_channel.clone());
+/// Returns the envelope of these client bytes if a node shows it at the place where it was published.
+///
+/// # Errors
+/// When no node that may have it answers.
+pub(super) async fn at_place(
+    nodes: &Nodes,
+    id: EnvelopeId,
+    client: &Bytes,
+) -> Result<Option<PlacedEnvelope>, Status> {
+    let Some(home) = nodes.get(id.originator) else { return Ok(None) };
+    let at_home = (!home.is_down()).then(|| home.clone());
+    let mut last = Status::unavailable("no node can be asked");
+    for asked in at_home.into_iter().chain(others(nodes, &home)) {
+        match timeout(ASK_TIMEOUT, query_place(&asked, id)).await {
+            Ok(Ok(shown)) => {
+                let placed = shown.and_then(|envelope| home.batcher.verify(client, envelope));
+                // Only the node that stored it knows that it has none any more.
+                if placed.is_some() || asked.id() == home.id() {
+                    return Ok(placed.map(PlacedEnvelope::repeated));
+                }
+            }
+            Ok(Err(status)) => last = status,
+            Err(_) => last = Status::deadline_exceeded("no answer"),
+        }
+    }
+    Err(last)
+}
+
+fn others(nodes: &Nodes, home: &Node) -> impl Iterator<Item = std::sync::Arc<Node>> {
+    let home = home.id();
+    let others = nodes.usable().into_iter().filter(move |node| node.id() != home);
+    others.filter(|node| !node.is_down()).take(OTHERS_MAX)
+}
+
+/// Searches once, at `asked`, for every item of `home` that is not found yet. Returns whether `asked` has
+/// answered.
+async fn search(
+    asked: &Node,
+    home: &Node,
+    items: &[PublishItem],
+    found: &mut [Option<PlacedEnvelope>],
+) -> bool {
+    let mut answers = false;
     for (item, found) in items.iter().zip(found) {
         if found.is_some() {
             continue;
         }
         // A question that fails is repeated while there is time.
-        let Some(newest) = newest(&mut client, item).await else { continue };
-        *found = match placed(node, item, newest.clone()) {
+        let Ok(newest) = newest(asked, item).await else { continue };
+        answers = true;
+        let Some(newest) = newest else { continue };
+        *found = match home.batcher.verify(&item.client, newest.clone()) {
             Some(placed) => Some(placed),
-            None => among_earlier(node, &mut client, item, &newest).await,
+            None => among_earlier(asked, home, item, &newest).await,
         };
     }
+    answers
 }
 
-async fn newest(
-    client: &mut ReplicationApiClient<Channel>,
-    item: &PublishItem,
-) -> Option<OriginatorEnvelope> {
+async fn newest(asked: &Node, item: &PublishItem) -> Result<Option<OriginatorEnvelope>, Status> {
+    let mut client = ReplicationApiClient::new(asked.query_channel.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let request = GetNewestEnvelopeRequest { topics: vec![item.topic.as_bytes().clone()] };
-    let answer = client.get_newest_envelope(request).await.ok()?.into_inner();
-    answer.results.into_iter().next()?.originator_envelope
+    let answer = client.get_newest_envelope(request).await?.into_inner();
+    Ok(answer.results.into_iter().next().and_then(|result| result.originator_envelope))
 }
 
 /// Searches the envelopes before the newest one: other clients may have written to the topic since.
 async fn among_earlier(
-    node: &Node,
-    client: &mut ReplicationApiClient<Channel>,
+    asked: &Node,
+    home: &Node,
     item: &PublishItem,
     newest: &OriginatorEnvelope,
 ) -> Option<PlacedEnvelope> {
     let newest =
         UnsignedOriginatorEnvelope::parse(newest.unsigned_originator_envelope.clone()).ok()?.id();
-    let from = match newest.originator == node.id() {
+    let from = match newest.originator == home.id() {
         true => newest.sequence.0.saturating_sub(LOOK_BACK),
         false => 0,
     };
@@ -84,18 +152,15 @@ async fn among_earlier(
         [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES, newest.originator]
             .map(|originator| (originator.0, SequenceId::MAX.0))
             .into();
-    cursor.insert(node.id().0, from);
+    cursor.insert(home.id().0, from);
     let query = EnvelopesQuery {
         topics: vec![item.topic.as_bytes().clone()],
         originator_node_ids: Vec::new(),
         last_seen: Some(Cursor { node_id_to_sequence_id: cursor }),
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE };
+    let mut client = ReplicationApiClient::new(asked.query_channel.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let page = client.query_envelopes(request).await.ok()?.into_inner().envelopes;
-    page.into_iter().find_map(|envelope| placed(node, item, envelope))
-}
-
-/// Returns the envelope with its fees if it is the node's answer for this item.
-fn placed(node: &Node, item: &PublishItem, envelope: OriginatorEnvelope) -> Option<PlacedEnvelope> {
-    node.batcher.verify(&item.client, envelope)
+    page.into_iter().find_map(|envelope| home.batcher.verify(&item.client, envelope))
 }

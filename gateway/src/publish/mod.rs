@@ -2,10 +2,12 @@
 //!
 //! - `retry`: decides which nodes are asked again, without I/O;
 //! - `publisher`: sends each envelope to a node, and to another one when that fails;
-//! - `arrival`: asks a silent node whether an envelope has arrived all the same.
+//! - `arrival`: asks nodes whether an envelope has arrived although its node did not say so;
+//! - `published`: the places of envelopes that were published before.
 
 mod arrival;
 mod item;
+mod published;
 mod publisher;
 mod retry;
 

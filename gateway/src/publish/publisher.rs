@@ -9,10 +9,13 @@ use futures_util::future::{BoxFuture, join_all};
 use hawser_proto::{Bytes, OriginatorId};
 use parking_lot::Mutex;
 
-use super::arrival;
+use super::arrival::{self, Patience};
 use super::item::PublishItem;
+use super::published::PublishedEnvelopes;
 use super::retry::{NextStep, RetryState};
+use crate::fair::FairGate;
 use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
+use crate::policy::CallerId;
 
 /// Times that a node is asked again when it refuses what depends on a chain envelope that is new, and the
 /// pause before each. Nodes of the reference implementation compare with a cursor that they make anew
@@ -23,6 +26,9 @@ const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NodePublishError {
+    /// Too many requests of the caller wait already.
+    #[error("too many requests of this caller wait already: try again later")]
+    TooManyWait,
     /// The registry has no canonical node that was not tried.
     #[error("no node of the network can be used")]
     NoNode,
@@ -36,24 +42,89 @@ pub(crate) enum NodePublishError {
     },
 }
 
+/// Requests that are with nodes at once; further ones wait, the callers in turns. A guess: as many as the calls
+/// to one node carry if each has one envelope.
+const REQUESTS_MAX: usize = 2048;
+
 /// The result for the envelope with this index in the request.
 pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>);
 
 /// Publishes to nodes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct NodePublisher {
-    pub(crate) nodes: Nodes,
-    pub(crate) strands: ChainStrands,
-    pub(crate) attempt_timeout: Duration,
-    pub(crate) attempts_max: usize,
+    nodes: Nodes,
+    strands: ChainStrands,
+    attempt_timeout: Duration,
+    attempts_max: usize,
+    /// The places of envelopes that were published before.
+    published: Arc<PublishedEnvelopes>,
+    /// Requests that are with nodes at once.
+    gate: FairGate,
 }
 
 impl NodePublisher {
+    /// Publishes to `nodes`: a call takes at most `attempt_timeout`, and at most `attempts_max` nodes are
+    /// tried for a request.
+    pub(crate) fn new(
+        nodes: Nodes,
+        strands: ChainStrands,
+        attempt_timeout: Duration,
+        attempts_max: usize,
+    ) -> Self {
+        let (published, gate) = (Arc::default(), FairGate::new(REQUESTS_MAX));
+        Self { nodes, strands, attempt_timeout, attempts_max, published, gate }
+    }
+
     /// Publishes every envelope to one node, to different nodes at once. Returns one result for each,
     /// in any order. Dropping the future ends it: no further attempt starts.
-    pub(crate) async fn publish(&self, items: Vec<PublishItem>) -> Vec<PublishResult> {
-        let state = Arc::new(Mutex::new(RetryState::new(self.attempts_max)));
-        self.place(items, state, None).await
+    pub(crate) async fn publish(
+        &self,
+        caller: &CallerId,
+        items: Vec<PublishItem>,
+    ) -> Vec<PublishResult> {
+        if items.is_empty() {
+            return Vec::new();
+        }
+        let Ok(_pass) = self.gate.enter(caller).await else {
+            let refused = |item: PublishItem| (item.index, Err(NodePublishError::TooManyWait));
+            return items.into_iter().map(refused).collect();
+        };
+        let (mut results, new) = self.find_repeats(items).await;
+        if !new.is_empty() {
+            let state = RetryState::new(caller.clone(), self.attempts_max);
+            results.extend(self.place(new, Arc::new(Mutex::new(state)), None).await);
+        }
+        results
+    }
+
+    /// Splits the items into those that were published before, with their envelopes, and the others. An item
+    /// whose node does not show it any more, or cannot be asked, is published like a new one.
+    async fn find_repeats(
+        &self,
+        items: Vec<PublishItem>,
+    ) -> (Vec<PublishResult>, Vec<PublishItem>) {
+        let (known, mut new): (Vec<_>, Vec<_>) =
+            items.into_iter().partition(|item| self.published.get(&item.client).is_some());
+        let searched = known.into_iter().map(async |item| {
+            let Some(id) = self.published.get(&item.client) else { return Err(item) };
+            match arrival::at_place(&self.nodes, id, &item.client).await {
+                Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
+                Ok(None) => self.published.remove(&item.client),
+                Err(status) => {
+                    tracing::debug!(envelope = %id, %status, "no node shows it for a repetition");
+                }
+            }
+            Err(item)
+        });
+        let mut results = Vec::new();
+        for searched in join_all(searched).await {
+            match searched {
+                Ok(result) => results.push(result),
+                Err(item) => new.push(item),
+            }
+        }
+        new.sort_by_key(|item| item.index); // the order of the request
+        (results, new)
     }
 
     /// Sends each envelope to the node of its topic. `last` is the error of their attempt before.
@@ -100,13 +171,15 @@ impl NodePublisher {
     ) -> Vec<PublishResult> {
         let attempt = state.lock().begin();
         let since = Instant::now();
-        let error = match self.call_with_patience(&node, &items).await {
+        let caller = state.lock().caller().clone();
+        let error = match self.call_with_patience(&node, &caller, &items).await {
             Ok(envelopes) => {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
                 node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
                 let unable = state.lock().unable().clone();
-                for item in &items {
+                for (item, placed) in items.iter().zip(&envelopes) {
                     self.nodes.record_published(&item.topic, node.id(), &unable);
+                    self.remember(item, placed);
                 }
                 let indexes = items.iter().map(|item| item.index);
                 return indexes.zip(envelopes.into_iter().map(Ok)).collect();
@@ -120,11 +193,18 @@ impl NodePublisher {
             %error,
             "a node did not publish what it was given"
         );
-        let (mut published, items) = match error {
-            // The node may have taken them all the same.
-            NodeError::Timeout(_) | NodeError::WentDown => self.find_arrived(&node, items).await,
-            _ => (Vec::new(), items),
+        // The node may have taken them all the same. After a wrong answer it would only show that again.
+        let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
+        let (mut published, items) = if is_asked {
+            let under_way = error.may_be_under_way();
+            let patience = if under_way { Patience::WhileItMayCommit } else { Patience::Once };
+            self.find_arrived(&node, items, patience).await
+        } else {
+            (Vec::new(), items)
         };
+        if items.is_empty() {
+            return published;
+        }
         let next = state.lock().failed(&attempt, node.id(), error.kind());
         let may_be_published = may_be_published || error.may_be_published();
         let last = NodePublishError::Last { node: node.id(), error, may_be_published };
@@ -140,18 +220,19 @@ impl NodePublisher {
     async fn call_with_patience(
         &self,
         node: &Node,
+        caller: &CallerId,
         items: &[PublishItem],
     ) -> Result<Vec<PlacedEnvelope>, NodeError> {
         let clients: Vec<Bytes> = items.iter().map(|item| item.client.clone()).collect();
         let is_new = || items.iter().any(|item| self.strands.any_new(&item.depends_on));
         for _ in 0..CATCH_UP_TRIES {
-            match self.call(node, clients.clone()).await {
+            match self.call(node, caller, clients.clone()).await {
                 Err(NodeError::Refused(_)) if is_new() => {}
                 answer => return answer,
             }
             tokio::time::sleep(CATCH_UP_PAUSE).await;
         }
-        self.call(node, clients).await
+        self.call(node, caller, clients).await
     }
 
     /// Calls a node, with the timeout of one attempt. Does not wait for a node that goes down
@@ -159,6 +240,7 @@ impl NodePublisher {
     async fn call(
         &self,
         node: &Node,
+        caller: &CallerId,
         clients: Vec<Bytes>,
     ) -> Result<Vec<PlacedEnvelope>, NodeError> {
         let mut health = node.health.subscribe();
@@ -172,7 +254,7 @@ impl NodePublisher {
             }
         };
         tokio::select! {
-            answer = node.batcher.publish(clients) => answer,
+            answer = node.batcher.publish(caller, clients) => answer,
             () = tokio::time::sleep(self.attempt_timeout) => {
                 Err(NodeError::Timeout(self.attempt_timeout))
             }
@@ -180,21 +262,31 @@ impl NodePublisher {
         }
     }
 
-    /// Splits the items into those that have arrived at a node that gave no answer, and the others.
+    /// Splits the items into those that have arrived at a node that did not say so, and the others.
     async fn find_arrived(
         &self,
         node: &Node,
         items: Vec<PublishItem>,
+        patience: Patience,
     ) -> (Vec<PublishResult>, Vec<PublishItem>) {
-        let found = arrival::find(node, &items).await;
-        let (arrived, missing): (Vec<_>, Vec<_>) =
-            items.into_iter().zip(found).partition(|(_, found)| found.is_some());
-        for (item, _) in &arrived {
-            self.nodes.record_published(&item.topic, node.id(), &BTreeSet::new());
+        let found = arrival::find(&self.nodes, node, &items, patience).await;
+        let (mut arrived, mut missing) = (Vec::new(), Vec::new());
+        for (item, found) in items.into_iter().zip(found) {
+            match found {
+                Some(placed) => {
+                    self.nodes.record_published(&item.topic, node.id(), &BTreeSet::new());
+                    self.remember(&item, &placed);
+                    arrived.push((item.index, Ok(placed)));
+                }
+                None => missing.push(item),
+            }
         }
-        let arrived = arrived
-            .into_iter()
-            .filter_map(|(item, found)| found.map(|envelope| (item.index, Ok(envelope))));
-        (arrived.collect(), missing.into_iter().map(|(item, _)| item).collect())
+        (arrived, missing)
+    }
+
+    fn remember(&self, item: &PublishItem, placed: &PlacedEnvelope) {
+        if let Some(id) = placed.id {
+            self.published.set(&item.client, id);
+        }
     }
 }

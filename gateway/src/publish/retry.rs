@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use hawser_proto::OriginatorId;
 
 use crate::nodes::NodeErrorKind;
+use crate::policy::CallerId;
 
 /// Refusals after which the request is refused. One node may be behind the chain, or lie; two that
 /// agree are believed. A guess.
@@ -13,6 +14,7 @@ const REFUSALS_MAX: usize = 2;
 /// The attempts of one request so far. Every request has its own.
 #[derive(Debug)]
 pub(super) struct RetryState {
+    caller: CallerId,
     banned: BTreeSet<OriginatorId>,
     unable: BTreeSet<OriginatorId>,
     refusals: usize,
@@ -37,15 +39,21 @@ pub(super) enum NextStep {
 }
 
 impl RetryState {
-    /// Allows `attempts_max` rounds of attempts, the first one included.
-    pub(super) fn new(attempts_max: usize) -> Self {
+    /// Begins a request of `caller`. Allows `attempts_max` rounds of attempts, the first one included.
+    pub(super) fn new(caller: CallerId, attempts_max: usize) -> Self {
         Self {
+            caller,
             banned: BTreeSet::new(),
             unable: BTreeSet::new(),
             refusals: 0,
             attempts: 0,
             attempts_max,
         }
+    }
+
+    /// Returns the caller of the request.
+    pub(super) fn caller(&self) -> &CallerId {
+        &self.caller
     }
 
     /// Returns the nodes that are not asked again.
@@ -96,9 +104,13 @@ mod tests {
         OriginatorId(n * 100)
     }
 
+    fn begun(attempts_max: usize) -> RetryState {
+        RetryState::new(CallerId::of_test("alice"), attempts_max)
+    }
+
     #[test]
     fn so_many_attempts_in_total_each_at_another_node() {
-        let mut state = RetryState::new(5);
+        let mut state = begun(5);
         for n in 1..=5 {
             let attempt = state.begin();
             assert_eq!(attempt.failed_before, usize::try_from(n).unwrap() - 1);
@@ -111,7 +123,7 @@ mod tests {
 
     #[test]
     fn two_nodes_that_refuse_are_believed() {
-        let mut state = RetryState::new(5);
+        let mut state = begun(5);
         let attempt = state.begin();
         assert_eq!(state.failed(&attempt, node(1), NodeErrorKind::Refused), NextStep::TryOthers);
         let attempt = state.begin();
@@ -121,7 +133,7 @@ mod tests {
 
     #[test]
     fn groups_that_fail_together_cost_one_attempt() {
-        let mut state = RetryState::new(3);
+        let mut state = begun(3);
         let (a, b) = (state.begin(), state.begin());
         assert_eq!(state.failed(&a, node(1), NodeErrorKind::Failed), NextStep::TryOthers);
         assert_eq!(state.failed(&b, node(2), NodeErrorKind::Timeout), NextStep::TryOthers);

@@ -1,6 +1,6 @@
 //! Routes of a real client's envelopes, and of what no client should send.
 
-use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInput};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -34,6 +34,11 @@ fn group(id_len: usize, data: Vec<u8>) -> Bytes {
     let v1 = V1 { data: data.into(), ..V1::default() };
     let message = GroupMessageInput { version: Some(Version::V1(v1)) };
     client(&[&[0][..], &vec![0xaa; id_len]].concat(), Payload::GroupMessage(message))
+}
+
+fn update_of(inbox_id: String) -> IdentityUpdate {
+    let actions = vec![IdentityAction::default()];
+    IdentityUpdate { inbox_id, actions, ..IdentityUpdate::default() }
 }
 
 fn fault(bytes: Bytes) -> RouteError {
@@ -85,7 +90,7 @@ fn an_mls_message_is_read_to_its_last_byte() {
 fn ids_on_the_chain_have_their_lengths() {
     assert_eq!(fault(group(15, frame(3))), RouteError::GroupIdLen(15));
     assert!(route(vec![group(15, frame(1))], 0).is_ok(), "nodes take any length");
-    let update = IdentityUpdate { inbox_id: "aa".repeat(31), ..IdentityUpdate::default() };
+    let update = update_of("aa".repeat(31));
     let short = client(&[&[2][..], &[0xaa; 31]].concat(), Payload::IdentityUpdate(update));
     assert_eq!(fault(short), RouteError::InboxIdLen(31));
 }
@@ -93,7 +98,7 @@ fn ids_on_the_chain_have_their_lengths() {
 #[test]
 fn an_update_is_for_the_inbox_of_its_topic() {
     let of = |inbox_id: String| {
-        let update = IdentityUpdate { inbox_id, ..IdentityUpdate::default() };
+        let update = update_of(inbox_id);
         client(&[&[2][..], &[0xaa; 32]].concat(), Payload::IdentityUpdate(update))
     };
     assert!(route(vec![of("aa".repeat(32))], 0).is_ok());

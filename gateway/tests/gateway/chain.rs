@@ -471,3 +471,13 @@ async fn without_a_chain_what_belongs_there_is_refused_and_the_rest_goes_on() {
     assert_eq!(refused.code(), Code::Unavailable);
     assert!(net.publish(vec![message(1, "a")]).await.is_ok());
 }
+
+#[tokio::test]
+async fn a_ceiling_that_stops_sending_is_a_condition() {
+    let net = Net::start(1).await;
+    until(async || net.unmet().await.is_empty()).await;
+    *net.chain.ceiling.lock() = Some("the last hour has cost enough".into());
+    until(async || net.unmet().await == ["app_chain_cost"]).await;
+    *net.chain.ceiling.lock() = None;
+    until(async || net.unmet().await.is_empty()).await;
+}

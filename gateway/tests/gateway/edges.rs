@@ -102,3 +102,12 @@ async fn the_scrape_shows_what_the_documentation_lists() {
     let own: BTreeSet<_> = families.difference(&shared).cloned().collect();
     assert_eq!(own, documented());
 }
+
+#[tokio::test]
+async fn a_node_at_a_private_address_is_not_called_unless_that_is_allowed() {
+    let net = Net::with(1, |settings| settings.allow_private_nodes = false, |_| {}).await;
+    until(async || net.unmet().await == ["node_usable"]).await;
+    let refused = net.publish(vec![message(1, "a")]).await.unwrap_err();
+    assert_eq!(refused.code(), tonic::Code::Unavailable);
+    assert_eq!(net.nodes[0].calls(), 0);
+}

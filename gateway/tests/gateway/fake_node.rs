@@ -49,6 +49,10 @@ pub(crate) enum Manner {
     Hangs,
     /// Stores it, and does not answer.
     StoresAndHangs,
+    /// Stores it, and answers with this status.
+    StoresAndFails(tonic::Code),
+    /// Has stored it so many seconds ago.
+    HadStoredIt(u64),
     Fails,
     /// Refuses envelopes of topics that contain this byte.
     Refuses(u8),
@@ -62,6 +66,8 @@ struct Stored {
     /// By originator and sequence id.
     chain: BTreeMap<(u32, u64), pb::OriginatorEnvelope>,
     calls: usize,
+    /// The number of envelopes in each call that was refused.
+    refused: Vec<usize>,
     headers: Vec<HeaderMap>,
     asked: Vec<BTreeMap<u32, u64>>,
 }
@@ -159,15 +165,25 @@ impl FakeNode {
         stored.log.iter().map(client_of).collect()
     }
 
+    /// The envelopes that it has sequenced, in order.
+    pub(crate) fn log(&self) -> Vec<pb::OriginatorEnvelope> {
+        self.inner.stored.lock().log.clone()
+    }
+
     pub(crate) fn calls(&self) -> usize {
         self.inner.stored.lock().calls
+    }
+
+    /// The number of envelopes in each call that it has refused.
+    pub(crate) fn refused(&self) -> Vec<usize> {
+        self.inner.stored.lock().refused.clone()
     }
 
     pub(crate) fn headers(&self) -> Vec<HeaderMap> {
         self.inner.stored.lock().headers.clone()
     }
 
-    /// Has indexed an envelope of a chain, and no stream shows it.
+    /// Has indexed an envelope of a chain, or taken one from another node, and no stream shows it.
     pub(crate) fn index_quietly(
         &self,
         originator: u32,
@@ -235,7 +251,8 @@ impl Inner {
             message.message_retention_days += 1;
             bytes = message.encode_to_vec().into();
         }
-        let ns = now_ns();
+        let age_s = if let Manner::HadStoredIt(seconds) = manner { *seconds } else { 0 };
+        let ns = now_ns() - i64::try_from(age_s).unwrap() * 1_000_000_000;
         let mut statement = pb::UnsignedOriginatorEnvelope {
             originator_node_id: self.id.0,
             originator_sequence_id: sequence,
@@ -293,13 +310,14 @@ impl ReplicationApi for Inner {
             stored.headers.push(metadata.into_headers());
         }
         let manner = self.manner.borrow().clone();
-        let mut envelopes = Vec::new();
+        let (mut envelopes, asked) = (Vec::new(), request.payer_envelopes.len());
         for message in request.payer_envelopes {
             let payer = PayerEnvelope::from_message(message).unwrap();
             assert_eq!(payer.target(), self.id, "signed for the node that is asked");
             match &manner {
                 Manner::Fails => return Err(Status::internal("out of order")),
                 Manner::Refuses(byte) if payer.client().topic().as_bytes().contains(byte) => {
+                    self.stored.lock().refused.push(asked);
                     return Err(Status::invalid_argument("not this one"));
                 }
                 Manner::RefusesCalls(calls) if self.stored.lock().calls <= *calls => {
@@ -313,6 +331,7 @@ impl ReplicationApi for Inner {
         let mut answer: Vec<_> = envelopes.iter().map(|payer| self.store(&manner, payer)).collect();
         match manner {
             Manner::StoresAndHangs => std::future::pending().await,
+            Manner::StoresAndFails(code) => return Err(Status::new(code, "lost on the way")),
             Manner::AnswersFewer => {
                 answer.pop();
             }
@@ -354,7 +373,8 @@ impl ReplicationApi for Inner {
                 let client = hawser_proto::envelope::ClientEnvelope::parse(client).unwrap();
                 client.topic().as_bytes() == topic
             };
-            let originator_envelope = stored.log.iter().rev().find(of_topic).cloned();
+            let mut newest_first = stored.log.iter().rev().chain(stored.chain.values().rev());
+            let originator_envelope = newest_first.find(of_topic).cloned();
             api::get_newest_envelope_response::Response { originator_envelope }
         };
         let results = request.get_ref().topics.iter().map(newest).collect();

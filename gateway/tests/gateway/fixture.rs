@@ -11,7 +11,7 @@ use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
 use hawser_gateway::identity::{IdentityCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
-use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::mls::api::v1::{GroupMessageInput, WelcomeMessageInput};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -82,12 +82,16 @@ impl Net {
             listen: any,
             metrics: Some(any),
             attempt_timeout: Duration::from_secs(5),
+            allow_private_nodes: true,
             ..GatewaySettings::new(SecretKey::from_bytes(&[9; 32]).unwrap())
         };
         adjust(&mut settings);
+        let reaches_nodes = settings.allow_private_nodes;
         let gateway = hawser_gateway::start(settings, ports).await.unwrap();
         let net = Self { gateway, nodes, chain, records, _rates: rates };
-        net.until_all_are_up().await;
+        if reaches_nodes {
+            net.until_all_are_up().await;
+        }
         net
     }
 
@@ -202,6 +206,12 @@ pub(crate) struct FakeChain {
     pub(crate) taken: Mutex<Vec<(ChainTopic, Bytes)>>,
     /// Errors to answer instead, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
+    /// The price of gas, wei.
+    pub(crate) gas_price_wei: Mutex<u128>,
+    /// Payloads are taken and not answered while this is true.
+    pub(crate) held: watch::Sender<bool>,
+    /// The ceiling that it has reached.
+    pub(crate) ceiling: Mutex<Option<String>>,
 }
 
 impl FakeChain {
@@ -263,6 +273,8 @@ impl ChainWriter for FakeChain {
                 taken.push((topic, payload));
                 SequenceId(taken.len() as u64)
             };
+            let mut held = self.held.subscribe();
+            let _ = held.wait_for(|held| !held).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
             Ok(OnChain { sequence_id, transaction_hash: TRANSACTION, block_time_s: 1_750_000_000 })
         }
@@ -271,6 +283,14 @@ impl ChainWriter for FakeChain {
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {
         async { Ok(()) }.boxed()
+    }
+
+    fn gas_price_wei(&self) -> u128 {
+        *self.gas_price_wei.lock()
+    }
+
+    fn ceiling_reached(&self) -> Option<String> {
+        self.ceiling.lock().clone()
     }
 }
 
@@ -374,7 +394,7 @@ pub(crate) fn numbered_update(inbox: [u8; 32], number: u64) -> pb::ClientEnvelop
     let update = IdentityUpdate {
         inbox_id: hex::encode(inbox),
         client_timestamp_ns: number,
-        ..IdentityUpdate::default()
+        actions: vec![IdentityAction::default()],
     };
     client([&[2][..], &inbox].concat(), pb::client_envelope::Payload::IdentityUpdate(update))
 }

@@ -10,4 +10,6 @@ mod fixture;
 mod lateness;
 mod policies;
 mod publish;
+mod repeats;
 mod status_pages;
+mod strangers;

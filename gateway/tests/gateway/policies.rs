@@ -13,8 +13,17 @@ use tonic::{Code, Request, Status};
 use super::fake_node::{Manner, id_of};
 use super::fixture::{Net, NoSpoiltInbox, commit, identity_update, message, until, welcome};
 
+/// Policies with a proxy that names the callers.
+fn parse(policies: &str) -> PolicyFile {
+    let identity = "[identity]\ntrusted_proxies = [\"127.0.0.1\"]\n";
+    PolicyFile::parse(&format!("{identity}{policies}")).unwrap()
+}
+
 async fn with(policies: &str) -> Net {
-    let policies = PolicyFile::parse(policies).unwrap();
+    with_file(parse(policies)).await
+}
+
+async fn with_file(policies: PolicyFile) -> Net {
     Net::with(1, |settings| settings.policies = policies, |_| {}).await
 }
 
@@ -85,7 +94,7 @@ async fn base_fee() -> u64 {
 
 #[tokio::test]
 async fn a_topic_stays_on_a_node_that_is_too_dear_for_one_caller() {
-    let policies = PolicyFile::parse(&poor_and_rich().await).unwrap();
+    let policies = parse(&poor_and_rich().await);
     let net = Net::with(2, |settings| settings.policies = policies, |_| {}).await;
     let (poor, rich) = ("1.2.3.4", "1.2.3.5");
     let home = node_for(&net, rich, "a").await.unwrap();
@@ -126,7 +135,7 @@ async fn only_certainly_unpublished_envelopes_are_refunded() {
 #[tokio::test]
 async fn repeats_and_updates_that_are_refused_take_nothing_of_the_day() {
     let spoilt = [5; 32];
-    let policies = PolicyFile::parse("[default]\nenvelopes_per_day = 2").unwrap();
+    let policies = parse("[default]\nenvelopes_per_day = 2");
     let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
     let net = Net::with(1, |settings| settings.policies = policies, judged).await;
     let code = async |envelope| {
@@ -170,11 +179,11 @@ async fn callers_without_a_token_are_unknown() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("secret");
     std::fs::write(&file, "a secret of at least thirty-two bytes").unwrap();
-    let net = with(&format!(
+    let policies = PolicyFile::parse(&format!(
         "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"HS256\"\nkeys_file = {file:?}\n\
-         [policies.none]\ndeny = true\n[callers]\nmallory = \"none\""
-    ))
-    .await;
+         any_issuer = true\nany_audience = true\n[policies.none]\ndeny = true\n[callers]\nmallory = \"none\""
+    ));
+    let net = with_file(policies.unwrap()).await;
     let publish = async |token: Option<String>| {
         let envelopes = vec![message(1, "a")];
         let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
@@ -201,13 +210,70 @@ async fn callers_without_a_token_are_unknown() {
 #[tokio::test]
 async fn a_gateway_whose_login_service_is_away_starts_and_says_so() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let net = with(&format!(
+    let policies = PolicyFile::parse(&format!(
         "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
-         jwks_url = \"http://{closed}/keys\""
-    ))
-    .await;
+         any_issuer = true\nany_audience = true\njwks_url = \"http://{closed}/keys\""
+    ));
+    let net = with_file(policies.unwrap()).await;
     let refused = net.publish(vec![message(1, "a")]).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "{refused}");
     assert_eq!(net.unmet().await, ["token_keys_known"]);
     assert_eq!(net.get_nodes().await.len(), 1, "GetNodes needs no token");
+}
+
+#[tokio::test]
+async fn a_header_of_a_client_chooses_no_caller() {
+    let policies = PolicyFile::parse("[default]\nenvelopes_per_minute = 1").unwrap();
+    let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
+    publish_from(&net, "1.2.3.4", "a").await.unwrap();
+    let refused = publish_from(&net, "1.2.3.5", "b").await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted, "both are one caller");
+}
+
+#[tokio::test]
+async fn without_policies_a_stranger_can_spend_only_so_much() {
+    let limits = |settings: &mut hawser_gateway::GatewaySettings| {
+        settings.policies = PolicyFile::of_public_gateway();
+    };
+    let net = Net::with(1, limits, |_| {}).await;
+    // A fifth of a dollar for a payload: one in an hour.
+    *net.chain.gas_price_wei.lock() = 5 * 10u128.pow(12);
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let publishing = net.publish(vec![commit(1, "a")]);
+    let (answer, ()) = futures_util::future::join(publishing, showing).await;
+    answer.unwrap();
+    let refused = net.publish(vec![commit(2, "b")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("picodollars an hour"), "{}", refused.message());
+    assert_eq!(net.chain.count(), 1);
+    net.publish(vec![message(1, "cheap")]).await.unwrap();
+    let many = (0..1001).map(|n| message(1, &n.to_string())).collect();
+    let refused = net.publish(many).await.unwrap_err();
+    assert!(refused.message().contains("at once"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn gas_is_limited_for_each_caller_and_money_for_all_together() {
+    let net =
+        with("[default]\ngas_per_hour = 50000\n[total]\npicodollars_per_hour = 4000000").await;
+    let from = async |address: &str, envelope| {
+        let mut request =
+            Request::new(api::PublishClientEnvelopesRequest { envelopes: vec![envelope] });
+        request.metadata_mut().insert("x-forwarded-for", address.parse().unwrap());
+        net.client().await.publish_client_envelopes(request).await
+    };
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let publishing = from("1.2.3.4", commit(1, "a"));
+    let (answer, ()) = futures_util::future::join(publishing, showing).await;
+    answer.unwrap();
+    let refused = from("1.2.3.4", commit(2, "b")).await.unwrap_err();
+    assert!(refused.message().contains("gas an hour"), "{}", refused.message());
+    let mut refused = None;
+    for n in 0..10 {
+        let published = from(&format!("1.2.4.{n}"), message(n, "each from elsewhere")).await;
+        refused = refused.or(published.err());
+    }
+    let refused = refused.expect("together they spend too much");
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("all callers together"), "{}", refused.message());
 }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hawser_chain::broadcast::SpendingLimits;
 use hawser_gateway::select::Strategy;
 use hawser_proto::{OriginatorId, SecretKey};
 
@@ -36,6 +37,8 @@ pub struct GatewayServiceSettings {
     pub wallets: WalletSettings,
     /// The longest payload for the app chain, bytes; 0 leaves it to the contracts.
     pub chain_payload_bytes_max: usize,
+    /// True if nodes may have addresses in private networks.
+    pub allow_private_nodes: bool,
     /// A file instead of the node registry.
     pub registry_file: Option<PathBuf>,
     /// A file instead of the rate registry.
@@ -44,6 +47,8 @@ pub struct GatewayServiceSettings {
     pub policies: Option<PathBuf>,
     /// The file with transactions that are under way.
     pub nonce_record: Option<PathBuf>,
+    /// The ceilings of what gas on the app chain may cost.
+    pub spending: SpendingLimits,
     /// Log lines.
     pub log: LogSettings,
     /// Time limits of stopping.
@@ -95,8 +100,12 @@ impl GatewayServiceSettings {
         let wallets = reader.wallets();
         let registry_file = reader.optional_path(&node::REGISTRY_FILE);
         let rates_file = reader.optional_path(&node::RATES_FILE);
+        let allow_private = reader.switch(&gateway::ALLOW_PRIVATE_NODES);
         let policies = reader.optional_path(&gateway::POLICIES);
         let nonce_record = reader.optional_path(&gateway::NONCE_RECORD);
+        let gas_price_max = reader
+            .get(&gateway::GAS_PRICE_MAX, |text| text.parse::<u128>().ok().filter(|wei| *wei > 0));
+        let per_hour_max = reader.get(&gateway::GAS_PER_HOUR_MAX, parse::token_wei);
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let chains = reader.chains();
@@ -122,10 +131,16 @@ impl GatewayServiceSettings {
             chains: chains.expect(CHECKED),
             wallets: wallets.expect(CHECKED),
             chain_payload_bytes_max: payload_max.expect(CHECKED),
+            // The operator has written the file.
+            allow_private_nodes: allow_private.expect(CHECKED) || registry_file.is_some(),
             registry_file,
             rates_file,
             policies,
             nonce_record,
+            spending: SpendingLimits {
+                gas_price_max_wei: gas_price_max.expect(CHECKED),
+                per_hour_max_wei: per_hour_max.expect(CHECKED),
+            },
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,
@@ -231,6 +246,11 @@ mod tests {
         assert!(!config.reflection);
         assert_eq!(config.memory_limit_bytes, 512 << 20);
         assert_eq!(config.chain_payload_bytes_max, 200_000);
+        assert_eq!(
+            config.spending,
+            SpendingLimits::default(),
+            "what the table says is the default"
+        );
         assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
         assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
         assert!(config.notes[0].contains("XMTPD_REDIS_URL"));
@@ -240,6 +260,7 @@ mod tests {
     fn files_stand_for_the_chains() {
         let flags = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
         let config = read(&flags, &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap();
+        assert!(config.allow_private_nodes, "the file is the operator's");
         assert!(config.chains.contracts.settlement.urls.is_empty());
         for (flags, env) in [
             ([&flags[..], &[("reflection.enable", "true")]].concat(), &[][..]),

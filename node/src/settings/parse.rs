@@ -34,6 +34,18 @@ pub(super) fn size(text: &str) -> Option<usize> {
     units.into_iter().find_map(parsed)
 }
 
+/// Parses an amount of a token with 18 decimals, such as `20` or `0.5`, into its smallest unit.
+pub(super) fn token_wei(text: &str) -> Option<u128> {
+    let (whole, part) = text.split_once('.').unwrap_or((text, "0"));
+    let is_number =
+        |digits: &str| !digits.is_empty() && digits.bytes().all(|it| it.is_ascii_digit());
+    if !is_number(whole) || !is_number(part) || part.len() > 18 {
+        return None;
+    }
+    let part: u128 = format!("{part:0<18}").parse().ok()?;
+    whole.parse::<u128>().ok()?.checked_mul(10u128.pow(18))?.checked_add(part)
+}
+
 /// Parses a log level. The reference's levels above ERROR count as ERROR.
 pub(super) fn level(text: &str) -> Option<Level> {
     Some(match text.to_ascii_uppercase().as_str() {
@@ -125,6 +137,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn amounts_of_a_token_are_read_to_the_last_digit() {
+        assert_eq!(token_wei("20"), Some(20_000_000_000_000_000_000));
+        assert_eq!(token_wei("0.5"), Some(500_000_000_000_000_000));
+        assert_eq!(token_wei("1.000000000000000001"), Some(1_000_000_000_000_000_001));
+        for wrong in
+            ["", ".5", "1.", "-1", "1e3", "0.0000000000000000001", "1.2.3", "9".repeat(30).as_str()]
+        {
+            assert_eq!(token_wei(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn durations_read_as_go_reads_them() {

@@ -206,6 +206,8 @@ impl CommandLine {
         let mut line = Self::new(program, &["gateway"]);
         line.add_path("payer.key-file", &folder.payer_key());
         line.add_path("nonce-record", &folder.gateway().join("nonces"));
+        line.add_path("policies-file", &folder.gateway_policies());
+        line.args.push("--allow-private-nodes".to_owned());
         line.add_chains(folder, shared);
         line.add("listen-address", shared.gateway().ip());
         line.add("api.port", shared.gateway().port());

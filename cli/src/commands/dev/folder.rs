@@ -127,6 +127,11 @@ impl Folder {
         self.root.join("gateway")
     }
 
+    /// The policies of the gateway: no limits.
+    pub(super) fn gateway_policies(&self) -> PathBuf {
+        self.gateway().join("policies.toml")
+    }
+
     /// Returns the paths of one node.
     pub(super) fn node(&self, node_id: u32) -> NodeFolder {
         let root = self.root.join(format!("{NODE_PREFIX}{node_id}"));
@@ -162,6 +167,10 @@ impl Folder {
     pub(super) fn prepare(&self, ports: &[DevPorts]) -> Result<Vec<NodeEntry>, RunError> {
         for folder in [self.chains(), self.gateway()] {
             fs::create_dir_all(folder).map_err(RunError::failed)?;
+        }
+        if !self.gateway_policies().exists() {
+            let text = "# Nothing is limited here. See docs/gateway.md, section Policies.\n";
+            fs::write(self.gateway_policies(), text).map_err(RunError::failed)?;
         }
         let known = self.known_nodes()?;
         let mut running = Vec::new();

@@ -73,7 +73,7 @@ impl Login {
         let address = self.address;
         let text = format!(
             "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
-             jwks_url = \"http://{address}/keys\""
+             any_issuer = true\nany_audience = true\njwks_url = \"http://{address}/keys\""
         );
         let policies = Arc::new(Policies::new(PolicyFile::parse(&text).unwrap()).unwrap());
         let keeping = policies.clone();

@@ -16,6 +16,8 @@ fn config(algorithm: JwtAlgorithm) -> JwtSettings {
         jwks_url: None,
         issuer: Some("https://login.example".into()),
         audience: Some("gateway".into()),
+        any_issuer: false,
+        any_audience: false,
         claim: "sub".into(),
     }
 }
@@ -114,6 +116,7 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
         assert!(by_set.caller(&config(kind), &token(Some("new")), NOW_S).is_err());
         assert!(by_set.lacks(&token(Some("new"))) && !by_set.lacks(&token(Some(id))));
         assert!(TokenKeys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");
+        assert!(TokenKeys::parse(pem, JwtAlgorithm::HS256).is_err(), "it is no secret");
     }
     // A public key is no secret: no token may be signed with it.
     let forged = headers(&signed(&claims(), EC_PUBLIC));

@@ -52,6 +52,7 @@ pub(super) async fn writer(
         payload_bytes_max: config.chain_payload_bytes_max,
         in_flight_max: IN_FLIGHT,
         wait_max: WAIT_MAX,
+        spending: config.spending,
     };
     if config.nonce_record.is_none() {
         tracing::warn!(
@@ -95,6 +96,14 @@ impl ChainWriter for BroadcastWriter {
         }
         .boxed()
     }
+
+    fn gas_price_wei(&self) -> u128 {
+        self.broadcaster.gas_price_wei()
+    }
+
+    fn ceiling_reached(&self) -> Option<String> {
+        self.broadcaster.ceiling_reached().map(|ceiling| ceiling.to_string())
+    }
 }
 
 fn told(error: BroadcastError) -> ChainPublishError {
@@ -106,6 +115,7 @@ fn told(error: BroadcastError) -> ChainPublishError {
         BroadcastError::Paused
         | BroadcastError::NoFunds { .. }
         | BroadcastError::Refused { .. }
+        | BroadcastError::Ceiling(_)
         | BroadcastError::Busy { .. }
         | BroadcastError::Rpc(_)
         | BroadcastError::Key { .. }

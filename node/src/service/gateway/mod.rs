@@ -79,7 +79,7 @@ const WATCHED: &str = "the list is watched";
 async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
     let policies = match &config.policies {
         Some(path) => crate::files::read(path, PolicyFile::parse)?,
-        None => PolicyFile::default(),
+        None => PolicyFile::of_public_gateway(),
     };
     let (world, reading) = inputs(&config).await?;
     let settings = GatewaySettings {
@@ -95,6 +95,7 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
         attempts_max: config.nodes.attempts_max,
         chain_payload_bytes_max: config.chain_payload_bytes_max,
         list_failing_max: config.chains.settlement.disconnect_max,
+        allow_private_nodes: config.allow_private_nodes,
         policies,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),

@@ -2,7 +2,7 @@
 //! the same.
 
 use super::node;
-use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, value};
+use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
 
 pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
     flag: "payer.private-key",
@@ -79,7 +79,7 @@ pub(in crate::settings) const POLICIES: Setting = value(
     None,
     "a TOML file",
     "policies.toml",
-    "Rules about who may publish what, and how much; without it every client may publish",
+    "Rules about who may publish what, and how much; without it every client may publish, within limits",
 );
 pub(in crate::settings) const NONCE_RECORD: Setting = value(
     "nonce-record",
@@ -91,12 +91,37 @@ pub(in crate::settings) const NONCE_RECORD: Setting = value(
      doubles none",
 );
 
+pub(in crate::settings) const GAS_PRICE_MAX: Setting = value(
+    "gas-price-max",
+    "HAWSER_GAS_PRICE_MAX",
+    Some("100000000000"),
+    "a number of wei above 0",
+    "100000000000",
+    "Ceiling for the price of gas on the app chain: nothing is sent at a higher one",
+);
+pub(in crate::settings) const GAS_PER_HOUR_MAX: Setting = value(
+    "gas-cost-per-hour-max",
+    "HAWSER_GAS_COST_PER_HOUR_MAX",
+    Some("20"),
+    "an amount of the token that gas is paid in, such as 20 or 0.5",
+    "20",
+    "Ceiling for what the transactions of an hour cost in gas: no more is sent before the hour is over",
+);
+
+pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(
+    "allow-private-nodes",
+    "HAWSER_ALLOW_PRIVATE_NODES",
+    "false",
+    "Uses nodes whose addresses in the registry lie in private networks; those of a registry file are used anyway",
+);
+
 /// Settings that no node has and that the reference has no name for.
-pub const OWN: [&Setting; 2] = [&POLICIES, &NONCE_RECORD];
+pub const OWN: [&Setting; 5] =
+    [&POLICIES, &NONCE_RECORD, &GAS_PRICE_MAX, &GAS_PER_HOUR_MAX, &ALLOW_PRIVATE_NODES];
 
 /// All of them, in the order of the help text; those of chains and contracts are in
 /// [`chains`](super::chains).
-pub const ALL: [&Setting; 27] = [
+pub const ALL: [&Setting; 30] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &node::API_PORT,
@@ -110,6 +135,9 @@ pub const ALL: [&Setting; 27] = [
     &node::LOG_ENCODING,
     &POLICIES,
     &NONCE_RECORD,
+    &GAS_PRICE_MAX,
+    &GAS_PER_HOUR_MAX,
+    &ALLOW_PRIVATE_NODES,
     &STRATEGY,
     &PREFERRED,
     &CACHE_EXPIRY,

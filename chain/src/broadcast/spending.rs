@@ -1,0 +1,133 @@
+//! The ceilings of what the account spends on gas: for a unit of gas, and in an hour. They are absolute, so an
+//! endpoint that lies about prices drains no account. A plain value; time is an argument.
+
+use std::time::Duration;
+
+/// Default of the highest price of gas, wei. A guess: a thousand times the usual price of the rollups in use.
+pub const GAS_PRICE_MAX_WEI: u128 = 100_000_000_000;
+/// Default of the most that an hour may cost, wei: 20 units of a token with 18 decimals. A guess: at usual
+/// prices, some hundred thousand payloads.
+pub const SPEND_PER_HOUR_MAX_WEI: u128 = 20 * 10u128.pow(18);
+/// The parts in which an hour is counted. A part counts until the hour after its start is over.
+const MINUTES: usize = 60;
+
+/// The ceilings.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SpendingLimits {
+    /// The highest price of a unit of gas, wei.
+    pub gas_price_max_wei: u128,
+    /// The most that the transactions signed in an hour may cost together, wei. Each counts with its whole
+    /// gas limit.
+    pub per_hour_max_wei: u128,
+}
+
+impl Default for SpendingLimits {
+    fn default() -> Self {
+        Self { gas_price_max_wei: GAS_PRICE_MAX_WEI, per_hour_max_wei: SPEND_PER_HOUR_MAX_WEI }
+    }
+}
+
+/// The ceiling that a transaction would exceed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum CeilingReached {
+    /// The price of gas is too high.
+    #[error("gas costs {price_wei} wei, and the ceiling is {max_wei} wei")]
+    GasPrice {
+        /// The price, wei.
+        price_wei: u128,
+        /// The ceiling, wei.
+        max_wei: u128,
+    },
+    /// The hour has cost enough.
+    #[error("the last hour has cost {spent_wei} wei in gas, and the ceiling is {max_wei} wei")]
+    Hour {
+        /// The cost of the last hour, wei.
+        spent_wei: u128,
+        /// The ceiling, wei.
+        max_wei: u128,
+    },
+}
+
+/// The cost of the last hour.
+#[derive(Debug)]
+pub(super) struct Spending {
+    limits: SpendingLimits,
+    /// The cost of each minute, with the minute's number.
+    minutes: [(u64, u128); MINUTES],
+}
+
+impl Spending {
+    pub(super) fn new(limits: SpendingLimits) -> Self {
+        Self { limits, minutes: [(0, 0); MINUTES] }
+    }
+
+    /// Takes the cost of a transaction at this price.
+    ///
+    /// # Errors
+    /// The ceiling that it would exceed; nothing is taken then.
+    pub(super) fn take(
+        &mut self,
+        price_wei: u128,
+        cost_wei: u128,
+        now: Duration,
+    ) -> Result<(), CeilingReached> {
+        let SpendingLimits { gas_price_max_wei, per_hour_max_wei } = self.limits;
+        if price_wei > gas_price_max_wei {
+            return Err(CeilingReached::GasPrice { price_wei, max_wei: gas_price_max_wei });
+        }
+        let minute = now.as_secs() / 60;
+        let is_recent = |(of, _): &&(u64, u128)| minute.saturating_sub(*of) < MINUTES as u64;
+        let recent = self.minutes.iter().filter(is_recent).map(|(_, wei)| *wei);
+        let spent_wei = recent.fold(0u128, u128::saturating_add);
+        if spent_wei.saturating_add(cost_wei) > per_hour_max_wei {
+            return Err(CeilingReached::Hour { spent_wei, max_wei: per_hour_max_wei });
+        }
+        let place = usize::try_from(minute % MINUTES as u64).unwrap_or(0);
+        let (of, wei) = &mut self.minutes[place];
+        if *of != minute {
+            (*of, *wei) = (minute, 0);
+        }
+        *wei = wei.saturating_add(cost_wei);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: SpendingLimits = SpendingLimits { gas_price_max_wei: 10, per_hour_max_wei: 1000 };
+
+    #[test]
+    fn a_price_above_the_ceiling_is_never_paid() {
+        let mut spending = Spending::new(LIMITS);
+        let reached = spending.take(11, 1, Duration::ZERO).unwrap_err();
+        assert_eq!(reached, CeilingReached::GasPrice { price_wei: 11, max_wei: 10 });
+        assert_eq!(spending.take(10, 1, Duration::ZERO), Ok(()));
+    }
+
+    proptest! {
+        #[test]
+        fn no_hour_costs_more_than_the_ceiling_and_another_one_goes_on(
+            costs in proptest::collection::vec((0u64..600, 1u128..400), 1..200),
+        ) {
+            let (mut spending, mut now) = (Spending::new(LIMITS), 0u64);
+            let mut taken: Vec<(u64, u128)> = Vec::new();
+            for (pause, cost) in costs {
+                now += pause;
+                let is_taken = spending.take(1, cost, Duration::from_secs(now)).is_ok();
+                let in_hour = |length: u64| -> u128 {
+                    taken.iter().filter(|(at, _)| at + length > now).map(|(_, cost)| cost).sum()
+                };
+                // A part of an hour may count for up to a minute longer, and never for less than 59 minutes.
+                prop_assert!(!is_taken || in_hour(59 * 60) + cost <= 1000);
+                prop_assert!(is_taken || in_hour(61 * 60) + cost > 1000);
+                if is_taken {
+                    taken.push((now, cost));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! A gate that lets a bounded number of tasks through at once. Callers whose tasks wait have their turns one after
+//! another, so that a caller with many tasks delays only its own.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+
+use crate::policy::CallerId;
+
+/// Tasks of one caller that may wait at a gate. A guess: far more than a client has under way.
+const WAITING_MAX: usize = 1024;
+
+/// The gate. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct FairGate(Arc<Mutex<GateState>>);
+
+struct GateState {
+    free: usize,
+    /// The tasks that wait, by caller, in their order. No caller is in here without one.
+    waiting: HashMap<CallerId, VecDeque<oneshot::Sender<Pass>>>,
+    /// The callers whose tasks wait, the next one first.
+    turns: VecDeque<CallerId>,
+}
+
+/// The permission to be inside. Dropped, it lets the next task through.
+pub(crate) struct Pass(FairGate);
+
+/// Too many tasks of a caller wait already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{WAITING_MAX} requests of this caller wait already: try again later")]
+pub(crate) struct TooManyWait;
+
+impl FairGate {
+    /// Creates a gate for `places` tasks at once.
+    pub(crate) fn new(places: usize) -> Self {
+        let (waiting, turns) = (HashMap::new(), VecDeque::new());
+        Self(Arc::new(Mutex::new(GateState { free: places, waiting, turns })))
+    }
+
+    /// Waits for a place. A task that gives up is passed over.
+    ///
+    /// # Errors
+    /// [`TooManyWait`] when the caller has too many tasks here.
+    pub(crate) async fn enter(&self, caller: &CallerId) -> Result<Pass, TooManyWait> {
+        let pass = {
+            let mut state = self.0.lock();
+            if let Some(free) = state.free.checked_sub(1) {
+                state.free = free;
+                return Ok(Pass(self.clone()));
+            }
+            let (sender, receiver) = oneshot::channel();
+            let queue = state.waiting.entry(caller.clone()).or_default();
+            if queue.len() >= WAITING_MAX {
+                queue.retain(|waits| !waits.is_closed());
+            }
+            if queue.len() >= WAITING_MAX {
+                return Err(TooManyWait);
+            }
+            queue.push_back(sender);
+            if queue.len() == 1 {
+                state.turns.push_back(caller.clone());
+            }
+            receiver
+        };
+        // The gate lives as long as this call, and it drops no sender that waits.
+        pass.await.map_err(|_| TooManyWait)
+    }
+
+    /// Gives a place to the next task that waits, or keeps it free.
+    fn leave(&self) {
+        let mut state = self.0.lock();
+        while let Some(caller) = state.turns.pop_front() {
+            let Some(queue) = state.waiting.get_mut(&caller) else { continue };
+            while queue.front().is_some_and(oneshot::Sender::is_closed) {
+                queue.pop_front();
+            }
+            let next = queue.pop_front();
+            if queue.is_empty() {
+                state.waiting.remove(&caller);
+            } else {
+                state.turns.push_back(caller);
+            }
+            if let Some(next) = next {
+                drop(state);
+                // A task that has given up since hands the place on by dropping the pass.
+                let _ = next.send(Pass(self.clone()));
+                return;
+            }
+        }
+        state.free += 1;
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        self.0.leave();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    fn caller(name: &str) -> CallerId {
+        CallerId::of_test(name)
+    }
+
+    #[tokio::test]
+    async fn a_caller_with_many_tasks_delays_another_by_one() {
+        let gate = FairGate::new(1);
+        let inside = gate.enter(&caller("inside")).await.unwrap();
+        let (greedy, other) = (caller("greedy"), caller("other"));
+        let mut many: Vec<_> = (0..100).map(|_| Box::pin(gate.enter(&greedy))).collect();
+        assert!(many.iter_mut().all(|waits| waits.now_or_never().is_none()));
+        let mut single = Box::pin(gate.enter(&other));
+        assert!((&mut single).now_or_never().is_none());
+        drop(inside);
+        let first = (&mut many[0]).now_or_never().unwrap().unwrap();
+        assert!((&mut single).now_or_never().is_none());
+        drop(first);
+        let second = (&mut single).now_or_never().unwrap().unwrap();
+        assert!((&mut many[1]).now_or_never().is_none());
+        drop(second);
+        assert!((&mut many[1]).now_or_never().is_some());
+    }
+
+    #[tokio::test]
+    async fn tasks_that_give_up_keep_no_place() {
+        let gate = FairGate::new(2);
+        let inside = (gate.enter(&caller("a")).await, gate.enter(&caller("a")).await);
+        let waiting = caller("b");
+        let mut waits: Vec<_> = (0..10).map(|_| Box::pin(gate.enter(&waiting))).collect();
+        waits.iter_mut().for_each(|waits| assert!(waits.now_or_never().is_none()));
+        let last = waits.split_off(9);
+        drop(waits);
+        drop(inside);
+        drop(last);
+        let state = gate.0.lock();
+        assert_eq!((state.free, state.waiting.len(), state.turns.len()), (2, 0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_caller_may_have_only_so_many_waiting() {
+        let gate = FairGate::new(0);
+        let greedy = caller("greedy");
+        let mut many: Vec<_> = (0..WAITING_MAX).map(|_| Box::pin(gate.enter(&greedy))).collect();
+        many.iter_mut().for_each(|waits| assert!(waits.now_or_never().is_none()));
+        assert!(matches!(gate.enter(&greedy).await, Err(TooManyWait)));
+        assert!(gate.enter(&caller("other")).now_or_never().is_none(), "others may wait");
+        many.truncate(1);
+        assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");
+    }
+}

@@ -1,0 +1,30 @@
+//! Asks a node for one envelope by its place.
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
+use hawser_proto::{Cursor, EnvelopeId};
+use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use tonic::Status;
+
+use super::node::Node;
+
+/// Returns the first envelope that a node shows at this place or after it, in the same strand.
+///
+/// # Errors
+/// The node's status when it does not answer the query.
+pub(crate) async fn query_place(
+    node: &Node,
+    id: EnvelopeId,
+) -> Result<Option<OriginatorEnvelope>, Status> {
+    let before = EnvelopeId::new(id.originator, id.sequence.previous());
+    let query = EnvelopesQuery {
+        topics: Vec::new(),
+        originator_node_ids: vec![id.originator.0],
+        last_seen: Some(Cursor::from_iter([before]).to_pb()),
+    };
+    let request = QueryEnvelopesRequest { query: Some(query), limit: 1 };
+    let mut client = ReplicationApiClient::new(node.query_channel.clone())
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    Ok(client.query_envelopes(request).await?.into_inner().envelopes.into_iter().next())
+}

@@ -1,0 +1,108 @@
+//! Requests that come again, from their client or from a reader of the topic.
+
+use std::time::Duration;
+
+use hawser_gateway::GatewaySettings;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use prost::Message as _;
+use tonic::Code;
+
+use super::fake_node::{FakeNode, Manner, id_of};
+use super::fixture::{Net, commit, message, until};
+
+const DAY_S: u64 = 86_400;
+
+/// Publishes an envelope and returns it with the node that has it.
+async fn published(net: &Net, envelope: pb::ClientEnvelope) -> (pb::OriginatorEnvelope, u32) {
+    let answer = net.publish(vec![envelope]).await.unwrap();
+    (answer[0].clone(), id_of(&answer[0]).0)
+}
+
+/// Has all nodes hold an envelope of one of them.
+fn replicate(nodes: &[FakeNode], envelope: &pb::OriginatorEnvelope) {
+    let (originator, sequence) = id_of(envelope);
+    let others = nodes.iter().filter(|node| node.id.0 != originator);
+    others.for_each(|node| node.index_quietly(originator, sequence, envelope));
+}
+
+fn place_of(net: &Net, id: u32) -> usize {
+    net.nodes.iter().position(|node| node.id.0 == id).unwrap()
+}
+
+#[tokio::test]
+async fn what_a_node_has_stored_long_ago_is_a_right_answer() {
+    let net = Net::start(2).await;
+    let wrong = async || {
+        let page = net.page("/metrics").await.1;
+        let is_wrong =
+            |line: &&str| line.contains("kind=\"wrong_answer\"") && !line.ends_with(" 0");
+        page.lines().filter(is_wrong).count()
+    };
+    for age_s in [31 * 60, DAY_S, 59 * DAY_S] {
+        net.nodes.iter().for_each(|node| node.becomes(Manner::HadStoredIt(age_s)));
+        let text = message(1, &age_s.to_string());
+        net.publish(vec![text.clone()]).await.unwrap();
+        assert_eq!(net.held_by(&text), 1, "{age_s}");
+    }
+    assert_eq!(wrong().await, 0);
+}
+
+#[tokio::test]
+async fn replayed_bytes_are_not_paid_again_when_their_topic_has_moved() {
+    let mut net = Net::start(2).await;
+    let (first, home) = published(&net, message(1, "paid once")).await;
+    replicate(&net.nodes, &first);
+    let place = place_of(&net, home);
+    net.nodes[place].die();
+    let (_, other) = published(&net, message(1, "elsewhere")).await;
+    assert_ne!(other, home);
+    let (again, _) = published(&net, message(1, "paid once")).await;
+    assert_eq!(again, first);
+    assert_eq!(net.held_by(&message(1, "paid once")), 1);
+}
+
+#[tokio::test]
+async fn after_a_failure_a_node_is_asked_whether_it_has_it_before_another_one_is() {
+    for code in [Code::Unavailable, Code::Internal, Code::Unknown] {
+        let net = Net::start(2).await;
+        let (_, home) = published(&net, message(1, "where?")).await;
+        net.node_of(home).becomes(Manner::StoresAndFails(code));
+        let (_, answered) = published(&net, message(1, "stored")).await;
+        assert_eq!(answered, home, "{code:?}");
+        assert_eq!(net.held_by(&message(1, "stored")), 1);
+    }
+}
+
+#[tokio::test]
+async fn when_a_connection_breaks_and_the_node_is_gone_others_are_asked_for_its_envelope() {
+    let mut net = Net::start(2).await;
+    let (_, home) = published(&net, message(1, "where?")).await;
+    let place = place_of(&net, home);
+    net.nodes[place].becomes(Manner::StoresAndHangs);
+    let text = message(1, "replicated");
+    let mut client = net.client().await;
+    let request = api::PublishClientEnvelopesRequest { envelopes: vec![text.clone()] };
+    let asking = tokio::spawn(async move { client.publish_client_envelopes(request).await });
+    until(async || net.held_by(&text) == 1).await;
+    replicate(&net.nodes, net.nodes[place].log().last().unwrap());
+    net.nodes[place].die();
+    let answer = asking.await.unwrap().unwrap().into_inner().originator_envelopes;
+    assert_eq!(id_of(&answer[0]).0, home);
+    assert_eq!(net.held_by(&text), 1, "no other node was paid");
+}
+
+#[tokio::test]
+async fn a_payload_that_is_on_the_chain_is_not_sent_again_however_late_it_is_repeated() {
+    let forgetful = |settings: &mut GatewaySettings| {
+        settings.chain_results_kept = Duration::ZERO;
+    };
+    let net = Net::with(1, forgetful, |_| {}).await;
+    let publishing = net.publish(vec![commit(1, "a")]);
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let (first, ()) = futures_util::future::join(publishing, showing).await;
+    let again = net.publish(vec![commit(1, "a")]).await.unwrap();
+    assert_eq!(again, first.unwrap());
+    assert_eq!(again[0].encode_to_vec(), net.chain.envelope(0).2.encode_to_vec());
+    assert_eq!(net.chain.count(), 1, "gas was paid once");
+}

@@ -1,0 +1,152 @@
+//! Callers that cost others or the gateway something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_gateway::GatewayPorts;
+use hawser_gateway::policy::config::PolicyFile;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
+use tonic::{Code, Request, Response, Status};
+
+use super::fake_node::Manner;
+use super::fixture::{
+    Net, NoSpoiltInbox, commit, identity_update, message, numbered_update, until,
+};
+
+type Published = Result<Response<api::PublishClientEnvelopesResponse>, Status>;
+
+/// Publishes as this client of a proxy.
+async fn from(net: &Net, address: &str, envelopes: Vec<pb::ClientEnvelope>) -> Published {
+    let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
+    request.metadata_mut().insert("x-forwarded-for", address.parse().unwrap());
+    net.client().await.publish_client_envelopes(request).await
+}
+
+async fn behind_a_proxy() -> Net {
+    let policies = "[identity]\ntrusted_proxies = [\"127.0.0.1\"]";
+    let policies = PolicyFile::parse(policies).unwrap();
+    Net::with(1, |settings| settings.policies = policies, |_| {}).await
+}
+
+#[tokio::test]
+async fn an_update_that_changes_nothing_is_refused() {
+    let net = Net::start(1).await;
+    let mut update = identity_update([5; 32]);
+    let Some(pb::client_envelope::Payload::IdentityUpdate(inner)) = &mut update.payload else {
+        panic!("it is an update");
+    };
+    inner.actions.clear();
+    let refused = net.publish(vec![update]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("no actions"), "{}", refused.message());
+    assert_eq!(net.chain.count(), 0);
+}
+
+#[tokio::test]
+async fn what_cannot_be_judged_is_not_paid_for() {
+    let judged = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox([9; 32])));
+    let mut net = Net::with(2, |_| {}, judged).await;
+    let many = (0..65).map(|number| numbered_update([5; 32], number)).collect();
+    let refused = net.publish(many).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    net.nodes.iter_mut().for_each(super::fake_node::FakeNode::die);
+    let refused = net.publish(vec![identity_update([5; 32])]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable);
+    assert!(refused.message().contains("log of the inbox"), "{}", refused.message());
+    assert_eq!(net.chain.count(), 0);
+}
+
+#[tokio::test]
+async fn a_caller_with_many_payloads_for_the_chain_delays_another_by_its_turn() {
+    let net = behind_a_proxy().await;
+    net.chain.held.send_replace(true);
+    let texts: Vec<String> = (0..200).map(|n| n.to_string()).collect();
+    let greedy = texts
+        .iter()
+        .enumerate()
+        .map(|(n, text)| from(&net, "1.1.1.1", vec![commit(u8::try_from(n).unwrap(), text)]));
+    let greedy = futures_util::future::join_all(greedy);
+    let other = async {
+        until(async || net.chain.count() == 64).await;
+        let sent = from(&net, "2.2.2.2", vec![commit(255, "other")]);
+        let going_on = async {
+            // Time for the request to arrive; what is held is not answered meanwhile.
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            net.chain.held.send_replace(false);
+            until(async || net.chain.count() == 201).await;
+        };
+        tokio::select! {
+            _ = sent => panic!("no node shows it"),
+            () = going_on => {}
+        }
+    };
+    tokio::select! {
+        _ = greedy => panic!("no node shows them"),
+        () = other => {}
+    }
+    let taken = net.chain.taken.lock();
+    let is_other = |(_, payload): &(_, hawser_proto::Bytes)| payload.ends_with(b"other");
+    let place = taken.iter().position(is_other).unwrap();
+    assert!(place < 64 + 10, "it came as number {place}");
+}
+
+#[tokio::test]
+async fn what_is_not_sent_when_its_caller_goes_is_not_sent_at_all() {
+    let net = behind_a_proxy().await;
+    net.chain.held.send_replace(true);
+    let texts: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    let many = texts
+        .iter()
+        .enumerate()
+        .map(|(n, text)| from(&net, "1.1.1.1", vec![commit(u8::try_from(n).unwrap(), text)]));
+    {
+        let many = futures_util::future::join_all(many);
+        let going = async {
+            until(async || net.chain.count() == 64).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        };
+        tokio::select! {
+            _ = many => panic!("no node shows them"),
+            () = going => {}
+        }
+    }
+    // The server notices that the calls have ended.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    net.chain.held.send_replace(false);
+    let last = commit(200, "of a caller who waits");
+    let sent = from(&net, "2.2.2.2", vec![last]);
+    let taken = until(async || {
+        let taken = net.chain.taken.lock();
+        taken.iter().any(|(_, payload)| payload.ends_with(b"waits"))
+    });
+    tokio::select! {
+        _ = sent => panic!("no node shows it"),
+        () = taken => {}
+    }
+    assert_eq!(net.chain.count(), 65, "those that were sent, and the one of another caller");
+}
+
+#[tokio::test]
+async fn the_refused_envelopes_of_one_caller_cost_others_no_calls() {
+    let net = behind_a_proxy().await;
+    net.nodes[0].becomes(Manner::Refuses(0xee));
+    for n in 0..10 {
+        from(&net, "1.1.1.1", vec![message(0xee, &n.to_string())]).await.unwrap_err();
+    }
+    let before = net.nodes[0].refused();
+    let (mut bad, mut good) = (Vec::new(), Vec::new());
+    for n in 0..100u8 {
+        bad.push(from(&net, "1.1.1.1", vec![message(0xee, "again")]));
+        good.push(from(&net, "2.2.2.2", vec![message(n, "good")]));
+    }
+    let (bad, good) = futures_util::future::join(
+        futures_util::future::join_all(bad),
+        futures_util::future::join_all(good),
+    )
+    .await;
+    assert!(bad.iter().all(Result::is_err) && good.iter().all(Result::is_ok));
+    let after = net.nodes[0].refused();
+    let with_others = after[before.len()..].iter().filter(|count| **count > 1);
+    assert_eq!(with_others.count(), 0, "they went alone");
+}
