@@ -13,7 +13,7 @@ impl Follower {
         self
     }
 
-    /// Reports with [`Effect::Found`] which places peers show that are not held.
+    /// Reports with [`Effect::Found`](super::Effect::Found) which places peers show that are not held.
     #[must_use]
     pub fn reporting_finds(mut self) -> Self {
         self.reports_finds = true;
