@@ -82,7 +82,8 @@ pub(super) struct VerifiedAnswer {
     pub(super) fee_picodollars: u64,
     /// The congestion fee alone.
     pub(super) congestion_fee_picodollars: u64,
-    /// The envelope was stored before it was asked for now, so nothing is charged again.
+    /// The envelope states a time long before now, as one that was stored before it was asked for now. The node
+    /// alone says so.
     pub(super) was_stored: bool,
 }
 

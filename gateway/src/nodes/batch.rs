@@ -33,9 +33,11 @@ use crate::policy::CallerId;
 const CALLS_MAX: usize = 8;
 /// Calls under way with requests of callers that were refused lately. A guess.
 const SUSPECT_CALLS_MAX: usize = 2;
-/// Refusals after which the requests of a caller go alone. A guess: a node that does not know a new chain envelope
-/// yet refuses a few times.
-const REFUSALS_MAX: u32 = 10;
+/// Refusals after which the requests of a caller go alone, each counted four times; what is published counts one
+/// off. A guess: a node that does not know a new chain envelope yet refuses a few times, and one of many clients
+/// behind a name does not slow down the others.
+const REFUSALS_MAX: u32 = 40;
+const REFUSAL_COUNTS: u32 = 4;
 /// Time for which a caller counts as refused lately, and the callers that are remembered. Guesses: 10,000 callers
 /// take 2 MB.
 const SUSPECTED_FOR: Duration = Duration::from_secs(60);
@@ -78,16 +80,17 @@ pub(crate) struct PlacedEnvelope {
     pub(crate) envelope: pb::OriginatorEnvelope,
     /// The place at its node; `None` if it is on the chain.
     pub(crate) id: Option<EnvelopeId>,
-    /// All fees together; 0 if nothing is charged now.
+    /// All fees together; 0 if nothing is charged now. A node that answers with an envelope of earlier times charges
+    /// nothing again, but it alone says when that was: the caller's budget pays.
     pub(crate) fee_picodollars: u64,
-    /// The congestion fee that the node charges now; `None` if it charges nothing now.
+    /// The congestion fee that the node charges now; `None` on the chain, and for an envelope of earlier times.
     pub(crate) congestion_fee_picodollars: Option<u64>,
-    /// An earlier request has published it, and this one costs nothing.
+    /// This gateway has published it at an earlier request and remembers it, so it costs nothing.
     pub(crate) is_repeat: bool,
 }
 
 impl PlacedEnvelope {
-    /// Returns the envelope as one that an earlier request has published.
+    /// Returns the envelope as one that this gateway has published before.
     pub(crate) fn repeated(self) -> Self {
         Self { fee_picodollars: 0, congestion_fee_picodollars: None, is_repeat: true, ..self }
     }
@@ -122,7 +125,7 @@ struct NodeCaller {
     client: ReplicationApiClient<Channel>,
     metrics: Arc<OriginatorMetrics>,
     payer: Arc<PayerSettings>,
-    /// The callers that were refused lately: how often, and when last.
+    /// The callers that were refused lately: the count of it, and when last.
     suspects: Arc<Cache<CallerId, (u32, Instant)>>,
 }
 
@@ -208,10 +211,16 @@ impl NodeCaller {
         self.refusals(caller) >= REFUSALS_MAX
     }
 
-    /// Returns how often the node has refused this caller lately.
+    /// Returns the count of what the node has refused of this caller lately.
     fn refusals(&self, caller: &CallerId) -> u32 {
         let lately = self.suspects.get(caller).filter(|(_, last)| last.elapsed() < SUSPECTED_FOR);
         lately.map_or(0, |(count, _)| count)
+    }
+
+    fn note_published(&self, caller: &CallerId) {
+        if let Some((count, last)) = self.suspects.get(caller) {
+            self.suspects.insert(caller.clone(), (count.saturating_sub(1), last));
+        }
     }
 
     /// Takes jobs from the queue and starts a call for those that wait together, at most `calls_max` at once.
@@ -262,6 +271,7 @@ impl NodeCaller {
                         "one result for each envelope"
                     );
                     for job in jobs {
+                        self.note_published(&job.caller);
                         let rest = results.split_off(job.clients.len().min(results.len()));
                         let own = std::mem::replace(&mut results, rest);
                         let own: Result<Vec<_>, _> = own.into_iter().collect();
@@ -274,8 +284,9 @@ impl NodeCaller {
                 }
                 Err(error) => {
                     for job in jobs {
-                        if matches!(error, NodeError::Refused(_)) {
-                            let count = self.refusals(&job.caller).saturating_add(1);
+                        if is_of_caller(&error) {
+                            let count = self.refusals(&job.caller).saturating_add(REFUSAL_COUNTS);
+                            let count = count.min(REFUSALS_MAX + REFUSAL_COUNTS);
                             self.suspects.insert(job.caller, (count, Instant::now()));
                         }
                         let _ = job.answer.send(Err(error.clone()));
@@ -402,14 +413,14 @@ impl NodeCaller {
 
     fn placed(&self, envelope: pb::OriginatorEnvelope, verified: VerifiedAnswer) -> PlacedEnvelope {
         tracing::debug!(envelope = %verified.id, "durable at its node");
-        let placed = PlacedEnvelope {
+        let of_now = !verified.was_stored;
+        PlacedEnvelope {
             envelope,
             id: Some(verified.id),
             fee_picodollars: verified.fee_picodollars,
-            congestion_fee_picodollars: Some(verified.congestion_fee_picodollars),
+            congestion_fee_picodollars: of_now.then_some(verified.congestion_fee_picodollars),
             is_repeat: false,
-        };
-        if verified.was_stored { placed.repeated() } else { placed }
+        }
     }
 
     /// Logs a wrong answer with the envelope as evidence: a node answers for what it signs.
@@ -445,6 +456,11 @@ fn gather(
         together.push(job);
     }
     None
+}
+
+/// Returns whether a refusal is about the envelopes, and not about the payer, who is the same for all callers.
+fn is_of_caller(error: &NodeError) -> bool {
+    matches!(error, NodeError::Refused(status) if status.code() != Code::FailedPrecondition)
 }
 
 fn error_of(status: Status, waited: Duration) -> NodeError {

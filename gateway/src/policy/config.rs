@@ -20,7 +20,7 @@ pub struct PolicyFile {
     pub policies: BTreeMap<String, Policy>,
     /// Name of the policy of each caller.
     pub callers: BTreeMap<String, String>,
-    /// Limits of all callers together. Only those for a minute, an hour and a day count.
+    /// Limits of all callers together, for a minute, an hour and a day; other rules are refused.
     pub total: Policy,
 }
 
@@ -164,6 +164,21 @@ fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadC
 }
 
 impl Policy {
+    /// Returns whether nothing but limits of a minute, an hour and a day is given.
+    fn limits_rates_only(&self) -> bool {
+        let rates = Self {
+            envelopes_per_minute: self.envelopes_per_minute,
+            envelopes_per_hour: self.envelopes_per_hour,
+            envelopes_per_day: self.envelopes_per_day,
+            picodollars_per_hour: self.picodollars_per_hour,
+            picodollars_per_day: self.picodollars_per_day,
+            gas_per_hour: self.gas_per_hour,
+            gas_per_day: self.gas_per_day,
+            ..Self::default()
+        };
+        *self == rates
+    }
+
     /// Returns whether an envelope of this kind may be published.
     #[must_use]
     pub fn allows(&self, kind: PayloadClass) -> bool {
@@ -185,6 +200,12 @@ pub enum PolicyFileError {
         /// Name of the missing policy.
         policy: String,
     },
+    /// The section on all callers together has a rule for single envelopes or requests.
+    #[error(
+        "[total] limits all callers together, a minute, an hour or a day: rules for envelopes and requests belong \
+         to [default] and [policies.…]"
+    )]
+    Total,
     /// The rules for tokens are missing.
     #[error("identity.kind is \"jwt\", so the section [identity.jwt] is required")]
     NoJwt,
@@ -249,6 +270,9 @@ impl PolicyFile {
                 let (caller, policy) = (caller.clone(), policy.clone());
                 return Err(PolicyFileError::UnknownPolicy { caller, policy });
             }
+        }
+        if !file.total.limits_rates_only() {
+            return Err(PolicyFileError::Total);
         }
         match &file.identity.jwt.clone() {
             None if file.identity.kind == CallerIdentityKind::Jwt => Err(PolicyFileError::NoJwt),
@@ -332,6 +356,8 @@ mod tests {
             assert_eq!(file.is_ok(), is_taken, "{url}");
         }
         assert!(error("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
+        assert!(error("[total]\ndeny = true").contains("[total]"));
+        assert!(PolicyFile::parse("[total]\ngas_per_day = 1").is_ok());
         assert!(error("[default]\nkinds = [\"massage\"]").contains("massage"));
         assert!(error("[identity]\ntrusted_proxies = [\"10.0.0.0/33\"]").contains("network"));
     }

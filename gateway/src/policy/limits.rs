@@ -52,11 +52,14 @@ pub(crate) struct LimitExceeded {
 #[derive(Debug)]
 pub(crate) struct CallerLimits {
     callers: CallerTable<Arc<str>, CallerUsage>,
+    /// The usage of all callers together. It is no entry of the table, which forgets the callers that it has no
+    /// room for.
+    total: CallerUsage,
 }
 
 impl Default for CallerLimits {
     fn default() -> Self {
-        Self { callers: CallerTable::new(CALLERS_MAX) }
+        Self { callers: CallerTable::new(CALLERS_MAX), total: CallerUsage::default() }
     }
 }
 
@@ -119,6 +122,44 @@ impl CallerUsage {
         let of_hour = end(hour_budgets(policy), self.hour_budget.number, HOUR_MS);
         let of_day = end(day_budgets(policy), self.day_budget.number, DAY_MS);
         minute.max(hour).max(of_hour).max(of_day)
+    }
+
+    /// Takes `cost` from all limits, or nothing.
+    fn take(
+        &mut self,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        self.hour_budget.turn_to(now_ms / HOUR_MS);
+        self.day_budget.turn_to(now_ms / DAY_MS);
+        self.check_buckets(policy, cost, now_ms)?;
+        self.check_budgets(policy, cost, now_ms)?;
+        if let Some(size) = minute(policy) {
+            self.minute.take(size, cost.envelopes, now_ms);
+        }
+        if let Some(size) = hour(policy) {
+            self.hour.take(size, cost.envelopes, now_ms);
+        }
+        self.hour_budget.used.add(cost);
+        self.day_budget.used.add(cost);
+        Ok(())
+    }
+
+    fn add_cost(&mut self, picodollars: u64) {
+        let cost = CallerCost { picodollars, ..CallerCost::default() };
+        self.hour_budget.used.add(cost);
+        self.day_budget.used.add(cost);
+    }
+
+    fn give_back(&mut self, cost: CallerCost, taken_ms: u64) {
+        for (budget, length_ms) in
+            [(&mut self.hour_budget, HOUR_MS), (&mut self.day_budget, DAY_MS)]
+        {
+            if budget.number == taken_ms / length_ms {
+                budget.used.remove(cost);
+            }
+        }
     }
 
     fn check_buckets(
@@ -184,42 +225,43 @@ impl CallerLimits {
         now_ms: u64,
     ) -> Result<(), LimitExceeded> {
         let mut used = self.callers.get(caller).copied().unwrap_or_default();
-        used.hour_budget.turn_to(now_ms / HOUR_MS);
-        used.day_budget.turn_to(now_ms / DAY_MS);
-        used.check_buckets(policy, cost, now_ms)?;
-        used.check_budgets(policy, cost, now_ms)?;
-        if let Some(size) = minute(policy) {
-            used.minute.take(size, cost.envelopes, now_ms);
-        }
-        if let Some(size) = hour(policy) {
-            used.hour.take(size, cost.envelopes, now_ms);
-        }
-        used.hour_budget.used.add(cost);
-        used.day_budget.used.add(cost);
+        used.take(policy, cost, now_ms)?;
         self.callers.put(caller.into(), used, used.ends_ms(policy), now_ms);
         Ok(())
     }
 
-    /// Takes from the budget what nodes charged beyond the price taken before.
+    /// Takes `cost` from the limits of all callers together, or nothing.
+    ///
+    /// # Errors
+    /// Returns the first limit that is exceeded.
+    pub(crate) fn take_of_total(
+        &mut self,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), LimitExceeded> {
+        self.total.take(policy, cost, now_ms)
+    }
+
+    /// Takes from the budgets of a caller, and of all together, what nodes charged beyond the price taken before.
     pub(crate) fn add_cost(&mut self, caller: &str, picodollars: u64) {
+        self.total.add_cost(picodollars);
         if let Some(used) = self.callers.get_mut(caller) {
-            let cost = CallerCost { picodollars, ..CallerCost::default() };
-            used.hour_budget.used.add(cost);
-            used.day_budget.used.add(cost);
+            used.add_cost(picodollars);
         }
     }
 
     /// Returns a cost that was taken at `taken_ms`, to the budgets of the same hour and day. Buckets keep it:
     /// they limit floods, also of envelopes that are never published.
     pub(crate) fn give_back(&mut self, caller: &str, cost: CallerCost, taken_ms: u64) {
-        let Some(used) = self.callers.get_mut(caller) else { return };
-        for (budget, length_ms) in
-            [(&mut used.hour_budget, HOUR_MS), (&mut used.day_budget, DAY_MS)]
-        {
-            if budget.number == taken_ms / length_ms {
-                budget.used.remove(cost);
-            }
+        if let Some(used) = self.callers.get_mut(caller) {
+            used.give_back(cost, taken_ms);
         }
+    }
+
+    /// Returns a cost to the budgets of all callers together, as [`give_back`](Self::give_back) does.
+    pub(crate) fn give_back_to_total(&mut self, cost: CallerCost, taken_ms: u64) {
+        self.total.give_back(cost, taken_ms);
     }
 }
 
@@ -286,6 +328,20 @@ mod tests {
         let one = CallerCost { envelopes: 1, picodollars: 1, gas: 0 };
         assert!(limits.take("a", &policy, one, NOON).is_err(), "what was added counts");
         assert_eq!(limits.take("a", &policy, cost, NOON + 12 * HOUR_MS), Ok(()));
+    }
+
+    #[test]
+    fn callers_without_end_leave_the_limit_of_all_together_as_it_is() {
+        let policy = Policy { picodollars_per_day: Some(1000), ..Policy::default() };
+        let mut limits = CallerLimits { callers: CallerTable::new(2), ..CallerLimits::default() };
+        let cost = CallerCost { envelopes: 1, picodollars: 600, gas: 0 };
+        assert_eq!(limits.take_of_total(&policy, cost, NOON), Ok(()));
+        for caller in 0..10 {
+            assert_eq!(limits.take(&caller.to_string(), &policy, cost, NOON), Ok(()));
+        }
+        assert!(limits.take_of_total(&policy, cost, NOON).is_err());
+        limits.give_back_to_total(cost, NOON);
+        assert_eq!(limits.take_of_total(&policy, cost, NOON), Ok(()));
     }
 
     #[test]

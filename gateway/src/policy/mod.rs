@@ -29,8 +29,6 @@ use tokio::sync::Notify;
 use crate::routing::Routed;
 use hawser_rules::PayloadClass;
 
-/// The key of all callers together. No caller has an empty name.
-const TOTAL: &str = "";
 /// The one caller of a gateway that does not tell callers apart.
 const ALL_CALLERS: &str = "everybody";
 
@@ -176,7 +174,7 @@ impl Policies {
         }
         let mut limits = self.limits.lock();
         limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
-        limits.take(TOTAL, &self.file.total, cost, now_ms).map_err(|exceeded| {
+        limits.take_of_total(&self.file.total, cost, now_ms).map_err(|exceeded| {
             limits.give_back(&caller.0, cost, now_ms);
             PolicyError::TotalExceeded(exceeded)
         })
@@ -189,16 +187,14 @@ impl Policies {
 
     /// Takes from the budget what nodes charged beyond the price taken before.
     pub(crate) fn add_cost(&self, caller: &CallerId, picodollars: u64) {
-        let mut limits = self.limits.lock();
-        limits.add_cost(&caller.0, picodollars);
-        limits.add_cost(TOTAL, picodollars);
+        self.limits.lock().add_cost(&caller.0, picodollars);
     }
 
     /// Returns a part of the cost taken at `taken_ms`, for envelopes that were not published.
     pub(crate) fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
         let mut limits = self.limits.lock();
         limits.give_back(&caller.0, cost, taken_ms);
-        limits.give_back(TOTAL, cost, taken_ms);
+        limits.give_back_to_total(cost, taken_ms);
     }
 
     /// Returns whether tokens are required and no key to verify them is known yet.
