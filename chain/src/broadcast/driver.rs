@@ -344,7 +344,9 @@ impl Driver {
             }
         };
         // Only one of the transactions with a nonce is ever paid for.
-        let added_wei = gas_price.saturating_sub(it.over.unwrap_or(0)) * u128::from(gas_limit);
+        // The price is what an endpoint says, any number.
+        let added_wei =
+            gas_price.saturating_sub(it.over.unwrap_or(0)).saturating_mul(u128::from(gas_limit));
         let now = self.now();
         self.spending.take(gas_price, added_wei, now).map_err(|ceiling| {
             *self.state.ceiling.lock() = Some((Instant::now(), ceiling));
