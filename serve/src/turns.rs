@@ -85,10 +85,11 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
             return Poll::Pending;
         }
         deferred = 0;
+        // Also for an unpaid turn: wakers of earlier turns may still wake the task.
+        place.0.waker.register(context.waker());
         if !is_paid {
             return task.as_mut().poll(context);
         }
-        place.0.waker.register(context.waker());
         let began = Instant::now();
         let polled = task.as_mut().poll(&mut Context::from_waker(&paid_waker));
         account.spend(began.elapsed());
