@@ -22,6 +22,7 @@ on_both_kinds_of_chain! {
     an_account_without_code_signs_with_its_key
     odd_questions_get_the_answers_that_clients_get
     wallets_that_misbehave_do_not_agree
+    a_wallet_sees_the_gas_and_the_sender_of_the_protocol
     blocks_that_are_not_there_yet_are_told_apart
 }
 
@@ -44,6 +45,16 @@ use harness::{WalletFactoryHarness, WalletHarness};
 const AGREES_TO_ALL: [u8; 48] = hex!(
     "60278060093d393df3"
     "7f1626ba7e00000000000000000000000000000000000000000000000000000000"
+    "5f5260205ff3"
+);
+
+/// Creates a contract that answers so if it has less than 2^24 gas and the call comes from the zero address.
+const AGREES_TO_THE_CALL: [u8; 59] = hex!(
+    "60328060093d393df3"
+    "5a630100000011" // 2^24 > GAS
+    "321516" // and ORIGIN is zero
+    "7f1626ba7e00000000000000000000000000000000000000000000000000000000"
+    "02" // times the selector
     "5f5260205ff3"
 );
 
@@ -196,6 +207,13 @@ async fn wallets_that_misbehave_do_not_agree(kind: ChainBackend) {
     for how in [1u8, 2, 3] {
         assert!(!chain.agrees(&query(chain.wallet, vec![how])).await, "way {how}");
     }
+}
+
+async fn a_wallet_sees_the_gas_and_the_sender_of_the_protocol(kind: ChainBackend) {
+    let chain = WalletChain::new(kind).await;
+    let code = Call::create(AGREES_TO_THE_CALL.into());
+    let wallet = chain.sender.send(&code).await.unwrap().contract_address.unwrap();
+    assert!(chain.agrees(&query(wallet, vec![7; 32])).await);
 }
 
 async fn blocks_that_are_not_there_yet_are_told_apart(kind: ChainBackend) {

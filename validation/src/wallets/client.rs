@@ -86,6 +86,12 @@ static UNIVERSAL_VALIDATOR: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// on every chain.
 const INIT_CODE_LEN_BYTES_MAX: usize = 49_152;
 
+/// Gas of the call that asks a wallet. Part of the protocol: a wallet sees how much is left and may run out
+/// of it, so all nodes of a network give the same. 2^24 is the most that a transaction can have (EIP-7825):
+/// nodes that hold calls to that limit accept it, and the usual caps on calls are higher (go-ethereum: 50
+/// million).
+const CALL_GAS: u64 = 1 << 24;
+
 /// Code of the errors of JSON-RPC for a call that was reverted, as go-ethereum defines it.
 const REVERTED: i64 = 3;
 
@@ -244,11 +250,21 @@ pub async fn ask(chain: &Chain, question: &WalletQuestion) -> Result<EndpointRep
     })
 }
 
+/// Returns the call that runs this code. All that a wallet can see of it is the same at every node, whatever
+/// the defaults of an endpoint: gas and sender are given, and without a price the gas is free.
+fn request_of(code: Bytes) -> TransactionRequest {
+    let request = TransactionRequest {
+        from: Some(Address::ZERO),
+        to: Some(TxKind::Create),
+        gas: Some(CALL_GAS),
+        ..Default::default()
+    };
+    request.input(code.into())
+}
+
 /// Runs the validator. `None` if what comes back is not its answer.
 async fn call(chain: &Chain, code: Bytes, number: u64) -> Result<Option<bool>, RequestError> {
-    let request =
-        TransactionRequest { to: Some(TxKind::Create), ..Default::default() }.input(code.into());
-    let answer = chain.provider().call(request).block(BlockId::number(number)).await;
+    let answer = chain.provider().call(request_of(code)).block(BlockId::number(number)).await;
     match answer.map_err(|error| chain.request_error("eth_call", error)) {
         Ok(answer) => Ok(match answer[..] {
             [agrees @ (0 | 1)] => Some(agrees == 1),
@@ -323,6 +339,14 @@ mod tests {
     }
 
     #[test]
+    fn a_wallet_sees_the_same_call_whatever_the_defaults_of_an_endpoint() {
+        let request = request_of(Bytes::from_static(&[1]));
+        assert_eq!((request.from, request.gas), (Some(Address::ZERO), Some(16_777_216)));
+        let prices = (request.gas_price, request.max_fee_per_gas, request.max_priority_fee_per_gas);
+        assert_eq!(prices, (None, None, None));
+    }
+
+    #[test]
     fn a_call_that_was_run_and_failed_is_an_answer_and_a_missing_block_is_none() {
         for message in [
             "execution reverted: SignatureValidator: deployment",
@@ -335,7 +359,14 @@ mod tests {
             assert!(is_given_up(&refused(-32000, message)), "{message}");
         }
         assert!(is_given_up(&refused(3, "")));
-        for message in ["header not found", "missing trie node 00", "rate limit exceeded", "busy"] {
+        for message in [
+            "header not found",
+            "missing trie node 00",
+            "rate limit exceeded",
+            "busy",
+            "intrinsic gas too low",
+            "exceeds block gas limit",
+        ] {
             assert!(!is_given_up(&refused(-32000, message)), "{message}");
         }
     }

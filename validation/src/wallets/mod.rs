@@ -30,6 +30,10 @@ use crate::limits::{
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
 
+/// Shortest pause between two judgements of the waiting updates. Each judges all of them, so with one for each
+/// reply, n questions would cost n² judgements. A guess: hardly later for a client, and little work.
+const JUDGE_PAUSE: Duration = Duration::from_secs(2);
+
 /// Identity updates that wait for answers of contract wallets. A node implements it on its log.
 pub trait WaitingInboxes: Send + Sync + 'static {
     /// Returns the number of inboxes with an update that waits.
@@ -48,7 +52,8 @@ pub struct Wallets {
     chains: Arc<dyn WalletChains>,
     listed: WalletChainList,
     answers: Cache<Digest, Answer>,
-    /// The moments at which questions without an answer were first put.
+    /// The moments from which on answers have been looked for: the first attempt that gave none, or without an
+    /// endpoint the first time that the question was put.
     firsts: Cache<Digest, Instant>,
     queue: QuestionQueue,
     /// Permits to ask each chain that has an endpoint.
@@ -111,7 +116,7 @@ impl Wallets {
                     Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
                     None => KnownAnswer::Nothing,
                 };
-                (known, self.first_asked(key).elapsed())
+                (known, self.asked_for(question.chain_id, key))
             }
         };
         let decision = rule::decide(&QuestionFacts {
@@ -127,13 +132,20 @@ impl Wallets {
         decision
     }
 
-    fn first_asked(&self, key: Digest) -> Instant {
-        let known = self.firsts.get(&key);
-        known.unwrap_or_else(|| {
-            let now = Instant::now();
-            self.firsts.insert(key, now);
-            now
-        })
+    /// Returns the time for which the answer to a question has been looked for: zero while it waits in the
+    /// queue for its first attempt.
+    fn asked_for(&self, chain_id: u64, key: Digest) -> Duration {
+        if !self.reaches(chain_id) {
+            self.note_first(key); // it is never queued, and must not hold its inbox for ever
+        }
+        self.firsts.get(&key).map_or(Duration::ZERO, |first| first.elapsed())
+    }
+
+    /// Notes that the answer to a question is looked for from now on, unless it has been before.
+    fn note_first(&self, key: Digest) {
+        if self.firsts.get(&key).is_none() {
+            self.firsts.insert(key, Instant::now());
+        }
     }
 
     /// Notes a time that the app chain has reached, unix seconds.
@@ -159,6 +171,8 @@ impl Wallets {
     async fn reply(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
         let key = answer_key(question);
         if let Some(Answer { agrees, block_time_s }) = self.answers.get(&key) {
+            // A decision that missed the answer by a moment has queued the question again.
+            self.queue.remove(question);
             return Ok(ChainReply::Answer { agrees, block_time_s });
         }
         let _permit = self.permit(question.chain_id).await?;
@@ -225,32 +239,35 @@ impl Wallets {
         self.judge_again(&updates).await; // updates that waited when this node last stopped
         let mut judged_at = Instant::now();
         let mut asked = JoinSet::new();
+        let mut is_news = false;
         loop {
             let (due, next) = self.queue.start_due();
             for question in due {
                 asked.spawn(self.clone().ask_queued(question));
             }
-            let mut is_news = tokio::select! {
+            let wake = if is_news { next.min(judged_at + JUDGE_PAUSE) } else { next };
+            is_news |= tokio::select! {
                 _ = &mut stop => return,
                 Some(done) = asked.join_next() => done.expect("a panic ends the process"),
                 () = self.queue.added() => false,
-                () = sleep_until(next) => false,
+                () = sleep_until(wake) => false,
             };
             while let Some(done) = asked.try_join_next() {
                 is_news |= done.expect("a panic ends the process");
             }
-            let overdue = judged_at.elapsed() >= JUDGE_AGAIN_EVERY && updates.inboxes_waiting() > 0;
-            if is_news || overdue {
+            let since = judged_at.elapsed();
+            let overdue = since >= JUDGE_AGAIN_EVERY && updates.inboxes_waiting() > 0;
+            if (is_news && since >= JUDGE_PAUSE) || overdue {
                 self.judge_again(&updates).await;
-                judged_at = Instant::now();
+                (judged_at, is_news) = (Instant::now(), false);
             }
         }
     }
 
     /// Asks a question of the queue. Returns true if something new is known.
     async fn ask_queued(self: Arc<Self>, question: WalletQuestion) -> bool {
-        match self.reply(&question).await {
-            Ok(ChainReply::Answer { .. }) => true,
+        let is_news = match self.reply(&question).await {
+            Ok(ChainReply::Answer { .. }) => return true,
             Ok(ChainReply::NotYet { newest_time_s }) => {
                 self.queue.not_yet(&question, newest_time_s);
                 true
@@ -259,7 +276,9 @@ impl Wallets {
                 self.queue.failed(&question, &error);
                 false
             }
-        }
+        };
+        self.note_first(answer_key(&question));
+        is_news
     }
 
     async fn judge_again(&self, updates: &Arc<dyn WaitingInboxes>) {
@@ -362,6 +381,12 @@ mod tests {
         assert_eq!(decide(&wrong), WalletDecision::Refused(WalletRefusal::Disagrees));
         assert!(wallets.queue.start_due().0.is_empty());
 
+        // A question that is queued although its answer is known leaves the queue each time.
+        for _ in 0..2 {
+            wallets.queue.add(&right);
+            assert_eq!(ask_all(&wallets).await, [true]);
+        }
+
         // A block that is not there yet is asked for again after a pause, and waited for only while it may
         // be early enough.
         let later = WalletQuestion { block_number: u64::MAX, ..right };
@@ -408,5 +433,78 @@ mod tests {
         let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
         assert_eq!(wallets.decide(&question, event_s), unanswered);
         assert_eq!(wallets.decide(&question, event_s + 1), WalletDecision::Open, "a later event");
+    }
+
+    /// Chain 8453, which gives this reply to each question.
+    struct OneReply(Result<ChainReply, WalletError>);
+
+    #[tonic::async_trait]
+    impl WalletChains for OneReply {
+        fn ids(&self) -> Vec<u64> {
+            vec![8453]
+        }
+
+        async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
+            Err(WalletError::NoEndpoint(chain_id))
+        }
+
+        async fn ask(&self, _question: &WalletQuestion) -> Result<ChainReply, WalletError> {
+            self.0.clone()
+        }
+    }
+
+    fn on_chain_8453(reply: Result<ChainReply, WalletError>) -> Arc<Wallets> {
+        Arc::new(Wallets::new(Arc::new(OneReply(reply)), WalletChainList::default()))
+    }
+
+    /// One inbox that waits, and the number of times that its updates were judged.
+    #[derive(Default)]
+    struct Judgements(AtomicU64);
+
+    impl WaitingInboxes for Judgements {
+        fn inboxes_waiting(&self) -> u64 {
+            1
+        }
+
+        fn chain_time_s(&self) -> u64 {
+            0
+        }
+
+        fn judge_again(&self) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_replies_are_judged_together() {
+        let wallets = on_chain_8453(Ok(ChainReply::NotYet { newest_time_s: 1 }));
+        for signer in 1..=40 {
+            let decision = wallets.decide(&question(8453, signer), 1_800_000_000);
+            assert_eq!(decision, WalletDecision::Open);
+        }
+        let updates = Arc::new(Judgements::default());
+        let task = wallets.clone().start(updates.clone());
+        tokio::time::sleep(JUDGE_PAUSE / 2).await;
+        assert!(wallets.queue.start_due().0.is_empty(), "all were asked");
+        assert_eq!(updates.0.load(Ordering::Relaxed), 1, "at the start");
+        tokio::time::sleep(JUDGE_PAUSE).await;
+        assert_eq!(updates.0.load(Ordering::Relaxed), 2, "with all the replies");
+        task.stop().await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_for_an_answer_begins_with_the_first_attempt() {
+        let wallets = on_chain_8453(Err(WalletError::NoEndpoint(8453)));
+        let question = question(8453, 7);
+        let event_s = 1_800_000_000;
+        let decide = || wallets.decide(&question, event_s);
+        assert_eq!(decide(), WalletDecision::Open);
+        wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
+        tokio::time::advance(2 * WALLET_ASKED_MIN).await;
+        assert_eq!(decide(), WalletDecision::Open, "it has only been queued");
+        assert_eq!(ask_all(&wallets).await, [false]);
+        assert_eq!(decide(), WalletDecision::Open, "it was just asked");
+        tokio::time::advance(WALLET_ASKED_MIN).await;
+        assert_eq!(decide(), WalletDecision::Refused(WalletRefusal::Unanswered));
     }
 }

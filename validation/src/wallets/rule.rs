@@ -67,7 +67,7 @@ pub struct QuestionFacts {
     pub event_s: u64,
     /// The latest time that this node knows of the app chain, unix seconds.
     pub chain_now_s: u64,
-    /// Time for which this process has looked for the answer.
+    /// Time for which this process has looked for the answer: since its first attempt.
     pub asked_for: Duration,
     /// The knowledge of the answer.
     pub known: KnownAnswer,
