@@ -302,7 +302,17 @@ impl Endpoints {
     /// Pauses the endpoint that gave the last answer, because its answers turned out to be
     /// unusable. Does nothing if there is no other endpoint.
     pub fn distrust(&self, reason: &str) {
-        let index = self.0.active.load(Ordering::Relaxed);
+        self.distrust_at(self.active(), reason);
+    }
+
+    /// Returns the place, in order of preference, of the endpoint that gave the last answer;
+    /// `usize::MAX` before the first answer.
+    pub(crate) fn active(&self) -> usize {
+        self.0.active.load(Ordering::Relaxed)
+    }
+
+    /// Pauses the endpoint at this place. Does nothing if there is no such endpoint, or no other one.
+    pub(crate) fn distrust_at(&self, index: usize, reason: &str) {
         if index >= self.0.slots.len() || self.0.slots.len() == 1 {
             return;
         }

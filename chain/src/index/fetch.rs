@@ -12,6 +12,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
+use super::look::{Claim, Testimony};
 use super::walk::{BlockHeader, PageResponse};
 use crate::endpoints::is_rate_limit;
 use crate::send::{Chain, RequestError};
@@ -180,6 +181,33 @@ pub(super) async fn calling(
         }
     }
     Ok(Some(calling))
+}
+
+/// Returns what an endpoint has about logs that one endpoint claims.
+pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony, RequestError> {
+    #[derive(Debug, Deserialize)]
+    struct Receipt {
+        logs: Vec<Log>,
+    }
+    const METHOD: &str = "eth_getTransactionReceipt";
+    let failed = |error: TransportError| chain.request_error(METHOD, error);
+    let mut logs = Vec::new();
+    let all: Vec<_> = claim.transactions().into_iter().collect();
+    for hashes in all.chunks(REQUESTS_PER_BATCH) {
+        let mut batch = BatchRequest::new(chain.provider().client());
+        let mut waiters = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            waiters.push(batch.add_call::<_, Option<Receipt>>(METHOD, &(*hash,)).map_err(failed)?);
+        }
+        batch.send().await.map_err(failed)?;
+        for waiter in waiters {
+            let receipt = waiter.await.map_err(failed)?;
+            logs.extend(receipt.into_iter().flat_map(|receipt| receipt.logs));
+        }
+    }
+    let block = claim.read.block;
+    let found = headers(chain, &[block.number], None).await?;
+    Ok(Testimony { logs, has_block: found.iter().any(|header| header.block == block) })
 }
 
 /// Returns the message of an error that a smaller page may avoid. Providers word their limits

@@ -14,7 +14,7 @@ use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::head::HeadStatus;
-use super::look::first_with_more;
+use super::look::{Claim, ReadBlock, Verdict};
 use super::status::ReaderState;
 use super::walk::{EventBatch, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
@@ -67,8 +67,23 @@ pub(super) struct PageReader {
 /// The answer of a second look at blocks up to `last`.
 struct LookAnswer {
     last: u64,
-    /// The first block of which an endpoint has more events; an error if no endpoint answered.
-    more: Result<Option<u64>, RequestError>,
+    /// An error if no endpoint answered.
+    outcome: Result<LookOutcome, RequestError>,
+}
+
+/// The result of a second look.
+enum LookOutcome {
+    /// No endpoint has more than was read, or what one claims is denied.
+    Nothing,
+    /// An endpoint claims more, and those that could confirm it did not answer.
+    Open,
+    /// A block has more events than were read.
+    More {
+        /// The first such block.
+        block: u64,
+        /// The place of the endpoint that is read from, if it still does not show them.
+        lacking: Option<usize>,
+    },
 }
 
 /// The search for events that a provider left out. Each search for the same gap starts further
@@ -212,48 +227,36 @@ impl PageReader {
     /// them again if an endpoint has more.
     async fn look_again(&mut self, head: BlockRef) {
         if let Some(done) = self.look.try_join_next() {
-            let LookAnswer { last, more } = done.expect("a panic ends the process");
-            match more {
-                Ok(None) => self.walk.look().end(last),
-                Ok(Some(block)) => self.logs_came_late(block, last),
+            let LookAnswer { last, outcome } = done.expect("a panic ends the process");
+            match outcome {
+                Ok(LookOutcome::Nothing) => self.walk.look().end(last),
+                Ok(LookOutcome::Open) => {
+                    self.walk.look().found(last);
+                }
+                Ok(LookOutcome::More { block, lacking }) => {
+                    self.logs_came_late(block, last, lacking);
+                }
                 Err(error) => tracing::debug!(strand = self.context.name, "a second look: {error}"),
             }
         }
         let unread = self.walk.unread();
         let read = self.walk.look().due(head.number, unread);
-        let (Some(first), Some(last)) = (read.first(), read.last()) else { return };
+        let Some(last) = read.last().map(|last| last.block.number) else { return };
         if !self.look.is_empty() {
             return;
         }
-        let blocks = first.block.number..=last.block.number;
-        let (endpoints, filter, source) =
-            (self.endpoints.clone(), self.filter.clone(), self.settings.source);
-        let last = *blocks.end();
+        let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
+        let settings = self.settings.clone();
         self.look.spawn(async move {
-            let (blocks, filter) = (&blocks, &filter);
-            let answers = endpoints
-                .each(|chain| async move { fetch::logs(&chain, filter, blocks).await })
-                .await;
-            let mut more = None;
-            let mut seen = Err(None);
-            for answer in answers {
-                match answer {
-                    Ok(logs) => {
-                        seen = Ok(());
-                        more = more.or(first_with_more(&read, &logs, source));
-                    }
-                    Err(error) => seen = seen.or(Err(Some(error))),
-                }
+            let outcome = look(&endpoints, &settings, &filter, &read).await;
+            if matches!(outcome, Ok(LookOutcome::Open)) {
+                sleep(RETRY_MAX).await; // until a silent endpoint answers again
             }
-            let more = match seen {
-                Err(Some(error)) => Err(error),
-                _ => Ok(more),
-            };
-            LookAnswer { last, more }
+            LookAnswer { last, outcome }
         });
     }
 
-    fn logs_came_late(&mut self, block: u64, last: u64) {
+    fn logs_came_late(&mut self, block: u64, last: u64, lacking: Option<usize>) {
         tracing::warn!(
             code = "chain_logs_late",
             strand = self.context.name,
@@ -262,7 +265,9 @@ impl PageReader {
         );
         self.context.status.lock().counts.gaps += 1;
         if self.walk.look().found(last) {
-            self.endpoints.distrust("events are missing in its responses");
+            if let Some(lacking) = lacking {
+                self.endpoints.distrust_at(lacking, "events are missing in its responses");
+            }
             self.walk.rewind(block);
             self.begin_pass();
         }
@@ -486,4 +491,59 @@ impl PageReader {
         self.begin_pass();
         self.endpoints.distrust("events are missing in its responses");
     }
+}
+
+/// Asks every endpoint for the logs of blocks that were read, and then every one about what any of them
+/// shows beyond that. A claim that is denied leads to no pause: a false claim looks like a false denial.
+async fn look(
+    endpoints: &Endpoints,
+    settings: &WalkSettings,
+    filter: &Filter,
+    read: &[ReadBlock],
+) -> Result<LookOutcome, RequestError> {
+    let (Some(first), Some(last)) = (read.first(), read.last()) else {
+        return Ok(LookOutcome::Nothing);
+    };
+    let blocks = &(first.block.number..=last.block.number);
+    let shown =
+        endpoints.each(|chain| async move { fetch::logs(&chain, filter, blocks).await }).await;
+    let active = endpoints.active();
+    let mut claims = Vec::with_capacity(shown.len());
+    let (mut is_answered, mut lacking, mut failure) = (false, None, None);
+    for (place, answer) in shown.into_iter().enumerate() {
+        match answer {
+            Ok(logs) => {
+                is_answered = true;
+                let claim = Claim::find(read, &logs, settings.source, settings.address);
+                lacking = lacking.or((place == active).then_some(active));
+                claims.extend(claim.map(|claim| (place, claim)));
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    if let Some(error) = failure.filter(|_| !is_answered) {
+        return Err(error);
+    }
+    let (mut more, mut is_open) = (None, false);
+    for (by, claim) in &claims {
+        let block = claim.read.block.number;
+        if more.is_some_and(|more| more <= block) {
+            continue;
+        }
+        let told = endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
+        let told: Vec<_> = told.await.into_iter().map(Result::ok).collect();
+        match claim.judge(*by, active, &told) {
+            Verdict::Confirmed => more = Some(block),
+            Verdict::Open => is_open = true,
+            Verdict::Denied => {
+                tracing::warn!(block, "an endpoint shows events that another one does not have");
+            }
+        }
+    }
+    let Some(block) = more else {
+        return Ok(if is_open { LookOutcome::Open } else { LookOutcome::Nothing });
+    };
+    let is_shown = |(by, claim): &(usize, Claim)| *by == active && claim.read.block.number <= block;
+    let lacking = lacking.filter(|_| !claims.iter().any(is_shown));
+    Ok(LookOutcome::More { block, lacking })
 }

@@ -14,7 +14,7 @@ use super::event::{ContractEvent, EventSource, IndexedEvent};
 use super::fetch;
 use super::sink::{Sink, SinkError};
 use super::status::ReaderState;
-use super::walk::{EventBatch, WalkSettings};
+use super::walk::{BlockHeader, EventBatch, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
 
@@ -92,7 +92,9 @@ impl BatchWriter {
     fn is_not_worth_a_commit(&self, batch: &EventBatch) -> bool {
         let is_recent = self.stored_at.is_some_and(|at| at.elapsed() < POSITION_EVERY);
         let stored = self.context.status.lock().stored.map_or(0, |block| block.number);
-        batch.events.is_empty() && batch.from_block > stored && is_recent
+        // A commit ends the state *stuck*.
+        let is_stuck = self.context.is_storing_stuck.load(Ordering::Acquire);
+        batch.events.is_empty() && batch.from_block > stored && is_recent && !is_stuck
     }
 
     /// Stores one batch. Returns false if nothing more is to be stored.
@@ -108,18 +110,17 @@ impl BatchWriter {
                     self.note(&batch, began.elapsed());
                     return true;
                 }
-                Err(SinkError::Stop(reason)) if !self.is_told_by_all(&batch).await => {
-                    let reason =
-                        format!("endpoints contradict each other, and one of them: {reason}");
-                    self.context.stuck(&reason);
-                    self.endpoints.distrust("another endpoint contradicts it");
-                    self.read_again().await;
-                    tokio::select! {
-                        () = sleep(self.contradictions.next()) => return true,
-                        _ = stop.changed() => return false,
-                    }
-                }
                 Err(SinkError::Stop(reason)) => {
+                    if let Some(doubt) = self.doubt(&batch).await {
+                        context.is_storing_stuck.store(true, Ordering::Release);
+                        context.stuck(&format!("{doubt}, and one of them: {reason}"));
+                        self.endpoints.distrust("it is not told by all endpoints");
+                        self.read_again().await;
+                        tokio::select! {
+                            () = sleep(self.contradictions.next()) => return true,
+                            _ = stop.changed() => return false,
+                        }
+                    }
                     tracing::error!(
                         code = "chain_strand_halted",
                         strand = context.name,
@@ -157,10 +158,11 @@ impl BatchWriter {
         let _ = self.gaps.send(after).await;
     }
 
-    /// Asks every endpoint for the blocks of a batch that contradicts what is stored. Returns false if one
-    /// of them has another last block or other events there: then an endpoint lies or is behind, and the
-    /// chain has not decided against the log.
-    async fn is_told_by_all(&self, batch: &EventBatch) -> bool {
+    /// Asks every endpoint for the blocks of a batch that contradicts what is stored. Returns what keeps
+    /// the strand from halting: an endpoint has another last block or other events there, so one lies or
+    /// is behind, or an endpoint did not answer. Returns `None` if all endpoints tell the batch: the chain
+    /// has decided against the log.
+    async fn doubt(&self, batch: &EventBatch) -> Option<String> {
         let (blocks, filter) = (batch.from_block..=batch.position.number, &self.filter);
         let last = [batch.position.number];
         let (blocks, last) = (&blocks, &last);
@@ -180,10 +182,14 @@ impl BatchWriter {
                 (place, plain(event.decoded.clone()))
             })
             .collect();
-        answers.await.into_iter().flatten().all(|(headers, logs)| {
+        let is_told = |(headers, logs): (Vec<BlockHeader>, Vec<Log>)| {
             let logs: BTreeMap<_, _> = logs.iter().filter_map(event_of).collect();
             headers.first().is_some_and(|header| header.block == batch.position) && logs == told
-        })
+        };
+        let answers: Vec<_> =
+            answers.await.into_iter().map(|answer| answer.ok().map(is_told)).collect();
+        let names = self.endpoints.status().into_iter().map(|endpoint| endpoint.display_url);
+        doubt_of(&answers, names)
     }
 
     fn note(&mut self, batch: &EventBatch, took: Duration) {
@@ -195,6 +201,18 @@ impl BatchWriter {
         counts.events += batch.events.len() as u64;
         counts.bytes += batch.events.iter().map(payload_bytes).sum::<u64>();
     }
+}
+
+/// Returns what keeps a strand from halting, by whether each endpoint tells the same; `None` for one that
+/// did not answer. Silence is no agreement: an endpoint that forges may wait until the others are silent.
+fn doubt_of(answers: &[Option<bool>], names: impl IntoIterator<Item = String>) -> Option<String> {
+    if answers.contains(&Some(false)) {
+        return Some("endpoints contradict each other".into());
+    }
+    let is_silent = |(answer, name): (&Option<bool>, String)| answer.is_none().then_some(name);
+    let silent: Vec<_> = answers.iter().zip(names).filter_map(is_silent).collect();
+    (!silent.is_empty())
+        .then(|| format!("not all endpoints answer ({} did not)", silent.join(", ")))
 }
 
 /// Returns the event without what its log does not say.
@@ -209,5 +227,24 @@ fn payload_bytes(event: &IndexedEvent) -> u64 {
     match &event.decoded {
         ContractEvent::Payload { payload, .. } => payload.len() as u64,
         ContractEvent::BalanceChanged { .. } | ContractEvent::MembershipChanged { .. } => 0,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_strand_halts_only_if_every_endpoint_answers_and_tells_the_same() {
+        let doubt = |answers: &[Option<bool>]| {
+            doubt_of(answers, ["http://a:1", "http://b:2"].map(str::to_owned))
+        };
+        assert_eq!(doubt(&[Some(true), Some(true)]), None);
+        let contradicted = doubt(&[Some(true), Some(false)]).unwrap();
+        assert_eq!(contradicted, "endpoints contradict each other");
+        assert_eq!(doubt(&[Some(false), None]), Some(contradicted));
+        let silent = "not all endpoints answer (http://b:2 did not)";
+        assert_eq!(doubt(&[Some(true), None]).as_deref(), Some(silent));
+        assert!(doubt(&[None, None]).is_some(), "silence is no agreement");
     }
 }

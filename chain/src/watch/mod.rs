@@ -3,6 +3,9 @@
 //!
 //! Node and gateway both read through this module, so both see the same records. The first reading
 //! has to succeed. After a later one fails, the last value stays, with the error beside it.
+//!
+//! A reading at a lower block than the last one is refused. The number of a block is one endpoint's claim,
+//! so no endpoint gets a pause for being behind it, and this ends after a time: see `OLDER_AFTER`.
 
 mod rates;
 mod registry;
@@ -20,13 +23,18 @@ use crate::send::ViewError;
 
 /// Longest interval between attempts while reading fails. Guess.
 const RETRY_EVERY: Duration = Duration::from_secs(10);
+/// Time without a successful reading after which one at a lower block counts, and the whole list is read
+/// anew: the last number was made up, or the endpoints that had that block are gone. A guess: longer than
+/// the restart of an endpoint, short against the life of a registry.
+const OLDER_AFTER: Duration = Duration::from_secs(600);
 
 /// A list as it was last read, with the outcome of the attempts since.
 #[derive(Debug, Clone)]
 pub struct ListSnapshot<T> {
     /// The value of the last successful reading.
     pub value: Arc<T>,
-    /// The number of the block at which it was read. No older reading replaces it.
+    /// The number of the block at which it was read. No older reading replaces it, but for one after ten
+    /// minutes in which none was as new.
     pub block: u64,
     /// The time of the last successful reading.
     pub read_at: SystemTime,
@@ -98,12 +106,11 @@ pub async fn registry(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<Registry>, WatchError> {
-    let again = endpoints.clone();
     let read = move |_: Option<Arc<Registry>>| {
         let endpoints = endpoints.clone();
         async move { registry::read(&endpoints, address).await }
     };
-    watch_list("node registry", every, notify, again, read).await
+    watch_list("node registry", every, notify, read).await
 }
 
 /// Watches the price list: reads it at once, then at the interval `every` and whenever `notify`
@@ -117,7 +124,6 @@ pub async fn rate_table(
     every: Duration,
     notify: watch::Receiver<u64>,
 ) -> Result<ListWatcher<RateTable>, WatchError> {
-    let again = endpoints.clone();
     let read = move |known: Option<Arc<RateTable>>| {
         let endpoints = endpoints.clone();
         async move {
@@ -125,14 +131,13 @@ pub async fn rate_table(
             rates::read(&endpoints, address, known).await
         }
     };
-    watch_list("rate registry", every, notify, again, read).await
+    watch_list("rate registry", every, notify, read).await
 }
 
 async fn watch_list<T, F, Fut>(
     name: &'static str,
     every: Duration,
     mut notify: watch::Receiver<u64>,
-    endpoints: Endpoints,
     read: F,
 ) -> Result<ListWatcher<T>, WatchError>
 where
@@ -156,22 +161,30 @@ where
                 changed = notify.changed(), if is_notified => is_notified = changed.is_ok(),
                 () = sender.closed() => return,
             }
-            let known = sender.borrow().value.clone();
-            let outcome = read(Some(known)).await;
-            let outcome = not_older(outcome, sender.borrow().block);
-            if matches!(outcome, Err(WatchError::Behind { .. })) {
-                endpoints.distrust("it is behind what was read before");
-            }
+            let failing = sender.borrow().failing_since.map(|since| since.elapsed());
+            let known = (!may_be_older(failing)).then(|| sender.borrow().value.clone());
+            let outcome = not_older(read(known).await, sender.borrow().block, failing);
             sender.send_modify(|snapshot| update(name, snapshot, outcome));
         }
     });
     Ok(ListWatcher { snapshots, task })
 }
 
-/// Refuses a reading that is older than the last one.
-fn not_older<T>(outcome: Result<(T, u64), WatchError>, known: u64) -> Result<(T, u64), WatchError> {
+/// Returns true if readings have failed for so long that one at a lower block counts.
+fn may_be_older(failing: Option<Duration>) -> bool {
+    failing.is_some_and(|failing| failing >= OLDER_AFTER)
+}
+
+/// Refuses a reading that is older than the last one, unless readings have been `failing` for long.
+fn not_older<T>(
+    outcome: Result<(T, u64), WatchError>,
+    known: u64,
+    failing: Option<Duration>,
+) -> Result<(T, u64), WatchError> {
     match outcome {
-        Ok((_, found)) if found < known => Err(WatchError::Behind { found, known }),
+        Ok((_, found)) if found < known && !may_be_older(failing) => {
+            Err(WatchError::Behind { found, known })
+        }
         outcome => outcome,
     }
 }
@@ -204,10 +217,13 @@ mod tests {
 
     #[test]
     fn no_older_reading_replaces_a_newer_one() {
-        assert_eq!(not_older(Ok(("nodes", 7)), 7), Ok(("nodes", 7)));
-        assert_eq!(not_older(Ok(("nodes", 8)), 7), Ok(("nodes", 8)));
+        assert_eq!(not_older(Ok(("nodes", 7)), 7, None), Ok(("nodes", 7)));
+        assert_eq!(not_older(Ok(("nodes", 8)), 7, None), Ok(("nodes", 8)));
         let behind = WatchError::Behind { found: 6, known: 7 };
-        assert_eq!(not_older(Ok(("nodes", 6)), 7), Err(behind.clone()));
+        let almost = Some(OLDER_AFTER - Duration::from_nanos(1));
+        for failing in [None, Some(Duration::ZERO), almost] {
+            assert_eq!(not_older(Ok(("nodes", 6)), 7, failing), Err(behind.clone()));
+        }
         let mut snapshot = ListSnapshot {
             value: Arc::new("new"),
             block: 7,
@@ -216,8 +232,27 @@ mod tests {
             failing_since: None,
             failures: 0,
         };
-        update("list", &mut snapshot, not_older(Ok(("old", 6)), 7));
+        update("list", &mut snapshot, not_older(Ok(("old", 6)), 7, None));
         assert_eq!((*snapshot.value, snapshot.block, snapshot.failures), ("new", 7, 1));
         assert_eq!(snapshot.error, Some(behind.to_string()));
+    }
+
+    #[test]
+    fn a_block_that_was_made_up_holds_a_list_for_a_time_only() {
+        let read_at = SystemTime::now();
+        let mut snapshot = ListSnapshot {
+            value: Arc::new("a lie"),
+            block: u64::MAX,
+            read_at,
+            error: None,
+            failing_since: None,
+            failures: 0,
+        };
+        update("list", &mut snapshot, not_older(Ok(("honest", 9)), u64::MAX, None));
+        assert_eq!((*snapshot.value, snapshot.block), ("a lie", u64::MAX));
+        assert!(snapshot.failing_since.is_some(), "the time runs");
+        update("list", &mut snapshot, not_older(Ok(("honest", 9)), u64::MAX, Some(OLDER_AFTER)));
+        assert_eq!((*snapshot.value, snapshot.block, snapshot.error), ("honest", 9, None));
+        assert_eq!(snapshot.failing_since, None);
     }
 }
