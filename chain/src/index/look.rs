@@ -20,7 +20,7 @@ const DEPTH: u64 = 64;
 /// Blocks that are looked at together. A guess: one request for so many blocks costs little beside
 /// reading them one by one.
 const TOGETHER: u64 = 32;
-/// Looks at the same blocks. A guess: each but the last one led to another endpoint.
+/// Looks at the same blocks. A guess: each but the last one found a claim, confirmed or not yet.
 const LOOKS_MAX: u32 = 3;
 /// Transactions of one claim whose receipts are asked for. A guess: far above the payments of one block,
 /// and few enough that a made-up claim costs little.
