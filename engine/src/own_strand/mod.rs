@@ -128,6 +128,9 @@ pub struct OwnStrandGuard {
     held: SequenceId,
     others: BTreeSet<OriginatorId>,
     answers: Answers,
+    /// A peer has shown a place above `held` since the last observation. By the next one the place may be
+    /// stored, and no longer looks like something that the folder lacked.
+    is_contradicted: bool,
     /// Envelopes of the strand with a later time were signed by another process.
     foreign_after_ns: i64,
 }
@@ -165,6 +168,7 @@ impl OwnStrandGuard {
             held: SequenceId::NONE,
             others: BTreeSet::new(),
             answers: Answers::default(),
+            is_contradicted: false,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
         }
     }
@@ -174,13 +178,15 @@ impl OwnStrandGuard {
         let Observation { held, has_signed, others, claims } = seen;
         (self.now, self.held, self.others) = (now, held, others);
         self.answers.update(now, held, claims);
-        if self.answers.shown() > held {
+        let is_contradicted = std::mem::take(&mut self.is_contradicted);
+        if is_contradicted || self.answers.shown() > held {
             self.note_proof(now, has_signed);
         }
     }
 
-    /// Handles an envelope of the own strand with a valid signature that this node does not hold.
-    /// `originator_ns` is its time, if it is known.
+    /// Handles an envelope of the own strand with a valid signature that this node did not hold when the
+    /// peer showed it. `originator_ns` is its time, if it is known. To be called before the observation
+    /// whose head may include the envelope, and followed by that observation.
     pub fn note_shown(
         &mut self,
         now: Instant,
@@ -189,6 +195,7 @@ impl OwnStrandGuard {
         originator_ns: Option<i64>,
     ) {
         self.answers.note_shown(now, peer, sequence);
+        self.is_contradicted |= sequence > self.held;
         if originator_ns.is_some_and(|ns| ns > self.foreign_after_ns) {
             // Signed since this process started, and not by this process.
             self.phase = Phase::Stopped;

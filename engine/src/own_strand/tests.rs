@@ -77,12 +77,10 @@ impl Node {
         self.look();
     }
 
-    /// A peer shows the next place, which is stored.
+    /// A peer shows the next place, which is stored before the guard looks again.
     fn shown(&mut self, peer: OriginatorId) {
-        let next = SequenceId(self.held + 1);
-        self.guard.note_shown(self.now, peer, next, OLD_NS);
-        self.look();
         self.held += 1;
+        self.guard.note_shown(self.now, peer, SequenceId(self.held), OLD_NS);
         self.look();
     }
 
@@ -156,20 +154,23 @@ fn a_peer_that_shows_more_sends_a_known_folder_to_quarantine() {
 
 #[test]
 fn what_is_shown_after_the_first_publish_stops_the_node_until_the_operator_speaks() {
-    let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
-    node.at(seconds(2.0));
-    assert_eq!(node.first_place(), Some(8));
-    (node.held, node.has_signed) = (8, true);
-    node.claim(A, 9);
-    node.guard.note_shown(node.now, A, SequenceId(9), OLD_NS);
-    node.look();
-    assert_eq!(node.guard.status(), OwnStrandStatus::Stopped);
-    node.held = 9;
-    node.claim(B, 9);
-    node.at(seconds(1e6));
-    assert_eq!(node.first_place(), None, "for good");
-    node.word(GAP);
-    assert_eq!(node.first_place(), Some(9 + GAP + 1));
+    for is_stored_at_once in [false, true] {
+        let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);
+        node.at(seconds(2.0));
+        assert_eq!(node.first_place(), Some(8));
+        (node.held, node.has_signed) = (8, true);
+        node.claim(A, 9);
+        node.guard.note_shown(node.now, A, SequenceId(9), OLD_NS);
+        node.held += u64::from(is_stored_at_once);
+        node.look();
+        assert_eq!(node.guard.status(), OwnStrandStatus::Stopped);
+        node.held = 9;
+        node.claim(B, 9);
+        node.at(seconds(1e6));
+        assert_eq!(node.first_place(), None, "for good");
+        node.word(GAP);
+        assert_eq!(node.first_place(), Some(9 + GAP + 1));
+    }
 
     // Before the first publish nothing can have been signed twice.
     let mut node = Node::start(FolderStanding::Newest, 7, &[A, B]);

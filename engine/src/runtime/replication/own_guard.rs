@@ -154,6 +154,13 @@ impl GuardTask {
     fn look(&mut self) {
         let state = &self.state;
         let now = Instant::now().into_std();
+        // Claims first: what a peer has learned of this node is on this node's disk by then.
+        let clocks = state.peers.clocks(|originator| originator == state.own).into_iter();
+        let claims: BTreeMap<_, _> =
+            clocks.map(|(peer, clock)| (peer, clock.get(state.own))).collect();
+        let held = self.held();
+        // Reports last: a place is reported before it is stored, so the guard hears of every place up to
+        // the head that it is told.
         let reports = state.own_strand.take_reports();
         for (peer, shown) in reports.shown {
             self.guard.note_shown(now, peer, shown.sequence, shown.originator_ns);
@@ -161,14 +168,10 @@ impl GuardTask {
         if let Some(word) = reports.word {
             self.guard.note_word(now, state.ports.clock.now_ns(), word);
         }
-        // Claims first: what a peer has learned of this node is on this node's disk by then.
-        let clocks = state.peers.clocks(|originator| originator == state.own).into_iter();
-        let claims: BTreeMap<_, _> =
-            clocks.map(|(peer, clock)| (peer, clock.get(state.own))).collect();
         let registry = state.ports.registry.borrow().clone();
         let others = registry.nodes().filter(|it| it.canonical && it.id != state.own);
         let seen = Observation {
-            held: self.held(),
+            held,
             has_signed: state.engine_counters.published.get() > 0,
             others: others.map(|it| it.id).collect(),
             claims,
