@@ -5,12 +5,11 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hawser_proto::batch::{Claim, recover_batch};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use hawser_proto::sign::{keccak256, originator_digest, recover_batch};
-use hawser_proto::{
-    Bytes, Digest, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId, Signature,
-};
+use hawser_proto::sign::{keccak256, originator_digest};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_storage::{
     Change, Charge, Durability, Facts, LogEntry, Store, StoreIdentity, StoreSettings, Validity,
 };
@@ -57,21 +56,30 @@ fn key() -> Result<SecretKey, BenchError> {
 }
 
 fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
-    let claims: Vec<(Digest, Signature)> = envelopes
+    let key = key()?;
+    let expected = Some(key.public_key());
+    let claims: Vec<Claim> = envelopes
         .iter()
         .map(|envelope| {
-            let bytes = envelope.signature_bytes().ok_or("signed by the workload")?;
-            Ok((envelope.digest(), Signature::from_bytes(bytes)?))
+            let digest = envelope.digest();
+            Claim { digest, signature: key.sign(digest), expected }
         })
-        .collect::<Result<_, BenchError>>()?;
-    let key = key()?;
+        .collect();
+    let alone: Vec<Claim> = claims.iter().map(|it| Claim { expected: None, ..*it }).collect();
     for threads in [1, process::cores()] {
-        on_threads("recover_batch, 16 claims", threads, 16, |at| {
-            let from = (at * 16) % (claims.len() - 16);
-            black_box(recover_batch(&claims[from..from + 16]));
+        on_threads("recover_batch, 128 claims", threads, 128, |at| {
+            let from = (at * 128) % (alone.len() - 128);
+            black_box(recover_batch(&alone[from..from + 128]));
         })?;
+        for len in [32, 64, 128, 256, 512, 1024] {
+            let name = format!("recover_batch, {len} claims of one expected key");
+            on_threads(&name, threads, len as u64, |at| {
+                let from = (at * len) % (claims.len() - len);
+                black_box(recover_batch(&claims[from..from + len]));
+            })?;
+        }
         on_threads("SecretKey::sign", threads, 1, |at| {
-            black_box(key.sign(claims[at % claims.len()].0));
+            black_box(key.sign(claims[at % claims.len()].digest));
         })?;
     }
     Ok(())

@@ -1,9 +1,9 @@
 //! Admission of payer envelopes: every check that needs no order. Stateless, so that all cores can
 //! run it at once.
 
+use hawser_proto::batch::{Claim, recover_batch};
 use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::sign::recover_batch;
 use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, Signature};
 use hawser_rules::{
     Violation, check_dependencies_known, check_dependencies_on_chains, check_payload,
@@ -46,14 +46,18 @@ pub fn admit(
     let claims: Vec<_> = opened
         .iter()
         .filter_map(|opened| opened.as_ref().ok())
-        .map(|(envelope, signature)| (envelope.digest(), *signature))
+        .map(|(envelope, signature)| {
+            let (digest, signature) = (envelope.digest(), *signature);
+            Claim { digest, signature, expected: None }
+        })
         .collect();
     let mut payers = recover_batch(&claims).into_iter().zip(claims);
     opened
         .into_iter()
         .map(|opened| {
             let (envelope, _) = opened?;
-            let (payer, (digest, _)) = payers.next().expect("a claim for each opened envelope");
+            let (payer, Claim { digest, .. }) =
+                payers.next().expect("a claim for each opened envelope");
             let payer = payer?.address();
             check_rules(context, &envelope)?;
             let receipt = facts::receipt(digest, payer);

@@ -8,11 +8,13 @@
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
 //! - [`frame`]: the frames that nodes exchange over QUIC;
+//! - [`batch`]: the signers of many signatures at once;
 //! - [`budget`]: bounds on the memory that decoding a message takes, computed beforehand;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]
 
+pub mod batch;
 pub mod budget;
 #[cfg(feature = "services")]
 pub mod codec;

@@ -147,13 +147,6 @@ impl fmt::Debug for Signature {
     }
 }
 
-/// Recovers the signer of every claim, in order. All checks of many signatures call this function, so
-/// that a batch algorithm needs one change. Callers split batches over their threads.
-#[must_use]
-pub fn recover_batch(claims: &[(Digest, Signature)]) -> Vec<Result<PublicKey, SignatureError>> {
-    claims.iter().map(|(digest, signature)| signature.recover(*digest)).collect()
-}
-
 /// An uncompressed secp256k1 point: 65 bytes, beginning with 4.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PublicKey([u8; 65]);

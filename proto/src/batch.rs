@@ -1,0 +1,276 @@
+//! Recovers the signers of many signatures at once.
+//!
+//! A recoverable signature (r, s, v) over z names a point R: its x coordinate is r, the parity of its y is v.
+//! The key Q made the signature exactly if R = (z/s)·G + (r/s)·Q. For claims whose signer is expected, one
+//! random linear combination of these equations is checked instead of each of them:
+//!
+//! Σ aᵢ·Rᵢ = (Σ aᵢ·zᵢ/sᵢ)·G + Σ over keys ((Σ aᵢ·rᵢ/sᵢ)·Q)
+//!
+//! The coefficients aᵢ have 128 bits, so the sum over all Rᵢ costs about a fifth of the single recoveries.
+//! A combination that holds although one of its equations does not has a probability of 2⁻¹²⁸; the argument
+//! is in `docs/protocol/batch-signatures.md`. A claim that a combination does not vouch for is recovered
+//! alone, so an expectation never changes a result.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::LazyLock;
+
+use k256::elliptic_curve::PrimeField as _;
+use k256::elliptic_curve::sec1::FromSec1Point as _;
+use k256::{AffinePoint, ProjectivePoint, Scalar};
+
+use crate::sign::{Digest, PublicKey, Signature, SignatureError};
+
+/// The fewest claims for one combination. Below it, single recoveries cost less (measured).
+const COMBINED_MIN: usize = 24;
+/// The fewest claims that share a key in a combination: each key adds a multiplication of about 50 µs.
+const SHARED_MIN: usize = 16;
+/// The parts that a combination which does not hold is split into. One wrong claim among many then costs
+/// an eighth of the single recoveries, and claims that are all wrong cost less than twice all of them.
+const PARTS: usize = 8;
+/// The fewest claims that are split. The parts of fewer save no more than they cost (measured).
+const SPLIT_MIN: usize = 256;
+
+/// A signature over a digest, with the key that is expected to have made it, if one is.
+#[derive(Debug, Clone, Copy)]
+pub struct Claim {
+    /// The digest that was signed.
+    pub digest: Digest,
+    /// The signature.
+    pub signature: Signature,
+    /// A guess at the signer. A wrong one costs time and changes no result.
+    pub expected: Option<PublicKey>,
+}
+
+impl Claim {
+    /// Recovers the signer of this claim alone.
+    fn recover(&self) -> Result<PublicKey, SignatureError> {
+        self.signature.recover(self.digest)
+    }
+}
+
+/// Recovers the signer of every claim, in order: the results of [`Signature::recover`].
+///
+/// Claims with an expected key that 15 others share cost about a third of a recovery, in calls of some
+/// hundred. Callers split large batches over their threads. Memory: about 300 bytes for each claim.
+#[must_use]
+pub fn recover_batch(claims: &[Claim]) -> Vec<Result<PublicKey, SignatureError>> {
+    let mut is_expected = vec![false; claims.len()];
+    let equations = Equations::of(claims);
+    let mut vouch = |part: Range<usize>| {
+        let holds = part.len() >= COMBINED_MIN && equations.hold(part.clone());
+        if holds {
+            equations.0[part].iter().for_each(|it| is_expected[it.claim] = true);
+        }
+        holds
+    };
+    let all = 0..equations.0.len();
+    if !vouch(all.clone()) {
+        let len = all.len().div_ceil(PARTS);
+        for start in all.clone().step_by(len.max(1)).filter(|_| all.len() >= SPLIT_MIN) {
+            vouch(start..(start + len).min(all.end));
+        }
+    }
+    let result = |(claim, is_expected): (&Claim, bool)| match claim.expected {
+        Some(key) if is_expected => Ok(key),
+        _ => claim.recover(),
+    };
+    claims.iter().zip(is_expected).map(result).collect()
+}
+
+/// One claim as an equation R = u₁·G + u₂·Q.
+struct Equation {
+    /// Index of the claim.
+    claim: usize,
+    /// Index of the expected key in [`Equations`].
+    key: usize,
+    point: AffinePoint,
+    u1: Scalar,
+    u2: Scalar,
+    /// The random coefficient.
+    coefficient: u128,
+}
+
+/// The claims that can be combined, and their keys.
+struct Equations(Vec<Equation>, Vec<AffinePoint>);
+
+impl Equations {
+    fn of(claims: &[Claim]) -> Self {
+        let mut shares: HashMap<PublicKey, usize> = HashMap::new();
+        for key in claims.iter().filter_map(|it| it.expected) {
+            *shares.entry(key).or_default() += 1;
+        }
+        shares.retain(|_, share| *share >= SHARED_MIN);
+        if shares.is_empty() {
+            return Self(Vec::new(), Vec::new());
+        }
+        let mut points = Vec::with_capacity(shares.len());
+        for (key, index) in &mut shares {
+            *index = points.len();
+            points.push(affine(key));
+        }
+        let mut coefficients = coefficients(claims);
+        let mut equations = Vec::with_capacity(claims.len());
+        // Holds s instead of u₂ until all inverses are known.
+        for (index, claim) in claims.iter().enumerate() {
+            let coefficient = coefficients();
+            let key = claim.expected.and_then(|key| shares.get(&key).copied());
+            let parts = key.and_then(|key| Some((key, parse(&claim.signature)?)));
+            let Some((key, (point, r, s))) = parts else { continue };
+            equations.push(Equation { claim: index, key, point, u1: r, u2: s, coefficient });
+        }
+        let inverses = invert_all(equations.iter().map(|it| it.u2).collect());
+        for (equation, inverse) in equations.iter_mut().zip(inverses) {
+            equation.u2 = equation.u1 * inverse;
+            equation.u1 = reduce(&claims[equation.claim].digest.0) * inverse;
+        }
+        Self(equations, points)
+    }
+
+    /// Returns true if the combination of these equations holds.
+    fn hold(&self, part: Range<usize>) -> bool {
+        let part = &self.0[part];
+        let mut generator = Scalar::ZERO;
+        let mut keys = vec![Scalar::ZERO; self.1.len()];
+        for equation in part {
+            let coefficient = Scalar::from(equation.coefficient);
+            generator += coefficient * equation.u1;
+            keys[equation.key] += coefficient * equation.u2;
+        }
+        let mut right = ProjectivePoint::GENERATOR * generator;
+        for (key, factor) in self.1.iter().zip(keys) {
+            right += *key * factor;
+        }
+        sum(part) == right
+    }
+}
+
+/// Returns Σ aᵢ·Rᵢ by Pippenger's method: for each window of bits, points with the same digit are added
+/// up first. Digits are signed, which halves the number of sums.
+fn sum(equations: &[Equation]) -> ProjectivePoint {
+    // Fewest additions for each number of points; a window of c bits takes 2^(c−1) sums.
+    let bits: u32 = match equations.len() {
+        ..64 => 5,
+        64..192 => 6,
+        192..640 => 7,
+        _ => 8,
+    };
+    let mut total = ProjectivePoint::IDENTITY;
+    let mut buckets = vec![ProjectivePoint::IDENTITY; 1 << (bits - 1)];
+    let digits: Vec<_> = equations.iter().map(|it| signed_digits(it.coefficient, bits)).collect();
+    for window in (0..windows(bits)).rev() {
+        for _ in 0..bits {
+            total = total.double();
+        }
+        buckets.fill(ProjectivePoint::IDENTITY);
+        for (equation, digits) in equations.iter().zip(&digits) {
+            let digit = digits[window];
+            let at = usize::from(digit.unsigned_abs());
+            match digit {
+                0 => {}
+                1.. => buckets[at - 1] += &equation.point,
+                ..0 => buckets[at - 1] += &-equation.point,
+            }
+        }
+        // The sum with the digit d counts d times: once for each running sum that holds it.
+        let mut running = ProjectivePoint::IDENTITY;
+        for bucket in buckets.iter().rev() {
+            running += bucket;
+            total += running;
+        }
+    }
+    total
+}
+
+/// The most windows of a coefficient.
+const WINDOWS_MAX: usize = windows(5);
+
+/// Returns the number of windows of a coefficient: one bit more than it has is for the last carry.
+const fn windows(bits: u32) -> usize {
+    129_u32.div_ceil(bits) as usize
+}
+
+/// Returns the digits of a coefficient in base 2^`bits`, lowest first, each above −2^(bits−1) and at most
+/// 2^(bits−1).
+fn signed_digits(mut number: u128, bits: u32) -> [i16; WINDOWS_MAX] {
+    let base = 1_i16 << bits;
+    let mut digits = [0; WINDOWS_MAX];
+    let mut carry = 0;
+    for digit in &mut digits[..windows(bits)] {
+        let low = i16::try_from(number & ((1 << bits) - 1)).expect("at most eight bits") + carry;
+        carry = i16::from(low > base / 2);
+        *digit = low - carry * base;
+        number >>= bits;
+    }
+    assert!(number == 0 && carry == 0, "the last window takes the last carry");
+    digits
+}
+
+/// Returns a source of the coefficients, one for each claim.
+///
+/// They depend on all claims and on a secret of this process, so a sender can neither predict them nor try
+/// claims out until the coefficients suit them.
+fn coefficients(claims: &[Claim]) -> impl FnMut() -> u128 {
+    static SECRET: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
+    let mut hasher = blake3::Hasher::new_keyed(&SECRET);
+    for claim in claims {
+        hasher.update(&claim.digest.0);
+        hasher.update(claim.signature.as_bytes());
+        // All three parts have a fixed length: no two lists of claims have the same bytes.
+        hasher.update(claim.expected.as_ref().map_or(&[0; 65], |key| key.as_bytes()));
+    }
+    let mut output = hasher.finalize_xof();
+    move || {
+        let mut bytes = [0; 16];
+        output.fill(&mut bytes);
+        u128::from_le_bytes(bytes)
+    }
+}
+
+/// Returns R, r and s. `None` for everything that single recovery refuses, and for the rare forms that are
+/// left to it: v of 2 or 3, where r is not R's x coordinate.
+fn parse(signature: &Signature) -> Option<(AffinePoint, Scalar, Scalar)> {
+    let bytes = signature.as_bytes();
+    let (r, s, v) = (&bytes[..32], &bytes[32..64], bytes[64]);
+    let mut compressed = [0; 33];
+    compressed[0] = 2 + Some(v).filter(|v| *v <= 1)?;
+    compressed[1..].copy_from_slice(r);
+    let point = affine(&PublicKey::from_sec1(&compressed)?);
+    let scalar = |bytes: &[u8]| {
+        let bytes: [u8; 32] = bytes.try_into().expect("32 of 65 bytes");
+        let scalar = Option::<Scalar>::from(Scalar::from_repr(bytes.into()));
+        scalar.filter(|scalar| !bool::from(scalar.is_zero()))
+    };
+    Some((point, scalar(r)?, scalar(s)?))
+}
+
+/// Returns a number of 32 bytes modulo the group order, as ECDSA reads a digest (SEC 1 §4.1.4).
+fn reduce(bytes: &[u8; 32]) -> Scalar {
+    use k256::elliptic_curve::ops::Reduce as _;
+    Scalar::reduce(&k256::U256::from_be_slice(bytes))
+}
+
+fn affine(key: &PublicKey) -> AffinePoint {
+    let encoded = k256::Sec1Point::from_bytes(key.as_bytes()).expect("an uncompressed point");
+    Option::from(AffinePoint::from_sec1_point(&encoded)).expect("keys lie on the curve")
+}
+
+/// Returns the inverses of numbers that are not 0, with one inversion (Montgomery's method).
+fn invert_all(mut numbers: Vec<Scalar>) -> Vec<Scalar> {
+    let mut product = Scalar::ONE;
+    let mut products = Vec::with_capacity(numbers.len());
+    for number in &numbers {
+        products.push(product);
+        product *= number;
+    }
+    let mut inverse = Option::<Scalar>::from(product.invert()).expect("no factor is 0");
+    for (number, before) in numbers.iter_mut().zip(products).rev() {
+        let next = inverse * *number;
+        *number = inverse * before;
+        inverse = next;
+    }
+    numbers
+}
+
+#[cfg(test)]
+mod tests;

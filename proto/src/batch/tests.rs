@@ -1,0 +1,188 @@
+//! Batches give the results of single recoveries, for honest and for hostile claims.
+
+use k256::elliptic_curve::Field as _;
+use proptest::prelude::*;
+
+use super::*;
+use crate::sign::{SecretKey, keccak256};
+
+const ORDER: [u8; 32] = [
+    0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xfe,
+    0xba, 0xae, 0xdc, 0xe6, 0xaf, 0x48, 0xa0, 0x3b, 0xbf, 0xd2, 0x5e, 0x8c, 0xd0, 0x36, 0x41, 0x41,
+];
+
+fn secret(index: u8) -> SecretKey {
+    SecretKey::from_bytes(&[index + 1; 32]).unwrap()
+}
+
+fn claim(key: u8, text: u32) -> Claim {
+    let (secret, digest) = (secret(key), keccak256(&[&text.to_be_bytes()]));
+    Claim { digest, signature: secret.sign(digest), expected: Some(secret.public_key()) }
+}
+
+fn singly(claims: &[Claim]) -> Vec<Result<PublicKey, SignatureError>> {
+    claims.iter().map(Claim::recover).collect()
+}
+
+fn scalar(bytes: &[u8]) -> Scalar {
+    Scalar::from_repr(<[u8; 32]>::try_from(bytes).unwrap().into()).unwrap()
+}
+
+fn with(claim: &Claim, change: impl FnOnce(&mut [u8; 65])) -> Claim {
+    let mut bytes = *claim.signature.as_bytes();
+    change(&mut bytes);
+    Claim { signature: Signature::from_bytes(&bytes).unwrap(), ..*claim }
+}
+
+/// The same signature with the other s and the other v, which is valid for the same key.
+fn high_twin(claim: &Claim) -> Claim {
+    with(claim, |bytes| {
+        let s = <[u8; 32]>::try_from(&bytes[32..64]).unwrap();
+        // An earlier change may have left no number below the order.
+        let Some(s) = Option::<Scalar>::from(Scalar::from_repr(s.into())) else { return };
+        bytes[32..64].copy_from_slice(&(-s).to_repr());
+        bytes[64] ^= 1;
+    })
+}
+
+/// The ways in which a claim is not what it says, or is it in another form.
+fn mutate(claim: &Claim, how: u8) -> Claim {
+    match how {
+        0 => high_twin(claim),
+        1 => Claim { digest: keccak256(&[&claim.digest.0]), ..*claim },
+        2 => Claim { expected: Some(secret(99).public_key()), ..*claim },
+        3 => Claim { expected: None, ..*claim },
+        4 => with(claim, |it| it[64] ^= 1),
+        5 => with(claim, |it| it[64] |= 2),
+        6 => with(claim, |it| it[40] ^= 4),
+        7 => with(claim, |it| it[9] ^= 4),
+        8 => with(claim, |it| it[..32].fill(0)),
+        9 => with(claim, |it| it[32..64].fill(0)),
+        10 => with(claim, |it| it[..32].copy_from_slice(&ORDER)),
+        11 => with(claim, |it| it[32..64].copy_from_slice(&ORDER)),
+        12 => with(claim, |it| it[..64].fill(0xff)),
+        // The digest that is 0 modulo the order, and one above the order.
+        13 => Claim { digest: Digest(ORDER), ..*claim },
+        14 => Claim { digest: Digest([0xff; 32]), ..*claim },
+        _ => *claim,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// `faults` says which claims are changed, and in which way.
+    #[test]
+    fn results_are_those_of_single_recoveries(
+        keys in 1_u8..5,
+        len in 0_usize..200,
+        faults in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..15), 0..12),
+        repeated in any::<bool>(),
+    ) {
+        let text = |i: usize| if repeated { 0 } else { u32::try_from(i).unwrap() };
+        let mut claims: Vec<_> =
+            (0..len).map(|i| claim(u8::try_from(i).unwrap() % keys, text(i))).collect();
+        for (at, how) in faults {
+            if !claims.is_empty() {
+                let at = at.index(claims.len());
+                claims[at] = mutate(&claims[at], how);
+            }
+        }
+        prop_assert_eq!(recover_batch(&claims), singly(&claims));
+    }
+
+    #[test]
+    fn digits_add_up_to_the_number(number in any::<u128>(), bits in 5_u32..=8) {
+        let mut sum = Scalar::ZERO;
+        for digit in signed_digits(number, bits).iter().rev() {
+            for _ in 0..bits {
+                sum = sum.double();
+            }
+            let size = Scalar::from(u64::from(digit.unsigned_abs()));
+            sum += if *digit < 0 { -size } else { size };
+            prop_assert!(digit.unsigned_abs() <= 1 << (bits - 1));
+        }
+        // Windows of fewer bits leave the upper digits 0, which were doubled over all the same.
+        prop_assert_eq!(sum, Scalar::from(number));
+    }
+}
+
+#[test]
+fn every_way_to_be_wrong_is_found_among_many_right_ones() {
+    for how in 0..15 {
+        let mut claims: Vec<_> = (0..64).map(|text| claim(0, text)).collect();
+        claims[37] = mutate(&claims[37], how);
+        assert_eq!(recover_batch(&claims), singly(&claims), "{how}");
+        let all: Vec<_> = claims.iter().map(|claim| mutate(claim, how)).collect();
+        assert_eq!(recover_batch(&all), singly(&all), "{how}, all of them");
+        // Enough to be split.
+        let many: Vec<_> = claims.iter().cycle().take(300).copied().collect();
+        let parts = [&many[..], &many[..37], &many[38..101]].concat();
+        assert_eq!(recover_batch(&parts), singly(&parts), "{how}, many");
+    }
+}
+
+/// Honest claims are combined: the test above would pass as well if nothing ever was.
+#[test]
+fn the_combination_of_honest_claims_holds_for_every_size_of_window() {
+    for len in [32, 64, 192, 640] {
+        let claims: Vec<_> =
+            (0..len).map(|text| claim(u8::try_from(text % 2).unwrap(), text)).collect();
+        let mut claims = claims;
+        claims[1] = high_twin(&claims[1]);
+        let equations = Equations::of(&claims);
+        let len = claims.len();
+        assert_eq!(equations.0.len(), len);
+        assert!(equations.hold(0..len) && equations.hold(3..len - 1));
+    }
+}
+
+/// Two errors that cancel each other in a sum without random coefficients: the digests are moved so that
+/// one equation has G too much and another one has it too little.
+#[test]
+fn errors_that_cancel_are_found() {
+    let mut claims: Vec<_> = (0..32).map(|text| claim(0, text)).collect();
+    for (at, sign) in [(3, Scalar::ONE), (11, -Scalar::ONE)] {
+        let s = scalar(&claims[at].signature.as_bytes()[32..64]);
+        let moved = reduce(&claims[at].digest.0) + sign * s;
+        claims[at].digest = Digest(moved.to_repr().into());
+    }
+    let mut equations = Equations::of(&claims);
+    assert!(!equations.hold(0..32));
+    assert_eq!(recover_batch(&claims), singly(&claims));
+    assert_ne!(recover_batch(&claims)[3], Ok(secret(0).public_key()));
+    for equation in &mut equations.0 {
+        equation.coefficient = 1;
+    }
+    assert!(equations.hold(0..32), "the attack works on equal coefficients");
+}
+
+/// A signer who knows the key can make R the mirror image of another R, or the same again.
+#[test]
+fn points_that_cancel_or_repeat_get_their_own_results() {
+    let first = claim(0, 1);
+    let twin = high_twin(&first);
+    let claims: Vec<_> = (0..40).map(|at| if at % 2 == 0 { first } else { twin }).collect();
+    assert!(Equations::of(&claims).hold(0..40));
+    assert!(recover_batch(&claims).iter().all(|it| *it == Ok(secret(0).public_key())));
+    let mut claims = claims;
+    claims[5] = mutate(&claims[5], 4);
+    assert_eq!(recover_batch(&claims), singly(&claims));
+}
+
+#[test]
+fn coefficients_follow_every_byte_of_every_claim() {
+    let claims: Vec<_> = (0..4).map(|text| claim(0, text)).collect();
+    let all = |claims: &[Claim]| -> Vec<_> {
+        let mut next = coefficients(claims);
+        claims.iter().map(|_| next()).collect()
+    };
+    let before = all(&claims);
+    assert_eq!(before, all(&claims));
+    for how in [1, 2, 3, 4, 6, 7] {
+        let mut claims = claims.clone();
+        claims[2] = mutate(&claims[2], how);
+        let after = all(&claims);
+        assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{how}");
+    }
+}
