@@ -5,8 +5,8 @@
 //! the newest value as an argument.
 
 use bytes::Bytes;
-use hawser_proto::InboxId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::{InboxId, SequenceId};
 
 pub use hawser_rules::{NodeRecord, Registry};
 
@@ -27,22 +27,44 @@ pub trait PayloadValidator: Send + Sync + 'static {
     fn key_package(&self, tls_bytes: &Bytes) -> Result<(), String>;
 }
 
-/// Judge of identity updates against the state of their inbox before them.
+/// Judge of identity updates against the state of their inbox before them. May remember states of inboxes, so that
+/// the log of an inbox is not read for each update.
 pub trait IdentityJudge: Send + Sync + 'static {
-    /// Judges an update. `earlier` are the valid updates of this inbox so far, in order; `event_ns` is
-    /// the time of the update's block, unix nanoseconds.
+    /// Returns the judge of one inbox, with the state that was remembered of it or none. Until it is
+    /// dropped or [kept](InboxJudge::keep), the engine does not open the same inbox again.
+    fn open(&self, inbox: InboxId) -> Box<dyn InboxJudge>;
+
+    /// Forgets everything that was remembered of inboxes: the log below them may be another one now.
+    fn forget_all(&self);
+
+    /// Asks for [`ChainAppender::judge_waiting`](crate::runtime::ChainAppender::judge_waiting) soon: an inbox waits
+    /// until its log has been read.
+    fn judge_soon(&self);
+}
+
+/// Judge of the updates of one inbox, in their order. Blocks for computing only, never for a network.
+pub trait InboxJudge: Send {
+    /// Returns the place of the last valid update that the state has; [`SequenceId::NONE`] for a state
+    /// without updates.
+    fn known(&self) -> SequenceId;
+
+    /// Forgets the state.
+    fn start_over(&mut self);
+
+    /// Adds the valid update at `at` of the log, which is the next one after [`known`](Self::known).
+    fn add(&mut self, at: SequenceId, update: &IdentityUpdate);
+
+    /// Judges the update at `at`, and adds it if it is valid. All valid updates before it have been added;
+    /// `event_ns` is the time of the update's block, unix nanoseconds.
     ///
-    /// Blocks for computing only, never for a network, and is called on several threads at once.
-    /// The same arguments must get the same verdict on every node, except that an update which was
+    /// The same updates must get the same verdict on every node, except that an update which was
     /// [`IdentityVerdict::Waiting`] may get its final verdict later, and that
     /// [`IdentityVerdict::Unanswered`] depends on what a node can reach.
-    fn judge(
-        &self,
-        inbox: InboxId,
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-        event_ns: i64,
-    ) -> IdentityVerdict;
+    fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict;
+
+    /// Remembers the state. To be called when the log holds every update that it has; a judge that is
+    /// dropped instead is forgotten.
+    fn keep(self: Box<Self>);
 }
 
 /// The verdict on an identity update.
@@ -66,13 +88,35 @@ pub enum IdentityVerdict {
 pub struct TrustingJudge;
 
 impl IdentityJudge for TrustingJudge {
-    fn judge(
-        &self,
-        _: InboxId,
-        _: &[IdentityUpdate],
-        _: &IdentityUpdate,
-        _: i64,
-    ) -> IdentityVerdict {
+    fn open(&self, _: InboxId) -> Box<dyn InboxJudge> {
+        Box::new(TrustingInbox(SequenceId::NONE))
+    }
+
+    fn forget_all(&self) {}
+
+    fn judge_soon(&self) {}
+}
+
+/// An inbox of [`TrustingJudge`]: the place of its last update.
+struct TrustingInbox(SequenceId);
+
+impl InboxJudge for TrustingInbox {
+    fn known(&self) -> SequenceId {
+        self.0
+    }
+
+    fn start_over(&mut self) {
+        self.0 = SequenceId::NONE;
+    }
+
+    fn add(&mut self, at: SequenceId, _: &IdentityUpdate) {
+        self.0 = at;
+    }
+
+    fn judge(&mut self, at: SequenceId, _: &IdentityUpdate, _: i64) -> IdentityVerdict {
+        self.0 = at;
         IdentityVerdict::Valid
     }
+
+    fn keep(self: Box<Self>) {}
 }

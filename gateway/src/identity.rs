@@ -14,7 +14,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::Replica
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
-use hawser_validation::precheck::UpdatePrecheck;
+use hawser_validation::precheck::{InboxPrecheck, UpdatePrecheck};
 use tokio::time::{Instant, timeout, timeout_at};
 
 pub use hawser_validation::precheck::VouchError;
@@ -30,18 +30,8 @@ const UPDATES_PER_INBOX_MAX: usize = 64;
 
 /// Validates identity updates.
 pub trait IdentityCheck: Send + Sync + 'static {
-    /// Checks that `update` is valid after `earlier`: the inbox's log as a node shows it, then the
-    /// updates before it in the request, ascending. Computes and does no I/O; takes every contract
-    /// wallet to agree.
-    ///
-    /// # Errors
-    /// The reason for which nodes would drop the update.
-    fn check(
-        &self,
-        inbox: InboxId,
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-    ) -> Result<(), String>;
+    /// Returns the check of one inbox, which knows no update yet.
+    fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck>;
 
     /// Asks the contract wallets that `update` names whether they have signed it. An update that
     /// nodes cannot ask about waits there, and with it all later ones of its inbox.
@@ -51,14 +41,32 @@ pub trait IdentityCheck: Send + Sync + 'static {
     fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>>;
 }
 
+/// Validates the updates of one inbox in their order. Computes and does no I/O; takes every contract wallet to
+/// agree.
+pub trait InboxCheck: Send {
+    /// Adds the next update of the inbox's log, as a node shows it.
+    fn add(&mut self, update: &IdentityUpdate);
+
+    /// Checks that `update` is valid after the ones before it, and adds it if it is.
+    ///
+    /// # Errors
+    /// The reason for which nodes would drop the update.
+    fn check(&mut self, update: &IdentityUpdate) -> Result<(), String>;
+}
+
+impl InboxCheck for InboxPrecheck {
+    fn add(&mut self, update: &IdentityUpdate) {
+        Self::add(self, update);
+    }
+
+    fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
+        Self::check(self, update)
+    }
+}
+
 impl IdentityCheck for UpdatePrecheck {
-    fn check(
-        &self,
-        _: InboxId,
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-    ) -> Result<(), String> {
-        Self::check(self, earlier, update)
+    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
+        Box::new(InboxPrecheck::default())
     }
 
     fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
@@ -200,7 +208,7 @@ async fn judge_with(
     log: Vec<LogUpdate>,
     updates: Arc<Vec<UpdateItem>>,
 ) -> Option<CheckedUpdates> {
-    let judging = tokio::task::spawn_blocking(move || judge_after(&*check, inbox, log, &updates));
+    let judging = tokio::task::spawn_blocking(move || judge_after(&*check, inbox, &log, &updates));
     judging.await.ok()
 }
 
@@ -208,10 +216,11 @@ async fn judge_with(
 fn judge_after(
     check: &dyn IdentityCheck,
     inbox: InboxId,
-    log: Vec<LogUpdate>,
+    log: &[LogUpdate],
     updates: &[UpdateItem],
 ) -> CheckedUpdates {
-    let mut earlier: Vec<_> = log.iter().map(|entry| entry.update.clone()).collect();
+    let mut inbox = check.open(inbox);
+    log.iter().for_each(|entry| inbox.add(&entry.update));
     let mut placed = Vec::new();
     let mut judged: Vec<&Bytes> = Vec::new();
     for UpdateItem { index, client, update, is_known } in updates {
@@ -226,11 +235,12 @@ fn judge_after(
             }
             continue;
         }
-        if !is_known {
-            let checked = check.check(inbox, &earlier, update);
+        if *is_known {
+            inbox.add(update);
+        } else {
+            let checked = inbox.check(update);
             checked.map_err(|reason| InvalidUpdate { index: *index, reason })?;
         }
-        earlier.push(update.clone());
     }
     Ok(placed)
 }

@@ -11,7 +11,8 @@ use common::{
     passkey, revoke, update, valid, wallet,
 };
 use hawser_mls::identity::{
-    AssociationState, Judgement, MemberIdentifier, NextJudgement, fold_trusted, judge, judge_next,
+    AssociationState, ChangeDecision, Judgement, MemberIdentifier, add_trusted, check,
+    fold_trusted, judge,
 };
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
@@ -56,29 +57,36 @@ fn updates_of_real_clients_hold_in_their_order() {
 
 /// A log of thousands of updates would cost its square otherwise.
 #[test]
-fn a_state_is_taken_along_and_copied_for_contract_wallets_only() {
+fn a_state_is_kept_and_advanced_and_an_update_that_does_not_hold_leaves_it_as_it_was() {
     let (id, before) = inbox();
     let (owner, phone) = (wallet(1), installation(2));
     let adding = update(&id, vec![add(&phone.identifier(), &owner, &phone)]);
     let expected = valid(Some(&before), &adding);
     let place = before.inbox_id().as_ptr();
-    let after = match judge_next(Some(before), &adding, |_| None) {
-        NextJudgement::Valid(after) => after,
-        other => panic!("{other:?}"),
-    };
-    assert_eq!(after, expected);
-    assert_eq!(after.inbox_id().as_ptr(), place, "no copy was made");
+    let mut state = Some(before);
+    let change = check(state.as_ref(), &adding).unwrap();
+    assert_eq!(change.decide(|_| None), ChangeDecision::Agreed);
+    assert_eq!(change.apply(&mut state), &expected);
+    assert_eq!(state.as_ref().unwrap().inbox_id().as_ptr(), place, "no copy was made");
+
+    let spoilt =
+        update(&id, vec![revoke(&phone.identifier(), &owner), revoke(&phone.identifier(), &phone)]);
+    assert_eq!(check(state.as_ref(), &spoilt).unwrap_err().action, Some(1));
+    assert_eq!(add_trusted(&mut state, &spoilt).unwrap_err().action, Some(1));
+    assert_eq!(state.as_ref(), Some(&expected));
 
     let account = MemberIdentifier::Ethereum("0x00000000000000000000000000000000000000aa".into());
     let name = format!("eip155:1:{account}");
     let sign = move |_: &str| contract_signature(&name, 7, &[1]);
     let wallet = update(&id, vec![add(&account, &owner, common::by(sign))]);
-    match judge_next(Some(after.clone()), &wallet, |_| None) {
-        NextJudgement::Waiting { before, questions } => {
-            assert_eq!((before, questions.len()), (Some(after), 1));
-        }
+    let change = check(state.as_ref(), &wallet).unwrap();
+    match change.decide(|_| None) {
+        ChangeDecision::Open(questions) => assert_eq!(questions.len(), 1),
         other => panic!("{other:?}"),
     }
+    assert_eq!(state.as_ref(), Some(&expected), "it waits");
+    assert_eq!(change.decide(|_| Some(true)), ChangeDecision::Agreed);
+    assert!(change.apply(&mut state).member(&account).is_some());
 }
 
 #[test]

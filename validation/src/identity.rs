@@ -1,20 +1,21 @@
-//! Validates identity updates against the log of their inbox, with a cache of inbox states.
+//! Validates identity updates against the state of their inbox, and remembers states.
 
 use std::cell::Cell;
 use std::sync::Arc;
 
 use hawser_mls::identity::{
-    AssociationState, IdentityError, Judgement, WalletQuestion, fold_trusted, judge,
+    ChangeDecision, CheckedChange, IdentityError, WalletQuestion, add_trusted, check,
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
-use hawser_proto::sign::keccak256;
-use hawser_proto::{Digest, InboxId};
-use prost::Message as _;
-use quick_cache::sync::{Cache, DefaultLifecycle};
-use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
+use hawser_proto::{InboxId, SequenceId};
+use parking_lot::Mutex;
 
 use crate::limits::INBOX_STATES_BYTES_MAX;
+use crate::states::{KnownInbox, StateCache, WaitingChange};
 use crate::wallets::{WalletDecision, WalletRefusal, Wallets};
+
+/// Contract wallets that the reason of a waiting update names. A guess: enough for an operator.
+const WALLETS_NAMED_MAX: usize = 4;
 
 /// The validity of an identity update.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,117 +33,147 @@ pub enum UpdateValidity {
 
 /// Validates identity updates. A node shares one for its whole log.
 pub struct IdentityValidator {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
     wallets: Arc<Wallets>,
-    states: Cache<InboxId, KnownState, StateWeight>,
-}
-
-/// The state after the first `updates` updates of a log, the last of which has the digest `last`.
-#[derive(Clone)]
-struct KnownState {
-    updates: usize,
-    last: Digest,
-    state: Arc<AssociationState>,
-}
-
-/// Weighs a state in bytes of memory.
-#[derive(Clone)]
-struct StateWeight;
-
-impl Weighter<InboxId, KnownState> for StateWeight {
-    fn weight(&self, _: &InboxId, known: &KnownState) -> u64 {
-        known.state.weight() as u64 + 512
-    }
+    states: Mutex<StateCache>,
 }
 
 impl IdentityValidator {
-    /// Validates with the answers of these contract wallets. Caches states of inboxes up to
+    /// Validates with the answers of these contract wallets. Remembers states of inboxes up to
     /// [`INBOX_STATES_BYTES_MAX`].
     #[must_use]
     pub fn new(wallets: Arc<Wallets>) -> Self {
-        // A shard holds only states that are smaller than itself. One shard keeps those of large
-        // inboxes too, and they are the ones that are costly to compute again.
-        let options = OptionsBuilder::new()
-            .shards(1)
-            .weight_capacity(INBOX_STATES_BYTES_MAX)
-            .estimated_items_capacity(32_768) // see INBOX_STATES_BYTES_MAX
-            .build()
-            .expect("both capacities are given");
-        let (hasher, lifecycle) = (DefaultHashBuilder::default(), DefaultLifecycle::default());
-        Self { wallets, states: Cache::with_options(options, StateWeight, hasher, lifecycle) }
+        Self::remembering(wallets, INBOX_STATES_BYTES_MAX)
     }
 
-    /// Validates `update` after `earlier`, the valid updates of the inbox so far, ascending. `event_s` is
-    /// the time of the update's event, unix seconds. Computes; waits for no chain: an answer that is not
-    /// cached is queued, and the update waits.
+    /// Validates like [`new`](Self::new) and remembers states up to this total weight in bytes.
     #[must_use]
+    pub fn remembering(wallets: Arc<Wallets>, bytes_max: u64) -> Self {
+        let states = Mutex::new(StateCache::new(bytes_max));
+        Self { shared: Arc::new(Shared { wallets, states }) }
+    }
+
+    /// Returns the validator of one inbox, with the state that is remembered of it or none.
+    #[must_use]
+    pub fn open(&self, inbox: InboxId) -> InboxValidator {
+        let known = self.shared.states.lock().take(inbox);
+        InboxValidator { shared: self.shared.clone(), inbox, known, broken: None }
+    }
+
+    /// Forgets the states of all inboxes.
+    pub fn forget_all(&self) {
+        self.shared.states.lock().clear();
+    }
+
+    /// Has the waiting updates judged soon; see [`Wallets::judge_soon`].
+    pub fn judge_soon(&self) {
+        self.shared.wallets.judge_soon();
+    }
+}
+
+/// Validates the updates of one inbox in their order. Holds the state of the inbox and advances it: an update
+/// costs what its own actions cost.
+pub struct InboxValidator {
+    shared: Arc<Shared>,
+    inbox: InboxId,
+    known: KnownInbox,
+    /// Why the log does not add up: it holds a valid update that does not follow from those before it.
+    broken: Option<IdentityError>,
+}
+
+impl InboxValidator {
+    /// Returns the place of the last valid update in the state; [`SequenceId::NONE`] without one.
+    #[must_use]
+    pub fn known(&self) -> SequenceId {
+        self.known.last
+    }
+
+    /// Forgets the state.
+    pub fn start_over(&mut self) {
+        (self.known, self.broken) = (KnownInbox::default(), None);
+    }
+
+    /// Adds a valid update of the log.
+    pub fn add(&mut self, at: SequenceId, update: &IdentityUpdate) {
+        (self.known.last, self.known.waiting) = (at, None);
+        if self.broken.is_none() {
+            self.broken = add_trusted(&mut self.known.state, update).err();
+        }
+    }
+
+    /// Validates the update at `at`, and adds it if it is valid. `event_s` is the time of its event, unix seconds.
+    /// Computes; waits for no chain: an answer that is not cached is queued, and the update waits.
     pub fn validate(
-        &self,
-        inbox: InboxId,
-        earlier: &[IdentityUpdate],
+        &mut self,
+        at: SequenceId,
         update: &IdentityUpdate,
         event_s: u64,
     ) -> UpdateValidity {
-        let before = match self.state_after(inbox, earlier) {
-            Ok(before) => before,
-            Err(error) => {
-                let reason = format!("the earlier updates of its inbox do not add up: {error}");
-                return UpdateValidity::Invalid(reason);
-            }
+        if let Some(error) = &self.broken {
+            let reason = format!("the earlier updates of its inbox do not add up: {error}");
+            return UpdateValidity::Invalid(reason);
+        }
+        let checked = match self.known.waiting.take().filter(|waiting| waiting.at == at) {
+            Some(waiting) => Ok(waiting.change),
+            None => check(self.known.state.as_ref(), update),
         };
+        match checked {
+            Ok(change) => self.decide(at, change, event_s),
+            Err(error) => UpdateValidity::Invalid(error.to_string()),
+        }
+    }
+
+    fn decide(&mut self, at: SequenceId, change: CheckedChange, event_s: u64) -> UpdateValidity {
+        let wallets = &self.shared.wallets;
         let refusal = Cell::new(None);
-        let answer = |question: &WalletQuestion| match self.wallets.decide(question, event_s) {
+        let answer = |question: &WalletQuestion| match wallets.decide(question, event_s) {
             WalletDecision::Agrees => Some(true),
             WalletDecision::Open => None,
             WalletDecision::Refused(reason) => {
-                refusal.set(Some((reason, self.wallets.describe(question))));
+                refusal.set(Some((reason, wallets.describe(question))));
                 Some(false)
             }
         };
-        match judge(before.as_deref(), update, answer) {
-            Judgement::Valid(after) => {
-                let (updates, last) = (earlier.len() + 1, digest_of(update));
-                let known = KnownState { updates, last, state: Arc::new(after) };
-                self.states.insert(inbox, known);
+        match change.decide(answer) {
+            ChangeDecision::Agreed => {
+                change.apply(&mut self.known.state);
+                self.known.last = at;
                 UpdateValidity::Valid
             }
-            Judgement::Invalid(error) => match refusal.take() {
+            ChangeDecision::Refused(error) => match refusal.take() {
                 None => UpdateValidity::Invalid(error.to_string()),
                 Some((reason @ WalletRefusal::Unanswered, wallet)) => {
                     UpdateValidity::Unanswered(format!("{reason}: {wallet}"))
                 }
                 Some((reason, _)) => UpdateValidity::Invalid(format!("{error}: {reason}")),
             },
-            Judgement::Waiting(questions) => {
-                let wallets: Vec<String> =
-                    questions.iter().map(|question| self.wallets.describe(question)).collect();
-                UpdateValidity::Waiting(wallets.join("; "))
+            ChangeDecision::Open(questions) => {
+                let text = describe(wallets, &questions);
+                self.known.waiting = Some(WaitingChange { at, change });
+                UpdateValidity::Waiting(text)
             }
         }
     }
 
-    /// Returns the state after `earlier`, computed from the cached state before it.
-    fn state_after(
-        &self,
-        inbox: InboxId,
-        earlier: &[IdentityUpdate],
-    ) -> Result<Option<Arc<AssociationState>>, IdentityError> {
-        // A log only grows. A cached state that is not on the way to `earlier` belongs to an update
-        // that was never committed.
-        let known = self.states.get(&inbox).filter(|known| {
-            debug_assert!(known.updates > 0, "a state comes from an update");
-            earlier.get(known.updates - 1).map(digest_of) == Some(known.last)
-        });
-        let (from, state) = match known {
-            Some(known) if known.updates == earlier.len() => return Ok(Some(known.state)),
-            Some(known) => (known.updates, Some(AssociationState::clone(&known.state))),
-            None => (0, None),
-        };
-        Ok(fold_trusted(state, &earlier[from..])?.map(Arc::new))
+    /// Has the state remembered. To be called when the log holds every update that the state has.
+    pub fn keep(self) {
+        if self.broken.is_none() {
+            self.shared.states.lock().put(self.inbox, self.known);
+        }
     }
 }
 
-/// Returns what the cache holds of an update: the update itself may be long, and may share its
-/// memory with a longer envelope.
-fn digest_of(update: &IdentityUpdate) -> Digest {
-    keccak256(&[&update.encode_to_vec()])
+/// Describes what an update waits for, however many wallets sign it.
+fn describe(wallets: &Wallets, questions: &[WalletQuestion]) -> String {
+    let named: Vec<String> = questions
+        .iter()
+        .take(WALLETS_NAMED_MAX)
+        .map(|question| wallets.describe(question))
+        .collect();
+    let more = questions.len().saturating_sub(named.len());
+    let more = if more > 0 { format!("; and {more} more") } else { String::new() };
+    named.join("; ") + &more
 }

@@ -9,7 +9,8 @@
 //! - [`clock`]: the time at which key packages are judged;
 //! - [`wallets`]: answers of contract wallets: the chain client, the cache, the queue of open
 //!   questions;
-//! - [`identity`]: validates updates against an inbox's log, for nodes;
+//! - [`identity`]: validates updates against the state of their inbox, for nodes; `states` remembers
+//!   states;
 //! - [`precheck`]: validates updates before they reach the chain, for gateways;
 //! - [`service`]: `xmtp.mls_validation.v1` over gRPC.
 //!
@@ -23,4 +24,5 @@ pub mod identity;
 pub mod limits;
 pub mod precheck;
 pub mod service;
+mod states;
 pub mod wallets;

@@ -80,8 +80,8 @@ pub const JUDGE_AGAIN_EVERY: Duration = Duration::from_secs(300);
 pub const WALLET_BLOCKS_AHEAD_MAX: u64 = 10;
 
 /// Total weight of remembered inbox states in bytes. A guess: a state of a few members weighs about
-/// 2 kB, so this holds about 30,000 active inboxes.
-pub const INBOX_STATES_BYTES_MAX: u64 = 64 << 20;
+/// 2 kB, so this holds about 60,000 active inboxes, or one with about 170,000 members.
+pub const INBOX_STATES_BYTES_MAX: u64 = 128 << 20;
 
 /// Items of a request that one thread judges in a row. A guess: large enough that handing over
 /// costs little beside a signature check, small enough that all cores take part.

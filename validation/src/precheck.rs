@@ -3,7 +3,9 @@
 
 use std::sync::Arc;
 
-use hawser_mls::identity::{Judgement, WalletQuestion, fold_trusted, judge, wallet_questions};
+use hawser_mls::identity::{
+    AssociationState, WalletQuestion, add_trusted, check, wallet_questions,
+};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
 use crate::limits::WALLET_BLOCKS_AHEAD_MAX;
@@ -30,20 +32,6 @@ impl UpdatePrecheck {
     #[must_use]
     pub fn new(wallets: Arc<Wallets>) -> Self {
         Self { wallets }
-    }
-
-    /// Validates `update` after `earlier`, the log of its inbox as a node shows it, ascending.
-    /// Computes, and takes every contract wallet to agree. A log that does not add up refuses
-    /// nothing: the fault is the node's, not the update's.
-    ///
-    /// # Errors
-    /// Returns the reason for which every node would drop the update.
-    pub fn check(&self, earlier: &[IdentityUpdate], update: &IdentityUpdate) -> Result<(), String> {
-        let Ok(before) = fold_trusted(None, earlier) else { return Ok(()) };
-        match judge(before.as_ref(), update, |_| None) {
-            Judgement::Valid(_) | Judgement::Waiting(_) => Ok(()),
-            Judgement::Invalid(error) => Err(error.to_string()),
-        }
     }
 
     /// Asks every contract wallet that `update` names, one after another. An update that nodes
@@ -113,6 +101,36 @@ impl UpdatePrecheck {
     }
 }
 
+/// Validates the updates of one inbox one after another, and advances its state. Computes, and takes every
+/// contract wallet to agree.
+#[derive(Debug, Default)]
+pub struct InboxPrecheck {
+    state: Option<AssociationState>,
+    /// The log does not add up.
+    is_broken: bool,
+}
+
+impl InboxPrecheck {
+    /// Adds an update that the log has, as a node shows it.
+    pub fn add(&mut self, update: &IdentityUpdate) {
+        self.is_broken = self.is_broken || add_trusted(&mut self.state, update).is_err();
+    }
+
+    /// Validates `update` after the ones before it, and adds it if it is valid. A log that does not add up
+    /// refuses nothing: the fault is the node's, not the update's.
+    ///
+    /// # Errors
+    /// Returns the reason for which every node would drop the update.
+    pub fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
+        if self.is_broken {
+            return Ok(());
+        }
+        let change = check(self.state.as_ref(), update).map_err(|error| error.to_string())?;
+        change.apply(&mut self.state);
+        Ok(())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings};
@@ -168,7 +186,7 @@ mod tests {
         let wallets = Wallets::over_rpc([(CHAIN_ID, url), (1, away)], listed);
         let updates = UpdatePrecheck::new(Arc::new(wallets));
         let never = async |update: IdentityUpdate, why: &str| {
-            assert!(updates.check(&[], &update).is_ok(), "it waits at nodes");
+            assert!(InboxPrecheck::default().check(&update).is_ok(), "it waits at nodes");
             let told = updates.ask_wallets(&update).await;
             assert!(
                 matches!(&told, Err(VouchError::Refused(text)) if text.contains(why)),

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use futures_util::stream::{self, StreamExt as _};
 use hawser_mls::identity::{
-    AssociationState, IdentityError, NextJudgement, WalletQuestion, judge_next, parse_account_id,
+    AssociationState, ChangeDecision, IdentityError, WalletQuestion, check, parse_account_id,
 };
 use hawser_mls::{group_message, key_package};
 use hawser_proto::Digest;
@@ -248,8 +248,8 @@ struct Stretch {
     questions: Vec<WalletQuestion>,
 }
 
-/// Applies updates from index `next` on. `answers` belong to the wallets of that one. The state is taken
-/// along and not copied: a long log costs its length and not its square.
+/// Applies updates from index `next` on. `answers` belong to the wallets of that one. The state is advanced
+/// and not copied: a long log costs its length and not its square.
 fn stretch(
     mut state: Option<AssociationState>,
     updates: &[pb::IdentityUpdate],
@@ -260,12 +260,13 @@ fn stretch(
         answers.iter().find(|(asked, _)| asked == question).map(|(_, agrees)| *agrees)
     };
     for (at, update) in updates.iter().enumerate().skip(next) {
-        match judge_next(state, update, answer) {
-            NextJudgement::Valid(after) => state = Some(after),
-            NextJudgement::Waiting { before, questions } => {
-                return Ok(Stretch { state: before, next: at, questions });
+        let change = check(state.as_ref(), update)?;
+        match change.decide(answer) {
+            ChangeDecision::Agreed => {
+                change.apply(&mut state);
             }
-            NextJudgement::Invalid(error) => return Err(error),
+            ChangeDecision::Open(questions) => return Ok(Stretch { state, next: at, questions }),
+            ChangeDecision::Refused(error) => return Err(error),
         }
     }
     Ok(Stretch { state, next: updates.len(), questions: Vec::new() })

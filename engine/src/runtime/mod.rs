@@ -47,7 +47,7 @@ use counters::Counters;
 use read::fan_out::FanOut;
 use read::hub::Hub;
 
-pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates};
+pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates, ROUND_BYTES_MAX};
 pub use committer::Committer;
 pub use disk::DiskTask;
 pub use heads::Heads;

@@ -1,14 +1,15 @@
 //! Identity updates: each judged against the valid ones before it, shown only when valid, and
 //! waiting where the verdict is not known yet.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
-use hawser_engine::ports::{IdentityJudge, IdentityVerdict};
+use hawser_engine::ports::{IdentityJudge, IdentityVerdict, InboxJudge};
 use hawser_engine::read::SubscriptionEvent;
-use hawser_engine::runtime::{ChainAppender, JudgedUpdates};
+use hawser_engine::runtime::{ChainAppender, JudgedUpdates, ROUND_BYTES_MAX};
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::identity_action::Kind;
 use hawser_proto::pb::xmtp::identity::associations::{
@@ -31,46 +32,113 @@ const BAD: u64 = 1_000;
 /// cannot be judged for the time being.
 #[derive(Default)]
 struct Scripted {
+    shared: Arc<Script>,
+}
+
+#[derive(Default)]
+struct Script {
     unknown: Mutex<BTreeSet<u64>>,
     /// Inbox, earlier updates, and the one judged.
     asked: Mutex<Vec<(u8, Vec<u64>, u64)>>,
+    /// Updates before the next one of each inbox, and the place of the last of them.
+    kept: Mutex<BTreeMap<InboxId, (Vec<u64>, SequenceId)>>,
+    /// True if it remembers inboxes.
+    remembers: AtomicBool,
+    /// Updates that were read from the log.
+    read: AtomicUsize,
+    /// Number of times that a judgement was asked for.
+    asked_for: AtomicUsize,
 }
 
 impl IdentityJudge for Scripted {
-    fn judge(
-        &self,
-        inbox: InboxId,
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-        event_ns: i64,
-    ) -> IdentityVerdict {
+    fn open(&self, inbox: InboxId) -> Box<dyn InboxJudge> {
+        let (before, known) = match self.shared.kept.lock().remove(&inbox) {
+            Some(before) => before,
+            None => (Vec::new(), SequenceId::NONE),
+        };
+        Box::new(ScriptedInbox { shared: self.shared.clone(), inbox, before, known })
+    }
+
+    fn forget_all(&self) {
+        self.shared.kept.lock().clear();
+    }
+
+    fn judge_soon(&self) {
+        self.shared.asked_for.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+struct ScriptedInbox {
+    shared: Arc<Script>,
+    inbox: InboxId,
+    before: Vec<u64>,
+    known: SequenceId,
+}
+
+impl InboxJudge for ScriptedInbox {
+    fn known(&self) -> SequenceId {
+        self.known
+    }
+
+    fn start_over(&mut self) {
+        (self.before, self.known) = (Vec::new(), SequenceId::NONE);
+    }
+
+    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) {
+        assert!(self.known < at, "in order");
+        self.known = at;
+        self.before.push(update.client_timestamp_ns);
+        self.shared.read.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict {
         assert!(event_ns > 1_750_000_000_000_000_000, "the time of its block");
+        assert!(self.known < at, "in order");
         let name = update.client_timestamp_ns;
-        let before: Vec<u64> = earlier.iter().map(|update| update.client_timestamp_ns).collect();
-        let repeats = before.contains(&name);
-        self.asked.lock().push((inbox.0[0], before, name));
-        if self.unknown.lock().contains(&name) {
+        let repeats = self.before.contains(&name);
+        self.shared.asked.lock().push((self.inbox.0[0], self.before.clone(), name));
+        if self.shared.unknown.lock().contains(&name) {
             IdentityVerdict::Waiting("its chain does not answer".into())
         } else if name >= BAD || repeats {
             IdentityVerdict::Invalid("no".into())
         } else {
+            self.before.push(name);
+            self.known = at;
             IdentityVerdict::Valid
+        }
+    }
+
+    fn keep(self: Box<Self>) {
+        if self.shared.remembers.load(Ordering::Relaxed) {
+            self.shared.kept.lock().insert(self.inbox, (self.before, self.known));
         }
     }
 }
 
 impl Scripted {
     fn unknown(names: &[u64]) -> Arc<Self> {
-        let unknown = Mutex::new(names.iter().copied().collect());
-        Arc::new(Self { unknown, asked: Mutex::default() })
+        let judge = Self::default();
+        judge.shared.unknown.lock().extend(names);
+        Arc::new(judge)
+    }
+
+    fn remembering() -> Arc<Self> {
+        let judge = Self::default();
+        judge.shared.remembers.store(true, Ordering::Relaxed);
+        Arc::new(judge)
     }
 
     fn learn(&self) {
-        self.unknown.lock().clear();
+        self.shared.unknown.lock().clear();
+    }
+
+    /// Returns the number of updates that were read from the log since the last call.
+    fn read(&self) -> usize {
+        self.shared.read.swap(0, Ordering::Relaxed)
     }
 
     fn asked(&self) -> Vec<(u8, Vec<u64>, u64)> {
-        let mut asked = std::mem::take(&mut *self.asked.lock());
+        let mut asked = std::mem::take(&mut *self.shared.asked.lock());
         asked.sort_by_key(|(inbox, _, name)| (*inbox, *name));
         asked
     }
@@ -249,7 +317,7 @@ async fn of_many_inboxes_that_wait_each_goes_on_when_it_can() {
         chain.judge_waiting().unwrap(),
         JudgedUpdates { valid: 0, invalid: 0, waiting: 200 }
     );
-    judge.unknown.lock().retain(|name| name % 3 == 0);
+    judge.shared.unknown.lock().retain(|name| name % 3 == 0);
     assert_eq!(
         chain.judge_waiting().unwrap(),
         JudgedUpdates { valid: 133, invalid: 0, waiting: 67 }
@@ -288,6 +356,86 @@ async fn a_long_inbox_is_judged_against_all_of_it() {
     let asked = judge.asked();
     assert!(asked[0].1.iter().copied().eq(1..=700));
     assert_eq!(shown(&node, 1).len(), 701);
+}
+
+#[tokio::test]
+async fn the_log_of_an_inbox_is_not_read_again_for_each_update() {
+    let judge = Scripted::remembering();
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &(1..=700).map(|n| update(n, 1, n)).collect::<Vec<_>>());
+    append(&chain, &[update(701, 1, 701), update(702, 1, BAD)]);
+    append(&chain, &[update(703, 1, 703)]);
+    let asked = judge.asked();
+    assert_eq!(judge.read(), 0, "the state was advanced");
+    let (_, before, name) = asked.iter().find(|(_, _, name)| *name == 703).unwrap();
+    assert!(before.iter().copied().eq(1..=701), "{name}");
+    assert_eq!(shown(&node, 1).len(), 702);
+
+    // A state that the log does not lead to counts for nothing: the log is read.
+    let other = (vec![5], SequenceId(9_999));
+    judge.shared.kept.lock().insert(InboxId([1; 32]), other);
+    append(&chain, &[update(704, 1, 704)]);
+    assert_eq!(judge.read(), 702);
+    let [(_, before, _)] = &judge.asked()[..] else { panic!() };
+    assert!(before.iter().copied().eq((1..=701).chain([703])));
+}
+
+/// An update of about this many bytes, so that an inbox has a long log soon.
+fn long_update(sequence: u64, inbox: u8, name: u64, len_bytes: usize) -> ChainEvent {
+    let text = "a".repeat(len_bytes);
+    let create = CreateInbox { initial_identifier: text, ..CreateInbox::default() };
+    update_with(sequence, inbox, name, vec![Kind::CreateInbox(create)])
+}
+
+#[tokio::test]
+async fn an_inbox_with_a_long_log_that_is_not_remembered_waits_and_no_other_one_does() {
+    let judge = Scripted::unknown(&[]);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    append(&chain, &(1..=8).map(|n| long_update(n, 1, n, 190_000)).collect::<Vec<_>>());
+    judge.asked();
+    append(&chain, &[update(9, 1, 9), update(10, 2, 10), update(11, 1, BAD)]);
+    assert_eq!((shown(&node, 1).len(), shown(&node, 2)), (8, vec![10]));
+    assert_eq!(judge.asked(), [(2, vec![], 10)], "its log is too long to be read in between");
+    assert_eq!(chain.inboxes_waiting(), 1);
+    assert_eq!(judge.shared.asked_for.load(Ordering::Relaxed), 1);
+    let judged = chain.judge_waiting().unwrap();
+    assert_eq!(judged, JudgedUpdates { valid: 1, invalid: 1, waiting: 0 });
+    assert_eq!(shown(&node, 1), [1, 2, 3, 4, 5, 6, 7, 8, 9]);
+    assert_eq!(judge.shared.asked_for.load(Ordering::Relaxed), 1, "nothing is left");
+}
+
+#[tokio::test]
+async fn of_many_inboxes_with_long_logs_each_has_its_turn() {
+    let judge = Scripted::unknown(&[]);
+    let node = start_judging(store(), true, judge.clone());
+    let chain = node.engine.chain_appender();
+    let mut sequence = 0;
+    let mut next = || {
+        sequence += 1;
+        sequence
+    };
+    // Each has a ninth of what one round reads.
+    let each = u64::try_from(ROUND_BYTES_MAX / 9 / 190_000 + 1).unwrap();
+    for inbox in 0..24 {
+        let events: Vec<_> = (0..each).map(|n| long_update(next(), inbox, n, 190_000)).collect();
+        append(&chain, &events);
+    }
+    let events: Vec<_> = (0..24).map(|inbox| update(next(), inbox, each)).collect();
+    append(&chain, &events);
+    assert_eq!(chain.inboxes_waiting(), 24);
+    let mut rounds = 0;
+    while chain.inboxes_waiting() > 0 {
+        let asked_for = judge.shared.asked_for.load(Ordering::Relaxed);
+        let judged = chain.judge_waiting().unwrap();
+        assert!((1..24).contains(&judged.valid), "{judged:?}");
+        let is_asked_for = judge.shared.asked_for.load(Ordering::Relaxed) > asked_for;
+        assert_eq!(is_asked_for, judged.waiting > 0);
+        rounds += 1;
+    }
+    assert!(rounds > 1);
+    assert_eq!((0..24).map(|inbox| shown(&node, inbox).len() as u64).sum::<u64>(), 24 * (each + 1));
 }
 
 #[tokio::test]

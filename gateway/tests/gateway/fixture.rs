@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
-use hawser_gateway::identity::{IdentityCheck, VouchError};
+use hawser_gateway::identity::{IdentityCheck, InboxCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
@@ -301,13 +301,8 @@ pub(crate) const TRANSACTION: TransactionHash = TransactionHash([7; 32]);
 pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
 
 impl IdentityCheck for NoSpoiltInbox {
-    fn check(
-        &self,
-        inbox: InboxId,
-        _: &[IdentityUpdate],
-        _: &IdentityUpdate,
-    ) -> Result<(), String> {
-        if inbox.0 == self.0 { Err("it is spoilt".into()) } else { Ok(()) }
+    fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck> {
+        Box::new(Spoilt(inbox.0 == self.0))
     }
 
     fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
@@ -315,18 +310,38 @@ impl IdentityCheck for NoSpoiltInbox {
     }
 }
 
+/// Refuses every update if it is true.
+struct Spoilt(bool);
+
+impl InboxCheck for Spoilt {
+    fn add(&mut self, _: &IdentityUpdate) {}
+
+    fn check(&mut self, _: &IdentityUpdate) -> Result<(), String> {
+        if self.0 { Err("it is spoilt".into()) } else { Ok(()) }
+    }
+}
+
 /// Accepts an update if its number is the count of the earlier ones.
 pub(crate) struct Numbered;
 
-impl IdentityCheck for Numbered {
-    fn check(
-        &self,
-        _: InboxId,
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-    ) -> Result<(), String> {
-        let (own, next) = (update.client_timestamp_ns, earlier.len() as u64);
+/// The count of the updates so far.
+struct NumberedInbox(u64);
+
+impl InboxCheck for NumberedInbox {
+    fn add(&mut self, _: &IdentityUpdate) {
+        self.0 += 1;
+    }
+
+    fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
+        let (own, next) = (update.client_timestamp_ns, self.0);
+        self.0 += 1;
         if own == next { Ok(()) } else { Err(format!("it is {own} and not {next}")) }
+    }
+}
+
+impl IdentityCheck for Numbered {
+    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
+        Box::new(NumberedInbox(0))
     }
 
     fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
@@ -338,8 +353,8 @@ impl IdentityCheck for Numbered {
 pub(crate) struct Wallets(pub(crate) VouchError);
 
 impl IdentityCheck for Wallets {
-    fn check(&self, _: InboxId, _: &[IdentityUpdate], _: &IdentityUpdate) -> Result<(), String> {
-        Ok(())
+    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
+        Box::new(Spoilt(false))
     }
 
     fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {

@@ -1,8 +1,10 @@
 //! Validates identity updates and computes the state of an inbox from its log.
 //!
 //! [`judge`] decides about one update by the state before it. An update is valid as a whole or not at
-//! all. The state of an inbox is the result of its valid updates in their order.
+//! all. The state of an inbox is the result of its valid updates in their order. [`check`] is the same
+//! for one who keeps the state and advances it.
 
+mod draft;
 mod error;
 mod kind;
 mod legacy;
@@ -14,6 +16,8 @@ mod text;
 mod update;
 mod wallet;
 
+use std::collections::BTreeSet;
+
 use hawser_proto::pb::xmtp::identity::associations as pb;
 
 pub use error::{IdentityError, IdentityViolation};
@@ -22,8 +26,9 @@ pub use member::{Member, MemberIdentifier, Passkey};
 pub use state::AssociationState;
 pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
+use draft::Draft;
 use signature::{Claim, SignedText, Signer};
-use state::Draft;
+use state::Delta;
 use update::{Action, Update};
 
 /// The judgement of an update.
@@ -38,6 +43,7 @@ pub enum Judgement {
 }
 
 /// Judges `update` against the state of its inbox before it (`None` for an inbox without updates).
+/// Copies that state; who judges a whole log uses [`check`], which does not.
 ///
 /// `answer` returns the answer of a contract wallet, `None` while it is unknown. It is called only if
 /// the update is valid otherwise.
@@ -46,61 +52,94 @@ pub fn judge(
     update: &pb::IdentityUpdate,
     answer: impl Fn(&WalletQuestion) -> Option<bool>,
 ) -> Judgement {
-    match judge_next(before.cloned(), update, answer) {
-        NextJudgement::Valid(after) => Judgement::Valid(after),
-        NextJudgement::Invalid(error) => Judgement::Invalid(error),
-        NextJudgement::Waiting { questions, .. } => Judgement::Waiting(questions),
-    }
-}
-
-/// The judgement of an update together with the state of its inbox.
-#[derive(Debug)]
-pub enum NextJudgement {
-    /// The update is valid; this is the state after it.
-    Valid(AssociationState),
-    /// The update is invalid, whatever contract wallets answer. The state is lost.
-    Invalid(IdentityError),
-    /// The update is valid if all these wallets agree.
-    Waiting {
-        /// The state before the update.
-        before: Option<AssociationState>,
-        /// The questions without an answer.
-        questions: Vec<WalletQuestion>,
-    },
-}
-
-/// Judges like [`judge`] and takes the state along, so that a log of many updates is judged without a
-/// copy of the state for each. Only an update with a contract wallet costs a copy.
-pub fn judge_next(
-    before: Option<AssociationState>,
-    update: &pb::IdentityUpdate,
-    answer: impl Fn(&WalletQuestion) -> Option<bool>,
-) -> NextJudgement {
-    let (supposed, questions) = match verified(update) {
-        Ok(supposed) => supposed,
-        Err(error) => return NextJudgement::Invalid(error),
+    let change = match check(before, update) {
+        Ok(change) => change,
+        Err(error) => return Judgement::Invalid(error),
     };
-    let kept = if questions.is_empty() { None } else { before.clone() };
-    let after = match state::apply(before, &supposed) {
-        Ok(after) => after,
-        Err(error) => return NextJudgement::Invalid(error),
-    };
-    let mut open = Vec::new();
-    for (action, question) in questions {
-        match answer(&question) {
-            Some(true) => {}
-            Some(false) => {
-                let violation = IdentityViolation::Signature("the contract wallet does not agree");
-                return NextJudgement::Invalid(violation.in_action(action));
-            }
-            None if open.contains(&question) => {}
-            None => open.push(question),
+    match change.decide(answer) {
+        ChangeDecision::Agreed => {
+            let mut after = before.cloned();
+            Judgement::Valid(change.apply(&mut after).clone())
         }
+        ChangeDecision::Refused(error) => Judgement::Invalid(error),
+        ChangeDecision::Open(questions) => Judgement::Waiting(questions),
     }
-    if open.is_empty() {
-        NextJudgement::Valid(after)
-    } else {
-        NextJudgement::Waiting { before: kept, questions: open }
+}
+
+/// The effect of an update that is valid if its contract wallets agree.
+#[derive(Debug)]
+pub struct CheckedChange {
+    delta: Delta,
+    /// The question for each contract wallet, with the index of its action.
+    questions: Vec<(usize, WalletQuestion)>,
+}
+
+/// The meaning of contract wallets' answers for an update.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeDecision {
+    /// All wallets agree, or none signs: the update is valid.
+    Agreed,
+    /// A wallet does not agree: the update is invalid.
+    Refused(IdentityError),
+    /// These questions have no answer yet, each named once.
+    Open(Vec<WalletQuestion>),
+}
+
+/// Checks everything about `update` but the answers of contract wallets, against the state of its inbox before
+/// it. Costs what its signatures and actions cost, however large the inbox is, and copies nothing of it.
+///
+/// # Errors
+/// When the update is invalid, whatever contract wallets answer.
+pub fn check(
+    before: Option<&AssociationState>,
+    update: &pb::IdentityUpdate,
+) -> Result<CheckedChange, IdentityError> {
+    let (supposed, questions) = verified(update)?;
+    Ok(CheckedChange { delta: draft::changes(before, &supposed)?, questions })
+}
+
+impl CheckedChange {
+    /// Decides by the answers of contract wallets; `answer` returns `None` while one is unknown.
+    pub fn decide(&self, answer: impl Fn(&WalletQuestion) -> Option<bool>) -> ChangeDecision {
+        let mut open: BTreeSet<&WalletQuestion> = BTreeSet::new();
+        let mut in_order = Vec::new();
+        for (action, question) in &self.questions {
+            match answer(question) {
+                Some(true) => {}
+                Some(false) => {
+                    let violation =
+                        IdentityViolation::Signature("the contract wallet does not agree");
+                    return ChangeDecision::Refused(violation.in_action(*action));
+                }
+                None => {
+                    if open.insert(question) {
+                        in_order.push(question.clone());
+                    }
+                }
+            }
+        }
+        if in_order.is_empty() { ChangeDecision::Agreed } else { ChangeDecision::Open(in_order) }
+    }
+
+    /// Applies the update to the state that it was checked against, and returns the state after it.
+    ///
+    /// # Panics
+    /// When `state` is `None` although the update was checked against a state.
+    pub fn apply(self, state: &mut Option<AssociationState>) -> &AssociationState {
+        let Self { mut delta, .. } = self;
+        if let Some(founded) = delta.founded.take() {
+            *state = Some(founded);
+        }
+        let state = state.as_mut().expect("an update that founds no inbox was checked against one");
+        state.apply(delta);
+        state
+    }
+
+    /// Returns about the bytes of memory that this takes.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let questions = self.questions.iter().map(|(_, question)| 256 + question.signature.len());
+        self.delta.weight() + questions.sum::<usize>()
     }
 }
 
@@ -144,45 +183,52 @@ fn verified(update: &pb::IdentityUpdate) -> Result<Supposed<'_>, IdentityError> 
     Ok((Update { inbox_id, client_timestamp_ns, actions }, questions))
 }
 
-/// Applies updates that were judged valid before to `state`. Verifies no signature again, so a long
+/// Applies an update that was judged valid before to `state`. Verifies no signature again, so a long
 /// log is cheap; recovers an account only where several accounts could have signed.
+///
+/// # Errors
+/// When the update cannot have been valid in this place. `state` is as it was then.
+pub fn add_trusted(
+    state: &mut Option<AssociationState>,
+    update: &pb::IdentityUpdate,
+) -> Result<(), IdentityError> {
+    let claimed = update::parse(update)?;
+    let signed = SignedText::new(text::signed_text(&claimed));
+    let mut draft = Draft::new(state.as_ref(), claimed.client_timestamp_ns);
+    for (place, action) in claimed.actions.iter().enumerate() {
+        trusted(action, &draft, &signed)
+            .and_then(|action| draft.apply(&action))
+            .map_err(|violation| violation.in_action(place))?;
+    }
+    let delta = draft.finish(claimed.inbox_id).map_err(IdentityViolation::in_update)?;
+    CheckedChange { delta, questions: Vec::new() }.apply(state);
+    Ok(())
+}
+
+/// Applies updates as [`add_trusted`] does, and returns the state after them.
 ///
 /// # Errors
 /// When the updates cannot all have been valid in this order.
 pub fn fold_trusted<'a>(
-    state: Option<AssociationState>,
+    mut state: Option<AssociationState>,
     updates: impl IntoIterator<Item = &'a pb::IdentityUpdate>,
 ) -> Result<Option<AssociationState>, IdentityError> {
-    updates.into_iter().try_fold(state, |state, update| add_trusted(state, update).map(Some))
-}
-
-fn add_trusted(
-    state: Option<AssociationState>,
-    update: &pb::IdentityUpdate,
-) -> Result<AssociationState, IdentityError> {
-    let claimed = update::parse(update)?;
-    let signed = SignedText::new(text::signed_text(&claimed));
-    let mut draft = Draft::new(state, claimed.client_timestamp_ns);
-    for (place, action) in claimed.actions.iter().enumerate() {
-        trusted(action, draft.state(), &signed)
-            .and_then(|action| draft.apply(&action))
-            .map_err(|violation| violation.in_action(place))?;
+    for update in updates {
+        add_trusted(&mut state, update)?;
     }
-    draft.finish(claimed.inbox_id).map_err(IdentityViolation::in_update)
+    Ok(state)
 }
 
 /// Returns a valid action with its signers, which mostly follow from the action and the state.
 fn trusted(
     action: &Action<Claim<'_>>,
-    state: Option<&AssociationState>,
+    draft: &Draft<'_>,
     signed: &SignedText,
 ) -> Result<Action<Signer>, IdentityViolation> {
     let by = match action {
         Action::Create { account, .. } => Some(account),
-        Action::Add { .. } => state.and_then(AssociationState::only_account),
-        Action::Revoke { .. } | Action::ChangeRecovery { .. } => {
-            state.map(|state| state.recovery())
-        }
+        Action::Add { .. } => draft.only_account(),
+        Action::Revoke { .. } | Action::ChangeRecovery { .. } => draft.recovery(),
     };
     let new = match action {
         Action::Add { member, .. } => Some(member),

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256, Sha512};
 
 use super::error::IdentityViolation;
 use super::kind::SignatureKind;
-use super::legacy::wallet_of;
+use super::legacy::{Delegation, wallet_of};
 use super::member::{MemberIdentifier, Passkey};
 use super::recover::{low_s, personal_digest, recover};
 use super::wallet::{WalletAccount, WalletQuestion};
@@ -115,9 +115,11 @@ impl<'a> Claim<'a> {
             Self::Passkey(passkey) => verify_passkey(passkey, signed)?,
             Self::Legacy { key, signature } => {
                 let (delegate, _) = recover(signed.personal(), signature)?;
-                if wallet_of(key)?.delegate != delegate {
+                let wallet = wallet_of(key)?;
+                if wallet.delegate != delegate {
                     return Err(IdentityViolation::Signature("not made with the delegated key"));
                 }
+                return Ok(wallet.into());
             }
             // Recovering an account's key is its verification, and a wallet's chain verifies for it.
             Self::Account(_) | Self::Contract { .. } => {}
@@ -155,11 +157,7 @@ impl<'a> Claim<'a> {
                 let bytes = Bytes::copy_from_slice(signature);
                 Signer::new(identifier, SignatureKind::InstallationKey, bytes)
             }
-            Self::Legacy { key, .. } => {
-                let wallet = wallet_of(key)?;
-                let bytes = Bytes::copy_from_slice(&wallet.signature);
-                Signer::new(account(wallet.address), SignatureKind::LegacyDelegated, bytes)
-            }
+            Self::Legacy { key, .. } => wallet_of(key)?.into(),
             Self::Passkey(passkey) => {
                 let identifier = MemberIdentifier::Passkey(Passkey {
                     key: Bytes::copy_from_slice(&passkey.public_key),
@@ -188,6 +186,15 @@ impl<'a> Claim<'a> {
 impl Signer {
     fn new(identifier: MemberIdentifier, kind: SignatureKind, replay_key: Bytes) -> Self {
         Self { identifier, kind, replay_key, chain_id: None }
+    }
+}
+
+/// The signer is the wallet that delegated.
+impl From<Delegation> for Signer {
+    fn from(Delegation { address, signature, .. }: Delegation) -> Self {
+        let identifier = MemberIdentifier::of_address(address);
+        let bytes = Bytes::copy_from_slice(&signature);
+        Self::new(identifier, SignatureKind::LegacyDelegated, bytes)
     }
 }
 

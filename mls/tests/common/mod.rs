@@ -241,6 +241,24 @@ pub struct Act {
     make: Box<dyn Fn(&str) -> Kind>,
 }
 
+impl Act {
+    /// Returns the action with its signatures over `text`.
+    pub fn kind(&self, text: &str) -> Kind {
+        (self.make)(text)
+    }
+
+    /// Returns the action with its wire form changed after it was signed.
+    pub fn with(self, change: impl Fn(&mut Kind) + 'static) -> Self {
+        let make = self.make;
+        let changed = move |text: &str| {
+            let mut kind = make(text);
+            change(&mut kind);
+            kind
+        };
+        Self { entry: self.entry, make: Box::new(changed) }
+    }
+}
+
 type Sign = Box<dyn Fn(&str) -> pb::Signature>;
 
 /// Makes a signature over a text.

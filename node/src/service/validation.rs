@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use hawser_api::ChainsView;
-use hawser_engine::ports::{IdentityJudge, IdentityVerdict, PayloadValidator};
+use hawser_engine::ports::{IdentityJudge, IdentityVerdict, InboxJudge, PayloadValidator};
 use hawser_engine::runtime::ChainAppender;
-use hawser_proto::Bytes;
-use hawser_proto::InboxId;
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::{Bytes, InboxId, SequenceId};
 use hawser_validation::clock::system_unix_s;
-use hawser_validation::identity::{IdentityValidator, UpdateValidity};
+use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
 use hawser_validation::wallets::{WaitingInboxes, Wallets};
 
 use super::settlement::APP;
@@ -36,20 +35,47 @@ impl Identities {
 }
 
 impl IdentityJudge for Identities {
-    fn judge(
-        &self,
-        inbox: InboxId,
-        earlier: &[IdentityUpdate],
-        update: &IdentityUpdate,
-        event_ns: i64,
-    ) -> IdentityVerdict {
+    fn open(&self, inbox: InboxId) -> Box<dyn InboxJudge> {
+        Box::new(Inbox(self.0.open(inbox)))
+    }
+
+    fn forget_all(&self) {
+        self.0.forget_all();
+    }
+
+    fn judge_soon(&self) {
+        self.0.judge_soon();
+    }
+}
+
+/// Validates the updates of one inbox.
+struct Inbox(InboxValidator);
+
+impl InboxJudge for Inbox {
+    fn known(&self) -> SequenceId {
+        self.0.known()
+    }
+
+    fn start_over(&mut self) {
+        self.0.start_over();
+    }
+
+    fn add(&mut self, at: SequenceId, update: &IdentityUpdate) {
+        self.0.add(at, update);
+    }
+
+    fn judge(&mut self, at: SequenceId, update: &IdentityUpdate, event_ns: i64) -> IdentityVerdict {
         let event_s = u64::try_from(event_ns / 1_000_000_000).unwrap_or(0);
-        match self.0.validate(inbox, earlier, update, event_s) {
+        match self.0.validate(at, update, event_s) {
             UpdateValidity::Valid => IdentityVerdict::Valid,
             UpdateValidity::Invalid(reason) => IdentityVerdict::Invalid(reason),
             UpdateValidity::Unanswered(reason) => IdentityVerdict::Unanswered(reason),
             UpdateValidity::Waiting(reason) => IdentityVerdict::Waiting(reason),
         }
+    }
+
+    fn keep(self: Box<Self>) {
+        self.0.keep();
     }
 }
 

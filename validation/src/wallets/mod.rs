@@ -17,7 +17,7 @@ use hawser_mls::identity::WalletQuestion;
 use hawser_proto::Digest;
 use hawser_proto::sign::keccak256;
 use quick_cache::sync::Cache;
-use tokio::sync::{Semaphore, SemaphorePermit, oneshot};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit, oneshot};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep_until};
 
@@ -60,6 +60,8 @@ pub struct Wallets {
     permits: BTreeMap<u64, Semaphore>,
     /// The latest time of the app chain that is known, unix seconds.
     chain_time_s: AtomicU64,
+    /// Told when waiting updates are to be judged although no answer has arrived.
+    judge_soon: Notify,
 }
 
 /// The answer of a wallet, with the time of the block at which it was asked, unix seconds.
@@ -83,6 +85,7 @@ impl Wallets {
             queue: QuestionQueue::default(),
             permits,
             chain_time_s: AtomicU64::new(0),
+            judge_soon: Notify::new(),
         }
     }
 
@@ -223,6 +226,12 @@ impl Wallets {
         self.chains.ids().contains(&chain_id)
     }
 
+    /// Has the task of [`start`](Self::start) judge the waiting updates soon: an update waits for something else
+    /// than a wallet.
+    pub fn judge_soon(&self) {
+        self.judge_soon.notify_one();
+    }
+
     /// Starts the task that asks queued questions and has waiting updates judged again when answers
     /// arrive.
     #[must_use]
@@ -250,6 +259,7 @@ impl Wallets {
                 _ = &mut stop => return,
                 Some(done) = asked.join_next() => done.expect("a panic ends the process"),
                 () = self.queue.added() => false,
+                () = self.judge_soon.notified() => true,
                 () = sleep_until(wake) => false,
             };
             while let Some(done) = asked.try_join_next() {

@@ -13,9 +13,12 @@ use hawser_storage::{ChainCommit, Change, LogEntry, ReadError, Snapshot, Store, 
 use super::error::ChainAppendError;
 use super::new_events::{NewEntry, append_invalid, append_valid};
 use super::parts::ChainAppenderParts;
-use super::replay::{InboxReplay, JudgeParts, STRAND, StoredUpdate, resolve_waiting, update_of};
+use super::replay::{
+    InboxReplay, JudgeParts, Preparation, PreparedInbox, ReadBudget, ReplayEnd, ResolvedInbox,
+    STRAND, StoredUpdate, prepare, resolve_waiting, update_of,
+};
 use crate::chain_strand::ChainEnvelope;
-use crate::ports::IdentityJudge;
+use crate::ports::{IdentityJudge, InboxJudge};
 use crate::runtime::Priority;
 use crate::runtime::counters::Counters;
 
@@ -38,6 +41,8 @@ pub struct JudgedUpdates {
 #[derive(Debug, Default)]
 pub(super) struct WaitingUpdates {
     by_inbox: BTreeMap<InboxId, BTreeSet<SequenceId>>,
+    /// Counts how often the log was read again. What was prepared before that counts for nothing.
+    generation: u64,
 }
 
 /// New events with their verdicts.
@@ -51,6 +56,18 @@ pub(super) struct JudgedBatch {
     pub(super) valid: u64,
     /// Number of invalid identity updates.
     pub(super) invalid: u64,
+    /// The judges of the inboxes, to be kept when the batch is committed.
+    pub(super) judges: Vec<Box<dyn InboxJudge>>,
+    /// An inbox waits until its log is read.
+    pub(super) is_behind: bool,
+}
+
+/// Inboxes that are judged next, with their logs read.
+pub(super) struct PreparedInboxes {
+    inboxes: Vec<PreparedInbox>,
+    generation: u64,
+    /// Inboxes whose logs have to be read at another time.
+    pub(super) left: Vec<InboxId>,
 }
 
 /// The new updates of one inbox, in order.
@@ -138,30 +155,44 @@ impl WaitingUpdates {
         batches
     }
 
-    /// Returns the waiting updates of some inboxes after `inbox`, in the order of inboxes.
-    pub(super) fn after(&self, inbox: Option<InboxId>) -> Vec<(InboxId, Vec<SequenceId>)> {
-        let after = inbox.map_or(Bound::Unbounded, Bound::Excluded);
-        self.by_inbox
-            .range((after, Bound::Unbounded))
-            .take(INBOXES_AT_ONCE)
-            .map(|(&inbox, places)| (inbox, places.iter().copied().collect()))
-            .collect()
+    /// Reads again which updates wait, after the log was read again.
+    pub(super) fn reload(&mut self, snapshot: &Snapshot<'_>) -> Result<(), ReadError> {
+        let generation = self.generation + 1;
+        *self = Self { generation, ..Self::load(snapshot)? };
+        Ok(())
+    }
+
+    /// Returns the first inboxes of a range that have waiting updates, in their order.
+    pub(super) fn some(&self, range: (Bound<InboxId>, Bound<InboxId>)) -> SomeInboxes {
+        let inboxes = self.by_inbox.range(range).take(INBOXES_AT_ONCE);
+        let inboxes = inboxes.map(|(&inbox, _)| inbox).collect();
+        SomeInboxes { inboxes, generation: self.generation }
     }
 
     /// Judges the waiting updates of these inboxes, and commits the verdicts that are known then.
     pub(super) fn judge_waiting(
         &mut self,
         parts: &ChainAppenderParts,
-        inboxes: Vec<(InboxId, Vec<SequenceId>)>,
+        prepared: PreparedInboxes,
     ) -> Result<JudgedUpdates, ChainAppendError> {
+        if prepared.generation != self.generation {
+            return Ok(JudgedUpdates::default());
+        }
+        let with_places = prepared.inboxes.into_iter().map(|inbox| {
+            let places = self.by_inbox.get(&inbox.inbox);
+            (inbox, places.into_iter().flatten().copied().collect::<Vec<_>>())
+        });
         let (store, judge, counters) = shared(parts);
+        let inboxes: Vec<_> = with_places.collect();
         let resolved = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
             let counters = &counters.identities;
             let parts = JudgeParts { store: &store, judge: &*judge, counters };
             let resolve = |(inbox, places)| resolve_waiting(parts, inbox, places);
             inboxes.into_iter().map(resolve).collect()
         });
-        let resolved: Vec<Vec<LogEntry>> = resolved.into_iter().collect::<Result<_, _>>()?;
+        let resolved: Vec<ResolvedInbox> = resolved.into_iter().collect::<Result<_, _>>()?;
+        let (resolved, ends): (Vec<_>, Vec<_>) =
+            resolved.into_iter().map(|inbox| (inbox.entries, inbox.end)).unzip();
         let mut resolved: Vec<LogEntry> = resolved.into_iter().flatten().collect();
         // The hub passes on only what ascends.
         resolved.sort_by_key(|entry| entry.id);
@@ -171,6 +202,7 @@ impl WaitingUpdates {
         let (originator, changes) = (STRAND, Vec::new());
         let commit = ChainCommit { originator, changes, resolved, position: None };
         parts.committer.commit_chain(commit)?;
+        ends.into_iter().filter_map(|end| end.judge).for_each(InboxJudge::keep);
         self.remove(&known);
         Ok(JudgedUpdates { valid: known.len() as u64 - invalid, invalid, waiting: 0 })
     }
@@ -181,6 +213,44 @@ impl WaitingUpdates {
             places.retain(|sequence| !known.contains(sequence));
             !places.is_empty()
         });
+    }
+}
+
+/// Inboxes with waiting updates.
+pub(super) struct SomeInboxes {
+    inboxes: Vec<InboxId>,
+    generation: u64,
+}
+
+impl SomeInboxes {
+    /// Returns the last one.
+    pub(super) fn last(&self) -> Option<InboxId> {
+        self.inboxes.last().copied()
+    }
+
+    /// Reads the logs of the inboxes as far as their remembered states do not have them, until the budget is
+    /// used up. To be called while nothing is locked that an append waits for.
+    pub(super) fn prepare(
+        self,
+        parts: &ChainAppenderParts,
+        budget: &Arc<ReadBudget>,
+    ) -> Result<PreparedInboxes, ReadError> {
+        let Self { inboxes, generation } = self;
+        let (store, judge, counters) = shared(parts);
+        let budget = budget.clone();
+        let prepared = parts.workers.map(Priority::Normal, inboxes, move |inboxes| {
+            let counters = &counters.identities;
+            let parts = JudgeParts { store: &store, judge: &*judge, counters };
+            inboxes.into_iter().map(|inbox| prepare(parts, inbox, &budget)).collect()
+        });
+        let mut all = PreparedInboxes { inboxes: Vec::new(), generation, left: Vec::new() };
+        for prepared in prepared {
+            match prepared? {
+                Preparation::Ready(inbox) => all.inboxes.push(inbox),
+                Preparation::Left(inbox) => all.left.push(inbox),
+            }
+        }
+        Ok(all)
     }
 }
 
@@ -195,6 +265,8 @@ impl JudgedBatch {
         self.waiting.extend(other.waiting);
         self.valid += other.valid;
         self.invalid += other.invalid;
+        self.judges.extend(other.judges);
+        self.is_behind |= other.is_behind;
     }
 }
 
@@ -204,7 +276,7 @@ impl InboxBatch {
         let mut replay = InboxReplay::new(parts, self.inbox, self.waits);
         for (envelope, update) in self.envelopes {
             let (id, event_ns) = (envelope.id, envelope.facts.originator_ns);
-            batch.changes.push(match replay.next(id, update, event_ns)? {
+            batch.changes.push(match replay.next(id, &update, event_ns)? {
                 Validity::Valid => {
                     batch.valid += 1;
                     append_valid(*envelope)
@@ -219,6 +291,9 @@ impl InboxBatch {
                 }
             });
         }
+        let ReplayEnd { judge, is_behind } = replay.end();
+        batch.judges.extend(judge);
+        batch.is_behind = is_behind;
         Ok(batch)
     }
 }

@@ -10,19 +10,27 @@ mod new_events;
 mod parts;
 mod replay;
 
+use std::ops::Bound;
 use std::sync::Arc;
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{InboxId, OriginatorId, SequenceId};
 use hawser_storage::{ChainCommit, Change, ReadError};
 use parking_lot::Mutex;
 
 use crate::chain_strand::{ChainEvent, ChainPosition};
+use crate::ports::InboxJudge;
 use identities::{JudgedBatch, WaitingUpdates};
 use new_events::{NewEntry, new_entries};
+use replay::ReadBudget;
 
 pub use error::{ChainAppendError, ChainConflict};
 pub use identities::JudgedUpdates;
 pub(super) use parts::ChainAppenderParts;
+
+/// Bytes of logs of inboxes that one call of [`ChainAppender::judge_waiting`] begins to read. A guess: about half a
+/// second of one core, while such calls are seconds apart. So an enemy whose inboxes are too large to be
+/// remembered delays the updates of those inboxes only.
+pub const ROUND_BYTES_MAX: usize = 32 << 20;
 
 /// Appends events to the two chain strands. Cheap to clone; all clones are the same. Each strand
 /// is appended to by one caller at a time; others wait.
@@ -37,6 +45,8 @@ struct ChainAppenderState {
     groups: Mutex<()>,
     /// Held while the strand of identity updates is appended to.
     identities: Mutex<WaitingUpdates>,
+    /// Held while waiting updates are judged, by one caller at a time: where the next round begins.
+    round: Mutex<Bound<InboxId>>,
 }
 
 impl ChainAppender {
@@ -45,7 +55,8 @@ impl ChainAppender {
         let waiting = WaitingUpdates::load(&parts.store.snapshot())?;
         parts.counters.identities.inboxes_waiting.set(waiting.inboxes());
         let (groups, identities) = (Mutex::default(), Mutex::new(waiting));
-        Ok(Self { state: Arc::new(ChainAppenderState { parts, groups, identities }) })
+        let round = Mutex::new(Bound::Unbounded);
+        Ok(Self { state: Arc::new(ChainAppenderState { parts, groups, identities, round }) })
     }
 
     /// Reads again which identity updates wait for their verdict, after the log was read again. Calls
@@ -54,10 +65,11 @@ impl ChainAppender {
     /// # Errors
     /// When they cannot be read; `then` was not called.
     pub(super) fn reload(&self, then: impl FnOnce()) -> Result<(), ReadError> {
-        let ChainAppenderState { parts, groups, identities } = &*self.state;
+        let ChainAppenderState { parts, groups, identities, .. } = &*self.state;
         let _no_groups = groups.lock();
         let mut waiting_updates = identities.lock();
-        *waiting_updates = WaitingUpdates::load(&parts.store.snapshot())?;
+        waiting_updates.reload(&parts.store.snapshot())?;
+        parts.judge.forget_all();
         parts.counters.identities.inboxes_waiting.set(waiting_updates.inboxes());
         then();
         Ok(())
@@ -96,11 +108,15 @@ impl ChainAppender {
         let mut waiting_updates = self.state.identities.lock();
         let entries = new_entries(parts, OriginatorId::IDENTITY_UPDATES, events)?;
         let batch = waiting_updates.judge(parts, entries)?;
-        let JudgedBatch { mut changes, waiting, valid, invalid } = batch;
+        let JudgedBatch { mut changes, waiting, valid, invalid, judges, is_behind } = batch;
         // Judged by inbox; the strand has its own order.
         changes.sort_by_key(Change::end);
         self.commit(OriginatorId::IDENTITY_UPDATES, changes, position)?;
+        judges.into_iter().for_each(InboxJudge::keep);
         waiting_updates.add(waiting);
+        if is_behind {
+            parts.judge.judge_soon();
+        }
         let counters = &parts.counters.identities;
         counters.valid.inc_by(valid);
         counters.invalid.inc_by(invalid);
@@ -139,31 +155,59 @@ impl ChainAppender {
 
     /// Judges again, in order, the identity updates that wait for their verdict.
     ///
-    /// To be called when a wallet's chain has answered, and from time to time. Blocks as
-    /// [`ChainAppender::append`] does, and lets appends in between.
+    /// To be called when a wallet's chain has answered, when the [judge](crate::ports::IdentityJudge::judge_soon)
+    /// asks for it, and from time to time. Blocks as [`ChainAppender::append`] does, and lets appends in
+    /// between: they never wait until the log of an inbox is read. A call reads [`ROUND_BYTES_MAX`] of such logs and
+    /// leaves the rest to the next one.
     ///
     /// # Errors
     /// [`ChainAppendError`]. Verdicts that were known by then are written.
     pub fn judge_waiting(&self) -> Result<JudgedUpdates, ChainAppendError> {
+        let mut round = self.state.round.lock();
+        let budget = Arc::new(ReadBudget::new(ROUND_BYTES_MAX));
+        let mut judged = JudgedUpdates::default();
+        let first = std::mem::replace(&mut *round, Bound::Unbounded);
+        let mut left = self.judge_from(first, Bound::Unbounded, &budget, &mut judged)?;
+        if let (None, Bound::Included(first)) = (left, first) {
+            // The round began in the middle.
+            left =
+                self.judge_from(Bound::Unbounded, Bound::Excluded(first), &budget, &mut judged)?;
+        }
+        if let Some(inbox) = left {
+            *round = Bound::Included(inbox);
+            self.state.parts.judge.judge_soon();
+        }
+        judged.waiting = self.state.identities.lock().updates();
+        Ok(judged)
+    }
+
+    /// Judges the inboxes of a range. Returns the first one that was left because of the budget.
+    fn judge_from(
+        &self,
+        mut from: Bound<InboxId>,
+        to: Bound<InboxId>,
+        budget: &Arc<ReadBudget>,
+        judged: &mut JudgedUpdates,
+    ) -> Result<Option<InboxId>, ChainAppendError> {
         let parts = &self.state.parts;
         let counters = &parts.counters.identities;
-        let mut judged = JudgedUpdates::default();
-        let mut after = None;
         loop {
+            let inboxes = self.state.identities.lock().some((from, to));
+            let Some(last) = inboxes.last() else { return Ok(None) };
+            let prepared = inboxes.prepare(parts, budget)?;
+            let left = prepared.left.iter().min().copied();
             // Taken for some inboxes at a time: an append waits for those at most.
             let mut waiting_updates = self.state.identities.lock();
-            let inboxes = waiting_updates.after(after);
-            after = inboxes.last().map(|(inbox, _)| *inbox);
-            if after.is_none() {
-                judged.waiting = waiting_updates.updates();
-                return Ok(judged);
-            }
-            let known = waiting_updates.judge_waiting(parts, inboxes)?;
+            let known = waiting_updates.judge_waiting(parts, prepared)?;
             judged.valid += known.valid;
             judged.invalid += known.invalid;
             counters.valid.inc_by(known.valid);
             counters.invalid.inc_by(known.invalid);
             counters.inboxes_waiting.set(waiting_updates.inboxes());
+            if left.is_some() {
+                return Ok(left);
+            }
+            from = Bound::Excluded(last);
         }
     }
 

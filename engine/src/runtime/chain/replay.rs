@@ -1,5 +1,7 @@
 //! Replays one inbox: its next identity updates are judged against the valid ones before them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, SequenceId, Topic, TopicKind};
@@ -7,14 +9,18 @@ use hawser_rules::RuleNumber;
 use hawser_storage::{LogEntry, ReadError, Store, Validity};
 
 use crate::facts;
-use crate::ports::{IdentityJudge, IdentityVerdict};
+use crate::ports::{IdentityJudge, IdentityVerdict, InboxJudge};
 use crate::runtime::counters::IdentityCounters;
 
 /// The strand of identity updates.
 pub(super) const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 
-/// Envelopes of an inbox that are read at once. Guessed: bounds memory for a long inbox.
-const UPDATES_AT_ONCE: usize = 256;
+/// Envelopes of an inbox that are read at once. Guessed: 3 MB for the longest payloads of a chain.
+const UPDATES_AT_ONCE: usize = 16;
+
+/// Bytes of an inbox's log that may be read while a batch of events waits for it. A guess: a few milliseconds,
+/// and more than honest inboxes have. Beyond it the inbox waits, and its log is read beside the strand.
+const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 
 /// One inbox while its next updates are judged, one after the other.
 ///
@@ -23,9 +29,11 @@ const UPDATES_AT_ONCE: usize = 256;
 pub(super) struct InboxReplay<'a> {
     parts: JudgeParts<'a>,
     inbox: InboxId,
-    /// The valid updates so far; read when the first verdict is needed.
-    earlier: Option<Vec<IdentityUpdate>>,
+    /// The judge of the inbox; opened when the first verdict is needed.
+    judge: Option<Box<dyn InboxJudge>>,
     waits: bool,
+    /// The log is too long to be read at once.
+    is_behind: bool,
 }
 
 /// The parts of the engine that judging an inbox uses.
@@ -39,14 +47,14 @@ pub(super) struct JudgeParts<'a> {
 impl<'a> InboxReplay<'a> {
     /// Begins behind what is stored. `waits` says that an earlier update waits for its verdict.
     pub(super) fn new(parts: JudgeParts<'a>, inbox: InboxId, waits: bool) -> Self {
-        Self { parts, inbox, earlier: None, waits }
+        Self { parts, inbox, judge: None, waits, is_behind: false }
     }
 
     /// Judges the next update of the inbox, whose block has this time, unix nanoseconds.
     pub(super) fn next(
         &mut self,
         id: EnvelopeId,
-        update: IdentityUpdate,
+        update: &IdentityUpdate,
         event_ns: i64,
     ) -> Result<Validity, ReadError> {
         if self.waits {
@@ -55,15 +63,19 @@ impl<'a> InboxReplay<'a> {
         if !is_hex_of(&update.inbox_id, &self.inbox.0) {
             return Ok(invalid(id, "it names another inbox than its topic"));
         }
-        let earlier = match &mut self.earlier {
-            Some(earlier) => earlier,
-            none => none.insert(valid_updates(self.parts.store, self.inbox)?),
-        };
-        Ok(match self.parts.judge.judge(self.inbox, earlier, &update, event_ns) {
-            IdentityVerdict::Valid => {
-                earlier.push(update);
-                Validity::Valid
+        if self.judge.is_none() {
+            let judge = self.judge.insert(self.parts.judge.open(self.inbox));
+            let read = catch_up(self.parts.store, self.inbox, &mut **judge, CATCH_UP_BYTES_MAX)?;
+            if !read.is_whole {
+                let inbox = self.inbox;
+                tracing::info!(envelope = %id, %inbox, "an identity update waits until the log of its inbox is read");
+                (self.waits, self.is_behind) = (true, true);
+                return Ok(Validity::Waiting);
             }
+        }
+        let judge = self.judge.as_mut().expect("it was opened above");
+        Ok(match judge.judge(id.sequence, update, event_ns) {
+            IdentityVerdict::Valid => Validity::Valid,
             IdentityVerdict::Invalid(reason) => invalid(id, &reason),
             IdentityVerdict::Unanswered(reason) => {
                 self.parts.counters.unanswered.inc();
@@ -83,6 +95,71 @@ impl<'a> InboxReplay<'a> {
             }
         })
     }
+
+    /// Returns what is left when all updates were judged.
+    pub(super) fn end(self) -> ReplayEnd {
+        ReplayEnd { judge: self.judge, is_behind: self.is_behind }
+    }
+}
+
+/// The remains of an inbox when its updates were judged.
+pub(super) struct ReplayEnd {
+    /// To be kept when the verdicts are committed.
+    pub(super) judge: Option<Box<dyn InboxJudge>>,
+    /// The inbox waits until its log is read.
+    pub(super) is_behind: bool,
+}
+
+/// An inbox whose log was read while no strand waited for it.
+pub(super) struct PreparedInbox {
+    pub(super) inbox: InboxId,
+    judge: Box<dyn InboxJudge>,
+}
+
+/// An inbox before its updates are judged.
+pub(super) enum Preparation {
+    /// Its log is read.
+    Ready(PreparedInbox),
+    /// Its log has to be read at another time.
+    Left(InboxId),
+}
+
+/// Bytes of logs that may be read in one round. The log that exceeds them is read to its end, so that each
+/// round reads one at least.
+#[derive(Debug)]
+pub(super) struct ReadBudget(AtomicUsize);
+
+impl ReadBudget {
+    pub(super) fn new(bytes: usize) -> Self {
+        Self(AtomicUsize::new(bytes))
+    }
+
+    fn is_left(&self) -> bool {
+        self.0.load(Ordering::Relaxed) > 0
+    }
+
+    fn take(&self, bytes: usize) {
+        let less = |left: usize| Some(left.saturating_sub(bytes));
+        self.0
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+            .expect("it returns a value");
+    }
+}
+
+/// Reads the log of an inbox, however long, as far as its remembered state does not have it. Only for an inbox
+/// with updates that wait: nothing valid is added to it then.
+pub(super) fn prepare(
+    parts: JudgeParts<'_>,
+    inbox: InboxId,
+    budget: &ReadBudget,
+) -> Result<Preparation, ReadError> {
+    if !budget.is_left() {
+        return Ok(Preparation::Left(inbox));
+    }
+    let mut judge = parts.judge.open(inbox);
+    let read = catch_up(parts.store, inbox, &mut *judge, usize::MAX)?;
+    budget.take(read.bytes);
+    Ok(Preparation::Ready(PreparedInbox { inbox, judge }))
 }
 
 fn invalid(id: EnvelopeId, reason: &str) -> Validity {
@@ -90,55 +167,88 @@ fn invalid(id: EnvelopeId, reason: &str) -> Validity {
     Validity::Invalid(facts::mark_of(RuleNumber::IDENTITY_UPDATE))
 }
 
+/// The verdicts on updates that waited.
+pub(super) struct ResolvedInbox {
+    pub(super) entries: Vec<LogEntry>,
+    pub(super) end: ReplayEnd,
+}
+
 /// Judges the updates of an inbox that wait at `places`, ascending. Returns those whose verdict is
 /// known now, up to the first that still waits.
 pub(super) fn resolve_waiting(
     parts: JudgeParts<'_>,
-    inbox: InboxId,
+    inbox: PreparedInbox,
     places: Vec<SequenceId>,
-) -> Result<Vec<LogEntry>, ReadError> {
+) -> Result<ResolvedInbox, ReadError> {
     debug_assert!(places.is_sorted(), "updates are judged in order");
     let store = parts.store;
-    let mut replay = InboxReplay::new(parts, inbox, false);
-    let mut resolved = Vec::new();
+    let PreparedInbox { inbox, judge } = inbox;
+    let mut replay = InboxReplay { judge: Some(judge), ..InboxReplay::new(parts, inbox, false) };
+    let mut entries = Vec::new();
     for sequence in places {
         let id = EnvelopeId::new(STRAND, sequence);
         let bytes = store.snapshot().get(id)?.ok_or_else(|| unreadable(id))?;
         let StoredUpdate { update, event_ns, .. } =
             update_of(bytes.clone()).ok_or_else(|| unreadable(id))?;
-        match replay.next(id, update, event_ns)? {
+        match replay.next(id, &update, event_ns)? {
             Validity::Waiting => break,
-            Validity::Invalid(rule) => resolved.push(LogEntry::invalid(id, bytes, rule)),
+            Validity::Invalid(rule) => entries.push(LogEntry::invalid(id, bytes, rule)),
             Validity::Valid => {
                 let facts = facts::of_stored(&bytes, Validity::Valid, store.identity().node)
                     .ok_or_else(|| unreadable(id))?;
-                resolved.push(LogEntry::valid(id, bytes, facts));
+                entries.push(LogEntry::valid(id, bytes, facts));
             }
         }
     }
-    Ok(resolved)
+    Ok(ResolvedInbox { entries, end: replay.end() })
 }
 
-/// Reads the valid updates of an inbox through the topic index, in order.
-fn valid_updates(store: &Store, inbox: InboxId) -> Result<Vec<IdentityUpdate>, ReadError> {
+/// Adds the valid updates that the log has and the judge does not, through the topic index, in order. Starts over
+/// if the log does not have the last update that the judge knows. Stops when more than `bytes_max` have to be read.
+fn catch_up(
+    store: &Store,
+    inbox: InboxId,
+    judge: &mut dyn InboxJudge,
+    bytes_max: usize,
+) -> Result<CaughtUp, ReadError> {
     let topic = Topic::new(TopicKind::IdentityUpdates, &inbox.0).expect("an inbox id is not empty");
     let snapshot = store.snapshot();
     let mut rows = snapshot.topics();
+    let mut row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, judge.known()))?;
+    if judge.known() != SequenceId::NONE {
+        if row.as_ref().is_some_and(|row| row.id == EnvelopeId::new(STRAND, judge.known())) {
+            row = rows.next_row()?;
+        } else {
+            judge.start_over();
+            row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, SequenceId::NONE))?;
+        }
+    }
     let mut ids = Vec::new();
-    let mut row = rows.seek(topic.as_bytes(), EnvelopeId::new(STRAND, SequenceId::NONE))?;
     while let Some(found) = row.filter(|row| row.id.originator == STRAND) {
         ids.push(found.id);
         row = rows.next_row()?;
     }
     assert!(ids.is_sorted(), "rows of a topic ascend within their strand");
-    let mut updates = Vec::with_capacity(ids.len());
+    let mut read = CaughtUp { bytes: 0, is_whole: true };
     for ids in ids.chunks(UPDATES_AT_ONCE) {
         for (bytes, &id) in snapshot.get_many(ids)?.into_iter().zip(ids) {
-            let stored = bytes.and_then(update_of).ok_or_else(|| unreadable(id))?;
-            updates.push(stored.update);
+            let bytes = bytes.ok_or_else(|| unreadable(id))?;
+            if read.bytes.saturating_add(bytes.len()) > bytes_max {
+                return Ok(CaughtUp { is_whole: false, ..read });
+            }
+            read.bytes += bytes.len();
+            let stored = update_of(bytes).ok_or_else(|| unreadable(id))?;
+            judge.add(id.sequence, &stored.update);
         }
     }
-    Ok(updates)
+    Ok(read)
+}
+
+/// The part of an inbox's log that was read.
+struct CaughtUp {
+    bytes: usize,
+    /// False if the judge knows a part of the log only.
+    is_whole: bool,
 }
 
 /// An update as it is stored.

@@ -1,0 +1,260 @@
+//! The effect of each action of an update on the state of its inbox (XIP-46).
+//!
+//! A [`Draft`] reads the state and writes beside it. So an update that breaks a rule, or waits for a
+//! contract wallet, leaves the state as it was without a copy of it, and costs what its actions cost.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::error::{IdentityError, IdentityViolation};
+use super::kind::{MemberKind, SignatureKind};
+use super::member::{Member, MemberIdentifier};
+use super::signature::Signer;
+use super::state::{AssociationState, Delta};
+use super::update::{Action, Update};
+
+/// The state while the actions of one update are applied.
+pub(super) struct Draft<'a> {
+    before: Option<&'a AssociationState>,
+    client_timestamp_ns: u64,
+    delta: Delta,
+    /// The installations among the members of `delta`, by the member that added them.
+    added: BTreeMap<MemberIdentifier, BTreeSet<MemberIdentifier>>,
+}
+
+impl<'a> Draft<'a> {
+    pub(super) fn new(before: Option<&'a AssociationState>, client_timestamp_ns: u64) -> Self {
+        let (delta, added) = <(Delta, BTreeMap<_, _>)>::default();
+        Self { before, client_timestamp_ns, delta, added }
+    }
+
+    /// Returns the state before the update, or the one that it has founded.
+    fn base(&self) -> Option<&AssociationState> {
+        self.delta.founded.as_ref().or(self.before)
+    }
+
+    fn created(&self) -> Result<&AssociationState, IdentityViolation> {
+        self.base().ok_or(IdentityViolation::NotCreated)
+    }
+
+    /// Returns the recovery identifier, once there is a state.
+    pub(super) fn recovery(&self) -> Option<&MemberIdentifier> {
+        self.delta.recovery.as_ref().or_else(|| self.base().map(AssociationState::recovery))
+    }
+
+    /// Returns the only account that can have signed with a key, if there is exactly one and this update
+    /// has not changed any.
+    pub(super) fn only_account(&self) -> Option<&MemberIdentifier> {
+        let first = self.delta.members.keys().next(); // accounts come first
+        let is_same = first.is_none_or(|first| first.kind() != MemberKind::Ethereum);
+        self.base().filter(|_| is_same && self.delta.recovery.is_none())?.only_account()
+    }
+
+    fn member(&self, identifier: &MemberIdentifier) -> Option<&Member> {
+        if let Some(changed) = self.delta.members.get(identifier) {
+            return changed.as_ref();
+        }
+        let member = self.base()?.member(identifier)?;
+        let is_installation = member.identifier.kind() == MemberKind::Installation;
+        let adder = member.added_by.as_ref().filter(|_| is_installation);
+        Some(member).filter(|_| adder.is_none_or(|adder| !self.delta.swept.contains(adder)))
+    }
+
+    /// Applies an action. After an error the draft must be dropped.
+    pub(super) fn apply(&mut self, action: &Action<Signer>) -> Result<(), IdentityViolation> {
+        match action {
+            Action::Create { account, nonce, by } => self.create(account, *nonce, by)?,
+            Action::Add { member, by, new } => self.add(member, by, new)?,
+            Action::Revoke { member, by } => {
+                self.check_recovery(by)?;
+                self.revoke(member);
+            }
+            Action::ChangeRecovery { to, by } => {
+                self.check_recovery(by)?;
+                self.delta.recovery = Some(to.clone());
+            }
+        }
+        self.delta.used.extend(action.signatures().map(|signer| signer.replay_key.clone()));
+        Ok(())
+    }
+
+    fn create(
+        &mut self,
+        account: &MemberIdentifier,
+        nonce: u64,
+        by: &Signer,
+    ) -> Result<(), IdentityViolation> {
+        if self.base().is_some() {
+            return Err(IdentityViolation::MultipleCreate);
+        }
+        if by.identifier != *account {
+            return Err(IdentityViolation::MissingExistingMember(
+                "the signer is not the initial identifier",
+            ));
+        }
+        check_kinds(account.kind(), by.kind)?;
+        if by.kind == SignatureKind::LegacyDelegated && nonce != 0 {
+            return Err(IdentityViolation::LegacyKey);
+        }
+        if !account.founds_inboxes() {
+            return Err(IdentityViolation::InvalidAddress);
+        }
+        self.delta.founded = Some(AssociationState::found(account, nonce, by.chain_id));
+        Ok(())
+    }
+
+    fn add(
+        &mut self,
+        identifier: &MemberIdentifier,
+        by: &Signer,
+        new: &Signer,
+    ) -> Result<(), IdentityViolation> {
+        self.check_replay(by)?;
+        self.check_replay(new)?;
+        if new.identifier != *identifier {
+            return Err(IdentityViolation::NewMemberNotSigner);
+        }
+        if new.identifier == by.identifier {
+            return Err(IdentityViolation::AddsItself);
+        }
+        self.check_legacy(by, new)?;
+        check_kinds(identifier.kind(), new.kind)?;
+        self.check_chain(by)?;
+        let parent = self.parent(by)?.clone();
+        check_kinds(parent.kind(), by.kind)?;
+        let kinds = (by.identifier.kind(), identifier.kind());
+        if kinds == (MemberKind::Installation, MemberKind::Installation) {
+            return Err(IdentityViolation::NotAllowedToAdd(kinds.0, kinds.1));
+        }
+        let member = Member {
+            identifier: new.identifier.clone(),
+            added_by: Some(parent.clone()),
+            client_timestamp_ns: Some(self.client_timestamp_ns),
+            chain_id: new.chain_id,
+        };
+        self.remove(identifier);
+        if kinds.1 == MemberKind::Installation {
+            self.added.entry(parent).or_default().insert(identifier.clone());
+        }
+        // A key that compares equal may differ in its site, and the new one counts.
+        self.delta.members.remove(identifier);
+        self.delta.members.insert(new.identifier.clone(), Some(member));
+        Ok(())
+    }
+
+    /// Removes a member and the installations that it added. An unknown identifier changes nothing.
+    fn revoke(&mut self, revoked: &MemberIdentifier) {
+        for installation in self.added.remove(revoked).unwrap_or_default() {
+            self.delta.members.insert(installation, None);
+        }
+        self.delta.swept.insert(revoked.clone());
+        self.remove(revoked);
+    }
+
+    fn remove(&mut self, identifier: &MemberIdentifier) {
+        let changed = self.delta.members.insert(identifier.clone(), None).flatten();
+        let adder = changed.and_then(|member| member.added_by);
+        if let Some(added) = adder.and_then(|adder| self.added.get_mut(&adder)) {
+            added.remove(identifier);
+        }
+    }
+
+    fn check_replay(&self, signer: &Signer) -> Result<(), IdentityViolation> {
+        if self.created()?.has_seen(&signer.replay_key) {
+            return Err(IdentityViolation::Replay);
+        }
+        Ok(())
+    }
+
+    /// Refuses a member that signs from another chain than it was added with.
+    fn check_chain(&self, signer: &Signer) -> Result<(), IdentityViolation> {
+        match self.member(&signer.identifier) {
+            Some(member) if member.chain_id != signer.chain_id => {
+                Err(IdentityViolation::WrongChainId {
+                    added: member.chain_id.unwrap_or(0),
+                    signing: signer.chain_id.unwrap_or(0),
+                })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Refuses signers other than the recovery identifier itself, which alone revokes members and names
+    /// its successor.
+    fn check_recovery(&self, signer: &Signer) -> Result<(), IdentityViolation> {
+        self.check_replay(signer)?;
+        self.check_chain(signer)?;
+        if signer.kind == SignatureKind::LegacyDelegated {
+            let (role, signature) = (MemberKind::Ethereum, signer.kind);
+            return Err(IdentityViolation::SignatureNotAllowed { role, signature });
+        }
+        if Some(&signer.identifier) != self.recovery() {
+            return Err(IdentityViolation::MissingExistingMember(
+                "the signer is not the recovery identifier",
+            ));
+        }
+        Ok(())
+    }
+
+    /// Refuses a legacy key outside of the inbox that its wallet has with nonce 0. An installation
+    /// belongs to no wallet, so beside its signature there is nothing to compare.
+    fn check_legacy(&self, by: &Signer, new: &Signer) -> Result<(), IdentityViolation> {
+        let legacy = [by, new].iter().any(|it| it.kind == SignatureKind::LegacyDelegated);
+        let wallet = by.identifier.kind() != MemberKind::Installation;
+        if legacy && wallet && by.identifier.inbox_id(0) != self.created()?.inbox_id() {
+            return Err(IdentityViolation::LegacyKey);
+        }
+        Ok(())
+    }
+
+    /// Returns the identifier that adds a member: another member, or the recovery identifier.
+    fn parent(&self, by: &Signer) -> Result<&MemberIdentifier, IdentityViolation> {
+        if let Some(member) = self.member(&by.identifier) {
+            return Ok(&member.identifier);
+        }
+        match self.recovery() {
+            Some(recovery) if by.identifier == *recovery => {
+                if by.kind == SignatureKind::LegacyDelegated {
+                    return Err(IdentityViolation::LegacyKey);
+                }
+                Ok(recovery)
+            }
+            _ => Err(IdentityViolation::MissingExistingMember(
+                "the signer is neither a member nor the recovery identifier",
+            )),
+        }
+    }
+
+    /// Returns what the whole update changes.
+    pub(super) fn finish(self, inbox_id: &str) -> Result<Delta, IdentityViolation> {
+        if self.created()?.inbox_id() != inbox_id {
+            return Err(IdentityViolation::WrongInboxId);
+        }
+        Ok(self.delta)
+    }
+}
+
+/// Refuses a signature of a kind that this kind of member does not make.
+fn check_kinds(role: MemberKind, signature: SignatureKind) -> Result<(), IdentityViolation> {
+    use SignatureKind as Signature;
+
+    let fits = match role {
+        MemberKind::Ethereum => {
+            matches!(signature, Signature::Erc191 | Signature::Erc1271 | Signature::LegacyDelegated)
+        }
+        MemberKind::Installation => signature == Signature::InstallationKey,
+        MemberKind::Passkey => signature == Signature::P256,
+    };
+    if fits { Ok(()) } else { Err(IdentityViolation::SignatureNotAllowed { role, signature }) }
+}
+
+/// Returns what an update with verified signatures changes in the state before it.
+pub(super) fn changes(
+    before: Option<&AssociationState>,
+    update: &Update<'_, Signer>,
+) -> Result<Delta, IdentityError> {
+    let mut draft = Draft::new(before, update.client_timestamp_ns);
+    for (place, action) in update.actions.iter().enumerate() {
+        draft.apply(action).map_err(|violation| violation.in_action(place))?;
+    }
+    draft.finish(update.inbox_id).map_err(IdentityViolation::in_update)
+}

@@ -1,0 +1,260 @@
+//! Remembered states: whatever is remembered, evicted, rewound or never committed, verdicts are those of a
+//! reader that computes each state from the whole log.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "../../mls/tests/common/mod.rs"]
+mod common;
+
+use std::sync::Arc;
+
+use common::*;
+use hawser_mls::identity::{Judgement, MemberIdentifier, WalletQuestion, fold_trusted, judge};
+use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
+use hawser_proto::{Bytes, InboxId, SequenceId};
+use hawser_validation::identity::{IdentityValidator, InboxValidator, UpdateValidity};
+use hawser_validation::wallets::{
+    ChainReply, WalletChainList, WalletChains, WalletDecision, WalletError, Wallets,
+};
+use prost::Message as _;
+
+/// Time of every event, unix seconds.
+const EVENT_S: u64 = 1_800_000_000;
+/// Chain of the contract wallets.
+const CHAIN_ID: u64 = 8453;
+
+/// Wallets that agree if the first byte of the signature is even.
+struct EvenAgrees;
+
+#[tonic::async_trait]
+impl WalletChains for EvenAgrees {
+    fn ids(&self) -> Vec<u64> {
+        vec![CHAIN_ID]
+    }
+
+    async fn newest_block(&self, _: u64) -> Result<u64, WalletError> {
+        Ok(100)
+    }
+
+    async fn ask(&self, question: &WalletQuestion) -> Result<ChainReply, WalletError> {
+        let agrees = question.signature.first().is_some_and(|byte| byte % 2 == 0);
+        Ok(ChainReply::Answer { agrees, block_time_s: EVENT_S })
+    }
+}
+
+fn wallets() -> Arc<Wallets> {
+    Arc::new(Wallets::new(Arc::new(EvenAgrees), WalletChainList::default()))
+}
+
+/// A small generator of random numbers (SplitMix64).
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, bound: usize) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((mixed ^ (mixed >> 31)) % bound as u64).unwrap()
+    }
+
+    fn number(&mut self, bound: u8) -> u8 {
+        u8::try_from(self.below(bound.into())).unwrap()
+    }
+}
+
+/// One inbox of a world: its valid updates with their places, and one that waits.
+struct Inbox {
+    owner: Wallet,
+    id: String,
+    log: Vec<(SequenceId, IdentityUpdate)>,
+    waiting: Option<(SequenceId, IdentityUpdate)>,
+}
+
+impl Inbox {
+    fn new(number: u8) -> Self {
+        let owner = wallet(1 + number);
+        let id = owner.identifier().inbox_id(1);
+        Self { owner, id, log: Vec::new(), waiting: None }
+    }
+
+    fn inbox_id(&self) -> InboxId {
+        InboxId::from_slice(&hex::decode(&self.id).unwrap()).unwrap()
+    }
+
+    fn next_update(&self, random: &mut Random) -> IdentityUpdate {
+        let owner = &self.owner;
+        if self.log.is_empty() && random.below(4) > 0 {
+            return update(&self.id, vec![create(&owner.identifier(), 1, owner)]);
+        }
+        let actions = (0..=random.below(3)).map(|_| {
+            let (phone, key) =
+                (installation(100 + random.number(6)), passkey(50 + random.number(3)));
+            let second = wallet(60 + random.number(3));
+            match random.below(10) {
+                0..=2 => add(&phone.identifier(), owner, &phone),
+                3 => add(&phone.identifier(), &second, &phone),
+                4 => add(&second.identifier(), owner, &second),
+                5 => add(&key.identifier(), &phone, &key),
+                6 => revoke(&phone.identifier(), owner),
+                7 => revoke(&second.identifier(), owner),
+                8 => change_recovery(&second.identifier(), owner),
+                _ => {
+                    let account = MemberIdentifier::Ethereum(format!("0x{:040x}", 7));
+                    let chain = [CHAIN_ID, 31_337][random.below(2)];
+                    let (name, bytes) =
+                        (format!("eip155:{chain}:{account}"), [random.number(200); 4]);
+                    add(&account, owner, by(move |_| contract_signature(&name, 7, &bytes)))
+                }
+            }
+        });
+        let made = update(&self.id, actions.collect());
+        if random.below(5) > 0 { made } else { changed(&made, random) }
+    }
+}
+
+/// Returns an update with one other byte, if that is an update.
+fn changed(update: &IdentityUpdate, random: &mut Random) -> IdentityUpdate {
+    let mut bytes = update.encode_to_vec();
+    let at = random.below(bytes.len());
+    bytes[at] ^= 1 << random.below(8);
+    IdentityUpdate::decode(Bytes::from(bytes)).unwrap_or_else(|_| update.clone())
+}
+
+/// Opens an inbox and adds what the log has and the state does not, as a node does.
+fn open(validator: &IdentityValidator, inbox: &Inbox) -> (InboxValidator, usize) {
+    let mut opened = validator.open(inbox.inbox_id());
+    let known = opened.known();
+    let mut from = 0;
+    if known != SequenceId::NONE {
+        match inbox.log.iter().position(|(at, _)| *at == known) {
+            Some(place) => from = place + 1,
+            None => opened.start_over(),
+        }
+    }
+    inbox.log[from..].iter().for_each(|(at, update)| opened.add(*at, update));
+    (opened, inbox.log.len() - from)
+}
+
+/// The verdict of one who computes the state from the whole log.
+fn expected(wallets: &Wallets, inbox: &Inbox, update: &IdentityUpdate) -> &'static str {
+    let before = fold_trusted(None, inbox.log.iter().map(|(_, update)| update)).unwrap();
+    let answer = |question: &WalletQuestion| match wallets.decide(question, EVENT_S) {
+        WalletDecision::Agrees => Some(true),
+        WalletDecision::Open => None,
+        WalletDecision::Refused(_) => Some(false),
+    };
+    match judge(before.as_ref(), update, answer) {
+        Judgement::Valid(_) => "valid",
+        Judgement::Invalid(_) => "invalid",
+        Judgement::Waiting(_) => "waiting",
+    }
+}
+
+fn name(validity: &UpdateValidity) -> &'static str {
+    match validity {
+        UpdateValidity::Valid => "valid",
+        UpdateValidity::Invalid(_) => "invalid",
+        UpdateValidity::Unanswered(_) => "unanswered",
+        UpdateValidity::Waiting(_) => "waiting",
+    }
+}
+
+/// Counts of what happened, so that the test shows that it happened.
+#[derive(Debug, Default)]
+struct Happened {
+    verdicts: std::collections::BTreeMap<&'static str, usize>,
+    read: usize,
+    not_read: usize,
+    resolved: usize,
+}
+
+async fn history(seed: u64, bytes_max: u64, happened: &mut Happened) {
+    let mut random = Random(seed);
+    let wallets = wallets();
+    let validator = IdentityValidator::remembering(wallets.clone(), bytes_max);
+    let mut inboxes: Vec<Inbox> = (0..4).map(Inbox::new).collect();
+    let mut sequence = SequenceId(0);
+    for step in 0..120 {
+        let inbox = &mut inboxes[random.below(4)];
+        if random.below(15) == 0 {
+            // The end of the log is cut off.
+            let keep = random.below(inbox.log.len() + 1);
+            inbox.log.truncate(keep);
+            inbox.waiting = None;
+            if random.below(2) == 0 {
+                validator.forget_all();
+            }
+        }
+        let (at, update) = match inbox.waiting.take() {
+            Some(waiting) => {
+                if random.below(2) == 0 {
+                    for question in hawser_mls::identity::wallet_questions(&waiting.1).unwrap() {
+                        let _ = wallets.ask(&question).await;
+                    }
+                }
+                waiting
+            }
+            None => {
+                sequence = sequence.next();
+                (sequence, inbox.next_update(&mut random))
+            }
+        };
+        let (mut opened, read) = open(&validator, inbox);
+        let expected = expected(&wallets, inbox, &update);
+        let validity = opened.validate(at, &update, EVENT_S);
+        assert_eq!(name(&validity), expected, "seed {seed} step {step}: {validity:?}");
+        *happened.verdicts.entry(expected).or_default() += 1;
+        happened.read += read;
+        happened.not_read += inbox.log.len() - read;
+        if random.below(10) == 0 {
+            continue; // it is never committed, and the next one has another place
+        }
+        match validity {
+            UpdateValidity::Valid => inbox.log.push((at, update)),
+            UpdateValidity::Waiting(_) => inbox.waiting = Some((at, update)),
+            _ => {}
+        }
+        happened.resolved += usize::from(expected != "waiting");
+        opened.keep();
+    }
+}
+
+#[tokio::test]
+async fn verdicts_are_the_same_whatever_is_remembered() {
+    let mut happened = Happened::default();
+    for seed in 0..6 {
+        // Everything, about one inbox, nothing.
+        for bytes_max in [1 << 20, 6_000, 0] {
+            history(seed, bytes_max, &mut happened).await;
+        }
+    }
+    let count = |verdict| happened.verdicts.get(verdict).copied().unwrap_or(0);
+    for verdict in ["valid", "invalid", "waiting"] {
+        assert!(count(verdict) > 50, "{happened:?}");
+    }
+    assert!(happened.read > 500 && happened.not_read > 500, "{happened:?}");
+}
+
+/// Reads of the log are what an update of a large inbox must not cost.
+#[test]
+fn a_remembered_state_is_advanced_and_nothing_is_read() {
+    let validator = IdentityValidator::new(wallets());
+    let mut inbox = Inbox::new(0);
+    let owner = inbox.owner.clone();
+    for place in 0..5u8 {
+        let phone = installation(100 + place);
+        let next = match place {
+            0 => update(&inbox.id, vec![create(&owner.identifier(), 1, &owner)]),
+            _ => update(&inbox.id, vec![add(&phone.identifier(), &owner, &phone)]),
+        };
+        let (mut opened, read) = open(&validator, &inbox);
+        assert_eq!(read, 0);
+        let at = SequenceId(u64::from(place) + 1);
+        assert_eq!(opened.validate(at, &next, EVENT_S), UpdateValidity::Valid);
+        opened.keep();
+        inbox.log.push((at, next));
+    }
+    let (opened, _) = open(&validator, &inbox);
+    drop(opened);
+    assert_eq!(open(&validator, &inbox).1, 5, "what was not kept is forgotten");
+}
