@@ -135,6 +135,9 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 10_000)]
         listeners: usize,
     },
+    /// Measures what identity updates cost a node for the gas that they cost, in the most expensive shapes. Prints a
+    /// table.
+    Identity,
     /// Measures how many key packages one core validates, beside the signature checks alone. Prints text.
     KeyPackage,
     /// Put the figures of earlier runs into a document, or print them.

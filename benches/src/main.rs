@@ -4,7 +4,7 @@
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what is
-//! promised, and [`report`] writes them up. [`micro`], [`key_package`] and [`streams`] measure parts of
+//! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`] and [`streams`] measure parts of
 //! a node by themselves.
 
 mod child;
@@ -12,6 +12,7 @@ mod cli;
 mod error;
 mod flood;
 mod http;
+mod identity;
 mod idle_server;
 mod key_package;
 mod limits;
@@ -59,6 +60,7 @@ fn start(command: Command) -> Result<(), BenchError> {
         Command::Micro { data_dir, payload_size } => {
             micro::run(&data_dir.unwrap_or_else(std::env::temp_dir), payload_size)
         }
+        Command::Identity => identity::run(),
         Command::KeyPackage => key_package::run(),
         Command::Streams { data_dir, listeners } => {
             streams::run(&data_dir.unwrap_or_else(std::env::temp_dir), listeners)

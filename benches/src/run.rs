@@ -75,6 +75,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         }
         Command::All(large) => all(&large).await,
         Command::Micro { .. }
+        | Command::Identity
         | Command::KeyPackage
         | Command::Report { .. }
         | Command::Streams { .. }
