@@ -234,6 +234,7 @@ async fn embedded(
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, port)),
         data_dir: settings.data_dir.as_ref().map(|folder| folder.join(name)),
         genesis: Genesis { balances, time: Some(GENESIS_TIME), ..Genesis::default() },
+        signers: accounts,
         ..EmbeddedSettings::new(id)
     });
     chain.await.map_err(|error| DevnetError::Start { chain: name, error })

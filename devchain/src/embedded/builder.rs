@@ -10,10 +10,11 @@ use revm::context::result::{EVMError, InvalidTransaction};
 
 use super::block::{Block, ExecutedTransaction, GAS_LIMIT, HeaderFields};
 use super::evm::{self, SenderKind};
-use super::history::{StateAt, commitment_after};
+use super::history::StateAt;
 use super::pooled::PooledTransaction;
 use super::record::JournalStep;
 use super::state::{StateDiff, StateOverlay};
+use super::trie::StateTrie;
 
 /// One block that was built.
 #[derive(Debug)]
@@ -36,8 +37,8 @@ pub(super) struct BlockBuilder<'a> {
     chain_id: u64,
     branch: u64,
     parent: Arc<Block>,
-    /// The stand-in for the state root after `parent`.
-    commitment: B256,
+    /// The state after `parent`.
+    trie: StateTrie,
     /// The state after all built blocks but the last.
     below: StateOverlay<StateAt<'a>>,
     drafted: Option<BuiltBlock>,
@@ -45,16 +46,16 @@ pub(super) struct BlockBuilder<'a> {
 }
 
 impl<'a> BlockBuilder<'a> {
-    /// Starts on `parent`, after which the state is `base` with this commitment.
+    /// Starts on `parent`, after which the state is `base`, and `trie` as a trie.
     pub(super) fn new(
         chain_id: u64,
         branch: u64,
         parent: Arc<Block>,
         base: StateAt<'a>,
-        commitment: B256,
+        trie: StateTrie,
     ) -> Self {
         let (below, steps) = (StateOverlay::new(base), Vec::new());
-        Self { chain_id, branch, parent, commitment, below, drafted: None, steps }
+        Self { chain_id, branch, parent, trie, below, drafted: None, steps }
     }
 
     /// Returns the nonce of an account after the blocks built so far.
@@ -88,9 +89,8 @@ impl<'a> BlockBuilder<'a> {
         }
         let BlockExecution { state, executed, dropped, .. } = running;
         let diff = state.diff;
-        let commitment = commitment_after(self.commitment, &diff);
-        let block = Arc::new(Block::seal(header, commitment, executed));
-        self.commitment = commitment;
+        self.trie = self.trie.after(&diff);
+        let block = Arc::new(Block::seal(header, self.trie.root(), executed));
         self.parent = block.clone();
         self.drafted.insert(BuiltBlock { block, diff, dropped })
     }

@@ -19,8 +19,9 @@ use super::feed::{EventFeed, FeedEvent};
 use super::history::{History, StateAt};
 use super::pool::TransactionPool;
 use super::pooled::PooledTransaction;
-use super::record::JournalStep;
+use super::record::{JournalStep, StateRoots};
 use super::state::{AccountState, StateDiff};
+use super::trie::StateTrie;
 
 /// Depth of the `safe` block below the head; `finalized` is twice as deep. One and two epochs of Ethereum.
 const SAFE_DEPTH: u64 = 32;
@@ -66,6 +67,8 @@ pub(super) struct Core {
     /// Block number and index of each mined transaction.
     places: HashMap<B256, (u64, usize)>,
     pub(super) history: History,
+    /// The check of state roots in [`Self::apply`].
+    pub(super) roots: StateRoots,
     /// The number of rollbacks so far. It enters `prevrandao`, so that no replaced block is made again.
     branch: u64,
     /// Seconds between the machine's clock and the chain's.
@@ -91,6 +94,7 @@ impl Core {
             by_hash: HashMap::new(),
             places: HashMap::new(),
             history: History::default(),
+            roots: StateRoots::Tries,
             branch: 0,
             clock_offset: 0,
             next_timestamp: None,
@@ -176,6 +180,15 @@ impl Core {
         StateAt { history: &self.history, version, blocks }
     }
 
+    /// Returns the state that the header of a block names. Changes by control methods after the block are not part of
+    /// it. `None` if the header names no root, as those of older versions.
+    pub(super) fn sealed_trie(&self, block: &Block) -> Option<StateTrie> {
+        let number = block.header.number;
+        let first = number.checked_sub(1).map_or(0, |before| self.version_at(before));
+        let tries = (first..=self.version_at(number)).map(|version| self.history.trie_at(version));
+        tries.into_iter().find(|trie| trie.root() == block.header.state_root)
+    }
+
     pub(super) fn account(&self, address: Address) -> AccountState {
         self.history.account(address, self.history.version())
     }
@@ -233,8 +246,8 @@ impl Core {
     }
 
     fn draft(&self) -> BlockBuilder<'_> {
-        let commitment = self.history.commitment_at(self.history.version());
-        BlockBuilder::new(self.chain_id, self.branch, self.head().clone(), self.state(), commitment)
+        let trie = self.history.trie_at(self.history.version());
+        BlockBuilder::new(self.chain_id, self.branch, self.head().clone(), self.state(), trie)
     }
 
     // Planning.
@@ -278,9 +291,8 @@ impl Core {
             return Err(PlanError::NoSuchBlock { block: *block, depth });
         }
         let parent = self.block(number).expect("a block below the head").clone();
-        let (base, commitment) =
-            (self.state_at(version, number), self.history.commitment_at(version));
-        let mut draft = BlockBuilder::new(self.chain_id, self.branch + 1, parent, base, commitment);
+        let (base, trie) = (self.state_at(version, number), self.history.trie_at(version));
+        let mut draft = BlockBuilder::new(self.chain_id, self.branch + 1, parent, base, trie);
         for index in 0..depth {
             let replaced = self.block(number + 1 + index).expect("a block up to the head");
             let chosen = transactions.iter().filter(|(_, block)| *block == index);
@@ -316,6 +328,21 @@ impl Core {
             JournalStep::Rollback { number, version },
             JournalStep::ClockOffset(clock_offset),
         ])
+    }
+
+    /// Plans a move of the clock by `seconds`, as `evm_increaseTime` asks for it: the next block comes at least so much
+    /// later than the latest one, which may be ahead of the clock.
+    pub(super) fn plan_time_increase(
+        &self,
+        now: u64,
+        seconds: u64,
+    ) -> Result<Vec<JournalStep>, PlanError> {
+        let clock = now.saturating_add_signed(self.clock_offset);
+        let later = clock.max(self.head().header.timestamp).saturating_add(seconds);
+        if later > TIME_MAX {
+            return Err(PlanError::TimeTooFar);
+        }
+        Ok(vec![JournalStep::ClockOffset(offset_between(now, later))])
     }
 
     /// Plans a move of the clock by `seconds`.
@@ -389,7 +416,9 @@ impl Core {
         }
         self.history.commit(diff);
         let version = self.history.version();
-        if self.history.commitment_at(version) != block.header.state_root {
+        if self.roots == StateRoots::Tries
+            && self.history.trie_at(version).root() != block.header.state_root
+        {
             return Err(format!("the state after block {number} is not the one it names"));
         }
         self.versions.push(version);

@@ -6,9 +6,10 @@ use alloy::primitives::U256;
 use revm::context::either::Either;
 use revm::context::result::{EVMError, HaltReason, InvalidTransaction, ResultAndState};
 use revm::context::{BlockEnv, CfgEnv, Context, TxEnv};
+use revm::handler::MainnetContext;
 use revm::handler::validation::validate_initial_tx_gas;
 use revm::primitives::hardfork::SpecId;
-use revm::{DatabaseRef, ExecuteEvm, MainBuilder, MainContext};
+use revm::{DatabaseRef, ExecuteEvm, InspectEvm, Inspector, MainBuilder, MainContext};
 
 use super::state::StateOverlay;
 
@@ -34,11 +35,32 @@ pub(super) fn execute<B: DatabaseRef>(
     tx: TxEnv,
     sender: SenderKind,
 ) -> Result<ResultAndState, EVMError<B::Error>> {
+    context(state, chain_id, block, sender).build_mainnet().transact(tx)
+}
+
+/// Runs one transaction as [`execute`] does, and shows each call to an inspector.
+pub(super) fn inspect<'a, B: DatabaseRef>(
+    state: &'a StateOverlay<B>,
+    chain_id: u64,
+    block: BlockEnv,
+    tx: TxEnv,
+    sender: SenderKind,
+    inspector: impl Inspector<MainnetContext<&'a StateOverlay<B>>>,
+) -> Result<ResultAndState, EVMError<B::Error>> {
+    let context = context(state, chain_id, block, sender);
+    context.build_mainnet_with_inspector(inspector).inspect_tx(tx)
+}
+
+fn context<B: DatabaseRef>(
+    state: &StateOverlay<B>,
+    chain_id: u64,
+    block: BlockEnv,
+    sender: SenderKind,
+) -> MainnetContext<&StateOverlay<B>> {
     let mut cfg = CfgEnv::new_with_spec(RULES).with_chain_id(chain_id);
     cfg.disable_eip3607 = sender != SenderKind::Signed;
     cfg.disable_nonce_check = sender == SenderKind::Simulated;
-    let context = Context::mainnet().with_db(state).with_cfg(cfg).with_block(block);
-    context.build_mainnet().transact(tx)
+    Context::mainnet().with_db(state).with_cfg(cfg).with_block(block)
 }
 
 /// Returns the block as contracts see it.

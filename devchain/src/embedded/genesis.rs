@@ -7,10 +7,10 @@ use revm::bytecode::Bytecode;
 
 use super::block::{BASE_FEE_MIN, Block, HeaderFields};
 use super::core::{Core, TIME_MAX};
-use super::history::commitment_after;
 use super::record::JournalStep;
 use super::settings::{EmbeddedStartError, Genesis};
 use super::state::{AccountState, StateDiff};
+use super::trie::StateTrie;
 
 /// The deterministic deployment proxy: deploys the code that it is sent with CREATE2. It has the same address on
 /// nearly every chain, and every genesis contains it, as on other development chains.
@@ -52,7 +52,7 @@ pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedS
         base_fee: BASE_FEE_MIN,
         prevrandao: keccak256(b"genesis"),
     };
-    let state_root = commitment_after(B256::ZERO, &diff);
+    let state_root = StateTrie::default().after(&diff).root();
     let block = Block::seal(frame.header(), state_root, Vec::new());
     Ok(JournalStep::Block { block: Arc::new(block), diff })
 }
@@ -60,7 +60,8 @@ pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedS
 /// Returns true if the chain began with this genesis.
 pub(super) fn matches(genesis: &Genesis, core: &Core) -> Result<bool, EmbeddedStartError> {
     let Some(first) = core.block(0) else { return Ok(false) };
-    let state_root = commitment_after(B256::ZERO, &state(genesis)?);
+    let state_root = StateTrie::default().after(&state(genesis)?).root();
     let time = genesis.time.is_none_or(|time| time == first.header.timestamp);
-    Ok(time && state_root == first.header.state_root)
+    // Version 1 is the state of block 0 in every chain. The header has another root in a chain of an older journal.
+    Ok(time && state_root == core.history.trie_at(1).root())
 }

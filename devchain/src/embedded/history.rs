@@ -1,20 +1,21 @@
 //! The state at every block: each account and slot with the versions at which it changed.
 //!
 //! Only a rollback removes a version, so every block has its state. A changed account costs about 60 bytes and a
-//! changed slot about 50 bytes of memory, by the sizes of the types.
+//! changed slot about 50 bytes of memory, by the sizes of the types. Their nodes in the tries take about as much again
+//! for each level above them: one kilobyte in a state of thousands of slots.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use alloy::primitives::{Address, B256, KECCAK256_EMPTY, U256, keccak256};
+use alloy::primitives::{Address, B256, KECCAK256_EMPTY, U256};
 use revm::DatabaseRef;
 use revm::bytecode::Bytecode;
 use revm::state::AccountInfo;
 
 use super::block::Block;
-use super::record;
 use super::state::{AccountState, StateDiff};
+use super::trie::StateTrie;
 
 /// The values of one account or slot, each with the version since which it holds, oldest first.
 #[derive(Debug)]
@@ -61,10 +62,10 @@ struct AccountHistory {
     slots: HashMap<U256, Timeline<U256>>,
 }
 
-/// The places that one version changed, for its rollback.
+/// The state at one version as a trie, and the places that it changed, for its rollback.
 #[derive(Debug)]
 struct VersionChange {
-    commitment: B256,
+    trie: StateTrie,
     touched: Vec<(Address, Vec<U256>)>,
 }
 
@@ -76,29 +77,21 @@ pub(super) struct History {
     steps: Vec<VersionChange>,
 }
 
-/// Returns the stand-in for a state root: the hash of the previous one and the change. It binds a block to the whole
-/// history of its state, but yields no proofs.
-pub(super) fn commitment_after(before: B256, diff: &StateDiff) -> B256 {
-    let mut bytes = before.to_vec();
-    record::write_diff(&mut bytes, diff);
-    keccak256(bytes)
-}
-
 impl History {
     /// Returns the latest version: the number of changes so far.
     pub(super) fn version(&self) -> u64 {
         self.steps.len() as u64
     }
 
-    /// Returns the stand-in for the state root at a version.
-    pub(super) fn commitment_at(&self, version: u64) -> B256 {
+    /// Returns the state at a version as a trie.
+    pub(super) fn trie_at(&self, version: u64) -> StateTrie {
         let step = usize::try_from(version).ok().and_then(|version| version.checked_sub(1));
-        step.and_then(|step| self.steps.get(step)).map_or(B256::ZERO, |step| step.commitment)
+        step.and_then(|step| self.steps.get(step)).map(|step| step.trie.clone()).unwrap_or_default()
     }
 
     /// Adds a change as the next version.
     pub(super) fn commit(&mut self, diff: StateDiff) {
-        let commitment = commitment_after(self.commitment_at(self.version()), &diff);
+        let trie = self.trie_at(self.version()).after(&diff);
         let version = self.version() + 1;
         self.code.extend(diff.code);
         let mut touched = Vec::with_capacity(diff.accounts.len());
@@ -121,7 +114,7 @@ impl History {
             }
             touched.push((address, slots));
         }
-        self.steps.push(VersionChange { commitment, touched });
+        self.steps.push(VersionChange { trie, touched });
     }
 
     /// Removes all versions after `version`.
@@ -238,12 +231,12 @@ mod tests {
     fn a_rollback_leaves_no_trace() {
         let mut history = History::default();
         history.commit(diff(A, 1, false, &[(7, 70)]));
-        let commitment = history.commitment_at(1);
+        let root = history.trie_at(1).root();
         history.commit(diff(A, 2, true, &[]));
         history.commit(diff(B, 1, false, &[(1, 1)]));
-        assert_ne!(history.commitment_at(3), commitment);
+        assert_ne!(history.trie_at(3).root(), root);
         history.rollback(1);
-        assert_eq!((history.version(), history.commitment_at(1)), (1, commitment));
+        assert_eq!((history.version(), history.trie_at(1).root()), (1, root));
         assert_eq!((history.account(A, 1).nonce, slot(&history, 1)), (1, 70));
         assert_eq!(history.entries.len(), 1);
         history.commit(diff(A, 5, false, &[]));

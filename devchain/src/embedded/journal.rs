@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 
 use alloy::primitives::keccak256;
 
-use super::record::{self, JournalStep, MalformedStepError};
+use super::record::{self, JournalStep, MalformedStepError, StateRoots};
 
-/// The first bytes of the file: its kind and the version of its format. Another layout gets another number.
-const MAGIC: [u8; 24] = *b"development chain log 1\n";
+/// The first bytes of a new file: its kind and the version of its format. Another layout gets another number.
+const MAGIC: [u8; 24] = *b"development chain log 2\n";
+/// The first bytes of an older file. Its records are the same, but its headers name no roots of tries.
+const MAGIC_WITHOUT_ROOTS: [u8; 24] = *b"development chain log 1\n";
 /// Length of the file header: magic, and the chain id in 8 bytes.
 const HEADER_LEN: usize = 32;
 /// Length of a record header: body length in 4 bytes, checksum in 8.
@@ -107,13 +109,14 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Opens or creates the file in this folder, and passes the steps of each record to `each`, in order.
+    /// Opens or creates the file in this folder, and passes the steps of each record to `each`, in order, with the kind
+    /// of state roots in the file.
     ///
     /// Cuts off an incomplete last record, which the end of a process leaves behind.
     pub(super) fn open(
         folder: &Path,
         chain_id: u64,
-        mut each: impl FnMut(Vec<JournalStep>) -> Result<(), String>,
+        mut each: impl FnMut(StateRoots, Vec<JournalStep>) -> Result<(), String>,
     ) -> Result<Self, JournalError> {
         let path = folder.join("chain.log");
         let io = |source| JournalError::Io { path: path.clone(), source };
@@ -130,8 +133,8 @@ impl Journal {
         if file_len < HEADER_LEN as u64 {
             journal.begin(chain_id, file_len)?;
         } else {
-            journal.check_header(chain_id)?;
-            journal.replay(file_len, &mut each)?;
+            let roots = journal.check_header(chain_id)?;
+            journal.replay(file_len, &mut |steps| each(roots, steps))?;
         }
         Ok(journal)
     }
@@ -157,7 +160,8 @@ impl Journal {
         let mut found = Vec::new();
         self.file.read_to_end(&mut found).map_err(|error| self.io(error))?;
         // A prefix of the magic is a header that was cut off. Any other content belongs to another program.
-        if !MAGIC.starts_with(&found[..found.len().min(24)]) {
+        let found = &found[..found.len().min(24)];
+        if !MAGIC.starts_with(found) && !MAGIC_WITHOUT_ROOTS.starts_with(found) {
             return Err(JournalError::UnknownFormat { path: self.path.clone() });
         }
         if file_len > 0 {
@@ -168,19 +172,21 @@ impl Journal {
         Ok(())
     }
 
-    /// Checks magic and chain id of an existing file.
-    fn check_header(&mut self, wanted: u64) -> Result<(), JournalError> {
+    /// Checks magic and chain id of an existing file. Returns the kind of its state roots.
+    fn check_header(&mut self, wanted: u64) -> Result<StateRoots, JournalError> {
         let mut header = [0; HEADER_LEN];
         self.file.read_exact(&mut header).map_err(|error| self.io(error))?;
-        if header[..24] != MAGIC {
-            return Err(JournalError::UnknownFormat { path: self.path.clone() });
-        }
+        let roots = match &header[..24] {
+            magic if *magic == MAGIC => StateRoots::Tries,
+            magic if *magic == MAGIC_WITHOUT_ROOTS => StateRoots::Unchecked,
+            _ => return Err(JournalError::UnknownFormat { path: self.path.clone() }),
+        };
         let found = u64::from_be_bytes(header[24..].try_into().expect("eight bytes are left"));
         if found != wanted {
             return Err(JournalError::OtherChain { path: self.path.clone(), found, wanted });
         }
         self.len = HEADER_LEN as u64;
-        Ok(())
+        Ok(roots)
     }
 
     /// Reads all records after the header.
@@ -286,7 +292,7 @@ mod tests {
 
     fn offsets(folder: &Path, chain_id: u64) -> Result<(Journal, Vec<i64>), JournalError> {
         let mut found = Vec::new();
-        let journal = Journal::open(folder, chain_id, |steps| {
+        let journal = Journal::open(folder, chain_id, |_, steps| {
             found.extend(steps.iter().map(|step| match step {
                 JournalStep::ClockOffset(offset) => *offset,
                 step => panic!("{step:?}"),
@@ -335,7 +341,7 @@ mod tests {
     fn a_record_of_another_chain_is_refused_and_left_alone() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("chain.log");
-        for foreign in [&b"notes"[..], &[b'x'; 100], b"development chain log 2\n01234567"] {
+        for foreign in [&b"notes"[..], &[b'x'; 100], b"development chain log 3\n01234567"] {
             std::fs::write(&file, foreign).unwrap();
             let error = offsets(folder.path(), 5).unwrap_err();
             assert!(matches!(error, JournalError::UnknownFormat { .. }), "{error}");

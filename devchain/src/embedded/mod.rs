@@ -7,7 +7,7 @@
 //! Modules in reading order:
 //!
 //! - `settings`: the settings of a chain;
-//! - `core`: the chain as a plain value, on `block`, `state`, `history`, `pool`, `pooled` and `feed`;
+//! - `core`: the chain as a plain value, on `block`, `state`, `trie`, `history`, `pool`, `pooled` and `feed`;
 //! - `builder`, `evm`, `simulate`, `admission`: execution, and the checks before a transaction enters the pool;
 //! - `record`, `journal`: the bytes of a step, and the file of steps;
 //! - `node`, `versioned`: many readers and one writer of a chain;
@@ -18,8 +18,8 @@
 //! - The rules are those of the Prague fork. A block takes 60 million gas, and there are no blobs.
 //! - The base fee follows EIP-1559 but never falls below 0.1 gwei, where it stays unless blocks are
 //!   more than half full. Fees go to the zero address.
-//! - `stateRoot` is a hash over all changes of the state so far, not the root of a trie: it differs when
-//!   the state differs, but no proof can be made from it, and `eth_getProof` does not exist.
+//! - A state that a control method changed is named by the `stateRoot` of the next block. Until then the latest root
+//!   is that of the block as it was made, and `eth_getProof` proves the state at that root.
 //! - Block times grow by at least a second from block to block, so many blocks on demand run ahead of the
 //!   clock. Payloads that reach the chain within one second therefore keep their order in time, too.
 //! - `safe` and `finalized` are 32 and 64 blocks behind the head.
@@ -49,6 +49,7 @@ mod session;
 mod settings;
 mod simulate;
 mod state;
+mod trie;
 mod versioned;
 
 pub use genesis::CREATE2_DEPLOYER;

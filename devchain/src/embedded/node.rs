@@ -13,7 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use alloy::primitives::B256;
+use alloy::primitives::{Address, B256};
+use alloy::signers::local::PrivateKeySigner;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
@@ -22,7 +23,7 @@ use super::filters::Filters;
 use super::genesis;
 use super::journal::{Journal, JournalError};
 use super::pooled::PooledTransaction;
-use super::record::JournalStep;
+use super::record::{JournalStep, StateRoots};
 use super::rpc::error::{RpcError, failed};
 use super::settings::{BlockProduction, EmbeddedSettings, EmbeddedStartError};
 
@@ -51,6 +52,8 @@ pub(super) enum WriteAccess {
 pub(super) struct EmbeddedNode {
     core: RwLock<Core>,
     writer: Mutex<WriteAccess>,
+    /// Keys with which the chain signs for clients.
+    pub(super) signers: Vec<PrivateKeySigner>,
     /// The filters that clients poll.
     pub(super) filters: Mutex<Filters>,
     /// The rule by which blocks are made; the mining task follows it.
@@ -69,8 +72,10 @@ impl EmbeddedNode {
         let mut core = Core::new(settings.chain_id);
         let mut journal = None;
         if let Some(folder) = &settings.data_dir {
-            let apply =
-                |steps: Vec<JournalStep>| steps.into_iter().try_for_each(|step| core.apply(step));
+            let apply = |roots: StateRoots, steps: Vec<JournalStep>| {
+                core.roots = roots;
+                steps.into_iter().try_for_each(|step| core.apply(step))
+            };
             journal = Some(Journal::open(folder, settings.chain_id, apply)?);
         }
         let fresh = core.blocks().is_empty();
@@ -96,6 +101,7 @@ impl EmbeddedNode {
         Ok(Self {
             core: RwLock::new(core),
             writer: Mutex::new(journal.map_or(WriteAccess::Memory, WriteAccess::Folder)),
+            signers: settings.signers.clone(),
             filters: Mutex::default(),
             mining: watch::Sender::new(mining),
             happened: watch::Sender::new(0),
@@ -106,6 +112,11 @@ impl EmbeddedNode {
     /// Locks the chain for reading.
     pub(super) fn read(&self) -> RwLockReadGuard<'_, Core> {
         self.core.read().expect(BROKEN)
+    }
+
+    /// Returns the chain's key of an account.
+    pub(super) fn signer(&self, address: Address) -> Option<&PrivateKeySigner> {
+        self.signers.iter().find(|signer| signer.address() == address)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Core> {

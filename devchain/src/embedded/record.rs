@@ -29,6 +29,15 @@ pub(super) enum JournalStep {
     ClockOffset(i64),
 }
 
+/// The kind of state roots in the headers of a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StateRoots {
+    /// Each header names the root of the state trie.
+    Tries,
+    /// The chain began with an older version, whose headers name a hash that is no root. Nothing can be checked.
+    Unchecked,
+}
+
 /// The first byte of each kind of step. Never reused for another kind.
 const BLOCK: u8 = 1;
 const CHANGE: u8 = 2;
@@ -97,8 +106,8 @@ fn write_block(out: &mut Vec<u8>, block: &Block) {
     }
 }
 
-/// Appends the bytes of a change. The stand-in for the state root hashes the same bytes.
-pub(super) fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
+/// Appends the bytes of a change.
+fn write_diff(out: &mut Vec<u8>, diff: &StateDiff) {
     write_count(out, diff.accounts.len());
     for (address, change) in &diff.accounts {
         let AccountState { nonce, balance, code_hash } = change.account;

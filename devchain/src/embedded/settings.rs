@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, U256};
+use alloy::signers::local::PrivateKeySigner;
 
 use super::journal::JournalError;
 
@@ -23,6 +24,8 @@ pub struct EmbeddedSettings {
     pub data_dir: Option<PathBuf>,
     /// The state of block 0.
     pub genesis: Genesis,
+    /// Keys with which the chain signs for clients. `eth_accounts` lists their addresses.
+    pub signers: Vec<PrivateKeySigner>,
 }
 
 impl EmbeddedSettings {
@@ -36,6 +39,7 @@ impl EmbeddedSettings {
             blocks: BlockProduction::OnDemand,
             data_dir: None,
             genesis: Genesis::default(),
+            signers: Vec::new(),
         }
     }
 }

@@ -202,31 +202,3 @@ async fn the_next_block_is_simulated_at_the_time_it_would_have_now() {
     tokio::time::sleep(std::time::Duration::from_millis(3300)).await;
     assert!(time_of(ask().await) > first, "no block was made, and time went on");
 }
-
-#[tokio::test]
-async fn a_failed_transaction_is_traced_to_what_it_reverted_with() {
-    let running = RunningChain::on_demand().await;
-    let refuser = running.deploy(&REFUSER).await;
-    let reason = Bytes::from(Revert::from("no such node").abi_encode());
-    let request = TransactionRequest::default()
-        .with_from(signer(0).address())
-        .with_to(refuser)
-        .with_gas_limit(100_000)
-        .with_input(reason.clone());
-    let receipt = running.send(request).await;
-    assert!(!receipt.status());
-    let tracer = json!({ "tracer": "callTracer" });
-    let asked = json!([receipt.transaction_hash, tracer]);
-    let frame = running.call("debug_traceTransaction", asked).await;
-    assert_eq!(frame["type"], "CALL");
-    assert_eq!(frame["to"], json!(refuser));
-    assert_eq!(frame["output"], json!(reason));
-    assert_eq!(frame["error"], "execution reverted");
-    assert_eq!(frame["revertReason"], "no such node");
-    assert_eq!(frame["gasUsed"], json!(format!("{:#x}", receipt.gas_used)));
-    let unknown = json!([alloy::primitives::B256::ZERO, tracer]);
-    let error = running.try_call("debug_traceTransaction", unknown).await.unwrap_err();
-    assert_eq!(error, (-32000, "transaction not found".to_owned()));
-    let other = json!([receipt.transaction_hash, { "tracer": "prestateTracer" }]);
-    assert_eq!(running.try_call("debug_traceTransaction", other).await.unwrap_err().0, -32602);
-}

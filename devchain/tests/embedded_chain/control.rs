@@ -105,6 +105,21 @@ async fn time_goes_where_it_is_sent() {
     }
 }
 
+/// Blocks made at once lead the clock, each by a second more.
+#[tokio::test]
+async fn more_time_counts_from_the_latest_block_when_that_leads_the_clock() {
+    let running = RunningChain::on_demand().await;
+    running.call("anvil_mine", json!([500])).await;
+    let ahead = latest_time(&running).await;
+    running.call("evm_increaseTime", json!([100])).await;
+    running.mine().await;
+    let next = latest_time(&running).await;
+    assert!(next >= ahead + 100, "{next} is less than 100 s after {ahead}");
+    running.call("evm_increaseTime", json!([0])).await;
+    running.mine().await;
+    assert!(latest_time(&running).await > next, "no time is a time, too");
+}
+
 #[tokio::test]
 async fn blocks_are_made_when_asked_for() {
     let running = RunningChain::on_demand().await;

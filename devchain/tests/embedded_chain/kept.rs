@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 use alloy::eips::BlockId;
 use alloy::primitives::{B256, U256};
 use alloy::providers::{DynProvider, Provider};
+use alloy::rlp::Decodable;
 use alloy::rpc::types::{Filter, TransactionReceipt};
 use hawser_devchain::embedded::{
     EmbeddedChain, EmbeddedSettings, EmbeddedStartError, Genesis, JournalError,
@@ -69,6 +70,61 @@ async fn a_chain_is_the_same_after_it_is_opened_again() {
     again.note(notebook, 7).await;
     let head = again.provider.get_block(BlockId::latest()).await.unwrap().unwrap();
     assert!(head.header.timestamp >= time + 5000, "the clock is where it was");
+}
+
+/// Chains of an older version have other state roots in their headers.
+#[tokio::test]
+async fn a_chain_of_an_older_version_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = RunningChain::with(kept(folder.path())).await;
+    let notebook = running.deploy(&NOTEBOOK).await;
+    running.chain.stop().await;
+    let file = folder.path().join("chain.log");
+    let older = older_journal(&std::fs::read(&file).unwrap());
+    std::fs::write(&file, older).unwrap();
+
+    let again = RunningChain::with(kept(folder.path())).await;
+    again.note(notebook, 7).await;
+    let slot = again.provider.get_storage_at(notebook, U256::ZERO).await.unwrap();
+    assert_eq!(slot, U256::from(7));
+    let proof = async |number| {
+        again.try_call("eth_getProof", json!([notebook, [], format!("{number:#x}")])).await
+    };
+    let error = proof(1u64).await.unwrap_err();
+    assert!(error.1.contains("older version"), "{error:?}");
+    proof(2).await.unwrap();
+    again.chain.stop().await;
+    RunningChain::with(kept(folder.path())).await;
+}
+
+/// Returns a journal as an older version wrote it: another number in its first bytes, and state roots that are none.
+fn older_journal(bytes: &[u8]) -> Vec<u8> {
+    let mut older = bytes[..32].to_vec();
+    assert_eq!(older[..24], *b"development chain log 2\n");
+    older[22] = b'1';
+    let mut rest = &bytes[32..];
+    let mut parent: Option<B256> = None;
+    while let Some((head, after)) = rest.split_at_checked(12) {
+        let len = u32::from_be_bytes(head[..4].try_into().unwrap()) as usize;
+        let (body, after) = after.split_at(len);
+        rest = after;
+        let mut body = body.to_vec();
+        if body[0] == 1 {
+            let header_len = u32::from_be_bytes(body[1..5].try_into().unwrap()) as usize;
+            let encoded = &body[5..5 + header_len];
+            let mut header = alloy::consensus::Header::decode(&mut &encoded[..]).unwrap();
+            header.state_root = alloy::primitives::keccak256(header.state_root);
+            header.parent_hash = parent.unwrap_or(header.parent_hash);
+            parent = Some(header.hash_slow());
+            let encoded = alloy::rlp::encode(&header);
+            let encoded_len = u32::try_from(encoded.len()).unwrap().to_be_bytes();
+            body = [&[1], &encoded_len[..], &encoded, &body[5 + header_len..]].concat();
+        }
+        older.extend(u32::try_from(body.len()).unwrap().to_be_bytes());
+        older.extend(&alloy::primitives::keccak256(&body)[..8]);
+        older.extend(&body);
+    }
+    older
 }
 
 #[tokio::test]

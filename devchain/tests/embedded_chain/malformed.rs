@@ -35,7 +35,7 @@ async fn malformed_requests_are_answered_as_json_rpc_says() {
         ("[]", -32600),
         ("\u{0}", -32700),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_nothing","params":[]}"#, -32601),
-        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getProof","params":[]}"#, -32601),
+        (r#"{"jsonrpc":"2.0","id":1,"method":"eth_simulateV1","params":[]}"#, -32601),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance"}"#, -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":[]}"#, -32602),
         (r#"{"jsonrpc":"2.0","id":1,"method":"eth_getBalance","params":[5,"latest"]}"#, -32602),

@@ -1,12 +1,15 @@
-//! Balances, nonces, code and storage, at any block.
+//! Balances, nonces, code, storage and their proofs, at any block; the accounts that the chain has keys of.
 
 use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, Bytes, U64, U256};
+use alloy::rpc::types::{EIP1186AccountProofResponse, EIP1186StorageProof};
+use alloy::serde::JsonStorageKey;
+use alloy::signers::SignerSync;
 use revm::DatabaseRef;
 
 use super::args::Args;
 use super::blocks::known;
-use super::error::RpcError;
+use super::error::{RpcError, failed, invalid};
 use super::{Group, RpcResult, answer};
 use crate::embedded::core::Core;
 use crate::embedded::history::StateAt;
@@ -14,14 +17,75 @@ use crate::embedded::node::{EmbeddedNode, wall_clock};
 use crate::embedded::state::{AccountState, StateDiff, StateOverlay};
 
 pub(super) const METHODS: Group = &[
-    (&["eth_accounts"], |node, _| answer(&node.read().impersonated)),
+    (&["eth_accounts"], accounts),
     (&["eth_getBalance"], |node, args| {
         answer(&account(&node.read(), args.get(0)?, args.optional(1)?)?.balance)
     }),
     (&["eth_getTransactionCount"], nonce),
     (&["eth_getCode"], code),
     (&["eth_getStorageAt"], storage),
+    (&["eth_getProof"], proof),
+    (&["eth_sign"], |node, args| sign(node, args.get(0)?, args.get(1)?)),
+    (&["personal_sign"], |node, args| sign(node, args.get(1)?, args.get(0)?)),
 ];
+
+/// Most slots in a request for a proof: go-ethereum's limit.
+const PROVED_SLOTS_MAX: usize = 1024;
+
+/// Returns the accounts that may send without a signature: those with a key here, then the impersonated ones.
+fn accounts(node: &EmbeddedNode, _: &Args<'_>) -> RpcResult {
+    let mut accounts: Vec<_> = node.signers.iter().map(|signer| signer.address()).collect();
+    let core = node.read();
+    let others: Vec<_> =
+        core.impersonated.iter().filter(|known| !accounts.contains(known)).collect();
+    accounts.extend(others);
+    answer(&accounts)
+}
+
+/// Signs a message (EIP-191) with a key of the chain.
+fn sign(node: &EmbeddedNode, address: Address, message: Bytes) -> RpcResult {
+    let signer = node.signer(address).ok_or_else(|| {
+        invalid(format!("the chain has no key of {address}: eth_accounts lists those it has"))
+    })?;
+    let signature = signer.sign_message_sync(&message).map_err(failed)?;
+    answer(&Bytes::from(signature.as_bytes().to_vec()))
+}
+
+/// Proves an account and some of its slots against the state root of a block (EIP-1186).
+fn proof(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
+    let address: Address = args.get(0)?;
+    let keys: Vec<JsonStorageKey> = args.optional(1)?.unwrap_or_default();
+    if keys.len() > PROVED_SLOTS_MAX {
+        return Err(invalid(format!(
+            "more than {PROVED_SLOTS_MAX} slots: ask again for the others"
+        )));
+    }
+    let id: BlockId = args.optional(2)?.unwrap_or_default();
+    let core = node.read();
+    let trie = if id.is_pending() {
+        let trie = core.history.trie_at(core.history.version());
+        trie.after(&core.pending(wall_clock()).diff)
+    } else {
+        let block = known(&core, id)?;
+        core.sealed_trie(&block).ok_or_else(|| {
+            failed("this block was made by an older version, and its state root proves nothing")
+        })?
+    };
+    drop(core);
+    let slots: Vec<_> = keys.iter().map(|key| key.as_b256().into()).collect();
+    let proved = trie.prove(address, &slots);
+    let slots = keys.into_iter().zip(proved.slots);
+    let slots = slots.map(|(key, (value, nodes))| EIP1186StorageProof::new(key, value, nodes));
+    answer(&EIP1186AccountProofResponse {
+        address,
+        balance: proved.account.balance,
+        code_hash: proved.account.code_hash,
+        nonce: proved.account.nonce,
+        storage_hash: proved.storage_root,
+        account_proof: proved.nodes,
+        storage_proof: slots.collect(),
+    })
+}
 
 /// Returns the state after a block, by default after the latest.
 fn state(core: &Core, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, RpcError> {

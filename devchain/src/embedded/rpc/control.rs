@@ -114,11 +114,11 @@ fn mine_blocks(
     Ok(())
 }
 
+/// Moves the clock, so that the next block comes at least so much later than the latest.
 fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let Number(seconds) = args.get(0)?;
-    let seconds = i64::try_from(seconds).map_err(invalid)?;
     let mut writer = node.writer();
-    let steps = node.read().plan_time_shift(wall_clock(), seconds).map_err(failed)?;
+    let steps = node.read().plan_time_increase(wall_clock(), seconds).map_err(failed)?;
     node.commit(&mut writer, steps)?;
     answer(&node.read().clock_offset())
 }
@@ -186,7 +186,7 @@ fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
             Included::Request(mut request) => {
                 // An estimate on the present head says little about the gas on the new branch.
                 request.gas.get_or_insert(REORGANISED_GAS);
-                PooledTransaction::new(transactions::impersonated(node, *request)?, true)
+                transactions::completed(node, *request)?
             }
         };
         included.push((pooled, block));

@@ -1,10 +1,13 @@
 //! Sending and finding transactions.
 
+use std::sync::Arc;
+
 use alloy::consensus::transaction::Recovered;
-use alloy::consensus::{SignableTransaction, TxEnvelope, TypedTransaction};
+use alloy::consensus::{SignableTransaction, Signed, TxEnvelope, TypedTransaction};
 use alloy::eips::eip2718::Encodable2718;
 use alloy::primitives::{B256, Bytes, Signature, U256};
 use alloy::rpc::types::TransactionRequest;
+use alloy::signers::SignerSync as _;
 
 use super::args::Args;
 use super::error::{RpcError, failed, invalid};
@@ -32,20 +35,23 @@ fn send_raw(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, false))?)
 }
 
-/// Sends a transaction of an impersonated account. The chain has no keys of other accounts.
+/// Sends a transaction of an account that the chain has a key of, or that is impersonated.
 fn send(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let tx = impersonated(node, args.get(0)?)?;
-    answer(&node.send(&mut node.writer(), PooledTransaction::new(tx, true))?)
+    let pooled = completed(node, args.get(0)?)?;
+    answer(&node.send(&mut node.writer(), pooled)?)
 }
 
-/// Completes a request, and gives it a signature that is none: the sender's address in place of `r`.
-pub(super) fn impersonated(
+/// Completes and signs a request. The signature of an impersonated account is none: it has the sender's address in place
+/// of `r`.
+pub(super) fn completed(
     node: &EmbeddedNode,
     mut request: TransactionRequest,
-) -> Result<Recovered<TxEnvelope>, RpcError> {
+) -> Result<Arc<PooledTransaction>, RpcError> {
     let from = request.from.ok_or_else(|| invalid("missing sender: from"))?;
     let core = node.read();
-    if !core.may_impersonate(from) {
+    let impersonated = core.may_impersonate(from);
+    let signer = node.signer(from).filter(|_| !impersonated);
+    if !impersonated && signer.is_none() {
         let reason = format!("unknown account {from}: call anvil_impersonateAccount first");
         return Err(invalid(reason));
     }
@@ -67,18 +73,30 @@ pub(super) fn impersonated(
     if request.gas.is_none() {
         request.gas = Some(calls::estimate(node, request.clone())?);
     }
-    let signature = Signature::new(U256::from_be_slice(from.as_slice()), U256::ONE, false);
-    let tx = match request.build_typed_tx() {
-        Ok(TypedTransaction::Legacy(tx)) => tx.into_signed(signature).into(),
-        Ok(TypedTransaction::Eip2930(tx)) => tx.into_signed(signature).into(),
-        Ok(TypedTransaction::Eip1559(tx)) => tx.into_signed(signature).into(),
-        Ok(TypedTransaction::Eip7702(tx)) => tx.into_signed(signature).into(),
+    let no_signature = Signature::new(U256::from_be_slice(from.as_slice()), U256::ONE, false);
+    let sign = |hash: B256| match signer {
+        Some(signer) => signer.sign_hash_sync(&hash).map_err(failed),
+        None => Ok(no_signature),
+    };
+    let tx: TxEnvelope = match request.build_typed_tx() {
+        Ok(TypedTransaction::Legacy(tx)) => signed(tx, sign)?.into(),
+        Ok(TypedTransaction::Eip2930(tx)) => signed(tx, sign)?.into(),
+        Ok(TypedTransaction::Eip1559(tx)) => signed(tx, sign)?.into(),
+        Ok(TypedTransaction::Eip7702(tx)) => signed(tx, sign)?.into(),
         Ok(TypedTransaction::Eip4844(_)) => {
             return Err(failed(admission::TransactionError::TypeNotSupported));
         }
         Err(_) => return Err(invalid("the fields make no transaction of any type")),
     };
-    Ok(Recovered::new_unchecked(tx, from))
+    Ok(PooledTransaction::new(Recovered::new_unchecked(tx, from), impersonated))
+}
+
+fn signed<T: SignableTransaction<Signature>>(
+    tx: T,
+    sign: impl FnOnce(B256) -> Result<Signature, RpcError>,
+) -> Result<Signed<T>, RpcError> {
+    let signature = sign(tx.signature_hash())?;
+    Ok(tx.into_signed(signature))
 }
 
 fn receipt(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {

@@ -1,19 +1,21 @@
-//! `debug_traceTransaction`: runs a mined transaction again, for clients that ask why it failed.
+//! `debug_traceTransaction`: runs a mined transaction again, for clients that ask what it called and why it failed.
+
+mod frames;
 
 use alloy::consensus::Transaction as _;
-use alloy::primitives::{Address, B256, Bytes, U64, U256};
-use alloy::sol_types::{Revert, SolError as _};
+use alloy::primitives::{B256, U64};
 use revm::context::result::{EVMError, ExecutionResult};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
 use super::args::Args;
-use super::error::{RpcError, failed, invalid};
+use super::error::{RpcError, failed, invalid, too_much};
 use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
 use crate::embedded::evm::{self, SenderKind};
 use crate::embedded::node::EmbeddedNode;
 use crate::embedded::state::{ReorganisedError, StateOverlay};
 use crate::embedded::versioned::VersionedState;
+use frames::{CallEnd, CallFrame, CallRecorder};
 
 pub(super) const METHODS: Group = &[(&["debug_traceTransaction"], trace)];
 
@@ -21,29 +23,17 @@ pub(super) const METHODS: Group = &[(&["debug_traceTransaction"], trace)];
 const CALL_TRACER: &str = "callTracer";
 
 #[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
 struct Options {
     tracer: Option<String>,
+    tracer_config: TracerConfig,
 }
 
-/// The outermost call, as go-ethereum's `callTracer` prints it. Inner calls are not included.
-#[derive(Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct CallFrame {
-    #[serde(rename = "type")]
-    kind: &'static str,
-    from: Address,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    to: Option<Address>,
-    gas: U64,
-    gas_used: U64,
-    value: U256,
-    input: Bytes,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output: Option<Bytes>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    error: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    revert_reason: Option<String>,
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct TracerConfig {
+    only_top_call: bool,
+    with_log: bool,
 }
 
 /// Runs a transaction again, after those before it in its block.
@@ -53,6 +43,9 @@ fn trace(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     if options.tracer.as_deref() != Some(CALL_TRACER) {
         return Err(invalid(format!("the only tracer is {CALL_TRACER:?}")));
     }
+    if options.tracer_config.with_log {
+        return Err(invalid("withLog is not supported: eth_getTransactionReceipt has the logs"));
+    }
     let core = node.read();
     let (block, index, _) = core.mined(hash).ok_or_else(|| failed("transaction not found"))?;
     let block = block.clone();
@@ -61,7 +54,11 @@ fn trace(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     let (branch, chain_id) = (core.branch(), core.chain_id);
     drop(core);
     let below = VersionedState { node, version, number, branch };
-    answer(&replay(below, chain_id, &block, index)?)
+    let mut frame = replay(below, chain_id, &block, index)?;
+    if options.tracer_config.only_top_call {
+        frame.calls.clear();
+    }
+    answer(&frame)
 }
 
 fn replay(
@@ -82,38 +79,38 @@ fn replay(
         state.absorb(done.map_err(not_again)?.state).map_err(failed)?;
     }
     let tx = &block.transactions[index].executed.tx;
-    let done = evm::execute(
+    let mut recorder = CallRecorder::default();
+    let done = evm::inspect(
         &state,
         chain_id,
         evm::block_env(&block.header),
         evm::tx_env(tx),
         SenderKind::Impersonated,
+        &mut recorder,
     );
     let result = done.map_err(not_again)?.result;
-    let (output, error) = match &result {
-        ExecutionResult::Success { output, .. } => (Some(output.data().clone()), None),
-        ExecutionResult::Revert { output, .. } => {
-            (Some(output.clone()), Some("execution reverted".to_owned()))
-        }
-        ExecutionResult::Halt { reason, .. } => (None, Some(evm::halt_message(reason))),
-    };
+    if recorder.is_full() {
+        return Err(too_much("the calls of this transaction are too large to be shown"));
+    }
     let created = match &result {
         ExecutionResult::Success { output, .. } => output.address().copied(),
         _ => None,
     };
-    let reverted = error.is_some().then_some(output.as_ref()).flatten();
-    let revert_reason = reverted.and_then(|data| Revert::abi_decode(data).ok());
+    let gas_used = U64::from(result.tx_gas_used());
     Ok(CallFrame {
         kind: if tx.kind().is_create() { "CREATE" } else { "CALL" },
         from: tx.signer(),
         to: tx.to().or(created),
+        value: Some(tx.value()),
         gas: U64::from(tx.gas_limit()),
-        gas_used: U64::from(result.tx_gas_used()),
-        value: tx.value(),
+        gas_used,
         input: tx.input().clone(),
-        output: output.filter(|output| !output.is_empty()),
-        error,
-        revert_reason: revert_reason.map(|revert| revert.reason),
+        end: match result {
+            ExecutionResult::Success { output, .. } => CallEnd::success(output.into_data()),
+            ExecutionResult::Revert { output, .. } => CallEnd::revert(output),
+            ExecutionResult::Halt { reason, .. } => CallEnd::halt(evm::halt_message(&reason)),
+        },
+        calls: recorder.outermost.map(|call| call.calls).unwrap_or_default(),
     })
 }
 
