@@ -19,13 +19,13 @@ use hawser_node::settings::table::{self, Setting, SettingKind, ignored};
 
 /// A node for the decentralised XMTP network.
 #[derive(Debug, Parser)]
-#[command(name = "hawser", version, disable_version_flag = true, arg_required_else_help = true)]
+#[command(name = "hawser", version = env!("HAWSER_VERSION"), disable_version_flag = true, arg_required_else_help = true)]
 #[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found.")]
 pub(crate) struct Cli {
     /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]
     pub(crate) json: bool,
-    /// Print the version.
+    /// Print the version, and the commit that it was built from.
     #[arg(short = 'v', short_alias = 'V', long, action = ArgAction::Version)]
     pub(crate) version: Option<bool>,
     /// The subcommand.

@@ -22,6 +22,9 @@ use clap::Parser as _;
 
 use crate::args::Cli;
 
+/// The commit that the program was built from; empty if it is not known. `build.rs` finds it.
+const COMMIT: &str = env!("HAWSER_COMMIT");
+
 /// Client envelopes that published clients made.
 #[cfg(test)]
 const VECTORS: &str =

@@ -8,6 +8,9 @@ use serde_json::Value;
 /// The file's name in the folder of `hawser dev`.
 pub(crate) const FILE_NAME: &str = "network.json";
 
+/// Default folder of `hawser dev`.
+const DEFAULT_FOLDER: &str = "hawser-dev";
+
 /// Content of the file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NetworkFile {
@@ -89,6 +92,13 @@ impl NetworkFile {
     pub(crate) fn node_at(&self, address: &str) -> Option<&NetworkNode> {
         let wanted = host_and_port(address);
         self.nodes.iter().find(|node| host_and_port(&node.grpc) == wanted)
+    }
+
+    /// Returns the path of the network file that `hawser dev` has written below the current folder.
+    #[must_use]
+    pub(crate) fn of_current_folder() -> Option<PathBuf> {
+        let path = Path::new(DEFAULT_FOLDER).join(FILE_NAME);
+        path.exists().then_some(path)
     }
 
     /// Returns the path of the network file in the folder of another file.

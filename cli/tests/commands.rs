@@ -6,6 +6,7 @@ mod support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
 
 use serde_json::Value;
 use support::{Running, free_base, hawser, json, page, run, signal, stderr, stdout};
@@ -42,8 +43,29 @@ fn wrong_usage_exits_with_2() {
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }
-    assert!(run(&["--version"]).status.success());
     assert!(run(&["-v"]).status.success());
+}
+
+/// In a clone of the repository the commit is git's. Elsewhere it may be missing.
+#[test]
+fn the_version_names_the_commit() {
+    let output = run(&["--version"]);
+    assert!(output.status.success());
+    let said = stdout(&output);
+    let version = format!("hawser {}", env!("CARGO_PKG_VERSION"));
+    let mut git = Command::new("git");
+    git.args(["log", "-n1000", "--format=%H"]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    let commits = git.output().map(|output| stdout(&output)).unwrap_or_default();
+    let Some(rest) = said.trim().strip_prefix(&version) else { panic!("{said:?}") };
+    let commit = rest.trim().trim_start_matches('(').trim_end_matches(')');
+    if commits.is_empty() {
+        return;
+    }
+    assert_eq!(commit.len(), 12, "{said:?}");
+    assert!(
+        commits.lines().any(|known| known.starts_with(commit)),
+        "{said:?} is of this repository"
+    );
 }
 
 #[test]

@@ -188,3 +188,40 @@ fn a_port_in_use_is_named_before_anything_starts() {
     assert!(text.contains(&format!("{}/tcp (metrics of node 200)", base + 101)), "{text}");
     assert!(!folder.join("network.json").exists());
 }
+
+#[test]
+fn commands_for_the_contracts_find_the_network_of_the_current_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("hawser-dev");
+    let dev = Dev::start(&folder, free_base(1), &["--nodes", "1"]);
+    let asked = |args: &[&str]| {
+        let mut command = support::hawser();
+        command.args(args).arg("--json").current_dir(place.path());
+        command
+    };
+    for line in [&["registry", "node", "list"][..], &["fees", "show"]] {
+        let output = asked(line).output().unwrap();
+        let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{line:?}: {said}");
+    }
+    let payer = dev.network["payer_key_file"].as_str().unwrap();
+    let mut balance = asked(&["payer", "balance"]);
+    let output = balance.env("HAWSER_KEY_FILE", payer).output().unwrap();
+    assert!(output.status.success(), "{}", support::stderr(&output));
+
+    // Settings win: this file has no contracts.
+    let mut other = asked(&["registry", "node", "list"]);
+    other.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", "http://127.0.0.1:1");
+    assert!(!other.output().unwrap().status.success());
+    // A file that is named wins over the environment.
+    let file = folder.join("network.json");
+    other.arg("--network").arg(&file);
+    assert!(other.output().unwrap().status.success());
+
+    // The file stays when the network ends, and the reason names it.
+    assert!(dev.stop().success());
+    let output = asked(&["registry", "node", "list"]).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
+    assert!(said.contains("network.json"), "{said}");
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use alloy::primitives::Address;
-use clap::{ArgMatches, Args, FromArgMatches};
+use clap::{Arg, ArgMatches, Args, FromArgMatches};
 use hawser_chain::admin::MicroDollars;
 use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
@@ -16,7 +16,11 @@ use super::{environment, of_setting};
 #[derive(Debug, Default)]
 pub(crate) struct NetworkArgs {
     flags: Vec<(String, String)>,
+    /// The file in which `hawser dev` describes its network.
+    pub(crate) network: Option<PathBuf>,
 }
+
+const NETWORK: &str = "network";
 
 /// Shorter names of the most common flags.
 const ALIASES: [(&str, &str); 3] = [
@@ -31,6 +35,23 @@ impl NetworkArgs {
     pub(crate) fn sources(&self) -> SettingSources {
         SettingSources::new(self.flags.clone(), environment())
     }
+
+    /// Returns the flags together with those that stand for a network. The environment may describe another network,
+    /// and does not count.
+    #[must_use]
+    pub(crate) fn sources_beside(&self, network: Vec<(String, String)>) -> SettingSources {
+        SettingSources::new([self.flags.clone(), network].concat(), [])
+    }
+
+    /// Returns true if a flag, or a variable of the environment, describes a network.
+    #[must_use]
+    pub(crate) fn describe_a_network(&self) -> bool {
+        let describes = |setting: &&Setting| {
+            let by_flag = self.flags.iter().any(|(flag, _)| flag == setting.flag);
+            by_flag || std::env::var_os(setting.env).is_some_and(|value| !value.is_empty())
+        };
+        chains::GENERAL.iter().any(describes)
+    }
 }
 
 impl Args for NetworkArgs {
@@ -44,7 +65,17 @@ impl Args for NetworkArgs {
             let help = format!("Address of {contract} [env: {}]", setting.env);
             arg(setting).help(help).hide_short_help(true)
         });
-        command.args(chains::GENERAL.into_iter().map(arg)).args(single)
+        let network = Arg::new(NETWORK)
+            .long(NETWORK)
+            .value_name("FILE")
+            .value_parser(clap::value_parser!(PathBuf))
+            .conflicts_with_all(chains::GENERAL.map(|setting| setting.flag))
+            .help_heading("Chains and contracts")
+            .help(
+                "File in which `hawser dev` describes its network, in place of the settings below \
+                 [default: that of ./hawser-dev, if none of them is given]",
+            );
+        command.arg(network).args(chains::GENERAL.into_iter().map(arg)).args(single)
     }
 
     fn augment_args_for_update(command: clap::Command) -> clap::Command {
@@ -58,7 +89,8 @@ impl FromArgMatches for NetworkArgs {
         let flags = chains::GENERAL.iter().map(|setting| setting.flag).chain(single);
         let given =
             |flag: &'static str| Some((flag.to_owned(), matches.get_one::<String>(flag)?.clone()));
-        Ok(Self { flags: flags.filter_map(given).collect() })
+        let network = matches.get_one::<PathBuf>(NETWORK).cloned();
+        Ok(Self { flags: flags.filter_map(given).collect(), network })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {

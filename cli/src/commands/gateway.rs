@@ -6,7 +6,7 @@ use hawser_node::settings::GatewayServiceSettings;
 
 use crate::args::gateway::GatewayArgs;
 
-use crate::logging;
+use crate::{COMMIT, logging};
 
 /// Runs the command.
 ///
@@ -14,13 +14,14 @@ use crate::logging;
 /// When settings are wrong, when the gateway does not start, or does not stop in order.
 pub(super) fn run(args: GatewayArgs) -> Result<(), RunError> {
     let exit_with_parent = args.exit_with_parent;
-    let config = GatewayServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
+    let mut config = GatewayServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
+    config.commit = COMMIT;
     logging::install(config.log);
     logging::abort_on_panic();
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), commit = COMMIT, "starting");
     gateway::run(config, exit_with_parent).inspect_err(|failure| {
         tracing::error!(code = "gateway_failed", "{failure}");
     })

@@ -6,7 +6,7 @@ use hawser_node::settings::NodeServiceSettings;
 
 use crate::args::NodeArgs;
 
-use crate::logging;
+use crate::{COMMIT, logging};
 
 /// Runs the command.
 ///
@@ -14,13 +14,14 @@ use crate::logging;
 /// When settings are wrong, when the node does not start, or does not stop in order.
 pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
     let exit_with_parent = args.exit_with_parent;
-    let config = NodeServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
+    let mut config = NodeServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
+    config.commit = COMMIT;
     logging::install(config.log);
     logging::abort_on_panic();
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    tracing::info!(version = env!("CARGO_PKG_VERSION"), "starting");
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), commit = COMMIT, "starting");
     // Operators look at the log; the error output has the error too.
     node::run(config, exit_with_parent).inspect_err(|failure| {
         tracing::error!(code = "node_failed", "{failure}");

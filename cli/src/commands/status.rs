@@ -1,17 +1,12 @@
 //! `hawser status`: asks nodes how they are.
 
-use std::path::{Path, PathBuf};
-
 use hawser_node::error::RunError;
 use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
 use crate::args::StatusArgs;
-use crate::network_file::{self, NetworkFile};
+use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
-
-/// Default folder of `hawser dev`.
-const DEFAULT_DEV_FOLDER: &str = "hawser-dev";
 
 /// Runs the command. Succeeds when every node answers and none is failing.
 ///
@@ -46,17 +41,12 @@ fn nodes(args: &StatusArgs) -> Result<Vec<(String, String)>, RunError> {
     if let Some(metrics) = &args.metrics {
         return Ok(vec![(metrics.clone(), metrics.clone())]);
     }
-    let default: PathBuf = Path::new(DEFAULT_DEV_FOLDER).join(network_file::FILE_NAME);
-    let path = match &args.network {
-        Some(path) => path,
-        None if default.exists() => &default,
-        None => {
-            let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
-            return Ok(vec![(address.to_string(), address.to_string())]);
-        }
+    let Some(path) = args.network.clone().or_else(NetworkFile::of_current_folder) else {
+        let address = settings::metrics_address(&args.sources()).map_err(RunError::usage)?;
+        return Ok(vec![(address.to_string(), address.to_string())]);
     };
-    let file = files::read(path, NetworkFile::parse)?;
-    let named = |node: network_file::NetworkNode| (format!("node {}", node.node_id), node.metrics);
+    let file = files::read(&path, NetworkFile::parse)?;
+    let named = |node: NetworkNode| (format!("node {}", node.node_id), node.metrics);
     Ok(file.nodes.into_iter().map(named).collect())
 }
 

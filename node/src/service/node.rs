@@ -259,7 +259,7 @@ async fn serve_api(
         keepalive_interval: config.api.keep_alive,
         reflection: config.api.reflection,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
+        commit: config.commit.to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
         chains: Some(chains),
         callers_bytes_max: config.api.callers_bytes_max(),

@@ -55,6 +55,8 @@ pub struct GatewayServiceSettings {
     pub stop: StopSettings,
     /// Warnings to log at start: settings without effect, unknown names.
     pub notes: Vec<String>,
+    /// The commit that the program was built from; empty if it is not known. No setting: the program sets it.
+    pub commit: &'static str,
 }
 
 /// Choice of nodes, and calls to them.
@@ -144,6 +146,7 @@ impl GatewayServiceSettings {
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,
+            commit: "",
         })
     }
 }

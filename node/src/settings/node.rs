@@ -55,6 +55,8 @@ pub struct NodeServiceSettings {
     pub stop: StopSettings,
     /// Warnings to log at start: settings without effect, unknown names.
     pub notes: Vec<String>,
+    /// The commit that the program was built from; empty if it is not known. No setting: the program sets it.
+    pub commit: &'static str,
 }
 
 /// Listener for clients, gateways and peers.
@@ -169,6 +171,7 @@ impl NodeServiceSettings {
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,
+            commit: "",
         })
     }
 }

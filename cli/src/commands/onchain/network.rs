@@ -1,12 +1,16 @@
 //! Connections to chains and contracts.
 
+use std::path::Path;
+
 use hawser_chain::admin::{ChainRole, Network};
 use hawser_chain::send::{Chain, ConnectError};
 use hawser_node::error::RunError;
-use hawser_node::files::deployment::KnownDeployment;
-use hawser_node::settings::ContractSettings;
+use hawser_node::files::{self, deployment::KnownDeployment};
+use hawser_node::settings::table::chains;
+use hawser_node::settings::{ContractSettings, SettingSources};
 
 use crate::args::onchain::NetworkArgs;
+use crate::network_file::NetworkFile;
 
 /// The chains that a command needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,7 +26,34 @@ pub(crate) enum ChainsNeeded {
 /// # Errors
 /// Everything that is wrong with the settings, together; or the error of connecting.
 pub(crate) async fn connect(args: &NetworkArgs, reach: ChainsNeeded) -> Result<Network, RunError> {
-    let config = ContractSettings::read(&args.sources()).map_err(RunError::usage)?;
+    let of_current_folder =
+        || if args.describe_a_network() { None } else { NetworkFile::of_current_folder() };
+    let Some(path) = args.network.clone().or_else(of_current_folder) else {
+        return connect_by(&args.sources(), reach).await;
+    };
+    let sources = args.sources_beside(described(&path)?);
+    // The file outlives its network, so the user has to know where the addresses are from.
+    let connected = connect_by(&sources, reach).await;
+    connected.map_err(|error| error.while_doing(format_args!("the network of {}", path.display())))
+}
+
+/// Returns the settings that stand for the network of a file.
+fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
+    let file = files::read(path, NetworkFile::parse)?;
+    let (Some(settlement), Some(app)) = (file.settlement_chain, file.app_chain) else {
+        let reason = "this network has no chains: it runs with --chain-file";
+        return Err(RunError::usage(format!("{}: {reason}", path.display())));
+    };
+    let values = [
+        (&chains::SETTLEMENT_RPC, settlement.rpc),
+        (&chains::APP_RPC, app.rpc),
+        (&chains::TEXT, file.contracts.to_string()),
+    ];
+    Ok(values.map(|(setting, value)| (setting.flag.to_owned(), value)).into())
+}
+
+async fn connect_by(sources: &SettingSources, reach: ChainsNeeded) -> Result<Network, RunError> {
+    let config = ContractSettings::read(sources).map_err(RunError::usage)?;
     let KnownDeployment { settlement_id, app_id, contracts, .. } =
         KnownDeployment::of(&config).await?;
     let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;

@@ -98,7 +98,7 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
         allow_private_nodes: config.allow_private_nodes,
         policies,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: option_env!("HAWSER_COMMIT").unwrap_or_default().to_owned(),
+        commit: config.commit.to_owned(),
         ..GatewaySettings::new(config.payer.clone())
     };
     let gateway = hawser_gateway::start(settings, world).await.map_err(not_started)?;

@@ -61,7 +61,8 @@ pub const FILE: Setting = value(
     "The file with all addresses, such as the chain.json of `hawser chain dev`: a path, file://…, \
      http(s)://…, or config://NAME for a deployed network",
 );
-pub(in crate::settings) const TEXT: Setting = value(
+/// Content of a file with all addresses.
+pub const TEXT: Setting = value(
     "contracts.config-json",
     "XMTPD_CONTRACTS_CONFIG_JSON",
     None,
