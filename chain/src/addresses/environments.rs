@@ -1,19 +1,22 @@
-//! Deployments from elsewhere: those of the deployed networks, which are built in, and those behind
-//! a URL.
+//! Deployments from elsewhere: those of the deployed networks and of the reference's local chain, which are built in,
+//! and those behind a URL.
 
 use super::{Addresses, AddressesError, AddressesParseError, BYTES_MAX};
 use crate::send::{http_client, innermost, parse_url};
 
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("mainnet", include_str!("../../environments/mainnet.json")),
     ("testnet", include_str!("../../environments/testnet.json")),
     ("testnet-dev", include_str!("../../environments/testnet-dev.json")),
     ("testnet-staging", include_str!("../../environments/testnet-staging.json")),
+    ("anvil", include_str!("../../environments/anvil.json")),
 ];
 
 impl Addresses {
-    /// The names of the deployed networks whose files are built in.
-    pub const ENVIRONMENTS: [&str; 4] = [FILES[0].0, FILES[1].0, FILES[2].0, FILES[3].0];
+    /// The names of the networks whose files are built in: the deployed ones, and `anvil`, the local chain that the
+    /// reference implementation is developed with. That one chain is both settlement and app chain.
+    pub const ENVIRONMENTS: [&str; 5] =
+        [FILES[0].0, FILES[1].0, FILES[2].0, FILES[3].0, FILES[4].0];
 
     /// Returns the deployment of a network by its name.
     #[must_use]
@@ -67,7 +70,13 @@ mod tests {
             let known = Addresses::of_environment(name).unwrap();
             assert_eq!(known.to_json(), vectors["environments"][name]["node"], "{name}");
         }
-        assert_eq!(Addresses::of_environment("anvil"), None);
+        assert_eq!(Addresses::of_environment("moon"), None);
+        let anvil = Addresses::of_environment("anvil").unwrap();
+        assert_eq!((anvil.settlement_chain_id, anvil.app_chain_id), (31337, 31337));
+        assert_eq!(
+            (anvil.settlement_chain_deployment_block, anvil.app_chain_deployment_block),
+            (0, 0)
+        );
     }
 
     #[tokio::test]

@@ -80,16 +80,7 @@ fn reason(error: &AddressesError) -> RunErrorKind {
     }
 }
 
-/// The name under which the reference implementation has a local chain of its own compiled in.
-const LOCAL_OF_THE_REFERENCE: &str = "anvil";
-
 fn of_environment(name: &str) -> Result<Addresses, RunError> {
-    if name == LOCAL_OF_THE_REFERENCE {
-        return Err(RunError::usage(
-            "the environment anvil is a local chain with other contracts, at other \
-             addresses: give the file that `hawser chain dev` writes (--chain-json chain.json)",
-        ));
-    }
     Addresses::of_environment(name).ok_or_else(|| {
         let known = Addresses::ENVIRONMENTS.join(", ");
         RunError::usage(format!("no environment is called {name:?}; there are {known}"))
@@ -99,21 +90,44 @@ fn of_environment(name: &str) -> Result<Addresses, RunError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::settings::SettingSources;
 
     #[tokio::test]
-    async fn the_local_addresses_of_the_reference_are_refused_with_the_reason() {
+    async fn a_network_is_found_by_its_name_in_both_settings() {
+        for (name, id) in [("testnet", 84532), ("anvil", 31337)] {
+            for source in [
+                AddressSource::Environment(name.into()),
+                AddressSource::Place(format!("config://{name}")),
+            ] {
+                assert_eq!(addresses(&source).await.unwrap().settlement_chain_id, id, "{name}");
+            }
+        }
         for source in [
-            AddressSource::Environment("anvil".into()),
-            AddressSource::Place("config://anvil".into()),
+            AddressSource::Environment("moon".into()),
+            AddressSource::Place("config://moon".into()),
         ] {
             let failure = addresses(&source).await.unwrap_err();
             assert_eq!(failure.kind, RunErrorKind::Usage);
-            assert!(failure.text.contains("chain dev"), "{failure}");
+            assert!(failure.text.contains("testnet-staging, anvil"), "{failure}");
         }
-        let failure = addresses(&AddressSource::Environment("moon".into())).await.unwrap_err();
-        assert!(failure.text.contains("testnet-staging"), "{failure}");
-        let testnet = addresses(&AddressSource::Place("config://testnet".into())).await.unwrap();
-        assert_eq!(testnet.settlement_chain_id, 84532);
+    }
+
+    /// The reference's local chain is one chain for everything. Its id is the one that counts as not given.
+    #[tokio::test]
+    async fn the_local_chain_of_the_reference_is_both_chains() {
+        let flag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        let flags = [
+            flag("contracts.settlement-chain.rpc-url", "http://127.0.0.1:8545"),
+            flag("contracts.app-chain.rpc-url", "http://127.0.0.1:8545"),
+        ];
+        let env = [flag("XMTPD_CONTRACTS_ENVIRONMENT", "anvil")];
+        let settings = SettingSources::new(flags, env);
+        let settings = ContractSettings::read(&settings).unwrap();
+        let known = KnownDeployment::of(&settings).await.unwrap();
+        assert_eq!((known.settlement_id, known.app_id), (31337, 31337));
+        let registry = known.contracts.get(hawser_chain::admin::Contract::NodeRegistry);
+        let expected = "0xd19F631634Bdb0e31217Ee22139025B75Ce6EA5C";
+        assert_eq!(registry.map(|address| address.to_string()).as_deref(), Some(expected));
     }
 
     #[tokio::test]

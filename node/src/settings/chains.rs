@@ -41,7 +41,7 @@ pub enum AddressSource {
     Place(String),
     /// The file's content.
     Text(String),
-    /// A deployed network.
+    /// A network whose file is built in: a deployed one, or the reference's local chain.
     Environment(String),
 }
 
@@ -196,7 +196,7 @@ impl SettingsReader<'_> {
         if let Some(AddressSource::Environment(name)) = &first
             && !Addresses::ENVIRONMENTS.contains(&name.as_str())
         {
-            self.error(&table::ENVIRONMENT, Some(unknown_environment(name)));
+            self.error(&table::ENVIRONMENT, Some(format!("{name:?}")));
         }
         first
     }
@@ -212,20 +212,6 @@ impl SettingsReader<'_> {
         }
         contracts
     }
-}
-
-/// The name under which the reference implementation has a local chain of its own compiled in.
-const LOCAL_OF_THE_REFERENCE: &str = "anvil";
-
-fn unknown_environment(name: &str) -> String {
-    if name == LOCAL_OF_THE_REFERENCE {
-        return format!(
-            "{name:?}, a local chain with other contracts: name the file that `hawser chain dev` writes \
-             (--{})",
-            table::FILE.flag
-        );
-    }
-    format!("{name:?}")
 }
 
 #[cfg(test)]
@@ -261,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn every_deployed_network_is_known_and_another_name_is_refused_with_their_list() {
+    fn every_built_in_network_is_known_and_another_name_is_refused_with_their_list() {
         let url = ("contracts.settlement-chain.rpc-url", "http://a");
         for name in Addresses::ENVIRONMENTS {
             let config = read(&[url, ("contracts.environment", name)], &[]).unwrap();
@@ -271,8 +257,6 @@ mod tests {
         for part in ["1 fault", "moon"].into_iter().chain(Addresses::ENVIRONMENTS) {
             assert!(text.contains(part), "{part} is not in {text}");
         }
-        let text = read(&[url, ("contracts.environment", "anvil")], &[]).unwrap_err();
-        assert!(text.contains("hawser chain dev"), "{text}");
     }
 
     #[test]

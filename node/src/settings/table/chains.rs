@@ -74,9 +74,10 @@ pub(in crate::settings) const ENVIRONMENT: Setting = value(
     "contracts.environment",
     "XMTPD_CONTRACTS_ENVIRONMENT",
     None,
-    "mainnet, testnet, testnet-dev or testnet-staging",
+    "mainnet, testnet, testnet-dev, testnet-staging or anvil",
     "testnet",
-    "A deployed network: mainnet, testnet, testnet-dev, testnet-staging",
+    "A deployed network: mainnet, testnet, testnet-dev, testnet-staging; or anvil, the reference's \
+     local chain",
 );
 
 /// Settings for reaching chains and finding their contracts, without the addresses of single
