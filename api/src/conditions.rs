@@ -7,6 +7,7 @@ use hawser_engine::Engine;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::PublishError;
 use hawser_serve::readiness::{Check, Checks, Purpose};
+use hawser_serve::tls::Tls;
 use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
@@ -25,6 +26,7 @@ pub(crate) struct NodeChecks {
     behind: StrandsBehind,
     /// The first unmet condition of the chains at the last check.
     chain_fault: Mutex<Option<String>>,
+    tls: Option<Tls>,
 }
 
 impl Checks for NodeChecks {
@@ -33,6 +35,7 @@ impl Checks for NodeChecks {
         checks.extend(self.checks_of_reading(draining));
         checks.extend(self.checks_of_publishing());
         checks.extend(self.checks_of_chains());
+        checks.extend(self.tls.as_ref().map(|tls| tls.check(Some(Purpose::Read))));
         checks
     }
 
@@ -45,7 +48,8 @@ impl NodeChecks {
     pub(crate) fn new(engine: Engine, settings: &ApiSettings, peers: Arc<dyn PeerView>) -> Self {
         let chains = settings.chains.clone();
         let behind = StrandsBehind::default();
-        Self { engine, chains, peers, behind, chain_fault: Mutex::default() }
+        let tls = settings.tls.clone();
+        Self { engine, chains, peers, behind, chain_fault: Mutex::default(), tls }
     }
 
     /// Checks that the chains allowed publishing at the last evaluation.

@@ -122,17 +122,17 @@ pub async fn start(
         newest: Arc::new(NewestTimes::default()),
         lags: Arc::new(LagTracker::default()),
     };
-    let page =
-        metrics::page(calls.clone(), memory, handler_metrics, callers.metrics(), observer.clone());
+    let limits = callers.metrics();
+    let page = metrics::page(
+        calls.clone(),
+        memory,
+        handler_metrics,
+        limits,
+        observer.clone(),
+        settings.tls,
+    );
     let shown = Arc::new(NodePages::new(page, observer.clone()));
-    let operators = match settings.metrics {
-        Some(address) => Some(
-            pages::bind(shown, address, end.clone())
-                .await
-                .map_err(|source| ApiError::Listen { address, source })?,
-        ),
-        None => None,
-    };
+    let operators = bind_operators(settings.metrics, shown, end.clone()).await?;
     let end_guard = end.clone().drop_guard();
     let server = match serve {
         Some(serve) => {
@@ -145,6 +145,17 @@ pub async fn start(
     tokio::spawn(record_positions(observer, end.clone()));
     tokio::spawn(readiness.clone().keep_current(end));
     Ok(ApiHandle { server, operators, readiness, committer, end: end_guard })
+}
+
+/// Serves operators, if they have an address.
+async fn bind_operators(
+    address: Option<SocketAddr>,
+    pages: Arc<NodePages>,
+    end: CancellationToken,
+) -> Result<Option<(SocketAddr, JoinHandle<()>)>, ApiError> {
+    let Some(address) = address else { return Ok(None) };
+    let bound = pages::bind(pages, address, end).await;
+    Ok(Some(bound.map_err(|source| ApiError::Listen { address, source })?))
 }
 
 impl ApiHandle {
@@ -208,6 +219,7 @@ fn serve_settings(
         connections_per_address_max: settings.connections_per_address_max,
         streams_per_connection_max: settings.streams_per_connection_max,
         memory: memory.clone(),
+        tls: settings.tls.clone(),
         ..ServeSettings::new(listen)
     }
 }

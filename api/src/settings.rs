@@ -8,6 +8,7 @@ use tonic::service::Routes;
 
 use crate::views::{ChainsView, DiskView};
 use hawser_serve::address::TrustedProxies;
+use hawser_serve::tls::Tls;
 use hawser_serve::{CALLERS_BYTES_MAX, RpcMethod};
 
 /// Settings of the API. [`Default`] gives the documented defaults.
@@ -24,6 +25,8 @@ pub struct ApiSettings {
     pub keepalive_interval: Duration,
     /// Serves gRPC reflection. Default: no.
     pub reflection: bool,
+    /// The certificate of the API; `None` without TLS. Default: none.
+    pub tls: Option<Tls>,
     /// The version of this program: SemVer, without a leading `v`.
     pub version: String,
     /// The commit that it was built from; empty if unknown.
@@ -144,6 +147,7 @@ impl Default for ApiSettings {
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
             keepalive_interval: Duration::from_secs(30),
             reflection: false,
+            tls: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
             disk: None,

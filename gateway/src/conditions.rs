@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_serve::readiness::{Check, Checks};
+use hawser_serve::tls::Tls;
 use hawser_serve::{ChainListStatus, ChainListsView};
 use parking_lot::Mutex;
 
@@ -19,6 +20,7 @@ pub(crate) struct GatewayChecks {
     list_failing_max: Duration,
     /// `None` without a chain.
     chain: Option<ChainState>,
+    tls: Option<Tls>,
 }
 
 /// The state of the app chain.
@@ -37,9 +39,10 @@ impl GatewayChecks {
         lists: Option<Arc<dyn ChainListsView>>,
         list_failing_max: Duration,
         chain: Option<Arc<dyn ChainWriter>>,
+        tls: Option<Tls>,
     ) -> Self {
         let chain = chain.map(|writer| ChainState { writer, error: Mutex::default() });
-        Self { nodes, policies, lists, list_failing_max, chain }
+        Self { nodes, policies, lists, list_failing_max, chain, tls }
     }
 
     /// Records the app chain's last answer.
@@ -93,6 +96,7 @@ impl Checks for GatewayChecks {
                  (--gas-price-max, --gas-cost-per-hour-max)",
             ));
         }
+        checks.extend(self.tls.as_ref().map(|tls| tls.check(None)));
         let lists = self.lists();
         if !lists.is_empty() {
             checks.push(check(

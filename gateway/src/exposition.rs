@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use hawser_serve::metrics::{Exposition, MetricsPage};
 use hawser_serve::readiness::Condition;
-use hawser_serve::{CallMetrics, ChainListStatus, MemoryBudget};
+use hawser_serve::tls::TlsMetrics;
+use hawser_serve::{CallMetrics, ChainListStatus, ServeSettings};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -18,12 +19,16 @@ use crate::policy::PolicyError;
 /// Returns the metrics page of a gateway.
 pub(crate) fn page(
     calls: CallMetrics,
-    memory: MemoryBudget,
+    serve: &ServeSettings,
     metrics: Arc<GatewayMetrics>,
     observer: GatewayObserver,
 ) -> MetricsPage {
-    let collectors: [Box<dyn Collector>; 3] =
-        [Box::new(calls), Box::new(memory), Box::new(GatewayCollector { metrics, observer })];
+    let collectors: [Box<dyn Collector>; 4] = [
+        Box::new(calls),
+        Box::new(serve.memory.clone()),
+        Box::new(TlsMetrics(serve.tls.clone())),
+        Box::new(GatewayCollector { metrics, observer }),
+    ];
     MetricsPage::new(collectors)
 }
 

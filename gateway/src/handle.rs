@@ -117,6 +117,7 @@ pub async fn start(
         ports.lists.clone(),
         settings.list_failing_max,
         ports.chain.clone(),
+        settings.tls.clone(),
     ));
     let readiness = Readiness::new(checks.clone());
     let calls = CallMetrics::new(&METHODS);
@@ -124,10 +125,10 @@ pub async fn start(
     let serve = ServeSettings {
         memory: MemoryBudget::new(settings.callers_bytes_max),
         connections_max: settings.connections_max,
+        tls: settings.tls.clone(),
         ..ServeSettings::new(settings.listen)
     };
-    let page =
-        exposition::page(calls.clone(), serve.memory.clone(), metrics.clone(), observer.clone());
+    let page = exposition::page(calls.clone(), &serve, metrics.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics: page, observer });
     let listen = |address| move |source| StartError::Listen { address, source };
     let operators = match settings.metrics {

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hawser_proto::SecretKey;
 use hawser_rules::{RateTable, Registry};
+use hawser_serve::tls::Tls;
 use hawser_serve::{CALLERS_BYTES_MAX, ChainListsView};
 use tokio::sync::{Notify, watch};
 
@@ -28,6 +29,8 @@ pub struct GatewaySettings {
     pub connections_max: usize,
     /// Answers gRPC reflection. Default: off.
     pub reflection: bool,
+    /// The certificate of the API; `None` without TLS. Default: none.
+    pub tls: Option<Tls>,
     /// The key that signs payer envelopes; its account pays.
     pub payer: SecretKey,
     /// The rule by which a node is chosen for a topic. Default: `stable`.
@@ -73,6 +76,7 @@ impl GatewaySettings {
             callers_bytes_max: CALLERS_BYTES_MAX,
             connections_max: usize::MAX,
             reflection: false,
+            tls: None,
             payer,
             strategy: Strategy::Stable,
             connect_time_every: Duration::from_secs(300),

@@ -29,6 +29,7 @@ use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::places::{Place, PlaceLimits};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
+use crate::tls::Wire;
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
 
 /// Calls that a peer has reset before they were begun; more end the connection. The library's value.
@@ -171,7 +172,7 @@ impl Connections {
 
     async fn serve(
         self: Arc<Self>,
-        mut stream: TcpStream,
+        stream: TcpStream,
         peer: SocketAddr,
         place: Place,
         account: Arc<PaidTime>,
@@ -180,10 +181,10 @@ impl Connections {
             tracing::debug!(%error, "socket options were not set");
         }
         let _open = self.dispatcher.metrics().connection_opened();
-        let begin = self.begin(&mut stream, peer, place);
-        let arrived = tokio::select! {
+        let begin = self.begin(stream, peer, place);
+        let (wire, arrived) = tokio::select! {
             begun = timeout(self.settings.head_timeout, begin) => match begun {
-                Ok(Ok(Ok(arrived))) => arrived,
+                Ok(Ok(Ok(begun))) => begun,
                 Ok(Ok(Err(refusal))) => return self.dispatcher.metrics().connection_refused(refusal),
                 // Balancers probe the port: they connect and close.
                 Ok(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => return,
@@ -198,30 +199,38 @@ impl Connections {
         } else {
             memory.connection(client, account)
         } {
-            Ok(share) => self.converse(stream, arrived, share).await,
+            Ok(share) => self.converse(wire, arrived, share).await,
             Err(_) => self.dispatcher.metrics().connection_failed(),
         }
     }
 
-    /// Lets a connection arrive and waits for the first bytes of HTTP.
+    /// Lets a connection arrive, does the handshake of TLS, and waits for the first bytes of HTTP.
     async fn begin(
         &self,
-        stream: &mut TcpStream,
+        mut stream: TcpStream,
         peer: SocketAddr,
         place: Place,
-    ) -> io::Result<Result<Arrived, ConnectionRefusal>> {
-        let arrived = match self.arrivals.arrive(stream, peer, place).await {
+    ) -> io::Result<Result<(Wire, Arrived), ConnectionRefusal>> {
+        let arrived = match self.arrivals.arrive(&mut stream, peer, place).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
         };
         tokio::select! {
-            begun = begin(stream) => begun.map(|()| Ok(arrived)),
+            wire = self.open(stream) => wire.map(|wire| Ok((wire, arrived))),
             () = arrived.place.ended() => Ok(Err(ConnectionRefusal::All)),
         }
     }
 
+    /// Waits for the first bytes of HTTP, after the handshake of TLS if the listener speaks that.
+    async fn open(&self, stream: TcpStream) -> io::Result<Wire> {
+        match &self.settings.tls {
+            Some(tls) => Wire::encrypted(&tls.acceptor(), stream, has_begun).await,
+            None => begin(&stream).await.map(|()| Wire::Plain(stream)),
+        }
+    }
+
     /// Serves one connection until either end closes it.
-    async fn converse(&self, stream: TcpStream, arrived: Arrived, share: Arc<ConnectionShare>) {
+    async fn converse(&self, stream: Wire, arrived: Arrived, share: Arc<ConnectionShare>) {
         let peer = arrived.client;
         let activity = Arc::new(Activity::new());
         let service = service_fn(|mut request: Request<Incoming>| {
@@ -342,13 +351,19 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
         if len == 0 {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        if len == HTTP2_PREFACE.len() || first[..len] != HTTP2_PREFACE[..len] {
+        if has_begun(&first[..len]) {
             return Ok(());
         }
         // Part of a preface. Peeked bytes stay readable, so readiness cannot tell when more arrive;
         // clients send the preface in one piece, so this poll is rare.
         sleep(Duration::from_millis(10)).await;
     }
+}
+
+/// Returns true if the first bytes of a connection tell the version of HTTP.
+fn has_begun(first: &[u8]) -> bool {
+    let preface = &HTTP2_PREFACE[..first.len().min(HTTP2_PREFACE.len())];
+    !first.is_empty() && (preface.len() == HTTP2_PREFACE.len() || !preface.starts_with(first))
 }
 
 /// The open calls of a connection, and the time since which it has none.

@@ -1,12 +1,13 @@
 //! The listener that every service shares: every protocol that callers speak, on one port.
 //!
-//! gRPC over HTTP/2 without TLS, gRPC-Web over HTTP/1.1 and HTTP/2, and the headers that browsers
+//! gRPC over HTTP/2, gRPC-Web over HTTP/1.1 and HTTP/2, with or without TLS, and the headers that browsers
 //! need. Connect is recognised and refused. The node's API and the gateway are two services on it,
 //! so this crate knows neither. In reading order:
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
 //!   where a connection comes from; `places`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
+//! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`slots`]: callers by address, and limits on each, for
 //!   every service;
 //! - `turns`: the order in which tasks of connections run;
@@ -58,6 +59,7 @@ mod response;
 mod settings;
 mod shedding;
 pub mod slots;
+pub mod tls;
 mod turns;
 mod unpack;
 

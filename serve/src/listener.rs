@@ -38,6 +38,9 @@ impl Server {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind(settings.listen).await?;
         let address = listener.local_addr()?;
+        if let Some(tls) = settings.tls.clone() {
+            tokio::spawn(tls.follow_files(stop.clone()));
+        }
         let dispatcher = Dispatcher::new(routes, metrics, settings.body_timeout);
         let connections = Connections::new(dispatcher, settings, stop.clone());
         Ok(Self { address, stop, accepting: tokio::spawn(connections.accept(listener)) })

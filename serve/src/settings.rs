@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::address::TrustedProxies;
 use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
+use crate::tls::Tls;
 
 /// The largest message in either direction, bytes.
 ///
@@ -46,6 +47,8 @@ pub struct ServeSettings {
     pub write_timeout: Duration,
     /// The memory for all callers.
     pub memory: MemoryBudget,
+    /// The certificate of the listener; without one it speaks no TLS. Its files are followed while the listener runs.
+    pub tls: Option<Tls>,
 }
 
 impl ServeSettings {
@@ -64,6 +67,7 @@ impl ServeSettings {
             streams_per_connection_max: 1000,
             write_timeout: Duration::from_secs(30),
             memory: MemoryBudget::new(CALLERS_BYTES_MAX),
+            tls: None,
         }
     }
 }

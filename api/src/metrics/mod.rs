@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use hawser_engine::runtime::PublishError;
 use hawser_serve::metrics::{Counter, Exposition, Gauge, MetricsPage};
+use hawser_serve::tls::{Tls, TlsMetrics};
 use hawser_serve::{CallMetrics, MemoryBudget};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
@@ -75,9 +76,11 @@ pub(crate) fn page(
     handlers: Arc<HandlerMetrics>,
     limits: LimitMetrics,
     observer: NodeObserver,
+    tls: Option<Tls>,
 ) -> MetricsPage {
-    let collectors: [Box<dyn Collector>; 5] = [
+    let collectors: [Box<dyn Collector>; 6] = [
         Box::new(calls),
+        Box::new(TlsMetrics(tls)),
         Box::new(memory),
         Box::new(HandlerCollector(handlers)),
         Box::new(limits),

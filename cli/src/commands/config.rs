@@ -59,6 +59,7 @@ fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
     let rates = rates.as_ref().and_then(|path| files::read(path, rates::parse).err());
     errors.extend(rates.map(|error| error.to_string()));
     errors.extend(chain.as_deref().and_then(unreadable));
+    errors.extend(config.api.check_certificate().err());
     errors
 }
 

@@ -7,7 +7,8 @@
 //! - `peers`: the QUIC endpoint and its status for the API;
 //! - `restore_desk`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
-//! - `ports`: the clock; `system`: limits of the process, room on the disk;
+//! - `ports`: the clock; `system`: limits of the process, room on the disk; `tls`: the API's
+//!   certificate;
 //! - [`stop_signal`]: signals that stop a process; `service_manager`: messages to systemd;
 //! - [`projections`]: rebuilding them with reports of progress;
 //! - [`import`]: taking over the database of a node of the reference implementation;
@@ -27,6 +28,7 @@ mod service_manager;
 mod settlement;
 pub mod stop_signal;
 mod system;
+mod tls;
 mod unfinished_import;
 mod validation;
 

@@ -9,6 +9,7 @@ use hawser_engine::runtime::{DiskTask, PriceTask, PublisherThreads};
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
+use hawser_serve::tls::{Tls, TlsError};
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::service::ValidationService;
@@ -26,6 +27,7 @@ use super::restore_desk::RestoreDesk;
 use super::service_manager::ServiceManager;
 use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
+use super::tls;
 use super::validation::HeldUpdates;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings};
@@ -45,6 +47,8 @@ enum ServeError {
     Net(#[from] NetStartError),
     #[error(transparent)]
     Api(#[from] ApiError),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("no thread for the files: {0}")]
     Files(std::io::Error),
 }
@@ -72,6 +76,8 @@ impl ServeError {
 pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
     system::require_open_files().map_err(RunError::failed)?;
+    // It is read again when the listener starts. A mistake is told before the database is opened.
+    tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
     let runtime = system::runtime().map_err(RunError::failed)?;
     let done = runtime.block_on(live(config, exit_with_parent));
     runtime.shutdown_timeout(REST_MAX);
@@ -214,7 +220,10 @@ impl InnerParts {
             );
         }
         self.files = Some(inputs.watch().map_err(ServeError::Files)?);
-        Ok(serve_api(config, &self.engine, view, self.chains.view()).await?)
+        let files = config.api.tls.as_ref();
+        tls::warn_without(files, config.api.address);
+        let tls = tls::load(files)?;
+        Ok(serve_api(config, &self.engine, view, self.chains.view(), tls).await?)
     }
 
     async fn stop(self, steps: &StopSteps) {
@@ -252,12 +261,14 @@ async fn serve_api(
     engine: &Engine,
     peers: Arc<dyn PeerView>,
     chains: Arc<dyn ChainsView>,
+    tls: Option<Tls>,
 ) -> Result<ApiHandle, ApiError> {
     let settings = ApiSettings {
         listen: config.api.enable.then_some(config.api.address),
         metrics: config.metrics,
         keepalive_interval: config.api.keep_alive,
         reflection: config.api.reflection,
+        tls,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: config.commit.to_owned(),
         disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hawser_chain::broadcast::SpendingLimits;
 use hawser_gateway::select::Strategy;
 use hawser_proto::{OriginatorId, SecretKey};
+use hawser_serve::tls::TlsFiles;
 
 use super::chains::ChainSettings;
 use super::error::SettingsError;
@@ -25,6 +26,8 @@ pub struct GatewayServiceSettings {
     pub metrics: Option<SocketAddr>,
     /// Memory that callers may make the gateway hold beyond what it takes when idle, bytes.
     pub memory_limit_bytes: usize,
+    /// The certificate of the API; `None` without TLS.
+    pub tls: Option<TlsFiles>,
     /// True if gRPC reflection is answered.
     pub reflection: bool,
     /// Key of the account that pays.
@@ -95,6 +98,7 @@ impl GatewayServiceSettings {
         let port = reader.get(&node::API_PORT, parse::port);
         let metrics = reader.metrics();
         let memory_limit_bytes = reader.memory_limit();
+        let tls = reader.tls();
         let reflection = reader.switch(&node::REFLECTION_ENABLE);
         let payer = reader.get(&gateway::PAYER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
         let nodes = reader.node_selection();
@@ -128,6 +132,7 @@ impl GatewayServiceSettings {
             metrics: metrics.expect(CHECKED),
             memory_limit_bytes: memory_limit_bytes.expect(CHECKED),
             reflection: reflection.expect(CHECKED),
+            tls,
             payer: payer.expect(CHECKED),
             nodes: nodes.expect(CHECKED),
             chains: chains.expect(CHECKED),
@@ -282,6 +287,28 @@ mod tests {
         assert_eq!(wallets, [(1, "http://127.0.0.1:9".to_owned())]);
         let without_rates = read(&flags[..1], &[("XMTPD_PAYER_PRIVATE_KEY", KEY)]).unwrap_err();
         assert!(without_rates.contains("rpc-url"), "{without_rates}");
+    }
+
+    #[test]
+    fn a_certificate_needs_its_key_and_clients_certificates_need_both() {
+        let files = [("registry-file", "registry.json"), ("rates-file", "rates.json")];
+        let env = [("XMTPD_PAYER_PRIVATE_KEY", KEY)];
+        let tls = |more: &[(&str, &str)]| {
+            read(&[&files[..], more].concat(), &env).map(|config| config.tls)
+        };
+        assert_eq!(tls(&[]), Ok(None));
+        let (cert, key) = (("tls-cert", "cert.pem"), ("tls-key", "key.pem"));
+        let both = tls(&[cert, key]).unwrap().unwrap();
+        assert_eq!((both.cert, both.key), ("cert.pem".into(), "key.pem".into()));
+        let clients = ("tls-client-ca", "clients.pem");
+        let mutual = tls(&[cert, key, clients]).unwrap().unwrap();
+        assert_eq!(mutual.client_ca, Some("clients.pem".into()));
+        for (given, missing) in
+            [(&[cert][..], "--tls-key"), (&[key], "--tls-cert"), (&[clients], "--tls-cert")]
+        {
+            let error = tls(given).unwrap_err();
+            assert!(error.contains(missing), "{given:?}: {error}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::time::Duration;
 use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
+use hawser_serve::tls::{Tls, TlsFiles};
 use hawser_storage::{BUFFERS_BYTES_MAX, Durability};
 
 use super::chains::ChainSettings;
@@ -72,12 +73,23 @@ pub struct NodeApiSettings {
     pub reflection: bool,
     /// Memory that callers may make the node hold beyond what it takes when idle, bytes.
     pub memory_limit_bytes: usize,
+    /// The certificate of the API; `None` without TLS.
+    pub tls: Option<TlsFiles>,
 }
 
 /// The least [`NodeApiSettings::memory_limit_bytes`]. A guess: a node with less refuses usual requests.
 const MEMORY_LIMIT_BYTES_MIN: usize = 256 << 20;
 
 impl NodeApiSettings {
+    /// Checks that the files of the certificate can be used, if there are any.
+    ///
+    /// # Errors
+    /// Names the file that cannot.
+    pub fn check_certificate(&self) -> Result<(), String> {
+        let checked = self.tls.clone().map(Tls::load).transpose();
+        checked.map(drop).map_err(|error| error.to_string())
+    }
+
     /// Returns the part of the memory that is charged to calls. The rest is the buffers of the database,
     /// which callers fill too, and a fifth for what the allocator keeps.
     #[must_use]
@@ -231,13 +243,31 @@ impl SettingsReader<'_> {
         let keep_alive = self.duration_above_zero(&node::API_KEEP_ALIVE);
         let reflection = self.switch(&node::REFLECTION_ENABLE);
         let memory_limit_bytes = self.memory_limit();
+        let tls = self.tls();
         Some(NodeApiSettings {
             enable: enable?,
             address: SocketAddr::new(listen?, port?),
             keep_alive: keep_alive?,
             reflection: reflection?,
             memory_limit_bytes: memory_limit_bytes?,
+            tls,
         })
+    }
+
+    /// Returns the files of the API's certificate, if it has one.
+    pub(super) fn tls(&mut self) -> Option<TlsFiles> {
+        let mut file = |setting| self.non_empty(setting).map(PathBuf::from);
+        let (cert, key) = (file(&node::TLS_CERT), file(&node::TLS_KEY));
+        let client_ca = file(&node::TLS_CLIENT_CA);
+        match (cert, key) {
+            (Some(cert), Some(key)) => return Some(TlsFiles { cert, key, client_ca }),
+            (Some(_), None) => self.error(&node::TLS_KEY, None),
+            (None, Some(_)) => self.error(&node::TLS_CERT, None),
+            // An operator who asks for certificates must not serve callers without.
+            (None, None) if client_ca.is_some() => self.error(&node::TLS_CERT, None),
+            (None, None) => {}
+        }
+        None
     }
 
     pub(super) fn memory_limit(&mut self) -> Option<usize> {

@@ -23,6 +23,7 @@ use super::service_manager::ServiceManager;
 use super::settlement::{SettlementLists, SettlementReader};
 use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, OpenFiles};
+use super::tls;
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::{GatewayServiceSettings, StopSettings};
@@ -77,6 +78,8 @@ struct SettlementReading {
 const WATCHED: &str = "the list is watched";
 
 async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
+    tls::warn_without(config.tls.as_ref(), config.listen);
+    let tls = tls::load(config.tls.as_ref()).map_err(RunError::usage)?;
     let policies = match &config.policies {
         Some(path) => crate::files::read(path, PolicyFile::parse)?,
         None => PolicyFile::of_public_gateway(),
@@ -88,6 +91,7 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
         callers_bytes_max: config.callers_bytes_max(),
         connections_max: OpenFiles::of_process().gateway_connections,
         reflection: config.reflection,
+        tls,
         strategy: config.nodes.strategy.clone(),
         connect_time_every: config.nodes.connect_time_every,
         connect_timeout: config.nodes.connect_timeout,

@@ -121,12 +121,15 @@ pub const OWN: [&Setting; 5] =
 
 /// All of them, in the order of the help text; those of chains and contracts are in
 /// [`chains`](super::chains).
-pub const ALL: [&Setting; 30] = [
+pub const ALL: [&Setting; 33] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &node::API_PORT,
     &node::LISTEN_ADDRESS,
     &node::API_MEMORY_LIMIT,
+    &node::TLS_CERT,
+    &node::TLS_KEY,
+    &node::TLS_CLIENT_CA,
     &node::METRICS_ENABLE,
     &node::METRICS_ADDRESS,
     &node::METRICS_PORT,

@@ -249,6 +249,32 @@ pub(in crate::settings) const API_MEMORY_LIMIT: Setting = value(
     "512MiB",
     "The most memory that callers may make the process hold, beyond what it takes when idle",
 );
+const PEM_FILE: &str = "the path of a PEM file; certificate and key belong together";
+pub(in crate::settings) const TLS_CERT: Setting = value(
+    "tls-cert",
+    "HAWSER_TLS_CERT",
+    None,
+    PEM_FILE,
+    "fullchain.pem",
+    "The certificate of the API, followed by those of its issuers, PEM: the API then speaks TLS only. Read \
+     again when it changes",
+);
+pub(in crate::settings) const TLS_KEY: Setting = value(
+    "tls-key",
+    "HAWSER_TLS_KEY",
+    None,
+    PEM_FILE,
+    "privkey.pem",
+    "The secret key of that certificate, PEM",
+);
+pub(in crate::settings) const TLS_CLIENT_CA: Setting = value(
+    "tls-client-ca",
+    "HAWSER_TLS_CLIENT_CA",
+    None,
+    "the path of a PEM file; only with --tls-cert",
+    "clients.pem",
+    "Authorities of clients' certificates, PEM: callers without a certificate of one of them are refused",
+);
 /// Accepts secrets on the command line.
 pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
     "allow-secret-flags",
@@ -258,13 +284,16 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 32] = [
+pub(super) const ALL: [&Setting; 35] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
     &API_PORT,
     &API_KEEP_ALIVE,
     &API_MEMORY_LIMIT,
+    &TLS_CERT,
+    &TLS_KEY,
+    &TLS_CLIENT_CA,
     &SYNC_ENABLE,
     &PEER_TRANSPORT,
     &SIGNER_PRIVATE_KEY,

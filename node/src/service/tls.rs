@@ -1,0 +1,21 @@
+//! The certificate of the API.
+
+use std::net::SocketAddr;
+
+use hawser_serve::address::is_public;
+use hawser_serve::tls::{Tls, TlsError, TlsFiles};
+
+/// Reads the certificate that the settings name.
+///
+/// # Errors
+/// Names the file that cannot be used.
+pub(super) fn load(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsError> {
+    files.cloned().map(Tls::load).transpose()
+}
+
+/// Warns of an API on the internet without TLS: what callers send can be read and changed on the way.
+pub(super) fn warn_without(files: Option<&TlsFiles>, listen: SocketAddr) {
+    if files.is_none() && is_public(listen.ip()) {
+        tracing::warn!(%listen, "the API listens on a public address without TLS (--tls-cert, --tls-key)");
+    }
+}

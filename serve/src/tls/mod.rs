@@ -1,0 +1,174 @@
+//! TLS of the listener: certificates from files, read again when they change.
+//!
+//! TLS 1.2 and 1.3, for HTTP/2 and HTTP/1.1 by ALPN (RFC 7301). Connections keep the certificate that they began with,
+//! so a reload ends none. Files that cannot be used end the start; later the certificate in use stays, and the fault is
+//! logged and shown by a metric.
+//!
+//! - this file: the certificate in use; `files`: reading it; `der`: the time at which it expires;
+//! - `wire`: a connection with or without TLS.
+
+mod der;
+mod files;
+mod wire;
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use parking_lot::RwLock;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::DescriptorEncoder;
+use rustls::ServerConfig;
+use tokio::time::sleep;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::Exposition;
+use crate::readiness::{Check, Purpose};
+use files::{FileStamps, Loaded};
+
+pub use files::{TlsError, TlsFiles};
+pub(crate) use wire::Wire;
+
+/// Time between two looks at the files. A guess: certificates are replaced days before they expire.
+const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
+
+/// The certificate of a listener. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Tls(Arc<TlsState>);
+
+struct TlsState {
+    files: TlsFiles,
+    current: RwLock<Current>,
+}
+
+struct Current {
+    config: Arc<ServerConfig>,
+    expires_unix_s: i64,
+    /// The files as they were at the last look, usable or not.
+    stamps: FileStamps,
+    /// The reason for which the files as they are now are not in use.
+    fault: Option<String>,
+}
+
+impl fmt::Debug for Tls {
+    /// Paths only: the configuration has the key.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Tls").field(&self.0.files).finish()
+    }
+}
+
+impl Tls {
+    /// Reads certificate and key.
+    ///
+    /// # Errors
+    /// Names the file that cannot be used.
+    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+        let stamps = files.stamps();
+        let Loaded { config, expires_unix_s } = files.load()?;
+        let current = Current { config, expires_unix_s, stamps, fault: None };
+        Ok(Self(Arc::new(TlsState { files, current: RwLock::new(current) })))
+    }
+
+    /// Returns the acceptor of new connections.
+    pub(crate) fn acceptor(&self) -> TlsAcceptor {
+        self.0.current.read().config.clone().into()
+    }
+
+    /// Looks at the files until `end`, and uses what they hold once they have changed.
+    pub(crate) async fn follow_files(self, end: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = end.cancelled() => return,
+                () = sleep(LOOKED_AT_EVERY) => {}
+            }
+            let tls = self.clone();
+            // Files may lie on a slow disk.
+            if tokio::task::spawn_blocking(move || tls.look()).await.is_err() {
+                tracing::error!(
+                    code = "tls_look_failed",
+                    "looking at the certificate's files failed"
+                );
+            }
+        }
+    }
+
+    /// Reads the files again if they have changed since the last look. The certificate in use stays if they cannot be
+    /// used.
+    pub fn look(&self) {
+        let stamps = self.0.files.stamps();
+        if self.0.current.read().stamps == stamps {
+            return;
+        }
+        let loaded = self.0.files.load();
+        let mut current = self.0.current.write();
+        current.stamps = stamps;
+        match loaded {
+            Ok(Loaded { config, expires_unix_s }) => {
+                (current.config, current.expires_unix_s) = (config, expires_unix_s);
+                current.fault = None;
+                tracing::info!(expires_unix_s, "a new certificate is in use");
+            }
+            Err(error) => {
+                tracing::error!(
+                    code = "tls_certificate_unusable",
+                    %error,
+                    "the new certificate cannot be used: the one before stays in use"
+                );
+                current.fault = Some(error.to_string());
+            }
+        }
+    }
+
+    /// Returns the condition of the certificate: it is not met once that has expired, because no client takes it then.
+    /// A new certificate that cannot be used is no reason to leave a balancer while the one before is valid.
+    #[must_use]
+    pub fn check(&self, purpose: Option<Purpose>) -> Check {
+        let current = self.0.current.read();
+        let result = match &current.fault {
+            _ if current.expires_unix_s > now_unix_s() => Ok(()),
+            None => Err("the certificate has expired".to_owned()),
+            Some(fault) => Err(format!("the certificate has expired, and the new one: {fault}")),
+        };
+        let remedy = "put a valid certificate and its key in place of the files: they are read again within seconds";
+        Check { name: "tls_certificate", purpose, result, remedy }
+    }
+
+    /// Returns the time at which the certificate in use expires, unix seconds.
+    #[must_use]
+    pub fn expires_unix_s(&self) -> i64 {
+        self.0.current.read().expires_unix_s
+    }
+
+    /// Returns the reason for which the files as they are now are not in use, if there is one.
+    #[must_use]
+    pub fn fault(&self) -> Option<String> {
+        self.0.current.read().fault.clone()
+    }
+}
+
+/// The metrics of a listener's certificate; none without TLS.
+#[derive(Debug)]
+pub struct TlsMetrics(pub Option<Tls>);
+
+impl Collector for TlsMetrics {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let tls = self.0.as_ref();
+        let mut out = Exposition::new(encoder);
+        out.gauge(
+            "xmtp_tls_cert_expiry_timestamp_seconds",
+            "Time at which the certificate in use expires, unix seconds",
+            tls.map(Tls::expires_unix_s),
+        )?;
+        out.gauge(
+            "xmtp_tls_reload_failed",
+            "1 if the files of the certificate hold one that cannot be used, and the one before is in use",
+            tls.map(|tls| i64::from(tls.fault().is_some())),
+        )
+    }
+}
+
+fn now_unix_s() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| i64::try_from(since.as_secs()).unwrap_or(i64::MAX))
+}
