@@ -12,6 +12,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use crate::gateway_status::GatewayObserver;
+use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::NodeErrorKind;
 use crate::policy::PolicyError;
@@ -43,6 +44,7 @@ impl Collector for GatewayCollector {
         let mut out = Exposition::new(encoder);
         self.originators(&mut out)?;
         self.requests(&mut out)?;
+        self.usage(&mut out)?;
         self.state(&mut out)
     }
 }
@@ -107,6 +109,35 @@ impl GatewayCollector {
             "xmtp_gateway_chain_repeats",
             "Payloads for the chain that had been sent before and were answered with that result",
             metrics.chain_repeats.get(),
+        )
+    }
+
+    fn usage(&self, out: &mut Exposition<'_>) -> fmt::Result {
+        let usage: Vec<_> = {
+            let meter = self.metrics.meter.lock();
+            let own = |(caller, kind, usage): (&str, _, _)| (caller.to_owned(), kind, usage);
+            meter.totals().map(own).collect()
+        };
+        let each = |value: fn(&Usage) -> u64| {
+            let labels = move |(caller, kind, usage): &(String, &'static str, Usage)| {
+                ([("caller", caller.clone()), ("kind", (*kind).to_owned())], value(usage))
+            };
+            usage.iter().map(labels).collect::<Vec<_>>()
+        };
+        out.counters(
+            "xmtp_gateway_usage_envelopes",
+            "Envelopes that were published, by caller",
+            each(|usage| usage.envelopes),
+        )?;
+        out.counters(
+            "xmtp_gateway_usage_bytes",
+            "Bytes of client envelopes that were published, by caller",
+            each(|usage| usage.bytes),
+        )?;
+        out.counters(
+            "xmtp_gateway_usage_picodollars",
+            "Fees of nodes, and gas at its price when it was sent, by caller, picodollars",
+            each(|usage| usage.picodollars),
         )
     }
 

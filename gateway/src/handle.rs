@@ -23,7 +23,7 @@ use crate::gateway_status::GatewayObserver;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, NodeSetup, Nodes, PayerSettings, follow_registry};
 use crate::operator::GatewayPages;
-use crate::policy::{KeyFetchSettings, KeysError, Policies};
+use crate::policy::{KeyFetchSettings, Policies, PoliciesError};
 use crate::publish::NodePublisher;
 use crate::select::Strategy;
 use crate::serve::publish::PublishService;
@@ -82,9 +82,9 @@ pub enum StartError {
     /// The schema that reflection would serve is broken.
     #[error("reflection cannot be served: {0}")]
     Reflection(#[from] SchemaError),
-    /// The keys of tokens cannot be used.
+    /// The policies cannot be applied.
     #[error("policies: {0}")]
-    Keys(#[from] KeysError),
+    Policies(#[from] PoliciesError),
 }
 
 /// A running gateway. Dropping it ends everything at once; [`GatewayHandle::shutdown`] does so in
@@ -108,7 +108,7 @@ pub async fn start(
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
     let policies = Arc::new(Policies::new(settings.policies.clone())?);
-    let metrics = Arc::new(GatewayMetrics::default());
+    let metrics = Arc::new(GatewayMetrics::new(settings.policies.named_callers()));
     let strands = ChainStrands::default();
     let nodes = nodes(&settings, &ports, &metrics, &strands, end.clone());
     let checks = Arc::new(GatewayChecks::new(
@@ -129,7 +129,7 @@ pub async fn start(
         ..ServeSettings::new(settings.listen)
     };
     let page = exposition::page(calls.clone(), &serve, metrics.clone(), observer.clone());
-    let pages = Arc::new(GatewayPages { metrics: page, observer });
+    let pages = Arc::new(GatewayPages { metrics: page, observer, counted: metrics.clone() });
     let listen = |address| move |source| StartError::Listen { address, source };
     let operators = match settings.metrics {
         Some(address) => {

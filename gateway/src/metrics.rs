@@ -1,6 +1,6 @@
 //! Counters of the gateway, which requests and calls to nodes count. `exposition` names them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,6 +8,7 @@ use hawser_proto::OriginatorId;
 use hawser_serve::metrics::{Counter, Gauge, Histogram};
 use parking_lot::Mutex;
 
+use crate::metering::Meter;
 use crate::nodes::NodeErrorKind;
 use crate::policy::PolicyError;
 
@@ -82,9 +83,16 @@ pub(crate) struct GatewayMetrics {
     pub(crate) chain_repeats: Counter,
     /// Nodes in the last response to `GetNodes`.
     pub(crate) available_nodes: Gauge,
+    /// The use of each caller.
+    pub(crate) meter: Mutex<Meter>,
 }
 
 impl GatewayMetrics {
+    /// Returns metrics with series for these callers.
+    pub(crate) fn new(named: BTreeSet<String>) -> Self {
+        Self { meter: Mutex::new(Meter::new(named)), ..Self::default() }
+    }
+
     /// Returns the metrics of one originator, which are created with its first use.
     pub(crate) fn of(&self, originator: OriginatorId) -> Arc<OriginatorMetrics> {
         let mut all = self.originators.lock();

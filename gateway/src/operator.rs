@@ -1,15 +1,19 @@
 //! The gateway's pages on the operators' port: metrics, readiness, status.
 
+use std::sync::Arc;
+
 use hawser_serve::metrics::MetricsPage;
-use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness};
+use hawser_serve::pages::{Page, Pages, csv, json, open_metrics, plain, readiness};
 use http::StatusCode;
 
 use crate::gateway_status::GatewayObserver;
+use crate::metrics::GatewayMetrics;
 
 /// The pages of a gateway.
 pub(crate) struct GatewayPages {
     pub(crate) metrics: MetricsPage,
     pub(crate) observer: GatewayObserver,
+    pub(crate) counted: Arc<GatewayMetrics>,
 }
 
 impl Pages for GatewayPages {
@@ -19,9 +23,11 @@ impl Pages for GatewayPages {
             "/livez" | "/healthz" => plain(StatusCode::OK, "ok\n"),
             "/readyz" | "/startupz" => readiness(self.observer.readiness.evaluate(), None),
             "/status" => json(StatusCode::OK, &self.observer.status()),
-            _ => {
-                plain(StatusCode::NOT_FOUND, "try /metrics, /livez, /startupz, /readyz, /status\n")
-            }
+            "/usage.csv" => csv(self.counted.meter.lock().csv()),
+            _ => plain(
+                StatusCode::NOT_FOUND,
+                "try /metrics, /livez, /startupz, /readyz, /status, /usage.csv\n",
+            ),
         }
     }
 }

@@ -144,6 +144,11 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
             crate::policy::TokenError::NoKeys => Status::unavailable(text),
             _ => Status::unauthenticated(text),
         },
+        PolicyError::ApiKey(_) => Status::unauthenticated(text),
+        PolicyError::Webhook(crate::policy::WebhookError::NoAnswer) => Status::unavailable(text),
+        PolicyError::Webhook(crate::policy::WebhookError::Refused(_)) => {
+            Status::permission_denied(text)
+        }
         PolicyError::Denied | PolicyError::Kind { .. } | PolicyError::TooLong { .. } => {
             Status::permission_denied(text)
         }

@@ -105,6 +105,12 @@ pub fn open_metrics(text: String) -> Page {
     page(StatusCode::OK, OPEN_METRICS, text)
 }
 
+/// Returns a table as a page (RFC 4180).
+#[must_use]
+pub fn csv(text: String) -> Page {
+    page(StatusCode::OK, HeaderValue::from_static("text/csv; charset=utf-8; header=present"), text)
+}
+
 /// Returns a page with `value` as indented JSON.
 #[must_use]
 pub fn json(status: StatusCode, value: &impl Serialize) -> Page {

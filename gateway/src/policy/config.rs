@@ -8,6 +8,8 @@ use serde::{Deserialize, Deserializer};
 
 use hawser_rules::PayloadClass;
 
+use super::api_key::{ApiKeys, ApiKeysError};
+
 /// A file with policies. Without one every caller may publish everything.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -22,6 +24,36 @@ pub struct PolicyFile {
     pub callers: BTreeMap<String, String>,
     /// Limits of all callers together, for a minute, an hour and a day; other rules are refused.
     pub total: Policy,
+    /// A service that decides about callers, beside the policies.
+    pub webhook: Option<WebhookSettings>,
+}
+
+/// A service of the operator that decides whether a caller may publish.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WebhookSettings {
+    /// URL of the service. Plain `http:` only to this machine.
+    pub url: String,
+    /// Time for an answer, milliseconds. Default: 2 s.
+    #[serde(default = "webhook_timeout_ms")]
+    pub timeout_ms: u64,
+    /// Time for which an answer counts, seconds. Default: a minute.
+    #[serde(default = "webhook_cache_s")]
+    pub cache_s: u64,
+    /// File with a token, which is sent as `authorization: Bearer …`.
+    #[serde(default)]
+    pub token_file: Option<PathBuf>,
+    /// Lets callers pass while the service does not answer. Default: no.
+    #[serde(default)]
+    pub allow_without_answer: bool,
+}
+
+fn webhook_timeout_ms() -> u64 {
+    2_000
+}
+
+fn webhook_cache_s() -> u64 {
+    60
 }
 
 /// The rule that identifies callers.
@@ -35,6 +67,27 @@ pub struct CallerIdentitySettings {
     pub trusted_proxies: TrustedProxies,
     /// Rules for tokens.
     pub jwt: Option<JwtSettings>,
+    /// Hashes of the API keys of each caller: `sha256:` and 64 hex digits.
+    #[serde(deserialize_with = "one_or_more")]
+    pub api_keys: BTreeMap<String, Vec<String>>,
+}
+
+/// Reads lists of texts, of which one with a single text may be that text.
+fn one_or_more<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<BTreeMap<String, Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    let all = BTreeMap::<String, OneOrMore>::deserialize(deserializer)?;
+    let list = |(name, texts)| match texts {
+        OneOrMore::One(text) => (name, vec![text]),
+        OneOrMore::More(texts) => (name, texts),
+    };
+    Ok(all.into_iter().map(list).collect())
 }
 
 /// Property by which callers are told apart.
@@ -46,6 +99,9 @@ pub enum CallerIdentityKind {
     Address,
     /// A claim of a signed token.
     Jwt,
+    /// A secret of its own.
+    #[serde(rename = "api-key")]
+    ApiKey,
     /// None: all clients are one caller.
     None,
 }
@@ -127,6 +183,9 @@ pub enum JwtAlgorithm {
 pub struct Policy {
     /// Refuses everything.
     pub deny: bool,
+    /// Kinds of envelopes that are refused, also if `kinds` has them.
+    #[serde(deserialize_with = "kinds")]
+    pub kinds_denied: BTreeSet<PayloadClass>,
     /// Kinds of envelopes that are allowed; all if empty.
     #[serde(deserialize_with = "kinds")]
     pub kinds: BTreeSet<PayloadClass>,
@@ -182,7 +241,8 @@ impl Policy {
     /// Returns whether an envelope of this kind may be published.
     #[must_use]
     pub fn allows(&self, kind: PayloadClass) -> bool {
-        self.kinds.is_empty() || self.kinds.contains(&kind)
+        let is_denied = self.kinds_denied.contains(&kind);
+        !is_denied && (self.kinds.is_empty() || self.kinds.contains(&kind))
     }
 }
 
@@ -228,6 +288,20 @@ pub enum PolicyFileError {
         "jwks_url = {0:?}: keys are fetched over https:, and over http: only from this machine"
     )]
     PlainUrl(String),
+    /// Callers are told apart by keys, and there are none.
+    #[error("identity.kind is \"api-key\", so the section [identity.api_keys] needs a caller")]
+    NoApiKeys,
+    /// A hash of a key is wrong.
+    #[error(transparent)]
+    ApiKeys(#[from] ApiKeysError),
+    /// The webhook could be read or changed on the way.
+    #[error(
+        "[webhook] url = {0:?}: callers are told over https:, and over http: only to this machine"
+    )]
+    PlainWebhook(String),
+    /// The webhook has no time to answer.
+    #[error("[webhook] timeout_ms is 1 to 60000")]
+    WebhookTimeout,
     /// The rules for tokens name a URL for a secret.
     #[error("HS256 needs keys_file: a secret does not come from a URL")]
     SecretFromUrl,
@@ -274,6 +348,8 @@ impl PolicyFile {
         if !file.total.limits_rates_only() {
             return Err(PolicyFileError::Total);
         }
+        file.check_api_keys()?;
+        file.check_webhook()?;
         match &file.identity.jwt.clone() {
             None if file.identity.kind == CallerIdentityKind::Jwt => Err(PolicyFileError::NoJwt),
             Some(jwt) if jwt.keys_file.is_some() == jwt.jwks_url.is_some() => {
@@ -285,6 +361,32 @@ impl PolicyFile {
             Some(jwt) => jwt.check().map(|()| file),
             None => Ok(file),
         }
+    }
+
+    fn check_api_keys(&self) -> Result<(), PolicyFileError> {
+        let identity = &self.identity;
+        ApiKeys::parse(&identity.api_keys)?;
+        let is_missing =
+            identity.kind == CallerIdentityKind::ApiKey && identity.api_keys.is_empty();
+        if is_missing { Err(PolicyFileError::NoApiKeys) } else { Ok(()) }
+    }
+
+    fn check_webhook(&self) -> Result<(), PolicyFileError> {
+        match &self.webhook {
+            Some(webhook) if !is_safe(&webhook.url) => {
+                Err(PolicyFileError::PlainWebhook(webhook.url.clone()))
+            }
+            Some(webhook) if !(1..=60_000).contains(&webhook.timeout_ms) => {
+                Err(PolicyFileError::WebhookTimeout)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Returns the names of callers that the file has: those with a policy or a key of their own.
+    #[must_use]
+    pub fn named_callers(&self) -> BTreeSet<String> {
+        self.callers.keys().chain(self.identity.api_keys.keys()).cloned().collect()
     }
 
     /// Returns the policy of a caller.
@@ -355,6 +457,15 @@ mod tests {
             let file = PolicyFile::parse(&format!("[identity.jwt]\n{text}"));
             assert_eq!(file.is_ok(), is_taken, "{url}");
         }
+        assert!(error("[identity]\nkind = \"api-key\"").contains("[identity.api_keys]"));
+        assert!(error("[identity.api_keys]\nalice = \"secret\"").contains("alice"));
+        assert!(error("[webhook]\nurl = \"http://decide.example/\"").contains("https:"));
+        let webhook = "[webhook]\nurl = \"http://127.0.0.1:1/\"\n";
+        assert!(error(&format!("{webhook}timeout_ms = 0")).contains("timeout_ms"));
+        let file = PolicyFile::parse(webhook).unwrap().webhook.unwrap();
+        assert_eq!((file.timeout_ms, file.cache_s), (2_000, 60));
+        assert!(!file.allow_without_answer, "fail closed");
+        assert!(error("[default]\nkinds_denied = [\"massage\"]").contains("massage"));
         assert!(error("[default]\nenvelopes_per_minutes = 1").contains("envelopes_per_minutes"));
         assert!(error("[total]\ndeny = true").contains("[total]"));
         assert!(PolicyFile::parse("[total]\ngas_per_day = 1").is_ok());

@@ -1,20 +1,26 @@
 //! Identifies callers and limits what each may publish.
 //!
 //! - [`config`]: the file with policies;
-//! - `address`, `jwt`: identify a caller; `jwks`: fetches keys from a URL;
+//! - `address`, `jwt`, `api_key`: identify a caller; `jwks`: fetches keys from a URL;
+//! - `webhook`: asks a service of the operator;
 //! - `limits`: the usage of each caller.
 //!
 //! Usage is kept in memory only: a restart forgets it.
 
 mod address;
+mod api_key;
 pub mod config;
 mod jwks;
 mod jwt;
 mod limits;
+mod webhook;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+pub(crate) use api_key::ApiKeyError;
+use api_key::ApiKeys;
+pub use api_key::ApiKeysError;
 use config::{CallerIdentityKind, PolicyFile};
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
@@ -25,6 +31,9 @@ pub(crate) use limits::CallerCost;
 use limits::{CallerLimits, LimitExceeded};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
+use webhook::Webhook;
+pub(crate) use webhook::WebhookError;
+pub use webhook::WebhookStartError;
 
 use crate::routing::Routed;
 use hawser_rules::PayloadClass;
@@ -37,6 +46,10 @@ const ALL_CALLERS: &str = "everybody";
 pub(crate) enum PolicyError {
     #[error(transparent)]
     Token(#[from] TokenError),
+    #[error(transparent)]
+    ApiKey(#[from] ApiKeyError),
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     #[error("this caller may not publish")]
     Denied,
     #[error("envelope {index}: this caller may not publish {}", kind.name())]
@@ -56,8 +69,8 @@ pub(crate) enum PolicyError {
 }
 
 impl PolicyError {
-    pub(crate) const REASONS: [&'static str; 6] =
-        ["token", "denied", "kind", "size", "price", "limit"];
+    pub(crate) const REASONS: [&'static str; 8] =
+        ["token", "denied", "kind", "size", "price", "limit", "api_key", "webhook"];
 
     /// Returns the index of the reason in [`REASONS`](Self::REASONS).
     pub(crate) fn reason(&self) -> usize {
@@ -68,6 +81,8 @@ impl PolicyError {
             Self::TooLong { .. } | Self::TooMany { .. } => 3,
             Self::TooExpensive { .. } | Self::AllNodesExpensive => 4,
             Self::LimitExceeded(_) | Self::TotalExceeded(_) => 5,
+            Self::ApiKey(_) => 6,
+            Self::Webhook(_) => 7,
         }
     }
 }
@@ -75,6 +90,13 @@ impl PolicyError {
 /// The name of a caller: an address, or a claim of its token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct CallerId(Arc<str>);
+
+impl CallerId {
+    /// Returns the name.
+    pub(crate) fn name(&self) -> &str {
+        &self.0
+    }
+}
 
 #[cfg(test)]
 impl CallerId {
@@ -90,6 +112,22 @@ pub(crate) struct Policies {
     keys: RwLock<TokenKeys>,
     /// Notified when a token names an unknown key.
     keys_wanted: Notify,
+    api_keys: ApiKeys,
+    webhook: Option<Webhook>,
+}
+
+/// Why policies cannot be applied.
+#[derive(Debug, thiserror::Error)]
+pub enum PoliciesError {
+    /// The keys of tokens cannot be used.
+    #[error(transparent)]
+    Keys(#[from] KeysError),
+    /// The hashes of API keys cannot be used.
+    #[error(transparent)]
+    ApiKeys(#[from] ApiKeysError),
+    /// The webhook cannot be used.
+    #[error("[webhook]: {0}")]
+    Webhook(#[from] WebhookStartError),
 }
 
 impl Policies {
@@ -97,8 +135,8 @@ impl Policies {
     /// a URL.
     ///
     /// # Errors
-    /// When the file with keys cannot be used.
-    pub(crate) fn new(file: PolicyFile) -> Result<Self, KeysError> {
+    /// When a file with secrets cannot be used.
+    pub(crate) fn new(file: PolicyFile) -> Result<Self, PoliciesError> {
         let keys = match &file.identity.jwt {
             Some(jwt) => match &jwt.keys_file {
                 Some(path) => TokenKeys::read(path, jwt.algorithm)?,
@@ -107,13 +145,15 @@ impl Policies {
             None => TokenKeys::default(),
         };
         let (limits, keys_wanted) = (Mutex::default(), Notify::new());
-        Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted })
+        let api_keys = ApiKeys::parse(&file.identity.api_keys)?;
+        let webhook = file.webhook.clone().map(Webhook::new).transpose()?;
+        Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted, api_keys, webhook })
     }
 
     /// Identifies the caller of a request.
     ///
     /// # Errors
-    /// When the token is not accepted, or the policy denies the caller everything.
+    /// When the token or the key is not accepted, or the policy denies the caller everything.
     pub(crate) fn caller(
         &self,
         headers: &HeaderMap,
@@ -133,6 +173,7 @@ impl Policies {
                 keys.caller(jwt, headers, now_s)?
             }
             (CallerIdentityKind::Jwt, None) => return Err(TokenError::NoKeys.into()),
+            (CallerIdentityKind::ApiKey, _) => self.api_keys.caller(headers)?.to_string(),
             (CallerIdentityKind::None, _) => ALL_CALLERS.to_owned(),
         };
         let caller = CallerId(name.into());
@@ -178,6 +219,21 @@ impl Policies {
             limits.give_back(&caller.0, cost, now_ms);
             PolicyError::TotalExceeded(exceeded)
         })
+    }
+
+    /// Asks the operator's service, if there is one, whether a caller may publish these envelopes.
+    ///
+    /// # Errors
+    /// When it may not, or the service does not answer.
+    pub(crate) async fn ask(
+        &self,
+        caller: &CallerId,
+        routed: &[Routed],
+    ) -> Result<(), PolicyError> {
+        match &self.webhook {
+            Some(webhook) => Ok(webhook.ask(&caller.0, routed).await?),
+            None => Ok(()),
+        }
     }
 
     /// Returns the largest price that a caller pays for an envelope, in picodollars.

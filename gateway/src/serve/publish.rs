@@ -8,7 +8,7 @@ use futures_util::future::{join, try_join_all};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
-use hawser_rules::RateTable;
+use hawser_rules::{PayloadClass, RateTable};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use http::HeaderMap;
 use prost::Message as _;
@@ -19,6 +19,7 @@ use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{
     self, IdentityCheck, InvalidUpdate, JudgeError, PlacedUpdate, UpdateItem, VouchError,
 };
+use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{Nodes, PlacedEnvelope};
 use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
@@ -94,6 +95,8 @@ impl PublishService {
             .any(|envelope| self.nodes.all_are_expensive(congestion_fee_max(envelope)))
         {
             Err(self.refused(&PolicyError::AllNodesExpensive))
+        } else if let Err(refusal) = self.policies.ask(&caller, &routed).await {
+            Err(self.refused(&refusal))
         } else {
             self.validate_identities(&routed).await
         };
@@ -103,6 +106,7 @@ impl PublishService {
         }
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
+        let sizes: Vec<_> = routed.iter().map(|it| (it.kind, it.bytes.len() as u64)).collect();
         let outcomes = self.dispatch(&caller, routed, congestion_fee_max).await;
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         let unused = sum_of((0..prices.len()).filter(is_unused).map(|index| prices[index]));
@@ -113,6 +117,9 @@ impl PublishService {
         let taken = sum_of(prices.iter().zip(&outcomes).filter(of_nodes).map(|(price, _)| *price));
         let taken = taken.picodollars;
         self.account(&caller, &outcomes, taken);
+        let published = sizes.iter().zip(&prices).zip(&outcomes).enumerate();
+        let published = published.filter(|(index, _)| !repeats[*index]);
+        self.meter(&caller, now_ms / 1000, published.map(|(_, it)| it));
         log_answered(&outcomes);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
@@ -237,6 +244,29 @@ impl PublishService {
         }
     }
 
+    /// Counts what was published now, for the operator's bills. What an earlier request has published counts once.
+    fn meter<'a>(
+        &self,
+        caller: &CallerId,
+        now_s: u64,
+        published: impl Iterator<Item = ((&'a (PayloadClass, u64), &'a CallerCost), &'a Outcome)>,
+    ) {
+        let mut meter = self.metrics.meter.lock();
+        for (((kind, bytes), price), outcome) in published {
+            let Ok(placed) = outcome else { continue };
+            if placed.is_repeat {
+                continue;
+            }
+            // Nodes name what they charge; gas has its price of before.
+            let picodollars = match price.gas {
+                0 => placed.fee_picodollars,
+                _ => price.picodollars,
+            };
+            let usage = Usage { envelopes: 1, bytes: *bytes, picodollars, gas: price.gas };
+            meter.record(caller.name(), *kind, usage, now_s);
+        }
+    }
+
     fn refused(&self, refusal: &PolicyError) -> Status {
         self.metrics.count_refused(refusal);
         status::of_policy(refusal)
@@ -321,7 +351,6 @@ mod tests {
     use hawser_proto::{OriginatorId, SecretKey};
 
     use super::*;
-    use hawser_rules::PayloadClass;
 
     #[test]
     fn the_price_is_known_before_it_is_signed() {

@@ -277,3 +277,72 @@ async fn gas_is_limited_for_each_caller_and_money_for_all_together() {
     assert_eq!(refused.code(), Code::ResourceExhausted);
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
 }
+
+async fn publish_with_key(net: &Net, key: Option<&str>, text: &str) -> Result<(), Status> {
+    let envelopes = vec![message(1, text)];
+    let mut request = Request::new(api::PublishClientEnvelopesRequest { envelopes });
+    if let Some(key) = key {
+        request.metadata_mut().insert("x-api-key", key.parse().unwrap());
+    }
+    net.client().await.publish_client_envelopes(request).await.map(drop)
+}
+
+/// `sha256` of `correct horse` and of `battery staple`.
+const KEYS: &str = "[identity]\nkind = \"api-key\"\n[identity.api_keys]\n\
+    alice = \"sha256:4104d36f8da2c254349f85836793ebe029e0c957063a34c91c2e9203187b5631\"\n\
+    bob = [\"sha256:11e2b7895e7b3dca8df8d0cf965fde793b82cd39242774277ca90d72d09bfd59\"]\n";
+
+#[tokio::test]
+async fn callers_with_keys_are_told_apart_and_their_use_is_counted() {
+    let net = with_file(
+        PolicyFile::parse(&format!(
+            "{KEYS}[policies.none]\ndeny = true\n[callers]\nbob = \"none\""
+        ))
+        .unwrap(),
+    )
+    .await;
+    for key in [None, Some("correct"), Some("")] {
+        let refused = publish_with_key(&net, key, "a").await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unauthenticated, "{key:?}");
+    }
+    let denied = publish_with_key(&net, Some("battery staple"), "a").await.unwrap_err();
+    assert_eq!(denied.code(), Code::PermissionDenied);
+    for text in ["a", "b", "a"] {
+        publish_with_key(&net, Some("correct horse"), text).await.unwrap();
+    }
+    assert_eq!(net.sample("xmtp_gateway_refused_total{reason=\"api_key\"}").await, 3);
+    let series = "xmtp_gateway_usage_envelopes_total{caller=\"alice\",kind=\"message\"}";
+    assert_eq!(net.sample(series).await, 2, "a repetition counts once");
+    let (status, csv) = net.page("/usage.csv").await;
+    assert_eq!(status, 200);
+    // An hour may end in between.
+    let rows: Vec<_> = csv.lines().skip(1).collect();
+    let envelopes = |row: &&str| {
+        let fields: Vec<_> = row.split(',').collect();
+        assert_eq!(fields[1..3], ["\"alice\"", "message"], "{csv}");
+        assert!(fields[5].parse::<u64>().unwrap() > 0, "fees: {csv}");
+        fields[3].parse::<u64>().unwrap()
+    };
+    assert_eq!(rows.iter().map(envelopes).sum::<u64>(), 2, "{csv}");
+}
+
+#[tokio::test]
+async fn denied_kinds_are_refused_and_all_others_allowed() {
+    let net = with("[default]\nkinds_denied = [\"welcome\"]").await;
+    net.publish(vec![message(1, "a")]).await.unwrap();
+    let refused = net.publish(vec![welcome(1)]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn without_the_webhooks_word_nothing_reaches_a_node_and_the_budget_is_credited() {
+    let nowhere = "[webhook]\nurl = \"http://127.0.0.1:1/\"\n";
+    let net = with(&format!("{nowhere}[default]\nenvelopes_per_day = 1")).await;
+    for _ in 0..3 {
+        let refused = net.publish(vec![message(1, "a")]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "and not that the day is used up");
+    }
+    assert_eq!(net.nodes[0].calls(), 0);
+    let open = with(&format!("{nowhere}allow_without_answer = true")).await;
+    open.publish(vec![message(1, "a")]).await.unwrap();
+}

@@ -1,0 +1,182 @@
+//! The use of each caller by hour and kind: for bills, and for finding who uses most.
+//!
+//! A plain value in memory; time is an argument. A restart forgets it, so an operator who bills reads it every hour.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use hawser_rules::PayloadClass;
+
+/// Hours that are remembered, the present one included. A guess: a reader may be away for a weekend.
+const HOURS_MAX: usize = 72;
+/// Rows of one hour. A guess: some megabytes. Callers beyond it are counted together.
+const ROWS_PER_HOUR_MAX: usize = 50_000;
+/// The name under which callers are counted for whom there is no row.
+const OTHERS: &str = "(others)";
+const HOUR_S: u64 = 3600;
+
+/// An amount of use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Usage {
+    pub(crate) envelopes: u64,
+    /// Bytes of client envelopes.
+    pub(crate) bytes: u64,
+    /// Fees of nodes, and gas at its price when it was sent, picodollars.
+    pub(crate) picodollars: u64,
+    pub(crate) gas: u64,
+}
+
+impl Usage {
+    fn add(&mut self, more: Self) {
+        self.envelopes = self.envelopes.saturating_add(more.envelopes);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.picodollars = self.picodollars.saturating_add(more.picodollars);
+        self.gas = self.gas.saturating_add(more.gas);
+    }
+}
+
+type Rows = BTreeMap<(Box<str>, PayloadClass), Usage>;
+
+/// The use of all callers.
+#[derive(Debug, Default)]
+pub(crate) struct Meter {
+    /// Rows by the hour since 1970.
+    hours: BTreeMap<u64, Rows>,
+    /// Callers that have metrics: those that the operator has named, so that strangers make no series.
+    named: BTreeSet<String>,
+    /// The sums since the start, of named callers and, under an empty name, of all others.
+    totals: Rows,
+}
+
+impl Meter {
+    /// Returns a meter with metrics for these callers.
+    pub(crate) fn new(named: BTreeSet<String>) -> Self {
+        Self { named, ..Self::default() }
+    }
+
+    /// Counts what a caller has published.
+    pub(crate) fn record(&mut self, caller: &str, kind: PayloadClass, usage: Usage, now_s: u64) {
+        let hour = now_s / HOUR_S;
+        let rows = self.hours.entry(hour).or_default();
+        let key = (caller.into(), kind);
+        let has_room = rows.len() < ROWS_PER_HOUR_MAX || rows.contains_key(&key);
+        let key = if has_room { key } else { (OTHERS.into(), kind) };
+        rows.entry(key).or_default().add(usage);
+        while self.hours.len() > HOURS_MAX {
+            self.hours.pop_first();
+        }
+        let shown = if self.named.contains(caller) { caller } else { "" };
+        self.totals.entry((shown.into(), kind)).or_default().add(usage);
+    }
+
+    /// Iterates over the sums since the start: caller, kind, use. An empty name stands for all callers that the operator
+    /// has not named.
+    pub(crate) fn totals(&self) -> impl Iterator<Item = (&str, &'static str, Usage)> {
+        self.totals.iter().map(|((caller, kind), usage)| (&**caller, kind.name(), *usage))
+    }
+
+    /// Returns the table (RFC 4180), oldest hour first.
+    pub(crate) fn csv(&self) -> String {
+        let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas\r\n".to_owned();
+        for (hour, rows) in &self.hours {
+            let hour = hour_text(*hour);
+            for ((caller, kind), usage) in rows {
+                let Usage { envelopes, bytes, picodollars, gas } = usage;
+                let (caller, kind) = (quoted(caller), kind.name());
+                let _ = write!(
+                    text,
+                    "{hour},{caller},{kind},{envelopes},{bytes},{picodollars},{gas}\r\n"
+                );
+            }
+        }
+        text
+    }
+}
+
+/// Returns a field that spreadsheets take for text, whatever a caller is called.
+fn quoted(field: &str) -> String {
+    let is_formula = field.starts_with(['=', '+', '-', '@', '\t', '\r']);
+    format!("\"{}{}\"", if is_formula { "'" } else { "" }, field.replace('"', "\"\""))
+}
+
+/// Returns the start of an hour since 1970 as RFC 3339 writes it.
+fn hour_text(hour: u64) -> String {
+    // Days in the Gregorian calendar; the year begins in March here, so that a leap day is its last.
+    let days = hour / 24 + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year_of_era = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;
+    let day_of_year = day - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    let year = 400 * era + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:00:00Z", hour % 24)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOON_S: u64 = 1_750_075_200; // 2025-06-16 12:00 UTC
+
+    fn usage(envelopes: u64, bytes: u64) -> Usage {
+        Usage { envelopes, bytes, picodollars: 10 * envelopes, gas: 0 }
+    }
+
+    #[test]
+    fn hours_are_written_as_calendars_do() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_825_600, "2000-02-29T12:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:00:00Z"),
+            (NOON_S, "2025-06-16T12:00:00Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+        ] {
+            assert_eq!(hour_text(seconds / HOUR_S), expected);
+        }
+    }
+
+    #[test]
+    fn callers_are_told_apart_by_hour_and_kind() {
+        let mut meter = Meter::default();
+        meter.record("bob", PayloadClass::Message, usage(2, 30), NOON_S);
+        meter.record("bob", PayloadClass::Message, usage(1, 5), NOON_S + 3599);
+        meter.record("bob", PayloadClass::Message, usage(1, 7), NOON_S + 3600);
+        meter.record("a \"b\", c", PayloadClass::Commit, Usage { gas: 9, ..usage(1, 8) }, NOON_S);
+        meter.record("=2+3", PayloadClass::Welcome, usage(1, 1), NOON_S);
+        let csv = meter.csv();
+        let lines: Vec<_> = csv.split("\r\n").collect();
+        assert_eq!(
+            lines,
+            [
+                "hour,caller,kind,envelopes,bytes,picodollars,gas",
+                "2025-06-16T12:00:00Z,\"'=2+3\",welcome,1,1,10,0",
+                "2025-06-16T12:00:00Z,\"a \"\"b\"\", c\",commit,1,8,10,9",
+                "2025-06-16T12:00:00Z,\"bob\",message,3,35,30,0",
+                "2025-06-16T13:00:00Z,\"bob\",message,1,7,10,0",
+                "",
+            ]
+        );
+    }
+
+    #[test]
+    fn strangers_make_no_series_and_take_bounded_memory() {
+        let mut meter = Meter::new(["bob".to_owned()].into());
+        for stranger in 0..ROWS_PER_HOUR_MAX + 10 {
+            meter.record(&stranger.to_string(), PayloadClass::Message, usage(1, 1), NOON_S);
+        }
+        meter.record("bob", PayloadClass::Message, usage(1, 1), NOON_S);
+        let totals: Vec<_> = meter.totals().collect();
+        let all = usage(u64::try_from(ROWS_PER_HOUR_MAX).unwrap() + 10, 0).envelopes;
+        assert_eq!(totals.len(), 2);
+        assert_eq!((totals[0].0, totals[0].2.envelopes), ("", all));
+        assert_eq!((totals[1].0, totals[1].2.envelopes), ("bob", 1));
+        let rows = meter.hours.values().next().unwrap();
+        assert_eq!(rows.len(), ROWS_PER_HOUR_MAX + 1);
+        assert_eq!(rows[&(OTHERS.into(), PayloadClass::Message)].envelopes, 11);
+        for hour in 0..200 {
+            meter.record("bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
+        }
+        assert_eq!(meter.hours.len(), HOURS_MAX);
+    }
+}

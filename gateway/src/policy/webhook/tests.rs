@@ -1,0 +1,166 @@
+//! Tests of the webhook: a service that allows, refuses, is slow, and sometimes does not answer.
+
+use std::sync::Arc;
+
+use hawser_proto::{Bytes, Topic};
+use hawser_rules::PayloadClass;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+
+use super::*;
+use crate::routing::Route;
+
+/// The answer of the service: a status and a body, or silence.
+type Reply = Option<(u16, String)>;
+
+/// The operator's service.
+struct Service {
+    url: String,
+    reply: Arc<Mutex<Reply>>,
+    /// Head and body of each question.
+    asked: Arc<Mutex<Vec<(String, Value)>>>,
+}
+
+impl Service {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/decide", listener.local_addr().unwrap());
+        let service = Self { url, reply: Arc::default(), asked: Arc::default() };
+        service.replies(200, r#"{"allow": true}"#);
+        let (reply, asked) = (service.reply.clone(), service.asked.clone());
+        tokio::spawn(async move {
+            let mut silent = Vec::new();
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                let head = String::from_utf8(head).unwrap().to_ascii_lowercase();
+                let length = head.split("content-length: ").nth(1).unwrap();
+                let length: usize = length.split("\r\n").next().unwrap().parse().unwrap();
+                let mut body = vec![0; length];
+                stream.read_exact(&mut body).await.unwrap();
+                asked.lock().push((head, serde_json::from_slice(&body).unwrap()));
+                let reply = reply.lock().clone();
+                let Some((status, body)) = reply else {
+                    silent.push(stream);
+                    continue;
+                };
+                let reply = format!(
+                    "HTTP/1.1 {status} _\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+                    body.len()
+                );
+                let _ = stream.write_all(reply.as_bytes()).await; // it may be too long
+            }
+        });
+        service
+    }
+
+    fn replies(&self, status: u16, body: &str) {
+        *self.reply.lock() = Some((status, body.to_owned()));
+    }
+
+    fn webhook(&self, adjust: impl FnOnce(&mut WebhookSettings)) -> Webhook {
+        let mut settings = WebhookSettings {
+            url: self.url.clone(),
+            timeout_ms: 5_000,
+            cache_s: 0,
+            token_file: None,
+            allow_without_answer: false,
+        };
+        adjust(&mut settings);
+        Webhook::new(settings).unwrap()
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().len()
+    }
+}
+
+fn envelope(kind: PayloadClass, len: usize) -> Routed {
+    Routed {
+        bytes: Bytes::from(vec![0; len]),
+        topic: Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
+        depends_on: Vec::new(),
+        kind,
+        route: Route::Node,
+        identity_update: None,
+    }
+}
+
+#[tokio::test]
+async fn the_service_is_told_who_publishes_how_much_of_what() {
+    let service = Service::start().await;
+    let folder = tempfile::tempdir().unwrap();
+    let token = folder.path().join("token");
+    std::fs::write(&token, "open sesame\n").unwrap();
+    let webhook = service.webhook(|settings| settings.token_file = Some(token));
+    let routed = [
+        envelope(PayloadClass::Message, 10),
+        envelope(PayloadClass::Welcome, 7),
+        envelope(PayloadClass::Message, 20),
+    ];
+    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+    let asked = service.asked.lock();
+    let (head, body) = &asked[0];
+    assert!(head.starts_with("post /decide http/1.1"), "{head}");
+    assert!(head.contains("authorization: bearer open sesame"), "{head}");
+    let expected = json!({ "caller": "alice", "envelopes": {
+        "message": { "count": 2, "bytes": 30 }, "welcome": { "count": 1, "bytes": 7 },
+    } });
+    assert_eq!(body, &expected);
+}
+
+#[tokio::test]
+async fn a_refusal_is_passed_on_with_its_reason() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|_| {});
+    let routed = [envelope(PayloadClass::Message, 1)];
+    service.replies(200, r#"{"allow": false, "reason": "no\nplan"}"#);
+    let refused = webhook.ask("alice", &routed).await.unwrap_err();
+    assert_eq!(refused, WebhookError::Refused("noplan".into()));
+    service.replies(200, r#"{"allow": false}"#);
+    assert!(matches!(webhook.ask("alice", &routed).await, Err(WebhookError::Refused(_))));
+}
+
+#[tokio::test]
+async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|settings| settings.cache_s = 60);
+    let open = service.webhook(|settings| settings.allow_without_answer = true);
+    let routed = [envelope(PayloadClass::Message, 1)];
+    let long = format!(r#"{{"allow": true, "reason": "{}"}}"#, "x".repeat(20_000));
+    for (status, body) in
+        [(500, r#"{"allow": true}"#), (204, ""), (200, "yes"), (200, "{}"), (200, &long)]
+    {
+        service.replies(status, body);
+        let answer = webhook.ask("alice", &routed).await;
+        assert_eq!(answer, Err(WebhookError::NoAnswer), "{status} {body:.20}");
+        assert_eq!(open.ask("alice", &routed).await, Ok(()), "{status} {body:.20}");
+    }
+    *service.reply.lock() = None;
+    let hasty = service.webhook(|settings| settings.timeout_ms = 50);
+    assert_eq!(hasty.ask("alice", &routed).await, Err(WebhookError::NoAnswer));
+    service.replies(200, r#"{"allow": true}"#);
+    assert_eq!(webhook.ask("alice", &routed).await, Ok(()), "no failure is kept");
+}
+
+#[tokio::test]
+async fn an_answer_counts_for_its_caller_and_kinds() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|settings| settings.cache_s = 3600);
+    let message = [envelope(PayloadClass::Message, 1)];
+    let both = [envelope(PayloadClass::Message, 1), envelope(PayloadClass::Welcome, 1)];
+    for _ in 0..3 {
+        assert_eq!(webhook.ask("alice", &message).await, Ok(()));
+    }
+    assert_eq!(service.asked(), 1);
+    service.replies(200, r#"{"allow": false}"#);
+    assert_eq!(webhook.ask("alice", &message).await, Ok(()), "it is kept");
+    assert!(webhook.ask("alice", &both).await.is_err());
+    assert!(webhook.ask("bob", &message).await.is_err());
+    assert!(webhook.ask("bob", &message).await.is_err());
+    assert_eq!(service.asked(), 3, "refusals are kept, too");
+}
