@@ -13,6 +13,7 @@ import { bytesField, field, fields, frames, numberField } from "./lib/wire.mjs";
 
 const IDENTITY_UPDATES = 1;
 const INBOX_TOPIC = 2;
+const PACKAGE_TOPIC = 3;
 const NODE = 100;
 
 /** The log that the stand-in shows, as updates, and the inbox that it belongs to. */
@@ -37,12 +38,30 @@ function envelope(update, sequence) {
 /** Field of an identity update in a client envelope. */
 const PAYLOAD = 5;
 
+/** The key package that the stand-in shows under every topic. */
+let shownPackage = Buffer.alloc(0);
+
+/** An envelope of the key package, as a node makes it. */
+function packageEnvelope() {
+  const topic = Buffer.concat([Buffer.from([PACKAGE_TOPIC]), Buffer.alloc(32)]);
+  const upload = bytesField(1, bytesField(1, shownPackage));
+  const client = Buffer.concat([bytesField(1, bytesField(2, topic)), bytesField(4, upload)]);
+  const unsigned = Buffer.concat([
+    numberField(1, NODE),
+    numberField(2, 1),
+    numberField(3, 1_795_155_446_000_000_000n),
+    bytesField(4, bytesField(1, client)),
+  ]);
+  return Buffer.concat([bytesField(1, unsigned), bytesField(3, bytesField(1, Buffer.alloc(32, 7)))]);
+}
+
 function answerOf(path, request) {
   if (path.endsWith("/GetNodes")) {
     const entry = [numberField(1, NODE), bytesField(2, Buffer.from("http://node.invalid"))];
     return bytesField(1, Buffer.concat(entry));
   }
   if (path.endsWith("/Check")) return numberField(1, 1);
+  if (path.endsWith("/GetNewestEnvelope")) return bytesField(1, bytesField(1, packageEnvelope()));
   if (path.endsWith("/QueryEnvelopes")) {
     const envelopes = shown.updates.map((update, at) => bytesField(1, envelope(update, at + 1)));
     return Buffer.concat(envelopes);
@@ -110,6 +129,9 @@ function digest(state) {
   return createHash("sha256").update(lines.join("\n")).digest().subarray(0, 8).toString("hex");
 }
 
+const gateway = () =>
+  new wasm.BackendBuilder(wasm.XmtpEnv.Local).setGatewayHost("http://gateway.invalid").build();
+
 async function verdict(backend, inboxId) {
   try {
     const [state] = await wasm.inboxStateFromInboxIds(backend, [inboxId]);
@@ -134,13 +156,35 @@ function inboxOf(updates) {
   return "00".repeat(32);
 }
 
-const [input, output] = process.argv.slice(2);
+/** A client without an inbox of its own, which can ask for key packages. */
+async function stranger() {
+  shown = { updates: [], inbox: Buffer.alloc(32) };
+  const own = { identifier: `0x${"0".repeat(38)}aa`, identifierKind: wasm.IdentifierKind.Ethereum };
+  const log = { level: wasm.LogLevel.Off };
+  const id = wasm.generateInboxId(own, 1n);
+  const sync = wasm.DeviceSyncMode.Disabled;
+  return wasm.createClientWithBackend(gateway(), id, own, null, null, sync, undefined, log);
+}
+
+let asking;
+
+async function packageVerdict(bytes, id, now) {
+  asking ??= await stranger();
+  shownPackage = bytes;
+  Date.now = () => now * 1000;
+  const status = (await asking.getKeyPackageStatusesForInstallationIds([id])).get(id);
+  if (!status) return "refused: no status";
+  return status.validationError ? `refused: ${status.validationError.slice(0, 100)}` : "valid";
+}
+
+const [input, output, packages] = process.argv.slice(2);
 const options = { show: process.argv.includes("--show") };
 const wasmFile = new URL("bindings_wasm_bg.wasm", import.meta.resolve("@xmtp/wasm-bindings"));
 await wasm.default({ module_or_path: readFileSync(fileURLToPath(wasmFile)) });
 const lines = readFileSync(input, "utf8").trim().split("\n").map((line) => JSON.parse(line));
 const logs = new Map();
 const out = [];
+const packagesOut = [];
 let asked = 0;
 for (const line of lines) {
   if (line.updates) {
@@ -148,16 +192,21 @@ for (const line of lines) {
     out.push(line);
     continue;
   }
+  if (line.package) {
+    const client = await packageVerdict(Buffer.from(line.package, "hex"), line.key, line.now);
+    packagesOut.push({ ...line, client });
+    continue;
+  }
   const updates = [...logs.get(line.log).slice(0, line.after), Buffer.from(line.update, "hex")];
   const inboxId = inboxOf(updates);
   shown = { updates, inbox: Buffer.from(inboxId, "hex") };
   // A client of its own for each case: nothing of an earlier one is remembered.
-  const backend = new wasm.BackendBuilder(wasm.XmtpEnv.Local).setGatewayHost("http://gateway.invalid").build();
-  out.push({ ...line, client: await verdict(backend, inboxId) });
+  out.push({ ...line, client: await verdict(gateway(), inboxId) });
   asked += 1;
   if (asked % 500 === 0) console.log(`${asked} of ${lines.length}`);
 }
 writeFileSync(output, `${out.map((line) => JSON.stringify(line)).join("\n")}\n`);
+writeFileSync(packages, `${packagesOut.map((line) => JSON.stringify(line)).join("\n")}\n`);
 for (const [path, count] of unknown) console.log(`${count} calls that the stand-in does not know: ${path}`);
-console.log(`${asked} cases`);
+console.log(`${asked} updates and ${packagesOut.length} key packages`);
 process.exit(0);

@@ -1,8 +1,8 @@
-//! Verdicts on identity updates, compared with those of a published client.
+//! Verdicts on identity updates and key packages, compared with those of a published client.
 //!
 //! `cases.jsonl` holds logs of inboxes, updates after them, and what `@xmtp/wasm-bindings` made of each when a
 //! stand-in for a node showed it the log and the update: `scripts/differential` makes the cases and asks the client.
-//! The client fails as a whole where an update of a log does not hold.
+//! The client fails as a whole where an update of a log does not hold. `packages.jsonl` has the same for key packages.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,6 +12,7 @@ mod common;
 mod forms;
 mod keys;
 mod names;
+mod packages;
 mod random;
 
 use std::collections::BTreeMap;
@@ -19,12 +20,14 @@ use std::fmt::Write as _;
 
 use bytes::Bytes;
 use hawser_mls::identity::{AssociationState, Judgement, MemberIdentifier, fold_trusted, judge};
+use hawser_mls::key_package;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use prost::Message as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
 use cases::Case;
+use packages::PackageCase;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/cases.jsonl");
 
@@ -122,6 +125,43 @@ fn digest(state: &AssociationState) -> String {
     hex::encode(&Sha256::digest(lines.join("\n"))[..8])
 }
 
+const PACKAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/differential/packages.jsonl");
+
+/// Key packages in which the client and this library differ on purpose: the start of the case's name.
+/// `docs/protocol/identity.md` explains each.
+const EXPLAINED_PACKAGES: &[&str] = &[
+    "credential in upper case",
+    "credential with 0x",
+    "credential of 63 digits",
+    "credential of 65 digits",
+    "credential of letters",
+    "credential empty",
+    "credential of no bytes",
+];
+
+#[test]
+fn verdicts_on_key_packages_are_those_of_a_published_client() {
+    let (mut count, mut valid, mut differences) = (0, 0, String::new());
+    for line in std::fs::read_to_string(PACKAGES).unwrap().lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let bytes = hex::decode(text(&line["package"])).unwrap();
+        let ours = match key_package(&bytes, line["now"].as_u64().unwrap()) {
+            Ok(_) => "valid".to_owned(),
+            Err(error) => format!("refused: {error}"),
+        };
+        let (name, theirs) = (text(&line["case"]), text(&line["client"]));
+        let is_equal = ours == theirs || (is_refusal(&ours) && is_refusal(&theirs));
+        let explained = EXPLAINED_PACKAGES.iter().any(|start| name.starts_with(start));
+        if is_equal == explained {
+            writeln!(differences, "{name}: client {theirs}; here {ours}").unwrap();
+        }
+        count += 1;
+        valid += usize::from(theirs == "valid");
+    }
+    assert!(differences.is_empty(), "\n{differences}");
+    assert!(count > 700 && valid > 15, "{count} packages, of which {valid} hold");
+}
+
 /// Writes the cases, for the program that asks the client.
 #[test]
 #[ignore = "makes the input of scripts/differential"]
@@ -133,6 +173,14 @@ fn write_cases() {
         let updates: Vec<String> =
             updates.iter().map(|update| hex::encode(update.encode_to_vec())).collect();
         writeln!(lines, "{}", json!({ "log": log, "updates": updates })).unwrap();
+    }
+    for PackageCase { name, package, now_unix_s } in packages::all() {
+        // The installation that the client asks about.
+        let view = hawser_proto::mls::parse_key_package(&package).ok();
+        let key = view.map_or(vec![0; 32], |view| view.signature_key.to_vec());
+        let (package, key) = (hex::encode(&package), hex::encode(key));
+        let line = json!({ "case": name, "package": package, "key": key, "now": now_unix_s });
+        writeln!(lines, "{line}").unwrap();
     }
     for Case { name, log, after, update } in cases {
         let line =

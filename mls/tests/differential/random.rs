@@ -16,7 +16,7 @@ const STEPS: usize = 40;
 const CHANGED: usize = 900;
 
 /// A small generator of random numbers (SplitMix64), so that the cases are the same on every machine.
-struct Random(u64);
+pub(crate) struct Random(pub(crate) u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -27,11 +27,11 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         usize::try_from(self.next() % bound as u64).unwrap()
     }
 
-    fn number(&mut self, bound: u8) -> u8 {
+    pub(crate) fn number(&mut self, bound: u8) -> u8 {
         u8::try_from(self.below(bound.into())).unwrap()
     }
 }
