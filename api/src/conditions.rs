@@ -191,7 +191,8 @@ impl NodeChecks {
     fn checks_of_chains(&self) -> Vec<Check> {
         let chains = self.chains.as_ref().map(|chains| chains.chains()).unwrap_or_default();
         let checks: Vec<Check> = chains.iter().flat_map(checks_of_chain).collect();
-        let fault = checks.iter().find_map(|check| check.result.as_ref().err());
+        let needed = checks.iter().filter(|check| check.purpose <= Some(Purpose::Publish));
+        let fault = needed.filter_map(|check| check.result.as_ref().err()).next();
         *self.chain_fault.lock() = fault.cloned();
         checks
     }
@@ -220,11 +221,19 @@ impl NodeChecks {
 }
 
 fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
-    let (reached, indexed, listed) = match chain.name {
-        "app" => ("app_chain_reached", "app_chain_indexed", "app_chain_lists_read"),
-        _ => {
-            ("settlement_chain_reached", "settlement_chain_indexed", "settlement_chain_lists_read")
-        }
+    let [reached, indexed, listed, running] = match chain.name {
+        "app" => [
+            "app_chain_reached",
+            "app_chain_indexed",
+            "app_chain_lists_read",
+            "app_chain_contracts_run",
+        ],
+        _ => [
+            "settlement_chain_reached",
+            "settlement_chain_indexed",
+            "settlement_chain_lists_read",
+            "settlement_chain_contracts_run",
+        ],
     };
     let mut checks = vec![Check {
         name: reached,
@@ -239,6 +248,14 @@ fn checks_of_chain(chain: &ChainState) -> Vec<Check> {
             result: indexed_lately(chain),
             remedy: "see the log: a strand that has halted needs a decision (`hawser truncate-strand`), any other \
                      one time",
+        });
+    }
+    if chain.contracts.iter().any(|contract| contract.pause.is_some()) {
+        checks.push(Check {
+            name: running,
+            purpose: Some(Purpose::Notice),
+            result: contracts_run(chain),
+            remedy: "none at this node: the operators of the network have paused it",
         });
     }
     if !chain.lists.is_empty() {
@@ -289,6 +306,17 @@ fn indexed_lately(chain: &ChainState) -> Result<(), String> {
 /// read last.
 fn listed_lately(chain: &ChainState) -> Result<(), String> {
     chain.lists.iter().try_for_each(|list| list.read_lately(chain.disconnect_max))
+}
+
+/// Checks that no contract is paused. A paused broadcaster takes no commits or identity updates, a paused payer registry
+/// no deposits; what a node does goes on.
+fn contracts_run(chain: &ChainState) -> Result<(), String> {
+    let paused = chain.contracts.iter().filter_map(|reading| {
+        let pause = reading.pause.filter(|pause| pause.is_paused)?;
+        Some(format!("{} is paused, as of block {}", reading.contract, pause.block))
+    });
+    let paused: Vec<_> = paused.collect();
+    unless(!paused.is_empty(), || paused.join("; "))
 }
 
 fn unless(wrong: bool, reason: impl FnOnce() -> String) -> Result<(), String> {

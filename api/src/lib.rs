@@ -47,6 +47,6 @@ mod views;
 pub use handle::{ApiError, ApiHandle, start};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use views::{
-    ChainEndpoint, ChainState, ChainsView, ContractReading, DiskSpace, DiskView, NoPeers,
-    PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+    ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, DiskSpace, DiskView,
+    NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
 };

@@ -126,6 +126,10 @@ pub(crate) struct ContractReport {
     state: &'static str,
     reason: Option<String>,
     read_block: Option<u64>,
+    /// `None` if it is not known, or cannot be paused.
+    paused: Option<bool>,
+    /// The block whose state said so.
+    paused_read_block: Option<u64>,
     lag_blocks: u64,
     lag_s: f64,
 }
@@ -151,6 +155,8 @@ impl From<&ChainState> for ChainReport {
                 state,
                 reason,
                 read_block: it.read_block,
+                paused: it.pause.map(|pause| pause.is_paused),
+                paused_read_block: it.pause.map(|pause| pause.block),
                 lag_blocks: it.lag_blocks(),
                 lag_s: it.behind_for.map_or(0.0, |behind| behind.as_secs_f64()),
             }
@@ -325,7 +331,7 @@ fn assess(
     let unmet = conditions.iter().filter(|it| !it.met).map(|it| {
         // A node that only cannot publish still serves readers. A broken log ends more than that, and a
         // second process with the key does harm as long as it runs.
-        let publish_only = it.purpose == Some(Purpose::Publish)
+        let publish_only = it.purpose >= Some(Purpose::Publish)
             && !["log_writable", "sole_signer"].contains(&it.name);
         let level = if publish_only { HealthLevel::Degraded } else { HealthLevel::Failing };
         (level, format!("{}: {}", it.name, it.reason.as_deref().unwrap_or("not met")))
@@ -413,6 +419,8 @@ mod tests {
         let long = OriginatorReport { lag_s: 91.0, ..lag(1) };
         assert_eq!(assess(&[], &[long], &[]).0, HealthLevel::Degraded);
 
+        let paused = condition("app_chain_contracts_run", Purpose::Notice, false);
+        assert_eq!(assess(&[paused], &[], &[]).0, HealthLevel::Degraded);
         let log = condition("log_writable", Purpose::Publish, false);
         let (verdict, reasons) = assess(&[rates, log], &[], &[]);
         assert_eq!(verdict, HealthLevel::Failing);

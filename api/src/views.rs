@@ -167,6 +167,8 @@ pub struct ContractReading {
     pub head_block: Option<u64>,
     /// Time since the reader was last at the head; `None` while it is.
     pub behind_for: Option<Duration>,
+    /// The last reading of whether the contract is paused; `None` if there is none, or it cannot be paused.
+    pub pause: Option<ContractPause>,
     /// Events that were stored.
     pub events: u64,
     /// Bytes of the payloads of stored events.
@@ -193,6 +195,15 @@ impl ContractReading {
     pub fn lag_blocks(&self) -> u64 {
         self.head_block.unwrap_or(0).saturating_sub(self.read_block.unwrap_or(0))
     }
+}
+
+/// A reading of whether a contract is paused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ContractPause {
+    /// True if it is.
+    pub is_paused: bool,
+    /// The block whose state said so.
+    pub block: u64,
 }
 
 /// The state of a contract's reader.

@@ -34,10 +34,12 @@ pub enum Purpose {
     Read,
     /// Envelopes are taken.
     Publish,
+    /// Nothing that this process does: operators are told, and it stays ready.
+    Notice,
 }
 
 impl Purpose {
-    /// All purposes, in the order of their needs.
+    /// All purposes that a process can be ready for, in the order of their needs.
     pub const ALL: [Self; 3] = [Self::Start, Self::Read, Self::Publish];
 
     /// Returns the name that queries and labels use.
@@ -47,6 +49,7 @@ impl Purpose {
             Self::Start => "start",
             Self::Read => "read",
             Self::Publish => "publish",
+            Self::Notice => "notice",
         }
     }
 }
@@ -132,6 +135,7 @@ impl ReadyPurposes {
             Purpose::Start => self.start,
             Purpose::Read => self.read,
             Purpose::Publish => self.publish,
+            Purpose::Notice => true,
         }
     }
 }
@@ -271,6 +275,7 @@ mod tests {
             vec![
                 check("draining", Some(Purpose::Read), !draining),
                 check("writable", Some(Purpose::Publish), self.writable.load(Ordering::Relaxed)),
+                check("told", Some(Purpose::Notice), false),
             ]
         }
 
@@ -285,6 +290,7 @@ mod tests {
             Arc::new(Fake { now_unix_s: AtomicI64::new(5), writable: AtomicBool::new(true) });
         let readiness = Readiness::new(Arc::new(fake.clone()));
         let mut watcher = readiness.subscribe();
+        assert!(watcher.borrow_and_update().contains(Purpose::Publish), "a notice is no need");
         fake.now_unix_s.store(7, Ordering::Relaxed);
         assert_eq!(readiness.evaluate()[1].since_unix_s, 5);
         assert!(!watcher.has_changed().unwrap());

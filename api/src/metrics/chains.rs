@@ -120,6 +120,11 @@ fn progress(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Result {
         "xmtp_indexer_halted",
         "1 if reading the contract has stopped until the operator decides",
         readings().map(|it| (label(it), i64::from(matches!(it.state, ReadingState::Halted(_))))),
+    )?;
+    out.gauges(
+        "xmtp_chain_contract_paused",
+        "1 if the operators of the network have paused the contract",
+        readings().filter_map(|it| Some((label(it), i64::from(it.pause?.is_paused)))),
     )
 }
 

@@ -11,6 +11,7 @@ mod hostile_node;
 mod inboxes;
 mod metadata;
 mod operator;
+mod pauses;
 mod protocols;
 mod publish;
 mod query;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
-use alloy::primitives::{Address, B256, Bloom, Bytes, U64};
+use alloy::primitives::{B256, Bloom, U64};
 use alloy::providers::Provider as _;
 use alloy::rpc::client::BatchRequest;
 use alloy::rpc::types::{Filter, Log};
@@ -18,7 +18,7 @@ use crate::endpoints::is_rate_limit;
 use crate::send::{Chain, RequestError};
 
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
-const REQUESTS_PER_BATCH: usize = 50;
+pub(super) const REQUESTS_PER_BATCH: usize = 50;
 /// Highest block number that is believed: positions are kept in signed 64-bit columns by others.
 pub(super) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
 
@@ -146,41 +146,6 @@ fn without_time(logs: &[Log], known: &[BlockHeader], blocks: &RangeInclusive<u64
         .filter(|number| blocks.contains(number) && !known.contains(number))
         .collect();
     numbers.into_iter().collect()
-}
-
-/// Returns those of the transactions that call the contract directly with this selector; `None` if
-/// the endpoint does not know one of them.
-pub(super) async fn calling(
-    chain: &Chain,
-    transactions: &BTreeSet<B256>,
-    contract: Address,
-    selector: [u8; 4],
-) -> Result<Option<BTreeSet<B256>>, RequestError> {
-    #[derive(Debug, Deserialize)]
-    struct Transaction {
-        to: Option<Address>,
-        input: Bytes,
-    }
-    const METHOD: &str = "eth_getTransactionByHash";
-    let failed = |error: TransportError| chain.request_error(METHOD, error);
-    let mut calling = BTreeSet::new();
-    let all: Vec<_> = transactions.iter().copied().collect();
-    for hashes in all.chunks(REQUESTS_PER_BATCH) {
-        let mut batch = BatchRequest::new(chain.provider().client());
-        let mut waiters = Vec::with_capacity(hashes.len());
-        for hash in hashes {
-            waiters
-                .push(batch.add_call::<_, Option<Transaction>>(METHOD, &(*hash,)).map_err(failed)?);
-        }
-        batch.send().await.map_err(failed)?;
-        for (hash, waiter) in hashes.iter().zip(waiters) {
-            let Some(transaction) = waiter.await.map_err(failed)? else { return Ok(None) };
-            if transaction.to == Some(contract) && transaction.input.starts_with(&selector) {
-                calling.insert(*hash);
-            }
-        }
-    }
-    Ok(Some(calling))
 }
 
 /// Returns what an endpoint has about logs that one endpoint claims.

@@ -7,11 +7,13 @@
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
 //! - [`look`]: the second look at what was read near the head;
-//! - `head`: follows the chain's head; `fetch`: the requests;
+//! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
+//!   chose;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
 //!   `context`;
 //! - [`status`]: what operators see; [`lookup`]: single blocks and transactions.
 
+mod bootstrap;
 mod context;
 mod contract;
 pub mod event;

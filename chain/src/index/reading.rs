@@ -1,6 +1,6 @@
 //! The asking half of a contract's reader.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
+use super::bootstrap;
 use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
@@ -380,25 +381,25 @@ impl PageReader {
     /// after a pause, if the transactions could not be read.
     ///
     /// A sequence id that does not follow the previous one is either a gap in the provider's
-    /// response or a bootstrap call, which skips ids on purpose. Only the transaction tells which.
+    /// response or a bootstrap call, which skips ids on purpose. [`bootstrap::find`] tells which.
     async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let mut last = self.last_sequence_id;
-        let mut doubtful = BTreeSet::new();
+        let mut doubtful = BTreeMap::new();
         for event in &batch.events {
             let ContractEvent::Payload { sequence_id, .. } = event.decoded else { continue };
             if last.checked_add(1) != Some(sequence_id) {
-                doubtful.insert(event.transaction);
+                doubtful.insert(event.transaction, event.block.number);
             }
             last = last.max(sequence_id);
         }
         if !doubtful.is_empty() {
-            let (hashes, contract) = (&doubtful, self.settings.address);
-            let calling = self.endpoints.ask(|chain| async move {
-                fetch::calling(&chain, hashes, contract, selector).await
+            let (transactions, contract) = (&doubtful, self.settings.address);
+            let found = self.endpoints.ask(|chain| async move {
+                bootstrap::find(&chain, transactions, contract, selector).await
             });
-            let calling = match calling.await {
-                Ok(Some(calling)) => calling,
+            let bootstraps = match found.await {
+                Ok(Some(bootstraps)) => bootstraps,
                 Ok(None) => {
                     self.useless("the transaction of an event is not known").await;
                     return false;
@@ -410,8 +411,9 @@ impl PageReader {
                 }
             };
             for event in &mut batch.events {
+                let is_chosen = bootstraps.contain(event);
                 if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
-                    *bootstrapped = calling.contains(&event.transaction);
+                    *bootstrapped = is_chosen;
                 }
             }
         }

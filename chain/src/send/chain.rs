@@ -126,8 +126,7 @@ impl Chain {
     /// Calls a view function of a contract on the state of a block.
     ///
     /// # Errors
-    /// When there is no contract or another one, when it reverts, or when the chain does not
-    /// answer.
+    /// Those of [`view`](Self::view), and when the endpoint does not know the state of that block.
     pub async fn view_at<C: SolCall>(
         &self,
         to: Address,

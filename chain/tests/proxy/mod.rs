@@ -53,6 +53,8 @@ pub(crate) struct Faults {
     pub(crate) forges: bool,
     /// It refuses every other request for logs because there were too many.
     pub(crate) limited: bool,
+    /// No state of blocks.
+    pub(crate) stateless: bool,
 }
 
 impl Faults {
@@ -73,6 +75,7 @@ impl Faults {
         omits: false,
         forges: false,
         limited: false,
+        stateless: false,
     };
 }
 
@@ -242,6 +245,10 @@ impl Shared {
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
+            "eth_call" if faults.stateless => {
+                let error = json!({ "code": -32000, "message": "missing trie node" });
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+            }
             "eth_getBlockByNumber" if now(faults.forgetful, 30) => answer["result"] = Value::Null,
             "eth_getLogs" if now(faults.narrow, 5) => {
                 let error = json!({ "code": -32000, "message": "query timeout exceeded" });

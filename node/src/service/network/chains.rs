@@ -8,7 +8,7 @@ use hawser_api::ChainsView;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, EventSource, HeadStatus, PushSettings, Sink, WalkSettings};
-use hawser_chain::watch::ListSnapshot;
+use hawser_chain::watch::{ListSnapshot, PauseWatcher};
 use hawser_engine::Engine;
 use hawser_proto::OriginatorId;
 use hawser_rules::{RateTable, Registry};
@@ -150,6 +150,10 @@ impl Chains {
     pub(in crate::service) fn start(self, engine: &Engine, network: NetworkState) -> RunningChains {
         let (mut readers, mut statuses) = (Vec::new(), Vec::new());
         for ReachedChain { endpoints, push, walks, disconnect_max } in self.reached {
+            // The node registry cannot be paused.
+            let pausable = walks.iter().filter(|walk| walk.source != EventSource::NodeRegistry);
+            let pausable = pausable.map(|walk| walk.address).collect();
+            let pauses = PauseWatcher::start(endpoints.clone(), pausable);
             let contracts =
                 walks.into_iter().map(|walk| with_sink(engine, &network, walk)).collect();
             let name = endpoints.name();
@@ -159,7 +163,7 @@ impl Chains {
                 _ => ListSnapshots::default(),
             };
             tokio::spawn(note_blocks(engine.clone(), name, reader.view().subscribe_head()));
-            statuses.push(ReadChain { name, view: reader.view(), disconnect_max, lists });
+            statuses.push(ReadChain { name, view: reader.view(), disconnect_max, lists, pauses });
             readers.push(reader);
         }
         let list_task = tokio::spawn(publish_lists(self.lists, network));

@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use hawser_api::{ChainEndpoint, ChainState, ChainsView, ContractReading, ReadingState};
+use hawser_api::{
+    ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, ReadingState,
+};
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
+use hawser_chain::watch::PauseWatcher;
 use hawser_proto::OriginatorId;
 use hawser_serve::ChainListsView as _;
 
@@ -18,6 +21,7 @@ pub(super) struct ReadChain {
     pub(super) view: ChainView,
     pub(super) disconnect_max: Duration,
     pub(super) lists: ListSnapshots,
+    pub(super) pauses: PauseWatcher,
 }
 
 impl ChainsView for ChainStatuses {
@@ -53,13 +57,13 @@ impl ReadChain {
                 .map(|(kind, count)| (kind.label(), count))
                 .collect(),
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
-            contracts: readers.iter().map(contract).collect(),
+            contracts: readers.iter().map(|reader| contract(reader, &self.pauses)).collect(),
             lists: self.lists.lists(),
         }
     }
 }
 
-fn contract(status: &ReaderStatus) -> ContractReading {
+fn contract(status: &ReaderStatus, pauses: &PauseWatcher) -> ContractReading {
     let counts = &status.counts;
     ContractReading {
         contract: status.address.to_string(),
@@ -78,6 +82,9 @@ fn contract(status: &ReaderStatus) -> ContractReading {
         read_block: status.read,
         head_block: status.head,
         behind_for: status.behind_since.map(|at| at.elapsed()),
+        pause: pauses
+            .state(status.address)
+            .map(|state| ContractPause { is_paused: state.is_paused, block: state.block }),
         events: counts.events,
         bytes: counts.bytes,
         pages: counts.pages,

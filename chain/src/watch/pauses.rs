@@ -1,0 +1,82 @@
+//! Follows which contracts are paused.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use alloy::eips::BlockId;
+use alloy::primitives::Address;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
+use crate::endpoints::Endpoints;
+use crate::send::{Chain, ViewError};
+
+/// Time between two readings. A guess, half of that of the node registry: operators look at conditions, and nothing
+/// waits for them.
+const READ_EVERY: Duration = Duration::from_secs(30);
+
+/// The answer of a contract at a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PauseState {
+    /// True if the network's operators have paused it.
+    pub is_paused: bool,
+    /// The block whose state said so.
+    pub block: u64,
+}
+
+/// The pauses of some contracts of one chain, kept current until this value is dropped. All of them have the
+/// function `paused()`.
+pub struct PauseWatcher {
+    states: Arc<Mutex<BTreeMap<Address, PauseState>>>,
+    task: JoinHandle<()>,
+}
+
+impl PauseWatcher {
+    /// Starts to read. Needs a tokio runtime.
+    #[must_use]
+    pub fn start(endpoints: Endpoints, contracts: Vec<Address>) -> Self {
+        let states = Arc::new(Mutex::new(BTreeMap::new()));
+        let known = states.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let contracts = &contracts;
+                let read = endpoints.ask(|chain| async move { read(&chain, contracts).await });
+                match read.await {
+                    Ok(states) => *known.lock() = states,
+                    // What was read last stays, with its block. The chain's own condition says that it is out of reach.
+                    Err(error) => tracing::debug!("pauses cannot be read: {error}"),
+                }
+                tokio::time::sleep(READ_EVERY).await;
+            }
+        });
+        Self { states, task }
+    }
+
+    /// Returns the state of a contract as it was last read; `None` if it never was.
+    #[must_use]
+    pub fn state(&self, contract: Address) -> Option<PauseState> {
+        self.states.lock().get(&contract).copied()
+    }
+}
+
+impl Drop for PauseWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Asks every contract on the state of the newest block.
+async fn read(
+    chain: &Chain,
+    contracts: &[Address],
+) -> Result<BTreeMap<Address, PauseState>, ViewError> {
+    let block = chain.newest_block().await?;
+    let mut states = BTreeMap::new();
+    for contract in contracts {
+        let is_paused = chain.view_at(*contract, &pausedCall {}, BlockId::number(block)).await?;
+        states.insert(*contract, PauseState { is_paused, block });
+    }
+    Ok(states)
+}

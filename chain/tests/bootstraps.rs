@@ -1,0 +1,164 @@
+//! Broadcasters that their operator pauses, and fills with payloads under numbers of its own.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod broadcaster;
+#[path = "../../devchain/tests/pair/mod.rs"]
+mod pair;
+mod proxy;
+
+use std::sync::Arc;
+
+use alloy::primitives::{Address, B256, Bytes, FixedBytes, U256, uint};
+use alloy::providers::Provider as _;
+use alloy::sol_types::{SolCall as _, SolEvent as _};
+use broadcaster::{TestBroadcaster, until};
+use hawser_chain::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
+    MessageSent, PauseStatusUpdated, bootstrapMessagesCall,
+};
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{
+    BlockRef, ChainReader, ContractEvent, EventBatch, PushSettings, Sink, SinkError, WalkSettings,
+};
+use hawser_chain::send::Call;
+use hawser_chain::watch::{PauseState, PauseWatcher};
+use pair::{APP_ID, ChainBackend, sender};
+use parking_lot::Mutex;
+use proxy::Proxy;
+use serde_json::json;
+
+/// The slot in which the broadcaster keeps that it is paused, behind three numbers. The next one has its bootstrapper
+/// (`contracts/src/app/PayloadBroadcaster.sol`).
+const SLOT: U256 = uint!(0xeda186f2b85b2c197e0a3ff15dc0c5c16c74d00b5c7f432acaa215db84203b00_U256);
+/// A contract that passes its input on to the one that the first word names, and fails if that does.
+const FORWARDER: &str = "0x602036038060206000376000600082600060006000355af160205760006000fd5b00";
+const FORWARDER_ADDRESS: Address = Address::repeat_byte(0x4f);
+/// A contract that emits a pause, a payload and the end of the pause. Its input: the first topic of the first and
+/// last, the three topics of the second, and its data. It answers no other call.
+const IN_ONE_GO: &str =
+    "0x60015f355f5fa260803603 60805f37 60603560403560203560803603 5fa3 5f5f355f5fa200";
+const IN_ONE_GO_ADDRESS: Address = Address::repeat_byte(0x50);
+
+/// A sink that notes which numbers were chosen by the operator.
+#[derive(Default)]
+struct Marks(Mutex<Vec<(u64, bool)>>);
+
+impl Sink for Marks {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(None)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        self.0.lock().extend(batch.events.iter().map(|event| match &event.decoded {
+            ContractEvent::Payload { sequence_id, bootstrapped, .. } => {
+                (*sequence_id, *bootstrapped)
+            }
+            other => panic!("no payload: {other:?}"),
+        }));
+        Ok(())
+    }
+}
+
+impl TestBroadcaster {
+    async fn ask(&self, method: &'static str, params: serde_json::Value) -> serde_json::Value {
+        self.pair.app.provider().raw_request(method.into(), params).await.unwrap()
+    }
+
+    /// From the next block on.
+    async fn set_paused(&self, is_paused: bool) {
+        self.ask("anvil_mine", json!(["0x1"])).await;
+        let slot = self.ask("eth_getStorageAt", json!([self.address, SLOT, "latest"])).await;
+        let mut word = slot.as_str().unwrap().parse::<B256>().unwrap();
+        word[15] = u8::from(is_paused);
+        self.ask("anvil_setStorageAt", json!([self.address, SLOT, word])).await;
+    }
+
+    /// Calls a contract through another one.
+    async fn call_indirectly(&self, contract: Address, input: &[u8]) {
+        self.ask("anvil_setCode", json!([FORWARDER_ADDRESS, FORWARDER])).await;
+        let data = [contract.into_word().as_slice(), input].concat().into();
+        let call = Call { to: Some(FORWARDER_ADDRESS), data, value: U256::ZERO };
+        sender(&self.pair.app, 0).send(&call).await.unwrap();
+    }
+
+    /// Reads a contract through an endpoint until `count` payloads have come.
+    async fn marks(&self, contract: Address, proxy: &Proxy, count: usize) -> Vec<(u64, bool)> {
+        let marks = Arc::new(Marks::default());
+        let endpoints = Endpoints::new("app", &[proxy.url()], APP_ID).unwrap();
+        let walk = WalkSettings { address: contract, ..self.walk() };
+        let sink: Arc<dyn Sink> = marks.clone();
+        let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+        until("all of them are there", || marks.0.lock().len() == count).await;
+        reader.stop().await;
+        marks.0.lock().clone()
+    }
+}
+
+fn bootstrap(ids: &[u64]) -> Vec<u8> {
+    let call = bootstrapMessagesCall {
+        groupIds_: vec![FixedBytes::repeat_byte(1); ids.len()],
+        messages_: ids.iter().map(|id| Bytes::from(id.to_be_bytes().repeat(10))).collect(),
+        sequenceIds_: ids.to_vec(),
+    };
+    call.abi_encode()
+}
+
+#[tokio::test]
+async fn pauses_are_known_with_the_block_that_says_so() {
+    let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    for is_paused in [false, true] {
+        chain.set_paused(is_paused).await;
+        chain.ask("anvil_mine", json!(["0x1"])).await;
+        let block = chain.pair.app.provider().get_block_number().await.unwrap();
+        let endpoints = Endpoints::new("app", &[chain.url()], APP_ID).unwrap();
+        let pauses = PauseWatcher::start(endpoints, vec![chain.address]);
+        until("it is read", || pauses.state(chain.address).is_some()).await;
+        assert_eq!(pauses.state(chain.address), Some(PauseState { is_paused, block }));
+        assert_eq!(pauses.state(Address::ZERO), None);
+    }
+}
+
+/// Also with an endpoint that has dropped the state of old blocks.
+#[tokio::test]
+async fn ids_that_a_multisig_chose_are_recognised() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send(3).await;
+    chain.set_paused(true).await;
+    let owner = json!([chain.address, SLOT + U256::from(1), FORWARDER_ADDRESS.into_word()]);
+    chain.ask("anvil_setStorageAt", owner).await;
+    chain.call_indirectly(chain.address, &bootstrap(&[10, 11])).await;
+    chain.set_paused(false).await;
+    chain.send(1).await;
+    for stateless in [false, true] {
+        let proxy = Proxy::start(&chain.url(), 0).await;
+        proxy.set(|faults| faults.stateless = stateless);
+        let marks = chain.marks(chain.address, &proxy, 6).await;
+        let usual = |id| (id, false);
+        let wanted = [usual(1), usual(2), usual(3), (10, true), (11, true), usual(12)];
+        assert_eq!(marks, wanted, "stateless: {stateless}");
+        assert!(proxy.asked("eth_call") > 0);
+    }
+}
+
+/// A multisig can do this. The state at the end of the block does not show it, and here the input does not either.
+#[tokio::test]
+async fn ids_that_were_chosen_in_a_pause_of_one_transaction_are_recognised() {
+    let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let code: String = IN_ONE_GO.split(' ').collect();
+    chain.ask("anvil_setCode", json!([IN_ONE_GO_ADDRESS, code])).await;
+    let event = MessageSent {
+        groupId: FixedBytes::repeat_byte(1),
+        message: Bytes::from_static(b"a payload"),
+        sequenceId: 7,
+    };
+    let topics = event.encode_topics().into_iter().map(|topic| topic.0);
+    let words = std::iter::once(PauseStatusUpdated::SIGNATURE_HASH).chain(topics);
+    let input = [words.flat_map(|word| word.0).collect(), event.encode_data()].concat();
+    chain.call_indirectly(IN_ONE_GO_ADDRESS, &input).await;
+    let proxy = Proxy::start(&chain.url(), 0).await;
+    assert_eq!(chain.marks(IN_ONE_GO_ADDRESS, &proxy, 1).await, [(7, true)]);
+}
