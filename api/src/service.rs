@@ -37,11 +37,10 @@ impl NodeApi {
                 let (engine, held) = (self.engine.clone(), charge.clone());
                 // A publish goes on when its call has ended, and is charged to it all the same.
                 let publish = async move {
-                    let stored = engine.publish(envelopes).await;
-                    if let Ok(stored) = &stored {
-                        held.stored(stored.len());
-                    }
-                    stored
+                    let published = engine.publish_counted(envelopes).await?;
+                    // A repeat is free of charge, so it pays for nothing.
+                    held.stored(published.added);
+                    Ok(published.envelopes)
                 };
                 tokio::spawn(charge.in_turn(publish)).await.map_err(|_| CallError::Interrupted)?
             }

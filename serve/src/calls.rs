@@ -21,7 +21,7 @@ use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
 use crate::method::MethodKind;
 use crate::overloaded::Overloaded;
-use crate::pack::{self, GZIP, PackedBody};
+use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
 use crate::response::{CountedCall, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
@@ -47,11 +47,12 @@ pub(crate) struct Calls {
     routes: Routes,
     metrics: CallMetrics,
     body_timeout: Duration,
+    packed: Arc<PackAllowance>,
 }
 
 impl Calls {
     pub(crate) fn new(routes: Routes, metrics: CallMetrics, body_timeout: Duration) -> Self {
-        Self { routes, metrics, body_timeout }
+        Self { routes, metrics, body_timeout, packed: Arc::new(PackAllowance::new()) }
     }
 
     pub(crate) fn metrics(&self) -> &CallMetrics {
@@ -83,6 +84,7 @@ impl Service<Request<Body>> for Calls {
         let version = request.version();
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
+        let packed = self.packed.clone();
         let guarded = |body| {
             let body = RequestBody::new(body, version, metrics, of_request, timeout);
             if packing.requests { body.unpacking() } else { body }
@@ -116,7 +118,11 @@ impl Service<Request<Body>> for Calls {
             let packs = packing.answers && ended.is_none();
             Ok(response.map(|body| {
                 let body = ResponseBody::new(body, call, charge.clone());
-                if packs { Body::new(PackedBody::new(body, charge)) } else { Body::new(body) }
+                if packs {
+                    Body::new(PackedBody::new(body, charge, packed))
+                } else {
+                    Body::new(body)
+                }
             }))
         };
         Box::pin(handled.instrument(span))

@@ -1,20 +1,25 @@
 //! Compression of response messages for callers that ask for it (gzip, RFC 1952).
 //!
 //! Small messages, and those that do not shrink, stay as they are: most of what is stored is encrypted. The work is
-//! done in turns, between which other calls have theirs.
+//! done in turns, between which other calls have theirs. A listener compresses [`PACKED`] in all: each of many streams
+//! of the same envelopes may ask for it, and a message that is not compressed is as good.
 
 use std::collections::VecDeque;
 use std::io::Write as _;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::HeaderMap;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use parking_lot::Mutex;
 use tonic::Status;
 
+use crate::bucket::{Bucket, BucketSize};
 use crate::call_share::CallCharge;
 use crate::frames::HEAD_LEN_BYTES;
 
@@ -28,6 +33,36 @@ const TURN_BYTES: usize = 128 * 1024;
 /// and buffers take about 300 KiB.
 const ENCODER_BYTES: usize = 320 * 1024;
 
+/// Bytes that a listener compresses in a second, and at once after a pause. A guess: they take a fifth of a core.
+const PACKED: BucketSize = BucketSize { capacity: 16 * 1024 * 1024, window_ms: 1000 };
+
+/// The bytes that a listener may still compress, shared by all its callers.
+#[derive(Debug)]
+pub(crate) struct PackAllowance {
+    began: Instant,
+    taken: Mutex<Bucket>,
+}
+
+impl PackAllowance {
+    pub(crate) fn new() -> Self {
+        Self { began: Instant::now(), taken: Mutex::default() }
+    }
+
+    /// Returns true if another message may be compressed.
+    fn is_left(&self) -> bool {
+        self.taken.lock().wait_ms(PACKED, 1, self.now_ms()) == Some(0)
+    }
+
+    /// Takes `bytes`, also more than are left: then nothing is compressed until they have flowed in.
+    fn spend(&self, bytes: usize) {
+        self.taken.lock().take(PACKED, bytes as u64, self.now_ms());
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
 /// Returns whether a caller reads compressed messages.
 pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
     let lists = headers.get_all("grpc-accept-encoding").iter();
@@ -39,6 +74,7 @@ pub(crate) fn is_wanted(headers: &HeaderMap) -> bool {
 pub(crate) struct PackedBody<B> {
     body: B,
     charge: CallCharge,
+    allowance: Arc<PackAllowance>,
     /// The pieces of messages that are not passed on yet.
     pieces: VecDeque<Bytes>,
     have_bytes: usize,
@@ -57,10 +93,11 @@ struct Message {
 }
 
 impl<B> PackedBody<B> {
-    pub(crate) fn new(body: B, charge: CallCharge) -> Self {
+    pub(crate) fn new(body: B, charge: CallCharge, allowance: Arc<PackAllowance>) -> Self {
         Self {
             body,
             charge,
+            allowance,
             pieces: VecDeque::new(),
             have_bytes: 0,
             current: None,
@@ -85,6 +122,7 @@ impl<B> PackedBody<B> {
         let charged_bytes = len_bytes + ENCODER_BYTES;
         if head[0] != 0
             || len_bytes < HEAD_LEN_BYTES + MESSAGE_LEN_BYTES_MIN
+            || !self.allowance.is_left()
             || self.charge.take(charged_bytes).is_err()
         {
             self.ready.push_back(message);
@@ -100,6 +138,7 @@ impl<B> PackedBody<B> {
     fn turn(&mut self) -> bool {
         let Some(message) = &mut self.current else { return true };
         let end = message.plain.len().min(message.done_bytes + TURN_BYTES);
+        self.allowance.spend(end - message.done_bytes);
         // Writing to memory does not fail.
         let _ = message.encoder.write_all(&message.plain[message.done_bytes..end]);
         message.done_bytes = end;
@@ -200,5 +239,45 @@ impl<B> Drop for PackedBody<B> {
         if let Some(message) = self.current.take() {
             self.charge.give_back(message.charged_bytes);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::{BodyExt as _, StreamBody};
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    /// Sends some messages of one kind to a caller that wants them compressed. Returns their flags and lengths.
+    async fn sent(allowance: &Arc<PackAllowance>, count: usize) -> Vec<(u8, usize)> {
+        let message = b"the same again ".repeat(1000);
+        let head = [&[0], &u32::try_from(message.len()).unwrap().to_be_bytes()[..]].concat();
+        let framed = Bytes::from([head, message].concat());
+        let frames = (0..count).map(move |_| Ok::<_, Status>(Frame::data(framed.clone())));
+        let budget = MemoryBudget::new(1 << 30);
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let charge = CallCharge::new(budget.connection(address, budget.account()).unwrap());
+        let body = StreamBody::new(tokio_stream::iter(frames));
+        let packed = PackedBody::new(body, charge, allowance.clone());
+        let mut bytes = packed.collect().await.unwrap().to_bytes();
+        let mut sent = Vec::new();
+        while !bytes.is_empty() {
+            let head = bytes.split_to(HEAD_LEN_BYTES);
+            let length = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
+            sent.push((head[0], bytes.split_to(length as usize).len()));
+        }
+        sent
+    }
+
+    #[tokio::test]
+    async fn many_listeners_together_are_compressed_for_up_to_a_bound() {
+        let allowance = Arc::new(PackAllowance::new());
+        let first = sent(&allowance, 10).await;
+        assert_eq!(first.len(), 10);
+        assert!(first.iter().all(|&(flag, len)| flag == 1 && len < 1000), "{first:?}");
+        assert!(allowance.taken.lock().full_at_ms(PACKED) > 0, "what was compressed is counted");
+        allowance.spend(1 << 50);
+        assert_eq!(sent(&allowance, 10).await, [(0, 15_000); 10], "all of it comes, as it is");
     }
 }

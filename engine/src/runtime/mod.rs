@@ -55,7 +55,7 @@ pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use ports::Ports;
 pub use prices::PriceTask;
 pub use publisher::{
-    ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Publisher, PublisherThreads,
+    ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };
 pub use read::{Reader, Subscription, UsedPeriod};
 pub use workers::{Priority, Workers};
@@ -142,14 +142,25 @@ impl Engine {
         Ok((engine, threads))
     }
 
-    /// Publishes the envelopes of one request; see [`Publisher::publish`].
+    /// Publishes the envelopes of one request, and returns what is stored for them, in its order.
     ///
     /// # Errors
-    /// See [`PublishError`].
+    /// See [`Publisher::publish`].
     pub async fn publish(
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Vec<Bytes>, PublishError> {
+        Ok(self.publish_counted(envelopes).await?.envelopes)
+    }
+
+    /// Publishes as [`publish`](Self::publish) does, and tells envelopes that were added from repeated ones.
+    ///
+    /// # Errors
+    /// See [`Publisher::publish`].
+    pub async fn publish_counted(
+        &self,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<Published, PublishError> {
         self.publisher.publish(envelopes).await
     }
 

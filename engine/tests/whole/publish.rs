@@ -98,10 +98,13 @@ async fn copies_that_are_under_way_at_once_become_one_envelope() {
     let store = store();
     let node = start(store.clone());
     for round in 0..30 {
-        let copies = (0..8).map(|_| node.engine.publish(vec![message(2, &format!("{round}"))]));
-        let answers = futures_util::future::join_all(copies).await;
-        let first = answers[0].clone().unwrap();
-        assert!(answers.into_iter().all(|answer| answer.unwrap() == first));
+        let copies =
+            (0..8).map(|_| node.engine.publish_counted(vec![message(2, &format!("{round}"))]));
+        let answers = futures_util::future::try_join_all(copies).await.unwrap();
+        let first = &answers[0].envelopes;
+        assert!(answers.iter().all(|answer| answer.envelopes == *first));
+        let added: usize = answers.iter().map(|answer| answer.added).sum();
+        assert_eq!(added, 1, "the others are told that they repeat it");
     }
     assert_eq!(head(&store), 30);
 }

@@ -4,11 +4,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::Receiver;
-use hawser_proto::Bytes;
 use hawser_storage::{Change, CommitError, LogEntry};
 
 use super::error::PublishError;
-use super::request::PendingReply;
+use super::request::{PendingReply, Published};
 use crate::runtime::Committer;
 use crate::runtime::counters::Counters;
 
@@ -26,7 +25,7 @@ pub(super) struct SignedGroup {
     pub(super) epoch: u64,
     /// New envelopes of this node's strand, contiguous.
     pub(super) entries: Vec<LogEntry>,
-    pub(super) answers: Vec<(PendingReply, Vec<Bytes>)>,
+    pub(super) answers: Vec<(PendingReply, Published)>,
     pub(super) fresh: u64,
     pub(super) replayed: u64,
     pub(super) counters: Arc<Counters>,

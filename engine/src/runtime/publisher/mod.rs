@@ -20,8 +20,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
 use crossbeam_channel::unbounded;
+use hawser_proto::SecretKey;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, SecretKey};
 use hawser_storage::{ReadError, Store};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, oneshot};
@@ -41,6 +41,7 @@ use sequence::SequencerThread;
 use state::PublisherState;
 
 pub use error::{ANSWER_LEN_BYTES_MAX, PublishError};
+pub use request::Published;
 pub use settings::PublishSettings;
 
 /// Payer bytes between arrival and answer, over all requests, in KiB; later requests wait. This
@@ -128,15 +129,14 @@ impl Publisher {
         Ok((Self { state }, PublisherThreads(threads)))
     }
 
-    /// Publishes the envelopes of one request, all or none. The answer holds the stored originator
-    /// envelopes in request order, and they are durable.
+    /// Publishes the envelopes of one request, all or none.
     ///
     /// # Errors
     /// [`PublishError`]; nothing was stored then.
     pub async fn publish(
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
-    ) -> Result<Vec<Bytes>, PublishError> {
+    ) -> Result<Published, PublishError> {
         if envelopes.is_empty() {
             return Err(PublishError::Refused("missing payer envelope".into()));
         }
@@ -188,7 +188,7 @@ impl Publisher {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
         watch: Stopwatch,
-    ) -> Result<Vec<Bytes>, PublishError> {
+    ) -> Result<Published, PublishError> {
         let sizes = envelopes.iter().map(|envelope| envelope.unsigned_client_envelope.len());
         let kib = u32::try_from(sizes.sum::<usize>() / 1024 + 1).unwrap_or(u32::MAX);
         // A request larger than the bound takes all of it: it is refused later, by its rules.

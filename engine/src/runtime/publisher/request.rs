@@ -13,9 +13,19 @@ pub(super) struct Request {
     pub(super) reply: PendingReply,
 }
 
+/// The result of a publish request. All of it is durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Published {
+    /// The stored originator envelopes, in the order of the request.
+    pub envelopes: Vec<Bytes>,
+    /// The number of those that this request has added. The others repeat what an earlier request, or an earlier
+    /// place of this one, has added.
+    pub added: usize,
+}
+
 /// The reply that a publisher waits for. Holds the request's share of the bytes in flight.
 pub(super) struct PendingReply {
-    pub(super) sender: oneshot::Sender<Result<Vec<Bytes>, PublishError>>,
+    pub(super) sender: oneshot::Sender<Result<Published, PublishError>>,
     pub(super) _permit: OwnedSemaphorePermit,
     /// Runs since the last stage was over.
     pub(super) stage: Stopwatch,
@@ -24,7 +34,7 @@ pub(super) struct PendingReply {
 }
 
 impl PendingReply {
-    pub(super) fn send(self, answer: Result<Vec<Bytes>, PublishError>) {
+    pub(super) fn send(self, answer: Result<Published, PublishError>) {
         // A publisher that has gone away has not been promised anything.
         let _ = self.sender.send(answer);
     }

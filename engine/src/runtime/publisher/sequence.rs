@@ -13,7 +13,7 @@ use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
 
 use super::commit::{GROUP_ENVELOPES_MAX, Generation, SignedGroup};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError};
-use super::request::{PendingReply, Request};
+use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
 use super::state::PublisherState;
 use crate::facts;
@@ -89,7 +89,14 @@ enum AnswerSource {
 /// A request whose answer is complete once its group is signed.
 struct PlannedReply {
     reply: PendingReply,
+    answer: PlannedAnswer,
+}
+
+/// The answer of a request before its group is signed.
+struct PlannedAnswer {
     sources: Vec<AnswerSource>,
+    /// The number of envelopes that the request adds to the strand.
+    added: usize,
 }
 
 /// The envelopes of the group that is being made.
@@ -158,7 +165,7 @@ impl SequencerThread {
         let mut planned = Vec::with_capacity(requests.len());
         for Request { envelopes, reply } in requests {
             match self.sequence_request(now_ns, envelopes, &mut group) {
-                Ok(sources) => planned.push(PlannedReply { reply, sources }),
+                Ok(answer) => planned.push(PlannedReply { reply, answer }),
                 Err(error) => reply.send(Err(error)),
             }
         }
@@ -231,7 +238,7 @@ impl SequencerThread {
         now_ns: i64,
         envelopes: Vec<Admitted>,
         group: &mut OpenGroup,
-    ) -> Result<Vec<AnswerSource>, PublishError> {
+    ) -> Result<PlannedAnswer, PublishError> {
         let mut fresh: Vec<Admitted> = Vec::with_capacity(envelopes.len());
         let mut fresh_receipts: HashMap<Receipt, usize> = HashMap::new();
         let mut sources = Vec::with_capacity(envelopes.len());
@@ -276,8 +283,9 @@ impl SequencerThread {
             checked.charge(&places);
         }
         group.by_receipt.extend(fresh_receipts);
+        let added = fresh.len();
         group.sequenced.extend(places.into_iter().zip(fresh));
-        Ok(sources)
+        Ok(PlannedAnswer { sources, added })
     }
 
     /// Returns the result of an earlier publish: still on its way to disk, or stored.
@@ -309,16 +317,16 @@ impl SequencerThread {
         let mut replayed = 0;
         let answers = planned
             .into_iter()
-            .map(|PlannedReply { mut reply, sources }| {
+            .map(|PlannedReply { mut reply, answer: PlannedAnswer { sources, added } }| {
                 reply.stage.lap(&self.state.counters.sequence_seconds);
-                let answer = sources.into_iter().map(|source| match source {
+                let envelopes = sources.into_iter().map(|source| match source {
                     AnswerSource::Group(index) => sealed[index].bytes.clone(),
                     AnswerSource::Earlier(bytes) => {
                         replayed += 1;
                         bytes
                     }
                 });
-                (reply, answer.collect())
+                (reply, Published { envelopes: envelopes.collect(), added })
             })
             .collect();
         if self.settings.idempotent {

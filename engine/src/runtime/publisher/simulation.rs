@@ -23,7 +23,7 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::PublishSettings;
 use super::commit::{CommitThread, SignedGroup};
 use super::error::PublishError;
-use super::request::{PendingReply, Request};
+use super::request::{PendingReply, Published, Request};
 use super::sequence::{self, SequencerThread};
 use super::state::PublisherState;
 use crate::ports::{PayloadValidator, TrustingJudge};
@@ -108,7 +108,7 @@ struct Process {
 }
 
 /// A request that a client waits for: its envelopes, and the answer to come.
-type Awaited = (Vec<usize>, oneshot::Receiver<Result<Vec<Bytes>, PublishError>>);
+type Awaited = (Vec<usize>, oneshot::Receiver<Result<Published, PublishError>>);
 
 impl Process {
     fn start(store: &Store) -> Self {
@@ -331,7 +331,7 @@ impl Sim {
                     self.process.awaited.push((envelopes, answer));
                 }
                 Err(oneshot::error::TryRecvError::Closed) | Ok(Err(_)) => self.refused += 1,
-                Ok(Ok(stored)) => self.acknowledge(&envelopes, stored),
+                Ok(Ok(published)) => self.acknowledge(&envelopes, published.envelopes),
             }
         }
     }
