@@ -13,7 +13,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::xmtpd_database::{Postgres, Session};
+use hawser_tests::harness::xmtpd_database::{Certificate, Postgres, Session};
 use hawser_tests::harness::{envelopes, seed, strand, wait};
 use prost::Message as _;
 use rand::Rng;
@@ -207,6 +207,104 @@ async fn an_import_that_is_killed_goes_on_and_no_node_starts_before_its_end() {
         let held = strand::read(&client, node.id).await;
         assert!(held.values().eq(envelopes), "node {}", node.id);
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn strands_of_the_older_network_are_taken_over_when_their_signer_is_named() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let mut network = Network::new(2);
+    let signer = SecretKey::from_bytes(&[0x21; 32]).unwrap();
+    let key = network.nodes[0].key.public_key();
+    let session = postgres.create("older", network.nodes[0].id, &key).await;
+    let mut rng = seed::rng(seed::seed(), 10);
+    // Numbers of rows of another database: most are not used.
+    for (originator, places) in [(10, vec![3, 4, 900, 1_200_000]), (11, vec![1]), (13, vec![77])] {
+        let originator = OriginatorId(originator);
+        let envelopes = places.into_iter().map(|it| signed(originator, &signer, it, &mut rng));
+        session.insert(originator, envelopes.collect::<Vec<_>>()).await;
+    }
+    fill(session, &network, [5, 3]).await;
+    let url = postgres.url("older");
+
+    let report = taken_over(&import(&network.nodes[0], &url).output().unwrap());
+    assert_eq!(report["strands"].as_array().unwrap().len(), 2);
+    assert_eq!(report["left_out"][0], serde_json::json!({ "originator": 10, "envelopes": 4 }));
+    fs::remove_dir_all(network.nodes[0].data_dir()).unwrap();
+
+    let other = envelopes::payer(9).public_key().to_string();
+    let output =
+        import(&network.nodes[0], &url).args(["--migration-key", &other]).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(3), "{said}");
+    assert!(said.contains("originator 10, place 3") && said.contains("has not signed"), "{said}");
+    fs::remove_dir_all(network.nodes[0].data_dir()).unwrap();
+
+    network.add_arguments(&["--migration-key", &signer.public_key().to_string()]);
+    let report = taken_over(&import(&network.nodes[0], &url).output().unwrap());
+    let strand = &report["strands"][0];
+    let seen = ["originator", "envelopes", "head", "missing"].map(|name| strand[name].as_u64());
+    assert_eq!(seen, [10, 4, 1_200_000, 1_199_996].map(Some));
+    assert_eq!(report["left_out"].as_array().unwrap().len(), 0);
+
+    // The other node follows them.
+    network.nodes[0].is_new = false;
+    network.start_all().await;
+    let clients = [0, 1].map(|index| network.nodes[index].client());
+    for (strand, count) in [(10, 4), (11, 1), (13, 1)] {
+        let imported = strand::read(&clients[0], OriginatorId(strand)).await;
+        assert_eq!(imported.len(), count);
+        wait::until_equal(&format!("strand {strand}"), &imported, async || {
+            Some(strand::read(&clients[1], OriginatorId(strand)).await)
+        })
+        .await;
+    }
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_replicated_total", &[r#"result="invalid""#]), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_is_reached_over_tls_with_the_checks_that_are_asked_for() {
+    let certificate = Certificate::new("localhost");
+    let Some(postgres) = Postgres::start_with_tls(&certificate).await else { return };
+    let network = Network::new(2);
+    let node = &network.nodes[0];
+    let session = postgres.create("safe", node.id, &node.key.public_key()).await;
+    fill(session, &network, [5, 3]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let root = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let own = root("own.pem", &certificate.certificate);
+    let other = root("other.pem", &Certificate::new("localhost").certificate);
+    let by_address = postgres.url("safe");
+    let by_name = by_address.replace("127.0.0.1", "localhost");
+    for (url, refused) in [
+        (format!("{by_address}?sslmode=require"), None),
+        (format!("{by_address}?sslmode=require&sslrootcert={other}"), Some("certificate")),
+        (format!("{by_address}?sslmode=verify-ca&sslrootcert={other}"), Some("certificate")),
+        (format!("{by_address}?sslmode=verify-ca&sslrootcert={own}"), None),
+        (format!("{by_address}?sslmode=verify-full&sslrootcert={own}"), Some("certificate")),
+        (format!("{by_name}?sslmode=verify-full&sslrootcert={other}"), Some("certificate")),
+        (format!("{by_name}?sslmode=verify-full&sslrootcert={own}"), None),
+        (format!("{by_name}?sslmode=verify-full"), Some("cert")),
+    ] {
+        let output = import(node, &url).output().unwrap();
+        let Some(reason) = refused else {
+            assert_eq!(taken_over(&output)["strands"][0]["envelopes"], 5, "{url}");
+            fs::remove_dir_all(node.data_dir()).unwrap();
+            continue;
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && said.contains(reason), "{url}: {said}");
+        assert!(!node.data_dir().exists(), "nothing was written");
+    }
+    let Some(plain) = Postgres::start().await else { return };
+    plain.create("safe", node.id, &node.key.public_key()).await.close().await;
+    let output = import(node, &format!("{}?sslmode=require", plain.url("safe"))).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("does not support TLS"), "{said}");
 }
 
 /// Returns the size of the database's write-ahead logs.

@@ -73,6 +73,9 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
     for (originator, envelopes) in left_out {
         let reason = if originator.0 < 2 {
             "the node reads them from the chain"
+        } else if originator.is_migrated() {
+            "no --migration-key names who signed them. The node follows them when one does; if no other node has \
+             them, import again with it, into an empty folder"
         } else {
             "the registry has no key for them"
         };

@@ -1,10 +1,13 @@
 //! A database as xmtpd keeps one, in a Postgres server of its own. Only what an import reads is there.
 
-use std::os::unix::fs::chown;
+use std::fs;
+use std::os::unix::fs::{PermissionsExt as _, chown};
 use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD as STANDARD;
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{OriginatorId, PublicKey, Signature};
@@ -48,6 +51,35 @@ pub struct Postgres {
     _folder: TempDir,
 }
 
+/// A certificate that has signed itself, and its key, as PEM.
+#[derive(Debug)]
+pub struct Certificate {
+    /// The certificate.
+    pub certificate: String,
+    key: String,
+}
+
+impl Certificate {
+    /// Makes one for a host.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn new(host: &str) -> Self {
+        let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+        Self {
+            certificate: pem("CERTIFICATE", made.cert.der()),
+            key: pem("PRIVATE KEY", &made.signing_key.serialize_der()),
+        }
+    }
+}
+
+fn pem(label: &str, der: &[u8]) -> String {
+    let lines = STANDARD.encode(der);
+    let lines: Vec<_> = lines.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
+}
+
 /// A session with one database. Close it before anything that wants the database for itself.
 #[derive(Debug)]
 pub struct Session {
@@ -63,6 +95,18 @@ impl Postgres {
     /// # Panics
     /// When it cannot be made.
     pub async fn start() -> Option<Self> {
+        Self::start_with(None).await
+    }
+
+    /// Starts a server that also takes TLS connections, with this certificate.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    pub async fn start_with_tls(certificate: &Certificate) -> Option<Self> {
+        Self::start_with(Some(certificate)).await
+    }
+
+    async fn start_with(certificate: Option<&Certificate>) -> Option<Self> {
         let Some(programs) = programs() else {
             eprintln!("SKIPPED: no Postgres here; install postgresql");
             return None;
@@ -88,6 +132,19 @@ impl Postgres {
         let mut server = as_user("postgres");
         server.arg("-F").arg("-D").arg(&data).arg("-k").arg(folder.path());
         server.args(["-h", "127.0.0.1", "-p", &port.to_string()]);
+        if let Some(certificate) = certificate {
+            server.args(["-c", "ssl=on", "-c", "ssl_cert_file=server.crt"]);
+            for (name, text) in
+                [("server.crt", &certificate.certificate), ("server.key", &certificate.key)]
+            {
+                let path = data.join(name);
+                fs::write(&path, text).unwrap();
+                fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+                if let Some((uid, gid)) = user {
+                    chown(&path, Some(uid), Some(gid)).unwrap();
+                }
+            }
+        }
         let process = server.spawn().unwrap();
         let postgres = Self { port, process, _folder: folder };
         wait::until("Postgres answers", async || connect(port, "postgres").await).await;
@@ -249,7 +306,7 @@ async fn connect(port: u16, database: &str) -> Option<Client> {
 
 /// Returns the folder of the server's programs, which Debian keeps out of the search path.
 fn programs() -> Option<PathBuf> {
-    let versions = std::fs::read_dir("/usr/lib/postgresql").ok()?;
+    let versions = fs::read_dir("/usr/lib/postgresql").ok()?;
     let mut folders: Vec<_> = versions.flatten().map(|it| it.path().join("bin")).collect();
     folders.retain(|it| it.join("initdb").is_file() && it.join("postgres").is_file());
     folders.sort();

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use hawser_engine::ports::NodeRecord;
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Registry;
 
 use super::facts::{SourceFacts, StrandFacts};
@@ -100,19 +100,30 @@ pub enum Refusal {
 /// The strands to take over.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ImportPlan {
-    /// Strands of nodes, with the number of their envelopes.
-    pub(super) strands: BTreeMap<OriginatorId, u64>,
+    /// Strands of nodes, and of the older network if its signer is known.
+    pub(super) strands: BTreeMap<OriginatorId, PlannedStrand>,
     /// Strands that are left out, with the number of their envelopes.
     pub(super) left_out: Vec<(OriginatorId, u64)>,
     /// The highest place of the own strand that was ever given out.
     pub(super) counter: SequenceId,
 }
 
-/// Compares the facts with the registry, and with the contracts of the network as far as they are known.
+/// A strand to take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct PlannedStrand {
+    /// The key that has to have signed it.
+    pub(super) key: PublicKey,
+    /// The number of its envelopes.
+    pub(super) envelopes: u64,
+}
+
+/// Compares the facts with the registry, and with the contracts of the network as far as they are known. `older` is the
+/// key that signed the strands of the older network; without it they are left out.
 pub(super) fn check(
     facts: &SourceFacts,
     own: &NodeRecord,
     registry: &Registry,
+    older: Option<PublicKey>,
     contracts: &[String],
 ) -> Result<ImportPlan, Refusal> {
     let (node, key) = facts.node.as_ref().ok_or(Refusal::NoNode)?;
@@ -134,10 +145,14 @@ pub(super) fn check(
     for (&originator, strand) in &facts.strands {
         require_whole(originator, strand)?;
         let envelopes = u64::try_from(strand.described).unwrap_or_default();
-        if !originator.is_node() {
+        let key = match registry.node(originator) {
+            Some(record) => Some(record.public_key),
+            None => older.filter(|_| originator.is_migrated()),
+        };
+        if let Some(key) = key {
+            plan.strands.insert(originator, PlannedStrand { key, envelopes });
+        } else if !originator.is_node() {
             plan.left_out.push((originator, envelopes));
-        } else if registry.node(originator).is_some() {
-            plan.strands.insert(originator, envelopes);
         } else {
             let (originator, envelopes) = (i64::from(originator.0), strand.described);
             return Err(Refusal::UnknownOriginator { originator, envelopes });
@@ -200,19 +215,39 @@ mod tests {
 
     fn checked(facts: &SourceFacts) -> Result<ImportPlan, Refusal> {
         let registry = [record(100, 1), record(200, 2)].into_iter().collect();
-        check(facts, &record(100, 1), &registry, &["0xaa".to_owned(), "0xbb".to_owned()])
+        checked_with(facts, None, &registry)
+    }
+
+    fn checked_with(
+        facts: &SourceFacts,
+        older: Option<PublicKey>,
+        registry: &Registry,
+    ) -> Result<ImportPlan, Refusal> {
+        let contracts = ["0xaa".to_owned(), "0xbb".to_owned()];
+        check(facts, &record(100, 1), registry, older, &contracts)
     }
 
     #[test]
     fn strands_of_nodes_are_taken_over_and_those_of_chains_are_not() {
         let plan = checked(&facts()).unwrap();
-        assert_eq!(plan.strands, [(OWN, 5), (OriginatorId(200), 1)].into());
+        let planned =
+            |seed, envelopes| PlannedStrand { key: record(1, seed).public_key, envelopes };
+        assert_eq!(plan.strands, [(OWN, planned(1, 5)), (OriginatorId(200), planned(2, 1))].into());
         assert_eq!(plan.left_out, [(OriginatorId(0), 3), (OriginatorId(10), 2)]);
         assert_eq!(
             plan.counter,
             SequenceId(8),
             "a place that was given out is not given out again"
         );
+    }
+
+    #[test]
+    fn strands_of_the_older_network_are_taken_over_when_their_signer_is_named() {
+        let registry = [record(100, 1), record(200, 2)].into_iter().collect();
+        let key = record(1, 7).public_key;
+        let plan = checked_with(&facts(), Some(key), &registry).unwrap();
+        assert_eq!(plan.strands[&OriginatorId(10)], PlannedStrand { key, envelopes: 2 });
+        assert_eq!(plan.left_out, [(OriginatorId(0), 3)]);
     }
 
     #[test]

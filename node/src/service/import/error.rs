@@ -56,7 +56,7 @@ pub enum ImportError {
         what: String,
     },
     /// Postgres has failed.
-    #[error("{step}: {source}")]
+    #[error("{step}: {source}{}", cause(source))]
     Postgres {
         /// The step that failed.
         step: &'static str,
@@ -128,6 +128,11 @@ pub enum ImportError {
     /// The log cannot be read.
     #[error("reading the log: {0}")]
     Read(#[from] ReadError),
+}
+
+/// Returns the cause of a failure, which its own text leaves out, as the end of a sentence.
+fn cause(error: &tokio_postgres::Error) -> String {
+    std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default()
 }
 
 impl From<OpenNodeError> for ImportError {

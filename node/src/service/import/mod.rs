@@ -1,16 +1,19 @@
 //! Taking over the database of a stopped node of the reference implementation (xmtpd, in Postgres).
 //!
+//! - `address`: where it is; `tls`: how the connection is protected;
 //! - `source`: reading the database; `facts`: what it says of itself; `check`: whether it may be taken over;
 //! - `strand`: one strand of it, checked and turned into changes of the log;
 //! - `transfer`: reading, checking and writing at the same time; `compare`: both sides at the end;
 //! - `folder`: the data folder of an import that has not come to its end;
 //! - `error`: why an import was refused or has failed.
 //!
-//! The strands of nodes are taken over. What a chain orders is not: a node reads it from the chain, because
-//! each node of the reference implementation has dated it with a clock of its own.
+//! The strands of nodes are taken over, and those of the older network if their signer is named. What a chain orders is
+//! not: a node reads it from the chain, because each node of the reference implementation has dated it with a clock of
+//! its own.
 //!
 //! Invariant: no node starts from the folder before both sides were found equal.
 
+mod address;
 mod check;
 mod compare;
 mod error;
@@ -18,6 +21,7 @@ mod facts;
 mod folder;
 mod source;
 mod strand;
+mod tls;
 mod transfer;
 
 use std::sync::Arc;
@@ -28,7 +32,7 @@ use hawser_engine::ports::NodeRecord;
 use hawser_engine::price;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::OriginatorId;
-use hawser_rules::{Absences, Registry};
+use hawser_rules::Absences;
 use hawser_storage::{OpenError, RoomSettings, Store, StoreIdentity, StoreSettings};
 
 use super::network::chains::Chains;
@@ -88,11 +92,12 @@ pub async fn run(
     let source = Source::open(postgres).await?;
     let facts = source.facts().await?;
     let contracts = contracts(settings).await?;
-    let plan = check::check(&facts, &own, &registry, &contracts)?;
+    let older = settings.migrated.map(|it| it.key);
+    let plan = check::check(&facts, &own, &registry, older, &contracts)?;
     let (folder, resumed) = ImportFolder::claim(&settings.store.data_dir, &facts.fingerprint)?;
     let store = open_store(settings, &own)?;
     open::first_rates(settings, &chains, &store)?;
-    let strands = transfer_all(&source, &store, &plan, &own, &registry, progress).await?;
+    let strands = transfer_all(&source, &store, &plan, &own, progress).await?;
     compare::seal(&store, &own, &plan).await?;
     let strands = compare::require_same(&store, strands).await?;
     source.require_still(&facts).await?;
@@ -106,16 +111,14 @@ async fn transfer_all(
     store: &Store,
     plan: &ImportPlan,
     own: &NodeRecord,
-    registry: &Registry,
     progress: &mut (dyn FnMut(ImportProgress) + Send),
 ) -> Result<Vec<StrandReport>, ImportError> {
-    let total = plan.strands.values().sum();
+    let total = plan.strands.values().map(|it| it.envelopes).sum();
     let (mut done, mut reports) = (0, Vec::new());
-    for &originator in plan.strands.keys() {
-        let record = registry.node(originator).expect("the plan names nodes of the registry");
+    for (&originator, strand) in &plan.strands {
         let verifier = EnvelopeVerifier {
             originator,
-            key: record.public_key,
+            key: strand.key,
             own: own.id,
             // A node that learns of an absence judges the strand anew.
             absences: Absences::NONE,

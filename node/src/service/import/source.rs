@@ -1,14 +1,14 @@
 //! Reading a database of the reference implementation. The names of its tables and columns are its own.
 
 use std::collections::BTreeMap;
-use std::str::FromStr as _;
 
 use futures_util::TryStreamExt as _;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use tokio::sync::mpsc;
 use tokio_postgres::config::SslMode;
-use tokio_postgres::{Client, Config, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
+use super::address::Address;
 use super::error::ImportError;
 use super::facts::{AsideFacts, SourceFacts, StrandFacts};
 use super::strand::SourceRow;
@@ -24,7 +24,7 @@ const BATCH_BYTES: usize = 8 << 20;
 
 /// A database at one moment: everything is read from one snapshot.
 pub(super) struct Source {
-    config: Config,
+    address: Address,
     client: Client,
 }
 
@@ -34,10 +34,10 @@ impl Source {
     /// # Errors
     /// When it cannot be reached or is refused.
     pub(super) async fn open(postgres: &str) -> Result<Self, ImportError> {
-        let mut config = config(postgres)?;
-        config.application_name("hawser import");
-        let client = connect(&config).await?;
-        let source = Self { config, client };
+        let mut address = Address::parse(postgres)?;
+        address.config.application_name("hawser import");
+        let client = connect(&address).await?;
+        let source = Self { address, client };
         require_alone(&source.client, 1).await?;
         source.require_schema().await?;
         let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
@@ -205,7 +205,7 @@ impl Source {
     /// # Errors
     /// [`ImportError::Changed`], and when Postgres fails.
     pub(super) async fn require_still(&self, facts: &SourceFacts) -> Result<(), ImportError> {
-        let now = Self { config: self.config.clone(), client: connect(&self.config).await? };
+        let now = Self { address: self.address.clone(), client: connect(&self.address).await? };
         require_alone(&now.client, 2).await?;
         let counter = now.counter(&now.client).await?;
         let staged = count(&now.client, "staged_originator_envelopes").await?;
@@ -222,31 +222,20 @@ impl Source {
     }
 }
 
-/// Reads a connection string. One that asks for TLS is refused: the password and the rows would go in the clear.
-fn config(postgres: &str) -> Result<Config, ImportError> {
-    let without_tls = || {
-        let text = "this program speaks to Postgres without TLS: run it on the database's host, or \
-                    through a tunnel, and say sslmode=disable";
-        ImportError::Address(text.to_owned())
-    };
-    // The client library does not know these two and would say that the string is malformed.
-    if ["verify-ca", "verify-full"].iter().any(|mode| postgres.contains(&format!("sslmode={mode}")))
-    {
-        return Err(without_tls());
-    }
-    let config = Config::from_str(postgres)
-        .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
-    if config.get_ssl_mode() == SslMode::Require { Err(without_tls()) } else { Ok(config) }
-}
-
 /// Turns an error of Postgres into that of a step.
 fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
     move |source| ImportError::Postgres { step, source }
 }
 
-async fn connect(config: &Config) -> Result<Client, ImportError> {
-    let (client, connection) =
-        config.connect(NoTls).await.map_err(failed("connecting to Postgres"))?;
+async fn connect(Address { config, tls }: &Address) -> Result<Client, ImportError> {
+    let mut connected = config.connect(tls.clone()).await;
+    // A server may have TLS that this program cannot use, and the operator has not asked for it. What the server itself
+    // has refused stays refused.
+    let has_failed = connected.as_ref().is_err_and(|error| error.as_db_error().is_none());
+    if has_failed && config.get_ssl_mode() == SslMode::Prefer {
+        connected = config.clone().ssl_mode(SslMode::Disable).connect(tls.clone()).await;
+    }
+    let (client, connection) = connected.map_err(failed("connecting to Postgres"))?;
     tokio::spawn(async move {
         // The client's next call says what has gone wrong.
         if let Err(error) = connection.await {
@@ -298,28 +287,5 @@ fn source_row(row: &Row) -> SourceRow {
         described: topic.zip(expiry),
         payer: row.get(3),
         envelope: row.get::<_, Option<&[u8]>>(4).map(Bytes::copy_from_slice),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_connection_string_that_asks_for_tls_is_refused_in_words_that_help() {
-        for mode in ["require", "verify-ca", "verify-full"] {
-            for text in [
-                format!("postgres://reader:secret@db/xmtpd?sslmode={mode}"),
-                format!("host=db dbname=xmtpd sslmode={mode}"),
-            ] {
-                let refused = config(&text).unwrap_err().to_string();
-                assert!(
-                    refused.contains("without TLS") && !refused.contains("secret"),
-                    "{refused}"
-                );
-            }
-        }
-        assert!(config("host=db dbname=xmtpd sslmode=disable").is_ok());
-        assert!(config("postgres://reader@db/xmtpd").is_ok());
     }
 }

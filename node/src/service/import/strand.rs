@@ -36,8 +36,8 @@ pub enum RowError {
     /// The envelope says another place than its row.
     #[error("the envelope belongs to another place")]
     OtherPlace,
-    /// The node's key has not signed the envelope.
-    #[error("the key of the node has not signed it")]
+    /// The key of its strand has not signed the envelope.
+    #[error("the key of the node, or the one that --migration-key names, has not signed it")]
     Forged,
     /// The row describes the envelope wrongly.
     #[error("topic, payer or expiry of the row are not those of the envelope")]
@@ -185,8 +185,9 @@ fn gap(originator: OriginatorId, after: SequenceId, at: SequenceId) -> Option<Ch
         originator,
         from: after.next(),
         through: at.previous(),
-        // Whether the place was never used or was pruned is not known: peers are asked for it.
-        reason: SkipReason::Missing,
+        // Whether a node's place was never used or was pruned is not known: peers are asked for it. Places of the older
+        // network are row numbers of another database, most of which are not used.
+        reason: if originator.is_migrated() { SkipReason::Expired } else { SkipReason::Missing },
     })
 }
 

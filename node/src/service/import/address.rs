@@ -1,0 +1,225 @@
+//! The connection string of a database: what the Postgres library reads of it, and what it says of TLS.
+
+use std::path::PathBuf;
+use std::str::FromStr as _;
+
+use tokio_postgres::Config;
+use tokio_postgres::config::SslMode;
+
+use super::error::ImportError;
+use super::tls::{Checked, Tls};
+
+/// Options about TLS that name a certificate of the client, or a list of revoked ones. They are not served.
+const NOT_SERVED: [&str; 5] = ["sslcert", "sslkey", "sslpassword", "sslcrl", "sslcrldir"];
+
+/// The place of a database, and the way to it.
+#[derive(Clone)]
+pub(super) struct Address {
+    pub(super) config: Config,
+    pub(super) tls: Tls,
+}
+
+/// The options about TLS in a connection string.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct TlsOptions {
+    mode: Option<String>,
+    roots: Option<PathBuf>,
+}
+
+impl Address {
+    /// Reads a connection string, a URL or `key=value` pairs.
+    ///
+    /// # Errors
+    /// [`ImportError::Address`]. It names no value of the string, which may hold a password.
+    pub(super) fn parse(text: &str) -> Result<Self, ImportError> {
+        let (rest, options) = split(text).map_err(ImportError::Address)?;
+        let mut config = Config::from_str(&rest)
+            .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
+        let (mode, checked) = protection(&options).map_err(ImportError::Address)?;
+        config.ssl_mode(mode);
+        let tls = Tls::new(checked, options.roots.as_deref()).map_err(ImportError::Address)?;
+        Ok(Self { config, tls })
+    }
+}
+
+/// Returns when TLS is used, and what is checked. Without a mode it is used if the server has it, as libpq does.
+fn protection(options: &TlsOptions) -> Result<(SslMode, Checked), String> {
+    Ok(match options.mode.as_deref().unwrap_or("prefer") {
+        "disable" => (SslMode::Disable, Checked::Nothing),
+        "allow" | "prefer" => (SslMode::Prefer, Checked::Nothing),
+        // libpq checks the issuer too when an authority is named.
+        "require" if options.roots.is_some() => (SslMode::Require, Checked::Issuer),
+        "require" => (SslMode::Require, Checked::Nothing),
+        "verify-ca" => (SslMode::Require, Checked::Issuer),
+        "verify-full" => (SslMode::Require, Checked::IssuerAndName),
+        _ => {
+            let modes = "disable, allow, prefer, require, verify-ca or verify-full";
+            return Err(format!("sslmode is none of {modes}"));
+        }
+    })
+}
+
+/// Takes the options about TLS out of a connection string, which the Postgres library knows in part.
+fn split(text: &str) -> Result<(String, TlsOptions), String> {
+    let is_url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    let mut options = TlsOptions::default();
+    let rest = if is_url {
+        // A password may have a question mark in it.
+        let host = text.rfind('@').unwrap_or_default();
+        let Some(query) = text[host..].find('?').map(|at| host + at) else {
+            return Ok((text.to_owned(), options));
+        };
+        let mut kept = Vec::new();
+        for pair in text[query + 1..].split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !options.take(key, || decoded(value))? {
+                kept.push(pair);
+            }
+        }
+        let end = if kept.is_empty() { query } else { query + 1 };
+        [&text[..end], &kept.join("&")].concat()
+    } else {
+        let mut rest = text;
+        let mut kept = Vec::new();
+        while let Some((pair, after)) = next_pair(rest) {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if !options.take(key.trim(), || Some(unquoted(value.trim())))? {
+                kept.push(pair.trim());
+            }
+            rest = after;
+        }
+        kept.join(" ")
+    };
+    Ok((rest, options))
+}
+
+impl TlsOptions {
+    /// Takes an option if it is about TLS. Returns false if it is not.
+    fn take(&mut self, key: &str, value: impl FnOnce() -> Option<String>) -> Result<bool, String> {
+        let read = || value().ok_or_else(|| format!("{key} is malformed"));
+        match key {
+            "sslmode" => self.mode = Some(read()?),
+            "sslrootcert" => self.roots = Some(read()?).filter(|it| it != "system").map(Into::into),
+            _ if NOT_SERVED.contains(&key) => {
+                return Err(format!(
+                    "{key} is not served: use a password, or a tunnel and sslmode=disable"
+                ));
+            }
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+}
+
+/// Splits the first `key=value` off. Spaces end a value unless they are quoted or escaped.
+fn next_pair(text: &str) -> Option<(&str, &str)> {
+    let text = text.trim_start();
+    let begin = text.find('=')? + 1;
+    let begin = begin + (text[begin..].len() - text[begin..].trim_start().len());
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    for (at, character) in text[begin..].char_indices() {
+        match character {
+            _ if is_escaped => is_escaped = false,
+            '\\' => is_escaped = true,
+            '\'' => is_quoted = !is_quoted,
+            _ if character.is_whitespace() && !is_quoted => {
+                return Some(text.split_at(begin + at));
+            }
+            _ => {}
+        }
+    }
+    Some((text, ""))
+}
+
+/// Takes quotes and escapes off a value.
+fn unquoted(value: &str) -> String {
+    let inner = value.strip_prefix('\'').and_then(|it| it.strip_suffix('\'')).unwrap_or(value);
+    let mut characters = inner.chars();
+    let mut plain = String::with_capacity(inner.len());
+    while let Some(character) = characters.next() {
+        plain.push(if character == '\\' { characters.next().unwrap_or('\\') } else { character });
+    }
+    plain
+}
+
+/// Decodes the escapes of a URL; `None` if they are malformed.
+fn decoded(value: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(value.len());
+    let mut rest = value.as_bytes();
+    while let Some((&first, after)) = rest.split_first() {
+        rest = after;
+        if first != b'%' {
+            bytes.push(first);
+            continue;
+        }
+        let digits = std::str::from_utf8(rest.get(..2)?).ok()?;
+        bytes.push(u8::from_str_radix(digits, 16).ok()?);
+        rest = &rest[2..];
+    }
+    String::from_utf8(bytes).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(text: &str) -> (String, Option<String>, Option<String>) {
+        let (rest, TlsOptions { mode, roots }) = split(text).unwrap();
+        (rest, mode, roots.map(|path| path.display().to_string()))
+    }
+
+    fn some(text: &str) -> Option<String> {
+        Some(text.to_owned())
+    }
+
+    #[test]
+    fn options_about_tls_are_taken_out_and_others_stay() {
+        for text in ["postgres://reader:a?b@db/xmtpd", "host=db dbname=xmtpd", ""] {
+            assert_eq!(seen(text), (text.to_owned(), None, None));
+        }
+        let url = "postgres://me:se%3Dcret@db:5433/xmtpd?sslmode=verify-full&connect_timeout=5&\
+                   sslrootcert=%2Fetc%2Fa%20b.pem";
+        let rest = "postgres://me:se%3Dcret@db:5433/xmtpd?connect_timeout=5".to_owned();
+        assert_eq!(seen(url), (rest, some("verify-full"), some("/etc/a b.pem")));
+        let url = "postgresql://db/xmtpd?sslmode=require";
+        assert_eq!(seen(url), ("postgresql://db/xmtpd".to_owned(), some("require"), None));
+        let pairs = r"host = db  password='a sslmode=disable \' b' sslmode=verify-ca sslrootcert='/a b/\\c'";
+        let rest = r"host = db password='a sslmode=disable \' b'".to_owned();
+        assert_eq!(seen(pairs), (rest, some("verify-ca"), some(r"/a b/\c")));
+        assert_eq!(seen("host=db sslrootcert=system").2, None, "the authorities of this machine");
+        assert!(split("postgres://db/xmtpd?sslrootcert=%2").is_err());
+    }
+
+    #[test]
+    fn a_mode_is_no_weaker_than_it_says() {
+        let of = |mode: &str, roots: Option<&str>| {
+            let (mode, roots) = (Some(mode.to_owned()), roots.map(PathBuf::from));
+            protection(&TlsOptions { mode, roots })
+        };
+        assert_eq!(of("disable", None), Ok((SslMode::Disable, Checked::Nothing)));
+        assert_eq!(of("prefer", None), protection(&TlsOptions::default()));
+        assert_eq!(of("require", None), Ok((SslMode::Require, Checked::Nothing)));
+        assert_eq!(of("require", Some("/ca")), Ok((SslMode::Require, Checked::Issuer)));
+        assert_eq!(of("verify-ca", None), Ok((SslMode::Require, Checked::Issuer)));
+        assert_eq!(of("verify-full", None), Ok((SslMode::Require, Checked::IssuerAndName)));
+        assert!(of("VERIFY-FULL", None).is_err(), "libpq refuses it, too");
+    }
+
+    #[test]
+    fn what_is_not_served_is_refused_in_words_that_name_no_value() {
+        for (text, wanted) in [
+            ("postgres://reader:secret@db/xmtpd?sslcert=/a/b", "sslcert is not served"),
+            ("password=secret sslmode=some", "sslmode is none of"),
+            (
+                "host=db password=secret sslmode=verify-ca sslrootcert=/none.pem",
+                "sslrootcert /none.pem",
+            ),
+            ("password=secret port=x", "no connection string"),
+        ] {
+            let Err(refused) = Address::parse(text) else { panic!("{wanted}") };
+            let refused = refused.to_string();
+            assert!(refused.contains(wanted) && !refused.contains("secret"), "{refused}");
+        }
+        assert!(Address::parse("host=db dbname=xmtpd sslmode=disable").is_ok());
+    }
+}
