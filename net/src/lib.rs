@@ -39,4 +39,5 @@ pub use counters::{NetCounters, PeerError};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
 pub use grpc::outer::{Outer, open as open_outer};
+pub use grpc::strand::read_strand;
 pub use peer_transport::{PeerTransport, SessionTransport};

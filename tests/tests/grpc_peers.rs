@@ -4,12 +4,16 @@
 use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use hawser_tests::harness::files::Record;
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::{Metrics, Network, Node};
 use hawser_tests::harness::scripted_peer::{
     Attack, GROUP, Habits, Methods, ScriptedPeer, StreamEnd,
 };
 use hawser_tests::harness::{envelopes, seed, strand, wait};
+
+/// Nothing listens on this port.
+const UNREACHABLE: &str = "http://127.0.0.1:1";
 
 /// One Hawser node and some scripted peers in its registry.
 async fn start(peers: &[&ScriptedPeer]) -> Network {
@@ -165,6 +169,34 @@ async fn a_peer_that_claims_more_and_sends_nothing_is_left_and_asked_again() {
     .await;
     peer.change(|habits| habits.attack = None);
     assert_follows(&network.nodes[0], &peer).await;
+}
+
+/// Node 400 is registered and cannot be reached. The peer claims to hold its strand, and refuses to send it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
+    let key = SecretKey::from_bytes(&[0x23; 32]).unwrap();
+    let mut peer = ScriptedPeer::start(300, Habits { refuses_others: true, ..Habits::default() });
+    peer.originate(5, 60);
+    peer.take_over(400, &[1, 2, 3], &key, 1);
+    let away = Record {
+        id: OriginatorId(400),
+        key,
+        http_address: UNREACHABLE.to_owned(),
+        ..peer.record()
+    };
+    let mut network = Network::new(1);
+    [peer.record(), away].into_iter().for_each(|record| network.register(record));
+    network.start_all().await;
+    assert_follows(&network.nodes[0], &peer).await;
+    wait::until("the strand of another node was refused twice", async || {
+        (peer.seen().refused >= 2).then_some(())
+    })
+    .await;
+    peer.originate(5, 60);
+    assert_follows(&network.nodes[0], &peer).await;
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(metrics.sum("xmtp_peer_sessions_total", &[]), 1.0, "{}", metrics.text());
+    assert_eq!(metrics.sum("xmtp_verify_failures_total", &[]), 0.0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,6 +4,7 @@ mod chain_rpc;
 mod control_frames;
 mod data_frames;
 mod group_message;
+mod grpc_strand;
 mod identity_update;
 mod key_package;
 mod layers;
@@ -31,5 +32,6 @@ pub(crate) const TARGETS: &[Target] = &[
     identity_update::TARGET,
     control_frames::TARGET,
     data_frames::TARGET,
+    grpc_strand::TARGET,
     chain_rpc::TARGET,
 ];

@@ -77,7 +77,7 @@ impl<A: Message + Default> Decoder for PeerDecoder<A> {
 
 /// Decodes a message. Memory is bounded by the number of fields, because an empty one takes two bytes on
 /// the wire and far more here.
-fn read<A: Message + Default>(bytes: Bytes) -> Result<A, PeerError> {
+pub(super) fn read<A: Message + Default>(bytes: Bytes) -> Result<A, PeerError> {
     if bytes.len() > MESSAGE_FIELDS_MAX && !budget::has_at_most(&bytes, MESSAGE_FIELDS_MAX) {
         return Err(PeerError::Oversized);
     }

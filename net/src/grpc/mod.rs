@@ -3,7 +3,7 @@
 //! - [`maintain`]: when a peer is dialled over gRPC;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
-//! - `outer`: the canonical form of what a peer sends;
+//! - `outer`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `messages`, `token`: the calls on the wire, and the proof of this node's id.
 //!
 //! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
@@ -15,6 +15,7 @@ mod feed;
 mod messages;
 pub(crate) mod outer;
 mod session;
+pub(crate) mod strand;
 mod token;
 
 use std::sync::Arc;

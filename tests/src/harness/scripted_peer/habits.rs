@@ -57,6 +57,8 @@ pub struct Habits {
     pub odd_outer_form: bool,
     /// Most bytes of envelopes in one message.
     pub frame_bytes_max: usize,
+    /// Refuses calls for strands that are not its own.
+    pub refuses_others: bool,
     /// Instead of everything else.
     pub attack: Option<Attack>,
 }
@@ -71,6 +73,7 @@ impl Default for Habits {
             repeats: false,
             odd_outer_form: false,
             frame_bytes_max: 24 * 1024 * 1024,
+            refuses_others: false,
             attack: None,
         }
     }

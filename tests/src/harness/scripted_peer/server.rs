@@ -27,6 +27,7 @@ use super::state::State;
 const QUEUE: usize = 4;
 /// Rows that one read of the strand gives, as of the reference implementation.
 const ROWS: usize = 1000;
+const PERMISSION_DENIED: &str = "7";
 const UNIMPLEMENTED: &str = "12";
 
 /// Serves until it is aborted.
@@ -171,6 +172,10 @@ fn start(
 ) {
     let originator = asked(originators);
     let after = place(originator, last_seen.as_ref());
+    if originator != state.id && state.habits.lock().refuses_others {
+        state.seen.lock().refused += 1;
+        return send(&to, vec![trailers(PERMISSION_DENIED)]);
+    }
     tokio::spawn(async move {
         // Fails when the caller has gone.
         let _ = stream(&state, originator, after, framed, &to).await;

@@ -18,6 +18,8 @@ use super::habits::Habits;
 pub struct Seen {
     /// Calls, by path.
     pub calls: BTreeMap<String, u64>,
+    /// Calls for strands of others that it refused.
+    pub refused: u64,
     /// Calls without a node token.
     pub without_token: u64,
     /// Most bytes of envelopes that it has put into one message.

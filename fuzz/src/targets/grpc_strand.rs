@@ -1,0 +1,78 @@
+//! Messages in which a peer without QUIC sends a strand.
+
+use std::time::Instant;
+
+use bytes::Bytes;
+use hawser_engine::replication::{StrandItem, Want};
+use hawser_net::{open_outer, read_strand};
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{OriginatorId, SequenceId};
+use prost::{Message, Name as _};
+
+use super::Target;
+use crate::corpus;
+
+/// An empty envelope takes two bytes on the wire, and the handle of its bytes here.
+pub(super) const TARGET: Target = Target { name: "grpc-strand", run, seeds, memory_factor: 64 };
+
+/// Field 1, repeated: how envelopes are laid out.
+#[derive(Clone, PartialEq, Message)]
+struct List {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    envelopes: Vec<Bytes>,
+}
+
+/// A message of `SubscribeOriginators`.
+#[derive(Clone, PartialEq, Message)]
+struct Framed {
+    #[prost(message, optional, tag = "1")]
+    envelopes: Option<List>,
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let envelopes = corpus::messages_of(&pb::OriginatorEnvelope::full_name());
+    let envelopes: Vec<Bytes> = envelopes.into_iter().map(Bytes::from).collect();
+    let message = |envelopes: &[Bytes]| {
+        let envelopes = Some(List { envelopes: envelopes.to_vec() });
+        Framed { envelopes }.encode_to_vec()
+    };
+    let one = envelopes.chunks(1).map(message);
+    let some = envelopes.windows(2).map(message);
+    one.chain(some).chain([message(&envelopes), Vec::new()]).collect()
+}
+
+/// The originator of the first envelope, so that the input is an answer to what was asked for.
+fn originator(input: &Bytes) -> Option<OriginatorId> {
+    let message = Framed::decode(input.clone()).ok()?;
+    let outer = open_outer(message.envelopes?.envelopes.into_iter().next()?)?;
+    Some(OriginatorEnvelope::statement(outer.statement).ok()?.0.originator)
+}
+
+/// Items ascend, cover every place, and have the one form in which envelopes are stored, however the peer cuts
+/// what it sends.
+fn run(input: &[u8]) {
+    let input = Bytes::copy_from_slice(input);
+    let originator = originator(&input).unwrap_or(OriginatorId(100));
+    let now = Instant::now();
+    for (after, up_to) in [(0, None), (3, Some(SequenceId(1 << 40)))] {
+        let want = Want { originator, after: SequenceId(after), up_to };
+        let (items, _) = read_strand(want, now, 0, [input.clone(), input.clone()]);
+        let mut last = want.after;
+        for item in items {
+            last = match item {
+                StrandItem::Gap { from, to, .. } => {
+                    assert_eq!(from, last.next());
+                    to
+                }
+                StrandItem::Envelope(bytes) => {
+                    let (statement, _) = OriginatorEnvelope::open(bytes).expect("one form");
+                    let (id, _) = OriginatorEnvelope::statement(statement).expect("it has a place");
+                    assert_eq!((id.originator, id.sequence), (originator, last.next()));
+                    id.sequence
+                }
+                StrandItem::End | StrandItem::Closed => unreachable!("a stream names neither"),
+            };
+        }
+    }
+}
