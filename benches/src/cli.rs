@@ -111,6 +111,9 @@ pub(crate) enum Command {
     },
     /// Start an empty follower of a node with a long strand.
     CatchUp(Large),
+    /// Start empty followers of a node with a long strand, one after the other: beside one peer over QUIC, beside two,
+    /// and over gRPC. Prints text.
+    Sources(Large),
     /// Ask for pages of one topic out of a large log.
     Query(Large),
     /// See what is resident with a large log and many subscriptions.

@@ -117,6 +117,15 @@ impl Network {
         self.start_with(index, flags, "/readyz").await
     }
 
+    /// Starts the `index`-th node with further flags, and waits until its start is over: it may lack everything.
+    pub(crate) async fn start_following(
+        &self,
+        index: usize,
+        flags: &[String],
+    ) -> Result<Node, BenchError> {
+        self.start_with(index, flags, "/startupz").await
+    }
+
     async fn start_with(
         &self,
         index: usize,

@@ -8,7 +8,9 @@ use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
 use crate::scenario::publish::{self, Published};
-use crate::scenario::{catch_up, chain_index, delivery, fill, floods, gateway, memory, query};
+use crate::scenario::{
+    catch_up, chain_index, delivery, fill, floods, gateway, memory, query, sources,
+};
 use crate::stats;
 use crate::verdict::verdicts;
 
@@ -58,6 +60,10 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             run.catch_up = Some(catch_up::run(&network, &leader, 1).await?);
             leader.stop();
             run.finish(&large.output)
+        }
+        Command::Sources(large) => {
+            let (network, leader) = filled_among(&large, sources::NODES).await?;
+            sources::run(&network, leader).await
         }
         Command::Query(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;
@@ -200,8 +206,12 @@ async fn deliver(
 
 /// A network of two, of which the first node runs and holds much, and the second has not run yet.
 async fn filled(large: &Large) -> Result<(Network, Node), BenchError> {
+    filled_among(large, 2).await
+}
+
+async fn filled_among(large: &Large, nodes: u32) -> Result<(Network, Node), BenchError> {
     eprintln!("storing {} envelopes", large.stored);
-    let network = Network::new(&large.hawser.program(), &large.output.data_dir(), 2)?;
+    let network = Network::new(&large.hawser.program(), &large.output.data_dir(), nodes)?;
     let node = network.start(0).await?;
     fill::fill(&node, large.stored, large.stored_topics, large.shape.payload_size).await?;
     Ok((network, node))

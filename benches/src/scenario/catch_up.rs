@@ -45,11 +45,23 @@ pub(crate) async fn run(
     leader: &Node,
     index: usize,
 ) -> Result<CaughtUp, BenchError> {
+    let (caught_up, follower) = keep(network, leader, index, &[]).await?;
+    follower.stop();
+    Ok(caught_up)
+}
+
+/// Does the same with further flags for the follower, and leaves it running.
+pub(crate) async fn keep(
+    network: &Network,
+    leader: &Node,
+    index: usize,
+    flags: &[String],
+) -> Result<(CaughtUp, Node), BenchError> {
     let mut connection = Connection::open(leader.api()).await?;
     let envelopes = network::head(&mut connection, leader.id()).await?;
     let leader_before = leader.cpu_time()?;
     let start = Instant::now();
-    let follower = network.start(index).await?;
+    let follower = network.start_following(index, flags).await?;
     let mut connection = Connection::open(follower.api()).await?;
     let mut memory = Vec::new();
     let mut most = None;
@@ -82,8 +94,7 @@ pub(crate) async fn run(
         follower_cpu_us: each(follower.cpu_time()?),
         memory,
     };
-    follower.stop();
-    Ok(caught_up)
+    Ok((caught_up, follower))
 }
 
 fn larger(a: Memory, b: Memory) -> Memory {

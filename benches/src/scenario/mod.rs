@@ -9,3 +9,4 @@ pub(crate) mod gateway;
 pub(crate) mod memory;
 pub(crate) mod publish;
 pub(crate) mod query;
+pub(crate) mod sources;
