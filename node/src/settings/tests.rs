@@ -10,6 +10,7 @@ use hawser_proto::SecretKey;
 use hawser_storage::Durability;
 use tracing::Level;
 
+use super::table::Setting;
 use super::*;
 
 const KEY: &str = "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
@@ -375,26 +376,39 @@ fn metrics_are_asked_for_where_the_settings_put_them() {
     );
 }
 
-#[test]
-fn the_documentation_lists_all_settings_as_they_are() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/configuration.md");
+/// Returns flag, variable and default of each row of a page's table of settings.
+fn documented(page: &str) -> Vec<(String, String, String)> {
+    let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(path).unwrap();
     let code = |cell: &str| cell.trim().trim_matches('`').to_owned();
-    let documented: Vec<_> = text
-        .lines()
-        .filter(|line| line.starts_with("| `--"))
-        .map(|line| {
-            let cells: Vec<&str> = line.split('|').collect();
-            let flag = cells[1].split(',').next().unwrap();
-            (code(flag).trim_start_matches('-').to_owned(), code(cells[2]), code(cells[3]))
-        })
-        .collect();
-    let mut expected = Vec::new();
-    for setting in table::of_node() {
-        let default = setting.default.unwrap_or_default();
-        expected.push((setting.flag.to_owned(), setting.env.to_owned(), default.to_owned()));
-        let file = setting.file_names();
-        expected.extend(file.map(|(flag, env)| (flag.into(), env.into(), String::new())));
+    let rows = text.lines().filter(|line| line.starts_with("| `--"));
+    let row = |line: &str| {
+        let cells: Vec<&str> = line.split('|').collect();
+        let flag = cells[1].split(',').next().unwrap();
+        (code(flag).trim_start_matches('-').to_owned(), code(cells[2]), code(cells[3]))
+    };
+    rows.map(row).collect()
+}
+
+fn rows_of<'a>(settings: impl Iterator<Item = &'a Setting>) -> Vec<(String, String, String)> {
+    let row = |flag: &str, env: &str, default: &str| (flag.into(), env.into(), default.into());
+    let rows = settings.flat_map(|setting| {
+        let own = row(setting.flag, setting.env, setting.default.unwrap_or_default());
+        let file = setting.file_names().map(|(flag, env)| row(flag, env, ""));
+        std::iter::once(own).chain(file)
+    });
+    rows.collect()
+}
+
+#[test]
+fn the_documentation_lists_all_settings_as_they_are() {
+    assert_eq!(documented("configuration.md"), rows_of(table::of_node()));
+    let is_shared = |setting: &Setting| table::of_node().any(|it| it.flag == setting.flag);
+    let own: Vec<_> = table::of_gateway().filter(|setting| !is_shared(setting)).collect();
+    assert_eq!(documented("gateway.md"), rows_of(own.into_iter()));
+    for setting in table::of_gateway() {
+        let node = table::of_node().find(|it| it.flag == setting.flag);
+        let is_equal = node.is_none_or(|it| (it.env, it.default) == (setting.env, setting.default));
+        assert!(is_equal, "{} is another setting for a node", setting.flag);
     }
-    assert_eq!(documented, expected);
 }
