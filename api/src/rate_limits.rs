@@ -21,7 +21,8 @@ pub(crate) struct CallCost {
 }
 
 impl CallCost {
-    /// Returns the cost of a query: the root of the number of its topics, rounded up, and at least 1.
+    /// Returns the cost of a query: the root of the number of its topics, or of what else it looks up, rounded
+    /// up, and at least 1.
     pub(crate) fn of_topics(topics: usize) -> Self {
         let topics = topics.max(1) as u64;
         let root = topics.isqrt();

@@ -162,7 +162,8 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Answered<pb::GetInboxIdsResponse> {
-        self.charge(&request, LimitedCall::Inboxes, CallCost::of_topics(1)).await?;
+        let cost = CallCost::of_topics(request.get_ref().requests.len());
+        self.charge(&request, LimitedCall::Inboxes, cost).await?;
         answer(self.inbox_ids(request).await)
     }
 
@@ -170,7 +171,8 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Answered<pb::GetNewestEnvelopeResponse> {
-        self.charge(&request, LimitedCall::Newest, CallCost::of_topics(1)).await?;
+        let cost = CallCost::of_topics(request.get_ref().topics.len());
+        self.charge(&request, LimitedCall::Newest, cost).await?;
         answer(self.newest(EnvelopeMethod::QueryNewest, request).await)
     }
 }

@@ -282,3 +282,19 @@ async fn a_greedy_client_of_a_proxy_leaves_room_for_the_others() {
     }
     assert!(proxy.subscribe_topics(greedy(filters(1))).await.is_err());
 }
+
+#[tokio::test]
+async fn a_look_at_the_newest_of_many_topics_costs_more_tokens_than_one() {
+    let node = limited(|_| {}).await;
+    let mut client = node.query().await;
+    let newest = |count: u16| {
+        let name = |number: u16| [&[0][..], &number.to_be_bytes()].concat().into();
+        let topics = (0..count).map(name).collect();
+        with(pb::GetNewestEnvelopeRequest { topics }, &[("x-forwarded-for", "1.2.3.4")])
+    };
+    client.get_newest_envelope(newest(10_000)).await.unwrap();
+    // It took the whole bucket of 60, of which one flows in each second; this one takes 50.
+    let error = client.get_newest_envelope(newest(2_500)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    assert!((40..=50).contains(&retry_after_s(error.metadata())), "{error:?}");
+}
