@@ -7,6 +7,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_rules::Violation;
 use parking_lot::Mutex;
 
+use super::earlier::LookUp;
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
 use super::state::PublisherState;
@@ -90,9 +91,18 @@ impl AdmissionJob {
         if let Err(error) = within_rate().and_then(|()| self.read_balance(&envelopes)) {
             return reply.send(Err(error));
         }
+        let receipts = envelopes.iter().map(|admitted| admitted.receipt);
+        let earlier = match self.state.idempotent {
+            true => self.state.look_up(receipts),
+            false => Ok(LookUp::default()),
+        };
+        let earlier = match earlier {
+            Ok(earlier) => earlier,
+            Err(error) => return reply.send(Err(error)),
+        };
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
-        self.state.send_to_sequencer(Request { envelopes, reply });
+        self.state.send_to_sequencer(Request { envelopes, earlier, reply });
     }
 
     /// Reads the balance of the request's one payer, if the node asks for balances.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crossbeam_channel::Receiver;
 use hawser_storage::{Change, CommitError, LogEntry};
 
+use super::earlier::Generation;
 use super::error::PublishError;
 use super::request::{PendingReply, Published};
 use crate::runtime::Committer;
@@ -13,10 +14,32 @@ use crate::runtime::counters::Counters;
 
 /// Envelopes at which a group stops growing, when it is sequenced and when it is written. Guessed:
 /// one write of some MiB, which a disk takes in about the time of its sync.
-pub(super) const GROUP_ENVELOPES_MAX: usize = 4096;
+const GROUP_ENVELOPES_MAX: usize = 4096;
+/// Bytes of envelopes at which a group stops growing. A guess: above what so many messages take, and one
+/// write is bounded however large the envelopes are. The last request of a group may exceed it.
+const GROUP_LEN_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Names a group of requests, in the order in which the groups are written.
-pub(super) type Generation = u64;
+/// The size of a group that is growing.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct GroupSize {
+    envelopes: usize,
+    len_bytes: usize,
+}
+
+impl GroupSize {
+    /// Counts the envelopes of these lengths.
+    pub(super) fn add(&mut self, lengths: impl Iterator<Item = usize>) {
+        for len_bytes in lengths {
+            self.envelopes += 1;
+            self.len_bytes += len_bytes;
+        }
+    }
+
+    /// Returns true if the group stops growing.
+    pub(super) fn is_full(self) -> bool {
+        self.envelopes >= GROUP_ENVELOPES_MAX || self.len_bytes >= GROUP_LEN_BYTES_MAX
+    }
+}
 
 /// A signed group of requests on its way to disk.
 pub(super) struct SignedGroup {
@@ -62,12 +85,13 @@ impl CommitThread {
     /// Writes all groups that wait as one commit, then answers their requests.
     pub(super) fn commit(&mut self, first: SignedGroup, groups: &Receiver<SignedGroup>) {
         let epoch = first.epoch;
+        let mut size = GroupSize::default();
+        size.add(first.entries.iter().map(|entry| entry.bytes.len()));
         let mut waiting = vec![first];
-        let mut envelopes = waiting[0].entries.len();
         // Group commit: what was signed during the last sync shares the next one.
-        while envelopes < GROUP_ENVELOPES_MAX {
+        while !size.is_full() {
             let Ok(next) = groups.try_recv() else { break };
-            envelopes += next.entries.len();
+            size.add(next.entries.iter().map(|entry| entry.bytes.len()));
             waiting.push(next);
         }
         debug_assert!(waiting.iter().all(|group| group.epoch == epoch), "epochs do not mix");
@@ -107,5 +131,25 @@ fn answer(group: SignedGroup, error: Option<&CommitError>) {
     for (reply, _) in group.answers {
         let reason = format!("log cannot be written: {error}");
         reply.send(Err(PublishError::of_disk(reason)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_full_by_its_envelopes_or_by_their_bytes() {
+        let full_after = |len_bytes: usize| {
+            let mut size = GroupSize::default();
+            (1..).find(|_| {
+                size.add(std::iter::once(len_bytes));
+                size.is_full()
+            })
+        };
+        assert_eq!(full_after(700), Some(4096));
+        assert_eq!(full_after(1 << 20), Some(8));
+        assert_eq!(full_after(25 << 20), Some(1));
+        assert_eq!(full_after(0), Some(4096));
     }
 }

@@ -7,6 +7,7 @@
 mod admit;
 mod balance;
 mod commit;
+mod earlier;
 mod error;
 mod payer_rate;
 mod request;
@@ -101,6 +102,7 @@ impl Publisher {
         let (to_sequencer, requests) = unbounded();
         let (to_committer, groups) = unbounded();
         let broken = Arc::new(AtomicBool::new(false));
+        let stored = Arc::new(AtomicU64::new(0));
         let state = Arc::new(PublisherState {
             node,
             key,
@@ -117,11 +119,11 @@ impl Publisher {
             payer_rates: settings.publishes_per_payer.map(PayerRates::new),
             draining: AtomicBool::new(false),
             broken: broken.clone(),
+            stored: stored.clone(),
+            idempotent: settings.idempotent,
             to_sequencer: Mutex::new(Some(to_sequencer)),
         });
-        let stored = Arc::new(AtomicU64::new(0));
-        let sequencer =
-            SequencerThread::new(state.clone(), settings, sequencer, stored.clone(), to_committer);
+        let sequencer = SequencerThread::new(state.clone(), settings, sequencer, to_committer);
         let threads = vec![
             spawn("sequencer", move || sequencer.run(&requests)),
             spawn("commit", move || CommitThread::new(committer, stored, broken).run(&groups)),

@@ -3,6 +3,7 @@
 use hawser_proto::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use super::earlier::LookUp;
 use super::error::PublishError;
 use crate::runtime::counters::Stopwatch;
 use crate::sequencer::Admitted;
@@ -10,6 +11,8 @@ use crate::sequencer::Admitted;
 /// A request whose envelopes have all been admitted.
 pub(super) struct Request {
     pub(super) envelopes: Vec<Admitted>,
+    /// Earlier publishes of them that the disk knew of.
+    pub(super) earlier: LookUp,
     pub(super) reply: PendingReply,
 }
 

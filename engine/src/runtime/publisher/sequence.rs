@@ -1,17 +1,18 @@
 //! The thread that gives out places: prices, signs, and answers repeated publishes.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey};
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{PriceError, is_free};
 use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
 
-use super::commit::{GROUP_ENVELOPES_MAX, Generation, SignedGroup};
+use super::commit::{GroupSize, SignedGroup};
+use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError};
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
@@ -27,9 +28,6 @@ const STATEMENT_OVERHEAD_BYTES: usize = 160;
 /// A step of the clock behind the strand's latest time that operators are told of. Specified (`docs/protocol/rules.md`,
 /// Expiry and time).
 const STEP_BACK_NS_MAX: i64 = 5_000_000_000;
-
-/// Names a publish; see [`facts::receipt`].
-type Receipt = [u8; 32];
 
 /// Returns the sequencer as the stored strand left it.
 ///
@@ -67,14 +65,11 @@ pub(super) struct SequencerThread {
     is_clock_back: bool,
     /// The number of times that signing had begun when `sequencer` was read from the log.
     releases: u64,
-    /// Envelopes that are signed and perhaps not stored yet, by group. A repeat of one of them
-    /// finds no receipt on disk.
-    in_flight: VecDeque<(Generation, HashMap<Receipt, Bytes>)>,
+    /// The envelopes of the last groups. A repeat of one that is not stored yet finds no receipt on disk.
+    recent: RecentGroups,
     generation: Generation,
     /// Number of times that the end of the strand has been read again after a failure.
     epoch: u64,
-    /// The newest group that is done with.
-    stored: Arc<AtomicU64>,
     to_committer: Sender<SignedGroup>,
 }
 
@@ -111,10 +106,9 @@ impl SequencerThread {
         state: Arc<PublisherState>,
         settings: PublishSettings,
         sequencer: Sequencer,
-        stored: Arc<AtomicU64>,
         to_committer: Sender<SignedGroup>,
     ) -> Self {
-        let in_flight = VecDeque::new();
+        let recent = RecentGroups::default();
         let releases = 0;
         Self {
             state,
@@ -122,10 +116,9 @@ impl SequencerThread {
             sequencer,
             is_clock_back: false,
             releases,
-            in_flight,
+            recent,
             generation: 0,
             epoch: 0,
-            stored,
             to_committer,
         }
     }
@@ -133,11 +126,13 @@ impl SequencerThread {
     /// Runs until every sender of requests is gone.
     pub(super) fn run(mut self, requests: &Receiver<Request>) {
         while let Ok(first) = requests.recv() {
+            let len_bytes = |admitted: &Admitted| admitted.envelope.as_bytes().len();
+            let mut size = GroupSize::default();
+            size.add(first.envelopes.iter().map(len_bytes));
             let mut group = vec![first];
-            let mut envelopes = group[0].envelopes.len();
-            while envelopes < GROUP_ENVELOPES_MAX {
+            while !size.is_full() {
                 let Ok(next) = requests.try_recv() else { break };
-                envelopes += next.envelopes.len();
+                size.add(next.envelopes.iter().map(len_bytes));
                 group.push(next);
             }
             self.sequence_group(group);
@@ -157,14 +152,13 @@ impl SequencerThread {
         if let Err(error) = checked {
             return requests.into_iter().for_each(|it| it.reply.send(Err(error.clone())));
         }
-        let stored = self.stored.load(Ordering::Acquire);
-        self.in_flight.retain(|(generation, _)| *generation > stored);
+        self.recent.forget(self.state.stored.load(Ordering::Acquire));
         self.generation += 1;
         self.watch_steps_back(now_ns);
         let mut group = OpenGroup::default();
         let mut planned = Vec::with_capacity(requests.len());
-        for Request { envelopes, reply } in requests {
-            match self.sequence_request(now_ns, envelopes, &mut group) {
+        for Request { envelopes, earlier, reply } in requests {
+            match self.sequence_request(now_ns, envelopes, &earlier, &mut group) {
                 Ok(answer) => planned.push(PlannedReply { reply, answer }),
                 Err(error) => reply.send(Err(error)),
             }
@@ -208,13 +202,12 @@ impl SequencerThread {
             return Ok(());
         }
         self.state.check_disk()?;
-        if self.stored.load(Ordering::Acquire) != self.generation {
+        if self.state.stored.load(Ordering::Acquire) != self.generation {
             return Err(PublishError::of_disk(
                 "publishes that could not be stored are being answered",
             ));
         }
         self.resume(now_ns)?;
-        self.in_flight.clear();
         self.epoch += 1;
         self.state.broken.store(false, Ordering::Release);
         Ok(())
@@ -229,6 +222,7 @@ impl SequencerThread {
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
         }
+        self.recent.restart_after(self.generation);
         Ok(())
     }
 
@@ -237,6 +231,7 @@ impl SequencerThread {
         &mut self,
         now_ns: i64,
         envelopes: Vec<Admitted>,
+        earlier: &LookUp,
         group: &mut OpenGroup,
     ) -> Result<PlannedAnswer, PublishError> {
         let mut fresh: Vec<Admitted> = Vec::with_capacity(envelopes.len());
@@ -254,7 +249,7 @@ impl SequencerThread {
                     sources.push(AnswerSource::Group(index));
                     continue;
                 }
-                if let Some(bytes) = self.earlier(&receipt)? {
+                if let Some(bytes) = self.earlier(&receipt, earlier)? {
                     answer_len += bytes.len() + STATEMENT_OVERHEAD_BYTES;
                     sources.push(AnswerSource::Earlier(bytes));
                     continue;
@@ -288,17 +283,20 @@ impl SequencerThread {
         Ok(PlannedAnswer { sources, added })
     }
 
-    /// Returns the result of an earlier publish: still on its way to disk, or stored.
-    fn earlier(&self, receipt: &Receipt) -> Result<Option<Bytes>, PublishError> {
-        if let Some(bytes) = self.in_flight.iter().find_map(|(_, group)| group.get(receipt)) {
+    /// Returns the result of an earlier publish: still on its way to disk, or stored. Reads the disk only for
+    /// a request that has waited unusually long since its look-up.
+    fn earlier(
+        &self,
+        receipt: &Receipt,
+        looked_up: &LookUp,
+    ) -> Result<Option<Bytes>, PublishError> {
+        if let Some(bytes) = self.recent.get(receipt).or(looked_up.get(receipt)) {
             return Ok(Some(bytes.clone()));
         }
-        let snapshot = self.state.store.snapshot();
-        let stored = snapshot.receipt(receipt).and_then(|sequence| match sequence {
-            Some(sequence) => snapshot.get(EnvelopeId::new(self.state.node, sequence)),
-            None => Ok(None),
-        });
-        stored.map_err(|error| PublishError::of_disk(format!("receipts cannot be read: {error}")))
+        if self.recent.complete(looked_up) {
+            return Ok(None);
+        }
+        self.state.look_up(std::iter::once(*receipt)).map(|again| again.get(receipt).cloned())
     }
 
     /// Signs the sequenced envelopes on all cores, and puts the answers together.
@@ -333,7 +331,7 @@ impl SequencerThread {
             let receipt =
                 |entry: &LogEntry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));
             let receipts = sealed.iter().filter_map(receipt).collect();
-            self.in_flight.push_back((self.generation, receipts));
+            self.recent.push(self.generation, receipts);
         }
         SignedGroup {
             generation: self.generation,
@@ -377,7 +375,7 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SequenceId;
+    use hawser_proto::{EnvelopeId, SequenceId};
     use hawser_storage::{Change, InvalidRule};
 
     use super::*;

@@ -95,6 +95,7 @@ impl Outcomes {
 /// The process: what a restart ends.
 struct Process {
     heads: Heads,
+    state: Arc<PublisherState>,
     sequencer: SequencerThread,
     committing: CommitThread,
     /// Groups that the sequencing half has handed over.
@@ -152,6 +153,8 @@ impl Process {
             payer_rates: None,
             draining: AtomicBool::new(false),
             broken: broken.clone(),
+            stored: stored.clone(),
+            idempotent: true,
             to_sequencer: Mutex::new(None),
         });
         let settings =
@@ -159,7 +162,8 @@ impl Process {
         let (to_committer, handed) = unbounded();
         Self {
             heads,
-            sequencer: SequencerThread::new(state, settings, first, stored.clone(), to_committer),
+            sequencer: SequencerThread::new(state.clone(), settings, first, to_committer),
+            state,
             committing: CommitThread::new(committer, stored, broken),
             handed,
             ready: unbounded(),
@@ -175,8 +179,11 @@ impl Process {
         let permit = self.in_flight.clone().try_acquire_owned().unwrap();
         let watch = Stopwatch::start();
         let reply = PendingReply { sender, _permit: permit, stage: watch, admitted: watch };
-        let admitted = envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
-        self.requests.push(Request { envelopes: admitted, reply });
+        let admitted: Vec<Admitted> =
+            envelopes.iter().map(|&index| ADMITTED[index].clone()).collect();
+        // The request may wait while groups are stored, or fail: what was looked up is then of before.
+        let earlier = self.state.look_up(admitted.iter().map(|it| it.receipt)).unwrap();
+        self.requests.push(Request { envelopes: admitted, earlier, reply });
         self.awaited.push((envelopes, answer));
     }
 

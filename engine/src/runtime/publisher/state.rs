@@ -1,7 +1,7 @@
 //! The state that the handles and threads of the publish path share.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crossbeam_channel::Sender;
 use hawser_proto::{OriginatorId, SecretKey};
@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::balance::Balances;
+use super::earlier::{LookUp, Receipt};
 use super::error::PublishError;
 use super::payer_rate::PayerRates;
 use super::request::Request;
@@ -31,6 +32,8 @@ pub(super) struct PublisherState {
     pub(super) counters: Arc<Counters>,
     /// Bounds the bytes in flight; one permit is one KiB.
     pub(super) in_flight: Arc<Semaphore>,
+    /// True if a repeated publish gets the answer of the first one.
+    pub(super) idempotent: bool,
     pub(super) own_strand: OwnStrand,
     pub(super) own_clock: OwnClock,
     /// Balances of payers; `None` if publishes do not depend on them.
@@ -41,6 +44,8 @@ pub(super) struct PublisherState {
     /// True after a group could not be stored: sequence ids assigned since then belong to no envelope, and the
     /// sequencing thread has to read the end of the strand again.
     pub(super) broken: Arc<AtomicBool>,
+    /// The newest group of publishes that is done with.
+    pub(super) stored: Arc<AtomicU64>,
     /// Channel to the sequencing thread; `None` once the publish path drains.
     pub(super) to_sequencer: Mutex<Option<Sender<Request>>>,
 }
@@ -73,6 +78,16 @@ impl PublisherState {
             return Err(PublishError::of_disk("the disk is nearly full"));
         }
         Ok(())
+    }
+
+    /// Looks on the disk for earlier publishes of the same envelopes. Blocks on it.
+    pub(super) fn look_up(
+        &self,
+        receipts: impl Iterator<Item = Receipt>,
+    ) -> Result<LookUp, PublishError> {
+        let stored = self.stored.load(Ordering::Acquire);
+        LookUp::read(&self.store, self.node, stored, receipts)
+            .map_err(|error| PublishError::of_disk(format!("receipts cannot be read: {error}")))
     }
 
     /// Hands a request to the sequencing thread, or answers it if that thread is to end.

@@ -1,0 +1,145 @@
+//! Earlier publishes of the same envelopes. They are looked up on disk while a request is admitted, so that
+//! the sequencing thread, which all publishes pass, reads no disk.
+
+use std::collections::{HashMap, VecDeque};
+
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_storage::{ReadError, Store};
+
+/// Names a group of requests, in the order in which the groups are written.
+pub(super) type Generation = u64;
+
+/// Names a publish; see [`crate::facts::receipt`].
+pub(super) type Receipt = [u8; 32];
+
+/// Receipts of stored groups that stay in memory. A guess: some tenths of a second of publishing, while a
+/// request mostly takes some milliseconds from its look-up to its turn.
+const KEPT_MAX: usize = 8192;
+
+/// The outcome of a look on the disk, as of a moment.
+#[derive(Debug, Default)]
+pub(super) struct LookUp {
+    /// The newest group that was stored before.
+    stored: Generation,
+    found: HashMap<Receipt, Bytes>,
+}
+
+impl LookUp {
+    /// Looks for earlier publishes on the disk. `stored` was read before. Blocks on the disk.
+    pub(super) fn read(
+        store: &Store,
+        node: OriginatorId,
+        stored: Generation,
+        receipts: impl Iterator<Item = Receipt>,
+    ) -> Result<Self, ReadError> {
+        let snapshot = store.snapshot();
+        let mut found = HashMap::new();
+        for receipt in receipts {
+            let Some(sequence) = snapshot.receipt(&receipt)? else { continue };
+            if let Some(bytes) = snapshot.get(EnvelopeId::new(node, sequence))? {
+                found.insert(receipt, bytes);
+            }
+        }
+        Ok(Self { stored, found })
+    }
+
+    /// Returns the envelope of an earlier publish.
+    pub(super) fn get(&self, receipt: &Receipt) -> Option<&Bytes> {
+        self.found.get(receipt)
+    }
+}
+
+/// The envelopes of the last groups: those on their way to disk, and some of the stored ones, which a look-up
+/// of before does not know.
+#[derive(Debug, Default)]
+pub(super) struct RecentGroups {
+    groups: VecDeque<(Generation, HashMap<Receipt, Bytes>)>,
+    receipts: usize,
+    /// Groups before this one are forgotten.
+    first: Generation,
+}
+
+impl RecentGroups {
+    /// Remembers a group that has been signed.
+    pub(super) fn push(&mut self, generation: Generation, receipts: HashMap<Receipt, Bytes>) {
+        self.receipts += receipts.len();
+        self.groups.push_back((generation, receipts));
+    }
+
+    /// Forgets the oldest groups up to `stored`, as far as there are too many receipts.
+    pub(super) fn forget(&mut self, stored: Generation) {
+        while self.receipts > KEPT_MAX
+            && let Some((generation, receipts)) =
+                self.groups.pop_front_if(|(generation, _)| *generation <= stored)
+        {
+            self.receipts -= receipts.len();
+            self.first = generation + 1;
+        }
+    }
+
+    /// Forgets all groups: the strand has been read again behind group `last`, and may hold what no group
+    /// has brought.
+    pub(super) fn restart_after(&mut self, last: Generation) {
+        *self = Self { first: last + 2, ..Self::default() };
+    }
+
+    /// Returns the envelope of a publish in one of the groups.
+    pub(super) fn get(&self, receipt: &Receipt) -> Option<&Bytes> {
+        self.groups.iter().find_map(|(_, group)| group.get(receipt))
+    }
+
+    /// Returns true if these groups and the look-up together know every earlier publish.
+    pub(super) fn complete(&self, look_up: &LookUp) -> bool {
+        look_up.stored.saturating_add(1) >= self.first
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(numbers: std::ops::Range<usize>) -> HashMap<Receipt, Bytes> {
+        let receipt = |number: usize| {
+            let mut receipt = [0; 32];
+            receipt[..8].copy_from_slice(&number.to_be_bytes());
+            (receipt, Bytes::from(number.to_string()))
+        };
+        numbers.map(receipt).collect()
+    }
+
+    fn knows(recent: &RecentGroups, number: usize) -> bool {
+        group(number..number + 1).keys().all(|receipt| recent.get(receipt).is_some())
+    }
+
+    fn look_up(stored: Generation) -> LookUp {
+        LookUp { stored, ..LookUp::default() }
+    }
+
+    #[test]
+    fn groups_are_forgotten_when_they_are_stored_and_too_many() {
+        let mut recent = RecentGroups::default();
+        for generation in 1..=6 {
+            let from = usize::try_from(generation).unwrap() * 2000;
+            recent.push(generation, group(from..from + 2000));
+        }
+        recent.forget(0);
+        assert!(knows(&recent, 2000) && recent.complete(&look_up(0)), "nothing is stored yet");
+        recent.forget(1);
+        assert!(!knows(&recent, 2000) && knows(&recent, 4000));
+        recent.forget(6);
+        assert!(!knows(&recent, 5999) && knows(&recent, 6000), "8,000 receipts may stay");
+        assert!(!recent.complete(&look_up(1)), "the second group is neither here nor looked up");
+        assert!(recent.complete(&look_up(2)));
+    }
+
+    #[test]
+    fn a_look_up_of_before_the_strand_was_read_again_is_not_enough() {
+        let mut recent = RecentGroups::default();
+        recent.push(1, group(0..5));
+        recent.restart_after(1);
+        assert!(!knows(&recent, 1));
+        assert!(!recent.complete(&look_up(0)) && !recent.complete(&look_up(1)));
+        recent.push(2, group(5..9));
+        assert!(recent.complete(&look_up(2)));
+    }
+}
