@@ -165,6 +165,7 @@ fn commits(
         price: |_, _| 7_000_000,
         host: None,
         open_files_max: 1024,
+        cache_bytes: hawser_storage::CACHE_BYTES_MIN,
     })?;
     let stored = originator_bytes(1, &envelopes[0], &key()?);
     let (mut count, mut commits) = (0, 0);

@@ -11,7 +11,9 @@ use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic, TopicKind};
 use hawser_rules::{Rate, RateTable};
-use hawser_storage::{Change, Durability, Facts, LogEntry, Store, StoreIdentity, StoreSettings};
+use hawser_storage::{
+    CACHE_BYTES_MIN, Change, Durability, Facts, LogEntry, Store, StoreIdentity, StoreSettings,
+};
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 
@@ -62,14 +64,14 @@ fn measure(data_dir: &Path, listeners: usize) -> Result<(), BenchError> {
     let key = SecretKey::from_bytes(&blake3::derive_key("hawser-bench node", &[]))?;
     let identity =
         StoreIdentity { network: "streams".into(), node: NODE, public_key: key.public_key() };
-    let path = folder.path().join("db");
     let store = Store::open(&StoreSettings {
-        path,
+        path: folder.path().join("db"),
         identity,
         durability: Durability::Fsync,
         price: |_, _| 0,
         host: None,
         open_files_max: 1024,
+        cache_bytes: CACHE_BYTES_MIN,
     })?;
     let (_registry, registry) = watch::channel(Arc::new(Registry::default()));
     let (_rates, rates) = watch::channel(Arc::new(RateTable::new(vec![RATE], None)?));

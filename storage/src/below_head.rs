@@ -69,7 +69,7 @@ impl Group<'_> {
         };
         self.marks.insert(id, mark);
         if let Some(facts) = &entry.facts {
-            self.put_rows(id, bytes.len(), facts)?;
+            self.put_rows(id, &bytes, facts)?;
         }
         Ok(())
     }

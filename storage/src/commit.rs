@@ -20,6 +20,7 @@ use crate::keys::cursor::{CursorKey, CursorName, encode_position};
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::meta::MetaKey;
+use crate::keys::topic::BESIDE_LEN_BYTES_MAX;
 use crate::projection_rows::ProjectionRows;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
@@ -92,7 +93,7 @@ impl Database {
         if batch.is_empty() {
             return Ok(());
         }
-        self.write_durable(batch)?;
+        self.write_change(batch)?;
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         for head in &mut heads {
             *head.durable = head.staged;
@@ -230,19 +231,19 @@ impl<'a> Group<'a> {
             Validity::Waiting => _ = self.marks.insert(entry.id, Some(Mark::Waiting)),
         }
         match &entry.facts {
-            Some(facts) => self.put_rows(entry.id, entry.bytes.len(), facts),
+            Some(facts) => self.put_rows(entry.id, &entry.bytes, facts),
             None => Ok(()),
         }
     }
 
-    /// Stages the projection rows of an envelope whose stored length is `len_bytes`.
+    /// Stages the projection rows of an envelope that is stored as `bytes`.
     pub(crate) fn put_rows(
         &mut self,
         id: EnvelopeId,
-        len_bytes: usize,
+        bytes: &[u8],
         facts: &Facts,
     ) -> Result<(), ReadError> {
-        self.rows.put(&mut self.batch, id, len_bytes, facts)
+        self.rows.put(&mut self.batch, id, bytes, facts)
     }
 
     /// Completes the batch with marks, counters and heads.
@@ -310,7 +311,11 @@ fn batch_len_bytes(changes: &[Change]) -> usize {
     /// Keys, tags and lengths of one envelope's rows. Measured: 150 to 200 bytes with short topics.
     const ROWS: usize = 224;
     let envelopes = changes.iter().map(|change| match change {
-        Change::Append(entry) => entry.bytes.len() + ROWS,
+        Change::Append(entry) => {
+            let len_bytes = entry.bytes.len();
+            let beside = if len_bytes <= BESIDE_LEN_BYTES_MAX { len_bytes } else { 0 };
+            len_bytes + beside + ROWS
+        }
         Change::Skip { .. } => ROWS,
     });
     envelopes.fold(ROWS, usize::saturating_add)

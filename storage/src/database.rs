@@ -1,7 +1,7 @@
 //! The open RocksDB database and the state beside it that all clones of a store share.
 
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use hawser_proto::EnvelopeId;
@@ -15,6 +15,7 @@ use crate::host::{FolderFacts, HostMarker};
 use crate::keys::rate::RateRow;
 use crate::poison::Poison;
 use crate::price::PriceFn;
+use crate::progress::OlderRows;
 use crate::projection::Projection;
 use crate::repricing::Repricing;
 use crate::room::Room;
@@ -61,6 +62,10 @@ pub(crate) struct Database {
     pub(crate) ledger: Mutex<()>,
     /// Serialises writes of evidence, and counts it.
     pub(crate) evidence: Mutex<EvidenceIndex>,
+    /// The place up to which topic rows of an older format have been brought up; `None` if there are none.
+    pub(crate) older_rows: Mutex<Option<OlderRows>>,
+    /// True if the next rebuild would go on where an earlier one was interrupted.
+    pub(crate) rebuilt_in_part: AtomicBool,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: Mutex<Vec<Projection>>,
     durable: WriteOptions,
@@ -82,6 +87,8 @@ pub(crate) struct OpenedDatabase {
     pub(crate) rates: Vec<RateRow>,
     pub(crate) has_unpriced: bool,
     pub(crate) evidence: EvidenceIndex,
+    pub(crate) older_rows: Option<OlderRows>,
+    pub(crate) rebuilt_in_part: bool,
 }
 
 impl Database {
@@ -105,6 +112,8 @@ impl Database {
             differing_fees: AtomicU64::new(0),
             ledger: Mutex::default(),
             evidence: Mutex::new(opened.evidence),
+            older_rows: Mutex::new(opened.older_rows),
+            rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
             stale: Mutex::new(opened.stale),
             durable,
             buffered: WriteOptions::default(),
@@ -119,6 +128,19 @@ impl Database {
     pub(crate) fn folder_facts(&self, generation: u64) -> FolderFacts {
         let head = *self.strands.head(self.identity.node).lock();
         FolderFacts { incarnation: self.incarnation, generation, inode: 0, head }
+    }
+
+    /// Writes one batch that changes the log, its marks or projections, and returns when it is durable.
+    pub(crate) fn write_change(&self, mut batch: WriteBatch) -> Result<(), CommitError> {
+        let is_in_part = self.rebuilt_in_part.load(Ordering::Acquire);
+        if is_in_part {
+            self.stage_rebuild_from_the_beginning(&mut batch);
+        }
+        self.write_durable(batch)?;
+        if is_in_part {
+            self.rebuilt_in_part.store(false, Ordering::Release);
+        }
+        Ok(())
     }
 
     /// Writes one batch and returns when it is durable. RocksDB appends it to its write-ahead

@@ -139,7 +139,7 @@ impl Database {
                 let key = MembershipKey::Judged(rule.originator).encode();
                 batch.put_cf(family, key, rule.basis);
             }
-            self.write_durable(batch)?;
+            self.write_change(batch)?;
             if !changed.is_empty() {
                 self.unpriced.store(true, Ordering::Release);
             }
@@ -268,7 +268,6 @@ impl Rejudging<'_> {
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
         let store = self.store;
-        let len_bytes = u32::try_from(verdict.bytes.len()).unwrap_or(u32::MAX);
         let receipt = facts.receipt.filter(|_| id.originator == self.own).map(ReceiptKey);
         let expiry = facts.expiry_unix_s.map(|expiry_unix_s| ExpiryKey { expiry_unix_s, id });
         let topic = TopicKey::new(facts.topic.as_bytes(), id);
@@ -283,7 +282,7 @@ impl Rejudging<'_> {
             return Ok(());
         }
         let mut value = Vec::new();
-        topic::encode_value(facts.originator_ns, len_bytes, &facts.depends_on, &mut value);
+        topic::encode_value(facts.originator_ns, &verdict.bytes, &facts.depends_on, &mut value);
         topic.iter().for_each(|it| batch.put_cf(store.family(Family::Topic), it.encode(), &value));
         expiry.iter().for_each(|it| batch.put_cf(store.family(Family::Expiry), it.encode(), []));
         if let Some(key) = receipt.filter(|_| held.is_none_or(|held| held < id.sequence.0)) {

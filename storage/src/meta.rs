@@ -9,12 +9,13 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::meta::MetaKey;
 use crate::keys::{Key, decode_u64};
+use crate::progress::{OlderRows, Rebuilt};
 use crate::projection::Projection;
 use crate::settings::StoreIdentity;
 
 /// The format that this code reads and writes. Raised when rows change in a way that older programs
 /// cannot read.
-pub(crate) const FORMAT: u32 = 3;
+pub(crate) const FORMAT: u32 = 4;
 /// The oldest format that opening migrates.
 pub(crate) const FORMAT_MIN: u32 = 1;
 
@@ -44,7 +45,8 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
 ///
 /// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot
 /// read; the projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of
-/// prices, which are no rule any more.
+/// prices, which are no rule any more. Migration 3 → 4 changes no row when the folder is opened: topic rows
+/// have small envelopes beside them now, and `older_rows` brings the stored ones up.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }
@@ -90,6 +92,22 @@ pub(crate) fn put_new(
     put(db, batch, MetaKey::PublicKey, identity.public_key.as_bytes());
     put(db, batch, MetaKey::Incarnation, &incarnation);
     put_projection_versions(db, batch);
+}
+
+/// Returns the part that an interrupted rebuild has made; `None` when a rebuild has to start over, or none
+/// was interrupted.
+pub(crate) fn rebuilt(db: &DB) -> Result<Option<Rebuilt>, ReadError> {
+    Ok(row(db, MetaKey::Rebuilding, |value| Some(Rebuilt::decode(value)))?.flatten())
+}
+
+/// Returns the progress with topic rows of an older format; `None` if there are none.
+pub(crate) fn older_topic_rows(db: &DB) -> Result<Option<OlderRows>, ReadError> {
+    row(db, MetaKey::OlderTopicRows, OlderRows::decode)
+}
+
+/// Stages the beginning of bringing topic rows up to this format.
+pub(crate) fn put_older_topic_rows(db: &DB, batch: &mut WriteBatch) {
+    put(db, batch, MetaKey::OlderTopicRows, &OlderRows::default().encode());
 }
 
 /// Writes the number of the run that is about to sign, durably.

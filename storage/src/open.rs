@@ -22,7 +22,7 @@ use crate::keys::mark::{Mark, MarkKey};
 use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
 use crate::misbehavior::load_index;
 use crate::opening::{Access, Location, Opening};
-use crate::options;
+use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
 use crate::raw_rows::{current_mark, is_empty, load_heads, load_rates};
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
@@ -169,7 +169,8 @@ impl Store {
     /// When the folder cannot be used, is in use, is damaged, or belongs to another node, key or
     /// network. The error tells the operator what to do.
     pub fn open(settings: &StoreSettings) -> Result<Self, OpenError> {
-        let StoreSettings { path, identity, durability, price, host, open_files_max } = settings;
+        let StoreSettings { path, identity, durability, price, host, open_files_max, cache_bytes } =
+            settings;
         if let Err(error) = prepare_folder(path)
             && !(error.is_of_disk() && has_database(path))
         {
@@ -177,7 +178,7 @@ impl Store {
         }
         let start = |access| {
             let location = Location::Folder(path.clone(), *open_files_max);
-            let how = Opening::new(location, *durability, *price, host.clone());
+            let how = Opening::new(location, *durability, *price, host.clone(), *cache_bytes);
             start(how, Some(identity), access)
         };
         let error = match start(Access::ReadWrite) {
@@ -198,7 +199,7 @@ impl Store {
             return Err(OpenError::NotADatabase { path: path.to_owned() });
         }
         let location = Location::Folder(path.to_owned(), options::OPEN_FILES_MAX);
-        let how = Opening::new(location, Durability::Fsync, price, None);
+        let how = Opening::new(location, Durability::Fsync, price, None, CACHE_BYTES_MIN);
         let store = start(how, None, Access::ReadWrite)?;
         let identity = store.identity().clone();
         Ok((store, identity))
@@ -210,7 +211,8 @@ impl Store {
     /// When RocksDB fails.
     pub fn in_memory(identity: StoreIdentity, price: PriceFn) -> Result<Self, OpenError> {
         let env = Env::mem_env().map_err(DatabaseError::from)?;
-        let how = Opening::new(Location::Memory(env), Durability::Fsync, price, None);
+        let how =
+            Opening::new(Location::Memory(env), Durability::Fsync, price, None, CACHE_BYTES_MIN);
         start(how, Some(&identity), Access::ReadWrite)
     }
 }
@@ -262,7 +264,8 @@ pub(crate) fn load(
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
     let rates = load_rates(&db)?;
     let has_unpriced = !is_empty(&db, Family::Reprice)?;
-    let evidence = load_index(&db)?;
+    let (evidence, older_rows) = (load_index(&db)?, meta::older_topic_rows(&db)?);
+    let rebuilt_in_part = meta::rebuilt(&db)?.is_some();
     let database = Database::new(OpenedDatabase {
         db,
         identity: header.identity.clone(),
@@ -277,6 +280,8 @@ pub(crate) fn load(
         rates,
         has_unpriced,
         evidence,
+        older_rows,
+        rebuilt_in_part,
     });
     Ok((Arc::new(database), header))
 }
@@ -446,6 +451,7 @@ fn migrate(db: &DB, older: u32) -> Result<(), OpenError> {
     if older < 3 {
         unmark_prices(db, &mut batch)?;
     }
+    meta::put_older_topic_rows(db, &mut batch);
     meta::put_format(db, &mut batch);
     Ok(write_synced(db, batch)?)
 }

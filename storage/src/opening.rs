@@ -41,8 +41,9 @@ impl Opening {
         durability: Durability,
         price: PriceFn,
         host: Option<HostSettings>,
+        cache_bytes: usize,
     ) -> Self {
-        let (cache, lasting) = (options::block_cache(), Lasting::default());
+        let (cache, lasting) = (options::block_cache(cache_bytes), Lasting::default());
         Self { location, cache, durability, price, host, lasting }
     }
 }

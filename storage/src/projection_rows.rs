@@ -62,15 +62,15 @@ impl<'a> ProjectionRows<'a> {
         (self.out_of_order, self.is_late) = (true, true);
     }
 
-    /// Stages the rows of the envelope `id`, whose stored length is `len_bytes`.
+    /// Stages the rows of the envelope `id`, which is stored as `bytes`.
     pub(crate) fn put(
         &mut self,
         batch: &mut WriteBatch,
         id: EnvelopeId,
-        len_bytes: usize,
+        bytes: &[u8],
         facts: &Facts,
     ) -> Result<(), ReadError> {
-        self.put_topic(batch, id, len_bytes, facts);
+        self.put_topic(batch, id, bytes, facts);
         if let Some(expiry_unix_s) = facts.expiry_unix_s {
             batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
         }
@@ -79,7 +79,7 @@ impl<'a> ProjectionRows<'a> {
             *kept = id.sequence.max(*kept);
         }
         let is_late = std::mem::take(&mut self.is_late);
-        self.tallies.count(id, len_bytes, facts, is_late)?;
+        self.tallies.count(id, bytes.len(), facts, is_late)?;
         for change in &facts.addresses {
             let key = InboxKey { address: change.address, inbox: change.inbox };
             let row = match change.is_member {
@@ -91,17 +91,10 @@ impl<'a> ProjectionRows<'a> {
         Ok(())
     }
 
-    fn put_topic(
-        &mut self,
-        batch: &mut WriteBatch,
-        id: EnvelopeId,
-        len_bytes: usize,
-        facts: &Facts,
-    ) {
+    fn put_topic(&mut self, batch: &mut WriteBatch, id: EnvelopeId, bytes: &[u8], facts: &Facts) {
         let Some(key) = TopicKey::new(facts.topic.as_bytes(), id) else { return };
-        let len_bytes = u32::try_from(len_bytes).unwrap_or(u32::MAX);
         key.encode_into(&mut self.key);
-        topic::encode_value(facts.originator_ns, len_bytes, &facts.depends_on, &mut self.value);
+        topic::encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut self.value);
         batch.put_cf(self.topic, &self.key, &self.value);
     }
 

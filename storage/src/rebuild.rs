@@ -21,6 +21,7 @@ use crate::keys::Key;
 use crate::keys::meta::MetaKey;
 use crate::log_scan::{LogItem, LogScan};
 use crate::meta;
+use crate::progress::{RebuildReport, Rebuilt};
 use crate::projection::Projection;
 use crate::projection_rows::ProjectionRows;
 use crate::snapshot::Snapshot;
@@ -29,7 +30,7 @@ use crate::tallies::{Pricing, TallyReport};
 
 /// Most envelopes in one batch. Guessed: large enough that each counter is rarely read and written.
 const BATCH_ENVELOPES: usize = 4096;
-/// Bytes of envelopes that close a batch early. Guessed. Two batches are in memory at a time.
+/// Bytes of envelopes that close a batch early. Guessed. Three batches are in memory at a time.
 const BATCH_LEN_BYTES: usize = 16 << 20;
 /// Envelopes that a thread takes at a time. Calculated from 37 µs per recovered key: about 2 ms, so that
 /// all threads end together.
@@ -48,17 +49,6 @@ pub struct RebuildProgress {
     pub done: u64,
     /// RocksDB's estimate of their number; may be below `done`.
     pub total_estimate: u64,
-}
-
-/// Result of a rebuild.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RebuildReport {
-    /// Envelopes read.
-    pub envelopes: u64,
-    /// Envelopes with projection rows.
-    pub projected: u64,
-    /// Envelopes that are marked invalid.
-    pub invalid: u64,
 }
 
 /// The reason a rebuild failed. The projections stay stale until a rebuild succeeds.
@@ -86,8 +76,9 @@ impl Store {
     /// and its validity. It runs on all cores; the rows do not depend on their number.
     ///
     /// Commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
-    /// crash the projections are stale, and the next rebuild starts over. `progress` is called once per
-    /// batch, and at least once.
+    /// crash the projections are stale, and the next rebuild goes on behind the last batch that is on disk,
+    /// unless something was committed between or another version of this code had begun. `progress` is
+    /// called once per batch, and at least once.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written.
@@ -108,8 +99,12 @@ impl Database {
     ) -> Result<RebuildReport, RebuildError> {
         self.check_writable()?;
         let _no_commits = self.gate.write();
-        self.drop_projections()?;
-        let report = self.replay(derive, progress)?;
+        let done = meta::rebuilt(&self.db)?;
+        if done.is_none() {
+            self.drop_projections()?;
+        }
+        self.rebuilt_in_part.store(true, Ordering::Release);
+        let report = self.replay(done.unwrap_or_default(), derive, progress)?;
         self.finish_rebuild()?;
         Ok(report)
     }
@@ -125,26 +120,36 @@ impl Database {
     /// Stages the flag and the deletion of all projection rows, and of the marks of minutes to be priced
     /// again.
     pub(crate) fn stage_drop_of_projections(&self, batch: &mut WriteBatch) {
-        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
+        self.stage_rebuild_from_the_beginning(batch);
         for projection in Projection::ALL {
             let family = self.family(projection.family());
             batch.delete_range_cf(family, &[][..], &ABOVE_ALL_KEYS[..]);
         }
         let marked = self.family(Family::Reprice);
         batch.delete_range_cf(marked, &[][..], &ABOVE_ALL_KEYS[..]);
+        // All topic rows will be of this format.
+        batch.delete_cf(self.family(Family::Meta), MetaKey::OlderTopicRows.encode());
+        *self.older_rows.lock() = None;
         self.repricing.lock().forget_all();
         *self.stale.lock() = Projection::ALL.to_vec();
     }
 
+    /// Stages that the next rebuild starts over. To be called for every change of the log, and of its marks,
+    /// while projections have been rebuilt in part: what was counted already must not be counted again.
+    pub(crate) fn stage_rebuild_from_the_beginning(&self, batch: &mut WriteBatch) {
+        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), []);
+    }
+
     fn replay(
         self: &Arc<Self>,
+        done: Rebuilt,
         derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
         let snapshot = Snapshot::new(self);
-        let mut log = LogReader::new(&snapshot)?;
-        let mut report = RebuildReport::default();
+        let mut log = LogReader::new(&snapshot, done.through)?;
+        let mut report = done.report;
         let mut derived: Vec<DerivedEnvelope> = Vec::new();
         let mut read = log.batch()?;
         while !read.is_empty() || !derived.is_empty() {
@@ -164,16 +169,14 @@ impl Database {
         Ok(report)
     }
 
-    /// Writes the rows of one batch without a sync. The write that ends the rebuild makes all earlier
-    /// ones durable.
+    /// Writes the rows of one batch, and that the log has been read up to there, without a sync. The write
+    /// that ends the rebuild makes all earlier ones durable.
     fn write_rows(
         &self,
         derived: &[DerivedEnvelope],
         report: &mut RebuildReport,
     ) -> Result<(), RebuildError> {
-        if derived.is_empty() {
-            return Ok(());
-        }
+        let Some(last) = derived.last() else { return Ok(()) };
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing);
@@ -183,11 +186,13 @@ impl Database {
             report.invalid += u64::from(envelope.invalid);
             if let Some(facts) = &envelope.facts {
                 report.projected += 1;
-                rows.put(&mut batch, envelope.id, envelope.len_bytes, facts)?;
+                rows.put(&mut batch, envelope.id, &envelope.bytes, facts)?;
             }
         }
         let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
         debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
+        let done = Rebuilt { through: last.id, report: *report };
+        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), done.encode());
         Ok(self.write_buffered(batch)?)
     }
 
@@ -196,6 +201,7 @@ impl Database {
         batch.delete_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode());
         meta::put_projection_versions(&self.db, &mut batch);
         self.write_durable(batch)?;
+        self.rebuilt_in_part.store(false, Ordering::Release);
         self.stale.lock().clear();
         Ok(())
     }
@@ -214,10 +220,10 @@ struct StoredEnvelope {
     validity: Validity,
 }
 
-/// An envelope's facts, without its bytes.
+/// An envelope with its facts.
 struct DerivedEnvelope {
     id: EnvelopeId,
-    len_bytes: usize,
+    bytes: Bytes,
     invalid: bool,
     facts: Option<Facts>,
 }
@@ -226,7 +232,7 @@ impl From<(StoredEnvelope, Option<Facts>)> for DerivedEnvelope {
     fn from((stored, facts): (StoredEnvelope, Option<Facts>)) -> Self {
         let StoredEnvelope { id, bytes, validity } = stored;
         let invalid = matches!(validity, Validity::Invalid(_));
-        Self { id, len_bytes: bytes.len(), invalid, facts }
+        Self { id, bytes, invalid, facts }
     }
 }
 
@@ -234,15 +240,18 @@ impl From<(StoredEnvelope, Option<Facts>)> for DerivedEnvelope {
 struct LogReader<'s> {
     snapshot: &'s Snapshot<'s>,
     heads: Vec<EnvelopeId>,
+    /// Envelopes up to this one are left out.
+    after: EnvelopeId,
     strand: Option<LogScan<'s>>,
 }
 
 impl<'s> LogReader<'s> {
-    fn new(snapshot: &'s Snapshot<'s>) -> Result<Self, ReadError> {
+    fn new(snapshot: &'s Snapshot<'s>, after: EnvelopeId) -> Result<Self, ReadError> {
         let heads: Cursor = snapshot.heads()?;
-        let mut heads: Vec<EnvelopeId> = heads.iter().collect();
+        let is_left = |head: &EnvelopeId| head.originator >= after.originator;
+        let mut heads: Vec<EnvelopeId> = heads.iter().filter(is_left).collect();
         heads.reverse(); // `pop` then yields ascending originators
-        Ok(Self { snapshot, heads, strand: None })
+        Ok(Self { snapshot, heads, after, strand: None })
     }
 
     /// Reads the next batch; empty at the end of the log.
@@ -267,7 +276,8 @@ impl<'s> LogReader<'s> {
                 None => {
                     let Some(head) = self.heads.pop() else { return Ok(None) };
                     let beginning = EnvelopeId { sequence: SequenceId::NONE, ..head };
-                    self.strand = Some(self.snapshot.log(beginning, head.sequence));
+                    let after = beginning.max(self.after);
+                    self.strand = Some(self.snapshot.log(after, head.sequence));
                 }
             }
         }

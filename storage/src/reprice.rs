@@ -74,6 +74,9 @@ impl Database {
         steps_max: usize,
     ) -> Result<usize, CommitError> {
         self.check_writable()?;
+        if self.rebuilt_in_part.load(Ordering::Acquire) {
+            return Ok(0); // what is not rebuilt yet would be counted twice
+        }
         // Before the look: a commit that marks a minute meanwhile raises it again.
         self.unpriced.store(false, Ordering::Release);
         let mut done = 0;

@@ -43,6 +43,9 @@ pub struct StoreSettings {
     /// Table files that RocksDB may hold open, at least 20. It has some dozens of other files open besides:
     /// logs, and what it is writing.
     pub open_files_max: usize,
+    /// Memory for blocks of table files, their indexes and filters, in bytes; at least
+    /// [`CACHE_BYTES_MIN`](crate::CACHE_BYTES_MIN) for a node.
+    pub cache_bytes: usize,
 }
 
 /// Settings of the host marker; see [`FolderStanding`](crate::FolderStanding).

@@ -210,10 +210,17 @@ impl Snapshot<'_> {
         LogScan::new(rows(Family::Log), rows(Family::Mark), after, through)
     }
 
-    /// Opens a scan over topics; one iterator serves many of them.
+    /// Opens a scan over topics; one iterator serves many of them. Its rows come without envelopes.
     #[must_use]
     pub fn topics(&self) -> TopicScan<'_> {
-        TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()))
+        self.topics_with_envelopes(0)
+    }
+
+    /// Opens a scan over topics whose rows bring their envelopes along, where they have them and until
+    /// those take `len_bytes_max` together. The other envelopes are in the log.
+    #[must_use]
+    pub fn topics_with_envelopes(&self, len_bytes_max: usize) -> TopicScan<'_> {
+        TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()), len_bytes_max)
     }
 
     /// Returns the place in this node's own strand of the envelope published with this digest.

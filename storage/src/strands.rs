@@ -43,6 +43,18 @@ impl Strands {
         originators.into_iter().map(|originator| (originator, self.head(originator))).collect()
     }
 
+    /// Returns all heads by originator ascending, which is the order to lock them in.
+    pub(crate) fn all(&self) -> Vec<(OriginatorId, Head)> {
+        let mut heads: Vec<(OriginatorId, Head)> = self
+            .heads
+            .read()
+            .iter()
+            .map(|(&originator, head)| (originator, head.clone()))
+            .collect();
+        heads.sort_unstable_by_key(|(originator, _)| *originator);
+        heads
+    }
+
     /// Returns the heads of all strands that have one. Waits for commits that are under way.
     pub(crate) fn heads(&self) -> Vec<EnvelopeId> {
         let heads: Vec<(OriginatorId, Head)> = self

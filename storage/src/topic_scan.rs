@@ -1,12 +1,13 @@
-//! Scanning the topic index, without touching the envelopes.
+//! Scanning the topic index, with or without the envelopes that stand in its rows.
 
+use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use rocksdb::DBRawIterator;
 
 use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::keys::Key;
-use crate::keys::topic::{self, TopicKey, TopicRow};
+use crate::keys::topic::{TopicKey, TopicRow, TopicValue};
 
 /// A scan over rows of topics, each topic by originator and then by sequence.
 ///
@@ -20,11 +21,13 @@ pub struct TopicScan<'s> {
     prefix_len: usize,
     /// True while the iterator stands on a row of that topic.
     on_row: bool,
+    /// Bytes of envelopes that rows may still bring along.
+    room_bytes: usize,
 }
 
 impl<'s> TopicScan<'s> {
-    pub(crate) fn new(rows: DBRawIterator<'s>) -> Self {
-        Self { rows, key: Vec::new(), prefix_len: 0, on_row: false }
+    pub(crate) fn new(rows: DBRawIterator<'s>, room_bytes: usize) -> Self {
+        Self { rows, key: Vec::new(), prefix_len: 0, on_row: false, room_bytes }
     }
 
     /// Seeks to the first row of `topic` at or after `from`; `None` past the topic's last row. The
@@ -94,9 +97,14 @@ impl<'s> TopicScan<'s> {
         if !key.starts_with(&self.key[..self.prefix_len]) {
             return Ok(None);
         }
-        let row = TopicKey::decode(key)
-            .and_then(|key| topic::decode_value(key.id(), value))
+        let (id, value) = TopicKey::decode(key)
+            .and_then(|key| Some((key.id(), TopicValue::decode(value)?)))
             .ok_or_else(|| ReadError::corrupt(TopicKey::FAMILY, key))?;
+        let mut row = value.row(id);
+        if let Some(envelope) = value.envelope.filter(|bytes| bytes.len() <= self.room_bytes) {
+            self.room_bytes -= envelope.len();
+            row.envelope = Some(Bytes::copy_from_slice(envelope));
+        }
         self.on_row = true;
         Ok(Some(row))
     }

@@ -114,7 +114,7 @@ fn a_row_says_all_that_a_page_plan_needs() {
         let snapshot = store.snapshot();
         assert_eq!(
             snapshot.topics().seek(topic("deps").as_bytes(), EnvelopeId::default()).unwrap(),
-            Some(TopicRow { id: at, originator_ns: -3, len_bytes, depends_on })
+            Some(TopicRow { id: at, originator_ns: -3, len_bytes, depends_on, envelope: None })
         );
     });
 }

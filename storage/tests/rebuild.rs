@@ -228,29 +228,16 @@ fn rows_that_the_log_does_not_speak_of_are_gone_after_a_rebuild() {
     });
 }
 
-#[test]
-fn an_interrupted_rebuild_is_known_and_repeated_at_the_next_start() {
+/// A folder of 6,000 envelopes whose rebuild was interrupted after 4,096, and the digests of whole rows.
+fn interrupted() -> (tempfile::TempDir, BTreeMap<&'static str, [u8; 32]>) {
     let folder = tempfile::tempdir().unwrap();
     let store = Store::open(&settings(folder.path())).unwrap();
-    let changes: Vec<_> = (1..=6_000)
-        .map(|sequence| {
-            let at = id(OWN, sequence);
-            let bytes = at.to_string().into_bytes().into();
-            Change::Append(LogEntry {
-                id: at,
-                bytes,
-                validity: Validity::Valid,
-                facts: Some(facts(at)),
-            })
-        })
-        .collect();
+    let changes: Vec<_> = (1..=6_000).map(|sequence| plain(id(OWN, sequence))).collect();
     store.commit(&changes).unwrap();
     let digests = store.snapshot().projection_digests().unwrap();
     let all: Vec<_> = digests.keys().copied().collect();
-    let derive = |at, _: &_, _| Some(facts(at));
-
     let mut steps = Vec::new();
-    let failed = store.rebuild(&derive, &mut |progress| {
+    let failed = store.rebuild(&derive_plain, &mut |progress| {
         steps.push(progress.done);
         store.fail_next_write();
     });
@@ -258,14 +245,77 @@ fn an_interrupted_rebuild_is_known_and_repeated_at_the_next_start() {
     assert_eq!(steps, [4096]);
     assert_eq!(store.stale_projections(), all);
     drop(store);
-
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_eq!(store.stale_projections(), all);
     assert_ne!(store.snapshot().projection_digests().unwrap(), digests);
+    (folder, digests)
+}
+
+fn plain(at: EnvelopeId) -> Change {
+    let bytes = at.to_string().into_bytes().into();
+    let facts = Some(facts(at));
+    Change::Append(LogEntry { id: at, bytes, validity: Validity::Valid, facts })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the type of a function that derives")]
+fn derive_plain(at: EnvelopeId, _: &bytes::Bytes, _: Validity) -> Option<Facts> {
+    Some(facts(at))
+}
+
+/// Rebuilds and returns how many envelopes were processed after each batch.
+fn steps_of(store: &Store) -> Vec<u64> {
     let mut steps = Vec::new();
-    let report = store.rebuild(&derive, &mut |progress| steps.push(progress.done)).unwrap();
-    assert_eq!((report.envelopes, steps), (6_000, vec![4096, 6_000]));
+    let report = store.rebuild(&derive_plain, &mut |progress| steps.push(progress.done)).unwrap();
+    assert_eq!(Some(&report.envelopes), steps.last());
+    assert_eq!(store.stale_projections(), [""; 0]);
+    steps
+}
+
+#[test]
+fn an_interrupted_rebuild_is_known_and_goes_on_at_the_next_start() {
+    let (folder, digests) = interrupted();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(steps_of(&store), [6_000], "what was done is not done again");
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+    assert_eq!(
+        steps_of(&store),
+        [4096, 6_000],
+        "a rebuild that was not interrupted is a whole one"
+    );
     assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
     drop(store);
     assert_eq!(Store::open(&settings(folder.path())).unwrap().stale_projections(), [""; 0]);
+}
+
+#[test]
+fn an_interrupted_rebuild_starts_over_after_a_commit() {
+    let (folder, _) = interrupted();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let more = [plain(id(OWN, 6_001)), plain(id(PEER, 1))];
+    store.commit(&more).unwrap();
+    assert_eq!(steps_of(&store), [4096, 6_002]);
+    let expected = in_memory();
+    (1..=6_001).map(|at| id(OWN, at)).chain([id(PEER, 1)]).for_each(|at| {
+        expected.commit(&[plain(at)]).unwrap();
+    });
+    assert_eq!(
+        store.snapshot().projection_digests().unwrap(),
+        expected.snapshot().projection_digests().unwrap()
+    );
+}
+
+#[test]
+fn a_rebuild_that_other_code_began_starts_over() {
+    let (folder, digests) = interrupted();
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
+    let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
+    let meta = db.cf_handle("meta").unwrap();
+    let mut value = db.get_cf(meta, "rebuilding").unwrap().unwrap();
+    *value.last_mut().unwrap() += 1;
+    db.put_cf(meta, "rebuilding", value).unwrap();
+    drop(db);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(steps_of(&store), [4096, 6_000]);
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
 }

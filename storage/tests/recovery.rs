@@ -174,20 +174,31 @@ fn damage_in_what_was_written_out_is_an_error_and_not_an_answer() {
     extend(&store, OWN, 500);
     store.flush().unwrap();
     drop(store);
-    let tables = fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path());
-    let largest = tables
+    // Envelopes stand in the log and beside their topics.
+    let tables: Vec<_> = fs::read_dir(folder.path())
+        .unwrap()
+        .map(|file| file.unwrap().path())
         .filter(|path| path.extension().is_some_and(|extension| extension == "sst"))
-        .max_by_key(|path| fs::metadata(path).unwrap().len())
-        .unwrap();
-    let mut bytes = fs::read(&largest).unwrap();
-    bytes[1_000] ^= 0x40;
-    fs::write(&largest, bytes).unwrap();
+        .filter(|path| fs::metadata(path).unwrap().len() > 50_000)
+        .collect();
+    assert_eq!(tables.len(), 2);
+    for table in tables {
+        let mut bytes = fs::read(&table).unwrap();
+        bytes[1_000] ^= 0x40;
+        fs::write(&table, bytes).unwrap();
+    }
     let store = Store::open(&settings(folder.path())).unwrap();
     let snapshot = store.snapshot();
     let read: Result<Vec<_>, _> = snapshot.log(id(OWN, 0), SequenceId(500)).collect();
     assert!(read.is_err());
     // Ends after the error instead of going round.
     assert!(snapshot.log(id(OWN, 0), SequenceId(500)).count() <= 500);
+    let mut topics = snapshot.topics_with_envelopes(usize::MAX);
+    let mut row = topics.seek(topic("t0").as_bytes(), id(OWN, 0));
+    while matches!(row, Ok(Some(_))) {
+        row = topics.next_row();
+    }
+    assert!(row.is_err());
 }
 
 /// The failure is the file system's: the folder goes away under the open database, and the next

@@ -49,6 +49,11 @@ impl BatchLimits {
     /// Bounds of the queue between commits and all streams. Guessed: seconds of work for a fast disk.
     pub(crate) const BACKLOG: Self = Self { envelopes: 65_536, len_bytes: 32 * 1024 * 1024 };
 
+    /// Bytes of envelopes that come along with the rows of one page; the others are read from the log. A
+    /// reader's memory is not asked for them, so they are few. A guess: pages of a thousand messages have
+    /// less.
+    pub(crate) const BESIDE_LEN_BYTES: usize = 1024 * 1024;
+
     /// Bounds of a query for the whole logs of inboxes: bytes only.
     pub(crate) const WHOLE_LOGS: Self =
         Self { envelopes: usize::MAX, len_bytes: PAGE_LEN_BYTES_MAX };
@@ -86,6 +91,11 @@ impl BatchSize {
         self.envelopes += 1;
         self.len_bytes = sum_bytes;
         true
+    }
+
+    /// Returns the number of envelopes that `limits` leave room for, whatever their bytes.
+    pub(crate) fn room(&self, limits: BatchLimits) -> usize {
+        limits.envelopes.saturating_sub(self.envelopes)
     }
 
     /// Removes an envelope that was added.

@@ -18,7 +18,7 @@ pub(crate) const FUTURE_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 /// Specified: `docs/protocol/api.md`. Mostly the first one counts.
 const STEPS_MAX: u64 = 64;
 
-/// Returns the newest envelope of `topic` at `horizon_ns`, and its length.
+/// Returns the row of the newest envelope of `topic` at `horizon_ns`.
 ///
 /// Each strand has one candidate: its last envelope that depends on nothing above `heads` and whose time
 /// is at most `horizon_ns`. The candidate with the highest time is the newest, then the one with the
@@ -31,17 +31,21 @@ pub(crate) fn newest_visible(
     heads: &Cursor,
     topic: &Topic,
     horizon_ns: i64,
-) -> Result<Option<(EnvelopeId, u32)>, QueryError> {
+) -> Result<Option<TopicRow>, QueryError> {
     let mut search = Search { rows, heads, topic, horizon_ns };
-    let mut newest: Option<Rank> = None;
+    let mut newest: Option<(Rank, TopicRow)> = None;
     let mut highest = Some(OriginatorId(u32::MAX));
     while let Some(originator) = highest {
         let through = EnvelopeId::new(originator, SequenceId(u64::MAX));
         let Some(last) = search.rows.seek_back(topic, through)? else { break };
         highest = last.id.originator.0.checked_sub(1).map(OriginatorId);
-        newest = newest.max(search.last_of_strand(last)?);
+        let found = search.last_of_strand(last)?.map(|row| (search.rank(&row), row));
+        let is_newer = |(rank, _): &(Rank, _)| newest.as_ref().is_none_or(|(most, _)| rank > most);
+        if let Some(newer) = found.filter(is_newer) {
+            newest = Some(newer);
+        }
     }
-    Ok(newest.map(|rank| (rank.id, rank.len_bytes)))
+    Ok(newest.map(|(_, row)| row))
 }
 
 /// Order of the last envelopes of strands: the greatest is the newest.
@@ -51,7 +55,6 @@ struct Rank {
     /// The time; its opposite if it has not come, so that it gains nothing by being high.
     time: i64,
     id: EnvelopeId,
-    len_bytes: u32,
 }
 
 struct Search<'a, R> {
@@ -64,7 +67,7 @@ struct Search<'a, R> {
 impl<R: Rows> Search<'_, R> {
     /// Returns the last envelope that counts of the strand that ends with the row `last`, under the
     /// cursor of `rows`.
-    fn last_of_strand(&mut self, last: TopicRow) -> Result<Option<Rank>, QueryError> {
+    fn last_of_strand(&mut self, last: TopicRow) -> Result<Option<TopicRow>, QueryError> {
         let originator = last.id.originator;
         let mut early = None;
         let mut lowest = last.id;
@@ -74,16 +77,15 @@ impl<R: Rows> Search<'_, R> {
                 return Ok(early);
             };
             if self.counts(&current) {
-                return Ok(Some(self.rank(&current)));
-            }
-            if early.is_none() && self.is_visible(&current) {
-                early = Some(self.rank(&current));
+                return Ok(Some(current));
             }
             lowest = current.id;
+            if early.is_none() && self.is_visible(&current) {
+                early = Some(current);
+            }
             row = self.rows.previous_row()?;
         }
-        let found = self.search_below(lowest)?;
-        Ok(found.map(|row| self.rank(&row)).or(early))
+        Ok(self.search_below(lowest)?.or(early))
     }
 
     /// Searches below a row that does not count, in steps that double, and then between the last two:
@@ -142,7 +144,7 @@ impl<R: Rows> Search<'_, R> {
     fn rank(&self, row: &TopicRow) -> Rank {
         let has_come = row.originator_ns <= self.horizon_ns;
         let time = if has_come { row.originator_ns } else { row.originator_ns.saturating_neg() };
-        Rank { has_come, time, id: row.id, len_bytes: row.len_bytes }
+        Rank { has_come, time, id: row.id }
     }
 }
 

@@ -121,12 +121,12 @@ fn model(
 fn ask(rows: &[TopicRow], heads: &Cursor) -> (Option<EnvelopeId>, usize) {
     let mut memory = MemoryRows::default();
     rows.iter().for_each(|row| memory.insert(topic(1), row.clone()));
-    let found = newest_visible(&mut memory, heads, &topic(1), NOW_NS).unwrap().map(|(id, _)| id);
+    let found = newest_visible(&mut memory, heads, &topic(1), NOW_NS).unwrap().map(|row| row.id);
     (found, memory.reads)
 }
 
 fn row(id: EnvelopeId, originator_ns: i64, depends_on: Vec<EnvelopeId>) -> TopicRow {
-    TopicRow { id, originator_ns, len_bytes: 9, depends_on }
+    TopicRow { id, originator_ns, len_bytes: 9, depends_on, envelope: None }
 }
 
 /// A hostile node fills the topic with envelopes of 2100, or with such that wait for ever.

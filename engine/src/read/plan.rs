@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
@@ -21,6 +22,9 @@ const OPENING_ROWS_MAX: usize = 4096;
 /// Rows of a topic that are stepped over before a seek. Guessed: most topics have few rows, and a
 /// step is cheaper than a seek.
 const STEPS_BEFORE_SEEK: usize = 8;
+
+/// Strands of one topic after which the rows that are read first are halved no more: one is left of 128.
+const LATER_LANES: usize = 7;
 
 /// Form of the reader's position. Decides which lanes stop at an envelope that has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,10 +64,24 @@ pub(crate) struct HeldOriginator {
 pub(crate) struct PlannedPage {
     /// Topics, by their places in the plan, and envelopes, in the order of delivery.
     pub(crate) rows: Vec<(usize, EnvelopeId)>,
+    /// The same envelopes, those that came with their rows. The others are in the log.
+    pub(crate) envelopes: Vec<Option<Bytes>>,
     /// Bytes of the envelopes on the wire.
     pub(crate) len_bytes: usize,
     /// The plan has reached its ceiling, except for originators that are held.
     pub(crate) finished: bool,
+}
+
+impl PlannedPage {
+    /// Returns a page without envelopes.
+    fn empty(finished: bool) -> Self {
+        Self { rows: Vec::new(), envelopes: Vec::new(), len_bytes: 0, finished }
+    }
+
+    /// Drops the envelopes that came with their rows, so that the page takes little memory while it waits.
+    pub(crate) fn drop_envelopes(&mut self) {
+        self.envelopes.fill(None);
+    }
 }
 
 /// Reads topics up to a ceiling, a page at a time.
@@ -190,18 +208,21 @@ impl PagePlan {
     ) -> Result<PlannedPage, QueryError> {
         self.open(rows, limits, usize::MAX)?;
         let mut size = BatchSize::default();
-        let mut page = Vec::new();
+        let mut page = PlannedPage::empty(true);
         while let Some(originator) = next(self) {
             if !size.try_add(limits, self.head_len_bytes(originator)) {
-                return Ok(PlannedPage {
-                    rows: page,
-                    len_bytes: size.len_bytes(),
-                    finished: false,
-                });
+                page.finished = false;
+                break;
             }
-            page.extend(self.advance(rows, originator)?);
+            // One more than there is room for shows if there is more.
+            let wanted = size.room(limits).saturating_add(1);
+            if let Some((topic, row)) = self.advance(rows, originator, wanted)? {
+                page.rows.push((topic, row.id));
+                page.envelopes.push(row.envelope);
+            }
         }
-        Ok(PlannedPage { rows: page, len_bytes: size.len_bytes(), finished: true })
+        page.len_bytes = size.len_bytes();
+        Ok(page)
     }
 
     /// Returns true if most of the page that came last is one node's, and another strand has an
@@ -231,7 +252,15 @@ impl PagePlan {
         if self.open(rows, limits, topics)? {
             self.next_page(rows, limits)
         } else {
-            Ok(PlannedPage { rows: Vec::new(), len_bytes: 0, finished: false })
+            Ok(PlannedPage::empty(false))
+        }
+    }
+
+    /// Drops the envelopes of rows that have been read and have not gone out, so that a plan takes little
+    /// memory between two pages. All but the first row of a lane are read again.
+    pub(crate) fn drop_envelopes(&mut self) {
+        for lane in &mut self.lanes {
+            lane.drop_envelopes();
         }
     }
 
@@ -324,20 +353,21 @@ impl PagePlan {
         Some((lane, lane.rows.front()?))
     }
 
-    /// Takes the originator's first row and reads on behind it.
+    /// Takes the originator's first row and reads on behind it: up to `wanted` rows, if there is none left.
     fn advance(
         &mut self,
         rows: &mut impl Rows,
         originator: OriginatorId,
-    ) -> Result<Option<(usize, EnvelopeId)>, QueryError> {
+        wanted: usize,
+    ) -> Result<Option<(usize, TopicRow)>, QueryError> {
         let Some(strand) = self.strands.get_mut(&originator) else { return Ok(None) };
         let Some(Reverse((_, index))) = strand.lanes.pop() else { return Ok(None) };
         let lane = &mut self.lanes[index];
-        let taken = lane.rows.pop_front().map(|row| (lane.topic, row.id));
+        let taken = lane.rows.pop_front().map(|row| (lane.topic, row));
         if lane.rows.is_empty() {
             let topic = &self.topics[lane.topic].topic;
             let end = if self.resumed_only { &self.topics[lane.topic].from } else { &self.ceiling };
-            lane.fill(rows, topic, end.get(originator))?;
+            lane.fill(rows, topic, end.get(originator), wanted)?;
         }
         if let Some(row) = lane.rows.front() {
             strand.lanes.push(Reverse((row.id.sequence, index)));
@@ -362,11 +392,10 @@ impl PagePlan {
         if first == self.topics.len() {
             return Ok(true);
         }
-        let chunk = limits
-            .envelopes
-            .min(OPENING_ROWS_MAX)
-            .div_ceil(self.topics.len())
-            .clamp(1, CHUNK_ROWS_MAX);
+        let share = limits.envelopes.min(OPENING_ROWS_MAX).div_ceil(self.topics.len());
+        // The row behind the page shows that there is more, without another seek.
+        let chunk = if self.topics.len() == 1 { share + 1 } else { share };
+        let chunk = chunk.clamp(1, CHUNK_ROWS_MAX);
         self.opened = first.saturating_add(topics).min(self.topics.len());
         for topic in first..self.opened {
             self.open_topic(rows, topic, chunk)?;
@@ -441,11 +470,13 @@ impl PagePlan {
             .and_then(|lane| lane.rows.back())
             .is_some_and(|last| last.id.originator == id.originator);
         if !fits {
+            // Of several strands in one topic, each later one is likely to have less of the first page.
+            let chunk = (chunk >> (self.lanes.len() - first_lane).min(LATER_LANES)).max(1);
             self.lanes.push(Lane { topic, rows: VecDeque::new(), next: None, chunk });
         }
         let lane = self.lanes.last_mut().expect("there is one now");
         lane.rows.push_back(row);
-        let full = lane.rows.len() >= chunk;
+        let full = lane.rows.len() >= lane.chunk;
         if full {
             lane.next = Some(EnvelopeId { sequence: id.sequence.next(), ..id });
         }
@@ -467,16 +498,28 @@ impl PagePlan {
 }
 
 impl Lane {
-    /// Reads the next rows, up to `end`. Chunks grow, since a lane that is read once more is likely to
-    /// be read to its end.
+    fn drop_envelopes(&mut self) {
+        if let Some(second) = self.rows.get(1) {
+            self.next = Some(second.id);
+            self.rows.truncate(1);
+        }
+        if let Some(first) = self.rows.front_mut() {
+            first.envelope = None;
+        }
+    }
+
+    /// Reads the next rows, up to `end` and about `wanted` of them. Chunks grow, since a lane that is read
+    /// once more is likely to be read to its end.
     fn fill(
         &mut self,
         rows: &mut impl Rows,
         topic: &Topic,
         end: SequenceId,
+        wanted: usize,
     ) -> Result<(), QueryError> {
         let Some(from) = self.next.take() else { return Ok(()) };
         self.chunk = (self.chunk * 4).min(CHUNK_ROWS_MAX);
+        let chunk = self.chunk.min(wanted.max(1));
         let mut row = rows.seek(topic, from)?;
         while let Some(found) = row {
             if found.id.originator != from.originator || found.id.sequence > end {
@@ -486,7 +529,7 @@ impl Lane {
             let ascends = self.rows.back().is_none_or(|last| last.id < found.id);
             debug_assert!(ascends, "rows of a topic ascend within their strand");
             self.rows.push_back(found);
-            if self.rows.len() >= self.chunk {
+            if self.rows.len() >= chunk {
                 self.next = Some(next);
                 return Ok(());
             }

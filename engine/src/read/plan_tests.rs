@@ -40,6 +40,7 @@ impl ReadCase {
                     originator_ns: ns,
                     len_bytes,
                     depends_on,
+                    envelope: None,
                 };
                 if !dice.chance(8) {
                     rows.insert(topic(u8::try_from(dice.below(u64::from(TOPICS))).unwrap()), row);
@@ -346,7 +347,7 @@ proptest! {
 }
 
 fn row(id: EnvelopeId, originator_ns: i64, depends_on: &[EnvelopeId]) -> TopicRow {
-    TopicRow { id, originator_ns, len_bytes: 100, depends_on: depends_on.to_vec() }
+    TopicRow { id, originator_ns, len_bytes: 100, depends_on: depends_on.to_vec(), envelope: None }
 }
 
 fn page_of(

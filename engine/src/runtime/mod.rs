@@ -5,6 +5,7 @@
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
+//!   [`OlderRowsTask`]: brings a folder of an older format up to date;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
 //! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
@@ -24,6 +25,7 @@ pub mod counters;
 mod disk;
 mod heads;
 mod ledger;
+mod older_rows;
 mod own_clock;
 mod own_strand;
 mod pauses;
@@ -52,6 +54,7 @@ pub use committer::Committer;
 pub use disk::DiskTask;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
+pub use older_rows::OlderRowsTask;
 pub use ports::Ports;
 pub use prices::PriceTask;
 pub use publisher::{

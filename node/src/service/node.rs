@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, PeerView};
 use hawser_engine::Engine;
-use hawser_engine::runtime::{DiskTask, PriceTask, PublisherThreads};
+use hawser_engine::runtime::{DiskTask, OlderRowsTask, PriceTask, PublisherThreads};
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
@@ -139,6 +139,7 @@ struct InnerParts {
     chains: RunningChains,
     wallets: WalletTask,
     prices: PriceTask,
+    older_rows: OlderRowsTask,
     disk: DiskTask,
 }
 
@@ -157,6 +158,7 @@ impl Node {
             chains,
             wallets: wallets.start(Arc::new(held)),
             prices: PriceTask::start(&engine),
+            older_rows: OlderRowsTask::start(&engine),
             disk: DiskTask::start(&engine),
             engine,
             threads,
@@ -237,6 +239,7 @@ impl InnerParts {
         steps.run("chains", self.chains.stop()).await;
         steps.run(WALLETS, self.wallets.stop()).await;
         steps.run("corrections of booked amounts", self.prices.stop()).await;
+        steps.run("rows of an older format", self.older_rows.stop()).await;
         if let Some(files) = self.files {
             steps.run("files", blocking(move || files.stop())).await;
         }
@@ -276,7 +279,7 @@ async fn serve_api(
         callers_bytes_max: config.api.callers_bytes_max(),
         extra_service: config.validation_api.then(|| validation_service(&config.wallets)),
         trusted_proxies: config.limits.trusted_proxies.clone(),
-        connections_max: OpenFiles::of_process().connections,
+        connections_max: OpenFiles::of_process(config.store.open_files).connections,
         connections_per_address_max: config.limits.connections_per_address,
         streams_per_connection_max: config.limits.streams_per_connection,
         rate_limits: config.limits.rates.clone(),

@@ -23,7 +23,7 @@ use super::network::{self, NetworkState, RecordRatesError, with_recorded};
 use super::ports::SystemClock;
 use super::projections;
 use super::settlement::ChainSetupError;
-use super::system::{Disk, OpenFiles};
+use super::system::{self, Disk, OpenFiles};
 use super::unfinished_import::{UnfinishedImportError, require_finished};
 use super::validation::{Identities, KeyPackages};
 use crate::error::RunError;
@@ -208,11 +208,13 @@ pub(super) fn own_record<'a>(
 }
 
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
-    let files = OpenFiles::of_process();
+    let files = OpenFiles::of_process(config.open_files);
+    let cache_bytes = config.cache_bytes.unwrap_or_else(system::cache_bytes);
     tracing::info!(
         database = files.database,
         connections = files.connections,
-        "divided the files that may be open"
+        cache_bytes,
+        "divided the files that may be open, and the memory"
     );
     let store = Store::open(&StoreSettings {
         path: config.data_dir.clone(),
@@ -228,6 +230,7 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
             new_strand: config.new_strand,
         }),
         open_files_max: files.database,
+        cache_bytes,
     })?;
     let disk = Disk(config.data_dir.clone());
     store.keep_room(RoomSettings {

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use hawser_api::{DiskSpace, DiskView};
+use hawser_storage::CACHE_BYTES_MIN;
 use tokio::runtime::{Builder, Runtime};
 
 /// The fewest open files that a process must be allowed: what [`OpenFiles`] keeps for itself and the least
@@ -18,10 +19,16 @@ const OWN_FILES: u64 = 96;
 /// Files of the database that do not count against its share: logs, files that a flush or a compaction
 /// writes. A guess: two jobs at a time, each with some outputs.
 const DATABASE_BESIDE_FILES: u64 = 48;
-/// The least and the most table files that the database may hold open. A guess: it opens others again
-/// for each read.
+/// The least and the most table files that the database may hold open by itself. A guess: it opens others
+/// again for each read, and the most are a terabyte and more.
 const DATABASE_FILES_MIN: u64 = 64;
-const DATABASE_FILES_MAX: u64 = 1024;
+const DATABASE_FILES_MAX: u64 = 16 * 1024;
+/// Connections of callers that the database leaves, however many files it is given.
+const CONNECTIONS_MIN: u64 = 48;
+/// The part of the machine's memory that the database takes for what it has read, and its bounds. A guess:
+/// indexes and filters find room in it, and the system has the rest for the blocks of the files.
+const CACHE_PART: u64 = 128;
+const CACHE_BYTES_MAX: u64 = 4 << 30;
 
 /// Turns of tasks between two looks at sockets and timers. The library's 61 are too many beside callers whose
 /// turns take half a millisecond (streams of hundreds of topics): a publish that arrives would wait for thirty
@@ -56,11 +63,15 @@ pub(super) struct OpenFiles {
 }
 
 impl OpenFiles {
-    /// Divides what a process is allowed; at least [`OPEN_FILES_MIN`].
-    fn of(allowed: u64) -> Self {
+    /// Divides what a process is allowed; at least [`OPEN_FILES_MIN`]. `database` is the operator's word.
+    fn of(allowed: u64, database: Option<usize>) -> Self {
         let allowed = allowed.max(OPEN_FILES_MIN);
-        let database = (allowed / 4).clamp(DATABASE_FILES_MIN, DATABASE_FILES_MAX);
         let without_own = allowed - OWN_FILES;
+        let most = without_own - DATABASE_BESIDE_FILES - CONNECTIONS_MIN;
+        let database = database.map_or_else(
+            || (allowed / 4).clamp(DATABASE_FILES_MIN, DATABASE_FILES_MAX),
+            |files| u64::try_from(files).unwrap_or(u64::MAX).clamp(DATABASE_FILES_MIN, most),
+        );
         let size = |files: u64| usize::try_from(files).unwrap_or(usize::MAX);
         Self {
             database: size(database),
@@ -69,10 +80,32 @@ impl OpenFiles {
         }
     }
 
-    /// Returns the shares of this process.
-    pub(super) fn of_process() -> Self {
-        Self::of(file_limit().map_or(u64::MAX, |limit| limit.rlim_cur))
+    /// Returns the shares of this process. `database` is the operator's word about the database.
+    pub(super) fn of_process(database: Option<usize>) -> Self {
+        Self::of(file_limit().map_or(u64::MAX, |limit| limit.rlim_cur), database)
     }
+}
+
+/// Returns the memory that the database takes for what it has read, in bytes, if the operator says nothing.
+pub(super) fn cache_bytes() -> usize {
+    cache_of(memory_bytes())
+}
+
+fn cache_of(memory_bytes: Option<u64>) -> usize {
+    let part = memory_bytes.unwrap_or_default() / CACHE_PART;
+    usize::try_from(part.min(CACHE_BYTES_MAX)).unwrap_or(usize::MAX).max(CACHE_BYTES_MIN)
+}
+
+/// Returns the memory that this process may use, in bytes: the machine's, or what its container has of it.
+/// `None` on a system that does not say.
+fn memory_bytes() -> Option<u64> {
+    let of_machine = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
+        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+        line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
+    });
+    let of_container = std::fs::read_to_string("/sys/fs/cgroup/memory.max").ok();
+    let of_container = of_container.and_then(|text| text.trim().parse::<u64>().ok());
+    of_machine.into_iter().chain(of_container).min()
 }
 
 /// Returns the limit of open files; `None` on a system without one.
@@ -173,12 +206,29 @@ mod tests {
     #[test]
     fn callers_get_the_files_that_the_database_and_the_process_leave() {
         for allowed in [256, 300, 1024, 4096, 1 << 20, u64::MAX] {
-            let OpenFiles { database, connections, gateway_connections } = OpenFiles::of(allowed);
-            let (files, callers) = (database as u64, connections as u64);
-            assert!((64..=1024).contains(&files) && callers >= 48, "{allowed}");
-            assert_eq!(files + callers + OWN_FILES + DATABASE_BESIDE_FILES, allowed);
-            assert_eq!(gateway_connections as u64 + OWN_FILES, allowed);
+            for wanted in [None, Some(64), Some(500), Some(usize::MAX)] {
+                let OpenFiles { database, connections, gateway_connections } =
+                    OpenFiles::of(allowed, wanted);
+                let (files, callers) = (database as u64, connections as u64);
+                assert!(files >= 64 && callers >= 48, "{allowed} {wanted:?}");
+                assert_eq!(files + callers + OWN_FILES + DATABASE_BESIDE_FILES, allowed);
+                assert_eq!(gateway_connections as u64 + OWN_FILES, allowed);
+            }
         }
+        assert_eq!(OpenFiles::of(20_000, None).database, 5000);
+        assert_eq!(OpenFiles::of(20_000, Some(9000)).database, 9000);
+    }
+
+    #[test]
+    fn the_cache_is_a_part_of_the_memory_within_bounds() {
+        const GIB: u64 = 1 << 30;
+        for (memory, mib) in
+            [(0, 64), (GIB, 64), (24 * GIB, 192), (64 * GIB, 512), (9999 * GIB, 4096)]
+        {
+            assert_eq!(cache_of(Some(memory)) >> 20, mib, "{memory}");
+        }
+        assert_eq!(cache_of(None) >> 20, 64);
+        assert!(memory_bytes().is_some_and(|bytes| bytes > 0), "this system says how much it has");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
 use hawser_serve::tls::{Tls, TlsFiles};
-use hawser_storage::{BUFFERS_BYTES_MAX, Durability};
+use hawser_storage::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN, Durability};
 
 use super::chains::ChainSettings;
 use super::error::SettingsError;
@@ -80,6 +80,10 @@ pub struct NodeApiSettings {
 /// The least [`NodeApiSettings::memory_limit_bytes`]. A guess: a node with less refuses usual requests.
 const MEMORY_LIMIT_BYTES_MIN: usize = 256 << 20;
 
+/// The fewest files that the database may be allowed to have open. A guess: it opens others again for each
+/// read.
+const OPEN_FILES_MIN: usize = 64;
+
 impl NodeApiSettings {
     /// Checks that the files of the certificate can be used, if there are any.
     ///
@@ -91,7 +95,8 @@ impl NodeApiSettings {
     }
 
     /// Returns the part of the memory that is charged to calls. The rest is the buffers of the database,
-    /// which callers fill too, and a fifth for what the allocator keeps.
+    /// which callers fill too, and a fifth for what the allocator keeps. A cache above the smallest one is
+    /// memory besides.
     #[must_use]
     pub fn callers_bytes_max(&self) -> usize {
         self.memory_limit_bytes.saturating_sub(BUFFERS_BYTES_MAX) / 5 * 4
@@ -111,6 +116,10 @@ pub struct DatabaseSettings {
     pub network: String,
     /// The point at which an envelope counts as stored.
     pub durability: Durability,
+    /// Memory for what the database has read, in bytes; `None` for a part of this machine's.
+    pub cache_bytes: Option<usize>,
+    /// Files that the database may have open; `None` for a part of what the process may open.
+    pub open_files: Option<usize>,
     /// Free space below which nothing is written, in bytes; 0 for no bound. The default, 1 GiB, is room for
     /// what RocksDB writes beside new envelopes: 128 MiB of memory tables, their write-ahead logs of 256
     /// MiB, and a compaction of both. A share of the disk would keep terabytes empty on large ones.
@@ -298,7 +307,17 @@ impl SettingsReader<'_> {
             "0" => Some(0),
             size => parse::size(size).map(|bytes| bytes as u64),
         });
+        let cache_bytes = self.get(&node::DATABASE_CACHE, |text| match text {
+            "auto" => Some(None),
+            size => parse::size(size).filter(|bytes| *bytes >= CACHE_BYTES_MIN).map(Some),
+        });
+        let open_files = self.get(&node::DATABASE_OPEN_FILES, |text| match text {
+            "auto" => Some(None),
+            number => number.parse().ok().filter(|files| *files >= OPEN_FILES_MIN).map(Some),
+        });
         Some(DatabaseSettings {
+            cache_bytes: cache_bytes?,
+            open_files: open_files?,
             data_dir: data_dir?,
             state_dir: state_dir?,
             new_strand: new_strand?,

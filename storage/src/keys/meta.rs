@@ -20,22 +20,27 @@ pub(crate) enum MetaKey {
     Network,
     /// `u32 BE`: id of the node that owns the database.
     NodeId,
+    /// `u64 BE`: topic rows looked at, and the key of the next one. Present while rows may be of a format
+    /// before 4.
+    OlderTopicRows,
     /// `u32 BE`: version of the code that made a projection's rows.
     Projection(Projection),
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
-    /// Empty. Present while projections are dropped and not yet rebuilt.
+    /// Present while projections are dropped and not yet rebuilt: the part that is rebuilt, or empty when the
+    /// next rebuild starts over.
     Rebuilding,
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 8] = [
+    const PLAIN: [Self; 9] = [
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
         Self::Incarnation,
         Self::Network,
         Self::NodeId,
+        Self::OlderTopicRows,
         Self::PublicKey,
         Self::Rebuilding,
     ];
@@ -53,6 +58,7 @@ impl Key<'_> for MetaKey {
             Self::Incarnation => b"incarnation",
             Self::Network => b"network",
             Self::NodeId => b"node_id",
+            Self::OlderTopicRows => b"older_topic_rows",
             Self::Projection(Projection::Congestion) => b"projection.congestion",
             Self::Projection(Projection::Expiry) => b"projection.expiry",
             Self::Projection(Projection::Inbox) => b"projection.inbox",
@@ -102,9 +108,9 @@ mod tests {
             keys.into_iter().map(|key| std::str::from_utf8(key.encode()).unwrap()).collect();
         assert_eq!(
             names.join(" "),
-            "format generation highest_sequence incarnation network node_id projection.congestion \
-             projection.expiry projection.inbox projection.receipt projection.topic projection.usage \
-             projection.usage_by_payer public_key rebuilding"
+            "format generation highest_sequence incarnation network node_id older_topic_rows \
+             projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
+             projection.usage projection.usage_by_payer public_key rebuilding"
         );
     }
 }

@@ -2,15 +2,25 @@
 
 use std::cmp::Ordering;
 
+use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 
 use super::envelope::EnvelopeKey;
 use super::{Key, take};
 use crate::family::Family;
 
+/// Envelopes up to this length stand in their topic rows as well. A guess: nearly all messages of a
+/// conversation are shorter, and a longer one costs a write more than its read saves. What it costs is in
+/// `docs/decisions/0018-envelopes-beside-topics.md`.
+pub(crate) const BESIDE_LEN_BYTES_MAX: usize = 2048;
+
+/// The bit of a row's envelope length that says that the envelope follows. No envelope is so long.
+const ENVELOPE_FOLLOWS: u32 = 1 << 31;
+
 /// Column family `topic`: `[length u16 BE][topic][originator u32 BE][sequence u64 BE]` →
-/// `[originator_ns i64 BE][envelope length u32 BE]` and, per envelope depended on,
-/// `[originator u32 BE][sequence u64 BE]`.
+/// `[originator_ns i64 BE][envelope length u32 BE]`, per envelope depended on
+/// `[originator u32 BE][sequence u64 BE]`, and the envelope if the highest bit of its length is set: one
+/// of up to [`BESIDE_LEN_BYTES_MAX`] bytes. Rows of formats before 4 have no envelope, and keep working.
 ///
 /// The length in front keeps the rows of one topic adjacent even when the topic is a prefix of another. Rows of a topic sort by originator, then by sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -86,38 +96,83 @@ pub struct TopicRow {
     pub len_bytes: u32,
     /// Chain envelopes that readers must have first. Allocates only if there are any.
     pub depends_on: Vec<EnvelopeId>,
+    /// The envelope as signed, if the row has it and the scan was asked for it. Else it is in the log.
+    pub envelope: Option<Bytes>,
 }
 
 /// Encodes the value of a row into `buffer`, replacing its content.
 pub(crate) fn encode_value(
     originator_ns: i64,
-    len_bytes: u32,
+    envelope: &[u8],
     depends_on: &[EnvelopeId],
     buffer: &mut Vec<u8>,
 ) {
+    let is_beside = envelope.len() <= BESIDE_LEN_BYTES_MAX;
+    let len_bytes = u32::try_from(envelope.len()).unwrap_or(u32::MAX).min(ENVELOPE_FOLLOWS - 1);
+    let flag = if is_beside { ENVELOPE_FOLLOWS } else { 0 };
     buffer.clear();
     buffer.extend_from_slice(&originator_ns.to_be_bytes());
-    buffer.extend_from_slice(&len_bytes.to_be_bytes());
+    buffer.extend_from_slice(&(len_bytes | flag).to_be_bytes());
     for &id in depends_on {
         buffer.extend_from_slice(&EnvelopeKey(id).encode());
     }
+    if is_beside {
+        buffer.extend_from_slice(envelope);
+    }
 }
 
-/// Decodes the value of a row; `None` for malformed bytes.
-pub(crate) fn decode_value(id: EnvelopeId, value: &[u8]) -> Option<TopicRow> {
-    let (originator_ns, rest) = take(value)?;
-    let (len_bytes, rest) = take(rest)?;
-    let depends_on = rest
-        .chunks(12)
-        .map(|bytes| EnvelopeKey::decode(bytes).map(|key| key.0))
-        .collect::<Option<Vec<_>>>()?;
-    Some(TopicRow {
-        id,
-        originator_ns: i64::from_be_bytes(originator_ns),
-        len_bytes: u32::from_be_bytes(len_bytes),
-        depends_on,
-    })
+/// A row's value, pointing into its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TopicValue<'a> {
+    pub(crate) originator_ns: i64,
+    pub(crate) len_bytes: u32,
+    depends_on: &'a [u8],
+    pub(crate) envelope: Option<&'a [u8]>,
 }
+
+impl<'a> TopicValue<'a> {
+    /// Decodes a value; `None` for malformed bytes.
+    pub(crate) fn decode(value: &'a [u8]) -> Option<Self> {
+        let (originator_ns, rest) = take(value)?;
+        let (len_bytes, rest) = take(rest)?;
+        let len_bytes = u32::from_be_bytes(len_bytes);
+        let (depends_on, envelope, len_bytes) = if len_bytes & ENVELOPE_FOLLOWS == 0 {
+            (rest, None, len_bytes)
+        } else {
+            let len_bytes = len_bytes & !ENVELOPE_FOLLOWS;
+            let at = rest.len().checked_sub(usize::try_from(len_bytes).ok()?)?;
+            let (depends_on, envelope) = rest.split_at(at);
+            (depends_on, Some(envelope), len_bytes)
+        };
+        let originator_ns = i64::from_be_bytes(originator_ns);
+        depends_on.len().is_multiple_of(ID_LEN).then_some(Self {
+            originator_ns,
+            len_bytes,
+            depends_on,
+            envelope,
+        })
+    }
+
+    /// Returns the chain envelopes that readers must have first.
+    pub(crate) fn depends_on(&self) -> Vec<EnvelopeId> {
+        let ids = self.depends_on.chunks_exact(ID_LEN);
+        ids.filter_map(|bytes| Some(EnvelopeKey::decode(bytes)?.0)).collect()
+    }
+
+    /// Returns the row of envelope `id`, without the envelope.
+    pub(crate) fn row(&self, id: EnvelopeId) -> TopicRow {
+        TopicRow {
+            id,
+            originator_ns: self.originator_ns,
+            len_bytes: self.len_bytes,
+            depends_on: self.depends_on(),
+            envelope: None,
+        }
+    }
+}
+
+/// Length of an envelope id in a value, in bytes.
+const ID_LEN: usize = 12;
 
 #[cfg(test)]
 mod tests {
@@ -153,17 +208,28 @@ mod tests {
         }
 
         #[test]
-        fn values_read_back(ns in any::<i64>(), len in any::<u32>(), deps in proptest::collection::vec(ids(), 0..3), id in ids()) {
+        fn values_read_back(
+            ns in any::<i64>(),
+            envelope in proptest::collection::vec(any::<u8>(), 0..2 * BESIDE_LEN_BYTES_MAX),
+            deps in proptest::collection::vec(ids(), 0..3),
+            id in ids(),
+        ) {
             let mut value = vec![9; 3];
-            encode_value(ns, len, &deps, &mut value);
-            let row = TopicRow { id, originator_ns: ns, len_bytes: len, depends_on: deps };
-            prop_assert_eq!(decode_value(id, &value), Some(row));
+            encode_value(ns, &envelope, &deps, &mut value);
+            let read = TopicValue::decode(&value).unwrap();
+            let len_bytes = u32::try_from(envelope.len()).unwrap();
+            let row = TopicRow {
+                id, originator_ns: ns, len_bytes, depends_on: deps, envelope: None,
+            };
+            prop_assert_eq!(read.row(id), row);
+            let is_beside = envelope.len() <= BESIDE_LEN_BYTES_MAX;
+            prop_assert_eq!(read.envelope, is_beside.then_some(&envelope[..]));
         }
 
         #[test]
         fn no_bytes_make_decoding_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             let _ = TopicKey::decode(&bytes);
-            let _ = decode_value(EnvelopeId::default(), &bytes);
+            let _ = TopicValue::decode(&bytes).map(|value| value.row(EnvelopeId::default()));
         }
     }
 
@@ -172,9 +238,15 @@ mod tests {
         let id = EnvelopeId::new(OriginatorId(100), SequenceId(7));
         let key = TopicKey::new(&[0, 0xaa, 0xbb], id).unwrap();
         assert_eq!(key.encode(), [0, 3, 0, 0xaa, 0xbb, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 7]);
+        let on = [EnvelopeId::new(OriginatorId(0), SequenceId(3))];
+        let on_bytes = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3];
         let mut value = Vec::new();
-        encode_value(1, 2, &[EnvelopeId::new(OriginatorId(0), SequenceId(3))], &mut value);
-        assert_eq!(value, [0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 3]);
+        encode_value(1, b"ab", &on, &mut value);
+        let small = [&[0, 0, 0, 0, 0, 0, 0, 1, 0x80, 0, 0, 2][..], &on_bytes, b"ab"].concat();
+        assert_eq!(value, small);
+        encode_value(1, &[7; BESIDE_LEN_BYTES_MAX + 1], &on, &mut value);
+        let large = [&[0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 8, 1][..], &on_bytes].concat();
+        assert_eq!(value, large, "and so were all rows before format 4");
     }
 
     #[test]

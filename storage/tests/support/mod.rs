@@ -35,6 +35,7 @@ pub(crate) fn settings(path: &std::path::Path) -> StoreSettings {
         price,
         host: None,
         open_files_max: 64,
+        cache_bytes: hawser_storage::CACHE_BYTES_MIN,
     }
 }
 

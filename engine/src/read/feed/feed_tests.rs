@@ -354,7 +354,8 @@ impl Overflowed {
         let mut memory = MemoryRows::default();
         for (name, id, depends_on) in rows {
             let depends_on = depends_on.to_vec();
-            let row = TopicRow { id: *id, originator_ns: 0, len_bytes: 9, depends_on };
+            let row =
+                TopicRow { id: *id, originator_ns: 0, len_bytes: 9, depends_on, envelope: None };
             memory.insert(topic(*name), row);
         }
         let mut feed = TopicFeed::new(Cursors::PerTopic, [(topic(1), Arc::default())]);
@@ -460,7 +461,13 @@ fn a_late_commit_reads_the_topics_that_waited_for_it_and_no_others() {
         let waits: Vec<_> = waits.chain([(name(3000), id(202, 2), id(0, 1))]).collect();
         for (topic, id, on) in &waits {
             let committed = Arc::new(committed(*id, topic.clone(), 0, vec![*on]));
-            let row = TopicRow { id: *id, originator_ns: 0, len_bytes: 9, depends_on: vec![*on] };
+            let row = TopicRow {
+                id: *id,
+                originator_ns: 0,
+                len_bytes: 9,
+                depends_on: vec![*on],
+                envelope: None,
+            };
             rows.insert(topic.clone(), row);
             feed.handle_live(&[committed]);
         }
@@ -495,8 +502,13 @@ fn what_comes_while_a_lane_is_read_follows_it() {
         let mut rows = MemoryRows::default();
         let live = |feed: &mut TopicFeed, rows: &mut MemoryRows, name, id, on: &[EnvelopeId]| {
             let depends_on = on.to_vec();
-            let row =
-                TopicRow { id, originator_ns: 0, len_bytes: 9, depends_on: depends_on.clone() };
+            let row = TopicRow {
+                id,
+                originator_ns: 0,
+                len_bytes: 9,
+                depends_on: depends_on.clone(),
+                envelope: None,
+            };
             rows.insert(topic(name), row);
             let bytes = id.to_string().into();
             feed.handle_live(&[Arc::new(Committed {

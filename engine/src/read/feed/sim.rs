@@ -103,6 +103,7 @@ impl Node {
             originator_ns: committed.originator_ns,
             len_bytes: u32::try_from(self.traffic.len_bytes).expect("small"),
             depends_on: committed.depends_on.clone(),
+            envelope: None,
         };
         self.rows.insert(committed.topic.clone(), row);
         committed

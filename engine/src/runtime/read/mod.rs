@@ -5,12 +5,14 @@
 //! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
 //!   waiting;
 //! - `awaited`: the places of chain strands that a stream waits for;
+//! - `fetch`: envelopes that did not come with their topic rows;
 //! - `pages`: pages that streams read from disk, in turns;
 //! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
 
 mod access;
 pub(crate) mod awaited;
 pub(crate) mod fan_out;
+mod fetch;
 pub(crate) mod hub;
 pub(crate) mod listener;
 mod listeners;

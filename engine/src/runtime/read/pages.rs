@@ -9,6 +9,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::JoinError;
 
 use super::access::LogAccess;
+use super::fetch::complete;
 use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
@@ -83,29 +84,29 @@ impl TopicsRead {
     /// Plans the page, or a part of what comes before the first one, and reads it. Blocks on the disk.
     fn turn(mut self, log: &LogAccess) -> Result<Turn, QueryError> {
         let snapshot = log.store.snapshot();
-        let page = match self.page.take() {
+        let mut page = match self.page.take() {
             Some(page) => page,
             None => {
-                let rows = &mut snapshot.topics();
-                self.plan.next_turn(rows, BatchLimits::STREAM, TURN_TOPICS_MAX)?
+                let rows = &mut snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
+                let page = self.plan.next_turn(rows, BatchLimits::STREAM, TURN_TOPICS_MAX)?;
+                self.plan.drop_envelopes();
+                page
             }
         };
         let bytes = answer_bytes(page.rows.len(), page.len_bytes);
         if bytes > 0 && !log.memory.take(bytes) {
+            page.drop_envelopes();
             self.page = Some(page);
             return Ok(Turn::NoMemory(self, bytes));
         }
         let Self { catch_up, plan, .. } = self;
-        let ids: Vec<EnvelopeId> = page.rows.iter().map(|&(_, id)| id).collect();
-        let envelopes = snapshot.get_many(&ids)?;
+        let finished = page.finished;
         // The plan may know a row from an earlier view, and its envelope has expired since.
-        let envelopes: Vec<(usize, EnvelopeId, Bytes)> = page
-            .rows
+        let envelopes: Vec<(usize, EnvelopeId, Bytes)> = complete(&snapshot, page)?
             .into_iter()
-            .zip(envelopes)
-            .filter_map(|((topic, id), bytes)| Some((topic, id, bytes?)))
+            .filter_map(|(topic, id, bytes)| Some((topic, id, bytes?)))
             .collect();
-        let read = PageRead::Topics { catch_up, plan, envelopes, finished: page.finished };
+        let read = PageRead::Topics { catch_up, plan, envelopes, finished };
         Ok(Turn::Read(read, bytes))
     }
 }

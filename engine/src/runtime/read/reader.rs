@@ -7,9 +7,10 @@ use bytes::Bytes;
 use hawser_proto::{
     Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic, TopicKind,
 };
-use hawser_storage::{Snapshot, Store};
+use hawser_storage::{Store, TopicRow};
 
 use super::access::LogAccess;
+use super::fetch::{complete, fetch};
 use super::hub::Hub;
 use super::subscription::Subscription;
 use crate::ports::Clock;
@@ -100,14 +101,16 @@ impl Reader {
             0 if of_inboxes => BatchLimits::WHOLE_LOGS,
             limit => BatchLimits::of_query(limit),
         };
-        let mut page = plan.next_page(&mut snapshot.topics(), limits)?;
+        let rows = || snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
+        let mut page = plan.next_page(&mut rows(), limits)?;
         if plan.is_crowded(&page) {
             let mut plan = PagePlan::new(Cursors::Shared, topics, heads);
-            page = plan.next_shared_page(&mut snapshot.topics(), limits)?;
+            page = plan.next_shared_page(&mut rows(), limits)?;
         }
+        drop(plan);
         PageMemory::new(&*self.log.memory, 0).add(page.rows.len(), page.len_bytes)?;
-        let ids: Vec<EnvelopeId> = page.rows.into_iter().map(|(_, id)| id).collect();
-        fetch(&snapshot, &ids)
+        let found = complete(&snapshot, page)?;
+        found.into_iter().map(|(_, id, bytes)| bytes.ok_or(QueryError::Absent(id))).collect()
     }
 
     /// Returns the page of valid envelopes that follows `last_seen` in the strands of `originators`:
@@ -168,24 +171,29 @@ impl Reader {
         let snapshot = self.log.store.snapshot();
         let heads = snapshot.heads()?;
         let horizon_ns = self.clock.now_ns().saturating_add(FUTURE_NS_MAX);
-        let mut rows = snapshot.topics();
-        let mut newest: HashMap<&Topic, Option<(EnvelopeId, u32)>> = HashMap::new();
+        let mut rows = snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
+        let mut newest: HashMap<&Topic, Option<TopicRow>> = HashMap::new();
         for topic in topics {
             if !newest.contains_key(topic) {
                 newest.insert(topic, newest_visible(&mut rows, &heads, topic, horizon_ns)?);
             }
         }
         // What a topic that is named twice costs in the answer is known before anything is read.
-        let in_result = |(_, len_bytes)| wire_len_bytes(wire_len_bytes(len_bytes as usize));
-        let len_bytes = topics.iter().filter_map(|topic| newest[topic]).map(in_result).sum();
+        let in_result = |row: &TopicRow| wire_len_bytes(wire_len_bytes(row.len_bytes as usize));
+        let found = topics.iter().filter_map(|topic| newest[topic].as_ref());
+        let len_bytes = found.map(in_result).sum();
         if len_bytes > ANSWER_LEN_BYTES_MAX {
             return Err(QueryError::TooLarge(len_bytes));
         }
         PageMemory::new(&*self.log.memory, 0).add(topics.len(), len_bytes)?;
-        let ids: Vec<EnvelopeId> = newest.values().flatten().map(|(id, _)| *id).collect();
-        let envelopes: HashMap<EnvelopeId, Bytes> =
-            ids.iter().copied().zip(fetch(&snapshot, &ids)?).collect();
-        let bytes = |topic| newest[topic].and_then(|(id, _)| envelopes.get(&id).cloned());
+        let lacking = |row: &&mut TopicRow| row.envelope.is_none();
+        let mut lacking: Vec<&mut TopicRow> =
+            newest.values_mut().flatten().filter(lacking).collect();
+        let ids: Vec<EnvelopeId> = lacking.iter().map(|row| row.id).collect();
+        for (row, bytes) in lacking.iter_mut().zip(fetch(&snapshot, &ids)?) {
+            row.envelope = Some(bytes.ok_or(QueryError::Absent(row.id))?);
+        }
+        let bytes = |topic| newest[topic].as_ref().and_then(|row| row.envelope.clone());
         Ok(topics.iter().map(bytes).collect())
     }
 
@@ -333,38 +341,4 @@ pub struct UsedPeriod {
     pub picodollars: u64,
     /// Envelopes that were charged.
     pub messages: u64,
-}
-
-/// Size from which a page is read by two threads, in envelopes. Guessed: each envelope mostly lies
-/// in a block of its own, and starting a thread costs about as much as reading ten of them.
-const READ_BY_TWO_FROM: usize = 64;
-
-/// Returns the envelopes of `ids`, in that order. Reads them in the order of the log, which is
-/// faster.
-pub(super) fn fetch(snapshot: &Snapshot<'_>, ids: &[EnvelopeId]) -> Result<Vec<Bytes>, QueryError> {
-    let mut order: Vec<usize> = (0..ids.len()).collect();
-    order.sort_unstable_by_key(|&place| ids[place]);
-    let ascending: Vec<EnvelopeId> = order.iter().map(|&place| ids[place]).collect();
-    let mut envelopes = vec![Bytes::new(); ids.len()];
-    for (&place, bytes) in order.iter().zip(get_many(snapshot, &ascending)?) {
-        envelopes[place] = bytes.ok_or(QueryError::Absent(ids[place]))?;
-    }
-    Ok(envelopes)
-}
-
-fn get_many(
-    snapshot: &Snapshot<'_>,
-    ascending: &[EnvelopeId],
-) -> Result<Vec<Option<Bytes>>, QueryError> {
-    if ascending.len() < READ_BY_TWO_FROM {
-        return Ok(snapshot.get_many(ascending)?);
-    }
-    let (low, high) = ascending.split_at(ascending.len() / 2);
-    let (low, high) = std::thread::scope(|scope| {
-        let high = scope.spawn(|| snapshot.get_many(high));
-        (snapshot.get_many(low), high.join().expect("a panic ends the process"))
-    });
-    let mut both = low?;
-    both.append(&mut high?);
-    Ok(both)
 }

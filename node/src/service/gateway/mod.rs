@@ -89,7 +89,7 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
         listen: config.listen,
         metrics: config.metrics,
         callers_bytes_max: config.callers_bytes_max(),
-        connections_max: OpenFiles::of_process().gateway_connections,
+        connections_max: OpenFiles::of_process(None).gateway_connections,
         reflection: config.reflection,
         tls,
         strategy: config.nodes.strategy.clone(),

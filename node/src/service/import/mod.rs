@@ -37,7 +37,7 @@ use hawser_storage::{OpenError, RoomSettings, Store, StoreIdentity, StoreSetting
 
 use super::network::chains::Chains;
 use super::open;
-use super::system::{Disk, OpenFiles};
+use super::system::{self, Disk, OpenFiles};
 use crate::files::deployment::KnownDeployment;
 use crate::settings::NodeServiceSettings;
 
@@ -159,7 +159,8 @@ fn open_store(settings: &NodeServiceSettings, own: &NodeRecord) -> Result<Store,
         durability: config.durability,
         price: price::price,
         host: None,
-        open_files_max: OpenFiles::of_process().database,
+        open_files_max: OpenFiles::of_process(config.open_files).database,
+        cache_bytes: config.cache_bytes.unwrap_or_else(system::cache_bytes),
     })?;
     let disk = Disk(config.data_dir.clone());
     store.keep_room(RoomSettings {

@@ -146,6 +146,22 @@ pub(in crate::settings) const MIN_FREE_DISK: Setting = value(
     "1GiB",
     "Free space on the disk of the data folder below which nothing is written; 0 for no bound",
 );
+pub(in crate::settings) const DATABASE_CACHE: Setting = value(
+    "database-cache",
+    "HAWSER_DATABASE_CACHE",
+    Some("auto"),
+    "auto, or a whole number and KiB, MiB or GiB, from 64MiB on",
+    "1GiB",
+    "Memory for what the database has read: a part of this machine's by default",
+);
+pub(in crate::settings) const DATABASE_OPEN_FILES: Setting = value(
+    "database-open-files",
+    "HAWSER_DATABASE_OPEN_FILES",
+    Some("auto"),
+    "auto, or a whole number from 64 on",
+    "4096",
+    "Files that the database may have open: a quarter of what the process may open by default",
+);
 pub(in crate::settings) const DURABILITY: Setting = value(
     "durability",
     "HAWSER_DURABILITY",
@@ -284,7 +300,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 35] = [
+pub(super) const ALL: [&Setting; 37] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -314,6 +330,8 @@ pub(super) const ALL: [&Setting; 35] = [
     &LISTEN_ADDRESS,
     &DURABILITY,
     &MIN_FREE_DISK,
+    &DATABASE_CACHE,
+    &DATABASE_OPEN_FILES,
     &WALLET_RPC,
     &WALLET_CHAINS,
     &IDEMPOTENT_PUBLISH,

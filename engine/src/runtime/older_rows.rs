@@ -1,0 +1,81 @@
+//! The task that brings a folder of an older format up to date while the node serves.
+
+use std::time::Duration;
+
+use hawser_storage::{CommitError, Store};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Engine;
+
+/// Steps between two pauses. Calculated from the longest ones, of a millisecond: a stop waits for a tenth of
+/// a second.
+const STEPS_AT_ONCE: usize = 100;
+/// Time between two lines of progress. A guess: an operator who waits wants to see that it goes on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Puts small envelopes beside topic rows that an earlier version of this program wrote without them. Takes
+/// one core for half of the time at most. Ends when no such row is left; a node that stops before goes on at
+/// its next start.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct OlderRowsTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl OlderRowsTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: tokio::spawn(run(engine.store().clone(), stopped)) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
+    let mut told: Option<Instant> = None;
+    while let Some(progress) = store.older_topic_rows() {
+        if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+            told = Some(Instant::now());
+            tracing::info!(
+                rows = progress.looked_at,
+                of_about = progress.total_estimate,
+                "putting envelopes beside the topic rows of an older format"
+            );
+        }
+        let started = Instant::now();
+        let pause = match take_steps(store.clone()).await {
+            Ok(true) => {
+                tracing::info!("all topic rows have their envelopes beside them");
+                return;
+            }
+            Ok(false) => started.elapsed(),
+            Err(error) => {
+                tracing::error!(code = "older_rows_failed", %error, "rows of an older format stay as they are");
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+async fn take_steps(store: Store) -> Result<bool, CommitError> {
+    let done = tokio::task::spawn_blocking(move || store.bring_up_topic_rows(STEPS_AT_ONCE)).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

@@ -1,0 +1,64 @@
+//! Envelopes that did not come with their topic rows are read from the log.
+
+use bytes::Bytes;
+use hawser_proto::EnvelopeId;
+use hawser_storage::Snapshot;
+
+use crate::read::error::QueryError;
+use crate::read::plan::PlannedPage;
+
+/// Size from which a page is read by two threads, in envelopes. Guessed: each envelope mostly lies
+/// in a block of its own, and starting a thread costs about as much as reading ten of them.
+const READ_BY_TWO_FROM: usize = 64;
+
+/// Returns the envelopes of a page with their topics and ids, in its order. Those that did not come with
+/// their rows are read from the log; `None` for one that is not there.
+pub(super) fn complete(
+    snapshot: &Snapshot<'_>,
+    page: PlannedPage,
+) -> Result<Vec<(usize, EnvelopeId, Option<Bytes>)>, QueryError> {
+    let PlannedPage { rows, mut envelopes, .. } = page;
+    let lacking = |place: &usize| envelopes[*place].is_none();
+    let lacking: Vec<usize> = (0..rows.len()).filter(lacking).collect();
+    if !lacking.is_empty() {
+        let ids: Vec<EnvelopeId> = lacking.iter().map(|&place| rows[place].1).collect();
+        for (place, bytes) in lacking.into_iter().zip(fetch(snapshot, &ids)?) {
+            envelopes[place] = bytes;
+        }
+    }
+    let found = rows.into_iter().zip(envelopes);
+    Ok(found.map(|((topic, id), bytes)| (topic, id, bytes)).collect())
+}
+
+/// Returns the envelopes of `ids`, in that order; `None` for one that is not in the log. Reads them in the
+/// order of the log, which is faster.
+pub(super) fn fetch(
+    snapshot: &Snapshot<'_>,
+    ids: &[EnvelopeId],
+) -> Result<Vec<Option<Bytes>>, QueryError> {
+    let mut order: Vec<usize> = (0..ids.len()).collect();
+    order.sort_unstable_by_key(|&place| ids[place]);
+    let ascending: Vec<EnvelopeId> = order.iter().map(|&place| ids[place]).collect();
+    let mut envelopes = vec![None; ids.len()];
+    for (&place, bytes) in order.iter().zip(get_many(snapshot, &ascending)?) {
+        envelopes[place] = bytes;
+    }
+    Ok(envelopes)
+}
+
+fn get_many(
+    snapshot: &Snapshot<'_>,
+    ascending: &[EnvelopeId],
+) -> Result<Vec<Option<Bytes>>, QueryError> {
+    if ascending.len() < READ_BY_TWO_FROM {
+        return Ok(snapshot.get_many(ascending)?);
+    }
+    let (low, high) = ascending.split_at(ascending.len() / 2);
+    let (low, high) = std::thread::scope(|scope| {
+        let high = scope.spawn(|| snapshot.get_many(high));
+        (snapshot.get_many(low), high.join().expect("a panic ends the process"))
+    });
+    let mut both = low?;
+    both.append(&mut high?);
+    Ok(both)
+}
