@@ -115,7 +115,19 @@ pub(crate) enum Command {
     /// and over gRPC. Prints text.
     Sources(Large),
     /// Ask for pages of one topic out of a large log.
-    Query(Large),
+    Query {
+        #[command(flatten)]
+        large: Large,
+        /// A node of this protocol that runs already, also one of other software, instead of a new one. It is
+        /// grown by publishing to it.
+        #[arg(long, requires = "originator", conflicts_with = "keep")]
+        node: Option<SocketAddr>,
+        /// The id of that node.
+        #[arg(long, requires = "node")]
+        originator: Option<u32>,
+    },
+    /// Grow a node and keep it: bytes and CPU time of each envelope.
+    Grow(Large),
     /// See what is resident with a large log and many subscriptions.
     Memory(Large),
     /// Everything above, one after the other.
@@ -269,6 +281,13 @@ pub(crate) struct Large {
     /// Pages that are asked for.
     #[arg(long, default_value_t = 5000)]
     pub(crate) queries: u64,
+    /// Clients that ask for pages at once.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) clients: usize,
+    /// Grow the node in this folder and keep it: later runs go on with what it holds, and only add what is
+    /// missing of `--stored`. The folder belongs to one number of topics and one size of payload.
+    #[arg(long)]
+    pub(crate) keep: Option<PathBuf>,
     /// Subscriptions that are open while memory is looked at.
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscriptions: u64,

@@ -27,11 +27,28 @@ const SETTLE_MAX: Duration = Duration::from_secs(10);
 /// So high that no run gets there: congestion is no part of what is measured.
 const TARGET_RATE_PER_MINUTE: u32 = 2_000_000_000;
 
-/// The files of a network. Its folder is removed on drop, so drop the nodes before.
+/// The files of a network. A folder that is not kept is removed on drop, so drop the nodes before.
 pub(crate) struct Network {
-    folder: TempDir,
+    folder: Folder,
     hawser: PathBuf,
     members: Vec<Member>,
+}
+
+/// The folder of a network.
+enum Folder {
+    /// Removed on drop.
+    Temporary(TempDir),
+    /// Stays for later runs.
+    Kept(PathBuf),
+}
+
+impl Folder {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(folder) => folder.path(),
+            Self::Kept(folder) => folder,
+        }
+    }
 }
 
 /// One record of the registry.
@@ -71,6 +88,21 @@ impl Network {
     /// the program that will be started.
     pub(crate) fn new(hawser: &Path, data_dir: &Path, count: u32) -> Result<Self, BenchError> {
         let folder = tempfile::Builder::new().prefix("hawser-bench-").tempdir_in(data_dir)?;
+        Self::with_folder(hawser, Folder::Temporary(folder), count)
+    }
+
+    /// The same in a folder that stays. Nodes that have run from it before go on with what they hold.
+    pub(crate) fn kept(hawser: &Path, folder: &Path, count: u32) -> Result<Self, BenchError> {
+        fs::create_dir_all(folder)?;
+        Self::with_folder(hawser, Folder::Kept(folder.to_owned()), count)
+    }
+
+    /// The folder with everything that the nodes hold.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    fn with_folder(hawser: &Path, folder: Folder, count: u32) -> Result<Self, BenchError> {
         let mut members = Vec::new();
         let mut records = Vec::new();
         for number in 1..=count {
@@ -238,6 +270,11 @@ impl Node {
         process::memory(self.process.id())
     }
 
+    /// Bytes that its process has had written to disks so far.
+    pub(crate) fn written_bytes(&self) -> Result<u64, BenchError> {
+        process::written_bytes(self.process.id())
+    }
+
     /// Its metrics page.
     pub(crate) async fn metrics(&self) -> Result<String, BenchError> {
         Ok(http::get(self.member.metrics, "/metrics").await?.1)
@@ -324,7 +361,8 @@ fn free_address() -> Result<SocketAddr, BenchError> {
 }
 
 fn write_secret(path: &Path, key: &SecretKey) -> Result<(), BenchError> {
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)?;
     file.write_all(hex::encode(key.to_bytes()).as_bytes())?;
     Ok(())
 }

@@ -26,6 +26,24 @@ pub(crate) fn cpu_time(pid: u32) -> Result<Duration, BenchError> {
     Ok(TICK * ticks)
 }
 
+/// Returns the bytes that a process has had written to disks, by the kernel's count.
+pub(crate) fn written_bytes(pid: u32) -> Result<u64, BenchError> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
+    let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+    Ok(written.ok_or("no write_bytes in /proc/PID/io")?.trim().parse()?)
+}
+
+/// Returns the bytes of all files below a folder. A file that vanishes meanwhile is passed over.
+pub(crate) fn folder_bytes(folder: &Path) -> u64 {
+    let Ok(entries) = fs::read_dir(folder) else { return 0 };
+    let bytes = |entry: fs::DirEntry| match entry.metadata() {
+        Ok(found) if found.is_dir() => folder_bytes(&entry.path()),
+        Ok(found) => found.len(),
+        Err(_) => 0,
+    };
+    entries.flatten().map(bytes).sum()
+}
+
 /// Returns the CPU time of the calling thread.
 pub(crate) fn thread_cpu_time() -> Result<Duration, BenchError> {
     let schedstat = fs::read_to_string("/proc/thread-self/schedstat")?;

@@ -8,6 +8,7 @@ use crate::error::BenchError;
 use crate::limits::Limits;
 use crate::results::Run;
 use crate::scenario::publish::Published;
+use crate::scenario::query::Queried;
 use crate::stats::{self, Quantiles};
 use crate::verdict::{Verdict, grouped, verdicts};
 
@@ -156,6 +157,33 @@ fn of_quantiles(quantiles: &Quantiles) -> String {
     [quantiles.p50_us, quantiles.p99_us, quantiles.p999_us].map(ms).join(" | ")
 }
 
+fn of_many_clients(out: &mut String, query: &Queried) -> Result<(), BenchError> {
+    let Some(at_once) = &query.at_once else { return Ok(()) };
+    writeln!(
+        out,
+        "\n{} clients at once got {} pages/s; CPU time of each page: server {:.0} µs, generator {:.0} µs.",
+        at_once.clients,
+        grouped(at_once.pages_per_second),
+        at_once.server_cpu_us.unwrap_or(f64::NAN),
+        at_once.generator_cpu_us,
+    )?;
+    Ok(())
+}
+
+fn of_growth(out: &mut String, run: &Run) -> Result<(), BenchError> {
+    let Some(grown) = run.grown.as_ref().filter(|grown| grown.added > 0) else { return Ok(()) };
+    writeln!(
+        out,
+        "Stored {} envelopes, {:.1} µs of CPU time each: {:.2} bytes written to disk for each byte stored, {} MiB \
+         in the folder.\n",
+        grouped(stats::float(grown.added)),
+        grown.node_cpu_us,
+        grown.write_amplification(),
+        grown.disk_bytes >> 20,
+    )?;
+    Ok(())
+}
+
 fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
     let mib = |kib: u64| kib / 1024;
     if run.delivery.is_some() || run.query.is_some() {
@@ -172,11 +200,17 @@ fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
             let mean = query.server_mean_us.map_or_else(String::new, |us| {
                 format!(", and said to have needed {us:.0} µs on average")
             });
+            if let Some(at_once) = &query.at_once {
+                let name = format!("query, {} clients at once", at_once.clients);
+                row(&name, &at_once.client)?;
+            }
             let cpu = query.server_cpu_us;
             writeln!(out, "\nThe server spent {cpu:.0} µs of CPU time on each query{mean}.")?;
+            of_many_clients(out, query)?;
         }
         writeln!(out)?;
     }
+    of_growth(out, run)?;
     if let Some(caught_up) = &run.catch_up {
         writeln!(
             out,

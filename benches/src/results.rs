@@ -11,6 +11,7 @@ use crate::limits::Limits;
 use crate::process::{self, Machine};
 use crate::scenario::catch_up::CaughtUp;
 use crate::scenario::delivery::Delivered;
+use crate::scenario::fill::Grown;
 use crate::scenario::memory::Resident;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
@@ -31,6 +32,9 @@ pub(crate) struct Run {
     pub(crate) latency: Option<Published>,
     pub(crate) delivery: Option<Delivered>,
     pub(crate) catch_up: Option<CaughtUp>,
+    /// The node that pages and memory were measured on, while it was filled.
+    #[serde(default)]
+    pub(crate) grown: Option<Grown>,
     pub(crate) query: Option<Queried>,
     pub(crate) memory: Option<Resident>,
 }
@@ -49,6 +53,7 @@ impl Run {
             latency: None,
             delivery: None,
             catch_up: None,
+            grown: None,
             query: None,
             memory: None,
         }

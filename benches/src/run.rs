@@ -1,5 +1,8 @@
 //! From a command to its figures.
 
+use std::net::SocketAddr;
+use std::time::Instant;
+
 use hawser_proto::OriginatorId;
 
 use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Shape, Target};
@@ -7,6 +10,7 @@ use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
+use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
     catch_up, chain_index, delivery, fill, floods, gateway, memory, query, sources,
@@ -56,25 +60,22 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         }
         Command::CatchUp(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;
-            let (network, leader) = filled(&large).await?;
+            let (network, leader, _) = filled(&large).await?;
             run.catch_up = Some(catch_up::run(&network, &leader, 1).await?);
             leader.stop();
             run.finish(&large.output)
         }
         Command::Sources(large) => {
-            let (network, leader) = filled_among(&large, sources::NODES).await?;
+            let (network, leader, _) = filled_among(&large, sources::NODES).await?;
             sources::run(&network, leader).await
         }
-        Command::Query(large) => {
-            let mut run = start(&large.output, &large.shape.clone().into()).await?;
-            let (_network, node) = filled(&large).await?;
-            run.query = Some(ask(&large, &node).await?);
-            node.stop();
-            run.finish(&large.output)
+        Command::Query { large, node, originator } => {
+            pages(&large, node.zip(originator.map(OriginatorId))).await
         }
+        Command::Grow(large) => grow(&large).await,
         Command::Memory(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;
-            let (_network, node) = filled(&large).await?;
+            let (_network, node, _) = filled(&large).await?;
             run.memory = Some(resident(&large, &node).await?);
             node.stop();
             run.finish(&large.output)
@@ -87,6 +88,29 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::Streams { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
+}
+
+/// A node that grows, and stays where the operator wants it.
+async fn grow(large: &Large) -> Result<(), BenchError> {
+    let mut run = start(&large.output, &large.shape.clone().into()).await?;
+    let (_network, node, grown) = filled(large).await?;
+    run.grown = Some(grown);
+    node.stop();
+    run.finish(&large.output)
+}
+
+/// Pages of a node that this program grows, or of one that runs already.
+async fn pages(large: &Large, other: Option<(SocketAddr, OriginatorId)>) -> Result<(), BenchError> {
+    let mut run = start(&large.output, &large.shape.clone().into()).await?;
+    if let Some((api, originator)) = other {
+        run.query = Some(ask_other(large, api, originator).await?);
+        return run.finish(&large.output);
+    }
+    let (_network, node, grown) = filled(large).await?;
+    run.grown = Some(grown);
+    run.query = Some(ask(large, &node).await?);
+    node.stop();
+    run.finish(&large.output)
 }
 
 /// Everything, with the defaults that the promises name.
@@ -105,7 +129,8 @@ async fn all(large: &Large) -> Result<(), BenchError> {
     let one = LoadShape { connections: 1, in_flight: 1, ..load_shape };
     run.latency = Some(publish(&plan(&one, &load, 1), &target, output, 0).await?);
     run.delivery = Some(deliver(output, hawser, shape, 1000, 30).await?);
-    let (network, node) = filled(large).await?;
+    let (network, node, grown) = filled(large).await?;
+    run.grown = Some(grown);
     run.query = Some(ask(large, &node).await?);
     run.memory = Some(resident(large, &node).await?);
     eprintln!("catch-up of {} envelopes", large.stored);
@@ -205,21 +230,72 @@ async fn deliver(
 }
 
 /// A network of two, of which the first node runs and holds much, and the second has not run yet.
-async fn filled(large: &Large) -> Result<(Network, Node), BenchError> {
+async fn filled(large: &Large) -> Result<(Network, Node, Grown), BenchError> {
     filled_among(large, 2).await
 }
 
-async fn filled_among(large: &Large, nodes: u32) -> Result<(Network, Node), BenchError> {
+async fn filled_among(large: &Large, nodes: u32) -> Result<(Network, Node, Grown), BenchError> {
     eprintln!("storing {} envelopes", large.stored);
-    let network = Network::new(&large.hawser.program(), &large.output.data_dir(), nodes)?;
+    let program = large.hawser.program();
+    let network = match &large.keep {
+        Some(folder) => Network::kept(&program, folder, nodes)?,
+        None => Network::new(&program, &large.output.data_dir(), nodes)?,
+    };
+    let began = Instant::now();
     let node = network.start(0).await?;
-    fill::fill(&node, large.stored, large.stored_topics, large.shape.payload_size).await?;
-    Ok((network, node))
+    eprintln!("  started in {:.2} s", began.elapsed().as_secs_f64());
+    let (topics, payload_len) = (large.stored_topics.max(1), large.shape.payload_size);
+    let grown = fill::grow(&node, network.folder(), large.stored, topics, payload_len).await?;
+    Ok((network, node, grown))
 }
 
 async fn ask(large: &Large, node: &Node) -> Result<query::Queried, BenchError> {
+    let server = query::Server { api: node.api(), originator: node.id(), node: Some(node) };
+    ask_server(large, &server).await
+}
+
+/// Asks a node that this program has not started.
+async fn ask_other(
+    large: &Large,
+    api: SocketAddr,
+    originator: OriginatorId,
+) -> Result<query::Queried, BenchError> {
+    eprintln!("storing {} envelopes", large.stored);
+    let (topics, payload_len) = (large.stored_topics.max(1), large.shape.payload_size);
+    fill::fill(api, originator, large.stored, topics, payload_len).await?;
+    ask_server(large, &query::Server { api, originator, node: None }).await
+}
+
+async fn ask_server(
+    large: &Large,
+    server: &query::Server<'_>,
+) -> Result<query::Queried, BenchError> {
     eprintln!("queries");
-    query::run(node, large.stored_topics.max(1), large.page, large.queries.max(1)).await
+    let plan = query::Plan {
+        topics: large.stored_topics.max(1),
+        page: large.page,
+        queries: large.queries.max(1),
+        clients: large.clients,
+    };
+    let queried = query::run(server, plan).await?;
+    eprintln!(
+        "  one after the other: p50 {:.2} ms, p99 {:.2} ms, server {:.0} µs CPU",
+        queried.client.p50_us / 1e3,
+        queried.client.p99_us / 1e3,
+        queried.server_cpu_us
+    );
+    if let Some(at_once) = &queried.at_once {
+        eprintln!(
+            "  {} clients: {:.0} pages/s, p50 {:.2} ms, p99 {:.2} ms, µs CPU: server {:.0}, generator {:.0}",
+            at_once.clients,
+            at_once.pages_per_second,
+            at_once.client.p50_us / 1e3,
+            at_once.client.p99_us / 1e3,
+            at_once.server_cpu_us.unwrap_or(f64::NAN),
+            at_once.generator_cpu_us
+        );
+    }
+    Ok(queried)
 }
 
 async fn resident(large: &Large, node: &Node) -> Result<memory::Resident, BenchError> {

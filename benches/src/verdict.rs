@@ -3,12 +3,15 @@
 use crate::results::Run;
 use crate::scenario::catch_up::CaughtUp;
 use crate::scenario::publish::Published;
+use crate::scenario::query::Queried;
 
 /// A follower's memory may differ by this much between the first and the second half of the way:
 /// caches fill, and samples are few.
 const MEMORY_NOISE_KIB: u64 = 32 * 1024;
 const RESIDENT_KIB_MAX: u64 = 512 * 1024;
 const QUERY_US_MAX: f64 = 1000.0;
+/// Envelopes in a log from which on the figures of ten million are promised.
+const LARGE_FROM: u64 = 2_000_000;
 
 /// One promise and what was measured for it.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,8 +42,8 @@ impl Verdict {
     fn at_most(promise: String, measured: f64, required: f64, unit: &str) -> Self {
         Self {
             promise,
-            measured: format!("{measured:.1} {unit}"),
-            required: format!("≤ {required:.1} {unit}"),
+            measured: format!("{measured:.2} {unit}"),
+            required: format!("≤ {required:.2} {unit}"),
             ratio: required / measured,
         }
     }
@@ -58,6 +61,7 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict> {
         let promise = format!("query, page of {} out of {} stored: p50", query.page, query.stored);
         Verdict::at_most(promise, query.client.p50_us / 1e3, QUERY_US_MAX / 1e3, "ms")
     }));
+    verdicts.extend(run.query.iter().flat_map(pages));
     verdicts.extend(run.memory.as_ref().map(|memory| {
         let promise = format!(
             "resident with {} stored and {} subscriptions",
@@ -65,6 +69,24 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict> {
         );
         let mib = |kib: u64| crate::stats::float(kib) / 1024.0;
         Verdict::at_most(promise, mib(memory.after.resident_kib), mib(RESIDENT_KIB_MAX), "MiB")
+    }));
+    verdicts
+}
+
+/// CPU time of a page at the server, and pages for many clients, by the size of the log.
+fn pages(query: &Queried) -> Vec<Verdict> {
+    let is_large = query.stored > LARGE_FROM;
+    let (cpu_us_max, pages_min) = if is_large { (500.0, 3500.0) } else { (350.0, 5000.0) };
+    let name = format!("page of {} out of {} stored", query.page, query.stored);
+    let mut verdicts = Vec::new();
+    if query.server_cpu_us.is_finite() {
+        let promise = format!("{name}: CPU time of the server");
+        let ms = query.server_cpu_us / 1e3;
+        verdicts.push(Verdict::at_most(promise, ms, cpu_us_max / 1e3, "ms"));
+    }
+    verdicts.extend(query.at_once.as_ref().map(|at_once| {
+        let promise = format!("{name}, {} clients at once", at_once.clients);
+        Verdict::at_least(promise, at_once.pages_per_second, pages_min, "/s")
     }));
     verdicts
 }

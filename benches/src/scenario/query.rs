@@ -1,20 +1,28 @@
 //! Pages of one topic out of a large log.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::Message as _;
 use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
 
 use crate::error::BenchError;
 use crate::network::{self, Node};
 use crate::rpc::{self, Connection};
+use crate::scenario::fill::come_to_rest;
 use crate::stats::{self, Latencies, Quantiles};
-use crate::{http, workload};
+use crate::{http, process, workload};
 
 const SECONDS_SUM: &str = "grpc_server_handling_seconds_sum";
 const SECONDS_COUNT: &str = "grpc_server_handling_seconds_count";
 const METHOD: &str = "grpc_method=\"QueryEnvelopes\"";
+/// Connections that all clients share.
+const CONNECTIONS: usize = 8;
 
 /// Latencies of the queries.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,64 +36,179 @@ pub(crate) struct Queried {
     pub(crate) client: Quantiles,
     /// Average time that the server reports, in microseconds.
     pub(crate) server_mean_us: Option<f64>,
-    /// User and system time of the server for each query, in microseconds.
+    /// User and system time of the server for each query, in microseconds. NaN for a server that was not
+    /// started by this program.
+    #[serde(with = "unknown_as_null")]
     pub(crate) server_cpu_us: f64,
+    /// The same pages asked for by many clients at once.
+    #[serde(default)]
+    pub(crate) at_once: Option<AskedAtOnce>,
 }
 
-/// Asks one query after the other, each for the first `page` envelopes of one of `topics`
-/// topics, which must be that long.
-pub(crate) async fn run(
-    node: &Node,
-    topics: u64,
-    page: u32,
-    queries: u64,
-) -> Result<Queried, BenchError> {
-    let mut connection = Connection::open(node.api()).await?;
-    let stored = network::head(&mut connection, node.id()).await?;
-    let ask = |number: u64| {
-        let topic = workload::topic(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % topics);
+/// Pages that many clients ask for at once, each one after the other.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct AskedAtOnce {
+    pub(crate) clients: usize,
+    pub(crate) pages: u64,
+    pub(crate) pages_per_second: f64,
+    pub(crate) client: Quantiles,
+    /// User and system time of the server for each page, in microseconds, if it is known.
+    pub(crate) server_cpu_us: Option<f64>,
+    /// The same of this program.
+    pub(crate) generator_cpu_us: f64,
+}
+
+/// JSON has no number for what is not known.
+mod unknown_as_null {
+    use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+    pub(super) fn serialize<S: Serializer>(us: &f64, to: S) -> Result<S::Ok, S::Error> {
+        us.is_finite().then_some(*us).serialize(to)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<f64, D::Error> {
+        Ok(Option::deserialize(from)?.unwrap_or(f64::NAN))
+    }
+}
+
+/// The server that is asked.
+pub(crate) struct Server<'a> {
+    pub(crate) api: SocketAddr,
+    pub(crate) originator: OriginatorId,
+    /// `None` for a server that this program has not started.
+    pub(crate) node: Option<&'a Node>,
+}
+
+/// The questions of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    /// Topics to ask for, of at least `page` envelopes each.
+    pub(crate) topics: u64,
+    pub(crate) page: u32,
+    pub(crate) queries: u64,
+    /// Clients that ask at once.
+    pub(crate) clients: usize,
+}
+
+impl Plan {
+    /// The `number`-th question: for the first envelopes of a topic, in no order.
+    fn question(&self, number: u64) -> bytes::Bytes {
+        let topic = workload::topic(number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % self.topics);
         let query = api::EnvelopesQuery { topics: vec![topic], ..Default::default() };
-        api::QueryEnvelopesRequest { query: Some(query), limit: page }.encode_to_vec()
-    };
-    come_to_rest(node).await?;
-    for number in 0..queries / 10 {
-        connection.call(rpc::QUERY, ask(number).into()).await?;
+        let ask = api::QueryEnvelopesRequest { query: Some(query), limit: self.page };
+        ask.encode_to_vec().into()
     }
-    let before = (node.metrics().await?, node.cpu_time()?);
-    let mut latencies = Latencies::new();
-    for number in 0..queries {
-        let question = ask(queries + number);
-        let start = Instant::now();
-        let answer = connection.call(rpc::QUERY, question.into()).await?;
-        latencies.record(start.elapsed());
-        if rpc::count_entries(&answer) != Some(page.into()) {
-            return Err(format!("a page has not {page} envelopes").into());
+
+    fn check(&self, answer: &[u8]) -> Result<(), BenchError> {
+        if rpc::count_entries(answer) == Some(self.page.into()) {
+            return Ok(());
         }
+        Err(format!("a page has not {} envelopes", self.page).into())
     }
-    let after = (node.metrics().await?, node.cpu_time()?);
-    let grown = |name| http::metric(&after.0, name, METHOD) - http::metric(&before.0, name, METHOD);
-    let counted = grown(SECONDS_COUNT);
+}
+
+/// Asks one query after the other, and then many clients at once.
+pub(crate) async fn run(server: &Server<'_>, plan: Plan) -> Result<Queried, BenchError> {
+    let mut connection = Connection::open(server.api).await?;
+    let stored = network::head(&mut connection, server.originator).await?;
+    if let Some(node) = server.node {
+        come_to_rest(node).await?;
+    }
+    for number in 0..plan.queries / 10 {
+        connection.call(rpc::QUERY, plan.question(number)).await?;
+    }
+    let before = Observed::of(server).await?;
+    let mut latencies = Latencies::new();
+    for number in 0..plan.queries {
+        let question = plan.question(plan.queries + number);
+        let start = Instant::now();
+        let answer = connection.call(rpc::QUERY, question).await?;
+        latencies.record(start.elapsed());
+        plan.check(&answer)?;
+    }
+    let spent = Observed::of(server).await?.since(&before);
     Ok(Queried {
         stored,
-        page,
-        queries,
+        page: plan.page,
+        queries: plan.queries,
         client: latencies.quantiles(),
-        server_mean_us: (counted > 0.0).then(|| grown(SECONDS_SUM) * 1e6 / counted),
-        server_cpu_us: (after.1 - before.1).as_secs_f64() * 1e6 / stats::float(queries),
+        server_mean_us: spent.mean_us,
+        server_cpu_us: spent.cpu.map_or(f64::NAN, |cpu| micros_each(cpu, plan.queries)),
+        at_once: Some(ask_at_once(server, plan).await?),
     })
 }
 
-/// Waits until the node has put what was stored into place: that work is no part of a query.
-async fn come_to_rest(node: &Node) -> Result<(), BenchError> {
-    const LOOK_EVERY: Duration = Duration::from_millis(500);
-    const LOOKS_MAX: u32 = 120;
-    const BUSY: Duration = Duration::from_millis(25);
-    for _ in 0..LOOKS_MAX {
-        let before = node.cpu_time()?;
-        tokio::time::sleep(LOOK_EVERY).await;
-        if node.cpu_time()? - before < BUSY {
-            return Ok(());
+async fn ask_at_once(server: &Server<'_>, plan: Plan) -> Result<AskedAtOnce, BenchError> {
+    let connections = Connection::open_many(server.api, CONNECTIONS).await?;
+    let next = Arc::new(AtomicU64::new(0));
+    let before = (Observed::of(server).await?, process::cpu_time(std::process::id())?);
+    let start = Instant::now();
+    let mut clients = JoinSet::new();
+    for client in 0..plan.clients.max(1) {
+        let (mut connection, next) = (connections[client % CONNECTIONS].clone(), Arc::clone(&next));
+        clients.spawn(async move {
+            let mut latencies = Latencies::new();
+            loop {
+                let number = next.fetch_add(1, Ordering::Relaxed);
+                if number >= plan.queries {
+                    return Ok::<_, BenchError>(latencies);
+                }
+                let start = Instant::now();
+                let answer = connection.call(rpc::QUERY, plan.question(number)).await?;
+                latencies.record(start.elapsed());
+                plan.check(&answer)?;
+            }
+        });
+    }
+    let mut latencies = Latencies::new();
+    while let Some(client) = clients.join_next().await {
+        latencies.merge(&client??);
+    }
+    let elapsed = start.elapsed();
+    let spent = Observed::of(server).await?.since(&before.0);
+    let own = process::cpu_time(std::process::id())?.saturating_sub(before.1);
+    Ok(AskedAtOnce {
+        clients: plan.clients,
+        pages: plan.queries,
+        pages_per_second: stats::per_second(plan.queries, elapsed),
+        client: latencies.quantiles(),
+        server_cpu_us: spent.cpu.map(|cpu| micros_each(cpu, plan.queries)),
+        generator_cpu_us: micros_each(own, plan.queries),
+    })
+}
+
+fn micros_each(time: Duration, count: u64) -> f64 {
+    time.as_secs_f64() * 1e6 / stats::float(count.max(1))
+}
+
+/// State of a server that this program has started.
+struct Observed {
+    metrics: String,
+    cpu: Option<Duration>,
+}
+
+/// The difference between two looks.
+struct Spent {
+    mean_us: Option<f64>,
+    cpu: Option<Duration>,
+}
+
+impl Observed {
+    async fn of(server: &Server<'_>) -> Result<Self, BenchError> {
+        Ok(match server.node {
+            Some(node) => Self { metrics: node.metrics().await?, cpu: Some(node.cpu_time()?) },
+            None => Self { metrics: String::new(), cpu: None },
+        })
+    }
+
+    fn since(&self, before: &Self) -> Spent {
+        let grown = |name| {
+            http::metric(&self.metrics, name, METHOD) - http::metric(&before.metrics, name, METHOD)
+        };
+        let counted = grown(SECONDS_COUNT);
+        Spent {
+            mean_us: (counted > 0.0).then(|| grown(SECONDS_SUM) * 1e6 / counted),
+            cpu: self.cpu.zip(before.cpu).map(|(now, then)| now.saturating_sub(then)),
         }
     }
-    Err("the node does not come to rest".into())
 }
