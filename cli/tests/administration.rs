@@ -383,8 +383,10 @@ fn errors_say_what_to_do() {
     assert!(text.contains("NodeRegistry: "), "{text}");
     failure(4, &with(&["--chain-json", "nowhere.json"]));
     failure(2, &with(&["--rpc-url", "ws://127.0.0.1:1"]));
-    let text = failure(2, &with(&["--chain-json", "config://anvil"]));
-    assert!(text.contains("chain dev"), "{text}");
+    let text = failure(2, &with(&["--chain-json", "config://moon"]));
+    assert!(text.contains("mainnet"), "{text}");
+    let text = failure(1, &with(&["--chain-json", "config://anvil"]));
+    assert!(text.contains("there is no contract at 0xd19F"), "{text}");
 
     let without_key = |args: &[&str]| {
         let output = chains.command(ADMIN, args).env_remove("HAWSER_KEY_FILE").output().unwrap();
