@@ -10,7 +10,7 @@ use super::member::{Member, MemberIdentifier};
 
 /// The state of an inbox: its members, its recovery identifier and the signatures used so far.
 ///
-/// An update is checked against it as a [`Delta`] and then applied, at a cost that depends on the
+/// An update is checked against it beside a draft of its changes and then applied, at a cost that depends on the
 /// actions of the update and on the members that it removes, not on the size of the inbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AssociationState {
