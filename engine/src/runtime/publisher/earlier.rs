@@ -15,6 +15,8 @@ pub(super) type Receipt = [u8; 32];
 /// Receipts of stored groups that stay in memory. A guess: some tenths of a second of publishing, while a
 /// request mostly takes some milliseconds from its look-up to its turn.
 const KEPT_MAX: usize = 8192;
+/// Bytes of their envelopes that stay in memory. A guess: those of as many envelopes of 4 KiB.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
 /// The outcome of a look on the disk, as of a moment.
 #[derive(Debug, Default)]
@@ -51,29 +53,60 @@ impl LookUp {
 
 /// The envelopes of the last groups: those on their way to disk, and some of the stored ones, which a look-up
 /// of before does not know.
+///
+/// Those on their way are bounded by the memory for requests that wait, the others by [`KEPT_MAX`] and
+/// [`KEPT_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct RecentGroups {
-    groups: VecDeque<(Generation, HashMap<Receipt, Bytes>)>,
-    receipts: usize,
+    /// Each with the group that brought it.
+    envelopes: HashMap<Receipt, (Generation, Bytes)>,
+    /// The groups that brought any, the oldest first.
+    groups: VecDeque<RecentGroup>,
+    len_bytes: usize,
     /// Groups before this one are forgotten.
     first: Generation,
 }
 
+#[derive(Debug)]
+struct RecentGroup {
+    generation: Generation,
+    receipts: Vec<Receipt>,
+    len_bytes: usize,
+}
+
 impl RecentGroups {
-    /// Remembers a group that has been signed.
-    pub(super) fn push(&mut self, generation: Generation, receipts: HashMap<Receipt, Bytes>) {
-        self.receipts += receipts.len();
-        self.groups.push_back((generation, receipts));
+    /// Remembers a group that has been signed. A group of repeats brings nothing and leaves no trace: a stranger
+    /// can send any number of them.
+    pub(super) fn push(
+        &mut self,
+        generation: Generation,
+        envelopes: impl IntoIterator<Item = (Receipt, Bytes)>,
+    ) {
+        let mut group = RecentGroup { generation, receipts: Vec::new(), len_bytes: 0 };
+        for (receipt, bytes) in envelopes {
+            group.len_bytes += bytes.len();
+            group.receipts.push(receipt);
+            self.envelopes.insert(receipt, (generation, bytes));
+        }
+        if !group.receipts.is_empty() {
+            self.len_bytes += group.len_bytes;
+            self.groups.push_back(group);
+        }
     }
 
-    /// Forgets the oldest groups up to `stored`, as far as there are too many receipts.
+    /// Forgets the oldest groups up to `stored`, as far as there is too much of them.
     pub(super) fn forget(&mut self, stored: Generation) {
-        while self.receipts > KEPT_MAX
-            && let Some((generation, receipts)) =
-                self.groups.pop_front_if(|(generation, _)| *generation <= stored)
+        while (self.envelopes.len() > KEPT_MAX || self.len_bytes > KEPT_BYTES_MAX)
+            && let Some(group) = self.groups.pop_front_if(|group| group.generation <= stored)
         {
-            self.receipts -= receipts.len();
-            self.first = generation + 1;
+            for receipt in &group.receipts {
+                // A later group may have brought the same again.
+                if self.envelopes.get(receipt).is_some_and(|it| it.0 == group.generation) {
+                    self.envelopes.remove(receipt);
+                }
+            }
+            self.len_bytes -= group.len_bytes;
+            self.first = group.generation + 1;
         }
     }
 
@@ -85,7 +118,7 @@ impl RecentGroups {
 
     /// Returns the envelope of a publish in one of the groups.
     pub(super) fn get(&self, receipt: &Receipt) -> Option<&Bytes> {
-        self.groups.iter().find_map(|(_, group)| group.get(receipt))
+        self.envelopes.get(receipt).map(|(_, bytes)| bytes)
     }
 
     /// Returns true if these groups and the look-up together know every earlier publish.
@@ -130,6 +163,31 @@ mod tests {
         assert!(!knows(&recent, 5999) && knows(&recent, 6000), "8,000 receipts may stay");
         assert!(!recent.complete(&look_up(1)), "the second group is neither here nor looked up");
         assert!(recent.complete(&look_up(2)));
+    }
+
+    #[test]
+    fn large_envelopes_are_forgotten_earlier() {
+        let mut recent = RecentGroups::default();
+        for generation in 1..=12_u8 {
+            let large = Bytes::from(vec![generation; 4 << 20]);
+            recent.push(generation.into(), [([generation; 32], large)]);
+            recent.forget(u64::from(generation) - 1);
+        }
+        let kept = (1..=12).filter(|number| recent.get(&[*number; 32]).is_some());
+        assert_eq!(kept.collect::<Vec<u8>>(), [5, 6, 7, 8, 9, 10, 11, 12]);
+        assert!(recent.complete(&look_up(4)) && !recent.complete(&look_up(3)));
+    }
+
+    #[test]
+    fn groups_of_repeats_leave_no_trace() {
+        let mut recent = RecentGroups::default();
+        recent.push(1, group(0..5));
+        for generation in 2..100_000 {
+            recent.push(generation, []);
+            recent.forget(generation);
+        }
+        assert_eq!((recent.groups.len(), recent.envelopes.len()), (1, 5));
+        assert!(recent.complete(&look_up(0)));
     }
 
     #[test]

@@ -330,8 +330,7 @@ impl SequencerThread {
         if self.settings.idempotent {
             let receipt =
                 |entry: &LogEntry| Some((entry.facts.as_ref()?.receipt?, entry.bytes.clone()));
-            let receipts = sealed.iter().filter_map(receipt).collect();
-            self.recent.push(self.generation, receipts);
+            self.recent.push(self.generation, sealed.iter().filter_map(receipt));
         }
         SignedGroup {
             generation: self.generation,
