@@ -23,7 +23,10 @@ pub(super) struct Address {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct TlsOptions {
     mode: Option<String>,
+    /// The authorities that vouch for the server; the system's if there are none.
     roots: Option<PathBuf>,
+    /// The system's authorities are named in so many words.
+    is_system: bool,
 }
 
 impl Address {
@@ -44,6 +47,13 @@ impl Address {
 
 /// Returns when TLS is used, and what is checked. Without a mode it is used if the server has it, as libpq does.
 fn protection(options: &TlsOptions) -> Result<(SslMode, Checked), String> {
+    // As libpq: public authorities vouch for anyone, so only the name tells the server.
+    if options.is_system && options.mode.as_deref().is_some_and(|mode| mode != "verify-full") {
+        return Err("sslrootcert=system needs sslmode=verify-full".into());
+    }
+    if options.is_system {
+        return Ok((SslMode::Require, Checked::IssuerAndName));
+    }
     Ok(match options.mode.as_deref().unwrap_or("prefer") {
         "disable" => (SslMode::Disable, Checked::Nothing),
         "allow" | "prefer" => (SslMode::Prefer, Checked::Nothing),
@@ -66,6 +76,12 @@ fn split(text: &str) -> Result<(String, TlsOptions), String> {
     let rest = if is_url {
         // A password may have a question mark in it.
         let host = text.rfind('@').unwrap_or_default();
+        // An @ in the query would be taken for the end of a password, and options before it for a part of that.
+        if ["sslmode=", "sslrootcert="].iter().any(|option| text[..host].contains(option)) {
+            return Err(
+                "it is not clear where the options begin: write @ and ? as %40 and %3F".into()
+            );
+        }
         let Some(query) = text[host..].find('?').map(|at| host + at) else {
             return Ok((text.to_owned(), options));
         };
@@ -99,7 +115,11 @@ impl TlsOptions {
         let read = || value().ok_or_else(|| format!("{key} is malformed"));
         match key {
             "sslmode" => self.mode = Some(read()?),
-            "sslrootcert" => self.roots = Some(read()?).filter(|it| it != "system").map(Into::into),
+            "sslrootcert" => {
+                let roots = read()?;
+                self.is_system = roots == "system";
+                self.roots = Some(roots).filter(|_| !self.is_system).map(Into::into);
+            }
             _ if NOT_SERVED.contains(&key) => {
                 return Err(format!(
                     "{key} is not served: use a password, or a tunnel and sslmode=disable"
@@ -164,7 +184,7 @@ mod tests {
     use super::*;
 
     fn seen(text: &str) -> (String, Option<String>, Option<String>) {
-        let (rest, TlsOptions { mode, roots }) = split(text).unwrap();
+        let (rest, TlsOptions { mode, roots, .. }) = split(text).unwrap();
         (rest, mode, roots.map(|path| path.display().to_string()))
     }
 
@@ -194,7 +214,7 @@ mod tests {
     fn a_mode_is_no_weaker_than_it_says() {
         let of = |mode: &str, roots: Option<&str>| {
             let (mode, roots) = (Some(mode.to_owned()), roots.map(PathBuf::from));
-            protection(&TlsOptions { mode, roots })
+            protection(&TlsOptions { mode, roots, is_system: false })
         };
         assert_eq!(of("disable", None), Ok((SslMode::Disable, Checked::Nothing)));
         assert_eq!(of("prefer", None), protection(&TlsOptions::default()));
@@ -203,6 +223,17 @@ mod tests {
         assert_eq!(of("verify-ca", None), Ok((SslMode::Require, Checked::Issuer)));
         assert_eq!(of("verify-full", None), Ok((SslMode::Require, Checked::IssuerAndName)));
         assert!(of("VERIFY-FULL", None).is_err(), "libpq refuses it, too");
+
+        let of_system = |mode: Option<&str>| {
+            let mode = mode.map(str::to_owned);
+            protection(&TlsOptions { mode, is_system: true, ..TlsOptions::default() })
+        };
+        for mode in [None, Some("verify-full")] {
+            assert_eq!(of_system(mode), Ok((SslMode::Require, Checked::IssuerAndName)));
+        }
+        for mode in ["disable", "prefer", "require", "verify-ca"] {
+            assert!(of_system(Some(mode)).is_err(), "{mode}");
+        }
     }
 
     #[test]
@@ -215,6 +246,7 @@ mod tests {
                 "sslrootcert /none.pem",
             ),
             ("password=secret port=x", "no connection string"),
+            ("postgres://u:secret@db/x?sslmode=require&application_name=a@b", "not clear"),
         ] {
             let Err(refused) = Address::parse(text) else { panic!("{wanted}") };
             let refused = refused.to_string();
