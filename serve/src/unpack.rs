@@ -399,7 +399,7 @@ mod tests {
         assert!(refused.message().contains("shorter"), "{refused}");
     }
 
-    /// What does not shrink may be a little longer compressed.
+    /// Random bytes become a little longer by compression.
     #[test]
     fn a_message_that_does_not_shrink_is_taken_in() {
         let random = random(1 << 20);
