@@ -1,16 +1,12 @@
 //! Judging what other nodes have signed: facts for evidence, as functions of the envelopes.
 
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId};
+use hawser_rules::misbehavior::{self, Difference, TIME_TOLERANCE_NS};
 use hawser_rules::{RateTable, check_charges, is_free};
-use prost::Message as _;
 
 pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
 
-/// Step back in time from which on it is a fault. Specified (`docs/protocol/misbehavior.md`): other
-/// software takes the time before it takes the place, so smaller steps are normal for it.
-const STEP_BACK_NS_MAX: i64 = 1_000_000_000;
 /// Lead over this node's clock from which on a time is in the future. Specified (same page).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
@@ -20,22 +16,10 @@ const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
     let statement = |envelope: &Bytes| OriginatorEnvelope::open(envelope.clone()).ok();
     let ((held, _), (other, _)) = (statement(held)?, statement(other)?);
-    if held == other {
-        return None;
-    }
-    let fields = |statement: Bytes| pb::UnsignedOriginatorEnvelope::decode(statement).ok();
-    let (held, other) = (fields(held)?, fields(other)?);
-    let content =
-        |it: &pb::UnsignedOriginatorEnvelope| (it.payer_envelope_bytes.clone(), it.originator_ns);
-    let metadata = |it: &pb::UnsignedOriginatorEnvelope| {
-        (it.base_fee_picodollars, it.congestion_fee_picodollars, it.expiry_unixtime)
-    };
-    Some(if content(&held) != content(&other) {
-        Severity::Content
-    } else if metadata(&held) != metadata(&other) {
-        Severity::Metadata
-    } else {
-        Severity::Encoding
+    Some(match misbehavior::difference(&held, &other)? {
+        Difference::Encoding => Severity::Encoding,
+        Difference::Metadata => Severity::Metadata,
+        Difference::Content => Severity::Content,
     })
 }
 
@@ -114,7 +98,7 @@ impl StrandTimes {
             faults.push(TimeFault::Ahead);
         }
         match self.latest {
-            Some((latest, earlier)) if latest.saturating_sub(originator_ns) > STEP_BACK_NS_MAX => {
+            Some((latest, earlier)) if latest.saturating_sub(originator_ns) > TIME_TOLERANCE_NS => {
                 faults.push(TimeFault::Back { earlier });
                 self.latest = Some((originator_ns, id));
             }
@@ -127,8 +111,10 @@ impl StrandTimes {
 #[cfg(test)]
 mod tests {
     use hawser_proto::envelope::Proof;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
     use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+    use prost::Message as _;
 
     use super::*;
 

@@ -71,6 +71,20 @@ pub fn field_len_bytes(message: &[u8], numbers: std::ops::RangeInclusive<u64>) -
         .sum()
 }
 
+/// Returns the number of fields `inner` within all top-level fields `outer`, without decoding them; `None`
+/// if the message, or one of those fields, is malformed.
+#[must_use]
+pub fn nested_count(message: &[u8], outer: u64, inner: u64) -> Option<usize> {
+    let mut count = 0;
+    let mut fields = Fields { rest: message };
+    for field in fields.by_ref().filter(|field| field.number == outer) {
+        let mut below = Fields { rest: field.bytes };
+        count += below.by_ref().filter(|field| field.number == inner).count();
+        below.rest.is_empty().then_some(())?;
+    }
+    fields.rest.is_empty().then_some(count)
+}
+
 /// Returns true when a message has at most `max` fields, counted on its top two levels.
 ///
 /// The content of a field counts as a message if it parses as one, or starts with more than `max`
@@ -134,6 +148,22 @@ mod tests {
         bytes.extend([0x2a, 3, 1, 2, 3, 0x2a, 2, 1, 2, 0x0a, 1, 1]);
         assert_eq!(field_len_bytes(&bytes, 5..=7), 5);
         assert_eq!(field_len_bytes(&bytes, 1..=1), 1);
+    }
+
+    #[test]
+    fn fields_within_a_field_are_counted() {
+        let envelopes = vec![envelopes::OriginatorEnvelope::default(); 3];
+        let safety = api::SafetyFailure { envelopes };
+        let report = api::UnsignedMisbehaviorReport {
+            reporter_time_ns: 5,
+            failure: Some(api::unsigned_misbehavior_report::Failure::Safety(safety)),
+            ..Default::default()
+        };
+        let bytes = [report.encode_to_vec(), report.encode_to_vec()].concat();
+        assert_eq!(nested_count(&bytes, 5, 1), Some(6), "fields that repeat are merged");
+        assert_eq!(nested_count(&bytes, 4, 1), Some(0));
+        let group = [vec![0x7b, 0x7c], bytes].concat();
+        assert_eq!(nested_count(&group, 5, 1), None, "and nothing hides behind a group");
     }
 
     proptest! {

@@ -167,7 +167,7 @@ impl RateTable {
     }
 
     /// Iterates over the rates in force within five minutes of `at_ns`.
-    fn near(&self, at_ns: i64) -> impl Iterator<Item = &Rate> {
+    pub(crate) fn near(&self, at_ns: i64) -> impl Iterator<Item = &Rate> {
         let from_ns = at_ns.saturating_sub(CLOCK_TOLERANCE_NS);
         self.during(from_ns, at_ns.saturating_add(CLOCK_TOLERANCE_NS))
     }

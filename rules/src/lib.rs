@@ -10,7 +10,8 @@
 //! - [`retention`]: allowed durations and the expiry that follows from them;
 //! - [`fees`]: the price list, base fees, and which fees a price list explains;
 //! - [`congestion`]: congestion units from envelopes per minute;
-//! - [`registry`]: the node registry as a value; [`absences`]: when a node was not in the network.
+//! - [`registry`]: the node registry as a value; [`absences`]: when a node was not in the network;
+//! - [`misbehavior`]: judging reports that a node broke a rule.
 //!
 //! The rules are specified in `docs/protocol/rules.md` and `docs/protocol/fees.md`.
 
@@ -20,6 +21,7 @@ pub mod absences;
 pub mod congestion;
 pub mod envelope;
 pub mod fees;
+pub mod misbehavior;
 pub mod registry;
 pub mod retention;
 pub mod violation;

@@ -8,6 +8,7 @@ mod grpc_strand;
 mod identity_update;
 mod key_package;
 mod layers;
+mod misbehavior_report;
 mod wire;
 
 /// One decoder and what belongs to it.
@@ -34,4 +35,5 @@ pub(crate) const TARGETS: &[Target] = &[
     data_frames::TARGET,
     grpc_strand::TARGET,
     chain_rpc::TARGET,
+    misbehavior_report::TARGET,
 ];

@@ -1,0 +1,135 @@
+//! Envelopes that depend on what their signer cannot have seen.
+
+use std::collections::BTreeSet;
+
+use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use super::case::Case;
+use super::chain_record::PlaceAnswer;
+use super::exhibits::{Exhibit, Origin};
+use super::judgement::{Fact, Missing, Ruling, Verdict};
+use super::report::Report;
+
+/// Accepted lead of a chain's clock over an originator's. Specified (`docs/protocol/misbehavior.md`).
+const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// Judges the dependencies of the accused's envelopes, and a cycle of all of them.
+pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+    if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
+        let fact = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
+        return Ruling::refuted(fact.at(chain.id));
+    }
+    let accused: Vec<&Exhibit> =
+        exhibits.iter().filter(|it| it.is_signed_by(report.accused())).collect();
+    let Some(first) = accused.first() else {
+        let fact = Fact::new("not_of_accused", "the accused signed none of the envelopes");
+        return Ruling::refuted(fact.with("node", report.accused().0));
+    };
+    let mut unknown = None;
+    for exhibit in &accused {
+        for needed in dependencies(exhibit) {
+            if needed.originator.is_node() {
+                let text =
+                    "the envelope depends on a node's strand; only chains can be depended on";
+                return Ruling::new(
+                    Verdict::Proven,
+                    named("depends_on_node", text, exhibit, needed),
+                );
+            }
+            match judge_place(case, exhibit, needed) {
+                Place::Existed => {}
+                Place::NotYet(fact) => return Ruling::new(Verdict::Proven, fact),
+                Place::Unknown => {
+                    let text = "nothing known here says when the place that is named came to be";
+                    unknown.get_or_insert(named("dependency_unknown", text, exhibit, needed));
+                }
+            }
+        }
+    }
+    if let Some(fact) = cycle(exhibits) {
+        return Ruling::new(Verdict::Proven, fact);
+    }
+    match unknown {
+        Some(fact) => Ruling::inconclusive(fact, Missing::Chain),
+        None => {
+            let text = "every dependency was there before the envelope, and there is no cycle";
+            Ruling::refuted(Fact::new("dependencies_hold", text).at(first.id))
+        }
+    }
+}
+
+/// When a place of a chain came to be, against an envelope's time.
+enum Place {
+    Existed,
+    NotYet(Fact),
+    Unknown,
+}
+
+fn judge_place(case: &Case<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> Place {
+    if needed.sequence == SequenceId::NONE {
+        return Place::Existed; // every strand begins there
+    }
+    let limit_ns = exhibit.ns().saturating_add(LEAD_NS_MAX);
+    match case.chain.place(needed) {
+        PlaceAnswer::At { block_ns } if block_ns > limit_ns => {
+            let text = "the place that is named came to be after the envelope";
+            let fact = named("dependency_later", text, exhibit, needed);
+            Place::NotYet(fact.with("block_ns", block_ns))
+        }
+        PlaceAnswer::At { .. } => Place::Existed,
+        PlaceAnswer::NotYet { final_ns } if final_ns > limit_ns => {
+            let text = "the place that is named did not exist after the envelope";
+            let fact = named("dependency_absent", text, exhibit, needed);
+            Place::NotYet(fact.with("block_ns", final_ns))
+        }
+        PlaceAnswer::NotYet { .. } | PlaceAnswer::Unknown => Place::Unknown,
+    }
+}
+
+fn named(name: &'static str, text: &str, exhibit: &Exhibit, needed: EnvelopeId) -> Fact {
+    Fact::new(name, text)
+        .at(exhibit.id)
+        .with("originator_ns", exhibit.ns())
+        .with("needed_originator", needed.originator.0)
+        .with("needed_sequence", needed.sequence.0)
+}
+
+/// Returns what an envelope depends on; nothing for one that does not decode, which is another fault.
+fn dependencies(exhibit: &Exhibit) -> Vec<EnvelopeId> {
+    let parsed = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone());
+    parsed.map(|it| it.payer().client().depends_on().to_vec()).unwrap_or_default()
+}
+
+/// Finds that each envelope is covered by what the next one depends on, and the last one by the first.
+fn cycle(exhibits: &[Exhibit]) -> Option<Fact> {
+    let parsed: Option<Vec<PayerEnvelope>> = exhibits
+        .iter()
+        .map(|it| PayerEnvelope::parse(it.fields.payer_envelope_bytes.clone()).ok())
+        .collect();
+    let parsed = parsed?;
+    let topic = parsed.first()?.client().topic();
+    let is_covered = |index: usize, exhibit: &Exhibit| {
+        let next = parsed[(index + 1) % parsed.len()].client();
+        let named = next.depends_on().iter().find(|id| id.originator == exhibit.id.originator);
+        named.is_some_and(|id| id.sequence >= exhibit.id.sequence)
+    };
+    let is_cycle = parsed.iter().all(|it| it.client().topic() == topic)
+        && exhibits.iter().enumerate().all(|(index, exhibit)| is_covered(index, exhibit));
+    if !is_cycle {
+        return None;
+    }
+    let signers: BTreeSet<OriginatorId> = exhibits.iter().map(|it| it.id.originator).collect();
+    let text = match signers.len() {
+        1 => "the envelopes depend on each other in a circle".to_owned(),
+        _ => {
+            let names: Vec<String> = signers.iter().map(ToString::to_string).collect();
+            format!(
+                "the envelopes depend on each other in a circle: at least one of {} is at fault",
+                names.join(", ")
+            )
+        }
+    };
+    let fact = Fact::new("cycle", text).at(exhibits.first()?.id);
+    Some(fact.with("envelopes", exhibits.len() as u64))
+}

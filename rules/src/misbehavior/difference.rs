@@ -1,0 +1,66 @@
+//! The difference between two statements for one place.
+
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use prost::Message as _;
+
+/// The fields in which two statements for one place differ; greater is worse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Difference {
+    /// The same fields in other bytes.
+    Encoding,
+    /// Fees or expiry. An honest node of other software may sign twice and compute these anew.
+    Metadata,
+    /// The payer envelope or the time: another message, or another order.
+    Content,
+}
+
+impl Difference {
+    /// Returns the name, as commands and files write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Encoding => "encoding",
+            Self::Metadata => "metadata",
+            Self::Content => "content",
+        }
+    }
+}
+
+/// Returns how far two statements differ. `None` for equal bytes, and for bytes that are no statement.
+#[must_use]
+pub fn difference(one: &Bytes, other: &Bytes) -> Option<Difference> {
+    if one == other {
+        return None;
+    }
+    let fields = |bytes: &Bytes| pb::UnsignedOriginatorEnvelope::decode(bytes.clone()).ok();
+    let (one, other) = (fields(one)?, fields(other)?);
+    Some(if changed(&one, &other).any(|(_, difference)| difference == Difference::Content) {
+        Difference::Content
+    } else if changed(&one, &other).next().is_some() {
+        Difference::Metadata
+    } else {
+        Difference::Encoding
+    })
+}
+
+/// Iterates over the fields in which two statements differ.
+pub(super) fn changed<'a>(
+    one: &'a pb::UnsignedOriginatorEnvelope,
+    other: &'a pb::UnsignedOriginatorEnvelope,
+) -> impl Iterator<Item = (&'static str, Difference)> + use<'a> {
+    use Difference::{Content, Metadata};
+    [
+        (one.payer_envelope_bytes != other.payer_envelope_bytes, "payer_envelope", Content),
+        (one.originator_ns != other.originator_ns, "time", Content),
+        (one.base_fee_picodollars != other.base_fee_picodollars, "base_fee", Metadata),
+        (
+            one.congestion_fee_picodollars != other.congestion_fee_picodollars,
+            "congestion_fee",
+            Metadata,
+        ),
+        (one.expiry_unixtime != other.expiry_unixtime, "expiry", Metadata),
+    ]
+    .into_iter()
+    .filter_map(|(is_changed, field, difference)| is_changed.then_some((field, difference)))
+}

@@ -1,0 +1,207 @@
+//! Verdicts, and the facts that they rest on.
+
+use std::fmt;
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use super::difference::Difference;
+use super::report::{Kind, Report, ReportError};
+
+/// The worth of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// The evidence contradicts the report, or is not authentic.
+    Refuted,
+    /// The judge lacks data that would decide.
+    Inconclusive,
+    /// Plausible, and nothing in it can be checked.
+    Claim,
+    /// Signatures and public chain data suffice: anyone comes to the same verdict, for ever.
+    Proven,
+}
+
+impl Verdict {
+    /// Returns the name, as commands and files write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Refuted => "refuted",
+            Self::Inconclusive => "inconclusive",
+            Self::Claim => "claim",
+            Self::Proven => "proven",
+        }
+    }
+}
+
+/// The node that keeps a report and signed it as its host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Host {
+    /// The report was judged without a host's signature.
+    None,
+    /// No node of the registry made the signature: the report is anonymous.
+    Unknown,
+    /// This node signed, and another one was expected: the report is as good as anonymous.
+    Other(OriginatorId),
+    /// This node held the report at its time; with `submitted_by_node` it also says that it saw the fault.
+    Node(OriginatorId),
+}
+
+impl Host {
+    /// Returns the host, if its signature stands.
+    #[must_use]
+    pub fn node(self) -> Option<OriginatorId> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::None | Self::Unknown | Self::Other(_) => None,
+        }
+    }
+}
+
+/// One finding, with the numbers behind it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fact {
+    /// Name for programs; never changes its meaning.
+    pub name: &'static str,
+    /// A sentence for people.
+    pub text: String,
+    /// The envelope that it is about.
+    pub at: Option<EnvelopeId>,
+    /// Numbers by name.
+    pub numbers: Vec<(&'static str, i128)>,
+}
+
+impl Fact {
+    pub(super) fn new(name: &'static str, text: impl Into<String>) -> Self {
+        Self { name, text: text.into(), at: None, numbers: Vec::new() }
+    }
+
+    pub(super) fn at(self, id: EnvelopeId) -> Self {
+        Self { at: Some(id), ..self }
+    }
+
+    pub(super) fn with(mut self, name: &'static str, number: impl Into<i128>) -> Self {
+        self.numbers.push((name, number.into()));
+        self
+    }
+
+    pub(super) fn malformed(text: impl Into<String>) -> Self {
+        Self::new("malformed", text)
+    }
+
+    pub(super) fn of_report(error: &ReportError) -> Self {
+        let name = if error.is_size() { "too_large" } else { "malformed" };
+        Self::new(name, error.to_string())
+    }
+}
+
+impl fmt::Display for Fact {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.text)?;
+        if let Some(at) = self.at {
+            write!(f, "; envelope {at}")?;
+        }
+        self.numbers.iter().try_for_each(|(name, number)| write!(f, "; {name} {number}"))
+    }
+}
+
+/// Data that would turn an inconclusive judgement into a verdict.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Missing {
+    /// The history of rates up to the envelope's time.
+    Rates,
+    /// The app chain, at the place or the transaction that the envelope names.
+    Chain,
+    /// All envelopes of the current minute and the four before it, and one earlier.
+    Window,
+}
+
+impl Missing {
+    /// Returns the name, as commands and files write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Rates => "rates",
+            Self::Chain => "chain",
+            Self::Window => "window",
+        }
+    }
+}
+
+/// The result of judging one kind of fault.
+#[derive(Debug)]
+pub(super) struct Ruling {
+    pub(super) verdict: Verdict,
+    pub(super) difference: Option<Difference>,
+    pub(super) place: SequenceId,
+    pub(super) facts: Vec<Fact>,
+    pub(super) missing: Vec<Missing>,
+}
+
+impl Ruling {
+    pub(super) fn new(verdict: Verdict, fact: Fact) -> Self {
+        let place = fact.at.map_or(SequenceId::NONE, |at| at.sequence);
+        Self { verdict, difference: None, place, facts: vec![fact], missing: Vec::new() }
+    }
+
+    pub(super) fn refuted(fact: Fact) -> Self {
+        Self::new(Verdict::Refuted, fact)
+    }
+
+    pub(super) fn inconclusive(fact: Fact, missing: Missing) -> Self {
+        Self { missing: vec![missing], ..Self::new(Verdict::Inconclusive, fact) }
+    }
+}
+
+/// The judgement of a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// The node that is accused; `None` if the report does not decode.
+    pub accused: Option<OriginatorId>,
+    /// The kind of the fault; `None` if the report does not decode.
+    pub kind: Option<Kind>,
+    /// For two statements: how far they differ.
+    pub difference: Option<Difference>,
+    /// The place in the accused's strand that the fault is about; 0 if it is about none.
+    pub place: SequenceId,
+    /// The findings; the first decides the verdict.
+    pub facts: Vec<Fact>,
+    /// Data that would decide; only for an inconclusive report.
+    pub missing: Vec<Missing>,
+    /// The node that keeps the report.
+    pub host: Host,
+    /// The host states that it saw the fault itself; false without a host.
+    pub is_seen_by_host: bool,
+}
+
+impl Judgement {
+    pub(super) fn of(host: Host, report: &Report, ruling: Ruling) -> Self {
+        let Ruling { verdict, difference, place, facts, missing } = ruling;
+        Self {
+            verdict,
+            accused: Some(report.accused()),
+            kind: Some(report.kind()),
+            difference,
+            place,
+            facts,
+            missing,
+            host,
+            is_seen_by_host: host.node().is_some() && report.is_by_node(),
+        }
+    }
+
+    pub(super) fn refuted(host: Host, about: Option<(OriginatorId, Kind)>, fact: Fact) -> Self {
+        Self {
+            verdict: Verdict::Refuted,
+            accused: about.map(|(accused, _)| accused),
+            kind: about.map(|(_, kind)| kind),
+            difference: None,
+            place: SequenceId::NONE,
+            facts: vec![fact],
+            missing: Vec::new(),
+            host,
+            is_seen_by_host: false,
+        }
+    }
+}

@@ -1,0 +1,25 @@
+//! Requests without a good answer in time. One report proves nothing; see [`quorum`](super::quorum).
+
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+
+use super::judgement::{Fact, Ruling, Verdict};
+use super::report::{Kind, Report};
+
+/// Time after which a correct answer is slow, in nanoseconds. Specified
+/// (`docs/protocol/misbehavior.md`).
+const SLOW_NS: u32 = 2_000_000_000;
+
+/// Judges a liveness report: its content either contradicts itself, or is the reporter's word.
+pub(super) fn judge(report: &Report, failure: &pb::LivenessFailure) -> Ruling {
+    let ns = failure.response_time_ns;
+    let fact = |name, text: &str| {
+        Fact::new(name, text)
+            .with("response_time_ns", ns)
+            .with("reporter_time_ns", report.reporter_time_ns())
+    };
+    if report.kind() == Kind::SlowNode && ns < SLOW_NS {
+        let text = "an answer within two seconds is not slow";
+        return Ruling::refuted(fact("not_slow", text));
+    }
+    Ruling::new(Verdict::Claim, fact("reporters_word", "what a request got is not signed"))
+}

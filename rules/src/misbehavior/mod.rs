@@ -1,0 +1,97 @@
+//! Judging reports of misbehaviour: one pure function that nodes, auditors and strangers share.
+//!
+//! [`verify`] reads nothing but its arguments, so all who judge a report with the same registry, price
+//! list and chain come to the same judgement. In reading order:
+//!
+//! - [`report`]: the bytes of a report, their bounds, and the signature of the node that keeps it;
+//! - [`judgement`]: verdicts, and the facts that they rest on;
+//! - `case`, `chain_record`: what a judgement may depend on;
+//! - `exhibits`: the envelopes of a report, with their signatures checked;
+//! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each;
+//! - [`quorum`]: the judgement on liveness, which needs the reports of many.
+//!
+//! Specified in `docs/protocol/misbehavior.md`.
+
+mod case;
+mod causal;
+mod chain;
+mod chain_record;
+mod difference;
+mod exhibits;
+pub mod judgement;
+mod liveness;
+mod order;
+mod payload;
+pub mod quorum;
+pub mod report;
+mod statements;
+#[cfg(test)]
+mod tests;
+mod window;
+
+use hawser_proto::Signature;
+
+pub use case::Case;
+pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
+pub use difference::{Difference, difference};
+pub use judgement::{Fact, Host, Judgement, Missing, Verdict};
+pub use order::TIME_TOLERANCE_NS;
+pub use report::{Kind, Report, ReportError};
+
+use exhibits::Exhibit;
+use judgement::Ruling;
+
+/// Judges a report. The same arguments give the same judgement; nothing else is read.
+///
+/// Costs at most two signature recoveries for each envelope: of a report up to 64 envelopes are looked at,
+/// or 1,000 for congestion, and up to 8 MiB. A longer report is refuted without being decoded.
+#[must_use]
+pub fn verify(case: &Case<'_>) -> Judgement {
+    let host = host_of(case);
+    let report = match Report::decode(case.report) {
+        Ok(report) => report,
+        Err(error) => return Judgement::refuted(host, None, Fact::of_report(&error)),
+    };
+    let about = Some((report.accused(), report.kind()));
+    if !report.accused().is_node() || case.registry.node(report.accused()).is_none() {
+        let fact = Fact::new("unknown_node", "the accused was never in the registry")
+            .with("node", report.accused().0);
+        return Judgement::refuted(host, about, fact);
+    }
+    let ruling = match report.failure() {
+        report::Failure::Liveness(failure) => liveness::judge(&report, failure),
+        report::Failure::Safety(envelopes) => match exhibits::open(envelopes, case.registry) {
+            Ok(exhibits) => judge_exhibits(case, &report, &exhibits),
+            Err(fact) => Ruling::refuted(fact),
+        },
+    };
+    Judgement::of(host, &report, ruling)
+}
+
+fn judge_exhibits(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+    match report.kind() {
+        Kind::DuplicateSequenceId => statements::judge(report, exhibits),
+        Kind::OutOfOrder => order::judge(case, report, exhibits),
+        Kind::CausalOrdering => causal::judge(case, report, exhibits),
+        Kind::InvalidPayload => payload::judge(case, report, exhibits),
+        Kind::BlockchainInconsistency => chain::judge(case, exhibits),
+        // `Report::decode` accepts envelopes for the five kinds above only.
+        Kind::Unspecified | Kind::UnresponsiveNode | Kind::SlowNode | Kind::FailedRequest => {
+            Ruling::refuted(Fact::malformed("the kind has no envelopes"))
+        }
+    }
+}
+
+/// Finds the node whose key signed the report as its host.
+fn host_of(case: &Case<'_>) -> Host {
+    let Some(bytes) = case.host_signature else { return Host::None };
+    let digest = report::digest(case.report);
+    let signer = Signature::canonicalize(bytes).ok().and_then(|it| it.recover(digest).ok());
+    let Some(signer) = signer else { return Host::Unknown };
+    let known = case.registry.nodes().find(|record| record.public_key == signer);
+    match known {
+        Some(record) if case.host.is_none_or(|host| host == record.id) => Host::Node(record.id),
+        Some(record) => Host::Other(record.id),
+        None => Host::Unknown,
+    }
+}

@@ -1,0 +1,96 @@
+//! Times and places out of order.
+
+use super::case::Case;
+use super::exhibits::{Exhibit, all_signed_by};
+use super::judgement::{Fact, Ruling, Verdict};
+use super::report::Report;
+
+/// Step back in time up to which there is no fault, in nanoseconds. Specified
+/// (`docs/protocol/misbehavior.md`): other software takes the time before it takes the place.
+pub const TIME_TOLERANCE_NS: i64 = 1_000_000_000;
+/// Lead over a clock from which on a time is in the future. Specified (same page).
+const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// Judges one envelope with a time in the future, or two whose times or places do not follow each other.
+pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+    if let Err(fact) = all_signed_by(exhibits, report.accused()) {
+        return Ruling::refuted(fact);
+    }
+    match exhibits {
+        [one] => future(case, report, one),
+        [one, other] => {
+            let (earlier, later) = if one.id <= other.id { (one, other) } else { (other, one) };
+            pair(case, report, earlier, later)
+        }
+        more => {
+            let fact = Fact::malformed("a fault in order is shown by one or two envelopes");
+            Ruling::refuted(fact.with("envelopes", more.len() as u64))
+        }
+    }
+}
+
+fn pair(case: &Case<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) -> Ruling {
+    if earlier.id == later.id {
+        let text = "both envelopes are for the same place, which is no fault in order";
+        return Ruling::refuted(Fact::new("one_place", text).at(later.id));
+    }
+    let step_ns = i128::from(earlier.ns()) - i128::from(later.ns());
+    if step_ns > i128::from(TIME_TOLERANCE_NS) {
+        let text = "a later place has an earlier time";
+        let fact = Fact::new("time_back", text)
+            .at(later.id)
+            .with("earlier_sequence", earlier.id.sequence.0)
+            .with("earlier_ns", earlier.ns())
+            .with("later_ns", later.ns())
+            .with("step_ns", step_ns);
+        return Ruling::new(Verdict::Proven, fact);
+    }
+    // Two envelopes may also be the previous one and one from the future.
+    let lead = future(case, report, later);
+    if lead.verdict != Verdict::Refuted {
+        return lead;
+    }
+    let between = later.id.sequence.0 - earlier.id.sequence.0 - 1;
+    if between == 0 {
+        let text = "the places follow each other, and their times are in order";
+        let fact = Fact::new("in_order", text).at(later.id).with("step_ns", step_ns.max(0));
+        return Ruling::refuted(fact);
+    }
+    let text = "the reporter did not get the places between these two; an absence is not signed";
+    let fact = Fact::new("gap", text)
+        .at(later.id)
+        .with("after", earlier.id.sequence.0)
+        .with("places", between);
+    Ruling::new(Verdict::Claim, fact)
+}
+
+/// Judges a time against the clock of the node that held the report, and against chains.
+fn future(case: &Case<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
+    let ns = envelope.ns();
+    let limit_ns = |clock_ns: i64| clock_ns.saturating_add(LEAD_NS_MAX);
+    if let Some(block_ns) = case.chain.anchor_ns(envelope.id).filter(|&it| ns > limit_ns(it)) {
+        let text = "a block that is older than the envelope's time speaks of the envelope";
+        let fact = Fact::new("time_ahead_of_chain", text)
+            .at(envelope.id)
+            .with("originator_ns", ns)
+            .with("block_ns", block_ns);
+        return Ruling::new(Verdict::Proven, fact);
+    }
+    let said_ns = i64::try_from(report.reporter_time_ns()).unwrap_or(i64::MAX);
+    // The reporter may state any time, so the clock of the host has the last word.
+    let clock_ns = case.held_at_ns.map_or(said_ns, |held_ns| held_ns.max(said_ns));
+    if ns > limit_ns(clock_ns) {
+        let text = "the time was in the future when the report was made, by the reporter's clock";
+        let fact = Fact::new("time_ahead", text)
+            .at(envelope.id)
+            .with("originator_ns", ns)
+            .with("clock_ns", clock_ns);
+        return Ruling::new(Verdict::Claim, fact);
+    }
+    let text = "the time is not in the future";
+    let fact = Fact::new("not_ahead", text)
+        .at(envelope.id)
+        .with("originator_ns", ns)
+        .with("clock_ns", clock_ns);
+    Ruling::refuted(fact)
+}

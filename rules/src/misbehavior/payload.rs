@@ -1,0 +1,116 @@
+//! Envelopes that break a rule of the protocol although a node signed them.
+
+use hawser_proto::Signature;
+use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
+
+use super::case::Case;
+use super::exhibits::{Exhibit, Origin, all_signed_by};
+use super::judgement::{Fact, Missing, Ruling, Verdict};
+use super::report::Report;
+use super::window;
+use crate::envelope::{check_charges, check_length, check_statement};
+use crate::violation::{RuleNumber, Violation};
+
+/// Number of the rule on base fees. Specified (`docs/protocol/misbehavior.md`).
+const RULE_BASE_FEE: u8 = 10;
+/// Number of the rule on congestion fees. Specified (same page).
+const RULE_CONGESTION_FEE: u8 = 11;
+
+/// Judges each envelope by the rules, and the last one's congestion fee if there are several.
+pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+    if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
+        let text = "the envelope has no signature, so who served it cannot be told (rule 13)";
+        return Ruling::refuted(Fact::new("chain_proof", text).at(chain.id));
+    }
+    if let Err(fact) = all_signed_by(exhibits, report.accused()) {
+        return Ruling::refuted(fact);
+    }
+    let mut undecided = None;
+    for exhibit in exhibits {
+        match judge_one(case, exhibit) {
+            Found::Broken(fact) => return Ruling::new(Verdict::Proven, fact),
+            Found::Undecided(fact) => undecided = undecided.or(Some(fact)),
+            Found::Nothing => {}
+        }
+    }
+    match (undecided, exhibits) {
+        (Some(fact), _) => Ruling::inconclusive(fact, Missing::Rates),
+        (None, [one]) => {
+            let text = "the envelope breaks no rule that it can be judged by alone";
+            Ruling::refuted(Fact::new("no_rule_broken", text).at(one.id))
+        }
+        (None, several) => window::judge(case, several),
+    }
+}
+
+enum Found {
+    /// The envelope breaks a rule.
+    Broken(Fact),
+    /// The rates that would decide are not known.
+    Undecided(Fact),
+    Nothing,
+}
+
+fn judge_one(case: &Case<'_>, exhibit: &Exhibit) -> Found {
+    let statement = match check_bytes(case, exhibit) {
+        Ok(statement) => statement,
+        Err(violation) => return Found::Broken(fact_of(&violation, exhibit)),
+    };
+    let ns = statement.originator_ns();
+    let unknown = |text: &str| {
+        Found::Undecided(Fact::new("rates_unknown", text).at(exhibit.id).with("originator_ns", ns))
+    };
+    let Some(rates) = case.rates else {
+        return unknown("without a history of rates the fees cannot be judged");
+    };
+    if rates.at(ns).is_err() {
+        return unknown("the history of rates begins after the envelope");
+    }
+    match check_charges(&statement, rates) {
+        Ok(()) => Found::Nothing,
+        Err(violation) if rates.covers(ns) => Found::Broken(fact_of(&violation, exhibit)),
+        Err(_) => unknown("the history of rates ends before the envelope"),
+    }
+}
+
+/// Checks all rules that follow from the bytes and the registry, in the order in which followers mark.
+fn check_bytes(
+    case: &Case<'_>,
+    exhibit: &Exhibit,
+) -> Result<UnsignedOriginatorEnvelope, Violation> {
+    check_length(exhibit.len_bytes)?;
+    let statement = UnsignedOriginatorEnvelope::parse(exhibit.statement.clone())?;
+    let Origin::Signed(key) = &exhibit.origin else { return Err(Violation::Target) };
+    let payer = payer_of(statement.payer());
+    check_statement(&statement, payer, key)?;
+    if case.registry.absences(exhibit.id.originator).cover(statement.originator_ns()) {
+        return Err(Violation::Absent);
+    }
+    Ok(statement)
+}
+
+fn payer_of(envelope: &PayerEnvelope) -> Result<hawser_proto::Address, Violation> {
+    let bytes = envelope.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
+    let signer = Signature::from_bytes(bytes)?.recover(envelope.digest())?;
+    Ok(signer.address())
+}
+
+fn fact_of(violation: &Violation, exhibit: &Exhibit) -> Fact {
+    let RuleNumber(rule) = match violation {
+        Violation::BaseFee(_) => RuleNumber(RULE_BASE_FEE),
+        Violation::CongestionFee(_) => RuleNumber(RULE_CONGESTION_FEE),
+        violation => violation.rule().unwrap_or(RuleNumber(0)),
+    };
+    let fields = &exhibit.fields;
+    let fact = Fact::new("rule_broken", violation.to_string())
+        .at(exhibit.id)
+        .with("rule", rule)
+        .with("originator_ns", exhibit.ns());
+    match rule {
+        RULE_BASE_FEE | RULE_CONGESTION_FEE => fact
+            .with("base_fee", fields.base_fee_picodollars)
+            .with("congestion_fee", fields.congestion_fee_picodollars),
+        9 => fact.with("expiry_unix_s", fields.expiry_unixtime),
+        _ => fact,
+    }
+}

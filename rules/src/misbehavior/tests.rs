@@ -1,0 +1,533 @@
+//! Every kind with each of its verdicts, and what no report may do.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as env;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{
+    Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, TransactionHash,
+};
+use pb::unsigned_misbehavior_report::Failure;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::quorum::{LivenessRecord, Outage};
+use super::report::{ENVELOPES_MAX, REPORT_LEN_BYTES_MAX, digest};
+use super::*;
+use crate::congestion::congestion_units;
+use crate::fees::{Rate, RateTable};
+use crate::registry::{NodeRecord, Registry};
+
+const SECOND: i64 = 1_000_000_000;
+const MINUTE: i64 = 60 * SECOND;
+/// The beginning of a minute.
+const NOW: i64 = 29_166_667 * MINUTE;
+const RATE: Rate = Rate {
+    start_unix_s: 0,
+    message_fee: 7,
+    storage_fee: 3,
+    congestion_fee: 11,
+    target_rate_per_minute: 4,
+};
+
+fn key(seed: u8) -> SecretKey {
+    SecretKey::from_bytes(&[seed; 32]).unwrap()
+}
+
+fn registry() -> Registry {
+    let record = |n: u8| NodeRecord {
+        id: OriginatorId(100 * u32::from(n)),
+        public_key: key(n).public_key(),
+        owner: Address([n; 20]),
+        http_address: "http://localhost".into(),
+        quic_address: None,
+        canonical: true,
+    };
+    [1, 2, 3, 4].map(record).into_iter().collect()
+}
+
+/// A faultless envelope of node 100, of which a test changes parts.
+struct Draft {
+    node: u32,
+    sequence: u64,
+    ns: i64,
+    days: u32,
+    target: u32,
+    depends_on: BTreeMap<u32, u64>,
+    topic: Vec<u8>,
+    base_fee: Option<u64>,
+    congestion_fee: u64,
+}
+
+fn draft(sequence: u64, ns: i64) -> Draft {
+    Draft {
+        node: 100,
+        sequence,
+        ns,
+        days: 30,
+        target: 100,
+        depends_on: BTreeMap::new(),
+        topic: vec![1, 9],
+        base_fee: None,
+        congestion_fee: 0,
+    }
+}
+
+impl Draft {
+    fn client(&self) -> Bytes {
+        let aad = env::AuthenticatedData {
+            target_topic: Bytes::copy_from_slice(&self.topic),
+            depends_on: Some(env::Cursor { node_id_to_sequence_id: self.depends_on.clone() }),
+        };
+        let payload = Some(Payload::WelcomeMessage(WelcomeMessageInput::default()));
+        env::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec().into()
+    }
+
+    fn statement(&self) -> env::UnsignedOriginatorEnvelope {
+        let payer =
+            PayerEnvelope::sign(self.client(), OriginatorId(self.target), self.days, &key(9));
+        let payer = payer.encode_to_vec();
+        let base = RATE.base_fee(payer.len() as u64, self.days).unwrap();
+        env::UnsignedOriginatorEnvelope {
+            originator_node_id: self.node,
+            originator_sequence_id: self.sequence,
+            originator_ns: self.ns,
+            payer_envelope_bytes: payer.into(),
+            base_fee_picodollars: self.base_fee.unwrap_or(base),
+            congestion_fee_picodollars: self.congestion_fee,
+            expiry_unixtime: u64::try_from(self.ns / SECOND).unwrap()
+                + u64::from(self.days) * 86_400,
+        }
+    }
+
+    fn signed(&self) -> env::OriginatorEnvelope {
+        let seed = u8::try_from(self.node / 100).unwrap();
+        sign(self.statement().encode_to_vec().into(), &key(seed))
+    }
+}
+
+fn sign(statement: Bytes, key: &SecretKey) -> env::OriginatorEnvelope {
+    let signature = key.sign(originator_digest(&statement));
+    let bytes = Bytes::copy_from_slice(signature.as_bytes());
+    env::OriginatorEnvelope {
+        unsigned_originator_envelope: statement,
+        proof: Some(env::originator_envelope::Proof::OriginatorSignature(
+            RecoverableEcdsaSignature { bytes },
+        )),
+    }
+}
+
+fn of_chain(sequence: u64) -> env::OriginatorEnvelope {
+    let statement = Draft { node: 0, target: 0, ..draft(sequence, NOW) }.statement();
+    let proof = env::BlockchainProof { transaction_hash: Bytes::from_static(&[5; 32]) };
+    env::OriginatorEnvelope {
+        unsigned_originator_envelope: statement.encode_to_vec().into(),
+        proof: Some(env::originator_envelope::Proof::BlockchainProof(proof)),
+    }
+}
+
+fn report(kind: Kind, envelopes: Vec<env::OriginatorEnvelope>) -> Bytes {
+    against(100, kind, Failure::Safety(pb::SafetyFailure { envelopes }))
+}
+
+fn liveness(kind: Kind, response_time_ns: u32) -> Bytes {
+    let request = pb::liveness_failure::Request::Query(pb::QueryEnvelopesRequest::default());
+    let failure = pb::LivenessFailure { response_time_ns, request: Some(request) };
+    against(100, kind, Failure::Liveness(failure))
+}
+
+fn against(node: u32, kind: Kind, failure: Failure) -> Bytes {
+    pb::UnsignedMisbehaviorReport {
+        reporter_time_ns: NOW.unsigned_abs(),
+        misbehaving_node_id: node,
+        r#type: kind.into(),
+        failure: Some(failure),
+        submitted_by_node: false,
+    }
+    .encode_to_vec()
+    .into()
+}
+
+struct Chain;
+
+/// Place 1 is of long ago, place 2 of an hour ahead, nothing is known beyond 3. Events are those of a
+/// draft, except for that of place 2.
+impl ChainRecord for Chain {
+    fn event(&self, id: EnvelopeId, _: TransactionHash) -> EventAnswer {
+        let client = draft(id.sequence.0, NOW).client();
+        match id.sequence.0 {
+            1 => EventAnswer::Event { identifier: Bytes::from_static(&[9]), client },
+            2 => EventAnswer::Event { identifier: Bytes::from_static(&[8]), client },
+            3 => EventAnswer::Absent,
+            _ => EventAnswer::Unknown,
+        }
+    }
+
+    fn place(&self, id: EnvelopeId) -> PlaceAnswer {
+        match id.sequence.0 {
+            1 => PlaceAnswer::At { block_ns: NOW - MINUTE },
+            2 => PlaceAnswer::At { block_ns: NOW + 60 * MINUTE },
+            3 => PlaceAnswer::NotYet { final_ns: NOW + 60 * MINUTE },
+            _ => PlaceAnswer::Unknown,
+        }
+    }
+
+    fn anchor_ns(&self, id: EnvelopeId) -> Option<i64> {
+        (id.sequence.0 == 77).then_some(NOW)
+    }
+}
+
+fn judge(report: &Bytes) -> Judgement {
+    let rates = RateTable::new(vec![RATE], None).unwrap();
+    verify(&Case {
+        report,
+        host_signature: None,
+        host: None,
+        registry: &registry(),
+        rates: Some(&rates),
+        chain: &Chain,
+        held_at_ns: None,
+    })
+}
+
+/// Returns the verdict and the name of the fact that decides.
+fn outcome(report: &Bytes) -> (Verdict, &'static str) {
+    let judgement = judge(report);
+    (judgement.verdict, judgement.facts[0].name)
+}
+
+use Verdict::{Claim, Inconclusive, Proven, Refuted};
+
+#[test]
+fn two_statements_are_proven_by_their_signatures_alone() {
+    let of =
+        |one: env::OriginatorEnvelope, other| report(Kind::DuplicateSequenceId, vec![one, other]);
+    let first = draft(7, NOW);
+    let differing = |other: Draft| judge(&of(first.signed(), other.signed()));
+    let content = differing(draft(7, NOW + 1));
+    assert_eq!((content.verdict, content.difference), (Proven, Some(Difference::Content)));
+    assert_eq!(content.place, SequenceId(7));
+    let fee = Draft { congestion_fee: 11, ..draft(7, NOW) };
+    assert_eq!(differing(fee).difference, Some(Difference::Metadata));
+    let mut longer = first.statement().encode_to_vec();
+    longer.extend([0x78, 1]); // an unknown field
+    let longer = judge(&of(first.signed(), sign(longer.into(), &key(1))));
+    assert_eq!((longer.verdict, longer.difference), (Proven, Some(Difference::Encoding)));
+
+    assert_eq!(outcome(&of(first.signed(), first.signed())), (Refuted, "one_statement"));
+    let elsewhere = draft(8, NOW).signed();
+    assert_eq!(outcome(&of(first.signed(), elsewhere)), (Refuted, "two_places"));
+    let forged = sign(draft(7, NOW + 1).statement().encode_to_vec().into(), &key(2));
+    assert_eq!(outcome(&of(first.signed(), forged)), (Refuted, "forged"));
+    let other_node = Draft { node: 200, ..draft(7, NOW) }.signed();
+    assert_eq!(outcome(&of(first.signed(), other_node)), (Refuted, "not_of_accused"));
+    assert_eq!(outcome(&of(first.signed(), of_chain(7))), (Refuted, "not_of_accused"));
+    let alone = report(Kind::DuplicateSequenceId, vec![first.signed()]);
+    assert_eq!(outcome(&alone), (Refuted, "malformed"));
+}
+
+#[test]
+fn a_signature_written_in_another_way_binds_its_signer_all_the_same() {
+    let mut written = draft(7, NOW).signed();
+    let Some(env::originator_envelope::Proof::OriginatorSignature(signature)) = &mut written.proof
+    else {
+        panic!("it is signed")
+    };
+    let mut bytes = signature.bytes.to_vec();
+    bytes[64] += 27;
+    signature.bytes = bytes.into();
+    let pair = vec![written, draft(7, NOW + 1).signed()];
+    assert_eq!(judge(&report(Kind::DuplicateSequenceId, pair)).verdict, Proven);
+}
+
+#[test]
+fn order_is_proven_by_times_and_claimed_by_absence() {
+    let of = |a: Draft, b: Draft| outcome(&report(Kind::OutOfOrder, vec![a.signed(), b.signed()]));
+    let back = draft(8, NOW - SECOND - 1);
+    assert_eq!(of(draft(7, NOW), back), (Proven, "time_back"));
+    assert_eq!(of(draft(9, NOW - MINUTE), draft(7, NOW)), (Proven, "time_back"), "in any sequence");
+    assert_eq!(of(draft(7, NOW), draft(8, NOW - SECOND)), (Refuted, "in_order"), "is tolerated");
+    assert_eq!(of(draft(7, NOW), draft(9, NOW)), (Claim, "gap"));
+    assert_eq!(of(draft(7, NOW), draft(7, NOW + 1)), (Refuted, "one_place"));
+    let one = |it: Draft| outcome(&report(Kind::OutOfOrder, vec![it.signed()]));
+    assert_eq!(one(draft(7, NOW + 5 * MINUTE + 1)), (Claim, "time_ahead"));
+    assert_eq!(one(draft(7, NOW + 5 * MINUTE)), (Refuted, "not_ahead"));
+    assert_eq!(one(draft(77, NOW + 5 * MINUTE + 1)), (Proven, "time_ahead_of_chain"));
+}
+
+/// A reporter who dates a report into the past would make every honest envelope look like one of the
+/// future. The clock of the node that holds the report decides.
+#[test]
+fn a_report_from_the_past_makes_no_time_a_future_one() {
+    let honest = draft(7, NOW + 10 * MINUTE).signed();
+    let report = report(Kind::OutOfOrder, vec![honest]);
+    let registry = registry();
+    let case = Case {
+        report: &report,
+        host_signature: None,
+        host: None,
+        registry: &registry,
+        rates: None,
+        chain: &NoChain,
+        held_at_ns: None,
+    };
+    assert_eq!(verify(&case).verdict, Claim);
+    let held = Case { held_at_ns: Some(NOW + 10 * MINUTE), ..case };
+    assert_eq!(verify(&held).verdict, Refuted);
+}
+
+#[test]
+fn dependencies_are_judged_by_the_chain() {
+    let on = |entries: &[(u32, u64)]| Draft {
+        depends_on: entries.iter().copied().collect(),
+        ..draft(7, NOW)
+    };
+    let of = |it: Draft| outcome(&report(Kind::CausalOrdering, vec![it.signed()]));
+    assert_eq!(of(on(&[(200, 1)])), (Proven, "depends_on_node"));
+    assert_eq!(of(on(&[(0, 2)])), (Proven, "dependency_later"));
+    assert_eq!(of(on(&[(0, 3)])), (Proven, "dependency_absent"));
+    assert_eq!(of(on(&[(0, 4)])), (Inconclusive, "dependency_unknown"));
+    assert_eq!(
+        judge(&report(Kind::CausalOrdering, vec![on(&[(0, 4)]).signed()])).missing,
+        [Missing::Chain]
+    );
+    assert_eq!(of(on(&[(0, 1)])), (Refuted, "dependencies_hold"));
+    assert_eq!(of(on(&[])), (Refuted, "dependencies_hold"));
+    let other = Draft { node: 200, ..on(&[(200, 1)]) };
+    assert_eq!(of(other), (Refuted, "not_of_accused"));
+}
+
+#[test]
+fn a_rule_that_is_broken_is_proven_with_its_number() {
+    let of = |it: &Draft| judge(&report(Kind::InvalidPayload, vec![it.signed()]));
+    let number = |judgement: &Judgement, name| {
+        let numbers = judgement.facts[0].numbers.iter();
+        numbers.clone().find(|(it, _)| *it == name).map(|(_, number)| *number)
+    };
+    let base = || draft(7, NOW);
+    for (rule, broken) in [
+        (3, Draft { target: 200, ..base() }),
+        (4, Draft { topic: vec![0, 9], ..base() }),
+        (7, Draft { depends_on: [(100, 1)].into(), ..base() }),
+        (8, Draft { days: 1, ..base() }),
+        (10, Draft { base_fee: Some(1), ..base() }),
+        (11, Draft { congestion_fee: 12, ..base() }),
+    ] {
+        let judgement = of(&broken);
+        assert_eq!((judgement.verdict, judgement.facts[0].name), (Proven, "rule_broken"), "{rule}");
+        assert_eq!(number(&judgement, "rule"), Some(rule));
+    }
+    let with = |change: fn(&mut env::UnsignedOriginatorEnvelope)| {
+        let mut statement = base().statement();
+        change(&mut statement);
+        let envelope = sign(statement.encode_to_vec().into(), &key(1));
+        number(&judge(&report(Kind::InvalidPayload, vec![envelope])), "rule")
+    };
+    assert_eq!(with(|it| it.payer_envelope_bytes = Bytes::from_static(b"noise")), Some(1));
+    assert_eq!(with(|it| it.expiry_unixtime += 601), Some(9));
+    let unpaid = |it: &mut env::UnsignedOriginatorEnvelope| {
+        let mut payer = env::PayerEnvelope::decode(it.payer_envelope_bytes.clone()).unwrap();
+        payer.payer_signature = None;
+        it.payer_envelope_bytes = payer.encode_to_vec().into();
+    };
+    assert_eq!(with(unpaid), Some(2));
+    assert_eq!(of(&base()).facts[0].name, "no_rule_broken");
+    assert_eq!(of(&base()).verdict, Refuted);
+    let chain_proof = report(Kind::InvalidPayload, vec![of_chain(7)]);
+    assert_eq!(outcome(&chain_proof), (Refuted, "chain_proof"));
+}
+
+#[test]
+fn fees_are_judged_only_with_the_rates_of_their_time() {
+    let wrong =
+        report(Kind::InvalidPayload, vec![Draft { base_fee: Some(1), ..draft(7, NOW) }.signed()]);
+    let with = |rates: Option<RateTable>| {
+        let case = Case {
+            report: &wrong,
+            host_signature: None,
+            host: None,
+            registry: &registry(),
+            rates: rates.as_ref(),
+            chain: &NoChain,
+            held_at_ns: None,
+        };
+        let judgement = verify(&case);
+        (judgement.verdict, judgement.missing)
+    };
+    let lacking = (Inconclusive, vec![Missing::Rates]);
+    assert_eq!(with(None), lacking);
+    let later = Rate { start_unix_s: u64::try_from(NOW / SECOND).unwrap() + 1000, ..RATE };
+    assert_eq!(with(RateTable::new(vec![later], None).ok()), lacking, "begins later");
+    assert_eq!(with(RateTable::new(vec![RATE], Some(NOW - 1)).ok()), lacking, "may be older");
+    assert_eq!(with(RateTable::new(vec![RATE], Some(NOW)).ok()), (Proven, vec![]));
+}
+
+#[test]
+fn a_congestion_fee_is_judged_by_all_envelopes_of_five_minutes() {
+    // Place 1 is before the five minutes, and place n in the current one.
+    let strand = |count: u64, fee| -> Vec<env::OriginatorEnvelope> {
+        let place = |n: u64| match n {
+            1 => draft(1, NOW - 5 * MINUTE),
+            n if n == count => Draft { congestion_fee: fee, ..draft(n, NOW + 100) },
+            n => draft(n, NOW + i64::try_from(n).unwrap()),
+        };
+        (1..=count).map(|n| place(n).signed()).collect()
+    };
+    let of = |envelopes| outcome(&report(Kind::InvalidPayload, envelopes));
+    // Place 8 has six before it in its minute; four a minute are free.
+    let right = RATE.congestion_fee(congestion_units([6, 0, 0, 0, 0], 4)).unwrap();
+    assert!(right > 0);
+    assert_eq!(of(strand(8, right)), (Refuted, "no_rule_broken"));
+    assert_eq!(of(strand(8, 0)), (Proven, "rule_broken"));
+    let gap: Vec<_> =
+        strand(8, 0).into_iter().enumerate().filter(|it| it.0 != 4).map(|it| it.1).collect();
+    assert_eq!(of(gap), (Inconclusive, "window_gap"));
+    assert_eq!(of(strand(8, 0).split_off(1)), (Inconclusive, "window_start"));
+    assert_eq!(of(strand(4, 11)), (Proven, "rule_broken"), "without congestion none is due");
+}
+
+#[test]
+fn a_false_chain_envelope_is_certain_but_not_who_served_it() {
+    let of = |sequence| outcome(&report(Kind::BlockchainInconsistency, vec![of_chain(sequence)]));
+    assert_eq!(of(1), (Refuted, "as_on_chain"));
+    assert_eq!(of(2), (Claim, "false_chain_envelope"));
+    assert_eq!(of(3), (Claim, "false_chain_envelope"));
+    assert_eq!(of(4), (Inconclusive, "chain_unknown"));
+    let signed = report(Kind::BlockchainInconsistency, vec![draft(1, NOW).signed()]);
+    assert_eq!(outcome(&signed), (Refuted, "not_of_chain"));
+}
+
+#[test]
+fn liveness_is_never_more_than_the_reporters_word() {
+    assert_eq!(outcome(&liveness(Kind::UnresponsiveNode, u32::MAX)), (Claim, "reporters_word"));
+    assert_eq!(outcome(&liveness(Kind::FailedRequest, 5)), (Claim, "reporters_word"));
+    assert_eq!(outcome(&liveness(Kind::SlowNode, 2_000_000_000)), (Claim, "reporters_word"));
+    assert_eq!(outcome(&liveness(Kind::SlowNode, 1_999_999_999)), (Refuted, "not_slow"));
+}
+
+#[test]
+fn malformed_and_large_reports_are_refuted() {
+    let empty = || Failure::Safety(pb::SafetyFailure::default());
+    for malformed in [
+        report(Kind::DuplicateSequenceId, vec![]),
+        report(Kind::Unspecified, vec![draft(1, NOW).signed()]),
+        report(Kind::UnresponsiveNode, vec![draft(1, NOW).signed()]),
+        liveness(Kind::OutOfOrder, 1),
+        against(100, Kind::SlowNode, Failure::Liveness(pb::LivenessFailure::default())),
+        Bytes::from_static(b"\xff"),
+        Bytes::new(),
+    ] {
+        assert_eq!(outcome(&malformed), (Refuted, "malformed"));
+    }
+    assert_eq!(outcome(&against(999, Kind::OutOfOrder, empty())), (Refuted, "malformed"));
+    let safety = Failure::Safety(pb::SafetyFailure { envelopes: vec![draft(1, NOW).signed()] });
+    assert_eq!(outcome(&against(900, Kind::OutOfOrder, safety)), (Refuted, "unknown_node"));
+    let many = |kind, count| report(kind, vec![env::OriginatorEnvelope::default(); count]);
+    let refused = (Refuted, "too_large");
+    assert_eq!(outcome(&many(Kind::CausalOrdering, ENVELOPES_MAX + 1)), refused);
+    assert_eq!(outcome(&many(Kind::InvalidPayload, 1_001)), refused);
+    assert_ne!(outcome(&many(Kind::InvalidPayload, ENVELOPES_MAX + 1)), refused);
+    assert_eq!(outcome(&Bytes::from(vec![0; REPORT_LEN_BYTES_MAX + 1])), refused);
+}
+
+#[test]
+fn a_host_is_known_by_its_signature() {
+    let report = liveness(Kind::SlowNode, u32::MAX);
+    let by = |seed, host: Option<u32>| {
+        let signature = key(seed).sign(digest(&report));
+        let case = Case {
+            report: &report,
+            host_signature: Some(signature.as_bytes()),
+            host: host.map(OriginatorId),
+            registry: &registry(),
+            rates: None,
+            chain: &NoChain,
+            held_at_ns: None,
+        };
+        verify(&case).host
+    };
+    assert_eq!(by(2, None), Host::Node(OriginatorId(200)));
+    assert_eq!(by(2, Some(200)), Host::Node(OriginatorId(200)));
+    assert_eq!(by(2, Some(300)), Host::Other(OriginatorId(200)));
+    assert_eq!(by(9, None), Host::Unknown);
+}
+
+#[test]
+fn an_outage_is_what_more_than_half_of_the_others_saw_often_enough() {
+    let report_at = |minute: i64, is_by_node| {
+        let mut message =
+            pb::UnsignedMisbehaviorReport::decode(liveness(Kind::UnresponsiveNode, 1)).unwrap();
+        message.reporter_time_ns = (3_600_000 * SECOND + minute * MINUTE).unsigned_abs();
+        message.submitted_by_node = is_by_node;
+        Bytes::from(message.encode_to_vec())
+    };
+    let outages = |reports: &[(u8, i64, bool)]| {
+        let registry = registry();
+        let mut record = LivenessRecord::default();
+        for &(seed, minute, is_by_node) in reports {
+            let report = report_at(minute, is_by_node);
+            let signature = key(seed).sign(digest(&report));
+            let judgement = verify(&Case {
+                report: &report,
+                host_signature: Some(signature.as_bytes()),
+                host: None,
+                registry: &registry,
+                rates: None,
+                chain: &NoChain,
+                held_at_ns: None,
+            });
+            record.add(&Report::decode(&report).unwrap(), &judgement);
+        }
+        record.outages(&registry)
+    };
+    let often = |seed| [(seed, 1, true), (seed, 6, true), (seed, 59, true)];
+    let both = [often(2), often(3)].concat();
+    let expected = Outage {
+        node: OriginatorId(100),
+        hour_unix_s: 3_600_000,
+        witnesses: vec![OriginatorId(200), OriginatorId(300)],
+        others: 3,
+    };
+    assert_eq!(outages(&both), [expected]);
+    assert_eq!(outages(&often(2)), [], "one of three is not most");
+    let crowded = [often(2).to_vec(), vec![(3, 1, true), (3, 2, true), (3, 4, true)]].concat();
+    assert_eq!(outages(&crowded), [], "three times within one slot is once");
+    let told = [often(2), often(3).map(|(seed, minute, _)| (seed, minute, false))].concat();
+    assert_eq!(outages(&told), [], "what clients submit does not count");
+    let itself = [often(2), often(1)].concat();
+    assert_eq!(outages(&itself), [], "nor what a node says of itself");
+    let strangers = [often(2), often(9)].concat();
+    assert_eq!(outages(&strangers), [], "nor what strangers sign");
+}
+
+proptest! {
+    /// Whatever bytes come, there is a judgement, twice the same, and never a proof.
+    #[test]
+    fn mutated_reports_prove_nothing_else(
+        at in any::<prop::sample::Index>(),
+        with in any::<u8>(),
+        kind in 0..9i32,
+    ) {
+        let pair = vec![draft(7, NOW).signed(), draft(7, NOW + 1).signed()];
+        let mut bytes = report(Kind::try_from(kind).unwrap(), pair).to_vec();
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        let bytes = Bytes::from(bytes);
+        let judgement = judge(&bytes);
+        prop_assert_eq!(&judge(&bytes), &judgement);
+        if judgement.verdict == Proven {
+            // The signed bytes are intact then: what else a report says is not signed.
+            prop_assert_eq!(judgement.kind, Some(Kind::DuplicateSequenceId));
+            prop_assert_eq!(judgement.place, SequenceId(7));
+        }
+    }
+
+    #[test]
+    fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+        prop_assert_ne!(judge(&Bytes::from(bytes)).verdict, Proven);
+    }
+}
