@@ -9,6 +9,8 @@
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
 //! - [`frame`]: the frames that nodes exchange over QUIC;
 //! - [`batch`]: the signers of many signatures at once;
+//! - [`merkle`]: the tree over a strand, and proofs about it;
+//! - [`checkpoint`]: what nodes and witnesses sign about that tree;
 //! - [`budget`]: bounds on the memory that decoding a message takes, computed beforehand;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
@@ -16,12 +18,14 @@
 
 pub mod batch;
 pub mod budget;
+pub mod checkpoint;
 #[cfg(feature = "services")]
 pub mod codec;
 pub mod cursor;
 pub mod envelope;
 pub mod frame;
 pub mod ids;
+pub mod merkle;
 pub mod minute;
 pub mod mls;
 pub mod pb;

@@ -1,0 +1,62 @@
+//! The names of logs and keys in notes, and the text that witnesses sign.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use sha2::{Digest as _, Sha256};
+
+use super::statement::Checkpoint;
+use crate::ids::OriginatorId;
+
+/// Bytes of a witness's name at most. A guess: names are short URLs.
+pub const WITNESS_NAME_LEN_MAX: usize = 128;
+/// Bytes of a network's name at most, as the setting of the node has it.
+pub const NETWORK_LEN_MAX: usize = 64;
+
+/// The name of a key in a signed note: no white space, no `+`, nothing that controls a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WitnessName(String);
+
+impl WitnessName {
+    /// Takes a name; `None` if a note cannot carry it, or it is too long.
+    #[must_use]
+    pub fn new(name: &str) -> Option<Self> {
+        let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '+';
+        let fits = (1..=WITNESS_NAME_LEN_MAX).contains(&name.len());
+        (fits && name.chars().all(allowed)).then(|| Self(name.to_owned()))
+    }
+
+    /// Returns the name.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// Returns the origin of a node's checkpoints of a strand. Each node that observes a strand is a log of its own.
+#[must_use]
+pub fn origin(network: &str, originator: OriginatorId, node: OriginatorId) -> String {
+    format!("{network}/strands/{originator}/{node}")
+}
+
+/// Returns the name of a node's key in notes that it cosigns.
+#[must_use]
+pub fn cosigner_name(network: &str, node: OriginatorId) -> String {
+    format!("{network}/nodes/{node}")
+}
+
+/// Returns the text that witnesses sign: three lines, each with its end.
+#[must_use]
+pub fn note_text(network: &str, checkpoint: &Checkpoint) -> String {
+    let Checkpoint { node, originator, size, root, .. } = *checkpoint;
+    format!("{}\n{size}\n{}\n", origin(network, originator, node), STANDARD.encode(root.0))
+}
+
+/// Returns the id of a key in a signed note: the first bytes of SHA-256 over name, type and key.
+pub(super) fn key_id(name: &str, kind: &[u8], key: &[u8]) -> [u8; 4] {
+    let mut hasher = Sha256::new();
+    for part in [name.as_bytes(), b"\n", kind, key] {
+        hasher.update(part);
+    }
+    let digest: [u8; 32] = hasher.finalize().into();
+    [digest[0], digest[1], digest[2], digest[3]]
+}

@@ -1,0 +1,228 @@
+//! Checkpoints as text: C2SP `signed-note` and `tlog-checkpoint`.
+//!
+//! The text has the three lines of a `tlog-checkpoint`: origin, size and root. The nodes' signatures are of a type of
+//! their own, because they are made with secp256k1 over the digest, and carry the time.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::cosigned::CosignedCheckpoint;
+use super::names::{NETWORK_LEN_MAX, WitnessName, cosigner_name, key_id, note_text, origin};
+use super::statement::{Checkpoint, Cosignature, SignedCheckpoint};
+use super::witness::WitnessCosignature;
+use crate::ids::{OriginatorId, SequenceId};
+use crate::merkle::TreeHash;
+use crate::sign::{PublicKey, Signature};
+
+/// Bytes of a note at most: a checkpoint with all the cosignatures that it may have fits.
+pub const NOTE_LEN_BYTES_MAX: usize = 128 * 1024;
+/// Signature type of a node's signature (C2SP signed-note: a type without a byte of its own).
+const CHECKPOINT_TYPE: &[u8] = b"\xffhawser/checkpoint-secp256k1/v1";
+/// Signature type of a node's cosignature.
+const COSIGNATURE_TYPE: &[u8] = b"\xffhawser/cosignature-secp256k1/v1";
+/// Begins every signature line: an em dash and a space.
+const LINE_START: &str = "\u{2014} ";
+
+/// The reason a text is no note of a checkpoint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum NoteError {
+    /// The text is longer than [`NOTE_LEN_BYTES_MAX`].
+    #[error("a note has at most 131072 bytes, not {0}")]
+    TooLong(usize),
+    /// The text is not divided into lines as a note is.
+    #[error("the text is no signed note")]
+    NoNote,
+    /// The first line is not the origin of a strand's checkpoints.
+    #[error("the first line is not NETWORK/strands/ORIGINATOR/NODE")]
+    Origin,
+    /// The checkpoint is of another network.
+    #[error("the checkpoint is of another network")]
+    OtherNetwork,
+    /// The second line is not a size in its only form.
+    #[error("the second line is not a size")]
+    Size,
+    /// The third line is not a root in its only form.
+    #[error("the third line is not the root of a tree")]
+    Root,
+    /// A signature line is malformed.
+    #[error("signature line {0} is malformed")]
+    Signature(usize),
+    /// The key of the node has not signed the note, or has signed it twice.
+    #[error("the note does not have one signature of its node")]
+    Unsigned,
+}
+
+impl CosignedCheckpoint {
+    /// Writes the note. `key_of` returns the key that the registry holds for a node; a signature whose key is not
+    /// known is left out.
+    #[must_use]
+    pub fn to_note(
+        &self,
+        network: &str,
+        key_of: impl Fn(OriginatorId) -> Option<PublicKey>,
+    ) -> String {
+        let SignedCheckpoint { checkpoint, signature } = &self.signed;
+        let Checkpoint { node, originator, .. } = *checkpoint;
+        let mut note = note_text(network, checkpoint);
+        note.push('\n');
+        let mut line = |name: &str, id: [u8; 4], time: u64, signature: &[u8]| {
+            let bytes = [&id[..], &time.to_be_bytes(), signature].concat();
+            let _ = writeln!(note, "{LINE_START}{name} {}", STANDARD.encode(bytes));
+        };
+        if let Some(key) = key_of(node) {
+            let name = origin(network, originator, node);
+            let id = key_id(&name, CHECKPOINT_TYPE, key.as_bytes());
+            line(&name, id, checkpoint.time_ns, signature.as_bytes());
+        }
+        for Cosignature { cosigner, time_ns, signature } in &self.cosignatures {
+            let Some(key) = key_of(*cosigner) else { continue };
+            let name = cosigner_name(network, *cosigner);
+            let id = key_id(&name, COSIGNATURE_TYPE, key.as_bytes());
+            line(&name, id, *time_ns, signature.as_bytes());
+        }
+        for witness in &self.witnesses {
+            line(witness.name.as_str(), witness.key_id, witness.time_unix_s, &witness.signature);
+        }
+        note
+    }
+
+    /// Reads a note of `network`. Verifies no signature: a line counts as a node's when its name and key id are
+    /// those of a key that `key_of` returns, as a witness's when it has the length of one, and is otherwise left out.
+    ///
+    /// # Errors
+    /// When the text is no note of a checkpoint, or lacks the signature of the node that its origin names.
+    pub fn from_note(
+        note: &str,
+        network: &str,
+        key_of: impl Fn(OriginatorId) -> Option<PublicKey>,
+    ) -> Result<Self, NoteError> {
+        if note.len() > NOTE_LEN_BYTES_MAX {
+            return Err(NoteError::TooLong(note.len()));
+        }
+        let (text, lines) = note.split_once("\n\n").ok_or(NoteError::NoNote)?;
+        let lines = lines.strip_suffix('\n').ok_or(NoteError::NoNote)?;
+        if note.chars().any(|c| c.is_ascii_control() && c != '\n') {
+            return Err(NoteError::NoNote);
+        }
+        let mut checkpoint = read_text(text, network)?;
+        let own_name = origin(network, checkpoint.originator, checkpoint.node);
+        let own_id =
+            key_of(checkpoint.node).map(|key| key_id(&own_name, CHECKPOINT_TYPE, key.as_bytes()));
+        let (mut own, mut others) = (Vec::new(), Vec::new());
+        for (index, line) in lines.split('\n').enumerate() {
+            let line = read_line(line).ok_or(NoteError::Signature(index + 1))?;
+            if line.name == own_name && Some(line.id) == own_id {
+                own.push(line.node_signature().ok_or(NoteError::Signature(index + 1))?);
+            } else {
+                others.push(line);
+            }
+        }
+        let [(time_ns, signature)] = own[..] else { return Err(NoteError::Unsigned) };
+        checkpoint.time_ns = time_ns;
+        let mut read = Self::from(SignedCheckpoint { checkpoint, signature });
+        for line in others {
+            line.add_to(&mut read, network, &key_of);
+        }
+        Ok(read)
+    }
+}
+
+/// One signature line.
+struct Line<'a> {
+    name: &'a str,
+    id: [u8; 4],
+    time: u64,
+    signature: Vec<u8>,
+}
+
+impl Line<'_> {
+    /// Reads the signature as that of a node, with its time.
+    fn node_signature(&self) -> Option<(u64, Signature)> {
+        let signature = Signature::from_bytes(&self.signature).ok()?;
+        signature.require_canonical().ok()?;
+        Some((self.time, signature))
+    }
+
+    /// Adds the line if it is a cosignature.
+    fn add_to(
+        self,
+        note: &mut CosignedCheckpoint,
+        network: &str,
+        key_of: impl Fn(OriginatorId) -> Option<PublicKey>,
+    ) {
+        let cosigner = self
+            .name
+            .strip_prefix(network)
+            .and_then(|rest| rest.strip_prefix("/nodes/"))
+            .and_then(number)
+            .and_then(|id| u32::try_from(id).ok())
+            .map(OriginatorId);
+        if let Some(cosigner) = cosigner {
+            let Some(key) = key_of(cosigner) else { return };
+            let Some((time_ns, signature)) = self.node_signature() else { return };
+            if self.id == key_id(self.name, COSIGNATURE_TYPE, key.as_bytes()) {
+                note.add_cosignature(Cosignature { cosigner, time_ns, signature });
+            }
+            return;
+        }
+        let (Some(name), Ok(signature)) = (WitnessName::new(self.name), self.signature.try_into())
+        else {
+            return;
+        };
+        let (key_id, time_unix_s) = (self.id, self.time);
+        note.add_witness(WitnessCosignature { name, key_id, time_unix_s, signature });
+    }
+}
+
+/// Reads the three lines of the text. The time is in no line of it and stays 0.
+fn read_text(text: &str, network: &str) -> Result<Checkpoint, NoteError> {
+    let mut lines = text.split('\n');
+    let origin = lines.next().ok_or(NoteError::NoNote)?;
+    let mut names = origin.split('/');
+    let of = names.next().filter(|name| (1..=NETWORK_LEN_MAX).contains(&name.len()));
+    let of = of.ok_or(NoteError::Origin)?;
+    if names.next() != Some("strands") {
+        return Err(NoteError::Origin);
+    }
+    let mut id = || {
+        let id = names.next().and_then(number).and_then(|id| u32::try_from(id).ok());
+        id.map(OriginatorId).ok_or(NoteError::Origin)
+    };
+    let (originator, node) = (id()?, id()?);
+    if names.next().is_some() {
+        return Err(NoteError::Origin);
+    }
+    if of != network {
+        return Err(NoteError::OtherNetwork);
+    }
+    let size = lines.next().and_then(number).filter(|&size| size <= SequenceId::MAX.0);
+    let size = size.ok_or(NoteError::Size)?;
+    let root = lines.next().and_then(|line| STANDARD.decode(line).ok());
+    let root = root.and_then(|root| TreeHash::from_slice(&root)).ok_or(NoteError::Root)?;
+    // Lines of extensions are none of ours: a witness would sign what a node did not.
+    if lines.next().is_some() {
+        return Err(NoteError::NoNote);
+    }
+    Ok(Checkpoint { node, originator, size, root, time_ns: 0 })
+}
+
+fn read_line(line: &str) -> Option<Line<'_>> {
+    let (name, signature) = line.strip_prefix(LINE_START)?.split_once(' ')?;
+    let bytes = STANDARD.decode(signature).ok()?;
+    let (id, rest) = bytes.split_first_chunk::<4>()?;
+    // Signatures of other types may be shorter than a time.
+    let (time, signature) = match rest.split_first_chunk::<8>() {
+        Some((time, signature)) => (u64::from_be_bytes(*time), signature.to_vec()),
+        None => (0, Vec::new()),
+    };
+    (!name.is_empty()).then_some(Line { name, id: *id, time, signature })
+}
+
+/// Reads a decimal number in its only form: digits without a leading zero.
+fn number(text: &str) -> Option<u64> {
+    let is_only_form = text == "0" || !text.starts_with('0');
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    (is_only_form && is_number).then(|| text.parse().ok())?
+}

@@ -1,0 +1,98 @@
+//! Cosignatures of witnesses: C2SP `tlog-cosignature`, version 1, with Ed25519.
+
+use ed25519_dalek::{Signature, VerifyingKey};
+
+use super::names::{WitnessName, key_id, note_text};
+use super::statement::Checkpoint;
+
+/// Signature type of timestamped Ed25519 cosignatures (C2SP signed-note).
+const TYPE: u8 = 4;
+
+/// The reason a witness's cosignature was not accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum WitnessError {
+    /// The 32 bytes are no public key.
+    #[error("the witness's key is no Ed25519 public key")]
+    Key,
+    /// The cosignature names another key.
+    #[error("the cosignature is of another key")]
+    OtherKey,
+    /// The time is beyond what the format allows.
+    #[error("the time of the cosignature is not below 2^63")]
+    Time,
+    /// The key did not sign this.
+    #[error("the witness did not sign this checkpoint")]
+    Signature,
+}
+
+/// The name and the public key of a witness that a reader trusts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessKey {
+    name: WitnessName,
+    key: VerifyingKey,
+}
+
+impl WitnessKey {
+    /// Takes a witness's name and public key.
+    ///
+    /// # Errors
+    /// [`WitnessError::Key`] when the bytes are no public key.
+    pub fn new(name: WitnessName, key: &[u8; 32]) -> Result<Self, WitnessError> {
+        let key = VerifyingKey::from_bytes(key).map_err(|_| WitnessError::Key)?;
+        Ok(Self { name, key })
+    }
+
+    /// Returns the id that signature lines of this key carry.
+    #[must_use]
+    pub fn id(&self) -> [u8; 4] {
+        key_id(self.name.as_str(), &[TYPE], self.key.as_bytes())
+    }
+}
+
+/// The statement of a witness that the checkpoint's tree agrees with all that it saw of this log before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessCosignature {
+    /// The witness's name.
+    pub name: WitnessName,
+    /// The id of its key.
+    pub key_id: [u8; 4],
+    /// Time of the statement, unix seconds.
+    pub time_unix_s: u64,
+    /// The Ed25519 signature over [`WitnessCosignature::message`].
+    pub signature: [u8; 64],
+}
+
+impl WitnessCosignature {
+    /// Returns name and key id, which tell one signer from the others.
+    #[must_use]
+    pub fn signer(&self) -> (&WitnessName, [u8; 4]) {
+        (&self.name, self.key_id)
+    }
+
+    /// Returns the text that a witness signs: a header, its time, and the text of the checkpoint's note.
+    #[must_use]
+    pub fn message(network: &str, of: &Checkpoint, time_unix_s: u64) -> String {
+        format!("cosignature/v1\ntime {time_unix_s}\n{}", note_text(network, of))
+    }
+
+    /// Checks the cosignature of a checkpoint of `network` with a key that the reader trusts.
+    ///
+    /// # Errors
+    /// When that key did not sign it.
+    pub fn verify(
+        &self,
+        network: &str,
+        of: &Checkpoint,
+        key: &WitnessKey,
+    ) -> Result<(), WitnessError> {
+        if self.name != key.name || self.key_id != key.id() {
+            return Err(WitnessError::OtherKey);
+        }
+        if self.time_unix_s > i64::MAX as u64 {
+            return Err(WitnessError::Time);
+        }
+        let message = Self::message(network, of, self.time_unix_s);
+        let signature = Signature::from_bytes(&self.signature);
+        key.key.verify_strict(message.as_bytes(), &signature).map_err(|_| WitnessError::Signature)
+    }
+}
