@@ -29,7 +29,7 @@ use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::places::{Place, PlaceLimits};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
-use crate::tls::Wire;
+use crate::tls::{ENCRYPTED_BYTES, Wire};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
 
 /// Calls that a peer has reset before they were begun; more end the connection. The library's value.
@@ -194,11 +194,15 @@ impl Connections {
         };
         let (memory, client) = (&self.settings.memory, arrived.client.ip());
         let is_proxy = self.settings.trusted_proxies.contains(client);
-        match if is_proxy {
-            memory.proxy(client, account)
-        } else {
-            memory.connection(client, account)
-        } {
+        let share = match is_proxy {
+            true => memory.proxy(client, account),
+            false => memory.connection(client, account),
+        };
+        let charged = share.and_then(|share| match wire {
+            Wire::Plain(_) => Ok(share),
+            Wire::Tls(_) => share.take(ENCRYPTED_BYTES).map(|()| share),
+        });
+        match charged {
             Ok(share) => self.converse(wire, arrived, share).await,
             Err(_) => self.dispatcher.metrics().connection_failed(),
         }

@@ -28,7 +28,7 @@ use crate::readiness::{Check, Purpose};
 use files::{FileStamps, Loaded};
 
 pub use files::{TlsError, TlsFiles};
-pub(crate) use wire::Wire;
+pub(crate) use wire::{ENCRYPTED_BYTES, Wire};
 
 /// Time between two looks at the files. A guess: certificates are replaced days before they expire.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);

@@ -9,6 +9,17 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+/// Encrypted bytes of an answer that wait for the socket. A guess: one record of the largest size. What waits before
+/// it is encrypted is charged, these are not.
+const UNSENT_BYTES_MAX: usize = 16 * 1024;
+/// Memory of an encrypted connection beside that of a plain one: a record that has come in part, [`UNSENT_BYTES_MAX`],
+/// keys and state. From the sizes that rustls allows.
+pub(crate) const ENCRYPTED_BYTES: usize = 40 * 1024;
+/// Bytes that are read from a socket before other tasks have their turn. A guess: three thousand records without
+/// content, a millisecond of work. What a connection carries is bounded above this layer, which records without
+/// content never reach.
+const TURN_BYTES: usize = 64 * 1024;
+
 /// The bytes of a connection, decrypted.
 pub(crate) enum Wire {
     Plain(TcpStream),
@@ -18,7 +29,7 @@ pub(crate) enum Wire {
 /// A connection after its handshake. The first bytes of HTTP are read already and are read again by the server.
 pub(crate) struct Encrypted {
     first: Vec<u8>,
-    stream: TlsStream<TcpStream>,
+    stream: TlsStream<InTurns<TcpStream>>,
 }
 
 impl Wire {
@@ -29,7 +40,9 @@ impl Wire {
         stream: TcpStream,
         begun: impl Fn(&[u8]) -> bool,
     ) -> io::Result<Self> {
-        let mut stream = acceptor.accept(stream).await?;
+        let limit =
+            |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(UNSENT_BYTES_MAX));
+        let mut stream = acceptor.accept_with(InTurns::new(stream), limit).await?;
         let mut first = Vec::new();
         while !begun(&first) {
             if stream.read_buf(&mut first).await? == 0 {
@@ -37,6 +50,69 @@ impl Wire {
             }
         }
         Ok(Self::Tls(Box::new(Encrypted { first, stream })))
+    }
+}
+
+/// A socket that lets other tasks have their turn after [`TURN_BYTES`], however much has arrived.
+struct InTurns<T> {
+    inner: T,
+    turn_bytes: usize,
+}
+
+impl<T> InTurns<T> {
+    fn new(inner: T) -> Self {
+        Self { inner, turn_bytes: 0 }
+    }
+}
+
+impl<T: AsyncRead + Unpin> AsyncRead for InTurns<T> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        if self.turn_bytes >= TURN_BYTES {
+            self.turn_bytes = 0;
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        self.turn_bytes = match read {
+            Poll::Pending => 0,
+            Poll::Ready(_) => self.turn_bytes + buf.filled().len() - before,
+        };
+        read
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for InTurns<T> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
@@ -102,6 +178,32 @@ impl AsyncWrite for Wire {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(encrypted) => Pin::new(&mut encrypted.stream).poll_shutdown(cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_never_empty_lets_others_have_their_turn() {
+        let mut socket = InTurns::new(tokio::io::repeat(7));
+        let mut cx = Context::from_waker(Waker::noop());
+        for _ in 0..3 {
+            let mut taken = 0;
+            loop {
+                let mut piece = [0; 4096];
+                let mut buf = ReadBuf::new(&mut piece);
+                if Pin::new(&mut socket).poll_read(&mut cx, &mut buf).is_pending() {
+                    break;
+                }
+                taken += buf.filled().len();
+                assert!(taken <= TURN_BYTES);
+            }
+            assert_eq!(taken, TURN_BYTES);
         }
     }
 }
