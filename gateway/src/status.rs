@@ -145,7 +145,9 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
             _ => Status::unauthenticated(text),
         },
         PolicyError::ApiKey(_) => Status::unauthenticated(text),
-        PolicyError::Webhook(crate::policy::WebhookError::NoAnswer) => Status::unavailable(text),
+        PolicyError::Webhook(
+            crate::policy::WebhookError::NoAnswer | crate::policy::WebhookError::Busy,
+        ) => Status::unavailable(text),
         PolicyError::Webhook(crate::policy::WebhookError::Refused(_)) => {
             Status::permission_denied(text)
         }

@@ -31,6 +31,8 @@ pub(crate) enum WebhookError {
     Refused(String),
     #[error("the service that decides about callers does not answer")]
     NoAnswer,
+    #[error("too many questions to the service that decides about callers are open: try again")]
+    Busy,
 }
 
 /// Why a webhook cannot be used.
@@ -130,6 +132,9 @@ impl Webhook {
             Some(kept) => kept.answer,
             None => {
                 let limit = Duration::from_millis(self.settings.timeout_ms);
+                // A flood of questions is no failure of the service: nothing passes for it.
+                let permit = timeout(limit, self.asking.acquire()).await;
+                let Ok(Ok(_permit)) = permit else { return Err(WebhookError::Busy) };
                 let asked = timeout(limit, self.fetch(caller, routed)).await;
                 let asked = asked.unwrap_or_else(|_| Err("no answer in time".into()));
                 self.note(asked.as_ref().err());
@@ -167,7 +172,6 @@ impl Webhook {
     }
 
     async fn fetch(&self, caller: &str, routed: &[Routed]) -> Result<Answer, String> {
-        let _permit = self.asking.acquire().await.map_err(|error| error.to_string())?;
         let mut envelopes: BTreeMap<_, KindSum> = BTreeMap::new();
         for envelope in routed {
             let sum = envelopes.entry(envelope.kind.name()).or_default();

@@ -147,6 +147,21 @@ async fn without_an_answer_nothing_passes_unless_the_settings_say_so() {
     assert_eq!(webhook.ask("alice", &routed).await, Ok(()), "no failure is kept");
 }
 
+/// Strangers could otherwise switch the question off by asking it too often.
+#[tokio::test]
+async fn nothing_passes_because_too_many_ask() {
+    let service = Service::start().await;
+    let webhook = service.webhook(|settings| {
+        settings.allow_without_answer = true;
+        settings.timeout_ms = 50;
+    });
+    let routed = [envelope(PayloadClass::Message, 1)];
+    let others = webhook.asking.acquire_many(u32::try_from(ASKED_AT_ONCE).unwrap()).await;
+    assert_eq!(webhook.ask("alice", &routed).await, Err(WebhookError::Busy));
+    drop(others);
+    assert_eq!(webhook.ask("alice", &routed).await, Ok(()));
+}
+
 #[tokio::test]
 async fn an_answer_counts_for_its_caller_and_kinds() {
     let service = Service::start().await;
