@@ -42,8 +42,11 @@ impl Tls {
     pub(super) fn new(checked: Checked, roots: Option<&Path>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match checked {
-            Checked::Nothing => Arc::new(Unchecked(provider.clone())),
-            Checked::Issuer => Arc::new(AnyName(trusting(roots, provider.clone())?)),
+            Checked::Nothing => Arc::new(AnyName { issuer: None, provider: provider.clone() }),
+            Checked::Issuer => {
+                let issuer = Some(trusting(roots, provider.clone())?);
+                Arc::new(AnyName { issuer, provider: provider.clone() })
+            }
             Checked::IssuerAndName => trusting(roots, provider.clone())?,
         };
         let config = ClientConfig::builder_with_provider(provider)
@@ -150,48 +153,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for PostgresStream<S> {
     }
 }
 
-/// Takes every certificate, also one that is malformed: the operator has asked for no check.
+/// Takes a certificate for any name: one that a trusted authority has issued, or, without an issuer to check, every
+/// one, also a malformed one, because the operator has asked for no check.
 #[derive(Debug)]
-struct Unchecked(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
-    }
+struct AnyName {
+    issuer: Option<Arc<WebPkiServerVerifier>>,
+    provider: Arc<CryptoProvider>,
 }
-
-/// Takes a certificate that a trusted authority has issued for another name.
-#[derive(Debug)]
-struct AnyName(Arc<WebPkiServerVerifier>);
 
 impl ServerCertVerifier for AnyName {
     fn verify_server_cert(
@@ -202,7 +170,8 @@ impl ServerCertVerifier for AnyName {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        match self.0.verify_server_cert(certificate, between, host, ocsp, now) {
+        let Some(issuer) = &self.issuer else { return Ok(ServerCertVerified::assertion()) };
+        match issuer.verify_server_cert(certificate, between, host, ocsp, now) {
             // The name is the last thing that the library checks.
             Err(Error::InvalidCertificate(
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
@@ -217,7 +186,8 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, certificate, signature)
+        let Some(issuer) = &self.issuer else { return Ok(HandshakeSignatureValid::assertion()) };
+        issuer.verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -226,10 +196,11 @@ impl ServerCertVerifier for AnyName {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, certificate, signature)
+        let Some(issuer) = &self.issuer else { return Ok(HandshakeSignatureValid::assertion()) };
+        issuer.verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.provider.signature_verification_algorithms.supported_schemes()
     }
 }
