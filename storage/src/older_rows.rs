@@ -72,6 +72,10 @@ impl Database {
     fn bring_up_step(&self) -> Result<bool, CommitError> {
         self.check_writable()?;
         let _no_rebuild = self.gate.read();
+        // The rows are read twice: first without keeping writers out, so that these do not wait for a disk that
+        // is slow or asleep. What is read then is thrown away, for it may change.
+        let Some(from) = self.older_rows.lock().clone() else { return Ok(true) };
+        self.stage_step(&from, &mut WriteBatch::default())?;
         // No writer may change a row between its reading and the write.
         let strands = self.strands.all();
         let _no_commits: Vec<_> = strands.iter().map(|(_, head)| head.lock()).collect();
