@@ -10,10 +10,10 @@ mod pair;
 mod proxy;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use alloy::providers::Provider as _;
-use broadcaster::{Ledger, Memory, TestBroadcaster, until};
+use broadcaster::{Ledger, Memory, TIMEOUT, TestBroadcaster, until};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink};
 use pair::{APP_ID, ChainBackend};
@@ -36,13 +36,16 @@ fn seeds() -> std::ops::Range<u64> {
 /// A fault that an endpoint has for good.
 fn fault(random: &mut StdRng) -> Faults {
     let none = Faults::default();
-    match random.random_range(0..7) {
+    match random.random_range(0..10) {
         0 => Faults { behind: random.random_range(1..6), ..none },
         1 => Faults { resyncing: Some(random.random_range(0..20)), ..none },
         2 => Faults { late_ms: random.random_range(50..1200), ..none },
         3 => Faults { omits: true, ..none },
         4 => Faults { limited: true, ..none },
         5 => Faults { dead: true, ..none },
+        6 => Faults { bloom: Some(random.random()), late_ms: 300, ..none },
+        7 => Faults { bloom: Some(random.random()), omits: true, ..none },
+        8 => Faults { forked_at: Some(random.random_range(0..60)), ..none },
         _ => Faults::ALL,
     }
 }
@@ -76,11 +79,24 @@ async fn one_honest_endpoint_is_enough() {
             chain.send(random.random_range(1..4)).await;
             mine(&chain, random.random_range(1..30)).await;
         }
+        // What endpoints on branches of their own hide is seen when it is deep.
+        mine(&chain, 100).await;
         let view = reader.view();
+        let began = Instant::now();
         until(&format!("everything is there with seed {seed}"), || {
             let status = view.readers().remove(0);
             assert!(!matches!(status.state, ReaderState::Halted(_)), "seed {seed}: {status:?}");
-            memory.payloads() == chain.sent
+            let held = memory.payloads();
+            if began.elapsed() > TIMEOUT / 2 {
+                let faults: Vec<_> = proxies.iter().map(Proxy::faults).collect();
+                let endpoints = view.endpoints();
+                panic!(
+                    "seed {seed}: {} of {}, {status:?}, {endpoints:?}, {faults:?}",
+                    held.len(),
+                    chain.sent.len()
+                );
+            }
+            held == chain.sent
         })
         .await;
         reader.stop().await;
@@ -109,30 +125,144 @@ async fn an_endpoint_that_forges_is_contradicted_before_a_strand_halts() {
     reader.stop().await;
 }
 
-/// The ledger cannot notice these: events without numbers whose logs come after their block.
+/// A liar that is read from before the chain itself, and a ledger, which cannot notice what is missing.
+async fn ledger_with_liar(faults: Faults) -> (TestBroadcaster, Proxy, Arc<Ledger>, ChainReader) {
+    let chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let liar = Proxy::start(&chain.url(), 1).await;
+    liar.set(|it| *it = faults);
+    let ledger = Arc::new(Ledger::default());
+    ledger.open();
+    let endpoints = Endpoints::new("app", &[liar.url(), chain.url()], APP_ID).unwrap();
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let walk = vec![(chain.walk(), sink)];
+    let reader = ChainReader::start(endpoints, PushSettings::default(), walk);
+    (chain, liar, ledger, reader)
+}
+
+async fn send_and_read(chain: &mut TestBroadcaster, reader: &ChainReader) {
+    let view = reader.view();
+    chain.send(1).await;
+    let head = chain.pair.app.provider().get_block_number().await.unwrap();
+    until("the block is read", || view.readers()[0].read >= Some(head)).await;
+}
+
+/// The ledger cannot notice these: events without numbers whose logs come after their block, or never.
 #[tokio::test]
 async fn events_without_numbers_survive_late_and_missing_logs() {
-    for (late_ms, omits) in [(400, false), (0, true)] {
-        let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
-        let liar = Proxy::start(&chain.url(), 1).await;
-        liar.set(|faults| *faults = Faults { late_ms, omits, ..Faults::default() });
-        let ledger = Arc::new(Ledger::default());
-        ledger.open();
-        let endpoints = Endpoints::new("app", &[liar.url(), chain.url()], APP_ID).unwrap();
-        let sink: Arc<dyn Sink> = ledger.clone();
-        let walk = vec![(chain.walk(), sink)];
-        let reader = ChainReader::start(endpoints, PushSettings::default(), walk);
-        let view = reader.view();
+    let none = Faults::default();
+    for faults in [
+        Faults { late_ms: 400, ..none },
+        Faults { omits: true, ..none },
+        Faults { omits: true, bloom: Some(false), ..none },
+        Faults { omits: true, bloom: Some(true), ..none },
+        Faults { forked_at: Some(0), ..none },
+    ] {
+        let (mut chain, liar, ledger, reader) = ledger_with_liar(faults).await;
         for _ in 0..3 {
-            chain.send(1).await;
-            let head = chain.pair.app.provider().get_block_number().await.unwrap();
-            until("the block is read", || view.readers()[0].read >= Some(head)).await;
+            send_and_read(&mut chain, &reader).await;
         }
         mine(&chain, 100).await;
-        until("every event is there", || ledger.payloads() == chain.sent).await;
+        let what = format!("every event is there with {faults:?}");
+        until(&what, || ledger.payloads() == chain.sent).await;
         assert!(liar.spoilt() > 0, "it was asked first");
         reader.stop().await;
     }
+}
+
+/// Nothing else than another endpoint tells that there is more, without a WebSocket.
+#[tokio::test]
+async fn an_endpoint_that_stands_still_is_left() {
+    let faults = Faults { resyncing: Some(2), ..Faults::default() };
+    let (mut chain, _resyncing, ledger, reader) = ledger_with_liar(faults).await;
+    chain.send(2).await;
+    mine(&chain, 30).await;
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    reader.stop().await;
+}
+
+/// Of pages far from the head, one endpoint is enough to read all.
+#[tokio::test]
+async fn events_without_numbers_survive_when_an_endpoint_leaves_them_out_far_from_the_head() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    for _ in 0..6 {
+        chain.send(1).await;
+    }
+    mine(&chain, 200).await;
+    let liar = Proxy::start(&chain.url(), 1).await;
+    liar.set(|faults| faults.omits = true);
+    let ledger = Arc::new(Ledger::default());
+    ledger.open();
+    let endpoints = Endpoints::new("app", &[liar.url(), chain.url()], APP_ID).unwrap();
+    let sink: Arc<dyn Sink> = ledger.clone();
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(chain.walk(), sink)]);
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    assert!(liar.spoilt() > 0, "it was asked first");
+    reader.stop().await;
+}
+
+/// Which of two branches is the chain, no reader can know if each endpoint tells one of them only.
+#[tokio::test]
+async fn a_branch_without_the_events_of_another_one_holds_the_reader_until_endpoints_agree() {
+    let faults = Faults { forked_at: Some(0), denies: true, ..Faults::default() };
+    let (mut chain, liar, ledger, reader) = ledger_with_liar(faults).await;
+    let view = reader.view();
+    send_and_read(&mut chain, &reader).await;
+    mine(&chain, 100).await;
+    let stuck = || match view.readers().remove(0).state {
+        ReaderState::Stuck(reason) => Some(reason),
+        _ => None,
+    };
+    until("the reader is held", || {
+        stuck().is_some_and(|reason| reason.contains("others have another branch"))
+    })
+    .await;
+    let told = stuck().unwrap();
+    assert!(told.contains(chain.url().trim_end_matches('/')), "{told} names the one with events");
+    let read = view.readers()[0].read;
+    chain.send(1).await;
+    mine(&chain, 5).await;
+    until("the head is known", || view.head().head.map(|head| head.number) > read).await;
+    assert_eq!(view.readers()[0].read, read, "nothing more is read");
+    liar.set(|faults| faults.dead = true);
+    assert!(stuck().is_some(), "the silence of one is no agreement");
+    liar.set(|faults| *faults = Faults::default());
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    reader.stop().await;
+}
+
+/// Neither of the two that are read from in turn may take back what was read of the other.
+#[tokio::test]
+async fn an_endpoint_that_turns_to_another_branch_far_below_the_head_is_not_followed() {
+    let (mut chain, turncoat, ledger, reader) = ledger_with_liar(Faults::default()).await;
+    send_and_read(&mut chain, &reader).await;
+    mine(&chain, 100).await;
+    let view = reader.view();
+    let head = chain.pair.app.provider().get_block_number().await.unwrap();
+    until("the chain is read", || view.readers()[0].read == Some(head)).await;
+    turncoat.set(|faults| *faults = Faults { forked_at: Some(0), denies: true, ..*faults });
+    for _ in 0..5 {
+        send_and_read(&mut chain, &reader).await;
+        assert_eq!(ledger.payloads()[0], chain.sent[0], "it is not reversed");
+    }
+    until("every event is there", || ledger.payloads() == chain.sent).await;
+    assert_eq!(view.readers()[0].counts.reorganisations, [0; 4]);
+    reader.stop().await;
+}
+
+/// Each vain repetition for a promise costs a request and a pause.
+#[tokio::test]
+async fn bloom_filters_that_promise_everything_are_soon_believed_no_more() {
+    let faults = Faults { bloom: Some(true), ..Faults::default() };
+    let (chain, liar, _, reader) = ledger_with_liar(faults).await;
+    let view = reader.view();
+    for _ in 0..12 {
+        mine(&chain, 1).await;
+        let head = chain.pair.app.provider().get_block_number().await.unwrap();
+        until("the block is read", || view.readers()[0].read == Some(head)).await;
+    }
+    let asked = liar.asked("eth_getLogs");
+    assert!(asked <= 12 + 15 + 5, "{asked} requests for 12 blocks, with 15 repetitions");
+    reader.stop().await;
 }
 
 /// The WebSocket's endpoint is ahead of the one that is read from.

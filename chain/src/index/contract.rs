@@ -40,7 +40,10 @@ pub(super) async fn run(
     context.status.lock().stored = position;
     let (batches, to_store) = mpsc::channel(AHEAD);
     let (gaps, gap_found) = mpsc::channel(1);
-    let walk = Walk::new(settings.clone(), position);
+    let mut walk = Walk::new(settings.clone(), position);
+    if endpoints.status().len() == 1 {
+        walk.look().skip_pages();
+    }
     tracing::info!(strand = name, from_block = walk.unread(), "reading the chain");
     let writer = BatchWriter::new(context.clone(), endpoints.clone(), &settings, sink, gaps);
     let reader =

@@ -1,6 +1,6 @@
 //! The events that are read from a contract: how they are filtered, and how a log is decoded.
 
-use alloy::primitives::{Address, B256, Bytes};
+use alloy::primitives::{Address, B256, Bytes, Keccak256};
 use alloy::rpc::types::{Filter, Log};
 use alloy::sol_types::{SolCall, SolEvent};
 
@@ -204,6 +204,34 @@ pub enum ContractEvent {
         /// True if the node is in the network from then on.
         is_member: bool,
     },
+}
+
+impl ContractEvent {
+    /// Returns a digest of the transaction and of what the event's log says. Two events of one transaction have
+    /// the same one if they say the same.
+    #[must_use]
+    pub fn digest(&self, transaction: B256) -> B256 {
+        let mut digest = Keccak256::new();
+        digest.update(transaction);
+        match self {
+            Self::Payload { identifier, sequence_id, payload, bootstrapped: _ } => {
+                digest.update(sequence_id.to_be_bytes());
+                digest.update((identifier.len() as u64).to_be_bytes());
+                digest.update(identifier);
+                digest.update(payload);
+            }
+            Self::BalanceChanged { kind, payer, micro_dollars } => {
+                digest.update([*kind as u8]);
+                digest.update(payer);
+                digest.update(micro_dollars.to_be_bytes());
+            }
+            Self::MembershipChanged { node_id, is_member } => {
+                digest.update(node_id.to_be_bytes());
+                digest.update([u8::from(*is_member)]);
+            }
+        }
+        digest.finalize()
+    }
 }
 
 /// The reason for which a payer's balance changed.

@@ -19,6 +19,9 @@ use crate::send::{Chain, RequestError};
 
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
+/// Refusals of requests for the logs of one page, each of which is then cut in two. A guess: enough for an endpoint
+/// that takes a sixteenth of what another one does.
+const REFUSALS_MAX: u32 = 16;
 /// Highest block number that is believed: positions are kept in signed 64-bit columns by others.
 pub(super) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
 
@@ -114,6 +117,30 @@ pub(super) async fn logs(
     logs.map_err(|error| chain.request_error("eth_getLogs", error))
 }
 
+/// Returns the logs of these blocks, in parts if the endpoint refuses so many blocks at once.
+pub(super) async fn logs_in_parts(
+    chain: &Chain,
+    filter: &Filter,
+    blocks: &RangeInclusive<u64>,
+) -> Result<Vec<Log>, RequestError> {
+    let (mut all, mut parts, mut refusals) = (Vec::new(), vec![blocks.clone()], 0);
+    while let Some(part) = parts.pop() {
+        match logs(chain, filter, &part).await {
+            Ok(logs) => all.extend(logs),
+            Err(error) => {
+                refusals += 1;
+                let (first, last) = part.into_inner();
+                if first == last || refusals > REFUSALS_MAX || refusal_message(&error).is_none() {
+                    return Err(error);
+                }
+                let middle = first + (last - first) / 2;
+                parts.extend([middle + 1..=last, first..=middle]);
+            }
+        }
+    }
+    Ok(all)
+}
+
 /// Returns a page of logs with the wanted headers. Adds the headers of blocks whose logs carry no
 /// timestamp.
 pub(super) async fn page(
@@ -170,9 +197,8 @@ pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony,
             logs.extend(receipt.into_iter().flat_map(|receipt| receipt.logs));
         }
     }
-    let block = claim.read.block;
-    let found = headers(chain, &[block.number], None).await?;
-    Ok(Testimony { logs, has_block: found.iter().any(|header| header.block == block) })
+    let found = headers(chain, &[claim.block.number], None).await?;
+    Ok(Testimony { logs, block: found.first().map(|header| header.block) })
 }
 
 /// Returns the message of an error that a smaller page may avoid. Providers word their limits

@@ -22,6 +22,11 @@ use crate::send::{innermost, install_cryptography};
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
+/// Interval at which all endpoints are asked for their head, not only the one that is used: that one may stand
+/// still. Guess.
+const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
+/// Blocks by which another endpoint may be ahead of the one that is used. Guess: that of the readers.
+const AHEAD_BLOCKS_MAX: u64 = 16;
 /// Age of the last pushed head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
 /// Time limit for connecting and subscribing. Guess.
@@ -101,22 +106,41 @@ impl HeadWatcher {
     }
 
     async fn poll(&self) {
+        let (mut highest, mut asked_all) = (None, Instant::now());
+        let has_others = self.endpoints.status().len() > 1;
         loop {
             let status = self.status.borrow().clone();
             let is_recent = status.seen.is_some_and(|at| at.elapsed() < POLL_PUSHED_EVERY);
             if !(status.pushed && is_recent && status.error.is_none()) {
-                self.poll_once().await;
+                if has_others && asked_all.elapsed() >= POLL_ALL_EVERY {
+                    highest = self.highest().await;
+                    asked_all = Instant::now();
+                }
+                self.poll_once(highest).await;
             }
             sleep(POLL_EVERY).await;
         }
     }
 
-    async fn poll_once(&self) {
+    /// Looks at the head of the endpoint that is used. One that is far behind `highest` stands still: then that
+    /// is announced, and readers find out who has it. Its time is not looked at, because one endpoint may have
+    /// made it up.
+    async fn poll_once(&self, highest: Option<BlockRef>) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         self.status.send_modify(|status| match head {
-            Ok(head) => status.update(&head, Instant::now()),
+            Ok(head) => {
+                status.update(&head, Instant::now());
+                let far = head.block.number.saturating_add(AHEAD_BLOCKS_MAX);
+                status.head = highest.filter(|other| other.number > far).or(status.head);
+            }
             Err(error) => status.error = Some(error.to_string()),
         });
+    }
+
+    /// Returns the highest head of all endpoints.
+    async fn highest(&self) -> Option<BlockRef> {
+        let heads = self.endpoints.each(|chain| async move { fetch::head(&chain).await }).await;
+        heads.into_iter().filter_map(Result::ok).map(|head| head.block).max_by_key(|it| it.number)
     }
 
     /// Uses one WebSocket after another, without end.

@@ -1,113 +1,244 @@
-//! The second look at blocks that were read near the head, as decisions without I/O.
+//! The second look at blocks that were read, as decisions without I/O.
 //!
 //! Some providers serve a block before its logs: for a moment, their answer about that block is empty
 //! and looks whole. Logs without sequence ids would be lost for good. So what was read near the head is
-//! asked for again when it is deeper, from every endpoint, and read again if one of them has more.
+//! asked for again when it is deeper, from every endpoint, and read again if one of them has more. What was
+//! read further back is looked at as soon as it is read.
 //!
-//! An endpoint may also make logs up. So what one endpoint shows is a [`Claim`], and every endpoint is
-//! asked for the receipts: see [`Claim::judge`].
+//! An endpoint may also make logs up, or be on a branch of its own. So what one endpoint shows is a
+//! [`Claim`], and every endpoint is asked for the receipts: see [`Claim::judge`].
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::RangeInclusive;
 
 use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
-use super::event::{BlockRef, EventSource};
+use super::event::{BlockRef, ContractEvent, EventSource};
 
 /// Depth below the head, in blocks, from which on a block is looked at again: that of the walk's near part.
 const DEPTH: u64 = 64;
 /// Blocks that are looked at together. A guess: one request for so many blocks costs little beside
 /// reading them one by one.
 const TOGETHER: u64 = 32;
-/// Looks at the same blocks. A guess: each but the last one found a claim, confirmed or not yet.
-const LOOKS_MAX: u32 = 3;
+/// Looks at the same blocks while endpoints that could confirm a claim are silent. A guess: with the pauses
+/// between them, 40 s.
+const LOOKS_MAX: u32 = 8;
+/// Events of pages that are remembered. A guess: 10 MB. The endpoint that is read from is asked again for those
+/// of further pages.
+const PAGE_EVENTS_MAX: usize = 100_000;
+/// Pages that wait to be looked at. A guess: 1 MB.
+const PAGES_MAX: usize = 10_000;
 /// Transactions of one claim whose receipts are asked for. A guess: far above the payments of one block,
-/// and few enough that a made-up claim costs little.
+/// and few enough that a made-up claim costs little. What is beyond it is found by the next look.
 const TRANSACTIONS_MAX: usize = 200;
 
-/// A block that was read near the head, with the number of its events.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ReadBlock {
-    /// The block.
-    pub block: BlockRef,
-    /// The number of its events that were accepted.
-    pub events: usize,
+/// A set of events by what their logs say, wherever in the chain they are. An event that one transaction
+/// emitted twice is in it twice.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct EventSet(BTreeMap<B256, u32>);
+
+impl EventSet {
+    /// Adds an event. Returns how often it is in the set now.
+    pub fn add(&mut self, transaction: B256, event: &ContractEvent) -> u32 {
+        let count = self.0.entry(event.digest(transaction)).or_default();
+        *count = count.saturating_add(1);
+        *count
+    }
+
+    /// Returns how often an event is in the set.
+    #[must_use]
+    pub fn count(&self, transaction: B256, event: &ContractEvent) -> u32 {
+        self.0.get(&event.digest(transaction)).copied().unwrap_or(0)
+    }
+
+    fn merge(&mut self, other: &Self) {
+        for (digest, count) in &other.0 {
+            let mine = self.0.entry(*digest).or_default();
+            *mine = mine.saturating_add(*count);
+        }
+    }
+
+    /// Returns the events of a contract in the logs that one endpoint shows of some blocks.
+    #[must_use]
+    pub fn shown(
+        blocks: &RangeInclusive<u64>,
+        logs: &[Log],
+        source: EventSource,
+        address: Address,
+    ) -> Self {
+        let mut set = Self::default();
+        for logs in by_block(blocks, logs, source, address).values() {
+            for (log, event) in logs.values() {
+                set.add(log.transaction_hash.unwrap_or_default(), event);
+            }
+        }
+        set
+    }
+}
+
+/// Some blocks to look at, and what is known of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Due {
+    /// The blocks to look at.
+    pub blocks: RangeInclusive<u64>,
+    /// The events that were read in these blocks and near them; `None` if they are not remembered.
+    pub known: Option<EventSet>,
 }
 
 /// The blocks that are still to be looked at.
-///
-/// Invariant: they ascend by number.
 #[derive(Debug, Default)]
 pub struct SecondLook {
-    blocks: VecDeque<ReadBlock>,
-    /// The highest block that is not looked at any more.
+    /// The events of blocks that were read near the head. Blocks that were looked at stay for a while: a
+    /// reorganisation may have moved an event of a block that is yet to be looked at.
+    blocks: BTreeMap<u64, EventSet>,
+    /// The highest block that is not looked at any more, of those that were read near the head.
     done: Option<u64>,
+    /// The last blocks that were read before the start, and pages that were read far from the head. Ascending.
+    pages: VecDeque<Due>,
+    /// The events of all pages.
+    page_events: usize,
+    /// True if pages far from the head are not looked at.
+    skips_pages: bool,
     looks: u32,
 }
 
 impl SecondLook {
-    /// Notes a block that was read near the head.
-    pub fn read(&mut self, read: ReadBlock) {
-        let number = read.block.number;
-        if self.done.is_some_and(|done| number <= done) {
+    /// Starts after `position`: the blocks up to it were read before, and may not have been looked at.
+    #[must_use]
+    pub fn after(position: Option<BlockRef>, first_block: u64) -> Self {
+        let before = position.map(|position| {
+            let first = position.number.saturating_sub(DEPTH + TOGETHER).max(first_block);
+            first..=position.number
+        });
+        let before = before.filter(|blocks| !blocks.is_empty());
+        let pages = before.map(|blocks| Due { blocks, known: None });
+        Self { pages: pages.into_iter().collect(), ..Self::default() }
+    }
+
+    /// Has pages far from the head not looked at: there is no other endpoint to ask.
+    pub fn skip_pages(&mut self) {
+        self.skips_pages = true;
+        self.pages.clear();
+    }
+
+    /// Notes a block that was read near the head. What was noted of later blocks is void.
+    pub fn read(&mut self, number: u64, events: EventSet) {
+        self.blocks.split_off(&number);
+        self.blocks.insert(number, events);
+        self.cut_pages(number);
+    }
+
+    /// Notes a page that was read far from the head, with the events of its blocks. What was noted of later
+    /// pages is void.
+    pub fn read_page(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, EventSet>) {
+        for (number, known) in self.blocks.range_mut(blocks.clone()) {
+            *known = events.get(number).cloned().unwrap_or_default();
+        }
+        if self.skips_pages {
             return;
         }
-        while self.blocks.back().is_some_and(|last| last.block.number >= number) {
-            self.blocks.pop_back();
-        }
-        self.blocks.push_back(read);
-    }
-
-    /// Notes how many events blocks have that were read again, further from the head.
-    pub fn recount(&mut self, blocks: &RangeInclusive<u64>, events: &BTreeMap<u64, usize>) {
-        for read in &mut self.blocks {
-            if blocks.contains(&read.block.number) {
-                read.events = events.get(&read.block.number).copied().unwrap_or(0);
+        self.cut_pages(*blocks.start());
+        let mut known = EventSet::default();
+        events.values().for_each(|events| known.merge(events));
+        self.page_events += known.0.len();
+        self.pages.push_back(Due { blocks: blocks.clone(), known: Some(known) });
+        for page in &mut self.pages {
+            if self.page_events <= PAGE_EVENTS_MAX {
+                break;
             }
+            self.page_events -= page.known.take().map_or(0, |known| known.0.len());
         }
     }
 
-    /// Returns the blocks to look at now, ascending, on a chain with this head of which all blocks below
-    /// `unread` were read.
+    /// Forgets the pages from this block on: they are read again.
+    fn cut_pages(&mut self, first: u64) {
+        while let Some(last) = self.pages.back_mut().filter(|last| *last.blocks.end() >= first) {
+            if *last.blocks.start() < first {
+                last.blocks = *last.blocks.start()..=first - 1;
+                return;
+            }
+            self.pop_page(VecDeque::pop_back);
+        }
+    }
+
+    fn pop_page(&mut self, pop: impl FnOnce(&mut VecDeque<Due>) -> Option<Due>) {
+        let known = pop(&mut self.pages).and_then(|page| page.known);
+        self.page_events -= known.map_or(0, |known| known.0.len());
+    }
+
+    /// Returns true if so many pages wait that no further one is to be read.
     #[must_use]
-    pub fn due(&self, head: u64, unread: u64) -> Vec<ReadBlock> {
-        let is_due = |first: &ReadBlock| first.block.number + DEPTH + TOGETHER <= head;
-        if !self.blocks.front().is_some_and(is_due) {
-            return Vec::new();
-        }
-        let is_deep =
-            |read: &&ReadBlock| read.block.number + DEPTH <= head && read.block.number < unread;
-        self.blocks.iter().take_while(is_deep).copied().collect()
+    pub fn is_far_behind(&self) -> bool {
+        self.pages.len() >= PAGES_MAX
     }
 
-    /// Ends the look at blocks up to `last`: no endpoint has more, or all have been tried.
-    pub fn end(&mut self, last: u64) {
-        self.done = self.done.max(Some(last));
+    /// Has blocks from this one on looked at again, because another branch is read from there on.
+    pub fn reopen(&mut self, first: u64) {
+        self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
+    }
+
+    /// Returns the blocks to look at now on a chain with this head of which all blocks below `unread` were
+    /// read.
+    #[must_use]
+    pub fn due(&self, head: u64, unread: u64) -> Option<Due> {
+        let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
+        if let Some(page) = self.pages.front().filter(|page| is_deep(*page.blocks.end())) {
+            return Some(page.clone());
+        }
+        let from = self.done.map_or(0, |done| done + 1);
+        let mut open = self.blocks.range(from..).map(|(number, _)| *number);
+        let first = open.next().filter(|first| is_deep(*first))?;
+        if first.saturating_add(DEPTH + TOGETHER) > head {
+            return None;
+        }
+        let mut last = first;
+        // Blocks in between may have been read in pages, further from the head.
+        for number in open.take_while(|number| is_deep(*number)) {
+            if number != last + 1 {
+                break;
+            }
+            last = number;
+        }
+        let mut known = EventSet::default();
+        self.blocks.values().for_each(|events| known.merge(events));
+        Some(Due { blocks: first..=last, known: Some(known) })
+    }
+
+    /// Ends the look at these blocks: no endpoint has more.
+    pub fn end(&mut self, blocks: &RangeInclusive<u64>) {
         self.looks = 0;
-        while self.blocks.front().is_some_and(|first| first.block.number <= last) {
-            self.blocks.pop_front();
+        if self.pages.front().is_some_and(|page| page.blocks == *blocks) {
+            return self.pop_page(VecDeque::pop_front);
+        }
+        let last = *blocks.end();
+        if self.blocks.contains_key(&last) {
+            self.done = self.done.max(Some(last));
+            self.blocks = self.blocks.split_off(&last.saturating_sub(DEPTH));
         }
     }
 
-    /// Notes that an endpoint has more events, or says so. Returns true if the blocks are worth another
-    /// look; otherwise the look at them ends.
-    pub fn found(&mut self, last: u64) -> bool {
-        self.looks += 1;
-        if self.looks >= LOOKS_MAX {
-            self.end(last);
-            return false;
-        }
-        true
+    /// Notes that an endpoint has more events, or says so. Returns true if the blocks have not been looked
+    /// at too often.
+    pub fn found(&mut self) -> bool {
+        self.looks = self.looks.saturating_add(1);
+        self.looks < LOOKS_MAX
+    }
+
+    /// Returns the number of looks at the present blocks that found something.
+    #[must_use]
+    pub fn looks(&self) -> u32 {
+        self.looks
     }
 }
 
-/// The logs of a block, as one endpoint shows them, if there are more than were read.
+/// The logs of a block that one endpoint shows and that were not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Claim {
-    /// The block.
-    pub read: ReadBlock,
-    /// All logs of the contract that the endpoint shows of the block.
+    /// The block, as the endpoint has it.
+    pub block: BlockRef,
+    /// The logs that were not read.
     pub logs: Vec<Log>,
 }
 
@@ -116,83 +247,109 @@ pub struct Claim {
 pub struct Testimony {
     /// The logs in the receipts of the claim's transactions.
     pub logs: Vec<Log>,
-    /// True if the endpoint has the claim's block, under the same hash.
-    pub has_block: bool,
+    /// The block that the endpoint has at the height of the claim's block.
+    pub block: Option<BlockRef>,
 }
 
 /// The outcome of asking every endpoint about a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// The block has more events than were read.
+    /// The chain has events that were not read.
     Confirmed,
+    /// Endpoints are on different branches, and the events are on one of them only: no endpoint can be
+    /// believed against another.
+    Contradicted,
     /// An endpoint that has the block lacks what is claimed.
     Denied,
     /// No endpoint denies it, and none that counts has it: some did not answer.
     Open,
 }
 
+type Shown<'a> = BTreeMap<(u64, B256), BTreeMap<u64, (&'a Log, ContractEvent)>>;
+
+/// Sorts the events of a contract by block and index. Other logs are left out.
+fn by_block<'a>(
+    blocks: &RangeInclusive<u64>,
+    logs: &'a [Log],
+    source: EventSource,
+    address: Address,
+) -> Shown<'a> {
+    let mut shown = Shown::new();
+    for log in logs.iter().filter(|log| !log.removed && log.address() == address) {
+        let (Some(number), Some(hash), Some(index), Some(_)) =
+            (log.block_number, log.block_hash, log.log_index, log.transaction_hash)
+        else {
+            continue;
+        };
+        let Some(event) = source.decode(log).filter(|_| blocks.contains(&number)) else { continue };
+        let block = shown.entry((number, hash)).or_default();
+        if let Entry::Vacant(place) = block.entry(index) {
+            place.insert((log, event));
+        }
+    }
+    shown
+}
+
 impl Claim {
-    /// Returns the claim about the first block of which `logs` hold more events than were read. Logs of
-    /// other contracts and other branches prove nothing.
+    /// Returns the claim about the first block with events that are not among the known ones, on whichever
+    /// branch it is. Logs of other contracts prove nothing.
     #[must_use]
     pub fn find(
-        read: &[ReadBlock],
+        blocks: &RangeInclusive<u64>,
+        known: &EventSet,
         logs: &[Log],
         source: EventSource,
         address: Address,
     ) -> Option<Self> {
-        let mut shown: BTreeMap<u64, (BTreeSet<u64>, Vec<Log>)> = BTreeMap::new();
-        let is_event =
-            |log: &&Log| !log.removed && log.address() == address && source.decode(log).is_some();
-        for log in logs.iter().filter(is_event) {
-            let (Some(number), Some(hash), Some(index), Some(_)) =
-                (log.block_number, log.block_hash, log.log_index, log.transaction_hash)
-            else {
-                continue;
+        by_block(blocks, logs, source, address).into_iter().find_map(|((number, hash), logs)| {
+            let (mut seen, mut transactions) = (EventSet::default(), BTreeSet::new());
+            let is_new = |(log, event): &(&Log, ContractEvent)| {
+                let transaction = log.transaction_hash.unwrap_or_default();
+                seen.add(transaction, event) > known.count(transaction, event)
             };
-            let at = read.binary_search_by_key(&number, |read| read.block.number);
-            if at.is_ok_and(|at| read[at].block.hash == hash) {
-                let (places, logs) = shown.entry(number).or_default();
-                places.insert(index);
-                logs.push(log.clone());
-            }
-        }
-        read.iter().find_map(|read| {
-            let (places, logs) = shown.get(&read.block.number)?;
-            (places.len() > read.events).then(|| Self { read: *read, logs: logs.clone() })
+            let is_asked_for = |log: &&Log| {
+                transactions.extend(log.transaction_hash);
+                transactions.len() <= TRANSACTIONS_MAX
+            };
+            let new = logs.into_values().filter(is_new).map(|(log, _)| log);
+            let logs: Vec<_> = new.take_while(is_asked_for).cloned().collect();
+            (!logs.is_empty()).then(|| Self { block: BlockRef { number, hash }, logs })
         })
     }
 
-    /// Returns the transactions whose receipts tell whether the claim is true. Those of a claim with too
-    /// many are not asked for, so it is denied.
+    /// Returns the transactions whose receipts tell whether the claim is true.
     #[must_use]
     pub fn transactions(&self) -> BTreeSet<B256> {
-        let all: BTreeSet<_> = self.logs.iter().filter_map(|log| log.transaction_hash).collect();
-        if all.len() > TRANSACTIONS_MAX { BTreeSet::new() } else { all }
+        self.logs.iter().filter_map(|log| log.transaction_hash).collect()
     }
 
     /// Judges the claim of the endpoint at place `by`, while `active` is the one that is read from, by
     /// what each endpoint told; `None` for one that did not answer.
     ///
     /// A log counts if no endpoint denies it, and either another endpoint than `by` has it in a receipt,
-    /// or `by` is read from anyway. An endpoint denies a log that it lacks in a block that it has.
+    /// or `by` is read from anyway. An endpoint that has the block denies a log that it lacks; one that has
+    /// another block there contradicts it.
     #[must_use]
     pub fn judge(&self, by: usize, active: usize, told: &[Option<Testimony>]) -> Verdict {
-        let (mut confirmed, mut is_open) = (BTreeSet::new(), false);
+        let (mut is_confirmed, mut is_contradicted, mut is_open) = (false, false, false);
         for log in &self.logs {
-            let (mut is_denied, mut counts) = (false, by == active);
+            let (mut denied, mut contradicted, mut counts) = (false, false, by == active);
             for (place, told) in told.iter().enumerate() {
                 let Some(told) = told else { continue };
-                let has = told.logs.iter().any(|other| is_same(other, log));
-                is_denied |= !has && told.has_block;
-                counts |= has && place != by;
+                if told.logs.iter().any(|other| is_same(other, log)) {
+                    counts |= place != by;
+                } else if let Some(block) = told.block {
+                    denied |= block == self.block;
+                    contradicted |= block != self.block;
+                }
             }
-            if counts && !is_denied {
-                confirmed.insert(log.log_index);
-            }
-            is_open |= !counts && !is_denied;
+            is_contradicted |= contradicted && !denied;
+            is_confirmed |= counts && !denied && !contradicted;
+            is_open |= !counts && !denied && !contradicted;
         }
-        if confirmed.len() > self.read.events {
+        if is_contradicted {
+            Verdict::Contradicted
+        } else if is_confirmed {
             Verdict::Confirmed
         } else if is_open {
             Verdict::Open
@@ -216,42 +373,104 @@ mod tests {
     use super::*;
     use crate::contracts::node_registry::NodeRegistry::NodeRemovedFromCanonicalNetwork;
 
-    fn read(number: u64, events: usize) -> ReadBlock {
-        let hash = B256::with_last_byte(number.to_le_bytes()[0]);
-        ReadBlock { block: BlockRef { number, hash }, events }
+    fn removal(node_id: u32) -> ContractEvent {
+        ContractEvent::MembershipChanged { node_id, is_member: false }
+    }
+
+    fn events(nodes: &[u32]) -> EventSet {
+        let mut events = EventSet::default();
+        for node in nodes {
+            events.add(TRANSACTION, &removal(*node));
+        }
+        events
+    }
+
+    fn blocks(look: &SecondLook, head: u64, unread: u64) -> Option<RangeInclusive<u64>> {
+        look.due(head, unread).map(|due| due.blocks)
     }
 
     #[test]
     fn blocks_are_looked_at_once_when_they_are_deep() {
         let mut look = SecondLook::default();
         for number in 10..110 {
-            look.read(read(number, 0));
+            look.read(number, EventSet::default());
         }
-        assert!(look.due(105, 110).is_empty(), "the first one is 95 deep");
-        let due = look.due(106, 110);
-        assert_eq!((due[0], due[due.len() - 1], due.len()), (read(10, 0), read(42, 0), 33));
-        look.end(42);
-        assert!(look.due(106, 110).is_empty());
-        look.read(read(40, 0));
-        assert_eq!(look.due(1000, 1000)[0], read(43, 0), "not again");
+        assert_eq!(blocks(&look, 105, 110), None, "the first one is 95 deep");
+        assert_eq!(blocks(&look, 106, 110), Some(10..=42));
+        look.end(&(10..=42));
+        assert_eq!(blocks(&look, 106, 110), None);
+        for number in 40..110 {
+            look.read(number, EventSet::default());
+        }
+        assert_eq!(blocks(&look, 1000, 110), Some(43..=109), "those before not again");
+        look.reopen(42);
+        assert_eq!(blocks(&look, 1000, 110), Some(42..=109), "but for another branch");
     }
 
     #[test]
-    fn blocks_that_are_read_again_are_looked_at_again_so_often() {
+    fn what_was_read_before_a_start_is_looked_at_when_it_is_deep() {
+        let position = BlockRef { number: 200, hash: B256::ZERO };
+        let mut look = SecondLook::after(Some(position), 150);
+        assert_eq!(look.due(263, 264), None);
+        assert_eq!(look.due(264, 265), Some(Due { blocks: 150..=200, known: None }));
+        look.end(&(150..=200));
+        assert_eq!(look.due(264, 265), None);
+    }
+
+    #[test]
+    fn blocks_that_are_read_again_are_known_by_what_they_have_then() {
         let mut look = SecondLook::default();
+        look.skip_pages();
         for number in 0..40 {
-            look.read(read(number, 0));
+            look.read(number, EventSet::default());
         }
-        assert!(look.found(33));
-        assert!(look.due(98, 7).len() == 7, "only what is read");
-        look.recount(&(7..=7), &BTreeMap::from([(7, 2)]));
-        assert_eq!(look.due(98, 40)[7].events, 2);
-        assert!(look.found(33));
-        assert!(!look.found(33), "some endpoint tells what no other one has");
-        assert_eq!(look.due(200, 40)[0], read(34, 0));
+        assert_eq!(blocks(&look, 98, 7), Some(0..=6), "only what is read");
+        look.read_page(&(7..=7), &BTreeMap::from([(7, events(&[100]))]));
+        assert_eq!(look.due(98, 40).unwrap().known, Some(events(&[100])));
+        let looks = (1..).take_while(|_| look.found()).count();
+        assert_eq!(looks + 1, 8, "then the reader waits for those that are silent");
+    }
+
+    #[test]
+    fn pages_are_looked_at_once_and_those_that_are_read_again_as_they_are_then() {
+        let mut look = SecondLook::default();
+        let page = |look: &mut SecondLook, blocks: RangeInclusive<u64>, nodes: &[u32]| {
+            let first = *blocks.start();
+            look.read_page(&blocks, &BTreeMap::from([(first, events(nodes))]));
+        };
+        page(&mut look, 0..=99, &[100]);
+        page(&mut look, 100..=199, &[]);
+        let first = Due { blocks: 0..=99, known: Some(events(&[100])) };
+        assert_eq!(look.due(1000, 200), Some(first));
+        page(&mut look, 50..=149, &[200]);
+        assert_eq!(blocks(&look, 1000, 150), Some(0..=49));
+        look.end(&(0..=49));
+        let again = Due { blocks: 50..=149, known: Some(events(&[200])) };
+        assert_eq!(look.due(1000, 150), Some(again));
+        look.end(&(50..=149));
+        assert_eq!(look.due(1000, 150), None);
+        assert_eq!(look.page_events, 0);
+    }
+
+    #[test]
+    fn pages_with_too_many_events_are_not_remembered_but_looked_at() {
+        let mut look = SecondLook::default();
+        let mut many = EventSet::default();
+        for node in 0..60_000 {
+            many.add(TRANSACTION, &removal(node));
+        }
+        look.read_page(&(0..=9), &BTreeMap::from([(0, many.clone())]));
+        look.read_page(&(10..=19), &BTreeMap::from([(10, many)]));
+        assert_eq!(look.due(1000, 20), Some(Due { blocks: 0..=9, known: None }));
+        assert_eq!(look.page_events, 60_000);
     }
 
     const REGISTRY: Address = Address::repeat_byte(7);
+    const TRANSACTION: B256 = B256::repeat_byte(9);
+
+    fn block(hash: u8) -> BlockRef {
+        BlockRef { number: 1, hash: B256::with_last_byte(hash) }
+    }
 
     /// A log of block 1 at this index; equal indices with equal nodes are equal logs.
     fn log(index: u64, node: u32) -> Log {
@@ -259,33 +478,53 @@ mod tests {
         let data: LogData = alloy::sol_types::SolEvent::encode_log_data(&event);
         Log {
             inner: alloy::primitives::Log { address: REGISTRY, data },
-            block_hash: Some(B256::with_last_byte(1)),
+            block_hash: Some(block(1).hash),
             block_number: Some(1),
-            transaction_hash: Some(B256::repeat_byte(9)),
+            transaction_hash: Some(TRANSACTION),
             log_index: Some(index),
             ..Log::default()
         }
     }
 
+    /// The claim of these logs, when the removal of node 100 was read.
     fn claim(logs: &[Log]) -> Option<Claim> {
-        Claim::find(&[read(0, 0), read(1, 1)], logs, EventSource::NodeRegistry, REGISTRY)
+        Claim::find(&(0..=1), &events(&[100]), logs, EventSource::NodeRegistry, REGISTRY)
     }
 
     fn told(logs: &[Log]) -> Option<Testimony> {
-        Some(Testimony { logs: logs.to_vec(), has_block: true })
+        Some(Testimony { logs: logs.to_vec(), block: Some(block(1)) })
     }
 
     #[test]
-    fn only_more_logs_of_the_contract_in_a_block_that_was_read_are_a_claim() {
+    fn only_events_of_the_contract_that_were_not_read_are_a_claim() {
         let (first, late) = (log(0, 100), log(1, 200));
         assert_eq!(claim(slice::from_ref(&first)), None);
         assert_eq!(claim(&[first.clone(), first.clone()]), None, "one log twice");
+        let twice = [first.clone(), log(1, 100)];
+        assert_eq!(claim(&twice).unwrap().logs, twice[1..], "one event twice");
         let mut foreign = late.clone();
         foreign.inner.address = Address::repeat_byte(8);
         assert_eq!(claim(&[first.clone(), foreign]), None, "another contract's");
-        let other = Log { block_hash: Some(B256::repeat_byte(3)), ..late.clone() };
-        assert_eq!(claim(&[first.clone(), other]), None, "another branch's");
-        assert_eq!(claim(&[first, late]).unwrap().read, read(1, 1));
+        let outside = Log { block_number: Some(2), ..late.clone() };
+        assert_eq!(claim(&[first.clone(), outside]), None, "another block's");
+        let moved = Log { block_hash: Some(block(3).hash), ..first.clone() };
+        assert_eq!(claim(&[moved]), None, "on another branch, and read on this one");
+        let other = Log { block_hash: Some(block(3).hash), ..late.clone() };
+        assert_eq!(claim(&[first.clone(), other]).unwrap().block, block(3));
+        let forged = claim(&[log(0, 300)]).unwrap();
+        assert_eq!((forged.block, forged.logs), (block(1), vec![log(0, 300)]));
+        assert_eq!(claim(&[first, late.clone()]).unwrap().logs, [late]);
+    }
+
+    #[test]
+    fn a_claim_of_many_transactions_asks_for_some_of_them() {
+        let many: Vec<_> = (0..300_u32)
+            .map(|node| {
+                let transaction_hash = Some(B256::left_padding_from(&node.to_be_bytes()));
+                Log { transaction_hash, ..log(node.into(), node) }
+            })
+            .collect();
+        assert_eq!(claim(&many).unwrap().transactions().len(), 200);
     }
 
     #[test]
@@ -309,6 +548,23 @@ mod tests {
         assert_eq!(judge(&[told(&all), told(&all), lagging.clone()]), Verdict::Confirmed);
         assert_eq!(judge(&[None, told(&all)]), Verdict::Open);
         assert_eq!(judge(&[lagging, told(&all)]), Verdict::Open);
+    }
+
+    #[test]
+    fn a_log_of_one_branch_is_neither_believed_nor_dropped_while_another_branch_is_told() {
+        let (first, late) = (log(0, 100), log(1, 200));
+        let all = [first.clone(), late];
+        let claim = claim(&all).unwrap();
+        let forked = |logs: &[Log]| Some(Testimony { logs: logs.to_vec(), block: Some(block(3)) });
+        for by in [0, 1] {
+            let told = [told(&all), told(&all), forked(&[])];
+            assert_eq!(claim.judge(by, 0, &told), Verdict::Contradicted);
+        }
+        // Its own receipts say otherwise.
+        assert_eq!(claim.judge(1, 0, &[forked(&all), told(&all)]), Verdict::Confirmed);
+        // An endpoint on the same branch denies it.
+        let denied = [forked(&[]), told(&all), told(slice::from_ref(&first))];
+        assert_eq!(claim.judge(1, 0, &denied), Verdict::Denied);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! - [`event`]: the contracts, their filters and their events;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
-//! - [`look`]: the second look at what was read near the head;
+//! - [`look`]: the second look at what was read near the head; `looking`: its requests;
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
@@ -20,6 +20,7 @@ pub mod event;
 mod fetch;
 mod head;
 pub mod look;
+mod looking;
 pub mod lookup;
 mod reading;
 pub mod sink;

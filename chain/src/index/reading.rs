@@ -1,13 +1,13 @@
 //! The asking half of a contract's reader.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use alloy::rpc::types::Filter;
 use tokio::sync::{mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use super::bootstrap;
@@ -15,9 +15,9 @@ use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
 use super::event::{BlockRef, ContractEvent};
 use super::fetch;
 use super::head::HeadStatus;
-use super::look::{Claim, ReadBlock, Verdict};
+use super::looking::{LookAnswer, LookOutcome, look};
 use super::status::ReaderState;
-use super::walk::{EventBatch, PageOutcome, Walk, WalkAction, WalkSettings};
+use super::walk::{BlockHeader, EventBatch, Fork, PageOutcome, Walk, WalkAction, WalkSettings};
 use crate::backoff::Pauses;
 use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::RequestError;
@@ -63,28 +63,12 @@ pub(super) struct PageReader {
     behind_since: Option<Instant>,
     /// The second look that is under way.
     look: JoinSet<LookAnswer>,
-}
-
-/// The answer of a second look at blocks up to `last`.
-struct LookAnswer {
-    last: u64,
-    /// An error if no endpoint answered.
-    outcome: Result<LookOutcome, RequestError>,
-}
-
-/// The result of a second look.
-enum LookOutcome {
-    /// No endpoint has more than was read, or what one claims is denied.
-    Nothing,
-    /// An endpoint claims more, and those that could confirm it did not answer.
-    Open,
-    /// A block has more events than were read.
-    More {
-        /// The first such block.
-        block: u64,
-        /// The place of the endpoint that is read from, if it still does not show them.
-        lacking: Option<usize>,
-    },
+    /// The endpoints that have events on another branch than others, and what is said of it. Nothing is read
+    /// while there is one.
+    held: Option<(BTreeSet<usize>, String)>,
+    /// True from the moment at which events were confirmed that the endpoint lacks, until the next page: a
+    /// reorganisation of any depth is followed then.
+    is_moving: bool,
 }
 
 /// The search for events that a provider left out. Each search for the same gap starts further
@@ -133,6 +117,8 @@ impl PageReader {
             served: None,
             behind_since: None,
             look: JoinSet::new(),
+            held: None,
+            is_moving: false,
         }
     }
 
@@ -158,7 +144,16 @@ impl PageReader {
             if self.served.is_none() {
                 self.note_behind(self.walk.unread().saturating_sub(announced.number + 1));
             }
-            self.look_again(head).await;
+            self.look_again(head);
+            if let Some((_, reason)) = &self.held {
+                self.context.stuck(reason);
+                self.changed(QUIET, &mut gap_found).await;
+                continue;
+            }
+            if self.walk.look().is_far_behind() {
+                self.changed(SERVED_FOR, &mut gap_found).await;
+                continue;
+            }
             match self.walk.next(head) {
                 WalkAction::Wait => self.wait(&status, &mut gap_found).await,
                 WalkAction::Page { blocks, headers } => {
@@ -224,40 +219,76 @@ impl PageReader {
         }
     }
 
-    /// Looks again at blocks that were read near the head and are deep now, beside the reading, and reads
-    /// them again if an endpoint has more.
-    async fn look_again(&mut self, head: BlockRef) {
+    /// Looks again at blocks that are deep now, beside the reading, and reads them again if an endpoint has
+    /// more.
+    fn look_again(&mut self, head: BlockRef) {
         if let Some(done) = self.look.try_join_next() {
-            let LookAnswer { last, outcome } = done.expect("a panic ends the process");
-            match outcome {
-                Ok(LookOutcome::Nothing) => self.walk.look().end(last),
-                Ok(LookOutcome::Open) => {
-                    self.walk.look().found(last);
-                }
-                Ok(LookOutcome::More { block, lacking }) => {
-                    self.logs_came_late(block, last, lacking);
-                }
-                Err(error) => tracing::debug!(strand = self.context.name, "a second look: {error}"),
-            }
+            self.looked(done);
         }
         let unread = self.walk.unread();
-        let read = self.walk.look().due(head.number, unread);
-        let Some(last) = read.last().map(|last| last.block.number) else { return };
+        let Some(due) = self.walk.look().due(head.number, unread) else { return };
         if !self.look.is_empty() {
             return;
         }
+        // What was found already has time to be mended.
+        let pause = if self.held.is_some() || self.walk.look().looks() > 0 {
+            RETRY_MAX
+        } else {
+            Duration::ZERO
+        };
         let (endpoints, filter) = (self.endpoints.clone(), self.filter.clone());
         let settings = self.settings.clone();
+        let held = self.held.as_ref().map(|(places, _)| places.clone()).unwrap_or_default();
         self.look.spawn(async move {
-            let outcome = look(&endpoints, &settings, &filter, &read).await;
-            if matches!(outcome, Ok(LookOutcome::Open)) {
-                sleep(RETRY_MAX).await; // until a silent endpoint answers again
-            }
-            LookAnswer { last, outcome }
+            sleep(pause).await;
+            let outcome = look(&endpoints, &settings, &filter, &due, &held).await;
+            LookAnswer { blocks: due.blocks, outcome }
         });
     }
 
-    fn logs_came_late(&mut self, block: u64, last: u64, lacking: Option<usize>) {
+    fn looked(&mut self, done: Result<LookAnswer, JoinError>) {
+        let LookAnswer { blocks, outcome } = done.expect("a panic ends the process");
+        match outcome {
+            Ok(LookOutcome::Nothing) => {
+                self.held = None;
+                self.walk.look().end(&blocks);
+            }
+            Ok(LookOutcome::Open { block, claimants }) => {
+                self.held = None;
+                if !self.walk.look().found() {
+                    let wrong = "and endpoints that could confirm them do not answer";
+                    self.hold(block, claimants, wrong);
+                }
+            }
+            Ok(LookOutcome::More { block, lacking }) => {
+                self.held = None;
+                self.logs_came_late(block, lacking);
+            }
+            Ok(LookOutcome::Contradicted { block, claimants }) => {
+                self.hold(block, claimants, "and others have another branch of the chain there");
+            }
+            Err(error) => tracing::debug!(strand = self.context.name, "a second look: {error}"),
+        }
+    }
+
+    /// Reads no further: an endpoint has events that cannot be confirmed, and are not to be lost.
+    fn hold(&mut self, block: u64, claimants: BTreeSet<usize>, wrong: &str) {
+        let all = self.endpoints.status();
+        let names = claimants.iter().filter_map(|place| all.get(*place));
+        let names: Vec<_> = names.map(|endpoint| endpoint.display_url.as_str()).collect();
+        let reason = format!(
+            "endpoints contradict each other: {} has events from block {block} on that were not read, {wrong}. \
+             Reading goes on when they agree, or when those that are wrong are taken out of the settings",
+            names.join(", ")
+        );
+        if self.held.is_none() {
+            let strand = self.context.name;
+            tracing::error!(code = "chain_endpoints_contradict", strand, block, "{reason}");
+        }
+        self.held = Some((claimants, reason));
+    }
+
+    fn logs_came_late(&mut self, block: u64, lacking: Option<usize>) {
         tracing::warn!(
             code = "chain_logs_late",
             strand = self.context.name,
@@ -265,22 +296,23 @@ impl PageReader {
             "an endpoint has more events than were read here: reading again"
         );
         self.context.status.lock().counts.gaps += 1;
-        if self.walk.look().found(last) {
-            if let Some(lacking) = lacking {
-                self.endpoints.distrust_at(lacking, "events are missing in its responses");
-            }
-            self.walk.rewind(block);
-            self.begin_pass();
+        self.walk.look().found();
+        if let Some(lacking) = lacking {
+            self.endpoints.distrust_at(lacking, "events are missing in its responses");
         }
+        self.is_moving = true;
+        self.walk.rewind(block);
+        self.begin_pass();
     }
 
-    /// Waits until the head changes, a gap is found, or the time has passed.
+    /// Waits until the head changes, a gap is found, a second look ends, or the time has passed.
     async fn changed(&mut self, longest: Duration, gap_found: &mut mpsc::Receiver<Option<u64>>) {
         tokio::select! {
             changed = self.head.changed() => if changed.is_err() {
                 sleep(longest).await; // the head watcher has ended, and this reader is about to
             },
             Some(block) = gap_found.recv() => self.search_gap(block),
+            Some(done) = self.look.join_next() => self.looked(done),
             () = sleep(longest) => {}
         }
     }
@@ -372,6 +404,7 @@ impl PageReader {
             return true;
         }
         self.pauses.reset();
+        self.is_moving = false;
         self.context.status.lock().read = Some(batch.position.number);
         let pass = self.context.pass();
         self.batches.send(NumberedBatch { batch, pass }).await.is_ok()
@@ -446,6 +479,16 @@ impl PageReader {
                 return sleep(self.pauses.next()).await;
             }
         };
+        if let Some(fork) = self.walk.fork(&headers).filter(|fork| self.is_doubtful(fork))
+            && self.is_vouched_for(fork.replaced).await
+        {
+            self.context.stuck(
+                "endpoints contradict each other: one of them has replaced blocks, far below the head, that \
+                 another one has",
+            );
+            sleep(self.pauses.next()).await;
+            return self.endpoints.distrust("it is on another branch than other endpoints");
+        }
         match self.walk.compared(&headers) {
             Some(depth) => {
                 let from_block = self.walk.unread();
@@ -461,6 +504,20 @@ impl PageReader {
             }
             None => sleep(self.pauses.next()).await,
         }
+    }
+
+    /// Returns true if other endpoints are to be asked before a reorganisation is believed.
+    fn is_doubtful(&self, fork: &Fork) -> bool {
+        fork.is_deep() && !self.is_moving
+    }
+
+    /// Returns true if an endpoint still has this block.
+    async fn is_vouched_for(&self, block: BlockRef) -> bool {
+        let numbers = &[block.number];
+        let told =
+            self.endpoints.each(|chain| async move { fetch::headers(&chain, numbers, None).await });
+        let has = |headers: Vec<BlockHeader>| headers.iter().any(|header| header.block == block);
+        told.await.into_iter().filter_map(Result::ok).any(has)
     }
 
     /// Starts a new pass after the last stored block. Batches that are read and not stored yet
@@ -493,59 +550,4 @@ impl PageReader {
         self.begin_pass();
         self.endpoints.distrust("events are missing in its responses");
     }
-}
-
-/// Asks every endpoint for the logs of blocks that were read, and then every one about what any of them
-/// shows beyond that. A claim that is denied leads to no pause: a false claim looks like a false denial.
-async fn look(
-    endpoints: &Endpoints,
-    settings: &WalkSettings,
-    filter: &Filter,
-    read: &[ReadBlock],
-) -> Result<LookOutcome, RequestError> {
-    let (Some(first), Some(last)) = (read.first(), read.last()) else {
-        return Ok(LookOutcome::Nothing);
-    };
-    let blocks = &(first.block.number..=last.block.number);
-    let shown =
-        endpoints.each(|chain| async move { fetch::logs(&chain, filter, blocks).await }).await;
-    let active = endpoints.active();
-    let mut claims = Vec::with_capacity(shown.len());
-    let (mut is_answered, mut lacking, mut failure) = (false, None, None);
-    for (place, answer) in shown.into_iter().enumerate() {
-        match answer {
-            Ok(logs) => {
-                is_answered = true;
-                let claim = Claim::find(read, &logs, settings.source, settings.address);
-                lacking = lacking.or((place == active).then_some(active));
-                claims.extend(claim.map(|claim| (place, claim)));
-            }
-            Err(error) => failure = failure.or(Some(error)),
-        }
-    }
-    if let Some(error) = failure.filter(|_| !is_answered) {
-        return Err(error);
-    }
-    let (mut more, mut is_open) = (None, false);
-    for (by, claim) in &claims {
-        let block = claim.read.block.number;
-        if more.is_some_and(|more| more <= block) {
-            continue;
-        }
-        let told = endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
-        let told: Vec<_> = told.await.into_iter().map(Result::ok).collect();
-        match claim.judge(*by, active, &told) {
-            Verdict::Confirmed => more = Some(block),
-            Verdict::Open => is_open = true,
-            Verdict::Denied => {
-                tracing::warn!(block, "an endpoint shows events that another one does not have");
-            }
-        }
-    }
-    let Some(block) = more else {
-        return Ok(if is_open { LookOutcome::Open } else { LookOutcome::Nothing });
-    };
-    let is_shown = |(by, claim): &(usize, Claim)| *by == active && claim.read.block.number <= block;
-    let lacking = lacking.filter(|_| !claims.iter().any(is_shown));
-    Ok(LookOutcome::More { block, lacking })
 }

@@ -12,7 +12,7 @@ use alloy::primitives::{Address, B256};
 use alloy::rpc::types::Log;
 
 use super::event::{BlockRef, EventSource, IndexedEvent};
-use super::look::{ReadBlock, SecondLook};
+use super::look::{EventSet, SecondLook};
 
 /// Distance from the head, in blocks, within which all headers are fetched. Two epochs of Ethereum,
 /// after which its blocks are final.
@@ -23,12 +23,12 @@ const BLOCKS_MAX: usize = 256;
 /// Blocks that are read again when no remembered block shows the fork point. Guess: four times
 /// [`BLOCKS_MAX`].
 const REWIND: u64 = 1024;
-/// Repeated requests for a block whose bloom filter promises logs while none arrive. Guess: with the pauses
-/// between them, 1.5 s in all. What comes later than that is found by the second look.
+/// Repeated requests for a page with a block whose bloom filter promises logs while none arrive. Guess: with
+/// the pauses between them, 1.5 s in all. What comes later than that is found by the second look.
+///
+/// Each page that was repeated in vain takes one off the repetitions of the next ones: filters that promise
+/// everything, because they are full or a lie, cost 15 repetitions in all.
 const DOUBTS_MAX: u32 = 5;
-/// Blocks whose bloom filter promised logs in vain before bloom filters are ignored. Guess: so many
-/// in a row are hardly chance, so the chain does not fill its bloom filters.
-const FALSE_ALARMS_MAX: u32 = 16;
 /// Answered pages after which a reduced page size doubles again. Guess.
 const GROW_AFTER: u32 = 16;
 
@@ -113,6 +113,27 @@ pub enum PageOutcome {
     Reorganised,
 }
 
+/// The place where the chain leaves what was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fork {
+    /// The first block that is known to be replaced.
+    pub replaced: BlockRef,
+    /// The number of blocks that are to be read again.
+    pub depth: u64,
+    /// The remembered blocks that are not replaced.
+    kept: usize,
+    /// The first block to read again.
+    next: u64,
+}
+
+impl Fork {
+    /// Returns true if blocks are replaced that are deeper than those of one chain usually are.
+    #[must_use]
+    pub fn is_deep(&self) -> bool {
+        self.depth > NEAR
+    }
+}
+
 /// The position of a log on the chain.
 struct LogPosition {
     block: BlockRef,
@@ -162,7 +183,8 @@ pub struct Walk {
     wanted: Vec<u64>,
     /// Repetitions of the current page because logs may be missing in it.
     doubts: u32,
-    false_alarms: u32,
+    /// Repetitions that a page is worth: at most [`DOUBTS_MAX`].
+    patience: u32,
     anomalies: Anomalies,
 }
 
@@ -172,7 +194,8 @@ impl Walk {
     pub fn new(settings: WalkSettings, position: Option<BlockRef>) -> Self {
         let page = settings.page_blocks.max(1);
         let next = position.map_or(settings.first_block, |block| block.number + 1);
-        let (blocks, next) = (position.into_iter().collect(), next.max(settings.first_block));
+        let first_block = settings.first_block;
+        let (blocks, next) = (position.into_iter().collect(), next.max(first_block));
         Self {
             topics: settings.source.topics(),
             settings,
@@ -184,10 +207,10 @@ impl Walk {
             is_doubtful: false,
             doubted: None,
             disproved: None,
-            look: SecondLook::default(),
+            look: SecondLook::after(position, first_block),
             wanted: Vec::new(),
             doubts: 0,
-            false_alarms: 0,
+            patience: DOUBTS_MAX,
             anomalies: Anomalies::default(),
         }
     }
@@ -294,30 +317,29 @@ impl Walk {
         PageOutcome::Accepted(EventBatch { from_block: *blocks.start(), events, position: last })
     }
 
-    /// Remembers what is to be looked at again. Of a page far from the head only its last header is known:
-    /// nothing is, but for blocks that were near when they were read first.
+    /// Remembers what is to be looked at again. Of a page far from the head only its last header is known.
     fn note_for_look(
         &mut self,
         blocks: &RangeInclusive<u64>,
         read: &[BlockRef],
         events: &[IndexedEvent],
     ) {
-        let mut counts: BTreeMap<u64, usize> = BTreeMap::new();
+        let mut by_block: BTreeMap<u64, EventSet> = BTreeMap::new();
         for event in events {
-            *counts.entry(event.block.number).or_default() += 1;
+            let set = by_block.entry(event.block.number).or_default();
+            set.add(event.transaction, &event.decoded);
         }
         let is_near = read.len() as u64 == blocks.end() - blocks.start() + 1;
         if !is_near {
-            self.look.recount(blocks, &counts);
+            self.look.read_page(blocks, &by_block);
             return;
         }
-        for &block in read {
-            let events = counts.get(&block.number).copied().unwrap_or(0);
-            self.look.read(ReadBlock { block, events });
+        for block in read {
+            self.look.read(block.number, by_block.remove(&block.number).unwrap_or_default());
         }
     }
 
-    /// Returns the second look at blocks that were read near the head.
+    /// Returns the second look at blocks that were read.
     pub fn look(&mut self) -> &mut SecondLook {
         &mut self.look
     }
@@ -352,8 +374,8 @@ impl Walk {
     ///
     /// Some providers index logs later than headers: their `eth_getLogs` answers nothing for a
     /// block whose header they already serve. The bloom filter exposes that. It has false
-    /// positives, so the suspicion ends after a few requests, and on a chain with meaningless
-    /// filters it ends for good.
+    /// positives, so the suspicion ends after a few requests, and where filters promise everything, soon
+    /// after none. A filter that excludes something, or a repetition that helps, restores it.
     fn lacks_logs(
         &mut self,
         blocks: &RangeInclusive<u64>,
@@ -361,23 +383,22 @@ impl Walk {
         events: &[IndexedEvent],
     ) -> bool {
         let has = |number: u64| events.binary_search_by_key(&number, |it| it.block.number).is_ok();
-        let lacks = |header: &&BlockHeader| {
-            let number = header.block.number;
-            header.may_have_logs && blocks.contains(&number) && !has(number)
-        };
-        let silent = headers.iter().filter(lacks).count();
-        let doubts = std::mem::take(&mut self.doubts);
-        if silent == 0 {
-            if doubts > 0 {
-                self.false_alarms = 0;
-            }
-            return false;
+        let read = headers.iter().filter(|header| blocks.contains(&header.block.number));
+        let (mut is_silent, mut excludes) = (false, false);
+        for header in read {
+            excludes |= !header.may_have_logs;
+            is_silent |= header.may_have_logs && !has(header.block.number);
         }
-        if doubts < DOUBTS_MAX && self.false_alarms < FALSE_ALARMS_MAX {
+        let doubts = std::mem::take(&mut self.doubts);
+        if is_silent && doubts < self.patience {
             self.doubts = doubts + 1;
             return true;
         }
-        self.false_alarms = self.false_alarms.saturating_add(1);
+        if is_silent {
+            self.patience = self.patience.saturating_sub(1);
+        } else if doubts > 0 || excludes {
+            self.patience = DOUBTS_MAX.min(self.patience + 1);
+        }
         false
     }
 
@@ -440,30 +461,39 @@ impl Walk {
         }
     }
 
-    /// Finds the fork point from the headers of the remembered blocks. Returns the number of blocks
-    /// that were replaced, and continues after the last one that was not; `None` if no block
-    /// differs.
+    /// Returns where the headers of the remembered blocks leave what was read; `None` if no block differs.
     ///
     /// A header that the endpoint does not serve proves nothing: the endpoint may be behind. Only a
     /// header with another hash proves a reorganisation.
-    pub fn compared(&mut self, headers: &[BlockHeader]) -> Option<u64> {
-        self.is_doubtful = false;
+    #[must_use]
+    pub fn fork(&self, headers: &[BlockHeader]) -> Option<Fork> {
         let there = |block: &BlockRef| headers.iter().find(|it| it.block.number == block.number);
         let is_same = |block: &BlockRef| there(block).is_some_and(|header| header.block == *block);
         let differs = |block: &BlockRef| there(block).is_some_and(|header| header.block != *block);
-        let last = self.next;
-        let Some(first_other) = self.blocks.iter().position(differs) else {
+        let other = self.blocks.iter().position(differs)?;
+        let kept = self.blocks.iter().take(other).rposition(is_same).map_or(0, |index| index + 1);
+        let next = match kept.checked_sub(1) {
+            Some(last) => self.blocks[last].number + 1,
+            None => self.next.saturating_sub(REWIND).max(self.settings.first_block),
+        };
+        let depth = self.next.saturating_sub(next);
+        Some(Fork { replaced: self.blocks[other], depth, kept, next })
+    }
+
+    /// Finds the fork point from the headers of the remembered blocks. Returns the number of blocks
+    /// that were replaced, and continues after the last one that was not; `None` if no block
+    /// differs.
+    pub fn compared(&mut self, headers: &[BlockHeader]) -> Option<u64> {
+        self.is_doubtful = false;
+        let Some(fork) = self.fork(headers) else {
             self.disproved = self.doubted.take();
             return None;
         };
         (self.doubted, self.disproved) = (None, None);
-        let same = self.blocks.iter().take(first_other).rposition(is_same);
-        self.blocks.truncate(same.map_or(0, |index| index + 1));
-        self.next = match self.blocks.back() {
-            Some(block) => block.number + 1,
-            None => last.saturating_sub(REWIND).max(self.settings.first_block),
-        };
-        Some(last.saturating_sub(self.next))
+        self.blocks.truncate(fork.kept);
+        self.next = fork.next;
+        self.look.reopen(fork.next);
+        Some(fork.depth)
     }
 
     /// Continues at an earlier block: what was read since is not stored, or is incomplete. A later

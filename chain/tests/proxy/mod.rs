@@ -21,7 +21,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 /// The faults of the proxy. Those up to `narrow` but for `dead` and `wrong_chain` occur at random.
-#[derive(Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Faults {
     /// Closes every connection.
     pub(crate) dead: bool,
@@ -55,6 +55,12 @@ pub(crate) struct Faults {
     pub(crate) limited: bool,
     /// No state of blocks.
     pub(crate) stateless: bool,
+    /// The bloom filters of its blocks promise everything, or nothing.
+    pub(crate) bloom: Option<bool>,
+    /// It is on a branch of its own from this block on: other hashes, and no logs.
+    pub(crate) forked_at: Option<u64>,
+    /// It has no receipts.
+    pub(crate) denies: bool,
 }
 
 impl Faults {
@@ -76,6 +82,9 @@ impl Faults {
         forges: false,
         limited: false,
         stateless: false,
+        bloom: None,
+        forked_at: None,
+        denies: false,
     };
 }
 
@@ -129,6 +138,10 @@ impl Proxy {
 
     pub(crate) fn set(&self, change: impl FnOnce(&mut Faults)) {
         change(&mut self.shared.state.lock().faults);
+    }
+
+    pub(crate) fn faults(&self) -> Faults {
+        self.shared.state.lock().faults
     }
 
     /// Returns the number of corrupt responses.
@@ -237,6 +250,9 @@ impl Shared {
         let method = asked["method"].as_str().unwrap_or_default();
         *state.asked.entry(method.to_owned()).or_default() += 1;
         let faults = state.faults;
+        if method == "eth_getBlockByNumber" {
+            state.spoilt += misstate(faults, &mut answer["result"]);
+        }
         if method == "eth_getLogs" {
             state.spoilt += tamper(faults, &mut state.seen, asked, answer, &mut state.random);
         }
@@ -245,6 +261,7 @@ impl Shared {
         match method {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
+            "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
             "eth_call" if faults.stateless => {
                 let error = json!({ "code": -32000, "message": "missing trie node" });
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
@@ -294,13 +311,38 @@ fn tamper(
         let block = number(&log["blockNumber"]).unwrap_or_default();
         let first = *seen.entry(block).or_insert(now);
         let is_late = now.duration_since(first) < Duration::from_millis(faults.late_ms);
-        !(is_late || faults.omits && block.is_multiple_of(3))
+        let is_forked = faults.forked_at.is_some_and(|fork| block >= fork);
+        !(is_late || is_forked || faults.omits && block.is_multiple_of(3))
     });
     for log in logs.iter_mut().filter(|_| faults.forges) {
         let data = log["data"].as_str().unwrap_or_default().replace("01010101", "02020202");
         log["data"] = json!(data);
     }
     u64::from(logs.len() < before || faults.forges)
+}
+
+/// Applies the faults of headers. Returns 1 if it changed the block.
+fn misstate(faults: Faults, block: &mut Value) -> u64 {
+    let Some(number) = number(&block["number"]) else { return 0 };
+    if let Some(promises) = faults.bloom {
+        let digit = if promises { "f" } else { "0" };
+        block["logsBloom"] = json!(format!("0x{}", digit.repeat(512)));
+    }
+    let forked = faults.forked_at.filter(|fork| number >= *fork);
+    if let Some(fork) = forked {
+        block["hash"] = other_hash(&block["hash"]);
+        if number > fork {
+            block["parentHash"] = other_hash(&block["parentHash"]);
+        }
+    }
+    u64::from(faults.bloom.is_some() || forked.is_some())
+}
+
+/// Returns the same hash with another first byte.
+fn other_hash(hash: &Value) -> Value {
+    let text = hash.as_str().unwrap_or_default();
+    let first = if text.starts_with("0xee") { "0xdd" } else { "0xee" };
+    json!(format!("{first}{}", text.get(4..).unwrap_or_default()))
 }
 
 fn number(value: &Value) -> Option<u64> {
