@@ -11,6 +11,7 @@ const GOLDEN: &str = "tests/vectors/wire/golden.jsonl";
 const REJECTED: &str = "tests/vectors/wire/reject.jsonl";
 const CLIENT: &str = "tests/vectors/client/envelopes.jsonl";
 const FRAMES: &str = "proto/tests/data/frames.jsonl";
+const CHECKPOINTS: &str = "proto/tests/data/checkpoints.jsonl";
 
 /// The objects of a file of the repository, one a line.
 fn lines(file: &str) -> Vec<Value> {
@@ -82,4 +83,21 @@ fn payloads() -> impl Iterator<Item = Payload> {
 /// The peer frames of this stream, good and bad.
 pub(crate) fn frames(stream: &str) -> Vec<Vec<u8>> {
     lines(FRAMES).iter().filter(|vector| vector["stream"] == stream).map(bytes).collect()
+}
+
+/// Checkpoints and notes, and proofs as numbers and hashes one behind the other.
+pub(crate) fn checkpoints() -> Vec<Vec<u8>> {
+    let unhex = |value: &Value| hex::decode(value.as_str().unwrap_or_default()).expect("is hex");
+    let seed = |case: Value| match case["kind"].as_str() {
+        Some("checkpoint") => Some(unhex(&case["bytes"])),
+        Some("note") => Some(case["note"].as_str()?.as_bytes().to_vec()),
+        Some("inclusion" | "consistency") => {
+            let number = |name: &str| case[name].as_u64().unwrap_or_default().to_be_bytes();
+            let numbers = ["index", "size", "from"].map(number).concat();
+            let hashes = case["proof"].as_array()?.iter().flat_map(unhex);
+            Some(numbers.into_iter().chain(hashes).collect())
+        }
+        _ => None,
+    };
+    lines(CHECKPOINTS).into_iter().filter_map(seed).collect()
 }

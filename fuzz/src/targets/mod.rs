@@ -1,6 +1,7 @@
 //! Fuzz targets: one function for each decoder that meets untrusted bytes.
 
 mod chain_rpc;
+mod checkpoints;
 mod control_frames;
 mod data_frames;
 mod group_message;
@@ -31,6 +32,7 @@ pub(crate) const TARGETS: &[Target] = &[
     group_message::TARGET,
     key_package::TARGET,
     identity_update::TARGET,
+    checkpoints::TARGET,
     control_frames::TARGET,
     data_frames::TARGET,
     grpc_strand::TARGET,

@@ -111,10 +111,10 @@ impl CosignedCheckpoint {
         let own_id =
             key_of(checkpoint.node).map(|key| key_id(&own_name, CHECKPOINT_TYPE, key.as_bytes()));
         let (mut own, mut others) = (Vec::new(), Vec::new());
-        for (index, line) in lines.split('\n').enumerate() {
-            let line = read_line(line).ok_or(NoteError::Signature(index + 1))?;
+        for (number, line) in (1..).zip(lines.split('\n')) {
+            let line = read_line(line, number).ok_or(NoteError::Signature(number))?;
             if line.name == own_name && Some(line.id) == own_id {
-                own.push(line.node_signature().ok_or(NoteError::Signature(index + 1))?);
+                own.push(line.node_signature()?);
             } else {
                 others.push(line);
             }
@@ -123,7 +123,7 @@ impl CosignedCheckpoint {
         checkpoint.time_ns = time_ns;
         let mut read = Self::from(SignedCheckpoint { checkpoint, signature });
         for line in others {
-            line.add_to(&mut read, network, &key_of);
+            line.add_to(&mut read, network, &key_of)?;
         }
         Ok(read)
     }
@@ -131,6 +131,8 @@ impl CosignedCheckpoint {
 
 /// One signature line.
 struct Line<'a> {
+    /// Number of the line, from 1.
+    number: usize,
     name: &'a str,
     id: [u8; 4],
     time: u64,
@@ -139,10 +141,10 @@ struct Line<'a> {
 
 impl Line<'_> {
     /// Reads the signature as that of a node, with its time.
-    fn node_signature(&self) -> Option<(u64, Signature)> {
-        let signature = Signature::from_bytes(&self.signature).ok()?;
-        signature.require_canonical().ok()?;
-        Some((self.time, signature))
+    fn node_signature(&self) -> Result<(u64, Signature), NoteError> {
+        let signature = Signature::from_bytes(&self.signature);
+        let signature = signature.and_then(|it| it.require_canonical().map(|()| it));
+        Ok((self.time, signature.map_err(|_| NoteError::Signature(self.number))?))
     }
 
     /// Adds the line if it is a cosignature.
@@ -151,7 +153,7 @@ impl Line<'_> {
         note: &mut CosignedCheckpoint,
         network: &str,
         key_of: impl Fn(OriginatorId) -> Option<PublicKey>,
-    ) {
+    ) -> Result<(), NoteError> {
         let cosigner = self
             .name
             .strip_prefix(network)
@@ -160,19 +162,21 @@ impl Line<'_> {
             .and_then(|id| u32::try_from(id).ok())
             .map(OriginatorId);
         if let Some(cosigner) = cosigner {
-            let Some(key) = key_of(cosigner) else { return };
-            let Some((time_ns, signature)) = self.node_signature() else { return };
-            if self.id == key_id(self.name, COSIGNATURE_TYPE, key.as_bytes()) {
+            let id =
+                key_of(cosigner).map(|key| key_id(self.name, COSIGNATURE_TYPE, key.as_bytes()));
+            if id == Some(self.id) {
+                let (time_ns, signature) = self.node_signature()?;
                 note.add_cosignature(Cosignature { cosigner, time_ns, signature });
             }
-            return;
+            return Ok(());
         }
-        let (Some(name), Ok(signature)) = (WitnessName::new(self.name), self.signature.try_into())
-        else {
-            return;
-        };
-        let (key_id, time_unix_s) = (self.id, self.time);
-        note.add_witness(WitnessCosignature { name, key_id, time_unix_s, signature });
+        if let (Some(name), Ok(signature)) =
+            (WitnessName::new(self.name), self.signature.try_into())
+        {
+            let (key_id, time_unix_s) = (self.id, self.time);
+            note.add_witness(WitnessCosignature { name, key_id, time_unix_s, signature });
+        }
+        Ok(())
     }
 }
 
@@ -208,7 +212,7 @@ fn read_text(text: &str, network: &str) -> Result<Checkpoint, NoteError> {
     Ok(Checkpoint { node, originator, size, root, time_ns: 0 })
 }
 
-fn read_line(line: &str) -> Option<Line<'_>> {
+fn read_line(line: &str, number: usize) -> Option<Line<'_>> {
     let (name, signature) = line.strip_prefix(LINE_START)?.split_once(' ')?;
     let bytes = STANDARD.decode(signature).ok()?;
     let (id, rest) = bytes.split_first_chunk::<4>()?;
@@ -217,7 +221,7 @@ fn read_line(line: &str) -> Option<Line<'_>> {
         Some((time, signature)) => (u64::from_be_bytes(*time), signature.to_vec()),
         None => (0, Vec::new()),
     };
-    (!name.is_empty()).then_some(Line { name, id: *id, time, signature })
+    (!name.is_empty()).then_some(Line { number, name, id: *id, time, signature })
 }
 
 /// Reads a decimal number in its only form: digits without a leading zero.
