@@ -24,6 +24,7 @@ use crate::keys::topic::BESIDE_LEN_BYTES_MAX;
 use crate::projection_rows::ProjectionRows;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
+use crate::trees::{Growths, leaves_of};
 
 impl Store {
     /// Writes all changes, in order, with their projection rows, as one RocksDB write. Returns when it
@@ -73,6 +74,7 @@ impl Database {
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
     ) -> Result<(), CommitError> {
         self.check_writable()?;
+        let leaves = leaves_of(changes);
         let _no_rebuild = self.gate.read();
         let strands = self.strands.of(changes);
         let mut heads: Vec<Head<'_>> =
@@ -89,12 +91,15 @@ impl Database {
             group.stage(index, change, &mut heads[at].staged)?;
         }
         stage_more(&mut group)?;
-        let (batch, tallies) = group.finish(&heads)?;
+        let (mut batch, tallies) = group.finish(&heads)?;
+        let mut trees = Growths::new(self, heads.iter().map(Head::durable))?;
+        trees.stage(self, changes, &leaves, &mut batch);
         if batch.is_empty() {
             return Ok(());
         }
         self.write_change(batch)?;
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
+        trees.done(&self.trees);
         for head in &mut heads {
             *head.durable = head.staged;
             if let Some(host) = self.lasting.host.get()
@@ -128,6 +133,10 @@ struct Head<'a> {
 impl<'a> Head<'a> {
     fn new(originator: OriginatorId, durable: MutexGuard<'a, SequenceId>) -> Self {
         Self { originator, staged: *durable, durable }
+    }
+
+    fn durable(&self) -> EnvelopeId {
+        EnvelopeId::new(self.originator, *self.durable)
     }
 }
 

@@ -21,6 +21,7 @@ use crate::repricing::Repricing;
 use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
 use crate::strands::Strands;
+use crate::trees::Trees;
 use crate::write_fault::{WriteFault, WriteFaults};
 
 /// The parts of a store that outlive the database when the log is read again. Clones share them.
@@ -44,6 +45,12 @@ pub(crate) struct Database {
     /// True if RocksDB was told to write nothing.
     pub(crate) is_read_only: bool,
     pub(crate) strands: Strands,
+    /// The edges of the strands' trees.
+    pub(crate) trees: Trees,
+    /// Serialises writes of checkpoints.
+    pub(crate) checkpoints: Mutex<()>,
+    /// Checkpoints written since the start.
+    pub(crate) looks: AtomicU64,
     pub(crate) poison: Poison,
     /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.
     pub(crate) gate: RwLock<()>,
@@ -103,6 +110,9 @@ impl Database {
             lasting: opened.lasting,
             is_read_only: opened.is_read_only,
             strands: opened.heads.into_iter().collect(),
+            trees: Trees::default(),
+            checkpoints: Mutex::default(),
+            looks: AtomicU64::new(0),
             poison: if opened.is_read_only { Poison::with(READ_ONLY) } else { Poison::default() },
             gate: RwLock::default(),
             price: opened.price,

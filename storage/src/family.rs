@@ -5,6 +5,12 @@
 pub enum Family {
     /// Envelopes as their originators signed them.
     Log,
+    /// Hashes of the envelopes, as leaves of their strands' trees. Stay when envelopes go.
+    Leaf,
+    /// Hashes of complete subtrees of these trees.
+    Tree,
+    /// Checkpoints of nodes about these trees.
+    Checkpoint,
     /// Envelopes by topic. A projection.
     Topic,
     /// Envelopes by expiry time. A projection.
@@ -41,8 +47,11 @@ pub enum Family {
 
 impl Family {
     /// All families of this format.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 20] = [
         Self::Log,
+        Self::Leaf,
+        Self::Tree,
+        Self::Checkpoint,
         Self::Topic,
         Self::Expiry,
         Self::Mark,
@@ -66,6 +75,9 @@ impl Family {
     pub fn name(self) -> &'static str {
         match self {
             Self::Log => "log",
+            Self::Leaf => "leaf",
+            Self::Tree => "tree",
+            Self::Checkpoint => "checkpoint",
             Self::Topic => "topic",
             Self::Expiry => "expiry",
             Self::Mark => "mark",

@@ -12,6 +12,8 @@
 //! - `database` and `store`: the open database and the handle to it;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and go on;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
+//! - `trees`, `tree_rows`: the Merkle trees over strands, grown by commits and brought up behind them;
+//! - `tree_read`, `checkpoints`: proofs about these trees, and what nodes signed about them;
 //! - `price`, `tallies`, `reprice`: what envelopes cost, summed up, and corrected when that was not yet
 //!   known;
 //! - `rates`, `ledger`, `misbehavior`: history that is recorded beside the log;
@@ -29,6 +31,7 @@
 
 mod below_head;
 mod change;
+mod checkpoints;
 mod commit;
 mod database;
 mod digest;
@@ -67,6 +70,9 @@ mod store;
 mod strands;
 mod tallies;
 mod topic_scan;
+mod tree_read;
+mod tree_rows;
+mod trees;
 mod truncate;
 mod write_fault;
 
@@ -99,5 +105,7 @@ pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};
 pub use topic_scan::TopicScan;
+pub use tree_read::{TILE_WIDTH, TreeError};
+pub use trees::TreeBehind;
 #[doc(hidden)]
 pub use write_fault::WriteFault;

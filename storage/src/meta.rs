@@ -15,7 +15,7 @@ use crate::settings::StoreIdentity;
 
 /// The format that this code reads and writes. Raised when rows change in a way that older programs
 /// cannot read.
-pub(crate) const FORMAT: u32 = 4;
+pub(crate) const FORMAT: u32 = 5;
 /// The oldest format that opening migrates.
 pub(crate) const FORMAT_MIN: u32 = 1;
 
@@ -46,7 +46,8 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
 /// Migration 1 → 2 changes no row: `mark` got a value for waiting envelopes, which older programs cannot
 /// read; the projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of
 /// prices, which are no rule any more. Migration 3 → 4 changes no row when the folder is opened: topic rows
-/// have small envelopes beside them now, and `older_rows` brings the stored ones up.
+/// have small envelopes beside them now, and `older_rows` brings the stored ones up. Migration 4 → 5 changes
+/// no row: the families of the trees are new, and `trees` brings the trees up.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }

@@ -451,7 +451,9 @@ fn migrate(db: &DB, older: u32) -> Result<(), OpenError> {
     if older < 3 {
         unmark_prices(db, &mut batch)?;
     }
-    meta::put_older_topic_rows(db, &mut batch);
+    if older < 4 {
+        meta::put_older_topic_rows(db, &mut batch);
+    }
     meta::put_format(db, &mut batch);
     Ok(write_synced(db, batch)?)
 }

@@ -106,10 +106,13 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         Family::Log => tune_log(&mut options, &mut blocks),
         Family::Topic => tune_topic(&mut options, &mut blocks),
         Family::Receipt => tune_receipt(&mut options, &mut blocks),
+        // Hashes do not compress, and keys ascend.
+        Family::Leaf | Family::Tree => options.set_compression_type(DBCompressionType::None),
         Family::Inbox | Family::Usage | Family::UsageByPayer => {
             blocks.set_bloom_filter(10.0, false)
         }
-        Family::Expiry
+        Family::Checkpoint
+        | Family::Expiry
         | Family::Mark
         | Family::Rate
         | Family::Ledger

@@ -68,6 +68,7 @@ impl Database {
             mark.truncated(before.sequence).encode_into(&mut value);
             batch.put_cf(marks, MarkKey(at).encode(), value);
         }
+        self.stage_tree_end(EnvelopeId { sequence: last, ..from }, &mut batch);
         let cursors = self.family(CursorKey::FAMILY);
         let cursor = |name| CursorKey { name, originator: from.originator }.encode();
         batch.put_cf(cursors, cursor(CursorName::Head), last.0.to_be_bytes());
@@ -77,6 +78,7 @@ impl Database {
         }
         self.stage_drop_of_projections(&mut batch);
         self.write_durable(batch)?;
+        self.trees.forget(from.originator);
         *head = last;
         Ok(())
     }

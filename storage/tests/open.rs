@@ -144,13 +144,13 @@ fn a_newer_format_is_refused_and_left_as_it_is() {
     drop(Store::open(&settings(folder.path())).unwrap());
     let mut db = raw(folder.path());
     db.put_cf(db.cf_handle("meta").unwrap(), "format", 99u32.to_be_bytes()).unwrap();
-    db.create_cf("tree", &rocksdb::Options::default()).unwrap();
+    db.create_cf("future", &rocksdb::Options::default()).unwrap();
     db.drop_cf("congestion").unwrap();
     drop(db);
     let refused = Store::open(&settings(folder.path())).map(drop);
     assert!(matches!(refused, Err(OpenError::NewerFormat { found: 99 })), "{refused:?}");
     let names = rocksdb::DB::list_cf(&rocksdb::Options::default(), folder.path()).unwrap();
-    assert!(names.contains(&"tree".to_owned()) && !names.contains(&"congestion".to_owned()));
+    assert!(names.contains(&"future".to_owned()) && !names.contains(&"congestion".to_owned()));
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn an_older_database_is_brought_up_to_this_format() {
     drop(store);
     let db = raw(folder.path());
     let format = db.get_cf(db.cf_handle("meta").unwrap(), "format").unwrap();
-    assert_eq!(format.as_deref(), Some(&4u32.to_be_bytes()[..]));
+    assert_eq!(format.as_deref(), Some(&5u32.to_be_bytes()[..]));
     drop(db);
     assert_eq!(Store::open(&settings(folder.path())).unwrap().stale_projections(), [""; 0]);
 }

@@ -1,11 +1,13 @@
 //! Stored keys, one file each, with the row's value beside it. Integers are big-endian, so that byte
 //! order is the order of scans.
 
+pub(crate) mod checkpoint;
 pub(crate) mod congestion;
 pub(crate) mod cursor;
 pub(crate) mod envelope;
 pub(crate) mod expiry;
 pub(crate) mod inbox;
+pub(crate) mod leaf;
 pub(crate) mod ledger;
 pub(crate) mod mark;
 pub(crate) mod membership;
@@ -15,6 +17,7 @@ pub(crate) mod rate;
 pub(crate) mod receipt;
 pub(crate) mod reprice;
 pub(crate) mod topic;
+pub(crate) mod tree;
 pub(crate) mod usage;
 pub(crate) mod usage_by_payer;
 

@@ -1,0 +1,111 @@
+//! Checkpoints with the cosignatures that were seen, append-only but for old ones.
+
+use std::sync::atomic::Ordering;
+
+use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
+use rocksdb::{ReadOptions, WriteBatch};
+
+use crate::database::Database;
+use crate::error::{CommitError, DatabaseError, ReadError};
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::checkpoint::CheckpointKey;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Checkpoints of one node for one strand that are kept at least. A guess: an hour of one each second.
+const KEPT: usize = 4096;
+/// Checkpoints between two looks for old ones. A guess: a look visits the ones that are kept.
+const LOOK_EVERY: u64 = 1024;
+
+impl Store {
+    /// Stores a checkpoint durably. It replaces the one of the same node, strand and size, so the caller has compared
+    /// it with that one. Older ones than the newest few thousand are removed from time to time.
+    ///
+    /// # Errors
+    /// When nothing can be written.
+    pub fn put_checkpoint(&self, checkpoint: &CosignedCheckpoint) -> Result<(), CommitError> {
+        let database = self.database();
+        database.check_writable()?;
+        let _one_at_a_time = database.checkpoints.lock();
+        let of = checkpoint.signed.checkpoint;
+        let key = CheckpointKey { originator: of.originator, node: of.node, size: of.size };
+        let bytes = checkpoint.encode();
+        debug_assert!(bytes.len() <= CODEC_LEN_BYTES_MAX, "its lists are bounded");
+        let mut batch = WriteBatch::default();
+        let family = database.family(Family::Checkpoint);
+        batch.put_cf(family, key.encode(), bytes);
+        if database.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
+            && let Some(oldest) = database.oldest_kept(key)?
+        {
+            let from = CheckpointKey { size: 0, ..key };
+            batch.delete_range_cf(family, from.encode(), oldest.encode());
+        }
+        database.write_durable(batch)
+    }
+}
+
+impl Database {
+    /// Returns the oldest of the checkpoints that are kept beside `newest`; `None` if there are fewer.
+    fn oldest_kept(&self, newest: CheckpointKey) -> Result<Option<CheckpointKey>, ReadError> {
+        let mut rows = self.db.raw_iterator_cf(self.family(Family::Checkpoint));
+        rows.seek_for_prev(newest.encode());
+        let mut kept = 0;
+        while let Some(key) = rows.key() {
+            let corrupt = || ReadError::corrupt(Family::Checkpoint, key);
+            let found = CheckpointKey::decode(key).ok_or_else(corrupt)?;
+            if (found.originator, found.node) != (newest.originator, newest.node) {
+                return Ok(None);
+            }
+            kept += 1;
+            if kept == KEPT {
+                return Ok(Some(found));
+            }
+            rows.prev();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(None)
+    }
+}
+
+impl Snapshot<'_> {
+    /// Returns the checkpoint with the largest size, up to `size_max`, that is held of a node for a strand.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+        size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let mut rows = self.rows(Family::Checkpoint, ReadOptions::default());
+        rows.seek_for_prev(CheckpointKey { originator, node, size: size_max }.encode());
+        let Some((key, value)) = rows.item() else {
+            rows.status().map_err(DatabaseError::from)?;
+            return Ok(None);
+        };
+        let corrupt = || ReadError::corrupt(Family::Checkpoint, key);
+        let found = CheckpointKey::decode(key).ok_or_else(corrupt)?;
+        if (found.originator, found.node) != (originator, node) {
+            return Ok(None);
+        }
+        let checkpoint = CosignedCheckpoint::decode(value).map_err(|_| corrupt())?;
+        Ok(Some(checkpoint))
+    }
+
+    /// Returns the checkpoint of a node for a strand at exactly this size, if it is held.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn checkpoint_at(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let key = CheckpointKey { originator, node, size };
+        self.row(key, |value| CosignedCheckpoint::decode(value).ok())
+    }
+}

@@ -1,0 +1,135 @@
+//! Proofs about the trees of strands, from one moment's view.
+
+use hawser_proto::merkle::{
+    ConsistencyProof, InclusionProof, ProofError, TreeHash, consistency_proof, inclusion_proof,
+    leaf_index, root,
+};
+use hawser_proto::{EnvelopeId, OriginatorId};
+use rocksdb::ReadOptions;
+
+use crate::error::ReadError;
+use crate::family::Family;
+use crate::keys::leaf::LeafKey;
+use crate::snapshot::Snapshot;
+use crate::tree_rows::TreeRows;
+
+/// Hashes of a tile (C2SP tlog-tiles).
+pub const TILE_WIDTH: u64 = 256;
+/// Levels of the tree that a level of tiles spans.
+const TILE_LEVELS: u8 = 8;
+
+/// The reason a proof was not made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TreeError {
+    /// The tree is not that large, or not yet.
+    #[error("the tree has {held} leaves, not {size}")]
+    Beyond {
+        /// The size asked for.
+        size: u64,
+        /// The size of the tree.
+        held: u64,
+    },
+    /// There is no such proof.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+    /// A row could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl Snapshot<'_> {
+    /// Returns the number of leaves of a strand's tree: 0 for an unknown originator. May be below the strand's head.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn tree_size(&self, originator: OriginatorId) -> Result<u64, ReadError> {
+        self.tree_rows(originator).size()
+    }
+
+    /// Returns the hash of the leaf of a place; `None` beyond the tree. It outlives the envelope.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn leaf(&self, id: EnvelopeId) -> Result<Option<TreeHash>, ReadError> {
+        self.row(LeafKey(id), TreeHash::from_slice)
+    }
+
+    /// Returns the root that a strand's tree had at a size.
+    ///
+    /// # Errors
+    /// [`TreeError::Beyond`], or when a row cannot be read.
+    pub fn root(&self, originator: OriginatorId, size: u64) -> Result<TreeHash, TreeError> {
+        let mut rows = self.tree_rows_up_to(originator, size)?;
+        Ok(root(size, |at| rows.node(at))?)
+    }
+
+    /// Proves that an envelope is in the tree of `size` leaves.
+    ///
+    /// # Errors
+    /// [`TreeError::Beyond`], [`TreeError::Proof`] for an envelope that is not in it, or when a row cannot be read.
+    pub fn inclusion(&self, id: EnvelopeId, size: u64) -> Result<InclusionProof, TreeError> {
+        let mut rows = self.tree_rows_up_to(id.originator, size)?;
+        let none = ProofError::NoSuchLeaf { index: u64::MAX, size };
+        let index = leaf_index(id.sequence).ok_or(none)?;
+        inclusion_proof(index, size, |at| Ok(rows.node(at)?))
+    }
+
+    /// Proves that the tree of `to` leaves begins with the one of `from` leaves.
+    ///
+    /// # Errors
+    /// [`TreeError::Beyond`], [`TreeError::Proof`] if `from` is larger, or when a row cannot be read.
+    pub fn consistency(
+        &self,
+        originator: OriginatorId,
+        from: u64,
+        to: u64,
+    ) -> Result<ConsistencyProof, TreeError> {
+        let mut rows = self.tree_rows_up_to(originator, to)?;
+        consistency_proof(from, to, |at| Ok(rows.node(at)?))
+    }
+
+    /// Returns the first `width` hashes of a tile: subtrees of 256^`level` leaves each, from number 256 · `index` on.
+    /// `None` unless the tree has all of them.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    ///
+    /// # Panics
+    /// If `width` is above [`TILE_WIDTH`].
+    pub fn tile(
+        &self,
+        originator: OriginatorId,
+        level: u8,
+        index: u64,
+        width: u64,
+    ) -> Result<Option<Vec<TreeHash>>, ReadError> {
+        assert!(width <= TILE_WIDTH, "a tile has that many hashes");
+        let Some(height) = level.checked_mul(TILE_LEVELS).filter(|height| *height < 64) else {
+            return Ok(None);
+        };
+        let first = index.checked_mul(TILE_WIDTH);
+        let end = first.and_then(|first| first.checked_add(width)?.checked_mul(1 << height));
+        let mut rows = self.tree_rows(originator);
+        let (Some(first), Some(end)) = (first, end) else { return Ok(None) };
+        if width == 0 || end > rows.size()? {
+            return Ok(None);
+        }
+        let width = usize::try_from(width).expect("a tile is small");
+        rows.level(height, first, width).map(Some)
+    }
+
+    fn tree_rows(&self, originator: OriginatorId) -> TreeRows<'_> {
+        let rows = |family| self.rows(family, ReadOptions::default());
+        TreeRows::new(originator, rows(Family::Leaf), rows(Family::Tree))
+    }
+
+    fn tree_rows_up_to(
+        &self,
+        originator: OriginatorId,
+        size: u64,
+    ) -> Result<TreeRows<'_>, TreeError> {
+        let mut rows = self.tree_rows(originator);
+        let held = rows.size()?;
+        if size > held { Err(TreeError::Beyond { size, held }) } else { Ok(rows) }
+    }
+}

@@ -1,0 +1,144 @@
+//! Reading and writing the rows of a strand's tree.
+
+use hawser_proto::merkle::{CompactRange, Subtree, TreeHash, node_hash};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{DBRawIterator, WriteBatch};
+
+use crate::database::Database;
+use crate::error::{DatabaseError, ReadError};
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::leaf::LeafKey;
+use crate::keys::tree::{LEVELS, TreeKey};
+
+/// A reader of one strand's tree: iterators over both families, opened once for many hashes.
+pub(crate) struct TreeRows<'a> {
+    originator: OriginatorId,
+    leaves: DBRawIterator<'a>,
+    nodes: DBRawIterator<'a>,
+}
+
+impl<'a> TreeRows<'a> {
+    pub(crate) fn new(
+        originator: OriginatorId,
+        leaves: DBRawIterator<'a>,
+        nodes: DBRawIterator<'a>,
+    ) -> Self {
+        Self { originator, leaves, nodes }
+    }
+
+    /// Returns the number of leaves: the place of the last one.
+    pub(crate) fn size(&mut self) -> Result<u64, ReadError> {
+        let end = EnvelopeId::new(self.originator, SequenceId(u64::MAX));
+        self.leaves.seek_for_prev(LeafKey(end).encode());
+        let Some(key) = self.leaves.key() else {
+            self.leaves.status().map_err(DatabaseError::from)?;
+            return Ok(0);
+        };
+        let LeafKey(id) =
+            LeafKey::decode(key).ok_or_else(|| ReadError::corrupt(Family::Leaf, key))?;
+        Ok(if id.originator == self.originator { id.sequence.0 } else { 0 })
+    }
+
+    /// Returns the hash of a complete subtree. One of a level that is not stored is made of up to eight rows.
+    pub(crate) fn node(&mut self, at: Subtree) -> Result<TreeHash, ReadError> {
+        let between = at.level % LEVELS;
+        let first = Subtree { level: at.level - between, index: at.index << between };
+        let mut hashes = Vec::with_capacity(1 << between);
+        for index in 0..1_u64 << between {
+            let at = Subtree { index: first.index + index, ..first };
+            hashes.push(self.stored(at, index > 0)?);
+        }
+        while hashes.len() > 1 {
+            hashes = hashes.chunks_exact(2).map(|pair| node_hash(pair[0], pair[1])).collect();
+        }
+        Ok(hashes[0])
+    }
+
+    /// Reads up to `count` hashes of a stored level from `index` on.
+    pub(crate) fn level(
+        &mut self,
+        level: u8,
+        index: u64,
+        count: usize,
+    ) -> Result<Vec<TreeHash>, ReadError> {
+        debug_assert_eq!(level % LEVELS, 0);
+        (0..count as u64)
+            .map(|offset| self.stored(Subtree { level, index: index + offset }, offset > 0))
+            .collect()
+    }
+
+    /// Reads a stored hash; `follows` if the iterator stands on the one before it.
+    fn stored(&mut self, at: Subtree, follows: bool) -> Result<TreeHash, ReadError> {
+        if at.level == 0 {
+            let id = EnvelopeId::new(self.originator, SequenceId(at.index + 1));
+            row(&mut self.leaves, Family::Leaf, &LeafKey(id).encode(), follows)
+        } else {
+            let key = TreeKey::new(self.originator, at).encode();
+            row(&mut self.nodes, Family::Tree, &key, follows)
+        }
+    }
+}
+
+/// Reads the hash at `key`, which has to be there.
+fn row(
+    rows: &mut DBRawIterator<'_>,
+    family: Family,
+    key: &[u8],
+    follows: bool,
+) -> Result<TreeHash, ReadError> {
+    if follows {
+        rows.next();
+    } else {
+        rows.seek(key);
+    }
+    let found = rows.item().filter(|(found, _)| *found == key);
+    let hash = found.and_then(|(_, value)| TreeHash::from_slice(value));
+    if hash.is_none() {
+        rows.status().map_err(DatabaseError::from)?;
+    }
+    hash.ok_or_else(|| ReadError::corrupt(family, key))
+}
+
+impl Database {
+    /// Reads the edge of a strand's tree from its rows.
+    pub(crate) fn load_tree(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
+        let rows = |family| self.db.raw_iterator_cf(self.family(family));
+        let mut rows = TreeRows::new(originator, rows(Family::Leaf), rows(Family::Tree));
+        let size = rows.size()?;
+        CompactRange::load(size, |at| rows.node(at))
+    }
+
+    /// Adds the next leaf to a tree and stages its rows.
+    pub(crate) fn stage_leaf(
+        &self,
+        originator: OriginatorId,
+        tree: &mut CompactRange,
+        leaf: TreeHash,
+        batch: &mut WriteBatch,
+    ) {
+        let nodes = self.family(Family::Tree);
+        tree.append(leaf, |at, hash| {
+            if at.level % LEVELS == 0 {
+                batch.put_cf(nodes, TreeKey::new(originator, at).encode(), hash.0);
+            }
+        });
+        let id = EnvelopeId::new(originator, SequenceId(tree.size()));
+        batch.put_cf(self.family(Family::Leaf), LeafKey(id).encode(), leaf.0);
+    }
+
+    /// Stages the removal of everything of a tree beyond the leaf at `last`.
+    pub(crate) fn stage_tree_end(&self, last: EnvelopeId, batch: &mut WriteBatch) {
+        let originator = last.originator;
+        let next = EnvelopeId { sequence: last.sequence.next(), ..last };
+        let end = EnvelopeId::new(OriginatorId(originator.0 + 1), SequenceId::NONE);
+        let leaves = self.family(Family::Leaf);
+        batch.delete_range_cf(leaves, LeafKey(next).encode(), LeafKey(end).encode());
+        let nodes = self.family(Family::Tree);
+        for level in (LEVELS..64).step_by(usize::from(LEVELS)) {
+            let from = TreeKey { originator, level, index: last.sequence.0 >> level };
+            let to = TreeKey { originator, level: level + 1, index: 0 };
+            batch.delete_range_cf(nodes, from.encode(), to.encode());
+        }
+    }
+}

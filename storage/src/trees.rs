@@ -1,0 +1,282 @@
+//! The trees of all strands: grown by commits, and brought up behind them.
+//!
+//! A commit that lengthens a strand whose tree has reached the head adds its leaves in the same write. A tree that is
+//! behind, in a folder of an older format or where a place was missing, is left alone by commits and
+//! brought up in steps by [`Store::bring_up_trees`] until it has reached the head.
+//!
+//! Invariant: a tree ends before the first place that may still be filled, so its rows never change but when a
+//! chain's strand is cut.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, envelope_leaf, leaf_hash};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use parking_lot::Mutex;
+use rocksdb::WriteBatch;
+
+use crate::change::{Change, SkipReason};
+use crate::database::Database;
+use crate::error::{CommitError, ReadError};
+use crate::log_scan::LogItem;
+use crate::store::Store;
+
+/// Places that one step brings up. Writers of the strand wait for the write, and at the end for the places that came
+/// meanwhile. Calculated: 2 µs for each envelope of a kilobyte that the system has in memory.
+const STEP_PLACES: u64 = 512;
+
+/// A strand whose tree ends before its head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TreeBehind {
+    /// The originator of the strand.
+    pub originator: OriginatorId,
+    /// Number of leaves.
+    pub size: u64,
+    /// The head of the strand.
+    pub head: SequenceId,
+    /// True if the next place is missing or has expired: the tree goes on when it is found.
+    pub waits: bool,
+}
+
+/// The edges of all trees, each changed only under its strand's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Trees {
+    edges: Mutex<HashMap<OriginatorId, CompactRange>>,
+    /// One step at a time.
+    steps: Mutex<()>,
+}
+
+impl Trees {
+    fn get(
+        &self,
+        database: &Database,
+        originator: OriginatorId,
+    ) -> Result<CompactRange, ReadError> {
+        if let Some(edge) = self.edges.lock().get(&originator) {
+            return Ok(edge.clone());
+        }
+        let edge = database.load_tree(originator)?;
+        self.edges.lock().insert(originator, edge.clone());
+        Ok(edge)
+    }
+
+    pub(crate) fn set(&self, originator: OriginatorId, edge: CompactRange) {
+        self.edges.lock().insert(originator, edge);
+    }
+
+    /// Forgets a strand whose rows were removed.
+    pub(crate) fn forget(&self, originator: OriginatorId) {
+        self.edges.lock().remove(&originator);
+    }
+}
+
+/// Returns the leaf of a stored envelope. Bytes that are no envelope, which only tests store, are a leaf as they are.
+pub(crate) fn leaf_of(bytes: &Bytes) -> TreeHash {
+    envelope_leaf(bytes).unwrap_or_else(|| leaf_hash(LeafData::Signed(bytes)))
+}
+
+/// A tree while the changes of a group are added.
+struct Growth {
+    originator: OriginatorId,
+    edge: CompactRange,
+    /// False from the first place on that has no leaf yet.
+    is_open: bool,
+}
+
+/// The trees that a group of changes lengthens.
+pub(crate) struct Growths(Vec<Growth>);
+
+impl Growths {
+    /// Takes the trees of the strands with these durable heads that are not behind.
+    pub(crate) fn new(
+        database: &Database,
+        heads: impl Iterator<Item = EnvelopeId>,
+    ) -> Result<Self, ReadError> {
+        let mut growths = Vec::new();
+        for head in heads {
+            let edge = database.trees.get(database, head.originator)?;
+            if edge.size() == head.sequence.0 {
+                growths.push(Growth { originator: head.originator, edge, is_open: true });
+            }
+        }
+        Ok(Self(growths))
+    }
+
+    /// Adds the leaves of all changes to the batch. `leaves` has the hash of each change that is an envelope.
+    pub(crate) fn stage(
+        &mut self,
+        database: &Database,
+        changes: &[Change],
+        leaves: &[TreeHash],
+        batch: &mut WriteBatch,
+    ) {
+        for (change, &leaf) in changes.iter().zip(leaves) {
+            let at = self.0.binary_search_by_key(&change.originator(), |it| it.originator);
+            let Ok(at) = at else { continue };
+            self.0[at].add(database, change, leaf, batch);
+        }
+    }
+
+    /// Takes the trees over once the batch is durable.
+    pub(crate) fn done(self, trees: &Trees) {
+        for growth in self.0 {
+            trees.set(growth.originator, growth.edge);
+        }
+    }
+}
+
+impl Growth {
+    fn add(
+        &mut self,
+        database: &Database,
+        change: &Change,
+        leaf: TreeHash,
+        batch: &mut WriteBatch,
+    ) {
+        let next = SequenceId(self.edge.size() + 1);
+        let (start, end) = (change.start().sequence, change.end().sequence);
+        if !self.is_open || end < next || start > next {
+            return;
+        }
+        let places = end.0 - next.0 + 1;
+        match change {
+            Change::Append(_) => {
+                database.stage_leaf(self.originator, &mut self.edge, leaf, batch);
+            }
+            Change::Skip { reason: SkipReason::Void, .. } if places <= STEP_PLACES => {
+                for _ in 0..places {
+                    database.stage_leaf(self.originator, &mut self.edge, leaf, batch);
+                }
+            }
+            Change::Skip { .. } => self.is_open = false,
+        }
+    }
+}
+
+/// Hashes the leaves of changes, before any lock is taken. A skipped range has the leaf of a void place.
+pub(crate) fn leaves_of(changes: &[Change]) -> Vec<TreeHash> {
+    let void = leaf_hash(LeafData::Void);
+    let leaf = |change: &Change| match change {
+        Change::Append(entry) => leaf_of(&entry.bytes),
+        Change::Skip { .. } => void,
+    };
+    changes.iter().map(leaf).collect()
+}
+
+impl Store {
+    /// Returns the strands whose trees end before their heads, by originator ascending.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn trees_behind(&self) -> Result<Vec<TreeBehind>, ReadError> {
+        let database = self.database();
+        let mut behind = Vec::new();
+        for (originator, head) in database.strands.all() {
+            let (head, size) = {
+                let head = head.lock();
+                (*head, database.trees.get(&database, originator)?.size())
+            };
+            if size < head.0 {
+                let waits = self.waits(EnvelopeId::new(originator, SequenceId(size + 1)))?;
+                behind.push(TreeBehind { originator, size, head, waits });
+            }
+        }
+        Ok(behind)
+    }
+
+    /// Takes up to `steps_max` steps towards trees that have reached their strands' heads. Returns true when only
+    /// those are left that wait for a place to be found. A step is one write, and is not synced: what a
+    /// crash takes back is done again.
+    ///
+    /// The log is read before the writers of the strand have to wait.
+    ///
+    /// # Errors
+    /// When a row cannot be read or written. To be tried again later.
+    pub fn bring_up_trees(&self, steps_max: usize) -> Result<bool, CommitError> {
+        let mut steps = 0;
+        for behind in self.trees_behind()?.into_iter().filter(|it| !it.waits) {
+            loop {
+                if steps == steps_max {
+                    return Ok(false);
+                }
+                steps += 1;
+                if self.bring_up_tree(behind.originator)? {
+                    break;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn waits(&self, next: EnvelopeId) -> Result<bool, ReadError> {
+        let item = self.snapshot().log(before(next), next.sequence).next().transpose()?;
+        Ok(match item {
+            Some(LogItem::Skipped { reason, .. }) => reason != SkipReason::Void,
+            Some(LogItem::Envelope { id, .. }) => id != next,
+            None => true,
+        })
+    }
+
+    /// Takes one step with one tree. Returns true if it has reached the head, or waits for a place.
+    fn bring_up_tree(&self, originator: OriginatorId) -> Result<bool, CommitError> {
+        let database = self.database();
+        database.check_writable()?;
+        let _no_rebuild = database.gate.read();
+        let _one_step = database.trees.steps.lock();
+        let head = database.strands.head(originator);
+        let (seen, edge) = {
+            let head = head.lock();
+            (*head, database.trees.get(&database, originator)?)
+        };
+        let from = edge.size();
+        let through = SequenceId(seen.0.min(from + STEP_PLACES));
+        let mut batch = WriteBatch::default();
+        let mut edge = self.stage_places(&database, originator, edge, through, &mut batch)?;
+        let head = head.lock();
+        if edge.size() == seen.0 {
+            // Writers wait for the places that came meanwhile, because they go on with the tree afterwards.
+            let through = SequenceId(head.0.min(seen.0 + STEP_PLACES));
+            edge = self.stage_places(&database, originator, edge, through, &mut batch)?;
+        }
+        let size = edge.size();
+        if size > from {
+            database.write_buffered(batch)?;
+            database.trees.set(originator, edge);
+        }
+        Ok(size < through.0 || size == head.0)
+    }
+
+    /// Adds the leaves of the places that are held or void, up to `through`, or to the first other one.
+    fn stage_places(
+        &self,
+        database: &Database,
+        originator: OriginatorId,
+        mut edge: CompactRange,
+        through: SequenceId,
+        batch: &mut WriteBatch,
+    ) -> Result<CompactRange, ReadError> {
+        let after = EnvelopeId::new(originator, SequenceId(edge.size()));
+        let snapshot = self.snapshot();
+        for item in snapshot.log(after, through) {
+            match item? {
+                LogItem::Envelope { id, bytes, .. } if id.sequence.0 == edge.size() + 1 => {
+                    database.stage_leaf(originator, &mut edge, leaf_of(&bytes), batch);
+                }
+                LogItem::Skipped { from, through, reason: SkipReason::Void }
+                    if from.0 == edge.size() + 1 =>
+                {
+                    let void = leaf_hash(LeafData::Void);
+                    for _ in from.0..=through.0 {
+                        database.stage_leaf(originator, &mut edge, void, batch);
+                    }
+                }
+                LogItem::Envelope { .. } | LogItem::Skipped { .. } => break,
+            }
+        }
+        Ok(edge)
+    }
+}
+
+fn before(id: EnvelopeId) -> EnvelopeId {
+    EnvelopeId { sequence: id.sequence.previous(), ..id }
+}

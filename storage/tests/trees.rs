@@ -1,0 +1,347 @@
+//! The trees of strands: grown by commits, brought up behind them, and never changed below a size.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::path::Path;
+
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::{
+    CompactRange, LeafData, ProofError, TreeHash, empty_root, envelope_leaf, leaf_hash, node_hash,
+};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::SkipReason::{Expired, Missing, Void};
+use hawser_storage::{
+    Change, InvalidRule, LogEntry, LogItem, SkipReason, Store, TILE_WIDTH, TreeBehind, TreeError,
+};
+use proptest::prelude::*;
+use support::*;
+
+/// Places that one step brings up.
+const STEP: u64 = 512;
+
+fn skip(from: u64, through: u64, reason: SkipReason) -> Change {
+    let (from, through) = (SequenceId(from), SequenceId(through));
+    Change::Skip { originator: PEER, from, through, reason }
+}
+
+fn appends(originator: OriginatorId, places: std::ops::RangeInclusive<u64>) -> Vec<Change> {
+    places.map(|sequence| append(originator, sequence)).collect()
+}
+
+/// Returns the leaves that a strand has by the specification: up to the first place that may still be filled.
+fn leaves(store: &Store, originator: OriginatorId) -> Vec<TreeHash> {
+    let snapshot = store.snapshot();
+    let head = snapshot.head(originator).unwrap();
+    let mut leaves = Vec::new();
+    for item in snapshot.log(id(originator, 0), head) {
+        match item.unwrap() {
+            LogItem::Envelope { bytes, .. } => leaves.push(envelope_leaf(&bytes).unwrap()),
+            LogItem::Skipped { from, through, reason: Void } => {
+                leaves.extend((from.0..=through.0).map(|_| leaf_hash(LeafData::Void)));
+            }
+            LogItem::Skipped { .. } => break,
+        }
+    }
+    leaves
+}
+
+fn roots(leaves: &[TreeHash]) -> Vec<TreeHash> {
+    let mut tree = CompactRange::default();
+    let mut roots = vec![tree.root()];
+    for leaf in leaves {
+        tree.append(*leaf, |_, _| {});
+        roots.push(tree.root());
+    }
+    roots
+}
+
+/// Compares size, roots, leaves and proofs with what follows from the log.
+fn assert_tree(store: &Store, originator: OriginatorId) {
+    let (leaves, snapshot) = (leaves(store, originator), store.snapshot());
+    let size = leaves.len() as u64;
+    assert_eq!(snapshot.tree_size(originator).unwrap(), size);
+    let roots = roots(&leaves);
+    let root = |size: u64| roots[usize::try_from(size).unwrap()];
+    // All sizes of small trees, and some of large ones.
+    let step = size.div_ceil(64).max(1);
+    for at in (0..=size).rev().step_by(usize::try_from(step).unwrap()) {
+        assert_eq!(snapshot.root(originator, at).unwrap(), root(at), "{at} of {size}");
+        let proof = snapshot.consistency(originator, at, size).unwrap();
+        assert_eq!(proof.verify(at, size, root(at), root(size)), Ok(()));
+        if at > 0 {
+            let id = id(originator, at);
+            let leaf = leaves[usize::try_from(at - 1).unwrap()];
+            assert_eq!(snapshot.leaf(id).unwrap(), Some(leaf));
+            let proof = snapshot.inclusion(id, size).unwrap();
+            assert_eq!(proof.verify(leaf, at - 1, size, root(size)), Ok(()));
+        }
+    }
+    assert_eq!(snapshot.leaf(id(originator, size + 1)).unwrap(), None);
+}
+
+fn bring_up(store: &Store) {
+    while !store.bring_up_trees(1).unwrap() {}
+}
+
+#[test]
+fn a_commit_lengthens_the_trees_of_its_strands() {
+    on_each(|store| {
+        let mut changes = appends(OWN, 1..=20);
+        changes.extend(appends(PEER, 1..=3));
+        store.commit(&changes).unwrap();
+        assert_tree(store, OWN);
+        let invalid = id(PEER, 4);
+        let invalid = LogEntry::invalid(invalid, entry(invalid).bytes, InvalidRule(1));
+        let changes =
+            [Change::Append(invalid), skip(5, 40, Void), append(PEER, 41), append(OWN, 21)];
+        store.commit(&changes).unwrap();
+        // A repeat, and a range that is known in part, change nothing that is there.
+        store.commit(&[append(PEER, 3), skip(39, 43, Void)]).unwrap();
+        for originator in [OWN, PEER] {
+            assert_tree(store, originator);
+        }
+        assert_eq!(store.snapshot().tree_size(PEER).unwrap(), 43);
+        assert_eq!(store.trees_behind().unwrap(), []);
+        assert_eq!(store.snapshot().tree_size(OriginatorId(300)).unwrap(), 0);
+        assert_eq!(store.snapshot().root(OriginatorId(300), 0).unwrap(), empty_root());
+    });
+}
+
+#[test]
+fn a_tree_ends_before_a_place_that_may_be_found_and_goes_on_when_it_is() {
+    for reason in [Missing, Expired] {
+        let store = in_memory();
+        store.commit(&[append(PEER, 1), skip(2, 3, reason), append(PEER, 4)]).unwrap();
+        store.commit(&appends(PEER, 5..=9)).unwrap();
+        assert_tree(&store, PEER);
+        let behind = TreeBehind { originator: PEER, size: 1, head: SequenceId(9), waits: true };
+        assert_eq!(store.trees_behind().unwrap(), [behind]);
+        assert!(store.bring_up_trees(1).unwrap(), "there is nothing to do");
+        let signed = store.snapshot().root(PEER, 1).unwrap();
+        store.commit(&[append(PEER, 2)]).unwrap();
+        bring_up(&store);
+        assert_eq!(store.trees_behind().unwrap(), [TreeBehind { size: 2, ..behind }]);
+        store.commit(&[append(PEER, 3)]).unwrap();
+        assert_eq!(store.trees_behind().unwrap(), [TreeBehind { size: 2, waits: false, ..behind }]);
+        bring_up(&store);
+        assert_eq!(store.trees_behind().unwrap(), []);
+        store.commit(&[append(PEER, 10)]).unwrap();
+        assert_tree(&store, PEER);
+        assert_eq!(store.snapshot().tree_size(PEER).unwrap(), 10);
+        assert_eq!(store.snapshot().root(PEER, 1).unwrap(), signed);
+    }
+}
+
+/// Makes the folder one of a program that knew no trees.
+fn make_older(folder: &Path) {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder).unwrap();
+    let mut db = rocksdb::DB::open_cf(&options, folder, names).unwrap();
+    for family in ["leaf", "tree", "checkpoint"] {
+        db.drop_cf(family).unwrap();
+    }
+    db.put_cf(db.cf_handle("meta").unwrap(), "format", 4u32.to_be_bytes()).unwrap();
+}
+
+#[test]
+fn an_older_folder_gets_its_trees_in_steps_while_it_is_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let open = || Store::open(&settings(folder.path())).unwrap();
+    let older = open();
+    older.commit(&appends(OWN, 1..=3 * STEP)).unwrap();
+    older.commit(&[append(PEER, 1), skip(2, 2 * STEP, Void)]).unwrap();
+    drop(older);
+    make_older(folder.path());
+
+    let store = open();
+    assert_eq!(store.older_topic_rows(), None, "these rows are of this format");
+    assert_eq!(store.snapshot().tree_size(OWN).unwrap(), 0);
+    assert!(!store.bring_up_trees(1).unwrap());
+    assert_eq!(store.snapshot().tree_size(OWN).unwrap(), STEP);
+    store.commit(&appends(OWN, 3 * STEP + 1..=3 * STEP + 9)).unwrap();
+    assert_eq!(store.snapshot().tree_size(OWN).unwrap(), STEP, "commits leave it alone");
+    drop(store);
+
+    let store = open();
+    assert_eq!(store.snapshot().tree_size(OWN).unwrap(), STEP, "it goes on where it was");
+    let mut next = 3 * STEP + 10;
+    while !store.bring_up_trees(1).unwrap() {
+        store.commit(&[append(OWN, next)]).unwrap();
+        next += 1;
+    }
+    store.commit(&[append(OWN, next), append(PEER, 2 * STEP + 1)]).unwrap();
+    assert_eq!(store.trees_behind().unwrap(), []);
+    assert_tree(&store, OWN);
+    assert_tree(&store, PEER);
+    drop(store);
+    let store = open();
+    store.commit(&[append(OWN, next + 1)]).unwrap();
+    assert_tree(&store, OWN);
+}
+
+#[test]
+fn a_wide_void_range_is_left_to_the_steps() {
+    let store = in_memory();
+    store.commit(&[skip(1, 5 * STEP, Void)]).unwrap();
+    assert_eq!(store.snapshot().tree_size(PEER).unwrap(), 0);
+    bring_up(&store);
+    assert_eq!(store.snapshot().tree_size(PEER).unwrap(), 5 * STEP);
+    assert_tree(&store, PEER);
+}
+
+#[test]
+fn a_strand_of_a_chain_is_cut_with_its_tree() {
+    const CHAIN: OriginatorId = OriginatorId(1);
+    on_each(|store| {
+        store.commit(&appends(CHAIN, 1..=600)).unwrap();
+        let before = store.snapshot().root(CHAIN, 529).unwrap();
+        store.truncate_strand(id(CHAIN, 530), None).unwrap();
+        assert_tree(store, CHAIN);
+        assert_eq!(store.snapshot().root(CHAIN, 529).unwrap(), before);
+        let other = |sequence| {
+            let at = id(CHAIN, sequence);
+            Change::Append(LogEntry { bytes: signed(&format!("other {at}"), 1), ..entry(at) })
+        };
+        let changes: Vec<_> = (530..=700).map(other).collect();
+        store.commit(&changes).unwrap();
+        assert_tree(store, CHAIN);
+        store.truncate_strand(id(CHAIN, 1), None).unwrap();
+        assert_eq!(store.snapshot().tree_size(CHAIN).unwrap(), 0);
+        store.commit(&appends(CHAIN, 1..=3)).unwrap();
+        assert_tree(store, CHAIN);
+    });
+}
+
+#[test]
+fn proofs_beyond_the_tree_are_refused() {
+    let store = in_memory();
+    store.commit(&appends(OWN, 1..=5)).unwrap();
+    let snapshot = store.snapshot();
+    let beyond = TreeError::Beyond { size: 6, held: 5 };
+    assert_eq!(snapshot.root(OWN, 6), Err(beyond.clone()));
+    assert_eq!(snapshot.inclusion(id(OWN, 1), 6), Err(beyond.clone()));
+    assert_eq!(snapshot.consistency(OWN, 1, 6), Err(beyond));
+    let none = |index, size| Err(TreeError::Proof(ProofError::NoSuchLeaf { index, size }));
+    assert_eq!(snapshot.inclusion(id(OWN, 5), 4), none(4, 4));
+    assert_eq!(snapshot.inclusion(id(OWN, 0), 4), none(u64::MAX, 4));
+    let shrinks = TreeError::Proof(ProofError::Shrinks { from: 5, to: 4 });
+    assert_eq!(snapshot.consistency(OWN, 5, 4), Err(shrinks));
+}
+
+#[test]
+fn tiles_are_the_hashes_of_subtrees() {
+    let store = in_memory();
+    let size = 2 * TILE_WIDTH + 7;
+    store.commit(&appends(OWN, 1..=size)).unwrap();
+    let (leaves, snapshot) = (leaves(&store, OWN), store.snapshot());
+    let tile = |level, index, width| snapshot.tile(OWN, level, index, width).unwrap();
+    assert_eq!(tile(0, 1, TILE_WIDTH).unwrap(), leaves[256..512]);
+    assert_eq!(tile(0, 2, 7).unwrap(), leaves[512..]);
+    assert_eq!(tile(0, 2, 8), None);
+    assert_eq!(tile(0, 3, 1), None);
+    assert_eq!(tile(0, 0, 0), None);
+    let whole = |from: usize| {
+        let mut hashes = leaves[from..from + 256].to_vec();
+        while hashes.len() > 1 {
+            hashes = hashes.chunks(2).map(|pair| node_hash(pair[0], pair[1])).collect();
+        }
+        hashes[0]
+    };
+    assert_eq!(tile(1, 0, 2).unwrap(), [whole(0), whole(256)]);
+    assert_eq!(tile(1, 0, 3), None);
+    for (level, index) in [(2, 0), (7, u64::MAX), (8, 0), (63, 0), (255, 0), (0, u64::MAX)] {
+        assert_eq!(tile(level, index, 1), None, "{level} {index}");
+    }
+}
+
+fn checkpoint(node: u32, size: u64) -> CosignedCheckpoint {
+    let (node, originator) = (OriginatorId(node), PEER);
+    let root = leaf_hash(LeafData::Signed(&size.to_be_bytes()));
+    Checkpoint { node, originator, size, root, time_ns: size }.sign(&key(1)).into()
+}
+
+#[test]
+fn checkpoints_are_kept_by_strand_node_and_size() {
+    on_each(|store| {
+        for (node, size) in [(200, 5), (100, 9), (200, 7), (300, 1)] {
+            store.put_checkpoint(&checkpoint(node, size)).unwrap();
+        }
+        let snapshot = store.snapshot();
+        let latest = |node, size_max| {
+            let found = snapshot.checkpoint(PEER, OriginatorId(node), size_max).unwrap();
+            found.map(|it| it.signed.checkpoint.size)
+        };
+        assert_eq!(latest(200, u64::MAX), Some(7));
+        assert_eq!(latest(200, 6), Some(5));
+        assert_eq!(latest(200, 4), None);
+        assert_eq!(latest(100, u64::MAX), Some(9));
+        assert_eq!(latest(400, u64::MAX), None);
+        let at = |size| snapshot.checkpoint_at(PEER, PEER, size).unwrap();
+        assert_eq!(at(5), Some(checkpoint(200, 5)));
+        assert_eq!(at(6), None);
+    });
+}
+
+#[test]
+fn old_checkpoints_go_and_those_of_other_nodes_stay() {
+    let store = in_memory();
+    store.put_checkpoint(&checkpoint(100, 1)).unwrap();
+    for size in 1..=7_000 {
+        store.put_checkpoint(&checkpoint(200, size)).unwrap();
+    }
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.checkpoint_at(PEER, PEER, 1).unwrap(), None);
+    assert!(snapshot.checkpoint_at(PEER, PEER, 7_000 - 4_095).unwrap().is_some());
+    assert!(snapshot.checkpoint_at(PEER, OWN, 1).unwrap().is_some());
+}
+
+/// One change of a random strand: appends, and ranges of each kind, from the head on.
+fn changes() -> impl Strategy<Value = Vec<(u8, u64)>> {
+    prop::collection::vec((0..8_u8, 1..40_u64), 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn every_history_gives_the_tree_of_its_log(history in changes()) {
+        let store = in_memory();
+        let (mut head, mut holes, mut signed): (u64, Vec<u64>, Vec<(u64, TreeHash)>) =
+            (0, Vec::new(), Vec::new());
+        for (kind, len) in history {
+            let (from, through) = (head + 1, head + len);
+            match kind {
+                0 => {
+                    store.commit(&[skip(from, through, Void)]).unwrap();
+                    head = through;
+                }
+                1 => {
+                    store.commit(&[skip(from, through, Missing)]).unwrap();
+                    holes.extend(from..=through);
+                    head = through;
+                }
+                2 | 3 => {
+                    let found: Vec<EnvelopeId> =
+                        holes.drain(..holes.len().min(50)).map(|at| id(PEER, at)).collect();
+                    let found: Vec<_> = found.into_iter().map(|at| Change::Append(entry(at))).collect();
+                    store.commit(&found).unwrap();
+                }
+                4 => _ = store.bring_up_trees(1).unwrap(),
+                _ => {
+                    store.commit(&appends(PEER, from..=through)).unwrap();
+                    head = through;
+                }
+            }
+            let snapshot = store.snapshot();
+            let size = snapshot.tree_size(PEER).unwrap();
+            signed.push((size, snapshot.root(PEER, size).unwrap()));
+        }
+        bring_up(&store);
+        assert_tree(&store, PEER);
+        for (size, root) in signed {
+            prop_assert_eq!(store.snapshot().root(PEER, size).unwrap(), root);
+        }
+    }
+}
