@@ -20,6 +20,7 @@
 
 pub mod admission;
 pub mod chain_strand;
+pub mod checkpoints;
 pub mod committed;
 pub mod facts;
 pub mod inbox;

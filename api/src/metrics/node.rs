@@ -36,6 +36,7 @@ impl Collector for NodeCollector {
         peers(&mut out, &status)?;
         replication(&mut out, &self.0)?;
         misbehavior(&mut out, &self.0)?;
+        trees(&mut out, &self.0)?;
         chains(&mut out, &status.chains)?;
         contracts(&mut out, &status.chains)
     }
@@ -137,6 +138,20 @@ fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatu
         "xmtp_compaction_pending_bytes",
         "Estimate of the bytes that compactions still have to rewrite",
         Some(observer.engine.store().compaction_pending_bytes()),
+    )
+}
+
+fn trees(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let counters = observer.engine.counters();
+    out.counter(
+        "xmtp_checkpoints_signed",
+        "Checkpoints that this node signed, of its own strand and of the chains' strands",
+        counters.checkpoints.get(),
+    )?;
+    out.gauge(
+        "xmtp_tree_leaves_behind",
+        "Places of all strands that their trees do not cover",
+        Some(counters.tree_leaves_behind.get()),
     )
 }
 

@@ -178,6 +178,10 @@ pub struct Counters {
     pub admitted_seconds: DurationHistogram,
     /// Envelopes of other nodes that were stored and marked invalid.
     pub invalid: Counter,
+    /// Checkpoints signed since the start.
+    pub checkpoints: Counter,
+    /// Places of strands that their trees do not cover, for whatever reason.
+    pub tree_leaves_behind: Gauge,
     /// Identity updates of the chain.
     pub identities: IdentityCounters,
 }

@@ -5,7 +5,8 @@
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
-//!   [`OlderRowsTask`]: brings a folder of an older format up to date;
+//!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
+//! - [`CheckpointTask`]: signs the roots of trees;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
 //! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
@@ -20,6 +21,7 @@
 
 mod chain;
 mod chain_clock;
+mod checkpoints;
 mod committer;
 pub mod counters;
 mod disk;
@@ -34,6 +36,7 @@ mod prices;
 mod publisher;
 pub(crate) mod read;
 pub mod replication;
+mod trees;
 mod workers;
 
 use std::sync::Arc;
@@ -50,6 +53,7 @@ use read::fan_out::FanOut;
 use read::hub::Hub;
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates, ROUND_BYTES_MAX};
+pub use checkpoints::CheckpointTask;
 pub use committer::Committer;
 pub use disk::DiskTask;
 pub use heads::Heads;
@@ -60,7 +64,11 @@ pub use prices::PriceTask;
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };
-pub use read::{Reader, Subscription, UsedPeriod};
+pub use read::{
+    ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion, Subscription,
+    UsedPeriod,
+};
+pub use trees::TreesTask;
 pub use workers::{Priority, Workers};
 
 /// Settings of an engine.

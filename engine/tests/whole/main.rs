@@ -10,6 +10,7 @@
 
 mod admission;
 mod chain;
+mod checkpoints;
 mod clocks;
 mod common;
 mod departed;

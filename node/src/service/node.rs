@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, PeerView};
 use hawser_engine::Engine;
-use hawser_engine::runtime::{DiskTask, OlderRowsTask, PriceTask, PublisherThreads};
+use hawser_engine::runtime::{
+    CheckpointTask, DiskTask, OlderRowsTask, PriceTask, PublisherThreads, TreesTask,
+};
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
@@ -140,6 +142,8 @@ struct InnerParts {
     wallets: WalletTask,
     prices: PriceTask,
     older_rows: OlderRowsTask,
+    trees: TreesTask,
+    checkpoints: CheckpointTask,
     disk: DiskTask,
 }
 
@@ -159,6 +163,8 @@ impl Node {
             wallets: wallets.start(Arc::new(held)),
             prices: PriceTask::start(&engine),
             older_rows: OlderRowsTask::start(&engine),
+            trees: TreesTask::start(&engine),
+            checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
             disk: DiskTask::start(&engine),
             engine,
             threads,
@@ -240,6 +246,8 @@ impl InnerParts {
         steps.run(WALLETS, self.wallets.stop()).await;
         steps.run("corrections of booked amounts", self.prices.stop()).await;
         steps.run("rows of an older format", self.older_rows.stop()).await;
+        steps.run("trees of strands", self.trees.stop()).await;
+        steps.run("checkpoints", self.checkpoints.stop()).await;
         if let Some(files) = self.files {
             steps.run("files", blocking(move || files.stop())).await;
         }

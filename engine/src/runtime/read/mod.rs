@@ -7,6 +7,7 @@
 //! - `awaited`: the places of chain strands that a stream waits for;
 //! - `fetch`: envelopes that did not come with their topic rows;
 //! - `pages`: pages that streams read from disk, in turns;
+//! - [`ProofReader`]: proofs about strands;
 //! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
 
 mod access;
@@ -17,8 +18,10 @@ pub(crate) mod hub;
 pub(crate) mod listener;
 mod listeners;
 mod pages;
+mod proofs;
 mod reader;
 mod subscription;
 
+pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
 pub use reader::{Reader, UsedPeriod};
 pub use subscription::Subscription;

@@ -1,0 +1,148 @@
+//! The task that signs checkpoints: of this node's own strand, and as an observer of the chains' strands.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hawser_proto::{OriginatorId, SecretKey};
+use hawser_storage::{CommitError, TreeError};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::Engine;
+use crate::checkpoints::{CheckpointDecision, TreeState, decide};
+
+/// Time between two looks at the trees. Half of the second in which a strand that grows gets a checkpoint.
+const LOOK_EVERY: Duration = Duration::from_millis(500);
+
+/// Signs checkpoints while the node runs. Each is durable before it can be read.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct CheckpointTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl CheckpointTask {
+    /// Starts the task. `key` is the key of the store's identity.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine, key: SecretKey) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let signer = Signer { engine: engine.clone(), key, halted: BTreeSet::new(), failed: false };
+        Self { stop, task: tokio::spawn(run(signer, stopped)) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+async fn run(mut signer: Signer, mut stopped: watch::Receiver<bool>) {
+    let mut looks = tokio::time::interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            _ = looks.tick() => {}
+        }
+        let looked = tokio::task::spawn_blocking(move || {
+            signer.look();
+            signer
+        });
+        signer = looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    }
+}
+
+/// The reason a checkpoint was not made.
+#[derive(Debug, thiserror::Error)]
+enum SignError {
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+    #[error(transparent)]
+    Write(#[from] CommitError),
+}
+
+impl From<hawser_storage::ReadError> for SignError {
+    fn from(error: hawser_storage::ReadError) -> Self {
+        Self::Tree(error.into())
+    }
+}
+
+struct Signer {
+    engine: Engine,
+    key: SecretKey,
+    /// Strands whose trees contradict what was signed.
+    halted: BTreeSet<OriginatorId>,
+    /// True while the last attempt failed, which is told once.
+    failed: bool,
+}
+
+impl Signer {
+    fn look(&mut self) {
+        // A folder that may lack the end of the own strand may also lack the last checkpoints.
+        if self.engine.may_sign().is_err() {
+            return;
+        }
+        let node = self.engine.store().identity().node;
+        let strands: Vec<OriginatorId> = self
+            .engine
+            .heads()
+            .get()
+            .iter()
+            .map(|head| head.originator)
+            .filter(|&it| it == node || !(it.is_node() || it.is_migrated()))
+            .collect();
+        for originator in strands {
+            match self.sign(node, originator) {
+                Ok(()) => self.failed = false,
+                Err(error) => {
+                    if !std::mem::replace(&mut self.failed, true) {
+                        tracing::error!(code = "checkpoint_failed", %originator, %error, "no checkpoint is signed");
+                    }
+                    return;
+                }
+            }
+        }
+    }
+
+    fn sign(&mut self, node: OriginatorId, originator: OriginatorId) -> Result<(), SignError> {
+        let store = self.engine.store();
+        let snapshot = store.snapshot();
+        let last = snapshot.checkpoint(originator, node, u64::MAX)?;
+        let last = last.map(|last| last.signed.checkpoint);
+        let size = snapshot.tree_size(originator)?;
+        if last.is_some_and(|last| last.size == size) {
+            return Ok(());
+        }
+        let root_at_last = match last {
+            Some(last) if last.size <= size => Some(snapshot.root(originator, last.size)?),
+            _ => None,
+        };
+        let tree = TreeState { size, root: snapshot.root(originator, size)?, root_at_last };
+        drop(snapshot);
+        let now_ns = u64::try_from(self.engine.ports().clock.now_ns()).unwrap_or(0);
+        match decide(node, originator, last.as_ref(), tree, now_ns) {
+            CheckpointDecision::Nothing => {}
+            CheckpointDecision::Sign(checkpoint) => {
+                store.put_checkpoint(&checkpoint.sign(&self.key).into())?;
+                self.engine.counters().checkpoints.inc();
+            }
+            CheckpointDecision::Contradiction { size } => {
+                if self.halted.insert(originator) {
+                    tracing::error!(
+                        code = "checkpoints_halted",
+                        %originator,
+                        size,
+                        "the strand is not a continuation of what this node has signed: it signs no checkpoint of it"
+                    );
+                }
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! Proofs about strands for readers, each over one snapshot.
+
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::{ConsistencyProof, InclusionProof, ProofError, TreeHash};
+use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_storage::{ReadError, Snapshot, Store, TreeError};
+
+use crate::read::error::QueryError;
+
+/// Reads trees and checkpoints. Cheap to clone.
+#[derive(Clone)]
+pub struct ProofReader {
+    store: Store,
+}
+
+/// The reason there is no proof.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProofRefusal {
+    /// This node holds no such checkpoint.
+    #[error("this node holds no such checkpoint of strand {0}")]
+    NoCheckpoint(OriginatorId),
+    /// The tree is not that large, or not yet.
+    #[error("the tree of strand {originator} has {held} leaves here, not {size}")]
+    Beyond {
+        /// The originator of the strand.
+        originator: OriginatorId,
+        /// The size asked for.
+        size: u64,
+        /// The size of the tree.
+        held: u64,
+    },
+    /// No tree shows that.
+    #[error(transparent)]
+    Proof(#[from] ProofError),
+}
+
+/// An answer of the reader: the proof, or the reason there is none.
+pub type ProofAnswer<T> = Result<T, ProofRefusal>;
+
+/// The proof that an envelope is in a strand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownInclusion {
+    /// Number of leaves of the tree.
+    pub size: u64,
+    /// The hash of the envelope's leaf.
+    pub leaf: TreeHash,
+    /// The proof.
+    pub proof: InclusionProof,
+    /// A checkpoint of this size, if this node holds one.
+    pub checkpoint: Option<CosignedCheckpoint>,
+}
+
+/// The proof that a strand was only added to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownConsistency {
+    /// Number of leaves of the later tree.
+    pub to_size: u64,
+    /// The proof.
+    pub proof: ConsistencyProof,
+    /// A checkpoint of the later size, if this node holds one.
+    pub checkpoint: Option<CosignedCheckpoint>,
+}
+
+impl ProofReader {
+    /// Reads this store.
+    #[must_use]
+    pub fn new(store: Store) -> Self {
+        Self { store }
+    }
+
+    /// Returns the checkpoint with the largest size up to `size_max` that `node` signed of a strand. If no node is
+    /// named: the originator, and if nothing is held of it, this node as an observer.
+    ///
+    /// Blocks on the disk, as all methods here.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: Option<OriginatorId>,
+        size_max: u64,
+    ) -> Result<ProofAnswer<CosignedCheckpoint>, QueryError> {
+        let found = self.find(&self.store.snapshot(), originator, node, size_max)?;
+        Ok(found.ok_or(ProofRefusal::NoCheckpoint(originator)))
+    }
+
+    /// Proves that an envelope is in the tree of `size` leaves, or in that of the latest checkpoint.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn inclusion(
+        &self,
+        id: EnvelopeId,
+        size: Option<u64>,
+    ) -> Result<ProofAnswer<ShownInclusion>, QueryError> {
+        let snapshot = self.store.snapshot();
+        let (size, checkpoint) = match self.size(&snapshot, id.originator, size)? {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let proof = match shown(id.originator, snapshot.inclusion(id, size))? {
+            Ok(proof) => proof,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let leaf = snapshot.leaf(id)?.ok_or_else(|| ReadError::unreadable_envelope(id))?;
+        Ok(Ok(ShownInclusion { size, leaf, proof, checkpoint }))
+    }
+
+    /// Proves that the tree of `to` leaves, or that of the latest checkpoint, begins with the one of `from` leaves.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn consistency(
+        &self,
+        originator: OriginatorId,
+        from: u64,
+        to: Option<u64>,
+    ) -> Result<ProofAnswer<ShownConsistency>, QueryError> {
+        let snapshot = self.store.snapshot();
+        let (to_size, checkpoint) = match self.size(&snapshot, originator, to)? {
+            Ok(found) => found,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let proof = shown(originator, snapshot.consistency(originator, from, to_size))?;
+        Ok(proof.map(|proof| ShownConsistency { to_size, proof, checkpoint }))
+    }
+
+    fn find(
+        &self,
+        snapshot: &Snapshot<'_>,
+        originator: OriginatorId,
+        node: Option<OriginatorId>,
+        size_max: u64,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let own = self.store.identity().node;
+        match snapshot.checkpoint(originator, node.unwrap_or(originator), size_max)? {
+            None if node.is_none() => snapshot.checkpoint(originator, own, size_max),
+            found => Ok(found),
+        }
+    }
+
+    /// Returns the size that is asked for, or that of the latest checkpoint, with the checkpoint of this size.
+    fn size(
+        &self,
+        snapshot: &Snapshot<'_>,
+        originator: OriginatorId,
+        size: Option<u64>,
+    ) -> Result<ProofAnswer<(u64, Option<CosignedCheckpoint>)>, ReadError> {
+        let found = self.find(snapshot, originator, None, size.unwrap_or(u64::MAX))?;
+        let latest = found.as_ref().map(|found| found.signed.checkpoint.size);
+        let Some(size) = size.or(latest) else {
+            return Ok(Err(ProofRefusal::NoCheckpoint(originator)));
+        };
+        Ok(Ok((size, found.filter(|_| latest == Some(size)))))
+    }
+}
+
+/// Tells what the tree cannot show from what could not be read.
+fn shown<T>(
+    originator: OriginatorId,
+    result: Result<T, TreeError>,
+) -> Result<ProofAnswer<T>, ReadError> {
+    match result {
+        Ok(value) => Ok(Ok(value)),
+        Err(TreeError::Read(error)) => Err(error),
+        Err(TreeError::Beyond { size, held }) => {
+            Ok(Err(ProofRefusal::Beyond { originator, size, held }))
+        }
+        Err(TreeError::Proof(error)) => Ok(Err(error.into())),
+    }
+}

@@ -1,0 +1,89 @@
+//! The task that brings up trees which are behind their strands, while the node serves.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_storage::{CommitError, Store, TreeBehind};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Engine;
+use super::counters::Counters;
+
+/// Steps between two pauses. Calculated from the longest ones, of a few milliseconds: a stop waits for a tenth of a
+/// second.
+const STEPS_AT_ONCE: usize = 32;
+/// Time between two looks for work. A guess: a place that is found late is proved a moment later.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Time between two lines of progress. A guess: an operator who waits wants to see that it goes on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+/// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
+const RETRY_AFTER: Duration = Duration::from_secs(60);
+
+/// Brings up the trees of a folder that an earlier version of this program wrote, and those behind a place that was
+/// found late. Takes one core for half of the time at most. A node that stops before goes on at its
+/// next start.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct TreesTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl TreesTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let work = run(engine.store().clone(), engine.counters().clone(), stopped);
+        Self { stop, task: tokio::spawn(work) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+async fn run(store: Store, counters: Arc<Counters>, mut stopped: watch::Receiver<bool>) {
+    let mut told: Option<Instant> = None;
+    loop {
+        let started = Instant::now();
+        let pause = match take_steps(store.clone()).await {
+            Ok(behind) => {
+                let leaves = behind.iter().map(|it| it.head.0 - it.size).sum();
+                counters.tree_leaves_behind.set(leaves);
+                let wanted: u64 =
+                    behind.iter().filter(|it| !it.waits).map(|it| it.head.0 - it.size).sum();
+                if wanted > 0 && told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
+                    told = Some(Instant::now());
+                    tracing::info!(leaves = wanted, "bringing up the trees of strands");
+                }
+                if wanted > 0 { started.elapsed() } else { LOOK_EVERY }
+            }
+            Err(error) => {
+                tracing::error!(code = "trees_failed", %error, "trees stay behind their strands");
+                RETRY_AFTER
+            }
+        };
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = tokio::time::sleep(pause) => {}
+        }
+    }
+}
+
+/// Takes some steps. Returns the trees that are still behind.
+async fn take_steps(store: Store) -> Result<Vec<TreeBehind>, CommitError> {
+    let work = move || {
+        store.bring_up_trees(STEPS_AT_ONCE)?;
+        Ok(store.trees_behind()?)
+    };
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

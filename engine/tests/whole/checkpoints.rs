@@ -1,0 +1,114 @@
+//! Checkpoints of a whole engine: its own strand and those of the chains, and never two stories.
+
+use std::time::Duration;
+
+use hawser_engine::runtime::CheckpointTask;
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{Change, LogEntry, SkipReason, Store};
+
+use crate::common::{NODE, START_NS, message, node_key, start, store};
+
+const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
+/// Time after which a checkpoint counts as missing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn latest(store: &Store, originator: OriginatorId) -> Option<SignedCheckpoint> {
+    let found = store.snapshot().checkpoint(originator, NODE, u64::MAX).unwrap();
+    found.map(|found| found.signed)
+}
+
+/// Waits until the latest checkpoint has a size, and verifies it against the tree.
+async fn signed(store: &Store, originator: OriginatorId, size: u64) -> Checkpoint {
+    let find = async {
+        loop {
+            if let Some(found) = latest(store, originator).filter(|it| it.checkpoint.size >= size) {
+                return found;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let found = tokio::time::timeout(PATIENCE, find).await.expect("a checkpoint is signed");
+    assert_eq!(found.verify(&node_key().public_key()), Ok(()));
+    let of = found.checkpoint;
+    assert_eq!((of.node, of.originator, of.size), (NODE, originator, size));
+    assert_eq!(store.snapshot().root(originator, size).unwrap(), of.root);
+    of
+}
+
+fn on_chain(store: &Store, places: std::ops::RangeInclusive<u64>, text: &str) {
+    let append = |sequence| {
+        let id = EnvelopeId::new(CHAIN, SequenceId(sequence));
+        Change::Append(LogEntry::waiting(id, format!("{text} {id}").into_bytes().into()))
+    };
+    store.commit(&places.map(append).collect::<Vec<_>>()).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_strand_that_grows_is_signed_and_one_that_rests_is_not_signed_again() {
+    let store = store();
+    let node = start(store.clone());
+    let task = CheckpointTask::start(&node.engine, node_key());
+    node.engine.publish(vec![message(1, "a"), message(1, "b")]).await.unwrap();
+    let first = signed(&store, NODE, 2).await;
+    assert!(first.time_ns >= u64::try_from(START_NS).unwrap());
+    on_chain(&store, 1..=3, "event");
+    node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(3)));
+    assert!(signed(&store, CHAIN, 3).await.is_observers());
+    node.engine.publish(vec![message(1, "c")]).await.unwrap();
+    // The clock of this test stands still, and times ascend all the same.
+    let second = signed(&store, NODE, 3).await;
+    assert!(second.time_ns > first.time_ns);
+    let proof = store.snapshot().consistency(NODE, 2, 3).unwrap();
+    assert_eq!(proof.verify(2, 3, first.root, second.root), Ok(()));
+    task.stop().await;
+
+    let again = start(store.clone());
+    let task = CheckpointTask::start(&again.engine, node_key());
+    again.engine.publish(vec![message(1, "d")]).await.unwrap();
+    signed(&store, NODE, 4).await;
+    assert_eq!(again.engine.counters().checkpoints.get(), 1, "what rests is not signed again");
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_chain_that_tells_another_story_is_signed_no_further() {
+    let store = store();
+    let node = start(store.clone());
+    let head = |sequence| EnvelopeId::new(CHAIN, SequenceId(sequence));
+    on_chain(&store, 1..=5, "first");
+    node.engine.heads().announce(head(5));
+    let task = CheckpointTask::start(&node.engine, node_key());
+    let first = signed(&store, CHAIN, 5).await;
+    store.truncate_strand(head(4), None).unwrap();
+    on_chain(&store, 4..=9, "second");
+    node.engine.heads().announce(head(9));
+    // The own strand is looked at after the chain's, in each look.
+    for text in ["a", "b", "c"] {
+        node.engine.publish(vec![message(1, text)]).await.unwrap();
+        signed(&store, NODE, node.engine.heads().get().get(NODE).0).await;
+    }
+    assert_eq!(latest(&store, CHAIN).unwrap().checkpoint, first, "no second story is signed");
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn nothing_is_signed_beyond_a_place_that_is_missing() {
+    let store = store();
+    let node = start(store.clone());
+    let task = CheckpointTask::start(&node.engine, node_key());
+    on_chain(&store, 1..=2, "event");
+    let (from, through) = (SequenceId(3), SequenceId(3));
+    let reason = SkipReason::Missing;
+    store.commit(&[Change::Skip { originator: CHAIN, from, through, reason }]).unwrap();
+    on_chain(&store, 4..=5, "event");
+    node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(5)));
+    signed(&store, CHAIN, 2).await;
+    node.engine.publish(vec![message(1, "a")]).await.unwrap();
+    signed(&store, NODE, 1).await;
+    assert_eq!(latest(&store, CHAIN).unwrap().checkpoint.size, 2);
+    on_chain(&store, 3..=3, "event");
+    while !store.bring_up_trees(1).unwrap() {}
+    signed(&store, CHAIN, 5).await;
+    task.stop().await;
+}
