@@ -1,7 +1,7 @@
 //! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::PublishError;
+use hawser_engine::runtime::{ProofRefusal, PublishError};
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
@@ -35,6 +35,9 @@ pub(crate) enum CallError {
     /// This node has neither usage nor ledger entries of the payer.
     #[error("payer {0} is not known")]
     UnknownPayer(String),
+    /// There is no such proof.
+    #[error(transparent)]
+    Proof(#[from] ProofRefusal),
     /// The log holds bytes that are no envelope.
     #[error("a stored envelope does not decode")]
     Undecodable,
@@ -98,6 +101,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         | CallError::Subscription(_)
         | CallError::Filter(_)
         | CallError::Request(_)
+        | CallError::Proof(ProofRefusal::Proof(_))
         | CallError::Publish(PublishError::Refused(_)) => Status::invalid_argument(text),
         CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
             Status::resource_exhausted(text)
@@ -117,7 +121,10 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             Status::internal(text)
         }
         CallError::ShuttingDown => Status::unavailable(text),
-        CallError::UnknownPayer(_) => Status::not_found(text),
+        CallError::UnknownPayer(_) | CallError::Proof(ProofRefusal::NoCheckpoint(_)) => {
+            Status::not_found(text)
+        }
+        CallError::Proof(ProofRefusal::Beyond { .. }) => Status::out_of_range(text),
         CallError::NotServed(_) => Status::unimplemented(text),
         CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
         CallError::TooManyTokens(retry_after_s) => {

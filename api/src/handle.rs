@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::Engine;
-use hawser_engine::runtime::Committer;
+use hawser_engine::runtime::{Committer, ProofReader};
+use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_server::CheckpointApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServer;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 
 use crate::callers::Callers;
+use crate::checkpoint_api::Proofs;
 use crate::conditions::NodeChecks;
 use crate::lag::LagTracker;
 use crate::metadata::Metadata;
@@ -231,6 +233,11 @@ fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<
         reads: api.reads.clone(),
         stop: api.stop.clone(),
     };
+    let proofs = Proofs {
+        reader: ProofReader::new(api.engine.store().clone()),
+        callers: api.callers.clone(),
+        reads: api.reads.clone(),
+    };
     let health = HealthService::server(readiness, &methods::HEALTH, api.stop.clone());
     let check = api.callers.check(false);
     let nodes = api.callers.check(settings.require_node_auth);
@@ -257,12 +264,16 @@ fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<
     let metadata = MetadataApiServer::new(metadata)
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
         .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
+    let proofs = CheckpointApiServer::new(proofs)
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
     routes
         .add_service(InterceptorLayer::new(nodes).named_layer(replication))
         .add_service(checked.named_layer(query))
         .add_service(checked.named_layer(publish))
         .add_service(checked.named_layer(notification))
         .add_service(checked.named_layer(metadata))
+        .add_service(checked.named_layer(proofs))
         .add_service(health);
     if settings.reflection {
         let extra = settings.extra_service.iter().map(|it| it.name);

@@ -20,6 +20,7 @@
 
 mod breaker;
 mod callers;
+mod checkpoint_api;
 mod conditions;
 mod error;
 mod handle;

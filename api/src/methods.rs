@@ -9,19 +9,21 @@ const REPLICATION: &str = "xmtp.xmtpv4.message_api.ReplicationApi";
 const QUERY: &str = "xmtp.xmtpv4.message_api.QueryApi";
 const NOTIFICATION: &str = "xmtp.xmtpv4.message_api.NotificationApi";
 const METADATA: &str = "xmtp.xmtpv4.metadata_api.MetadataApi";
+const CHECKPOINT: &str = "hawser.checkpoint_api.CheckpointApi";
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
 
 /// The services of health checks, each with the purpose that makes it SERVING.
-pub(crate) const HEALTH: [(&str, Purpose); 5] = [
+pub(crate) const HEALTH: [(&str, Purpose); 6] = [
     (QUERY, Purpose::Read),
     (REPLICATION, Purpose::Read),
     (NOTIFICATION, Purpose::Read),
     (METADATA, Purpose::Read),
+    (CHECKPOINT, Purpose::Read),
     (PUBLISH, Purpose::Publish),
 ];
 /// The services that reflection lists, besides itself.
-pub(crate) const SERVICES: [&str; 6] =
-    [QUERY, REPLICATION, NOTIFICATION, METADATA, PUBLISH, "grpc.health.v1.Health"];
+pub(crate) const SERVICES: [&str; 7] =
+    [QUERY, REPLICATION, NOTIFICATION, METADATA, CHECKPOINT, PUBLISH, "grpc.health.v1.Health"];
 
 /// A method that hands out envelopes. Envelopes are counted by method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -153,7 +155,10 @@ const IDENTIFIERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[FieldCost::
 const PAYERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[])];
 
 /// Methods that hand out no envelopes.
-const OTHERS: [RpcMethod; 11] = [
+const OTHERS: [RpcMethod; 14] = [
+    RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetCheckpoint", Unary),
+    RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetInclusion", Unary),
+    RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetConsistency", Unary),
     RpcMethod::new("/xmtp.xmtpv4.message_api.ReplicationApi/GetInboxIds", Unary)
         .decoding(IDENTIFIERS_FIELDS),
     RpcMethod::new("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds", Unary)

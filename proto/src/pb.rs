@@ -10,7 +10,7 @@
 /// positions. gRPC reflection serves it.
 pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 
-pub use generated::xmtp;
+pub use generated::{hawser, xmtp};
 
 #[cfg(feature = "json")]
 mod json;

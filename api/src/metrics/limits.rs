@@ -17,11 +17,18 @@ pub(crate) enum LimitedCall {
     Inboxes,
     QueryTopics,
     ReplicationTopics,
+    Proof,
 }
 
 impl LimitedCall {
-    const ALL: [Self; 5] =
-        [Self::Query, Self::Newest, Self::Inboxes, Self::QueryTopics, Self::ReplicationTopics];
+    const ALL: [Self; 6] = [
+        Self::Query,
+        Self::Newest,
+        Self::Inboxes,
+        Self::QueryTopics,
+        Self::ReplicationTopics,
+        Self::Proof,
+    ];
 
     /// Returns whether nodes pay for it too.
     pub(crate) fn charges_nodes(self) -> bool {
@@ -31,7 +38,7 @@ impl LimitedCall {
     /// Returns the text for a caller that is refused.
     pub(crate) fn refusal(self) -> &'static str {
         match self {
-            Self::Query | Self::Newest | Self::Inboxes => "rate limit exceeded",
+            Self::Query | Self::Newest | Self::Inboxes | Self::Proof => "rate limit exceeded",
             Self::QueryTopics | Self::ReplicationTopics => {
                 "subscribe admission rate limit exceeded"
             }
@@ -45,6 +52,7 @@ impl LimitedCall {
             Self::Inboxes => ("QueryApi", "GetInboxIds"),
             Self::QueryTopics => ("QueryApi", "SubscribeTopics"),
             Self::ReplicationTopics => ("ReplicationApi", "SubscribeTopics"),
+            Self::Proof => ("CheckpointApi", "all"),
         };
         [("service", service), ("method", method)]
     }

@@ -12,6 +12,7 @@ mod inboxes;
 mod metadata;
 mod operator;
 mod pauses;
+mod proofs;
 mod protocols;
 mod publish;
 mod query;

@@ -1,0 +1,114 @@
+//! Proofs over gRPC: a reader needs nothing but the node's key to check them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_engine::runtime::CheckpointTask;
+use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::{ConsistencyProof, InclusionProof, TreeHash, envelope_leaf};
+use hawser_proto::pb::hawser::checkpoint_api as pb;
+use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::common::*;
+
+type Client = CheckpointApiClient<Channel>;
+
+fn checked(bytes: &Bytes) -> Checkpoint {
+    let read = CosignedCheckpoint::decode(bytes).unwrap();
+    assert_eq!(read.signed.verify(&node_key().public_key()), Ok(()));
+    read.signed.checkpoint
+}
+
+fn hashes(proof: &[Bytes]) -> Vec<TreeHash> {
+    proof.iter().map(|hash| TreeHash::from_slice(hash).unwrap()).collect()
+}
+
+/// Asks until a checkpoint of this size is there.
+async fn checkpoint(client: &mut Client, originator_id: u32, size: u64) -> Checkpoint {
+    for _ in 0..1500 {
+        let request = pb::GetCheckpointRequest { originator_id, ..Default::default() };
+        match client.get_checkpoint(request).await {
+            Ok(found) => {
+                let found = checked(&found.into_inner().checkpoint);
+                if found.size == size {
+                    return found;
+                }
+            }
+            Err(status) => assert_eq!(status.code(), Code::NotFound, "{status}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("no checkpoint of size {size} is signed");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_reader_checks_an_envelope_and_the_growth_of_the_strand() {
+    let node = node().await;
+    let task = CheckpointTask::start(&node.engine, node_key());
+    let mut client = CheckpointApiClient::new(node.channel().await);
+    let mut published = Vec::new();
+    for text in ["a", "b", "c"] {
+        published.extend(node.publish(vec![message(1, text)]).await);
+    }
+    let earlier = checkpoint(&mut client, NODE.0, 3).await;
+    let request = pb::GetInclusionRequest { originator_id: NODE.0, sequence_id: 2, size: None };
+    let shown = client.get_inclusion(request).await.unwrap().into_inner();
+    let leaf = envelope_leaf(&published[1]).unwrap();
+    assert_eq!((shown.size, TreeHash::from_slice(&shown.leaf)), (3, Some(leaf)));
+    assert_eq!(checked(&shown.checkpoint), earlier);
+    let proof = InclusionProof(hashes(&shown.proof));
+    assert_eq!(proof.verify(leaf, 1, 3, earlier.root), Ok(()));
+
+    node.publish(vec![message(1, "d"), message(1, "e")]).await;
+    let later = checkpoint(&mut client, NODE.0, 5).await;
+    let request =
+        pb::GetConsistencyRequest { originator_id: NODE.0, from_size: 3, ..Default::default() };
+    let shown = client.get_consistency(request).await.unwrap().into_inner();
+    assert_eq!((shown.to_size, checked(&shown.checkpoint)), (5, later));
+    let proof = ConsistencyProof(hashes(&shown.proof));
+    assert_eq!(proof.verify(3, 5, earlier.root, later.root), Ok(()));
+    let request = pb::GetCheckpointRequest {
+        originator_id: NODE.0,
+        node_id: Some(NODE.0),
+        size_max: Some(4),
+    };
+    let found = client.get_checkpoint(request).await.unwrap().into_inner();
+    assert_eq!(checked(&found.checkpoint), earlier);
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_strand_of_a_chain_has_the_checkpoints_of_the_node_as_an_observer() {
+    let node = node().await;
+    let task = CheckpointTask::start(&node.engine, node_key());
+    node.commit_on_chain(1, 1);
+    let mut client = CheckpointApiClient::new(node.channel().await);
+    let found = checkpoint(&mut client, 0, 1).await;
+    assert_eq!((found.node, found.originator), (NODE, OriginatorId(0)));
+    task.stop().await;
+}
+
+#[tokio::test]
+async fn a_proof_that_there_is_not_is_refused_by_name() {
+    let node = node().await;
+    let mut client = CheckpointApiClient::new(node.channel().await);
+    node.publish(vec![message(1, "a"), message(1, "b")]).await;
+    let mut inclusion = async |originator_id, sequence_id, size| {
+        let request = pb::GetInclusionRequest { originator_id, sequence_id, size };
+        client.get_inclusion(request).await.unwrap_err().code()
+    };
+    assert_eq!(inclusion(NODE.0, 1, None).await, Code::NotFound, "nothing is signed");
+    assert_eq!(inclusion(NODE.0, 1, Some(3)).await, Code::OutOfRange);
+    assert_eq!(inclusion(NODE.0, 1, Some(u64::MAX)).await, Code::OutOfRange);
+    assert_eq!(inclusion(NODE.0, 2, Some(1)).await, Code::InvalidArgument);
+    assert_eq!(inclusion(NODE.0, 0, Some(1)).await, Code::InvalidArgument);
+    assert_eq!(inclusion(NODE.0, u64::MAX, Some(2)).await, Code::InvalidArgument);
+    assert_eq!(inclusion(900, 1, Some(1)).await, Code::OutOfRange);
+    let request =
+        pb::GetConsistencyRequest { originator_id: NODE.0, from_size: 2, to_size: Some(1) };
+    let refused = client.get_consistency(request).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+}
