@@ -80,6 +80,9 @@ pub(crate) struct OriginatorReport {
     /// Time of the newest envelope by its originator's clock.
     pub(crate) last_envelope_ns: Option<i64>,
     pub(crate) last_envelope_age_s: Option<f64>,
+    /// Number of leaves of the strand's tree; below `position` while the tree is made or waits for a place. Absent if
+    /// it cannot be read.
+    pub(crate) tree_size: Option<u64>,
 }
 
 /// A peer as `/status` shows it.
@@ -278,6 +281,7 @@ impl NodeObserver {
         let (own, network) = self.positions(peers);
         let now_ns = self.engine.ports().clock.now_ns();
         let strands = self.peers.strands();
+        let snapshot = self.engine.store().snapshot();
         let report = |furthest: EnvelopeId| {
             let held = EnvelopeId { sequence: own.get(furthest.originator), ..furthest };
             let last_ns = self.newest.time_of(&self.engine, held);
@@ -292,6 +296,7 @@ impl NodeObserver {
                 received: strand.map(|strand| strand.received),
                 last_envelope_ns: last_ns,
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
+                tree_size: snapshot.tree_size(furthest.originator).ok(),
             }
         };
         network.iter().map(report).collect()
@@ -398,6 +403,7 @@ mod tests {
             received: None,
             last_envelope_ns: None,
             last_envelope_age_s: None,
+            tree_size: None,
         }
     }
 

@@ -21,7 +21,7 @@ use crate::repricing::Repricing;
 use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
 use crate::strands::Strands;
-use crate::trees::Trees;
+use crate::tree_edges::Trees;
 use crate::write_fault::{WriteFault, WriteFaults};
 
 /// The parts of a store that outlive the database when the log is read again. Clones share them.

@@ -12,7 +12,7 @@
 //! - `database` and `store`: the open database and the handle to it;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and go on;
 //! - `commit`, `below_head`, `projection_rows`: one group of changes becomes one synced write;
-//! - `trees`, `tree_rows`: the Merkle trees over strands, grown by commits and brought up behind them;
+//! - `trees`, `tree_rows`, `tree_edges`: the Merkle trees over strands, grown by commits and brought up behind them;
 //! - `tree_read`, `checkpoints`: proofs about these trees, and what nodes signed about them;
 //! - `price`, `tallies`, `reprice`: what envelopes cost, summed up, and corrected when that was not yet
 //!   known;
@@ -70,6 +70,7 @@ mod store;
 mod strands;
 mod tallies;
 mod topic_scan;
+mod tree_edges;
 mod tree_read;
 mod tree_rows;
 mod trees;

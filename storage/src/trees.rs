@@ -7,12 +7,9 @@
 //! Invariant: a tree ends before the first place that may still be filled, so its rows never change but when a
 //! chain's strand is cut.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, envelope_leaf, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 
 use crate::change::{Change, SkipReason};
@@ -20,6 +17,7 @@ use crate::database::Database;
 use crate::error::{CommitError, ReadError};
 use crate::log_scan::LogItem;
 use crate::store::Store;
+use crate::tree_edges::Trees;
 
 /// Places that one step brings up. Writers of the strand wait for the write, and at the end for the places that came
 /// meanwhile. Calculated: 2 µs for each envelope of a kilobyte that the system has in memory.
@@ -38,35 +36,10 @@ pub struct TreeBehind {
     pub waits: bool,
 }
 
-/// The edges of all trees, each changed only under its strand's lock.
-#[derive(Debug, Default)]
-pub(crate) struct Trees {
-    edges: Mutex<HashMap<OriginatorId, CompactRange>>,
-    /// One step at a time.
-    steps: Mutex<()>,
-}
-
-impl Trees {
-    fn get(
-        &self,
-        database: &Database,
-        originator: OriginatorId,
-    ) -> Result<CompactRange, ReadError> {
-        if let Some(edge) = self.edges.lock().get(&originator) {
-            return Ok(edge.clone());
-        }
-        let edge = database.load_tree(originator)?;
-        self.edges.lock().insert(originator, edge.clone());
-        Ok(edge)
-    }
-
-    pub(crate) fn set(&self, originator: OriginatorId, edge: CompactRange) {
-        self.edges.lock().insert(originator, edge);
-    }
-
-    /// Forgets a strand whose rows were removed.
-    pub(crate) fn forget(&self, originator: OriginatorId) {
-        self.edges.lock().remove(&originator);
+impl Database {
+    /// Returns the edge of a strand's tree. To be called under the strand's lock.
+    fn edge(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
+        self.trees.get(originator, || self.load_tree(originator))
     }
 }
 
@@ -94,7 +67,7 @@ impl Growths {
     ) -> Result<Self, ReadError> {
         let mut growths = Vec::new();
         for head in heads {
-            let edge = database.trees.get(database, head.originator)?;
+            let edge = database.edge(head.originator)?;
             if edge.size() == head.sequence.0 {
                 growths.push(Growth { originator: head.originator, edge, is_open: true });
             }
@@ -174,7 +147,7 @@ impl Store {
         for (originator, head) in database.strands.all() {
             let (head, size) = {
                 let head = head.lock();
-                (*head, database.trees.get(&database, originator)?.size())
+                (*head, database.edge(originator)?.size())
             };
             if size < head.0 {
                 let waits = self.waits(EnvelopeId::new(originator, SequenceId(size + 1)))?;
@@ -226,7 +199,7 @@ impl Store {
         let head = database.strands.head(originator);
         let (seen, edge) = {
             let head = head.lock();
-            (*head, database.trees.get(&database, originator)?)
+            (*head, database.edge(originator)?)
         };
         let from = edge.size();
         let through = SequenceId(seen.0.min(from + STEP_PLACES));

@@ -1,0 +1,43 @@
+//! The edges of the strands' trees in memory.
+
+use std::collections::HashMap;
+
+use hawser_proto::OriginatorId;
+use hawser_proto::merkle::CompactRange;
+use parking_lot::Mutex;
+
+use crate::error::ReadError;
+
+/// The edges of all trees, each changed only under its strand's lock.
+#[derive(Debug, Default)]
+pub(crate) struct Trees {
+    edges: Mutex<HashMap<OriginatorId, CompactRange>>,
+    /// Held while a tree is brought up by a step.
+    pub(crate) steps: Mutex<()>,
+}
+
+impl Trees {
+    /// Returns the edge of a strand's tree, which `load` reads the first time.
+    pub(crate) fn get(
+        &self,
+        originator: OriginatorId,
+        load: impl FnOnce() -> Result<CompactRange, ReadError>,
+    ) -> Result<CompactRange, ReadError> {
+        if let Some(edge) = self.edges.lock().get(&originator) {
+            return Ok(edge.clone());
+        }
+        let edge = load()?;
+        self.edges.lock().insert(originator, edge.clone());
+        Ok(edge)
+    }
+
+    /// Takes over an edge whose rows are written.
+    pub(crate) fn set(&self, originator: OriginatorId, edge: CompactRange) {
+        self.edges.lock().insert(originator, edge);
+    }
+
+    /// Forgets a strand whose rows were removed.
+    pub(crate) fn forget(&self, originator: OriginatorId) {
+        self.edges.lock().remove(&originator);
+    }
+}
