@@ -93,6 +93,29 @@ async fn a_chain_that_tells_another_story_is_signed_no_further() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_node_that_left_out_places_after_a_restore_signs_no_checkpoint_of_its_own_strand() {
+    let store = store();
+    let before = start(store.clone());
+    before.engine.publish(vec![message(1, "a")]).await.unwrap();
+    drop(before);
+    let (from, through) = (SequenceId(2), SequenceId(1_000));
+    let reason = SkipReason::Missing;
+    store.commit(&[Change::Skip { originator: NODE, from, through, reason }]).unwrap();
+    let node = start(store.clone());
+    node.engine.publish(vec![message(1, "b")]).await.unwrap();
+    on_chain(&store, 1..=1, "event");
+    node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(1)));
+    let task = CheckpointTask::start(&node.engine, node_key());
+    signed(&store, CHAIN, 1).await;
+    // The own strand was looked at after the chain's.
+    on_chain(&store, 2..=2, "event");
+    node.engine.heads().announce(EnvelopeId::new(CHAIN, SequenceId(2)));
+    signed(&store, CHAIN, 2).await;
+    assert_eq!(latest(&store, NODE), None, "an earlier checkpoint may have been larger");
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nothing_is_signed_beyond_a_place_that_is_missing() {
     let store = store();
     let node = start(store.clone());
