@@ -1,11 +1,11 @@
 //! Followers in a simulated network: whatever the wire does, however often nodes crash and
 //! whatever a peer says, logs stay sound, and once nothing goes wrong they come to be the same.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hawser_proto::OriginatorId;
-use hawser_tests::sim::{Behaviour, Faults, Sim, hostile_seeds, seeds};
+use hawser_tests::sim::{Behaviour, Faults, Role, Sim, hostile_seeds, scripted_seeds, seeds};
 
 const LOSSY: Faults = Faults {
     delay_ms_max: 80,
@@ -107,6 +107,31 @@ fn a_hostile_node_hides_nothing_and_stops_no_other_one() {
             assert!(met.contains_key(&behaviour), "no seed has met {behaviour:?}");
         }
     }
+}
+
+/// Node 300 plays one role of `misbehavior.md`, in a network of 3 to 20 nodes whose clocks differ.
+#[test]
+fn every_scripted_liar_is_named_within_ten_seconds_and_no_honest_node_ever_is() {
+    let mut played: BTreeMap<Role, (u32, Duration)> = BTreeMap::new();
+    for seed in scripted_seeds() {
+        let mut sim = Sim::scripted(seed);
+        println!("seed {seed}: {:?} among {} nodes", sim.role(), sim.honest().len() + 1);
+        sim.publish(12, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(45));
+        sim.assert_invariants();
+        let took = sim.assert_liar_named();
+        sim.let_nodes_crash();
+        sim.publish(4, Duration::from_secs(20));
+        sim.run_for(Duration::from_secs(40));
+        sim.assert_invariants();
+        sim.settle_hostile();
+        let (runs, longest) = played.entry(sim.role()).or_default();
+        *runs += 1;
+        *longest = took.max(*longest);
+    }
+    println!("runs of each role, and the longest time until it was named: {played:#?}");
+    let roles: BTreeSet<_> = played.into_keys().collect();
+    assert!(scripted_seeds().count() < 50 || roles == Role::ALL.into(), "{roles:?}");
 }
 
 /// Node 300 keeps some envelopes from node 100, which cannot ask the one that has them.

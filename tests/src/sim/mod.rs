@@ -13,6 +13,7 @@ mod liar;
 mod members;
 mod node;
 mod running;
+mod scripted;
 mod serving;
 mod settled;
 mod strands;
@@ -20,6 +21,7 @@ mod wire;
 mod world;
 
 pub use hostile::Behaviour;
+pub use scripted::Role;
 pub use world::{Faults, Sim};
 
 use crate::harness::seed::VARIABLE;
@@ -28,6 +30,8 @@ use crate::harness::seed::VARIABLE;
 const SEEDS: u64 = 200;
 /// Seeds of an ordinary run of the network with a hostile node.
 const HOSTILE_SEEDS: u64 = 2_000;
+/// Seeds of an ordinary run of the networks with a scripted liar.
+const SCRIPTED_SEEDS: u64 = 200;
 /// Set this to try another number of them.
 const COUNT_VARIABLE: &str = "HAWSER_SIM_SEEDS";
 
@@ -47,6 +51,15 @@ pub fn seeds() -> std::ops::Range<u64> {
 #[must_use]
 pub fn hostile_seeds() -> std::ops::Range<u64> {
     seeds_or(HOSTILE_SEEDS)
+}
+
+/// The seeds to try of the networks with a scripted liar: one if it was named, else two hundred.
+///
+/// # Panics
+/// When a variable holds no number.
+#[must_use]
+pub fn scripted_seeds() -> std::ops::Range<u64> {
+    seeds_or(SCRIPTED_SEEDS)
 }
 
 fn seeds_or(usual: u64) -> std::ops::Range<u64> {

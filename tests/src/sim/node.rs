@@ -5,13 +5,14 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_engine::misbehavior::{
-    Evidence, Misbehavior, StrandTimes, TimeFault, difference, stated_ns,
+    Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees, stated_ns,
 };
 use hawser_engine::replication::{Follower, PeerClock, SplitLimits, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Absences;
-use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity};
+use hawser_rules::{Absences, RateTable};
+use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity, Validity};
 
+use super::scripted::Naming;
 use super::strands::key;
 
 /// Bounds at which the short backlogs of a run are split.
@@ -48,6 +49,12 @@ pub(super) struct Node {
     pub(super) conflicts: u64,
     /// Records evidence, which costs a write.
     pub(super) keeps_evidence: bool,
+    /// The prices by which fees are judged; `None` to judge none.
+    pub(super) rates: Option<RateTable>,
+    /// Time by which the node's clock is ahead of the true time.
+    pub(super) clock_offset_ns: i64,
+    /// The nodes that this one has named since they were last taken, and for what.
+    pub(super) namings: Vec<(OriginatorId, Naming)>,
 }
 
 impl Node {
@@ -66,6 +73,9 @@ impl Node {
             is_outdated: false,
             conflicts: 0,
             keeps_evidence: false,
+            rates: None,
+            clock_offset_ns: 0,
+            namings: Vec::new(),
         }
     }
 
@@ -104,14 +114,16 @@ impl Node {
         self.clocks.clear();
     }
 
-    /// Does the writes to one strand at `now_ns`, and tells up to where it grew.
-    pub(super) fn write(&mut self, now_ns: i64, writes: &[StrandWrite]) -> Option<SequenceId> {
+    /// Does the writes to one strand at `true_ns`, and tells up to where it grew.
+    pub(super) fn write(&mut self, true_ns: i64, writes: &[StrandWrite]) -> Option<SequenceId> {
+        let now_ns = true_ns + self.clock_offset_ns;
         let mut durable = None;
         for write in writes {
             match write {
                 StrandWrite::Append { changes, through } => {
                     self.store.commit(changes).unwrap();
                     self.judge_times(now_ns, changes);
+                    self.judge_rest(now_ns, changes);
                     durable = Some(*through);
                 }
                 StrandWrite::Compare { from, entries } => {
@@ -146,7 +158,26 @@ impl Node {
         }
     }
 
-    fn record_conflict(&self, now_ns: i64, from: OriginatorId, at: EnvelopeId, other: &LogEntry) {
+    /// Judges fees, if the prices are known, and notes marks.
+    fn judge_rest(&mut self, now_ns: i64, changes: &[Change]) {
+        let Some(rates) = self.rates.clone() else { return };
+        for change in changes {
+            let Change::Append(LogEntry { id, bytes, validity, .. }) = change else { continue };
+            if let Validity::Invalid(rule) = validity {
+                self.namings.push((id.originator, Naming::Mark(rule.0)));
+            } else if judge_fees(bytes, &rates) == FeeVerdict::Wrong {
+                self.record(now_ns, Misbehavior::Fee, *id, None, vec![bytes.clone()]);
+            }
+        }
+    }
+
+    fn record_conflict(
+        &mut self,
+        now_ns: i64,
+        from: OriginatorId,
+        at: EnvelopeId,
+        other: &LogEntry,
+    ) {
         let Some(held) = self.store.snapshot().get(at).unwrap() else { return };
         let severity = difference(&held, &other.bytes).expect("it is a conflict");
         let misbehavior = Misbehavior::TwoStatements(severity);
@@ -154,7 +185,7 @@ impl Node {
     }
 
     fn record(
-        &self,
+        &mut self,
         now_ns: i64,
         misbehavior: Misbehavior,
         at: EnvelopeId,
@@ -162,6 +193,7 @@ impl Node {
         envelopes: Vec<Bytes>,
     ) {
         if self.keeps_evidence {
+            self.namings.push((at.originator, Naming::Evidence(misbehavior)));
             let evidence = Evidence { misbehavior, at, from, envelopes };
             self.store.record_evidence(now_ns.unsigned_abs(), &[evidence]).unwrap();
         }

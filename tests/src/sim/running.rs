@@ -12,6 +12,7 @@ use super::departed::DEPARTED;
 use super::hostile::Behaviour;
 use super::liar::is_withheld;
 use super::members::LIAR;
+use super::scripted::Naming;
 use super::strands::{Version, envelope, judge, judge_by};
 use super::wire::{Event, Path};
 use super::world::Sim;
@@ -93,6 +94,7 @@ impl Sim {
         let following = &self.nodes[&path.follower].following[&originator];
         let WantResponse { peer, request, items } = response;
         if following.follower.awaits(peer, request) {
+            self.note_arrival(path, originator, request);
             let absences = self.nodes[&path.follower].absences_of(originator);
             let check = |bytes| judge_by(&absences, originator, path.follower, &bytes);
             let items: Vec<_> = items.into_iter().map(|item| item.map(check)).collect();
@@ -170,9 +172,14 @@ impl Sim {
                 Effect::Disconnect { peer, violation } => {
                     assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
                     self.meet_violation(violation);
+                    self.name_liar(Naming::Violation(violation));
                     self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
                 }
             }
+        }
+        let following = self.nodes[&node].following.get(&originator);
+        if originator == LIAR && following.is_some_and(|it| it.follower.is_searching()) {
+            self.name_liar(Naming::Gap);
         }
         self.arm(node, originator);
     }
@@ -241,6 +248,10 @@ impl Sim {
     ) {
         let now_ns = self.now_ns();
         let durable = self.node(node).write(now_ns, writes);
+        for (accused, naming) in std::mem::take(&mut self.node(node).namings) {
+            assert!(accused == LIAR && self.has_liar, "{node} names {accused}: {naming:?}");
+            self.name_liar(naming);
+        }
         let following = self.node(node).following.get_mut(&originator).unwrap();
         following.writing = None;
         if let Some(through) = durable {
@@ -259,14 +270,16 @@ impl Sim {
         }
         let next = self.nodes[&node].head(node).next();
         let is_burned = match node {
-            LIAR => is_withheld(next),
+            LIAR => self.script.is_none() && is_withheld(next),
             _ => self.faults.burns_ids && self.rng.random_ratio(1, 20),
         };
         let change = if is_burned {
             let reason = SkipReason::Void;
             Change::Skip { originator: node, from: next, through: next, reason }
         } else {
-            Change::Append(own_entry(node, next))
+            let entry = own_entry(node, next);
+            self.acknowledged.entry(node).or_default().insert(next, entry.bytes.clone());
+            Change::Append(entry)
         };
         // A node that is down publishes as soon as it is back.
         self.node(node).store.commit(&[change]).unwrap();

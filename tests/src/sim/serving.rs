@@ -55,6 +55,9 @@ impl Sim {
         {
             items = hostility.twist(items, path.follower, originator, request, &mut self.rng);
         }
+        if path.server == LIAR {
+            items = self.play_script(items, path, originator, request);
+        }
         if path.server == LIAR && self.faults.withholds_from == Some(path.follower) {
             items.retain(|item| !is_kept_back(item, originator));
         }

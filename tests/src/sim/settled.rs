@@ -60,6 +60,7 @@ impl Sim {
         self.assert_all_running();
         self.assert_invariants();
         self.assert_equal_strands();
+        self.assert_acknowledged_everywhere();
         self.assert_readable();
         self.assert_equal_tallies();
     }

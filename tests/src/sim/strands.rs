@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
-use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
 use hawser_rules::{Absences, ENVELOPE_LEN_BYTES_MAX};
 use hawser_storage::RateRow;
 use parking_lot::Mutex;
@@ -35,6 +35,10 @@ pub(super) enum Version {
     KeptTooLong,
     /// It depends on a place of a chain that will not come.
     Dependent,
+    /// It orders a commit.
+    Commit,
+    /// It orders a payer report that a payer has paid for.
+    Reserved,
     /// No answer can carry it.
     Oversized,
     /// The true statement, signed with a key of no node.
@@ -43,7 +47,7 @@ pub(super) enum Version {
 
 impl Version {
     /// All that a node may sign for a place of its own.
-    pub(super) const SIGNED: [Self; 8] = [
+    pub(super) const SIGNED: [Self; 10] = [
         Self::True,
         Self::Other,
         Self::Dear,
@@ -51,6 +55,8 @@ impl Version {
         Self::Past,
         Self::KeptTooLong,
         Self::Dependent,
+        Self::Commit,
+        Self::Reserved,
         Self::Oversized,
     ];
 }
@@ -135,11 +141,22 @@ pub(super) const GROUP: [u8; 16] = [7; 16];
 fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Bytes {
     let text = sequence.0 * 2 + u64::from(version == Version::Other);
     let len = if version == Version::Oversized { ENVELOPE_LEN_BYTES_MAX } else { 16 };
-    let frame = Frame::application(GROUP, len).encode(&mut rng(text, u64::from(originator.0)));
+    let content_type = if version == Version::Commit { 3 } else { 1 };
+    let frame = Frame { content_type, ..Frame::application(GROUP, len) };
+    let frame = frame.encode(&mut rng(text, u64::from(originator.0)));
     let beyond = pb::Cursor { node_id_to_sequence_id: [(0, 1 << 62)].into() };
     let depends_on = (version == Version::Dependent).then_some(beyond);
-    let client = client(group_topic(GROUP).as_bytes(), depends_on, Some(group_payload(frame)));
-    let paid = PayerEnvelope::sign(client, originator, RETENTION_DAYS, &payer(3));
+    let (topic, payload) = match version {
+        Version::Reserved => {
+            let report = pb::PayerReport { originator_node_id: originator.0, ..Default::default() };
+            (Topic::payer_reports(originator), Payload::PayerReport(report))
+        }
+        _ => (group_topic(GROUP), group_payload(frame)),
+    };
+    let client = client(topic.as_bytes(), depends_on, Some(payload));
+    // The key of payer 3 is that of node 300, which may pay for payloads of nodes.
+    let payer_number = if version == Version::Reserved { 99 } else { 3 };
+    let paid = PayerEnvelope::sign(client, originator, RETENTION_DAYS, &payer(payer_number));
     let payer_bytes: Bytes = paid.encode_to_vec().into();
     let originator_ns = match version {
         Version::Future => FUTURE_NS,

@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use hawser_proto::OriginatorId;
+use bytes::Bytes;
+use hawser_proto::{OriginatorId, SequenceId};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::hostile::{Behaviour, Hostility};
 use super::members::{LIAR, members};
 use super::node::Node;
+use super::scripted::Script;
 use super::strands::{START_NS, rates};
 use super::wire::{Connection, Event, Path, Queue, paths};
 use crate::harness::seed::rng;
@@ -67,6 +69,10 @@ pub struct Sim {
     pub(super) members: Vec<OriginatorId>,
     /// Behaviours of node 300, if it is hostile.
     pub(super) hostility: Option<Hostility>,
+    /// The role of node 300, if it has one.
+    pub(super) script: Option<Script>,
+    /// The envelopes of its own strand that each node has acknowledged.
+    pub(super) acknowledged: BTreeMap<OriginatorId, BTreeMap<SequenceId, Bytes>>,
     /// The behaviours that honest nodes have met on the way.
     pub(super) met: BTreeMap<Behaviour, u64>,
     /// Peers that a node has asked for parts of a backlog.
@@ -113,7 +119,7 @@ impl Sim {
         sim
     }
 
-    fn of(seed: u64, faults: Faults, members: Vec<OriginatorId>) -> Self {
+    pub(super) fn of(seed: u64, faults: Faults, members: Vec<OriginatorId>) -> Self {
         let now = Instant::now(); // an origin only: nothing depends on where it is
         let mut sim = Self {
             nodes: members.iter().map(|&id| (id, Node::new(id))).collect(),
@@ -130,6 +136,8 @@ impl Sim {
             trace: Vec::new(),
             members: members.clone(),
             hostility: None,
+            script: None,
+            acknowledged: BTreeMap::new(),
             met: BTreeMap::new(),
             sharers: BTreeMap::new(),
         };
@@ -167,10 +175,13 @@ impl Sim {
             self.now = at;
             let ms = at.duration_since(self.started).as_micros();
             self.trace.push(format!("{ms} {event}"));
-            let is_write = matches!(event, Event::Durable { .. });
+            let writer = match event {
+                Event::Durable { node, .. } => Some(node),
+                _ => None,
+            };
             self.handle(event);
-            if is_write {
-                self.assert_after_write();
+            if let Some(node) = writer {
+                self.assert_after_write(node);
             }
         }
         self.now = end;
@@ -188,6 +199,7 @@ impl Sim {
     pub(super) fn calm(&mut self) {
         self.faults = Faults::NONE;
         self.hostility = None;
+        self.script = None;
         self.mend();
     }
 

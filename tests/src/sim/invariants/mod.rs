@@ -2,20 +2,26 @@
 
 mod all_running;
 mod bounded_memory;
+mod cursors_on_disk;
 mod durable_le_accepted;
 mod equal_strands;
+mod liar_named;
 mod no_gap;
+mod no_honest_guilty;
+mod nothing_acknowledged_lost;
 mod nothing_forged;
 mod readable;
 mod same_bytes;
 
+use hawser_proto::OriginatorId;
+
 use super::world::Sim;
 
 impl Sim {
-    /// Asserts the invariants that hold after every write.
-    pub(super) fn assert_after_write(&self) {
-        self.assert_durable_le_accepted();
-        self.assert_bounded_memory();
+    /// Asserts the invariants that hold at a node after every write.
+    pub(super) fn assert_after_write(&self, node: OriginatorId) {
+        self.assert_durable_le_accepted(node);
+        self.assert_bounded_memory(node);
     }
 
     /// Asserts the invariants that hold at any time.
@@ -23,10 +29,15 @@ impl Sim {
     /// # Panics
     /// When it is not.
     pub fn assert_invariants(&self) {
-        self.assert_durable_le_accepted();
-        self.assert_bounded_memory();
+        for &node in self.nodes.keys() {
+            self.assert_durable_le_accepted(node);
+            self.assert_bounded_memory(node);
+        }
+        self.assert_cursors_on_disk();
         self.assert_no_gap();
         self.assert_nothing_forged();
         self.assert_same_bytes();
+        self.assert_nothing_acknowledged_lost();
+        self.assert_no_honest_guilty();
     }
 }

@@ -1,0 +1,17 @@
+//! No clock of an honest node claims a place that is not on that node's disk.
+
+use crate::sim::members::LIAR;
+use crate::sim::world::Sim;
+
+impl Sim {
+    pub(super) fn assert_cursors_on_disk(&self) {
+        for node in self.nodes.values() {
+            for (peer, clock) in node.clocks.iter().filter(|(peer, _)| **peer != LIAR) {
+                for claim in clock.known(|_| true).iter() {
+                    let head = self.nodes[peer].head(claim.originator);
+                    assert!(claim.sequence <= head, "{peer} claims {claim} and holds {head}");
+                }
+            }
+        }
+    }
+}

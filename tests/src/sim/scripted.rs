@@ -1,0 +1,319 @@
+//! A registered node that plays one role, in a network whose size and faults the seed says. Some honest node
+//! has to name it within ten seconds of its first lie, by what that role has to be named for.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hawser_engine::price::recorded_rate;
+use hawser_engine::replication::{PeerViolation, RequestId, StrandItem};
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::RateTable;
+use hawser_storage::Misbehavior;
+use rand::RngExt as _;
+use rand::rngs::StdRng;
+
+use super::members::{LIAR, members};
+use super::strands::{Version, envelope, rates};
+use super::wire::Path;
+use super::world::{Faults, Sim};
+use crate::harness::seed::rng;
+
+/// The longest time from the first lie that arrives to the first honest node that names the liar.
+const NAMED_WITHIN: Duration = Duration::from_secs(10);
+/// The first place of its strand at which the node lies.
+const HONEST_BEFORE: SequenceId = SequenceId(4);
+/// Honest clocks are at most so far from the true time: less than the lead that is a fault.
+const CLOCK_OFFSET_S_MAX: i64 = 240;
+/// The node that reaches only the lying relay.
+const CUT_OFF: OriginatorId = OriginatorId(100);
+
+/// A liar of `misbehavior.md`, as the simulation plays it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// Sends envelopes that their originator did not sign.
+    Forger,
+    /// Leaves places of its strand out, without a word.
+    Withholder,
+    /// Sends a later place before an earlier one, or an earlier one again.
+    Reorderer,
+    /// Dates envelopes back.
+    TimeBack,
+    /// Dates envelopes into the future.
+    TimeAhead,
+    /// States fees that no rate explains.
+    WrongFees,
+    /// Sends envelopes that a chain is said to have ordered.
+    FalseChain,
+    /// Changes strands of others that only it can send.
+    LyingRelay,
+    /// Orders commits, which the chain orders.
+    CommitViaNode,
+    /// Orders payloads on a topic that only nodes write to, for a payer.
+    ReservedTopic,
+}
+
+impl Role {
+    /// All of them.
+    pub const ALL: [Self; 10] = [
+        Self::Forger,
+        Self::Withholder,
+        Self::Reorderer,
+        Self::TimeBack,
+        Self::TimeAhead,
+        Self::WrongFees,
+        Self::FalseChain,
+        Self::LyingRelay,
+        Self::CommitViaNode,
+        Self::ReservedTopic,
+    ];
+
+    /// Returns true if this is what an honest node has to name the role for.
+    fn is_named_by(self, naming: Naming) -> bool {
+        match self {
+            Self::Forger => naming == Naming::Violation(PeerViolation::ForgedSignature),
+            Self::Withholder => naming == Naming::Gap,
+            // A later place that comes first is a gap to the one that gets it.
+            Self::Reorderer => {
+                [Naming::Violation(PeerViolation::OutOfOrder), Naming::Gap].contains(&naming)
+            }
+            Self::TimeBack => naming == Naming::Evidence(Misbehavior::TimeBack),
+            Self::TimeAhead => naming == Naming::Evidence(Misbehavior::TimeAhead),
+            Self::WrongFees => naming == Naming::Evidence(Misbehavior::Fee),
+            Self::FalseChain => naming == Naming::Violation(PeerViolation::ChainProof),
+            Self::LyingRelay => matches!(naming, Naming::Violation(_)),
+            Self::CommitViaNode => naming == Naming::Mark(6),
+            Self::ReservedTopic => naming == Naming::Mark(5),
+        }
+    }
+
+    /// The statement that it signs for a place of its own strand, the same for all who ask.
+    fn version(self, sequence: SequenceId) -> Version {
+        let is_lie = sequence >= HONEST_BEFORE && sequence.0.is_multiple_of(2);
+        match self {
+            Self::TimeBack if is_lie => Version::Past,
+            Self::TimeAhead if is_lie => Version::Future,
+            Self::WrongFees if is_lie => Version::Dear,
+            Self::CommitViaNode if is_lie => Version::Commit,
+            Self::ReservedTopic if is_lie => Version::Reserved,
+            _ => Version::True,
+        }
+    }
+}
+
+/// A way in which an honest node names another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    /// It ended the connection for this.
+    Violation(PeerViolation),
+    /// It recorded evidence.
+    Evidence(Misbehavior),
+    /// It marked an envelope with the number of a rule.
+    Mark(u8),
+    /// It searches for places that were passed over.
+    Gap,
+}
+
+/// An answer to a want, over one connection.
+type Answer = (Path, u64, OriginatorId, RequestId);
+
+/// The role of node 300, and when it was first played and first named.
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) role: Role,
+    /// A place was left out, and nothing behind it was shown yet.
+    has_withheld: bool,
+    /// Answers with a lie that are on their way.
+    sent: BTreeSet<Answer>,
+    /// The time at which the first lie has arrived.
+    lied_at: Option<Instant>,
+    named_at: Option<Instant>,
+}
+
+impl Script {
+    /// Returns what the node sends in place of the honest items, and whether a lie is among them.
+    fn play(
+        &mut self,
+        honest: Vec<StrandItem<Bytes>>,
+        originator: OriginatorId,
+        rng: &mut StdRng,
+    ) -> (Vec<StrandItem<Bytes>>, bool) {
+        let (mut items, mut is_lie) = (Vec::new(), false);
+        for item in honest {
+            let StrandItem::Envelope(bytes) = item else {
+                items.push(item);
+                continue;
+            };
+            let sequence = place_of(&bytes);
+            // The first chance is taken, so that each run has a lie.
+            let lies = self.lied_at.is_none() || rng.random_ratio(1, 4);
+            let lies = lies && sequence >= HONEST_BEFORE;
+            let is_own = originator == LIAR;
+            let send = |version, at| StrandItem::Envelope(envelope(originator, at, version));
+            match self.role {
+                Role::Forger if lies => items.push(send(Version::Forged, sequence)),
+                Role::LyingRelay if lies && !is_own => {
+                    items.extend(relay_lie(originator, sequence, rng));
+                }
+                Role::Reorderer if lies && is_own => {
+                    let places = if rng.random() {
+                        [sequence.next(), sequence]
+                    } else {
+                        [sequence, sequence.previous()]
+                    };
+                    items.extend(places.map(|place| send(Version::True, place)));
+                }
+                Role::FalseChain if lies => {
+                    items.push(StrandItem::Envelope(of_chain(&bytes)));
+                }
+                Role::Withholder if is_own && sequence.0 % 5 == 2 && sequence >= HONEST_BEFORE => {
+                    self.has_withheld = true;
+                    continue;
+                }
+                Role::Withholder => {
+                    is_lie |= self.has_withheld && is_own;
+                    items.push(StrandItem::Envelope(bytes));
+                    continue;
+                }
+                role => {
+                    let version = if is_own { role.version(sequence) } else { Version::True };
+                    is_lie |= version != Version::True;
+                    items.push(send(version, sequence));
+                    continue;
+                }
+            }
+            is_lie = true;
+        }
+        (items, is_lie)
+    }
+}
+
+fn place_of(bytes: &Bytes) -> SequenceId {
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
+    OriginatorEnvelope::statement(statement).unwrap().0.sequence
+}
+
+/// The same statement, with a transaction of a chain in place of the signature.
+fn of_chain(bytes: &Bytes) -> Bytes {
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
+    OriginatorEnvelope::encode(statement, Proof::Transaction([7; 32]))
+}
+
+fn relay_lie(originator: OriginatorId, at: SequenceId, rng: &mut StdRng) -> Vec<StrandItem<Bytes>> {
+    let of = |originator, at, version| StrandItem::Envelope(envelope(originator, at, version));
+    match rng.random_range(0..4) {
+        0 => vec![of(originator, at, Version::Forged)],
+        1 => vec![StrandItem::Envelope(Bytes::from_static(b"no envelope"))],
+        2 => vec![of(LIAR, at, Version::True)],
+        _ => vec![of(originator, at, Version::True), of(originator, at, Version::True)],
+    }
+}
+
+impl Sim {
+    /// A network of 3 to 20 nodes, of which one plays the role that the seed says. Honest clocks are up to
+    /// four minutes off.
+    #[must_use]
+    pub fn scripted(seed: u64) -> Self {
+        let mut chance = rng(seed, 11);
+        let count = match chance.random_range(0..20) {
+            0..14 => chance.random_range(3..=6),
+            14..19 => chance.random_range(7..=10),
+            _ => chance.random_range(11..=20),
+        };
+        let delay_ms_max = chance.random_range(5..=150);
+        let faults = Faults { delay_ms_max, breaks_one_in: 60, resets_one_in: 60, ..Faults::NONE };
+        let mut sim = Self::of(seed, faults, members(count));
+        let index = usize::try_from(seed).unwrap() % Role::ALL.len();
+        let role = Role::ALL[index];
+        sim.script = Some(Script {
+            role,
+            has_withheld: false,
+            sent: BTreeSet::new(),
+            lied_at: None,
+            named_at: None,
+        });
+        sim.has_liar = true;
+        let rate_table = RateTable::new(rates().iter().map(recorded_rate).collect(), None).unwrap();
+        for id in sim.honest() {
+            let node = sim.node(id);
+            node.keeps_evidence = true;
+            node.store.record_rates(&rates()).unwrap();
+            node.rates = Some(rate_table.clone());
+            let offset_s = chance.random_range(-CLOCK_OFFSET_S_MAX..=CLOCK_OFFSET_S_MAX);
+            node.clock_offset_ns = offset_s * 1_000_000_000;
+        }
+        if role == Role::LyingRelay {
+            for other in sim.honest().into_iter().filter(|id| *id != CUT_OFF) {
+                sim.cut(CUT_OFF, other);
+            }
+        }
+        sim
+    }
+
+    /// Returns the role that node 300 plays.
+    ///
+    /// # Panics
+    /// In a network without a script.
+    #[must_use]
+    pub fn role(&self) -> Role {
+        self.script.as_ref().expect("a script").role
+    }
+
+    /// From now on nodes crash, too.
+    pub fn let_nodes_crash(&mut self) {
+        self.faults.crashes_one_in = 200;
+    }
+
+    /// Lets the scripted node answer in place of an honest one.
+    pub(super) fn play_script(
+        &mut self,
+        items: Vec<StrandItem<Bytes>>,
+        path: Path,
+        originator: OriginatorId,
+        request: RequestId,
+    ) -> Vec<StrandItem<Bytes>> {
+        let generation = self.connections[&path].generation;
+        let Some(script) = &mut self.script else { return items };
+        let (items, is_lie) = script.play(items, originator, &mut self.rng);
+        if is_lie {
+            script.sent.insert((path, generation, originator, request));
+        }
+        items
+    }
+
+    /// Notes that an answer has arrived where it was asked for.
+    pub(super) fn note_arrival(
+        &mut self,
+        path: Path,
+        originator: OriginatorId,
+        request: RequestId,
+    ) {
+        let (now, generation) = (self.now, self.connections[&path].generation);
+        if let Some(script) = &mut self.script
+            && script.sent.remove(&(path, generation, originator, request))
+        {
+            script.lied_at.get_or_insert(now);
+        }
+    }
+
+    /// Notes that an honest node names node 300.
+    pub(super) fn name_liar(&mut self, naming: Naming) {
+        let now = self.now;
+        if let Some(script) = &mut self.script
+            && script.role.is_named_by(naming)
+        {
+            script.named_at.get_or_insert(now);
+        }
+    }
+
+    /// Returns the times of the first lie and of the first naming.
+    pub(super) fn lie_and_naming(&self) -> (Option<Instant>, Option<Instant>) {
+        self.script.as_ref().map_or((None, None), |it| (it.lied_at, it.named_at))
+    }
+
+    /// Returns the longest time between the two.
+    pub(super) fn named_within() -> Duration {
+        NAMED_WITHIN
+    }
+}
