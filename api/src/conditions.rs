@@ -6,6 +6,7 @@ use std::time::Duration;
 use hawser_engine::Engine;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::PublishError;
+use hawser_proto::OriginatorId;
 use hawser_serve::readiness::{Check, Checks, Purpose};
 use hawser_serve::tls::Tls;
 use parking_lot::Mutex;
@@ -14,6 +15,8 @@ use crate::settings::ApiSettings;
 use crate::strands_behind::StrandsBehind;
 use crate::views::{ChainState, ChainsView, PeerView, ReadingState};
 
+/// Name of the condition that a replica never meets.
+pub(crate) const READS_ONLY: &str = "reads_only";
 /// Time after which a payer may retry when a chain is out of reach. A guess: endpoints are retried
 /// every few seconds.
 const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
@@ -122,6 +125,9 @@ impl NodeChecks {
 
     fn checks_of_publishing(&self) -> Vec<Check> {
         let engine = &self.engine;
+        if engine.store().identity().node == OriginatorId::REPLICA {
+            return self.checks_of_replica();
+        }
         // A statement of its own, so that the guard is dropped before `ready_to_publish` borrows the
         // rates again: with a writer waiting in between, the second borrow would never return.
         let now_ns = engine.ports().clock.now_ns();
@@ -140,22 +146,8 @@ impl NodeChecks {
                 result: rates_in_force,
                 remedy: "check the rates and this machine's clock",
             },
-            Check {
-                name: "log_writable",
-                purpose: Some(Purpose::Publish),
-                result: match engine.store().write_fault() {
-                    None => Ok(()),
-                    Some(cause) => Err(format!("the log is read-only: {cause}")),
-                },
-                remedy: "check the disk: the node goes on by itself when it can write, and nothing \
-                         acknowledged is lost",
-            },
-            Check {
-                name: "disk_space",
-                purpose: Some(Purpose::Publish),
-                result: engine.store().check_room().map_err(|error| error.to_string()),
-                remedy: "prune, or extend the disk: the node goes on by itself",
-            },
+            self.log_writable(),
+            self.disk_space(),
             Check {
                 name: "own_strand",
                 purpose: Some(Purpose::Publish),
@@ -186,6 +178,43 @@ impl NodeChecks {
                 remedy: "see the other conditions and the log",
             },
         ]
+    }
+
+    /// A replica grows, and publishes nothing.
+    fn checks_of_replica(&self) -> Vec<Check> {
+        let reads_only = self.engine.ready_to_publish().map_err(|error| error.to_string());
+        vec![
+            Check {
+                name: READS_ONLY,
+                purpose: Some(Purpose::Publish),
+                result: reads_only,
+                remedy: "none: publish at a node of the network",
+            },
+            self.log_writable(),
+            self.disk_space(),
+        ]
+    }
+
+    fn log_writable(&self) -> Check {
+        Check {
+            name: "log_writable",
+            purpose: Some(Purpose::Publish),
+            result: match self.engine.store().write_fault() {
+                None => Ok(()),
+                Some(cause) => Err(format!("the log is read-only: {cause}")),
+            },
+            remedy: "check the disk: the node goes on by itself when it can write, and nothing \
+                     acknowledged is lost",
+        }
+    }
+
+    fn disk_space(&self) -> Check {
+        Check {
+            name: "disk_space",
+            purpose: Some(Purpose::Publish),
+            result: self.engine.store().check_room().map_err(|error| error.to_string()),
+            remedy: "prune, or extend the disk: the node goes on by itself",
+        }
     }
 
     fn checks_of_chains(&self) -> Vec<Check> {

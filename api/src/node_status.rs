@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{is_ahead, stated_ns};
-use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_serve::readiness::{Condition, Purpose, Readiness, ReadyPurposes};
 use hawser_serve::{BuildInfo, ChainListReport};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::conditions::READS_ONLY;
 use crate::lag::LagTracker;
 use crate::misbehavior_page::{self, FactCounts};
 use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, ReadingState};
@@ -191,7 +192,11 @@ pub(crate) struct StatusPage {
     reasons: Vec<String>,
     version: String,
     commit: String,
-    node_id: u32,
+    /// Absent for a replica, which has no id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_id: Option<u32>,
+    /// `node` or `replica`.
+    role: &'static str,
     network: String,
     started_unix_s: i64,
     uptime_s: i64,
@@ -234,13 +239,15 @@ impl NodeObserver {
     pub(crate) fn page(&self) -> StatusPage {
         let status = self.observe();
         let identity = self.engine.store().identity();
+        let is_replica = identity.node == OriginatorId::REPLICA;
         let uptime_ns = self.engine.ports().clock.now_ns() - self.build.started_ns;
         StatusPage {
             verdict: status.level,
             reasons: status.reasons,
             version: self.build.version.clone(),
             commit: self.build.commit.clone(),
-            node_id: identity.node.0,
+            node_id: (!is_replica).then_some(identity.node.0),
+            role: if is_replica { "replica" } else { "node" },
             network: identity.network.clone(),
             started_unix_s: self.build.started_unix_s(),
             uptime_s: uptime_ns / 1_000_000_000,
@@ -333,7 +340,8 @@ fn assess(
     originators: &[OriginatorReport],
     peers: &[PeerState],
 ) -> (HealthLevel, Vec<String>) {
-    let unmet = conditions.iter().filter(|it| !it.met).map(|it| {
+    // A replica is sound without publishing.
+    let unmet = conditions.iter().filter(|it| !it.met && it.name != READS_ONLY).map(|it| {
         // A node that only cannot publish still serves readers. A broken log ends more than that, and a
         // second process with the key does harm as long as it runs.
         let publish_only = it.purpose >= Some(Purpose::Publish)

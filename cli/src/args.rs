@@ -1,5 +1,6 @@
 //! The command tree: every command with its arguments.
 
+pub(crate) mod audit;
 #[cfg(feature = "dev")]
 pub(crate) mod chain;
 #[cfg(feature = "dev")]
@@ -48,6 +49,12 @@ pub(crate) enum Command {
     },
     /// Run one node.
     Node(NodeArgs),
+    /// Follow and judge a network without being a part of it.
+    Audit {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: audit::AuditCommand,
+    },
     /// Run a gateway: it signs and pays for its users' messages.
     Gateway(gateway::GatewayArgs),
     /// Check or print the settings of a node.

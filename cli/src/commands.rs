@@ -1,5 +1,6 @@
 //! One file per command. Each takes its arguments and prints its result on the standard output.
 
+mod audit;
 #[cfg(feature = "dev")]
 mod chain;
 mod config;
@@ -40,6 +41,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         #[cfg(feature = "dev")]
         Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
+        Command::Audit { command } => audit::run(command),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),

@@ -10,6 +10,9 @@ const RATES_AGE_NS_MAX: i64 = 60 * 60 * 1_000_000_000;
 /// The world outside of this node does not allow it to publish now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NotReadyError {
+    /// This process follows the network and signs nothing.
+    #[error("this is a replica: it serves reads only, so publish at a node of the network")]
+    Replica,
     /// The registry does not name this node.
     #[error("node has no record in the registry")]
     NoRecord,
@@ -41,6 +44,9 @@ pub fn check(
     key: PublicKey,
     now_ns: i64,
 ) -> Result<(), NotReadyError> {
+    if node == OriginatorId::REPLICA {
+        return Err(NotReadyError::Replica);
+    }
     let record = registry.node(node).ok_or(NotReadyError::NoRecord)?;
     if !record.canonical {
         return Err(NotReadyError::NotCanonical);
@@ -102,6 +108,11 @@ mod tests {
         assert_eq!(check(registry(true), fresh(), 1), Ok(()));
         assert_eq!(check(Registry::default(), fresh(), 1), Err(NotReadyError::NoRecord));
         assert_eq!(check(registry(false), fresh(), 1), Err(NotReadyError::NotCanonical));
+        let as_replica = NodeRecord { id: OriginatorId::REPLICA, ..record(true) };
+        let of_replica = [as_replica].into_iter().collect();
+        let node = OriginatorId::REPLICA;
+        let replica = super::check(&of_replica, &fresh(), node, key(1), NOW_NS);
+        assert_eq!(replica, Err(NotReadyError::Replica), "whatever a registry says");
         let second = u64::try_from(NOW_NS / 1_000_000_000).unwrap();
         for (until_s, ready) in [(second, Ok(())), (second + 1, Err(NotReadyError::Absent))] {
             let away = Absence { from_s: second - 9, until_s: Some(until_s) };

@@ -21,6 +21,7 @@ use crate::dial::{self, HANDSHAKE_MAX};
 use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
 use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::observed::Observed;
 use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::session::NetState;
 use crate::sessions::{GrpcSession, Sessions, close_code};
@@ -42,6 +43,9 @@ pub struct NetSettings {
     pub key: SecretKey,
     /// The ways to reach peers.
     pub transport: PeerTransport,
+    /// `Some` for a replica, which asks over gRPC without a node's token: the URLs to follow, or none for all
+    /// nodes of the network. Its transport is [`PeerTransport::Grpc`].
+    pub observed: Option<Vec<String>>,
 }
 
 /// The reason the endpoint does not start.
@@ -94,7 +98,7 @@ impl Endpoint {
         registry: watch::Receiver<Arc<Registry>>,
         replication: Replication,
     ) -> Result<Self, NetStartError> {
-        let NetSettings { listen, key, transport } = settings;
+        let NetSettings { listen, key, transport, observed } = settings;
         let quic = match transport {
             PeerTransport::Auto | PeerTransport::Quic => Some(open_quic(listen, &key)?),
             PeerTransport::Grpc => None,
@@ -105,6 +109,7 @@ impl Endpoint {
         let net = Arc::new(NetState {
             identity,
             transport,
+            observed: observed.map(Observed::new),
             replication,
             sessions: Sessions::new(),
             counters: Arc::default(),
@@ -163,6 +168,13 @@ impl Endpoint {
     #[must_use]
     pub fn failures(&self) -> BTreeMap<OriginatorId, PeerFailures> {
         self.net.failures.all()
+    }
+
+    /// Returns ids and URLs of what a replica follows; `None` if it follows all nodes of the registry, and for
+    /// a node.
+    #[must_use]
+    pub fn observed(&self, registry: &Registry) -> Option<Vec<(OriginatorId, String)>> {
+        self.net.observed.as_ref()?.all(registry)
     }
 
     /// Closes every connection with [`CloseCode::Shutdown`] and stops. Waits up to two seconds for
@@ -230,8 +242,11 @@ where
     loop {
         let nodes = registry.borrow_and_update().clone();
         running.retain(|_, task: &mut tokio::task::AbortHandle| !task.is_finished());
-        let members = nodes.nodes().filter(|record| record.canonical).map(|record| record.id);
-        for peer in members.filter(|id| *id != net.identity.own) {
+        let listed = net.observed.as_ref().map(|observed| observed.all(&nodes));
+        let members = || nodes.nodes().filter(|it| it.canonical).map(|it| it.id).collect();
+        let ids = |all: Vec<(OriginatorId, String)>| all.into_iter().map(|(id, _)| id).collect();
+        let peers: Vec<_> = listed.flatten().map_or_else(members, ids);
+        for peer in peers.into_iter().filter(|id| *id != net.identity.own) {
             running.entry(peer).or_insert_with(|| dialled.spawn(task(net.clone(), peer)));
         }
         if registry.changed().await.is_err() {

@@ -9,7 +9,7 @@
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
-//! - `grpc`: the same for peers that speak gRPC only;
+//! - `grpc`: the same for peers that speak gRPC only; `observed`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
 //! Invariant: a session over QUIC exists only with a peer that has proved an id of the registry in this very
@@ -26,6 +26,7 @@ pub mod endpoint;
 mod failures;
 mod grpc;
 mod handshake;
+mod observed;
 mod peer_transport;
 mod receive;
 mod send;

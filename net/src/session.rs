@@ -18,6 +18,7 @@ use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::{NetCounters, PeerError};
 use crate::failures::FailureLog;
 use crate::handshake::{LocalIdentity, ProvenConnection};
+use crate::observed::Observed;
 use crate::peer_transport::PeerTransport;
 use crate::receive::{self, OpenWants};
 use crate::send::StrandSenders;
@@ -31,6 +32,8 @@ const CLOCK_EVERY: Duration = Duration::from_millis(500);
 pub(crate) struct NetState {
     pub(crate) identity: LocalIdentity,
     pub(crate) transport: PeerTransport,
+    /// `Some` for a replica.
+    pub(crate) observed: Option<Observed>,
     pub(crate) replication: Replication,
     pub(crate) sessions: Sessions,
     pub(crate) counters: Arc<NetCounters>,

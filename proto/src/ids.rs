@@ -19,6 +19,8 @@ impl OriginatorId {
     pub const MIGRATED: [Self; 3] = [Self(10), Self(11), Self(13)];
     /// The lowest id that the node registry assigns.
     pub const FIRST_NODE: Self = Self(100);
+    /// The id under which a replica keeps its log. No registry has it, and nothing is signed under it.
+    pub const REPLICA: Self = Self(u32::MAX);
 
     /// Returns true for ids of registered nodes. Every other strand comes from a chain, or
     /// [was taken over](Self::is_migrated).

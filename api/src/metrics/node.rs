@@ -3,6 +3,7 @@
 use std::fmt;
 
 use hawser_engine::counters::Operation;
+use hawser_proto::OriginatorId;
 use hawser_serve::metrics::Exposition;
 use hawser_serve::readiness::{Condition, Purpose};
 use prometheus_client::collector::Collector;
@@ -46,17 +47,11 @@ fn identity(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     observer.build.encode_build(out)?;
     let identity = observer.engine.store().identity();
     let node = identity.node.to_string();
+    let role = if identity.node == OriginatorId::REPLICA { "replica" } else { "primary" };
     out.gauges(
         "xmtp_node_info",
         "Always 1; the labels say which node this is",
-        [(
-            [
-                ("node_id", node.as_str()),
-                ("network", identity.network.as_str()),
-                ("role", "primary"),
-            ],
-            1,
-        )],
+        [([("node_id", node.as_str()), ("network", identity.network.as_str()), ("role", role)], 1)],
     )?;
     observer.build.encode_start_time(out)
 }

@@ -14,7 +14,18 @@ use crate::{COMMIT, logging};
 /// When settings are wrong, when the node does not start, or does not stop in order.
 pub(super) fn run(args: NodeArgs) -> Result<(), RunError> {
     let exit_with_parent = args.exit_with_parent;
-    let mut config = NodeServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
+    let config = NodeServiceSettings::read(&args.sources()).map_err(RunError::usage)?;
+    run_with(config, exit_with_parent)
+}
+
+/// Runs a node, or a replica, with settings that have been checked.
+///
+/// # Errors
+/// When it does not start, or does not stop in order.
+pub(super) fn run_with(
+    mut config: NodeServiceSettings,
+    exit_with_parent: bool,
+) -> Result<(), RunError> {
     config.commit = COMMIT;
     logging::install(config.log);
     logging::abort_on_panic();

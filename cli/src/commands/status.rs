@@ -67,10 +67,11 @@ fn as_value(metrics: &str, answer: &Result<Value, String>) -> Value {
 
 fn tell(name: &str, status: &Value) {
     let text = |field: &str| status[field].as_str().unwrap_or("?").to_owned();
+    let id = status["node_id"].as_u64();
+    let who = id.map_or_else(|| "replica".to_owned(), |id| format!("node {id}"));
     output::line(format_args!(
-        "{name}: {} (node {} of network {}, version {}, up {} s)",
+        "{name}: {} ({who} of network {}, version {}, up {} s)",
         text("verdict"),
-        status["node_id"],
         text("network"),
         text("version"),
         status["uptime_s"],

@@ -1,4 +1,4 @@
-//! The calls to one peer's API, each with this node's token and a deadline.
+//! The calls to one peer's API, each with a deadline, and with this node's token if it is one.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -45,7 +45,8 @@ const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCurs
 #[derive(Debug, Clone)]
 pub(super) struct PeerClient {
     channel: Channel,
-    tokens: Arc<Tokens>,
+    /// `None` for a replica, which is no node.
+    tokens: Option<Arc<Tokens>>,
 }
 
 /// The reason a call ended.
@@ -77,7 +78,7 @@ impl PeerClient {
     ///
     /// # Errors
     /// When the URL is none, or no server answers there.
-    pub(super) async fn connect(url: &str, tokens: Tokens) -> Result<Self, PeerCallError> {
+    pub(super) async fn connect(url: &str, tokens: Option<Tokens>) -> Result<Self, PeerCallError> {
         let failed = |error: tonic::transport::Error| PeerCallError::Failed(describe(&error));
         let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(failed)?
@@ -92,7 +93,7 @@ impl PeerClient {
             endpoint = endpoint.tls_config(config).map_err(failed)?;
         }
         let channel = within(CONNECT_MAX, async { endpoint.connect().await.map_err(failed) });
-        Ok(Self { channel: channel.await?, tokens: Arc::new(tokens) })
+        Ok(Self { channel: channel.await?, tokens: tokens.map(Arc::new) })
     }
 
     /// Asks for the heads that the peer holds. Also returns the time that the answer took. A peer without
@@ -195,9 +196,10 @@ impl PeerClient {
     }
 
     fn signed<Q>(&self, message: Q) -> Request<Q> {
-        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let token = self.tokens.token(since.as_secs());
         let mut request = Request::new(message);
+        let Some(tokens) = &self.tokens else { return request };
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let token = tokens.token(since.as_secs());
         let value = MetadataValue::try_from(token).expect("a token is ASCII");
         request.metadata_mut().insert(TOKEN_HEADER, value);
         request

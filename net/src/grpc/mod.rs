@@ -75,6 +75,9 @@ pub(crate) async fn maintain(net: Arc<NetState>, peer: OriginatorId) {
 
 /// Returns the URL of a peer's API; `None` once the node has left the network.
 fn address_of(net: &NetState, peer: OriginatorId) -> Option<String> {
+    if let Some(url) = net.observed.as_ref().and_then(|observed| observed.url(peer)) {
+        return Some(url.to_owned());
+    }
     let registry = net.identity.registry.borrow();
     registry.member(peer).map(|record| record.http_address.clone())
 }

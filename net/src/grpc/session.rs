@@ -100,6 +100,9 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> En
 
 /// Waits until the registry has another API address for the peer, or the peer is not in the network any more.
 pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
+    if net.observed.as_ref().is_some_and(|observed| observed.url(peer).is_some()) {
+        return std::future::pending().await;
+    }
     let mut registry = net.identity.registry.clone();
     let is_moved = registry
         .wait_for(|nodes| nodes.member(peer).is_none_or(|record| record.http_address != address))
@@ -131,7 +134,8 @@ impl<'a> Session<'a> {
         address: &str,
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
-        let tokens = Tokens::new(net.identity.own, net.identity.key.clone(), peer);
+        let as_node = net.observed.is_none();
+        let tokens = as_node.then(|| Tokens::new(net.identity.own, net.identity.key.clone(), peer));
         let client = PeerClient::connect(address, tokens).await?;
         let (clock, round_trip) = client.clock().await?;
         let (guard, link) = net

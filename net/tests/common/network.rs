@@ -121,6 +121,7 @@ impl Network {
                 listen: listen.parse().unwrap(),
                 key: key(id),
                 transport: PeerTransport::Quic,
+                observed: None,
             };
             match Endpoint::start(settings, self.registry.subscribe(), replication.clone()) {
                 Ok(endpoint) => return endpoint,

@@ -216,6 +216,7 @@ impl InnerParts {
             listen: config.api.address,
             key: config.signer.clone(),
             transport: config.peer_transport,
+            observed: config.follow.clone(),
         };
         let peers =
             Peers::start(config.sync.then_some(settings), &self.engine, config.migrated).await?;

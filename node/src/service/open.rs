@@ -6,7 +6,7 @@ use hawser_api::DiskView as _;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_engine::{Engine, price};
-use hawser_proto::{Address, SecretKey};
+use hawser_proto::{Address, OriginatorId, SecretKey};
 use hawser_rules::RateTable;
 use hawser_storage::{
     HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, RoomSettings, Store,
@@ -117,14 +117,19 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
     let chains = Handle::current().block_on(Chains::reach(config))?;
     let registry_file = config.files.registry.as_deref().map(WatchedFile::new);
     let registry = first_registry(config, &chains)?;
-    let own = own_record(&registry, config, &chains)?.clone();
-    tracing::info!(
-        node_id = own.id.0,
-        address = %own.owner,
-        canonical = own.canonical,
-        nodes = registry.nodes().count(),
-        "found this node in the registry"
-    );
+    let own = match &config.follow {
+        Some(urls) => as_replica(config, urls),
+        None => own_record(&registry, config, &chains)?.clone(),
+    };
+    if config.follow.is_none() {
+        tracing::info!(
+            node_id = own.id.0,
+            address = %own.owner,
+            canonical = own.canonical,
+            nodes = registry.nodes().count(),
+            "found this node in the registry"
+        );
+    }
     let store = open_store(&config.store, &own)?;
     rebuild_if_stale(&store)?;
     let mut rates_file = config.files.rates.as_deref().map(WatchedFile::new);
@@ -207,6 +212,20 @@ pub(super) fn own_record<'a>(
     })
 }
 
+/// Returns a record for a replica, which no registry has.
+fn as_replica(config: &NodeServiceSettings, urls: &[String]) -> NodeRecord {
+    tracing::info!(follow = urls.join(","), "this is a replica: it has no id, and signs nothing");
+    let public_key = config.signer.public_key();
+    NodeRecord {
+        id: OriginatorId::REPLICA,
+        public_key,
+        owner: public_key.address(),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: false,
+    }
+}
+
 fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, OpenError> {
     let files = OpenFiles::of_process(config.open_files);
     let cache_bytes = config.cache_bytes.unwrap_or_else(system::cache_bytes);
@@ -225,7 +244,8 @@ fn open_store(config: &DatabaseSettings, own: &NodeRecord) -> Result<Store, Open
         },
         durability: config.durability,
         price: price::price,
-        host: Some(HostSettings {
+        // It is about a node's own strand, which a replica does not have.
+        host: (own.id != OriginatorId::REPLICA).then(|| HostSettings {
             state_dir: config.state_dir.clone(),
             new_strand: config.new_strand,
         }),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
+use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::replication::{
     MigratedStrands, Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
 };
@@ -102,14 +103,20 @@ impl PeerView for PeerStatusView {
         let clocks = self.replication.peer_clocks();
         let own = self.replication.own();
         let registry = self.engine.ports().registry.borrow().clone();
-        registry
-            .nodes()
-            .filter(|record| record.id != own && record.canonical)
-            .map(|record| {
-                let status = connected.iter().find(|status| status.node == record.id);
-                let address = record.quic_address.as_ref().unwrap_or(&record.http_address);
-                let failed = failures.remove(&record.id).unwrap_or_default();
-                state(record.id, address, status, failed, &clocks)
+        let of_registry = |registry: &Registry| {
+            let others = registry.nodes().filter(|it| it.id != own && it.canonical);
+            let address =
+                |it: &NodeRecord| it.quic_address.clone().unwrap_or(it.http_address.clone());
+            others.map(|record| (record.id, address(record))).collect::<Vec<_>>()
+        };
+        let observed = self.with_endpoint(|endpoint| endpoint.observed(&registry));
+        observed
+            .unwrap_or_else(|| of_registry(&registry))
+            .into_iter()
+            .map(|(node, address)| {
+                let status = connected.iter().find(|status| status.node == node);
+                let failed = failures.remove(&node).unwrap_or_default();
+                state(node, &address, status, failed, &clocks)
             })
             .collect()
     }

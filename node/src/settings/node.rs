@@ -32,8 +32,10 @@ pub struct NodeServiceSettings {
     pub peer_transport: PeerTransport,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
     pub migrated: Option<MigratedStrands>,
-    /// The node's key.
+    /// The node's key. A replica has one that everybody knows, since it signs nothing with it.
     pub signer: SecretKey,
+    /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
+    pub follow: Option<Vec<String>>,
     /// The database.
     pub store: DatabaseSettings,
     /// True if a repeated payer envelope gets the first answer again.
@@ -143,19 +145,27 @@ impl NodeServiceSettings {
     /// # Errors
     /// Everything that is wrong, together.
     pub fn read(sources: &SettingSources) -> Result<Self, SettingsError> {
+        Self::read_as(sources, false)
+    }
+
+    /// Reads and checks the settings of a replica: those of a node, without its key.
+    ///
+    /// # Errors
+    /// Everything that is wrong, together.
+    pub fn read_replica(sources: &SettingSources) -> Result<Self, SettingsError> {
+        Self::read_as(sources, true)
+    }
+
+    fn read_as(sources: &SettingSources, is_replica: bool) -> Result<Self, SettingsError> {
         let mut reader = SettingsReader::new(sources);
         // Every part is read before anything is given up, so that every error is found.
         let wallets = reader.wallets();
         let api = reader.api();
         let metrics = reader.metrics();
         let sync = reader.switch(&node::SYNC_ENABLE);
-        let peer_transport = reader.get(&node::PEER_TRANSPORT, |text| match text {
-            "auto" => Some(PeerTransport::Auto),
-            "quic" => Some(PeerTransport::Quic),
-            "grpc" => Some(PeerTransport::Grpc),
-            _ => None,
-        });
-        let signer = reader.get(&node::SIGNER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok());
+        let peer_transport = reader.peer_transport(is_replica);
+        let signer = reader.signer(is_replica);
+        let follow = reader.follow();
         let store = reader.database();
         let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
         let files = reader.stand_in_files();
@@ -170,6 +180,9 @@ impl NodeServiceSettings {
         if reader.origin(&node::REPLICATION_ENABLE) != SettingOrigin::Default {
             notes.push("replication.enable is deprecated: it is called api.enable".into());
         }
+        if !is_replica && follow.as_ref().is_some_and(|urls| !urls.is_empty()) {
+            notes.push("follow has no effect on a node: it is for hawser audit watch".into());
+        }
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
             reader.require_balances(limits.as_ref(), chains, indexer);
@@ -180,6 +193,7 @@ impl NodeServiceSettings {
             sync: sync.expect(CHECKED),
             peer_transport: peer_transport.expect(CHECKED),
             signer: signer.expect(CHECKED),
+            follow: follow.filter(|_| is_replica),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
             wallets: wallets.expect(CHECKED),
@@ -245,6 +259,29 @@ pub fn metrics_address(sources: &SettingSources) -> Result<SocketAddr, SettingsE
 }
 
 impl SettingsReader<'_> {
+    /// A replica reaches what it follows over gRPC, where it needs no id.
+    fn peer_transport(&mut self, is_replica: bool) -> Option<PeerTransport> {
+        let transport = self.get(&node::PEER_TRANSPORT, |text| match text {
+            "auto" => Some(PeerTransport::Auto),
+            "quic" => Some(PeerTransport::Quic),
+            "grpc" => Some(PeerTransport::Grpc),
+            _ => None,
+        })?;
+        Some(if is_replica { PeerTransport::Grpc } else { transport })
+    }
+
+    /// The key of a node. That of a replica is not read, wherever it stands.
+    fn signer(&mut self, is_replica: bool) -> Option<SecretKey> {
+        if is_replica {
+            return SecretKey::from_bytes(&[1; 32]).ok();
+        }
+        self.get(&node::SIGNER_PRIVATE_KEY, |text| SecretKey::from_hex(text).ok())
+    }
+
+    fn follow(&mut self) -> Option<Vec<String>> {
+        self.unless_default(&node::FOLLOW, parse::web_urls)
+    }
+
     fn api(&mut self) -> Option<NodeApiSettings> {
         let enable = self.api_enabled();
         let listen = self.ip(&node::LISTEN_ADDRESS);

@@ -75,6 +75,16 @@ pub(super) fn chain_urls(text: &str) -> Option<Vec<(u64, String)>> {
     text.split(',').map(pair).collect()
 }
 
+/// Parses URLs of the web: `https://a.example,http://b.example:5050`.
+pub(super) fn web_urls(text: &str) -> Option<Vec<String>> {
+    let url = |url: &str| {
+        let url = url.trim();
+        let host = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"))?;
+        (!host.is_empty()).then(|| url.to_owned())
+    };
+    text.split(',').map(url).collect()
+}
+
 /// Parses chain ids: `31337,84532`.
 pub(super) fn chain_ids(text: &str) -> Option<Vec<u64>> {
     let id = |id: &str| {

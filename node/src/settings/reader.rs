@@ -85,7 +85,7 @@ impl<'a> SettingsReader<'a> {
     }
 
     /// Reads a list that is empty by default.
-    fn unless_default<T>(
+    pub(super) fn unless_default<T>(
         &mut self,
         setting: &Setting,
         read: impl Fn(&str) -> Option<Vec<T>>,

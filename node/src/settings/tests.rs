@@ -59,6 +59,26 @@ fn defaults_are_those_of_the_reference_and_on_where_it_is_off() {
 }
 
 #[test]
+fn a_replica_reads_no_key_and_follows_over_grpc_what_is_named() {
+    let files =
+        pairs(&[("HAWSER_REGISTRY_FILE", "registry.json"), ("HAWSER_RATES_FILE", "rates.json")]);
+    let read_replica = |flags: &[(&str, &str)]| {
+        NodeServiceSettings::read_replica(&SettingSources::new(pairs(flags), files.clone()))
+    };
+    let all = read_replica(&[]).unwrap();
+    assert_eq!(all.follow, Some(Vec::new()));
+    assert_eq!(all.peer_transport, hawser_net::PeerTransport::Grpc);
+    let named = read_replica(&[("follow", "https://a.example, http://b:5050/")]).unwrap();
+    assert_eq!(named.follow.unwrap(), ["https://a.example", "http://b:5050/"]);
+    for wrong in ["", "a.example", "https://", "https://a.example,,"] {
+        assert!(read_replica(&[("follow", wrong)]).is_err() || wrong.is_empty(), "{wrong:?}");
+    }
+    let node = read(&[("follow", "https://a.example")], &[]).unwrap();
+    assert_eq!(node.follow, None, "a node follows its registry");
+    assert_eq!(node.notes.len(), 1);
+}
+
+#[test]
 fn a_flag_wins_over_a_variable_over_the_default() {
     let env = [("XMTPD_API_PORT", "6000"), ("XMTPD_METRICS_METRICS_PORT", "6001")];
     let config = read(&[("api.port", "7000")], &env).unwrap();

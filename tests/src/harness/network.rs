@@ -78,6 +78,19 @@ impl Network {
         self.write_registries();
     }
 
+    /// Returns a replica that has the registry of the first node, and is not running. It follows `urls`, or all
+    /// nodes without any. `name` is its folder.
+    #[must_use]
+    pub fn replica(&self, name: &str, urls: &[String]) -> Node {
+        let mut replica = Node::of(OriginatorId::REPLICA, self._folder.path().join(name));
+        let registry = self.nodes[0].folder.join("registry.json");
+        std::fs::copy(registry, replica.folder.join("registry.json")).unwrap();
+        if !urls.is_empty() {
+            replica.arguments = vec!["--follow".to_owned(), urls.join(",")];
+        }
+        replica
+    }
+
     /// Gives every node further arguments, from the next start on.
     pub fn add_arguments(&mut self, arguments: &[&str]) {
         for node in &mut self.nodes {
@@ -203,7 +216,10 @@ impl Network {
 impl Node {
     fn new(number: u32, folder: &Path) -> Self {
         let id = OriginatorId(number * 100);
-        let folder = folder.join(id.to_string());
+        Self::of(id, folder.join(id.to_string()))
+    }
+
+    fn of(id: OriginatorId, folder: PathBuf) -> Self {
         std::fs::create_dir(&folder).unwrap();
         let mut scalar = [0x11; 32];
         scalar[..4].copy_from_slice(&id.0.to_be_bytes());
@@ -254,15 +270,17 @@ impl Node {
     #[must_use]
     pub fn command(&self) -> Command {
         let mut command = Command::new(hawser());
+        if self.id == OriginatorId::REPLICA {
+            command.args(["audit", "watch"]);
+        } else {
+            command.arg("node").arg("--signer.private-key-file").arg(self.folder.join("node.key"));
+        }
         command
-            .arg("node")
             .arg("--data-dir")
             .arg(self.data_dir())
             .arg("--state-dir")
             .arg(self.state_dir())
             .args(["--network", NAME])
-            .arg("--signer.private-key-file")
-            .arg(self.folder.join("node.key"))
             .arg("--registry-file")
             .arg(self.folder.join("registry.json"))
             .arg("--rates-file")
@@ -279,7 +297,7 @@ impl Node {
     /// Starts the process and does not wait for anything.
     pub fn start(&mut self) {
         let mut command = self.command();
-        if self.is_new {
+        if self.is_new && self.id != OriginatorId::REPLICA {
             command.env("HAWSER_NEW_STRAND", "true");
             self.is_new = false;
         }

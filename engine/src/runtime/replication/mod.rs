@@ -93,8 +93,9 @@ impl Replication {
             strands: Mutex::default(),
         });
         let (stop, stopped) = stop::channel();
-        // Here and not in the task: the gate is closed before the caller goes on.
-        let guard = GuardTask::new(state.clone());
+        // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.
+        let has_strand = state.own != OriginatorId::REPLICA;
+        let guard = has_strand.then(|| GuardTask::new(state.clone()));
         let supervisor = tokio::spawn(supervise(state.clone(), guard, migrated, stopped));
         (Self { state }, ReplicationTasks { stop, supervisor })
     }
@@ -207,14 +208,16 @@ impl ReplicationTasks {
 /// still followed, at other peers: this node owes it to readers. A node that never entered has none.
 async fn supervise(
     state: Arc<ReplicationState>,
-    guard: GuardTask,
+    guard: Option<GuardTask>,
     migrated: Option<MigratedStrands>,
     mut stopped: StopSignal,
 ) {
     let mut tasks = JoinSet::new();
-    tasks.spawn(guard.run(stopped.clone()));
+    if let Some(guard) = guard {
+        tasks.spawn(guard.run(stopped.clone()));
+        tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
+    }
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
-    tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
         for id in OriginatorId::MIGRATED {

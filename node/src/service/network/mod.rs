@@ -143,6 +143,7 @@ impl NetworkState {
             return Err(node);
         }
         match new.node(self.own) {
+            None if self.own == OriginatorId::REPLICA => {}
             None => tracing::warn!(
                 node_id = self.own.0,
                 "this node is no longer in the registry: nothing can be published here"

@@ -4,7 +4,7 @@
 //! that an environment made for it starts this node too. Settings of our own have dashes and
 //! `HAWSER_*`.
 
-use super::setting::{DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
+use super::setting::{DURATION, DURATION_ABOVE_ZERO, Setting, SettingKind, switch, urls, value};
 
 const PORT: &str = "a port, 1 to 65535";
 
@@ -53,6 +53,14 @@ pub(in crate::settings) const PEER_TRANSPORT: Setting = value(
     "auto, quic or grpc",
     "grpc",
     "The way to reach peers: QUIC and else gRPC, QUIC only, or gRPC only",
+);
+pub(in crate::settings) const FOLLOW: Setting = urls(
+    "follow",
+    "HAWSER_FOLLOW",
+    "http or https URLs, comma separated",
+    "https://node-1.example,https://node-2.example",
+    "For a replica (hawser audit watch): the nodes or replicas to follow; without it, all nodes of \
+     the registry",
 );
 pub(in crate::settings) const SIGNER_PRIVATE_KEY: Setting = Setting {
     flag: "signer.private-key",
@@ -300,7 +308,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 37] = [
+pub(super) const ALL: [&Setting; 38] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -312,6 +320,7 @@ pub(super) const ALL: [&Setting; 37] = [
     &TLS_CLIENT_CA,
     &SYNC_ENABLE,
     &PEER_TRANSPORT,
+    &FOLLOW,
     &SIGNER_PRIVATE_KEY,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,

@@ -1,0 +1,87 @@
+//! The sources of a replica: nodes that it asks as anybody may ask them.
+
+use hawser_engine::ports::Registry;
+use hawser_proto::OriginatorId;
+
+/// The URLs that a replica follows. None of them means all nodes of the network.
+#[derive(Debug)]
+pub(crate) struct Observed {
+    urls: Vec<String>,
+}
+
+/// The most URLs that are followed. A guess: more sources than a network has nodes help nobody.
+const URLS_MAX: usize = 64;
+
+impl Observed {
+    pub(crate) fn new(mut urls: Vec<String>) -> Self {
+        urls.truncate(URLS_MAX);
+        Self { urls }
+    }
+
+    /// Returns ids and URLs of what is followed; `None` for all nodes of the network. A URL that the registry
+    /// has for a node stands for that node. Any other one gets an id that no node has.
+    pub(crate) fn all(&self, registry: &Registry) -> Option<Vec<(OriginatorId, String)>> {
+        if self.urls.is_empty() {
+            return None;
+        }
+        let of_node = |url: &String| {
+            let is_there = |address: &str| without_slash(address) == without_slash(url);
+            registry.nodes().find(|it| it.canonical && is_there(&it.http_address)).map(|it| it.id)
+        };
+        let id = |index, url| of_node(url).unwrap_or_else(|| stand_in(index));
+        let urls = self.urls.iter().enumerate();
+        Some(urls.map(|(index, url)| (id(index, url), url.clone())).collect())
+    }
+
+    /// Returns the URL of a source that is no node of the registry.
+    pub(crate) fn url(&self, source: OriginatorId) -> Option<&str> {
+        let index = (OriginatorId::REPLICA.0 - 1).checked_sub(source.0)?;
+        self.urls.get(usize::try_from(index).ok()?).map(String::as_str)
+    }
+}
+
+/// The id of a source that is no node of the registry.
+fn stand_in(index: usize) -> OriginatorId {
+    OriginatorId(OriginatorId::REPLICA.0 - 1 - u32::try_from(index).expect("few sources"))
+}
+
+fn without_slash(url: &str) -> &str {
+    url.trim_end_matches('/')
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_engine::ports::NodeRecord;
+    use hawser_proto::SecretKey;
+
+    use super::*;
+
+    fn registry(canonical: bool) -> Registry {
+        let public_key = SecretKey::from_bytes(&[7; 32]).unwrap().public_key();
+        let record = NodeRecord {
+            id: OriginatorId(200),
+            public_key,
+            owner: public_key.address(),
+            http_address: "http://b:1".into(),
+            quic_address: None,
+            canonical,
+        };
+        [record].into_iter().collect()
+    }
+
+    #[test]
+    fn a_url_of_the_registry_is_its_node_and_any_other_one_has_an_id_of_its_own() {
+        let observed = Observed::new(vec!["http://a:1".into(), "http://b:1/".into()]);
+        let ids = |registry| -> Vec<OriginatorId> {
+            observed.all(&registry).unwrap().into_iter().map(|(id, _)| id).collect()
+        };
+        let [first, second] = ids(registry(true))[..] else { panic!("two") };
+        assert_eq!(second, OriginatorId(200));
+        assert_eq!(observed.url(first), Some("http://a:1"));
+        assert_eq!(observed.url(second), None);
+        let [_, left] = ids(registry(false))[..] else { panic!("two") };
+        assert_eq!(observed.url(left), Some("http://b:1/"), "a node that has left");
+        assert_eq!(observed.url(OriginatorId::REPLICA), None);
+        assert_eq!(Observed::new(Vec::new()).all(&registry(true)), None);
+    }
+}

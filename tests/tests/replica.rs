@@ -1,0 +1,145 @@
+//! Replicas: processes without a node's key that follow a network, believe nobody, and answer readers as its
+//! nodes do.
+
+use hawser_proto::{Cursor, OriginatorId};
+use hawser_tests::harness::client::Client;
+use hawser_tests::harness::load::Plan;
+use hawser_tests::harness::network::{Network, Node};
+use hawser_tests::harness::scripted_peer::{Attack, Habits, ScriptedPeer};
+use hawser_tests::harness::{envelopes, raw, seed, strand, wait};
+
+/// Publishes a little at every node.
+async fn publish(network: &Network, round: u64) {
+    for node in &network.nodes {
+        let seed =
+            seed::seed().wrapping_mul(31).wrapping_add(round * 10_000 + u64::from(node.id.0));
+        let plan = Plan::new(node.port, node.id, seed);
+        let ledger =
+            Plan { connections: 2, envelopes_max: 100, ..plan }.start(Vec::new()).join().await;
+        assert!(ledger.acknowledged().count() >= 100, "node {} takes publishes", node.id);
+    }
+    network.converged().await;
+}
+
+/// Waits until a replica holds what a node holds, and compares what both answer.
+async fn assert_reads_as(replica: &Node, node: &Node) {
+    let (of_replica, of_node) = (replica.client(), node.client());
+    let heads = of_node.cursor().await.expect("the node answers");
+    wait::until_equal("the replica to catch up", &heads, async || of_replica.cursor().await.ok())
+        .await;
+    assert!(strand::read_all(&of_replica).await == strand::read_all(&of_node).await);
+    for group in 1..=8 {
+        let topic = envelopes::group_topic([group; 16]);
+        let read = async |client: &Client| {
+            let page = client.query_topics(std::slice::from_ref(&topic), &Cursor::new(), 50).await;
+            page.expect("it answers")
+        };
+        let page = read(&of_replica).await;
+        assert!(!page.is_empty() && page.len() == read(&of_node).await.len(), "group {group}");
+    }
+}
+
+async fn status(node: &Node) -> serde_json::Value {
+    let (code, text) = raw::get(node.metrics_port, "/status").await.expect("it answers");
+    assert_eq!(code, 200, "{text}");
+    serde_json::from_str(&text).expect("a page of JSON")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_reads_like_a_node_refuses_publishes_and_goes_on_after_a_crash() {
+    let network = Network::start(3).await;
+    publish(&network, 1).await;
+    let mut replica = network.replica("replica", &[]);
+    replica.start();
+    replica.readable().await;
+    assert_reads_as(&replica, &network.nodes[0]).await;
+
+    // What is new reaches readers who wait at the replica.
+    let mut live = replica.client().subscribe_all().await.unwrap();
+    let node = &network.nodes[1];
+    let client_bytes = envelopes::group_message([9; 16], 40, &mut seed::rng(seed::seed(), 77));
+    let paid = envelopes::sign(&client_bytes, node.id, &envelopes::payer(1));
+    let answer = node.client().publish(vec![paid.clone()]).await.unwrap();
+    wait::until("the new envelope is shown", async || {
+        let frame = live.next().await.unwrap().expect("the stream goes on");
+        frame.envelopes.contains(&answer[0]).then_some(())
+    })
+    .await;
+
+    let refusal = replica.client().publish(vec![paid]).await.unwrap_err();
+    assert_eq!(refusal.code(), tonic::Code::Unavailable);
+    assert!(refusal.message().contains("this is a replica"), "{refusal}");
+    let status = status(&replica).await;
+    assert_eq!(status["role"], "replica");
+    assert_eq!(status["node_id"], serde_json::Value::Null);
+    assert_eq!(status["verdict"], "ok", "{status:#}");
+    assert_eq!(status["ready"]["read"], true);
+    assert_eq!(status["ready"]["publish"], false);
+    // It proves no id, and the nodes need not know it.
+    assert_eq!(network.nodes[0].metrics().await.sum("xmtp_peer_up", &[]), 2.0);
+
+    replica.kill();
+    publish(&network, 2).await;
+    replica.start();
+    replica.readable().await;
+    assert_reads_as(&replica, &network.nodes[2]).await;
+    assert!(replica.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_follows_another_one_at_an_address_that_no_registry_has() {
+    let network = Network::start(2).await;
+    publish(&network, 1).await;
+    let mut first = network.replica("first", &[]);
+    first.start();
+    first.readable().await;
+    let url = format!("http://127.0.0.1:{}", first.port);
+    let mut second = network.replica("second", std::slice::from_ref(&url));
+    second.start();
+    second.readable().await;
+    assert_reads_as(&second, &network.nodes[0]).await;
+    let peers = status(&second).await["peers"].clone();
+    assert_eq!(peers.as_array().map(Vec::len), Some(1), "{peers:#}");
+    assert_eq!((&peers[0]["address"], &peers[0]["connected"]), (&url.into(), &true.into()));
+}
+
+/// The liar is in the registry, signs its own strand well, and forges everything else that it sends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_source_that_lies_is_caught_and_the_other_ones_make_up_for_it() {
+    let mut liar =
+        ScriptedPeer::start(300, Habits { attack: Some(Attack::Forged), ..Habits::default() });
+    liar.originate(10, 60);
+    let mut network = Network::new(1);
+    network.register(liar.record());
+    network.start_all().await;
+    publish_at_first(&network).await;
+    let mut replica = network.replica("replica", &[]);
+    replica.start();
+    replica.readable().await;
+    let counted = wait::until("the liar is caught", async || {
+        let metrics = replica.metrics().await;
+        let kind = &[r#"kind="forged_signature""#];
+        (metrics.sum("xmtp_verify_failures_total", kind) > 0.0).then_some(metrics)
+    });
+    counted.await;
+    let (of_replica, of_node) = (replica.client(), network.nodes[0].client());
+    let own = network.nodes[0].id;
+    let wanted = strand::read(&of_node, own).await;
+    wait::until_equal("the honest strand", &wanted, async || {
+        Some(strand::read(&of_replica, own).await)
+    })
+    .await;
+    assert_eq!(of_replica.cursor().await.unwrap().get(liar.id).0, 0, "nothing forged is stored");
+    assert!(liar.seen().without_token > 0, "a replica has no token to show");
+    liar.change(|habits| habits.attack = None);
+    wait::until_equal("what it has signed", &liar.strand(), async || {
+        Some(strand::read(&of_replica, OriginatorId(300)).await)
+    })
+    .await;
+}
+
+async fn publish_at_first(network: &Network) {
+    let node = &network.nodes[0];
+    let plan = Plan::new(node.port, node.id, seed::seed());
+    Plan { connections: 2, envelopes_max: 100, ..plan }.start(Vec::new()).join().await;
+}
