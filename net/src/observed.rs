@@ -1,4 +1,4 @@
-//! The sources of a replica: nodes that it asks as anybody may ask them.
+//! The sources of a replica: nodes that it asks as any reader may ask them.
 
 use hawser_engine::ports::Registry;
 use hawser_proto::OriginatorId;
@@ -9,7 +9,7 @@ pub(crate) struct Observed {
     urls: Vec<String>,
 }
 
-/// The most URLs that are followed. A guess: more sources than a network has nodes help nobody.
+/// The most URLs that are followed. A guess: more sources than a network has nodes are of no use.
 const URLS_MAX: usize = 64;
 
 impl Observed {

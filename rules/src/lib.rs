@@ -19,6 +19,7 @@
 
 pub mod absences;
 pub mod congestion;
+pub mod contradiction;
 pub mod envelope;
 pub mod fees;
 pub mod misbehavior;
@@ -27,6 +28,7 @@ pub mod retention;
 pub mod violation;
 
 pub use absences::{Absence, Absences, AbsencesError};
+pub use contradiction::{Contradiction, NoContradictionError};
 pub use envelope::{
     ENVELOPE_LEN_BYTES_MAX, PayloadClass, check_charges, check_dependencies_known,
     check_dependencies_on_chains, check_length, check_payload, check_statement, check_topic,

@@ -1,4 +1,4 @@
-//! Replicas: processes without a node's key that follow a network, believe nobody, and answer readers as its
+//! Replicas: processes without a node's key that follow a network, believe no node, and answer readers as its
 //! nodes do.
 
 use hawser_proto::{Cursor, OriginatorId};

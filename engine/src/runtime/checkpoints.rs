@@ -89,6 +89,9 @@ impl Signer {
             return;
         }
         let node = self.engine.store().identity().node;
+        if node == OriginatorId::REPLICA {
+            return; // it has no key that a reader could know
+        }
         let strands: Vec<OriginatorId> = self
             .engine
             .heads()

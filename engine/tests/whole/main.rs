@@ -13,6 +13,7 @@ mod chain;
 mod checkpoints;
 mod clocks;
 mod common;
+mod contradictions;
 mod departed;
 mod disk;
 mod follow;

@@ -32,7 +32,7 @@ pub struct NodeServiceSettings {
     pub peer_transport: PeerTransport,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
     pub migrated: Option<MigratedStrands>,
-    /// The node's key. A replica has one that everybody knows, since it signs nothing with it.
+    /// The node's key. A replica has a constant one, since it signs nothing with it.
     pub signer: SecretKey,
     /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,

@@ -6,6 +6,7 @@
 //! lies. Everything that is left to chance is drawn from one seed, so a seed is a run.
 
 mod apart;
+mod checkpoints;
 mod departed;
 mod hostile;
 pub mod invariants;

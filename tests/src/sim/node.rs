@@ -7,11 +7,12 @@ use bytes::Bytes;
 use hawser_engine::misbehavior::{
     Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees, stated_ns,
 };
-use hawser_engine::replication::{Follower, PeerClock, SplitLimits, StrandWrite};
+use hawser_engine::replication::{CheckpointWatch, Follower, PeerClock, SplitLimits, StrandWrite};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable};
 use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity, Validity};
 
+use super::checkpoints::Checkpoints;
 use super::scripted::Naming;
 use super::strands::key;
 
@@ -53,6 +54,8 @@ pub(super) struct Node {
     pub(super) rates: Option<RateTable>,
     /// Time by which the node's clock is ahead of the true time.
     pub(super) clock_offset_ns: i64,
+    /// Checkpoints and trees; only in networks with a script.
+    pub(super) checkpoints: Checkpoints,
     /// The nodes that this one has named since they were last taken, and for what.
     pub(super) namings: Vec<(OriginatorId, Naming)>,
 }
@@ -75,6 +78,7 @@ impl Node {
             keeps_evidence: false,
             rates: None,
             clock_offset_ns: 0,
+            checkpoints: Checkpoints::default(),
             namings: Vec::new(),
         }
     }
@@ -112,6 +116,7 @@ impl Node {
         self.incarnation += 1;
         self.following.clear();
         self.clocks.clear();
+        self.checkpoints.watch = CheckpointWatch::default();
     }
 
     /// Does the writes to one strand at `true_ns`, and tells up to where it grew.

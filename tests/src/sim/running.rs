@@ -41,6 +41,7 @@ impl Sim {
         connection.generation += 1;
         connection.last_control = now;
         connection.clock_due.clear();
+        connection.told.clear();
         for originator in self.followed_by(path.follower) {
             let head = self.claimed_head(path, originator);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
@@ -204,7 +205,7 @@ impl Sim {
         self.queue.push(at, Event::Want { path, generation, request, want });
     }
 
-    fn control_arrival(&mut self, path: Path) -> Instant {
+    pub(super) fn control_arrival(&mut self, path: Path) -> Instant {
         let at = self.now + self.delay(self.faults.delay_ms_max);
         let connection = self.connection(path);
         connection.last_control = connection.last_control.max(at);
@@ -260,6 +261,7 @@ impl Sim {
         self.route_effects(node, originator);
         self.start_write(node, originator);
         self.judge_anew(node, originator);
+        self.look_at_checkpoints(node, originator);
         self.wake_streams(node, originator);
     }
 
@@ -283,6 +285,9 @@ impl Sim {
         };
         // A node that is down publishes as soon as it is back.
         self.node(node).store.commit(&[change]).unwrap();
+        if node == LIAR {
+            self.note_own_place(next);
+        }
         self.wake_streams(node, node);
     }
 

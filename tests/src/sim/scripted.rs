@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hawser_engine::price::recorded_rate;
 use hawser_engine::replication::{PeerViolation, RequestId, StrandItem};
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::RateTable;
@@ -24,6 +25,9 @@ use crate::harness::seed::rng;
 const NAMED_WITHIN: Duration = Duration::from_secs(10);
 /// The first place of its strand at which the node lies.
 const HONEST_BEFORE: SequenceId = SequenceId(4);
+/// The place that an old backup holds, and the one that the node has reached when it is restored from that.
+const RESTORED_AT: SequenceId = SequenceId(4);
+const RESTORED_FROM: SequenceId = SequenceId(8);
 /// Honest clocks are at most so far from the true time: less than the lead that is a fault.
 const CLOCK_OFFSET_S_MAX: i64 = 240;
 /// The node that reaches only the lying relay.
@@ -52,11 +56,17 @@ pub enum Role {
     CommitViaNode,
     /// Orders payloads on a topic that only nodes write to, for a payer.
     ReservedTopic,
+    /// Tells half of the nodes another story of its strand, and signs checkpoints of both.
+    Equivocator,
+    /// Signs other envelopes for places that it has used before, as after a restore from an old backup.
+    IdReuse,
+    /// Sends the same envelopes to all, and signs two roots for a size.
+    TwoCheckpoints,
 }
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::Forger,
         Self::Withholder,
         Self::Reorderer,
@@ -67,6 +77,9 @@ impl Role {
         Self::LyingRelay,
         Self::CommitViaNode,
         Self::ReservedTopic,
+        Self::Equivocator,
+        Self::IdReuse,
+        Self::TwoCheckpoints,
     ];
 
     /// Returns true if this is what an honest node has to name the role for.
@@ -85,6 +98,13 @@ impl Role {
             Self::LyingRelay => matches!(naming, Naming::Violation(_)),
             Self::CommitViaNode => naming == Naming::Mark(6),
             Self::ReservedTopic => naming == Naming::Mark(5),
+            Self::Equivocator => naming == Naming::Contradiction || naming.is_two_statements(),
+            // The proof needs what was lost; without it, the node is named and not proven guilty.
+            Self::IdReuse => {
+                [Naming::Contradiction, Naming::Disputed].contains(&naming)
+                    || naming.is_two_statements()
+            }
+            Self::TwoCheckpoints => naming == Naming::Contradiction,
         }
     }
 
@@ -113,6 +133,16 @@ pub(super) enum Naming {
     Mark(u8),
     /// It searches for places that were passed over.
     Gap,
+    /// It holds another tree than a checkpoint says.
+    Disputed,
+    /// It has found two checkpoints that contradict each other.
+    Contradiction,
+}
+
+impl Naming {
+    fn is_two_statements(self) -> bool {
+        matches!(self, Self::Evidence(Misbehavior::TwoStatements(_)))
+    }
 }
 
 /// An answer to a want, over one connection.
@@ -124,6 +154,8 @@ pub(super) struct Script {
     pub(super) role: Role,
     /// A place was left out, and nothing behind it was shown yet.
     has_withheld: bool,
+    /// The node uses places again.
+    pub(super) is_restored: bool,
     /// Answers with a lie that are on their way.
     sent: BTreeSet<Answer>,
     /// The time at which the first lie has arrived.
@@ -132,10 +164,25 @@ pub(super) struct Script {
 }
 
 impl Script {
+    /// The statement that it makes to one follower for a place of its own strand.
+    pub(super) fn story(&self, follower: OriginatorId, sequence: SequenceId) -> Version {
+        match self.role {
+            Role::Equivocator if is_fooled(follower) && sequence >= HONEST_BEFORE => Version::Other,
+            Role::IdReuse if self.is_restored && sequence > RESTORED_AT => Version::Other,
+            role => role.version(sequence),
+        }
+    }
+
+    /// Returns true if its checkpoint of a size has another root for a follower.
+    pub(super) fn signs_another_root(&self, follower: OriginatorId, size: u64) -> bool {
+        self.role == Role::TwoCheckpoints && is_fooled(follower) && size >= HONEST_BEFORE.0
+    }
+
     /// Returns what the node sends in place of the honest items, and whether a lie is among them.
     fn play(
         &mut self,
         honest: Vec<StrandItem<Bytes>>,
+        follower: OriginatorId,
         originator: OriginatorId,
         rng: &mut StdRng,
     ) -> (Vec<StrandItem<Bytes>>, bool) {
@@ -176,8 +223,9 @@ impl Script {
                     items.push(StrandItem::Envelope(bytes));
                     continue;
                 }
-                role => {
-                    let version = if is_own { role.version(sequence) } else { Version::True };
+                _ => {
+                    let version =
+                        if is_own { self.story(follower, sequence) } else { Version::True };
                     is_lie |= version != Version::True;
                     items.push(send(version, sequence));
                     continue;
@@ -187,6 +235,11 @@ impl Script {
         }
         (items, is_lie)
     }
+}
+
+/// Returns true for the nodes that are told the other story.
+fn is_fooled(follower: OriginatorId) -> bool {
+    (follower.0 / 100).is_multiple_of(2)
 }
 
 fn place_of(bytes: &Bytes) -> SequenceId {
@@ -229,6 +282,7 @@ impl Sim {
         sim.script = Some(Script {
             role,
             has_withheld: false,
+            is_restored: false,
             sent: BTreeSet::new(),
             lied_at: None,
             named_at: None,
@@ -243,6 +297,7 @@ impl Sim {
             let offset_s = chance.random_range(-CLOCK_OFFSET_S_MAX..=CLOCK_OFFSET_S_MAX);
             node.clock_offset_ns = offset_s * 1_000_000_000;
         }
+        sim.exchange_checkpoints();
         if role == Role::LyingRelay {
             for other in sim.honest().into_iter().filter(|id| *id != CUT_OFF) {
                 sim.cut(CUT_OFF, other);
@@ -275,7 +330,7 @@ impl Sim {
     ) -> Vec<StrandItem<Bytes>> {
         let generation = self.connections[&path].generation;
         let Some(script) = &mut self.script else { return items };
-        let (items, is_lie) = script.play(items, originator, &mut self.rng);
+        let (items, is_lie) = script.play(items, path.follower, originator, &mut self.rng);
         if is_lie {
             script.sent.insert((path, generation, originator, request));
         }
@@ -292,6 +347,25 @@ impl Sim {
         let (now, generation) = (self.now, self.connections[&path].generation);
         if let Some(script) = &mut self.script
             && script.sent.remove(&(path, generation, originator, request))
+        {
+            script.lied_at.get_or_insert(now);
+        }
+    }
+
+    /// Notes that the scripted node has reached a place of its own strand.
+    pub(super) fn note_own_place(&mut self, reached: SequenceId) {
+        if let Some(script) = &mut self.script {
+            script.is_restored |= reached >= RESTORED_FROM;
+        }
+    }
+
+    /// Notes that a checkpoint of the scripted node has arrived.
+    pub(super) fn note_checkpoint(&mut self, follower: OriginatorId, signed: &SignedCheckpoint) {
+        let now = self.now;
+        let Checkpoint { originator, size, .. } = signed.checkpoint;
+        if let Some(script) = &mut self.script
+            && originator == LIAR
+            && script.signs_another_root(follower, size)
         {
             script.lied_at.get_or_insert(now);
         }

@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, StrandWrite, Want, WantResponse};
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::RateRow;
 
@@ -43,6 +44,10 @@ pub(super) enum Event {
     Arrive { path: Path, generation: u64, originator: OriginatorId, response: WantResponse<Bytes> },
     /// A follower hears how far a strand is at the server.
     Clock { path: Path, generation: u64, originator: OriginatorId },
+    /// A follower gets a checkpoint.
+    Checkpoint { path: Path, generation: u64, signed: SignedCheckpoint },
+    /// A node signs and passes on checkpoints.
+    Exchange { node: OriginatorId },
     /// A follower's timer.
     Timer { node: OriginatorId, incarnation: u64, originator: OriginatorId },
     /// A write is durable.
@@ -86,6 +91,11 @@ impl fmt::Display for Event {
                 })
             }
             Self::Clock { path, originator, .. } => write!(f, "{path} hears of {originator}"),
+            Self::Checkpoint { path, signed, .. } => {
+                let Checkpoint { originator, size, .. } = signed.checkpoint;
+                write!(f, "{path} shows the tree of {originator} at {size}")
+            }
+            Self::Exchange { node } => write!(f, "{node} exchanges checkpoints"),
             Self::Timer { node, originator, .. } => write!(f, "{node} timer of {originator}"),
             Self::Durable { node, originator, writes, .. } => {
                 write!(f, "{node} durable {originator}: {} writes", writes.len())
@@ -151,4 +161,6 @@ pub(super) struct Connection {
     pub(super) streams: BTreeMap<OriginatorId, Stream>,
     /// Strands that have grown since the server's last clock.
     pub(super) clock_due: BTreeSet<OriginatorId>,
+    /// The size of the last checkpoint of each strand that the server has shown.
+    pub(super) told: BTreeMap<OriginatorId, u64>,
 }

@@ -151,6 +151,7 @@ impl Sim {
                 last_control: now,
                 streams: BTreeMap::new(),
                 clock_due: BTreeSet::new(),
+                told: BTreeMap::new(),
             };
             sim.connections.insert(path, connection);
             sim.plan(50, Event::Up { path });
@@ -295,6 +296,10 @@ impl Sim {
             Event::Clock { path, generation, originator } if self.lives(path, generation) => {
                 self.hear_clock(path, originator);
             }
+            Event::Checkpoint { path, generation, signed } if self.lives(path, generation) => {
+                self.hear_checkpoint(path, signed);
+            }
+            Event::Exchange { node } => self.exchange(node),
             Event::Timer { node, incarnation, originator } if self.runs(node, incarnation) => {
                 let now = self.now;
                 let following = self.node(node).following.get_mut(&originator).unwrap();
@@ -317,6 +322,7 @@ impl Sim {
             | Event::Serve { .. }
             | Event::Arrive { .. }
             | Event::Clock { .. }
+            | Event::Checkpoint { .. }
             | Event::Timer { .. }
             | Event::Durable { .. } => {}
         }

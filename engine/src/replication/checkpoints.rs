@@ -1,0 +1,198 @@
+//! Checkpoints that other nodes sign of their own strands, compared with the trees that are held here and with one
+//! another.
+//!
+//! Peers pass on the newest checkpoint that agrees with their own tree. A node that tells two peers two
+//! stories signs a checkpoint of each, and the two meet at the first pair of peers that are connected. What
+//! contradicts itself is proven by [`Contradiction`]; a checkpoint that only differs from the tree held here is
+//! *disputed*, until the node's next one, or for good: it proves nothing without a second one, because
+//! the peer that sent the tree's envelopes may have been lied to in another way.
+//!
+//! The simulation of networks drives this. No task of the runtime does yet, and there is no frame for checkpoints.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::checkpoint::{CheckpointError, SignedCheckpoint};
+use hawser_proto::merkle::{ConsistencyProof, TreeHash};
+use hawser_proto::{OriginatorId, PublicKey};
+use hawser_rules::Contradiction;
+
+/// Checkpoints of one strand that are ahead of the tree held here. A guess: one a second, for a peer that is some
+/// seconds behind. The smallest ones are kept, since they are decided first.
+const WAITING_MAX: usize = 16;
+/// Disputed checkpoints of one strand that are kept for a proof. A guess: one suffices.
+const DISPUTED_MAX: usize = 4;
+
+/// The trees that are held here, as far as they have grown.
+pub trait Trees {
+    /// Returns the number of leaves of a strand's tree.
+    fn size(&self, originator: OriginatorId) -> u64;
+    /// Returns the root that the tree had at `size`; `None` above its size, or if it cannot be read.
+    fn root(&self, originator: OriginatorId, size: u64) -> Option<TreeHash>;
+    /// Returns the proof that the tree of `to` leaves begins with that of `from` leaves; `None` as for
+    /// [`root`](Self::root).
+    fn consistency(&self, originator: OriginatorId, from: u64, to: u64)
+    -> Option<ConsistencyProof>;
+}
+
+/// A result of looking at checkpoints.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// The newest checkpoint of a strand agrees with the tree held here: to be cosigned and passed on.
+    Agrees(SignedCheckpoint),
+    /// A checkpoint has another root than the tree held here. Found once for each strand and size.
+    Disputed(SignedCheckpoint),
+    /// A node has contradicted itself. Found once for each strand.
+    Contradicts(Box<Contradiction>),
+}
+
+/// State machine over the checkpoints of all strands of other nodes. Does no I/O and reads no clock. Memory is
+/// bounded for each strand; strands are those of the registry.
+#[derive(Debug, Default)]
+pub struct CheckpointWatch {
+    strands: BTreeMap<OriginatorId, StrandCheckpoints>,
+}
+
+#[derive(Debug, Default)]
+struct StrandCheckpoints {
+    /// The newest one that agrees with the tree held here.
+    agreed: Option<SignedCheckpoint>,
+    /// Those ahead of the tree, by size.
+    waiting: BTreeMap<u64, SignedCheckpoint>,
+    /// Those that differ from the tree, by size.
+    disputed: BTreeMap<u64, SignedCheckpoint>,
+    /// The node has contradicted itself: nothing that it says is passed on or cosigned any more.
+    is_contradicted: bool,
+}
+
+impl CheckpointWatch {
+    /// Returns the newest checkpoint of each strand that agrees with the tree held here, of nodes that have not
+    /// contradicted themselves.
+    pub fn agreed(&self) -> impl Iterator<Item = &SignedCheckpoint> {
+        let honest = self.strands.values().filter(|it| !it.is_contradicted);
+        honest.filter_map(|it| it.agreed.as_ref())
+    }
+
+    /// Returns true if a checkpoint is known already, to its last byte, or cannot tell anything new. Costs no
+    /// signature.
+    #[must_use]
+    pub fn is_known(&self, signed: &SignedCheckpoint) -> bool {
+        let size = signed.checkpoint.size;
+        self.strands.get(&signed.checkpoint.originator).is_some_and(|strand| {
+            let equal = |known: Option<&SignedCheckpoint>| known == Some(signed);
+            strand.is_contradicted
+                || equal(strand.agreed.as_ref())
+                || equal(strand.waiting.get(&size))
+                || equal(strand.disputed.get(&size))
+        })
+    }
+
+    /// Takes a checkpoint that a peer has sent. `key` is that of the node that it names, from the registry. A
+    /// checkpoint of an observer is left alone.
+    ///
+    /// # Errors
+    /// When the node has not signed it. The peer that sent it has not checked it.
+    pub fn handle(
+        &mut self,
+        signed: SignedCheckpoint,
+        key: &PublicKey,
+        trees: &impl Trees,
+    ) -> Result<Vec<Finding>, CheckpointError> {
+        if signed.checkpoint.is_observers() || self.is_known(&signed) {
+            return Ok(Vec::new());
+        }
+        signed.verify(key)?;
+        let strand = self.strands.entry(signed.checkpoint.originator).or_default();
+        let mut findings = Vec::new();
+        if let Some(found) = strand.contradiction_with(&signed) {
+            strand.contradict(found, &mut findings);
+            return Ok(findings);
+        }
+        strand.waiting.insert(signed.checkpoint.size, signed);
+        while strand.waiting.len() > WAITING_MAX {
+            strand.waiting.pop_last();
+        }
+        strand.look(trees, &mut findings);
+        Ok(findings)
+    }
+
+    /// Looks again at the checkpoints that were ahead of a strand's tree, which has grown.
+    pub fn handle_growth(&mut self, originator: OriginatorId, trees: &impl Trees) -> Vec<Finding> {
+        let mut findings = Vec::new();
+        if let Some(strand) = self.strands.get_mut(&originator) {
+            strand.look(trees, &mut findings);
+        }
+        findings
+    }
+
+    /// Returns the number of checkpoints that are held.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        let of = |it: &StrandCheckpoints| {
+            usize::from(it.agreed.is_some()) + it.waiting.len() + it.disputed.len()
+        };
+        self.strands.values().map(of).sum()
+    }
+
+    /// Returns true if none is held.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl StrandCheckpoints {
+    fn all(&self) -> impl Iterator<Item = &SignedCheckpoint> {
+        self.agreed.iter().chain(self.waiting.values()).chain(self.disputed.values())
+    }
+
+    fn contradiction_with(&self, signed: &SignedCheckpoint) -> Option<Contradiction> {
+        self.all().find_map(|known| Contradiction::between(known, signed))
+    }
+
+    fn contradict(&mut self, found: Contradiction, findings: &mut Vec<Finding>) {
+        if !std::mem::replace(&mut self.is_contradicted, true) {
+            findings.push(Finding::Contradicts(Box::new(found)));
+        }
+        self.waiting.clear();
+        self.disputed.clear();
+    }
+
+    /// Compares what the tree has reached with it.
+    fn look(&mut self, trees: &impl Trees, findings: &mut Vec<Finding>) {
+        while let Some((&size, &signed)) = self.waiting.first_key_value() {
+            let originator = signed.checkpoint.originator;
+            if self.is_contradicted || size > trees.size(originator) {
+                break;
+            }
+            let Some(root) = trees.root(originator, size) else { break };
+            self.waiting.pop_first();
+            let is_newest = self.agreed.is_none_or(|agreed| agreed.checkpoint.size <= size);
+            if root != signed.checkpoint.root {
+                if self.disputed.len() < DISPUTED_MAX {
+                    self.disputed.insert(size, signed);
+                    findings.push(Finding::Disputed(signed));
+                }
+            } else if is_newest {
+                self.agreed = Some(signed);
+                // Only the last one is passed on.
+                findings.retain(|it| !matches!(it, Finding::Agrees(_)));
+                findings.push(Finding::Agrees(signed));
+            }
+        }
+        if let Some(found) = self.other_beginning(trees) {
+            findings.retain(|it| !matches!(it, Finding::Agrees(_)));
+            self.contradict(found, findings);
+        }
+    }
+
+    /// Returns the proof that a disputed checkpoint is not the beginning of the agreed one.
+    fn other_beginning(&self, trees: &impl Trees) -> Option<Contradiction> {
+        let larger = self.agreed?;
+        let (originator, to) = (larger.checkpoint.originator, larger.checkpoint.size);
+        self.disputed.range(..to).find_map(|(&from, &smaller)| {
+            let root = trees.root(originator, from)?;
+            let proof = trees.consistency(originator, from, to)?;
+            Some(Contradiction::OtherBeginning { smaller, larger, root, proof })
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! Checkpoints of other nodes: what proves that a node has lied, and what is noticed of it.
+
+use hawser_engine::replication::{CheckpointWatch, Finding, Trees};
+use hawser_proto::checkpoint::{Checkpoint, CheckpointError, SignedCheckpoint};
+use hawser_proto::merkle::{
+    ConsistencyProof, ProofError, Subtree, TreeHash, consistency_proof, node_hash, root,
+};
+use hawser_proto::{OriginatorId, PublicKey, SecretKey};
+use hawser_rules::{Contradiction, NoContradictionError};
+
+const NODE: OriginatorId = OriginatorId(300);
+
+/// The tree of a strand, one of whose two stories begins at a fork.
+#[derive(Clone, Copy)]
+struct Story {
+    number: u8,
+    fork: u64,
+    size: u64,
+}
+
+impl Story {
+    fn subtree(self, at: Subtree) -> Result<TreeHash, ProofError> {
+        if at.level == 0 {
+            let mut leaf = [0; 32];
+            leaf[..8].copy_from_slice(&at.index.to_be_bytes());
+            leaf[8] = if at.index >= self.fork { self.number } else { 0 };
+            return Ok(TreeHash(leaf));
+        }
+        let child = |index| self.subtree(Subtree { level: at.level - 1, index });
+        Ok(node_hash(child(at.index * 2)?, child(at.index * 2 + 1)?))
+    }
+
+    /// A checkpoint whose time is its size.
+    fn checkpoint(self, size: u64) -> SignedCheckpoint {
+        self.checkpoint_at(size, size)
+    }
+
+    fn checkpoint_at(self, size: u64, time_ns: u64) -> SignedCheckpoint {
+        let root = root(size, |at| self.subtree(at)).unwrap();
+        let key = SecretKey::from_bytes(&[3; 32]).unwrap();
+        Checkpoint { node: NODE, originator: NODE, size, root, time_ns }.sign(&key)
+    }
+}
+
+impl Trees for Story {
+    fn size(&self, _: OriginatorId) -> u64 {
+        self.size
+    }
+
+    fn root(&self, _: OriginatorId, size: u64) -> Option<TreeHash> {
+        (size <= self.size).then(|| root(size, |at| self.subtree(at)).unwrap())
+    }
+
+    fn consistency(&self, _: OriginatorId, from: u64, to: u64) -> Option<ConsistencyProof> {
+        (to <= self.size).then(|| consistency_proof(from, to, |at| self.subtree(at)).unwrap())
+    }
+}
+
+fn key(seed: u8) -> PublicKey {
+    SecretKey::from_bytes(&[seed; 32]).unwrap().public_key()
+}
+
+const OURS: Story = Story { number: 1, fork: 5, size: 10 };
+const OTHER: Story = Story { number: 2, ..OURS };
+
+fn take(watch: &mut CheckpointWatch, signed: SignedCheckpoint, trees: Story) -> Vec<Finding> {
+    watch.handle(signed, &key(3), &trees).unwrap()
+}
+
+#[test]
+fn the_newest_checkpoint_that_the_tree_has_reached_is_agreed_on() {
+    let mut watch = CheckpointWatch::default();
+    let [small, ahead, further] = [7, 12, 15].map(|size| OURS.checkpoint(size));
+    assert_eq!(take(&mut watch, small, OURS), [Finding::Agrees(small)]);
+    assert_eq!(take(&mut watch, small, OURS), [], "known");
+    assert_eq!(take(&mut watch, ahead, OURS), [], "the tree has not reached it");
+    assert_eq!(take(&mut watch, further, OURS), []);
+    assert_eq!(watch.agreed().collect::<Vec<_>>(), [&small]);
+    let grown = Story { size: 20, ..OURS };
+    assert_eq!(watch.handle_growth(NODE, &grown), [Finding::Agrees(further)], "the last one only");
+    assert_eq!(take(&mut watch, OURS.checkpoint(9), grown), [], "an older one that is true");
+    assert_eq!(watch.agreed().collect::<Vec<_>>(), [&further]);
+}
+
+#[test]
+fn a_checkpoint_that_its_node_did_not_sign_is_an_error_and_leaves_no_trace() {
+    let mut watch = CheckpointWatch::default();
+    let refused = watch.handle(OURS.checkpoint(7), &key(4), &OURS);
+    assert_eq!(refused, Err(CheckpointError::OtherKey(NODE)));
+    assert!(watch.is_empty());
+    let mut of_observer = OURS.checkpoint(7);
+    of_observer.checkpoint.node = OriginatorId(400);
+    assert_eq!(watch.handle(of_observer, &key(4), &OURS), Ok(Vec::new()));
+    assert!(watch.is_empty());
+}
+
+#[test]
+fn two_stories_for_two_peers_are_proven_whichever_checkpoint_comes_first() {
+    for ours_first in [true, false] {
+        let mut watch = CheckpointWatch::default();
+        let (ours, theirs) = (OURS.checkpoint(9), OTHER.checkpoint(8));
+        let sent = if ours_first { [ours, theirs] } else { [theirs, ours] };
+        let findings: Vec<_> = sent.into_iter().flat_map(|it| take(&mut watch, it, OURS)).collect();
+        assert!(findings.contains(&Finding::Disputed(theirs)));
+        let Some(Finding::Contradicts(proof)) = findings.last() else { panic!("{findings:?}") };
+        assert_eq!(proof.verify(&key(3)), Ok(()));
+        assert_eq!(watch.agreed().count(), 0, "nothing of that node is passed on");
+        assert_eq!(take(&mut watch, OURS.checkpoint(10), OURS), []);
+    }
+}
+
+#[test]
+fn two_roots_of_one_size_are_proven_before_the_tree_is_there() {
+    let mut watch = CheckpointWatch::default();
+    assert_eq!(take(&mut watch, OURS.checkpoint(30), OURS), []);
+    let findings = take(&mut watch, OTHER.checkpoint(30), OURS);
+    let [Finding::Contradicts(proof)] = &findings[..] else { panic!("{findings:?}") };
+    assert_eq!(proof.verify(&key(3)), Ok(()));
+}
+
+#[test]
+fn a_checkpoint_beyond_the_fork_is_disputed_until_the_node_says_more() {
+    let mut watch = CheckpointWatch::default();
+    let [before, theirs] = [OURS.checkpoint(6), OTHER.checkpoint(9)];
+    take(&mut watch, before, OURS);
+    assert_eq!(take(&mut watch, theirs, OURS), [Finding::Disputed(theirs)]);
+    assert_eq!(take(&mut watch, theirs, OURS), [], "said once");
+    let findings = take(&mut watch, OURS.checkpoint(10), OURS);
+    assert!(matches!(&findings[..], [Finding::Contradicts(_)]), "{findings:?}");
+}
+
+#[test]
+fn checkpoints_of_one_strand_have_a_bound() {
+    let mut watch = CheckpointWatch::default();
+    let empty = Story { size: 0, ..OURS };
+    for size in (11..400).rev() {
+        // Times fall with the sizes, so that none contradicts another.
+        take(&mut watch, OURS.checkpoint(size), empty);
+    }
+    for size in 6..=10 {
+        take(&mut watch, OTHER.checkpoint(size), OURS);
+    }
+    assert!(watch.len() <= 16 + 4 + 1, "{}", watch.len());
+}
+
+/// A checkpoint of one of two stories.
+fn signed(story: u8, size: u64, time_ns: u64) -> SignedCheckpoint {
+    Story { number: story, ..OURS }.checkpoint_at(size, time_ns)
+}
+
+#[test]
+fn what_two_checkpoints_state_decides_if_they_contradict_each_other() {
+    let first = signed(1, 8, 100);
+    assert_eq!(Contradiction::between(&first, &signed(1, 8, 200)), None, "said twice");
+    assert_eq!(Contradiction::between(&first, &signed(1, 9, 200)), None, "it has grown");
+    let two_roots = Contradiction::between(&first, &signed(2, 8, 100)).unwrap();
+    assert!(matches!(two_roots, Contradiction::TwoRoots { .. }));
+    let shrinks = Contradiction::between(&first, &signed(1, 7, 101)).unwrap();
+    assert!(matches!(shrinks, Contradiction::Shrinks { later, .. } if later.checkpoint.size == 7));
+    for proof in [two_roots, shrinks] {
+        assert_eq!(proof.verify(&key(3)), Ok(()));
+        let other = proof.verify(&key(4));
+        assert_eq!(other, Err(CheckpointError::OtherKey(NODE).into()), "another node's key");
+    }
+    let honest = Contradiction::TwoRoots { first, second: signed(1, 9, 200) };
+    assert_eq!(honest.verify(&key(3)), Err(NoContradictionError::Consistent));
+    let mut foreign = signed(2, 8, 100);
+    foreign.checkpoint.originator = OriginatorId(400);
+    assert_eq!(Contradiction::between(&first, &foreign), None);
+    let mixed = Contradiction::TwoRoots { first, second: foreign };
+    assert_eq!(mixed.verify(&key(3)), Err(NoContradictionError::OtherStrand));
+}
+
+#[test]
+fn another_beginning_is_shown_by_a_proof_and_by_nothing_else() {
+    let (smaller, larger) = (signed(2, 7, 100), signed(1, 12, 200));
+    assert_eq!(Contradiction::between(&smaller, &larger), None, "sizes alone show nothing");
+    let node = |at| OURS.subtree(at);
+    let proof = consistency_proof(7, 12, node).unwrap();
+    let begins_with = root(7, node).unwrap();
+    let of = |smaller, root, proof| Contradiction::OtherBeginning { smaller, larger, root, proof };
+    let verify = |it: Contradiction| it.verify(&key(3));
+    assert_eq!(verify(of(smaller, begins_with, proof.clone())), Ok(()));
+    let honest = of(signed(1, 7, 100), begins_with, proof.clone());
+    assert_eq!(verify(honest), Err(NoContradictionError::Consistent));
+    let invented = of(smaller, TreeHash([9; 32]), proof);
+    assert!(matches!(verify(invented), Err(NoContradictionError::Proof(_))));
+}
