@@ -14,11 +14,12 @@ use alloy::providers::Provider as _;
 use alloy::sol_types::{SolCall as _, SolEvent as _};
 use broadcaster::{TestBroadcaster, until};
 use hawser_chain::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
-    MessageSent, PauseStatusUpdated, bootstrapMessagesCall,
+    MessageSent, PauseStatusUpdated, addMessageCall, bootstrapMessagesCall,
 };
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{
-    BlockRef, ChainReader, ContractEvent, EventBatch, PushSettings, Sink, SinkError, WalkSettings,
+    BlockRef, ChainReader, ContractEvent, EventBatch, PushSettings, ReaderState, Sink, SinkError,
+    WalkSettings,
 };
 use hawser_chain::send::Call;
 use hawser_chain::watch::{PauseState, PauseWatcher};
@@ -85,10 +86,24 @@ impl TestBroadcaster {
         sender(&self.pair.app, 0).send(&call).await.unwrap();
     }
 
-    /// Reads a contract through an endpoint until `count` payloads have come.
-    async fn marks(&self, contract: Address, proxy: &Proxy, count: usize) -> Vec<(u64, bool)> {
+    /// Mines until the next block is one that [`Faults::omits`](proxy::Faults::omits), or is not.
+    async fn next_in(&self, is_omitted: bool) {
+        let provider = self.pair.app.provider();
+        while (provider.get_block_number().await.unwrap() + 1).is_multiple_of(3) != is_omitted {
+            self.ask("anvil_mine", json!(["0x1"])).await;
+        }
+    }
+
+    async fn send_in(&mut self, is_omitted: bool) {
+        self.next_in(is_omitted).await;
+        self.send(1).await;
+    }
+
+    /// Reads a contract through endpoints until `count` payloads have come.
+    async fn marks(&self, contract: Address, proxies: &[Proxy], count: usize) -> Vec<(u64, bool)> {
         let marks = Arc::new(Marks::default());
-        let endpoints = Endpoints::new("app", &[proxy.url()], APP_ID).unwrap();
+        let urls: Vec<_> = proxies.iter().map(Proxy::url).collect();
+        let endpoints = Endpoints::new("app", &urls, APP_ID).unwrap();
         let walk = WalkSettings { address: contract, ..self.walk() };
         let sink: Arc<dyn Sink> = marks.clone();
         let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
@@ -122,7 +137,6 @@ async fn pauses_are_known_with_the_block_that_says_so() {
     }
 }
 
-/// Also with an endpoint that has dropped the state of old blocks.
 #[tokio::test]
 async fn ids_that_a_multisig_chose_are_recognised() {
     let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
@@ -133,15 +147,47 @@ async fn ids_that_a_multisig_chose_are_recognised() {
     chain.call_indirectly(chain.address, &bootstrap(&[10, 11])).await;
     chain.set_paused(false).await;
     chain.send(1).await;
-    for stateless in [false, true] {
-        let proxy = Proxy::start(&chain.url(), 0).await;
-        proxy.set(|faults| faults.stateless = stateless);
-        let marks = chain.marks(chain.address, &proxy, 6).await;
-        let usual = |id| (id, false);
-        let wanted = [usual(1), usual(2), usual(3), (10, true), (11, true), usual(12)];
-        assert_eq!(marks, wanted, "stateless: {stateless}");
-        assert!(proxy.asked("eth_call") > 0);
-    }
+    let usual = |id| (id, false);
+    let wanted = [usual(1), usual(2), usual(3), (10, true), (11, true), usual(12)];
+    let proxies = [Proxy::start(&chain.url(), 0).await, Proxy::start(&chain.url(), 0).await];
+    assert_eq!(chain.marks(chain.address, &proxies[..1], 6).await, wanted);
+    // With an endpoint that has dropped the state of old blocks, another one tells.
+    proxies[0].set(|faults| faults.stateless = true);
+    assert_eq!(chain.marks(chain.address, &proxies, 6).await, wanted);
+    assert!(proxies[0].asked("eth_call") > 0);
+}
+
+/// Any account can have a contract call the broadcaster, with the bootstrap call somewhere in the input.
+#[tokio::test]
+async fn ids_that_an_endpoint_without_old_state_leaves_out_are_not_void() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    chain.send_in(false).await;
+    chain.send_in(true).await;
+    chain.next_in(false).await;
+    let call = addMessageCall {
+        groupId_: FixedBytes::repeat_byte(1),
+        message_: Bytes::from(vec![7; 100]),
+    };
+    let input = [call.abi_encode(), bootstrap(&[9])].concat();
+    chain.call_indirectly(chain.address, &input).await;
+    let liar = Proxy::start(&chain.url(), 0).await;
+    liar.set(|faults| (faults.stateless, faults.omits) = (true, true));
+    let marks = Arc::new(Marks::default());
+    let endpoints = Endpoints::new("app", &[liar.url()], APP_ID).unwrap();
+    let sink: Arc<dyn Sink> = marks.clone();
+    let walk = WalkSettings { page_blocks: 1000, ..chain.walk() };
+    let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(walk, sink)]);
+    let view = reader.view();
+    until("the reader says what it lacks", || {
+        let state = view.readers().remove(0).state;
+        matches!(state, ReaderState::Stuck(reason) if reason.contains("the state of old blocks"))
+    })
+    .await;
+    assert_eq!(*marks.0.lock(), [], "nothing is stored over a gap");
+    liar.set(|faults| faults.stateless = false);
+    until("the rest is there", || marks.0.lock().len() == 2).await;
+    assert_eq!(*marks.0.lock(), [(1, false), (3, false)], "a sink of a strand notices the gap");
+    reader.stop().await;
 }
 
 /// A multisig can do this. The state at the end of the block does not show it, and here the input does not either.
@@ -160,5 +206,5 @@ async fn ids_that_were_chosen_in_a_pause_of_one_transaction_are_recognised() {
     let input = [words.flat_map(|word| word.0).collect(), event.encode_data()].concat();
     chain.call_indirectly(IN_ONE_GO_ADDRESS, &input).await;
     let proxy = Proxy::start(&chain.url(), 0).await;
-    assert_eq!(chain.marks(IN_ONE_GO_ADDRESS, &proxy, 1).await, [(7, true)]);
+    assert_eq!(chain.marks(IN_ONE_GO_ADDRESS, &[proxy], 1).await, [(7, true)]);
 }

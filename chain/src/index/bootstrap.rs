@@ -21,7 +21,7 @@ use super::fetch::REQUESTS_PER_BATCH;
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
     PauseStatusUpdated, pausedCall,
 };
-use crate::endpoints::is_rate_limit;
+use crate::endpoints::{Endpoints, is_rate_limit};
 use crate::send::{Chain, RequestError};
 
 /// The transactions among some that assigned numbers by the bootstrap call.
@@ -54,17 +54,43 @@ impl BlockPauses {
     }
 }
 
+/// The answer of all endpoints together about an event whose number does not follow the one before it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told {
+    /// The operator chose the number.
+    Chosen,
+    /// The contract gave the number, so what is missing before it has been left out.
+    Given,
+    /// The event may be of a bootstrap call, and no endpoint has the state that would tell.
+    Nothing,
+}
+
 impl Bootstraps {
-    /// Returns whether the operator chose the number of this event. Only for events of the transactions that were
-    /// asked about; false for all others.
-    pub(super) fn contain(&self, event: &IndexedEvent) -> bool {
-        if self.direct.contains(&event.transaction) {
-            return true;
+    /// Returns what endpoints tell of an event together. A number is chosen only if none of them says otherwise:
+    /// numbers that are passed over are void for good. Only for events of the transactions that were asked about.
+    pub(super) fn together(all: &[Self], event: &IndexedEvent) -> Told {
+        let told: Vec<_> = all.iter().map(|one| one.is_chosen(event)).collect();
+        let carries_call = |one: &Self| one.indirect.get(&event.transaction) == Some(&true);
+        if told.contains(&Some(false)) {
+            Told::Given
+        } else if told.contains(&Some(true)) {
+            Told::Chosen
+        } else if all.iter().any(carries_call) {
+            Told::Nothing
+        } else {
+            Told::Given
         }
-        let Some(carries_call) = self.indirect.get(&event.transaction) else { return false };
-        let pauses = self.blocks.get(&event.block.number);
-        // A guess, without the state: the call has to be somewhere in the input.
-        pauses.and_then(|pauses| pauses.at(event.log_index)).unwrap_or(*carries_call)
+    }
+
+    /// Returns whether the operator chose the number of this event; `None` if the endpoint cannot tell.
+    fn is_chosen(&self, event: &IndexedEvent) -> Option<bool> {
+        if self.direct.contains(&event.transaction) {
+            return Some(true);
+        }
+        if !self.indirect.contains_key(&event.transaction) {
+            return Some(false);
+        }
+        self.blocks.get(&event.block.number)?.at(event.log_index)
     }
 }
 
@@ -75,9 +101,38 @@ struct Transaction {
     input: Bytes,
 }
 
-/// Asks an endpoint about transactions, each with the number of its block. Returns `None` if the endpoint does not
-/// know one of them. `selector` is that of the bootstrap call.
-pub(super) async fn find(
+/// Asks every endpoint about transactions, each with the number of its block. Returns the answers of those that know
+/// all of them. `selector` is that of the bootstrap call.
+///
+/// # Errors
+/// When no endpoint answers.
+pub(super) async fn find_all(
+    endpoints: &Endpoints,
+    transactions: &BTreeMap<B256, u64>,
+    contract: Address,
+    selector: [u8; 4],
+) -> Result<Vec<Bootstraps>, RequestError> {
+    let asked = endpoints
+        .each(|chain| async move { find(&chain, transactions, contract, selector).await })
+        .await;
+    let (mut all, mut failure, mut is_answered) = (Vec::new(), None, false);
+    for answer in asked {
+        match answer {
+            Ok(found) => {
+                is_answered = true;
+                all.extend(found);
+            }
+            Err(error) => failure = failure.or(Some(error)),
+        }
+    }
+    match failure {
+        Some(error) if !is_answered => Err(error),
+        _ => Ok(all),
+    }
+}
+
+/// Asks an endpoint about transactions. Returns `None` if it does not know one of them.
+async fn find(
     chain: &Chain,
     transactions: &BTreeMap<B256, u64>,
     contract: Address,
@@ -180,6 +235,7 @@ fn changes_in(logs: &[Log], contract: Address, block: u64) -> Vec<(u64, bool)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::event::{BlockRef, ContractEvent};
 
     #[test]
     fn changes_in_the_block_tell_more_than_its_end() {
@@ -193,5 +249,30 @@ mod tests {
         );
         let end = pauses(&[(4, false)], None);
         assert_eq!([3, 5].map(|index| end.at(index)), [true, false].map(Some));
+    }
+
+    #[test]
+    fn a_number_is_chosen_only_if_no_endpoint_says_otherwise() {
+        let transaction = B256::repeat_byte(1);
+        let event = IndexedEvent {
+            block: BlockRef { number: 7, hash: B256::ZERO },
+            block_time_s: 0,
+            log_index: 3,
+            transaction,
+            decoded: ContractEvent::MembershipChanged { node_id: 1, is_member: true },
+        };
+        let indirect = |carries_call, at_end| Bootstraps {
+            indirect: BTreeMap::from([(transaction, carries_call)]),
+            blocks: BTreeMap::from([(7, BlockPauses { changes: Vec::new(), at_end })]),
+            ..Bootstraps::default()
+        };
+        let paused = |at_end| indirect(true, at_end);
+        let together = |all: &[Bootstraps]| Bootstraps::together(all, &event);
+        assert_eq!(together(&[paused(None), paused(Some(true))]), Told::Chosen);
+        assert_eq!(together(&[paused(Some(false)), paused(Some(true))]), Told::Given);
+        assert_eq!(together(&[paused(None), paused(None)]), Told::Nothing, "its input may lie");
+        assert_eq!(together(&[indirect(false, None)]), Told::Given);
+        let direct = Bootstraps { direct: BTreeSet::from([transaction]), ..Bootstraps::default() };
+        assert_eq!(together(&[direct]), Told::Chosen);
     }
 }

@@ -10,9 +10,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::bootstrap;
+use super::bootstrap::{self, Bootstraps, Told};
 use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
-use super::event::{BlockRef, ContractEvent};
+use super::event::{BlockRef, ContractEvent, IndexedEvent};
 use super::fetch;
 use super::head::HeadStatus;
 use super::looking::{LookAnswer, LookOutcome, look};
@@ -414,7 +414,8 @@ impl PageReader {
     /// after a pause, if the transactions could not be read.
     ///
     /// A sequence id that does not follow the previous one is either a gap in the provider's
-    /// response or a bootstrap call, which skips ids on purpose. [`bootstrap::find`] tells which.
+    /// response or a bootstrap call, which skips ids on purpose. Every endpoint is asked which, because ids
+    /// that are skipped on purpose are void for good.
     async fn mark_bootstrapped(&mut self, batch: &mut EventBatch) -> bool {
         let Some(selector) = self.settings.source.bootstrap_selector() else { return true };
         let mut last = self.last_sequence_id;
@@ -427,26 +428,34 @@ impl PageReader {
             last = last.max(sequence_id);
         }
         if !doubtful.is_empty() {
-            let (transactions, contract) = (&doubtful, self.settings.address);
-            let found = self.endpoints.ask(|chain| async move {
-                bootstrap::find(&chain, transactions, contract, selector).await
-            });
-            let bootstraps = match found.await {
-                Ok(Some(bootstraps)) => bootstraps,
-                Ok(None) => {
+            let found =
+                bootstrap::find_all(&self.endpoints, &doubtful, self.settings.address, selector);
+            let told = match found.await {
+                Ok(told) if told.is_empty() => {
                     self.useless("the transaction of an event is not known").await;
                     return false;
                 }
+                Ok(told) => told,
                 Err(error) => {
                     self.context.stuck(&error.to_string());
                     sleep(self.pauses.next()).await;
                     return false;
                 }
             };
-            for event in &mut batch.events {
-                let is_chosen = bootstraps.contain(event);
+            let doubtful = |event: &&mut IndexedEvent| doubtful.contains_key(&event.transaction);
+            for event in batch.events.iter_mut().filter(doubtful) {
+                let of_event = Bootstraps::together(&told, event);
+                if of_event == Told::Nothing {
+                    let block = event.block.number;
+                    self.context.stuck(&format!(
+                        "no endpoint tells if the contract was paused in block {block}, so if events are \
+                         missing before one of that block: an endpoint with the state of old blocks is needed"
+                    ));
+                    sleep(self.pauses.next()).await;
+                    return false;
+                }
                 if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
-                    *bootstrapped = is_chosen;
+                    *bootstrapped = of_event == Told::Chosen;
                 }
             }
         }
