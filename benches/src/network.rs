@@ -6,12 +6,14 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
 use serde_json::json;
 use tempfile::TempDir;
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::child::Process;
@@ -191,6 +193,7 @@ impl Network {
             .stderr(File::options().create(true).append(true).open(&log)?);
         let mut process = Process::start(&mut command)?;
         ready(&mut process, member.metrics, readiness, &log).await?;
+        accepts(&mut process, member.api, &log).await?;
         Ok(Node { process, member })
     }
 
@@ -298,14 +301,31 @@ async fn ready(
         if let Ok((200, _)) = http::get(metrics, path).await {
             return Ok(());
         }
-        if process.has_ended() || Instant::now() > until {
-            let log = fs::read_to_string(log).unwrap_or_default();
-            let from = log.len().saturating_sub(4000);
-            let tail = log.get(from..).unwrap_or(&log);
-            return Err(format!("what was started does not get ready:\n{tail}").into());
-        }
+        check_running(process, until, log)?;
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Waits until an address takes connections. A node answers operators a moment before clients, and ends if the port
+/// for clients is taken.
+async fn accepts(process: &mut Process, api: SocketAddr, log: &Path) -> Result<(), BenchError> {
+    let until = Instant::now() + START_MAX;
+    while TcpStream::connect(api).await.is_err() {
+        check_running(process, until, log)?;
+        sleep(Duration::from_millis(20)).await;
+    }
+    Ok(())
+}
+
+/// Returns the end of the log as an error if the process has ended, or the time is over.
+fn check_running(process: &mut Process, until: Instant, log: &Path) -> Result<(), BenchError> {
+    if !process.has_ended() && Instant::now() <= until {
+        return Ok(());
+    }
+    let log = fs::read_to_string(log).unwrap_or_default();
+    let from = log.len().saturating_sub(4000);
+    let tail = log.get(from..).unwrap_or(&log);
+    Err(format!("what was started does not get ready:\n{tail}").into())
 }
 
 /// Returns the head of one strand at a node.
@@ -349,15 +369,22 @@ pub(crate) async fn require_growth(
     }
 }
 
-/// A port of the loopback interface that is free on TCP and UDP now.
+/// Returns an address that nothing listens on, below the ports that systems give to outgoing connections: nodes that run
+/// already would take one of those before the node that is meant to listen there.
 fn free_address() -> Result<SocketAddr, BenchError> {
-    loop {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-        let address = tcp.local_addr()?;
-        if UdpSocket::bind(address).is_ok() {
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Other runs on this machine begin elsewhere.
+    let first = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start))?;
+    for _ in PORTS {
+        let number = first.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + number % (PORTS.end - PORTS.start);
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
             return Ok(address);
         }
     }
+    Err("no port is free".into())
 }
 
 fn write_secret(path: &Path, key: &SecretKey) -> Result<(), BenchError> {
