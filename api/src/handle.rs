@@ -231,6 +231,7 @@ fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<
         engine: api.engine.clone(),
         version: settings.version.as_str().into(),
         reads: api.reads.clone(),
+        callers: api.callers.clone(),
         stop: api.stop.clone(),
     };
     let proofs = Proofs {

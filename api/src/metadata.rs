@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::UsedPeriod;
+use hawser_engine::runtime::{UsageScan, UsedPeriod};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
     PayerInfo, PeriodSummary,
@@ -20,9 +20,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
+use crate::callers::{Caller, Callers, caller_of};
 use crate::error::{CallError, into_status};
 use crate::limits::payers;
+use crate::metrics::LimitedCall;
 use crate::node_api::{MessageStream, charged};
+use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 
@@ -36,12 +39,21 @@ const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 /// spare.
 const PERIOD_BYTES: usize = 128;
 
+/// Rows of usage that a call reads before others have their turn, and for each token of its caller. A guess: about
+/// 5 ms. A payer that is busy in each minute of a year has 525,600 at each originator.
+const ROWS_PER_TURN: usize = 10_000;
+/// Rows that one payer counts for, however few it has. A guess: what a seek costs beside a row.
+const ROWS_PER_SEEK: usize = 10;
+/// Longest wait for a token in the middle of a call, in seconds. A guess.
+const PAYING_WAIT_S_MAX: u64 = 10;
+
 /// Serves metadata. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Metadata {
     pub(crate) engine: Engine,
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
+    pub(crate) callers: Callers,
     /// Cancelled when streams are to end.
     pub(crate) stop: CancellationToken,
 }
@@ -93,11 +105,21 @@ impl Metadata {
         &self,
         request: Request<pb::GetPayerInfoRequest>,
     ) -> Result<pb::GetPayerInfoResponse, CallError> {
+        let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
-        let usage = UsageReader { engine: self.engine.clone(), charge: charge.clone() };
-        let used = self.reads.run(&charge, move || usage.read(payers, minutes)).await?;
-        let used = used.map_err(CallError::UnknownPayer)?;
+        let cost = CallCost::of_topics(payers.len());
+        self.callers.charge(caller, LimitedCall::Usage, cost).await?;
+        let mut usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
+        let used = loop {
+            let turn = move || usage.turn(ROWS_PER_TURN);
+            match self.reads.run(&charge, turn).await? {
+                UsageTurn::Done(used) => break used,
+                UsageTurn::Unknown(name) => return Err(CallError::UnknownPayer(name)),
+                UsageTurn::More(reader) => usage = *reader,
+            }
+            self.pay_turn(caller).await?;
+        };
         let info = |(name, periods): (String, Arc<[UsedPeriod]>)| {
             let period_summaries = periods.iter().map(summary).collect();
             (name, PayerInfo { period_summaries })
@@ -109,6 +131,29 @@ impl Metadata {
         }
         Ok(response)
     }
+
+    /// Takes the cost of one more turn from the caller's limits. If they are used up, the call goes on when they
+    /// have room again, so that usage of many years can be asked for.
+    ///
+    /// # Errors
+    /// [`CallError::RateLimited`] if that takes too long.
+    async fn pay_turn(&self, caller: Caller) -> Result<(), CallError> {
+        let cost = CallCost::of_topics(1);
+        loop {
+            let charged = self.callers.charge(caller, LimitedCall::Usage, cost).await;
+            match charged {
+                Err(CallError::RateLimited { retry_after_s, .. })
+                    if retry_after_s <= PAYING_WAIT_S_MAX =>
+                {
+                    tokio::select! {
+                        () = sleep(Duration::from_secs(retry_after_s)) => {}
+                        () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
+                    }
+                }
+                charged => return charged,
+            }
+        }
+    }
 }
 
 fn summary(period: &UsedPeriod) -> PeriodSummary {
@@ -119,44 +164,97 @@ fn summary(period: &UsedPeriod) -> PeriodSummary {
     }
 }
 
-/// Reads the usage of payers for one call.
+/// Reads the usage of payers for one call, in turns.
 struct UsageReader {
     engine: Engine,
     charge: CallCharge,
+    minutes: u32,
+    /// The payers that are still to be read, the next one first.
+    payers: std::vec::IntoIter<(String, PayerAddress)>,
+    /// The payer that is being read, under the text that names it.
+    scan: Option<(String, PayerAddress, UsageScan)>,
+    read: BTreeMap<PayerAddress, Arc<[UsedPeriod]>>,
+    used: UsageByName,
 }
 
-/// The usage of each payer under the text that names it, or the text of the first unknown one.
-type UsageByName = Result<Vec<(String, Arc<[UsedPeriod]>)>, String>;
+/// The usage of each payer under the text that names it.
+type UsageByName = Vec<(String, Arc<[UsedPeriod]>)>;
+
+/// The outcome of one turn.
+enum UsageTurn {
+    /// All has been read.
+    Done(UsageByName),
+    /// This node does not know the payer that this text names.
+    Unknown(String),
+    /// There is more to read.
+    More(Box<UsageReader>),
+}
 
 impl UsageReader {
-    /// Reads the payers in turn, each once, up to the first that this node does not know.
-    fn read(
-        &self,
+    fn new(
+        engine: Engine,
+        charge: CallCharge,
         payers: Vec<(String, PayerAddress)>,
         minutes: u32,
-    ) -> Result<UsageByName, QueryError> {
-        let mut read: BTreeMap<PayerAddress, Arc<[UsedPeriod]>> = BTreeMap::new();
-        let mut used = Vec::with_capacity(payers.len());
-        for (name, payer) in payers {
-            let periods = match read.get(&payer) {
-                Some(periods) => Arc::clone(periods),
-                None => self.engine.reader().usage(payer, minutes)?.into(),
-            };
-            if periods.is_empty() && !self.has_ledger(payer)? {
-                return Ok(Err(name));
-            }
-            // Under each of its names, because the answer repeats it.
-            let bytes = periods.len() * PERIOD_BYTES;
-            self.charge.take(bytes).map_err(|_| QueryError::NoMemory(bytes))?;
-            read.insert(payer, Arc::clone(&periods));
-            used.push((name, periods));
-        }
-        Ok(Ok(used))
+    ) -> Self {
+        let used = Vec::with_capacity(payers.len());
+        let (payers, read) = (payers.into_iter(), BTreeMap::new());
+        Self { engine, charge, minutes, payers, scan: None, read, used }
     }
 
-    /// Returns whether the payer has ever paid in.
-    fn has_ledger(&self, payer: PayerAddress) -> Result<bool, QueryError> {
-        Ok(!self.engine.store().snapshot().ledger(payer)?.is_empty())
+    /// Reads the payers in turn, each once, up to the first that this node does not know, and no more than about
+    /// `rows_max` rows.
+    fn turn(mut self, rows_max: usize) -> Result<UsageTurn, QueryError> {
+        let mut rows = 0;
+        while rows < rows_max {
+            let Some((name, payer, mut scan)) = self.next() else {
+                return Ok(UsageTurn::Done(self.used));
+            };
+            if let Some(periods) = self.read.get(&payer) {
+                let periods = Arc::clone(periods);
+                self.add(name, payer, periods)?;
+                continue;
+            }
+            let before = scan.periods();
+            rows += ROWS_PER_SEEK + self.engine.reader().read_usage(&mut scan, rows_max - rows)?;
+            self.take((scan.periods() - before) * PERIOD_BYTES)?;
+            if !scan.is_done() {
+                self.scan = Some((name, payer, scan));
+                continue;
+            }
+            let periods: Arc<[UsedPeriod]> = scan.into_periods().into();
+            if periods.is_empty() && !self.engine.store().snapshot().has_ledger(payer)? {
+                return Ok(UsageTurn::Unknown(name));
+            }
+            self.add(name, payer, periods)?;
+        }
+        Ok(UsageTurn::More(Box::new(self)))
+    }
+
+    fn next(&mut self) -> Option<(String, PayerAddress, UsageScan)> {
+        self.scan.take().or_else(|| {
+            let (name, payer) = self.payers.next()?;
+            Some((name, payer, UsageScan::new(payer, self.minutes)))
+        })
+    }
+
+    /// Adds the usage of a payer under one of its names, which the answer repeats.
+    fn add(
+        &mut self,
+        name: String,
+        payer: PayerAddress,
+        periods: Arc<[UsedPeriod]>,
+    ) -> Result<(), QueryError> {
+        if self.read.contains_key(&payer) {
+            self.take(periods.len() * PERIOD_BYTES)?;
+        }
+        self.read.insert(payer, Arc::clone(&periods));
+        self.used.push((name, periods));
+        Ok(())
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), QueryError> {
+        self.charge.take(bytes).map_err(|_| QueryError::NoMemory(bytes))
     }
 }
 

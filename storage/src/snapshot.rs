@@ -251,20 +251,51 @@ impl Snapshot<'_> {
     pub fn usage_of_payer(
         &self,
         payer: PayerAddress,
-        mut each: impl FnMut(OriginatorId, u32, UsageRow),
+        each: impl FnMut(OriginatorId, u32, UsageRow),
     ) -> Result<(), ReadError> {
+        self.usage_after(payer, None, usize::MAX, each).map(|_| ())
+    }
+
+    /// Calls `each` with the usage rows of one payer that come after `after`, by originator and minute ascending,
+    /// and with no more than `rows_max` of them. Returns the place of the last one if so many were read: there
+    /// may be more.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn usage_after(
+        &self,
+        payer: PayerAddress,
+        after: Option<(OriginatorId, u32)>,
+        rows_max: usize,
+        mut each: impl FnMut(OriginatorId, u32, UsageRow),
+    ) -> Result<Option<(OriginatorId, u32)>, ReadError> {
         let mut rows = self.rows(UsageByPayerKey::FAMILY, ReadOptions::default());
-        rows.seek(payer.0);
-        while let Some((key, value)) = rows.item() {
+        let mut last = after;
+        match after {
+            Some((originator, minute)) => {
+                let key = UsageByPayerKey(UsageKey { originator, minute, payer }).encode();
+                rows.seek(key);
+                if rows.key() == Some(key.as_ref()) {
+                    rows.next();
+                }
+            }
+            None => rows.seek(payer.0),
+        }
+        for _ in 0..rows_max {
+            let Some((key, value)) = rows.item() else {
+                rows.status().map_err(DatabaseError::from)?;
+                return Ok(None);
+            };
             let corrupt = || ReadError::corrupt(UsageByPayerKey::FAMILY, key);
             let UsageByPayerKey(found) = UsageByPayerKey::decode(key).ok_or_else(corrupt)?;
             if found.payer != payer {
-                break;
+                return Ok(None);
             }
             each(found.originator, found.minute, UsageRow::decode(value).ok_or_else(corrupt)?);
+            last = Some((found.originator, found.minute));
             rows.next();
         }
-        Ok(rows.status().map_err(DatabaseError::from)?)
+        Ok(last)
     }
 
     /// Returns the number of envelopes that count towards congestion at one originator in one minute.
@@ -324,6 +355,16 @@ impl Snapshot<'_> {
             rows.next();
         }
         Ok(entries)
+    }
+
+    /// Returns whether a payer has ledger entries. Reads one row.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn has_ledger(&self, payer: PayerAddress) -> Result<bool, ReadError> {
+        let mut rows = self.rows(LedgerKey::FAMILY, ReadOptions::default());
+        rows.seek(payer.0);
+        Ok(current_ledger_entry(&rows)?.is_some_and(|(key, _)| key.payer == payer))
     }
 
     /// Calls `each` with all entries of all payers, each payer's in the order of writing.

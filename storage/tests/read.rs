@@ -76,6 +76,26 @@ fn usage_is_read_by_payer_originator_and_minute() {
         assert_eq!(used(7), [(OWN, 4, 1, 5), (OWN, 9, 2, 4), (PEER, 5, 1, 1)]);
         assert_eq!(used(8), [(OWN, 9, 1, 4)]);
         assert_eq!(used(5), []);
+        for rows_max in 1..=4 {
+            let (mut rows, mut after, mut reads) = (Vec::new(), None, 0);
+            loop {
+                let snapshot = store.snapshot();
+                let mut read = 0;
+                after = snapshot
+                    .usage_after(Address([7; 20]), after, rows_max, |originator, minute, row| {
+                        read += 1;
+                        rows.push((originator, minute, row.messages, row.picodollars));
+                    })
+                    .unwrap();
+                reads += 1;
+                assert!(read <= rows_max, "{read} of {rows_max}");
+                if after.is_none() {
+                    break;
+                }
+            }
+            assert_eq!(rows, used(7), "in parts of {rows_max}");
+            assert_eq!(reads, 3 / rows_max + 1);
+        }
     });
 }
 

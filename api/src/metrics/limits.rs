@@ -15,16 +15,18 @@ pub(crate) enum LimitedCall {
     Query,
     Newest,
     Inboxes,
+    Usage,
     QueryTopics,
     ReplicationTopics,
     Proof,
 }
 
 impl LimitedCall {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Query,
         Self::Newest,
         Self::Inboxes,
+        Self::Usage,
         Self::QueryTopics,
         Self::ReplicationTopics,
         Self::Proof,
@@ -38,7 +40,9 @@ impl LimitedCall {
     /// Returns the text for a caller that is refused.
     pub(crate) fn refusal(self) -> &'static str {
         match self {
-            Self::Query | Self::Newest | Self::Inboxes | Self::Proof => "rate limit exceeded",
+            Self::Query | Self::Newest | Self::Inboxes | Self::Usage | Self::Proof => {
+                "rate limit exceeded"
+            }
             Self::QueryTopics | Self::ReplicationTopics => {
                 "subscribe admission rate limit exceeded"
             }
@@ -50,6 +54,7 @@ impl LimitedCall {
             Self::Query => ("QueryApi", "QueryEnvelopes"),
             Self::Newest => ("QueryApi", "GetNewestEnvelope"),
             Self::Inboxes => ("QueryApi", "GetInboxIds"),
+            Self::Usage => ("MetadataApi", "GetPayerInfo"),
             Self::QueryTopics => ("QueryApi", "SubscribeTopics"),
             Self::ReplicationTopics => ("ReplicationApi", "SubscribeTopics"),
             Self::Proof => ("CheckpointApi", "all"),

@@ -4,8 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
-use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetVersionRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{self as meta, GetVersionRequest};
 use hawser_proto::sign::keccak256;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
@@ -186,6 +186,27 @@ async fn queries_of_an_address_are_limited_and_refusals_say_when_to_come_back() 
     assert_eq!(node.sample(denied).await, Some(1.0));
     let bypassed = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="QueryEnvelopes",tier="0",outcome="bypassed"}"#;
     assert_eq!(node.sample(bypassed).await, Some(20.0));
+}
+
+/// Each payer may have a row for every minute of years.
+#[tokio::test]
+async fn usage_of_payers_is_charged_by_the_number_of_payers() {
+    let node = limited(|_| {}).await;
+    node.publish(vec![message(1, "a")]).await;
+    let payer = hawser_proto::SecretKey::from_bytes(&[10; 32]).unwrap().public_key().address();
+    let mut client = MetadataApiClient::new(node.channel().await);
+    let mut ask = async |payers: usize, address: &'static str| {
+        let payer_addresses = vec![payer.to_string(); payers];
+        let request = meta::GetPayerInfoRequest { payer_addresses, granularity: 0 };
+        client.get_payer_info(with(request, &[("x-forwarded-for", address)])).await
+    };
+    for _ in 0..6 {
+        ask(100, "1.2.3.4").await.unwrap();
+    }
+    let error = ask(100, "1.2.3.4").await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::ResourceExhausted, "rate limit exceeded"));
+    assert!((1..=10).contains(&retry_after_s(error.metadata())));
+    ask(100, "1.2.3.5").await.unwrap();
 }
 
 #[tokio::test]

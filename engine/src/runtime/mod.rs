@@ -66,7 +66,7 @@ pub use publisher::{
 };
 pub use read::{
     ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion, Subscription,
-    UsedPeriod,
+    UsageScan, UsedPeriod,
 };
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers};

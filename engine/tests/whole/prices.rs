@@ -1,19 +1,23 @@
 //! Booked amounts: the same on every node once it knows the same, however late and in whatever order.
 
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
 use hawser_engine::replication::EnvelopeVerifier;
+use hawser_engine::runtime::{Reader, UsageScan};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{Absences, Rate, RateTable};
 use hawser_storage::{
-    Change, LogEntry, LogItem, SkipReason, Store, StoreIdentity, UsageRow, Validity,
+    Change, Facts, LogEntry, LogItem, SkipReason, Store, StoreIdentity, UsageRow, Validity,
 };
 use proptest::prelude::*;
 
-use crate::common::{START_NS, client, frame, group_payload, group_topic, payer, record_rates};
+use crate::common::{
+    START_NS, TestClock, client, frame, group_payload, group_topic, payer, record_rates,
+};
 
 const SOURCE: OriginatorId = OriginatorId(300);
 /// Envelopes of the strand: a quarter of a minute between two of them would be within the target, and
@@ -133,6 +137,38 @@ fn what_is_booked_of_an_honest_strand_is_what_its_node_has_asked_for() {
     let base =
         |entry: &LogEntry| 1000 + 3 * 60 * entry.facts.as_ref().unwrap().charge.unwrap().size_bytes;
     assert!(sum.picodollars > strand().iter().map(base).sum(), "the strand is congested");
+}
+
+/// A payer that was busy in each minute for weeks.
+#[test]
+fn a_large_ledger_is_read_in_parts_of_bounded_work() {
+    const MINUTES: i64 = 25_000;
+    const ROWS_MAX: usize = 10_000;
+    let store = store(100);
+    record_rates(&store, &rates());
+    let entry = |place: i64| {
+        let first = strand()[0].clone();
+        let id = EnvelopeId::new(SOURCE, SequenceId(place.unsigned_abs()));
+        let facts = first.facts.clone().unwrap();
+        let originator_ns = START_NS + place * 60_000_000_000;
+        Change::Append(LogEntry::valid(id, first.bytes, Facts { originator_ns, ..facts }))
+    };
+    store.commit(&(1..=MINUTES).map(entry).collect::<Vec<_>>()).unwrap();
+    let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
+    let reader = Reader::over(store, clock).unwrap();
+    let mut scan = UsageScan::new(payer(0).public_key().address(), 60);
+    let mut parts = Vec::new();
+    while !scan.is_done() {
+        parts.push(reader.read_usage(&mut scan, ROWS_MAX).unwrap());
+    }
+    assert_eq!(parts, [10_000, 10_000, 5_000]);
+    let periods = scan.into_periods();
+    assert!(periods.len() <= 25_000 / 60 + 2, "{} hours", periods.len());
+    assert!(periods.is_sorted_by_key(|period| period.start_unix_s));
+    assert_eq!(periods.iter().map(|period| period.messages).sum::<u64>(), 25_000);
+    let mut unknown = UsageScan::new(payer(9).public_key().address(), 60);
+    assert_eq!(reader.read_usage(&mut unknown, ROWS_MAX).unwrap(), 0);
+    assert!(unknown.is_done());
 }
 
 proptest! {

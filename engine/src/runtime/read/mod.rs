@@ -23,5 +23,5 @@ mod reader;
 mod subscription;
 
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
-pub use reader::{Reader, UsedPeriod};
+pub use reader::{Reader, UsageScan, UsedPeriod};
 pub use subscription::Subscription;

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hawser_proto::{
     Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic, TopicKind,
 };
-use hawser_storage::{Store, TopicRow};
+use hawser_storage::{Store, TopicRow, UsageRow};
 
 use super::access::LogAccess;
 use super::fetch::{complete, fetch};
@@ -218,25 +218,28 @@ impl Reader {
         })
     }
 
-    /// Returns a payer's usage at all originators together, in periods of `minutes` (above 0) that
-    /// begin at multiples of that since 1970, ascending. Periods without usage are left out. Empty
-    /// if this node has no usage rows for the payer.
+    /// Reads on in a payer's usage, `rows_max` rows (above 0) at most. Returns the number of rows that were read.
     ///
-    /// Blocks on the disk. Reads a row for each originator and minute.
+    /// Blocks on the disk. Usage has a row for each originator and minute.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
-    pub fn usage(&self, payer: PayerAddress, minutes: u32) -> Result<Vec<UsedPeriod>, QueryError> {
+    pub fn read_usage(&self, scan: &mut UsageScan, rows_max: usize) -> Result<usize, QueryError> {
         self.log.counters.usage.measure(|| {
-            let mut periods: BTreeMap<u32, UsedPeriod> = BTreeMap::new();
-            self.log.store.snapshot().usage_of_payer(payer, |_, minute, row| {
+            let mut read = 0;
+            let (minutes, periods) = (scan.minutes, &mut scan.periods);
+            let each = |_, minute: u32, row: UsageRow| {
+                read += 1;
                 let first_minute = minute - minute % minutes;
                 let period = periods.entry(first_minute).or_default();
                 period.start_unix_s = u64::from(first_minute) * 60;
                 period.picodollars = period.picodollars.saturating_add(row.picodollars);
                 period.messages = period.messages.saturating_add(row.messages);
-            })?;
-            Ok(periods.into_values().collect())
+            };
+            let snapshot = self.log.store.snapshot();
+            scan.after = snapshot.usage_after(scan.payer, scan.after, rows_max, each)?;
+            scan.is_done = scan.after.is_none();
+            Ok(read)
         })
     }
 
@@ -329,6 +332,45 @@ impl Reader {
             feed.skip_to(&self.log.heads.get());
         }
         Subscription::new(self.log.clone(), listener, feed)
+    }
+}
+
+/// A payer's usage while it is read in parts, with [`Reader::read_usage`].
+#[derive(Debug, Clone)]
+pub struct UsageScan {
+    payer: PayerAddress,
+    minutes: u32,
+    after: Option<(OriginatorId, u32)>,
+    is_done: bool,
+    periods: BTreeMap<u32, UsedPeriod>,
+}
+
+impl UsageScan {
+    /// Begins with a payer's usage at all originators together, in periods of `minutes` (at least 1) that begin at
+    /// multiples of that since 1970.
+    #[must_use]
+    pub fn new(payer: PayerAddress, minutes: u32) -> Self {
+        let minutes = minutes.max(1);
+        Self { payer, minutes, after: None, is_done: false, periods: BTreeMap::new() }
+    }
+
+    /// Returns true if all has been read.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.is_done
+    }
+
+    /// Returns the number of periods so far.
+    #[must_use]
+    pub fn periods(&self) -> usize {
+        self.periods.len()
+    }
+
+    /// Returns the periods that were read, ascending, without those that have no usage. Empty if this node has no
+    /// usage rows for the payer.
+    #[must_use]
+    pub fn into_periods(self) -> Vec<UsedPeriod> {
+        self.periods.into_values().collect()
     }
 }
 
