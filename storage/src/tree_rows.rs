@@ -16,7 +16,12 @@ pub(crate) struct TreeRows<'a> {
     originator: OriginatorId,
     leaves: DBRawIterator<'a>,
     nodes: DBRawIterator<'a>,
+    /// The first of the stored subtrees that were read last, and their hashes.
+    group: Option<(Subtree, Vec<TreeHash>)>,
 }
+
+/// Stored subtrees next to one another that one of the next stored level consists of.
+const GROUP: u64 = 1 << LEVELS;
 
 impl<'a> TreeRows<'a> {
     pub(crate) fn new(
@@ -24,7 +29,7 @@ impl<'a> TreeRows<'a> {
         leaves: DBRawIterator<'a>,
         nodes: DBRawIterator<'a>,
     ) -> Self {
-        Self { originator, leaves, nodes }
+        Self { originator, leaves, nodes, group: None }
     }
 
     /// Returns the number of leaves: the place of the last one.
@@ -40,19 +45,42 @@ impl<'a> TreeRows<'a> {
         Ok(if id.originator == self.originator { id.sequence.0 } else { 0 })
     }
 
-    /// Returns the hash of a complete subtree. One of a level that is not stored is made of up to eight rows.
+    /// Returns the hash of a complete subtree. One of a level that is not stored is made of up to eight rows. The
+    /// neighbours of what is read are kept, because the next hash of a proof is mostly made of them.
     pub(crate) fn node(&mut self, at: Subtree) -> Result<TreeHash, ReadError> {
         let between = at.level % LEVELS;
         let first = Subtree { level: at.level - between, index: at.index << between };
-        let mut hashes = Vec::with_capacity(1 << between);
-        for index in 0..1_u64 << between {
-            let at = Subtree { index: first.index + index, ..first };
-            hashes.push(self.stored(at, index > 0)?);
+        let group = Subtree { index: first.index - first.index % GROUP, ..first };
+        if self.group.as_ref().is_none_or(|(held, _)| *held != group) {
+            self.group = Some((group, self.read_group(group)?));
         }
+        let held = self.group.as_ref().map_or(&[][..], |(_, hashes)| hashes);
+        let offset = usize::try_from(first.index - group.index).unwrap_or(usize::MAX);
+        let hashes = held.get(offset..).and_then(|rest| rest.get(..1 << between));
+        let Some(hashes) = hashes else {
+            // One of them is not there, and its key is told.
+            let last = Subtree { index: first.index + (1 << between) - 1, ..first };
+            return self.stored(last, false);
+        };
+        let mut hashes = hashes.to_vec();
         while hashes.len() > 1 {
             hashes = hashes.chunks_exact(2).map(|pair| node_hash(pair[0], pair[1])).collect();
         }
         Ok(hashes[0])
+    }
+
+    /// Reads the rows of a group that are there.
+    fn read_group(&mut self, group: Subtree) -> Result<Vec<TreeHash>, ReadError> {
+        let mut hashes = Vec::with_capacity(16);
+        for offset in 0..GROUP {
+            let at = Subtree { index: group.index + offset, ..group };
+            match self.stored(at, offset > 0) {
+                Ok(hash) => hashes.push(hash),
+                Err(ReadError::Corrupt { .. }) => break,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(hashes)
     }
 
     /// Reads up to `count` hashes of a stored level from `index` on.
