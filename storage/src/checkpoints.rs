@@ -1,7 +1,5 @@
 //! Checkpoints with the cosignatures that were seen, append-only but for old ones.
 
-use std::sync::atomic::Ordering;
-
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use rocksdb::{ReadOptions, WriteBatch};
@@ -28,7 +26,7 @@ impl Store {
     pub fn put_checkpoint(&self, checkpoint: &CosignedCheckpoint) -> Result<(), CommitError> {
         let database = self.database();
         database.check_writable()?;
-        let _one_at_a_time = database.checkpoints.lock();
+        let mut written = database.checkpoints.lock();
         let of = checkpoint.signed.checkpoint;
         let key = CheckpointKey { originator: of.originator, node: of.node, size: of.size };
         let bytes = checkpoint.encode();
@@ -36,7 +34,9 @@ impl Store {
         let mut batch = WriteBatch::default();
         let family = database.family(Family::Checkpoint);
         batch.put_cf(family, key.encode(), bytes);
-        if database.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
+        let count = written.entry((of.originator, of.node)).or_insert(0_u64);
+        *count += 1;
+        if count.is_multiple_of(LOOK_EVERY)
             && let Some(oldest) = database.oldest_kept(key)?
         {
             let from = CheckpointKey { size: 0, ..key };

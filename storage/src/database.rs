@@ -1,10 +1,11 @@
 //! The open RocksDB database and the state beside it that all clones of a store share.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
@@ -47,10 +48,9 @@ pub(crate) struct Database {
     pub(crate) strands: Strands,
     /// The edges of the strands' trees.
     pub(crate) trees: Trees,
-    /// Serialises writes of checkpoints.
-    pub(crate) checkpoints: Mutex<()>,
-    /// Checkpoints written since the start.
-    pub(crate) looks: AtomicU64,
+    /// Checkpoints written since the start, by strand and node. Serialises their writes. Nodes that were ever in the
+    /// registry have entries, so it stays small.
+    pub(crate) checkpoints: Mutex<HashMap<(OriginatorId, OriginatorId), u64>>,
     pub(crate) poison: Poison,
     /// Held shared by commits and exclusively by a rebuild, which therefore sees no log grow.
     pub(crate) gate: RwLock<()>,
@@ -112,7 +112,6 @@ impl Database {
             strands: opened.heads.into_iter().collect(),
             trees: Trees::default(),
             checkpoints: Mutex::default(),
-            looks: AtomicU64::new(0),
             poison: if opened.is_read_only { Poison::with(READ_ONLY) } else { Poison::default() },
             gate: RwLock::default(),
             price: opened.price,

@@ -22,6 +22,10 @@ use crate::tree_edges::Trees;
 /// Places that one step brings up. Writers of the strand wait for the write, and at the end for the places that came
 /// meanwhile. Calculated: 2 µs for each envelope of a kilobyte that the system has in memory.
 const STEP_PLACES: u64 = 512;
+/// Bytes of envelopes that are read for a step while writers go on. A guess: envelopes may have 25 MiB each.
+const STEP_BYTES: usize = 8 * 1024 * 1024;
+/// Bytes of envelopes that are read while writers of the strand wait. A guess: a millisecond from memory.
+const LAST_STEP_BYTES: usize = 1024 * 1024;
 
 /// A strand whose tree ends before its head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -204,35 +208,42 @@ impl Store {
         let from = edge.size();
         let through = SequenceId(seen.0.min(from + STEP_PLACES));
         let mut batch = WriteBatch::default();
-        let mut edge = self.stage_places(&database, originator, edge, through, &mut batch)?;
+        let (mut edge, mut stop) =
+            self.stage_places(&database, originator, edge, (through, STEP_BYTES), &mut batch)?;
         let head = head.lock();
         if edge.size() == seen.0 {
             // Writers wait for the places that came meanwhile, because they go on with the tree afterwards.
-            let through = SequenceId(head.0.min(seen.0 + STEP_PLACES));
-            edge = self.stage_places(&database, originator, edge, through, &mut batch)?;
+            let last = (SequenceId(head.0.min(seen.0 + STEP_PLACES)), LAST_STEP_BYTES);
+            (edge, stop) = self.stage_places(&database, originator, edge, last, &mut batch)?;
         }
         let size = edge.size();
         if size > from {
             database.write_buffered(batch)?;
             database.trees.set(originator, edge);
         }
-        Ok(size < through.0 || size == head.0)
+        Ok(stop == Stop::Waits || size == head.0)
     }
 
-    /// Adds the leaves of the places that are held or void, up to `through`, or to the first other one.
+    /// Adds the leaves of the places that are held or void, up to `through`, to the first other one, or until as many
+    /// bytes were read.
     fn stage_places(
         &self,
         database: &Database,
         originator: OriginatorId,
         mut edge: CompactRange,
-        through: SequenceId,
+        (through, bytes_max): (SequenceId, usize),
         batch: &mut WriteBatch,
-    ) -> Result<CompactRange, ReadError> {
+    ) -> Result<(CompactRange, Stop), ReadError> {
+        let mut left = bytes_max;
         let after = EnvelopeId::new(originator, SequenceId(edge.size()));
         let snapshot = self.snapshot();
         for item in snapshot.log(after, through) {
             match item? {
                 LogItem::Envelope { id, bytes, .. } if id.sequence.0 == edge.size() + 1 => {
+                    if left == 0 {
+                        return Ok((edge, Stop::Bound));
+                    }
+                    left = left.saturating_sub(bytes.len());
                     database.stage_leaf(originator, &mut edge, leaf_of(&bytes), batch);
                 }
                 LogItem::Skipped { from, through, reason: SkipReason::Void }
@@ -246,8 +257,18 @@ impl Store {
                 LogItem::Envelope { .. } | LogItem::Skipped { .. } => break,
             }
         }
-        Ok(edge)
+        let stop = if edge.size() < through.0 { Stop::Waits } else { Stop::Bound };
+        Ok((edge, stop))
     }
+}
+
+/// The reason a step went no further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stop {
+    /// Its bound of places or bytes.
+    Bound,
+    /// The next place may still be found.
+    Waits,
 }
 
 fn before(id: EnvelopeId) -> EnvelopeId {
