@@ -24,13 +24,20 @@ pub struct Admitted {
 
 /// Upper bound of a chain's lead over this node's clock. Specified (`docs/protocol/rules.md`,
 /// Expiry and time): ten minutes. A chain that is further ahead is not followed, because its
-/// operator could otherwise set this node's times, and with them prices and expiries.
+/// operator could otherwise set this node's times, and with them prices and expiries. What depends on it is
+/// refused.
 const CHAIN_AHEAD_NS_MAX: i64 = 600_000_000_000;
 
 /// Returns true if an envelope that depends on a chain envelope of this time is dated after it, and not
 /// by this node's clock.
 pub(crate) fn is_followed(chain_ns: i64, now_ns: i64) -> bool {
     chain_ns >= now_ns && chain_ns.saturating_sub(now_ns) <= CHAIN_AHEAD_NS_MAX
+}
+
+/// Returns true if an envelope that depends on a chain envelope of this time cannot be given an honest time: it
+/// would be dated before what it depends on, which proves a fault to others.
+pub(crate) fn is_too_far_ahead(chain_ns: i64, now_ns: i64) -> bool {
+    chain_ns.saturating_sub(now_ns) > CHAIN_AHEAD_NS_MAX
 }
 
 /// Returns a time after `chain_ns`, which this node's clock has not reached, and within the next

@@ -1,7 +1,7 @@
 //! Chain events become the strands of the chain: in order, once, or with an error that says why not.
 
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
-use hawser_engine::runtime::{ChainAppendError, ChainAppender};
+use hawser_engine::runtime::{ChainAppendError, ChainAppender, PublishError};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
@@ -147,11 +147,13 @@ async fn a_message_is_newer_than_the_commit_it_depends_on() {
     let store = store();
     let now_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
     let at = |sequence, block_time_s| ChainEvent { block_time_s, ..commit(sequence, "c") };
-    let publish = async |node: &Node, text: &str, sequence| {
+    let message = |text: &str, sequence| {
         let depends_on = pb::Cursor { node_id_to_sequence_id: [(0, sequence)].into() };
         let payload = group_payload(frame(1, 1, text.as_bytes()));
-        let envelope = sign(client(&group_topic(1), Some(depends_on), payload), 60);
-        let stored = node.engine.publish(vec![envelope]).await.unwrap().remove(0);
+        vec![sign(client(&group_topic(1), Some(depends_on), payload), 60)]
+    };
+    let publish = async |node: &Node, text: &str, sequence| {
+        let stored = node.engine.publish(message(text, sequence)).await.unwrap().remove(0);
         OriginatorEnvelope::parse(stored).unwrap().unsigned().originator_ns() - START_NS
     };
     let node = start(store.clone());
@@ -159,7 +161,11 @@ async fn a_message_is_newer_than_the_commit_it_depends_on() {
     node.engine.chain_appender().append(GROUPS, &events, None).unwrap();
     assert_eq!(publish(&node, "a", 1).await, 0);
     assert_eq!(publish(&node, "b", 2).await, 2_000_000_001);
-    assert_eq!(publish(&node, "c", 4).await, 2_000_000_002, "that clock is not followed");
+    // That clock is not followed, and no envelope may seem to depend on what came later.
+    let refused = node.engine.publish(message("c", 4)).await.unwrap_err();
+    assert!(
+        matches!(&refused, PublishError::Unavailable { reason, .. } if reason.contains("3600 s ahead"))
+    );
     drop(node);
     let node = start(store);
     assert_eq!(publish(&node, "d", 3).await, 3_000_000_001, "after a restart, too");

@@ -13,7 +13,7 @@ use super::request::{PendingReply, Request};
 use super::state::PublisherState;
 use crate::admission::{self, AdmissionContext};
 use crate::runtime::Priority;
-use crate::sequencer::Admitted;
+use crate::sequencer::{Admitted, is_too_far_ahead};
 
 /// Envelopes of a request that one core checks as one batch. Guessed: large enough to share the
 /// cost of a batch, small enough that a request of medium size uses several cores.
@@ -79,6 +79,9 @@ impl AdmissionJob {
             Ok(envelopes) => envelopes,
             Err(reasons) => return reply.send(Err(PublishError::Refused(reasons))),
         };
+        if let Err(error) = self.check_times(&envelopes) {
+            return reply.send(Err(error));
+        }
         for admitted in &envelopes {
             // The envelope has no id yet. `sequenced` names both.
             let receipt = blake3::Hash::from_bytes(admitted.receipt);
@@ -103,6 +106,17 @@ impl AdmissionJob {
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
         self.state.send_to_sequencer(Request { envelopes, earlier, reply });
+    }
+
+    /// Checks that no envelope would be dated long before the chain envelope that it depends on. Peers could prove
+    /// that as a fault of this node, whose clock may merely be behind.
+    fn check_times(&self, envelopes: &[Admitted]) -> Result<(), PublishError> {
+        let now_ns = self.state.ports.clock.now_ns();
+        let chain_ns = envelopes.iter().filter_map(|it| it.depends_on_ns).max();
+        match chain_ns.filter(|&ns| is_too_far_ahead(ns, now_ns)) {
+            Some(chain_ns) => Err(PublishError::of_chain_ahead(chain_ns - now_ns)),
+            None => Ok(()),
+        }
     }
 
     /// Reads the balance of the request's one payer, if the node asks for balances.

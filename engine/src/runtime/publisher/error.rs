@@ -66,6 +66,14 @@ impl PublishError {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_DISK }
     }
 
+    /// The envelope depends on a chain envelope that is this far ahead of the node's clock, nanoseconds.
+    pub(super) fn of_chain_ahead(ahead_ns: i64) -> Self {
+        let ahead_s = ahead_ns / 1_000_000_000;
+        Self::broken(format!(
+            "an envelope depends on a chain envelope that is {ahead_s} s ahead of this node's clock: the node's clock is behind, or the chain's is ahead"
+        ))
+    }
+
     /// This process takes no publishes before something has been set right.
     pub(super) fn broken(reason: impl Into<String>) -> Self {
         Self::Unavailable { reason: reason.into(), retry_after: RETRY_BROKEN }
