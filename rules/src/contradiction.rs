@@ -14,7 +14,8 @@ pub enum Contradiction {
         /// The other one.
         second: SignedCheckpoint,
     },
-    /// The later one has the smaller size.
+    /// The later one has the smaller size, and the strand is the node's own. An observer that has lost its folder reads
+    /// a strand again from its beginning, and may sign smaller sizes meanwhile.
     Shrinks {
         /// The one with the earlier time.
         earlier: SignedCheckpoint,
@@ -63,7 +64,9 @@ impl Contradiction {
             return Some(Self::TwoRoots { first: *one, second: *other });
         }
         let (earlier, later) = if a.time_ns < b.time_ns { (one, other) } else { (other, one) };
-        let shrinks = later.checkpoint.size < earlier.checkpoint.size && a.time_ns != b.time_ns;
+        let shrinks = a.node == a.originator
+            && later.checkpoint.size < earlier.checkpoint.size
+            && a.time_ns != b.time_ns;
         shrinks.then_some(Self::Shrinks { earlier: *earlier, later: *later })
     }
 

@@ -157,6 +157,15 @@ fn what_two_checkpoints_state_decides_if_they_contradict_each_other() {
     assert!(matches!(two_roots, Contradiction::TwoRoots { .. }));
     let shrinks = Contradiction::between(&first, &signed(1, 7, 101)).unwrap();
     assert!(matches!(shrinks, Contradiction::Shrinks { later, .. } if later.checkpoint.size == 7));
+    // An observer that has lost its folder reads a chain's strand again.
+    let observed = |mut it: SignedCheckpoint| {
+        it.checkpoint.originator = OriginatorId::GROUP_MESSAGES;
+        it
+    };
+    let again = observed(signed(1, 7, 101));
+    assert_eq!(Contradiction::between(&observed(first), &again), None);
+    let other = observed(signed(2, 8, 101));
+    assert!(Contradiction::between(&observed(first), &other).is_some(), "two roots");
     for proof in [two_roots, shrinks] {
         assert_eq!(proof.verify(&key(3)), Ok(()));
         let other = proof.verify(&key(4));

@@ -18,6 +18,7 @@ use prost::Message as _;
 use super::quorum::{LivenessRecord, Outage};
 use super::report::{ENVELOPES_MAX, REPORT_LEN_BYTES_MAX, digest};
 use super::*;
+use crate::absences::Absences;
 use crate::congestion::congestion_units;
 use crate::fees::{Rate, RateTable};
 use crate::registry::{NodeRecord, Registry};
@@ -399,6 +400,29 @@ fn a_false_chain_envelope_is_certain_but_not_who_served_it() {
     assert_eq!(of(4), (Inconclusive, "chain_unknown"));
     let signed = report(Kind::BlockchainInconsistency, vec![draft(1, NOW).signed()]);
     assert_eq!(outcome(&signed), (Refuted, "not_of_chain"));
+}
+
+#[test]
+fn an_envelope_of_a_removed_node_proves_nothing_until_it_must_have_noticed() {
+    let removed_s = u64::try_from(NOW / SECOND).unwrap();
+    let away = Absences::of_changes([(removed_s, false)]);
+    let registry = registry().with_absences([(OriginatorId(100), away)]);
+    let outcome = |ns| {
+        let report = report(Kind::InvalidPayload, vec![draft(1, ns).signed()]);
+        let case = Case {
+            report: &report,
+            host_signature: None,
+            host: None,
+            registry: &registry,
+            rates: None,
+            chain: &NoChain,
+            held_at_ns: None,
+        };
+        verify(&case).verdict
+    };
+    assert_ne!(outcome(NOW + MINUTE), Proven);
+    assert_ne!(outcome(NOW + 60 * MINUTE), Proven);
+    assert_eq!(outcome(NOW + 60 * MINUTE + SECOND), Proven);
 }
 
 #[test]
