@@ -9,6 +9,7 @@ use tonic::{Code, Status};
 use crate::limit_status::limited;
 use crate::limits::LimitError;
 use crate::metrics::LimitedCall;
+use crate::stream_error::StreamError;
 use crate::tokens::{NodeTokenError, TOKEN_HEADER};
 
 /// The error of a call.
@@ -73,9 +74,9 @@ pub(crate) enum CallError {
     /// A caller has as many streams of all envelopes open as it may have.
     #[error("too many streams of all envelopes are open from this address")]
     TooManyStreams,
-    /// This node does not serve that part of the protocol.
-    #[error("{0} is not served by this node")]
-    NotServed(&'static str),
+    /// A stream with requests ends.
+    #[error(transparent)]
+    Stream(#[from] StreamError),
 }
 
 impl CallError {
@@ -125,7 +126,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             Status::not_found(text)
         }
         CallError::Proof(ProofRefusal::Beyond { .. }) => Status::out_of_range(text),
-        CallError::NotServed(_) => Status::unimplemented(text),
+        CallError::Stream(error) => Status::new(error.code(), text),
         CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
         CallError::TooManyTokens(retry_after_s) => {
             limited(&text, "TOKEN_CHECKS", Some(retry_after_s))

@@ -5,11 +5,11 @@
 //! and never names a database. The listener is [`hawser_serve`]'s. In reading order:
 //!
 //! - `methods`: services and methods by name;
-//! - `node_api`, `service`, `query`, `streams`, `metadata`: the handlers;
+//! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
-//! - `limits`: limits of requests; `error`, `limit_status`: errors and their statuses;
+//! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
 //! - `conditions`, `lag`, `strands_behind`, `node_status`: readiness and status of the node;
 //! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `operator`: what operators see;
 //! - [`start`] and [`ApiHandle`]: start and shutdown.
@@ -41,7 +41,9 @@ mod redis_limits;
 mod service;
 mod settings;
 mod strands_behind;
+mod stream_error;
 mod streams;
+mod subscribe;
 mod tokens;
 mod views;
 

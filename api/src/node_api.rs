@@ -126,12 +126,32 @@ pub(crate) fn check_size(lengths: impl Iterator<Item = usize>) -> Result<(), Cal
     }
 }
 
+/// Counts envelopes of a stream as delivered and turns them into messages. One that fits into no message is
+/// left out, so that the stream goes on.
+///
+/// # Errors
+/// [`CallError::Undecodable`] if a stored envelope is broken.
+pub(crate) fn rendered(
+    metrics: &HandlerMetrics,
+    method: EnvelopeMethod,
+    mut stored: Vec<Bytes>,
+) -> Result<Vec<OriginatorEnvelope>, CallError> {
+    let len = stored.len();
+    stored.retain(is_sendable);
+    if stored.len() < len {
+        let left_out = len - stored.len();
+        tracing::warn!(left_out, "envelopes fit into no message and were left out");
+    }
+    count_delivered(metrics, method, &stored);
+    stored.into_iter().map(decode).collect()
+}
+
 /// Returns the most bytes that an envelope takes in a response.
 pub(crate) fn wrapped_len_bytes(envelope: &Bytes) -> usize {
     wire_len_bytes(envelope.len()) + WRAPPING_LEN_BYTES
 }
 
 /// Returns true if a message with only this envelope can be sent.
-pub(crate) fn is_sendable(envelope: &Bytes) -> bool {
+fn is_sendable(envelope: &Bytes) -> bool {
     wrapped_len_bytes(envelope) <= MESSAGE_LEN_BYTES_MAX
 }

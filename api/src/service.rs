@@ -153,9 +153,9 @@ impl QueryApi for NodeApi {
 
     async fn subscribe(
         &self,
-        _: Request<Streaming<pb::SubscribeRequest>>,
+        request: Request<Streaming<pb::SubscribeRequest>>,
     ) -> Answered<Self::SubscribeStream> {
-        answer(Err(CallError::NotServed("Subscribe")))
+        answer(self.changing(request))
     }
 
     async fn get_inbox_ids(

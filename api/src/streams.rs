@@ -24,7 +24,7 @@ use crate::error::{CallError, into_status};
 use crate::limits::{LimitError, Selected, Selection, originators, topic_filters};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
-use crate::node_api::{MessageStream, NodeApi, charged, count_delivered, decode, is_sendable};
+use crate::node_api::{MessageStream, NodeApi, charged, rendered};
 
 /// A message of a streaming method.
 pub(crate) trait StreamItem: Send + Sized + 'static {
@@ -187,6 +187,7 @@ impl Responder {
                     T::caught_up()
                 }
                 SubscriptionEvent::Envelopes { envelopes, .. } => self.render(envelopes)?,
+                SubscriptionEvent::TopicsLive { .. } => None, // of streams whose topics change
             };
             if let Some(message) = message {
                 return Ok(message);
@@ -194,17 +195,9 @@ impl Responder {
         }
     }
 
-    /// Renders envelopes as a message; `None` if none is left. An envelope that fits into no message
-    /// is left out, so that the stream goes on.
-    fn render<T: StreamItem>(&self, mut stored: Vec<Bytes>) -> Result<Option<T>, CallError> {
-        let len = stored.len();
-        stored.retain(is_sendable);
-        if stored.len() < len {
-            let left_out = len - stored.len();
-            tracing::warn!(left_out, "envelopes fit into no message and were left out");
-        }
-        count_delivered(&self.metrics, self.method, &stored);
-        let envelopes: Vec<_> = stored.into_iter().map(decode).collect::<Result<_, _>>()?;
+    /// Renders envelopes as a message; `None` if none is left.
+    fn render<T: StreamItem>(&self, stored: Vec<Bytes>) -> Result<Option<T>, CallError> {
+        let envelopes = rendered(&self.metrics, self.method, stored)?;
         Ok((!envelopes.is_empty()).then(|| T::envelopes(envelopes)))
     }
 }

@@ -127,6 +127,12 @@ impl Topic {
         &self.bytes[1..]
     }
 
+    /// Returns kind byte and identifier, as sent, instead of the topic.
+    #[must_use]
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// Returns kind byte and identifier, as sent.
     #[must_use]
     pub fn as_bytes(&self) -> &Bytes {

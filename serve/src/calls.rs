@@ -19,7 +19,7 @@ use tracing::{Instrument as _, Span};
 use crate::budget::ConnectionShare;
 use crate::call_metrics::CallMetrics;
 use crate::call_share::CallCharge;
-use crate::method::MethodKind;
+use crate::method::RpcMethod;
 use crate::overloaded::Overloaded;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
@@ -73,7 +73,7 @@ impl Service<Request<Body>> for Calls {
         let metrics = self.metrics.method(request.uri().path());
         let span = span(metrics.method().path(), &request);
         let mut call = CountedCall::start(metrics, span.clone());
-        let charge = match charge(&mut request, metrics.method().kind()) {
+        let charge = match charge(&mut request, *metrics.method()) {
             Ok(charge) => charge,
             Err(overloaded) => {
                 call.end(Code::ResourceExhausted);
@@ -170,12 +170,12 @@ impl Packing {
 ///
 /// # Errors
 /// [`Overloaded`]: the call must be refused.
-fn charge(request: &mut Request<Body>, kind: MethodKind) -> Result<CallCharge, Overloaded> {
+fn charge(request: &mut Request<Body>, method: RpcMethod) -> Result<CallCharge, Overloaded> {
     let connection = request.extensions().get::<Arc<ConnectionShare>>();
     let charge = CallCharge::new(connection.expect("every request has a connection").clone());
     let headers = request.headers().iter();
     let lengths = headers.map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
-    let unread_bytes = if kind == MethodKind::Bidi { STREAM_WINDOW_BYTES as usize } else { 0 };
+    let unread_bytes = if method.leaves_unread() { STREAM_WINDOW_BYTES as usize } else { 0 };
     charge.take(unread_bytes)?;
     charge.take_for_call(CALL_BYTES + lengths.sum::<usize>())?;
     request.extensions_mut().insert(charge.clone());

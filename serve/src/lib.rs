@@ -74,4 +74,4 @@ pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};
 pub use overloaded::Overloaded;
 pub use reflection::{SchemaError, reflect};
-pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, ServeSettings};
+pub use settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN, STREAM_WINDOW_BYTES, ServeSettings};

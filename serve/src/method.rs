@@ -36,6 +36,7 @@ pub struct RpcMethod {
     path: &'static str,
     kind: MethodKind,
     fields: &'static [FieldCost],
+    reads_always: bool,
 }
 
 /// The costs of requests that have a handful of fields at most: a message in a message, of strings.
@@ -54,13 +55,25 @@ impl RpcMethod {
     /// are charged as if they were all small fields; see [`RpcMethod::decoding`].
     #[must_use]
     pub const fn new(path: &'static str, kind: MethodKind) -> Self {
-        Self { path, kind, fields: SMALL_REQUEST }
+        Self { path, kind, fields: SMALL_REQUEST, reads_always: false }
     }
 
     /// Charges requests by `fields` instead.
     #[must_use]
     pub const fn decoding(self, fields: &'static [FieldCost]) -> Self {
         Self { fields, ..self }
+    }
+
+    /// Notes that the handler of a stream of requests reads them as they come, or charges its call for a
+    /// window's worth of them. Calls of other methods are charged for the window from the beginning.
+    #[must_use]
+    pub const fn reading_always(self) -> Self {
+        Self { reads_always: true, ..self }
+    }
+
+    /// Returns true if requests may wait in the window of a call for as long as it lasts.
+    pub(crate) fn leaves_unread(&self) -> bool {
+        self.kind == MethodKind::Bidi && !self.reads_always
     }
 
     pub(crate) fn fields(&self) -> &'static [FieldCost] {

@@ -14,7 +14,7 @@ pub const MESSAGE_LEN_BYTES_MAX: usize = 25 * 1024 * 1024;
 
 /// Bytes that a call may have been sent before its service reads them: a usual publish in one flight. A
 /// guess.
-pub(crate) const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+pub const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 
 /// The text of the UNAVAILABLE status that ends streams when the server stops.
 pub const SHUTTING_DOWN: &str = "server is shutting down";

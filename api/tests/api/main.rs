@@ -21,4 +21,5 @@ mod redis;
 mod reference;
 mod shutdown;
 mod streams;
+mod subscribe;
 mod waiting;

@@ -148,11 +148,6 @@ async fn an_answer_is_cut_below_the_message_limit() {
 #[tokio::test]
 async fn unknown_methods_are_unimplemented() {
     let node = node().await;
-    let mut query = node.query().await;
-    let requests = tokio_stream::iter([pb::SubscribeRequest::default()]);
-    let refused = query.subscribe(requests).await.unwrap_err();
-    assert_eq!(refused.code(), Code::Unimplemented);
-
     let channel = node.channel().await;
     for path in [
         "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes",

@@ -65,8 +65,8 @@ pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };
 pub use read::{
-    ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion, Subscription,
-    UsageScan, UsedPeriod,
+    Past, ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion,
+    Subscription, UsageScan, UsedPeriod,
 };
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers};

@@ -17,11 +17,20 @@ pub(super) struct CatchUp {
     pub(super) tail: Tail,
 }
 
+impl CatchUp {
+    /// Returns true if its topics are never live.
+    pub(super) fn is_history(&self) -> bool {
+        matches!(self.cause, Cause::History(_))
+    }
+}
+
 /// The cause of a catch-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Cause {
     /// The topics are new.
     Wave(WaveId),
+    /// The topics are read to the heads and are never live.
+    History(WaveId),
     /// The listener's queue overflowed: envelopes of the topics were dropped.
     Overflow,
 }
@@ -30,7 +39,7 @@ impl Cause {
     /// Returns the wave that the catch-up belongs to.
     pub(super) fn wave(self) -> Option<WaveId> {
         match self {
-            Self::Wave(wave) => Some(wave),
+            Self::Wave(wave) | Self::History(wave) => Some(wave),
             Self::Overflow => None,
         }
     }

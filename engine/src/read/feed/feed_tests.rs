@@ -6,7 +6,7 @@ use hawser_proto::{OriginatorId, Topic};
 use hawser_storage::TopicRow;
 use proptest::prelude::*;
 
-use super::sim::{Kind, Node, Stream, Traffic, some_cursor, some_topics};
+use super::sim::{History, Kind, Node, Stream, Traffic, some_cursor, some_topics};
 use super::*;
 use crate::read::limits::BatchLimits;
 use crate::read::plan::Cursors;
@@ -57,6 +57,7 @@ fn run(seed: u64, traffic: Traffic) -> Result<(Vec<String>, Coverage), TestCaseE
         }
         run.check(&stream, &node)?;
         run.check_complete(&stream, &node)?;
+        prop_assert!(stream.history.values().all(|history| history.is_complete));
     }
     Ok((run.trace, run.coverage))
 }
@@ -72,6 +73,8 @@ struct Coverage {
     held_back: usize,
     /// Waves of topics that were added later and took several pages.
     paged_waves: usize,
+    /// Envelopes of waves of history.
+    history: usize,
 }
 
 impl std::ops::AddAssign for Coverage {
@@ -82,6 +85,7 @@ impl std::ops::AddAssign for Coverage {
         self.waves += other.waves;
         self.held_back += other.held_back;
         self.paged_waves += other.paged_waves;
+        self.history += other.history;
     }
 }
 
@@ -171,6 +175,30 @@ impl Run {
         }
         let waves: BTreeSet<WaveId> = stream.caught_up.iter().copied().collect();
         prop_assert_eq!(waves.len(), stream.caught_up.len(), "told twice");
+        stream.history.values().try_for_each(|history| self.check_history(history, node))
+    }
+
+    /// Asserts that a wave of history has what was there when it began, once, in order, and nothing else.
+    fn check_history(&mut self, history: &History, node: &Node) -> Result<(), TestCaseError> {
+        let is_asked = |item: &Committed| {
+            history.topics.get(&item.topic).is_some_and(|it| !it.covers(item.id))
+        };
+        let mut last = BTreeMap::new();
+        for item in &history.delivered {
+            prop_assert!(is_asked(item), "{} was not asked for", item.id);
+            let before = last.insert(item.id.originator, item.id);
+            let in_order = before.is_none_or(|before| before < item.id);
+            prop_assert!(in_order || node.traffic.dependant_one_in > 0, "{}", item.id);
+        }
+        let got: BTreeSet<EnvelopeId> = history.delivered.iter().map(|item| item.id).collect();
+        prop_assert_eq!(got.len(), history.delivered.len(), "repeated");
+        if history.is_complete && node.traffic.dependant_one_in == 0 {
+            self.coverage.history += got.len();
+            for item in node.all().iter().filter(|item| is_asked(item)) {
+                let was_there = history.heads.covers(item.id) && !node.late.contains(&item.id);
+                prop_assert!(!was_there || got.contains(&item.id), "{} is missing", item.id);
+            }
+        }
         Ok(())
     }
 
@@ -297,6 +325,13 @@ fn change(stream: &mut Stream, node: &Node, dice: &mut Dice) {
     if matches!(stream.kind, Kind::PerTopic(_)) {
         let removes: Vec<Topic> =
             if dice.chance(2) { some_topics(dice).into_iter().collect() } else { Vec::new() };
+        if dice.chance(3) {
+            let topics = some_topics(dice).into_iter();
+            return stream.read_history(
+                node,
+                topics.map(|topic| (topic, some_cursor(node, dice))).collect(),
+            );
+        }
         let adds = some_topics(dice);
         let adds = adds.into_iter().map(|topic| (topic, some_cursor(node, dice))).collect();
         stream.change(node, adds, &removes);
@@ -332,6 +367,7 @@ fn the_schedules_reach_overflows_waves_and_dependencies() {
     assert!(reached.held_back > 100, "{reached:?}");
     assert!(reached.paged_waves > 100, "{reached:?}");
     assert!(reached.delivered > 10_000, "{reached:?}");
+    assert!(reached.history > 1000, "{reached:?}");
 }
 
 #[test]
@@ -384,6 +420,7 @@ impl Overflowed {
         std::iter::from_fn(|| self.feed.poll_event())
             .map(|event| match event {
                 SubscriptionEvent::CaughtUp(WaveId(wave)) => format!("caught up {wave}"),
+                SubscriptionEvent::TopicsLive { .. } => unreachable!("asked for by no stream here"),
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
                     let texts: Vec<_> =
                         envelopes.iter().map(|bytes| String::from_utf8_lossy(bytes)).collect();

@@ -57,6 +57,15 @@ pub enum SubscriptionEvent {
         /// single envelope always fits.
         envelopes: Vec<Bytes>,
     },
+    /// The topics of a wave that are still in the stream, in the order in which they were added: their
+    /// live envelopes follow. Of a wave of history, all its topics. Comes right before
+    /// [`CaughtUp`](Self::CaughtUp) if there are any, on streams that were opened without topics.
+    TopicsLive {
+        /// The wave.
+        wave: WaveId,
+        /// At least one.
+        topics: Vec<Topic>,
+    },
     /// The reader has every envelope that was there when the wave began, except for those that wait
     /// for a chain envelope. Comes once for each wave.
     CaughtUp(WaveId),
@@ -109,11 +118,18 @@ pub(crate) enum Feed {
 impl Feed {
     /// Returns what the hub has to route to this feed.
     pub(crate) fn interests(&self) -> Vec<Interest> {
+        let mut interests = Vec::new();
+        self.for_each_interest(|interest| interests.push(interest));
+        interests
+    }
+
+    /// Calls `each` with everything that the hub routes to this feed.
+    pub(crate) fn for_each_interest(&self, mut each: impl FnMut(Interest)) {
         match self {
-            Self::Topics(feed) => feed.topics().cloned().map(Interest::Topic).collect(),
+            Self::Topics(feed) => feed.topics().cloned().map(Interest::Topic).for_each(each),
             Self::Log(feed) => match feed.wanted() {
-                Some(wanted) => wanted.iter().copied().map(Interest::Originator).collect(),
-                None => vec![Interest::Everything],
+                Some(wanted) => wanted.iter().copied().map(Interest::Originator).for_each(each),
+                None => each(Interest::Everything),
             },
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
+use hawser_proto::Topic;
 
 use super::{SubscriptionEvent, WaveId};
 use crate::read::limits::{BatchLimits, BatchSize};
@@ -35,6 +36,18 @@ impl Outbox {
     /// Puts the end of a wave behind its envelopes.
     pub(super) fn caught_up(&mut self, wave: WaveId) {
         self.events.push_back(SubscriptionEvent::CaughtUp(wave));
+    }
+
+    /// Puts the topics of a wave behind its envelopes.
+    pub(super) fn topics_live(&mut self, wave: WaveId, topics: Vec<Topic>) {
+        if !topics.is_empty() {
+            self.events.push_back(SubscriptionEvent::TopicsLive { wave, topics });
+        }
+    }
+
+    /// Returns true if an event waits.
+    pub(super) fn has_events(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Takes out the next event.

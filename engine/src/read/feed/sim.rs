@@ -217,6 +217,17 @@ pub(super) struct Stream {
     pub(super) added_at: BTreeMap<Topic, Vec<usize>>,
     /// The heads when it was added last.
     pub(super) heads_at: BTreeMap<Topic, Arc<Cursor>>,
+    /// Waves of history, which have nothing to do with the rest.
+    pub(super) history: BTreeMap<WaveId, History>,
+}
+
+/// A wave of history.
+pub(super) struct History {
+    pub(super) topics: BTreeMap<Topic, Cursor>,
+    /// The heads when it began.
+    pub(super) heads: Arc<Cursor>,
+    pub(super) delivered: Vec<Arc<Committed>>,
+    pub(super) is_complete: bool,
 }
 
 impl Stream {
@@ -253,6 +264,7 @@ impl Stream {
             overflows: 0,
             added_at: BTreeMap::new(),
             heads_at: BTreeMap::new(),
+            history: BTreeMap::new(),
             kind: kind.clone(),
         };
         if let Kind::Shared(_, from @ None) | Kind::Log(_, from @ None) = &mut kind {
@@ -276,11 +288,20 @@ impl Stream {
         while let Some(event) = self.feed.poll_event() {
             progress = true;
             match event {
-                SubscriptionEvent::CaughtUp(wave) => self.caught_up.push(wave),
+                SubscriptionEvent::CaughtUp(wave) => match self.history.get_mut(&wave) {
+                    Some(history) => history.is_complete = true,
+                    None => self.caught_up.push(wave),
+                },
+                SubscriptionEvent::TopicsLive { .. } => unreachable!("asked for by no stream here"),
                 SubscriptionEvent::Envelopes { wave, envelopes } => {
                     assert!(
                         !envelopes.is_empty() && envelopes.len() <= BatchLimits::STREAM.envelopes
                     );
+                    if let Some(history) = wave.and_then(|wave| self.history.get_mut(&wave)) {
+                        assert!(!history.is_complete, "nothing comes after the end of a wave");
+                        history.delivered.extend(envelopes.iter().map(|bytes| node.known(bytes)));
+                        continue;
+                    }
                     for bytes in &envelopes {
                         self.delivered.push((wave, node.known(bytes)));
                         self.heads_then.push(node.heads.get());
@@ -362,7 +383,7 @@ impl Stream {
         }
         let mut fresh = Vec::new();
         for (topic, from) in adds {
-            if !topics.contains_key(&topic) {
+            if !topics.contains_key(&topic) && !feed.reads_history(&topic) {
                 node.hub.listen(Interest::Topic(topic.clone()), &self.listener);
                 let added = self.added_at.entry(topic.clone()).or_default();
                 added.push(self.delivered.len());
@@ -373,6 +394,22 @@ impl Stream {
         }
         feed.add(WaveId(self.waves), fresh);
         self.waves += 1;
+    }
+
+    /// Reads the history of topics that are not in the stream.
+    pub(super) fn read_history(&mut self, node: &Node, adds: Vec<(Topic, Cursor)>) {
+        let Feed::Topics(feed) = &mut self.feed else { return };
+        let is_free = |(topic, _): &(Topic, _)| !feed.contains(topic) && !feed.reads_history(topic);
+        let topics: BTreeMap<Topic, Cursor> = adds.into_iter().filter(is_free).collect();
+        // Far from the numbers of the other waves.
+        let wave = WaveId(1_000_000 + self.history.len() as u64);
+        let begun = feed.begin(wave, true);
+        for (topic, from) in &topics {
+            feed.add_to(begun, topic.clone(), Arc::new(from.clone()));
+        }
+        feed.end(begun);
+        let (heads, delivered) = (node.heads.get(), Vec::new());
+        self.history.insert(wave, History { topics, heads, delivered, is_complete: false });
     }
 
     /// Returns the number of deliveries when `topic` was added last.

@@ -1,5 +1,7 @@
 //! Streams by topic: a changeable set of topics, each on the disk lane or on the live lane.
 
+use std::collections::btree_map;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ops::Bound;
 use std::sync::Arc;
@@ -17,6 +19,8 @@ use crate::committed::Committed;
 use crate::read::plan::{Cursors, PagePlan, PlanTopic};
 use crate::read::rows::first_unsatisfied;
 
+/// Length of most topics: a kind, and an identifier of 32 bytes.
+const NAME_LEN_BYTES: usize = 33;
 /// Memory of a topic of a stream: its name, its state, and its registration at the hub. Calculated: 33
 /// bytes of name, 57 and 33 bytes in tables that are between half and nearly full.
 const TOPIC_BYTES: usize = 176;
@@ -38,7 +42,12 @@ const CURSOR_NODE_BYTES: usize = 176;
 #[derive(Debug)]
 pub(crate) struct TopicFeed {
     cursors: Cursors,
+    /// Topics that are live or become so, and those of history that is being read.
     topics: HashMap<Topic, TopicState>,
+    /// The number of topics of history among them.
+    history: usize,
+    /// True if the reader is told which topics of a wave are live.
+    names_topics: bool,
     catch_ups: BTreeMap<CatchUpId, CatchUp>,
     holds: Holds,
     released: Released,
@@ -69,9 +78,23 @@ impl TopicFeed {
         cursors: Cursors,
         topics: impl IntoIterator<Item = (Topic, Arc<Cursor>)>,
     ) -> Self {
-        let mut feed = Self {
+        let mut feed = Self::empty(cursors);
+        feed.add(WaveId::INITIAL, topics);
+        feed
+    }
+
+    /// Creates a stream without topics, each of which will have its own cursor. Its reader is told which
+    /// topics of a wave are live.
+    pub(crate) fn changing() -> Self {
+        Self { names_topics: true, ..Self::empty(Cursors::PerTopic) }
+    }
+
+    fn empty(cursors: Cursors) -> Self {
+        Self {
             cursors,
             topics: HashMap::new(),
+            history: 0,
+            names_topics: false,
             catch_ups: BTreeMap::new(),
             holds: Holds::default(),
             released: Released::new(cursors),
@@ -80,19 +103,39 @@ impl TopicFeed {
             last_catch_up: CatchUpId(0),
             turn: CatchUpId(0),
             outbox: Outbox::default(),
-        };
-        feed.add(WaveId::INITIAL, topics);
-        feed
+        }
     }
 
-    /// Returns the topics of the stream.
+    /// Returns the topics of the stream, without those of history.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
-        self.topics.keys()
+        let is_live =
+            |(topic, state): (_, &TopicState)| (!self.is_of_history(state)).then_some(topic);
+        self.topics.iter().filter_map(is_live)
     }
 
-    /// Returns true if the topic is in the stream.
+    /// Returns the number of [`topics`](Self::topics).
+    pub(crate) fn len(&self) -> usize {
+        self.topics.len() - self.history
+    }
+
+    /// Returns true if the topic is live in the stream or becomes so.
     pub(crate) fn contains(&self, topic: &Topic) -> bool {
-        self.topics.contains_key(topic)
+        self.topics.get(topic).is_some_and(|state| !self.is_of_history(state))
+    }
+
+    /// Returns true if history of the topic is being read.
+    pub(crate) fn reads_history(&self, topic: &Topic) -> bool {
+        self.history > 0 && self.topics.get(topic).is_some_and(|state| self.is_of_history(state))
+    }
+
+    fn is_of_history(&self, state: &TopicState) -> bool {
+        let of = |id: &CatchUpId| self.catch_ups.get(id).map(|catch_up| catch_up.cause);
+        self.history > 0 && matches!(state.catch_up.as_ref().and_then(of), Some(Cause::History(_)))
+    }
+
+    /// Returns true if a delivery waits.
+    pub(crate) fn has_events(&self) -> bool {
+        self.outbox.has_events()
     }
 
     /// Returns true if each topic has its own cursor.
@@ -107,23 +150,47 @@ impl TopicFeed {
         wave: WaveId,
         adds: impl IntoIterator<Item = (Topic, Arc<Cursor>)>,
     ) {
-        let catch_up = self.next_catch_up();
-        let mut topics = Vec::new();
-        for (topic, floor) in adds {
-            if !self.contains(&topic) {
-                self.topics.insert(topic.clone(), TopicState { floor, catch_up: Some(catch_up) });
-                topics.push(topic);
-            }
-        }
-        if topics.is_empty() {
-            self.outbox.caught_up(wave);
-        } else {
-            self.start(catch_up, Cause::Wave(wave), topics);
+        let catch_up = self.begin(wave, false);
+        adds.into_iter().for_each(|(topic, floor)| self.add_to(catch_up, topic, floor));
+        self.end(catch_up);
+    }
+
+    /// Begins a wave without topics. To be followed by [`add_to`](Self::add_to) for each of its topics
+    /// and by [`end`](Self::end), before any other input. Topics of a `history` wave are read up to
+    /// the heads and leave then; the hub routes nothing of them here.
+    pub(crate) fn begin(&mut self, wave: WaveId, history: bool) -> CatchUpId {
+        let id = self.next_catch_up();
+        let cause = if history { Cause::History(wave) } else { Cause::Wave(wave) };
+        self.start(id, cause, Vec::new());
+        id
+    }
+
+    /// Adds a topic to a wave that has begun, unless it is in the stream.
+    pub(crate) fn add_to(&mut self, id: CatchUpId, topic: Topic, floor: Arc<Cursor>) {
+        let Some(catch_up) = self.catch_ups.get_mut(&id) else { return };
+        if let Entry::Vacant(entry) = self.topics.entry(topic.clone()) {
+            entry.insert(TopicState { floor, catch_up: Some(id) });
+            catch_up.topics.push(topic);
+            self.history += usize::from(matches!(catch_up.cause, Cause::History(_)));
         }
     }
 
-    /// Removes a topic: nothing more of it is delivered. Returns false if it was not there.
+    /// Ends the making of a wave. One without topics has caught up.
+    pub(crate) fn end(&mut self, id: CatchUpId) {
+        if let btree_map::Entry::Occupied(entry) = self.catch_ups.entry(id)
+            && entry.get().topics.is_empty()
+        {
+            let wave = entry.remove().cause.wave();
+            wave.into_iter().for_each(|wave| self.outbox.caught_up(wave));
+        }
+    }
+
+    /// Removes a topic: nothing more of it is delivered. Returns false if it was not there; a topic of
+    /// history stays.
     pub(crate) fn remove(&mut self, topic: &Topic) -> bool {
+        if !self.contains(topic) {
+            return false;
+        }
         if self.cursors == Cursors::PerTopic {
             self.holds.take(Some(topic));
             self.released.remove(topic);
@@ -222,6 +289,9 @@ impl TopicFeed {
 
     /// Ends the reading: everything up to the ceiling is delivered, except for what is held.
     fn end_pages(&mut self, id: CatchUpId, plan: &PagePlan) {
+        if matches!(self.catch_ups.get(&id), Some(catch_up) if catch_up.is_history()) {
+            return self.end_history(id);
+        }
         let mut merger = CursorMerger::new(Arc::clone(plan.ceiling()));
         for planned in plan.topics() {
             if let Some(state) = self.topics.get_mut(&planned.topic)
@@ -241,6 +311,28 @@ impl TopicFeed {
         self.end_catch_up(id);
         let parked: Vec<CatchUpId> = self.catch_ups.keys().copied().collect();
         parked.into_iter().for_each(|id| self.end_catch_up(id));
+    }
+
+    /// Ends the reading of history. What waits for a chain envelope is left out: the reader's cursor
+    /// stays before it.
+    fn end_history(&mut self, id: CatchUpId) {
+        let Some(catch_up) = self.catch_ups.remove(&id) else { return };
+        for topic in &catch_up.topics {
+            if self.is_in(topic, id) {
+                self.topics.remove(topic);
+                self.history -= 1;
+            }
+        }
+        self.tell(catch_up.cause, catch_up.topics);
+    }
+
+    /// Tells the reader that a wave has come to its end, with `topics`.
+    fn tell(&mut self, cause: Cause, topics: Vec<Topic>) {
+        let Some(wave) = cause.wave() else { return };
+        if self.names_topics {
+            self.outbox.topics_live(wave, topics);
+        }
+        self.outbox.caught_up(wave);
     }
 
     /// Makes the topics of a parked catch-up live, if that is possible now.
@@ -289,26 +381,26 @@ impl TopicFeed {
                 self.holds.insert(lane, hold);
             }
         }
-        for topic in &catch_up.topics {
-            if let Some(state) = self.topics.get_mut(topic)
-                && state.catch_up == Some(id)
-            {
-                // No floor is needed for the tail: its envelopes are at or below `popped`.
-                state.catch_up = None;
-                if self.cursors == Cursors::PerTopic {
-                    self.released.add(self.holds.free(Some(topic), &self.popped));
-                }
+        let mut topics = catch_up.topics;
+        topics.retain(|topic| {
+            let Some(state) = self.topics.get_mut(topic).filter(|it| it.catch_up == Some(id))
+            else {
+                return false;
+            };
+            // No floor is needed for the tail: its envelopes are at or below `popped`.
+            state.catch_up = None;
+            if self.cursors == Cursors::PerTopic {
+                self.released.add(self.holds.free(Some(topic), &self.popped));
             }
-        }
+            true
+        });
         if self.cursors == Cursors::Shared {
             self.released.add(self.holds.free(None, &self.popped));
         }
         if let (Cause::Overflow, Some(ceiling)) = (catch_up.cause, catch_up.reading.ceiling()) {
             self.ahead.merge(ceiling);
         }
-        if let Some(wave) = wave {
-            self.outbox.caught_up(wave);
-        }
+        self.tell(catch_up.cause, topics);
     }
 
     pub(super) fn handle_live(&mut self, items: &[Arc<Committed>]) {
@@ -362,7 +454,9 @@ impl TopicFeed {
         let kept_bytes = self.kept_bytes();
         let catch_up =
             self.catch_ups.get_mut(&id).expect("a catch-up lasts as long as its topics are in it");
-        let Some(ceiling) = catch_up.reading.ceiling() else { return };
+        let Some(ceiling) = catch_up.reading.ceiling().filter(|_| !catch_up.is_history()) else {
+            return;
+        };
         if ceiling.covers(item.id) || state.floor.covers(item.id) {
             return;
         }
@@ -378,7 +472,7 @@ impl TopicFeed {
 
     pub(super) fn handle_overflow(&mut self) {
         for catch_up in self.catch_ups.values_mut() {
-            if catch_up.reading.ceiling().is_some() {
+            if catch_up.reading.ceiling().is_some() && !catch_up.is_history() {
                 catch_up.tail.lose();
             }
         }
@@ -425,6 +519,25 @@ impl TopicFeed {
         tails.sum::<usize>() + self.released.kept_bytes()
     }
 
+    /// Returns the most memory that a topic takes until it is live, without its cursor.
+    pub(crate) fn topic_bytes(name_len: usize) -> usize {
+        TOPIC_BYTES + READ_TOPIC_BYTES + name_len.saturating_sub(NAME_LEN_BYTES)
+    }
+
+    /// Returns the memory that topics with usual names take, without cursors.
+    pub(crate) fn topics_bytes(&self) -> usize {
+        let read = self.catch_ups.values().map(|catch_up| catch_up.topics.len()).sum::<usize>();
+        self.topics.len() * TOPIC_BYTES + read * READ_TOPIC_BYTES
+    }
+
+    /// Returns the most memory that a cursor takes. One that is ahead of `heads` is merged with those
+    /// of a later time, and kept.
+    pub(crate) fn cursor_bytes(cursor: &Cursor, heads: &Cursor) -> usize {
+        let ahead = cursor.iter().any(|id| !heads.covers(id));
+        let entries = cursor.len() + if ahead { heads.len() } else { 0 };
+        CURSOR_BYTES + entries.div_ceil(6) * CURSOR_NODE_BYTES
+    }
+
     /// Returns the memory that topics and cursors take.
     pub(crate) fn held_bytes(&self) -> usize {
         let mut counted = HashSet::new();
@@ -432,8 +545,7 @@ impl TopicFeed {
         let cursors = floors.filter(|floor| counted.insert(Arc::as_ptr(floor)));
         let cursors_bytes: usize =
             cursors.map(|floor| CURSOR_BYTES + floor.len().div_ceil(6) * CURSOR_NODE_BYTES).sum();
-        let read = self.catch_ups.values().map(|catch_up| catch_up.topics.len()).sum::<usize>();
-        self.topics.len() * TOPIC_BYTES + read * READ_TOPIC_BYTES + cursors_bytes
+        self.topics_bytes() + cursors_bytes
     }
 
     fn is_in(&self, topic: &Topic, catch_up: CatchUpId) -> bool {

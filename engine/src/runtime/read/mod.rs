@@ -24,4 +24,4 @@ mod subscription;
 
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
 pub use reader::{Reader, UsageScan, UsedPeriod};
-pub use subscription::Subscription;
+pub use subscription::{Past, Subscription};

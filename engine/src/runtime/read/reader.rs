@@ -265,7 +265,7 @@ impl Reader {
 
     /// Opens a stream of topics, each from its own cursor. If a topic is named again, only the first
     /// one counts. Where an envelope has to wait for a chain envelope, only that originator in that
-    /// topic waits. The set may be changed while the stream goes on: see [`Subscription::change`].
+    /// topic waits. The set may be changed while the stream goes on: see [`Subscription::add`].
     #[must_use]
     pub fn subscribe_topics(
         &self,
@@ -280,6 +280,13 @@ impl Reader {
             (topic, Arc::clone(&last))
         });
         self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
+    }
+
+    /// Opens a stream without topics, which are added and removed while it goes on: see
+    /// [`Subscription::add`]. Its reader is told which topics of a wave are live.
+    #[must_use]
+    pub fn subscribe_changing(&self) -> Subscription {
+        self.subscription(Feed::Topics(Box::new(TopicFeed::changing())), true)
     }
 
     /// Opens a stream of all valid envelopes of some originators. Without a cursor it begins with

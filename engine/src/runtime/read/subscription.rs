@@ -1,6 +1,5 @@
 //! Drives a feed: pages from disk on threads that may block, the hub's queue, and the heads.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -13,11 +12,24 @@ use super::awaited::AwaitedPlaces;
 use super::listener::Listener;
 use super::pages;
 use crate::read::error::QueryError;
-use crate::read::feed::{Feed, Interest, PageRead, SubscriptionEvent, WaveId};
+use crate::read::feed::{Feed, Interest, PageRead, SubscriptionEvent, TopicFeed, WaveId};
 use crate::read::limits::BatchLimits;
 use crate::read::queue::Popped;
 
+/// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
+const TURN_TOPICS: usize = 1024;
+
 type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
+
+/// The envelopes that a wave brings of its topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Past {
+    /// The stored envelopes, and live ones after them.
+    ThenLive,
+    /// The stored envelopes alone. The topics are not in the stream then. The hub does not know them,
+    /// and those that wait for a chain envelope are left out.
+    Only,
+}
 
 /// A stream of envelopes, without gap or repeat, that never ends by itself.
 ///
@@ -102,37 +114,106 @@ impl Subscription {
         }
     }
 
-    /// Changes the set of topics: first `removes`, then `adds`, so that a topic in both begins anew.
-    ///
-    /// Added topics catch up from their own cursors as one wave, while the others go on;
-    /// [`SubscriptionEvent::CaughtUp`] ends the wave, also if no topic was added. A topic that is
-    /// there already stays as it is, and one that is named twice counts once. Envelopes of a removed
-    /// topic that were ready for delivery still come.
+    /// Returns true if an event is ready: [`next`](Self::next) returns it at once.
+    #[must_use]
+    pub fn has_events(&self) -> bool {
+        matches!(&self.feed, Feed::Topics(feed) if feed.has_events())
+    }
+
+    /// Returns the number of topics, without those whose history alone is being read.
+    #[must_use]
+    pub fn topics_len(&self) -> usize {
+        self.topics().map_or(0, TopicFeed::len)
+    }
+
+    /// Returns true if the topic is live in the stream, or becomes so.
+    #[must_use]
+    pub fn contains(&self, topic: &Topic) -> bool {
+        self.topics().is_some_and(|feed| feed.contains(topic))
+    }
+
+    /// Returns true if the history of the topic is being read.
+    #[must_use]
+    pub fn reads_history(&self, topic: &Topic) -> bool {
+        self.topics().is_some_and(|feed| feed.reads_history(topic))
+    }
+
+    /// Returns the most memory that one more topic with a name of `name_len` bytes takes until it is live,
+    /// in bytes, besides its cursor.
+    #[must_use]
+    pub fn topic_bytes(name_len: usize) -> usize {
+        TopicFeed::topic_bytes(name_len)
+    }
+
+    /// Returns the most memory that one more cursor takes, in bytes. Topics may share it. One that is ahead
+    /// of `heads` grows when it meets those of a later time.
+    #[must_use]
+    pub fn cursor_bytes(cursor: &Cursor, heads: &Cursor) -> usize {
+        TopicFeed::cursor_bytes(cursor, heads)
+    }
+
+    /// Returns the memory that this stream holds for topics with usual names, in bytes, besides cursors.
+    #[must_use]
+    pub fn topics_bytes(&self) -> usize {
+        self.topics().map_or(0, TopicFeed::topics_bytes)
+    }
+
+    /// Removes topics. Their envelopes that are ready for delivery still come, and no others. Topics that
+    /// are not in the stream do not count. Works in turns, so that other tasks are not delayed. Returns the
+    /// number of topics that were removed.
     ///
     /// # Panics
     /// If the stream is not one of topics with their own cursors.
-    pub fn change(
-        &mut self,
-        wave: WaveId,
-        adds: impl IntoIterator<Item = (Topic, Cursor)>,
-        removes: impl IntoIterator<Item = Topic>,
-    ) {
+    pub async fn remove<R>(&mut self, topics: R) -> usize
+    where
+        R: IntoIterator<Item = Topic, IntoIter: Send> + Send,
+    {
+        let mut removed = 0;
+        for (place, topic) in topics.into_iter().enumerate() {
+            end_of_turn(place).await;
+            if self.changing().remove(&topic) {
+                self.log.hub.unlisten(&Interest::Topic(topic), &self.listener);
+                removed += 1;
+            }
+        }
+        removed
+    }
+
+    /// Adds topics, which catch up from their own cursors as one wave, while the others go on.
+    /// [`SubscriptionEvent::CaughtUp`] ends the wave, also if no topic was added. A topic that is there
+    /// already stays as it is, and one that is named twice counts once.
+    ///
+    /// Works in turns, so that other tasks are not delayed. If it is given up before its end, the stream
+    /// must not be used any more.
+    ///
+    /// # Panics
+    /// If the stream is not one of topics with their own cursors.
+    pub async fn add<A>(&mut self, wave: WaveId, past: Past, adds: A)
+    where
+        A: IntoIterator<Item = (Topic, Arc<Cursor>), IntoIter: Send> + Send,
+    {
+        let begun = self.changing().begin(wave, past == Past::Only);
+        for (place, (topic, from)) in adds.into_iter().enumerate() {
+            end_of_turn(place).await;
+            if past == Past::ThenLive && !self.contains(&topic) {
+                self.log.hub.listen(Interest::Topic(topic.clone()), &self.listener);
+            }
+            self.changing().add_to(begun, topic, from);
+        }
+        self.changing().end(begun);
+    }
+
+    fn topics(&self) -> Option<&TopicFeed> {
+        match &self.feed {
+            Feed::Topics(feed) => Some(feed),
+            Feed::Log(_) => None,
+        }
+    }
+
+    fn changing(&mut self) -> &mut TopicFeed {
         let Feed::Topics(feed) = &mut self.feed else { panic!("streams of strands do not change") };
         assert!(feed.has_cursor_per_topic(), "one cursor cannot take in another topic's past");
-        let hub = &self.log.hub;
-        for topic in removes {
-            if feed.remove(&topic) {
-                hub.unlisten(&Interest::Topic(topic), &self.listener);
-            }
-        }
-        let mut fresh = HashMap::new();
-        for (topic, from) in adds {
-            if !feed.contains(&topic) && !fresh.contains_key(&topic) {
-                hub.listen(Interest::Topic(topic.clone()), &self.listener);
-                fresh.insert(topic, Arc::new(from));
-            }
-        }
-        feed.add(wave, fresh);
+        feed
     }
 
     fn start_reading(&mut self) {
@@ -158,12 +239,38 @@ impl Subscription {
     }
 }
 
+/// Lets other tasks go first after every so many topics.
+async fn end_of_turn(place: usize) {
+    if place % TURN_TOPICS == TURN_TOPICS - 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Registrations that a stream has to undo at its end.
+struct Leaving {
+    /// Held until everything is undone, with the memory that it stands for.
+    log: LogAccess,
+    listener: Arc<Listener>,
+    feed: Feed,
+}
+
+impl Leaving {
+    fn leave(self) {
+        self.feed.for_each_interest(|interest| self.log.hub.unlisten(&interest, &self.listener));
+    }
+}
+
 impl Drop for Subscription {
     fn drop(&mut self) {
-        for interest in self.feed.interests() {
-            self.log.hub.unlisten(&interest, &self.listener);
-        }
         self.awaited.leave(&self.log.hub, &self.listener);
+        let feed = std::mem::replace(&mut self.feed, Feed::Topics(Box::new(TopicFeed::changing())));
+        let many = matches!(&feed, Feed::Topics(feed) if feed.len() > TURN_TOPICS);
+        let leaving = Leaving { log: self.log.clone(), listener: self.listener.clone(), feed };
+        match tokio::runtime::Handle::try_current() {
+            // A million topics take a while, which is not this thread's to give.
+            Ok(runtime) if many => _ = runtime.spawn_blocking(|| leaving.leave()),
+            _ => leaving.leave(),
+        }
     }
 }
 

@@ -18,6 +18,9 @@ use crate::read::testing::{
 };
 use crate::runtime::Heads;
 
+#[path = "changing_tests.rs"]
+mod changing;
+
 /// A node that can commit.
 #[derive(Clone)]
 struct Node {
@@ -68,9 +71,22 @@ async fn caught_up(stream: &mut Subscription, wave: WaveId) -> Vec<EnvelopeId> {
         match stream.next().await.unwrap() {
             SubscriptionEvent::Envelopes { envelopes, .. } => got.extend(ids_of(&envelopes)),
             SubscriptionEvent::CaughtUp(done) if done == wave => return got,
-            SubscriptionEvent::CaughtUp(_) => {}
+            SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
         }
     }
+}
+
+/// Removes topics, and adds others as a wave.
+async fn change(
+    stream: &mut Subscription,
+    wave: WaveId,
+    adds: &[(Topic, Cursor)],
+    removes: &[Topic],
+) {
+    stream.remove(removes.to_vec()).await;
+    let adds: Vec<_> =
+        adds.iter().map(|(topic, from)| (topic.clone(), Arc::new(from.clone()))).collect();
+    stream.add(wave, Past::ThenLive, adds).await;
 }
 
 /// Returns the envelopes that are there without waiting.
@@ -210,7 +226,10 @@ async fn what_never_comes_wakes_no_stream_and_the_end_of_a_wait_reads_one_topic(
     assert_eq!(wakeups(), before + 4, "each stream is told once and reads once");
     assert_eq!(node.hub.registrations(), registrations);
     drop((own, shared));
-    assert_eq!(node.hub.registrations(), 0);
+    // Large streams leave on a thread of their own.
+    while node.hub.registrations() > 0 {
+        tokio::task::spawn_blocking(|| ()).await.unwrap();
+    }
 }
 
 /// Streams of thousands of topics come back before streams of a few.
@@ -270,29 +289,6 @@ async fn what_fits_into_no_answer_stops_nothing() {
 }
 
 #[tokio::test]
-async fn a_set_changes_while_the_rest_goes_on() {
-    let node = Node::new();
-    (1..=3).for_each(|sequence| node.commit_one(id(100, sequence), 2, &[]));
-    let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
-    caught_up(&mut stream, WaveId::INITIAL).await;
-    let wave = WaveId(7);
-    stream.change(wave, [(topic(2), cursor(&[(100, 1)])), (topic(1), Cursor::new())], []);
-    assert_eq!(caught_up(&mut stream, wave).await, [id(100, 2), id(100, 3)]);
-    node.commit_one(id(100, 4), 1, &[]);
-    node.commit_one(id(100, 5), 2, &[]);
-    assert_eq!(take(&mut stream, 2).await, [id(100, 4), id(100, 5)]);
-
-    stream.change(WaveId(8), [], [topic(1)]);
-    assert_eq!(caught_up(&mut stream, WaveId(8)).await, []);
-    node.commit_one(id(100, 6), 1, &[]);
-    node.commit_one(id(100, 7), 2, &[]);
-    assert_eq!(take(&mut stream, 1).await, [id(100, 7)]);
-
-    stream.change(WaveId(9), [(topic(2), cursor(&[(100, 4)]))], [topic(2)]);
-    assert_eq!(caught_up(&mut stream, WaveId(9)).await, [id(100, 5), id(100, 7)], "begins anew");
-}
-
-#[tokio::test]
 async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
     let node = Node::new();
     let count = 3000;
@@ -320,7 +316,7 @@ async fn a_slow_reader_costs_bounded_memory_and_still_gets_everything() {
 async fn a_dropped_stream_leaves_nothing_in_the_hub() {
     let node = Node::new();
     let mut stream = node.reader.subscribe_topics([(topic(1), Cursor::new())]);
-    stream.change(WaveId(1), [(topic(2), Cursor::new())], [topic(1)]);
+    change(&mut stream, WaveId(1), &[(topic(2), Cursor::new())], &[topic(1)]).await;
     let others = (node.reader.subscribe_all(), node.reader.subscribe_originators([], None));
     assert_eq!(node.hub.registrations(), 2);
     drop((stream, others));
@@ -336,7 +332,7 @@ async fn waiting_can_be_given_up_at_any_time() {
     while got.len() < 100 {
         match poll(&mut stream).await {
             Some(SubscriptionEvent::Envelopes { envelopes, .. }) => got.extend(ids_of(&envelopes)),
-            Some(SubscriptionEvent::CaughtUp(_)) => {}
+            Some(_) => {}
             None => tokio::task::yield_now().await,
         }
     }
@@ -515,7 +511,7 @@ async fn read_all(node: Node, seed: u64, mut done: watch::Receiver<bool>) {
             };
             match event {
                 SubscriptionEvent::CaughtUp(_) if finishing => break,
-                SubscriptionEvent::CaughtUp(_) => {}
+                SubscriptionEvent::CaughtUp(_) | SubscriptionEvent::TopicsLive { .. } => {}
                 SubscriptionEvent::Envelopes { envelopes, .. } => {
                     left = left.saturating_sub(envelopes.len());
                     reading.take(&envelopes);

@@ -1,0 +1,87 @@
+//! Errors that end a stream of `QueryApi.Subscribe`, and the limits that they name.
+
+use hawser_engine::read::QueryError;
+use hawser_proto::Topic;
+use hawser_proto::topic::TopicError;
+use tonic::Code;
+
+/// Topics that a stream may have at once. Specified: `docs/protocol/api.md`.
+pub(crate) const TOPICS_MAX: usize = 1_000_000;
+/// Adds of one Mutate, with repetitions. Specified there.
+pub(crate) const ADDS_MAX: usize = 100_000;
+/// Entries of all cursors of one Mutate. Specified there.
+pub(crate) const CURSOR_ENTRIES_MAX: usize = 1_000_000;
+/// Waves that may be under way at once. Specified there.
+pub(crate) const WAVES_MAX: usize = 256;
+
+/// The cause of the end of a stream.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum StreamError {
+    #[error("unrecognized SubscribeRequest version")]
+    Version,
+    #[error(transparent)]
+    Mutate(#[from] MutateError),
+    #[error("no Pong within deadline")]
+    NoPong,
+    #[error("send stalled; client not reading")]
+    Stalled,
+    #[error("the last frames were not read in time")]
+    DrainLate,
+    /// The log could not be read.
+    #[error(transparent)]
+    Read(QueryError),
+    #[error("requests could not be received: {0}")]
+    Receive(String),
+}
+
+impl StreamError {
+    /// Returns the code of the status.
+    pub(crate) fn code(&self) -> Code {
+        match self {
+            Self::Mutate(error) if error.is_limit() => Code::ResourceExhausted,
+            Self::Version | Self::Mutate(_) => Code::InvalidArgument,
+            Self::NoPong | Self::DrainLate => Code::DeadlineExceeded,
+            Self::Stalled | Self::Read(_) | Self::Receive(_) => Code::Unavailable,
+        }
+    }
+}
+
+/// The check that a Mutate fails. The stream ends with it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MutateError {
+    #[error("mutate_id must not be 0 if there are adds")]
+    IdMissing,
+    #[error("mutate_id {0} names a wave that is still in flight")]
+    IdInUse(u64),
+    #[error("too many adds: {0}, at most {ADDS_MAX} are allowed in one Mutate")]
+    TooManyAdds(usize),
+    #[error("too many cursor entries: {0}, at most {CURSOR_ENTRIES_MAX} are allowed in one Mutate")]
+    TooManyCursorEntries(usize),
+    #[error("remove: {0}")]
+    Remove(TopicError),
+    #[error("add: {0}")]
+    Add(TopicError),
+    #[error("add: topic {0} is subscribed already, and history_only would not change that")]
+    Subscribed(Topic),
+    #[error("add: topic {0} has a history_only wave in flight")]
+    HistoryInFlight(Topic),
+    #[error("add: cursor entry {0}:{1} is out of range")]
+    CursorEntry(u32, u64),
+    #[error("too many topics: {0}, at most {TOPICS_MAX} are allowed on one stream")]
+    TooManyTopics(usize),
+    #[error("too many waves: {WAVES_MAX} are in flight")]
+    TooManyWaves,
+}
+
+impl MutateError {
+    /// Returns true if the Mutate asks for too much, and false if it is wrong.
+    pub(crate) fn is_limit(&self) -> bool {
+        matches!(
+            self,
+            Self::TooManyAdds(_)
+                | Self::TooManyCursorEntries(_)
+                | Self::TooManyTopics(_)
+                | Self::TooManyWaves
+        )
+    }
+}

@@ -1,0 +1,138 @@
+//! The memory that a stream with requests holds, as its call is charged for it.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hawser_engine::runtime::Subscription;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::mutate::Subscription as Add;
+use hawser_proto::{Cursor, Topic};
+use hawser_serve::{CallCharge, Overloaded};
+
+/// Memory of the stream itself: its task, and the buffers for requests. A guess from the types.
+const STREAM_BYTES: usize = 16 * 1024;
+/// Memory that is taken at once, so that not every topic asks. A guess.
+const STEP_BYTES: usize = 64 * 1024;
+
+/// The share of a stream in its caller's memory. It is taken before anything is allocated.
+#[derive(Debug)]
+pub(super) struct HeldBytes {
+    charge: CallCharge,
+    taken: usize,
+    used: usize,
+    /// Cursors of each wave in flight, which go when it has caught up.
+    waves: HashMap<u64, usize>,
+    /// Cursors that are ahead of this node, and names of unusual length: they may last as long as their
+    /// topics, and are given back when the stream has none.
+    lasting: usize,
+    last: Arc<Cursor>,
+}
+
+impl HeldBytes {
+    /// Charges a stream without topics.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: the stream must be refused.
+    pub(super) fn new(charge: CallCharge) -> Result<Self, Overloaded> {
+        charge.take(STREAM_BYTES)?;
+        let (waves, last) = (HashMap::new(), Arc::default());
+        Ok(Self { charge, taken: STREAM_BYTES, used: STREAM_BYTES, waves, lasting: 0, last })
+    }
+
+    /// Returns the number of waves in flight.
+    pub(super) fn waves(&self) -> usize {
+        self.waves.len()
+    }
+
+    /// Returns true if the wave is in flight.
+    pub(super) fn has_wave(&self, wave: u64) -> bool {
+        self.waves.contains_key(&wave)
+    }
+
+    /// Begins a wave.
+    pub(super) fn begin(&mut self, wave: u64) {
+        self.waves.insert(wave, 0);
+    }
+
+    /// Takes what an add needs, and makes its topic and its cursor. They share nothing with the request.
+    /// Adds that follow each other share equal cursors.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: the stream must end.
+    pub(super) fn add(
+        &mut self,
+        wave: u64,
+        add: &Add,
+        heads: &Cursor,
+    ) -> Result<Option<(Topic, Arc<Cursor>)>, Overloaded> {
+        let name_bytes = Subscription::topic_bytes(add.topic.len());
+        self.take(name_bytes)?;
+        self.lasting += name_bytes - Subscription::topic_bytes(0);
+        let from = add.last_seen.as_ref().map(Cursor::from).unwrap_or_default();
+        if *self.last != from {
+            let bytes = Subscription::cursor_bytes(&from, heads);
+            self.take(bytes)?;
+            if from.iter().all(|id| heads.covers(id)) {
+                *self.waves.entry(wave).or_default() += bytes;
+            } else {
+                self.lasting += bytes;
+            }
+            self.last = Arc::new(from);
+        }
+        let name = hawser_proto::Bytes::copy_from_slice(&add.topic);
+        Ok(Topic::parse(name).ok().map(|topic| (topic, Arc::clone(&self.last))))
+    }
+
+    /// Ends a wave.
+    pub(super) fn end(&mut self, wave: u64) {
+        self.waves.remove(&wave);
+        self.last = Arc::default();
+    }
+
+    /// Gives back what the stream holds no more, and takes what it has come to hold.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: the stream must end.
+    pub(super) fn settle(&mut self, stream: &Subscription) -> Result<(), Overloaded> {
+        let topics_bytes = stream.topics_bytes();
+        if topics_bytes == 0 {
+            self.lasting = 0;
+        }
+        self.used = STREAM_BYTES + topics_bytes + self.lasting + self.waves.values().sum::<usize>();
+        if self.used > self.taken {
+            self.take(0)?;
+        } else if self.taken - self.used > 2 * STEP_BYTES {
+            self.charge.give_back(self.taken - self.used);
+            self.taken = self.used;
+        }
+        Ok(())
+    }
+
+    /// Takes `bytes` until they are given back by [`give_back`](Self::give_back).
+    ///
+    /// # Errors
+    /// [`Overloaded`]: nothing was taken.
+    pub(super) fn borrow(&self, bytes: usize) -> Result<(), Overloaded> {
+        self.charge.take(bytes)
+    }
+
+    /// Gives back what was borrowed.
+    pub(super) fn give_back(&self, bytes: usize) {
+        self.charge.give_back(bytes);
+    }
+
+    fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
+        self.used += bytes;
+        if self.used > self.taken {
+            let more = (self.used - self.taken).max(STEP_BYTES);
+            self.charge.take(more)?;
+            self.taken += more;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for HeldBytes {
+    fn drop(&mut self) {
+        self.charge.give_back(self.taken);
+    }
+}

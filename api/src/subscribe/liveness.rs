@@ -1,0 +1,164 @@
+//! Times of a stream with requests (XIP-83): pings, pongs, a client that does not read, and the end.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// The times of one stream, as a plain value. Its driver says what has happened when, asks for the
+/// next time at which something is due, and what it is.
+#[derive(Debug)]
+pub(super) struct Liveness {
+    interval: Duration,
+    last_sent: Instant,
+    /// Number of the last ping; 0 before the first.
+    nonce: u64,
+    /// Time until which the last ping has to be answered.
+    pong_until: Option<Instant>,
+    /// The client sends no more, so it answers no pings.
+    half_closed: bool,
+    /// Time since which a frame waits for the client to read.
+    blocked_since: Option<Instant>,
+    drain_since: Option<Instant>,
+}
+
+/// A deed that is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// A ping with this nonce is to be sent.
+    Ping(u64),
+    /// The client has not answered.
+    NoPong,
+    /// The client has not read.
+    Stalled,
+    /// The frames after the client's end were not read in time.
+    DrainLate,
+}
+
+impl Liveness {
+    pub(super) fn new(interval: Duration, now: Instant) -> Self {
+        Self {
+            interval,
+            last_sent: now,
+            nonce: 0,
+            pong_until: None,
+            half_closed: false,
+            blocked_since: None,
+            drain_since: None,
+        }
+    }
+
+    /// Notes that a frame was handed to the sender.
+    pub(super) fn sent(&mut self, now: Instant) {
+        self.last_sent = now;
+    }
+
+    /// Notes whether the sender has room for a frame.
+    pub(super) fn set_blocked(&mut self, blocked: bool, now: Instant) {
+        self.blocked_since = if blocked { self.blocked_since.or(Some(now)) } else { None };
+    }
+
+    /// Takes a pong. Only one for the last ping counts.
+    pub(super) fn pong(&mut self, nonce: u64) {
+        if nonce == self.nonce {
+            self.pong_until = None;
+        }
+    }
+
+    /// Notes that the client sends no more. A ping that is not answered has no effect then.
+    pub(super) fn half_close(&mut self) {
+        self.half_closed = true;
+        self.pong_until = None;
+    }
+
+    /// Notes that nothing is left but to send what waits.
+    pub(super) fn drain(&mut self, now: Instant) {
+        self.drain_since = self.drain_since.or(Some(now));
+    }
+
+    /// Returns the time at which something is due next, if nothing happens before.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.due_times().into_iter().flatten().map(|(at, _)| at).min()
+    }
+
+    /// Returns what is due by `now`.
+    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
+        let mut due: Vec<(Instant, Due)> = self.due_times().into_iter().flatten().collect();
+        due.retain(|(at, _)| *at <= now);
+        let (_, due) = due.into_iter().min_by_key(|(at, _)| *at)?;
+        if let Due::Ping(nonce) = due {
+            self.nonce = nonce;
+            self.last_sent = now;
+            self.pong_until = Some(now + self.interval);
+        }
+        Some(due)
+    }
+
+    fn due_times(&self) -> [Option<(Instant, Due)>; 4] {
+        let after = |since: Instant| since + self.interval;
+        let pings = !self.half_closed && self.pong_until.is_none();
+        [
+            // First of those at the same time: a client that does not read cannot answer either.
+            self.drain_since.map(|since| (after(since), Due::DrainLate)),
+            self.blocked_since.map(|since| (after(since), Due::Stalled)),
+            self.pong_until.map(|until| (until, Due::NoPong)),
+            pings.then(|| (after(self.last_sent), Due::Ping(self.nonce + 1))),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(30);
+
+    fn at(start: Instant, seconds: u64) -> Instant {
+        start + Duration::from_secs(seconds)
+    }
+
+    #[test]
+    fn silence_is_broken_by_a_ping_and_only_its_own_pong_counts() {
+        let start = Instant::now();
+        let mut times = Liveness::new(INTERVAL, start);
+        times.sent(at(start, 10));
+        assert_eq!(times.next(), Some(at(start, 40)));
+        assert_eq!(times.due(at(start, 39)), None);
+        assert_eq!(times.due(at(start, 40)), Some(Due::Ping(1)));
+        times.sent(at(start, 50));
+        assert_eq!(
+            times.next(),
+            Some(at(start, 70)),
+            "other traffic does not postpone the deadline"
+        );
+        times.pong(1);
+        assert_eq!(times.due(at(start, 80)), Some(Due::Ping(2)));
+        times.pong(1);
+        times.pong(3);
+        assert_eq!(times.due(at(start, 109)), None);
+        assert_eq!(times.due(at(start, 110)), Some(Due::NoPong));
+    }
+
+    #[test]
+    fn a_client_that_has_ended_is_neither_pinged_nor_waited_for() {
+        let start = Instant::now();
+        let mut times = Liveness::new(INTERVAL, start);
+        assert_eq!(times.due(at(start, 30)), Some(Due::Ping(1)));
+        times.half_close();
+        assert_eq!((times.next(), times.due(at(start, 999))), (None, None));
+        times.drain(at(start, 1000));
+        times.drain(at(start, 1020));
+        assert_eq!(times.due(at(start, 1030)), Some(Due::DrainLate));
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_noticed_from_the_first_frame_that_waits() {
+        let start = Instant::now();
+        let mut times = Liveness::new(INTERVAL, start);
+        times.sent(at(start, 5));
+        times.set_blocked(true, at(start, 5));
+        times.set_blocked(true, at(start, 20));
+        assert_eq!(times.due(at(start, 35)), Some(Due::Stalled));
+        times.set_blocked(false, at(start, 35));
+        assert_eq!(times.due(at(start, 35)), Some(Due::Ping(1)));
+    }
+}

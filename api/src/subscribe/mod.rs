@@ -1,0 +1,336 @@
+//! `QueryApi.Subscribe` (XIP-83): a stream whose topics its client changes while it goes on.
+//!
+//! - `mutate`: the checks of a change;
+//! - `held`: the memory that the stream is charged for;
+//! - `liveness`: pings, pongs and times;
+//! - this file: the task of a stream, which takes requests and hands out frames.
+//!
+//! The task holds one frame at most besides those that are answers: it asks the engine for more when the
+//! connection has taken the last one. It goes on reading requests meanwhile.
+
+mod held;
+mod liveness;
+mod mutate;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use futures_util::stream::{self, StreamExt as _};
+use hawser_engine::read::{QueryError, SubscriptionEvent, WaveId};
+use hawser_engine::runtime::{Past, Reader, Subscription};
+use hawser_proto::Topic;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::Version as RequestVersion;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::{
+    Mutate, Request as Asked,
+};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::Version;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::v1::{
+    CatchupComplete, Envelopes, Response as Told, Started, TopicsLive,
+};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse};
+use hawser_serve::{CallCharge, Overloaded, STREAM_WINDOW_BYTES};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Request, Status, Streaming};
+
+use crate::error::{CallError, into_status};
+use crate::methods::EnvelopeMethod;
+use crate::metrics::{HandlerMetrics, OpenStream};
+use crate::node_api::{MessageStream, NodeApi, rendered};
+use crate::stream_error::StreamError;
+use held::HeldBytes;
+use liveness::{Due, Liveness};
+
+/// Answers that wait until the client reads. When there are as many, its requests wait too. Specified
+/// nowhere; a guess.
+const ANSWERS_MAX: usize = 16;
+
+impl NodeApi {
+    /// Opens a stream without topics, and takes requests from now on.
+    ///
+    /// # Errors
+    /// The caller may not have the memory of a stream.
+    pub(crate) fn changing(
+        &self,
+        request: Request<Streaming<pb::SubscribeRequest>>,
+    ) -> Result<MessageStream<SubscribeResponse>, CallError> {
+        let charge = CallCharge::of(request.extensions());
+        let reader = self.reader(&charge);
+        let (frames, outgoing) = mpsc::channel(1);
+        let (end, ended) = oneshot::channel();
+        let interval = self.keepalive_interval;
+        let keepalive_interval_ms = u32::try_from(interval.as_millis()).unwrap_or(u32::MAX);
+        let started = Started { keepalive_interval_ms, capabilities: Vec::new() };
+        let subscriber = Subscriber {
+            subscription: reader.subscribe_changing(),
+            reader,
+            requests: request.into_inner(),
+            held: HeldBytes::new(charge.clone())?,
+            times: Liveness::new(interval, Instant::now()),
+            frames,
+            permit: None,
+            answers: [Told::Started(started)].into(),
+            mutate: None,
+            half_closed: false,
+            unread_bytes: 0,
+            metrics: self.metrics.clone(),
+            stop: self.stop.clone(),
+            _open: self.metrics.stream_opened(),
+        };
+        // A task of its own: it takes requests and keeps time while the client reads no answers.
+        tokio::spawn(charge.in_turn(async move {
+            // Fails only if the client is gone.
+            _ = end.send(subscriber.run().await);
+        }));
+        let messages = stream::unfold(Some((outgoing, ended)), |state| async {
+            let (mut outgoing, ended) = state?;
+            if let Some(frame) = outgoing.recv().await {
+                return Some((Ok(frame), Some((outgoing, ended))));
+            }
+            let ended = ended.await.unwrap_or_else(|_| Err(into_status(CallError::Interrupted)));
+            Some((Err(ended.err()?), None))
+        });
+        Ok(messages.boxed())
+    }
+}
+
+/// The task of one stream.
+struct Subscriber {
+    reader: Reader,
+    subscription: Subscription,
+    requests: Streaming<pb::SubscribeRequest>,
+    held: HeldBytes,
+    times: Liveness,
+    frames: mpsc::Sender<SubscribeResponse>,
+    /// Room for the next frame.
+    permit: Option<mpsc::OwnedPermit<SubscribeResponse>>,
+    /// Frames that go before all events of the subscription.
+    answers: VecDeque<Told>,
+    /// A change that waits until what was ready before it is delivered.
+    mutate: Option<Mutate>,
+    half_closed: bool,
+    /// Charge for requests that wait in the connection.
+    unread_bytes: usize,
+    metrics: Arc<HandlerMetrics>,
+    stop: CancellationToken,
+    _open: OpenStream,
+}
+
+/// An event that a stream has waited for.
+enum Wakeup {
+    Gone,
+    Room(mpsc::OwnedPermit<SubscribeResponse>),
+    Request(Result<Option<pb::SubscribeRequest>, Status>),
+    Event(Result<SubscriptionEvent, QueryError>),
+    Stop,
+    Time,
+}
+
+impl Subscriber {
+    /// Runs until the stream ends. Returns the status of its end.
+    async fn run(mut self) -> Result<(), Status> {
+        loop {
+            self.send_answer();
+            if self.mutate.is_some() && self.answers.is_empty() && !self.subscription.has_events() {
+                self.change().await?;
+                continue;
+            }
+            if self.is_drained() {
+                return Ok(());
+            }
+            self.charge_unread().map_err(into_status)?;
+            match self.wakeup().await {
+                Wakeup::Gone => return Ok(()),
+                Wakeup::Room(permit) => self.permit = Some(permit),
+                Wakeup::Request(Ok(Some(request))) => self.handle_request(request)?,
+                Wakeup::Request(Ok(None)) => {
+                    self.half_closed = true;
+                    self.times.half_close();
+                }
+                Wakeup::Request(Err(status)) => return received(status),
+                Wakeup::Event(Ok(event)) => self.handle_event(event)?,
+                Wakeup::Event(Err(error)) => return Err(unreadable(error)),
+                Wakeup::Stop => return Err(into_status(CallError::ShuttingDown)),
+                Wakeup::Time => self.handle_time()?,
+            }
+        }
+    }
+
+    /// Waits for what comes next. Requests go before events, so that a pong is seen before its time is
+    /// over; a stopping server still delivers what is ready.
+    async fn wakeup(&mut self) -> Wakeup {
+        let reads = self.reads();
+        let is_open = self.permit.is_some() && self.answers.is_empty();
+        self.times.set_blocked(self.permit.is_none(), Instant::now());
+        let due = self.times.next();
+        let time = async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.frames.closed() => Wakeup::Gone,
+            room = self.frames.clone().reserve_owned(), if self.permit.is_none() => match room {
+                Ok(permit) => Wakeup::Room(permit),
+                Err(_) => Wakeup::Gone,
+            },
+            request = self.requests.message(), if reads => Wakeup::Request(request),
+            event = self.subscription.next(), if is_open => Wakeup::Event(event),
+            () = self.stop.cancelled(), if is_open => Wakeup::Stop,
+            () = time => Wakeup::Time,
+        }
+    }
+
+    fn reads(&self) -> bool {
+        !self.half_closed && self.mutate.is_none() && self.answers.len() < ANSWERS_MAX
+    }
+
+    /// Returns true if the client has ended its requests and has been told everything. It notes the time
+    /// from which on only that is left.
+    fn is_drained(&mut self) -> bool {
+        let ends = self.half_closed && self.mutate.is_none() && self.held.waves() == 0;
+        if ends {
+            self.times.drain(Instant::now());
+        }
+        ends && self.answers.is_empty() && self.permit.is_some()
+    }
+
+    /// Charges the requests that may wait in the connection while they are not read.
+    fn charge_unread(&mut self) -> Result<(), Overloaded> {
+        let unread_bytes =
+            if self.half_closed || self.reads() { 0 } else { STREAM_WINDOW_BYTES as usize };
+        if unread_bytes > self.unread_bytes {
+            self.held.borrow(unread_bytes)?;
+        } else {
+            self.held.give_back(self.unread_bytes - unread_bytes);
+        }
+        self.unread_bytes = unread_bytes;
+        Ok(())
+    }
+
+    fn send_answer(&mut self) {
+        if self.permit.is_some()
+            && let Some(told) = self.answers.pop_front()
+        {
+            self.send(told);
+        }
+    }
+
+    /// Sends a frame, for which there is room.
+    fn send(&mut self, told: Told) {
+        let v1 = pb::subscribe_response::V1 { response: Some(told) };
+        if let Some(permit) = self.permit.take() {
+            permit.send(SubscribeResponse { version: Some(Version::V1(v1)) });
+            self.times.sent(Instant::now());
+        }
+    }
+
+    fn handle_request(&mut self, request: pb::SubscribeRequest) -> Result<(), Status> {
+        let Some(RequestVersion::V1(v1)) = request.version else {
+            return Err(into_status(StreamError::Version));
+        };
+        match v1.request {
+            Some(Asked::Mutate(mutate)) => self.mutate = Some(mutate),
+            Some(Asked::Ping(Ping { nonce })) => self.answers.push_back(Told::Pong(Pong { nonce })),
+            Some(Asked::Pong(Pong { nonce })) => self.times.pong(nonce),
+            None => {} // of a later version, or empty
+        }
+        Ok(())
+    }
+
+    /// Checks and applies the change that waits.
+    async fn change(&mut self) -> Result<(), Status> {
+        let Some(mut mutate) = self.mutate.take() else { return Ok(()) };
+        let wave = mutate.mutate_id;
+        let in_flight = |wave| self.held.has_wave(wave);
+        mutate::check(&mut mutate, &in_flight, self.held.waves(), &mut self.subscription)
+            .await
+            .map_err(|error| into_status(StreamError::Mutate(error)))?;
+        let removes = std::mem::take(&mut mutate.removes).into_iter();
+        self.subscription.remove(removes.filter_map(|name| Topic::parse(name).ok())).await;
+        if mutate.adds.is_empty() {
+            let complete = CatchupComplete { mutate_id: wave };
+            self.answers.push_back(Told::CatchupComplete(complete));
+        } else {
+            let past = if mutate.history_only { Past::Only } else { Past::ThenLive };
+            let heads = self.reader.heads();
+            let mut refused = None;
+            self.held.begin(wave);
+            let held = &mut self.held;
+            let adds =
+                mutate.adds.into_iter().map_while(|add| match held.add(wave, &add, &heads) {
+                    Ok(add) => add,
+                    Err(overloaded) => {
+                        refused = Some(overloaded);
+                        None
+                    }
+                });
+            self.subscription.add(WaveId(wave), past, adds).await;
+            if let Some(overloaded) = refused {
+                return Err(into_status(overloaded));
+            }
+        }
+        self.held.settle(&self.subscription).map_err(into_status)
+    }
+
+    fn handle_event(&mut self, event: SubscriptionEvent) -> Result<(), Status> {
+        match event {
+            SubscriptionEvent::Envelopes { wave, envelopes } => {
+                let rendered = rendered(&self.metrics, EnvelopeMethod::Subscribe, envelopes);
+                let envelopes = rendered.map_err(into_status)?;
+                if !envelopes.is_empty() {
+                    let mutate_id = wave.map_or(0, |WaveId(wave)| wave);
+                    self.send(Told::Envelopes(Envelopes { envelopes, mutate_id }));
+                }
+            }
+            SubscriptionEvent::TopicsLive { topics, .. } => {
+                let topics = topics.into_iter().map(Topic::into_bytes).collect();
+                self.send(Told::TopicsLive(TopicsLive { topics }));
+            }
+            SubscriptionEvent::CaughtUp(WaveId(wave)) => {
+                self.held.end(wave);
+                self.send(Told::CatchupComplete(CatchupComplete { mutate_id: wave }));
+            }
+        }
+        // Also after an overflow, when live topics are read from disk for a while.
+        self.held.settle(&self.subscription).map_err(into_status)
+    }
+
+    fn handle_time(&mut self) -> Result<(), Status> {
+        let error = match self.times.due(Instant::now()) {
+            None => return Ok(()),
+            Some(Due::Ping(nonce)) => {
+                self.answers.push_back(Told::Ping(Ping { nonce }));
+                return Ok(());
+            }
+            Some(Due::NoPong) => StreamError::NoPong,
+            Some(Due::Stalled) => StreamError::Stalled,
+            Some(Due::DrainLate) => StreamError::DrainLate,
+        };
+        Err(into_status(error))
+    }
+}
+
+/// Returns the end of a stream whose requests cannot be received.
+fn received(status: Status) -> Result<(), Status> {
+    match status.code() {
+        Code::Cancelled => Ok(()), // the client has left
+        Code::InvalidArgument | Code::ResourceExhausted => Err(status),
+        Code::Internal if status.message().starts_with("failed to decode Protobuf") => {
+            Err(Status::invalid_argument(status.message()))
+        }
+        _ => Err(into_status(StreamError::Receive(status.message().to_owned()))),
+    }
+}
+
+/// Returns the end of a stream whose log cannot be read.
+fn unreadable(error: QueryError) -> Status {
+    match error {
+        QueryError::NoMemory(_) => into_status(error),
+        error => into_status(StreamError::Read(error)),
+    }
+}

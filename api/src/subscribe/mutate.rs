@@ -1,0 +1,133 @@
+//! The checks of a Mutate (XIP-83), in the order that `docs/protocol/api.md` gives.
+
+use std::collections::HashSet;
+
+use hawser_engine::runtime::Subscription;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::Mutate;
+use hawser_proto::{Bytes, SequenceId, Topic};
+
+use crate::stream_error::{ADDS_MAX, CURSOR_ENTRIES_MAX, MutateError, TOPICS_MAX, WAVES_MAX};
+
+/// The highest id of an originator that a cursor may name. Specified: `docs/protocol/api.md`.
+const ORIGINATOR_MAX: u32 = i32::MAX as u32;
+/// Topics that are checked in one turn. A guess: a turn takes less than a millisecond.
+const TURN_TOPICS: usize = 1024;
+
+/// The topics of a stream, as the checks see them.
+pub(super) trait StreamTopics {
+    /// The number of topics, without history.
+    fn len(&self) -> usize;
+    /// True if the topic is live or becomes so.
+    fn contains(&self, topic: &Topic) -> bool;
+    /// True if the history of the topic is being read.
+    fn reads_history(&self, topic: &Topic) -> bool;
+}
+
+impl StreamTopics for Subscription {
+    fn len(&self) -> usize {
+        self.topics_len()
+    }
+
+    fn contains(&self, topic: &Topic) -> bool {
+        Self::contains(self, topic)
+    }
+
+    fn reads_history(&self, topic: &Topic) -> bool {
+        Self::reads_history(self, topic)
+    }
+}
+
+/// Checks a Mutate against the topics of its stream and its `waves` in flight. Leaves in it the adds that
+/// change anything, in their order. Works in turns: large ones take a while.
+///
+/// # Errors
+/// The first check that fails. Nothing was applied, and the Mutate is of no more use.
+pub(super) async fn check<T: StreamTopics + Send>(
+    mutate: &mut Mutate,
+    waves: &(impl Fn(u64) -> bool + Sync),
+    waves_len: usize,
+    stream: &mut T,
+) -> Result<(), MutateError> {
+    if !mutate.adds.is_empty() && mutate.mutate_id == 0 {
+        return Err(MutateError::IdMissing);
+    }
+    if mutate.mutate_id != 0 && waves(mutate.mutate_id) {
+        return Err(MutateError::IdInUse(mutate.mutate_id));
+    }
+    if mutate.adds.len() > ADDS_MAX {
+        return Err(MutateError::TooManyAdds(mutate.adds.len()));
+    }
+    let cursors = mutate.adds.iter().filter_map(|add| add.last_seen.as_ref());
+    let entries: usize = cursors.map(|cursor| cursor.node_id_to_sequence_id.len()).sum();
+    if entries > CURSOR_ENTRIES_MAX {
+        return Err(MutateError::TooManyCursorEntries(entries));
+    }
+    let mut removes: HashSet<Bytes> = HashSet::new();
+    let mut removed = 0;
+    for (place, remove) in mutate.removes.iter().enumerate() {
+        end_of_turn(place).await;
+        let topic = Topic::parse(remove.clone()).map_err(MutateError::Remove)?;
+        if removes.insert(remove.clone()) && stream.contains(&topic) {
+            removed += 1;
+        }
+    }
+    reduce_adds(mutate, &removes, stream).await?;
+    if !mutate.history_only {
+        let topics = stream.len() - removed + mutate.adds.len();
+        if topics > TOPICS_MAX {
+            return Err(MutateError::TooManyTopics(topics));
+        }
+    }
+    if !mutate.adds.is_empty() && waves_len >= WAVES_MAX {
+        return Err(MutateError::TooManyWaves);
+    }
+    Ok(())
+}
+
+/// Checks each add, and takes out those that repeat an earlier one or name a topic that is there.
+async fn reduce_adds<T: StreamTopics + Send>(
+    mutate: &mut Mutate,
+    removes: &HashSet<Bytes>,
+    stream: &mut T,
+) -> Result<(), MutateError> {
+    let mut known: HashSet<Bytes> = HashSet::new();
+    let mut kept = 0;
+    for place in 0..mutate.adds.len() {
+        end_of_turn(place).await;
+        let add = &mutate.adds[place];
+        let topic = Topic::parse(add.topic.clone()).map_err(MutateError::Add)?;
+        if !known.insert(add.topic.clone()) {
+            continue;
+        }
+        if !removes.contains(&add.topic) && stream.contains(&topic) {
+            if mutate.history_only {
+                return Err(MutateError::Subscribed(topic));
+            }
+            continue;
+        }
+        if stream.reads_history(&topic) {
+            return Err(MutateError::HistoryInFlight(topic));
+        }
+        let entries = add.last_seen.iter().flat_map(|cursor| &cursor.node_id_to_sequence_id);
+        for (&originator, &sequence) in entries {
+            if originator > ORIGINATOR_MAX || sequence > SequenceId::MAX.0 {
+                return Err(MutateError::CursorEntry(originator, sequence));
+            }
+        }
+        mutate.adds.swap(kept, place);
+        kept += 1;
+    }
+    mutate.adds.truncate(kept);
+    Ok(())
+}
+
+/// Lets other tasks go first after every so many topics.
+async fn end_of_turn(place: usize) {
+    if place % TURN_TOPICS == TURN_TOPICS - 1 {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[cfg(test)]
+#[path = "mutate_tests.rs"]
+mod tests;

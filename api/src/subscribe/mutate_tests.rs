@@ -1,0 +1,150 @@
+//! Each check of a Mutate, alone and against the one after it.
+
+use std::collections::BTreeSet;
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::mutate::Subscription as Add;
+
+use super::*;
+
+/// The topics of a stream: those that are live, those of history, and others that only count.
+#[derive(Default)]
+struct Topics {
+    live: BTreeSet<Bytes>,
+    history: BTreeSet<Bytes>,
+    others: usize,
+}
+
+impl StreamTopics for Topics {
+    fn len(&self) -> usize {
+        self.live.len() + self.others
+    }
+
+    fn contains(&self, topic: &Topic) -> bool {
+        self.live.contains(topic.as_bytes())
+    }
+
+    fn reads_history(&self, topic: &Topic) -> bool {
+        self.history.contains(topic.as_bytes())
+    }
+}
+
+fn name(name: u8) -> Bytes {
+    vec![0, name].into()
+}
+
+fn add(topic: Bytes, cursor: &[(u32, u64)]) -> Add {
+    let last_seen = Cursor { node_id_to_sequence_id: cursor.iter().copied().collect() };
+    Add { topic, last_seen: Some(last_seen) }
+}
+
+fn adds(id: u64, names: &[u8]) -> Mutate {
+    let adds = names.iter().map(|&it| add(name(it), &[])).collect();
+    Mutate { adds, mutate_id: id, ..Mutate::default() }
+}
+
+/// Checks a Mutate of a stream with live topics 1 and 2, history of topic 3, and wave 7.
+async fn checked(mutate: &mut Mutate) -> Result<(), MutateError> {
+    checked_among(mutate, 1, 0).await
+}
+
+async fn checked_among(
+    mutate: &mut Mutate,
+    waves: usize,
+    others: usize,
+) -> Result<(), MutateError> {
+    let (live, history) = ([name(1), name(2)].into(), [name(3)].into());
+    check(mutate, &|wave| wave == 7, waves, &mut Topics { live, history, others }).await
+}
+
+async fn refused(mut mutate: Mutate) -> MutateError {
+    checked(&mut mutate).await.unwrap_err()
+}
+
+#[tokio::test]
+async fn the_id_is_checked_first() {
+    assert_eq!(refused(adds(0, &[9])).await, MutateError::IdMissing);
+    assert_eq!(refused(adds(7, &[9])).await, MutateError::IdInUse(7));
+    assert_eq!(refused(adds(7, &[])).await, MutateError::IdInUse(7), "also without adds");
+    checked(&mut adds(0, &[])).await.unwrap();
+    let many = Mutate { adds: vec![Add::default(); ADDS_MAX + 1], ..adds(7, &[]) };
+    assert_eq!(refused(many).await, MutateError::IdInUse(7), "before the number of adds");
+}
+
+#[tokio::test]
+async fn numbers_are_checked_before_what_is_repeated_is_left_out() {
+    let topic = name(9);
+    let many = vec![add(topic.clone(), &[]); ADDS_MAX + 1];
+    let error = refused(Mutate { adds: many, ..adds(8, &[]) }).await;
+    assert_eq!(error, MutateError::TooManyAdds(ADDS_MAX + 1));
+    assert!(error.is_limit());
+    let entries: Vec<(u32, u64)> = (0..1001).map(|id| (id, 1)).collect();
+    let many = vec![add(topic.clone(), &entries); 1000];
+    let mutate = Mutate { adds: many, removes: vec![Bytes::new()], ..adds(8, &[]) };
+    assert_eq!(refused(mutate).await, MutateError::TooManyCursorEntries(1_001_000));
+    let mut most = Mutate { adds: vec![add(topic, &[]); ADDS_MAX], ..adds(8, &[]) };
+    checked(&mut most).await.unwrap();
+    assert_eq!(most.adds.len(), 1, "a topic counts once");
+}
+
+#[tokio::test]
+async fn names_have_a_kind_and_no_upper_bound() {
+    let bad = Bytes::from_static(&[77, 1]);
+    let mutate = Mutate { removes: vec![bad.clone()], ..adds(8, &[]) };
+    assert_eq!(refused(mutate).await.to_string(), "remove: unknown topic kind 77");
+    let mut mutate = adds(8, &[9]);
+    mutate.adds[0].topic = Bytes::from_static(&[0]);
+    assert_eq!(refused(mutate).await.to_string(), "add: topic must be at least 2 bytes long");
+    let mut long = adds(8, &[9]);
+    long.adds[0].topic = vec![0; 129].into();
+    long.removes = vec![vec![0; 500].into()];
+    checked(&mut long).await.unwrap();
+}
+
+#[tokio::test]
+async fn only_adds_that_change_something_are_left_in_their_order() {
+    let mut mutate = adds(8, &[9, 1, 5, 9, 2, 4]);
+    mutate.removes = vec![name(2), name(6)];
+    checked(&mut mutate).await.unwrap();
+    let left: Vec<u8> = mutate.adds.iter().map(|add| add.topic[1]).collect();
+    assert_eq!(left, [9, 5, 2, 4], "2 begins anew");
+
+    let out_of_range = [(1u32 << 31, 1), (1, 1 << 63)];
+    for entry in out_of_range {
+        let mut mutate = adds(8, &[9, 9, 1]);
+        mutate.adds[1] = add(name(9), &[entry]);
+        mutate.adds[2] = add(name(1), &[entry]);
+        checked(&mut mutate).await.expect("cursors that do not count are not checked");
+        mutate.adds = vec![add(name(9), &[entry])];
+        assert_eq!(refused(mutate).await, MutateError::CursorEntry(entry.0, entry.1));
+    }
+}
+
+#[tokio::test]
+async fn history_is_of_topics_that_are_not_there_and_not_being_read() {
+    let history = |names: &[u8]| Mutate { history_only: true, ..adds(8, names) };
+    assert!(matches!(refused(history(&[1])).await, MutateError::Subscribed(_)));
+    assert!(matches!(refused(history(&[3])).await, MutateError::HistoryInFlight(_)));
+    assert!(matches!(refused(adds(8, &[3])).await, MutateError::HistoryInFlight(_)));
+    let removed = Mutate { removes: vec![name(3)], ..adds(8, &[3]) };
+    assert!(matches!(refused(removed).await, MutateError::HistoryInFlight(_)));
+    let mut begins_anew = Mutate { removes: vec![name(1)], ..history(&[1]) };
+    checked(&mut begins_anew).await.unwrap();
+    assert_eq!(begins_anew.adds.len(), 1);
+}
+
+#[tokio::test]
+async fn the_stream_may_be_full_of_topics_and_of_waves() {
+    let others = TOPICS_MAX - 3;
+    checked_among(&mut adds(8, &[9]), 1, others).await.unwrap();
+    let error = checked_among(&mut adds(8, &[9, 8]), WAVES_MAX, others).await.unwrap_err();
+    assert_eq!(error, MutateError::TooManyTopics(TOPICS_MAX + 1), "before the number of waves");
+    let mut moved = Mutate { removes: vec![name(1), name(1), name(4)], ..adds(8, &[9, 8]) };
+    checked_among(&mut moved, 1, others).await.expect("one leaves");
+    let mut history = Mutate { history_only: true, ..adds(8, &[9, 8]) };
+    checked_among(&mut history, 1, others).await.expect("history does not count");
+    let full = checked_among(&mut adds(8, &[9]), WAVES_MAX, 0).await.unwrap_err();
+    assert_eq!(full, MutateError::TooManyWaves);
+    assert!(full.is_limit());
+    checked_among(&mut adds(8, &[1]), WAVES_MAX, 0).await.expect("nothing to read");
+}

@@ -1,0 +1,404 @@
+//! `QueryApi.Subscribe` (XIP-83): waves, the seam, history, times, limits and ends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_api::{ApiSettings, NoPeers};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
+use pb::subscribe_request::V1;
+use pb::subscribe_request::v1::mutate::Subscription as Add;
+use pb::subscribe_request::v1::{Mutate, Request as Ask};
+use pb::subscribe_response::v1::Response as Told;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status, Streaming};
+
+use crate::common::*;
+
+/// One stream in both directions.
+struct Talk {
+    requests: Option<mpsc::Sender<pb::SubscribeRequest>>,
+    frames: Streaming<pb::SubscribeResponse>,
+}
+
+impl Talk {
+    async fn open(node: &Node) -> Self {
+        Self::over(node.query().await).await.unwrap()
+    }
+
+    async fn over(mut client: QueryApiClient<Channel>) -> Result<Self, Status> {
+        let (requests, receiver) = mpsc::channel(64);
+        let frames = client.subscribe(ReceiverStream::new(receiver)).await?.into_inner();
+        let mut talk = Self { requests: Some(requests), frames };
+        let first = talk.heard().await?;
+        assert!(first.starts_with("started"), "{first}");
+        Ok(talk)
+    }
+
+    async fn ask(&self, request: Option<Ask>) {
+        let version = Some(pb::subscribe_request::Version::V1(V1 { request }));
+        self.send(pb::SubscribeRequest { version }).await;
+    }
+
+    async fn send(&self, request: pb::SubscribeRequest) {
+        // Fails if the stream has ended, which its frames tell.
+        _ = self.requests.as_ref().unwrap().send(request).await;
+    }
+
+    async fn mutate(&self, mutate: Mutate) {
+        self.ask(Some(Ask::Mutate(mutate))).await;
+    }
+
+    /// Ends the requests.
+    fn half_close(&mut self) {
+        self.requests = None;
+    }
+
+    /// The next frame as text.
+    async fn heard(&mut self) -> Result<String, Status> {
+        let Some(frame) = self.frames.message().await? else { return Ok("end".into()) };
+        let Some(pb::subscribe_response::Version::V1(v1)) = frame.version else {
+            return Ok("no version".into());
+        };
+        Ok(match v1.response.unwrap() {
+            Told::Envelopes(told) => format!("{}: {}", told.mutate_id, ids(&told.envelopes)),
+            Told::Started(told) => format!("started {}", told.keepalive_interval_ms),
+            Told::Ping(told) => format!("ping {}", told.nonce),
+            Told::Pong(told) => format!("pong {}", told.nonce),
+            Told::TopicsLive(told) => {
+                let groups: Vec<String> =
+                    told.topics.iter().map(|topic| topic[1].to_string()).collect();
+                format!("live {}", groups.join(" "))
+            }
+            Told::CatchupComplete(told) => format!("complete {}", told.mutate_id),
+        })
+    }
+
+    async fn hears(&mut self, expected: &[&str]) {
+        for expected in expected {
+            assert_eq!(self.heard().await.unwrap(), *expected);
+        }
+    }
+
+    /// The status of the end, after whatever comes before.
+    async fn ended(&mut self) -> Status {
+        loop {
+            match self.heard().await {
+                Ok(said) => assert_ne!(said, "end"),
+                Err(status) => return status,
+            }
+        }
+    }
+}
+
+fn add(group: u8, cursor: &[(u32, u64)]) -> Add {
+    let last_seen = pb_env::Cursor { node_id_to_sequence_id: cursor.iter().copied().collect() };
+    Add { topic: topic_bytes(group), last_seen: Some(last_seen) }
+}
+
+fn adds(mutate_id: u64, groups: &[u8]) -> Mutate {
+    let adds = groups.iter().map(|&group| add(group, &[])).collect();
+    Mutate { adds, mutate_id, ..Mutate::default() }
+}
+
+fn removes(mutate_id: u64, groups: &[u8]) -> Mutate {
+    let removes = groups.iter().map(|&group| topic_bytes(group)).collect();
+    Mutate { removes, mutate_id, ..Mutate::default() }
+}
+
+async fn node_with_interval(milliseconds: u64) -> Node {
+    let interval = |settings: &mut ApiSettings| {
+        settings.keepalive_interval = Duration::from_millis(milliseconds);
+    };
+    node_with(interval, Arc::new(NoPeers)).await
+}
+
+#[tokio::test]
+async fn waves_bring_the_past_and_then_topics_are_live() {
+    let node = node().await;
+    node.publish(vec![message(1, "a"), message(2, "b"), message(1, "c"), message(3, "d")]).await;
+    let mut talk = Talk::open(&node).await;
+    let mutate = Mutate {
+        adds: vec![add(2, &[]), add(1, &[(100, 1)]), add(2, &[(100, 9)]), add(9, &[])],
+        mutate_id: 7,
+        ..Mutate::default()
+    };
+    talk.mutate(mutate).await;
+    talk.hears(&["7: 100:2 100:3", "live 2 1 9", "complete 7"]).await;
+    node.publish(vec![message(3, "no"), message(2, "e"), message(9, "f")]).await;
+    talk.hears(&["0: 100:6 100:7"]).await;
+
+    talk.mutate(adds(7, &[1, 3])).await;
+    talk.hears(&["7: 100:4 100:5", "live 3", "complete 7"]).await;
+    talk.mutate(adds(8, &[1, 2])).await;
+    talk.hears(&["complete 8"]).await;
+    node.publish(vec![message(3, "g"), message(1, "h")]).await;
+    talk.hears(&["0: 100:8 100:9"]).await;
+}
+
+#[tokio::test]
+async fn a_topic_that_left_is_silent_and_one_that_begins_anew_is_replayed() {
+    let node = node().await;
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adds(1, &[1, 2])).await;
+    talk.hears(&["live 1 2", "complete 1"]).await;
+    node.publish(vec![message(1, "a"), message(2, "b")]).await;
+    talk.hears(&["0: 100:1 100:2"]).await;
+    talk.mutate(removes(0, &[1, 5])).await;
+    talk.hears(&["complete 0"]).await;
+    node.publish(vec![message(1, "c"), message(2, "d")]).await;
+    talk.hears(&["0: 100:4"]).await;
+    let mutate = Mutate { adds: vec![add(2, &[(100, 2)]), add(1, &[])], ..removes(3, &[2]) };
+    talk.mutate(mutate).await;
+    talk.hears(&["3: 100:1 100:3 100:4", "live 2 1", "complete 3"]).await;
+}
+
+#[tokio::test]
+async fn history_is_read_and_its_topics_are_never_live() {
+    let node = node().await;
+    node.publish(vec![message(1, "a"), message(2, "b"), message(1, "c")]).await;
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adds(1, &[2])).await;
+    talk.hears(&["1: 100:2", "live 2", "complete 1"]).await;
+    let history = |id, groups: &[u8]| Mutate { history_only: true, ..adds(id, groups) };
+    for id in [5, 5] {
+        talk.mutate(history(id, &[1, 4])).await;
+        talk.hears(&["5: 100:1 100:3", "live 1 4", "complete 5"]).await;
+    }
+    node.publish(vec![message(1, "no"), message(2, "d")]).await;
+    talk.hears(&["0: 100:5"]).await;
+    talk.mutate(history(6, &[2])).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+}
+
+#[tokio::test]
+async fn a_dependent_waits_in_its_topic_and_comes_live() {
+    let node = node().await;
+    node.ordered_by_peer(1, 1, Some(wire_cursor([(0, 1)])));
+    node.ordered_by_peer(2, 2, None);
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adds(1, &[1, 2])).await;
+    talk.hears(&["1: 200:2", "live 1 2", "complete 1"]).await;
+    node.commit_on_chain(1, 1);
+    talk.hears(&["0: 0:1", "0: 200:1"]).await;
+}
+
+#[tokio::test]
+async fn frames_that_say_nothing_are_ignored_and_pings_answered() {
+    let node = node().await;
+    let mut talk = Talk::open(&node).await;
+    talk.ask(None).await;
+    talk.ask(Some(Ask::Pong(pb::Pong { nonce: 9 }))).await;
+    for nonce in 0..100 {
+        talk.ask(Some(Ask::Ping(pb::Ping { nonce }))).await;
+    }
+    for nonce in 0..100 {
+        talk.hears(&[&format!("pong {nonce}")]).await;
+    }
+    talk.send(pb::SubscribeRequest { version: None }).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(status.message(), "unrecognized SubscribeRequest version");
+}
+
+#[tokio::test]
+async fn a_mutate_that_fails_a_check_ends_the_stream() {
+    let node = node().await;
+    let one =
+        |topic: &'static [u8]| vec![Add { topic: Bytes::from_static(topic), last_seen: None }];
+    let refused = [
+        (adds(0, &[1]), Code::InvalidArgument, "mutate_id"),
+        (
+            Mutate { adds: vec![add(1, &[]); 100_001], ..adds(2, &[]) },
+            Code::ResourceExhausted,
+            "too many adds",
+        ),
+        (
+            Mutate { removes: vec![Bytes::from_static(b"x")], ..adds(2, &[]) },
+            Code::InvalidArgument,
+            "remove: topic must",
+        ),
+        (Mutate { adds: one(&[9, 9]), ..adds(2, &[]) }, Code::InvalidArgument, "add: unknown"),
+        (
+            Mutate { adds: vec![add(1, &[(1 << 31, 1)])], ..adds(2, &[]) },
+            Code::InvalidArgument,
+            "cursor entry",
+        ),
+    ];
+    for (mutate, code, text) in refused {
+        let mut talk = Talk::open(&node).await;
+        talk.mutate(mutate).await;
+        let status = talk.ended().await;
+        assert_eq!(status.code(), code, "{status}");
+        assert!(status.message().contains(text), "{status}");
+    }
+    node.until_sample("xmtp_subscribers", 0.0).await;
+}
+
+#[tokio::test]
+async fn silence_is_pinged_and_a_client_that_does_not_answer_is_left() {
+    let node = node_with_interval(20).await;
+    let mut talk = Talk::open(&node).await;
+    for nonce in 1..=3 {
+        talk.hears(&[&format!("ping {nonce}")]).await;
+        talk.ask(Some(Ask::Pong(pb::Pong { nonce }))).await;
+    }
+    talk.hears(&["ping 4"]).await;
+    talk.ask(Some(Ask::Pong(pb::Pong { nonce: 3 }))).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::DeadlineExceeded);
+    assert_eq!(status.message(), "no Pong within deadline");
+}
+
+#[tokio::test]
+async fn a_client_that_sends_no_more_gets_what_it_has_asked_for() {
+    let node = node().await;
+    node.publish((0..200).map(|_| message(1, "a")).collect()).await;
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adds(1, &[1])).await;
+    talk.mutate(removes(2, &[5])).await;
+    talk.half_close();
+    let mut told = Vec::new();
+    loop {
+        match talk.heard().await.unwrap().as_str() {
+            "end" => break,
+            said if said.starts_with("1: ") => told.push("wave".to_owned()),
+            said => told.push(said.to_owned()),
+        }
+    }
+    told.dedup();
+    told.sort();
+    assert_eq!(told, ["complete 1", "complete 2", "live 1", "wave"]);
+
+    let mut silent = Talk::open(&node).await;
+    silent.half_close();
+    silent.hears(&["end"]).await;
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_misses_nothing() {
+    let node = node().await;
+    let mut slow =
+        Talk::over(node.query().await.max_decoding_message_size(usize::MAX)).await.unwrap();
+    slow.mutate(adds(1, &[1])).await;
+    slow.hears(&["live 1", "complete 1"]).await;
+    // Far more than sockets, windows and queues hold.
+    for sequence in 1..=30u8 {
+        let text = vec![sequence; 1024 * 1024];
+        let payload = group_payload(frame(1, 1, &text));
+        node.publish(vec![sign(client(&group_topic(1), None, payload))]).await;
+    }
+    let mut seen: Vec<String> = Vec::new();
+    while seen.len() < 30 {
+        let told = slow.heard().await.unwrap();
+        seen.extend(told.strip_prefix("0: ").unwrap().split(' ').map(str::to_owned));
+    }
+    let all: Vec<String> = (1..=30).map(|sequence| format!("100:{sequence}")).collect();
+    assert_eq!(seen, all);
+}
+
+#[tokio::test]
+async fn a_client_that_reads_nothing_for_an_interval_is_left() {
+    let node = node_with_interval(400).await;
+    let client = node.query().await.max_decoding_message_size(usize::MAX);
+    let mut talk = Talk::over(client).await.unwrap();
+    talk.mutate(adds(1, &[1])).await;
+    let answers = talk.requests.clone().unwrap();
+    tokio::spawn(async move {
+        for nonce in (1..=20).cycle() {
+            let request = Some(Ask::Pong(pb::Pong { nonce }));
+            let version = Some(pb::subscribe_request::Version::V1(V1 { request }));
+            if answers.send(pb::SubscribeRequest { version }).await.is_err() {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+    for text in 1..=30u8 {
+        let payload = group_payload(frame(1, 1, &vec![text; 1024 * 1024]));
+        node.publish(vec![sign(client_of(payload))]).await;
+    }
+    node.until_sample("xmtp_subscribers", 0.0).await;
+    let status = talk.ended().await;
+    assert_eq!(status.code(), Code::Unavailable, "{status}");
+    assert_eq!(status.message(), "send stalled; client not reading");
+}
+
+fn client_of(payload: hawser_proto::envelope::Payload) -> Bytes {
+    client(&group_topic(1), None, payload)
+}
+
+#[tokio::test]
+async fn a_stopping_server_delivers_what_is_committed_and_says_so() {
+    let node = node().await;
+    let mut talk = Talk::open(&node).await;
+    talk.mutate(adds(1, &[1])).await;
+    talk.hears(&["live 1", "complete 1"]).await;
+    node.publish(vec![message(1, "a")]).await;
+    let stopped = tokio::spawn(node.api.shutdown(Duration::ZERO));
+    talk.hears(&["0: 100:1"]).await;
+    let status = talk.ended().await;
+    assert_eq!((status.code(), status.message()), (Code::Unavailable, "server is shutting down"));
+    drop(talk);
+    stopped.await.unwrap();
+}
+
+#[tokio::test]
+async fn streams_take_the_memory_of_their_topics_and_give_it_back() {
+    let budget = |settings: &mut ApiSettings| settings.callers_bytes_max = 16 * 1024 * 1024;
+    let node = node_with(budget, Arc::new(NoPeers)).await;
+    let client = node.query().await;
+    // A window for each of them would be more than there is.
+    let mut talks = Vec::new();
+    for _ in 0..40 {
+        let mut talk = Talk::over(client.clone()).await.unwrap();
+        talk.mutate(adds(1, &[1, 2, 3])).await;
+        talk.hears(&["live 1 2 3", "complete 1"]).await;
+        talks.push(talk);
+    }
+    let used = "xmtp_api_memory_bytes";
+    let before = node.sample(used).await;
+    let name = |number: u32| Bytes::from([&[0][..], &number.to_be_bytes(), &[7; 28]].concat());
+    let many = |range: std::ops::Range<u32>| {
+        range.map(|number| Add { topic: name(number), last_seen: None }).collect::<Vec<_>>()
+    };
+    let mut greedy = Talk::over(client.clone()).await.unwrap();
+    for wave in 1..=100u32 {
+        let adds = many(wave * 1000..(wave + 1) * 1000);
+        greedy.mutate(Mutate { adds, mutate_id: wave.into(), ..Mutate::default() }).await;
+    }
+    let status = greedy.ended().await;
+    assert_eq!(status.code(), Code::ResourceExhausted, "{status}");
+    assert!(status.metadata().contains_key("retry-after"));
+    drop(greedy);
+    node.publish(vec![message(2, "a")]).await;
+    for talk in &mut talks {
+        talk.hears(&["0: 100:1"]).await;
+    }
+    if let Some(before) = before {
+        node.until_sample(used, before).await;
+    }
+}
+
+#[tokio::test]
+async fn a_hundred_thousand_topics_are_added_at_once() {
+    let node = node().await;
+    node.publish(vec![message(1, "a")]).await;
+    let mut talk = Talk::open(&node).await;
+    let name = |number: u32| Bytes::from([&[0][..], &number.to_be_bytes(), &[7; 28]].concat());
+    let mut many: Vec<Add> = (0..99_999)
+        .map(|number| Add { topic: name(number), last_seen: Some(wire_cursor([(100, 1)])) })
+        .collect();
+    many.push(add(1, &[]));
+    talk.mutate(Mutate { adds: many, mutate_id: 1, ..Mutate::default() }).await;
+    talk.hears(&["1: 100:1"]).await;
+    assert!(talk.heard().await.unwrap().starts_with("live "));
+    talk.hears(&["complete 1"]).await;
+    node.publish(vec![message(1, "b")]).await;
+    talk.hears(&["0: 100:2"]).await;
+}
