@@ -38,7 +38,7 @@ const TOKENS_MAX: usize = 1024;
 /// The caller of a call, in the extensions of its request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Caller {
-    address: ClientAddress,
+    pub(crate) address: ClientAddress,
     /// The node that the caller has proved to be.
     node: Option<OriginatorId>,
 }

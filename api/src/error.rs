@@ -1,7 +1,7 @@
 //! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::{ProofRefusal, PublishError};
+use hawser_engine::runtime::{ProofRefusal, PublishError, SubmitError};
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN};
 use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
@@ -77,7 +77,41 @@ pub(crate) enum CallError {
     /// A stream with requests ends.
     #[error(transparent)]
     Stream(#[from] StreamError),
+    /// The request has no report.
+    #[error("invalid misbehaviour report: there is none")]
+    ReportMissing,
+    /// The evidence of a report does not bear it out.
+    #[error("invalid misbehaviour report: {0}")]
+    ReportRefuted(String),
+    /// A report was not taken.
+    #[error("{0}")]
+    Report(String),
+    /// Checking reports has taken its share of the machine; seconds until it may go on.
+    #[error("checking reports has taken its share of the machine")]
+    ReportsBusy(u64),
+    /// An address has submitted as many reports as it may; seconds until the next one.
+    #[error("too many reports were submitted from this address")]
+    TooManyReports(u64),
+    /// Nothing can be stored now.
+    #[error("the disk of this node takes nothing now")]
+    ReadOnly,
+    /// This node does not serve that part of the protocol.
+    #[error("{0} is not served by this node")]
+    NotServed(&'static str),
 }
+
+impl From<SubmitError> for CallError {
+    fn from(error: SubmitError) -> Self {
+        match error {
+            SubmitError::Refused(error) => Self::Report(error.to_string()),
+            SubmitError::Busy { retry_after_s } => Self::ReportsBusy(retry_after_s),
+            SubmitError::Store(_) => Self::ReadOnly,
+        }
+    }
+}
+
+/// Seconds after which a full disk may have room again. A guess: an operator has to make it.
+const RETRY_AFTER_DISK_S: u64 = 30;
 
 impl CallError {
     /// Returns the error of a subscription that breaks `limit`. Missing parts of a filter keep
@@ -103,6 +137,9 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         | CallError::Filter(_)
         | CallError::Request(_)
         | CallError::Proof(ProofRefusal::Proof(_))
+        | CallError::ReportMissing
+        | CallError::ReportRefuted(_)
+        | CallError::Report(_)
         | CallError::Publish(PublishError::Refused(_)) => Status::invalid_argument(text),
         CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
             Status::resource_exhausted(text)
@@ -127,6 +164,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         }
         CallError::Proof(ProofRefusal::Beyond { .. }) => Status::out_of_range(text),
         CallError::Stream(error) => Status::new(error.code(), text),
+        CallError::NotServed(_) => Status::unimplemented(text),
         CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
         CallError::TooManyTokens(retry_after_s) => {
             limited(&text, "TOKEN_CHECKS", Some(retry_after_s))
@@ -134,6 +172,11 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::RateLimited { retry_after_s, .. } => {
             limited(&text, "RATE_LIMIT", Some(retry_after_s))
         }
+        CallError::TooManyReports(retry_after_s) => {
+            limited(&text, "REPORT_LIMIT", Some(retry_after_s))
+        }
+        CallError::ReportsBusy(retry_after_s) => unavailable(text, retry_after_s),
+        CallError::ReadOnly => unavailable(text, RETRY_AFTER_DISK_S),
         CallError::TooManyStreams => limited(&text, "STREAM_LIMIT", None),
     }
 }

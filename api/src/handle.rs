@@ -8,6 +8,7 @@ use std::time::Duration;
 use hawser_engine::Engine;
 use hawser_engine::runtime::{Committer, ProofReader};
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_server::CheckpointApiServer;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::MisbehaviorApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApiServer;
@@ -30,6 +31,7 @@ use crate::lag::LagTracker;
 use crate::metadata::Metadata;
 use crate::methods;
 use crate::metrics::{self, HandlerMetrics};
+use crate::misbehavior_api::MisbehaviorService;
 use crate::node_api::NodeApi;
 use crate::node_status::{NewestTimes, NodeObserver};
 use crate::operator::NodePages;
@@ -239,6 +241,10 @@ fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<
         callers: api.callers.clone(),
         reads: api.reads.clone(),
     };
+    let reports = MisbehaviorService::new(api.clone(), readiness.clone(), settings.misbehavior_api);
+    let reports = MisbehaviorApiServer::new(reports)
+        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX)
+        .max_encoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let health = HealthService::server(readiness, &methods::HEALTH, api.stop.clone());
     let check = api.callers.check(false);
     let nodes = api.callers.check(settings.require_node_auth);
@@ -275,6 +281,7 @@ fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<
         .add_service(checked.named_layer(notification))
         .add_service(checked.named_layer(metadata))
         .add_service(checked.named_layer(proofs))
+        .add_service(checked.named_layer(reports))
         .add_service(health);
     if settings.reflection {
         let extra = settings.extra_service.iter().map(|it| it.name);

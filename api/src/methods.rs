@@ -11,6 +11,7 @@ const NOTIFICATION: &str = "xmtp.xmtpv4.message_api.NotificationApi";
 const METADATA: &str = "xmtp.xmtpv4.metadata_api.MetadataApi";
 const CHECKPOINT: &str = "hawser.checkpoint_api.CheckpointApi";
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
+const MISBEHAVIOR: &str = "xmtp.xmtpv4.message_api.MisbehaviorApi";
 
 /// The services of health checks, each with the purpose that makes it SERVING.
 pub(crate) const HEALTH: [(&str, Purpose); 6] = [
@@ -22,8 +23,16 @@ pub(crate) const HEALTH: [(&str, Purpose); 6] = [
     (PUBLISH, Purpose::Publish),
 ];
 /// The services that reflection lists, besides itself.
-pub(crate) const SERVICES: [&str; 7] =
-    [QUERY, REPLICATION, NOTIFICATION, METADATA, CHECKPOINT, PUBLISH, "grpc.health.v1.Health"];
+pub(crate) const SERVICES: [&str; 8] = [
+    QUERY,
+    REPLICATION,
+    NOTIFICATION,
+    METADATA,
+    CHECKPOINT,
+    PUBLISH,
+    MISBEHAVIOR,
+    "grpc.health.v1.Health",
+];
 
 /// A method that hands out envelopes. Envelopes are counted by method.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,11 +186,21 @@ const IDENTIFIERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[FieldCost::
 /// Payers.
 const PAYERS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[])];
 
+/// A report: a failed request, which may become many small messages, or signed envelopes.
+const REPORT_FIELDS: &[FieldCost] = &[FieldCost::each(
+    1,
+    256,
+    &[FieldCost::by_length(4, 96), FieldCost::each(5, 64, &[FieldCost::each(1, 192, &[])])],
+)];
+
 /// Methods that hand out no envelopes.
-const OTHERS: [RpcMethod; 13] = [
+const OTHERS: [RpcMethod; 15] = [
     RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetCheckpoint", Unary),
     RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetInclusion", Unary),
     RpcMethod::new("/hawser.checkpoint_api.CheckpointApi/GetConsistency", Unary),
+    RpcMethod::new("/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport", Unary)
+        .decoding(REPORT_FIELDS),
+    RpcMethod::new("/xmtp.xmtpv4.message_api.MisbehaviorApi/QueryMisbehaviorReports", Unary),
     RpcMethod::new("/xmtp.xmtpv4.message_api.ReplicationApi/GetInboxIds", Unary)
         .decoding(IDENTIFIERS_FIELDS),
     RpcMethod::new("/xmtp.xmtpv4.message_api.QueryApi/GetInboxIds", Unary)

@@ -32,6 +32,8 @@ struct EvidenceReport {
     verdict: &'static str,
     /// For two statements: what differs between them.
     severity: Option<&'static str>,
+    /// For a broken rule: its number.
+    rule: Option<u8>,
     from_node_id: Option<u32>,
     /// The signed originator envelopes, in hex.
     envelopes: Vec<String>,
@@ -51,7 +53,11 @@ impl From<StoredEvidence> for EvidenceReport {
             verdict: if misbehavior.is_claim() { "claim" } else { "proven" },
             severity: match misbehavior {
                 Misbehavior::TwoStatements(severity) => Some(severity.label()),
-                Misbehavior::TimeBack | Misbehavior::TimeAhead | Misbehavior::Fee => None,
+                _ => None,
+            },
+            rule: match misbehavior {
+                Misbehavior::Invalid(rule) => Some(rule),
+                _ => None,
             },
             from_node_id: from.map(|from| from.0),
             envelopes: envelopes.iter().map(hex::encode).collect(),

@@ -25,6 +25,8 @@ pub struct ApiSettings {
     pub keepalive_interval: Duration,
     /// Serves gRPC reflection. Default: no.
     pub reflection: bool,
+    /// Takes reports of misbehaviour and hands them out. Default: yes.
+    pub misbehavior_api: bool,
     /// The certificate of the API; `None` without TLS. Default: none.
     pub tls: Option<Tls>,
     /// The version of this program: SemVer, without a leading `v`.
@@ -147,6 +149,7 @@ impl Default for ApiSettings {
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
             keepalive_interval: Duration::from_secs(30),
             reflection: false,
+            misbehavior_api: true,
             tls: None,
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),

@@ -21,7 +21,9 @@ use hawser_node::settings::table::{self, Setting, SettingKind, ignored};
 /// A node for the decentralised XMTP network.
 #[derive(Debug, Parser)]
 #[command(name = "hawser", version = env!("HAWSER_VERSION"), disable_version_flag = true, arg_required_else_help = true)]
-#[command(after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found.")]
+#[command(
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found; verdicts: 5 claim, 6 inconclusive, 7 refuted."
+)]
 pub(crate) struct Cli {
     /// Print JSON for programs instead of text for people.
     #[arg(long, global = true)]
@@ -75,7 +77,7 @@ pub(crate) enum Command {
     Tail(TailArgs),
     /// Print the status of nodes.
     Status(StatusArgs),
-    /// Show the evidence against nodes that a running node keeps.
+    /// Show, judge and submit the evidence against nodes that a running node keeps.
     Misbehavior {
         /// The subcommand.
         #[command(subcommand)]
@@ -208,8 +210,16 @@ pub(crate) struct StatusArgs {
 /// `hawser misbehavior`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MisbehaviorCommand {
-    /// Lists evidence, oldest first.
+    /// Lists evidence that a node has found itself, oldest first.
     List(MisbehaviorListArgs),
+    /// Shows one report that a node keeps, with its judgement.
+    Show(audit::MisbehaviorShowArgs),
+    /// Judges reports, as `hawser audit report` does.
+    Verify(audit::AuditReportArgs),
+    /// Submits the reports of an evidence file to a node.
+    Submit(audit::MisbehaviorSubmitArgs),
+    /// Writes the reports that a node keeps as an evidence file.
+    Export(audit::MisbehaviorExportArgs),
 }
 
 /// `hawser misbehavior list`.

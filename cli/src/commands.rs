@@ -12,6 +12,7 @@ mod health;
 mod import;
 mod keys;
 mod misbehavior;
+mod misbehavior_reports;
 mod node;
 pub(crate) mod onchain;
 mod payer;
@@ -27,6 +28,7 @@ use std::future::Future;
 
 use hawser_node::error::RunError;
 
+use crate::args::audit::AuditCommand;
 use crate::args::{Cli, Command};
 
 /// Runs the command that was given.
@@ -41,13 +43,14 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         #[cfg(feature = "dev")]
         Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
-        Command::Audit { command } => audit::run(command),
+        Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
+        Command::Audit { command } => blocking(audit::run(command, json)),
         Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),

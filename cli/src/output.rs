@@ -68,6 +68,7 @@ pub(crate) fn exit_code(reason: RunErrorKind) -> u8 {
         RunErrorKind::Usage => 2,
         RunErrorKind::Refused => 3,
         RunErrorKind::NotFound => 4,
+        RunErrorKind::Answer(code) => code,
     }
 }
 

@@ -33,6 +33,7 @@ pub mod price;
 pub mod read;
 pub mod readiness;
 pub mod replication;
+pub mod reports;
 pub mod runtime;
 pub mod sequencer;
 

@@ -17,6 +17,8 @@ pub enum RunErrorKind {
     Refused,
     /// Its subject does not exist.
     NotFound,
+    /// It was done, and its answer has this exit code.
+    Answer(u8),
 }
 
 /// The error with which a run or a command ends.

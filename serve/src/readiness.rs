@@ -244,6 +244,12 @@ impl Readiness {
         self.evaluate();
     }
 
+    /// Returns true after [`drain`](Self::drain).
+    #[must_use]
+    pub fn is_draining(&self) -> bool {
+        self.0.draining.load(Ordering::Acquire)
+    }
+
     /// Evaluates every 500 ms until `end`, so that watchers hear of changes that no request shows.
     pub async fn keep_current(self, end: CancellationToken) {
         loop {

@@ -18,6 +18,7 @@ use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
 use crate::projection::Projection;
+use crate::report_index::ReportIndex;
 use crate::repricing::Repricing;
 use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
@@ -69,6 +70,8 @@ pub(crate) struct Database {
     pub(crate) ledger: Mutex<()>,
     /// Serialises writes of evidence, and counts it.
     pub(crate) evidence: Mutex<EvidenceIndex>,
+    /// Serialises writes of reports, and counts them.
+    pub(crate) reports: Mutex<ReportIndex>,
     /// The place up to which topic rows of an older format have been brought up; `None` if there are none.
     pub(crate) older_rows: Mutex<Option<OlderRows>>,
     /// True if the next rebuild would go on where an earlier one was interrupted.
@@ -94,6 +97,7 @@ pub(crate) struct OpenedDatabase {
     pub(crate) rates: Vec<RateRow>,
     pub(crate) has_unpriced: bool,
     pub(crate) evidence: EvidenceIndex,
+    pub(crate) reports: ReportIndex,
     pub(crate) older_rows: Option<OlderRows>,
     pub(crate) rebuilt_in_part: bool,
 }
@@ -121,6 +125,7 @@ impl Database {
             differing_fees: AtomicU64::new(0),
             ledger: Mutex::default(),
             evidence: Mutex::new(opened.evidence),
+            reports: Mutex::new(opened.reports),
             older_rows: Mutex::new(opened.older_rows),
             rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
             stale: Mutex::new(opened.stale),

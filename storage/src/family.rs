@@ -29,6 +29,10 @@ pub enum Family {
     Misbehavior,
     /// Index of the facts that there is evidence of.
     MisbehaviorFact,
+    /// Reports of misbehaviour that this node keeps as their host.
+    MisbehaviorReport,
+    /// Index of the facts that reports are about.
+    MisbehaviorReportFact,
     /// Positions in each strand: its head, and its chain reader.
     Cursor,
     /// Usage by originator, minute and payer. A projection.
@@ -47,7 +51,7 @@ pub enum Family {
 
 impl Family {
     /// All families of this format.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::Log,
         Self::Leaf,
         Self::Tree,
@@ -61,6 +65,8 @@ impl Family {
         Self::Ledger,
         Self::Misbehavior,
         Self::MisbehaviorFact,
+        Self::MisbehaviorReport,
+        Self::MisbehaviorReportFact,
         Self::Cursor,
         Self::Usage,
         Self::UsageByPayer,
@@ -87,6 +93,8 @@ impl Family {
             Self::Ledger => "ledger",
             Self::Misbehavior => "misbehavior",
             Self::MisbehaviorFact => "misbehavior_fact",
+            Self::MisbehaviorReport => "misbehavior_report",
+            Self::MisbehaviorReportFact => "misbehavior_report_fact",
             Self::Cursor => "cursor",
             Self::Usage => "usage",
             Self::UsageByPayer => "usage_by_payer",

@@ -8,6 +8,7 @@ use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::meta::MetaKey;
+use crate::keys::misbehavior::EvidenceTime;
 use crate::keys::{Key, decode_u64};
 use crate::progress::{OlderRows, Rebuilt};
 use crate::projection::Projection;
@@ -109,6 +110,16 @@ pub(crate) fn older_topic_rows(db: &DB) -> Result<Option<OlderRows>, ReadError> 
 /// Stages the beginning of bringing topic rows up to this format.
 pub(crate) fn put_older_topic_rows(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::OlderTopicRows, &OlderRows::default().encode());
+}
+
+/// Returns the position of the last evidence that reports were made of; that before the first for none.
+pub(crate) fn reported_evidence(db: &DB) -> Result<EvidenceTime, ReadError> {
+    Ok(row(db, MetaKey::ReportedEvidence, |bytes| EvidenceTime::decode(bytes))?.unwrap_or_default())
+}
+
+/// Stages the position of the last evidence that reports were made of.
+pub(crate) fn put_reported_evidence(db: &DB, batch: &mut WriteBatch, at: EvidenceTime) {
+    put(db, batch, MetaKey::ReportedEvidence, &at.encode());
 }
 
 /// Writes the number of the run that is about to sign, durably.

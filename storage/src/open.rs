@@ -25,6 +25,7 @@ use crate::opening::{Access, Location, Opening};
 use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
 use crate::raw_rows::{current_mark, is_empty, load_heads, load_rates};
+use crate::reports::load_report_index;
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 use crate::store::{AdoptError, Store};
 
@@ -265,6 +266,7 @@ pub(crate) fn load(
     let rates = load_rates(&db)?;
     let has_unpriced = !is_empty(&db, Family::Reprice)?;
     let (evidence, older_rows) = (load_index(&db)?, meta::older_topic_rows(&db)?);
+    let reports = load_report_index(&db)?;
     let rebuilt_in_part = meta::rebuilt(&db)?.is_some();
     let database = Database::new(OpenedDatabase {
         db,
@@ -280,6 +282,7 @@ pub(crate) fn load(
         rates,
         has_unpriced,
         evidence,
+        reports,
         older_rows,
         rebuilt_in_part,
     });

@@ -118,6 +118,8 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::Ledger
         | Family::Misbehavior
         | Family::MisbehaviorFact
+        | Family::MisbehaviorReport
+        | Family::MisbehaviorReportFact
         | Family::Cursor
         | Family::Congestion
         | Family::Reprice

@@ -19,6 +19,7 @@ mod query;
 mod reads;
 mod redis;
 mod reference;
+mod reports;
 mod shutdown;
 mod streams;
 mod subscribe;

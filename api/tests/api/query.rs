@@ -152,7 +152,6 @@ async fn unknown_methods_are_unimplemented() {
     for path in [
         "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes",
         "/xmtp.xmtpv4.gateway_api.GatewayApi/GetNodes",
-        "/xmtp.xmtpv4.message_api.MisbehaviorApi/SubmitMisbehaviorReport",
         "/xmtp.xmtpv4.message_api.QueryApi/Nonsense",
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo",
         "/nonsense",

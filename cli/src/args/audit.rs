@@ -1,6 +1,8 @@
-//! `hawser audit`: commands for those who do not believe their node.
+//! Arguments of `hawser audit`, and those of `hawser misbehavior` that it shares.
 
-use clap::Subcommand;
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
 
 use super::NodeArgs;
 
@@ -10,4 +12,85 @@ pub(crate) enum AuditCommand {
     /// Run a replica: follow nodes without being one, verify everything, and serve reads. Takes the settings of
     /// `hawser node`, and reads no node's key.
     Watch(NodeArgs),
+    /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if all are proven, 5 if one
+    /// is a claim, 6 if one is inconclusive, 7 if one is refuted.
+    Report(AuditReportArgs),
+    /// Collect the reports that all nodes of a network keep, and judge each fact once.
+    Network(AuditNetworkArgs),
+}
+
+/// `hawser audit report`, and `hawser misbehavior verify`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditReportArgs {
+    /// Evidence file, or API of a node: `http://host:port`.
+    #[arg(value_name = "FILE|URL")]
+    pub(crate) source: String,
+    /// The source of the keys.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+}
+
+/// The keys and rates to judge by.
+#[derive(Debug, Args)]
+pub(crate) struct KeysArgs {
+    /// Keys of the nodes: a registry file, a `network.json`, or an evidence file [default: those in the evidence
+    /// file, on trust; for a node those of ./hawser-dev].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry: Option<PathBuf>,
+    /// History of rates: a rates file [default: that in the evidence file].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rates: Option<PathBuf>,
+}
+
+/// `hawser audit network`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditNetworkArgs {
+    /// The source of the keys. A registry file or a `network.json` also names the nodes to ask.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// APIs of the nodes to ask, `http://host:port`, with commas [default: those of the registry].
+    #[arg(long, value_name = "URLS", value_delimiter = ',')]
+    pub(crate) nodes: Vec<String>,
+}
+
+/// `hawser misbehavior show`.
+#[derive(Debug, Args)]
+pub(crate) struct MisbehaviorShowArgs {
+    /// API of the node that keeps the report: `host:port` or `http://…`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) node: String,
+    /// Time of the report at the node, unix nanoseconds.
+    #[arg(value_name = "SERVER_TIME_NS")]
+    pub(crate) server_time_ns: u64,
+    /// The source of the keys.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+}
+
+/// `hawser misbehavior submit`.
+#[derive(Debug, Args)]
+pub(crate) struct MisbehaviorSubmitArgs {
+    /// API of the node: `host:port` or `http://…`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) node: String,
+    /// Evidence file. Each of its reports is submitted.
+    #[arg(value_name = "FILE")]
+    pub(crate) file: PathBuf,
+}
+
+/// `hawser misbehavior export`.
+#[derive(Debug, Args)]
+pub(crate) struct MisbehaviorExportArgs {
+    /// API of the node: `host:port` or `http://…`.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) node: String,
+    /// Export reports that the node stored after this time, unix nanoseconds.
+    #[arg(long, value_name = "SERVER_TIME_NS", default_value_t = 0)]
+    pub(crate) after: u64,
+    /// The evidence file to write [default: the standard output]. Never replaces a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// The source of the keys.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
 }

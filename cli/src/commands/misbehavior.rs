@@ -1,19 +1,25 @@
-//! `hawser misbehavior list`: shows the evidence against nodes that a running node keeps.
+//! `hawser misbehavior`: the evidence against nodes that a running node keeps.
 
 use hawser_node::error::RunError;
 use hawser_node::settings;
 use serde_json::Value;
 
+use super::{audit, misbehavior_reports};
 use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
 use crate::{client, output};
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the node does not answer.
+/// When the node does not answer, or refuses; and with the exit code of a verdict.
 pub(super) async fn run(command: MisbehaviorCommand, as_json: bool) -> Result<(), RunError> {
-    let MisbehaviorCommand::List(args) = command;
-    list(args, as_json).await
+    match command {
+        MisbehaviorCommand::List(args) => list(args, as_json).await,
+        MisbehaviorCommand::Show(args) => misbehavior_reports::show(args, as_json).await,
+        MisbehaviorCommand::Verify(args) => audit::report(args, as_json).await,
+        MisbehaviorCommand::Submit(args) => misbehavior_reports::submit(args, as_json).await,
+        MisbehaviorCommand::Export(args) => misbehavior_reports::export(args, as_json).await,
+    }
 }
 
 async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> {

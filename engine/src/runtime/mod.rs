@@ -7,6 +7,7 @@
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
 //!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
 //! - [`CheckpointTask`]: signs the roots of trees;
+//! - [`Reports`]: reports of misbehaviour, made and taken; [`ReportTask`] makes those of new evidence;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
 //! - [`Workers`]: threads for computing; [`counters`]: what the engine counts.
@@ -36,6 +37,7 @@ mod prices;
 mod publisher;
 pub(crate) mod read;
 pub mod replication;
+mod reports;
 mod trees;
 mod workers;
 
@@ -68,6 +70,7 @@ pub use read::{
     Past, ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion,
     Subscription, UsageScan, UsedPeriod,
 };
+pub use reports::{ReportTask, Reports, SubmitError};
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers};
 
@@ -93,6 +96,7 @@ pub struct Engine {
     publisher: Publisher,
     chain_clock: ChainClock,
     reader: Reader,
+    reports: Reports,
     counters: Arc<Counters>,
 }
 
@@ -126,6 +130,7 @@ impl Engine {
         })?;
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
+        let reports = Reports::new(key.clone(), store.clone(), ports.clone());
         let parts = publisher::PublisherParts {
             key,
             ports: ports.clone(),
@@ -148,6 +153,7 @@ impl Engine {
             publisher,
             chain_clock,
             reader,
+            reports,
             counters,
         };
         Ok((engine, threads))
@@ -233,6 +239,12 @@ impl Engine {
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Returns the reports of misbehaviour that this node keeps.
+    #[must_use]
+    pub fn reports(&self) -> &Reports {
+        &self.reports
     }
 
     /// Returns the durable heads of all strands.

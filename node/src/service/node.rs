@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
-    CheckpointTask, DiskTask, OlderRowsTask, PriceTask, PublisherThreads, TreesTask,
+    CheckpointTask, DiskTask, OlderRowsTask, PriceTask, PublisherThreads, ReportTask, TreesTask,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -144,6 +144,7 @@ struct InnerParts {
     older_rows: OlderRowsTask,
     trees: TreesTask,
     checkpoints: CheckpointTask,
+    reports: ReportTask,
     disk: DiskTask,
 }
 
@@ -165,6 +166,7 @@ impl Node {
             older_rows: OlderRowsTask::start(&engine),
             trees: TreesTask::start(&engine),
             checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
+            reports: ReportTask::start(&engine),
             disk: DiskTask::start(&engine),
             engine,
             threads,
@@ -249,6 +251,7 @@ impl InnerParts {
         steps.run("rows of an older format", self.older_rows.stop()).await;
         steps.run("trees of strands", self.trees.stop()).await;
         steps.run("checkpoints", self.checkpoints.stop()).await;
+        steps.run("reports of misbehaviour", self.reports.stop()).await;
         if let Some(files) = self.files {
             steps.run("files", blocking(move || files.stop())).await;
         }
@@ -280,6 +283,7 @@ async fn serve_api(
         metrics: config.metrics,
         keepalive_interval: config.api.keep_alive,
         reflection: config.api.reflection,
+        misbehavior_api: config.api.misbehavior,
         tls,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: config.commit.to_owned(),

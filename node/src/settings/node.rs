@@ -73,6 +73,8 @@ pub struct NodeApiSettings {
     pub keep_alive: Duration,
     /// True if gRPC reflection is answered.
     pub reflection: bool,
+    /// True if reports of misbehaviour are taken and handed out.
+    pub misbehavior: bool,
     /// Memory that callers may make the node hold beyond what it takes when idle, bytes.
     pub memory_limit_bytes: usize,
     /// The certificate of the API; `None` without TLS.
@@ -288,6 +290,7 @@ impl SettingsReader<'_> {
         let port = self.get(&node::API_PORT, parse::port);
         let keep_alive = self.duration_above_zero(&node::API_KEEP_ALIVE);
         let reflection = self.switch(&node::REFLECTION_ENABLE);
+        let misbehavior = self.switch(&node::MISBEHAVIOR_API);
         let memory_limit_bytes = self.memory_limit();
         let tls = self.tls();
         Some(NodeApiSettings {
@@ -295,6 +298,7 @@ impl SettingsReader<'_> {
             address: SocketAddr::new(listen?, port?),
             keep_alive: keep_alive?,
             reflection: reflection?,
+            misbehavior: misbehavior?,
             memory_limit_bytes: memory_limit_bytes?,
             tls,
         })

@@ -176,6 +176,20 @@ pub struct Judgement {
 }
 
 impl Judgement {
+    /// Returns a number that tells apart faults of one kind at one place: the difference between two
+    /// statements, the rule that is broken, or 0.
+    #[must_use]
+    pub fn detail(&self) -> u8 {
+        let rule = self.facts.first().and_then(|fact| {
+            fact.numbers.iter().find(|(name, _)| *name == "rule").map(|(_, number)| *number)
+        });
+        match (self.difference, rule) {
+            (Some(difference), _) => difference as u8,
+            (None, Some(rule)) => u8::try_from(rule).unwrap_or(0),
+            (None, None) => 0,
+        }
+    }
+
     pub(super) fn of(host: Host, report: &Report, ruling: Ruling) -> Self {
         let Ruling { verdict, difference, place, facts, missing } = ruling;
         Self {

@@ -30,10 +30,12 @@ pub(crate) enum MetaKey {
     /// Present while projections are dropped and not yet rebuilt: the part that is rebuilt, or empty when the
     /// next rebuild starts over.
     Rebuilding,
+    /// Position of the last evidence that reports were made of.
+    ReportedEvidence,
 }
 
 impl MetaKey {
-    const PLAIN: [Self; 9] = [
+    const PLAIN: [Self; 10] = [
         Self::Format,
         Self::Generation,
         Self::HighestSequence,
@@ -43,6 +45,7 @@ impl MetaKey {
         Self::OlderTopicRows,
         Self::PublicKey,
         Self::Rebuilding,
+        Self::ReportedEvidence,
     ];
 }
 
@@ -68,6 +71,7 @@ impl Key<'_> for MetaKey {
             Self::Projection(Projection::UsageByPayer) => b"projection.usage_by_payer",
             Self::PublicKey => b"public_key",
             Self::Rebuilding => b"rebuilding",
+            Self::ReportedEvidence => b"reported_evidence",
         }
     }
 
@@ -110,7 +114,7 @@ mod tests {
             names.join(" "),
             "format generation highest_sequence incarnation network node_id older_topic_rows \
              projection.congestion projection.expiry projection.inbox projection.receipt projection.topic \
-             projection.usage projection.usage_by_payer public_key rebuilding"
+             projection.usage projection.usage_by_payer public_key rebuilding reported_evidence"
         );
     }
 }

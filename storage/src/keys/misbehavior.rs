@@ -71,7 +71,10 @@ impl FactKey {
     }
 
     fn new(misbehavior: Misbehavior, at: EnvelopeId) -> Self {
-        let (code, detail) = misbehavior.code();
+        let (code, detail) = match misbehavior {
+            Misbehavior::Invalid(_) => (5, 0), // a place is marked with one rule
+            misbehavior => misbehavior.code(),
+        };
         Self {
             accused: at.originator,
             is_claim: misbehavior.is_claim(),
@@ -208,6 +211,10 @@ pub enum Misbehavior {
     TimeAhead,
     /// It stated a fee that no rate in force explains. Evidence: the envelope.
     Fee,
+    /// It signed what breaks this rule. Evidence: the envelope.
+    Invalid(u8),
+    /// No peer has the places before this one. Evidence: the envelope before them, and the one after.
+    Gap,
 }
 
 impl Misbehavior {
@@ -215,9 +222,9 @@ impl Misbehavior {
     #[must_use]
     pub fn kind(self) -> u8 {
         match self {
-            Self::TimeBack | Self::TimeAhead => 4,
+            Self::TimeBack | Self::TimeAhead | Self::Gap => 4,
             Self::TwoStatements(_) => 5,
-            Self::Fee => 7,
+            Self::Fee | Self::Invalid(_) => 7,
         }
     }
 
@@ -229,13 +236,15 @@ impl Misbehavior {
             Self::TimeBack => "time_back",
             Self::TimeAhead => "time_ahead",
             Self::Fee => "fee",
+            Self::Invalid(_) => "invalid",
+            Self::Gap => "gap",
         }
     }
 
-    /// Returns true if the evidence convinces only those who trust this node's clock.
+    /// Returns true if the evidence convinces only those who trust this node.
     #[must_use]
     pub fn is_claim(self) -> bool {
-        self == Self::TimeAhead
+        matches!(self, Self::TimeAhead | Self::Gap)
     }
 
     /// Returns the stored code and detail.
@@ -245,6 +254,8 @@ impl Misbehavior {
             Self::TimeBack => (2, 0),
             Self::TimeAhead => (3, 0),
             Self::Fee => (4, 0),
+            Self::Invalid(rule) => (5, rule),
+            Self::Gap => (6, 0),
         }
     }
 
@@ -256,6 +267,8 @@ impl Misbehavior {
             (2, 0) => Some(Self::TimeBack),
             (3, 0) => Some(Self::TimeAhead),
             (4, 0) => Some(Self::Fee),
+            (5, rule) => Some(Self::Invalid(rule)),
+            (6, 0) => Some(Self::Gap),
             _ => None,
         }
     }
@@ -348,6 +361,8 @@ mod tests {
             Just(Misbehavior::TimeBack),
             Just(Misbehavior::TimeAhead),
             Just(Misbehavior::Fee),
+            any::<u8>().prop_map(Misbehavior::Invalid),
+            Just(Misbehavior::Gap),
         ]
     }
 

@@ -15,6 +15,7 @@ pub(crate) mod meta;
 pub(crate) mod misbehavior;
 pub(crate) mod rate;
 pub(crate) mod receipt;
+pub(crate) mod report;
 pub(crate) mod reprice;
 pub(crate) mod topic;
 pub(crate) mod tree;

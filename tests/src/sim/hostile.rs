@@ -215,6 +215,9 @@ impl Sim {
                     Misbehavior::TwoStatements(_) => Behaviour::Equivocation,
                     Misbehavior::TimeBack | Misbehavior::TimeAhead => Behaviour::WrongTimes,
                     Misbehavior::Fee => Behaviour::WrongFees,
+                    Misbehavior::Invalid(16) => Behaviour::Oversized,
+                    Misbehavior::Invalid(_) => Behaviour::BrokenRules,
+                    Misbehavior::Gap => Behaviour::WithheldIds,
                 });
             }
             for item in self.nodes[&node].log(LIAR, SequenceId::NONE) {

@@ -1,14 +1,15 @@
 //! Evidence against the originators of followed strands: what is stored of it, and when.
 //!
-//! Two statements for one place and wrong times show at once, and are recorded by the thread that
-//! commits the strand. Fees are judged later: an envelope is newer than the price list for as long as
+//! Two statements for one place, wrong times, broken rules and gaps show at once, and are recorded by the
+//! thread that commits the strand. Fees are judged later: an envelope is newer than the price list for as long as
 //! its source has not confirmed it again.
 
 use std::sync::Arc;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_storage::{
-    Change, Charge, CommitError, Evidence, Facts, LogEntry, Misbehavior, Severity,
+    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, Severity,
+    SkipReason, Validity,
 };
 
 use super::state::ReplicationState;
@@ -18,51 +19,101 @@ use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, difference, judge_f
 /// Envelopes that are judged at a time.
 const JUDGED_AT_ONCE: usize = 256;
 
-/// A time that is wrong, at the place that shows it.
-pub(super) type WrongTime = (EnvelopeId, TimeFault);
+/// A fault that the place of an envelope shows as soon as it is in the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StrandFault {
+    /// Its time is wrong.
+    Time(TimeFault),
+    /// It breaks this rule.
+    Invalid(InvalidRule),
+    /// No peer has the places between it and this earlier one.
+    Gap {
+        /// The earlier place.
+        before: EnvelopeId,
+    },
+}
+
+/// A fault, and the place that shows it.
+pub(super) type FaultAt = (EnvelopeId, StrandFault);
 
 /// Faults in times of one strand that wait for the disk. A guess: more prove nothing more.
 const UNRECORDED_MAX: usize = 1024;
 
-/// The times of one strand, and the faults in them that are not recorded yet. Bounded.
+/// The times of one strand, and the faults in it that are not recorded yet. Bounded.
 #[derive(Debug, Default)]
 pub(super) struct TimeWatch {
     pub(super) times: StrandTimes,
-    unrecorded: Vec<WrongTime>,
+    /// The missing places at the end of what has been looked at: the place before them, and the last one.
+    gap: Option<(EnvelopeId, EnvelopeId)>,
+    unrecorded: Vec<FaultAt>,
+}
+
+/// A state of a [`TimeWatch`] to go back to.
+pub(super) struct WatchMark {
+    times: StrandTimes,
+    gap: Option<(EnvelopeId, EnvelopeId)>,
 }
 
 impl TimeWatch {
     /// Continues after the times of a strand.
     pub(super) fn new(times: StrandTimes) -> Self {
-        Self { times, unrecorded: Vec::new() }
+        Self { times, gap: None, unrecorded: Vec::new() }
+    }
+
+    /// Returns the state before changes are looked at.
+    pub(super) fn mark(&self) -> WatchMark {
+        WatchMark { times: self.times, gap: self.gap }
+    }
+
+    /// Goes back to a state, because the changes were not appended.
+    pub(super) fn go_back(&mut self, mark: WatchMark) {
+        (self.times, self.gap) = (mark.times, mark.gap);
     }
 
     /// Notes faults of envelopes that are in the log now.
-    pub(super) fn note(&mut self, faults: Vec<WrongTime>) {
+    pub(super) fn note(&mut self, faults: Vec<FaultAt>) {
         let room = UNRECORDED_MAX.saturating_sub(self.unrecorded.len());
         self.unrecorded.extend(faults.into_iter().take(room));
     }
 }
 
-/// Looks at envelopes that are about to be appended, in their order. Returns the faults in their times,
-/// and notes those whose fees have to be judged.
+/// Looks at changes that are about to be appended, in their order. Returns the faults that they show, and
+/// notes envelopes whose fees have to be judged.
 pub(super) fn watch(
     state: &ReplicationState,
-    times: &mut StrandTimes,
+    watched: &mut TimeWatch,
     changes: &[Change],
-) -> Vec<WrongTime> {
+) -> Vec<FaultAt> {
     // Honest nodes date what depends on a commit after it, also where the chain's clock is ahead.
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let rates = state.ports.rates.borrow().clone();
     let mut faults = Vec::new();
     for change in changes {
-        let Change::Append(LogEntry { id, bytes, facts, .. }) = change else { continue };
-        if id.originator.is_migrated() {
+        if change.originator().is_migrated() {
             continue; // no node has signed it, and the times are those of taking over
         }
+        let LogEntry { id, bytes, facts, validity } = match change {
+            Change::Append(entry) => entry,
+            Change::Skip { originator, from, through, reason } => {
+                // What is before the first place may have been pruned everywhere.
+                let is_gap = *reason == SkipReason::Missing && from.0 > 1;
+                let before = EnvelopeId::new(*originator, from.previous());
+                let through = EnvelopeId::new(*originator, *through);
+                watched.gap = is_gap.then_some((before, through));
+                continue;
+            }
+        };
+        if let Some((before, through)) = watched.gap.take()
+            && through.sequence.next() == id.sequence
+        {
+            faults.push((*id, StrandFault::Gap { before }));
+        }
+        if let Validity::Invalid(rule) = validity {
+            faults.push((*id, StrandFault::Invalid(*rule)));
+        }
         let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
-        let found = ns.map(|ns| times.next(*id, ns, now_ns)).unwrap_or_default();
-        faults.extend(found.into_iter().map(|fault| (*id, fault)));
+        let found = ns.map(|ns| watched.times.next(*id, ns, now_ns)).unwrap_or_default();
+        faults.extend(found.into_iter().map(|fault| (*id, StrandFault::Time(fault))));
         let explains = |facts: &Facts, charge: Charge| {
             let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
             rates.explains_sum(facts.originator_ns, size_bytes, retention_days, stated_picodollars)
@@ -74,8 +125,8 @@ pub(super) fn watch(
     faults
 }
 
-/// Records faults in times that are not recorded yet. Their envelopes are in the log.
-pub(super) fn record_times(
+/// Records faults that are not recorded yet. Their envelopes are in the log.
+pub(super) fn record_faults(
     state: &ReplicationState,
     watch: &mut TimeWatch,
 ) -> Result<(), CommitError> {
@@ -83,8 +134,12 @@ pub(super) fn record_times(
     let mut evidence = Vec::with_capacity(watch.unrecorded.len());
     for &(at, fault) in &watch.unrecorded {
         let (misbehavior, places) = match fault {
-            TimeFault::Back { earlier } => (Misbehavior::TimeBack, vec![earlier, at]),
-            TimeFault::Ahead => (Misbehavior::TimeAhead, vec![at]),
+            StrandFault::Time(TimeFault::Back { earlier }) => {
+                (Misbehavior::TimeBack, vec![earlier, at])
+            }
+            StrandFault::Time(TimeFault::Ahead) => (Misbehavior::TimeAhead, vec![at]),
+            StrandFault::Invalid(InvalidRule(rule)) => (Misbehavior::Invalid(rule), vec![at]),
+            StrandFault::Gap { before } => (Misbehavior::Gap, vec![before, at]),
         };
         let envelopes: Vec<Bytes> = snapshot.get_many(&places)?.into_iter().flatten().collect();
         if envelopes.len() == places.len() {
@@ -118,7 +173,11 @@ fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitE
         return Ok(());
     }
     let now_ns = u64::try_from(state.ports.clock.now_ns()).unwrap_or(0);
-    for Evidence { misbehavior, at, from, .. } in state.store.record_evidence(now_ns, evidence)? {
+    let fresh = state.store.record_evidence(now_ns, evidence)?;
+    if !fresh.is_empty() {
+        state.reports.note_evidence();
+    }
+    for Evidence { misbehavior, at, from, .. } in fresh {
         let (fault, from) = (misbehavior.label(), from.map_or(0, |from| from.0));
         match misbehavior {
             Misbehavior::TwoStatements(Severity::Content) => tracing::error!(

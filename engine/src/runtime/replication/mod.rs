@@ -87,6 +87,7 @@ impl Replication {
             chain_clock: engine.chain_clock.clone(),
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
+            reports: engine.reports().clone(),
             page_reads: PageReads::of_all_sessions(),
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
             inboxes: Mutex::default(),

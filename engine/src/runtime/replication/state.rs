@@ -17,7 +17,7 @@ use crate::replication::WantResponse;
 use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
-use crate::runtime::{Committer, Heads, Ports, Publisher, Workers};
+use crate::runtime::{Committer, Heads, Ports, Publisher, Reports, Workers};
 
 /// Responses that wait for the task of a strand: one to check while the next one arrives. Further
 /// ones wait in QUIC, which slows the peer down.
@@ -42,6 +42,7 @@ pub(super) struct ReplicationState {
     pub(super) chain_clock: ChainClock,
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
+    pub(super) reports: Reports,
     /// Bounds the pages that are read at a time for all peers.
     pub(super) page_reads: Arc<Semaphore>,
     /// Bounds the strands whose backlog is split, [`SPLITS_MAX`].

@@ -158,7 +158,7 @@ fn failed_writes(
     FailedWrites { error, writes: first.into_iter().chain(later).collect() }
 }
 
-/// Appends the changes, and records what is wrong with their times. Gives back those that are to be
+/// Appends the changes, and records the faults that they show. Gives back those that are to be
 /// appended again.
 fn append(
     state: &ReplicationState,
@@ -167,17 +167,17 @@ fn append(
 ) -> Result<(), (CommitError, Vec<Change>)> {
     let follows = |pair: &[Change]| pair[1].start().sequence == pair[0].end().sequence.next();
     assert!(changes.windows(2).all(follows), "a strand is contiguous before it is appended");
-    let before = watch.times;
+    let before = watch.mark();
     let counts = Counts::of(&changes);
-    let faults = evidence::watch(state, &mut watch.times, &changes);
+    let faults = evidence::watch(state, watch, &changes);
     if let Err(failed) = state.committer.try_commit(changes) {
-        watch.times = before;
+        watch.go_back(before);
         return Err(failed);
     }
     counts.note(state);
     watch.note(faults);
-    if let Err(error) = evidence::record_times(state, watch) {
-        tracing::error!(%error, "evidence about times cannot be recorded now");
+    if let Err(error) = evidence::record_faults(state, watch) {
+        tracing::error!(%error, "evidence against an originator cannot be recorded now");
     }
     Ok(())
 }

@@ -103,6 +103,12 @@ pub(in crate::settings) const REFLECTION_ENABLE: Setting = switch(
     "false",
     "Answer gRPC reflection, v1 and v1alpha",
 );
+pub(in crate::settings) const MISBEHAVIOR_API: Setting = switch(
+    "misbehavior-api",
+    "HAWSER_MISBEHAVIOR_API",
+    "true",
+    "Take reports of misbehaviour from strangers, and hand out those that are kept",
+);
 pub(in crate::settings) const LOG_LEVEL: Setting = Setting {
     short: Some('l'),
     ..value(
@@ -308,7 +314,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 38] = [
+pub(super) const ALL: [&Setting; 39] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -326,6 +332,7 @@ pub(super) const ALL: [&Setting; 38] = [
     &METRICS_ADDRESS,
     &METRICS_PORT,
     &REFLECTION_ENABLE,
+    &MISBEHAVIOR_API,
     &LOG_LEVEL,
     &LOG_ENCODING,
     &DATA_DIR,

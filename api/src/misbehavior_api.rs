@@ -1,0 +1,132 @@
+//! Handlers of the service that takes reports of misbehaviour and hands them out.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use hawser_engine::reports::{Report, StoredReport, Submitted};
+use hawser_engine::runtime::{Reports, SubmitError};
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::MisbehaviorApi;
+use hawser_serve::readiness::Readiness;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tonic::{Request, Response, Status};
+
+use crate::callers::caller_of;
+use crate::error::{CallError, into_status};
+use crate::metrics::LimitedCall;
+use crate::node_api::{NodeApi, charged};
+use crate::rate_limits::CallCost;
+use crate::report_limits::ReportLimits;
+
+/// Reports of one answer. Specified (`docs/protocol/misbehavior.md`).
+const REPORTS_MAX: usize = 1_000;
+/// Bytes of the reports of one answer; a larger report comes alone. Specified (same page): 4 MiB with what is
+/// around the reports.
+const LEN_BYTES_MAX: usize = 4 * 1024 * 1024 - REPORTS_MAX * 32;
+/// Copies of a report's bytes that a submission makes: in its one form, and in the write to disk.
+const COPIES: usize = 2;
+
+/// Takes reports of misbehaviour and hands them out. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct MisbehaviorService {
+    pub(crate) api: NodeApi,
+    pub(crate) readiness: Readiness,
+    /// False if the service is switched off.
+    pub(crate) is_served: bool,
+    pub(crate) limits: Arc<Mutex<ReportLimits>>,
+    pub(crate) since: Instant,
+}
+
+impl MisbehaviorService {
+    pub(crate) fn new(api: NodeApi, readiness: Readiness, is_served: bool) -> Self {
+        let limits = Arc::new(Mutex::new(ReportLimits::new()));
+        Self { api, readiness, is_served, limits, since: Instant::now() }
+    }
+
+    fn check_served(&self) -> Result<&Reports, CallError> {
+        match self.is_served {
+            true => Ok(self.api.engine.reports()),
+            false => Err(CallError::NotServed("the MisbehaviorApi")),
+        }
+    }
+
+    async fn submit(
+        &self,
+        request: Request<pb::SubmitMisbehaviorReportRequest>,
+    ) -> Result<pb::SubmitMisbehaviorReportResponse, CallError> {
+        let reports = self.check_served()?;
+        self.check_writable()?;
+        let caller = caller_of(&request);
+        let (charge, request) = charged(request);
+        let message = request.report.ok_or(CallError::ReportMissing)?;
+        let len_bytes = message.encoded_len();
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let taken = self.limits.lock().take(caller.address, len_bytes, now_ms);
+        taken.map_err(|wait_ms| CallError::TooManyReports(wait_ms.div_ceil(1000)))?;
+        charge.take(len_bytes * COPIES)?;
+        let report =
+            Report::of_message(message).map_err(|error| SubmitError::Refused(error.into()));
+        match reports.submit(report?).await? {
+            Submitted::Stored | Submitted::Known => Ok(pb::SubmitMisbehaviorReportResponse {}),
+            Submitted::Refuted(fact) => Err(CallError::ReportRefuted(fact.to_string())),
+        }
+    }
+
+    /// Checks that reports can be stored now.
+    fn check_writable(&self) -> Result<(), CallError> {
+        let store = self.api.engine.store();
+        if self.readiness.is_draining() {
+            return Err(CallError::ShuttingDown);
+        }
+        if store.write_fault().is_some() || !store.has_room() {
+            return Err(CallError::ReadOnly);
+        }
+        Ok(())
+    }
+
+    async fn query(
+        &self,
+        request: Request<pb::QueryMisbehaviorReportsRequest>,
+    ) -> Result<pb::QueryMisbehaviorReportsResponse, CallError> {
+        let reports = self.check_served()?.clone();
+        let caller = caller_of(&request);
+        self.api.callers.charge(caller, LimitedCall::Query, CallCost::of_topics(1)).await?;
+        let (charge, request) = charged(request);
+        // Read once and encoded once.
+        charge.take(2 * LEN_BYTES_MAX)?;
+        let read = move || Ok(reports.read(request.after_ns, REPORTS_MAX, LEN_BYTES_MAX)?);
+        let found = self.api.reads.run(&charge, read).await?;
+        let reports = found.into_iter().map(message_of).collect();
+        Ok(pb::QueryMisbehaviorReportsResponse { reports })
+    }
+}
+
+fn message_of(stored: StoredReport) -> pb::MisbehaviorReport {
+    let StoredReport { server_time_ns, kept } = stored;
+    let bytes = Bytes::copy_from_slice(&kept.signature);
+    pb::MisbehaviorReport {
+        server_time_ns,
+        unsigned_misbehavior_report: kept.report,
+        signature: Some(RecoverableEcdsaSignature { bytes }),
+    }
+}
+
+#[tonic::async_trait]
+impl MisbehaviorApi for MisbehaviorService {
+    async fn submit_misbehavior_report(
+        &self,
+        request: Request<pb::SubmitMisbehaviorReportRequest>,
+    ) -> Result<Response<pb::SubmitMisbehaviorReportResponse>, Status> {
+        self.submit(request).await.map(Response::new).map_err(into_status)
+    }
+
+    async fn query_misbehavior_reports(
+        &self,
+        request: Request<pb::QueryMisbehaviorReportsRequest>,
+    ) -> Result<Response<pb::QueryMisbehaviorReportsResponse>, Status> {
+        self.query(request).await.map(Response::new).map_err(into_status)
+    }
+}

@@ -1,0 +1,243 @@
+//! Reports of misbehaviour: what strangers may submit, what is kept, and that strangers can judge it.
+
+use std::sync::Arc;
+
+use hawser_api::NoPeers;
+use hawser_engine::misbehavior::{Evidence, Misbehavior, Severity};
+use hawser_engine::ports::NodeRecord;
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::MisbehaviorApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::unsigned_misbehavior_report::Failure;
+use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId};
+use hawser_rules::Registry;
+use hawser_rules::misbehavior::{Case, Host, Judgement, NoChain, Verdict, verify};
+use prost::Message as _;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use crate::common::{
+    NODE, Node, PEER, START_NS, client, frame, group_payload, group_topic, node, node_with, record,
+};
+
+const MINUTE_NS: i64 = 60 * 1_000_000_000;
+
+fn peer_key() -> SecretKey {
+    SecretKey::from_bytes(&[2; 32]).unwrap()
+}
+
+fn peer() -> NodeRecord {
+    NodeRecord { id: PEER, public_key: peer_key().public_key(), ..record() }
+}
+
+fn registry() -> Registry {
+    [record(), peer()].into_iter().collect()
+}
+
+/// An envelope that the peer signs for a place; each `text` is another statement.
+fn by_peer(sequence: u64, text: &str, ns: i64) -> Bytes {
+    let payload = group_payload(frame(1, 1, text.as_bytes()));
+    let client = client(&group_topic(1), None, payload);
+    let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
+    let paid: Bytes = PayerEnvelope::sign(client, PEER, 60, &payer).encode_to_vec().into();
+    let statement = pb_env::UnsignedOriginatorEnvelope {
+        originator_node_id: PEER.0,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        base_fee_picodollars: 1000 + 3 * 60 * paid.len() as u64,
+        expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
+        payer_envelope_bytes: paid,
+        ..Default::default()
+    };
+    UnsealedEnvelope::new(&statement).seal(&peer_key())
+}
+
+fn report(kind: pb::Misbehavior, envelopes: &[Bytes]) -> pb::UnsignedMisbehaviorReport {
+    let decode = |it: &Bytes| pb_env::OriginatorEnvelope::decode(it.clone()).unwrap();
+    let envelopes = envelopes.iter().map(decode).collect();
+    pb::UnsignedMisbehaviorReport {
+        reporter_time_ns: START_NS.unsigned_abs(),
+        misbehaving_node_id: PEER.0,
+        r#type: kind.into(),
+        failure: Some(Failure::Safety(pb::SafetyFailure { envelopes })),
+        submitted_by_node: false,
+    }
+}
+
+fn two_statements(sequence: u64) -> pb::UnsignedMisbehaviorReport {
+    let pair = ["one", "another"].map(|text| by_peer(sequence, text, START_NS));
+    report(pb::Misbehavior::DuplicateSequenceId, &pair)
+}
+
+struct Stranger(MisbehaviorApiClient<Channel>);
+
+impl Stranger {
+    async fn of(node: &Node) -> Self {
+        node.set_registry([record(), peer()]);
+        Self(MisbehaviorApiClient::new(node.channel().await))
+    }
+
+    async fn submit(&mut self, report: pb::UnsignedMisbehaviorReport) -> Result<(), Status> {
+        let request = pb::SubmitMisbehaviorReportRequest { report: Some(report) };
+        self.0.submit_misbehavior_report(request).await.map(drop)
+    }
+
+    async fn refusal(&mut self, report: pb::UnsignedMisbehaviorReport) -> (Code, String) {
+        let status = self.submit(report).await.unwrap_err();
+        (status.code(), status.message().to_owned())
+    }
+
+    async fn query(&mut self, after_ns: u64) -> Vec<pb::MisbehaviorReport> {
+        let request = pb::QueryMisbehaviorReportsRequest { after_ns };
+        self.0.query_misbehavior_reports(request).await.unwrap().into_inner().reports
+    }
+}
+
+/// Judges a report as a stranger does who has nothing but the registry's keys.
+fn judge(report: &pb::MisbehaviorReport) -> Judgement {
+    let registry = registry();
+    verify(&Case {
+        report: &report.unsigned_misbehavior_report,
+        host_signature: report.signature.as_ref().map(|it| it.bytes.as_ref()),
+        host: Some(NODE),
+        registry: &registry,
+        rates: None,
+        chain: &NoChain,
+        held_at_ns: None,
+    })
+}
+
+#[tokio::test]
+async fn what_a_node_has_found_is_reported_and_any_stranger_can_judge_it() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let held = ["one", "another"].map(|text| by_peer(7, text, START_NS)).to_vec();
+    let evidence = Evidence {
+        misbehavior: Misbehavior::TwoStatements(Severity::Content),
+        at: EnvelopeId::new(PEER, SequenceId(7)),
+        from: None,
+        envelopes: held,
+    };
+    node.engine.store().record_evidence(START_NS.unsigned_abs(), &[evidence]).unwrap();
+    node.engine.reports().report_evidence().unwrap();
+    node.engine.reports().report_evidence().unwrap();
+    let found = stranger.query(0).await;
+    assert_eq!(found.len(), 1, "made once");
+    let judgement = judge(&found[0]);
+    assert_eq!((judgement.verdict, judgement.accused), (Verdict::Proven, Some(PEER)));
+    assert_eq!(judgement.host, Host::Node(NODE));
+    assert!(judgement.is_seen_by_host);
+    assert_eq!(stranger.query(found[0].server_time_ns).await, [], "the end");
+}
+
+#[tokio::test]
+async fn proofs_of_strangers_are_kept_once_and_signed_by_their_host() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    stranger.submit(two_statements(7)).await.unwrap();
+    let later = pb::UnsignedMisbehaviorReport {
+        reporter_time_ns: START_NS.unsigned_abs() + 1,
+        ..two_statements(7)
+    };
+    stranger.submit(later).await.unwrap();
+    stranger.submit(two_statements(8)).await.unwrap();
+    let gap = [by_peer(9, "a", START_NS), by_peer(12, "b", START_NS)];
+    stranger.submit(report(pb::Misbehavior::OutOfOrder, &gap)).await.unwrap();
+    let found = stranger.query(0).await;
+    let verdicts: Vec<Verdict> = found.iter().map(|it| judge(it).verdict).collect();
+    assert_eq!(verdicts, [Verdict::Proven, Verdict::Proven, Verdict::Claim]);
+    assert!(found.iter().all(|it| judge(it).host == Host::Node(NODE)));
+    assert!(found.iter().all(|it| !judge(it).is_seen_by_host), "it only held them");
+    let times: Vec<u64> = found.iter().map(|it| it.server_time_ns).collect();
+    assert!(times.is_sorted_by(|a, b| a < b), "{times:?}");
+    assert_eq!(stranger.query(times[0]).await, found[1..]);
+}
+
+#[tokio::test]
+async fn a_report_that_proves_nothing_of_what_it_says_is_refused_with_the_fact() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let invalid = Code::InvalidArgument;
+    let refused = |(code, text): (Code, String), part: &str| {
+        assert_eq!(code, invalid, "{text}");
+        assert!(text.contains(part), "{text}");
+    };
+    let same = [by_peer(7, "one", START_NS), by_peer(7, "one", START_NS)];
+    let same = report(pb::Misbehavior::DuplicateSequenceId, &same);
+    refused(stranger.refusal(same).await, "one_statement");
+    let mut forged = two_statements(7);
+    if let Some(Failure::Safety(safety)) = &mut forged.failure {
+        let other = safety.envelopes[1].proof.clone();
+        safety.envelopes[0].proof = other;
+    }
+    refused(stranger.refusal(forged).await, "forged");
+    let honest = report(pb::Misbehavior::InvalidPayload, &[by_peer(7, "fine", START_NS)]);
+    refused(stranger.refusal(honest).await, "no_rule_broken");
+    // Dated into the past, an honest envelope would look like one of the future.
+    let past = pb::UnsignedMisbehaviorReport {
+        reporter_time_ns: (START_NS - 60 * MINUTE_NS).unsigned_abs(),
+        ..report(pb::Misbehavior::OutOfOrder, &[by_peer(7, "fine", START_NS)])
+    };
+    refused(stranger.refusal(past).await, "not_ahead");
+    let unknown = pb::UnsignedMisbehaviorReport { misbehaving_node_id: 900, ..two_statements(7) };
+    refused(stranger.refusal(unknown).await, "unknown_node");
+    let as_node = pb::UnsignedMisbehaviorReport { submitted_by_node: true, ..two_statements(7) };
+    refused(stranger.refusal(as_node).await, "submitted_by_node");
+    assert_eq!(stranger.query(0).await, []);
+}
+
+#[tokio::test]
+async fn the_form_of_a_report_is_checked_before_anything_else() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let nothing = pb::SubmitMisbehaviorReportRequest { report: None };
+    let status = stranger.0.submit_misbehavior_report(nothing).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    for (wrong, part) in [
+        (report(pb::Misbehavior::Unspecified, &[]), "kind"),
+        (report(pb::Misbehavior::OutOfOrder, &[]), "no envelopes"),
+        (report(pb::Misbehavior::SlowNode, &[by_peer(1, "a", START_NS)]), "belong"),
+        (pb::UnsignedMisbehaviorReport { r#type: 77, ..two_statements(1) }, "77"),
+        (pb::UnsignedMisbehaviorReport { reporter_time_ns: 0, ..two_statements(1) }, "30 days"),
+        (
+            pb::UnsignedMisbehaviorReport { reporter_time_ns: u64::MAX, ..two_statements(1) },
+            "future",
+        ),
+    ] {
+        let (code, text) = stranger.refusal(wrong).await;
+        assert_eq!(code, Code::InvalidArgument);
+        assert!(text.contains(part), "{text}");
+    }
+    let many = vec![by_peer(1, "a", START_NS); 65];
+    let (code, text) = stranger.refusal(report(pb::Misbehavior::CausalOrdering, &many)).await;
+    assert_eq!(code, Code::InvalidArgument);
+    assert!(text.contains("65 envelopes"), "{text}");
+}
+
+#[tokio::test]
+async fn a_flood_of_reports_from_one_address_is_bounded() {
+    let node = node().await;
+    let mut stranger = Stranger::of(&node).await;
+    let mut refused = None;
+    for sequence in 1..=20 {
+        if let Err(status) = stranger.submit(two_statements(sequence)).await {
+            refused = Some(status);
+            break;
+        }
+    }
+    let status = refused.unwrap();
+    assert_eq!(status.code(), Code::ResourceExhausted);
+    assert!(status.metadata().contains_key("retry-after"));
+    assert_eq!(stranger.query(0).await.len(), 10, "ten of a minute are kept");
+}
+
+#[tokio::test]
+async fn the_service_can_be_switched_off() {
+    let node = node_with(|settings| settings.misbehavior_api = false, Arc::new(NoPeers)).await;
+    let mut stranger = Stranger::of(&node).await;
+    assert_eq!(stranger.refusal(two_statements(1)).await.0, Code::Unimplemented);
+    let request = pb::QueryMisbehaviorReportsRequest { after_ns: 0 };
+    let status = stranger.0.query_misbehavior_reports(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unimplemented);
+}

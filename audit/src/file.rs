@@ -1,0 +1,326 @@
+//! Evidence files: reports with the keys and rates to judge them by, as JSON.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
+use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
+use hawser_rules::misbehavior::{Case, Judgement, NoChain, verify};
+use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// The schema that this program writes and reads.
+pub const SCHEMA: &str = "hawser-evidence/1";
+/// Length of the longest file that is read, in bytes. A guess: some reports of the largest kind.
+pub const FILE_LEN_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Reports of one file. A guess: as many as one answer of a node.
+const REPORTS_MAX: usize = 1_000;
+/// Nodes and rates of one file. A guess: far above any network.
+const ENTRIES_MAX: usize = 10_000;
+
+/// The error in an evidence file.
+#[derive(Debug, thiserror::Error)]
+pub enum EvidenceFileError {
+    /// The file, in bytes, is too long.
+    #[error("the file has {0} bytes, at most {FILE_LEN_BYTES_MAX} are read")]
+    TooLong(usize),
+    /// The file is no JSON of this schema.
+    #[error("the file is no evidence file: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The file is of another schema.
+    #[error("the file has schema {0:?}, and this program reads {SCHEMA:?}")]
+    Schema(String),
+    /// A list has too many entries.
+    #[error("the file has too many {0}")]
+    TooMany(&'static str),
+    /// A field has another form.
+    #[error("{field}: {text:?} is no {expected}")]
+    Field {
+        /// The name of the field.
+        field: &'static str,
+        /// The beginning of its text.
+        text: String,
+        /// The form that it should have.
+        expected: &'static str,
+    },
+    /// The rates of the file are no price list.
+    #[error("rates: {0}")]
+    Rates(String),
+    /// The file has no keys, and none are given beside it.
+    #[error("the file has no registry: give one")]
+    NoRegistry,
+}
+
+/// An evidence file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EvidenceFile {
+    /// [`SCHEMA`].
+    pub schema: String,
+    /// The program that wrote the file.
+    #[serde(default)]
+    pub tool: String,
+    /// The reports.
+    pub reports: Vec<ReportEntry>,
+    /// The nodes of the network, as the writer knew them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub registry: Vec<NodeEntry>,
+    /// The source of the registry, for people: contract, chain and block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry_source: Option<Value>,
+    /// The history of rates, as the writer knew it, by ascending start.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<RateEntry>,
+    /// Time up to which the rates are complete, unix nanoseconds; absent if they cannot become stale.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates_confirmed_ns: Option<i64>,
+    /// The writer's judgements, in the order of the reports. A reader judges anew.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub verdicts: Vec<Value>,
+}
+
+/// A report.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReportEntry {
+    /// The unsigned report, base64.
+    pub report: String,
+    /// The host's signature, base64.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_signature: Option<String>,
+    /// The node that the report was got from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host_node_id: Option<u32>,
+    /// The time at which the host says that it stored the report, unix nanoseconds. Not signed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub server_time_ns: Option<u64>,
+}
+
+/// A node of the registry.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeEntry {
+    /// Its id.
+    pub node_id: u32,
+    /// Its key: 65 bytes, hex.
+    pub public_key: String,
+    /// True if it is in the canonical network.
+    #[serde(default = "yes")]
+    pub canonical: bool,
+    /// Its absences, unix seconds: from its removal to its return.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub absences: Vec<(u64, Option<u64>)>,
+}
+
+/// A rate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RateEntry {
+    /// Start of validity, unix seconds.
+    pub start_unix_s: u64,
+    /// Picodollars per envelope.
+    pub message_fee: u64,
+    /// Picodollars per byte and day.
+    pub storage_fee: u64,
+    /// Picodollars per congestion unit.
+    pub congestion_fee: u64,
+    /// Envelopes per minute without congestion.
+    pub target_rate_per_minute: u64,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// A report with its bytes decoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldReport {
+    /// The unsigned report.
+    pub report: Bytes,
+    /// The host's signature, as sent.
+    pub host_signature: Option<Bytes>,
+    /// The node that the report was got from.
+    pub host: Option<OriginatorId>,
+    /// The time at which the host says that it stored the report, unix nanoseconds.
+    pub server_time_ns: Option<u64>,
+}
+
+/// The keys and rates that reports are judged by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownKeys {
+    /// The nodes of the network.
+    pub registry: Registry,
+    /// The history of rates, if known.
+    pub rates: Option<RateTable>,
+}
+
+impl KnownKeys {
+    /// Judges a report by these keys and rates. The host's time counts if its signature stands.
+    #[must_use]
+    pub fn judge(&self, held: &HeldReport) -> Judgement {
+        let case = Case {
+            report: &held.report,
+            host_signature: held.host_signature.as_deref(),
+            host: held.host,
+            registry: &self.registry,
+            rates: self.rates.as_ref(),
+            chain: &NoChain,
+            held_at_ns: None,
+        };
+        let judgement = verify(&case);
+        let held_at_ns = held.server_time_ns.filter(|_| judgement.host.node().is_some());
+        match held_at_ns.and_then(|ns| i64::try_from(ns).ok()) {
+            Some(ns) => verify(&Case { held_at_ns: Some(ns), ..case }),
+            None => judgement,
+        }
+    }
+}
+
+impl EvidenceFile {
+    /// Makes a file of reports, with all that is needed to judge them, and the writer's judgements.
+    #[must_use]
+    pub fn new(tool: &str, reports: &[HeldReport], verdicts: Vec<Value>, keys: &KnownKeys) -> Self {
+        let rate = |it: &Rate| RateEntry {
+            start_unix_s: it.start_unix_s,
+            message_fee: it.message_fee,
+            storage_fee: it.storage_fee,
+            congestion_fee: it.congestion_fee,
+            target_rate_per_minute: it.target_rate_per_minute,
+        };
+        Self {
+            schema: SCHEMA.to_owned(),
+            tool: tool.to_owned(),
+            reports: reports.iter().map(ReportEntry::of).collect(),
+            registry: keys.registry.nodes().map(|it| NodeEntry::of(it, &keys.registry)).collect(),
+            registry_source: None,
+            rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
+            rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::refreshed_ns),
+            verdicts,
+        }
+    }
+
+    /// Reads the text of a file.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError`] for text of another form, and above the bounds.
+    pub fn parse(text: &str) -> Result<Self, EvidenceFileError> {
+        if text.len() > FILE_LEN_BYTES_MAX {
+            return Err(EvidenceFileError::TooLong(text.len()));
+        }
+        let file: Self = serde_json::from_str(text)?;
+        if file.schema != SCHEMA {
+            return Err(EvidenceFileError::Schema(beginning(&file.schema)));
+        }
+        if file.reports.len() > REPORTS_MAX {
+            return Err(EvidenceFileError::TooMany("reports"));
+        }
+        if file.registry.len() > ENTRIES_MAX || file.rates.len() > ENTRIES_MAX {
+            return Err(EvidenceFileError::TooMany("nodes or rates"));
+        }
+        Ok(file)
+    }
+
+    /// Returns the reports with their bytes.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError::Field`] for text that is no base64.
+    pub fn held(&self) -> Result<Vec<HeldReport>, EvidenceFileError> {
+        self.reports.iter().map(ReportEntry::held).collect()
+    }
+
+    /// Returns the keys and rates of the file. A reader who judges by them takes them on trust.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError`] for what is no key, no time or no price list; and without nodes.
+    pub fn keys(&self) -> Result<KnownKeys, EvidenceFileError> {
+        if self.registry.is_empty() {
+            return Err(EvidenceFileError::NoRegistry);
+        }
+        let records: Result<Vec<NodeRecord>, _> =
+            self.registry.iter().map(NodeEntry::record).collect();
+        let absences: Result<Vec<_>, _> = self.registry.iter().map(NodeEntry::absences).collect();
+        let registry = records?.into_iter().collect::<Registry>().with_absences(absences?);
+        let rate = |it: &RateEntry| Rate {
+            start_unix_s: it.start_unix_s,
+            message_fee: it.message_fee,
+            storage_fee: it.storage_fee,
+            congestion_fee: it.congestion_fee,
+            target_rate_per_minute: it.target_rate_per_minute,
+        };
+        let rates = match self.rates.as_slice() {
+            [] => None,
+            rates => Some(
+                RateTable::new(rates.iter().map(rate).collect(), self.rates_confirmed_ns)
+                    .map_err(|error| EvidenceFileError::Rates(error.to_string()))?,
+            ),
+        };
+        Ok(KnownKeys { registry, rates })
+    }
+}
+
+impl ReportEntry {
+    fn of(held: &HeldReport) -> Self {
+        Self {
+            report: STANDARD.encode(&held.report),
+            host_signature: held.host_signature.as_ref().map(|it| STANDARD.encode(it)),
+            host_node_id: held.host.map(|it| it.0),
+            server_time_ns: held.server_time_ns,
+        }
+    }
+
+    fn held(&self) -> Result<HeldReport, EvidenceFileError> {
+        let bytes = |field, text: &String| match STANDARD.decode(text) {
+            Ok(bytes) => Ok(Bytes::from(bytes)),
+            Err(_) => Err(wrong(field, text, "base64")),
+        };
+        if self.report.len() / 4 * 3 > REPORT_LEN_BYTES_MAX + 3 {
+            return Err(wrong("report", &self.report, "report of at most 8 MiB"));
+        }
+        let signature = self.host_signature.as_ref().map(|it| bytes("host_signature", it));
+        Ok(HeldReport {
+            report: bytes("report", &self.report)?,
+            host_signature: signature.transpose()?,
+            host: self.host_node_id.map(OriginatorId),
+            server_time_ns: self.server_time_ns,
+        })
+    }
+}
+
+impl NodeEntry {
+    fn of(record: &NodeRecord, registry: &Registry) -> Self {
+        let absences = registry.absences(record.id).iter();
+        Self {
+            node_id: record.id.0,
+            public_key: hex::encode(record.public_key.as_bytes()),
+            canonical: record.canonical,
+            absences: absences.map(|it| (it.from_s, it.until_s)).collect(),
+        }
+    }
+
+    fn record(&self) -> Result<NodeRecord, EvidenceFileError> {
+        let text = self.public_key.trim_start_matches("0x");
+        let key = hex::decode(text).ok().and_then(|bytes| PublicKey::from_sec1(&bytes));
+        let public_key = key.ok_or_else(|| wrong("public_key", &self.public_key, "public key"))?;
+        Ok(NodeRecord {
+            id: OriginatorId(self.node_id),
+            public_key,
+            owner: Address([0; 20]),
+            http_address: String::new(),
+            quic_address: None,
+            canonical: self.canonical,
+        })
+    }
+
+    fn absences(&self) -> Result<(OriginatorId, Absences), EvidenceFileError> {
+        let absence = |&(from_s, until_s): &(u64, Option<u64>)| Absence { from_s, until_s };
+        let absences = Absences::new(self.absences.iter().map(absence).collect());
+        let text = format!("{:?}", self.absences);
+        let absences = absences.map_err(|_| wrong("absences", &text, "list of absences"))?;
+        Ok((OriginatorId(self.node_id), absences))
+    }
+}
+
+fn wrong(field: &'static str, text: &str, expected: &'static str) -> EvidenceFileError {
+    EvidenceFileError::Field { field, text: beginning(text), expected }
+}
+
+/// Returns the beginning of a text, for an error.
+fn beginning(text: &str) -> String {
+    text.chars().take(60).collect()
+}

@@ -1,0 +1,110 @@
+//! A report with its judgement, as text for people and JSON for programs.
+
+use std::fmt;
+
+use hawser_rules::misbehavior::{Fact, Host, Judgement, Missing, Report};
+use serde_json::{Map, Value, json};
+
+use crate::file::{EvidenceFile, HeldReport, KnownKeys};
+
+/// A report with its judgement.
+#[derive(Debug, Clone)]
+pub struct Judged {
+    /// The report.
+    pub held: HeldReport,
+    /// The report decoded; `None` if it is malformed.
+    pub report: Option<Report>,
+    /// Its judgement.
+    pub judgement: Judgement,
+}
+
+impl Judged {
+    /// Judges a report.
+    #[must_use]
+    pub fn new(held: HeldReport, keys: &KnownKeys) -> Self {
+        let judgement = keys.judge(&held);
+        Self { report: Report::decode(&held.report).ok(), held, judgement }
+    }
+
+    /// Makes an evidence file of reports, judged by these keys and rates.
+    #[must_use]
+    pub fn file(tool: &str, reports: &[HeldReport], keys: &KnownKeys) -> EvidenceFile {
+        let verdicts = reports.iter().map(|it| Self::new(it.clone(), keys).to_json());
+        EvidenceFile::new(tool, reports, verdicts.collect(), keys)
+    }
+
+    /// Renders the judgement for programs: names, and numbers as JSON numbers or, above 64 bits, as text.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let it = &self.judgement;
+        json!({
+            "verdict": it.verdict.name(),
+            "kind": it.kind.map(i32::from),
+            "kind_name": it.kind.map(|kind| kind.as_str_name()),
+            "misbehaving_node_id": it.accused.map(|node| node.0),
+            "sequence_id": it.place.0,
+            "severity": it.difference.map(|difference| difference.name()),
+            "facts": it.facts.iter().map(fact_json).collect::<Vec<_>>(),
+            "missing": it.missing.iter().map(|it| Missing::name(*it)).collect::<Vec<_>>(),
+            "host_node_id": it.host.node().map(|node| node.0),
+            "host": host_name(it.host),
+            "seen_by_host": it.is_seen_by_host,
+            "reporter_time_ns": self.report.as_ref().map(Report::reporter_time_ns),
+            "server_time_ns": self.held.server_time_ns,
+        })
+    }
+}
+
+fn host_name(host: Host) -> &'static str {
+    match host {
+        Host::None => "none",
+        Host::Unknown => "unknown",
+        Host::Other(_) => "other",
+        Host::Node(_) => "node",
+    }
+}
+
+fn fact_json(fact: &Fact) -> Value {
+    let number = |number: i128| match i64::try_from(number) {
+        Ok(number) => Value::from(number),
+        Err(_) => u64::try_from(number).map_or_else(|_| number.to_string().into(), Value::from),
+    };
+    let numbers: Map<String, Value> =
+        fact.numbers.iter().map(|(name, it)| ((*name).to_owned(), number(*it))).collect();
+    json!({
+        "fact": fact.name,
+        "text": fact.text,
+        "envelope": fact.at.map(|at| at.to_string()),
+        "numbers": numbers,
+    })
+}
+
+impl fmt::Display for Judged {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let it = &self.judgement;
+        write!(f, "{}", it.verdict.name())?;
+        match (it.kind, it.accused) {
+            (Some(kind), Some(node)) => write!(f, ": {} against node {node}", kind.as_str_name())?,
+            _ => write!(f, ": no report")?,
+        }
+        if let Some(difference) = it.difference {
+            write!(f, " ({})", difference.name())?;
+        }
+        for fact in &it.facts {
+            write!(f, "\n  {fact}")?;
+        }
+        if !it.missing.is_empty() {
+            let missing: Vec<&str> = it.missing.iter().map(|it| it.name()).collect();
+            write!(f, "\n  to decide it takes: {}", missing.join(", "))?;
+        }
+        match it.host {
+            Host::None => Ok(()),
+            Host::Unknown => write!(f, "\n  kept by no node of the registry"),
+            Host::Other(node) => write!(f, "\n  signed by node {node}, which it was not got from"),
+            Host::Node(node) if it.is_seen_by_host => {
+                write!(f, "\n  kept by node {node}, which says that it saw it")
+            }
+            Host::Node(node) => write!(f, "\n  kept by node {node}"),
+        }
+    }
+}

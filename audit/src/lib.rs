@@ -1,0 +1,21 @@
+//! Evidence that a stranger can judge: files, judgements and their rendering.
+//!
+//! Nothing here needs a running node, a network or a clock. In reading order:
+//!
+//! - [`file`]: evidence files, which hold reports with the keys and rates to judge them by;
+//! - [`judged`]: a report with its judgement, as text for people and JSON for programs;
+//! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw.
+//!
+//! Evidence files are specified in `docs/protocol/misbehavior.md`.
+
+#![warn(missing_docs)]
+
+pub mod file;
+pub mod judged;
+pub mod network;
+#[cfg(test)]
+mod tests;
+
+pub use file::{EvidenceFile, EvidenceFileError, KnownKeys};
+pub use judged::Judged;
+pub use network::{NetworkAudit, NodeFindings};

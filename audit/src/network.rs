@@ -1,0 +1,91 @@
+//! The reports of many nodes together: each fact once, and the outages that most of them saw.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawser_proto::OriginatorId;
+use hawser_rules::Registry;
+use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage};
+use hawser_rules::misbehavior::{Kind, Verdict};
+
+use crate::judged::Judged;
+
+/// Findings about one node.
+#[derive(Debug, Clone, Default)]
+pub struct NodeFindings {
+    /// Proven faults, each once: the first report of it.
+    pub proven: Vec<Judged>,
+    /// Reports that prove nothing, by kind: how many, and how many hosts keep them.
+    pub claims: BTreeMap<i32, (usize, BTreeSet<OriginatorId>)>,
+    /// Hours in which most others did not reach it.
+    pub outages: Vec<Outage>,
+}
+
+/// The reports of a network.
+#[derive(Debug, Default)]
+pub struct NetworkAudit {
+    findings: BTreeMap<OriginatorId, NodeFindings>,
+    /// Node, kind, detail and place of each proven fault.
+    facts: BTreeSet<(OriginatorId, i32, u8, u64)>,
+    /// Bytes of reports that have been counted, by host: a host that repeats itself counts once.
+    seen: BTreeSet<(Option<OriginatorId>, [u8; 32])>,
+    liveness: LivenessRecord,
+    /// Reports that their own evidence contradicts, by the host that keeps them.
+    refuted: BTreeMap<Option<OriginatorId>, usize>,
+}
+
+impl NetworkAudit {
+    /// Takes a judged report. A report that is taken twice counts once.
+    pub fn add(&mut self, judged: Judged) {
+        let host = judged.judgement.host.node();
+        let digest = hawser_proto::sign::keccak256(&[&judged.held.report]).0;
+        if !self.seen.insert((host, digest)) {
+            return;
+        }
+        let (Some(accused), Some(kind)) = (judged.judgement.accused, judged.judgement.kind) else {
+            *self.refuted.entry(host).or_default() += 1;
+            return;
+        };
+        if let Some(report) = &judged.report {
+            self.liveness.add(report, &judged.judgement);
+        }
+        let number = i32::from(kind);
+        match judged.judgement.verdict {
+            Verdict::Refuted => *self.refuted.entry(host).or_default() += 1,
+            Verdict::Proven => {
+                let it = &judged.judgement;
+                let place = match kind {
+                    Kind::CausalOrdering => u64::from_be_bytes(first_eight(&digest)),
+                    _ => it.place.0,
+                };
+                if self.facts.insert((accused, number, it.detail(), place)) {
+                    self.findings.entry(accused).or_default().proven.push(judged);
+                }
+            }
+            Verdict::Claim | Verdict::Inconclusive => {
+                let claims = &mut self.findings.entry(accused).or_default().claims;
+                let (count, hosts) = claims.entry(number).or_default();
+                *count += 1;
+                hosts.extend(host);
+            }
+        }
+    }
+
+    /// Returns the findings by node, and the number of refuted reports by host. Outages are judged by the
+    /// membership in `registry`.
+    #[must_use]
+    pub fn finish(
+        mut self,
+        registry: &Registry,
+    ) -> (BTreeMap<OriginatorId, NodeFindings>, BTreeMap<Option<OriginatorId>, usize>) {
+        for outage in self.liveness.outages(registry) {
+            self.findings.entry(outage.node).or_default().outages.push(outage);
+        }
+        (self.findings, self.refuted)
+    }
+}
+
+fn first_eight(digest: &[u8; 32]) -> [u8; 8] {
+    let mut first = [0; 8];
+    first.copy_from_slice(&digest[..8]);
+    first
+}

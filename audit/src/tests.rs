@@ -1,0 +1,167 @@
+//! Evidence files round trip, are judged alike anywhere, and wrong ones are refused with the reason.
+
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
+use hawser_rules::misbehavior::report::{digest, own_safety_report};
+use hawser_rules::misbehavior::{Host, Kind, Verdict};
+use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use proptest::prelude::*;
+use prost::Message as _;
+
+use crate::file::{HeldReport, SCHEMA};
+use crate::{EvidenceFile, EvidenceFileError, Judged, KnownKeys, NetworkAudit};
+
+const NOW_NS: i64 = 1_750_000_000_000_000_000;
+const ACCUSED: OriginatorId = OriginatorId(300);
+
+fn key(node: u32) -> SecretKey {
+    SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
+}
+
+fn keys() -> KnownKeys {
+    let record = |node: u32| NodeRecord {
+        id: OriginatorId(node),
+        public_key: key(node).public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    let registry: Registry = [100, 200, 300].map(record).into_iter().collect();
+    let rate = Rate {
+        start_unix_s: 5,
+        message_fee: 1,
+        storage_fee: 2,
+        congestion_fee: 3,
+        target_rate_per_minute: 4,
+    };
+    KnownKeys { registry, rates: RateTable::new(vec![rate], Some(NOW_NS)).ok() }
+}
+
+fn by_accused(sequence: u64, text: &[u8], ns: i64) -> Bytes {
+    let payer = PayerEnvelope::sign(Bytes::copy_from_slice(text), ACCUSED, 30, &key(900));
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: ACCUSED.0,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        payer_envelope_bytes: payer.encode_to_vec().into(),
+        ..Default::default()
+    };
+    UnsealedEnvelope::new(&statement).seal(&key(ACCUSED.0))
+}
+
+fn held(host: u32, kind: Kind, envelopes: &[Bytes]) -> HeldReport {
+    let report = own_safety_report(NOW_NS.unsigned_abs(), ACCUSED, kind, envelopes).unwrap();
+    let report = report.to_bytes();
+    let signature = key(host).sign(digest(&report));
+    HeldReport {
+        report,
+        host_signature: Some(Bytes::copy_from_slice(signature.as_bytes())),
+        host: Some(OriginatorId(host)),
+        server_time_ns: Some(NOW_NS.unsigned_abs()),
+    }
+}
+
+fn two_statements(host: u32, sequence: u64) -> HeldReport {
+    let pair = [b"one", b"two"].map(|text| by_accused(sequence, text, NOW_NS));
+    held(host, Kind::DuplicateSequenceId, &pair)
+}
+
+fn gap(host: u32) -> HeldReport {
+    held(host, Kind::OutOfOrder, &[by_accused(1, b"a", NOW_NS), by_accused(5, b"b", NOW_NS)])
+}
+
+#[test]
+fn a_file_holds_all_that_a_stranger_needs() {
+    let reports = vec![two_statements(100, 7), gap(200)];
+    let file = Judged::file("test", &reports, &keys());
+    let text = serde_json::to_string(&file).unwrap();
+    let read = EvidenceFile::parse(&text).unwrap();
+    assert_eq!(read, file);
+    assert_eq!(read.held().unwrap(), reports);
+    let of_file = read.keys().unwrap();
+    assert_eq!(of_file.rates, keys().rates);
+    let judged: Vec<Judged> = reports.iter().map(|it| Judged::new(it.clone(), &of_file)).collect();
+    assert_eq!(judged[0].judgement.verdict, Verdict::Proven);
+    assert_eq!(judged[0].judgement.host, Host::Node(OriginatorId(100)));
+    assert_eq!(judged[1].judgement.verdict, Verdict::Claim);
+    let written: Vec<_> = judged.iter().map(Judged::to_json).collect();
+    assert_eq!(read.verdicts, written, "the writer and a reader judge alike");
+    assert_eq!(written[0]["facts"][0]["fact"], "two_statements");
+    assert_eq!(written[0]["facts"][0]["numbers"]["first_ns"], NOW_NS);
+    let text = judged[0].to_string();
+    assert!(
+        text.starts_with("proven: MISBEHAVIOR_DUPLICATE_SEQUENCE_ID against node 300 (content)")
+    );
+    assert!(text.contains("kept by node 100, which says that it saw it"), "{text}");
+}
+
+#[test]
+fn wrong_files_are_refused_with_the_reason() {
+    let file = Judged::file("test", &[gap(100)], &keys());
+    let refused = |change: fn(&mut EvidenceFile)| {
+        let mut wrong = file.clone();
+        change(&mut wrong);
+        let text = serde_json::to_string(&wrong).unwrap();
+        let read = EvidenceFile::parse(&text);
+        read.and_then(|it| it.held().and(it.keys())).unwrap_err().to_string()
+    };
+    assert!(refused(|it| it.schema = "other/1".into()).contains(SCHEMA));
+    assert!(refused(|it| it.reports[0].report = "?".into()).contains("no base64"));
+    assert!(refused(|it| it.registry[0].public_key = "04".into()).contains("no public key"));
+    assert!(refused(|it| it.registry[0].absences = vec![(5, Some(5))]).contains("absences"));
+    assert!(refused(|it| it.rates.push(it.rates[0].clone())).starts_with("rates:"));
+    assert!(refused(|it| it.registry.clear()).contains("no registry"));
+    assert!(refused(|it| it.reports = vec![it.reports[0].clone(); 1001]).contains("too many"));
+    assert!(matches!(EvidenceFile::parse("[]"), Err(EvidenceFileError::Json(_))));
+}
+
+#[test]
+fn each_fact_of_a_network_counts_once_and_refuted_ones_count_against_no_node() {
+    let keys = keys();
+    let mut audit = NetworkAudit::default();
+    let forged = HeldReport { report: Bytes::from_static(b"noise"), ..gap(100) };
+    let all = [
+        two_statements(100, 7),
+        two_statements(100, 7),
+        two_statements(200, 7),
+        two_statements(200, 8),
+        gap(100),
+        gap(200),
+        forged,
+    ];
+    for held in all {
+        audit.add(Judged::new(held, &keys));
+    }
+    let (findings, refuted) = audit.finish(&keys.registry);
+    assert_eq!(findings.keys().copied().collect::<Vec<_>>(), [ACCUSED]);
+    let found = &findings[&ACCUSED];
+    assert_eq!(found.proven.len(), 2, "places 7 and 8");
+    let hosts = [OriginatorId(100), OriginatorId(200)].into_iter().collect();
+    assert_eq!(found.claims[&4], (2, hosts));
+    assert!(found.outages.is_empty());
+    assert_eq!(refuted.values().sum::<usize>(), 1);
+}
+
+proptest! {
+    #[test]
+    fn mutated_files_are_read_or_refused(
+        at in any::<prop::sample::Index>(),
+        with in any::<char>(),
+    ) {
+        let file = Judged::file("test", &[two_statements(100, 7)], &keys());
+        let text = serde_json::to_string(&file).unwrap();
+        let mut text: Vec<char> = text.chars().collect();
+        let at = at.index(text.len());
+        text[at] = with;
+        let text: String = text.into_iter().collect();
+        if let Ok(file) = EvidenceFile::parse(&text)
+            && let (Ok(held), Ok(keys)) = (file.held(), file.keys())
+        {
+            for held in held {
+                Judged::new(held, &keys).to_string();
+            }
+        }
+    }
+}

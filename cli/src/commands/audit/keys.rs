@@ -1,0 +1,110 @@
+//! The keys and rates that evidence is judged by.
+
+use std::io::{ErrorKind, Read as _};
+use std::path::Path;
+
+use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, SCHEMA};
+use hawser_audit::{EvidenceFile, KnownKeys};
+use hawser_node::error::RunError;
+use hawser_node::files::{rates, registry};
+use hawser_rules::Registry;
+
+use crate::args::audit::KeysArgs;
+use crate::network_file::NetworkFile;
+
+/// Keys and rates, and where they are from.
+#[derive(Debug)]
+pub(crate) struct LoadedKeys {
+    pub(crate) known: KnownKeys,
+    /// Addresses of the nodes' APIs, as far as the source names them.
+    pub(crate) addresses: Vec<(u32, String)>,
+    /// Says whose word the keys are, for people.
+    pub(crate) origin: String,
+}
+
+/// Loads keys: those that are given, else those of the evidence file, else those of `./hawser-dev`.
+///
+/// # Errors
+/// When a file cannot be read, or there are no keys.
+pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<LoadedKeys, RunError> {
+    let mut loaded = match (&args.registry, file) {
+        (Some(path), _) => of_path(path)?,
+        (None, Some(file)) => {
+            let known = file.keys().map_err(RunError::usage)?;
+            let origin = "of the evidence file, taken on trust".to_owned();
+            LoadedKeys { known, addresses: Vec::new(), origin }
+        }
+        (None, None) => match NetworkFile::of_current_folder() {
+            Some(path) => of_path(&path)?,
+            None => return Err(RunError::usage("give the keys of the nodes: --registry FILE")),
+        },
+    };
+    if loaded.known.rates.is_none()
+        && let Some(file) = file
+    {
+        loaded.known.rates = file.keys().ok().and_then(|keys| keys.rates);
+    }
+    if let Some(path) = &args.rates {
+        let rates = rates::parse(&read(path)?);
+        let rates = rates.map_err(|error| RunError::failed(error).while_doing(path.display()))?;
+        loaded.known.rates = Some(rates);
+    }
+    Ok(loaded)
+}
+
+/// Reads keys from a registry file, a network file or an evidence file.
+fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
+    let text = read(path)?;
+    let origin = format!("of {}", path.display());
+    let fail =
+        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
+    if text.contains(SCHEMA) {
+        let file = EvidenceFile::parse(&text).map_err(|error| fail(&error))?;
+        let known = file.keys().map_err(|error| fail(&error))?;
+        return Ok(LoadedKeys { known, addresses: Vec::new(), origin });
+    }
+    if let Ok(network) = NetworkFile::parse(&text) {
+        let entry = |node: &crate::network_file::NetworkNode| NodeEntry {
+            node_id: node.node_id,
+            public_key: node.public_key.clone(),
+            canonical: true,
+            absences: Vec::new(),
+        };
+        let file = EvidenceFile {
+            schema: SCHEMA.to_owned(),
+            tool: String::new(),
+            reports: Vec::new(),
+            registry: network.nodes.iter().map(entry).collect(),
+            registry_source: None,
+            rates: Vec::new(),
+            rates_confirmed_ns: None,
+            verdicts: Vec::new(),
+        };
+        let known = file.keys().map_err(|error| fail(&error))?;
+        let addresses = network.nodes.iter().map(|node| (node.node_id, node.grpc.clone()));
+        return Ok(LoadedKeys { known, addresses: addresses.collect(), origin });
+    }
+    let registry: Registry = registry::parse(&text).map_err(|error| fail(&error))?;
+    let addresses = registry.nodes().filter(|node| node.canonical);
+    let addresses = addresses.map(|node| (node.id.0, node.http_address.clone())).collect();
+    Ok(LoadedKeys { known: KnownKeys { registry, rates: None }, addresses, origin })
+}
+
+/// Reads a text file of bounded length.
+///
+/// # Errors
+/// When there is none, or it is too long or no text.
+pub(crate) fn read(path: &Path) -> Result<String, RunError> {
+    let fail = |error: std::io::Error| match error.kind() {
+        ErrorKind::NotFound => RunError::not_found(format!("{}: {error}", path.display())),
+        _ => RunError::failed(format!("{}: {error}", path.display())),
+    };
+    let file = std::fs::File::open(path).map_err(fail)?;
+    let mut text = String::new();
+    let bound = FILE_LEN_BYTES_MAX as u64 + 1;
+    file.take(bound).read_to_string(&mut text).map_err(fail)?;
+    match text.len() as u64 >= bound {
+        true => Err(RunError::failed(format!("{}: the file is too long", path.display()))),
+        false => Ok(text),
+    }
+}

@@ -1,0 +1,89 @@
+//! `hawser audit`: following and judging a network without being a part of it.
+
+mod keys;
+mod network;
+pub(super) mod reports;
+
+use hawser_audit::{EvidenceFile, Judged};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::settings::NodeServiceSettings;
+use hawser_rules::misbehavior::Verdict;
+use serde_json::json;
+
+use super::node;
+use crate::args::NodeArgs;
+use crate::args::audit::{AuditCommand, AuditReportArgs};
+use crate::output;
+
+pub(super) use keys::load as load_keys;
+
+/// Runs the command.
+///
+/// # Errors
+/// When files or nodes cannot be read; and with the exit code of the verdict.
+pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        // It runs until it is told to stop, on threads of its own: `commands` starts it.
+        AuditCommand::Watch(args) => watch(args),
+        AuditCommand::Report(args) => report(args, as_json).await,
+        AuditCommand::Network(args) => network::run(args, as_json).await,
+    }
+}
+
+/// Runs a replica.
+///
+/// # Errors
+/// When settings are wrong, and when it does not start or stop in order.
+pub(super) fn watch(args: NodeArgs) -> Result<(), RunError> {
+    let exit_with_parent = args.exit_with_parent;
+    let config = NodeServiceSettings::read_replica(&args.sources());
+    node::run_with(config.map_err(RunError::usage)?, exit_with_parent)
+}
+
+/// Judges the reports of a file or of a node.
+///
+/// # Errors
+/// See [`run`].
+pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), RunError> {
+    let (held, file) = if args.source.contains("://") {
+        (reports::all_of(&args.source, 0).await?, None)
+    } else {
+        let file = read_file(args.source.as_ref())?;
+        (file.held().map_err(RunError::failed)?, Some(file))
+    };
+    let keys = keys::load(&args.keys, file.as_ref())?;
+    let mut worst = Verdict::Proven;
+    for held in held {
+        let judged = Judged::new(held, &keys.known);
+        worst = worst.min(judged.judgement.verdict);
+        match as_json {
+            true => output::line(judged.to_json()),
+            false => output::line(&judged),
+        }
+    }
+    match as_json {
+        true => output::line(json!({ "verdict": worst.name(), "keys": keys.origin })),
+        false => output::line(format_args!("keys: {}", keys.origin)),
+    }
+    exit_of(worst)
+}
+
+/// Returns the end of the command that tells the verdict.
+fn exit_of(verdict: Verdict) -> Result<(), RunError> {
+    let code = match verdict {
+        Verdict::Proven => return Ok(()),
+        Verdict::Claim => 5,
+        Verdict::Inconclusive => 6,
+        Verdict::Refuted => 7,
+    };
+    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
+}
+
+/// Reads an evidence file.
+///
+/// # Errors
+/// When there is none, or it is of another form.
+pub(super) fn read_file(path: &std::path::Path) -> Result<EvidenceFile, RunError> {
+    let text = keys::read(path)?;
+    EvidenceFile::parse(&text).map_err(|error| RunError::failed(error).while_doing(path.display()))
+}

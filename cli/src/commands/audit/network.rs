@@ -1,0 +1,103 @@
+//! `hawser audit network`: the reports of all nodes, each fact once.
+
+use hawser_audit::{Judged, NetworkAudit, NodeFindings};
+use hawser_node::error::RunError;
+use hawser_proto::OriginatorId;
+use serde_json::{Value, json};
+
+use super::{keys, reports};
+use crate::args::audit::AuditNetworkArgs;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When there are no keys, or no node answers.
+pub(super) async fn run(args: AuditNetworkArgs, as_json: bool) -> Result<(), RunError> {
+    let keys = keys::load(&args.keys, None)?;
+    let nodes: Vec<(Option<u32>, String)> = match args.nodes.as_slice() {
+        [] => keys.addresses.iter().map(|(id, it)| (Some(*id), it.clone())).collect(),
+        nodes => nodes.iter().map(|it| (None, it.clone())).collect(),
+    };
+    if nodes.is_empty() {
+        return Err(RunError::usage("name the nodes to ask: --nodes URLS"));
+    }
+    let mut audit = NetworkAudit::default();
+    let mut silent = Vec::new();
+    for (id, address) in &nodes {
+        match reports::all_of(address, 0).await {
+            Ok(held) => {
+                for mut held in held {
+                    held.host = id.map(OriginatorId);
+                    audit.add(Judged::new(held, &keys.known));
+                }
+            }
+            Err(error) => silent.push((address, error)),
+        }
+    }
+    if silent.len() == nodes.len() {
+        let (address, error) = &silent[0];
+        return Err(RunError::failed(format!("no node answers; {address}: {}", error.text)));
+    }
+    let (findings, refuted) = audit.finish(&keys.known.registry);
+    for (node, found) in &findings {
+        match as_json {
+            true => output::line(to_json(*node, found)),
+            false => tell(*node, found),
+        }
+    }
+    let refuted: usize = refuted.values().sum();
+    let asked = nodes.len() - silent.len();
+    if as_json {
+        let silent: Vec<Value> = silent
+            .iter()
+            .map(|(address, error)| json!({ "node": address, "error": error.text }))
+            .collect();
+        output::line(json!({ "nodes_asked": asked, "refuted": refuted, "silent": silent }));
+        return Ok(());
+    }
+    for (address, error) in silent {
+        output::line(format_args!("{address} did not answer: {}", error.text));
+    }
+    let asked = output::count(asked, "node");
+    output::line(format_args!("{asked} asked; {} refuted", output::count(refuted, "report")));
+    Ok(())
+}
+
+fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {
+    let claim = |(kind, (count, hosts)): (&i32, &(usize, _))| {
+        let hosts: &std::collections::BTreeSet<OriginatorId> = hosts;
+        let hosts: Vec<u32> = hosts.iter().map(|host| host.0).collect();
+        json!({ "kind": kind, "reports": count, "hosts": hosts })
+    };
+    let outage = |it: &hawser_rules::misbehavior::quorum::Outage| {
+        let witnesses: Vec<u32> = it.witnesses.iter().map(|host| host.0).collect();
+        json!({ "hour_unix_s": it.hour_unix_s, "witnesses": witnesses, "others": it.others })
+    };
+    json!({
+        "node_id": node.0,
+        "proven": found.proven.iter().map(Judged::to_json).collect::<Vec<_>>(),
+        "outages": found.outages.iter().map(outage).collect::<Vec<_>>(),
+        "claims": found.claims.iter().map(claim).collect::<Vec<_>>(),
+    })
+}
+
+fn tell(node: OriginatorId, found: &NodeFindings) {
+    let (proven, outages) = (found.proven.len(), found.outages.len());
+    let claims: usize = found.claims.values().map(|(count, _)| count).sum();
+    output::line(format_args!(
+        "node {node}: {}, {}, {}",
+        output::count(proven, "proven fault"),
+        output::count(outages, "outage"),
+        output::count(claims, "claim"),
+    ));
+    for judged in &found.proven {
+        output::line(judged);
+    }
+    for outage in &found.outages {
+        let hour = i64::try_from(outage.hour_unix_s).unwrap_or(0).saturating_mul(1_000_000_000);
+        let (witnesses, others) = (outage.witnesses.len(), outage.others);
+        let hour = output::time(hour);
+        output::line(format_args!("  out of reach from {hour} for {witnesses} of {others} others"));
+    }
+}

@@ -1,0 +1,90 @@
+//! `hawser misbehavior show|submit|export`: the reports that a node keeps, over its API.
+
+use std::io::Write as _;
+
+use hawser_audit::Judged;
+use hawser_node::error::RunError;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use prost::Message as _;
+
+use super::audit::{load_keys, read_file, reports};
+use crate::args::audit::{MisbehaviorExportArgs, MisbehaviorShowArgs, MisbehaviorSubmitArgs};
+use crate::{client, output};
+
+/// Shows one report with its judgement.
+///
+/// # Errors
+/// When the node does not keep it.
+pub(super) async fn show(args: MisbehaviorShowArgs, as_json: bool) -> Result<(), RunError> {
+    let keys = load_keys(&args.keys, None)?;
+    let mut api = reports::connect(&args.node).await?;
+    let after_ns = args.server_time_ns.saturating_sub(1);
+    let page = reports::page(&mut api, after_ns).await?;
+    let wanted = Some(args.server_time_ns);
+    let Some(held) = page.into_iter().find(|it| it.server_time_ns == wanted) else {
+        let time = args.server_time_ns;
+        return Err(RunError::not_found(format!("the node keeps no report of time {time}")));
+    };
+    let judged = Judged::new(held, &keys.known);
+    match as_json {
+        true => output::line(judged.to_json()),
+        false => output::line(judged),
+    }
+    Ok(())
+}
+
+/// Submits each report of an evidence file.
+///
+/// # Errors
+/// When the node refuses one.
+pub(super) async fn submit(args: MisbehaviorSubmitArgs, as_json: bool) -> Result<(), RunError> {
+    let held = read_file(&args.file)?.held().map_err(RunError::failed)?;
+    let mut api = reports::connect(&args.node).await?;
+    let count = held.len();
+    for (number, held) in held.into_iter().enumerate() {
+        let wrong = |error| RunError::failed(format!("report {}: {error}", number + 1));
+        let report = pb::UnsignedMisbehaviorReport::decode(held.report).map_err(wrong)?;
+        // It is in the submitter's name now.
+        let report = pb::UnsignedMisbehaviorReport { submitted_by_node: false, ..report };
+        let request = pb::SubmitMisbehaviorReportRequest { report: Some(report) };
+        api.submit_misbehavior_report(request).await.map_err(|status| {
+            client::failure(&status).while_doing(format!("report {}", number + 1))
+        })?;
+    }
+    match as_json {
+        true => output::line(serde_json::json!({ "submitted": count })),
+        false => output::line(format_args!("submitted {}", output::count(count, "report"))),
+    }
+    Ok(())
+}
+
+/// Writes an evidence file of the reports that a node keeps.
+///
+/// # Errors
+/// When the node does not answer, or the file exists.
+pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result<(), RunError> {
+    let keys = load_keys(&args.keys, None)?;
+    let mut api = reports::connect(&args.node).await?;
+    // One page: an evidence file has as many reports as an answer.
+    let held = reports::page(&mut api, args.after).await?;
+    let count = held.len();
+    let last = held.last().and_then(|it| it.server_time_ns);
+    let tool = concat!("hawser ", env!("CARGO_PKG_VERSION"));
+    let file = Judged::file(tool, &held, &keys.known);
+    let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
+    let Some(path) = &args.out else {
+        output::line(text);
+        return Ok(());
+    };
+    let fail = |error: std::io::Error| RunError::failed(format!("{}: {error}", path.display()));
+    let mut out = std::fs::File::create_new(path).map_err(fail)?;
+    out.write_all(text.as_bytes()).map_err(fail)?;
+    match as_json {
+        true => output::line(serde_json::json!({ "reports": count, "last": last })),
+        false => {
+            let path = path.display();
+            output::line(format_args!("{path}: {}", output::count(count, "report")));
+        }
+    }
+    Ok(())
+}

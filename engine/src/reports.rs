@@ -1,0 +1,249 @@
+//! Reports of misbehaviour as this node makes and takes them: which to make of evidence, which of strangers to
+//! accept, and what checking them may cost.
+
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::sign::keccak256;
+use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
+use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
+use hawser_rules::misbehavior::{
+    ChainRecord, Difference, EventAnswer, Judgement, Kind, PlaceAnswer, ReportError, Verdict,
+};
+use hawser_storage::{ReportClass, ReportFact, Snapshot, StoredEvidence};
+
+pub use hawser_rules::misbehavior::{Fact, Report};
+pub use hawser_storage::StoredReport;
+
+/// Lead of a reporter's time over this node's clock up to which a report is taken. Specified
+/// (`docs/protocol/misbehavior.md`).
+const LEAD_NS_MAX: u64 = 5 * 60 * 1_000_000_000;
+/// Age up to which a report is taken. Specified (same page): 30 days.
+const AGE_NS_MAX: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
+
+/// The reason a submitted report is refused before its evidence is looked at.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubmissionError {
+    /// The report is malformed or too large.
+    #[error("invalid misbehaviour report: {0}")]
+    Form(#[from] ReportError),
+    /// Only a node says of its own reports that it saw the fault.
+    #[error("invalid misbehaviour report: submitted_by_node is for nodes")]
+    ByNode,
+    /// The report's time is more than five minutes ahead.
+    #[error("invalid misbehaviour report: its time is more than 5 minutes in the future")]
+    Future,
+    /// The report's time is more than 30 days ago.
+    #[error("invalid misbehaviour report: its time is more than 30 days ago")]
+    Old,
+}
+
+/// Checks what a stranger submits at `now_ns`, before its evidence is looked at.
+///
+/// # Errors
+/// [`SubmissionError`] with the first thing that is wrong.
+pub fn check_submission(report: &Report, now_ns: u64) -> Result<(), SubmissionError> {
+    let time_ns = report.reporter_time_ns();
+    if report.is_by_node() {
+        Err(SubmissionError::ByNode)
+    } else if time_ns > now_ns.saturating_add(LEAD_NS_MAX) {
+        Err(SubmissionError::Future)
+    } else if time_ns.saturating_add(AGE_NS_MAX) < now_ns {
+        Err(SubmissionError::Old)
+    } else {
+        Ok(())
+    }
+}
+
+/// Makes the report of evidence that this node has recorded.
+///
+/// # Errors
+/// If the evidence is too large for a report.
+pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
+    let evidence = &stored.evidence;
+    let kind = Kind::try_from(i32::from(evidence.misbehavior.kind())).unwrap_or(Kind::Unspecified);
+    let accused = evidence.at.originator;
+    own_safety_report(stored.at.server_time_ns, accused, kind, &evidence.envelopes)
+}
+
+/// Returns the fact that a judged report is about, under which it is kept once; `None` for a refuted one.
+///
+/// A proven fault is known by its place. Anything else also by its evidence, since a first report with
+/// worthless evidence would keep out better ones.
+#[must_use]
+pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<ReportFact> {
+    let class = match judgement.verdict {
+        Verdict::Refuted => return None,
+        Verdict::Proven if judgement.difference == Some(Difference::Content) => {
+            ReportClass::Equivocation
+        }
+        Verdict::Proven => ReportClass::Proven,
+        Verdict::Claim | Verdict::Inconclusive if !report.is_by_node() => ReportClass::Foreign,
+        Verdict::Claim | Verdict::Inconclusive if is_liveness(report.kind()) => {
+            ReportClass::OwnLiveness
+        }
+        Verdict::Claim | Verdict::Inconclusive => ReportClass::OwnClaim,
+    };
+    let has_place = class.is_proven() && report.kind() != Kind::CausalOrdering;
+    let mut digest = [0; 16];
+    if !has_place {
+        digest.copy_from_slice(&evidence_digest(report, bytes)[..16]);
+    }
+    Some(ReportFact {
+        accused: report.accused(),
+        class,
+        kind: u8::try_from(i32::from(report.kind())).unwrap_or(u8::MAX),
+        detail: judgement.detail(),
+        sequence: judgement.place,
+        digest,
+    })
+}
+
+/// Returns a digest of the envelopes; for a failed request of the whole report, since each failure counts.
+fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
+    let statements: Vec<&[u8]> =
+        report.envelopes().iter().map(|it| it.unsigned_originator_envelope.as_ref()).collect();
+    if statements.is_empty() { keccak256(&[bytes]).0 } else { keccak256(&statements).0 }
+}
+
+/// The result of submitting a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is kept now.
+    Stored,
+    /// A report of the same fact is kept already, or there is no room for more proofs.
+    Known,
+    /// The evidence does not bear it out, for this reason.
+    Refuted(Fact),
+}
+
+/// The chains as this node's log holds them. Every node reads the chains itself, so its log is no peer's word.
+pub struct LoggedChain<'a>(pub &'a Snapshot<'a>);
+
+impl LoggedChain<'_> {
+    fn held(&self, id: EnvelopeId) -> Option<OriginatorEnvelope> {
+        if id.originator.is_node() || id.originator.is_migrated() {
+            return None;
+        }
+        // A row that cannot be read makes nothing certain.
+        OriginatorEnvelope::parse(self.0.get(id).ok().flatten()?).ok()
+    }
+}
+
+impl ChainRecord for LoggedChain<'_> {
+    fn event(&self, id: EnvelopeId, transaction: TransactionHash) -> EventAnswer {
+        let Some(held) = self.held(id) else { return EventAnswer::Unknown };
+        match held.proof() {
+            Proof::Transaction(hash) if hash == transaction.0 => {
+                let client = held.unsigned().payer().client();
+                let identifier = Bytes::copy_from_slice(client.topic().identifier());
+                EventAnswer::Event { identifier, client: client.as_bytes().clone() }
+            }
+            // The place has its event in another transaction.
+            Proof::Transaction(_) => EventAnswer::Absent,
+            Proof::Signature(_) => EventAnswer::Unknown,
+        }
+    }
+
+    fn place(&self, id: EnvelopeId) -> PlaceAnswer {
+        // A chain envelope has the time of its block.
+        self.held(id).map_or(PlaceAnswer::Unknown, |held| PlaceAnswer::At {
+            block_ns: held.unsigned().originator_ns(),
+        })
+    }
+
+    fn anchor_ns(&self, _: EnvelopeId) -> Option<i64> {
+        None
+    }
+}
+
+/// The time that checking reports of strangers may take: a twentieth of one core. A plain value.
+///
+/// Work is paid for afterwards: while more than a burst is owed, nothing begins.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct CheckBudget {
+    owed_ns: u64,
+    at_ns: u64,
+}
+
+/// Part of a core that checks may take. Specified (`docs/protocol/misbehavior.md`): 5 %.
+const SHARE: u64 = 20;
+/// Work that may be owed. A guess: some fifty ordinary reports at once.
+const BURST_NS: u64 = 20_000_000;
+/// Work for one envelope: the signatures of its originator and of its payer, and decoding it. A guess, above
+/// what recoveries take in `docs/performance.md`.
+const ENVELOPE_NS: u64 = 100_000;
+
+impl CheckBudget {
+    /// Returns the time in nanoseconds after which another check may begin at `now_ns`; 0 if it may now.
+    pub fn wait_ns(&mut self, now_ns: u64) -> u64 {
+        let passed_ns = now_ns.saturating_sub(self.at_ns);
+        self.owed_ns = self.owed_ns.saturating_sub(passed_ns / SHARE);
+        self.at_ns = self.at_ns.max(now_ns);
+        self.owed_ns.saturating_sub(BURST_NS).saturating_mul(SHARE)
+    }
+
+    /// Takes the check of a report with this many envelopes.
+    pub fn take(&mut self, envelopes: usize) {
+        let work_ns = (envelopes as u64 + 1).saturating_mul(ENVELOPE_NS);
+        self.owed_ns = self.owed_ns.saturating_add(work_ns);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+
+    use super::*;
+
+    const HOUR_NS: u64 = 60 * 60 * 1_000_000_000;
+    const NOW_NS: u64 = 500_000 * HOUR_NS;
+
+    fn submitted(reporter_time_ns: u64, submitted_by_node: bool) -> Report {
+        let request = pb::liveness_failure::Request::Query(pb::QueryEnvelopesRequest::default());
+        let failure = pb::LivenessFailure { response_time_ns: 1, request: Some(request) };
+        Report::of_message(pb::UnsignedMisbehaviorReport {
+            reporter_time_ns,
+            misbehaving_node_id: 100,
+            r#type: 1,
+            failure: Some(pb::unsigned_misbehavior_report::Failure::Liveness(failure)),
+            submitted_by_node,
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn a_submission_is_of_its_time_and_not_in_a_nodes_name() {
+        let check = |time_ns, by_node| check_submission(&submitted(time_ns, by_node), NOW_NS);
+        assert_eq!(check(NOW_NS, false), Ok(()));
+        assert_eq!(check(NOW_NS, true), Err(SubmissionError::ByNode));
+        assert_eq!(check(NOW_NS + LEAD_NS_MAX, false), Ok(()));
+        assert_eq!(check(NOW_NS + LEAD_NS_MAX + 1, false), Err(SubmissionError::Future));
+        assert_eq!(check(u64::MAX, false), Err(SubmissionError::Future));
+        assert_eq!(check(NOW_NS - AGE_NS_MAX, false), Ok(()));
+        assert_eq!(check(NOW_NS - AGE_NS_MAX - 1, false), Err(SubmissionError::Old));
+    }
+
+    /// However reports come, checking them takes a twentieth of the time, and a burst.
+    #[test]
+    fn checks_take_a_twentieth_of_a_core() {
+        const ENVELOPES: usize = 999;
+        const CHECK_NS: u64 = 1_000 * ENVELOPE_NS;
+        let mut budget = CheckBudget::default();
+        let (mut now_ns, mut worked_ns) = (NOW_NS, 0);
+        while now_ns < NOW_NS + HOUR_NS {
+            match budget.wait_ns(now_ns) {
+                0 => {
+                    budget.take(ENVELOPES);
+                    worked_ns += CHECK_NS;
+                }
+                wait_ns => {
+                    let mut early = budget;
+                    assert!(early.wait_ns(now_ns + wait_ns / 2) > 0, "half of it is too early");
+                    now_ns += wait_ns;
+                }
+            }
+        }
+        let share = HOUR_NS / SHARE;
+        assert!(worked_ns <= share + 2 * CHECK_NS, "{worked_ns}");
+        assert!(worked_ns >= share - 2 * CHECK_NS, "all of it can be used: {worked_ns}");
+    }
+}

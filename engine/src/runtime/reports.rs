@@ -1,0 +1,301 @@
+//! Reports of misbehaviour: those that this node makes of its evidence, and those that strangers submit.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use hawser_rules::misbehavior::report::digest;
+use hawser_rules::misbehavior::{Case, Judgement, Report, Verdict, verify};
+use hawser_storage::{
+    CommitError, Misbehavior, NewReport, ReadError, Store, StoredEvidence, StoredReport,
+};
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use super::{Engine, Ports};
+use crate::reports::{
+    CheckBudget, LoggedChain, SubmissionError, Submitted, check_submission, fact_of, report_of,
+};
+
+/// Submissions that may wait for their check. A guess: one is checked at a time, in milliseconds.
+const WAITING_MAX: usize = 32;
+/// Pieces of evidence that are read at a time.
+const EVIDENCE_AT_ONCE: usize = 64;
+/// Their bytes. A guess.
+const EVIDENCE_LEN_BYTES: usize = 16 * 1024 * 1024;
+/// Pause after an error. A guess: a disk that cannot be written to does not come back sooner.
+const RETRY_AFTER: Duration = Duration::from_secs(10);
+
+/// The reason a submission was not judged.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// The report is refused for its form.
+    #[error(transparent)]
+    Refused(#[from] SubmissionError),
+    /// Checks have taken their share of the machine; seconds until the next one may begin.
+    #[error("checking reports has taken its share of the machine")]
+    Busy {
+        /// Whole seconds, at least 1.
+        retry_after_s: u64,
+    },
+    /// The report cannot be stored now.
+    #[error(transparent)]
+    Store(#[from] CommitError),
+}
+
+/// The reports of this node. Cheap to clone.
+#[derive(Clone)]
+pub struct Reports(Arc<State>);
+
+struct State {
+    key: SecretKey,
+    own: OriginatorId,
+    store: Store,
+    ports: Ports,
+    /// Counts up whenever there may be new evidence.
+    evidence: watch::Sender<u64>,
+    /// One submission is checked at a time.
+    turn: Semaphore,
+    waiting: AtomicUsize,
+    budget: Mutex<CheckBudget>,
+    since: Instant,
+}
+
+impl Reports {
+    pub(super) fn new(key: SecretKey, store: Store, ports: Ports) -> Self {
+        Self(Arc::new(State {
+            key,
+            own: store.identity().node,
+            store,
+            ports,
+            evidence: watch::Sender::new(0),
+            turn: Semaphore::new(1),
+            waiting: AtomicUsize::new(0),
+            budget: Mutex::new(CheckBudget::default()),
+            since: Instant::now(),
+        }))
+    }
+
+    /// Notes that evidence has been recorded, of which reports are to be made.
+    pub fn note_evidence(&self) {
+        self.0.evidence.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Judges a report that a stranger submits, and keeps it unless it is refuted. Signatures are checked on
+    /// a thread of their own, one report at a time, within a twentieth of a core.
+    ///
+    /// # Errors
+    /// [`SubmitError`]; then nothing is kept.
+    pub async fn submit(&self, report: Report) -> Result<Submitted, SubmitError> {
+        check_submission(&report, self.0.now_ns())?;
+        let _place = WaitingPlace::take(&self.0)?;
+        let _turn = self.0.turn.acquire().await;
+        self.0.take_budget(report.envelopes().len())?;
+        let state = self.0.clone();
+        let checked = tokio::task::spawn_blocking(move || state.check_and_store(&report));
+        checked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    }
+
+    /// Reads reports that were stored after `after_ns`; see [`hawser_storage::Snapshot::reports`]. Blocks on the
+    /// disk.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn read(
+        &self,
+        after_ns: u64,
+        limit: usize,
+        len_bytes_max: usize,
+    ) -> Result<Vec<StoredReport>, ReadError> {
+        self.0.store.snapshot().reports(after_ns, limit, len_bytes_max)
+    }
+
+    /// Makes reports of all evidence of which there are none yet. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub fn report_evidence(&self) -> Result<(), CommitError> {
+        while self.0.report_some()? {}
+        Ok(())
+    }
+}
+
+impl State {
+    fn now_ns(&self) -> u64 {
+        u64::try_from(self.ports.clock.now_ns()).unwrap_or(0)
+    }
+
+    /// Takes the check of so many envelopes from the budget.
+    fn take_budget(&self, envelopes: usize) -> Result<(), SubmitError> {
+        let elapsed_ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let mut budget = self.budget.lock();
+        match budget.wait_ns(elapsed_ns) {
+            0 => {
+                budget.take(envelopes);
+                Ok(())
+            }
+            wait_ns => Err(SubmitError::Busy { retry_after_s: wait_ns.div_ceil(1_000_000_000) }),
+        }
+    }
+
+    fn judge(&self, bytes: &Bytes, held_at_ns: u64) -> Judgement {
+        let snapshot = self.store.snapshot();
+        let (registry, rates) =
+            (self.ports.registry.borrow().clone(), self.ports.rates.borrow().clone());
+        verify(&Case {
+            report: bytes,
+            host_signature: None,
+            host: None,
+            registry: &registry,
+            rates: Some(&rates),
+            chain: &LoggedChain(&snapshot),
+            held_at_ns: Some(i64::try_from(held_at_ns).unwrap_or(i64::MAX)),
+        })
+    }
+
+    fn sign(&self, report: &[u8]) -> [u8; 65] {
+        *self.key.sign(digest(report)).as_bytes()
+    }
+
+    fn check_and_store(&self, report: &Report) -> Result<Submitted, SubmitError> {
+        let (bytes, now_ns) = (report.to_bytes(), self.now_ns());
+        let mut judgement = self.judge(&bytes, now_ns);
+        let Some(fact) = fact_of(report, &bytes, &judgement) else {
+            return Ok(Submitted::Refuted(judgement.facts.swap_remove(0)));
+        };
+        let signature = self.sign(&bytes);
+        let new = NewReport { fact, signature, report: bytes };
+        let stored = self.store.record_reports(now_ns, vec![new], None)?;
+        if stored.is_empty() {
+            return Ok(Submitted::Known);
+        }
+        if judgement.verdict == Verdict::Proven {
+            let (accused, fact) = (report.accused(), &judgement.facts[0]);
+            tracing::warn!(%accused, %fact, "a stranger has proven that a node broke a rule");
+        }
+        Ok(Submitted::Stored)
+    }
+
+    /// Makes reports of the next evidence. Returns false at the end of it, and where the registry or the
+    /// rates have to be read first.
+    fn report_some(&self) -> Result<bool, CommitError> {
+        let after = self.store.reported_evidence()?;
+        let snapshot = self.store.snapshot();
+        let found = snapshot.evidence(after, EVIDENCE_AT_ONCE, EVIDENCE_LEN_BYTES)?;
+        let (mut reports, mut last) = (Vec::with_capacity(found.len()), None);
+        for stored in &found {
+            let is_own = stored.evidence.at.originator == self.own;
+            if !is_own && !self.can_judge(stored) {
+                break;
+            }
+            last = Some(stored.at);
+            if is_own {
+                continue;
+            }
+            match report_of(stored) {
+                Ok(report) => {
+                    let bytes = report.to_bytes();
+                    let judgement = self.judge(&bytes, stored.at.server_time_ns);
+                    let Some(fact) = fact_of(&report, &bytes, &judgement) else {
+                        let (at, why) = (stored.evidence.at, &judgement.facts[0]);
+                        tracing::debug!(envelope = %at, %why, "evidence makes no report");
+                        continue;
+                    };
+                    let signature = self.sign(&bytes);
+                    reports.push(NewReport { fact, signature, report: bytes });
+                }
+                Err(error) => {
+                    let at = stored.evidence.at;
+                    tracing::warn!(envelope = %at, %error, "evidence is too large for a report");
+                }
+            }
+        }
+        if last.is_some() {
+            self.store.record_reports(self.now_ns(), reports, last)?;
+        }
+        Ok(last.is_some())
+    }
+
+    /// Returns true if the registry has the accused, and the rates are as new as the evidence.
+    fn can_judge(&self, stored: &StoredEvidence) -> bool {
+        let at_ns = i64::try_from(stored.at.server_time_ns).unwrap_or(i64::MAX);
+        let is_fee = stored.evidence.misbehavior == Misbehavior::Fee;
+        self.ports.registry.borrow().node(stored.evidence.at.originator).is_some()
+            && (!is_fee || self.ports.rates.borrow().covers(at_ns))
+    }
+}
+
+/// A place among the submissions that wait.
+struct WaitingPlace(Arc<State>);
+
+impl WaitingPlace {
+    fn take(state: &Arc<State>) -> Result<Self, SubmitError> {
+        if state.waiting.fetch_add(1, Ordering::AcqRel) >= WAITING_MAX {
+            state.waiting.fetch_sub(1, Ordering::AcqRel);
+            return Err(SubmitError::Busy { retry_after_s: 1 });
+        }
+        Ok(Self(state.clone()))
+    }
+}
+
+impl Drop for WaitingPlace {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The task that makes reports of what this node finds: those of an earlier run first.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct ReportTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl ReportTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: tokio::spawn(run(engine.reports().clone(), stopped)) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+async fn run(reports: Reports, mut stopped: watch::Receiver<bool>) {
+    let mut evidence = reports.0.evidence.subscribe();
+    let ports = &reports.0.ports;
+    let (mut registry, mut rates) = (ports.registry.clone(), ports.rates.clone());
+    loop {
+        evidence.borrow_and_update();
+        registry.borrow_and_update();
+        rates.borrow_and_update();
+        let made = {
+            let reports = reports.clone();
+            tokio::task::spawn_blocking(move || reports.report_evidence()).await
+        };
+        let made = made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        if let Err(error) = &made {
+            tracing::error!(code = "reports_failed", %error, "reports cannot be stored now");
+        }
+        tokio::select! {
+            _ = stopped.wait_for(|stopped| *stopped) => return,
+            // What could not be judged waits for the registry or the rates. An owner that has gone
+            // changes nothing any more.
+            Ok(()) = evidence.changed(), if made.is_ok() => {}
+            Ok(()) = registry.changed(), if made.is_ok() => {}
+            Ok(()) = rates.changed(), if made.is_ok() => {}
+            () = tokio::time::sleep(RETRY_AFTER), if made.is_err() => {}
+        }
+    }
+}

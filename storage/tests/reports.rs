@@ -1,0 +1,91 @@
+//! Reports of misbehaviour: each fact once, in order, within bounds, and for as long as it is promised.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use bytes::Bytes;
+use hawser_proto::SequenceId;
+use hawser_storage::{EvidenceTime, NewReport, ReportClass, ReportFact, Store, StoredReport};
+use support::*;
+
+const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
+
+fn report(class: ReportClass, sequence: u64) -> NewReport {
+    let sequence = SequenceId(sequence);
+    let fact = ReportFact { accused: PEER, class, kind: 5, detail: 0, sequence, digest: [0; 16] };
+    NewReport { fact, signature: [7; 65], report: Bytes::from(sequence.0.to_be_bytes().to_vec()) }
+}
+
+fn all(store: &Store) -> Vec<StoredReport> {
+    store.snapshot().reports(0, usize::MAX, usize::MAX).unwrap()
+}
+
+fn record(store: &Store, now_ns: u64, reports: Vec<NewReport>) -> usize {
+    store.record_reports(now_ns, reports, None).unwrap().len()
+}
+
+fn counted(store: &Store, class: ReportClass) -> u64 {
+    store.report_counts().get(&(PEER, class)).copied().unwrap_or(0)
+}
+
+#[test]
+fn a_report_has_a_time_of_its_own_and_its_fact_is_stored_once() {
+    on_each(|store| {
+        let [one, two] = [1, 2].map(|sequence| report(ReportClass::Proven, sequence));
+        assert_eq!(record(store, 7, vec![one.clone(), one.clone(), two.clone()]), 2);
+        assert_eq!(record(store, 9, vec![two, one]), 0, "known already");
+        // The clock has gone back.
+        assert_eq!(record(store, 3, vec![report(ReportClass::Foreign, 1)]), 1);
+        let found = all(store);
+        let times: Vec<u64> = found.iter().map(|it| it.server_time_ns).collect();
+        assert_eq!(times, [7, 8, 9]);
+        let read = |after, limit, bytes| store.snapshot().reports(after, limit, bytes).unwrap();
+        assert_eq!(read(7, usize::MAX, usize::MAX), found[1..]);
+        assert_eq!(read(0, 2, usize::MAX), found[..2]);
+        assert_eq!(read(0, 9, 1), found[..1], "at least one");
+        let two_bytes = 2 * (67 + 8);
+        assert_eq!(read(0, 9, two_bytes), found[..2]);
+        assert_eq!(read(0, 9, two_bytes - 1), found[..1], "and never above the bound with more");
+        assert_eq!(read(9, 9, usize::MAX), []);
+        assert_eq!(read(u64::MAX, 9, usize::MAX), []);
+    });
+}
+
+#[test]
+fn reports_outlive_restarts_and_remember_what_they_were_made_of() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let at = EvidenceTime { server_time_ns: 5, counter: 3 };
+    assert_eq!(store.reported_evidence().unwrap(), EvidenceTime::default());
+    store.record_reports(7, vec![report(ReportClass::Proven, 1)], Some(at)).unwrap();
+    let before = all(&store);
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(all(&store), before);
+    assert_eq!(store.reported_evidence().unwrap(), at);
+    assert_eq!(record(&store, 9, vec![report(ReportClass::Proven, 1)]), 0);
+    assert_eq!(counted(&store, ReportClass::Proven), 1);
+    record(&store, 1, vec![report(ReportClass::Proven, 2)]);
+    assert_eq!(all(&store)[1].server_time_ns, 8, "times go on after a restart");
+}
+
+#[test]
+fn a_flood_of_one_class_costs_only_that_class() {
+    let store = in_memory();
+    let many = |class, from: u64, to: u64| -> Vec<NewReport> {
+        (from..=to).map(|sequence| report(class, sequence)).collect()
+    };
+    record(&store, 1, vec![report(ReportClass::OwnClaim, 1), report(ReportClass::Equivocation, 1)]);
+    assert_eq!(record(&store, 2, many(ReportClass::Foreign, 1, 10_000)), 10_000);
+    record(&store, 3, many(ReportClass::Foreign, 10_001, 10_001));
+    assert_eq!(counted(&store, ReportClass::Foreign), 9_001, "the oldest ones are gone");
+    assert_eq!(record(&store, 4, many(ReportClass::Proven, 1, 10_001)), 10_000);
+    assert_eq!(record(&store, 5, many(ReportClass::Proven, 10_001, 10_001)), 0);
+    assert_eq!(counted(&store, ReportClass::OwnClaim), 1);
+    assert_eq!(counted(&store, ReportClass::Equivocation), 1);
+    // What proves nothing goes after 30 days, once there is too much of it.
+    record(&store, 31 * DAY_NS, many(ReportClass::Foreign, 20_001, 21_000));
+    assert_eq!(counted(&store, ReportClass::Foreign), 1_000, "all old ones are gone at once");
+    assert_eq!(counted(&store, ReportClass::Proven), 10_000, "and proofs never");
+}
