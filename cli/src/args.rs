@@ -9,6 +9,7 @@ pub(crate) mod gateway;
 pub(crate) mod import;
 pub(crate) mod onchain;
 pub(crate) mod payer;
+pub(crate) mod query;
 pub(crate) mod registry;
 
 use std::path::PathBuf;
@@ -73,6 +74,12 @@ pub(crate) enum Command {
     },
     /// Sign envelopes and send them to a node.
     Publish(PublishArgs),
+    /// Ask a node for envelopes, its cursor and inboxes.
+    Query {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: query::QueryCommand,
+    },
     /// Print envelopes of a node as they arrive.
     Tail(TailArgs),
     /// Print the status of nodes.

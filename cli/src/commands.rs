@@ -17,6 +17,7 @@ mod node;
 pub(crate) mod onchain;
 mod payer;
 mod publish;
+mod query;
 mod rebuild;
 mod registry;
 mod restore;
@@ -48,6 +49,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),
         Command::Publish(args) => blocking(publish::run(args, json)),
+        Command::Query { command } => blocking(query::run(command, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Audit { command } => blocking(audit::run(command, json)),

@@ -40,6 +40,10 @@ fn wrong_usage_exits_with_2() {
         &["node", "--api.prot", "1"],
         &["tail", "--node", "not-an-address"],
         &["tail", "--node", "127.0.0.1:1", "--from", "yesterday"],
+        &["query", "topics", "--node", "127.0.0.1:1"],
+        &["query", "topics", "--node", "127.0.0.1:1", "00"],
+        &["query", "originators", "--node", "127.0.0.1:1", "x"],
+        &["query", "originators", "--node", "127.0.0.1:1", "1", "--from", "now"],
     ] {
         assert_eq!(run(args).status.code(), Some(2), "{args:?}");
     }

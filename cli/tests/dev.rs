@@ -47,7 +47,43 @@ fn every_node_shows_the_same_bytes() {
     let by_topic = ["tail", "--json", "--node", &address, "--topic", &topic, "--from", "start"];
     let found = support::json(&[&by_topic[..], &["--limit", "1"]].concat());
     assert_eq!(found["id"], "100:1");
+    queries_show_what_the_strands_show(&dev, &topic);
     assert!(dev.stop().success());
+}
+
+fn queries_show_what_the_strands_show(dev: &Dev, topic: &str) {
+    let address = dev.text(1, "grpc");
+    let ask = |what: &[&str]| {
+        let output = run(&[&["query", "--json"][..], what, &["--node", &address]].concat());
+        let lines: Vec<Value> = support::stdout(&output)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        (output.status.code().unwrap(), lines)
+    };
+    let strand = dev.strand(1, "100", FOR_NODES);
+    let (code, all) = ask(&["originators", "100"]);
+    assert_eq!((code, hexes(&all)), (0, hexes(&strand)));
+    let (_, some) = ask(&["originators", "100", "--from", "100:3", "--limit", "2"]);
+    assert_eq!(hexes(&some), hexes(&strand[3..5]));
+
+    let of_topic: Vec<Value> =
+        strand.iter().filter(|envelope| envelope["topic"] == topic).cloned().collect();
+    let (_, found) = ask(&["topics", topic]);
+    let found: Vec<Value> =
+        found.into_iter().filter(|envelope| envelope["originator_id"] == 100).collect();
+    assert_eq!(hexes(&found), hexes(&of_topic));
+    let nothing = "00ff";
+    let (code, found) = ask(&["newest", nothing, topic]);
+    assert_eq!((code, found.len()), (0, 2));
+    assert_eq!(found[0], json!({ "topic": nothing, "id": null }));
+    assert_eq!(found[1]["topic"], topic);
+    assert_eq!(ask(&["newest", nothing]).0, 4, "not found");
+
+    let (_, cursors) = ask(&["cursors"]);
+    assert!(cursors.contains(&json!({ "originator_id": 100, "sequence_id": FOR_NODES })));
+    let (code, found) = ask(&["inbox", "0x0000000000000000000000000000000000000001"]);
+    assert_eq!((code, &found[0]["inbox_id"]), (4, &Value::Null));
 }
 
 #[test]

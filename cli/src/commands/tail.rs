@@ -68,13 +68,21 @@ fn parse_target(args: &TailArgs) -> Result<FollowTarget, RunError> {
             .originator
             .map_or(FollowTarget::All, |id| FollowTarget::Originator(OriginatorId(id))));
     };
-    let wrong =
-        |error: &dyn std::fmt::Display| RunError::usage(format!("--topic {topic}: {error}"));
-    let bytes = hex::decode(topic.strip_prefix("0x").unwrap_or(topic)).map_err(|e| wrong(&e))?;
-    Topic::parse(bytes.into()).map(FollowTarget::Topic).map_err(|error| wrong(&error))
+    parse_topic(topic).map(FollowTarget::Topic)
 }
 
-fn parse_from(text: &str) -> Result<StartPoint, RunError> {
+/// Returns the topic that a text names.
+///
+/// # Errors
+/// If it is no hex, or no topic.
+pub(super) fn parse_topic(text: &str) -> Result<Topic, RunError> {
+    let wrong = |error: &dyn std::fmt::Display| RunError::usage(format!("topic {text}: {error}"));
+    let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|e| wrong(&e))?;
+    Topic::parse(bytes.into()).map_err(|error| wrong(&error))
+}
+
+/// Returns the cursor that ids such as `0:12,100:7` name; `None` if they are none.
+pub(super) fn parse_cursor(ids: &str) -> Option<Cursor> {
     let id = |part: &str| {
         let (originator, sequence) = part.trim().split_once(':')?;
         let id = EnvelopeId::new(
@@ -83,18 +91,16 @@ fn parse_from(text: &str) -> Result<StartPoint, RunError> {
         );
         Some(id)
     };
+    ids.split(',').map(id).collect()
+}
+
+fn parse_from(text: &str) -> Result<StartPoint, RunError> {
     match text {
         "now" => Ok(StartPoint::Now),
         "start" => Ok(StartPoint::After(Cursor::new())),
-        ids => {
-            ids.split(',').map(id).collect::<Option<Cursor>>().map(StartPoint::After).ok_or_else(
-                || {
-                    RunError::usage(format!(
-                        "--from {text}: can be now, start, or ids such as 0:12,100:7"
-                    ))
-                },
-            )
-        }
+        ids => parse_cursor(ids).map(StartPoint::After).ok_or_else(|| {
+            RunError::usage(format!("--from {text}: can be now, start, or ids such as 0:12,100:7"))
+        }),
     }
 }
 
@@ -246,7 +252,8 @@ async fn print_all(
     Ok(())
 }
 
-fn print(bytes: Bytes, as_json: bool) {
+/// Prints one envelope.
+pub(super) fn print(bytes: Bytes, as_json: bool) {
     let hex = hex::encode(&bytes);
     let rendered = Rendered::new(bytes);
     match (rendered, as_json) {

@@ -1,0 +1,165 @@
+//! `hawser query`: asks a node for what it holds, and ends.
+
+use hawser_node::error::RunError;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, GetInboxIdsRequest, GetNewestEnvelopeRequest, QueryEnvelopesRequest,
+    get_inbox_ids_request,
+};
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::{Bytes, Cursor};
+use prost::Message as _;
+use serde_json::json;
+use tonic::Status;
+use tonic::transport::Channel;
+
+use super::tail;
+use crate::args::query::{NamesArgs, PagesArgs, QueryCommand};
+use crate::{client, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// When arguments are wrong, when the node refuses or does not answer, or when it has nothing of what was
+/// named.
+pub(super) async fn run(command: QueryCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        QueryCommand::Topics(args) => {
+            let topics = topics(&args.names)?;
+            pages(&args, EnvelopesQuery { topics, ..EnvelopesQuery::default() }, as_json).await
+        }
+        QueryCommand::Originators(args) => {
+            let originator_node_ids = originators(&args.names)?;
+            let query = EnvelopesQuery { originator_node_ids, ..EnvelopesQuery::default() };
+            pages(&args, query, as_json).await
+        }
+        QueryCommand::Cursors(args) => cursors(&args.node, as_json).await,
+        QueryCommand::Newest(args) => newest(args, as_json).await,
+        QueryCommand::Inbox(args) => inbox(args, as_json).await,
+    }
+}
+
+fn topics(names: &[String]) -> Result<Vec<Bytes>, RunError> {
+    names.iter().map(|name| Ok(tail::parse_topic(name)?.into_bytes())).collect()
+}
+
+fn originators(names: &[String]) -> Result<Vec<u32>, RunError> {
+    let id = |name: &String| {
+        name.parse().map_err(|_| RunError::usage(format!("{name} is no id of an originator")))
+    };
+    names.iter().map(id).collect()
+}
+
+/// Asks for page after page, each behind the last one, until one is empty.
+async fn pages(args: &PagesArgs, mut query: EnvelopesQuery, as_json: bool) -> Result<(), RunError> {
+    let mut reached = match args.from.as_str() {
+        "start" => Cursor::new(),
+        ids => tail::parse_cursor(ids).ok_or_else(|| {
+            RunError::usage(format!("--from {ids}: can be start, or ids such as 0:12,100:7"))
+        })?,
+    };
+    let mut api = api(&args.to.node).await?;
+    let mut left = args.limit.unwrap_or(u64::MAX);
+    while left > 0 {
+        query.last_seen = Some(reached.to_pb());
+        let limit = u32::try_from(left).unwrap_or(0);
+        let request = QueryEnvelopesRequest { query: Some(query.clone()), limit };
+        let page = api.query_envelopes(request).await.map_err(failure)?.into_inner();
+        if page.envelopes.is_empty() {
+            return Ok(());
+        }
+        for envelope in page.envelopes.into_iter() {
+            let bytes: Bytes = envelope.encode_to_vec().into();
+            let id = OriginatorEnvelope::parse(bytes.clone()).map(|envelope| envelope.id());
+            let id = id.map_err(|error| {
+                RunError::failed(format!("the node sent an envelope that is none: {error}"))
+            })?;
+            if reached.covers(id) {
+                return Err(RunError::failed(format!("the node sent {id} again, or out of order")));
+            }
+            reached.advance(id);
+            if left > 0 {
+                tail::print(bytes, as_json);
+                left -= 1;
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn cursors(node: &str, as_json: bool) -> Result<(), RunError> {
+    let mut api = MetadataApiClient::new(client::connect(node).await?);
+    let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await.map_err(failure)?.into_inner();
+    for id in Cursor::from(&answer.latest_sync.unwrap_or_default()).iter() {
+        if as_json {
+            let (originator, sequence) = (id.originator.0, id.sequence.0);
+            output::line(json!({ "originator_id": originator, "sequence_id": sequence }));
+        } else {
+            output::line(id);
+        }
+    }
+    Ok(())
+}
+
+async fn newest(args: NamesArgs, as_json: bool) -> Result<(), RunError> {
+    let topics = topics(&args.names)?;
+    let mut api = api(&args.to.node).await?;
+    let request = GetNewestEnvelopeRequest { topics };
+    let answer = api.get_newest_envelope(request).await.map_err(failure)?.into_inner();
+    let found = answer.results.into_iter().map(|result| result.originator_envelope);
+    let mut any = false;
+    for (name, found) in args.names.iter().zip(found) {
+        any |= found.is_some();
+        match found {
+            Some(envelope) => print(&envelope, as_json),
+            None if as_json => output::line(json!({ "topic": bare(name), "id": null })),
+            None => output::line(format_args!("{}  nothing", bare(name))),
+        }
+    }
+    found_something(any, "no envelope of these topics")
+}
+
+async fn inbox(args: NamesArgs, as_json: bool) -> Result<(), RunError> {
+    let mut api = api(&args.to.node).await?;
+    let request = |identifier: &String| get_inbox_ids_request::Request {
+        identifier: identifier.clone(),
+        identifier_kind: 0,
+    };
+    let request = GetInboxIdsRequest { requests: args.names.iter().map(request).collect() };
+    let answer = api.get_inbox_ids(request).await.map_err(failure)?.into_inner();
+    let mut any = false;
+    for found in answer.responses {
+        any |= found.inbox_id.is_some();
+        if as_json {
+            output::line(json!({ "identifier": found.identifier, "inbox_id": found.inbox_id }));
+        } else {
+            let inbox = found.inbox_id.as_deref().unwrap_or("none");
+            output::line(format_args!("{}  {inbox}", found.identifier));
+        }
+    }
+    found_something(any, "no inbox of these addresses")
+}
+
+fn found_something(any: bool, otherwise: &str) -> Result<(), RunError> {
+    if any { Ok(()) } else { Err(RunError::not_found(format!("the node has {otherwise}"))) }
+}
+
+async fn api(node: &str) -> Result<QueryApiClient<Channel>, RunError> {
+    let channel = client::connect(node).await?;
+    Ok(QueryApiClient::new(channel).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX))
+}
+
+fn print(envelope: &envelopes_pb::OriginatorEnvelope, as_json: bool) {
+    tail::print(envelope.encode_to_vec().into(), as_json);
+}
+
+fn bare(topic: &str) -> &str {
+    topic.strip_prefix("0x").unwrap_or(topic)
+}
+
+fn failure(status: Status) -> RunError {
+    client::failure(&status)
+}
