@@ -1,12 +1,16 @@
 //! Evidence files: reports with the keys and rates to judge them by, as JSON.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{Case, Judgement, NoChain, verify};
 use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
 /// The schema that this program writes and reads.
@@ -30,9 +34,6 @@ pub enum EvidenceFileError {
     /// The file is of another schema.
     #[error("the file has schema {0:?}, and this program reads {SCHEMA:?}")]
     Schema(String),
-    /// A list has too many entries.
-    #[error("the file has too many {0}")]
-    TooMany(&'static str),
     /// A field has another form.
     #[error("{field}: {text:?} is no {expected}")]
     Field {
@@ -60,21 +61,27 @@ pub struct EvidenceFile {
     #[serde(default)]
     pub tool: String,
     /// The reports.
+    #[serde(deserialize_with = "bounded::<_, _, REPORTS_MAX>")]
     pub reports: Vec<ReportEntry>,
     /// The nodes of the network, as the writer knew them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub registry: Vec<NodeEntry>,
-    /// The source of the registry, for people: contract, chain and block.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub registry_source: Option<Value>,
     /// The history of rates, as the writer knew it, by ascending start.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, ENTRIES_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     pub rates: Vec<RateEntry>,
     /// Time up to which the rates are complete, unix nanoseconds; absent if they cannot become stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates_confirmed_ns: Option<i64>,
-    /// The writer's judgements, in the order of the reports. A reader judges anew.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// The writer's judgements, in the order of the reports. Not read: a reader judges anew.
+    #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Value>,
 }
 
@@ -126,6 +133,34 @@ pub struct RateEntry {
 
 fn yes() -> bool {
     true
+}
+
+/// Reads a list. A longer one is refused before more of it is kept.
+fn bounded<'de, D, T, const MAX: usize>(list: D) -> Result<Vec<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    struct Bounded<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "a list of at most {MAX} entries")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut entries: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(entry) = entries.next_element()? {
+                if list.len() == MAX {
+                    return Err(A::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(entry);
+            }
+            Ok(list)
+        }
+    }
+    list.deserialize_seq(Bounded::<T, MAX>(PhantomData))
 }
 
 /// A report with its bytes decoded.
@@ -188,7 +223,6 @@ impl EvidenceFile {
             tool: tool.to_owned(),
             reports: reports.iter().map(ReportEntry::of).collect(),
             registry: keys.registry.nodes().map(|it| NodeEntry::of(it, &keys.registry)).collect(),
-            registry_source: None,
             rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
             rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::refreshed_ns),
             verdicts,
@@ -206,12 +240,6 @@ impl EvidenceFile {
         let file: Self = serde_json::from_str(text)?;
         if file.schema != SCHEMA {
             return Err(EvidenceFileError::Schema(beginning(&file.schema)));
-        }
-        if file.reports.len() > REPORTS_MAX {
-            return Err(EvidenceFileError::TooMany("reports"));
-        }
-        if file.registry.len() > ENTRIES_MAX || file.rates.len() > ENTRIES_MAX {
-            return Err(EvidenceFileError::TooMany("nodes or rates"));
         }
         Ok(file)
     }

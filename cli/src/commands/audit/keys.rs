@@ -20,6 +20,8 @@ pub(crate) struct LoadedKeys {
     pub(crate) addresses: Vec<(u32, String)>,
     /// Says whose word the keys are, for people.
     pub(crate) origin: String,
+    /// True if whoever wrote the evidence gave the keys, too.
+    pub(crate) is_on_trust: bool,
 }
 
 /// Loads keys: those that are given, else those of the evidence file, else those of `./hawser-dev`.
@@ -31,8 +33,9 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
         (Some(path), _) => of_path(path)?,
         (None, Some(file)) => {
             let known = file.keys().map_err(RunError::usage)?;
-            let origin = "of the evidence file, taken on trust".to_owned();
-            LoadedKeys { known, addresses: Vec::new(), origin }
+            let origin = "of the evidence file, taken on trust: give those of the registry (--registry FILE)";
+            let origin = origin.to_owned();
+            LoadedKeys { known, addresses: Vec::new(), origin, is_on_trust: true }
         }
         (None, None) => match NetworkFile::of_current_folder() {
             Some(path) => of_path(&path)?,
@@ -61,7 +64,7 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
     if text.contains(SCHEMA) {
         let file = EvidenceFile::parse(&text).map_err(|error| fail(&error))?;
         let known = file.keys().map_err(|error| fail(&error))?;
-        return Ok(LoadedKeys { known, addresses: Vec::new(), origin });
+        return Ok(LoadedKeys { known, addresses: Vec::new(), origin, is_on_trust: false });
     }
     if let Ok(network) = NetworkFile::parse(&text) {
         let entry = |node: &crate::network_file::NetworkNode| NodeEntry {
@@ -75,19 +78,20 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
             tool: String::new(),
             reports: Vec::new(),
             registry: network.nodes.iter().map(entry).collect(),
-            registry_source: None,
             rates: Vec::new(),
             rates_confirmed_ns: None,
             verdicts: Vec::new(),
         };
         let known = file.keys().map_err(|error| fail(&error))?;
         let addresses = network.nodes.iter().map(|node| (node.node_id, node.grpc.clone()));
-        return Ok(LoadedKeys { known, addresses: addresses.collect(), origin });
+        let addresses = addresses.collect();
+        return Ok(LoadedKeys { known, addresses, origin, is_on_trust: false });
     }
     let registry: Registry = registry::parse(&text).map_err(|error| fail(&error))?;
     let addresses = registry.nodes().filter(|node| node.canonical);
     let addresses = addresses.map(|node| (node.id.0, node.http_address.clone())).collect();
-    Ok(LoadedKeys { known: KnownKeys { registry, rates: None }, addresses, origin })
+    let known = KnownKeys { registry, rates: None };
+    Ok(LoadedKeys { known, addresses, origin, is_on_trust: false })
 }
 
 /// Reads a text file of bounded length.

@@ -52,7 +52,11 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
         (file.held().map_err(RunError::failed)?, Some(file))
     };
     let keys = keys::load(&args.keys, file.as_ref())?;
-    let mut worst = Verdict::Proven;
+    if held.is_empty() {
+        return Err(RunError::not_found("there are no reports to judge"));
+    }
+    // Nothing is proven with keys of whoever wrote the file.
+    let mut worst = if keys.is_on_trust { Verdict::Claim } else { Verdict::Proven };
     for held in held {
         let judged = Judged::new(held, &keys.known);
         worst = worst.min(judged.judgement.verdict);
