@@ -25,9 +25,9 @@ const REPORTS_MAX: u64 = 10_000;
 const LEN_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Time for which a report is kept that proves nothing. Specified (same page): 30 days.
 const CLAIM_KEPT_NS: u64 = 30 * 24 * 60 * 60 * 1_000_000_000;
-/// Reports that are removed at once when there are too many, so that the search for the oldest ones is
-/// paid by many new ones. Guessed.
-const REMOVED_AT_ONCE: usize = 1_000;
+/// Part of either bound that is freed when there are too many, so that the search for the oldest ones is paid by many
+/// new ones: a tenth. Guessed.
+const FREED_PART: u64 = 10;
 
 /// A report that is to be kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,10 +170,12 @@ impl Database {
         let mut reports = self.reports_about(accused, class)?;
         reports.sort_unstable_by_key(|(_, row)| row.at);
         let mut batch = WriteBatch::default();
-        for (number, (fact, row)) in reports.into_iter().enumerate() {
+        for (fact, row) in reports {
             let is_old = row.at.0.saturating_add(CLAIM_KEPT_NS) < now_ns;
-            let fits = index.of(accused, class).bytes <= LEN_BYTES_MAX;
-            if number >= REMOVED_AT_ONCE && !is_old && fits {
+            let left = *index.of(accused, class);
+            let fits = left.pieces <= REPORTS_MAX - REPORTS_MAX / FREED_PART
+                && left.bytes <= LEN_BYTES_MAX - LEN_BYTES_MAX / FREED_PART;
+            if fits && !is_old {
                 break;
             }
             batch.delete_cf(self.family(ReportTime::FAMILY), row.at.encode());
