@@ -166,11 +166,15 @@ pub struct CheckBudget {
 
 /// Part of a core that checks may take. Specified (`docs/protocol/misbehavior.md`): 5 %.
 const SHARE: u64 = 20;
-/// Work that may be owed. A guess: some fifty ordinary reports at once.
+/// Work that may be owed. A guess: some fifteen ordinary reports at once.
 const BURST_NS: u64 = 20_000_000;
 /// Work for one envelope: the signatures of its originator and of its payer, and decoding it. A guess, above
 /// what recoveries take in `docs/performance.md`.
 const ENVELOPE_NS: u64 = 100_000;
+/// Work for a byte: it is decoded, hashed and stored. A guess.
+const BYTE_NS: u64 = 10;
+/// Work for a report beside that: mostly the sync of its write, for which publishers wait too. A guess.
+const REPORT_NS: u64 = 1_000_000;
 
 impl CheckBudget {
     /// Returns the time in nanoseconds after which another check may begin at `now_ns`; 0 if it may now.
@@ -181,9 +185,11 @@ impl CheckBudget {
         self.owed_ns.saturating_sub(BURST_NS).saturating_mul(SHARE)
     }
 
-    /// Takes the check of a report with this many envelopes.
-    pub fn take(&mut self, envelopes: usize) {
-        let work_ns = (envelopes as u64 + 1).saturating_mul(ENVELOPE_NS);
+    /// Takes the check of a report with this many envelopes and bytes.
+    pub fn take(&mut self, envelopes: usize, len_bytes: usize) {
+        let envelopes_ns = (envelopes as u64).saturating_mul(ENVELOPE_NS);
+        let bytes_ns = (len_bytes as u64).saturating_mul(BYTE_NS);
+        let work_ns = REPORT_NS.saturating_add(envelopes_ns).saturating_add(bytes_ns);
         self.owed_ns = self.owed_ns.saturating_add(work_ns);
     }
 }
@@ -226,13 +232,15 @@ mod tests {
     #[test]
     fn checks_take_a_twentieth_of_a_core() {
         const ENVELOPES: usize = 999;
-        const CHECK_NS: u64 = 1_000 * ENVELOPE_NS;
+        const LEN_BYTES: usize = 5_000_000;
+        // 100 ms for the envelopes, 50 for the bytes, and one.
+        const CHECK_NS: u64 = 150_900_000;
         let mut budget = CheckBudget::default();
         let (mut now_ns, mut worked_ns) = (NOW_NS, 0);
         while now_ns < NOW_NS + HOUR_NS {
             match budget.wait_ns(now_ns) {
                 0 => {
-                    budget.take(ENVELOPES);
+                    budget.take(ENVELOPES, LEN_BYTES);
                     worked_ns += CHECK_NS;
                 }
                 wait_ns => {

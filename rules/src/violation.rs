@@ -14,6 +14,8 @@ impl RuleNumber {
     /// Marks an identity update that its inbox does not allow. No [`Violation`] has this number,
     /// because the state of the inbox decides it and not the envelope alone.
     pub const IDENTITY_UPDATE: Self = Self(15);
+    /// Marks an envelope from a time in which its node was not in the network.
+    pub const ABSENT: Self = Self(17);
 }
 
 /// A rule that an envelope breaks. Publishers read the texts, and callers of the reference

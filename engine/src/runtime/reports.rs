@@ -92,7 +92,7 @@ impl Reports {
         check_submission(&report, self.0.now_ns())?;
         let _place = WaitingPlace::take(&self.0)?;
         let _turn = self.0.turn.acquire().await;
-        self.0.take_budget(report.envelopes().len())?;
+        self.0.take_budget(report.envelopes().len(), report.len_bytes())?;
         let state = self.0.clone();
         let checked = tokio::task::spawn_blocking(move || state.check_and_store(&report));
         checked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
@@ -127,13 +127,13 @@ impl State {
         u64::try_from(self.ports.clock.now_ns()).unwrap_or(0)
     }
 
-    /// Takes the check of so many envelopes from the budget.
-    fn take_budget(&self, envelopes: usize) -> Result<(), SubmitError> {
+    /// Takes the check of so many envelopes and bytes from the budget.
+    fn take_budget(&self, envelopes: usize, len_bytes: usize) -> Result<(), SubmitError> {
         let elapsed_ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut budget = self.budget.lock();
         match budget.wait_ns(elapsed_ns) {
             0 => {
-                budget.take(envelopes);
+                budget.take(envelopes, len_bytes);
                 Ok(())
             }
             wait_ns => Err(SubmitError::Busy { retry_after_s: wait_ns.div_ceil(1_000_000_000) }),

@@ -148,6 +148,12 @@ impl Report {
         self.message.encode_to_vec().into()
     }
 
+    /// Returns the length of [`to_bytes`](Self::to_bytes).
+    #[must_use]
+    pub fn len_bytes(&self) -> usize {
+        self.message.encoded_len()
+    }
+
     /// Returns the node that is accused.
     #[must_use]
     pub fn accused(&self) -> OriginatorId {

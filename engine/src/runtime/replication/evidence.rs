@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_rules::RuleNumber;
 use hawser_storage::{
     Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, Severity,
     SkipReason, Validity,
@@ -108,7 +109,10 @@ pub(super) fn watch(
         {
             faults.push((*id, StrandFault::Gap { before }));
         }
-        if let Validity::Invalid(rule) = validity {
+        // A node learns of its removal after the block, and acknowledges until then: that is no fault.
+        if let Validity::Invalid(rule) = validity
+            && rule.0 != RuleNumber::ABSENT.0
+        {
             faults.push((*id, StrandFault::Invalid(*rule)));
         }
         let ns = facts.as_ref().map(|facts| facts.originator_ns).or_else(|| stated_ns(bytes));
