@@ -79,13 +79,28 @@ fn a_flood_of_one_class_costs_only_that_class() {
     record(&store, 1, vec![report(ReportClass::OwnClaim, 1), report(ReportClass::Equivocation, 1)]);
     assert_eq!(record(&store, 2, many(ReportClass::Foreign, 1, 10_000)), 10_000);
     record(&store, 3, many(ReportClass::Foreign, 10_001, 10_001));
-    assert_eq!(counted(&store, ReportClass::Foreign), 9_001, "the oldest ones are gone");
+    assert_eq!(counted(&store, ReportClass::Foreign), 9_000, "the oldest ones are gone");
     assert_eq!(record(&store, 4, many(ReportClass::Proven, 1, 10_001)), 10_000);
     assert_eq!(record(&store, 5, many(ReportClass::Proven, 10_001, 10_001)), 0);
     assert_eq!(counted(&store, ReportClass::OwnClaim), 1);
     assert_eq!(counted(&store, ReportClass::Equivocation), 1);
     // What proves nothing goes after 30 days, once there is too much of it.
-    record(&store, 31 * DAY_NS, many(ReportClass::Foreign, 20_001, 21_000));
-    assert_eq!(counted(&store, ReportClass::Foreign), 1_000, "all old ones are gone at once");
+    record(&store, 31 * DAY_NS, many(ReportClass::Foreign, 20_001, 21_001));
+    assert_eq!(counted(&store, ReportClass::Foreign), 1_001, "all old ones are gone at once");
     assert_eq!(counted(&store, ReportClass::Proven), 10_000, "and proofs never");
+}
+
+/// A liar who fills its own class with large reports must not empty it.
+#[test]
+fn large_reports_take_the_room_of_a_few_old_ones() {
+    let store = in_memory();
+    for sequence in 1..=32 {
+        let large = Bytes::from(vec![0; 8 * 1024 * 1024]);
+        let large = NewReport { report: large, ..report(ReportClass::Foreign, sequence) };
+        assert_eq!(record(&store, sequence, vec![large]), 1);
+    }
+    // The bytes around a report count too: the last one is above 256 MiB, and makes room for 25.6.
+    assert_eq!(counted(&store, ReportClass::Foreign), 28);
+    let read = store.snapshot().reports(0, usize::MAX, 1).unwrap();
+    assert_eq!(read[0].server_time_ns, 5, "the oldest four are gone");
 }
