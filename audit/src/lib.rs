@@ -2,7 +2,7 @@
 //!
 //! Nothing here needs a running node, a network or a clock. In reading order:
 //!
-//! - [`file`]: evidence files, which hold reports with the keys and rates to judge them by;
+//! - [`mod@file`]: evidence files, which hold reports with the keys and rates to judge them by;
 //! - [`judged`]: a report with its judgement, as text for people and JSON for programs;
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw.
 //!

@@ -95,7 +95,7 @@ fn a_process_of_its_own_judges_evidence_offline_and_exits_by_the_verdict() {
         assert_eq!(first["verdict"], verdict);
         assert_eq!(first["misbehaving_node_id"], ACCUSED);
     }
-    // With the keys of whoever wrote the file nothing is proven: those of the reader decide.
+    // With the keys of the writer of the file nothing is proven: those of the reader decide.
     let forger = SecretKey::from_bytes(&[9; 32]).unwrap();
     let forged = [b"one", b"two"].map(|text| statement(&forger, 7, text, 5));
     let own_keys = self::keys(&[(100, host.public_key()), (ACCUSED, forger.public_key())]);

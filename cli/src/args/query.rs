@@ -25,7 +25,7 @@ pub(crate) struct NodeAddress {
     pub(crate) node: String,
 }
 
-/// What to ask for by name.
+/// Questions by name.
 #[derive(Debug, Args)]
 pub(crate) struct NamesArgs {
     #[command(flatten)]
@@ -35,7 +35,7 @@ pub(crate) struct NamesArgs {
     pub(crate) names: Vec<String>,
 }
 
-/// What to ask for page by page.
+/// Questions that are answered page by page.
 #[derive(Debug, Args)]
 pub(crate) struct PagesArgs {
     #[command(flatten)]

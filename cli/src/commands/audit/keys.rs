@@ -20,7 +20,7 @@ pub(crate) struct LoadedKeys {
     pub(crate) addresses: Vec<(u32, String)>,
     /// Says whose word the keys are, for people.
     pub(crate) origin: String,
-    /// True if whoever wrote the evidence gave the keys, too.
+    /// True if the writer of the evidence gave the keys, too.
     pub(crate) is_on_trust: bool,
 }
 

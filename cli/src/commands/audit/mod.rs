@@ -55,7 +55,7 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
     if held.is_empty() {
         return Err(RunError::not_found("there are no reports to judge"));
     }
-    // Nothing is proven with keys of whoever wrote the file.
+    // Nothing is proven with keys of the writer of the file.
     let mut worst = if keys.is_on_trust { Verdict::Claim } else { Verdict::Proven };
     for held in held {
         let judged = Judged::new(held, &keys.known);
