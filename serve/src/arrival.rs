@@ -117,6 +117,11 @@ impl Arrivals {
         }
     }
 
+    /// Returns true while connections that were told to end have not ended.
+    pub(crate) fn are_ending(&self) -> bool {
+        self.places.are_ending()
+    }
+
     /// Returns the number of places that are taken.
     pub(crate) fn open(&self) -> usize {
         self.places.open()

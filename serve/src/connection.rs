@@ -136,7 +136,8 @@ impl Connections {
                 Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
             }
             taken = taken.wrapping_add(1);
-            if taken.is_multiple_of(ACCEPTED_AT_ONCE) {
+            // Connections that were told to end need a turn for it, and the next newcomer their places.
+            if taken.is_multiple_of(ACCEPTED_AT_ONCE) || self.arrivals.are_ending() {
                 tokio::task::yield_now().await;
             }
         }

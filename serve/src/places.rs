@@ -4,6 +4,10 @@
 //! When all places are taken, a newcomer gets one at the cost of the address that has most, if that
 //! has at least two more than the newcomer's: a flood from few addresses keeps no other out. A flood from as
 //! many addresses as there are places does, until its connections end.
+//!
+//! The connection that is replaced needs its descriptor for a moment longer, and few places are spare for that. The
+//! more connections an address has, the fewer of the spare places it may use: addresses of a flood that take places
+//! from one another leave spare ones to a newcomer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -83,9 +87,10 @@ impl Places {
         if address.is_some() && own >= limits.per_address_max {
             return Err(NoPlace::Address);
         }
-        let newcomers_max = limits.all_max - limits.all_max / SPARE_DIVISOR;
-        let is_full = taken.open - taken.ending >= newcomers_max;
-        if taken.open >= limits.all_max || is_full && !taken.end_one(own) {
+        let spare = limits.all_max / SPARE_DIVISOR;
+        let is_full = taken.open - taken.ending >= limits.all_max - spare;
+        let may_replace = || taken.ending < (spare / (own + 1)).max(1);
+        if taken.open >= limits.all_max || is_full && !(may_replace() && taken.end_one(own)) {
             return Err(NoPlace::All);
         }
         taken.open += 1;
@@ -96,6 +101,11 @@ impl Places {
         }
         drop(taken);
         Ok(Place { state: self.0.clone(), number, address, end })
+    }
+
+    /// Returns true while connections that were told to end have not ended.
+    pub(crate) fn are_ending(&self) -> bool {
+        self.0.taken.lock().ending > 0
     }
 
     /// Returns the number of places that are taken.
@@ -232,6 +242,23 @@ mod tests {
         assert!(!good.end.is_cancelled(), "the one that was there before has its place");
         let newcomers = flood.iter().filter(|it| it.address > address(10)).count();
         assert_eq!(newcomers, 30);
+    }
+
+    #[test]
+    fn a_flood_that_takes_its_own_places_leaves_spare_ones() {
+        let places = places(48, usize::MAX);
+        let flood = (0..42).map(|number| if number < 10 { 1 + number % 5 } else { 0 });
+        let mut held: Vec<_> = flood.map(|number| places.take(address(number)).unwrap()).collect();
+        // Nothing that was told to end has ended yet.
+        for number in 0..100 {
+            held.extend(places.take(address(1 + number % 5)));
+        }
+        for newcomer in 100..103 {
+            held.push(places.take(address(newcomer)).unwrap());
+        }
+        assert!(places.are_ending());
+        held.retain(|it| !it.end.is_cancelled());
+        assert!(!places.are_ending());
     }
 
     #[test]
