@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::bucket::{Bucket, BucketSize};
+use crate::read_turn::ReadTurn;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
 pub(crate) const HTTP2_PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -30,10 +31,6 @@ const FRAMES: BucketSize = BucketSize { capacity: 10_000, window_ms: 10_000 };
 /// small message takes about 100, and some clients update two windows for it.
 const BYTES_PER_FRAME: u64 = 32;
 
-/// Bytes that are read from a socket before all that waits has its turn: calls then take what came for
-/// them, which charges it. Without turns, the flow-control windows of all connections could fill before
-/// the first of their bytes is charged. A guess: a few frames of the largest size.
-const TURN_BYTES: usize = 64 * 1024;
 /// Bytes that a frame without use counts for in a turn, beside its own: answering a ping takes about as
 /// long as reading this much of a message. A guess: some tenths of a microsecond.
 const FRAME_COSTS_BYTES: usize = 256;
@@ -159,8 +156,7 @@ pub(crate) struct Metered<T> {
     inner: T,
     meter: FrameMeter,
     since: Instant,
-    /// Bytes read in this turn.
-    turn_bytes: usize,
+    turn: ReadTurn,
     flooded: Box<dyn Fn() + Send>,
 }
 
@@ -168,7 +164,8 @@ impl<T> Metered<T> {
     /// Ends reads with an error after calling `flooded` once the peer floods the connection.
     pub(crate) fn new(inner: T, flooded: impl Fn() + Send + 'static) -> Self {
         let flooded = Box::new(flooded);
-        Self { inner, meter: FrameMeter::new(), since: Instant::now(), turn_bytes: 0, flooded }
+        let (meter, turn) = (FrameMeter::new(), ReadTurn::default());
+        Self { inner, meter, since: Instant::now(), turn, flooded }
     }
 }
 
@@ -178,14 +175,12 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn_bytes >= TURN_BYTES {
-            self.turn_bytes = 0;
-            cx.waker().wake_by_ref();
+        if self.turn.is_over(cx) {
             return Poll::Pending;
         }
         let before = buf.filled().len();
         let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) else {
-            self.turn_bytes = 0;
+            self.turn.end();
             return Poll::Pending;
         };
         read?;
@@ -193,7 +188,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
         let carries_on = self.meter.received(&buf.filled()[before..], now_ms);
         let answered = self.meter.useless.wrapping_sub(useless);
-        self.turn_bytes += buf.filled().len() - before + answered * FRAME_COSTS_BYTES;
+        self.turn.took(buf.filled().len() - before + answered * FRAME_COSTS_BYTES);
         if carries_on {
             return Poll::Ready(Ok(()));
         }
@@ -241,6 +236,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::read_turn::TURN_BYTES;
 
     fn frame(kind: u8, flags: u8, len: u32) -> Vec<u8> {
         let [_, a, b, c] = len.to_be_bytes();

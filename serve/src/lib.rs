@@ -52,6 +52,7 @@ mod pack;
 pub mod pages;
 mod places;
 mod proxy_protocol;
+mod read_turn;
 pub mod readiness;
 mod reflection;
 mod request;

@@ -182,17 +182,22 @@ impl ChainRecord for Chain {
     }
 }
 
-fn judge(report: &Bytes) -> Judgement {
-    let rates = RateTable::new(vec![RATE], None).unwrap();
-    verify(&Case {
+/// A report that is judged with the registry alone.
+fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> Case<'a> {
+    Case {
         report,
         host_signature: None,
         host: None,
-        registry: &registry(),
-        rates: Some(&rates),
-        chain: &Chain,
+        registry,
+        rates: None,
+        chain: &NoChain,
         held_at_ns: None,
-    })
+    }
+}
+
+fn judge(report: &Bytes) -> Judgement {
+    let rates = RateTable::new(vec![RATE], None).unwrap();
+    verify(&Case { rates: Some(&rates), chain: &Chain, ..bare(report, &registry()) })
 }
 
 /// Returns the verdict and the name of the fact that decides.
@@ -267,15 +272,7 @@ fn a_report_from_the_past_makes_no_time_a_future_one() {
     let honest = draft(7, NOW + 10 * MINUTE).signed();
     let report = report(Kind::OutOfOrder, vec![honest]);
     let registry = registry();
-    let case = Case {
-        report: &report,
-        host_signature: None,
-        host: None,
-        registry: &registry,
-        rates: None,
-        chain: &NoChain,
-        held_at_ns: None,
-    };
+    let case = bare(&report, &registry);
     assert_eq!(verify(&case).verdict, Claim);
     let held = Case { held_at_ns: Some(NOW + 10 * MINUTE), ..case };
     assert_eq!(verify(&held).verdict, Refuted);
@@ -409,16 +406,7 @@ fn an_envelope_of_a_removed_node_proves_nothing_until_it_must_have_noticed() {
     let registry = registry().with_absences([(OriginatorId(100), away)]);
     let outcome = |ns| {
         let report = report(Kind::InvalidPayload, vec![draft(1, ns).signed()]);
-        let case = Case {
-            report: &report,
-            host_signature: None,
-            host: None,
-            registry: &registry,
-            rates: None,
-            chain: &NoChain,
-            held_at_ns: None,
-        };
-        verify(&case).verdict
+        verify(&bare(&report, &registry)).verdict
     };
     assert_ne!(outcome(NOW + MINUTE), Proven);
     assert_ne!(outcome(NOW + 60 * MINUTE), Proven);

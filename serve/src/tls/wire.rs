@@ -9,16 +9,14 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::read_turn::ReadTurn;
+
 /// Encrypted bytes of an answer that wait for the socket. A guess: one record of the largest size. What waits before
 /// it is encrypted is charged, these are not.
 const UNSENT_BYTES_MAX: usize = 16 * 1024;
 /// Memory of an encrypted connection beside that of a plain one: a record that has come in part, [`UNSENT_BYTES_MAX`],
 /// keys and state. From the sizes that rustls allows.
 pub(crate) const ENCRYPTED_BYTES: usize = 40 * 1024;
-/// Bytes that are read from a socket before other tasks have their turn. A guess: three thousand records without
-/// content, a millisecond of work. What a connection carries is bounded above this layer, which records without
-/// content never reach.
-const TURN_BYTES: usize = 64 * 1024;
 
 /// The bytes of a connection, decrypted.
 pub(crate) enum Wire {
@@ -53,15 +51,16 @@ impl Wire {
     }
 }
 
-/// A socket that lets other tasks have their turn after [`TURN_BYTES`], however much has arrived.
+/// A socket that is read in turns, however much has arrived. What a connection carries is bounded above TLS, which
+/// records without content never reach.
 struct InTurns<T> {
     inner: T,
-    turn_bytes: usize,
+    turn: ReadTurn,
 }
 
 impl<T> InTurns<T> {
     fn new(inner: T) -> Self {
-        Self { inner, turn_bytes: 0 }
+        Self { inner, turn: ReadTurn::default() }
     }
 }
 
@@ -71,17 +70,15 @@ impl<T: AsyncRead + Unpin> AsyncRead for InTurns<T> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn_bytes >= TURN_BYTES {
-            self.turn_bytes = 0;
-            cx.waker().wake_by_ref();
+        if self.turn.is_over(cx) {
             return Poll::Pending;
         }
         let before = buf.filled().len();
         let read = Pin::new(&mut self.inner).poll_read(cx, buf);
-        self.turn_bytes = match read {
-            Poll::Pending => 0,
-            Poll::Ready(_) => self.turn_bytes + buf.filled().len() - before,
-        };
+        match read {
+            Poll::Pending => self.turn.end(),
+            Poll::Ready(_) => self.turn.took(buf.filled().len() - before),
+        }
         read
     }
 }
@@ -187,6 +184,7 @@ mod tests {
     use std::task::Waker;
 
     use super::*;
+    use crate::read_turn::TURN_BYTES;
 
     #[test]
     fn a_socket_that_is_never_empty_lets_others_have_their_turn() {
