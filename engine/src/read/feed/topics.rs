@@ -133,6 +133,16 @@ impl TopicFeed {
         self.history > 0 && matches!(state.catch_up.as_ref().and_then(of), Some(Cause::History(_)))
     }
 
+    /// Returns the number of topics, with those of history.
+    pub(crate) fn held_topics(&self) -> usize {
+        self.topics.len()
+    }
+
+    /// Returns true while topics are read from disk.
+    pub(crate) fn is_catching_up(&self) -> bool {
+        !self.catch_ups.is_empty()
+    }
+
     /// Returns true if a delivery waits.
     pub(crate) fn has_events(&self) -> bool {
         self.outbox.has_events()

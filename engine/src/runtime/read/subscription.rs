@@ -6,6 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use hawser_proto::{Cursor, Topic};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::access::LogAccess;
 use super::awaited::AwaitedPlaces;
@@ -83,7 +84,7 @@ impl Subscription {
                 Wakeup::Read(Ok((page, taken_bytes))) => {
                     self.reading = None;
                     self.taken_bytes += taken_bytes;
-                    self.feed.handle_page(page);
+                    self.work(|feed| feed.handle_page(page));
                 }
                 Wakeup::Read(Err(error)) => {
                     self.reading = None;
@@ -95,7 +96,7 @@ impl Subscription {
                         reached.into_iter().for_each(|place| self.feed.handle_reached(place));
                     }
                     Popped::Overflowed => {
-                        self.feed.handle_overflow();
+                        self.work(Feed::handle_overflow);
                         self.awaited.ask_again(&self.log.hub, &self.listener);
                     }
                 },
@@ -220,10 +221,29 @@ impl Subscription {
         if self.reading.is_none() {
             // Read after the queue was emptied: everything that was dropped from it lies below.
             let heads = self.log.heads.get();
-            self.reading = self.feed.poll_read(&heads).map(|read| {
+            let is_catching_up = self.topics().is_some_and(TopicFeed::is_catching_up);
+            let read = match is_catching_up {
+                true => self.work(|feed| feed.poll_read(&heads)),
+                false => self.feed.poll_read(&heads),
+            };
+            self.reading = read.map(|read| {
                 let page: Reading = Box::pin(pages::read(self.log.clone(), read));
                 page
             });
+        }
+    }
+
+    /// Works on the feed where that may take a look at each topic. Many topics take a while, which is not this
+    /// thread's to give: its other tasks go to another one meanwhile.
+    fn work<T>(&mut self, work: impl FnOnce(&mut Feed) -> T) -> T {
+        let many = matches!(&self.feed, Feed::Topics(feed) if feed.held_topics() > TURN_TOPICS);
+        let on_many_threads = || {
+            Handle::try_current().is_ok_and(|it| it.runtime_flavor() == RuntimeFlavor::MultiThread)
+        };
+        let feed = &mut self.feed;
+        match many && on_many_threads() {
+            true => tokio::task::block_in_place(|| work(feed)),
+            false => work(feed),
         }
     }
 
@@ -266,7 +286,7 @@ impl Drop for Subscription {
         let feed = std::mem::replace(&mut self.feed, Feed::Topics(Box::new(TopicFeed::changing())));
         let many = matches!(&feed, Feed::Topics(feed) if feed.len() > TURN_TOPICS);
         let leaving = Leaving { log: self.log.clone(), listener: self.listener.clone(), feed };
-        match tokio::runtime::Handle::try_current() {
+        match Handle::try_current() {
             // A million topics take a while, which is not this thread's to give.
             Ok(runtime) if many => _ = runtime.spawn_blocking(|| leaving.leave()),
             _ => leaving.leave(),
