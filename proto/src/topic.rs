@@ -100,6 +100,13 @@ impl Topic {
             .expect("four bytes of identifier")
     }
 
+    /// Returns the topic of attestations of payer reports about `originator`.
+    #[must_use]
+    pub fn payer_report_attestations(originator: OriginatorId) -> Self {
+        Self::new(TopicKind::PayerReportAttestations, &originator.0.to_le_bytes())
+            .expect("four bytes of identifier")
+    }
+
     /// Parses the bytes of a topic. There is no upper bound here: [`TOPIC_LEN_BYTES_MAX`] is a rule of
     /// admission and of queries.
     ///

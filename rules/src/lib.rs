@@ -11,7 +11,8 @@
 //! - [`fees`]: the price list, base fees, and which fees a price list explains;
 //! - [`congestion`]: congestion units from envelopes per minute;
 //! - [`registry`]: the node registry as a value; [`absences`]: when a node was not in the network;
-//! - [`misbehavior`]: judging reports that a node broke a rule.
+//! - [`misbehavior`]: judging reports that a node broke a rule;
+//! - [`payer_report`]: what payers are billed for, and what nodes attest of it.
 //!
 //! The rules are specified in `docs/protocol/rules.md` and `docs/protocol/fees.md`.
 
@@ -23,6 +24,7 @@ pub mod contradiction;
 pub mod envelope;
 pub mod fees;
 pub mod misbehavior;
+pub mod payer_report;
 pub mod registry;
 pub mod retention;
 pub mod violation;

@@ -33,6 +33,8 @@ pub enum Family {
     MisbehaviorReport,
     /// Index of the facts that reports are about.
     MisbehaviorReportFact,
+    /// Payer reports as they were submitted and settled on the chain.
+    PayerReport,
     /// Positions in each strand: its head, and its chain reader.
     Cursor,
     /// Usage by originator, minute and payer. A projection.
@@ -51,7 +53,7 @@ pub enum Family {
 
 impl Family {
     /// All families of this format.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::Log,
         Self::Leaf,
         Self::Tree,
@@ -67,6 +69,7 @@ impl Family {
         Self::MisbehaviorFact,
         Self::MisbehaviorReport,
         Self::MisbehaviorReportFact,
+        Self::PayerReport,
         Self::Cursor,
         Self::Usage,
         Self::UsageByPayer,
@@ -95,6 +98,7 @@ impl Family {
             Self::MisbehaviorFact => "misbehavior_fact",
             Self::MisbehaviorReport => "misbehavior_report",
             Self::MisbehaviorReportFact => "misbehavior_report_fact",
+            Self::PayerReport => "payer_report",
             Self::Cursor => "cursor",
             Self::Usage => "usage",
             Self::UsageByPayer => "usage_by_payer",

@@ -16,7 +16,7 @@
 //! - `tree_read`, `checkpoints`: proofs about these trees, and what nodes signed about them;
 //! - `price`, `tallies`, `reprice`: what envelopes cost, summed up, and corrected when that was not yet
 //!   known;
-//! - `rates`, `ledger`, `misbehavior`, `reports`: history that is recorded beside the log;
+//! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
 //! - `older_rows`: bringing rows of an older format up to this one, in steps;
 //! - `progress`: the progress of long work, as it is stored;
@@ -52,6 +52,7 @@ mod older_rows;
 mod open;
 mod opening;
 mod options;
+mod payer_reports;
 mod poison;
 mod price;
 mod progress;
@@ -91,6 +92,7 @@ pub use keys::ledger::{LedgerEntry, LedgerEventId, LedgerKind};
 pub use keys::mark::Mark;
 pub use keys::membership::MembershipChange;
 pub use keys::misbehavior::{Evidence, EvidenceTime, Misbehavior, Severity};
+pub use keys::payer_report::{PayerReportChange, PayerReportEvent};
 pub use keys::rate::RateRow;
 pub use keys::report::{KeptReport, ReportClass, ReportFact};
 pub use keys::topic::TopicRow;

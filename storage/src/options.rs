@@ -120,6 +120,7 @@ pub(crate) fn family_options(family: Family, cache: &Cache) -> Options {
         | Family::MisbehaviorFact
         | Family::MisbehaviorReport
         | Family::MisbehaviorReportFact
+        | Family::PayerReport
         | Family::Cursor
         | Family::Congestion
         | Family::Reprice

@@ -8,7 +8,8 @@ mod support;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, InvalidRule,
-    LedgerEntry, LedgerEventId, LedgerKind, LogEntry, LogItem, Mark, SkipReason, Store, Validity,
+    LedgerEntry, LedgerEventId, LedgerKind, LogEntry, LogItem, Mark, PayerReportChange,
+    PayerReportEvent, SkipReason, Store, Validity,
 };
 use support::*;
 
@@ -293,4 +294,76 @@ fn a_cut_that_was_not_followed_by_a_rebuild_asks_for_one() {
     assert!(!store.stale_projections().is_empty());
     assert_eq!(store.snapshot().head(STRAND).unwrap().0, 1);
     assert_eq!(store.snapshot().chain_position(STRAND).unwrap(), None);
+}
+
+fn report_event(block: u64, log_index: u64, change: PayerReportChange) -> PayerReportEvent {
+    PayerReportEvent { block, log_index, originator: PEER, index: 0, change }
+}
+
+fn submitted(root: u8) -> PayerReportChange {
+    PayerReportChange::Submitted {
+        start: SequenceId(0),
+        end: SequenceId(9),
+        end_minute: 5,
+        root: [root; 32],
+        nodes: vec![100, 200],
+    }
+}
+
+/// Rows that a reorganisation took back are gone, and those before it stay.
+#[test]
+fn reports_are_what_the_chain_has() {
+    on_each(|store| {
+        let settled = PayerReportChange::Settled { leaves: 3, left: 0, microdollars: 7 };
+        let first = [report_event(5, 2, submitted(1)), report_event(7, 0, settled)];
+        let at = |block| ChainPosition { block, hash: [9; 32] };
+        assert_eq!(store.snapshot().payer_reports_position().unwrap(), None);
+        store.record_payer_reports(0, &first, at(8)).unwrap();
+        assert_eq!(store.snapshot().payer_report_events().unwrap(), first);
+        store.record_payer_reports(0, &first, at(8)).unwrap();
+        assert_eq!(store.snapshot().payer_report_events().unwrap(), first, "again is harmless");
+        store.record_payer_reports(6, &[], at(9)).unwrap();
+        assert_eq!(store.snapshot().payer_report_events().unwrap(), first[..1]);
+        store.record_payer_reports(u64::MAX, &[], at(9)).unwrap();
+        assert_eq!(store.snapshot().payer_report_events().unwrap(), first[..1]);
+        let other = [report_event(5, 1, submitted(2))];
+        store.record_payer_reports(5, &other, at(10)).unwrap();
+        assert_eq!(store.snapshot().payer_report_events().unwrap(), other);
+        assert_eq!(store.snapshot().payer_reports_position().unwrap(), Some(at(10)));
+    });
+}
+
+/// The usage that reports are made of: by minute, with the last envelope of each.
+#[test]
+fn usage_is_read_by_minutes() {
+    on_each(|store| {
+        for (sequence, minute, payer) in [(1, 3, 7), (2, 3, 8), (3, 5, 7), (4, 9, 9)] {
+            let charged = Facts {
+                originator_ns: minute * 60_000_000_000,
+                charge: Some(charge(payer, 10)),
+                ..facts(id(PEER, sequence))
+            };
+            store.commit(&[append_with(PEER, sequence, charged)]).unwrap();
+        }
+        let snapshot = store.snapshot();
+        let last = |through| snapshot.last_used_minute(PEER, through).unwrap();
+        assert_eq!(last(u32::MAX), Some((9, SequenceId(4))));
+        assert_eq!(last(8), Some((5, SequenceId(3))));
+        assert_eq!(last(4), Some((3, SequenceId(2))), "the highest of all payers");
+        assert_eq!(last(2), None);
+        assert_eq!(snapshot.last_used_minute(OWN, u32::MAX).unwrap(), None);
+        let read = |after, through| {
+            let mut rows = Vec::new();
+            let each = |minute, payer: Address, _| {
+                rows.push((minute, payer.0[0]));
+                rows.len() < 3
+            };
+            snapshot.usage_of_minutes(PEER, after, through, each).unwrap();
+            rows
+        };
+        assert_eq!(read(Some(3), 9), [(5, 7), (9, 9)], "the first minute is not part of it");
+        assert_eq!(read(None, 5), [(3, 7), (3, 8), (5, 7)]);
+        assert_eq!(read(None, 9).len(), 3, "reading ends when it is told to");
+        assert_eq!(read(Some(u32::MAX), u32::MAX), []);
+    });
 }

@@ -16,6 +16,9 @@ use crate::contracts::node_registry::NodeRegistry::{
 use crate::contracts::payer_registry::PayerRegistry::{
     Deposit, UsageSettled, WithdrawalCancelled, WithdrawalRequested,
 };
+use crate::contracts::payer_report_manager::PayerReportManager::{
+    PayerReportSubmitted, PayerReportSubsetSettled,
+};
 
 /// A kind of contract whose events are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -28,6 +31,8 @@ pub enum EventSource {
     PayerRegistry,
     /// The node registry: entries into the canonical network, and removals.
     NodeRegistry,
+    /// The payer report manager: reports that were submitted, and their settlements.
+    PayerReports,
 }
 
 impl EventSource {
@@ -39,6 +44,7 @@ impl EventSource {
             Self::IdentityUpdates => "identity_updates",
             Self::PayerRegistry => "payer_registry",
             Self::NodeRegistry => "node_registry",
+            Self::PayerReports => "payer_reports",
         }
     }
 
@@ -58,6 +64,9 @@ impl EventSource {
                 NodeAddedToCanonicalNetwork::SIGNATURE_HASH,
                 NodeRemovedFromCanonicalNetwork::SIGNATURE_HASH,
             ],
+            Self::PayerReports => {
+                vec![PayerReportSubmitted::SIGNATURE_HASH, PayerReportSubsetSettled::SIGNATURE_HASH]
+            }
         }
     }
 
@@ -74,7 +83,7 @@ impl EventSource {
         match self {
             Self::GroupMessages => Some(bootstrapMessagesCall::SELECTOR),
             Self::IdentityUpdates => Some(bootstrapIdentityUpdatesCall::SELECTOR),
-            Self::PayerRegistry | Self::NodeRegistry => None,
+            Self::PayerRegistry | Self::NodeRegistry | Self::PayerReports => None,
         }
     }
 
@@ -100,6 +109,7 @@ impl EventSource {
             }
             Self::PayerRegistry => balance_change(log),
             Self::NodeRegistry => membership_change(log),
+            Self::PayerReports => report_change(log),
         }
     }
 }
@@ -140,6 +150,34 @@ fn membership_change(log: &Log) -> Option<ContractEvent> {
         }
         NodeRemovedFromCanonicalNetwork::SIGNATURE_HASH => {
             decoded::<NodeRemovedFromCanonicalNetwork>(log).map(|event| change(event.nodeId, false))
+        }
+        _ => None,
+    }
+}
+
+fn report_change(log: &Log) -> Option<ContractEvent> {
+    match *log.topic0()? {
+        PayerReportSubmitted::SIGNATURE_HASH => {
+            let event = decoded::<PayerReportSubmitted>(log)?;
+            Some(ContractEvent::ReportSubmitted(SubmittedReport {
+                originator: event.originatorNodeId,
+                index: u64::try_from(event.payerReportIndex).ok()?,
+                start: event.startSequenceId,
+                end: event.endSequenceId,
+                end_minute: event.endMinuteSinceEpoch,
+                root: event.payersMerkleRoot,
+                nodes: event.nodeIds,
+            }))
+        }
+        PayerReportSubsetSettled::SIGNATURE_HASH => {
+            let event = decoded::<PayerReportSubsetSettled>(log)?;
+            Some(ContractEvent::ReportSettled {
+                originator: event.originatorNodeId,
+                index: u64::try_from(event.payerReportIndex).ok()?,
+                leaves: event.count.into(),
+                left: event.remaining.into(),
+                micro_dollars: u64::try_from(event.feesSettled).ok()?,
+            })
         }
         _ => None,
     }
@@ -204,6 +242,40 @@ pub enum ContractEvent {
         /// True if the node is in the network from then on.
         is_member: bool,
     },
+    /// A payer report was submitted.
+    ReportSubmitted(SubmittedReport),
+    /// Leaves of a payer report were settled.
+    ReportSettled {
+        /// The originator that the report is about.
+        originator: u32,
+        /// The report's place in the list of its originator, from 0.
+        index: u64,
+        /// Number of the leaves.
+        leaves: u64,
+        /// Number of leaves that are left.
+        left: u64,
+        /// Sum of the leaves.
+        micro_dollars: u64,
+    },
+}
+
+/// A payer report as the contract keeps it. Not necessarily well-formed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SubmittedReport {
+    /// The originator that the report is about.
+    pub originator: u32,
+    /// The report's place in the list of its originator, from 0.
+    pub index: u64,
+    /// The sequence id before its range.
+    pub start: u64,
+    /// The last sequence id of its range.
+    pub end: u64,
+    /// The last minute of its range, since the unix epoch.
+    pub end_minute: u32,
+    /// The root of the tree over the payers' amounts.
+    pub root: B256,
+    /// The nodes that share the fees.
+    pub nodes: Vec<u32>,
 }
 
 impl ContractEvent {
@@ -228,6 +300,21 @@ impl ContractEvent {
             Self::MembershipChanged { node_id, is_member } => {
                 digest.update(node_id.to_be_bytes());
                 digest.update([u8::from(*is_member)]);
+            }
+            Self::ReportSubmitted(report) => {
+                digest.update(report.originator.to_be_bytes());
+                digest.update(report.index.to_be_bytes());
+                digest.update(report.start.to_be_bytes());
+                digest.update(report.end.to_be_bytes());
+                digest.update(report.end_minute.to_be_bytes());
+                digest.update(report.root);
+                report.nodes.iter().for_each(|node| digest.update(node.to_be_bytes()));
+            }
+            Self::ReportSettled { originator, index, leaves, left, micro_dollars } => {
+                digest.update(originator.to_be_bytes());
+                for number in [index, leaves, left, micro_dollars] {
+                    digest.update(number.to_be_bytes());
+                }
             }
         }
         digest.finalize()

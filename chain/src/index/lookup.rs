@@ -82,7 +82,10 @@ pub async fn broadcasts(
         let own = logs.iter().filter(|log| log.address() == address);
         let payloads = own.filter_map(|log| match source.decode(log)? {
             ContractEvent::Payload { sequence_id, payload, .. } => Some((sequence_id, payload)),
-            ContractEvent::BalanceChanged { .. } | ContractEvent::MembershipChanged { .. } => None,
+            ContractEvent::BalanceChanged { .. }
+            | ContractEvent::MembershipChanged { .. }
+            | ContractEvent::ReportSubmitted(_)
+            | ContractEvent::ReportSettled { .. } => None,
         });
         Broadcasts { block: block_number.to(), payloads: payloads.collect() }
     }))

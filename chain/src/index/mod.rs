@@ -36,7 +36,9 @@ use tokio::task::JoinHandle;
 
 use crate::endpoints::{EndpointErrorKind, EndpointStatus, Endpoints};
 
-pub use event::{BalanceChange, BlockRef, ContractEvent, EventSource, IndexedEvent};
+pub use event::{
+    BalanceChange, BlockRef, ContractEvent, EventSource, IndexedEvent, SubmittedReport,
+};
 pub use head::HeadStatus;
 use head::HeadWatcher;
 pub use sink::{Sink, SinkError};

@@ -226,7 +226,10 @@ fn plain(mut event: ContractEvent) -> ContractEvent {
 fn payload_bytes(event: &IndexedEvent) -> u64 {
     match &event.decoded {
         ContractEvent::Payload { payload, .. } => payload.len() as u64,
-        ContractEvent::BalanceChanged { .. } | ContractEvent::MembershipChanged { .. } => 0,
+        ContractEvent::BalanceChanged { .. }
+        | ContractEvent::MembershipChanged { .. }
+        | ContractEvent::ReportSubmitted(_)
+        | ContractEvent::ReportSettled { .. } => 0,
     }
 }
 

@@ -10,6 +10,7 @@ mod identity_update;
 mod key_package;
 mod layers;
 mod misbehavior_report;
+mod payer_report;
 mod wire;
 
 /// One decoder and what belongs to it.
@@ -38,4 +39,5 @@ pub(crate) const TARGETS: &[Target] = &[
     grpc_strand::TARGET,
     chain_rpc::TARGET,
     misbehavior_report::TARGET,
+    payer_report::TARGET,
 ];

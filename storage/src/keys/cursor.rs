@@ -15,19 +15,23 @@ pub(crate) enum CursorName {
     Head,
     /// Position of the reader of payer events, stored under originator 0. Value as for `Chain`.
     Ledger,
+    /// Position of the reader of payer reports, stored under originator 0. Value as for `Chain`.
+    PayerReports,
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
 }
 
 impl CursorName {
-    const ALL: [Self; 4] = [Self::Chain, Self::Head, Self::Ledger, Self::Registry];
+    const ALL: [Self; 5] =
+        [Self::Chain, Self::Head, Self::Ledger, Self::PayerReports, Self::Registry];
 
     pub(crate) fn as_bytes(self) -> &'static [u8] {
         match self {
             Self::Chain => b"chain",
             Self::Head => b"head",
             Self::Ledger => b"ledger",
+            Self::PayerReports => b"payer_reports",
             Self::Registry => b"registry",
         }
     }
@@ -43,6 +47,9 @@ pub(crate) struct CursorKey {
 impl CursorKey {
     /// The position of the reader of payer events.
     pub(crate) const LEDGER: Self = Self { name: CursorName::Ledger, originator: OriginatorId(0) };
+    /// The position of the reader of payer reports.
+    pub(crate) const PAYER_REPORTS: Self =
+        Self { name: CursorName::PayerReports, originator: OriginatorId(0) };
     /// The position of the reader of the node registry's events.
     pub(crate) const REGISTRY: Self =
         Self { name: CursorName::Registry, originator: OriginatorId(0) };
@@ -111,6 +118,7 @@ mod tests {
         assert_eq!(key(CursorName::Chain), *b"chain\0\0\0\x64");
         assert_eq!(key(CursorName::Head), *b"head\0\0\0\x64");
         assert_eq!(key(CursorName::Ledger), *b"ledger\0\0\0\x64");
+        assert_eq!(key(CursorName::PayerReports), *b"payer_reports\0\0\0\x64");
         assert_eq!(key(CursorName::Registry), *b"registry\0\0\0\x64");
         let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });
         assert_eq!(value[..8], [0, 0, 0, 0, 0, 0, 1, 2]);

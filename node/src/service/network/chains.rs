@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 
 use super::NetworkState;
 use super::membership::MembershipSink;
+use super::payer_reports::PayerReportSink;
 use super::sinks::{LedgerSink, StrandSink};
 use super::status::{ChainStatuses, ReadChain};
 use crate::files::deployment::KnownDeployment;
@@ -96,6 +97,11 @@ impl Chains {
             let (source, contract) = (EventSource::PayerRegistry, Contract::PayerRegistry);
             walks.push(walk(deployment, &chains.settlement, source, contract, first_block)?);
         }
+        let reports = Contract::PayerReportManager;
+        if settings.indexer && deployment.contracts.get(reports).is_some() {
+            let source = EventSource::PayerReports;
+            walks.push(walk(deployment, &chains.settlement, source, reports, first_block)?);
+        }
         let push = reader.push_settings(chains.settlement.push_urls.clone());
         let disconnect_max = chains.settlement.disconnect_max;
         self.reached.push(ReachedChain {
@@ -150,8 +156,9 @@ impl Chains {
     pub(in crate::service) fn start(self, engine: &Engine, network: NetworkState) -> RunningChains {
         let (mut readers, mut statuses) = (Vec::new(), Vec::new());
         for ReachedChain { endpoints, push, walks, disconnect_max } in self.reached {
-            // The node registry cannot be paused.
-            let pausable = walks.iter().filter(|walk| walk.source != EventSource::NodeRegistry);
+            // The node registry and the report manager cannot be paused.
+            let never = [EventSource::NodeRegistry, EventSource::PayerReports];
+            let pausable = walks.iter().filter(|walk| !never.contains(&walk.source));
             let pausable = pausable.map(|walk| walk.address).collect();
             let pauses = PauseWatcher::start(endpoints.clone(), pausable);
             let contracts =
@@ -197,6 +204,7 @@ fn with_sink(
         EventSource::IdentityUpdates => Arc::new(strand(OriginatorId::IDENTITY_UPDATES)),
         EventSource::PayerRegistry => Arc::new(LedgerSink(engine.ledger_appender())),
         EventSource::NodeRegistry => Arc::new(MembershipSink(network.clone())),
+        EventSource::PayerReports => Arc::new(PayerReportSink(network.store.clone())),
     };
     (walk, sink)
 }

@@ -3,11 +3,12 @@
 //!
 //! - [`NetworkState`]: the registry and the rates that the engine uses;
 //! - `membership`: absences of nodes, as the registry's events tell them;
-//! - [`chains`]: both chains; `sinks`: where their events go; [`status`]: what the API shows;
+//! - [`chains`]: both chains; `sinks`, `payer_reports`: where their events go; [`status`]: what the API shows;
 //! - [`stand_in_files`]: the files.
 
 pub(super) mod chains;
 mod membership;
+mod payer_reports;
 mod sinks;
 pub(super) mod stand_in_files;
 pub(super) mod status;

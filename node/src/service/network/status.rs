@@ -70,7 +70,9 @@ fn contract(status: &ReaderStatus, pauses: &PauseWatcher) -> ContractReading {
         originator: match status.source {
             EventSource::GroupMessages => Some(OriginatorId::GROUP_MESSAGES),
             EventSource::IdentityUpdates => Some(OriginatorId::IDENTITY_UPDATES),
-            EventSource::PayerRegistry | EventSource::NodeRegistry => None,
+            EventSource::PayerRegistry | EventSource::NodeRegistry | EventSource::PayerReports => {
+                None
+            }
         },
         state: match &status.state {
             ReaderState::Starting => ReadingState::Starting,

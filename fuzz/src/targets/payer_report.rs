@@ -1,0 +1,71 @@
+//! Payer reports and attestations of other nodes, and proofs of leaves.
+
+use bytes::Bytes;
+use hawser_proto::envelope::{ClientEnvelope, Payload};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{OriginatorId, SecretKey};
+use hawser_rules::payer_report::tree::EMPTY_ROOT;
+use hawser_rules::payer_report::{
+    Attestation, DomainSeparator, PayerFee, PayerReport, Proof, majority,
+};
+use prost::Message as _;
+
+use super::Target;
+use super::wire::DECODED_PER_BYTE;
+use crate::corpus;
+
+pub(super) const TARGET: Target =
+    Target { name: "payer_report", run, seeds, memory_factor: DECODED_PER_BYTE };
+
+/// A report that is read has one form and one id, no key of ours has signed an attestation, and no proof
+/// shows a leaf in the tree without leaves.
+fn run(input: &[u8]) {
+    let domain = DomainSeparator::new([7; 32]).expect("not zero");
+    if let Ok(message) = pb::PayerReport::decode(input)
+        && let Ok(report) = PayerReport::from_message(&message)
+    {
+        let envelope = ClientEnvelope::parse(report.client_envelope()).expect("our own bytes");
+        let Payload::PayerReport(message) = envelope.payload() else { panic!("another payload") };
+        let again = PayerReport::from_message(message).expect("our own report");
+        assert_eq!(again, report, "the one form reads back");
+        assert_eq!(again.id(domain), report.id(domain));
+        if let Ok(message) = pb::PayerReportAttestation::decode(input)
+            && let Ok(attestation) = Attestation::from_message(&message)
+        {
+            let key = SecretKey::from_bytes(&[7; 32]).expect("a key").public_key();
+            let counted = majority(report.id(domain), report.nodes(), [attestation], |_| Some(key));
+            assert!(counted.counted.is_empty());
+        }
+    }
+    if let Ok(message) = pb::PayerReportAttestation::decode(input)
+        && let Ok(attestation) = Attestation::from_message(&message)
+    {
+        let envelope = attestation.client_envelope(OriginatorId(100));
+        let envelope = ClientEnvelope::parse(envelope).expect("our own bytes");
+        let Payload::PayerReportAttestation(message) = envelope.payload() else { panic!() };
+        assert_eq!(Attestation::from_message(message), Ok(attestation));
+    }
+    let words = input.chunks_exact(32).map(|word| word.try_into().expect("32 bytes"));
+    let proof = Proof(words.collect());
+    let leaf = &input[..input.len().min(64)];
+    if let Some(fee) = PayerFee::from_leaf(leaf) {
+        assert_eq!(fee.leaf()[..], *leaf, "a leaf has one form");
+    }
+    assert!(proof.verify(EMPTY_ROOT, 0, &[leaf]).is_err());
+}
+
+fn seeds() -> Vec<Vec<u8>> {
+    let mut seeds = corpus::messages_of("xmtp.xmtpv4.envelopes.PayerReport");
+    seeds.extend(corpus::messages_of("xmtp.xmtpv4.envelopes.PayerReportAttestation"));
+    let report = pb::PayerReport {
+        originator_node_id: 200,
+        start_sequence_id: 41,
+        end_sequence_id: 990,
+        end_minute_since_epoch: 29_000_000,
+        payers_merkle_root: Bytes::from(vec![9; 32]),
+        active_node_ids: vec![100, 200, 300],
+    };
+    seeds.push(report.encode_to_vec());
+    seeds.push([[0; 31].as_slice(), &[1], &[9; 64]].concat());
+    seeds
+}

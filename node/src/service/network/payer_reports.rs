@@ -1,0 +1,70 @@
+//! Events of the payer report manager on their way into the store.
+
+use hawser_chain::index::{BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError};
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::payer_report::report::NODES_MAX;
+use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, Store};
+
+/// Records what the chain has of payer reports.
+pub(super) struct PayerReportSink(pub(super) Store);
+
+impl Sink for PayerReportSink {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        let position = self.0.snapshot().payer_reports_position();
+        let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
+        Ok(position.map(|at| BlockRef { number: at.block, hash: at.hash.into() }))
+    }
+
+    /// Reports have no sequence ids.
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        let events: Vec<_> = batch.events.iter().filter_map(recorded).collect();
+        let position = ChainPosition { block: batch.position.number, hash: batch.position.hash.0 };
+        let written = self.0.record_payer_reports(batch.from_block, &events, position);
+        written.map_err(|error| SinkError::Retry(error.to_string()))
+    }
+}
+
+/// Converts an event; `None` for other contracts' events, and for reports that no contract of ours can have
+/// taken, which an endpoint has made up.
+fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
+    let (originator, index, change) = match &event.decoded {
+        ContractEvent::ReportSubmitted(report) => {
+            if report.nodes.len() > NODES_MAX {
+                let (originator, nodes) = (report.originator, report.nodes.len());
+                tracing::error!(
+                    code = "payer_report_event_ignored",
+                    originator,
+                    nodes,
+                    "an endpoint shows a payer report with more nodes than there can be: it is passed over"
+                );
+                return None;
+            }
+            let change = PayerReportChange::Submitted {
+                start: SequenceId(report.start),
+                end: SequenceId(report.end),
+                end_minute: report.end_minute,
+                root: report.root.0,
+                nodes: report.nodes.clone(),
+            };
+            (report.originator, report.index, change)
+        }
+        &ContractEvent::ReportSettled { originator, index, leaves, left, micro_dollars } => {
+            let microdollars = micro_dollars;
+            (originator, index, PayerReportChange::Settled { leaves, left, microdollars })
+        }
+        ContractEvent::Payload { .. }
+        | ContractEvent::BalanceChanged { .. }
+        | ContractEvent::MembershipChanged { .. } => return None,
+    };
+    Some(PayerReportEvent {
+        block: event.block.number,
+        log_index: event.log_index,
+        originator: OriginatorId(originator),
+        index,
+        change,
+    })
+}

@@ -1,0 +1,265 @@
+//! Why a report is not the one that this node would write.
+//!
+//! A report says only the root of its leaves. So a difference is looked for among the mistakes that a node makes: it
+//! charged other fees than it should have, left a payer or a minute out, or counted a minute too many.
+
+use hawser_proto::{PayerAddress, SequenceId};
+
+use super::leaves::{Leaves, LeavesError};
+use super::report::PayerReport;
+use super::schedule::RangeEnd;
+use super::tree::Hash;
+
+/// Trees that are built to find the cause of a difference, at most. A guess: a tree of 10,000 payers takes some
+/// hundredth of a second.
+const TRIED_MAX: usize = 512;
+
+/// The usage of one payer in one minute, as this node holds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MinuteOfPayer {
+    /// The minute, since the unix epoch.
+    pub minute: u32,
+    /// The payer.
+    pub payer: PayerAddress,
+    /// Picodollars by this node's own calculation.
+    pub own: u64,
+    /// Picodollars that the originator stated in its envelopes.
+    pub stated: u64,
+    /// The last envelope counted.
+    pub last: SequenceId,
+}
+
+/// One difference between a report and what this node holds.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Difference {
+    /// The last envelope of the range is of another minute.
+    EndMinute {
+        /// The minute in the report.
+        reported: u32,
+        /// The envelope's.
+        held: u32,
+    },
+    /// The range does not end with the last envelope of its minute.
+    EndSequence {
+        /// The end of the report.
+        reported: SequenceId,
+        /// The last envelope of that minute; 0 if none of it is paid for.
+        held: SequenceId,
+    },
+    /// The range begins in a later minute than it ends.
+    MinutesReversed {
+        /// The minute before the range.
+        start: u32,
+        /// Its last minute.
+        end: u32,
+    },
+    /// The amounts are others.
+    Amounts {
+        /// The root in the report.
+        reported: Hash,
+        /// The root of this node's amounts.
+        own: Hash,
+        /// The place of the difference, as far as it can be found.
+        cause: Cause,
+    },
+}
+
+/// The amounts that a report was made of, if they can be found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Cause {
+    /// The fees that the originator charged, where they are not those that the rates give: these minutes of these
+    /// payers.
+    StatedFees(Vec<MinuteOfPayer>),
+    /// This payer is left out.
+    WithoutPayer(PayerAddress),
+    /// The minutes up to this one are left out.
+    AfterMinute(u32),
+    /// The minutes from this one on are left out.
+    BeforeMinute(u32),
+    /// None of these.
+    Unknown,
+}
+
+/// The result of recomputing a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Explanation {
+    /// The report is what this node computed.
+    Equal,
+    /// It is not. The differences are not empty.
+    Different(Vec<Difference>),
+}
+
+/// Compares a report with what this node holds. `start_minute` is the minute of the envelope at the report's start,
+/// `None` for a report from the beginning. `held_end` is the minute of the envelope at the report's end, and the last
+/// sequence id with usage in that minute. `rows` are the usage of the originator in the minutes after
+/// `start_minute`, up to that of `held_end`, by ascending minute.
+///
+/// # Errors
+/// When the usage is above what a report can say.
+pub fn explain(
+    report: &PayerReport,
+    start_minute: Option<u32>,
+    held_end: RangeEnd,
+    rows: &[MinuteOfPayer],
+) -> Result<Explanation, LeavesError> {
+    let mut differences = Vec::new();
+    let end = report.end();
+    if end.minute != held_end.minute {
+        let (reported, held) = (end.minute, held_end.minute);
+        differences.push(Difference::EndMinute { reported, held });
+    }
+    if let Some(start) = start_minute.filter(|start| *start > held_end.minute) {
+        differences.push(Difference::MinutesReversed { start, end: held_end.minute });
+    }
+    if end.sequence != held_end.sequence {
+        let (reported, held) = (end.sequence, held_end.sequence);
+        differences.push(Difference::EndSequence { reported, held });
+    }
+    let own = Leaves::sum(rows.iter().map(|row| (row.payer, row.own)))?;
+    let (reported, root) = (report.root(), own.root());
+    if reported != root {
+        let cause = cause(reported, &own, rows);
+        differences.push(Difference::Amounts { reported, own: root, cause });
+    }
+    Ok(match differences.is_empty() {
+        true => Explanation::Equal,
+        false => Explanation::Different(differences),
+    })
+}
+
+fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> Cause {
+    let is_of =
+        |amounts: Result<Leaves, LeavesError>| amounts.is_ok_and(|it| it.root() == reported);
+    if is_of(Leaves::sum(rows.iter().map(|row| (row.payer, row.stated)))) {
+        let differs = |row: &&MinuteOfPayer| row.own != row.stated;
+        return Cause::StatedFees(rows.iter().filter(differs).copied().collect());
+    }
+    let amounts = |keep: &dyn Fn(&MinuteOfPayer) -> bool| {
+        is_of(Leaves::sum(rows.iter().filter(|row| keep(row)).map(|row| (row.payer, row.own))))
+    };
+    let mut minutes: Vec<u32> = rows.iter().map(|row| row.minute).collect();
+    minutes.dedup();
+    let share = TRIED_MAX / 4;
+    // A range is wrong at its ends, if it is.
+    if let Some(minute) = minutes.iter().take(share).find(|it| amounts(&|row| row.minute > **it)) {
+        return Cause::AfterMinute(*minute);
+    }
+    if let Some(minute) =
+        minutes.iter().rev().take(share).find(|it| amounts(&|row| row.minute < **it))
+    {
+        return Cause::BeforeMinute(*minute);
+    }
+    let mut payers = own.payers().iter().map(|leaf| leaf.payer).take(2 * share);
+    match payers.find(|payer| amounts(&|row| row.payer != *payer)) {
+        Some(payer) => Cause::WithoutPayer(payer),
+        None => Cause::Unknown,
+    }
+}
+
+impl std::fmt::Display for Difference {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::EndMinute { reported, held } => {
+                write!(
+                    f,
+                    "it says that it ends in minute {reported}, and its last envelope is of minute {held}"
+                )
+            }
+            Self::EndSequence { reported, held } => {
+                write!(
+                    f,
+                    "it ends at envelope {reported}, and the last one of that minute is {held}"
+                )
+            }
+            Self::MinutesReversed { start, end } => {
+                write!(f, "it begins after minute {start} and ends in minute {end}")
+            }
+            Self::Amounts { cause, .. } => write!(f, "its amounts are others: {cause}"),
+        }
+    }
+}
+
+impl std::fmt::Display for Cause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::StatedFees(rows) => {
+                let envelopes = rows.len();
+                write!(
+                    f,
+                    "the originator's own fees, which differ in {envelopes} minutes of payers"
+                )
+            }
+            Self::WithoutPayer(payer) => write!(f, "payer {payer} is left out"),
+            Self::AfterMinute(minute) => write!(f, "the minutes up to {minute} are left out"),
+            Self::BeforeMinute(minute) => write!(f, "the minutes from {minute} on are left out"),
+            Self::Unknown => f.write_str("the cause is not known"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{Address, OriginatorId};
+
+    use super::super::report::NodeIds;
+    use super::*;
+
+    fn row(minute: u32, payer: u8, own: u64, stated: u64) -> MinuteOfPayer {
+        let last = SequenceId(u64::from(minute) * 10);
+        MinuteOfPayer { minute, payer: Address([payer; 20]), own, stated, last }
+    }
+
+    fn rows() -> Vec<MinuteOfPayer> {
+        vec![row(5, 1, 100, 100), row(5, 2, 50, 50), row(6, 1, 7, 8), row(7, 3, 0, 0)]
+    }
+
+    fn end(minute: u32, sequence: u64) -> RangeEnd {
+        RangeEnd { minute, sequence: SequenceId(sequence) }
+    }
+
+    fn report(end: RangeEnd, amounts: &[(u8, u64)]) -> PayerReport {
+        let amounts = amounts.iter().map(|(payer, amount)| (Address([*payer; 20]), *amount));
+        let root = Leaves::sum(amounts).unwrap().root();
+        let nodes = NodeIds::new(vec![100]).unwrap();
+        PayerReport::new(OriginatorId(100), SequenceId(1), end, root, nodes).unwrap()
+    }
+
+    fn causes(amounts: &[(u8, u64)]) -> Cause {
+        let explained =
+            explain(&report(end(7, 70), amounts), Some(4), end(7, 70), &rows()).unwrap();
+        let Explanation::Different(differences) = explained else { panic!("it is equal") };
+        let [Difference::Amounts { cause, .. }] = &differences[..] else {
+            panic!("{differences:?}")
+        };
+        cause.clone()
+    }
+
+    #[test]
+    fn a_true_report_is_equal() {
+        let report = report(end(7, 70), &[(1, 107), (2, 50), (3, 0)]);
+        assert_eq!(explain(&report, Some(4), end(7, 70), &rows()), Ok(Explanation::Equal));
+    }
+
+    #[test]
+    fn each_lie_is_named() {
+        assert_eq!(causes(&[(1, 108), (2, 50), (3, 0)]), Cause::StatedFees(vec![row(6, 1, 7, 8)]));
+        assert_eq!(causes(&[(1, 107), (2, 50)]), Cause::BeforeMinute(7));
+        assert_eq!(causes(&[(1, 107), (3, 0)]), Cause::WithoutPayer(Address([2; 20])));
+        assert_eq!(causes(&[(1, 7), (3, 0)]), Cause::AfterMinute(5));
+        assert_eq!(causes(&[(1, 1), (2, 50), (3, 0)]), Cause::Unknown);
+    }
+
+    #[test]
+    fn another_end_is_named() {
+        let amounts = [(1, 107), (2, 50), (3, 0)];
+        let early = report(end(6, 69), &amounts);
+        let explained = explain(&early, Some(4), end(7, 70), &rows()).unwrap();
+        let minute = Difference::EndMinute { reported: 6, held: 7 };
+        let sequence = Difference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
+        assert_eq!(explained, Explanation::Different(vec![minute, sequence]));
+        let reversed =
+            explain(&report(end(7, 70), &amounts), Some(8), end(7, 70), &rows()).unwrap();
+        let reversed_minutes = Difference::MinutesReversed { start: 8, end: 7 };
+        assert_eq!(reversed, Explanation::Different(vec![reversed_minutes]));
+    }
+}

@@ -1,0 +1,221 @@
+//! The amount of each payer in a report, as a leaf of its tree.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::{Address, PayerAddress};
+
+use super::tree::{Hash, Tree};
+
+/// Length of a leaf: two words, address and amount.
+pub const LEAF_LEN_BYTES: usize = 64;
+/// Picodollars in a microdollar.
+const PICO_PER_MICRO: u64 = 1_000_000;
+
+/// An amount in picodollars, the unit of fees and usage. At most `i64::MAX`: other implementations store it in
+/// signed columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct PicoDollars(u64);
+
+/// An amount in microdollars, the unit of the contracts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct MicroDollars(pub u64);
+
+impl PicoDollars {
+    /// Takes a number of picodollars; `None` above `i64::MAX`.
+    #[must_use]
+    pub fn new(amount: u64) -> Option<Self> {
+        i64::try_from(amount).is_ok().then_some(Self(amount))
+    }
+
+    /// Returns the number of picodollars.
+    #[must_use]
+    pub fn get(self) -> u64 {
+        self.0
+    }
+
+    /// Returns the sum; `None` above `i64::MAX`.
+    #[must_use]
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        self.0.checked_add(other.0).and_then(Self::new)
+    }
+
+    /// Returns the amount that the contract takes for it: microdollars, rounded up.
+    #[must_use]
+    pub fn settled(self) -> MicroDollars {
+        MicroDollars(self.0.div_ceil(PICO_PER_MICRO))
+    }
+}
+
+impl std::fmt::Display for PicoDollars {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} p$", self.0)
+    }
+}
+
+impl std::fmt::Display for MicroDollars {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} µ$", self.0)
+    }
+}
+
+/// The usage of one payer in the range of a report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PayerFee {
+    /// The payer.
+    pub payer: PayerAddress,
+    /// Its fees.
+    pub fee: PicoDollars,
+}
+
+impl PayerFee {
+    /// Returns the leaf: address and amount, each in a word.
+    #[must_use]
+    pub fn leaf(self) -> [u8; LEAF_LEN_BYTES] {
+        let mut leaf = [0; LEAF_LEN_BYTES];
+        leaf[12..32].copy_from_slice(&self.payer.0);
+        leaf[56..].copy_from_slice(&self.fee.0.to_be_bytes());
+        leaf
+    }
+
+    /// Reads a leaf; `None` for bytes that no payer's amount gives.
+    #[must_use]
+    pub fn from_leaf(leaf: &[u8]) -> Option<Self> {
+        let leaf: &[u8; LEAF_LEN_BYTES] = leaf.try_into().ok()?;
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|byte| *byte == 0);
+        if !is_zero(&leaf[..12]) || !is_zero(&leaf[32..56]) {
+            return None;
+        }
+        let payer = Address(leaf[12..32].try_into().ok()?);
+        let fee = PicoDollars::new(u64::from_be_bytes(leaf[56..].try_into().ok()?))?;
+        Some(Self { payer, fee })
+    }
+}
+
+/// The reason usage has no leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum LeavesError {
+    /// The sum of one payer is above what a leaf can say.
+    #[error("the usage of {payer} is too large for a report")]
+    TooLarge {
+        /// The payer.
+        payer: PayerAddress,
+    },
+}
+
+/// All payers of a report, by ascending address. A payer of nothing is in it too.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Leaves(Vec<PayerFee>);
+
+impl Leaves {
+    /// Sums amounts by payer.
+    ///
+    /// # Errors
+    /// [`LeavesError::TooLarge`].
+    pub fn sum(
+        amounts: impl IntoIterator<Item = (PayerAddress, u64)>,
+    ) -> Result<Self, LeavesError> {
+        let mut sums: BTreeMap<PayerAddress, PicoDollars> = BTreeMap::new();
+        for (payer, amount) in amounts {
+            let too_large = LeavesError::TooLarge { payer };
+            let amount = PicoDollars::new(amount).ok_or(too_large)?;
+            let sum = sums.entry(payer).or_default();
+            *sum = sum.checked_add(amount).ok_or(too_large)?;
+        }
+        Ok(Self(sums.into_iter().map(|(payer, fee)| PayerFee { payer, fee }).collect()))
+    }
+
+    /// Returns the payers with their amounts, by ascending address.
+    #[must_use]
+    pub fn payers(&self) -> &[PayerFee] {
+        &self.0
+    }
+
+    /// Returns the amount of one payer; `None` if it is in no leaf.
+    #[must_use]
+    pub fn of(&self, payer: PayerAddress) -> Option<PicoDollars> {
+        let place = self.0.binary_search_by_key(&payer, |leaf| leaf.payer).ok()?;
+        Some(self.0[place].fee)
+    }
+
+    /// Returns the place of a payer's leaf, from 0.
+    #[must_use]
+    pub fn place_of(&self, payer: PayerAddress) -> Option<usize> {
+        self.0.binary_search_by_key(&payer, |leaf| leaf.payer).ok()
+    }
+
+    /// Returns the leaves' bytes, in order.
+    #[must_use]
+    pub fn encoded(&self) -> Vec<[u8; LEAF_LEN_BYTES]> {
+        self.0.iter().map(|leaf| leaf.leaf()).collect()
+    }
+
+    /// Returns the tree over the leaves.
+    #[must_use]
+    pub fn tree(&self) -> Tree {
+        Tree::new(&self.encoded())
+    }
+
+    /// Returns the root of the tree.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.tree().root()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{bytes, list, number, vectors, word};
+    use super::*;
+
+    #[test]
+    fn leaves_and_roots_are_those_of_the_contract() {
+        for map in list(&vectors("payer_leaves")["maps"]) {
+            let payers = map["payers"].as_array().unwrap();
+            let amounts = payers.iter().rev().map(|payer| {
+                let address = bytes(&payer["address"]).try_into().unwrap();
+                (Address(address), number(&payer["picodollars"]))
+            });
+            let leaves = Leaves::sum(amounts).unwrap();
+            for (golden, leaf) in payers.iter().zip(leaves.payers()) {
+                assert_eq!(leaf.leaf().to_vec(), bytes(&golden["leaf"]));
+                assert_eq!(PayerFee::from_leaf(&leaf.leaf()), Some(*leaf));
+                assert_eq!(leaf.fee.settled().0, number(&golden["microdollars_settled"]));
+            }
+            assert_eq!(leaves.payers().len(), payers.len());
+            assert_eq!(leaves.root(), word(&map["root"]), "{map}");
+        }
+    }
+
+    #[test]
+    fn settled_amounts_are_rounded_up_as_the_contract_does() {
+        for case in list(&vectors("payer_leaves")["rounding"]) {
+            // The last cases are above what a node books.
+            let amount =
+                case["picodollars"].as_str().unwrap().parse().ok().and_then(PicoDollars::new);
+            if let Some(amount) = amount {
+                assert_eq!(amount.settled().0, number(&case["microdollars"]), "{case}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_sum_that_no_leaf_can_say_is_an_error() {
+        let payer = Address([7; 20]);
+        let most = i64::MAX.unsigned_abs();
+        assert_eq!(Leaves::sum([(payer, most)]).unwrap().of(payer).unwrap().get(), most);
+        let too_large = Err(LeavesError::TooLarge { payer });
+        assert_eq!(Leaves::sum([(payer, most), (payer, 1)]), too_large);
+        assert_eq!(Leaves::sum([(payer, most + 1)]), too_large);
+    }
+
+    #[test]
+    fn bytes_that_are_no_leaf_are_none() {
+        let leaf = PayerFee { payer: Address([7; 20]), fee: PicoDollars(5) }.leaf();
+        assert_eq!(PayerFee::from_leaf(&leaf[1..]), None);
+        for place in [0, 11, 32, 55, 56] {
+            let mut changed = leaf;
+            changed[place] = 0x80;
+            assert_eq!(PayerFee::from_leaf(&changed), None, "byte {place}");
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Payer reports: what one originator's payers used over a range of its strand, as leaves of a tree
+//! whose root nodes sign and the settlement chain pays by.
+//!
+//! Everything here is a function of values, so that every node comes to the same bytes:
+//!
+//! - [`leaves`]: the amount of each payer, as a leaf; [`tree`]: the tree over them, with proofs of
+//!   neighbouring leaves;
+//! - [`report`]: a report, its id, and the envelope in which it travels;
+//! - [`attestation`]: a node's signature over a report id, and which of them count;
+//! - [`schedule`]: when a node's workers run, where a report ends, and when one is due;
+//! - [`explain`]: why a report is not the one that this node would write.
+//!
+//! Specified in `docs/protocol/payer-reports.md`.
+
+pub mod attestation;
+pub mod explain;
+pub mod leaves;
+pub mod report;
+pub mod schedule;
+pub mod tree;
+
+pub use attestation::{Attestation, AttestationError, Majority, majority};
+pub use explain::{Difference, Explanation, MinuteOfPayer, explain};
+pub use leaves::{Leaves, LeavesError, MicroDollars, PayerFee, PicoDollars};
+pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
+pub use schedule::{Due, Periods, RangeEnd, Task, due, end_of_range, minute_of_hour};
+pub use tree::{Proof, ProofError, Tree};
+
+#[cfg(test)]
+pub(crate) mod testing {
+    //! Golden values of the contracts.
+
+    use serde_json::Value;
+
+    pub(crate) fn vectors(name: &str) -> Value {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/contracts/");
+        serde_json::from_slice(&std::fs::read(format!("{folder}{name}.json")).unwrap()).unwrap()
+    }
+
+    pub(crate) fn list(value: &Value) -> &Vec<Value> {
+        let list = value.as_array().unwrap();
+        assert!(!list.is_empty(), "the vectors have cases");
+        list
+    }
+
+    pub(crate) fn number(value: &Value) -> u64 {
+        value.as_u64().unwrap_or_else(|| value.as_str().unwrap().parse().unwrap())
+    }
+
+    pub(crate) fn small(value: &Value) -> u32 {
+        u32::try_from(number(value)).unwrap()
+    }
+
+    pub(crate) fn bytes(value: &Value) -> Vec<u8> {
+        hex::decode(value.as_str().unwrap().trim_start_matches("0x")).unwrap()
+    }
+
+    pub(crate) fn word(value: &Value) -> [u8; 32] {
+        bytes(value).try_into().unwrap()
+    }
+}

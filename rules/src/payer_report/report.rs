@@ -1,0 +1,456 @@
+//! A payer report, its id, and the envelope in which it travels.
+
+use hawser_proto::envelope::Payload;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::keccak256;
+use hawser_proto::{Bytes, Digest, OriginatorId, SequenceId, Topic};
+use prost::Message as _;
+
+use super::schedule::RangeEnd;
+use super::tree::{EMPTY_ROOT, Hash, word};
+
+/// Upper bound of nodes in a report. Specified: the contract counts signatures in 8 bits.
+pub const NODES_MAX: usize = 255;
+/// Upper bound of originator ids, node ids and minutes. Specified: other implementations store them in signed columns
+/// of 32 bits.
+const SMALL_MAX: u32 = i32::MAX.unsigned_abs();
+/// Retention of the envelopes of reports and attestations, in days. Specified.
+pub const RETENTION_DAYS: u32 = 60;
+
+/// The type of a report in the contract's typed data.
+const TYPE: &[u8] =
+    b"PayerReport(uint32 originatorNodeId,uint64 startSequenceId,uint64 endSequenceId,\
+uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)";
+
+/// The id of a report: the digest that nodes sign and the contract computes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReportId(pub [u8; 32]);
+
+impl ReportId {
+    /// Returns the id as the digest that is signed.
+    #[must_use]
+    pub fn digest(self) -> Digest {
+        Digest(self.0)
+    }
+
+    /// Takes an id of exactly 32 bytes.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes.try_into().ok().map(Self)
+    }
+}
+
+impl std::fmt::Display for ReportId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("0x")?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl std::str::FromStr for ReportId {
+    type Err = ReportIdError;
+
+    /// Reads 64 hex digits, with or without `0x` before them.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.strip_prefix("0x").unwrap_or(text).as_bytes();
+        let mut id = [0; 32];
+        if digits.len() != 64 {
+            return Err(ReportIdError);
+        }
+        for (byte, pair) in id.iter_mut().zip(digits.chunks(2)) {
+            let digit =
+                |digit: u8| char::from(digit).to_digit(16).and_then(|it| u8::try_from(it).ok());
+            let (high, low) = (digit(pair[0]), digit(pair[1]));
+            *byte = high.zip(low).map(|(high, low)| high << 4 | low).ok_or(ReportIdError)?;
+        }
+        Ok(Self(id))
+    }
+}
+
+/// A text is no report id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a report id has 64 hex digits")]
+pub struct ReportIdError;
+
+/// The contract's separator: reports for another chain or contract have other ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DomainSeparator([u8; 32]);
+
+impl DomainSeparator {
+    /// Takes what the contract said; `None` for zero, which a contract that was never initialised says.
+    #[must_use]
+    pub fn new(word: [u8; 32]) -> Option<Self> {
+        (word != [0; 32]).then_some(Self(word))
+    }
+
+    /// Returns the 32 bytes.
+    #[must_use]
+    pub fn get(self) -> [u8; 32] {
+        self.0
+    }
+}
+
+/// The nodes that share the fees of a report: ascending, each once, at least one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct NodeIds(Vec<u32>);
+
+impl NodeIds {
+    /// Takes ids in any order. The order is no part of a report's id, so it is settled before a report is stored or
+    /// submitted: the contract takes ascending ids only.
+    ///
+    /// # Errors
+    /// When there is none, one twice, too many, or one that is too large.
+    pub fn new(mut ids: Vec<u32>) -> Result<Self, PayerReportError> {
+        if ids.is_empty() {
+            return Err(PayerReportError::NoNodes);
+        }
+        if ids.len() > NODES_MAX {
+            return Err(PayerReportError::TooManyNodes(ids.len()));
+        }
+        ids.sort_unstable();
+        if let Some(pair) = ids.windows(2).find(|pair| pair[0] == pair[1]) {
+            return Err(PayerReportError::NodeTwice(pair[0]));
+        }
+        small("node id", ids[ids.len() - 1])?;
+        Ok(Self(ids))
+    }
+
+    /// Returns the ids, ascending.
+    #[must_use]
+    pub fn get(&self) -> &[u32] {
+        &self.0
+    }
+
+    /// Returns true if the node is listed.
+    #[must_use]
+    pub fn contains(&self, node: OriginatorId) -> bool {
+        self.0.binary_search(&node.0).is_ok()
+    }
+
+    /// Returns the number of attestations that the contract asks for: more than half.
+    #[must_use]
+    pub fn majority(&self) -> usize {
+        self.0.len() / 2 + 1
+    }
+}
+
+/// The reason something is no payer report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum PayerReportError {
+    /// A number is too large for the columns of other implementations.
+    #[error("the {what} {number} is too large")]
+    TooLarge {
+        /// The name of the field.
+        what: &'static str,
+        /// Its value.
+        number: u64,
+    },
+    /// A report about originator 0, which no node writes.
+    #[error("there is no report about originator 0")]
+    Originator,
+    /// The range ends before it begins.
+    #[error("the range ends at {end}, before its start {start}")]
+    Reversed {
+        /// The sequence id before the range.
+        start: SequenceId,
+        /// The last one in it.
+        end: SequenceId,
+    },
+    /// A report of an empty range has payers.
+    #[error("the range is empty, but the root is not that of no payers")]
+    RootOfNothing,
+    /// The root has another length.
+    #[error("the root has {0} bytes instead of 32")]
+    Root(usize),
+    /// No node is listed.
+    #[error("no node is listed")]
+    NoNodes,
+    /// A node is listed more than once.
+    #[error("node {0} is listed twice")]
+    NodeTwice(u32),
+    /// More nodes are listed than there can be.
+    #[error("{0} nodes are listed, above {NODES_MAX}")]
+    TooManyNodes(usize),
+}
+
+fn small(what: &'static str, number: u32) -> Result<u32, PayerReportError> {
+    match number {
+        0..=SMALL_MAX => Ok(number),
+        _ => Err(PayerReportError::TooLarge { what, number: number.into() }),
+    }
+}
+
+fn sequence(what: &'static str, number: u64) -> Result<SequenceId, PayerReportError> {
+    match SequenceId(number) {
+        id if id <= SequenceId::MAX => Ok(id),
+        _ => Err(PayerReportError::TooLarge { what, number }),
+    }
+}
+
+/// The payers' usage over a range of one strand. Well-formed, and not necessarily true.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PayerReport {
+    originator: OriginatorId,
+    start: SequenceId,
+    end: RangeEnd,
+    root: Hash,
+    nodes: NodeIds,
+}
+
+impl PayerReport {
+    /// Puts a report together. `start` is not part of the range.
+    ///
+    /// # Errors
+    /// When it is not well-formed.
+    pub fn new(
+        originator: OriginatorId,
+        start: SequenceId,
+        end: RangeEnd,
+        root: Hash,
+        nodes: NodeIds,
+    ) -> Result<Self, PayerReportError> {
+        small("originator id", originator.0)?;
+        small("end minute", end.minute)?;
+        if originator == OriginatorId(0) {
+            return Err(PayerReportError::Originator);
+        }
+        sequence("start", start.0)?;
+        sequence("end", end.sequence.0)?;
+        if end.sequence < start {
+            return Err(PayerReportError::Reversed { start, end: end.sequence });
+        }
+        if end.sequence == start && root != EMPTY_ROOT {
+            return Err(PayerReportError::RootOfNothing);
+        }
+        Ok(Self { originator, start, end, root, nodes })
+    }
+
+    /// Reads a report that came from outside.
+    ///
+    /// # Errors
+    /// When it is not well-formed.
+    pub fn from_message(message: &pb::PayerReport) -> Result<Self, PayerReportError> {
+        let root = &message.payers_merkle_root;
+        let root = root.as_ref().try_into().map_err(|_| PayerReportError::Root(root.len()))?;
+        // Counted before it is copied.
+        if message.active_node_ids.len() > NODES_MAX {
+            return Err(PayerReportError::TooManyNodes(message.active_node_ids.len()));
+        }
+        let end = RangeEnd {
+            minute: message.end_minute_since_epoch,
+            sequence: SequenceId(message.end_sequence_id),
+        };
+        Self::new(
+            OriginatorId(message.originator_node_id),
+            SequenceId(message.start_sequence_id),
+            end,
+            root,
+            NodeIds::new(message.active_node_ids.clone())?,
+        )
+    }
+
+    /// Returns the originator that the report is about.
+    #[must_use]
+    pub fn originator(&self) -> OriginatorId {
+        self.originator
+    }
+
+    /// Returns the sequence id before the range; 0 for the first report.
+    #[must_use]
+    pub fn start(&self) -> SequenceId {
+        self.start
+    }
+
+    /// Returns the last envelope of the range, and its minute.
+    #[must_use]
+    pub fn end(&self) -> RangeEnd {
+        self.end
+    }
+
+    /// Returns the root of the tree over the payers' amounts.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        self.root
+    }
+
+    /// Returns the nodes that share the fees.
+    #[must_use]
+    pub fn nodes(&self) -> &NodeIds {
+        &self.nodes
+    }
+
+    /// Returns the id. It is not what a library for typed data gives: the node ids are hashed with the offset and the
+    /// length of their encoding before them.
+    #[must_use]
+    pub fn id(&self, domain: DomainSeparator) -> ReportId {
+        let ids = self.nodes.get();
+        let mut words = Vec::with_capacity(32 * (ids.len() + 2));
+        words.extend_from_slice(&word(0x20));
+        words.extend_from_slice(&word(ids.len() as u64));
+        ids.iter().for_each(|id| words.extend_from_slice(&word((*id).into())));
+        let fields = keccak256(&[
+            &keccak256(&[TYPE]).0,
+            &word(self.originator.0.into()),
+            &word(self.start.0),
+            &word(self.end.sequence.0),
+            &word(self.end.minute.into()),
+            &self.root,
+            &keccak256(&[&words]).0,
+        ]);
+        ReportId(keccak256(&[&[0x19, 0x01], &domain.0, &fields.0]).0)
+    }
+
+    /// Returns the message of the report.
+    #[must_use]
+    pub fn to_message(&self) -> pb::PayerReport {
+        pb::PayerReport {
+            originator_node_id: self.originator.0,
+            start_sequence_id: self.start.0,
+            end_sequence_id: self.end.sequence.0,
+            end_minute_since_epoch: self.end.minute,
+            payers_merkle_root: Bytes::copy_from_slice(&self.root),
+            active_node_ids: self.nodes.get().to_vec(),
+        }
+    }
+
+    /// Returns the client envelope in which the report travels, on the topic of reports about its originator.
+    #[must_use]
+    pub fn client_envelope(&self) -> Bytes {
+        let topic = Topic::payer_reports(self.originator);
+        envelope(topic, Payload::PayerReport(self.to_message()))
+    }
+}
+
+/// Returns the client envelope of a payload on a topic.
+pub(super) fn envelope(topic: Topic, payload: Payload) -> Bytes {
+    let aad = pb::AuthenticatedData { target_topic: topic.into_bytes(), depends_on: None };
+    let client = pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) };
+    client.encode_to_vec().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::super::testing::{bytes, list, number, small, vectors, word as golden};
+    use super::*;
+
+    fn message(case: &Value, nodes: &Value) -> pb::PayerReport {
+        pb::PayerReport {
+            originator_node_id: small(&case["originator_node_id"]),
+            start_sequence_id: number(&case["start_sequence_id"]),
+            end_sequence_id: number(&case["end_sequence_id"]),
+            end_minute_since_epoch: small(&case["end_minute_since_epoch"]),
+            payers_merkle_root: bytes(&case["payers_merkle_root"]).into(),
+            active_node_ids: nodes.as_array().unwrap().iter().map(small).collect(),
+        }
+    }
+
+    fn domain_of(case: &Value) -> DomainSeparator {
+        DomainSeparator::new(golden(&case["domain_separator"])).unwrap()
+    }
+
+    #[test]
+    fn ids_are_those_of_the_contract() {
+        let vectors = vectors("payer_report_digest");
+        let mut compared = 0;
+        for case in list(&vectors["cases"]) {
+            // Lists with a node twice, and the empty one, are hashed by the contract and refused here.
+            let Ok(report) = PayerReport::from_message(&message(case, &case["node_ids"])) else {
+                continue;
+            };
+            let given = message(case, &case["node_ids"]).active_node_ids;
+            if report.nodes().get() == given {
+                assert_eq!(report.id(domain_of(case)).0, golden(&case["digest"]), "{case}");
+                compared += 1;
+            }
+        }
+        assert!(compared >= 3, "{compared}");
+        let cases = &vectors["off_chain_report_ids"];
+        let same_contract =
+            |case: &&Value| case["verifying_contract"] == cases["verifying_contract"];
+        let domain = domain_of(list(&vectors["cases"]).iter().find(same_contract).unwrap());
+        for case in list(&cases["cases"]) {
+            let report = PayerReport::from_message(&message(cases, &case["node_ids_given"]));
+            match report {
+                Ok(report) => assert_eq!(report.id(domain).0, golden(&case["report_id"])),
+                Err(error) => assert_eq!(error, PayerReportError::NodeTwice(200)),
+            }
+        }
+    }
+
+    #[test]
+    fn reports_travel_in_the_bytes_of_other_implementations() {
+        for case in list(&vectors("report_envelopes")["cases"]) {
+            let given = message(case, &case["active_node_ids"]);
+            let report = PayerReport::from_message(&given).unwrap();
+            assert_eq!(report.to_message().encode_to_vec(), bytes(&case["payer_report_proto"]));
+            assert_eq!(report.client_envelope(), bytes(&case["client_envelope_report"]));
+        }
+    }
+
+    fn good() -> pb::PayerReport {
+        pb::PayerReport {
+            originator_node_id: 100,
+            start_sequence_id: 3,
+            end_sequence_id: 9,
+            end_minute_since_epoch: 10,
+            payers_merkle_root: vec![7; 32].into(),
+            active_node_ids: vec![300, 100],
+        }
+    }
+
+    #[test]
+    fn what_is_no_report_is_refused_with_its_reason() {
+        let refused = |change: fn(&mut pb::PayerReport)| {
+            let mut message = good();
+            change(&mut message);
+            PayerReport::from_message(&message).err()
+        };
+        assert_eq!(refused(|_| {}), None);
+        assert_eq!(
+            refused(|it| it.payers_merkle_root = vec![7; 31].into()),
+            Some(PayerReportError::Root(31))
+        );
+        assert_eq!(
+            refused(|it| it.payers_merkle_root = vec![7; 33].into()),
+            Some(PayerReportError::Root(33))
+        );
+        assert_eq!(refused(|it| it.originator_node_id = 0), Some(PayerReportError::Originator));
+        assert_eq!(refused(|it| it.active_node_ids.clear()), Some(PayerReportError::NoNodes));
+        assert_eq!(
+            refused(|it| it.active_node_ids.push(300)),
+            Some(PayerReportError::NodeTwice(300))
+        );
+        let many = |it: &mut pb::PayerReport| it.active_node_ids = (1..=256).collect();
+        assert_eq!(refused(many), Some(PayerReportError::TooManyNodes(256)));
+        let (start, end) = (SequenceId(3), SequenceId(2));
+        assert_eq!(
+            refused(|it| it.end_sequence_id = 2),
+            Some(PayerReportError::Reversed { start, end })
+        );
+        assert_eq!(refused(|it| it.end_sequence_id = 3), Some(PayerReportError::RootOfNothing));
+        let above = |what| Some(PayerReportError::TooLarge { what, number: 1 << 31 });
+        assert_eq!(refused(|it| it.originator_node_id = 1 << 31), above("originator id"));
+        assert_eq!(refused(|it| it.end_minute_since_epoch = 1 << 31), above("end minute"));
+        assert_eq!(refused(|it| it.active_node_ids.push(1 << 31)), above("node id"));
+        let sequence = Some(PayerReportError::TooLarge { what: "end", number: 1 << 63 });
+        assert_eq!(refused(|it| it.end_sequence_id = 1 << 63), sequence);
+    }
+
+    #[test]
+    fn the_order_of_nodes_is_no_part_of_a_report() {
+        let domain = DomainSeparator::new([1; 32]).unwrap();
+        let report = PayerReport::from_message(&good()).unwrap();
+        let mut other = good();
+        other.active_node_ids.reverse();
+        assert_eq!(PayerReport::from_message(&other).unwrap(), report);
+        assert_eq!(report.nodes().get(), [100, 300]);
+        let other_contract = DomainSeparator::new([2; 32]).unwrap();
+        assert_ne!(report.id(domain), report.id(other_contract));
+        assert_eq!(DomainSeparator::new([0; 32]), None);
+        assert_eq!(report.id(domain).to_string().parse(), Ok(report.id(domain)));
+        assert_eq!("0x12".parse::<ReportId>(), Err(ReportIdError));
+        assert_eq!("g".repeat(64).parse::<ReportId>(), Err(ReportIdError));
+    }
+}

@@ -1,0 +1,355 @@
+//! The tree over the leaves of a report, and proofs of leaves that stand beside each other.
+//!
+//! Leaves fill the tree from the left. A node without a right neighbour is hashed alone; nothing is
+//! padded. The root also covers the number of leaves. The contract settles leaves in order, so a proof
+//! is about a range, and its first element is that number.
+
+use std::ops::Range;
+
+use hawser_proto::sign::keccak256;
+
+const LEAF: &[u8] = b"leaf|";
+const NODE: &[u8] = b"node|";
+const ROOT: &[u8] = b"root|";
+
+/// A hash of the tree, keccak-256.
+pub type Hash = [u8; 32];
+
+/// The root of a tree without leaves.
+pub const EMPTY_ROOT: Hash = [0; 32];
+
+/// Upper bound of leaves in a tree that a proof is checked against. Specified: the contract counts them in 32
+/// bits.
+pub const LEAVES_MAX: u64 = u32::MAX as u64;
+
+/// The reason a proof shows nothing. The contract refuses it by the error of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ProofError {
+    /// The proof has no element, not even the number of leaves.
+    #[error("the proof is empty")]
+    NoProofElements,
+    /// A proof of no leaves, of a tree that has some.
+    #[error("no leaves are proven")]
+    NoLeaves,
+    /// The number of leaves is above [`LEAVES_MAX`].
+    #[error("the proof claims more leaves than a report can have")]
+    TooManyLeaves,
+    /// An element is missing. The contract runs over the end of its list then.
+    #[error("the proof has too few elements")]
+    TooShort,
+    /// The leaves are not at this place of the tree with this root.
+    #[error("the proof does not lead to the root")]
+    InvalidProof,
+}
+
+/// Returns the hash of a leaf.
+#[must_use]
+pub fn leaf_hash(leaf: &[u8]) -> Hash {
+    keccak256(&[LEAF, leaf]).0
+}
+
+fn node_hash(left: &Hash, right: Option<&Hash>) -> Hash {
+    match right {
+        Some(right) => keccak256(&[NODE, left, right]).0,
+        None => keccak256(&[NODE, left]).0,
+    }
+}
+
+fn root_hash(leaves: u64, top: &Hash) -> Hash {
+    keccak256(&[ROOT, &word(leaves), top]).0
+}
+
+/// Returns the number as 32 big-endian bytes.
+#[must_use]
+pub fn word(number: u64) -> [u8; 32] {
+    let mut word = [0; 32];
+    word[24..].copy_from_slice(&number.to_be_bytes());
+    word
+}
+
+/// Returns the number in 32 big-endian bytes; `None` if it does not fit.
+fn number(word: &Hash) -> Option<u64> {
+    let (high, low) = word.split_at(24);
+    let low = low.try_into().ok()?;
+    high.iter().all(|byte| *byte == 0).then(|| u64::from_be_bytes(low))
+}
+
+/// Returns the levels between the leaves and the top, for a number of leaves above 0. A single leaf has
+/// one level, as two have.
+fn depth(leaves: u64) -> u32 {
+    leaves.max(2).next_power_of_two().trailing_zeros()
+}
+
+/// The tree over the leaves of one report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tree {
+    /// From the leaves' hashes to the top, which is one hash. Empty without leaves.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Tree {
+    /// Builds the tree. Costs two hashes for each leaf.
+    #[must_use]
+    pub fn new<L: AsRef<[u8]>>(leaves: &[L]) -> Self {
+        if leaves.is_empty() {
+            return Self { levels: Vec::new() };
+        }
+        let mut levels = vec![leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect()];
+        for level in 0..depth(leaves.len() as u64) as usize {
+            let below: &Vec<Hash> = &levels[level];
+            let above = below.chunks(2).map(|pair| node_hash(&pair[0], pair.get(1))).collect();
+            levels.push(above);
+        }
+        Self { levels }
+    }
+
+    /// Returns the number of leaves.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.levels.first().map_or(0, Vec::len)
+    }
+
+    /// Returns true for the tree without leaves.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.levels.is_empty()
+    }
+
+    /// Returns the root.
+    #[must_use]
+    pub fn root(&self) -> Hash {
+        match self.levels.last() {
+            Some(top) => root_hash(self.len() as u64, &top[0]),
+            None => EMPTY_ROOT,
+        }
+    }
+
+    /// Returns the proof of a range of leaves.
+    ///
+    /// # Panics
+    /// If the range is empty in a tree with leaves, or reaches past the last leaf: the caller takes it from the
+    /// tree's own length.
+    #[must_use]
+    pub fn proof(&self, range: Range<usize>) -> Proof {
+        let mut elements = vec![word(self.len() as u64)];
+        if self.is_empty() && range.is_empty() {
+            return Proof(elements);
+        }
+        assert!(range.start < range.end && range.end <= self.len(), "{range:?} is in the tree");
+        let (mut left, mut right) = (range.start, range.end - 1);
+        let below_top = self.levels.len() - 1;
+        for level in &self.levels[..below_top] {
+            if right.is_multiple_of(2)
+                && let Some(neighbour) = level.get(right + 1)
+            {
+                elements.push(*neighbour);
+            }
+            if !left.is_multiple_of(2) {
+                elements.push(level[left - 1]);
+            }
+            (left, right) = (left / 2, right / 2);
+        }
+        Proof(elements)
+    }
+}
+
+/// A proof that some leaves stand beside each other in a tree: the number of leaves, and the hashes that
+/// are missing on the way to the root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof(pub Vec<Hash>);
+
+impl Proof {
+    /// Checks that `leaves` are those from place `start` on, counted from 0, of the tree with this root. As the
+    /// contract does, it ignores elements after the last one needed.
+    ///
+    /// # Errors
+    /// The contract's reason to refuse it.
+    pub fn verify<L: AsRef<[u8]>>(
+        &self,
+        root: Hash,
+        start: u64,
+        leaves: &[L],
+    ) -> Result<(), ProofError> {
+        let (first, rest) = self.0.split_first().ok_or(ProofError::NoProofElements)?;
+        let total = number(first);
+        if leaves.is_empty() {
+            return match (start, total) {
+                (0, Some(0)) if root == EMPTY_ROOT => Ok(()),
+                (0, Some(0)) => Err(ProofError::InvalidProof),
+                _ => Err(ProofError::NoLeaves),
+            };
+        }
+        let total = total.ok_or(ProofError::TooManyLeaves)?;
+        let end = start.checked_add(leaves.len() as u64);
+        if end.is_none_or(|end| end > total) {
+            return Err(ProofError::InvalidProof);
+        }
+        if total > LEAVES_MAX {
+            return Err(ProofError::TooManyLeaves);
+        }
+        let known = leaves.iter().map(|leaf| leaf_hash(leaf.as_ref())).collect();
+        match root_hash(total, &climb(known, start, total, rest)?) == root {
+            true => Ok(()),
+            false => Err(ProofError::InvalidProof),
+        }
+    }
+}
+
+/// Returns the top hash over known neighbours that begin at `left` in a level of `len` nodes.
+fn climb(
+    mut known: Vec<Hash>,
+    mut left: u64,
+    leaves: u64,
+    elements: &[Hash],
+) -> Result<Hash, ProofError> {
+    let mut elements = elements.iter();
+    let mut len = leaves;
+    for _ in 0..depth(leaves) {
+        let right = left + known.len() as u64 - 1;
+        let mut row = Vec::with_capacity(known.len() + 2);
+        let after = match right.is_multiple_of(2) && right + 1 < len {
+            true => Some(*elements.next().ok_or(ProofError::TooShort)?),
+            false => None,
+        };
+        if !left.is_multiple_of(2) {
+            row.push(*elements.next().ok_or(ProofError::TooShort)?);
+        }
+        row.extend(known);
+        row.extend(after);
+        known = row.chunks(2).map(|pair| node_hash(&pair[0], pair.get(1))).collect();
+        left /= 2;
+        len = len.div_ceil(2);
+    }
+    Ok(known[0])
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::super::testing::{bytes, list, number, vectors, word as golden};
+    use super::*;
+
+    fn leaves_of(value: &Value) -> Vec<Vec<u8>> {
+        value.as_array().unwrap().iter().map(bytes).collect()
+    }
+
+    fn elements(value: &Value) -> Proof {
+        Proof(value.as_array().unwrap().iter().map(golden).collect())
+    }
+
+    #[test]
+    fn hashes_are_those_of_the_contract() {
+        let vectors = vectors("merkle");
+        for case in list(&vectors["primitives"]["leaf"]) {
+            assert_eq!(
+                leaf_hash(case["in_utf8"].as_str().unwrap().as_bytes()),
+                golden(&case["out"])
+            );
+        }
+        for case in list(&vectors["primitives"]["pair"]) {
+            let (left, right) = (golden(&case["left"]), golden(&case["right"]));
+            assert_eq!(node_hash(&left, Some(&right)), golden(&case["out"]));
+        }
+        for case in list(&vectors["primitives"]["pairless"]) {
+            assert_eq!(node_hash(&golden(&case["in"]), None), golden(&case["out"]));
+        }
+        for case in list(&vectors["primitives"]["root"]) {
+            let root = root_hash(
+                super::super::testing::number(&case["leaf_count"]),
+                &golden(&case["subroot"]),
+            );
+            assert_eq!(root, golden(&case["out"]));
+        }
+    }
+
+    #[test]
+    fn trees_and_proofs_are_those_of_the_contract() {
+        let vectors = vectors("merkle");
+        for case in list(&vectors["trees"]) {
+            let count = usize::try_from(number(&case["leaf_count"])).unwrap();
+            let leaves = match case["leaves"].as_array() {
+                Some(_) => leaves_of(&case["leaves"]),
+                None => (0..count).map(made).collect(),
+            };
+            assert_eq!(leaves.len(), count);
+            let tree = Tree::new(&leaves);
+            assert_eq!(tree.root(), golden(&case["root"]), "{count} leaves");
+            for proof in list(&case["proofs"]) {
+                let start = usize::try_from(number(&proof["start"])).unwrap();
+                let range = start..start + usize::try_from(number(&proof["count"])).unwrap();
+                let golden = elements(&proof["proof_elements"]);
+                if proof["on_chain"] == "NoLeaves()" {
+                    let none = golden.verify(tree.root(), start as u64, &leaves[range]);
+                    assert_eq!(none, Err(ProofError::NoLeaves));
+                    continue;
+                }
+                assert_eq!(tree.proof(range.clone()), golden, "{range:?} of {count}");
+                let verified = golden.verify(tree.root(), start as u64, &leaves[range]);
+                assert_eq!(verified, Ok(()));
+            }
+        }
+        for case in list(&vectors["known_samples"]) {
+            let leaves = leaves_of(&case["leaves"]);
+            let start = usize::try_from(number(&case["start"])).unwrap();
+            let range = start..start + usize::try_from(number(&case["count"])).unwrap();
+            let tree = Tree::new(&leaves);
+            assert_eq!(tree.root(), golden(&case["root"]));
+            assert_eq!(tree.proof(range), elements(&case["proof_elements"]));
+        }
+    }
+
+    fn made(index: usize) -> Vec<u8> {
+        keccak256(&[format!("xmtp vector leaf {index}").as_bytes()]).0.to_vec()
+    }
+
+    #[test]
+    fn wrong_proofs_are_refused_for_the_reason_of_the_contract() {
+        for case in list(&vectors("merkle")["rejections"]) {
+            let proof = elements(&case["proof_elements"]);
+            let leaves = leaves_of(&case["leaves"]);
+            let verified = proof.verify(golden(&case["root"]), number(&case["start"]), &leaves);
+            let expected = match case["on_chain"].as_str().unwrap() {
+                "ok" => Ok(()),
+                "NoProofElements()" => Err(ProofError::NoProofElements),
+                "NoLeaves()" => Err(ProofError::NoLeaves),
+                "InvalidProof()" => Err(ProofError::InvalidProof),
+                "InvalidBitCount32Input()" => Err(ProofError::TooManyLeaves),
+                other if other.starts_with("Panic(") => Err(ProofError::TooShort),
+                other => panic!("{other} has no counterpart: {case}"),
+            };
+            assert_eq!(verified, expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn a_claim_of_many_leaves_allocates_nothing() {
+        let huge = Proof(vec![word(LEAVES_MAX)]);
+        assert_eq!(huge.verify(EMPTY_ROOT, 0, &[[1_u8]]), Err(ProofError::TooShort));
+        let beyond = Proof(vec![[0xff; 32]]);
+        assert_eq!(beyond.verify(EMPTY_ROOT, 0, &[[1_u8]]), Err(ProofError::TooManyLeaves));
+        let end = Proof(vec![word(5)]);
+        assert_eq!(end.verify(EMPTY_ROOT, u64::MAX, &[[1_u8]]), Err(ProofError::InvalidProof));
+    }
+
+    proptest! {
+        /// Each range of each tree is proven, at its own place and with its own leaves only.
+        #[test]
+        fn a_range_is_proven_at_its_place_alone(
+            count in 1_usize..70, start in 0_usize..70, len in 1_usize..70, changed in any::<u8>(),
+        ) {
+            let leaves: Vec<Vec<u8>> = (0..count).map(made).collect();
+            let start = start % count;
+            let end = (start + len).min(count);
+            let tree = Tree::new(&leaves);
+            let proof = tree.proof(start..end);
+            let shown = &leaves[start..end];
+            prop_assert_eq!(proof.verify(tree.root(), start as u64, shown), Ok(()));
+            prop_assert!(proof.verify(tree.root(), start as u64 + 1, shown).is_err());
+            let mut forged = shown.to_vec();
+            forged[0].push(changed);
+            prop_assert!(proof.verify(tree.root(), start as u64, &forged).is_err());
+        }
+    }
+}
