@@ -35,7 +35,7 @@ struct EvidenceReport {
     /// For a broken rule: its number.
     rule: Option<u8>,
     from_node_id: Option<u32>,
-    /// The signed originator envelopes, in hex.
+    /// The signed originator envelopes, or the checkpoints, in hex.
     envelopes: Vec<String>,
 }
 

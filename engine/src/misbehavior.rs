@@ -3,7 +3,7 @@
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId};
 use hawser_rules::misbehavior::{self, Difference, TIME_TOLERANCE_NS};
-use hawser_rules::{RateTable, check_charges, is_free};
+use hawser_rules::{Contradiction, RateTable, check_charges, is_free};
 
 pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
 
@@ -21,6 +21,19 @@ pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
         Difference::Metadata => Severity::Metadata,
         Difference::Content => Severity::Content,
     })
+}
+
+/// Returns the evidence for a contradiction: both checkpoints in binary form, and what shows how the larger tree
+/// begins, if they do not show it by themselves.
+#[must_use]
+pub fn evidence_of(found: &Contradiction) -> Vec<Bytes> {
+    let mut pieces: Vec<Bytes> =
+        found.checkpoints().iter().map(|it| Bytes::copy_from_slice(&it.encode())).collect();
+    if let Contradiction::OtherBeginning { root, proof, .. } = found {
+        let hashes = std::iter::once(root).chain(&proof.0);
+        pieces.push(hashes.flat_map(|hash| hash.0).collect());
+    }
+    pieces
 }
 
 /// Returns the time that an envelope states, unix nanoseconds; `None` for malformed bytes.

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use hawser_engine::ports::Registry;
 use hawser_proto::frame::{
-    ControlFrame, EXPORTER_LABEL, Hello, MAX_CLOCK_ENTRIES, NodeProof, Role, VERSION,
-    proof_preimage,
+    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, Hello, MAX_CLOCK_ENTRIES, NodeProof, Role,
+    VERSION, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SecretKey, Signature};
@@ -18,6 +18,9 @@ use tokio::sync::watch;
 use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::PeerError;
 use crate::transport;
+
+/// The optional features of this node.
+const FEATURES: u64 = FEATURE_CHECKPOINTS;
 
 /// This node's id and key, and the registry with the keys of its peers.
 pub(crate) struct LocalIdentity {
@@ -31,6 +34,8 @@ pub(crate) struct ProvenConnection {
     pub(crate) connection: Connection,
     pub(crate) peer: OriginatorId,
     pub(crate) dialler: OriginatorId,
+    /// The optional features that are in force: both ends have set their bits.
+    pub(crate) features: u64,
     /// The durable heads that the peer claims.
     pub(crate) clock: Cursor,
     pub(crate) reader: ControlReader,
@@ -67,8 +72,9 @@ impl LocalIdentity {
         )?;
         writer.send(self.proof(Role::Dialler, peer, &exporter)).await?;
         transport::open_up(&connection);
-        let dialler = self.own;
-        Ok(ProvenConnection { connection, peer, dialler, clock: hello.clock, reader, writer })
+        let features = hello.features & FEATURES;
+        let (dialler, clock) = (self.own, hello.clock);
+        Ok(ProvenConnection { connection, peer, dialler, features, clock, reader, writer })
     }
 
     /// Runs the handshake of the end that was dialled.
@@ -93,7 +99,9 @@ impl LocalIdentity {
         writer.send(self.proof(Role::Acceptor, peer, &exporter)).await?;
         check_proof(read_proof(&mut reader).await?, key, Role::Dialler, peer, self.own, &exporter)?;
         transport::open_up(&connection);
-        Ok(ProvenConnection { connection, peer, dialler: peer, clock: hello.clock, reader, writer })
+        let features = hello.features & FEATURES;
+        let (dialler, clock) = (peer, hello.clock);
+        Ok(ProvenConnection { connection, peer, dialler, features, clock, reader, writer })
     }
 
     fn key_of(&self, peer: OriginatorId) -> Result<PublicKey, PeerError> {
@@ -117,7 +125,7 @@ impl LocalIdentity {
     fn hello(&self, clock: &Cursor) -> ControlFrame {
         ControlFrame::Hello(Hello {
             versions: vec![VERSION],
-            features: 0,
+            features: FEATURES,
             node_id: self.own,
             // Entries beyond the limit follow in the first clock frame.
             clock: clock.iter().take(MAX_CLOCK_ENTRIES).collect(),

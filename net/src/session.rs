@@ -1,12 +1,15 @@
-//! A session with one peer: wants in both directions, and clock gossip.
+//! A session with one peer: wants in both directions, clock gossip, and checkpoints.
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_engine::replication::LinkCommand;
+use hawser_engine::replication::{LinkCommand, OfferedCheckpoints};
 use hawser_engine::runtime::replication::{Link, Replication};
-use hawser_proto::frame::{CloseCode, ControlFrame, Stop, StreamCode, WantFrame, WantRefused};
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::frame::{
+    CloseCode, ControlFrame, FEATURE_CHECKPOINTS, Stop, StreamCode, WantFrame, WantRefused,
+};
 use hawser_proto::{Cursor, OriginatorId};
 use quinn::Connection;
 use tokio::task::JoinSet;
@@ -116,11 +119,14 @@ struct Session<'a> {
     senders: StrandSenders,
     /// Heads that the peer has been sent.
     sent_clock: Cursor,
+    /// `None` for a peer that takes no checkpoints.
+    offered: Option<OfferedCheckpoints>,
 }
 
 impl<'a> Session<'a> {
     fn new(net: &'a NetState, proven: ProvenConnection, link: Link) -> Self {
-        let ProvenConnection { connection, peer, reader, writer, .. } = proven;
+        let ProvenConnection { connection, peer, features, reader, writer, .. } = proven;
+        let takes_checkpoints = features & FEATURE_CHECKPOINTS != 0;
         let senders =
             StrandSenders::new(connection.clone(), net.replication.clone(), net.counters.clone());
         Self {
@@ -134,6 +140,7 @@ impl<'a> Session<'a> {
             incoming: JoinSet::new(),
             senders,
             sent_clock: Cursor::new(),
+            offered: takes_checkpoints.then(|| OfferedCheckpoints::new(Instant::now())),
         }
     }
 
@@ -158,7 +165,10 @@ impl<'a> Session<'a> {
                 }
                 read = next_finished(&mut self.incoming) => read?,
                 () = self.senders.reap() => {}
-                _ = clock.tick() => self.send_clock().await?,
+                _ = clock.tick() => {
+                    self.send_clock().await?;
+                    self.send_checkpoints().await?;
+                }
             }
         }
     }
@@ -203,6 +213,12 @@ impl<'a> Session<'a> {
                 self.link.sink().note_clock(&clock.entries);
                 Ok(())
             }
+            ControlFrame::Checkpoint(checkpoint) => {
+                if self.offered.is_some() {
+                    self.link.note_checkpoint(*checkpoint);
+                }
+                Ok(())
+            }
             ControlFrame::Refused(refused) => {
                 if let Some(request) = self.wants.refused(refused.originator) {
                     // Delivery waits for the strand's queue; a task of its own keeps the session going.
@@ -221,6 +237,17 @@ impl<'a> Session<'a> {
         let moved: Cursor = now.iter().filter(|id| !self.sent_clock.covers(*id)).collect();
         self.sent_clock.merge(&moved);
         self.writer.send_clock(&moved).await
+    }
+
+    /// Shows the peer checkpoints that it was not shown.
+    async fn send_checkpoints(&mut self) -> Result<(), SessionError> {
+        let Some(offered) = &mut self.offered else { return Ok(()) };
+        let offers = self.net.replication.checkpoint_offers();
+        for offer in offered.next(Instant::now(), &offers) {
+            let checkpoint = Box::new(CosignedCheckpoint::clone(&offer));
+            self.writer.send(ControlFrame::Checkpoint(checkpoint)).await?;
+        }
+        Ok(())
     }
 }
 

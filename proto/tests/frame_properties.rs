@@ -1,12 +1,14 @@
 //! The peer frames survive every way a network can cut, bend and lie about them.
 
 use bytes::{Bytes, BytesMut};
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, ClockFrame, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
     EncodeError, End, FrameError, Gap, GapReason, Hello, MAX_BATCH_ENVELOPES, MAX_CLOCK_ENTRIES,
     MAX_ENVELOPE, NodeProof, RefusalReason, Stop, StreamHeader, WantFrame, WantRefused,
 };
-use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
 
@@ -28,6 +30,22 @@ fn wants() -> impl Strategy<Value = WantFrame> {
         |(originator, a, b, bytes_max)| {
             let up_to = Some(a.max(b)).filter(|_| a != b);
             WantFrame { originator, after: a.min(b), up_to, bytes_max }
+        },
+    )
+}
+
+/// Checkpoints with cosignatures. Their signatures are real ones, in the one form that a frame carries.
+fn checkpoints() -> impl Strategy<Value = CosignedCheckpoint> {
+    let fields = (originators(), originators(), sequences(), any::<[u8; 32]>(), any::<u64>());
+    (fields, btree_set(originators(), 0..5)).prop_map(
+        |((node, originator, size, root, time_ns), cosigners)| {
+            let key = SecretKey::from_bytes(&[7; 32]).expect("a key");
+            let of = Checkpoint { node, originator, size: size.0, root: TreeHash(root), time_ns };
+            let mut made = CosignedCheckpoint::from(of.sign(&key));
+            for cosigner in cosigners {
+                made.add_cosignature(of.cosign(cosigner, time_ns, &key));
+            }
+            made
         },
     )
 }
@@ -58,6 +76,7 @@ fn control_frames() -> impl Strategy<Value = ControlFrame> {
             };
             ControlFrame::Refused(WantRefused { originator, reason })
         }),
+        checkpoints().prop_map(|it| ControlFrame::Checkpoint(Box::new(it))),
     ]
 }
 

@@ -83,6 +83,16 @@ fn control_fields(frame: &ControlFrame) -> Value {
                 RefusalReason::Other(code) => json!(code),
             },
         }),
+        ControlFrame::Checkpoint(checkpoint) => {
+            let of = checkpoint.signed.checkpoint;
+            json!({
+                "type": "checkpoint",
+                "node": of.node.0,
+                "originator": of.originator.0,
+                "size": of.size,
+                "cosigners": checkpoint.cosignatures.iter().map(|it| it.cosigner.0).collect::<Vec<_>>(),
+            })
+        }
     }
 }
 

@@ -24,25 +24,39 @@ impl Store {
     /// # Errors
     /// When nothing can be written.
     pub fn put_checkpoint(&self, checkpoint: &CosignedCheckpoint) -> Result<(), CommitError> {
+        self.put_checkpoints([checkpoint])
+    }
+
+    /// Stores several checkpoints as one durable write, as [`put_checkpoint`](Self::put_checkpoint) does. Nothing is
+    /// written for none.
+    ///
+    /// # Errors
+    /// When nothing can be written.
+    pub fn put_checkpoints<'a>(
+        &self,
+        checkpoints: impl IntoIterator<Item = &'a CosignedCheckpoint>,
+    ) -> Result<(), CommitError> {
         let database = self.database();
         database.check_writable()?;
         let mut written = database.checkpoints.lock();
-        let of = checkpoint.signed.checkpoint;
-        let key = CheckpointKey { originator: of.originator, node: of.node, size: of.size };
-        let bytes = checkpoint.encode();
-        debug_assert!(bytes.len() <= CODEC_LEN_BYTES_MAX, "its lists are bounded");
         let mut batch = WriteBatch::default();
         let family = database.family(Family::Checkpoint);
-        batch.put_cf(family, key.encode(), bytes);
-        let count = written.entry((of.originator, of.node)).or_insert(0_u64);
-        *count += 1;
-        if count.is_multiple_of(LOOK_EVERY)
-            && let Some(oldest) = database.oldest_kept(key)?
-        {
-            let from = CheckpointKey { size: 0, ..key };
-            batch.delete_range_cf(family, from.encode(), oldest.encode());
+        for checkpoint in checkpoints {
+            let of = checkpoint.signed.checkpoint;
+            let key = CheckpointKey { originator: of.originator, node: of.node, size: of.size };
+            let bytes = checkpoint.encode();
+            debug_assert!(bytes.len() <= CODEC_LEN_BYTES_MAX, "its lists are bounded");
+            batch.put_cf(family, key.encode(), bytes);
+            let count = written.entry((of.originator, of.node)).or_insert(0_u64);
+            *count += 1;
+            if count.is_multiple_of(LOOK_EVERY)
+                && let Some(oldest) = database.oldest_kept(key)?
+            {
+                let from = CheckpointKey { size: 0, ..key };
+                batch.delete_range_cf(family, from.encode(), oldest.encode());
+            }
         }
-        database.write_durable(batch)
+        if batch.is_empty() { Ok(()) } else { database.write_durable(batch) }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::evidence_index::{EvidenceCounts, EvidenceIndex};
 use crate::family::Family;
 use crate::keys::Key;
-use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, FactRow, Share};
+use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, FactRow, Misbehavior, Share};
 use crate::raw_rows::stored;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -208,6 +208,26 @@ fn has_room(counts: &mut EvidenceCounts, share: Share, len_bytes: u32) -> bool {
 }
 
 impl Snapshot<'_> {
+    /// Returns true if evidence of this kind against a node is held.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn has_evidence(
+        &self,
+        accused: OriginatorId,
+        misbehavior: Misbehavior,
+    ) -> Result<bool, ReadError> {
+        let first = FactKey::first_of(accused, misbehavior);
+        let mut rows = self.rows(FactKey::FAMILY, ReadOptions::default());
+        rows.seek(first.encode());
+        let Some((key, value)) = rows.item() else {
+            rows.status().map_err(DatabaseError::from)?;
+            return Ok(false);
+        };
+        let (found, _) = decode_fact(key, value)?;
+        Ok(FactKey { sequence: first.sequence, ..found } == first)
+    }
+
     /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more
     /// once they have `len_bytes_max` bytes. Empty at the end.
     ///

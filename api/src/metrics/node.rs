@@ -143,6 +143,24 @@ fn trees(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
         "Checkpoints that this node signed, of its own strand and of the chains' strands",
         counters.checkpoints.get(),
     )?;
+    let shown = &counters.checkpoint_exchange;
+    out.counters(
+        "xmtp_checkpoints_shown",
+        "Checkpoints that peers showed and that told something new or were refused, by result",
+        [
+            ([("result", "agreed")], shown.agreed.get()),
+            ([("result", "contradicting")], shown.contradicting.get()),
+            ([("result", "differing")], shown.differing.get()),
+            ([("result", "dropped")], shown.dropped.get()),
+            ([("result", "forged")], shown.forged.get()),
+            ([("result", "unknown")], shown.unknown.get()),
+        ],
+    )?;
+    out.counter(
+        "xmtp_checkpoints_cosigned",
+        "Checkpoints of other nodes that this node cosigned",
+        shown.cosigned.get(),
+    )?;
     out.gauge(
         "xmtp_tree_leaves_behind",
         "Places of all strands that their trees do not cover",

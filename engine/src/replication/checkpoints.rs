@@ -1,5 +1,4 @@
-//! Checkpoints that other nodes sign of their own strands, compared with the trees that are held here and with one
-//! another.
+//! Checkpoints that other nodes sign, compared with the trees that are held here and with one another.
 //!
 //! Peers pass on the newest checkpoint that agrees with their own tree. A node that tells two peers two
 //! stories signs a checkpoint of each, and the two meet at the first pair of peers that are connected. What
@@ -7,9 +6,9 @@
 //! *disputed*, until the node's next one, or for good: it proves nothing without a second one, because
 //! the peer that sent the tree's envelopes may have been lied to in another way.
 //!
-//! The simulation of networks drives this. No task of the runtime does yet, and there is no frame for checkpoints.
+//! `runtime::replication` drives this with what peers show, and the simulation of networks with the same frames.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::checkpoint::{CheckpointError, SignedCheckpoint};
 use hawser_proto::merkle::{ConsistencyProof, TreeHash};
@@ -19,6 +18,8 @@ use hawser_rules::Contradiction;
 /// Checkpoints of one strand that are ahead of the tree held here. A guess: one a second, for a peer that is some
 /// seconds behind. The smallest ones are kept, since they are decided first.
 const WAITING_MAX: usize = 16;
+/// Pairs of a node and a strand that are watched. A guess: sixty nodes that observe each other's strands.
+const WATCHED_MAX: usize = 4096;
 /// Disputed checkpoints of one strand that are kept for a proof. A guess: one suffices.
 const DISPUTED_MAX: usize = 4;
 
@@ -45,11 +46,18 @@ pub enum Finding {
     Contradicts(Box<Contradiction>),
 }
 
-/// State machine over the checkpoints of all strands of other nodes. Does no I/O and reads no clock. Memory is
-/// bounded for each strand; strands are those of the registry.
+/// A node, and the strand that it signs checkpoints of.
+type Watched = (OriginatorId, OriginatorId);
+
+fn watched(signed: &SignedCheckpoint) -> Watched {
+    (signed.checkpoint.node, signed.checkpoint.originator)
+}
+
+/// State machine over the checkpoints of other nodes. Does no I/O and reads no clock. Memory is bounded for each pair
+/// of a node and a strand, and so is the number of pairs.
 #[derive(Debug, Default)]
 pub struct CheckpointWatch {
-    strands: BTreeMap<OriginatorId, StrandCheckpoints>,
+    strands: BTreeMap<Watched, StrandCheckpoints>,
 }
 
 #[derive(Debug, Default)]
@@ -72,12 +80,44 @@ impl CheckpointWatch {
         honest.filter_map(|it| it.agreed.as_ref())
     }
 
+    /// Takes over a checkpoint that an earlier run has stored, which agreed with the tree then. It is not verified again.
+    pub fn remember(&mut self, signed: SignedCheckpoint) {
+        if let Some(strand) = self.strand(watched(&signed)) {
+            let newest = strand.agreed.is_none_or(|it| it.checkpoint.size < signed.checkpoint.size);
+            strand.agreed = if newest { Some(signed) } else { strand.agreed };
+        }
+    }
+
+    /// Returns true if nothing larger is known of the node about the strand.
+    #[must_use]
+    pub fn is_largest(&self, signed: &SignedCheckpoint) -> bool {
+        let size = signed.checkpoint.size;
+        self.strands
+            .get(&watched(signed))
+            .is_none_or(|strand| strand.all().all(|it| it.checkpoint.size <= size))
+    }
+
+    /// Returns the strands of which a checkpoint waits for the tree to grow.
+    #[must_use]
+    pub fn waiting(&self) -> BTreeSet<OriginatorId> {
+        let waits = self.strands.iter().filter(|(_, strand)| !strand.waiting.is_empty());
+        waits.map(|(&(_, originator), _)| originator).collect()
+    }
+
+    /// Returns what is known of a pair; `None` if there is no room for another one.
+    fn strand(&mut self, pair: Watched) -> Option<&mut StrandCheckpoints> {
+        if self.strands.len() >= WATCHED_MAX && !self.strands.contains_key(&pair) {
+            return None;
+        }
+        Some(self.strands.entry(pair).or_default())
+    }
+
     /// Returns true if a checkpoint is known already, to its last byte, or cannot tell anything new. Costs no
     /// signature.
     #[must_use]
     pub fn is_known(&self, signed: &SignedCheckpoint) -> bool {
         let size = signed.checkpoint.size;
-        self.strands.get(&signed.checkpoint.originator).is_some_and(|strand| {
+        self.strands.get(&watched(signed)).is_some_and(|strand| {
             let equal = |known: Option<&SignedCheckpoint>| known == Some(signed);
             strand.is_contradicted
                 || equal(strand.agreed.as_ref())
@@ -86,8 +126,7 @@ impl CheckpointWatch {
         })
     }
 
-    /// Takes a checkpoint that a peer has sent. `key` is that of the node that it names, from the registry. A
-    /// checkpoint of an observer is left alone.
+    /// Takes a checkpoint that a peer has sent. `key` is that of the node that it names, from the registry.
     ///
     /// # Errors
     /// When the node has not signed it. The peer that sent it has not checked it.
@@ -97,11 +136,11 @@ impl CheckpointWatch {
         key: &PublicKey,
         trees: &impl Trees,
     ) -> Result<Vec<Finding>, CheckpointError> {
-        if signed.checkpoint.is_observers() || self.is_known(&signed) {
+        if self.is_known(&signed) {
             return Ok(Vec::new());
         }
         signed.verify(key)?;
-        let strand = self.strands.entry(signed.checkpoint.originator).or_default();
+        let Some(strand) = self.strand(watched(&signed)) else { return Ok(Vec::new()) };
         let mut findings = Vec::new();
         if let Some(found) = strand.contradiction_with(&signed) {
             strand.contradict(found, &mut findings);
@@ -118,8 +157,10 @@ impl CheckpointWatch {
     /// Looks again at the checkpoints that were ahead of a strand's tree, which has grown.
     pub fn handle_growth(&mut self, originator: OriginatorId, trees: &impl Trees) -> Vec<Finding> {
         let mut findings = Vec::new();
-        if let Some(strand) = self.strands.get_mut(&originator) {
-            strand.look(trees, &mut findings);
+        for (_, strand) in self.strands.iter_mut().filter(|((_, of), _)| *of == originator) {
+            let mut found = Vec::new();
+            strand.look(trees, &mut found);
+            findings.append(&mut found);
         }
         findings
     }

@@ -4,22 +4,27 @@
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
 //! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
-//! - [`CheckpointWatch`] compares what other nodes sign about their strands;
+//! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`] and
+//!   [`CheckpointAllowance`] pace what a peer is shown, and what it may show;
 //! - [`link`] holds the values that the engine and the transport exchange.
 //!
 //! `engine::runtime::replication` holds the tasks that drive these, and reads the strands that are
 //! sent to peers. `net` moves the frames and decides nothing. See
 //! `docs/decisions/0004-replication.md`.
 
+mod checkpoint_pace;
 mod checkpoints;
 mod follower;
 pub mod link;
 mod peer_clock;
 mod ranges;
+mod stored_trees;
 mod verify;
 
+pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
 pub use peer_clock::PeerClock;
+pub use stored_trees::StoredTrees;
 pub use verify::{EnvelopeVerifier, VerifyResult};

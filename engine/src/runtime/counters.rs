@@ -149,6 +149,25 @@ pub struct IdentityCounters {
     pub inboxes_waiting: Gauge,
 }
 
+/// Checkpoints that peers have shown since the start.
+#[derive(Debug, Default)]
+pub struct CheckpointExchangeCounters {
+    /// Those that agree with the tree held here, and are newer than the last one.
+    pub agreed: Counter,
+    /// Those with another root than the tree held here.
+    pub differing: Counter,
+    /// Those that contradict an earlier one of the same node.
+    pub contradicting: Counter,
+    /// Those of nodes that the registry does not have, or about strands that are not watched.
+    pub unknown: Counter,
+    /// Those, and cosignatures, that the node which they name has not signed.
+    pub forged: Counter,
+    /// Those beyond what a peer may show.
+    pub dropped: Counter,
+    /// Cosignatures that this node has given.
+    pub cosigned: Counter,
+}
+
 /// All metrics of the engine.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -180,6 +199,8 @@ pub struct Counters {
     pub invalid: Counter,
     /// Checkpoints signed since the start.
     pub checkpoints: Counter,
+    /// Checkpoints that peers show.
+    pub checkpoint_exchange: CheckpointExchangeCounters,
     /// Places of strands that their trees do not cover, for whatever reason.
     pub tree_leaves_behind: Gauge,
     /// Identity updates of the chain.

@@ -97,6 +97,7 @@ pub struct Engine {
     chain_clock: ChainClock,
     reader: Reader,
     reports: Reports,
+    key: SecretKey,
     counters: Arc<Counters>,
 }
 
@@ -132,7 +133,7 @@ impl Engine {
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
         let reports = Reports::new(key.clone(), store.clone(), ports.clone());
         let parts = publisher::PublisherParts {
-            key,
+            key: key.clone(),
             ports: ports.clone(),
             store: store.clone(),
             heads: heads.clone(),
@@ -154,6 +155,7 @@ impl Engine {
             chain_clock,
             reader,
             reports,
+            key,
             counters,
         };
         Ok((engine, threads))

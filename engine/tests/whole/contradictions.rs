@@ -88,10 +88,43 @@ fn a_checkpoint_that_its_node_did_not_sign_is_an_error_and_leaves_no_trace() {
     let refused = watch.handle(OURS.checkpoint(7), &key(4), &OURS);
     assert_eq!(refused, Err(CheckpointError::OtherKey(NODE)));
     assert!(watch.is_empty());
-    let mut of_observer = OURS.checkpoint(7);
-    of_observer.checkpoint.node = OriginatorId(400);
-    assert_eq!(watch.handle(of_observer, &key(4), &OURS), Ok(Vec::new()));
-    assert!(watch.is_empty());
+}
+
+#[test]
+fn observers_are_compared_apart_from_the_originator_and_from_one_another() {
+    let mut watch = CheckpointWatch::default();
+    let observed = |observer: u8, story: Story, size| {
+        let mut of = story.checkpoint(size).checkpoint;
+        of.node = OriginatorId(u32::from(observer) * 100);
+        of.sign(&SecretKey::from_bytes(&[observer; 32]).unwrap())
+    };
+    let [honest, lying] = [observed(4, OURS, 8), observed(5, OTHER, 8)];
+    assert_eq!(watch.handle(honest, &key(4), &OURS), Ok(vec![Finding::Agrees(honest)]));
+    assert_eq!(watch.handle(lying, &key(5), &OURS), Ok(vec![Finding::Disputed(lying)]));
+    let own = OURS.checkpoint(7);
+    assert_eq!(take(&mut watch, own, OURS), [Finding::Agrees(own)], "that of the originator");
+    // A tree that grows decides those of all its observers.
+    let ahead = [observed(4, OURS, 12), observed(6, OURS, 13)];
+    for (signed, seed) in ahead.into_iter().zip([4, 6]) {
+        assert_eq!(watch.handle(signed, &key(seed), &OURS), Ok(Vec::new()));
+    }
+    assert!(!watch.is_largest(&honest), "a larger one of the same observer waits");
+    assert!(watch.is_largest(&own));
+    let grown = Story { size: 20, ..OURS };
+    let findings = watch.handle_growth(NODE, &grown);
+    assert_eq!(findings, ahead.map(Finding::Agrees));
+    assert!(watch.waiting().is_empty());
+}
+
+#[test]
+fn pairs_of_nodes_and_strands_have_a_bound() {
+    let mut watch = CheckpointWatch::default();
+    for strand in 0..5_000 {
+        let mut of = OURS.checkpoint(7);
+        of.checkpoint.originator = OriginatorId(strand);
+        watch.remember(of);
+    }
+    assert_eq!(watch.len(), 4096);
 }
 
 #[test]

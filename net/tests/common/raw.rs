@@ -6,7 +6,8 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use hawser_proto::frame::{
     ALPN, BatchBuilder, BatchPush, CloseCode, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
-    EXPORTER_LABEL, Hello, NodeProof, Role, StreamHeader, VERSION, WantFrame, proof_preimage,
+    EXPORTER_LABEL, FEATURE_CHECKPOINTS, Hello, NodeProof, Role, StreamHeader, VERSION, WantFrame,
+    proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SecretKey, SequenceId};
@@ -27,6 +28,8 @@ pub struct RawPeer {
     send: SendStream,
     receive: RecvStream,
     decoder: ControlDecoder,
+    /// The bits of its hello.
+    pub features: u64,
     _endpoint: Endpoint,
 }
 
@@ -51,12 +54,20 @@ impl RawPeer {
         let connection = endpoint.connect(address, "hawser").unwrap().await?;
         let (send, receive) = connection.open_bi().await.unwrap();
         let decoder = ControlDecoder::new();
-        Ok(Self { connection, send, receive, decoder, _endpoint: endpoint })
+        Ok(Self { connection, send, receive, decoder, features: 0, _endpoint: endpoint })
     }
 
     /// Connects and proves to be `own`.
     pub async fn join(address: SocketAddr, own: u32, peer: OriginatorId) -> Self {
         let mut raw = Self::connect(address).await;
+        raw.prove(OriginatorId(own), &key(OriginatorId(own)), peer).await;
+        raw
+    }
+
+    /// Connects, proves to be `own`, and takes checkpoints.
+    pub async fn join_for_checkpoints(address: SocketAddr, own: u32, peer: OriginatorId) -> Self {
+        let mut raw = Self::connect(address).await;
+        raw.features = FEATURE_CHECKPOINTS;
         raw.prove(OriginatorId(own), &key(OriginatorId(own)), peer).await;
         raw
     }
@@ -89,7 +100,8 @@ impl RawPeer {
     pub async fn greet(&mut self, own: OriginatorId) -> NodeProof {
         let clock = Cursor::new();
         let versions = vec![VERSION];
-        self.say(ControlFrame::Hello(Hello { versions, features: 0, node_id: own, clock })).await;
+        let features = self.features;
+        self.say(ControlFrame::Hello(Hello { versions, features, node_id: own, clock })).await;
         let ControlFrame::Hello(_) = self.hear().await else { panic!("a hello comes first") };
         let ControlFrame::Proof(proof) = self.hear().await else { panic!("then the proof") };
         proof

@@ -1,4 +1,4 @@
-//! The control stream: hello, proof, wants and clocks.
+//! The control stream: hello, proof, wants, clocks and checkpoints.
 
 use bytes::{BufMut, Bytes, BytesMut};
 
@@ -7,6 +7,7 @@ use super::fields::Fields;
 use super::{
     EncodeError, FrameError, MAX_CLOCK_ENTRIES, MAX_CONTROL_FRAME, MAX_VERSIONS, put_frame,
 };
+use crate::checkpoint::{COSIGNATURES_MAX, CosignedCheckpoint, WITNESSES_MAX};
 use crate::cursor::Cursor;
 use crate::ids::{EnvelopeId, OriginatorId, SequenceId};
 
@@ -16,6 +17,7 @@ const WANT: u8 = 0x03;
 const STOP: u8 = 0x04;
 const CLOCK: u8 = 0x05;
 const REFUSED: u8 = 0x06;
+const CHECKPOINT: u8 = 0x07;
 
 /// Length of originator and sequence id.
 const CLOCK_ENTRY_LEN: usize = 12;
@@ -35,6 +37,9 @@ pub enum ControlFrame {
     Clock(ClockFrame),
     /// Refuses a want.
     Refused(WantRefused),
+    /// Shows a checkpoint with the cosignatures that the sender has seen. Only where both ends have set
+    /// [`FEATURE_CHECKPOINTS`](super::FEATURE_CHECKPOINTS).
+    Checkpoint(Box<CosignedCheckpoint>),
 }
 
 /// The sender's versions, features, claimed id and durable heads.
@@ -138,6 +143,7 @@ impl ControlFrame {
         match self {
             Self::Hello(hello) => return hello.encode(out),
             Self::Clock(clock) => return clock.encode(out),
+            Self::Checkpoint(checkpoint) => return encode_checkpoint(checkpoint, out),
             Self::Proof(proof) => put_frame(out, PROOF, |body| {
                 body.put_u32(proof.node_id.0);
                 body.put_slice(&proof.signature);
@@ -172,6 +178,12 @@ impl ControlFrame {
                 originator: fields.originator()?,
                 reason: RefusalReason::from_code(fields.u8()?),
             }),
+            CHECKPOINT => {
+                let bytes = fields.into_rest();
+                let decoded = CosignedCheckpoint::decode(&bytes);
+                let bad = |_| FrameError::Value { kind, field: "checkpoint" };
+                return decoded.map_err(bad).map(|it| Some(Self::Checkpoint(Box::new(it))));
+            }
             _ => return Ok(None),
         };
         fields.finish()?;
@@ -237,6 +249,18 @@ impl ClockFrame {
         put_frame(out, CLOCK, |body| put_clock(body, count, &self.entries));
         Ok(())
     }
+}
+
+fn encode_checkpoint(
+    checkpoint: &CosignedCheckpoint,
+    out: &mut BytesMut,
+) -> Result<(), EncodeError> {
+    let (nodes, witnesses) = (checkpoint.cosignatures.len(), checkpoint.witnesses.len());
+    if nodes > COSIGNATURES_MAX || witnesses > WITNESSES_MAX {
+        return Err(EncodeError::Cosignatures { count: nodes + witnesses });
+    }
+    put_frame(out, CHECKPOINT, |body| body.put_slice(&checkpoint.encode()));
+    Ok(())
 }
 
 fn clock_count(clock: &Cursor) -> Result<u16, EncodeError> {

@@ -38,6 +38,9 @@ pub const VERSION: u16 = 1;
 /// The label of the 32 bytes that both ends export, without context, for [`proof_preimage`].
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-hawser-quic";
 
+/// The bit of [`Hello::features`] of an end that takes checkpoints, and sends them to an end that set it too.
+pub const FEATURE_CHECKPOINTS: u64 = 1;
+
 /// The longest body of a control frame, in bytes.
 pub const MAX_CONTROL_FRAME: u32 = 64 * 1024;
 
@@ -126,6 +129,12 @@ pub enum EncodeError {
     #[error("the list of {count} versions is empty, too long or not ascending")]
     Versions {
         /// Number of versions.
+        count: usize,
+    },
+    /// A checkpoint has too many cosignatures.
+    #[error("a checkpoint with {count} cosignatures")]
+    Cosignatures {
+        /// Their number.
         count: usize,
     },
     /// The envelope is longer than any frame.

@@ -98,11 +98,17 @@ impl FactKey {
     /// Returns the share of the room for evidence that the fact takes from.
     pub(crate) fn share(self) -> Share {
         const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
+        const TWO_CHECKPOINTS: u8 = 7;
         match (self.is_claim, self.code) {
             (true, _) => Share::Claims,
-            (false, EQUIVOCATION) => Share::Equivocations,
+            (false, EQUIVOCATION | TWO_CHECKPOINTS) => Share::Equivocations,
             (false, _) => Share::Faults,
         }
+    }
+
+    /// The start of the facts of one kind against a node, below all of them.
+    pub(crate) fn first_of(accused: OriginatorId, misbehavior: Misbehavior) -> Self {
+        Self::new(misbehavior, EnvelopeId::new(accused, SequenceId::NONE))
     }
 
     /// The start of the claims against a node, below all of them.
@@ -215,16 +221,23 @@ pub enum Misbehavior {
     Invalid(u8),
     /// No peer has the places before this one. Evidence: the envelope before them, and the one after.
     Gap,
+    /// It signed two checkpoints that contradict each other. Evidence: both checkpoints in binary form, and, if only
+    /// a proof of the larger tree shows it, the root that it begins with and the hashes of the proof.
+    TwoCheckpoints,
+    /// It signed a checkpoint with another root than the tree held here has. Evidence: the checkpoint in binary form.
+    /// Its sender may have been lied to, or the peer that sent the tree's envelopes.
+    OtherTree,
 }
 
 impl Misbehavior {
-    /// Returns the number of the kind in the API's schema (`Misbehavior`).
+    /// Returns the number of the kind in the API's schema (`Misbehavior`); 0 for what the schema has no kind for.
     #[must_use]
     pub fn kind(self) -> u8 {
         match self {
             Self::TimeBack | Self::TimeAhead | Self::Gap => 4,
             Self::TwoStatements(_) => 5,
             Self::Fee | Self::Invalid(_) => 7,
+            Self::TwoCheckpoints | Self::OtherTree => 0,
         }
     }
 
@@ -238,13 +251,15 @@ impl Misbehavior {
             Self::Fee => "fee",
             Self::Invalid(_) => "invalid",
             Self::Gap => "gap",
+            Self::TwoCheckpoints => "two_checkpoints",
+            Self::OtherTree => "other_tree",
         }
     }
 
     /// Returns true if the evidence convinces only those who trust this node.
     #[must_use]
     pub fn is_claim(self) -> bool {
-        matches!(self, Self::TimeAhead | Self::Gap)
+        matches!(self, Self::TimeAhead | Self::Gap | Self::OtherTree)
     }
 
     /// Returns the stored code and detail.
@@ -256,6 +271,8 @@ impl Misbehavior {
             Self::Fee => (4, 0),
             Self::Invalid(rule) => (5, rule),
             Self::Gap => (6, 0),
+            Self::TwoCheckpoints => (7, 0),
+            Self::OtherTree => (8, 0),
         }
     }
 
@@ -269,6 +286,8 @@ impl Misbehavior {
             (4, 0) => Some(Self::Fee),
             (5, rule) => Some(Self::Invalid(rule)),
             (6, 0) => Some(Self::Gap),
+            (7, 0) => Some(Self::TwoCheckpoints),
+            (8, 0) => Some(Self::OtherTree),
             _ => None,
         }
     }
@@ -283,7 +302,7 @@ pub struct Evidence {
     pub at: EnvelopeId,
     /// The peer that brought the last of the envelopes; `None` if it was found in the log.
     pub from: Option<OriginatorId>,
-    /// The signed envelopes; see [`Misbehavior`].
+    /// The signed envelopes, or checkpoints; see [`Misbehavior`].
     pub envelopes: Vec<Bytes>,
 }
 
@@ -363,6 +382,8 @@ mod tests {
             Just(Misbehavior::Fee),
             any::<u8>().prop_map(Misbehavior::Invalid),
             Just(Misbehavior::Gap),
+            Just(Misbehavior::TwoCheckpoints),
+            Just(Misbehavior::OtherTree),
         ]
     }
 

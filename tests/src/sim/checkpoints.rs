@@ -1,16 +1,12 @@
 //! Checkpoints in the simulated network: each node signs its own strand once a second while it grows, and
-//! passes on what agrees with the trees that it holds.
+//! passes on what agrees with the trees that its store holds, in the frames that real nodes exchange.
 
-use std::collections::BTreeMap;
-
-use hawser_engine::replication::{CheckpointWatch, Finding, Trees};
+use bytes::{Bytes, BytesMut};
+use hawser_engine::replication::{CheckpointWatch, Finding, StoredTrees, Trees as _};
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
-use hawser_proto::merkle::{
-    self, ConsistencyProof, ProofError, Subtree, TreeHash, consistency_proof, envelope_leaf,
-    node_hash,
-};
+use hawser_proto::frame::{ControlDecoder, ControlFrame};
+use hawser_proto::merkle::{self, ProofError, Subtree, TreeHash, envelope_leaf, node_hash};
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::LogItem;
 
 use super::members::LIAR;
 use super::node::Node;
@@ -22,72 +18,66 @@ use super::world::Sim;
 /// Time between two rounds of a node.
 const EXCHANGE_MS: u64 = 1_000;
 
-/// The leaves of the strands that a node holds, as far as no place is missing.
-#[derive(Debug, Default)]
-pub(super) struct SimTrees(BTreeMap<OriginatorId, Vec<TreeHash>>);
+/// The leaves of a story that the scripted node tells.
+struct ToldTree(Vec<TreeHash>);
 
-/// The checkpoints that a node knows and its trees.
+/// The checkpoints that a node knows.
 #[derive(Debug, Default)]
 pub(super) struct Checkpoints {
     pub(super) watch: CheckpointWatch,
-    trees: SimTrees,
     /// The last one of its own strand.
     own: Option<SignedCheckpoint>,
 }
 
-impl SimTrees {
-    fn subtree(&self, originator: OriginatorId, at: Subtree) -> Result<TreeHash, ProofError> {
+impl ToldTree {
+    fn subtree(&self, at: Subtree) -> Result<TreeHash, ProofError> {
         if at.level == 0 {
-            let leaf =
-                usize::try_from(at.index).ok().and_then(|it| self.0.get(&originator)?.get(it));
-            let size = self.size(originator);
+            let leaf = usize::try_from(at.index).ok().and_then(|it| self.0.get(it));
+            let size = self.0.len() as u64;
             return leaf.copied().ok_or(ProofError::NoSuchLeaf { index: at.index, size });
         }
-        let child = |index| self.subtree(originator, Subtree { level: at.level - 1, index });
+        let child = |index| self.subtree(Subtree { level: at.level - 1, index });
         Ok(node_hash(child(at.index * 2)?, child(at.index * 2 + 1)?))
     }
-}
 
-impl Trees for SimTrees {
-    fn size(&self, originator: OriginatorId) -> u64 {
-        self.0.get(&originator).map_or(0, |leaves| leaves.len() as u64)
-    }
-
-    fn root(&self, originator: OriginatorId, size: u64) -> Option<TreeHash> {
-        merkle::root(size, |at| self.subtree(originator, at)).ok()
-    }
-
-    fn consistency(
-        &self,
-        originator: OriginatorId,
-        from: u64,
-        to: u64,
-    ) -> Option<ConsistencyProof> {
-        consistency_proof(from, to, |at| self.subtree(originator, at)).ok()
+    fn root(&self) -> TreeHash {
+        merkle::root(self.0.len() as u64, |at| self.subtree(at)).expect("all leaves are there")
     }
 }
 
 impl Node {
-    /// Adds the leaves of what a strand has grown by.
-    fn grow_tree(&mut self, originator: OriginatorId) {
-        let held = self.checkpoints.trees.size(originator);
-        for item in self.log(originator, SequenceId(held)) {
-            let LogItem::Envelope { bytes, .. } = item else { break };
-            let leaf = envelope_leaf(&bytes).expect("it is stored");
-            self.checkpoints.trees.0.entry(originator).or_default().push(leaf);
-        }
+    /// Brings up the trees behind places that were found late.
+    fn bring_up_trees(&self) {
+        while !self.store.bring_up_trees(usize::MAX).expect("it is in memory") {}
     }
 
     /// Signs the state of its own strand, if that has grown since the last time.
     fn sign_own(&mut self, time_ns: u64) {
+        self.bring_up_trees();
         let id = self.id;
-        self.grow_tree(id);
-        let size = self.checkpoints.trees.size(id);
+        let snapshot = self.store.snapshot();
+        let trees = StoredTrees(&snapshot);
+        let size = trees.size(id);
         if self.checkpoints.own.is_none_or(|own| own.checkpoint.size < size) && size > 0 {
-            let root = self.checkpoints.trees.root(id, size).expect("it was just grown");
+            let root = trees.root(id, size).expect("it has this size");
             let statement = Checkpoint { node: id, originator: id, size, root, time_ns };
             self.checkpoints.own = Some(statement.sign(&key(id)));
         }
+    }
+
+    /// Reads the frame that a peer has sent.
+    fn hear_frame(&mut self, frame: Bytes) -> (SignedCheckpoint, Vec<Finding>) {
+        let mut decoder = ControlDecoder::new();
+        decoder.push(frame);
+        let Ok(Some(ControlFrame::Checkpoint(shown))) = decoder.next_frame() else {
+            panic!("a frame of a checkpoint")
+        };
+        self.bring_up_trees();
+        let snapshot = self.store.snapshot();
+        let node = shown.signed.checkpoint.node;
+        let watch = &mut self.checkpoints.watch;
+        let found = watch.handle(shown.signed, &key(node).public_key(), &StoredTrees(&snapshot));
+        (shown.signed, found.expect("nodes pass on what they have checked"))
     }
 }
 
@@ -133,7 +123,11 @@ impl Sim {
         *told = size;
         let generation = self.connection(path).generation;
         let at = self.control_arrival(path);
-        self.queue.push(at, Event::Checkpoint { path, generation, signed });
+        let frame = ControlFrame::Checkpoint(Box::new(signed.into()));
+        let mut bytes = BytesMut::new();
+        frame.encode(&mut bytes).expect("it has no cosignatures");
+        let (of, frame) = (signed.checkpoint, bytes.freeze());
+        self.queue.push(at, Event::Checkpoint { path, generation, of, frame });
     }
 
     /// The checkpoint of the scripted node as it shows it to one follower: that of the story it tells there.
@@ -147,29 +141,23 @@ impl Sim {
             let version = script.story(follower, SequenceId(place));
             envelope_leaf(&envelope(LIAR, SequenceId(place), version)).expect("it is well formed")
         };
-        let leaves = (1..=checkpoint.size).map(leaf).collect();
-        let trees = SimTrees([(LIAR, leaves)].into());
-        checkpoint.root = trees.root(LIAR, checkpoint.size).expect("all leaves are there");
+        checkpoint.root = ToldTree((1..=checkpoint.size).map(leaf).collect()).root();
         if script.signs_another_root(follower, checkpoint.size) {
             checkpoint.root = TreeHash([0xbd; 32]);
         }
         checkpoint.sign(&key(LIAR))
     }
 
-    /// A follower gets a checkpoint from a server.
-    pub(super) fn hear_checkpoint(&mut self, path: Path, signed: SignedCheckpoint) {
-        let originator = signed.checkpoint.originator;
-        if path.follower == LIAR || originator == path.follower {
+    /// A follower gets the frame of a checkpoint from a server.
+    pub(super) fn hear_checkpoint(&mut self, path: Path, frame: Bytes) {
+        if path.follower == LIAR {
             return;
         }
+        let (signed, findings) = self.node(path.follower).hear_frame(frame);
         if path.server == LIAR {
             self.note_checkpoint(path.follower, &signed);
         }
-        let node = self.node(path.follower);
-        node.grow_tree(originator);
-        let Checkpoints { watch, trees, .. } = &mut node.checkpoints;
-        let findings = watch.handle(signed, &key(originator).public_key(), trees);
-        self.judge_findings(path.follower, findings.expect("nodes pass on what they have checked"));
+        self.judge_findings(path.follower, findings);
     }
 
     /// A strand has grown at a node.
@@ -178,9 +166,14 @@ impl Sim {
             return;
         }
         let node = self.node(id);
-        node.grow_tree(originator);
-        let Checkpoints { watch, trees, .. } = &mut node.checkpoints;
-        let findings = watch.handle_growth(originator, trees);
+        if !node.checkpoints.watch.waiting().contains(&originator) {
+            return;
+        }
+        node.bring_up_trees();
+        let snapshot = node.store.snapshot();
+        let watch = &mut node.checkpoints.watch;
+        let findings = watch.handle_growth(originator, &StoredTrees(&snapshot));
+        drop(snapshot);
         self.judge_findings(id, findings);
     }
 

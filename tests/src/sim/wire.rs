@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, StrandWrite, Want, WantResponse};
-use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::RateRow;
 
@@ -44,8 +44,8 @@ pub(super) enum Event {
     Arrive { path: Path, generation: u64, originator: OriginatorId, response: WantResponse<Bytes> },
     /// A follower hears how far a strand is at the server.
     Clock { path: Path, generation: u64, originator: OriginatorId },
-    /// A follower gets a checkpoint.
-    Checkpoint { path: Path, generation: u64, signed: SignedCheckpoint },
+    /// A follower gets the frame of a checkpoint; `of` is for the trace.
+    Checkpoint { path: Path, generation: u64, of: Checkpoint, frame: Bytes },
     /// A node signs and passes on checkpoints.
     Exchange { node: OriginatorId },
     /// A follower's timer.
@@ -91,8 +91,7 @@ impl fmt::Display for Event {
                 })
             }
             Self::Clock { path, originator, .. } => write!(f, "{path} hears of {originator}"),
-            Self::Checkpoint { path, signed, .. } => {
-                let Checkpoint { originator, size, .. } = signed.checkpoint;
+            Self::Checkpoint { path, of: Checkpoint { originator, size, .. }, .. } => {
                 write!(f, "{path} shows the tree of {originator} at {size}")
             }
             Self::Exchange { node } => write!(f, "{node} exchanges checkpoints"),

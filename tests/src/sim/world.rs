@@ -296,8 +296,8 @@ impl Sim {
             Event::Clock { path, generation, originator } if self.lives(path, generation) => {
                 self.hear_clock(path, originator);
             }
-            Event::Checkpoint { path, generation, signed } if self.lives(path, generation) => {
-                self.hear_checkpoint(path, signed);
+            Event::Checkpoint { path, generation, frame, .. } if self.lives(path, generation) => {
+                self.hear_checkpoint(path, frame);
             }
             Event::Exchange { node } => self.exchange(node),
             Event::Timer { node, incarnation, originator } if self.runs(node, incarnation) => {

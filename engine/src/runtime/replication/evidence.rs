@@ -172,7 +172,7 @@ pub(super) fn record_conflict(
 }
 
 /// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
-fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
+pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitError> {
     if evidence.is_empty() {
         return Ok(());
     }
@@ -190,6 +190,8 @@ fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<(), CommitE
                 from,
                 "an originator signed two statements for one place: both are kept as evidence"
             ),
+            // Said with more by the exchange of checkpoints.
+            Misbehavior::TwoCheckpoints | Misbehavior::OtherTree => {}
             _ => tracing::warn!(envelope = %at, fault, from, "evidence against an originator"),
         }
     }

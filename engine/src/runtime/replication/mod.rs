@@ -4,11 +4,14 @@
 //! - [`Replication`]: the handle that the transport uses;
 //! - `state`, `peers`, `counters`: what the tasks share;
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
+//! - `checkpoints`, `checkpoint_ports`: what peers show of what was signed about trees, and what they are shown;
 //! - `evidence`: what is recorded against originators;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `writes`: what it has accepted, on its way to disk;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
+mod checkpoint_ports;
+mod checkpoints;
 mod counters;
 mod doubted;
 mod evidence;
@@ -28,10 +31,12 @@ use std::sync::Arc;
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
+use crate::replication::CheckpointOffers;
+use checkpoint_ports::{CheckpointPorts, ShownCheckpoint};
 use doubted::DoubtedFees;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
@@ -73,6 +78,7 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
+        let (checkpoints, shown) = CheckpointPorts::new();
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -88,6 +94,8 @@ impl Replication {
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
             reports: engine.reports().clone(),
+            checkpoints,
+            key: engine.key.clone(),
             page_reads: PageReads::of_all_sessions(),
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
             inboxes: Mutex::default(),
@@ -97,7 +105,7 @@ impl Replication {
         // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.
         let has_strand = state.own != OriginatorId::REPLICA;
         let guard = has_strand.then(|| GuardTask::new(state.clone()));
-        let supervisor = tokio::spawn(supervise(state.clone(), guard, migrated, stopped));
+        let supervisor = tokio::spawn(supervise(state.clone(), (guard, shown), migrated, stopped));
         (Self { state }, ReplicationTasks { stop, supervisor })
     }
 
@@ -176,6 +184,12 @@ impl Replication {
         self.state.peers.clocks(self.state.known_originators())
     }
 
+    /// Returns the checkpoints that peers are to be shown. Each is durable here.
+    #[must_use]
+    pub fn checkpoint_offers(&self) -> Arc<CheckpointOffers> {
+        self.state.checkpoints.offers()
+    }
+
     /// Returns the counters over all strands.
     #[must_use]
     pub fn counters(&self) -> &ReplicationCounters {
@@ -209,7 +223,7 @@ impl ReplicationTasks {
 /// still followed, at other peers: this node owes it to readers. A node that never entered has none.
 async fn supervise(
     state: Arc<ReplicationState>,
-    guard: Option<GuardTask>,
+    (guard, shown): (Option<GuardTask>, mpsc::Receiver<ShownCheckpoint>),
     migrated: Option<MigratedStrands>,
     mut stopped: StopSignal,
 ) {
@@ -218,6 +232,7 @@ async fn supervise(
         tasks.spawn(guard.run(stopped.clone()));
         tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
     }
+    tasks.spawn(checkpoints::exchange(state.clone(), shown, stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {

@@ -4,11 +4,12 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::Store;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc, watch};
 
+use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
 use super::peers::ConnectedPeers;
@@ -43,6 +44,9 @@ pub(super) struct ReplicationState {
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
     pub(super) reports: Reports,
+    pub(super) checkpoints: CheckpointPorts,
+    /// The key of the store's identity.
+    pub(super) key: SecretKey,
     /// Bounds the pages that are read at a time for all peers.
     pub(super) page_reads: Arc<Semaphore>,
     /// Bounds the strands whose backlog is split, [`SPLITS_MAX`].

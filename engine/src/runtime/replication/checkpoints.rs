@@ -1,0 +1,419 @@
+//! The exchange of checkpoints with peers: what they show is checked, compared with the trees held here, cosigned,
+//! stored, and passed on.
+//!
+//! Peers can flood, replay, show sizes that no strand has, name nodes that the registry does not have, and tell two
+//! stories. Bounds: the allowance of each peer ([`CheckpointAllowance`](crate::replication::CheckpointAllowance)), a queue of [`WAITING_MAX`],
+//! and [`CheckpointWatch`], which keeps a few checkpoints of each node of the registry. One synced write is made
+//! in each round at most.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
+use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_rules::Contradiction;
+use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, Snapshot};
+use tokio::sync::mpsc;
+use tokio::time::MissedTickBehavior;
+
+use super::checkpoint_ports::{ShownCheckpoint, WAITING_MAX};
+use super::evidence::record;
+use super::state::ReplicationState;
+use super::stop::StopSignal;
+use crate::misbehavior::evidence_of;
+use crate::replication::{
+    CheckpointOffers, CheckpointWatch, Finding, OfferKey, StoredTrees, Trees,
+};
+
+/// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
+const ROUND_EVERY: Duration = Duration::from_millis(250);
+
+/// A node, and the strand that it signs checkpoints of.
+type Pair = (OriginatorId, OriginatorId);
+
+fn pair_of(signed: &SignedCheckpoint) -> Pair {
+    (signed.checkpoint.node, signed.checkpoint.originator)
+}
+
+/// Runs the exchange until it is stopped.
+pub(super) async fn exchange(
+    state: Arc<ReplicationState>,
+    mut shown: mpsc::Receiver<ShownCheckpoint>,
+    mut stopped: StopSignal,
+) {
+    let mut rounds = tokio::time::interval(ROUND_EVERY);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut book = Book::new(state);
+    loop {
+        tokio::select! {
+            () = stopped.stopped() => return,
+            _ = rounds.tick() => {}
+        }
+        let waiting: Vec<ShownCheckpoint> =
+            std::iter::from_fn(|| shown.try_recv().ok()).take(WAITING_MAX).collect();
+        let round = tokio::task::spawn_blocking(move || {
+            book.round(waiting);
+            book
+        });
+        book = round.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+    }
+}
+
+/// The checkpoints that are known.
+struct Book {
+    state: Arc<ReplicationState>,
+    watch: CheckpointWatch,
+    /// The newest checkpoint of each pair, this node's own ones too.
+    newest: BTreeMap<Pair, Arc<CosignedCheckpoint>>,
+    /// Pairs that were looked for on the disk.
+    loaded: BTreeSet<Pair>,
+    /// Nodes that have contradicted themselves: what they say is neither cosigned nor passed on.
+    liars: BTreeSet<OriginatorId>,
+    /// The checkpoints that prove it, for peers.
+    proofs: CheckpointOffers,
+    /// Checkpoints that are to be written, by pair and size.
+    unsaved: BTreeMap<(Pair, u64), Arc<CosignedCheckpoint>>,
+    /// Evidence that is to be written.
+    evidence: Vec<Evidence>,
+    /// Peers are to be shown something else than before.
+    has_changed: bool,
+    /// True while the last round failed, which is told once.
+    has_failed: bool,
+}
+
+impl Book {
+    fn new(state: Arc<ReplicationState>) -> Self {
+        Self {
+            state,
+            watch: CheckpointWatch::default(),
+            newest: BTreeMap::new(),
+            loaded: BTreeSet::new(),
+            liars: BTreeSet::new(),
+            proofs: CheckpointOffers::new(),
+            unsaved: BTreeMap::new(),
+            evidence: Vec::new(),
+            has_changed: false,
+            has_failed: false,
+        }
+    }
+
+    fn round(&mut self, shown: Vec<ShownCheckpoint>) {
+        match self.try_round(shown) {
+            Ok(()) => self.has_failed = false,
+            Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
+                tracing::error!(code = "checkpoint_exchange_failed", %error, "checkpoints of peers are not kept");
+            }
+            Err(_) => {}
+        }
+    }
+
+    fn try_round(&mut self, shown: Vec<ShownCheckpoint>) -> Result<(), CommitError> {
+        let state = self.state.clone();
+        let snapshot = state.store.snapshot();
+        self.load(&snapshot)?;
+        for ShownCheckpoint { peer, checkpoint } in shown {
+            self.take(&snapshot, peer, &checkpoint)?;
+        }
+        for originator in self.watch.waiting() {
+            let findings = self.watch.handle_growth(originator, &StoredTrees(&snapshot));
+            self.note(&snapshot, None, findings)?;
+        }
+        self.save()?;
+        self.offer();
+        Ok(())
+    }
+
+    /// Reads the newest checkpoints of nodes that were not looked for, and what this node has signed since.
+    fn load(&mut self, snapshot: &Snapshot<'_>) -> Result<(), ReadError> {
+        let own = self.state.own;
+        let chains: Vec<OriginatorId> = self
+            .state
+            .heads
+            .get()
+            .iter()
+            .map(|head| head.originator)
+            .filter(|id| is_chain(*id))
+            .collect();
+        let registry = self.state.ports.registry.borrow().clone();
+        let nodes = registry.nodes().map(|node| node.id).filter(|&id| id != own);
+        for node in nodes.chain([own]) {
+            for originator in chains.iter().copied().chain([node]) {
+                let pair = (node, originator);
+                // This node signs while it runs; others only tell what passes through here.
+                if !self.loaded.insert(pair) && node != own {
+                    continue;
+                }
+                let Some(found) = snapshot.checkpoint(originator, node, u64::MAX)? else {
+                    continue;
+                };
+                let held = self.newest.get(&pair).map(|held| held.signed.checkpoint.size);
+                if held.is_some_and(|held| held >= found.signed.checkpoint.size) {
+                    continue;
+                }
+                if node != own {
+                    if snapshot.has_evidence(node, Misbehavior::TwoCheckpoints)? {
+                        self.liars.insert(node);
+                    }
+                    self.watch.remember(found.signed);
+                }
+                self.newest.insert(pair, Arc::new(found));
+                self.has_changed = true;
+            }
+        }
+        Ok(())
+    }
+
+    fn key_of(&self, node: OriginatorId) -> Option<PublicKey> {
+        if node == self.state.own {
+            return Some(self.state.store.identity().public_key);
+        }
+        self.state.ports.registry.borrow().node(node).map(|record| record.public_key)
+    }
+
+    /// Takes what a peer has shown.
+    fn take(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        peer: OriginatorId,
+        shown: &CosignedCheckpoint,
+    ) -> Result<(), ReadError> {
+        let state = self.state.clone();
+        let counters = &state.engine_counters.checkpoint_exchange;
+        let signed = shown.signed;
+        let of = signed.checkpoint;
+        let is_watched = of.node == of.originator || is_chain(of.originator);
+        let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
+            counters.unknown.inc();
+            return Ok(());
+        };
+        if of.node == state.own {
+            return self.take_own(snapshot, peer, shown, &key);
+        }
+        let handled = self.watch.handle(signed, &key, &StoredTrees(snapshot));
+        let Ok(findings) = handled else {
+            counters.forged.inc();
+            tracing::debug!(%peer, node = %of.node, "a peer shows a checkpoint that its node has not signed");
+            return Ok(());
+        };
+        self.note(snapshot, Some(peer), findings)?;
+        self.merge(snapshot, shown)
+    }
+
+    /// Takes a checkpoint that this node, or another process with its key, has signed.
+    fn take_own(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        peer: OriginatorId,
+        shown: &CosignedCheckpoint,
+        key: &PublicKey,
+    ) -> Result<(), ReadError> {
+        let of = shown.signed.checkpoint;
+        if self.held(snapshot, &of)?.is_some() {
+            return self.merge(snapshot, shown);
+        }
+        let state = self.state.clone();
+        if of.is_observers() {
+            return Ok(()); // an observer may have lost what it signed, and reads the strand again
+        }
+        if shown.signed.verify(key).is_err() {
+            state.engine_counters.checkpoint_exchange.forged.inc();
+            return Ok(());
+        }
+        let head = snapshot.head(state.own)?;
+        let trees = StoredTrees(snapshot);
+        let differs = trees.root(state.own, of.size).is_some_and(|root| root != of.root);
+        if of.size <= head.0 && !differs {
+            return Ok(());
+        }
+        if differs {
+            tracing::error!(
+                code = "own_checkpoint_differs",
+                %peer,
+                size = of.size,
+                "a peer holds a checkpoint of this node's own strand that is not of the tree held here"
+            );
+        }
+        // A tree that differs begins with other envelopes, so the folder is not the one that was signed from. The guard
+        // acts on places that the folder lacks.
+        let place = SequenceId(of.size).max(head.next());
+        state.own_strand.note_shown(peer, place, i64::try_from(of.time_ns).ok());
+        Ok(())
+    }
+
+    /// Returns the checkpoint that is held of the same node and strand, with the same size and root.
+    fn held(
+        &self,
+        snapshot: &Snapshot<'_>,
+        of: &Checkpoint,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let pair = (of.node, of.originator);
+        let is_same = |it: &CosignedCheckpoint| {
+            let held = it.signed.checkpoint;
+            (held.size, held.root) == (of.size, of.root)
+        };
+        let known = self.unsaved.get(&(pair, of.size)).or_else(|| self.newest.get(&pair));
+        if let Some(known) = known.filter(|it| is_same(it)) {
+            return Ok(Some(CosignedCheckpoint::clone(known)));
+        }
+        Ok(snapshot.checkpoint_at(of.originator, of.node, of.size)?.filter(is_same))
+    }
+
+    /// Adds the cosignatures that are new to the checkpoint that is held. Those of witnesses are left out: no
+    /// registry has their keys.
+    fn merge(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        shown: &CosignedCheckpoint,
+    ) -> Result<(), ReadError> {
+        let of = shown.signed.checkpoint;
+        let Some(mut held) = self.held(snapshot, &of)? else { return Ok(()) };
+        let mut is_new = false;
+        for cosignature in &shown.cosignatures {
+            let cosigner = cosignature.cosigner;
+            let is_known = held.cosignatures.iter().any(|it| it.cosigner == cosigner);
+            let Some(key) = self.key_of(cosigner) else { continue };
+            if is_known || cosigner == of.node || cosigner == self.state.own {
+                continue;
+            }
+            if cosignature.verify(&of, &key).is_ok() {
+                is_new |= held.add_cosignature(*cosignature);
+            } else {
+                self.state.engine_counters.checkpoint_exchange.forged.inc();
+            }
+        }
+        if is_new {
+            self.keep(held);
+        }
+        Ok(())
+    }
+
+    /// Acts on findings; `from` is the peer that brought about them.
+    fn note(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        from: Option<OriginatorId>,
+        findings: Vec<Finding>,
+    ) -> Result<(), ReadError> {
+        let state = self.state.clone();
+        let counters = &state.engine_counters.checkpoint_exchange;
+        for finding in findings {
+            match finding {
+                Finding::Agrees(signed) => {
+                    counters.agreed.inc();
+                    self.agree(snapshot, signed)?;
+                }
+                Finding::Disputed(signed) => {
+                    counters.differing.inc();
+                    let of = signed.checkpoint;
+                    tracing::warn!(
+                        code = "checkpoint_differs",
+                        node = %of.node,
+                        originator = %of.originator,
+                        size = of.size,
+                        "a node has signed a checkpoint that is not of the tree held here"
+                    );
+                    let bytes = signed.encode().to_vec().into();
+                    self.accuse(Misbehavior::OtherTree, &of, from, vec![bytes]);
+                }
+                Finding::Contradicts(found) => {
+                    counters.contradicting.inc();
+                    self.expose(&found, from);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a checkpoint that agrees with the tree held here, with this node's cosignature if it may give one.
+    fn agree(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        signed: SignedCheckpoint,
+    ) -> Result<(), ReadError> {
+        let (own, of) = (self.state.own, signed.checkpoint);
+        if self.liars.contains(&of.node) {
+            return Ok(());
+        }
+        let mut kept = self.held(snapshot, &of)?.unwrap_or_else(|| signed.into());
+        kept.signed = signed;
+        // A folder that may lack what this node saw may not say what it has not seen.
+        let may_cosign = own != OriginatorId::REPLICA
+            && self.state.own_strand.check().is_ok()
+            && self.watch.is_largest(&signed);
+        if may_cosign && kept.cosignatures.iter().all(|it| it.cosigner != own) {
+            let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
+            if kept.add_cosignature(of.cosign(own, now_ns, &self.state.key)) {
+                self.state.engine_counters.checkpoint_exchange.cosigned.inc();
+            }
+        }
+        self.keep(kept);
+        Ok(())
+    }
+
+    /// Keeps the proof that a node has lied.
+    fn expose(&mut self, found: &Contradiction, from: Option<OriginatorId>) {
+        let [first, second] = found.checkpoints();
+        let of = second.checkpoint;
+        tracing::error!(
+            code = "two_checkpoints",
+            node = %of.node,
+            originator = %of.originator,
+            size = of.size,
+            "a node has signed two checkpoints that contradict each other: both are kept as evidence"
+        );
+        self.accuse(Misbehavior::TwoCheckpoints, &of, from, evidence_of(found));
+        self.liars.insert(of.node);
+        for (slot, signed) in [(1, first), (2, second)] {
+            let key: OfferKey = (of.node, of.originator, slot);
+            self.proofs.insert(key, Arc::new((*signed).into()));
+        }
+        self.has_changed = true;
+    }
+
+    fn accuse(
+        &mut self,
+        misbehavior: Misbehavior,
+        of: &Checkpoint,
+        from: Option<OriginatorId>,
+        envelopes: Vec<hawser_proto::Bytes>,
+    ) {
+        let at = EnvelopeId::new(of.node, of.last());
+        self.evidence.push(Evidence { misbehavior, at, from, envelopes });
+    }
+
+    fn keep(&mut self, checkpoint: CosignedCheckpoint) {
+        let (pair, size) = (pair_of(&checkpoint.signed), checkpoint.signed.checkpoint.size);
+        let checkpoint = Arc::new(checkpoint);
+        self.unsaved.insert((pair, size), checkpoint.clone());
+        let newest = self.newest.get(&pair).map(|it| it.signed.checkpoint.size);
+        if newest.is_none_or(|newest| newest <= size) {
+            self.newest.insert(pair, checkpoint);
+            self.has_changed = true;
+        }
+    }
+
+    /// Writes what is new. It is durable before a peer is shown it.
+    fn save(&mut self) -> Result<(), CommitError> {
+        record(&self.state, &self.evidence)?;
+        self.evidence.clear();
+        self.state.store.put_checkpoints(self.unsaved.values().map(|it| &**it))?;
+        self.unsaved.clear();
+        Ok(())
+    }
+
+    fn offer(&mut self) {
+        if !std::mem::take(&mut self.has_changed) {
+            return;
+        }
+        let honest = self.newest.iter().filter(|((node, _), _)| !self.liars.contains(node));
+        let mut offers: CheckpointOffers =
+            honest.map(|(&(node, originator), it)| ((node, originator, 0), it.clone())).collect();
+        offers.extend(self.proofs.clone());
+        self.state.checkpoints.set_offers(offers);
+    }
+}
+
+fn is_chain(originator: OriginatorId) -> bool {
+    !originator.is_node() && !originator.is_migrated()
+}

@@ -1,0 +1,276 @@
+//! Checkpoints between nodes: shown, compared, cosigned and passed on, and nothing believed that a peer makes up.
+
+mod common;
+
+use common::envelopes::{NOW_NS, envelope, key};
+use common::network::{Network, Node, UNREACHABLE, eventually};
+use common::raw::RawPeer;
+use hawser_engine::misbehavior::{EvidenceTime, Misbehavior};
+use hawser_engine::own_strand::OwnStrandStatus;
+use hawser_engine::runtime::CheckpointTask;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
+use hawser_proto::frame::ControlFrame;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::Contradiction;
+use hawser_storage::UnknownFolder;
+
+const LIAR: OriginatorId = OriginatorId(300);
+
+fn now_ns() -> u64 {
+    u64::try_from(NOW_NS).expect("a time after 1970")
+}
+
+/// The newest checkpoint that a node holds of another one's own strand.
+fn newest(node: &Node, of: u32) -> Option<CosignedCheckpoint> {
+    let of = OriginatorId(of);
+    node.engine.store().snapshot().checkpoint(of, of, u64::MAX).expect("it is in memory")
+}
+
+fn cosigners(checkpoint: &CosignedCheckpoint) -> Vec<u32> {
+    let of = &checkpoint.signed.checkpoint;
+    for it in &checkpoint.cosignatures {
+        assert_eq!(it.verify(of, &key(it.cosigner).public_key()), Ok(()));
+    }
+    checkpoint.cosignatures.iter().map(|it| it.cosigner.0).collect()
+}
+
+/// Waits until a node holds a checkpoint with these cosignatures.
+async fn wait_for(node: &Node, of: u32, size: u64, by: &[u32]) {
+    let what = format!("{} holds {of} at {size}, cosigned by {by:?}", node.id);
+    let is_so = || {
+        newest(node, of).is_some_and(|it| it.signed.checkpoint.size == size && cosigners(&it) == by)
+    };
+    eventually(&what, is_so).await;
+}
+
+/// Evidence that a node keeps against another one.
+fn evidence(node: &Node, accused: OriginatorId) -> Vec<Misbehavior> {
+    let snapshot = node.engine.store().snapshot();
+    let found = snapshot
+        .evidence(EvidenceTime::default(), usize::MAX, usize::MAX)
+        .expect("it is in memory");
+    let of_accused = found.iter().filter(|it| it.evidence.at.originator == accused);
+    of_accused.map(|it| it.evidence.misbehavior).collect()
+}
+
+fn statement(node: OriginatorId, size: u64, root: TreeHash) -> SignedCheckpoint {
+    let time_ns = now_ns() - 3_600_000_000_000 + size;
+    Checkpoint { node, originator: node, size, root, time_ns }.sign(&key(node))
+}
+
+/// A statement of a node that no registry has.
+fn of_a_stranger() -> SignedCheckpoint {
+    let of = statement(LIAR, 1, TreeHash([7; 32])).checkpoint;
+    Checkpoint { node: OriginatorId(900), ..of }.sign(&key(LIAR))
+}
+
+async fn show(peer: &mut RawPeer, signed: SignedCheckpoint) {
+    peer.say(ControlFrame::Checkpoint(Box::new(signed.into()))).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_nodes_cosign_what_agrees_with_their_trees_and_hold_all_cosignatures() {
+    let mut network = Network::new();
+    let nodes = [100, 200, 400].map(|id| network.start(id));
+    let tasks = nodes.each_ref().map(|it| CheckpointTask::start(&it.engine, key(it.id)));
+    for text in 0..3 {
+        nodes[0].publish(text).await;
+    }
+    for node in &nodes {
+        wait_for(node, 100, 3, &[200, 400]).await;
+    }
+    let cosigned = &nodes[1].engine.counters().checkpoint_exchange;
+    assert!(cosigned.cosigned.get() >= 1);
+    nodes[0].publish(3).await;
+    nodes[1].publish(4).await;
+    for node in &nodes {
+        wait_for(node, 100, 4, &[200, 400]).await;
+        wait_for(node, 200, 1, &[100, 400]).await;
+        for refused in ["differing", "contradicting", "forged", "unknown", "dropped"] {
+            let counters = &node.engine.counters().checkpoint_exchange;
+            let count = match refused {
+                "differing" => &counters.differing,
+                "contradicting" => &counters.contradicting,
+                "forged" => &counters.forged,
+                "unknown" => &counters.unknown,
+                _ => &counters.dropped,
+            };
+            assert_eq!(count.get(), 0, "{refused} at {}", node.id);
+        }
+    }
+    for task in tasks {
+        task.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_cosigned_before_a_restart_is_shown_after_it() {
+    let mut network = Network::new();
+    let (first, second) = (network.start(100), network.start(200));
+    let task = CheckpointTask::start(&first.engine, key(first.id));
+    first.publish(0).await;
+    wait_for(&first, 100, 1, &[200]).await;
+    task.stop().await;
+    let store = second.stop().await;
+    let second = network.start_on(store, "127.0.0.1:0");
+    let third = network.start(400);
+    wait_for(&third, 100, 1, &[200, 400]).await;
+    wait_for(&second, 100, 1, &[200, 400]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_peer_is_shown_none_and_goes_on_as_before() {
+    let mut network = Network::new();
+    network.register(LIAR, UNREACHABLE);
+    let node = network.start(100);
+    let task = CheckpointTask::start(&node.engine, key(node.id));
+    node.publish(0).await;
+    eventually("it is signed", || newest(&node, 100).is_some()).await;
+    let mut old = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    show(&mut old, statement(LIAR, 1, TreeHash([7; 32]))).await;
+    let _strand = old.answer(300, &[envelope(LIAR, 1)]).await;
+    node.wait_for(300, 1).await;
+    // Two clocks later it has been shown nothing, and nothing of it was looked at.
+    for text in 1..3 {
+        node.publish(text).await;
+        loop {
+            match old.hear().await {
+                ControlFrame::Checkpoint(shown) => panic!("{shown:?}"),
+                ControlFrame::Clock(clock) if clock.entries.get(node.id).0 > text => break,
+                _ => {}
+            }
+        }
+    }
+    assert_eq!(evidence(&node, LIAR), []);
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_lies_costs_little_and_leaves_nothing() {
+    let mut network = Network::new();
+    network.register(LIAR, UNREACHABLE);
+    let node = network.start(100);
+    node.publish(0).await;
+    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let counters = node.engine.counters().clone();
+    let counters = &counters.checkpoint_exchange;
+    let root = TreeHash([7; 32]);
+    // Of a node that no registry has, of a strand that is not watched, and with another key.
+    show(&mut peer, of_a_stranger()).await;
+    show(
+        &mut peer,
+        Checkpoint { originator: node.id, ..statement(LIAR, 1, root).checkpoint }.sign(&key(LIAR)),
+    )
+    .await;
+    show(&mut peer, statement(node.id, 1, root).checkpoint.sign(&key(LIAR))).await;
+    let mut forged = statement(LIAR, 1, root);
+    forged.checkpoint.time_ns += 1;
+    show(&mut peer, forged).await;
+    eventually("each is counted", || (counters.unknown.get(), counters.forged.get()) == (2, 2))
+        .await;
+    // Sizes that no strand has, far more of them than are kept.
+    for below in 0..3_000 {
+        show(&mut peer, statement(LIAR, SequenceId::MAX.0 - below, root)).await;
+    }
+    eventually("the rest is dropped", || counters.dropped.get() > 1_000).await;
+    let _strand = peer.answer(300, &[envelope(LIAR, 1)]).await;
+    node.wait_for(300, 1).await;
+    assert_eq!(newest(&node, 300), None);
+    node.publish(1).await;
+    assert_eq!(node.engine.own_strand_status(), OwnStrandStatus::Ready);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both() {
+    let mut network = Network::new();
+    network.register(LIAR, UNREACHABLE);
+    let nodes = [network.start(100), network.start(200)];
+    let mut liar = Vec::new();
+    let mut strands = Vec::new();
+    for node in &nodes {
+        let mut peer =
+            RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+        let envelopes: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
+        strands.push(peer.answer(300, &envelopes).await);
+        liar.push(peer);
+    }
+    for node in &nodes {
+        node.wait_for(300, 4).await;
+    }
+    let root = nodes[0].engine.store().snapshot().root(LIAR, 4).unwrap();
+    show(&mut liar[0], statement(LIAR, 4, root)).await;
+    eventually("the true one is cosigned", || {
+        newest(&nodes[0], 300).is_some_and(|it| cosigners(&it).contains(&100))
+    })
+    .await;
+    show(&mut liar[1], statement(LIAR, 4, TreeHash([0xbd; 32]))).await;
+    for node in &nodes {
+        let what = format!("{} has the proof", node.id);
+        eventually(&what, || evidence(node, LIAR).contains(&Misbehavior::TwoCheckpoints)).await;
+        let snapshot = node.engine.store().snapshot();
+        let found = snapshot.evidence(EvidenceTime::default(), usize::MAX, usize::MAX).unwrap();
+        let found = found.iter().find(|it| it.evidence.misbehavior == Misbehavior::TwoCheckpoints);
+        let pieces = &found.unwrap().evidence.envelopes;
+        let [one, other] = [0, 1].map(|at: usize| SignedCheckpoint::decode(&pieces[at]).unwrap());
+        let proof = Contradiction::between(&one, &other).unwrap();
+        assert_eq!(proof.verify(&key(LIAR).public_key()), Ok(()));
+    }
+    // Its envelopes go on, and nothing that it says is cosigned any more.
+    let cosigned = nodes[0].engine.counters().checkpoint_exchange.cosigned.get();
+    strands[0].send_batch(&[envelope(LIAR, 5)]).await;
+    nodes[0].wait_for(300, 5).await;
+    let root = nodes[0].engine.store().snapshot().root(LIAR, 5).unwrap();
+    show(&mut liar[0], statement(LIAR, 5, root)).await;
+    show(&mut liar[0], of_a_stranger()).await;
+    let counters = &nodes[0].engine.counters().checkpoint_exchange;
+    eventually("both were looked at", || counters.unknown.get() == 1).await;
+    assert_eq!(counters.cosigned.get(), cosigned);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_that_was_set_back_is_noticed_by_a_checkpoint_that_a_peer_holds() {
+    let mut network = Network::new();
+    let (first, second) = (network.start(100), network.start(200));
+    for text in 0..3 {
+        first.publish(text).await;
+    }
+    second.wait_for(100, 3).await;
+    let id = first.id;
+    let (store, other) = (first.stop().await, second.stop().await);
+    // The peer was shown five places, holds three, and so does the folder.
+    let lost = statement(id, 5, TreeHash([9; 32]));
+    other.put_checkpoint(&lost.into()).unwrap();
+    let _second = network.start_on(other, "127.0.0.1:0");
+    let first = network.start_on(store, "127.0.0.1:0");
+    eventually("it is in quarantine", || {
+        matches!(first.engine.own_strand_status(),
+            OwnStrandStatus::Quarantined(it) if it.reason == UnknownFolder::Contradicted)
+    })
+    .await;
+    assert!(first.engine.may_sign().is_err());
+    assert_eq!(first.engine.heads().get().get(id), SequenceId(3), "nothing is signed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_process_that_signs_another_tree_stops_the_node() {
+    let mut network = Network::new();
+    network.register(LIAR, UNREACHABLE);
+    let node = network.start(100);
+    for text in 0..3 {
+        node.publish(text).await;
+    }
+    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    // What it has signed itself, and an older one of it, are no news.
+    let snapshot = node.engine.store().snapshot();
+    let true_root = snapshot.root(node.id, 2).unwrap();
+    drop(snapshot);
+    show(&mut peer, statement(node.id, 2, true_root)).await;
+    show(&mut peer, of_a_stranger()).await;
+    let counters = &node.engine.counters().checkpoint_exchange;
+    eventually("both were looked at", || counters.unknown.get() == 1).await;
+    node.publish(3).await;
+    show(&mut peer, statement(node.id, 2, TreeHash([8; 32]))).await;
+    eventually("it has stopped", || node.engine.own_strand_status() == OwnStrandStatus::Stopped)
+        .await;
+}
