@@ -1,10 +1,11 @@
-//! Evidence that a stranger can judge: files, judgements and their rendering.
+//! Evidence that a stranger can judge: files, judgements and their rendering; and logs that a stranger checks.
 //!
-//! Nothing here needs a running node, a network or a clock. In reading order:
+//! Nothing here needs a running node, a network, a database or a clock. In reading order:
 //!
 //! - [`mod@file`]: evidence files, which hold reports with the keys and rates to judge them by;
 //! - [`judged`]: a report with its judgement, as text for people and JSON for programs;
-//! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw.
+//! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
+//! - [`mod@replay`]: a whole log, checked again from its bytes.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
 
@@ -13,6 +14,7 @@
 pub mod file;
 pub mod judged;
 pub mod network;
+pub mod replay;
 #[cfg(test)]
 mod tests;
 

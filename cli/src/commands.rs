@@ -45,6 +45,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Chain { command } => chain::run(command, json),
         Command::Node(args) => node::run(args),
         Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
+        Command::Audit { command: AuditCommand::Replay(args) } => audit::replay(&args, json),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),

@@ -11,10 +11,16 @@ use hawser_audit::file::HeldReport;
 use hawser_audit::{Judged, KnownKeys};
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SecretKey};
+use hawser_proto::{
+    Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Topic,
+};
 use hawser_rules::misbehavior::Kind;
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::{NodeRecord, Registry};
+use hawser_storage::{
+    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, Store, StoreIdentity,
+    StoreSettings,
+};
 use prost::Message as _;
 use serde_json::Value;
 use support::{Dev, free_base, json, run, stdout};
@@ -171,6 +177,10 @@ fn the_nodes_of_a_network_are_asked_together() {
     }
     let network = place.path().join("network.json");
     let audit = ["audit", "network", "--json", "--registry", network.to_str().unwrap()];
+    let url = format!("http://{}", dev.text(0, "grpc"));
+    let registry = network.to_str().unwrap();
+    let replayed = json(&["audit", "replay", "--json", "--from", &url, "--registry", registry]);
+    assert_eq!(replayed["verdict"], "clean", "{replayed}");
     let output = run(&audit);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<Value> =
@@ -180,4 +190,120 @@ fn the_nodes_of_a_network_are_asked_together() {
     assert_eq!(lines[0]["proven"].as_array().unwrap().len(), 1, "two nodes keep one fact");
     assert_eq!((&lines[1]["nodes_asked"], &lines[1]["refuted"]), (&2.into(), &0.into()));
     assert!(dev.stop().success());
+}
+
+/// The folder of a node with `len` envelopes, written as a node would, and a registry file that names its key.
+fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let data = place.join(name);
+    let store = open(&data, &key);
+    let changes: Vec<Change> = (1..=len).map(|at| Change::Append(entry(&key, at))).collect();
+    if !changes.is_empty() {
+        store.commit(&changes).unwrap();
+    }
+    let keys = keys(&[(ACCUSED, key.public_key())]);
+    let file = Judged::file("test", &[], &keys);
+    let registry = place.join("registry.evidence");
+    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
+    (data, registry)
+}
+
+fn open(data: &Path, key: &SecretKey) -> Store {
+    let settings = StoreSettings {
+        path: data.to_owned(),
+        identity: StoreIdentity {
+            network: "testnet".to_owned(),
+            node: OriginatorId(ACCUSED),
+            public_key: key.public_key(),
+        },
+        durability: Durability::Os,
+        price: |_, _| 0,
+        host: None,
+        open_files_max: 64,
+        cache_bytes: CACHE_BYTES_MIN,
+    };
+    Store::open(&settings).unwrap()
+}
+
+/// A valid welcome at a place, with the facts that a node keeps of it.
+fn entry(key: &SecretKey, sequence: u64) -> LogEntry {
+    let topic = Bytes::from_static(&[1, 7]);
+    let aad = pb::AuthenticatedData { target_topic: topic.clone(), depends_on: None };
+    let welcome = hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput::default();
+    let payload = Some(pb::client_envelope::Payload::WelcomeMessage(welcome));
+    let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+    let originator = OriginatorId(ACCUSED);
+    let payer = PayerEnvelope::sign(client.into(), originator, 30, key).encode_to_vec();
+    let ns = 1_750_000_000_000_000_000 + i64::try_from(sequence).unwrap() * 1_000_000_000;
+    let charge = Charge {
+        payer: key.public_key().address(),
+        size_bytes: payer.len() as u64,
+        retention_days: 30,
+        stated_picodollars: 0,
+    };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: ACCUSED,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        payer_envelope_bytes: payer.into(),
+        expiry_unixtime: ns.unsigned_abs() / 1_000_000_000 + 30 * 86_400,
+        ..Default::default()
+    };
+    let facts = Facts {
+        topic: Topic::parse(topic).unwrap(),
+        originator_ns: ns,
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: Some(charge),
+        counts_for_congestion: true,
+        addresses: Vec::new(),
+    };
+    let id = EnvelopeId::new(originator, SequenceId(sequence));
+    LogEntry::valid(id, UnsealedEnvelope::new(&statement).seal(key), facts)
+}
+
+#[test]
+fn a_folder_is_replayed_and_what_lies_in_it_is_named() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 700);
+    let [data_dir, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    let state = place.path().join("state");
+    let state = state.to_str().unwrap();
+    let replay = ["audit", "replay", "--from", data_dir, "--registry", registry, "--state", state];
+    let clean = json(&[&replay[..], &["--json"]].concat());
+    assert_eq!(clean["verdict"], "clean", "{clean}");
+    let strand = &clean["strands"][0];
+    assert_eq!((&strand["reached"], &strand["tree_size"]), (&700.into(), &700.into()));
+    assert_eq!(strand["figures"]["envelopes"], 700);
+    let output = run(&replay);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("verdict: clean"), "{output:?}");
+
+    // The log grows by an envelope that another key has signed. The replay goes on from where it was.
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let forged = entry(&SecretKey::from_bytes(&[3; 32]).unwrap(), 701);
+    store.commit(&[Change::Append(forged)]).unwrap();
+    drop(store);
+    let output = run(&[&replay[..], &["--json"]].concat());
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let faulty: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(faulty["verdict"], "faulty");
+    assert_eq!(faulty["faults"], serde_json::json!({ "forged": 1 }), "{faulty}");
+    assert_eq!(faulty["first_faults"][0]["sequence_id"], 701);
+    let without_state = &replay[..6];
+    let output = run(&[without_state, &["--threads", "1"]].concat());
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    assert!(stdout(&output).contains("200:701  forged, of the keeper"), "{output:?}");
+
+    // A state of another log is refused, and so is a folder without one.
+    let (other, _) = folder(place.path(), "other", 3);
+    let other = other.to_str().unwrap();
+    let of_other =
+        run(&["audit", "replay", "--from", other, "--registry", registry, "--state", state]);
+    assert_eq!(of_other.status.code(), Some(3), "{of_other:?}");
+    let nowhere = place.path().join("nowhere");
+    let nowhere = nowhere.to_str().unwrap();
+    let output = run(&["audit", "replay", "--from", nowhere, "--registry", registry]);
+    assert_eq!(output.status.code(), Some(4), "{output:?}");
 }

@@ -18,6 +18,7 @@
 //!   known;
 //! - `rates`, `ledger`, `payer_reports`, `misbehavior`, `reports`: history that is recorded beside the log;
 //! - `snapshot`, `topic_scan`, `log_scan`: reading;
+//! - `audit_read`: reading a folder to audit it;
 //! - `older_rows`: bringing rows of an older format up to this one, in steps;
 //! - `progress`: the progress of long work, as it is stored;
 //! - `rebuild`, `digest`: rebuilding projections, and comparing them;
@@ -29,6 +30,7 @@
 
 #![warn(missing_docs)]
 
+mod audit_read;
 mod below_head;
 mod change;
 mod checkpoints;
@@ -80,6 +82,7 @@ mod trees;
 mod truncate;
 mod write_fault;
 
+pub use audit_read::LeafScan;
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
     SkipReason, Validity,

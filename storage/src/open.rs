@@ -218,7 +218,12 @@ impl Store {
     }
 }
 
-fn start(how: Opening, wanted: Option<&StoreIdentity>, access: Access) -> Result<Store, OpenError> {
+/// Opens a database with everything that is kept beside it.
+pub(crate) fn start(
+    how: Opening,
+    wanted: Option<&StoreIdentity>,
+    access: Access,
+) -> Result<Store, OpenError> {
     let (database, header) = load(&how, wanted, access)?;
     let store = Store::new(database, how);
     if access == Access::ReadWrite {

@@ -15,6 +15,9 @@ pub(crate) enum AuditCommand {
     /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if all are proven, 5 if one
     /// is a claim, 6 if one is inconclusive, 7 if one is refuted.
     Report(AuditReportArgs),
+    /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
+    /// with 0 if it is clean, and with 8 if it has faults.
+    Replay(AuditReplayArgs),
     /// Collect the reports that all nodes of a network keep, and judge each fact once.
     Network(AuditNetworkArgs),
 }
@@ -40,6 +43,24 @@ pub(crate) struct KeysArgs {
     /// History of rates: a rates file [default: that in the evidence file].
     #[arg(long, value_name = "FILE")]
     pub(crate) rates: Option<PathBuf>,
+}
+
+/// `hawser audit replay`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditReplayArgs {
+    /// The log: the data folder of a stopped node, or the API of a node that runs: `http://host:port`.
+    #[arg(long, value_name = "DATA-DIR|URL")]
+    pub(crate) from: String,
+    /// The source of the keys.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// File with the place reached: a replay that was interrupted goes on there, and a log that has grown is checked
+    /// from there [default: none is written].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// Threads that check [default: one for each core].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) threads: Option<usize>,
 }
 
 /// `hawser audit network`.

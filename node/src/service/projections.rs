@@ -19,6 +19,14 @@ pub fn open_existing(path: &Path) -> Result<(Store, StoreIdentity), OpenError> {
     Store::open_existing(path, price::price)
 }
 
+/// Opens the database in a folder for reading only, of any owner.
+///
+/// # Errors
+/// As [`Store::open_read_only`].
+pub fn open_read_only(path: &Path) -> Result<(Store, StoreIdentity), OpenError> {
+    Store::open_read_only(path, price::price)
+}
+
 /// Drops every projection of `store` and derives it anew from the log. Calls `progress` now and
 /// then.
 ///

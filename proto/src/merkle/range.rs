@@ -51,6 +51,12 @@ impl CompactRange {
         self.size
     }
 
+    /// Returns the hashes of the complete subtrees, from the largest to the smallest.
+    #[must_use]
+    pub fn peaks(&self) -> &[TreeHash] {
+        &self.peaks
+    }
+
     /// Adds a leaf. Passes every inner subtree that it completes to `emit`, from the lowest up.
     ///
     /// # Panics

@@ -2,7 +2,9 @@
 
 mod keys;
 mod network;
+mod replay;
 pub(super) mod reports;
+mod source;
 
 use hawser_audit::{EvidenceFile, Judged};
 use hawser_node::error::{RunError, RunErrorKind};
@@ -16,6 +18,7 @@ use crate::args::audit::{AuditCommand, AuditReportArgs};
 use crate::output;
 
 pub(super) use keys::load as load_keys;
+pub(super) use replay::run as replay;
 
 /// Runs the command.
 ///
@@ -25,6 +28,7 @@ pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunE
     match command {
         // It runs until it is told to stop, on threads of its own: `commands` starts it.
         AuditCommand::Watch(args) => watch(args),
+        AuditCommand::Replay(args) => replay(&args, as_json),
         AuditCommand::Report(args) => report(args, as_json).await,
         AuditCommand::Network(args) => network::run(args, as_json).await,
     }

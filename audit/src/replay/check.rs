@@ -1,0 +1,259 @@
+//! Checks of single envelopes, which run on all cores: a pure function of a batch of rows.
+
+use hawser_proto::batch::{Claim, recover_batch};
+use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
+use hawser_proto::sign::{SignatureError, originator_digest};
+use hawser_proto::{
+    Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature, minute_of,
+};
+use hawser_rules::{Absences, RateTable, Violation, check_length, check_statement, is_free};
+
+use super::fault::FaultKind;
+use super::item::{StoredMark, StrandRow};
+
+/// The fewest envelopes whose payers are guessed. A guess: four extra recoveries are little beside them.
+const GUESSED_MIN: usize = 64;
+
+/// Checks the rows of one strand.
+#[derive(Debug, Clone)]
+pub(super) struct Checker {
+    /// The strand.
+    pub(super) originator: OriginatorId,
+    /// The key of its node; `None` for a chain's strand, and for one whose key is not known.
+    pub(super) key: Option<PublicKey>,
+    /// The times in which the node was not in the network.
+    pub(super) absences: Absences,
+    /// The history of rates that fees have to follow; `None` leaves fees unchecked.
+    pub(super) rates: Option<RateTable>,
+}
+
+/// The charge for one envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Charge {
+    pub(super) payer: Address,
+    pub(super) size_bytes: u64,
+    pub(super) retention_days: u32,
+    pub(super) stated_picodollars: u64,
+}
+
+/// The facts of an envelope whose originator can be held to it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Signed {
+    pub(super) originator_ns: i64,
+    pub(super) minute: u32,
+    pub(super) leaf: TreeHash,
+    /// The rule that it breaks.
+    pub(super) violation: Option<Violation>,
+    /// Fees that no rate explains.
+    pub(super) fee: Option<Violation>,
+    pub(super) charge: Option<Charge>,
+    pub(super) counts_for_congestion: bool,
+}
+
+/// An envelope after its checks.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct CheckedEnvelope {
+    pub(super) sequence: SequenceId,
+    pub(super) len_bytes: usize,
+    pub(super) mark: StoredMark,
+    pub(super) stored_leaf: Option<TreeHash>,
+    /// The facts, or why the envelope cannot stand in this strand.
+    pub(super) found: Result<Signed, (FaultKind, String)>,
+}
+
+/// A row after its checks. Rows that are no envelopes pass through.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum CheckedRow {
+    Envelope(Box<CheckedEnvelope>),
+    Other(StrandRow),
+}
+
+/// An envelope whose outer layer is well-formed.
+struct Opened {
+    statement: Bytes,
+    proof: Proof,
+    inner: Result<UnsignedOriginatorEnvelope, LayerError>,
+    originator_ns: i64,
+}
+
+type OpenResult = Result<Opened, (FaultKind, String)>;
+
+impl Checker {
+    /// Checks rows; results are in their order. Costs up to two signature recoveries for each envelope, and less the
+    /// larger the batch.
+    pub(super) fn check(&self, rows: Vec<StrandRow>) -> Vec<CheckedRow> {
+        let mut opened: Vec<Option<OpenResult>> =
+            rows.iter().map(|row| self.open_row(row)).collect();
+        self.verify_originator(&mut opened);
+        let mut payers = self.payers(&opened).into_iter();
+        let mut checked = Vec::with_capacity(rows.len());
+        for (row, opened) in rows.into_iter().zip(opened) {
+            let (StrandRow::Envelope { sequence, bytes, mark, leaf }, Some(opened)) =
+                (&row, opened)
+            else {
+                checked.push(CheckedRow::Other(row));
+                continue;
+            };
+            let found = opened.map(|opened| {
+                let payer = payers.next().expect("one for each opened envelope");
+                self.judge(opened, payer, bytes.len())
+            });
+            let (len_bytes, mark) = (bytes.len(), *mark);
+            let (sequence, stored_leaf) = (*sequence, *leaf);
+            let envelope = CheckedEnvelope { sequence, len_bytes, mark, stored_leaf, found };
+            checked.push(CheckedRow::Envelope(Box::new(envelope)));
+        }
+        checked
+    }
+
+    fn open_row(&self, row: &StrandRow) -> Option<OpenResult> {
+        let StrandRow::Envelope { sequence, bytes, .. } = row else { return None };
+        Some(self.open(*sequence, bytes))
+    }
+
+    fn open(&self, sequence: SequenceId, bytes: &Bytes) -> OpenResult {
+        let not_canonical = |error: LayerError| (FaultKind::NotCanonical, error.to_string());
+        let (statement, proof) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;
+        let (id, originator_ns) =
+            OriginatorEnvelope::statement(statement.clone()).map_err(not_canonical)?;
+        let place = EnvelopeId::new(self.originator, sequence);
+        if id != place {
+            return Err((FaultKind::WrongPlace, format!("the envelope says that it is {id}")));
+        }
+        let is_signed = self.originator.is_node() || self.originator.is_migrated();
+        match (&proof, is_signed) {
+            (Proof::Signature(_), true) | (Proof::Transaction(_), false) => {}
+            (Proof::Transaction(_), true) => {
+                return Err((FaultKind::WrongProof, "a transaction proves no node's".to_owned()));
+            }
+            (Proof::Signature(_), false) => {
+                return Err((FaultKind::WrongProof, "no key signs for a chain".to_owned()));
+            }
+        }
+        let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
+        Ok(Opened { statement, proof, inner, originator_ns })
+    }
+
+    /// Replaces each envelope by its fault that the strand's key has not signed.
+    fn verify_originator(&self, opened: &mut [Option<OpenResult>]) {
+        let Some(key) = self.key else { return };
+        let mut claims = Vec::with_capacity(opened.len());
+        let mut slots = Vec::with_capacity(opened.len());
+        for (slot, entry) in opened.iter().enumerate() {
+            if let Some(Ok(Opened { statement, proof: Proof::Signature(signature), .. })) = entry {
+                let digest = originator_digest(statement);
+                claims.push(Claim { digest, signature: *signature, expected: Some(key) });
+                slots.push(slot);
+            }
+        }
+        for (slot, signer) in slots.into_iter().zip(recover_batch(&claims)) {
+            let text = match signer {
+                Ok(signer) if signer == key => continue,
+                Ok(signer) => format!("signed by {}", signer.address()),
+                Err(error) => error.to_string(),
+            };
+            opened[slot] = Some(Err((FaultKind::Forged, text)));
+        }
+    }
+
+    /// Recovers the payer of each opened envelope, in order.
+    fn payers(&self, opened: &[Option<OpenResult>]) -> Vec<Result<Address, Violation>> {
+        let mut claims = Vec::new();
+        let claimed: Vec<Result<(), Violation>> = opened
+            .iter()
+            .flatten()
+            .flatten()
+            .map(|opened| payer_claim(opened).map(|claim| claims.push(claim)))
+            .collect();
+        let mut recovered = recover_payers(claims).into_iter();
+        let mut next = || recovered.next().expect("one for each claim").map_err(Violation::from);
+        let payer =
+            |claimed: Result<(), Violation>| claimed.and_then(|()| next()).map(|key| key.address());
+        claimed.into_iter().map(payer).collect()
+    }
+
+    fn judge(&self, opened: Opened, payer: Result<Address, Violation>, len_bytes: usize) -> Signed {
+        let Opened { statement, proof, inner, originator_ns } = opened;
+        let data = match &proof {
+            Proof::Signature(_) => LeafData::Signed(&statement),
+            Proof::Transaction(hash) => LeafData::OnChain(&statement, hash),
+        };
+        let mut signed = Signed {
+            originator_ns,
+            minute: minute_of(originator_ns),
+            leaf: leaf_hash(data),
+            violation: None,
+            fee: None,
+            charge: None,
+            counts_for_congestion: false,
+        };
+        if matches!(proof, Proof::Transaction(_)) {
+            // The chain decides what it orders; a payload that does not decode is void and no envelope.
+            signed.violation = inner.err().map(Violation::from);
+            return signed;
+        }
+        let judged = check_length(len_bytes).and_then(|()| {
+            let parsed = inner?;
+            if let Some(key) = &self.key {
+                check_statement(&parsed, payer.clone(), key)?;
+            }
+            if self.absences.cover(originator_ns) {
+                return Err(Violation::Absent);
+            }
+            Ok(parsed)
+        });
+        match judged {
+            Err(violation) => signed.violation = Some(violation),
+            Ok(parsed) => self.count(&mut signed, &parsed, payer.ok()),
+        }
+        signed
+    }
+
+    /// Adds what a valid envelope costs and counts.
+    fn count(
+        &self,
+        signed: &mut Signed,
+        parsed: &UnsignedOriginatorEnvelope,
+        payer: Option<Address>,
+    ) {
+        let envelope = parsed.payer();
+        let is_paid = !is_free(envelope.client().topic().kind());
+        signed.counts_for_congestion = is_paid && self.originator.is_node();
+        signed.charge = payer.filter(|_| is_paid).map(|payer| Charge {
+            payer,
+            size_bytes: envelope.as_bytes().len() as u64,
+            retention_days: envelope.retention_days(),
+            stated_picodollars: parsed
+                .base_fee_picodollars()
+                .saturating_add(parsed.congestion_fee_picodollars()),
+        });
+        let rates = self.rates.as_ref().filter(|rates| rates.covers(parsed.originator_ns()));
+        if let Some(rates) = rates.filter(|_| self.originator.is_node()) {
+            signed.fee = hawser_rules::check_charges(parsed, rates).err();
+        }
+    }
+}
+
+fn payer_claim(opened: &Opened) -> Result<Claim, Violation> {
+    // `judge` never reports this error: the layer's own comes first.
+    let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
+    let payer = statement.payer();
+    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
+    let signature = Signature::from_bytes(bytes)?;
+    Ok(Claim { digest: payer.digest(), signature, expected: None })
+}
+
+/// Recovers payers. If a few throughout the batch are one account, all are expected to be: a guess that changes no
+/// result.
+fn recover_payers(mut claims: Vec<Claim>) -> Vec<Result<PublicKey, SignatureError>> {
+    if claims.len() >= GUESSED_MIN {
+        let sample = claims.iter().step_by(claims.len() / 4);
+        let mut payers = sample.map(|claim| claim.signature.recover(claim.digest).ok());
+        let first = payers.next().flatten();
+        if first.is_some() && payers.all(|payer| payer == first) {
+            claims.iter_mut().for_each(|claim| claim.expected = first);
+        }
+    }
+    recover_batch(&claims)
+}

@@ -1,0 +1,200 @@
+//! Faults that a replay finds: what is wrong, where, and whose fault it is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use serde::{Deserialize, Serialize};
+
+/// Faults of one kind and strand that are kept with their place; the others are counted. A guess: a person reads the
+/// first few, and repairs what they have in common.
+const KEPT_OF_KIND: usize = 100;
+
+/// The kind of a fault. Names are stable: programs read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FaultKind {
+    /// The bytes are not the one form of an originator envelope.
+    NotCanonical,
+    /// The envelope states another place than the one that it stands at.
+    WrongPlace,
+    /// The originator's key has not signed the envelope.
+    Forged,
+    /// A node's envelope has the proof of a chain, or a chain's envelope a signature.
+    WrongProof,
+    /// The strand is of a node that the registry does not name.
+    UnknownOriginator,
+    /// The originator signed an envelope that breaks a rule.
+    BrokenRule,
+    /// The mark of an envelope is not the one that the rules give.
+    WrongMark,
+    /// No rate explains the fees that the originator states.
+    Fee,
+    /// A later place has an earlier time.
+    TimeBack,
+    /// The time lies in the future.
+    TimeAhead,
+    /// A place has neither an envelope nor a mark.
+    Hole,
+    /// The strand holds envelopes beyond its head.
+    BeyondHead,
+    /// The leaf of a place is not the hash of its envelope.
+    Leaf,
+    /// The stored tree has another root than its leaves give.
+    Root,
+    /// The signature of a checkpoint is not that of its node.
+    CheckpointSignature,
+    /// The node signed the root of another tree than this one.
+    CheckpointRoot,
+    /// A cosignature is not that of its node.
+    Cosignature,
+    /// The tally of a payer in a minute is not what the log gives.
+    Usage,
+    /// The number of messages in a minute is not what the log gives.
+    Congestion,
+    /// The recorded rates are not those that were given.
+    Rates,
+    /// Rows could not be read. The strand is not audited beyond this place.
+    Unreadable,
+}
+
+impl FaultKind {
+    /// Returns the stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotCanonical => "not_canonical",
+            Self::WrongPlace => "wrong_place",
+            Self::Forged => "forged",
+            Self::WrongProof => "wrong_proof",
+            Self::UnknownOriginator => "unknown_originator",
+            Self::BrokenRule => "broken_rule",
+            Self::WrongMark => "wrong_mark",
+            Self::Fee => "fee",
+            Self::TimeBack => "time_back",
+            Self::TimeAhead => "time_ahead",
+            Self::Hole => "hole",
+            Self::BeyondHead => "beyond_head",
+            Self::Leaf => "leaf",
+            Self::Root => "root",
+            Self::CheckpointSignature => "checkpoint_signature",
+            Self::CheckpointRoot => "checkpoint_root",
+            Self::Cosignature => "cosignature",
+            Self::Usage => "usage",
+            Self::Congestion => "congestion",
+            Self::Rates => "rates",
+            Self::Unreadable => "unreadable",
+        }
+    }
+
+    /// Returns who is to blame: the node that signed, or the keeper of the log.
+    #[must_use]
+    pub fn party(self) -> &'static str {
+        match self {
+            Self::BrokenRule
+            | Self::Fee
+            | Self::TimeBack
+            | Self::TimeAhead
+            | Self::CheckpointRoot => "signer",
+            _ => "keeper",
+        }
+    }
+}
+
+/// One fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fault {
+    /// The kind.
+    pub kind: FaultKind,
+    /// The strand; absent for a fault of the whole log.
+    pub originator_id: Option<u32>,
+    /// The place; 0 for a fault of the whole strand.
+    pub sequence_id: u64,
+    /// The number of the rule in `docs/protocol/rules.md`, for an envelope that breaks one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<u8>,
+    /// A sentence for people.
+    pub text: String,
+}
+
+impl Fault {
+    /// Makes a fault at a place.
+    #[must_use]
+    pub fn at(kind: FaultKind, id: EnvelopeId, text: impl fmt::Display) -> Self {
+        let (originator_id, sequence_id) = (Some(id.originator.0), id.sequence.0);
+        Self { kind, originator_id, sequence_id, rule: None, text: text.to_string() }
+    }
+
+    /// Makes a fault of a whole strand.
+    #[must_use]
+    pub fn of_strand(kind: FaultKind, originator: OriginatorId, text: impl fmt::Display) -> Self {
+        Self::at(kind, EnvelopeId::new(originator, SequenceId::NONE), text)
+    }
+
+    /// Makes a fault of the whole log.
+    #[must_use]
+    pub fn of_log(kind: FaultKind, text: impl fmt::Display) -> Self {
+        Self { kind, originator_id: None, sequence_id: 0, rule: None, text: text.to_string() }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.originator_id, self.sequence_id) {
+            (None, _) => f.write_str("log")?,
+            (Some(originator), 0) => write!(f, "strand {originator}")?,
+            (Some(originator), place) => write!(f, "{originator}:{place}")?,
+        }
+        write!(f, "  {}", self.kind.name())?;
+        if let Some(rule) = self.rule {
+            write!(f, " (rule {rule})")?;
+        }
+        write!(f, ", of the {}: {}", self.kind.party(), self.text)
+    }
+}
+
+/// The faults of a strand: counted by kind, and the first hundred of each kind kept.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Faults {
+    counts: BTreeMap<FaultKind, u64>,
+    kept: Vec<Fault>,
+}
+
+impl Faults {
+    /// Takes a fault.
+    pub fn add(&mut self, fault: Fault) {
+        let count = self.counts.entry(fault.kind).or_default();
+        *count += 1;
+        if *count <= KEPT_OF_KIND as u64 {
+            self.kept.push(fault);
+        }
+    }
+
+    /// Takes over the faults of another list.
+    pub fn extend(&mut self, other: &Self) {
+        for (&kind, &count) in &other.counts {
+            let mine = self.counts.entry(kind).or_default();
+            let room = KEPT_OF_KIND.saturating_sub(usize::try_from(*mine).unwrap_or(usize::MAX));
+            self.kept.extend(other.kept.iter().filter(|it| it.kind == kind).take(room).cloned());
+            *mine += count;
+        }
+    }
+
+    /// Returns the number of faults.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.counts.values().sum()
+    }
+
+    /// Returns the number of faults by kind.
+    #[must_use]
+    pub fn counts(&self) -> &BTreeMap<FaultKind, u64> {
+        &self.counts
+    }
+
+    /// Returns the faults that were kept.
+    #[must_use]
+    pub fn kept(&self) -> &[Fault] {
+        &self.kept
+    }
+}

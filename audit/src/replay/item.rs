@@ -1,0 +1,159 @@
+//! Rows of a log, as a folder or a node gives them.
+
+use std::ops::RangeInclusive;
+
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
+use serde::{Deserialize, Serialize};
+
+/// The mark that the log keeps beside an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredMark {
+    /// None: readers get the envelope.
+    Valid,
+    /// The envelope breaks the rule of this number.
+    Invalid(u8),
+    /// The envelope waits for its verdict.
+    Waiting,
+    /// The source shows no marks. Nodes answer only with what is valid.
+    Unknown,
+}
+
+/// The reason for which places have no envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GapReason {
+    /// No peer had the envelopes.
+    Missing,
+    /// They had expired.
+    Expired,
+    /// The places are declared empty.
+    Void,
+    /// The source does not show them: nodes answer without what is invalid, missing or void.
+    NotShown,
+}
+
+impl GapReason {
+    /// Returns the stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Missing => "missing",
+            Self::Expired => "expired",
+            Self::Void => "void",
+            Self::NotShown => "not_shown",
+        }
+    }
+}
+
+/// One row of a strand. Rows ascend by place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StrandRow {
+    /// An envelope.
+    Envelope {
+        /// The place that it stands at.
+        sequence: SequenceId,
+        /// The bytes.
+        bytes: Bytes,
+        /// The mark beside it.
+        mark: StoredMark,
+        /// The stored leaf of the place, if there is one.
+        leaf: Option<TreeHash>,
+    },
+    /// Places without envelopes.
+    Gap {
+        /// The first place, included.
+        from: SequenceId,
+        /// The last place, included.
+        through: SequenceId,
+        /// The reason.
+        reason: GapReason,
+    },
+    /// The leaf of a place without an envelope.
+    Leaf {
+        /// The place.
+        sequence: SequenceId,
+        /// The stored hash.
+        leaf: TreeHash,
+    },
+}
+
+/// The error of a source that could not be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(pub String);
+
+/// The tally of a payer in a minute.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Fees as the keeper of the log booked them, in picodollars.
+    pub picodollars: u64,
+    /// Charged envelopes.
+    pub messages: u64,
+    /// Their lengths together, in bytes.
+    pub bytes: u64,
+    /// The highest place among them.
+    pub last_sequence: u64,
+    /// Fees as the originator stated them, in picodollars.
+    pub stated_picodollars: u64,
+}
+
+impl Usage {
+    /// Adds a count. Sums saturate, as the stored ones do.
+    pub fn add(&mut self, other: Self) {
+        self.picodollars = self.picodollars.saturating_add(other.picodollars);
+        self.messages = self.messages.saturating_add(other.messages);
+        self.bytes = self.bytes.saturating_add(other.bytes);
+        self.last_sequence = self.last_sequence.max(other.last_sequence);
+        self.stated_picodollars = self.stated_picodollars.saturating_add(other.stated_picodollars);
+    }
+}
+
+/// Everything that is kept beside a strand, of one moment.
+pub trait StrandRows {
+    /// Returns true if the source has tallies that can be compared.
+    fn has_tallies(&self) -> bool;
+
+    /// Calls `each` with the tallies of these minutes, by minute ascending.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    fn usage(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError>;
+
+    /// Calls `each` with the messages of each of these minutes that has a row, ascending.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    fn congestion(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError>;
+
+    /// Returns the stored root of the tree of `size` leaves; `None` if the source has no such tree.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError>;
+
+    /// Returns the nodes whose checkpoints of the strand are held.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError>;
+
+    /// Returns the checkpoint of a node with the smallest size above `size`.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    fn checkpoint_after(
+        &self,
+        node: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError>;
+}

@@ -1,0 +1,36 @@
+//! Replay: a whole log is checked again, from its bytes alone.
+//!
+//! A source gives the rows of each strand in order, and what is kept beside them. In reading order:
+//!
+//! - `item`: rows, and the traits of a source;
+//! - `check`: what a single envelope shows, on all cores;
+//! - `strand`: what needs the order: times, the tree, checkpoints, tallies;
+//! - `tally`, `tree`: the parts of that;
+//! - `pipeline`: reading, checking and taking at once, with bounded queues;
+//! - `fault`: what can be wrong; `stats`: figures for people;
+//! - `run`: a whole log, and the state that lets a replay go on.
+//!
+//! No fault ends the replay: it is counted, and the first ones of each kind are named.
+
+mod check;
+mod fault;
+mod item;
+mod pipeline;
+mod run;
+mod stats;
+mod strand;
+mod tally;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+pub use fault::{Fault, FaultKind, Faults};
+pub use item::{GapReason, SourceError, StoredMark, StrandRow, StrandRows, Usage};
+pub use run::{
+    LogRows, LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
+    ReplayStateError, STATE_LEN_BYTES_MAX,
+};
+pub use stats::{DayFigures, Gap, PayerFigures, StrandFigures};
+pub use strand::{StrandReplay, StrandReport};

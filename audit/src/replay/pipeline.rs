@@ -1,0 +1,94 @@
+//! A bounded pipeline: one thread reads rows, all cores check them, and the caller takes them in order.
+
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread;
+
+use super::check::{CheckedRow, Checker};
+use super::item::{SourceError, StrandRow};
+
+/// Rows of a batch. Measured for signatures: larger batches cost no less for each.
+const BATCH_ROWS: usize = 512;
+/// Bytes of envelopes of a batch. A guess: envelopes may have 25 MiB each.
+const BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Batches that wait for a thread, and that wait behind it. Two keep it busy.
+const WAITING: usize = 2;
+
+/// Rows, or the error at which reading ended.
+type Batch<T> = Result<Vec<T>, SourceError>;
+
+/// Checks all rows on `threads` threads and passes them to `each` in their order, batch by batch. Ends with the first
+/// error, of the source or of `each`.
+///
+/// # Errors
+/// See above.
+pub(super) fn run(
+    checker: &Checker,
+    threads: usize,
+    rows: impl Iterator<Item = Result<StrandRow, SourceError>> + Send,
+    mut each: impl FnMut(Vec<CheckedRow>) -> Result<(), SourceError>,
+) -> Result<(), SourceError> {
+    thread::scope(|scope| {
+        // Batch n goes to thread n modulo their number, and is taken from there: so order needs no numbers.
+        let (mut jobs, mut results) = (Vec::new(), Vec::new());
+        for _ in 0..threads.max(1) {
+            let (job, waiting) = sync_channel(WAITING);
+            let (done, result) = sync_channel(WAITING);
+            scope.spawn(move || work(checker, &waiting, &done));
+            jobs.push(job);
+            results.push(result);
+        }
+        scope.spawn(move || read(rows, &jobs));
+        for result in results.iter().cycle() {
+            match result.recv() {
+                Ok(batch) => each(batch?)?,
+                Err(_) => break, // this thread's queue has ended, so the reader has
+            }
+        }
+        Ok(())
+    })
+}
+
+fn work(
+    checker: &Checker,
+    waiting: &Receiver<Batch<StrandRow>>,
+    done: &SyncSender<Batch<CheckedRow>>,
+) {
+    for batch in waiting {
+        if done.send(batch.map(|rows| checker.check(rows))).is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads rows into batches until they end, or the caller takes no more.
+fn read(
+    rows: impl Iterator<Item = Result<StrandRow, SourceError>>,
+    jobs: &[SyncSender<Batch<StrandRow>>],
+) {
+    let mut turns = jobs.iter().cycle();
+    let mut send = |batch| turns.next().is_some_and(|job| job.send(batch).is_ok());
+    let (mut batch, mut len_bytes) = (Vec::new(), 0);
+    for row in rows {
+        match row {
+            Ok(row) => {
+                if let StrandRow::Envelope { bytes, .. } = &row {
+                    len_bytes += bytes.len();
+                }
+                batch.push(row);
+            }
+            Err(error) => {
+                let _ = send(Ok(std::mem::take(&mut batch))) && send(Err(error));
+                return;
+            }
+        }
+        if batch.len() >= BATCH_ROWS || len_bytes >= BATCH_BYTES {
+            len_bytes = 0;
+            if !send(Ok(std::mem::take(&mut batch))) {
+                return;
+            }
+        }
+    }
+    if !batch.is_empty() {
+        let _ = send(Ok(batch));
+    }
+}

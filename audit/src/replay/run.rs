@@ -1,0 +1,436 @@
+//! The replay of a whole log, strand after strand.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::{Rate, RateTable, Registry};
+use serde::{Deserialize, Serialize};
+
+use super::check::Checker;
+use super::fault::{Fault, FaultKind, Faults};
+use super::item::{SourceError, StrandRow, StrandRows};
+use super::pipeline;
+use super::strand::{Context, StrandReplay, StrandReport};
+
+/// The schema of state files.
+const STATE_SCHEMA: &str = "hawser-replay/1";
+/// Length of the longest state file that is read, in bytes. A guess: far above that of a network that works.
+pub const STATE_LEN_BYTES_MAX: u64 = 1024 * 1024 * 1024;
+
+/// The rows of a strand.
+pub type LogRows<'a> = Box<dyn Iterator<Item = Result<StrandRow, SourceError>> + Send + 'a>;
+
+/// A log: a folder, or a node that answers.
+pub trait LogSource {
+    /// Returns the name of the network, the node, and bytes that no other log has.
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>);
+
+    /// Returns the head of each strand.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError>;
+
+    /// Returns the highest place that holds an envelope, if the source can hold one beyond its head.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    fn last_held(&self, originator: OriginatorId) -> Result<Option<SequenceId>, SourceError>;
+
+    /// Returns the rows of a strand after a place, up to its head.
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_>;
+
+    /// Returns everything that is kept beside a strand.
+    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_>;
+
+    /// Returns true if the source tells why places have no envelope, and false for one that leaves them out.
+    fn shows_gaps(&self) -> bool;
+
+    /// Returns what the source does not show, in sentences for people.
+    fn unchecked(&self) -> Vec<String>;
+
+    /// Returns the rates that the keeper of the log recorded, ascending; empty if the source shows none.
+    ///
+    /// # Errors
+    /// When they cannot be read.
+    fn rates(&self) -> Result<Vec<Rate>, SourceError>;
+}
+
+impl<T: LogSource + ?Sized> LogSource for &T {
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+        (**self).identity()
+    }
+
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+        (**self).heads()
+    }
+
+    fn last_held(&self, originator: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+        (**self).last_held(originator)
+    }
+
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
+        (**self).rows(after, head)
+    }
+
+    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
+        (**self).beside(originator)
+    }
+
+    fn shows_gaps(&self) -> bool {
+        (**self).shows_gaps()
+    }
+
+    fn unchecked(&self) -> Vec<String> {
+        (**self).unchecked()
+    }
+
+    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+        (**self).rates()
+    }
+}
+
+/// Everything that a log is judged by.
+#[derive(Debug, Clone)]
+pub struct ReplaySettings {
+    /// The nodes with their keys and absences.
+    pub registry: Registry,
+    /// The history of rates from outside the log. Absent: fees are judged by the rates that the log has recorded.
+    pub rates: Option<RateTable>,
+    /// Threads that check.
+    pub threads: usize,
+    /// The auditor's time, unix nanoseconds.
+    pub now_ns: i64,
+}
+
+/// Progress of a replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplayProgress {
+    /// The strand.
+    pub originator: OriginatorId,
+    /// The last place that was looked at.
+    pub reached: SequenceId,
+    /// Its head.
+    pub head: SequenceId,
+    /// Places of all strands that were looked at, in this run and those before.
+    pub done: u64,
+    /// Places of all strands.
+    pub total: u64,
+    /// Faults so far.
+    pub faults: u64,
+}
+
+/// The place that a replay has reached in each strand, with all that it needs to go on.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct ReplayState {
+    schema: String,
+    network: String,
+    node_id: u32,
+    /// Bytes that no other log has, hex.
+    log: String,
+    /// A digest over keys and rates, hex.
+    judged_by: String,
+    strands: BTreeMap<u32, StrandReplay>,
+}
+
+/// The reason a state is not one of this log.
+#[derive(Debug, thiserror::Error)]
+pub enum ReplayStateError {
+    /// The text is no state.
+    #[error("the state file is damaged: {0}")]
+    Json(#[from] serde_json::Error),
+    /// The state is of another program.
+    #[error("the state file has schema {0:?}, and this program reads {STATE_SCHEMA:?}")]
+    Schema(String),
+    /// The state is of another log.
+    #[error("the state file is of another log: that of node {node_id} in network {network:?}")]
+    OtherLog {
+        /// The network of that log.
+        network: String,
+        /// The node of that log.
+        node_id: u32,
+    },
+    /// Other keys or rates judged what was done.
+    #[error("the state file was made with other keys or rates: begin anew")]
+    OtherKeys,
+}
+
+/// The result of a replay.
+#[derive(Debug, Clone, Serialize)]
+pub struct ReplayReport {
+    /// The network.
+    pub network: String,
+    /// The keeper of the log.
+    pub node_id: u32,
+    /// Faults of the log as a whole, and of no strand.
+    pub faults: Faults,
+    /// The strands.
+    pub strands: Vec<StrandReport>,
+    /// The parts that were not checked, in sentences for people.
+    pub unchecked: Vec<String>,
+}
+
+impl ReplayReport {
+    /// Returns all faults together.
+    #[must_use]
+    pub fn all_faults(&self) -> Faults {
+        let mut all = self.faults.clone();
+        self.strands.iter().for_each(|strand| all.extend(&strand.faults));
+        all
+    }
+
+    /// Returns the stable name of the verdict.
+    #[must_use]
+    pub fn verdict(&self) -> &'static str {
+        if self.all_faults().count() == 0 { "clean" } else { "faulty" }
+    }
+}
+
+impl ReplayState {
+    fn new(source: &dyn LogSource, settings: &ReplaySettings, booked: &[Rate]) -> Self {
+        let (network, node, log) = source.identity();
+        Self {
+            schema: STATE_SCHEMA.to_owned(),
+            network,
+            node_id: node.0,
+            log: hex::encode(log),
+            judged_by: judged_by(settings, booked),
+            strands: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a state.
+    ///
+    /// # Errors
+    /// For a text that is none.
+    pub fn parse(text: &str) -> Result<Self, ReplayStateError> {
+        let state: Self = serde_json::from_str(text)?;
+        if state.schema == STATE_SCHEMA {
+            Ok(state)
+        } else {
+            Err(ReplayStateError::Schema(state.schema))
+        }
+    }
+
+    /// Writes the state as text.
+    ///
+    /// # Errors
+    /// Never for a state of this program.
+    pub fn to_text(&self) -> Result<String, ReplayStateError> {
+        Ok(serde_json::to_string(self)?)
+    }
+
+    fn require_of(&self, other: &Self) -> Result<(), ReplayStateError> {
+        if (&self.network, self.node_id, &self.log) != (&other.network, other.node_id, &other.log) {
+            let (network, node_id) = (self.network.clone(), self.node_id);
+            return Err(ReplayStateError::OtherLog { network, node_id });
+        }
+        if self.judged_by != other.judged_by {
+            return Err(ReplayStateError::OtherKeys);
+        }
+        Ok(())
+    }
+}
+
+/// Returns a digest over everything from outside the log that decides about faults.
+fn judged_by(settings: &ReplaySettings, booked: &[Rate]) -> String {
+    let mut bytes = Vec::new();
+    for node in settings.registry.nodes() {
+        bytes.extend_from_slice(&node.id.0.to_be_bytes());
+        bytes.extend_from_slice(node.public_key.as_bytes());
+        bytes.extend_from_slice(&settings.registry.absences(node.id).to_bytes());
+    }
+    let given = settings.rates.iter().flat_map(|table| table.rates());
+    for rate in given.chain(booked) {
+        bytes.extend_from_slice(format!("{rate:?}").as_bytes());
+    }
+    hex::encode(hawser_proto::sign::keccak256(&[&bytes]).0)
+}
+
+/// The replay of a log.
+pub struct Replay<'a> {
+    source: &'a dyn LogSource,
+    settings: &'a ReplaySettings,
+    booked: Vec<Rate>,
+    state: ReplayState,
+    faults: Faults,
+    /// Reports of strands that were looked at to their head.
+    done: BTreeMap<u32, StrandReport>,
+}
+
+impl<'a> Replay<'a> {
+    /// Begins a replay, or goes on with one.
+    ///
+    /// # Errors
+    /// When the state is not of this log, or the log has no rates that can be read.
+    pub fn new(
+        source: &'a dyn LogSource,
+        settings: &'a ReplaySettings,
+        state: Option<ReplayState>,
+    ) -> Result<Self, ReplayStateError> {
+        let mut faults = Faults::default();
+        let booked = source.rates().unwrap_or_else(|error| {
+            faults.add(Fault::of_log(FaultKind::Unreadable, format!("rates: {error}")));
+            Vec::new()
+        });
+        let fresh = ReplayState::new(source, settings, &booked);
+        let state = match state {
+            Some(state) => state.require_of(&fresh).map(|()| state)?,
+            None => fresh,
+        };
+        let given = settings.rates.as_ref().map(RateTable::rates);
+        if let Some(given) = given.filter(|given| !booked.is_empty() && **given != booked[..]) {
+            let text = format!("{} are recorded, and {} were given", booked.len(), given.len());
+            faults.add(Fault::of_log(FaultKind::Rates, text));
+        }
+        Ok(Self { source, settings, booked, state, faults, done: BTreeMap::new() })
+    }
+
+    /// Checks everything that has not been. Calls `progress` after each batch; when that returns false the replay
+    /// pauses, and [`Replay::state`] tells where.
+    ///
+    /// Returns the report, or `None` after a pause.
+    ///
+    /// # Errors
+    /// When the heads of the strands cannot be read.
+    pub fn run(
+        &mut self,
+        mut progress: impl FnMut(&ReplayState, ReplayProgress) -> bool,
+    ) -> Result<Option<ReplayReport>, SourceError> {
+        let heads = self.source.heads()?;
+        for &head in &heads {
+            if !self.strand(head, &heads, &mut progress)? {
+                return Ok(None);
+            }
+        }
+        Ok(Some(self.report()))
+    }
+
+    /// Returns the state.
+    #[must_use]
+    pub fn state(&self) -> &ReplayState {
+        &self.state
+    }
+
+    /// Checks one strand. Returns false if the caller wants to pause.
+    fn strand(
+        &mut self,
+        head: EnvelopeId,
+        heads: &[EnvelopeId],
+        progress: &mut dyn FnMut(&ReplayState, ReplayProgress) -> bool,
+    ) -> Result<bool, SourceError> {
+        let EnvelopeId { originator, sequence: end } = head;
+        let checker = self.checker(originator);
+        let beside = self.source.beside(originator);
+        let context = Context {
+            registry: &self.settings.registry,
+            booked_rates: &self.booked,
+            now_ns: self.settings.now_ns,
+            rows: &*beside,
+        };
+        let state = &mut self.state;
+        let fresh = || StrandReplay::new(originator);
+        let strand = state.strands.entry(originator.0).or_insert_with(fresh);
+        let is_unknown = originator.is_node() && checker.key.is_none();
+        if is_unknown && strand.reached() == SequenceId::NONE {
+            let text = "the registry does not name its node, so no signature could be checked";
+            strand.fault(Fault::of_strand(FaultKind::UnknownOriginator, originator, text));
+        }
+        strand.load_checkpoints(&context);
+        let rows = self.source.rows(EnvelopeId::new(originator, strand.reached()), end);
+        let mut paused = false;
+        let result = pipeline::run(&checker, self.settings.threads, rows, |batch| {
+            let strand = state.strands.entry(originator.0).or_insert_with(fresh);
+            for row in batch {
+                strand.take(row, &context)?;
+            }
+            let told = told(state, heads, head);
+            paused = !progress(state, told);
+            if paused { Err(SourceError("paused".to_owned())) } else { Ok(()) }
+        });
+        if paused {
+            return Ok(false);
+        }
+        let mut ended = state.strands.get(&originator.0).cloned().unwrap_or_else(fresh);
+        if let Err(error) = result {
+            // A later run begins this strand anew: what was taken in part cannot be gone on with.
+            state.strands.remove(&originator.0);
+            let id = EnvelopeId::new(originator, ended.reached().next());
+            ended.fault(Fault::at(FaultKind::Unreadable, id, error));
+        } else if ended.reached() < end {
+            ended.end_at(end, !self.source.shows_gaps())?;
+        }
+        if let Some(last) = self.source.last_held(originator)?.filter(|last| *last > end) {
+            let id = EnvelopeId::new(originator, last);
+            let text = format!("the head is {end}");
+            ended.fault(Fault::at(FaultKind::BeyondHead, id, text));
+        }
+        self.done.insert(originator.0, ended.report(&context));
+        Ok(true)
+    }
+
+    fn checker(&self, originator: OriginatorId) -> Checker {
+        let registry = &self.settings.registry;
+        let recorded = || RateTable::new(self.booked.clone(), None).ok();
+        Checker {
+            originator,
+            key: registry.node(originator).map(|record| record.public_key),
+            absences: registry.absences(originator).clone(),
+            rates: self.settings.rates.clone().or_else(recorded),
+        }
+    }
+
+    fn report(&self) -> ReplayReport {
+        let (network, node, _) = self.source.identity();
+        let strands: Vec<StrandReport> = self.done.values().cloned().collect();
+        let unchecked = self.unchecked(&strands);
+        ReplayReport { network, node_id: node.0, faults: self.faults.clone(), strands, unchecked }
+    }
+
+    fn unchecked(&self, strands: &[StrandReport]) -> Vec<String> {
+        let mut unchecked = self.source.unchecked();
+        let mut tell = |is_so: bool, text: &str| {
+            if is_so {
+                unchecked.push(text.to_owned());
+            }
+        };
+        let ids = || strands.iter().map(|strand| OriginatorId(strand.originator_id));
+        let of_chains = ids().any(|id| !id.is_node() && !id.is_migrated());
+        tell(of_chains, "that the events of the chains' strands are those of the chains");
+        tell(of_chains, "the verdicts on identity updates");
+        tell(
+            ids().any(OriginatorId::is_migrated),
+            "the signatures of what was taken over from the older network",
+        );
+        let no_rates = self.settings.rates.is_none();
+        tell(no_rates && self.booked.is_empty(), "fees: there are no rates");
+        tell(
+            no_rates && !self.booked.is_empty(),
+            "that the recorded rates are those of the chain: give rates (--rates)",
+        );
+        let of = |figure: fn(&StrandReport) -> u64| strands.iter().map(figure).sum::<u64>() > 0;
+        tell(of(|it| it.figures.witnesses), "the cosignatures of witnesses");
+        tell(
+            of(|it| it.figures.unknown_signers),
+            "checkpoints and cosignatures of nodes that the registry does not name",
+        );
+        unchecked
+    }
+}
+
+/// Returns the progress of all strands together.
+fn told(state: &ReplayState, heads: &[EnvelopeId], head: EnvelopeId) -> ReplayProgress {
+    let reached = |id: &EnvelopeId| {
+        let strand = state.strands.get(&id.originator.0);
+        strand.map_or(0, |strand| strand.reached().0.min(id.sequence.0))
+    };
+    let sum = |values: &mut dyn Iterator<Item = u64>| values.fold(0_u64, u64::saturating_add);
+    ReplayProgress {
+        originator: head.originator,
+        reached: SequenceId(reached(&head)),
+        head: head.sequence,
+        done: sum(&mut heads.iter().map(reached)),
+        total: sum(&mut heads.iter().map(|id| id.sequence.0)),
+        faults: sum(&mut state.strands.values().map(StrandReplay::fault_count)),
+    }
+}

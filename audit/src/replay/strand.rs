@@ -1,0 +1,417 @@
+//! The replay of one strand: what needs the order of its envelopes.
+
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
+use hawser_rules::{Rate, Registry, Violation};
+use serde::{Deserialize, Serialize};
+
+use super::check::{CheckedEnvelope, CheckedRow, Signed};
+use super::fault::{Fault, FaultKind, Faults};
+use super::item::{GapReason, SourceError, StoredMark, StrandRow, StrandRows};
+use super::stats::StrandFigures;
+use super::tally::{Tallies, TallyFault};
+use super::tree::TreeReplay;
+
+/// Lead over the auditor's clock from which on a time is in the future. Specified (`docs/protocol/misbehavior.md`).
+const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// Envelopes that are none of the strand's after which a node is not asked for more of it. A guess: a folder ends, and
+/// a node that lies need not.
+const FOREIGN_MAX: u64 = 1_000;
+
+/// Everything beside the strand that it is judged by.
+pub(super) struct Context<'a> {
+    pub(super) registry: &'a Registry,
+    /// The rates by which the keeper of the log booked, ascending.
+    pub(super) booked_rates: &'a [Rate],
+    pub(super) now_ns: i64,
+    pub(super) rows: &'a dyn StrandRows,
+}
+
+/// The replay of one strand up to a place. Kept in a state file, so that a replay goes on there.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StrandReplay {
+    originator_id: u32,
+    /// The next place.
+    next: u64,
+    /// The latest time so far, unix nanoseconds.
+    newest_ns: Option<i64>,
+    /// The time of the last envelope in the tree, unix nanoseconds.
+    last_ns: i64,
+    tree: TreeReplay,
+    tallies: Tallies,
+    faults: Faults,
+    figures: StrandFigures,
+    /// Envelopes that are none of the strand's.
+    foreign: u64,
+    /// The void range that was told last.
+    void: Option<(u64, u64)>,
+    /// The next checkpoint of each node. Read again after a pause.
+    #[serde(skip)]
+    checkpoints: Vec<CosignedCheckpoint>,
+}
+
+/// The result of one strand.
+#[derive(Debug, Clone, Serialize)]
+pub struct StrandReport {
+    /// The strand.
+    pub originator_id: u32,
+    /// The last place that was looked at.
+    pub reached: u64,
+    /// Leaves of the tree that was grown again.
+    pub tree_size: u64,
+    /// Its root, hex.
+    pub root: String,
+    /// The faults.
+    pub faults: Faults,
+    /// Figures for people.
+    pub figures: StrandFigures,
+}
+
+impl StrandReplay {
+    pub(super) fn new(originator: OriginatorId) -> Self {
+        Self {
+            originator_id: originator.0,
+            next: 1,
+            newest_ns: None,
+            last_ns: 0,
+            tree: TreeReplay::default(),
+            tallies: Tallies::default(),
+            faults: Faults::default(),
+            figures: StrandFigures::default(),
+            foreign: 0,
+            void: None,
+            checkpoints: Vec::new(),
+        }
+    }
+
+    /// Returns the originator of the strand.
+    #[must_use]
+    pub fn originator(&self) -> OriginatorId {
+        OriginatorId(self.originator_id)
+    }
+
+    /// Returns the last place that was looked at.
+    #[must_use]
+    pub fn reached(&self) -> SequenceId {
+        SequenceId(self.next - 1)
+    }
+
+    fn id(&self, sequence: SequenceId) -> EnvelopeId {
+        EnvelopeId::new(self.originator(), sequence)
+    }
+
+    pub(super) fn fault_count(&self) -> u64 {
+        self.faults.count()
+    }
+
+    /// Tells the places up to the head that no row told.
+    ///
+    /// # Errors
+    /// When the head cannot be one.
+    pub(super) fn end_at(
+        &mut self,
+        head: SequenceId,
+        are_not_shown: bool,
+    ) -> Result<(), SourceError> {
+        self.skip_to(head.next(), are_not_shown)?;
+        self.next = head.0 + 1;
+        Ok(())
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.faults.add(fault);
+    }
+
+    /// Reads the next checkpoint of each node.
+    pub(super) fn load_checkpoints(&mut self, context: &Context<'_>) {
+        self.checkpoints.clear();
+        match context.rows.checkpoint_nodes() {
+            Ok(nodes) => nodes.into_iter().for_each(|node| self.load_checkpoint(node, context)),
+            Err(error) => self.unreadable("checkpoints", &error),
+        }
+    }
+
+    fn load_checkpoint(&mut self, node: OriginatorId, context: &Context<'_>) {
+        match context.rows.checkpoint_after(node, self.tree.size()) {
+            Ok(next) => self.checkpoints.extend(next),
+            Err(error) => self.unreadable("checkpoints", &error),
+        }
+    }
+
+    fn unreadable(&mut self, what: &str, error: &SourceError) {
+        let id = self.id(SequenceId(self.next));
+        self.fault(Fault::at(FaultKind::Unreadable, id, format!("{what}: {error}")));
+    }
+
+    /// Takes the next row.
+    ///
+    /// # Errors
+    /// When the source fails, or tells a place twice.
+    pub(super) fn take(
+        &mut self,
+        row: CheckedRow,
+        context: &Context<'_>,
+    ) -> Result<(), SourceError> {
+        match row {
+            CheckedRow::Envelope(envelope) => self.take_envelope(*envelope, context),
+            CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
+                self.skip_to(from, reason == GapReason::NotShown)?;
+                if through < from || through > SequenceId::MAX {
+                    return Err(SourceError(format!("a gap from {from} to {through}")));
+                }
+                self.figures.count_gap(from.0, through.0, reason);
+                if reason == GapReason::Void {
+                    self.void = Some((from.0, through.0));
+                }
+                self.next = through.0 + 1;
+                Ok(())
+            }
+            CheckedRow::Other(StrandRow::Leaf { sequence, leaf }) => {
+                let is_void = |(from, through)| (from..=through).contains(&sequence.0);
+                let derived = match self.void.is_some_and(is_void) {
+                    true => leaf_hash(LeafData::Void),
+                    false => leaf,
+                };
+                self.add_leaf(sequence, derived, Some(leaf), context);
+                Ok(())
+            }
+            CheckedRow::Other(StrandRow::Envelope { .. }) => {
+                unreachable!("envelopes are checked")
+            }
+        }
+    }
+
+    /// Tells the places before `place` that no row told.
+    fn skip_to(&mut self, place: SequenceId, are_not_shown: bool) -> Result<(), SourceError> {
+        if place.0 < self.next || place > SequenceId::MAX {
+            return Err(SourceError(format!("place {place} after {}", self.next - 1)));
+        }
+        if place.0 > self.next {
+            let (from, through) = (self.next, place.0 - 1);
+            if are_not_shown {
+                self.figures.count_gap(from, through, GapReason::NotShown);
+            } else {
+                let text = format!("places {from} to {through} have neither envelope nor mark");
+                let id = self.id(SequenceId(from));
+                self.fault(Fault::at(FaultKind::Hole, id, text));
+                self.tallies.miss();
+            }
+        }
+        Ok(())
+    }
+
+    fn take_envelope(
+        &mut self,
+        envelope: CheckedEnvelope,
+        context: &Context<'_>,
+    ) -> Result<(), SourceError> {
+        let CheckedEnvelope { sequence, len_bytes, mark, stored_leaf, found } = envelope;
+        self.skip_to(sequence, mark == StoredMark::Unknown)?;
+        self.next = sequence.0 + 1;
+        let id = self.id(sequence);
+        let signed = match found {
+            Ok(signed) => signed,
+            Err((kind, text)) => {
+                self.fault(Fault::at(kind, id, text));
+                self.tallies.miss();
+                self.foreign += 1;
+                if mark == StoredMark::Unknown && self.foreign > FOREIGN_MAX {
+                    let text = "too many of its answers are none of the strand's envelopes";
+                    return Err(SourceError(text.to_owned()));
+                }
+                // The originator is not to be held to these bytes: the tree goes on with the leaf that is stored.
+                if let Some(leaf) = stored_leaf {
+                    self.add_leaf(sequence, leaf, stored_leaf, context);
+                }
+                return Ok(());
+            }
+        };
+        self.check_time(id, signed.originator_ns, context.now_ns);
+        self.tallies.see(signed.minute);
+        self.last_ns = signed.originator_ns;
+        self.figures.count_envelope(signed.originator_ns, len_bytes);
+        self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
+        self.check_rules(id, mark, &signed);
+        if matches!(mark, StoredMark::Valid | StoredMark::Unknown) && signed.violation.is_none() {
+            self.count(sequence, len_bytes, &signed, context)?;
+        }
+        self.add_leaf(sequence, signed.leaf, stored_leaf, context);
+        Ok(())
+    }
+
+    fn check_time(&mut self, id: EnvelopeId, ns: i64, now_ns: i64) {
+        if ns > now_ns.saturating_add(LEAD_NS_MAX) {
+            self.fault(Fault::at(FaultKind::TimeAhead, id, format!("its time is {ns} ns")));
+            return; // it does not make those behind it late
+        }
+        if let Some(newest) = self
+            .newest_ns
+            .filter(|newest| i128::from(*newest) - i128::from(ns) > i128::from(TIME_TOLERANCE_NS))
+        {
+            let text = format!("its time is {ns} ns, and an earlier place has {newest} ns");
+            self.fault(Fault::at(FaultKind::TimeBack, id, text));
+        }
+        self.newest_ns = Some(self.newest_ns.map_or(ns, |newest| newest.max(ns)));
+    }
+
+    fn check_rules(&mut self, id: EnvelopeId, mark: StoredMark, signed: &Signed) {
+        let rule = signed.violation.as_ref().and_then(Violation::rule).map(|rule| rule.0);
+        if let Some(violation) = &signed.violation {
+            let fault = Fault::at(FaultKind::BrokenRule, id, violation);
+            self.fault(Fault { rule, ..fault });
+        }
+        if let Some(fee) = &signed.fee {
+            self.fault(Fault::at(FaultKind::Fee, id, fee));
+        }
+        // The verdicts on a chain's envelopes need the state of their inboxes.
+        let is_judged = id.originator.is_node();
+        let stored = match mark {
+            StoredMark::Unknown => return,
+            StoredMark::Valid => None,
+            StoredMark::Invalid(rule) => Some(rule),
+            StoredMark::Waiting if !is_judged => return,
+            StoredMark::Waiting => Some(0),
+        };
+        if is_judged && stored != rule {
+            let name = |rule: Option<u8>| match rule {
+                None => "valid".to_owned(),
+                Some(0) => "waiting".to_owned(),
+                Some(rule) => format!("rule {rule}"),
+            };
+            let text = format!("the mark says {}, the rules say {}", name(stored), name(rule));
+            self.fault(Fault::at(FaultKind::WrongMark, id, text));
+        }
+    }
+
+    fn count(
+        &mut self,
+        sequence: SequenceId,
+        len_bytes: usize,
+        signed: &Signed,
+        context: &Context<'_>,
+    ) -> Result<(), SourceError> {
+        if signed.charge.is_none() && !signed.counts_for_congestion {
+            return Ok(());
+        }
+        let of = (sequence.0, len_bytes, signed.originator_ns);
+        let counts = signed.counts_for_congestion;
+        let (rates, rows) = (context.booked_rates, context.rows);
+        let booked = self.tallies.count(signed.minute, of, signed.charge, counts, rates, rows)?;
+        if let Some(charge) = &signed.charge {
+            self.figures.count_charge(charge, booked);
+        }
+        Ok(())
+    }
+
+    /// Adds the leaf of a place, if it is the next one of the tree.
+    fn add_leaf(
+        &mut self,
+        sequence: SequenceId,
+        derived: TreeHash,
+        stored: Option<TreeHash>,
+        context: &Context<'_>,
+    ) {
+        if self.tree.size() + 1 != sequence.0 {
+            return;
+        }
+        if !self.tree.add(derived, stored) {
+            let text = "the stored leaf is not the hash of the envelope";
+            self.fault(Fault::at(FaultKind::Leaf, self.id(sequence), text));
+        }
+        while let Some(at) =
+            self.checkpoints.iter().position(|it| it.signed.checkpoint.size <= self.tree.size())
+        {
+            let checkpoint = self.checkpoints.swap_remove(at);
+            self.check_checkpoint(&checkpoint, context);
+            self.load_checkpoint(checkpoint.signed.checkpoint.node, context);
+        }
+    }
+
+    fn check_checkpoint(&mut self, cosigned: &CosignedCheckpoint, context: &Context<'_>) {
+        let of = cosigned.signed.checkpoint;
+        let id = self.id(SequenceId(of.size));
+        self.figures.witnesses += cosigned.witnesses.len() as u64;
+        let Some(record) = context.registry.node(of.node) else {
+            self.figures.unknown_signers += 1;
+            return;
+        };
+        if let Err(error) = cosigned.signed.verify(&record.public_key) {
+            self.fault(Fault::at(FaultKind::CheckpointSignature, id, error));
+            return;
+        }
+        if !self.tree.accepts(of.root) {
+            let text =
+                format!("node {} signed the root {}, and the log has another", of.node, of.root);
+            self.fault(Fault::at(FaultKind::CheckpointRoot, id, text));
+        }
+        *self.figures.checkpoints.entry(of.node.0).or_default() += 1;
+        if of.node == self.originator() {
+            self.figures.count_lag(self.last_ns, of.time_ns);
+        }
+        for cosignature in &cosigned.cosignatures {
+            let cosigner = cosignature.cosigner;
+            let Some(record) = context.registry.node(cosigner) else {
+                self.figures.unknown_signers += 1;
+                continue;
+            };
+            match cosignature.verify(&of, &record.public_key) {
+                Ok(()) => *self.figures.cosigners.entry(cosigner.0).or_default() += 1,
+                Err(error) => self.fault(Fault::at(FaultKind::Cosignature, id, error)),
+            }
+        }
+    }
+
+    /// Compares what is left. The replay itself stays as it is, so that it can go on when the log has grown.
+    pub(super) fn report(&self, context: &Context<'_>) -> StrandReport {
+        let mut end = self.clone();
+        match context.rows.root(end.tree.size()) {
+            Ok(Some(root)) if !end.tree.accepts(root) => {
+                let id = end.id(SequenceId(end.tree.size()));
+                let text =
+                    format!("the stored root is {root}, the leaves give {}", end.tree.root());
+                end.fault(Fault::at(FaultKind::Root, id, text));
+            }
+            Ok(_) => {}
+            Err(error) => end.unreadable("tree", &error),
+        }
+        if context.rows.has_tallies() {
+            match std::mem::take(&mut end.tallies).finish(context.rows) {
+                Ok((faults, not_kept)) => end.tally_faults(faults, not_kept),
+                Err(error) => end.unreadable("tallies", &error),
+            }
+        }
+        StrandReport {
+            originator_id: end.originator_id,
+            reached: end.next - 1,
+            tree_size: end.tree.size(),
+            root: end.tree.root().to_string(),
+            faults: end.faults,
+            figures: end.figures,
+        }
+    }
+
+    fn tally_faults(&mut self, faults: Vec<TallyFault>, not_kept: u64) {
+        for fault in faults {
+            let id = self.id(SequenceId(fault.place()));
+            let (kind, text) = match fault {
+                TallyFault::Usage { minute, payer, stored, derived } => {
+                    let stored = stored.map_or("nothing".to_owned(), |it| format!("{it:?}"));
+                    let text = format!("{payer} in minute {minute}: {stored}, not {derived:?}");
+                    (FaultKind::Usage, text)
+                }
+                TallyFault::Congestion { minute, stored, derived } => {
+                    let text = format!("minute {minute}: {stored} messages, not {derived}");
+                    (FaultKind::Congestion, text)
+                }
+            };
+            self.fault(Fault::at(kind, id, text));
+        }
+        for _ in 0..not_kept.min(1) {
+            let text = format!("{not_kept} more tallies differ");
+            self.fault(Fault::of_strand(FaultKind::Usage, self.originator(), text));
+        }
+    }
+}

@@ -1,0 +1,270 @@
+//! An honest log in memory, for tests.
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::merkle::{CompactRange, TreeHash, envelope_leaf};
+use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
+use hawser_rules::{NodeRecord, Rate, RateTable};
+use prost::Message as _;
+
+use super::*;
+
+pub(crate) const NODE: OriginatorId = OriginatorId(100);
+pub(crate) const WITNESS: OriginatorId = OriginatorId(200);
+const START_NS: i64 = 1_750_000_000_000_000_000;
+const STEP_NS: i64 = 7_000_000_000;
+const DAYS: u32 = 30;
+pub(crate) const RATE: Rate = Rate {
+    start_unix_s: 5,
+    message_fee: 1_000,
+    storage_fee: 3,
+    congestion_fee: 0,
+    target_rate_per_minute: 0,
+};
+
+pub(crate) fn key(seed: u8) -> SecretKey {
+    SecretKey::from_bytes(&[seed; 32]).unwrap()
+}
+
+/// The fields that a test changes.
+#[derive(Clone)]
+pub(crate) struct Draft {
+    pub(crate) statement: pb::UnsignedOriginatorEnvelope,
+}
+
+pub(crate) fn draft(sequence: u64, ns: i64) -> Draft {
+    draft_for(sequence, ns, NODE, &[1, 7])
+}
+
+pub(crate) fn draft_for(sequence: u64, ns: i64, target: OriginatorId, topic: &[u8]) -> Draft {
+    let aad =
+        pb::AuthenticatedData { target_topic: Bytes::copy_from_slice(topic), depends_on: None };
+    let payload = pb::client_envelope::Payload::WelcomeMessage(WelcomeMessageInput::default());
+    let client = pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) };
+    let payer = key(if sequence.is_multiple_of(3) { 8 } else { 9 });
+    let payer = PayerEnvelope::sign(client.encode_to_vec().into(), target, DAYS, &payer);
+    let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
+    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, DAYS).unwrap();
+    let expiry = ns.unsigned_abs() / 1_000_000_000 + u64::from(DAYS) * 86_400;
+    Draft {
+        statement: pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: sequence,
+            originator_ns: ns,
+            payer_envelope_bytes,
+            base_fee_picodollars: fee,
+            congestion_fee_picodollars: 0,
+            expiry_unixtime: expiry,
+        },
+    }
+}
+
+impl Draft {
+    pub(crate) fn seal(&self) -> Bytes {
+        UnsealedEnvelope::new(&self.statement).seal(&key(1))
+    }
+}
+
+pub(crate) fn ns_of(sequence: u64) -> i64 {
+    START_NS + i64::try_from(sequence).unwrap() * STEP_NS
+}
+
+/// A log in memory, with what is kept beside it.
+#[derive(Clone)]
+pub(crate) struct MemoryLog {
+    pub(crate) rows: Vec<StrandRow>,
+    pub(crate) usage: BTreeMap<(u32, Address), Usage>,
+    pub(crate) congestion: BTreeMap<u32, u64>,
+    pub(crate) root: TreeHash,
+    pub(crate) checkpoints: Vec<CosignedCheckpoint>,
+    pub(crate) head: u64,
+    pub(crate) last_held: u64,
+    pub(crate) rates: Vec<Rate>,
+}
+
+impl MemoryLog {
+    /// Makes the log of an honest node: `len` envelopes, and a checkpoint after every tenth.
+    pub(crate) fn honest(len: u64) -> Self {
+        Self::of((1..=len).map(|at| (draft(at, ns_of(at)).seal(), StoredMark::Valid)).collect())
+    }
+
+    pub(crate) fn of(envelopes: Vec<(Bytes, StoredMark)>) -> Self {
+        let len = envelopes.len() as u64;
+        let (mut rows, mut tree) = (Vec::new(), CompactRange::default());
+        let (mut usage, mut congestion) = (BTreeMap::<_, Usage>::new(), BTreeMap::new());
+        let mut checkpoints = Vec::new();
+        for (at, (bytes, mark)) in (1..).zip(envelopes) {
+            let leaf = envelope_leaf(&bytes).unwrap();
+            tree.append(leaf, |_, _| {});
+            if mark == StoredMark::Valid
+                && let Some((minute, payer, one)) = charge(&bytes)
+            {
+                usage.entry((minute, payer)).or_default().add(one);
+                *congestion.entry(minute).or_default() += 1;
+            }
+            rows.push(StrandRow::Envelope {
+                sequence: SequenceId(at),
+                bytes,
+                mark,
+                leaf: Some(leaf),
+            });
+            if at % 10 == 0 {
+                checkpoints.push(checkpoint(at, tree.root()));
+            }
+        }
+        let (root, rates) = (tree.root(), vec![RATE]);
+        Self { rows, usage, congestion, root, checkpoints, head: len, last_held: len, rates }
+    }
+
+    pub(crate) fn bytes_at(&mut self, sequence: u64) -> &mut Bytes {
+        let at = usize::try_from(sequence).unwrap() - 1;
+        let StrandRow::Envelope { bytes, .. } = &mut self.rows[at] else { panic!("no envelope") };
+        bytes
+    }
+
+    pub(crate) fn row_at(&mut self, sequence: u64) -> (&mut StoredMark, &mut Option<TreeHash>) {
+        let at = usize::try_from(sequence).unwrap() - 1;
+        let StrandRow::Envelope { mark, leaf, .. } = &mut self.rows[at] else { panic!("none") };
+        (mark, leaf)
+    }
+}
+
+fn charge(bytes: &Bytes) -> Option<(u32, Address, Usage)> {
+    let envelope = hawser_proto::envelope::OriginatorEnvelope::parse(bytes.clone()).ok()?;
+    let statement = envelope.unsigned();
+    let payer = statement.payer();
+    let signature = hawser_proto::Signature::from_bytes(payer.signature_bytes()?).ok()?;
+    let size_bytes = payer.as_bytes().len() as u64;
+    let usage = Usage {
+        picodollars: RATE.base_fee(size_bytes, payer.retention_days()).unwrap(),
+        messages: 1,
+        bytes: bytes.len() as u64,
+        last_sequence: statement.id().sequence.0,
+        stated_picodollars: statement.base_fee_picodollars()
+            + statement.congestion_fee_picodollars(),
+    };
+    let payer = signature.recover(payer.digest()).ok()?.address();
+    Some((minute_of(statement.originator_ns()), payer, usage))
+}
+
+pub(crate) fn checkpoint(size: u64, root: TreeHash) -> CosignedCheckpoint {
+    let time_ns = ns_of(size).unsigned_abs() + 1_000_000;
+    let statement = Checkpoint { node: NODE, originator: NODE, size, root, time_ns };
+    let mut cosigned = CosignedCheckpoint::from(statement.sign(&key(1)));
+    assert!(cosigned.add_cosignature(statement.cosign(WITNESS, time_ns + 5, &key(2))));
+    cosigned
+}
+
+impl LogSource for MemoryLog {
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+        ("testnet".to_owned(), NODE, vec![7; 16])
+    }
+
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+        Ok(vec![EnvelopeId::new(NODE, SequenceId(self.head))])
+    }
+
+    fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+        Ok(Some(SequenceId(self.last_held)))
+    }
+
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
+        let place = |row: &StrandRow| match row {
+            StrandRow::Envelope { sequence, .. } | StrandRow::Leaf { sequence, .. } => *sequence,
+            StrandRow::Gap { from, .. } => *from,
+        };
+        let is_due = move |row: &&StrandRow| place(row) > after.sequence && place(row) <= head;
+        Box::new(self.rows.iter().filter(is_due).cloned().map(Ok))
+    }
+
+    fn beside(&self, _: OriginatorId) -> Box<dyn StrandRows + '_> {
+        Box::new(self.clone())
+    }
+
+    fn shows_gaps(&self) -> bool {
+        true
+    }
+
+    fn unchecked(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+        Ok(self.rates.clone())
+    }
+}
+
+impl StrandRows for MemoryLog {
+    fn has_tallies(&self) -> bool {
+        true
+    }
+
+    fn usage(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError> {
+        let rows = self.usage.iter().filter(|((minute, _), _)| minutes.contains(minute));
+        rows.for_each(|(&(minute, payer), &usage)| each(minute, payer, usage));
+        Ok(())
+    }
+
+    fn congestion(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError> {
+        self.congestion.range(minutes).for_each(|(&minute, &messages)| each(minute, messages));
+        Ok(())
+    }
+
+    fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
+        if size >= self.head {
+            return Ok((size == self.head).then_some(self.root));
+        }
+        let mut tree = CompactRange::default();
+        for row in &self.rows {
+            if let StrandRow::Envelope { leaf: Some(leaf), .. } = row
+                && tree.size() < size
+            {
+                tree.append(*leaf, |_, _| {});
+            }
+        }
+        Ok(Some(tree.root()))
+    }
+
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
+        Ok(vec![NODE])
+    }
+
+    fn checkpoint_after(
+        &self,
+        _: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let next = self.checkpoints.iter().find(|it| it.signed.checkpoint.size > size);
+        Ok(next.cloned())
+    }
+}
+
+pub(crate) fn settings() -> ReplaySettings {
+    let record = |(id, seed)| NodeRecord {
+        id,
+        public_key: key(seed).public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    ReplaySettings {
+        registry: [(NODE, 1), (WITNESS, 2)].map(record).into_iter().collect(),
+        rates: RateTable::new(vec![RATE], None).ok(),
+        threads: 2,
+        now_ns: ns_of(1_000_000),
+    }
+}

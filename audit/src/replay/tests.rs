@@ -1,0 +1,347 @@
+//! A clean log is clean, every planted fault is named and nothing else is, and a replay that pauses tells the same.
+
+use hawser_proto::envelope::UnsealedEnvelope;
+use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
+use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
+use hawser_rules::{Absence, Absences, Rate, Registry};
+
+use super::testing::{
+    Draft, MemoryLog, NODE, RATE, WITNESS, checkpoint, draft, draft_for, key, ns_of, settings,
+};
+use super::*;
+
+fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
+    let mut replay = Replay::new(log, settings, None).unwrap();
+    replay.run(|_, _| true).unwrap().expect("nothing pauses it")
+}
+
+/// Returns kind, place and rule of each fault.
+fn named(report: &ReplayReport) -> Vec<(FaultKind, u64, Option<u8>)> {
+    let all = report.all_faults();
+    let faults: Vec<_> = all.kept().iter().map(|it| (it.kind, it.sequence_id, it.rule)).collect();
+    assert_eq!(all.count(), faults.len() as u64);
+    faults
+}
+
+#[test]
+fn a_clean_log_is_clean_whatever_the_number_of_threads() {
+    let log = MemoryLog::honest(1_300);
+    let text = |threads| {
+        let report = replay(&log, &ReplaySettings { threads, ..settings() });
+        assert_eq!(named(&report), []);
+        let strand = &report.strands[0];
+        assert_eq!((strand.reached, strand.tree_size), (1_300, 1_300));
+        assert_eq!(strand.root, log.root.to_string());
+        assert_eq!(strand.figures.checkpoints[&100], 130);
+        assert_eq!(strand.figures.cosigners[&200], 130);
+        assert_eq!(strand.figures.payers.len(), 2);
+        let booked: u64 = strand.figures.payers.values().map(|it| it.picodollars).sum();
+        assert_eq!(booked, log.usage.values().map(|it| it.picodollars).sum::<u64>());
+        assert!(strand.figures.days.values().all(|day| day.lag_ns_max == 1_000_000));
+        serde_json::to_string(&report).unwrap()
+    };
+    let [one, two, eight] = [1, 2, 8].map(text);
+    assert_eq!(one, two);
+    assert_eq!(one, eight);
+}
+
+/// A change that a liar makes, and the faults that it is.
+type Planted = (&'static str, fn(&mut MemoryLog), &'static [(FaultKind, u64, Option<u8>)]);
+
+/// Replaces an envelope by another one that the node signed, with everything that follows from it.
+fn sign_at(log: &mut MemoryLog, sequence: u64, mark: StoredMark, draft: &Draft) {
+    let mut envelopes = Vec::new();
+    for row in &log.rows {
+        let StrandRow::Envelope { bytes, mark, .. } = row else { panic!("no envelope") };
+        envelopes.push((bytes.clone(), *mark));
+    }
+    envelopes[usize::try_from(sequence).unwrap() - 1] = (draft.seal(), mark);
+    *log = MemoryLog::of(envelopes);
+}
+
+fn flip_signature(log: &mut MemoryLog) {
+    let other = UnsealedEnvelope::new(&draft(7, ns_of(7)).statement).seal(&key(5));
+    *log.bytes_at(7) = other;
+}
+
+const PLANTED: &[Planted] = &[
+    ("a forged envelope", flip_signature, &[(FaultKind::Forged, 7, None)]),
+    (
+        "bytes that are none",
+        |log| *log.bytes_at(9) = Bytes::from_static(b"noise"),
+        &[(FaultKind::NotCanonical, 9, None)],
+    ),
+    (
+        "an envelope at another place",
+        |log| {
+            let other = log.bytes_at(12).clone();
+            *log.bytes_at(11) = other;
+        },
+        &[(FaultKind::WrongPlace, 11, None)],
+    ),
+    (
+        "an envelope for another node",
+        |log| {
+            let for_other = draft_for(5, ns_of(5), OriginatorId(300), &[1, 7]);
+            sign_at(log, 5, StoredMark::Invalid(3), &for_other);
+        },
+        &[(FaultKind::BrokenRule, 5, Some(3))],
+    ),
+    (
+        "a topic of another payload",
+        |log| {
+            let other = draft_for(5, ns_of(5), NODE, &[0, 7]);
+            sign_at(log, 5, StoredMark::Invalid(4), &other);
+        },
+        &[(FaultKind::BrokenRule, 5, Some(4))],
+    ),
+    (
+        "an expiry that does not follow",
+        |log| {
+            let mut other = draft(5, ns_of(5));
+            other.statement.expiry_unixtime += 86_400;
+            sign_at(log, 5, StoredMark::Invalid(9), &other);
+        },
+        &[(FaultKind::BrokenRule, 5, Some(9))],
+    ),
+    (
+        "a mark on a valid envelope",
+        |log| {
+            let valid = draft(5, ns_of(5));
+            sign_at(log, 5, StoredMark::Invalid(9), &valid);
+        },
+        &[(FaultKind::WrongMark, 5, None)],
+    ),
+    (
+        "a fee that no rate explains",
+        |log| {
+            let mut other = draft(5, ns_of(5));
+            other.statement.base_fee_picodollars += 1;
+            sign_at(log, 5, StoredMark::Valid, &other);
+        },
+        &[(FaultKind::Fee, 5, None)],
+    ),
+    (
+        "a time that goes back",
+        |log| sign_at(log, 400, StoredMark::Valid, &draft(400, ns_of(100))),
+        &[(FaultKind::TimeBack, 400, None)],
+    ),
+    (
+        "a time in the future",
+        |log| sign_at(log, 20, StoredMark::Valid, &draft(20, ns_of(2_000_000))),
+        &[(FaultKind::TimeAhead, 20, None)],
+    ),
+    ("a place without a row", |log| drop(log.rows.remove(499)), &[(FaultKind::Hole, 500, None)]),
+    (
+        "an envelope beyond the head",
+        |log| log.last_held = 777,
+        &[(FaultKind::BeyondHead, 777, None)],
+    ),
+    (
+        "a leaf of another envelope",
+        |log| *log.row_at(33).1 = Some(TreeHash([3; 32])),
+        &[(FaultKind::Leaf, 33, None)],
+    ),
+    ("another root", |log| log.root = TreeHash([3; 32]), &[(FaultKind::Root, 500, None)]),
+    (
+        "a checkpoint of another tree",
+        |log| log.checkpoints[3] = checkpoint(40, TreeHash([4; 32])),
+        &[(FaultKind::CheckpointRoot, 40, None)],
+    ),
+    (
+        "a checkpoint that another key signed",
+        |log| {
+            let of = log.checkpoints[3].signed.checkpoint;
+            log.checkpoints[3].signed = of.sign(&key(5));
+        },
+        &[(FaultKind::CheckpointSignature, 40, None)],
+    ),
+    (
+        "a cosignature that another key made",
+        |log| {
+            let of = log.checkpoints[3].signed.checkpoint;
+            log.checkpoints[3].add_cosignature(of.cosign(WITNESS, 1, &key(5)));
+        },
+        &[(FaultKind::Cosignature, 40, None)],
+    ),
+    (
+        "a tally of a payer who never paid",
+        |log| {
+            let usage = Usage { picodollars: 1, last_sequence: 3, ..Usage::default() };
+            log.usage.insert((minute_of(ns_of(3)), Address([5; 20])), usage);
+        },
+        &[(FaultKind::Usage, 3, None)],
+    ),
+    (
+        "a tally that is a picodollar short",
+        |log| log.usage.values_mut().next().unwrap().picodollars -= 1,
+        &[(FaultKind::Usage, 1, None)],
+    ),
+    (
+        "messages that were not counted",
+        |log| *log.congestion.values_mut().next().unwrap() -= 1,
+        &[(FaultKind::Congestion, 0, None)],
+    ),
+    (
+        "a rate that the chain never had",
+        |log| log.rates.push(Rate { start_unix_s: u64::MAX, ..RATE }),
+        &[(FaultKind::Rates, 0, None)],
+    ),
+];
+
+#[test]
+fn every_planted_fault_is_named_and_nothing_else() {
+    let honest = MemoryLog::honest(500);
+    for (name, plant, expected) in PLANTED {
+        let mut log = honest.clone();
+        plant(&mut log);
+        let found = named(&replay(&log, &settings()));
+        // The last place of a payer's minute depends on who paid: the tally names it.
+        let found: Vec<_> = found
+            .into_iter()
+            .map(|(kind, place, rule)| match kind {
+                FaultKind::Usage if *name == "a tally that is a picodollar short" => {
+                    (kind, 1, rule)
+                }
+                _ => (kind, place, rule),
+            })
+            .collect();
+        assert_eq!(found, *expected, "{name}");
+    }
+    // All at once: each of those that do not replace the whole log is still named.
+    let mut log = honest.clone();
+    let is_alone = |name: &&Planted| !["a place without a row", "another root"].contains(&name.0);
+    let mut expected = Vec::new();
+    for (_, plant, faults) in
+        PLANTED.iter().filter(is_alone).filter(|it| it.2[0].0 != FaultKind::Fee)
+    {
+        if matches!(
+            faults[0].0,
+            FaultKind::Forged
+                | FaultKind::NotCanonical
+                | FaultKind::WrongPlace
+                | FaultKind::BeyondHead
+                | FaultKind::Congestion
+                | FaultKind::Cosignature
+        ) {
+            plant(&mut log);
+            expected.extend(faults.iter().map(|fault| fault.0));
+        }
+    }
+    let mut found: Vec<_> = named(&replay(&log, &settings())).iter().map(|it| it.0).collect();
+    expected.sort_unstable();
+    found.sort_unstable();
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn an_absent_node_and_an_unknown_one_are_named() {
+    let log = MemoryLog::honest(30);
+    let away = Absence { from_s: ns_of(10).unsigned_abs() / 1_000_000_000, until_s: None };
+    let mut absent = settings();
+    let absences = Absences::new(vec![away]).unwrap();
+    absent.registry = absent.registry.with_absences([(NODE, absences)]);
+    let found = named(&replay(&log, &absent));
+    assert!(found.contains(&(FaultKind::BrokenRule, 11, Some(17))), "{found:?}");
+    assert!(found.contains(&(FaultKind::WrongMark, 11, None)), "{found:?}");
+    assert!(found.iter().all(|(_, place, _)| *place == 0 || *place > 10), "{found:?}");
+    let mut unknown = settings();
+    unknown.registry = Registry::default();
+    assert_eq!(named(&replay(&log, &unknown)), [(FaultKind::UnknownOriginator, 0, None)]);
+}
+
+#[test]
+fn a_void_range_has_leaves_and_other_gaps_end_the_tree() {
+    let mut log = MemoryLog::honest(50);
+    let (mut rows, mut tree) = (Vec::new(), CompactRange::default());
+    let void = leaf_hash(LeafData::Void);
+    log.rows.drain(19..29);
+    for row in &log.rows {
+        let StrandRow::Envelope { sequence, leaf: Some(leaf), .. } = row else { panic!("none") };
+        if *sequence == SequenceId(30) {
+            let (from, through) = (SequenceId(20), SequenceId(29));
+            rows.push(StrandRow::Gap { from, through, reason: GapReason::Void });
+            for at in 20..30 {
+                tree.append(void, |_, _| {});
+                rows.push(StrandRow::Leaf { sequence: SequenceId(at), leaf: void });
+            }
+        }
+        tree.append(*leaf, |_, _| {});
+        rows.push(row.clone());
+    }
+    (log.rows, log.root) = (rows, tree.root());
+    log.checkpoints.truncate(1);
+    let report = replay(&log, &settings());
+    let strand = &report.strands[0];
+    let absent = Gap { from: 20, through: 29, reason: GapReason::Void };
+    assert_eq!((strand.tree_size, &strand.figures.gaps[..]), (50, &[absent][..]));
+    let kinds: Vec<_> = named(&report).iter().map(|it| it.0).collect();
+    assert!(kinds.iter().all(|kind| matches!(kind, FaultKind::Usage | FaultKind::Congestion)));
+
+    // A leaf that is none of a void place is told.
+    let mut other = log.clone();
+    other.rows[22] = StrandRow::Leaf { sequence: SequenceId(22), leaf: TreeHash([1; 32]) };
+    let found = named(&replay(&other, &settings()));
+    assert!(found.contains(&(FaultKind::Leaf, 22, None)), "{found:?}");
+}
+
+#[test]
+fn many_faults_are_counted_and_the_first_are_kept() {
+    let mut log = MemoryLog::honest(300);
+    for at in 1..=300 {
+        *log.bytes_at(at) = Bytes::from_static(b"noise");
+    }
+    let report = replay(&log, &settings());
+    let faults = &report.strands[0].faults;
+    assert_eq!(faults.counts()[&FaultKind::NotCanonical], 300);
+    let kept = faults.kept().iter().filter(|it| it.kind == FaultKind::NotCanonical);
+    assert_eq!(kept.count(), 100);
+}
+
+#[test]
+fn a_replay_goes_on_where_it_paused_and_refuses_the_state_of_another_log() {
+    let mut log = MemoryLog::honest(2_500);
+    flip_signature(&mut log);
+    let settings = settings();
+    let whole = serde_json::to_string(&replay(&log, &settings)).unwrap();
+    let mut state = None;
+    let mut runs = 0;
+    let report = loop {
+        let mut replay = Replay::new(&log, &settings, state).unwrap();
+        runs += 1;
+        if let Some(report) = replay.run(|_, _| false).unwrap() {
+            break report;
+        }
+        let text = replay.state().to_text().unwrap();
+        state = Some(ReplayState::parse(&text).unwrap());
+    };
+    assert!(runs > 3, "{runs} runs");
+    assert_eq!(serde_json::to_string(&report).unwrap(), whole);
+
+    // A log that has grown is checked from there on.
+    let mut short = log.clone();
+    (short.head, short.last_held) = (1_000, 1_000);
+    let mut first = Replay::new(&short, &settings, None).unwrap();
+    first.run(|_, _| true).unwrap();
+    let state = first.state().clone();
+    let mut then = Replay::new(&log, &settings, Some(state.clone())).unwrap();
+    let mut looked_at = Vec::new();
+    let report = then.run(|_, progress| {
+        looked_at.push(progress.reached.0);
+        true
+    });
+    assert_eq!(serde_json::to_string(&report.unwrap().unwrap()).unwrap(), whole);
+    assert!(looked_at.iter().all(|at| *at > 1_000), "{looked_at:?}");
+
+    let text = state.to_text().unwrap();
+    let other = ReplayState::parse(&text.replace("testnet", "mainnet")).unwrap();
+    let refused = Replay::new(&log, &settings, Some(other));
+    assert!(matches!(refused, Err(ReplayStateError::OtherLog { .. })));
+    let mut other_keys = settings.clone();
+    other_keys.rates = None;
+    let refused = Replay::new(&log, &other_keys, Some(state));
+    assert!(matches!(refused, Err(ReplayStateError::OtherKeys)));
+    assert!(matches!(ReplayState::parse("{}"), Err(ReplayStateError::Json(_))));
+    let newer = text.replace("hawser-replay/1", "hawser-replay/2");
+    assert!(matches!(ReplayState::parse(&newer), Err(ReplayStateError::Schema(_))));
+}

@@ -1,0 +1,204 @@
+//! `hawser audit replay`: a whole log, checked again from its bytes.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hawser_audit::replay::{
+    LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
+    STATE_LEN_BYTES_MAX, StrandReport,
+};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::service::projections;
+use hawser_proto::OriginatorId;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+
+use super::keys::{self, LoadedKeys};
+use super::source::{FolderLog, NodeLog};
+use crate::args::audit::AuditReplayArgs;
+use crate::commands::rebuild::refusal;
+use crate::output;
+
+/// Exit code of a log with faults.
+pub(super) const FAULTS_EXIT_CODE: u8 = 8;
+/// Time between two writes of the state file. A guess: an interruption costs no more than that.
+const SAVE_EVERY: Duration = Duration::from_secs(30);
+/// Time between two lines about progress on a pipe. A guess: often enough to see that it goes on.
+const TELL_EVERY: Duration = Duration::from_secs(10);
+
+/// Runs the command.
+///
+/// # Errors
+/// When the log, the keys or the state cannot be read; and with the exit code of the verdict.
+pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(), RunError> {
+    let mut keys = keys::load(&args.keys, None)?;
+    let report = if args.from.contains("://") {
+        let signers = keys.known.registry.nodes().map(|node| node.id).collect();
+        let log = NodeLog::connect(&args.from, signers)?;
+        replay(&log, args, &keys, Vec::new())?
+    } else {
+        let folder = Path::new(&args.from);
+        let (store, _) = projections::open_read_only(folder).map_err(refusal)?;
+        let log = FolderLog::new(&store).map_err(RunError::failed)?;
+        let absences = log.add_absences(&mut keys.known.registry).map_err(RunError::failed)?;
+        let note = "that the removals of nodes are those of the chain: the log has recorded them";
+        let notes = if absences { vec![note.to_owned()] } else { Vec::new() };
+        replay(&log, args, &keys, notes)?
+    };
+    tell(&report, &keys.origin, as_json)
+}
+
+fn replay(
+    log: &dyn LogSource,
+    args: &AuditReplayArgs,
+    keys: &LoadedKeys,
+    notes: Vec<String>,
+) -> Result<ReplayReport, RunError> {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let settings = ReplaySettings {
+        registry: keys.known.registry.clone(),
+        rates: keys.known.rates.clone(),
+        threads: args.threads.unwrap_or_else(cores),
+        now_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+    };
+    let state_file = args.state.as_deref();
+    let state = state_file.map(read_state).transpose()?.flatten();
+    let mut replay = Replay::new(log, &settings, state).map_err(RunError::refused)?;
+    let mut teller = Teller::new();
+    let mut saved = Instant::now();
+    let mut unsaved = None;
+    let report = replay.run(|state, progress| {
+        teller.tell(progress);
+        if let Some(path) = state_file.filter(|_| saved.elapsed() >= SAVE_EVERY) {
+            saved = Instant::now();
+            unsaved = write_state(path, state).err();
+        }
+        unsaved.is_none()
+    });
+    teller.bar.finish_and_clear();
+    let report = report.map_err(|error| RunError::failed(format!("{}: {error}", args.from)))?;
+    if let Some(error) = unsaved {
+        return Err(error);
+    }
+    if let Some(path) = state_file {
+        write_state(path, replay.state())?;
+    }
+    let mut report = report.ok_or_else(|| RunError::failed("the replay was interrupted"))?;
+    report.unchecked.extend(notes);
+    Ok(report)
+}
+
+/// Progress on the error output: a bar on a terminal, lines elsewhere.
+struct Teller {
+    bar: ProgressBar,
+    told: Instant,
+}
+
+impl Teller {
+    fn new() -> Self {
+        let template = "replaying {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
+        let style = ProgressStyle::with_template(template).expect("the template is well-formed");
+        let bar = ProgressBar::new(0).with_style(style.progress_chars("=> "));
+        Self { bar, told: Instant::now() }
+    }
+
+    fn tell(&mut self, progress: ReplayProgress) {
+        let ReplayProgress { originator, reached, head, done, total, faults } = progress;
+        self.bar.set_message(format!("strand {originator}"));
+        self.bar.set_length(total.max(done));
+        self.bar.set_position(done);
+        if self.bar.is_hidden() && self.told.elapsed() >= TELL_EVERY {
+            self.told = Instant::now();
+            let faults = output::count(usize::try_from(faults).unwrap_or(usize::MAX), "fault");
+            eprintln!("strand {originator} at {reached} of {head}; {done} of {total}; {faults}");
+        }
+    }
+}
+
+/// Reads the state of an earlier run; `None` before the first.
+fn read_state(path: &Path) -> Result<Option<ReplayState>, RunError> {
+    let fail =
+        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
+    let len = match std::fs::metadata(path) {
+        Ok(found) => found.len(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(fail(&error)),
+    };
+    if len > STATE_LEN_BYTES_MAX {
+        return Err(fail(&format!("{len} bytes are too many for a state file")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
+    ReplayState::parse(&text).map(Some).map_err(|error| fail(&error))
+}
+
+/// Writes the state beside its file and moves it there, so that an interruption leaves the one or the other.
+fn write_state(path: &Path, state: &ReplayState) -> Result<(), RunError> {
+    let beside = path.with_extension("part");
+    let text = state.to_text().map_err(RunError::failed)?;
+    let written = std::fs::File::create(&beside)
+        .and_then(|mut file| {
+            std::io::Write::write_all(&mut file, text.as_bytes())?;
+            file.sync_all()
+        })
+        .and_then(|()| std::fs::rename(&beside, path));
+    written.map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
+}
+
+fn tell(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError> {
+    let faults = report.all_faults();
+    if as_json {
+        let counts = faults.counts().iter().map(|(kind, count)| (kind.name(), *count));
+        output::line(json!({
+            "verdict": report.verdict(),
+            "keys": keys,
+            "network": report.network,
+            "node_id": report.node_id,
+            "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
+            "first_faults": faults.kept(),
+            "strands": report.strands,
+            "unchecked": report.unchecked,
+        }));
+    } else {
+        match report.node_id {
+            0 => output::line(&report.network),
+            node => output::line(format_args!("node {node} of network {:?}", report.network)),
+        }
+        report.strands.iter().for_each(tell_strand);
+        faults.kept().iter().for_each(output::line);
+        for (kind, count) in faults.counts() {
+            output::line(format_args!("{:<22} {count}", kind.name()));
+        }
+        for text in &report.unchecked {
+            output::line(format_args!("not checked: {text}"));
+        }
+        output::line(format_args!("keys: {keys}"));
+        output::line(format_args!("verdict: {}", report.verdict()));
+    }
+    if faults.count() == 0 {
+        return Ok(());
+    }
+    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+}
+
+fn tell_strand(strand: &StrandReport) {
+    let figures = &strand.figures;
+    let absent: Vec<String> = figures
+        .absent
+        .iter()
+        .map(|(reason, places)| format!(", {places} {}", reason.name()))
+        .collect();
+    let sum = |counts: &std::collections::BTreeMap<u32, u64>| counts.values().sum::<u64>();
+    output::line(format_args!(
+        "strand {}: to {}, {} envelopes ({} invalid{}), tree of {}, {} checkpoints, {} cosignatures",
+        OriginatorId(strand.originator_id),
+        strand.reached,
+        figures.envelopes,
+        figures.invalid,
+        absent.concat(),
+        strand.tree_size,
+        sum(&figures.checkpoints),
+        sum(&figures.cosigners),
+    ));
+}

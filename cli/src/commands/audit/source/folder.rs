@@ -1,0 +1,232 @@
+//! A log in a data folder, opened for reading only.
+
+use std::iter::Peekable;
+use std::ops::RangeInclusive;
+
+use hawser_audit::replay::{
+    GapReason, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+};
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::{Absences, Rate, Registry};
+use hawser_storage::{
+    LeafScan, LogItem, LogScan, ReadError, SkipReason, Snapshot, Store, TreeError, Validity,
+};
+
+/// A log in a folder, as of the moment when it was opened.
+pub(in super::super) struct FolderLog<'s> {
+    store: &'s Store,
+    snapshot: Snapshot<'s>,
+    /// True if the tallies are those of the log: no rebuild and no calculation of amounts is due.
+    has_tallies: bool,
+}
+
+fn failed(error: impl std::fmt::Display) -> SourceError {
+    SourceError(error.to_string())
+}
+
+impl<'s> FolderLog<'s> {
+    /// Takes a view of a folder.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub(in super::super) fn new(store: &'s Store) -> Result<Self, ReadError> {
+        let snapshot = store.snapshot();
+        let has_tallies = store.stale_projections().is_empty() && !snapshot.has_unpriced()?;
+        Ok(Self { store, snapshot, has_tallies })
+    }
+
+    /// Adds the absences that the folder has recorded to a registry that names none. Returns true if it has.
+    ///
+    /// # Errors
+    /// When rows cannot be read.
+    pub(in super::super) fn add_absences(
+        &self,
+        registry: &mut Registry,
+    ) -> Result<bool, ReadError> {
+        let changes = self.snapshot.membership_changes()?;
+        let ids: Vec<OriginatorId> = registry.nodes().map(|node| node.id).collect();
+        if changes.is_empty() || ids.iter().any(|id| !registry.absences(*id).is_empty()) {
+            return Ok(false);
+        }
+        let of = |id: OriginatorId| {
+            let own = changes.iter().filter(move |change| change.node == id);
+            Absences::of_changes(own.map(|change| (change.time_s, change.is_member)))
+        };
+        let absences: Vec<(OriginatorId, Absences)> =
+            ids.into_iter().map(|id| (id, of(id))).collect();
+        *registry = registry.clone().with_absences(absences);
+        Ok(true)
+    }
+}
+
+impl LogSource for FolderLog<'_> {
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+        let identity = self.store.identity();
+        (identity.network.clone(), identity.node, self.store.incarnation().to_vec())
+    }
+
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+        Ok(self.snapshot.heads().map_err(failed)?.iter().collect())
+    }
+
+    fn last_held(&self, originator: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+        let last = self.snapshot.last_held(originator).map_err(failed)?;
+        Ok(last.map(|(id, _)| id.sequence))
+    }
+
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
+        let log = self.snapshot.log(after, head).peekable();
+        let leaves = self.snapshot.leaves(after).peekable();
+        Box::new(FolderRows { log, leaves })
+    }
+
+    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
+        Box::new(FolderBeside { log: self, originator })
+    }
+
+    fn shows_gaps(&self) -> bool {
+        true
+    }
+
+    fn unchecked(&self) -> Vec<String> {
+        let stale = "tallies: the node has to make them anew, which it does when it starts";
+        if self.has_tallies { Vec::new() } else { vec![stale.to_owned()] }
+    }
+
+    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+        let rate = |row: hawser_storage::RateRow| Rate {
+            start_unix_s: row.start_unix_s,
+            message_fee: row.message_fee,
+            storage_fee: row.storage_fee,
+            congestion_fee: row.congestion_fee,
+            target_rate_per_minute: row.target_rate_per_minute,
+        };
+        Ok(self.snapshot.rates().map_err(failed)?.into_iter().map(rate).collect())
+    }
+}
+
+/// The rows of one strand: the log, and the leaves of the tree beside it.
+struct FolderRows<'s> {
+    log: Peekable<LogScan<'s>>,
+    leaves: Peekable<LeafScan<'s>>,
+}
+
+impl FolderRows<'_> {
+    /// Takes the next leaf if it stands before or at a place.
+    fn leaf_through(
+        &mut self,
+        place: SequenceId,
+    ) -> Result<Option<(SequenceId, TreeHash)>, ReadError> {
+        let is_due = |leaf: &Result<(SequenceId, TreeHash), ReadError>| match leaf {
+            Ok((at, _)) => *at <= place,
+            Err(_) => true,
+        };
+        self.leaves.next_if(is_due).transpose()
+    }
+
+    fn step(&mut self) -> Result<Option<StrandRow>, ReadError> {
+        let place = match self.log.peek() {
+            None => SequenceId(u64::MAX),
+            Some(Err(error)) => return Err(error.clone()),
+            Some(Ok(LogItem::Envelope { id, .. })) => id.sequence,
+            // The range is told before its leaves.
+            Some(Ok(LogItem::Skipped { from, .. })) => from.previous(),
+        };
+        let due = self.leaf_through(place)?;
+        if let Some((sequence, leaf)) = due.filter(|(at, _)| {
+            *at < place || !matches!(self.log.peek(), Some(Ok(LogItem::Envelope { .. })))
+        }) {
+            return Ok(Some(StrandRow::Leaf { sequence, leaf }));
+        }
+        let leaf = due.map(|(_, leaf)| leaf);
+        Ok(self.log.next().transpose()?.map(|item| row(item, leaf)))
+    }
+}
+
+impl Iterator for FolderRows<'_> {
+    type Item = Result<StrandRow, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.step().map_err(failed).transpose()
+    }
+}
+
+fn row(item: LogItem, leaf: Option<TreeHash>) -> StrandRow {
+    match item {
+        LogItem::Envelope { id, bytes, validity } => {
+            let mark = match validity {
+                Validity::Valid => StoredMark::Valid,
+                Validity::Invalid(rule) => StoredMark::Invalid(rule.0),
+                Validity::Waiting => StoredMark::Waiting,
+            };
+            StrandRow::Envelope { sequence: id.sequence, bytes, mark, leaf }
+        }
+        LogItem::Skipped { from, through, reason } => {
+            let reason = match reason {
+                SkipReason::Missing => GapReason::Missing,
+                SkipReason::Expired => GapReason::Expired,
+                SkipReason::Void => GapReason::Void,
+            };
+            StrandRow::Gap { from, through, reason }
+        }
+    }
+}
+
+struct FolderBeside<'a, 's> {
+    log: &'a FolderLog<'s>,
+    originator: OriginatorId,
+}
+
+impl StrandRows for FolderBeside<'_, '_> {
+    fn has_tallies(&self) -> bool {
+        self.log.has_tallies
+    }
+
+    fn usage(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError> {
+        let tell = |minute, payer, row: hawser_storage::UsageRow| {
+            let usage = Usage {
+                picodollars: row.picodollars,
+                messages: row.messages,
+                bytes: row.bytes,
+                last_sequence: row.last_sequence.0,
+                stated_picodollars: row.stated_picodollars,
+            };
+            each(minute, payer, usage);
+        };
+        self.log.snapshot.usage_rows(self.originator, minutes, tell).map_err(failed)
+    }
+
+    fn congestion(
+        &self,
+        minutes: RangeInclusive<u32>,
+        each: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError> {
+        self.log.snapshot.congestion_rows(self.originator, minutes, each).map_err(failed)
+    }
+
+    fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
+        match self.log.snapshot.root(self.originator, size) {
+            Ok(root) => Ok(Some(root)),
+            Err(TreeError::Beyond { .. }) => Ok(None),
+            Err(error) => Err(failed(error)),
+        }
+    }
+
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
+        self.log.snapshot.checkpoint_nodes(self.originator).map_err(failed)
+    }
+
+    fn checkpoint_after(
+        &self,
+        node: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        self.log.snapshot.checkpoint_after(self.originator, node, size).map_err(failed)
+    }
+}

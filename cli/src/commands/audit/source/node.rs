@@ -1,0 +1,245 @@
+//! The log of a node that runs, by its API. Every answer is taken for a lie until it is checked.
+
+use std::collections::VecDeque;
+use std::ops::RangeInclusive;
+
+use hawser_audit::replay::{
+    LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+};
+use hawser_node::error::RunError;
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::pb::hawser::checkpoint_api as checkpoint_pb;
+use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
+use prost::Message as _;
+use tokio::runtime::Runtime;
+use tonic::Code;
+use tonic::transport::Channel;
+
+use crate::client;
+
+/// Strands of one node that are read. A guess: far more than a network has.
+const STRANDS_MAX: usize = 10_000;
+/// Envelopes of a page. A guess: the node cuts pages by their bytes as well.
+const PAGE_ENVELOPES: u32 = 1_000;
+
+/// A node that is asked for its log.
+pub(in super::super) struct NodeLog {
+    address: String,
+    runtime: Runtime,
+    channel: Channel,
+    /// Nodes whose checkpoints are asked for.
+    signers: Vec<OriginatorId>,
+}
+
+fn failed(status: &tonic::Status) -> SourceError {
+    SourceError(client::failure(status).text)
+}
+
+impl NodeLog {
+    /// Connects to the API of a node. Checkpoints are asked for of each of `signers`.
+    ///
+    /// # Errors
+    /// When no node answers there.
+    pub(in super::super) fn connect(
+        address: &str,
+        signers: Vec<OriginatorId>,
+    ) -> Result<Self, RunError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
+        let channel = runtime.block_on(client::connect(address))?;
+        Ok(Self { address: address.to_owned(), runtime, channel, signers })
+    }
+
+    /// Asks for envelopes of a strand after a place. Refuses what was not asked for.
+    fn page(&self, after: EnvelopeId) -> Result<VecDeque<(SequenceId, Bytes)>, SourceError> {
+        let mut seen = Cursor::new();
+        seen.advance(after);
+        let query = EnvelopesQuery {
+            originator_node_ids: vec![after.originator.0],
+            last_seen: Some(seen.to_pb()),
+            ..EnvelopesQuery::default()
+        };
+        let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE_ENVELOPES };
+        let mut api = QueryApiClient::new(self.channel.clone())
+            .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+        let answer = self.runtime.block_on(api.query_envelopes(request));
+        let envelopes = answer.map_err(|status| failed(&status))?.into_inner().envelopes;
+        let mut page = VecDeque::with_capacity(envelopes.len());
+        let mut last = after;
+        for envelope in envelopes {
+            let bytes: Bytes = envelope.encode_to_vec().into();
+            let unsigned = envelope.unsigned_originator_envelope.clone();
+            let statement = OriginatorEnvelope::statement(unsigned);
+            let (id, _) = statement.map_err(|error| {
+                SourceError(format!("after {last} the node sent what is no envelope: {error}"))
+            })?;
+            if id.originator != after.originator {
+                return Err(SourceError(format!("{id} came, and was not asked for")));
+            }
+            if id <= last || id.sequence > SequenceId::MAX {
+                return Err(SourceError(format!("{id} came after {last}")));
+            }
+            last = id;
+            page.push_back((id.sequence, bytes));
+        }
+        Ok(page)
+    }
+}
+
+impl LogSource for NodeLog {
+    fn identity(&self) -> (String, OriginatorId, Vec<u8>) {
+        (self.address.clone(), OriginatorId(0), self.address.clone().into_bytes())
+    }
+
+    fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
+        let mut api = MetadataApiClient::new(self.channel.clone());
+        let answer = self.runtime.block_on(api.get_sync_cursor(GetSyncCursorRequest {}));
+        let cursor = answer.map_err(|status| failed(&status))?.into_inner().latest_sync;
+        let heads: Vec<EnvelopeId> = Cursor::from(&cursor.unwrap_or_default()).iter().collect();
+        match heads.iter().find(|head| head.sequence > SequenceId::MAX) {
+            Some(head) => Err(SourceError(format!("the node says that a strand ends at {head}"))),
+            None if heads.len() > STRANDS_MAX => {
+                Err(SourceError(format!("{} strands are too many", heads.len())))
+            }
+            None => Ok(heads),
+        }
+    }
+
+    fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
+        Ok(None) // it may have got more since it told its heads
+    }
+
+    fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
+        Box::new(NodeRows { log: self, reached: after, head, page: VecDeque::new(), ended: false })
+    }
+
+    fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
+        Box::new(NodeBeside { log: self, originator })
+    }
+
+    fn shows_gaps(&self) -> bool {
+        false
+    }
+
+    fn unchecked(&self) -> Vec<String> {
+        vec![
+            "tallies and marks: the API of a node does not show them".to_owned(),
+            "places that the node leaves out: it may have marked them, or hide them".to_owned(),
+        ]
+    }
+
+    fn rates(&self) -> Result<Vec<Rate>, SourceError> {
+        Ok(Vec::new())
+    }
+}
+
+/// The envelopes of one strand, page by page. They ascend and end at the head that was told at first, so a node cannot
+/// serve pages without an end.
+struct NodeRows<'a> {
+    log: &'a NodeLog,
+    reached: EnvelopeId,
+    head: SequenceId,
+    page: VecDeque<(SequenceId, Bytes)>,
+    ended: bool,
+}
+
+impl Iterator for NodeRows<'_> {
+    type Item = Result<StrandRow, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.ended || self.reached.sequence >= self.head {
+            return None;
+        }
+        if self.page.is_empty() {
+            match self.log.page(self.reached) {
+                Ok(page) => self.page = page,
+                Err(error) => {
+                    self.ended = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+        let row = self.page.pop_front().filter(|(sequence, _)| *sequence <= self.head);
+        let Some((sequence, bytes)) = row else {
+            self.ended = true;
+            return None;
+        };
+        self.reached.sequence = sequence;
+        Some(Ok(StrandRow::Envelope { sequence, bytes, mark: StoredMark::Unknown, leaf: None }))
+    }
+}
+
+struct NodeBeside<'a> {
+    log: &'a NodeLog,
+    originator: OriginatorId,
+}
+
+impl StrandRows for NodeBeside<'_> {
+    fn has_tallies(&self) -> bool {
+        false
+    }
+
+    fn usage(
+        &self,
+        _: RangeInclusive<u32>,
+        _: &mut dyn FnMut(u32, Address, Usage),
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn congestion(
+        &self,
+        _: RangeInclusive<u32>,
+        _: &mut dyn FnMut(u32, u64),
+    ) -> Result<(), SourceError> {
+        Ok(())
+    }
+
+    fn root(&self, _: u64) -> Result<Option<TreeHash>, SourceError> {
+        Ok(None)
+    }
+
+    fn checkpoint_nodes(&self) -> Result<Vec<OriginatorId>, SourceError> {
+        Ok(self.log.signers.clone())
+    }
+
+    fn checkpoint_after(
+        &self,
+        node: OriginatorId,
+        size: u64,
+    ) -> Result<Option<CosignedCheckpoint>, SourceError> {
+        let request = checkpoint_pb::GetCheckpointRequest {
+            originator_id: self.originator.0,
+            node_id: Some(node.0),
+            size_max: None,
+        };
+        let mut api = CheckpointApiClient::new(self.log.channel.clone());
+        let answer = self.log.runtime.block_on(api.get_checkpoint(request));
+        let bytes = match answer {
+            Ok(answer) => answer.into_inner().checkpoint,
+            Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
+                return Ok(None);
+            }
+            Err(status) => return Err(failed(&status)),
+        };
+        let checkpoint = CosignedCheckpoint::decode(&bytes)
+            .map_err(|error| SourceError(format!("the checkpoint of node {node}: {error}")))?;
+        let of = checkpoint.signed.checkpoint;
+        if (of.originator, of.node) != (self.originator, node) {
+            let text = format!("a checkpoint of node {} came for that of node {node}", of.node);
+            return Err(SourceError(text));
+        }
+        Ok((of.size > size).then_some(checkpoint))
+    }
+}
