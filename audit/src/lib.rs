@@ -5,12 +5,14 @@
 //! - [`mod@file`]: evidence files, which hold reports with the keys and rates to judge them by;
 //! - [`judged`]: a report with its judgement, as text for people and JSON for programs;
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
-//! - [`mod@replay`]: a whole log, checked again from its bytes.
+//! - [`mod@replay`]: a whole log, checked again from its bytes;
+//! - [`mod@compare`]: where two logs differ.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
 
 #![warn(missing_docs)]
 
+pub mod compare;
 pub mod file;
 pub mod judged;
 pub mod network;

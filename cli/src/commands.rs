@@ -46,6 +46,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Node(args) => node::run(args),
         Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
         Command::Audit { command: AuditCommand::Replay(args) } => audit::replay(&args, json),
+        Command::Audit { command: AuditCommand::Compare(args) } => audit::compare(&args, json),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),

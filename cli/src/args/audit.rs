@@ -18,6 +18,9 @@ pub(crate) enum AuditCommand {
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
     /// with 0 if it is clean, and with 8 if it has faults.
     Replay(AuditReplayArgs),
+    /// Say where logs differ, and in what. The first one is compared with each of the others. Exits with 0 if they are
+    /// equal, and with 8 if they differ.
+    Compare(AuditCompareArgs),
     /// Collect the reports that all nodes of a network keep, and judge each fact once.
     Network(AuditNetworkArgs),
 }
@@ -61,6 +64,17 @@ pub(crate) struct AuditReplayArgs {
     /// Threads that check [default: one for each core].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) threads: Option<usize>,
+}
+
+/// `hawser audit compare`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditCompareArgs {
+    /// Data folders of stopped nodes, or APIs of nodes that run: `http://host:port`. Two at least.
+    #[arg(value_name = "DATA-DIR|URL", required = true, num_args = 2..)]
+    pub(crate) logs: Vec<String>,
+    /// Read every row of both, also where the trees are equal: finds other signatures and marks.
+    #[arg(long)]
+    pub(crate) whole: bool,
 }
 
 /// `hawser audit network`.

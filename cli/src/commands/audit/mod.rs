@@ -1,5 +1,6 @@
 //! `hawser audit`: following and judging a network without being a part of it.
 
+mod compare;
 mod keys;
 mod network;
 mod replay;
@@ -17,6 +18,7 @@ use crate::args::NodeArgs;
 use crate::args::audit::{AuditCommand, AuditReportArgs};
 use crate::output;
 
+pub(super) use compare::run as compare;
 pub(super) use keys::load as load_keys;
 pub(super) use replay::run as replay;
 
@@ -29,6 +31,7 @@ pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunE
         // It runs until it is told to stop, on threads of its own: `commands` starts it.
         AuditCommand::Watch(args) => watch(args),
         AuditCommand::Replay(args) => replay(&args, as_json),
+        AuditCommand::Compare(args) => compare(&args, as_json),
         AuditCommand::Report(args) => report(args, as_json).await,
         AuditCommand::Network(args) => network::run(args, as_json).await,
     }

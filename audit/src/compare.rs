@@ -1,0 +1,368 @@
+//! Comparison of two logs: where they differ, and in what.
+//!
+//! The trees of a strand say where two logs begin to differ: the smallest size at which their roots differ is found
+//! by halving. From there on the rows of both are read side by side.
+
+use std::iter::Peekable;
+
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use serde::Serialize;
+
+use crate::replay::{LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows};
+
+/// Differences of one strand and kind that are kept. A guess: as for faults.
+const KEPT_OF_KIND: usize = 100;
+
+/// One of the two logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Side {
+    /// The log that the other one is compared with.
+    First,
+    /// The other log.
+    Second,
+}
+
+/// Places that only one of two logs has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct LackingPlaces {
+    /// The log that lacks them.
+    pub lacking: Side,
+    /// The first place, included.
+    pub from: u64,
+    /// The last place, included.
+    pub through: u64,
+}
+
+/// A place at which the two logs hold other bytes, or another mark.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OtherPlace {
+    /// The place.
+    pub sequence_id: u64,
+    /// The part that differs: `statement`, `signature`, `bytes` or `mark`.
+    pub what: &'static str,
+    /// A sentence for people.
+    pub text: String,
+}
+
+/// The differences of one strand.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct StrandDifference {
+    /// The strand.
+    pub originator_id: u32,
+    /// The heads of both.
+    pub heads: (u64, u64),
+    /// The first place whose leaves differ, by the roots of both trees.
+    pub first_other_leaf: Option<u64>,
+    /// The size up to which both trees are equal; absent if the trees were not compared.
+    pub equal_tree_size: Option<u64>,
+    /// Places that one of them lacks, up to the lower head: the first ones.
+    pub lacking: Vec<LackingPlaces>,
+    /// Number of places that one of them lacks.
+    pub lacking_count: u64,
+    /// Places that differ: the first ones.
+    pub other: Vec<OtherPlace>,
+    /// Number of places that differ.
+    pub other_count: u64,
+    /// The first place of each log that could not be read.
+    pub unreadable: Vec<(Side, String)>,
+}
+
+impl StrandDifference {
+    /// Returns true if nothing differs.
+    #[must_use]
+    pub fn is_equal(&self) -> bool {
+        self.heads.0 == self.heads.1
+            && self.first_other_leaf.is_none()
+            && self.lacking_count + self.other_count == 0
+            && self.unreadable.is_empty()
+    }
+
+    fn add_lacking(&mut self, lacking: Side, from: u64, through: u64) {
+        self.lacking_count = self.lacking_count.saturating_add(through - from + 1);
+        let continues = |last: &&mut LackingPlaces| {
+            last.lacking == lacking && last.through.checked_add(1) == Some(from)
+        };
+        if let Some(last) = self.lacking.last_mut().filter(continues) {
+            last.through = through;
+        } else if self.lacking.len() < KEPT_OF_KIND {
+            self.lacking.push(LackingPlaces { lacking, from, through });
+        }
+    }
+
+    fn add_other(&mut self, sequence: SequenceId, what: &'static str, text: String) {
+        self.other_count += 1;
+        if self.other.len() < KEPT_OF_KIND {
+            self.other.push(OtherPlace { sequence_id: sequence.0, what, text });
+        }
+    }
+}
+
+/// Compares all strands of two logs. With `whole` every row is read; else those after the first leaf that differs,
+/// and those behind the trees.
+///
+/// # Errors
+/// When the heads of a log cannot be read. A strand that cannot be read is told with its difference.
+pub fn compare(
+    first: &dyn LogSource,
+    second: &dyn LogSource,
+    whole: bool,
+) -> Result<Vec<StrandDifference>, SourceError> {
+    let heads = (first.heads()?, second.heads()?);
+    let mut originators: Vec<OriginatorId> =
+        heads.0.iter().chain(&heads.1).map(|head| head.originator).collect();
+    originators.sort_unstable();
+    originators.dedup();
+    let head = |of: &[EnvelopeId], originator| {
+        of.iter().find(|it| it.originator == originator).map_or(0, |it| it.sequence.0)
+    };
+    Ok(originators
+        .into_iter()
+        .map(|originator| {
+            let both = (head(&heads.0, originator), head(&heads.1, originator));
+            strand((first, second), originator, both, whole)
+        })
+        .collect())
+}
+
+fn strand(
+    (first, second): (&dyn LogSource, &dyn LogSource),
+    originator: OriginatorId,
+    heads: (u64, u64),
+    whole: bool,
+) -> StrandDifference {
+    let mut found =
+        StrandDifference { originator_id: originator.0, heads, ..StrandDifference::default() };
+    let common = heads.0.min(heads.1);
+    let trees = (first.beside(originator), second.beside(originator));
+    let equal = match equal_size((&*trees.0, &*trees.1), common) {
+        Ok(None) => 0, // a source without trees
+        Ok(Some((equal, compared))) => {
+            found.equal_tree_size = Some(equal);
+            found.first_other_leaf = (equal < compared).then_some(equal + 1);
+            equal
+        }
+        Err((side, error)) => {
+            found.unreadable.push((side, error.to_string()));
+            0
+        }
+    };
+    let after = if whole { 0 } else { equal };
+    let (from, end) = (EnvelopeId::new(originator, SequenceId(after)), SequenceId(common));
+    if after < common {
+        let rows = (first.rows(from, end), second.rows(from, end));
+        let marks = first.shows_gaps() && second.shows_gaps();
+        Walk { rows: (side(rows.0), side(rows.1)), next: after + 1, common, marks }.run(&mut found);
+    }
+    found
+}
+
+type Beside<'a> = &'a dyn StrandRows;
+
+/// Returns the size up to which two trees are equal, and the size up to which they were compared. `None` if one of
+/// the sources has no trees.
+fn equal_size(
+    (first, second): (Beside<'_>, Beside<'_>),
+    common: u64,
+) -> Result<Option<(u64, u64)>, (Side, SourceError)> {
+    let roots = |size| {
+        let first = first.root(size).map_err(|error| (Side::First, error))?;
+        let second = second.root(size).map_err(|error| (Side::Second, error))?;
+        Ok(first.zip(second))
+    };
+    // Both trees have all sizes up to some size, and none above it.
+    let compared = largest(common, |size| Ok(roots(size)?.is_some()))?;
+    if compared == 0 {
+        return Ok(None);
+    }
+    let equal = largest(compared, |size| Ok(roots(size)?.is_some_and(|(a, b)| a == b)))?;
+    Ok(Some((equal, compared)))
+}
+
+/// Returns the largest number from 1 to `max` for which `holds` is true, if it is true for all below it; else 0.
+fn largest<E>(max: u64, mut holds: impl FnMut(u64) -> Result<bool, E>) -> Result<u64, E> {
+    if max == 0 || holds(max)? {
+        return Ok(max);
+    }
+    let (mut low, mut high) = (0, max);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if holds(middle)? { low = middle } else { high = middle }
+    }
+    Ok(low)
+}
+
+/// The rows of one log that are envelopes.
+struct SideRows<'a>(Peekable<LogRows<'a>>);
+
+fn side(rows: LogRows<'_>) -> SideRows<'_> {
+    SideRows(rows.peekable())
+}
+
+impl SideRows<'_> {
+    /// Returns the next envelope; `None` at the end.
+    fn envelope(&mut self) -> Result<Option<(SequenceId, Bytes, StoredMark)>, SourceError> {
+        loop {
+            match self.0.next().transpose()? {
+                Some(StrandRow::Envelope { sequence, bytes, mark, .. }) => {
+                    return Ok(Some((sequence, bytes, mark)));
+                }
+                Some(StrandRow::Gap { .. } | StrandRow::Leaf { .. }) => {}
+                None => return Ok(None),
+            }
+        }
+    }
+}
+
+/// Both logs of a strand, side by side.
+struct Walk<'a> {
+    rows: (SideRows<'a>, SideRows<'a>),
+    /// The next place of both.
+    next: u64,
+    common: u64,
+    /// True if both show their marks.
+    marks: bool,
+}
+
+impl Walk<'_> {
+    fn run(mut self, found: &mut StrandDifference) {
+        let read = |rows: &mut SideRows<'_>, side, found: &mut StrandDifference| {
+            rows.envelope().unwrap_or_else(|error| {
+                found.unreadable.push((side, error.to_string()));
+                None
+            })
+        };
+        let mut first = read(&mut self.rows.0, Side::First, found);
+        let mut second = read(&mut self.rows.1, Side::Second, found);
+        while found.unreadable.is_empty() && (first.is_some() || second.is_some()) {
+            let at = |row: &Option<(SequenceId, Bytes, StoredMark)>| row.as_ref().map(|it| it.0.0);
+            let place = at(&first).unwrap_or(u64::MAX).min(at(&second).unwrap_or(u64::MAX));
+            // A source that goes back would never end.
+            if place < self.next || place > self.common {
+                let text = format!("place {place} came where {} was expected", self.next);
+                let side = if at(&first) == Some(place) { Side::First } else { Side::Second };
+                found.unreadable.push((side, text));
+                return;
+            }
+            self.next = place + 1;
+            let mine = first.take_if(|it| it.0.0 == place);
+            let other = second.take_if(|it| it.0.0 == place);
+            match (&mine, &other) {
+                (Some(a), Some(b)) => self.both(a, b, found),
+                (Some(_), None) => found.add_lacking(Side::Second, place, place),
+                (None, _) => found.add_lacking(Side::First, place, place),
+            }
+            if mine.is_some() {
+                first = read(&mut self.rows.0, Side::First, found);
+            }
+            if other.is_some() {
+                second = read(&mut self.rows.1, Side::Second, found);
+            }
+        }
+    }
+
+    fn both(
+        &self,
+        (sequence, a, mark_a): &(SequenceId, Bytes, StoredMark),
+        (_, b, mark_b): &(SequenceId, Bytes, StoredMark),
+        found: &mut StrandDifference,
+    ) {
+        if a != b {
+            let (what, text) = difference(a, b);
+            found.add_other(*sequence, what, text);
+        } else if self.marks && mark_a != mark_b {
+            let text = format!("the marks are {mark_a:?} and {mark_b:?}");
+            found.add_other(*sequence, "mark", text);
+        }
+    }
+}
+
+/// Says in what two envelopes of one place differ.
+fn difference(a: &Bytes, b: &Bytes) -> (&'static str, String) {
+    let opened = [a, b].map(|bytes| OriginatorEnvelope::open(bytes.clone()));
+    match opened {
+        [Ok((a, _)), Ok((b, _))] if a == b => {
+            ("signature", "one statement, signed in two ways".to_owned())
+        }
+        [Ok((a, _)), Ok((b, _))] => {
+            let text = format!("two statements, of {} and {} bytes", a.len(), b.len());
+            ("statement", text)
+        }
+        _ => ("bytes", "one of them is no envelope".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replay::testing::{Draft, MemoryLog, NODE, draft, key, ns_of};
+    use hawser_proto::envelope::UnsealedEnvelope;
+
+    fn only(first: &MemoryLog, second: &MemoryLog, whole: bool) -> StrandDifference {
+        let mut found = compare(first, second, whole).unwrap();
+        assert_eq!(found.len(), 1);
+        found.remove(0)
+    }
+
+    #[test]
+    fn equal_logs_are_equal_and_a_longer_one_says_so() {
+        let log = MemoryLog::honest(90);
+        for whole in [false, true] {
+            let same = only(&log, &log, whole);
+            assert!(same.is_equal(), "{same:?}");
+            assert_eq!(same.equal_tree_size, Some(90));
+        }
+        let shorter = MemoryLog::honest(60);
+        let found = only(&log, &shorter, false);
+        assert_eq!((found.heads, found.equal_tree_size), ((90, 60), Some(60)));
+        assert!(!found.is_equal() && found.first_other_leaf.is_none());
+    }
+
+    #[test]
+    fn the_first_other_leaf_is_found_wherever_it_is() {
+        let log = MemoryLog::honest(37);
+        for place in 1..=37 {
+            let envelopes = (1..=37).map(|at| {
+                let Draft { mut statement } = draft(at, ns_of(at));
+                statement.base_fee_picodollars += u64::from(at == place);
+                (Draft { statement }.seal(), StoredMark::Valid)
+            });
+            let other = MemoryLog::of(envelopes.collect());
+            let found = only(&log, &other, false);
+            assert_eq!(found.first_other_leaf, Some(place));
+            assert_eq!(found.equal_tree_size, Some(place - 1));
+            assert_eq!((found.other_count, found.other[0].sequence_id), (1, place));
+            assert_eq!(found.other[0].what, "statement");
+        }
+    }
+
+    #[test]
+    fn lacking_places_other_signatures_and_marks_are_told() {
+        let log = MemoryLog::honest(50);
+        let mut other = log.clone();
+        let again = UnsealedEnvelope::new(&draft(7, ns_of(7)).statement).seal(&key(5));
+        *other.bytes_at(7) = again;
+        *other.row_at(9).0 = StoredMark::Invalid(4);
+        other.rows.drain(19..29);
+        let found = only(&log, &other, true);
+        let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
+        assert_eq!(told, [(7, "signature"), (9, "mark")]);
+        let lacking = LackingPlaces { lacking: Side::Second, from: 20, through: 29 };
+        assert_eq!((&found.lacking[..], found.lacking_count), (&[lacking][..], 10));
+        let turned = only(&other, &log, true);
+        assert_eq!(turned.lacking[0].lacking, Side::First);
+        assert_eq!(found.originator_id, NODE.0);
+    }
+
+    #[test]
+    fn a_source_that_goes_back_ends_the_strand() {
+        let log = MemoryLog::honest(50);
+        let mut other = log.clone();
+        let row = other.rows[3].clone();
+        other.rows.insert(40, row);
+        let found = only(&log, &other, true);
+        assert_eq!(found.unreadable.len(), 1);
+        assert_eq!(found.unreadable[0].0, Side::Second);
+    }
+}
