@@ -1,6 +1,7 @@
 //! The command tree: every command with its arguments.
 
 pub(crate) mod audit;
+pub(crate) mod backup;
 #[cfg(feature = "dev")]
 pub(crate) mod chain;
 #[cfg(feature = "dev")]
@@ -98,12 +99,15 @@ pub(crate) enum Command {
     /// was reorganised below the stored envelopes and the strand has halted.
     #[command(alias = "recut")]
     TruncateStrand(TruncateStrandArgs),
-    /// Answer a node that waits in quarantine, after its folder was restored, copied or lost.
-    Restore {
+    /// Make, check, list and remove backups of a node.
+    Backup {
         /// The subcommand.
         #[command(subcommand)]
-        command: RestoreCommand,
+        command: backup::BackupCommand,
     },
+    /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
+    #[command(arg_required_else_help = true)]
+    Restore(backup::RestoreArgs),
     /// Take over the data of a node of other software.
     Import {
         /// The subcommand.
@@ -322,14 +326,6 @@ impl RebuildArgs {
         let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
         SettingSources::new(flags.into_iter().flatten(), environment())
     }
-}
-
-/// `hawser restore`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum RestoreCommand {
-    /// Confirm that no other process signs with the node's key, so that the node publishes again. The
-    /// node must be running.
-    Confirm(RestoreConfirmArgs),
 }
 
 /// `hawser restore confirm`.

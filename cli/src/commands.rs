@@ -1,6 +1,7 @@
 //! One file per command. Each takes its arguments and prints its result on the standard output.
 
 mod audit;
+mod backup;
 #[cfg(feature = "dev")]
 mod chain;
 mod config;
@@ -58,7 +59,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
-        Command::Restore { command } => restore::run(command, json),
+        Command::Backup { command } => backup::run(&command, json),
+        Command::Restore(args) => restore::run(args, json),
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),

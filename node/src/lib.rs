@@ -4,6 +4,7 @@
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
+//! - [`backup`]: backups, and how fast they may read; [`admin`]: what commands ask of a running node;
 //! - [`restore`]: the conversation of a node in quarantine with its operator;
 //! - [`error`]: the error with which a run or a command ends.
 //!
@@ -12,6 +13,8 @@
 
 #![warn(missing_docs)]
 
+pub mod admin;
+pub mod backup;
 pub mod error;
 pub mod files;
 pub mod restore;

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Creates a folder, and those above it, with mode 0700. An existing one stays as it is.
 pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
@@ -16,4 +16,18 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
 /// Returns the number that tells the folder apart from others on its file system.
 pub(crate) fn inode_of(folder: &Path) -> io::Result<u64> {
     Ok(std::os::unix::fs::MetadataExt::ino(&fs::metadata(folder)?))
+}
+
+/// Returns the folder inside of a data folder in which a backup holds the files that it copies. They are hard
+/// links, so they take room only as long as they outlive the database's own.
+pub(crate) fn checkpoint_folder(data: &Path) -> PathBuf {
+    data.join("backup-checkpoint")
+}
+
+/// Removes that folder, if it is there: a crash during a backup leaves it.
+pub(crate) fn remove_checkpoint(data: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(checkpoint_folder(data)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -23,6 +23,7 @@
 //! - `progress`: the progress of long work, as it is stored;
 //! - `rebuild`, `digest`: rebuilding projections, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
+//! - `backup`: backups of the folder, made while a node runs, and new folders from them;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
@@ -31,6 +32,7 @@
 #![warn(missing_docs)]
 
 mod audit_read;
+mod backup;
 mod below_head;
 mod change;
 mod checkpoints;
@@ -83,6 +85,11 @@ mod truncate;
 mod write_fault;
 
 pub use audit_read::LeafScan;
+pub use backup::{
+    BackupError, BackupFile, BackupFolder, BackupManifest, BackupReport, BackupStrand, FileHash,
+    ListedBackup, MANIFEST_LEN_BYTES_MAX, ManifestError, NewBackup, Pace, PruneReport,
+    ReadManifest, RestoreReport, WantedBackup,
+};
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
     SkipReason, Validity,

@@ -129,6 +129,14 @@ pub(crate) fn write_generation(db: &DB, generation: u64) -> Result<(), DatabaseE
     write_synced(db, batch)
 }
 
+/// Makes the folder another one for every host, durably: a restored folder is no state of the one that it
+/// is a backup of.
+pub(crate) fn write_incarnation(db: &DB, incarnation: [u8; 16]) -> Result<(), DatabaseError> {
+    let mut batch = WriteBatch::default();
+    put(db, &mut batch, MetaKey::Incarnation, &incarnation);
+    write_synced(db, batch)
+}
+
 /// Stages the current versions of all projections.
 pub(crate) fn put_projection_versions(db: &DB, batch: &mut WriteBatch) {
     for projection in Projection::ALL {

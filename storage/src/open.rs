@@ -15,7 +15,7 @@ use crate::database::{Database, OpenedDatabase, family_of, write_synced};
 use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::family::Family;
-use crate::folder::make_folder;
+use crate::folder::{make_folder, remove_checkpoint};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
 use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
@@ -228,6 +228,9 @@ pub(crate) fn start(
     let store = Store::new(database, how);
     if access == Access::ReadWrite {
         store.judge(&header)?;
+        if let Some(Err(error)) = store.path().map(remove_checkpoint) {
+            tracing::warn!(%error, "what an interrupted backup has left cannot be removed");
+        }
     }
     log_opened(&store, header.highest_sequence);
     Ok(store)
@@ -497,7 +500,7 @@ fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {
 ///
 /// The keys of a hash map come from the system's randomness. Time, process id and an address are hashed
 /// in, for systems with weak randomness.
-fn new_incarnation() -> [u8; 16] {
+pub(crate) fn new_incarnation() -> [u8; 16] {
     let state = RandomState::new();
     let mut hasher = blake3::Hasher::new();
     for index in 0u8..4 {

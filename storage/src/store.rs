@@ -34,13 +34,17 @@ pub(crate) struct StoreState {
     pub(crate) how: Opening,
     /// The heads that were durable before the log is read again. Held while that is done.
     pub(crate) reopening: Mutex<Vec<EnvelopeId>>,
+    /// Held while a backup is made.
+    pub(crate) backing_up: Mutex<()>,
 }
 
 impl Store {
     pub(crate) fn new(database: Arc<Database>, how: Opening) -> Self {
         let (identity, incarnation) = (database.identity.clone(), database.incarnation);
-        let (current, reopening) = (RwLock::new(database), Mutex::default());
-        Self { shared: Arc::new(StoreState { identity, incarnation, current, how, reopening }) }
+        let current = RwLock::new(database);
+        let (reopening, backing_up) = (Mutex::default(), Mutex::default());
+        let state = StoreState { identity, incarnation, current, how, reopening, backing_up };
+        Self { shared: Arc::new(state) }
     }
 
     /// Returns the database that is open now. An operation asks once, so that it never mixes what was

@@ -5,14 +5,20 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
+use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_storage::BackupFolder;
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::network::{Network, Node};
-use hawser_tests::harness::{envelopes, files, raw, seed, strand};
+use hawser_tests::harness::{envelopes, files, projections, raw, seed, strand, wait};
+use rand::RngExt as _;
+use serde_json::{Value, json};
 use tonic::Code;
 
 /// Places that a node leaves out after a quarantine.
@@ -64,6 +70,39 @@ fn put_back(backup: &Path, node: &Node) {
         fs::remove_file(file.unwrap().path()).unwrap();
     }
     files::copy_folder(backup, &node.data_dir());
+}
+
+/// Runs a command on the data folder of a node; returns its answer.
+fn on_folder(node: &Node, arguments: &[&str]) -> Result<Value, String> {
+    let mut command = Command::new(hawser());
+    command.arg("--json").args(arguments).arg("--data-dir").arg(node.data_dir());
+    let output = command.output().unwrap();
+    if output.status.success() {
+        Ok(serde_json::from_slice(&output.stdout).unwrap())
+    } else {
+        Err(String::from_utf8_lossy(&output.stderr).into_owned())
+    }
+}
+
+/// Makes a backup of a node while some envelopes are published to it. Returns the backup's name and what it
+/// states of the node's strand.
+async fn back_up_while_publishing(
+    node: &Node,
+    to: &str,
+    published: &mut BTreeMap<u64, Bytes>,
+) -> (String, u64) {
+    let before = published.len() as u64;
+    let (answer, during) = tokio::join!(
+        async {
+            tokio::task::block_in_place(|| on_folder(node, &["backup", "create", "--to", to]))
+        },
+        publish(node, 12),
+    );
+    let answer = answer.unwrap();
+    published.extend(during);
+    let head = answer["heads"][node.id.to_string()].as_u64().unwrap();
+    assert!((before..=published.len() as u64).contains(&head), "{answer}");
+    (answer["backup"].as_str().unwrap().to_owned(), head)
 }
 
 fn confirm(node: &Node, further: &[&str]) {
@@ -228,4 +267,93 @@ async fn a_machine_that_was_set_back_is_stopped_by_its_peers() {
     assert_eq!(after.keys().next(), Some(&(10 + GAP + 1)));
     published.extend(after);
     assert_everywhere(&network, &published).await;
+}
+
+/// A day of load in small: backups of a node that publishes, and a restore of each. The node goes on from one
+/// of them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
+    let mut network = Network::start(3).await;
+    let (mut published, mut backups) = (publish(&network.nodes[0], 5).await, Vec::new());
+    let to = network.nodes[0].folder().join("backups").to_str().unwrap().to_owned();
+    for _ in 0..3 {
+        backups.push(back_up_while_publishing(&network.nodes[0], &to, &mut published).await);
+    }
+    network.converged().await;
+    let node = &mut network.nodes[0];
+    assert!(node.terminate().success());
+    let restore = |node: &Node, name: &str| {
+        let node_id = node.id.to_string();
+        let wanted = ["--network", "test", "--node-id", &node_id];
+        let arguments = [&["restore", "--from", &to, "--backup", name][..], &wanted].concat();
+        on_folder(node, &arguments)
+    };
+    let refused = restore(node, &backups[0].0).unwrap_err();
+    assert!(refused.contains("never replaces data"), "{refused}");
+    for (name, head) in &backups {
+        fs::remove_dir_all(node.data_dir()).unwrap();
+        restore(node, name).unwrap();
+        let price = hawser_engine::price::price;
+        let (store, _) = hawser_storage::Store::open_existing(&node.data_dir(), price).unwrap();
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.head(node.id).unwrap().0, *head);
+        for (place, bytes) in published.range(..=head) {
+            let id = EnvelopeId::new(node.id, SequenceId(*place));
+            assert_eq!(snapshot.get(id).unwrap().as_ref(), Some(bytes));
+        }
+    }
+    let chosen = seed::rng(seed::seed(), u64::MAX).random_range(0..backups.len());
+    fs::remove_dir_all(node.data_dir()).unwrap();
+    restore(node, &backups[chosen].0).unwrap();
+    node.start();
+    node.readable().await;
+    assert_quarantined(node).await;
+    node.ready().await;
+    let after = publish(node, 3).await;
+    let last = *published.keys().next_back().unwrap();
+    assert_eq!(after.keys().next(), Some(&(last + GAP + 1)), "backup {chosen}");
+    published.extend(after);
+    assert_everywhere(&network, &published).await;
+    assert!(network.nodes[0].terminate().success());
+    projections::assert_equal_a_rebuild(&network.nodes[0].data_dir());
+}
+
+/// The node makes the backup itself, so it ends with its command and with the node, and two never add up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_ends_with_its_command_and_with_the_node() {
+    let mut network = Network::start(1).await;
+    let node = &mut network.nodes[0];
+    publish(node, 5).await;
+    let to = node.folder().join("backups").to_str().unwrap().to_owned();
+    // So slow that it does not end by itself before the test does.
+    let begin = |node: &Node| {
+        let request = json!({ "backup": { "to": to, "bytes_per_s": 1 } });
+        let mut stream = UnixStream::connect(node.data_dir().join("admin.sock")).unwrap();
+        writeln!(stream, "{request}").unwrap();
+        BufReader::new(stream)
+    };
+    let line = |answer: &mut BufReader<UnixStream>| {
+        let mut line = String::new();
+        answer.read_line(&mut line).unwrap();
+        line
+    };
+    let mut first = begin(node);
+    assert!(line(&mut first).contains("progress"));
+    assert!(line(&mut begin(node)).contains("another command is at work"));
+    publish(node, 1).await;
+    drop(first);
+    let create = ["backup", "create", "--rate", "0", "--to", &to];
+    wait::until("the first backup has ended", async || on_folder(node, &create).ok()).await;
+
+    let mut last = begin(node);
+    assert!(line(&mut last).contains("progress"));
+    assert!(node.terminate().success(), "it waits for no backup");
+    let end = last.lines().map(|line| line.unwrap()).find(|line| !line.contains("progress"));
+    assert!(end.unwrap().contains("stopped before it was done"));
+    let list = BackupFolder::existing(Path::new(&to)).unwrap().list().unwrap();
+    assert_eq!(list.len(), 1);
+    assert!(!node.data_dir().join("admin.sock").exists());
+    // The command opens the folder of a stopped node itself.
+    let stopped = on_folder(node, &create).unwrap();
+    assert_eq!(stopped["heads"]["100"], 6, "{stopped}");
 }

@@ -1,15 +1,22 @@
-//! `hawser restore confirm`: the operator's word that no other process signs with a node's key, after the
-//! node's folder was restored, copied or lost. See `docs/runbooks/restore.md`.
+//! `hawser restore`: a data folder from a backup. `hawser restore confirm`: the operator's word that no other
+//! process signs with a node's key, after the node's folder was restored, copied or lost. See
+//! `docs/runbooks/restore.md`.
 
 use std::io::{self, IsTerminal as _};
+use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
+use hawser_node::backup;
 use hawser_node::error::RunError;
 use hawser_node::restore::{Answer, Question, RestoreFolder};
 use hawser_node::settings;
+use hawser_proto::OriginatorId;
+use hawser_storage::WantedBackup;
 use serde_json::json;
 
-use crate::args::{RestoreCommand, RestoreConfirmArgs};
+use super::backup as backups;
+use crate::args::RestoreConfirmArgs;
+use crate::args::backup::{RestoreArgs, RestoreCommand, RestoreFromArgs};
 use crate::output;
 
 /// The longest wait for the node to take the answer. A guess: it looks twice a second, and may first
@@ -21,11 +28,62 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Runs the command.
 ///
 /// # Errors
-/// When no node of this host asks, or the operator does not confirm. Nothing has been changed then.
-pub(super) fn run(command: RestoreCommand, as_json: bool) -> Result<(), RunError> {
-    match command {
-        RestoreCommand::Confirm(args) => confirm(&args, as_json),
+/// When the backup is not whole or not the one that is wanted, when no node of this host asks, or the operator
+/// does not confirm. Nothing has been changed then.
+pub(super) fn run(args: RestoreArgs, as_json: bool) -> Result<(), RunError> {
+    match args.command {
+        Some(RestoreCommand::Confirm(args)) => confirm(&args, as_json),
+        None => from_backup(args.backup, as_json),
     }
+}
+
+fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let from = args.from.ok_or_else(|| {
+        RunError::usage("name the folder of the backups (--from), or say confirm")
+    })?;
+    let folder = backups::existing(&from)?;
+    let node = args.node_id.map(OriginatorId);
+    let wanted =
+        WantedBackup { network: args.network, node, key: args.signer, unsigned: args.unsigned };
+    let refused = |error| backup::run_error(&error);
+    let name = match args.backup {
+        Some(name) => name,
+        None => folder.newest(node).map_err(refused)?,
+    };
+    let bar = backups::bar("restore");
+    let done = backup::restore(&folder, &name, &wanted, &data_dir, &mut |bytes| {
+        bar.inc(bytes);
+        ControlFlow::Continue(())
+    });
+    bar.finish_and_clear();
+    let manifest = done.map_err(refused)?.read.manifest;
+    let identity = &manifest.identity;
+    if as_json {
+        output::line(json!({
+            "backup": name,
+            "network": identity.network,
+            "node_id": identity.node.0,
+            "signer": identity.public_key.address().to_string(),
+            "made_unix_s": manifest.made_unix_s,
+            "bytes": manifest.len_bytes(),
+            "data_dir": data_dir,
+        }));
+        return Ok(());
+    }
+    output::line(format_args!(
+        "restored {name}, {}: node {} of network {:?}, key {}",
+        backups::size(manifest.len_bytes()),
+        identity.node,
+        identity.network,
+        identity.public_key.address(),
+    ));
+    output::line(format_args!(
+        "start the node on {} without --new-strand: it is in quarantine until its peers have shown the end \
+         of its strand, or you confirm (hawser restore confirm)",
+        data_dir.display()
+    ));
+    Ok(())
 }
 
 fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {

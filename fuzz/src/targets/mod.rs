@@ -1,5 +1,6 @@
 //! Fuzz targets: one function for each decoder that meets untrusted bytes.
 
+mod backup_manifest;
 mod chain_rpc;
 mod checkpoints;
 mod control_frames;
@@ -40,4 +41,5 @@ pub(crate) const TARGETS: &[Target] = &[
     chain_rpc::TARGET,
     misbehavior_report::TARGET,
     payer_report::TARGET,
+    backup_manifest::TARGET,
 ];

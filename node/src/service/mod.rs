@@ -5,7 +5,7 @@
 //! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`:
 //!   registry and rates of the settlement chain, for nodes and gateways;
 //! - `peers`: the QUIC endpoint and its status for the API;
-//! - `restore_desk`: asks the operator while the node may not sign;
+//! - `admin_desk`: answers commands of the operator; `restore_desk`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, room on the disk; `tls`: the API's
 //!   certificate;
@@ -15,6 +15,7 @@
 //!   `unfinished_import`: its folder before the end;
 //! - [`gateway`]: a gateway from its start to its end.
 
+mod admin_desk;
 pub mod gateway;
 pub mod import;
 mod network;

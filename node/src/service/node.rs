@@ -20,6 +20,7 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::service::Routes;
 
+use super::admin_desk::AdminDesk;
 use super::blocking;
 use super::network::chains::RunningChains;
 use super::network::stand_in_files::{FileWatcher, StandInReader};
@@ -134,6 +135,7 @@ struct InnerParts {
     engine: Engine,
     threads: PublisherThreads,
     desk: RestoreDesk,
+    admin: AdminDesk,
     /// `None` if its address could not be listened on.
     peers: Option<Peers>,
     /// `None` if there was no thread for it.
@@ -154,10 +156,12 @@ impl Node {
     async fn serve(opened: OpenedNode, config: &NodeServiceSettings) -> Result<Self, ServeError> {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
+        let is_node = config.follow.is_none();
         let chains = chains.start(&engine, inputs.network.clone());
         let held = HeldUpdates { appender: engine.chain_appender(), chains: chains.view() };
         let mut inner = InnerParts {
             desk: RestoreDesk::start(&engine),
+            admin: AdminDesk::start(&engine, is_node.then(|| config.signer.clone())),
             peers: None,
             files: None,
             chains,
@@ -242,6 +246,7 @@ impl InnerParts {
         let threads = self.threads;
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
         self.desk.stop().await;
+        steps.run(COMMANDS, self.admin.stop()).await;
         if let Some(peers) = self.peers {
             steps.run("peers and their strands", peers.stop()).await;
         }
@@ -338,6 +343,8 @@ fn close(engine: &Engine) {
 
 /// Name of the step that ends looking after the disk.
 const DISK: &str = "looking after the disk";
+/// Name of the step that ends what commands of the operator have asked for.
+const COMMANDS: &str = "commands of the operator";
 /// Name of the step that ends queries of contract wallets.
 const WALLETS: &str = "questions to contract wallets";
 
@@ -350,6 +357,7 @@ impl Default for StopSteps {
         Self(Mutex::new(vec![
             "calls and streams of clients",
             "publishes that were accepted",
+            COMMANDS,
             "peers and their strands",
             "chains",
             WALLETS,

@@ -1,0 +1,141 @@
+//! Arguments of `hawser backup` and `hawser restore`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use hawser_node::settings::SettingSources;
+use hawser_proto::Address;
+
+use super::{RestoreConfirmArgs, environment};
+
+/// `hawser backup`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupCommand {
+    /// Make a backup of a data folder. A node that runs on it goes on meanwhile, and makes it itself.
+    Create(BackupCreateArgs),
+    /// Read every file of a backup and compare it with the manifest.
+    Verify(BackupVerifyArgs),
+    /// List the backups of a folder, oldest first.
+    List(BackupListArgs),
+    /// Remove all but the newest backups of each node.
+    Prune(BackupPruneArgs),
+}
+
+/// `hawser backup create`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupCreateArgs {
+    /// Folder of the backups, best on another disk. Files that an earlier backup has are not copied again.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// MiB that a running node reads in a second at most; 0 for no bound. A guess: a publish then hardly
+    /// notices on any disk.
+    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    pub(crate) rate: u32,
+    /// File with the node's key, which signs the backup of a stopped node. A running node signs by itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key_file: Option<PathBuf>,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
+}
+
+/// `hawser backup verify`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupVerifyArgs {
+    /// Folder of the backups.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    /// Name of the backup [default: all].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backup: Option<String>,
+}
+
+/// `hawser backup list`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupListArgs {
+    /// Folder of the backups.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+}
+
+/// `hawser backup prune`.
+#[derive(Debug, Args)]
+pub(crate) struct BackupPruneArgs {
+    /// Folder of the backups.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: PathBuf,
+    /// Number of backups of each node that stay, at least 1.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) keep: u16,
+    /// Only say what would go.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+/// `hawser restore`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct RestoreArgs {
+    /// The subcommand.
+    #[command(subcommand)]
+    pub(crate) command: Option<RestoreCommand>,
+    /// The backup, and the folder to make from it.
+    #[command(flatten)]
+    pub(crate) backup: RestoreFromArgs,
+}
+
+/// `hawser restore --from`.
+#[derive(Debug, Args)]
+pub(crate) struct RestoreFromArgs {
+    /// Folder of the backups. The data folder is made anew from one of them, and its node starts in
+    /// quarantine.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) from: Option<PathBuf>,
+    /// Name of the backup [default: the newest one that can be used].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backup: Option<String>,
+    /// Network that the backup must be of.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) network: Option<String>,
+    /// Id of the node that the backup must be of.
+    #[arg(long, value_name = "ID")]
+    pub(crate) node_id: Option<u32>,
+    /// Address of the key that the backup must be of.
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) signer: Option<Address>,
+    /// Take a backup that is not signed. Only if you know who has written to the folder since.
+    #[arg(long)]
+    pub(crate) unsigned: bool,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
+}
+
+/// Subcommands of `hawser restore`.
+#[derive(Debug, Subcommand)]
+pub(crate) enum RestoreCommand {
+    /// Confirm that no other process signs with the node's key, so that the node publishes again. The
+    /// node must be running.
+    Confirm(RestoreConfirmArgs),
+}
+
+/// The data folder of a node.
+#[derive(Debug, Args)]
+pub(crate) struct DataDirArgs {
+    /// Folder of the node's database [env: HAWSER_DATA_DIR; default: hawser-data].
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+    /// File with the node's settings [env: HAWSER_CONFIG].
+    #[arg(long, value_name = "FILE")]
+    config: Option<String>,
+}
+
+impl DataDirArgs {
+    /// Returns the flags together with the environment.
+    #[must_use]
+    pub(crate) fn sources(&self) -> SettingSources {
+        let flag = |name: &str, value: &Option<String>| Some((name.to_owned(), value.clone()?));
+        let flags = [flag("data-dir", &self.data_dir), flag("config", &self.config)];
+        SettingSources::new(flags.into_iter().flatten(), environment())
+    }
+}

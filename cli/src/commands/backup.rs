@@ -1,0 +1,233 @@
+//! `hawser backup`: makes, checks, lists and removes backups. See `docs/runbooks/backup.md`.
+
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use hawser_node::admin::{self, AdminRequest};
+use hawser_node::backup;
+use hawser_node::error::RunError;
+use hawser_node::files::key;
+use hawser_node::service::projections;
+use hawser_node::settings;
+use hawser_storage::{BackupFolder, ListedBackup, PruneReport, ReadManifest};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Value, json};
+
+use super::rebuild;
+use crate::args::backup::{
+    BackupCommand, BackupCreateArgs, BackupListArgs, BackupPruneArgs, BackupVerifyArgs,
+};
+use crate::output;
+
+const MIB: u64 = 1 << 20;
+
+/// Runs the command.
+///
+/// # Errors
+/// When a backup is not made or not whole. Earlier backups are as before.
+pub(super) fn run(command: &BackupCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        BackupCommand::Create(args) => create(args, as_json),
+        BackupCommand::Verify(args) => verify(args, as_json),
+        BackupCommand::List(args) => list(args, as_json),
+        BackupCommand::Prune(args) => prune(args, as_json),
+    }
+}
+
+fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let to = local(&args.to)?;
+    let bytes_per_s = u64::from(args.rate) * MIB;
+    let request = AdminRequest::Backup { to: to.clone(), bytes_per_s };
+    let bar = bar("backup");
+    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
+        Some(done) => done,
+        None => of_stopped(args, &data_dir, &to, &bar)?,
+    };
+    bar.finish_and_clear();
+    if as_json {
+        output::line(done);
+        return Ok(());
+    }
+    let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
+    output::line(format_args!(
+        "backup {}: {} files, {}; {} files, {} of them new",
+        done.get("backup").and_then(Value::as_str).unwrap_or_default(),
+        number("files"),
+        size(number("bytes")),
+        number("files_copied"),
+        size(number("bytes_copied")),
+    ));
+    Ok(())
+}
+
+/// Makes a backup of a folder that no node runs on.
+fn of_stopped(
+    args: &BackupCreateArgs,
+    data_dir: &Path,
+    to: &Path,
+    bar: &ProgressBar,
+) -> Result<Value, RunError> {
+    let key = match &args.key_file {
+        None => None,
+        Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
+    };
+    if key.is_none() {
+        let text = "the backup is not signed: name the node's key (--key-file) to sign it";
+        bar.suspend(|| eprintln!("hawser: {text}"));
+    }
+    let (store, _) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
+    let report = backup::create(&store, to, key.as_ref(), &mut |bytes| {
+        bar.inc(bytes);
+        ControlFlow::Continue(())
+    });
+    report.map(|report| backup::json_of(&report)).map_err(|error| backup::run_error(&error))
+}
+
+fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
+    let folder = existing(&args.from)?;
+    let names = match &args.backup {
+        Some(name) => vec![name.clone()],
+        None => {
+            let list = folder.list().map_err(|error| backup::run_error(&error))?;
+            list.into_iter().map(|backup| backup.name).collect()
+        }
+    };
+    let mut damaged = 0;
+    for name in &names {
+        let bar = bar("verify");
+        let read = folder.verify(name, &mut |bytes| {
+            bar.inc(bytes);
+            ControlFlow::Continue(())
+        });
+        bar.finish_and_clear();
+        match read {
+            Ok(read) => show(name, &read, "whole", as_json),
+            // One that was named and is not there, not one that is damaged.
+            Err(error) if args.backup.is_some() => return Err(backup::run_error(&error)),
+            Err(error) => {
+                damaged += 1;
+                show_fault(name, &error, as_json);
+            }
+        }
+    }
+    match damaged {
+        0 => Ok(()),
+        _ => Err(RunError::failed(format!(
+            "{damaged} of {} backups cannot be restored",
+            names.len()
+        ))),
+    }
+}
+
+fn list(args: &BackupListArgs, as_json: bool) -> Result<(), RunError> {
+    for backup in existing(&args.from)?.list().map_err(|error| backup::run_error(&error))? {
+        let ListedBackup { name, manifest } = backup;
+        match manifest {
+            Ok(read) => show(&name, &read, "", as_json),
+            Err(error) => show_fault(&name, &error, as_json),
+        }
+    }
+    Ok(())
+}
+
+fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunError> {
+    let folder = existing(&args.from)?;
+    let pruned = folder.prune(usize::from(args.keep), args.dry_run);
+    let PruneReport { removed, files, bytes } =
+        pruned.map_err(|error| backup::run_error(&error))?;
+    if as_json {
+        let dry_run = args.dry_run;
+        output::line(
+            json!({ "removed": removed, "files": files, "bytes": bytes, "dry_run": dry_run }),
+        );
+        return Ok(());
+    }
+    for name in &removed {
+        output::line(name);
+    }
+    let verb = if args.dry_run { "would go" } else { "removed" };
+    output::line(format_args!(
+        "{verb}: {}, {}, {}",
+        output::count(removed.len(), "backup"),
+        output::count(files, "file"),
+        size(bytes)
+    ));
+    Ok(())
+}
+
+fn show(name: &str, read: &ReadManifest, verdict: &str, as_json: bool) {
+    let ReadManifest { manifest, is_signed } = read;
+    let identity = &manifest.identity;
+    if as_json {
+        let heads: serde_json::Map<_, _> = manifest
+            .strands
+            .iter()
+            .map(|strand| (strand.originator.to_string(), json!(strand.head.0)))
+            .collect();
+        output::line(json!({
+            "backup": name,
+            "made_unix_s": manifest.made_unix_s,
+            "network": identity.network,
+            "node_id": identity.node.0,
+            "signer": identity.public_key.address().to_string(),
+            "signed": is_signed,
+            "bytes": manifest.len_bytes(),
+            "files": manifest.files.len(),
+            "heads": heads,
+            "whole": (!verdict.is_empty()).then_some(true),
+        }));
+        return;
+    }
+    let made_ns = i64::try_from(manifest.made_unix_s).unwrap_or(i64::MAX);
+    let time = output::time(made_ns.saturating_mul(1_000_000_000));
+    let own = manifest.strands.iter().find(|strand| strand.originator == identity.node);
+    let head = own.map_or(0, |strand| strand.head.0);
+    let signed = if *is_signed { "signed" } else { "not signed" };
+    output::line(format_args!(
+        "{name}  {}  node {} of network {:?} up to {head}  {}  {signed}{}{verdict}",
+        time.get(..19).unwrap_or(&time),
+        identity.node,
+        identity.network,
+        size(manifest.len_bytes()),
+        if verdict.is_empty() { "" } else { ", " },
+    ));
+}
+
+fn show_fault(name: &str, error: &hawser_storage::BackupError, as_json: bool) {
+    if as_json {
+        output::line(json!({ "backup": name, "whole": false, "error": error.to_string() }));
+    } else {
+        output::line(format_args!("{name}  {error}"));
+    }
+}
+
+/// Names a folder of backups that is there.
+///
+/// # Errors
+/// When it is not, or is no folder.
+pub(super) fn existing(path: &Path) -> Result<BackupFolder, RunError> {
+    BackupFolder::existing(&local(path)?).map_err(|error| backup::run_error(&error))
+}
+
+/// Returns the absolute path of a folder: a running node has another working folder.
+fn local(path: &Path) -> Result<PathBuf, RunError> {
+    if path.to_string_lossy().contains("://") {
+        let text =
+            "backups go to a folder in this version: mount the bucket, or copy the folder to it";
+        return Err(RunError::usage(text));
+    }
+    std::path::absolute(path).map_err(RunError::usage)
+}
+
+/// Returns a bar that counts bytes, on the error output if that is a terminal.
+pub(super) fn bar(word: &'static str) -> ProgressBar {
+    let style = ProgressStyle::with_template("{prefix} {spinner} {bytes} {bytes_per_sec}")
+        .expect("the template is well-formed");
+    ProgressBar::new_spinner().with_style(style).with_prefix(word)
+}
+
+/// Writes a number of bytes for people.
+pub(super) fn size(bytes: u64) -> String {
+    indicatif::HumanBytes(bytes).to_string()
+}

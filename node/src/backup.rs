@@ -1,0 +1,125 @@
+//! Backups of a node, by the node itself or by a command on a stopped node's folder.
+
+use std::ops::ControlFlow;
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hawser_engine::price;
+use hawser_proto::SecretKey;
+use hawser_storage::{
+    BackupError, BackupFolder, BackupReport, NewBackup, Pace, RestoreReport, Store, WantedBackup,
+};
+use serde_json::{Value, json};
+
+use crate::error::RunError;
+
+/// The longest pause at once, so that a stop is noticed. A guess.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+
+/// Spreads reading over time.
+#[derive(Debug)]
+pub struct Throttle {
+    bytes_per_s: u64,
+    begun: Instant,
+    bytes: u64,
+}
+
+impl Throttle {
+    /// Allows so many bytes a second; 0 for as many as the disk gives.
+    #[must_use]
+    pub fn new(bytes_per_s: u64) -> Self {
+        Self { bytes_per_s, begun: Instant::now(), bytes: 0 }
+    }
+
+    /// Waits until `bytes` more may have been read. Asks `stop` meanwhile, several times a
+    /// second, and says if the work goes on.
+    pub fn wait(&mut self, bytes: u64, stop: &mut dyn FnMut() -> bool) -> ControlFlow<()> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        loop {
+            if stop() {
+                return ControlFlow::Break(());
+            }
+            if self.bytes_per_s == 0 {
+                return ControlFlow::Continue(());
+            }
+            // In two steps, so that neither a slow rate nor a long run loses precision.
+            let (whole, rest) = (self.bytes / self.bytes_per_s, self.bytes % self.bytes_per_s);
+            let nanos = u128::from(rest) * 1_000_000_000 / u128::from(self.bytes_per_s);
+            let due = Duration::from_secs(whole)
+                + Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            let left = due.saturating_sub(self.begun.elapsed());
+            if left.is_zero() {
+                return ControlFlow::Continue(());
+            }
+            std::thread::sleep(left.min(PAUSE_MAX));
+        }
+    }
+}
+
+/// Makes a backup of an open database now.
+///
+/// # Errors
+/// As [`Store::backup`].
+pub fn create(
+    store: &Store,
+    to: &Path,
+    key: Option<&SecretKey>,
+    pace: &mut Pace<'_>,
+) -> Result<BackupReport, BackupError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace)
+}
+
+/// Makes a data folder from a backup, as [`BackupFolder::restore`] does.
+///
+/// # Errors
+/// As [`BackupFolder::restore`].
+pub fn restore(
+    from: &BackupFolder,
+    name: &str,
+    wanted: &WantedBackup,
+    target: &Path,
+    pace: &mut Pace<'_>,
+) -> Result<RestoreReport, BackupError> {
+    from.restore(name, wanted, target, price::price, pace)
+}
+
+/// Returns the outcome of a backup for programs.
+#[must_use]
+pub fn json_of(report: &BackupReport) -> Value {
+    let heads: serde_json::Map<_, _> = report
+        .strands
+        .iter()
+        .map(|strand| (strand.originator.to_string(), json!(strand.head.0)))
+        .collect();
+    json!({
+        "backup": report.name,
+        "files": report.files,
+        "bytes": report.bytes,
+        "files_copied": report.files_copied,
+        "bytes_copied": report.bytes_copied,
+        "heads": heads,
+    })
+}
+
+/// Converts the error of work on backups.
+#[must_use]
+pub fn run_error(error: &BackupError) -> RunError {
+    use BackupError::{
+        Busy, InMemory, Inside, NoBackup, NotBackups, OtherKey, OtherNetwork, OtherNode, Stopped,
+        TargetInUse, Unsigned,
+    };
+    match error {
+        NoBackup { .. } | NotBackups { .. } => RunError::not_found(error),
+        Busy { .. }
+        | InMemory
+        | Inside { .. }
+        | OtherKey { .. }
+        | OtherNetwork { .. }
+        | OtherNode { .. }
+        | Stopped
+        | TargetInUse { .. }
+        | Unsigned => RunError::refused(error),
+        _ => RunError::failed(error),
+    }
+}

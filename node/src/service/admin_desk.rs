@@ -1,0 +1,213 @@
+//! Answers commands of the operator on the socket of the data folder.
+
+use std::io::{self, BufReader};
+use std::ops::ControlFlow;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hawser_engine::Engine;
+use hawser_proto::SecretKey;
+use parking_lot::Mutex;
+use tokio::net::UnixListener;
+use tokio::sync::Notify;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
+use crate::backup::{self, Throttle};
+use crate::error::{RunError, RunErrorKind};
+
+/// Commands that are answered at once; further ones wait to be taken. A guess: an operator has one or two.
+const COMMANDS_MAX: usize = 8;
+/// Time for a command to send its request, and to take an answer. A guess: both are on this machine.
+const LINE_MAX: Duration = Duration::from_secs(5);
+/// Time between two lines about progress. A guess.
+const PROGRESS_EVERY: Duration = Duration::from_millis(500);
+/// Pause after a command could not be taken. A guess: files are short then.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// The task that answers.
+pub(super) struct AdminDesk {
+    stop: Arc<Stop>,
+    /// `None` if the socket could not be made.
+    task: Option<JoinHandle<()>>,
+}
+
+/// Ends the task, and work that is under way.
+#[derive(Default)]
+struct Stop {
+    is_wanted: AtomicBool,
+    wake: Notify,
+}
+
+/// The things that requests are about.
+struct Parts {
+    engine: Engine,
+    /// `None` for a replica, which signs nothing.
+    key: Option<SecretKey>,
+    stop: Arc<Stop>,
+    /// Held while a request is worked on, so that they do not add up.
+    work: Mutex<()>,
+}
+
+impl AdminDesk {
+    /// Starts to answer. Needs a tokio runtime. Without a socket the node works as well: it is told, and
+    /// commands find no node.
+    pub(super) fn start(engine: &Engine, key: Option<SecretKey>) -> Self {
+        let stop = Arc::new(Stop::default());
+        let listening = engine.store().path().map(listen);
+        let task = match listening {
+            None => None,
+            Some(Ok((listener, path))) => {
+                let (engine, work) = (engine.clone(), Mutex::default());
+                let parts = Arc::new(Parts { engine, key, stop: stop.clone(), work });
+                Some(tokio::spawn(run(listener, path, parts)))
+            }
+            Some(Err(error)) => {
+                tracing::warn!(
+                    code = "admin_socket_unusable",
+                    %error,
+                    "commands cannot reach this node through its data folder"
+                );
+                None
+            }
+        };
+        Self { stop, task }
+    }
+
+    /// Ends all work that commands have asked for, and the task.
+    pub(super) async fn stop(self) {
+        self.stop.is_wanted.store(true, Ordering::Relaxed);
+        self.stop.wake.notify_one();
+        let Some(task) = self.task else { return };
+        if let Err(error) = task.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
+        }
+    }
+}
+
+/// Listens in the data folder, which this process holds: a socket that is there is a left one.
+fn listen(data_dir: &Path) -> io::Result<(UnixListener, SocketPath)> {
+    let path = SocketPath::of(data_dir)?;
+    match std::fs::remove_file(path.as_path()) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path.as_path())?;
+    std::fs::set_permissions(path.as_path(), std::fs::Permissions::from_mode(0o600))?;
+    Ok((listener, path))
+}
+
+async fn run(listener: UnixListener, path: SocketPath, parts: Arc<Parts>) {
+    let mut answers = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            () = parts.stop.wake.notified() => break,
+            accepted = listener.accept(), if answers.len() < COMMANDS_MAX => accepted,
+            Some(_) = answers.join_next() => continue,
+        };
+        let stream = accepted.and_then(|(stream, _)| {
+            let stream = stream.into_std()?;
+            stream.set_nonblocking(false)?;
+            stream.set_read_timeout(Some(LINE_MAX))?;
+            stream.set_write_timeout(Some(LINE_MAX))?;
+            Ok(stream)
+        });
+        match stream {
+            Ok(stream) => {
+                let parts = parts.clone();
+                answers.spawn_blocking(move || answer(stream, &parts));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "a command of the operator could not be taken");
+                let _ = tokio::time::timeout(AGAIN_AFTER, parts.stop.wake.notified()).await;
+                if parts.stop.is_wanted.load(Ordering::Relaxed) {
+                    break;
+                }
+            }
+        }
+    }
+    let _ = std::fs::remove_file(path.as_path());
+    drop(listener);
+    while answers.join_next().await.is_some() {}
+}
+
+/// Answers one command. A connection that fails ends its work: the command has gone.
+fn answer(stream: UnixStream, parts: &Parts) {
+    let Ok(mut out) = stream.try_clone() else { return };
+    let reply = match read_line::<AdminRequest>(&mut BufReader::new(stream)) {
+        Ok(None) => return,
+        Err(error) => failed(&RunError::refused(format!("the request cannot be read: {error}"))),
+        Ok(Some(request)) => match parts.work.try_lock() {
+            Some(_alone) => work(&request, parts, &mut out),
+            None => {
+                failed(&RunError::refused("another command is at work on this node: wait for it"))
+            }
+        },
+    };
+    // The command may have gone by now. What it asked for is done, and was logged.
+    let _ = write_line(&mut out, &reply);
+}
+
+fn failed(error: &RunError) -> AdminReply {
+    let refused = error.kind != RunErrorKind::Failed;
+    AdminReply::Failed { error: error.text.clone(), refused }
+}
+
+fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminReply {
+    match request {
+        AdminRequest::Backup { to, bytes_per_s } => {
+            let begun = Instant::now();
+            let mut pace = Pacer::new(*bytes_per_s, parts, out);
+            let done = backup::create(parts.engine.store(), to, parts.key.as_ref(), &mut |bytes| {
+                pace.moved(bytes)
+            });
+            let seconds = begun.elapsed().as_secs_f64();
+            match done {
+                Ok(report) => {
+                    let (backup, bytes_copied) = (&report.name, report.bytes_copied);
+                    tracing::info!(backup, to = %to.display(), bytes_copied, seconds, "made a backup");
+                    AdminReply::Done(backup::json_of(&report))
+                }
+                Err(error) => {
+                    tracing::error!(code = "backup_failed", to = %to.display(), %error, "no backup was made");
+                    failed(&backup::run_error(&error))
+                }
+            }
+        }
+    }
+}
+
+/// Paces work, tells its command how far it is, and ends it when the command or the node goes.
+struct Pacer<'a> {
+    throttle: Throttle,
+    parts: &'a Parts,
+    out: &'a mut UnixStream,
+    bytes: u64,
+    told: Instant,
+}
+
+impl<'a> Pacer<'a> {
+    fn new(bytes_per_s: u64, parts: &'a Parts, out: &'a mut UnixStream) -> Self {
+        let throttle = Throttle::new(bytes_per_s);
+        Self { throttle, parts, out, bytes: 0, told: Instant::now() }
+    }
+
+    fn moved(&mut self, bytes: u64) -> ControlFlow<()> {
+        self.bytes += bytes;
+        let Self { throttle, parts, out, told, bytes: sum } = self;
+        throttle.wait(bytes, &mut || {
+            let mut is_gone = false;
+            if told.elapsed() >= PROGRESS_EVERY {
+                *told = Instant::now();
+                is_gone = write_line(out, &AdminReply::Progress { bytes: *sum }).is_err();
+            }
+            is_gone || parts.stop.is_wanted.load(Ordering::Relaxed)
+        })
+    }
+}

@@ -1,0 +1,186 @@
+//! One more backup of an open database.
+
+use std::fs;
+use std::path::Path;
+
+use hawser_proto::SecretKey;
+use rocksdb::checkpoint::Checkpoint;
+
+use super::contents::Contents;
+use super::error::{BackupError, at};
+use super::files::{self, Pace, sync_folder};
+use super::folder::{BackupFolder, UNFINISHED};
+use super::manifest::{BackupFile, BackupManifest, BackupStrand, is_database_file};
+use crate::error::DatabaseError;
+use crate::folder::{checkpoint_folder, make_folder, remove_checkpoint};
+use crate::store::Store;
+
+/// Settings of one backup.
+#[derive(Debug)]
+pub struct NewBackup<'a> {
+    /// The folder of backups. Made if it is not there.
+    pub to: &'a Path,
+    /// The node's key, which signs the manifest; `None` leaves it unsigned.
+    pub key: Option<&'a SecretKey>,
+    /// The time, unix seconds.
+    pub now_unix_s: u64,
+}
+
+/// The outcome of a backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupReport {
+    /// The backup's name.
+    pub name: String,
+    /// Number of its files.
+    pub files: usize,
+    /// Their length together, in bytes.
+    pub bytes: u64,
+    /// Number of files that no earlier backup had.
+    pub files_copied: usize,
+    /// Their length together, in bytes.
+    pub bytes_copied: u64,
+    /// The ends of all strands.
+    pub strands: Vec<BackupStrand>,
+}
+
+impl Store {
+    /// Makes a backup of everything that is durable now. Commits and readers go on meanwhile: the files are
+    /// held by hard links, and RocksDB writes its memory tables out first.
+    ///
+    /// Each file is read, and copied if the folder of backups does not hold its bytes yet. `pace` is called
+    /// with the bytes that were read. At most one backup of a store is made at a time.
+    ///
+    /// # Errors
+    /// [`BackupError`]. Earlier backups stay whole.
+    pub fn backup(
+        &self,
+        new: &NewBackup<'_>,
+        pace: &mut Pace<'_>,
+    ) -> Result<BackupReport, BackupError> {
+        let data = self.path().ok_or(BackupError::InMemory)?;
+        let checkpoint = checkpoint_folder(data);
+        let busy = || BackupError::Busy { path: checkpoint.clone() };
+        let _alone = self.shared.backing_up.try_lock().ok_or_else(busy)?;
+        require_outside(new.to, data)?;
+        let folder = BackupFolder::make(new.to)?;
+        let _lock = folder.lock()?;
+        remove_checkpoint(data).map_err(at(&checkpoint))?;
+        let done = self.take(&checkpoint).and_then(|contents| {
+            let files = store_files(&folder, &checkpoint, pace)?;
+            finish(&folder, new, contents, files)
+        });
+        // A failure to remove it is told by the next backup, which cannot begin then.
+        let _ = remove_checkpoint(data);
+        done
+    }
+
+    /// Takes a state of the database as a folder of hard links, and reads its contents.
+    fn take(&self, checkpoint: &Path) -> Result<Contents, BackupError> {
+        let database = self.database();
+        Checkpoint::new(&database.db)
+            .and_then(|it| it.create_checkpoint(checkpoint))
+            .map_err(DatabaseError::from)?;
+        drop(database);
+        Contents::of_folder(checkpoint, self.shared.how.price)
+    }
+}
+
+/// The files of a backup, and how much of them was new.
+struct StoredFiles {
+    files: Vec<BackupFile>,
+    files_copied: usize,
+    bytes_copied: u64,
+}
+
+fn store_files(
+    folder: &BackupFolder,
+    checkpoint: &Path,
+    pace: &mut Pace<'_>,
+) -> Result<StoredFiles, BackupError> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(checkpoint).map_err(at(checkpoint))? {
+        let name = entry.map_err(at(checkpoint))?.file_name();
+        names.extend(name.to_str().filter(|it| is_database_file(it)).map(ToOwned::to_owned));
+    }
+    names.sort_unstable();
+    let mut stored = StoredFiles { files: Vec::new(), files_copied: 0, bytes_copied: 0 };
+    for name in names {
+        let from = checkpoint.join(&name);
+        let (hash, len_bytes) = files::hash(&from, pace)?;
+        let file = BackupFile { name, len_bytes, hash };
+        let path = folder.file_path(hash);
+        if files::require_there(&path, &file).is_err() {
+            store_file(&path, &from, &file, pace)?;
+            stored.files_copied += 1;
+            stored.bytes_copied += len_bytes;
+        }
+        stored.files.push(file);
+    }
+    Ok(stored)
+}
+
+/// Puts the bytes of a file under their hash. What lies there and is not as long was cut off, and goes.
+fn store_file(
+    path: &Path,
+    from: &Path,
+    file: &BackupFile,
+    pace: &mut Pace<'_>,
+) -> Result<(), BackupError> {
+    let parent = path.parent().unwrap_or(path);
+    make_folder(parent).map_err(at(parent))?;
+    let part = parent.join(format!("{}{UNFINISHED}", file.hash));
+    match fs::remove_file(&part) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(&part)(error)),
+        _ => {}
+    }
+    let copied = files::copy(from, &part, pace)?;
+    files::require_same(file, copied)?;
+    fs::rename(&part, path).map_err(at(path))?;
+    sync_folder(parent)
+}
+
+fn finish(
+    folder: &BackupFolder,
+    new: &NewBackup<'_>,
+    contents: Contents,
+    stored: StoredFiles,
+) -> Result<BackupReport, BackupError> {
+    let StoredFiles { files, files_copied, bytes_copied } = stored;
+    let Contents { identity, incarnation, strands } = contents;
+    let made_unix_s = new.now_unix_s;
+    let manifest = BackupManifest { identity, incarnation, made_unix_s, strands, files };
+    let wrong = |error| BackupError::Manifest { name: "(new)".to_owned(), error };
+    let bytes = manifest.encode(new.key).map_err(wrong)?;
+    // The files are durable, with their names, before the manifest says so.
+    sync_folder(&folder.files())?;
+    let name = folder.write_manifest(made_unix_s, &bytes)?;
+    Ok(BackupReport {
+        name,
+        files: manifest.files.len(),
+        bytes: manifest.len_bytes(),
+        files_copied,
+        bytes_copied,
+        strands: manifest.strands,
+    })
+}
+
+/// Refuses a folder of backups inside of the data folder, where a restore would have to look for it in what
+/// it replaces.
+fn require_outside(to: &Path, data: &Path) -> Result<(), BackupError> {
+    let absolute = |path: &Path| {
+        // The folder may not be there yet: the nearest one above it that is there decides.
+        let path = std::path::absolute(path).map_err(at(path))?;
+        let found = path.ancestors().find_map(|it| Some((it, fs::canonicalize(it).ok()?)));
+        Ok::<_, BackupError>(match found {
+            Some((there, canonical)) => match path.strip_prefix(there) {
+                Ok(rest) => canonical.join(rest),
+                Err(_) => canonical,
+            },
+            None => path.clone(),
+        })
+    };
+    if absolute(to)?.starts_with(absolute(data)?) {
+        return Err(BackupError::Inside { to: to.to_owned() });
+    }
+    Ok(())
+}

@@ -1,0 +1,160 @@
+//! Errors of backups.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{Address, OriginatorId};
+
+use super::manifest::{FileHash, ManifestError};
+use crate::error::{DatabaseError, ReadError};
+use crate::open::OpenError;
+use crate::tree_read::TreeError;
+
+/// The reason a backup was not made, not found whole, or not restored. Nothing that was there has been
+/// changed then, except that a backup that was being made may leave files that
+/// [`BackupFolder::prune`](crate::BackupFolder::prune) removes.
+#[derive(Debug, thiserror::Error)]
+pub enum BackupError {
+    /// A file or a folder cannot be used.
+    #[error("{path}: {source}")]
+    File {
+        /// The file or folder.
+        path: PathBuf,
+        /// The failure.
+        source: io::Error,
+    },
+    /// The folder is no folder of backups.
+    #[error("{path} holds no backups")]
+    NotBackups {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Another process, or another job of this one, works with the same backups.
+    #[error("{path} is in use: another backup, or the removal of old ones, is under way")]
+    Busy {
+        /// The locked file or folder.
+        path: PathBuf,
+    },
+    /// Backups would lie in the folder that they are of.
+    #[error("{to} lies in the data folder: choose another folder, best on another disk")]
+    Inside {
+        /// The folder as given.
+        to: PathBuf,
+    },
+    /// The database is in memory.
+    #[error("a database in memory has no backups")]
+    InMemory,
+    /// There is no backup of this name.
+    #[error("there is no backup {name:?}")]
+    NoBackup {
+        /// The name.
+        name: String,
+    },
+    /// A manifest cannot be used.
+    #[error("manifest {name}: {error}")]
+    Manifest {
+        /// Its name.
+        name: String,
+        /// The fault.
+        error: ManifestError,
+    },
+    /// A file of the backup is not there.
+    #[error("{name} ({hash}) is missing")]
+    Missing {
+        /// The file's name in the database.
+        name: String,
+        /// Its content.
+        hash: FileHash,
+    },
+    /// A symbolic link, a folder or something else stands where a file of the backup has to be.
+    #[error("{name} ({hash}) is no plain file")]
+    NotAFile {
+        /// The file's name in the database.
+        name: String,
+        /// Its content.
+        hash: FileHash,
+    },
+    /// A file of the backup has another length than the manifest states.
+    #[error("{name} ({hash}) has {found} bytes instead of {stated}")]
+    Length {
+        /// The file's name in the database.
+        name: String,
+        /// Its content.
+        hash: FileHash,
+        /// Its length in bytes.
+        found: u64,
+        /// The length that the manifest states, in bytes.
+        stated: u64,
+    },
+    /// A file of the backup has other bytes than were written.
+    #[error("{name} ({hash}) is damaged: its bytes have another hash")]
+    Content {
+        /// The file's name in the database.
+        name: String,
+        /// Its content.
+        hash: FileHash,
+    },
+    /// The caller has stopped the work.
+    #[error("stopped before it was done")]
+    Stopped,
+    /// The backup is of another network.
+    #[error("the backup is of network {found:?}, not {wanted:?}")]
+    OtherNetwork {
+        /// The network of the backup.
+        found: String,
+        /// The network asked for.
+        wanted: String,
+    },
+    /// The backup is of another node.
+    #[error("the backup is of node {found}, not {wanted}")]
+    OtherNode {
+        /// The node of the backup.
+        found: OriginatorId,
+        /// The node asked for.
+        wanted: OriginatorId,
+    },
+    /// The backup is of another key.
+    #[error("the backup is of key {found}, not {wanted}")]
+    OtherKey {
+        /// The key of the backup.
+        found: Address,
+        /// The key asked for.
+        wanted: Address,
+    },
+    /// The node's key has not signed the manifest.
+    #[error(
+        "the backup is not signed, so nothing shows that its node made it: say that unsigned backups \
+         are wanted if you know where it comes from"
+    )]
+    Unsigned,
+    /// The folder to restore into is there, and holds something.
+    #[error("{path} is not empty: a restore never replaces data, so name a new folder")]
+    TargetInUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// The restored database is not what the manifest states.
+    #[error("the database differs from its manifest in {what}")]
+    Differs {
+        /// The difference.
+        what: String,
+    },
+    /// RocksDB failed.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The database of the backup cannot be opened.
+    #[error("the database of the backup: {0}")]
+    Open(#[from] OpenError),
+    /// A row cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The root of a tree cannot be read.
+    #[error("a tree: {0}")]
+    Tree(#[from] TreeError),
+}
+
+/// Returns a function that adds the path to a failure of the file system.
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
+    let path = path.to_owned();
+    move |source| BackupError::File { path, source }
+}

@@ -1,0 +1,412 @@
+//! The manifest of a backup: what belongs to it, as lines of text that an operator can read.
+//!
+//! A manifest comes from a disk or a bucket that others may write to, so it is untrusted: it is bounded
+//! before it is read, has one form only, and names files by names that RocksDB gives.
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::sign::{Digest, keccak256};
+use hawser_proto::{OriginatorId, PublicKey, SecretKey, SequenceId, Signature};
+
+use crate::settings::StoreIdentity;
+
+/// The first line, which names the form of the others.
+const TITLE: &str = "hawser backup 1";
+/// The beginning of the first line in any version.
+const TITLE_OF_ANY: &str = "hawser backup ";
+/// Domain of the node's signature under a manifest.
+const SIGNED_AS: &[u8] = b"hawser backup|";
+/// The longest manifest that is read, in bytes. A line of a file has some 120 bytes.
+pub const MANIFEST_LEN_BYTES_MAX: u64 = 16 << 20;
+/// The most files of one backup. A guess: at 64 MiB a file it is more than 6 TiB.
+const FILES_MAX: usize = 100_000;
+/// The longest file of a backup, in bytes. A guess: RocksDB's table files have some hundred MiB.
+const FILE_LEN_BYTES_MAX: u64 = 1 << 40;
+/// The longest name of a network, in bytes. A guess.
+const NETWORK_LEN_BYTES_MAX: usize = 256;
+/// The most digits of a number in a file's name: those of the largest number of 64 bits.
+const NAME_DIGITS_MAX: usize = 20;
+
+/// A BLAKE3 hash of a file's bytes. Files of a backup are found under it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileHash(pub [u8; 32]);
+
+impl FileHash {
+    /// Returns true for the text of a hash.
+    pub(super) fn is_name(text: &str) -> bool {
+        unhex(text).is_some_and(|bytes| Self(bytes).to_string() == text)
+    }
+}
+
+impl std::fmt::Display for FileHash {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&hex(&self.0))
+    }
+}
+
+/// One file of the database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupFile {
+    /// Its name in the data folder.
+    pub name: String,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// Its content.
+    pub hash: FileHash,
+}
+
+/// The end of one strand, and of its tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BackupStrand {
+    /// The originator.
+    pub originator: OriginatorId,
+    /// The highest place.
+    pub head: SequenceId,
+    /// Size and root of the tree; `None` for a tree without leaves.
+    pub tree: Option<(u64, TreeHash)>,
+}
+
+/// The contents of one backup.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupManifest {
+    /// The owner of the database.
+    pub identity: StoreIdentity,
+    /// The incarnation of the folder that it was made of.
+    pub incarnation: [u8; 16],
+    /// The time at which it was made, unix seconds.
+    pub made_unix_s: u64,
+    /// The strands, by originator ascending.
+    pub strands: Vec<BackupStrand>,
+    /// The files, by name ascending.
+    pub files: Vec<BackupFile>,
+}
+
+/// A manifest as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadManifest {
+    /// The contents.
+    pub manifest: BackupManifest,
+    /// True if the key that the manifest names has signed it.
+    pub is_signed: bool,
+}
+
+/// The reason bytes are no manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ManifestError {
+    /// It is longer than any manifest.
+    #[error("it is longer than {MANIFEST_LEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// It does not begin as one.
+    #[error("it is no manifest of a backup")]
+    NotAManifest,
+    /// Another version of this program wrote it.
+    #[error("another version of this program wrote it ({title:?}): use that version")]
+    OtherVersion {
+        /// Its first line.
+        title: String,
+    },
+    /// The hash in its last line is not that of the lines before.
+    #[error("its bytes are not those that were written: the hash at its end does not match")]
+    Damaged,
+    /// A line has not the only form that it may have.
+    #[error("line {line} is not {wanted}")]
+    Line {
+        /// Number of the line, from 1.
+        line: usize,
+        /// The form that belongs there.
+        wanted: &'static str,
+    },
+    /// A file has a name that is none of a database: it has parts, is absolute, or is of something else.
+    #[error("line {line} names a file that no database has")]
+    Name {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// A file or a strand is named twice, or they are not in order.
+    #[error("line {line} repeats a name, or is out of order")]
+    Order {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// A file is stated to be longer than any.
+    #[error("line {line} states a file of more than {FILE_LEN_BYTES_MAX} bytes")]
+    Length {
+        /// Number of the line, from 1.
+        line: usize,
+    },
+    /// It lists more files than any database has.
+    #[error("it lists more than {FILES_MAX} files")]
+    TooManyFiles,
+    /// It lacks the files that each database has.
+    #[error("it lists no whole database: CURRENT, or a RocksDB manifest, is not among its files")]
+    NoDatabase,
+    /// The signature is not by the key that it names.
+    #[error("its signature is not by the key that it names")]
+    Signature,
+}
+
+impl BackupManifest {
+    /// Returns the bytes of the manifest, signed with the node's key if that is at hand.
+    ///
+    /// # Errors
+    /// When the manifest is outside of the bounds that [`ReadManifest::decode`] has, or names another
+    /// key than this one.
+    pub fn encode(&self, key: Option<&SecretKey>) -> Result<Vec<u8>, ManifestError> {
+        let mut text = self.body();
+        let signature = match key {
+            None => "none".to_owned(),
+            Some(key) if key.public_key() == self.identity.public_key => {
+                hex(key.sign(digest_of(text.as_bytes())).as_bytes())
+            }
+            Some(_) => return Err(ManifestError::Signature),
+        };
+        push(&mut text, format_args!("signature={signature}"));
+        let bytes = ReadManifest::ended(text.as_bytes());
+        // What cannot be read back must not be written.
+        ReadManifest::decode(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// Returns the length of all files together, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        self.files.iter().fold(0, |sum, file| sum.saturating_add(file.len_bytes))
+    }
+
+    /// Returns the lines before the signature.
+    fn body(&self) -> String {
+        let StoreIdentity { network, node, public_key } = &self.identity;
+        let mut text = String::new();
+        push(&mut text, format_args!("{TITLE}"));
+        push(&mut text, format_args!("network={network}"));
+        push(&mut text, format_args!("node={node}"));
+        push(&mut text, format_args!("key={}", hex(public_key.as_bytes())));
+        push(&mut text, format_args!("incarnation={}", hex(&self.incarnation)));
+        push(&mut text, format_args!("made={}", self.made_unix_s));
+        for BackupStrand { originator, head, tree } in &self.strands {
+            let (size, root) = match tree {
+                None => (0, "none".to_owned()),
+                Some((size, root)) => (*size, hex(&root.0)),
+            };
+            push(&mut text, format_args!("strand={originator} {head} {size} {root}"));
+        }
+        for BackupFile { name, len_bytes, hash } in &self.files {
+            push(&mut text, format_args!("file={name} {len_bytes} {hash}"));
+        }
+        text
+    }
+}
+
+impl ReadManifest {
+    /// Ends the lines of a manifest with their hash. For tests of readers.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn ended(lines: &[u8]) -> Vec<u8> {
+        let end = blake3::hash(lines);
+        [lines, b"end=", hex(end.as_bytes()).as_bytes(), b"\n"].concat()
+    }
+
+    /// Reads a manifest. Takes memory in proportion to the bytes, whatever they state.
+    ///
+    /// # Errors
+    /// [`ManifestError`] names the first thing that is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, ManifestError> {
+        if u64::try_from(bytes.len()).is_ok_and(|len| len > MANIFEST_LEN_BYTES_MAX) {
+            return Err(ManifestError::TooLong);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| ManifestError::NotAManifest)?;
+        let title = text.lines().next().unwrap_or_default();
+        if !title.starts_with(TITLE_OF_ANY) {
+            return Err(ManifestError::NotAManifest);
+        }
+        if title != TITLE {
+            let title = title.chars().take(TITLE.len() + NAME_DIGITS_MAX).collect();
+            return Err(ManifestError::OtherVersion { title });
+        }
+        let (text, signature) = split_end(text)?;
+        let manifest = parse_body(text)?;
+        // One form only: numbers without leading zeros or signs, hex in lower case, nothing more.
+        if manifest.body() != text {
+            let same =
+                manifest.body().lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
+            return Err(ManifestError::Line { line: same + 1, wanted: "in its only form" });
+        }
+        let is_signed = match signature {
+            None => false,
+            Some(signature) => {
+                let by = signature.recover(digest_of(text.as_bytes()));
+                if by != Ok(manifest.identity.public_key) {
+                    return Err(ManifestError::Signature);
+                }
+                true
+            }
+        };
+        Ok(Self { manifest, is_signed })
+    }
+}
+
+/// Checks the hash at the end, and returns the lines before the signature with the signature.
+fn split_end(text: &str) -> Result<(&str, Option<Signature>), ManifestError> {
+    let (rest, end) = last_line(text).ok_or(ManifestError::Damaged)?;
+    let hash = blake3::hash(rest.as_bytes());
+    if end.strip_prefix("end=") != Some(hex(hash.as_bytes()).as_str()) {
+        return Err(ManifestError::Damaged);
+    }
+    let (body, signature) = last_line(rest).ok_or(ManifestError::Damaged)?;
+    let line = body.lines().count() + 1;
+    let wrong = ManifestError::Line { line, wanted: "a signature, or signature=none" };
+    let signature = match signature.strip_prefix("signature=") {
+        None => return Err(wrong),
+        Some("none") => None,
+        Some(text) => {
+            let bytes = unhex::<65>(text).ok_or_else(|| wrong.clone())?;
+            Some(Signature::from_bytes(&bytes).map_err(|_| wrong)?)
+        }
+    };
+    Ok((body, signature))
+}
+
+/// Splits the last line off; it must end as a line.
+fn last_line(text: &str) -> Option<(&str, &str)> {
+    let whole = text.strip_suffix('\n')?;
+    let at = whole.rfind('\n')? + 1;
+    Some((&text[..at], &whole[at..]))
+}
+
+fn parse_body(text: &str) -> Result<BackupManifest, ManifestError> {
+    let mut lines = text.lines().enumerate().map(|(index, line)| (index + 1, line)).skip(1);
+    let mut field = |name: &'static str, wanted: &'static str| {
+        let (line, text) = lines.next().unwrap_or_default();
+        let value = text.strip_prefix(name).and_then(|rest| rest.strip_prefix('='));
+        value.map(|value| (line, value)).ok_or(ManifestError::Line { line, wanted })
+    };
+    let (line, network) = field("network", "the network's name")?;
+    if network.len() > NETWORK_LEN_BYTES_MAX || network.chars().any(char::is_control) {
+        return Err(ManifestError::Line { line, wanted: "the network's name" });
+    }
+    let (line, node) = field("node", "the node's id")?;
+    let node = number(line, node, "the node's id")?;
+    let (line, key) = field("key", "the node's key")?;
+    let key = unhex::<65>(key).and_then(|bytes| PublicKey::from_uncompressed(&bytes));
+    let public_key = key.ok_or(ManifestError::Line { line, wanted: "the node's key" })?;
+    let (line, incarnation) = field("incarnation", "an incarnation")?;
+    let incarnation =
+        unhex(incarnation).ok_or(ManifestError::Line { line, wanted: "an incarnation" })?;
+    let (line, made) = field("made", "a time")?;
+    let made_unix_s = number(line, made, "a time")?;
+    let (mut strands, mut files) = (Vec::<BackupStrand>::new(), Vec::<BackupFile>::new());
+    for (line, text) in lines {
+        if let Some(strand) = text.strip_prefix("strand=").filter(|_| files.is_empty()) {
+            let strand = parse_strand(line, strand)?;
+            if strands.last().is_some_and(|last| last.originator >= strand.originator) {
+                return Err(ManifestError::Order { line });
+            }
+            strands.push(strand);
+            continue;
+        }
+        let wanted = "a strand, or a file after the strands";
+        let file = text.strip_prefix("file=").ok_or(ManifestError::Line { line, wanted })?;
+        let file = parse_file(line, file)?;
+        if files.last().is_some_and(|last| last.name >= file.name) {
+            return Err(ManifestError::Order { line });
+        }
+        if files.len() == FILES_MAX {
+            return Err(ManifestError::TooManyFiles);
+        }
+        files.push(file);
+    }
+    let names: BTreeSet<&str> = files.iter().map(|file| file.name.as_str()).collect();
+    if !names.contains("CURRENT") || !names.iter().any(|name| name.starts_with("MANIFEST-")) {
+        return Err(ManifestError::NoDatabase);
+    }
+    let identity =
+        StoreIdentity { network: network.to_owned(), node: OriginatorId(node), public_key };
+    Ok(BackupManifest { identity, incarnation, made_unix_s, strands, files })
+}
+
+fn parse_strand(line: usize, text: &str) -> Result<BackupStrand, ManifestError> {
+    const WANTED: &str = "an originator, its head, and size and root of its tree";
+    let wrong = ManifestError::Line { line, wanted: WANTED };
+    let mut parts = text.split(' ');
+    let mut part = || parts.next().ok_or_else(|| wrong.clone());
+    let originator = OriginatorId(number(line, part()?, WANTED)?);
+    let head = SequenceId(number(line, part()?, WANTED)?);
+    let size = number(line, part()?, WANTED)?;
+    let tree = match part()? {
+        "none" if size == 0 => None,
+        _ if size == 0 => return Err(wrong),
+        root => {
+            let root = unhex(root).map(TreeHash);
+            Some((size, root.ok_or_else(|| wrong.clone())?))
+        }
+    };
+    if parts.next().is_some() {
+        return Err(wrong);
+    }
+    Ok(BackupStrand { originator, head, tree })
+}
+
+fn parse_file(line: usize, text: &str) -> Result<BackupFile, ManifestError> {
+    const WANTED: &str = "a file's name, its length and its hash";
+    let wrong = ManifestError::Line { line, wanted: WANTED };
+    // From the right, so that a name with a space is told as a name.
+    let (rest, hash) = text.rsplit_once(' ').ok_or_else(|| wrong.clone())?;
+    let (name, len) = rest.rsplit_once(' ').ok_or_else(|| wrong.clone())?;
+    if !is_database_file(name) {
+        return Err(ManifestError::Name { line });
+    }
+    let len_bytes = number(line, len, WANTED)?;
+    if len_bytes > FILE_LEN_BYTES_MAX {
+        return Err(ManifestError::Length { line });
+    }
+    let hash = FileHash(unhex(hash).ok_or(wrong)?);
+    Ok(BackupFile { name: name.to_owned(), len_bytes, hash })
+}
+
+fn number<N: std::str::FromStr>(
+    line: usize,
+    text: &str,
+    wanted: &'static str,
+) -> Result<N, ManifestError> {
+    text.parse().map_err(|_| ManifestError::Line { line, wanted })
+}
+
+/// Returns true for the names that RocksDB gives to the files that make up a database: tables, blobs,
+/// write-ahead logs, its manifest and options, and the name of the manifest in use. No such name has a
+/// separator, so none leads out of a folder.
+pub(super) fn is_database_file(name: &str) -> bool {
+    let is_number = |text: &str| {
+        (1..=NAME_DIGITS_MAX).contains(&text.len()) && text.bytes().all(|it| it.is_ascii_digit())
+    };
+    let numbered = [".sst", ".blob", ".log"].iter().find_map(|it| name.strip_suffix(it));
+    let versioned = ["MANIFEST-", "OPTIONS-"].iter().find_map(|it| name.strip_prefix(it));
+    matches!(name, "CURRENT" | "IDENTITY") || numbered.or(versioned).is_some_and(is_number)
+}
+
+fn digest_of(body: &[u8]) -> Digest {
+    keccak256(&[SIGNED_AS, body])
+}
+
+fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
+    writeln!(text, "{line}").expect("a string takes any text");
+}
+
+/// Returns bytes in hex, lower case.
+pub(super) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Reads exactly `N` bytes of hex.
+fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
+    if text.len() != 2 * N {
+        return None;
+    }
+    let mut bytes = [0; N];
+    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+        let pair = std::str::from_utf8(pair).ok()?;
+        *byte = u8::from_str_radix(pair, 16).ok()?;
+    }
+    Some(bytes)
+}

@@ -1,0 +1,32 @@
+//! Backups of a data folder: made while the node runs, in a folder that holds many of them.
+//!
+//! - `manifest`: what belongs to a backup, signed; `error`: what can be wrong with one;
+//! - `files`: hashing and copying at a pace that the caller sets;
+//! - `folder`: the folder of backups: its files by their hashes, its manifests, its lock;
+//! - `contents`: what a database holds, to be compared with a manifest;
+//! - `create`: one more backup; `check`: reading one; `restore`: a new data folder from one;
+//!   `prune`: removing old ones.
+//!
+//! A file is stored once, under the hash of its bytes, however many backups have it. A manifest is written
+//! last, so a backup that was interrupted does not exist. See `docs/decisions/0020-backups.md`.
+
+mod check;
+mod contents;
+mod create;
+mod error;
+mod files;
+mod folder;
+mod manifest;
+mod prune;
+mod restore;
+
+pub use create::{BackupReport, NewBackup};
+pub use error::BackupError;
+pub use files::Pace;
+pub use folder::{BackupFolder, ListedBackup};
+pub use manifest::{
+    BackupFile, BackupManifest, BackupStrand, FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError,
+    ReadManifest,
+};
+pub use prune::PruneReport;
+pub use restore::{RestoreReport, WantedBackup};

@@ -1,0 +1,155 @@
+//! A new data folder from a backup.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{Address, OriginatorId};
+
+use super::contents::Contents;
+use super::error::{BackupError, at};
+use super::files::{self, Pace, sync_folder};
+use super::folder::BackupFolder;
+use super::manifest::{BackupManifest, ReadManifest};
+use crate::folder::make_folder;
+use crate::meta::write_incarnation;
+use crate::open::new_incarnation;
+use crate::price::PriceFn;
+use crate::settings::StoreIdentity;
+use crate::store::Store;
+
+/// The owner that a backup must have. `None` takes any.
+#[derive(Debug, Clone, Default)]
+pub struct WantedBackup {
+    /// Name of the network.
+    pub network: Option<String>,
+    /// Id of the node.
+    pub node: Option<OriginatorId>,
+    /// Address of the node's key.
+    pub key: Option<Address>,
+    /// True if a manifest without a signature will do. The bytes of such a database may be anything, and
+    /// RocksDB reads them.
+    pub unsigned: bool,
+}
+
+/// The outcome of a restore.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RestoreReport {
+    /// The manifest of the backup.
+    pub read: ReadManifest,
+    /// Bytes that were copied.
+    pub bytes: u64,
+}
+
+impl WantedBackup {
+    /// Compares a manifest with what is wanted.
+    ///
+    /// # Errors
+    /// [`BackupError::OtherNetwork`], [`BackupError::OtherNode`], [`BackupError::OtherKey`] or
+    /// [`BackupError::Unsigned`].
+    pub fn require(&self, read: &ReadManifest) -> Result<(), BackupError> {
+        let StoreIdentity { network, node, public_key } = &read.manifest.identity;
+        if let Some(wanted) = self.network.as_ref().filter(|it| *it != network) {
+            let (found, wanted) = (network.clone(), wanted.clone());
+            return Err(BackupError::OtherNetwork { found, wanted });
+        }
+        if let Some(wanted) = self.node.filter(|it| it != node) {
+            return Err(BackupError::OtherNode { found: *node, wanted });
+        }
+        let found = public_key.address();
+        if let Some(wanted) = self.key.filter(|it| *it != found) {
+            return Err(BackupError::OtherKey { found, wanted });
+        }
+        if read.is_signed || self.unsigned { Ok(()) } else { Err(BackupError::Unsigned) }
+    }
+}
+
+impl BackupFolder {
+    /// Makes a new data folder from a backup. Everything is checked in a folder beside it, which takes its
+    /// name when all is well: owner, length and hash of each file, that the database opens, the ends of all
+    /// strands and the roots of their trees.
+    ///
+    /// The new folder has an incarnation of its own, so no host takes it for the folder that it wrote last: a
+    /// node starts from it in quarantine.
+    ///
+    /// # Errors
+    /// [`BackupError`]; the target is then as before.
+    pub fn restore(
+        &self,
+        name: &str,
+        wanted: &WantedBackup,
+        target: &Path,
+        price: PriceFn,
+        pace: &mut Pace<'_>,
+    ) -> Result<RestoreReport, BackupError> {
+        let read = self.manifest(name)?;
+        wanted.require(&read)?;
+        require_free(target)?;
+        for file in &read.manifest.files {
+            files::require_there(&self.file_path(file.hash), file)?;
+        }
+        let part = part_of(target);
+        if let Some(parent) = part.parent().filter(|it| !it.as_os_str().is_empty()) {
+            make_folder(parent).map_err(at(parent))?;
+        }
+        match fs::symlink_metadata(&part) {
+            Ok(_) => return Err(BackupError::TargetInUse { path: part }),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(at(&part)(error)),
+            Err(_) => make_folder(&part).map_err(at(&part))?,
+        }
+        let done = self.fill(&read.manifest, &part, price, pace).and_then(|()| {
+            require_free(target)?;
+            fs::rename(&part, target).map_err(at(target))?;
+            let parent = target.parent().filter(|it| !it.as_os_str().is_empty());
+            sync_folder(parent.unwrap_or(Path::new(".")))
+        });
+        if let Err(error) = done {
+            // It holds nothing but copies. If it cannot be removed, the next restore says so.
+            let _ = fs::remove_dir_all(&part);
+            return Err(error);
+        }
+        Ok(RestoreReport { bytes: read.manifest.len_bytes(), read })
+    }
+
+    fn fill(
+        &self,
+        manifest: &BackupManifest,
+        part: &Path,
+        price: PriceFn,
+        pace: &mut Pace<'_>,
+    ) -> Result<(), BackupError> {
+        for file in &manifest.files {
+            let copied = files::copy(&self.file_path(file.hash), &part.join(&file.name), pace)?;
+            files::require_same(file, copied)?;
+        }
+        let (store, _) = Store::open_existing(part, price)?;
+        let database = store.database();
+        Contents::of(&database)?.require(manifest)?;
+        write_incarnation(&database.db, new_incarnation())?;
+        drop(database);
+        store.flush()?;
+        drop(store);
+        sync_folder(part)
+    }
+}
+
+/// Returns the folder beside the target in which it is made.
+fn part_of(target: &Path) -> PathBuf {
+    let mut name = target.file_name().unwrap_or_default().to_owned();
+    name.push(".restoring");
+    target.with_file_name(name)
+}
+
+/// Refuses a target that holds anything, or is a link.
+fn require_free(target: &Path) -> Result<(), BackupError> {
+    let in_use = || BackupError::TargetInUse { path: target.to_owned() };
+    match fs::symlink_metadata(target) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(at(target)(error)),
+        Ok(found) if !found.is_dir() => Err(in_use()),
+        Ok(_) => match fs::read_dir(target).map_err(at(target))?.next() {
+            None => Ok(()),
+            Some(_) => Err(in_use()),
+        },
+    }
+}

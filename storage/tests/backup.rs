@@ -1,0 +1,557 @@
+//! Backups: what they hold, what is refused, and that nothing is replaced.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+
+use hawser_storage::{
+    BackupError, BackupFile, BackupFolder, BackupReport, FileHash, FolderStanding, HostSettings,
+    LogItem, ManifestError, NewBackup, ReadManifest, RestoreReport, SkipReason, Store,
+    StoreSettings, UnknownFolder, WantedBackup,
+};
+use proptest::prelude::*;
+use support::*;
+use tempfile::TempDir;
+
+/// A data folder with a strand of this node and one of a peer, and a place for backups beside it.
+struct Place {
+    root: TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self { root: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn open(&self, name: &str) -> Store {
+        Store::open(&settings(&self.path(name))).unwrap()
+    }
+
+    fn with_strands(&self) -> Store {
+        let store = self.open("data");
+        extend(&store, OWN, 20);
+        extend(&store, PEER, 10);
+        store.commit(&[skip(PEER, 11, 15, SkipReason::Missing)]).unwrap();
+        store
+    }
+
+    fn backups(&self) -> BackupFolder {
+        BackupFolder::existing(&self.path("backups")).unwrap()
+    }
+
+    fn back_up(&self, store: &Store, now_unix_s: u64) -> BackupReport {
+        self.try_backup(store, now_unix_s).unwrap()
+    }
+
+    fn try_backup(&self, store: &Store, now_unix_s: u64) -> Result<BackupReport, BackupError> {
+        let (to, key) = (self.path("backups"), key(1));
+        let new = NewBackup { to: &to, key: Some(&key), now_unix_s };
+        store.backup(&new, &mut |_| ControlFlow::Continue(()))
+    }
+
+    fn restore(&self, name: &str, to: &str) -> Result<RestoreReport, BackupError> {
+        self.restore_wanted(name, &WantedBackup::default(), to)
+    }
+
+    fn restore_wanted(
+        &self,
+        name: &str,
+        wanted: &WantedBackup,
+        to: &str,
+    ) -> Result<RestoreReport, BackupError> {
+        let go_on = &mut |_| ControlFlow::Continue(());
+        self.backups().restore(name, wanted, &self.path(to), price, go_on)
+    }
+
+    /// The path of a file of a backup.
+    fn stored(&self, file: &BackupFile) -> PathBuf {
+        let hash = file.hash.to_string();
+        self.path("backups").join("files").join(&hash[..2]).join(&hash)
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.path("backups").join("manifests").join(format!("{name}.manifest"))
+    }
+
+    /// Puts a manifest of this text there, with the right hash at its end, and returns its name.
+    fn forge(&self, lines: &[String]) -> String {
+        let name = "000000000009-0123456789abcdef".to_owned();
+        fs::write(self.manifest(&name), ended(lines)).unwrap();
+        name
+    }
+
+    /// Asserts that a restore left nothing behind.
+    fn assert_nothing_at(&self, to: &str) {
+        assert!(!self.path(to).exists(), "{to} is there");
+        assert!(!self.path(&format!("{to}.restoring")).exists(), "{to}.restoring is there");
+    }
+}
+
+fn go_on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Ends the lines of a manifest with their hash.
+fn ended(lines: &[String]) -> Vec<u8> {
+    let mut text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+    let hash = FileHash(*blake3::hash(text.as_bytes()).as_bytes());
+    text.push_str(&format!("end={hash}\n"));
+    text.into_bytes()
+}
+
+/// Everything that a store tells of its log and its projections.
+fn contents(store: &Store) -> (Vec<LogItem>, BTreeMap<&'static str, [u8; 32]>) {
+    let snapshot = store.snapshot();
+    let mut items = Vec::new();
+    for head in snapshot.heads().unwrap().iter() {
+        let begin = id(head.originator, 0);
+        items.extend(snapshot.log(begin, head.sequence).map(|item| item.unwrap()));
+    }
+    (items, snapshot.projection_digests().unwrap())
+}
+
+#[test]
+fn each_backup_restores_to_the_state_that_was_durable_when_it_began() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let mut states = Vec::new();
+    for round in 0..4 {
+        states.push((contents(&store), place.back_up(&store, 1000 + round)));
+        extend(&store, OWN, 5 + round);
+        store.commit(&[append(PEER, 16 + round)]).unwrap();
+    }
+    drop(store);
+    let names: Vec<_> = place.backups().list().unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, states.iter().map(|(_, it)| it.name.clone()).collect::<Vec<_>>());
+    for (state, backup) in &states {
+        assert!(place.backups().verify(&backup.name, &mut go_on).unwrap().is_signed);
+        let restored = place.restore(&backup.name, &backup.name).unwrap();
+        assert_eq!(restored.read.manifest.strands, backup.strands);
+        assert_eq!(restored.bytes, backup.bytes);
+        let store = place.open(&backup.name);
+        assert_eq!(contents(&store), *state);
+        // The strand goes on where it ended.
+        extend(&store, PEER, 1);
+    }
+}
+
+#[test]
+fn commits_go_on_during_a_backup_and_are_not_in_it() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let before = contents(&store);
+    let (to, key) = (place.path("backups"), key(1));
+    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    let mut steps = 0;
+    let report = store.backup(&new, &mut |_| {
+        steps += 1;
+        extend(&store, OWN, 1);
+        // Table files of the backup may go from the database meanwhile.
+        store.flush().unwrap();
+        ControlFlow::Continue(())
+    });
+    let report = report.unwrap();
+    assert!(steps > 3, "{steps}");
+    assert_eq!(store.snapshot().head(OWN).unwrap().0, 20 + steps);
+    place.restore(&report.name, "restored").unwrap();
+    assert_eq!(contents(&place.open("restored")), before);
+}
+
+#[test]
+fn files_that_are_there_are_not_copied_again() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let first = place.back_up(&store, 1);
+    assert_eq!((first.files, first.bytes), (first.files_copied, first.bytes_copied));
+    extend(&store, OWN, 1);
+    let second = place.back_up(&store, 2);
+    assert!(second.files_copied < second.files, "{second:?}");
+    assert!(second.bytes_copied < second.bytes, "{second:?}");
+    // A file that was cut off is no copy.
+    let manifest = place.backups().manifest(&second.name).unwrap().manifest;
+    let longest = manifest.files.iter().max_by_key(|file| file.len_bytes).unwrap();
+    fs::write(place.stored(longest), b"cut").unwrap();
+    let third = place.back_up(&store, 3);
+    place.backups().verify(&third.name, &mut go_on).unwrap();
+    place.backups().verify(&second.name, &mut go_on).unwrap();
+}
+
+#[test]
+fn a_backup_that_is_stopped_does_not_exist_and_the_next_one_is_whole() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let state = contents(&store);
+    let (to, key) = (place.path("backups"), key(1));
+    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    for stop_after in [0, 1, 5, 9] {
+        let mut left = stop_after;
+        let stopped = store.backup(&new, &mut |_| {
+            left -= 1;
+            if left < 0 { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
+        assert!(place.backups().list().unwrap().is_empty());
+        assert!(!place.path("data/backup-checkpoint").exists());
+    }
+    let whole = place.back_up(&store, 6);
+    place.restore(&whole.name, "restored").unwrap();
+    assert_eq!(contents(&place.open("restored")), state);
+
+    // A crash leaves links, which would keep removed files on the disk.
+    drop(store);
+    fs::create_dir(place.path("data/backup-checkpoint")).unwrap();
+    fs::write(place.path("data/backup-checkpoint/000001.sst"), b"left").unwrap();
+    drop(place.open("data"));
+    assert!(!place.path("data/backup-checkpoint").exists());
+}
+
+#[test]
+fn one_backup_is_made_at_a_time_and_never_inside_of_the_data() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let (to, other, key) = (place.path("backups"), place.path("other"), key(1));
+    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    store
+        .backup(&new, &mut |_| {
+            let elsewhere = NewBackup { to: &other, key: None, now_unix_s: 5 };
+            let second = store.backup(&elsewhere, &mut go_on);
+            assert!(matches!(second, Err(BackupError::Busy { .. })), "{second:?}");
+            let prune = place.backups().prune(1, false);
+            assert!(matches!(prune, Err(BackupError::Busy { .. })), "{prune:?}");
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    symlink(place.path("data"), place.path("link")).unwrap();
+    for inside in ["data", "data/backups", "link/backups"] {
+        let to = place.path(inside);
+        let refused =
+            store.backup(&NewBackup { to: &to, key: None, now_unix_s: 5 }, &mut go_on).unwrap_err();
+        assert!(matches!(refused, BackupError::Inside { .. }), "{refused:?}");
+    }
+    let new = NewBackup { to: &to, key: None, now_unix_s: 5 };
+    let in_memory = in_memory().backup(&new, &mut go_on);
+    assert!(matches!(in_memory, Err(BackupError::InMemory)), "{in_memory:?}");
+    let key = support::key(2);
+    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    let wrong_key = store.backup(&new, &mut go_on).unwrap_err().to_string();
+    assert!(wrong_key.contains("not by the key"), "{wrong_key}");
+}
+
+#[test]
+fn no_host_takes_a_restored_folder_for_the_one_that_it_wrote() {
+    let place = Place::new();
+    let host = |data: &str| StoreSettings {
+        host: Some(HostSettings { state_dir: place.path("state"), new_strand: false }),
+        ..settings(&place.path(data))
+    };
+    let store = Store::open(&host("data")).unwrap();
+    store.adopt().unwrap();
+    extend(&store, OWN, 3);
+    // Nothing is signed after the backup, so head and generation are those of the marker.
+    let backup = place.back_up(&store, 1);
+    drop(store);
+    assert_eq!(Store::open(&host("data")).unwrap().standing(), FolderStanding::Newest);
+    fs::remove_dir_all(place.path("data")).unwrap();
+    place.restore(&backup.name, "data").unwrap();
+    let standing = Store::open(&host("data")).unwrap().standing();
+    assert_eq!(standing, FolderStanding::Unknown(UnknownFolder::OtherFolder));
+}
+
+#[test]
+fn a_damaged_file_is_named_and_nothing_is_put_in_place() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let backup = place.back_up(&store, 1);
+    let files = place.backups().manifest(&backup.name).unwrap().manifest.files;
+    let refused = |what: &str, file: &BackupFile| {
+        let restored = place.restore(&backup.name, "restored").unwrap_err().to_string();
+        let verified = place.backups().verify(&backup.name, &mut go_on).unwrap_err().to_string();
+        for error in [restored, verified] {
+            assert!(error.contains(what) && error.contains(&file.name), "{error}");
+        }
+        place.assert_nothing_at("restored");
+    };
+    for file in files.iter().filter(|file| file.len_bytes > 0) {
+        let path = place.stored(file);
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        flipped[usize::from(file.hash.0[0]) % whole.len()] ^= 0x10;
+        fs::write(&path, flipped).unwrap();
+        refused("damaged", file);
+        fs::write(&path, &whole[..whole.len() - 1]).unwrap();
+        refused("bytes instead of", file);
+        fs::remove_file(&path).unwrap();
+        refused("missing", file);
+        fs::create_dir(&path).unwrap();
+        refused("no plain file", file);
+        fs::remove_dir(&path).unwrap();
+        symlink("/dev/zero", &path).unwrap();
+        refused("no plain file", file);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, whole).unwrap();
+    }
+    place.restore(&backup.name, "restored").unwrap();
+}
+
+#[test]
+fn a_manifest_with_a_flipped_bit_is_refused() {
+    let place = Place::new();
+    let backup = place.back_up(&place.with_strands(), 1);
+    let path = place.manifest(&backup.name);
+    let whole = fs::read(&path).unwrap();
+    for at in 0..whole.len() {
+        let mut flipped = whole.clone();
+        flipped[at] ^= 1 << (at % 7);
+        assert!(ReadManifest::decode(&flipped).is_err(), "byte {at}");
+        assert!(ReadManifest::decode(&whole[..at]).is_err(), "cut at {at}");
+    }
+    fs::write(&path, &whole[..whole.len() - 9]).unwrap();
+    let error = place.restore(&backup.name, "restored").unwrap_err();
+    assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
+    // A list shows it with its fault, and nothing is removed while a manifest cannot be read.
+    assert!(place.backups().list().unwrap()[0].manifest.is_err());
+    assert!(place.backups().prune(1, false).is_err());
+    let missing = place.restore("000000000001-0000000000000000", "restored").unwrap_err();
+    assert!(matches!(missing, BackupError::NoBackup { .. }), "{missing}");
+    let outside = place.restore("../manifests/x", "restored").unwrap_err();
+    assert!(matches!(outside, BackupError::NoBackup { .. }), "{outside}");
+}
+
+/// The lines of a manifest before its hash, with `none` for its signature.
+fn lines_of(place: &Place, name: &str) -> Vec<String> {
+    let text = fs::read_to_string(place.manifest(name)).unwrap();
+    let lines = text.lines().filter(|line| !line.starts_with("end="));
+    let unsigned = |line: &str| match line.split_once('=') {
+        Some(("signature", _)) => "signature=none".to_owned(),
+        _ => line.to_owned(),
+    };
+    lines.map(unsigned).collect()
+}
+
+#[test]
+fn a_lying_manifest_is_refused_by_name_and_takes_no_memory() {
+    let place = Place::new();
+    let backup = place.back_up(&place.with_strands(), 1);
+    let honest = lines_of(&place, &backup.name);
+    let unsigned = WantedBackup { unsigned: true, ..WantedBackup::default() };
+    let first_file = honest.iter().position(|line| line.starts_with("file=")).unwrap();
+    let hash = "0".repeat(64);
+    let with = |line: String| {
+        let mut lines = honest.clone();
+        lines[first_file] = line;
+        lines
+    };
+    let file = |name: &str, len: &str| with(format!("file={name} {len} {hash}"));
+    let mut twice = honest.clone();
+    twice.insert(first_file, honest[first_file].clone());
+    let mut many = honest.clone();
+    many.splice(
+        first_file..first_file,
+        (0..100_001).map(|number| format!("file={number:06}.sst 1 {hash}")),
+    );
+    let replaced = |from: &str, to: &str| {
+        honest.iter().map(|line| line.replacen(from, to, 1)).collect::<Vec<_>>()
+    };
+    let cases: Vec<(Vec<String>, &str)> = vec![
+        (file("000001.sst", &(1u64 << 60).to_string()), "more than 1099511627776 bytes"),
+        (file("000001.sst", &"9".repeat(30)), "a file's name, its length and its hash"),
+        (file("000001.sst", "+1"), "in its only form"),
+        (file("000001.sst", "01"), "in its only form"),
+        (file("../x", "1"), "names a file that no database has"),
+        (file("/etc/passwd", "1"), "names a file that no database has"),
+        (file("a/000001.sst", "1"), "names a file that no database has"),
+        (file("..", "1"), "names a file that no database has"),
+        (file("", "1"), "names a file that no database has"),
+        (file("MANIFEST-", "1"), "names a file that no database has"),
+        (file(".sst", "1"), "names a file that no database has"),
+        (file("000001.sst\0", "1"), "names a file that no database has"),
+        (file("LOCK", "1"), "names a file that no database has"),
+        (twice, "repeats a name"),
+        (many, "more than 100000 files"),
+        (with("strand=100 7 0 none extra".to_owned()), "line"),
+        (replaced("file=CURRENT", "file=000000.sst"), ""),
+        (replaced("hawser backup 1", "hawser backup 2"), "another version"),
+        (replaced("hawser backup 1", "something else"), "no manifest"),
+        (replaced("signature=none", "signature=00"), "a signature"),
+        (replaced("key=04", "key=05"), "the node's key"),
+        (replaced("node=100", "node=4294967296"), "the node's id"),
+        (Vec::new(), "no manifest"),
+    ];
+    for (lines, wanted) in cases {
+        let name = place.forge(&lines);
+        let error = place.restore_wanted(&name, &unsigned, "restored").unwrap_err().to_string();
+        let shown: String = lines.concat().chars().take(80).collect();
+        assert!(error.contains(wanted), "{shown}: {error}");
+        place.assert_nothing_at("restored");
+    }
+    // A million bytes more than any manifest are not read.
+    let name = place.forge(&[]);
+    fs::File::create(place.manifest(&name)).unwrap().set_len(1 << 40).unwrap();
+    let error = place.restore_wanted(&name, &unsigned, "restored").unwrap_err();
+    assert!(
+        matches!(error, BackupError::Manifest { error: ManifestError::TooLong, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_manifest_that_states_other_heads_than_the_database_has_is_refused() {
+    let place = Place::new();
+    let backup = place.back_up(&place.with_strands(), 1);
+    let honest = lines_of(&place, &backup.name);
+    let unsigned = WantedBackup { unsigned: true, ..WantedBackup::default() };
+    let name = place.forge(&honest);
+    place.restore_wanted(&name, &unsigned, "honest").unwrap();
+    for (from, to, what) in [
+        ("strand=100 20 ", "strand=100 21 ", "strand 100"),
+        ("network=testnet", "network=mainnet", "network"),
+    ] {
+        let lines: Vec<_> = honest.iter().map(|line| line.replacen(from, to, 1)).collect();
+        assert_ne!(lines, honest);
+        let name = place.forge(&lines);
+        let error = place.restore_wanted(&name, &unsigned, "restored").unwrap_err();
+        assert!(
+            matches!(&error, BackupError::Differs { what: it } if it.contains(what)),
+            "{error}"
+        );
+        place.assert_nothing_at("restored");
+    }
+    let lines: Vec<_> =
+        honest.iter().filter(|line| !line.starts_with("strand=200")).cloned().collect();
+    let error = place.restore_wanted(&place.forge(&lines), &unsigned, "restored").unwrap_err();
+    assert!(matches!(error, BackupError::Differs { .. }), "{error}");
+}
+
+#[test]
+fn a_backup_of_another_owner_is_refused_and_an_unsigned_one_without_the_word_for_it() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let backup = place.back_up(&store, 1);
+    let refused = |wanted: WantedBackup| {
+        let error = place.restore_wanted(&backup.name, &wanted, "restored").unwrap_err();
+        place.assert_nothing_at("restored");
+        error
+    };
+    let network = WantedBackup { network: Some("mainnet".to_owned()), ..WantedBackup::default() };
+    assert!(matches!(refused(network), BackupError::OtherNetwork { .. }));
+    let node = WantedBackup { node: Some(PEER), ..WantedBackup::default() };
+    assert!(matches!(refused(node), BackupError::OtherNode { .. }));
+    let other = key(2).public_key().address();
+    let other = WantedBackup { key: Some(other), ..WantedBackup::default() };
+    assert!(matches!(refused(other), BackupError::OtherKey { .. }));
+    let right = WantedBackup {
+        network: Some("testnet".to_owned()),
+        node: Some(OWN),
+        key: Some(key(1).public_key().address()),
+        unsigned: false,
+    };
+    place.restore_wanted(&backup.name, &right, "right").unwrap();
+
+    let to = place.path("backups");
+    let new = NewBackup { to: &to, key: None, now_unix_s: 2 };
+    let unsigned = store.backup(&new, &mut go_on).unwrap();
+    let error = place.restore(&unsigned.name, "restored").unwrap_err();
+    assert!(matches!(error, BackupError::Unsigned), "{error}");
+    let wanted = WantedBackup { unsigned: true, ..WantedBackup::default() };
+    place.restore_wanted(&unsigned.name, &wanted, "restored").unwrap();
+
+    // A signature of another key, or of another manifest, counts as none: it is a lie.
+    let signature = |name: &str| {
+        let text = fs::read_to_string(place.manifest(name)).unwrap();
+        text.lines().find(|line| line.starts_with("signature=")).unwrap().to_owned()
+    };
+    let mut lines = lines_of(&place, &unsigned.name);
+    *lines.last_mut().unwrap() = signature(&backup.name);
+    let error = place.restore_wanted(&place.forge(&lines), &wanted, "other").unwrap_err();
+    assert!(
+        matches!(error, BackupError::Manifest { error: ManifestError::Signature, .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_restore_never_replaces_anything() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let backup = place.back_up(&store, 1);
+    let state = contents(&store);
+    drop(store);
+    let in_use = |to: &str| {
+        let error = place.restore(&backup.name, to).unwrap_err();
+        assert!(matches!(error, BackupError::TargetInUse { .. }), "{to}: {error}");
+    };
+    in_use("data");
+    assert_eq!(contents(&place.open("data")), state);
+    fs::write(place.path("file"), b"mine").unwrap();
+    in_use("file");
+    fs::create_dir(place.path("mine")).unwrap();
+    symlink(place.path("mine"), place.path("symlink")).unwrap();
+    in_use("symlink");
+    fs::create_dir(place.path("left.restoring")).unwrap();
+    in_use("left");
+    // An empty folder is no data.
+    place.restore(&backup.name, "mine").unwrap();
+    assert_eq!(contents(&place.open("mine")), state);
+    place.restore(&backup.name, "new/below/another").unwrap();
+}
+
+#[test]
+fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
+    let place = Place::new();
+    let store = place.with_strands();
+    let names: Vec<_> = (0..5)
+        .map(|round| {
+            extend(&store, OWN, 3);
+            place.back_up(&store, round).name
+        })
+        .collect();
+    let backups = place.backups();
+    let mine = place.path("backups/files/00");
+    fs::create_dir_all(&mine).unwrap();
+    fs::write(mine.join("not ours"), b"x").unwrap();
+    let count = || count_files(&place.path("backups/files"));
+    let before = count();
+    let dry = backups.prune(2, true).unwrap();
+    assert_eq!(dry.removed, [2, 1, 0].map(|at| names[at].clone()));
+    assert_eq!(count(), before);
+    assert_eq!(backups.prune(2, false).unwrap(), dry);
+    assert_eq!(count(), before - dry.files);
+    let left: Vec<_> = backups.list().unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(left, names[3..]);
+    for name in &left {
+        backups.verify(name, &mut go_on).unwrap();
+    }
+    assert!(mine.join("not ours").exists());
+    assert_eq!(backups.prune(0, false).unwrap().removed, names[3..4]);
+    assert!(backups.verify(&names[4], &mut go_on).is_ok(), "one always stays");
+}
+
+fn count_files(folder: &Path) -> usize {
+    fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| fs::read_dir(entry.unwrap().path()).unwrap().count())
+        .sum()
+}
+
+proptest! {
+    #[test]
+    fn bytes_that_are_no_manifest_are_refused_without_a_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        lines in proptest::collection::vec("(network|node|key|made|strand|file|signature)=[ -~]{0,40}", 0..12),
+    ) {
+        prop_assert!(ReadManifest::decode(&bytes).is_err());
+        let mut text = vec!["hawser backup 1".to_owned()];
+        text.extend(lines);
+        prop_assert!(ReadManifest::decode(&ended(&text)).is_err());
+    }
+}
