@@ -135,7 +135,7 @@ pub async fn start(
         observer.clone(),
         settings.tls,
     );
-    let shown = Arc::new(NodePages::new(page, observer.clone()));
+    let shown = Arc::new(NodePages::new(page, observer.clone(), settings.payer_reports));
     let operators = bind_operators(settings.metrics, shown, end.clone()).await?;
     let end_guard = end.clone().drop_guard();
     let server = match serve {

@@ -35,6 +35,7 @@ mod misbehavior_page;
 mod node_api;
 mod node_status;
 mod operator;
+mod payer_reports_page;
 mod query;
 mod rate_limits;
 mod read_workers;

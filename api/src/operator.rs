@@ -1,5 +1,6 @@
-//! The node's pages on the operators' port: metrics, readiness, status, evidence against nodes.
+//! The node's pages on the operators' port: metrics, readiness, status, evidence against nodes, payer reports.
 
+use hawser_engine::runtime::PayerReporter;
 use hawser_serve::metrics::MetricsPage;
 use hawser_serve::pages::{Page, Pages, json, open_metrics, plain, readiness};
 use hawser_serve::readiness::Purpose;
@@ -7,16 +8,22 @@ use http::StatusCode;
 
 use crate::misbehavior_page::{self, position_of};
 use crate::node_status::NodeObserver;
+use crate::payer_reports_page;
 
 /// The pages of a node.
 pub(crate) struct NodePages {
     metrics: MetricsPage,
     observer: NodeObserver,
+    payer_reports: Option<PayerReporter>,
 }
 
 impl NodePages {
-    pub(crate) fn new(metrics: MetricsPage, observer: NodeObserver) -> Self {
-        Self { metrics, observer }
+    pub(crate) fn new(
+        metrics: MetricsPage,
+        observer: NodeObserver,
+        payer_reports: Option<PayerReporter>,
+    ) -> Self {
+        Self { metrics, observer, payer_reports }
     }
 
     fn misbehavior(&self, query: &str) -> Page {
@@ -53,9 +60,11 @@ impl Pages for NodePages {
             },
             "/status" => json(StatusCode::OK, &self.observer.page()),
             "/misbehavior" => self.misbehavior(query),
+            "/payer-reports" => payer_reports_page::page(self.payer_reports.as_ref(), query),
             _ => plain(
                 StatusCode::NOT_FOUND,
-                "try /metrics, /livez, /startupz, /readyz, /readyz?for=publish, /status, /misbehavior\n",
+                "try /metrics, /livez, /startupz, /readyz, /readyz?for=publish, /status, /misbehavior, \
+                 /payer-reports\n",
             ),
         }
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use crate::views::{ChainsView, DiskView};
+use hawser_engine::runtime::PayerReporter;
 use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::Tls;
 use hawser_serve::{CALLERS_BYTES_MAX, RpcMethod};
@@ -35,6 +36,8 @@ pub struct ApiSettings {
     pub commit: String,
     /// Measures the free space for metrics and status; `None`: they do not show it.
     pub disk: Option<Arc<dyn DiskView>>,
+    /// Shows payer reports to operators; `None`: this node does not work on them. Default: none.
+    pub payer_reports: Option<PayerReporter>,
     /// Observes the chains; `None`: files stand for them.
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
@@ -154,6 +157,7 @@ impl Default for ApiSettings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
             disk: None,
+            payer_reports: None,
             chains: None,
             callers_bytes_max: CALLERS_BYTES_MAX,
             read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),

@@ -11,6 +11,7 @@
 //! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list
 //!   current;
 //! - [`broadcast`]: puts payloads on the app chain, many at once;
+//! - [`reports`]: the payer report manager, as nodes use it;
 //! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
 //!   fresh chains.
 
@@ -24,5 +25,6 @@ pub mod contracts;
 pub mod deploy;
 pub mod endpoints;
 pub mod index;
+pub mod reports;
 pub mod send;
 pub mod watch;

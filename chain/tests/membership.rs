@@ -1,9 +1,11 @@
-//! Entries into the canonical network and removals, read from the events of the node registry.
+//! Events of the settlement chain: entries into the canonical network and removals, and payer reports.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 #[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
+#[path = "membership/reports.rs"]
+mod reports;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +26,10 @@ use serde_json::{Value, json};
 
 on_both_kinds_of_chain! {
     entries_and_removals_are_read_with_the_times_of_their_blocks
+    reports_are_submitted_once_and_settled_in_batches
 }
+
+use reports::reports_are_submitted_once_and_settled_in_batches;
 
 /// Node id, time and membership of each event.
 #[derive(Default)]

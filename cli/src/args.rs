@@ -12,6 +12,7 @@ pub(crate) mod onchain;
 pub(crate) mod payer;
 pub(crate) mod query;
 pub(crate) mod registry;
+pub(crate) mod report;
 
 use std::path::PathBuf;
 
@@ -90,6 +91,12 @@ pub(crate) enum Command {
         /// The subcommand.
         #[command(subcommand)]
         command: MisbehaviorCommand,
+    },
+    /// List payer reports as a running node sees them, and say why it does not attest one.
+    Report {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: report::ReportCommand,
     },
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(HealthArgs),

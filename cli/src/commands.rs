@@ -17,10 +17,12 @@ mod misbehavior_reports;
 mod node;
 pub(crate) mod onchain;
 mod payer;
+mod payer_usage;
 mod publish;
 mod query;
 mod rebuild;
 mod registry;
+mod report;
 mod restore;
 mod status;
 mod tail;
@@ -57,6 +59,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Audit { command } => blocking(audit::run(command, json)),
         Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
+        Command::Report { command } => blocking(report::run(command, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Backup { command } => backup::run(&command, json),

@@ -21,10 +21,21 @@ const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 /// has one mistake in all of them.
 const NAMED_MAX: usize = 20;
 
+/// The author of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Writer {
+    /// A payer, over the API. It cannot write to reserved topics, not even what this node has signed.
+    Payer,
+    /// This node itself, which writes to reserved topics only.
+    ThisNode,
+}
+
 /// The node's state that a publish is checked against, besides the rules.
 pub struct AdmissionContext<'a> {
     /// This node.
     pub node: OriginatorId,
+    /// The author.
+    pub writer: Writer,
     /// This node's head of every strand.
     pub seen: &'a Cursor,
     /// Judges the TLS bytes of a key package; an error is a sentence for the publisher.
@@ -97,7 +108,11 @@ fn check_rules(context: &AdmissionContext<'_>, envelope: &PayerEnvelope) -> Resu
     check_dependencies_on_chains(client)?;
     check_dependencies_known(client, |originator| context.seen.get(originator).0)?;
     check_retention(envelope.retention_days())?;
-    check_payload(client, context.key_package)
+    match context.writer {
+        Writer::ThisNode if client.topic().kind().is_reserved() => Ok(()),
+        Writer::ThisNode => Err(Violation::Reserved),
+        Writer::Payer => check_payload(client, context.key_package),
+    }
 }
 
 /// Joins the results of [`admit`] for one request: a request is admitted as a whole or not at all.

@@ -10,6 +10,7 @@
 //! - [`facts`], [`price`], [`inbox`], [`chain_strand`]: the rows that projections keep of an envelope,
 //!   what it costs, and the envelopes that a chain's events become;
 //! - [`ledger`]: the entries of a payer's balance;
+//! - [`payer_reports`]: what payers are billed for, and what this node comes to itself;
 //! - [`misbehavior`]: faults of other nodes;
 //! - [`committed`], [`read`]: pages and live streams for readers;
 //! - [`replication`]: strands of other nodes; [`own_strand`]: the right to sign this node's own;
@@ -28,6 +29,7 @@ pub mod ledger;
 pub mod misbehavior;
 pub mod own_clock;
 pub mod own_strand;
+pub mod payer_reports;
 pub mod ports;
 pub mod price;
 pub mod read;

@@ -5,6 +5,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use hawser_chain::admin::MicroDollars;
 
 use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
+use super::report::ReportNodeArgs;
 
 /// `hawser payer`.
 #[derive(Debug, Subcommand)]
@@ -13,6 +14,10 @@ pub(crate) enum PayerCommand {
     Deposit(DepositArgs),
     /// Print a payer's balance.
     Balance(BalanceArgs),
+    /// Print a payer's usage as a node has booked it: settled, and not settled yet.
+    Usage(UsageArgs),
+    /// Estimate what envelopes cost at the rates of the settlement chain, without congestion.
+    Estimate(EstimateArgs),
     /// Withdraw from the sending account's balance.
     Withdraw {
         /// The subcommand.
@@ -47,6 +52,34 @@ pub(crate) struct BalanceArgs {
     /// File with the payer's secret key; only its address is used.
     #[arg(long, value_name = "FILE", conflicts_with = "payer")]
     pub(crate) key_file: Option<std::path::PathBuf>,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+/// `hawser payer usage`.
+#[derive(Debug, Args)]
+pub(crate) struct UsageArgs {
+    /// Address of the payer.
+    #[arg(value_name = "ADDRESS", value_parser = address)]
+    pub(crate) payer: Address,
+    /// The node.
+    #[command(flatten)]
+    pub(crate) node: ReportNodeArgs,
+}
+
+/// `hawser payer estimate`.
+#[derive(Debug, Args)]
+pub(crate) struct EstimateArgs {
+    /// Length of a payer envelope, bytes.
+    #[arg(long, value_name = "BYTES")]
+    pub(crate) size: u64,
+    /// Number of envelopes.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) count: u64,
+    /// Retention of the envelopes in days, 2 to 365; 4294967295 means for ever.
+    #[arg(long, value_name = "DAYS", default_value_t = 60)]
+    pub(crate) retention: u32,
     /// Chains and contracts.
     #[command(flatten)]
     pub(crate) network: NetworkArgs,

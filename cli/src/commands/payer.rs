@@ -11,6 +11,7 @@ use crate::args::payer::{
     WithdrawRequestArgs,
 };
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, PAYER, ResultFields};
+use crate::commands::payer_usage;
 use crate::output;
 
 /// Runs the command.
@@ -21,6 +22,8 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
     match command {
         PayerCommand::Deposit(args) => deposit(&args, as_json).await,
         PayerCommand::Balance(args) => balance(&args, as_json).await,
+        PayerCommand::Usage(args) => payer_usage::usage(&args, as_json).await,
+        PayerCommand::Estimate(args) => payer_usage::estimate(&args, as_json).await,
         PayerCommand::Withdraw { command } => match command {
             WithdrawCommand::Request(args) => request(&args, as_json).await,
             WithdrawCommand::Cancel(args) => cancel(&args, as_json).await,

@@ -7,6 +7,7 @@
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
 //!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
 //! - [`CheckpointTask`]: signs the roots of trees;
+//! - [`PayerReporter`]: writes, attests, submits and settles payer reports; [`PayerReportTask`] does it in time;
 //! - [`Reports`]: reports of misbehaviour, made and taken; [`ReportTask`] makes those of new evidence;
 //! - [`replication`]: the tasks that follow other nodes' strands, and readers for peers;
 //! - [`Reader`], [`Subscription`]: out to readers;
@@ -32,6 +33,7 @@ mod older_rows;
 mod own_clock;
 mod own_strand;
 mod pauses;
+mod payer_reports;
 mod ports;
 mod prices;
 mod publisher;
@@ -61,6 +63,11 @@ pub use disk::DiskTask;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
+pub use payer_reports::{
+    Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReporter, PayerUsage,
+    ReportContract, ReportExplained, ReportState, ReportStepError, ReportView, SettledSoFar,
+    Submitted, Turns, Written,
+};
 pub use ports::Ports;
 pub use prices::PriceTask;
 pub use publisher::{
@@ -181,6 +188,18 @@ impl Engine {
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         self.publisher.publish(envelopes).await
+    }
+
+    /// Publishes envelopes of this node itself, which may be on reserved topics. Payer reports and attestations
+    /// alone are published so.
+    ///
+    /// # Errors
+    /// See [`Publisher::publish`].
+    pub async fn publish_own(
+        &self,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<Vec<Bytes>, PublishError> {
+        Ok(self.publisher.publish_own(envelopes).await?.envelopes)
     }
 
     /// Checks that publishes can be taken now. Reads go on in any case.

@@ -19,5 +19,7 @@ mod disk;
 mod follow;
 mod identities;
 mod ledger;
+mod payer_reports;
 mod prices;
 mod publish;
+mod report_contract;

@@ -4,6 +4,7 @@
 //! - [`open`]: from the settings to an engine on an open database;
 //! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`:
 //!   registry and rates of the settlement chain, for nodes and gateways;
+//! - `payer_reports`: the worker of payer reports, with its contract;
 //! - `peers`: the QUIC endpoint and its status for the API;
 //! - `admin_desk`: answers commands of the operator; `restore_desk`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
@@ -21,6 +22,7 @@ pub mod import;
 mod network;
 pub mod node;
 pub mod open;
+mod payer_reports;
 mod peers;
 mod ports;
 pub mod projections;

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ChainsView, ExtraService, PeerView};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
-    CheckpointTask, DiskTask, OlderRowsTask, PriceTask, PublisherThreads, ReportTask, TreesTask,
+    CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask,
+    PublisherThreads, ReportTask, TreesTask,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -22,9 +23,10 @@ use tonic::service::Routes;
 
 use super::admin_desk::AdminDesk;
 use super::blocking;
-use super::network::chains::RunningChains;
+use super::network::chains::{Chains, RunningChains};
 use super::network::stand_in_files::{FileWatcher, StandInReader};
 use super::open::{self, OpenNodeError, OpenedNode};
+use super::payer_reports;
 use super::peers::Peers;
 use super::restore_desk::RestoreDesk;
 use super::service_manager::ServiceManager;
@@ -124,6 +126,22 @@ async fn start(
     Ok(Some(Node::serve(opened?, &config).await.map_err(fail)?))
 }
 
+/// The worker of payer reports, and the task that lets it work.
+struct PayerReports {
+    reporter: PayerReporter,
+    task: PayerReportTask,
+}
+
+impl PayerReports {
+    /// Starts both; `None` if they are switched off, or there is no contract.
+    fn start(engine: &Engine, chains: &Chains, config: &NodeServiceSettings) -> Option<Self> {
+        let (at, settings) = (chains.report_contract.clone()?, config.payer_reports?);
+        let reporter = payer_reports::reporter(engine, &config.signer, at, settings);
+        let task = PayerReportTask::start(engine, reporter.clone(), settings);
+        Some(Self { reporter, task })
+    }
+}
+
 /// The parts of a running node, in the order in which they stop.
 struct Node {
     api: ApiHandle,
@@ -147,6 +165,8 @@ struct InnerParts {
     trees: TreesTask,
     checkpoints: CheckpointTask,
     reports: ReportTask,
+    /// `None` if it is switched off, or there is no contract.
+    payer_reports: Option<PayerReports>,
     disk: DiskTask,
 }
 
@@ -157,6 +177,7 @@ impl Node {
         let OpenedNode { engine, threads, inputs, chains, wallets } = opened;
         let own = inputs.network.own;
         let is_node = config.follow.is_none();
+        let payer_reports = PayerReports::start(&engine, &chains, config);
         let chains = chains.start(&engine, inputs.network.clone());
         let held = HeldUpdates { appender: engine.chain_appender(), chains: chains.view() };
         let mut inner = InnerParts {
@@ -171,6 +192,7 @@ impl Node {
             trees: TreesTask::start(&engine),
             checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
             reports: ReportTask::start(&engine),
+            payer_reports,
             disk: DiskTask::start(&engine),
             engine,
             threads,
@@ -238,10 +260,45 @@ impl InnerParts {
         let files = config.api.tls.as_ref();
         tls::warn_without(files, config.api.address);
         let tls = tls::load(files)?;
-        Ok(serve_api(config, &self.engine, view, self.chains.view(), tls).await?)
+        Ok(self.serve_api(config, view, tls).await?)
+    }
+
+    /// Serves clients and operators.
+    async fn serve_api(
+        &self,
+        config: &NodeServiceSettings,
+        peers: Arc<dyn PeerView>,
+        tls: Option<Tls>,
+    ) -> Result<ApiHandle, ApiError> {
+        let settings = ApiSettings {
+            listen: config.api.enable.then_some(config.api.address),
+            metrics: config.metrics,
+            keepalive_interval: config.api.keep_alive,
+            reflection: config.api.reflection,
+            misbehavior_api: config.api.misbehavior,
+            tls,
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            commit: config.commit.to_owned(),
+            disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
+            chains: Some(self.chains.view()),
+            payer_reports: self.payer_reports.as_ref().map(|it| it.reporter.clone()),
+            callers_bytes_max: config.api.callers_bytes_max(),
+            extra_service: config.validation_api.then(|| validation_service(&config.wallets)),
+            trusted_proxies: config.limits.trusted_proxies.clone(),
+            connections_max: OpenFiles::of_process(config.store.open_files).connections,
+            connections_per_address_max: config.limits.connections_per_address,
+            streams_per_connection_max: config.limits.streams_per_connection,
+            rate_limits: config.limits.rates.clone(),
+            require_node_auth: config.limits.require_node_auth,
+            ..ApiSettings::default()
+        };
+        hawser_api::start(settings, self.engine.clone(), peers).await
     }
 
     async fn stop(self, steps: &StopSteps) {
+        if let Some(payer_reports) = self.payer_reports {
+            steps.run("payer reports", payer_reports.task.stop()).await;
+        }
         self.engine.drain();
         let threads = self.threads;
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
@@ -274,37 +331,6 @@ fn announce(api: &ApiHandle, own: OriginatorId) {
         }
         None => tracing::warn!(node_id = own.0, "api.enable is off: no clients are served"),
     }
-}
-
-async fn serve_api(
-    config: &NodeServiceSettings,
-    engine: &Engine,
-    peers: Arc<dyn PeerView>,
-    chains: Arc<dyn ChainsView>,
-    tls: Option<Tls>,
-) -> Result<ApiHandle, ApiError> {
-    let settings = ApiSettings {
-        listen: config.api.enable.then_some(config.api.address),
-        metrics: config.metrics,
-        keepalive_interval: config.api.keep_alive,
-        reflection: config.api.reflection,
-        misbehavior_api: config.api.misbehavior,
-        tls,
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: config.commit.to_owned(),
-        disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
-        chains: Some(chains),
-        callers_bytes_max: config.api.callers_bytes_max(),
-        extra_service: config.validation_api.then(|| validation_service(&config.wallets)),
-        trusted_proxies: config.limits.trusted_proxies.clone(),
-        connections_max: OpenFiles::of_process(config.store.open_files).connections,
-        connections_per_address_max: config.limits.connections_per_address,
-        streams_per_connection_max: config.limits.streams_per_connection,
-        rate_limits: config.limits.rates.clone(),
-        require_node_auth: config.limits.require_node_auth,
-        ..ApiSettings::default()
-    };
-    hawser_api::start(settings, engine.clone(), peers).await
 }
 
 /// Offers this node's validation of payloads to other software, over gRPC. Its answers of contract wallets

@@ -17,6 +17,7 @@ mod migrated;
 mod nearest;
 mod node;
 mod parse;
+mod payer_reports;
 mod reader;
 mod sources;
 pub mod table;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hawser_engine::runtime::PayerReportSettings;
 use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
@@ -50,6 +51,8 @@ pub struct NodeServiceSettings {
     pub validation_api: bool,
     /// True if contracts are read into the log.
     pub indexer: bool,
+    /// The worker of payer reports; `None` if it is switched off.
+    pub payer_reports: Option<PayerReportSettings>,
     /// Bounds on what callers may ask for.
     pub limits: CallerLimitSettings,
     /// Log lines.
@@ -175,6 +178,7 @@ impl NodeServiceSettings {
         let indexer = reader.switch(&node::INDEXER_ENABLE);
         let validation_api = reader.switch(&limits::VALIDATION_API);
         let limits = reader.caller_limits();
+        let payer_reports = reader.payer_reports();
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let migrated = reader.migrated();
@@ -205,6 +209,7 @@ impl NodeServiceSettings {
             validation_api: validation_api.expect(CHECKED),
             indexer: indexer.expect(CHECKED),
             limits: limits.expect(CHECKED),
+            payer_reports: payer_reports.expect(CHECKED).filter(|_| !is_replica),
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,

@@ -22,6 +22,12 @@ const TYPE: &[u8] =
     b"PayerReport(uint32 originatorNodeId,uint64 startSequenceId,uint64 endSequenceId,\
 uint32 endMinuteSinceEpoch,bytes32 payersMerkleRoot,uint32[] nodeIds)";
 
+/// The type of the separator of typed data, and the name and version that the contract gives.
+const DOMAIN_TYPE: &[u8] =
+    b"EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)";
+const CONTRACT_NAME: &[u8] = b"PayerReportManager";
+const CONTRACT_VERSION: &[u8] = b"1";
+
 /// The id of a report: the digest that nodes sign and the contract computes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ReportId(pub [u8; 32]);
@@ -81,6 +87,15 @@ impl DomainSeparator {
     #[must_use]
     pub fn new(word: [u8; 32]) -> Option<Self> {
         (word != [0; 32]).then_some(Self(word))
+    }
+
+    /// Returns the separator of the contract at an address of a chain, as the contract calculates it (EIP-712).
+    #[must_use]
+    pub fn of_contract(chain_id: u64, address: [u8; 20]) -> Self {
+        let mut padded = [0; 32];
+        padded[12..].copy_from_slice(&address);
+        let parts = [DOMAIN_TYPE, CONTRACT_NAME, CONTRACT_VERSION].map(|part| keccak256(&[part]).0);
+        Self(keccak256(&[&parts[0], &parts[1], &parts[2], &word(chain_id), &padded]).0)
     }
 
     /// Returns the 32 bytes.
@@ -354,6 +369,11 @@ mod tests {
     fn ids_are_those_of_the_contract() {
         let vectors = vectors("payer_report_digest");
         let mut compared = 0;
+        for case in list(&vectors["cases"]) {
+            let address = bytes(&case["verifying_contract"]).try_into().unwrap();
+            let calculated = DomainSeparator::of_contract(number(&case["chain_id"]), address);
+            assert_eq!(calculated, domain_of(case));
+        }
         for case in list(&vectors["cases"]) {
             // Lists with a node twice, and the empty one, are hashed by the contract and refused here.
             let Ok(report) = PayerReport::from_message(&message(case, &case["node_ids"])) else {

@@ -11,7 +11,7 @@ use super::earlier::LookUp;
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
 use super::state::PublisherState;
-use crate::admission::{self, AdmissionContext};
+use crate::admission::{self, AdmissionContext, Writer};
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
@@ -22,6 +22,7 @@ const CHUNK_ENVELOPES: usize = 16;
 /// A request whose chunks are being checked.
 pub(super) struct AdmissionJob {
     state: Arc<PublisherState>,
+    writer: Writer,
     chunks: Mutex<Vec<Vec<Result<Admitted, Violation>>>>,
     /// Chunks that are not checked yet.
     missing: AtomicUsize,
@@ -33,6 +34,7 @@ impl AdmissionJob {
     /// sequencing thread, or answers it.
     pub(super) fn start(
         state: &Arc<PublisherState>,
+        writer: Writer,
         envelopes: Vec<pb::PayerEnvelope>,
         reply: PendingReply,
     ) {
@@ -43,6 +45,7 @@ impl AdmissionJob {
         }
         let job = Arc::new(Self {
             state: state.clone(),
+            writer,
             chunks: Mutex::new((0..chunks.len()).map(|_| Vec::new()).collect()),
             missing: AtomicUsize::new(chunks.len()),
             reply: Mutex::new(Some(reply)),
@@ -59,6 +62,7 @@ impl AdmissionJob {
         let now_ns = state.ports.clock.now_ns();
         let context = AdmissionContext {
             node: state.node,
+            writer: self.writer,
             seen: &state.heads.get(),
             key_package: &|bytes| validator.key_package(bytes),
             later_ns: &|ids| state.chain_clock.latest_ns(ids, now_ns),
@@ -88,7 +92,7 @@ impl AdmissionJob {
             tracing::debug!(%receipt, "admitted");
         }
         let within_rate = || match (&self.state.payer_rates, envelopes.first()) {
-            (Some(rates), Some(first)) => rates.take(first.payer),
+            (Some(rates), Some(first)) if self.writer == Writer::Payer => rates.take(first.payer),
             _ => Ok(()),
         };
         if let Err(error) = within_rate().and_then(|()| self.read_balance(&envelopes)) {
@@ -125,6 +129,9 @@ impl AdmissionJob {
         let (Some(balances), Some(first)) = (&state.balances, envelopes.first()) else {
             return Ok(());
         };
+        if self.writer == Writer::ThisNode {
+            return Ok(()); // it pays nothing on reserved topics
+        }
         let now_ns = state.ports.clock.now_ns();
         balances.refresh(&state.store, state.node, first.payer, now_ns)
     }

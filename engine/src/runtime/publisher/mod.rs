@@ -33,6 +33,7 @@ use super::counters::{Counters, Stopwatch};
 use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
 use super::{Heads, Ports, Workers};
+use crate::admission::Writer;
 use admit::AdmissionJob;
 use balance::Balances;
 use commit::CommitThread;
@@ -139,12 +140,31 @@ impl Publisher {
         &self,
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
+        self.publish_of(Writer::Payer, envelopes).await
+    }
+
+    /// Publishes envelopes that this node has signed as their payer, on reserved topics.
+    ///
+    /// # Errors
+    /// [`PublishError`]; nothing was stored then.
+    pub(super) async fn publish_own(
+        &self,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<Published, PublishError> {
+        self.publish_of(Writer::ThisNode, envelopes).await
+    }
+
+    async fn publish_of(
+        &self,
+        writer: Writer,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<Published, PublishError> {
         if envelopes.is_empty() {
             return Err(PublishError::Refused("missing payer envelope".into()));
         }
         self.ready()?;
         let mut watch = Stopwatch::start();
-        let answer = self.submit(envelopes, watch).await;
+        let answer = self.submit(writer, envelopes, watch).await;
         match &answer {
             Ok(_) => watch.lap(&self.state.counters.publish_seconds),
             Err(PublishError::Unavailable { .. }) => {
@@ -188,6 +208,7 @@ impl Publisher {
 
     async fn submit(
         &self,
+        writer: Writer,
         envelopes: Vec<pb::PayerEnvelope>,
         watch: Stopwatch,
     ) -> Result<Published, PublishError> {
@@ -199,7 +220,7 @@ impl Publisher {
         let permit = permit.expect("the semaphore is never closed");
         let (sender, answer) = oneshot::channel();
         let reply = PendingReply { sender, _permit: permit, stage: watch, admitted: watch };
-        AdmissionJob::start(&self.state, envelopes, reply);
+        AdmissionJob::start(&self.state, writer, envelopes, reply);
         answer.await.unwrap_or_else(|_| Err(PublishError::stopping()))
     }
 }

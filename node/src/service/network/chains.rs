@@ -21,6 +21,7 @@ use super::payer_reports::PayerReportSink;
 use super::sinks::{LedgerSink, StrandSink};
 use super::status::{ChainStatuses, ReadChain};
 use crate::files::deployment::KnownDeployment;
+use crate::service::payer_reports::ReportContractAt;
 use crate::service::settlement::{
     APP, ChainSetupError, ListSnapshots, SETTLEMENT, SettlementLists, SettlementReader, address_of,
 };
@@ -29,6 +30,8 @@ use crate::settings::{ChainReadSettings, NodeServiceSettings};
 /// Chains that were reached, and their lists as they were first read.
 #[derive(Default)]
 pub(in crate::service) struct Chains {
+    /// The contract of payer reports; `None` without its address or its chain.
+    pub(in crate::service) report_contract: Option<ReportContractAt>,
     lists: SettlementLists,
     reached: Vec<ReachedChain>,
     /// Name of the registry for error messages.
@@ -100,7 +103,10 @@ impl Chains {
         let reports = Contract::PayerReportManager;
         if settings.indexer && deployment.contracts.get(reports).is_some() {
             let source = EventSource::PayerReports;
-            walks.push(walk(deployment, &chains.settlement, source, reports, first_block)?);
+            let walk = walk(deployment, &chains.settlement, source, reports, first_block)?;
+            let (endpoints, address) = (reader.endpoints.clone(), walk.address);
+            self.report_contract = Some(ReportContractAt { endpoints, address });
+            walks.push(walk);
         }
         let push = reader.push_settings(chains.settlement.push_urls.clone());
         let disconnect_max = chains.settlement.disconnect_max;

@@ -20,7 +20,6 @@ const DATABASE: &str = "the log lies in the data folder (--data-dir)";
 const VALIDATION: &str = "payloads are validated inside the node";
 const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways have a limit";
 const GATEWAY: &str = "only a gateway uses it (hawser gateway)";
-const REPORTS: &str = "this version makes no payer reports";
 const PRUNE: &str = "this version does not prune";
 const PROFILER: &str = "this version has no profiler";
 const TRACES: &str = "this version exports no traces";
@@ -63,12 +62,6 @@ pub const ALL: &[Ignored] = &[
     switch("debug.enable", "XMTPD_DEBUG_ENABLE", PROFILER),
     takes("debug.port", "XMTPD_DEBUG_PORT", PROFILER),
     switch("tracing.enable", "XMTPD_TRACING_ENABLE", TRACES),
-    switch("payer-report.enable", "XMTPD_PAYER_REPORT_RUN_WORKERS", REPORTS),
-    takes("payer-report.attestation-worker-poll-interval", "XMTPD_PAYER_REPORT_ATTESTATION_WORKER_POLL_INTERVAL", REPORTS),
-    takes("payer-report.generate-report-self-period", "XMTPD_PAYER_REPORT_GENERATE_REPORT_SELF_PERIOD", REPORTS),
-    takes("payer-report.generate-report-others-period", "XMTPD_PAYER_REPORT_GENERATE_REPORT_OTHERS_PERIOD", REPORTS),
-    takes("payer-report.expiry-self-period", "XMTPD_PAYER_REPORT_EXPIRY_SELF_PERIOD", REPORTS),
-    takes("payer-report.expiry-others-period", "XMTPD_PAYER_REPORT_EXPIRY_OTHERS_PERIOD", REPORTS),
     takes("payer.private-key", "XMTPD_PAYER_PRIVATE_KEY", GATEWAY),
     switch("payer.enable", "XMTPD_PAYER_ENABLE", GATEWAY),
     takes("payer.node-selector-strategy", "XMTPD_PAYER_NODE_SELECTOR_STRATEGY", GATEWAY),

@@ -1,0 +1,175 @@
+//! The pages at `/payer-reports`: reports of payers' usage as this node sees them, for operators.
+
+use hawser_engine::runtime::{PayerReporter, ReportExplained, ReportState, ReportView};
+use hawser_proto::{OriginatorId, PayerAddress};
+use hawser_serve::pages::{Page, json, plain};
+use http::StatusCode;
+use serde::Serialize;
+
+/// Leaves and minutes that the page of one report shows, at most. A guess: a few MB.
+const ROWS_MAX: usize = 10_000;
+
+/// One report.
+#[derive(Debug, Serialize)]
+struct ReportRow {
+    id: String,
+    originator_id: u32,
+    start_sequence_id: u64,
+    end_sequence_id: u64,
+    end_minute: u32,
+    root: String,
+    node_ids: Vec<u32>,
+    written_by: Vec<u32>,
+    attested_by: Vec<u32>,
+    attestations_needed: usize,
+    /// `attested`, `equal`, `refused`, `waiting`, `submitted` or `settled`.
+    state: &'static str,
+    /// The reasons for which it is refused or waits.
+    reasons: Vec<String>,
+    index: Option<u64>,
+    leaves_settled: u64,
+    settled_microdollars: u64,
+}
+
+/// One report beside this node's figures.
+#[derive(Debug, Serialize)]
+struct ExplainedPage {
+    #[serde(flatten)]
+    report: ReportRow,
+    /// This node comes to the same report.
+    equal: bool,
+    /// This node's amounts, by payer. Empty if it comes to another report.
+    payers: Vec<PayerRow>,
+    /// Minutes of payers in which the originator charged other fees.
+    minutes: Vec<MinuteRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct PayerRow {
+    payer: String,
+    picodollars: u64,
+    settled_microdollars: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct MinuteRow {
+    minute: u32,
+    payer: String,
+    own_picodollars: u64,
+    stated_picodollars: u64,
+    last_sequence_id: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct UsagePage {
+    payer: String,
+    unsettled_picodollars: u64,
+    settled_picodollars: u64,
+    envelopes: u64,
+    balance_picodollars: i128,
+    available_picodollars: i128,
+}
+
+/// Returns the page: all reports, or the one that `id=` names, or the usage of the payer that `payer=` names.
+pub(crate) fn page(reporter: Option<&PayerReporter>, query: &str) -> Page {
+    let Some(reporter) = reporter else {
+        return plain(StatusCode::NOT_FOUND, "this node does not work on payer reports\n");
+    };
+    let named =
+        |name: &str| query.split('&').find_map(|pair| pair.strip_prefix(name)?.strip_prefix('='));
+    let shown = match (named("id"), named("payer")) {
+        (Some(id), _) => explained(reporter, id),
+        (None, Some(payer)) => match payer.parse() {
+            Ok(payer) => usage(reporter, payer),
+            Err(_) => return plain(StatusCode::BAD_REQUEST, "payer is an address\n"),
+        },
+        (None, None) => reporter.reports().map(|views| {
+            let rows: Vec<ReportRow> = views.into_iter().map(ReportRow::of).collect();
+            json(StatusCode::OK, &rows)
+        }),
+    };
+    shown.unwrap_or_else(|error| {
+        json(StatusCode::SERVICE_UNAVAILABLE, &serde_json::json!({ "error": error.to_string() }))
+    })
+}
+
+type Shown = Result<Page, hawser_engine::runtime::ReportStepError>;
+
+fn explained(reporter: &PayerReporter, id: &str) -> Shown {
+    let Some(ReportExplained { view, leaves, differences, minutes }) = reporter.explain(id)? else {
+        return Ok(plain(StatusCode::NOT_FOUND, "there is no such report here\n"));
+    };
+    let payers = leaves.iter().flat_map(|leaves| leaves.payers()).take(ROWS_MAX);
+    let payers = payers.map(|leaf| PayerRow {
+        payer: leaf.payer.to_string(),
+        picodollars: leaf.fee.get(),
+        settled_microdollars: leaf.fee.settled().0,
+    });
+    let minutes = minutes.iter().take(ROWS_MAX).map(|row| MinuteRow {
+        minute: row.minute,
+        payer: row.payer.to_string(),
+        own_picodollars: row.own,
+        stated_picodollars: row.stated,
+        last_sequence_id: row.last.0,
+    });
+    let (payers, minutes) = (payers.collect(), minutes.collect());
+    let reasons = differences.iter().map(ToString::to_string).collect();
+    let report = ReportRow { reasons, ..ReportRow::of(view) };
+    let page = ExplainedPage { report, equal: leaves.is_some(), payers, minutes };
+    Ok(json(StatusCode::OK, &page))
+}
+
+fn usage(reporter: &PayerReporter, payer: PayerAddress) -> Shown {
+    let usage = reporter.usage_of(payer)?;
+    let page = UsagePage {
+        payer: payer.to_string(),
+        unsettled_picodollars: usage.unsettled,
+        settled_picodollars: usage.settled,
+        envelopes: usage.envelopes,
+        balance_picodollars: usage.balance,
+        available_picodollars: usage.available(),
+    };
+    Ok(json(StatusCode::OK, &page))
+}
+
+impl ReportRow {
+    fn of(view: ReportView) -> Self {
+        let ids = |nodes: Vec<OriginatorId>| nodes.into_iter().map(|node| node.0).collect();
+        let ReportView { id, report, writers, attested_by, state } = view;
+        let (mut reasons, mut on_chain) = (Vec::new(), (None, 0, 0));
+        let state = match state {
+            ReportState::Attested => "attested",
+            ReportState::Equal => "equal",
+            ReportState::Refused(differences) => {
+                reasons = differences.iter().map(ToString::to_string).collect();
+                "refused"
+            }
+            ReportState::Waiting(why) => {
+                reasons.push(why);
+                "waiting"
+            }
+            ReportState::OnChain { index, leaves_settled, microdollars, is_settled } => {
+                on_chain = (Some(index), leaves_settled, microdollars);
+                if is_settled { "settled" } else { "submitted" }
+            }
+        };
+        let (index, leaves_settled, settled_microdollars) = on_chain;
+        Self {
+            id: id.to_string(),
+            originator_id: report.originator().0,
+            start_sequence_id: report.start().0,
+            end_sequence_id: report.end().sequence.0,
+            end_minute: report.end().minute,
+            root: format!("0x{}", hex::encode(report.root())),
+            node_ids: report.nodes().get().to_vec(),
+            written_by: ids(writers),
+            attested_by: ids(attested_by),
+            attestations_needed: report.nodes().majority(),
+            state,
+            reasons,
+            index,
+            leaves_settled,
+            settled_microdollars,
+        }
+    }
+}

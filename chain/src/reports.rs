@@ -1,0 +1,185 @@
+//! The payer report manager as a node uses it: submitting reports and settling them.
+//!
+//! The contract takes a report once and settles each leaf once, so every call may be repeated, and several
+//! nodes may make the same one.
+
+use alloy::primitives::{Address, Bytes, U256};
+use alloy::signers::local::PrivateKeySigner;
+use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
+use hawser_rules::payer_report::tree::Hash;
+use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, Proof};
+
+use crate::contracts::PayerReportManager;
+use crate::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
+use crate::endpoints::Endpoints;
+use crate::send::{Call, Chain, SendError, Sender, ViewError};
+
+/// A call of the contract that was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportManagerError {
+    /// The contract cannot be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// The transaction was not sent, or failed.
+    #[error(transparent)]
+    Send(#[from] SendError),
+    /// The endpoint shows a contract whose digests are others: no attestation would count there.
+    #[error("{endpoint} shows another contract at {address}: its domain separator is {said}")]
+    OtherContract {
+        /// Scheme, host and port of the endpoint.
+        endpoint: String,
+        /// The contract's address.
+        address: Address,
+        /// The separator that the endpoint shows.
+        said: alloy::primitives::B256,
+    },
+}
+
+/// The outcome of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubmitOutcome {
+    /// The contract has taken the report now.
+    Taken,
+    /// It had taken it before.
+    AlreadyTaken,
+    /// It has taken another report that starts at the same place.
+    OtherTaken,
+}
+
+/// A report as the contract keeps it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeptReport {
+    /// The sequence id before the range.
+    pub start: u64,
+    /// The last sequence id in it.
+    pub end: u64,
+    /// The root of its tree.
+    pub root: Hash,
+    /// Leaves that are settled.
+    pub offset: u64,
+    /// True if no leaf is left.
+    pub is_settled: bool,
+}
+
+/// The contract, its chain, and the account that pays for transactions.
+#[derive(Clone)]
+pub struct ReportManager {
+    endpoints: Endpoints,
+    address: Address,
+    signer: PrivateKeySigner,
+    /// Calculated and not asked for: an endpoint cannot make a node sign for another contract.
+    domain: DomainSeparator,
+}
+
+impl ReportManager {
+    /// Names the contract. Asks the chain nothing yet.
+    #[must_use]
+    pub fn new(endpoints: Endpoints, address: Address, signer: PrivateKeySigner) -> Self {
+        let domain = DomainSeparator::of_contract(endpoints.id(), address.into_array());
+        Self { endpoints, address, signer, domain }
+    }
+
+    /// Returns the beginning of the contract's digests.
+    #[must_use]
+    pub fn domain(&self) -> DomainSeparator {
+        self.domain
+    }
+
+    /// Submits a report. `attestations` are verified, sorted by node, and enough.
+    ///
+    /// # Errors
+    /// [`ReportManagerError`].
+    pub async fn submit(
+        &self,
+        report: &PayerReport,
+        attestations: &[Attestation],
+    ) -> Result<SubmitOutcome, ReportManagerError> {
+        let signatures = attestations.iter().map(|attestation| PayerReportSignature {
+            nodeId: attestation.node.0,
+            signature: Bytes::copy_from_slice(&attestation.for_contract()),
+        });
+        let submission = PayerReportManager::submitCall {
+            originatorNodeId_: report.originator().0,
+            startSequenceId_: report.start().0,
+            endSequenceId_: report.end().sequence.0,
+            endMinuteSinceEpoch_: report.end().minute,
+            payersMerkleRoot_: report.root().into(),
+            nodeIds_: report.nodes().get().to_vec(),
+            signatures_: signatures.collect(),
+        };
+        let sender = self.sender().await?;
+        match sender.send(&Call::new(self.address, &submission)).await {
+            Ok(_) => Ok(SubmitOutcome::Taken),
+            Err(error) => match error.revert().and_then(|revert| revert.name()) {
+                Some("PayerReportAlreadySubmitted") => Ok(SubmitOutcome::AlreadyTaken),
+                Some("InvalidStartSequenceId" | "InvalidSequenceIds") => {
+                    Ok(SubmitOutcome::OtherTaken)
+                }
+                _ => Err(error.into()),
+            },
+        }
+    }
+
+    /// Returns the report at a place of an originator's list.
+    ///
+    /// # Errors
+    /// When there is none, or the contract cannot be read.
+    pub async fn kept(
+        &self,
+        originator: u32,
+        index: u64,
+    ) -> Result<KeptReport, ReportManagerError> {
+        let address = self.address;
+        let call = &PayerReportManager::getPayerReportCall {
+            originatorNodeId_: originator,
+            payerReportIndex_: U256::from(index),
+        };
+        let view = |chain: Chain| async move { chain.view(address, call).await };
+        let report = self.endpoints.ask(view).await?;
+        Ok(KeptReport {
+            start: report.startSequenceId,
+            end: report.endSequenceId,
+            root: report.payersMerkleRoot.0,
+            offset: report.offset.into(),
+            is_settled: report.isSettled,
+        })
+    }
+
+    /// Settles the next leaves of a report, and returns when the transaction is mined.
+    ///
+    /// # Errors
+    /// [`ReportManagerError`]; by the contract's `InvalidProof` when another sender has settled them meanwhile.
+    pub async fn settle(
+        &self,
+        originator: u32,
+        index: u64,
+        leaves: &[[u8; LEAF_LEN_BYTES]],
+        proof: &Proof,
+    ) -> Result<(), ReportManagerError> {
+        let settlement = PayerReportManager::settleCall {
+            originatorNodeId_: originator,
+            payerReportIndex_: U256::from(index),
+            payerFees_: leaves.iter().map(|leaf| Bytes::copy_from_slice(leaf)).collect(),
+            proofElements_: proof.0.iter().map(|element| element.into()).collect(),
+        };
+        let sender = self.sender().await?;
+        sender.send(&Call::new(self.address, &settlement)).await?;
+        Ok(())
+    }
+
+    /// Connects to an endpoint whose contract makes digests as this node does.
+    async fn sender(&self) -> Result<Sender, ReportManagerError> {
+        let address = self.address;
+        let separator = &PayerReportManager::DOMAIN_SEPARATORCall {};
+        let asked = self.endpoints.ask(|chain: Chain| async move {
+            let said = chain.view(address, separator).await?;
+            Ok::<_, ViewError>((chain, said))
+        });
+        let (chain, said) = asked.await?;
+        if said.0 != self.domain.get() {
+            let endpoint = chain.endpoint().to_owned();
+            return Err(ReportManagerError::OtherContract { endpoint, address, said });
+        }
+        Ok(Sender::new(chain, self.signer.clone()))
+    }
+}

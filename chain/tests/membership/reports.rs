@@ -1,0 +1,180 @@
+//! Payer reports with the real contract: submitted once, settled in batches from wherever it stands, and read
+//! from its events.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_chain::admin::nodes::{self, NewNode};
+use hawser_chain::admin::{Contract, Contracts, Network, fees, payers};
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::{
+    BlockRef, ChainReader, ContractEvent, EventBatch, EventSource, PushSettings, Sink, SinkError,
+    WalkSettings,
+};
+use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_devchain::deploy;
+use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
+use parking_lot::Mutex;
+
+use crate::carry_out;
+use crate::pair::{self, ChainBackend, Pair, SETTLEMENT_ID};
+
+const NODE: OriginatorId = OriginatorId(100);
+
+#[derive(Default)]
+struct Events(Mutex<Vec<ContractEvent>>);
+
+impl Sink for Events {
+    fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        Ok(None)
+    }
+
+    fn last_sequence_id(&self) -> Result<u64, SinkError> {
+        Ok(0)
+    }
+
+    fn store(&self, batch: &EventBatch) -> Result<(), SinkError> {
+        self.0.lock().extend(batch.events.iter().map(|event| event.decoded.clone()));
+        Ok(())
+    }
+}
+
+/// The settlement chain with one canonical node.
+struct Chain {
+    _pair: Pair,
+    network: Network,
+    endpoints: Endpoints,
+    manager: ReportManager,
+    key: SecretKey,
+}
+
+impl Chain {
+    async fn start(kind: ChainBackend) -> Self {
+        let (pair, deployment) = Pair::deployed(kind).await;
+        let network = Network {
+            settlement: pair.settlement.clone(),
+            app: Some(pair.app.clone()),
+            app_id: pair::APP_ID,
+            contracts: Contracts::from(&deployment.addresses),
+        };
+        let admin = pair::sender(&pair.settlement, 0);
+        let account = deploy::accounts().swap_remove(1);
+        let key = SecretKey::from_bytes(&account.to_bytes().0).unwrap();
+        let new = NewNode {
+            owner: account.address(),
+            signing_public_key: *key.public_key().as_bytes(),
+            http_address: "http://node.example:5050".into(),
+        };
+        carry_out(&admin, &nodes::add(&network, &new).await.unwrap()).await;
+        carry_out(&admin, &nodes::add_canonical(&network, NODE.0).await.unwrap()).await;
+        let urls = [pair.settlement.endpoint().to_owned()];
+        let endpoints = Endpoints::new("settlement", &urls, SETTLEMENT_ID).unwrap();
+        let address = network.at(Contract::PayerReportManager).unwrap();
+        let manager = ReportManager::new(endpoints.clone(), address, account);
+        Self { _pair: pair, network, endpoints, manager, key }
+    }
+
+    fn attested(&self, report: &PayerReport) -> [Attestation; 1] {
+        let id = report.id(self.manager.domain());
+        [Attestation::sign(id, NODE, &self.key)]
+    }
+
+    /// Reads events until there are so many.
+    async fn events(&self, count: usize) -> Vec<ContractEvent> {
+        let walk = WalkSettings {
+            source: EventSource::PayerReports,
+            address: self.network.at(Contract::PayerReportManager).unwrap(),
+            first_block: 0,
+            page_blocks: 50,
+            confirmations: 0,
+        };
+        let events = Arc::new(Events::default());
+        let sink: Arc<dyn Sink> = events.clone();
+        let contracts = vec![(walk, sink)];
+        let reader = ChainReader::start(self.endpoints.clone(), PushSettings::default(), contracts);
+        let read = async {
+            while events.0.lock().len() < count {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), read).await.expect("all events are read");
+        reader.stop().await;
+        events.0.lock().clone()
+    }
+}
+
+fn report(start: u64, end: u64, leaves: &Leaves) -> PayerReport {
+    let end = RangeEnd { minute: 29_000_000, sequence: SequenceId(end) };
+    let nodes = NodeIds::new(vec![NODE.0]).unwrap();
+    PayerReport::new(NODE, SequenceId(start), end, leaves.root(), nodes).unwrap()
+}
+
+pub(crate) async fn reports_are_submitted_once_and_settled_in_batches(kind: ChainBackend) {
+    let chain = Chain::start(kind).await;
+    let manager = &chain.manager;
+    let amounts = (1..=120_u8).map(|payer| (Address([payer; 20]), u64::from(payer) * 500_001));
+    let leaves = Leaves::sum(amounts).unwrap();
+    let first = report(0, 9, &leaves);
+    let id = first.id(manager.domain());
+
+    let stranger = SecretKey::from_bytes(&[9; 32]).unwrap();
+    let forged = [Attestation::sign(id, NODE, &stranger)];
+    let refused = manager.submit(&first, &forged).await.unwrap_err();
+    assert!(refused.to_string().contains("InsufficientSignatures"), "{refused}");
+    let of_other = [Attestation::sign(ReportId([1; 32]), NODE, &chain.key)];
+    assert!(manager.submit(&first, &of_other).await.is_err(), "it is over another digest");
+
+    let attested = chain.attested(&first);
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::Taken);
+    assert_eq!(manager.submit(&first, &attested).await.unwrap(), SubmitOutcome::AlreadyTaken);
+    let other = report(0, 8, &leaves);
+    let submitted = manager.submit(&other, &chain.attested(&other)).await.unwrap();
+    assert_eq!(submitted, SubmitOutcome::OtherTaken);
+
+    let (encoded, tree) = (leaves.encoded(), leaves.tree());
+    let settle = |range: std::ops::Range<usize>| {
+        let proof = tree.proof(range.clone());
+        let encoded = &encoded;
+        async move { manager.settle(NODE.0, 0, &encoded[range], &proof).await }
+    };
+    let late = settle(100..120).await.unwrap_err();
+    assert!(matches!(&late, ReportManagerError::Send(error) if error.revert().is_some()), "{late}");
+    settle(0..100).await.unwrap();
+    let kept = manager.kept(NODE.0, 0).await.unwrap();
+    assert_eq!((kept.start, kept.end, kept.root), (0, 9, leaves.root()));
+    assert_eq!((kept.offset, kept.is_settled), (100, false));
+    assert!(settle(0..100).await.is_err(), "no leaf is settled twice");
+    settle(100..120).await.unwrap();
+    assert!(manager.kept(NODE.0, 0).await.unwrap().is_settled);
+    assert!(manager.kept(NODE.0, 1).await.is_err(), "there is one report");
+
+    // Usage by leaf, rounded up, is what the contract took, and what nodes and protocol share.
+    let settled: Vec<u64> = leaves.payers().iter().map(|leaf| leaf.fee.settled().0).collect();
+    let sum: u64 = settled.iter().sum();
+    for (leaf, settled) in leaves.payers().iter().zip(&settled).step_by(40) {
+        let payer = leaf.payer.0.into();
+        let balance = payers::balance(&chain.network, payer).await.unwrap();
+        assert_eq!(balance.microdollars, -i128::from(*settled));
+    }
+    let on_chain = fees::reports(&chain.network, &[NODE.0]).await.unwrap();
+    let [on_chain] = &on_chain[..] else { panic!("{on_chain:?}") };
+    assert_eq!(on_chain.fees_settled.get(), u128::from(sum));
+    let shared = on_chain.share_of_node().get() + on_chain.share_of_protocol().get();
+    assert_eq!(shared, u128::from(sum));
+
+    let events = chain.events(3).await;
+    let ContractEvent::ReportSubmitted(submitted) = &events[0] else { panic!("{events:?}") };
+    assert_eq!((submitted.originator, submitted.index), (NODE.0, 0));
+    assert_eq!((submitted.start, submitted.end, submitted.end_minute), (0, 9, 29_000_000));
+    assert_eq!((submitted.root.0, &submitted.nodes[..]), (leaves.root(), &[NODE.0][..]));
+    let part = |leaves: u64, left, micro_dollars| ContractEvent::ReportSettled {
+        originator: NODE.0,
+        index: 0,
+        leaves,
+        left,
+        micro_dollars,
+    };
+    let parts = [settled[..100].iter().sum(), settled[100..].iter().sum()];
+    assert_eq!(events[1..], [part(100, 20, parts[0]), part(20, 0, parts[1])]);
+}

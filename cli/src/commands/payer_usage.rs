@@ -1,0 +1,72 @@
+//! `hawser payer usage` and `hawser payer estimate`.
+
+use hawser_chain::admin::rates;
+use hawser_node::error::RunError;
+use hawser_rules::Rate;
+use hawser_rules::payer_report::{MicroDollars, PicoDollars};
+use serde_json::json;
+
+use crate::args::payer::{EstimateArgs, UsageArgs};
+use crate::commands::onchain::{self, ChainsNeeded};
+use crate::commands::report;
+use crate::output;
+
+/// Shows a payer's usage as a node has booked it, apart: settled, and not settled yet.
+///
+/// # Errors
+/// When the node does not answer.
+pub(super) async fn usage(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
+    let payer = args.payer;
+    let usage = report::ask(&args.node, &format!("?payer={payer}")).await?;
+    if as_json {
+        output::line(&usage);
+        return Ok(());
+    }
+    output::line(format_args!("payer {payer}: {} envelopes", usage["envelopes"]));
+    for (name, field) in [
+        ("not settled yet", "unsettled_picodollars"),
+        ("settled", "settled_picodollars"),
+        ("balance", "balance_picodollars"),
+        ("available", "available_picodollars"),
+    ] {
+        output::line(format_args!("  {name}: {} p$", usage[field]));
+    }
+    Ok(())
+}
+
+/// Estimates what envelopes cost at the rates of the settlement chain, without congestion.
+///
+/// # Errors
+/// When the rates cannot be read, or give no price.
+pub(super) async fn estimate(args: &EstimateArgs, as_json: bool) -> Result<(), RunError> {
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let now = now.map_err(RunError::failed)?.as_secs();
+    let all = rates::list(&network).await?;
+    let in_force = all.iter().rev().find(|rate| rate.start_time <= now);
+    let prices = in_force.ok_or_else(|| RunError::not_found("no rate is in force"))?.prices;
+    let rate = Rate {
+        start_unix_s: 0,
+        message_fee: prices.message_fee,
+        storage_fee: prices.storage_fee,
+        congestion_fee: prices.congestion_fee,
+        target_rate_per_minute: prices.target_rate_per_minute,
+    };
+    let too_large = || RunError::usage("that costs more than an amount can say");
+    let one = rate.base_fee(args.size, args.retention).map_err(RunError::usage)?;
+    let all = one.checked_mul(args.count).and_then(PicoDollars::new).ok_or_else(too_large)?;
+    let MicroDollars(settled) = all.settled();
+    if as_json {
+        output::line(json!({
+            "picodollars_each": one,
+            "picodollars": all.get(),
+            "microdollars_at_least": settled,
+        }));
+    } else {
+        output::line(format_args!("each {one} p$; {} together {all}", args.count));
+        output::line(format_args!(
+            "a settlement takes {settled} µ$, and one more at most by report"
+        ));
+    }
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! `hawser report`: payer reports as a running node sees them.
+
+use hawser_node::error::RunError;
+use hawser_node::settings;
+use serde_json::Value;
+
+use crate::args::report::{ReportCommand, ReportIdArgs, ReportNodeArgs};
+use crate::{client, output};
+
+/// Runs the command.
+///
+/// # Errors
+/// When the node does not answer, does not know the report, or comes to another one.
+pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        ReportCommand::List(args) => list(&args, as_json).await,
+        ReportCommand::Show(args) => show(&args, as_json).await,
+        ReportCommand::Explain(args) => explain(&args, as_json).await,
+    }
+}
+
+async fn list(args: &ReportNodeArgs, as_json: bool) -> Result<(), RunError> {
+    let reports = ask(args, "").await?;
+    let rows = reports.as_array().map(Vec::as_slice).unwrap_or_default();
+    for report in rows {
+        match as_json {
+            true => output::line(report),
+            false => tell(report),
+        }
+    }
+    if rows.is_empty() && !as_json {
+        output::line("there are no payer reports");
+    }
+    Ok(())
+}
+
+async fn show(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
+    let report = one(args).await?;
+    if as_json {
+        output::line(&report);
+        return Ok(());
+    }
+    tell(&report);
+    for payer in rows(&report, "payers") {
+        output::line(format_args!(
+            "  {}: {} p$, {} µ$ when settled",
+            text(payer, "payer"),
+            payer["picodollars"],
+            payer["settled_microdollars"]
+        ));
+    }
+    Ok(())
+}
+
+async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
+    let report = one(args).await?;
+    if as_json {
+        output::line(&report);
+    } else {
+        tell(&report);
+        for row in rows(&report, "minutes") {
+            output::line(format_args!(
+                "  minute {}, payer {}: {} p$ by the rates, {} p$ charged, up to envelope {}",
+                row["minute"],
+                text(row, "payer"),
+                row["own_picodollars"],
+                row["stated_picodollars"],
+                row["last_sequence_id"]
+            ));
+        }
+    }
+    match report["equal"].as_bool() {
+        Some(true) => Ok(()),
+        _ => Err(RunError::refused("this node comes to another report")),
+    }
+}
+
+async fn one(args: &ReportIdArgs) -> Result<Value, RunError> {
+    let is_id = args.id.chars().all(|letter| letter.is_ascii_alphanumeric());
+    if !is_id {
+        return Err(RunError::usage("an id has 64 hex digits, with or without 0x"));
+    }
+    ask(&args.node, &format!("?id={}", args.id)).await
+}
+
+/// Asks the node's page on payer reports.
+pub(super) async fn ask(args: &ReportNodeArgs, query: &str) -> Result<Value, RunError> {
+    let metrics = match &args.metrics {
+        Some(metrics) => metrics.clone(),
+        None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
+    };
+    let path = format!("/payer-reports{query}");
+    let answer = client::get(&metrics, &path).await.map_err(RunError::failed)?;
+    match answer.status {
+        200 => {}
+        404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.body.trim()))),
+        status => {
+            let body = answer.body.trim();
+            return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
+        }
+    }
+    serde_json::from_str(&answer.body)
+        .map_err(|error| RunError::failed(format!("{metrics}: no payer reports: {error}")))
+}
+
+fn tell(report: &Value) {
+    output::line(format_args!(
+        "{}: originator {}, {} to {}, minute {}: {}",
+        text(report, "id"),
+        report["originator_id"],
+        report["start_sequence_id"],
+        report["end_sequence_id"],
+        report["end_minute"],
+        text(report, "state"),
+    ));
+    output::line(format_args!(
+        "  written by {}, attested by {} of {} needed; {} leaves settled, {} µ$",
+        report["written_by"],
+        rows(report, "attested_by").count(),
+        report["attestations_needed"],
+        report["leaves_settled"],
+        report["settled_microdollars"],
+    ));
+    for reason in rows(report, "reasons") {
+        output::line(format_args!("  {}", reason.as_str().unwrap_or_default()));
+    }
+}
+
+fn text<'a>(value: &'a Value, field: &str) -> &'a str {
+    value[field].as_str().unwrap_or("?")
+}
+
+fn rows<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    value[field].as_array().into_iter().flatten()
+}

@@ -1,0 +1,95 @@
+//! Reports and attestations in the strands of nodes.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::envelope::{OriginatorEnvelope, Payload};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_rules::payer_report::{Attestation, DomainSeparator, PayerReport, ReportId};
+use hawser_storage::{ReadError, Snapshot};
+
+/// The newest envelopes of one node on one topic that are looked at. A guess: a node writes few that count, and one that
+/// floods the topic hides only its own. The others' work for it stays bounded.
+const READ_OF_A_NODE: usize = 32;
+
+/// A report that at least one node has written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeldReport {
+    /// Its id.
+    pub id: ReportId,
+    /// The report.
+    pub report: PayerReport,
+    /// The envelopes that hold it, in the order of their writers.
+    pub written: Vec<EnvelopeId>,
+    /// Attestations of it. Their signatures are not verified.
+    pub attestations: Vec<Attestation>,
+}
+
+impl HeldReport {
+    /// Returns true if the node has attested the report, or says so.
+    #[must_use]
+    pub fn is_attested_by(&self, node: OriginatorId) -> bool {
+        self.attestations.iter().any(|it| it.node == node)
+    }
+}
+
+/// Reads the newest reports about an originator, and their attestations, from the strands of `writers`. What is malformed,
+/// is about another originator than its topic, or names another node than its writer, is passed over.
+///
+/// # Errors
+/// When a row cannot be read.
+pub fn held_reports(
+    snapshot: &Snapshot<'_>,
+    domain: DomainSeparator,
+    about: OriginatorId,
+    writers: &[OriginatorId],
+) -> Result<Vec<HeldReport>, ReadError> {
+    let mut reports: BTreeMap<ReportId, HeldReport> = BTreeMap::new();
+    newest(snapshot, &Topic::payer_reports(about), writers, |at, payload| {
+        let Payload::PayerReport(message) = payload else { return };
+        let Ok(report) = PayerReport::from_message(message) else { return };
+        if report.originator() != about {
+            return;
+        }
+        let id = report.id(domain);
+        let new = HeldReport { id, report, written: Vec::new(), attestations: Vec::new() };
+        reports.entry(id).or_insert(new).written.push(at);
+    })?;
+    newest(snapshot, &Topic::payer_report_attestations(about), writers, |at, payload| {
+        let Payload::PayerReportAttestation(message) = payload else { return };
+        let Ok(attestation) = Attestation::from_message(message) else { return };
+        if let Some(held) = reports.get_mut(&attestation.report)
+            && attestation.node == at.originator
+        {
+            held.attestations.push(attestation);
+        }
+    })?;
+    Ok(reports.into_values().collect())
+}
+
+/// Calls `each` with the newest payloads of each writer on a topic.
+fn newest(
+    snapshot: &Snapshot<'_>,
+    topic: &Topic,
+    writers: &[OriginatorId],
+    mut each: impl FnMut(EnvelopeId, &Payload),
+) -> Result<(), ReadError> {
+    for &writer in writers {
+        let mut scan = snapshot.topics();
+        let mut row =
+            scan.seek_back(topic.as_bytes(), EnvelopeId::new(writer, SequenceId(u64::MAX)))?;
+        for _ in 0..READ_OF_A_NODE {
+            let Some(at) = row.map(|row| row.id).filter(|id| id.originator == writer) else {
+                break;
+            };
+            if let Some(envelope) = snapshot.get(at)?.and_then(parsed) {
+                each(at, envelope.unsigned().payer().client().payload());
+            }
+            row = scan.previous_row()?;
+        }
+    }
+    Ok(())
+}
+
+fn parsed(bytes: Bytes) -> Option<OriginatorEnvelope> {
+    OriginatorEnvelope::parse(bytes).ok()
+}

@@ -1,0 +1,34 @@
+//! Payer reports as this node holds them: those on the chain, those that nodes have written, and the figures of
+//! its own log that decide about them.
+//!
+//! Nothing is stored beside the log and the recorded events of the chain, so a step that a crash interrupts is
+//! taken again: [`held`] finds what was written, [`on_chain`] what was submitted and settled, and [`figures`]
+//! gives the same amounts as before.
+
+pub mod figures;
+pub mod held;
+pub mod on_chain;
+
+use hawser_proto::OriginatorId;
+use hawser_rules::Registry;
+use hawser_rules::payer_report::{NodeIds, PayerReportError};
+
+pub use figures::{FiguresError, NotYet, Recomputed, draft, recompute};
+pub use held::{HeldReport, held_reports};
+pub use on_chain::{ChainReport, ChainReports};
+
+/// Returns the nodes that a report lists now: the canonical network.
+///
+/// # Errors
+/// When it is empty.
+pub fn nodes_of(registry: &Registry) -> Result<NodeIds, PayerReportError> {
+    NodeIds::new(registry.nodes().filter(|node| node.canonical).map(|node| node.id.0).collect())
+}
+
+/// Returns the originators that reports are written about: what was taken over from the older network, and all nodes of
+/// the registry.
+#[must_use]
+pub fn originators_of(registry: &Registry) -> Vec<OriginatorId> {
+    let nodes = registry.nodes().map(|node| node.id);
+    OriginatorId::MIGRATED.into_iter().chain(nodes).collect()
+}

@@ -1,0 +1,64 @@
+//! The settlement chain's contract of payer reports, as the worker needs it.
+
+use futures_util::future::BoxFuture;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
+use hawser_rules::payer_report::tree::Hash;
+use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
+
+/// The contract did not do what it was asked for. The text is for the operator.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ContractError(pub String);
+
+/// The outcome of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// The contract has taken the report now.
+    Now,
+    /// It had taken it before: another node was faster.
+    Before,
+    /// It has taken another report that starts at the same place.
+    Superseded,
+}
+
+/// A report as the contract keeps it, and how far it is settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SettledSoFar {
+    /// The sequence id before the range.
+    pub start: SequenceId,
+    /// The last one in it.
+    pub end: SequenceId,
+    /// The root of its tree.
+    pub root: Hash,
+    /// Leaves that are settled: the next one is at this place.
+    pub offset: u64,
+    /// True if no leaf is left.
+    pub is_settled: bool,
+}
+
+/// The contract of payer reports. Its calls may be repeated: a report is taken once, and each leaf settled once.
+pub trait ReportContract: Send + Sync + 'static {
+    /// Submits a report with its attestations, which are verified, sorted by node, and enough.
+    fn submit<'a>(
+        &'a self,
+        report: &'a PayerReport,
+        attestations: &'a [Attestation],
+    ) -> BoxFuture<'a, Result<Submitted, ContractError>>;
+
+    /// Returns a report as the contract keeps it.
+    fn held(
+        &self,
+        originator: OriginatorId,
+        index: u64,
+    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>>;
+
+    /// Settles the next leaves of a report, and returns when the chain has done so.
+    fn settle<'a>(
+        &'a self,
+        originator: OriginatorId,
+        index: u64,
+        leaves: &'a [[u8; LEAF_LEN_BYTES]],
+        proof: &'a Proof,
+    ) -> BoxFuture<'a, Result<(), ContractError>>;
+}

@@ -1,0 +1,450 @@
+//! The worker that writes, attests, submits and settles payer reports, a step at a time.
+//!
+//! Each step reads what is there, does what is missing, and can be taken again: after a crash, beside another
+//! node that takes the same step, and by an operator.
+
+mod contract;
+mod task;
+mod view;
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::Registry;
+use hawser_rules::payer_report::report::RETENTION_DAYS;
+use hawser_rules::payer_report::{
+    Attestation, Difference, DomainSeparator, Due, Majority, PayerReport, PayerReportError,
+    Periods, ReportId, due, majority,
+};
+use hawser_storage::ReadError;
+use parking_lot::Mutex;
+
+use super::{Engine, PublishError};
+use crate::payer_reports::{
+    ChainReport, ChainReports, FiguresError, HeldReport, NotYet, Recomputed, draft, held_reports,
+    nodes_of, originators_of, recompute,
+};
+
+pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
+pub use task::{PayerReportSettings, PayerReportTask, Turns};
+pub use view::{PayerUsage, ReportExplained, ReportState, ReportView};
+
+/// Leaves that are settled by one transaction. Specified: about 3 million gas.
+const LEAVES_AT_ONCE: usize = 100;
+/// Verdicts that are remembered, so that a report is recomputed once. A guess: many times what nodes write in the time
+/// in which a report can be submitted.
+const VERDICTS_MAX: usize = 4096;
+
+/// A step could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportStepError {
+    /// The database failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The figures could not be computed.
+    #[error(transparent)]
+    Figures(#[from] FiguresError),
+    /// The canonical network makes no list of nodes.
+    #[error(transparent)]
+    Nodes(#[from] PayerReportError),
+    /// The envelope could not be published in this node's strand.
+    #[error("it cannot be published: {0}")]
+    Publish(#[from] PublishError),
+    /// The settlement chain did not take a transaction, or did not answer.
+    #[error("the settlement chain: {0}")]
+    Contract(#[from] ContractError),
+    /// Amounts are being corrected: a report of them now might be wrong.
+    #[error("booked amounts are being corrected")]
+    Unpriced,
+    /// The settlement chain's events have not been read yet, so it is not known which reports it has.
+    #[error("the reports on the settlement chain have not been read yet")]
+    NoChain,
+    /// The chain has another report at this place than its events said.
+    #[error("report {index} about {originator} is another one in the contract than in its events")]
+    OtherReport {
+        /// The originator.
+        originator: OriginatorId,
+        /// The place in the contract's list.
+        index: u64,
+    },
+    /// This node's figures are not those of a report that the chain has taken.
+    #[error(
+        "this node comes to other amounts than report {index} about {originator}, which the chain has taken"
+    )]
+    OtherAmounts {
+        /// The originator.
+        originator: OriginatorId,
+        /// The place in the contract's list.
+        index: u64,
+    },
+    /// This node cannot compute the report yet.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
+}
+
+/// The outcome of writing a report.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// The last report is too new.
+    NotDue,
+    /// Another report of the same range waits for its submission.
+    UnderWay,
+    /// Fewer than two minutes have usage.
+    TooLittle,
+    /// This node has written the same report before.
+    Known(ReportId),
+    /// The report is in this node's strand.
+    New(ReportId),
+}
+
+/// The outcome of looking at a report of another node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Attested {
+    /// This node has signed it now.
+    Signed,
+    /// It had signed it before.
+    Before,
+    /// It comes to another report.
+    Refused(Vec<Difference>),
+    /// It cannot be judged, or not be submitted, now.
+    NotNow(String),
+}
+
+/// Writes, attests, submits and settles payer reports. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct PayerReporter(Arc<State>);
+
+struct State {
+    engine: Engine,
+    key: SecretKey,
+    domain: DomainSeparator,
+    periods: Periods,
+    contract: Arc<dyn ReportContract>,
+    /// Differences of the reports that were recomputed here; none for equal ones.
+    verdicts: Mutex<HashMap<ReportId, Vec<Difference>>>,
+}
+
+impl PayerReporter {
+    /// Creates a worker of the engine's node. `key` is the node's key, and `domain` belongs to the contract.
+    pub fn new(
+        engine: &Engine,
+        key: SecretKey,
+        domain: DomainSeparator,
+        periods: Periods,
+        contract: Arc<dyn ReportContract>,
+    ) -> Self {
+        let verdicts = Mutex::default();
+        Self(Arc::new(State { engine: engine.clone(), key, domain, periods, contract, verdicts }))
+    }
+
+    /// Returns the originators that reports are written about now.
+    #[must_use]
+    pub fn originators(&self) -> Vec<OriginatorId> {
+        originators_of(&self.0.registry())
+    }
+
+    /// Writes a report about an originator into this node's strand, if one is due at `now_minute`.
+    ///
+    /// # Errors
+    /// [`ReportStepError`]. The step can be taken again.
+    pub async fn write(
+        &self,
+        about: OriginatorId,
+        now_minute: u32,
+    ) -> Result<Written, ReportStepError> {
+        let state = self.0.clone();
+        let draft = blocking(move || state.draft(about, now_minute)).await?;
+        let report = match draft {
+            Draft::Report(report) => report,
+            Draft::Nothing(why) => return Ok(why),
+        };
+        let id = report.id(self.0.domain);
+        self.0.publish(report.client_envelope()).await?;
+        tracing::info!(
+            report = %id, %about, start = %report.start(), end = %report.end().sequence, "wrote a payer report"
+        );
+        Ok(Written::New(id))
+    }
+
+    /// Looks at all reports about an originator that continue those on the chain, and signs those to which this node comes
+    /// as well.
+    ///
+    /// # Errors
+    /// [`ReportStepError`]. The step can be taken again: what is signed stays signed.
+    pub async fn attest(
+        &self,
+        about: OriginatorId,
+    ) -> Result<Vec<(ReportId, Attested)>, ReportStepError> {
+        let state = self.0.clone();
+        let looked = blocking(move || state.look(about)).await?;
+        let own = self.0.own();
+        let mut outcomes = Vec::new();
+        for (held, verdict) in looked {
+            let outcome = match verdict {
+                Verdict::Attested => Attested::Before,
+                Verdict::NotNow(why) => Attested::NotNow(why),
+                Verdict::Different(differences) => {
+                    self.0.tell_refusal(&held, &differences);
+                    Attested::Refused(differences)
+                }
+                Verdict::Equal => {
+                    let attestation = Attestation::sign(held.id, own, &self.0.key);
+                    self.0.publish(attestation.client_envelope(about)).await?;
+                    tracing::info!(report = %held.id, %about, "attested a payer report");
+                    Attested::Signed
+                }
+            };
+            outcomes.push((held.id, outcome));
+        }
+        Ok(outcomes)
+    }
+
+    /// Submits the reports about an originator that continue those on the chain, that this node has attested, and that
+    /// a majority has.
+    ///
+    /// # Errors
+    /// [`ReportStepError`]. The step can be taken again: the contract takes a report once.
+    pub async fn submit(
+        &self,
+        about: OriginatorId,
+    ) -> Result<Vec<(ReportId, Submitted)>, ReportStepError> {
+        let state = self.0.clone();
+        let ready = blocking(move || state.ready_to_submit(about)).await?;
+        let mut outcomes = Vec::new();
+        for (held, majority) in ready {
+            let submitted = self.0.contract.submit(&held.report, &majority.counted).await?;
+            tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
+            outcomes.push((held.id, submitted));
+        }
+        Ok(outcomes)
+    }
+
+    /// Settles what is left of the reports about an originator that are on the chain. Returns the number of leaves that this
+    /// call has settled.
+    ///
+    /// # Errors
+    /// [`ReportStepError`]. The step can be taken again: the contract knows how far it has come.
+    pub async fn settle(&self, about: OriginatorId) -> Result<usize, ReportStepError> {
+        let snapshot_of = self.0.clone();
+        let chain = blocking(move || snapshot_of.chain()).await?;
+        let mut settled = 0;
+        for on_chain in chain.about(about).filter(|report| !report.is_settled) {
+            settled += self.0.settle_one(on_chain).await?;
+        }
+        Ok(settled)
+    }
+}
+
+/// A report to write, or the reason for none.
+enum Draft {
+    Report(PayerReport),
+    Nothing(Written),
+}
+
+/// A verdict on a report of a node.
+enum Verdict {
+    Attested,
+    Equal,
+    Different(Vec<Difference>),
+    NotNow(String),
+}
+
+impl State {
+    fn own(&self) -> OriginatorId {
+        self.engine.store().identity().node
+    }
+
+    fn registry(&self) -> Arc<Registry> {
+        self.engine.ports().registry.borrow().clone()
+    }
+
+    /// Returns the reports on the chain.
+    fn chain(&self) -> Result<ChainReports, ReportStepError> {
+        let snapshot = self.engine.store().snapshot();
+        if snapshot.payer_reports_position()?.is_none() {
+            return Err(ReportStepError::NoChain);
+        }
+        Ok(ChainReports::of_events(snapshot.payer_report_events()?))
+    }
+
+    fn held(&self, about: OriginatorId) -> Result<Vec<HeldReport>, ReportStepError> {
+        let writers: Vec<_> = self.registry().nodes().map(|node| node.id).collect();
+        let snapshot = self.engine.store().snapshot();
+        Ok(held_reports(&snapshot, self.domain, about, &writers)?)
+    }
+
+    /// Returns the reports about an originator that continue those on the chain, in a fixed order.
+    fn continuing(&self, about: OriginatorId) -> Result<Vec<HeldReport>, ReportStepError> {
+        let chain = self.chain()?;
+        let start = chain.last_end(about).map_or(SequenceId::NONE, |end| end.sequence);
+        let mut held = self.held(about)?;
+        // A report about nothing would come again and again, because the next one begins where it does.
+        held.retain(|it| it.report.start() == start && it.report.end().sequence != start);
+        Ok(held)
+    }
+
+    fn draft(&self, about: OriginatorId, now_minute: u32) -> Result<Draft, ReportStepError> {
+        if self.engine.store().has_unpriced() {
+            return Err(ReportStepError::Unpriced);
+        }
+        let last = self.chain()?.last_end(about);
+        let mut pending = Vec::new();
+        for held in self.continuing(about)? {
+            if !matches!(self.verdict(&held)?, Verdict::Different(_)) {
+                pending.push((held.report.start(), held.report.end()));
+            }
+        }
+        let own = self.own();
+        let (period, expiry) = (self.periods.between(own, about), self.periods.expiry(own, about));
+        let start = match due(now_minute, period, expiry, last, pending) {
+            Due::NotYet => return Ok(Draft::Nothing(Written::NotDue)),
+            Due::UnderWay => return Ok(Draft::Nothing(Written::UnderWay)),
+            Due::From(start) => start,
+        };
+        let snapshot = self.engine.store().snapshot();
+        let Some(report) = draft(&snapshot, about, start, nodes_of(&self.registry())?)? else {
+            return Ok(Draft::Nothing(Written::TooLittle));
+        };
+        let id = report.id(self.domain);
+        let is_own =
+            |held: &HeldReport| held.id == id && held.written.iter().any(|at| at.originator == own);
+        Ok(match self.continuing(about)?.iter().any(is_own) {
+            true => Draft::Nothing(Written::Known(id)),
+            false => Draft::Report(report),
+        })
+    }
+
+    fn look(&self, about: OriginatorId) -> Result<Vec<(HeldReport, Verdict)>, ReportStepError> {
+        if self.engine.store().has_unpriced() {
+            return Err(ReportStepError::Unpriced);
+        }
+        let held = self.continuing(about)?.into_iter();
+        held.map(|held| self.verdict(&held).map(|verdict| (held, verdict))).collect()
+    }
+
+    fn verdict(&self, held: &HeldReport) -> Result<Verdict, ReportStepError> {
+        if held.is_attested_by(self.own()) {
+            return Ok(Verdict::Attested);
+        }
+        if let Some(differences) = self.verdicts.lock().get(&held.id)
+            && !differences.is_empty()
+        {
+            return Ok(Verdict::Different(differences.clone()));
+        }
+        let snapshot = self.engine.store().snapshot();
+        let differences = match recompute(&snapshot, &held.report)? {
+            Recomputed::NotYet(why) => return Ok(Verdict::NotNow(why.to_string())),
+            Recomputed::Equal(_) => Vec::new(),
+            Recomputed::Different(differences) => differences,
+        };
+        let mut verdicts = self.verdicts.lock();
+        if verdicts.len() >= VERDICTS_MAX {
+            verdicts.clear();
+        }
+        verdicts.insert(held.id, differences.clone());
+        drop(verdicts);
+        if !differences.is_empty() {
+            return Ok(Verdict::Different(differences));
+        }
+        Ok(match nodes_of(&self.registry())? == *held.report.nodes() {
+            true => Verdict::Equal,
+            false => Verdict::NotNow("it lists other nodes than the canonical network has".into()),
+        })
+    }
+
+    /// Names the nodes that wrote a report to which this node does not come.
+    fn tell_refusal(&self, held: &HeldReport, differences: &[Difference]) {
+        let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
+        let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
+        tracing::warn!(
+            code = "payer_report_refused",
+            report = %held.id,
+            about = %held.report.originator(),
+            writers = writers.join(","),
+            "a payer report is not attested: {}",
+            differences.join("; ")
+        );
+    }
+
+    fn ready_to_submit(
+        &self,
+        about: OriginatorId,
+    ) -> Result<Vec<(HeldReport, Majority)>, ReportStepError> {
+        let registry = self.registry();
+        let nodes = nodes_of(&registry)?;
+        let member = |node| registry.member(node).map(|record| record.public_key);
+        let mut ready = Vec::new();
+        for held in self.continuing(about)? {
+            if !held.is_attested_by(self.own()) || *held.report.nodes() != nodes {
+                continue;
+            }
+            let attestations = held.attestations.iter().copied();
+            let majority = majority(held.id, held.report.nodes(), attestations, member);
+            for (node, error) in &majority.refused {
+                tracing::warn!(
+                    code = "attestation_refused", report = %held.id, %node, %error,
+                    "an attestation does not count"
+                );
+            }
+            if majority.is_reached() {
+                ready.push((held, majority));
+            }
+        }
+        Ok(ready)
+    }
+
+    async fn settle_one(
+        self: &Arc<Self>,
+        on_chain: &ChainReport,
+    ) -> Result<usize, ReportStepError> {
+        let (originator, index) = (on_chain.originator, on_chain.index);
+        let other_amounts = ReportStepError::OtherAmounts { originator, index };
+        let Some(report) = on_chain.report() else { return Err(other_amounts) };
+        if self.engine.store().has_unpriced() {
+            return Err(ReportStepError::Unpriced);
+        }
+        // With a wrong index another report would be settled, by amounts that are not its own.
+        let held = self.contract.held(originator, index).await?;
+        if (held.start, held.end, held.root)
+            != (report.start(), report.end().sequence, report.root())
+        {
+            return Err(ReportStepError::OtherReport { originator, index });
+        }
+        if held.is_settled {
+            return Ok(0);
+        }
+        let state = self.clone();
+        let figures =
+            blocking(move || recompute(&state.engine.store().snapshot(), &report)).await?;
+        let leaves = match figures {
+            Recomputed::Equal(leaves) => leaves,
+            Recomputed::Different(_) => return Err(other_amounts),
+            Recomputed::NotYet(why) => return Err(why.into()),
+        };
+        let (encoded, tree) = (leaves.encoded(), leaves.tree());
+        let first = usize::try_from(held.offset).unwrap_or(usize::MAX).min(encoded.len());
+        let mut place = first;
+        while place < encoded.len() {
+            let end = encoded.len().min(place + LEAVES_AT_ONCE);
+            let proof = tree.proof(place..end);
+            self.contract.settle(originator, index, &encoded[place..end], &proof).await?;
+            place = end;
+        }
+        tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
+        Ok(place - first)
+    }
+
+    /// Publishes a client envelope in this node's strand, signed by this node as the payer.
+    async fn publish(&self, client: Bytes) -> Result<(), ReportStepError> {
+        let envelope = PayerEnvelope::sign(client, self.own(), RETENTION_DAYS, &self.key);
+        self.engine.publish_own(vec![envelope]).await?;
+        Ok(())
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+}

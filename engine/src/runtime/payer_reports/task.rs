@@ -1,0 +1,187 @@
+//! The task that takes the steps of payer reports at their times.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hawser_proto::{OriginatorId, minute_of};
+use hawser_rules::payer_report::{Periods, Task, minute_of_hour};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::{PayerReporter, ReportStepError};
+use crate::runtime::Engine;
+
+/// The times at which reports are written, submitted and settled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turns {
+    /// Once an hour, at minutes that depend on the node.
+    Hourly,
+    /// At every look, for development networks and tests.
+    EveryLook,
+}
+
+/// Settings of the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PayerReportSettings {
+    /// The time between two looks at the reports of others, which are attested then.
+    pub look_every: Duration,
+    /// The times of the other steps.
+    pub turns: Turns,
+    /// The times between reports.
+    pub periods: Periods,
+}
+
+impl Default for PayerReportSettings {
+    /// The settings of the reference implementation.
+    fn default() -> Self {
+        let look_every = Duration::from_secs(60);
+        Self { look_every, turns: Turns::Hourly, periods: Periods::default() }
+    }
+}
+
+/// Takes all steps while the node runs.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct PayerReportTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl PayerReportTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine, reporter: PayerReporter, settings: PayerReportSettings) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let worker = Worker { engine: engine.clone(), reporter, settings, told: HashMap::new() };
+        Self { stop, task: tokio::spawn(worker.run(stopped)) }
+    }
+
+    /// Stops the task. A transaction under way is left to the chain: the next run finds what became of it.
+    pub async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+struct Worker {
+    engine: Engine,
+    reporter: PayerReporter,
+    settings: PayerReportSettings,
+    /// The last error of each step, which is told once.
+    told: HashMap<(&'static str, OriginatorId), String>,
+}
+
+impl Worker {
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut looks = tokio::time::interval(self.settings.look_every);
+        looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut last = self.now_minute();
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                _ = looks.tick() => {}
+            }
+            let now = self.now_minute();
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = self.look(last, now) => {}
+            }
+            last = now;
+        }
+    }
+
+    fn now_minute(&self) -> u32 {
+        minute_of(self.engine.ports().clock.now_ns())
+    }
+
+    /// Takes the steps whose time has come after minute `last`, up to minute `now`.
+    async fn look(&mut self, last: u32, now: u32) {
+        // A folder that may lack the end of the own strand may lack what this node has signed.
+        if self.engine.may_sign().is_err() {
+            return;
+        }
+        let node = self.engine.store().identity().node;
+        let is_turn = |task| match self.settings.turns {
+            Turns::EveryLook => true,
+            Turns::Hourly => has_come(minute_of_hour(node, task), last, now),
+        };
+        let [write, submit, settle] = [Task::Generate, Task::Submit, Task::Settle].map(is_turn);
+        let reporter = self.reporter.clone();
+        for about in reporter.originators() {
+            if write {
+                self.note("write", about, reporter.write(about, now).await);
+            }
+            self.note("attest", about, reporter.attest(about).await);
+            if submit {
+                self.note("submit", about, reporter.submit(about).await);
+            }
+            if settle {
+                self.note("settle", about, reporter.settle(about).await);
+            }
+        }
+    }
+
+    /// Tells an error once until the step succeeds or fails in another way. All of them are tried again.
+    fn note<T>(
+        &mut self,
+        step: &'static str,
+        about: OriginatorId,
+        outcome: Result<T, ReportStepError>,
+    ) {
+        let error = match outcome {
+            Ok(_) => {
+                self.told.remove(&(step, about));
+                return;
+            }
+            // It passes by itself: a node that starts, or is behind, knows too little for a while.
+            Err(
+                error @ (ReportStepError::NoChain
+                | ReportStepError::Unpriced
+                | ReportStepError::NotYet(_)),
+            ) => {
+                tracing::debug!(step, %about, %error, "a step of payer reports has to wait");
+                return;
+            }
+            Err(error) => error,
+        };
+        let text = error.to_string();
+        if self.told.get(&(step, about)) != Some(&text) {
+            tracing::warn!(
+                code = "payer_report_step_failed", step, %about, error = text,
+                "a step of payer reports is tried again later"
+            );
+            self.told.insert((step, about), text);
+        }
+    }
+}
+
+/// Returns whether an hour has reached `minute` after minute `last`, up to minute `now`, both since the unix epoch.
+fn has_come(minute: u32, last: u32, now: u32) -> bool {
+    let since = now.saturating_sub(last);
+    // The time since that minute of the hour came last.
+    let ago = (now % 60 + 60 - minute) % 60;
+    ago < since
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_turn_comes_once_an_hour_whatever_the_time_between_looks() {
+        for step in [1, 2, 7, 59] {
+            let looks = (1000..1000 + 600).step_by(step).collect::<Vec<u32>>();
+            let turns = looks.windows(2).filter(|two| has_come(31, two[0], two[1])).count();
+            assert!((9..=10).contains(&turns), "{turns} turns in ten hours, every {step} minutes");
+        }
+        assert!(!has_come(31, 91, 91), "no minute has passed");
+        assert!(has_come(31, 90, 91));
+        assert!(!has_come(31, 91, 92), "it was taken");
+        assert!(has_come(31, 0, 1000), "after a long pause it comes at once");
+        assert!(!has_come(31, 95, 91), "the clock went back");
+    }
+}

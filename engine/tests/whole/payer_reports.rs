@@ -1,0 +1,454 @@
+//! Payer reports over several engines: written, attested, submitted and settled, while nodes lie, and stop between
+//! two steps.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use hawser_engine::chain_strand::ChainPosition;
+use hawser_engine::payer_reports::ChainReports;
+use hawser_engine::ports::TrustingJudge;
+use hawser_engine::runtime::{
+    Attested, Engine, EngineSettings, PayerReportSettings, PayerReportTask, PayerReporter, Ports,
+    PublishError, PublishSettings, ReportState, ReportStepError, Submitted, Turns, Written,
+};
+use hawser_engine::{facts, price};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
+use hawser_rules::RateTable;
+use hawser_rules::payer_report::explain::Cause;
+use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
+use hawser_rules::payer_report::{
+    Attestation, Difference, Leaves, NodeIds, PayerReport, Periods, RangeEnd, ReportId,
+};
+use hawser_storage::{Change, LogEntry, LogItem, Store, StoreIdentity, Validity};
+use tokio::sync::watch;
+
+use crate::common::{
+    START_NS, TestClock, client, frame, group_payload, group_topic, payer, rate, record_rates,
+};
+use crate::report_contract::{NODES, TestContract, domain, key, registry};
+
+const MINUTE_NS: i64 = 60_000_000_000;
+
+struct AnyForm;
+
+impl hawser_engine::ports::PayloadValidator for AnyForm {
+    fn key_package(&self, _: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Three nodes that hold the same, one clock and one contract.
+struct Network {
+    clock: Arc<TestClock>,
+    contract: TestContract,
+    stores: BTreeMap<u32, Store>,
+    engines: BTreeMap<u32, Engine>,
+}
+
+impl Network {
+    fn start() -> Self {
+        let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
+        let mut network = Self {
+            clock,
+            contract: TestContract::default(),
+            stores: BTreeMap::new(),
+            engines: BTreeMap::new(),
+        };
+        for node in NODES {
+            let identity = StoreIdentity {
+                network: "test".into(),
+                node: OriginatorId(node),
+                public_key: key(node).public_key(),
+            };
+            let store = Store::in_memory(identity, price::price).unwrap();
+            record_rates(&store, &[rate()]);
+            network.stores.insert(node, store);
+            network.restart(node);
+        }
+        network.follow_chain();
+        network
+    }
+
+    /// Starts a node again on what it has stored.
+    fn restart(&mut self, node: u32) {
+        let (_, registry) = watch::channel(Arc::new(registry()));
+        let (_, rates) = watch::channel(Arc::new(RateTable::new(vec![rate()], None).unwrap()));
+        let ports = Ports {
+            clock: self.clock.clone(),
+            validator: Arc::new(AnyForm),
+            identities: Arc::new(TrustingJudge),
+            registry,
+            rates,
+        };
+        let publish =
+            PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
+        let settings = EngineSettings { publish, workers: 1 };
+        let (engine, _) =
+            Engine::start(key(node), settings, ports, self.stores[&node].clone()).unwrap();
+        self.engines.insert(node, engine);
+    }
+
+    fn pass(&self, minutes: i64) {
+        self.clock.0.fetch_add(minutes * MINUTE_NS, Ordering::Relaxed);
+    }
+
+    fn now_minute(&self) -> u32 {
+        minute_of(self.clock.0.load(Ordering::Relaxed))
+    }
+
+    async fn publish(&self, node: u32, by: u8, texts: &[&str]) {
+        let envelope = |text: &&str| {
+            let payload = group_payload(frame(1, 1, text.as_bytes()));
+            let client = client(&group_topic(1), None, payload);
+            PayerEnvelope::sign(client, OriginatorId(node), 60, &payer(by))
+        };
+        self.engines[&node].publish(texts.iter().map(envelope).collect()).await.unwrap();
+    }
+
+    /// Two minutes of traffic of three payers at node 100, and a third one.
+    async fn traffic(&self, name: &str) {
+        for minute in 0..3 {
+            for by in 0..3 {
+                self.publish(100, by, &[&format!("{name} {minute} of {by}")]).await;
+            }
+            self.pass(1);
+        }
+    }
+
+    /// Brings every strand to every node.
+    fn replicate(&self) {
+        for (&from, source) in &self.stores {
+            let originator = OriginatorId(from);
+            for (&to, target) in self.stores.iter().filter(|(to, _)| **to != from) {
+                let snapshot = source.snapshot();
+                let held = target.snapshot().head(originator).unwrap();
+                let log = snapshot.log(EnvelopeId::new(originator, held), SequenceId::MAX);
+                for item in log {
+                    let LogItem::Envelope { id, bytes, .. } = item.unwrap() else { panic!() };
+                    let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(to));
+                    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts };
+                    target.commit(&[Change::Append(entry)]).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Shows the chain's events to every node.
+    fn follow_chain(&self) {
+        let events = self.contract.0.lock().events.clone();
+        let position = ChainPosition { block: events.len() as u64, hash: [1; 32] };
+        for store in self.stores.values() {
+            store.record_payer_reports(0, &events, position).unwrap();
+        }
+    }
+
+    /// A worker that knows nothing but what is stored.
+    fn worker(&self, node: u32) -> PayerReporter {
+        let contract = Arc::new(self.contract.clone());
+        PayerReporter::new(&self.engines[&node], key(node), domain(), Periods::default(), contract)
+    }
+
+    async fn write(&self, node: u32, about: u32) -> Written {
+        let minute = self.now_minute();
+        let written = self.worker(node).write(OriginatorId(about), minute).await.unwrap();
+        self.replicate();
+        written
+    }
+
+    async fn attest(&self, node: u32, about: u32) -> Vec<Attested> {
+        let attested = self.worker(node).attest(OriginatorId(about)).await.unwrap();
+        self.replicate();
+        attested.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    async fn submit(&self, node: u32, about: u32) -> Vec<Submitted> {
+        let submitted = self.worker(node).submit(OriginatorId(about)).await.unwrap();
+        self.follow_chain();
+        submitted.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    async fn settle(&self, node: u32, about: u32) -> Result<usize, ReportStepError> {
+        let settled = self.worker(node).settle(OriginatorId(about)).await;
+        self.follow_chain();
+        settled
+    }
+
+    /// The fees in the log of node 100 up to a place, as their envelopes state them, by payer.
+    fn stated(&self, through: SequenceId) -> Leaves {
+        let snapshot = self.stores[&100].snapshot();
+        let log = snapshot.log(EnvelopeId::new(OriginatorId(100), SequenceId::NONE), through);
+        let fees = log.filter_map(|item| {
+            let LogItem::Envelope { bytes, .. } = item.unwrap() else { panic!() };
+            let envelope = OriginatorEnvelope::parse(bytes).unwrap();
+            let statement = envelope.unsigned();
+            if statement.payer().client().topic().kind().is_reserved() {
+                return None;
+            }
+            let payer_envelope = statement.payer();
+            let signature = payer_envelope.signature_bytes().unwrap();
+            let signature = hawser_proto::Signature::from_bytes(signature).unwrap();
+            let payer = signature.recover(payer_envelope.digest()).unwrap().address();
+            let fee = statement.base_fee_picodollars() + statement.congestion_fee_picodollars();
+            Some((payer, fee))
+        });
+        Leaves::sum(fees).unwrap()
+    }
+
+    fn on_chain(&self) -> ChainReports {
+        ChainReports::of_events(self.contract.0.lock().events.clone())
+    }
+}
+
+/// Each fee of the log is in a leaf once, and is taken from its payer once, rounded up; the worker of a node is made anew for
+/// each step, and a node is started anew between them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
+    let mut network = Network::start();
+    network.traffic("first").await;
+    network.replicate();
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    network.restart(100);
+    assert!(matches!(network.write(100, 100).await, Written::UnderWay), "not twice");
+    assert!(matches!(network.write(200, 100).await, Written::UnderWay), "nor by another node");
+    assert_eq!(network.submit(100, 100).await, [], "the writer has to attest it, too");
+    assert_eq!(network.attest(100, 100).await, [Attested::Signed]);
+    assert_eq!(network.submit(100, 100).await, [], "one of three is no majority");
+    network.restart(200);
+    assert_eq!(network.attest(200, 100).await, [Attested::Signed]);
+    assert_eq!(network.attest(200, 100).await, [Attested::Before]);
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    assert_eq!(network.submit(200, 100).await, [], "it is on the chain");
+    assert_eq!(network.attest(300, 100).await, [], "nothing to attest any more");
+
+    let report = network.on_chain().about(OriginatorId(100)).next().unwrap().clone();
+    let stated = network.stated(report.end.sequence);
+    assert_eq!(report.root, stated.root(), "the leaves are the fees of the log");
+    assert_eq!(stated.payers().len(), 3);
+    assert!(!network.on_chain().is_settled(OriginatorId(100), report.end.minute));
+
+    network.contract.0.lock().settles = Some(0);
+    assert!(matches!(network.settle(300, 100).await, Err(ReportStepError::Contract(_))));
+    network.contract.0.lock().settles = None;
+    network.restart(300);
+    assert_eq!(network.settle(300, 100).await.unwrap(), 3);
+    assert_eq!(network.settle(100, 100).await.unwrap(), 0, "nothing is left");
+    assert!(network.on_chain().is_settled(OriginatorId(100), report.end.minute));
+    assert!(!network.on_chain().is_settled(OriginatorId(100), report.end.minute + 1));
+    for leaf in stated.payers() {
+        let taken = network.contract.0.lock().taken_from[&leaf.payer];
+        assert_eq!(taken, leaf.fee.settled(), "{}", leaf.payer);
+        let usage = network.worker(200).usage_of(leaf.payer).unwrap();
+        assert_eq!(usage.settled, leaf.fee.get());
+        assert!(usage.unsettled > 0, "the last minute is in no report");
+        assert_eq!(usage.available(), -i128::from(usage.unsettled));
+    }
+    let shown = network.worker(200).reports().unwrap();
+    let [shown] = &shown[..] else { panic!("{shown:?}") };
+    assert!(matches!(shown.state, ReportState::OnChain { index: 0, is_settled: true, .. }));
+    assert_eq!(shown.attested_by, [OriginatorId(100), OriginatorId(200)]);
+    let explained = network.worker(200).explain(&shown.id.to_string()).unwrap().unwrap();
+    assert_eq!(explained.leaves, Some(stated.clone()));
+
+    the_next_report_begins_there(&network, report.end.sequence).await;
+}
+
+/// The next report begins where the last one ends, and only after the period.
+async fn the_next_report_begins_there(network: &Network, last_end: SequenceId) {
+    network.traffic("second").await;
+    network.replicate();
+    assert_eq!(network.write(100, 100).await, Written::NotDue);
+    network.pass(6 * 60);
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+    }
+    assert_eq!(network.submit(300, 100).await, [Submitted::Now]);
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+    let last = network.on_chain().about(OriginatorId(100)).next_back().unwrap().clone();
+    assert_eq!((last.index, last.start), (1, last_end));
+    let all: u64 = network.stated(last.end.sequence).payers().iter().map(|it| it.fee.get()).sum();
+    let taken: u64 = network.contract.0.lock().taken_from.values().map(|it| it.0).sum();
+    let most = all.div_ceil(1_000_000) + 6;
+    assert!(taken * 1_000_000 >= all && taken <= most, "{taken} of {all}: rounded up by leaf");
+}
+
+/// Puts an envelope into the strand of a node that does not play by the rules.
+async fn smuggle(network: &Network, node: u32, client: Bytes) {
+    let envelope = PayerEnvelope::sign(client, OriginatorId(node), 60, &key(node));
+    network.engines[&node].publish_own(vec![envelope]).await.unwrap();
+    network.replicate();
+}
+
+/// Lets node 300 write reports that are not true, with attestations in its own name and in that of another node, and one
+/// about nothing. Returns the ids of the lies.
+async fn lie(network: &Network, lies: [(RangeEnd, Hash); 4]) -> Vec<ReportId> {
+    let (about, nodes) = (OriginatorId(100), NodeIds::new(NODES.to_vec()).unwrap());
+    let minute = lies[0].0.minute;
+    let mut ids = Vec::new();
+    for (end, root) in lies {
+        let lie = PayerReport::new(about, SequenceId::NONE, end, root, nodes.clone()).unwrap();
+        smuggle(network, 300, lie.client_envelope()).await;
+        let id = lie.id(domain());
+        smuggle(
+            network,
+            300,
+            Attestation::sign(id, OriginatorId(300), &key(300)).client_envelope(about),
+        )
+        .await;
+        // In the name of another node.
+        smuggle(
+            network,
+            300,
+            Attestation::sign(id, OriginatorId(200), &key(300)).client_envelope(about),
+        )
+        .await;
+        ids.push(id);
+    }
+    let empty = RangeEnd { minute, sequence: SequenceId::NONE };
+    let empty =
+        PayerReport::new(about, SequenceId::NONE, empty, EMPTY_ROOT, nodes.clone()).unwrap();
+    smuggle(network, 300, empty.client_envelope()).await;
+    ids
+}
+
+/// A lying report is attested by no honest node, and the difference is named; neither it nor attestations of strangers stand
+/// in the way of the true one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
+    let network = Network::start();
+    network.traffic("true").await;
+    network.replicate();
+    let about = OriginatorId(100);
+    let end = network.stores[&100].snapshot().last_used_minute(about, network.now_minute() - 2);
+    let (minute, sequence) = end.unwrap().unwrap();
+    let true_leaves = network.stated(sequence);
+    let without = true_leaves.payers()[0].payer;
+    let fewer = true_leaves.payers()[1..].iter().map(|leaf| (leaf.payer, leaf.fee.get()));
+    let lies = [
+        (RangeEnd { minute, sequence }, Leaves::sum(fewer).unwrap().root()),
+        (RangeEnd { minute: minute + 1, sequence }, true_leaves.root()),
+        (RangeEnd { minute, sequence: sequence.previous() }, true_leaves.root()),
+        (RangeEnd { minute, sequence }, [7; 32]),
+    ];
+    let ids = lie(&network, lies).await;
+    let looked = network.worker(200).attest(about).await.unwrap();
+    assert_eq!(looked.len(), 4, "a report about nothing is passed over");
+    let difference = |id| match &looked.iter().find(|(it, _)| *it == id).unwrap().1 {
+        Attested::Refused(differences) => differences.clone(),
+        other => panic!("{other:?}"),
+    };
+    let cause = |id| match &difference(id)[..] {
+        [Difference::Amounts { cause, .. }] => cause.clone(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(cause(ids[0]), Cause::WithoutPayer(without));
+    assert_eq!(difference(ids[1]), [Difference::EndMinute { reported: minute + 1, held: minute }]);
+    let reported = sequence.previous();
+    assert_eq!(difference(ids[2]), [Difference::EndSequence { reported, held: sequence }]);
+    assert_eq!(cause(ids[3]), Cause::Unknown);
+    assert_eq!(network.submit(200, 100).await, [], "a forged majority is none");
+    let shown = network.worker(200).reports().unwrap();
+    assert!(shown.iter().all(|it| matches!(it.state, ReportState::Refused(_))), "{shown:?}");
+    assert!(shown.iter().all(|it| it.writers == [OriginatorId(300)]), "the writer is named");
+    let explained = network.worker(200).explain(&ids[0].to_string()).unwrap().unwrap();
+    assert_eq!((explained.differences, explained.leaves), (difference(ids[0]), None));
+    assert_eq!(network.worker(200).explain("0x12").unwrap(), None);
+
+    let Written::New(id) = network.write(100, 100).await else { panic!("the lies do not count") };
+    // Of a stranger, and over another digest.
+    smuggle(
+        &network,
+        300,
+        Attestation::sign(id, OriginatorId(300), &key(200)).client_envelope(about),
+    )
+    .await;
+    assert!(network.attest(100, 100).await.contains(&Attested::Signed));
+    assert_eq!(network.submit(100, 100).await, [], "a forged attestation does not count");
+    assert!(network.attest(200, 100).await.contains(&Attested::Signed));
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3);
+}
+
+/// A payer's own client cannot write to the reserved topics, not even by repeating what a node has signed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn reports_cannot_be_published_by_callers() {
+    let network = Network::start();
+    network.traffic("some").await;
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    let head = network.stores[&100].snapshot().head(OriginatorId(100)).unwrap();
+    let written = network.stores[&100].snapshot().get(EnvelopeId::new(OriginatorId(100), head));
+    let written = OriginatorEnvelope::parse(written.unwrap().unwrap()).unwrap();
+    let payer = written.unsigned().payer();
+    assert_eq!(payer.retention_days(), 60);
+    assert_eq!(written.unsigned().base_fee_picodollars(), 0);
+    let again: pb::PayerEnvelope = prost::Message::decode(payer.as_bytes().clone()).unwrap();
+    let refused = network.engines[&100].publish(vec![again]).await;
+    assert!(matches!(refused, Err(PublishError::Refused(_))), "{refused:?}");
+    let usage = network.stores[&100].snapshot();
+    let node = key(100).public_key().address();
+    let mut rows = 0;
+    usage.usage_of_payer(node, |_, _, _| rows += 1).unwrap();
+    assert_eq!(rows, 0, "a node pays nothing for it");
+}
+
+/// Reports wait while nothing is known of the chain, and while this node is behind.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_does_not_know_enough_waits() {
+    let network = Network::start();
+    network.traffic("some").await;
+    let about = OriginatorId(100);
+    let report = network.worker(100).write(about, network.now_minute()).await.unwrap();
+    assert!(matches!(report, Written::New(_)));
+    assert_eq!(network.worker(200).attest(about).await.unwrap(), [], "it has not come yet");
+    assert_eq!(
+        network.worker(200).write(about, network.now_minute()).await.unwrap(),
+        Written::TooLittle
+    );
+    let identity = network.stores[&200].identity().clone();
+    let fresh = Store::in_memory(identity, price::price).unwrap();
+    record_rates(&fresh, &[rate()]);
+    let mut network = network;
+    network.stores.insert(200, fresh);
+    network.restart(200);
+    let unknown = network.worker(200).attest(about).await;
+    assert!(matches!(unknown, Err(ReportStepError::NoChain)), "{unknown:?}");
+}
+
+/// The tasks of three nodes bring reports about all of them to their end, without any other hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tasks_take_all_steps_by_themselves() {
+    let network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let settings = PayerReportSettings {
+        look_every: Duration::from_millis(20),
+        turns: Turns::EveryLook,
+        ..PayerReportSettings::default()
+    };
+    let start =
+        |node| PayerReportTask::start(&network.engines[&node], network.worker(node), settings);
+    let tasks = NODES.map(start);
+    let settled = async {
+        loop {
+            network.replicate();
+            network.follow_chain();
+            let chain = network.on_chain();
+            if chain.about(OriginatorId(100)).next().is_some_and(|report| report.is_settled) {
+                return chain;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let chain =
+        tokio::time::timeout(Duration::from_secs(60), settled).await.expect("it is settled");
+    for task in tasks {
+        task.stop().await;
+    }
+    assert_eq!(chain.all().count(), 1, "each range is reported once");
+    let report = chain.about(OriginatorId(100)).next().unwrap();
+    assert_eq!(report.root, network.stated(report.end.sequence).root());
+}

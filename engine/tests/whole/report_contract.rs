@@ -1,0 +1,186 @@
+//! The contract of payer reports, in memory: it judges as the real one does, and writes down its events.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use hawser_engine::runtime::{ContractError, ReportContract, SettledSoFar, Submitted};
+use hawser_proto::{OriginatorId, PayerAddress, SecretKey, SequenceId};
+use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
+use hawser_rules::payer_report::{
+    Attestation, DomainSeparator, MicroDollars, PayerFee, PayerReport, Proof,
+};
+use hawser_rules::{NodeRecord, Registry};
+use hawser_storage::{PayerReportChange, PayerReportEvent};
+use parking_lot::Mutex;
+
+/// The nodes of the network.
+pub const NODES: [u32; 3] = [100, 200, 300];
+
+pub fn domain() -> DomainSeparator {
+    DomainSeparator::of_contract(31337, [0x55; 20])
+}
+
+pub fn key(node: u32) -> SecretKey {
+    SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
+}
+
+pub fn registry() -> Registry {
+    let record = |node: u32| NodeRecord {
+        id: OriginatorId(node),
+        public_key: key(node).public_key(),
+        owner: key(node).public_key().address(),
+        http_address: "http://127.0.0.1:5050".into(),
+        quic_address: None,
+        canonical: true,
+    };
+    NODES.map(record).into_iter().collect()
+}
+
+/// A report of the contract, with the amounts that were settled.
+#[derive(Clone)]
+pub struct Kept {
+    pub report: PayerReport,
+    pub offset: u64,
+    pub is_settled: bool,
+}
+
+/// The contract: judges as the real one, and writes down its events.
+#[derive(Default)]
+pub struct Chain {
+    kept: BTreeMap<u32, Vec<Kept>>,
+    pub events: Vec<PayerReportEvent>,
+    pub taken_from: BTreeMap<PayerAddress, MicroDollars>,
+    /// Settlements until the connection breaks.
+    pub settles: Option<usize>,
+}
+
+#[derive(Clone, Default)]
+pub struct TestContract(pub Arc<Mutex<Chain>>);
+
+fn refused<T>(why: &str) -> Result<T, ContractError> {
+    Err(ContractError(why.to_owned()))
+}
+
+impl Chain {
+    fn note(&mut self, originator: OriginatorId, index: u64, change: PayerReportChange) {
+        let block = self.events.len() as u64 + 1;
+        self.events.push(PayerReportEvent { block, log_index: 0, originator, index, change });
+    }
+
+    fn submit(
+        &mut self,
+        report: &PayerReport,
+        attestations: &[Attestation],
+    ) -> Result<Submitted, ContractError> {
+        let originator = report.originator();
+        let kept = self.kept.entry(originator.0).or_default();
+        if kept.last().is_some_and(|last| last.report == *report) {
+            return Ok(Submitted::Before);
+        }
+        let last_end = kept.last().map_or(SequenceId::NONE, |last| last.report.end().sequence);
+        if report.start() != last_end {
+            return Ok(Submitted::Superseded);
+        }
+        if report.nodes().get() != NODES {
+            return refused("NodeIdAtIndexMismatch");
+        }
+        if !attestations.windows(2).all(|two| two[0].node < two[1].node) {
+            return refused("UnorderedNodeIds");
+        }
+        let registry = registry();
+        for attestation in attestations {
+            let Some(record) = registry.member(attestation.node) else {
+                return refused("ERC721NonexistentToken");
+            };
+            assert_eq!(attestation.report, report.id(domain()));
+            attestation.verify(&record.public_key).unwrap();
+        }
+        if attestations.len() < report.nodes().majority() {
+            return refused("InsufficientSignatures");
+        }
+        let index = kept.len() as u64;
+        kept.push(Kept { report: report.clone(), offset: 0, is_settled: false });
+        let change = PayerReportChange::Submitted {
+            start: report.start(),
+            end: report.end().sequence,
+            end_minute: report.end().minute,
+            root: report.root(),
+            nodes: report.nodes().get().to_vec(),
+        };
+        self.note(originator, index, change);
+        Ok(Submitted::Now)
+    }
+
+    fn settle(
+        &mut self,
+        originator: OriginatorId,
+        index: u64,
+        leaves: &[[u8; LEAF_LEN_BYTES]],
+        proof: &Proof,
+    ) -> Result<(), ContractError> {
+        match &mut self.settles {
+            Some(0) => return refused("the connection is gone"),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        let place = usize::try_from(index).unwrap();
+        let kept = &mut self.kept.get_mut(&originator.0).unwrap()[place];
+        if kept.is_settled {
+            return refused("PayerReportEntirelySettled");
+        }
+        if let Err(error) = proof.verify(kept.report.root(), kept.offset, leaves) {
+            return refused(&format!("InvalidProof: {error}"));
+        }
+        kept.offset += leaves.len() as u64;
+        let total = u64::from_be_bytes(proof.0[0][24..].try_into().unwrap());
+        let left = total - kept.offset;
+        kept.is_settled = left == 0;
+        let mut sum = 0;
+        for leaf in leaves {
+            let PayerFee { payer, fee } = PayerFee::from_leaf(leaf).unwrap();
+            self.taken_from.entry(payer).or_default().0 += fee.settled().0;
+            sum += fee.settled().0;
+        }
+        let count = leaves.len() as u64;
+        let change = PayerReportChange::Settled { leaves: count, left, microdollars: sum };
+        self.note(originator, index, change);
+        Ok(())
+    }
+}
+
+impl ReportContract for TestContract {
+    fn submit<'a>(
+        &'a self,
+        report: &'a PayerReport,
+        attestations: &'a [Attestation],
+    ) -> BoxFuture<'a, Result<Submitted, ContractError>> {
+        async move { self.0.lock().submit(report, attestations) }.boxed()
+    }
+
+    fn held(
+        &self,
+        originator: OriginatorId,
+        index: u64,
+    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
+        async move {
+            let chain = self.0.lock();
+            let kept = chain.kept[&originator.0][usize::try_from(index).unwrap()].clone();
+            let (start, end) = (kept.report.start(), kept.report.end().sequence);
+            let (offset, is_settled) = (kept.offset, kept.is_settled);
+            Ok(SettledSoFar { start, end, root: kept.report.root(), offset, is_settled })
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(
+        &'a self,
+        originator: OriginatorId,
+        index: u64,
+        leaves: &'a [[u8; LEAF_LEN_BYTES]],
+        proof: &'a Proof,
+    ) -> BoxFuture<'a, Result<(), ContractError>> {
+        async move { self.0.lock().settle(originator, index, leaves, proof) }.boxed()
+    }
+}

@@ -1,0 +1,88 @@
+//! The worker of payer reports, with the contract as this node's account uses it.
+
+use alloy::primitives::Address;
+use alloy::signers::local::PrivateKeySigner;
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::reports::{ReportManager, SubmitOutcome};
+use hawser_engine::Engine;
+use hawser_engine::runtime::{
+    ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
+};
+use hawser_proto::{OriginatorId, SecretKey, SequenceId};
+use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
+use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
+
+/// The contract and the endpoints of its chain, as the node has found them.
+#[derive(Clone)]
+pub(super) struct ReportContractAt {
+    pub(super) endpoints: Endpoints,
+    pub(super) address: Address,
+}
+
+/// Returns the worker. `key` signs reports, and pays for transactions.
+pub(super) fn reporter(
+    engine: &Engine,
+    key: &SecretKey,
+    at: ReportContractAt,
+    settings: PayerReportSettings,
+) -> PayerReporter {
+    let signer = PrivateKeySigner::from_slice(&key.to_bytes());
+    let signer = signer.expect("a key of the same curve");
+    let manager = ReportManager::new(at.endpoints, at.address, signer);
+    let domain = manager.domain();
+    let contract = std::sync::Arc::new(Contract(manager));
+    PayerReporter::new(engine, key.clone(), domain, settings.periods, contract)
+}
+
+struct Contract(ReportManager);
+
+impl ReportContract for Contract {
+    fn submit<'a>(
+        &'a self,
+        report: &'a PayerReport,
+        attestations: &'a [Attestation],
+    ) -> BoxFuture<'a, Result<Submitted, ContractError>> {
+        async move {
+            Ok(match self.0.submit(report, attestations).await.map_err(told)? {
+                SubmitOutcome::Taken => Submitted::Now,
+                SubmitOutcome::AlreadyTaken => Submitted::Before,
+                SubmitOutcome::OtherTaken => Submitted::Superseded,
+            })
+        }
+        .boxed()
+    }
+
+    fn held(
+        &self,
+        originator: OriginatorId,
+        index: u64,
+    ) -> BoxFuture<'_, Result<SettledSoFar, ContractError>> {
+        async move {
+            let kept = self.0.kept(originator.0, index).await.map_err(told)?;
+            Ok(SettledSoFar {
+                start: SequenceId(kept.start),
+                end: SequenceId(kept.end),
+                root: kept.root,
+                offset: kept.offset,
+                is_settled: kept.is_settled,
+            })
+        }
+        .boxed()
+    }
+
+    fn settle<'a>(
+        &'a self,
+        originator: OriginatorId,
+        index: u64,
+        leaves: &'a [[u8; LEAF_LEN_BYTES]],
+        proof: &'a Proof,
+    ) -> BoxFuture<'a, Result<(), ContractError>> {
+        async move { self.0.settle(originator.0, index, leaves, proof).await.map_err(told) }.boxed()
+    }
+}
+
+fn told(error: impl std::fmt::Display) -> ContractError {
+    ContractError(error.to_string())
+}

@@ -1,0 +1,63 @@
+//! The settings of payer reports.
+
+use super::setting::{DURATION_ABOVE_ZERO, Setting, switch, value};
+
+pub(in crate::settings) const ENABLE: Setting = switch(
+    "payer-report.enable",
+    "XMTPD_PAYER_REPORT_RUN_WORKERS",
+    "true",
+    "Write, attest, submit and settle payer reports; needs the settlement chain, and ether for the \
+     node's account",
+);
+pub(in crate::settings) const LOOK_EVERY: Setting = value(
+    "payer-report.attestation-worker-poll-interval",
+    "XMTPD_PAYER_REPORT_ATTESTATION_WORKER_POLL_INTERVAL",
+    Some("1m"),
+    DURATION_ABOVE_ZERO,
+    "1m",
+    "Time between two looks at the reports of other nodes",
+);
+pub(in crate::settings) const OWN_PERIOD: Setting = value(
+    "payer-report.generate-report-self-period",
+    "XMTPD_PAYER_REPORT_GENERATE_REPORT_SELF_PERIOD",
+    Some("6h"),
+    DURATION_ABOVE_ZERO,
+    "6h",
+    "Least time between the ends of two reports of this node about itself",
+);
+pub(in crate::settings) const OTHERS_PERIOD: Setting = value(
+    "payer-report.generate-report-others-period",
+    "XMTPD_PAYER_REPORT_GENERATE_REPORT_OTHERS_PERIOD",
+    Some("12h"),
+    DURATION_ABOVE_ZERO,
+    "12h",
+    "The same, about other nodes",
+);
+pub(in crate::settings) const OWN_EXPIRY: Setting = value(
+    "payer-report.expiry-self-period",
+    "XMTPD_PAYER_REPORT_EXPIRY_SELF_PERIOD",
+    Some("9h"),
+    "a duration of at least one and a half times that of generate-report-self-period",
+    "9h",
+    "Age of its end at which a report about this node is given up if no node has submitted it",
+);
+pub(in crate::settings) const OTHERS_EXPIRY: Setting = value(
+    "payer-report.expiry-others-period",
+    "XMTPD_PAYER_REPORT_EXPIRY_OTHERS_PERIOD",
+    Some("18h"),
+    "a duration of at least one and a half times that of generate-report-others-period",
+    "18h",
+    "The same, about other nodes",
+);
+pub(in crate::settings) const TURNS: Setting = value(
+    "payer-report-turns",
+    "HAWSER_PAYER_REPORT_TURNS",
+    Some("hourly"),
+    "hourly or always",
+    "hourly",
+    "Times of writing, submitting and settling: once an hour at minutes of the node, or at every look",
+);
+
+/// All of them, in the order of the help text.
+pub(super) const ALL: [&Setting; 7] =
+    [&ENABLE, &LOOK_EVERY, &OWN_PERIOD, &OTHERS_PERIOD, &OWN_EXPIRY, &OTHERS_EXPIRY, &TURNS];
