@@ -84,6 +84,21 @@ pub(crate) struct OriginatorReport {
     /// Number of leaves of the strand's tree; below `position` while the tree is made or waits for a place. Absent if
     /// it cannot be read.
     pub(crate) tree_size: Option<u64>,
+    /// The newest cosigned checkpoint that the originator, or for a chain this node, signed; absent if there is none.
+    pub(crate) checkpoint: Option<CheckpointReport>,
+}
+
+/// A checkpoint as `/status` shows it.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(crate) struct CheckpointReport {
+    pub(crate) node_id: u32,
+    pub(crate) size: u64,
+    /// Time of the checkpoint by its node's clock.
+    pub(crate) time_ns: u64,
+    /// Nodes whose cosignatures are held here.
+    pub(crate) cosigned_by: usize,
+    /// Nodes of the network that could have cosigned it.
+    pub(crate) cosigners: usize,
 }
 
 /// A peer as `/status` shows it.
@@ -304,9 +319,28 @@ impl NodeObserver {
                 last_envelope_ns: last_ns,
                 last_envelope_age_s: last_ns.map(|ns| now_ns.saturating_sub(ns) as f64 / 1e9),
                 tree_size: snapshot.tree_size(furthest.originator).ok(),
+                checkpoint: self.checkpoint(furthest.originator),
             }
         };
         network.iter().map(report).collect()
+    }
+
+    /// Reports the checkpoint of a strand's originator, or this node's of a chain.
+    fn checkpoint(&self, originator: OriginatorId) -> Option<CheckpointReport> {
+        let own = self.engine.store().identity().node;
+        let node = if originator.is_node() { originator } else { own };
+        let snapshot = self.engine.store().snapshot();
+        let found = snapshot.cosigned_checkpoint(originator, node).ok().flatten()?;
+        let of = found.signed.checkpoint;
+        let registry = self.engine.ports().registry.borrow().clone();
+        let others = registry.nodes().filter(|it| it.canonical && it.id != node);
+        Some(CheckpointReport {
+            node_id: node.0,
+            size: of.size,
+            time_ns: of.time_ns,
+            cosigned_by: found.cosignatures.len(),
+            cosigners: others.count(),
+        })
     }
 
     fn disk_report(&self) -> DiskReport {
@@ -412,6 +446,7 @@ mod tests {
             last_envelope_ns: None,
             last_envelope_age_s: None,
             tree_size: None,
+            checkpoint: None,
         }
     }
 

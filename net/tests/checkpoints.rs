@@ -223,9 +223,24 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
     let root = nodes[0].engine.store().snapshot().root(LIAR, 5).unwrap();
     show(&mut liar[0], statement(LIAR, 5, root)).await;
     show(&mut liar[0], of_a_stranger()).await;
-    let counters = &nodes[0].engine.counters().checkpoint_exchange;
+    let counters = nodes[0].engine.counters().clone();
+    let counters = &counters.checkpoint_exchange;
     eventually("both were looked at", || counters.unknown.get() == 1).await;
     assert_eq!(counters.cosigned.get(), cosigned);
+
+    // Neither does the other one after a restart, which has only the evidence.
+    let [first, second] = nodes;
+    let store = second.stop().await;
+    let second = network.start_on(store, "127.0.0.1:0");
+    second.wait_for(300, 5).await;
+    let address = second.endpoint.local_addr();
+    let mut peer = RawPeer::join_for_checkpoints(address, 300, second.id).await;
+    show(&mut peer, statement(LIAR, 5, root)).await;
+    show(&mut peer, of_a_stranger()).await;
+    let counters = &second.engine.counters().checkpoint_exchange;
+    eventually("both were looked at", || counters.unknown.get() == 1).await;
+    assert_eq!(counters.cosigned.get(), 0);
+    drop(first);
 }
 
 #[tokio::test(flavor = "multi_thread")]

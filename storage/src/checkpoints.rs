@@ -14,6 +14,8 @@ use crate::store::Store;
 
 /// Checkpoints of one node for one strand that are kept at least. A guess: an hour of one each second.
 const KEPT: usize = 4096;
+/// Checkpoints among which a cosigned one is looked for. A guess: four a second, and peers cosign within a second or two.
+const COSIGNED_AMONG: usize = 16;
 /// Checkpoints between two looks for old ones. A guess: a look visits the ones that are kept.
 const LOOK_EVERY: u64 = 1024;
 
@@ -107,6 +109,29 @@ impl Snapshot<'_> {
         }
         let checkpoint = CosignedCheckpoint::decode(value).map_err(|_| corrupt())?;
         Ok(Some(checkpoint))
+    }
+
+    /// Returns the newest checkpoint of a node for a strand, among the last few, that another node has cosigned; the newest
+    /// one if there is none.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn cosigned_checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let newest = self.checkpoint(originator, node, u64::MAX)?;
+        let mut found = newest.clone();
+        for _ in 0..COSIGNED_AMONG {
+            let Some(it) = &found else { break };
+            if !it.cosignatures.is_empty() {
+                return Ok(found);
+            }
+            let Some(size_max) = it.signed.checkpoint.size.checked_sub(1) else { break };
+            found = self.checkpoint(originator, node, size_max)?;
+        }
+        Ok(newest)
     }
 
     /// Returns the checkpoint of a node for a strand at exactly this size, if it is held.

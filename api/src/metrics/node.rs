@@ -11,7 +11,7 @@ use prometheus_client::encoding::DescriptorEncoder;
 
 use super::chains::{chains, contracts};
 use crate::misbehavior_page::{self, FactCounts};
-use crate::node_status::{NodeObserver, NodeStatus, PeerReport};
+use crate::node_status::{NodeObserver, NodeStatus, OriginatorReport, PeerReport};
 
 /// Observes the node at each scrape. Blocks on the disk.
 pub(super) struct NodeCollector(pub(super) NodeObserver);
@@ -94,6 +94,15 @@ fn originators(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
         "xmtp_sync_messages_received_count",
         "Envelopes of the strand that peers sent and that were checked",
         strands.iter().filter_map(|it| Some((label(it.originator_id), it.received?))),
+    )?;
+    let cosigned = |it: &OriginatorReport| {
+        let checkpoint = it.checkpoint?;
+        Some((label(it.originator_id), checkpoint.cosigned_by as u64))
+    };
+    out.gauges(
+        "xmtp_checkpoint_cosignatures",
+        "Nodes that cosigned the newest cosigned checkpoint of the strand",
+        strands.iter().filter_map(cosigned),
     )?;
     let last = strands.iter().filter_map(|it| Some((it.originator_id, it.last_envelope_ns?)));
     out.gauges(

@@ -91,6 +91,42 @@ async fn the_strand_of_a_chain_has_the_checkpoints_of_the_node_as_an_observer() 
     task.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn status_and_metrics_say_how_many_nodes_cosigned_the_strand() {
+    let node = node().await;
+    let store = node.engine.store();
+    let status = async || {
+        let (_, page) = node.page("/status").await;
+        let page: serde_json::Value = serde_json::from_str(&page).unwrap();
+        let strands = page["originators"].as_array().unwrap().clone();
+        let own = strands.into_iter().find(|it| it["originator_id"] == NODE.0).unwrap();
+        own["checkpoint"].clone()
+    };
+    let sample = format!("xmtp_checkpoint_cosignatures{{originator_id=\"{NODE}\"}}");
+    node.publish(vec![message(1, "a"), message(1, "b"), message(1, "c")]).await;
+    assert_eq!(status().await, serde_json::Value::Null, "nothing is signed");
+    assert_eq!(node.sample(&sample).await, None);
+    let signed = |size: u64| {
+        let root = store.snapshot().root(NODE, size).unwrap();
+        Checkpoint { node: NODE, originator: NODE, size, root, time_ns: size }.sign(&node_key())
+    };
+    store.put_checkpoint(&signed(1).into()).unwrap();
+    assert_eq!(status().await["size"], 1);
+    assert_eq!(status().await["cosigned_by"], 0);
+    let mut cosigned = CosignedCheckpoint::from(signed(2));
+    assert!(cosigned.add_cosignature(signed(2).checkpoint.cosign(
+        OriginatorId(200),
+        9,
+        &node_key()
+    )));
+    store.put_checkpoint(&cosigned).unwrap();
+    store.put_checkpoint(&signed(3).into()).unwrap();
+    let shown = status().await;
+    assert_eq!((&shown["size"], &shown["cosigned_by"]), (&2.into(), &1.into()));
+    assert!(shown["cosigners"].is_u64(), "{shown}");
+    assert_eq!(node.sample(&sample).await, Some(1.0));
+}
+
 #[tokio::test]
 async fn a_proof_that_there_is_not_is_refused_by_name() {
     let node = node().await;

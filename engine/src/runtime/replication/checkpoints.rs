@@ -141,20 +141,23 @@ impl Book {
             for originator in chains.iter().copied().chain([node]) {
                 let pair = (node, originator);
                 // This node signs while it runs; others only tell what passes through here.
-                if !self.loaded.insert(pair) && node != own {
+                if self.loaded.contains(&pair) && node != own {
                     continue;
                 }
-                let Some(found) = snapshot.checkpoint(originator, node, u64::MAX)? else {
-                    continue;
-                };
+                if node == originator
+                    && node != own
+                    && snapshot.has_evidence(node, Misbehavior::TwoCheckpoints)?
+                {
+                    self.liars.insert(node);
+                }
+                let found = snapshot.checkpoint(originator, node, u64::MAX)?;
+                self.loaded.insert(pair);
+                let Some(found) = found else { continue };
                 let held = self.newest.get(&pair).map(|held| held.signed.checkpoint.size);
                 if held.is_some_and(|held| held >= found.signed.checkpoint.size) {
                     continue;
                 }
                 if node != own {
-                    if snapshot.has_evidence(node, Misbehavior::TwoCheckpoints)? {
-                        self.liars.insert(node);
-                    }
                     self.watch.remember(found.signed);
                 }
                 self.newest.insert(pair, Arc::new(found));
@@ -335,8 +338,10 @@ impl Book {
         if self.liars.contains(&of.node) {
             return Ok(());
         }
-        let mut kept = self.held(snapshot, &of)?.unwrap_or_else(|| signed.into());
-        kept.signed = signed;
+        let held = self.held(snapshot, &of)?;
+        // The same tree signed again is no news: a node must not make others write by signing it over and over.
+        let mut is_news = held.is_none();
+        let mut kept = held.unwrap_or_else(|| signed.into());
         // A folder that may lack what this node saw may not say what it has not seen.
         let may_cosign = own != OriginatorId::REPLICA
             && self.state.own_strand.check().is_ok()
@@ -345,9 +350,12 @@ impl Book {
             let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
             if kept.add_cosignature(of.cosign(own, now_ns, &self.state.key)) {
                 self.state.engine_counters.checkpoint_exchange.cosigned.inc();
+                is_news = true;
             }
         }
-        self.keep(kept);
+        if is_news {
+            self.keep(kept);
+        }
         Ok(())
     }
 
