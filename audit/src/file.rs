@@ -311,7 +311,7 @@ impl ReportEntry {
 }
 
 impl NodeEntry {
-    fn of(record: &NodeRecord, registry: &Registry) -> Self {
+    pub(crate) fn of(record: &NodeRecord, registry: &Registry) -> Self {
         let absences = registry.absences(record.id).iter();
         Self {
             node_id: record.id.0,

@@ -6,7 +6,8 @@
 //! - [`judged`]: a report with its judgement, as text for people and JSON for programs;
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
 //! - [`mod@replay`]: a whole log, checked again from its bytes;
-//! - [`mod@compare`]: where two logs differ.
+//! - [`mod@compare`]: where two logs differ;
+//! - [`mod@proof`]: files that prove that an envelope stands in its strand.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
 
@@ -16,6 +17,7 @@ pub mod compare;
 pub mod file;
 pub mod judged;
 pub mod network;
+pub mod proof;
 pub mod replay;
 #[cfg(test)]
 mod tests;

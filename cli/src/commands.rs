@@ -50,6 +50,8 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Audit { command: AuditCommand::Watch(args) } => audit::watch(args),
         Command::Audit { command: AuditCommand::Replay(args) } => audit::replay(&args, json),
         Command::Audit { command: AuditCommand::Compare(args) } => audit::compare(&args, json),
+        Command::Audit { command: AuditCommand::Prove(args) } => audit::prove(&args, json),
+        Command::Audit { command: AuditCommand::Verify(args) } => audit::verify(&args, json),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),

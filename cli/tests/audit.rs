@@ -181,6 +181,7 @@ fn the_nodes_of_a_network_are_asked_together() {
     let registry = network.to_str().unwrap();
     let replayed = json(&["audit", "replay", "--json", "--from", &url, "--registry", registry]);
     assert_eq!(replayed["verdict"], "clean", "{replayed}");
+    a_node_proves_its_envelopes(&dev, place.path());
     let output = run(&audit);
     assert!(output.status.success(), "{output:?}");
     let lines: Vec<Value> =
@@ -344,4 +345,37 @@ fn folders_are_compared_and_the_first_difference_is_told() {
     let strand = &found["differing"][0];
     assert_eq!((&strand["first_other_leaf"], &strand["other_count"]), (&17.into(), &1.into()));
     assert_eq!(strand["other"][0]["what"], "statement");
+}
+
+/// Publishes at a node and has a stranger verify the proof of the first envelope.
+fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
+    let (address, key) = (dev.text(0, "grpc"), dev.payer_key());
+    // Some of the envelopes are for a chain that this network does not have.
+    let target = ["--node", &address, "--payer-key-file", key.to_str().unwrap()];
+    run(&[&["publish", "--file", support::VECTORS], &target[..]].concat());
+    let url = format!("http://{}", dev.text(0, "grpc"));
+    let network = place.join("network.json");
+    let network = network.to_str().unwrap();
+    let file = place.join("proof.json");
+    let file = file.to_str().unwrap();
+    let prove = ["audit", "prove", "100:1", "--from", &url, "--registry", network, "--out", file];
+    // The node signs a checkpoint within a second or so after the envelope.
+    support::until("a checkpoint covers the envelope", || run(&prove).status.success());
+    let proven = json(&["audit", "verify", "--json", file, "--registry", network]);
+    assert_eq!(proven["verdict"], "proven", "{proven}");
+    assert_eq!(
+        (&proven["proof"]["originator_id"], &proven["proof"]["sequence_id"]),
+        (&100.into(), &1.into())
+    );
+    let on_trust = run(&["audit", "verify", file]);
+    assert_eq!(on_trust.status.code(), Some(5), "{on_trust:?}");
+    assert!(!run(&prove).status.success(), "a file is never replaced");
+
+    let text = fs::read_to_string(file).unwrap();
+    let mut changed: Value = serde_json::from_str(&text).unwrap();
+    changed["hashes"] = serde_json::json!(vec!["00".repeat(32); 64]);
+    let other = place.join("changed.json");
+    fs::write(&other, changed.to_string()).unwrap();
+    let refuted = run(&["audit", "verify", other.to_str().unwrap(), "--registry", network]);
+    assert_eq!(refuted.status.code(), Some(7), "{refuted:?}");
 }

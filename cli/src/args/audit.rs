@@ -21,6 +21,11 @@ pub(crate) enum AuditCommand {
     /// Say where logs differ, and in what. The first one is compared with each of the others. Exits with 0 if they are
     /// equal, and with 8 if they differ.
     Compare(AuditCompareArgs),
+    /// Write a proof that an envelope stands in its strand: a file that a stranger verifies with the nodes' keys alone.
+    Prove(AuditProveArgs),
+    /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is
+    /// refuted.
+    Verify(AuditVerifyArgs),
     /// Collect the reports that all nodes of a network keep, and judge each fact once.
     Network(AuditNetworkArgs),
 }
@@ -75,6 +80,34 @@ pub(crate) struct AuditCompareArgs {
     /// Read every row of both, also where the trees are equal: finds other signatures and marks.
     #[arg(long)]
     pub(crate) whole: bool,
+}
+
+/// `hawser audit prove`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditProveArgs {
+    /// The envelope: `ORIGINATOR:SEQUENCE`.
+    #[arg(value_name = "ENVELOPE-ID")]
+    pub(crate) envelope_id: String,
+    /// The log: the data folder of a stopped node, or the API of a node that runs: `http://host:port`.
+    #[arg(long, value_name = "DATA-DIR|URL")]
+    pub(crate) from: String,
+    /// The source of the keys.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// The proof file to write [default: the standard output]. Never replaces a file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// `hawser audit verify`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditVerifyArgs {
+    /// The proof file.
+    #[arg(value_name = "PROOF")]
+    pub(crate) proof: PathBuf,
+    /// The source of the keys.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
 }
 
 /// `hawser audit network`.

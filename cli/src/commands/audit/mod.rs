@@ -3,6 +3,7 @@
 mod compare;
 mod keys;
 mod network;
+mod prove;
 mod replay;
 pub(super) mod reports;
 mod source;
@@ -20,6 +21,7 @@ use crate::output;
 
 pub(super) use compare::run as compare;
 pub(super) use keys::load as load_keys;
+pub(super) use prove::{prove, verify};
 pub(super) use replay::run as replay;
 
 /// Runs the command.
@@ -32,6 +34,8 @@ pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunE
         AuditCommand::Watch(args) => watch(args),
         AuditCommand::Replay(args) => replay(&args, as_json),
         AuditCommand::Compare(args) => compare(&args, as_json),
+        AuditCommand::Prove(args) => prove(&args, as_json),
+        AuditCommand::Verify(args) => verify(&args, as_json),
         AuditCommand::Report(args) => report(args, as_json).await,
         AuditCommand::Network(args) => network::run(args, as_json).await,
     }

@@ -3,9 +3,11 @@
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
+use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
     GapReason, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
+use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
@@ -59,6 +61,30 @@ impl<'s> FolderLog<'s> {
         *registry = registry.clone().with_absences(absences);
         Ok(true)
     }
+}
+
+/// Proves that an envelope stands in its strand, by the newest checkpoint: that of its originator, or else of a node
+/// that observes the strand.
+///
+/// # Errors
+/// When the folder does not hold the envelope, or no checkpoint covers it.
+pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeProof, RunError> {
+    let snapshot = store.snapshot();
+    let envelope = snapshot.get(id).map_err(RunError::failed)?;
+    let envelope = envelope.ok_or_else(|| RunError::not_found(format!("{id} is not held")))?;
+    let mut nodes = snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)?;
+    nodes.sort_by_key(|node| *node != id.originator);
+    for node in nodes {
+        let newest = snapshot.checkpoint(id.originator, node, u64::MAX);
+        let Some(checkpoint) = newest.map_err(RunError::failed)? else { continue };
+        let size = checkpoint.signed.checkpoint.size;
+        if size >= id.sequence.0
+            && let Ok(inclusion) = snapshot.inclusion(id, size)
+        {
+            return Ok(EnvelopeProof { envelope, inclusion, checkpoint });
+        }
+    }
+    Err(RunError::not_found(format!("no checkpoint covers {id}")))
 }
 
 impl LogSource for FolderLog<'_> {

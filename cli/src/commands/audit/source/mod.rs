@@ -10,7 +10,7 @@ use hawser_node::error::RunError;
 use hawser_node::service::projections;
 use hawser_storage::Store;
 
-pub(super) use folder::FolderLog;
+pub(super) use folder::{FolderLog, prove as prove_from_folder};
 pub(super) use node::NodeLog;
 
 use crate::commands::rebuild::refusal;

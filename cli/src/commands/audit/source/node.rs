@@ -3,13 +3,14 @@
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
 
+use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
     LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::merkle::TreeHash;
+use hawser_proto::merkle::{InclusionProof, PROOF_LEN_MAX, TreeHash};
 use hawser_proto::pb::hawser::checkpoint_api as checkpoint_pb;
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
@@ -59,6 +60,36 @@ impl NodeLog {
             .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
         let channel = runtime.block_on(client::connect(address))?;
         Ok(Self { address: address.to_owned(), runtime, channel, signers })
+    }
+
+    /// Asks for a proof that an envelope stands in its strand. Not verified.
+    ///
+    /// # Errors
+    /// When the node does not give one.
+    pub(in super::super) fn prove(&self, id: EnvelopeId) -> Result<EnvelopeProof, RunError> {
+        let before = EnvelopeId { sequence: id.sequence.previous(), ..id };
+        let first = self.page(before).map_err(RunError::failed)?.pop_front();
+        let envelope = first.filter(|(sequence, _)| *sequence == id.sequence);
+        let not_found = || RunError::not_found(format!("the node does not give {id}"));
+        let (_, envelope) = envelope.ok_or_else(not_found)?;
+        let request = checkpoint_pb::GetInclusionRequest {
+            originator_id: id.originator.0,
+            sequence_id: id.sequence.0,
+            size: None,
+        };
+        let mut api = CheckpointApiClient::new(self.channel.clone());
+        let answer = self.runtime.block_on(api.get_inclusion(request));
+        let answer = answer.map_err(|status| client::failure(&status))?.into_inner();
+        if answer.proof.len() > PROOF_LEN_MAX {
+            return Err(RunError::failed("the node sent more hashes than any proof has"));
+        }
+        let hashes = answer.proof.iter().map(|hash| TreeHash::from_slice(hash));
+        let hashes: Option<Vec<TreeHash>> = hashes.collect();
+        let hashes = hashes.ok_or_else(|| RunError::failed("the node sent what is no hash"))?;
+        let checkpoint = CosignedCheckpoint::decode(&answer.checkpoint);
+        let checkpoint =
+            checkpoint.map_err(|error| RunError::failed(format!("the checkpoint: {error}")))?;
+        Ok(EnvelopeProof { envelope, inclusion: InclusionProof(hashes), checkpoint })
     }
 
     /// Asks for envelopes of a strand after a place. Refuses what was not asked for.
