@@ -1,9 +1,9 @@
 //! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
+use hawser_engine::admission::Refusal;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{ProofRefusal, PublishError, SubmitError};
-use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN};
-use tonic::metadata::{MetadataMap, MetadataValue};
+use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN, StatusDetails, WrongField};
 use tonic::{Code, Status};
 
 use crate::limit_status::limited;
@@ -132,15 +132,17 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
     let error = error.into();
     let text = error.to_string();
     match error {
-        CallError::Query(_)
-        | CallError::Subscription(_)
-        | CallError::Filter(_)
-        | CallError::Request(_)
-        | CallError::Proof(ProofRefusal::Proof(_))
+        CallError::Query(limit)
+        | CallError::Subscription(limit)
+        | CallError::Filter(limit)
+        | CallError::Request(limit) => {
+            StatusDetails::of(limit.name()).into_status(Code::InvalidArgument, &text)
+        }
+        CallError::Proof(ProofRefusal::Proof(_))
         | CallError::ReportMissing
         | CallError::ReportRefuted(_)
-        | CallError::Report(_)
-        | CallError::Publish(PublishError::Refused(_)) => Status::invalid_argument(text),
+        | CallError::Report(_) => Status::invalid_argument(text),
+        CallError::Publish(PublishError::Refused(refusal)) => refused(&refusal),
         CallError::Publish(PublishError::AnswerTooLarge) | CallError::AnswerTooLarge => {
             Status::resource_exhausted(text)
         }
@@ -181,8 +183,20 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
     }
 }
 
+/// Renders the refusal of a publish. The details say which envelope breaks which rule.
+fn refused(refusal: &Refusal) -> Status {
+    let wrong = refusal.envelopes.iter().map(|envelope| WrongField {
+        field: format!("payer_envelopes[{}]", envelope.index),
+        description: envelope.text.clone(),
+        reason: envelope.rule,
+    });
+    let details =
+        StatusDetails { wrong: wrong.collect(), ..StatusDetails::of("ENVELOPES_REFUSED") };
+    details.into_status(Code::InvalidArgument, &refusal.text)
+}
+
 fn unavailable(text: String, retry_after_s: u64) -> Status {
-    let mut metadata = MetadataMap::new();
-    metadata.insert("retry-after", MetadataValue::from(retry_after_s));
-    Status::with_metadata(Code::Unavailable, text, metadata)
+    let retry_after_s = Some(retry_after_s);
+    let details = StatusDetails { retry_after_s, ..StatusDetails::of("UNAVAILABLE") };
+    details.into_status(Code::Unavailable, &text)
 }

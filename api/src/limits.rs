@@ -2,10 +2,13 @@
 //!
 //! The limits are specified in `docs/protocol/api.md`.
 
+use std::collections::BTreeMap;
+
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor as PbCursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as meta;
 use hawser_proto::{Bytes, Cursor, OriginatorId, PayerAddress, TOPIC_LEN_BYTES_MAX, Topic};
+use tonic::metadata::MetadataMap;
 
 /// Topics or originators of one request. Specified.
 const SELECTED_MAX: usize = 10_000;
@@ -18,6 +21,11 @@ const IDENTIFIERS_MAX: usize = 1000;
 const PUBLISHED_MAX: usize = 10_000;
 /// Payers of one request. Specified. Each payer's rows are read once, however often it is named.
 const PAYERS_MAX: usize = 1000;
+
+/// The metadata that names the place behind which a stream of all envelopes begins. Specified in `docs/protocol/api.md`.
+pub(crate) const RESUME_HEADER: &str = "hawser-resume";
+/// The longest part of a wrong text that is repeated in an error, in characters. A guess.
+const QUOTED_MAX: usize = 40;
 
 /// The limit that a request breaks. The texts are part of the protocol.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -48,8 +56,34 @@ pub(crate) enum LimitError {
     PayersMissing,
     #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
     TooManyPayers(usize),
+    #[error(
+        "{RESUME_HEADER} must be ORIGINATOR=SEQUENCE,…: {0:?} is neither, or names an originator again"
+    )]
+    Resume(String),
     #[error("granularity {0} is not known")]
     Granularity(i32),
+}
+
+impl LimitError {
+    /// Returns the name of the limit for programs, as error details give it.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Both => "TOPICS_AND_ORIGINATORS",
+            Self::Neither => "NOTHING_SELECTED",
+            Self::TooMany(_) => "TOO_MANY_SUBSCRIPTIONS",
+            Self::TopicLength(_) => "TOPIC_LENGTH",
+            Self::CursorEntries(_) => "CURSOR_ENTRIES",
+            Self::FilterMissing | Self::FiltersMissing => "FILTER_MISSING",
+            Self::OriginatorsMissing => "ORIGINATORS_MISSING",
+            Self::CursorMissing => "CURSOR_MISSING",
+            Self::TooManyIdentifiers(_) => "TOO_MANY_IDENTIFIERS",
+            Self::TooManyPublished(_) => "TOO_MANY_ENVELOPES",
+            Self::PayersMissing => "PAYERS_MISSING",
+            Self::TooManyPayers(_) => "TOO_MANY_PAYERS",
+            Self::Resume(_) => "RESUME_POINT",
+            Self::Granularity(_) => "GRANULARITY",
+        }
+    }
 }
 
 /// The envelopes that a request selects.
@@ -244,9 +278,59 @@ fn cursor(cursor: &PbCursor) -> Result<Cursor, LimitError> {
     }
 }
 
+/// Returns the cursor behind which a stream of all envelopes begins; `None` if the caller names none.
+///
+/// # Errors
+/// [`LimitError::Resume`] with the entry that is wrong, [`LimitError::CursorEntries`].
+pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, LimitError> {
+    let mut values = metadata.get_all(RESUME_HEADER).iter().peekable();
+    if values.peek().is_none() {
+        return Ok(None);
+    }
+    let wrong = |entry: &str| LimitError::Resume(entry.chars().take(QUOTED_MAX).collect());
+    let mut places = BTreeMap::new();
+    for value in values {
+        let text = value.to_str().map_err(|_| wrong("bytes that are no text"))?;
+        for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
+            let parsed = entry.split_once('=').and_then(|(originator, sequence)| {
+                Some((originator.trim().parse().ok()?, sequence.trim().parse().ok()?))
+            });
+            let (originator, sequence): (u32, u64) = parsed.ok_or_else(|| wrong(entry))?;
+            if places.insert(originator, sequence).is_some() {
+                return Err(wrong(entry));
+            }
+        }
+    }
+    cursor(&PbCursor { node_id_to_sequence_id: places }).map(Some)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_resume_point_is_a_cursor_as_text() {
+        let of = |texts: &[&str]| {
+            let mut metadata = MetadataMap::new();
+            texts.iter().for_each(|text| _ = metadata.append(RESUME_HEADER, text.parse().unwrap()));
+            resume_point(&metadata)
+        };
+        let cursor = |entries: &[(u32, u64)]| {
+            let places = entries.iter().copied().collect();
+            Some(Cursor::from(&PbCursor { node_id_to_sequence_id: places }))
+        };
+        assert_eq!(of(&[]), Ok(None), "from now on");
+        assert_eq!(of(&[""]), Ok(cursor(&[])), "from the beginning");
+        assert_eq!(of(&["100=7, 0=2"]), Ok(cursor(&[(0, 2), (100, 7)])));
+        assert_eq!(of(&["100=7", "200=1,"]), Ok(cursor(&[(100, 7), (200, 1)])));
+        for wrong in
+            ["100", "100:7", "=", "-1=2", "4294967296=1", "1=18446744073709551616", "1=2,1=3"]
+        {
+            assert!(matches!(of(&[wrong]), Err(LimitError::Resume(_))), "{wrong}");
+        }
+        let many: Vec<String> = (0..101).map(|number| format!("{number}=1")).collect();
+        assert_eq!(of(&[&many.join(",")]), Err(LimitError::CursorEntries(101)));
+    }
 
     #[test]
     fn every_text_stands_for_an_address_as_at_the_reference() {

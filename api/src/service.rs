@@ -196,6 +196,7 @@ impl NotificationApi for NodeApi {
         request: Request<pb::SubscribeAllEnvelopesRequest>,
     ) -> Answered<Self::SubscribeAllEnvelopesStream> {
         let place = self.callers.stream_place(caller_of(&request)).await;
-        answer(place.map(|place| holding(self.all(&request), place)))
+        let opened = place.and_then(|place| Ok(holding(self.all(&request)?, place)));
+        answer(opened)
     }
 }

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
 use crate::error::{CallError, into_status};
-use crate::limits::{LimitError, Selected, Selection, originators, topic_filters};
+use crate::limits::{LimitError, Selected, Selection, originators, resume_point, topic_filters};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::{HandlerMetrics, OpenStream};
 use crate::node_api::{MessageStream, NodeApi, charged, rendered};
@@ -95,13 +95,21 @@ impl NodeApi {
         })
     }
 
-    /// Opens a stream of all envelopes from now on.
+    /// Opens a stream of all envelopes: from now on, or behind the place that the caller names.
+    ///
+    /// # Errors
+    /// The place is no cursor.
     pub(crate) fn all(
         &self,
         request: &Request<pb::SubscribeAllEnvelopesRequest>,
-    ) -> MessageStream<pb::SubscribeEnvelopesResponse> {
-        let charge = CallCharge::of(request.extensions());
-        self.stream(EnvelopeMethod::All, self.reader(&charge).subscribe_all(), None)
+    ) -> Result<MessageStream<pb::SubscribeEnvelopesResponse>, CallError> {
+        let from = resume_point(request.metadata()).map_err(CallError::of_subscription)?;
+        let reader = self.reader(&CallCharge::of(request.extensions()));
+        let subscription = match from {
+            None => reader.subscribe_all(),
+            Some(last_seen) => reader.subscribe_all_after(last_seen),
+        };
+        Ok(self.stream(EnvelopeMethod::All, subscription, None))
     }
 
     fn stream<T: StreamItem>(

@@ -115,29 +115,59 @@ fn check_rules(context: &AdmissionContext<'_>, envelope: &PayerEnvelope) -> Resu
     }
 }
 
+/// Reasons for which a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{text}")]
+pub struct Refusal {
+    /// The text for the publisher, with a line for each of the first refused envelopes. Publishers match on it.
+    pub text: String,
+    /// The same envelopes, for programs. Empty if the request is at fault and no single envelope.
+    pub envelopes: Vec<RefusedEnvelope>,
+}
+
+/// An envelope of a request that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedEnvelope {
+    /// The place in the request, from 0.
+    pub index: usize,
+    /// The name of the rule.
+    pub rule: &'static str,
+    /// The rule and what breaks it, for people.
+    pub text: String,
+}
+
+impl Refusal {
+    /// Refuses a request as a whole.
+    pub(crate) fn of_request(text: impl Into<String>) -> Self {
+        Self { text: text.into(), envelopes: Vec::new() }
+    }
+}
+
 /// Joins the results of [`admit`] for one request: a request is admitted as a whole or not at all.
 ///
 /// # Errors
-/// The text for the publisher, with a line for each of the first refused envelopes. Publishers match on
-/// it.
+/// [`Refusal`].
 pub fn conclude(
     results: impl IntoIterator<Item = Result<Admitted, Violation>>,
-) -> Result<Vec<Admitted>, String> {
+) -> Result<Vec<Admitted>, Refusal> {
     let mut admitted = Vec::new();
-    let (mut named, mut refused) = (Vec::new(), 0);
+    let (mut envelopes, mut refused) = (Vec::new(), 0);
     for (index, result) in results.into_iter().enumerate() {
         match result {
             Ok(envelope) => admitted.push(envelope),
             Err(violation) => {
                 refused += 1;
-                if named.len() < NAMED_MAX {
-                    named.push(format!(
-                        "could not validate envelope. index {index}: invalid_argument: {violation}"
-                    ));
+                if envelopes.len() < NAMED_MAX {
+                    let (rule, text) = (violation.name(), violation.to_string());
+                    envelopes.push(RefusedEnvelope { index, rule, text });
                 }
             }
         }
     }
+    let lines = envelopes.iter().map(|RefusedEnvelope { index, text, .. }| {
+        format!("could not validate envelope. index {index}: invalid_argument: {text}")
+    });
+    let mut named: Vec<String> = lines.collect();
     if refused > named.len() {
         named.push(format!("and {} more", refused - named.len()));
     }
@@ -147,7 +177,8 @@ pub fn conclude(
     if named.is_empty() {
         Ok(admitted)
     } else {
-        Err(format!("error processing payer envelopes:{}", named.join("\n")))
+        let text = format!("error processing payer envelopes:{}", named.join("\n"));
+        Err(Refusal { text, envelopes })
     }
 }
 

@@ -16,7 +16,7 @@ pub use generated::{hawser, xmtp};
 mod json;
 
 #[cfg(feature = "json")]
-pub use json::{JsonError, to_json};
+pub use json::{JsonError, MethodSchema, to_json};
 
 mod generated {
     #![allow(

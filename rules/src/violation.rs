@@ -93,6 +93,34 @@ pub enum Violation {
 }
 
 impl Violation {
+    /// Returns the name of the rule for programs, as error details give it. A name never changes its meaning.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Undecodable(_) => "UNDECODABLE",
+            Self::Target => "TARGET_ORIGINATOR",
+            Self::PayerSignatureMissing => "PAYER_SIGNATURE_MISSING",
+            Self::PayerSignature(_) => "PAYER_SIGNATURE",
+            Self::TopicMismatch => "TOPIC_MISMATCH",
+            Self::TopicTooLong(_) => "TOPIC_TOO_LONG",
+            Self::DependsOnNode(_) => "DEPENDS_ON_NODE",
+            Self::DependencyUnseen(_) => "DEPENDENCY_UNSEEN",
+            Self::DependencyAhead { .. } => "DEPENDENCY_AHEAD",
+            Self::Retention(_) => "RETENTION",
+            Self::Reserved => "RESERVED_TOPIC",
+            Self::IdentityUpdate => "IDENTITY_UPDATE",
+            Self::ChainBoundMessage => "CHAIN_BOUND_MESSAGE",
+            Self::GroupMessage(_) => "GROUP_MESSAGE",
+            Self::GroupMessageEmpty => "GROUP_MESSAGE_EMPTY",
+            Self::KeyPackage(_) => "KEY_PACKAGE",
+            Self::Expiry(_) => "EXPIRY",
+            Self::BaseFee(_) => "BASE_FEE",
+            Self::CongestionFee(_) => "CONGESTION_FEE",
+            Self::TooLong(_) => "TOO_LONG",
+            Self::Absent => "NODE_ABSENT",
+        }
+    }
+
     /// Returns the number that marks an envelope which a node signed although it breaks this rule.
     ///
     /// `None` for rules whose outcome depends on what this node has learned so far, such as its price

@@ -128,6 +128,11 @@ impl CallMetrics {
         self.0.methods.get(path).copied().unwrap_or(self.0.unknown)
     }
 
+    /// Returns the sides of a method that stream; `None` if no such method is served.
+    pub(crate) fn kind(&self, path: &str) -> Option<MethodKind> {
+        self.0.methods.get(path).map(|method| method.method.kind())
+    }
+
     pub(crate) fn count_not_grpc(&self) {
         self.0.not_grpc.inc();
     }

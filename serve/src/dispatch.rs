@@ -13,12 +13,14 @@ use tower::{Layer, Service};
 
 use crate::call_metrics::CallMetrics;
 use crate::calls::Calls;
-use crate::{connect, cors};
+use crate::connect::ConnectCall;
+use crate::cors;
 
 /// Dispatches requests by protocol. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     calls: Calls,
+    body_timeout: Duration,
 }
 
 /// The protocol of a request.
@@ -26,15 +28,14 @@ pub(crate) struct Dispatcher {
 enum Protocol {
     Grpc,
     GrpcWeb,
-    ConnectUnary,
-    ConnectStream(HeaderValue),
+    Connect(ConnectCall),
     /// No call: the HTTP status of its refusal.
     Other(StatusCode),
 }
 
 impl Dispatcher {
     pub(crate) fn new(routes: Routes, metrics: CallMetrics, body_timeout: Duration) -> Self {
-        Self { calls: Calls::new(routes.prepare(), metrics, body_timeout) }
+        Self { calls: Calls::new(routes.prepare(), metrics, body_timeout), body_timeout }
     }
 
     pub(crate) fn metrics(&self) -> &CallMetrics {
@@ -47,7 +48,7 @@ impl Dispatcher {
         request: Request<Incoming>,
     ) -> Result<Response<Body>, Infallible> {
         let mut response = if request.method() == Method::OPTIONS {
-            cors::preflight()
+            cors::preflight(request.headers())
         } else {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
@@ -55,37 +56,28 @@ impl Dispatcher {
                     let request = with_accept(request);
                     GrpcWebLayer::new().layer(self.calls).call(request).await?
                 }
-                refused => self.refuse(refused),
+                Protocol::Connect(call) => {
+                    call.answer(self.calls, request.map(Body::new), self.body_timeout).await
+                }
+                Protocol::Other(status) => self.refuse(status),
             }
         };
         cors::add_headers(response.headers_mut());
         Ok(response)
     }
 
-    fn refuse(&self, protocol: Protocol) -> Response<Body> {
+    fn refuse(&self, status: StatusCode) -> Response<Body> {
         self.metrics().count_not_grpc();
-        match protocol {
-            Protocol::ConnectUnary => connect::refuse_unary(),
-            Protocol::ConnectStream(content_type) => connect::refuse_stream(content_type),
-            Protocol::Other(status) => {
-                let mut response = Response::new(Body::empty());
-                *response.status_mut() = status;
-                if status == StatusCode::METHOD_NOT_ALLOWED {
-                    response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST,OPTIONS"));
-                }
-                response
-            }
-            Protocol::Grpc | Protocol::GrpcWeb => {
-                unreachable!("refuse is called for other protocols only")
-            }
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = status;
+        if status == StatusCode::METHOD_NOT_ALLOWED {
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST,OPTIONS"));
         }
+        response
     }
 }
 
 fn protocol<B>(request: &Request<B>) -> Protocol {
-    if request.method() == Method::GET && request.uri().query().is_some_and(asks_for_connect) {
-        return Protocol::ConnectUnary;
-    }
     if request.method() != Method::POST {
         return Protocol::Other(StatusCode::METHOD_NOT_ALLOWED);
     }
@@ -102,11 +94,8 @@ fn protocol<B>(request: &Request<B>) -> Protocol {
         | "application/grpc-web+proto"
         | "application/grpc-web-text"
         | "application/grpc-web-text+proto" => Protocol::GrpcWeb,
-        "application/json" | "application/proto" => Protocol::ConnectUnary,
-        stream if stream.starts_with("application/connect+") => {
-            Protocol::ConnectStream(content_type.clone())
-        }
-        _ => Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        other => ConnectCall::of_content_type(other)
+            .map_or(Protocol::Other(StatusCode::UNSUPPORTED_MEDIA_TYPE), Protocol::Connect),
     }
 }
 
@@ -120,8 +109,4 @@ fn with_accept<B>(mut request: Request<B>) -> Request<B> {
         headers.insert(ACCEPT, content_type);
     }
     request
-}
-
-fn asks_for_connect(query: &str) -> bool {
-    query.split('&').any(|pair| pair == "connect=v1")
 }

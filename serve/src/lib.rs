@@ -1,8 +1,8 @@
 //! The listener that every service shares: every protocol that callers speak, on one port.
 //!
-//! gRPC over HTTP/2, gRPC-Web over HTTP/1.1 and HTTP/2, with or without TLS, and the headers that browsers
-//! need. Connect is recognised and refused. The node's API and the gateway are two services on it,
-//! so this crate knows neither. In reading order:
+//! gRPC over HTTP/2, gRPC-Web and Connect over HTTP/1.1 and HTTP/2, with or without TLS, and the headers that
+//! browsers need. The node's API and the gateway are two services on it, so this crate knows neither. In
+//! reading order:
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
@@ -11,13 +11,15 @@
 //! - [`address`], [`bucket`], [`caller_table`], [`slots`]: callers by address, and limits on each, for
 //!   every service;
 //! - `turns`: the order in which tasks of connections run;
-//! - `dispatch`, `cors`, `connect`: classification of a request, and the headers of every response;
+//! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
+//!   Connect protocol, translated;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `unpack`, `pack`: messages that are compressed;
 //! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
 //!   `shedding`: who has to go when it is short; [`FieldCost`]: what a request takes once it is decoded;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
+//! - [`StatusDetails`]: statuses that programs understand;
 //! - [`reflect`]: gRPC reflection of the services that are served;
 //! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: what both services
 //!   show there.
@@ -40,6 +42,7 @@ mod connect;
 mod connection;
 mod cors;
 mod decoding;
+mod details;
 mod dispatch;
 mod frame_meter;
 mod frames;
@@ -70,6 +73,7 @@ pub use call_metrics::CallMetrics;
 pub use call_share::CallCharge;
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
 pub use decoding::FieldCost;
+pub use details::{StatusDetails, WrongField};
 pub use health::HealthService;
 pub use listener::Server;
 pub use method::{MethodKind, RpcMethod};

@@ -1,7 +1,8 @@
 //! The refusal of a caller that asks for more than its share.
 
-use tonic::metadata::{MetadataMap, MetadataValue};
 use tonic::{Code, Status};
+
+use crate::details::StatusDetails;
 
 /// Seconds after which a refused caller may try again. A guess: most answers are read within it.
 const RETRY_AFTER_S: u64 = 1;
@@ -15,8 +16,8 @@ pub struct Overloaded;
 
 impl From<Overloaded> for Status {
     fn from(error: Overloaded) -> Self {
-        let mut metadata = MetadataMap::new();
-        metadata.insert("retry-after", MetadataValue::from(RETRY_AFTER_S));
-        Self::with_metadata(Code::ResourceExhausted, error.to_string(), metadata)
+        let retry_after_s = Some(RETRY_AFTER_S);
+        let details = StatusDetails { retry_after_s, ..StatusDetails::of("OVERLOADED") };
+        details.into_status(Code::ResourceExhausted, &error.to_string())
     }
 }

@@ -4,6 +4,7 @@
 
 mod callers;
 mod common;
+mod connect;
 mod followers;
 mod health;
 mod hostile;

@@ -143,32 +143,6 @@ async fn a_browser_that_asks_first_is_answered_for_every_path() {
 }
 
 #[tokio::test]
-async fn connect_is_refused_in_its_own_form() {
-    let node = node().await;
-    let text = "Connect-RPC protocol not supported, use gRPC or gRPC-Web";
-    for content_type in ["application/json", "application/proto", "application/json; charset=utf-8"]
-    {
-        let answer = ask(&node, &post(VERSION, content_type, b"{}")).await;
-        assert_eq!(answer.status, 400);
-        assert_eq!(answer.header("content-type"), Some("application/json"));
-        let body = String::from_utf8(answer.body).unwrap();
-        assert_eq!(body, format!(r#"{{"code":"failed_precondition","message":"{text}"}}"#));
-    }
-    let get = format!(
-        "GET {VERSION}?connect=v1&encoding=json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
-    );
-    assert_eq!(ask(&node, get.as_bytes()).await.status, 400);
-
-    let answer = ask(&node, &post(VERSION, "application/connect+proto", b"")).await;
-    assert_eq!(answer.status, 200);
-    assert_eq!(answer.header("content-type"), Some("application/connect+proto"));
-    let frames = frames(&answer.body);
-    let [(2, end)] = frames[..] else { panic!("{frames:?}") };
-    assert!(std::str::from_utf8(end).unwrap().contains("failed_precondition"));
-    assert_eq!(node.sample("xmtp_api_not_grpc_total").await, Some(5.0));
-}
-
-#[tokio::test]
 async fn bytes_that_are_no_call_get_a_plain_refusal() {
     let node = node().await;
     let get = b"GET / HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";

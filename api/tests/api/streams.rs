@@ -289,3 +289,36 @@ async fn a_client_that_does_not_read_misses_nothing_and_delays_no_other() {
     let all: Vec<String> = (1..=40).map(|sequence| format!("100:{sequence}")).collect();
     assert_eq!(seen, all);
 }
+
+/// A push server that was away gets what came meanwhile, once, and then what comes.
+#[tokio::test]
+async fn a_stream_of_everything_begins_behind_its_resume_point() {
+    let node = node().await;
+    node.commit_on_chain(1, 1);
+    for text in ["a", "b", "c"] {
+        node.publish(vec![message(1, text)]).await;
+    }
+    let open = async |resume: &str| {
+        let mut request = tonic::Request::new(pb::SubscribeAllEnvelopesRequest::default());
+        request.metadata_mut().insert("hawser-resume", resume.parse().unwrap());
+        node.notification().await.subscribe_all_envelopes(request).await
+    };
+    let mut resumed = open("100=1").await.unwrap().into_inner();
+    let mut seen = Vec::new();
+    let mut published = false;
+    while seen.len() < 4 {
+        let envelopes = resumed.message().await.unwrap().unwrap().envelopes;
+        seen.extend(envelopes.iter().map(|envelope| id(envelope).to_string()));
+        if seen.len() == 3 && !published {
+            node.publish(vec![message(2, "d")]).await;
+            published = true;
+        }
+    }
+    seen[..3].sort();
+    assert_eq!(seen, ["0:1", "100:2", "100:3", "100:4"]);
+    for wrong in ["100", "100=1,100=2", "100=-1"] {
+        let refused = open(wrong).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument);
+        assert!(refused.message().contains("hawser-resume"), "{refused}");
+    }
+}

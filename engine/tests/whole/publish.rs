@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::common::{NODE, message, node_key, start, start_with, store};
 use bytes::Bytes;
+use hawser_engine::admission::RefusedEnvelope;
 use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
@@ -152,7 +153,12 @@ async fn one_bad_envelope_refuses_the_request_and_burns_nothing() {
     let refused = node.engine.publish(vec![message(1, "a"), bad]).await;
     let expected = "error processing payer envelopes:could not validate envelope. index 1: \
                     invalid_argument: invalid target originator";
-    assert_eq!(refused, Err(PublishError::Refused(expected.into())));
+    let Err(PublishError::Refused(refusal)) = refused else { panic!("{refused:?}") };
+    assert_eq!(refusal.text, expected);
+    let [RefusedEnvelope { index: 1, rule: "TARGET_ORIGINATOR", .. }] = &refusal.envelopes[..]
+    else {
+        panic!("{refusal:?}")
+    };
     assert_eq!(head(&store), 0);
     let answer = node.engine.publish(vec![message(1, "a")]).await.unwrap();
     assert_eq!(id(&answer[0]), 1);

@@ -1,12 +1,15 @@
-//! Messages as JSON for display: the protobuf mapping, driven by the descriptor set.
+//! Messages as JSON: the protobuf mapping, driven by the descriptor set.
 
 use std::sync::OnceLock;
 
-use prost_reflect::{DescriptorPool, DynamicMessage};
+use bytes::Buf as _;
+use prost::Message as _;
+use prost::encoding::{DecodeContext, WireType, decode_key, decode_varint, skip_field};
+use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
 
 use super::FILE_DESCRIPTOR_SET;
 
-/// The reason a message has no JSON form.
+/// The reason a message has no JSON form, or JSON is no message.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// The schema has no message of this name.
@@ -15,9 +18,62 @@ pub enum JsonError {
     /// The bytes are not a message of this type.
     #[error("bytes are not a message of this type")]
     Decode(#[from] prost::DecodeError),
-    /// JSON cannot represent a value.
-    #[error("message has no JSON form")]
-    Render(#[from] serde_json::Error),
+    /// JSON cannot represent a value, or the text is not JSON of this type.
+    #[error("{0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// The deepest message that is read. The library's limit for messages that it decodes.
+const MESSAGE_DEPTH_MAX: usize = 100;
+
+/// The messages of an RPC method.
+#[derive(Debug, Clone)]
+pub struct MethodSchema {
+    request: MessageDescriptor,
+    response: MessageDescriptor,
+}
+
+impl MethodSchema {
+    /// Returns the messages of the method that requests name by `path`, `/package.Service/Method`. `None` if the
+    /// schema has no such method.
+    #[must_use]
+    pub fn of_path(path: &str) -> Option<Self> {
+        let (service, method) = path.strip_prefix('/')?.split_once('/')?;
+        let service = pool().get_service_by_name(service)?;
+        let method = service.methods().find(|it| it.name() == method)?;
+        Some(Self { request: method.input(), response: method.output() })
+    }
+
+    /// Serializes a request that is given as JSON in UTF-8. A field may have its name in lowerCamelCase or that of
+    /// the schema.
+    ///
+    /// # Errors
+    /// When the text is not JSON, names a field that the message does not have, has a value of another type, or lists
+    /// and messages lie deeper than the parser goes (128).
+    pub fn request_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
+        let mut parser = serde_json::Deserializer::from_slice(json);
+        let message = DynamicMessage::deserialize(self.request.clone(), &mut parser)?;
+        parser.end()?;
+        Ok(message.encode_to_vec())
+    }
+
+    /// Returns the number of values in the serialized response `bytes`, those in its messages included: what they take
+    /// in memory goes by it. Bytes that do not decode are counted up to there.
+    #[must_use]
+    pub fn response_values(&self, bytes: &[u8]) -> usize {
+        let mut values = 0;
+        let _ = count_values(&self.response, bytes, MESSAGE_DEPTH_MAX, &mut values);
+        values
+    }
+
+    /// Renders the serialized response `bytes` as [`to_json`] does, as text.
+    ///
+    /// # Errors
+    /// When the bytes do not decode.
+    pub fn response_to_json(&self, bytes: &[u8]) -> Result<Vec<u8>, JsonError> {
+        let message = DynamicMessage::decode(self.response.clone(), bytes)?;
+        Ok(serde_json::to_vec(&message)?)
+    }
 }
 
 /// Renders the serialized message `bytes`, whose full name is for example
@@ -34,6 +90,34 @@ pub fn to_json(full_message_name: &str, bytes: &[u8]) -> Result<serde_json::Valu
         .ok_or_else(|| JsonError::UnknownMessage(full_message_name.to_owned()))?;
     let message = DynamicMessage::decode(descriptor, bytes)?;
     Ok(serde_json::to_value(message)?)
+}
+
+fn count_values(
+    descriptor: &MessageDescriptor,
+    mut bytes: &[u8],
+    depth: usize,
+    values: &mut usize,
+) -> Result<(), prost::DecodeError> {
+    while bytes.has_remaining() {
+        let (number, wire_type) = decode_key(&mut bytes)?;
+        *values += 1;
+        if wire_type != WireType::LengthDelimited {
+            skip_field(wire_type, number, &mut bytes, DecodeContext::default())?;
+            continue;
+        }
+        let claimed = usize::try_from(decode_varint(&mut bytes)?).unwrap_or(usize::MAX);
+        let (content, rest) = bytes.split_at(claimed.min(bytes.len()));
+        bytes = rest;
+        match descriptor.get_field(number).map(|field| field.kind()) {
+            Some(Kind::Message(inner)) if depth > 0 => {
+                count_values(&inner, content, depth - 1, values)?;
+            }
+            None | Some(Kind::Message(_) | Kind::Bytes | Kind::String) => {}
+            // Numbers that are packed: one byte each at least.
+            Some(_) => *values += content.len(),
+        }
+    }
+    Ok(())
 }
 
 fn pool() -> &'static DescriptorPool {

@@ -81,7 +81,7 @@ impl AdmissionJob {
         let mut reply = reply.expect("concluded once, by the last chunk");
         let envelopes = match admission::conclude(chunks.into_iter().flatten()) {
             Ok(envelopes) => envelopes,
-            Err(reasons) => return reply.send(Err(PublishError::Refused(reasons))),
+            Err(refusal) => return reply.send(Err(PublishError::Refused(refusal))),
         };
         if let Err(error) = self.check_times(&envelopes) {
             return reply.send(Err(error));

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::admission::Refusal;
 use crate::own_clock::ClockAheadError;
 use crate::readiness::NotReadyError;
 use crate::runtime::own_strand::OwnStrandError;
@@ -23,8 +24,8 @@ const RETRY_DISK: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
     /// An envelope breaks a rule; the text says which envelope and which rule.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(Refusal),
     /// The envelopes would be accepted, but the answer would be larger than a message may be.
     #[error(
         "the answer would exceed {ANSWER_LEN_BYTES_MAX} bytes: publish fewer envelopes at once"

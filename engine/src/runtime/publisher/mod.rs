@@ -33,7 +33,7 @@ use super::counters::{Counters, Stopwatch};
 use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
 use super::{Heads, Ports, Workers};
-use crate::admission::Writer;
+use crate::admission::{Refusal, Writer};
 use admit::AdmissionJob;
 use balance::Balances;
 use commit::CommitThread;
@@ -160,7 +160,7 @@ impl Publisher {
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         if envelopes.is_empty() {
-            return Err(PublishError::Refused("missing payer envelope".into()));
+            return Err(PublishError::Refused(Refusal::of_request("missing payer envelope")));
         }
         self.ready()?;
         let mut watch = Stopwatch::start();

@@ -310,6 +310,13 @@ impl Reader {
         self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
     }
 
+    /// Opens a stream of every valid envelope behind `last_seen`; of an originator that it does not name, from the
+    /// beginning. Nothing waits for a dependency.
+    #[must_use]
+    pub fn subscribe_all_after(&self, last_seen: Cursor) -> Subscription {
+        self.subscription(Feed::Log(LogFeed::new(None, last_seen)), true)
+    }
+
     /// Returns the durable heads of all strands.
     #[must_use]
     pub fn heads(&self) -> Arc<Cursor> {

@@ -1,0 +1,303 @@
+//! The Connect protocol byte by byte, as curl and connect-web write it.
+
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use prost::Message as _;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::common::*;
+
+const QUERY: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
+const PUBLISH: &str = "/xmtp.xmtpv4.message_api.PublishApi/PublishPayerEnvelopes";
+const TOPICS: &str = "/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics";
+const SUBSCRIBE: &str = "/xmtp.xmtpv4.message_api.QueryApi/Subscribe";
+const VERSION: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetVersion";
+
+fn post(path: &str, content_type: &str, headers: &str, body: &[u8]) -> Vec<u8> {
+    let mut request = format!(
+        "POST {path} HTTP/1.1\r\nhost: x\r\ncontent-type: {content_type}\r\n{headers}\
+         content-length: {}\r\nconnection: close\r\n\r\n",
+        body.len()
+    )
+    .into_bytes();
+    request.extend(body);
+    request
+}
+
+async fn ask(node: &Node, request: Vec<u8>) -> Http1Answer {
+    Http1Answer::read(exchange(node.address(), &request).await)
+}
+
+async fn ask_json(node: &Node, path: &str, body: &Value) -> (u16, Value) {
+    let headers = "connect-protocol-version: 1\r\n";
+    let text = body.to_string();
+    let answer = ask(node, post(path, "application/json", headers, text.as_bytes())).await;
+    assert_eq!(answer.header("content-type"), Some("application/json"));
+    assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
+    (answer.status, serde_json::from_slice(&answer.body).unwrap())
+}
+
+fn text(bytes: impl AsRef<[u8]>) -> Value {
+    STANDARD.encode(bytes).into()
+}
+
+/// Reads one message of a stream: its flag and its JSON.
+async fn next_message(stream: &mut TcpStream, unread: &mut Vec<u8>) -> (u8, Value) {
+    loop {
+        if let Some(&[flag, a, b, c, d]) = unread.first_chunk::<5>() {
+            let end = 5 + u32::from_be_bytes([a, b, c, d]) as usize;
+            if unread.len() >= end {
+                let json = serde_json::from_slice(&unread[5..end]).unwrap();
+                unread.drain(..end);
+                return (flag, json);
+            }
+        }
+        // The body is chunked: a length in hexadecimal, the chunk, an end of line.
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let text = std::str::from_utf8(&head).unwrap().trim();
+        let mut chunk = vec![0; usize::from_str_radix(text, 16).unwrap() + 2];
+        stream.read_exact(&mut chunk).await.unwrap();
+        chunk.truncate(chunk.len() - 2);
+        unread.extend(chunk);
+    }
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_ascii_lowercase()
+}
+
+#[tokio::test]
+async fn curl_publishes_and_queries_with_json() {
+    let node = node().await;
+    assert_eq!(ask_json(&node, VERSION, &json!({})).await, (200, json!({ "version": "1.2.3" })));
+
+    let envelope = message(1, "text");
+    let published = json!({ "payerEnvelopes": [{
+        "unsignedClientEnvelope": text(&envelope.unsigned_client_envelope),
+        "payerSignature": { "bytes": text(&envelope.payer_signature.as_ref().unwrap().bytes) },
+        "targetOriginator": envelope.target_originator,
+        "message_retention_days": envelope.message_retention_days,
+    }] });
+    let (status, stored) = ask_json(&node, PUBLISH, &published).await;
+    assert_eq!(status, 200, "{stored}");
+
+    let query = json!({ "query": { "topics": [text(topic_bytes(1))] }, "limit": 10 });
+    let (status, page) = ask_json(&node, QUERY, &query).await;
+    assert_eq!(status, 200);
+    assert_eq!(page["envelopes"], stored["originatorEnvelopes"], "the page has what was stored");
+    let query = json!({ "query": { "topics": [text(topic_bytes(2))] } });
+    assert_eq!(ask_json(&node, QUERY, &query).await, (200, json!({})));
+}
+
+#[tokio::test]
+async fn messages_in_protobuf_are_those_of_grpc() {
+    let node = node().await;
+    node.publish(vec![message(1, "text")]).await;
+    let request = pb::QueryEnvelopesRequest { query: Some(topics_query([1], None)), limit: 0 };
+    let plain = request.encode_to_vec();
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(&plain).unwrap();
+    let packed = packed.finish().unwrap();
+    for (headers, body) in [("", plain), ("content-encoding: gzip\r\n", packed)] {
+        let answer = ask(&node, post(QUERY, "application/proto", headers, &body)).await;
+        assert_eq!(
+            (answer.status, answer.header("content-type")),
+            (200, Some("application/proto"))
+        );
+        assert_eq!(answer.header("grpc-status"), None);
+        let page = pb::QueryEnvelopesResponse::decode(&answer.body[..]).unwrap();
+        assert_eq!(ids(&page.envelopes), "100:1");
+    }
+}
+
+#[tokio::test]
+async fn compressed_json_is_read_and_bounded_after_it_is_unpacked() {
+    let node = node().await;
+    let packed = |text: &[u8]| {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let gzip = "content-encoding: gzip\r\n";
+    let answer = ask(&node, post(VERSION, "application/json", gzip, &packed(b"{}"))).await;
+    assert_eq!((answer.status, &answer.body[..]), (200, &br#"{"version":"1.2.3"}"#[..]));
+    let bomb = packed(&vec![b' '; 64 * 1024 * 1024]);
+    let answer = ask(&node, post(VERSION, "application/json", gzip, &bomb)).await;
+    assert_eq!(answer.status, 429);
+    let answer = ask(&node, post(VERSION, "application/json", gzip, b"{}")).await;
+    assert_eq!(answer.status, 400, "not gzip");
+    let answer =
+        ask(&node, post(VERSION, "application/json", "content-encoding: br\r\n", b"{}")).await;
+    assert_eq!(answer.status, 501);
+}
+
+#[tokio::test]
+async fn errors_are_json_with_a_code_and_the_text_of_grpc() {
+    let node = node().await;
+    let (status, error) = ask_json(&node, PUBLISH, &json!({})).await;
+    let mut client = node.publishing().await;
+    let grpc = client.publish_payer_envelopes(pb::PublishPayerEnvelopesRequest::default());
+    let grpc = grpc.await.unwrap_err();
+    assert_eq!((status, &error["code"]), (400, &json!("invalid_argument")));
+    assert_eq!(error["message"], grpc.message());
+
+    let mut wrong = message(1, "text");
+    wrong.target_originator = 200;
+    let published = json!({ "payerEnvelopes": [{
+        "unsignedClientEnvelope": text(&wrong.unsigned_client_envelope),
+        "targetOriginator": 200,
+    }] });
+    let (status, error) = ask_json(&node, PUBLISH, &published).await;
+    let details = error["details"].as_array().unwrap();
+    let kinds: Vec<_> = details.iter().map(|detail| detail["type"].as_str().unwrap()).collect();
+    assert_eq!((status, &kinds[..]), (400, &["google.rpc.ErrorInfo", "google.rpc.BadRequest"][..]));
+    let request = STANDARD_NO_PAD.decode(details[1]["value"].as_str().unwrap()).unwrap();
+    let request = String::from_utf8_lossy(&request).into_owned();
+    assert!(request.contains("payer_envelopes[0]") && request.contains("TARGET_ORIGINATOR"));
+
+    for (body, names) in [
+        (&br#"{"querry": {}}"#[..], "querry"),
+        (b"{\"limit\": \"many\"}", "invalid digit"),
+        (b"{} {}", "trailing"),
+        (b"\xff", "not valid JSON"),
+    ] {
+        let answer = ask(&node, post(QUERY, "application/json", "", body)).await;
+        let error: Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!((answer.status, &error["code"]), (400, &json!("invalid_argument")));
+        assert!(error["message"].as_str().unwrap().contains(names), "{error}");
+    }
+    let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
+    assert_eq!(ask(&node, post(QUERY, "application/json", "", &deep)).await.status, 400);
+    let long = vec![b' '; 1024 * 1024 + 1];
+    assert_eq!(ask(&node, post(QUERY, "application/json", "", &long)).await.status, 429);
+}
+
+#[tokio::test]
+async fn what_is_no_call_of_this_form_is_refused() {
+    let node = node().await;
+    let old = "connect-protocol-version: 2\r\n";
+    assert_eq!(ask(&node, post(VERSION, "application/json", old, b"{}")).await.status, 400);
+    let never = "connect-timeout-ms: soon\r\n";
+    assert_eq!(ask(&node, post(VERSION, "application/json", never, b"{}")).await.status, 400);
+    for path in ["/nothing.Here/Call", "/xmtp.xmtpv4.message_api.QueryApi/Nothing", "/"] {
+        assert_eq!(
+            ask(&node, post(path, "application/json", "", b"{}")).await.status,
+            501,
+            "{path}"
+        );
+        assert_eq!(
+            ask(&node, post(path, "application/proto", "", b"")).await.status,
+            501,
+            "{path}"
+        );
+    }
+    assert_eq!(ask(&node, post(TOPICS, "application/json", "", b"{}")).await.status, 415);
+    assert_eq!(ask(&node, post(VERSION, "application/connect+json", "", b"")).await.status, 415);
+    let get = format!(
+        "GET {VERSION}?connect=v1&encoding=json HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"
+    );
+    assert_eq!(ask(&node, get.into_bytes()).await.status, 405);
+
+    let answer = ask(&node, post(SUBSCRIBE, "application/connect+json", "", &framed(b"{}"))).await;
+    assert_eq!(
+        (answer.status, answer.header("content-type")),
+        (200, Some("application/connect+json"))
+    );
+    let end: Value = serde_json::from_slice(&answer.body[5..]).unwrap();
+    assert_eq!((answer.body[0], &end["error"]["code"]), (2, &json!("unimplemented")));
+    for body in [&b"\0\0\0\0\x09{}"[..], b"", b"\0\0\0\0\x02{}\0\0\0\0\x02{}"] {
+        let answer = ask(&node, post(TOPICS, "application/connect+json", "", body)).await;
+        let end: Value = serde_json::from_slice(&answer.body[5..]).unwrap();
+        assert_eq!((answer.body[0], &end["error"]["code"]), (2, &json!("invalid_argument")));
+    }
+}
+
+#[tokio::test]
+async fn a_stream_is_messages_and_then_its_end() {
+    let node = node().await;
+    let request = json!({ "filters": [{ "topic": text(topic_bytes(1)) }] }).to_string();
+    let request = post(TOPICS, "application/connect+json", "", &framed(request.as_bytes()));
+    let mut stream = TcpStream::connect(node.address()).await.unwrap();
+    stream.write_all(&request).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(
+        head.starts_with("http/1.1 200") && head.contains("application/connect+json"),
+        "{head}"
+    );
+    let mut unread = Vec::new();
+    let (flag, first) = next_message(&mut stream, &mut unread).await;
+    assert_eq!(
+        (flag, &first["statusUpdate"]["status"]),
+        (0, &json!("SUBSCRIPTION_STATUS_STARTED"))
+    );
+    node.publish(vec![message(1, "text")]).await;
+    loop {
+        let (flag, message) = next_message(&mut stream, &mut unread).await;
+        assert_eq!(flag, 0);
+        if let Some(envelopes) = message["envelopes"]["envelopes"].as_array() {
+            assert_eq!(envelopes.len(), 1);
+            break;
+        }
+    }
+    drop(stream);
+    node.until_sample("xmtp_subscribers", 0.0).await;
+
+    // In protobuf, with an error at the end: no topic is empty.
+    let filter = pb::subscribe_topics_request::TopicFilter::default();
+    let request = pb::SubscribeTopicsRequest { filters: vec![filter] }.encode_to_vec();
+    let answer = ask(&node, post(TOPICS, "application/connect+proto", "", &framed(&request))).await;
+    assert_eq!(answer.status, 200);
+    let &[flag, a, b, c, d] = answer.body.first_chunk().unwrap();
+    let (first, end) = answer.body[5..].split_at(u32::from_be_bytes([a, b, c, d]) as usize);
+    assert_eq!(flag, 0, "status STARTED");
+    assert!(pb::SubscribeTopicsResponse::decode(first).unwrap().response.is_some());
+    let said: Value = serde_json::from_slice(&end[5..]).unwrap();
+    assert_eq!((end[0], &said["error"]["code"]), (2, &json!("invalid_argument")), "{said}");
+}
+
+/// Balancers may ask without gRPC.
+#[tokio::test]
+async fn health_is_told_in_protobuf() {
+    let node = node().await;
+    let path = "/grpc.health.v1.Health/Check";
+    let answer = ask(&node, post(path, "application/proto", "", b"")).await;
+    assert_eq!((answer.status, &answer.body[..]), (200, &[8, 1][..]), "SERVING");
+    assert_eq!(ask(&node, post(path, "application/json", "", b"{}")).await.status, 501);
+}
+
+#[tokio::test]
+async fn pages_may_send_the_headers_of_connect() {
+    let node = node().await;
+    let asks = |names: &str| {
+        format!(
+            "OPTIONS {QUERY} HTTP/1.1\r\nhost: x\r\norigin: https://app.example\r\n\
+             access-control-request-headers: {names}\r\nconnection: close\r\n\r\n"
+        )
+        .into_bytes()
+    };
+    let allowed = |answer: &Http1Answer| {
+        answer.header("access-control-allow-headers").unwrap().to_ascii_lowercase()
+    };
+    let plain = ask(&node, asks("content-type, x-grpc-web")).await;
+    assert!(!allowed(&plain).contains("connect-"), "the answer of the network's reference node");
+    let connect =
+        ask(&node, asks("content-type,connect-protocol-version,connect-timeout-ms")).await;
+    assert_eq!(connect.status, 204);
+    for name in ["connect-protocol-version", "connect-timeout-ms", "content-type", "x-api-key"] {
+        assert!(allowed(&connect).split(',').any(|it| it == name), "{name}");
+    }
+}

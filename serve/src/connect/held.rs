@@ -1,0 +1,34 @@
+//! Memory that a call holds while it is translated.
+
+use std::sync::Arc;
+
+use crate::budget::ConnectionShare;
+use crate::overloaded::Overloaded;
+
+/// Bytes that are charged to a connection until this is dropped.
+pub(super) struct Held {
+    share: Arc<ConnectionShare>,
+    bytes: usize,
+}
+
+impl Held {
+    pub(super) fn new(share: Arc<ConnectionShare>) -> Self {
+        Self { share, bytes: 0 }
+    }
+
+    /// Takes `bytes` more.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; nothing was taken then.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
+        self.share.take(bytes)?;
+        self.bytes += bytes;
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.share.give_back(self.bytes);
+    }
+}

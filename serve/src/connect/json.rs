@@ -1,0 +1,97 @@
+//! JSON bodies: their bounds, and their translation beside the runtime's threads.
+
+use std::io::Read as _;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
+use hawser_proto::pb::{JsonError, MethodSchema};
+use tonic::Status;
+
+use super::held::Held;
+use crate::budget::ConnectionShare;
+
+/// The longest request in JSON, bytes. A guess: far more than people type. Larger messages are sent as
+/// `application/proto`.
+pub(super) const REQUEST_LEN_BYTES_MAX: usize = 1024 * 1024;
+/// The longest serialized message that is answered as JSON. A guess: a page of usual envelopes has some tens of KiB.
+const RESPONSE_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// The longest text that is translated on the runtime's threads. A guess: it takes a millisecond.
+const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
+/// Memory of a value while JSON is translated, beside its text. From the types: an entry of a message's fields, and
+/// the descriptor and fields of a message that is empty.
+const VALUE_BYTES: usize = 256;
+/// Bytes that are held for each byte of a serialized message while it becomes JSON, beside its values: the bytes once
+/// more, and their text in base64, which may grow into twice the room. From the types.
+const RESPONSE_FACTOR: usize = 4;
+
+/// Serializes a request.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED if it takes more than the caller may hold, INVALID_ARGUMENT if it is not JSON of the request.
+pub(super) async fn to_message(
+    schema: MethodSchema,
+    json: Bytes,
+    share: &Arc<ConnectionShare>,
+) -> Result<Vec<u8>, Status> {
+    // Each value stands behind one of these; within texts they are counted as well, which is no harm.
+    let values = json.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count();
+    let mut held = Held::new(share.clone());
+    held.take(2 * json.len() + values * VALUE_BYTES)?;
+    let len = json.len();
+    let message = beside(len, move || schema.request_from_json(&json)).await?;
+    message.map_err(|error| Status::invalid_argument(format!("request is not valid JSON: {error}")))
+}
+
+/// Renders an answer.
+///
+/// # Errors
+/// RESOURCE_EXHAUSTED if it takes more than the caller may hold, or is too large for JSON.
+pub(super) async fn of_message(
+    schema: MethodSchema,
+    message: Bytes,
+    share: &Arc<ConnectionShare>,
+) -> Result<Bytes, Status> {
+    if message.len() > RESPONSE_LEN_BYTES_MAX {
+        let text = "the answer is too large for JSON: ask for less, or take application/proto";
+        return Err(Status::resource_exhausted(text));
+    }
+    let mut held = Held::new(share.clone());
+    held.take(RESPONSE_FACTOR * message.len() + schema.response_values(&message) * VALUE_BYTES)?;
+    let len = message.len();
+    let text: Result<Vec<u8>, JsonError> =
+        beside(len, move || schema.response_to_json(&message)).await?;
+    text.map(Bytes::from).map_err(|error| Status::internal(error.to_string()))
+}
+
+/// Decompresses a request (gzip, RFC 1952).
+///
+/// # Errors
+/// INVALID_ARGUMENT if it is not gzip, RESOURCE_EXHAUSTED if it is longer than [`REQUEST_LEN_BYTES_MAX`] then.
+pub(super) fn unpack(packed: &[u8]) -> Result<Bytes, Status> {
+    let mut plain = Vec::new();
+    let limit = REQUEST_LEN_BYTES_MAX as u64 + 1;
+    MultiGzDecoder::new(packed)
+        .take(limit)
+        .read_to_end(&mut plain)
+        .map_err(|_| Status::invalid_argument("the request does not decompress"))?;
+    if plain.len() > REQUEST_LEN_BYTES_MAX { Err(too_long()) } else { Ok(plain.into()) }
+}
+
+/// Returns the refusal of a request that is too long.
+pub(super) fn too_long() -> Status {
+    Status::resource_exhausted(format!(
+        "a request in JSON has at most {REQUEST_LEN_BYTES_MAX} bytes: send application/proto"
+    ))
+}
+
+async fn beside<T: Send + 'static>(
+    len_bytes: usize,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Status> {
+    if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
+        return Ok(work());
+    }
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| Status::internal("the translation of JSON failed"))
+}

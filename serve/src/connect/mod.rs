@@ -1,0 +1,384 @@
+//! The Connect protocol, translated into gRPC and back: unary calls and server streams, with bodies of protobuf or
+//! JSON, so that `curl` and web pages can talk to a node. <https://connectrpc.com/docs/protocol>
+//!
+//! A body in protobuf is the message of gRPC without the five bytes before it, or, on a stream, has the same five bytes.
+//! JSON is translated whole, see [`json`]. All limits, charges, deadlines and metrics are those of the gRPC call.
+
+mod error;
+mod held;
+mod json;
+mod stream;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{BufMut as _, Bytes, BytesMut};
+use hawser_proto::pb::MethodSchema;
+use http::header::{ACCEPT_ENCODING, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use http_body_util::{BodyExt as _, Full, StreamBody};
+use hyper::body::{Body as _, Frame};
+use tonic::body::Body;
+use tonic::{Code, Status};
+use tower::Service as _;
+
+use self::held::Held;
+use crate::budget::ConnectionShare;
+use crate::calls::Calls;
+use crate::frames::HEAD_LEN_BYTES;
+use crate::method::MethodKind;
+use crate::settings::MESSAGE_LEN_BYTES_MAX;
+
+/// Specified: Connect protocol, Unary-Request and Streaming-Request.
+const PROTOCOL_VERSION: &str = "connect-protocol-version";
+const TIMEOUT: &str = "connect-timeout-ms";
+const STREAM_ENCODING: &str = "connect-content-encoding";
+const STREAM_ACCEPT_ENCODING: &str = "connect-accept-encoding";
+/// The longest text of a deadline. Specified: Connect protocol, ten digits.
+const TIMEOUT_LEN_BYTES_MAX: usize = 10;
+/// Flag of a message that is compressed. Specified: gRPC over HTTP/2, Compressed-Flag.
+const COMPRESSED: u8 = 1;
+
+/// The two forms of a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Unary,
+    Stream,
+}
+
+/// The two forms of a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Codec {
+    Proto,
+    Json,
+}
+
+/// A call of the Connect protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectCall {
+    form: Form,
+    codec: Codec,
+}
+
+impl ConnectCall {
+    /// Returns the call that a content type, without parameters, stands for.
+    pub(crate) fn of_content_type(content_type: &str) -> Option<Self> {
+        let (form, codec) = match content_type {
+            "application/proto" => (Form::Unary, Codec::Proto),
+            "application/json" => (Form::Unary, Codec::Json),
+            "application/connect+proto" => (Form::Stream, Codec::Proto),
+            "application/connect+json" => (Form::Stream, Codec::Json),
+            _ => return None,
+        };
+        Some(Self { form, codec })
+    }
+
+    fn content_type(self) -> HeaderValue {
+        HeaderValue::from_static(match (self.form, self.codec) {
+            (Form::Unary, Codec::Proto) => "application/proto",
+            (Form::Unary, Codec::Json) => "application/json",
+            (Form::Stream, Codec::Proto) => "application/connect+proto",
+            (Form::Stream, Codec::Json) => "application/connect+json",
+        })
+    }
+
+    /// Serves the call. `body_timeout` is the time for a request of one message to arrive.
+    pub(crate) async fn answer(
+        self,
+        calls: Calls,
+        request: Request<Body>,
+        body_timeout: Duration,
+    ) -> Response<Body> {
+        let Some(kind) = calls.metrics().kind(request.uri().path()) else {
+            return self.refuse(&Status::unimplemented("no such method"));
+        };
+        if (kind == MethodKind::Unary) != (self.form == Form::Unary) {
+            // Specified: Connect protocol, Unary-Response.
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::UNSUPPORTED_MEDIA_TYPE;
+            return response;
+        }
+        let answered = self.call(calls, request, kind, body_timeout).await;
+        answered.unwrap_or_else(|status| self.refuse(&status))
+    }
+
+    async fn call(
+        self,
+        mut calls: Calls,
+        request: Request<Body>,
+        kind: MethodKind,
+        body_timeout: Duration,
+    ) -> Result<Response<Body>, Status> {
+        if kind == MethodKind::Bidi {
+            return Err(Status::unimplemented("streams in both directions are served over gRPC"));
+        }
+        let share = request.extensions().get::<Arc<ConnectionShare>>();
+        let share = share.expect("every request has a connection").clone();
+        let schema = match self.codec {
+            Codec::Proto => None,
+            Codec::Json => MethodSchema::of_path(request.uri().path()),
+        };
+        if self.codec == Codec::Json && schema.is_none() {
+            return Err(Status::unimplemented("no such method"));
+        }
+        let (mut head, body) = request.into_parts();
+        let is_packed = self.take_headers(&mut head.headers)?;
+        let arrived = self.message(body, is_packed, schema.as_ref(), &share);
+        let (body, held) = tokio::time::timeout(body_timeout, arrived)
+            .await
+            .map_err(|_| Status::deadline_exceeded("the request did not arrive in time"))??;
+        let Ok(response) = calls.call(Request::from_parts(head, body)).await;
+        drop(held);
+        match self.form {
+            Form::Unary => self.unary_answer(response, schema, &share).await,
+            Form::Stream => Ok(self.stream_answer(response, schema, share)),
+        }
+    }
+
+    /// Turns the headers of a request into those of gRPC. Returns true if its message is compressed.
+    fn take_headers(self, headers: &mut HeaderMap) -> Result<bool, Status> {
+        if headers.get(PROTOCOL_VERSION).is_some_and(|version| version != "1") {
+            return Err(Status::invalid_argument("connect-protocol-version must be \"1\""));
+        }
+        let encoding = match self.form {
+            Form::Unary => headers.remove(CONTENT_ENCODING),
+            Form::Stream => headers.remove(STREAM_ENCODING),
+        };
+        let is_packed = match encoding.as_ref().map(HeaderValue::as_bytes) {
+            None | Some(b"identity") => false,
+            Some(b"gzip") => true,
+            Some(_) => {
+                return Err(Status::unimplemented(
+                    "unknown compression: identity and gzip are served",
+                ));
+            }
+        };
+        if let Some(timeout) = headers.remove(TIMEOUT) {
+            headers.insert("grpc-timeout", timeout_of_grpc(&timeout)?);
+        }
+        for name in [CONTENT_LENGTH, ACCEPT_ENCODING, CONTENT_ENCODING] {
+            headers.remove(name);
+        }
+        for name in [STREAM_ACCEPT_ENCODING, PROTOCOL_VERSION, "grpc-accept-encoding"] {
+            headers.remove(name);
+        }
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
+        headers.insert("te", HeaderValue::from_static("trailers"));
+        if is_packed && self.codec == Codec::Proto {
+            headers.insert("grpc-encoding", HeaderValue::from_static("gzip"));
+        }
+        Ok(is_packed)
+    }
+
+    /// Returns the body of the gRPC request, with the memory that it takes until the call is over.
+    async fn message(
+        self,
+        body: Body,
+        is_packed: bool,
+        schema: Option<&MethodSchema>,
+        share: &Arc<ConnectionShare>,
+    ) -> Result<(Body, Option<Held>), Status> {
+        if (self.form, self.codec) == (Form::Stream, Codec::Proto) {
+            return Ok((body, None)); // the same bytes
+        }
+        let head_len = if self.form == Form::Stream { HEAD_LEN_BYTES } else { 0 };
+        let (limit, too_long) = match self.codec {
+            Codec::Proto => (MESSAGE_LEN_BYTES_MAX, too_large as fn() -> Status),
+            Codec::Json => {
+                (json::REQUEST_LEN_BYTES_MAX + head_len, json::too_long as fn() -> Status)
+            }
+        };
+        let (mut bytes, held) = collect(body, limit, too_long, share).await?;
+        let mut is_packed = is_packed;
+        if self.form == Form::Stream {
+            is_packed = only_message(&mut bytes)? == COMPRESSED;
+        }
+        if let Some(schema) = schema {
+            if is_packed {
+                bytes = json::unpack(&bytes)?;
+            }
+            // An empty body is an empty message, as in protobuf.
+            let text = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
+            bytes = json::to_message(schema.clone(), text, share).await?.into();
+            is_packed = false;
+        }
+        let len = u32::try_from(bytes.len()).map_err(|_| too_large())?;
+        let mut head = BytesMut::with_capacity(HEAD_LEN_BYTES);
+        head.put_u8(u8::from(is_packed));
+        head.put_u32(len);
+        let frames = [head.freeze(), bytes].map(|piece| Ok::<_, Status>(Frame::data(piece)));
+        Ok((Body::new(StreamBody::new(futures_util::stream::iter(frames))), Some(held)))
+    }
+
+    async fn unary_answer(
+        self,
+        response: Response<Body>,
+        schema: Option<MethodSchema>,
+        share: &Arc<ConnectionShare>,
+    ) -> Result<Response<Body>, Status> {
+        let (mut head, mut body) = response.into_parts();
+        let mut held = Held::new(share.clone());
+        let mut message = BytesMut::new();
+        let mut ended = Status::from_header_map(&head.headers);
+        while let Some(frame) = body.frame().await {
+            match frame?.into_data() {
+                Ok(piece) => {
+                    held.take(piece.len())?;
+                    message.extend_from_slice(&piece);
+                }
+                Err(last) => ended = last.trailers_ref().and_then(Status::from_header_map),
+            }
+        }
+        let status = ended.unwrap_or_else(|| Status::unknown("the answer has no status"));
+        if status.code() != Code::Ok {
+            return Err(status);
+        }
+        if message.len() < HEAD_LEN_BYTES {
+            return Err(Status::internal("the answer has no message"));
+        }
+        let mut message = message.split_off(HEAD_LEN_BYTES).freeze();
+        if let Some(schema) = schema {
+            message = json::of_message(schema, message, share).await?;
+        }
+        head.headers.remove("grpc-status");
+        head.headers.remove("grpc-encoding");
+        head.headers.insert(CONTENT_TYPE, self.content_type());
+        let mut response = Response::new(Body::new(Full::new(message)));
+        *response.headers_mut() = head.headers;
+        // Specified: Connect protocol, Unary-Trailers.
+        for (name, value) in &status.metadata().clone().into_headers() {
+            let name = http::HeaderName::try_from(format!("trailer-{name}"));
+            if let Ok(name) = name {
+                response.headers_mut().append(name, value.clone());
+            }
+        }
+        Ok(response)
+    }
+
+    fn stream_answer(
+        self,
+        response: Response<Body>,
+        schema: Option<MethodSchema>,
+        share: Arc<ConnectionShare>,
+    ) -> Response<Body> {
+        let (mut head, body) = response.into_parts();
+        if let Some(status) = Status::from_header_map(&head.headers) {
+            return self.refuse(&status);
+        }
+        head.headers.remove("grpc-encoding");
+        head.headers.insert(CONTENT_TYPE, self.content_type());
+        let mut response = Response::new(stream::translate(body, schema, share));
+        *response.headers_mut() = head.headers;
+        response
+    }
+
+    /// Returns an answer that is an error.
+    fn refuse(self, status: &Status) -> Response<Body> {
+        let (body, code, content_type) = match self.form {
+            Form::Unary => (
+                Bytes::from(error::to_json(status).to_string()),
+                error::http_status(status.code()),
+                HeaderValue::from_static("application/json"),
+            ),
+            Form::Stream => (error::end_of_stream(status), StatusCode::OK, self.content_type()),
+        };
+        let mut response = Response::new(Body::new(Full::new(body)));
+        *response.status_mut() = code;
+        if self.form == Form::Unary {
+            *response.headers_mut() = status.metadata().clone().into_headers();
+        }
+        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response
+    }
+}
+
+/// Reads a body of at most `limit` bytes, and charges it before it is kept.
+async fn collect(
+    mut body: Body,
+    limit: usize,
+    too_long: fn() -> Status,
+    share: &Arc<ConnectionShare>,
+) -> Result<(Bytes, Held), Status> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(too_long());
+    }
+    let mut held = Held::new(share.clone());
+    let mut bytes = BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(piece) = frame?.into_data() else { continue };
+        if bytes.len() + piece.len() > limit {
+            return Err(too_long());
+        }
+        // Twice: the buffer grows by doubling.
+        held.take(2 * piece.len())?;
+        bytes.extend_from_slice(&piece);
+    }
+    Ok((bytes.freeze(), held))
+}
+
+/// Takes the head off the only message of a stream's request. Returns its flag.
+fn only_message(bytes: &mut Bytes) -> Result<u8, Status> {
+    let Some(&[flag, a, b, c, d]) = bytes.first_chunk::<HEAD_LEN_BYTES>() else {
+        return Err(Status::invalid_argument("missing request message"));
+    };
+    if flag > COMPRESSED {
+        return Err(Status::invalid_argument(format!("invalid message flag {flag}")));
+    }
+    let rest = bytes.split_off(HEAD_LEN_BYTES);
+    if rest.len() != u32::from_be_bytes([a, b, c, d]) as usize {
+        return Err(Status::invalid_argument("a request of this method is one message"));
+    }
+    *bytes = rest;
+    Ok(flag)
+}
+
+fn too_large() -> Status {
+    let text = format!("message is larger than the {MESSAGE_LEN_BYTES_MAX} allowed");
+    Status::resource_exhausted(text)
+}
+
+/// Returns a deadline in milliseconds as gRPC writes it.
+fn timeout_of_grpc(milliseconds: &HeaderValue) -> Result<HeaderValue, Status> {
+    let wrong = || Status::invalid_argument("connect-timeout-ms must be up to ten digits");
+    let text = milliseconds.to_str().map_err(|_| wrong())?;
+    let are_digits = text.bytes().all(|byte| byte.is_ascii_digit());
+    if text.is_empty() || text.len() > TIMEOUT_LEN_BYTES_MAX || !are_digits {
+        return Err(wrong());
+    }
+    // Eight digits are all that gRPC has room for.
+    let of_grpc = match text.len() {
+        ..=8 => format!("{text}m"),
+        _ => format!("{}S", &text[..text.len() - 3]),
+    };
+    HeaderValue::try_from(of_grpc).map_err(|_| wrong())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_are_written_as_grpc_does() {
+        let of = |text: &str| timeout_of_grpc(&text.parse().unwrap()).map_err(|it| it.code());
+        assert_eq!(of("250").unwrap(), "250m");
+        assert_eq!(of("99999999").unwrap(), "99999999m");
+        assert_eq!(of("9999999999").unwrap(), "9999999S");
+        for wrong in ["", "-1", "1.5", "12345678901", "1m"] {
+            assert_eq!(of(wrong), Err(Code::InvalidArgument), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_stream_asks_with_one_message() {
+        let asked = |bytes: &'static [u8]| {
+            let mut bytes = Bytes::from_static(bytes);
+            only_message(&mut bytes).map(|flag| (flag, bytes)).map_err(|it| it.code())
+        };
+        assert_eq!(asked(b"\0\0\0\0\x02{}"), Ok((0, Bytes::from_static(b"{}"))));
+        for wrong in
+            [&b""[..], b"\0\0\0\0", b"\x02\0\0\0\0", b"\0\0\0\0\x02{", b"\0\xff\xff\xff\xff"]
+        {
+            assert_eq!(asked(wrong), Err(Code::InvalidArgument), "{wrong:?}");
+        }
+    }
+}

@@ -1,0 +1,110 @@
+//! The body of a stream's answer: messages as they come, then one that ends it.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use futures_util::stream;
+use hawser_proto::pb::MethodSchema;
+use http_body_util::{BodyExt as _, StreamBody};
+use hyper::body::Frame;
+use tonic::Status;
+use tonic::body::Body;
+
+use super::held::Held;
+use super::{error, json};
+use crate::budget::ConnectionShare;
+use crate::frames::HEAD_LEN_BYTES;
+
+/// Translates the body of a gRPC answer. With a `schema` its messages become JSON.
+pub(super) fn translate(
+    body: Body,
+    schema: Option<MethodSchema>,
+    share: Arc<ConnectionShare>,
+) -> Body {
+    let answer = Answer { body, schema, share, unread: BytesMut::new(), held: None, ended: false };
+    let frames = stream::unfold(answer, |mut answer| async move {
+        let piece = answer.next().await?;
+        Some((Ok::<_, Infallible>(Frame::data(piece)), answer))
+    });
+    Body::new(StreamBody::new(frames))
+}
+
+struct Answer {
+    body: Body,
+    schema: Option<MethodSchema>,
+    share: Arc<ConnectionShare>,
+    /// Bytes of messages that are not translated yet.
+    unread: BytesMut,
+    /// The charge of `unread`.
+    held: Option<Held>,
+    ended: bool,
+}
+
+impl Answer {
+    /// Returns the next piece of the translated body; `None` after the message that ends it.
+    async fn next(&mut self) -> Option<Bytes> {
+        if self.ended {
+            return None;
+        }
+        let status = match self.message().await {
+            Ok(Some(piece)) => return Some(piece),
+            Ok(None) => Status::unknown("the stream broke off"),
+            Err(status) => status,
+        };
+        self.ended = true;
+        self.body = Body::empty(); // its call ends now
+        Some(error::end_of_stream(&status))
+    }
+
+    /// Returns the next message, or a piece of it where it stays as it is.
+    ///
+    /// # Errors
+    /// The status of the stream's end, OK included.
+    async fn message(&mut self) -> Result<Option<Bytes>, Status> {
+        loop {
+            if let Some(schema) = &self.schema
+                && let Some(message) = take_message(&mut self.unread)
+            {
+                let text = json::of_message(schema.clone(), message, &self.share).await?;
+                if self.unread.is_empty() {
+                    (self.unread, self.held) = (BytesMut::new(), None);
+                }
+                return Ok(Some(framed(&text)));
+            }
+            let Some(frame) = self.body.frame().await else { return Ok(None) };
+            match frame?.into_data() {
+                Ok(piece) if self.schema.is_none() => return Ok(Some(piece)),
+                Ok(piece) => {
+                    let held = self.held.get_or_insert_with(|| Held::new(self.share.clone()));
+                    held.take(2 * piece.len())?;
+                    self.unread.extend_from_slice(&piece);
+                }
+                Err(last) => {
+                    let ended = last.trailers_ref().and_then(Status::from_header_map);
+                    return ended.map_or(Ok(None), Err);
+                }
+            }
+        }
+    }
+}
+
+/// Takes the first message off, if all of it is there.
+fn take_message(unread: &mut BytesMut) -> Option<Bytes> {
+    let &[_, a, b, c, d] = unread.first_chunk::<HEAD_LEN_BYTES>()?;
+    let len = u32::from_be_bytes([a, b, c, d]) as usize;
+    if unread.len() - HEAD_LEN_BYTES < len {
+        return None;
+    }
+    unread.advance(HEAD_LEN_BYTES);
+    Some(unread.split_to(len).freeze())
+}
+
+fn framed(text: &[u8]) -> Bytes {
+    let len = u32::try_from(text.len()).expect("JSON of a message that is bounded to some MiB");
+    let mut framed = BytesMut::with_capacity(HEAD_LEN_BYTES + text.len());
+    framed.put_u8(0);
+    framed.put_u32(len);
+    framed.put_slice(text);
+    framed.freeze()
+}
