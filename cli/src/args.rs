@@ -112,6 +112,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: backup::BackupCommand,
     },
+    /// Read everything back that a node's database holds, and name what the disk has damaged.
+    Scrub(backup::ScrubArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
     Restore(backup::RestoreArgs),

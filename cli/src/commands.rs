@@ -24,6 +24,7 @@ mod rebuild;
 mod registry;
 mod report;
 mod restore;
+mod scrub;
 mod status;
 mod tail;
 mod truncate_strand;
@@ -65,6 +66,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Backup { command } => backup::run(&command, json),
+        Command::Scrub(args) => scrub::run(&args, json),
         Command::Restore(args) => restore::run(args, json),
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),

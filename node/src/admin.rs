@@ -33,6 +33,11 @@ pub enum AdminRequest {
         /// Bytes that are read in a second at most; 0 for no bound.
         bytes_per_s: u64,
     },
+    /// Reads everything back that the database holds.
+    Scrub {
+        /// Bytes that are read in a second at most; 0 for no bound.
+        bytes_per_s: u64,
+    },
 }
 
 /// A line of the answer.

@@ -1,4 +1,4 @@
-//! Backups of a node, by the node itself or by a command on a stopped node's folder.
+//! Backups and scrubs of a node, by the node itself or by a command on a stopped node's folder.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -7,7 +7,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use hawser_engine::price;
 use hawser_proto::SecretKey;
 use hawser_storage::{
-    BackupError, BackupFolder, BackupReport, NewBackup, Pace, RestoreReport, Store, WantedBackup,
+    BackupError, BackupFolder, BackupReport, Damage, NewBackup, Pace, RestoreReport, ScrubReport,
+    Store, WantedBackup,
 };
 use serde_json::{Value, json};
 
@@ -100,6 +101,26 @@ pub fn json_of(report: &BackupReport) -> Value {
         "bytes_copied": report.bytes_copied,
         "heads": heads,
     })
+}
+
+/// Returns the outcome of reading everything back, for programs.
+#[must_use]
+pub fn json_of_scrub(report: &ScrubReport) -> Value {
+    let ScrubReport { rows, bytes, damages, further } = report;
+    let json_of = |damage: &Damage| {
+        let Damage { family, first, last, file, cause } = damage;
+        json!({
+            "family": family,
+            "originator": first.or(*last).map(|it| it.originator.0),
+            "first": first.map(|it| it.sequence.0),
+            "last": last.map(|it| it.sequence.0),
+            "file": file,
+            "cause": cause,
+        })
+    };
+    let damages: Vec<Value> = damages.iter().map(json_of).collect();
+    let whole = damages.is_empty();
+    json!({ "whole": whole, "rows": rows, "bytes": bytes, "damages": damages, "further": further })
 }
 
 /// Converts the error of work on backups.

@@ -24,6 +24,7 @@
 //! - `rebuild`, `digest`: rebuilding projections, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
 //! - `backup`: backups of the folder, made while a node runs, and new folders from them;
+//! - `scrub`: reading everything back, to find what a disk has damaged;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
@@ -71,6 +72,7 @@ mod reports;
 mod reprice;
 mod repricing;
 mod room;
+mod scrub;
 mod settings;
 mod snapshot;
 mod store;
@@ -118,6 +120,7 @@ pub use progress::RebuildReport;
 pub use rebuild::{Derive, RebuildError, RebuildProgress};
 pub use reports::{NewReport, StoredReport};
 pub use room::RoomSettings;
+pub use scrub::{Damage, ScrubError, ScrubReport};
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};

@@ -34,7 +34,7 @@ pub(crate) struct StoreState {
     pub(crate) how: Opening,
     /// The heads that were durable before the log is read again. Held while that is done.
     pub(crate) reopening: Mutex<Vec<EnvelopeId>>,
-    /// Held while a backup is made.
+    /// Held while a backup is made, or everything is read back.
     pub(crate) backing_up: Mutex<()>,
 }
 

@@ -1,4 +1,4 @@
-//! Arguments of `hawser backup` and `hawser restore`.
+//! Arguments of `hawser backup`, `hawser restore` and `hawser scrub`.
 
 use std::path::PathBuf;
 
@@ -70,6 +70,17 @@ pub(crate) struct BackupPruneArgs {
     /// Only say what would go.
     #[arg(long)]
     pub(crate) dry_run: bool,
+}
+
+/// `hawser scrub`.
+#[derive(Debug, Args)]
+pub(crate) struct ScrubArgs {
+    /// MiB that a running node reads in a second at most; 0 for no bound.
+    #[arg(long, value_name = "MIB", default_value_t = 32)]
+    pub(crate) rate: u32,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
 }
 
 /// `hawser restore`.

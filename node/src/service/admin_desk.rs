@@ -161,6 +161,27 @@ fn failed(error: &RunError) -> AdminReply {
 
 fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminReply {
     match request {
+        AdminRequest::Scrub { bytes_per_s } => {
+            let mut pace = Pacer::new(*bytes_per_s, parts, out);
+            match parts.engine.store().scrub(&mut |bytes| pace.moved(bytes)) {
+                Ok(report) => {
+                    for damage in &report.damages {
+                        tracing::error!(
+                            code = "scrub_damage",
+                            ?damage,
+                            "the disk has damaged the database"
+                        );
+                    }
+                    let (rows, damages) = (report.rows, report.damages.len());
+                    tracing::info!(rows, damages, "read the database back");
+                    AdminReply::Done(backup::json_of_scrub(&report))
+                }
+                Err(error) => {
+                    tracing::error!(code = "scrub_failed", %error, "the database was not read back");
+                    failed(&RunError::failed(error))
+                }
+            }
+        }
         AdminRequest::Backup { to, bytes_per_s } => {
             let begun = Instant::now();
             let mut pace = Pacer::new(*bytes_per_s, parts, out);

@@ -1,0 +1,106 @@
+//! The findings of a scrub, and the work at its present state.
+
+use std::ops::ControlFlow;
+
+use hawser_proto::EnvelopeId;
+
+use crate::error::{DatabaseError, ReadError};
+use crate::open::OpenError;
+
+/// The most damages that a report lists; further ones are counted. A guess: with that many the disk is
+/// replaced, and the list is not read.
+const DAMAGES_MAX: usize = 1000;
+/// Bytes between two calls of the caller. A guess: a disk reads them in a millisecond.
+const STEP_BYTES: u64 = 256 << 10;
+
+/// One damaged part of a database.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The column family.
+    pub family: &'static str,
+    /// The first place that is affected, for rows that belong to a strand.
+    pub first: Option<EnvelopeId>,
+    /// The last place that is affected, for rows that belong to a strand.
+    pub last: Option<EnvelopeId>,
+    /// The file, if RocksDB says which one.
+    pub file: Option<String>,
+    /// The fault.
+    pub cause: String,
+}
+
+/// The outcome of reading everything back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Number of rows that were read.
+    pub rows: u64,
+    /// Length of these rows together, in bytes.
+    pub bytes: u64,
+    /// The damaged parts, up to a thousand.
+    pub damages: Vec<Damage>,
+    /// Number of damaged parts beyond these.
+    pub further: u64,
+}
+
+/// The reason not everything was read back.
+#[derive(Debug, thiserror::Error)]
+pub enum ScrubError {
+    /// The database is in memory.
+    #[error("a database in memory has no files")]
+    InMemory,
+    /// A backup is being made, or another scrub is under way.
+    #[error("a backup or another scrub is under way")]
+    Busy,
+    /// The caller has stopped the work.
+    #[error("stopped before it was done")]
+    Stopped,
+    /// The remains of an earlier backup or scrub cannot be removed.
+    #[error("{0}")]
+    Folder(#[from] std::io::Error),
+    /// The state to read could not be taken.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The state that was taken cannot be opened: the database is damaged as a whole.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// A row that tells of the strands cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// The work at its present state.
+pub(super) struct Scrub<'a> {
+    pub(super) report: ScrubReport,
+    pub(super) pace: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
+    /// Bytes that the caller has not been told of.
+    pub(super) untold: u64,
+}
+
+impl Scrub<'_> {
+    /// Counts a row.
+    pub(super) fn count(&mut self, len: usize) {
+        self.report.rows += 1;
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        self.report.bytes = self.report.bytes.saturating_add(len);
+    }
+
+    /// Pauses if it is time, after `len` bytes.
+    pub(super) fn read(&mut self, len: usize) -> Result<(), ScrubError> {
+        let len = u64::try_from(len).unwrap_or(u64::MAX);
+        self.untold = self.untold.saturating_add(len);
+        if self.untold < STEP_BYTES {
+            return Ok(());
+        }
+        match (self.pace)(std::mem::take(&mut self.untold)) {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(()) => Err(ScrubError::Stopped),
+        }
+    }
+
+    pub(super) fn found(&mut self, damage: Damage) {
+        if self.report.damages.len() < DAMAGES_MAX {
+            self.report.damages.push(damage);
+        } else {
+            self.report.further += 1;
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! Every envelope against its leaf, and every leaf against the root of its strand's tree.
+
+use std::sync::Arc;
+
+use hawser_proto::merkle::{CompactRange, TreeHash};
+use hawser_proto::{EnvelopeId, SequenceId};
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use super::report::{Damage, Scrub, ScrubError};
+use crate::database::Database;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::leaf::LeafKey;
+use crate::log_scan::LogItem;
+use crate::snapshot::Snapshot;
+use crate::trees::leaf_of;
+
+/// Reads all strands.
+///
+/// # Errors
+/// When the caller has stopped the work, or the heads cannot be read.
+pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<(), ScrubError> {
+    let snapshot = Snapshot::new(database);
+    let heads: Vec<EnvelopeId> = snapshot.heads()?.iter().collect();
+    heads.into_iter().try_for_each(|head| read_strand(&snapshot, head, scrub))
+}
+
+fn read_strand(
+    snapshot: &Snapshot<'_>,
+    head: EnvelopeId,
+    scrub: &mut Scrub<'_>,
+) -> Result<(), ScrubError> {
+    let Some(mut leaves) = Leaves::of(snapshot, head) else { return Ok(()) };
+    let mut next = SequenceId(1);
+    let before = EnvelopeId { sequence: SequenceId::NONE, ..head };
+    for item in snapshot.log(before, head.sequence) {
+        // Rows that cannot be read were named before, by their families.
+        let Ok(item) = item else { return Ok(()) };
+        let (from, through) = match &item {
+            LogItem::Envelope { id, .. } => (id.sequence, id.sequence),
+            LogItem::Skipped { from, through, .. } => (*from, *through),
+        };
+        if from > next {
+            lost(head, (next, from.previous()), scrub);
+        }
+        next = through.next();
+        let LogItem::Envelope { id, bytes, .. } = item else { continue };
+        scrub.read(bytes.len())?;
+        let Some(leaf) = leaves.up_to(id.sequence) else { return Ok(()) };
+        if leaf.is_some_and(|leaf| leaf != leaf_of(&bytes)) {
+            let cause = "the envelope is not the one that the strand's tree has there".to_owned();
+            scrub.found(damage(Family::Log, (Some(id), Some(id)), cause));
+        }
+    }
+    if next <= head.sequence {
+        lost(head, (next, head.sequence), scrub);
+    }
+    if leaves.up_to(SequenceId(leaves.size)).is_some() && leaves.edge.root() != leaves.root {
+        let whole = (Some(EnvelopeId { sequence: SequenceId(1), ..head }), Some(head));
+        let cause = "the leaves of the strand have another root than its tree".to_owned();
+        scrub.found(damage(Family::Tree, whole, cause));
+    }
+    Ok(())
+}
+
+fn lost(strand: EnvelopeId, (first, last): (SequenceId, SequenceId), scrub: &mut Scrub<'_>) {
+    let at = |sequence| Some(EnvelopeId { sequence, ..strand });
+    let cause = "nothing is stored there, and nothing says why".to_owned();
+    scrub.found(damage(Family::Log, (at(first), at(last)), cause));
+}
+
+fn damage(
+    family: Family,
+    (first, last): (Option<EnvelopeId>, Option<EnvelopeId>),
+    cause: String,
+) -> Damage {
+    Damage { family: family.name(), first, last, file: None, cause }
+}
+
+/// The stored leaves of one strand, read in order.
+struct Leaves<'a> {
+    rows: DBRawIterator<'a>,
+    edge: CompactRange,
+    size: u64,
+    root: TreeHash,
+    last: Option<TreeHash>,
+}
+
+impl<'a> Leaves<'a> {
+    /// Begins at the first leaf. `None` if the tree cannot be read, which its families have named before.
+    fn of(snapshot: &'a Snapshot<'_>, head: EnvelopeId) -> Option<Self> {
+        let size = snapshot.tree_size(head.originator).ok()?;
+        let root = snapshot.root(head.originator, size).ok()?;
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut rows = snapshot.rows(Family::Leaf, options);
+        rows.seek(LeafKey(EnvelopeId { sequence: SequenceId(1), ..head }).encode());
+        Some(Self { rows, edge: CompactRange::default(), size, root, last: None })
+    }
+
+    /// Reads up to the leaf of a place, and returns it; `Some(None)` beyond the tree, `None` if a row cannot
+    /// be read.
+    fn up_to(&mut self, place: SequenceId) -> Option<Option<TreeHash>> {
+        while self.edge.size() < place.0.min(self.size) {
+            let leaf = TreeHash::from_slice(self.rows.value()?)?;
+            self.edge.append(leaf, |_, _| ());
+            self.last = Some(leaf);
+            self.rows.next();
+        }
+        Some(self.last.filter(|_| self.edge.size() == place.0))
+    }
+}

@@ -1,0 +1,132 @@
+//! Scrubs: what a disk has damaged is found and named, under a store that is open too.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{ScrubError, ScrubReport, Store};
+use support::*;
+
+fn go_on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// A store with two strands on disk, of which nothing is in memory tables.
+fn store_at(folder: &Path) -> Store {
+    let store = Store::open(&settings(folder)).unwrap();
+    extend(&store, OWN, 600);
+    extend(&store, PEER, 300);
+    store.flush().unwrap();
+    store
+}
+
+/// Flips a bit in the statement of an envelope, in the table file of the log, in place. Returns the file.
+fn damage(folder: &Path, originator: OriginatorId, sequence: u64) -> PathBuf {
+    let wanted = entry(id(originator, sequence)).bytes;
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        let is_table = path.extension().is_some_and(|it| it == "sst");
+        let bytes = if is_table { fs::read(&path).unwrap() } else { continue };
+        // The properties at a table file's end name its family. The log is not compressed.
+        let is_log = bytes.windows(7).any(|it| it == b"namelog");
+        let at = bytes.windows(wanted.len()).position(|it| it == wanted);
+        let Some(at) = at.filter(|_| is_log) else { continue };
+        let offset = u64::try_from(at + 8).unwrap();
+        let writer = fs::File::options().write(true).open(&path).unwrap();
+        writer.write_all_at(&[bytes[at + 8] ^ 4], offset).unwrap();
+        return path;
+    }
+    panic!("the envelope is in no table file");
+}
+
+#[test]
+fn a_whole_database_has_no_damage_and_all_rows_are_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_at(folder.path());
+    let mut told = 0;
+    let report = store.scrub(&mut |bytes| {
+        told += bytes;
+        ControlFlow::Continue(())
+    });
+    let ScrubReport { rows, bytes, damages, further } = report.unwrap();
+    assert_eq!((damages, further), (Vec::new(), 0));
+    // An envelope has rows in the log, in its tree and in projections.
+    assert!(rows > 2 * 900 && bytes > 0, "{rows} rows, {bytes} bytes");
+    assert!(!folder.path().join("backup-checkpoint").exists());
+}
+
+#[test]
+fn a_flipped_bit_is_found_under_an_open_store_whose_cache_has_the_right_bytes() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store_at(folder.path());
+    let place = id(PEER, 150);
+    let right = store.snapshot().get(place).unwrap();
+    let mut file = PathBuf::new();
+    let mut tries = 0;
+    let report = loop {
+        tries += 1;
+        file.clone_from(&damage(folder.path(), PEER, 150));
+        assert_eq!(store.snapshot().get(place).unwrap(), right, "from the cache");
+        let report = store.scrub(&mut go_on).unwrap();
+        // RocksDB may have merged the file meanwhile, with the right bytes of its cache.
+        if !report.damages.is_empty() || tries == 20 {
+            break report;
+        }
+    };
+    let [damage] = &report.damages[..] else { panic!("{report:?}") };
+    assert_eq!(damage.family, "log");
+    assert_eq!(damage.file.as_deref(), file.file_name().unwrap().to_str());
+    let (first, last) = (damage.first.unwrap(), damage.last.unwrap());
+    assert!(first <= place && place <= last, "{damage:?}");
+    // Not more than the block: the rest of the strand is behind it.
+    assert!(last.sequence.0 - first.sequence.0 < 150, "{damage:?}");
+    assert!(last < id(PEER, 300), "{damage:?}");
+    // The node goes on meanwhile.
+    extend(&store, OWN, 1);
+}
+
+#[test]
+fn the_damage_of_a_stopped_folder_is_found_and_names_each_strand_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    damage(folder.path(), OWN, 20);
+    damage(folder.path(), PEER, 280);
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let report = store.scrub(&mut go_on).unwrap();
+    let of = |originator| {
+        let damages = report.damages.iter();
+        damages.filter(move |it| it.first.is_some_and(|it| it.originator == originator))
+    };
+    let holds = |originator, sequence| {
+        let sequence = SequenceId(sequence);
+        of(originator).any(|it| {
+            it.first.unwrap().sequence <= sequence && sequence <= it.last.unwrap().sequence
+        })
+    };
+    assert!(holds(OWN, 20) && holds(PEER, 280), "{report:?}");
+    assert!(report.damages.iter().all(|it| it.family == "log"), "{report:?}");
+}
+
+#[test]
+fn a_scrub_ends_when_it_is_told_and_leaves_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 3000);
+    let stopped = store.scrub(&mut |_| ControlFlow::Break(()));
+    assert!(matches!(stopped, Err(ScrubError::Stopped)), "{stopped:?}");
+    assert!(!folder.path().join("backup-checkpoint").exists());
+    let again = store.scrub(&mut |_| {
+        let second = store.scrub(&mut go_on);
+        assert!(matches!(second, Err(ScrubError::Busy)), "{second:?}");
+        ControlFlow::Continue(())
+    });
+    assert_eq!(again.unwrap().damages, []);
+    let in_memory = in_memory().scrub(&mut go_on);
+    assert!(matches!(in_memory, Err(ScrubError::InMemory)), "{in_memory:?}");
+}
