@@ -8,7 +8,7 @@
 //! - [`report`]: a report, its id, and the envelope in which it travels;
 //! - [`attestation`]: a node's signature over a report id, and which of them count;
 //! - [`schedule`]: when a node's workers run, where a report ends, and when one is due;
-//! - [`explain`]: why a report is not the one that this node would write.
+//! - [`mod@explain`]: why a report is not the one that this node would write.
 //!
 //! Specified in `docs/protocol/payer-reports.md`.
 
