@@ -25,7 +25,7 @@ use hawser_node::settings::table::{self, Setting, SettingKind, ignored};
 #[derive(Debug, Parser)]
 #[command(name = "hawser", version = env!("HAWSER_VERSION"), disable_version_flag = true, arg_required_else_help = true)]
 #[command(
-    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found; verdicts: 5 claim, 6 inconclusive, 7 refuted, 8 faults or differences."
+    after_help = "Exit codes: 0 done, 1 failed, 2 usage, 3 refused by policy, 4 not found; verdicts: 5 claim, 6 inconclusive, 7 refuted, 8 faults or differences, 9 incomplete."
 )]
 pub(crate) struct Cli {
     /// Print JSON for programs instead of text for people.

@@ -179,8 +179,11 @@ fn the_nodes_of_a_network_are_asked_together() {
     let audit = ["audit", "network", "--json", "--registry", network.to_str().unwrap()];
     let url = format!("http://{}", dev.text(0, "grpc"));
     let registry = network.to_str().unwrap();
-    let replayed = json(&["audit", "replay", "--json", "--from", &url, "--registry", registry]);
-    assert_eq!(replayed["verdict"], "clean", "{replayed}");
+    // A log that shows nothing is not clean.
+    let replayed = run(&["audit", "replay", "--json", "--from", &url, "--registry", registry]);
+    assert_eq!(replayed.status.code(), Some(9), "{replayed:?}");
+    let replayed: Value = serde_json::from_slice(&replayed.stdout).unwrap();
+    assert_eq!(replayed["verdict"], "incomplete", "{replayed}");
     a_node_proves_its_envelopes(&dev, place.path());
     let output = run(&audit);
     assert!(output.status.success(), "{output:?}");
@@ -370,6 +373,9 @@ fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
     let on_trust = run(&["audit", "verify", file]);
     assert_eq!(on_trust.status.code(), Some(5), "{on_trust:?}");
     assert!(!run(&prove).status.success(), "a file is never replaced");
+
+    let replayed = json(&["audit", "replay", "--json", "--from", &url, "--registry", network]);
+    assert_eq!(replayed["verdict"], "clean", "{replayed}");
 
     let text = fs::read_to_string(file).unwrap();
     let mut changed: Value = serde_json::from_str(&text).unwrap();

@@ -1,6 +1,6 @@
 //! Payer reports on the chain, recorded and never derived, and the usage that reports are made of.
 
-use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{ReadOptions, WriteBatch};
 
 use crate::change::ChainPosition;
@@ -9,8 +9,10 @@ use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, encode_position};
+use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::payer_report::{PayerReportEvent, PayerReportKey};
 use crate::keys::usage::{UsageKey, UsageRow};
+use crate::raw_rows::current_mark;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
@@ -113,6 +115,39 @@ impl Snapshot<'_> {
         Ok(())
     }
 
+    /// Returns the first range of places after `after` up to `through` that this node does not hold although the originator
+    /// filled them: marked missing or expired. Places that are declared empty are none of these.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn first_not_held(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        through: SequenceId,
+    ) -> Result<Option<(SequenceId, SequenceId)>, ReadError> {
+        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
+        let first = MarkKey(EnvelopeId::new(originator, after)).encode();
+        // A range that covers the first place may begin below it, possibly in another strand.
+        rows.seek_for_prev(first);
+        if !rows.valid() {
+            rows.status().map_err(DatabaseError::from)?;
+            rows.seek(first);
+        }
+        while let Some((at, mark)) = current_mark(&rows)? {
+            if at > EnvelopeId::new(originator, through) {
+                break;
+            }
+            let is_not_held = matches!(mark, Mark::Missing { .. } | Mark::Expired { .. });
+            if is_not_held && at.originator == originator && mark.end(at) > after {
+                let from = at.sequence.max(after.next());
+                return Ok(Some((from, mark.end(at).min(through))));
+            }
+            rows.next();
+        }
+        Ok(None)
+    }
+
     /// Returns the newest minute up to `through_minute` with usage at an originator, and the highest sequence id among
     /// the envelopes that payers pay for in it.
     ///
@@ -147,3 +182,39 @@ impl Snapshot<'_> {
 /// The lowest and the highest payer, as bounds of scans.
 const NO_PAYER: PayerAddress = hawser_proto::Address([0; 20]);
 const LAST_PAYER: PayerAddress = hawser_proto::Address([0xff; 20]);
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+
+    use super::*;
+    use crate::{Change, SkipReason, StoreIdentity};
+
+    const NODE: OriginatorId = OriginatorId(100);
+
+    #[test]
+    fn missing_and_expired_places_are_not_held_and_void_ones_are() {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let skip = |from, through, reason| {
+            let (from, through) = (SequenceId(from), SequenceId(through));
+            Change::Skip { originator: NODE, from, through, reason }
+        };
+        store.commit(&[skip(1, 3, SkipReason::Expired)]).unwrap();
+        store.commit(&[skip(4, 6, SkipReason::Void)]).unwrap();
+        store.commit(&[skip(7, 9, SkipReason::Missing)]).unwrap();
+        let snapshot = store.snapshot();
+        let not_held = |node, after, through| {
+            let found = snapshot.first_not_held(node, SequenceId(after), SequenceId(through));
+            found.unwrap().map(|(from, through)| (from.0, through.0))
+        };
+        assert_eq!(not_held(NODE, 0, 9), Some((1, 3)));
+        assert_eq!(not_held(NODE, 1, 2), Some((2, 2)), "inside of a range");
+        assert_eq!(not_held(NODE, 3, 6), None, "declared empty");
+        assert_eq!(not_held(NODE, 3, 8), Some((7, 8)));
+        assert_eq!(not_held(NODE, 9, 20), None);
+        assert_eq!(not_held(OriginatorId(99), 0, 20), None, "another strand");
+        assert_eq!(not_held(OriginatorId(101), 0, 20), None, "another strand");
+    }
+}

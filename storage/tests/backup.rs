@@ -19,6 +19,9 @@ use proptest::prelude::*;
 use support::*;
 use tempfile::TempDir;
 
+/// The time at which backups are chosen and removed.
+const NOW_UNIX_S: u64 = 10_000;
+
 /// A data folder with a strand of this node and one of a peer, and a place for backups beside it.
 struct Place {
     root: TempDir,
@@ -83,10 +86,14 @@ impl Place {
         self.path("backups").join("manifests").join(format!("{name}.manifest"))
     }
 
-    /// Puts a manifest of this text there, with the right hash at its end, and returns its name.
+    /// Puts a manifest of this text there, with the right hash at its end and under the right name, and returns
+    /// that.
     fn forge(&self, lines: &[String]) -> String {
-        let name = "000000000009-0123456789abcdef".to_owned();
-        fs::write(self.manifest(&name), ended(lines)).unwrap();
+        let bytes = ended(lines);
+        let made = lines.iter().find_map(|line| line.strip_prefix("made=")?.parse::<u64>().ok());
+        let hash = FileHash(*blake3::hash(&bytes).as_bytes()).to_string();
+        let name = format!("{:012}-{}", made.unwrap_or(9), &hash[..16]);
+        fs::write(self.manifest(&name), bytes).unwrap();
         name
     }
 
@@ -226,7 +233,7 @@ fn one_backup_is_made_at_a_time_and_never_inside_of_the_data() {
             let elsewhere = NewBackup { to: &other, key: None, now_unix_s: 5 };
             let second = store.backup(&elsewhere, &mut go_on);
             assert!(matches!(second, Err(BackupError::Busy { .. })), "{second:?}");
-            let prune = place.backups().prune(1, false);
+            let prune = place.backups().prune(1, false, NOW_UNIX_S);
             assert!(matches!(prune, Err(BackupError::Busy { .. })), "{prune:?}");
             ControlFlow::Continue(())
         })
@@ -320,7 +327,7 @@ fn a_manifest_with_a_flipped_bit_is_refused() {
     assert!(matches!(error, BackupError::Manifest { .. }), "{error}");
     // A list shows it with its fault, and nothing is removed while a manifest cannot be read.
     assert!(place.backups().list().unwrap()[0].manifest.is_err());
-    assert!(place.backups().prune(1, false).is_err());
+    assert!(place.backups().prune(1, false, NOW_UNIX_S).is_err());
     let missing = place.restore("000000000001-0000000000000000", "restored").unwrap_err();
     assert!(matches!(missing, BackupError::NoBackup { .. }), "{missing}");
     let outside = place.restore("../manifests/x", "restored").unwrap_err();
@@ -521,10 +528,10 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
     fs::write(mine.join("not ours"), b"x").unwrap();
     let count = || count_files(&place.path("backups/files"));
     let before = count();
-    let dry = backups.prune(2, true).unwrap();
+    let dry = backups.prune(2, true, NOW_UNIX_S).unwrap();
     assert_eq!(dry.removed, [2, 1, 0].map(|at| names[at].clone()));
     assert_eq!(count(), before);
-    assert_eq!(backups.prune(2, false).unwrap(), dry);
+    assert_eq!(backups.prune(2, false, NOW_UNIX_S).unwrap(), dry);
     assert_eq!(count(), before - dry.files);
     let left: Vec<_> = backups.list().unwrap().into_iter().map(|it| it.name).collect();
     assert_eq!(left, names[3..]);
@@ -532,7 +539,7 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
         backups.verify(name, &mut go_on).unwrap();
     }
     assert!(mine.join("not ours").exists());
-    assert_eq!(backups.prune(0, false).unwrap().removed, names[3..4]);
+    assert_eq!(backups.prune(0, false, NOW_UNIX_S).unwrap().removed, names[3..4]);
     assert!(backups.verify(&names[4], &mut go_on).is_ok(), "one always stays");
 }
 

@@ -4,6 +4,8 @@
 
 mod support;
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -70,16 +72,25 @@ impl Host {
     }
 }
 
+/// Copies the files of a folder. The database of a process that runs adds and removes files of its own accord, so the
+/// copy is made again until none has come or gone meanwhile.
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
-    for file in fs::read_dir(from).unwrap() {
-        let file = file.unwrap();
-        match fs::copy(file.path(), to.join(file.file_name())) {
-            // The database of a process that runs removes files of its own accord.
-            Err(error) if error.kind() == ErrorKind::NotFound => {}
-            copied => assert!(copied.is_ok(), "{copied:?}"),
+    loop {
+        let before = names(from);
+        names(to).iter().for_each(|name| fs::remove_file(to.join(name)).unwrap());
+        let all_copied = before.iter().all(|name| match fs::copy(from.join(name), to.join(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => false,
+            copied => copied.is_ok() || panic!("{copied:?}"),
+        });
+        if all_copied && names(from) == before {
+            return;
         }
     }
+}
+
+fn names(folder: &Path) -> BTreeSet<OsString> {
+    fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name()).collect()
 }
 
 fn unknown(reason: UnknownFolder) -> FolderStanding {

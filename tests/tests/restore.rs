@@ -284,10 +284,14 @@ async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
     assert!(node.terminate().success());
     let restore = |node: &Node, name: &str| {
         let node_id = node.id.to_string();
-        let wanted = ["--network", "test", "--node-id", &node_id];
+        let manifest = BackupFolder::existing(Path::new(&to)).unwrap().manifest(name).unwrap();
+        let signer = manifest.manifest.identity.public_key.address().to_string();
+        let wanted = ["--network", "test", "--node-id", &node_id, "--signer", &signer];
         let arguments = [&["restore", "--from", &to, "--backup", name][..], &wanted].concat();
         on_folder(node, &arguments)
     };
+    let of_any_key = on_folder(node, &["restore", "--from", &to]).unwrap_err();
+    assert!(of_any_key.contains("--signer"), "{of_any_key}");
     let refused = restore(node, &backups[0].0).unwrap_err();
     assert!(refused.contains("never replaces data"), "{refused}");
     for (name, head) in &backups {

@@ -168,6 +168,9 @@ pub struct ReplayReport {
     pub strands: Vec<StrandReport>,
     /// The parts that were not checked, in sentences for people.
     pub unchecked: Vec<String>,
+    /// The places that the source should have shown and did not, in sentences for people. Empty if it has shown the
+    /// whole log.
+    pub incomplete: Vec<String>,
 }
 
 impl ReplayReport {
@@ -182,7 +185,13 @@ impl ReplayReport {
     /// Returns the stable name of the verdict.
     #[must_use]
     pub fn verdict(&self) -> &'static str {
-        if self.all_faults().count() == 0 { "clean" } else { "faulty" }
+        if self.all_faults().count() > 0 {
+            "faulty"
+        } else if self.incomplete.is_empty() {
+            "clean"
+        } else {
+            "incomplete"
+        }
     }
 }
 
@@ -256,6 +265,8 @@ pub struct Replay<'a> {
     faults: Faults,
     /// Reports of strands that were looked at to their head.
     done: BTreeMap<u32, StrandReport>,
+    /// The places that the source did not show, in sentences.
+    incomplete: Vec<String>,
 }
 
 impl<'a> Replay<'a> {
@@ -283,7 +294,8 @@ impl<'a> Replay<'a> {
             let text = format!("{} are recorded, and {} were given", booked.len(), given.len());
             faults.add(Fault::of_log(FaultKind::Rates, text));
         }
-        Ok(Self { source, settings, booked, state, faults, done: BTreeMap::new() })
+        let (done, incomplete) = (BTreeMap::new(), Vec::new());
+        Ok(Self { source, settings, booked, state, faults, done, incomplete })
     }
 
     /// Checks everything that has not been. Calls `progress` after each batch; when that returns false the replay
@@ -298,6 +310,10 @@ impl<'a> Replay<'a> {
         mut progress: impl FnMut(&ReplayState, ReplayProgress) -> bool,
     ) -> Result<Option<ReplayReport>, SourceError> {
         let heads = self.source.heads()?;
+        self.incomplete.clear();
+        if heads.iter().all(|head| head.sequence == SequenceId::NONE) {
+            self.incomplete.push("the source has shown no envelope of any strand".to_owned());
+        }
         for &head in &heads {
             if !self.strand(head, &heads, &mut progress)? {
                 return Ok(None);
@@ -365,6 +381,7 @@ impl<'a> Replay<'a> {
             let text = format!("the head is {end}");
             ended.fault(Fault::at(FaultKind::BeyondHead, id, text));
         }
+        self.incomplete.extend(ended.not_shown(end, &context));
         self.done.insert(originator.0, ended.report(&context));
         Ok(true)
     }
@@ -384,7 +401,8 @@ impl<'a> Replay<'a> {
         let (network, node, _) = self.source.identity();
         let strands: Vec<StrandReport> = self.done.values().cloned().collect();
         let unchecked = self.unchecked(&strands);
-        ReplayReport { network, node_id: node.0, faults: self.faults.clone(), strands, unchecked }
+        let (faults, incomplete) = (self.faults.clone(), self.incomplete.clone());
+        ReplayReport { network, node_id: node.0, faults, strands, unchecked, incomplete }
     }
 
     fn unchecked(&self, strands: &[StrandReport]) -> Vec<String> {

@@ -121,6 +121,32 @@ impl StrandReplay {
         Ok(())
     }
 
+    /// Says which places the source has not shown: those that it left out up to the head, and those behind it up
+    /// to a checkpoint that a known node signed before the replay began. Empty if it has shown all.
+    pub(super) fn not_shown(&self, head: SequenceId, context: &Context<'_>) -> Vec<String> {
+        let mut found = Vec::new();
+        let originator = self.originator();
+        if let Some(places) = self.figures.absent.get(&GapReason::NotShown) {
+            found.push(format!("strand {originator}: {places} places up to {head} were not shown"));
+        }
+        // The log may have grown since its head was told: a later checkpoint says nothing.
+        let now_ns = u64::try_from(context.now_ns).unwrap_or_default();
+        let is_beyond = |cosigned: &&CosignedCheckpoint| {
+            let of = cosigned.signed.checkpoint;
+            let record = context.registry.node(of.node);
+            of.size > head.0
+                && of.time_ns <= now_ns
+                && record.is_some_and(|it| cosigned.signed.verify(&it.public_key).is_ok())
+        };
+        let beyond = self.checkpoints.iter().filter(is_beyond);
+        if let Some(size) = beyond.map(|it| it.signed.checkpoint.size).max() {
+            found.push(format!(
+                "strand {originator}: a checkpoint covers {size} places, and the head is {head}"
+            ));
+        }
+        found
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         self.faults.add(fault);
     }

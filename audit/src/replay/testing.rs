@@ -85,6 +85,8 @@ pub(crate) struct MemoryLog {
     pub(crate) head: u64,
     pub(crate) last_held: u64,
     pub(crate) rates: Vec<Rate>,
+    /// True for what the API of a node shows: neither gaps nor tallies nor trees.
+    pub(crate) is_node: bool,
 }
 
 impl MemoryLog {
@@ -118,7 +120,8 @@ impl MemoryLog {
             }
         }
         let (root, rates) = (tree.root(), vec![RATE]);
-        Self { rows, usage, congestion, root, checkpoints, head: len, last_held: len, rates }
+        let (head, last_held, is_node) = (len, len, false);
+        Self { rows, usage, congestion, root, checkpoints, head, last_held, rates, is_node }
     }
 
     pub(crate) fn bytes_at(&mut self, sequence: u64) -> &mut Bytes {
@@ -166,7 +169,8 @@ impl LogSource for MemoryLog {
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
-        Ok(vec![EnvelopeId::new(NODE, SequenceId(self.head))])
+        let head = EnvelopeId::new(NODE, SequenceId(self.head));
+        Ok((self.head > 0).then_some(head).into_iter().collect())
     }
 
     fn last_held(&self, _: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
@@ -187,7 +191,7 @@ impl LogSource for MemoryLog {
     }
 
     fn shows_gaps(&self) -> bool {
-        true
+        !self.is_node
     }
 
     fn unchecked(&self) -> Vec<String> {
@@ -201,7 +205,7 @@ impl LogSource for MemoryLog {
 
 impl StrandRows for MemoryLog {
     fn has_tallies(&self) -> bool {
-        true
+        !self.is_node
     }
 
     fn usage(
@@ -224,6 +228,9 @@ impl StrandRows for MemoryLog {
     }
 
     fn root(&self, size: u64) -> Result<Option<TreeHash>, SourceError> {
+        if self.is_node {
+            return Ok(None);
+        }
         if size >= self.head {
             return Ok((size == self.head).then_some(self.root));
         }

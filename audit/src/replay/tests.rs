@@ -235,6 +235,39 @@ fn every_planted_fault_is_named_and_nothing_else() {
 }
 
 #[test]
+fn a_node_that_does_not_show_its_whole_log_is_not_clean() {
+    fn verdict(change: fn(&mut MemoryLog), now_ns: i64) -> &'static str {
+        let mut log = MemoryLog::honest(50);
+        log.is_node = true;
+        (1..=50).for_each(|at| *log.row_at(at).0 = StoredMark::Unknown);
+        change(&mut log);
+        let report = replay(&log, &ReplaySettings { now_ns, ..settings() });
+        assert_eq!(named(&report), []);
+        report.verdict()
+    }
+    let now_ns = settings().now_ns;
+    assert_eq!(verdict(|_| (), now_ns), "clean");
+    // No strand at all.
+    let nothing = |log: &mut MemoryLog| (log.head, log.last_held) = (0, 0);
+    assert_eq!(verdict(nothing, now_ns), "incomplete");
+    // None of its places, not the last ones, or not one in between.
+    assert_eq!(verdict(|log| log.rows.clear(), now_ns), "incomplete");
+    assert_eq!(verdict(|log| log.rows.truncate(45), now_ns), "incomplete");
+    assert_eq!(verdict(|log| drop(log.rows.remove(20)), now_ns), "incomplete");
+    // A head that is lower than what the node has signed, unless that was signed after the replay began.
+    let lower = |log: &mut MemoryLog| (log.head, log.last_held) = (45, 45);
+    assert_eq!(verdict(lower, now_ns), "incomplete");
+    assert_eq!(verdict(lower, ns_of(50)), "clean");
+    // A checkpoint of another key proves no places.
+    let forged = |log: &mut MemoryLog| {
+        (log.head, log.last_held) = (45, 45);
+        let of = log.checkpoints[4].signed.checkpoint;
+        log.checkpoints[4].signed = of.sign(&key(5));
+    };
+    assert_eq!(verdict(forged, now_ns), "clean");
+}
+
+#[test]
 fn an_absent_node_and_an_unknown_one_are_named() {
     let log = MemoryLog::honest(30);
     let away = Absence { from_s: ns_of(10).unsigned_abs() / 1_000_000_000, until_s: None };

@@ -16,7 +16,7 @@ pub(crate) enum AuditCommand {
     /// is a claim, 6 if one is inconclusive, 7 if one is refuted.
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
-    /// with 0 if it is clean, and with 8 if it has faults.
+    /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
     Replay(AuditReplayArgs),
     /// Say where logs differ, and in what. The first one is compared with each of the others. Exits with 0 if they are
     /// equal, and with 8 if they differ.

@@ -102,7 +102,7 @@ pub(crate) struct RestoreFromArgs {
     /// quarantine.
     #[arg(long, value_name = "DIR")]
     pub(crate) from: Option<PathBuf>,
-    /// Name of the backup [default: the newest one that can be used].
+    /// Name of the backup [default: the newest one that can be used and is as wanted].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
     /// Network that the backup must be of.
@@ -111,9 +111,13 @@ pub(crate) struct RestoreFromArgs {
     /// Id of the node that the backup must be of.
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: Option<u32>,
-    /// Address of the key that the backup must be of.
+    /// Address of the node's key, which must have signed the backup. Needed, unless --any-signer or --unsigned
+    /// is given.
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) signer: Option<Address>,
+    /// Take a backup that any key has signed: trust every writer of the folder. A stranger's files are opened then.
+    #[arg(long, conflicts_with = "signer")]
+    pub(crate) any_signer: bool,
     /// Take a backup that is not signed. Only if you know who has written to the folder since.
     #[arg(long)]
     pub(crate) unsigned: bool,

@@ -2,6 +2,7 @@
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
@@ -133,7 +134,7 @@ fn list(args: &BackupListArgs, as_json: bool) -> Result<(), RunError> {
 
 fn prune(args: &BackupPruneArgs, as_json: bool) -> Result<(), RunError> {
     let folder = existing(&args.from)?;
-    let pruned = folder.prune(usize::from(args.keep), args.dry_run);
+    let pruned = folder.prune(usize::from(args.keep), args.dry_run, now_unix_s());
     let PruneReport { removed, files, bytes } =
         pruned.map_err(|error| backup::run_error(&error))?;
     if as_json {
@@ -218,6 +219,11 @@ fn local(path: &Path) -> Result<PathBuf, RunError> {
         return Err(RunError::usage(text));
     }
     std::path::absolute(path).map_err(RunError::usage)
+}
+
+/// Returns the time, unix seconds.
+pub(super) fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Returns a bar that counts bytes, on the error output if that is a terminal.

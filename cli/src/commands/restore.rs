@@ -42,6 +42,12 @@ fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
     let from = args.from.ok_or_else(|| {
         RunError::usage("name the folder of the backups (--from), or say confirm")
     })?;
+    if args.signer.is_none() && !args.any_signer && !args.unsigned {
+        let text = "name the address of the node's key (--signer), as `hawser keys show` prints it: without \
+                    it every writer of the folder could have made the backup. --any-signer trusts all of \
+                    them";
+        return Err(RunError::usage(text));
+    }
     let folder = backups::existing(&from)?;
     let node = args.node_id.map(OriginatorId);
     let wanted =
@@ -49,7 +55,7 @@ fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
     let refused = |error| backup::run_error(&error);
     let name = match args.backup {
         Some(name) => name,
-        None => folder.newest(node).map_err(refused)?,
+        None => folder.newest(&wanted, backups::now_unix_s()).map_err(refused)?,
     };
     let bar = backups::bar("restore");
     let done = backup::restore(&folder, &name, &wanted, &data_dir, &mut |bytes| {

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use hawser_rules::payer_report::explain::Cause;
 use hawser_rules::payer_report::{
     Difference, Explanation, Leaves, LeavesError, MinuteOfPayer, NodeIds, PayerReport,
-    PayerReportError, RangeEnd, end_of_range, explain,
+    PayerReportError, RangeEnd, compare, end_of_range, explain,
 };
 use hawser_storage::{ReadError, Snapshot};
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
-const EXPLAINED_ROWS_MAX: usize = 1_000_000;
+pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
 
 /// The figures could not be computed.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +29,9 @@ pub enum FiguresError {
     /// The envelope at the start of the range is not held, so its minute is not known.
     #[error("envelope {0}, at which the range starts, is not held here")]
     NoStart(EnvelopeId),
+    /// The amounts of the range may still change here.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
 }
 
 /// The reason a report cannot be judged yet.
@@ -42,9 +46,12 @@ pub enum NotYet {
     /// The envelope at one of the report's ends is not held.
     #[error("envelope {0} is not held")]
     NoEnvelope(EnvelopeId),
-    /// Places of the range are missing in this node's copy of the strand.
+    /// Places of the range are missing in this node's copy of the strand, or had expired before it was made.
     #[error("envelopes {0} to {1} are missing here")]
     Missing(SequenceId, SequenceId),
+    /// Amounts are being corrected.
+    #[error("booked amounts are being corrected")]
+    Unpriced,
 }
 
 /// The result of computing a report again.
@@ -85,11 +92,14 @@ pub fn draft(
         Some(end) => end,
         None => return Ok(None),
     };
+    if let Some(why) = unsettled(snapshot, about, start, end.sequence)? {
+        return Err(why.into());
+    }
     let leaves = leaves(snapshot, about, start_minute, end.minute)?;
     Ok(Some(PayerReport::new(about, start, end, leaves.root(), nodes)?))
 }
 
-/// Computes a report again.
+/// Computes a report again. The cause of other amounts is not looked for: that is for [`recompute_explained`].
 ///
 /// # Errors
 /// [`FiguresError`].
@@ -97,54 +107,133 @@ pub fn recompute(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
 ) -> Result<Recomputed, FiguresError> {
+    let figures = match figures_of(snapshot, report)? {
+        Ok(figures) => figures,
+        Err(why) => return Ok(Recomputed::NotYet(why)),
+    };
+    let differences = compare(report, figures.start_minute, figures.end, figures.leaves.root());
+    Ok(match differences.is_empty() {
+        true => Recomputed::Equal(figures.leaves),
+        false => Recomputed::Different(differences),
+    })
+}
+
+/// Computes a report again, and looks for the cause of other amounts if the range has at most `rows_max` rows of usage. Takes
+/// far longer than [`recompute`], with the same result.
+///
+/// # Errors
+/// [`FiguresError`].
+pub fn recompute_explained(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+    rows_max: usize,
+) -> Result<Recomputed, FiguresError> {
+    let mut differences = match recompute(snapshot, report)? {
+        Recomputed::Different(differences) => differences,
+        other => return Ok(other),
+    };
+    for difference in &mut differences {
+        if let Difference::Amounts { cause, .. } = difference {
+            *cause = cause_of(snapshot, report, rows_max)?;
+        }
+    }
+    Ok(Recomputed::Different(differences))
+}
+
+/// Looks for the cause of other amounts.
+fn cause_of(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+    rows_max: usize,
+) -> Result<Cause, FiguresError> {
+    let Ok(figures) = figures_of(snapshot, report)? else { return Ok(Cause::Unknown) };
+    let mut rows = Vec::new();
+    let mut is_whole = true;
+    let (about, from, through) = (report.originator(), figures.start_minute, figures.end.minute);
+    snapshot.usage_of_minutes(about, from, through, |minute, payer, row| {
+        is_whole = rows.len() < rows_max;
+        if is_whole {
+            rows.push(MinuteOfPayer {
+                minute,
+                payer,
+                own: row.picodollars,
+                stated: row.stated_picodollars,
+                last: row.last_sequence,
+            });
+        }
+        is_whole
+    })?;
+    // A part of the rows says nothing: a report of just those would look equal.
+    if !is_whole {
+        return Ok(Cause::Unknown);
+    }
+    let explained = explain(report, figures.start_minute, figures.end, &rows)?;
+    let Explanation::Different(differences) = explained else { return Ok(Cause::Unknown) };
+    let cause = differences.into_iter().find_map(|difference| match difference {
+        Difference::Amounts { cause, .. } => Some(cause),
+        _ => None,
+    });
+    Ok(cause.unwrap_or(Cause::Unknown))
+}
+
+/// This node's figures of the range of a report.
+struct Figures {
+    start_minute: Option<u32>,
+    /// The minute of the envelope at the report's end, and the last place with usage in it.
+    end: RangeEnd,
+    /// All amounts of the range.
+    leaves: Leaves,
+}
+
+/// Returns this node's figures of the range of a report, or the reason why they cannot be known yet.
+fn figures_of(
+    snapshot: &Snapshot<'_>,
+    report: &PayerReport,
+) -> Result<Result<Figures, NotYet>, FiguresError> {
     let (about, start, end) = (report.originator(), report.start(), report.end());
     if start == end.sequence {
-        return Ok(Recomputed::Equal(Leaves::default()));
+        // A range without envelopes has no amounts, whatever else is held.
+        return Ok(Ok(Figures { start_minute: None, end, leaves: Leaves::default() }));
     }
     let head = snapshot.head(about)?;
     if head < end.sequence {
-        return Ok(Recomputed::NotYet(NotYet::Behind { head }));
+        return Ok(Err(NotYet::Behind { head }));
     }
-    let missing = snapshot.missing(about)?;
-    let in_range =
-        |(from, through): &(SequenceId, SequenceId)| *through > start && *from <= end.sequence;
-    if let Some((from, through)) = missing.into_iter().find(in_range) {
-        return Ok(Recomputed::NotYet(NotYet::Missing(from, through)));
+    if let Some(why) = unsettled(snapshot, about, start, end.sequence)? {
+        return Ok(Err(why));
     }
     let end_at = EnvelopeId::new(about, end.sequence);
     let Some(end_minute) = minute_at(snapshot, end_at)? else {
-        return Ok(Recomputed::NotYet(NotYet::NoEnvelope(end_at)));
+        return Ok(Err(NotYet::NoEnvelope(end_at)));
     };
     let start_at = EnvelopeId::new(about, start);
     let start_minute = match start {
         SequenceId::NONE => None,
         _ => match minute_at(snapshot, start_at)? {
             Some(minute) => Some(minute),
-            None => return Ok(Recomputed::NotYet(NotYet::NoEnvelope(start_at))),
+            None => return Ok(Err(NotYet::NoEnvelope(start_at))),
         },
     };
     let last = snapshot.last_used_minute(about, end_minute)?;
     let last = last.filter(|(minute, _)| *minute == end_minute).map(|(_, last)| last);
-    let held_end = RangeEnd { minute: end_minute, sequence: last.unwrap_or(SequenceId::NONE) };
-    let own = leaves(snapshot, about, start_minute, end_minute)?;
-    if held_end == end && own.root() == report.root() {
-        return Ok(Recomputed::Equal(own));
+    let end = RangeEnd { minute: end_minute, sequence: last.unwrap_or(SequenceId::NONE) };
+    let leaves = leaves(snapshot, about, start_minute, end_minute)?;
+    Ok(Ok(Figures { start_minute, end, leaves }))
+}
+
+/// Returns the reason why amounts of this range may still change here: they are being corrected, or places of the range are not
+/// held. Both are read from the snapshot that the amounts are read from: what another one says may have changed since.
+fn unsettled(
+    snapshot: &Snapshot<'_>,
+    about: OriginatorId,
+    start: SequenceId,
+    end: SequenceId,
+) -> Result<Option<NotYet>, ReadError> {
+    if snapshot.has_unpriced()? {
+        return Ok(Some(NotYet::Unpriced));
     }
-    let mut rows = Vec::new();
-    snapshot.usage_of_minutes(about, start_minute, end_minute, |minute, payer, row| {
-        rows.push(MinuteOfPayer {
-            minute,
-            payer,
-            own: row.picodollars,
-            stated: row.stated_picodollars,
-            last: row.last_sequence,
-        });
-        rows.len() < EXPLAINED_ROWS_MAX
-    })?;
-    Ok(match explain(report, start_minute, held_end, &rows)? {
-        Explanation::Different(differences) => Recomputed::Different(differences),
-        Explanation::Equal => Recomputed::Equal(own),
-    })
+    let not_held = snapshot.first_not_held(about, start, end)?;
+    Ok(not_held.map(|(from, through)| NotYet::Missing(from, through)))
 }
 
 /// Returns the amounts of all payers in the minutes after `start_minute` up to `end_minute`.

@@ -13,7 +13,9 @@ use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
 use hawser_rules::payer_report::{NodeIds, PayerReportError};
 
-pub use figures::{FiguresError, NotYet, Recomputed, draft, recompute};
+pub use figures::{
+    EXPLAINED_ROWS_MAX, FiguresError, NotYet, Recomputed, draft, recompute, recompute_explained,
+};
 pub use held::{HeldReport, held_reports};
 pub use on_chain::{ChainReport, ChainReports};
 

@@ -233,6 +233,9 @@ impl StrandCheckpoints {
         self.disputed.range(..to).find_map(|(&from, &smaller)| {
             let root = trees.root(originator, from)?;
             let proof = trees.consistency(originator, from, to)?;
+            // A strand that was cut and read again has another tree than the one that was agreed with: then nothing is
+            // proven, and an honest node must not be accused.
+            proof.verify(from, to, root, larger.checkpoint.root).ok()?;
             Some(Contradiction::OtherBeginning { smaller, larger, root, proof })
         })
     }

@@ -127,6 +127,16 @@ fn pairs_of_nodes_and_strands_have_a_bound() {
     assert_eq!(watch.len(), 4096);
 }
 
+/// A chain strand may be cut and read again. What its honest observers signed before is of another tree then, and no
+/// proof against them.
+#[test]
+fn a_strand_that_was_cut_and_read_again_proves_nothing_about_an_honest_node() {
+    let mut watch = CheckpointWatch::default();
+    let (agreed, older) = (OURS.checkpoint(9), OURS.checkpoint(8));
+    assert_eq!(take(&mut watch, agreed, OURS), [Finding::Agrees(agreed)]);
+    assert_eq!(take(&mut watch, older, OTHER), [Finding::Disputed(older)]);
+}
+
 #[test]
 fn two_stories_for_two_peers_are_proven_whichever_checkpoint_comes_first() {
     for ours_first in [true, false] {

@@ -39,9 +39,21 @@ fn seeds() -> Vec<Vec<u8>> {
             file("MANIFEST-000005", 99),
         ],
     };
-    [None, Some(&key)]
+    let database = || vec![file("CURRENT", 16), file("MANIFEST-000005", 99)];
+    let bare = BackupManifest { strands: Vec::new(), files: database(), ..manifest.clone() };
+    let many = BackupManifest {
+        strands: (0..40).map(|number| strand(number * 100, None)).collect(),
+        files: (0..40)
+            .map(|number| file(&format!("{number:06}.sst"), number))
+            .chain(database())
+            .collect(),
+        ..manifest.clone()
+    };
+    let manifests = [&manifest, &bare, &many];
+    manifests
         .into_iter()
-        .map(|key| {
+        .flat_map(|manifest| [(manifest, None), (manifest, Some(&key))])
+        .map(|(manifest, key)| {
             let mut bytes = manifest.encode(key).expect("it is within all bounds");
             let end = bytes.len() - 1;
             let line = bytes[..end].iter().rposition(|byte| *byte == b'\n');

@@ -76,8 +76,10 @@ pub enum Cause {
     AfterMinute(u32),
     /// The minutes from this one on are left out.
     BeforeMinute(u32),
-    /// None of these.
+    /// None of these, or there is too much usage to look for it.
     Unknown,
+    /// It was not looked for: that takes far longer than the comparison.
+    NotSought,
 }
 
 /// The result of recomputing a report.
@@ -89,19 +91,17 @@ pub enum Explanation {
     Different(Vec<Difference>),
 }
 
-/// Compares a report with what this node holds. `start_minute` is the minute of the envelope at the report's start,
-/// `None` for a report from the beginning. `held_end` is the minute of the envelope at the report's end, and the last
-/// sequence id with usage in that minute. `rows` are the usage of the originator in the minutes after
-/// `start_minute`, up to that of `held_end`, by ascending minute.
-///
-/// # Errors
-/// When the usage is above what a report can say.
-pub fn explain(
+/// Compares a report with what this node holds, and returns the differences; none for an equal one. `start_minute` is
+/// the minute of the envelope at the report's start, `None` for a report from the beginning. `held_end` is the minute of
+/// the envelope at the report's end, and the last sequence id with usage in that minute. `own` is the root of
+/// all amounts in the minutes after `start_minute`, up to that of `held_end`. The cause of other amounts is not looked for.
+#[must_use]
+pub fn compare(
     report: &PayerReport,
     start_minute: Option<u32>,
     held_end: RangeEnd,
-    rows: &[MinuteOfPayer],
-) -> Result<Explanation, LeavesError> {
+    own: Hash,
+) -> Vec<Difference> {
     let mut differences = Vec::new();
     let end = report.end();
     if end.minute != held_end.minute {
@@ -115,11 +115,31 @@ pub fn explain(
         let (reported, held) = (end.sequence, held_end.sequence);
         differences.push(Difference::EndSequence { reported, held });
     }
+    let reported = report.root();
+    if reported != own {
+        differences.push(Difference::Amounts { reported, own, cause: Cause::NotSought });
+    }
+    differences
+}
+
+/// Compares a report with what this node holds, as [`compare`] does, and looks for the cause of other amounts. `rows` are
+/// the usage of the originator in the minutes after `start_minute`, up to that of `held_end`, by ascending minute. They have
+/// to be all of it: a report of a part of them would be equal.
+///
+/// # Errors
+/// When the usage is above what a report can say.
+pub fn explain(
+    report: &PayerReport,
+    start_minute: Option<u32>,
+    held_end: RangeEnd,
+    rows: &[MinuteOfPayer],
+) -> Result<Explanation, LeavesError> {
     let own = Leaves::sum(rows.iter().map(|row| (row.payer, row.own)))?;
-    let (reported, root) = (report.root(), own.root());
-    if reported != root {
-        let cause = cause(reported, &own, rows);
-        differences.push(Difference::Amounts { reported, own: root, cause });
+    let mut differences = compare(report, start_minute, held_end, own.root());
+    for difference in &mut differences {
+        if let Difference::Amounts { reported, cause: found, .. } = difference {
+            *found = cause(*reported, &own, rows);
+        }
     }
     Ok(match differences.is_empty() {
         true => Explanation::Equal,
@@ -193,6 +213,7 @@ impl std::fmt::Display for Cause {
             Self::AfterMinute(minute) => write!(f, "the minutes up to {minute} are left out"),
             Self::BeforeMinute(minute) => write!(f, "the minutes from {minute} on are left out"),
             Self::Unknown => f.write_str("the cause is not known"),
+            Self::NotSought => f.write_str("an explanation of the report looks for the cause"),
         }
     }
 }

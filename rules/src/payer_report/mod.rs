@@ -20,7 +20,7 @@ pub mod schedule;
 pub mod tree;
 
 pub use attestation::{Attestation, AttestationError, Majority, majority};
-pub use explain::{Difference, Explanation, MinuteOfPayer, explain};
+pub use explain::{Difference, Explanation, MinuteOfPayer, compare, explain};
 pub use leaves::{Leaves, LeavesError, MicroDollars, PayerFee, PicoDollars};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
 pub use schedule::{Due, Periods, RangeEnd, Task, due, end_of_range, minute_of_hour};

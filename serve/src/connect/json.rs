@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use hawser_proto::pb::{JsonError, MethodSchema};
+use tokio::sync::Semaphore;
 use tonic::Status;
 
 use super::held::Held;
@@ -18,6 +19,8 @@ pub(super) const REQUEST_LEN_BYTES_MAX: usize = 1024 * 1024;
 const RESPONSE_LEN_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// The longest text that is translated on the runtime's threads. A guess: it takes a millisecond.
 const AT_ONCE_LEN_BYTES_MAX: usize = 32 * 1024;
+/// Long texts that are translated at once; others wait for their turn. A guess: they leave threads for reading disks.
+static TRANSLATED_AT_ONCE: Semaphore = Semaphore::const_new(4);
 /// Memory of a value while JSON is translated, beside its text. From the types: an entry of a message's fields, and
 /// the descriptor and fields of a message that is empty.
 const VALUE_BYTES: usize = 256;
@@ -39,7 +42,7 @@ pub(super) async fn to_message(
     let mut held = Held::new(share.clone());
     held.take(2 * json.len() + values * VALUE_BYTES)?;
     let len = json.len();
-    let message = beside(len, move || schema.request_from_json(&json)).await?;
+    let message = beside(len, held, move || schema.request_from_json(&json)).await?;
     message.map_err(|error| Status::invalid_argument(format!("request is not valid JSON: {error}")))
 }
 
@@ -60,7 +63,7 @@ pub(super) async fn of_message(
     held.take(RESPONSE_FACTOR * message.len() + schema.response_values(&message) * VALUE_BYTES)?;
     let len = message.len();
     let text: Result<Vec<u8>, JsonError> =
-        beside(len, move || schema.response_to_json(&message)).await?;
+        beside(len, held, move || schema.response_to_json(&message)).await?;
     text.map(Bytes::from).map_err(|error| Status::internal(error.to_string()))
 }
 
@@ -85,13 +88,22 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
+/// Does work on a text of a length, beside the runtime's threads if it is long. What is `held` is given back when the
+/// work is done, also if the caller has gone by then.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
+    held: Held,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {
         return Ok(work());
     }
-    let done = tokio::task::spawn_blocking(work).await;
-    done.map_err(|_| Status::internal("the translation of JSON failed"))
+    let failed = || Status::internal("the translation of JSON failed");
+    let turn = TRANSLATED_AT_ONCE.acquire().await.map_err(|_| failed())?;
+    let work = move || {
+        let done = work();
+        drop((held, turn));
+        done
+    };
+    tokio::task::spawn_blocking(work).await.map_err(|_| failed())
 }

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::error::{BackupError, at};
 use super::files::sync_folder;
 use super::manifest::{FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError, ReadManifest};
+use super::wanted::WantedBackup;
 use crate::folder::make_folder;
 
 /// Folder of the files of all backups: `files/ab/ab…`, by hash.
@@ -19,8 +20,14 @@ const LOCK: &str = "lock";
 const SUFFIX: &str = ".manifest";
 /// Ends the name of a file that is being written.
 pub(super) const UNFINISHED: &str = ".part";
-/// Length of a backup's name: digits of a time, a dash, and the beginning of a hash.
-const NAME_LEN: usize = 12 + 1 + 16;
+/// The fewest digits of the time in a backup's name, unix seconds.
+const TIME_DIGITS_MIN: usize = 12;
+/// The most: those of the largest number of 64 bits.
+const TIME_DIGITS_MAX: usize = 20;
+/// Digits of the manifest's hash in a backup's name.
+const HASH_DIGITS: usize = 16;
+/// Lead over the reader's clock from which on a backup's time is in the future. A guess: more than clocks differ.
+const LEAD_S_MAX: u64 = 24 * 60 * 60;
 
 /// A folder that holds backups, of one node or of several.
 #[derive(Debug, Clone)]
@@ -72,7 +79,8 @@ impl BackupFolder {
         }
     }
 
-    /// Returns all backups, oldest first; with damaged ones.
+    /// Returns all backups, oldest first; with damaged ones, and with those whose name is not that of their
+    /// content. Files with names that this program never gives are left out.
     ///
     /// # Errors
     /// When the folder cannot be read.
@@ -82,7 +90,7 @@ impl BackupFolder {
         for entry in fs::read_dir(&folder).map_err(at(&folder))? {
             let name = entry.map_err(at(&folder))?.file_name();
             let name = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            names.extend(name.map(ToOwned::to_owned));
+            names.extend(name.filter(|name| is_backup_name(name)).map(ToOwned::to_owned));
         }
         names.sort_unstable();
         let list = names.into_iter();
@@ -112,20 +120,34 @@ impl BackupFolder {
         let file = File::open(&path).map_err(at(&path))?;
         // The file may grow after it was looked at.
         file.take(MANIFEST_LEN_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(at(&path))?;
-        ReadManifest::decode(&bytes).map_err(wrong)
+        let read = ReadManifest::decode(&bytes).map_err(wrong)?;
+        // A copy of an old manifest under a newer name would pass for a new backup.
+        let named = name_of(read.manifest.made_unix_s, &bytes);
+        if named != name {
+            return Err(wrong(ManifestError::Renamed { name: named }));
+        }
+        Ok(read)
     }
 
-    /// Returns the name of the newest backup that can be used; of one node if it is given.
+    /// Returns the name of the newest backup that can be used and is wanted. One that is more than a day ahead
+    /// of `now_unix_s` is never it.
     ///
     /// # Errors
-    /// When there is none, or the folder cannot be read.
-    pub fn newest(&self, node: Option<hawser_proto::OriginatorId>) -> Result<String, BackupError> {
-        let is_wanted = |backup: &ListedBackup| {
-            let manifest = backup.manifest.as_ref().ok().map(|read| &read.manifest);
-            manifest.is_some_and(|it| node.is_none_or(|node| node == it.identity.node))
-        };
-        let newest = self.list()?.into_iter().rfind(is_wanted);
-        newest.map(|it| it.name).ok_or_else(|| BackupError::NotBackups { path: self.root.clone() })
+    /// When there is none, or the folder cannot be read. If none is wanted, the error tells why the newest one
+    /// is not.
+    pub fn newest(&self, wanted: &WantedBackup, now_unix_s: u64) -> Result<String, BackupError> {
+        let mut refused = None;
+        for ListedBackup { name, manifest } in self.list()?.into_iter().rev() {
+            let Ok(read) = manifest else { continue };
+            if is_ahead(read.manifest.made_unix_s, now_unix_s) {
+                continue;
+            }
+            match wanted.require(&read) {
+                Ok(()) => return Ok(name),
+                Err(error) => refused = refused.or(Some(error)),
+            }
+        }
+        Err(refused.unwrap_or_else(|| BackupError::NotBackups { path: self.root.clone() }))
     }
 
     /// Writes a manifest as a whole, durably, and returns the backup's name.
@@ -134,8 +156,7 @@ impl BackupFolder {
         made_unix_s: u64,
         bytes: &[u8],
     ) -> Result<String, BackupError> {
-        let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
-        let name = format!("{made_unix_s:012}-{}", &hash[..16]);
+        let name = name_of(made_unix_s, bytes);
         let path = self.manifest_path(&name);
         let part = path.with_extension("part");
         let mut file = File::create(&part).map_err(at(&part))?;
@@ -164,8 +185,25 @@ impl BackupFolder {
     }
 }
 
-/// Returns true for the names that this program gives, none of which leads out of the folder.
+/// Returns the name of the backup that was made at a time and has these bytes for its manifest.
+fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
+    let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
+    format!("{made_unix_s:0TIME_DIGITS_MIN$}-{}", &hash[..HASH_DIGITS])
+}
+
+/// Returns true for names of the form that this program gives. None of them leads out of the folder, or holds
+/// what a terminal would obey.
 fn is_backup_name(name: &str) -> bool {
-    let is_plain = |it: u8| it == b'-' || it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
-    name.len() <= 2 * NAME_LEN && name.contains('-') && name.bytes().all(is_plain)
+    let is_hex = |it: u8| it.is_ascii_digit() || (b'a'..=b'f').contains(&it);
+    name.split_once('-').is_some_and(|(time, hash)| {
+        (TIME_DIGITS_MIN..=TIME_DIGITS_MAX).contains(&time.len())
+            && time.bytes().all(|it| it.is_ascii_digit())
+            && hash.len() == HASH_DIGITS
+            && hash.bytes().all(is_hex)
+    })
+}
+
+/// Returns true for a time that is more than a day ahead.
+pub(super) fn is_ahead(made_unix_s: u64, now_unix_s: u64) -> bool {
+    made_unix_s > now_unix_s.saturating_add(LEAD_S_MAX)
 }

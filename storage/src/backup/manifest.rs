@@ -145,6 +145,12 @@ pub enum ManifestError {
     /// The signature is not by the key that it names.
     #[error("its signature is not by the key that it names")]
     Signature,
+    /// Its file has another name than its content gives, so it was copied or renamed.
+    #[error("its file was renamed or copied: by its content it is {name}")]
+    Renamed {
+        /// The name that its content gives.
+        name: String,
+    },
 }
 
 impl BackupManifest {

@@ -6,8 +6,8 @@ use std::path::Path;
 
 use super::error::{BackupError, at};
 use super::files::sync_folder;
-use super::folder::{BackupFolder, UNFINISHED};
-use super::manifest::FileHash;
+use super::folder::{BackupFolder, UNFINISHED, is_ahead};
+use super::manifest::{FileHash, ManifestError};
 
 /// The outcome of removing old backups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,18 +24,38 @@ impl BackupFolder {
     /// Removes all backups but the `keep` newest of each node (at least one), and the files that no other
     /// backup has. With `dry_run` it only says what would go.
     ///
+    /// Each key of a node counts for itself, and what is signed is counted apart from what is not, so no
+    /// manifest of another key pushes out those that the node signed. Backups that are more than a day ahead of
+    /// `now_unix_s` stay and do not count, and neither do manifests under another name than their own.
+    ///
     /// # Errors
     /// When a manifest cannot be used: its files are not known then, so nothing is removed.
-    pub fn prune(&self, keep: usize, dry_run: bool) -> Result<PruneReport, BackupError> {
+    pub fn prune(
+        &self,
+        keep: usize,
+        dry_run: bool,
+        now_unix_s: u64,
+    ) -> Result<PruneReport, BackupError> {
         let _lock = self.lock()?;
         let mut kept_of = BTreeMap::new();
         let (mut needed, mut report) = (BTreeSet::new(), PruneReport::default());
         for backup in self.list()?.into_iter().rev() {
-            let manifest = backup.manifest?.manifest;
+            let read = match backup.manifest {
+                Err(BackupError::Manifest { error: ManifestError::Renamed { .. }, .. }) => continue,
+                found => found?,
+            };
+            let manifest = &read.manifest;
             let identity = &manifest.identity;
-            let kept = kept_of.entry((identity.network.clone(), identity.node)).or_insert(0);
-            if *kept < keep.max(1) {
-                *kept += 1;
+            let of = (
+                identity.network.clone(),
+                identity.node,
+                identity.public_key.address(),
+                read.is_signed,
+            );
+            let is_ahead = is_ahead(manifest.made_unix_s, now_unix_s);
+            let kept = kept_of.entry(of).or_insert(0);
+            if is_ahead || *kept < keep.max(1) {
+                *kept += usize::from(!is_ahead);
                 needed.extend(manifest.files.iter().map(|file| file.hash.to_string()));
             } else {
                 report.removed.push(backup.name);

@@ -4,33 +4,17 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::{Address, OriginatorId};
-
 use super::contents::Contents;
 use super::error::{BackupError, at};
 use super::files::{self, Pace, sync_folder};
 use super::folder::BackupFolder;
 use super::manifest::{BackupManifest, ReadManifest};
+use super::wanted::WantedBackup;
 use crate::folder::make_folder;
 use crate::meta::write_incarnation;
 use crate::open::new_incarnation;
 use crate::price::PriceFn;
-use crate::settings::StoreIdentity;
 use crate::store::Store;
-
-/// The owner that a backup must have. `None` takes any.
-#[derive(Debug, Clone, Default)]
-pub struct WantedBackup {
-    /// Name of the network.
-    pub network: Option<String>,
-    /// Id of the node.
-    pub node: Option<OriginatorId>,
-    /// Address of the node's key.
-    pub key: Option<Address>,
-    /// True if a manifest without a signature will do. The bytes of such a database may be anything, and
-    /// RocksDB reads them.
-    pub unsigned: bool,
-}
 
 /// The outcome of a restore.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,29 +23,6 @@ pub struct RestoreReport {
     pub read: ReadManifest,
     /// Bytes that were copied.
     pub bytes: u64,
-}
-
-impl WantedBackup {
-    /// Compares a manifest with what is wanted.
-    ///
-    /// # Errors
-    /// [`BackupError::OtherNetwork`], [`BackupError::OtherNode`], [`BackupError::OtherKey`] or
-    /// [`BackupError::Unsigned`].
-    pub fn require(&self, read: &ReadManifest) -> Result<(), BackupError> {
-        let StoreIdentity { network, node, public_key } = &read.manifest.identity;
-        if let Some(wanted) = self.network.as_ref().filter(|it| *it != network) {
-            let (found, wanted) = (network.clone(), wanted.clone());
-            return Err(BackupError::OtherNetwork { found, wanted });
-        }
-        if let Some(wanted) = self.node.filter(|it| it != node) {
-            return Err(BackupError::OtherNode { found: *node, wanted });
-        }
-        let found = public_key.address();
-        if let Some(wanted) = self.key.filter(|it| *it != found) {
-            return Err(BackupError::OtherKey { found, wanted });
-        }
-        if read.is_signed || self.unsigned { Ok(()) } else { Err(BackupError::Unsigned) }
-    }
 }
 
 impl BackupFolder {

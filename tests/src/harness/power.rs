@@ -142,6 +142,8 @@ fn cut_folder(folder: &Path, syncs: &[Sync], loss: &mut Loss) {
         let file = file_id(&metadata);
         if metadata.is_dir() {
             cut_folder(&path, syncs, loss);
+        } else if !metadata.is_file() {
+            // A socket holds no bytes. It stays, as after a crash.
         } else if file.born_ns > last_sync_ns && !path.ends_with("CURRENT") {
             fs::remove_file(&path).unwrap();
             loss.files += 1;

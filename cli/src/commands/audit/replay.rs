@@ -22,6 +22,8 @@ use crate::output;
 
 /// Exit code of a log with faults.
 pub(super) const FAULTS_EXIT_CODE: u8 = 8;
+/// Exit code of a log without faults that was not shown as a whole.
+const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// Time between two lines about progress on a pipe. A guess: often enough to see that it goes on.
@@ -159,6 +161,7 @@ fn tell(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError
             "first_faults": faults.kept(),
             "strands": report.strands,
             "unchecked": report.unchecked,
+            "incomplete": report.incomplete,
         }));
     } else {
         match report.node_id {
@@ -173,13 +176,18 @@ fn tell(report: &ReplayReport, keys: &str, as_json: bool) -> Result<(), RunError
         for text in &report.unchecked {
             output::line(format_args!("not checked: {text}"));
         }
+        for text in &report.incomplete {
+            output::line(format_args!("incomplete: {text}"));
+        }
         output::line(format_args!("keys: {keys}"));
         output::line(format_args!("verdict: {}", report.verdict()));
     }
-    if faults.count() == 0 {
-        return Ok(());
-    }
-    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+    let code = match (faults.count(), report.incomplete.is_empty()) {
+        (0, true) => return Ok(()),
+        (0, false) => INCOMPLETE_EXIT_CODE,
+        _ => FAULTS_EXIT_CODE,
+    };
+    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
 }
 
 fn tell_strand(strand: &StrandReport) {

@@ -11,6 +11,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hawser_proto::envelope::PayerEnvelope;
+use hawser_proto::sign::payer_digest;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::payer_report::report::RETENTION_DAYS;
@@ -18,10 +19,11 @@ use hawser_rules::payer_report::{
     Attestation, Difference, DomainSeparator, Due, Majority, PayerReport, PayerReportError,
     Periods, ReportId, due, majority,
 };
-use hawser_storage::ReadError;
+use hawser_storage::{ReadError, Snapshot};
 use parking_lot::Mutex;
 
 use super::{Engine, PublishError};
+use crate::facts;
 use crate::payer_reports::{
     ChainReport, ChainReports, FiguresError, HeldReport, NotYet, Recomputed, draft, held_reports,
     nodes_of, originators_of, recompute,
@@ -33,9 +35,15 @@ pub use view::{PayerUsage, ReportExplained, ReportState, ReportView};
 
 /// Leaves that are settled by one transaction. Specified: about 3 million gas.
 const LEAVES_AT_ONCE: usize = 100;
-/// Verdicts that are remembered, so that a report is recomputed once. A guess: many times what nodes write in the time
-/// in which a report can be submitted.
-const VERDICTS_MAX: usize = 4096;
+/// Refusals that are remembered, so that a report is not recomputed at every look. A guess: many times what nodes write in
+/// the time in which a report can be submitted.
+const REFUSALS_MAX: usize = 4096;
+/// Looks after which a refused report is judged again: this node's figures may have been wrong. A guess: a small part of
+/// the cost of judging at each.
+const LOOKS_OF_A_REFUSAL: u8 = 10;
+/// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods the
+/// topic delays the looks at its own.
+const JUDGED_AT_ONCE: usize = 4;
 
 /// A step could not be taken.
 #[derive(Debug, thiserror::Error)]
@@ -122,8 +130,17 @@ struct State {
     domain: DomainSeparator,
     periods: Periods,
     contract: Arc<dyn ReportContract>,
-    /// Differences of the reports that were recomputed here; none for equal ones.
-    verdicts: Mutex<HashMap<ReportId, Vec<Difference>>>,
+    refusals: Mutex<HashMap<ReportId, Refusal>>,
+}
+
+/// A report that was recomputed here and is another one.
+#[derive(Default)]
+struct Refusal {
+    /// Of bounded size: they come from [`recompute`], which looks for no cause.
+    differences: Vec<Difference>,
+    /// Looks that have used it since it was computed.
+    looks: u8,
+    is_told: bool,
 }
 
 impl PayerReporter {
@@ -135,8 +152,8 @@ impl PayerReporter {
         periods: Periods,
         contract: Arc<dyn ReportContract>,
     ) -> Self {
-        let verdicts = Mutex::default();
-        Self(Arc::new(State { engine: engine.clone(), key, domain, periods, contract, verdicts }))
+        let refusals = Mutex::default();
+        Self(Arc::new(State { engine: engine.clone(), key, domain, periods, contract, refusals }))
     }
 
     /// Returns the originators that reports are written about now.
@@ -185,6 +202,7 @@ impl PayerReporter {
             let outcome = match verdict {
                 Verdict::Attested => Attested::Before,
                 Verdict::NotNow(why) => Attested::NotNow(why),
+                Verdict::Unjudged => Attested::NotNow(UNJUDGED.into()),
                 Verdict::Different(differences) => {
                     self.0.tell_refusal(&held, &differences);
                     Attested::Refused(differences)
@@ -249,7 +267,11 @@ enum Verdict {
     Equal,
     Different(Vec<Difference>),
     NotNow(String),
+    /// Its writers have other reports that were judged in this look.
+    Unjudged,
 }
+
+const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
 
 impl State {
     fn own(&self) -> OriginatorId {
@@ -282,7 +304,27 @@ impl State {
         let mut held = self.held(about)?;
         // A report about nothing would come again and again, because the next one begins where it does.
         held.retain(|it| it.report.start() == start && it.report.end().sequence != start);
+        let snapshot = self.engine.store().snapshot();
+        for it in held.iter_mut().filter(|it| !it.is_attested_by(self.own())) {
+            let signed = self.signed_before(&snapshot, it)?;
+            it.attestations.extend(signed);
+        }
         Ok(held)
+    }
+
+    /// Returns this node's attestation of a report if it is in its strand, however many have followed it. Signatures are
+    /// deterministic, so the envelope is made again and its receipt is looked up.
+    fn signed_before(
+        &self,
+        snapshot: &Snapshot<'_>,
+        held: &HeldReport,
+    ) -> Result<Option<Attestation>, ReadError> {
+        let own = self.own();
+        let attestation = Attestation::sign(held.id, own, &self.key);
+        let client = attestation.client_envelope(held.report.originator());
+        let payer = self.key.public_key().address();
+        let receipt = facts::receipt(payer_digest(own, &client), payer);
+        Ok(snapshot.receipt(&receipt)?.map(|_| attestation))
     }
 
     fn draft(&self, about: OriginatorId, now_minute: u32) -> Result<Draft, ReportStepError> {
@@ -291,8 +333,9 @@ impl State {
         }
         let last = self.chain()?.last_end(about);
         let mut pending = Vec::new();
-        for held in self.continuing(about)? {
-            if !matches!(self.verdict(&held)?, Verdict::Different(_)) {
+        for (held, verdict) in self.verdicts(self.continuing(about)?)? {
+            // What its writer's other reports leave unjudged would else keep all nodes from writing.
+            if !matches!(verdict, Verdict::Different(_) | Verdict::Unjudged) {
                 pending.push((held.report.start(), held.report.end()));
             }
         }
@@ -320,42 +363,83 @@ impl State {
         if self.engine.store().has_unpriced() {
             return Err(ReportStepError::Unpriced);
         }
-        let held = self.continuing(about)?.into_iter();
-        held.map(|held| self.verdict(&held).map(|verdict| (held, verdict))).collect()
+        self.verdicts(self.continuing(about)?)
     }
 
-    fn verdict(&self, held: &HeldReport) -> Result<Verdict, ReportStepError> {
+    /// Judges reports in one look.
+    fn verdicts(
+        &self,
+        held: Vec<HeldReport>,
+    ) -> Result<Vec<(HeldReport, Verdict)>, ReportStepError> {
+        let mut judged = HashMap::new();
+        let mut verdicts = Vec::with_capacity(held.len());
+        for held in held {
+            let verdict = self.verdict(&held, &mut judged)?;
+            verdicts.push((held, verdict));
+        }
+        Ok(verdicts)
+    }
+
+    /// Judges a report. `judged` counts those that this look has recomputed, by writer.
+    fn verdict(
+        &self,
+        held: &HeldReport,
+        judged: &mut HashMap<OriginatorId, usize>,
+    ) -> Result<Verdict, ReportStepError> {
         if held.is_attested_by(self.own()) {
             return Ok(Verdict::Attested);
         }
-        if let Some(differences) = self.verdicts.lock().get(&held.id)
-            && !differences.is_empty()
-        {
-            return Ok(Verdict::Different(differences.clone()));
+        let mut writers = held.written.iter().map(|at| at.originator);
+        let writer = writers.find(|it| judged.get(it).is_none_or(|count| *count < JUDGED_AT_ONCE));
+        if let Some(differences) = self.refused_before(held.id, writer.is_some()) {
+            return Ok(Verdict::Different(differences));
         }
+        let Some(writer) = writer else { return Ok(Verdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
         let differences = match recompute(&snapshot, &held.report)? {
+            // Nothing was summed up, so it does not count.
             Recomputed::NotYet(why) => return Ok(Verdict::NotNow(why.to_string())),
             Recomputed::Equal(_) => Vec::new(),
             Recomputed::Different(differences) => differences,
         };
-        let mut verdicts = self.verdicts.lock();
-        if verdicts.len() >= VERDICTS_MAX {
-            verdicts.clear();
-        }
-        verdicts.insert(held.id, differences.clone());
-        drop(verdicts);
+        *judged.entry(writer).or_default() += 1;
         if !differences.is_empty() {
+            self.remember_refusal(held.id, &differences);
             return Ok(Verdict::Different(differences));
         }
+        self.refusals.lock().remove(&held.id);
         Ok(match nodes_of(&self.registry())? == *held.report.nodes() {
             true => Verdict::Equal,
             false => Verdict::NotNow("it lists other nodes than the canonical network has".into()),
         })
     }
 
-    /// Names the nodes that wrote a report to which this node does not come.
+    /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged again.
+    fn refused_before(&self, id: ReportId, may_judge: bool) -> Option<Vec<Difference>> {
+        let mut refusals = self.refusals.lock();
+        let refusal = refusals.get_mut(&id)?;
+        refusal.looks = refusal.looks.saturating_add(1);
+        let is_old = refusal.looks >= LOOKS_OF_A_REFUSAL;
+        (!is_old || !may_judge).then(|| refusal.differences.clone())
+    }
+
+    fn remember_refusal(&self, id: ReportId, differences: &[Difference]) {
+        let mut refusals = self.refusals.lock();
+        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&id) {
+            refusals.clear();
+        }
+        let refusal = refusals.entry(id).or_default();
+        refusal.differences = differences.to_vec();
+        refusal.looks = 0;
+    }
+
+    /// Names the nodes that wrote a report to which this node does not come, once.
     fn tell_refusal(&self, held: &HeldReport, differences: &[Difference]) {
+        if let Some(refusal) = self.refusals.lock().get_mut(&held.id)
+            && std::mem::replace(&mut refusal.is_told, true)
+        {
+            return;
+        }
         let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
         let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
         tracing::warn!(

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::{PayerReporter, ReportStepError};
+use crate::payer_reports::FiguresError;
 use crate::runtime::Engine;
 
 /// The times at which reports are written, submitted and settled.
@@ -141,7 +142,8 @@ impl Worker {
             Err(
                 error @ (ReportStepError::NoChain
                 | ReportStepError::Unpriced
-                | ReportStepError::NotYet(_)),
+                | ReportStepError::NotYet(_)
+                | ReportStepError::Figures(FiguresError::NotYet(_))),
             ) => {
                 tracing::debug!(step, %about, %error, "a step of payer reports has to wait");
                 return;

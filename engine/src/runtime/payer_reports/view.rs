@@ -5,8 +5,8 @@ use hawser_proto::{OriginatorId, PayerAddress};
 use hawser_rules::payer_report::explain::Cause;
 use hawser_rules::payer_report::{Difference, Leaves, MinuteOfPayer, PayerReport, ReportId};
 
-use super::{PayerReporter, ReportStepError, Verdict};
-use crate::payer_reports::{Recomputed, recompute};
+use super::{PayerReporter, ReportStepError, UNJUDGED, Verdict};
+use crate::payer_reports::{EXPLAINED_ROWS_MAX, Recomputed, recompute_explained};
 
 /// Reports on the chain that are shown of an originator, the newest ones. A guess: two weeks of them.
 const SHOWN_OF_AN_ORIGINATOR: usize = 32;
@@ -78,7 +78,7 @@ impl PayerReporter {
         Ok(views)
     }
 
-    /// Computes a report again, and returns it with the differences; `None` if it is not among those that
+    /// Computes a report again, and returns it with the differences and their causes; `None` if it is not among those that
     /// [`reports`](Self::reports) returns. Blocks on the disk.
     ///
     /// # Errors
@@ -89,11 +89,12 @@ impl PayerReporter {
             return Ok(None);
         };
         let snapshot = self.0.engine.store().snapshot();
-        let (leaves, differences) = match recompute(&snapshot, &view.report)? {
-            Recomputed::Equal(leaves) => (Some(leaves), Vec::new()),
-            Recomputed::Different(differences) => (None, differences),
-            Recomputed::NotYet(why) => return Err(why.into()),
-        };
+        let (leaves, differences) =
+            match recompute_explained(&snapshot, &view.report, EXPLAINED_ROWS_MAX)? {
+                Recomputed::Equal(leaves) => (Some(leaves), Vec::new()),
+                Recomputed::Different(differences) => (None, differences),
+                Recomputed::NotYet(why) => return Err(why.into()),
+            };
         let stated = differences.iter().filter_map(|difference| match difference {
             Difference::Amounts { cause: Cause::StatedFees(rows), .. } => Some(rows.clone()),
             _ => None,
@@ -128,12 +129,13 @@ impl PayerReporter {
                 },
             });
         }
-        for held in state.continuing(about)? {
-            let shown = match state.verdict(&held)? {
+        for (held, verdict) in state.verdicts(state.continuing(about)?)? {
+            let shown = match verdict {
                 Verdict::Attested => ReportState::Attested,
                 Verdict::Equal => ReportState::Equal,
                 Verdict::Different(differences) => ReportState::Refused(differences),
                 Verdict::NotNow(why) => ReportState::Waiting(why),
+                Verdict::Unjudged => ReportState::Waiting(UNJUDGED.into()),
             };
             views.push(ReportView {
                 id: held.id,

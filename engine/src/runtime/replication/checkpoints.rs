@@ -157,7 +157,12 @@ impl Book {
                 if held.is_some_and(|held| held >= found.signed.checkpoint.size) {
                     continue;
                 }
-                if node != own {
+                let of = found.signed.checkpoint;
+                let differs = StoredTrees(snapshot)
+                    .root(originator, of.size)
+                    .is_some_and(|root| root != of.root);
+                // It agreed with a tree that has been cut since: it says nothing about this one.
+                if node != own && !differs {
                     self.watch.remember(found.signed);
                 }
                 self.newest.insert(pair, Arc::new(found));
@@ -216,11 +221,19 @@ impl Book {
             return self.merge(snapshot, shown);
         }
         let state = self.state.clone();
-        if of.is_observers() {
-            return Ok(()); // an observer may have lost what it signed, and reads the strand again
+        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
+        let is_lost = newest.is_none_or(|newest| newest.signed.checkpoint.size < of.size);
+        if of.is_observers() && !is_lost {
+            return Ok(());
         }
         if shown.signed.verify(key).is_err() {
             state.engine_counters.checkpoint_exchange.forged.inc();
+            return Ok(());
+        }
+        if of.is_observers() {
+            // A folder that was restored lacks what this node has signed as an observer. It must not sign another root
+            // for the same size: what is kept decides that.
+            self.keep(shown.signed.into());
             return Ok(());
         }
         let head = snapshot.head(state.own)?;

@@ -1,0 +1,103 @@
+//! Backups are chosen and removed by what their manifests say, whatever names others give to files.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+
+use hawser_storage::{BackupError, BackupFolder, ManifestError, NewBackup, Store, WantedBackup};
+use support::*;
+use tempfile::TempDir;
+
+/// The time at which backups are chosen and removed.
+const NOW_UNIX_S: u64 = 10_000;
+
+fn go_on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// A folder with a store, and backups beside it.
+struct Place {
+    root: TempDir,
+    store: Store,
+}
+
+impl Place {
+    fn new() -> Self {
+        let root = tempfile::tempdir().unwrap();
+        let store = Store::open(&settings(&root.path().join("data"))).unwrap();
+        Self { root, store }
+    }
+
+    /// Makes a backup of a store that has grown, and returns its name.
+    fn back_up(&self, now_unix_s: u64, is_signed: bool) -> String {
+        extend(&self.store, OWN, 3);
+        let (to, key) = (self.root.path().join("backups"), key(1));
+        let new = NewBackup { to: &to, key: is_signed.then_some(&key), now_unix_s };
+        self.store.backup(&new, &mut go_on).unwrap().name
+    }
+
+    fn backups(&self) -> BackupFolder {
+        BackupFolder::existing(&self.root.path().join("backups")).unwrap()
+    }
+
+    fn manifest(&self, name: &str) -> PathBuf {
+        self.root.path().join("backups/manifests").join(format!("{name}.manifest"))
+    }
+}
+
+#[test]
+fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=3).map(|round| place.back_up(round, true)).collect();
+    let (backups, any) = (place.backups(), WantedBackup::default());
+    // The oldest one under newer names, and files that are no backups.
+    let hash = names[0].split_once('-').unwrap().1;
+    let copies = [format!("000000000009-{hash}"), "000000000009-0123456789abcdef".to_owned()];
+    for copy in &copies {
+        fs::copy(place.manifest(&names[0]), place.manifest(copy)).unwrap();
+        let target = place.root.path().join("restored");
+        let error = backups.restore(copy, &any, &target, price, &mut go_on).unwrap_err();
+        let BackupError::Manifest { error: ManifestError::Renamed { name }, .. } = &error else {
+            panic!("{error}");
+        };
+        assert_eq!(*name, names[0]);
+        assert!(!target.exists());
+    }
+    for stray in [format!("._{}", names[2]), "._x".to_owned(), "\u{1b}[2J".to_owned()] {
+        fs::write(place.manifest(&stray), b"noise").unwrap();
+    }
+    assert_eq!(backups.list().unwrap().len(), names.len() + copies.len());
+    assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), names[2]);
+    assert_eq!(backups.prune(2, false, NOW_UNIX_S).unwrap().removed, names[..1]);
+    for name in &names[1..] {
+        backups.verify(name, &mut go_on).unwrap();
+    }
+}
+
+#[test]
+fn backups_of_the_future_and_unsigned_ones_take_no_place_of_signed_ones() {
+    let place = Place::new();
+    let names: Vec<String> = (1..=2).map(|round| place.back_up(round, true)).collect();
+    let ahead = place.back_up(NOW_UNIX_S + 24 * 60 * 60 + 1, true);
+    let (backups, any) = (place.backups(), WantedBackup::default());
+    assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), names[1]);
+    assert_eq!(backups.newest(&any, NOW_UNIX_S + 1).unwrap(), ahead);
+    let unsigned = place.back_up(50, false);
+    assert!(backups.prune(2, false, NOW_UNIX_S).unwrap().removed.is_empty());
+    assert_eq!(backups.prune(1, false, NOW_UNIX_S).unwrap().removed, names[..1]);
+    for name in [&names[1], &ahead, &unsigned] {
+        backups.verify(name, &mut go_on).unwrap();
+    }
+    let key = Some(key(1).public_key().address());
+    let own = WantedBackup { key, ..WantedBackup::default() };
+    assert_eq!(backups.newest(&own, NOW_UNIX_S).unwrap(), names[1]);
+    let unsigned_too = WantedBackup { unsigned: true, ..own };
+    assert_eq!(backups.newest(&unsigned_too, NOW_UNIX_S).unwrap(), unsigned);
+    let other = WantedBackup { node: Some(PEER), ..WantedBackup::default() };
+    let error = backups.newest(&other, NOW_UNIX_S).unwrap_err();
+    assert!(matches!(error, BackupError::OtherNode { .. }), "{error}");
+}
