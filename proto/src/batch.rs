@@ -30,6 +30,8 @@ const SHARED_MIN: usize = 16;
 const PARTS: usize = 8;
 /// The fewest claims that are split. The parts of fewer save no more than they cost (measured).
 const SPLIT_MIN: usize = 256;
+/// The fewest claims whose signer is guessed. A guess: four extra recoveries are little beside them.
+const GUESSED_MIN: usize = 64;
 
 /// A signature over a digest, with the key that is expected to have made it, if one is.
 #[derive(Debug, Clone, Copy)]
@@ -47,6 +49,23 @@ impl Claim {
     fn recover(&self) -> Result<PublicKey, SignatureError> {
         self.signature.recover(self.digest)
     }
+}
+
+/// Recovers the signer of every claim as [`recover_batch`] does, and guesses first that all have one signer.
+///
+/// One gateway pays for most of a batch in many networks: if a few claims throughout the batch have one signer, all of
+/// them are expected to have it. The guess costs four recoveries and changes no result.
+#[must_use]
+pub fn recover_similar(mut claims: Vec<Claim>) -> Vec<Result<PublicKey, SignatureError>> {
+    if claims.len() >= GUESSED_MIN {
+        let sample = claims.iter().step_by(claims.len() / 4);
+        let mut signers = sample.map(|claim| claim.recover().ok());
+        let first = signers.next().flatten();
+        if first.is_some() && signers.all(|signer| signer == first) {
+            claims.iter_mut().for_each(|claim| claim.expected = first);
+        }
+    }
+    recover_batch(&claims)
 }
 
 /// Recovers the signer of every claim, in order: the results of [`Signature::recover`].

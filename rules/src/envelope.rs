@@ -3,10 +3,11 @@
 //!
 //! `docs/protocol/rules.md` specifies the rules and their numbers.
 
-use hawser_proto::envelope::{ClientEnvelope, Payload, UnsignedOriginatorEnvelope};
+use hawser_proto::batch::Claim;
+use hawser_proto::envelope::{ClientEnvelope, PayerEnvelope, Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
-use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, TOPIC_LEN_BYTES_MAX};
+use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, Signature, TOPIC_LEN_BYTES_MAX};
 
 use crate::fees::{Charged, RateTable, WrongFee, is_free};
 use crate::retention::{check_expiry, check_retention};
@@ -148,6 +149,16 @@ pub fn check_payload(
 /// A sentence for the publisher.
 pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
     mls::parse_key_package(tls_bytes).map(|_| ()).map_err(|error| error.to_string())
+}
+
+/// Returns the claim that a payer's signature makes about its signer, with no guess at it.
+///
+/// # Errors
+/// [`Violation::PayerSignatureMissing`], or [`Violation::PayerSignature`] for one of another form.
+pub fn payer_claim(payer: &PayerEnvelope) -> Result<Claim, Violation> {
+    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
+    let signature = Signature::from_bytes(bytes)?;
+    Ok(Claim { digest: payer.digest(), signature, expected: None })
 }
 
 /// Length of the longest originator envelope that readers get, in bytes. Specified

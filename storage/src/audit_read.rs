@@ -8,6 +8,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
+use crate::checkpoints::checkpoint_at;
 use crate::error::{DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
@@ -169,20 +170,7 @@ impl Snapshot<'_> {
         let Some(size) = size.checked_add(1) else { return Ok(None) };
         let mut rows = self.rows(Family::Checkpoint, ReadOptions::default());
         rows.seek(CheckpointKey { originator, node, size }.encode());
-        let Some((key, value)) = rows.item() else {
-            rows.status().map_err(DatabaseError::from)?;
-            return Ok(None);
-        };
-        let corrupt = || ReadError::corrupt(Family::Checkpoint, key);
-        let found = CheckpointKey::decode(key).ok_or_else(corrupt)?;
-        if (found.originator, found.node) != (originator, node) {
-            return Ok(None);
-        }
-        let checkpoint = CosignedCheckpoint::decode(value).map_err(|_| corrupt())?;
-        let of = checkpoint.signed.checkpoint;
-        let is_of_key =
-            (of.originator, of.node, of.size) == (found.originator, found.node, found.size);
-        if is_of_key { Ok(Some(checkpoint)) } else { Err(corrupt()) }
+        checkpoint_at(&rows, originator, node)
     }
 
     /// Visits the rows of a family from a key on. `row` returns `None` for bytes that it cannot read, and `Some(None)`

@@ -2,7 +2,7 @@
 
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
-use rocksdb::{ReadOptions, WriteBatch};
+use rocksdb::{DBRawIterator, ReadOptions, WriteBatch};
 
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
@@ -85,6 +85,31 @@ impl Database {
     }
 }
 
+/// Decodes the row at the iterator's position, if it is a checkpoint of this node for this strand.
+///
+/// # Errors
+/// When the row cannot be read, or holds another checkpoint than its key says.
+pub(crate) fn checkpoint_at(
+    rows: &DBRawIterator<'_>,
+    originator: OriginatorId,
+    node: OriginatorId,
+) -> Result<Option<CosignedCheckpoint>, ReadError> {
+    let Some((key, value)) = rows.item() else {
+        rows.status().map_err(DatabaseError::from)?;
+        return Ok(None);
+    };
+    let corrupt = || ReadError::corrupt(Family::Checkpoint, key);
+    let found = CheckpointKey::decode(key).ok_or_else(corrupt)?;
+    if (found.originator, found.node) != (originator, node) {
+        return Ok(None);
+    }
+    let checkpoint = CosignedCheckpoint::decode(value).map_err(|_| corrupt())?;
+    let of = checkpoint.signed.checkpoint;
+    let is_of_key =
+        CheckpointKey { originator: of.originator, node: of.node, size: of.size } == found;
+    if is_of_key { Ok(Some(checkpoint)) } else { Err(corrupt()) }
+}
+
 impl Snapshot<'_> {
     /// Returns the checkpoint with the largest size, up to `size_max`, that is held of a node for a strand.
     ///
@@ -98,17 +123,7 @@ impl Snapshot<'_> {
     ) -> Result<Option<CosignedCheckpoint>, ReadError> {
         let mut rows = self.rows(Family::Checkpoint, ReadOptions::default());
         rows.seek_for_prev(CheckpointKey { originator, node, size: size_max }.encode());
-        let Some((key, value)) = rows.item() else {
-            rows.status().map_err(DatabaseError::from)?;
-            return Ok(None);
-        };
-        let corrupt = || ReadError::corrupt(Family::Checkpoint, key);
-        let found = CheckpointKey::decode(key).ok_or_else(corrupt)?;
-        if (found.originator, found.node) != (originator, node) {
-            return Ok(None);
-        }
-        let checkpoint = CosignedCheckpoint::decode(value).map_err(|_| corrupt())?;
-        Ok(Some(checkpoint))
+        checkpoint_at(&rows, originator, node)
     }
 
     /// Returns the newest checkpoint of a node for a strand, among the last few, that another node has cosigned; the newest

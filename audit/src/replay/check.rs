@@ -1,19 +1,16 @@
 //! Checks of single envelopes, which run on all cores: a pure function of a batch of rows.
 
-use hawser_proto::batch::{Claim, recover_batch};
+use hawser_proto::batch::{Claim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
-use hawser_proto::sign::{SignatureError, originator_digest};
-use hawser_proto::{
-    Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature, minute_of,
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
+use hawser_rules::{
+    Absences, RateTable, Violation, check_length, check_statement, is_free, payer_claim,
 };
-use hawser_rules::{Absences, RateTable, Violation, check_length, check_statement, is_free};
 
 use super::fault::FaultKind;
 use super::item::{StoredMark, StrandRow};
-
-/// The fewest envelopes whose payers are guessed. A guess: four extra recoveries are little beside them.
-const GUESSED_MIN: usize = 64;
 
 /// Checks the rows of one strand.
 #[derive(Debug, Clone)]
@@ -164,9 +161,9 @@ impl Checker {
             .iter()
             .flatten()
             .flatten()
-            .map(|opened| payer_claim(opened).map(|claim| claims.push(claim)))
+            .map(|opened| claim_of(opened).map(|claim| claims.push(claim)))
             .collect();
-        let mut recovered = recover_payers(claims).into_iter();
+        let mut recovered = recover_similar(claims).into_iter();
         let mut next = || recovered.next().expect("one for each claim").map_err(Violation::from);
         let payer =
             |claimed: Result<(), Violation>| claimed.and_then(|()| next()).map(|key| key.address());
@@ -235,25 +232,8 @@ impl Checker {
     }
 }
 
-fn payer_claim(opened: &Opened) -> Result<Claim, Violation> {
-    // `judge` never reports this error: the layer's own comes first.
+fn claim_of(opened: &Opened) -> Result<Claim, Violation> {
+    // Never reported: the error of the layer itself comes first.
     let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
-    let payer = statement.payer();
-    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
-    let signature = Signature::from_bytes(bytes)?;
-    Ok(Claim { digest: payer.digest(), signature, expected: None })
-}
-
-/// Recovers payers. If a few throughout the batch are one account, all are expected to be: a guess that changes no
-/// result.
-fn recover_payers(mut claims: Vec<Claim>) -> Vec<Result<PublicKey, SignatureError>> {
-    if claims.len() >= GUESSED_MIN {
-        let sample = claims.iter().step_by(claims.len() / 4);
-        let mut payers = sample.map(|claim| claim.signature.recover(claim.digest).ok());
-        let first = payers.next().flatten();
-        if first.is_some() && payers.all(|payer| payer == first) {
-            claims.iter_mut().for_each(|claim| claim.expected = first);
-        }
-    }
-    recover_batch(&claims)
+    payer_claim(statement.payer())
 }

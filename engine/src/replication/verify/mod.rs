@@ -3,11 +3,11 @@
 #[cfg(test)]
 mod tests;
 
-use hawser_proto::batch::{Claim, recover_batch};
+use hawser_proto::batch::{Claim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
-use hawser_proto::sign::{SignatureError, originator_digest};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
-use hawser_rules::{Absences, Violation, check_length, check_statement};
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_rules::{Absences, Violation, check_length, check_statement, payer_claim};
 use hawser_storage::LogEntry;
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, Fault};
@@ -31,9 +31,6 @@ pub struct EnvelopeVerifier {
     /// The times in which the strand's node was not in the network.
     pub absences: Absences,
 }
-
-/// The fewest envelopes whose payers are guessed. A guess: four extra recoveries are little beside them.
-const GUESSED_MIN: usize = 64;
 
 /// An envelope whose outer layer is well-formed, not yet known to be signed by its originator.
 struct OpenedEnvelope {
@@ -120,11 +117,11 @@ impl EnvelopeVerifier {
             .iter()
             .flatten()
             .map(|envelope| {
-                claims.push(payer_claim(envelope)?);
+                claims.push(claim_of(envelope)?);
                 Ok(())
             })
             .collect();
-        let mut recovered = recover_payers(claims).into_iter();
+        let mut recovered = recover_similar(claims).into_iter();
         let mut resolve = || recovered.next().expect("one for each claim").map_err(Violation::from);
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
@@ -153,25 +150,8 @@ impl EnvelopeVerifier {
     }
 }
 
-fn payer_claim(envelope: &OpenedEnvelope) -> Result<Claim, Violation> {
-    // `check_statement` never sees this error: `entry` reports the layer's own first.
+fn claim_of(envelope: &OpenedEnvelope) -> Result<Claim, Violation> {
+    // Never reported: the error of the layer itself comes first.
     let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
-    let payer = statement.payer();
-    let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
-    let signature = Signature::from_bytes(bytes)?;
-    Ok(Claim { digest: payer.digest(), signature, expected: None })
-}
-
-/// Recovers the payers of envelopes. One gateway pays for most of a batch in many networks: if a few
-/// envelopes throughout it have one payer, all of them are expected to have it.
-fn recover_payers(mut claims: Vec<Claim>) -> Vec<Result<PublicKey, SignatureError>> {
-    if claims.len() >= GUESSED_MIN {
-        let sample = claims.iter().step_by(claims.len() / 4);
-        let mut payers = sample.map(|claim| claim.signature.recover(claim.digest).ok());
-        let first = payers.next().flatten();
-        if first.is_some() && payers.all(|payer| payer == first) {
-            claims.iter_mut().for_each(|claim| claim.expected = first);
-        }
-    }
-    recover_batch(&claims)
+    payer_claim(statement.payer())
 }
