@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, SequenceId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::database::Database;
@@ -88,6 +88,13 @@ impl Store {
     #[must_use]
     pub fn host_dir(&self) -> Option<&Path> {
         self.host().map(HostMarker::dir)
+    }
+
+    /// Returns the highest place of the own strand that this host is known to have signed, from whatever folder. It may be
+    /// above the head of a folder that was restored or copied.
+    #[must_use]
+    pub fn host_head(&self) -> SequenceId {
+        self.host().map_or(SequenceId::NONE, HostMarker::signed_through)
     }
 
     fn host(&self) -> Option<&HostMarker> {

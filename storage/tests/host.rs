@@ -10,6 +10,7 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use hawser_proto::SequenceId;
 use hawser_storage::{
     FolderStanding, HostMarkerError, HostSettings, OpenError, Store, StoreSettings, UnknownFolder,
     host_dir,
@@ -212,6 +213,28 @@ fn what_was_disowned_stays_unknown_until_it_is_adopted() {
         drop(store);
         assert_eq!(host.open("data").standing(), FolderStanding::Newest);
     }
+}
+
+/// Whatever folder comes next, and whatever becomes of it.
+#[test]
+fn the_host_remembers_the_highest_place_that_it_signed() {
+    let host = Host::with_strand(3);
+    host.copy("data", "backup");
+    extend(&host.open("data"), OWN, 2);
+    for _ in 0..2 {
+        host.put_back("backup", "data");
+        let store = host.open("data");
+        assert_eq!((head_of(&store), store.host_head()), (3, SequenceId(5)));
+        // The folder is found to be no better than that, and the marker is written anew.
+        store.disown(UnknownFolder::Stopped).unwrap();
+        assert_eq!(store.host_head(), SequenceId(5));
+    }
+    let store = host.open("data");
+    extend(&store, OWN, 2);
+    store.adopt().unwrap();
+    extend(&store, OWN, 1);
+    drop(store);
+    assert_eq!(host.open("data").host_head(), SequenceId(6));
 }
 
 /// The generation goes to the folder first. A crash, or a state folder that cannot be written, may come

@@ -128,6 +128,8 @@ pub struct OwnStrandGuard {
     held: SequenceId,
     others: BTreeSet<OriginatorId>,
     answers: Answers,
+    /// The highest place that this host is known to have signed, from whatever folder.
+    host_head: SequenceId,
     /// A peer has shown a place above `held` since the last observation. By the next one the place may be
     /// stored, and no longer looks like something that the folder lacked.
     is_contradicted: bool,
@@ -152,9 +154,10 @@ enum Phase {
 }
 
 impl OwnStrandGuard {
-    /// Starts with what the store knows of its folder. `now_ns` is the node's clock.
+    /// Starts with what the store knows of its folder. `host_head` is the highest place that this host is known to have
+    /// signed, from whatever folder; `now_ns` is the node's clock.
     #[must_use]
-    pub fn new(standing: FolderStanding, now: Instant, now_ns: i64) -> Self {
+    pub fn new(standing: FolderStanding, host_head: SequenceId, now: Instant, now_ns: i64) -> Self {
         let phase = match standing {
             // A folder that is not judged yet is asked about, and the guard is made anew when it is.
             FolderStanding::Newest | FolderStanding::New | FolderStanding::Unjudged => {
@@ -168,6 +171,7 @@ impl OwnStrandGuard {
             held: SequenceId::NONE,
             others: BTreeSet::new(),
             answers: Answers::default(),
+            host_head,
             is_contradicted: false,
             foreign_after_ns: now_ns.saturating_add(CLOCKS_DIFFER_NS),
         }
@@ -303,7 +307,8 @@ impl OwnStrandGuard {
     }
 
     fn release_above(&self, gap: u64) -> Release {
-        let shown = self.held.max(self.answers.shown());
+        // The host knows of places that no peer has received: a folder may be restored twice within a minute.
+        let shown = self.held.max(self.answers.shown()).max(self.host_head);
         let through = SequenceId(shown.0.saturating_add(gap).min(SequenceId::MAX.0));
         Release { skip_through: (through > self.held).then_some(through) }
     }

@@ -27,7 +27,7 @@ impl Node {
     #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
     fn start(standing: FolderStanding, held: u64, others: &[OriginatorId]) -> Self {
         let start = Instant::now();
-        let guard = OwnStrandGuard::new(standing, start, START_NS);
+        let guard = OwnStrandGuard::new(standing, SequenceId::NONE, start, START_NS);
         let mut node = Self {
             guard,
             start,
@@ -43,6 +43,14 @@ impl Node {
 
     fn unknown(held: u64, others: &[OriginatorId]) -> Self {
         Self::start(FolderStanding::Unknown(UnknownFolder::Older), held, others)
+    }
+
+    /// Of the same folder, on a host that has signed up to a place.
+    fn on_host(mut self, host_head: u64) -> Self {
+        let unknown = FolderStanding::Unknown(UnknownFolder::Older);
+        self.guard = OwnStrandGuard::new(unknown, SequenceId(host_head), self.start, START_NS);
+        self.look();
+        self
     }
 
     fn look(&mut self) {
@@ -103,6 +111,21 @@ impl Node {
             OwnStrandStatus::Quarantined(quarantine) => quarantine,
             other => panic!("{other:?}"),
         }
+    }
+}
+
+/// A folder is restored, signs, and is restored again before any peer has received what it signed.
+#[test]
+fn places_that_this_host_signed_are_left_out_though_no_peer_holds_them() {
+    for gap in [None, Some(GAP), Some(0)] {
+        let mut node = Node::unknown(7, &[A, B]).on_host(GAP + 20);
+        node.claim(A, 7);
+        node.claim(B, 7);
+        if let Some(gap) = gap {
+            node.word(gap);
+        }
+        node.at(seconds(31.0));
+        assert_eq!(node.first_place(), Some(GAP + 20 + gap.unwrap_or(GAP) + 1), "{gap:?}");
     }
 }
 

@@ -24,7 +24,7 @@ use hawser_proto::SequenceId;
 
 use crate::folder::{inode_of, make_folder};
 use crate::settings::StoreIdentity;
-use marker::Marker;
+use marker::{Marker, MarkerState};
 
 pub(crate) use standing::FolderFacts;
 pub use standing::{FolderStanding, UnknownFolder};
@@ -87,6 +87,8 @@ struct OpenMarker {
     next_generation: u64,
     /// The marker that this folder owns; `None` as long as it owns none.
     file: Option<File>,
+    /// The highest place that a marker of this host has named, as of the last time it was read or replaced.
+    signed_through: SequenceId,
 }
 
 impl HostMarker {
@@ -108,11 +110,15 @@ impl HostMarker {
         let found = Marker::read(&path).map_err(|source| unusable(&path, source))?;
         let standing = judge::judge(&found, FolderFacts { inode, ..facts });
         let next_generation = judge::next_generation(&found, facts.generation, standing);
+        let signed_through = match &found {
+            MarkerState::Read(marker) => marker.head,
+            MarkerState::Absent | MarkerState::Damaged => SequenceId::NONE,
+        };
         Ok(Self {
             dir,
             identity: identity.clone(),
             inode,
-            open: Mutex::new(OpenMarker { standing, next_generation, file: None }),
+            open: Mutex::new(OpenMarker { standing, next_generation, file: None, signed_through }),
             has_failed: AtomicBool::new(false),
             _lock: guard,
         })
@@ -124,6 +130,11 @@ impl HostMarker {
 
     pub(crate) fn standing(&self) -> FolderStanding {
         self.open.lock().standing
+    }
+
+    /// Returns the highest place that a marker of this host has named.
+    pub(crate) fn signed_through(&self) -> SequenceId {
+        self.open.lock().signed_through
     }
 
     /// Takes the operator's word that the key has no strand yet. Returns false if something contradicts
@@ -166,15 +177,22 @@ impl HostMarker {
         let path = self.dir.join(MARKER);
         // Locked before the file is replaced: a head must not go to the file that is replaced.
         let mut open = self.open.lock();
-        let facts = FolderFacts { inode: self.inode, ..facts };
+        let is_newest = standing == FolderStanding::Newest;
+        assert!(
+            !is_newest || facts.head >= open.signed_through,
+            "a folder signs only after every place that this host has signed"
+        );
+        // A folder that may not sign must not hide what another one has signed.
+        let head = facts.head.max(open.signed_through);
+        let facts = FolderFacts { inode: self.inode, head, ..facts };
         let file = Marker::of(&self.identity, facts, standing)
             .replace(&path)
             .map_err(|source| unusable(&path, source))?;
-        let is_newest = standing == FolderStanding::Newest;
         *open = OpenMarker {
             standing,
             next_generation: facts.generation + 1,
             file: is_newest.then_some(file),
+            signed_through: head,
         };
         Ok(())
     }

@@ -49,7 +49,8 @@ impl GuardTask {
     /// Closes the gate, unless there is no peer to ask.
     pub(super) fn new(state: Arc<ReplicationState>) -> Self {
         let now_ns = state.ports.clock.now_ns();
-        let guard = OwnStrandGuard::new(state.store.standing(), Instant::now().into_std(), now_ns);
+        let (standing, host_head) = (state.store.standing(), state.store.host_head());
+        let guard = OwnStrandGuard::new(standing, host_head, Instant::now().into_std(), now_ns);
         let mut task = Self {
             shown_status: state.own_strand.status(),
             state,
