@@ -88,6 +88,22 @@ pub enum RouteError {
     },
 }
 
+impl RouteError {
+    /// Returns the name of the rule, a constant that programs can match.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Layer(_) => "UNDECODABLE",
+            Self::Violation(violation) => violation.name(),
+            Self::GroupIdLen(_) => "GROUP_ID_LENGTH",
+            Self::InboxIdLen(_) => "INBOX_ID_LENGTH",
+            Self::NoActions => "NO_ACTIONS",
+            Self::OtherInbox => "OTHER_INBOX",
+            Self::TooLongForChain { .. } => "TOO_LONG_FOR_CHAIN",
+        }
+    }
+}
+
 /// Routes all envelopes of a request. `chain_payload_bytes_max` bounds payloads for the chain; 0 leaves
 /// that to the contracts.
 ///

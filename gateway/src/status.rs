@@ -1,21 +1,20 @@
 //! Statuses of outcomes and of policy errors. The only place where errors become statuses.
 
-use std::fmt::Write as _;
+use std::fmt::{Display, Write as _};
 
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesResponse;
-use tonic::metadata::{MetadataMap, MetadataValue};
+use hawser_serve::{StatusDetails, WrongField};
 use tonic::{Code, Status};
 
 use crate::chain::ChainPublishError;
 use crate::nodes::{NodeError, PlacedEnvelope};
-use crate::policy::PolicyError;
+use crate::policy::{PolicyError, TokenError, WebhookError};
 use crate::publish::NodePublishError;
 
 /// The metadata key of the envelopes that a failed request has published: indexes from 0, such as `0-2,5`.
 pub(crate) const PUBLISHED: &str = "published-envelopes";
 /// The metadata key of the envelopes that were not published.
 const FAILED: &str = "failed-envelopes";
-const RETRY_AFTER: &str = "retry-after";
 /// Failed envelopes that an error text names one by one. A guess: a status must fit into a header.
 const NAMED_MAX: usize = 20;
 
@@ -49,6 +48,31 @@ impl EnvelopeError {
                     | ChainPublishError::NoChain
             ),
             Self::NoOutcome => true,
+        }
+    }
+
+    /// Returns the reason, a constant that programs can match.
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Node(NodePublishError::Last { error, .. }) => match error {
+                NodeError::Refused(_) => "NODE_REFUSED",
+                NodeError::Timeout(_) => "NODE_TIMEOUT",
+                NodeError::WentDown | NodeError::Failed(_) => "NODE_FAILED",
+                NodeError::WrongAnswer(_) => "NODE_ANSWER",
+            },
+            Self::Node(NodePublishError::NoNode) => "NO_NODE",
+            Self::Node(NodePublishError::TooManyWait) => "TOO_MANY_WAIT",
+            Self::Chain(fault) => match fault {
+                ChainPublishError::Invalid(_) => "CHAIN_REFUSED",
+                ChainPublishError::Dropped { .. } => "IDENTITY_UPDATE",
+                ChainPublishError::NotSent(_) => "NOT_SENT",
+                ChainPublishError::NoChain => "NO_CHAIN",
+                ChainPublishError::Pending { .. } => "TRANSACTION_PENDING",
+                ChainPublishError::Unknown { .. } => "TRANSACTION_UNKNOWN",
+                ChainPublishError::NotShown { .. } => "NOT_SHOWN_YET",
+                ChainPublishError::Failed { .. } => "TRANSACTION_FAILED",
+            },
+            Self::NoOutcome => "NO_OUTCOME",
         }
     }
 
@@ -108,14 +132,28 @@ fn failure(outcomes: &[Outcome]) -> Status {
         let comma = if number == 0 { "" } else { "; " };
         let _ = write!(text, "{comma}envelope {index}: {failure}");
     }
-    let mut metadata = MetadataMap::new();
+    let wrong = failed().map(|(index, failure)| wrong(index, failure, failure.name())).collect();
+    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_FAILED") };
+    let mut status = details.into_status(code, &text);
     let failed: Vec<usize> = failed().map(|(index, _)| index).collect();
     for (name, places) in [(PUBLISHED, &published), (FAILED, &failed)] {
         if let Some(value) = ranges(places).and_then(|text| text.parse().ok()) {
-            metadata.insert(name, value);
+            status.metadata_mut().insert(name, value);
         }
     }
-    Status::with_metadata(code, text, metadata)
+    status
+}
+
+/// Names an envelope of a request that is refused or has failed.
+fn wrong(index: usize, why: &impl Display, reason: &'static str) -> WrongField {
+    WrongField { field: format!("envelopes[{index}]"), description: why.to_string(), reason }
+}
+
+/// Returns the status of a request with an envelope that breaks a rule.
+pub(crate) fn of_envelope(index: usize, why: &impl Display, reason: &'static str) -> Status {
+    let wrong = vec![wrong(index, why, reason)];
+    let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_REFUSED") };
+    details.into_status(Code::InvalidArgument, &format!("envelope {index}: {why}"))
 }
 
 /// Renders ascending indexes as ranges: `0-2,5` for 0, 1, 2, 5; `None` for no index. At most 1000 ranges, so
@@ -139,37 +177,34 @@ fn ranges(places: &[usize]) -> Option<String> {
 /// Returns the status of a policy error.
 pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
     let text = refusal.to_string();
-    match refusal {
-        PolicyError::Token(fault) => match fault {
-            crate::policy::TokenError::NoKeys => Status::unavailable(text),
-            _ => Status::unauthenticated(text),
-        },
-        PolicyError::ApiKey(_) => Status::unauthenticated(text),
-        PolicyError::Webhook(
-            crate::policy::WebhookError::NoAnswer | crate::policy::WebhookError::Busy,
-        ) => Status::unavailable(text),
-        PolicyError::Webhook(crate::policy::WebhookError::Refused(_)) => {
-            Status::permission_denied(text)
+    let (code, reason, retry_after_s) = match refusal {
+        PolicyError::Token(TokenError::NoKeys) => (Code::Unavailable, "TOKEN_KEYS", None),
+        PolicyError::Token(_) => (Code::Unauthenticated, "TOKEN", None),
+        PolicyError::ApiKey(_) => (Code::Unauthenticated, "API_KEY", None),
+        PolicyError::Webhook(WebhookError::NoAnswer | WebhookError::Busy) => {
+            (Code::Unavailable, "WEBHOOK_SILENT", None)
         }
-        PolicyError::Denied | PolicyError::Kind { .. } | PolicyError::TooLong { .. } => {
-            Status::permission_denied(text)
+        PolicyError::Webhook(WebhookError::Refused(_)) => (Code::PermissionDenied, "WEBHOOK", None),
+        PolicyError::Denied => (Code::PermissionDenied, "CALLER_DENIED", None),
+        PolicyError::Kind { .. } => (Code::PermissionDenied, "KIND_DENIED", None),
+        PolicyError::TooLong { .. } => (Code::PermissionDenied, "TOO_LONG", None),
+        PolicyError::TooExpensive { .. } => (Code::ResourceExhausted, "TOO_EXPENSIVE", None),
+        PolicyError::TooMany { .. } => (Code::ResourceExhausted, "TOO_MANY_ENVELOPES", None),
+        PolicyError::AllNodesExpensive => (Code::ResourceExhausted, "CONGESTION", Some(60)),
+        PolicyError::LimitExceeded(limit) => {
+            (Code::ResourceExhausted, "RATE_LIMIT", limit.retry_after_s)
         }
-        PolicyError::TooExpensive { .. } | PolicyError::TooMany { .. } => {
-            Status::resource_exhausted(text)
+        PolicyError::TotalExceeded(limit) => {
+            (Code::ResourceExhausted, "TOTAL_LIMIT", limit.retry_after_s)
         }
-        PolicyError::AllNodesExpensive => exhausted(text, Some(60)),
-        PolicyError::LimitExceeded(limit) | PolicyError::TotalExceeded(limit) => {
-            exhausted(text, limit.retry_after_s)
-        }
-    }
-}
-
-fn exhausted(text: String, retry_after_s: Option<u64>) -> Status {
-    let mut metadata = MetadataMap::new();
-    if let Some(seconds) = retry_after_s {
-        metadata.insert(RETRY_AFTER, MetadataValue::from(seconds));
-    }
-    Status::with_metadata(Code::ResourceExhausted, text, metadata)
+    };
+    let wrong = match refusal {
+        PolicyError::Kind { index, .. }
+        | PolicyError::TooLong { index, .. }
+        | PolicyError::TooExpensive { index, .. } => vec![wrong(*index, refusal, reason)],
+        _ => Vec::new(),
+    };
+    StatusDetails { reason, wrong, retry_after_s }.into_status(code, &text)
 }
 
 #[cfg(test)]
@@ -218,6 +253,27 @@ mod tests {
         assert!(text.starts_with("3 of 5 envelopes were published"), "{text}");
         assert!(text.contains("envelope 2: node 100: InvalidArgument: bad"), "{text}");
         assert!(text.contains(&format!("0x{}", "07".repeat(32))), "the transaction: {text}");
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        for told in
+            ["ENVELOPES_FAILED", "envelopes[2]", "NODE_REFUSED", "envelopes[3]", "NOT_SHOWN_YET"]
+        {
+            assert!(details.contains(told), "{told} in {details}");
+        }
+        assert!(!details.contains("envelopes[1]"), "{details}");
+    }
+
+    #[test]
+    fn a_limit_says_when_to_come_again_and_a_kind_which_envelope() {
+        let limit = PolicyError::AllNodesExpensive;
+        let status = of_policy(&limit);
+        assert_eq!(status.code(), Code::ResourceExhausted);
+        assert_eq!(status.metadata().get("retry-after").unwrap(), "60");
+        assert!(String::from_utf8_lossy(status.details()).contains("google.rpc.RetryInfo"));
+
+        let kind = PolicyError::Kind { index: 4, kind: hawser_rules::PayloadClass::Welcome };
+        let details = of_policy(&kind).details().to_vec();
+        let details = String::from_utf8_lossy(&details).into_owned();
+        assert!(details.contains("envelopes[4]") && details.contains("KIND_DENIED"), "{details}");
     }
 
     #[test]

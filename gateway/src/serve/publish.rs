@@ -77,7 +77,7 @@ impl PublishService {
         let caller = caller.map_err(|refusal| self.refused(&refusal))?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
             self.metrics.invalid.inc();
-            Status::invalid_argument(error.to_string())
+            status::of_envelope(error.index, &error.error, error.error.name())
         })?;
         check_response_size(&routed)?;
         let rates = self.rates.borrow().clone();
@@ -224,7 +224,8 @@ impl PublishService {
 
     fn invalid_update(&self, index: usize, reason: &str) -> Status {
         self.metrics.invalid.inc();
-        Status::invalid_argument(format!("envelope {index}: invalid identity update: {reason}"))
+        let why = format!("invalid identity update: {reason}");
+        status::of_envelope(index, &why, "IDENTITY_UPDATE")
     }
 
     /// Charges the caller the fees beyond what its budget has been charged, and records each node's congestion
