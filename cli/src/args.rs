@@ -173,7 +173,7 @@ pub(crate) enum KeysCommand {
 /// `hawser publish`.
 #[derive(Debug, Args)]
 pub(crate) struct PublishArgs {
-    /// API of the node: `host:port` or `http://…`.
+    /// API of the node: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
     /// File with the payer's secret key.
@@ -198,7 +198,7 @@ pub(crate) struct PublishArgs {
 /// `hawser tail`.
 #[derive(Debug, Args)]
 pub(crate) struct TailArgs {
-    /// API of the node: `host:port` or `http://…`.
+    /// API of the node: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
     /// Print this topic only: kind byte and identifier, hex.

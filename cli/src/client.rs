@@ -5,7 +5,7 @@ use std::time::Duration;
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Status};
 
 use hawser_node::error::{RunError, RunErrorKind};
@@ -20,21 +20,37 @@ const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest response of the metrics port that is read, bytes. A guess: far above any status page.
 const HTTP_BODY_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Connects to a node's API at `host:port` or `http://…`.
+/// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
+const AUTHORITIES: &str = "SSL_CERT_FILE";
+
+/// Connects to a node's API at `host:port`, `http://…` or `https://…`. A certificate has to come from a public
+/// authority, or from one in the file that `SSL_CERT_FILE` names.
 ///
 /// # Errors
-/// When the address is malformed, or no node answers there.
+/// When the address is malformed, no node answers there, or its certificate is not trusted.
 pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
-    let endpoint = endpoint(address)?;
+    let mut endpoint = endpoint(address)?;
+    if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
+        let unusable = |error: &dyn std::error::Error| {
+            RunError::usage(format!("{AUTHORITIES} cannot be used: {}", root_cause(error)))
+        };
+        let mut config = ClientTlsConfig::new().with_enabled_roots();
+        if let Some(file) = std::env::var_os(AUTHORITIES) {
+            let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
+            config = config.ca_certificate(Certificate::from_pem(pem));
+        }
+        endpoint = endpoint.tls_config(config).map_err(|error| unusable(&error))?;
+    }
     endpoint.connect().await.map_err(|error| {
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, RunError> {
-    let wrong = || RunError::usage(format!("{address:?} is no address: host:port or http://…"));
+    let wrong =
+        || RunError::usage(format!("{address:?} is no address: host:port, http://… or https://…"));
     let url = match address.split_once("://") {
-        Some(("http", _)) => address.to_owned(),
+        Some(("http" | "https", _)) => address.to_owned(),
         Some(_) => return Err(wrong()),
         None => format!("http://{address}"),
     };
@@ -183,7 +199,8 @@ mod tests {
         assert_eq!(uri("127.0.0.1:5050").unwrap(), "http://127.0.0.1:5050/");
         assert_eq!(uri("http://node:5050").unwrap(), "http://node:5050/");
         assert_eq!(uri("http://node").unwrap(), "http://node/");
-        for wrong in ["node", "https://node:5050", "ftp://a:1", "a b:1", ""] {
+        assert_eq!(uri("https://node:5050").unwrap(), "https://node:5050/");
+        for wrong in ["node", "ftp://a:1", "a b:1", ""] {
             assert_eq!(uri(wrong).unwrap_err().kind, RunErrorKind::Usage, "{wrong}");
         }
     }

@@ -1,8 +1,12 @@
 //! Settings that protect a node, as its process honours them.
 
+use std::fs;
+
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
-use hawser_tests::harness::network::Network;
-use hawser_tests::harness::{envelopes, seed};
+use hawser_tests::harness::network::{Network, forget_settings};
+use hawser_tests::harness::xmtpd_database::Certificate;
+use hawser_tests::harness::{binary, envelopes, seed};
+use tokio::process::Command;
 use tonic::{Code, Status};
 
 const QUERY: &str = "/xmtp.xmtpv4.message_api.QueryApi/GetNewestEnvelope";
@@ -61,4 +65,36 @@ async fn a_payer_publishes_as_often_as_the_operator_lets_it() {
     }
     let page = node.metrics().await;
     assert!(page.sum("xmtp_publish_rejected_total", &["reason=\"payer_rate\""]) >= 1.0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn commands_talk_to_a_node_whose_certificate_they_trust() {
+    let mut network = Network::new(1);
+    let node = &mut network.nodes[0];
+    let made = Certificate::new("127.0.0.1");
+    let (certificate, key) = (node.folder().join("tls.pem"), node.folder().join("tls.key"));
+    fs::write(&certificate, made.certificate).unwrap();
+    fs::write(&key, made.key).unwrap();
+    node.arguments = vec![
+        format!("--tls-cert={}", certificate.display()),
+        format!("--tls-key={}", key.display()),
+    ];
+    network.start_all().await;
+    let node = &network.nodes[0];
+    let query = async |url: String, trusted: bool| {
+        let mut command = Command::new(binary::hawser());
+        forget_settings(command.as_std_mut());
+        command.env_remove("SSL_CERT_FILE");
+        if trusted {
+            command.env("SSL_CERT_FILE", &certificate);
+        }
+        command.args(["query", "cursors", "--node", &url]).output().await.unwrap()
+    };
+    let address = format!("127.0.0.1:{}", node.port);
+    let answered = query(format!("https://{address}"), true).await;
+    assert!(answered.status.success(), "{}", String::from_utf8_lossy(&answered.stderr));
+    let stranger = query(format!("https://{address}"), false).await;
+    let text = String::from_utf8_lossy(&stranger.stderr).into_owned();
+    assert!(!stranger.status.success() && text.contains("UnknownIssuer"), "{text}");
+    assert!(!query(address, true).await.status.success(), "a port that speaks TLS only");
 }

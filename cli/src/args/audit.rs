@@ -124,7 +124,7 @@ pub(crate) struct AuditNetworkArgs {
 /// `hawser misbehavior show`.
 #[derive(Debug, Args)]
 pub(crate) struct MisbehaviorShowArgs {
-    /// API of the node that keeps the report: `host:port` or `http://…`.
+    /// API of the node that keeps the report: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
     /// Time of the report at the node, unix nanoseconds.
@@ -138,7 +138,7 @@ pub(crate) struct MisbehaviorShowArgs {
 /// `hawser misbehavior submit`.
 #[derive(Debug, Args)]
 pub(crate) struct MisbehaviorSubmitArgs {
-    /// API of the node: `host:port` or `http://…`.
+    /// API of the node: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
     /// Evidence file. Each of its reports is submitted.
@@ -149,7 +149,7 @@ pub(crate) struct MisbehaviorSubmitArgs {
 /// `hawser misbehavior export`.
 #[derive(Debug, Args)]
 pub(crate) struct MisbehaviorExportArgs {
-    /// API of the node: `host:port` or `http://…`.
+    /// API of the node: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
     /// Export reports that the node stored after this time, unix nanoseconds.

@@ -20,7 +20,7 @@ pub(crate) enum QueryCommand {
 /// The node to ask.
 #[derive(Debug, Args)]
 pub(crate) struct NodeAddress {
-    /// API of the node: `host:port` or `http://…`.
+    /// API of the node: `host:port`, `http://…` or `https://…`.
     #[arg(long, value_name = "ADDR")]
     pub(crate) node: String,
 }

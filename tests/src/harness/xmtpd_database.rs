@@ -56,7 +56,8 @@ pub struct Postgres {
 pub struct Certificate {
     /// The certificate.
     pub certificate: String,
-    key: String,
+    /// Its secret key.
+    pub key: String,
 }
 
 impl Certificate {
