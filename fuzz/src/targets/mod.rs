@@ -8,6 +8,7 @@ mod data_frames;
 mod group_message;
 mod grpc_strand;
 mod identity_update;
+mod json;
 mod key_package;
 mod layers;
 mod misbehavior_report;
@@ -33,6 +34,7 @@ pub(crate) const TARGETS: &[Target] = &[
     layers::TARGET,
     group_message::TARGET,
     key_package::TARGET,
+    json::TARGET,
     identity_update::TARGET,
     checkpoints::TARGET,
     control_frames::TARGET,
