@@ -141,6 +141,22 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 512)]
         payload_size: usize,
     },
+    /// Fill a strand, and measure what is computed from it: inclusion proofs, and the payer report about all of
+    /// it. Prints text.
+    Strand {
+        /// Data is written to a new folder in here, and removed afterwards.
+        #[arg(long)]
+        data_dir: Option<PathBuf>,
+        /// Envelopes of the strand.
+        #[arg(long, default_value_t = 1_000_000)]
+        stored: u64,
+        /// Payers of these envelopes.
+        #[arg(long, default_value_t = 10_000)]
+        payers: u64,
+        /// Length of the MLS message in each envelope, in bytes.
+        #[arg(long, default_value_t = 64)]
+        payload_size: usize,
+    },
     /// Measures commits without streams, and beside many that listen to all envelopes. Prints text.
     Streams {
         /// Data is written to new folders in here, and removed afterwards.

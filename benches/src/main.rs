@@ -4,8 +4,8 @@
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what is
-//! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`] and [`streams`] measure parts of
-//! a node by themselves.
+//! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`] and
+//! [`streams`] measure parts of a node by themselves.
 
 mod child;
 mod cli;
@@ -27,6 +27,7 @@ mod rpc;
 mod run;
 mod scenario;
 mod stats;
+mod strand;
 mod streams;
 mod verdict;
 mod workload;
@@ -62,6 +63,10 @@ fn start(command: Command) -> Result<(), BenchError> {
         }
         Command::Identity => identity::run(),
         Command::KeyPackage => key_package::run(),
+        Command::Strand { data_dir, stored, payers, payload_size } => {
+            let data_dir = data_dir.unwrap_or_else(std::env::temp_dir);
+            strand::run(&data_dir, stored, payers, payload_size)
+        }
         Command::Streams { data_dir, listeners } => {
             streams::run(&data_dir.unwrap_or_else(std::env::temp_dir), listeners)
         }

@@ -19,7 +19,9 @@ use crate::error::BenchError;
 use crate::workload::Workload;
 use crate::{process, stats};
 
-const NODE: OriginatorId = OriginatorId(100);
+pub(crate) const NODE: OriginatorId = OriginatorId(100);
+/// Time of the first envelope.
+const START_NS: i64 = 1_800_000_000_000_000_000;
 const SAMPLES: u64 = 2000;
 const TIME: Duration = Duration::from_secs(2);
 /// Envelopes in one commit.
@@ -39,7 +41,7 @@ pub(crate) fn run(data_dir: &Path, payload_len: usize) -> Result<(), BenchError>
     Ok(())
 }
 
-fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, BenchError> {
+pub(crate) fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, BenchError> {
     let workload = Workload::new(NODE, 64, 10_000, payload_len, [3; 32])?;
     let mut envelopes = Vec::new();
     for body in workload.requests(0, SAMPLES, 1) {
@@ -49,6 +51,10 @@ fn payer_envelopes(payload_len: usize) -> Result<Vec<PayerEnvelope>, BenchError>
         }
     }
     Ok(envelopes)
+}
+
+pub(crate) fn identity() -> Result<StoreIdentity, BenchError> {
+    Ok(StoreIdentity { network: "micro".into(), node: NODE, public_key: key()?.public_key() })
 }
 
 fn key() -> Result<SecretKey, BenchError> {
@@ -88,7 +94,7 @@ fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
 fn layers(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let stored: Vec<Bytes> = envelopes
         .iter()
-        .map(|envelope| Ok(originator_bytes(1, envelope, &key()?)))
+        .map(|envelope| Ok(originator_bytes(1, START_NS, envelope, &key()?)))
         .collect::<Result<_, BenchError>>()?;
     let at = |index: usize| &envelopes[index % envelopes.len()];
     on_threads("keccak-256 of a payer envelope", 1, 1, |index| {
@@ -128,13 +134,18 @@ fn on_threads(
     Ok(())
 }
 
-fn originator_bytes(sequence: u64, payer: &PayerEnvelope, key: &SecretKey) -> Bytes {
+fn originator_bytes(
+    sequence: u64,
+    originator_ns: i64,
+    payer: &PayerEnvelope,
+    key: &SecretKey,
+) -> Bytes {
     use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     let unsigned = pb::UnsignedOriginatorEnvelope {
         originator_node_id: NODE.0,
         originator_sequence_id: sequence,
-        originator_ns: 1_800_000_000_000_000_000,
+        originator_ns,
         payer_envelope_bytes: payer.as_bytes().clone(),
         base_fee_picodollars: 7_000_000,
         congestion_fee_picodollars: 0,
@@ -156,24 +167,26 @@ fn commits(
     envelopes: &[PayerEnvelope],
 ) -> Result<(), BenchError> {
     let folder = tempfile::tempdir_in(data_dir)?;
-    let identity =
-        StoreIdentity { network: "micro".into(), node: NODE, public_key: key()?.public_key() };
     let store = Store::open(&StoreSettings {
         path: folder.path().join("db"),
-        identity,
+        identity: identity()?,
         durability,
         price: |_, _| 7_000_000,
         host: None,
         open_files_max: 1024,
         cache_bytes: hawser_storage::CACHE_BYTES_MIN,
     })?;
-    let stored = originator_bytes(1, &envelopes[0], &key()?);
+    let stored = originator_bytes(1, START_NS, &envelopes[0], &key()?);
     let (mut count, mut commits) = (0, 0);
     let cpu_before = process::cpu_time(std::process::id())?;
     let mut spent = Duration::ZERO;
     while spent < TIME && count < STORED_MAX {
         let changes: Vec<_> = (count..count + batch)
-            .map(|index| change(index as u64 + 1, &envelopes[index % envelopes.len()], &stored))
+            .map(|index| {
+                let sequence = index as u64 + 1;
+                let payer = &envelopes[index % envelopes.len()];
+                change(sequence, sequence % 64, START_NS, payer, &stored)
+            })
             .collect();
         let start = Instant::now();
         store.commit(&changes)?;
@@ -192,11 +205,29 @@ fn commits(
     Ok(())
 }
 
-fn change(sequence: u64, payer: &PayerEnvelope, stored: &Bytes) -> Change {
-    let payer_address = *blake3::hash(&(sequence % 64).to_be_bytes()).as_bytes();
+/// Returns the append of an envelope with its own bytes, `minute` minutes after the first one.
+pub(crate) fn stored_change(
+    sequence: u64,
+    payer_index: u64,
+    minute: u64,
+    payer: &PayerEnvelope,
+) -> Result<Change, BenchError> {
+    let originator_ns = START_NS + i64::try_from(minute)? * 60_000_000_000;
+    let stored = originator_bytes(sequence, originator_ns, payer, &key()?);
+    Ok(change(sequence, payer_index, originator_ns, payer, &stored))
+}
+
+fn change(
+    sequence: u64,
+    payer_index: u64,
+    originator_ns: i64,
+    payer: &PayerEnvelope,
+    stored: &Bytes,
+) -> Change {
+    let payer_address = *blake3::hash(&payer_index.to_be_bytes()).as_bytes();
     let facts = Facts {
         topic: payer.client().topic().clone(),
-        originator_ns: 1_800_000_000_000_000_000,
+        originator_ns,
         depends_on: Vec::new(),
         expiry_unix_s: Some(1_805_184_000),
         receipt: Some(*blake3::hash(&sequence.to_be_bytes()).as_bytes()),

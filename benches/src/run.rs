@@ -85,6 +85,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::Identity
         | Command::KeyPackage
         | Command::Report { .. }
+        | Command::Strand { .. }
         | Command::Streams { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
