@@ -91,6 +91,12 @@ impl Client {
         Self { channel: endpoint.connect_timeout(Duration::from_secs(5)).connect_lazy() }
     }
 
+    /// The same over a connection that the test has made, such as one with TLS.
+    #[must_use]
+    pub fn over(channel: Channel) -> Self {
+        Self { channel }
+    }
+
     /// Publishes the envelopes of one request and returns what is answered for each.
     ///
     /// # Errors
