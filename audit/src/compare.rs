@@ -208,7 +208,8 @@ impl SideRows<'_> {
                 Some(StrandRow::Envelope { sequence, bytes, mark, .. }) => {
                     return Ok(Some((sequence, bytes, mark)));
                 }
-                Some(StrandRow::Gap { .. } | StrandRow::Leaf { .. }) => {}
+                Some(StrandRow::Gap { .. } | StrandRow::Pruned { .. } | StrandRow::Leaf { .. }) => {
+                }
                 None => return Ok(None),
             }
         }

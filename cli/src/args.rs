@@ -114,6 +114,8 @@ pub(crate) enum Command {
     },
     /// Read everything back that a node's database holds, and name what the disk has damaged.
     Scrub(backup::ScrubArgs),
+    /// Remove envelopes whose retention is over and that payers have been billed for.
+    Prune(PruneArgs),
     /// Make a data folder from a backup, or answer a node that waits in quarantine afterwards.
     #[command(arg_required_else_help = true)]
     Restore(backup::RestoreArgs),
@@ -141,6 +143,17 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: payer::FeesCommand,
     },
+}
+
+/// `hawser prune`.
+#[derive(Debug, Args)]
+pub(crate) struct PruneArgs {
+    /// Only say what would go, and why the rest stays.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: backup::DataDirArgs,
 }
 
 /// `hawser config`, with the same flags, variables and file as `hawser node`.

@@ -18,6 +18,7 @@ mod node;
 pub(crate) mod onchain;
 mod payer;
 mod payer_usage;
+mod prune;
 mod publish;
 mod query;
 mod rebuild;
@@ -67,6 +68,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Backup { command } => backup::run(&command, json),
         Command::Scrub(args) => scrub::run(&args, json),
+        Command::Prune(args) => prune::run(&args, json),
         Command::Restore(args) => restore::run(args, json),
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),

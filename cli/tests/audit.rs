@@ -18,8 +18,8 @@ use hawser_rules::misbehavior::Kind;
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, Store, StoreIdentity,
-    StoreSettings,
+    CACHE_BYTES_MIN, ChainPosition, Change, Charge, Durability, Facts, LogEntry, PayerReportChange,
+    PayerReportEvent, Store, StoreIdentity, StoreSettings,
 };
 use prost::Message as _;
 use serde_json::Value;
@@ -310,6 +310,63 @@ fn a_folder_is_replayed_and_what_lies_in_it_is_named() {
     let nowhere = nowhere.to_str().unwrap();
     let output = run(&["audit", "replay", "--from", nowhere, "--registry", registry]);
     assert_eq!(output.status.code(), Some(4), "{output:?}");
+}
+
+/// Pruning by command says what goes and why the rest stays, and an audit of the rest finds no fault.
+#[test]
+fn a_folder_is_pruned_and_still_replays_clean() {
+    let place = tempfile::tempdir().unwrap();
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let (data, registry) = folder(place.path(), "data", 0);
+    let store = open(&data, &key);
+    let expiring = |at| {
+        let LogEntry { facts, .. } = &mut entry(&key, at);
+        let facts = facts.take().unwrap();
+        let expiry_unix_s = Some(1_750_000_000 + at + 30 * 86_400);
+        Change::Append(LogEntry {
+            facts: Some(Facts { expiry_unix_s, ..facts }),
+            ..entry(&key, at)
+        })
+    };
+    store.commit(&(1..=300).map(expiring).collect::<Vec<_>>()).unwrap();
+    let data_dir = data.to_str().unwrap();
+    let submitted = PayerReportChange::Submitted {
+        start: SequenceId(0),
+        end: SequenceId(200),
+        end_minute: 1_760_000_000 / 60,
+        root: [1; 32],
+        nodes: vec![100, 200],
+    };
+    drop(store);
+    let nothing = json(&["prune", "--json", "--data-dir", data_dir]);
+    assert_eq!((&nothing["pruned"], &nothing["compared_with_unix_s"]), (&0.into(), &0.into()));
+
+    let store = open(&data, &key);
+    let originator = OriginatorId(ACCUSED);
+    let event =
+        PayerReportEvent { block: 1, log_index: 0, originator, index: 0, change: submitted };
+    store.record_payer_reports(0, &[event], ChainPosition { block: 1, hash: [1; 32] }).unwrap();
+    drop(store);
+    let would = json(&["prune", "--dry-run", "--json", "--data-dir", data_dir]);
+    assert_eq!((&would["pruned"], &would["dry_run"]), (&199.into(), &true.into()), "{would}");
+    assert_eq!(would["strands"][0]["stays"], serde_json::json!({ "not_reported": 101 }));
+    let output = run(&["prune", "--dry-run", "--data-dir", data_dir]);
+    assert!(stdout(&output).contains("strand 200: 199 envelopes would go"), "{output:?}");
+    let done = json(&["prune", "--json", "--data-dir", data_dir]);
+    assert_eq!((&done["pruned"], &done["dry_run"]), (&199.into(), &false.into()), "{done}");
+    assert_eq!(json(&["prune", "--json", "--data-dir", data_dir])["pruned"], 0, "once");
+
+    let registry = registry.to_str().unwrap();
+    let replay = ["audit", "replay", "--json", "--from", data_dir, "--registry", registry];
+    let clean = json(&replay);
+    assert_eq!(clean["verdict"], "clean", "{clean}");
+    let strand = &clean["strands"][0];
+    assert_eq!((&strand["reached"], &strand["tree_size"]), (&300.into(), &300.into()));
+    assert_eq!(strand["figures"]["envelopes"], 101);
+    assert_eq!(strand["figures"]["absent"], serde_json::json!({ "pruned": 199 }));
+    let rebuilt = json(&["rebuild", "--json", "--data-dir", data_dir]);
+    assert_eq!(rebuilt["envelopes"], 101, "{rebuilt}");
+    assert_eq!(json(&replay)["verdict"], "clean", "tallies come from the records");
 }
 
 #[test]

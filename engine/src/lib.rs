@@ -11,6 +11,7 @@
 //!   what it costs, and the envelopes that a chain's events become;
 //! - [`ledger`]: the entries of a payer's balance;
 //! - [`payer_reports`]: what payers are billed for, and what this node comes to itself;
+//! - [`pruning`]: the envelopes that may go when they have expired;
 //! - [`misbehavior`]: faults of other nodes;
 //! - [`committed`], [`read`]: pages and live streams for readers;
 //! - [`replication`]: strands of other nodes; [`own_strand`]: the right to sign this node's own;
@@ -32,6 +33,7 @@ pub mod own_strand;
 pub mod payer_reports;
 pub mod ports;
 pub mod price;
+pub mod pruning;
 pub mod read;
 pub mod readiness;
 pub mod replication;

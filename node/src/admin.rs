@@ -38,6 +38,11 @@ pub enum AdminRequest {
         /// Bytes that are read in a second at most; 0 for no bound.
         bytes_per_s: u64,
     },
+    /// Removes what has expired, or says what would go.
+    Prune {
+        /// Only count.
+        dry_run: bool,
+    },
 }
 
 /// A line of the answer.

@@ -4,7 +4,7 @@
 //! - [`settings`]: typed settings, read from flags, environment and file, and checked together;
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
-//! - [`backup`]: backups, and how fast they may read; [`admin`]: what commands ask of a running node;
+//! - [`backup`]: backups, and how fast they may read; [`prune`]: pruning when an operator asks for it; [`admin`]: what commands ask of a running node;
 //! - [`restore`]: the conversation of a node in quarantine with its operator;
 //! - [`error`]: the error with which a run or a command ends.
 //!
@@ -17,6 +17,7 @@ pub mod admin;
 pub mod backup;
 pub mod error;
 pub mod files;
+pub mod prune;
 pub mod restore;
 pub mod service;
 pub mod settings;

@@ -16,6 +16,7 @@ use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::raw_rows::nearest_mark;
+use crate::trees::leaf_of;
 
 impl Group<'_> {
     /// Ignores a repeat of a held statement, stages an envelope for a place marked missing or expired,
@@ -43,10 +44,20 @@ impl Group<'_> {
                 Ok(self.put(entry)?)
             }
             Some((_, Mark::Void { .. })) => Err(CommitError::Conflict { at: entry.id }),
+            Some((_, Mark::Pruned { .. })) => self.compare_with_pruned(entry),
             // Every place up to the head is held or marked, so the database is damaged.
             Some((_, Mark::Invalid(_) | Mark::Waiting)) | None => {
                 Err(ReadError::corrupt(Family::Log, &EnvelopeKey(entry.id).encode()).into())
             }
+        }
+    }
+
+    /// Compares an envelope with the one that this node has pruned. That one does not come back: any peer may send
+    /// it again, and it would be pruned again.
+    fn compare_with_pruned(&self, entry: &LogEntry) -> Result<(), CommitError> {
+        match self.store.pruned_leaf(entry.id)? == leaf_of(&entry.bytes) {
+            true => Ok(()),
+            false => Err(CommitError::Conflict { at: entry.id }),
         }
     }
 

@@ -141,6 +141,8 @@ pub enum SkipReason {
     Expired,
     /// The place is declared empty for ever. An envelope for it is a conflict.
     Void,
+    /// This node held the envelope until it expired. Read only: no [`Change::Skip`] has this reason.
+    Pruned,
 }
 
 /// Number of the rule that an envelope breaks. The engine defines its meaning. Numbers are stored and

@@ -212,6 +212,7 @@ impl<'a> Group<'a> {
         reason: SkipReason,
         head: &mut SequenceId,
     ) -> Result<(), CommitError> {
+        assert_ne!(reason, SkipReason::Pruned, "only pruning makes such marks");
         require_place(from)?;
         let last = EnvelopeId { sequence: through, ..from };
         require_place(last)?;

@@ -76,6 +76,8 @@ pub(crate) struct Database {
     pub(crate) older_rows: Mutex<Option<OlderRows>>,
     /// True if the next rebuild would go on where an earlier one was interrupted.
     pub(crate) rebuilt_in_part: AtomicBool,
+    /// Held while envelopes are pruned: one step at a time.
+    pub(crate) pruning: Mutex<()>,
     /// Projections whose rows must be rebuilt before use.
     pub(crate) stale: Mutex<Vec<Projection>>,
     durable: WriteOptions,
@@ -128,6 +130,7 @@ impl Database {
             reports: Mutex::new(opened.reports),
             older_rows: Mutex::new(opened.older_rows),
             rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
+            pruning: Mutex::default(),
             stale: Mutex::new(opened.stale),
             durable,
             buffered: WriteOptions::default(),

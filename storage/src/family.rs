@@ -17,6 +17,8 @@ pub enum Family {
     Expiry,
     /// Places of the log that readers do not get, with the reason.
     Mark,
+    /// Records of envelopes that were held until they expired: what tallies and trees need of them.
+    Pruned,
     /// Published envelopes by digest of their request. A projection.
     Receipt,
     /// Rates as they were learned from the chain, append-only.
@@ -53,7 +55,7 @@ pub enum Family {
 
 impl Family {
     /// All families of this format.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Log,
         Self::Leaf,
         Self::Tree,
@@ -61,6 +63,7 @@ impl Family {
         Self::Topic,
         Self::Expiry,
         Self::Mark,
+        Self::Pruned,
         Self::Receipt,
         Self::Rate,
         Self::Inbox,
@@ -90,6 +93,7 @@ impl Family {
             Self::Topic => "topic",
             Self::Expiry => "expiry",
             Self::Mark => "mark",
+            Self::Pruned => "pruned",
             Self::Receipt => "receipt",
             Self::Rate => "rate",
             Self::Inbox => "inbox",

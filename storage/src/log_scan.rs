@@ -83,7 +83,7 @@ impl<'s> LogScan<'s> {
                     self.marks.next();
                     return self.take_envelope(id, Validity::Waiting).map(Some);
                 }
-                // The envelope has been pruned, or lies beyond the bound.
+                // The envelope lies beyond the bound.
                 (_, Mark::Invalid(_) | Mark::Waiting) => self.marks.next(),
                 (_, Mark::Missing { through }) => {
                     return self.take_range(at, through, SkipReason::Missing).map(Some);
@@ -93,6 +93,9 @@ impl<'s> LogScan<'s> {
                 }
                 (_, Mark::Expired { through }) => {
                     return self.take_range(at, through, SkipReason::Expired).map(Some);
+                }
+                (_, Mark::Pruned { through }) => {
+                    return self.take_range(at, through, SkipReason::Pruned).map(Some);
                 }
             }
         }

@@ -27,6 +27,7 @@ use crate::keys::usage_by_payer::UsageByPayerKey;
 use crate::keys::{Key, decode_u64};
 use crate::log_scan::LogItem;
 use crate::price::CONGESTION_MINUTES;
+use crate::pruned::Place;
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -307,8 +308,19 @@ impl Rejudging<'_> {
         let (Some(first), Some(last)) = (span().min(), span().max()) else { return Ok(()) };
         let (mut row, mut payers) = (CongestionRow::default(), HashSet::new());
         let after = EnvelopeId::new(at.originator, first.previous());
-        for item in self.snapshot.log(after, last) {
-            let LogItem::Envelope { id, bytes, validity } = item? else { continue };
+        for place in self.snapshot.places(after, last) {
+            let (id, bytes, validity) = match place? {
+                Place::Held { id, bytes, validity } => (id, bytes, validity),
+                Place::Pruned { id, envelope } => {
+                    // What is pruned stays booked: it was valid while it was held.
+                    if minute_of(envelope.originator_ns) == at.minute && envelope.is_tallied() {
+                        payers.extend(envelope.charge.map(|charge| charge.payer));
+                        row.add(id.sequence, envelope.counts_for_congestion);
+                    }
+                    continue;
+                }
+                Place::Empty { .. } => continue,
+            };
             let is_valid = match changed.get(&id) {
                 Some(verdict) => !verdict.is_broken,
                 None => validity == Validity::Valid,

@@ -16,7 +16,7 @@ use crate::settings::StoreIdentity;
 
 /// The format that this code reads and writes. Raised when rows change in a way that older programs
 /// cannot read.
-pub(crate) const FORMAT: u32 = 5;
+pub(crate) const FORMAT: u32 = 6;
 /// The oldest format that opening migrates.
 pub(crate) const FORMAT_MIN: u32 = 1;
 
@@ -48,7 +48,8 @@ pub(crate) fn format(db: &DB) -> Result<Option<u32>, ReadError> {
 /// read; the projection `inbox` and the family `ledger` are new. Migration 2 → 3 removes the marks of
 /// prices, which are no rule any more. Migration 3 → 4 changes no row when the folder is opened: topic rows
 /// have small envelopes beside them now, and `older_rows` brings the stored ones up. Migration 4 → 5 changes
-/// no row: the families of the trees are new, and `trees` brings the trees up.
+/// no row: the families of the trees are new, and `trees` brings the trees up. Migration 5 → 6 changes no row: `mark` got
+/// a value for pruned places, whose records are in the new family `pruned`.
 pub(crate) fn put_format(db: &DB, batch: &mut WriteBatch) {
     put(db, batch, MetaKey::Format, &FORMAT.to_be_bytes());
 }

@@ -15,11 +15,12 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::expiry::ExpiryKey;
 use crate::keys::inbox::{InboxKey, InboxRow};
+use crate::keys::pruned::PrunedEnvelope;
 use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::{self, TopicKey};
 use crate::keys::{Key, decode_u64};
 use crate::raw_rows::stored;
-use crate::tallies::{Pricing, Tallies, TallyReport};
+use crate::tallies::{Counted, Pricing, Tallies, TallyReport};
 
 /// Stages the rows of envelopes into one batch. Counters gather until [`ProjectionRows::finish`], so
 /// that each row is read and written once for a batch.
@@ -29,7 +30,8 @@ pub(crate) struct ProjectionRows<'a> {
     topic: &'a ColumnFamily,
     expiry: &'a ColumnFamily,
     tallies: Tallies<'a>,
-    receipts: HashMap<ReceiptKey, SequenceId>,
+    /// The highest place of each; `None` if that one is pruned.
+    receipts: HashMap<ReceiptKey, Option<SequenceId>>,
     inboxes: HashMap<InboxKey, InboxRow>,
     /// True when an envelope filled a place below the head: its receipt may be older than the stored
     /// one.
@@ -76,10 +78,10 @@ impl<'a> ProjectionRows<'a> {
         }
         if let Some(digest) = facts.receipt.filter(|_| id.originator == self.own) {
             let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
-            *kept = id.sequence.max(*kept);
+            *kept = (*kept).max(Some(id.sequence));
         }
         let is_late = std::mem::take(&mut self.is_late);
-        self.tallies.count(id, bytes.len(), facts, is_late)?;
+        self.tallies.count(id, Counted::of(bytes.len(), facts), is_late)?;
         for change in &facts.addresses {
             let key = InboxKey { address: change.address, inbox: change.inbox };
             let row = match change.is_member {
@@ -89,6 +91,19 @@ impl<'a> ProjectionRows<'a> {
             self.inboxes.entry(key).or_default().merge(row);
         }
         Ok(())
+    }
+
+    /// Stages the rows that stay of a pruned envelope, during a rebuild: those of tallies. Its publish request is
+    /// forgotten, and so are earlier ones with the same digest, as they were when it was pruned.
+    pub(crate) fn put_pruned(
+        &mut self,
+        id: EnvelopeId,
+        pruned: &PrunedEnvelope,
+    ) -> Result<(), ReadError> {
+        if let Some(digest) = pruned.receipt {
+            self.receipts.insert(ReceiptKey(digest), None);
+        }
+        self.tallies.count(id, Counted::from(pruned), false)
     }
 
     fn put_topic(&mut self, batch: &mut WriteBatch, id: EnvelopeId, bytes: &[u8], facts: &Facts) {
@@ -115,12 +130,16 @@ impl<'a> ProjectionRows<'a> {
 
 fn put_receipts(
     db: &DB,
-    receipts: HashMap<ReceiptKey, SequenceId>,
+    receipts: HashMap<ReceiptKey, Option<SequenceId>>,
     out_of_order: bool,
     batch: &mut WriteBatch,
 ) -> Result<(), ReadError> {
     let family = family_of(db, Family::Receipt);
-    for (key, mut sequence) in receipts {
+    for (key, sequence) in receipts {
+        let Some(mut sequence) = sequence else {
+            batch.delete_cf(family, key.encode());
+            continue;
+        };
         if out_of_order {
             let kept = stored(db, key, decode_u64)?.unwrap_or_default();
             sequence = sequence.max(SequenceId(kept));

@@ -19,11 +19,12 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
-use crate::log_scan::{LogItem, LogScan};
+use crate::keys::pruned::PrunedEnvelope;
 use crate::meta;
 use crate::progress::{RebuildReport, Rebuilt};
 use crate::projection::Projection;
 use crate::projection_rows::ProjectionRows;
+use crate::pruned::{Place, PlaceScan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
@@ -69,8 +70,8 @@ impl From<CommitError> for RebuildError {
 }
 
 impl Store {
-    /// Drops every projection and derives it again from the log and the marks. Log, marks, heads, rates
-    /// and ledger stay.
+    /// Drops every projection and derives it again from the log, the marks and the records of pruned envelopes. Log,
+    /// marks, records, heads, rates and ledger stay.
     ///
     /// `derive` must be the function that made the facts of the commits: a pure function of an envelope
     /// and its validity. It runs on all cores; the rows do not depend on their number.
@@ -181,17 +182,22 @@ impl Database {
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing);
         let mut batch = WriteBatch::default();
-        for envelope in derived {
-            report.envelopes += 1;
-            report.invalid += u64::from(envelope.invalid);
-            if let Some(facts) = &envelope.facts {
-                report.projected += 1;
-                rows.put(&mut batch, envelope.id, &envelope.bytes, facts)?;
+        for DerivedEnvelope { stored, facts } in derived {
+            match stored {
+                StoredEnvelope::Pruned { id, envelope } => rows.put_pruned(*id, envelope)?,
+                StoredEnvelope::Held { id, bytes, validity } => {
+                    report.envelopes += 1;
+                    report.invalid += u64::from(matches!(validity, Validity::Invalid(_)));
+                    if let Some(facts) = facts {
+                        report.projected += 1;
+                        rows.put(&mut batch, *id, bytes, facts)?;
+                    }
+                }
             }
         }
         let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
         debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
-        let done = Rebuilt { through: last.id, report: *report };
+        let done = Rebuilt { through: last.stored.id(), report: *report };
         batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), done.encode());
         Ok(self.write_buffered(batch)?)
     }
@@ -213,26 +219,43 @@ impl Database {
     }
 }
 
-/// An envelope as read from the log.
-struct StoredEnvelope {
-    id: EnvelopeId,
-    bytes: Bytes,
-    validity: Validity,
+/// An envelope as read from the log, or what is left of it.
+enum StoredEnvelope {
+    Held { id: EnvelopeId, bytes: Bytes, validity: Validity },
+    Pruned { id: EnvelopeId, envelope: PrunedEnvelope },
+}
+
+impl StoredEnvelope {
+    fn id(&self) -> EnvelopeId {
+        match self {
+            Self::Held { id, .. } | Self::Pruned { id, .. } => *id,
+        }
+    }
+
+    fn len_bytes(&self) -> usize {
+        match self {
+            Self::Held { bytes, .. } => bytes.len(),
+            Self::Pruned { .. } => 0,
+        }
+    }
+
+    fn derive(&self, derive: &Derive<'_>) -> Option<Facts> {
+        match self {
+            Self::Held { id, bytes, validity } => derive(*id, bytes, *validity),
+            Self::Pruned { .. } => None,
+        }
+    }
 }
 
 /// An envelope with its facts.
 struct DerivedEnvelope {
-    id: EnvelopeId,
-    bytes: Bytes,
-    invalid: bool,
+    stored: StoredEnvelope,
     facts: Option<Facts>,
 }
 
 impl From<(StoredEnvelope, Option<Facts>)> for DerivedEnvelope {
     fn from((stored, facts): (StoredEnvelope, Option<Facts>)) -> Self {
-        let StoredEnvelope { id, bytes, validity } = stored;
-        let invalid = matches!(validity, Validity::Invalid(_));
-        Self { id, bytes, invalid, facts }
+        Self { stored, facts }
     }
 }
 
@@ -242,7 +265,7 @@ struct LogReader<'s> {
     heads: Vec<EnvelopeId>,
     /// Envelopes up to this one are left out.
     after: EnvelopeId,
-    strand: Option<LogScan<'s>>,
+    strand: Option<PlaceScan<'s>>,
 }
 
 impl<'s> LogReader<'s> {
@@ -259,7 +282,7 @@ impl<'s> LogReader<'s> {
         let (mut batch, mut len_bytes) = (Vec::new(), 0);
         while batch.len() < BATCH_ENVELOPES && len_bytes < BATCH_LEN_BYTES {
             let Some(stored) = self.envelope()? else { break };
-            len_bytes += stored.bytes.len();
+            len_bytes += stored.len_bytes();
             batch.push(stored);
         }
         Ok(batch)
@@ -268,16 +291,19 @@ impl<'s> LogReader<'s> {
     fn envelope(&mut self) -> Result<Option<StoredEnvelope>, ReadError> {
         loop {
             match self.strand.as_mut().and_then(Iterator::next) {
-                Some(Ok(LogItem::Envelope { id, bytes, validity })) => {
-                    return Ok(Some(StoredEnvelope { id, bytes, validity }));
+                Some(Ok(Place::Held { id, bytes, validity })) => {
+                    return Ok(Some(StoredEnvelope::Held { id, bytes, validity }));
                 }
-                Some(Ok(LogItem::Skipped { .. })) => {}
+                Some(Ok(Place::Pruned { id, envelope })) => {
+                    return Ok(Some(StoredEnvelope::Pruned { id, envelope }));
+                }
+                Some(Ok(Place::Empty { .. })) => {}
                 Some(Err(error)) => return Err(error),
                 None => {
                     let Some(head) = self.heads.pop() else { return Ok(None) };
                     let beginning = EnvelopeId { sequence: SequenceId::NONE, ..head };
                     let after = beginning.max(self.after);
-                    self.strand = Some(self.snapshot.log(after, head.sequence));
+                    self.strand = Some(self.snapshot.places(after, head.sequence));
                 }
             }
         }
@@ -297,7 +323,7 @@ fn derive_all<T>(
         loop {
             let index = next.fetch_add(1, Ordering::Relaxed);
             let Some(chunk) = envelopes.chunks(CHUNK).nth(index) else { return };
-            let facts = chunk.iter().map(|it| derive(it.id, &it.bytes, it.validity)).collect();
+            let facts = chunk.iter().map(|it| it.derive(derive)).collect();
             done.lock().push((index, facts));
         }
     };

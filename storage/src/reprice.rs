@@ -23,13 +23,13 @@ use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::UsageKey;
-use crate::log_scan::LogItem;
 use crate::price::{CONGESTION_MINUTES, PriceFn};
+use crate::pruned::Place;
 use crate::rebuild::Derive;
 use crate::repricing::{MinuteScan, MinuteSpan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
-use crate::tallies::{Pricing, put_usage};
+use crate::tallies::{Counted, Pricing, put_usage};
 
 /// Marks in one write while rates are recorded. Bounds the memory of a batch to about a MiB.
 const MARKS_PER_WRITE: usize = 16 * 1024;
@@ -231,36 +231,33 @@ impl Snapshot<'_> {
         let (at, pricing) = (scan.at, Pricing { price, rates: &scan.rates });
         let after = EnvelopeId::new(at.originator, scan.read);
         let (mut items, mut len_bytes) = (0, 0);
-        for item in self.log(after, scan.span.last) {
+        for place in self.places(after, scan.span.last) {
             if items == STEP_ITEMS || len_bytes >= STEP_LEN_BYTES {
                 return Ok(false);
             }
             items += 1;
-            let (id, bytes, validity) = match item? {
-                LogItem::Envelope { id, bytes, validity } => (id, bytes, validity),
-                LogItem::Skipped { through, .. } => {
+            let (id, counted) = match place? {
+                Place::Empty { through, .. } => {
                     scan.read = through;
                     continue;
                 }
+                Place::Pruned { id, envelope } => (id, Some(Counted::from(&envelope))),
+                Place::Held { id, bytes, validity } => {
+                    len_bytes += bytes.len();
+                    (id, counted_in(at, id, &bytes, validity, derive))
+                }
             };
             scan.read = id.sequence;
-            len_bytes += bytes.len();
-            if age_of(&bytes, at).is_none() && time_of(&bytes).is_some() {
-                continue; // most of the cost is deriving: the payer is recovered from a signature
-            }
-            let Some(facts) = derive(id, &bytes, validity).filter(|_| validity == Validity::Valid)
-            else {
-                continue;
-            };
-            let minute = minute_of(facts.originator_ns);
+            let Some(counted) = counted else { continue };
+            let Counted { len_bytes, originator_ns: ns, .. } = counted;
+            let minute = minute_of(ns);
             let Some(age) = age(minute, at) else { continue };
-            if let Some(charge) = facts.charge.filter(|_| age == 0) {
-                let ns = facts.originator_ns;
-                let row = pricing.book(id, bytes.len(), ns, charge, scan.earlier);
+            if let Some(charge) = counted.charge.filter(|_| age == 0) {
+                let row = pricing.book(id, len_bytes, ns, charge, scan.earlier);
                 let (originator, payer) = (at.originator, charge.payer);
                 scan.usage.entry(UsageKey { originator, minute, payer }).or_default().add(row);
             }
-            if facts.counts_for_congestion && !scan.span.is_counted[age] {
+            if counted.counts_for_congestion && !scan.span.is_counted[age] {
                 scan.earlier[age] = scan.earlier[age].saturating_add(1);
             }
         }
@@ -288,6 +285,21 @@ impl Snapshot<'_> {
         }
         Ok(Some(span))
     }
+}
+
+/// Returns a held envelope as tallies count it, if it may count in a minute or in those after it.
+fn counted_in(
+    at: CongestionKey,
+    id: EnvelopeId,
+    bytes: &Bytes,
+    validity: Validity,
+    derive: &Derive<'_>,
+) -> Option<Counted> {
+    if age_of(bytes, at).is_none() && time_of(bytes).is_some() {
+        return None; // most of the cost is deriving: the payer is recovered from a signature
+    }
+    let facts = derive(id, bytes, validity).filter(|_| validity == Validity::Valid)?;
+    Some(Counted::of(bytes.len(), &facts))
 }
 
 /// Returns the distance of `minute` before `at`, if it counts for congestion there.

@@ -15,6 +15,7 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
+use crate::keys::pruned::PrunedEnvelope;
 use crate::keys::rate::RateRow;
 use crate::keys::reprice::RepriceKey;
 use crate::keys::usage::{UsageKey, UsageRow};
@@ -34,7 +35,7 @@ impl Pricing<'_> {
     pub(crate) fn book(
         self,
         id: EnvelopeId,
-        len_bytes: usize,
+        len_bytes: u64,
         originator_ns: i64,
         charge: Charge,
         earlier: [u64; CONGESTION_MINUTES],
@@ -44,9 +45,42 @@ impl Pricing<'_> {
         UsageRow {
             picodollars: (self.price)(self.rates, &envelope),
             messages: 1,
-            bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
+            bytes: len_bytes,
             last_sequence: id.sequence,
             stated_picodollars,
+        }
+    }
+}
+
+/// An envelope as far as tallies count it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counted {
+    /// Length of the envelope as it is, or was, stored.
+    pub(crate) len_bytes: u64,
+    pub(crate) originator_ns: i64,
+    pub(crate) charge: Option<Charge>,
+    pub(crate) counts_for_congestion: bool,
+}
+
+impl Counted {
+    /// An envelope of `len_bytes` with these facts.
+    pub(crate) fn of(len_bytes: usize, facts: &Facts) -> Self {
+        Self {
+            len_bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
+            originator_ns: facts.originator_ns,
+            charge: facts.charge,
+            counts_for_congestion: facts.counts_for_congestion,
+        }
+    }
+}
+
+impl From<&PrunedEnvelope> for Counted {
+    fn from(pruned: &PrunedEnvelope) -> Self {
+        Self {
+            len_bytes: pruned.len_bytes,
+            originator_ns: pruned.originator_ns,
+            charge: pruned.charge,
+            counts_for_congestion: pruned.counts_for_congestion,
         }
     }
 }
@@ -97,21 +131,20 @@ impl<'a> Tallies<'a> {
     pub(crate) fn count(
         &mut self,
         id: EnvelopeId,
-        len_bytes: usize,
-        facts: &Facts,
+        counted: Counted,
         is_late: bool,
     ) -> Result<(), ReadError> {
-        let (originator, minute) = (id.originator, minute_of(facts.originator_ns));
+        let Counted { len_bytes, originator_ns, charge, counts_for_congestion: counts } = counted;
+        let (originator, minute) = (id.originator, minute_of(originator_ns));
         let at = CongestionKey { originator, minute };
-        if let Some(charge) = facts.charge {
+        if let Some(charge) = charge {
             let earlier = self.earlier(at)?;
-            let row = self.pricing.book(id, len_bytes, facts.originator_ns, charge, earlier);
+            let row = self.pricing.book(id, len_bytes, originator_ns, charge, earlier);
             self.differing += u64::from(row.picodollars != row.stated_picodollars);
             let key = UsageKey { originator, minute, payer: charge.payer };
             self.usage.entry(key).or_default().add(row);
         }
-        let counts = facts.counts_for_congestion;
-        if !counts && facts.charge.is_none() {
+        if !counts && charge.is_none() {
             return Ok(());
         }
         let staged = self.staged(at)?;

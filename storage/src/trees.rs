@@ -188,7 +188,9 @@ impl Store {
     fn waits(&self, next: EnvelopeId) -> Result<bool, ReadError> {
         let item = self.snapshot().log(before(next), next.sequence).next().transpose()?;
         Ok(match item {
-            Some(LogItem::Skipped { reason, .. }) => reason != SkipReason::Void,
+            Some(LogItem::Skipped { reason, .. }) => {
+                !matches!(reason, SkipReason::Void | SkipReason::Pruned)
+            }
             Some(LogItem::Envelope { id, .. }) => id != next,
             None => true,
         })
@@ -252,6 +254,19 @@ impl Store {
                     let void = leaf_hash(LeafData::Void);
                     for _ in from.0..=through.0 {
                         database.stage_leaf(originator, &mut edge, void, batch);
+                    }
+                }
+                LogItem::Skipped { from, through, reason: SkipReason::Pruned }
+                    if from.0 == edge.size() + 1 =>
+                {
+                    for place in from.0..=through.0 {
+                        let id = EnvelopeId::new(originator, SequenceId(place));
+                        database.stage_leaf(
+                            originator,
+                            &mut edge,
+                            database.pruned_leaf(id)?,
+                            batch,
+                        );
                     }
                 }
                 LogItem::Envelope { .. } | LogItem::Skipped { .. } => break,

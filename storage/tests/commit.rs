@@ -5,7 +5,7 @@
 mod support;
 
 use hawser_proto::{Address, OriginatorId, SequenceId, minute_of};
-use hawser_storage::SkipReason::{Expired, Missing, Void};
+use hawser_storage::SkipReason::{Expired, Missing, Pruned, Void};
 use hawser_storage::{
     Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow, Validity,
 };
@@ -31,6 +31,7 @@ fn told(store: &Store, originator: OriginatorId) -> String {
                 Missing => "?",
                 Void => "x",
                 Expired => "e",
+                Pruned => "p",
             };
             format!("{from}-{through}{reason}")
         }

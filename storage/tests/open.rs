@@ -183,7 +183,7 @@ fn an_older_database_is_brought_up_to_this_format() {
     drop(store);
     let db = raw(folder.path());
     let format = db.get_cf(db.cf_handle("meta").unwrap(), "format").unwrap();
-    assert_eq!(format.as_deref(), Some(&5u32.to_be_bytes()[..]));
+    assert_eq!(format.as_deref(), Some(&6u32.to_be_bytes()[..]));
     drop(db);
     assert_eq!(Store::open(&settings(folder.path())).unwrap().stale_projections(), [""; 0]);
 }

@@ -142,6 +142,17 @@ fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatu
         "xmtp_compaction_pending_bytes",
         "Estimate of the bytes that compactions still have to rewrite",
         Some(observer.engine.store().compaction_pending_bytes()),
+    )?;
+    out.counter(
+        "xmtp_pruned",
+        "Envelopes that were removed after their expiry",
+        counters.pruned.get(),
+    )?;
+    out.counter("xmtp_pruned_bytes", "Bytes of these envelopes", counters.pruned_bytes.get())?;
+    out.gauge(
+        "xmtp_prune_backlog",
+        "Envelopes that could be removed and are still held, as of the last run",
+        Some(counters.prune_backlog.get()),
     )
 }
 

@@ -30,6 +30,8 @@ pub enum GapReason {
     Expired,
     /// The places are declared empty.
     Void,
+    /// The keeper of the log had the envelopes until they expired. Their statements cannot be checked again.
+    Pruned,
     /// The source does not show them: nodes answer without what is invalid, missing or void.
     NotShown,
 }
@@ -42,6 +44,7 @@ impl GapReason {
             Self::Missing => "missing",
             Self::Expired => "expired",
             Self::Void => "void",
+            Self::Pruned => "pruned",
             Self::NotShown => "not_shown",
         }
     }
@@ -70,6 +73,15 @@ pub enum StrandRow {
         /// The reason.
         reason: GapReason,
     },
+    /// A place whose envelope was pruned, with what its keeper has recorded of it.
+    Pruned {
+        /// The place.
+        sequence: SequenceId,
+        /// The record.
+        record: PrunedRecord,
+        /// The stored leaf of the place, if there is one.
+        leaf: Option<TreeHash>,
+    },
     /// The leaf of a place without an envelope.
     Leaf {
         /// The place.
@@ -77,6 +89,33 @@ pub enum StrandRow {
         /// The stored hash.
         leaf: TreeHash,
     },
+}
+
+/// The record that the keeper of a log has of an envelope that it has pruned. Not signed, so it is believed: only sums and
+/// trees show if it is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrunedRecord {
+    /// The originator's time, unix nanoseconds.
+    pub originator_ns: i64,
+    /// The length of the envelope, in bytes.
+    pub len_bytes: u64,
+    /// The charge.
+    pub charge: Option<PrunedCharge>,
+    /// True if it counts for congestion.
+    pub counts_for_congestion: bool,
+}
+
+/// The charge of such an envelope.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PrunedCharge {
+    /// The payer.
+    pub payer: Address,
+    /// Length of the payer envelope, in bytes.
+    pub size_bytes: u64,
+    /// Retention, days.
+    pub retention_days: u32,
+    /// Fees as the originator stated them, in picodollars.
+    pub stated_picodollars: u64,
 }
 
 /// The error of a source that could not be read.

@@ -27,7 +27,9 @@ mod tests;
 mod tree;
 
 pub use fault::{Fault, FaultKind, Faults};
-pub use item::{GapReason, SourceError, StoredMark, StrandRow, StrandRows, Usage};
+pub use item::{
+    GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+};
 pub use run::{
     LogRows, LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     ReplayStateError, STATE_LEN_BYTES_MAX,

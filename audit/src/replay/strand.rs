@@ -2,14 +2,14 @@
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
 use hawser_rules::{Rate, Registry, Violation};
 use serde::{Deserialize, Serialize};
 
-use super::check::{CheckedEnvelope, CheckedRow, Signed};
+use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
 use super::fault::{Fault, FaultKind, Faults};
-use super::item::{GapReason, SourceError, StoredMark, StrandRow, StrandRows};
+use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
 use super::stats::StrandFigures;
 use super::tally::{Tallies, TallyFault};
 use super::tree::TreeReplay;
@@ -204,6 +204,9 @@ impl StrandReplay {
                 self.add_leaf(sequence, derived, Some(leaf), context);
                 Ok(())
             }
+            CheckedRow::Other(StrandRow::Pruned { sequence, record, leaf }) => {
+                self.take_pruned(sequence, &record, leaf, context)
+            }
             CheckedRow::Other(StrandRow::Envelope { .. }) => {
                 unreachable!("envelopes are checked")
             }
@@ -268,6 +271,40 @@ impl StrandReplay {
         Ok(())
     }
 
+    /// Takes the record of a pruned envelope: it counts for the tallies, and its leaf for the tree.
+    fn take_pruned(
+        &mut self,
+        sequence: SequenceId,
+        record: &PrunedRecord,
+        leaf: Option<TreeHash>,
+        context: &Context<'_>,
+    ) -> Result<(), SourceError> {
+        self.skip_to(sequence, false)?;
+        self.next = sequence.0 + 1;
+        self.figures.count_gap(sequence.0, sequence.0, GapReason::Pruned);
+        let minute = minute_of(record.originator_ns);
+        self.tallies.see(minute);
+        let charge = record.charge.map(|charge| Charge {
+            payer: charge.payer,
+            size_bytes: charge.size_bytes,
+            retention_days: charge.retention_days,
+            stated_picodollars: charge.stated_picodollars,
+        });
+        if charge.is_some() || record.counts_for_congestion {
+            let of = (sequence.0, record.len_bytes, record.originator_ns);
+            let (rates, rows) = (context.booked_rates, context.rows);
+            let counts = record.counts_for_congestion;
+            let booked = self.tallies.count(minute, of, charge, counts, rates, rows)?;
+            if let Some(charge) = &charge {
+                self.figures.count_charge(charge, booked);
+            }
+        }
+        if let Some(leaf) = leaf {
+            self.add_leaf(sequence, leaf, Some(leaf), context);
+        }
+        Ok(())
+    }
+
     fn check_time(&mut self, id: EnvelopeId, ns: i64, now_ns: i64) {
         if ns > now_ns.saturating_add(LEAD_NS_MAX) {
             self.fault(Fault::at(FaultKind::TimeAhead, id, format!("its time is {ns} ns")));
@@ -322,6 +359,7 @@ impl StrandReplay {
         if signed.charge.is_none() && !signed.counts_for_congestion {
             return Ok(());
         }
+        let len_bytes = u64::try_from(len_bytes).unwrap_or(u64::MAX);
         let of = (sequence.0, len_bytes, signed.originator_ns);
         let counts = signed.counts_for_congestion;
         let (rates, rows) = (context.booked_rates, context.rows);

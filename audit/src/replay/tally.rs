@@ -110,7 +110,7 @@ impl Tallies {
     pub(super) fn count(
         &mut self,
         minute: u32,
-        (sequence, len_bytes, originator_ns): (u64, usize, i64),
+        (sequence, len_bytes, originator_ns): (u64, u64, i64),
         charge: Option<Charge>,
         counts: bool,
         rates: &[Rate],
@@ -122,7 +122,7 @@ impl Tallies {
             let usage = Usage {
                 picodollars: booked,
                 messages: 1,
-                bytes: u64::try_from(len_bytes).unwrap_or(u64::MAX),
+                bytes: len_bytes,
                 last_sequence: sequence,
                 stated_picodollars: charge.stated_picodollars,
             };

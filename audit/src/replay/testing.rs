@@ -179,7 +179,9 @@ impl LogSource for MemoryLog {
 
     fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
         let place = |row: &StrandRow| match row {
-            StrandRow::Envelope { sequence, .. } | StrandRow::Leaf { sequence, .. } => *sequence,
+            StrandRow::Envelope { sequence, .. }
+            | StrandRow::Pruned { sequence, .. }
+            | StrandRow::Leaf { sequence, .. } => *sequence,
             StrandRow::Gap { from, .. } => *from,
         };
         let is_due = move |row: &&StrandRow| place(row) > after.sequence && place(row) <= head;

@@ -203,6 +203,12 @@ pub struct Counters {
     pub checkpoint_exchange: CheckpointExchangeCounters,
     /// Places of strands that their trees do not cover, for whatever reason.
     pub tree_leaves_behind: Gauge,
+    /// Envelopes pruned since the start.
+    pub pruned: Counter,
+    /// Their bytes.
+    pub pruned_bytes: Counter,
+    /// Envelopes that could go and are still held, as of the last run of pruning.
+    pub prune_backlog: Gauge,
     /// Identity updates of the chain.
     pub identities: IdentityCounters,
 }

@@ -4,6 +4,7 @@
 //! - [`Publisher`]: from a publish request to its answer;
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
+//! - [`PruneRun`]: removes what has expired; [`PruneTask`] does it in time;
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
 //!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
 //! - [`CheckpointTask`]: signs the roots of trees;
@@ -36,6 +37,7 @@ mod pauses;
 mod payer_reports;
 mod ports;
 mod prices;
+mod prune;
 mod publisher;
 pub(crate) mod read;
 pub mod replication;
@@ -70,6 +72,7 @@ pub use payer_reports::{
 };
 pub use ports::Ports;
 pub use prices::PriceTask;
+pub use prune::{PruneReport, PruneRun, PruneSettings, PruneTask, StrandPruned};
 pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };

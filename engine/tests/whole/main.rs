@@ -21,5 +21,6 @@ mod identities;
 mod ledger;
 mod payer_reports;
 mod prices;
+mod prune;
 mod publish;
 mod report_contract;

@@ -19,6 +19,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
 use crate::backup::{self, Throttle};
 use crate::error::{RunError, RunErrorKind};
+use crate::prune;
 
 /// Commands that are answered at once; further ones wait to be taken. A guess: an operator has one or two.
 const COMMANDS_MAX: usize = 8;
@@ -179,6 +180,20 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
                 Err(error) => {
                     tracing::error!(code = "scrub_failed", %error, "the database was not read back");
                     failed(&RunError::failed(error))
+                }
+            }
+        }
+        AdminRequest::Prune { dry_run } => {
+            let mut pace = Pacer::new(0, parts, out);
+            match prune::of_engine(&parts.engine, *dry_run, &mut |bytes| pace.moved(bytes)) {
+                Ok(done) => AdminReply::Done(done),
+                Err(error) => {
+                    tracing::error!(
+                        code = "prune_failed",
+                        error = error.text,
+                        "what has expired is still held"
+                    );
+                    failed(&error)
                 }
             }
         }

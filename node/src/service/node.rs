@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
-    CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask,
+    CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
     PublisherThreads, ReportTask, TreesTask,
 };
 use hawser_net::{NetSettings, NetStartError};
@@ -163,6 +163,8 @@ struct InnerParts {
     prices: PriceTask,
     older_rows: OlderRowsTask,
     trees: TreesTask,
+    /// `None` if it is switched off.
+    prune: Option<PruneTask>,
     checkpoints: CheckpointTask,
     reports: ReportTask,
     /// `None` if it is switched off, or there is no contract.
@@ -190,6 +192,7 @@ impl Node {
             prices: PriceTask::start(&engine),
             older_rows: OlderRowsTask::start(&engine),
             trees: TreesTask::start(&engine),
+            prune: config.prune.map(|settings| PruneTask::start(&engine, settings)),
             checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
             reports: ReportTask::start(&engine),
             payer_reports,
@@ -312,6 +315,9 @@ impl InnerParts {
         steps.run("corrections of booked amounts", self.prices.stop()).await;
         steps.run("rows of an older format", self.older_rows.stop()).await;
         steps.run("trees of strands", self.trees.stop()).await;
+        if let Some(prune) = self.prune {
+            steps.run("pruning", prune.stop()).await;
+        }
         steps.run("checkpoints", self.checkpoints.stop()).await;
         steps.run("reports of misbehaviour", self.reports.stop()).await;
         if let Some(files) = self.files {

@@ -18,6 +18,7 @@ mod nearest;
 mod node;
 mod parse;
 mod payer_reports;
+mod prune;
 mod reader;
 mod sources;
 pub mod table;

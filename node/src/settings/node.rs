@@ -4,8 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hawser_engine::runtime::PayerReportSettings;
 use hawser_engine::runtime::replication::MigratedStrands;
+use hawser_engine::runtime::{PayerReportSettings, PruneSettings};
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
 use hawser_serve::tls::{Tls, TlsFiles};
@@ -53,6 +53,8 @@ pub struct NodeServiceSettings {
     pub indexer: bool,
     /// The worker of payer reports; `None` if it is switched off.
     pub payer_reports: Option<PayerReportSettings>,
+    /// Pruning; `None` if it is switched off.
+    pub prune: Option<PruneSettings>,
     /// Bounds on what callers may ask for.
     pub limits: CallerLimitSettings,
     /// Log lines.
@@ -179,6 +181,7 @@ impl NodeServiceSettings {
         let validation_api = reader.switch(&limits::VALIDATION_API);
         let limits = reader.caller_limits();
         let payer_reports = reader.payer_reports();
+        let prune = reader.prune();
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let migrated = reader.migrated();
@@ -210,6 +213,7 @@ impl NodeServiceSettings {
             indexer: indexer.expect(CHECKED),
             limits: limits.expect(CHECKED),
             payer_reports: payer_reports.expect(CHECKED).filter(|_| !is_replica),
+            prune: prune.expect(CHECKED),
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,

@@ -10,7 +10,7 @@ use crate::family::Family;
 /// Column family `mark`: `[originator u32 BE][sequence u64 BE]` → `[1][rule u8]` for an invalid
 /// envelope, or for a range that begins here `[2][through u64 BE]` (missing),
 /// `[3][through u64 BE]` (void) and `[4][through u64 BE]` (expired); `[5]` for an envelope whose
-/// validity is not known yet.
+/// validity is not known yet; `[6][through u64 BE]` (pruned).
 ///
 /// Ranges neither overlap nor cover a held envelope, so the nearest row at or below a place decides
 /// about it.
@@ -53,6 +53,12 @@ pub enum Mark {
         /// The last place of the range.
         through: SequenceId,
     },
+    /// This node held the envelopes up to and including `through` until they expired. Each has a record of what
+    /// tallies and trees need.
+    Pruned {
+        /// The last place of the range.
+        through: SequenceId,
+    },
 }
 
 impl Mark {
@@ -62,6 +68,7 @@ impl Mark {
             SkipReason::Missing => Self::Missing { through },
             SkipReason::Void => Self::Void { through },
             SkipReason::Expired => Self::Expired { through },
+            SkipReason::Pruned => Self::Pruned { through },
         }
     }
 
@@ -69,9 +76,10 @@ impl Mark {
     pub(crate) fn end(self, at: EnvelopeId) -> SequenceId {
         match self {
             Self::Invalid(_) | Self::Waiting => at.sequence,
-            Self::Missing { through } | Self::Void { through } | Self::Expired { through } => {
-                through
-            }
+            Self::Missing { through }
+            | Self::Void { through }
+            | Self::Expired { through }
+            | Self::Pruned { through } => through,
         }
     }
 
@@ -82,6 +90,7 @@ impl Mark {
             Self::Missing { .. } => Self::Missing { through },
             Self::Void { .. } => Self::Void { through },
             Self::Expired { .. } => Self::Expired { through },
+            Self::Pruned { .. } => Self::Pruned { through },
         }
     }
 
@@ -93,6 +102,7 @@ impl Mark {
             Self::Missing { through } => (2, through),
             Self::Void { through } => (3, through),
             Self::Expired { through } => (4, through),
+            Self::Pruned { through } => (6, through),
         };
         buffer.push(tag);
         buffer.extend_from_slice(&through.0.to_be_bytes());
@@ -105,6 +115,7 @@ impl Mark {
             [3, through @ ..] => Some(Self::Void { through: SequenceId(decode_u64(through)?) }),
             [5] => Some(Self::Waiting),
             [4, through @ ..] => Some(Self::Expired { through: SequenceId(decode_u64(through)?) }),
+            [6, through @ ..] => Some(Self::Pruned { through: SequenceId(decode_u64(through)?) }),
             _ => None,
         }
     }

@@ -14,6 +14,7 @@ pub(crate) mod membership;
 pub(crate) mod meta;
 pub(crate) mod misbehavior;
 pub(crate) mod payer_report;
+pub(crate) mod pruned;
 pub(crate) mod rate;
 pub(crate) mod receipt;
 pub(crate) mod report;

@@ -7,6 +7,7 @@ use hawser_proto::{EnvelopeId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::report::{Damage, Scrub, ScrubError};
+use crate::change::SkipReason;
 use crate::database::Database;
 use crate::family::Family;
 use crate::keys::Key;
@@ -14,6 +15,9 @@ use crate::keys::leaf::LeafKey;
 use crate::log_scan::LogItem;
 use crate::snapshot::Snapshot;
 use crate::trees::leaf_of;
+
+/// Length of a pruned envelope's record, for the pace. Most have a charge and no hash.
+const RECORD_LEN_BYTES: usize = 64;
 
 /// Reads all strands.
 ///
@@ -44,6 +48,9 @@ fn read_strand(
             lost(head, (next, from.previous()), scrub);
         }
         next = through.next();
+        if matches!(item, LogItem::Skipped { reason: SkipReason::Pruned, .. }) {
+            read_records(snapshot, EnvelopeId { sequence: from, ..head }, through, scrub)?;
+        }
         let LogItem::Envelope { id, bytes, .. } = item else { continue };
         scrub.read(bytes.len())?;
         let Some(leaf) = leaves.up_to(id.sequence) else { return Ok(()) };
@@ -59,6 +66,29 @@ fn read_strand(
         let whole = (Some(EnvelopeId { sequence: SequenceId(1), ..head }), Some(head));
         let cause = "the leaves of the strand have another root than its tree".to_owned();
         scrub.found(damage(Family::Tree, whole, cause));
+    }
+    Ok(())
+}
+
+/// Reads the records of pruned places. Without one, the tallies cannot be made again.
+fn read_records(
+    snapshot: &Snapshot<'_>,
+    from: EnvelopeId,
+    through: SequenceId,
+    scrub: &mut Scrub<'_>,
+) -> Result<(), ScrubError> {
+    let mut next = from.sequence;
+    for record in snapshot.pruned(from.originator, from.sequence, through) {
+        scrub.read(RECORD_LEN_BYTES)?;
+        match record {
+            Ok((id, _)) => next = id.sequence.next(),
+            Err(_) => {
+                let places = (Some(EnvelopeId { sequence: next, ..from }), None);
+                let cause = "the record of a pruned envelope cannot be read".to_owned();
+                scrub.found(damage(Family::Pruned, places, cause));
+                break;
+            }
+        }
     }
     Ok(())
 }

@@ -150,6 +150,23 @@ impl Reader {
         Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
     }
 
+    /// Returns, for each strand in which places at the beginning have expired, the first place from which on envelopes are
+    /// retained.
+    ///
+    /// Blocks on the disk. Costs a seek per strand.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn oldest(&self) -> Result<Vec<EnvelopeId>, QueryError> {
+        let snapshot = self.log.store.snapshot();
+        let mut oldest = Vec::new();
+        for head in snapshot.heads()?.iter() {
+            let first = snapshot.oldest(head.originator)?;
+            oldest.extend(first.map(|sequence| EnvelopeId { sequence, ..head }));
+        }
+        Ok(oldest)
+    }
+
     /// Returns the newest envelope of each topic, in the order of the request and as often as
     /// requested: of each strand the last one whose time has come, of these the one with the highest
     /// time, ties by envelope id; `None` where there is none. A time has come until 5 minutes after

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{LogItem, ReadError, Store};
+use hawser_storage::{LogItem, ReadError, SkipReason, Store};
 use tokio::sync::{Semaphore, watch};
 
 use crate::replication::StrandItem;
@@ -138,25 +138,27 @@ fn read_page(
                     return Ok((items, position));
                 }
                 debug_assert!(id.sequence > position, "a scan ascends");
-                items.extend(pruned(position, id.sequence));
+                items.extend(lost(position, id.sequence));
                 bytes += envelope.len();
                 position = id.sequence;
                 items.push(StrandItem::Envelope(envelope));
             }
-            LogItem::Skipped { from, through, .. } => {
-                items.extend(pruned(position, from));
-                items.push(StrandItem::Gap { from, to: through, expired: false });
+            LogItem::Skipped { from, through, reason } => {
+                items.extend(lost(position, from));
+                // What has expired elsewhere is told by the strand's own node alone.
+                let expired = reason == SkipReason::Pruned;
+                items.push(StrandItem::Gap { from, to: through, expired });
                 position = through;
             }
         }
     }
-    items.extend(pruned(position, through.next()));
+    items.extend(lost(position, through.next()));
     Ok((items, through))
 }
 
 /// Returns the gap between `position` and `next`. Places below the head that are neither held nor
-/// marked were held until their retention ran out.
-fn pruned(position: SequenceId, next: SequenceId) -> Option<StrandItem<Bytes>> {
+/// marked are damage of this node's disk: another node may still have them.
+fn lost(position: SequenceId, next: SequenceId) -> Option<StrandItem<Bytes>> {
     let (from, to) = (position.next(), next.previous());
-    (from <= to).then_some(StrandItem::Gap { from, to, expired: true })
+    (from <= to).then_some(StrandItem::Gap { from, to, expired: false })
 }

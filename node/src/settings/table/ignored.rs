@@ -20,7 +20,7 @@ const DATABASE: &str = "the log lies in the data folder (--data-dir)";
 const VALIDATION: &str = "payloads are validated inside the node";
 const PAYLOADS: &str = "a node takes from the chain whatever is there; gateways have a limit";
 const GATEWAY: &str = "only a gateway uses it (hawser gateway)";
-const PRUNE: &str = "this version does not prune";
+const PRUNE: &str = "`hawser prune --dry-run` counts";
 const PROFILER: &str = "this version has no profiler";
 const TRACES: &str = "this version exports no traces";
 const MIGRATION: &str = "nothing is imported from the older network";
@@ -80,8 +80,5 @@ pub const ALL: &[Ignored] = &[
     takes("migration-server.namespace", "XMTPD_MIGRATION_DB_NAMESPACE", MIGRATION),
     takes("migration-server.lower-limits", "XMTPD_MIGRATION_LOWER_LIMITS", MIGRATION),
     takes("contracts.app-chain.max-blockchain-payload-size", "XMTPD_APP_CHAIN_MAX_BLOCKCHAIN_PAYLOAD_SIZE", PAYLOADS),
-    variable("XMTPD_PRUNE_MAX_CYCLES", PRUNE),
-    variable("XMTPD_PRUNE_BATCH_SIZE", PRUNE),
     variable("XMTPD_PRUNE_COUNT_DELETABLE", PRUNE),
-    variable("XMTPD_PRUNE_DRY_RUN", PRUNE),
 ];

@@ -5,7 +5,8 @@ use std::ops::RangeInclusive;
 
 use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
-    GapReason, LogRows, LogSource, SourceError, StoredMark, StrandRow, StrandRows, Usage,
+    GapReason, LogRows, LogSource, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow,
+    StrandRows, Usage,
 };
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
@@ -13,7 +14,8 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, Rate, Registry};
 use hawser_storage::{
-    LeafScan, LogItem, LogScan, ReadError, SkipReason, Snapshot, Store, TreeError, Validity,
+    LeafScan, Place, PlaceScan, PrunedEnvelope, ReadError, SkipReason, Snapshot, Store, TreeError,
+    Validity,
 };
 
 /// A log in a folder, as of the moment when it was opened.
@@ -103,7 +105,7 @@ impl LogSource for FolderLog<'_> {
     }
 
     fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
-        let log = self.snapshot.log(after, head).peekable();
+        let log = self.snapshot.places(after, head).peekable();
         let leaves = self.snapshot.leaves(after).peekable();
         Box::new(FolderRows { log, leaves })
     }
@@ -135,7 +137,7 @@ impl LogSource for FolderLog<'_> {
 
 /// The rows of one strand: the log, and the leaves of the tree beside it.
 struct FolderRows<'s> {
-    log: Peekable<LogScan<'s>>,
+    log: Peekable<PlaceScan<'s>>,
     leaves: Peekable<LeafScan<'s>>,
 }
 
@@ -156,14 +158,14 @@ impl FolderRows<'_> {
         let place = match self.log.peek() {
             None => SequenceId(u64::MAX),
             Some(Err(error)) => return Err(error.clone()),
-            Some(Ok(LogItem::Envelope { id, .. })) => id.sequence,
+            Some(Ok(Place::Held { id, .. } | Place::Pruned { id, .. })) => id.sequence,
             // The range is told before its leaves.
-            Some(Ok(LogItem::Skipped { from, .. })) => from.previous(),
+            Some(Ok(Place::Empty { from, .. })) => from.previous(),
         };
         let due = self.leaf_through(place)?;
-        if let Some((sequence, leaf)) = due.filter(|(at, _)| {
-            *at < place || !matches!(self.log.peek(), Some(Ok(LogItem::Envelope { .. })))
-        }) {
+        let has_place =
+            matches!(self.log.peek(), Some(Ok(Place::Held { .. } | Place::Pruned { .. })));
+        if let Some((sequence, leaf)) = due.filter(|(at, _)| *at < place || !has_place) {
             return Ok(Some(StrandRow::Leaf { sequence, leaf }));
         }
         let leaf = due.map(|(_, leaf)| leaf);
@@ -179,9 +181,9 @@ impl Iterator for FolderRows<'_> {
     }
 }
 
-fn row(item: LogItem, leaf: Option<TreeHash>) -> StrandRow {
+fn row(item: Place, leaf: Option<TreeHash>) -> StrandRow {
     match item {
-        LogItem::Envelope { id, bytes, validity } => {
+        Place::Held { id, bytes, validity } => {
             let mark = match validity {
                 Validity::Valid => StoredMark::Valid,
                 Validity::Invalid(rule) => StoredMark::Invalid(rule.0),
@@ -189,14 +191,32 @@ fn row(item: LogItem, leaf: Option<TreeHash>) -> StrandRow {
             };
             StrandRow::Envelope { sequence: id.sequence, bytes, mark, leaf }
         }
-        LogItem::Skipped { from, through, reason } => {
+        Place::Pruned { id, envelope } => {
+            StrandRow::Pruned { sequence: id.sequence, record: record(&envelope), leaf }
+        }
+        Place::Empty { from, through, reason } => {
             let reason = match reason {
                 SkipReason::Missing => GapReason::Missing,
                 SkipReason::Expired => GapReason::Expired,
                 SkipReason::Void => GapReason::Void,
+                SkipReason::Pruned => GapReason::Pruned,
             };
             StrandRow::Gap { from, through, reason }
         }
+    }
+}
+
+fn record(pruned: &PrunedEnvelope) -> PrunedRecord {
+    PrunedRecord {
+        originator_ns: pruned.originator_ns,
+        len_bytes: pruned.len_bytes,
+        charge: pruned.charge.map(|charge| PrunedCharge {
+            payer: charge.payer,
+            size_bytes: charge.size_bytes,
+            retention_days: charge.retention_days,
+            stated_picodollars: charge.stated_picodollars,
+        }),
+        counts_for_congestion: pruned.counts_for_congestion,
     }
 }
 

@@ -1,0 +1,80 @@
+//! `hawser prune`: removes what has expired, or says what would go. See `docs/protocol/pruning.md`.
+
+use std::ops::ControlFlow;
+
+use hawser_node::admin::{self, AdminRequest};
+use hawser_node::error::RunError;
+use hawser_node::prune;
+use hawser_node::service::projections;
+use hawser_node::settings;
+use serde_json::Value;
+
+use super::backup as backups;
+use super::rebuild;
+use crate::args::PruneArgs;
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When not everything that may go could be removed. The next run goes on.
+pub(super) fn run(args: &PruneArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let bar = backups::bar("prune");
+    let request = AdminRequest::Prune { dry_run: args.dry_run };
+    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
+        Some(done) => done,
+        None => {
+            let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
+            prune::of_stopped(&store, args.dry_run, &mut |bytes| {
+                bar.inc(bytes);
+                ControlFlow::Continue(())
+            })?
+        }
+    };
+    bar.finish_and_clear();
+    if as_json {
+        output::line(&done);
+    } else {
+        show(&done);
+    }
+    Ok(())
+}
+
+fn show(done: &Value) {
+    let is_dry = done["dry_run"] == true;
+    let number = |of: &Value| of.as_u64().unwrap_or_default();
+    for strand in done["strands"].as_array().into_iter().flatten() {
+        let verb = if is_dry { "would go" } else { "removed" };
+        output::line(format_args!(
+            "strand {}: {} envelopes {verb}, {}",
+            number(&strand["originator"]),
+            number(&strand["pruned"]),
+            backups::size(number(&strand["bytes"])),
+        ));
+        for (why, count) in strand["stays"].as_object().into_iter().flatten() {
+            output::line(format_args!("  {} stay: {}", number(count), reason(why)));
+        }
+        if is_dry {
+            output::line(format_args!("  {} stay: not expired", number(&strand["not_expired"])));
+        }
+    }
+    if done["compared_with_unix_s"] == 0 {
+        output::line(
+            "the folder knows of no payer report on the settlement chain, so nothing goes",
+        );
+    }
+}
+
+/// Says the reason that a name stands for.
+fn reason(name: &str) -> &str {
+    match name {
+        "chain" => "expired, of a chain: kept for ever",
+        "no_report" => "expired, and no payer report about the strand is on the settlement chain",
+        "not_reported" => "expired, and behind the last payer report about the strand",
+        "report_ends" => "expired, and a payer report that is not settled begins or ends there",
+        "later" => "expired, for the next run",
+        "refused" => "expired by the index, and their bytes or marks do not let them go",
+        other => other,
+    }
+}

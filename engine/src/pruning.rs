@@ -1,0 +1,338 @@
+//! Decides which envelopes of which strand may be pruned. Does no I/O and reads no clock.
+//!
+//! An envelope may go when its expiry is over, its strand belongs to no chain, and its place is below the end of a payer
+//! report about the strand that the settlement chain has (`docs/protocol/pruning.md`). Three rules keep more than that:
+//!
+//! - The time is the earlier one of this node's clock and of what payer reports on the chain show, so a clock that
+//!   jumps ahead prunes nothing early. A clock that goes back prunes less.
+//! - The envelopes at both ends of a report that is not settled stay: its figures are computed from there.
+//! - An envelope with retention for ever stays, whatever expiry its originator states.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::retention::RETENTION_INFINITE;
+use hawser_storage::{Expiring, Facts, Validity};
+
+use crate::facts;
+use crate::payer_reports::ChainReports;
+
+/// A reason for which an expired envelope stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stay {
+    /// Its strand is a chain's, and is kept for ever.
+    Chain,
+    /// The settlement chain has no payer report about its strand.
+    NoReport,
+    /// The payer reports about its strand end before it, or with it.
+    NotReported,
+    /// A payer report begins or ends with it and is not settled, or is the last one.
+    ReportEnds,
+    /// So many of its strand have gone in this run. The next one goes on.
+    Later,
+    /// Its bytes, or the state of the log, do not let it go.
+    Refused,
+}
+
+impl Stay {
+    /// All reasons.
+    pub const ALL: [Self; 6] = [
+        Self::Chain,
+        Self::NoReport,
+        Self::NotReported,
+        Self::ReportEnds,
+        Self::Later,
+        Self::Refused,
+    ];
+
+    /// Returns a name for output, which stays the same.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Chain => "chain",
+            Self::NoReport => "no_report",
+            Self::NotReported => "not_reported",
+            Self::ReportEnds => "report_ends",
+            Self::Later => "later",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// The verdict on an envelope of the expiry index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PruneVerdict {
+    /// It may go.
+    Goes,
+    /// It has expired and stays.
+    Stays(Stay),
+    /// It has not expired; nor has what follows in the index.
+    NotExpired,
+}
+
+/// The state of one strand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct StrandRules {
+    /// Places from here on stay.
+    below: SequenceId,
+    /// Places below that stay as well.
+    kept: BTreeSet<SequenceId>,
+    /// Places that may still go in this run.
+    left: u64,
+}
+
+/// The rules of one run. Each verdict [`PruneVerdict::Goes`] counts against the bound of its strand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PruneRules {
+    now_unix_s: u64,
+    strands: BTreeMap<OriginatorId, StrandRules>,
+}
+
+impl PruneRules {
+    /// Makes the rules of a run at `own_unix_s` by this node's clock, from the payer reports on the settlement chain.
+    /// At most `places_max` places of a strand go.
+    #[must_use]
+    pub fn new(chain: &ChainReports, own_unix_s: u64, places_max: u64) -> Self {
+        let mut strands: BTreeMap<OriginatorId, StrandRules> = BTreeMap::new();
+        for report in chain.all().filter(|it| !is_chain(it.originator)) {
+            let rules = strands.entry(report.originator).or_insert_with(|| StrandRules {
+                below: SequenceId::NONE,
+                kept: BTreeSet::new(),
+                left: places_max,
+            });
+            rules.below = rules.below.max(report.end.sequence);
+            if !report.is_settled {
+                rules.kept.extend([report.start, report.end.sequence]);
+            }
+        }
+        for (&originator, rules) in &mut strands {
+            rules.kept.extend(chain.last_end(originator).map(|end| end.sequence));
+        }
+        Self { now_unix_s: own_unix_s.min(reported_unix_s(chain)), strands }
+    }
+
+    /// Returns the time that expiries are compared with, unix seconds.
+    #[must_use]
+    pub fn now_unix_s(&self) -> u64 {
+        self.now_unix_s
+    }
+
+    /// Decides about one envelope.
+    #[must_use]
+    pub fn verdict(&mut self, at: Expiring) -> PruneVerdict {
+        let Expiring { expiry_unix_s, id: EnvelopeId { originator, sequence } } = at;
+        if expiry_unix_s >= self.now_unix_s {
+            return PruneVerdict::NotExpired;
+        }
+        let stay = match self.strands.get_mut(&originator) {
+            _ if is_chain(originator) => Stay::Chain,
+            None => Stay::NoReport,
+            Some(rules) if sequence >= rules.below => Stay::NotReported,
+            Some(rules) if rules.kept.contains(&sequence) => Stay::ReportEnds,
+            Some(StrandRules { left: 0, .. }) => Stay::Later,
+            Some(rules) => {
+                rules.left -= 1;
+                return PruneVerdict::Goes;
+            }
+        };
+        PruneVerdict::Stays(stay)
+    }
+}
+
+/// Returns true for the strands of the two chains.
+fn is_chain(originator: OriginatorId) -> bool {
+    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&originator)
+}
+
+/// Returns a time that is over, by the payer reports on the chain: each ends with a minute that a majority of nodes has
+/// found in its own log. An originator can date its envelopes as it likes, so of several originators the one whose reports
+/// reach furthest does not count. Reports follow the time by hours, which delays pruning by as much.
+fn reported_unix_s(chain: &ChainReports) -> u64 {
+    let mut newest: BTreeMap<OriginatorId, u32> = BTreeMap::new();
+    for report in chain.all() {
+        let minute = newest.entry(report.originator).or_default();
+        *minute = report.end.minute.max(*minute);
+    }
+    let mut minutes: Vec<u32> = newest.into_values().collect();
+    minutes.sort_unstable_by(|a, b| b.cmp(a));
+    let counted = minutes.get(1).or(minutes.first());
+    counted.map_or(0, |minute| u64::from(*minute) * 60)
+}
+
+/// Returns true if the bytes of a stored envelope let it be pruned: it can be read, and is not to be kept for ever.
+#[must_use]
+pub fn may_expire(bytes: &Bytes) -> bool {
+    let envelope = OriginatorEnvelope::parse(bytes.clone());
+    envelope.is_ok_and(|it| it.unsigned().payer().retention_days() != RETENTION_INFINITE)
+}
+
+/// Returns the facts of a stored envelope if its bytes let it be pruned.
+#[must_use]
+pub fn of_expired(bytes: &Bytes, own: OriginatorId) -> Option<Facts> {
+    let facts = may_expire(bytes).then(|| facts::of_stored(bytes, Validity::Valid, own))?;
+    facts.filter(|facts| facts.expiry_unix_s.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::envelope::{PayerEnvelope, Proof};
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use hawser_proto::sign::originator_digest;
+    use hawser_storage::{PayerReportChange, PayerReportEvent};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NODE: OriginatorId = OriginatorId(100);
+    const OTHER: OriginatorId = OriginatorId(200);
+    const CLIENT: &str = "0a13121100aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa12250a230a210001000210aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa000000000000000101000000";
+
+    fn submitted(
+        originator: OriginatorId,
+        index: u64,
+        range: (u64, u64),
+        minute: u32,
+    ) -> PayerReportEvent {
+        let (start, end) = (SequenceId(range.0), SequenceId(range.1));
+        let (root, nodes) = ([1; 32], vec![100, 200]);
+        let change = PayerReportChange::Submitted { start, end, end_minute: minute, root, nodes };
+        PayerReportEvent { block: index, log_index: 0, originator, index, change }
+    }
+
+    fn settled(originator: OriginatorId, index: u64) -> PayerReportEvent {
+        let change = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+        PayerReportEvent { block: index, log_index: 1, originator, index, change }
+    }
+
+    fn at(expiry_unix_s: u64, originator: OriginatorId, sequence: u64) -> Expiring {
+        Expiring { expiry_unix_s, id: EnvelopeId::new(originator, SequenceId(sequence)) }
+    }
+
+    fn rules(events: Vec<PayerReportEvent>, own_unix_s: u64) -> PruneRules {
+        PruneRules::new(&ChainReports::of_events(events), own_unix_s, u64::MAX)
+    }
+
+    #[test]
+    fn only_what_has_expired_and_is_reported_goes() {
+        let events = vec![
+            submitted(NODE, 0, (0, 10), 100),
+            settled(NODE, 0),
+            submitted(NODE, 1, (10, 20), 200),
+        ];
+        let mut rules = rules(events, 200 * 60);
+        let mut verdict =
+            |expiry, originator, sequence| rules.verdict(at(expiry, originator, sequence));
+        let stays = PruneVerdict::Stays;
+        assert_eq!(verdict(11_999, NODE, 5), PruneVerdict::Goes);
+        assert_eq!(verdict(12_000, NODE, 5), PruneVerdict::NotExpired, "an expiry in the past");
+        assert_eq!(verdict(0, NODE, 19), PruneVerdict::Goes, "submitted, if not settled");
+        assert_eq!(verdict(0, NODE, 20), stays(Stay::NotReported), "the end itself");
+        assert_eq!(verdict(0, NODE, 21), stays(Stay::NotReported));
+        assert_eq!(verdict(0, NODE, 10), stays(Stay::ReportEnds), "the next report starts there");
+        assert_eq!(verdict(0, OTHER, 1), stays(Stay::NoReport));
+        assert_eq!(verdict(0, OriginatorId(10), 1), stays(Stay::NoReport));
+    }
+
+    #[test]
+    fn a_chains_strand_stays_even_with_a_report() {
+        let chain = OriginatorId::IDENTITY_UPDATES;
+        let mut rules = rules(vec![submitted(chain, 0, (0, 10), 100)], u64::MAX);
+        assert_eq!(rules.verdict(at(0, chain, 5)), PruneVerdict::Stays(Stay::Chain));
+    }
+
+    #[test]
+    fn the_start_of_a_settled_report_goes_when_a_later_one_is_there() {
+        let events = vec![
+            submitted(NODE, 0, (0, 10), 100),
+            settled(NODE, 0),
+            submitted(NODE, 1, (10, 20), 200),
+            settled(NODE, 1),
+            submitted(NODE, 2, (20, 30), 300),
+        ];
+        let mut rules = rules(events, u64::MAX);
+        assert_eq!(rules.verdict(at(0, NODE, 10)), PruneVerdict::Goes);
+        assert_eq!(rules.verdict(at(0, NODE, 20)), PruneVerdict::Stays(Stay::ReportEnds));
+    }
+
+    #[test]
+    fn a_clock_that_is_ahead_prunes_nothing_early() {
+        let events = vec![submitted(NODE, 0, (0, 10), 100), submitted(OTHER, 0, (0, 10), 90)];
+        let mut ahead = rules(events.clone(), u64::MAX);
+        assert_eq!(ahead.now_unix_s(), 90 * 60);
+        assert_eq!(ahead.verdict(at(90 * 60, NODE, 1)), PruneVerdict::NotExpired);
+        let behind = rules(events, 17);
+        assert_eq!(behind.now_unix_s(), 17, "the own clock counts as well");
+        // One originator dates its envelopes a thousand years ahead.
+        let liar = vec![submitted(NODE, 0, (0, 10), u32::MAX), submitted(OTHER, 0, (0, 10), 90)];
+        assert_eq!(rules(liar, u64::MAX).now_unix_s(), 90 * 60);
+        assert_eq!(rules(Vec::new(), u64::MAX).now_unix_s(), 0, "nothing is known of the time");
+    }
+
+    #[test]
+    fn no_more_of_a_strand_goes_than_a_run_may_take() {
+        let reports = vec![submitted(NODE, 0, (0, 10), 100)];
+        let mut rules = PruneRules::new(&ChainReports::of_events(reports), u64::MAX, 2);
+        let verdicts: Vec<_> = (1..=4).map(|place| rules.verdict(at(0, NODE, place))).collect();
+        let later = PruneVerdict::Stays(Stay::Later);
+        assert_eq!(verdicts, [PruneVerdict::Goes, PruneVerdict::Goes, later, later]);
+    }
+
+    /// An envelope for so many days that states this expiry.
+    fn stored(days: u32, expiry_unixtime: u64) -> Bytes {
+        use prost::Message as _;
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let client = Bytes::from(hex::decode(CLIENT).unwrap());
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: NODE.0,
+            originator_sequence_id: 7,
+            originator_ns: 1_600_000_000_000_000_000,
+            payer_envelope_bytes: PayerEnvelope::sign(client, NODE, days, &key)
+                .encode_to_vec()
+                .into(),
+            base_fee_picodollars: 1,
+            congestion_fee_picodollars: 2,
+            expiry_unixtime,
+        };
+        let statement = Bytes::from(statement.encode_to_vec());
+        let signature = key.sign(originator_digest(&statement));
+        OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+    }
+
+    #[test]
+    fn retention_for_ever_stays_whatever_expiry_is_stated() {
+        assert!(of_expired(&stored(2, 1_700_000_000), NODE).is_some());
+        assert!(of_expired(&stored(RETENTION_INFINITE, 1), NODE).is_none(), "wrapped around");
+        assert!(of_expired(&stored(60, 0), NODE).is_none(), "no expiry");
+        assert!(of_expired(&stored(60, u64::MAX), NODE).is_none());
+        assert!(of_expired(&Bytes::from_static(b"no envelope"), NODE).is_none());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_goes_that_is_unexpired_or_unreported(
+            ends in proptest::collection::vec((1_u64..30, any::<bool>(), 0_u32..200), 0..4),
+            own in 0_u64..20_000,
+            expiry in 0_u64..20_000,
+            place in 1_u64..60,
+        ) {
+            let (mut events, mut start, mut last) = (Vec::new(), 0, 0);
+            let mut unsettled = Vec::new();
+            for (index, (len, is_settled, minute)) in (0..).zip(ends) {
+                last = start + len;
+                events.push(submitted(NODE, index, (start, last), minute));
+                if is_settled {
+                    events.push(settled(NODE, index));
+                } else {
+                    unsettled.extend([start, last]);
+                }
+                start = last;
+            }
+            let verdict = rules(events, own).verdict(at(expiry, NODE, place));
+            if verdict == PruneVerdict::Goes {
+                prop_assert!(expiry < own && place < last && !unsettled.contains(&place));
+            }
+        }
+    }
+}

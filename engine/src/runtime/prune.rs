@@ -1,0 +1,322 @@
+//! Pruning: runs over the expiry index, and the task that makes one from time to time.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::retention::unix_s;
+use hawser_storage::{CommitError, Expiring, ReadError, Store, StrandPlaces};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Engine;
+use crate::payer_reports::ChainReports;
+use crate::pruning::{PruneRules, PruneVerdict, Stay, may_expire, of_expired};
+
+/// Rows of the expiry index that one step looks at. A guess: a millisecond.
+const STEP_VISITS: usize = 1024;
+/// Envelopes that one write removes. A guess: writers of the strand wait for a millisecond.
+const WRITE_PLACES: usize = 128;
+/// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other work.
+const FIRST_AFTER: Duration = Duration::from_secs(60);
+/// Time to the next run after one that left envelopes which could go. A guess: it goes on soon, and others get the disk
+/// between.
+const BACKLOG_AFTER: Duration = Duration::from_secs(60);
+
+/// Settings of pruning.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PruneSettings {
+    /// Time between two runs.
+    pub every: Duration,
+    /// Envelopes of one strand that go in one run, at most.
+    pub places_max: u64,
+    /// Only count.
+    pub dry_run: bool,
+}
+
+impl Default for PruneSettings {
+    /// Once an hour, and as many envelopes as the reference implementation takes in a run: ten batches of 10,000.
+    fn default() -> Self {
+        Self { every: Duration::from_secs(3600), places_max: 100_000, dry_run: false }
+    }
+}
+
+/// The outcome of a run at one strand.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StrandPruned {
+    /// Envelopes that have gone; in a dry run those that could.
+    pub pruned: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// The lowest and the highest of their places.
+    pub places: Option<(SequenceId, SequenceId)>,
+    /// Envelopes that have expired and stay, by the reason.
+    pub stays: BTreeMap<Stay, u64>,
+    /// Envelopes that have not expired. Counted in a dry run only.
+    pub not_expired: u64,
+}
+
+impl StrandPruned {
+    fn add(&mut self, place: SequenceId, len_bytes: usize) {
+        self.pruned += 1;
+        self.bytes += u64::try_from(len_bytes).unwrap_or(u64::MAX);
+        let (first, last) = self.places.unwrap_or((place, place));
+        self.places = Some((first.min(place), last.max(place)));
+    }
+}
+
+/// The outcome of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PruneReport {
+    /// The time that expiries were compared with, unix seconds.
+    pub now_unix_s: u64,
+    /// True if nothing was removed.
+    pub dry_run: bool,
+    /// True if the run was broken off.
+    pub is_partial: bool,
+    /// The strands with envelopes that expire.
+    pub strands: BTreeMap<OriginatorId, StrandPruned>,
+}
+
+impl PruneReport {
+    /// Returns the number of envelopes that have gone, or could.
+    #[must_use]
+    pub fn pruned(&self) -> u64 {
+        self.strands.values().map(|it| it.pruned).sum()
+    }
+
+    /// Returns the number of envelopes that could go and are still held.
+    #[must_use]
+    pub fn backlog(&self) -> u64 {
+        let later = self.strands.values().filter_map(|it| it.stays.get(&Stay::Later)).sum();
+        if self.dry_run { self.pruned().saturating_add(later) } else { later }
+    }
+}
+
+/// One run over all strands.
+#[derive(Debug, Clone, Copy)]
+pub struct PruneRun {
+    /// This node's clock, unix seconds.
+    pub own_unix_s: u64,
+    /// Envelopes of one strand that go, at most.
+    pub places_max: u64,
+    /// Only count, also what has not expired.
+    pub dry_run: bool,
+}
+
+impl PruneRun {
+    /// Removes what may go. `pace` is called after each step with the report so far, waits as long as the work has to pause,
+    /// and says if it goes on. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When rows cannot be read or written. What went before is gone; the next run goes on.
+    pub fn run(
+        self,
+        store: &Store,
+        pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
+    ) -> Result<PruneReport, CommitError> {
+        let chain = ChainReports::of_events(store.snapshot().payer_report_events()?);
+        let mut rules = PruneRules::new(&chain, self.own_unix_s, self.places_max);
+        let (now_unix_s, dry_run) = (rules.now_unix_s(), self.dry_run);
+        let mut report = PruneReport { now_unix_s, dry_run, ..PruneReport::default() };
+        let mut after = None;
+        loop {
+            let (goes, next) = self.look(store, after, &mut rules, &mut report)?;
+            for part in goes.chunks(WRITE_PLACES) {
+                self.take(store, part, &mut report)?;
+                if pace(&report).is_break() {
+                    report.is_partial = true;
+                    return Ok(report);
+                }
+            }
+            if next.is_none() {
+                return Ok(report);
+            }
+            if goes.is_empty() && pace(&report).is_break() {
+                report.is_partial = true;
+                return Ok(report);
+            }
+            after = next;
+        }
+    }
+
+    /// Judges the next rows of the expiry index. Returns what may go, and the place to go on from.
+    fn look(
+        self,
+        store: &Store,
+        after: Option<Expiring>,
+        rules: &mut PruneRules,
+        report: &mut PruneReport,
+    ) -> Result<(Vec<Expiring>, Option<Expiring>), ReadError> {
+        let mut goes = Vec::new();
+        let next = store.snapshot().expiring(after, STEP_VISITS, |at| {
+            let verdict = rules.verdict(at);
+            if verdict == PruneVerdict::NotExpired && !self.dry_run {
+                return ControlFlow::Break(());
+            }
+            let strand = report.strands.entry(at.id.originator).or_default();
+            match verdict {
+                PruneVerdict::Goes => goes.push(at),
+                PruneVerdict::Stays(why) => *strand.stays.entry(why).or_default() += 1,
+                PruneVerdict::NotExpired => strand.not_expired += 1,
+            }
+            ControlFlow::Continue(())
+        })?;
+        Ok((goes, next))
+    }
+
+    /// Removes some envelopes, or counts them.
+    fn take(
+        self,
+        store: &Store,
+        part: &[Expiring],
+        report: &mut PruneReport,
+    ) -> Result<(), CommitError> {
+        let own = store.identity().node;
+        let (mut pruned, mut refused) = (Vec::new(), Vec::new());
+        if self.dry_run {
+            let snapshot = store.snapshot();
+            for Expiring { id, .. } in part {
+                match snapshot.get(*id)?.filter(may_expire) {
+                    Some(bytes) => pruned.push((*id, bytes.len())),
+                    None => refused.push(*id),
+                }
+            }
+        } else {
+            let done = store.prune(part, &|_, bytes, _| of_expired(bytes, own))?;
+            (pruned, refused) = (done.pruned, done.refused);
+        }
+        for (id, len_bytes) in pruned {
+            report.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);
+        }
+        for id in refused {
+            let strand = report.strands.entry(id.originator).or_default();
+            *strand.stays.entry(Stay::Refused).or_default() += 1;
+        }
+        Ok(())
+    }
+}
+
+impl PruneReport {
+    /// Has the files compacted that held what has gone. Takes as long as reading and writing what is left of them, and
+    /// cannot be broken off: a node that runs leaves it to compactions in the background.
+    pub fn give_back(&self, store: &Store) {
+        if self.dry_run || self.pruned() == 0 {
+            return;
+        }
+        let places = self.strands.iter().filter_map(|(&originator, strand)| {
+            let (from, through) = strand.places?;
+            Some(StrandPlaces { originator, from, through })
+        });
+        store.give_back(&places.collect::<Vec<_>>());
+    }
+}
+
+/// Prunes from time to time, for half of the time at most.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct PruneTask {
+    stop: watch::Sender<bool>,
+    is_stopped: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl PruneTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine, settings: PruneSettings) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let worker = Worker { engine: engine.clone(), settings, is_stopped: is_stopped.clone() };
+        Self { stop, is_stopped, task: tokio::spawn(worker.run(stopped)) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    engine: Engine,
+    settings: PruneSettings,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Worker {
+    async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let every = self.settings.every;
+        let mut pause = every.min(FIRST_AFTER);
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let worker = self.clone();
+            let done = tokio::task::spawn_blocking(move || worker.run_once()).await;
+            let has_backlog =
+                done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            pause = if has_backlog { every.min(BACKLOG_AFTER) } else { every };
+        }
+    }
+
+    /// Makes one run. Returns true if it left envelopes that could go.
+    fn run_once(&self) -> bool {
+        let engine = &self.engine;
+        // Expiries are compared with no clock that is known to be wrong.
+        if let Err(error) = engine.check_clock() {
+            tracing::warn!(code = "prune_clock_ahead", %error, "nothing is pruned");
+            return false;
+        }
+        let PruneSettings { places_max, dry_run, .. } = self.settings;
+        let own_unix_s = unix_s(engine.ports().clock.now_ns());
+        let run = PruneRun { own_unix_s, places_max, dry_run };
+        let mut begun = Instant::now();
+        let done = run.run(engine.store(), &mut |_| {
+            std::thread::sleep(begun.elapsed());
+            begun = Instant::now();
+            match self.is_stopped.load(Ordering::Relaxed) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        });
+        match done {
+            Ok(report) => {
+                engine.note_pruned(&report);
+                !dry_run && report.backlog() > 0 && report.pruned() > 0
+            }
+            Err(error) => {
+                tracing::error!(code = "prune_failed", %error, "what has expired is still held");
+                false
+            }
+        }
+    }
+}
+
+impl Engine {
+    /// Counts a run of pruning, and tells what it removed.
+    pub fn note_pruned(&self, report: &PruneReport) {
+        let bytes = report.strands.values().map(|it| it.bytes).sum();
+        if !report.dry_run {
+            self.counters().pruned.inc_by(report.pruned());
+            self.counters().pruned_bytes.inc_by(bytes);
+        }
+        if !report.is_partial {
+            self.counters().prune_backlog.set(report.backlog());
+        }
+        if report.pruned() > 0 {
+            let (envelopes, dry_run) = (report.pruned(), report.dry_run);
+            tracing::info!(envelopes, bytes, dry_run, "pruned what has expired");
+        }
+    }
+}

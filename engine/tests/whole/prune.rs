@@ -1,0 +1,253 @@
+//! Runs of pruning: whatever retention, reports, clocks and failed writes there are, nothing goes that is not over, not
+//! reported or still needed, and what is left is as before.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
+
+use hawser_engine::chain_strand::ChainPosition;
+use hawser_engine::pruning::Stay;
+use hawser_engine::runtime::{PruneReport, PruneRun};
+use hawser_engine::sequencer::{Admitted, Sequencer};
+use hawser_engine::{facts, price};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_rules::RateTable;
+use hawser_storage::{
+    Change, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store,
+    StoreIdentity, Validity, WriteFault,
+};
+use proptest::prelude::*;
+
+use crate::common::{
+    START_NS, client, frame, group_payload, group_topic, payer, rate, record_rates,
+};
+
+const NODES: [OriginatorId; 2] = [OriginatorId(100), OriginatorId(200)];
+/// Places of each strand, half a day apart.
+const COUNT: u64 = 40;
+const STEP_NS: i64 = 12 * 3600 * 1_000_000_000;
+const START_S: u64 = 1_750_000_000;
+const STEP_S: u64 = 12 * 3600;
+
+/// Retention of a place: mostly short, and now and then for ever.
+fn days(place: u64) -> u32 {
+    [2, 3, 365, 2, u32::MAX, 5, 2][usize::try_from(place % 7).unwrap()]
+}
+
+/// The strands of two honest nodes.
+fn strands() -> &'static [Vec<Bytes>; 2] {
+    static STRANDS: OnceLock<[Vec<Bytes>; 2]> = OnceLock::new();
+    STRANDS.get_or_init(|| {
+        NODES.map(|node| {
+            let table = Arc::new(RateTable::new(vec![rate()], None).unwrap());
+            let mut sequencer = Sequencer::new(node, SequenceId(0), 0, START_NS, |_| 0);
+            let key = SecretKey::from_bytes(&[103; 32]).unwrap();
+            let envelope = |place: u64| -> Bytes {
+                let text = frame(1, 1, &place.to_be_bytes());
+                let client = client(&group_topic(1), None, group_payload(text));
+                let by = payer(u8::try_from(place % 3).unwrap());
+                let message = PayerEnvelope::sign(client, node, days(place), &by);
+                let admitted = Admitted {
+                    envelope: PayerEnvelope::from_message(message).unwrap(),
+                    payer: by.public_key().address(),
+                    receipt: [0; 32],
+                    depends_on_ns: None,
+                };
+                let now_ns = START_NS + i64::try_from(place).unwrap() * STEP_NS;
+                let mut placed = sequencer.sequence(now_ns, &table, [&admitted]).unwrap();
+                placed.remove(0).unsealed.seal(&key)
+            };
+            (1..=COUNT).map(envelope).collect()
+        })
+    })
+}
+
+fn derive(_: EnvelopeId, bytes: &Bytes, validity: Validity) -> Option<hawser_storage::Facts> {
+    facts::of_stored(bytes, validity, NODES[0])
+}
+
+/// A store of node 100 with both strands.
+fn store() -> Store {
+    let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+    let identity = StoreIdentity { network: "test".into(), node: NODES[0], public_key };
+    let store = Store::in_memory(identity, price::price).unwrap();
+    record_rates(&store, &[rate()]);
+    for (node, strand) in NODES.into_iter().zip(strands()) {
+        let append = |(place, bytes): (u64, &Bytes)| {
+            let id = EnvelopeId::new(node, SequenceId(place));
+            let validity = Validity::Valid;
+            let facts = derive(id, bytes, validity);
+            Change::Append(LogEntry { id, bytes: bytes.clone(), validity, facts })
+        };
+        store.commit(&(1..).zip(strand).map(append).collect::<Vec<_>>()).unwrap();
+    }
+    store
+}
+
+/// A report of a test: its strand, its last place, and whether it is settled.
+type Report = (usize, u64, bool);
+
+/// The chain's events of reports that follow one another, and what they say: where each strand's reports end, and the
+/// places at the ends of those that are not settled.
+fn events(reports: &[Report]) -> (Vec<PayerReportEvent>, [u64; 2], [BTreeSet<u64>; 2]) {
+    let (mut events, mut ends, mut needed) =
+        (Vec::new(), [0; 2], [(); 2].map(|()| BTreeSet::new()));
+    let mut indexes = [0; 2];
+    for &(strand, len, is_settled) in reports {
+        let (start, end) = (ends[strand], (ends[strand] + len).min(COUNT));
+        if end == start {
+            continue;
+        }
+        let (originator, index) = (NODES[strand], indexes[strand]);
+        let end_minute = u32::try_from((START_S + end * STEP_S) / 60).unwrap();
+        let submitted = PayerReportChange::Submitted {
+            start: SequenceId(start),
+            end: SequenceId(end),
+            end_minute,
+            root: [1; 32],
+            nodes: vec![100, 200],
+        };
+        let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+        let changes = [Some(submitted), is_settled.then_some(settled)];
+        for change in changes.into_iter().flatten() {
+            let block = events.len() as u64;
+            events.push(PayerReportEvent { block, log_index: 0, originator, index, change });
+        }
+        if !is_settled {
+            needed[strand].extend([start, end]);
+        }
+        indexes[strand] += 1;
+        ends[strand] = end;
+    }
+    (events, ends, needed)
+}
+
+fn run(store: &Store, own_unix_s: u64, dry_run: bool) -> PruneReport {
+    let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
+    run.run(store, &mut |_| ControlFlow::Continue(())).unwrap()
+}
+
+/// Returns the places that are pruned.
+fn gone(store: &Store) -> BTreeSet<EnvelopeId> {
+    let snapshot = store.snapshot();
+    let mut gone = BTreeSet::new();
+    for (node, strand) in NODES.into_iter().zip(strands()) {
+        for item in snapshot.log(EnvelopeId::new(node, SequenceId(0)), SequenceId(COUNT)) {
+            match item.unwrap() {
+                LogItem::Envelope { id, bytes, .. } => {
+                    assert_eq!(bytes, strand[usize::try_from(id.sequence.0 - 1).unwrap()]);
+                }
+                LogItem::Skipped { from, through, reason } => {
+                    assert_eq!(reason, SkipReason::Pruned);
+                    let places = (from.0..=through.0).map(SequenceId);
+                    gone.extend(places.map(|place| EnvelopeId::new(node, place)));
+                }
+            }
+        }
+    }
+    gone
+}
+
+fn kept(store: &Store) -> (BTreeMap<&'static str, [u8; 32]>, Vec<[u8; 32]>) {
+    let snapshot = store.snapshot();
+    let mut digests = snapshot.projection_digests().unwrap();
+    digests.retain(|name, _| ["usage", "usage_by_payer", "congestion"].contains(name));
+    let roots = NODES.map(|node| snapshot.root(node, COUNT).unwrap().0).to_vec();
+    (digests, roots)
+}
+
+fn expiry_of(id: EnvelopeId) -> u64 {
+    let strand = &strands()[usize::from(id.originator == NODES[1])];
+    let bytes = strand[usize::try_from(id.sequence.0 - 1).unwrap()].clone();
+    OriginatorEnvelope::parse(bytes).unwrap().unsigned().expiry_unix_s()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn nothing_unexpired_unreported_or_needed_goes(
+        reports in proptest::collection::vec((0_usize..2, 1_u64..20, any::<bool>()), 0..6),
+        clock_s in proptest::collection::vec(0_u64..60 * STEP_S, 1..4),
+        crash in proptest::option::of((0_u32..6, any::<bool>())),
+    ) {
+        let store = store();
+        let before = kept(&store);
+        let (events, ends, needed) = events(&reports);
+        let at = ChainPosition { block: 99, hash: [1; 32] };
+        store.record_payer_reports(0, &events, at).unwrap();
+        // The second furthest end of reports, or the only one, is a time that is over.
+        let mut reached: Vec<u64> = ends.into_iter().filter(|end| *end > 0).collect();
+        reached.sort_unstable();
+        let reported = match reached[..] {
+            [] => 0,
+            [end] | [end, _] => (START_S + end * STEP_S) / 60 * 60,
+            _ => unreachable!(),
+        };
+        if let Some((write, is_kept)) = crash {
+            let left = std::sync::atomic::AtomicU32::new(write);
+            let fault = if is_kept { WriteFault::Kept } else { WriteFault::Lost };
+            store.set_write_faults(Some(Arc::new(move || {
+                use std::sync::atomic::Ordering::Relaxed;
+                let is_now = left.fetch_sub(1, Relaxed) == 0;
+                is_now.then_some(fault)
+            })));
+            let run = PruneRun { own_unix_s: START_S + clock_s[0], places_max: u64::MAX, dry_run: false };
+            let _ = run.run(&store, &mut |_| ControlFlow::Continue(()));
+            store.set_write_faults(None);
+            store.reopen().unwrap();
+            store.accept_writes();
+        }
+        let mut latest = if crash.is_some() { clock_s[0] } else { 0 };
+        for own_s in clock_s {
+            let would = run(&store, START_S + own_s, true);
+            let gone_before = gone(&store).len() as u64;
+            let report = run(&store, START_S + own_s, false);
+            prop_assert_eq!(gone(&store).len() as u64, gone_before + report.pruned());
+            prop_assert_eq!(report.pruned(), would.pruned(), "a dry run says what goes");
+            latest = latest.max(own_s);
+        }
+        let now = reported.min(START_S + latest);
+        let all = NODES.into_iter().zip([0, 1]).flat_map(|(node, strand)| {
+            (1..=COUNT).map(move |place| (strand, EnvelopeId::new(node, SequenceId(place))))
+        });
+        let expected: BTreeSet<EnvelopeId> = all
+            .filter(|(strand, id)| {
+                let place = id.sequence.0;
+                expiry_of(*id) < now
+                    && place < ends[*strand]
+                    && !needed[*strand].contains(&place)
+                    && days(place) != u32::MAX
+            })
+            .map(|(_, id)| id)
+            .collect();
+        prop_assert_eq!(&gone(&store), &expected);
+        prop_assert_eq!(kept(&store), before);
+        let digests = store.snapshot().projection_digests().unwrap();
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        prop_assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+        prop_assert_eq!(gone(&store), expected);
+    }
+}
+
+#[test]
+fn a_report_says_why_what_stays_stays_and_a_run_keeps_to_its_bound() {
+    let store = store();
+    let (events, ..) = events(&[(0, 20, true), (0, 15, false)]);
+    store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
+    let dry = run(&store, u64::MAX, true);
+    let own = &dry.strands[&NODES[0]];
+    assert!(own.pruned > 10 && own.not_expired > 0 && own.stays[&Stay::ReportEnds] == 1, "{own:?}");
+    let other = &dry.strands[&NODES[1]];
+    assert_eq!((other.pruned, other.places), (0, None));
+    assert!(other.stays[&Stay::NoReport] > 10, "{other:?}");
+    assert_eq!(dry.backlog(), own.pruned);
+    assert!(gone(&store).is_empty());
+
+    let bounded = PruneRun { own_unix_s: u64::MAX, places_max: 4, dry_run: false };
+    let report = bounded.run(&store, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_eq!((report.pruned(), report.backlog()), (4, own.pruned - 4));
+    let stopped = bounded.run(&store, &mut |_| ControlFlow::Break(())).unwrap();
+    assert!(stopped.is_partial && stopped.pruned() == 4);
+}

@@ -1,0 +1,93 @@
+//! Pruning on an operator's word, by a running node or on a stopped node's folder.
+
+use std::ops::ControlFlow;
+use std::time::Instant;
+
+use hawser_engine::Engine;
+use hawser_engine::runtime::{PruneReport, PruneRun};
+use hawser_rules::retention::unix_s;
+use hawser_storage::Store;
+use hawser_validation::clock::system_unix_s;
+use serde_json::{Value, json};
+
+use crate::error::RunError;
+
+/// Takes the bytes of what has gone since the last call, and says if the work goes on.
+type Moved<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
+
+/// Removes all that may go from the database of a running node, without the bound of a run, for half of the time at most.
+///
+/// # Errors
+/// When this node's clock is wrong, or the disk fails.
+pub fn of_engine(engine: &Engine, dry_run: bool, moved: &mut Moved<'_>) -> Result<Value, RunError> {
+    engine.check_clock().map_err(RunError::refused)?;
+    let own_unix_s = unix_s(engine.ports().clock.now_ns());
+    let report = run(engine.store(), own_unix_s, dry_run, true, moved)?;
+    engine.note_pruned(&report);
+    Ok(json_of(&report))
+}
+
+/// Removes all that may go from a folder that no node runs on, and has its files compacted.
+///
+/// # Errors
+/// When the disk fails.
+pub fn of_stopped(store: &Store, dry_run: bool, moved: &mut Moved<'_>) -> Result<Value, RunError> {
+    let report = run(store, system_unix_s(), dry_run, false, moved)?;
+    report.give_back(store);
+    if !dry_run {
+        store.flush().map_err(RunError::failed)?;
+    }
+    Ok(json_of(&report))
+}
+
+fn run(
+    store: &Store,
+    own_unix_s: u64,
+    dry_run: bool,
+    with_pauses: bool,
+    moved: &mut Moved<'_>,
+) -> Result<PruneReport, RunError> {
+    if !store.stale_projections().is_empty() {
+        return Err(RunError::refused("the projections are not whole: run hawser rebuild first"));
+    }
+    let (mut told, mut begun) = (0, Instant::now());
+    let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
+    let done = run.run(store, &mut |report| {
+        if with_pauses {
+            std::thread::sleep(begun.elapsed());
+            begun = Instant::now();
+        }
+        let bytes = report.strands.values().map(|it| it.bytes).sum::<u64>();
+        moved(bytes - std::mem::replace(&mut told, bytes))
+    });
+    let report = done.map_err(RunError::failed)?;
+    match report.is_partial {
+        true => Err(RunError::failed("stopped before it was done; the next run goes on")),
+        false => Ok(report),
+    }
+}
+
+fn json_of(report: &PruneReport) -> Value {
+    let strands = report.strands.iter().map(|(originator, strand)| {
+        let stays: serde_json::Map<String, Value> =
+            strand.stays.iter().map(|(why, count)| (why.name().to_owned(), json!(count))).collect();
+        let mut of_strand = json!({
+            "originator": originator.0,
+            "pruned": strand.pruned,
+            "bytes": strand.bytes,
+            "first": strand.places.map(|it| it.0.0),
+            "last": strand.places.map(|it| it.1.0),
+            "stays": stays,
+        });
+        if report.dry_run {
+            of_strand["not_expired"] = json!(strand.not_expired);
+        }
+        of_strand
+    });
+    json!({
+        "dry_run": report.dry_run,
+        "compared_with_unix_s": report.now_unix_s,
+        "pruned": report.pruned(),
+        "strands": strands.collect::<Vec<_>>(),
+    })
+}

@@ -1,0 +1,194 @@
+//! Reading what is left of envelopes that this node has pruned.
+
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{DBRawIterator, ReadOptions};
+
+use bytes::Bytes;
+
+use crate::change::{SkipReason, Validity};
+use crate::database::Database;
+use crate::error::{DatabaseError, ReadError};
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::leaf::LeafKey;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
+use crate::log_scan::{LogItem, LogScan};
+use crate::raw_rows::{current_mark, stored};
+use crate::snapshot::Snapshot;
+
+/// Marks that a look for the oldest envelope passes. A guess: a strand whose places were burned one by one between
+/// pruned ones is told a place that is too low, which is what a reader without the answer would have to assume.
+const MARKS_PASSED_MAX: usize = 4096;
+
+/// One place of a strand, or a range of empty ones, with what rows are made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Place {
+    /// The envelope is held.
+    Held {
+        /// Its place.
+        id: EnvelopeId,
+        /// The originator envelope as signed.
+        bytes: Bytes,
+        /// The envelope's validity, from its mark.
+        validity: Validity,
+    },
+    /// The envelope was held until it expired, and its record is left.
+    Pruned {
+        /// Its place.
+        id: EnvelopeId,
+        /// The record.
+        envelope: PrunedEnvelope,
+    },
+    /// Places that have no envelope in this node's log, and had none.
+    Empty {
+        /// The first place, included.
+        from: SequenceId,
+        /// The last place, included.
+        through: SequenceId,
+        /// The recorded reason.
+        reason: SkipReason,
+    },
+}
+
+/// A scan of one strand in ascending order, with a record for each pruned place; see [`Snapshot::places`]. Ends after
+/// the first error.
+pub struct PlaceScan<'s> {
+    log: LogScan<'s>,
+    pruned: PrunedScan<'s>,
+}
+
+impl Iterator for PlaceScan<'_> {
+    type Item = Result<Place, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let Some(next) = self.pruned.next() {
+            return Some(next.map(|(id, envelope)| Place::Pruned { id, envelope }));
+        }
+        match self.log.next()? {
+            Err(error) => Some(Err(error)),
+            Ok(LogItem::Envelope { id, bytes, validity }) => {
+                Some(Ok(Place::Held { id, bytes, validity }))
+            }
+            Ok(LogItem::Skipped { from, through, reason: SkipReason::Pruned }) => {
+                self.pruned.read(from, through);
+                self.next()
+            }
+            Ok(LogItem::Skipped { from, through, reason }) => {
+                Some(Ok(Place::Empty { from, through, reason }))
+            }
+        }
+    }
+}
+
+/// A scan of the records of pruned places, each of which has to be there. Ends after the first error.
+pub struct PrunedScan<'s> {
+    rows: DBRawIterator<'s>,
+    originator: OriginatorId,
+    /// The next place and the last one.
+    left: Option<(SequenceId, SequenceId)>,
+}
+
+impl PrunedScan<'_> {
+    fn read(&mut self, from: SequenceId, through: SequenceId) {
+        self.rows.seek(PrunedKey(EnvelopeId::new(self.originator, from)).encode());
+        self.left = Some((from, through));
+    }
+
+    fn step(&mut self, id: EnvelopeId) -> Result<PrunedEnvelope, ReadError> {
+        let key = PrunedKey(id).encode();
+        let Some((found, value)) = self.rows.item().filter(|(found, _)| *found == key) else {
+            self.rows.status().map_err(DatabaseError::from)?;
+            return Err(ReadError::corrupt(Family::Pruned, &key));
+        };
+        let row = PrunedEnvelope::decode(value);
+        let row = row.ok_or_else(|| ReadError::corrupt(Family::Pruned, found))?;
+        self.rows.next();
+        Ok(row)
+    }
+}
+
+impl Iterator for PrunedScan<'_> {
+    type Item = Result<(EnvelopeId, PrunedEnvelope), ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (next, through) = self.left.take()?;
+        let id = EnvelopeId::new(self.originator, next);
+        let row = self.step(id);
+        if row.is_ok() && next < through {
+            self.left = Some((next.next(), through));
+        }
+        Some(row.map(|row| (id, row)))
+    }
+}
+
+impl Snapshot<'_> {
+    /// Scans one strand as [`Snapshot::log`] does, and reads the record of each pruned place.
+    #[must_use]
+    pub fn places(&self, after: EnvelopeId, through: SequenceId) -> PlaceScan<'_> {
+        let pruned = self.pruned_scan(after.originator);
+        PlaceScan { log: self.log(after, through), pruned }
+    }
+
+    /// Reads the records of the places `from` to `through` of a strand, all of which have to be pruned.
+    #[must_use]
+    pub fn pruned(
+        &self,
+        originator: OriginatorId,
+        from: SequenceId,
+        through: SequenceId,
+    ) -> PrunedScan<'_> {
+        let mut scan = self.pruned_scan(originator);
+        if from <= through {
+            scan.read(from, through);
+        }
+        scan
+    }
+
+    fn pruned_scan(&self, originator: OriginatorId) -> PrunedScan<'_> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let rows = self.rows(Family::Pruned, options);
+        PrunedScan { rows, originator, left: None }
+    }
+
+    /// Returns the first place of a strand from which on envelopes are retained, if places before it have expired;
+    /// `None` if none has. A strand whose last place has expired gives the place after its head.
+    ///
+    /// Costs two seeks in most strands.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn oldest(&self, originator: OriginatorId) -> Result<Option<SequenceId>, ReadError> {
+        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
+        rows.seek(MarkKey(EnvelopeId::new(originator, SequenceId(1))).encode());
+        let (mut next, mut has_expired) = (SequenceId(1), false);
+        for _ in 0..MARKS_PASSED_MAX {
+            let Some((at, mark)) = current_mark(&rows)? else { break };
+            if at != EnvelopeId::new(originator, next) {
+                break;
+            }
+            match mark {
+                Mark::Invalid(_) | Mark::Waiting => break,
+                Mark::Missing { .. } | Mark::Void { .. } => {}
+                Mark::Expired { .. } | Mark::Pruned { .. } => has_expired = true,
+            }
+            next = mark.end(at).next();
+            rows.next();
+        }
+        Ok(has_expired.then_some(next))
+    }
+}
+
+impl Database {
+    /// Returns the leaf of a pruned place: from the strand's tree, or from its record if the tree had not reached it.
+    pub(crate) fn pruned_leaf(&self, id: EnvelopeId) -> Result<TreeHash, ReadError> {
+        if let Some(leaf) = stored(&self.db, LeafKey(id), TreeHash::from_slice)? {
+            return Ok(leaf);
+        }
+        let key = PrunedKey(id);
+        let record = stored(&self.db, key, PrunedEnvelope::decode)?.and_then(|it| it.leaf);
+        record.ok_or_else(|| ReadError::corrupt(Family::Pruned, &key.encode()))
+    }
+}

@@ -1,0 +1,460 @@
+//! Pruned envelopes are gone, and nothing else is: tallies, trees, the order of places and a rebuild are as before.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{
+    Change, CommitError, Expiring, Facts, InvalidRule, LogEntry, LogItem, Mark, PrunedBatch,
+    SkipReason, Store, StrandPlaces, Validity, WriteFault,
+};
+use proptest::prelude::*;
+use support::*;
+
+/// Facts of an envelope: a pure function of its place, as the engine's are of its bytes.
+fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
+    let random = digest(at.sequence.0 * 1_000 + u64::from(at.originator.0));
+    if random[0] < 30 {
+        return (Some(InvalidRule(random[1])), None);
+    }
+    let facts = Facts {
+        topic: topic(&format!("t{}", random[2] % 4)),
+        originator_ns: i64::from(random[3]) * 3_000_000_000,
+        depends_on: Vec::new(),
+        expiry_unix_s: (random[5] > 30).then(|| u64::from(random[6])),
+        // Few, so that one digest often stands at several places.
+        receipt: Some(digest(u64::from(random[8] % 16))),
+        charge: (random[9] > 50).then(|| charge(random[10] % 3, u64::from(random[12]))),
+        counts_for_congestion: random[13] > 50,
+        addresses: match random[14] > 230 {
+            true => facts(at).addresses,
+            false => Vec::new(),
+        },
+    };
+    (None, Some(facts))
+}
+
+fn change(at: EnvelopeId) -> Change {
+    let (invalid, facts) = derived(at);
+    Change::Append(LogEntry { validity: Validity::of(invalid), facts, ..entry(at) })
+}
+
+fn derive(at: EnvelopeId, bytes: &bytes::Bytes, validity: Validity) -> Option<Facts> {
+    assert_eq!(bytes, &entry(at).bytes);
+    derived(at).1.filter(|_| validity == Validity::Valid)
+}
+
+fn expiring(store: &Store) -> Vec<Expiring> {
+    let mut all = Vec::new();
+    let mut after = None;
+    loop {
+        after = store
+            .snapshot()
+            .expiring(after, 7, |it| {
+                all.push(it);
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        if after.is_none() {
+            return all;
+        }
+    }
+}
+
+fn prune(store: &Store, expired: &[Expiring]) -> PrunedBatch {
+    store.prune(expired, &derive).unwrap()
+}
+
+fn reprice(store: &Store) {
+    while store.reprice(&derive, 3).unwrap() == 3 {}
+}
+
+/// Returns the digests that pruning must not change.
+fn kept(store: &Store) -> BTreeMap<&'static str, [u8; 32]> {
+    let mut digests = store.snapshot().projection_digests().unwrap();
+    digests.retain(|name, _| ["usage", "usage_by_payer", "congestion", "inbox"].contains(name));
+    assert_eq!(digests.len(), 4);
+    digests
+}
+
+fn bring_up(store: &Store) {
+    while !store.bring_up_trees(100).unwrap() {}
+}
+
+/// Returns size and root of both trees.
+fn trees(store: &Store) -> Vec<(u64, [u8; 32])> {
+    bring_up(store);
+    let snapshot = store.snapshot();
+    let tree = |originator| {
+        let size = snapshot.tree_size(originator).unwrap();
+        (size, snapshot.root(originator, size).unwrap().0)
+    };
+    [OWN, PEER].map(tree).to_vec()
+}
+
+/// Returns what a scan of each strand tells: places with their envelopes, and empty ones with the reason.
+fn told(store: &Store) -> BTreeMap<EnvelopeId, Option<SkipReason>> {
+    let snapshot = store.snapshot();
+    let mut told = BTreeMap::new();
+    for head in snapshot.heads().unwrap().iter() {
+        for item in snapshot.log(id(head.originator, 0), head.sequence) {
+            match item.unwrap() {
+                LogItem::Envelope { id, bytes, .. } => {
+                    assert_eq!(bytes, entry(id).bytes);
+                    assert_eq!(told.insert(id, None), None);
+                }
+                LogItem::Skipped { from, through, reason } => {
+                    for place in from.0..=through.0 {
+                        assert_eq!(told.insert(id(head.originator, place), Some(reason)), None);
+                    }
+                }
+            }
+        }
+        assert_eq!(told.range(id(head.originator, 1)..=head).count() as u64, head.sequence.0);
+    }
+    told
+}
+
+/// Returns the places that topics have rows of.
+fn topic_rows(store: &Store) -> BTreeSet<EnvelopeId> {
+    let snapshot = store.snapshot();
+    let mut scan = snapshot.topics();
+    let mut places = BTreeSet::new();
+    for name in ["t0", "t1", "t2", "t3"] {
+        let mut row = scan.seek(topic(name).as_bytes(), id(OriginatorId(0), 0)).unwrap();
+        while let Some(found) = row {
+            places.insert(found.id);
+            row = scan.next_row().unwrap();
+        }
+    }
+    places
+}
+
+/// A folder of an interrupted write: the disk has all of it, or nothing.
+fn break_off(store: &Store, fault: WriteFault, work: impl FnOnce()) {
+    store.set_write_faults(Some(Arc::new(move || Some(fault))));
+    work();
+    store.set_write_faults(None);
+    store.reopen().unwrap();
+    store.accept_writes();
+}
+
+/// Turns random numbers into the next change of one of the strands.
+fn next_change(heads: &mut [u64; 2], (is_own, kind): (bool, u8)) -> Change {
+    let (originator, head) = match is_own {
+        true => (OWN, &mut heads[0]),
+        false => (PEER, &mut heads[1]),
+    };
+    let next = *head + 1;
+    let (change, last) = match (is_own, kind) {
+        (false, 0) => (skip(originator, next, next + 2, SkipReason::Missing), next + 2),
+        (false, 1) => (skip(originator, next, next, SkipReason::Expired), next),
+        (_, 2) => (skip(originator, next, next + 1, SkipReason::Void), next + 1),
+        _ => (change(id(originator, next)), next),
+    };
+    *head = last;
+    change
+}
+
+/// The mark of a pruned place reaches to the last of its neighbours that are pruned as well.
+fn assert_neighbours_are_one_row(store: &Store, gone: &BTreeSet<EnvelopeId>) {
+    for (&at, reason) in &told(store) {
+        if *reason == Some(SkipReason::Pruned) {
+            let mark = store.snapshot().mark(at).unwrap();
+            let Some(Mark::Pruned { through }) = mark else { panic!("{at}: {mark:?}") };
+            let next = EnvelopeId { sequence: through.next(), ..at };
+            assert!(!gone.contains(&next), "{} ends at {}", at, through);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn nothing_but_the_named_envelopes_goes(
+        groups in proptest::collection::vec(
+            (proptest::collection::vec((any::<bool>(), 0u8..12), 1..30), any::<u64>(), 0u8..5), 1..8),
+        late_rate in 0usize..8,
+    ) {
+        let (store, mirror) = (in_memory(), in_memory());
+        let (mut heads, mut gone) = ([0_u64; 2], BTreeSet::new());
+        for (index, (steps, picks, crash)) in groups.into_iter().enumerate() {
+            for step in steps {
+                let change = next_change(&mut heads, step);
+                store.commit(std::slice::from_ref(&change)).unwrap();
+                mirror.commit(&[change]).unwrap();
+            }
+            if index == late_rate {
+                for store in [&store, &mirror] {
+                    store.record_rates(&[rate(0, 1), rate(200, 1000)]).unwrap();
+                }
+            }
+            let all = expiring(&store);
+            let chosen: Vec<_> = all
+                .iter()
+                .enumerate()
+                .filter(|(at, _)| picks >> (at % 64) & 1 == 1)
+                .map(|(_, it)| *it)
+                .collect();
+            let before = told(&store);
+            match crash {
+                0 => break_off(&store, WriteFault::Lost, || _ = store.prune(&chosen, &derive)),
+                1 => break_off(&store, WriteFault::Kept, || _ = store.prune(&chosen, &derive)),
+                _ => {}
+            }
+            prune(&store, &chosen);
+            let after = told(&store);
+            for (at, was) in before {
+                let is_gone = after[&at] == Some(SkipReason::Pruned);
+                let facts = derived(at).1;
+                let is_chosen = chosen.iter().any(|it| it.id == at);
+                let stays = at.sequence.0 == heads[usize::from(at.originator == PEER)]
+                    || facts.is_some_and(|facts| !facts.addresses.is_empty());
+                if was.is_none() {
+                    prop_assert_eq!(is_gone, is_chosen && !stays, "{}", at);
+                } else {
+                    prop_assert_eq!(after[&at], was, "{}", at);
+                }
+                if is_gone {
+                    gone.insert(at);
+                }
+            }
+        }
+        [&store, &mirror].into_iter().for_each(reprice);
+        prop_assert_eq!(kept(&store), kept(&mirror), "tallies");
+        prop_assert_eq!(trees(&store), trees(&mirror), "trees");
+        let expected: BTreeSet<_> =
+            topic_rows(&mirror).into_iter().filter(|at| !gone.contains(at)).collect();
+        prop_assert_eq!(topic_rows(&store), expected);
+        prop_assert!(expiring(&store).iter().all(|it| !gone.contains(&it.id)));
+
+        let digests = store.snapshot().projection_digests().unwrap();
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        prop_assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "a rebuild");
+        assert_neighbours_are_one_row(&store, &gone);
+    }
+}
+
+/// Twenty envelopes of each strand that all expire, in one minute.
+fn twenty(store: &Store) {
+    for originator in [OWN, PEER] {
+        let plain = |at| {
+            let facts = Facts { addresses: Vec::new(), ..facts(id(originator, at)) };
+            append_with(originator, at, facts)
+        };
+        store.commit(&(1..=20).map(plain).collect::<Vec<_>>()).unwrap();
+    }
+}
+
+fn derive_plain(at: EnvelopeId, _: &bytes::Bytes, _: Validity) -> Option<Facts> {
+    Some(Facts { addresses: Vec::new(), ..facts(at) })
+}
+
+fn prune_plain(store: &Store, originator: OriginatorId, places: &[u64]) -> Vec<u64> {
+    let at = |place: &u64| Expiring { expiry_unix_s: *place, id: id(originator, *place) };
+    let expired: Vec<_> = places.iter().map(at).collect();
+    let done = store.prune(&expired, &derive_plain).unwrap();
+    done.pruned.iter().map(|(id, _)| id.sequence.0).collect()
+}
+
+#[test]
+fn a_repeat_of_a_pruned_envelope_changes_nothing_and_another_one_is_a_conflict() {
+    on_each(|store| {
+        twenty(store);
+        assert_eq!(prune_plain(store, PEER, &[3, 4, 5]), [3, 4, 5]);
+        let (before, digests) = (told(store), store.snapshot().projection_digests().unwrap());
+        let facts = derive_plain(id(PEER, 4), &bytes::Bytes::new(), Validity::Valid).unwrap();
+        store.commit(&[append_with(PEER, 4, facts.clone())]).unwrap();
+        assert_eq!(told(store), before, "it does not come back");
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "nor is it counted");
+        let other = LogEntry::valid(id(PEER, 4), signed("another", 1), facts);
+        let refused = store.commit(&[Change::Append(other)]);
+        assert_eq!(refused, Err(CommitError::Conflict { at: id(PEER, 4) }));
+    });
+}
+
+#[test]
+fn the_receipt_of_a_pruned_publish_is_forgotten_and_a_later_one_is_not() {
+    let store = in_memory();
+    let same =
+        |at: u64| Facts { receipt: Some(digest(1)), addresses: Vec::new(), ..facts(id(OWN, at)) };
+    let changes: Vec<_> = (1..=6).map(|at| append_with(OWN, at, same(at))).collect();
+    store.commit(&changes).unwrap();
+    let prune = |place: u64| {
+        let expired = [Expiring { expiry_unix_s: place, id: id(OWN, place) }];
+        let derive = |at: EnvelopeId, _: &bytes::Bytes, _| match at.sequence.0 {
+            7 => Some(facts(at)),
+            place => Some(same(place)),
+        };
+        assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 1);
+        let receipt = store.snapshot().receipt(&digest(1)).unwrap();
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().receipt(&digest(1)).unwrap(), receipt, "a rebuild");
+        receipt.map(|it| it.0)
+    };
+    assert_eq!(prune(2), Some(6), "a later place has the same digest");
+    store.commit(&[append(OWN, 7)]).unwrap();
+    assert_eq!(prune(6), None, "the newest has gone, and with it the request");
+}
+
+#[test]
+fn what_the_log_needs_as_it_is_stays() {
+    on_each(|store| {
+        twenty(store);
+        store.commit(&[append(OWN, 21), append_invalid(OWN, 22, 8), append(OWN, 23)]).unwrap();
+        let at = |expiry_unix_s, place| Expiring { expiry_unix_s, id: id(OWN, place) };
+        let named = [at(1, 2), at(21, 21), at(22, 22), at(23, 23), at(99, 99), at(3, 3)];
+        let derive = |at: EnvelopeId, _: &bytes::Bytes, _| Some(facts(at));
+        let done = store.prune(&named, &|at, bytes, validity| {
+            // The address of place 21 stands in an inbox.
+            let facts = if at.sequence.0 == 21 {
+                derive(at, bytes, validity)
+            } else {
+                derive_plain(at, bytes, validity)
+            };
+            facts
+        });
+        let PrunedBatch { pruned, refused } = done.unwrap();
+        let places: Vec<_> = pruned.iter().map(|(id, _)| id.sequence.0).collect();
+        assert_eq!(places, [3]);
+        let mut refused: Vec<_> = refused.iter().map(|id| id.sequence.0).collect();
+        refused.sort_unstable();
+        // Another expiry, an inbox, a mark, the head, and a place that is not there.
+        assert_eq!(refused, [2, 21, 22, 23, 99]);
+        assert_eq!(prune_plain(store, OWN, &[3]), [0; 0], "it has gone already");
+    });
+}
+
+#[test]
+fn amounts_are_priced_again_from_the_records() {
+    let (store, mirror) = (in_memory(), in_memory());
+    [&store, &mirror].into_iter().for_each(twenty);
+    prune_plain(&store, PEER, &[1, 2, 3, 7, 9]);
+    assert_eq!(kept(&store), kept(&mirror));
+    let before = kept(&store);
+    for store in [&store, &mirror] {
+        store.record_rates(&[rate(0, 5)]).unwrap();
+        while store.reprice(&derive_plain, 3).unwrap() == 3 {}
+    }
+    assert_eq!(kept(&store), kept(&mirror));
+    assert_ne!(kept(&store), before, "the rate changes amounts");
+}
+
+#[test]
+fn a_tree_that_waits_for_a_place_goes_on_over_pruned_ones() {
+    let (store, mirror) = (in_memory(), in_memory());
+    for store in [&store, &mirror] {
+        let plain = |at| {
+            append_with(
+                PEER,
+                at,
+                derive_plain(id(PEER, at), &bytes::Bytes::new(), Validity::Valid).unwrap(),
+            )
+        };
+        store.commit(&[plain(1), skip(PEER, 2, 2, SkipReason::Missing)]).unwrap();
+        store.commit(&(3..=9).map(plain).collect::<Vec<_>>()).unwrap();
+        assert_eq!(trees(store)[1].0, 1);
+    }
+    assert_eq!(prune_plain(&store, PEER, &[1, 3, 4, 8]), [1, 3, 4, 8]);
+    for store in [&store, &mirror] {
+        let found = derive_plain(id(PEER, 2), &bytes::Bytes::new(), Validity::Valid).unwrap();
+        store.commit(&[append_with(PEER, 2, found)]).unwrap();
+        while store.reprice(&derive_plain, 3).unwrap() == 3 {}
+    }
+    assert_eq!(trees(&store), trees(&mirror));
+    assert_eq!(trees(&store)[1].0, 9);
+    assert_eq!(kept(&store), kept(&mirror), "a late find beside pruned places");
+    let leaf = store.snapshot().leaf(id(PEER, 4)).unwrap();
+    assert!(leaf.is_some() && leaf == mirror.snapshot().leaf(id(PEER, 4)).unwrap());
+}
+
+#[test]
+fn the_oldest_retained_place_is_told_and_only_of_strands_in_which_something_expired() {
+    let store = in_memory();
+    twenty(&store);
+    let oldest = |originator| store.snapshot().oldest(originator).unwrap().map(|it| it.0);
+    assert_eq!(oldest(PEER), None);
+    prune_plain(&store, PEER, &[2, 3]);
+    assert_eq!(oldest(PEER), None, "the first one is retained");
+    prune_plain(&store, PEER, &[1]);
+    assert_eq!(oldest(PEER), Some(4));
+    assert_eq!(oldest(OWN), None);
+    let other = OriginatorId(300);
+    store.commit(&[skip(other, 1, 4, SkipReason::Expired)]).unwrap();
+    assert_eq!(oldest(other), Some(5), "nothing is retained");
+    store.commit(&[skip(other, 5, 6, SkipReason::Missing), append(other, 7)]).unwrap();
+    assert_eq!(oldest(other), Some(7));
+    let missing = OriginatorId(400);
+    store.commit(&[skip(missing, 1, 4, SkipReason::Missing), append(missing, 5)]).unwrap();
+    assert_eq!(oldest(missing), None, "missing is not expired");
+}
+
+#[test]
+fn a_scrub_knows_pruned_places_and_misses_a_record() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    twenty(&store);
+    prune_plain(&store, PEER, &[1, 2, 3, 9]);
+    let mut go_on = |_| ControlFlow::Continue(());
+    assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
+    drop(store);
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
+    let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
+    let key = [&PEER.0.to_be_bytes()[..], &2_u64.to_be_bytes()].concat();
+    db.delete_cf(db.cf_handle("pruned").unwrap(), key).unwrap();
+    drop(db);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let damages = store.scrub(&mut go_on).unwrap().damages;
+    let [damage] = &damages[..] else { panic!("{damages:?}") };
+    assert_eq!((damage.family, damage.first), ("pruned", Some(id(PEER, 2))));
+    assert!(store.rebuild(&derive_plain, &mut |_| {}).is_err(), "tallies would be wrong");
+}
+
+#[test]
+fn files_give_back_the_room() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let long = |at: u64| {
+        let facts = derive_plain(id(OWN, at), &bytes::Bytes::new(), Validity::Valid);
+        let random: Vec<u8> = (0..30).flat_map(|part| digest(at * 1000 + part)).collect();
+        LogEntry { bytes: random.into(), facts, ..entry(id(OWN, at)) }
+    };
+    let changes: Vec<_> = (1..=4000).map(|at| Change::Append(long(at))).collect();
+    store.commit(&changes).unwrap();
+    store.flush().unwrap();
+    let before = store.disk_bytes();
+    let places: Vec<u64> = (1..4000).collect();
+    assert_eq!(prune_plain(&store, OWN, &places).len(), 3999);
+    store.flush().unwrap();
+    let (from, through) = (SequenceId(1), SequenceId(3999));
+    store.give_back(&[StrandPlaces { originator: OWN, from, through }]);
+    // The write-ahead log and the manifest take some room of their own.
+    assert!(store.disk_bytes() < before / 2, "{} of {before}", store.disk_bytes());
+    assert_eq!(store.snapshot().get(id(OWN, 4000)).unwrap(), Some(long(4000).bytes));
+}
+
+#[test]
+fn pruned_places_survive_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    twenty(&store);
+    prune_plain(&store, OWN, &[1, 2, 3]);
+    let (before, digests) = (told(&store), store.snapshot().projection_digests().unwrap());
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(told(&store), before);
+    assert_eq!(before[&id(OWN, 2)], Some(SkipReason::Pruned));
+    assert_eq!(store.prune(&[], &derive_plain), Ok(PrunedBatch::default()));
+    store.rebuild(&derive_plain, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+    // The strand goes on.
+    extend(&store, OWN, 3);
+    assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(23));
+}
