@@ -5,7 +5,7 @@ mod common;
 use std::collections::BTreeMap;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use common::envelopes::{envelope, forged, key};
+use common::envelopes::{envelope, forged, key, sign, statement};
 use common::network::{Network, Node, UNREACHABLE};
 use common::raw::{RawPeer, SilentServer, closed};
 use hawser_engine::replication::PeerViolation;
@@ -322,7 +322,11 @@ async fn words_about_a_gap_do_not_move_a_strand() {
     strand.send(DataFrame::Gap(Gap { from, to, reason: GapReason::Expired })).await;
     scene.assert_goes_on().await;
     assert_eq!(scene.node.engine.heads().get().get(LIAR), SequenceId::NONE);
-    strand.send_batch(&[envelope(LIAR, 1001)]).await;
+    // A younger one would have the gap searched for at other nodes.
+    let mut old = statement(LIAR, 1001);
+    old.originator_ns -= 2 * 86_400 * 1_000_000_000 + 1001;
+    old.expiry_unixtime -= 2 * 86_400;
+    strand.send_batch(&[sign(&old, LIAR)]).await;
     scene.node.wait_for(LIAR.0, 1001).await;
     assert_eq!(scene.node.held(LIAR.0).len(), 1);
 }

@@ -11,9 +11,11 @@
 
 mod choice;
 mod effect;
+mod expiry;
 mod open_want;
 mod options;
 mod parts;
+mod search;
 mod source;
 mod split;
 #[cfg(test)]
@@ -36,6 +38,7 @@ use super::verify::VerifyResult;
 use choice::Choice;
 use open_want::OpenWant;
 use parts::Split;
+use search::Search;
 
 /// Duration of a gap search. Specified (`docs/protocol/replication.md`, Gaps).
 const SEARCH_FOR: Duration = Duration::from_secs(60);
@@ -72,6 +75,8 @@ pub struct Follower {
     reports_finds: bool,
     /// The strand was taken over from the older network.
     is_migrated: bool,
+    /// This node's wall clock, unix nanoseconds, as it was last noted.
+    wall_ns: Option<i64>,
     /// The highest place handed over for storing.
     accepted: SequenceId,
     /// The highest place known to be on disk.
@@ -109,16 +114,6 @@ struct PeerProgress {
     part_places: u64,
 }
 
-/// A gap search: the places after `accepted` and up to `through` that the source did not send.
-#[derive(Debug)]
-struct Search {
-    through: SequenceId,
-    until: Instant,
-    /// At least one peer has said that it does not hold them. Without an answer nothing is marked
-    /// missing, because the node may simply be cut off from all peers that do.
-    answered: bool,
-}
-
 /// Changes and entries that one response brought, in the order of its items.
 #[derive(Default)]
 struct PendingWrites {
@@ -145,6 +140,7 @@ impl Follower {
             choice: Choice::new(originator, stored, now),
             reports_finds: false,
             is_migrated: false,
+            wall_ns: None,
             accepted: stored,
             durable: stored,
             peers: BTreeMap::new(),
@@ -316,6 +312,9 @@ impl Follower {
                 // Only the strand's own node can know what it has stopped keeping.
                 let is_own_claim = from == self.originator;
                 self.open_want_mut(from).note_gap(first, to, expired && is_own_claim)?;
+                if expired && is_own_claim {
+                    self.note_expired(now, (first, to), writes);
+                }
                 if self.sends_part(from) {
                     self.note_left_out(from);
                 }
@@ -381,15 +380,16 @@ impl Follower {
         #[cfg(feature = "faults")]
         let next =
             if faults::is_on(Fault::SkippedPlace) && sequence > next { next.next() } else { next };
-        let has_expired =
-            expired.is_some_and(|(from, to)| from <= next && to == sequence.previous());
+        let has_expired = self.can_have_expired_before(&entry)
+            && expired.is_some_and(|(from, to)| from <= next && to == sequence.previous());
         let is_unused = self.is_migrated && from == self.choice.source && sequence > next;
         if has_expired || is_unused {
             // The strand's own node no longer keeps these, and no other node needs to: no search.
             let skip = self.skip(next, sequence.previous(), SkipReason::Expired);
             self.accept(now, skip, writes);
         } else if sequence > next {
-            self.start_or_narrow_search(now, sequence.previous());
+            let can_have_expired = self.can_have_expired_before(&entry);
+            self.start_or_narrow_search(now, sequence.previous(), can_have_expired);
             return Ok(());
         }
         self.accept(now, Change::Append(entry), writes);
@@ -439,12 +439,21 @@ impl Follower {
 
     /// Searches for the places up to `through`, which were not sent although a signed envelope
     /// stands behind them.
-    fn start_or_narrow_search(&mut self, now: Instant, through: SequenceId) {
+    fn start_or_narrow_search(
+        &mut self,
+        now: Instant,
+        through: SequenceId,
+        can_have_expired: bool,
+    ) {
         match &mut self.search {
             // A peer has sent a part of the gap from further up; only the places below are sought.
-            Some(search) => search.through = search.through.min(through),
+            Some(search) if through < search.through => {
+                (search.through, search.can_have_expired) = (through, can_have_expired);
+            }
+            Some(_) => {}
             None => {
-                self.search = Some(Search { through, until: now + SEARCH_FOR, answered: false });
+                let (until, answered) = (now + SEARCH_FOR, false);
+                self.search = Some(Search { through, until, answered, can_have_expired });
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
                 self.peers.values_mut().for_each(|peer| peer.ask_at = now);
@@ -469,10 +478,6 @@ impl Follower {
         self.accept(now, skip, &mut writes);
         self.missing.push(from, through);
         self.emit(self.choice.source, writes);
-    }
-
-    fn skip(&self, from: SequenceId, through: SequenceId, reason: SkipReason) -> Change {
-        Change::Skip { originator: self.originator, from, through, reason }
     }
 
     fn emit(&mut self, from: OriginatorId, writes: PendingWrites) {

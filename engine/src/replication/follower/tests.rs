@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod expiry;
 mod source;
 mod split;
 

@@ -218,6 +218,7 @@ impl StrandTask {
                 "a strand of the older network is signed by another key than migration-key names"
             );
         }
+        self.follower.note_wall(self.state.ports.clock.now_ns());
         for response in verified {
             self.note_times(&response);
             for item in &response.items {
