@@ -6,6 +6,7 @@
 //!
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
+//! - `oldest`: tells readers what has expired;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
@@ -34,6 +35,7 @@ mod misbehavior_api;
 mod misbehavior_page;
 mod node_api;
 mod node_status;
+mod oldest;
 mod operator;
 mod payer_reports_page;
 mod query;

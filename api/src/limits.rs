@@ -11,9 +11,9 @@ use hawser_proto::{Bytes, Cursor, OriginatorId, PayerAddress, TOPIC_LEN_BYTES_MA
 use tonic::metadata::MetadataMap;
 
 /// Topics or originators of one request. Specified.
-const SELECTED_MAX: usize = 10_000;
+pub(crate) const SELECTED_MAX: usize = 10_000;
 /// Entries of one cursor. Specified: the network has far fewer originators.
-const CURSOR_ENTRIES_MAX: usize = 100;
+pub(crate) const CURSOR_ENTRIES_MAX: usize = 100;
 /// Identifiers of one request for inboxes. Specified.
 const IDENTIFIERS_MAX: usize = 1000;
 /// Payer envelopes of one publish. Specified in `docs/protocol/api.md`; the value is a guess, far above

@@ -7,12 +7,13 @@ use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
-use tonic::Request;
+use tonic::{Request, Response};
 
 use crate::error::CallError;
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::EnvelopeMethod;
 use crate::node_api::{NodeApi, charged, check_size, count_delivered, decode};
+use crate::oldest::{ReadFrom, put_oldest};
 
 impl NodeApi {
     /// Returns one page of envelopes.
@@ -23,22 +24,35 @@ impl NodeApi {
         &self,
         method: EnvelopeMethod,
         request: Request<pb::QueryEnvelopesRequest>,
-    ) -> Result<pb::QueryEnvelopesResponse, CallError> {
+    ) -> Result<Response<pb::QueryEnvelopesResponse>, CallError> {
         let (charge, request) = charged(request);
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::Query)?;
         let last_seen = last_seen.unwrap_or_default();
         let limit = request.limit as usize;
         let reader = self.reader(&charge);
-        let read = move || match selection {
-            Selection::Nothing => Ok(Vec::new()),
-            Selection::Topics(topics) => reader.query_topics(&topics, &last_seen, limit),
-            Selection::Originators(ids) => reader.query_originators(&ids, &last_seen, limit),
+        let read = move || {
+            let (page, from) = match selection {
+                Selection::Nothing => (Vec::new(), ReadFrom::Now),
+                Selection::Topics(topics) => {
+                    let page = reader.query_topics(&topics, &last_seen, limit)?;
+                    (page, ReadFrom::Cursor(last_seen))
+                }
+                Selection::Originators(ids) => {
+                    let page = reader.query_originators(&ids, &last_seen, limit)?;
+                    (page, ReadFrom::Strands(ids, last_seen))
+                }
+            };
+            // After the page: what it lacks because it has just been pruned is told, too.
+            Ok((page, from, reader.oldest()?))
         };
-        let page = self.reads.run(&charge, read).await?;
+        let (page, from, oldest) = self.reads.run(&charge, read).await?;
         // The engine fills pages below the limit; only an envelope that is alone can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
-        Ok(pb::QueryEnvelopesResponse { envelopes: self.deliver(method, page)? })
+        let envelopes = self.deliver(method, page)?;
+        let mut response = Response::new(pb::QueryEnvelopesResponse { envelopes });
+        put_oldest(&oldest, &from, &mut response);
+        Ok(response)
     }
 
     /// Returns the newest envelope of each topic, in the order of the request.

@@ -6,14 +6,16 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::Notifi
 use hawser_proto::pb::xmtp::xmtpv4::message_api::publish_api_server::PublishApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_server::QueryApi;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_server::ReplicationApi;
+use hawser_serve::CallCharge;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::callers::caller_of;
 use crate::error::{CallError, into_status};
-use crate::limits::published;
+use crate::limits::{published, resume_point};
 use crate::methods::EnvelopeMethod;
 use crate::metrics::LimitedCall;
 use crate::node_api::{MessageStream, NodeApi, charged, holding};
+use crate::oldest::ReadFrom;
 use crate::rate_limits::CallCost;
 
 /// Copies of an envelope's bytes that a publish makes: as the payer signed it, as the originator signed
@@ -64,6 +66,22 @@ impl NodeApi {
     }
 }
 
+impl NodeApi {
+    /// Opens a stream of topics, and tells what has expired of what it asks for.
+    async fn opened_topics(
+        &self,
+        method: EnvelopeMethod,
+        request: Request<pb::SubscribeTopicsRequest>,
+    ) -> Response<MessageStream<pb::SubscribeTopicsResponse>> {
+        let cursors = request.get_ref().filters.iter().map(|filter| filter.last_seen.as_ref());
+        let from = ReadFrom::topics(cursors);
+        let charge = CallCharge::of(request.extensions());
+        let mut response = Response::new(self.topics(method, request));
+        self.tell_oldest(&charge, from, &mut response).await;
+        response
+    }
+}
+
 type Answered<T> = Result<Response<T>, Status>;
 
 fn answer<T>(result: Result<T, CallError>) -> Answered<T> {
@@ -80,14 +98,24 @@ impl ReplicationApi for NodeApi {
         &self,
         request: Request<pb::SubscribeOriginatorsRequest>,
     ) -> Answered<Self::SubscribeOriginatorsStream> {
-        answer(self.originators(request))
+        let filter = request.get_ref().filter.as_ref();
+        let ids = filter.map_or(&[][..], |it| &it.originator_node_ids);
+        let from = ReadFrom::strands(ids, filter.and_then(|it| it.last_seen.as_ref()));
+        let charge = CallCharge::of(request.extensions());
+        let mut response = answer(self.originators(request))?;
+        self.tell_oldest(&charge, from, &mut response).await;
+        Ok(response)
     }
 
     async fn subscribe_envelopes(
         &self,
         request: Request<pb::SubscribeEnvelopesRequest>,
     ) -> Answered<Self::SubscribeEnvelopesStream> {
-        answer(self.envelopes(request))
+        let from = ReadFrom::of_query(request.get_ref().query.as_ref());
+        let charge = CallCharge::of(request.extensions());
+        let mut response = answer(self.envelopes(request))?;
+        self.tell_oldest(&charge, from, &mut response).await;
+        Ok(response)
     }
 
     async fn subscribe_topics(
@@ -96,14 +124,14 @@ impl ReplicationApi for NodeApi {
     ) -> Answered<Self::SubscribeTopicsStream> {
         let cost = CallCost::of_topics(request.get_ref().filters.len());
         self.charge(&request, LimitedCall::ReplicationTopics, cost).await?;
-        Ok(Response::new(self.topics(EnvelopeMethod::ReplicationTopics, request)))
+        Ok(self.opened_topics(EnvelopeMethod::ReplicationTopics, request).await)
     }
 
     async fn query_envelopes(
         &self,
         request: Request<pb::QueryEnvelopesRequest>,
     ) -> Answered<pb::QueryEnvelopesResponse> {
-        answer(self.query(EnvelopeMethod::ReplicationQuery, request).await)
+        self.query(EnvelopeMethod::ReplicationQuery, request).await.map_err(into_status)
     }
 
     async fn publish_payer_envelopes(
@@ -139,7 +167,7 @@ impl QueryApi for NodeApi {
     ) -> Answered<pb::QueryEnvelopesResponse> {
         let topics = request.get_ref().query.as_ref().map_or(0, |query| query.topics.len());
         self.charge(&request, LimitedCall::Query, CallCost::of_topics(topics)).await?;
-        answer(self.query(EnvelopeMethod::Query, request).await)
+        self.query(EnvelopeMethod::Query, request).await.map_err(into_status)
     }
 
     async fn subscribe_topics(
@@ -148,7 +176,7 @@ impl QueryApi for NodeApi {
     ) -> Answered<<Self as QueryApi>::SubscribeTopicsStream> {
         let cost = CallCost::of_topics(request.get_ref().filters.len()).opening();
         self.charge(&request, LimitedCall::QueryTopics, cost).await?;
-        Ok(Response::new(self.topics(EnvelopeMethod::QueryTopics, request)))
+        Ok(self.opened_topics(EnvelopeMethod::QueryTopics, request).await)
     }
 
     async fn subscribe(
@@ -197,6 +225,11 @@ impl NotificationApi for NodeApi {
     ) -> Answered<Self::SubscribeAllEnvelopesStream> {
         let place = self.callers.stream_place(caller_of(&request)).await;
         let opened = place.and_then(|place| Ok(holding(self.all(&request)?, place)));
-        answer(opened)
+        let mut response = answer(opened)?;
+        if let Ok(Some(from)) = resume_point(request.metadata()) {
+            let charge = CallCharge::of(request.extensions());
+            self.tell_oldest(&charge, ReadFrom::Cursor(from), &mut response).await;
+        }
+        Ok(response)
     }
 }

@@ -11,7 +11,7 @@ use tonic::body::Body;
 /// Responses do not depend on the origin and credentials are never allowed, so any origin may ask.
 const ORIGIN: HeaderValue = HeaderValue::from_static("*");
 const EXPOSED: HeaderValue =
-    HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin");
+    HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin,hawser-oldest");
 /// Specified: `docs/protocol/api.md`, a day, as the network's reference node answers.
 const AGE_S: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,POST,PUT,PATCH,DELETE");

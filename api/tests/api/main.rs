@@ -11,6 +11,7 @@ mod hostile;
 mod hostile_node;
 mod inboxes;
 mod metadata;
+mod oldest;
 mod operator;
 mod pauses;
 mod proofs;

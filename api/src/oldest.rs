@@ -1,0 +1,168 @@
+//! The metadata that tells readers which envelopes have expired: `hawser-oldest`.
+//!
+//! It is made of what this node has stored, and of numbers in the request. A cursor costs what its entries cost to
+//! compare; how many there may be is bounded where requests are parsed, before.
+
+use std::fmt::Write as _;
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as envelopes_pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::{Cursor, EnvelopeId, OriginatorId};
+use hawser_serve::CallCharge;
+use tonic::Response;
+
+use crate::limits::{CURSOR_ENTRIES_MAX, SELECTED_MAX};
+use crate::node_api::NodeApi;
+
+/// Names, for each originator of whose strand the reader asks for places that have expired, the first place from which on
+/// envelopes are retained: `100=5123,200=77`.
+pub(crate) const OLDEST_HEADER: &str = "hawser-oldest";
+
+/// Originators that are named at most. A guess: a network has fewer, and a header has room for them.
+const NAMED_MAX: usize = 100;
+
+/// The places from which a reader reads on.
+#[derive(Debug)]
+pub(crate) enum ReadFrom {
+    /// From the present on: nothing that has expired is asked for.
+    Now,
+    /// Behind one cursor, in all strands.
+    Cursor(Cursor),
+    /// Behind one cursor, in these strands.
+    Strands(Vec<OriginatorId>, Cursor),
+}
+
+impl ReadFrom {
+    /// Reads these strands behind a cursor.
+    pub(crate) fn strands(ids: &[u32], cursor: Option<&envelopes_pb::Cursor>) -> Self {
+        let is_bounded =
+            |it: &&envelopes_pb::Cursor| it.node_id_to_sequence_id.len() <= CURSOR_ENTRIES_MAX;
+        let Some(cursor) = cursor.filter(is_bounded) else { return Self::Now };
+        let ids = ids.iter().take(SELECTED_MAX).copied().map(OriginatorId).collect();
+        Self::Strands(ids, Cursor::from(cursor))
+    }
+
+    /// Reads what a query selects. A stream without a cursor begins now.
+    pub(crate) fn of_query(query: Option<&pb::EnvelopesQuery>) -> Self {
+        let Some(query) = query else { return Self::Now };
+        if query.topics.is_empty() {
+            return Self::strands(&query.originator_node_ids, query.last_seen.as_ref());
+        }
+        match &query.last_seen {
+            None => Self::Now,
+            Some(_) => Self::topics([query.last_seen.as_ref()].into_iter()),
+        }
+    }
+
+    /// Reads behind a cursor for each topic: behind the lowest place of each originator in all of them. A request whose
+    /// cursors are too long is refused, and is told nothing.
+    pub(crate) fn topics<'a>(
+        mut cursors: impl Iterator<Item = Option<&'a envelopes_pb::Cursor>>,
+    ) -> Self {
+        let Some(Some(first)) = cursors.next() else { return Self::Cursor(Cursor::default()) };
+        if first.node_id_to_sequence_id.len() > CURSOR_ENTRIES_MAX {
+            return Self::Now;
+        }
+        let mut least = first.node_id_to_sequence_id.clone();
+        for cursor in cursors {
+            let Some(cursor) = cursor else { return Self::Cursor(Cursor::default()) };
+            least.retain(|node, sequence| {
+                let place = cursor.node_id_to_sequence_id.get(node);
+                place.is_some_and(|place| {
+                    *sequence = (*sequence).min(*place);
+                    true
+                })
+            });
+        }
+        Self::Cursor(Cursor::from(&envelopes_pb::Cursor { node_id_to_sequence_id: least }))
+    }
+
+    /// Returns true if the reader asks for places before `oldest`.
+    fn is_before(&self, oldest: EnvelopeId) -> bool {
+        let is_below = |cursor: &Cursor| cursor.get(oldest.originator).next() < oldest.sequence;
+        match self {
+            Self::Now => false,
+            Self::Cursor(cursor) => is_below(cursor),
+            Self::Strands(ids, cursor) => ids.contains(&oldest.originator) && is_below(cursor),
+        }
+    }
+}
+
+impl NodeApi {
+    /// Adds the metadata to the response of a stream. A log that cannot be read is told by the stream itself.
+    pub(crate) async fn tell_oldest<T>(
+        &self,
+        charge: &CallCharge,
+        from: ReadFrom,
+        response: &mut Response<T>,
+    ) {
+        if matches!(from, ReadFrom::Now) {
+            return;
+        }
+        let reader = self.engine.reader().clone();
+        if let Ok(oldest) = self.reads.run(charge, move || reader.oldest()).await {
+            put_oldest(&oldest, &from, response);
+        }
+    }
+}
+
+/// Adds the metadata to a response, if the reader asks for places that have expired. `oldest` is as
+/// [`Reader::oldest`](hawser_engine::runtime::Reader::oldest) gives it, read after the answer.
+pub(crate) fn put_oldest<T>(oldest: &[EnvelopeId], from: &ReadFrom, response: &mut Response<T>) {
+    let mut text = String::new();
+    for id in oldest.iter().filter(|id| from.is_before(**id)).take(NAMED_MAX) {
+        let comma = if text.is_empty() { "" } else { "," };
+        let _ = write!(text, "{comma}{}={}", id.originator.0, id.sequence.0);
+    }
+    if let Ok(value) = text.parse()
+        && !text.is_empty()
+    {
+        response.metadata_mut().insert(OLDEST_HEADER, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+
+    use super::*;
+
+    fn id(originator: u32, sequence: u64) -> EnvelopeId {
+        EnvelopeId::new(OriginatorId(originator), SequenceId(sequence))
+    }
+
+    fn told(from: &ReadFrom) -> Option<String> {
+        let mut response = Response::new(());
+        put_oldest(&[id(100, 5), id(200, 77)], from, &mut response);
+        response.metadata().get(OLDEST_HEADER).map(|it| it.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn only_strands_are_named_whose_expired_places_are_asked_for() {
+        let cursor = |ids: &[EnvelopeId]| ids.iter().copied().collect::<Cursor>();
+        assert_eq!(told(&ReadFrom::Now), None);
+        assert_eq!(told(&ReadFrom::Cursor(cursor(&[]))).unwrap(), "100=5,200=77");
+        let seen = cursor(&[id(100, 4), id(200, 75)]);
+        assert_eq!(told(&ReadFrom::Cursor(seen.clone())).unwrap(), "200=77", "4 is the last gone");
+        let strand = |of| ReadFrom::Strands(vec![OriginatorId(of)], seen.clone());
+        assert_eq!(told(&strand(100)), None);
+        assert_eq!(told(&strand(200)).unwrap(), "200=77");
+        let ahead = cursor(&[id(100, 9), id(200, 99)]).to_pb();
+        let seen = seen.to_pb();
+        let topics = |cursors: &[Option<&envelopes_pb::Cursor>]| {
+            told(&ReadFrom::topics(cursors.iter().copied()))
+        };
+        assert_eq!(topics(&[Some(&ahead)]), None);
+        assert_eq!(topics(&[Some(&ahead), Some(&seen)]).unwrap(), "200=77");
+        assert_eq!(topics(&[Some(&ahead), None]).unwrap(), "100=5,200=77");
+    }
+
+    #[test]
+    fn a_header_names_a_bounded_number_of_strands() {
+        let oldest: Vec<EnvelopeId> = (100..400).map(|node| id(node, 2)).collect();
+        let mut response = Response::new(());
+        put_oldest(&oldest, &ReadFrom::Cursor(Cursor::default()), &mut response);
+        let text = response.metadata().get(OLDEST_HEADER).unwrap().to_str().unwrap();
+        assert_eq!(text.split(',').count(), NAMED_MAX);
+    }
+}
