@@ -3,6 +3,7 @@
 //! Everything here comes before the body of a request is decoded, except the cost of a query, which its
 //! topics decide. Addresses appear in no log line and in no metric.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use hawser_engine::Engine;
@@ -14,6 +15,7 @@ use hawser_serve::address::{ClientAddress, TrustedProxies};
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 use hawser_serve::slots::{Slot, Slots};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -127,6 +129,26 @@ impl Callers {
     /// proved to be a node.
     pub(crate) fn check(&self, nodes_only: bool) -> CallerCheck {
         CallerCheck { callers: self.clone(), nodes_only }
+    }
+
+    /// Identifies the caller of a request by its headers and the other end of its connection.
+    ///
+    /// # Errors
+    /// When a node token is not accepted, or too many were checked.
+    pub(crate) fn identify(
+        &self,
+        headers: &HeaderMap,
+        remote: Option<SocketAddr>,
+    ) -> Result<Caller, CallError> {
+        let address = self.0.proxies.client(headers, remote);
+        let node = match headers.get(TOKEN_HEADER) {
+            Some(token) if !token.is_empty() => {
+                let text = token.to_str().map_err(|_| NodeTokenError::Form)?;
+                Some(self.0.node_of(text, address)?)
+            }
+            _ => None,
+        };
+        Ok(Caller { address, node })
     }
 
     /// Takes the cost of a call from its caller's limits.
@@ -266,20 +288,12 @@ pub(crate) struct CallerCheck {
 
 impl Interceptor for CallerCheck {
     fn call(&mut self, mut request: Request<()>) -> Result<Request<()>, Status> {
-        let state = &self.callers.0;
-        let headers = request.metadata().as_ref();
-        let address = state.proxies.client(headers, request.remote_addr());
-        let node = match headers.get(TOKEN_HEADER) {
-            Some(token) if !token.is_empty() => {
-                let text = token.to_str().map_err(|_| into_status(NodeTokenError::Form))?;
-                Some(state.node_of(text, address).map_err(into_status)?)
-            }
-            _ => None,
-        };
-        if self.nodes_only && node.is_none() {
+        let caller = self.callers.identify(request.metadata().as_ref(), request.remote_addr());
+        let caller = caller.map_err(into_status)?;
+        if self.nodes_only && caller.node.is_none() {
             return Err(into_status(CallError::NodesOnly));
         }
-        request.extensions_mut().insert(Caller { address, node });
+        request.extensions_mut().insert(caller);
         Ok(request)
     }
 }

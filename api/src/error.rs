@@ -161,7 +161,8 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             Status::internal(text)
         }
         CallError::ShuttingDown => Status::unavailable(text),
-        CallError::UnknownPayer(_) | CallError::Proof(ProofRefusal::NoCheckpoint(_)) => {
+        CallError::UnknownPayer(_)
+        | CallError::Proof(ProofRefusal::NoCheckpoint(_) | ProofRefusal::OtherTree(_)) => {
             Status::not_found(text)
         }
         CallError::Proof(ProofRefusal::Beyond { .. }) => Status::out_of_range(text),

@@ -37,6 +37,7 @@ use crate::node_status::{NewestTimes, NodeObserver};
 use crate::operator::NodePages;
 use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
+use crate::tree_pages::TreePages;
 use crate::views::PeerView;
 
 /// Time between two records of the positions, from which lags get their age. A guess: the age is
@@ -107,9 +108,10 @@ pub async fn start(
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };
+    let pages = TreePages::new(&api);
     let routes = routes(&settings, api, readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
-    let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory));
+    let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
     let build = BuildInfo {
         version: settings.version,
         commit: settings.commit,
@@ -216,6 +218,7 @@ fn serve_settings(
     settings: &ApiSettings,
     listen: SocketAddr,
     memory: &MemoryBudget,
+    pages: TreePages,
 ) -> ServeSettings {
     ServeSettings {
         trusted_proxies: settings.trusted_proxies.clone(),
@@ -224,6 +227,7 @@ fn serve_settings(
         streams_per_connection_max: settings.streams_per_connection_max,
         memory: memory.clone(),
         tls: settings.tls.clone(),
+        pages: Some(Arc::new(pages)),
         ..ServeSettings::new(listen)
     }
 }

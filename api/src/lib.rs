@@ -7,6 +7,7 @@
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
 //! - `oldest`: tells readers what has expired;
+//! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
@@ -50,6 +51,7 @@ mod stream_error;
 mod streams;
 mod subscribe;
 mod tokens;
+mod tree_pages;
 mod views;
 
 pub use handle::{ApiError, ApiHandle, start};

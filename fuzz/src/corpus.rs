@@ -90,6 +90,7 @@ pub(crate) fn checkpoints() -> Vec<Vec<u8>> {
     let unhex = |value: &Value| hex::decode(value.as_str().unwrap_or_default()).expect("is hex");
     let seed = |case: Value| match case["kind"].as_str() {
         Some("checkpoint") => Some(unhex(&case["bytes"])),
+        Some("tile") => Some(case["path"].as_str()?.as_bytes().to_vec()),
         Some("note") => Some(case["note"].as_str()?.as_bytes().to_vec()),
         Some("inclusion" | "consistency") => {
             let number = |name: &str| case[name].as_u64().unwrap_or_default().to_be_bytes();

@@ -22,6 +22,7 @@ pub mod checkpoint;
 #[cfg(feature = "services")]
 pub mod codec;
 pub mod cursor;
+mod decimal;
 pub mod envelope;
 pub mod frame;
 pub mod ids;
@@ -38,6 +39,7 @@ pub const NETWORK_VERSION: &str = "1.3.0";
 
 pub use bytes::Bytes;
 pub use cursor::Cursor;
+pub use decimal::decimal;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};

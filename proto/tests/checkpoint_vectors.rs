@@ -11,7 +11,8 @@ use hawser_proto::checkpoint::{
     CosignedCheckpoint, WitnessCosignature, WitnessKey, WitnessName, note_text,
 };
 use hawser_proto::merkle::{
-    CompactRange, ConsistencyProof, InclusionProof, LeafData, PROOF_LEN_MAX, TreeHash, leaf_hash,
+    CompactRange, ConsistencyProof, InclusionProof, LeafData, PROOF_LEN_MAX, Tile, TreeHash,
+    leaf_hash,
 };
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use serde_json::{Value, json};
@@ -78,6 +79,10 @@ fn verdict(case: &Value) -> Value {
             let verified =
                 ConsistencyProof(proof).verify(number(&case["from"]), to, earlier, later);
             json!(fits && verified.is_ok())
+        }
+        "tile" => {
+            let tile = Tile::of_path(case["path"].as_str().unwrap());
+            json!(tile.map(|tile| (tile.level(), tile.index(), tile.width())))
         }
         "witness" => json!(is_witnessed(case)),
         "note" => note(case).unwrap_or(json!(false)),
@@ -163,6 +168,20 @@ impl Chance {
         json!(hex::encode(bytes))
     }
 
+    /// Replaces, removes or adds a letter of a path.
+    fn other_path(&mut self, path: &str) -> String {
+        let mut letters: Vec<char> = path.chars().collect();
+        let others = ['0', '1', '7', '9', 'x', '/', '.', 'p', ' ', '+', '-', '%', '\u{661}'];
+        let other = others[self.next(others.len())];
+        let at = self.next(letters.len() + 1);
+        match self.next(3) {
+            0 if at < letters.len() => letters[at] = other,
+            1 if at < letters.len() => _ = letters.remove(at),
+            _ => letters.insert(at, other),
+        }
+        letters.into_iter().collect()
+    }
+
     /// Changes one field of a case.
     fn mutate(&mut self, case: &Value) -> Value {
         let mut case = case.clone();
@@ -178,6 +197,7 @@ impl Chance {
                 letters[at] = others[self.next(others.len())];
                 json!(letters.into_iter().collect::<String>())
             }
+            ("path", Value::String(path)) => json!(self.other_path(path)),
             (_, value @ Value::String(_)) => self.flip(value),
             (_, Value::Array(values)) if !values.is_empty() => {
                 let mut values = values.clone();

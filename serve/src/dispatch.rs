@@ -1,6 +1,7 @@
 //! Dispatch of requests by protocol, which the head of a request alone decides.
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
@@ -15,11 +16,13 @@ use crate::call_metrics::CallMetrics;
 use crate::calls::Calls;
 use crate::connect::ConnectCall;
 use crate::cors;
+use crate::public_pages::{self, PublicPages};
 
 /// Dispatches requests by protocol. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Dispatcher {
     calls: Calls,
+    pages: Option<Arc<dyn PublicPages>>,
     body_timeout: Duration,
 }
 
@@ -34,8 +37,13 @@ enum Protocol {
 }
 
 impl Dispatcher {
-    pub(crate) fn new(routes: Routes, metrics: CallMetrics, body_timeout: Duration) -> Self {
-        Self { calls: Calls::new(routes.prepare(), metrics, body_timeout), body_timeout }
+    pub(crate) fn new(
+        routes: Routes,
+        metrics: CallMetrics,
+        pages: Option<Arc<dyn PublicPages>>,
+        body_timeout: Duration,
+    ) -> Self {
+        Self { calls: Calls::new(routes.prepare(), metrics, body_timeout), pages, body_timeout }
     }
 
     pub(crate) fn metrics(&self) -> &CallMetrics {
@@ -49,6 +57,8 @@ impl Dispatcher {
     ) -> Result<Response<Body>, Infallible> {
         let mut response = if request.method() == Method::OPTIONS {
             cors::preflight(request.headers())
+        } else if let Some(pages) = self.pages_of(&request) {
+            public_pages::answer(pages, request).await
         } else {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
@@ -64,6 +74,14 @@ impl Dispatcher {
         };
         cors::add_headers(response.headers_mut());
         Ok(response)
+    }
+
+    /// Returns the pages, if the request asks for one.
+    fn pages_of<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
+        let is_page = |pages: &&Arc<dyn PublicPages>| {
+            request.method() == Method::GET && request.uri().path().starts_with(pages.prefix())
+        };
+        self.pages.as_ref().filter(is_page)
     }
 
     fn refuse(&self, status: StatusCode) -> Response<Body> {

@@ -21,6 +21,7 @@
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
 //! - [`StatusDetails`]: statuses that programs understand;
 //! - [`reflect`]: gRPC reflection of the services that are served;
+//! - [`public_pages`]: pages for callers, on the listener of calls;
 //! - [`pages`]: the operators' HTTP port; [`BuildInfo`], [`ChainListStatus`]: what both services
 //!   show there.
 //!
@@ -55,6 +56,7 @@ mod pack;
 pub mod pages;
 mod places;
 mod proxy_protocol;
+pub mod public_pages;
 mod read_turn;
 pub mod readiness;
 mod reflection;

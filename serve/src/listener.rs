@@ -41,7 +41,8 @@ impl Server {
         if let Some(tls) = settings.tls.clone() {
             tokio::spawn(tls.follow_files(stop.clone()));
         }
-        let dispatcher = Dispatcher::new(routes, metrics, settings.body_timeout);
+        let dispatcher =
+            Dispatcher::new(routes, metrics, settings.pages.clone(), settings.body_timeout);
         let connections = Connections::new(dispatcher, settings, stop.clone());
         Ok(Self { address, stop, accepting: tokio::spawn(connections.accept(listener)) })
     }

@@ -24,6 +24,7 @@ use crate::readiness::{Condition, Purpose};
 
 const OPEN_METRICS: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+const PLAIN: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Time to send the head of a request. A guess: probes send it at once.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
@@ -123,7 +124,13 @@ pub fn json(status: StatusCode, value: &impl Serialize) -> Page {
 /// Returns a page of plain text.
 #[must_use]
 pub fn plain(status: StatusCode, text: &'static str) -> Page {
-    page(status, HeaderValue::from_static("text/plain; charset=utf-8"), text)
+    page(status, PLAIN, text)
+}
+
+/// Returns a page of plain text that was made for it.
+#[must_use]
+pub fn text(status: StatusCode, text: String) -> Page {
+    page(status, PLAIN, text)
 }
 
 /// The page at `/readyz` and its like.

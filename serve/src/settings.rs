@@ -1,10 +1,12 @@
 //! Settings of a listener, and the values that every service on it shares.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::address::TrustedProxies;
 use crate::budget::{CALLERS_BYTES_MAX, MemoryBudget};
+use crate::public_pages::PublicPages;
 use crate::tls::Tls;
 
 /// The largest message in either direction, bytes.
@@ -49,6 +51,8 @@ pub struct ServeSettings {
     pub memory: MemoryBudget,
     /// The certificate of the listener; without one it speaks no TLS. Its files are followed while the listener runs.
     pub tls: Option<Tls>,
+    /// The pages for callers, besides the calls. Default: none.
+    pub pages: Option<Arc<dyn PublicPages>>,
 }
 
 impl ServeSettings {
@@ -68,6 +72,7 @@ impl ServeSettings {
             write_timeout: Duration::from_secs(30),
             memory: MemoryBudget::new(CALLERS_BYTES_MAX),
             tls: None,
+            pages: None,
         }
     }
 }

@@ -131,7 +131,7 @@ pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};
 pub use topic_scan::TopicScan;
-pub use tree_read::{TILE_WIDTH, TreeError};
+pub use tree_read::TreeError;
 pub use trees::TreeBehind;
 #[doc(hidden)]
 pub use write_fault::WriteFault;

@@ -1,8 +1,8 @@
 //! Proofs about the trees of strands, from one moment's view.
 
 use hawser_proto::merkle::{
-    ConsistencyProof, InclusionProof, ProofError, TreeHash, consistency_proof, inclusion_proof,
-    leaf_index, root,
+    ConsistencyProof, InclusionProof, ProofError, TILE_WIDTH, Tile, TreeHash, consistency_proof,
+    inclusion_proof, leaf_index, root,
 };
 use hawser_proto::{EnvelopeId, OriginatorId};
 use rocksdb::ReadOptions;
@@ -13,9 +13,7 @@ use crate::keys::leaf::LeafKey;
 use crate::snapshot::Snapshot;
 use crate::tree_rows::TreeRows;
 
-/// Hashes of a tile (C2SP tlog-tiles).
-pub const TILE_WIDTH: u64 = 256;
-/// Levels of the tree that a level of tiles spans.
+/// Levels of the tree that a level of tiles spans (C2SP tlog-tiles).
 const TILE_LEVELS: u8 = 8;
 
 /// The reason a proof was not made.
@@ -88,34 +86,21 @@ impl Snapshot<'_> {
         consistency_proof(from, to, |at| Ok(rows.node(at)?))
     }
 
-    /// Returns the first `width` hashes of a tile: subtrees of 256^`level` leaves each, from number 256 · `index` on.
-    /// `None` unless the tree has all of them.
+    /// Returns the hashes of a tile; `None` unless the tree has all of them.
     ///
     /// # Errors
     /// When a row cannot be read.
-    ///
-    /// # Panics
-    /// If `width` is above [`TILE_WIDTH`].
     pub fn tile(
         &self,
         originator: OriginatorId,
-        level: u8,
-        index: u64,
-        width: u64,
+        tile: Tile,
     ) -> Result<Option<Vec<TreeHash>>, ReadError> {
-        assert!(width <= TILE_WIDTH, "a tile has that many hashes");
-        let Some(height) = level.checked_mul(TILE_LEVELS).filter(|height| *height < 64) else {
-            return Ok(None);
-        };
-        let first = index.checked_mul(TILE_WIDTH);
-        let end = first.and_then(|first| first.checked_add(width)?.checked_mul(1 << height));
         let mut rows = self.tree_rows(originator);
-        let (Some(first), Some(end)) = (first, end) else { return Ok(None) };
-        if width == 0 || end > rows.size()? {
+        if tile.end() > rows.size()? {
             return Ok(None);
         }
-        let width = usize::try_from(width).expect("a tile is small");
-        rows.level(height, first, width).map(Some)
+        let first = tile.index() * u64::from(TILE_WIDTH);
+        rows.level(tile.level() * TILE_LEVELS, first, tile.width().into()).map(Some)
     }
 
     fn tree_rows(&self, originator: OriginatorId) -> TreeRows<'_> {

@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import random
+import re
 import sys
 
 # BLAKE3 --------------------------------------------------------------------------------------------
@@ -317,6 +318,46 @@ def consistency_path(size, leaves, known=True):
     return consistency_path(size - k, leaves[k:], False) + [tree_root(leaves[:k])]
 
 
+def tile_path(level, index, width):
+    groups = [f"{index % 1000:03}"]
+    while index >= 1000:
+        index //= 1000
+        groups.insert(0, f"x{index % 1000:03}")
+    return "/".join([str(level), *groups]) + (f".p/{width}" if width < 256 else "")
+
+
+def tile_of(path):
+    """Level, number and width of the tile with this path; None if there is no such path."""
+    found = re.fullmatch(r"([0-7])/((?:x[0-9]{3}/){0,6}[0-9]{3})(?:\.p/([1-9][0-9]{0,2}))?", path, re.ASCII)
+    if not found:
+        return None
+    level, index = int(found[1]), int(found[2].replace("x", "").replace("/", ""))
+    width = int(found[3]) if found[3] else 256
+    is_tree = (256 * index + width) * 256**level <= SIZE_MAX
+    return (level, index, width) if is_tree and tile_path(level, index, width) == path else None
+
+
+def tiles_root(size, tiles):
+    """The root of the tree that has these tiles, all of its own and no others; None if they contradict each other."""
+    level, count, below, leaves = 0, size, None, []
+    while count:
+        hashes = b""
+        for index in range((count + 255) // 256):
+            width = min(256, count - 256 * index)
+            tile = tiles.pop(tile_path(level, index, width), b"")
+            if len(tile) != 32 * width:
+                return None
+            hashes += tile
+        row = [hashes[i : i + 32] for i in range(0, len(hashes), 32)]
+        whole = below and [tree_root(below[i : i + 256]) for i in range(0, len(below) - 255, 256)]
+        if below is None:
+            leaves = row
+        elif whole != row:
+            return None
+        level, count, below = level + 1, count // 256, row
+    return None if tiles else tree_root(leaves)
+
+
 def verify_inclusion(leaf, index, size, proof, root):
     if size > SIZE_MAX or len(proof) > PROOF_MAX or index >= size:
         return False
@@ -543,6 +584,11 @@ def verdict(case):
         return leaf_hash(unhex(case["unsigned"]) + transaction).hex()
     if kind == "root":
         return tree_root([unhex(leaf) for leaf in case["leaves"]]).hex()
+    if kind == "tile":
+        return tile_of(case["path"])
+    if kind == "tiles":
+        root = tiles_root(case["size"], {path: unhex(tile) for path, tile in case["tiles"].items()})
+        return root and root.hex()
     if kind == "inclusion":
         proof = [unhex(p) for p in case["proof"]]
         leaf, root = unhex(case["leaf"]), unhex(case["root"])
@@ -579,6 +625,15 @@ def make():
     yield {"kind": "leaf", "unsigned": "0a0b", "transaction": "77" * 32}
     for size in (0, 1, 2, 3, 7, 8, 21, 40):
         yield {"kind": "root", "leaves": hexes(hashes[:size])}
+
+    for level, index, width in [(0, 0, 256), (0, 999, 1), (1, 1000, 255), (0, 1234067, 256), (7, 0, 127), (2, 0, 70)]:
+        yield {"kind": "tile", "path": tile_path(level, index, width)}
+    yield {"kind": "tile", "path": tile_path(0, 2**55 - 1, 255)}
+    for path in [
+        "0/000.p/0", "0/000.p/256", "0/000.p/07", "0/0", "00/000", "0/x000/001", "0/1000", "0/x001", "8/000", "7/000",
+        "7/000.p/128", "0/x036/x028/x797/x018/x963/967", "0/x018/x446/x744/x073/x709/x551/615", "0/../000", "0/000/", "",
+    ]:
+        yield {"kind": "tile", "path": path}
 
     def flip(values):
         at = chance.randrange(len(values))

@@ -15,6 +15,7 @@ use hawser_engine::runtime::PublishError;
 use hawser_serve::metrics::{Counter, Exposition, Gauge, MetricsPage};
 use hawser_serve::tls::{Tls, TlsMetrics};
 use hawser_serve::{CallMetrics, MemoryBudget};
+use http::StatusCode;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
@@ -22,6 +23,15 @@ use crate::methods::EnvelopeMethod;
 use crate::node_status::NodeObserver;
 
 pub(crate) use limits::{LimitMetrics, LimitOutcome, LimitedCall};
+
+/// The statuses that pages for callers have; the last one stands for all others.
+const PAGE_STATUSES: [(StatusCode, &str); 5] = [
+    (StatusCode::OK, "200"),
+    (StatusCode::UNAUTHORIZED, "401"),
+    (StatusCode::NOT_FOUND, "404"),
+    (StatusCode::TOO_MANY_REQUESTS, "429"),
+    (StatusCode::INTERNAL_SERVER_ERROR, "500"),
+];
 
 /// Metrics of the handlers.
 #[derive(Debug, Default)]
@@ -33,6 +43,7 @@ pub(crate) struct HandlerMetrics {
     no_balance: Counter,
     payer_rate: Counter,
     unavailable: Counter,
+    pages: [Counter; PAGE_STATUSES.len()],
 }
 
 impl HandlerMetrics {
@@ -50,6 +61,12 @@ impl HandlerMetrics {
             PublishError::PayerRate { .. } => self.payer_rate.inc(),
             PublishError::Unavailable { .. } => self.unavailable.inc(),
         };
+    }
+
+    /// Counts a page for a caller.
+    pub(crate) fn page_answered(&self, status: StatusCode) {
+        let at = PAGE_STATUSES.iter().position(|(it, _)| *it == status);
+        self.pages[at.unwrap_or(PAGE_STATUSES.len() - 1)].inc();
     }
 
     /// Counts a stream as open until the result is dropped.
@@ -107,6 +124,14 @@ impl Collector for HandlerCollector {
             "xmtp_subscribers",
             "Streams of envelopes that are open",
             Some(metrics.open_streams.get()),
+        )?;
+        out.counters(
+            "xmtp_api_pages",
+            "Pages of trees that were asked for, by status",
+            PAGE_STATUSES
+                .iter()
+                .zip(&metrics.pages)
+                .map(|((_, status), count)| ([("status", *status)], count.get())),
         )?;
         let rejected =
             |code, reason, count: &Counter| ([("code", code), ("reason", reason)], count.get());

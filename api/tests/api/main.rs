@@ -25,4 +25,5 @@ mod reports;
 mod shutdown;
 mod streams;
 mod subscribe;
+mod tree_pages;
 mod waiting;

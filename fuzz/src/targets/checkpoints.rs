@@ -1,7 +1,9 @@
-//! Checkpoints with cosignatures, as bytes and as notes, and proofs.
+//! Checkpoints with cosignatures, as bytes and as notes, proofs, and paths of tiles.
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_proto::merkle::{ConsistencyProof, InclusionProof, TreeHash, empty_root};
+use hawser_proto::merkle::{
+    ConsistencyProof, InclusionProof, TILE_WIDTH, Tile, TreeHash, empty_root,
+};
 use hawser_proto::{OriginatorId, PublicKey, SecretKey};
 
 use super::Target;
@@ -27,6 +29,12 @@ fn run(input: &[u8]) {
     {
         let again = read.to_note(NETWORK, key);
         assert_eq!(CosignedCheckpoint::from_note(&again, NETWORK, key), Ok(read));
+    }
+    if let Ok(path) = std::str::from_utf8(input)
+        && let Some(tile) = Tile::of_path(path)
+    {
+        assert_eq!(tile.to_string(), path, "a tile has another path");
+        assert!(tile.end() <= i64::MAX as u64 && tile.width() <= TILE_WIDTH);
     }
     let Some((numbers, rest)) = input.split_first_chunk::<24>() else { return };
     let number = |at: usize| {

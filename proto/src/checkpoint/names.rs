@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use sha2::{Digest as _, Sha256};
 
 use super::statement::Checkpoint;
+use crate::decimal::decimal;
 use crate::ids::OriginatorId;
 
 /// Bytes of a witness's name at most. A guess: names are short URLs.
@@ -36,6 +37,15 @@ impl WitnessName {
 #[must_use]
 pub fn origin(network: &str, originator: OriginatorId, node: OriginatorId) -> String {
     format!("{network}/strands/{originator}/{node}")
+}
+
+/// Reads the beginning of a path, `ORIGINATOR/NODE/`, which is the end of an [`origin`]. Returns both ids and the rest.
+#[must_use]
+pub fn log_of_path(path: &str) -> Option<(OriginatorId, OriginatorId, &str)> {
+    let (originator, rest) = path.split_once('/')?;
+    let (node, rest) = rest.split_once('/')?;
+    let id = |text| decimal(text).and_then(|id| u32::try_from(id).ok()).map(OriginatorId);
+    Some((id(originator)?, id(node)?, rest))
 }
 
 /// Returns the name of a node's key in notes that it cosigns.

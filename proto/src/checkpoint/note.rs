@@ -12,6 +12,7 @@ use super::cosigned::CosignedCheckpoint;
 use super::names::{NETWORK_LEN_MAX, WitnessName, cosigner_name, key_id, note_text, origin};
 use super::statement::{Checkpoint, Cosignature, SignedCheckpoint};
 use super::witness::WitnessCosignature;
+use crate::decimal::decimal;
 use crate::ids::{OriginatorId, SequenceId};
 use crate::merkle::TreeHash;
 use crate::sign::{PublicKey, Signature};
@@ -158,7 +159,7 @@ impl Line<'_> {
             .name
             .strip_prefix(network)
             .and_then(|rest| rest.strip_prefix("/nodes/"))
-            .and_then(number)
+            .and_then(decimal)
             .and_then(|id| u32::try_from(id).ok())
             .map(OriginatorId);
         if let Some(cosigner) = cosigner {
@@ -191,7 +192,7 @@ fn read_text(text: &str, network: &str) -> Result<Checkpoint, NoteError> {
         return Err(NoteError::Origin);
     }
     let mut id = || {
-        let id = names.next().and_then(number).and_then(|id| u32::try_from(id).ok());
+        let id = names.next().and_then(decimal).and_then(|id| u32::try_from(id).ok());
         id.map(OriginatorId).ok_or(NoteError::Origin)
     };
     let (originator, node) = (id()?, id()?);
@@ -201,7 +202,7 @@ fn read_text(text: &str, network: &str) -> Result<Checkpoint, NoteError> {
     if of != network {
         return Err(NoteError::OtherNetwork);
     }
-    let size = lines.next().and_then(number).filter(|&size| size <= SequenceId::MAX.0);
+    let size = lines.next().and_then(decimal).filter(|&size| size <= SequenceId::MAX.0);
     let size = size.ok_or(NoteError::Size)?;
     let root = lines.next().and_then(|line| STANDARD.decode(line).ok());
     let root = root.and_then(|root| TreeHash::from_slice(&root)).ok_or(NoteError::Root)?;
@@ -222,11 +223,4 @@ fn read_line(line: &str, number: usize) -> Option<Line<'_>> {
         None => (0, Vec::new()),
     };
     (!name.is_empty()).then_some(Line { number, name, id: *id, time, signature })
-}
-
-/// Reads a decimal number in its only form: digits without a leading zero.
-fn number(text: &str) -> Option<u64> {
-    let is_only_form = text == "0" || !text.starts_with('0');
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    (is_only_form && is_number).then(|| text.parse().ok())?
 }

@@ -8,7 +8,8 @@
 //! - [`CompactRange`]: adds leaves with one hash each on average, and knows the root;
 //! - [`root`], [`inclusion_proof`], [`consistency_proof`]: made from stored subtrees;
 //! - [`InclusionProof::verify`], [`ConsistencyProof::verify`]: functions of untrusted proofs. They end at the
-//!   height of the tree, however long a proof is.
+//!   height of the tree, however long a proof is;
+//! - [`Tile`]: the hashes of complete subtrees in pieces of one size, and their paths.
 
 mod hash;
 mod proof;
@@ -16,6 +17,7 @@ mod range;
 mod subtree;
 #[cfg(test)]
 mod tests;
+mod tile;
 
 pub use hash::{LeafData, TreeHash, empty_root, envelope_leaf, leaf_hash, leaf_index, node_hash};
 pub use proof::{
@@ -24,3 +26,4 @@ pub use proof::{
 };
 pub use range::{CompactRange, CompactRangeError};
 pub use subtree::Subtree;
+pub use tile::{TILE_WIDTH, Tile};

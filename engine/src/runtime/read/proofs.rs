@@ -1,7 +1,7 @@
 //! Proofs about strands for readers, each over one snapshot.
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_proto::merkle::{ConsistencyProof, InclusionProof, ProofError, TreeHash};
+use hawser_proto::merkle::{ConsistencyProof, InclusionProof, ProofError, Tile, TreeHash};
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{ReadError, Snapshot, Store, TreeError};
 
@@ -19,6 +19,9 @@ pub enum ProofRefusal {
     /// This node holds no such checkpoint.
     #[error("this node holds no such checkpoint of strand {0}")]
     NoCheckpoint(OriginatorId),
+    /// The tree that is held here is not the one that was signed: its strand was cut off since.
+    #[error("the tree of strand {0} that is held here is not the one that was signed")]
+    OtherTree(OriginatorId),
     /// The tree is not that large, or not yet.
     #[error("the tree of strand {originator} has {held} leaves here, not {size}")]
     Beyond {
@@ -124,6 +127,48 @@ impl ProofReader {
         };
         let proof = shown(originator, snapshot.consistency(originator, from, to_size))?;
         Ok(proof.map(|proof| ShownConsistency { to_size, proof, checkpoint }))
+    }
+
+    /// Returns the newest checkpoint of `node` for a strand, among the last few, that another node has cosigned; the newest
+    /// one if there is none.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn cosigned(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+    ) -> Result<ProofAnswer<CosignedCheckpoint>, QueryError> {
+        let found = self.store.snapshot().cosigned_checkpoint(originator, node)?;
+        Ok(found.ok_or(ProofRefusal::NoCheckpoint(originator)))
+    }
+
+    /// Returns the hashes of a tile, as far as `node` has signed them: its newest checkpoint covers them, and is of the
+    /// tree that is held here. So what is returned never changes.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn tile(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+        tile: Tile,
+    ) -> Result<ProofAnswer<Vec<TreeHash>>, QueryError> {
+        let snapshot = self.store.snapshot();
+        let Some(newest) = snapshot.checkpoint(originator, node, u64::MAX)? else {
+            return Ok(Err(ProofRefusal::NoCheckpoint(originator)));
+        };
+        let signed = newest.signed.checkpoint;
+        let beyond = |held| ProofRefusal::Beyond { originator, size: tile.end(), held };
+        if tile.end() > signed.size {
+            return Ok(Err(beyond(signed.size)));
+        }
+        match shown(originator, snapshot.root(originator, signed.size))? {
+            Ok(root) if root == signed.root => {}
+            Ok(_) => return Ok(Err(ProofRefusal::OtherTree(originator))),
+            Err(refusal) => return Ok(Err(refusal)),
+        }
+        Ok(snapshot.tile(originator, tile)?.ok_or_else(|| beyond(0)))
     }
 
     fn find(

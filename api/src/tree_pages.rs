@@ -1,0 +1,234 @@
+//! Trees as pages that any cache can serve: checkpoints as notes, and tiles, at the paths of C2SP `tlog-tiles`.
+//!
+//! A path has one form, and a request with a query is refused, so a cache holds each page once. A tile is served only
+//! as far as the newest checkpoint covers it: its bytes never change, whatever becomes of the strand.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hawser_engine::Engine;
+use hawser_engine::runtime::{ProofAnswer, ProofReader, ProofRefusal};
+use hawser_proto::checkpoint::log_of_path;
+use hawser_proto::merkle::{TILE_WIDTH, Tile};
+use hawser_proto::{OriginatorId, PublicKey};
+use hawser_serve::CallCharge;
+use hawser_serve::pages::{Page, text};
+use hawser_serve::public_pages::{ComingPage, PublicPages, refusal};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, Response, StatusCode};
+use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+
+use crate::callers::Callers;
+use crate::error::{CallError, into_status};
+use crate::metrics::{HandlerMetrics, LimitedCall};
+use crate::node_api::NodeApi;
+use crate::rate_limits::CallCost;
+use crate::read_workers::ReadWorkers;
+
+/// Begins every path: the first line of a note has it behind the network's name.
+const PREFIX: &str = "/strands/";
+/// Memory of a page with a checkpoint, as read and as text. Calculated: a checkpoint with all the cosignatures that it
+/// may have, three times.
+const CHECKPOINT_BYTES: usize = 128 * 1024;
+/// Memory of a page with a tile. Calculated: its hashes, as read and as bytes.
+const TILE_BYTES: usize = 2 * 32 * TILE_WIDTH as usize;
+/// For a checkpoint. A second: a strand that grows gets a new one about as often.
+const SHORT: HeaderValue = HeaderValue::from_static("public, max-age=1");
+/// For a full tile. A year, which is the most that caches take for an age (RFC 9111 §1.2.2 lets them).
+const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
+/// For a partial tile. A day: it never changes either, but is not asked for once the tile is full.
+const FOR_A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400, immutable");
+
+/// The pages of all strands' trees.
+#[derive(Clone)]
+pub(crate) struct TreePages {
+    engine: Engine,
+    reader: ProofReader,
+    callers: Callers,
+    reads: ReadWorkers,
+    metrics: Arc<HandlerMetrics>,
+}
+
+/// The page that a path names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct PagePath {
+    originator: OriginatorId,
+    /// The node whose checkpoints they are.
+    node: OriginatorId,
+    part: Part,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Checkpoint,
+    Tile(Tile),
+}
+
+impl PagePath {
+    fn parse(path: &str) -> Option<Self> {
+        let (originator, node, rest) = log_of_path(path.strip_prefix(PREFIX)?)?;
+        let part = match rest.strip_prefix("tile/") {
+            Some(tile) => Part::Tile(Tile::of_path(tile)?),
+            None if rest == "checkpoint" => Part::Checkpoint,
+            None => return None,
+        };
+        Some(Self { originator, node, part })
+    }
+}
+
+impl TreePages {
+    /// Shares limits, threads and metrics with the calls of a node.
+    pub(crate) fn new(api: &NodeApi) -> Self {
+        Self {
+            engine: api.engine.clone(),
+            reader: ProofReader::new(api.engine.store().clone()),
+            callers: api.callers.clone(),
+            reads: api.reads.clone(),
+            metrics: api.metrics.clone(),
+        }
+    }
+
+    async fn page(&self, head: Parts, charge: CallCharge) -> Result<Page, CallError> {
+        let connected = head.extensions.get::<TcpConnectInfo>();
+        let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
+        // A path that is none is charged too: it costs an answer.
+        let caller = self.callers.identify(&head.headers, remote)?;
+        self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        let path = match head.uri.query() {
+            None => PagePath::parse(head.uri.path()),
+            Some(_) => None,
+        };
+        let Some(PagePath { originator, node, part }) = path else {
+            return Ok(refusal(StatusCode::NOT_FOUND, None, "no page of a tree has this path"));
+        };
+        match part {
+            Part::Checkpoint => self.checkpoint(originator, node, &charge).await,
+            Part::Tile(tile) => self.tile(originator, node, tile, &charge).await,
+        }
+    }
+
+    async fn checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+        charge: &CallCharge,
+    ) -> Result<Page, CallError> {
+        charge.take(CHECKPOINT_BYTES)?;
+        // Without the key of the node its line would be missing.
+        if self.key_of(node).is_none() {
+            return Err(ProofRefusal::NoCheckpoint(originator).into());
+        }
+        let pages = self.clone();
+        let read = move || {
+            let found: ProofAnswer<_> = pages.reader.cosigned(originator, node)?;
+            let network = &pages.engine.store().identity().network;
+            Ok(found.map(|it| it.to_note(network, |node| pages.key_of(node))))
+        };
+        let note = self.reads.run(charge, read).await??;
+        Ok(cached(text(StatusCode::OK, note), SHORT))
+    }
+
+    async fn tile(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+        tile: Tile,
+        charge: &CallCharge,
+    ) -> Result<Page, CallError> {
+        charge.take(TILE_BYTES)?;
+        let reader = self.reader.clone();
+        let read = move || reader.tile(originator, node, tile);
+        let hashes = self.reads.run(charge, read).await??;
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
+        let mut page: Page = Response::new(bytes::Bytes::from(bytes).into());
+        let octets = HeaderValue::from_static("application/octet-stream");
+        page.headers_mut().insert(CONTENT_TYPE, octets);
+        let age = if tile.width() == TILE_WIDTH { FOR_EVER } else { FOR_A_DAY };
+        Ok(cached(page, age))
+    }
+
+    fn key_of(&self, node: OriginatorId) -> Option<PublicKey> {
+        let own = self.engine.store().identity();
+        if node == own.node {
+            return Some(own.public_key);
+        }
+        self.engine.ports().registry.borrow().node(node).map(|record| record.public_key)
+    }
+}
+
+impl PublicPages for TreePages {
+    fn prefix(&self) -> &'static str {
+        PREFIX
+    }
+
+    fn show(&self, head: Parts, charge: CallCharge) -> ComingPage {
+        let pages = self.clone();
+        Box::pin(async move {
+            let page = pages.page(head, charge).await;
+            page.unwrap_or_else(|error| refused(&into_status(error)))
+        })
+    }
+
+    fn answered(&self, status: StatusCode) {
+        self.metrics.page_answered(status);
+    }
+}
+
+impl std::fmt::Debug for TreePages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TreePages").finish_non_exhaustive()
+    }
+}
+
+fn cached(mut page: Page, age: HeaderValue) -> Page {
+    page.headers_mut().insert(CACHE_CONTROL, age);
+    page
+}
+
+/// Renders the status of a call as a page.
+fn refused(status: &Status) -> Page {
+    let code = match status.code() {
+        Code::NotFound | Code::OutOfRange | Code::InvalidArgument => StatusCode::NOT_FOUND,
+        Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
+        Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let retry_after =
+        status.metadata().get("retry-after").and_then(|it| it.to_str().ok()?.parse().ok());
+    refusal(code, retry_after, status.message())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_names_a_strand_its_signer_and_a_page() {
+        let (originator, node) = (OriginatorId(0), OriginatorId(100));
+        let of = |part| Some(PagePath { originator, node, part });
+        assert_eq!(PagePath::parse("/strands/0/100/checkpoint"), of(Part::Checkpoint));
+        let tile = Tile::new(1, 1234, 7).unwrap();
+        assert_eq!(PagePath::parse("/strands/0/100/tile/1/x001/234.p/7"), of(Part::Tile(tile)));
+        for path in [
+            "",
+            "/strands/",
+            "/strands/0/100",
+            "/strands/0/100/",
+            "/strands/00/100/checkpoint",
+            "/strands/0/4294967296/checkpoint",
+            "/strands/0/100/checkpoint/",
+            "/strands/0//100/checkpoint",
+            "/strands/0/100/../100/checkpoint",
+            "/strands/0/%31/checkpoint",
+            "/strands/-1/100/checkpoint",
+            "/strands/0/100/tile/0/000/",
+            "/strands/0/100/tile/entries/000",
+            "/strands/0/100/tile/",
+            "/checkpoint",
+        ] {
+            assert_eq!(PagePath::parse(path), None, "{path}");
+        }
+    }
+}
