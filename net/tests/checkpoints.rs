@@ -186,6 +186,39 @@ async fn a_flood_of_lies_costs_little_and_leaves_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_liar_that_comes_back_gets_no_new_allowance_and_keeps_no_other_peer_out() {
+    const AT_ONCE: u64 = 1_024;
+    let mut network = Network::new();
+    for peer in [LIAR, OriginatorId(200)] {
+        network.register(peer, UNREACHABLE);
+    }
+    let node = network.start(100);
+    let address = node.endpoint.local_addr();
+    let counters = node.engine.counters().clone();
+    let counters = &counters.checkpoint_exchange;
+    let started = std::time::Instant::now();
+    while counters.dropped.get() < 4 * AT_ONCE {
+        let before = counters.dropped.get() + counters.unknown.get();
+        let mut liar = RawPeer::join_for_checkpoints(address, 300, node.id).await;
+        for _ in 0..AT_ONCE {
+            show(&mut liar, of_a_stranger()).await;
+        }
+        eventually("some of them have arrived", || {
+            counters.dropped.get() + counters.unknown.get() > before
+        })
+        .await;
+    }
+    // Another peer is heard at once, though the liar has shown thousands before.
+    let mut other = RawPeer::join_for_checkpoints(address, 200, node.id).await;
+    let mut forged = statement(OriginatorId(200), 1, TreeHash([7; 32]));
+    forged.checkpoint.time_ns += 1;
+    show(&mut other, forged).await;
+    eventually("it was looked at", || counters.forged.get() == 1).await;
+    let most = AT_ONCE + 256 * (started.elapsed().as_secs() + 1);
+    assert!(counters.unknown.get() <= most, "{} of at most {most}", counters.unknown.get());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both() {
     let mut network = Network::new();
     network.register(LIAR, UNREACHABLE);

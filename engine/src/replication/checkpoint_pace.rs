@@ -43,7 +43,7 @@ impl Bucket {
     }
 }
 
-/// The signatures that one peer may still make this node check.
+/// The signatures that one node may still make this node check, over all its connections.
 #[derive(Debug)]
 pub struct CheckpointAllowance(Bucket);
 
@@ -63,6 +63,14 @@ impl CheckpointAllowance {
             self.0.left -= cost;
         }
         is_within
+    }
+
+    /// Returns true if it is that of a node that has shown nothing.
+    #[must_use]
+    pub fn is_full(&self, now: Instant) -> bool {
+        let mut filled = self.0;
+        filled.fill(now, TAKEN_PER_S, TAKEN_AT_ONCE);
+        filled.left >= f64::from(TAKEN_AT_ONCE)
     }
 }
 

@@ -4,8 +4,8 @@
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
 //! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
-//! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`] and
-//!   [`CheckpointAllowance`] pace what a peer is shown, and what it may show;
+//! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`],
+//!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace what a peer is shown, and what it may show;
 //! - [`link`] holds the values that the engine and the transport exchange.
 //!
 //! `engine::runtime::replication` holds the tasks that drive these, and reads the strands that are
@@ -18,6 +18,7 @@ mod follower;
 pub mod link;
 mod peer_clock;
 mod ranges;
+mod shown_checkpoints;
 mod stored_trees;
 mod verify;
 
@@ -26,5 +27,6 @@ pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
 pub use peer_clock::PeerClock;
+pub use shown_checkpoints::ShownCheckpoints;
 pub use stored_trees::StoredTrees;
 pub use verify::{EnvelopeVerifier, VerifyResult};

@@ -1,37 +1,35 @@
 //! The ways of checkpoints from the sessions with peers into the exchange, and back.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use tokio::sync::{mpsc, watch};
+use parking_lot::Mutex;
+use tokio::sync::watch;
 
-use crate::replication::CheckpointOffers;
+use crate::replication::{CheckpointOffers, ShownCheckpoints};
 
-/// Checkpoints of all peers that wait for the next round. A guess: what sixteen peers may show within one.
-pub(super) const WAITING_MAX: usize = 1024;
-
-/// A checkpoint that a peer has shown. Nothing of it is checked.
-pub(super) struct ShownCheckpoint {
-    pub(super) peer: OriginatorId,
-    pub(super) checkpoint: CosignedCheckpoint,
-}
+/// Checkpoints of all peers that are looked at in one round; the others wait for the next one. A guess: what sixteen
+/// peers may show within one.
+const IN_ROUND_MAX: usize = 1024;
 
 /// The ways of checkpoints into the exchange and out of it.
+#[derive(Default)]
 pub(super) struct CheckpointPorts {
-    shown: mpsc::Sender<ShownCheckpoint>,
+    shown: Mutex<ShownCheckpoints>,
     offers: watch::Sender<Arc<CheckpointOffers>>,
 }
 
 impl CheckpointPorts {
-    pub(super) fn new() -> (Self, mpsc::Receiver<ShownCheckpoint>) {
-        let (shown, receiver) = mpsc::channel(WAITING_MAX);
-        (Self { shown, offers: watch::Sender::default() }, receiver)
+    /// Hands over what a peer has shown, of which nothing is checked. Returns false if it is dropped.
+    pub(super) fn show(&self, peer: OriginatorId, checkpoint: CosignedCheckpoint) -> bool {
+        self.shown.lock().show(Instant::now(), peer, checkpoint)
     }
 
-    /// Hands over what a peer has shown. Returns false if there is no room.
-    pub(super) fn show(&self, shown: ShownCheckpoint) -> bool {
-        self.shown.try_send(shown).is_ok()
+    /// Takes what is to be looked at now, each with the peer that has shown it.
+    pub(super) fn take_shown(&self) -> Vec<(OriginatorId, CosignedCheckpoint)> {
+        self.shown.lock().take(Instant::now(), IN_ROUND_MAX)
     }
 
     /// Replaces what peers are to be shown.

@@ -2,9 +2,9 @@
 //! stored, and passed on.
 //!
 //! Peers can flood, replay, show sizes that no strand has, name nodes that the registry does not have, and tell two
-//! stories. Bounds: the allowance of each peer ([`CheckpointAllowance`](crate::replication::CheckpointAllowance)), a queue of [`WAITING_MAX`],
-//! and [`CheckpointWatch`], which keeps a few checkpoints of each node of the registry. One synced write is made
-//! in each round at most.
+//! stories, and come back under the same id. Bounds: an allowance and a queue for each id, which have their turns
+//! ([`ShownCheckpoints`](crate::replication::ShownCheckpoints)), and [`CheckpointWatch`], which keeps a few checkpoints of
+//! each node of the registry. One synced write is made in each round at most.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -14,10 +14,8 @@ use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint}
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Contradiction;
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, Snapshot};
-use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
-use super::checkpoint_ports::{ShownCheckpoint, WAITING_MAX};
 use super::evidence::record;
 use super::state::ReplicationState;
 use super::stop::StopSignal;
@@ -37,11 +35,7 @@ fn pair_of(signed: &SignedCheckpoint) -> Pair {
 }
 
 /// Runs the exchange until it is stopped.
-pub(super) async fn exchange(
-    state: Arc<ReplicationState>,
-    mut shown: mpsc::Receiver<ShownCheckpoint>,
-    mut stopped: StopSignal,
-) {
+pub(super) async fn exchange(state: Arc<ReplicationState>, mut stopped: StopSignal) {
     let mut rounds = tokio::time::interval(ROUND_EVERY);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut book = Book::new(state);
@@ -50,10 +44,8 @@ pub(super) async fn exchange(
             () = stopped.stopped() => return,
             _ = rounds.tick() => {}
         }
-        let waiting: Vec<ShownCheckpoint> =
-            std::iter::from_fn(|| shown.try_recv().ok()).take(WAITING_MAX).collect();
         let round = tokio::task::spawn_blocking(move || {
-            book.round(waiting);
+            book.round();
             book
         });
         book = round.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
@@ -98,8 +90,8 @@ impl Book {
         }
     }
 
-    fn round(&mut self, shown: Vec<ShownCheckpoint>) {
-        match self.try_round(shown) {
+    fn round(&mut self) {
+        match self.try_round() {
             Ok(()) => self.has_failed = false,
             Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
                 tracing::error!(code = "checkpoint_exchange_failed", %error, "checkpoints of peers are not kept");
@@ -108,11 +100,11 @@ impl Book {
         }
     }
 
-    fn try_round(&mut self, shown: Vec<ShownCheckpoint>) -> Result<(), CommitError> {
+    fn try_round(&mut self) -> Result<(), CommitError> {
         let state = self.state.clone();
         let snapshot = state.store.snapshot();
         self.load(&snapshot)?;
-        for ShownCheckpoint { peer, checkpoint } in shown {
+        for (peer, checkpoint) in state.checkpoints.take_shown() {
             self.take(&snapshot, peer, &checkpoint)?;
         }
         for originator in self.watch.waiting() {

@@ -1,17 +1,13 @@
 //! The engine's end of a connection to one peer.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tokio::sync::mpsc;
 
-use super::checkpoint_ports::ShownCheckpoint;
 use super::state::ReplicationState;
-use crate::replication::{
-    CheckpointAllowance, LinkCommand, PeerClock, RequestId, StrandItem, WantResponse,
-};
+use crate::replication::{LinkCommand, PeerClock, RequestId, StrandItem, WantResponse};
 
 /// Commands that wait for one connection. Each strand has at most a few under way, so this serves
 /// hundreds of strands. Guessed.
@@ -23,7 +19,6 @@ const COMMANDS_MAX: usize = 1024;
 pub struct Link {
     sink: ResponseSink,
     commands: mpsc::Receiver<LinkCommand>,
-    allowance: CheckpointAllowance,
 }
 
 impl Link {
@@ -38,8 +33,7 @@ impl Link {
         claims.merge(clock, state.known_originators());
         let generation = state.peers.insert(peer, is_proven, sender, claims);
         state.publisher.own_clock().note_peer_up(peer, clock);
-        let allowance = CheckpointAllowance::new(Instant::now());
-        Self { sink: ResponseSink { state, peer, generation }, commands, allowance }
+        Self { sink: ResponseSink { state, peer, generation }, commands }
     }
 
     /// Returns the next command for the connection, or `None` once another connection has taken the
@@ -50,11 +44,9 @@ impl Link {
 
     /// Hands over a checkpoint that the peer has shown. Beyond what a peer may show it is dropped: honest peers
     /// show everything again after a while.
-    pub fn note_checkpoint(&mut self, checkpoint: CosignedCheckpoint) {
+    pub fn note_checkpoint(&self, checkpoint: CosignedCheckpoint) {
         let ResponseSink { state, peer, .. } = &self.sink;
-        let shown = ShownCheckpoint { peer: *peer, checkpoint };
-        let is_within = self.allowance.take(Instant::now(), &shown.checkpoint);
-        if !(is_within && state.checkpoints.show(shown)) {
+        if !state.checkpoints.show(*peer, checkpoint) {
             state.engine_counters.checkpoint_exchange.dropped.inc();
         }
     }

@@ -31,12 +31,12 @@ use std::sync::Arc;
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
 use crate::replication::CheckpointOffers;
-use checkpoint_ports::{CheckpointPorts, ShownCheckpoint};
+use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
@@ -78,7 +78,6 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
-        let (checkpoints, shown) = CheckpointPorts::new();
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -94,7 +93,7 @@ impl Replication {
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
             reports: engine.reports().clone(),
-            checkpoints,
+            checkpoints: CheckpointPorts::default(),
             key: engine.key.clone(),
             page_reads: PageReads::of_all_sessions(),
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
@@ -105,7 +104,7 @@ impl Replication {
         // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.
         let has_strand = state.own != OriginatorId::REPLICA;
         let guard = has_strand.then(|| GuardTask::new(state.clone()));
-        let supervisor = tokio::spawn(supervise(state.clone(), (guard, shown), migrated, stopped));
+        let supervisor = tokio::spawn(supervise(state.clone(), guard, migrated, stopped));
         (Self { state }, ReplicationTasks { stop, supervisor })
     }
 
@@ -223,7 +222,7 @@ impl ReplicationTasks {
 /// still followed, at other peers: this node owes it to readers. A node that never entered has none.
 async fn supervise(
     state: Arc<ReplicationState>,
-    (guard, shown): (Option<GuardTask>, mpsc::Receiver<ShownCheckpoint>),
+    guard: Option<GuardTask>,
     migrated: Option<MigratedStrands>,
     mut stopped: StopSignal,
 ) {
@@ -232,7 +231,7 @@ async fn supervise(
         tasks.spawn(guard.run(stopped.clone()));
         tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
     }
-    tasks.spawn(checkpoints::exchange(state.clone(), shown, stopped.clone()));
+    tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {

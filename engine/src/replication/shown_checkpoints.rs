@@ -1,0 +1,160 @@
+//! Checkpoints that nodes have shown, until they are looked at.
+//!
+//! A node can flood, and come back under the same id for a new allowance. So the allowance belongs to the id that it has
+//! proved, not to its connection; each id has a queue of its own; and the queues have their turns.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
+use std::time::Instant;
+
+use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::CosignedCheckpoint;
+
+use super::checkpoint_pace::CheckpointAllowance;
+
+/// Checkpoints of one node that wait. A guess: twice what an honest one shows in a second, which is four rounds.
+const OF_NODE_MAX: usize = 256;
+/// Nodes that are remembered. A guess: far more than a network has. Of more, those that show nothing are forgotten as soon as
+/// their allowance is full again, and new ones are dropped until then.
+const NODES_MAX: usize = 4096;
+
+/// The queues of all nodes. Does no I/O and reads no clock. Memory is bounded by the number of nodes that have shown
+/// something within the last seconds.
+#[derive(Debug, Default)]
+pub struct ShownCheckpoints {
+    nodes: BTreeMap<OriginatorId, OfNode>,
+    /// The node that had the last turn.
+    last: Option<OriginatorId>,
+}
+
+#[derive(Debug)]
+struct OfNode {
+    allowance: CheckpointAllowance,
+    waiting: VecDeque<CosignedCheckpoint>,
+}
+
+impl ShownCheckpoints {
+    /// Puts a checkpoint into the queue of the node that shows it. Returns false if it is dropped: the node has used
+    /// up its allowance, or has too many that wait. Honest nodes show everything again after a while.
+    pub fn show(&mut self, now: Instant, by: OriginatorId, checkpoint: CosignedCheckpoint) -> bool {
+        if self.nodes.len() >= NODES_MAX && !self.nodes.contains_key(&by) {
+            self.forget(now);
+            if self.nodes.len() >= NODES_MAX {
+                return false;
+            }
+        }
+        let of_node = self.nodes.entry(by).or_insert_with(|| OfNode {
+            allowance: CheckpointAllowance::new(now),
+            waiting: VecDeque::new(),
+        });
+        let has_room = of_node.waiting.len() < OF_NODE_MAX;
+        // What finds no room is charged too: a flood must not have its allowance for later.
+        let is_taken = of_node.allowance.take(now, &checkpoint) && has_room;
+        if is_taken {
+            of_node.waiting.push_back(checkpoint);
+        }
+        is_taken
+    }
+
+    /// Takes up to `count` checkpoints, one of each node in turn. The next call goes on behind the last one's turn.
+    pub fn take(&mut self, now: Instant, count: usize) -> Vec<(OriginatorId, CosignedCheckpoint)> {
+        let mut taken = Vec::new();
+        while taken.len() < count {
+            let from = self.last.map_or(Bound::Unbounded, Bound::Excluded);
+            let to = self.last.map_or(Bound::Unbounded, Bound::Included);
+            let waits = |(_, it): &(&OriginatorId, &mut OfNode)| !it.waiting.is_empty();
+            let next = match self.nodes.range_mut((from, Bound::Unbounded)).find(waits) {
+                Some((node, _)) => Some(*node),
+                None => self.nodes.range_mut((Bound::Unbounded, to)).find(waits).map(|it| *it.0),
+            };
+            let Some(node) = next else { break };
+            self.last = Some(node);
+            let checkpoint = self.nodes.get_mut(&node).and_then(|it| it.waiting.pop_front());
+            taken.extend(checkpoint.map(|checkpoint| (node, checkpoint)));
+        }
+        self.forget(now);
+        taken
+    }
+
+    /// Forgets the nodes about which nothing has to be known: a new allowance would be the same.
+    fn forget(&mut self, now: Instant) {
+        self.nodes.retain(|_, it| !it.waiting.is_empty() || !it.allowance.is_full(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hawser_proto::SecretKey;
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+
+    use super::*;
+
+    const LIAR: OriginatorId = OriginatorId(300);
+
+    #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn checkpoint(size: u64) -> CosignedCheckpoint {
+        let (node, root) = (OriginatorId(100), TreeHash([1; 32]));
+        let of = Checkpoint { node, originator: node, size, root, time_ns: 1 };
+        of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap()).into()
+    }
+
+    fn sizes(taken: Vec<(OriginatorId, CosignedCheckpoint)>) -> Vec<(u32, u64)> {
+        taken.into_iter().map(|(by, it)| (by.0, it.signed.checkpoint.size)).collect()
+    }
+
+    #[test]
+    fn nodes_have_their_turns_however_much_one_of_them_shows() {
+        let (start, mut shown) = (start(), ShownCheckpoints::default());
+        let flood = checkpoint(9);
+        let taken = (0..5_000).filter(|_| shown.show(start, LIAR, flood.clone())).count();
+        assert_eq!(taken, OF_NODE_MAX);
+        for by in [100, 200, 400] {
+            assert!(shown.show(start, OriginatorId(by), checkpoint(1)), "{by}");
+            assert!(shown.show(start, OriginatorId(by), checkpoint(2)), "{by}");
+        }
+        let first = sizes(shown.take(start, 4));
+        assert_eq!(first, [(100, 1), (200, 1), (300, 9), (400, 1)]);
+        let second = sizes(shown.take(start, 6));
+        assert_eq!(second, [(100, 2), (200, 2), (300, 9), (400, 2), (300, 9), (300, 9)]);
+        assert_eq!(shown.take(start, 5_000).len(), OF_NODE_MAX - 4);
+        assert!(shown.take(start, 5_000).is_empty());
+    }
+
+    #[test]
+    fn a_node_that_comes_back_gets_no_new_allowance() {
+        let (start, mut shown) = (start(), ShownCheckpoints::default());
+        let flood = checkpoint(9);
+        let mut taken = 0;
+        // Each connection shows as much as it likes, and what waits is looked at in between.
+        for connection in 0..100_u32 {
+            let now = start + Duration::from_millis(10) * connection;
+            taken += (0..200).filter(|_| shown.show(now, LIAR, flood.clone())).count();
+            shown.take(now, usize::MAX);
+        }
+        // 1,024 at once, and 256 for the second that has passed.
+        assert!(taken <= 1_024 + 256, "{taken}");
+        assert!(taken > 1_024, "{taken}");
+    }
+
+    #[test]
+    fn nodes_that_show_nothing_are_forgotten() {
+        let (start, mut shown) = (start(), ShownCheckpoints::default());
+        for by in 0..10_000 {
+            shown.show(start, OriginatorId(by), checkpoint(1));
+        }
+        assert_eq!(shown.nodes.len(), NODES_MAX);
+        assert!(!shown.show(start, OriginatorId(10_000), checkpoint(1)));
+        shown.take(start, usize::MAX);
+        assert_eq!(shown.nodes.len(), NODES_MAX, "their allowances are not full");
+        shown.take(start + Duration::from_secs(1), usize::MAX);
+        assert_eq!(shown.nodes.len(), 0);
+        assert!(shown.show(start + Duration::from_secs(1), OriginatorId(10_000), checkpoint(1)));
+    }
+}
