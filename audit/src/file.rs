@@ -7,7 +7,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
-use hawser_rules::misbehavior::{Case, Judgement, NoChain, verify};
+use hawser_rules::misbehavior::{
+    Case, Judgement, NoChain, TreeEvidence, TreeFault, verify, verify_trees,
+};
 use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
 use serde::de::{Error as _, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -19,6 +21,8 @@ pub const SCHEMA: &str = "hawser-evidence/1";
 pub const FILE_LEN_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Reports of one file. A guess: as many as one answer of a node.
 const REPORTS_MAX: usize = 1_000;
+/// Pieces of one entry on signed trees. Specified (`docs/protocol/misbehavior.md`): the most that a fault has.
+const PIECES_MAX: usize = 4;
 /// Nodes and rates of one file. A guess: far above any network.
 const ENTRIES_MAX: usize = 10_000;
 
@@ -61,8 +65,15 @@ pub struct EvidenceFile {
     #[serde(default)]
     pub tool: String,
     /// The reports.
-    #[serde(deserialize_with = "bounded::<_, _, REPORTS_MAX>")]
+    #[serde(default, deserialize_with = "bounded::<_, _, REPORTS_MAX>")]
     pub reports: Vec<ReportEntry>,
+    /// Evidence that rests on signed trees, which no report can carry.
+    #[serde(
+        default,
+        deserialize_with = "bounded::<_, _, REPORTS_MAX>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub trees: Vec<TreeEntry>,
     /// The nodes of the network, as the writer knew them.
     #[serde(
         default,
@@ -80,7 +91,7 @@ pub struct EvidenceFile {
     /// Time up to which the rates are complete, unix nanoseconds; absent if they cannot become stale.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rates_confirmed_ns: Option<i64>,
-    /// The writer's judgements, in the order of the reports. Not read: a reader judges anew.
+    /// The writer's judgements, in the order of the reports, then of the trees. Not read: a reader judges anew.
     #[serde(skip_deserializing, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<Value>,
 }
@@ -99,6 +110,16 @@ pub struct ReportEntry {
     /// The time at which the host says that it stored the report, unix nanoseconds. Not signed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server_time_ns: Option<u64>,
+}
+
+/// Evidence that rests on signed trees.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TreeEntry {
+    /// The name of the fault.
+    pub fault: String,
+    /// The pieces, base64.
+    #[serde(deserialize_with = "bounded::<_, _, PIECES_MAX>")]
+    pub pieces: Vec<String>,
 }
 
 /// A node of the registry.
@@ -205,12 +226,23 @@ impl KnownKeys {
             None => judgement,
         }
     }
+
+    /// Judges evidence that rests on signed trees by these keys.
+    #[must_use]
+    pub fn judge_trees(&self, held: &TreeEvidence) -> Judgement {
+        verify_trees(held, &self.registry)
+    }
 }
 
 impl EvidenceFile {
-    /// Makes a file of reports, with all that is needed to judge them, and the writer's judgements.
+    /// Makes a file of reports and of evidence that rests on signed trees, with all that is needed to judge them, and the writer's judgements.
     #[must_use]
-    pub fn new(tool: &str, reports: &[HeldReport], verdicts: Vec<Value>, keys: &KnownKeys) -> Self {
+    pub fn new(
+        tool: &str,
+        (reports, trees): (&[HeldReport], &[TreeEvidence]),
+        verdicts: Vec<Value>,
+        keys: &KnownKeys,
+    ) -> Self {
         let rate = |it: &Rate| RateEntry {
             start_unix_s: it.start_unix_s,
             message_fee: it.message_fee,
@@ -222,6 +254,7 @@ impl EvidenceFile {
             schema: SCHEMA.to_owned(),
             tool: tool.to_owned(),
             reports: reports.iter().map(ReportEntry::of).collect(),
+            trees: trees.iter().map(TreeEntry::of).collect(),
             registry: keys.registry.nodes().map(|it| NodeEntry::of(it, &keys.registry)).collect(),
             rates: keys.rates.iter().flat_map(RateTable::rates).map(rate).collect(),
             rates_confirmed_ns: keys.rates.as_ref().and_then(RateTable::refreshed_ns),
@@ -250,6 +283,14 @@ impl EvidenceFile {
     /// [`EvidenceFileError::Field`] for text that is no base64.
     pub fn held(&self) -> Result<Vec<HeldReport>, EvidenceFileError> {
         self.reports.iter().map(ReportEntry::held).collect()
+    }
+
+    /// Returns the evidence that rests on signed trees.
+    ///
+    /// # Errors
+    /// [`EvidenceFileError::Field`] for text that is no base64, and for a fault that this program does not know.
+    pub fn held_trees(&self) -> Result<Vec<TreeEvidence>, EvidenceFileError> {
+        self.trees.iter().map(TreeEntry::held).collect()
     }
 
     /// Returns the keys and rates of the file. A reader who judges by them takes them on trust.
@@ -307,6 +348,23 @@ impl ReportEntry {
             host: self.host_node_id.map(OriginatorId),
             server_time_ns: self.server_time_ns,
         })
+    }
+}
+
+impl TreeEntry {
+    fn of(held: &TreeEvidence) -> Self {
+        let pieces = held.pieces.iter().map(|piece| STANDARD.encode(piece)).collect();
+        Self { fault: held.fault.name().to_owned(), pieces }
+    }
+
+    fn held(&self) -> Result<TreeEvidence, EvidenceFileError> {
+        let fault = TreeFault::of_name(&self.fault);
+        let fault = fault.ok_or_else(|| wrong("fault", &self.fault, "fault of a signed tree"))?;
+        let piece = |text: &String| match STANDARD.decode(text) {
+            Ok(bytes) => Ok(Bytes::from(bytes)),
+            Err(_) => Err(wrong("pieces", text, "base64")),
+        };
+        Ok(TreeEvidence { fault, pieces: self.pieces.iter().map(piece).collect::<Result<_, _>>()? })
     }
 }
 

@@ -1,8 +1,8 @@
-//! A report with its judgement, as text for people and JSON for programs.
+//! A report, or evidence that rests on signed trees, with its judgement, as text for people and JSON for programs.
 
 use std::fmt;
 
-use hawser_rules::misbehavior::{Fact, Host, Judgement, Missing, Report};
+use hawser_rules::misbehavior::{Fact, Host, Judgement, Missing, Report, TreeEvidence};
 use serde_json::{Map, Value, json};
 
 use crate::file::{EvidenceFile, HeldReport, KnownKeys};
@@ -26,11 +26,17 @@ impl Judged {
         Self { report: Report::decode(&held.report).ok(), held, judgement }
     }
 
-    /// Makes an evidence file of reports, judged by these keys and rates.
+    /// Makes an evidence file of reports and of evidence that rests on signed trees, judged by these keys and rates.
     #[must_use]
-    pub fn file(tool: &str, reports: &[HeldReport], keys: &KnownKeys) -> EvidenceFile {
+    pub fn file(
+        tool: &str,
+        reports: &[HeldReport],
+        trees: &[TreeEvidence],
+        keys: &KnownKeys,
+    ) -> EvidenceFile {
         let verdicts = reports.iter().map(|it| Self::new(it.clone(), keys).to_json());
-        EvidenceFile::new(tool, reports, verdicts.collect(), keys)
+        let of_trees = trees.iter().map(|it| JudgedTrees::new(it.clone(), keys).to_json());
+        EvidenceFile::new(tool, (reports, trees), verdicts.chain(of_trees).collect(), keys)
     }
 
     /// Renders the judgement for programs: names, and numbers as JSON numbers or, above 64 bits, as text.
@@ -53,6 +59,61 @@ impl Judged {
             "server_time_ns": self.held.server_time_ns,
         })
     }
+}
+
+/// Evidence that rests on signed trees, with its judgement.
+#[derive(Debug, Clone)]
+pub struct JudgedTrees {
+    /// The evidence.
+    pub held: TreeEvidence,
+    /// Its judgement.
+    pub judgement: Judgement,
+}
+
+impl JudgedTrees {
+    /// Judges evidence.
+    #[must_use]
+    pub fn new(held: TreeEvidence, keys: &KnownKeys) -> Self {
+        let judgement = keys.judge_trees(&held);
+        Self { held, judgement }
+    }
+
+    /// Renders the judgement for programs, as [`Judged::to_json`] does.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        let it = &self.judgement;
+        json!({
+            "verdict": it.verdict.name(),
+            "fault": self.held.fault.name(),
+            "misbehaving_node_id": it.accused.map(|node| node.0),
+            "sequence_id": it.place.0,
+            "facts": it.facts.iter().map(fact_json).collect::<Vec<_>>(),
+            "missing": it.missing.iter().map(|it| Missing::name(*it)).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for JudgedTrees {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let it = &self.judgement;
+        write!(f, "{}: {}", it.verdict.name(), self.held.fault.name())?;
+        if let Some(node) = it.accused {
+            write!(f, " against node {node}")?;
+        }
+        write_facts(f, it)
+    }
+}
+
+/// Writes the findings, and what would decide.
+fn write_facts(f: &mut fmt::Formatter<'_>, judgement: &Judgement) -> fmt::Result {
+    for fact in &judgement.facts {
+        write!(f, "\n  {fact}")?;
+    }
+    if !judgement.missing.is_empty() {
+        let missing: Vec<&str> = judgement.missing.iter().map(|it| it.name()).collect();
+        write!(f, "\n  to decide it takes: {}", missing.join(", "))?;
+    }
+    Ok(())
 }
 
 fn host_name(host: Host) -> &'static str {
@@ -90,13 +151,7 @@ impl fmt::Display for Judged {
         if let Some(difference) = it.difference {
             write!(f, " ({})", difference.name())?;
         }
-        for fact in &it.facts {
-            write!(f, "\n  {fact}")?;
-        }
-        if !it.missing.is_empty() {
-            let missing: Vec<&str> = it.missing.iter().map(|it| it.name()).collect();
-            write!(f, "\n  to decide it takes: {}", missing.join(", "))?;
-        }
+        write_facts(f, it)?;
         match it.host {
             Host::None => Ok(()),
             Host::Unknown => write!(f, "\n  kept by no node of the registry"),

@@ -23,5 +23,5 @@ pub mod replay;
 mod tests;
 
 pub use file::{EvidenceFile, EvidenceFileError, KnownKeys};
-pub use judged::Judged;
+pub use judged::{Judged, JudgedTrees};
 pub use network::{NetworkAudit, NodeFindings};

@@ -1,16 +1,18 @@
 //! Evidence files round trip, are judged alike anywhere, and wrong ones are refused with the reason.
 
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
-use hawser_rules::misbehavior::{Host, Kind, Verdict};
+use hawser_rules::misbehavior::{Host, Kind, TreeEvidence, TreeFault, Verdict};
 use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use proptest::prelude::*;
 use prost::Message as _;
 
 use crate::file::{HeldReport, SCHEMA};
-use crate::{EvidenceFile, EvidenceFileError, Judged, KnownKeys, NetworkAudit};
+use crate::{EvidenceFile, EvidenceFileError, Judged, JudgedTrees, KnownKeys, NetworkAudit};
 
 const NOW_NS: i64 = 1_750_000_000_000_000_000;
 const ACCUSED: OriginatorId = OriginatorId(300);
@@ -75,7 +77,7 @@ fn gap(host: u32) -> HeldReport {
 #[test]
 fn a_file_holds_all_that_a_stranger_needs() {
     let reports = vec![two_statements(100, 7), gap(200)];
-    let file = Judged::file("test", &reports, &keys());
+    let file = Judged::file("test", &reports, &[], &keys());
     let text = serde_json::to_string(&file).unwrap();
     let read = EvidenceFile::parse(&text).unwrap();
     let written = file.verdicts.clone();
@@ -98,9 +100,49 @@ fn a_file_holds_all_that_a_stranger_needs() {
     assert!(text.contains("kept by node 100, which says that it saw it"), "{text}");
 }
 
+/// Two roots for one size of the accused's own strand.
+fn two_checkpoints() -> TreeEvidence {
+    let signed = |root: u8| {
+        let root = TreeHash([root; 32]);
+        let of = Checkpoint { node: ACCUSED, originator: ACCUSED, size: 7, root, time_ns: 5 };
+        Bytes::copy_from_slice(&of.sign(&key(ACCUSED.0)).encode())
+    };
+    TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces: vec![signed(1), signed(2)] }
+}
+
+#[test]
+fn a_file_holds_evidence_that_no_report_can_carry() {
+    let held = two_checkpoints();
+    let claim = TreeEvidence { fault: TreeFault::OtherTree, pieces: vec![held.pieces[0].clone()] };
+    let file = Judged::file("test", &[gap(100)], &[held.clone(), claim.clone()], &keys());
+    let read = EvidenceFile::parse(&serde_json::to_string(&file).unwrap()).unwrap();
+    assert_eq!(read.held_trees().unwrap(), [held.clone(), claim]);
+    assert_eq!(file.verdicts.len(), 3, "reports come first");
+    let judged = JudgedTrees::new(held, &read.keys().unwrap());
+    assert_eq!(judged.to_json(), file.verdicts[1]);
+    assert_eq!(judged.to_json()["verdict"], "proven");
+    assert_eq!(judged.to_json()["sequence_id"], 7);
+    assert_eq!(file.verdicts[2]["verdict"], "claim");
+    let text = judged.to_string();
+    assert!(text.starts_with("proven: two_checkpoints against node 300\n"), "{text}");
+
+    let refused = |change: fn(&mut EvidenceFile)| {
+        let mut wrong = file.clone();
+        change(&mut wrong);
+        let read = EvidenceFile::parse(&serde_json::to_string(&wrong).unwrap());
+        read.and_then(|it| it.held_trees()).unwrap_err().to_string()
+    };
+    assert!(refused(|it| it.trees[0].fault = "x".into()).contains("no fault of a signed tree"));
+    assert!(refused(|it| it.trees[0].pieces[0] = "?".into()).contains("no base64"));
+    let five = |it: &mut EvidenceFile| it.trees[0].pieces = vec![String::new(); 5];
+    assert!(refused(five).contains("at most 4"));
+    let many = |it: &mut EvidenceFile| it.trees = vec![it.trees[0].clone(); 1001];
+    assert!(refused(many).contains("at most 1000"));
+}
+
 #[test]
 fn wrong_files_are_refused_with_the_reason() {
-    let file = Judged::file("test", &[gap(100)], &keys());
+    let file = Judged::file("test", &[gap(100)], &[], &keys());
     let refused = |change: fn(&mut EvidenceFile)| {
         let mut wrong = file.clone();
         change(&mut wrong);
@@ -151,15 +193,19 @@ proptest! {
         at in any::<prop::sample::Index>(),
         with in any::<char>(),
     ) {
-        let file = Judged::file("test", &[two_statements(100, 7)], &keys());
+        let file =
+            Judged::file("test", &[two_statements(100, 7)], &[two_checkpoints()], &keys());
         let text = serde_json::to_string(&file).unwrap();
         let mut text: Vec<char> = text.chars().collect();
         let at = at.index(text.len());
         text[at] = with;
         let text: String = text.into_iter().collect();
         if let Ok(file) = EvidenceFile::parse(&text)
-            && let (Ok(held), Ok(keys)) = (file.held(), file.keys())
+            && let (Ok(held), Ok(trees), Ok(keys)) = (file.held(), file.held_trees(), file.keys())
         {
+            for held in trees {
+                JudgedTrees::new(held, &keys).to_string();
+            }
             for held in held {
                 Judged::new(held, &keys).to_string();
             }

@@ -13,6 +13,7 @@ mod health;
 mod import;
 mod keys;
 mod misbehavior;
+mod misbehavior_pages;
 mod misbehavior_reports;
 mod node;
 pub(crate) mod onchain;

@@ -9,13 +9,15 @@ use std::path::{Path, PathBuf};
 
 use hawser_audit::file::HeldReport;
 use hawser_audit::{Judged, KnownKeys};
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{
     Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Topic,
 };
-use hawser_rules::misbehavior::Kind;
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
+use hawser_rules::misbehavior::{Kind, TreeEvidence, TreeFault};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{
     CACHE_BYTES_MIN, ChainPosition, Change, Charge, Durability, Facts, LogEntry, PayerReportChange,
@@ -69,7 +71,7 @@ fn write(
         host: None,
         server_time_ns: Some(time_ns),
     };
-    let file = Judged::file("test", &[held], keys);
+    let file = Judged::file("test", &[held], &[], keys);
     let path = place.join(name);
     fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
     path
@@ -122,6 +124,36 @@ fn a_process_of_its_own_judges_evidence_offline_and_exits_by_the_verdict() {
 }
 
 #[test]
+fn checkpoints_that_contradict_each_other_are_judged_offline() {
+    let place = tempfile::tempdir().unwrap();
+    let [accused, other] = [2, 3].map(|seed| SecretKey::from_bytes(&[seed; 32]).unwrap());
+    let keys = keys(&[(ACCUSED, accused.public_key())]);
+    let signed = |root: u8, size, key: &SecretKey| {
+        let (node, root) = (OriginatorId(ACCUSED), TreeHash([root; 32]));
+        let of = Checkpoint { node, originator: node, size, root, time_ns: size };
+        Bytes::copy_from_slice(&of.sign(key).encode())
+    };
+    let first = signed(1, 7, &accused);
+    for (name, fault, pieces, code) in [
+        ("proven", TreeFault::TwoCheckpoints, vec![first.clone(), signed(2, 7, &accused)], 0),
+        ("claim", TreeFault::OtherTree, vec![first.clone()], 5),
+        ("inconclusive", TreeFault::TwoCheckpoints, vec![first.clone(), signed(2, 8, &accused)], 6),
+        ("refuted", TreeFault::TwoCheckpoints, vec![first.clone(), signed(2, 7, &other)], 7),
+    ] {
+        let file = Judged::file("test", &[], &[TreeEvidence { fault, pieces }], &keys);
+        let path = place.path().join(name);
+        fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
+        let path = path.to_str().unwrap();
+        let output = run(&["audit", "report", path, "--registry", path]);
+        assert_eq!(output.status.code(), Some(code), "{output:?}");
+        assert!(stdout(&output).starts_with(name), "{output:?}");
+        let output = run(&["audit", "report", "--json", path, "--registry", path]);
+        let first: Value = serde_json::from_str(stdout(&output).lines().next().unwrap()).unwrap();
+        assert_eq!((&first["verdict"], &first["fault"]), (&name.into(), &fault.name().into()));
+    }
+}
+
+#[test]
 fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
     let place = tempfile::tempdir().unwrap();
     let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
@@ -144,9 +176,12 @@ fn a_network_keeps_what_strangers_prove_and_can_be_audited() {
 
     let out = place.path().join("kept.evidence");
     let out = out.to_str().unwrap();
+    let metrics = dev.text(0, "metrics");
     let export = ["misbehavior", "export", "--node", &node, "--registry", network];
+    let export = [&export[..], &["--metrics", &metrics]].concat();
     let kept = json(&[&export[..], &["--json", "--out", out]].concat());
     assert_eq!(kept["reports"], 1, "the same fact is kept once");
+    assert_eq!(kept["trees"], 0);
     let time = kept["last"].as_u64().unwrap().to_string();
     let show = ["misbehavior", "show", "--json", "--node", &node, "--registry", network, &time];
     let shown = json(&show);
@@ -206,7 +241,7 @@ fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
         store.commit(&changes).unwrap();
     }
     let keys = keys(&[(ACCUSED, key.public_key())]);
-    let file = Judged::file("test", &[], &keys);
+    let file = Judged::file("test", &[], &[], &keys);
     let registry = place.join("registry.evidence");
     fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
     (data, registry)

@@ -13,6 +13,7 @@ use hawser_proto::frame::ControlFrame;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Contradiction;
+use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
 use hawser_storage::UnknownFolder;
 
 const LIAR: OriginatorId = OriginatorId(300);
@@ -252,6 +253,11 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
         let [one, other] = [0, 1].map(|at: usize| SignedCheckpoint::decode(&pieces[at]).unwrap());
         let proof = Contradiction::between(&one, &other).unwrap();
         assert_eq!(proof.verify(&key(LIAR).public_key()), Ok(()));
+        // So does a stranger who has only the registry.
+        let pieces = pieces.clone();
+        let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces };
+        let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
+        assert_eq!((judgement.verdict, judgement.accused), (Verdict::Proven, Some(LIAR)));
     }
     // Its envelopes go on, and nothing that it says is cosigned any more.
     let cosigned = nodes[0].engine.counters().checkpoint_exchange.cosigned.get();

@@ -155,6 +155,10 @@ pub(crate) struct MisbehaviorExportArgs {
     /// Export reports that the node stored after this time, unix nanoseconds.
     #[arg(long, value_name = "SERVER_TIME_NS", default_value_t = 0)]
     pub(crate) after: u64,
+    /// The operators' port of the node, `host:port`: evidence that rests on signed trees is exported too. Only this port
+    /// has it.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) metrics: Option<String>,
     /// The evidence file to write [default: the standard output]. Never replaces a file.
     #[arg(long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,

@@ -4,9 +4,10 @@ use hawser_node::error::RunError;
 use hawser_node::settings;
 use serde_json::Value;
 
+use super::misbehavior_pages::page;
 use super::{audit, misbehavior_reports};
 use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
-use crate::{client, output};
+use crate::output;
 
 /// Runs the command.
 ///
@@ -38,21 +39,6 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
                 false => tell(piece),
             }
         }
-    }
-}
-
-async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunError> {
-    let path = format!("/misbehavior?after={after}");
-    let answer = client::get(metrics, &path).await.map_err(RunError::failed)?;
-    if answer.status != 200 {
-        let (status, body) = (answer.status, answer.body.trim());
-        return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
-    }
-    let page: Value = serde_json::from_str(&answer.body)
-        .map_err(|error| RunError::failed(format!("{metrics}: no evidence: {error}")))?;
-    match page["misbehavior"].as_array() {
-        Some(pieces) => Ok(pieces.clone()),
-        None => Err(RunError::failed(format!("{metrics}: no evidence in the answer"))),
     }
 }
 

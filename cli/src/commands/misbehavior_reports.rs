@@ -8,6 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use prost::Message as _;
 
 use super::audit::{load_keys, read_file, reports};
+use super::misbehavior_pages::trees;
 use crate::args::audit::{MisbehaviorExportArgs, MisbehaviorShowArgs, MisbehaviorSubmitArgs};
 use crate::{client, output};
 
@@ -70,7 +71,11 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     let count = held.len();
     let last = held.last().and_then(|it| it.server_time_ns);
     let tool = concat!("hawser ", env!("CARGO_PKG_VERSION"));
-    let file = Judged::file(tool, &held, &keys.known);
+    let trees = match &args.metrics {
+        Some(metrics) => trees(metrics).await?,
+        None => Vec::new(),
+    };
+    let file = Judged::file(tool, &held, &trees, &keys.known);
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
     let Some(path) = &args.out else {
         output::line(text);
@@ -80,10 +85,16 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     let mut out = std::fs::File::create_new(path).map_err(fail)?;
     out.write_all(text.as_bytes()).map_err(fail)?;
     match as_json {
-        true => output::line(serde_json::json!({ "reports": count, "last": last })),
+        true => output::line(
+            serde_json::json!({ "reports": count, "trees": trees.len(), "last": last }),
+        ),
         false => {
             let path = path.display();
-            output::line(format_args!("{path}: {}", output::count(count, "report")));
+            let trees = match trees.len() {
+                0 => String::new(),
+                count => format!(", {count} on signed trees"),
+            };
+            output::line(format_args!("{path}: {}{trees}", output::count(count, "report")));
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ mod key_package;
 mod layers;
 mod misbehavior_report;
 mod payer_report;
+mod tree_evidence;
 mod wire;
 
 /// One decoder and what belongs to it.
@@ -42,6 +43,7 @@ pub(crate) const TARGETS: &[Target] = &[
     grpc_strand::TARGET,
     chain_rpc::TARGET,
     misbehavior_report::TARGET,
+    tree_evidence::TARGET,
     payer_report::TARGET,
     backup_manifest::TARGET,
 ];

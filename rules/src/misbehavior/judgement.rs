@@ -113,6 +113,8 @@ pub enum Missing {
     Chain,
     /// All envelopes of the current minute and the four before it, and one earlier.
     Window,
+    /// The proof how the larger of two trees begins.
+    Tree,
 }
 
 impl Missing {
@@ -123,6 +125,7 @@ impl Missing {
             Self::Rates => "rates",
             Self::Chain => "chain",
             Self::Window => "window",
+            Self::Tree => "tree",
         }
     }
 }
@@ -159,7 +162,7 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// The node that is accused; `None` if the report does not decode.
     pub accused: Option<OriginatorId>,
-    /// The kind of the fault; `None` if the report does not decode.
+    /// The kind of the fault; `None` if the report does not decode, and for evidence that stands in no report.
     pub kind: Option<Kind>,
     /// For two statements: how far they differ.
     pub difference: Option<Difference>,
@@ -202,6 +205,23 @@ impl Judgement {
             missing,
             host,
             is_seen_by_host: host.node().is_some() && report.is_by_node(),
+        }
+    }
+
+    /// Judges evidence that stands in no report.
+    pub(super) fn of_trees(accused: Option<OriginatorId>, ruling: Ruling) -> Self {
+        let Ruling { verdict, difference, place, facts, missing } = ruling;
+        let (host, is_seen_by_host) = (Host::None, false);
+        Self {
+            verdict,
+            accused,
+            kind: None,
+            difference,
+            place,
+            facts,
+            missing,
+            host,
+            is_seen_by_host,
         }
     }
 

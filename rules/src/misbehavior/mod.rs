@@ -8,6 +8,7 @@
 //! - `case`, `chain_record`: what a judgement may depend on;
 //! - `exhibits`: the envelopes of a report, with their signatures checked;
 //! - `statements`, `order`, `causal`, `payload`, `window`, `chain`, `liveness`: one kind of fault each;
+//! - [`trees`]: evidence that stands in no report, because it rests on signed trees;
 //! - [`quorum`]: the judgement on liveness, which needs the reports of many.
 //!
 //! Specified in `docs/protocol/misbehavior.md`.
@@ -27,6 +28,9 @@ pub mod report;
 mod statements;
 #[cfg(test)]
 mod tests;
+pub mod trees;
+#[cfg(test)]
+mod trees_tests;
 mod window;
 
 use hawser_proto::Signature;
@@ -37,6 +41,7 @@ pub use difference::{Difference, difference};
 pub use judgement::{Fact, Host, Judgement, Missing, Verdict};
 pub use order::TIME_TOLERANCE_NS;
 pub use report::{Kind, Report, ReportError};
+pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};
 
 use exhibits::Exhibit;
 use judgement::Ruling;

@@ -77,6 +77,7 @@ fn of_path(path: &Path) -> Result<LoadedKeys, RunError> {
             schema: SCHEMA.to_owned(),
             tool: String::new(),
             reports: Vec::new(),
+            trees: Vec::new(),
             registry: network.nodes.iter().map(entry).collect(),
             rates: Vec::new(),
             rates_confirmed_ns: None,

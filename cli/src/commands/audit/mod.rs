@@ -8,7 +8,7 @@ mod replay;
 pub(super) mod reports;
 mod source;
 
-use hawser_audit::{EvidenceFile, Judged};
+use hawser_audit::{EvidenceFile, Judged, JudgedTrees};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings::NodeServiceSettings;
 use hawser_rules::misbehavior::Verdict;
@@ -56,20 +56,29 @@ pub(super) fn watch(args: NodeArgs) -> Result<(), RunError> {
 /// # Errors
 /// See [`run`].
 pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), RunError> {
-    let (held, file) = if args.source.contains("://") {
-        (reports::all_of(&args.source, 0).await?, None)
+    let (held, trees, file) = if args.source.contains("://") {
+        (reports::all_of(&args.source, 0).await?, Vec::new(), None)
     } else {
         let file = read_file(args.source.as_ref())?;
-        (file.held().map_err(RunError::failed)?, Some(file))
+        let trees = file.held_trees().map_err(RunError::failed)?;
+        (file.held().map_err(RunError::failed)?, trees, Some(file))
     };
     let keys = keys::load(&args.keys, file.as_ref())?;
-    if held.is_empty() {
+    if held.is_empty() && trees.is_empty() {
         return Err(RunError::not_found("there are no reports to judge"));
     }
     // Nothing is proven with keys of the writer of the file.
     let mut worst = if keys.is_on_trust { Verdict::Claim } else { Verdict::Proven };
     for held in held {
         let judged = Judged::new(held, &keys.known);
+        worst = worst.min(judged.judgement.verdict);
+        match as_json {
+            true => output::line(judged.to_json()),
+            false => output::line(&judged),
+        }
+    }
+    for held in trees {
+        let judged = JudgedTrees::new(held, &keys.known);
         worst = worst.min(judged.judgement.verdict);
         match as_json {
             true => output::line(judged.to_json()),

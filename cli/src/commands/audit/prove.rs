@@ -113,6 +113,7 @@ fn of_file_keys(file: &ProofFile) -> Result<KnownKeys, RunError> {
         schema: SCHEMA.to_owned(),
         tool: String::new(),
         reports: Vec::new(),
+        trees: Vec::new(),
         registry: file.registry().to_vec(),
         rates: Vec::new(),
         rates_confirmed_ns: None,

@@ -1,0 +1,379 @@
+//! Evidence that rests on signed trees: checkpoints, the leaves below them, and envelopes.
+//!
+//! The schema of reports has no field for it. It stands in evidence files, and in what nodes keep, as a list of pieces.
+
+use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::merkle::{
+    ConsistencyProof, InclusionProof, LeafData, PROOF_LEN_MAX, TreeHash, leaf_hash, leaf_index,
+};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use prost::Message as _;
+
+use super::exhibits::{self, Exhibit, all_signed_by};
+use super::judgement::{Fact, Judgement, Missing, Ruling, Verdict};
+use super::report::REPORT_LEN_BYTES_MAX;
+use crate::contradiction::{Contradiction, NoContradictionError};
+use crate::registry::Registry;
+
+/// Length of a hash, in bytes.
+const HASH_LEN: usize = 32;
+/// Length of the longest proof of a leaf: its index, its hash and the path.
+const LEAF_PROOF_LEN_MAX: usize = 8 + HASH_LEN * (1 + PROOF_LEN_MAX);
+/// Length of the longest beginning of a tree: its root and the proof.
+const BEGINNING_LEN_MAX: usize = HASH_LEN * (1 + PROOF_LEN_MAX);
+
+/// A fault that is shown by a signed tree.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum TreeFault {
+    /// Two checkpoints that contradict each other. Pieces: both, and where they have other sizes the root with which the
+    /// larger tree begins, and the consistency proof.
+    TwoCheckpoints,
+    /// Two checkpoints under which one place has two leaves. Pieces: both, and the proof of a leaf under each.
+    TwoLeaves,
+    /// A checkpoint of a node's own strand with another leaf than that of an envelope that the node signed. Pieces: the
+    /// checkpoint, the proof of the leaf, the envelope.
+    OtherLeaf,
+    /// A checkpoint of a node's own strand that covers places which the reporter did not get. Pieces: the checkpoint, and
+    /// the envelopes before and after them.
+    Gap,
+    /// A checkpoint with another root than the tree that the reporter holds. Pieces: the checkpoint.
+    OtherTree,
+}
+
+impl TreeFault {
+    /// All of them.
+    pub const ALL: [Self; 5] =
+        [Self::TwoCheckpoints, Self::TwoLeaves, Self::OtherLeaf, Self::Gap, Self::OtherTree];
+
+    /// Returns the name, as files and pages write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TwoCheckpoints => "two_checkpoints",
+            Self::TwoLeaves => "two_leaves",
+            Self::OtherLeaf => "other_leaf",
+            Self::Gap => "gap",
+            Self::OtherTree => "other_tree",
+        }
+    }
+
+    /// Returns the fault with this name.
+    #[must_use]
+    pub fn of_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+}
+
+/// A leaf with the proof that it is in a tree. Not necessarily verified.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShownLeaf {
+    /// Index of the leaf, from 0.
+    pub index: u64,
+    /// Its hash.
+    pub leaf: TreeHash,
+    /// The proof.
+    pub proof: InclusionProof,
+}
+
+impl ShownLeaf {
+    /// Writes the index, the leaf and the proof, in this order.
+    #[must_use]
+    pub fn encode(&self) -> Bytes {
+        let hashes = std::iter::once(&self.leaf).chain(&self.proof.0).flat_map(|hash| hash.0);
+        self.index.to_be_bytes().into_iter().chain(hashes).collect()
+    }
+
+    fn decode(bytes: &Bytes) -> Option<Self> {
+        let (index, hashes) = bytes.split_first_chunk::<8>()?;
+        let (leaf, proof) = hashes_of(hashes, LEAF_PROOF_LEN_MAX)?;
+        Some(Self { index: u64::from_be_bytes(*index), leaf, proof: InclusionProof(proof) })
+    }
+
+    fn is_under(&self, signed: &SignedCheckpoint) -> Result<(), Fact> {
+        let of = &signed.checkpoint;
+        self.proof.verify(self.leaf, self.index, of.size, of.root).map_err(|error| {
+            let text = format!("the leaf is not under the checkpoint: {error}");
+            Fact::new("no_leaf", text).with("index", self.index).with("size", of.size)
+        })
+    }
+}
+
+/// Evidence that rests on signed trees. Not verified: [`verify_trees`] judges it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TreeEvidence {
+    /// The fault.
+    pub fault: TreeFault,
+    /// The pieces, as [`TreeFault`] lists them.
+    pub pieces: Vec<Bytes>,
+}
+
+/// Judges evidence that rests on signed trees, with the keys of the registry alone. The same arguments give the same
+/// judgement; nothing else is read.
+///
+/// Costs at most four signature recoveries and four proofs, however long the pieces are.
+#[must_use]
+pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
+    let (accused, ruling) = match Opened::of(evidence, registry) {
+        Ok(opened) => (Some(opened.node()), opened.judge(registry)),
+        Err((accused, fact)) => (accused, Ruling::refuted(fact)),
+    };
+    Judgement::of_trees(accused, ruling)
+}
+
+/// The pieces, read, with the key of the node that signed the checkpoints.
+struct Opened<'a> {
+    fault: TreeFault,
+    key: PublicKey,
+    first: SignedCheckpoint,
+    second: Option<SignedCheckpoint>,
+    rest: &'a [Bytes],
+}
+
+impl<'a> Opened<'a> {
+    fn of(
+        evidence: &'a TreeEvidence,
+        registry: &Registry,
+    ) -> Result<Self, (Option<OriginatorId>, Fact)> {
+        let TreeEvidence { fault, pieces } = evidence;
+        let has_two = matches!(fault, TreeFault::TwoCheckpoints | TreeFault::TwoLeaves);
+        let is_count = match fault {
+            TreeFault::TwoCheckpoints => matches!(pieces.len(), 2 | 3),
+            TreeFault::TwoLeaves => pieces.len() == 4,
+            TreeFault::OtherLeaf | TreeFault::Gap => pieces.len() == 3,
+            TreeFault::OtherTree => pieces.len() == 1,
+        };
+        let malformed = |text: &str| (None, Fact::malformed(text));
+        if !is_count {
+            return Err(malformed("the evidence has another number of pieces"));
+        }
+        if pieces.iter().map(Bytes::len).sum::<usize>() > REPORT_LEN_BYTES_MAX {
+            return Err((
+                None,
+                Fact::new("too_large", "the evidence is longer than a report may be"),
+            ));
+        }
+        let (head, rest) = pieces.split_at(if has_two { 2 } else { 1 });
+        let read: Result<Vec<SignedCheckpoint>, _> =
+            head.iter().map(|piece| SignedCheckpoint::decode(piece)).collect();
+        let read = read.map_err(|error| (None, Fact::malformed(error.to_string())))?;
+        let [first, ref others @ ..] = read[..] else {
+            return Err(malformed("the evidence has no checkpoint"));
+        };
+        let node = first.checkpoint.node;
+        let Some(record) = registry.node(node).filter(|_| node.is_node()) else {
+            let fact = Fact::new("unknown_node", "the accused was never in the registry");
+            return Err((Some(node), fact.with("node", node.0)));
+        };
+        let key = record.public_key;
+        for signed in &read {
+            let of = signed.checkpoint;
+            signed.verify(&key).map_err(|error| {
+                let fact = Fact::new("forged", error.to_string()).with("size", of.size);
+                (Some(node), fact)
+            })?;
+        }
+        Ok(Self { fault: *fault, key, first, second: others.first().copied(), rest })
+    }
+
+    fn node(&self) -> OriginatorId {
+        self.first.checkpoint.node
+    }
+
+    fn judge(&self, registry: &Registry) -> Ruling {
+        let judged = match self.fault {
+            TreeFault::TwoCheckpoints => self.two_checkpoints(),
+            TreeFault::TwoLeaves => self.two_leaves(),
+            TreeFault::OtherLeaf => self.other_leaf(registry),
+            TreeFault::Gap => self.gap(registry),
+            TreeFault::OtherTree => {
+                let text = "the reporter holds another tree; which one is true is not signed";
+                Ok(Ruling::new(Verdict::Claim, self.fact("other_tree", text)))
+            }
+        };
+        judged.unwrap_or_else(Ruling::refuted)
+    }
+
+    /// Begins a fact about the first checkpoint.
+    fn fact(&self, name: &'static str, text: &str) -> Fact {
+        let of = self.first.checkpoint;
+        Fact::new(name, text)
+            .at(EnvelopeId::new(of.originator, SequenceId(of.size)))
+            .with("size", of.size)
+            .with("time_ns", of.time_ns)
+    }
+
+    fn two_checkpoints(&self) -> Result<Ruling, Fact> {
+        let (one, other) = (self.first, self.second());
+        let found = match self.rest {
+            [] => Contradiction::between(&one, &other),
+            [beginning, ..] => Some(beginning_of(one, other, beginning)?),
+        };
+        let about = |fact: Fact| {
+            let of = other.checkpoint;
+            fact.with("other_size", of.size).with("other_time_ns", of.time_ns)
+        };
+        let strand = |it: &SignedCheckpoint| (it.checkpoint.node, it.checkpoint.originator);
+        let Some(found) = found else {
+            if strand(&one) != strand(&other) {
+                let text = "the checkpoints are not of one node about one strand";
+                return Err(about(self.fact("other_strand", text)));
+            }
+            if one.checkpoint.size == other.checkpoint.size {
+                let text = "the checkpoints have one size and one root";
+                return Err(about(self.fact("consistent", text)));
+            }
+            let text = "nothing here shows how the larger tree begins";
+            return Ok(Ruling::inconclusive(about(self.fact("no_beginning", text)), Missing::Tree));
+        };
+        match found.verify(&self.key) {
+            Ok(()) => {
+                let text = match found {
+                    Contradiction::TwoRoots { .. } => "one size was signed with two roots",
+                    Contradiction::Shrinks { .. } => "a smaller tree was signed after a larger one",
+                    Contradiction::OtherBeginning { .. } => {
+                        "the larger tree does not begin with the smaller one"
+                    }
+                };
+                Ok(Ruling::new(Verdict::Proven, about(self.fact("two_checkpoints", text))))
+            }
+            Err(error) => Err(about(self.fact(name_of(error), &error.to_string()))),
+        }
+    }
+
+    fn two_leaves(&self) -> Result<Ruling, Fact> {
+        let (one, other) = (self.first, self.second());
+        let (a, b) = (one.checkpoint, other.checkpoint);
+        if (a.node, a.originator) != (b.node, b.originator) {
+            let text = "the checkpoints are not of one node about one strand";
+            return Err(self.fact("other_strand", text));
+        }
+        let leaves: Vec<ShownLeaf> = self.rest.iter().map(read_leaf).collect::<Result<_, _>>()?;
+        let [first, second] = &leaves[..] else {
+            return Err(Fact::malformed("each checkpoint has one leaf"));
+        };
+        first.is_under(&one)?;
+        second.is_under(&other)?;
+        let place = EnvelopeId::new(a.originator, SequenceId(first.index + 1));
+        if first.index != second.index {
+            let text = "the leaves are of different places";
+            return Err(Fact::new("other_place", text).at(place).with("other_index", second.index));
+        }
+        if first.leaf == second.leaf {
+            let text = "both trees have the same leaf";
+            return Err(Fact::new("consistent", text).at(place));
+        }
+        let text = "one place has two leaves under checkpoints of one node";
+        let fact = Fact::new("two_leaves", text).at(place);
+        let fact = fact.with("size", a.size).with("other_size", b.size);
+        Ok(Ruling::new(Verdict::Proven, fact))
+    }
+
+    fn other_leaf(&self, registry: &Registry) -> Result<Ruling, Fact> {
+        self.require_own_strand()?;
+        let [leaf, envelope] = self.rest else {
+            return Err(Fact::malformed("there is one leaf and one envelope"));
+        };
+        let shown = read_leaf(leaf)?;
+        shown.is_under(&self.first)?;
+        let envelope = self.signed_envelope(envelope, registry)?;
+        let fact = |name, text: &str| {
+            Fact::new(name, text).at(envelope.id).with("size", self.first.checkpoint.size)
+        };
+        if leaf_index(envelope.id.sequence) != Some(shown.index) {
+            let text = "the leaf is that of another place";
+            return Err(fact("other_place", text).with("index", shown.index));
+        }
+        if leaf_hash(LeafData::Signed(&envelope.statement)) == shown.leaf {
+            let text = "the leaf is that of the envelope";
+            return Err(fact("consistent", text));
+        }
+        let text = "the node signed an envelope and a tree that has something else in its place";
+        Ok(Ruling::new(Verdict::Proven, fact("other_leaf", text)))
+    }
+
+    /// A tree that covers a place is no proof that the node withholds it: the reporter may not have asked, and a place
+    /// may be declared empty.
+    fn gap(&self, registry: &Registry) -> Result<Ruling, Fact> {
+        self.require_own_strand()?;
+        let [before, after] = self.rest else {
+            return Err(Fact::malformed("a gap is between two envelopes"));
+        };
+        let before = self.signed_envelope(before, registry)?.id.sequence;
+        let after = self.signed_envelope(after, registry)?.id;
+        let size = self.first.checkpoint.size;
+        let places = after.sequence.0.saturating_sub(before.0).saturating_sub(1);
+        let fact = |name, text: &str| {
+            let fact = Fact::new(name, text).at(after);
+            fact.with("after", before.0).with("places", places).with("size", size)
+        };
+        if places == 0 {
+            return Err(fact("in_order", "there is no place between the envelopes"));
+        }
+        if size < after.sequence.0 - 1 {
+            let text = "the checkpoint does not cover the places between the envelopes";
+            return Err(fact("not_covered", text));
+        }
+        let text =
+            "the node signed a tree that has leaves for places which the reporter did not get";
+        Ok(Ruling::new(Verdict::Claim, fact("gap", text)))
+    }
+
+    fn second(&self) -> SignedCheckpoint {
+        self.second.unwrap_or(self.first)
+    }
+
+    fn require_own_strand(&self) -> Result<(), Fact> {
+        if !self.first.checkpoint.is_observers() {
+            return Ok(());
+        }
+        let text = "the checkpoint is an observer's, which answers for no envelope of the strand";
+        Err(self.fact("observer", text))
+    }
+
+    fn signed_envelope(&self, bytes: &Bytes, registry: &Registry) -> Result<Exhibit, Fact> {
+        let envelope = pb::OriginatorEnvelope::decode(bytes.clone())
+            .map_err(|error| Fact::malformed(format!("an envelope does not decode: {error}")))?;
+        let mut opened = exhibits::open(&[envelope], registry)?;
+        all_signed_by(&opened, self.node())?;
+        opened.pop().ok_or_else(|| Fact::malformed("there is no envelope"))
+    }
+}
+
+fn name_of(error: NoContradictionError) -> &'static str {
+    match error {
+        NoContradictionError::Checkpoint(_) => "forged",
+        NoContradictionError::OtherStrand => "other_strand",
+        NoContradictionError::Consistent => "consistent",
+        NoContradictionError::Proof(_) => "no_beginning",
+    }
+}
+
+/// Reads how the larger of two trees begins.
+fn beginning_of(
+    one: SignedCheckpoint,
+    other: SignedCheckpoint,
+    bytes: &Bytes,
+) -> Result<Contradiction, Fact> {
+    let (root, proof) = hashes_of(bytes, BEGINNING_LEN_MAX)
+        .ok_or_else(|| Fact::malformed("the beginning of a tree is a root and up to 64 hashes"))?;
+    let is_smaller = one.checkpoint.size <= other.checkpoint.size;
+    let (smaller, larger) = if is_smaller { (one, other) } else { (other, one) };
+    Ok(Contradiction::OtherBeginning { smaller, larger, root, proof: ConsistencyProof(proof) })
+}
+
+fn read_leaf(bytes: &Bytes) -> Result<ShownLeaf, Fact> {
+    let malformed =
+        || Fact::malformed("the proof of a leaf is an index, a leaf and up to 64 hashes");
+    ShownLeaf::decode(bytes).ok_or_else(malformed)
+}
+
+/// Reads a hash and those behind it; `None` for another number of bytes than that of whole hashes, and above `len_max`.
+fn hashes_of(bytes: &[u8], len_max: usize) -> Option<(TreeHash, Vec<TreeHash>)> {
+    if bytes.len() > len_max || !bytes.len().is_multiple_of(HASH_LEN) {
+        return None;
+    }
+    let (first, rest) = bytes.split_at_checked(HASH_LEN)?;
+    let rest = rest.chunks_exact(HASH_LEN).map(TreeHash::from_slice).collect::<Option<_>>()?;
+    Some((TreeHash::from_slice(first)?, rest))
+}
