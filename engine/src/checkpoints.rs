@@ -1,5 +1,8 @@
 //! The decision what a node signs about a tree, as `docs/protocol/checkpoints.md` lays it down.
 
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::merkle::TreeHash;
@@ -28,6 +31,73 @@ pub enum CheckpointDecision {
         /// The size that was signed.
         size: u64,
     },
+}
+
+/// The pace at which a node signs as an observer of strands whose nodes sign no checkpoints. [`Default`] gives the
+/// documented one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ObserverPace {
+    /// Time for which a strand has been held without a checkpoint of its node. A node that signs shows its first one
+    /// within seconds.
+    pub after: Duration,
+    /// Time between two looks at such strands.
+    pub every: Duration,
+}
+
+impl Default for ObserverPace {
+    /// Half a minute, and five seconds (`docs/protocol/checkpoints.md`). Guesses: two stories are noticed soon, and
+    /// many observers of many strands cost their peers few signatures.
+    fn default() -> Self {
+        Self { after: Duration::from_secs(30), every: Duration::from_secs(5) }
+    }
+}
+
+/// Strands of other nodes that are held without a checkpoint of their node: of other software, or of an older version.
+/// Reads no clock.
+#[derive(Debug, Default)]
+pub struct SilentStrands {
+    pace: ObserverPace,
+    since: BTreeMap<OriginatorId, Instant>,
+    looked_at: Option<Instant>,
+}
+
+impl SilentStrands {
+    /// Begins without any.
+    #[must_use]
+    pub fn new(pace: ObserverPace) -> Self {
+        Self { pace, ..Self::default() }
+    }
+
+    /// Returns those of the strands that are to be signed as an observer now. `held` gives each strand of another node,
+    /// with true if a checkpoint of that node is held; it is not read between two looks.
+    ///
+    /// # Errors
+    /// That of `held`.
+    pub fn due<E>(
+        &mut self,
+        now: Instant,
+        held: impl FnOnce() -> Result<Vec<(OriginatorId, bool)>, E>,
+    ) -> Result<Vec<OriginatorId>, E> {
+        let is_due =
+            self.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= self.pace.every);
+        if !is_due {
+            return Ok(Vec::new());
+        }
+        let held = held()?;
+        self.looked_at = Some(now);
+        let mut due = Vec::new();
+        for (originator, has_signed) in held {
+            if has_signed {
+                self.since.remove(&originator);
+                continue;
+            }
+            let since = *self.since.entry(originator).or_insert(now);
+            if now.saturating_duration_since(since) >= self.pace.after {
+                due.push(originator);
+            }
+        }
+        Ok(due)
+    }
 }
 
 /// Decides what `node` signs about the strand of `originator` after its `last` checkpoint of it. `now_ns` is the
@@ -102,6 +172,27 @@ mod tests {
         for now in [0, 4, 5] {
             assert_eq!(after(last, 8, Some(1), now), CheckpointDecision::Sign(signed(8, 9, 6)));
         }
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+    fn a_strand_is_observed_while_its_node_signs_nothing() {
+        let start = Instant::now();
+        let pace = ObserverPace { after: Duration::from_secs(30), every: Duration::from_secs(5) };
+        let mut silent = SilentStrands::new(pace);
+        let (signs, is_silent) = (OriginatorId(200), OriginatorId(300));
+        let mut at = |seconds, held: &[(OriginatorId, bool)]| {
+            let held = || Ok::<_, ()>(held.to_vec());
+            silent.due(start + Duration::from_secs(seconds), held).unwrap()
+        };
+        let both = [(signs, true), (is_silent, false)];
+        assert_eq!(at(0, &both), []);
+        assert_eq!(at(29, &both), [], "it may show its first one yet");
+        assert_eq!(at(30, &both), [], "it is not looked at so soon again");
+        assert_eq!(at(34, &both), [is_silent]);
+        assert_eq!(at(39, &[(signs, true), (is_silent, true)]), [], "it signs now");
+        assert_eq!(at(80, &both), [], "and has to be silent as long again");
+        assert_eq!(at(110, &both), [is_silent]);
     }
 
     #[test]

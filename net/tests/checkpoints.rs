@@ -2,19 +2,25 @@
 
 mod common;
 
-use common::envelopes::{NOW_NS, envelope, key};
+use std::time::Duration;
+
+use bytes::Bytes;
+use common::envelopes::{NOW_NS, envelope, key, message, sign, statement as statement_of};
 use common::network::{Network, Node, UNREACHABLE, eventually};
-use common::raw::RawPeer;
+use common::raw::{RawPeer, Strand};
+use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::misbehavior::{EvidenceTime, Misbehavior};
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::CheckpointTask;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::frame::ControlFrame;
 use hawser_proto::merkle::TreeHash;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Contradiction;
 use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
 use hawser_storage::UnknownFolder;
+use prost::Message as _;
 
 const LIAR: OriginatorId = OriginatorId(300);
 
@@ -284,6 +290,109 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
     eventually("both were looked at", || counters.unknown.get() == 1).await;
     assert_eq!(counters.cosigned.get(), 0);
     drop(first);
+}
+
+/// The envelope of another story for a place.
+fn other_envelope(place: u64) -> Bytes {
+    let told = statement_of(LIAR, place);
+    let payer = message(LIAR, place + 1_000).encode_to_vec().into();
+    sign(&pb::UnsignedOriginatorEnvelope { payer_envelope_bytes: payer, ..told }, LIAR)
+}
+
+/// Starts two nodes that observe silent nodes at once, and a silent one, which gives each of them envelopes.
+async fn observed(
+    network: &mut Network,
+    stories: [&[Bytes]; 2],
+) -> ([Node; 2], Vec<CheckpointTask>, Vec<(RawPeer, Strand)>) {
+    network.register(LIAR, UNREACHABLE);
+    let nodes = [network.start(100), network.start(200)];
+    let mut wants = Vec::new();
+    for node in &nodes {
+        let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+        let want = peer.hear_want(300).await;
+        wants.push((peer, want));
+    }
+    // Both have asked the node itself, before one of them could tell the other.
+    let mut silent = Vec::new();
+    for ((peer, want), story) in wants.into_iter().zip(stories) {
+        let mut strand = peer.open(want.originator, want.after).await;
+        strand.send_batch(story).await;
+        silent.push((peer, strand));
+    }
+    for (node, story) in nodes.iter().zip(stories) {
+        node.wait_for(300, story.len() as u64).await;
+    }
+    let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
+    let start = |node: &Node| CheckpointTask::start_with_pace(&node.engine, key(node.id), pace);
+    let tasks = nodes.iter().map(start).collect();
+    (nodes, tasks, silent)
+}
+
+/// The newest checkpoint that a node holds of what another one observes of the silent node.
+fn observation(node: &Node, by: u32) -> Option<CosignedCheckpoint> {
+    let snapshot = node.engine.store().snapshot();
+    snapshot.checkpoint(LIAR, OriginatorId(by), u64::MAX).expect("it is in memory")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_strand_of_a_node_that_signs_nothing_is_signed_and_cosigned_by_those_who_hold_it() {
+    let mut network = Network::new();
+    let story: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
+    let (nodes, tasks, mut silent) = observed(&mut network, [&story, &story]).await;
+    for (node, other) in [(&nodes[0], 200), (&nodes[1], 100)] {
+        eventually("it holds the other's observation", || {
+            observation(node, other).is_some_and(|it| cosigners(&it) == [node.id.0])
+        })
+        .await;
+        let of = observation(node, other).unwrap().signed;
+        assert_eq!((of.checkpoint.originator, of.checkpoint.size), (LIAR, 4));
+        assert_eq!(of.verify(&key(of.checkpoint.node).public_key()), Ok(()));
+        assert_eq!(evidence(node, LIAR), []);
+    }
+    // Once the node signs itself, it is observed no further.
+    let root = nodes[0].engine.store().snapshot().root(LIAR, 4).unwrap();
+    let (old, _) = silent.remove(0);
+    drop(old);
+    let address = nodes[0].endpoint.local_addr();
+    let mut peer = RawPeer::join_for_checkpoints(address, 300, nodes[0].id).await;
+    show(&mut peer, statement(LIAR, 4, root)).await;
+    wait_for(&nodes[1], 300, 4, &[100, 200]).await;
+    for (_, strand) in &mut silent {
+        strand.send_batch(&[envelope(LIAR, 5)]).await;
+    }
+    nodes[1].wait_for(300, 5).await;
+    nodes[1].publish(0).await;
+    wait_for(&nodes[0], 200, 1, &[100]).await;
+    assert_eq!(observation(&nodes[1], 200).unwrap().signed.checkpoint.size, 4);
+    for task in tasks {
+        task.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_stories_of_a_node_that_signs_no_checkpoints_are_noticed_by_its_observers() {
+    let mut network = Network::new();
+    let story: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
+    let mut other = story.clone();
+    other[2] = other_envelope(3);
+    let (nodes, tasks, _silent) = observed(&mut network, [&story, &other]).await;
+    for node in &nodes {
+        let what = format!("{} has noticed it", node.id);
+        eventually(&what, || evidence(node, LIAR).contains(&Misbehavior::OtherTree)).await;
+        // The observers are not accused, and what was kept is a claim, for a stranger too.
+        assert_eq!(evidence(node, OriginatorId(100)), []);
+        assert_eq!(evidence(node, OriginatorId(200)), []);
+        let snapshot = node.engine.store().snapshot();
+        let found = snapshot.evidence(EvidenceTime::default(), usize::MAX, usize::MAX).unwrap();
+        let found = found.iter().find(|it| it.evidence.misbehavior == Misbehavior::OtherTree);
+        let pieces = found.unwrap().evidence.envelopes.clone();
+        let held = TreeEvidence { fault: TreeFault::OtherTree, pieces };
+        let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
+        assert_eq!((judgement.verdict, judgement.accused), (Verdict::Claim, Some(LIAR)));
+    }
+    for task in tasks {
+        task.stop().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

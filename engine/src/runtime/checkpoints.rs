@@ -1,7 +1,8 @@
-//! The task that signs checkpoints: of this node's own strand, and as an observer of the chains' strands.
+//! The task that signs checkpoints: of this node's own strand, and as an observer of the chains' strands and of those of
+//! nodes that sign none themselves.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_storage::{CommitError, TreeError};
@@ -10,7 +11,7 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Engine;
-use crate::checkpoints::{CheckpointDecision, TreeState, decide};
+use crate::checkpoints::{CheckpointDecision, ObserverPace, SilentStrands, TreeState, decide};
 
 /// Time between two looks at the trees. Half of the second in which a strand that grows gets a checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -29,8 +30,22 @@ impl CheckpointTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, key: SecretKey) -> Self {
+        Self::start_with_pace(engine, key, ObserverPace::default())
+    }
+
+    /// Does the same, and observes strands of silent nodes at this pace.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start_with_pace(engine: &Engine, key: SecretKey, pace: ObserverPace) -> Self {
         let (stop, stopped) = watch::channel(false);
-        let signer = Signer { engine: engine.clone(), key, halted: BTreeSet::new(), failed: false };
+        let signer = Signer {
+            engine: engine.clone(),
+            key,
+            halted: BTreeSet::new(),
+            silent: SilentStrands::new(pace),
+            failed: false,
+        };
         Self { stop, task: tokio::spawn(run(signer, stopped)) }
     }
 
@@ -78,6 +93,8 @@ struct Signer {
     key: SecretKey,
     /// Strands whose trees contradict what was signed.
     halted: BTreeSet<OriginatorId>,
+    /// Strands whose nodes sign nothing.
+    silent: SilentStrands,
     /// True while the last attempt failed, which is told once.
     failed: bool,
 }
@@ -92,25 +109,39 @@ impl Signer {
         if node == OriginatorId::REPLICA {
             return; // it has no key that a reader could know
         }
-        let strands: Vec<OriginatorId> = self
-            .engine
-            .heads()
-            .get()
-            .iter()
-            .map(|head| head.originator)
-            .filter(|&it| it == node || !(it.is_node() || it.is_migrated()))
-            .collect();
+        let heads = self.engine.heads().get();
+        let all = || heads.iter().map(|head| head.originator);
+        let mut strands: Vec<OriginatorId> =
+            all().filter(|&it| it == node || !(it.is_node() || it.is_migrated())).collect();
+        let others: Vec<OriginatorId> = all().filter(|&it| it != node && it.is_node()).collect();
+        match self.silent(&others) {
+            Ok(silent) => strands.extend(silent),
+            Err(error) => return self.tell(None, &error),
+        }
         for originator in strands {
             match self.sign(node, originator) {
                 Ok(()) => self.failed = false,
-                Err(error) => {
-                    if !std::mem::replace(&mut self.failed, true) {
-                        tracing::error!(code = "checkpoint_failed", %originator, %error, "no checkpoint is signed");
-                    }
-                    return;
-                }
+                Err(error) => return self.tell(Some(originator), &error),
             }
         }
+    }
+
+    /// Tells the first of several failures.
+    fn tell(&mut self, originator: Option<OriginatorId>, error: &SignError) {
+        if !std::mem::replace(&mut self.failed, true) {
+            let originator = originator.map(|it| it.0);
+            tracing::error!(code = "checkpoint_failed", originator, %error, "no checkpoint is signed");
+        }
+    }
+
+    /// Returns those of the strands that this node observes because their nodes sign nothing.
+    fn silent(&mut self, strands: &[OriginatorId]) -> Result<Vec<OriginatorId>, SignError> {
+        let snapshot = self.engine.store().snapshot();
+        let has_signed = |&originator: &OriginatorId| {
+            let found = snapshot.checkpoint(originator, originator, u64::MAX)?;
+            Ok((originator, found.is_some()))
+        };
+        self.silent.due(Instant::now(), || strands.iter().map(has_signed).collect())
     }
 
     fn sign(&mut self, node: OriginatorId, originator: OriginatorId) -> Result<(), SignError> {

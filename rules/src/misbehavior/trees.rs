@@ -115,7 +115,7 @@ pub struct TreeEvidence {
 #[must_use]
 pub fn verify_trees(evidence: &TreeEvidence, registry: &Registry) -> Judgement {
     let (accused, ruling) = match Opened::of(evidence, registry) {
-        Ok(opened) => (Some(opened.node()), opened.judge(registry)),
+        Ok(opened) => (Some(opened.accused()), opened.judge(registry)),
         Err((accused, fact)) => (accused, Ruling::refuted(fact)),
     };
     Judgement::of_trees(accused, ruling)
@@ -180,16 +180,21 @@ impl<'a> Opened<'a> {
         self.first.checkpoint.node
     }
 
+    /// Returns the node that the evidence is about. An observer of a node's strand that holds another tree was told
+    /// another story, unless it lies.
+    fn accused(&self) -> OriginatorId {
+        let of = self.first.checkpoint;
+        let is_told = self.fault == TreeFault::OtherTree && of.originator.is_node();
+        if is_told { of.originator } else { of.node }
+    }
+
     fn judge(&self, registry: &Registry) -> Ruling {
         let judged = match self.fault {
             TreeFault::TwoCheckpoints => self.two_checkpoints(),
             TreeFault::TwoLeaves => self.two_leaves(),
             TreeFault::OtherLeaf => self.other_leaf(registry),
             TreeFault::Gap => self.gap(registry),
-            TreeFault::OtherTree => {
-                let text = "the reporter holds another tree; which one is true is not signed";
-                Ok(Ruling::new(Verdict::Claim, self.fact("other_tree", text)))
-            }
+            TreeFault::OtherTree => self.other_tree(registry),
         };
         judged.unwrap_or_else(Ruling::refuted)
     }
@@ -239,6 +244,22 @@ impl<'a> Opened<'a> {
             }
             Err(error) => Err(about(self.fact(name_of(error), &error.to_string()))),
         }
+    }
+
+    fn other_tree(&self, registry: &Registry) -> Result<Ruling, Fact> {
+        let accused = self.accused();
+        if registry.node(accused).is_none() {
+            let text = "the node of the strand was never in the registry";
+            return Err(Fact::new("unknown_node", text).with("node", accused.0));
+        }
+        let text = match accused == self.node() {
+            true => "the reporter holds another tree; which one is true is not signed",
+            false => {
+                "an observer holds another tree than the reporter: the node told two stories, or one of them is wrong"
+            }
+        };
+        let fact = self.fact("other_tree", text).with("signer", self.node().0);
+        Ok(Ruling::new(Verdict::Claim, fact))
     }
 
     fn two_leaves(&self) -> Result<Ruling, Fact> {

@@ -202,6 +202,14 @@ fn a_gap_below_a_tree_is_a_claim_since_an_absence_is_not_signed() {
 fn another_tree_alone_is_a_claim() {
     let strand = Strand::new(LIAR, 9, 99);
     assert_eq!(outcome(TreeFault::OtherTree, &[&strand.own(7)]), (Claim, "other_tree"));
+    let observed = strand.signed(OriginatorId(200), LIAR, 7, 1);
+    let judgement = judge(TreeFault::OtherTree, &[&observed]);
+    assert_eq!((judgement.verdict, judgement.accused), (Claim, Some(LIAR)), "it told two stories");
+    let observed = strand.signed(OriginatorId(200), CHAIN, 7, 1);
+    let judgement = judge(TreeFault::OtherTree, &[&observed]);
+    assert_eq!((judgement.verdict, judgement.accused), (Claim, Some(OriginatorId(200))));
+    let observed = strand.signed(OriginatorId(200), OriginatorId(400), 7, 1);
+    assert_eq!(outcome(TreeFault::OtherTree, &[&observed]), (Refuted, "unknown_node"));
     let stranger = strand.signed(OriginatorId(400), OriginatorId(400), 7, 1);
     assert_eq!(outcome(TreeFault::OtherTree, &[&stranger]), (Refuted, "unknown_node"));
     let mut forged = strand.own(7).to_vec();

@@ -128,9 +128,16 @@ impl Book {
             .filter(|id| is_chain(*id))
             .collect();
         let registry = self.state.ports.registry.borrow().clone();
+        let mut observed = chains;
+        for head in self.state.heads.get().iter() {
+            let it = head.originator;
+            if self.is_silent(it) && snapshot.checkpoint(it, it, u64::MAX)?.is_none() {
+                observed.push(it);
+            }
+        }
         let nodes = registry.nodes().map(|node| node.id).filter(|&id| id != own);
         for node in nodes.chain([own]) {
-            for originator in chains.iter().copied().chain([node]) {
+            for originator in observed.iter().copied().chain([node]) {
                 let pair = (node, originator);
                 // This node signs while it runs; others only tell what passes through here.
                 if self.loaded.contains(&pair) && node != own {
@@ -164,6 +171,14 @@ impl Book {
         Ok(())
     }
 
+    /// Returns true if a strand is another node's that signs no checkpoints, as far as this node was shown.
+    fn is_silent(&self, originator: OriginatorId) -> bool {
+        originator.is_node()
+            && originator != self.state.own
+            && !self.newest.contains_key(&(originator, originator))
+            && self.state.ports.registry.borrow().node(originator).is_some()
+    }
+
     fn key_of(&self, node: OriginatorId) -> Option<PublicKey> {
         if node == self.state.own {
             return Some(self.state.store.identity().public_key);
@@ -182,9 +197,16 @@ impl Book {
         let counters = &state.engine_counters.checkpoint_exchange;
         let signed = shown.signed;
         let of = signed.checkpoint;
-        let is_watched = of.node == of.originator || is_chain(of.originator);
+        let is_of_registry =
+            |node: OriginatorId| state.ports.registry.borrow().node(node).is_some();
+        let is_watched =
+            of.node == of.originator || is_chain(of.originator) || self.is_silent(of.originator);
         let Some(key) = self.key_of(of.node).filter(|_| is_watched) else {
-            counters.unknown.inc();
+            // A peer that was not shown yet that the node of the strand signs itself is no stranger.
+            let is_late = of.originator != state.own && is_of_registry(of.originator);
+            if !(is_late && self.key_of(of.node).is_some()) {
+                counters.unknown.inc();
+            }
             return Ok(());
         };
         if of.node == state.own {
@@ -314,13 +336,7 @@ impl Book {
                 Finding::Disputed(signed) => {
                     counters.differing.inc();
                     let of = signed.checkpoint;
-                    tracing::warn!(
-                        code = "checkpoint_differs",
-                        node = %of.node,
-                        originator = %of.originator,
-                        size = of.size,
-                        "a node has signed a checkpoint that is not of the tree held here"
-                    );
+                    tell_difference(&of);
                     let bytes = signed.encode().to_vec().into();
                     self.accuse(Misbehavior::OtherTree, &of, from, vec![bytes]);
                 }
@@ -391,7 +407,10 @@ impl Book {
         from: Option<OriginatorId>,
         envelopes: Vec<hawser_proto::Bytes>,
     ) {
-        let at = EnvelopeId::new(of.node, of.last());
+        // Observers of a node's strand that differ were told two stories, or one of them lies: the claim names the node.
+        let is_of_node = of.is_observers() && of.originator.is_node();
+        let accused = if is_of_node { of.originator } else { of.node };
+        let at = EnvelopeId::new(accused, of.last());
         self.evidence.push(Evidence { misbehavior, at, from, envelopes });
     }
 
@@ -419,11 +438,40 @@ impl Book {
         if !std::mem::take(&mut self.has_changed) {
             return;
         }
-        let honest = self.newest.iter().filter(|((node, _), _)| !self.liars.contains(node));
+        let is_shown = |node: OriginatorId, originator: OriginatorId| {
+            node == originator
+                || !originator.is_node()
+                || !self.newest.contains_key(&(originator, originator))
+        };
+        let honest = self.newest.iter().filter(|((node, originator), _)| {
+            !self.liars.contains(node) && is_shown(*node, *originator)
+        });
         let mut offers: CheckpointOffers =
             honest.map(|(&(node, originator), it)| ((node, originator, 0), it.clone())).collect();
         offers.extend(self.proofs.clone());
         self.state.checkpoints.set_offers(offers);
+    }
+}
+
+fn tell_difference(of: &Checkpoint) {
+    let Checkpoint { node, originator, size, .. } = *of;
+    if of.is_observers() && originator.is_node() {
+        tracing::warn!(
+            code = "observers_differ",
+            %node,
+            %originator,
+            size,
+            "another node holds another strand of a node that signs no checkpoints: it told two stories, or one of \
+             the two nodes is wrong"
+        );
+    } else {
+        tracing::warn!(
+            code = "checkpoint_differs",
+            %node,
+            %originator,
+            size,
+            "a node has signed a checkpoint that is not of the tree held here"
+        );
     }
 }
 
