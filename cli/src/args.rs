@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod backup;
 #[cfg(feature = "dev")]
 pub(crate) mod chain;
+pub(crate) mod conformance;
 #[cfg(feature = "dev")]
 pub(crate) mod dev;
 pub(crate) mod gateway;
@@ -82,6 +83,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: query::QueryCommand,
     },
+    /// Judge a node, of this or other software, by its answers.
+    Conformance(conformance::ConformanceArgs),
     /// Print envelopes of a node as they arrive.
     Tail(TailArgs),
     /// Print the status of nodes.

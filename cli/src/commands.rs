@@ -5,6 +5,7 @@ mod backup;
 #[cfg(feature = "dev")]
 mod chain;
 mod config;
+mod conformance;
 #[cfg(feature = "dev")]
 mod dev;
 mod fees;
@@ -60,6 +61,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Keys { command } => keys::run(&command, json),
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Query { command } => blocking(query::run(command, json)),
+        Command::Conformance(args) => blocking(conformance::run(args, json)),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Audit { command } => blocking(audit::run(command, json)),

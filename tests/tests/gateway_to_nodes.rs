@@ -4,16 +4,14 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::process::Command;
 
 use bytes::Bytes;
 use hawser_proto::{Cursor, Topic};
-use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::client::Client;
-use hawser_tests::harness::envelopes::{group_message, group_topic, payer, welcome, welcome_topic};
-use hawser_tests::harness::network::{Network, forget_settings};
-use hawser_tests::harness::process::Process;
-use hawser_tests::harness::{files, ports, raw, seed, strand, wait};
+use hawser_tests::harness::envelopes::{group_message, group_topic, welcome, welcome_topic};
+use hawser_tests::harness::gateway::Gateway;
+use hawser_tests::harness::network::Network;
+use hawser_tests::harness::{raw, seed, strand, wait};
 use prost::Message;
 
 const PUBLISH: &str = "/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes";
@@ -26,56 +24,9 @@ struct Envelopes {
     envelopes: Vec<Bytes>,
 }
 
-/// A gateway that knows a network by its files, and no chain.
-struct Gateway {
-    port: u16,
-    metrics_port: u16,
-    process: Process,
-}
-
-impl Gateway {
-    async fn start(network: &Network) -> Self {
-        Self::start_with(network, &[]).await
-    }
-
-    async fn start_with(network: &Network, arguments: &[&str]) -> Self {
-        let folder = network.nodes[0].folder();
-        let key = folder.join("gateway.key");
-        files::write_key(&key, &payer(77));
-        let (port, metrics_port) = (ports::free(), ports::free());
-        let mut command = Command::new(hawser());
-        command
-            .arg("gateway")
-            .arg("--payer.key-file")
-            .arg(key)
-            .arg("--registry-file")
-            .arg(folder.join("registry.json"))
-            .arg("--rates-file")
-            .arg(folder.join("rates.json"))
-            .args(["--listen-address", "127.0.0.1"])
-            .args(["--api.port", &port.to_string()])
-            .args(["--metrics.metrics-port", &metrics_port.to_string()])
-            .args(["--shutdown-drain", "0s"])
-            .args(arguments);
-        forget_settings(&mut command);
-        let process = Process::start("gateway", command, &folder.join("gateway.output"));
-        let gateway = Self { port, metrics_port, process };
-        wait::until("the gateway is ready", async || {
-            let answer = raw::get(gateway.metrics_port, "/readyz").await;
-            answer.is_ok_and(|(status, _)| status == 200).then_some(())
-        })
-        .await;
-        gateway
-    }
-
-    fn client(&self) -> Client {
-        Client::new(self.port)
-    }
-
-    async fn publish(&self, envelopes: Vec<Bytes>) -> Result<Vec<Bytes>, tonic::Status> {
-        let answer = self.client().unary::<_, Envelopes>(PUBLISH, Envelopes { envelopes }).await?;
-        Ok(answer.envelopes)
-    }
+async fn publish(gateway: &Gateway, envelopes: Vec<Bytes>) -> Result<Vec<Bytes>, tonic::Status> {
+    let answer = gateway.client().unary::<_, Envelopes>(PUBLISH, Envelopes { envelopes }).await?;
+    Ok(answer.envelopes)
 }
 
 fn topics() -> Vec<Topic> {
@@ -127,7 +78,7 @@ async fn acknowledged_envelopes_can_be_read_at_every_node() {
                 [message, welcome([n; 32], 500, &mut rng)]
             })
             .collect();
-        let answer = gateway.publish(sent.clone()).await.unwrap();
+        let answer = publish(&gateway, sent.clone()).await.unwrap();
         let answered: Vec<_> = answer.iter().map(strand::client_bytes_of).collect();
         assert_eq!(answered, sent, "in the order of the request, byte for byte");
         for envelope in &answer {
@@ -155,7 +106,7 @@ async fn publishing_goes_on_when_a_node_is_killed() {
             network.nodes[1].kill();
         }
         let sent = (0..12).map(|n| group_message([n; 16], 80, &mut rng)).collect();
-        acknowledged.extend(gateway.publish(sent).await.unwrap());
+        acknowledged.extend(publish(&gateway, sent).await.unwrap());
     }
     network.nodes[1].start();
     network.nodes[1].ready().await;

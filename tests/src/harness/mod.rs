@@ -2,6 +2,7 @@
 //!
 //! - [`binary`], [`process`], [`ports`], [`files`]: the binary, and one running process of it;
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
+//! - [`gateway`]: a gateway before them; [`faulty`]: a node whose answers are wrong on purpose;
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
@@ -15,7 +16,9 @@ pub mod binary;
 pub mod client;
 pub mod disk;
 pub mod envelopes;
+pub mod faulty;
 pub mod files;
+pub mod gateway;
 pub mod identities;
 pub mod load;
 pub mod memory;

@@ -1,0 +1,66 @@
+//! Arguments of `hawser conformance`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+/// `hawser conformance`.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --payer-key-file only cases that publish nothing are run. What the suite publishes stays until its retention of 2 days has passed: the protocol has no call that deletes.\n\nExit codes: 0 no case failed, 8 a case failed, 1 a node cannot be reached, 2 usage."
+)]
+pub(crate) struct ConformanceArgs {
+    /// API of the node that is judged: `host:port`, `http://…` or `https://…`.
+    #[arg(long, value_name = "ADDR", required_unless_present = "list")]
+    pub(crate) target: Option<String>,
+    /// API of another node of the same network.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) second: Option<String>,
+    /// API of a gateway of the same network.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) gateway: Option<String>,
+    /// File with the secret key of the payer who pays for what the suite publishes.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) payer_key_file: Option<PathBuf>,
+    /// Id of the target in the registry [default: tried out by publishing].
+    #[arg(long, value_name = "ID")]
+    pub(crate) node_id: Option<u32>,
+    /// Run only this area or case; may be given several times.
+    #[arg(long, value_name = "AREA|CASE")]
+    pub(crate) only: Vec<String>,
+    /// Form of the result [default: text, or json with --json].
+    #[arg(long, value_enum)]
+    pub(crate) format: Option<ConformanceFormat>,
+    /// Write the result to a file; progress is printed all the same.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Run cases that attack the target, too.
+    #[arg(long)]
+    pub(crate) destructive: bool,
+    /// Run cases that send and store much, keep messages for long, or measure times, too.
+    #[arg(long)]
+    pub(crate) load: bool,
+    /// Shell command that ends the target at once, as a crash does.
+    #[arg(long, value_name = "CMD", requires = "start_command")]
+    pub(crate) kill_command: Option<String>,
+    /// Shell command that starts the target again and returns.
+    #[arg(long, value_name = "CMD", requires = "kill_command")]
+    pub(crate) start_command: Option<String>,
+    /// Longest wait for one answer, in seconds.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) patience: u64,
+    /// Print every case with its rule and what it needs, and run none.
+    #[arg(long)]
+    pub(crate) list: bool,
+}
+
+/// Form of the result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ConformanceFormat {
+    /// For people.
+    Text,
+    /// For programs.
+    Json,
+    /// For build servers: JUnit XML.
+    Junit,
+}

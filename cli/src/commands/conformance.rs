@@ -1,0 +1,139 @@
+//! `hawser conformance`: judges a node by its answers.
+
+use std::io::{self, IsTerminal as _};
+use std::time::Duration;
+
+use hawser_conformance::{Case, Need, Outcome, Plan, Report, StartError, Verdict};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::files::key;
+use serde_json::json;
+
+use crate::args::conformance::{ConformanceArgs, ConformanceFormat};
+use crate::output;
+
+/// Exit code when a case has failed: faults were found.
+const FAULTS: u8 = 8;
+
+/// Runs the command.
+///
+/// # Errors
+/// When arguments are wrong, a node cannot be reached, or a case fails.
+pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunError> {
+    let plan = plan(&args)?;
+    if args.list {
+        return list(&plan, as_json);
+    }
+    let default = if as_json { ConformanceFormat::Json } else { ConformanceFormat::Text };
+    let format = args.format.unwrap_or(default);
+    // The result alone goes to the standard output when a program reads it from there.
+    let progress = Progress {
+        on: format == ConformanceFormat::Text || args.out.is_some(),
+        colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
+    };
+    let report = hawser_conformance::run(&plan, |verdict| progress.tell(verdict)).await;
+    let report = report.map_err(refusal)?;
+    let result = match format {
+        ConformanceFormat::Text => text(&report),
+        ConformanceFormat::Json => report.json().to_string(),
+        ConformanceFormat::Junit => report.junit().trim_end().to_owned(),
+    };
+    if let Some(path) = &args.out {
+        let failed = |error| RunError::failed(format!("{}: {error}", path.display()));
+        std::fs::write(path, format!("{result}\n")).map_err(failed)?;
+        output::line(report.summary().trim_end());
+    } else {
+        output::line(result);
+    }
+    match report.counts(None).failed {
+        0 => Ok(()),
+        _ => Err(RunError { kind: RunErrorKind::Answer(FAULTS), text: String::new() }),
+    }
+}
+
+fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
+    let payer = match &args.payer_key_file {
+        Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
+        None => None,
+    };
+    Ok(Plan {
+        target: args.target.clone().unwrap_or_default(),
+        second: args.second.clone(),
+        gateway: args.gateway.clone(),
+        payer,
+        node_id: args.node_id,
+        only: args.only.clone(),
+        destructive: args.destructive,
+        load: args.load,
+        kill_command: args.kill_command.clone(),
+        start_command: args.start_command.clone(),
+        patience: Duration::from_secs(args.patience),
+    })
+}
+
+fn refusal(error: StartError) -> RunError {
+    match error {
+        StartError::Usage(text) => RunError::usage(text),
+        StartError::Unreachable(text) => RunError::failed(text),
+    }
+}
+
+fn list(plan: &Plan, as_json: bool) -> Result<(), RunError> {
+    for case in plan.selected().map_err(refusal)? {
+        let needs: Vec<_> = case.needs.iter().copied().map(Need::argument).collect();
+        if as_json {
+            output::line(json!({
+                "case": case.id,
+                "area": case.area.name(),
+                "rule": case.rule,
+                "source": case.source,
+                "needs": needs,
+            }));
+        } else {
+            let Case { id, area, rule, source, .. } = case;
+            output::line(format_args!("{:<12} {id}\n    {rule}\n    {source}", area.name()));
+            if !needs.is_empty() {
+                output::line(format_args!("    needs {}", needs.join(", ")));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Lines of cases, as they end.
+struct Progress {
+    on: bool,
+    colours: bool,
+}
+
+impl Progress {
+    fn tell(&self, verdict: &Verdict) {
+        if !self.on {
+            return;
+        }
+        let Verdict { case, outcome, took } = verdict;
+        let colour = match outcome {
+            Outcome::Passed => "32",
+            Outcome::Failed(_) => "31",
+            Outcome::Finding(..) => "33",
+            Outcome::Skipped(_) => "2",
+        };
+        let name = format!("{:<8}", outcome.name());
+        let name = if self.colours { format!("\x1b[{colour}m{name}\x1b[0m") } else { name };
+        let area = case.area.name();
+        output::line(format_args!("{name} {area:<12} {} ({} ms)", case.id, took.as_millis()));
+        if let Some(reason) = outcome.reason() {
+            output::line(format_args!("         {reason}"));
+        }
+        if matches!(outcome, Outcome::Failed(_)) {
+            output::line(format_args!("         rule: {} ({})", case.rule, case.source));
+        }
+    }
+}
+
+fn text(report: &Report) -> String {
+    let mut text = format!("\n{}", report.summary());
+    if report.verdicts.iter().any(|verdict| verdict.case.needs.contains(&Need::Payer)) {
+        text += "What the suite has published stays on the node until its retention ends.";
+    }
+    text.trim_end().to_owned()
+}

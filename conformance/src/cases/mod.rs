@@ -1,0 +1,41 @@
+//! Every case, one file for each subject.
+
+mod end_to_end;
+mod gateway;
+mod limits;
+mod metadata;
+mod ordering;
+mod performance;
+mod publish_refusals;
+mod read_refusals;
+mod reliability;
+mod security;
+mod streams;
+mod subscribe;
+mod subscribe_refusals;
+#[cfg(test)]
+mod tests;
+mod web;
+
+use crate::case::Case;
+
+/// Returns every case, in the order of reports.
+pub fn all() -> impl Iterator<Item = Case> {
+    let files: [&[Case]; 14] = [
+        end_to_end::CASES,
+        metadata::CASES,
+        gateway::CASES,
+        web::CASES,
+        ordering::CASES,
+        publish_refusals::CASES,
+        read_refusals::CASES,
+        streams::CASES,
+        subscribe::CASES,
+        subscribe_refusals::CASES,
+        limits::CASES,
+        reliability::CASES,
+        performance::CASES,
+        security::CASES,
+    ];
+    files.into_iter().flatten().copied()
+}

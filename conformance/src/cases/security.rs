@@ -1,0 +1,302 @@
+//! Forged, broken and hostile input: it is refused, and the node goes on.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tonic::Code;
+
+use crate::case::Need::{Destructive, Payer};
+use crate::case::{Area, Case};
+use crate::connection::{METADATA_API, REPLICATION_API};
+use crate::context::{Context, same_envelopes};
+use crate::envelopes::{message, new_group};
+use crate::failure::{Checked, Failure, ensure, refused};
+use crate::http::{self, HttpAnswer, framed, messages};
+
+const AREA: Area = Area::Security;
+const AT_PUBLISH: &str = "docs/protocol/rules.md#at-publish";
+const PORT: &str = "docs/protocol/api.md#the-port";
+const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
+/// Time that a node has to close a connection that sends no whole head: 10 s, and as long again.
+const HEAD: Duration = Duration::from_secs(20);
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        AREA,
+        "forged-signature-is-not-the-payers",
+        "an envelope whose signature is of other bytes or another target is not the payer's",
+        AT_PUBLISH,
+        |c| Box::pin(forged(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "bad-node-token-is-refused",
+        "a token that no node of the registry signed is UNAUTHENTICATED",
+        "docs/protocol/api.md#callers",
+        |c| Box::pin(bad_token(c)),
+    ),
+    Case::new(
+        AREA,
+        "noise-ends-its-connection",
+        "bytes that are no HTTP end their connection, and the node goes on",
+        PORT,
+        |c| Box::pin(noise(c)),
+    ),
+    Case::new(
+        AREA,
+        "large-heads-are-refused",
+        "a head of more than 64 KiB is refused, and the node goes on",
+        PORT,
+        |c| Box::pin(large_head(c)),
+    ),
+    Case::new(
+        AREA,
+        "claimed-lengths-are-not-believed",
+        "a message that is shorter than it claims is refused, whatever it claims",
+        PORT,
+        |c| Box::pin(claims(c)),
+    ),
+    Case::new(
+        AREA,
+        "bombs-are-refused",
+        "a small message that unpacks to 64 MiB is refused with RESOURCE_EXHAUSTED",
+        "docs/protocol/api.md#memory",
+        |c| Box::pin(bomb(c)),
+    ),
+    Case::new(
+        AREA,
+        "deep-json-is-refused",
+        "JSON with lists in lists without end is refused",
+        "docs/protocol/api.md#connect",
+        |c| Box::pin(deep_json(c)),
+    ),
+    Case::new(
+        AREA,
+        "noise-in-requests-is-refused",
+        "requests with flipped bits are refused or understood, and never INTERNAL or UNKNOWN",
+        PORT,
+        |c| Box::pin(flipped(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "slow-heads-are-closed",
+        "a connection that does not finish its head within 10 s is closed",
+        PORT,
+        |c| Box::pin(slow_head(c)),
+    )
+    .needs(&[Destructive]),
+    Case::new(
+        AREA,
+        "resets-cost-others-nothing",
+        "a client that opens and resets calls without pause costs others nothing",
+        PORT,
+        |c| Box::pin(resets(c)),
+    )
+    .needs(&[Destructive]),
+    Case::new(
+        AREA,
+        "idle-connections-cost-others-nothing",
+        "a caller with 300 idle connections costs others nothing",
+        PORT,
+        |c| Box::pin(idle_connections(c)),
+    )
+    .needs(&[Destructive]),
+];
+
+async fn forged(c: &Context) -> Checked {
+    let topic = new_group();
+    let text = "must be from the same payer";
+    let mut other_bytes = c.sign(message(&topic))?;
+    other_bytes.unsigned_client_envelope = message(&topic);
+    let both = vec![c.sign(message(&topic))?, other_bytes];
+    let what = "a signature of other bytes";
+    let refusal = |answer: Result<Vec<Bytes>, tonic::Status>, what: &str| match answer {
+        // Some changed signatures recover no key at all.
+        Err(status) if status.message().contains("recover") => Ok(()),
+        answer => refused(what, answer, Code::InvalidArgument, text).map(|_| ()),
+    };
+    refusal(c.try_publish(both).await, what)?;
+    let target = hawser_proto::OriginatorId(c.node()?.0.wrapping_add(100));
+    let mut other_target =
+        hawser_proto::envelope::PayerEnvelope::sign(message(&topic), target, 2, c.payer()?);
+    other_target.target_originator = c.node()?.0;
+    let both = vec![c.sign(message(&topic))?, other_target];
+    refusal(c.try_publish(both).await, "a signature for another node")?;
+    same_envelopes("the topic afterwards", &[], &c.query(&c.target, &[&topic], None, 0).await?)
+}
+
+/// Returns the status of a gRPC-Web answer, from its headers or its trailers.
+fn grpc_status(answer: &HttpAnswer) -> Option<u32> {
+    if let Some(status) = answer.header("grpc-status") {
+        return status.parse().ok();
+    }
+    let parts = messages(&answer.body)?;
+    let (_, trailers) = parts.into_iter().find(|(flag, _)| *flag == 0x80)?;
+    let trailers = String::from_utf8_lossy(trailers).replace(' ', "").to_lowercase();
+    trailers.lines().find_map(|line| line.strip_prefix("grpc-status:")?.parse().ok())
+}
+
+fn query_path() -> String {
+    format!("{REPLICATION_API}/QueryEnvelopes")
+}
+
+async fn bad_token(c: &Context) -> Checked {
+    // {"alg":"ES256K","typ":"JWT"}, {"sub":"100"} and a signature of zeros.
+    let token =
+        format!("eyJhbGciOiJFUzI1NksiLCJ0eXAiOiJKV1QifQ.eyJzdWIiOiIxMDAifQ.{}", "A".repeat(87));
+    for token in [token.as_str(), "nonsense", "a.b.c"] {
+        let headers = [WEB, ("node-authorization", token)];
+        let answer = c.target.post(&query_path(), &headers, &framed(&[])).await?;
+        ensure(grpc_status(&answer) == Some(16), "UNAUTHENTICATED, 16", || {
+            format!("{:?}", grpc_status(&answer))
+        })?;
+    }
+    Ok(())
+}
+
+async fn noise(c: &Context) -> Checked {
+    for _ in 0..10 {
+        let noise: [u8; 400] = std::array::from_fn(|_| rand::random());
+        http::exchange(&c.target.address, &noise, c.target.patience())
+            .await
+            .map_err(|failure| failure.at("noise"))?;
+    }
+    let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0xff; 64]].concat();
+    http::exchange(&c.target.address, &preface, c.target.patience())
+        .await
+        .map_err(|failure| failure.at("noise after the preface of HTTP/2"))?;
+    c.target.serves().await
+}
+
+async fn large_head(c: &Context) -> Checked {
+    let long = "a".repeat(70_000);
+    let request = http::post(&query_path(), &[WEB, ("x-large", &long)], &framed(&[]));
+    let answer = http::exchange(&c.target.address, &request, c.target.patience()).await?;
+    // Closed without a word is as good: the head was not taken.
+    let is_refused =
+        answer.is_empty() || HttpAnswer::parse(&answer).is_some_and(|answer| answer.status >= 400);
+    ensure(is_refused, "431 or the end of the connection", || {
+        String::from_utf8_lossy(&answer[..answer.len().min(80)]).into_owned()
+    })?;
+    c.target.serves().await
+}
+
+async fn claims(c: &Context) -> Checked {
+    for body in
+        [&[0, 0xff, 0xff, 0xff, 0xff, 1][..], &[0, 0, 0, 0, 200, 1], &[0, 0], &[7, 0, 0, 0, 0]]
+    {
+        let answer = c.target.post(&query_path(), &[WEB], body).await?;
+        let status = grpc_status(&answer);
+        let is_refused = answer.status >= 400 || matches!(status, Some(3 | 8));
+        ensure(is_refused, "INVALID_ARGUMENT or RESOURCE_EXHAUSTED", || {
+            format!("HTTP {}, grpc-status {status:?}", answer.status)
+        })?;
+    }
+    c.target.serves().await
+}
+
+async fn bomb(c: &Context) -> Checked {
+    let skip = |error| Failure::skip(format_args!("the suite cannot compress: {error}"));
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    let zeros = vec![0; 1024 * 1024];
+    for _ in 0..64 {
+        encoder.write_all(&zeros).map_err(skip)?;
+    }
+    let mut body = framed(&encoder.finish().map_err(skip)?);
+    body[0] = 1;
+    let answer = c.target.post(&query_path(), &[WEB, ("grpc-encoding", "gzip")], &body).await?;
+    ensure(grpc_status(&answer) == Some(8), "RESOURCE_EXHAUSTED, 8", || {
+        format!("HTTP {}, grpc-status {:?}", answer.status, grpc_status(&answer))
+    })?;
+    c.target.serves().await
+}
+
+async fn deep_json(c: &Context) -> Checked {
+    let deep = [vec![b'['; 100_000], vec![b']'; 100_000]].concat();
+    let answer =
+        c.target.post(&query_path(), &[("content-type", "application/json")], &deep).await?;
+    ensure((400..500).contains(&answer.status), "a status from 400 on", || {
+        answer.status.to_string()
+    })?;
+    c.target.serves().await
+}
+
+async fn flipped(c: &Context) -> Checked {
+    let envelope = c.sign(message(&new_group()))?;
+    let mut fine = Vec::new();
+    prost::encoding::message::encode(1, &envelope, &mut fine);
+    let path = format!("{REPLICATION_API}/PublishPayerEnvelopes");
+    for _ in 0..60 {
+        let bit = rand::random_range(0..fine.len() * 8);
+        let mut flipped = fine.clone();
+        flipped[bit / 8] ^= 1 << (bit % 8);
+        if let Err(status) = c.target.raw(&path, flipped.into()).await {
+            let is_a_refusal =
+                !matches!(status.code(), Code::Internal | Code::Unknown | Code::DeadlineExceeded);
+            ensure(is_a_refusal, format_args!("a refusal of bit {bit}"), || {
+                crate::failure::told(&status)
+            })?;
+        }
+    }
+    c.target.serves().await
+}
+
+async fn slow_head(c: &Context) -> Checked {
+    let mut stream = c.target.address.connect(c.target.patience()).await?;
+    let started = format!("POST {METADATA_API}/GetVersion HTTP/1.1\r\nhost: no");
+    let _ = stream.write_all(started.as_bytes()).await;
+    let mut rest = Vec::new();
+    let mut bounded = (&mut stream).take(64 * 1024);
+    let ended = tokio::time::timeout(HEAD, bounded.read_to_end(&mut rest)).await;
+    ensure(ended.is_ok(), "the end of the connection", || {
+        format!("it is open after {} s", HEAD.as_secs())
+    })?;
+    c.target.serves().await
+}
+
+/// A frame of HTTP/2.
+fn frame(kind: u8, flags: u8, stream: u32, content: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(content.len()).expect("frames of cases are short").to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes()[..], content].concat()
+}
+
+async fn resets(c: &Context) -> Checked {
+    // POST http /, without a body yet.
+    let head = [0x83, 0x86, 0x84, 0x41, 1, b'x'];
+    let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    bytes.extend(frame(4, 0, 0, &[]));
+    for number in 0..20_000 {
+        let stream = 2 * number + 1;
+        bytes.extend(frame(1, 4, stream, &head));
+        bytes.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
+    }
+    let mut stream = c.target.address.connect(c.target.patience()).await?;
+    let sending = async {
+        let _ = stream.write_all(&bytes).await;
+    };
+    let calling = async {
+        for _ in 0..10 {
+            c.target.serves().await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    let ((), called) =
+        tokio::join!(async { _ = tokio::time::timeout(HEAD, sending).await }, calling);
+    called?;
+    c.target.serves().await
+}
+
+async fn idle_connections(c: &Context) -> Checked {
+    let mut held = Vec::new();
+    for _ in 0..300 {
+        // Beyond the node's bound it may refuse or close them.
+        held.extend(c.target.address.connect(c.target.patience()).await.ok());
+    }
+    c.target.serves().await
+}

@@ -1,0 +1,351 @@
+//! Server streams: first messages, history, the seam to live envelopes, signs of life.
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use std::time::Duration;
+use tonic::Request;
+
+use crate::case::Need::{Payer, Second};
+use crate::case::{Area, Case};
+use crate::connection::{NOTIFICATION_API, QUERY_API};
+use crate::context::{Context, id_of, same_envelopes, seen};
+use crate::envelopes::{cursor, new_group};
+use crate::failure::{Checked, Failure, ensure, same};
+use crate::listener::{CAUGHT_UP, Listener, STARTED, WAITING};
+use crate::talk::Talk;
+use crate::wire::{Framed, List};
+
+const AREA: Area = Area::Streams;
+const STREAMS: &str = "docs/protocol/api.md#streams";
+const RESUME: &str = "docs/protocol/api.md#resume-point";
+/// Longest interval of signs of life that is waited for. A guess: twice the default.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        AREA,
+        "topics-stream-tells-its-states",
+        "SubscribeTopics sends STARTED, all history, CATCHUP_COMPLETE, and then live \
+         envelopes",
+        STREAMS,
+        |c| Box::pin(topics_states(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "topics-stream-has-a-cursor-each",
+        "SubscribeTopics begins each topic behind its own cursor",
+        STREAMS,
+        |c| Box::pin(topics_cursors(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "topics-stream-first-filter-counts",
+        "a topic that is named twice has the cursor of its first filter and comes once",
+        STREAMS,
+        |c| Box::pin(topics_twice(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "topics-stream-services-agree",
+        "SubscribeTopics is the same under both names of its service",
+        STREAMS,
+        |c| Box::pin(topics_services(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "topics-stream-seam",
+        "a topics stream that opens while messages are published has each of them once, in \
+         order",
+        STREAMS,
+        |c| Box::pin(topics_seam(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "topics-stream-shows-peers",
+        "a topics stream at another node delivers what is published here",
+        STREAMS,
+        |c| Box::pin(topics_elsewhere(c)),
+    )
+    .needs(&[Payer, Second]),
+    Case::new(
+        AREA,
+        "envelopes-stream-is-live-without-cursor",
+        "SubscribeEnvelopes sends an empty message first, and no history without a cursor",
+        STREAMS,
+        |c| Box::pin(envelopes_live(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "envelopes-stream-has-history",
+        "SubscribeEnvelopes with a cursor, also an empty one, sends what follows it and goes \
+         on live",
+        STREAMS,
+        |c| Box::pin(envelopes_history(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "originators-stream-follows-a-strand",
+        "SubscribeOriginators sends an empty message, the strand behind the cursor, and goes \
+         on live without a gap",
+        STREAMS,
+        |c| Box::pin(originators(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "all-stream-has-everything",
+        "SubscribeAllEnvelopes sends an empty message first and then every new envelope",
+        STREAMS,
+        |c| Box::pin(all(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "all-stream-resumes",
+        "SubscribeAllEnvelopes with a resume point begins behind it",
+        RESUME,
+        |c| Box::pin(all_resumes(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "silent-stream-shows-life",
+        "a stream that has nothing to send shows life after each idle interval",
+        STREAMS,
+        |c| Box::pin(signs_of_life(c)),
+    )
+    .limit(Duration::from_secs(150)),
+];
+
+async fn topics_states(c: &Context) -> Checked {
+    let topic = new_group();
+    let history = c.send(&topic, 4).await?;
+    let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
+    let first = stream.hear().await?;
+    ensure(
+        first.status == Some(STARTED) && first.envelopes.is_empty(),
+        "status STARTED alone",
+        || format!("{:?}", first.status),
+    )?;
+    same_envelopes("before CATCHUP_COMPLETE", &history, &stream.hears_until(CAUGHT_UP).await?)?;
+    let live = [c.send(&topic, 1).await?, c.send(&topic, 2).await?].concat();
+    same_envelopes("live", &live, &stream.hears(3).await?)
+}
+
+async fn topics_cursors(c: &Context) -> Checked {
+    let topics = [new_group(), new_group()];
+    let mut sent = [Vec::new(), Vec::new()];
+    for number in [0, 1, 0, 1, 0, 1] {
+        sent[number].extend(c.send(&topics[number], 1).await?);
+    }
+    let cursors = [Some(seen(&sent[0][..2])?), Some(cursor([]))];
+    let mut stream = c
+        .subscribe_topics(&[(&topics[0], cursors[0].clone()), (&topics[1], cursors[1].clone())])
+        .await?;
+    let mut expected = vec![sent[0][2].clone()];
+    expected.extend(sent[1].clone());
+    let mut got = stream.hears_until(CAUGHT_UP).await?;
+    // Across topics the order of history is the node's own; in each it is that of the strand.
+    let of_second: Vec<Bytes> =
+        got.iter().filter(|bytes| sent[1].contains(bytes)).cloned().collect();
+    same_envelopes("the second topic", &sent[1], &of_second)?;
+    got.sort_by_key(|bytes| id_of(bytes).ok());
+    expected.sort_by_key(|bytes| id_of(bytes).ok());
+    same_envelopes("both topics", &expected, &got)
+}
+
+async fn topics_twice(c: &Context) -> Checked {
+    let topic = new_group();
+    let sent = c.send(&topic, 3).await?;
+    let filters = [(&topic, Some(seen(&sent[..1])?)), (&topic, None)];
+    let mut stream = c.subscribe_topics(&filters).await?;
+    same_envelopes("history", &sent[1..], &stream.hears_until(CAUGHT_UP).await?)?;
+    let live = c.send(&topic, 2).await?;
+    same_envelopes("live", &live, &stream.hears(2).await?)
+}
+
+async fn topics_services(c: &Context) -> Checked {
+    let topic = new_group();
+    let sent = c.send(&topic, 2).await?;
+    let filter = api::subscribe_topics_request::TopicFilter { topic, last_seen: None };
+    let request = api::SubscribeTopicsRequest { filters: vec![filter] };
+    let stream = c.target.stream(&format!("{QUERY_API}/SubscribeTopics"), request).await?;
+    let mut stream = Listener::<Framed>::new(stream, c.target.patience());
+    same_envelopes("QueryApi", &sent, &stream.hears_until(CAUGHT_UP).await?)
+}
+
+/// Publishes while streams open, so that some of it is history and some is live.
+async fn topics_seam(c: &Context) -> Checked {
+    const COUNT: usize = 30;
+    let topic = new_group();
+    let publish = async {
+        let mut sent = Vec::new();
+        for _ in 0..COUNT {
+            sent.extend(c.send(&topic, 1).await?);
+        }
+        Ok::<_, Failure>(sent)
+    };
+    let listen = async {
+        let mut heard = Vec::new();
+        for _ in 0..5 {
+            let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
+            heard.push(stream.hears(COUNT).await?);
+        }
+        Ok::<_, Failure>(heard)
+    };
+    let (sent, heard) = tokio::try_join!(publish, listen)?;
+    for heard in heard {
+        same_envelopes("a stream", &sent, &heard)?;
+    }
+    Ok(())
+}
+
+async fn topics_elsewhere(c: &Context) -> Checked {
+    let topic = new_group();
+    let filter =
+        api::subscribe_topics_request::TopicFilter { topic: topic.clone(), last_seen: None };
+    let request = api::SubscribeTopicsRequest { filters: vec![filter] };
+    let path = format!("{QUERY_API}/SubscribeTopics");
+    let stream = c.second()?.stream(&path, request).await?;
+    let mut stream = Listener::<Framed>::new(stream, c.target.patience());
+    stream.hears_until(CAUGHT_UP).await?;
+    let sent = c.send(&topic, 3).await?;
+    same_envelopes("the stream of the second node", &sent, &stream.hears(3).await?)
+}
+
+async fn subscribe_envelopes(
+    c: &Context,
+    topic: &Bytes,
+    last_seen: Option<Cursor>,
+) -> Checked<Listener<List>> {
+    let query =
+        api::EnvelopesQuery { topics: vec![topic.clone()], last_seen, ..Default::default() };
+    let mut stream: Listener<List> = c
+        .listen("SubscribeEnvelopes", api::SubscribeEnvelopesRequest { query: Some(query) })
+        .await?;
+    stream.hears_nothing_first().await?;
+    Ok(stream)
+}
+
+async fn envelopes_live(c: &Context) -> Checked {
+    let topic = new_group();
+    c.send(&topic, 2).await?;
+    let mut stream = subscribe_envelopes(c, &topic, None).await?;
+
+    let live = [c.send(&topic, 1).await?, c.send(&topic, 1).await?].concat();
+    same_envelopes("live envelopes alone", &live, &stream.hears(2).await?)
+}
+
+async fn envelopes_history(c: &Context) -> Checked {
+    let topic = new_group();
+    let mut sent = c.send(&topic, 4).await?;
+    let mut from_start = subscribe_envelopes(c, &topic, Some(cursor([]))).await?;
+    let mut from_second = subscribe_envelopes(c, &topic, Some(seen(&sent[..2])?)).await?;
+    same_envelopes("history", &sent, &from_start.hears(4).await?)?;
+    same_envelopes("history behind the cursor", &sent[2..], &from_second.hears(2).await?)?;
+    sent = c.send(&topic, 2).await?;
+    same_envelopes("live", &sent, &from_start.hears(2).await?)?;
+    same_envelopes("live", &sent, &from_second.hears(2).await?)
+}
+
+/// Reads until `wanted` have come, among what others publish, and checks that each originator ascends.
+async fn among_others<A>(stream: &mut Listener<A>, wanted: &[Bytes]) -> Checked
+where
+    crate::listener::Heard: From<A>,
+{
+    let mut heads = hawser_proto::Cursor::new();
+    let mut found = Vec::new();
+    while found.len() < wanted.len() {
+        for envelope in stream.hear().await?.envelopes {
+            let id = id_of(&envelope)?;
+            ensure(!heads.covers(id), "ascending places without repetition", || {
+                format!("{id} again or late")
+            })?;
+            heads.advance(id);
+            if wanted.contains(&envelope) {
+                found.push(envelope);
+            }
+        }
+    }
+    same_envelopes("the published envelopes in the stream", wanted, &found)
+}
+
+async fn originators(c: &Context) -> Checked {
+    let mut sent = c.send(&new_group(), 4).await?;
+    let before = id_of(&sent[0])?;
+    let filter = api::subscribe_originators_request::OriginatorFilter {
+        originator_node_ids: vec![before.originator.0],
+        last_seen: Some(cursor([(before.originator.0, before.sequence.0)])),
+    };
+    let request = api::SubscribeOriginatorsRequest { filter: Some(filter) };
+    let mut stream: Listener<Framed> = c.listen("SubscribeOriginators", request).await?;
+    stream.hears_nothing_first().await?;
+    sent.extend(c.send(&new_group(), 3).await?);
+    among_others(&mut stream, &sent[1..]).await
+}
+
+async fn all(c: &Context) -> Checked {
+    let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
+    let stream = c.target.stream(&path, api::SubscribeAllEnvelopesRequest {}).await?;
+    let mut stream = Listener::<List>::new(stream, c.target.patience());
+    stream.hears_nothing_first().await?;
+    let sent = [c.send(&new_group(), 2).await?, c.send(&new_group(), 2).await?].concat();
+    among_others(&mut stream, &sent).await
+}
+
+async fn all_resumes(c: &Context) -> Checked {
+    let sent = c.send(&new_group(), 3).await?;
+    let mut heads = crate::context::heads(&c.target).await?;
+    let first = id_of(&sent[0])?;
+    heads.node_id_to_sequence_id.insert(first.originator.0, first.sequence.0);
+    let text: Vec<String> = heads
+        .node_id_to_sequence_id
+        .iter()
+        .map(|(id, sequence)| format!("{id}={sequence}"))
+        .collect();
+    let mut request = Request::new(api::SubscribeAllEnvelopesRequest {});
+    request
+        .metadata_mut()
+        .insert("hawser-resume", text.join(",").parse().expect("numbers are ASCII"));
+    let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
+    let stream = c.target.stream_with(&path, request).await?;
+    let mut stream = Listener::<List>::new(stream, c.target.patience());
+    stream.hears_nothing_first().await?;
+    let later = c.send(&new_group(), 1).await?;
+    let expected = [&sent[1..], &later].concat();
+    match among_others(&mut stream, &expected).await {
+        Err(failure) if failure.got.starts_with("silence") => Err(Failure::known(
+            "xmtpd 1.3: it has no resume points",
+            "the envelopes behind the resume point",
+            failure.got,
+        )),
+        other => other,
+    }
+}
+
+async fn signs_of_life(c: &Context) -> Checked {
+    let interval = Talk::open(&c.target).await?.interval;
+    if interval > INTERVAL_MAX {
+        return Err(Failure::skip(format_args!(
+            "the node's interval of {} s is too long to wait for",
+            interval.as_secs()
+        )));
+    }
+    let topic = new_group();
+    let mut topics = c.subscribe_topics(&[(&topic, None)]).await?;
+    topics.hears_until(CAUGHT_UP).await?;
+    let mut envelopes = subscribe_envelopes(c, &topic, None).await?;
+    topics.be_patient_for(interval + c.target.patience());
+    envelopes.be_patient_for(interval + c.target.patience());
+    let (from_topics, from_envelopes) = tokio::try_join!(topics.hear(), envelopes.hear())?;
+    same("status", &Some(WAITING), &from_topics.status)?;
+    ensure(from_envelopes.envelopes.is_empty(), "an empty message", || "envelopes".into())
+}

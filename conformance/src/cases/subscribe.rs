@@ -1,0 +1,376 @@
+//! `Subscribe` (XIP-83): waves, lanes, the seam, removal, history and liveness.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use tonic::Code;
+
+use crate::case::Need::{Payer, Second};
+use crate::case::{Area, Case};
+use crate::context::{Context, same_envelopes, seen};
+use crate::envelopes::new_group;
+use crate::failure::{Checked, Failure, ensure, same};
+use crate::talk::{Mutate, Talk, Told, add, adds, removes};
+
+const AREA: Area = Area::Streams;
+const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
+/// Longest keepalive interval that is waited for. A guess: twice the default.
+const INTERVAL_MAX: Duration = Duration::from_secs(60);
+const SLOW: Duration = Duration::from_secs(200);
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        AREA,
+        "subscribe-starts",
+        "the first frame of Subscribe is started, with a keepalive interval",
+        SUBSCRIBE,
+        |c| Box::pin(starts(c)),
+    ),
+    Case::new(
+        AREA,
+        "subscribe-answers-pings",
+        "each ping is answered with a pong of its nonce, and frames without content are \
+         ignored",
+        SUBSCRIBE,
+        |c| Box::pin(answers_pings(c)),
+    ),
+    Case::new(
+        AREA,
+        "subscribe-wave-then-live",
+        "a Mutate brings stored envelopes under its id, topics_live, catchup_complete, and \
+         then live envelopes under 0",
+        SUBSCRIBE,
+        |c| Box::pin(wave_then_live(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-cursor-counts",
+        "a wave begins behind the cursor of each of its topics, and the first of equal adds \
+         counts",
+        SUBSCRIBE,
+        |c| Box::pin(cursors_count(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-seam",
+        "between a wave and live envelopes nothing is missing and nothing comes twice",
+        SUBSCRIBE,
+        |c| Box::pin(seam(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-removed-is-silent",
+        "nothing more of a topic comes after its removal was completed",
+        SUBSCRIBE,
+        |c| Box::pin(removed_is_silent(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-reset-replays",
+        "a topic that a Mutate removes and adds is replayed from its cursor",
+        SUBSCRIBE,
+        |c| Box::pin(reset_replays(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-again-is-nothing",
+        "adding a topic that is there already is completed at once and repeats nothing",
+        SUBSCRIBE,
+        |c| Box::pin(again_is_nothing(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-history-only",
+        "a history_only wave brings what is stored and leaves no topic live",
+        SUBSCRIBE,
+        |c| Box::pin(history_only(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-empty-mutate",
+        "a Mutate without adds is completed at once, with id 0 too",
+        SUBSCRIBE,
+        |c| Box::pin(empty_mutate(c)),
+    ),
+    Case::new(
+        AREA,
+        "subscribe-id-is-used-again",
+        "a mutate_id may be used again after its wave",
+        SUBSCRIBE,
+        |c| Box::pin(id_again(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-live-ascends",
+        "live envelopes of all topics ascend in each originator",
+        SUBSCRIBE,
+        |c| Box::pin(live_ascends(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-shows-peers",
+        "a stream at another node delivers what is published here",
+        SUBSCRIBE,
+        |c| Box::pin(elsewhere(c)),
+    )
+    .needs(&[Payer, Second]),
+    Case::new(
+        AREA,
+        "subscribe-half-close",
+        "after the client's last request running waves are finished and the stream ends with \
+         OK",
+        SUBSCRIBE,
+        |c| Box::pin(half_close(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-pings-a-silent-client",
+        "the node pings after an interval of silence, and goes on while it is answered",
+        SUBSCRIBE,
+        |c| Box::pin(pings(c)),
+    )
+    .limit(SLOW),
+    Case::new(
+        AREA,
+        "subscribe-leaves-a-dead-client",
+        "a client that does not answer a ping within an interval is left with \
+         DEADLINE_EXCEEDED",
+        SUBSCRIBE,
+        |c| Box::pin(leaves(c)),
+    )
+    .limit(SLOW),
+];
+
+async fn starts(c: &Context) -> Checked {
+    Talk::open(&c.target).await.map(|_| ())
+}
+
+async fn answers_pings(c: &Context) -> Checked {
+    let mut talk = Talk::open(&c.target).await?;
+    talk.ask(None).await;
+    talk.pong(9).await;
+    for nonce in [1, 7, 0, u64::MAX] {
+        talk.ping(nonce).await;
+        let heard = talk.hear().await?;
+        ensure(heard == Told::Pong(nonce), format_args!("pong {nonce}"), || format!("{heard:?}"))?;
+    }
+    Ok(())
+}
+
+fn same_topics(expected: &[&Bytes], got: &[Bytes]) -> Checked {
+    let equal = got.len() == expected.len() && got.iter().zip(expected).all(|(a, b)| a == *b);
+    ensure(
+        equal,
+        format_args!("topics_live with {} topics in the order of the adds", expected.len()),
+        || format!("{} topics, or others", got.len()),
+    )
+}
+
+async fn wave_then_live(c: &Context) -> Checked {
+    let (one, two, empty) = (new_group(), new_group(), new_group());
+    let sent = [c.send(&one, 2).await?, c.send(&two, 2).await?, c.send(&one, 1).await?].concat();
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(adds(7, &[&two, &one, &empty])).await;
+    let (wave, live) = talk.wave(7).await?;
+    same_envelopes("the wave", &sent, &wave)?;
+    same_topics(&[&two, &one, &empty], &live)?;
+    let sent = [c.send(&empty, 1).await?, c.send(&one, 1).await?].concat();
+    same_envelopes("live", &sent, &talk.live(2).await?)
+}
+
+async fn cursors_count(c: &Context) -> Checked {
+    let (one, two) = (new_group(), new_group());
+    let of_one = c.send(&one, 3).await?;
+    let of_two = c.send(&two, 2).await?;
+    let mut talk = Talk::open(&c.target).await?;
+    let adds = vec![add(&one, Some(seen(&of_one[..2])?)), add(&two, None), add(&one, None)];
+    talk.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
+    let (wave, live) = talk.wave(1).await?;
+    same_envelopes("the wave", &[&of_one[2..], &of_two].concat(), &wave)?;
+    same_topics(&[&one, &two], &live)
+}
+
+async fn seam(c: &Context) -> Checked {
+    const COUNT: usize = 30;
+    let topic = new_group();
+    let publish = async {
+        let mut sent = Vec::new();
+        for _ in 0..COUNT {
+            sent.extend(c.send(&topic, 1).await?);
+        }
+        Ok::<_, Failure>(sent)
+    };
+    let listen = async {
+        let mut all = Vec::new();
+        for _ in 0..5 {
+            let mut talk = Talk::open(&c.target).await?;
+            talk.mutate(adds(1, &[&topic])).await;
+            let (mut heard, _) = talk.wave(1).await?;
+            if heard.len() < COUNT {
+                heard.extend(talk.live(COUNT - heard.len()).await?);
+            }
+            all.push(heard);
+        }
+        Ok::<_, Failure>(all)
+    };
+    let (sent, heard) = tokio::try_join!(publish, listen)?;
+    for heard in heard {
+        same_envelopes("a wave and live envelopes", &sent, &heard)?;
+    }
+    Ok(())
+}
+
+/// Opens a stream whose topics are live.
+async fn live_on(c: &Context, topics: &[&Bytes]) -> Checked<Talk> {
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(adds(1, topics)).await;
+    talk.wave(1).await?;
+    Ok(talk)
+}
+
+async fn removed_is_silent(c: &Context) -> Checked {
+    let (one, two) = (new_group(), new_group());
+    let mut talk = live_on(c, &[&one, &two]).await?;
+    talk.mutate(removes(2, &[&one, &new_group()])).await;
+    let (wave, live) = talk.wave(2).await?;
+    ensure(wave.is_empty() && live.is_empty(), "catchup_complete alone", || "more".into())?;
+    c.send(&one, 2).await?;
+    let sent = c.send(&two, 1).await?;
+    same_envelopes("live", &sent, &talk.live(1).await?)
+}
+
+async fn reset_replays(c: &Context) -> Checked {
+    let (one, two) = (new_group(), new_group());
+    let mut talk = live_on(c, &[&one, &two]).await?;
+    let of_one = c.send(&one, 3).await?;
+    same_envelopes("live", &of_one, &talk.live(3).await?)?;
+    let reset = Mutate { adds: vec![add(&one, Some(seen(&of_one[..1])?))], ..removes(2, &[&one]) };
+    talk.mutate(reset).await;
+    let (wave, live) = talk.wave(2).await?;
+    same_envelopes("the replay", &of_one[1..], &wave)?;
+    same_topics(&[&one], &live)?;
+    let sent = [c.send(&one, 1).await?, c.send(&two, 1).await?].concat();
+    same_envelopes("live", &sent, &talk.live(2).await?)
+}
+
+async fn again_is_nothing(c: &Context) -> Checked {
+    let topic = new_group();
+    c.send(&topic, 2).await?;
+    let mut talk = live_on(c, &[&topic]).await?;
+    talk.mutate(adds(2, &[&topic])).await;
+    let (wave, live) = talk.wave(2).await?;
+    same_envelopes("the second wave", &[], &wave)?;
+    ensure(live.is_empty(), "no topics_live", || format!("{} topics", live.len()))?;
+    let sent = c.send(&topic, 2).await?;
+    same_envelopes("live", &sent, &talk.live(2).await?)
+}
+
+async fn history_only(c: &Context) -> Checked {
+    let (past, here) = (new_group(), new_group());
+    let sent = c.send(&past, 3).await?;
+    let mut talk = live_on(c, &[&here]).await?;
+    talk.mutate(Mutate { history_only: true, ..adds(5, &[&past]) }).await;
+    let (wave, live) = talk.wave(5).await?;
+    same_envelopes("the wave", &sent, &wave)?;
+    same_topics(&[&past], &live)?;
+    c.send(&past, 2).await?;
+    let sent = c.send(&here, 1).await?;
+    same_envelopes("live", &sent, &talk.live(1).await?)
+}
+
+async fn empty_mutate(c: &Context) -> Checked {
+    let mut talk = Talk::open(&c.target).await?;
+    for id in [0, 4] {
+        talk.mutate(Mutate { mutate_id: id, ..Mutate::default() }).await;
+        let heard = talk.hear().await?;
+        ensure(heard == Told::Complete(id), format_args!("catchup_complete {id}"), || {
+            format!("{heard:?}")
+        })?;
+    }
+    Ok(())
+}
+
+async fn id_again(c: &Context) -> Checked {
+    let (one, two) = (new_group(), new_group());
+    let sent = [c.send(&one, 1).await?, c.send(&two, 1).await?];
+    let mut talk = Talk::open(&c.target).await?;
+    for (topic, sent) in [one, two].iter().zip(sent) {
+        talk.mutate(adds(9, &[topic])).await;
+        same_envelopes("the wave", &sent, &talk.wave(9).await?.0)?;
+    }
+    Ok(())
+}
+
+async fn live_ascends(c: &Context) -> Checked {
+    let topics: Vec<Bytes> = (0..4).map(|_| new_group()).collect();
+    let named: Vec<&Bytes> = topics.iter().collect();
+    let mut talk = live_on(c, &named).await?;
+    let mut sent = Vec::new();
+    for number in 0..12 {
+        sent.extend(c.send(&topics[number % 4], 1 + number % 2).await?);
+    }
+    same_envelopes("live", &sent, &talk.live(sent.len()).await?)
+}
+
+async fn elsewhere(c: &Context) -> Checked {
+    let topic = new_group();
+    let mut talk = Talk::open(c.second()?).await?;
+    talk.mutate(adds(1, &[&topic])).await;
+    talk.wave(1).await?;
+    let sent = c.send(&topic, 3).await?;
+    same_envelopes("the stream of the second node", &sent, &talk.live(3).await?)
+}
+
+async fn half_close(c: &Context) -> Checked {
+    let topic = new_group();
+    let sent = c.send(&topic, 20).await?;
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(adds(1, &[&topic])).await;
+    talk.half_close();
+    same_envelopes("the wave", &sent, &talk.wave(1).await?.0)?;
+    talk.ends_with(Code::Ok, "").await?;
+    let mut idle = Talk::open(&c.target).await?;
+    idle.half_close();
+    idle.ends_with(Code::Ok, "").await
+}
+
+/// Opens a stream whose pings are waited for.
+async fn patient(c: &Context) -> Checked<Talk> {
+    let mut talk = Talk::open(&c.target).await?;
+    if talk.interval > INTERVAL_MAX {
+        let seconds = talk.interval.as_secs();
+        return Err(Failure::skip(format_args!(
+            "the node's interval of {seconds} s is too long to wait for"
+        )));
+    }
+    talk.be_patient_for(talk.interval * 2 + c.target.patience());
+    Ok(talk)
+}
+
+async fn pings(c: &Context) -> Checked {
+    let mut talk = patient(c).await?;
+    for nonce in 1..=2 {
+        let heard = talk.hear_all().await?;
+        same("the frame", &Told::Ping(nonce), &heard)?;
+        talk.pong(nonce).await;
+    }
+    talk.ping(77).await;
+    same("the frame", &Told::Pong(77), &talk.hear_all().await?)
+}
+
+async fn leaves(c: &Context) -> Checked {
+    let mut talk = patient(c).await?;
+    same("the frame", &Told::Ping(1), &talk.hear_all().await?)?;
+    talk.pong(1_000).await;
+    talk.ends_with(Code::DeadlineExceeded, "").await
+}

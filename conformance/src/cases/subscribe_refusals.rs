@@ -1,0 +1,150 @@
+//! `Subscribe` (XIP-83): the checks of a Mutate. Each failure ends the stream.
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use tonic::Code;
+
+use crate::case::Need::Load;
+use crate::case::{Area, Case};
+use crate::context::Context;
+use crate::envelopes::{cursor, new_group};
+use crate::failure::Checked;
+use crate::talk::{Mutate, Talk, add, adds};
+
+const AREA: Area = Area::Errors;
+const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        AREA,
+        "subscribe-no-version",
+        "a request without a known version ends Subscribe with INVALID_ARGUMENT",
+        SUBSCRIBE,
+        |c| Box::pin(no_version(c)),
+    ),
+    Case::new(AREA, "mutate-without-id", "check 1: adds need a mutate_id", SUBSCRIBE, |c| {
+        Box::pin(refused(c, adds(0, &[&new_group()]), Code::InvalidArgument, ""))
+    }),
+    Case::new(
+        AREA,
+        "mutate-too-many-adds",
+        "check 3: at most 100,000 adds in a Mutate",
+        SUBSCRIBE,
+        |c| Box::pin(too_many_adds(c)),
+    ),
+    Case::new(
+        AREA,
+        "mutate-too-many-cursors",
+        "check 4: at most 1,000,000 cursor entries in a Mutate",
+        SUBSCRIBE,
+        |c| Box::pin(too_many_cursors(c)),
+    )
+    .needs(&[Load]),
+    Case::new(AREA, "mutate-bad-remove", "check 5: a remove is a topic", SUBSCRIBE, |c| {
+        Box::pin(bad_removes(c))
+    }),
+    Case::new(AREA, "mutate-bad-add", "check 6: an add is a topic", SUBSCRIBE, |c| {
+        Box::pin(bad_adds(c))
+    }),
+    Case::new(
+        AREA,
+        "mutate-bad-cursor",
+        "check 6: originators of a cursor are below 2^31, sequence ids below 2^63",
+        SUBSCRIBE,
+        |c| Box::pin(bad_cursors(c)),
+    ),
+    Case::new(
+        AREA,
+        "mutate-history-of-a-live-topic",
+        "check 6: no history_only add of a topic that is there already",
+        SUBSCRIBE,
+        |c| Box::pin(history_of_live(c)),
+    ),
+    Case::new(
+        AREA,
+        "mutate-is-atomic",
+        "nothing of a Mutate is applied if a check fails",
+        SUBSCRIBE,
+        |c| Box::pin(atomic(c)),
+    ),
+];
+
+/// Checks that a Mutate ends a new stream.
+async fn refused(c: &Context, mutate: Mutate, code: Code, text: &str) -> Checked {
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(mutate).await;
+    talk.ends_with(code, text).await
+}
+
+async fn no_version(c: &Context) -> Checked {
+    let mut talk = Talk::open(&c.target).await?;
+    talk.send(api::SubscribeRequest { version: None }).await;
+    talk.ends_with(Code::InvalidArgument, "unrecognized SubscribeRequest version").await
+}
+
+async fn too_many_adds(c: &Context) -> Checked {
+    let topic = new_group();
+    let mutate =
+        Mutate { adds: vec![add(&topic, None); 100_001], mutate_id: 1, ..Mutate::default() };
+    // What the sanitiser of the reference node leaves of the text is the code.
+    refused(c, mutate, Code::ResourceExhausted, "").await
+}
+
+async fn too_many_cursors(c: &Context) -> Checked {
+    let entries = || Some(cursor((0..100).map(|originator| (originator, 1))));
+    let topic = new_group();
+    let adds: Vec<_> = (0..10_001).map(|_| add(&topic, entries())).collect();
+    refused(c, Mutate { adds, mutate_id: 1, ..Mutate::default() }, Code::ResourceExhausted, "")
+        .await
+}
+
+/// Topics that are none: too short, and of no known kind.
+const NO_TOPICS: [&[u8]; 3] = [b"", b"\0", b"\x09\x01"];
+
+async fn bad_removes(c: &Context) -> Checked {
+    for topic in NO_TOPICS {
+        let mutate =
+            Mutate { removes: vec![Bytes::from_static(topic)], mutate_id: 1, ..Mutate::default() };
+        refused(c, mutate, Code::InvalidArgument, "remove:").await?;
+    }
+    Ok(())
+}
+
+async fn bad_adds(c: &Context) -> Checked {
+    for topic in NO_TOPICS {
+        refused(c, adds(1, &[&Bytes::from_static(topic)]), Code::InvalidArgument, "add:").await?;
+    }
+    Ok(())
+}
+
+async fn bad_cursors(c: &Context) -> Checked {
+    for entry in [(1 << 31, 1), (100, 1 << 63)] {
+        let adds = vec![add(&new_group(), Some(cursor([entry])))];
+        refused(c, Mutate { adds, mutate_id: 1, ..Mutate::default() }, Code::InvalidArgument, "")
+            .await?;
+    }
+    Ok(())
+}
+
+async fn history_of_live(c: &Context) -> Checked {
+    let topic = new_group();
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(adds(1, &[&topic])).await;
+    talk.wave(1).await?;
+    talk.mutate(Mutate { history_only: true, ..adds(2, &[&topic]) }).await;
+    talk.ends_with(Code::InvalidArgument, "").await
+}
+
+async fn atomic(c: &Context) -> Checked {
+    let mut talk = Talk::open(&c.target).await?;
+    let bad = add(&Bytes::from_static(b"\x09\x01"), None);
+    let adds = vec![add(&new_group(), None), bad];
+    talk.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
+    match talk.hear_or_end().await? {
+        Err(status) if status.code() == Code::InvalidArgument => Ok(()),
+        other => Err(crate::failure::Failure::new(
+            "INVALID_ARGUMENT and no frame of the wave",
+            format!("{other:?}"),
+        )),
+    }
+}

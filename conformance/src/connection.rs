@@ -1,0 +1,241 @@
+//! Calls of one node, each with a time limit.
+
+use std::time::Duration;
+
+use bytes::{Buf as _, BufMut as _, Bytes};
+use prost::Message;
+use tokio_stream::Stream;
+use tonic::client::Grpc;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::{Code, Request, Status, Streaming};
+use tonic_prost::ProstCodec;
+
+use crate::failure::{Checked, Failure};
+use crate::http::{self, Address, HttpAnswer};
+
+/// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
+const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+
+/// The service that clients in use call.
+pub const REPLICATION_API: &str = "/xmtp.xmtpv4.message_api.ReplicationApi";
+/// The service for queries and subscriptions.
+pub const QUERY_API: &str = "/xmtp.xmtpv4.message_api.QueryApi";
+/// The service for push servers.
+pub const NOTIFICATION_API: &str = "/xmtp.xmtpv4.message_api.NotificationApi";
+/// The service for publishing.
+pub const PUBLISH_API: &str = "/xmtp.xmtpv4.message_api.PublishApi";
+/// The service for what a node says of itself.
+pub const METADATA_API: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi";
+/// The service of a gateway that clients in use call.
+pub const PAYER_API: &str = "/xmtp.xmtpv4.payer_api.PayerApi";
+/// The newer name of that service.
+pub const GATEWAY_API: &str = "/xmtp.xmtpv4.gateway_api.GatewayApi";
+/// The health service.
+pub const HEALTH: &str = "/grpc.health.v1.Health";
+
+/// One node or gateway as callers see it. Calls share a connection of HTTP/2, which is opened again when it breaks.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    /// The address.
+    pub address: Address,
+    channel: Channel,
+    patience: Duration,
+}
+
+impl Connection {
+    /// Makes a connection that opens with its first call. `patience` limits every wait for an answer.
+    ///
+    /// # Errors
+    /// When the address cannot be called.
+    pub fn new(address: Address, patience: Duration) -> Result<Self, tonic::transport::Error> {
+        let mut endpoint =
+            Endpoint::from_shared(address.url())?.connect_timeout(patience).tcp_nodelay(true);
+        if address.tls {
+            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots())?;
+        }
+        Ok(Self { channel: endpoint.connect_lazy(), address, patience })
+    }
+
+    /// Returns the longest wait for one thing.
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
+    }
+
+    /// Makes a call with one answer.
+    ///
+    /// # Errors
+    /// The node's status; DEADLINE_EXCEEDED "no answer" when the patience ends.
+    pub async fn unary<Q, A>(&self, path: &str, request: Q) -> Result<A, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        self.within(async {
+            let mut grpc = self.grpc().await?;
+            let codec = ProstCodec::<Q, A>::default();
+            Ok(grpc.unary(Request::new(request), route(path)?, codec).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Makes a call with bytes as its message, and returns those of its answer.
+    ///
+    /// # Errors
+    /// As [`unary`](Self::unary).
+    pub async fn raw(&self, path: &str, message: Bytes) -> Result<Bytes, Status> {
+        self.within(async {
+            let mut grpc = self.grpc().await?;
+            Ok(grpc.unary(Request::new(message), route(path)?, BytesCodec).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Makes a call with a stream of answers.
+    ///
+    /// # Errors
+    /// As [`unary`](Self::unary).
+    pub async fn stream<Q, A>(&self, path: &str, request: Q) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        self.stream_with(path, Request::new(request)).await
+    }
+
+    /// Makes such a call with metadata.
+    ///
+    /// # Errors
+    /// As [`unary`](Self::unary).
+    pub async fn stream_with<Q, A>(
+        &self,
+        path: &str,
+        request: Request<Q>,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        self.within(async {
+            let mut grpc = self.grpc().await?;
+            let codec = ProstCodec::<Q, A>::default();
+            Ok(grpc.server_streaming(request, route(path)?, codec).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Makes a call with streams in both directions.
+    ///
+    /// # Errors
+    /// As [`unary`](Self::unary).
+    pub async fn duplex<Q, A>(
+        &self,
+        path: &str,
+        requests: impl Stream<Item = Q> + Send + 'static,
+    ) -> Result<Streaming<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
+        self.within(async {
+            let mut grpc = self.grpc().await?;
+            let codec = ProstCodec::<Q, A>::default();
+            Ok(grpc.streaming(Request::new(requests), route(path)?, codec).await?.into_inner())
+        })
+        .await
+    }
+
+    /// Sends a request over a new connection of HTTP/1.1.
+    ///
+    /// # Errors
+    /// When there is no response within the patience.
+    pub async fn http(&self, request: &[u8]) -> Checked<HttpAnswer> {
+        http::ask(&self.address, request, self.patience).await
+    }
+
+    /// Sends a `POST` request over a new connection of HTTP/1.1.
+    ///
+    /// # Errors
+    /// As [`http`](Self::http).
+    pub async fn post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &[u8],
+    ) -> Checked<HttpAnswer> {
+        self.http(&http::post(path, headers, body)).await
+    }
+
+    /// Checks that the node still answers.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn serves(&self) -> Checked {
+        let path = format!("{HEALTH}/Check");
+        self.raw(&path, Bytes::new())
+            .await
+            .map(|_| ())
+            .map_err(|status| Failure::from(status).at("the node answers afterwards"))
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Status> {
+        let waited = || {
+            Status::new(
+                Code::DeadlineExceeded,
+                format!("no answer within {} ms", self.patience.as_millis()),
+            )
+        };
+        tokio::time::timeout(self.patience, call).await.unwrap_or_else(|_| Err(waited()))
+    }
+
+    async fn grpc(&self) -> Result<Grpc<Channel>, Status> {
+        let mut grpc =
+            Grpc::new(self.channel.clone()).max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        Ok(grpc)
+    }
+}
+
+fn route(path: &str) -> Result<PathAndQuery, Status> {
+    path.parse().map_err(|_| Status::internal(format!("{path:?} is no path")))
+}
+
+/// A codec that leaves bytes as they are.
+#[derive(Debug, Clone, Copy)]
+struct BytesCodec;
+
+impl Codec for BytesCodec {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        *self
+    }
+
+    fn decoder(&mut self) -> Self {
+        *self
+    }
+}
+
+impl Encoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        buffer.put(item);
+        Ok(())
+    }
+}
+
+impl Decoder for BytesCodec {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(buffer.copy_to_bytes(buffer.remaining())))
+    }
+}

@@ -1,0 +1,292 @@
+//! The nodes under judgement, and the helpers of cases.
+
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
+use hawser_proto::{EnvelopeId, OriginatorId, SecretKey};
+use prost::Message as _;
+use tonic::{Code, Status};
+
+use crate::connection::{Connection, METADATA_API, PUBLISH_API, REPLICATION_API};
+use crate::envelopes::{self, RETENTION_DAYS};
+use crate::failure::{Checked, Failure, ensure, told};
+use crate::listener::Listener;
+use crate::wire::{Framed, List};
+
+/// Interval between two looks at something that is waited for. A guess: small beside a round trip and a commit.
+const GLANCE: Duration = Duration::from_millis(20);
+/// Ids that are tried, beside those of the node's cursor, when the node's own id is searched: registries give out
+/// 100, 200, 300, …
+const ID_GUESSES: u32 = 30;
+
+/// The nodes under judgement.
+#[derive(Debug)]
+pub struct Context {
+    /// The node that is judged.
+    pub target: Connection,
+    /// Another node of its network.
+    pub second: Option<Connection>,
+    /// A gateway of its network.
+    pub gateway: Option<Connection>,
+    /// The key that pays.
+    pub payer: Option<SecretKey>,
+    /// The command that ends the target at once.
+    pub kill_command: Option<String>,
+    /// The command that starts it again.
+    pub start_command: Option<String>,
+    /// The target's id, or the reason it takes no publishes.
+    pub node: Result<OriginatorId, Failure>,
+}
+
+impl Context {
+    /// Returns the second node.
+    ///
+    /// # Errors
+    /// When none was named; the runner skips such cases.
+    pub fn second(&self) -> Checked<&Connection> {
+        self.second.as_ref().ok_or_else(|| Failure::skip("needs --second"))
+    }
+
+    /// Returns the gateway.
+    ///
+    /// # Errors
+    /// When none was named; the runner skips such cases.
+    pub fn gateway(&self) -> Checked<&Connection> {
+        self.gateway.as_ref().ok_or_else(|| Failure::skip("needs --gateway"))
+    }
+
+    /// Returns the payer's key.
+    ///
+    /// # Errors
+    /// When none was given; the runner skips such cases.
+    pub fn payer(&self) -> Checked<&SecretKey> {
+        self.payer.as_ref().ok_or_else(|| Failure::skip("needs --payer-key-file"))
+    }
+
+    /// Returns the target's id.
+    ///
+    /// # Errors
+    /// When the node took no publish at the start.
+    pub fn node(&self) -> Checked<OriginatorId> {
+        self.node.clone()
+    }
+
+    /// Signs a client envelope for the target, with the shortest retention.
+    ///
+    /// # Errors
+    /// As [`node`](Self::node) and [`payer`](Self::payer).
+    pub fn sign(&self, client: Bytes) -> Checked<pb::PayerEnvelope> {
+        Ok(PayerEnvelope::sign(client, self.node()?, RETENTION_DAYS, self.payer()?))
+    }
+
+    /// Publishes.
+    ///
+    /// # Errors
+    /// The node's status.
+    pub async fn try_publish(
+        &self,
+        envelopes: Vec<pb::PayerEnvelope>,
+    ) -> Result<Vec<Bytes>, Status> {
+        let request = api::PublishPayerEnvelopesRequest { payer_envelopes: envelopes };
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        Ok(self.target.unary::<_, List>(&path, request).await?.items)
+    }
+
+    /// Publishes, and checks that the answer has an envelope for each of the request.
+    ///
+    /// # Errors
+    /// When it is refused, or the answer is about something else.
+    pub async fn publish(&self, envelopes: Vec<pb::PayerEnvelope>) -> Checked<Vec<Bytes>> {
+        let asked = envelopes.len();
+        let answer = self
+            .try_publish(envelopes)
+            .await
+            .map_err(|status| Failure::from(status).at("publishing"))?;
+        ensure(answer.len() == asked, format_args!("{asked} envelopes as the answer"), || {
+            answer.len().to_string()
+        })?;
+        Ok(answer)
+    }
+
+    /// Publishes `count` new messages to a group's topic in one request.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub async fn send(&self, topic: &[u8], count: usize) -> Checked<Vec<Bytes>> {
+        let envelopes: Checked<Vec<_>> =
+            (0..count).map(|_| self.sign(envelopes::message(topic))).collect();
+        self.publish(envelopes?).await
+    }
+
+    /// Queries a node by topics.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn query(
+        &self,
+        node: &Connection,
+        topics: &[&Bytes],
+        last_seen: Option<pb::Cursor>,
+        limit: u32,
+    ) -> Checked<Vec<Bytes>> {
+        let topics = topics.iter().map(|&topic| topic.clone()).collect();
+        let query = api::EnvelopesQuery { topics, last_seen, ..Default::default() };
+        Ok(query_with(node, REPLICATION_API, query, limit).await?)
+    }
+
+    /// Subscribes to topics at the target, as clients in use do.
+    ///
+    /// # Errors
+    /// When it refuses.
+    pub async fn subscribe_topics(
+        &self,
+        filters: &[(&Bytes, Option<pb::Cursor>)],
+    ) -> Checked<Listener<Framed>> {
+        let filter = |(topic, last_seen): &(&Bytes, Option<pb::Cursor>)| {
+            api::subscribe_topics_request::TopicFilter {
+                topic: (*topic).clone(),
+                last_seen: last_seen.clone(),
+            }
+        };
+        let request = api::SubscribeTopicsRequest { filters: filters.iter().map(filter).collect() };
+        self.listen("SubscribeTopics", request).await
+    }
+
+    /// Opens a stream of `ReplicationApi` at the target.
+    ///
+    /// # Errors
+    /// When it refuses before the first message.
+    pub async fn listen<Q, A>(&self, method: &str, request: Q) -> Checked<Listener<A>>
+    where
+        Q: prost::Message + 'static,
+        A: prost::Message + Default + 'static,
+    {
+        let stream = self.target.stream(&format!("{REPLICATION_API}/{method}"), request).await?;
+        Ok(Listener::new(stream, self.target.patience()))
+    }
+
+    /// Waits until a node shows exactly these envelopes of a topic.
+    ///
+    /// # Errors
+    /// When it does not within the patience, with what it showed last.
+    pub async fn shows(&self, node: &Connection, topic: &Bytes, expected: &[Bytes]) -> Checked {
+        let deadline = Instant::now() + node.patience();
+        loop {
+            let shown = self.query(node, &[topic], None, 0).await?;
+            if shown == expected {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                let expected = format!("the published envelopes {}", names(expected));
+                return Err(Failure::new(expected, names(&shown)));
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+}
+
+/// Queries a node under a name of the service.
+///
+/// # Errors
+/// The node's status.
+pub async fn query_with(
+    node: &Connection,
+    service: &str,
+    query: api::EnvelopesQuery,
+    limit: u32,
+) -> Result<Vec<Bytes>, Status> {
+    let request = api::QueryEnvelopesRequest { query: Some(query), limit };
+    Ok(node.unary::<_, List>(&format!("{service}/QueryEnvelopes"), request).await?.items)
+}
+
+/// Returns the node's heads of all strands.
+///
+/// # Errors
+/// The node's status.
+pub async fn heads(node: &Connection) -> Result<pb::Cursor, Status> {
+    let path = format!("{METADATA_API}/GetSyncCursor");
+    let answer: metadata_api::GetSyncCursorResponse =
+        node.unary(&path, metadata_api::GetSyncCursorRequest {}).await?;
+    Ok(answer.latest_sync.unwrap_or_default())
+}
+
+/// Parses an envelope.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn opened(bytes: &Bytes) -> Checked<OriginatorEnvelope> {
+    OriginatorEnvelope::parse(bytes.clone())
+        .map_err(|error| Failure::new("an originator envelope", error))
+}
+
+/// Parses the place of an envelope.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn id_of(bytes: &Bytes) -> Checked<EnvelopeId> {
+    Ok(opened(bytes)?.id())
+}
+
+/// Returns the cursor that has seen these envelopes.
+///
+/// # Errors
+/// When the bytes are none.
+pub fn seen(envelopes: &[Bytes]) -> Checked<pb::Cursor> {
+    let ids: Checked<hawser_proto::Cursor> = envelopes.iter().map(id_of).collect();
+    Ok(ids?.to_pb())
+}
+
+/// Checks that these are the envelopes, byte for byte and in this order.
+///
+/// # Errors
+/// When they are not, with the places of both.
+pub fn same_envelopes(what: &str, expected: &[Bytes], got: &[Bytes]) -> Checked {
+    if expected == got {
+        return Ok(());
+    }
+    let mut text = names(got);
+    if text == names(expected) {
+        text += " with other bytes";
+    }
+    Err(Failure::new(format_args!("{what}: {}", names(expected)), text))
+}
+
+/// Returns the places of envelopes as text.
+#[must_use]
+pub fn names(envelopes: &[Bytes]) -> String {
+    let name = |bytes| id_of(bytes).map_or_else(|_| "?".to_owned(), |id| id.to_string());
+    let names: Vec<String> = envelopes.iter().map(name).collect();
+    format!("[{}]", names.join(" "))
+}
+
+/// Finds the target's id, which payers sign: publishes for each id that it could be until one is taken.
+///
+/// # Errors
+/// When none is taken, with the reason.
+pub async fn find_node(target: &Connection, payer: &SecretKey) -> Checked<OriginatorId> {
+    let known = heads(target).await.map_err(|status| Failure::from(status).at("GetSyncCursor"))?;
+    let known = known.node_id_to_sequence_id.into_keys().filter(|id| *id >= 100);
+    let guesses = (1..=ID_GUESSES).map(|number| number * 100);
+    let mut tried: Vec<u32> = known.take(100).collect();
+    tried.extend(guesses);
+    let client = envelopes::message(&envelopes::new_group());
+    for id in tried {
+        let envelope = PayerEnvelope::sign(client.clone(), OriginatorId(id), RETENTION_DAYS, payer);
+        let request = api::PublishPayerEnvelopesRequest { payer_envelopes: vec![envelope] };
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        match target.raw(&path, request.encode_to_vec().into()).await {
+            Ok(_) => return Ok(OriginatorId(id)),
+            Err(status)
+                if status.code() == Code::InvalidArgument
+                    && status.message().contains("target") => {}
+            Err(status) => return Err(Failure::new("a node that takes publishes", told(&status))),
+        }
+    }
+    Err(Failure::new(
+        "a node that takes publishes",
+        "no id that was tried is its own: name it with --node-id",
+    ))
+}

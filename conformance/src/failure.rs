@@ -1,0 +1,180 @@
+//! The reason a case does not pass.
+
+use std::fmt;
+
+use tonic::{Code, Status};
+
+/// Longest text of a failure, in characters. A guess: a node may send megabytes, and a person reads a few lines.
+const TEXT_LEN_CHARS_MAX: usize = 1_000;
+
+/// The result of a case, or of a step of it.
+pub type Checked<T = ()> = Result<T, Failure>;
+
+/// The reason a case does not pass: a broken rule, a defect that is known of other software, or a case that cannot
+/// be applied here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Failure {
+    /// The demand of the rule.
+    pub expected: String,
+    /// The answer of the node.
+    pub got: String,
+    /// The meaning of the failure.
+    pub kind: FailureKind,
+}
+
+/// The meaning of a failure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FailureKind {
+    /// The node breaks the rule.
+    Broken,
+    /// The node answers as this other software is known to.
+    Known(&'static str),
+    /// The case says nothing about this node; `got` is the reason.
+    Skipped,
+}
+
+impl Failure {
+    /// Returns the failure of a rule.
+    pub fn new(expected: impl fmt::Display, got: impl fmt::Display) -> Self {
+        Self { expected: shown(expected), got: shown(got), kind: FailureKind::Broken }
+    }
+
+    /// Returns a defect that `software` is known to have.
+    pub fn known(
+        software: &'static str,
+        expected: impl fmt::Display,
+        got: impl fmt::Display,
+    ) -> Self {
+        Self { kind: FailureKind::Known(software), ..Self::new(expected, got) }
+    }
+
+    /// Returns the reason a case says nothing about this node.
+    pub fn skip(reason: impl fmt::Display) -> Self {
+        Self { kind: FailureKind::Skipped, ..Self::new("", reason) }
+    }
+
+    /// Adds the step at which it happened.
+    #[must_use]
+    pub fn at(mut self, step: impl fmt::Display) -> Self {
+        self.expected = shown(format_args!("{step}: {}", self.expected));
+        self
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.expected.is_empty() {
+            return f.write_str(&self.got);
+        }
+        write!(f, "expected {}; got {}", self.expected, self.got)
+    }
+}
+
+/// A call that had to succeed and did not.
+impl From<Status> for Failure {
+    fn from(status: Status) -> Self {
+        Self::new("OK", told(&status))
+    }
+}
+
+/// Returns a status as text.
+#[must_use]
+pub fn told(status: &Status) -> String {
+    format!("{} {:?}", code_name(status.code()), status.message())
+}
+
+/// Returns the protocol's name of a status code.
+#[must_use]
+pub fn code_name(code: Code) -> String {
+    let mut name = String::new();
+    for letter in format!("{code:?}").chars() {
+        if letter.is_uppercase() && !name.is_empty() {
+            name.push('_');
+        }
+        name.push(letter.to_ascii_uppercase());
+    }
+    name
+}
+
+/// Checks a condition.
+///
+/// # Errors
+/// When it does not hold.
+pub fn ensure(holds: bool, expected: impl fmt::Display, got: impl FnOnce() -> String) -> Checked {
+    if holds { Ok(()) } else { Err(Failure::new(expected, got())) }
+}
+
+/// Checks that two values are equal.
+///
+/// # Errors
+/// When they differ.
+pub fn same<T: PartialEq + fmt::Debug + ?Sized>(what: &str, expected: &T, got: &T) -> Checked {
+    ensure(expected == got, format_args!("{what} {expected:?}"), || format!("{got:?}"))
+}
+
+/// Checks that a call was refused with this code, and with a message that has `text` in it.
+///
+/// # Errors
+/// When it was accepted, or refused otherwise.
+pub fn refused<T>(
+    what: &str,
+    answer: Result<T, Status>,
+    code: Code,
+    text: &str,
+) -> Checked<Status> {
+    let expected = || {
+        let name = code_name(code);
+        if text.is_empty() {
+            format!("{what}: {name}")
+        } else {
+            format!("{what}: {name} with {text:?}")
+        }
+    };
+    match answer {
+        Ok(_) => Err(Failure::new(expected(), "OK")),
+        Err(status) if status.code() == code && status.message().contains(text) => Ok(status),
+        Err(status) => Err(Failure::new(expected(), told(&status))),
+    }
+}
+
+/// Cuts a text and replaces its control characters, which could command a terminal or break a file.
+fn shown(text: impl fmt::Display) -> String {
+    let text = text.to_string();
+    let mut shown: String = text
+        .chars()
+        .take(TEXT_LEN_CHARS_MAX)
+        .map(|letter| {
+            if letter.is_control() || letter == '\u{fffe}' || letter == '\u{ffff}' {
+                '\u{fffd}'
+            } else {
+                letter
+            }
+        })
+        .collect();
+    if text.chars().nth(TEXT_LEN_CHARS_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_a_node_commands_no_terminal_and_has_an_end() {
+        let failure = Failure::new("OK", format!("\x1b[2J{}", "x".repeat(5_000)));
+        assert!(!failure.got.contains('\x1b') && failure.got.ends_with('…'), "{failure}");
+        assert_eq!(failure.got.chars().count(), TEXT_LEN_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn a_refusal_needs_its_code_and_its_text() {
+        let no = || Err::<(), _>(Status::invalid_argument("topic has 0 bytes"));
+        assert!(refused("x", no(), Code::InvalidArgument, "topic").is_ok());
+        assert!(refused("x", no(), Code::InvalidArgument, "cursor").is_err());
+        assert!(refused("x", no(), Code::Internal, "topic").is_err());
+        assert!(refused("x", Ok::<_, Status>(()), Code::InvalidArgument, "").is_err());
+        assert_eq!(code_name(Code::DeadlineExceeded), "DEADLINE_EXCEEDED");
+    }
+}

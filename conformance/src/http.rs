@@ -1,0 +1,274 @@
+//! HTTP/1.1 byte by byte, so that a case can send what no client library would.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::failure::{Checked, Failure};
+
+/// Most bytes of an answer that are read. A guess: twice the largest message of the protocol.
+const ANSWER_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// A connection in both directions, with or without TLS.
+pub trait Wire: AsyncRead + AsyncWrite + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
+
+/// The place of a node: host, port, and whether it speaks TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Name or number of the host.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// True if connections are protected by TLS.
+    pub tls: bool,
+}
+
+impl Address {
+    /// Reads `host:port`, `http://host[:port]` or `https://host[:port]`. `None` if it is none of them.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let with_scheme =
+            if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+        let uri: http::Uri = with_scheme.parse().ok()?;
+        let tls = match uri.scheme_str()? {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        if uri.path() != "/" || uri.query().is_some() {
+            return None;
+        }
+        let port = match uri.port_u16() {
+            Some(port) => port,
+            None if text.contains("://") => {
+                if tls {
+                    443
+                } else {
+                    80
+                }
+            }
+            None => return None,
+        };
+        let host = uri.host()?;
+        Some(Self { host: host.to_owned(), port, tls })
+    }
+
+    /// Returns the address as a URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls { "https" } else { "http" };
+        format!("{scheme}://{}:{}", self.host, self.port)
+    }
+
+    /// Opens a connection.
+    ///
+    /// # Errors
+    /// When the host cannot be reached within `patience`, or its certificate is not trusted.
+    pub async fn connect(&self, patience: Duration) -> Checked<Box<dyn Wire>> {
+        let refused =
+            |error: String| Failure::new(format_args!("a connection to {}", self.url()), error);
+        let host = self.host.trim_start_matches('[').trim_end_matches(']');
+        let connecting = async {
+            let stream = TcpStream::connect((host, self.port)).await?;
+            if !self.tls {
+                return Ok(Box::new(stream) as Box<dyn Wire>);
+            }
+            let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
+            Ok(Box::new(connector()?.connect(name, stream).await?) as Box<dyn Wire>)
+        };
+        let connected: Result<std::io::Result<_>, _> =
+            tokio::time::timeout(patience, connecting).await;
+        match connected {
+            Ok(Ok(stream)) => Ok(stream),
+            Ok(Err(error)) => Err(refused(error.to_string())),
+            Err(_) => Err(refused(format!("nothing within {} ms", patience.as_millis()))),
+        }
+    }
+}
+
+fn connector() -> std::io::Result<TlsConnector> {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(std::io::Error::other)?;
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// A response of HTTP/1.1.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HttpAnswer {
+    /// Status code.
+    pub status: u16,
+    /// Headers with their names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// Body, its chunks joined.
+    pub body: Bytes,
+}
+
+impl HttpAnswer {
+    /// Reads a response. `None` if the bytes are none.
+    #[must_use]
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
+        let head = std::str::from_utf8(&bytes[..end]).ok()?;
+        let mut lines = head.lines();
+        let status = lines.next()?.strip_prefix("HTTP/1.")?.split(' ').nth(1)?.parse().ok()?;
+        let headers: Vec<(String, String)> = lines
+            .filter_map(|line| line.split_once(':'))
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.trim().to_owned()))
+            .collect();
+        let body = &bytes[end + 4..];
+        let chunked =
+            headers.iter().any(|(name, value)| name == "transfer-encoding" && value == "chunked");
+        let body = if chunked { joined(body) } else { body.to_vec() };
+        Some(Self { status, headers, body: body.into() })
+    }
+
+    /// Returns the value of a header.
+    #[must_use]
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Joins chunks, as far as they are whole.
+fn joined(mut chunked: &[u8]) -> Vec<u8> {
+    let mut body = Vec::new();
+    while let Some(end) = chunked.windows(2).position(|window| window == b"\r\n") {
+        let len = std::str::from_utf8(&chunked[..end]).ok();
+        let len = len.and_then(|text| usize::from_str_radix(text.trim(), 16).ok());
+        let Some(len) = len.filter(|len| *len > 0) else { break };
+        let Some(chunk) =
+            end.checked_add(2).and_then(|start| chunked.get(start..start.checked_add(len)?))
+        else {
+            break;
+        };
+        body.extend(chunk);
+        chunked = chunked.get(end + 2 + len + 2..).unwrap_or_default();
+    }
+    body
+}
+
+/// Returns a `POST` request that ends its connection.
+#[must_use]
+pub fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
+    let mut head = format!(
+        "POST {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\ncontent-length: {}\r\n",
+        body.len()
+    );
+    for (name, value) in headers {
+        head += &format!("{name}: {value}\r\n");
+    }
+    head += "\r\n";
+    [head.as_bytes(), body].concat()
+}
+
+/// Sends bytes over a new connection and returns everything that comes back until the node closes it.
+///
+/// # Errors
+/// When the node cannot be reached, or neither answers nor closes within `patience`.
+pub async fn exchange(address: &Address, request: &[u8], patience: Duration) -> Checked<Vec<u8>> {
+    let mut stream = address.connect(patience).await?;
+    let talk = async {
+        // A node may close in the middle of what it refuses: what it has said counts.
+        let _ = stream.write_all(request).await;
+        let _ = stream.flush().await;
+        let mut answer = Vec::new();
+        let _ = (&mut stream).take(ANSWER_LEN_BYTES_MAX).read_to_end(&mut answer).await;
+        answer
+    };
+    tokio::time::timeout(patience, talk).await.map_err(|_| {
+        Failure::new(
+            "an answer, or the end of the connection",
+            format_args!("neither within {} ms", patience.as_millis()),
+        )
+    })
+}
+
+/// Sends a request over a new connection and reads the response.
+///
+/// # Errors
+/// As [`exchange`], and when what comes is no response.
+pub async fn ask(address: &Address, request: &[u8], patience: Duration) -> Checked<HttpAnswer> {
+    let bytes = exchange(address, request, patience).await?;
+    HttpAnswer::parse(&bytes).ok_or_else(|| {
+        Failure::new(
+            "a response of HTTP/1.1",
+            format!(
+                "{} bytes: {:?}",
+                bytes.len(),
+                String::from_utf8_lossy(&bytes[..bytes.len().min(80)])
+            ),
+        )
+    })
+}
+
+/// Returns a gRPC message: not compressed, its length, its bytes.
+#[must_use]
+pub fn framed(message: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(message.len()).expect("cases send less than 4 GiB");
+    [&[0][..], &len.to_be_bytes(), message].concat()
+}
+
+/// Splits a body into gRPC messages, each with its flag. `None` if it is not whole.
+#[must_use]
+pub fn messages(mut body: &[u8]) -> Option<Vec<(u8, &[u8])>> {
+    let mut found = Vec::new();
+    while let [flag, a, b, c, d, rest @ ..] = body {
+        let len = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).ok()?;
+        let (message, rest) = rest.split_at_checked(len)?;
+        found.push((*flag, message));
+        body = rest;
+    }
+    body.is_empty().then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_host_and_port_or_urls() {
+        let url = |text| Address::parse(text).map(|address| address.url());
+        assert_eq!(url("127.0.0.1:5050").as_deref(), Some("http://127.0.0.1:5050"));
+        assert_eq!(url("https://node.example").as_deref(), Some("https://node.example:443"));
+        assert_eq!(url("http://[::1]:5050").as_deref(), Some("http://[::1]:5050"));
+        for wrong in ["node", "", "ftp://node:1", "a b:1", "http://node/path", "node:x"] {
+            assert_eq!(url(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn answers_of_an_enemy_are_read_or_refused() {
+        let answer = HttpAnswer::parse(
+            b"HTTP/1.1 200 OK\r\nA: b\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
+        )
+        .unwrap();
+        assert_eq!(
+            (answer.status, answer.header("a"), &answer.body[..]),
+            (200, Some("b"), &b"hi"[..])
+        );
+        let chunks = [&b"ffffffffffffffff\r\nhi"[..], b"5\r\nhi", b"zz\r\n", b"", b"\r\n"];
+        for chunk in chunks {
+            let bytes =
+                [&b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"[..], chunk].concat();
+            assert_eq!(HttpAnswer::parse(&bytes).unwrap().body, Bytes::new());
+        }
+        for noise in [&b""[..], b"\r\n\r\n", b"HTTP/1.1 x\r\n\r\n", b"\xff\r\n\r\n", b"HTTP/2"] {
+            assert_eq!(HttpAnswer::parse(noise), None);
+        }
+        assert_eq!(messages(&framed(b"abc")), Some(vec![(0, &b"abc"[..])]));
+        assert_eq!(messages(b"\0\xff\xff\xff\xffabc"), None);
+    }
+}

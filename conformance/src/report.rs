@@ -1,0 +1,257 @@
+//! Results of a run: as text for people, as JSON, and as JUnit XML.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::case::{Area, Case};
+use crate::failure::Failure;
+
+/// The result of a case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The rule holds.
+    Passed,
+    /// The rule is broken.
+    Failed(Failure),
+    /// The node has a defect that this other software is known to have.
+    Finding(&'static str, Failure),
+    /// The case was not applied, with the reason.
+    Skipped(String),
+}
+
+impl Outcome {
+    /// Returns the name in reports.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed(_) => "failed",
+            Self::Finding(..) => "finding",
+            Self::Skipped(_) => "skipped",
+        }
+    }
+
+    /// Returns the reason of everything but a pass, as text.
+    #[must_use]
+    pub fn reason(&self) -> Option<String> {
+        match self {
+            Self::Passed => None,
+            Self::Failed(failure) => Some(failure.to_string()),
+            Self::Finding(software, failure) => Some(format!("known of {software}: {failure}")),
+            Self::Skipped(reason) => Some(reason.clone()),
+        }
+    }
+}
+
+/// A case with its result.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// The case.
+    pub case: Case,
+    /// The result.
+    pub outcome: Outcome,
+    /// Time that the case took.
+    pub took: Duration,
+}
+
+/// The results of a run.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// URL of the node that was judged.
+    pub target: String,
+    /// Every selected case.
+    pub verdicts: Vec<Verdict>,
+    /// Time of the whole run.
+    pub took: Duration,
+}
+
+/// Counts of outcomes: passed, failed, findings, skipped.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Cases that passed.
+    pub passed: usize,
+    /// Cases that failed.
+    pub failed: usize,
+    /// Cases that found a known defect.
+    pub findings: usize,
+    /// Cases that were not applied.
+    pub skipped: usize,
+}
+
+impl Report {
+    /// Returns the counts of an area, or of everything.
+    #[must_use]
+    pub fn counts(&self, area: Option<Area>) -> Counts {
+        let mut counts = Counts::default();
+        for verdict in &self.verdicts {
+            if area.is_some_and(|area| area != verdict.case.area) {
+                continue;
+            }
+            *match verdict.outcome {
+                Outcome::Passed => &mut counts.passed,
+                Outcome::Failed(_) => &mut counts.failed,
+                Outcome::Finding(..) => &mut counts.findings,
+                Outcome::Skipped(_) => &mut counts.skipped,
+            } += 1;
+        }
+        counts
+    }
+
+    /// Returns the summary for people: a row for each area, and the sum.
+    #[must_use]
+    pub fn summary(&self) -> String {
+        let mut text = format!(
+            "{:<14}{:>8}{:>8}{:>10}{:>9}\n",
+            "area", "passed", "failed", "findings", "skipped"
+        );
+        let mut row = |name: &str, counts: Counts| {
+            let Counts { passed, failed, findings, skipped } = counts;
+            let _ = writeln!(text, "{name:<14}{passed:>8}{failed:>8}{findings:>10}{skipped:>9}");
+        };
+        for area in Area::ALL {
+            let counts = self.counts(Some(area));
+            if counts != Counts::default() {
+                row(area.name(), counts);
+            }
+        }
+        row("all", self.counts(None));
+        text
+    }
+
+    /// Returns everything as JSON.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        let verdict = |verdict: &Verdict| {
+            let Verdict { case, outcome, took } = verdict;
+            json!({
+                "case": case.id,
+                "area": case.area.name(),
+                "rule": case.rule,
+                "source": case.source,
+                "outcome": outcome.name(),
+                "reason": outcome.reason(),
+                "took_ms": millis(*took),
+            })
+        };
+        let Counts { passed, failed, findings, skipped } = self.counts(None);
+        json!({
+            "target": self.target,
+            "passed": passed,
+            "failed": failed,
+            "findings": findings,
+            "skipped": skipped,
+            "took_ms": millis(self.took),
+            "cases": self.verdicts.iter().map(verdict).collect::<Vec<_>>(),
+        })
+    }
+
+    /// Returns everything as JUnit XML: a suite for each area. A finding is a pass with its text as output.
+    #[must_use]
+    pub fn junit(&self) -> String {
+        let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
+        let all = self.counts(None);
+        let tests = self.verdicts.len();
+        let _ = writeln!(
+            text,
+            "<testsuites name=\"hawser conformance\" tests=\"{tests}\" failures=\"{}\" skipped=\"{}\" time=\"{}\">",
+            all.failed,
+            all.skipped,
+            seconds(self.took)
+        );
+        for area in Area::ALL {
+            let verdicts: Vec<_> =
+                self.verdicts.iter().filter(|verdict| verdict.case.area == area).collect();
+            if verdicts.is_empty() {
+                continue;
+            }
+            let Counts { failed, skipped, .. } = self.counts(Some(area));
+            let _ = writeln!(
+                text,
+                "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failed}\" skipped=\"{skipped}\">",
+                area.name(),
+                verdicts.len()
+            );
+            for verdict in verdicts {
+                text += &junit_case(verdict);
+            }
+            text += "  </testsuite>\n";
+        }
+        text += "</testsuites>\n";
+        text
+    }
+}
+
+fn junit_case(verdict: &Verdict) -> String {
+    let Verdict { case, outcome, took } = verdict;
+    let head = format!(
+        "    <testcase classname=\"{}\" name=\"{}\" time=\"{}\"",
+        case.area.name(),
+        case.id,
+        seconds(*took)
+    );
+    let reason = escaped(&outcome.reason().unwrap_or_default());
+    match outcome {
+        Outcome::Passed => format!("{head}/>\n"),
+        Outcome::Failed(_) => {
+            let rule = escaped(&format!("{} ({})", case.rule, case.source));
+            format!("{head}><failure message=\"{reason}\">{rule}</failure></testcase>\n")
+        }
+        Outcome::Finding(..) => format!("{head}><system-out>{reason}</system-out></testcase>\n"),
+        Outcome::Skipped(_) => format!("{head}><skipped message=\"{reason}\"/></testcase>\n"),
+    }
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{:.3}", time.as_secs_f64())
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report() -> Report {
+        let case =
+            |id| Case::new(Area::Errors, id, "a rule", "docs/x", |_| Box::pin(async { Ok(()) }));
+        let failure = Failure::new("<\"a\">", "b & \x1b[0m");
+        let outcomes = [
+            Outcome::Passed,
+            Outcome::Failed(failure.clone()),
+            Outcome::Finding("xmtpd", failure),
+            Outcome::Skipped("needs --load".into()),
+        ];
+        let verdicts =
+            outcomes.map(|outcome| Verdict { case: case("c"), outcome, took: Duration::ZERO });
+        Report {
+            target: "http://x:1".into(),
+            verdicts: verdicts.into(),
+            took: Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn every_form_tells_every_outcome() {
+        let report = report();
+        let counts = Counts { passed: 1, failed: 1, findings: 1, skipped: 1 };
+        assert_eq!((report.counts(None), report.counts(Some(Area::Errors))), (counts, counts));
+        assert_eq!(report.counts(Some(Area::Limits)), Counts::default());
+        assert_eq!(report.summary().lines().count(), 3, "{}", report.summary());
+        let json = report.json();
+        let outcomes: Vec<_> =
+            json["cases"].as_array().unwrap().iter().map(|case| &case["outcome"]).collect();
+        assert_eq!(outcomes, ["passed", "failed", "finding", "skipped"]);
+        let xml = report.junit();
+        assert!(xml.contains("failures=\"1\" skipped=\"1\""), "{xml}");
+        assert!(xml.contains("message=\"expected &lt;&quot;a&quot;&gt;; got b &amp; "), "{xml}");
+        assert!(!xml.contains('\x1b') && xml.ends_with("</testsuites>\n"));
+    }
+}

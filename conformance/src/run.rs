@@ -1,0 +1,251 @@
+//! Runs a selection of the cases.
+
+use std::panic::AssertUnwindSafe;
+use std::time::{Duration, Instant};
+
+use futures_util::{FutureExt as _, StreamExt as _};
+use hawser_proto::{OriginatorId, SecretKey};
+
+use crate::case::{Case, Need};
+use crate::cases;
+use crate::connection::Connection;
+use crate::context::{self, Context};
+use crate::failure::{Failure, FailureKind};
+use crate::http::Address;
+use crate::report::{Outcome, Report, Verdict};
+
+/// Cases that run at once. A guess: most of them wait, and a node should not be under load from them.
+const TOGETHER: usize = 6;
+
+/// Arguments of a run.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Address of the node that is judged.
+    pub target: String,
+    /// Address of another node of its network.
+    pub second: Option<String>,
+    /// Address of a gateway of its network.
+    pub gateway: Option<String>,
+    /// The key that pays.
+    pub payer: Option<SecretKey>,
+    /// The target's id; searched if it is not given.
+    pub node_id: Option<u32>,
+    /// Names of areas and cases; everything if it is empty.
+    pub only: Vec<String>,
+    /// Permission to attack.
+    pub destructive: bool,
+    /// Permission to send and store much.
+    pub load: bool,
+    /// The command that ends the target at once.
+    pub kill_command: Option<String>,
+    /// The command that starts it again.
+    pub start_command: Option<String>,
+    /// The longest wait for one answer.
+    pub patience: Duration,
+}
+
+/// The reason no case was run.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An argument cannot be used.
+    #[error("{0}")]
+    Usage(String),
+    /// No node answers at an address.
+    #[error("{0}")]
+    Unreachable(String),
+}
+
+impl Plan {
+    /// Returns a plan with everything that the target alone allows.
+    #[must_use]
+    pub fn new(target: &str) -> Self {
+        Self {
+            target: target.to_owned(),
+            second: None,
+            gateway: None,
+            payer: None,
+            node_id: None,
+            only: Vec::new(),
+            destructive: false,
+            load: false,
+            kill_command: None,
+            start_command: None,
+            patience: Duration::from_secs(10),
+        }
+    }
+
+    /// Returns the cases that `only` selects.
+    ///
+    /// # Errors
+    /// When a name is neither an area nor a case.
+    pub fn selected(&self) -> Result<Vec<Case>, StartError> {
+        let is_named = |case: &Case, name: &String| case.id == name || case.area.name() == name;
+        for name in &self.only {
+            if !cases::all().any(|case| is_named(&case, name)) {
+                return Err(StartError::Usage(format!("{name:?} is neither an area nor a case")));
+            }
+        }
+        let is_selected =
+            |case: &Case| self.only.is_empty() || self.only.iter().any(|name| is_named(case, name));
+        Ok(cases::all().filter(is_selected).collect())
+    }
+
+    async fn connect(&self, address: &str) -> Result<Connection, StartError> {
+        let wrong = || {
+            StartError::Usage(format!(
+                "{address:?} is no address: HOST:PORT, http://… or https://…"
+            ))
+        };
+        let parsed = Address::parse(address).ok_or_else(wrong)?;
+        let connection = Connection::new(parsed, self.patience).map_err(|_| wrong())?;
+        let reached = connection.address.connect(self.patience).await;
+        reached.map_err(|failure| StartError::Unreachable(failure.to_string()))?;
+        Ok(connection)
+    }
+
+    async fn context(&self) -> Result<Context, StartError> {
+        if self.kill_command.is_some() != self.start_command.is_some() {
+            let text = "--kill-command and --start-command belong together";
+            return Err(StartError::Usage(text.to_owned()));
+        }
+        let target = self.connect(&self.target).await?;
+        let second = match &self.second {
+            Some(address) => Some(self.connect(address).await?),
+            None => None,
+        };
+        let gateway = match &self.gateway {
+            Some(address) => Some(self.connect(address).await?),
+            None => None,
+        };
+        let node = match (self.node_id, &self.payer) {
+            (Some(id), _) => Ok(OriginatorId(id)),
+            (None, Some(payer)) => context::find_node(&target, payer).await,
+            (None, None) => Err(Failure::skip("needs --payer-key-file")),
+        };
+        Ok(Context {
+            target,
+            second,
+            gateway,
+            payer: self.payer.clone(),
+            kill_command: self.kill_command.clone(),
+            start_command: self.start_command.clone(),
+            node,
+        })
+    }
+
+    fn lacks(&self, case: &Case) -> Option<Need> {
+        case.needs.iter().copied().find(|need| match need {
+            Need::Payer => self.payer.is_none(),
+            Need::Second => self.second.is_none(),
+            Need::Gateway => self.gateway.is_none(),
+            Need::Destructive => !self.destructive,
+            Need::Load => !self.load,
+            Need::Restart => self.kill_command.is_none(),
+        })
+    }
+}
+
+/// Runs the selected cases and tells each verdict as it falls, in the order of the cases. Cases that disturb others
+/// run alone, after all others.
+///
+/// # Errors
+/// When arguments are wrong, or a node that they name cannot be reached.
+pub async fn run(plan: &Plan, mut told: impl FnMut(&Verdict)) -> Result<Report, StartError> {
+    let cases = plan.selected()?;
+    let context = plan.context().await?;
+    let started = Instant::now();
+    let (alone, together): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(Case::is_alone);
+    let mut verdicts = Vec::new();
+    let judged = |case| judge(plan, &context, case);
+    let mut running =
+        futures_util::stream::iter(together.into_iter().map(judged)).buffered(TOGETHER);
+    while let Some(verdict) = running.next().await {
+        told(&verdict);
+        verdicts.push(verdict);
+    }
+    for case in alone {
+        let verdict = judge(plan, &context, case).await;
+        told(&verdict);
+        verdicts.push(verdict);
+    }
+    Ok(Report { target: context.target.address.url(), verdicts, took: started.elapsed() })
+}
+
+/// Runs one case. Whatever it does, the others go on: a panic and a case without an end have failed.
+async fn judge(plan: &Plan, context: &Context, case: Case) -> Verdict {
+    let started = Instant::now();
+    let outcome = match plan.lacks(&case) {
+        Some(need) => Outcome::Skipped(format!("needs {}", need.argument())),
+        None => checked(context, &case).await,
+    };
+    Verdict { case, outcome, took: started.elapsed() }
+}
+
+async fn checked(context: &Context, case: &Case) -> Outcome {
+    let check = AssertUnwindSafe((case.check)(context)).catch_unwind();
+    let failure = match tokio::time::timeout(case.limit, check).await {
+        Ok(Ok(Ok(()))) => return Outcome::Passed,
+        Ok(Ok(Err(failure))) => failure,
+        Ok(Err(_)) => Failure::new("an answer that the suite can judge", "a panic of the suite"),
+        Err(_) => Failure::new("an end", format!("none within {} s", case.limit.as_secs())),
+    };
+    match failure.kind {
+        FailureKind::Broken => Outcome::Failed(failure),
+        FailureKind::Known(software) => Outcome::Finding(software, failure),
+        FailureKind::Skipped => Outcome::Skipped(failure.got),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::case::Area;
+
+    fn context() -> Context {
+        let address = Address::parse("127.0.0.1:9").unwrap();
+        Context {
+            target: Connection::new(address, Duration::from_secs(1)).unwrap(),
+            second: None,
+            gateway: None,
+            payer: None,
+            kill_command: None,
+            start_command: None,
+            node: Err(Failure::skip("none")),
+        }
+    }
+
+    async fn outcome(case: Case) -> Outcome {
+        judge(&Plan::new("x:1"), &context(), case).await.outcome
+    }
+
+    #[tokio::test]
+    async fn a_case_that_hangs_or_panics_ends_alone() {
+        let case = |check| Case::new(Area::Errors, "x", "x", "x", check);
+        let hangs = case(|_| Box::pin(std::future::pending())).limit(Duration::from_millis(20));
+        let Outcome::Failed(failure) = outcome(hangs).await else { panic!("it hangs") };
+        assert!(failure.got.starts_with("none within"), "{failure}");
+        let panics = case(|_| Box::pin(async { panic!("on purpose") }));
+        assert!(matches!(outcome(panics).await, Outcome::Failed(_)));
+        let known = case(|_| Box::pin(async { Err(Failure::known("x", "a", "b")) }));
+        assert!(matches!(outcome(known).await, Outcome::Finding("x", _)));
+        let skipped = Case { needs: &[Need::Load], ..known };
+        assert_eq!(outcome(skipped).await, Outcome::Skipped("needs --load".into()));
+        let passes = case(|_| Box::pin(async { Ok(()) }));
+        assert_eq!(outcome(passes).await, Outcome::Passed);
+    }
+
+    #[tokio::test]
+    async fn arguments_that_cannot_be_used_are_told_before_anything_runs() {
+        let usage = async |plan: Plan| match run(&plan, |_| ()).await {
+            Err(StartError::Usage(text)) => text,
+            other => panic!("{other:?}"),
+        };
+        assert!(usage(Plan::new("nonsense")).await.contains("no address"));
+        let plan = Plan { only: vec!["nonsense".into()], ..Plan::new("127.0.0.1:9") };
+        assert!(usage(plan).await.contains("neither an area nor a case"));
+        let plan = Plan { kill_command: Some("true".into()), ..Plan::new("127.0.0.1:9") };
+        assert!(usage(plan).await.contains("belong together"));
+        let unreachable = run(&Plan::new("127.0.0.1:9"), |_| ()).await;
+        assert!(matches!(unreachable, Err(StartError::Unreachable(_))));
+    }
+}

@@ -1,0 +1,232 @@
+//! `QueryApi.Subscribe` (XIP-83): one stream in both directions.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use pb::subscribe_request::V1;
+pub use pb::subscribe_request::v1::Mutate;
+use pb::subscribe_request::v1::Request as Ask;
+use pb::subscribe_request::v1::mutate::Subscription;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status};
+
+use crate::connection::{Connection, QUERY_API};
+use crate::failure::{Checked, Failure, ensure};
+use crate::listener::{Listener, hold};
+use crate::wire::{SubscribeFrame, SubscribeV1};
+
+/// Frames that wait to be sent. A guess: more than a case sends before it listens.
+const FRAMES_WAITING_MAX: usize = 1024;
+
+/// An open stream.
+#[derive(Debug)]
+pub struct Talk {
+    requests: Option<mpsc::Sender<pb::SubscribeRequest>>,
+    frames: Listener<SubscribeFrame>,
+    /// Keepalive interval that the node has stated.
+    pub interval: Duration,
+}
+
+/// A frame of the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Told {
+    /// Envelopes of a wave, or live ones if the id is 0.
+    Envelopes(u64, Vec<Bytes>),
+    /// A ping with its nonce.
+    Ping(u64),
+    /// A pong with its nonce.
+    Pong(u64),
+    /// Topics that have no more history to come.
+    Live(Vec<Bytes>),
+    /// The end of a wave.
+    Complete(u64),
+    /// The first frame.
+    Started(u32),
+}
+
+impl Talk {
+    /// Opens a stream, and checks that its first frame is `started`.
+    ///
+    /// # Errors
+    /// When it is refused, or begins otherwise.
+    pub async fn open(node: &Connection) -> Checked<Self> {
+        let (requests, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
+        let path = format!("{QUERY_API}/Subscribe");
+        let frames = node.duplex(&path, ReceiverStream::new(receiver)).await?;
+        let frames = Listener::new(frames, node.patience());
+        let mut talk = Self { requests: Some(requests), frames, interval: Duration::ZERO };
+        match talk.hear_all().await? {
+            Told::Started(interval_ms) => talk.interval = Duration::from_millis(interval_ms.into()),
+            other => return Err(Failure::new("started as the first frame", format!("{other:?}"))),
+        }
+        ensure(!talk.interval.is_zero(), "a keepalive interval", || "0 ms".to_owned())?;
+        Ok(talk)
+    }
+
+    /// Waits longer, for pings.
+    pub fn be_patient_for(&mut self, patience: Duration) {
+        self.frames.be_patient_for(patience);
+    }
+
+    /// Sends any frame. It is lost if the stream has ended, which its frames tell.
+    pub async fn send(&self, request: pb::SubscribeRequest) {
+        if let Some(requests) = &self.requests {
+            let _ = requests.send(request).await;
+        }
+    }
+
+    /// Sends a request of the first version.
+    pub async fn ask(&self, request: Option<Ask>) {
+        let version = Some(pb::subscribe_request::Version::V1(V1 { request }));
+        self.send(pb::SubscribeRequest { version }).await;
+    }
+
+    /// Sends a Mutate.
+    pub async fn mutate(&self, mutate: Mutate) {
+        self.ask(Some(Ask::Mutate(mutate))).await;
+    }
+
+    /// Sends a ping.
+    pub async fn ping(&self, nonce: u64) {
+        self.ask(Some(Ask::Ping(pb::Ping { nonce }))).await;
+    }
+
+    /// Sends a pong.
+    pub async fn pong(&self, nonce: u64) {
+        self.ask(Some(Ask::Pong(pb::Pong { nonce }))).await;
+    }
+
+    /// Ends the requests.
+    pub fn half_close(&mut self) {
+        self.requests = None;
+    }
+
+    /// Returns the next frame; pings are answered and passed over.
+    ///
+    /// # Errors
+    /// When none comes, or it has no content.
+    pub async fn hear(&mut self) -> Checked<Told> {
+        loop {
+            match self.hear_all().await? {
+                Told::Ping(nonce) => self.pong(nonce).await,
+                told => return Ok(told),
+            }
+        }
+    }
+
+    /// Returns the next frame, also a ping.
+    ///
+    /// # Errors
+    /// When none comes, or it has no content.
+    pub async fn hear_all(&mut self) -> Checked<Told> {
+        told(self.frames.next().await?)
+    }
+
+    /// Returns the envelopes of lane `mutate_id` until `catchup_complete` of it, and the topics that `topics_live` named
+    /// before. Live envelopes in between are refused.
+    ///
+    /// # Errors
+    /// When something else comes, or something is missing.
+    pub async fn wave(&mut self, mutate_id: u64) -> Checked<(Vec<Bytes>, Vec<Bytes>)> {
+        let (mut envelopes, mut live) = (Vec::new(), Vec::new());
+        loop {
+            match self
+                .hear()
+                .await
+                .map_err(|failure| failure.at(format_args!("wave {mutate_id}")))?
+            {
+                Told::Envelopes(lane, more) if lane == mutate_id && live.is_empty() => {
+                    hold(&mut envelopes, more)?
+                }
+                Told::Live(topics) if live.is_empty() => live = topics,
+                Told::Complete(id) if id == mutate_id => return Ok((envelopes, live)),
+                other => {
+                    let expected = format!(
+                        "envelopes of wave {mutate_id}, topics_live, catchup_complete, in this order"
+                    );
+                    return Err(Failure::new(expected, format!("{other:?}")));
+                }
+            }
+        }
+    }
+
+    /// Returns the next `count` live envelopes.
+    ///
+    /// # Errors
+    /// When something else comes.
+    pub async fn live(&mut self, count: usize) -> Checked<Vec<Bytes>> {
+        let mut envelopes = Vec::new();
+        while envelopes.len() < count {
+            match self.hear().await.map_err(|failure| failure.at("live envelopes"))? {
+                Told::Envelopes(0, more) => hold(&mut envelopes, more)?,
+                other => {
+                    return Err(Failure::new("live envelopes, with id 0", format!("{other:?}")));
+                }
+            }
+        }
+        ensure(envelopes.len() == count, format_args!("{count} live envelopes"), || {
+            envelopes.len().to_string()
+        })?;
+        Ok(envelopes)
+    }
+
+    /// Reads to the end of the stream and checks its status.
+    ///
+    /// # Errors
+    /// When it does not end, or ends otherwise.
+    pub async fn ends_with(&mut self, code: Code, text: &str) -> Checked {
+        self.frames.ends_with(code, text).await
+    }
+
+    /// Returns the next frame, `None` at an end with OK, or the status of another end.
+    ///
+    /// # Errors
+    /// When nothing comes, or a frame has no content.
+    pub async fn hear_or_end(&mut self) -> Checked<Result<Option<Told>, Status>> {
+        Ok(match self.frames.next_or_end().await? {
+            Ok(Some(frame)) => Ok(Some(told(frame)?)),
+            Ok(None) => Ok(None),
+            Err(status) => Err(status),
+        })
+    }
+}
+
+fn told(frame: SubscribeFrame) -> Checked<Told> {
+    Ok(match frame.v1 {
+        Some(SubscribeV1 { envelopes: Some(lane), .. }) => {
+            Told::Envelopes(lane.mutate_id, lane.envelopes)
+        }
+        Some(SubscribeV1 { started: Some(interval), .. }) => Told::Started(interval.value),
+        Some(SubscribeV1 { ping: Some(nonce), .. }) => Told::Ping(nonce.value),
+        Some(SubscribeV1 { pong: Some(nonce), .. }) => Told::Pong(nonce.value),
+        Some(SubscribeV1 { topics_live: Some(topics), .. }) => Told::Live(topics.items),
+        Some(SubscribeV1 { complete: Some(id), .. }) => Told::Complete(id.value),
+        other => return Err(Failure::new("a frame with content", format!("{other:?}"))),
+    })
+}
+
+/// Returns a subscription of a Mutate.
+#[must_use]
+pub fn add(topic: &Bytes, last_seen: Option<Cursor>) -> Subscription {
+    Subscription { topic: topic.clone(), last_seen }
+}
+
+/// Returns a Mutate that adds topics from their beginning.
+#[must_use]
+pub fn adds(mutate_id: u64, topics: &[&Bytes]) -> Mutate {
+    let adds = topics.iter().map(|topic| add(topic, None)).collect();
+    Mutate { adds, mutate_id, ..Mutate::default() }
+}
+
+/// Returns a Mutate that removes topics.
+#[must_use]
+pub fn removes(mutate_id: u64, topics: &[&Bytes]) -> Mutate {
+    Mutate {
+        removes: topics.iter().map(|&topic| topic.clone()).collect(),
+        mutate_id,
+        ..Mutate::default()
+    }
+}

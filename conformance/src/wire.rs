@@ -1,0 +1,100 @@
+//! Answers with envelopes as the bytes that came.
+//!
+//! The wire cannot tell nested messages from bytes, so these messages stand for those of the schema. A case that
+//! compares bytes compares what the node sent, not what a codec made of it.
+
+use bytes::Bytes;
+use prost::Message;
+
+/// Field 1, repeated: the layout of every answer with envelopes, of lists of envelopes and of lists of topics.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct List {
+    /// The elements, in the order in which they came.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub items: Vec<Bytes>,
+}
+
+/// Answer of `GetNewestEnvelope`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct NewestList {
+    /// One result for each topic of the request.
+    #[prost(message, repeated, tag = "1")]
+    pub results: Vec<Newest>,
+}
+
+/// Result of `GetNewestEnvelope` for one topic.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Newest {
+    /// The envelope, if the topic has one.
+    #[prost(bytes = "bytes", optional, tag = "1")]
+    pub envelope: Option<Bytes>,
+}
+
+/// Message of `SubscribeTopics` and `SubscribeOriginators`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Framed {
+    /// Envelopes.
+    #[prost(message, optional, tag = "1")]
+    pub envelopes: Option<List>,
+    /// A status of the subscription: 1 started, 2 caught up, 3 waiting.
+    #[prost(message, optional, tag = "2")]
+    pub status: Option<Number32>,
+}
+
+/// Field 1, a number of 32 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Number32 {
+    /// The number.
+    #[prost(uint32, tag = "1")]
+    pub value: u32,
+}
+
+/// Field 1, a number of 64 bits.
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub struct Number64 {
+    /// The number.
+    #[prost(uint64, tag = "1")]
+    pub value: u64,
+}
+
+/// Frame of the node on `Subscribe`.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SubscribeFrame {
+    /// The content, in the first version.
+    #[prost(message, optional, tag = "1")]
+    pub v1: Option<SubscribeV1>,
+}
+
+/// Content of a frame of `Subscribe`; one of the fields is set.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct SubscribeV1 {
+    /// Envelopes of one lane.
+    #[prost(message, optional, tag = "1")]
+    pub envelopes: Option<Lane>,
+    /// The first frame; the value is the keepalive interval in milliseconds.
+    #[prost(message, optional, tag = "2")]
+    pub started: Option<Number32>,
+    /// A ping; the value is its nonce.
+    #[prost(message, optional, tag = "3")]
+    pub ping: Option<Number64>,
+    /// A pong; the value is its nonce.
+    #[prost(message, optional, tag = "4")]
+    pub pong: Option<Number64>,
+    /// Topics that have no more history to come.
+    #[prost(message, optional, tag = "5")]
+    pub topics_live: Option<List>,
+    /// The end of a wave; the value is the id of its Mutate.
+    #[prost(message, optional, tag = "6")]
+    pub complete: Option<Number64>,
+}
+
+/// Envelopes of one wave, or live ones.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct Lane {
+    /// The envelopes.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub envelopes: Vec<Bytes>,
+    /// Id of the wave's Mutate; 0 for live envelopes.
+    #[prost(uint64, tag = "2")]
+    pub mutate_id: u64,
+}

@@ -1,0 +1,210 @@
+//! Answers on their way out.
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use hawser_conformance::http::{framed, messages};
+use http::header::HeaderValue;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::content::{Body, whole};
+use super::fault::{DELAY, Fault, Faults};
+use super::messages::{self, Layout};
+
+const INTERNAL: &str = "13";
+const UNAVAILABLE: &str = "14";
+/// Frames of an answer on their way. A guess: enough that nothing waits for a wake-up.
+const FRAMES_WAITING_MAX: usize = 16;
+
+/// Changes an answer.
+pub(super) async fn changed(
+    response: Response<Incoming>,
+    fault: Option<Fault>,
+    path: String,
+    faults: Arc<Faults>,
+) -> Response<Body> {
+    let Some(fault) = fault else { return response.map(BodyExt::boxed) };
+    let (mut parts, body) = response.into_parts();
+    parts.headers.remove("content-length");
+    change_status(&mut parts.headers, fault);
+    if fault == Fault::NoHeaders {
+        let names: Vec<_> = parts.headers.keys().cloned().collect();
+        for name in names.iter().filter(|name| name.as_str().starts_with("access-control")) {
+            parts.headers.remove(name);
+        }
+    }
+    if fault == Fault::WrongStatus && parts.status.as_u16() >= 400 {
+        parts.status = StatusCode::INTERNAL_SERVER_ERROR;
+    }
+    let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
+    let is_grpc =
+        content_type.is_some_and(|it| it == "application/grpc" || it == "application/grpc+proto");
+    if is_grpc {
+        let (sender, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
+        let pump =
+            Pump { fault, layout: Layout::of(&path), path, faults, sender, count: 0, held: None };
+        tokio::spawn(pump.run(body));
+        return Response::from_parts(parts, StreamBody::new(ReceiverStream::new(receiver)).boxed());
+    }
+    let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    if fault == Fault::LateError && content_type_is_connect(&parts.headers) {
+        parts.status = StatusCode::SERVICE_UNAVAILABLE;
+    }
+    Response::from_parts(parts, whole(web(&bytes, fault)))
+}
+
+fn content_type_is_connect(headers: &HeaderMap) -> bool {
+    let is = |value: &HeaderValue| value == "application/json" || value == "application/proto";
+    headers.get("content-type").is_some_and(is)
+}
+
+/// Changes headers or trailers that state a refusal.
+fn change_status(headers: &mut HeaderMap, fault: Fault) {
+    let is_refusal = headers.get("grpc-status").is_some_and(|status| status != "0");
+    if fault == Fault::WrongStatus && is_refusal {
+        headers.insert("grpc-status", HeaderValue::from_static(INTERNAL));
+        headers.remove("grpc-message");
+        headers.remove("grpc-status-details-bin");
+    }
+}
+
+/// Changes the trailers in the body of a gRPC-Web answer.
+fn web(body: &Bytes, fault: Fault) -> Bytes {
+    let status = match fault {
+        Fault::WrongStatus => INTERNAL,
+        Fault::LateError => UNAVAILABLE,
+        _ => return body.clone(),
+    };
+    let Some(parts) = messages(body) else {
+        // The text form: what is cut off has no trailers.
+        return if fault == Fault::LateError {
+            body.slice(..body.len() / 8 * 4)
+        } else {
+            body.clone()
+        };
+    };
+    let mut changed = Vec::new();
+    for (flag, content) in parts {
+        let text = String::from_utf8_lossy(content).replace(' ', "");
+        let is_ok = text.contains("grpc-status:0");
+        let replace = flag == 0x80 && (fault == Fault::LateError || !is_ok);
+        let trailers = format!("grpc-status:{status}\r\n");
+        let mut message = framed(if replace { trailers.as_bytes() } else { content });
+        message[0] = flag;
+        changed.extend(message);
+    }
+    changed.into()
+}
+
+/// Carries the messages of a gRPC answer.
+struct Pump {
+    fault: Fault,
+    layout: Layout,
+    path: String,
+    faults: Arc<Faults>,
+    sender: mpsc::Sender<Result<Frame<Bytes>, hyper::Error>>,
+    /// Messages that have come.
+    count: usize,
+    /// Messages with envelopes that wait for one without.
+    held: Option<Vec<Bytes>>,
+}
+
+impl Pump {
+    async fn run(mut self, mut body: Incoming) {
+        let mut waiting = BytesMut::new();
+        let mut trailers = HeaderMap::new();
+        while let Some(frame) = body.frame().await {
+            let Ok(frame) = frame else { return };
+            match frame.into_data() {
+                Ok(data) => waiting.extend_from_slice(&data),
+                Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
+            }
+            while let Some(message) = next_message(&mut waiting) {
+                if self.fault == Fault::Slow && self.path.contains("Subscribe") {
+                    tokio::time::sleep(DELAY).await;
+                }
+                for message in self.changed(&message) {
+                    if self.sender.send(Ok(Frame::data(framed(&message).into()))).await.is_err() {
+                        return;
+                    }
+                }
+                if self.fault == Fault::LateError {
+                    let mut trailers = HeaderMap::new();
+                    trailers.insert("grpc-status", HeaderValue::from_static(UNAVAILABLE));
+                    let _ = self.sender.send(Ok(Frame::trailers(trailers))).await;
+                    return;
+                }
+            }
+        }
+        if !trailers.is_empty() {
+            change_status(&mut trailers, self.fault);
+            let _ = self.sender.send(Ok(Frame::trailers(trailers))).await;
+        }
+    }
+
+    /// Returns what goes on in the place of a message.
+    fn changed(&mut self, message: &Bytes) -> Vec<Bytes> {
+        self.count += 1;
+        let is_publish = self.path.contains("Publish");
+        let layout = self.layout;
+        let items = layout.items(message);
+        let has_items = items.is_some();
+        let with = |change: &dyn Fn(&mut Vec<Bytes>)| match items {
+            Some(mut items) => {
+                change(&mut items);
+                layout.with_items(message, items)
+            }
+            None => message.clone(),
+        };
+        match self.fault {
+            Fault::LostEnvelope if !is_publish => vec![with(&|items| drop(items.pop()))],
+            Fault::RepeatedEnvelope if !is_publish => {
+                vec![with(&|items| items.extend(items.last().cloned()))]
+            }
+            Fault::WrongOrder => vec![with(&|items| items.reverse())],
+            Fault::Altered if has_items => vec![with(&|items| {
+                for item in items.iter_mut() {
+                    *item = messages::altered(item, self.faults.next_number());
+                }
+            })],
+            Fault::Altered => vec![messages::flipped(message)],
+            Fault::StaleAnswer if !self.path.contains("Subscribe") => {
+                vec![self.faults.first_answer(&self.path, message.clone())]
+            }
+            Fault::NoSignsOfLife
+                if self.path.contains("Subscribe") && !has_items && self.count > 1 =>
+            {
+                Vec::new()
+            }
+            Fault::EarlyMessage if self.path.contains("Subscribe") => {
+                self.held_back(message, has_items)
+            }
+            _ => vec![message.clone()],
+        }
+    }
+
+    /// Holds messages with envelopes back until one without has passed.
+    fn held_back(&mut self, message: &Bytes, has_items: bool) -> Vec<Bytes> {
+        if has_items {
+            self.held.get_or_insert_default().push(message.clone());
+            return Vec::new();
+        }
+        let mut passing = vec![message.clone()];
+        passing.extend(self.held.take().unwrap_or_default());
+        passing
+    }
+}
+
+/// Takes the next whole message from the bytes that have come.
+fn next_message(waiting: &mut BytesMut) -> Option<Bytes> {
+    let head: [u8; 5] = *waiting.first_chunk()?;
+    let len = usize::try_from(u32::from_be_bytes([head[1], head[2], head[3], head[4]])).ok()?;
+    if waiting.len() < 5 + len {
+        return None;
+    }
+    Some(waiting.split_to(5 + len).split_off(5).freeze())
+}

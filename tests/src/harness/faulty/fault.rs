@@ -1,0 +1,83 @@
+//! The switches.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use parking_lot::Mutex;
+
+/// Delay of answers and of each message of a stream by [`Fault::Slow`].
+pub(super) const DELAY: Duration = Duration::from_millis(600);
+
+/// A way in which every answer is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// A refusal has another code, and no text.
+    WrongStatus,
+    /// Content is followed by an error: a unary answer as well as the first message of a stream.
+    LateError,
+    /// The last envelope of each page and message is missing.
+    LostEnvelope,
+    /// The last envelope of each page and message comes twice.
+    RepeatedEnvelope,
+    /// Lists are reversed.
+    WrongOrder,
+    /// Messages without envelopes come before those with envelopes that they should follow.
+    EarlyMessage,
+    /// Envelopes and other content are changed, each time in another way.
+    Altered,
+    /// Requests lose their cursors and limits on their way in.
+    IgnoredCursor,
+    /// A unary call is answered with the first answer to its method.
+    StaleAnswer,
+    /// Messages of streams that have no envelopes are lost, except the first.
+    NoSignsOfLife,
+    /// Headers for browsers are missing.
+    NoHeaders,
+    /// Reads are answered late.
+    Slow,
+    /// Calls of the Connect protocol are refused as the network's reference node does.
+    RefusesConnect,
+}
+
+/// The present fault and what it has to remember.
+#[derive(Debug, Default)]
+pub(super) struct Faults {
+    fault: Mutex<Option<Fault>>,
+    first_answers: Mutex<BTreeMap<String, Bytes>>,
+    altered: AtomicU32,
+}
+
+impl Faults {
+    pub(super) fn set(&self, fault: Option<Fault>) {
+        *self.fault.lock() = fault;
+        self.first_answers.lock().clear();
+    }
+
+    pub(super) fn get(&self) -> Option<Fault> {
+        *self.fault.lock()
+    }
+
+    /// Returns the first answer to a method; `answer`, if there is none.
+    pub(super) fn first_answer(&self, path: &str, answer: Bytes) -> Bytes {
+        self.first_answers.lock().entry(path.to_owned()).or_insert(answer).clone()
+    }
+
+    /// Returns another number each time, from 1.
+    pub(super) fn next_number(&self) -> u32 {
+        self.altered.fetch_add(1, Ordering::Relaxed) + 1
+    }
+}
+
+/// Returns the reference node's refusal of a call of the Connect protocol; `None` for other calls.
+pub(super) fn connect_refused<B>(request: &Request<B>) -> Option<Response<Bytes>> {
+    let content_type = request.headers().get("content-type")?.to_str().ok()?;
+    if !["application/json", "application/proto"].contains(&content_type) {
+        return None;
+    }
+    let text = r#"{"code":"failed_precondition","message":"Connect-RPC protocol not supported, use gRPC or gRPC-Web"}"#;
+    let response = Response::builder().status(400).header("content-type", "application/json");
+    Some(response.body(Bytes::from_static(text.as_bytes())).unwrap())
+}

@@ -1,0 +1,138 @@
+//! A node whose answers are wrong on purpose: a proxy before a real one that changes what passes.
+//!
+//! It speaks HTTP/1.1 and HTTP/2 as the node does and knows the messages of the API, so one switch breaks every method
+//! in its own way: a lost envelope is lost from pages and from streams.
+
+mod body;
+mod content;
+mod fault;
+mod messages;
+
+use std::convert::Infallible;
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response, Version};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+pub use fault::Fault;
+
+use content::{Body, whole};
+use fault::{DELAY, Faults};
+
+/// A proxy before one port. Ends when it is dropped.
+#[derive(Debug)]
+pub struct FaultyNode {
+    /// The port where it listens.
+    pub port: u16,
+    faults: Arc<Faults>,
+    task: JoinHandle<()>,
+}
+
+impl FaultyNode {
+    /// Listens for what goes to `target`, without a fault yet.
+    ///
+    /// # Panics
+    /// When no port is free.
+    pub async fn before(target: u16) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let faults = Arc::new(Faults::default());
+        let task = tokio::spawn(accept(listener, target, Arc::clone(&faults)));
+        Self { port, faults, task }
+    }
+
+    /// Changes the fault of all answers from now on, and forgets earlier answers.
+    pub fn set(&self, fault: Option<Fault>) {
+        self.faults.set(fault);
+    }
+}
+
+impl Drop for FaultyNode {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn accept(listener: TcpListener, target: u16, faults: Arc<Faults>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let faults = Arc::clone(&faults);
+        tokio::spawn(async move {
+            let service = service_fn(move |request| {
+                let faults = Arc::clone(&faults);
+                async move { Ok::<_, Infallible>(answer(request, target, faults).await) }
+            });
+            let server = auto::Builder::new(TokioExecutor::new());
+            // A caller that breaks off is no fault of the proxy.
+            let _ = server.serve_connection(TokioIo::new(stream), service).await;
+        });
+    }
+}
+
+/// Asks the node and changes its answer. Without an answer it is 502.
+async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    let fault = faults.get();
+    let is_publish = path.contains("Publish");
+    if fault == Some(Fault::Slow) && !is_publish {
+        tokio::time::sleep(DELAY).await;
+    }
+    if fault == Some(Fault::RefusesConnect)
+        && let Some(refusal) = fault::connect_refused(&request)
+    {
+        return refusal.map(whole);
+    }
+    let request = match fault {
+        Some(Fault::IgnoredCursor) => without_cursor(request, &path).await,
+        _ => Some(request.map(BodyExt::boxed)),
+    };
+    let answered = match request {
+        Some(request) => forward(request, target).await,
+        None => None,
+    };
+    match answered {
+        Some(response) => body::changed(response, fault, path, faults).await,
+        None => Response::builder().status(502).body(whole(Bytes::new())).unwrap(),
+    }
+}
+
+/// Takes the cursors and limits out of a request for reading.
+async fn without_cursor(request: Request<Incoming>, path: &str) -> Option<Request<Body>> {
+    if !messages::has_cursor(path) || request.version() != Version::HTTP_2 {
+        return Some(request.map(BodyExt::boxed));
+    }
+    let (parts, body) = request.into_parts();
+    let bytes = body.collect().await.ok()?.to_bytes();
+    let mut changed = Vec::new();
+    for (flag, message) in hawser_conformance::http::messages(&bytes)? {
+        let message = messages::without_cursor(path, message);
+        let mut framed = hawser_conformance::http::framed(&message);
+        framed[0] = flag;
+        changed.extend(framed);
+    }
+    Some(Request::from_parts(parts, whole(changed.into())))
+}
+
+/// Sends a request over a connection of its own, in the version of HTTP in which it came.
+async fn forward(request: Request<Body>, target: u16) -> Option<Response<Incoming>> {
+    let stream = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).await.ok()?;
+    let io = TokioIo::new(stream);
+    if request.version() == Version::HTTP_2 {
+        let (mut sender, connection) =
+            hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.ok()?;
+        tokio::spawn(connection);
+        sender.send_request(request).await.ok()
+    } else {
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(io).await.ok()?;
+        tokio::spawn(connection);
+        sender.send_request(request).await.ok()
+    }
+}

@@ -1,0 +1,441 @@
+//! `hawser conformance` against a node of ours, and against one whose answers are wrong on purpose: a good node
+//! passes, and each case can fail.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hawser_conformance::{Outcome, Plan, Report, cases};
+use hawser_tests::harness::binary::hawser;
+use hawser_tests::harness::envelopes::payer;
+use hawser_tests::harness::faulty::{Fault, FaultyNode};
+use hawser_tests::harness::gateway::Gateway;
+use hawser_tests::harness::network::{Network, Node};
+use hawser_tests::harness::wait::GLANCE;
+use tokio::io::AsyncWriteExt as _;
+
+/// Each fault with cases that notice it. Cases are named once, below the fault that means them most.
+const FAULTS: &[(Fault, &[&str])] = &[
+    (Fault::LostEnvelope, LOST),
+    (Fault::RepeatedEnvelope, REPEATED),
+    (Fault::WrongOrder, WRONG_ORDER),
+    (Fault::EarlyMessage, &["topics-stream-tells-its-states", "subscribe-wave-then-live"]),
+    (Fault::LateError, LATE_ERROR),
+    (Fault::WrongStatus, WRONG_STATUS),
+    (Fault::Altered, ALTERED),
+    (Fault::IgnoredCursor, IGNORED_CURSOR),
+    (Fault::StaleAnswer, &["cursor-covers-the-published", "places-ascend"]),
+    (
+        Fault::NoSignsOfLife,
+        &[
+            "silent-stream-shows-life",
+            "subscribe-answers-pings",
+            "subscribe-empty-mutate",
+            "subscribe-pings-a-silent-client",
+        ],
+    ),
+    (Fault::NoHeaders, &["cors-preflight-is-answered", "cors-marks-every-answer"]),
+    (
+        Fault::Slow,
+        &[
+            "health-answers-in-time",
+            "publish-and-read-in-time",
+            "second-shows-in-time",
+            "stream-delivers-in-time",
+        ],
+    ),
+];
+
+const LOST: &[&str] = &[
+    "published-is-read-at-once",
+    "published-is-read-at-second",
+    "welcome-is-stored",
+    "services-have-one-meaning",
+    "no-cursor-is-the-beginning",
+    "topics-share-a-cursor",
+    "a-page-has-a-thousand-at-most",
+    "topics-stream-services-agree",
+    "topics-stream-shows-peers",
+    "envelopes-stream-has-history",
+    "subscribe-seam",
+    "subscribe-reset-replays",
+    "subscribe-history-only",
+    "subscribe-id-is-used-again",
+    "subscribe-shows-peers",
+    "a-large-message-arrives",
+    "a-stream-of-10000-topics",
+    "a-mutate-of-100000-topics",
+    "a-hundred-streams-at-once",
+    "a-hundred-envelopes-at-once",
+    "streams-may-be-cancelled",
+    "a-slow-reader-misses-nothing",
+    "a-crash-loses-nothing",
+];
+
+const REPEATED: &[&str] = &[
+    "pages-are-cut-by-limit",
+    "repeated-topics-count-once",
+    "topics-stream-first-filter-counts",
+    "topics-stream-seam",
+    "originators-stream-follows-a-strand",
+    "all-stream-has-everything",
+    "subscribe-cursor-counts",
+    "subscribe-removed-is-silent",
+    "subscribe-again-is-nothing",
+    "subscribe-live-ascends",
+];
+
+const WRONG_ORDER: &[&str] = &[
+    "newest-is-the-last-and-aligned",
+    "inbox-ids-echo-identifiers",
+    "gateway-publishes-for-its-users",
+    "places-of-a-request-are-contiguous",
+    "times-ascend",
+    "originator-query-ascends",
+];
+
+const LATE_ERROR: &[&str] = &[
+    "query-for-nothing-is-empty",
+    "sync-cursor-is-streamed",
+    "gateway-lists-nodes",
+    "grpc-web-reads",
+    "grpc-web-text-reads",
+    "gzip-request-is-read",
+    "connect-json-reads",
+    "the-edges-are-accepted",
+    "long-retentions-are-accepted",
+    "all-stream-resumes",
+    "subscribe-half-close",
+    "requests-may-be-abandoned",
+    "a-hundred-envelopes-a-second",
+    "noise-ends-its-connection",
+    "large-heads-are-refused",
+    "slow-heads-are-closed",
+    "resets-cost-others-nothing",
+    "idle-connections-cost-others-nothing",
+];
+
+const WRONG_STATUS: &[&str] = &[
+    "usage-of-an-unknown-payer",
+    "health-is-told-by-name",
+    "gateway-refuses-what-no-node-takes",
+    "grpc-web-refusal-is-readable",
+    "other-methods-are-refused",
+    "connect-errors-are-json",
+    "publish-undecodable",
+    "publish-wrong-target",
+    "publish-bad-signature",
+    "publish-topic-mismatch",
+    "publish-depends-on-node",
+    "publish-depends-on-unseen",
+    "publish-depends-on-later",
+    "publish-bad-retention",
+    "publish-reserved-topic",
+    "publish-identity-update",
+    "publish-commit",
+    "publish-bad-group-message",
+    "publish-bad-key-package",
+    "publish-two-payers",
+    "publish-nothing",
+    "publish-all-or-nothing",
+    "publish-names-every-fault",
+    "publish-long-topic",
+    "refusals-have-details",
+    "query-topics-and-originators",
+    "query-too-many",
+    "query-bad-topic-length",
+    "query-long-cursor",
+    "inbox-ids-too-many",
+    "newest-too-many",
+    "subscribe-envelopes-refusals",
+    "subscribe-originators-refusals",
+    "subscribe-topics-refusals",
+    "bad-resume-point",
+    "unknown-methods",
+    "broken-messages",
+    "subscribe-leaves-a-dead-client",
+    "subscribe-no-version",
+    "mutate-without-id",
+    "mutate-too-many-adds",
+    "mutate-too-many-cursors",
+    "mutate-bad-remove",
+    "mutate-bad-add",
+    "mutate-bad-cursor",
+    "mutate-history-of-a-live-topic",
+    "mutate-is-atomic",
+    "a-request-of-25-mib-is-read",
+    "a-larger-request-is-refused",
+    "forged-signature-is-not-the-payers",
+    "bad-node-token-is-refused",
+    "claimed-lengths-are-not-believed",
+    "bombs-are-refused",
+    "deep-json-is-refused",
+    "noise-in-requests-is-refused",
+];
+
+const ALTERED: &[&str] = &[
+    "answer-has-the-client-bytes",
+    "answer-is-signed-by-one-key",
+    "retention-sets-expiry",
+    "repeat-gets-the-same-answer",
+    "version-is-semantic",
+    "usage-of-a-payer-is-told",
+    "subscribe-starts",
+];
+
+const IGNORED_CURSOR: &[&str] = &[
+    "cursor-is-exclusive",
+    "cursor-beyond-the-end-is-empty",
+    "cursor-means-the-same-elsewhere",
+    "topics-stream-has-a-cursor-each",
+    "envelopes-stream-is-live-without-cursor",
+    "a-stream-resumes-at-its-cursor",
+];
+
+/// Two nodes with short intervals, and a gateway.
+async fn network() -> (Network, Gateway) {
+    let mut network = Network::new(2);
+    network.add_arguments(&["--api.send-keep-alive-interval", "1s"]);
+    network.start_all().await;
+    let gateway = Gateway::start(&network).await;
+    (network, gateway)
+}
+
+fn local(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// Files by which the suite's commands ask the test to kill and to start a node, and wait until it has.
+struct Requests {
+    kill: PathBuf,
+    start: PathBuf,
+}
+
+impl Requests {
+    fn new(folder: &Path) -> Self {
+        Self { kill: folder.join("kill"), start: folder.join("start") }
+    }
+
+    fn command(file: &Path) -> Option<String> {
+        let file = file.display();
+        Some(format!("touch '{file}'; while [ -e '{file}' ]; do sleep 0.05; done"))
+    }
+
+    /// Does as is asked, for ever.
+    async fn serve(&self, node: &mut Node) {
+        loop {
+            if self.kill.exists() {
+                node.kill();
+                std::fs::remove_file(&self.kill).unwrap();
+            }
+            if self.start.exists() {
+                node.start();
+                node.ready().await;
+                std::fs::remove_file(&self.start).unwrap();
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+}
+
+/// Everything allowed.
+fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> Plan {
+    let [target, second, gateway] = ports;
+    Plan {
+        second: Some(local(second)),
+        gateway: Some(local(gateway)),
+        payer: Some(payer(5)),
+        node_id: Some(network.nodes[0].id.0),
+        destructive: true,
+        load: true,
+        kill_command: Requests::command(&requests.kill),
+        start_command: Requests::command(&requests.start),
+        patience: Duration::from_secs(30),
+        ..Plan::new(&local(target))
+    }
+}
+
+async fn run(plan: &Plan, requests: &Requests, node: &mut Node) -> Report {
+    tokio::select! {
+        report = hawser_conformance::run(plan, |_| ()) => report.unwrap(),
+        () = requests.serve(node) => unreachable!("it serves for ever"),
+    }
+}
+
+fn told(report: &Report, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
+    let verdicts = report.verdicts.iter().filter(|verdict| wanted(&verdict.outcome));
+    let text = |outcome: &Outcome| outcome.reason().unwrap_or_default();
+    verdicts
+        .map(|verdict| {
+            format!("{} {}: {}", verdict.outcome.name(), verdict.case.id, text(&verdict.outcome))
+        })
+        .collect()
+}
+
+/// The id of the node is found, too. Cases under load are left to operators: they measure times.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_of_ours_passes_every_case() {
+    let (mut network, gateway) = network().await;
+    let requests = Requests::new(network.nodes[0].folder());
+    let ports = [network.nodes[0].port, network.nodes[1].port, gateway.port];
+    let plan = Plan { load: false, node_id: None, ..plan(&network, &requests, ports) };
+    let report = run(&plan, &requests, &mut network.nodes[0]).await;
+    let wrong = told(&report, |outcome| match outcome {
+        Outcome::Passed => false,
+        Outcome::Skipped(reason) => reason != "needs --load",
+        Outcome::Failed(_) | Outcome::Finding(..) => true,
+    });
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(report.counts(None).passed > 80, "{}", report.summary());
+}
+
+/// Without a key, a second node and a gateway nothing is published, and what is left passes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_a_key_nothing_is_published() {
+    let mut network = Network::new(1);
+    network.add_arguments(&["--api.send-keep-alive-interval", "1s"]);
+    network.start_all().await;
+    let plan = Plan::new(&local(network.nodes[0].port));
+    let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
+    let wrong =
+        told(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let head = network.nodes[0].client().cursor().await.unwrap().get(network.nodes[0].id);
+    assert_eq!(head.0, 0, "nothing was published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_case_fails_at_a_node_with_a_fault() {
+    let (mut network, gateway) = network().await;
+    let requests = Requests::new(network.nodes[0].folder());
+    let nodes = [network.nodes[0].port, network.nodes[1].port, gateway.port];
+    let mut faulty = Vec::new();
+    for port in nodes {
+        faulty.push(FaultyNode::before(port).await);
+    }
+    let all = plan(&network, &requests, [faulty[0].port, faulty[1].port, faulty[2].port]);
+    let mut wrong = Vec::new();
+    for (fault, ids) in FAULTS {
+        faulty.iter().for_each(|node| node.set(Some(*fault)));
+        let only = ids.iter().map(|id| (*id).to_owned()).collect();
+        let plan = Plan { only, patience: Duration::from_secs(2), ..all.clone() };
+        let report = run(&plan, &requests, &mut network.nodes[0]).await;
+        assert_eq!(report.verdicts.len(), ids.len(), "{fault:?}");
+        wrong.extend(
+            told(&report, |outcome| !matches!(outcome, Outcome::Failed(_)))
+                .into_iter()
+                .map(|text| format!("{fault:?}: {text}")),
+        );
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_defect_that_is_known_of_other_software_is_a_finding() {
+    let network = Network::start(1).await;
+    let faulty = FaultyNode::before(network.nodes[0].port).await;
+    faulty.set(Some(Fault::RefusesConnect));
+    let plan = Plan {
+        payer: Some(payer(5)),
+        only: vec!["connect-json-reads".into(), "connect-errors-are-json".into()],
+        ..Plan::new(&local(faulty.port))
+    };
+    let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
+    assert_eq!(report.counts(None).findings, 2, "{:?}", told(&report, |_| true));
+}
+
+/// Behaviour of a port that is no node.
+#[derive(Debug, Clone, Copy)]
+enum Nonsense {
+    Silence,
+    Noise,
+    Closing,
+}
+
+async fn speak(listener: tokio::net::TcpListener, nonsense: Nonsense) {
+    loop {
+        let Ok((mut stream, _)) = listener.accept().await else { continue };
+        tokio::spawn(async move {
+            match nonsense {
+                Nonsense::Silence => tokio::time::sleep(Duration::from_secs(600)).await,
+                Nonsense::Noise => while stream.write_all(&[0xff; 1000]).await.is_ok() {},
+                Nonsense::Closing => {}
+            }
+        });
+    }
+}
+
+/// A case that hangs, panics or passes at such a port would show here.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_port_that_is_no_node_fails_every_case() {
+    for nonsense in [Nonsense::Silence, Nonsense::Noise, Nonsense::Closing] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let speaking = tokio::spawn(speak(listener, nonsense));
+        let patience = Duration::from_millis(300);
+        let plan = Plan {
+            payer: Some(payer(5)),
+            node_id: Some(100),
+            patience,
+            destructive: true,
+            ..Plan::new(&local(port))
+        };
+        let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
+        speaking.abort();
+        let wrong = told(&report, |outcome| match outcome {
+            Outcome::Failed(failure) => failure.got.contains("a panic"),
+            Outcome::Skipped(_) => false,
+            Outcome::Passed | Outcome::Finding(..) => true,
+        });
+        assert!(wrong.is_empty(), "{nonsense:?}: {}", wrong.join("\n"));
+    }
+}
+
+/// Runs the program, and returns its exit code and standard output.
+async fn program(arguments: &[&str]) -> (Option<i32>, String) {
+    let mut command = tokio::process::Command::new(hawser());
+    let output = command.arg("conformance").args(arguments).output().await.unwrap();
+    (output.status.code(), String::from_utf8(output.stdout).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn exit_codes_and_files_tell_programs_the_result() {
+    let network = Network::start(1).await;
+    let faulty = FaultyNode::before(network.nodes[0].port).await;
+    let target = local(faulty.port);
+    let one = ["--target", &target, "--only", "version-is-semantic"];
+    let (code, text) = program(&one).await;
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("passed   end-to-end   version-is-semantic"), "{text}");
+    assert!(!text.contains('\x1b'), "no colours without a terminal");
+
+    faulty.set(Some(Fault::Altered));
+    let (code, json) = program(&[&one[..], &["--json"]].concat()).await;
+    let result: serde_json::Value = serde_json::from_str(&json).unwrap();
+    assert_eq!((code, &result["cases"][0]["outcome"]), (Some(8), &"failed".into()));
+    let file = network.nodes[0].folder().join("result.xml");
+    let out = ["--format", "junit", "--out", file.to_str().unwrap()];
+    let (code, text) = program(&[&one[..], &out].concat()).await;
+    assert_eq!(code, Some(8), "{text}");
+    let xml = std::fs::read_to_string(&file).unwrap();
+    assert!(xml.contains("failures=\"1\"") && xml.contains("<failure message="), "{xml}");
+
+    assert_eq!(program(&["--target", "127.0.0.1:9"]).await.0, Some(1));
+    assert_eq!(program(&["--target", "nonsense"]).await.0, Some(2));
+    assert_eq!(program(&["--target", &target, "--only", "nonsense"]).await.0, Some(2));
+    assert_eq!(program(&[]).await.0, Some(2));
+    let (code, listed) = program(&["--list", "--json"]).await;
+    assert_eq!((code, listed.lines().count()), (Some(0), cases::all().count()));
+}
+
+/// A case that no fault makes fail would prove nothing.
+#[test]
+fn every_case_is_named_below_a_fault() {
+    let named: Vec<&str> = FAULTS.iter().flat_map(|(_, ids)| ids.iter().copied()).collect();
+    let set: BTreeSet<&str> = named.iter().copied().collect();
+    assert_eq!(set.len(), named.len(), "a case is named once");
+    let cases: BTreeSet<&str> = cases::all().map(|case| case.id).collect();
+    assert_eq!(set, cases);
+}
