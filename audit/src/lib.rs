@@ -7,6 +7,9 @@
 //! - [`network`]: the reports of many nodes, each fact once, and the outages that most of them saw;
 //! - [`mod@replay`]: a whole log, checked again from its bytes;
 //! - [`mod@compare`]: where two logs differ;
+//! - [`mod@export`]: a log and its tallies as Parquet;
+//! - [`mod@partition`]: a part of an exported log, checked beside other parts;
+//! - [`mod@html`]: the report of a replay as a page;
 //! - [`mod@proof`]: files that prove that an envelope stands in its strand.
 //!
 //! Evidence files are specified in `docs/protocol/misbehavior.md`.
@@ -14,9 +17,12 @@
 #![warn(missing_docs)]
 
 pub mod compare;
+pub mod export;
 pub mod file;
+pub mod html;
 pub mod judged;
 pub mod network;
+pub mod partition;
 pub mod proof;
 pub mod replay;
 #[cfg(test)]

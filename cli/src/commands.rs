@@ -56,6 +56,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Audit { command: AuditCommand::Compare(args) } => audit::compare(&args, json),
         Command::Audit { command: AuditCommand::Prove(args) } => audit::prove(&args, json),
         Command::Audit { command: AuditCommand::Verify(args) } => audit::verify(&args, json),
+        Command::Audit { command: AuditCommand::Export(args) } => audit::export(&args, json),
+        Command::Audit { command: AuditCommand::CheckPartition(args) } => {
+            audit::check_partition(&args, json)
+        }
+        Command::Audit { command: AuditCommand::Merge(args) } => audit::merge(&args, json),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Keys { command } => keys::run(&command, json),

@@ -6,7 +6,7 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
-    Absences, RateTable, Violation, check_length, check_statement, is_free, payer_claim,
+    Absences, RateTable, Registry, Violation, check_length, check_statement, is_free, payer_claim,
 };
 
 use super::fault::FaultKind;
@@ -14,54 +14,54 @@ use super::item::{StoredMark, StrandRow};
 
 /// Checks the rows of one strand.
 #[derive(Debug, Clone)]
-pub(super) struct Checker {
+pub(crate) struct Checker {
     /// The strand.
-    pub(super) originator: OriginatorId,
+    pub(crate) originator: OriginatorId,
     /// The key of its node; `None` for a chain's strand, and for one whose key is not known.
-    pub(super) key: Option<PublicKey>,
+    pub(crate) key: Option<PublicKey>,
     /// The times in which the node was not in the network.
-    pub(super) absences: Absences,
+    pub(crate) absences: Absences,
     /// The history of rates that fees have to follow; `None` leaves fees unchecked.
-    pub(super) rates: Option<RateTable>,
+    pub(crate) rates: Option<RateTable>,
 }
 
 /// The charge for one envelope.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Charge {
-    pub(super) payer: Address,
-    pub(super) size_bytes: u64,
-    pub(super) retention_days: u32,
-    pub(super) stated_picodollars: u64,
+pub(crate) struct Charge {
+    pub(crate) payer: Address,
+    pub(crate) size_bytes: u64,
+    pub(crate) retention_days: u32,
+    pub(crate) stated_picodollars: u64,
 }
 
 /// The facts of an envelope whose originator can be held to it.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Signed {
-    pub(super) originator_ns: i64,
-    pub(super) minute: u32,
-    pub(super) leaf: TreeHash,
+pub(crate) struct Signed {
+    pub(crate) originator_ns: i64,
+    pub(crate) minute: u32,
+    pub(crate) leaf: TreeHash,
     /// The rule that it breaks.
-    pub(super) violation: Option<Violation>,
+    pub(crate) violation: Option<Violation>,
     /// Fees that no rate explains.
-    pub(super) fee: Option<Violation>,
-    pub(super) charge: Option<Charge>,
-    pub(super) counts_for_congestion: bool,
+    pub(crate) fee: Option<Violation>,
+    pub(crate) charge: Option<Charge>,
+    pub(crate) counts_for_congestion: bool,
 }
 
 /// An envelope after its checks.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct CheckedEnvelope {
-    pub(super) sequence: SequenceId,
-    pub(super) len_bytes: usize,
-    pub(super) mark: StoredMark,
-    pub(super) stored_leaf: Option<TreeHash>,
+pub(crate) struct CheckedEnvelope {
+    pub(crate) sequence: SequenceId,
+    pub(crate) len_bytes: usize,
+    pub(crate) mark: StoredMark,
+    pub(crate) stored_leaf: Option<TreeHash>,
     /// The facts, or why the envelope cannot stand in this strand.
-    pub(super) found: Result<Signed, (FaultKind, String)>,
+    pub(crate) found: Result<Signed, (FaultKind, String)>,
 }
 
 /// A row after its checks. Rows that are no envelopes pass through.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum CheckedRow {
+pub(crate) enum CheckedRow {
     Envelope(Box<CheckedEnvelope>),
     Other(StrandRow),
 }
@@ -77,9 +77,20 @@ struct Opened {
 type OpenResult = Result<Opened, (FaultKind, String)>;
 
 impl Checker {
+    /// Makes the checker of a strand, by the keys and absences of a registry.
+    pub(crate) fn new(
+        originator: OriginatorId,
+        registry: &Registry,
+        rates: Option<RateTable>,
+    ) -> Self {
+        let key = registry.node(originator).map(|record| record.public_key);
+        let absences = registry.absences(originator).clone();
+        Self { originator, key, absences, rates }
+    }
+
     /// Checks rows; results are in their order. Costs up to two signature recoveries for each envelope, and less the
     /// larger the batch.
-    pub(super) fn check(&self, rows: Vec<StrandRow>) -> Vec<CheckedRow> {
+    pub(crate) fn check(&self, rows: Vec<StrandRow>) -> Vec<CheckedRow> {
         let mut opened: Vec<Option<OpenResult>> =
             rows.iter().map(|row| self.open_row(row)).collect();
         self.verify_originator(&mut opened);

@@ -164,7 +164,7 @@ impl Faults {
     /// Takes a fault.
     pub fn add(&mut self, fault: Fault) {
         let count = self.counts.entry(fault.kind).or_default();
-        *count += 1;
+        *count = count.saturating_add(1);
         if *count <= KEPT_OF_KIND as u64 {
             self.kept.push(fault);
         }
@@ -176,14 +176,27 @@ impl Faults {
             let mine = self.counts.entry(kind).or_default();
             let room = KEPT_OF_KIND.saturating_sub(usize::try_from(*mine).unwrap_or(usize::MAX));
             self.kept.extend(other.kept.iter().filter(|it| it.kind == kind).take(room).cloned());
-            *mine += count;
+            *mine = mine.saturating_add(count);
         }
+    }
+
+    /// Counts faults that are not kept.
+    pub(crate) fn count_more(&mut self, kind: FaultKind, more: u64) {
+        if more > 0 {
+            let count = self.counts.entry(kind).or_default();
+            *count = count.saturating_add(more);
+        }
+    }
+
+    /// Sorts the faults that were kept by place and kind.
+    pub(crate) fn sort(&mut self) {
+        self.kept.sort_by_key(|fault| (fault.originator_id, fault.sequence_id, fault.kind));
     }
 
     /// Returns the number of faults.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.counts.values().sum()
+        self.counts.values().fold(0, |sum, count| sum.saturating_add(*count))
     }
 
     /// Returns the number of faults by kind.

@@ -3,7 +3,8 @@
 //! A source gives the rows of each strand in order, and what is kept beside them. In reading order:
 //!
 //! - `item`: rows, and the traits of a source;
-//! - `check`: what a single envelope shows, on all cores;
+//! - `check`: what a single envelope shows, on all cores; `payers`: their accounts;
+//! - `judge`: the faults of a row;
 //! - `strand`: what needs the order: times, the tree, checkpoints, tallies;
 //! - `tally`, `tree`: the parts of that;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
@@ -12,18 +13,19 @@
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
-mod check;
+pub(crate) mod check;
 mod fault;
 mod item;
-mod pipeline;
-mod run;
+pub(crate) mod judge;
+pub(crate) mod pipeline;
+pub(crate) mod run;
 mod stats;
 mod strand;
 mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tree;
 
 pub use fault::{Fault, FaultKind, Faults};

@@ -1,9 +1,8 @@
-//! A bounded pipeline: one thread reads rows, all cores check them, and the caller takes them in order.
+//! A bounded pipeline: one thread reads rows, all cores work on them, and the caller takes the results in order.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 
-use super::check::{CheckedRow, Checker};
 use super::item::{SourceError, StrandRow};
 
 /// Rows of a batch. Measured for signatures: larger batches cost no less for each.
@@ -16,24 +15,24 @@ const WAITING: usize = 2;
 /// Rows, or the error at which reading ended.
 type Batch<T> = Result<Vec<T>, SourceError>;
 
-/// Checks all rows on `threads` threads and passes them to `each` in their order, batch by batch. Ends with the first
-/// error, of the source or of `each`.
+/// Gives all rows to `work` on `threads` threads and passes the results to `each` in their order, batch by batch. Ends
+/// with the first error, of the source or of `each`.
 ///
 /// # Errors
 /// See above.
-pub(super) fn run(
-    checker: &Checker,
+pub(crate) fn run<T: Send, E: From<SourceError>>(
+    work: &(impl Fn(Vec<StrandRow>) -> Vec<T> + Sync),
     threads: usize,
     rows: impl Iterator<Item = Result<StrandRow, SourceError>> + Send,
-    mut each: impl FnMut(Vec<CheckedRow>) -> Result<(), SourceError>,
-) -> Result<(), SourceError> {
+    mut each: impl FnMut(Vec<T>) -> Result<(), E>,
+) -> Result<(), E> {
     thread::scope(|scope| {
         // Batch n goes to thread n modulo their number, and is taken from there: so order needs no numbers.
         let (mut jobs, mut results) = (Vec::new(), Vec::new());
         for _ in 0..threads.max(1) {
             let (job, waiting) = sync_channel(WAITING);
             let (done, result) = sync_channel(WAITING);
-            scope.spawn(move || work(checker, &waiting, &done));
+            scope.spawn(move || serve(work, &waiting, &done));
             jobs.push(job);
             results.push(result);
         }
@@ -48,13 +47,13 @@ pub(super) fn run(
     })
 }
 
-fn work(
-    checker: &Checker,
+fn serve<T>(
+    work: &impl Fn(Vec<StrandRow>) -> Vec<T>,
     waiting: &Receiver<Batch<StrandRow>>,
-    done: &SyncSender<Batch<CheckedRow>>,
+    done: &SyncSender<Batch<T>>,
 ) {
     for batch in waiting {
-        if done.send(batch.map(|rows| checker.check(rows))).is_err() {
+        if done.send(batch.map(work)).is_err() {
             return;
         }
     }

@@ -242,7 +242,7 @@ impl ReplayState {
 }
 
 /// Returns a digest over everything from outside the log that decides about faults.
-fn judged_by(settings: &ReplaySettings, booked: &[Rate]) -> String {
+pub(crate) fn judged_by(settings: &ReplaySettings, booked: &[Rate]) -> String {
     let mut bytes = Vec::new();
     for node in settings.registry.nodes() {
         bytes.extend_from_slice(&node.id.0.to_be_bytes());
@@ -355,7 +355,8 @@ impl<'a> Replay<'a> {
         strand.load_checkpoints(&context);
         let rows = self.source.rows(EnvelopeId::new(originator, strand.reached()), end);
         let mut paused = false;
-        let result = pipeline::run(&checker, self.settings.threads, rows, |batch| {
+        let check = |rows| checker.check(rows);
+        let result = pipeline::run(&check, self.settings.threads, rows, |batch| {
             let strand = state.strands.entry(originator.0).or_insert_with(fresh);
             for row in batch {
                 strand.take(row, &context)?;
@@ -387,14 +388,9 @@ impl<'a> Replay<'a> {
     }
 
     fn checker(&self, originator: OriginatorId) -> Checker {
-        let registry = &self.settings.registry;
         let recorded = || RateTable::new(self.booked.clone(), None).ok();
-        Checker {
-            originator,
-            key: registry.node(originator).map(|record| record.public_key),
-            absences: registry.absences(originator).clone(),
-            rates: self.settings.rates.clone().or_else(recorded),
-        }
+        let rates = self.settings.rates.clone().or_else(recorded);
+        Checker::new(originator, &self.settings.registry, rates)
     }
 
     fn report(&self) -> ReplayReport {

@@ -3,19 +3,16 @@
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, minute_of};
-use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
-use hawser_rules::{Rate, Registry, Violation};
+use hawser_rules::{Rate, Registry};
 use serde::{Deserialize, Serialize};
 
 use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
+use super::judge::{hole, is_late, judge, other_leaf, time_ahead, time_back};
 use super::stats::StrandFigures;
 use super::tally::{Tallies, TallyFault};
 use super::tree::TreeReplay;
-
-/// Lead over the auditor's clock from which on a time is in the future. Specified (`docs/protocol/misbehavior.md`).
-const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Envelopes that are none of the strand's after which a node is not asked for more of it. A guess: a folder ends, and
 /// a node that lies need not.
@@ -223,9 +220,7 @@ impl StrandReplay {
             if are_not_shown {
                 self.figures.count_gap(from, through, GapReason::NotShown);
             } else {
-                let text = format!("places {from} to {through} have neither envelope nor mark");
-                let id = self.id(SequenceId(from));
-                self.fault(Fault::at(FaultKind::Hole, id, text));
+                self.fault(hole(self.originator(), from, through));
                 self.tallies.miss();
             }
         }
@@ -263,7 +258,7 @@ impl StrandReplay {
         self.last_ns = signed.originator_ns;
         self.figures.count_envelope(signed.originator_ns, len_bytes);
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
-        self.check_rules(id, mark, &signed);
+        judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
         if matches!(mark, StoredMark::Valid | StoredMark::Unknown) && signed.violation.is_none() {
             self.count(sequence, len_bytes, &signed, context)?;
         }
@@ -306,47 +301,14 @@ impl StrandReplay {
     }
 
     fn check_time(&mut self, id: EnvelopeId, ns: i64, now_ns: i64) {
-        if ns > now_ns.saturating_add(LEAD_NS_MAX) {
-            self.fault(Fault::at(FaultKind::TimeAhead, id, format!("its time is {ns} ns")));
+        if let Some(fault) = time_ahead(id, ns, now_ns) {
+            self.fault(fault);
             return; // it does not make those behind it late
         }
-        if let Some(newest) = self
-            .newest_ns
-            .filter(|newest| i128::from(*newest) - i128::from(ns) > i128::from(TIME_TOLERANCE_NS))
-        {
-            let text = format!("its time is {ns} ns, and an earlier place has {newest} ns");
-            self.fault(Fault::at(FaultKind::TimeBack, id, text));
+        if let Some(newest) = self.newest_ns.filter(|newest| is_late(ns, *newest)) {
+            self.fault(time_back(id, ns, newest));
         }
         self.newest_ns = Some(self.newest_ns.map_or(ns, |newest| newest.max(ns)));
-    }
-
-    fn check_rules(&mut self, id: EnvelopeId, mark: StoredMark, signed: &Signed) {
-        let rule = signed.violation.as_ref().and_then(Violation::rule).map(|rule| rule.0);
-        if let Some(violation) = &signed.violation {
-            let fault = Fault::at(FaultKind::BrokenRule, id, violation);
-            self.fault(Fault { rule, ..fault });
-        }
-        if let Some(fee) = &signed.fee {
-            self.fault(Fault::at(FaultKind::Fee, id, fee));
-        }
-        // The verdicts on a chain's envelopes need the state of their inboxes.
-        let is_judged = id.originator.is_node();
-        let stored = match mark {
-            StoredMark::Unknown => return,
-            StoredMark::Valid => None,
-            StoredMark::Invalid(rule) => Some(rule),
-            StoredMark::Waiting if !is_judged => return,
-            StoredMark::Waiting => Some(0),
-        };
-        if is_judged && stored != rule {
-            let name = |rule: Option<u8>| match rule {
-                None => "valid".to_owned(),
-                Some(0) => "waiting".to_owned(),
-                Some(rule) => format!("rule {rule}"),
-            };
-            let text = format!("the mark says {}, the rules say {}", name(stored), name(rule));
-            self.fault(Fault::at(FaultKind::WrongMark, id, text));
-        }
     }
 
     fn count(
@@ -382,8 +344,7 @@ impl StrandReplay {
             return;
         }
         if !self.tree.add(derived, stored) {
-            let text = "the stored leaf is not the hash of the envelope";
-            self.fault(Fault::at(FaultKind::Leaf, self.id(sequence), text));
+            self.fault(other_leaf(self.id(sequence)));
         }
         while let Some(at) =
             self.checkpoints.iter().position(|it| it.signed.checkpoint.size <= self.tree.size())

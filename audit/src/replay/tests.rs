@@ -10,7 +10,7 @@ use super::testing::{
 };
 use super::*;
 
-fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
+pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
     let mut replay = Replay::new(log, settings, None).unwrap();
     replay.run(|_, _| true).unwrap().expect("nothing pauses it")
 }
@@ -46,10 +46,11 @@ fn a_clean_log_is_clean_whatever_the_number_of_threads() {
 }
 
 /// A change that a liar makes, and the faults that it is.
-type Planted = (&'static str, fn(&mut MemoryLog), &'static [(FaultKind, u64, Option<u8>)]);
+pub(crate) type Planted =
+    (&'static str, fn(&mut MemoryLog), &'static [(FaultKind, u64, Option<u8>)]);
 
 /// Replaces an envelope by another one that the node signed, with everything that follows from it.
-fn sign_at(log: &mut MemoryLog, sequence: u64, mark: StoredMark, draft: &Draft) {
+pub(crate) fn sign_at(log: &mut MemoryLog, sequence: u64, mark: StoredMark, draft: &Draft) {
     let mut envelopes = Vec::new();
     for row in &log.rows {
         let StrandRow::Envelope { bytes, mark, .. } = row else { panic!("no envelope") };
@@ -59,12 +60,12 @@ fn sign_at(log: &mut MemoryLog, sequence: u64, mark: StoredMark, draft: &Draft) 
     *log = MemoryLog::of(envelopes);
 }
 
-fn flip_signature(log: &mut MemoryLog) {
+pub(crate) fn flip_signature(log: &mut MemoryLog) {
     let other = UnsealedEnvelope::new(&draft(7, ns_of(7)).statement).seal(&key(5));
     *log.bytes_at(7) = other;
 }
 
-const PLANTED: &[Planted] = &[
+pub(crate) const PLANTED: &[Planted] = &[
     ("a forged envelope", flip_signature, &[(FaultKind::Forged, 7, None)]),
     (
         "bytes that are none",

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 use super::NodeArgs;
 
@@ -26,6 +26,14 @@ pub(crate) enum AuditCommand {
     /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is
     /// refuted.
     Verify(AuditVerifyArgs),
+    /// Write the log and its tallies as Parquet files, for engines that read them on many machines. A later run adds
+    /// what is new.
+    Export(AuditExportArgs),
+    /// Check a part of an exported log: signatures, order, rules, fees, marks. Prints each fault and a summary, which
+    /// `merge` joins with those of other parts.
+    CheckPartition(AuditCheckPartitionArgs),
+    /// Join the summaries of `check-partition` to one verdict. Exits as `replay` does.
+    Merge(AuditMergeArgs),
     /// Collect the reports that all nodes of a network keep, and judge each fact once.
     Network(AuditNetworkArgs),
 }
@@ -69,6 +77,62 @@ pub(crate) struct AuditReplayArgs {
     /// Threads that check [default: one for each core].
     #[arg(long, value_name = "NUMBER")]
     pub(crate) threads: Option<usize>,
+    /// Write the report as one page of HTML too. Replaces the file.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+/// The form of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExportFormat {
+    /// Parquet.
+    Parquet,
+}
+
+/// `hawser audit export`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditExportArgs {
+    /// The log: the data folder of a stopped node.
+    #[arg(long, value_name = "DATA-DIR")]
+    pub(crate) from: PathBuf,
+    /// The form of the files.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value = "parquet")]
+    pub(crate) format: ExportFormat,
+    /// The folder of the export: an empty one, or that of an earlier run.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) to: PathBuf,
+    /// Leave the column `payer` empty. Each payer costs a signature recovery.
+    #[arg(long)]
+    pub(crate) without_payers: bool,
+    /// Threads that read envelopes [default: one for each core].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// `hawser audit check-partition`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditCheckPartitionArgs {
+    /// Files of the table `log`, ascending; or `-` for rows as lines of JSON on the standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The source of the keys and rates.
+    #[command(flatten)]
+    pub(crate) keys: KeysArgs,
+    /// Threads that check [default: one for each core].
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) threads: Option<usize>,
+}
+
+/// `hawser audit merge`.
+#[derive(Debug, Args)]
+pub(crate) struct AuditMergeArgs {
+    /// Output of `check-partition --json`; or `-` for the standard input.
+    #[arg(value_name = "FILE", default_value = "-")]
+    pub(crate) files: Vec<PathBuf>,
+    /// The folder of the export, whose manifest says which rows there should be [default: it is not checked that all
+    /// of them were looked at].
+    #[arg(long, value_name = "DIR")]
+    pub(crate) export: Option<PathBuf>,
 }
 
 /// `hawser audit compare`.

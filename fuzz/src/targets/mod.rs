@@ -5,6 +5,7 @@ mod chain_rpc;
 mod checkpoints;
 mod control_frames;
 mod data_frames;
+mod exported_part;
 mod group_message;
 mod grpc_strand;
 mod identity_update;
@@ -46,4 +47,5 @@ pub(crate) const TARGETS: &[Target] = &[
     tree_evidence::TARGET,
     payer_report::TARGET,
     backup_manifest::TARGET,
+    exported_part::TARGET,
 ];

@@ -1,8 +1,10 @@
 //! `hawser audit`: following and judging a network without being a part of it.
 
 mod compare;
+mod export;
 mod keys;
 mod network;
+mod partition;
 mod prove;
 mod replay;
 pub(super) mod reports;
@@ -20,7 +22,9 @@ use crate::args::audit::{AuditCommand, AuditReportArgs};
 use crate::output;
 
 pub(super) use compare::run as compare;
+pub(super) use export::run as export;
 pub(super) use keys::load as load_keys;
+pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
 pub(super) use replay::run as replay;
 
@@ -36,6 +40,9 @@ pub(super) async fn run(command: AuditCommand, as_json: bool) -> Result<(), RunE
         AuditCommand::Compare(args) => compare(&args, as_json),
         AuditCommand::Prove(args) => prove(&args, as_json),
         AuditCommand::Verify(args) => verify(&args, as_json),
+        AuditCommand::Export(args) => export(&args, as_json),
+        AuditCommand::CheckPartition(args) => check_partition(&args, as_json),
+        AuditCommand::Merge(args) => merge(&args, as_json),
         AuditCommand::Report(args) => report(args, as_json).await,
         AuditCommand::Network(args) => network::run(args, as_json).await,
     }

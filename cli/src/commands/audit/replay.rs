@@ -4,6 +4,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use hawser_audit::html;
 use hawser_audit::replay::{
     LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     STATE_LEN_BYTES_MAX, StrandReport,
@@ -23,11 +24,11 @@ use crate::output;
 /// Exit code of a log with faults.
 pub(super) const FAULTS_EXIT_CODE: u8 = 8;
 /// Exit code of a log without faults that was not shown as a whole.
-const INCOMPLETE_EXIT_CODE: u8 = 9;
+pub(super) const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// Time between two lines about progress on a pipe. A guess: often enough to see that it goes on.
-const TELL_EVERY: Duration = Duration::from_secs(10);
+pub(super) const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// Runs the command.
 ///
@@ -48,7 +49,25 @@ pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(),
         let notes = if absences { vec![note.to_owned()] } else { Vec::new() };
         replay(&log, args, &keys, notes)?
     };
+    if let Some(path) = &args.html {
+        write_page(path, &report, &keys.origin)?;
+    }
     tell(&report, &keys.origin, as_json)
+}
+
+/// Writes the report as a page.
+fn write_page(path: &Path, report: &ReplayReport, keys: &str) -> Result<(), RunError> {
+    let tool = concat!("hawser ", env!("HAWSER_VERSION"));
+    let now_ns = now_ns();
+    let page = html::page(report, html::PageFacts { keys, tool, now_ns });
+    std::fs::write(path, page)
+        .map_err(|error| RunError::failed(format!("{}: {error}", path.display())))
+}
+
+/// Returns the auditor's time, unix nanoseconds.
+pub(super) fn now_ns() -> i64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(now.as_nanos()).unwrap_or(i64::MAX)
 }
 
 fn replay(
@@ -58,12 +77,11 @@ fn replay(
     notes: Vec<String>,
 ) -> Result<ReplayReport, RunError> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let settings = ReplaySettings {
         registry: keys.known.registry.clone(),
         rates: keys.known.rates.clone(),
         threads: args.threads.unwrap_or_else(cores),
-        now_ns: i64::try_from(now.as_nanos()).unwrap_or(i64::MAX),
+        now_ns: now_ns(),
     };
     let state_file = args.state.as_deref();
     let state = state_file.map(read_state).transpose()?.flatten();

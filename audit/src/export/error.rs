@@ -1,0 +1,71 @@
+//! Errors of exports.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use parquet::errors::ParquetError;
+
+use crate::replay::SourceError;
+
+/// The reason an export cannot be made, gone on with or read. Nothing is overwritten then.
+#[derive(Debug, thiserror::Error)]
+pub enum ExportError {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The error of the system.
+        source: io::Error,
+    },
+    /// A file is not what this program writes.
+    #[error("{}: {text}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// The fault, for people.
+        text: String,
+    },
+    /// The log could not be read.
+    #[error("the log: {0}")]
+    Source(#[from] SourceError),
+    /// Another run writes to the folder.
+    #[error("{}: another export writes here", .0.display())]
+    Busy(PathBuf),
+    /// The folder holds something else.
+    #[error("{}: the folder is not empty, and no export", .0.display())]
+    NotAnExport(PathBuf),
+    /// The folder has the export of another log.
+    #[error("the export is of another log: that of node {node_id} in network {network:?}")]
+    OtherLog {
+        /// The network of that log.
+        network: String,
+        /// The node of that log.
+        node_id: u32,
+    },
+    /// The export holds what the log does not.
+    #[error("strand {originator_id}: the export has {exported}, and the log has {held}")]
+    OtherStrand {
+        /// The strand.
+        originator_id: u32,
+        /// The content of the export, for people.
+        exported: String,
+        /// The content of the log, for people.
+        held: String,
+    },
+}
+
+impl ExportError {
+    pub(super) fn malformed(path: &Path, text: impl std::fmt::Display) -> Self {
+        Self::Malformed { path: path.to_owned(), text: text.to_string() }
+    }
+
+    pub(super) fn io(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { path: path.to_owned(), source }
+    }
+
+    /// Returns the error of writing, which comes from the file or from this program's own values.
+    pub(super) fn parquet(path: &Path) -> impl FnOnce(ParquetError) -> Self {
+        move |error| Self::malformed(path, error)
+    }
+}

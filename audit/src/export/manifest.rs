@@ -1,0 +1,269 @@
+//! The manifest of an export: what it holds, and the digest of each file.
+
+use std::fs;
+use std::io::{ErrorKind, Read as _};
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{OriginatorId, SequenceId};
+use serde::{Deserialize, Serialize};
+
+use super::error::ExportError;
+use super::part::{FileDigest, digest_of, write_whole};
+
+/// The schema of manifests.
+const SCHEMA: &str = "hawser-export/1";
+/// The name of the file.
+const FILE_NAME: &str = "manifest.json";
+/// Length of the longest manifest that is read, in bytes. A guess: a few hundred thousand files.
+const LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+
+/// The content of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    schema: String,
+    /// The network.
+    pub network: String,
+    /// The keeper of the log.
+    pub node_id: u32,
+    /// Bytes that no other log has, hex.
+    pub log: String,
+    /// The strands of the table `log`, ascending.
+    pub strands: Vec<StrandParts>,
+    /// The files of the table `usage`, ascending by originator and day.
+    pub usage: Vec<TallyPart>,
+    /// The files of the table `congestion`, likewise.
+    pub congestion: Vec<TallyPart>,
+}
+
+/// The files of one strand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrandParts {
+    /// The strand.
+    pub originator_id: u32,
+    /// Its files, ascending. The first begins at place 1, and each other one behind the one before it.
+    pub parts: Vec<LogPart>,
+}
+
+/// A file with a range of a strand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LogPart {
+    /// The first place, included.
+    pub from: u64,
+    /// The last place, included.
+    pub through: u64,
+    /// The file.
+    pub file: FileDigest,
+}
+
+/// A file with the tallies of a day.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TallyPart {
+    /// The strand.
+    pub originator_id: u32,
+    /// Days since 1970.
+    pub day: u32,
+    /// The file; absent before the first one is in its place.
+    pub file: Option<FileDigest>,
+    /// The file that takes its place in a run that has not ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<FileDigest>,
+}
+
+/// The form of the file: the manifest, and its own digest.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ManifestFile {
+    manifest: Manifest,
+    /// BLAKE3 of the manifest as compact JSON, hex. Finds damage, and no forger.
+    blake3: String,
+}
+
+impl StrandParts {
+    /// Returns the last place that the export has looked at.
+    #[must_use]
+    pub fn through(&self) -> SequenceId {
+        SequenceId(self.parts.last().map_or(0, |part| part.through))
+    }
+
+    /// Returns the number of rows.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.parts.iter().fold(0, |sum, part| sum.saturating_add(part.file.rows))
+    }
+}
+
+impl Manifest {
+    /// Makes the manifest of an export without files.
+    #[must_use]
+    pub fn new(network: String, node: OriginatorId, log: &[u8]) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            network,
+            node_id: node.0,
+            log: hex::encode(log),
+            strands: Vec::new(),
+            usage: Vec::new(),
+            congestion: Vec::new(),
+        }
+    }
+
+    /// Reads the manifest of a folder; `None` if it has none. The file is untrusted: its length is bounded, and names
+    /// of files do not come from it.
+    ///
+    /// # Errors
+    /// When it cannot be read, is damaged, or contradicts itself.
+    pub fn read(folder: &Path) -> Result<Option<Self>, ExportError> {
+        let path = folder.join(FILE_NAME);
+        let file = match fs::File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(ExportError::io(&path)(error)),
+        };
+        let mut text = String::new();
+        let read = file.take(LEN_BYTES_MAX + 1).read_to_string(&mut text);
+        let read = read.map_err(ExportError::io(&path))?;
+        if read as u64 > LEN_BYTES_MAX {
+            return Err(ExportError::malformed(&path, "the manifest is too long"));
+        }
+        Self::parse(&text).map(Some).map_err(|text| ExportError::malformed(&path, text))
+    }
+
+    /// Parses a manifest.
+    ///
+    /// # Errors
+    /// With a sentence for people about what is wrong.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let file: ManifestFile = serde_json::from_str(text).map_err(|error| error.to_string())?;
+        let manifest = file.manifest;
+        if manifest.schema != SCHEMA {
+            return Err(format!("schema {:?}, and this program reads {SCHEMA:?}", manifest.schema));
+        }
+        if file.blake3 != manifest.digest() {
+            return Err("the manifest is damaged: its digest is another one".to_owned());
+        }
+        manifest.check()?;
+        Ok(manifest)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        if !self.strands.is_sorted_by(|one, two| one.originator_id < two.originator_id) {
+            return Err("the strands are not sorted".to_owned());
+        }
+        for strand in &self.strands {
+            let mut next = 1;
+            for part in &strand.parts {
+                let is_range = part.from == next && part.through >= part.from;
+                if !is_range || part.through > SequenceId::MAX.0 {
+                    let id = strand.originator_id;
+                    return Err(format!(
+                        "strand {id}: a file from {} after {}",
+                        part.from,
+                        next - 1
+                    ));
+                }
+                next = part.through + 1;
+            }
+        }
+        let key = |part: &TallyPart| (part.originator_id, part.day);
+        for parts in [&self.usage, &self.congestion] {
+            if !parts.is_sorted_by(|one, two| key(one) < key(two)) {
+                return Err("the files of tallies are not sorted".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    fn digest(&self) -> String {
+        let text = serde_json::to_string(self).expect("a manifest has text keys only");
+        blake3::hash(text.as_bytes()).to_hex().to_string()
+    }
+
+    /// Returns the text of the file.
+    #[must_use]
+    pub fn to_text(&self) -> String {
+        let file = ManifestFile { blake3: self.digest(), manifest: self.clone() };
+        serde_json::to_string_pretty(&file).expect("a manifest has text keys only")
+    }
+
+    pub(super) fn write(&self, folder: &Path) -> Result<(), ExportError> {
+        write_whole(&folder.join(FILE_NAME), &self.to_text())
+    }
+
+    /// Reads every file of a folder, and compares it with the manifest.
+    ///
+    /// # Errors
+    /// For the first file that is missing or another one.
+    pub fn verify_files(&self, folder: &Path) -> Result<(), ExportError> {
+        for strand in &self.strands {
+            for part in &strand.parts {
+                let path = log_path(folder, strand.originator_id, part.from);
+                verify(&path, [Some(&part.file), None])?;
+            }
+        }
+        for (table, parts) in [("usage", &self.usage), ("congestion", &self.congestion)] {
+            for part in parts {
+                let path = tally_path(folder, table, part.originator_id, part.day);
+                let may_be_absent = part.file.is_none() && !path.exists();
+                if !may_be_absent {
+                    verify(&path, [part.file.as_ref(), part.next.as_ref()])?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says for each file that a run was about to replace which one is there: the run may have been interrupted.
+    pub(super) fn end_interrupted(&mut self, folder: &Path) -> Result<(), ExportError> {
+        for (table, parts) in [("usage", &mut self.usage), ("congestion", &mut self.congestion)] {
+            for part in parts.iter_mut() {
+                let Some(next) = part.next.take() else { continue };
+                let path = tally_path(folder, table, part.originator_id, part.day);
+                if path.exists() && digest_of(&path)? == (next.len_bytes, next.blake3.clone()) {
+                    part.file = Some(next);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn strand_mut(&mut self, originator: OriginatorId) -> &mut StrandParts {
+        let id = originator.0;
+        let at = self.strands.binary_search_by_key(&id, |strand| strand.originator_id);
+        let at = at.unwrap_or_else(|at| {
+            self.strands.insert(at, StrandParts { originator_id: id, parts: Vec::new() });
+            at
+        });
+        &mut self.strands[at]
+    }
+
+    /// Returns the strand's files, if there are any.
+    #[must_use]
+    pub fn strand(&self, originator: OriginatorId) -> Option<&StrandParts> {
+        self.strands.iter().find(|strand| strand.originator_id == originator.0)
+    }
+}
+
+fn verify(path: &Path, expected: [Option<&FileDigest>; 2]) -> Result<(), ExportError> {
+    let found = digest_of(path)?;
+    let is = |file: &FileDigest| (file.len_bytes, &file.blake3) == (found.0, &found.1);
+    match expected.into_iter().flatten().any(is) {
+        true => Ok(()),
+        false => Err(ExportError::malformed(path, "the file is not the one that was written")),
+    }
+}
+
+/// Returns the path of a file of the table `log`.
+#[must_use]
+pub fn log_path(folder: &Path, originator_id: u32, from: u64) -> PathBuf {
+    let strand = folder.join("log").join(format!("originator={originator_id}"));
+    strand.join(format!("from={from:019}.parquet"))
+}
+
+pub(super) fn tally_path(folder: &Path, table: &str, originator_id: u32, day: u32) -> PathBuf {
+    let strand = folder.join(table).join(format!("originator={originator_id}"));
+    strand.join(format!("day={day:05}.parquet"))
+}

@@ -1,0 +1,29 @@
+//! Export: the log and its tallies as Parquet, for engines that do what one machine does not.
+//!
+//! In reading order:
+//!
+//! - `table`: the columns of the tables, and row groups; `docs/audit-export.md` describes them;
+//! - `record`: a row of the log as a row of its table;
+//! - `part`: files that are complete or not there;
+//! - `manifest`: what the folder holds, with digests;
+//! - `run`: an export that is made or gone on with;
+//! - `read`: files of the log, read again without trusting them.
+//!
+//! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
+//! another log, claims of sizes. All of it is refused before anything is overwritten.
+
+mod error;
+mod manifest;
+mod part;
+pub(crate) mod read;
+mod record;
+mod run;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use error::ExportError;
+pub use manifest::{LogPart, Manifest, StrandParts, TallyPart, log_path};
+pub use part::{FileDigest, encode_part};
+pub use read::{ExportedRow, PartReader};
+pub use run::{ExportProgress, ExportReport, ExportSettings, export};

@@ -1,0 +1,226 @@
+//! Files of an export: complete under their name, or not there.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hawser_proto::OriginatorId;
+use parquet::file::writer::SerializedFileWriter;
+use serde::{Deserialize, Serialize};
+
+use super::error::ExportError;
+use super::record::describe;
+use super::table::{LOG, RowGroup, Table, Value};
+use crate::replay::StrandRow;
+
+/// Bytes of a row group, and so of memory. A guess: engines read some tens of MiB at once for each core.
+pub(super) const GROUP_LEN_BYTES: usize = 16 * 1024 * 1024;
+/// Rows of a row group. A guess: small envelopes reach it first.
+pub(super) const GROUP_ROWS: usize = 32 * 1024;
+/// Bytes of a buffer for reading. A guess.
+const BUFFER_LEN_BYTES: usize = 1024 * 1024;
+
+/// The length and the digest of a file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileDigest {
+    /// Rows.
+    pub rows: u64,
+    /// Length in bytes.
+    pub len_bytes: u64,
+    /// BLAKE3, hex.
+    pub blake3: String,
+}
+
+/// A file that is written. Until [`PartWriter::finish`] it has another name, which engines pass over.
+pub(super) struct PartWriter {
+    path: PathBuf,
+    beside: PathBuf,
+    /// Absent once the file is finished.
+    writer: Option<SerializedFileWriter<Digesting>>,
+    group: RowGroup,
+    rows: u64,
+    len_bytes: u64,
+}
+
+impl PartWriter {
+    pub(super) fn create(path: &Path, table: &'static Table) -> Result<Self, ExportError> {
+        let beside = beside(path);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
+        }
+        let file = File::create(&beside).map_err(ExportError::io(&beside))?;
+        let (schema, fail) = (table.schema(), ExportError::parquet(path));
+        let writer = schema.and_then(|schema| {
+            SerializedFileWriter::new(Digesting::new(file), schema, Arc::new(table.properties()))
+        });
+        let writer = Some(writer.map_err(fail)?);
+        let (path, group) = (path.to_owned(), RowGroup::new(table));
+        Ok(Self { path, beside, writer, group, rows: 0, len_bytes: 0 })
+    }
+
+    /// Adds a row. Writes a row group when enough of them wait.
+    pub(super) fn push(&mut self, row: Vec<Value>) -> Result<(), ExportError> {
+        self.group.push(row);
+        self.rows += 1;
+        if self.group.rows() >= GROUP_ROWS || self.group.len_bytes() >= GROUP_LEN_BYTES {
+            self.write_group()?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Returns the length of all values so far, in bytes.
+    pub(super) fn len_bytes(&self) -> u64 {
+        self.len_bytes + self.group.len_bytes() as u64
+    }
+
+    fn write_group(&mut self) -> Result<(), ExportError> {
+        self.len_bytes += self.group.len_bytes() as u64;
+        let writer = self.writer.as_mut().expect("the file is not finished");
+        self.group.write(writer).map_err(ExportError::parquet(&self.path))
+    }
+
+    /// Writes what waits and syncs the file. It keeps its other name until [`FinishedPart::show`].
+    pub(super) fn finish(mut self) -> Result<FinishedPart, ExportError> {
+        if self.group.rows() > 0 {
+            self.write_group()?;
+        }
+        let writer = self.writer.take().expect("the file is finished once");
+        let digesting = writer.into_inner().map_err(ExportError::parquet(&self.path))?;
+        let (len_bytes, blake3) = digesting.finish().map_err(ExportError::io(&self.beside))?;
+        let digest = FileDigest { rows: self.rows, len_bytes, blake3 };
+        let (path, beside) = (self.path.clone(), self.beside.clone());
+        Ok(FinishedPart { path, beside, digest })
+    }
+}
+
+impl Drop for PartWriter {
+    fn drop(&mut self) {
+        if self.writer.is_some() {
+            // The file is of no use, and the next run would replace it.
+            let _ = fs::remove_file(&self.beside);
+        }
+    }
+}
+
+/// Returns the bytes of a file of the table `log`, as an export writes them, for samples and tests.
+///
+/// # Errors
+/// Never for rows of a log.
+pub fn encode_part(originator: OriginatorId, rows: Vec<StrandRow>) -> Result<Vec<u8>, ExportError> {
+    let encode = || {
+        let properties = Arc::new(LOG.properties());
+        let mut writer = SerializedFileWriter::new(Vec::new(), LOG.schema()?, properties)?;
+        let mut group = RowGroup::new(&LOG);
+        for record in describe(originator, true, rows) {
+            group.push(record.values);
+        }
+        group.write(&mut writer)?;
+        writer.into_inner()
+    };
+    encode().map_err(ExportError::parquet(Path::new("bytes")))
+}
+
+/// A file that is on the disk under its other name.
+#[derive(Debug)]
+pub(super) struct FinishedPart {
+    path: PathBuf,
+    beside: PathBuf,
+    pub(super) digest: FileDigest,
+}
+
+impl FinishedPart {
+    /// Gives the file its name.
+    pub(super) fn show(self) -> Result<FileDigest, ExportError> {
+        fs::rename(&self.beside, &self.path).map_err(ExportError::io(&self.path))?;
+        sync_folder_of(&self.path)?;
+        Ok(self.digest)
+    }
+
+    /// Removes the file.
+    pub(super) fn discard(self) -> Result<(), ExportError> {
+        fs::remove_file(&self.beside).map_err(ExportError::io(&self.beside))
+    }
+}
+
+/// Returns the name of a file before it is complete.
+fn beside(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.part"))
+}
+
+fn sync_folder_of(path: &Path) -> Result<(), ExportError> {
+    let Some(folder) = path.parent() else { return Ok(()) };
+    File::open(folder).and_then(|folder| folder.sync_all()).map_err(ExportError::io(folder))
+}
+
+/// Writes a small file so that it is complete under its name, or not there.
+pub(super) fn write_whole(path: &Path, text: &str) -> Result<(), ExportError> {
+    let beside = beside(path);
+    let write = || {
+        let mut file = File::create(&beside)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        fs::rename(&beside, path)
+    };
+    write().map_err(ExportError::io(path))?;
+    sync_folder_of(path)
+}
+
+/// Returns the length and the BLAKE3 of a file.
+pub(super) fn digest_of(path: &Path) -> Result<(u64, String), ExportError> {
+    let read = || {
+        let mut file = File::open(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; BUFFER_LEN_BYTES];
+        let mut len_bytes = 0;
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok((len_bytes, hasher.finalize().to_hex().to_string())),
+                read => {
+                    len_bytes += read as u64;
+                    hasher.update(&buffer[..read]);
+                }
+            }
+        }
+    };
+    read().map_err(ExportError::io(path))
+}
+
+/// A file whose digest is taken while it is written.
+struct Digesting {
+    file: BufWriter<File>,
+    hasher: blake3::Hasher,
+    len_bytes: u64,
+}
+
+impl Digesting {
+    fn new(file: File) -> Self {
+        let file = BufWriter::with_capacity(BUFFER_LEN_BYTES, file);
+        Self { file, hasher: blake3::Hasher::new(), len_bytes: 0 }
+    }
+
+    fn finish(mut self) -> std::io::Result<(u64, String)> {
+        self.file.flush()?;
+        self.file.get_ref().sync_all()?;
+        Ok((self.len_bytes, self.hasher.finalize().to_hex().to_string()))
+    }
+}
+
+impl Write for Digesting {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.len_bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}

@@ -1,0 +1,386 @@
+//! Reading files of the table `log` again. They are untrusted: a stranger may have written them.
+//!
+//! Bounds: a file has the columns of this program and no compression; row groups and pages may claim no more rows and
+//! bytes than this program writes; no claim is allocated before it was compared with the bytes that are there.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use parquet::basic::{Compression, Encoding};
+use parquet::column::page::{Page, PageMetadata, PageReader};
+use parquet::column::reader::{ColumnReader, get_column_reader, get_typed_column_reader};
+use parquet::data_type::{ByteArray, ByteArrayType, DataType, Int64Type};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::RowGroupMetaData;
+use parquet::file::reader::{ChunkReader, FileReader, Length};
+use parquet::file::serialized_reader::SerializedFileReader;
+
+use super::error::ExportError;
+use super::part::{GROUP_LEN_BYTES, GROUP_ROWS};
+use super::table::{ColumnKind, LOG};
+use crate::replay::{GapReason, StoredMark, StrandRow};
+
+/// Length of the longest footer that is read, in bytes. A guess: a file has a few dozen row groups.
+const FOOTER_LEN_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Bytes of one column of a row group: this program's own bound, one envelope above it, and what pages add.
+const CHUNK_LEN_BYTES_MAX: u64 = 2 * (GROUP_LEN_BYTES as u64) + 32 * 1024 * 1024;
+/// The end of each file: the length of the footer, and the magic bytes.
+const TAIL_LEN_BYTES: u64 = 8;
+
+/// A row of the table `log`, as far as it is checked again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ExportedRow {
+    /// An envelope or a gap.
+    Row(StrandRow),
+    /// The leaf of a place that is declared empty.
+    VoidLeaf(SequenceId, TreeHash),
+    /// The leaf of another place without an envelope. Nothing follows for it from the row.
+    Leaf(SequenceId),
+}
+
+/// A file of the table `log`, row group after row group.
+pub struct PartReader {
+    path: PathBuf,
+    reader: SerializedFileReader<Bounded>,
+    next_group: usize,
+    rows: VecDeque<(OriginatorId, ExportedRow)>,
+}
+
+impl PartReader {
+    /// Opens a file.
+    ///
+    /// # Errors
+    /// When it cannot be read, or is not one that this program writes.
+    pub fn open(path: &Path) -> Result<Self, ExportError> {
+        let file = File::open(path).map_err(ExportError::io(path))?;
+        let len_bytes = Length::len(&file);
+        Self::new(path, Bounded::File(file, len_bytes))
+    }
+
+    /// Reads the bytes of a file.
+    ///
+    /// # Errors
+    /// When they are not those of a file that this program writes.
+    pub fn from_bytes(bytes: Bytes) -> Result<Self, ExportError> {
+        Self::new(Path::new("bytes"), Bounded::Memory(bytes))
+    }
+
+    fn new(path: &Path, file: Bounded) -> Result<Self, ExportError> {
+        let malformed = |text: String| ExportError::malformed(path, text);
+        file.check_footer().map_err(|error| malformed(error.to_string()))?;
+        let reader = guarded(|| SerializedFileReader::new(file)).map_err(malformed)?;
+        let found = reader.metadata().file_metadata().schema_descr().root_schema().clone();
+        let expected = LOG.schema().map_err(ExportError::parquet(path))?;
+        if found != *expected {
+            return Err(malformed("its columns are not those of an exported log".to_owned()));
+        }
+        for group in reader.metadata().row_groups() {
+            check_group(group).map_err(malformed)?;
+        }
+        Ok(Self { path: path.to_owned(), reader, next_group: 0, rows: VecDeque::new() })
+    }
+
+    /// Returns the last envelope of the file, if its last row group has one.
+    pub(super) fn last_envelope(&mut self) -> Result<Option<(SequenceId, Bytes)>, ExportError> {
+        self.next_group = self.reader.num_row_groups().saturating_sub(1);
+        self.load()?;
+        let envelope = |(_, row): (OriginatorId, ExportedRow)| match row {
+            ExportedRow::Row(StrandRow::Envelope { sequence, bytes, .. }) => {
+                Some((sequence, bytes))
+            }
+            _ => None,
+        };
+        Ok(std::mem::take(&mut self.rows).into_iter().rev().find_map(envelope))
+    }
+
+    /// Reads the next row group, if there is one.
+    fn load(&mut self) -> Result<(), ExportError> {
+        if self.next_group >= self.reader.num_row_groups() {
+            return Ok(());
+        }
+        let at = self.next_group;
+        self.next_group += 1;
+        let rows = guarded(|| read_group(&self.reader, at));
+        self.rows = rows.map_err(|text| ExportError::malformed(&self.path, text))?.into();
+        Ok(())
+    }
+}
+
+impl Iterator for PartReader {
+    type Item = Result<(OriginatorId, ExportedRow), ExportError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.rows.is_empty() && self.next_group < self.reader.num_row_groups() {
+            if let Err(error) = self.load() {
+                self.next_group = usize::MAX;
+                return Some(Err(error));
+            }
+        }
+        self.rows.pop_front().map(Ok)
+    }
+}
+
+/// Calls a reader of the library, which may panic on bytes that no writer makes.
+fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(read)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(_) => Err("the file is damaged".to_owned()),
+    }
+}
+
+fn check_group(group: &RowGroupMetaData) -> Result<(), String> {
+    let rows_max = i64::try_from(GROUP_ROWS).unwrap_or(i64::MAX);
+    if !(0..=rows_max).contains(&group.num_rows()) {
+        return Err(format!("a row group of {} rows", group.num_rows()));
+    }
+    for column in group.columns() {
+        let len_bytes = u64::try_from(column.compressed_size()).unwrap_or(u64::MAX);
+        if len_bytes > CHUNK_LEN_BYTES_MAX || column.compression() != Compression::UNCOMPRESSED {
+            return Err("a column is compressed, or too long: the file was written anew".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Reads the columns of a row group that are checked again.
+fn read_group(
+    reader: &SerializedFileReader<Bounded>,
+    at: usize,
+) -> Result<Vec<(OriginatorId, ExportedRow)>, ParquetError> {
+    let group = reader.get_row_group(at)?;
+    let rows = usize::try_from(group.metadata().num_rows())
+        .map_err(|error| ParquetError::General(error.to_string()))?;
+    let column = |name: &str| {
+        let at = LOG.columns.iter().position(|column| column.name == name);
+        let at = at.expect("the columns are those of the table");
+        let pages = Pages {
+            inner: group.get_column_page_reader(at)?,
+            rows: u64::try_from(rows).unwrap_or(u64::MAX),
+            may_have_dictionary: name != "bytes",
+            has_dictionary: false,
+            value_len_bytes: if LOG.columns[at].kind == ColumnKind::Int { 8 } else { 4 },
+        };
+        let descr = group.metadata().column(at).column_descr_ptr();
+        Ok::<_, ParquetError>(get_column_reader(descr, Box::new(pages)))
+    };
+    let int = |name: &str| values::<Int64Type>(column(name)?, rows, is_required(name));
+    let bytes = |name: &str| values::<ByteArrayType>(column(name)?, rows, is_required(name));
+    let (originators, from) = (int("originator_id")?, int("sequence_id")?);
+    let (through, kinds) = (int("through_sequence_id")?, bytes("kind")?);
+    let (marks, rules) = (bytes("mark")?, int("rule")?);
+    let (leaves, envelopes) = (bytes("leaf_hash")?, bytes("bytes")?);
+    let row = |at: usize| {
+        let place = |column: &[Option<i64>]| {
+            let place = column[at].and_then(|place| u64::try_from(place).ok());
+            place.filter(|place| *place > 0).map(SequenceId)
+        };
+        let originator = originators[at].and_then(|id| u32::try_from(id).ok()).map(OriginatorId)?;
+        let fields = RowFields {
+            kind: kinds[at].as_ref()?.data(),
+            mark: marks[at].as_ref().map(ByteArray::data),
+            rule: rules[at],
+            leaf: leaves[at].as_ref().map(ByteArray::data),
+            bytes: envelopes[at].as_ref().map(|bytes| Bytes::copy_from_slice(bytes.data())),
+        };
+        Some((originator, fields.row(place(&from)?, place(&through)?)?))
+    };
+    let fail = |at: usize| ParquetError::General(format!("row {at} is none of a log"));
+    (0..rows).map(|at| row(at).ok_or_else(|| fail(at))).collect()
+}
+
+fn is_required(name: &str) -> bool {
+    LOG.columns.iter().any(|column| column.name == name && column.is_required)
+}
+
+/// Reads a column, with `None` for each absent value.
+fn values<T: DataType>(
+    reader: ColumnReader,
+    rows: usize,
+    is_required: bool,
+) -> Result<Vec<Option<T::T>>, ParquetError> {
+    let mut reader = get_typed_column_reader::<T>(reader);
+    let (mut levels, mut values) = (Vec::new(), Vec::new());
+    let to = (!is_required).then_some(&mut levels);
+    let (read, _, _) = reader.read_records(rows, to, None, &mut values)?;
+    let short = || ParquetError::General(format!("a column has {read} of {rows} rows"));
+    if read != rows {
+        return Err(short());
+    }
+    let mut values = values.into_iter();
+    if is_required {
+        let found: Vec<Option<T::T>> = values.map(Some).collect();
+        return if found.len() == rows { Ok(found) } else { Err(short()) };
+    }
+    levels
+        .into_iter()
+        .map(|level| if level == 0 { Ok(None) } else { values.next().map(Some).ok_or_else(short) })
+        .collect()
+}
+
+/// The fields of a row that are read again. Lines of text have the same ones.
+#[derive(Debug)]
+pub(crate) struct RowFields<'a> {
+    pub(crate) kind: &'a [u8],
+    pub(crate) mark: Option<&'a [u8]>,
+    pub(crate) rule: Option<i64>,
+    pub(crate) leaf: Option<&'a [u8]>,
+    pub(crate) bytes: Option<Bytes>,
+}
+
+impl RowFields<'_> {
+    /// Returns the row at a place; `None` for fields that make none.
+    pub(crate) fn row(self, from: SequenceId, through: SequenceId) -> Option<ExportedRow> {
+        let leaf = match self.leaf {
+            None => None,
+            Some(leaf) => Some(TreeHash::from_slice(leaf)?),
+        };
+        let gap = |reason| (through >= from).then_some(StrandRow::Gap { from, through, reason });
+        let row = match self.kind {
+            b"envelope" if from == through => {
+                let mark = match self.mark? {
+                    b"valid" => StoredMark::Valid,
+                    b"invalid" => StoredMark::Invalid(u8::try_from(self.rule?).ok()?),
+                    b"waiting" => StoredMark::Waiting,
+                    b"unknown" => StoredMark::Unknown,
+                    _ => return None,
+                };
+                StrandRow::Envelope { sequence: from, bytes: self.bytes?, mark, leaf }
+            }
+            b"leaf" if self.mark == Some(b"void") => {
+                return leaf.map(|leaf| ExportedRow::VoidLeaf(from, leaf));
+            }
+            b"leaf" => return Some(ExportedRow::Leaf(from)),
+            b"missing" => gap(GapReason::Missing)?,
+            b"expired" => gap(GapReason::Expired)?,
+            b"void" => gap(GapReason::Void)?,
+            b"not_shown" => gap(GapReason::NotShown)?,
+            _ => return None,
+        };
+        Some(ExportedRow::Row(row))
+    }
+}
+
+/// Bytes of a file, never asked for more than there are.
+enum Bounded {
+    File(File, u64),
+    Memory(Bytes),
+}
+
+impl Bounded {
+    /// Checks how long the footer says that it is.
+    fn check_footer(&self) -> Result<(), ParquetError> {
+        let start = Length::len(self).saturating_sub(TAIL_LEN_BYTES);
+        let tail = self.get_bytes(start, 8)?;
+        let claimed = tail[..4].iter().rev().fold(0_u64, |sum, byte| (sum << 8) | u64::from(*byte));
+        if claimed > start || claimed > FOOTER_LEN_BYTES_MAX {
+            return Err(ParquetError::General(format!("a footer of {claimed} bytes")));
+        }
+        Ok(())
+    }
+}
+
+impl Length for Bounded {
+    fn len(&self) -> u64 {
+        match self {
+            Self::File(_, len_bytes) => *len_bytes,
+            Self::Memory(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+impl ChunkReader for Bounded {
+    type T = Box<dyn Read>;
+
+    fn get_read(&self, start: u64) -> Result<Self::T, ParquetError> {
+        match self {
+            Self::File(file, _) => Ok(Box::new(file.get_read(start)?)),
+            Self::Memory(bytes) => Ok(Box::new(bytes.get_read(start)?)),
+        }
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes, ParquetError> {
+        let len_bytes = Length::len(self);
+        let end = start.checked_add(length as u64);
+        if end.is_none_or(|end| end > len_bytes) {
+            let text = format!("{length} bytes from {start}, of a file of {len_bytes}");
+            return Err(ParquetError::EOF(text));
+        }
+        match self {
+            Self::File(file, _) => file.get_bytes(start, length),
+            Self::Memory(bytes) => bytes.get_bytes(start, length),
+        }
+    }
+}
+
+/// Pages of a column, compared with the bytes that they have before they are decoded.
+struct Pages {
+    inner: Box<dyn PageReader>,
+    /// Rows of the row group.
+    rows: u64,
+    /// Bytes that a value has at least.
+    value_len_bytes: u64,
+    /// False for the bytes of envelopes: one of them, repeated, would cost much more to check than to send.
+    may_have_dictionary: bool,
+    has_dictionary: bool,
+}
+
+impl Pages {
+    fn check(&mut self, page: &Page) -> Result<(), ParquetError> {
+        let values = u64::from(page.num_values());
+        let is_sound = match page {
+            Page::DictionaryPage { buf, encoding, .. } => {
+                let is_first = !std::mem::replace(&mut self.has_dictionary, true);
+                is_first
+                    && self.may_have_dictionary
+                    && is_plain(*encoding)
+                    && values.saturating_mul(self.value_len_bytes) <= buf.len() as u64
+            }
+            Page::DataPage { encoding, .. } => {
+                let is_known = is_plain(*encoding) || *encoding == Encoding::RLE_DICTIONARY;
+                is_known
+                    && values <= self.rows
+                    && (*encoding == Encoding::PLAIN || self.has_dictionary)
+            }
+            Page::DataPageV2 { .. } => false,
+        };
+        match is_sound {
+            true => Ok(()),
+            false => Err(ParquetError::General("a page that this program never writes".to_owned())),
+        }
+    }
+}
+
+fn is_plain(encoding: Encoding) -> bool {
+    matches!(encoding, Encoding::PLAIN | Encoding::PLAIN_DICTIONARY)
+}
+
+impl Iterator for Pages {
+    type Item = Result<Page, ParquetError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.get_next_page().transpose()
+    }
+}
+
+impl PageReader for Pages {
+    fn get_next_page(&mut self) -> Result<Option<Page>, ParquetError> {
+        let page = self.inner.get_next_page()?;
+        if let Some(page) = &page {
+            self.check(page)?;
+        }
+        Ok(page)
+    }
+
+    fn peek_next_page(&mut self) -> Result<Option<PageMetadata>, ParquetError> {
+        self.inner.peek_next_page()
+    }
+
+    fn skip_next_page(&mut self) -> Result<(), ParquetError> {
+        self.inner.skip_next_page()
+    }
+}

@@ -1,0 +1,171 @@
+//! Rows of the table `log`: what SQL needs to know about an envelope, beside its bytes.
+
+use hawser_proto::batch::{Claim, recover_similar};
+use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
+use hawser_rules::{is_free, payer_claim};
+
+use super::table::Value;
+use crate::replay::{GapReason, StoredMark, StrandRow};
+
+/// The part of a row that the writer needs, and its values.
+#[derive(Debug)]
+pub(super) struct Record {
+    pub(super) kind: RecordKind,
+    /// The first place.
+    pub(super) from: u64,
+    /// The last place, included.
+    pub(super) through: u64,
+    pub(super) values: Vec<Value>,
+}
+
+/// The kind of a row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RecordKind {
+    Envelope(StoredMark),
+    Gap(GapReason),
+    Leaf,
+}
+
+/// The facts that an envelope states, as far as its layers can be read. Nothing here is verified.
+#[derive(Debug, Default)]
+struct Stated {
+    originator_ns: Option<i64>,
+    statement: Option<UnsignedOriginatorEnvelope>,
+    is_signed: bool,
+    payer: Option<Address>,
+}
+
+/// Describes rows of one strand, in their order. Costs one signature recovery for each envelope if payers are wanted.
+pub(super) fn describe(
+    originator: OriginatorId,
+    with_payers: bool,
+    rows: Vec<StrandRow>,
+) -> Vec<Record> {
+    let mut stated: Vec<Stated> = rows.iter().map(state).collect();
+    if with_payers {
+        add_payers(&mut stated);
+    }
+    let describe = |(row, stated)| match row {
+        StrandRow::Envelope { sequence, bytes, mark, leaf } => {
+            let leaf = leaf.map(|leaf| Bytes::copy_from_slice(&leaf.0));
+            envelope((originator, sequence), bytes, mark, leaf, &stated)
+        }
+        StrandRow::Gap { from, through, reason } => gap(originator, from, through, reason),
+        StrandRow::Leaf { sequence, leaf } => {
+            let mut values = beginning(originator, sequence, sequence, "leaf");
+            values.resize(19, Value::Null);
+            values.push(Value::Bytes(Bytes::copy_from_slice(&leaf.0)));
+            values.push(Value::Null);
+            let (kind, from) = (RecordKind::Leaf, sequence.0);
+            Record { kind, from, through: from, values }
+        }
+    };
+    rows.into_iter().zip(stated).map(describe).collect()
+}
+
+fn state(row: &StrandRow) -> Stated {
+    let StrandRow::Envelope { bytes, .. } = row else { return Stated::default() };
+    let Ok((statement, proof)) = OriginatorEnvelope::open(bytes.clone()) else {
+        return Stated::default();
+    };
+    let originator_ns = OriginatorEnvelope::statement(statement.clone()).ok().map(|(_, ns)| ns);
+    let is_signed = matches!(proof, Proof::Signature(_));
+    let statement = UnsignedOriginatorEnvelope::parse(statement).ok();
+    Stated { originator_ns, statement, is_signed, payer: None }
+}
+
+fn add_payers(stated: &mut [Stated]) {
+    let mut slots = Vec::with_capacity(stated.len());
+    let mut claims: Vec<Claim> = Vec::with_capacity(stated.len());
+    for (slot, entry) in stated.iter().enumerate().filter(|(_, entry)| entry.is_signed) {
+        let claim = entry.statement.as_ref().map(|statement| payer_claim(statement.payer()));
+        if let Some(Ok(claim)) = claim {
+            slots.push(slot);
+            claims.push(claim);
+        }
+    }
+    for (slot, payer) in slots.into_iter().zip(recover_similar(claims)) {
+        stated[slot].payer = payer.ok().map(|key| key.address());
+    }
+}
+
+/// Returns the first four columns.
+fn beginning(
+    originator: OriginatorId,
+    from: SequenceId,
+    through: SequenceId,
+    kind: &'static str,
+) -> Vec<Value> {
+    let mut values = Vec::with_capacity(21);
+    values.push(Value::int(u64::from(originator.0)));
+    values.extend([Value::int(from.0), Value::int(through.0), Value::text(kind)]);
+    values
+}
+
+fn gap(
+    originator: OriginatorId,
+    from: SequenceId,
+    through: SequenceId,
+    reason: GapReason,
+) -> Record {
+    let mut values = beginning(originator, from, through, reason.name());
+    values.resize(21, Value::Null);
+    Record { kind: RecordKind::Gap(reason), from: from.0, through: through.0, values }
+}
+
+fn envelope(
+    (originator, sequence): (OriginatorId, SequenceId),
+    bytes: Bytes,
+    mark: StoredMark,
+    leaf: Option<Bytes>,
+    stated: &Stated,
+) -> Record {
+    let (name, rule) = match mark {
+        StoredMark::Valid => ("valid", Value::Null),
+        StoredMark::Invalid(rule) => ("invalid", Value::Int(i64::from(rule))),
+        StoredMark::Waiting => ("waiting", Value::Null),
+        StoredMark::Unknown => ("unknown", Value::Null),
+    };
+    let minute = |ns| Value::Int(i64::from(minute_of(ns)));
+    let mut values = beginning(originator, sequence, sequence, "envelope");
+    values.extend([Value::text(name), rule]);
+    values.push(stated.originator_ns.map_or(Value::Null, Value::Int));
+    values.push(stated.originator_ns.map_or(Value::Null, minute));
+    let len_bytes = Value::int(bytes.len() as u64);
+    match &stated.statement {
+        None => {
+            values.resize(11, Value::Null);
+            values.push(len_bytes);
+            values.resize(17, Value::Null);
+            values.extend([Value::Flag(false), Value::Flag(false)]);
+        }
+        Some(statement) => {
+            let payer = statement.payer();
+            let topic = payer.client().topic();
+            let is_read = matches!(mark, StoredMark::Valid | StoredMark::Unknown);
+            let is_paid = is_read && stated.is_signed && !is_free(topic.kind());
+            let address = |payer: Address| {
+                Value::Bytes(Bytes::from(format!("0x{}", hex::encode(payer.0)).into_bytes()))
+            };
+            let kind = topic.as_bytes().first();
+            values.extend([
+                Value::Bytes(topic.as_bytes().clone()),
+                kind.map_or(Value::Null, |kind| Value::Int(i64::from(*kind))),
+                stated.payer.map_or(Value::Null, address),
+                len_bytes,
+                Value::int(payer.as_bytes().len() as u64),
+                Value::Amount(statement.base_fee_picodollars()),
+                Value::Amount(statement.congestion_fee_picodollars()),
+                Value::Int(i64::from(payer.retention_days())),
+                Value::Amount(statement.expiry_unix_s()),
+                Value::Flag(is_paid),
+                Value::Flag(is_paid && originator.is_node()),
+            ]);
+        }
+    }
+    values.push(leaf.map_or(Value::Null, Value::Bytes));
+    values.push(Value::Bytes(bytes));
+    let (kind, from) = (RecordKind::Envelope(mark), sequence.0);
+    Record { kind, from, through: from, values }
+}

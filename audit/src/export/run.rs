@@ -1,0 +1,411 @@
+//! An export that is made, or gone on with.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
+
+use super::error::ExportError;
+use super::manifest::{LogPart, Manifest, TallyPart, log_path, tally_path};
+use super::part::{FileDigest, FinishedPart, PartWriter};
+use super::read::PartReader;
+use super::record::{Record, RecordKind, describe};
+use super::table::{CONGESTION, LOG, MARK_COLUMN, Table, USAGE, Value};
+use crate::replay::pipeline;
+use crate::replay::{GapReason, LogSource, StoredMark, StrandRow};
+
+/// Rows of a file of the log. A guess: enough for an engine to skip files by their statistics.
+const PART_ROWS: u64 = 1_000_000;
+/// Bytes of a file of the log. A guess: what an engine gives one core.
+const PART_LEN_BYTES: u64 = 256 * 1024 * 1024;
+/// Minutes of a day.
+const DAY_MINUTES: u32 = 24 * 60;
+
+/// The way an export is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportSettings {
+    /// Threads that describe envelopes.
+    pub threads: usize,
+    /// Recover the payer of each envelope, which costs a signature recovery. Without it the column is empty.
+    pub with_payers: bool,
+}
+
+/// Progress of an export.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExportProgress {
+    /// The strand.
+    pub originator: OriginatorId,
+    /// Places of all strands that were looked at, in this run and those before.
+    pub done: u64,
+    /// Places of all strands.
+    pub total: u64,
+}
+
+/// The result of a run.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ExportReport {
+    /// Rows of the table `log` that this run added.
+    pub rows: u64,
+    /// Files of the table `log` that this run added.
+    pub parts: u64,
+    /// Files of tallies that are new or others than before.
+    pub tally_files: u64,
+    /// Facts about what is not in the export, in sentences for people.
+    pub notes: Vec<String>,
+}
+
+/// Adds to the export in a folder what the log has and it does not. Makes the folder if it is not there.
+///
+/// Everything in the folder is read and compared with its manifest before anything is written. Needs memory for one
+/// row group and some batches, however long the log is.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn export(
+    source: &dyn LogSource,
+    folder: &Path,
+    settings: ExportSettings,
+    mut progress: impl FnMut(ExportProgress),
+) -> Result<ExportReport, ExportError> {
+    fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
+    let lock = folder.join(".lock");
+    let lock_file = File::create(&lock).map_err(ExportError::io(&lock))?;
+    if lock_file.try_lock().is_err() {
+        return Err(ExportError::Busy(folder.to_owned()));
+    }
+    let manifest = open(source, folder)?;
+    let heads = source.heads()?;
+    require_same_strands(source, folder, &manifest, &heads)?;
+    let mut run = Run { source, folder, settings, manifest, report: ExportReport::default() };
+    run.manifest.write(folder)?;
+    let total = heads.iter().fold(0_u64, |sum, head| sum.saturating_add(head.sequence.0));
+    let mut before = 0_u64;
+    for head in &heads {
+        run.strand(*head, &mut |reached| {
+            let done = before.saturating_add(reached);
+            progress(ExportProgress { originator: head.originator, done, total });
+        })?;
+        before = before.saturating_add(head.sequence.0);
+    }
+    for head in &heads {
+        run.tallies(head.originator)?;
+    }
+    run.settle()?;
+    Ok(run.report)
+}
+
+/// Opens the export in a folder, or begins one.
+fn open(source: &dyn LogSource, folder: &Path) -> Result<Manifest, ExportError> {
+    let (network, node, log) = source.identity();
+    let fresh = Manifest::new(network, node, &log);
+    let Some(mut manifest) = Manifest::read(folder)? else {
+        let entries = fs::read_dir(folder).map_err(ExportError::io(folder))?;
+        let is_visible =
+            |entry: fs::DirEntry| !entry.file_name().to_string_lossy().starts_with('.');
+        return match entries.flatten().any(is_visible) {
+            true => Err(ExportError::NotAnExport(folder.to_owned())),
+            false => Ok(fresh),
+        };
+    };
+    let identity = |it: &Manifest| (it.network.clone(), it.node_id, it.log.clone());
+    if identity(&manifest) != identity(&fresh) {
+        let (network, node_id) = (manifest.network, manifest.node_id);
+        return Err(ExportError::OtherLog { network, node_id });
+    }
+    manifest.verify_files(folder)?;
+    manifest.end_interrupted(folder)?;
+    Ok(manifest)
+}
+
+/// Requires that the log holds what was exported last of each strand: a folder that was restored has another end.
+fn require_same_strands(
+    source: &dyn LogSource,
+    folder: &Path,
+    manifest: &Manifest,
+    heads: &[EnvelopeId],
+) -> Result<(), ExportError> {
+    for strand in &manifest.strands {
+        let originator = OriginatorId(strand.originator_id);
+        let other = |exported: String, held: String| ExportError::OtherStrand {
+            originator_id: originator.0,
+            exported,
+            held,
+        };
+        let Some(part) = strand.parts.last() else { continue };
+        let head = heads.iter().find(|head| head.originator == originator);
+        let head = head.map_or(SequenceId::NONE, |head| head.sequence);
+        let through = strand.through();
+        if head < through {
+            return Err(other(format!("places to {through}"), format!("places to {head}")));
+        }
+        let path = log_path(folder, originator.0, part.from);
+        let exported = PartReader::open(&path)?.last_envelope()?;
+        let Some((place, exported)) = exported else { continue };
+        let before = EnvelopeId::new(originator, place.previous());
+        if let Some(Ok(StrandRow::Envelope { sequence, bytes, .. })) =
+            source.rows(before, place).next()
+            && sequence == place
+            && bytes != exported
+        {
+            return Err(other(
+                format!("one envelope at {place}"),
+                "another one there: it was restored, or changed".to_owned(),
+            ));
+        }
+    }
+    Ok(())
+}
+
+struct Run<'a> {
+    source: &'a dyn LogSource,
+    folder: &'a Path,
+    settings: ExportSettings,
+    manifest: Manifest,
+    report: ExportReport,
+}
+
+/// A strand that is being written.
+struct Strand {
+    originator: OriginatorId,
+    /// The first place of the next file, and the last place that was written.
+    from: u64,
+    reached: u64,
+    part: Option<PartWriter>,
+    /// The gap that was written last.
+    gap: Option<(u64, u64, GapReason)>,
+    /// The place of the first envelope that waits for its verdict. Nothing from there on is written.
+    waits_at: Option<u64>,
+}
+
+impl Run<'_> {
+    fn strand(&mut self, head: EnvelopeId, told: &mut dyn FnMut(u64)) -> Result<(), ExportError> {
+        let originator = head.originator;
+        let reached = self.manifest.strand(originator).map_or(0, |strand| strand.through().0);
+        let after = EnvelopeId::new(originator, SequenceId(reached));
+        let rows = self.source.rows(after, head.sequence);
+        let with_payers = self.settings.with_payers;
+        let work = |rows| describe(originator, with_payers, rows);
+        let mut strand = Strand {
+            originator,
+            from: reached + 1,
+            reached,
+            part: None,
+            gap: None,
+            waits_at: None,
+        };
+        pipeline::run(&work, self.settings.threads, rows, |records| {
+            for record in records {
+                self.take(&mut strand, record)?;
+            }
+            told(strand.reached);
+            Ok::<(), ExportError>(())
+        })?;
+        self.end_part(&mut strand)?;
+        if let Some(place) = strand.waits_at {
+            self.report.notes.push(format!(
+                "strand {originator}: {place} waits for its verdict, so a later run exports it and what is behind it"
+            ));
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, strand: &mut Strand, mut record: Record) -> Result<(), ExportError> {
+        if strand.waits_at.is_some() {
+            return Ok(());
+        }
+        match record.kind {
+            RecordKind::Envelope(StoredMark::Waiting) => {
+                strand.waits_at = Some(record.from);
+                return Ok(());
+            }
+            RecordKind::Envelope(_) => strand.reached = record.through,
+            RecordKind::Gap(reason) => {
+                strand.gap = Some((record.from, record.through, reason));
+                strand.reached = record.through;
+            }
+            RecordKind::Leaf => {
+                // The reason stands beside the leaf, so that a reader of one file knows it.
+                let covers = |(from, through, _): &(u64, u64, GapReason)| {
+                    (*from..=*through).contains(&record.from)
+                };
+                if let Some((_, _, reason)) = strand.gap.filter(covers) {
+                    record.values[MARK_COLUMN] = Value::text(reason.name());
+                }
+            }
+        }
+        let part = match &mut strand.part {
+            Some(part) => part,
+            None => {
+                let path = log_path(self.folder, strand.originator.0, strand.from);
+                strand.part.insert(PartWriter::create(&path, &LOG)?)
+            }
+        };
+        part.push(record.values)?;
+        // A file ends with an envelope, so that the leaves of a gap stand beside it.
+        let is_full = part.rows() >= PART_ROWS || part.len_bytes() >= PART_LEN_BYTES;
+        if is_full && matches!(record.kind, RecordKind::Envelope(_)) {
+            self.end_part(strand)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file, and names it in the manifest.
+    fn end_part(&mut self, strand: &mut Strand) -> Result<(), ExportError> {
+        let Some(part) = strand.part.take() else { return Ok(()) };
+        if strand.reached < strand.from {
+            return Ok(()); // leaves alone: they are written again with what follows
+        }
+        let file = part.finish()?.show()?;
+        self.report.rows += file.rows;
+        self.report.parts += 1;
+        let part = LogPart { from: strand.from, through: strand.reached, file };
+        self.manifest.strand_mut(strand.originator).parts.push(part);
+        strand.from = strand.reached + 1;
+        self.manifest.write(self.folder)
+    }
+
+    /// Writes the tallies of a strand beside those of the run before. Amounts may have been corrected, so all of them
+    /// are written again; a file that did not change is left alone.
+    fn tallies(&mut self, originator: OriginatorId) -> Result<(), ExportError> {
+        let beside = self.source.beside(originator);
+        if !beside.has_tallies() {
+            let note = "the tallies: the log has none now, so those of the last run are left";
+            if !self.report.notes.iter().any(|it| it == note) {
+                self.report.notes.push(note.to_owned());
+            }
+            return Ok(());
+        }
+        let id = originator.0;
+        let mut usage = DayWriter::new(self.folder, &USAGE, id);
+        beside.usage(0..=u32::MAX, &mut |minute, payer, of| {
+            usage.push(minute, || usage_row(originator, minute, payer, of));
+        })?;
+        let mut congestion = DayWriter::new(self.folder, &CONGESTION, id);
+        beside.congestion(0..=u32::MAX, &mut |minute, messages| {
+            let row = || {
+                vec![Value::int(u64::from(id)), Value::int(u64::from(minute)), Value::int(messages)]
+            };
+            congestion.push(minute, row);
+        })?;
+        let mut changed = usage.end(&mut self.manifest.usage)?;
+        changed.extend(congestion.end(&mut self.manifest.congestion)?);
+        if changed.is_empty() {
+            return Ok(());
+        }
+        // The manifest names old and new files until the new ones have their names: a crash leaves either.
+        self.manifest.write(self.folder)?;
+        self.report.tally_files += changed.len() as u64;
+        changed.into_iter().try_for_each(|part| part.show().map(drop))
+    }
+
+    /// Names the files of tallies as those that are there.
+    fn settle(&mut self) -> Result<(), ExportError> {
+        for part in self.manifest.usage.iter_mut().chain(&mut self.manifest.congestion) {
+            if let Some(next) = part.next.take() {
+                part.file = Some(next);
+            }
+        }
+        self.manifest.write(self.folder)
+    }
+}
+
+fn usage_row(
+    originator: OriginatorId,
+    minute: u32,
+    payer: Address,
+    of: crate::replay::Usage,
+) -> Vec<Value> {
+    let payer = format!("0x{}", hex::encode(payer.0)).into_bytes();
+    vec![
+        Value::int(u64::from(originator.0)),
+        Value::int(u64::from(minute)),
+        Value::Bytes(Bytes::from(payer)),
+        Value::Amount(of.picodollars),
+        Value::Amount(of.stated_picodollars),
+        Value::int(of.messages),
+        Value::int(of.bytes),
+        Value::int(of.last_sequence),
+    ]
+}
+
+/// Writes the tallies of one strand, a file for each day.
+struct DayWriter<'a> {
+    folder: &'a Path,
+    table: &'static Table,
+    originator_id: u32,
+    open: Option<(u32, PartWriter)>,
+    finished: Vec<(u32, FinishedPart)>,
+    /// The first error. What comes behind it is passed over.
+    error: Option<ExportError>,
+}
+
+impl<'a> DayWriter<'a> {
+    fn new(folder: &'a Path, table: &'static Table, originator_id: u32) -> Self {
+        Self { folder, table, originator_id, open: None, finished: Vec::new(), error: None }
+    }
+
+    fn push(&mut self, minute: u32, row: impl FnOnce() -> Vec<Value>) {
+        if self.error.is_none()
+            && let Err(error) = self.try_push(minute / DAY_MINUTES, row())
+        {
+            self.error = Some(error);
+        }
+    }
+
+    fn path(&self, day: u32) -> PathBuf {
+        tally_path(self.folder, self.table.name, self.originator_id, day)
+    }
+
+    fn try_push(&mut self, day: u32, row: Vec<Value>) -> Result<(), ExportError> {
+        if self.open.as_ref().is_some_and(|(open, _)| *open != day) {
+            self.end_day()?;
+        }
+        let path = self.path(day);
+        let (_, part) = match &mut self.open {
+            Some(open) => open,
+            None => self.open.insert((day, PartWriter::create(&path, self.table)?)),
+        };
+        part.push(row)
+    }
+
+    fn end_day(&mut self) -> Result<(), ExportError> {
+        if let Some((day, part)) = self.open.take() {
+            self.finished.push((day, part.finish()?));
+        }
+        Ok(())
+    }
+
+    /// Notes new files in the manifest, and returns those that are not there already. A day that has no tallies any
+    /// more gets a file without rows.
+    fn end(mut self, parts: &mut Vec<TallyPart>) -> Result<Vec<FinishedPart>, ExportError> {
+        self.end_day()?;
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        let mut finished = std::mem::take(&mut self.finished);
+        let id = self.originator_id;
+        for part in parts.iter().filter(|part| part.originator_id == id) {
+            if !finished.iter().any(|(day, _)| *day == part.day) {
+                let empty = PartWriter::create(&self.path(part.day), self.table)?;
+                finished.push((part.day, empty.finish()?));
+            }
+        }
+        let mut changed = Vec::new();
+        for (day, file) in finished {
+            let at = parts.binary_search_by_key(&(id, day), |part| (part.originator_id, part.day));
+            let at = at.unwrap_or_else(|at| {
+                parts.insert(at, TallyPart { originator_id: id, day, file: None, next: None });
+                at
+            });
+            let part = &mut parts[at];
+            let is_same = |old: &FileDigest| *old == file.digest;
+            if part.file.as_ref().is_some_and(is_same) {
+                file.discard()?;
+            } else {
+                part.next = Some(file.digest.clone());
+                changed.push(file);
+            }
+        }
+        Ok(changed)
+    }
+}

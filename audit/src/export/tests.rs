@@ -1,0 +1,339 @@
+//! An export is the log, row for row, in whatever number of runs; and what lies or is damaged is refused.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Address, OriginatorId, SequenceId};
+use parquet::file::reader::FileReader as _;
+use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::record::{Field, RowAccessor as _};
+
+use super::table::{CONGESTION, LOG, Table, USAGE};
+use super::*;
+use crate::replay::testing::{MemoryLog, NODE, RATE};
+use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
+
+const SETTINGS: ExportSettings = ExportSettings { threads: 2, with_payers: true };
+
+fn run(log: &MemoryLog, folder: &Path) -> Result<ExportReport, ExportError> {
+    export(log, folder, SETTINGS, |_| ())
+}
+
+/// Returns the rows of all files of a strand.
+fn rows(folder: &Path, originator: OriginatorId) -> Vec<ExportedRow> {
+    let manifest = Manifest::read(folder).unwrap().unwrap();
+    let parts = manifest.strand(originator).map_or(&[][..], |strand| &strand.parts);
+    let read = |part: &LogPart| {
+        let reader = PartReader::open(&log_path(folder, originator.0, part.from)).unwrap();
+        reader.map(|row| row.unwrap().1).collect::<Vec<_>>()
+    };
+    parts.iter().flat_map(read).collect()
+}
+
+fn expected(log: &MemoryLog) -> Vec<ExportedRow> {
+    log.rows.iter().cloned().map(ExportedRow::Row).collect()
+}
+
+/// Returns every file of a folder with its content, but the lock.
+fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        match path.is_dir() {
+            true => found.extend(content(&path)),
+            false if path.ends_with(".lock") => {}
+            false => drop(found.insert(path.clone(), fs::read(&path).unwrap())),
+        }
+    }
+    found
+}
+
+#[test]
+fn an_export_is_the_log_and_a_later_run_adds_only_what_is_new() {
+    let place = tempfile::tempdir().unwrap();
+    let log = MemoryLog::honest(1_300);
+    let mut short = log.clone();
+    (short.head, short.last_held) = (700, 700);
+    let first = run(&short, place.path()).unwrap();
+    assert_eq!((first.rows, first.parts), (700, 1));
+    assert!(first.tally_files > 0, "{first:?}");
+    let before = content(place.path());
+
+    let second = run(&log, place.path()).unwrap();
+    assert_eq!((second.rows, second.parts), (600, 1));
+    assert_eq!(rows(place.path(), NODE), expected(&log));
+    let part = log_path(place.path(), NODE.0, 1);
+    assert_eq!(content(place.path())[&part], before[&part]);
+
+    let all = content(place.path());
+    let third = run(&log, place.path()).unwrap();
+    assert_eq!(third, ExportReport::default(), "nothing is new");
+    assert_eq!(content(place.path()), all);
+    assert!(all.keys().all(|path| !path.to_string_lossy().ends_with(".part")));
+}
+
+#[test]
+fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
+    let place = tempfile::tempdir().unwrap();
+    let mut log = MemoryLog::honest(40);
+    let gap = |from, through, reason| StrandRow::Gap {
+        from: SequenceId(from),
+        through: SequenceId(through),
+        reason,
+    };
+    let leaf = |at| StrandRow::Leaf { sequence: SequenceId(at), leaf: TreeHash([5; 32]) };
+    let beside =
+        [gap(11, 13, GapReason::Void), leaf(11), leaf(12), gap(14, 14, GapReason::Missing)];
+    let tail = [gap(15, 16, GapReason::Expired), leaf(15)];
+    drop(log.rows.splice(10..16, beside.into_iter().chain(tail)));
+    // Place 31 stands at row 30 again.
+    let StrandRow::Envelope { sequence: SequenceId(31), mark, .. } = &mut log.rows[30] else {
+        panic!("another row")
+    };
+    *mark = StoredMark::Waiting;
+    let report = run(&log, place.path()).unwrap();
+    assert_eq!(report.rows, 30);
+    assert!(report.notes[0].contains("31 waits"), "{report:?}");
+    let found = rows(place.path(), NODE);
+    assert_eq!(found[11], ExportedRow::VoidLeaf(SequenceId(11), TreeHash([5; 32])));
+    assert_eq!(found[15], ExportedRow::Leaf(SequenceId(15)));
+    assert_eq!(found[13], ExportedRow::Row(gap(14, 14, GapReason::Missing)));
+    log.rows[30] = MemoryLog::honest(40).rows[30].clone();
+    assert_eq!(run(&log, place.path()).unwrap().rows, 10);
+    assert_eq!(rows(place.path(), NODE).len(), 40);
+}
+
+/// Sums of the columns of tallies, by payer.
+type Sums = BTreeMap<(u32, String), (u64, i64, i64)>;
+
+fn read(path: &Path) -> Vec<parquet::record::Row> {
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    reader.get_row_iter(None).unwrap().map(Result::unwrap).collect()
+}
+
+fn amount(row: &parquet::record::Row, at: usize) -> u64 {
+    let Field::Decimal(amount) = row.get_column_iter().nth(at).unwrap().1 else { panic!("none") };
+    assert_eq!((amount.precision(), amount.scale()), (20, 0));
+    amount.data().iter().fold(0, |sum, byte| (sum << 8) | u64::from(*byte))
+}
+
+#[test]
+fn the_tallies_follow_from_the_rows_of_the_log() {
+    let place = tempfile::tempdir().unwrap();
+    let log = MemoryLog::honest(900);
+    run(&log, place.path()).unwrap();
+    let manifest = Manifest::read(place.path()).unwrap().unwrap();
+    let mut of_tallies = Sums::new();
+    for part in &manifest.usage {
+        let path = manifest::tally_path(place.path(), "usage", part.originator_id, part.day);
+        for row in read(&path) {
+            let minute = u32::try_from(row.get_long(1).unwrap()).unwrap();
+            let payer = row.get_string(2).unwrap().clone();
+            let sums = (amount(&row, 4), row.get_long(5).unwrap(), row.get_long(6).unwrap());
+            assert!(of_tallies.insert((minute, payer), sums).is_none());
+        }
+    }
+    let mut of_log = Sums::new();
+    for row in read(&log_path(place.path(), NODE.0, 1)) {
+        assert!(row.get_bool(17).unwrap());
+        let minute = u32::try_from(row.get_long(7).unwrap()).unwrap();
+        let sums = of_log.entry((minute, row.get_string(10).unwrap().clone())).or_default();
+        let fee = RATE.base_fee(row.get_long(12).unwrap().try_into().unwrap(), 30).unwrap();
+        assert_eq!((amount(&row, 13), row.get_long(15).unwrap()), (fee, 30));
+        *sums = (
+            sums.0 + amount(&row, 13) + amount(&row, 14),
+            sums.1 + 1,
+            sums.2 + row.get_long(11).unwrap(),
+        );
+    }
+    assert_eq!(of_tallies, of_log);
+    assert_eq!(of_log.len(), log.usage.len());
+    let days: Vec<u32> = manifest.congestion.iter().map(|part| part.day).collect();
+    let counted: i64 = days
+        .iter()
+        .flat_map(|day| read(&manifest::tally_path(place.path(), "congestion", NODE.0, *day)))
+        .map(|row| row.get_long(2).unwrap())
+        .sum();
+    assert_eq!(counted, 900);
+}
+
+#[test]
+fn corrected_tallies_replace_the_old_ones_and_lost_ones_leave_an_empty_day() {
+    let place = tempfile::tempdir().unwrap();
+    let mut log = MemoryLog::honest(100);
+    run(&log, place.path()).unwrap();
+    log.usage.values_mut().next().unwrap().picodollars += 5;
+    assert_eq!(run(&log, place.path()).unwrap().tally_files, 1);
+    log.usage.insert((0, Address([1; 20])), Usage::default());
+    log.congestion.clear();
+    let report = run(&log, place.path()).unwrap();
+    assert_eq!((report.rows, report.tally_files), (0, 2));
+    let manifest = Manifest::read(place.path()).unwrap().unwrap();
+    let rows = |part: &TallyPart| part.file.as_ref().unwrap().rows;
+    assert_eq!(manifest.congestion.iter().map(rows).sum::<u64>(), 0);
+    assert_eq!(manifest.usage.iter().map(rows).sum::<u64>(), log.usage.len() as u64);
+    manifest.verify_files(place.path()).unwrap();
+}
+
+#[test]
+fn a_run_that_was_interrupted_is_gone_on_with() {
+    let place = tempfile::tempdir().unwrap();
+    let mut log = MemoryLog::honest(200);
+    (log.head, log.last_held) = (100, 100);
+    run(&log, place.path()).unwrap();
+    let before = Manifest::read(place.path()).unwrap().unwrap();
+    (log.head, log.last_held) = (200, 200);
+    log.usage.values_mut().next().unwrap().picodollars += 5;
+    run(&log, place.path()).unwrap();
+    let after = Manifest::read(place.path()).unwrap().unwrap();
+
+    // Interrupted before the manifest named the second file, and while one of the tallies was replaced.
+    let mut between = before.clone();
+    for (old, new) in between.usage.iter_mut().zip(&after.usage) {
+        old.next = new.file.clone();
+    }
+    between.write(place.path()).unwrap();
+    fs::write(place.path().join("log/originator=100/.noise.part"), "half").unwrap();
+    run(&log, place.path()).unwrap();
+    assert_eq!(Manifest::read(place.path()).unwrap().unwrap(), after);
+    assert_eq!(rows(place.path(), NODE).len(), 200);
+}
+
+#[test]
+fn damage_is_refused_and_nothing_is_overwritten() {
+    let place = tempfile::tempdir().unwrap();
+    let mut log = MemoryLog::honest(120);
+    (log.head, log.last_held) = (60, 60);
+    run(&log, place.path()).unwrap();
+    (log.head, log.last_held) = (120, 120);
+    let sound = content(place.path());
+    for (path, bytes) in &sound {
+        for at in [0, bytes.len() / 3, bytes.len() / 2, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            if path.ends_with("manifest.json") && damaged[at].is_ascii_whitespace() {
+                continue;
+            }
+            fs::write(path, &damaged).unwrap();
+            let before = content(place.path());
+            let error = run(&log, place.path()).unwrap_err();
+            assert!(
+                matches!(error, ExportError::Malformed { .. } | ExportError::Io { .. }),
+                "{error}"
+            );
+            assert_eq!(content(place.path()), before, "{path:?} at {at}");
+        }
+        fs::remove_file(path).unwrap();
+        let error = run(&log, place.path()).unwrap_err();
+        let is_manifest = path.ends_with("manifest.json");
+        assert_eq!(matches!(error, ExportError::NotAnExport(_)), is_manifest, "{error}");
+        fs::write(path, bytes).unwrap();
+    }
+    assert_eq!(run(&log, place.path()).unwrap().rows, 60);
+}
+
+#[test]
+fn a_manifest_that_lies_is_refused_though_its_digest_is_right() {
+    let place = tempfile::tempdir().unwrap();
+    let log = MemoryLog::honest(60);
+    run(&log, place.path()).unwrap();
+    let honest = Manifest::read(place.path()).unwrap().unwrap();
+    let refused = |lie: &dyn Fn(&mut Manifest)| {
+        let mut manifest = honest.clone();
+        lie(&mut manifest);
+        manifest.write(place.path()).unwrap();
+        run(&log, place.path()).unwrap_err().to_string()
+    };
+    let other = refused(&|it| it.network = "mainnet".to_owned());
+    assert!(other.contains("another log"), "{other}");
+    let other = refused(&|it| it.log = "00".to_owned());
+    assert!(other.contains("another log"), "{other}");
+    for lie in [
+        &(|it: &mut Manifest| it.strands[0].parts[0].from = 0) as &dyn Fn(&mut Manifest),
+        &|it: &mut Manifest| it.strands[0].parts[0].through = u64::MAX,
+        &|it: &mut Manifest| {
+            let again = it.strands[0].clone();
+            it.strands.push(again);
+        },
+        &|it: &mut Manifest| {
+            let again = it.usage[0].clone();
+            it.usage.push(again);
+        },
+        &|it: &mut Manifest| it.usage[0].day += 1,
+        &|it: &mut Manifest| it.strands[0].originator_id = 7,
+    ] {
+        let before = content(place.path());
+        refused(lie);
+        assert_eq!(content(place.path()).len(), before.len());
+    }
+    let ahead = refused(&|it| it.strands[0].parts[0].through = 61);
+    assert!(ahead.contains("the log has places to 60"), "{ahead}");
+
+    // The log was restored, and has another envelope where the export ends.
+    honest.write(place.path()).unwrap();
+    let mut restored = log.clone();
+    *restored.bytes_at(60) = restored.bytes_at(59).clone();
+    let error = run(&restored, place.path()).unwrap_err();
+    assert!(matches!(error, ExportError::OtherStrand { .. }), "{error}");
+
+    let busy = fs::File::create(place.path().join(".lock")).unwrap();
+    busy.lock().unwrap();
+    assert!(matches!(run(&log, place.path()), Err(ExportError::Busy(_))));
+
+    let elsewhere = tempfile::tempdir().unwrap();
+    fs::write(elsewhere.path().join("thesis.txt"), "mine").unwrap();
+    assert!(matches!(run(&log, elsewhere.path()), Err(ExportError::NotAnExport(_))));
+}
+
+#[test]
+fn hostile_files_are_refused_or_read_and_never_believed() {
+    let log = MemoryLog::honest(30);
+    let sound = encode_part(NODE, log.rows).unwrap();
+    let mut refused = 0;
+    let mut read = |bytes: &[u8]| {
+        let reader = PartReader::from_bytes(bytes.to_vec().into());
+        match reader.map(|it| it.collect::<Result<Vec<_>, _>>()) {
+            Ok(Ok(rows)) => assert!(rows.len() <= 30),
+            Ok(Err(_)) | Err(_) => refused += 1,
+        }
+    };
+    // The footer and the heads of pages are at the end and between the columns: every byte of a step of a prime.
+    for at in (0..sound.len()).step_by(7).chain(sound.len().saturating_sub(3_000)..sound.len()) {
+        for flip in [0xff, 0x01, 0x80] {
+            let mut bytes = sound.clone();
+            bytes[at] ^= flip;
+            read(&bytes);
+        }
+    }
+    for len in [0, 1, 4, 7, 8, 12, sound.len() / 2, sound.len() - 1] {
+        read(&sound[..len]);
+    }
+    // A footer that claims almost all memory.
+    let mut bytes = sound.clone();
+    let at = bytes.len() - 8;
+    bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
+    read(&bytes);
+    assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn the_documentation_lists_every_column() {
+    let page = fs::read_to_string("../docs/audit-export.md").unwrap();
+    for table in [&LOG, &USAGE, &CONGESTION] {
+        let Table { name, columns, .. } = table;
+        let part =
+            page.split(&format!("## The table `{name}`")).nth(1).expect("a part of the page");
+        let part = part.split("\n## ").next().unwrap();
+        let row = |line: &str| {
+            Some(line.strip_prefix("| `")?.split(" | ").take(3).collect::<Vec<_>>().join(" "))
+        };
+        let documented: Vec<String> = part.lines().filter_map(row).collect();
+        let of = |column: &super::table::Column| {
+            let needed = if column.is_required { "yes" } else { "no" };
+            format!("{}` {} {needed}", column.name, column.kind.name())
+        };
+        assert_eq!(documented, columns.iter().map(of).collect::<Vec<_>>(), "{name}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Markup whose values are escaped, and numbers as people read them.
+
+use std::fmt::{Display, Write as _};
+
+/// Characters of a value that are shown. A guess: sentences of this program are shorter.
+const TEXT_CHARS_MAX: usize = 400;
+/// Picodollars of a dollar.
+const DOLLAR_PICODOLLARS: u64 = 1_000_000_000_000;
+
+/// A page that is being written. Only literals of this program go in unescaped.
+#[derive(Debug, Default)]
+pub(super) struct Markup(String);
+
+impl Markup {
+    /// Adds markup.
+    pub(super) fn raw(&mut self, markup: &'static str) -> &mut Self {
+        self.0.push_str(markup);
+        self
+    }
+
+    /// Adds a value, for a text or a quoted attribute.
+    pub(super) fn text(&mut self, value: impl Display) -> &mut Self {
+        let text = value.to_string();
+        let mut chars = text.chars();
+        for char in chars.by_ref().take(TEXT_CHARS_MAX) {
+            match char {
+                '&' => self.0.push_str("&amp;"),
+                '<' => self.0.push_str("&lt;"),
+                '>' => self.0.push_str("&gt;"),
+                '"' => self.0.push_str("&quot;"),
+                '\'' => self.0.push_str("&#39;"),
+                _ if is_hidden(char) => self.0.push('\u{fffd}'),
+                _ => self.0.push(char),
+            }
+        }
+        if chars.next().is_some() {
+            self.0.push('…');
+        }
+        self
+    }
+
+    /// Adds an element that holds a value.
+    pub(super) fn element(
+        &mut self,
+        open: &'static str,
+        value: impl Display,
+        close: &'static str,
+    ) -> &mut Self {
+        self.raw(open).text(value).raw(close)
+    }
+
+    pub(super) fn into_string(self) -> String {
+        self.0
+    }
+}
+
+/// Returns true for characters that change how others are shown, and show nothing themselves.
+fn is_hidden(char: char) -> bool {
+    let is_bidi = matches!(char, '\u{200e}' | '\u{200f}' | '\u{061c}')
+        || ('\u{202a}'..='\u{202e}').contains(&char)
+        || ('\u{2066}'..='\u{2069}').contains(&char);
+    char.is_control() || is_bidi
+}
+
+/// Returns a number with its digits in groups of three.
+pub(super) fn number(value: u64) -> String {
+    let digits = value.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.char_indices() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Returns an amount in dollars, without trailing zeros.
+pub(super) fn dollars(picodollars: u64) -> String {
+    let (whole, rest) = (picodollars / DOLLAR_PICODOLLARS, picodollars % DOLLAR_PICODOLLARS);
+    let rest = format!("{rest:012}");
+    let rest = rest.trim_end_matches('0');
+    let mut text = format!("${}", number(whole));
+    if !rest.is_empty() {
+        let _ = write!(text, ".{rest}");
+    }
+    text
+}
+
+/// Returns a length in bytes.
+pub(super) fn bytes(len_bytes: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let mut unit = 0;
+    let mut tenths = u128::from(len_bytes) * 10;
+    while tenths >= 10_240 && unit + 1 < units.len() {
+        tenths /= 1_024;
+        unit += 1;
+    }
+    match unit {
+        0 => format!("{len_bytes} B"),
+        _ => format!("{}.{} {}", tenths / 10, tenths % 10, units[unit]),
+    }
+}
+
+/// Returns a duration.
+pub(super) fn duration(ns: i64) -> String {
+    match ns {
+        ..1_000_000 => format!("{} µs", ns / 1_000),
+        1_000_000..1_000_000_000 => format!("{} ms", ns / 1_000_000),
+        1_000_000_000..120_000_000_000 => {
+            format!("{}.{} s", ns / 1_000_000_000, ns / 100_000_000 % 10)
+        }
+        120_000_000_000..7_200_000_000_000 => format!("{} min", ns / 60_000_000_000),
+        _ => format!("{} h", ns / 3_600_000_000_000),
+    }
+}
+
+/// Returns the date of a day since 1970, in the Gregorian calendar.
+pub(super) fn date(day: i64) -> String {
+    // Counts from 1 March of year 0, so that a leap day ends a year.
+    let shifted = day.saturating_add(719_468);
+    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year + year / 4 - year / 100);
+    let month = (5 * of_year + 2) / 153;
+    let of_month = of_year - (153 * month + 2) / 5 + 1;
+    let (month, next) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
+    format!("{:04}-{month:02}-{of_month:02}", era * 400 + year + next)
+}

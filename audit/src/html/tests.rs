@@ -1,0 +1,170 @@
+//! The page names what a replay found, and nothing that a log says becomes markup.
+
+use super::markup::{Markup, bytes, date, dollars, duration, number};
+use super::*;
+use crate::replay::testing::{MemoryLog, settings};
+use crate::replay::tests::{PLANTED, replay};
+use crate::replay::{DayFigures, Gap, GapReason, PayerFigures};
+
+const FACTS: PageFacts<'_> = PageFacts { keys: "of a file", tool: "hawser", now_ns: 0 };
+
+/// The elements that pages have.
+const KNOWN: [&str; 27] = [
+    "b",
+    "body",
+    "div",
+    "figcaption",
+    "figure",
+    "footer",
+    "h1",
+    "h2",
+    "h3",
+    "head",
+    "html",
+    "li",
+    "main",
+    "p",
+    "rect",
+    "section",
+    "span",
+    "svg",
+    "table",
+    "td",
+    "th",
+    "title",
+    "tr",
+    "ul",
+    "meta",
+    "style",
+    "code",
+];
+
+/// Asserts that each tag is well-formed and known, and that nothing runs or loads.
+fn assert_sound(page: &str) {
+    let (_, body) = page.split_once("</style>").unwrap();
+    let mut open: Vec<String> = vec!["html".to_owned(), "head".to_owned()];
+    for tag in body.split('<').skip(1) {
+        let (tag, text) = tag.split_once('>').expect("each tag ends");
+        assert!(!text.contains('>'), "{text}");
+        let name: String =
+            tag.chars().take_while(|char| char.is_ascii_alphanumeric() || *char == '/').collect();
+        match (name.strip_prefix('/'), tag.ends_with('/')) {
+            (Some(name), _) => assert_eq!(open.pop().as_deref(), Some(name)),
+            (None, true) => {}
+            (None, false) => open.push(name.clone()),
+        }
+        // Names of attributes: what stands outside of quotes.
+        let names: String = tag.split('"').step_by(2).collect();
+        let is_active = names.contains(" on") || names.contains("href") || names.contains("src");
+        assert!(!is_active && !names.contains('\''), "{tag}");
+        assert!(KNOWN.contains(&name.trim_matches('/')), "{tag}");
+    }
+    assert!(open.is_empty(), "{open:?}");
+}
+
+#[test]
+fn each_planted_fault_is_on_the_page() {
+    let honest = MemoryLog::honest(500);
+    let clean = page(&replay(&honest, &settings()), FACTS);
+    assert!(clean.contains("verdict clean\">clean<"));
+    assert_sound(&clean);
+    for (name, plant, faults) in PLANTED {
+        let mut log = honest.clone();
+        plant(&mut log);
+        let page = page(&replay(&log, &settings()), FACTS);
+        assert!(page.contains("verdict faulty\">faulty<"), "{name}");
+        for (kind, ..) in *faults {
+            let cell = format!("<td class=\"mono\">{}</td>", kind.name());
+            assert!(page.contains(&cell) && !clean.contains(&cell), "{name}");
+        }
+        assert_sound(&page);
+    }
+}
+
+#[test]
+fn what_a_log_says_is_never_markup() {
+    let attack = "</title></style><script>alert(1)</script>\"' onload=x\u{202e}<img src=x>&\u{0}";
+    let mut report = replay(&MemoryLog::honest(50), &settings());
+    report.network = attack.to_owned();
+    report.unchecked = vec![attack.to_owned()];
+    report.incomplete = vec![attack.to_owned(), "x".repeat(10_000)];
+    let strand = &mut report.strands[0];
+    strand.root = attack.to_owned();
+    let fees = PayerFigures { messages: 1, picodollars: u64::MAX, stated_picodollars: 0 };
+    for at in 0..100 {
+        strand.figures.payers.insert(format!("{attack}{at}"), fees);
+    }
+    let fault = crate::replay::Fault::of_log(crate::replay::FaultKind::Forged, attack);
+    strand.faults.add(fault);
+    strand.figures.other_payers = fees;
+    let page = page(&report, PageFacts { keys: attack, tool: attack, now_ns: i64::MIN });
+    assert_sound(&page);
+    for part in ["<script", "<img", "\u{202e}", "\u{0}", &"x".repeat(500)] {
+        assert!(!page.contains(part), "{part:?}");
+    }
+    assert!(page.contains("&lt;script&gt;alert(1)"));
+}
+
+#[test]
+fn a_page_stays_small_whatever_a_log_states() {
+    let mut report = replay(&MemoryLog::honest(50), &settings());
+    let figures = &mut report.strands[0].figures;
+    for day in (-100_000..100_000).step_by(20) {
+        let of = DayFigures { envelopes: u64::MAX, bytes: u64::MAX, lag_ns_max: i64::MIN };
+        figures.days.insert(day, of);
+    }
+    let reasons = [GapReason::Missing, GapReason::Expired, GapReason::Void, GapReason::NotShown];
+    for at in 1..=1_000_u64 {
+        let from = u64::MAX - 10 * at;
+        let reason = reasons[usize::try_from(at % 4).unwrap()];
+        figures.gaps.push(Gap { from, through: u64::MAX, reason });
+    }
+    for node in 0..1_000 {
+        figures.cosigners.insert(node, u64::MAX);
+        figures.checkpoints.insert(node, u64::MAX);
+    }
+    let mut strand = report.strands[0].clone();
+    strand.figures.payers.clear();
+    report.strands = (0..500)
+        .map(|originator_id| crate::replay::StrandReport { originator_id, ..strand.clone() })
+        .collect();
+    report.strands[0].figures.payers =
+        (0..50_000_u64).map(|at| (format!("{at:040x}"), PayerFigures::default())).collect();
+    let page = page(&report, FACTS);
+    assert!(page.len() < 4_000_000, "{}", page.len());
+    assert_sound(&page);
+}
+
+#[test]
+fn an_empty_log_has_a_page() {
+    let mut log = MemoryLog::honest(1);
+    (log.head, log.last_held) = (0, 0);
+    let page = page(&replay(&log, &settings()), FACTS);
+    assert!(page.contains("verdict incomplete\">incomplete<"));
+    assert_sound(&page);
+}
+
+#[test]
+fn numbers_are_as_people_read_them() {
+    assert_eq!(number(0), "0");
+    assert_eq!(number(1_234_567), "1\u{202f}234\u{202f}567");
+    assert_eq!(dollars(0), "$0");
+    assert_eq!(dollars(1_500_000_000_000), "$1.5");
+    assert_eq!(dollars(1), "$0.000000000001");
+    assert_eq!(bytes(1_023), "1023 B");
+    assert_eq!(bytes(1_536), "1.5 KiB");
+    assert_eq!(duration(1_500_000_000), "1.5 s");
+    assert_eq!(duration(2_000_000), "2 ms");
+    for (day, name) in [
+        (0, "1970-01-01"),
+        (-1, "1969-12-31"),
+        (11_016, "2000-02-29"),
+        (11_017, "2000-03-01"),
+        (20_254, "2025-06-15"),
+    ] {
+        assert_eq!(date(day), name);
+    }
+    let mut markup = Markup::default();
+    markup.text("<&>\"'");
+    assert_eq!(markup.into_string(), "&lt;&amp;&gt;&quot;&#39;");
+}

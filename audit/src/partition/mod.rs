@@ -1,0 +1,24 @@
+//! Checks of a part of a log, and one verdict on all parts: for logs that need more than one machine.
+//!
+//! In reading order:
+//!
+//! - `lines`: rows as lines of JSON, as engines pipe them;
+//! - `check`: the rows of a partition, each range of a strand with a verdict;
+//! - `verdict`: what a range shows, and how ranges join; `times`: the part of it that needs the order.
+//!
+//! Ranges join to the same verdict whatever their number is. Trees, checkpoints and tallies need the whole strand, so
+//! a replay checks them, and SQL over the export compares tallies.
+
+mod check;
+mod lines;
+#[cfg(test)]
+mod tests;
+mod times;
+mod verdict;
+
+pub use check::check_partition;
+pub use lines::LineReader;
+pub use verdict::{
+    ExpectedStrand, MergeError, MergedStrand, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
+    merge,
+};

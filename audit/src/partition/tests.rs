@@ -1,0 +1,256 @@
+//! A log in parts has the verdict of the whole, whatever their number; and what is no part of it is refused.
+
+use std::io::Cursor;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+
+use super::*;
+use crate::export::ExportedRow;
+use crate::replay::testing::{MemoryLog, NODE, draft, ns_of, settings};
+use crate::replay::tests::{PLANTED, replay};
+use crate::replay::{FaultKind, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow};
+
+type Rows = Vec<(OriginatorId, ExportedRow)>;
+
+fn rows(log: &MemoryLog) -> Rows {
+    log.rows.iter().cloned().map(|row| (NODE, ExportedRow::Row(row))).collect()
+}
+
+fn check(rows: &[(OriginatorId, ExportedRow)]) -> Vec<RangeVerdict> {
+    let rows = rows.iter().cloned().map(Ok::<_, SourceError>);
+    check_partition(rows, &settings()).unwrap()
+}
+
+/// Checks rows in parts that begin at these rows, and joins the verdicts in another order.
+fn in_parts(rows: &Rows, starts: &[usize]) -> String {
+    let mut verdicts = Vec::new();
+    let ends = starts[1..].iter().copied().chain([rows.len()]);
+    for (start, end) in starts.iter().copied().zip(ends) {
+        for verdict in check(&rows[start..end]) {
+            verdicts.insert(0, RangeVerdict::parse(&verdict.to_line()).unwrap());
+        }
+    }
+    serde_json::to_string(&merge(verdicts, None).unwrap()).unwrap()
+}
+
+fn equal_parts(rows: &Rows, parts: usize) -> String {
+    let starts: Vec<usize> = (0..parts).map(|at| at * rows.len() / parts).collect();
+    in_parts(rows, &starts)
+}
+
+/// True for faults that need more than rows: trees, checkpoints, tallies, heads, recorded rates.
+fn needs_the_strand(kind: FaultKind) -> bool {
+    matches!(
+        kind,
+        FaultKind::BeyondHead
+            | FaultKind::Root
+            | FaultKind::CheckpointRoot
+            | FaultKind::CheckpointSignature
+            | FaultKind::Cosignature
+            | FaultKind::Usage
+            | FaultKind::Congestion
+            | FaultKind::Rates
+    )
+}
+
+#[test]
+fn planted_faults_are_named_as_by_a_replay_whatever_the_number_of_parts() {
+    for (name, plant, faults) in PLANTED {
+        if *name == "a place without a row" {
+            continue; // the last one: only the head tells that it is missing
+        }
+        let mut log = MemoryLog::honest(500);
+        plant(&mut log);
+        let rows = rows(&log);
+        let [one, two, eight] = [1, 2, 8].map(|parts| equal_parts(&rows, parts));
+        assert_eq!(one, two, "{name}");
+        assert_eq!(one, eight, "{name}");
+        let merged = merge(check(&rows), None).unwrap();
+        let found: Vec<_> =
+            merged.faults.kept().iter().map(|it| (it.kind, it.sequence_id, it.rule)).collect();
+        let expected: Vec<_> =
+            faults.iter().copied().filter(|(kind, ..)| !needs_the_strand(*kind)).collect();
+        assert_eq!(found, expected, "{name}");
+        let whole = replay(&log, &settings()).all_faults();
+        for fault in merged.faults.kept() {
+            assert!(whole.kept().contains(fault), "{name}: {fault}");
+        }
+    }
+}
+
+#[test]
+fn the_borders_of_parts_hide_nothing() {
+    // Times that go back at several places, holes, gaps, and a leaf that is none of a void place.
+    let mut log = MemoryLog::honest(40);
+    for (place, ns) in [(9, ns_of(3)), (10, ns_of(4)), (20, ns_of(2_000_000)), (21, ns_of(1))] {
+        *log.bytes_at(place) = draft(place, ns).seal();
+        let StrandRow::Envelope { bytes, leaf, .. } =
+            &mut log.rows[usize::try_from(place).unwrap() - 1]
+        else {
+            panic!("no envelope")
+        };
+        *leaf = hawser_proto::merkle::envelope_leaf(bytes);
+    }
+    let mut rows = rows(&log);
+    let gap =
+        StrandRow::Gap { from: SequenceId(26), through: SequenceId(27), reason: GapReason::Void };
+    rows[25].1 = ExportedRow::Row(gap);
+    rows[26].1 = ExportedRow::VoidLeaf(SequenceId(27), TreeHash([1; 32]));
+    rows.drain(14..16);
+    let whole = in_parts(&rows, &[0]);
+    let found: serde_json::Value = serde_json::from_str(&whole).unwrap();
+    let kinds = &found["faults"]["counts"];
+    assert_eq!(kinds["time_back"], 3, "{whole}");
+    assert_eq!(
+        (&kinds["hole"], &kinds["leaf"], &kinds["time_ahead"]),
+        (&1.into(), &1.into(), &1.into())
+    );
+    for first in 1..rows.len() {
+        assert_eq!(in_parts(&rows, &[0, first]), whole, "one border, at row {first}");
+        for second in first + 1..rows.len() {
+            assert_eq!(in_parts(&rows, &[0, first, second]), whole, "at rows {first} and {second}");
+        }
+    }
+}
+
+#[test]
+fn missing_parts_are_told_and_doubled_ones_count_once() {
+    let log = MemoryLog::honest(90);
+    let rows = rows(&log);
+    let parts: Vec<RangeVerdict> = rows.chunks(30).flat_map(check).collect();
+    let expected = [ExpectedStrand { originator_id: NODE.0, through: 90, rows: 90 }];
+    let verdict = |parts: &[&RangeVerdict]| {
+        let parts = parts.iter().map(|part| (*part).clone()).collect();
+        merge(parts, Some(&expected)).unwrap()
+    };
+    let [one, two, three] = [&parts[0], &parts[1], &parts[2]];
+    assert_eq!(verdict(&[three, one, two]).verdict, "clean");
+    assert_eq!(verdict(&[three, one, two, one]).verdict, "clean", "a task that ran twice");
+    for lost in [vec![two, three], vec![one, three], vec![one, two], vec![]] {
+        let merged = verdict(&lost);
+        assert_eq!((merged.verdict, merged.faults.count()), ("incomplete", 0), "{merged:?}");
+    }
+    // Without the manifest, what is between two ranges is a hole.
+    let merged = merge(vec![one.clone(), three.clone()], None).unwrap();
+    assert_eq!(merged.faults.counts()[&FaultKind::Hole], 1);
+    // With it, and every row there, too.
+    let mut short = rows.clone();
+    short.remove(30);
+    let halves: Vec<RangeVerdict> =
+        [&short[..30], &short[30..]].into_iter().flat_map(check).collect();
+    let expected = [ExpectedStrand { originator_id: NODE.0, through: 90, rows: 89 }];
+    let merged = merge(halves, Some(&expected)).unwrap();
+    assert_eq!((merged.verdict, merged.faults.kept()[0].sequence_id), ("faulty", 31));
+
+    let overlapping: Vec<RangeVerdict> =
+        [&rows[..40], &rows[30..]].into_iter().flat_map(check).collect();
+    let overlap = MergeError::Overlap { originator_id: NODE.0, place: 31 };
+    assert_eq!(merge(overlapping, None).unwrap_err(), overlap);
+    let other = ReplaySettings { rates: None, ..settings() };
+    let judged = check_partition(rows[30..].iter().cloned().map(Ok), &other).unwrap();
+    let mixed = vec![one.clone(), judged[0].clone()];
+    assert_eq!(merge(mixed, None).unwrap_err(), MergeError::OtherKeys);
+}
+
+/// Writes a row as an engine does.
+fn line((originator, row): &(OriginatorId, ExportedRow)) -> String {
+    let base64 = |bytes: &[u8]| STANDARD.encode(bytes);
+    let ExportedRow::Row(StrandRow::Envelope { sequence, bytes, mark, leaf }) = row else {
+        panic!("no envelope")
+    };
+    assert_eq!(*mark, StoredMark::Valid);
+    let line = serde_json::json!({
+        "originator_id": originator.0, "sequence_id": sequence.0, "through_sequence_id": sequence.0,
+        "kind": "envelope", "mark": "valid", "payer": "0x00", "base_fee_picodollars": 12.0,
+        "leaf_hash": leaf.map(|leaf| base64(&leaf.0)), "bytes": base64(bytes),
+    });
+    format!("{line}\n")
+}
+
+#[test]
+fn lines_of_text_are_rows_and_bad_ones_are_refused_by_their_number() {
+    let log = MemoryLog::honest(30);
+    let rows = rows(&log);
+    let text: String = rows.iter().map(line).collect();
+    let read: Result<Rows, SourceError> = LineReader::new(Cursor::new(text.clone())).collect();
+    assert_eq!(read.unwrap(), rows);
+    for bad in [
+        "{}",
+        "noise",
+        "[[[[",
+        r#"{"originator_id":100,"sequence_id":1,"through_sequence_id":1,"kind":"envelope","mark":"valid"}"#,
+        r#"{"originator_id":100,"sequence_id":1,"through_sequence_id":1,"kind":"envelope","mark":"valid","bytes":"?"}"#,
+        r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":8,"kind":"void"}"#,
+        r#"{"originator_id":-1,"sequence_id":9,"through_sequence_id":8,"kind":"void"}"#,
+        r#"{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"other"}"#,
+    ] {
+        let mut reader = LineReader::new(Cursor::new(format!("{text}{bad}\n{text}")));
+        let error = reader.by_ref().find_map(Result::err).unwrap();
+        assert!(error.0.starts_with("line 31: "), "{error}");
+        assert!(reader.next().is_none());
+    }
+    // A line without an end is not collected.
+    let endless = std::io::BufReader::new(std::io::repeat(b'x'));
+    let error = LineReader::new(endless).next().unwrap().unwrap_err();
+    assert_eq!(error.0, "line 1: it is too long");
+}
+
+#[test]
+fn rows_that_do_not_ascend_and_hostile_verdicts_are_refused() {
+    let log = MemoryLog::honest(10);
+    let mut rows = rows(&log);
+    rows.swap(4, 5);
+    let found = check_partition(rows.into_iter().map(Ok), &settings());
+    assert!(found.unwrap_err().0.contains("place 5 after 6"));
+    let huge = StrandRow::Gap {
+        from: SequenceId(1),
+        through: SequenceId(u64::MAX),
+        reason: GapReason::Void,
+    };
+    let row = (NODE, ExportedRow::Row(huge));
+    assert!(check_partition([Ok(row)].into_iter(), &settings()).is_err());
+
+    let [verdict] = &check(&self::rows(&log))[..] else { panic!("one range") };
+    let line = verdict.to_line();
+    for (from, to) in [
+        ("hawser-range/1", "hawser-range/2"),
+        ("\"from\":1", "\"from\":11"),
+        ("\"through\":10", "\"through\":18446744073709551615"),
+        ("\"rows\":10", "\"rows\":-1"),
+        ("\"late_count\":0", "\"late_count\":0,\"more\":1"),
+    ] {
+        let lie = line.replace(from, to);
+        assert_ne!(lie, line);
+        assert!(RangeVerdict::parse(&lie).is_err(), "{lie}");
+    }
+    // Sums of lies do not overflow.
+    let lie = line.replace("\"rows\":10", "\"rows\":18446744073709551615");
+    let lie = lie.replace("\"late_count\":0", "\"late_count\":18446744073709551615");
+    let lie = RangeVerdict::parse(&lie).unwrap();
+    let mut next = lie.clone();
+    (next.from, next.through) = (11, 20);
+    assert_eq!(merge(vec![lie, next], None).unwrap().verdict, "faulty");
+}
+
+#[test]
+fn each_strand_of_a_partition_has_its_verdict_and_an_unknown_one_is_named_once() {
+    let log = MemoryLog::honest(20);
+    let mut rows = rows(&log);
+    let other = OriginatorId(300);
+    let noise = |at| StrandRow::Envelope {
+        sequence: SequenceId(at),
+        bytes: Bytes::from_static(b"noise"),
+        mark: StoredMark::Valid,
+        leaf: None,
+    };
+    rows.extend((1..=4).map(|at| (other, ExportedRow::Row(noise(at)))));
+    let whole = equal_parts(&rows, 1);
+    assert_eq!(equal_parts(&rows, 8), whole);
+    let merged = merge(check(&rows), None).unwrap();
+    assert_eq!(merged.strands.iter().map(|it| it.originator_id).collect::<Vec<_>>(), [100, 300]);
+    assert_eq!(merged.faults.counts()[&FaultKind::UnknownOriginator], 1);
+    assert_eq!(merged.faults.counts()[&FaultKind::NotCanonical], 4);
+}

@@ -1,0 +1,337 @@
+//! The verdict on a range of a strand, which joins with those of other ranges.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use serde::{Deserialize, Serialize};
+
+use super::times::Times;
+use crate::replay::check::{CheckedEnvelope, CheckedRow};
+use crate::replay::judge::{hole, judge, other_leaf, time_ahead};
+use crate::replay::{Fault, FaultKind, Faults, SourceError, StrandRow};
+
+/// The schema of verdicts.
+const SCHEMA: &str = "hawser-range/1";
+/// Length of the longest verdict that is read, in bytes. A guess: some thousand faults with their texts.
+pub const VERDICT_LEN_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// The verdict on a range of one strand.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RangeVerdict {
+    schema: String,
+    /// A digest over keys and rates, hex.
+    judged_by: String,
+    /// The strand.
+    pub originator_id: u32,
+    /// The first place, included; 0 for a range of leaves alone.
+    pub from: u64,
+    /// The last place, included; 0 likewise.
+    pub through: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Envelopes among them.
+    pub envelopes: u64,
+    /// Faults that do not depend on the rows before the range.
+    faults: Faults,
+    times: Times,
+}
+
+/// The reason verdicts do not join.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum MergeError {
+    /// The text is no verdict.
+    #[error("a line is no verdict: {0}")]
+    Malformed(String),
+    /// Other keys or rates judged some ranges.
+    #[error("the ranges were judged by different keys or rates")]
+    OtherKeys,
+    /// Two ranges have places in common.
+    #[error("strand {originator_id}: place {place} is in two ranges")]
+    Overlap {
+        /// The strand.
+        originator_id: u32,
+        /// The place.
+        place: u64,
+    },
+}
+
+/// The verdict on all ranges together.
+#[derive(Debug, Clone, Serialize)]
+pub struct MergedVerdict {
+    /// `clean`, `faulty` or `incomplete`.
+    pub verdict: &'static str,
+    /// The strands, ascending.
+    pub strands: Vec<MergedStrand>,
+    /// All faults.
+    pub faults: Faults,
+    /// The places that no range has, in sentences for people.
+    pub incomplete: Vec<String>,
+}
+
+/// The ranges of one strand together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MergedStrand {
+    /// The strand.
+    pub originator_id: u32,
+    /// The first place, included.
+    pub from: u64,
+    /// The last place, included.
+    pub through: u64,
+    /// Rows that were read.
+    pub rows: u64,
+    /// Envelopes among them.
+    pub envelopes: u64,
+}
+
+/// The range and the rows that a strand should have, as the manifest of an export says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExpectedStrand {
+    /// The strand.
+    pub originator_id: u32,
+    /// The last place, included.
+    pub through: u64,
+    /// Rows.
+    pub rows: u64,
+}
+
+impl RangeVerdict {
+    pub(super) fn new(originator: OriginatorId, judged_by: String) -> Self {
+        Self {
+            schema: SCHEMA.to_owned(),
+            judged_by,
+            originator_id: originator.0,
+            from: 0,
+            through: 0,
+            rows: 0,
+            envelopes: 0,
+            faults: Faults::default(),
+            times: Times::default(),
+        }
+    }
+
+    /// Reads a verdict, as [`Self::to_line`] writes it. The text is untrusted.
+    ///
+    /// # Errors
+    /// [`MergeError::Malformed`].
+    pub fn parse(text: &str) -> Result<Self, MergeError> {
+        if text.len() > VERDICT_LEN_BYTES_MAX {
+            return Err(MergeError::Malformed("it is too long".to_owned()));
+        }
+        let verdict: Self =
+            serde_json::from_str(text).map_err(|error| MergeError::Malformed(error.to_string()))?;
+        let is_range = match verdict.from {
+            0 => verdict.through == 0,
+            from => from <= verdict.through && verdict.through <= SequenceId::MAX.0,
+        };
+        if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() {
+            return Err(MergeError::Malformed("no range of this version".to_owned()));
+        }
+        Ok(verdict)
+    }
+
+    /// Returns the verdict as one line of JSON.
+    #[must_use]
+    pub fn to_line(&self) -> String {
+        serde_json::to_string(self).expect("a verdict has text keys only")
+    }
+
+    /// Returns all faults of the range, as far as it shows them alone.
+    #[must_use]
+    pub fn all_faults(&self) -> Faults {
+        let mut faults = self.faults.clone();
+        self.times.tell(OriginatorId(self.originator_id), &mut faults);
+        faults.sort();
+        faults
+    }
+
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.faults.add(fault);
+    }
+
+    fn originator(&self) -> OriginatorId {
+        OriginatorId(self.originator_id)
+    }
+
+    /// Takes the next row. Leaves are those of void places.
+    ///
+    /// # Errors
+    /// When the rows do not ascend.
+    pub(super) fn take(&mut self, row: CheckedRow, now_ns: i64) -> Result<(), SourceError> {
+        match row {
+            CheckedRow::Envelope(envelope) => {
+                self.cover(envelope.sequence, envelope.sequence)?;
+                self.envelopes += 1;
+                self.take_envelope(*envelope, now_ns);
+            }
+            CheckedRow::Other(StrandRow::Gap { from, through, .. }) => self.cover(from, through)?,
+            CheckedRow::Other(StrandRow::Leaf { sequence, leaf }) => {
+                self.take_void_leaf(sequence, leaf);
+            }
+            CheckedRow::Other(StrandRow::Envelope { .. }) => {
+                unreachable!("envelopes are checked")
+            }
+        }
+        Ok(())
+    }
+
+    /// Adds places to the range.
+    fn cover(&mut self, from: SequenceId, through: SequenceId) -> Result<(), SourceError> {
+        let is_behind = from.0 > self.through || self.from == 0;
+        if from.0 == 0 || !is_behind || through < from || through > SequenceId::MAX {
+            let text = format!("strand {}: place {from} after {}", self.originator(), self.through);
+            return Err(SourceError(text));
+        }
+        if self.from == 0 {
+            self.from = from.0;
+        } else if from.0 > self.through + 1 {
+            self.fault(hole(self.originator(), self.through + 1, from.0 - 1));
+        }
+        self.through = through.0;
+        Ok(())
+    }
+
+    fn take_envelope(&mut self, envelope: CheckedEnvelope, now_ns: i64) {
+        let CheckedEnvelope { sequence, mark, stored_leaf, found, .. } = envelope;
+        let id = EnvelopeId::new(self.originator(), sequence);
+        let signed = match found {
+            Ok(signed) => signed,
+            Err((kind, text)) => {
+                self.fault(Fault::at(kind, id, text));
+                return;
+            }
+        };
+        match time_ahead(id, signed.originator_ns, now_ns) {
+            Some(fault) => self.fault(fault),
+            None => self.times.take(sequence, signed.originator_ns),
+        }
+        judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
+        if stored_leaf.is_some_and(|leaf| leaf != signed.leaf) {
+            self.fault(other_leaf(id));
+        }
+    }
+
+    fn take_void_leaf(&mut self, sequence: SequenceId, leaf: TreeHash) {
+        if leaf != leaf_hash(LeafData::Void) {
+            self.fault(other_leaf(EnvelopeId::new(self.originator(), sequence)));
+        }
+    }
+
+    /// Joins the range behind this one. `may_miss` is true if ranges may be missing, so that places between the two
+    /// are no hole of the log.
+    fn join(&mut self, after: Self, may_miss: bool) -> Result<Option<String>, MergeError> {
+        let mut missing = None;
+        if after.from > 0 && self.from > 0 {
+            if after.from <= self.through {
+                let (originator_id, place) = (self.originator_id, after.from);
+                return Err(MergeError::Overlap { originator_id, place });
+            }
+            let (from, through) = (self.through + 1, after.from - 1);
+            if from <= through && may_miss {
+                let strand = self.originator();
+                missing = Some(format!("strand {strand}: no range has places {from} to {through}"));
+            } else if from <= through {
+                self.fault(hole(self.originator(), from, through));
+            }
+        }
+        if self.from == 0 {
+            self.from = after.from;
+        }
+        self.through = self.through.max(after.through);
+        self.rows = self.rows.saturating_add(after.rows);
+        self.envelopes = self.envelopes.saturating_add(after.envelopes);
+        self.faults.extend(&after.faults);
+        self.times.join(after.times);
+        Ok(missing)
+    }
+}
+
+/// Joins verdicts on ranges to one. Their order does not matter, and a verdict that is there twice counts once.
+///
+/// With `expected` it is told which places no range has; without it the reader has to know what should be there,
+/// and places between two ranges count as holes of the log.
+///
+/// # Errors
+/// When ranges overlap, or were judged by different keys.
+pub fn merge(
+    mut ranges: Vec<RangeVerdict>,
+    expected: Option<&[ExpectedStrand]>,
+) -> Result<MergedVerdict, MergeError> {
+    if ranges.windows(2).any(|pair| pair[0].judged_by != pair[1].judged_by) {
+        return Err(MergeError::OtherKeys);
+    }
+    ranges.sort_by_key(|range| (range.originator_id, range.from, range.through));
+    // An engine may run a task twice and give both results.
+    ranges.dedup();
+    let mut rows: BTreeMap<u32, u64> = BTreeMap::new();
+    for range in &ranges {
+        let sum = rows.entry(range.originator_id).or_default();
+        *sum = sum.saturating_add(range.rows);
+    }
+    let of = |id: u32| expected.and_then(|all| all.iter().find(|it| it.originator_id == id));
+    let is_short =
+        |id: u32| of(id).is_some_and(|it| rows.get(&id).is_none_or(|rows| *rows < it.rows));
+    let mut incomplete = Vec::new();
+    let mut joined: Vec<RangeVerdict> = Vec::new();
+    for range in ranges {
+        match joined.last_mut().filter(|last| last.originator_id == range.originator_id) {
+            Some(last) => {
+                let may_miss = is_short(range.originator_id);
+                incomplete.extend(last.join(range, may_miss)?);
+            }
+            None => joined.push(range),
+        }
+    }
+    for range in &mut joined {
+        let (id, strand) = (range.originator_id, range.originator());
+        match of(id) {
+            Some(_) if range.from > 1 && !is_short(id) => {
+                let through = range.from - 1;
+                range.fault(hole(strand, 1, through));
+            }
+            _ if range.from > 1 => {
+                let text = format!("strand {strand}: no range has places 1 to {}", range.from - 1);
+                incomplete.push(text);
+            }
+            _ => {}
+        }
+    }
+    for strand in expected.unwrap_or_default() {
+        let (id, found) = (strand.originator_id, rows.get(&strand.originator_id).copied());
+        if found.unwrap_or(0) != strand.rows {
+            let found = found.unwrap_or(0);
+            let text = format!("strand {id}: {found} of {} rows were looked at", strand.rows);
+            incomplete.push(text);
+        }
+    }
+    if joined.is_empty() {
+        incomplete.push("there are no ranges".to_owned());
+    }
+    Ok(merged(&joined, incomplete))
+}
+
+fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {
+    let mut faults = Faults::default();
+    joined.iter().for_each(|range| faults.extend(&range.all_faults()));
+    faults.sort();
+    let strand = |range: &RangeVerdict| MergedStrand {
+        originator_id: range.originator_id,
+        from: range.from,
+        through: range.through,
+        rows: range.rows,
+        envelopes: range.envelopes,
+    };
+    let verdict = match (faults.count(), incomplete.is_empty()) {
+        (0, true) => "clean",
+        (0, false) => "incomplete",
+        _ => "faulty",
+    };
+    MergedVerdict { verdict, strands: joined.iter().map(strand).collect(), faults, incomplete }
+}
+
+/// Makes the fault of a strand whose node no registry names. Told by the range that has the first place.
+pub(super) fn unknown_originator(originator: OriginatorId) -> Fault {
+    let text = "the registry does not name its node, so no signature could be checked";
+    Fault::of_strand(FaultKind::UnknownOriginator, originator, text)
+}

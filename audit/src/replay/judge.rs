@@ -1,0 +1,71 @@
+//! Faults that one row shows, or one row beside what is known of those before it.
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Violation;
+use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
+
+use super::check::Signed;
+use super::fault::{Fault, FaultKind};
+use super::item::StoredMark;
+
+/// Lead over the auditor's clock from which on a time is in the future. Specified (`docs/protocol/misbehavior.md`).
+const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// Returns the fault of a time in the future.
+pub(crate) fn time_ahead(id: EnvelopeId, ns: i64, now_ns: i64) -> Option<Fault> {
+    let is_ahead = ns > now_ns.saturating_add(LEAD_NS_MAX);
+    is_ahead.then(|| Fault::at(FaultKind::TimeAhead, id, format!("its time is {ns} ns")))
+}
+
+/// Returns true for a time that goes back behind `newest` by more than is tolerated.
+pub(crate) fn is_late(ns: i64, newest: i64) -> bool {
+    i128::from(newest) - i128::from(ns) > i128::from(TIME_TOLERANCE_NS)
+}
+
+/// Makes the fault of a time that goes back.
+pub(crate) fn time_back(id: EnvelopeId, ns: i64, newest: i64) -> Fault {
+    let text = format!("its time is {ns} ns, and an earlier place has {newest} ns");
+    Fault::at(FaultKind::TimeBack, id, text)
+}
+
+/// Makes the fault of places that no row told.
+pub(crate) fn hole(originator: OriginatorId, from: u64, through: u64) -> Fault {
+    let text = format!("places {from} to {through} have neither envelope nor mark");
+    Fault::at(FaultKind::Hole, EnvelopeId::new(originator, SequenceId(from)), text)
+}
+
+/// Makes the fault of a leaf that does not follow from what stands at its place.
+pub(crate) fn other_leaf(id: EnvelopeId) -> Fault {
+    Fault::at(FaultKind::Leaf, id, "the stored leaf is not the hash of the envelope")
+}
+
+/// Returns the faults of an envelope against rules, rates and the mark beside it.
+pub(crate) fn judge(id: EnvelopeId, mark: StoredMark, signed: &Signed) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let rule = signed.violation.as_ref().and_then(Violation::rule).map(|rule| rule.0);
+    if let Some(violation) = &signed.violation {
+        faults.push(Fault { rule, ..Fault::at(FaultKind::BrokenRule, id, violation) });
+    }
+    if let Some(fee) = &signed.fee {
+        faults.push(Fault::at(FaultKind::Fee, id, fee));
+    }
+    // The verdicts on a chain's envelopes need the state of their inboxes.
+    let is_judged = id.originator.is_node();
+    let stored = match mark {
+        StoredMark::Unknown => return faults,
+        StoredMark::Valid => None,
+        StoredMark::Invalid(rule) => Some(rule),
+        StoredMark::Waiting if !is_judged => return faults,
+        StoredMark::Waiting => Some(0),
+    };
+    if is_judged && stored != rule {
+        let name = |rule: Option<u8>| match rule {
+            None => "valid".to_owned(),
+            Some(0) => "waiting".to_owned(),
+            Some(rule) => format!("rule {rule}"),
+        };
+        let text = format!("the mark says {}, the rules say {}", name(stored), name(rule));
+        faults.push(Fault::at(FaultKind::WrongMark, id, text));
+    }
+    faults
+}

@@ -1,0 +1,195 @@
+//! `hawser audit check-partition` and `hawser audit merge`: a log that is checked in parts.
+
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read as _, stdin};
+use std::path::{Path, PathBuf};
+use std::thread;
+
+use hawser_audit::export::{Manifest, PartReader};
+use hawser_audit::partition::{
+    ExpectedStrand, LineReader, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
+    check_partition, merge as merge_ranges,
+};
+use hawser_audit::replay::{ReplaySettings, SourceError};
+use hawser_node::error::{RunError, RunErrorKind};
+use serde_json::{Value, json};
+
+use super::keys;
+use super::replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, now_ns};
+use crate::args::audit::{AuditCheckPartitionArgs, AuditMergeArgs};
+use crate::output;
+
+/// Summaries that are read. A guess: engines split a log into thousands of parts at most.
+const RANGES_MAX: usize = 100_000;
+
+/// Runs `check-partition`.
+///
+/// # Errors
+/// When rows or keys cannot be read; and with the exit code of the verdict, unless an engine pipes the rows: it takes
+/// every other code than 0 for a task that failed.
+pub(in super::super) fn check(
+    args: &AuditCheckPartitionArgs,
+    as_json: bool,
+) -> Result<(), RunError> {
+    let keys = keys::load(&args.keys, None)?;
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let settings = ReplaySettings {
+        registry: keys.known.registry.clone(),
+        rates: keys.known.rates.clone(),
+        threads: args.threads.unwrap_or_else(cores),
+        now_ns: now_ns(),
+    };
+    let is_piped = is_standard_input(&args.files);
+    let ranges = if is_piped {
+        let rows = LineReader::new(BufReader::new(stdin()));
+        check_partition(rows, &settings).map_err(RunError::failed)?
+    } else {
+        let rows = args.files.iter().flat_map(|path| rows_of(path));
+        check_partition(rows, &settings).map_err(RunError::failed)?
+    };
+    ranges.iter().for_each(|range| tell_range(range, as_json));
+    if !as_json && settings.rates.is_none() {
+        output::line("not checked: fees: there are no rates (--rates)");
+    }
+    let has_faults = ranges.iter().any(|range| range.all_faults().count() > 0);
+    match has_faults && !is_piped {
+        true => Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() }),
+        false => Ok(()),
+    }
+}
+
+fn is_standard_input(files: &[PathBuf]) -> bool {
+    files.len() == 1 && files[0].as_os_str() == "-"
+}
+
+type Row = <LineReader<BufReader<File>> as Iterator>::Item;
+
+/// Opens a file when its turn comes, and reads its rows.
+fn rows_of(path: &Path) -> Box<dyn Iterator<Item = Row> + Send> {
+    let failed = |error: hawser_audit::export::ExportError| SourceError(error.to_string());
+    match PartReader::open(path) {
+        Ok(reader) => Box::new(reader.map(move |row| row.map_err(failed))),
+        Err(error) => Box::new(std::iter::once(Err(failed(error)))),
+    }
+}
+
+fn tell_range(range: &RangeVerdict, as_json: bool) {
+    let faults = range.all_faults();
+    if as_json {
+        for fault in faults.kept() {
+            output::line(json!({ "fault": fault }));
+        }
+        output::line(format_args!("{{\"range\":{}}}", range.to_line()));
+        return;
+    }
+    faults.kept().iter().for_each(output::line);
+    let more = faults.count().saturating_sub(faults.kept().len() as u64);
+    if more > 0 {
+        output::line(format_args!("and {more} faults more"));
+    }
+    let RangeVerdict { originator_id, from, through, rows, envelopes, .. } = range;
+    output::line(format_args!(
+        "strand {originator_id}: places {from} to {through}, {rows} rows, {envelopes} envelopes, {}",
+        output::count(usize::try_from(faults.count()).unwrap_or(usize::MAX), "fault"),
+    ));
+}
+
+/// Runs `merge`.
+///
+/// # Errors
+/// When summaries cannot be read or do not join; and with the exit code of the verdict.
+pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<(), RunError> {
+    let expected = args.export.as_deref().map(expected).transpose()?;
+    let mut ranges = Vec::new();
+    for path in &args.files {
+        if path.as_os_str() == "-" {
+            read_ranges(stdin().lock(), path, &mut ranges)?;
+        } else {
+            let file = File::open(path)
+                .map_err(|error| RunError::failed(error).while_doing(path.display()))?;
+            read_ranges(BufReader::new(file), path, &mut ranges)?;
+        }
+    }
+    let merged = merge_ranges(ranges, expected.as_deref()).map_err(RunError::failed)?;
+    tell_merged(&merged, expected.is_some(), as_json);
+    let code = match merged.verdict {
+        "clean" => return Ok(()),
+        "incomplete" => INCOMPLETE_EXIT_CODE,
+        _ => FAULTS_EXIT_CODE,
+    };
+    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
+}
+
+/// Returns the strands that the manifest of an export names.
+fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
+    let manifest = Manifest::read(folder).map_err(RunError::failed)?;
+    let missing = || RunError::not_found(format!("{}: there is no export", folder.display()));
+    let strand = |strand: &hawser_audit::export::StrandParts| ExpectedStrand {
+        originator_id: strand.originator_id,
+        through: strand.through().0,
+        rows: strand.rows(),
+    };
+    Ok(manifest.ok_or_else(missing)?.strands.iter().map(strand).collect())
+}
+
+/// Reads summaries, and passes over lines with faults, which the summaries have too.
+fn read_ranges(
+    mut reader: impl BufRead,
+    path: &Path,
+    ranges: &mut Vec<RangeVerdict>,
+) -> Result<(), RunError> {
+    let fail =
+        |error: &dyn std::fmt::Display| RunError::failed(format!("{}: {error}", path.display()));
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let bound = VERDICT_LEN_BYTES_MAX as u64 + 1024;
+        let read = (&mut reader).take(bound).read_until(b'\n', &mut line);
+        let read = read.map_err(|error| fail(&error))?;
+        if read == 0 {
+            return Ok(());
+        }
+        if read as u64 >= bound || ranges.len() >= RANGES_MAX {
+            return Err(fail(&"a line is too long, or there are too many"));
+        }
+        let text = str::from_utf8(&line).map_err(|error| fail(&error))?.trim();
+        if text.is_empty() || text.starts_with("{\"fault\":") {
+            continue;
+        }
+        let object: Value = serde_json::from_str(text).map_err(|error| fail(&error))?;
+        let range = object.get("range").ok_or_else(|| fail(&"a line has no range"))?;
+        ranges.push(RangeVerdict::parse(&range.to_string()).map_err(|error| fail(&error))?);
+    }
+}
+
+fn tell_merged(merged: &MergedVerdict, knows_rows: bool, as_json: bool) {
+    if as_json {
+        let counts = merged.faults.counts().iter().map(|(kind, count)| (kind.name(), *count));
+        output::line(json!({
+            "verdict": merged.verdict,
+            "strands": merged.strands,
+            "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
+            "first_faults": merged.faults.kept(),
+            "incomplete": merged.incomplete,
+        }));
+        return;
+    }
+    for strand in &merged.strands {
+        output::line(format_args!(
+            "strand {}: places {} to {}, {} rows, {} envelopes",
+            strand.originator_id, strand.from, strand.through, strand.rows, strand.envelopes,
+        ));
+    }
+    merged.faults.kept().iter().for_each(output::line);
+    for (kind, count) in merged.faults.counts() {
+        output::line(format_args!("{:<22} {count}", kind.name()));
+    }
+    for text in &merged.incomplete {
+        output::line(format_args!("incomplete: {text}"));
+    }
+    if !knows_rows {
+        output::line("not checked: that these are all ranges of the log (--export)");
+    }
+    output::line("not checked: trees, checkpoints and tallies");
+    output::line(format_args!("verdict: {}", merged.verdict));
+}

@@ -1,0 +1,235 @@
+//! A folder is exported and checked in parts, other engines read the export, and a replay writes its report as a page.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hawser_audit::{Judged, KnownKeys};
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
+use hawser_rules::{NodeRecord, Registry};
+use hawser_storage::{
+    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, SkipReason, Store, StoreIdentity,
+    StoreSettings,
+};
+use prost::Message as _;
+use serde_json::Value;
+use support::{json, run, stdout};
+
+const NODE: u32 = 200;
+
+/// The folder of a node with `len` envelopes, written as a node would, and a registry file that names its key.
+fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let data = place.join(name);
+    let store = open(&data, &key);
+    let changes: Vec<Change> = (1..=len).map(|at| Change::Append(entry(&key, at))).collect();
+    if !changes.is_empty() {
+        store.commit(&changes).unwrap();
+    }
+    let record = NodeRecord {
+        id: OriginatorId(NODE),
+        public_key: key.public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
+    let file = Judged::file("test", &[], &keys);
+    let registry = place.join("registry.evidence");
+    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
+    (data, registry)
+}
+
+fn open(data: &Path, key: &SecretKey) -> Store {
+    let settings = StoreSettings {
+        path: data.to_owned(),
+        identity: StoreIdentity {
+            network: "testnet".to_owned(),
+            node: OriginatorId(NODE),
+            public_key: key.public_key(),
+        },
+        durability: Durability::Os,
+        price: |_, _| 0,
+        host: None,
+        open_files_max: 64,
+        cache_bytes: CACHE_BYTES_MIN,
+    };
+    Store::open(&settings).unwrap()
+}
+
+/// A valid welcome at a place, with the facts that a node keeps of it.
+fn entry(key: &SecretKey, sequence: u64) -> LogEntry {
+    entry_at(key, sequence, sequence)
+}
+
+/// The same with a time of its own.
+fn entry_at(key: &SecretKey, sequence: u64, second: u64) -> LogEntry {
+    let topic = Bytes::from_static(&[1, 7]);
+    let aad = pb::AuthenticatedData { target_topic: topic.clone(), depends_on: None };
+    let welcome = hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput::default();
+    let payload = Some(pb::client_envelope::Payload::WelcomeMessage(welcome));
+    let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+    let originator = OriginatorId(NODE);
+    let payer = PayerEnvelope::sign(client.into(), originator, 30, key).encode_to_vec();
+    let ns = 1_750_000_000_000_000_000 + i64::try_from(second).unwrap() * 1_000_000_000;
+    let charge = Charge {
+        payer: key.public_key().address(),
+        size_bytes: payer.len() as u64,
+        retention_days: 30,
+        stated_picodollars: 1_000 + sequence,
+    };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: NODE,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        payer_envelope_bytes: payer.into(),
+        base_fee_picodollars: 1_000 + sequence,
+        expiry_unixtime: ns.unsigned_abs() / 1_000_000_000 + 30 * 86_400,
+        ..Default::default()
+    };
+    let facts = Facts {
+        topic: Topic::parse(topic).unwrap(),
+        originator_ns: ns,
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: Some(charge),
+        counts_for_congestion: true,
+        addresses: Vec::new(),
+    };
+    let id = EnvelopeId::new(originator, SequenceId(sequence));
+    LogEntry::valid(id, UnsealedEnvelope::new(&statement).seal(key), facts)
+}
+
+/// Returns the files of the table `log` of an export, ascending.
+fn parts(export: &Path) -> Vec<String> {
+    let strand = export.join("log").join(format!("originator={NODE}"));
+    let mut parts: Vec<String> = fs::read_dir(strand)
+        .unwrap()
+        .map(|entry| entry.unwrap().path().to_str().unwrap().to_owned())
+        .collect();
+    parts.sort();
+    parts
+}
+
+#[test]
+fn a_folder_is_exported_in_runs_and_its_parts_are_checked_together() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 700);
+    let export = place.path().join("export");
+    let [data_dir, registry, to] = [&data, &registry, &export].map(|path| path.to_str().unwrap());
+    let run_export = ["audit", "export", "--from", data_dir, "--format", "parquet", "--to", to];
+    let first = json(&[&run_export[..], &["--json"]].concat());
+    assert_eq!((&first["rows"], &first["files"]), (&700.into(), &1.into()), "{first}");
+    assert_eq!(json(&[&run_export[..], &["--json"]].concat())["rows"], 0);
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let forged = entry(&SecretKey::from_bytes(&[3; 32]).unwrap(), 701);
+    store.commit(&[Change::Append(forged)]).unwrap();
+    drop(store);
+    let output = run(&run_export);
+    assert!(stdout(&output).contains("rows: 1, in 1 new files"), "{output:?}");
+
+    // Each part in a process of its own, and one verdict.
+    let mut lines = String::new();
+    for part in parts(&export) {
+        let check = ["audit", "check-partition", &part, "--registry", registry, "--json"];
+        let output = run(&check);
+        assert_eq!(
+            output.status.code(),
+            Some(if part.contains("701") { 8 } else { 0 }),
+            "{output:?}"
+        );
+        lines.push_str(&stdout(&output));
+    }
+    let ranges = place.path().join("ranges.jsonl");
+    fs::write(&ranges, &lines).unwrap();
+    let ranges = ranges.to_str().unwrap();
+    let merge = ["audit", "merge", ranges, "--export", to, "--json"];
+    let output = run(&merge);
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    let merged: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(merged["faults"], serde_json::json!({ "forged": 1 }), "{merged}");
+    assert_eq!(merged["first_faults"][0]["sequence_id"], 701);
+    // Without the output of the second part something is missing.
+    let clean: String = lines.lines().take(1).collect();
+    fs::write(ranges, clean).unwrap();
+    let output = run(&merge[..5]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    assert!(stdout(&output).contains("700 of 701 rows were looked at"), "{output:?}");
+
+    let all = parts(&export);
+    let all: Vec<&str> = all.iter().map(String::as_str).collect();
+    let check = ["audit", "check-partition", "--registry", registry];
+    let output = run(&[&check[..], &all].concat());
+    assert_eq!(output.status.code(), Some(8), "{output:?}");
+    assert!(stdout(&output).contains("200:701  forged, of the keeper"), "{output:?}");
+
+    // Another log, and a folder with something else.
+    let (other, _) = folder(place.path(), "other", 3);
+    let other = other.to_str().unwrap();
+    let output = run(&["audit", "export", "--from", other, "--to", to]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    let output = run(&["audit", "export", "--from", other, "--to", data_dir]);
+    assert_eq!(output.status.code(), Some(3), "{output:?}");
+    assert_eq!(run(&["audit", "merge", "--export", data_dir, ranges]).status.code(), Some(4));
+}
+
+/// DuckDB and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines` runs it.
+#[test]
+#[ignore = "needs DuckDB, Spark and Java: scripts/audit-engines installs them"]
+fn other_engines_find_the_same() {
+    let python = std::env::var_os("HAWSER_ENGINES_PYTHON").expect("scripts/audit-engines sets it");
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 3_000);
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    // Nine times that go back.
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let changes = (3_001..=3_009).map(|at| Change::Append(entry_at(&key, at, at - 3_000)));
+    let gap = Change::Skip {
+        originator: OriginatorId(NODE),
+        from: SequenceId(3_010),
+        through: SequenceId(3_019),
+        reason: SkipReason::Missing,
+    };
+    let last = Change::Append(entry(&key, 3_020));
+    store.commit(&changes.chain([gap, last]).collect::<Vec<_>>()).unwrap();
+    drop(store);
+    let export = place.path().join("export");
+    let to =
+        ["audit", "export", "--from", data.to_str().unwrap(), "--to", export.to_str().unwrap()];
+    assert!(run(&to).status.success());
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let output = std::process::Command::new(python)
+        .arg(root.join("tests/second/audit_engines.py"))
+        .arg(env!("CARGO_BIN_EXE_hawser"))
+        .arg(place.path())
+        .arg(root.join("docs/audit-at-scale.md"))
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(stdout(&output).ends_with("equal\n"), "{output:?}");
+}
+
+#[test]
+fn a_replay_writes_its_report_as_a_page() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 30);
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let forged = entry(&SecretKey::from_bytes(&[3; 32]).unwrap(), 31);
+    store.commit(&[Change::Append(forged)]).unwrap();
+    drop(store);
+    let page = place.path().join("report.html");
+    let [data, registry, html] = [&data, &registry, &page].map(|path| path.to_str().unwrap());
+    let replay = ["audit", "replay", "--from", data, "--registry", registry, "--html", html];
+    assert_eq!(run(&replay).status.code(), Some(8));
+    let page = fs::read_to_string(&page).unwrap();
+    for part in ["<!doctype html>", ">faulty<", "200:31", ">forged<", "Strand 200"] {
+        assert!(page.contains(part), "{part}");
+    }
+}
