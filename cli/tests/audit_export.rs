@@ -180,9 +180,9 @@ fn a_folder_is_exported_in_runs_and_its_parts_are_checked_together() {
     assert_eq!(run(&["audit", "merge", "--export", data_dir, ranges]).status.code(), Some(4));
 }
 
-/// DuckDB and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines` runs it.
+/// DuckDB, DataFusion and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines` runs it.
 #[test]
-#[ignore = "needs DuckDB, Spark and Java: scripts/audit-engines installs them"]
+#[ignore = "needs DuckDB, DataFusion, Spark and Java: scripts/audit-engines installs them"]
 fn other_engines_find_the_same() {
     let python = std::env::var_os("HAWSER_ENGINES_PYTHON").expect("scripts/audit-engines sets it");
     let place = tempfile::tempdir().unwrap();

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 
+import datafusion
 import duckdb
 from pyspark.sql import SparkSession, functions as f
 
@@ -60,6 +61,24 @@ database = duckdb.connect()
 for view in views:
     database.execute(view)
 check("duckdb", *[database.execute(query).fetchall() for query in queries])
+
+# Tallies that do not follow from the log are found.
+found = []
+for column in ("messages", "bytes", "stated_picodollars", "last_sequence_id"):
+    database.execute(f"CREATE OR REPLACE VIEW usage AS SELECT * REPLACE ({column} + 1 AS {column}) FROM read_parquet('export/usage/*/*.parquet')")
+    found.append(len(database.execute(queries[1]).fetchall()))
+database.execute("CREATE OR REPLACE VIEW congestion AS SELECT * REPLACE (messages + 1 AS messages) FROM read_parquet('export/congestion/*/*.parquet')")
+found.append(len(database.execute(queries[3]).fetchall()))
+assert min(found) > 0, found
+database.execute("CREATE OR REPLACE VIEW log AS FROM read_parquet('export/log/*/*.parquet') WHERE sequence_id <> 7")
+assert len(database.execute(queries[5]).fetchall()) == 1
+
+# DataFusion, with Arrow's reader.
+context = datafusion.SessionContext()
+for table in ("log", "usage", "congestion"):
+    context.register_parquet(table, f"export/{table}/")
+rows = [[tuple(row.values()) for batch in context.sql(query).collect() for row in batch.to_pylist()] for query in queries]
+check("datafusion", *rows)
 
 # Spark, with two workers that are processes of their own.
 spark = (
