@@ -40,7 +40,7 @@ fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
         canonical: true,
     };
     let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
-    let file = Judged::file("test", &[], &keys);
+    let file = Judged::file("test", &[], &[], &keys);
     let registry = place.join("registry.evidence");
     fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
     (data, registry)
