@@ -11,7 +11,7 @@ use hawser_tests::harness::client::Client;
 use hawser_tests::harness::envelopes::{group_message, group_topic, welcome, welcome_topic};
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::{raw, seed, strand, wait};
+use hawser_tests::harness::{seed, strand, wait};
 use prost::Message;
 
 const PUBLISH: &str = "/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes";

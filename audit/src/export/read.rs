@@ -258,6 +258,8 @@ impl RowFields<'_> {
             b"missing" => gap(GapReason::Missing)?,
             b"expired" => gap(GapReason::Expired)?,
             b"void" => gap(GapReason::Void)?,
+            // What the row says beside is the keeper's record, which no statement vouches for.
+            b"pruned" => gap(GapReason::Pruned)?,
             b"not_shown" => gap(GapReason::NotShown)?,
             _ => return None,
         };

@@ -2,11 +2,12 @@
 
 use hawser_proto::batch::{Claim, recover_similar};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{is_free, payer_claim};
 
 use super::table::Value;
-use crate::replay::{GapReason, StoredMark, StrandRow};
+use crate::replay::{GapReason, PrunedRecord, StoredMark, StrandRow};
 
 /// The part of a row that the writer needs, and its values.
 #[derive(Debug)]
@@ -52,6 +53,7 @@ pub(super) fn describe(
             envelope((originator, sequence), bytes, mark, leaf, &stated)
         }
         StrandRow::Gap { from, through, reason } => gap(originator, from, through, reason),
+        StrandRow::Pruned { sequence, record, leaf } => pruned(originator, sequence, &record, leaf),
         StrandRow::Leaf { sequence, leaf } => {
             let mut values = beginning(originator, sequence, sequence, "leaf");
             values.resize(19, Value::Null);
@@ -114,6 +116,45 @@ fn gap(
     Record { kind: RecordKind::Gap(reason), from: from.0, through: through.0, values }
 }
 
+/// Describes a pruned place by the record that its keeper has. The stated fees are known as one sum.
+fn pruned(
+    originator: OriginatorId,
+    sequence: SequenceId,
+    record: &PrunedRecord,
+    leaf: Option<TreeHash>,
+) -> Record {
+    let mut values = beginning(originator, sequence, sequence, GapReason::Pruned.name());
+    let minute = Value::Int(i64::from(minute_of(record.originator_ns)));
+    values.extend([Value::Null, Value::Null, Value::Int(record.originator_ns), minute]);
+    values.extend([Value::Null, Value::Null]);
+    let len_bytes = Value::int(record.len_bytes);
+    match &record.charge {
+        None => {
+            values.extend([Value::Null, len_bytes]);
+            values.resize(17, Value::Null);
+        }
+        Some(charge) => values.extend([
+            address(charge.payer),
+            len_bytes,
+            Value::int(charge.size_bytes),
+            Value::Amount(charge.stated_picodollars),
+            Value::Amount(0),
+            Value::Int(i64::from(charge.retention_days)),
+            Value::Null,
+        ]),
+    }
+    values.push(Value::Flag(record.charge.is_some()));
+    values.push(Value::Flag(record.counts_for_congestion));
+    values.push(leaf.map_or(Value::Null, |leaf| Value::Bytes(Bytes::copy_from_slice(&leaf.0))));
+    values.push(Value::Null);
+    let kind = RecordKind::Gap(GapReason::Pruned);
+    Record { kind, from: sequence.0, through: sequence.0, values }
+}
+
+fn address(payer: Address) -> Value {
+    Value::Bytes(Bytes::from(format!("0x{}", hex::encode(payer.0)).into_bytes()))
+}
+
 fn envelope(
     (originator, sequence): (OriginatorId, SequenceId),
     bytes: Bytes,
@@ -145,9 +186,6 @@ fn envelope(
             let topic = payer.client().topic();
             let is_read = matches!(mark, StoredMark::Valid | StoredMark::Unknown);
             let is_paid = is_read && stated.is_signed && !is_free(topic.kind());
-            let address = |payer: Address| {
-                Value::Bytes(Bytes::from(format!("0x{}", hex::encode(payer.0)).into_bytes()))
-            };
             let kind = topic.as_bytes().first();
             values.extend([
                 Value::Bytes(topic.as_bytes().clone()),

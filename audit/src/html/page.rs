@@ -236,6 +236,7 @@ fn class(reason: GapReason) -> &'static str {
         GapReason::Missing => "missing",
         GapReason::Expired => "expired",
         GapReason::Void => "void",
+        GapReason::Pruned => "pruned",
         GapReason::NotShown => "not_shown",
     }
 }

@@ -113,10 +113,16 @@ fn a_page_stays_small_whatever_a_log_states() {
         let of = DayFigures { envelopes: u64::MAX, bytes: u64::MAX, lag_ns_max: i64::MIN };
         figures.days.insert(day, of);
     }
-    let reasons = [GapReason::Missing, GapReason::Expired, GapReason::Void, GapReason::NotShown];
+    let reasons = [
+        GapReason::Missing,
+        GapReason::Expired,
+        GapReason::Void,
+        GapReason::Pruned,
+        GapReason::NotShown,
+    ];
     for at in 1..=1_000_u64 {
         let from = u64::MAX - 10 * at;
-        let reason = reasons[usize::try_from(at % 4).unwrap()];
+        let reason = reasons[usize::try_from(at % 5).unwrap()];
         figures.gaps.push(Gap { from, through: u64::MAX, reason });
     }
     for node in 0..1_000 {

@@ -169,6 +169,9 @@ impl RangeVerdict {
             CheckedRow::Other(StrandRow::Leaf { sequence, leaf }) => {
                 self.take_void_leaf(sequence, leaf);
             }
+            CheckedRow::Other(StrandRow::Pruned { sequence, .. }) => {
+                self.cover(sequence, sequence)?;
+            }
             CheckedRow::Other(StrandRow::Envelope { .. }) => {
                 unreachable!("envelopes are checked")
             }
