@@ -1,5 +1,7 @@
 //! Nodes prune, and one that joins later follows them all the same.
 
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 mod common;
 
 use std::collections::BTreeMap;

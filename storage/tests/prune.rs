@@ -313,12 +313,11 @@ fn what_the_log_needs_as_it_is_stays() {
         let derive = |at: EnvelopeId, _: &bytes::Bytes, _| Some(facts(at));
         let done = store.prune(&named, &|at, bytes, validity| {
             // The address of place 21 stands in an inbox.
-            let facts = if at.sequence.0 == 21 {
+            if at.sequence.0 == 21 {
                 derive(at, bytes, validity)
             } else {
                 derive_plain(at, bytes, validity)
-            };
-            facts
+            }
         });
         let PrunedBatch { pruned, refused } = done.unwrap();
         let places: Vec<_> = pruned.iter().map(|(id, _)| id.sequence.0).collect();

@@ -10,8 +10,8 @@ impl SettingsReader<'_> {
     /// Pruning; `Some(None)` if it is switched off.
     pub(super) fn prune(&mut self) -> Option<Option<PruneSettings>> {
         let every = self.get(&table::INTERVAL, parse::duration);
-        let cycles_max = self.from_one(&table::CYCLES_MAX);
-        let batch = self.from_one(&table::BATCH);
+        let cycles_max = self.at_least_one(&table::CYCLES_MAX);
+        let batch = self.at_least_one(&table::BATCH);
         let dry_run = self.switch(&table::DRY_RUN);
         let every = every?;
         let places_max = cycles_max?.saturating_mul(batch?);
@@ -19,7 +19,7 @@ impl SettingsReader<'_> {
         Some((!every.is_zero()).then_some(settings))
     }
 
-    fn from_one(&mut self, setting: &Setting) -> Option<u64> {
+    fn at_least_one(&mut self, setting: &Setting) -> Option<u64> {
         self.get(setting, |text| text.parse().ok().filter(|number| *number > 0))
     }
 }
