@@ -126,8 +126,8 @@ impl Snapshot<'_> {
         checkpoint_at(&rows, originator, node)
     }
 
-    /// Returns the newest checkpoint of a node for a strand, among the last few, that another node has cosigned; the newest
-    /// one if there is none.
+    /// Returns the newest checkpoint of a node for a strand, among the last few, that another node or a witness has
+    /// cosigned; the newest one if there is none.
     ///
     /// # Errors
     /// When a row cannot be read.
@@ -140,7 +140,7 @@ impl Snapshot<'_> {
         let mut found = newest.clone();
         for _ in 0..COSIGNED_AMONG {
             let Some(it) = &found else { break };
-            if !it.cosignatures.is_empty() {
+            if !(it.cosignatures.is_empty() && it.witnesses.is_empty()) {
                 return Ok(found);
             }
             let Some(size_max) = it.signed.checkpoint.size.checked_sub(1) else { break };

@@ -1,6 +1,7 @@
 //! Replicas: processes without a node's key that follow a network, believe no node, and answer readers as its
 //! nodes do.
 
+use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessName, WitnessSigner};
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_tests::harness::client::Client;
 use hawser_tests::harness::load::Plan;
@@ -83,6 +84,48 @@ async fn a_replica_reads_like_a_node_refuses_publishes_and_goes_on_after_a_crash
     replica.start();
     replica.readable().await;
     assert_reads_as(&replica, &network.nodes[2]).await;
+    assert!(replica.terminate().success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_with_a_key_cosigns_what_it_has_verified() {
+    let network = Network::start(2).await;
+    publish(&network, 1).await;
+    let name = WitnessName::new("witness.example/w1").unwrap();
+    let witness = WitnessSigner::new(name, &[9; 32]);
+    let mut replica = network.replica("witness", &[]);
+    let place = tempfile::tempdir().unwrap();
+    let key_file = place.path().join("witness.key");
+    std::fs::write(&key_file, "09".repeat(32)).unwrap();
+    let arguments = ["--witness-name", "witness.example/w1", "--witness-key-file"];
+    replica.arguments.extend(arguments.map(ToOwned::to_owned));
+    replica.arguments.push(key_file.to_str().unwrap().to_owned());
+    replica.start();
+    replica.readable().await;
+    assert_reads_as(&replica, &network.nodes[0]).await;
+    for restarts in 0..2 {
+        for node in &network.nodes {
+            let head = node.client().cursor().await.unwrap().get(node.id).0;
+            let path = format!("/strands/{0}/{0}/checkpoint", node.id);
+            let found = wait::until("the witness has cosigned", async || {
+                let (code, note) = raw::get(replica.port, &path).await.ok()?;
+                let key = |id| (id == node.id).then(|| node.key.public_key());
+                let read = CosignedCheckpoint::from_note(&note, "test", key).ok()?;
+                let is_whole = code == 200 && read.signed.checkpoint.size == head;
+                read.witnesses.first().filter(|_| is_whole).cloned().map(|it| (read.clone(), it))
+            });
+            let (read, line) = found.await;
+            let of = read.signed.checkpoint;
+            assert_eq!(read.signed.verify(&node.key.public_key()), Ok(()));
+            assert_eq!(line.verify("test", &of, &witness.key()), Ok(()));
+        }
+        if restarts == 0 {
+            replica.kill();
+            publish(&network, 2).await;
+            replica.start();
+            replica.readable().await;
+        }
+    }
     assert!(replica.terminate().success());
 }
 

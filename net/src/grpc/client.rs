@@ -4,6 +4,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use std::sync::Arc;
 
+use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
+use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
 use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use prost::Message;
@@ -39,6 +41,10 @@ const TCP_KEEP_ALIVE: Duration = Duration::from_secs(10);
 const SUBSCRIBE_ORIGINATORS: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators";
 const SUBSCRIBE_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeEnvelopes";
 const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.ReplicationApi/QueryEnvelopes";
+/// Longest answer with a checkpoint: one with all the cosignatures that it may have, in its field.
+const CHECKPOINT_BYTES_MAX: usize = CODEC_LEN_BYTES_MAX + 16;
+
+const GET_CHECKPOINT: &str = "/hawser.checkpoint_api.CheckpointApi/GetCheckpoint";
 const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor";
 
 /// A connection to one peer. Clones share it.
@@ -110,6 +116,26 @@ impl PeerClient {
             Err(error) => return Err(error),
         };
         Ok((clock, asked_at.elapsed()))
+    }
+
+    /// Asks for the newest checkpoint that the peer holds of a strand. `None` if it holds none, or shows none now: a limit
+    /// on callers is no fault, and whether the connection has failed is told by the next clock.
+    ///
+    /// # Errors
+    /// When the answer is no checkpoint.
+    pub(super) async fn checkpoint(
+        &self,
+        originator: OriginatorId,
+    ) -> Result<Option<CosignedCheckpoint>, PeerCallError> {
+        let request = GetCheckpointRequest { originator_id: originator.0, ..Default::default() };
+        match self.unary(GET_CHECKPOINT, request, CHECKPOINT_BYTES_MAX).await {
+            Ok(GetCheckpointResponse { checkpoint }) => {
+                let read = CosignedCheckpoint::decode(&checkpoint);
+                read.map(Some).map_err(|_| PeerError::Protocol.into())
+            }
+            Err(PeerCallError::Unimplemented | PeerCallError::Failed(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Asks for one page of a strand, behind `after`. An empty one means that the peer holds nothing there.

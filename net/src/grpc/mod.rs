@@ -3,6 +3,7 @@
 //! - [`maintain`]: when a peer is dialled over gRPC;
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
+//! - `checkpoints`: what a replica asks for to compare it with its trees;
 //! - `outer`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `messages`, `token`: the calls on the wire, and the proof of this node's id.
 //!
@@ -10,6 +11,7 @@
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
 
 mod calls;
+mod checkpoints;
 mod client;
 mod feed;
 mod messages;

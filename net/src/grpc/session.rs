@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use tracing::Instrument as _;
 
 use super::calls::WantCall;
+use super::checkpoints::CheckpointCalls;
 use super::client::{PeerClient, is_tls};
 use super::token::Tokens;
 use crate::control::SessionError;
@@ -163,6 +164,14 @@ impl<'a> Session<'a> {
             }
         };
         tokio::pin!(watch);
+        let asks = self.net.observed.is_some();
+        let checkpoints = CheckpointCalls {
+            client: self.client.clone(),
+            sink: self.link.sink().clone(),
+            heads: self.net.replication.heads().clone(),
+        };
+        let checkpoints = checkpoints.run();
+        tokio::pin!(checkpoints);
         loop {
             tokio::select! {
                 command = self.link.command() => match command {
@@ -179,6 +188,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 error = &mut watch => return error.into(),
+                error = &mut checkpoints, if asks => return error.into(),
             }
         }
     }

@@ -249,8 +249,8 @@ impl InnerParts {
             transport: config.peer_transport,
             observed: config.follow.clone(),
         };
-        let peers =
-            Peers::start(config.sync.then_some(settings), &self.engine, config.migrated).await?;
+        let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());
+        let peers = Peers::start(settings, &self.engine, config.migrated, witness).await?;
         let view = peers.view();
         self.peers = Some(peers);
         // Peers first: a restart is over when the node may publish, which they decide within moments.

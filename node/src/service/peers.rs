@@ -11,6 +11,7 @@ use hawser_engine::runtime::replication::{
 use hawser_net::{
     Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus, PeerTransport,
 };
+use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::{Cursor, OriginatorId};
 use parking_lot::Mutex;
 
@@ -39,9 +40,14 @@ impl Peers {
         settings: Option<NetSettings>,
         engine: &Engine,
         migrated: Option<MigratedStrands>,
+        witness: Option<WitnessSigner>,
     ) -> Result<Self, NetStartError> {
-        let (replication, tasks) =
-            Replication::start(engine, migrated.filter(|_| settings.is_some()));
+        if let Some(witness) = &witness {
+            let key = witness.verifier_key();
+            tracing::info!(key, "this replica is a witness: it cosigns checkpoints");
+        }
+        let migrated = migrated.filter(|_| settings.is_some());
+        let (replication, tasks) = Replication::start_as(engine, migrated, witness);
         let Some(settings) = settings else {
             tracing::warn!(
                 "sync.enable is off: this node neither follows others nor is followed over QUIC"

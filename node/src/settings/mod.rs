@@ -23,6 +23,7 @@ mod reader;
 mod sources;
 pub mod table;
 mod wallets;
+mod witness;
 
 pub use chains::{
     AddressSource, ChainAccessSettings, ChainReadSettings, ChainSettings, ContractSettings,

@@ -8,6 +8,7 @@ use hawser_engine::runtime::replication::MigratedStrands;
 use hawser_engine::runtime::{PayerReportSettings, PruneSettings};
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
+use hawser_proto::checkpoint::WitnessSigner;
 use hawser_serve::tls::{Tls, TlsFiles};
 use hawser_storage::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN, Durability};
 
@@ -35,6 +36,8 @@ pub struct NodeServiceSettings {
     pub migrated: Option<MigratedStrands>,
     /// The node's key. A replica has a constant one, since it signs nothing with it.
     pub signer: SecretKey,
+    /// The witness that a replica cosigns checkpoints as; `None` if it is none, and for a node.
+    pub witness: Option<WitnessSigner>,
     /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,
     /// The database.
@@ -172,7 +175,7 @@ impl NodeServiceSettings {
         let sync = reader.switch(&node::SYNC_ENABLE);
         let peer_transport = reader.peer_transport(is_replica);
         let signer = reader.signer(is_replica);
-        let follow = reader.follow();
+        let (follow, witness) = (reader.follow(), reader.witness());
         let store = reader.database();
         let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
         let files = reader.stand_in_files();
@@ -192,6 +195,9 @@ impl NodeServiceSettings {
         if !is_replica && follow.as_ref().is_some_and(|urls| !urls.is_empty()) {
             notes.push("follow has no effect on a node: it is for hawser audit watch".into());
         }
+        if !is_replica && matches!(witness, Some(Some(_))) {
+            notes.push("witness-key has no effect on a node: it is for hawser audit watch".into());
+        }
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
             reader.require_balances(limits.as_ref(), chains, indexer);
@@ -203,6 +209,7 @@ impl NodeServiceSettings {
             peer_transport: peer_transport.expect(CHECKED),
             signer: signer.expect(CHECKED),
             follow: follow.filter(|_| is_replica),
+            witness: witness.expect(CHECKED).filter(|_| is_replica),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
             wallets: wallets.expect(CHECKED),

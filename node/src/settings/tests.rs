@@ -73,6 +73,17 @@ fn a_replica_reads_no_key_and_follows_over_grpc_what_is_named() {
     for wrong in ["", "a.example", "https://", "https://a.example,,"] {
         assert!(read_replica(&[("follow", wrong)]).is_err() || wrong.is_empty(), "{wrong:?}");
     }
+    let witness = [("witness-name", "witness.example/w1"), ("allow-secret-flags", "true")];
+    let seed = "09".repeat(32);
+    let named = read_replica(&[&witness[..], &[("witness-key", &*seed)]].concat()).unwrap();
+    let witness_key = named.witness.unwrap().verifier_key();
+    assert!(witness_key.starts_with("witness.example/w1+"), "{witness_key}");
+    assert!(read_replica(&[]).unwrap().witness.is_none());
+    assert!(read_replica(&witness).is_err(), "a name without a key");
+    let key = [("witness-key", &*seed), ("allow-secret-flags", "true")];
+    assert!(read_replica(&key).is_err(), "a key without a name");
+    let short = [&witness[..], &[("witness-key", "09")]].concat();
+    assert!(read_replica(&short).is_err());
     let node = read(&[("follow", "https://a.example")], &[]).unwrap();
     assert_eq!(node.follow, None, "a node follows its registry");
     assert_eq!(node.notes.len(), 1);

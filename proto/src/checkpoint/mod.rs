@@ -23,4 +23,4 @@ pub use names::{
 };
 pub use note::{NOTE_LEN_BYTES_MAX, NoteError};
 pub use statement::{Checkpoint, CheckpointError, Cosignature, SignedCheckpoint};
-pub use witness::{WitnessCosignature, WitnessError, WitnessKey};
+pub use witness::{WitnessCosignature, WitnessError, WitnessKey, WitnessSigner};

@@ -285,3 +285,33 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_witness_signs_what_readers_verify() {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+
+    let name = WitnessName::new("witness.example/w1").unwrap();
+    let signer = WitnessSigner::new(name, &[9; 32]);
+    let of = Checkpoint {
+        node: OriginatorId(100),
+        originator: OriginatorId(1),
+        size: 40,
+        root: TreeHash([7; 32]),
+        time_ns: 5,
+    };
+    let made = signer.cosign("testnet", &of, 1_767_000_001);
+    assert_eq!(made.signer(), signer.signer());
+    assert_eq!(made.verify("testnet", &of, &signer.key()), Ok(()));
+    assert_eq!(made.verify("mainnet", &of, &signer.key()), Err(WitnessError::Signature));
+    let other = WitnessSigner::new(WitnessName::new("witness.example/w2").unwrap(), &[9; 32]);
+    assert_eq!(made.verify("testnet", &of, &other.key()), Err(WitnessError::OtherKey));
+    // As the vectors have it, which another implementation made.
+    let vectors = include_str!("../../tests/data/checkpoints.jsonl");
+    let text = signer.verifier_key();
+    let (_, key) = text.rsplit_once('+').unwrap();
+    let key = STANDARD.decode(key).unwrap();
+    assert!(vectors.contains(&format!("\"public_key\":\"{}\"", hex::encode(&key[1..]))));
+    assert!(text.starts_with("witness.example/w1+") && key[0] == 4, "{text}");
+    assert!(!format!("{signer:?}").contains("9, 9"), "the secret is not shown");
+}

@@ -1,6 +1,10 @@
 //! Cosignatures of witnesses: C2SP `tlog-cosignature`, version 1, with Ed25519.
 
-use ed25519_dalek::{Signature, VerifyingKey};
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
 
 use super::names::{WitnessName, key_id, note_text};
 use super::statement::Checkpoint;
@@ -46,6 +50,59 @@ impl WitnessKey {
     #[must_use]
     pub fn id(&self) -> [u8; 4] {
         key_id(self.name.as_str(), &[TYPE], self.key.as_bytes())
+    }
+}
+
+/// The name and the secret key of a witness.
+#[derive(Clone)]
+pub struct WitnessSigner {
+    name: WitnessName,
+    key: SigningKey,
+    id: [u8; 4],
+}
+
+impl WitnessSigner {
+    /// Takes a witness's name and the 32 bytes of its secret key (RFC 8032 §5.1.5).
+    #[must_use]
+    pub fn new(name: WitnessName, seed: &[u8; 32]) -> Self {
+        let key = SigningKey::from_bytes(seed);
+        let id = key_id(name.as_str(), &[TYPE], key.verifying_key().as_bytes());
+        Self { name, key, id }
+    }
+
+    /// Returns the key that readers verify with.
+    #[must_use]
+    pub fn key(&self) -> WitnessKey {
+        WitnessKey { name: self.name.clone(), key: self.key.verifying_key() }
+    }
+
+    /// Returns the same as text, for readers' lists of witnesses (C2SP signed-note, *Verifier keys*).
+    #[must_use]
+    pub fn verifier_key(&self) -> String {
+        let id = u32::from_be_bytes(self.id);
+        let key = [&[TYPE][..], &self.key.verifying_key().as_bytes()[..]].concat();
+        format!("{}+{id:08x}+{}", self.name.as_str(), STANDARD.encode(key))
+    }
+
+    /// Returns name and key id, as [`WitnessCosignature::signer`] does.
+    #[must_use]
+    pub fn signer(&self) -> (&WitnessName, [u8; 4]) {
+        (&self.name, self.id)
+    }
+
+    /// Cosigns a checkpoint of `network`. The caller has compared it with all that the witness saw of this log before.
+    #[must_use]
+    pub fn cosign(&self, network: &str, of: &Checkpoint, time_unix_s: u64) -> WitnessCosignature {
+        let message = WitnessCosignature::message(network, of, time_unix_s);
+        let signature = self.key.sign(message.as_bytes()).to_bytes();
+        WitnessCosignature { name: self.name.clone(), key_id: self.id, time_unix_s, signature }
+    }
+}
+
+impl fmt::Debug for WitnessSigner {
+    /// Leaves the secret out.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WitnessSigner").field(&self.name).finish()
     }
 }
 

@@ -363,12 +363,21 @@ impl Book {
         // The same tree signed again is no news: a node must not make others write by signing it over and over.
         let mut is_news = held.is_none();
         let mut kept = held.unwrap_or_else(|| signed.into());
+        let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
+        let is_largest = self.watch.is_largest(&signed);
+        if let Some(witness) = self.state.witness.as_ref().filter(|_| is_largest)
+            && kept.witnesses.iter().all(|it| it.signer() != witness.signer())
+        {
+            let network = &self.state.store.identity().network;
+            if kept.add_witness(witness.cosign(network, &of, now_ns / 1_000_000_000)) {
+                self.state.engine_counters.checkpoint_exchange.cosigned.inc();
+                is_news = true;
+            }
+        }
         // A folder that may lack what this node saw may not say what it has not seen.
-        let may_cosign = own != OriginatorId::REPLICA
-            && self.state.own_strand.check().is_ok()
-            && self.watch.is_largest(&signed);
+        let may_cosign =
+            own != OriginatorId::REPLICA && self.state.own_strand.check().is_ok() && is_largest;
         if may_cosign && kept.cosignatures.iter().all(|it| it.cosigner != own) {
-            let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
             if kept.add_cosignature(of.cosign(own, now_ns, &self.state.key)) {
                 self.state.engine_counters.checkpoint_exchange.cosigned.inc();
                 is_news = true;

@@ -45,10 +45,7 @@ impl Link {
     /// Hands over a checkpoint that the peer has shown. Beyond what a peer may show it is dropped: honest peers
     /// show everything again after a while.
     pub fn note_checkpoint(&self, checkpoint: CosignedCheckpoint) {
-        let ResponseSink { state, peer, .. } = &self.sink;
-        if !state.checkpoints.show(*peer, checkpoint) {
-            state.engine_counters.checkpoint_exchange.dropped.inc();
-        }
+        self.sink.note_checkpoint(checkpoint);
     }
 
     /// Returns the way into the engine for what the peer sends.
@@ -97,6 +94,13 @@ impl ResponseSink {
         let inbox = self.state.inbox(originator).ok_or(NotFollowedError)?;
         let response = WantResponse { peer: self.peer, request, items };
         inbox.send(response).await.map_err(|_| NotFollowedError)
+    }
+
+    /// Does what [`Link::note_checkpoint`] does.
+    pub fn note_checkpoint(&self, checkpoint: CosignedCheckpoint) {
+        if !self.state.checkpoints.show(self.peer, checkpoint) {
+            self.state.engine_counters.checkpoint_exchange.dropped.inc();
+        }
     }
 
     /// Takes over the heads that the peer claims to hold. Of originators that this node does not know a

@@ -28,6 +28,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
@@ -78,6 +79,18 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
+        Self::start_as(engine, migrated, None)
+    }
+
+    /// Does the same, and cosigns as this witness the checkpoints that agree with the trees held here.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start_as(
+        engine: &Engine,
+        migrated: Option<MigratedStrands>,
+        witness: Option<WitnessSigner>,
+    ) -> (Self, ReplicationTasks) {
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -95,6 +108,7 @@ impl Replication {
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),
             key: engine.key.clone(),
+            witness,
             page_reads: PageReads::of_all_sessions(),
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
             inboxes: Mutex::default(),

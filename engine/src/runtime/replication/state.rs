@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::Store;
 use parking_lot::Mutex;
@@ -47,6 +48,8 @@ pub(super) struct ReplicationState {
     pub(super) checkpoints: CheckpointPorts,
     /// The key of the store's identity.
     pub(super) key: SecretKey,
+    /// The witness that cosigns what agrees with the trees held here.
+    pub(super) witness: Option<WitnessSigner>,
     /// Bounds the pages that are read at a time for all peers.
     pub(super) page_reads: Arc<Semaphore>,
     /// Bounds the strands whose backlog is split, [`SPLITS_MAX`].

@@ -75,6 +75,27 @@ pub(in crate::settings) const SIGNER_PRIVATE_KEY: Setting = Setting {
     example: "--signer.private-key-file node.key",
     help: "The node's secret key",
 };
+pub(in crate::settings) const WITNESS_NAME: Setting = value(
+    "witness-name",
+    "HAWSER_WITNESS_NAME",
+    None,
+    "1 to 128 bytes without white space, control characters and +; only with --witness-key-file",
+    "witness.example/w1",
+    "For a replica (hawser audit watch): the name that it cosigns checkpoints with",
+);
+pub(in crate::settings) const WITNESS_KEY: Setting = Setting {
+    flag: "witness-key",
+    short: None,
+    env: "HAWSER_WITNESS_KEY",
+    kind: SettingKind::Secret {
+        file_flag: "witness-key-file",
+        file_env: "HAWSER_WITNESS_KEY_FILE",
+    },
+    default: None,
+    form: "32 bytes as 64 hex digits, 0x in front optional; only with --witness-name",
+    example: "--witness-key-file witness.key",
+    help: "For a replica: the secret Ed25519 key that it cosigns checkpoints with",
+};
 pub(in crate::settings) const METRICS_ENABLE: Setting = switch(
     "metrics.enable",
     "XMTPD_METRICS_ENABLE",
@@ -314,7 +335,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 39] = [
+pub(super) const ALL: [&Setting; 41] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -328,6 +349,8 @@ pub(super) const ALL: [&Setting; 39] = [
     &PEER_TRANSPORT,
     &FOLLOW,
     &SIGNER_PRIVATE_KEY,
+    &WITNESS_NAME,
+    &WITNESS_KEY,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,
     &METRICS_PORT,
