@@ -31,12 +31,8 @@ const AUTHORITIES: &str = "SSL_CERT_FILE";
 pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
     let mut endpoint = endpoint(address)?;
     if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
-        let unusable = |error: &dyn std::error::Error| {
-            RunError::usage(format!("{AUTHORITIES} cannot be used: {}", root_cause(error)))
-        };
         let mut config = ClientTlsConfig::new().with_enabled_roots();
-        if let Some(file) = std::env::var_os(AUTHORITIES) {
-            let pem = std::fs::read(file).map_err(|error| unusable(&error))?;
+        if let Some(pem) = authorities()? {
             config = config.ca_certificate(Certificate::from_pem(pem));
         }
         endpoint = endpoint.tls_config(config).map_err(|error| unusable(&error))?;
@@ -44,6 +40,19 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
     endpoint.connect().await.map_err(|error| {
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
+}
+
+/// Returns the certificate authorities that `SSL_CERT_FILE` names, as PEM.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn authorities() -> Result<Option<Vec<u8>>, RunError> {
+    let file = std::env::var_os(AUTHORITIES);
+    file.map(|file| std::fs::read(file).map_err(|error| unusable(&error))).transpose()
+}
+
+fn unusable(error: &dyn std::error::Error) -> RunError {
+    RunError::usage(format!("{AUTHORITIES} cannot be used: {}", root_cause(error)))
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, RunError> {

@@ -8,7 +8,7 @@ use tokio_stream::Stream;
 use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 use tonic_prost::ProstCodec;
 
@@ -53,7 +53,11 @@ impl Connection {
         let mut endpoint =
             Endpoint::from_shared(address.url())?.connect_timeout(patience).tcp_nodelay(true);
         if address.tls {
-            endpoint = endpoint.tls_config(ClientTlsConfig::new().with_enabled_roots())?;
+            let mut config = ClientTlsConfig::new().with_enabled_roots();
+            if let Some(authorities) = &address.authorities {
+                config = config.ca_certificate(Certificate::from_pem(authorities));
+            }
+            endpoint = endpoint.tls_config(config)?;
         }
         Ok(Self { channel: endpoint.connect_lazy(), address, patience })
     }

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -28,6 +29,8 @@ pub struct Address {
     pub port: u16,
     /// True if connections are protected by TLS.
     pub tls: bool,
+    /// Further certificate authorities that are trusted, as PEM.
+    pub authorities: Option<Bytes>,
 }
 
 impl Address {
@@ -57,7 +60,7 @@ impl Address {
             None => return None,
         };
         let host = uri.host()?;
-        Some(Self { host: host.to_owned(), port, tls })
+        Some(Self { host: host.to_owned(), port, tls, authorities: None })
     }
 
     /// Returns the address as a URL.
@@ -81,7 +84,8 @@ impl Address {
                 return Ok(Box::new(stream) as Box<dyn Wire>);
             }
             let name = ServerName::try_from(host.to_owned()).map_err(std::io::Error::other)?;
-            Ok(Box::new(connector()?.connect(name, stream).await?) as Box<dyn Wire>)
+            Ok(Box::new(connector(self.authorities.as_deref())?.connect(name, stream).await?)
+                as Box<dyn Wire>)
         };
         let connected: Result<std::io::Result<_>, _> =
             tokio::time::timeout(patience, connecting).await;
@@ -93,9 +97,13 @@ impl Address {
     }
 }
 
-fn connector() -> std::io::Result<TlsConnector> {
+fn connector(authorities: Option<&[u8]>) -> std::io::Result<TlsConnector> {
     let mut roots = RootCertStore::empty();
     roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    for certificate in CertificateDer::pem_slice_iter(authorities.unwrap_or_default()) {
+        let certificate = certificate.map_err(std::io::Error::other)?;
+        roots.add(certificate).map_err(std::io::Error::other)?;
+    }
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -3,6 +3,7 @@
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::{FutureExt as _, StreamExt as _};
 use hawser_proto::{OriginatorId, SecretKey};
 
@@ -42,6 +43,8 @@ pub struct Plan {
     pub start_command: Option<String>,
     /// The longest wait for one answer.
     pub patience: Duration,
+    /// Further certificate authorities that are trusted, as PEM.
+    pub authorities: Option<Bytes>,
 }
 
 /// The reason no case was run.
@@ -71,6 +74,7 @@ impl Plan {
             kill_command: None,
             start_command: None,
             patience: Duration::from_secs(10),
+            authorities: None,
         }
     }
 
@@ -96,7 +100,8 @@ impl Plan {
                 "{address:?} is no address: HOST:PORT, http://… or https://…"
             ))
         };
-        let parsed = Address::parse(address).ok_or_else(wrong)?;
+        let mut parsed = Address::parse(address).ok_or_else(wrong)?;
+        parsed.authorities.clone_from(&self.authorities);
         let connection = Connection::new(parsed, self.patience).map_err(|_| wrong())?;
         let reached = connection.address.connect(self.patience).await;
         reached.map_err(|failure| StartError::Unreachable(failure.to_string()))?;

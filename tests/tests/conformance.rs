@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use bytes::Bytes;
 use hawser_conformance::{Outcome, Plan, Report, cases};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::envelopes::payer;
@@ -14,6 +15,7 @@ use hawser_tests::harness::faulty::{Fault, FaultyNode};
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::wait::GLANCE;
+use hawser_tests::harness::xmtpd_database::Certificate;
 use tokio::io::AsyncWriteExt as _;
 
 /// Each fault with cases that notice it. Cases are named once, below the fault that means them most.
@@ -197,7 +199,7 @@ const IGNORED_CURSOR: &[&str] = &[
 /// Two nodes with short intervals, and a gateway.
 async fn network() -> (Network, Gateway) {
     let mut network = Network::new(2);
-    network.add_arguments(&["--api.send-keep-alive-interval", "1s"]);
+    network.add_arguments(&["--api.send-keep-alive-interval", "3s"]);
     network.start_all().await;
     let gateway = Gateway::start(&network).await;
     (network, gateway)
@@ -295,7 +297,7 @@ async fn a_node_of_ours_passes_every_case() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_key_nothing_is_published() {
     let mut network = Network::new(1);
-    network.add_arguments(&["--api.send-keep-alive-interval", "1s"]);
+    network.add_arguments(&["--api.send-keep-alive-interval", "3s"]);
     network.start_all().await;
     let plan = Plan::new(&local(network.nodes[0].port));
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
@@ -304,6 +306,32 @@ async fn without_a_key_nothing_is_published() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     let head = network.nodes[0].client().cursor().await.unwrap().get(network.nodes[0].id);
     assert_eq!(head.0, 0, "nothing was published");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_with_tls_passes_too() {
+    let mut network = Network::new(1);
+    network.add_arguments(&["--api.send-keep-alive-interval", "3s"]);
+    let made = Certificate::new("127.0.0.1");
+    let node = &mut network.nodes[0];
+    for (name, flag, pem) in
+        [("tls.pem", "--tls-cert", &made.certificate), ("tls.key", "--tls-key", &made.key)]
+    {
+        let file = node.folder().join(name);
+        std::fs::write(&file, pem).unwrap();
+        node.arguments.push(format!("{flag}={}", file.display()));
+    }
+    network.start_all().await;
+    let url = format!("https://{}", local(network.nodes[0].port));
+    let authorities = Some(Bytes::from(made.certificate));
+    let plan = Plan { payer: Some(payer(5)), authorities, ..Plan::new(&url) };
+    let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
+    let wrong =
+        told(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(report.counts(None).passed > 80, "{}", report.summary());
+    let stranger = hawser_conformance::run(&Plan::new(&url), |_| ()).await;
+    assert!(stranger.is_err(), "a certificate of an authority that is not trusted");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,7 +9,7 @@ use hawser_node::files::key;
 use serde_json::json;
 
 use crate::args::conformance::{ConformanceArgs, ConformanceFormat};
-use crate::output;
+use crate::{client, output};
 
 /// Exit code when a case has failed: faults were found.
 const FAULTS: u8 = 8;
@@ -55,6 +55,7 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
         None => None,
     };
+    let authorities = client::authorities()?.map(hawser_proto::Bytes::from);
     Ok(Plan {
         target: args.target.clone().unwrap_or_default(),
         second: args.second.clone(),
@@ -67,6 +68,7 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         kill_command: args.kill_command.clone(),
         start_command: args.start_command.clone(),
         patience: Duration::from_secs(args.patience),
+        authorities,
     })
 }
 

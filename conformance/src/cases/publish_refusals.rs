@@ -330,7 +330,8 @@ async fn commit(c: &Context) -> Checked {
 }
 
 async fn bad_group_message(c: &Context) -> Checked {
-    let changes: [(&str, fn(&mut Vec<u8>)); 7] = [
+    type Change = fn(&mut Vec<u8>);
+    let changes: [(&str, Change); 7] = [
         ("no MLS message", Vec::clear),
         ("a header only", |frame| frame.truncate(12)),
         ("MLS 2", |frame| frame[1] = 2),
