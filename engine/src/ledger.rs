@@ -145,28 +145,6 @@ pub fn balance(entries: &[LedgerEntry]) -> i128 {
     entries.iter().map(|entry| i128::from(entry.picodollars)).sum()
 }
 
-/// Returns what a payer can still spend: its balance without the usage that no settlement has deducted
-/// yet. `used` is all of its usage that this node holds, picodollars; settled usage stays in it.
-#[must_use]
-pub fn available(entries: &[LedgerEntry], used: i128) -> i128 {
-    let settles = |entry: &LedgerEntry| {
-        entry.kind == LedgerKind::UsageSettled
-            || entry.kind == LedgerKind::Reversal
-                && entry.picodollars > 0
-                && is_settlement(entries, entry)
-    };
-    let settled: i128 =
-        entries.iter().filter(|it| settles(it)).map(|it| -i128::from(it.picodollars)).sum();
-    // A node that lacks old envelopes may know less usage than was settled.
-    balance(entries) - (used - settled).max(0)
-}
-
-/// Returns whether the event of a reversal is a settlement.
-fn is_settlement(entries: &[LedgerEntry], reversal: &LedgerEntry) -> bool {
-    let same = |entry: &&LedgerEntry| entry.event == reversal.event;
-    entries.iter().filter(same).any(|entry| entry.kind == LedgerKind::UsageSettled)
-}
-
 /// Returns the amount that balances an entry.
 ///
 /// # Panics
@@ -217,28 +195,6 @@ mod tests {
     const DEPOSIT: LedgerAction = LedgerAction::Deposit { microdollars: 10 };
     const WITHDRAWAL: LedgerAction = LedgerAction::WithdrawalRequested { microdollars: 4 };
     const CANCEL: LedgerAction = LedgerAction::WithdrawalCancelled;
-
-    #[test]
-    fn settled_usage_is_not_taken_twice() {
-        let entry = |id: u8, kind, picodollars| LedgerEntry {
-            event: LedgerEventId([id; 32]),
-            block: id.into(),
-            kind,
-            picodollars,
-        };
-        let deposit = entry(1, LedgerKind::Deposit, 100);
-        let settled = entry(2, LedgerKind::UsageSettled, -30);
-        let undone = entry(2, LedgerKind::Reversal, 30);
-        assert_eq!(available(&[], 5), -5);
-        assert_eq!(available(&[deposit], 40), 60);
-        assert_eq!(available(&[deposit, settled], 40), 60);
-        assert_eq!(available(&[deposit, settled], 10), 70, "older usage is not held here");
-        assert_eq!(available(&[deposit, settled, undone], 40), 60);
-        let withdrawn = entry(3, LedgerKind::WithdrawalRequested, -20);
-        let returned = entry(3, LedgerKind::Reversal, 20);
-        assert_eq!(available(&[deposit, settled, withdrawn], 40), 40);
-        assert_eq!(available(&[deposit, settled, withdrawn, returned], 40), 60);
-    }
 
     fn event(id: u8, action: LedgerAction) -> LedgerEvent {
         LedgerEvent {

@@ -33,6 +33,9 @@ pub(crate) struct Lasting {
     pub(crate) host: Arc<OnceLock<HostMarker>>,
     pub(crate) room: Arc<Room>,
     pub(crate) faults: Arc<WriteFaults>,
+    /// The version of the recorded events of payer reports: changes when rows that stood are replaced by others. Held
+    /// while they are written.
+    pub(crate) report_version: Arc<Mutex<u64>>,
 }
 
 /// One open database, and the state in memory that belongs to it.

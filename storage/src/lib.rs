@@ -119,6 +119,7 @@ pub use misbehavior::StoredEvidence;
 pub use older_rows::OlderRowsProgress;
 pub use open::OpenError;
 pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};
+pub use payer_reports::{NewReportEvents, ReportEventsRead};
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use progress::RebuildReport;
 pub use prune::{Expiring, PrunedBatch, StrandPlaces};

@@ -1,5 +1,7 @@
 //! Payer reports on the chain, recorded and never derived, and the usage that reports are made of.
 
+use std::collections::BTreeMap;
+
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{ReadOptions, WriteBatch};
 
@@ -16,7 +18,59 @@ use crate::raw_rows::current_mark;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
+/// The part of the recorded events that a reader has read. It goes on from there, unless that part was replaced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReportEventsRead {
+    /// Changes when rows that stood are replaced by others.
+    version: u64,
+    last: Option<PayerReportKey>,
+}
+
+/// The first part of reading events: the rows that they come from.
+pub struct NewReportEvents<'a> {
+    /// The view that they are read from. Everything else that is read from it agrees with them.
+    pub snapshot: Snapshot<'a>,
+    /// True if what was read before stands no more, so that all rows come again.
+    pub is_anew: bool,
+    read: ReportEventsRead,
+}
+
+impl NewReportEvents<'_> {
+    /// Calls `each` with the events, in the order of the chain, and returns the part that is read then.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn read(
+        &self,
+        mut each: impl FnMut(PayerReportEvent),
+    ) -> Result<ReportEventsRead, ReadError> {
+        let mut read = self.read;
+        let after = self.read.last;
+        self.snapshot.each_report_event(after, |event| {
+            read.last = Some(event.key());
+            each(event);
+        })?;
+        Ok(read)
+    }
+}
+
 impl Store {
+    /// Returns a view with the events that were recorded after `read`; with all events if it is `None`, or if
+    /// others stand there now.
+    #[must_use]
+    pub fn new_report_events(&self, read: Option<ReportEventsRead>) -> NewReportEvents<'_> {
+        let lasting = self.shared.how.lasting.clone();
+        // Held by writers too, so that the view has the rows of this version.
+        let version = lasting.report_version.lock();
+        let known = read.filter(|read| read.version == *version);
+        let all = ReportEventsRead { version: *version, last: None };
+        NewReportEvents {
+            snapshot: self.snapshot(),
+            is_anew: known.is_none(),
+            read: known.unwrap_or(all),
+        }
+    }
+
     /// Replaces the recorded events of `from_block` and later blocks by `events`, and records the position of the chain
     /// reader that saw them, as one write. Returns when it is durable.
     ///
@@ -40,6 +94,10 @@ impl Database {
         position: ChainPosition,
     ) -> Result<(), CommitError> {
         self.check_writable()?;
+        let mut version = self.lasting.report_version.lock();
+        if !self.stand_among(from_block, events)? {
+            *version += 1;
+        }
         let family = self.family(PayerReportKey::FAMILY);
         let mut batch = WriteBatch::default();
         let start = PayerReportKey { block: from_block, log_index: 0 }.encode();
@@ -50,26 +108,58 @@ impl Database {
         }
         let cursors = self.family(CursorKey::FAMILY);
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
-        self.write_durable(batch)
+        let written = self.write_durable(batch);
+        if written.is_err() {
+            // Rows may stand for a while that a start from the disk would not find.
+            *version += 1;
+        }
+        written
+    }
+
+    /// Returns true if the rows of `from_block` and later blocks are the first ones of `events`, so that writing these
+    /// only adds rows.
+    fn stand_among(&self, from_block: u64, events: &[PayerReportEvent]) -> Result<bool, ReadError> {
+        let rows_of = |event: &PayerReportEvent| (event.key().encode(), event.encode_value());
+        let new: BTreeMap<_, _> = events.iter().map(rows_of).collect();
+        let mut new = new.iter();
+        let mut rows = self.db.raw_iterator_cf(self.family(PayerReportKey::FAMILY));
+        rows.seek(PayerReportKey { block: from_block, log_index: 0 }.encode());
+        while let Some((key, value)) = rows.item() {
+            let is_same = |(of, row): (&[u8; 16], &Vec<u8>)| of[..] == *key && row[..] == *value;
+            if !new.next().is_some_and(is_same) {
+                return Ok(false);
+            }
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(true)
     }
 }
 
 impl Snapshot<'_> {
-    /// Returns what the chain has of payer reports, in its order.
-    ///
-    /// # Errors
-    /// When a row cannot be read.
-    pub fn payer_report_events(&self) -> Result<Vec<PayerReportEvent>, ReadError> {
+    /// Calls `each` with the events behind a key, in the order of the chain.
+    fn each_report_event(
+        &self,
+        after: Option<PayerReportKey>,
+        mut each: impl FnMut(PayerReportEvent),
+    ) -> Result<(), ReadError> {
         let mut rows = self.rows(PayerReportKey::FAMILY, ReadOptions::default());
-        let mut events = Vec::new();
-        rows.seek_to_first();
+        match after {
+            None => rows.seek_to_first(),
+            Some(after) => {
+                rows.seek(after.encode());
+                if rows.key() == Some(&after.encode()) {
+                    rows.next();
+                }
+            }
+        }
         while let Some((key, value)) = rows.item() {
             let event = PayerReportEvent::decode(key, value);
-            events.push(event.ok_or_else(|| ReadError::corrupt(PayerReportKey::FAMILY, key))?);
+            each(event.ok_or_else(|| ReadError::corrupt(PayerReportKey::FAMILY, key))?);
             rows.next();
         }
         rows.status().map_err(DatabaseError::from)?;
-        Ok(events)
+        Ok(())
     }
 
     /// Returns the position of the reader of payer reports; `None` before its first record.
@@ -192,11 +282,51 @@ mod tests {
 
     const NODE: OriginatorId = OriginatorId(100);
 
-    #[test]
-    fn missing_and_expired_places_are_not_held_and_void_ones_are() {
+    fn store() -> Store {
         let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
         let identity = StoreIdentity { network: "testnet".to_owned(), node: NODE, public_key };
-        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        Store::in_memory(identity, |_, _| 0).unwrap()
+    }
+
+    fn settled(block: u64, log_index: u64, left: u64) -> PayerReportEvent {
+        let change = crate::PayerReportChange::Settled { leaves: 1, left, microdollars: 1 };
+        PayerReportEvent { block, log_index, originator: NODE, index: 0, change }
+    }
+
+    #[test]
+    fn events_are_read_once_until_others_stand_in_their_place() {
+        let store = store();
+        let mut read = None;
+        let mut next = || {
+            let new = store.new_report_events(read);
+            let mut events = Vec::new();
+            read = Some(new.read(|event| events.push((event.block, event.log_index))).unwrap());
+            (new.is_anew, events)
+        };
+        let record = |from, events: &[PayerReportEvent]| {
+            let position = ChainPosition { block: 9, hash: [9; 32] };
+            store.record_payer_reports(from, events, position).unwrap();
+        };
+        let first = [settled(1, 0, 5), settled(2, 0, 4), settled(2, 7, 3)];
+        assert_eq!(next(), (true, vec![]));
+        record(0, &first);
+        assert_eq!(next(), (false, vec![(1, 0), (2, 0), (2, 7)]));
+        assert_eq!(next(), (false, vec![]), "nothing is new");
+        record(3, &[settled(3, 1, 2)]);
+        assert_eq!(next(), (false, vec![(3, 1)]));
+        record(2, &[settled(3, 1, 2), settled(2, 0, 4), settled(2, 7, 3), settled(4, 0, 1)]);
+        assert_eq!(next(), (false, vec![(4, 0)]), "the same again, and one more");
+        record(4, &[settled(4, 0, 0)]);
+        assert_eq!(next(), (true, vec![(1, 0), (2, 0), (2, 7), (3, 1), (4, 0)]), "another row");
+        record(3, &[]);
+        assert_eq!(next(), (true, vec![(1, 0), (2, 0), (2, 7)]), "taken back");
+        record(3, &[settled(3, 1, 2)]);
+        assert_eq!(next(), (false, vec![(3, 1)]));
+    }
+
+    #[test]
+    fn missing_and_expired_places_are_not_held_and_void_ones_are() {
+        let store = store();
         let skip = |from, through, reason| {
             let (from, through) = (SequenceId(from), SequenceId(through));
             Change::Skip { originator: NODE, from, through, reason }

@@ -3,11 +3,12 @@
 //!
 //! Nothing is stored beside the log and the recorded events of the chain, so a step that a crash interrupts is
 //! taken again: [`held`] finds what was written, [`on_chain`] what was submitted and settled, and [`figures`]
-//! gives the same amounts as before.
+//! gives the same amounts as before. [`usage`] tells a payer what is left.
 
 pub mod figures;
 pub mod held;
 pub mod on_chain;
+pub mod usage;
 
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
@@ -17,7 +18,8 @@ pub use figures::{
     EXPLAINED_ROWS_MAX, FiguresError, NotYet, Recomputed, draft, recompute, recompute_explained,
 };
 pub use held::{HeldReport, held_reports};
-pub use on_chain::{ChainReport, ChainReports};
+pub use on_chain::{ChainReport, ChainReports, SETTLED_KEPT};
+pub use usage::{PayerUsage, usage_of};
 
 /// Returns the nodes that a report lists now: the canonical network.
 ///

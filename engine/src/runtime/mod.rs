@@ -41,6 +41,7 @@ mod prune;
 mod publisher;
 pub(crate) mod read;
 pub mod replication;
+mod report_history;
 mod reports;
 mod trees;
 mod workers;
@@ -57,6 +58,7 @@ use chain_clock::ChainClock;
 use counters::Counters;
 use read::fan_out::FanOut;
 use read::hub::Hub;
+use report_history::ReportHistory;
 
 pub use chain::{ChainAppendError, ChainAppender, ChainConflict, JudgedUpdates, ROUND_BYTES_MAX};
 pub use checkpoints::CheckpointTask;
@@ -66,9 +68,9 @@ pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
 pub use payer_reports::{
-    Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReporter, PayerUsage,
-    ReportContract, ReportExplained, ReportState, ReportStepError, ReportView, SettledSoFar,
-    Submitted, Turns, Written,
+    Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReporter, ReportContract,
+    ReportExplained, ReportState, ReportStep, ReportStepError, ReportView, SettledSoFar,
+    StepOutcome, StepState, Submitted, Turns, Written,
 };
 pub use ports::Ports;
 pub use prices::PriceTask;
@@ -107,6 +109,7 @@ pub struct Engine {
     chain_clock: ChainClock,
     reader: Reader,
     reports: Reports,
+    report_history: ReportHistory,
     key: SecretKey,
     counters: Arc<Counters>,
 }
@@ -142,6 +145,7 @@ impl Engine {
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
         let reports = Reports::new(key.clone(), store.clone(), ports.clone());
+        let report_history = ReportHistory::new(store.clone(), ports.registry.clone());
         let parts = publisher::PublisherParts {
             key: key.clone(),
             ports: ports.clone(),
@@ -150,6 +154,7 @@ impl Engine {
             workers: workers.clone(),
             committer: committer.clone(),
             chain_clock: chain_clock.clone(),
+            report_history: report_history.clone(),
             counters: counters.clone(),
         };
         let (publisher, threads) = Publisher::start(settings.publish, parts)?;
@@ -165,6 +170,7 @@ impl Engine {
             chain_clock,
             reader,
             reports,
+            report_history,
             key,
             counters,
         };

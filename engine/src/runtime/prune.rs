@@ -119,7 +119,8 @@ impl PruneRun {
         store: &Store,
         pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
     ) -> Result<PruneReport, CommitError> {
-        let chain = ChainReports::of_events(store.snapshot().payer_report_events()?);
+        let mut chain = ChainReports::default();
+        store.new_report_events(None).read(|event| chain.note(event))?;
         let mut rules = PruneRules::new(&chain, self.own_unix_s, self.places_max);
         let (now_unix_s, dry_run) = (rules.now_unix_s(), self.dry_run);
         let mut report = PruneReport { now_unix_s, dry_run, ..PruneReport::default() };

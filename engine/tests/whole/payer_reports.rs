@@ -1,207 +1,28 @@
 //! Payer reports over several engines: written, attested, submitted and settled, while nodes lie, and stop between
 //! two steps.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use hawser_engine::chain_strand::ChainPosition;
-use hawser_engine::payer_reports::{ChainReports, Recomputed, recompute, recompute_explained};
-use hawser_engine::ports::TrustingJudge;
+use hawser_engine::payer_reports::{Recomputed, recompute, recompute_explained};
+use hawser_engine::price;
 use hawser_engine::runtime::{
-    Attested, Engine, EngineSettings, PayerReportSettings, PayerReportTask, PayerReporter, Ports,
-    PublishError, PublishSettings, ReportState, ReportStepError, Submitted, Turns, Written,
+    Attested, PayerReportSettings, PayerReportTask, PublishError, ReportState, ReportStepError,
+    Submitted, Turns, Written,
 };
-use hawser_engine::{facts, price};
-use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
-use hawser_rules::RateTable;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::explain::Cause;
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
-    Attestation, Difference, Leaves, NodeIds, PayerReport, Periods, RangeEnd, ReportId,
+    Attestation, Difference, Leaves, NodeIds, PayerReport, RangeEnd, ReportId,
 };
-use hawser_storage::{Change, LogEntry, LogItem, Store, StoreIdentity, Validity};
-use tokio::sync::watch;
+use hawser_storage::Store;
 
-use crate::common::{
-    START_NS, TestClock, client, frame, group_payload, group_topic, payer, rate, record_rates,
-};
-use crate::report_contract::{NODES, TestContract, domain, key, registry};
-
-const MINUTE_NS: i64 = 60_000_000_000;
-
-struct AnyForm;
-
-impl hawser_engine::ports::PayloadValidator for AnyForm {
-    fn key_package(&self, _: &Bytes) -> Result<(), String> {
-        Ok(())
-    }
-}
-
-/// Three nodes that hold the same, one clock and one contract.
-struct Network {
-    clock: Arc<TestClock>,
-    contract: TestContract,
-    stores: BTreeMap<u32, Store>,
-    engines: BTreeMap<u32, Engine>,
-}
-
-impl Network {
-    fn start() -> Self {
-        let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
-        let mut network = Self {
-            clock,
-            contract: TestContract::default(),
-            stores: BTreeMap::new(),
-            engines: BTreeMap::new(),
-        };
-        for node in NODES {
-            let identity = StoreIdentity {
-                network: "test".into(),
-                node: OriginatorId(node),
-                public_key: key(node).public_key(),
-            };
-            let store = Store::in_memory(identity, price::price).unwrap();
-            record_rates(&store, &[rate()]);
-            network.stores.insert(node, store);
-            network.restart(node);
-        }
-        network.follow_chain();
-        network
-    }
-
-    /// Starts a node again on what it has stored.
-    fn restart(&mut self, node: u32) {
-        let (_, registry) = watch::channel(Arc::new(registry()));
-        let (_, rates) = watch::channel(Arc::new(RateTable::new(vec![rate()], None).unwrap()));
-        let ports = Ports {
-            clock: self.clock.clone(),
-            validator: Arc::new(AnyForm),
-            identities: Arc::new(TrustingJudge),
-            registry,
-            rates,
-        };
-        let publish =
-            PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
-        let settings = EngineSettings { publish, workers: 1 };
-        let (engine, _) =
-            Engine::start(key(node), settings, ports, self.stores[&node].clone()).unwrap();
-        self.engines.insert(node, engine);
-    }
-
-    fn pass(&self, minutes: i64) {
-        self.clock.0.fetch_add(minutes * MINUTE_NS, Ordering::Relaxed);
-    }
-
-    fn now_minute(&self) -> u32 {
-        minute_of(self.clock.0.load(Ordering::Relaxed))
-    }
-
-    async fn publish(&self, node: u32, by: u8, texts: &[&str]) {
-        let envelope = |text: &&str| {
-            let payload = group_payload(frame(1, 1, text.as_bytes()));
-            let client = client(&group_topic(1), None, payload);
-            PayerEnvelope::sign(client, OriginatorId(node), 60, &payer(by))
-        };
-        self.engines[&node].publish(texts.iter().map(envelope).collect()).await.unwrap();
-    }
-
-    /// Two minutes of traffic of three payers at node 100, and a third one.
-    async fn traffic(&self, name: &str) {
-        for minute in 0..3 {
-            for by in 0..3 {
-                self.publish(100, by, &[&format!("{name} {minute} of {by}")]).await;
-            }
-            self.pass(1);
-        }
-    }
-
-    /// Brings every strand to every node.
-    fn replicate(&self) {
-        for (&from, source) in &self.stores {
-            let originator = OriginatorId(from);
-            for (&to, target) in self.stores.iter().filter(|(to, _)| **to != from) {
-                let snapshot = source.snapshot();
-                let held = target.snapshot().head(originator).unwrap();
-                let log = snapshot.log(EnvelopeId::new(originator, held), SequenceId::MAX);
-                for item in log {
-                    let LogItem::Envelope { id, bytes, .. } = item.unwrap() else { panic!() };
-                    let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(to));
-                    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts };
-                    target.commit(&[Change::Append(entry)]).unwrap();
-                }
-            }
-        }
-    }
-
-    /// Shows the chain's events to every node.
-    fn follow_chain(&self) {
-        let events = self.contract.0.lock().events.clone();
-        let position = ChainPosition { block: events.len() as u64, hash: [1; 32] };
-        for store in self.stores.values() {
-            store.record_payer_reports(0, &events, position).unwrap();
-        }
-    }
-
-    /// A worker that knows nothing but what is stored.
-    fn worker(&self, node: u32) -> PayerReporter {
-        let contract = Arc::new(self.contract.clone());
-        PayerReporter::new(&self.engines[&node], key(node), domain(), Periods::default(), contract)
-    }
-
-    async fn write(&self, node: u32, about: u32) -> Written {
-        let minute = self.now_minute();
-        let written = self.worker(node).write(OriginatorId(about), minute).await.unwrap();
-        self.replicate();
-        written
-    }
-
-    async fn attest(&self, node: u32, about: u32) -> Vec<Attested> {
-        let attested = self.worker(node).attest(OriginatorId(about)).await.unwrap();
-        self.replicate();
-        attested.into_iter().map(|(_, outcome)| outcome).collect()
-    }
-
-    async fn submit(&self, node: u32, about: u32) -> Vec<Submitted> {
-        let submitted = self.worker(node).submit(OriginatorId(about)).await.unwrap();
-        self.follow_chain();
-        submitted.into_iter().map(|(_, outcome)| outcome).collect()
-    }
-
-    async fn settle(&self, node: u32, about: u32) -> Result<usize, ReportStepError> {
-        let settled = self.worker(node).settle(OriginatorId(about)).await;
-        self.follow_chain();
-        settled
-    }
-
-    /// The fees in the log of node 100 up to a place, as their envelopes state them, by payer.
-    fn stated(&self, through: SequenceId) -> Leaves {
-        let snapshot = self.stores[&100].snapshot();
-        let log = snapshot.log(EnvelopeId::new(OriginatorId(100), SequenceId::NONE), through);
-        let fees = log.filter_map(|item| {
-            let LogItem::Envelope { bytes, .. } = item.unwrap() else { panic!() };
-            let envelope = OriginatorEnvelope::parse(bytes).unwrap();
-            let statement = envelope.unsigned();
-            if statement.payer().client().topic().kind().is_reserved() {
-                return None;
-            }
-            let payer_envelope = statement.payer();
-            let signature = payer_envelope.signature_bytes().unwrap();
-            let signature = hawser_proto::Signature::from_bytes(signature).unwrap();
-            let payer = signature.recover(payer_envelope.digest()).unwrap().address();
-            let fee = statement.base_fee_picodollars() + statement.congestion_fee_picodollars();
-            Some((payer, fee))
-        });
-        Leaves::sum(fees).unwrap()
-    }
-
-    fn on_chain(&self) -> ChainReports {
-        ChainReports::of_events(self.contract.0.lock().events.clone())
-    }
-}
+use crate::common::rate;
+use crate::common::record_rates;
+use crate::report_contract::{NODES, domain, key};
+use crate::report_network::{Network, smuggle};
 
 /// Each fee of the log is in a leaf once, and is taken from its payer once, rounded up; the worker of a node is made anew for
 /// each step, and a node is started anew between them.
@@ -274,13 +95,6 @@ async fn the_next_report_begins_there(network: &Network, last_end: SequenceId) {
     let taken: u64 = network.contract.0.lock().taken_from.values().map(|it| it.0).sum();
     let most = all.div_ceil(1_000_000) + 6;
     assert!(taken * 1_000_000 >= all && taken <= most, "{taken} of {all}: rounded up by leaf");
-}
-
-/// Puts an envelope into the strand of a node that does not play by the rules.
-async fn smuggle(network: &Network, node: u32, client: Bytes) {
-    let envelope = PayerEnvelope::sign(client, OriginatorId(node), 60, &key(node));
-    network.engines[&node].publish_own(vec![envelope]).await.unwrap();
-    network.replicate();
 }
 
 /// Lets node 300 write reports that are not true, with attestations in its own name and in that of another node, and one

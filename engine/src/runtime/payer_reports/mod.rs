@@ -4,6 +4,8 @@
 //! node that takes the same step, and by an operator.
 
 mod contract;
+mod error;
+mod step;
 mod task;
 mod view;
 
@@ -16,22 +18,26 @@ use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::payer_report::report::RETENTION_DAYS;
 use hawser_rules::payer_report::{
-    Attestation, Difference, DomainSeparator, Due, Majority, PayerReport, PayerReportError,
-    Periods, ReportId, due, majority,
+    Attestation, Difference, DomainSeparator, Due, Leaves, Majority, PayerReport, Periods,
+    ReportId, due, majority,
 };
 use hawser_storage::{ReadError, Snapshot};
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 
-use super::{Engine, PublishError};
+use super::Engine;
+use super::report_history::ReportsNow;
 use crate::facts;
 use crate::payer_reports::{
-    ChainReport, ChainReports, FiguresError, HeldReport, NotYet, Recomputed, draft, held_reports,
-    nodes_of, originators_of, recompute,
+    ChainReport, ChainReports, HeldReport, Recomputed, draft, held_reports, nodes_of,
+    originators_of, recompute,
 };
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
+pub use error::ReportStepError;
+pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
-pub use view::{PayerUsage, ReportExplained, ReportState, ReportView};
+pub use view::{ReportExplained, ReportState, ReportView};
 
 /// Leaves that are settled by one transaction. Specified: about 3 million gas.
 const LEAVES_AT_ONCE: usize = 100;
@@ -44,53 +50,6 @@ const LOOKS_OF_A_REFUSAL: u8 = 10;
 /// Reports of one writer that are recomputed in one look. A guess: an honest node has one that waits. One that floods the
 /// topic delays the looks at its own.
 const JUDGED_AT_ONCE: usize = 4;
-
-/// A step could not be taken.
-#[derive(Debug, thiserror::Error)]
-pub enum ReportStepError {
-    /// The database failed.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The figures could not be computed.
-    #[error(transparent)]
-    Figures(#[from] FiguresError),
-    /// The canonical network makes no list of nodes.
-    #[error(transparent)]
-    Nodes(#[from] PayerReportError),
-    /// The envelope could not be published in this node's strand.
-    #[error("it cannot be published: {0}")]
-    Publish(#[from] PublishError),
-    /// The settlement chain did not take a transaction, or did not answer.
-    #[error("the settlement chain: {0}")]
-    Contract(#[from] ContractError),
-    /// Amounts are being corrected: a report of them now might be wrong.
-    #[error("booked amounts are being corrected")]
-    Unpriced,
-    /// The settlement chain's events have not been read yet, so it is not known which reports it has.
-    #[error("the reports on the settlement chain have not been read yet")]
-    NoChain,
-    /// The chain has another report at this place than its events said.
-    #[error("report {index} about {originator} is another one in the contract than in its events")]
-    OtherReport {
-        /// The originator.
-        originator: OriginatorId,
-        /// The place in the contract's list.
-        index: u64,
-    },
-    /// This node's figures are not those of a report that the chain has taken.
-    #[error(
-        "this node comes to other amounts than report {index} about {originator}, which the chain has taken"
-    )]
-    OtherAmounts {
-        /// The originator.
-        originator: OriginatorId,
-        /// The place in the contract's list.
-        index: u64,
-    },
-    /// This node cannot compute the report yet.
-    #[error(transparent)]
-    NotYet(#[from] NotYet),
-}
 
 /// The outcome of writing a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -131,6 +90,8 @@ struct State {
     periods: Periods,
     contract: Arc<dyn ReportContract>,
     refusals: Mutex<HashMap<ReportId, Refusal>>,
+    /// One permit: the worker and an operator take no step at once.
+    turn: Semaphore,
 }
 
 /// A report that was recomputed here and is another one.
@@ -152,8 +113,8 @@ impl PayerReporter {
         periods: Periods,
         contract: Arc<dyn ReportContract>,
     ) -> Self {
-        let refusals = Mutex::default();
-        Self(Arc::new(State { engine: engine.clone(), key, domain, periods, contract, refusals }))
+        let (engine, refusals, turn) = (engine.clone(), Mutex::default(), Semaphore::new(1));
+        Self(Arc::new(State { engine, key, domain, periods, contract, refusals, turn }))
     }
 
     /// Returns the originators that reports are written about now.
@@ -171,6 +132,7 @@ impl PayerReporter {
         about: OriginatorId,
         now_minute: u32,
     ) -> Result<Written, ReportStepError> {
+        let _turn = self.0.turn().await;
         let state = self.0.clone();
         let draft = blocking(move || state.draft(about, now_minute)).await?;
         let report = match draft {
@@ -194,6 +156,7 @@ impl PayerReporter {
         &self,
         about: OriginatorId,
     ) -> Result<Vec<(ReportId, Attested)>, ReportStepError> {
+        let _turn = self.0.turn().await;
         let state = self.0.clone();
         let looked = blocking(move || state.look(about)).await?;
         let own = self.0.own();
@@ -228,13 +191,13 @@ impl PayerReporter {
         &self,
         about: OriginatorId,
     ) -> Result<Vec<(ReportId, Submitted)>, ReportStepError> {
+        let _turn = self.0.turn().await;
         let state = self.0.clone();
-        let ready = blocking(move || state.ready_to_submit(about)).await?;
+        let ready = blocking(move || state.to_submit(about)).await?;
         let mut outcomes = Vec::new();
-        for (held, majority) in ready {
-            let submitted = self.0.contract.submit(&held.report, &majority.counted).await?;
-            tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
-            outcomes.push((held.id, submitted));
+        for (held, ready) in ready {
+            let Ok(majority) = ready else { continue };
+            outcomes.push((held.id, self.0.submit_one(&held, &majority).await?));
         }
         Ok(outcomes)
     }
@@ -245,8 +208,9 @@ impl PayerReporter {
     /// # Errors
     /// [`ReportStepError`]. The step can be taken again: the contract knows how far it has come.
     pub async fn settle(&self, about: OriginatorId) -> Result<usize, ReportStepError> {
-        let snapshot_of = self.0.clone();
-        let chain = blocking(move || snapshot_of.chain()).await?;
+        let _turn = self.0.turn().await;
+        let state = self.0.clone();
+        let chain = blocking(move || state.chain()).await?;
         let mut settled = 0;
         for on_chain in chain.about(about).filter(|report| !report.is_settled) {
             settled += self.0.settle_one(on_chain).await?;
@@ -271,6 +235,7 @@ enum Verdict {
     Unjudged,
 }
 
+const OTHER_NODES: &str = "it lists other nodes than the canonical network has";
 const UNJUDGED: &str = "its writer has written many, and other ones are judged first";
 
 impl State {
@@ -282,13 +247,22 @@ impl State {
         self.engine.ports().registry.borrow().clone()
     }
 
+    async fn turn(&self) -> SemaphorePermit<'_> {
+        self.turn.acquire().await.expect("it is never closed")
+    }
+
     /// Returns the reports on the chain.
-    fn chain(&self) -> Result<ChainReports, ReportStepError> {
-        let snapshot = self.engine.store().snapshot();
-        if snapshot.payer_reports_position()?.is_none() {
-            return Err(ReportStepError::NoChain);
+    fn chain(&self) -> Result<Arc<ChainReports>, ReportStepError> {
+        Ok(self.chain_now()?.reports)
+    }
+
+    /// Returns the reports on the chain, with the view of the same moment.
+    fn chain_now(&self) -> Result<ReportsNow<'_>, ReportStepError> {
+        let now = self.engine.report_history.now()?;
+        match now.snapshot.payer_reports_position()? {
+            Some(_) => Ok(now),
+            None => Err(ReportStepError::NoChain),
         }
-        Ok(ChainReports::of_events(snapshot.payer_report_events()?))
     }
 
     fn held(&self, about: OriginatorId) -> Result<Vec<HeldReport>, ReportStepError> {
@@ -328,14 +302,13 @@ impl State {
     }
 
     fn draft(&self, about: OriginatorId, now_minute: u32) -> Result<Draft, ReportStepError> {
-        if self.engine.store().has_unpriced() {
-            return Err(ReportStepError::Unpriced);
-        }
+        self.require_priced()?;
         let last = self.chain()?.last_end(about);
         let mut pending = Vec::new();
         for (held, verdict) in self.verdicts(self.continuing(about)?)? {
-            // What its writer's other reports leave unjudged would else keep all nodes from writing.
-            if !matches!(verdict, Verdict::Different(_) | Verdict::Unjudged) {
+            // Only a report to which this node has come counts: any other one, as of places or minutes that are not
+            // there yet, could keep all nodes from writing for as long as its writer likes.
+            if matches!(verdict, Verdict::Attested | Verdict::Equal) {
                 pending.push((held.report.start(), held.report.end()));
             }
         }
@@ -360,10 +333,19 @@ impl State {
     }
 
     fn look(&self, about: OriginatorId) -> Result<Vec<(HeldReport, Verdict)>, ReportStepError> {
-        if self.engine.store().has_unpriced() {
-            return Err(ReportStepError::Unpriced);
-        }
+        self.require_priced()?;
         self.verdicts(self.continuing(about)?)
+    }
+
+    /// Checks that no amounts are being corrected. While some are, what was refused by them is to be judged again.
+    fn require_priced(&self) -> Result<(), ReportStepError> {
+        if !self.engine.store().has_unpriced() {
+            return Ok(());
+        }
+        for refusal in self.refusals.lock().values_mut() {
+            refusal.looks = LOOKS_OF_A_REFUSAL;
+        }
+        Err(ReportStepError::Unpriced)
     }
 
     /// Judges reports in one look.
@@ -410,7 +392,7 @@ impl State {
         self.refusals.lock().remove(&held.id);
         Ok(match nodes_of(&self.registry())? == *held.report.nodes() {
             true => Verdict::Equal,
-            false => Verdict::NotNow("it lists other nodes than the canonical network has".into()),
+            false => Verdict::NotNow(OTHER_NODES.into()),
         })
     }
 
@@ -452,17 +434,21 @@ impl State {
         );
     }
 
-    fn ready_to_submit(
+    /// Returns the reports about an originator that continue those on the chain, each with the attestations to submit it
+    /// with, or the reason why it is not submitted now.
+    fn to_submit(
         &self,
         about: OriginatorId,
-    ) -> Result<Vec<(HeldReport, Majority)>, ReportStepError> {
+    ) -> Result<Vec<(HeldReport, Result<Majority, String>)>, ReportStepError> {
         let registry = self.registry();
         let nodes = nodes_of(&registry)?;
         let member = |node| registry.member(node).map(|record| record.public_key);
-        let mut ready = Vec::new();
-        for held in self.continuing(about)? {
-            if !held.is_attested_by(self.own()) || *held.report.nodes() != nodes {
-                continue;
+        let judge = |held: HeldReport| {
+            if !held.is_attested_by(self.own()) {
+                return (held, Err("this node has not attested it".to_owned()));
+            }
+            if *held.report.nodes() != nodes {
+                return (held, Err(OTHER_NODES.to_owned()));
             }
             let attestations = held.attestations.iter().copied();
             let majority = majority(held.id, held.report.nodes(), attestations, member);
@@ -473,22 +459,55 @@ impl State {
                 );
             }
             if majority.is_reached() {
-                ready.push((held, majority));
+                return (held, Ok(majority));
             }
-        }
-        Ok(ready)
+            let (counted, needed) = (majority.counted.len(), held.report.nodes().majority());
+            (held, Err(format!("{counted} of {needed} attestations that it needs count")))
+        };
+        Ok(self.continuing(about)?.into_iter().map(judge).collect())
     }
 
+    async fn submit_one(
+        &self,
+        held: &HeldReport,
+        majority: &Majority,
+    ) -> Result<Submitted, ReportStepError> {
+        let submitted = self.contract.submit(&held.report, &majority.counted).await?;
+        let about = held.report.originator();
+        tracing::info!(report = %held.id, %about, ?submitted, "submitted a payer report");
+        Ok(submitted)
+    }
+
+    /// Settles what is left of a report on the chain. Returns the number of leaves that this call has settled.
     async fn settle_one(
         self: &Arc<Self>,
         on_chain: &ChainReport,
     ) -> Result<usize, ReportStepError> {
         let (originator, index) = (on_chain.originator, on_chain.index);
+        let (leaves, first) = self.left_to_settle(on_chain).await?;
+        let (encoded, tree) = (leaves.encoded(), leaves.tree());
+        let mut place = first;
+        while place < encoded.len() {
+            let end = encoded.len().min(place + LEAVES_AT_ONCE);
+            let proof = tree.proof(place..end);
+            self.contract.settle(originator, index, &encoded[place..end], &proof).await?;
+            place = end;
+        }
+        if place > first {
+            tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
+        }
+        Ok(place - first)
+    }
+
+    /// Returns all leaves of a report on the chain, and the number of those that the contract has settled.
+    async fn left_to_settle(
+        self: &Arc<Self>,
+        on_chain: &ChainReport,
+    ) -> Result<(Leaves, usize), ReportStepError> {
+        let (originator, index) = (on_chain.originator, on_chain.index);
         let other_amounts = ReportStepError::OtherAmounts { originator, index };
         let Some(report) = on_chain.report() else { return Err(other_amounts) };
-        if self.engine.store().has_unpriced() {
-            return Err(ReportStepError::Unpriced);
-        }
+        self.require_priced()?;
         // With a wrong index another report would be settled, by amounts that are not its own.
         let held = self.contract.held(originator, index).await?;
         if (held.start, held.end, held.root)
@@ -497,7 +516,7 @@ impl State {
             return Err(ReportStepError::OtherReport { originator, index });
         }
         if held.is_settled {
-            return Ok(0);
+            return Ok((Leaves::default(), 0));
         }
         let state = self.clone();
         let figures =
@@ -507,17 +526,9 @@ impl State {
             Recomputed::Different(_) => return Err(other_amounts),
             Recomputed::NotYet(why) => return Err(why.into()),
         };
-        let (encoded, tree) = (leaves.encoded(), leaves.tree());
-        let first = usize::try_from(held.offset).unwrap_or(usize::MAX).min(encoded.len());
-        let mut place = first;
-        while place < encoded.len() {
-            let end = encoded.len().min(place + LEAVES_AT_ONCE);
-            let proof = tree.proof(place..end);
-            self.contract.settle(originator, index, &encoded[place..end], &proof).await?;
-            place = end;
-        }
-        tracing::info!(%originator, index, leaves = place - first, "settled a payer report");
-        Ok(place - first)
+        let settled = usize::try_from(held.offset).unwrap_or(usize::MAX);
+        let settled = settled.min(leaves.payers().len());
+        Ok((leaves, settled))
     }
 
     /// Publishes a client envelope in this node's strand, signed by this node as the payer.

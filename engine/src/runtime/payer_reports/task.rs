@@ -10,7 +10,6 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::{PayerReporter, ReportStepError};
-use crate::payer_reports::FiguresError;
 use crate::runtime::Engine;
 
 /// The times at which reports are written, submitted and settled.
@@ -138,13 +137,7 @@ impl Worker {
                 self.told.remove(&(step, about));
                 return;
             }
-            // It passes by itself: a node that starts, or is behind, knows too little for a while.
-            Err(
-                error @ (ReportStepError::NoChain
-                | ReportStepError::Unpriced
-                | ReportStepError::NotYet(_)
-                | ReportStepError::Figures(FiguresError::NotYet(_))),
-            ) => {
+            Err(error) if error.passes_by_itself() => {
                 tracing::debug!(step, %about, %error, "a step of payer reports has to wait");
                 return;
             }

@@ -6,10 +6,9 @@ use hawser_rules::payer_report::explain::Cause;
 use hawser_rules::payer_report::{Difference, Leaves, MinuteOfPayer, PayerReport, ReportId};
 
 use super::{PayerReporter, ReportStepError, UNJUDGED, Verdict};
-use crate::payer_reports::{EXPLAINED_ROWS_MAX, Recomputed, recompute_explained};
-
-/// Reports on the chain that are shown of an originator, the newest ones. A guess: two weeks of them.
-const SHOWN_OF_AN_ORIGINATOR: usize = 32;
+use crate::payer_reports::{
+    EXPLAINED_ROWS_MAX, PayerUsage, Recomputed, SETTLED_KEPT, recompute_explained, usage_of,
+};
 
 /// One report.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,7 +110,7 @@ impl PayerReporter {
         let state = &self.0;
         let chain = state.chain()?;
         let held = state.held(about)?;
-        let on_chain: Vec<_> = chain.about(about).rev().take(SHOWN_OF_AN_ORIGINATOR).collect();
+        let on_chain: Vec<_> = chain.about(about).rev().take(SETTLED_KEPT).collect();
         for kept in on_chain.into_iter().rev() {
             let Some(report) = kept.report() else { continue };
             let id = report.id(state.domain);
@@ -154,40 +153,8 @@ impl PayerReporter {
     /// # Errors
     /// [`ReportStepError`].
     pub fn usage_of(&self, payer: PayerAddress) -> Result<PayerUsage, ReportStepError> {
-        let chain = self.0.chain()?;
-        let mut usage = PayerUsage::default();
-        let snapshot = self.0.engine.store().snapshot();
-        snapshot.usage_of_payer(payer, |originator, minute, row| {
-            let sum = match chain.is_settled(originator, minute) {
-                true => &mut usage.settled,
-                false => &mut usage.unsettled,
-            };
-            *sum = sum.saturating_add(row.picodollars);
-            usage.envelopes = usage.envelopes.saturating_add(row.messages);
-        })?;
-        usage.balance = crate::ledger::balance(&snapshot.ledger(payer)?);
-        Ok(usage)
-    }
-}
-
-/// The usage of a payer and its balance, picodollars.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PayerUsage {
-    /// Usage that no settlement has taken yet.
-    pub unsettled: u64,
-    /// Usage of reports that are settled as a whole.
-    pub settled: u64,
-    /// Envelopes of both.
-    pub envelopes: u64,
-    /// The balance on the chain, of which settlements are taken; may be below 0.
-    pub balance: i128,
-}
-
-impl PayerUsage {
-    /// Returns the amount that the payer can still spend.
-    #[must_use]
-    pub fn available(&self) -> i128 {
-        self.balance - i128::from(self.unsettled)
+        let now = self.0.chain_now()?;
+        Ok(usage_of(&now.snapshot, &now.reports, payer)?)
     }
 }
 

@@ -133,6 +133,6 @@ impl AdmissionJob {
             return Ok(()); // it pays nothing on reserved topics
         }
         let now_ns = state.ports.clock.now_ns();
-        balances.refresh(&state.store, state.node, first.payer, now_ns)
+        balances.refresh(state.node, first.payer, now_ns)
     }
 }

@@ -8,11 +8,12 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
-use hawser_storage::{ReadError, Store};
+use hawser_storage::ReadError;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::error::PublishError;
-use crate::ledger;
+use crate::payer_reports::usage_of;
+use crate::runtime::report_history::ReportHistory;
 use crate::sequencer::Sequenced;
 
 /// Age of a balance at which it is read again. A guess: payers top up for weeks, and a reading takes
@@ -25,8 +26,10 @@ const PAYERS_MAX: usize = 10_000;
 const RETRY_FULL: Duration = Duration::from_nanos(AGE_NS_MAX.unsigned_abs());
 
 /// The balances of payers.
-#[derive(Debug, Default)]
-pub(super) struct Balances(Mutex<Payers>);
+pub(super) struct Balances {
+    payers: Mutex<Payers>,
+    report_history: ReportHistory,
+}
 
 /// Plain values; time is an argument.
 #[derive(Debug, Default)]
@@ -129,13 +132,16 @@ impl Payers {
 }
 
 impl Balances {
+    pub(super) fn new(report_history: ReportHistory) -> Self {
+        Self { payers: Mutex::default(), report_history }
+    }
+
     /// Reads a payer's balance if it is not known or too old. Blocks on the disk.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`] when a row cannot be read, or too many payers publish at once.
     pub(super) fn refresh(
         &self,
-        store: &Store,
         node: OriginatorId,
         payer: PayerAddress,
         now_ns: i64,
@@ -144,7 +150,7 @@ impl Balances {
             return Ok(());
         }
         loop {
-            let reading = read(store, node, payer, now_ns).map_err(|error| {
+            let reading = self.read(node, payer, now_ns).map_err(|error| {
                 PublishError::of_disk(format!("a balance cannot be read: {error}"))
             })?;
             match self.lock().put(payer, reading) {
@@ -190,7 +196,19 @@ impl Balances {
     }
 
     fn lock(&self) -> MutexGuard<'_, Payers> {
-        self.0.lock()
+        self.payers.lock()
+    }
+
+    fn read(
+        &self,
+        node: OriginatorId,
+        payer: PayerAddress,
+        read_ns: i64,
+    ) -> Result<Reading, ReadError> {
+        let now = self.report_history.now()?;
+        let head = now.snapshot.head(node)?;
+        let available = usage_of(&now.snapshot, &now.reports, payer)?.available();
+        Ok(Reading { available, head, read_ns })
     }
 }
 
@@ -201,20 +219,6 @@ impl CheckedPayer<'_> {
             places.iter().for_each(|place| balance.charge(place.id.sequence, place.picodollars));
         }
     }
-}
-
-fn read(
-    store: &Store,
-    node: OriginatorId,
-    payer: PayerAddress,
-    read_ns: i64,
-) -> Result<Reading, ReadError> {
-    let snapshot = store.snapshot();
-    let head = snapshot.head(node)?;
-    let mut used = 0;
-    snapshot.usage_of_payer(payer, |_, _, row| used += i128::from(row.picodollars))?;
-    let available = ledger::available(&snapshot.ledger(payer)?, used);
-    Ok(Reading { available, head, read_ns })
 }
 
 #[cfg(test)]

@@ -32,6 +32,7 @@ use super::committer::Committer;
 use super::counters::{Counters, Stopwatch};
 use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
+use super::report_history::ReportHistory;
 use super::{Heads, Ports, Workers};
 use crate::admission::{Refusal, Writer};
 use admit::AdmissionJob;
@@ -66,6 +67,7 @@ pub(super) struct PublisherParts {
     pub(super) workers: Workers,
     pub(super) committer: Committer,
     pub(super) chain_clock: ChainClock,
+    pub(super) report_history: ReportHistory,
     pub(super) counters: Arc<Counters>,
 }
 
@@ -116,7 +118,7 @@ impl Publisher {
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             own_strand,
             own_clock: OwnClock::default(),
-            balances: settings.require_balance.then(Balances::default),
+            balances: settings.require_balance.then(|| Balances::new(parts.report_history)),
             payer_rates: settings.publishes_per_payer.map(PayerRates::new),
             draining: AtomicBool::new(false),
             broken: broken.clone(),

@@ -1,0 +1,51 @@
+//! The usage of a payer, and what it can still spend.
+
+use hawser_proto::PayerAddress;
+use hawser_storage::{ReadError, Snapshot};
+
+use super::ChainReports;
+use crate::ledger;
+
+/// The usage of a payer and its balance, picodollars.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PayerUsage {
+    /// Usage that is in no report which is settled as a whole.
+    pub unsettled: u64,
+    /// Usage of reports that are settled as a whole.
+    pub settled: u64,
+    /// Envelopes of both.
+    pub envelopes: u64,
+    /// The balance on the chain, of which settlements are taken; may be below 0.
+    pub balance: i128,
+}
+
+impl PayerUsage {
+    /// Returns the amount that the payer can still spend: the balance without the unsettled usage. May be below 0.
+    #[must_use]
+    pub fn available(&self) -> i128 {
+        self.balance - i128::from(self.unsettled)
+    }
+}
+
+/// Returns the usage of a payer at all originators. `chain` is of the same moment as `snapshot`. Reads every minute in which
+/// the payer has published.
+///
+/// # Errors
+/// When a row cannot be read.
+pub fn usage_of(
+    snapshot: &Snapshot<'_>,
+    chain: &ChainReports,
+    payer: PayerAddress,
+) -> Result<PayerUsage, ReadError> {
+    let mut usage = PayerUsage::default();
+    snapshot.usage_of_payer(payer, |originator, minute, row| {
+        let sum = match chain.is_settled(originator, minute) {
+            true => &mut usage.settled,
+            false => &mut usage.unsettled,
+        };
+        *sum = sum.saturating_add(row.picodollars);
+        usage.envelopes = usage.envelopes.saturating_add(row.messages);
+    })?;
+    usage.balance = ledger::balance(&snapshot.ledger(payer)?);
+    Ok(usage)
+}

@@ -1,0 +1,69 @@
+//! The reasons for which a step cannot be taken.
+
+use hawser_proto::OriginatorId;
+use hawser_rules::payer_report::PayerReportError;
+use hawser_storage::ReadError;
+
+use super::contract::ContractError;
+use crate::payer_reports::{FiguresError, NotYet};
+use crate::runtime::PublishError;
+
+/// A step could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum ReportStepError {
+    /// The database failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The figures could not be computed.
+    #[error(transparent)]
+    Figures(#[from] FiguresError),
+    /// The canonical network makes no list of nodes.
+    #[error(transparent)]
+    Nodes(#[from] PayerReportError),
+    /// The envelope could not be published in this node's strand.
+    #[error("it cannot be published: {0}")]
+    Publish(#[from] PublishError),
+    /// The settlement chain did not take a transaction, or did not answer.
+    #[error("the settlement chain: {0}")]
+    Contract(#[from] ContractError),
+    /// Amounts are being corrected: a report of them now might be wrong.
+    #[error("booked amounts are being corrected")]
+    Unpriced,
+    /// The settlement chain's events have not been read yet, so it is not known which reports it has.
+    #[error("the reports on the settlement chain have not been read yet")]
+    NoChain,
+    /// The chain has another report at this place than its events said.
+    #[error("report {index} about {originator} is another one in the contract than in its events")]
+    OtherReport {
+        /// The originator.
+        originator: OriginatorId,
+        /// The place in the contract's list.
+        index: u64,
+    },
+    /// This node's figures are not those of a report that the chain has taken.
+    #[error(
+        "this node comes to other amounts than report {index} about {originator}, which the chain has taken"
+    )]
+    OtherAmounts {
+        /// The originator.
+        originator: OriginatorId,
+        /// The place in the contract's list.
+        index: u64,
+    },
+    /// This node cannot compute the report yet.
+    #[error(transparent)]
+    NotYet(#[from] NotYet),
+}
+
+impl ReportStepError {
+    /// Returns true if waiting is enough: a node that starts, or is behind, knows too little for a while.
+    pub(super) fn passes_by_itself(&self) -> bool {
+        matches!(
+            self,
+            Self::NoChain
+                | Self::Unpriced
+                | Self::NotYet(_)
+                | Self::Figures(FiguresError::NotYet(_))
+        )
+    }
+}

@@ -1,0 +1,198 @@
+//! One step of the worker at the wish of an operator, who is told what became of each report, or what would.
+
+use hawser_proto::OriginatorId;
+use hawser_rules::payer_report::{Difference, ReportId};
+
+use super::{
+    Attested, Draft, PayerReporter, ReportStepError, Submitted, UNJUDGED, Verdict, Written,
+    blocking,
+};
+
+/// A step of the worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReportStep {
+    /// Writes reports that are due.
+    Generate,
+    /// Signs the reports to which this node comes as well.
+    Attest,
+    /// Submits the reports that a majority has attested.
+    Submit,
+    /// Settles what is left of the reports on the chain.
+    Settle,
+}
+
+/// The state of a report, or of an originator without one, after a step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StepState {
+    /// The step was taken now.
+    Done,
+    /// A dry run found that the step would be taken.
+    Would,
+    /// There is nothing to do: it was done before, or is not due.
+    Nothing,
+    /// The step has to wait for another node, or for more knowledge.
+    Waiting,
+    /// This node comes to another report.
+    Refused,
+    /// The step could not be taken.
+    Failed,
+}
+
+/// The outcome of a step for one report, or for an originator about which there is none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepOutcome {
+    /// The originator that the report is about.
+    pub about: OriginatorId,
+    /// The report; `None` if there is none, or it is known from the chain by its place only.
+    pub report: Option<ReportId>,
+    /// The outcome.
+    pub state: StepState,
+    /// The reason, or the extent, for the operator.
+    pub detail: String,
+}
+
+type Outcomes = Result<Vec<StepOutcome>, ReportStepError>;
+
+impl PayerReporter {
+    /// Takes a step for one originator now, whatever the minute of the hour; a dry run only looks. A step that was taken
+    /// before changes nothing.
+    pub async fn step(
+        &self,
+        step: ReportStep,
+        about: OriginatorId,
+        is_dry: bool,
+    ) -> Vec<StepOutcome> {
+        let outcome = |state, detail| vec![StepOutcome { about, report: None, state, detail }];
+        // A folder that may lack the end of the own strand may lack what this node has signed.
+        if let Err(error) = self.0.engine.may_sign() {
+            return outcome(StepState::Failed, error.to_string());
+        }
+        let outcomes = match step {
+            ReportStep::Generate => self.generate(about, is_dry).await,
+            ReportStep::Attest => self.attest_by_hand(about, is_dry).await,
+            ReportStep::Submit => self.submit_by_hand(about, is_dry).await,
+            ReportStep::Settle => self.settle_by_hand(about, is_dry).await,
+        };
+        outcomes.unwrap_or_else(|error| match error.passes_by_itself() {
+            true => outcome(StepState::Waiting, error.to_string()),
+            false => outcome(StepState::Failed, error.to_string()),
+        })
+    }
+
+    async fn generate(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
+        let now_minute = hawser_proto::minute_of(self.0.engine.ports().clock.now_ns());
+        let (written, wrote) = match is_dry {
+            false => (self.write(about, now_minute).await?, StepState::Done),
+            true => {
+                let state = self.0.clone();
+                let written = match blocking(move || state.draft(about, now_minute)).await? {
+                    Draft::Report(report) => Written::New(report.id(self.0.domain)),
+                    Draft::Nothing(why) => why,
+                };
+                (written, StepState::Would)
+            }
+        };
+        let (report, state, detail) = match written {
+            Written::New(id) => (Some(id), wrote, "a report is due"),
+            Written::Known(id) => (Some(id), StepState::Nothing, "this node wrote it before"),
+            Written::NotDue => (None, StepState::Nothing, "the last report is too new"),
+            Written::UnderWay => {
+                (None, StepState::Nothing, "a report of the same range waits for its submission")
+            }
+            Written::TooLittle => (None, StepState::Nothing, "fewer than two minutes have usage"),
+        };
+        Ok(vec![StepOutcome { about, report, state, detail: detail.to_owned() }])
+    }
+
+    async fn attest_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
+        let attested = match is_dry {
+            false => self.attest(about).await?,
+            true => {
+                let state = self.0.clone();
+                let looked = blocking(move || state.look(about)).await?;
+                let of = |verdict| match verdict {
+                    Verdict::Attested => Attested::Before,
+                    Verdict::Equal => Attested::Signed,
+                    Verdict::Different(differences) => Attested::Refused(differences),
+                    Verdict::NotNow(why) => Attested::NotNow(why),
+                    Verdict::Unjudged => Attested::NotNow(UNJUDGED.to_owned()),
+                };
+                looked.into_iter().map(|(held, verdict)| (held.id, of(verdict))).collect()
+            }
+        };
+        let outcome = |(id, attested)| {
+            let (state, detail) = match attested {
+                Attested::Signed if is_dry => (StepState::Would, SAME.to_owned()),
+                Attested::Signed => (StepState::Done, SAME.to_owned()),
+                Attested::Before => (StepState::Nothing, "attested before".to_owned()),
+                Attested::Refused(differences) => (StepState::Refused, joined(&differences)),
+                Attested::NotNow(why) => (StepState::Waiting, why),
+            };
+            StepOutcome { about, report: Some(id), state, detail }
+        };
+        Ok(attested.into_iter().map(outcome).collect())
+    }
+
+    async fn submit_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
+        let _turn = self.0.turn().await;
+        let state = self.0.clone();
+        let mut outcomes = Vec::new();
+        for (held, ready) in blocking(move || state.to_submit(about)).await? {
+            let (state, detail) = match ready {
+                Err(why) => (StepState::Waiting, why),
+                Ok(majority) if is_dry => {
+                    (StepState::Would, format!("{} attestations count", majority.counted.len()))
+                }
+                Ok(majority) => match self.0.submit_one(&held, &majority).await {
+                    Ok(Submitted::Now) => (StepState::Done, "the chain has taken it".to_owned()),
+                    Ok(Submitted::Before) => {
+                        (StepState::Nothing, "another node was faster".to_owned())
+                    }
+                    Ok(Submitted::Superseded) => {
+                        (StepState::Nothing, "the chain has another report from there".to_owned())
+                    }
+                    Err(error) => (StepState::Failed, error.to_string()),
+                },
+            };
+            outcomes.push(StepOutcome { about, report: Some(held.id), state, detail });
+        }
+        Ok(outcomes)
+    }
+
+    async fn settle_by_hand(&self, about: OriginatorId, is_dry: bool) -> Outcomes {
+        let _turn = self.0.turn().await;
+        let state = self.0.clone();
+        let chain = blocking(move || state.chain()).await?;
+        let mut outcomes = Vec::new();
+        for on_chain in chain.about(about).filter(|report| !report.is_settled) {
+            let settled = match is_dry {
+                false => self.0.settle_one(on_chain).await,
+                true => {
+                    let left = self.0.left_to_settle(on_chain).await;
+                    left.map(|(leaves, settled)| leaves.payers().len() - settled)
+                }
+            };
+            let (state, detail) = match settled {
+                Ok(0) => (StepState::Nothing, "no leaf is left".to_owned()),
+                Ok(leaves) if is_dry => (StepState::Would, format!("{leaves} leaves are left")),
+                Ok(leaves) => (StepState::Done, format!("{leaves} leaves settled")),
+                Err(error @ ReportStepError::OtherAmounts { .. }) => {
+                    (StepState::Refused, error.to_string())
+                }
+                Err(error) if error.passes_by_itself() => (StepState::Waiting, error.to_string()),
+                Err(error) => (StepState::Failed, error.to_string()),
+            };
+            let detail = format!("report {}: {detail}", on_chain.index);
+            let report = on_chain.report().map(|report| report.id(self.0.domain));
+            outcomes.push(StepOutcome { about, report, state, detail });
+        }
+        Ok(outcomes)
+    }
+}
+
+const SAME: &str = "this node comes to the same report";
+
+fn joined(differences: &[Difference]) -> String {
+    let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
+    differences.join("; ")
+}

@@ -1,0 +1,131 @@
+//! The reports on the settlement chain, brought forward by the events that are recorded.
+//!
+//! Events are read once. Only when the chain takes some back, and when an originator is new, all are read again.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use hawser_proto::OriginatorId;
+use hawser_rules::Registry;
+use hawser_storage::{ReadError, ReportEventsRead, Snapshot, Store};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::payer_reports::{ChainReports, originators_of};
+
+/// The reports on the chain. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub(super) struct ReportHistory(Arc<State>);
+
+struct State {
+    store: Store,
+    registry: watch::Receiver<Arc<Registry>>,
+    kept: Mutex<Kept>,
+}
+
+#[derive(Default)]
+struct Kept {
+    reports: Arc<ChainReports>,
+    /// The originators whose events are kept. An endpoint could make up events of others without end.
+    of: BTreeSet<OriginatorId>,
+    read: Option<ReportEventsRead>,
+}
+
+/// The reports on the chain at one moment, and the view of that moment.
+pub(super) struct ReportsNow<'a> {
+    pub(super) snapshot: Snapshot<'a>,
+    pub(super) reports: Arc<ChainReports>,
+}
+
+impl ReportHistory {
+    pub(super) fn new(store: Store, registry: watch::Receiver<Arc<Registry>>) -> Self {
+        Self(Arc::new(State { store, registry, kept: Mutex::default() }))
+    }
+
+    /// Returns the reports of now. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub(super) fn now(&self) -> Result<ReportsNow<'_>, ReadError> {
+        let of: BTreeSet<_> = originators_of(&self.0.registry.borrow()).into_iter().collect();
+        let mut kept = self.0.kept.lock();
+        if !of.is_subset(&kept.of) {
+            // Its events were passed over.
+            *kept = Kept { of, ..Kept::default() };
+        }
+        let new = self.0.store.new_report_events(kept.read.take());
+        if new.is_anew {
+            kept.reports = Arc::default();
+        }
+        let Kept { reports, of, read } = &mut *kept;
+        *read = Some(new.read(|event| {
+            if of.contains(&event.originator) {
+                Arc::make_mut(reports).note(event);
+            }
+        })?);
+        Ok(ReportsNow { snapshot: new.snapshot, reports: reports.clone() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{SecretKey, SequenceId};
+    use hawser_rules::NodeRecord;
+    use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent, StoreIdentity};
+
+    use super::*;
+
+    fn registry(nodes: &[u32]) -> Arc<Registry> {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let record = |node: &u32| NodeRecord {
+            id: OriginatorId(*node),
+            public_key,
+            owner: public_key.address(),
+            http_address: "http://127.0.0.1:5050".into(),
+            quic_address: None,
+            canonical: true,
+        };
+        Arc::new(nodes.iter().map(record).collect())
+    }
+
+    fn submitted(block: u64, originator: u32) -> PayerReportEvent {
+        let change = PayerReportChange::Submitted {
+            start: SequenceId(0),
+            end: SequenceId(9),
+            end_minute: 5,
+            root: [1; 32],
+            nodes: vec![100],
+        };
+        let originator = OriginatorId(originator);
+        PayerReportEvent { block, log_index: 0, originator, index: 0, change }
+    }
+
+    #[test]
+    fn reports_go_on_with_new_events_and_begin_anew_for_a_new_node() {
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity =
+            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let (nodes, watched) = watch::channel(registry(&[100]));
+        let history = ReportHistory::new(store.clone(), watched);
+        let record = |from, events: &[PayerReportEvent]| {
+            let position = ChainPosition { block: 9, hash: [9; 32] };
+            store.record_payer_reports(from, events, position).unwrap();
+        };
+        let of = |node| history.now().unwrap().reports.about(OriginatorId(node)).count();
+        record(0, &[submitted(1, 100), submitted(2, 200)]);
+        assert_eq!(
+            [of(100), of(200)],
+            [1, 0],
+            "an originator that no registry knows is passed over"
+        );
+        let (first, again) = (history.now().unwrap().reports, history.now().unwrap().reports);
+        assert!(Arc::ptr_eq(&first, &again), "nothing was new");
+        nodes.send_replace(registry(&[100, 200]));
+        assert_eq!([of(100), of(200)], [1, 1]);
+        record(2, &[]);
+        assert_eq!([of(100), of(200)], [1, 0], "the chain has taken one back");
+        nodes.send_replace(registry(&[100]));
+        assert_eq!(of(100), 1);
+    }
+}

@@ -1,0 +1,224 @@
+//! Payer reports while a node knows too little, or the wrong things: rates that come late, places that are missing,
+//! and reports of what does not exist.
+
+use hawser_engine::chain_strand::ChainPosition;
+use hawser_engine::facts;
+use hawser_engine::ledger::{LedgerAction, LedgerEvent};
+use hawser_engine::payer_reports::{FiguresError, NotYet};
+use hawser_engine::runtime::{
+    Attested, PublishError, ReportStep, ReportStepError, StepState, Submitted, Written,
+};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
+use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd, ReportId};
+use hawser_storage::{Change, LedgerEventId, LogEntry, LogItem, SkipReason, Store, Validity};
+
+use crate::common::{START_NS, payer, rate, record_rates};
+use crate::report_contract::NODES;
+use crate::report_network::{Network, smuggle};
+
+const ABOUT: OriginatorId = OriginatorId(100);
+
+/// A report whose end is not there yet, or never will be, is no report under way: it could be renewed for ever.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_of_what_does_not_exist_holds_up_no_node() {
+    let network = Network::start();
+    network.traffic("true").await;
+    network.replicate();
+    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let now = network.now_minute();
+    let ends = [(now, 1000), (now + 1_000_000, 1000), (now + 1_000_000, 3), (now, u64::MAX >> 1)];
+    for (minute, sequence) in ends {
+        let end = RangeEnd { minute, sequence: SequenceId(sequence) };
+        let ahead = PayerReport::new(ABOUT, SequenceId::NONE, end, [7; 32], nodes.clone());
+        smuggle(&network, 300, ahead.unwrap().client_envelope()).await;
+    }
+    let others: Vec<_> = NODES.iter().filter(|node| **node != 100).copied().collect();
+    let other = PayerReport::new(
+        ABOUT,
+        SequenceId::NONE,
+        RangeEnd { minute: now, sequence: SequenceId(1) },
+        [7; 32],
+        NodeIds::new(others).unwrap(),
+    );
+    smuggle(&network, 300, other.unwrap().client_envelope()).await;
+    for node in [100, 200] {
+        let written = network.worker(node).write(ABOUT, network.now_minute()).await.unwrap();
+        assert!(matches!(written, Written::New(_)), "node {node}: {written:?}");
+    }
+    network.replicate();
+    for node in [100, 200] {
+        let attested = network.attest(node, 100).await;
+        assert!(attested.contains(&Attested::Signed), "{attested:?}");
+    }
+    assert!(network.submit(100, 100).await.contains(&Submitted::Now));
+}
+
+fn reprice(store: &Store) {
+    let own = store.identity().node;
+    store
+        .reprice(&|_, bytes, validity| facts::of_stored(bytes, validity, own), usize::MAX)
+        .unwrap();
+    assert!(!store.has_unpriced());
+}
+
+/// A node that learns of a rate late refuses an honest report first. Neither it nor a draft of its own is judged by
+/// amounts that are being corrected, and the report is judged again as soon as they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_refused_by_old_rates_is_judged_again_when_amounts_are_corrected() {
+    let network = Network::start();
+    let start_unix_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 60;
+    let newer = Rate { start_unix_s, message_fee: 5000, ..rate() };
+    for node in [100, 300] {
+        record_rates(&network.stores[&node], &[rate(), newer]);
+    }
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    let worker = network.worker(200);
+    let attest = async || -> Result<Vec<(ReportId, Attested)>, ReportStepError> {
+        let attested = worker.attest(ABOUT).await;
+        network.replicate();
+        attested
+    };
+    let refused = attest().await.unwrap();
+    assert!(matches!(&refused[..], [(of, Attested::Refused(_))] if *of == id), "{refused:?}");
+    let by_hand = worker.step(ReportStep::Attest, ABOUT, true).await;
+    assert_eq!(by_hand[0].state, StepState::Refused);
+
+    record_rates(&network.stores[&200], &[rate(), newer]);
+    assert!(network.stores[&200].has_unpriced());
+    assert!(matches!(attest().await, Err(ReportStepError::Unpriced)));
+    let minute = network.now_minute();
+    assert!(matches!(worker.write(ABOUT, minute).await, Err(ReportStepError::Unpriced)));
+    let waiting = worker.step(ReportStep::Generate, ABOUT, false).await;
+    assert_eq!(waiting[0].state, StepState::Waiting);
+    reprice(&network.stores[&200]);
+    assert_eq!(attest().await.unwrap(), [(id, Attested::Signed)], "at the next look");
+}
+
+/// A node that lacks places of the range neither writes nor judges a report over them; with the places it comes to the
+/// same report as the others.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_report_is_drafted_over_missing_places() {
+    let network = Network::start();
+    network.traffic("some").await;
+    let (source, target) = (&network.stores[&100], &network.stores[&200]);
+    let append = |at: u64| {
+        let id = EnvelopeId::new(ABOUT, SequenceId(at));
+        let bytes = source.snapshot().get(id).unwrap().unwrap();
+        let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(200));
+        Change::Append(LogEntry { id, bytes, validity: Validity::Valid, facts })
+    };
+    let head = source.snapshot().head(ABOUT).unwrap();
+    let gap = SequenceId(2);
+    for at in 1..=head.0 {
+        let change = match at == gap.0 {
+            true => Change::Skip {
+                originator: ABOUT,
+                from: gap,
+                through: gap,
+                reason: SkipReason::Missing,
+            },
+            false => append(at),
+        };
+        target.commit(&[change]).unwrap();
+    }
+    let worker = network.worker(200);
+    let drafted = worker.write(ABOUT, network.now_minute()).await;
+    let Err(ReportStepError::Figures(FiguresError::NotYet(why))) = drafted else {
+        panic!("{drafted:?}")
+    };
+    assert_eq!(why, NotYet::Missing(gap, gap));
+
+    let Written::New(id) = network.write(100, 100).await else { panic!("a report is due") };
+    let judged = network.attest(200, 100).await;
+    assert!(matches!(&judged[..], [Attested::NotNow(_)]), "{judged:?}");
+    target.commit(&[append(gap.0)]).unwrap();
+    reprice(target);
+    assert_eq!(network.attest(200, 100).await, [Attested::Signed]);
+    let dry = network.worker(300).step(ReportStep::Attest, ABOUT, true).await;
+    assert_eq!((dry[0].report, dry[0].state), (Some(id), StepState::Would));
+}
+
+/// The amount by which a publish is refused is the one that operators are shown: the balance without the usage
+/// of reports that are not settled as a whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_available_is_one_figure() {
+    let mut network = Network::start();
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    for node in NODES {
+        network.attest(node, 100).await;
+    }
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    assert_eq!(network.settle(100, 100).await.unwrap(), 3);
+
+    let address = payer(0).public_key().address();
+    let taken = network.contract.0.lock().taken_from[&address].0;
+    let event = |id: u8, action| LedgerEvent {
+        id: LedgerEventId([id; 32]),
+        block: id.into(),
+        payer: address,
+        action,
+    };
+    let events = [
+        event(1, LedgerAction::Deposit { microdollars: taken.into() }),
+        event(2, LedgerAction::UsageSettled { microdollars: taken.into() }),
+    ];
+    let position = ChainPosition { block: 2, hash: [2; 32] };
+    network.engines[&100].ledger_appender().append(0, &events, position).unwrap();
+    network.require_balance = true;
+    network.restart(100);
+    let usage = network.worker(100).usage_of(address).unwrap();
+    assert!(usage.unsettled > 0 && usage.settled > 0);
+    assert_ne!(taken * 1_000_000, usage.settled, "the settlement rounds up");
+    assert_eq!(usage.available(), -i128::from(usage.unsettled));
+    let refused = network.try_publish(100, 0, &["one more"]).await;
+    let Err(PublishError::Balance { left, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!(left, usage.available());
+}
+
+/// An operator who takes the steps by hand is told what was done, what would be done, and why not.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn steps_by_hand_tell_what_became_of_each_report() {
+    let network = Network::start();
+    let step = async |node: u32, step, is_dry| {
+        let outcomes = network.worker(node).step(step, ABOUT, is_dry).await;
+        network.replicate();
+        network.follow_chain();
+        outcomes.into_iter().map(|it| it.state).collect::<Vec<_>>()
+    };
+    use ReportStep::{Attest, Generate, Settle, Submit};
+    use StepState::{Done, Nothing, Waiting, Would};
+    assert_eq!(step(100, Generate, false).await, [Nothing], "there is no usage");
+    assert_eq!(step(100, Attest, false).await, []);
+    network.traffic("some").await;
+    network.replicate();
+    let head = || {
+        network.stores[&100]
+            .snapshot()
+            .log(EnvelopeId::new(ABOUT, SequenceId::NONE), SequenceId::MAX)
+            .map(|item| matches!(item.unwrap(), LogItem::Envelope { .. }))
+            .count()
+    };
+    let before = head();
+    assert_eq!(step(100, Generate, true).await, [Would]);
+    assert_eq!(head(), before, "a dry run writes nothing");
+    assert_eq!(step(100, Generate, false).await, [Done]);
+    assert_eq!(step(100, Generate, false).await, [Nothing], "it is written");
+    assert_eq!(step(100, Submit, false).await, [Waiting], "it is not attested");
+    assert_eq!(step(100, Attest, true).await, [Would]);
+    assert_eq!(step(100, Attest, false).await, [Done]);
+    assert_eq!(step(100, Attest, false).await, [Nothing]);
+    assert_eq!(step(100, Submit, false).await, [Waiting], "by one node");
+    assert_eq!(step(300, Attest, false).await, [Done]);
+    assert_eq!(step(100, Submit, true).await, [Would]);
+    assert_eq!(step(100, Settle, false).await, [], "the chain has none");
+    assert_eq!(step(100, Submit, false).await, [Done]);
+    assert_eq!(step(300, Settle, true).await, [Would]);
+    assert_eq!(step(300, Settle, false).await, [Done]);
+    assert_eq!(step(100, Settle, false).await, []);
+    assert!(network.on_chain().is_settled(ABOUT, network.now_minute() - 2));
+}

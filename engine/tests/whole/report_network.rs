@@ -1,0 +1,217 @@
+//! Three nodes that hold the same, one clock and one contract of payer reports.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use hawser_engine::chain_strand::ChainPosition;
+use hawser_engine::payer_reports::ChainReports;
+use hawser_engine::ports::TrustingJudge;
+use hawser_engine::runtime::{
+    Attested, Engine, EngineSettings, PayerReporter, Ports, PublishError, PublishSettings,
+    ReportStepError, Submitted, Written,
+};
+use hawser_engine::{facts, price};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
+use hawser_rules::RateTable;
+use hawser_rules::payer_report::{Leaves, Periods};
+use hawser_storage::{Change, LogEntry, LogItem, Store, StoreIdentity, Validity};
+use tokio::sync::watch;
+
+use crate::common::{
+    START_NS, TestClock, client, frame, group_payload, group_topic, payer, rate, record_rates,
+};
+use crate::report_contract::{NODES, TestContract, domain, key, registry};
+
+const MINUTE_NS: i64 = 60_000_000_000;
+
+struct AnyForm;
+
+impl hawser_engine::ports::PayloadValidator for AnyForm {
+    fn key_package(&self, _: &Bytes) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Three nodes that hold the same, one clock and one contract.
+pub struct Network {
+    pub clock: Arc<TestClock>,
+    pub contract: TestContract,
+    pub stores: BTreeMap<u32, Store>,
+    pub engines: BTreeMap<u32, Engine>,
+    /// True if nodes that are started from now on publish only for payers who can pay.
+    pub require_balance: bool,
+}
+
+impl Network {
+    pub fn start() -> Self {
+        let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
+        let mut network = Self {
+            clock,
+            contract: TestContract::default(),
+            stores: BTreeMap::new(),
+            engines: BTreeMap::new(),
+            require_balance: false,
+        };
+        for node in NODES {
+            let identity = StoreIdentity {
+                network: "test".into(),
+                node: OriginatorId(node),
+                public_key: key(node).public_key(),
+            };
+            let store = Store::in_memory(identity, price::price).unwrap();
+            record_rates(&store, &[rate()]);
+            network.stores.insert(node, store);
+            network.restart(node);
+        }
+        network.follow_chain();
+        network
+    }
+
+    /// Starts a node again on what it has stored.
+    pub fn restart(&mut self, node: u32) {
+        let (_, registry) = watch::channel(Arc::new(registry()));
+        let (_, rates) = watch::channel(Arc::new(RateTable::new(vec![rate()], None).unwrap()));
+        let ports = Ports {
+            clock: self.clock.clone(),
+            validator: Arc::new(AnyForm),
+            identities: Arc::new(TrustingJudge),
+            registry,
+            rates,
+        };
+        let require_balance = self.require_balance;
+        let publish =
+            PublishSettings { idempotent: true, require_balance, publishes_per_payer: None };
+        let settings = EngineSettings { publish, workers: 1 };
+        let (engine, _) =
+            Engine::start(key(node), settings, ports, self.stores[&node].clone()).unwrap();
+        self.engines.insert(node, engine);
+    }
+
+    pub fn pass(&self, minutes: i64) {
+        self.clock.0.fetch_add(minutes * MINUTE_NS, Ordering::Relaxed);
+    }
+
+    pub fn now_minute(&self) -> u32 {
+        minute_of(self.clock.0.load(Ordering::Relaxed))
+    }
+
+    pub async fn publish(&self, node: u32, by: u8, texts: &[&str]) {
+        self.try_publish(node, by, texts).await.unwrap();
+    }
+
+    pub async fn try_publish(
+        &self,
+        node: u32,
+        by: u8,
+        texts: &[&str],
+    ) -> Result<Vec<Bytes>, PublishError> {
+        let envelope = |text: &&str| {
+            let payload = group_payload(frame(1, 1, text.as_bytes()));
+            let client = client(&group_topic(1), None, payload);
+            PayerEnvelope::sign(client, OriginatorId(node), 60, &payer(by))
+        };
+        self.engines[&node].publish(texts.iter().map(envelope).collect()).await
+    }
+
+    /// Two minutes of traffic of three payers at node 100, and a third one.
+    pub async fn traffic(&self, name: &str) {
+        for minute in 0..3 {
+            for by in 0..3 {
+                self.publish(100, by, &[&format!("{name} {minute} of {by}")]).await;
+            }
+            self.pass(1);
+        }
+    }
+
+    /// Brings every strand to every node.
+    pub fn replicate(&self) {
+        for (&from, source) in &self.stores {
+            let originator = OriginatorId(from);
+            for (&to, target) in self.stores.iter().filter(|(to, _)| **to != from) {
+                let snapshot = source.snapshot();
+                let held = target.snapshot().head(originator).unwrap();
+                let log = snapshot.log(EnvelopeId::new(originator, held), SequenceId::MAX);
+                for item in log {
+                    let LogItem::Envelope { id, bytes, .. } = item.unwrap() else { panic!() };
+                    let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(to));
+                    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts };
+                    target.commit(&[Change::Append(entry)]).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Shows the chain's events to every node.
+    pub fn follow_chain(&self) {
+        let events = self.contract.0.lock().events.clone();
+        let position = ChainPosition { block: events.len() as u64, hash: [1; 32] };
+        for store in self.stores.values() {
+            store.record_payer_reports(0, &events, position).unwrap();
+        }
+    }
+
+    /// A worker that knows nothing but what is stored.
+    pub fn worker(&self, node: u32) -> PayerReporter {
+        let contract = Arc::new(self.contract.clone());
+        PayerReporter::new(&self.engines[&node], key(node), domain(), Periods::default(), contract)
+    }
+
+    pub async fn write(&self, node: u32, about: u32) -> Written {
+        let minute = self.now_minute();
+        let written = self.worker(node).write(OriginatorId(about), minute).await.unwrap();
+        self.replicate();
+        written
+    }
+
+    pub async fn attest(&self, node: u32, about: u32) -> Vec<Attested> {
+        let attested = self.worker(node).attest(OriginatorId(about)).await.unwrap();
+        self.replicate();
+        attested.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    pub async fn submit(&self, node: u32, about: u32) -> Vec<Submitted> {
+        let submitted = self.worker(node).submit(OriginatorId(about)).await.unwrap();
+        self.follow_chain();
+        submitted.into_iter().map(|(_, outcome)| outcome).collect()
+    }
+
+    pub async fn settle(&self, node: u32, about: u32) -> Result<usize, ReportStepError> {
+        let settled = self.worker(node).settle(OriginatorId(about)).await;
+        self.follow_chain();
+        settled
+    }
+
+    /// The fees in the log of node 100 up to a place, as their envelopes state them, by payer.
+    pub fn stated(&self, through: SequenceId) -> Leaves {
+        let snapshot = self.stores[&100].snapshot();
+        let log = snapshot.log(EnvelopeId::new(OriginatorId(100), SequenceId::NONE), through);
+        let fees = log.filter_map(|item| {
+            let LogItem::Envelope { bytes, .. } = item.unwrap() else { panic!() };
+            let envelope = OriginatorEnvelope::parse(bytes).unwrap();
+            let statement = envelope.unsigned();
+            if statement.payer().client().topic().kind().is_reserved() {
+                return None;
+            }
+            let payer_envelope = statement.payer();
+            let signature = payer_envelope.signature_bytes().unwrap();
+            let signature = hawser_proto::Signature::from_bytes(signature).unwrap();
+            let payer = signature.recover(payer_envelope.digest()).unwrap().address();
+            let fee = statement.base_fee_picodollars() + statement.congestion_fee_picodollars();
+            Some((payer, fee))
+        });
+        Leaves::sum(fees).unwrap()
+    }
+
+    pub fn on_chain(&self) -> ChainReports {
+        ChainReports::of_events(self.contract.0.lock().events.clone())
+    }
+}
+
+/// Puts an envelope into the strand of a node that does not play by the rules.
+pub async fn smuggle(network: &Network, node: u32, client: Bytes) {
+    let envelope = PayerEnvelope::sign(client, OriginatorId(node), 60, &key(node));
+    network.engines[&node].publish_own(vec![envelope]).await.unwrap();
+    network.replicate();
+}
