@@ -43,6 +43,29 @@ pub enum AdminRequest {
         /// Only count.
         dry_run: bool,
     },
+    /// Takes a step of the worker of payer reports.
+    PayerReports {
+        /// The step.
+        step: PayerReportStep,
+        /// The originator that the reports are about; `None` for all.
+        about: Option<u32>,
+        /// True if nothing is to be done, and only to be told what would be.
+        dry_run: bool,
+    },
+}
+
+/// A step of the worker of payer reports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PayerReportStep {
+    /// Writes reports that are due.
+    Generate,
+    /// Signs the reports to which the node comes as well.
+    Attest,
+    /// Submits the reports that a majority has attested.
+    Submit,
+    /// Settles what is left of the reports on the chain.
+    Settle,
 }
 
 /// A line of the answer.

@@ -1,8 +1,9 @@
-//! `hawser report`: payer reports as a running node sees them.
+//! `hawser report`: payer reports as a running node sees them, and its work on them.
 
 use clap::{Args, Subcommand};
 use hawser_node::settings::SettingSources;
 
+use super::backup::DataDirArgs;
 use super::environment;
 
 /// `hawser report`.
@@ -14,6 +15,28 @@ pub(crate) enum ReportCommand {
     Show(ReportIdArgs),
     /// Says why a node does not attest a report. Exits with 3 if the node comes to another report.
     Explain(ReportIdArgs),
+    /// Write the reports that are due, on the node that runs on a data folder. Its worker does so once an hour.
+    Generate(ReportStepArgs),
+    /// Sign the reports of other nodes to which the node comes as well. Its worker does so every minute.
+    Attest(ReportStepArgs),
+    /// Submit the reports that a majority has attested. The worker does so once an hour.
+    Submit(ReportStepArgs),
+    /// Settle what is left of the reports on the chain. The worker does so once an hour.
+    Settle(ReportStepArgs),
+}
+
+/// `hawser report generate`, `attest`, `submit` and `settle`.
+#[derive(Debug, Args)]
+pub(crate) struct ReportStepArgs {
+    /// Originator that the reports are about [default: all].
+    #[arg(long, value_name = "ID")]
+    pub(crate) about: Option<u32>,
+    /// Only say what would be done, and what not and why.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// The data folder.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
 }
 
 /// The node that is asked.

@@ -1,10 +1,11 @@
-//! `hawser report`: payer reports as a running node sees them.
+//! `hawser report`: payer reports as a running node sees them, and its work on them.
 
+use hawser_node::admin::{self, AdminRequest, PayerReportStep};
 use hawser_node::error::RunError;
 use hawser_node::settings;
 use serde_json::Value;
 
-use crate::args::report::{ReportCommand, ReportIdArgs, ReportNodeArgs};
+use crate::args::report::{ReportCommand, ReportIdArgs, ReportNodeArgs, ReportStepArgs};
 use crate::{client, output};
 
 /// Runs the command.
@@ -16,6 +17,47 @@ pub(super) async fn run(command: ReportCommand, as_json: bool) -> Result<(), Run
         ReportCommand::List(args) => list(&args, as_json).await,
         ReportCommand::Show(args) => show(&args, as_json).await,
         ReportCommand::Explain(args) => explain(&args, as_json).await,
+        ReportCommand::Generate(args) => take(PayerReportStep::Generate, &args, as_json),
+        ReportCommand::Attest(args) => take(PayerReportStep::Attest, &args, as_json),
+        ReportCommand::Submit(args) => take(PayerReportStep::Submit, &args, as_json),
+        ReportCommand::Settle(args) => take(PayerReportStep::Settle, &args, as_json),
+    }
+}
+
+/// Asks a running node to take a step, and tells what became of each report.
+fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let ReportStepArgs { about, dry_run, .. } = *args;
+    let request = AdminRequest::PayerReports { step, about, dry_run };
+    let Some(done) = admin::ask(&data_dir, &request, &mut |_| ())? else {
+        return Err(RunError::not_found(format!("no node runs on {}", data_dir.display())));
+    };
+    if as_json {
+        output::line(&done);
+    } else {
+        for outcome in rows(&done, "outcomes") {
+            let report = outcome["report"].as_str().map_or_else(String::new, |id| format!(" {id}"));
+            output::line(format_args!(
+                "{:<7} originator {}{report}: {}",
+                text(outcome, "state"),
+                outcome["originator_id"],
+                text(outcome, "detail"),
+            ));
+        }
+        if rows(&done, "outcomes").next().is_none() {
+            output::line("there is no report for this step");
+        }
+    }
+    let count =
+        |state: &str| rows(&done, "outcomes").filter(|it| text(it, "state") == state).count();
+    match (count("failed"), count("refused")) {
+        (0, 0) => Ok(()),
+        (0, refused) => {
+            Err(RunError::refused(format!("{refused} reports are not those of this node")))
+        }
+        (failed, _) => {
+            Err(RunError::failed(format!("{failed} steps failed; they can be taken again")))
+        }
     }
 }
 

@@ -10,12 +10,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use hawser_engine::Engine;
+use hawser_engine::runtime::PayerReporter;
 use hawser_proto::SecretKey;
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::report_steps::{self, StepOrder};
 use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
 use crate::backup::{self, Throttle};
 use crate::error::{RunError, RunErrorKind};
@@ -49,6 +51,8 @@ struct Parts {
     engine: Engine,
     /// `None` for a replica, which signs nothing.
     key: Option<SecretKey>,
+    /// `None` if the node does not work on payer reports.
+    payer_reports: Option<PayerReporter>,
     stop: Arc<Stop>,
     /// Held while a request is worked on, so that they do not add up.
     work: Mutex<()>,
@@ -57,14 +61,19 @@ struct Parts {
 impl AdminDesk {
     /// Starts to answer. Needs a tokio runtime. Without a socket the node works as well: it is told, and
     /// commands find no node.
-    pub(super) fn start(engine: &Engine, key: Option<SecretKey>) -> Self {
+    pub(super) fn start(
+        engine: &Engine,
+        key: Option<SecretKey>,
+        payer_reports: Option<PayerReporter>,
+    ) -> Self {
         let stop = Arc::new(Stop::default());
         let listening = engine.store().path().map(listen);
         let task = match listening {
             None => None,
             Some(Ok((listener, path))) => {
                 let (engine, work) = (engine.clone(), Mutex::default());
-                let parts = Arc::new(Parts { engine, key, stop: stop.clone(), work });
+                let stop = stop.clone();
+                let parts = Arc::new(Parts { engine, key, payer_reports, stop, work });
                 Some(tokio::spawn(run(listener, path, parts)))
             }
             Some(Err(error)) => {
@@ -162,6 +171,15 @@ fn failed(error: &RunError) -> AdminReply {
 
 fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminReply {
     match request {
+        AdminRequest::PayerReports { step, about, dry_run } => {
+            let mut pace = Pacer::new(0, parts, out);
+            let order = StepOrder { step: *step, about: *about, is_dry: *dry_run };
+            let reporter = parts.payer_reports.as_ref();
+            match report_steps::take(reporter, order, &mut || pace.moved(0).is_break()) {
+                Ok(done) => AdminReply::Done(done),
+                Err(error) => failed(&error),
+            }
+        }
         AdminRequest::Scrub { bytes_per_s } => {
             let mut pace = Pacer::new(*bytes_per_s, parts, out);
             match parts.engine.store().scrub(&mut |bytes| pace.moved(bytes)) {

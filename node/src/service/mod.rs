@@ -4,7 +4,7 @@
 //! - [`open`]: from the settings to an engine on an open database;
 //! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`:
 //!   registry and rates of the settlement chain, for nodes and gateways;
-//! - `payer_reports`: the worker of payer reports, with its contract;
+//! - `payer_reports`: the worker of payer reports, with its contract; `report_steps`: its steps for an operator;
 //! - `peers`: the QUIC endpoint and its status for the API;
 //! - `admin_desk`: answers commands of the operator; `restore_desk`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
@@ -26,6 +26,7 @@ mod payer_reports;
 mod peers;
 mod ports;
 pub mod projections;
+mod report_steps;
 mod restore_desk;
 mod service_manager;
 mod settlement;

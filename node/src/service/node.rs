@@ -182,9 +182,11 @@ impl Node {
         let payer_reports = PayerReports::start(&engine, &chains, config);
         let chains = chains.start(&engine, inputs.network.clone());
         let held = HeldUpdates { appender: engine.chain_appender(), chains: chains.view() };
+        let key = is_node.then(|| config.signer.clone());
+        let reporter = payer_reports.as_ref().map(|it| it.reporter.clone());
         let mut inner = InnerParts {
             desk: RestoreDesk::start(&engine),
-            admin: AdminDesk::start(&engine, is_node.then(|| config.signer.clone())),
+            admin: AdminDesk::start(&engine, key, reporter),
             peers: None,
             files: None,
             chains,

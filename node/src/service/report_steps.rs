@@ -1,0 +1,100 @@
+//! Steps of the worker of payer reports that an operator asks for.
+
+use std::time::Duration;
+
+use hawser_engine::runtime::{PayerReporter, ReportStep, StepOutcome, StepState};
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+
+use crate::admin::PayerReportStep;
+use crate::error::RunError;
+
+/// Outcomes that are told at most, so that they fit into a line. A guess: many times the reports that wait.
+const OUTCOMES_MAX: usize = 1000;
+/// Bytes of the reason of one outcome that are told at most. A guess: enough for the differences of an honest mistake.
+const DETAIL_LEN_BYTES_MAX: usize = 500;
+/// Time between two looks whether the command, or the node, goes. A guess.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The step that an operator asks for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct StepOrder {
+    pub(super) step: PayerReportStep,
+    /// The originator; `None` for all.
+    pub(super) about: Option<u32>,
+    pub(super) is_dry: bool,
+}
+
+/// Takes a step for the originators that are asked for, and returns what became of each report. Ends between two of
+/// them, or in the wait for the chain, when `is_unwanted`: a transaction under way is found by the next step.
+/// Blocks; to be called on a thread of a tokio runtime that may block.
+///
+/// # Errors
+/// When the node does not work on payer reports, or not on those about this originator, or is stopped.
+pub(super) fn take(
+    reporter: Option<&PayerReporter>,
+    order: StepOrder,
+    is_unwanted: &mut dyn FnMut() -> bool,
+) -> Result<Value, RunError> {
+    let Some(reporter) = reporter else {
+        return Err(RunError::refused(
+            "this node does not work on payer reports: see --payer-report.enable, and the address of PayerReportManager",
+        ));
+    };
+    let mut originators = reporter.originators();
+    if let Some(about) = order.about {
+        originators.retain(|it| it.0 == about);
+        if originators.is_empty() {
+            return Err(RunError::refused(format!("there is no originator {about}")));
+        }
+    }
+    let outcomes = Handle::current().block_on(async {
+        let mut outcomes = Vec::new();
+        for about in originators {
+            tokio::select! {
+                more = reporter.step(step_of(order.step), about, order.is_dry) => outcomes.extend(more),
+                () = until(is_unwanted) => return Err(RunError::failed("it was stopped before it was done")),
+            }
+        }
+        Ok(outcomes)
+    })?;
+    let left_off = outcomes.len().saturating_sub(OUTCOMES_MAX);
+    let rows: Vec<_> = outcomes.iter().take(OUTCOMES_MAX).map(row).collect();
+    Ok(json!({ "dry_run": order.is_dry, "outcomes": rows, "left_off": left_off }))
+}
+
+async fn until(is_so: &mut dyn FnMut() -> bool) {
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        if is_so() {
+            return;
+        }
+    }
+}
+
+fn step_of(step: PayerReportStep) -> ReportStep {
+    match step {
+        PayerReportStep::Generate => ReportStep::Generate,
+        PayerReportStep::Attest => ReportStep::Attest,
+        PayerReportStep::Submit => ReportStep::Submit,
+        PayerReportStep::Settle => ReportStep::Settle,
+    }
+}
+
+fn row(outcome: &StepOutcome) -> Value {
+    let state = match outcome.state {
+        StepState::Done => "done",
+        StepState::Would => "would",
+        StepState::Nothing => "nothing",
+        StepState::Waiting => "waiting",
+        StepState::Refused => "refused",
+        StepState::Failed => "failed",
+    };
+    let end = outcome.detail.floor_char_boundary(DETAIL_LEN_BYTES_MAX);
+    json!({
+        "originator_id": outcome.about.0,
+        "report": outcome.report.map(|id| id.to_string()),
+        "state": state,
+        "detail": &outcome.detail[..end],
+    })
+}
