@@ -9,10 +9,12 @@
 //! - `tally`, `tree`: the parts of that;
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: what can be wrong; `stats`: figures for people;
-//! - `run`: a whole log, and the state that lets a replay go on.
+//! - `run`: a whole log, and the state that lets a replay go on;
+//! - `bill`: one payer's part of it, beside the reports on the chain.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
+mod bill;
 pub(crate) mod check;
 mod fault;
 mod item;
@@ -28,6 +30,7 @@ pub(crate) mod testing;
 pub(crate) mod tests;
 mod tree;
 
+pub use bill::{BillSettings, BillVerdict, BilledPart, BilledReport, StrandBill, bill};
 pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
     GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,

@@ -16,6 +16,9 @@ use crate::contracts::{DistributionManager, PayerRegistry, PayerReportManager};
 const PAGE: u64 = 50;
 /// Concurrent requests. Guess.
 const ASKED_AT_ONCE: usize = 16;
+/// Reports about one originator that are counted. A guess: thousands of years of them, and a bound for an endpoint that
+/// has one at every index.
+const REPORTS_MAX: u64 = 1 << 24;
 /// Reports per claim, which costs some 3 million gas. Guess.
 const CLAIMED_AT_ONCE: usize = 50;
 /// Fee rates are hundredths of a percent.
@@ -39,8 +42,14 @@ pub struct OnchainReport {
     pub originator: u32,
     /// The index in the originator's list, from 0.
     pub index: u64,
+    /// The sequence id before its range.
+    pub start_sequence_id: u64,
     /// The last sequence id that it covers.
     pub end_sequence_id: u64,
+    /// The last minute that it covers, since the unix epoch.
+    pub end_minute: u32,
+    /// The root of its tree of amounts.
+    pub root: [u8; 32],
     /// The fees settled so far.
     pub fees_settled: MicroDollars,
     /// True if the report is settled completely and can be claimed.
@@ -345,8 +354,17 @@ async fn reports_about(
     originator: u32,
 ) -> Result<Vec<OnchainReport>, AdminError> {
     let count = count(network, originator).await?;
+    reports_of(network, originator, 0, count).await
+}
+
+/// Returns the reports from one index up to another one, which excludes.
+async fn reports_of(
+    network: &Network,
+    originator: u32,
+    mut from: u64,
+    count: u64,
+) -> Result<Vec<OnchainReport>, AdminError> {
     let mut all = Vec::new();
-    let mut from = 0;
     while from < count {
         let to = count.min(from + PAGE);
         let page = PayerReportManager::getPayerReportsCall {
@@ -360,6 +378,20 @@ async fn reports_about(
     Ok(all)
 }
 
+/// Returns the newest reports about an originator, at most `most`, in the contract's order, with the number of all.
+///
+/// # Errors
+/// When the contract cannot be read.
+pub async fn newest_reports(
+    network: &Network,
+    originator: u32,
+    most: u64,
+) -> Result<(u64, Vec<OnchainReport>), AdminError> {
+    let count = count(network, originator).await?;
+    let newest = reports_of(network, originator, count.saturating_sub(most), count).await?;
+    Ok((count, newest))
+}
+
 /// Returns the number of reports about an originator. The contract has no such function, so the
 /// first index without a report is searched: by doubling, then by bisection.
 async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
@@ -368,7 +400,7 @@ async fn count(network: &Network, originator: u32) -> Result<u64, AdminError> {
     }
     let mut known = 0;
     let mut absent = 1;
-    while exists(network, originator, absent).await? {
+    while absent < REPORTS_MAX && exists(network, originator, absent).await? {
         known = absent;
         absent *= 2;
     }
@@ -395,7 +427,10 @@ fn read(originator: u32, index: u64, report: IPayerReportManager::PayerReport) -
     OnchainReport {
         originator,
         index,
+        start_sequence_id: report.startSequenceId,
         end_sequence_id: report.endSequenceId,
+        end_minute: report.endMinuteSinceEpoch,
+        root: report.payersMerkleRoot.0,
         fees_settled: report.feesSettled.into(),
         is_settled: report.isSettled,
         protocol_fee_rate: report.protocolFeeRate,
@@ -422,7 +457,10 @@ mod tests {
             let report = OnchainReport {
                 originator: 100,
                 index: 0,
+                start_sequence_id: 0,
                 end_sequence_id: 1,
+                end_minute: 1,
+                root: [0; 32],
                 fees_settled: amount("fees_settled"),
                 is_settled: true,
                 protocol_fee_rate: u16::try_from(case["rate_bps"].as_u64().unwrap()).unwrap(),

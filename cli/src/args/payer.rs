@@ -63,9 +63,19 @@ pub(crate) struct UsageArgs {
     /// Address of the payer.
     #[arg(value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Address,
+    /// Compute the usage again from a log, and compare it with the reports on the chain. Exits with 0 if all of them are
+    /// proven, with 8 if one differs or the log has faults, and with 9 if places of one were not shown.
+    #[arg(long, requires = "from")]
+    pub(crate) verify: bool,
+    /// The log to verify from: the data folder of a stopped node, or the API of a node that runs: `http://host:port`.
+    #[arg(long, value_name = "DATA-DIR|URL", requires = "verify")]
+    pub(crate) from: Option<String>,
     /// The node.
     #[command(flatten)]
     pub(crate) node: ReportNodeArgs,
+    /// Chains and contracts, for --verify.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
 }
 
 /// `hawser payer estimate`.

@@ -26,7 +26,8 @@ pub(super) use export::run as export;
 pub(super) use keys::load as load_keys;
 pub(super) use partition::{check as check_partition, merge};
 pub(super) use prove::{prove, verify};
-pub(super) use replay::run as replay;
+pub(super) use replay::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, run as replay};
+pub(super) use source::open as open_log;
 
 /// Runs the command.
 ///

@@ -22,9 +22,9 @@ use crate::commands::rebuild::refusal;
 use crate::output;
 
 /// Exit code of a log with faults.
-pub(super) const FAULTS_EXIT_CODE: u8 = 8;
+pub(in super::super) const FAULTS_EXIT_CODE: u8 = 8;
 /// Exit code of a log without faults that was not shown as a whole.
-pub(super) const INCOMPLETE_EXIT_CODE: u8 = 9;
+pub(in super::super) const INCOMPLETE_EXIT_CODE: u8 = 9;
 /// Time between two writes of the state file. A guess: an interruption costs no more than that.
 const SAVE_EVERY: Duration = Duration::from_secs(30);
 /// Time between two lines about progress on a pipe. A guess: often enough to see that it goes on.

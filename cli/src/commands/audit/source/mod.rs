@@ -16,7 +16,7 @@ pub(super) use node::NodeLog;
 use crate::commands::rebuild::refusal;
 
 /// A log that was opened.
-pub(super) enum OpenLog {
+pub(in super::super) enum OpenLog {
     /// That of a folder.
     Folder(Store),
     /// That of a node that runs.
@@ -27,7 +27,7 @@ pub(super) enum OpenLog {
 ///
 /// # Errors
 /// When there is no log.
-pub(super) fn open(name: &str) -> Result<OpenLog, RunError> {
+pub(in super::super) fn open(name: &str) -> Result<OpenLog, RunError> {
     if name.contains("://") {
         return NodeLog::connect(name, Vec::new()).map(OpenLog::Node);
     }
@@ -40,7 +40,7 @@ impl OpenLog {
     ///
     /// # Errors
     /// When rows cannot be read.
-    pub(super) fn view(&self) -> Result<Box<dyn LogSource + '_>, RunError> {
+    pub(in super::super) fn view(&self) -> Result<Box<dyn LogSource + '_>, RunError> {
         match self {
             Self::Folder(store) => Ok(Box::new(FolderLog::new(store).map_err(RunError::failed)?)),
             Self::Node(log) => Ok(Box::new(log)),

@@ -32,7 +32,7 @@ const STRANDS_MAX: usize = 10_000;
 const PAGE_ENVELOPES: u32 = 1_000;
 
 /// A node that is asked for its log.
-pub(in super::super) struct NodeLog {
+pub(in crate::commands) struct NodeLog {
     address: String,
     runtime: Runtime,
     channel: Channel,

@@ -1,0 +1,210 @@
+//! `hawser payer usage --verify`: a payer's bill, computed again from a log and compared with the reports on the chain.
+
+use std::thread;
+
+use hawser_audit::replay::{
+    BillSettings, BillVerdict, BilledReport, LogSource, SourceError, StrandBill, bill,
+};
+use hawser_chain::admin::fees::{self, OnchainReport};
+use hawser_chain::admin::{nodes, rates};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_proto::{Address, EnvelopeId, OriginatorId, PublicKey};
+use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
+use serde_json::{Value, json};
+
+use super::audit::{FAULTS_EXIT_CODE, INCOMPLETE_EXIT_CODE, open_log};
+use crate::args::payer::UsageArgs;
+use crate::commands::onchain::{self, ChainsNeeded};
+use crate::output;
+
+/// The keys, prices and reports that a bill is judged by, as the chain has them.
+struct ChainFacts {
+    registry: Registry,
+    rates: RateTable,
+    reports: Vec<OnchainReport>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the log or the chain cannot be read; and with the exit code of the verdict.
+pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
+    let Some(from) = &args.from else {
+        return Err(RunError::usage(
+            "--verify needs a log: --from http://host:port of a node, or the data folder of a stopped one",
+        ));
+    };
+    let facts = super::blocking(facts(args))?;
+    let open = open_log(from)?;
+    let log = open.view()?;
+    let settings = BillSettings {
+        payer: Address(args.payer.into_array()),
+        registry: facts.registry,
+        rates: facts.rates,
+        threads: thread::available_parallelism().map_or(1, usize::from),
+    };
+    let failed = |error: SourceError| RunError::failed(format!("{from}: {error}"));
+    let mut bills = Vec::new();
+    for head in heads(&*log, &facts.reports).map_err(failed)? {
+        let of_strand = facts.reports.iter().filter(|it| it.originator == head.originator.0);
+        let reports: Vec<_> = of_strand.map(billed).collect();
+        bills.push(bill(&*log, head, &reports, &settings).map_err(failed)?);
+    }
+    tell(args, &bills, as_json)
+}
+
+/// Reads the chain.
+async fn facts(args: &UsageArgs) -> Result<ChainFacts, RunError> {
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let record = |node: nodes::RegisteredNode| {
+        Some(NodeRecord {
+            id: OriginatorId(node.node_id),
+            public_key: PublicKey::from_uncompressed(&node.signing_public_key)?,
+            owner: Address(node.signer.into_array()),
+            http_address: node.http_address,
+            quic_address: None,
+            canonical: node.is_canonical,
+        })
+    };
+    let registry = nodes::list(&network).await?.into_iter().filter_map(record).collect();
+    let rate = |entry: rates::RateEntry| Rate {
+        start_unix_s: entry.start_time,
+        message_fee: entry.prices.message_fee,
+        storage_fee: entry.prices.storage_fee,
+        congestion_fee: entry.prices.congestion_fee,
+        target_rate_per_minute: entry.prices.target_rate_per_minute,
+    };
+    let rates = rates::list(&network).await?.into_iter().map(rate).collect();
+    let rates = RateTable::new(rates, None).map_err(RunError::failed)?;
+    let reports = fees::reports(&network, &[]).await?;
+    Ok(ChainFacts { registry, rates, reports })
+}
+
+/// Returns the strands that nodes charge for, also those that the source hides although reports are about them.
+fn heads(log: &dyn LogSource, reports: &[OnchainReport]) -> Result<Vec<EnvelopeId>, SourceError> {
+    let mut heads = log.heads()?;
+    heads.retain(|head| head.originator.is_node());
+    for report in reports {
+        let originator = OriginatorId(report.originator);
+        if heads.iter().all(|head| head.originator != originator) {
+            heads.push(EnvelopeId::new(originator, hawser_proto::SequenceId::NONE));
+        }
+    }
+    Ok(heads)
+}
+
+fn billed(report: &OnchainReport) -> BilledReport {
+    BilledReport {
+        index: report.index,
+        start: report.start_sequence_id,
+        end: report.end_sequence_id,
+        end_minute: report.end_minute,
+        root: report.root,
+        is_settled: report.is_settled,
+    }
+}
+
+/// Sums of all strands.
+struct BillTotals {
+    settled_picodollars: u64,
+    unsettled_picodollars: u64,
+    settled_microdollars: u64,
+    faults: u64,
+    not_shown: u64,
+    verdicts: [usize; 3],
+}
+
+impl BillTotals {
+    fn of(bills: &[StrandBill]) -> Self {
+        let parts = || bills.iter().flat_map(|bill| &bill.parts);
+        let sum = |amounts: &mut dyn Iterator<Item = u64>| amounts.fold(0, u64::saturating_add);
+        let settled = || parts().filter(|part| part.is_settled);
+        let open = parts().filter(|part| !part.is_settled).map(|part| part.picodollars);
+        let later = bills.iter().map(|bill| bill.unreported_picodollars);
+        let count = |verdict| parts().filter(|part| part.verdict == verdict).count();
+        Self {
+            settled_picodollars: sum(&mut settled().map(|part| part.picodollars)),
+            unsettled_picodollars: sum(&mut open.chain(later)),
+            settled_microdollars: sum(&mut settled().map(|part| part.microdollars)),
+            faults: sum(&mut bills.iter().map(|bill| bill.faults.count())),
+            not_shown: sum(&mut bills.iter().map(|bill| bill.not_shown)),
+            verdicts: [BillVerdict::Proven, BillVerdict::OtherRoot, BillVerdict::NotShown]
+                .map(count),
+        }
+    }
+
+    /// Returns the verdict with its exit code.
+    fn verdict(&self) -> (&'static str, Option<u8>) {
+        let [_, other, not_shown] = self.verdicts;
+        match (self.faults, other, not_shown) {
+            (0, 0, 0) => ("proven", None),
+            (0, 0, _) => ("incomplete", Some(INCOMPLETE_EXIT_CODE)),
+            _ => ("differs", Some(FAULTS_EXIT_CODE)),
+        }
+    }
+}
+
+fn tell(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), RunError> {
+    let totals = BillTotals::of(bills);
+    let (verdict, code) = totals.verdict();
+    if as_json {
+        output::line(json!({
+            "payer": args.payer.to_string(),
+            "verdict": verdict,
+            "settled_picodollars": totals.settled_picodollars,
+            "unsettled_picodollars": totals.unsettled_picodollars,
+            "settled_microdollars": totals.settled_microdollars,
+            "not_shown": totals.not_shown,
+            "originators": bills.iter().map(json_of).collect::<Vec<_>>(),
+        }));
+    } else {
+        output::line(format_args!("payer {}", args.payer));
+        bills.iter().for_each(tell_strand);
+        output::line(format_args!("settled by the log: {} p$", totals.settled_picodollars));
+        output::line(format_args!("taken for it: {} µ$", totals.settled_microdollars));
+        output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars));
+        let [proven, other, hidden] = totals.verdicts;
+        output::line(format_args!(
+            "reports: {proven} proven, {other} with another root, {hidden} with places that were not shown"
+        ));
+        output::line(format_args!("verdict: {verdict}"));
+    }
+    match code {
+        None => Ok(()),
+        Some(code) => Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() }),
+    }
+}
+
+fn json_of(bill: &StrandBill) -> Value {
+    let counts = bill.faults.counts().iter().map(|(kind, count)| (kind.name(), *count));
+    json!({
+        "originator_id": bill.originator_id,
+        "envelopes": bill.envelopes,
+        "stated_picodollars": bill.stated_picodollars,
+        "unreported_picodollars": bill.unreported_picodollars,
+        "not_shown": bill.not_shown,
+        "reports": bill.parts,
+        "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
+        "first_faults": bill.faults.kept(),
+    })
+}
+
+fn tell_strand(bill: &StrandBill) {
+    output::line(format_args!(
+        "originator {}: {} envelopes, {} p$ as stated, {} p$ after the last report",
+        bill.originator_id, bill.envelopes, bill.stated_picodollars, bill.unreported_picodollars
+    ));
+    for part in &bill.parts {
+        let verdict = match part.verdict {
+            BillVerdict::Proven => "proven",
+            BillVerdict::OtherRoot => "the log gives another root",
+            BillVerdict::NotShown => "not proven: places were not shown",
+        };
+        let state = if part.is_settled { "settled" } else { "not settled" };
+        output::line(format_args!(
+            "  report {}, to minute {}: {} p$, {} µ$, {state}: {verdict}",
+            part.index, part.end_minute, part.picodollars, part.microdollars
+        ));
+    }
+    bill.faults.kept().iter().for_each(|fault| output::line(format_args!("  {fault}")));
+}
