@@ -14,6 +14,7 @@ pub(crate) mod payer;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod report;
+pub(crate) mod watcher;
 
 use std::path::PathBuf;
 
@@ -95,12 +96,15 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: MisbehaviorCommand,
     },
-    /// List payer reports as a running node sees them, and say why it does not attest one.
+    /// List payer reports as a running node sees them, say why it does not attest one, and have it take a step.
     Report {
         /// The subcommand.
         #[command(subcommand)]
         command: report::ReportCommand,
     },
+    /// Watch balances, gas, reports, rates, pauses and upgrades on the chains, without privileges: as metrics, as a table, or
+    /// once, as a verdict.
+    ChainWatcher(watcher::ChainWatcherArgs),
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(HealthArgs),
     /// Rebuild all projections of a stopped node from its log.

@@ -4,6 +4,7 @@ mod audit;
 mod backup;
 #[cfg(feature = "dev")]
 mod chain;
+mod chain_watcher;
 mod config;
 mod conformance;
 #[cfg(feature = "dev")]
@@ -19,6 +20,7 @@ mod misbehavior_reports;
 mod node;
 pub(crate) mod onchain;
 mod payer;
+mod payer_bill;
 mod payer_usage;
 mod prune;
 mod publish;
@@ -37,6 +39,7 @@ use std::future::Future;
 use hawser_node::error::RunError;
 
 use crate::args::audit::AuditCommand;
+use crate::args::payer::PayerCommand;
 use crate::args::{Cli, Command};
 
 /// Runs the command that was given.
@@ -72,6 +75,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Audit { command } => blocking(audit::run(command, json)),
         Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
         Command::Report { command } => blocking(report::run(command, json)),
+        Command::ChainWatcher(args) => blocking(chain_watcher::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Backup { command } => backup::run(&command, json),
@@ -81,6 +85,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),
+        // It reads a log, on threads of its own.
+        Command::Payer { command: PayerCommand::Usage(args) } if args.verify => {
+            payer_bill::run(&args, json)
+        }
         Command::Payer { command } => blocking(payer::run(command, json)),
         Command::Fees { command } => blocking(fees::run(command, json)),
     }

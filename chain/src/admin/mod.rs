@@ -24,6 +24,7 @@ pub mod nodes;
 pub mod parameters;
 pub mod payers;
 pub mod rates;
+pub mod watcher;
 
 pub use account::Account;
 pub use amount::{MicroDollars, ParseAmountError};

@@ -1,0 +1,306 @@
+//! Alarms about what a look has shown. A function of values: time is an argument.
+
+use std::collections::BTreeMap;
+
+use alloy::primitives::Address;
+
+use super::Observation;
+use crate::admin::contract::Contract;
+use crate::admin::fees::OnchainReport;
+use crate::admin::rates::{Prices, RateEntry};
+
+/// The bounds beyond which something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchLimits {
+    /// The least balance of a payer, microdollars.
+    pub payer_microdollars_min: i128,
+    /// The least balance of a sender, wei.
+    pub sender_wei_min: u128,
+    /// The highest gas price, wei.
+    pub gas_price_wei_max: u128,
+    /// The age of a settled report's last minute from which on the next one is overdue, seconds.
+    pub report_age_s_max: u64,
+    /// The age of a report's last minute from which on it should be settled, seconds.
+    pub settle_age_s_max: u64,
+    /// The age of the chain's newest block, seconds.
+    pub block_age_s_max: u64,
+    /// The largest factor between a price and the one before it.
+    pub rate_factor_max: u64,
+}
+
+impl Default for WatchLimits {
+    /// Guesses, but for the ages: reports about others are due after 12 hours and given up after 18, and each step is taken
+    /// once an hour.
+    fn default() -> Self {
+        Self {
+            payer_microdollars_min: 10 * 1_000_000,
+            sender_wei_min: 10_000_000_000_000_000,
+            gas_price_wei_max: 100_000_000_000,
+            report_age_s_max: 24 * 3600,
+            settle_age_s_max: 24 * 3600,
+            block_age_s_max: 15 * 60,
+            rate_factor_max: 10,
+        }
+    }
+}
+
+/// The kind of an alarm. Names are stable: programs read them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum AlarmKind {
+    /// A payer has little left.
+    PayerLow,
+    /// An account that sends transactions has little ether left.
+    SenderLow,
+    /// Gas is expensive.
+    GasPrice,
+    /// There is no new block.
+    ChainStopped,
+    /// No report has followed the last one for long.
+    ReportOverdue,
+    /// A report is not settled for long.
+    ReportStuck,
+    /// A price is far from the one before it, or there is none.
+    Rate,
+    /// A contract is paused.
+    Paused,
+    /// A contract has other code than before.
+    Upgraded,
+}
+
+impl AlarmKind {
+    /// All kinds.
+    pub const ALL: [Self; 9] = [
+        Self::PayerLow,
+        Self::SenderLow,
+        Self::GasPrice,
+        Self::ChainStopped,
+        Self::ReportOverdue,
+        Self::ReportStuck,
+        Self::Rate,
+        Self::Paused,
+        Self::Upgraded,
+    ];
+
+    /// Returns the stable name.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PayerLow => "payer_low",
+            Self::SenderLow => "sender_low",
+            Self::GasPrice => "gas_price",
+            Self::ChainStopped => "chain_stopped",
+            Self::ReportOverdue => "report_overdue",
+            Self::ReportStuck => "report_stuck",
+            Self::Rate => "rate",
+            Self::Paused => "paused",
+            Self::Upgraded => "upgraded",
+        }
+    }
+}
+
+/// Something that an operator should look at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alarm {
+    /// The kind.
+    pub kind: AlarmKind,
+    /// A sentence for people.
+    pub text: String,
+}
+
+/// Judges what a look has shown at `now`, unix seconds. `before` is the code that the contracts had when it was accepted
+/// last; a contract that is not in it is new, and no alarm.
+#[must_use]
+pub fn judge(
+    seen: &Observation,
+    limits: &WatchLimits,
+    before: &BTreeMap<Contract, Address>,
+    now: u64,
+) -> Vec<Alarm> {
+    let mut alarms = Vec::new();
+    let mut alarm = |kind, text: String| alarms.push(Alarm { kind, text });
+    let block_age_s = now.saturating_sub(seen.chain_time);
+    if block_age_s > limits.block_age_s_max {
+        alarm(AlarmKind::ChainStopped, format!("the newest block is {block_age_s} s old"));
+    }
+    if seen.gas_price_wei > limits.gas_price_wei_max {
+        alarm(AlarmKind::GasPrice, format!("gas costs {} wei", seen.gas_price_wei));
+    }
+    for (payer, microdollars) in &seen.payers {
+        if *microdollars < limits.payer_microdollars_min {
+            alarm(AlarmKind::PayerLow, format!("payer {payer} has {microdollars} µ$ left"));
+        }
+    }
+    for (sender, wei) in &seen.senders {
+        if *wei < limits.sender_wei_min {
+            alarm(AlarmKind::SenderLow, format!("account {sender} has {wei} wei left"));
+        }
+    }
+    for (node, (_, reports)) in &seen.reports {
+        for (kind, text) in of_reports(*node, reports, limits, now) {
+            alarm(kind, text);
+        }
+    }
+    for text in of_rates(&seen.rates, limits.rate_factor_max, now) {
+        alarm(AlarmKind::Rate, text);
+    }
+    for (contract, _) in seen.paused.iter().filter(|(_, is_paused)| **is_paused) {
+        alarm(AlarmKind::Paused, format!("{contract} is paused"));
+    }
+    for (contract, code) in &seen.implementations {
+        if let Some(known) = before.get(contract).filter(|known| *known != code) {
+            alarm(
+                AlarmKind::Upgraded,
+                format!("{contract} has the code at {code}, and had {known}"),
+            );
+        }
+    }
+    alarms
+}
+
+fn of_reports(
+    node: u32,
+    reports: &[OnchainReport],
+    limits: &WatchLimits,
+    now: u64,
+) -> Vec<(AlarmKind, String)> {
+    let age_s = |report: &OnchainReport| now.saturating_sub(u64::from(report.end_minute) * 60);
+    let stuck = reports.iter().filter(|report| !report.is_settled);
+    let stuck = stuck.filter(|report| age_s(report) > limits.settle_age_s_max).map(|report| {
+        let (index, hours) = (report.index, age_s(report) / 3600);
+        let text =
+            format!("report {index} about node {node} ended {hours} h ago and is not settled");
+        (AlarmKind::ReportStuck, text)
+    });
+    let overdue = reports.last().filter(|last| age_s(last) > limits.report_age_s_max).map(|last| {
+        let hours = age_s(last) / 3600;
+        let text = format!("the last report about node {node} ended {hours} h ago");
+        (AlarmKind::ReportOverdue, text)
+    });
+    stuck.chain(overdue).collect()
+}
+
+/// Judges the rates in force now and later: those before have done what they did.
+fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
+    let Some(in_force) = rates.iter().rposition(|rate| rate.start_time <= now) else {
+        return vec!["no rate is in force".to_owned()];
+    };
+    let mut wrong = Vec::new();
+    for (place, rate) in rates.iter().enumerate().skip(in_force) {
+        let when = if place == in_force { "in force" } else { "announced" };
+        let start = rate.start_time;
+        let Prices { message_fee, storage_fee, congestion_fee, target_rate_per_minute } =
+            rate.prices;
+        if message_fee == 0 && storage_fee == 0 {
+            wrong.push(format!("the rate {when} from {start} on is free"));
+        }
+        let Some(before) = place.checked_sub(1).map(|before| rates[before].prices) else {
+            continue;
+        };
+        let pairs = [
+            ("message fee", message_fee, before.message_fee),
+            ("storage fee", storage_fee, before.storage_fee),
+            ("congestion fee", congestion_fee, before.congestion_fee),
+            ("target rate", target_rate_per_minute, before.target_rate_per_minute),
+        ];
+        for (name, new, old) in pairs {
+            let (low, high) = (new.min(old), new.max(old));
+            if high > low.saturating_mul(factor_max) {
+                wrong.push(format!("the {name} {when} from {start} on is {new}, and was {old}"));
+            }
+        }
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = 1_750_000_000;
+
+    fn report(index: u64, age_s: u64, is_settled: bool) -> OnchainReport {
+        OnchainReport {
+            originator: 100,
+            index,
+            start_sequence_id: 0,
+            end_sequence_id: 1,
+            end_minute: u32::try_from((NOW - age_s) / 60).unwrap(),
+            root: [0; 32],
+            fees_settled: crate::admin::MicroDollars::new(5).unwrap(),
+            is_settled,
+            protocol_fee_rate: 0,
+            node_ids: vec![100],
+        }
+    }
+
+    fn rate(start_time: u64, message_fee: u64) -> RateEntry {
+        let prices = Prices {
+            message_fee,
+            storage_fee: 200,
+            congestion_fee: 300,
+            target_rate_per_minute: 6000,
+        };
+        RateEntry { prices, start_time }
+    }
+
+    /// A network in which nothing is wrong.
+    fn healthy() -> Observation {
+        Observation {
+            chain_time: NOW - 5,
+            gas_price_wei: 1,
+            payers: vec![(Address::ZERO, 11_000_000)],
+            senders: vec![(Address::ZERO, u128::MAX)],
+            reports: [(100, (1, vec![report(0, 3600, true)])), (200, (0, vec![]))].into(),
+            rates: vec![rate(0, 100), rate(NOW + 60, 200)],
+            paused: [(Contract::PayerRegistry, false)].into(),
+            implementations: [(Contract::PayerRegistry, Address::repeat_byte(1))].into(),
+        }
+    }
+
+    fn kinds(seen: &Observation) -> Vec<AlarmKind> {
+        let before = [(Contract::PayerRegistry, Address::repeat_byte(1))].into();
+        judge(seen, &WatchLimits::default(), &before, NOW).iter().map(|it| it.kind).collect()
+    }
+
+    #[test]
+    fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
+        assert_eq!(kinds(&healthy()), []);
+        type Fault = fn(&mut Observation);
+        let faults: [(AlarmKind, Fault); 9] = [
+            (AlarmKind::PayerLow, |it| it.payers[0].1 = -1),
+            (AlarmKind::SenderLow, |it| it.senders[0].1 = 0),
+            (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),
+            (AlarmKind::ChainStopped, |it| it.chain_time = 0),
+            (AlarmKind::ReportOverdue, |it| {
+                _ = it.reports.insert(300, (1, vec![report(0, 99_000, true)]))
+            }),
+            (AlarmKind::Rate, |it| it.rates.push(rate(NOW + 90, 2001))),
+            (AlarmKind::Rate, |it| it.rates.clear()),
+            (AlarmKind::Paused, |it| _ = it.paused.insert(Contract::AppChainGateway, true)),
+            (AlarmKind::Upgraded, |it| {
+                it.implementations.insert(Contract::PayerRegistry, Address::repeat_byte(2));
+            }),
+        ];
+        for (kind, fault) in faults {
+            let mut seen = healthy();
+            fault(&mut seen);
+            assert_eq!(kinds(&seen), [kind]);
+        }
+        let mut stuck = healthy();
+        stuck.reports.insert(300, (2, vec![report(0, 99_000, false), report(1, 60, false)]));
+        assert_eq!(kinds(&stuck), [AlarmKind::ReportStuck], "the newest one has time");
+    }
+
+    #[test]
+    fn a_rate_is_judged_from_its_announcement_on_and_not_when_it_is_past() {
+        let of = |rates: &[RateEntry]| of_rates(rates, 10, NOW).len();
+        assert_eq!(of(&[rate(0, 1), rate(10, 1000), rate(NOW, 1000)]), 0, "the jump is past");
+        assert_eq!(of(&[rate(0, 1), rate(NOW, 1000)]), 1, "in force");
+        assert_eq!(of(&[rate(0, 1), rate(NOW + 1, 1000)]), 1, "announced");
+        assert_eq!(of(&[rate(0, 1000), rate(NOW + 1, 99)]), 1, "far too cheap");
+        assert_eq!(of(&[rate(NOW + 1, 1)]), 1, "nothing is in force yet");
+        let free = Prices { message_fee: 0, storage_fee: 0, ..rate(0, 1).prices };
+        assert_eq!(of(&[RateEntry { prices: free, start_time: 0 }]), 1);
+        assert_eq!(of(&[rate(0, 1), rate(NOW + 1, u64::MAX)]), 1, "no product overflows");
+    }
+}

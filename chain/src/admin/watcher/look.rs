@@ -1,0 +1,97 @@
+//! One look at the chains.
+
+use std::collections::BTreeMap;
+
+use alloy::eips::BlockNumberOrTag;
+use alloy::primitives::{Address, B256, U256, b256};
+use alloy::providers::Provider as _;
+
+use super::{Observation, Watched};
+use crate::admin::contract::Contract;
+use crate::admin::error::AdminError;
+use crate::admin::network::Network;
+use crate::admin::{fees, nodes, payers, rates};
+use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
+use crate::send::Chain;
+
+/// Reports of each node that are looked at, the newest ones. A guess: eight days of them.
+pub const REPORTS_LOOKED_AT: u64 = 32;
+/// Nodes whose reports are looked at. A guess: many times a network, and a bound for an endpoint that makes some up.
+const NODES_MAX: usize = 256;
+/// The storage slot with the address of a proxy's code (ERC-1967).
+const IMPLEMENTATION: B256 =
+    b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
+/// Contracts that can be paused.
+const PAUSABLE: [Contract; 6] = [
+    Contract::PayerRegistry,
+    Contract::DistributionManager,
+    Contract::SettlementChainGateway,
+    Contract::AppChainGateway,
+    Contract::GroupMessageBroadcaster,
+    Contract::IdentityUpdateBroadcaster,
+];
+
+/// Looks at the contracts. Those of the app chain are left out if it is not connected.
+///
+/// # Errors
+/// When a contract cannot be read.
+pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, AdminError> {
+    let settlement = &network.settlement;
+    let newest = settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
+    let newest = newest.map_err(|error| settlement.request_error("eth_getBlockByNumber", error))?;
+    let gas_price_wei = settlement.provider().get_gas_price().await;
+    let mut seen = Observation {
+        chain_time: newest.map_or(0, |block| block.header.timestamp),
+        gas_price_wei: gas_price_wei
+            .map_err(|error| settlement.request_error("eth_gasPrice", error))?,
+        rates: rates::list(network).await?,
+        ..Observation::default()
+    };
+    for &payer in &watched.payers {
+        seen.payers.push((payer, payers::balance(network, payer).await?.microdollars));
+    }
+    for &sender in &watched.senders {
+        let balance = settlement.provider().get_balance(sender).await;
+        let balance = balance.map_err(|error| settlement.request_error("eth_getBalance", error))?;
+        seen.senders.push((sender, balance.saturating_to()));
+    }
+    for node in nodes::list(network).await?.into_iter().take(NODES_MAX) {
+        let newest = fees::newest_reports(network, node.node_id, REPORTS_LOOKED_AT).await?;
+        seen.reports.insert(node.node_id, newest);
+    }
+    seen.paused = paused(network).await?;
+    seen.implementations = implementations(network).await?;
+    Ok(seen)
+}
+
+/// Returns the contracts that are known and connected.
+fn reachable(network: &Network, contract: Contract) -> Option<(Address, &Chain)> {
+    Some((network.contracts.get(contract)?, network.chain(contract.chain()).ok()?))
+}
+
+async fn paused(network: &Network) -> Result<BTreeMap<Contract, bool>, AdminError> {
+    let mut paused = BTreeMap::new();
+    for contract in PAUSABLE {
+        let Some((address, chain)) = reachable(network, contract) else { continue };
+        let is_paused = chain.view(address, &pausedCall {}).await;
+        let is_paused = is_paused.map_err(|source| AdminError::View { contract, source })?;
+        paused.insert(contract, is_paused);
+    }
+    Ok(paused)
+}
+
+async fn implementations(network: &Network) -> Result<BTreeMap<Contract, Address>, AdminError> {
+    let mut implementations = BTreeMap::new();
+    for contract in Contract::ALL {
+        let Some((address, chain)) = reachable(network, contract) else { continue };
+        let slot = U256::from_be_bytes(IMPLEMENTATION.0);
+        let stored = chain.provider().get_storage_at(address, slot).await;
+        let stored = stored.map_err(|error| chain.request_error("eth_getStorageAt", error))?;
+        let code = Address::from_word(B256::from(stored));
+        // The underlying token is a foreign contract, and may be no proxy.
+        if !code.is_zero() {
+            implementations.insert(contract, code);
+        }
+    }
+    Ok(implementations)
+}

@@ -1,0 +1,73 @@
+//! `hawser chain-watcher`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use alloy::primitives::Address;
+use clap::Args;
+use hawser_chain::admin::MicroDollars;
+use hawser_node::settings;
+
+use super::onchain::{NetworkArgs, address, amount};
+
+/// `hawser chain-watcher`. See `docs/chain-watcher.md`.
+#[derive(Debug, Args)]
+pub(crate) struct ChainWatcherArgs {
+    /// Look once, print what is wrong, and exit with 8 if anything is.
+    #[arg(long, conflicts_with = "listen")]
+    pub(crate) once: bool,
+    /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table
+    /// after each look].
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Time between two looks.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub(crate) every: Duration,
+    /// Payer whose balance is watched; may be given several times.
+    #[arg(long = "payer", value_name = "ADDRESS", value_parser = address)]
+    pub(crate) payers: Vec<Address>,
+    /// Account of a node or gateway whose ether is watched; may be given several times.
+    #[arg(long = "sender", value_name = "ADDRESS", value_parser = address)]
+    pub(crate) senders: Vec<Address>,
+    /// File with the code behind each contract, as it was accepted last. Written if it is not there; remove it to accept an
+    /// upgrade [default: what the first look shows].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) state: Option<PathBuf>,
+    /// The bounds.
+    #[command(flatten)]
+    pub(crate) limits: WatchLimitArgs,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+/// The bounds beyond which something is wrong.
+#[derive(Debug, Args)]
+pub(crate) struct WatchLimitArgs {
+    /// The least balance of a payer, dollars.
+    #[arg(long, value_name = "DOLLARS", default_value = "10", value_parser = amount)]
+    pub(crate) payer_min: MicroDollars,
+    /// The least balance of a sender, wei.
+    #[arg(long, value_name = "WEI", default_value_t = 10_000_000_000_000_000)]
+    pub(crate) sender_min: u128,
+    /// The highest gas price, wei.
+    #[arg(long, value_name = "WEI", default_value_t = 100_000_000_000)]
+    pub(crate) gas_price_max: u128,
+    /// The time after the end of a report until the next one is on the chain.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    pub(crate) report_age_max: Duration,
+    /// The time after the end of a report until it is settled.
+    #[arg(long, value_name = "TIME", default_value = "24h", value_parser = time)]
+    pub(crate) settle_age_max: Duration,
+    /// The time without a new block.
+    #[arg(long, value_name = "TIME", default_value = "15m", value_parser = time)]
+    pub(crate) block_age_max: Duration,
+    /// The largest factor between a price and the one before it.
+    #[arg(long, value_name = "FACTOR", default_value_t = 10)]
+    pub(crate) rate_factor_max: u64,
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    settings::duration(text).ok_or_else(|| "a duration, such as 90s or 24h".to_owned())
+}

@@ -1,0 +1,126 @@
+//! The metrics of the watcher, in the text format of Prometheus.
+
+use std::fmt::Write as _;
+
+use hawser_chain::admin::fees::OnchainReport;
+use hawser_chain::admin::watcher::{Alarm, AlarmKind, Observation};
+
+/// Time since its end for which a report shows that its originator is at work. That of the reference implementation's
+/// watcher.
+const ACTIVE_WINDOW_S: u64 = 150 * 60;
+
+/// The last look.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    seen: Observation,
+    alarms: Vec<Alarm>,
+    /// The time of the last look that succeeded, unix seconds; 0 before the first.
+    looked_at: u64,
+    /// Looks that failed.
+    pub(super) failures: u64,
+}
+
+impl Watch {
+    pub(super) fn note(&mut self, seen: Observation, alarms: Vec<Alarm>, now: u64) {
+        (self.seen, self.alarms, self.looked_at) = (seen, alarms, now);
+    }
+
+    /// Returns true once a look has succeeded.
+    pub(super) fn has_looked(&self) -> bool {
+        self.looked_at > 0
+    }
+
+    /// Returns the page.
+    pub(super) fn page(&self) -> String {
+        let mut page = Page::default();
+        page.family("xmtp_chain_watcher_last_look_seconds", "Unix time of the last look", "gauge");
+        page.row("", self.looked_at);
+        page.family("xmtp_chain_watcher_look_failures_total", "Looks that failed", "counter");
+        page.row("", self.failures);
+        page.family("xmtp_chain_watcher_alarms", "Alarms of the last look by kind", "gauge");
+        for kind in AlarmKind::ALL {
+            let count = self.alarms.iter().filter(|alarm| alarm.kind == kind).count();
+            page.row(&format!("kind=\"{}\"", kind.name()), count);
+        }
+        if self.has_looked() {
+            self.accounts(&mut page);
+            self.reports(&mut page);
+            self.contracts(&mut page);
+        }
+        page.0
+    }
+
+    fn accounts(&self, page: &mut Page) {
+        let seen = &self.seen;
+        page.family("xmtp_chain_watcher_block_time_seconds", "Time of the newest block", "gauge");
+        page.row("", seen.chain_time);
+        page.family("xmtp_chain_watcher_gas_price_wei", "Gas price", "gauge");
+        page.row("", seen.gas_price_wei);
+        page.family("xmtp_chain_watcher_payer_microdollars", "Balance of a payer", "gauge");
+        for (payer, microdollars) in &seen.payers {
+            page.row(&format!("payer=\"{payer}\""), microdollars);
+        }
+        page.family("xmtp_chain_watcher_sender_wei", "Balance of a sender", "gauge");
+        for (sender, wei) in &seen.senders {
+            page.row(&format!("sender=\"{sender}\""), wei);
+        }
+    }
+
+    fn reports(&self, page: &mut Page) {
+        let all = &self.seen.reports;
+        let of = |node: &u32| format!("originator=\"{node}\"");
+        page.family("xmtp_chain_report_submitted_total", "Reports on the chain", "counter");
+        all.iter().for_each(|(node, (count, _))| page.row(&of(node), count));
+        page.family("xmtp_chain_watcher_reports_open", "Newest reports not settled", "gauge");
+        for (node, (_, newest)) in all {
+            page.row(&of(node), newest.iter().filter(|report| !report.is_settled).count());
+        }
+        let ended = |report: &OnchainReport| u64::from(report.end_minute) * 60;
+        let help = "End of the last report's range";
+        page.family("xmtp_chain_watcher_report_end_seconds", help, "gauge");
+        for (node, (_, newest)) in all {
+            page.row(&of(node), newest.last().map_or(0, ended));
+        }
+        let help = "Fees settled of the newest reports";
+        page.family("xmtp_chain_watcher_settled_microdollars", help, "gauge");
+        for (node, (_, newest)) in all {
+            page.row(&of(node), newest.iter().map(|it| it.fees_settled.get()).sum::<u128>());
+        }
+        let help = "Nodes whose last report ended within 150 minutes";
+        page.family("xmtp_chain_active_originator_nodes", help, "gauge");
+        let is_active = |report: &OnchainReport| {
+            self.looked_at.saturating_sub(ended(report)) <= ACTIVE_WINDOW_S
+        };
+        let active = all.values().filter(|(_, newest)| newest.last().is_some_and(is_active));
+        page.row("", active.count());
+    }
+
+    fn contracts(&self, page: &mut Page) {
+        page.family("xmtp_chain_watcher_paused", "1 for a contract that is paused", "gauge");
+        for (contract, is_paused) in &self.seen.paused {
+            page.row(&format!("contract=\"{contract}\""), u8::from(*is_paused));
+        }
+        page.family("xmtp_chain_watcher_rates", "Entries of the price list", "gauge");
+        page.row("", self.seen.rates.len());
+    }
+}
+
+/// The text of a page.
+#[derive(Default)]
+struct Page(String, String);
+
+impl Page {
+    fn family(&mut self, name: &str, help: &str, kind: &str) {
+        name.clone_into(&mut self.1);
+        // Writing into memory cannot fail.
+        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    fn row(&mut self, labels: &str, value: impl std::fmt::Display) {
+        let name = &self.1;
+        let _ = match labels {
+            "" => writeln!(self.0, "{name} {value}"),
+            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
+        };
+    }
+}

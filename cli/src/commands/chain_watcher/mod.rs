@@ -1,0 +1,169 @@
+//! `hawser chain-watcher`: alarms about the contracts, as a verdict, as metrics, or as a table.
+
+mod metrics;
+mod serve;
+mod state;
+
+use std::io::IsTerminal as _;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hawser_chain::admin::Network;
+use hawser_chain::admin::watcher::{Alarm, Observation, WatchLimits, Watched, judge, look};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::service::stop_signal::StopSignals;
+use parking_lot::Mutex;
+use serde_json::json;
+
+use super::audit::FAULTS_EXIT_CODE;
+use crate::args::watcher::ChainWatcherArgs;
+use crate::commands::onchain::{self, ChainsNeeded};
+use crate::output;
+use metrics::Watch;
+use state::KnownCode;
+
+/// Time limit of a look. A guess: some hundred questions, at a slow endpoint.
+const LOOK_MAX: Duration = Duration::from_secs(120);
+
+/// Runs the command.
+///
+/// # Errors
+/// When the chains cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
+pub(super) async fn run(args: ChainWatcherArgs, as_json: bool) -> Result<(), RunError> {
+    let mut known = KnownCode::load(args.state.as_deref())?;
+    if args.once {
+        let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
+        let (seen, alarms) = look_once(&network, &args, &mut known).await?;
+        return tell_verdict(&seen, &alarms, as_json);
+    }
+    let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
+    let watch = Arc::new(Mutex::new(Watch::default()));
+    if let Some(address) = args.listen {
+        serve::start(address, watch.clone()).await?;
+    }
+    tokio::select! {
+        _ = ends.next() => Ok(()),
+        never = look_forever(&args, &watch, &mut known, as_json) => never,
+    }
+}
+
+/// Looks again and again. What fails is told and counted, and tried again.
+async fn look_forever(
+    args: &ChainWatcherArgs,
+    watch: &Mutex<Watch>,
+    known: &mut KnownCode,
+    as_json: bool,
+) -> Result<(), RunError> {
+    let mut network = None;
+    loop {
+        let looked = match &network {
+            Some(network) => look_once(network, args, known).await,
+            None => match onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await {
+                Ok(connected) => look_once(network.insert(connected), args, known).await,
+                Err(error) => Err(error),
+            },
+        };
+        match looked {
+            Ok((seen, alarms)) => {
+                if args.listen.is_none() {
+                    tell(&seen, &alarms, as_json);
+                }
+                watch.lock().note(seen, alarms, now_s());
+            }
+            Err(error) => {
+                // Another endpoint may answer by then.
+                network = None;
+                watch.lock().failures += 1;
+                eprintln!("the chains could not be read: {}", error.text);
+            }
+        }
+        tokio::time::sleep(args.every).await;
+    }
+}
+
+async fn look_once(
+    network: &Network,
+    args: &ChainWatcherArgs,
+    known: &mut KnownCode,
+) -> Result<(Observation, Vec<Alarm>), RunError> {
+    let watched = Watched { payers: args.payers.clone(), senders: args.senders.clone() };
+    let looked = tokio::time::timeout(LOOK_MAX, look(network, &watched)).await;
+    let late = |_| RunError::failed(format!("no answer within {} s", LOOK_MAX.as_secs()));
+    let seen = looked.map_err(late)??;
+    let before = known.accepted(&seen.implementations)?;
+    let alarms = judge(&seen, &limits(args), before, now_s());
+    Ok((seen, alarms))
+}
+
+fn limits(args: &ChainWatcherArgs) -> WatchLimits {
+    let limits = &args.limits;
+    WatchLimits {
+        payer_microdollars_min: i128::try_from(limits.payer_min.get()).unwrap_or(i128::MAX),
+        sender_wei_min: limits.sender_min,
+        gas_price_wei_max: limits.gas_price_max,
+        report_age_s_max: limits.report_age_max.as_secs(),
+        settle_age_s_max: limits.settle_age_max.as_secs(),
+        block_age_s_max: limits.block_age_max.as_secs(),
+        rate_factor_max: limits.rate_factor_max,
+    }
+}
+
+fn now_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+fn tell_verdict(seen: &Observation, alarms: &[Alarm], as_json: bool) -> Result<(), RunError> {
+    tell(seen, alarms, as_json);
+    if alarms.is_empty() {
+        return Ok(());
+    }
+    Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+}
+
+fn tell(seen: &Observation, alarms: &[Alarm], as_json: bool) {
+    if as_json {
+        let alarm = |it: &Alarm| json!({ "alarm": it.kind.name(), "text": it.text });
+        let code = seen.implementations.iter();
+        let code = code.map(|(contract, code)| (contract.name(), code.to_string()));
+        output::line(json!({
+            "alarms": alarms.iter().map(alarm).collect::<Vec<_>>(),
+            "chain_time": seen.chain_time,
+            "implementations": code.collect::<std::collections::BTreeMap<_, _>>(),
+        }));
+        return;
+    }
+    if std::io::stdout().is_terminal() {
+        // Clears the screen, so that the table stays in its place.
+        output::line("\u{1b}[2J\u{1b}[H");
+    }
+    for (payer, microdollars) in &seen.payers {
+        output::line(format_args!("payer {payer}   {microdollars} µ$"));
+    }
+    for (sender, wei) in &seen.senders {
+        output::line(format_args!("sender {sender}  {wei} wei"));
+    }
+    for (node, (count, newest)) in &seen.reports {
+        let open = newest.iter().filter(|report| !report.is_settled).count();
+        let end = newest.last().map_or_else(String::new, |last| {
+            format!(", the last one to {} at {}", last.end_sequence_id, time(last.end_minute))
+        });
+        output::line(format_args!("node {node}: {count} reports, {open} not settled{end}"));
+    }
+    let paused = seen.paused.values().filter(|paused| **paused).count();
+    output::line(format_args!(
+        "gas {} wei, {} rates, {paused} of {} contracts paused",
+        seen.gas_price_wei,
+        seen.rates.len(),
+        seen.paused.len()
+    ));
+    for Alarm { kind, text } in alarms {
+        output::line(format_args!("ALARM {}: {text}", kind.name()));
+    }
+    if alarms.is_empty() {
+        output::line("no alarm");
+    }
+}
+
+fn time(minute: u32) -> String {
+    output::time(i64::from(minute) * 60_000_000_000)
+}
