@@ -1,0 +1,352 @@
+//! Three nodes as processes, three payers with deposits, and the contracts on a chain in this process.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use alloy::primitives::Address;
+use hawser_chain::admin::{Contracts, Network};
+use hawser_chain::send::{Chain, Sender};
+use hawser_devchain::deploy::{self, NodeRegistration};
+use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
+use hawser_proto::envelope::{OriginatorEnvelope, Payload};
+use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
+use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Bytes, Topic, TopicKind};
+use prost::Message as _;
+use serde_json::{Value, json};
+
+use crate::support::{self, Running, free_base, hawser, page, signal, until};
+
+/// The nodes of the network, by place.
+pub const NODES: [u32; 3] = [100, 200, 300];
+/// Payers of the network.
+const PAYERS: usize = 3;
+/// Envelopes that each payer publishes at each node at once.
+const ENVELOPES: usize = 20;
+
+/// A payer, with the file of its key.
+pub struct Payer {
+    pub key: PathBuf,
+    pub address: Address,
+}
+
+/// The network.
+pub struct MoneyNetwork {
+    place: tempfile::TempDir,
+    pub runtime: tokio::runtime::Runtime,
+    pub chains: Devnet,
+    base: u16,
+    nodes: Vec<Option<Running>>,
+    pub payers: Vec<Payer>,
+    /// The place of a node that charges by a list of prices of its own.
+    liar: Option<usize>,
+}
+
+impl MoneyNetwork {
+    /// Starts everything and waits until each node may publish. The worker of payer reports looks once at the start, and
+    /// then waits for the test to take its steps.
+    pub fn start(liar: Option<usize>) -> Self {
+        let place = tempfile::tempdir().unwrap();
+        let base = free_base(3);
+        let generate = |name: String| {
+            let key = place.path().join(name);
+            let made = support::json(&["keys", "generate", "--json", "--out", text(&key)]);
+            (key, made)
+        };
+        let registered = NODES.iter().enumerate().map(|(at, id)| {
+            let (_, made) = generate(format!("key-{at}"));
+            let public_key = hex::decode(&made["public_key"].as_str().unwrap()[2..]).unwrap();
+            NodeRegistration {
+                id: *id,
+                owner: deploy::accounts()[1].address(),
+                public_key: public_key.try_into().unwrap(),
+                http_address: format!(
+                    "http://127.0.0.1:{}",
+                    base + 100 * u16::try_from(at).unwrap()
+                ),
+                is_canonical: true,
+            }
+        });
+        let settings = DevnetSettings { nodes: registered.collect(), ..DevnetSettings::default() };
+        let payers = (0..PAYERS).map(|at| {
+            let (key, made) = generate(format!("payer-{at}"));
+            Payer { key, address: made["address"].as_str().unwrap().parse().unwrap() }
+        });
+        let payers: Vec<_> = payers.collect();
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let chains = runtime.block_on(Devnet::start(settings)).unwrap();
+        let addresses = chains.deployment().addresses.to_json().to_string();
+        fs::write(place.path().join("chain.json"), addresses).unwrap();
+        let rates = json!({ "rates": [{ "messageFee": 100_000, "storageFee": 200,
+            "congestionFee": 300, "targetRatePerMinute": 6000, "startTime": 0 }] });
+        fs::write(place.path().join("rates.json"), rates.to_string()).unwrap();
+        let nodes = NODES.iter().map(|_| None).collect();
+        let mut network = Self { place, runtime, chains, base, nodes, payers, liar };
+        network.fund_payers();
+        for at in 0..NODES.len() {
+            network.start_node(at);
+        }
+        for at in 0..NODES.len() {
+            network.until_ready(at);
+        }
+        network
+    }
+
+    fn fund_payers(&self) {
+        let addresses = &self.chains.deployment().addresses;
+        self.runtime.block_on(async {
+            let url = format!("http://{}", self.chains.app_address());
+            let app = Chain::connect(&url, APP_ID).await.unwrap();
+            let admin = Sender::new(self.settlement().await, deploy::deployer());
+            for payer in &self.payers {
+                deploy::fund_payer(&admin, &app, addresses, payer.address).await.unwrap();
+            }
+        });
+    }
+
+    async fn settlement(&self) -> Chain {
+        let url = format!("http://{}", self.chains.settlement_address());
+        Chain::connect(&url, SETTLEMENT_ID).await.unwrap()
+    }
+
+    /// The contracts, to be read.
+    pub fn contracts(&self) -> Network {
+        let contracts = Contracts::from(&self.chains.deployment().addresses);
+        let settlement = self.runtime.block_on(self.settlement());
+        Network { settlement, app: None, app_id: APP_ID, contracts }
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        text(&self.place.path().join(name)).to_owned()
+    }
+
+    pub fn data_dir(&self, at: usize) -> String {
+        self.file(&format!("data-{at}"))
+    }
+
+    fn port(&self, at: usize) -> u16 {
+        self.base + 100 * u16::try_from(at).unwrap()
+    }
+
+    fn grpc(&self, at: usize) -> String {
+        format!("127.0.0.1:{}", self.port(at))
+    }
+
+    pub fn metrics(&self, at: usize) -> String {
+        format!("127.0.0.1:{}", self.port(at) + 1)
+    }
+
+    fn start_node(&mut self, at: usize) {
+        let (app, settlement) = (self.chains.app_address(), self.chains.settlement_address());
+        let data = self.data_dir(at);
+        let mut command = hawser();
+        command.args(["node", "--listen-address", "127.0.0.1", "--shutdown-drain", "0s"]);
+        command.args(["--data-dir", &data, "-p", &self.port(at).to_string()]);
+        command.args(["--state-dir", &self.file("state")]);
+        if !Path::new(&data).exists() {
+            command.env("HAWSER_NEW_STRAND", "true");
+        }
+        command.args(["--metrics.metrics-port", &(self.port(at) + 1).to_string()]);
+        command.args(["--signer.private-key-file", &self.file(&format!("key-{at}"))]);
+        command.args(["--contracts.config-file-path", &self.file("chain.json")]);
+        command.args(["--contracts.app-chain.rpc-url", &format!("http://{app}")]);
+        command.args(["--contracts.app-chain.wss-url", &format!("ws://{app}")]);
+        command.args(["--contracts.settlement-chain.rpc-url", &format!("http://{settlement}")]);
+        command.args(["--contracts.settlement-chain.wss-url", &format!("ws://{settlement}")]);
+        // The test takes the steps.
+        command.args(["--payer-report.attestation-worker-poll-interval", "24h"]);
+        for whose in ["self", "others"] {
+            let period = format!("--payer-report.generate-report-{whose}-period");
+            command.args([&period, "1m"]);
+        }
+        if self.liar == Some(at) {
+            command.args(["--rates-file", &self.file("rates.json")]);
+        }
+        let mut running = Running::start(command, true);
+        running.line("start", |line| line.contains("started api server"));
+        self.nodes[at] = Some(running);
+    }
+
+    fn until_ready(&self, at: usize) {
+        until("the node may publish", || {
+            page(&self.metrics(at), "/readyz?for=publish").contains("200 OK")
+        });
+    }
+
+    /// Ends a node without notice, and starts it again.
+    pub fn kill(&mut self, at: usize) {
+        let node = self.nodes[at].take().unwrap();
+        signal(node.pid(), "KILL");
+        assert!(!node.end().success());
+        self.start_node(at);
+        self.until_ready(at);
+    }
+
+    /// The line of a node's log that satisfies `wanted`.
+    pub fn log_line(&mut self, at: usize, what: &str, wanted: impl Fn(&str) -> bool) -> String {
+        self.nodes[at].as_mut().unwrap().line(what, wanted)
+    }
+
+    /// Ends all nodes in order.
+    pub fn stop(mut self) {
+        for node in self.nodes.drain(..).flatten() {
+            signal(node.pid(), "TERM");
+            assert!(node.end().success());
+        }
+    }
+
+    /// Lets each payer publish at each node.
+    pub fn traffic(&self, name: &str) {
+        for at in 0..NODES.len() {
+            for (by, payer) in self.payers.iter().enumerate() {
+                let line = |number| {
+                    let text = format!("{name} {number} of {by} at {at}");
+                    json!({ "hex": hex::encode(message(&text)) }).to_string()
+                };
+                let lines: Vec<_> = (0..ENVELOPES).map(line).collect();
+                let file = self.file("envelopes.jsonl");
+                fs::write(&file, lines.join("\n")).unwrap();
+                let (node, target) = (self.grpc(at), NODES[at].to_string());
+                let key = text(&payer.key);
+                let args = ["publish", "--json", "--node", &node, "--payer-key-file", key];
+                let done =
+                    support::json(&[&args[..], &["--file", &file, "--target", &target]].concat());
+                assert_eq!(done["published"], ENVELOPES);
+            }
+        }
+    }
+
+    /// The last place of each strand that a node holds.
+    fn heads(&self, at: usize) -> BTreeMap<u64, u64> {
+        let output = support::run(&["query", "--json", "cursors", "--node", &self.grpc(at)]);
+        let lines = support::stdout(&output);
+        let heads = lines.lines().map(|line| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            (line["originator_id"].as_u64().unwrap(), line["sequence_id"].as_u64().unwrap())
+        });
+        heads.filter(|(originator, _)| *originator >= 100).collect()
+    }
+
+    /// Waits until all nodes hold the same.
+    pub fn replicate(&self) {
+        until("all nodes hold the same", || {
+            let first = self.heads(0);
+            first.len() == NODES.len() && (1..NODES.len()).all(|at| self.heads(at) == first)
+        });
+    }
+
+    /// The envelopes of an originator as a node shows them.
+    pub fn strand(&self, at: usize, originator: u32) -> Vec<OriginatorEnvelope> {
+        let (node, originator) = (self.grpc(at), originator.to_string());
+        let output =
+            support::run(&["query", "--json", "originators", &originator, "--node", &node]);
+        let lines = support::stdout(&output);
+        let envelope = |line: &str| {
+            let line: Value = serde_json::from_str(line).unwrap();
+            let bytes = hex::decode(line["hex"].as_str().unwrap()).unwrap();
+            OriginatorEnvelope::parse(Bytes::from(bytes)).unwrap()
+        };
+        lines.lines().map(envelope).collect()
+    }
+
+    /// Takes a step of a node's worker; its exit code, and the outcomes.
+    pub fn step(&self, at: usize, step: &str, about: u32, more: &[&str]) -> (i32, Vec<Value>) {
+        let (data, about) = (self.data_dir(at), about.to_string());
+        let args = ["report", step, "--json", "--data-dir", &data, "--about", &about];
+        let output = support::run(&[&args[..], more].concat());
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{step}: {}", support::stderr(&output)));
+        let outcomes = said["outcomes"].as_array().unwrap().clone();
+        (output.status.code().unwrap(), outcomes)
+    }
+
+    /// Takes a step again and again until it is done, or was done before.
+    pub fn until_done(&self, at: usize, step: &str, about: u32) {
+        until(&format!("{step} about {about} is done at node {at}"), || {
+            let (_, outcomes) = self.step(at, step, about, &[]);
+            outcomes.iter().any(|it| it["state"] == "done" || it["state"] == "nothing")
+        });
+    }
+
+    /// The reports about an originator as a node sees them.
+    pub fn reports(&self, at: usize, about: u32) -> Vec<Value> {
+        let output = support::run(&["report", "list", "--json", "--metrics", &self.metrics(at)]);
+        let lines = support::stdout(&output);
+        let reports = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        reports.filter(|report| report["originator_id"] == about).collect()
+    }
+
+    pub fn api(&self, at: usize) -> String {
+        format!("http://{}", self.grpc(at))
+    }
+
+    /// Computes a payer's bill from what a node shows; the exit code, and the bill.
+    pub fn bill(&self, at: usize, payer: &str) -> (i32, Value) {
+        let from = self.api(at);
+        let args = ["payer", "usage", payer, "--verify", "--from", &from];
+        let output = self.owner(&args).output().unwrap();
+        let said = support::stderr(&output);
+        let bill = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{said}"));
+        (output.status.code().unwrap(), bill)
+    }
+
+    /// A command on the contracts, for the owner of the nodes.
+    pub fn owner(&self, args: &[&str]) -> Command {
+        let key = self.place.path().join("owner");
+        if !key.exists() {
+            fs::write(&key, deploy::accounts()[1].to_bytes().to_string()).unwrap();
+            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+        }
+        let mut command = hawser();
+        command.args(args).arg("--json");
+        let settlement = format!("http://{}", self.chains.settlement_address());
+        command.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", settlement);
+        command.env("XMTPD_CONTRACTS_CONFIG_FILE_PATH", self.file("chain.json"));
+        command.env("HAWSER_KEY_FILE", &key);
+        command
+    }
+
+    /// Runs a command for the owner of the nodes; what it says.
+    pub fn as_owner(&self, args: &[&str]) -> Value {
+        let output = self.owner(args).output().unwrap();
+        let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{args:?}: {said}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+}
+
+/// Waits for the next minute of the clock: a report ends with a minute.
+pub fn next_minute() {
+    let minute = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 60;
+    let began = minute();
+    while minute() == began {
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A client envelope with an application message of a group, and `text` as its ciphertext.
+fn message(text: &str) -> Vec<u8> {
+    let mut frame = vec![0, 1, 0, 2, 16];
+    frame.extend([7; 16]);
+    frame.extend(1u64.to_be_bytes());
+    frame.extend([1, 0, 0]);
+    let mut body = text.as_bytes().to_vec();
+    body.resize(200, 0);
+    frame.extend((0x4000 | u16::try_from(body.len()).unwrap()).to_be_bytes());
+    frame.extend(body);
+    let topic = Topic::new(TopicKind::GroupMessages, &[7; 16]).unwrap();
+    let v1 = V1 { data: frame.into(), sender_hmac: Bytes::new(), should_push: false };
+    let payload = Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) });
+    let target_topic = topic.as_bytes().clone();
+    let aad = pb::AuthenticatedData { target_topic, depends_on: None };
+    pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }.encode_to_vec()
+}
