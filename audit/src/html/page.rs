@@ -257,7 +257,7 @@ fn gaps(to: &mut Markup, report: &ReplayReport) {
         ),
         (
             "<svg viewBox=\"0 0 1 1\"><rect class=\"expired\" width=\"1\" height=\"1\"/></svg>",
-            "expired",
+            "expired or pruned",
         ),
         (
             "<svg viewBox=\"0 0 1 1\"><rect class=\"void\" width=\"1\" height=\"1\"/></svg>",
