@@ -1,6 +1,9 @@
 //! Replicas: processes without a node's key that follow a network, believe no node, and answer readers as its
 //! nodes do.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessName, WitnessSigner};
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_tests::harness::client::Client;
@@ -97,6 +100,8 @@ async fn a_replica_with_a_key_cosigns_what_it_has_verified() {
     let place = tempfile::tempdir().unwrap();
     let key_file = place.path().join("witness.key");
     std::fs::write(&key_file, "09".repeat(32)).unwrap();
+    // A secret that others can read is refused.
+    std::fs::set_permissions(&key_file, Permissions::from_mode(0o600)).unwrap();
     let arguments = ["--witness-name", "witness.example/w1", "--witness-key-file"];
     replica.arguments.extend(arguments.map(ToOwned::to_owned));
     replica.arguments.push(key_file.to_str().unwrap().to_owned());
