@@ -178,7 +178,8 @@ async fn grpc(proxy: &Proxy, node: &Node) {
     let mut answers = answers.unwrap().into_inner();
 
     let published = client.publish(vec![message(node)]).await.unwrap();
-    let stored = client.query_topics(&[topic.clone()], &Cursor::default(), 10).await.unwrap();
+    let stored =
+        client.query_topics(std::slice::from_ref(&topic), &Cursor::default(), 10).await.unwrap();
     assert_eq!(stored, published);
     wait::until("the stream has the envelope", async || {
         let frame = stream.next().await.unwrap().expect("the stream goes on");

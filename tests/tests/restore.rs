@@ -349,6 +349,14 @@ async fn a_backup_ends_with_its_command_and_with_the_node() {
     let create = ["backup", "create", "--rate", "0", "--to", &to];
     wait::until("the first backup has ended", async || on_folder(node, &create).ok()).await;
 
+    // Another work of the same desk: nothing is reported, so nothing goes, and it says so.
+    let not_pruned = |node: &Node| {
+        let pruned = on_folder(node, &["prune", "--dry-run"]).unwrap();
+        assert_eq!((&pruned["pruned"], &pruned["compared_with_unix_s"]), (&json!(0), &json!(0)));
+        assert_eq!(pruned["strands"][0]["not_expired"], 6, "{pruned}");
+    };
+    not_pruned(node);
+
     let mut last = begin(node);
     assert!(line(&mut last).contains("progress"));
     assert!(node.terminate().success(), "it waits for no backup");
@@ -360,4 +368,5 @@ async fn a_backup_ends_with_its_command_and_with_the_node() {
     // The command opens the folder of a stopped node itself.
     let stopped = on_folder(node, &create).unwrap();
     assert_eq!(stopped["heads"]["100"], 6, "{stopped}");
+    not_pruned(node);
 }

@@ -135,7 +135,8 @@ fn fees_of_the_log_reach_the_owners_of_nodes() {
             let usage =
                 || support::json(&["payer", "usage", &address, "--json", "--metrics", &metrics]);
             support::until("the ledger has all settlements", || {
-                usage()["balance_picodollars"].to_string() == (balance * 1_000_000).to_string()
+                let shown = usage()["balance_picodollars"].as_i64().map(i128::from);
+                shown == Some(balance * 1_000_000)
             });
             let usage = usage();
             assert_eq!(usage["settled_picodollars"], of_leaves[&address], "node {at}: {usage}");

@@ -202,7 +202,7 @@ impl MoneyNetwork {
 
     /// Lets each payer publish at each node.
     pub fn traffic(&self, name: &str) {
-        for at in 0..NODES.len() {
+        for (at, node) in NODES.iter().enumerate() {
             for (by, payer) in self.payers.iter().enumerate() {
                 let line = |number| {
                     let text = format!("{name} {number} of {by} at {at}");
@@ -211,7 +211,7 @@ impl MoneyNetwork {
                 let lines: Vec<_> = (0..ENVELOPES).map(line).collect();
                 let file = self.file("envelopes.jsonl");
                 fs::write(&file, lines.join("\n")).unwrap();
-                let (node, target) = (self.grpc(at), NODES[at].to_string());
+                let (node, target) = (self.grpc(at), node.to_string());
                 let key = text(&payer.key);
                 let args = ["publish", "--json", "--node", &node, "--payer-key-file", key];
                 let done =

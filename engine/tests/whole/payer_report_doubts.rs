@@ -200,7 +200,7 @@ async fn steps_by_hand_tell_what_became_of_each_report() {
         network.stores[&100]
             .snapshot()
             .log(EnvelopeId::new(ABOUT, SequenceId::NONE), SequenceId::MAX)
-            .map(|item| matches!(item.unwrap(), LogItem::Envelope { .. }))
+            .filter(|item| matches!(item.as_ref().unwrap(), LogItem::Envelope { .. }))
             .count()
     };
     let before = head();

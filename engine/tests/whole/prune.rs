@@ -3,11 +3,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::pruning::Stay;
-use hawser_engine::runtime::{PruneReport, PruneRun};
+use hawser_engine::runtime::{PruneReport, PruneRun, PruneSettings, PruneTask};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
@@ -20,7 +22,7 @@ use hawser_storage::{
 use proptest::prelude::*;
 
 use crate::common::{
-    START_NS, client, frame, group_payload, group_topic, payer, rate, record_rates,
+    START_NS, client, frame, group_payload, group_topic, payer, rate, record_rates, start,
 };
 
 const NODES: [OriginatorId; 2] = [OriginatorId(100), OriginatorId(200)];
@@ -250,4 +252,30 @@ fn a_report_says_why_what_stays_stays_and_a_run_keeps_to_its_bound() {
     assert_eq!((report.pruned(), report.backlog()), (4, own.pruned - 4));
     let stopped = bounded.run(&store, &mut |_| ControlFlow::Break(())).unwrap();
     assert!(stopped.is_partial && stopped.pruned() == 4);
+}
+
+/// A run takes a few, and the next ones go on, until nothing is left that may go. A dry run takes none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_task_prunes_in_turns_and_counts_what_goes() {
+    let store = store();
+    let (events, ..) = events(&[(0, 30, true), (1, 30, true)]);
+    store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
+    let wanted = run(&store, u64::MAX, true).pruned();
+    assert!(wanted > 20, "{wanted}");
+    let node = start(store.clone());
+    node.clock.0.store(START_NS + 60 * STEP_NS, Ordering::Relaxed);
+    let counters = node.engine.counters();
+    let prune = async |dry_run, is_done: &dyn Fn() -> bool| {
+        let every = Duration::from_millis(1);
+        let task = PruneTask::start(&node.engine, PruneSettings { every, places_max: 3, dry_run });
+        while !is_done() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        task.stop().await;
+    };
+    prune(true, &|| counters.prune_backlog.get() == wanted).await;
+    assert_eq!((counters.pruned.get(), gone(&store).len()), (0, 0));
+    prune(false, &|| counters.pruned.get() == wanted && counters.prune_backlog.get() == 0).await;
+    assert_eq!(gone(&store).len() as u64, wanted);
+    assert!(counters.pruned_bytes.get() > 100 * wanted);
 }

@@ -79,6 +79,9 @@ pub enum Attested {
     NotNow(String),
 }
 
+/// A report with the attestations to submit it with, or the reason why it is not submitted now.
+type Submittable = (HeldReport, Result<Majority, String>);
+
 /// Writes, attests, submits and settles payer reports. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub struct PayerReporter(Arc<State>);
@@ -436,10 +439,7 @@ impl State {
 
     /// Returns the reports about an originator that continue those on the chain, each with the attestations to submit it
     /// with, or the reason why it is not submitted now.
-    fn to_submit(
-        &self,
-        about: OriginatorId,
-    ) -> Result<Vec<(HeldReport, Result<Majority, String>)>, ReportStepError> {
+    fn to_submit(&self, about: OriginatorId) -> Result<Vec<Submittable>, ReportStepError> {
         let registry = self.registry();
         let nodes = nodes_of(&registry)?;
         let member = |node| registry.member(node).map(|record| record.public_key);

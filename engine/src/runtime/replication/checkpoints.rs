@@ -377,11 +377,12 @@ impl Book {
         // A folder that may lack what this node saw may not say what it has not seen.
         let may_cosign =
             own != OriginatorId::REPLICA && self.state.own_strand.check().is_ok() && is_largest;
-        if may_cosign && kept.cosignatures.iter().all(|it| it.cosigner != own) {
-            if kept.add_cosignature(of.cosign(own, now_ns, &self.state.key)) {
-                self.state.engine_counters.checkpoint_exchange.cosigned.inc();
-                is_news = true;
-            }
+        if may_cosign
+            && kept.cosignatures.iter().all(|it| it.cosigner != own)
+            && kept.add_cosignature(of.cosign(own, now_ns, &self.state.key))
+        {
+            self.state.engine_counters.checkpoint_exchange.cosigned.inc();
+            is_news = true;
         }
         if is_news {
             self.keep(kept);
