@@ -180,6 +180,37 @@ fn a_folder_is_exported_in_runs_and_its_parts_are_checked_together() {
     assert_eq!(run(&["audit", "merge", "--export", data_dir, ranges]).status.code(), Some(4));
 }
 
+/// Without the key of its node a part shows nothing wrong, and is not clean.
+#[test]
+fn a_part_without_a_known_key_is_incomplete() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, _) = folder(place.path(), "data", 5);
+    let export = place.path().join("export");
+    let [data_dir, to] = [&data, &export].map(|path| path.to_str().unwrap());
+    let run_export = ["audit", "export", "--from", data_dir, "--format", "parquet", "--to", to];
+    assert_eq!(run(&run_export).status.code(), Some(0));
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    open(&data, &key).commit(&[Change::Append(entry(&key, 6))]).unwrap();
+    assert_eq!(run(&run_export).status.code(), Some(0));
+    let record = NodeRecord {
+        id: OriginatorId(300),
+        public_key: key.public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
+    let registry = place.path().join("unknown.evidence");
+    let file = Judged::file("test", &[], &[], &keys);
+    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
+    let second = parts(&export).pop().unwrap();
+    let registry = registry.to_str().unwrap();
+    let output = run(&["audit", "check-partition", "--registry", registry, second.as_str()]);
+    assert_eq!(output.status.code(), Some(9), "{output:?}");
+    assert!(stdout(&output).contains("no signature was checked"), "{output:?}");
+}
+
 /// DuckDB, DataFusion and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines` runs it.
 #[test]
 #[ignore = "needs DuckDB, DataFusion, Spark and Java: scripts/audit-engines installs them"]

@@ -10,8 +10,8 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
-use tonic_prost::ProstCodec;
 
+use crate::bounded::BoundedCodec;
 use crate::failure::{Checked, Failure};
 use crate::http::{self, Address, HttpAnswer};
 
@@ -79,7 +79,7 @@ impl Connection {
     {
         self.within(async {
             let mut grpc = self.grpc().await?;
-            let codec = ProstCodec::<Q, A>::default();
+            let codec = BoundedCodec::<Q, A>::default();
             Ok(grpc.unary(Request::new(request), route(path)?, codec).await?.into_inner())
         })
         .await
@@ -124,7 +124,7 @@ impl Connection {
     {
         self.within(async {
             let mut grpc = self.grpc().await?;
-            let codec = ProstCodec::<Q, A>::default();
+            let codec = BoundedCodec::<Q, A>::default();
             Ok(grpc.server_streaming(request, route(path)?, codec).await?.into_inner())
         })
         .await
@@ -145,7 +145,7 @@ impl Connection {
     {
         self.within(async {
             let mut grpc = self.grpc().await?;
-            let codec = ProstCodec::<Q, A>::default();
+            let codec = BoundedCodec::<Q, A>::default();
             Ok(grpc.streaming(Request::new(requests), route(path)?, codec).await?.into_inner())
         })
         .await

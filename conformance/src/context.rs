@@ -7,20 +7,16 @@ use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
 use hawser_proto::{EnvelopeId, OriginatorId, SecretKey};
-use prost::Message as _;
-use tonic::{Code, Status};
+use tonic::Status;
 
 use crate::connection::{Connection, METADATA_API, PUBLISH_API, REPLICATION_API};
 use crate::envelopes::{self, RETENTION_DAYS};
-use crate::failure::{Checked, Failure, ensure, told};
+use crate::failure::{Checked, Failure, ensure};
 use crate::listener::Listener;
 use crate::wire::{Framed, List};
 
 /// Interval between two looks at something that is waited for. A guess: small beside a round trip and a commit.
 const GLANCE: Duration = Duration::from_millis(20);
-/// Ids that are tried, beside those of the node's cursor, when the node's own id is searched: registries give out
-/// 100, 200, 300, …
-const ID_GUESSES: u32 = 30;
 
 /// The nodes under judgement.
 #[derive(Debug)]
@@ -260,33 +256,4 @@ pub fn names(envelopes: &[Bytes]) -> String {
     let name = |bytes| id_of(bytes).map_or_else(|_| "?".to_owned(), |id| id.to_string());
     let names: Vec<String> = envelopes.iter().map(name).collect();
     format!("[{}]", names.join(" "))
-}
-
-/// Finds the target's id, which payers sign: publishes for each id that it could be until one is taken.
-///
-/// # Errors
-/// When none is taken, with the reason.
-pub async fn find_node(target: &Connection, payer: &SecretKey) -> Checked<OriginatorId> {
-    let known = heads(target).await.map_err(|status| Failure::from(status).at("GetSyncCursor"))?;
-    let known = known.node_id_to_sequence_id.into_keys().filter(|id| *id >= 100);
-    let guesses = (1..=ID_GUESSES).map(|number| number * 100);
-    let mut tried: Vec<u32> = known.take(100).collect();
-    tried.extend(guesses);
-    let client = envelopes::message(&envelopes::new_group());
-    for id in tried {
-        let envelope = PayerEnvelope::sign(client.clone(), OriginatorId(id), RETENTION_DAYS, payer);
-        let request = api::PublishPayerEnvelopesRequest { payer_envelopes: vec![envelope] };
-        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
-        match target.raw(&path, request.encode_to_vec().into()).await {
-            Ok(_) => return Ok(OriginatorId(id)),
-            Err(status)
-                if status.code() == Code::InvalidArgument
-                    && status.message().contains("target") => {}
-            Err(status) => return Err(Failure::new("a node that takes publishes", told(&status))),
-        }
-    }
-    Err(Failure::new(
-        "a node that takes publishes",
-        "no id that was tried is its own: name it with --node-id",
-    ))
 }

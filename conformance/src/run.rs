@@ -10,7 +10,7 @@ use hawser_proto::{OriginatorId, SecretKey};
 use crate::case::{Case, Need};
 use crate::cases;
 use crate::connection::Connection;
-use crate::context::{self, Context};
+use crate::context::Context;
 use crate::failure::{Failure, FailureKind};
 use crate::http::Address;
 use crate::report::{Outcome, Report, Verdict};
@@ -29,7 +29,7 @@ pub struct Plan {
     pub gateway: Option<String>,
     /// The key that pays.
     pub payer: Option<SecretKey>,
-    /// The target's id; searched if it is not given.
+    /// The target's id. A payer signs for no other node, so it has to be there with a key.
     pub node_id: Option<u32>,
     /// Names of areas and cases; everything if it is empty.
     pub only: Vec<String>,
@@ -124,7 +124,11 @@ impl Plan {
         };
         let node = match (self.node_id, &self.payer) {
             (Some(id), _) => Ok(OriginatorId(id)),
-            (None, Some(payer)) => context::find_node(&target, payer).await,
+            // A payer's signature for another node would be that node's to take, and the target is not believed.
+            (None, Some(_)) => {
+                let text = "the payer signs for one node: name the target's id with --node-id";
+                return Err(StartError::Usage(text.to_owned()));
+            }
             (None, None) => Err(Failure::skip("needs --payer-key-file")),
         };
         Ok(Context {

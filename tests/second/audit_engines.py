@@ -94,7 +94,10 @@ for table in ("log", "usage", "congestion"):
     spark.read.parquet(path).drop("originator").createOrReplaceTempView(table)
 check("spark", *[[tuple(row) for row in spark.sql(query).collect()] for query in queries])
 
-columns = ["originator_id", "sequence_id", "through_sequence_id", "kind", "mark", "rule", "leaf_hash", "bytes"]
+columns = [
+    "originator_id", "sequence_id", "through_sequence_id", "kind", "mark", "rule",
+    "originator_ns", "retention_days", "leaf_hash", "bytes",
+]
 
 
 def verdict(partitions, command):

@@ -1,7 +1,8 @@
 //! Reading files of the table `log` again. They are untrusted: a stranger may have written them.
 //!
 //! Bounds: a file has the columns of this program and no compression; row groups and pages may claim no more rows and
-//! bytes than this program writes; no claim is allocated before it was compared with the bytes that are there.
+//! bytes than this program writes; no two of their columns share bytes; all rows are of one strand; no claim is allocated
+//! before it was compared with the bytes that are there.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -37,6 +38,15 @@ const TAIL_LEN_BYTES: u64 = 8;
 pub enum ExportedRow {
     /// An envelope or a gap.
     Row(StrandRow),
+    /// A place whose envelope was pruned, with what its keeper has recorded of it. No statement vouches for that.
+    Pruned {
+        /// The place.
+        sequence: SequenceId,
+        /// The recorded time of the originator, unix nanoseconds.
+        originator_ns: Option<i64>,
+        /// The recorded retention, days.
+        retention_days: Option<u32>,
+    },
     /// The leaf of a place that is declared empty.
     VoidLeaf(SequenceId, TreeHash),
     /// The leaf of another place without an envelope. Nothing follows for it from the row.
@@ -48,6 +58,8 @@ pub struct PartReader {
     path: PathBuf,
     reader: SerializedFileReader<Bounded>,
     next_group: usize,
+    /// The strand of the first row.
+    originator: Option<OriginatorId>,
     rows: VecDeque<(OriginatorId, ExportedRow)>,
 }
 
@@ -79,10 +91,12 @@ impl PartReader {
         if found != *expected {
             return Err(malformed("its columns are not those of an exported log".to_owned()));
         }
+        let mut read_to = 0;
         for group in reader.metadata().row_groups() {
-            check_group(group).map_err(malformed)?;
+            read_to = check_group(group, read_to).map_err(malformed)?;
         }
-        Ok(Self { path: path.to_owned(), reader, next_group: 0, rows: VecDeque::new() })
+        let (path, rows) = (path.to_owned(), VecDeque::new());
+        Ok(Self { path, reader, next_group: 0, originator: None, rows })
     }
 
     /// Returns the last envelope of the file, if its last row group has one.
@@ -105,8 +119,14 @@ impl PartReader {
         }
         let at = self.next_group;
         self.next_group += 1;
-        let rows = guarded(|| read_group(&self.reader, at));
-        self.rows = rows.map_err(|text| ExportError::malformed(&self.path, text))?.into();
+        let malformed = |text: String| ExportError::malformed(&self.path, text);
+        let rows = guarded(|| read_group(&self.reader, at)).map_err(malformed)?;
+        let strand = self.originator.or_else(|| rows.first().map(|(originator, _)| *originator));
+        if rows.iter().any(|(originator, _)| Some(*originator) != strand) {
+            return Err(malformed("its rows are of several strands".to_owned()));
+        }
+        self.originator = strand;
+        self.rows = rows.into();
         Ok(())
     }
 }
@@ -133,7 +153,9 @@ fn guarded<T>(read: impl FnOnce() -> Result<T, ParquetError>) -> Result<T, Strin
     }
 }
 
-fn check_group(group: &RowGroupMetaData) -> Result<(), String> {
+/// Checks a row group whose columns have to begin at `read_to` or behind it, one after the other: bytes that several
+/// columns name would be read once for each. Returns the end of the last one.
+pub(super) fn check_group(group: &RowGroupMetaData, mut read_to: u64) -> Result<u64, String> {
     let rows_max = i64::try_from(GROUP_ROWS).unwrap_or(i64::MAX);
     if !(0..=rows_max).contains(&group.num_rows()) {
         return Err(format!("a row group of {} rows", group.num_rows()));
@@ -143,8 +165,16 @@ fn check_group(group: &RowGroupMetaData) -> Result<(), String> {
         if len_bytes > CHUNK_LEN_BYTES_MAX || column.compression() != Compression::UNCOMPRESSED {
             return Err("a column is compressed, or too long: the file was written anew".to_owned());
         }
+        // A column without values has no place.
+        if len_bytes > 0 {
+            let start =
+                column.dictionary_page_offset().unwrap_or_else(|| column.data_page_offset());
+            let start = u64::try_from(start).ok().filter(|start| *start >= read_to);
+            let end = start.and_then(|start| start.checked_add(len_bytes));
+            read_to = end.ok_or_else(|| "two columns have bytes in common".to_owned())?;
+        }
     }
-    Ok(())
+    Ok(read_to)
 }
 
 /// Reads the columns of a row group that are checked again.
@@ -174,6 +204,7 @@ fn read_group(
     let (through, kinds) = (int("through_sequence_id")?, bytes("kind")?);
     let (marks, rules) = (bytes("mark")?, int("rule")?);
     let (leaves, envelopes) = (bytes("leaf_hash")?, bytes("bytes")?);
+    let (times, retentions) = (int("originator_ns")?, int("retention_days")?);
     let row = |at: usize| {
         let place = |column: &[Option<i64>]| {
             let place = column[at].and_then(|place| u64::try_from(place).ok());
@@ -186,6 +217,8 @@ fn read_group(
             rule: rules[at],
             leaf: leaves[at].as_ref().map(ByteArray::data),
             bytes: envelopes[at].as_ref().map(|bytes| Bytes::copy_from_slice(bytes.data())),
+            originator_ns: times[at],
+            retention_days: retentions[at],
         };
         Some((originator, fields.row(place(&from)?, place(&through)?)?))
     };
@@ -230,6 +263,8 @@ pub(crate) struct RowFields<'a> {
     pub(crate) rule: Option<i64>,
     pub(crate) leaf: Option<&'a [u8]>,
     pub(crate) bytes: Option<Bytes>,
+    pub(crate) originator_ns: Option<i64>,
+    pub(crate) retention_days: Option<i64>,
 }
 
 impl RowFields<'_> {
@@ -258,8 +293,11 @@ impl RowFields<'_> {
             b"missing" => gap(GapReason::Missing)?,
             b"expired" => gap(GapReason::Expired)?,
             b"void" => gap(GapReason::Void)?,
-            // What the row says beside is the keeper's record, which no statement vouches for.
-            b"pruned" => gap(GapReason::Pruned)?,
+            b"pruned" if from == through => {
+                let retention_days = self.retention_days.and_then(|days| u32::try_from(days).ok());
+                let originator_ns = self.originator_ns;
+                return Some(ExportedRow::Pruned { sequence: from, originator_ns, retention_days });
+            }
             b"not_shown" => gap(GapReason::NotShown)?,
             _ => return None,
         };

@@ -3,16 +3,20 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, OriginatorId, SequenceId};
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
+use parquet::file::writer::SerializedFileWriter;
 use parquet::record::{Field, RowAccessor as _};
 
-use super::table::{CONGESTION, LOG, Table, USAGE};
+use super::read::check_group;
+use super::record::describe;
+use super::table::{CONGESTION, LOG, RowGroup, Table, USAGE};
 use super::*;
-use crate::replay::testing::{MemoryLog, NODE, RATE};
+use crate::replay::testing::{MemoryLog, NODE, RATE, ns_of};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
 
 const SETTINGS: ExportSettings = ExportSettings { threads: 2, with_payers: true };
@@ -316,6 +320,52 @@ fn hostile_files_are_refused_or_read_and_never_believed() {
     bytes[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());
     read(&bytes);
     assert!(refused > 100, "{refused}");
+}
+
+#[test]
+fn a_pruned_place_keeps_what_its_keeper_has_recorded() {
+    let place = tempfile::tempdir().unwrap();
+    let mut log = MemoryLog::honest(20);
+    log.prune(7);
+    run(&log, place.path()).unwrap();
+    let (originator_ns, retention_days) = (Some(ns_of(7)), Some(30));
+    let pruned = ExportedRow::Pruned { sequence: SequenceId(7), originator_ns, retention_days };
+    let found = rows(place.path(), NODE);
+    assert_eq!((found.len(), &found[6]), (20, &pruned));
+    assert_eq!(found[7], expected(&log)[7]);
+}
+
+/// Returns the bytes of a file with a row group for each of these strands.
+fn groups_of(strands: &[OriginatorId]) -> Vec<u8> {
+    let properties = Arc::new(LOG.properties());
+    let schema = LOG.schema().unwrap();
+    let mut writer = SerializedFileWriter::new(Vec::new(), schema, properties).unwrap();
+    for strand in strands {
+        let mut group = RowGroup::new(&LOG);
+        for record in describe(*strand, false, MemoryLog::honest(3).rows) {
+            group.push(record.values);
+        }
+        group.write(&mut writer).unwrap();
+    }
+    writer.into_inner().unwrap()
+}
+
+#[test]
+fn a_file_has_one_strand_and_names_no_bytes_twice() {
+    let read = |strands: &[OriginatorId]| {
+        let reader = PartReader::from_bytes(groups_of(strands).into()).unwrap();
+        reader.collect::<Result<Vec<_>, _>>().map(|rows| rows.len())
+    };
+    assert_eq!(read(&[NODE, NODE]).unwrap(), 6);
+    let error = read(&[NODE, OriginatorId(300)]).unwrap_err().to_string();
+    assert!(error.contains("several strands"), "{error}");
+    let bytes = hawser_proto::Bytes::from(groups_of(&[NODE, NODE]));
+    let reader = SerializedFileReader::new(bytes).unwrap();
+    let (first, second) = (reader.metadata().row_group(0), reader.metadata().row_group(1));
+    let end = check_group(first, 0).unwrap();
+    assert!(check_group(second, end).is_ok());
+    // A footer that names the same group twice.
+    assert!(check_group(first, end).unwrap_err().contains("bytes in common"));
 }
 
 #[test]

@@ -30,6 +30,10 @@ struct Line {
     leaf_hash: Option<String>,
     #[serde(default)]
     bytes: Option<String>,
+    #[serde(default)]
+    originator_ns: Option<i64>,
+    #[serde(default)]
+    retention_days: Option<i64>,
 }
 
 /// Rows of a reader, a line for each. Ends after the first error.
@@ -76,6 +80,8 @@ fn row(line: &[u8]) -> Result<(OriginatorId, ExportedRow), String> {
         rule: line.rule,
         leaf: leaf.as_deref(),
         bytes: decode(line.bytes, "bytes")?.map(Bytes::from),
+        originator_ns: line.originator_ns,
+        retention_days: line.retention_days,
     };
     let row = fields.row(SequenceId(line.sequence_id), SequenceId(line.through_sequence_id));
     let row = row.ok_or_else(|| "it is no row of a log".to_owned())?;

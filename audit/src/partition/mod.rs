@@ -20,5 +20,5 @@ pub use check::check_partition;
 pub use lines::LineReader;
 pub use verdict::{
     ExpectedStrand, MergeError, MergedStrand, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
-    merge,
+    merge, unchecked,
 };

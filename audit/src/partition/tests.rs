@@ -6,6 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_rules::Registry;
 
 use super::*;
 use crate::export::ExportedRow;
@@ -253,4 +254,77 @@ fn each_strand_of_a_partition_has_its_verdict_and_an_unknown_one_is_named_once()
     assert_eq!(merged.strands.iter().map(|it| it.originator_id).collect::<Vec<_>>(), [100, 300]);
     assert_eq!(merged.faults.counts()[&FaultKind::UnknownOriginator], 1);
     assert_eq!(merged.faults.counts()[&FaultKind::NotCanonical], 4);
+}
+
+#[test]
+fn a_pruned_place_is_a_fault_unless_its_record_says_that_it_has_expired() {
+    let log = MemoryLog::honest(20);
+    let found = |originator_ns, retention_days| {
+        let mut rows = rows(&log);
+        let sequence = SequenceId(7);
+        rows[6].1 = ExportedRow::Pruned { sequence, originator_ns, retention_days };
+        assert_eq!(equal_parts(&rows, 8), equal_parts(&rows, 1));
+        let faults = merge(check(&rows), None).unwrap().faults;
+        faults.kept().iter().map(|it| (it.kind, it.sequence_id)).collect::<Vec<_>>()
+    };
+    assert_eq!(found(Some(ns_of(7)), Some(30)), []);
+    assert_eq!(found(Some(ns_of(7)), None), []);
+    let now_ns = settings().now_ns;
+    for (ns, days) in [
+        (None, None),
+        (None, Some(30)),
+        (Some(now_ns), Some(30)),
+        (Some(ns_of(7)), Some(365)),
+        (Some(ns_of(7)), Some(u32::MAX)),
+    ] {
+        assert_eq!(found(ns, days), [(FaultKind::NotExpired, 7)], "{ns:?} {days:?}");
+    }
+    let line = |more: &str| {
+        let line = format!(
+            r#"{{"originator_id":100,"sequence_id":9,"through_sequence_id":9,"kind":"pruned"{more}}}"#
+        );
+        LineReader::new(Cursor::new(line)).next().unwrap().unwrap().1
+    };
+    let pruned = |originator_ns, retention_days| {
+        let sequence = SequenceId(9);
+        ExportedRow::Pruned { sequence, originator_ns, retention_days }
+    };
+    assert_eq!(line(""), pruned(None, None));
+    let more = r#","originator_ns":5,"retention_days":30"#;
+    assert_eq!(line(more), pruned(Some(5), Some(30)));
+}
+
+#[test]
+fn rows_that_alternate_between_strands_are_refused_before_they_fill_memory() {
+    let row = |at: u32| {
+        let place = SequenceId(u64::from(at) + 1);
+        let gap = StrandRow::Gap { from: place, through: place, reason: GapReason::Missing };
+        Ok((OriginatorId(100 + at % 2), ExportedRow::Row(gap)))
+    };
+    let settings = ReplaySettings { threads: 1, ..settings() };
+    let error = check_partition((0..).map(row), &settings).unwrap_err();
+    assert!(error.0.contains("more than 10000 ranges"), "{error}");
+}
+
+#[test]
+fn a_part_whose_signatures_could_not_be_checked_is_not_clean() {
+    let log = MemoryLog::honest(30);
+    let rows = rows(&log);
+    let unknown = ReplaySettings { registry: Registry::default(), ..settings() };
+    let judged = check_partition(rows[10..].iter().cloned().map(Ok), &unknown).unwrap();
+    assert!(judged[0].incomplete().is_some() && !judged[0].signatures_checked);
+    let judged = vec![RangeVerdict::parse(&judged[0].to_line()).unwrap()];
+    let merged = merge(judged, None).unwrap();
+    assert_eq!((merged.verdict, merged.faults.count()), ("incomplete", 0));
+    let text = merged.incomplete.join("; ");
+    assert!(text.contains("no signature was checked"), "{text}");
+    let known = check(&rows);
+    assert_eq!((known[0].incomplete(), known[0].signatures_checked), (None, true));
+    // No key signs for a chain: that is told as by a replay, and is no fault.
+    let gap =
+        StrandRow::Gap { from: SequenceId(1), through: SequenceId(1), reason: GapReason::Void };
+    let of_chain = check(&[(OriginatorId(1), ExportedRow::Row(gap))]);
+    assert_eq!(unchecked(&of_chain).len(), 2);
+    let merged = merge(of_chain, None).unwrap();
+    assert_eq!((merged.verdict, merged.unchecked.len()), ("clean", 2));
 }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::times::Times;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::judge::{hole, judge, other_leaf, time_ahead};
+use crate::replay::run::unchecked_strands;
 use crate::replay::{Fault, FaultKind, Faults, SourceError, StrandRow};
 
 /// The schema of verdicts.
@@ -33,6 +34,8 @@ pub struct RangeVerdict {
     pub rows: u64,
     /// Envelopes among them.
     pub envelopes: u64,
+    /// True if the originator's signatures were checked: the registry names the strand's node.
+    pub signatures_checked: bool,
     /// Faults that do not depend on the rows before the range.
     faults: Faults,
     times: Times,
@@ -66,8 +69,10 @@ pub struct MergedVerdict {
     pub strands: Vec<MergedStrand>,
     /// All faults.
     pub faults: Faults,
-    /// The places that no range has, in sentences for people.
+    /// The places that no range has, and the nodes whose signatures could not be checked, in sentences for people.
     pub incomplete: Vec<String>,
+    /// The parts that were not checked, as of a replay, in sentences for people.
+    pub unchecked: Vec<String>,
 }
 
 /// The ranges of one strand together.
@@ -106,6 +111,7 @@ impl RangeVerdict {
             through: 0,
             rows: 0,
             envelopes: 0,
+            signatures_checked: false,
             faults: Faults::default(),
             times: Times::default(),
         }
@@ -146,8 +152,22 @@ impl RangeVerdict {
         faults
     }
 
+    /// Says that the signatures of a node were not checked, in a sentence for people; `None` if they were, and for
+    /// strands that no node signs.
+    #[must_use]
+    pub fn incomplete(&self) -> Option<String> {
+        let strand = self.originator();
+        let text = "the registry does not name its node, so no signature was checked";
+        let is_unchecked = strand.is_node() && !self.signatures_checked;
+        is_unchecked.then(|| format!("strand {strand}: {text}"))
+    }
+
     pub(super) fn fault(&mut self, fault: Fault) {
         self.faults.add(fault);
+    }
+
+    pub(super) fn add_faults(&mut self, faults: &Faults) {
+        self.faults.extend(faults);
     }
 
     fn originator(&self) -> OriginatorId {
@@ -244,6 +264,7 @@ impl RangeVerdict {
         self.through = self.through.max(after.through);
         self.rows = self.rows.saturating_add(after.rows);
         self.envelopes = self.envelopes.saturating_add(after.envelopes);
+        self.signatures_checked &= after.signatures_checked;
         self.faults.extend(&after.faults);
         self.times.join(after.times);
         Ok(missing)
@@ -308,6 +329,7 @@ pub fn merge(
             incomplete.push(text);
         }
     }
+    incomplete.extend(joined.iter().filter_map(RangeVerdict::incomplete));
     if joined.is_empty() {
         incomplete.push("there are no ranges".to_owned());
     }
@@ -330,7 +352,15 @@ fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {
         (0, false) => "incomplete",
         _ => "faulty",
     };
-    MergedVerdict { verdict, strands: joined.iter().map(strand).collect(), faults, incomplete }
+    let (strands, unchecked) = (joined.iter().map(strand).collect(), unchecked(joined));
+    MergedVerdict { verdict, strands, faults, incomplete, unchecked }
+}
+
+/// Returns the parts of these ranges that were not checked because no key signs them, in sentences for people.
+#[must_use]
+pub fn unchecked(ranges: &[RangeVerdict]) -> Vec<String> {
+    let strands: Vec<OriginatorId> = ranges.iter().map(RangeVerdict::originator).collect();
+    unchecked_strands(&strands)
 }
 
 /// Makes the fault of a strand whose node no registry names. Told by the range that has the first place.

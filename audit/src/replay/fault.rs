@@ -34,6 +34,8 @@ pub enum FaultKind {
     TimeBack,
     /// The time lies in the future.
     TimeAhead,
+    /// A place is called pruned whose envelope cannot have been pruned.
+    NotExpired,
     /// A place has neither an envelope nor a mark.
     Hole,
     /// The strand holds envelopes beyond its head.
@@ -73,6 +75,7 @@ impl FaultKind {
             Self::Fee => "fee",
             Self::TimeBack => "time_back",
             Self::TimeAhead => "time_ahead",
+            Self::NotExpired => "not_expired",
             Self::Hole => "hole",
             Self::BeyondHead => "beyond_head",
             Self::Leaf => "leaf",

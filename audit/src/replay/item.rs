@@ -91,8 +91,8 @@ pub enum StrandRow {
     },
 }
 
-/// The record that the keeper of a log has of an envelope that it has pruned. Not signed, so it is believed: only sums and
-/// trees show if it is wrong.
+/// The record that the keeper of a log has of an envelope that it has pruned. Not signed: it has to say that the envelope
+/// has expired, and otherwise only sums and trees show if it is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunedRecord {
     /// The originator's time, unix nanoseconds.

@@ -3,6 +3,7 @@
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Violation;
 use hawser_rules::misbehavior::TIME_TOLERANCE_NS;
+use hawser_rules::retention::{RETENTION_DAYS_MIN, RETENTION_INFINITE, expiry_unix_s, unix_s};
 
 use super::check::Signed;
 use super::fault::{Fault, FaultKind};
@@ -10,6 +11,10 @@ use super::item::StoredMark;
 
 /// Lead over the auditor's clock from which on a time is in the future. Specified (`docs/protocol/misbehavior.md`).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
+
+/// Time by which a stated expiry may be earlier than the one that follows from time and retention, in seconds. Specified
+/// (`docs/protocol/rules.md`, rule 9).
+const EXPIRY_TOLERANCE_S: u64 = 10 * 60;
 
 /// Returns the fault of a time in the future.
 pub(crate) fn time_ahead(id: EnvelopeId, ns: i64, now_ns: i64) -> Option<Fault> {
@@ -26,6 +31,37 @@ pub(crate) fn is_late(ns: i64, newest: i64) -> bool {
 pub(crate) fn time_back(id: EnvelopeId, ns: i64, newest: i64) -> Fault {
     let text = format!("its time is {ns} ns, and an earlier place has {newest} ns");
     Fault::at(FaultKind::TimeBack, id, text)
+}
+
+/// Returns the fault of a place whose envelope is called pruned, and cannot have been (`docs/protocol/pruning.md`).
+/// `originator_ns` is the recorded time. Without a recorded retention the shortest one counts.
+pub(crate) fn not_expired(
+    id: EnvelopeId,
+    originator_ns: Option<i64>,
+    retention_days: Option<u32>,
+    now_ns: i64,
+) -> Option<Fault> {
+    let fault = |text: String| Some(Fault::at(FaultKind::NotExpired, id, text));
+    if !id.originator.is_node() {
+        return fault("it is called pruned, and only strands of nodes are pruned".to_owned());
+    }
+    let days = retention_days.unwrap_or(RETENTION_DAYS_MIN).max(RETENTION_DAYS_MIN);
+    if days == RETENTION_INFINITE {
+        return fault("it is called pruned, and its retention is for ever".to_owned());
+    }
+    let Some(originator_ns) = originator_ns else {
+        return fault("it is called pruned, and has no recorded time".to_owned());
+    };
+    let expiry_s = expiry_unix_s(unix_s(originator_ns), days);
+    if expiry_s.saturating_sub(EXPIRY_TOLERANCE_S) > unix_s(now_ns) {
+        return fault(format!("it is called pruned, and expires at {expiry_s} unix seconds"));
+    }
+    None
+}
+
+/// Makes the fault of the last place of a strand, if it is called pruned: a node keeps its last envelope.
+pub(crate) fn pruned_head(id: EnvelopeId) -> Fault {
+    Fault::at(FaultKind::NotExpired, id, "it is called pruned, and is the last of its strand")
 }
 
 /// Makes the fault of places that no row told.

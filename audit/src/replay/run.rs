@@ -342,6 +342,7 @@ impl<'a> Replay<'a> {
             registry: &self.settings.registry,
             booked_rates: &self.booked,
             now_ns: self.settings.now_ns,
+            head: end,
             rows: &*beside,
         };
         let state = &mut self.state;
@@ -403,19 +404,13 @@ impl<'a> Replay<'a> {
 
     fn unchecked(&self, strands: &[StrandReport]) -> Vec<String> {
         let mut unchecked = self.source.unchecked();
+        let ids = strands.iter().map(|strand| OriginatorId(strand.originator_id));
+        unchecked.extend(unchecked_strands(&ids.collect::<Vec<_>>()));
         let mut tell = |is_so: bool, text: &str| {
             if is_so {
                 unchecked.push(text.to_owned());
             }
         };
-        let ids = || strands.iter().map(|strand| OriginatorId(strand.originator_id));
-        let of_chains = ids().any(|id| !id.is_node() && !id.is_migrated());
-        tell(of_chains, "that the events of the chains' strands are those of the chains");
-        tell(of_chains, "the verdicts on identity updates");
-        tell(
-            ids().any(OriginatorId::is_migrated),
-            "the signatures of what was taken over from the older network",
-        );
         let no_rates = self.settings.rates.is_none();
         tell(no_rates && self.booked.is_empty(), "fees: there are no rates");
         tell(
@@ -430,6 +425,19 @@ impl<'a> Replay<'a> {
         );
         unchecked
     }
+}
+
+/// Returns what is not checked of strands that no node of the registry signs, in sentences for people.
+pub(crate) fn unchecked_strands(strands: &[OriginatorId]) -> Vec<String> {
+    let mut unchecked = Vec::new();
+    if strands.iter().any(|id| !id.is_node() && !id.is_migrated()) {
+        unchecked.push("that the events of the chains' strands are those of the chains".to_owned());
+        unchecked.push("the verdicts on identity updates".to_owned());
+    }
+    if strands.iter().any(|id| id.is_migrated()) {
+        unchecked.push("the signatures of what was taken over from the older network".to_owned());
+    }
+    unchecked
 }
 
 /// Returns the progress of all strands together.

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use super::check::{Charge, CheckedEnvelope, CheckedRow, Signed};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows};
-use super::judge::{hole, is_late, judge, other_leaf, time_ahead, time_back};
+use super::judge::{
+    hole, is_late, judge, not_expired, other_leaf, pruned_head, time_ahead, time_back,
+};
 use super::stats::StrandFigures;
 use super::tally::{Tallies, TallyFault};
 use super::tree::TreeReplay;
@@ -24,6 +26,8 @@ pub(super) struct Context<'a> {
     /// The rates by which the keeper of the log booked, ascending.
     pub(super) booked_rates: &'a [Rate],
     pub(super) now_ns: i64,
+    /// The last place of the strand.
+    pub(super) head: SequenceId,
     pub(super) rows: &'a dyn StrandRows,
 }
 
@@ -266,7 +270,8 @@ impl StrandReplay {
         Ok(())
     }
 
-    /// Takes the record of a pruned envelope: it counts for the tallies, and its leaf for the tree.
+    /// Takes the record of a pruned envelope: it counts for the tallies, and its leaf for the tree. Its keeper says so
+    /// alone, and is held to what follows from the record.
     fn take_pruned(
         &mut self,
         sequence: SequenceId,
@@ -277,6 +282,13 @@ impl StrandReplay {
         self.skip_to(sequence, false)?;
         self.next = sequence.0 + 1;
         self.figures.count_gap(sequence.0, sequence.0, GapReason::Pruned);
+        let id = self.id(sequence);
+        let days = record.charge.map(|charge| charge.retention_days);
+        if let Some(fault) = not_expired(id, Some(record.originator_ns), days, context.now_ns) {
+            self.fault(fault);
+        } else if sequence >= context.head {
+            self.fault(pruned_head(id));
+        }
         let minute = minute_of(record.originator_ns);
         self.tallies.see(minute);
         let charge = record.charge.map(|charge| Charge {

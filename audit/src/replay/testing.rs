@@ -130,6 +130,30 @@ impl MemoryLog {
         bytes
     }
 
+    /// Prunes a place as an honest node does, and returns the record for lies.
+    pub(crate) fn prune(&mut self, sequence: u64) -> &mut PrunedRecord {
+        let (bytes, leaf) = (self.bytes_at(sequence).clone(), *self.row_at(sequence).1);
+        let (_, payer, usage) = charge(&bytes).unwrap();
+        let envelope = hawser_proto::envelope::OriginatorEnvelope::parse(bytes).unwrap();
+        let statement = envelope.unsigned();
+        let charge = PrunedCharge {
+            payer,
+            size_bytes: statement.payer().as_bytes().len() as u64,
+            retention_days: DAYS,
+            stated_picodollars: usage.stated_picodollars,
+        };
+        let record = PrunedRecord {
+            originator_ns: statement.originator_ns(),
+            len_bytes: usage.bytes,
+            charge: Some(charge),
+            counts_for_congestion: true,
+        };
+        let row = &mut self.rows[usize::try_from(sequence).unwrap() - 1];
+        *row = StrandRow::Pruned { sequence: SequenceId(sequence), record, leaf };
+        let StrandRow::Pruned { record, .. } = row else { panic!("no record") };
+        record
+    }
+
     pub(crate) fn row_at(&mut self, sequence: u64) -> (&mut StoredMark, &mut Option<TreeHash>) {
         let at = usize::try_from(sequence).unwrap() - 1;
         let StrandRow::Envelope { mark, leaf, .. } = &mut self.rows[at] else { panic!("none") };

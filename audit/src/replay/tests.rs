@@ -320,6 +320,37 @@ fn a_void_range_has_leaves_and_other_gaps_end_the_tree() {
 }
 
 #[test]
+fn a_place_that_is_called_pruned_and_cannot_be_is_a_fault_of_its_keeper() {
+    let mut log = MemoryLog::honest(50);
+    for at in 5..=9 {
+        log.prune(at);
+    }
+    let found =
+        |log: &MemoryLog, now_ns| named(&replay(log, &ReplaySettings { now_ns, ..settings() }));
+    assert_eq!(found(&log, settings().now_ns), []);
+    // Thirty days after the last one, give or take ten minutes.
+    let expiry_ns = ns_of(9) + 30 * 86_400 * 1_000_000_000;
+    assert_eq!(found(&log, expiry_ns - 600_000_000_000), []);
+    let fault = |at| (FaultKind::NotExpired, at, None);
+    assert_eq!(found(&log, expiry_ns - 601_000_000_000), [fault(9)]);
+    assert_eq!(found(&log, ns_of(60)), [5, 6, 7, 8, 9].map(fault));
+    assert_eq!(FaultKind::NotExpired.party(), "keeper");
+    // A record that lies about time or retention has to lie in favour of the envelope.
+    let now_ns = settings().now_ns;
+    let mut lie = log.clone();
+    lie.prune(20).originator_ns = now_ns;
+    assert!(found(&lie, now_ns).contains(&fault(20)));
+    let mut lie = log.clone();
+    lie.prune(20).charge.as_mut().unwrap().retention_days = u32::MAX;
+    assert!(found(&lie, now_ns).contains(&fault(20)));
+    // A node keeps the last envelope of a strand, and all of a chain's.
+    log.prune(50);
+    assert_eq!(found(&log, now_ns), [fault(50)]);
+    let of_chain = hawser_proto::EnvelopeId::new(OriginatorId(1), SequenceId(3));
+    assert!(super::judge::not_expired(of_chain, Some(0), None, i64::MAX).is_some());
+}
+
+#[test]
 fn many_faults_are_counted_and_the_first_are_kept() {
     let mut log = MemoryLog::honest(300);
     for at in 1..=300 {

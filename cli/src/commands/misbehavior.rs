@@ -4,7 +4,7 @@ use hawser_node::error::RunError;
 use hawser_node::settings;
 use serde_json::Value;
 
-use super::misbehavior_pages::page;
+use super::misbehavior_pages::{behind, page};
 use super::{audit, misbehavior_reports};
 use crate::args::{MisbehaviorCommand, MisbehaviorListArgs};
 use crate::output;
@@ -31,8 +31,8 @@ async fn list(args: MisbehaviorListArgs, as_json: bool) -> Result<(), RunError> 
     let mut after = args.after.clone().unwrap_or_else(|| "0.0".to_owned());
     loop {
         let page = page(&metrics, &after).await?;
-        let Some(last) = page.last() else { return Ok(()) };
-        last["position"].as_str().unwrap_or_default().clone_into(&mut after);
+        let Some(next) = behind(&metrics, &page, &after)? else { return Ok(()) };
+        after = next;
         for piece in &page {
             match as_json {
                 true => output::line(piece),

@@ -1,5 +1,6 @@
 //! The pages of evidence that the operators' port of a node shows.
 
+use hawser_audit::file::FILE_LEN_BYTES_MAX;
 use hawser_node::error::RunError;
 use hawser_proto::Bytes;
 use hawser_rules::misbehavior::{TreeEvidence, TreeFault};
@@ -29,29 +30,153 @@ pub(super) async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunEr
     }
 }
 
-/// Returns the evidence that rests on signed trees, from the operators' port of a node: no report can carry it.
+/// Returns the position behind a page; `None` at the end.
+///
+/// # Errors
+/// When it is not behind `after`: a port that says so would be asked for ever.
+pub(super) fn behind(
+    metrics: &str,
+    page: &[Value],
+    after: &str,
+) -> Result<Option<String>, RunError> {
+    let Some(last) = page.last() else { return Ok(None) };
+    let next = last["position"].as_str().unwrap_or_default();
+    let has_risen = position_of(next).zip(position_of(after)).is_some_and(|(to, from)| to > from);
+    if !has_risen {
+        let text = format!("{metrics}: no evidence: position {next:?} after {after:?}");
+        return Err(RunError::failed(text));
+    }
+    Ok(Some(next.to_owned()))
+}
+
+/// Reads a position: a time in unix nanoseconds, and a counter, without which it is behind all of that time.
+fn position_of(text: &str) -> Option<(u64, u16)> {
+    let (time, counter) = text.split_once('.').unwrap_or((text, "65535"));
+    Some((time.parse().ok()?, counter.parse().ok()?))
+}
+
+/// The evidence that rests on signed trees, as far as it fits into a file.
+#[derive(Debug, Default)]
+pub(super) struct Trees {
+    /// Proven faults, and claims behind them.
+    pub(super) found: Vec<TreeEvidence>,
+    /// Pieces of evidence for which there was no room.
+    pub(super) left_out: u64,
+}
+
+/// Returns the evidence that rests on signed trees, from the operators' port of a node: no report can carry it. If there is
+/// more than a file may have, proven faults come before claims, and older ones before newer ones.
 ///
 /// # Errors
 /// When the node does not answer, or answers with something else.
-pub(super) async fn trees(metrics: &str) -> Result<Vec<TreeEvidence>, RunError> {
-    let (mut after, mut found) = ("0.0".to_owned(), Vec::new());
+pub(super) async fn trees(metrics: &str) -> Result<Trees, RunError> {
+    let (mut after, mut held) = ("0.0".to_owned(), Held::default());
     loop {
         let page = page(metrics, &after).await?;
-        let Some(last) = page.last() else { return Ok(found) };
-        last["position"].as_str().unwrap_or_default().clone_into(&mut after);
+        let Some(next) = behind(metrics, &page, &after)? else { return Ok(held.finish()) };
+        after = next;
         for piece in &page {
             // A gap on this page is a report's: it has no checkpoint.
             let fault = piece["fault"].as_str().and_then(TreeFault::of_name);
             let Some(fault) = fault.filter(|it| *it != TreeFault::Gap) else { continue };
-            if found.len() == TREES_MAX {
-                return Ok(found);
-            }
             let pieces = piece["envelopes"].as_array().map_or(&[][..], Vec::as_slice);
             let bytes = |text: &Value| Some(Bytes::from(hex::decode(text.as_str()?).ok()?));
             let pieces = pieces.iter().map(bytes).collect::<Option<_>>();
             let pieces = pieces
                 .ok_or_else(|| RunError::failed(format!("{metrics}: evidence that is no hex")))?;
-            found.push(TreeEvidence { fault, pieces });
+            held.take(TreeEvidence { fault, pieces }, piece["verdict"] == "proven");
         }
+    }
+}
+
+/// Evidence that is held while further pages are read.
+#[derive(Debug, Default)]
+struct Held {
+    proven: Vec<TreeEvidence>,
+    claims: Vec<TreeEvidence>,
+    len_bytes: usize,
+    left_out: u64,
+}
+
+impl Held {
+    /// Takes a piece, in place of the newest claims if it is proven and there is no other room.
+    fn take(&mut self, evidence: TreeEvidence, is_proven: bool) {
+        let len_bytes = len_of(&evidence);
+        while is_proven
+            && !self.has_room(len_bytes)
+            && let Some(claim) = self.claims.pop()
+        {
+            self.len_bytes -= len_of(&claim);
+            self.left_out += 1;
+        }
+        if !self.has_room(len_bytes) {
+            self.left_out += 1;
+            return;
+        }
+        self.len_bytes += len_bytes;
+        match is_proven {
+            true => self.proven.push(evidence),
+            false => self.claims.push(evidence),
+        }
+    }
+
+    fn has_room(&self, len_bytes: usize) -> bool {
+        self.proven.len() + self.claims.len() < TREES_MAX
+            && self.len_bytes + len_bytes <= FILE_LEN_BYTES_MAX / 2
+    }
+
+    fn finish(self) -> Trees {
+        let Self { mut proven, claims, left_out, .. } = self;
+        proven.extend(claims);
+        Trees { found: proven, left_out }
+    }
+}
+
+/// Returns the length of the bytes of a piece of evidence. A file has them in base64, a third longer.
+fn len_of(evidence: &TreeEvidence) -> usize {
+    evidence.pieces.iter().map(Bytes::len).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_position_that_does_not_rise_ends_the_reading() {
+        let behind = |last: &str, after| {
+            let page = [json!({ "position": last })];
+            super::behind("node", &page, after).map_err(|error| error.text)
+        };
+        assert_eq!(behind("7.3", "7.2"), Ok(Some("7.3".to_owned())));
+        assert_eq!(behind("8.0", "7"), Ok(Some("8.0".to_owned())));
+        for (last, after) in [("7.3", "7.3"), ("7.3", "7"), ("6.9", "7.0"), ("", "0.0"), ("x", "0")]
+        {
+            assert!(behind(last, after).is_err(), "{last} after {after}");
+        }
+        assert_eq!(super::behind("node", &[], "0.0").map_err(|error| error.text), Ok(None));
+    }
+
+    #[test]
+    fn proven_faults_take_the_room_of_claims_and_what_is_left_out_is_counted() {
+        let piece = |at: usize| TreeEvidence {
+            fault: TreeFault::OtherTree,
+            pieces: vec![Bytes::from(at.to_be_bytes().to_vec())],
+        };
+        let mut held = Held::default();
+        (0..TREES_MAX + 5).for_each(|at| held.take(piece(at), false));
+        (0..3).for_each(|at| held.take(piece(5_000 + at), true));
+        let trees = held.finish();
+        assert_eq!((trees.found.len(), trees.left_out), (TREES_MAX, 8));
+        assert_eq!(trees.found[0], piece(5_000));
+        assert_eq!(trees.found[TREES_MAX - 1], piece(TREES_MAX - 4));
+        let mut held = Held::default();
+        let pieces = vec![Bytes::from(vec![0_u8; FILE_LEN_BYTES_MAX])];
+        let large = TreeEvidence { pieces, ..piece(0) };
+        held.take(large, true);
+        held.take(piece(1), true);
+        let trees = held.finish();
+        assert_eq!((trees.found.len(), trees.left_out), (1, 1));
     }
 }

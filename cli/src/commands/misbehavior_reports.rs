@@ -3,12 +3,13 @@
 use std::io::Write as _;
 
 use hawser_audit::Judged;
+use hawser_audit::file::FILE_LEN_BYTES_MAX;
 use hawser_node::error::RunError;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use prost::Message as _;
 
 use super::audit::{load_keys, read_file, reports};
-use super::misbehavior_pages::trees;
+use super::misbehavior_pages::{Trees, trees};
 use crate::args::audit::{MisbehaviorExportArgs, MisbehaviorShowArgs, MisbehaviorSubmitArgs};
 use crate::{client, output};
 
@@ -62,7 +63,7 @@ pub(super) async fn submit(args: MisbehaviorSubmitArgs, as_json: bool) -> Result
 /// Writes an evidence file of the reports that a node keeps.
 ///
 /// # Errors
-/// When the node does not answer, or the file exists.
+/// When the node does not answer, the file would be longer than one that is read, or the file exists.
 pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result<(), RunError> {
     let keys = load_keys(&args.keys, None)?;
     let mut api = reports::connect(&args.node).await?;
@@ -71,23 +72,33 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     let count = held.len();
     let last = held.last().and_then(|it| it.server_time_ns);
     let tool = concat!("hawser ", env!("CARGO_PKG_VERSION"));
-    let trees = match &args.metrics {
+    let Trees { found: trees, left_out } = match &args.metrics {
         Some(metrics) => trees(metrics).await?,
-        None => Vec::new(),
+        None => Trees::default(),
     };
     let file = Judged::file(tool, &held, &trees, &keys.known);
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
+    if text.len() > FILE_LEN_BYTES_MAX {
+        let len_bytes = text.len();
+        let text =
+            format!("the file would have {len_bytes} bytes, of {FILE_LEN_BYTES_MAX} that are read");
+        return Err(RunError::failed(text));
+    }
     let Some(path) = &args.out else {
         output::line(text);
+        if left_out > 0 {
+            // The output is the file. A failing error output cannot be reported anywhere.
+            let _ = writeln!(std::io::stderr(), "{}", without(left_out));
+        }
         return Ok(());
     };
     let fail = |error: std::io::Error| RunError::failed(format!("{}: {error}", path.display()));
     let mut out = std::fs::File::create_new(path).map_err(fail)?;
     out.write_all(text.as_bytes()).map_err(fail)?;
     match as_json {
-        true => output::line(
-            serde_json::json!({ "reports": count, "trees": trees.len(), "last": last }),
-        ),
+        true => output::line(serde_json::json!({
+            "reports": count, "trees": trees.len(), "trees_left_out": left_out, "last": last,
+        })),
         false => {
             let path = path.display();
             let trees = match trees.len() {
@@ -95,7 +106,15 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
                 count => format!(", {count} on signed trees"),
             };
             output::line(format_args!("{path}: {}{trees}", output::count(count, "report")));
+            if left_out > 0 {
+                output::line(without(left_out));
+            }
         }
     }
     Ok(())
+}
+
+/// Says how much evidence on signed trees the file lacks.
+fn without(left_out: u64) -> String {
+    format!("left out, because a file has no room for more: {left_out} on signed trees")
 }

@@ -9,8 +9,8 @@ use crate::case::{Area, Case};
 use crate::connection::PUBLISH_API;
 use crate::context::{Context, same_envelopes};
 use crate::envelopes::{message_of, new_group};
-use crate::failure::{Checked, Failure, refused};
-use crate::listener::CAUGHT_UP;
+use crate::failure::{Checked, Failure, ensure, refused};
+use crate::listener::{CAUGHT_UP, hold};
 use crate::talk::{Talk, Told, adds};
 
 const AREA: Area = Area::Limits;
@@ -137,8 +137,11 @@ async fn many_adds(c: &Context) -> Checked {
     let mut live = 0;
     loop {
         match talk.hear().await? {
-            Told::Envelopes(1, more) => got.extend(more),
-            Told::Live(topics) => live += topics.len(),
+            Told::Envelopes(1, more) => hold(&mut got, more)?,
+            Told::Live(more) => {
+                live += more.len();
+                ensure(live <= topics.len(), "each topic live once", || live.to_string())?;
+            }
             Told::Complete(1) => break,
             other => return Err(Failure::new("the frames of wave 1", format!("{other:?}"))),
         }

@@ -1,7 +1,7 @@
 //! Forged, broken and hostile input: it is refused, and the node goes on.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use flate2::Compression;
@@ -23,6 +23,8 @@ const PORT: &str = "docs/protocol/api.md#the-port";
 const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
 /// Time that a node has to close a connection that sends no whole head: 10 s, and as long again.
 const HEAD: Duration = Duration::from_secs(20);
+/// Idle connections beside which a new one has to be served. A guess: fewer than any node allows a caller.
+const IDLE_MIN: usize = 100;
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -298,5 +300,24 @@ async fn idle_connections(c: &Context) -> Checked {
         // Beyond the node's bound it may refuse or close them.
         held.extend(c.target.address.connect(c.target.patience()).await.ok());
     }
-    c.target.serves().await
+    ensure(held.len() >= IDLE_MIN, format_args!("{IDLE_MIN} connections"), || {
+        held.len().to_string()
+    })?;
+    c.target.serves().await?;
+    // The suite is the caller whose connections are counted, so a new one needs room below the bound.
+    held.truncate(IDLE_MIN);
+    let deadline = Instant::now() + c.target.patience();
+    let path = format!("{METADATA_API}/GetVersion");
+    loop {
+        match c.target.post(&path, &[WEB], &framed(&[])).await {
+            Ok(_) => break,
+            Err(failure) if Instant::now() >= deadline => {
+                return Err(failure.at("a new connection beside idle ones"));
+            }
+            // The node may not have seen yet that the others have gone.
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
+    }
+    drop(held);
+    Ok(())
 }

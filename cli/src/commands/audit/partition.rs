@@ -8,7 +8,7 @@ use std::thread;
 use hawser_audit::export::{Manifest, PartReader};
 use hawser_audit::partition::{
     ExpectedStrand, LineReader, MergedVerdict, RangeVerdict, VERDICT_LEN_BYTES_MAX,
-    check_partition, merge as merge_ranges,
+    check_partition, merge as merge_ranges, unchecked,
 };
 use hawser_audit::replay::{ReplaySettings, SourceError};
 use hawser_node::error::{RunError, RunErrorKind};
@@ -48,14 +48,23 @@ pub(in super::super) fn check(
         check_partition(rows, &settings).map_err(RunError::failed)?
     };
     ranges.iter().for_each(|range| tell_range(range, as_json));
-    if !as_json && settings.rates.is_none() {
-        output::line("not checked: fees: there are no rates (--rates)");
+    if !as_json {
+        unchecked(&ranges)
+            .iter()
+            .for_each(|text| output::line(format_args!("not checked: {text}")));
+        if settings.rates.is_none() {
+            output::line("not checked: fees: there are no rates (--rates)");
+        }
     }
     let has_faults = ranges.iter().any(|range| range.all_faults().count() > 0);
-    match has_faults && !is_piped {
-        true => Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() }),
-        false => Ok(()),
-    }
+    let is_incomplete = ranges.iter().any(|range| range.incomplete().is_some());
+    let code = match (has_faults, is_incomplete) {
+        _ if is_piped => return Ok(()),
+        (true, _) => FAULTS_EXIT_CODE,
+        (false, true) => INCOMPLETE_EXIT_CODE,
+        (false, false) => return Ok(()),
+    };
+    Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
 }
 
 fn is_standard_input(files: &[PathBuf]) -> bool {
@@ -92,6 +101,7 @@ fn tell_range(range: &RangeVerdict, as_json: bool) {
         "strand {originator_id}: places {from} to {through}, {rows} rows, {envelopes} envelopes, {}",
         output::count(usize::try_from(faults.count()).unwrap_or(usize::MAX), "fault"),
     ));
+    range.incomplete().iter().for_each(|text| output::line(format_args!("incomplete: {text}")));
 }
 
 /// Runs `merge`.
@@ -171,6 +181,7 @@ fn tell_merged(merged: &MergedVerdict, knows_rows: bool, as_json: bool) {
             "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
             "first_faults": merged.faults.kept(),
             "incomplete": merged.incomplete,
+            "unchecked": merged.unchecked,
         }));
         return;
     }
@@ -190,6 +201,7 @@ fn tell_merged(merged: &MergedVerdict, knows_rows: bool, as_json: bool) {
     if !knows_rows {
         output::line("not checked: that these are all ranges of the log (--export)");
     }
+    merged.unchecked.iter().for_each(|text| output::line(format_args!("not checked: {text}")));
     output::line("not checked: trees, checkpoints and tallies");
     output::line(format_args!("verdict: {}", merged.verdict));
 }
