@@ -14,8 +14,8 @@ use tonic::Response;
 use crate::limits::{CURSOR_ENTRIES_MAX, SELECTED_MAX};
 use crate::node_api::NodeApi;
 
-/// Names, for each originator of whose strand the reader asks for places that have expired, the first place from which on
-/// envelopes are retained: `100=5123,200=77`.
+/// Names, for each originator of whose strand the reader asks for places that have expired, the place behind the last one of
+/// them: `100=5123,200=77`.
 pub(crate) const OLDEST_HEADER: &str = "hawser-oldest";
 
 /// Originators that are named at most. A guess: a network has fewer, and a header has room for them.

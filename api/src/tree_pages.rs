@@ -1,7 +1,8 @@
 //! Trees as pages that any cache can serve: checkpoints as notes, and tiles, at the paths of C2SP `tlog-tiles`.
 //!
 //! A path has one form, and a request with a query is refused, so a cache holds each page once. A tile is served only
-//! as far as the newest checkpoint covers it: its bytes never change, whatever becomes of the strand.
+//! as far as the newest checkpoint covers it, and while the checkpoints that are kept are of the tree held here: its bytes
+//! do not change.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -193,6 +194,7 @@ fn refused(status: &Status) -> Page {
         Code::NotFound | Code::OutOfRange | Code::InvalidArgument => StatusCode::NOT_FOUND,
         Code::ResourceExhausted => StatusCode::TOO_MANY_REQUESTS,
         Code::Unauthenticated => StatusCode::UNAUTHORIZED,
+        Code::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         _ => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let retry_after =
@@ -203,6 +205,14 @@ fn refused(status: &Status) -> Page {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_asked_for_later_is_no_fault_of_the_node() {
+        let status = |code| refused(&Status::new(code, "why")).status();
+        assert_eq!(status(Code::Unavailable), StatusCode::SERVICE_UNAVAILABLE);
+        assert_eq!(status(Code::ResourceExhausted), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(status(Code::Internal), StatusCode::INTERNAL_SERVER_ERROR);
+    }
 
     #[test]
     fn a_path_names_a_strand_its_signer_and_a_page() {

@@ -20,6 +20,9 @@ const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 /// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
 /// has one mistake in all of them.
 const NAMED_MAX: usize = 20;
+/// The name, for programs, of the refusal of what was published before and has expired.
+const PUBLISHED_BEFORE: &str = "PUBLISHED_BEFORE";
+const PUBLISHED_BEFORE_TEXT: &str = "it was published before, and has expired since";
 
 /// The author of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,6 +144,37 @@ impl Refusal {
     pub(crate) fn of_request(text: impl Into<String>) -> Self {
         Self { text: text.into(), envelopes: Vec::new() }
     }
+
+    /// Refuses a request because its envelopes at these places were published before and have expired since; `None` if
+    /// there are none.
+    pub(crate) fn of_expired(indexes: impl IntoIterator<Item = usize>) -> Option<Self> {
+        let (mut envelopes, mut refused) = (Vec::new(), 0);
+        for index in indexes {
+            refused += 1;
+            if envelopes.len() < NAMED_MAX {
+                let (rule, text) = (PUBLISHED_BEFORE, PUBLISHED_BEFORE_TEXT.to_owned());
+                envelopes.push(RefusedEnvelope { index, rule, text });
+            }
+        }
+        let text = text_of(&lines_of(&envelopes, refused));
+        (refused > 0).then_some(Self { text, envelopes })
+    }
+}
+
+/// Returns the lines that name refused envelopes, of which `envelopes` are the first ones.
+fn lines_of(envelopes: &[RefusedEnvelope], refused: usize) -> Vec<String> {
+    let lines = envelopes.iter().map(|RefusedEnvelope { index, text, .. }| {
+        format!("could not validate envelope. index {index}: invalid_argument: {text}")
+    });
+    let mut lines: Vec<String> = lines.collect();
+    if refused > lines.len() {
+        lines.push(format!("and {} more", refused - lines.len()));
+    }
+    lines
+}
+
+fn text_of(lines: &[String]) -> String {
+    format!("error processing payer envelopes:{}", lines.join("\n"))
 }
 
 /// Joins the results of [`admit`] for one request: a request is admitted as a whole or not at all.
@@ -164,22 +198,11 @@ pub fn conclude(
             }
         }
     }
-    let lines = envelopes.iter().map(|RefusedEnvelope { index, text, .. }| {
-        format!("could not validate envelope. index {index}: invalid_argument: {text}")
-    });
-    let mut named: Vec<String> = lines.collect();
-    if refused > named.len() {
-        named.push(format!("and {} more", refused - named.len()));
-    }
+    let mut named = lines_of(&envelopes, refused);
     if !has_one_payer(&admitted) {
         named.push("all envelopes in a request must be from the same payer".into());
     }
-    if named.is_empty() {
-        Ok(admitted)
-    } else {
-        let text = format!("error processing payer envelopes:{}", named.join("\n"));
-        Err(Refusal { text, envelopes })
-    }
+    if named.is_empty() { Ok(admitted) } else { Err(Refusal { text: text_of(&named), envelopes }) }
 }
 
 fn has_one_payer(admitted: &[Admitted]) -> bool {

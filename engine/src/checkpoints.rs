@@ -37,8 +37,8 @@ pub enum CheckpointDecision {
 /// documented one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ObserverPace {
-    /// Time for which a strand has been held without a checkpoint of its node. A node that signs shows its first one
-    /// within seconds.
+    /// Time for which a part of a strand has been held without a checkpoint of its node that covers it. A node that signs
+    /// shows one within seconds.
     pub after: Duration,
     /// Time between two looks at such strands.
     pub every: Duration,
@@ -52,12 +52,24 @@ impl Default for ObserverPace {
     }
 }
 
-/// Strands of other nodes that are held without a checkpoint of their node: of other software, or of an older version.
-/// Reads no clock.
+/// A strand of another node, and the part of it that its node has signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeldStrand {
+    /// The node.
+    pub originator: OriginatorId,
+    /// Number of leaves of the tree that is held here.
+    pub size: u64,
+    /// The size of the node's newest checkpoint that is held; 0 without one.
+    pub signed: u64,
+}
+
+/// Strands of other nodes that are held without a checkpoint of their node which covers them: of other software, of an
+/// older version, or of a node that has signed once and no further. Reads no clock.
 #[derive(Debug, Default)]
 pub struct SilentStrands {
     pace: ObserverPace,
-    since: BTreeMap<OriginatorId, Instant>,
+    /// A size that the node has not signed, and since when it is held.
+    unsigned: BTreeMap<OriginatorId, (u64, Instant)>,
     looked_at: Option<Instant>,
 }
 
@@ -68,15 +80,15 @@ impl SilentStrands {
         Self { pace, ..Self::default() }
     }
 
-    /// Returns those of the strands that are to be signed as an observer now. `held` gives each strand of another node,
-    /// with true if a checkpoint of that node is held; it is not read between two looks.
+    /// Returns those of the strands that are to be signed as an observer now. `held` gives each strand of another node; it
+    /// is not read between two looks.
     ///
     /// # Errors
     /// That of `held`.
     pub fn due<E>(
         &mut self,
         now: Instant,
-        held: impl FnOnce() -> Result<Vec<(OriginatorId, bool)>, E>,
+        held: impl FnOnce() -> Result<Vec<HeldStrand>, E>,
     ) -> Result<Vec<OriginatorId>, E> {
         let is_due =
             self.looked_at.is_none_or(|at| now.saturating_duration_since(at) >= self.pace.every);
@@ -86,13 +98,16 @@ impl SilentStrands {
         let held = held()?;
         self.looked_at = Some(now);
         let mut due = Vec::new();
-        for (originator, has_signed) in held {
-            if has_signed {
-                self.since.remove(&originator);
+        for HeldStrand { originator, size, signed } in held {
+            if signed >= size {
+                self.unsigned.remove(&originator);
                 continue;
             }
-            let since = *self.since.entry(originator).or_insert(now);
-            if now.saturating_duration_since(since) >= self.pace.after {
+            let unsigned = self.unsigned.entry(originator).or_insert((size, now));
+            if signed >= unsigned.0 {
+                *unsigned = (size, now);
+            }
+            if now.saturating_duration_since(unsigned.1) >= self.pace.after {
                 due.push(originator);
             }
         }

@@ -5,7 +5,8 @@
 //!
 //! - The time is the earlier one of this node's clock and of what payer reports on the chain show, so a clock that
 //!   jumps ahead prunes nothing early. A clock that goes back prunes less.
-//! - The envelopes at both ends of a report that is not settled stay: its figures are computed from there.
+//! - The envelopes at both ends of a report that is not settled stay, of the newest 256 about a strand: its figures are
+//!   computed from there. Where one has gone all the same, its record has the minute.
 //! - An envelope with retention for ever stays, whatever expiry its originator states.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,7 +83,8 @@ struct StrandRules {
     left: u64,
 }
 
-/// The rules of one run. Each verdict [`PruneVerdict::Goes`] counts against the bound of its strand.
+/// The rules of one run. Each verdict [`PruneVerdict::Goes`] counts against the bound of its strand, unless the log then
+/// refuses to let the envelope go ([`PruneRules::note_refused`]).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PruneRules {
     now_unix_s: u64,
@@ -137,6 +139,13 @@ impl PruneRules {
             }
         };
         PruneVerdict::Stays(stay)
+    }
+
+    /// Takes back one verdict [`PruneVerdict::Goes`] of a strand: what stays must not keep others from going.
+    pub fn note_refused(&mut self, originator: OriginatorId) {
+        if let Some(rules) = self.strands.get_mut(&originator) {
+            rules.left = rules.left.saturating_add(1);
+        }
     }
 }
 
@@ -277,6 +286,10 @@ mod tests {
         let verdicts: Vec<_> = (1..=4).map(|place| rules.verdict(at(0, NODE, place))).collect();
         let later = PruneVerdict::Stays(Stay::Later);
         assert_eq!(verdicts, [PruneVerdict::Goes, PruneVerdict::Goes, later, later]);
+        rules.note_refused(NODE);
+        rules.note_refused(OTHER);
+        assert_eq!(rules.verdict(at(0, NODE, 5)), PruneVerdict::Goes, "another one has stayed");
+        assert_eq!(rules.verdict(at(0, NODE, 6)), later);
     }
 
     /// An envelope for so many days that states this expiry.
@@ -311,13 +324,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn nothing_goes_that_is_unexpired_or_unreported(
+        fn what_has_expired_by_both_clocks_and_is_reported_goes_and_nothing_else(
             ends in proptest::collection::vec((1_u64..30, any::<bool>(), 0_u32..200), 0..4),
             own in 0_u64..20_000,
             expiry in 0_u64..20_000,
             place in 1_u64..60,
         ) {
             let (mut events, mut start, mut last) = (Vec::new(), 0, 0);
+            let reported = ends.iter().map(|it| u64::from(it.2) * 60).max().unwrap_or(0);
             let mut unsettled = Vec::new();
             for (index, (len, is_settled, minute)) in (0..).zip(ends) {
                 last = start + len;
@@ -330,9 +344,9 @@ mod tests {
                 start = last;
             }
             let verdict = rules(events, own).verdict(at(expiry, NODE, place));
-            if verdict == PruneVerdict::Goes {
-                prop_assert!(expiry < own && place < last && !unsettled.contains(&place));
-            }
+            let has_expired = expiry < own.min(reported);
+            let goes = has_expired && place < last && !unsettled.contains(&place);
+            prop_assert_eq!(verdict == PruneVerdict::Goes, goes);
         }
     }
 }

@@ -18,6 +18,12 @@ const FAILED: &str = "failed-envelopes";
 /// Failed envelopes that an error text names one by one. A guess: a status must fit into a header.
 const NAMED_MAX: usize = 20;
 
+/// Failed envelopes that the details of a status name one by one. As many as the details take.
+const DETAILED_MAX: usize = 8;
+/// Bytes of an error text. Calculated: percent-encoded it has up to three times as many, and callers take 16 KiB of headers,
+/// of which the details have up to 5 KiB.
+const TEXT_LEN_MAX: usize = 3072;
+
 /// The outcome of publishing one envelope.
 pub(crate) type Outcome = Result<PlacedEnvelope, EnvelopeError>;
 
@@ -132,7 +138,9 @@ fn failure(outcomes: &[Outcome]) -> Status {
         let comma = if number == 0 { "" } else { "; " };
         let _ = write!(text, "{comma}envelope {index}: {failure}");
     }
-    let wrong = failed().map(|(index, failure)| wrong(index, failure, failure.name())).collect();
+    text.truncate(text.floor_char_boundary(TEXT_LEN_MAX));
+    let detailed = failed().take(DETAILED_MAX);
+    let wrong = detailed.map(|(index, failure)| wrong(index, failure, failure.name())).collect();
     let details = StatusDetails { wrong, ..StatusDetails::of("ENVELOPES_FAILED") };
     let mut status = details.into_status(code, &text);
     let failed: Vec<usize> = failed().map(|(index, _)| index).collect();
@@ -260,6 +268,23 @@ mod tests {
             assert!(details.contains(told), "{told} in {details}");
         }
         assert!(!details.contains("envelopes[1]"), "{details}");
+    }
+
+    #[test]
+    fn a_status_fits_into_headers_whatever_nodes_say() {
+        let refused = || {
+            // Each of its characters has three bytes, which are escaped with nine.
+            let error = NodeError::Refused(Status::invalid_argument("€".repeat(5_000)));
+            let (node, may_be_published) = (OriginatorId(100), false);
+            EnvelopeError::Node(NodePublishError::Last { node, error, may_be_published })
+        };
+        let status = answer((0..100).map(|_| Err(refused())).collect()).unwrap_err();
+        assert!(status.message().starts_with("0 of 100 envelopes"), "{}", status.message());
+        assert!(status.message().len() <= 3072, "{}", status.message().len());
+        assert!(status.details().len() <= 4096, "{}", status.details().len());
+        let one = answer(vec![Err(refused())]).unwrap_err();
+        assert!(one.message().len() <= 300 && one.message().ends_with("€…"), "{}", one.message());
+        assert_eq!(status.metadata().get(FAILED).unwrap(), "0-99", "all are told");
     }
 
     #[test]

@@ -349,7 +349,7 @@ async fn the_strand_of_a_node_that_signs_nothing_is_signed_and_cosigned_by_those
         assert_eq!(of.verify(&key(of.checkpoint.node).public_key()), Ok(()));
         assert_eq!(evidence(node, LIAR), []);
     }
-    // Once the node signs itself, it is observed no further.
+    // Once the node signs itself, it is observed no further while it keeps up.
     let root = nodes[0].engine.store().snapshot().root(LIAR, 4).unwrap();
     let (old, _) = silent.remove(0);
     drop(old);
@@ -357,6 +357,14 @@ async fn the_strand_of_a_node_that_signs_nothing_is_signed_and_cosigned_by_those
     let mut peer = RawPeer::join_for_checkpoints(address, 300, nodes[0].id).await;
     show(&mut peer, statement(LIAR, 4, root)).await;
     wait_for(&nodes[1], 300, 4, &[100, 200]).await;
+    for task in tasks {
+        task.stop().await;
+    }
+    let start = |after| {
+        let pace = ObserverPace { after, every: Duration::ZERO };
+        CheckpointTask::start_with_pace(&nodes[1].engine, key(nodes[1].id), pace)
+    };
+    let task = start(Duration::from_secs(3_600));
     for (_, strand) in &mut silent {
         strand.send_batch(&[envelope(LIAR, 5)]).await;
     }
@@ -364,9 +372,35 @@ async fn the_strand_of_a_node_that_signs_nothing_is_signed_and_cosigned_by_those
     nodes[1].publish(0).await;
     wait_for(&nodes[0], 200, 1, &[100]).await;
     assert_eq!(observation(&nodes[1], 200).unwrap().signed.checkpoint.size, 4);
-    for task in tasks {
-        task.stop().await;
+    task.stop().await;
+    // One that has signed once and goes on without is observed again.
+    let task = start(Duration::ZERO);
+    let size = || observation(&nodes[1], 200).unwrap().signed.checkpoint.size;
+    eventually("it is observed beyond what it has signed", || size() == 5).await;
+    task.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_that_contradicts_itself_is_accused_and_not_whom_it_observes() {
+    let mut network = Network::new();
+    let observed = OriginatorId(200);
+    for peer in [LIAR, observed] {
+        network.register(peer, UNREACHABLE);
     }
+    let node = network.start(100);
+    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    for root in [1, 2] {
+        let of = statement(LIAR, 5, TreeHash([root; 32])).checkpoint;
+        show(&mut peer, Checkpoint { originator: observed, ..of }.sign(&key(LIAR))).await;
+    }
+    eventually("it is kept", || evidence(&node, LIAR) == [Misbehavior::TwoObservations]).await;
+    assert_eq!(evidence(&node, observed), []);
+    let snapshot = node.engine.store().snapshot();
+    let found = snapshot.evidence_about(LIAR, Misbehavior::TwoObservations, 9).unwrap();
+    let held =
+        TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces: found[0].envelopes.clone() };
+    let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
+    assert_eq!((judgement.verdict, judgement.accused), (Verdict::Claim, Some(LIAR)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -465,4 +499,32 @@ async fn a_node_takes_back_what_it_has_signed_as_an_observer() {
     let counters = &node.engine.counters().checkpoint_exchange;
     eventually("both were looked at", || counters.unknown.get() == 1).await;
     assert_eq!(held().unwrap().signed, signed);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_signs_nothing_beside_what_it_has_signed_from_a_folder_that_is_lost() {
+    let mut network = Network::new();
+    network.register(LIAR, UNREACHABLE);
+    let node = network.start(100);
+    node.publish(0).await;
+    let mut peer = RawPeer::join_for_checkpoints(node.endpoint.local_addr(), 300, node.id).await;
+    let of = statement(node.id, 2, TreeHash([1; 32])).checkpoint;
+    let lost = Checkpoint { originator: LIAR, ..of }.sign(&key(node.id));
+    show(&mut peer, lost).await;
+    eventually("it is kept", || observation(&node, 100).is_some_and(|it| it.signed == lost)).await;
+    let envelopes: Vec<_> = (1..=4).map(|place| envelope(LIAR, place)).collect();
+    let _strand = peer.answer(300, &envelopes).await;
+    node.wait_for(300, 4).await;
+    let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
+    let task = CheckpointTask::start_with_pace(&node.engine, key(node.id), pace);
+    // Each look signs the own strand first, so when the second one is there, the first look is over.
+    for size in [1, 2] {
+        eventually("it signs its own strand", || {
+            newest(&node, 100).is_some_and(|it| it.signed.checkpoint.size == size)
+        })
+        .await;
+        node.publish(size).await;
+    }
+    task.stop().await;
+    assert_eq!(observation(&node, 100).unwrap().signed, lost);
 }

@@ -7,7 +7,7 @@ mod common;
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use common::envelopes::{NOW_NS, key, sign, statement};
+use common::envelopes::{NOW_NS, sign, statement};
 use common::network::{Network, Node, empty_store, eventually};
 use hawser_engine::facts;
 use hawser_engine::runtime::PruneRun;
@@ -103,5 +103,5 @@ async fn a_node_that_joins_after_pruning_follows_and_ends_with_the_same_clock() 
         [&origin, &early].iter().all(|node| root(node, OLD) == old_root)
     })
     .await;
-    assert_eq!(key(ORIGIN).public_key(), origin.engine.store().identity().public_key);
+    assert_eq!(late.held(ORIGIN.0), origin.held(ORIGIN.0), "new envelopes too");
 }

@@ -1,4 +1,7 @@
-//! Checkpoints of one node about its own strand that cannot both be true: the proof that it has lied.
+//! Checkpoints of one node about one strand that cannot both be true.
+//!
+//! Of the node's own strand they prove that it has lied. An observer may have been told two stories, and have lost what it
+//! held of the first one, so against it they are a claim.
 
 use hawser_proto::PublicKey;
 use hawser_proto::checkpoint::{CheckpointError, SignedCheckpoint};
@@ -80,7 +83,8 @@ impl Contradiction {
         }
     }
 
-    /// Checks that the node with this key has contradicted itself. Needs nothing but the key.
+    /// Checks that the node with this key has contradicted itself. Needs nothing but the key. It is no proof against an
+    /// observer.
     ///
     /// # Errors
     /// The first reason why it proves nothing.

@@ -69,7 +69,7 @@ impl Dispatcher {
                 Protocol::Connect(call) => {
                     call.answer(self.calls, request.map(Body::new), self.body_timeout).await
                 }
-                Protocol::Other(status) => self.refuse(status),
+                Protocol::Other(status) => self.refuse(status, self.is_under_pages(&request)),
             }
         };
         cors::add_headers(response.headers_mut());
@@ -78,18 +78,23 @@ impl Dispatcher {
 
     /// Returns the pages, if the request asks for one.
     fn pages_of<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
-        let is_page = |pages: &&Arc<dyn PublicPages>| {
-            request.method() == Method::GET && request.uri().path().starts_with(pages.prefix())
-        };
-        self.pages.as_ref().filter(is_page)
+        let is_get = request.method() == Method::GET;
+        self.pages.as_ref().filter(|_| is_get && self.is_under_pages(request))
     }
 
-    fn refuse(&self, status: StatusCode) -> Response<Body> {
+    /// Returns true if a request asks for a path of the pages, with whatever method.
+    fn is_under_pages<B>(&self, request: &Request<B>) -> bool {
+        let path = request.uri().path();
+        self.pages.as_ref().is_some_and(|pages| path.starts_with(pages.prefix()))
+    }
+
+    fn refuse(&self, status: StatusCode, has_pages: bool) -> Response<Body> {
         self.metrics().count_not_grpc();
         let mut response = Response::new(Body::empty());
         *response.status_mut() = status;
         if status == StatusCode::METHOD_NOT_ALLOWED {
-            response.headers_mut().insert(ALLOW, HeaderValue::from_static("POST,OPTIONS"));
+            let allowed = if has_pages { "GET,POST,OPTIONS" } else { "POST,OPTIONS" };
+            response.headers_mut().insert(ALLOW, HeaderValue::from_static(allowed));
         }
         response
     }

@@ -208,24 +208,31 @@ fn has_room(counts: &mut EvidenceCounts, share: Share, len_bytes: u32) -> bool {
 }
 
 impl Snapshot<'_> {
-    /// Returns true if evidence of this kind against a node is held.
+    /// Returns evidence of this kind against a node, ascending by place: at most `limit` pieces.
     ///
     /// # Errors
     /// When a row cannot be read.
-    pub fn has_evidence(
+    pub fn evidence_about(
         &self,
         accused: OriginatorId,
         misbehavior: Misbehavior,
-    ) -> Result<bool, ReadError> {
+        limit: usize,
+    ) -> Result<Vec<Evidence>, ReadError> {
         let first = FactKey::first_of(accused, misbehavior);
         let mut rows = self.rows(FactKey::FAMILY, ReadOptions::default());
+        let mut found = Vec::new();
         rows.seek(first.encode());
-        let Some((key, value)) = rows.item() else {
-            rows.status().map_err(DatabaseError::from)?;
-            return Ok(false);
-        };
-        let (found, _) = decode_fact(key, value)?;
-        Ok(FactKey { sequence: first.sequence, ..found } == first)
+        while let Some((key, value)) = rows.item() {
+            let (fact, row) = decode_fact(key, value)?;
+            let is_same = FactKey { sequence: first.sequence, ..fact } == first;
+            if !is_same || found.len() >= limit {
+                break;
+            }
+            found.extend(self.row(row.at, Evidence::decode)?);
+            rows.next();
+        }
+        rows.status().map_err(DatabaseError::from)?;
+        Ok(found)
     }
 
     /// Returns evidence that was stored after `after`, oldest first: at most `limit` pieces, and no more

@@ -30,8 +30,8 @@ pub(crate) struct ProjectionRows<'a> {
     topic: &'a ColumnFamily,
     expiry: &'a ColumnFamily,
     tallies: Tallies<'a>,
-    /// The highest place of each; `None` if that one is pruned.
-    receipts: HashMap<ReceiptKey, Option<SequenceId>>,
+    /// The highest place of each, held or pruned.
+    receipts: HashMap<ReceiptKey, SequenceId>,
     inboxes: HashMap<InboxKey, InboxRow>,
     /// True when an envelope filled a place below the head: its receipt may be older than the stored
     /// one.
@@ -78,7 +78,7 @@ impl<'a> ProjectionRows<'a> {
         }
         if let Some(digest) = facts.receipt.filter(|_| id.originator == self.own) {
             let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
-            *kept = (*kept).max(Some(id.sequence));
+            *kept = (*kept).max(id.sequence);
         }
         let is_late = std::mem::take(&mut self.is_late);
         self.tallies.count(id, Counted::of(bytes.len(), facts), is_late)?;
@@ -93,15 +93,16 @@ impl<'a> ProjectionRows<'a> {
         Ok(())
     }
 
-    /// Stages the rows that stay of a pruned envelope, during a rebuild: those of tallies. Its publish request is
-    /// forgotten, and so are earlier ones with the same digest, as they were when it was pruned.
+    /// Stages the rows that stay of a pruned envelope, during a rebuild: those of tallies, and the receipt of its publish
+    /// request.
     pub(crate) fn put_pruned(
         &mut self,
         id: EnvelopeId,
         pruned: &PrunedEnvelope,
     ) -> Result<(), ReadError> {
         if let Some(digest) = pruned.receipt {
-            self.receipts.insert(ReceiptKey(digest), None);
+            let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
+            *kept = (*kept).max(id.sequence);
         }
         self.tallies.count(id, Counted::from(pruned), false)
     }
@@ -130,16 +131,12 @@ impl<'a> ProjectionRows<'a> {
 
 fn put_receipts(
     db: &DB,
-    receipts: HashMap<ReceiptKey, Option<SequenceId>>,
+    receipts: HashMap<ReceiptKey, SequenceId>,
     out_of_order: bool,
     batch: &mut WriteBatch,
 ) -> Result<(), ReadError> {
     let family = family_of(db, Family::Receipt);
-    for (key, sequence) in receipts {
-        let Some(mut sequence) = sequence else {
-            batch.delete_cf(family, key.encode());
-            continue;
-        };
+    for (key, mut sequence) in receipts {
         if out_of_order {
             let kept = stored(db, key, decode_u64)?.unwrap_or_default();
             sequence = sequence.max(SequenceId(kept));

@@ -1,5 +1,5 @@
-//! Pruning: envelopes go, and with them their rows by topic, expiry and receipt. Their places are marked, their leaves
-//! stay, and a record of each keeps what tallies are made of.
+//! Pruning: envelopes go, and with them their rows by topic and expiry. Their places are marked, their leaves stay, and
+//! a record of each keeps what tallies are made of. Receipts stay, or a payer could be charged again for what has gone.
 //!
 //! This file decides nothing about time or payment: the caller names the envelopes. What it refuses would break the log
 //! itself. One batch has everything of an envelope, so a crash leaves it held or pruned. The batches are not synced: what
@@ -18,14 +18,13 @@ use crate::change::{Facts, Validity};
 use crate::database::Database;
 use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
+use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 use crate::keys::expiry::ExpiryKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
-use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::TopicKey;
-use crate::keys::{Key, decode_u64};
-use crate::raw_rows::{nearest_mark, stored};
+use crate::raw_rows::nearest_mark;
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -135,7 +134,7 @@ impl Store {
             let (from, end) = (key(from), key(through.next()));
             database.db.compact_range_cf_opt(log, Some(from), Some(end), &options);
         }
-        for family in [Family::Expiry, Family::Topic, Family::Receipt] {
+        for family in [Family::Expiry, Family::Topic] {
             let family = database.family(family);
             database.db.compact_range_cf_opt(family, None::<&[u8]>, None::<&[u8]>, &options);
         }
@@ -230,7 +229,7 @@ impl Database {
                 refused.push(id);
                 continue;
             }
-            self.stage_pruned(&leaving, &mut batch)?;
+            self.stage_pruned(&leaving, &mut batch);
             ranges.add(id, &mut marks)?;
             pruned.push((id, leaving.len_bytes));
         }
@@ -244,7 +243,7 @@ impl Database {
     }
 
     /// Stages everything of one envelope but the mark of its place.
-    fn stage_pruned(&self, leaving: &Leaving, batch: &mut WriteBatch) -> Result<(), ReadError> {
+    fn stage_pruned(&self, leaving: &Leaving, batch: &mut WriteBatch) {
         let &Leaving { id, expiry_unix_s, len_bytes, leaf, ref facts } = leaving;
         let receipt = facts.receipt.filter(|_| id.originator == self.identity.node);
         let record = PrunedEnvelope {
@@ -262,13 +261,6 @@ impl Database {
         if let Some(topic) = TopicKey::new(facts.topic.as_bytes(), id) {
             batch.delete_cf(self.family(Family::Topic), topic.encode());
         }
-        // A later place with the same digest keeps its receipt.
-        if let Some(key) = receipt.map(ReceiptKey)
-            && stored(&self.db, key, decode_u64)? == Some(id.sequence.0)
-        {
-            batch.delete_cf(self.family(Family::Receipt), key.encode());
-        }
-        Ok(())
     }
 }
 

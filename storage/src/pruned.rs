@@ -18,8 +18,8 @@ use crate::log_scan::{LogItem, LogScan};
 use crate::raw_rows::{current_mark, stored};
 use crate::snapshot::Snapshot;
 
-/// Marks that a look for the oldest envelope passes. A guess: a strand whose places were burned one by one between
-/// pruned ones is told a place that is too low, which is what a reader without the answer would have to assume.
+/// Marks of another kind that a look for the last expired place passes. A guess: of a strand that ends with more of them,
+/// readers are told nothing, as by software that does not tell.
 const MARKS_PASSED_MAX: usize = 4096;
 
 /// One place of a strand, or a range of empty ones, with what rows are made of.
@@ -52,8 +52,8 @@ pub enum Place {
     },
 }
 
-/// A scan of one strand in ascending order, with a record for each pruned place; see [`Snapshot::places`]. Ends after
-/// the first error.
+/// A scan of one strand in ascending order, with a record for each pruned place; see [`Snapshot::places`]. A record that
+/// cannot be read is an error; the scan then goes on behind its range.
 pub struct PlaceScan<'s> {
     log: LogScan<'s>,
     pruned: PrunedScan<'s>,
@@ -153,31 +153,27 @@ impl Snapshot<'_> {
         PrunedScan { rows, originator, left: None }
     }
 
-    /// Returns the first place of a strand from which on envelopes are retained, if places before it have expired;
-    /// `None` if none has. A strand whose last place has expired gives the place after its head.
+    /// Returns the place behind the last one of a strand that has expired; `None` if none has. From there on nothing has
+    /// expired; below it, what was to be kept longer is still held.
     ///
-    /// Costs two seeks in most strands.
+    /// Costs a seek in most strands.
     ///
     /// # Errors
     /// When a row cannot be read.
     pub fn oldest(&self, originator: OriginatorId) -> Result<Option<SequenceId>, ReadError> {
         let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
-        rows.seek(MarkKey(EnvelopeId::new(originator, SequenceId(1))).encode());
-        let (mut next, mut has_expired) = (SequenceId(1), false);
+        rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
         for _ in 0..MARKS_PASSED_MAX {
             let Some((at, mark)) = current_mark(&rows)? else { break };
-            if at != EnvelopeId::new(originator, next) {
+            if at.originator != originator {
                 break;
             }
-            match mark {
-                Mark::Invalid(_) | Mark::Waiting => break,
-                Mark::Missing { .. } | Mark::Void { .. } => {}
-                Mark::Expired { .. } | Mark::Pruned { .. } => has_expired = true,
+            if let Mark::Expired { through } | Mark::Pruned { through } = mark {
+                return Ok(Some(through.next()));
             }
-            next = mark.end(at).next();
-            rows.next();
+            rows.prev();
         }
-        Ok(has_expired.then_some(next))
+        Ok(None)
     }
 }
 

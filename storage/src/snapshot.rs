@@ -223,7 +223,8 @@ impl Snapshot<'_> {
         TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()), len_bytes_max)
     }
 
-    /// Returns the place in this node's own strand of the envelope published with this digest.
+    /// Returns the place in this node's own strand of the envelope published with this digest. That envelope may have
+    /// been pruned.
     ///
     /// # Errors
     /// When the row cannot be read.

@@ -117,6 +117,7 @@ impl Store {
     pub(crate) fn adopt_by(&self, host: &HostMarker) -> Result<(), AdoptError> {
         let database = self.database();
         let generation = host.next_generation();
+        host.check_head(database.folder_facts(generation).head)?;
         // The folder first: see the invariant of `host`.
         write_generation(&database.db, generation)?;
         Ok(host.adopt(database.folder_facts(generation))?)

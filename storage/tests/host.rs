@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 
 use hawser_proto::SequenceId;
 use hawser_storage::{
-    FolderStanding, HostMarkerError, HostSettings, OpenError, Store, StoreSettings, UnknownFolder,
-    host_dir,
+    AdoptError, FolderStanding, HostMarkerError, HostSettings, OpenError, Store, StoreSettings,
+    UnknownFolder, host_dir,
 };
 use support::*;
 use tempfile::TempDir;
@@ -230,6 +230,11 @@ fn the_host_remembers_the_highest_place_that_it_signed() {
         assert_eq!(store.host_head(), SequenceId(5));
     }
     let store = host.open("data");
+    let behind = store.adopt();
+    assert!(
+        matches!(behind, Err(AdoptError::Marker(HostMarkerError::Behind { .. }))),
+        "{behind:?}"
+    );
     extend(&store, OWN, 2);
     store.adopt().unwrap();
     extend(&store, OWN, 1);

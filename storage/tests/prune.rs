@@ -280,7 +280,7 @@ fn a_repeat_of_a_pruned_envelope_changes_nothing_and_another_one_is_a_conflict()
 }
 
 #[test]
-fn the_receipt_of_a_pruned_publish_is_forgotten_and_a_later_one_is_not() {
+fn the_receipt_of_a_pruned_publish_stays_and_names_the_highest_place() {
     let store = in_memory();
     let same =
         |at: u64| Facts { receipt: Some(digest(1)), addresses: Vec::new(), ..facts(id(OWN, at)) };
@@ -300,7 +300,7 @@ fn the_receipt_of_a_pruned_publish_is_forgotten_and_a_later_one_is_not() {
     };
     assert_eq!(prune(2), Some(6), "a later place has the same digest");
     store.commit(&[append(OWN, 7)]).unwrap();
-    assert_eq!(prune(6), None, "the newest has gone, and with it the request");
+    assert_eq!(prune(6), Some(6), "the newest has gone, and the request is still known");
 }
 
 #[test]
@@ -374,21 +374,21 @@ fn a_tree_that_waits_for_a_place_goes_on_over_pruned_ones() {
 }
 
 #[test]
-fn the_oldest_retained_place_is_told_and_only_of_strands_in_which_something_expired() {
+fn the_place_behind_the_last_expired_one_is_told_and_only_of_strands_in_which_something_expired() {
     let store = in_memory();
     twenty(&store);
     let oldest = |originator| store.snapshot().oldest(originator).unwrap().map(|it| it.0);
     assert_eq!(oldest(PEER), None);
     prune_plain(&store, PEER, &[2, 3]);
-    assert_eq!(oldest(PEER), None, "the first one is retained");
-    prune_plain(&store, PEER, &[1]);
-    assert_eq!(oldest(PEER), Some(4));
+    assert_eq!(oldest(PEER), Some(4), "one that is kept longer hides nothing");
+    prune_plain(&store, PEER, &[1, 7]);
+    assert_eq!(oldest(PEER), Some(8));
     assert_eq!(oldest(OWN), None);
     let other = OriginatorId(300);
     store.commit(&[skip(other, 1, 4, SkipReason::Expired)]).unwrap();
     assert_eq!(oldest(other), Some(5), "nothing is retained");
     store.commit(&[skip(other, 5, 6, SkipReason::Missing), append(other, 7)]).unwrap();
-    assert_eq!(oldest(other), Some(7));
+    assert_eq!(oldest(other), Some(5), "missing places are passed");
     let missing = OriginatorId(400);
     store.commit(&[skip(missing, 1, 4, SkipReason::Missing), append(missing, 5)]).unwrap();
     assert_eq!(oldest(missing), None, "missing is not expired");

@@ -276,13 +276,13 @@ fn told(report: &Report, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
         .collect()
 }
 
-/// The id of the node is found, too. Cases under load are left to operators: they measure times.
+/// Cases under load are left to operators: they measure times.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_of_ours_passes_every_case() {
     let (mut network, gateway) = network().await;
     let requests = Requests::new(network.nodes[0].folder());
     let ports = [network.nodes[0].port, network.nodes[1].port, gateway.port];
-    let plan = Plan { load: false, node_id: None, ..plan(&network, &requests, ports) };
+    let plan = Plan { load: false, ..plan(&network, &requests, ports) };
     let report = run(&plan, &requests, &mut network.nodes[0]).await;
     let wrong = told(&report, |outcome| match outcome {
         Outcome::Passed => false,
@@ -453,6 +453,11 @@ async fn exit_codes_and_files_tell_programs_the_result() {
     assert_eq!(program(&["--target", "127.0.0.1:9"]).await.0, Some(1));
     assert_eq!(program(&["--target", "nonsense"]).await.0, Some(2));
     assert_eq!(program(&["--target", &target, "--only", "nonsense"]).await.0, Some(2));
+    // A payer's signature is for one node, which the target does not choose.
+    assert_eq!(program(&["--target", &target, "--payer-key-file", "x"]).await.0, Some(2));
+    let plan = Plan { payer: Some(payer(5)), ..Plan::new(&target) };
+    let refused = hawser_conformance::run(&plan, |_| ()).await.unwrap_err();
+    assert!(refused.to_string().contains("--node-id"), "{refused}");
     assert_eq!(program(&[]).await.0, Some(2));
     let (code, listed) = program(&["--list", "--json"]).await;
     assert_eq!((code, listed.lines().count()), (Some(0), cases::all().count()));

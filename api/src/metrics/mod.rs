@@ -25,11 +25,12 @@ use crate::node_status::NodeObserver;
 pub(crate) use limits::{LimitMetrics, LimitOutcome, LimitedCall};
 
 /// The statuses that pages for callers have; the last one stands for all others.
-const PAGE_STATUSES: [(StatusCode, &str); 5] = [
+const PAGE_STATUSES: [(StatusCode, &str); 6] = [
     (StatusCode::OK, "200"),
     (StatusCode::UNAUTHORIZED, "401"),
     (StatusCode::NOT_FOUND, "404"),
     (StatusCode::TOO_MANY_REQUESTS, "429"),
+    (StatusCode::SERVICE_UNAVAILABLE, "503"),
     (StatusCode::INTERNAL_SERVER_ERROR, "500"),
 ];
 

@@ -43,18 +43,44 @@ fn a_strand_is_observed_while_its_node_signs_nothing() {
     let pace = ObserverPace { after: Duration::from_secs(30), every: Duration::from_secs(5) };
     let mut silent = SilentStrands::new(pace);
     let (signs, is_silent) = (OriginatorId(200), OriginatorId(300));
-    let mut at = |seconds, held: &[(OriginatorId, bool)]| {
-        let held = || Ok::<_, ()>(held.to_vec());
+    let strand = |(originator, signed)| HeldStrand { originator, size: 7, signed };
+    let mut at = |seconds, held: &[(OriginatorId, u64)]| {
+        let held = || Ok::<_, ()>(held.iter().copied().map(strand).collect());
         silent.due(start + Duration::from_secs(seconds), held).unwrap()
     };
-    let both = [(signs, true), (is_silent, false)];
+    let both = [(signs, 7), (is_silent, 0)];
     assert_eq!(at(0, &both), []);
     assert_eq!(at(29, &both), [], "it may show its first one yet");
     assert_eq!(at(30, &both), [], "it is not looked at so soon again");
     assert_eq!(at(34, &both), [is_silent]);
-    assert_eq!(at(39, &[(signs, true), (is_silent, true)]), [], "it signs now");
+    assert_eq!(at(39, &[(signs, 7), (is_silent, 7)]), [], "it signs now");
     assert_eq!(at(80, &both), [], "and has to be silent as long again");
     assert_eq!(at(110, &both), [is_silent]);
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn a_node_that_signs_once_and_no_further_is_observed() {
+    let start = Instant::now();
+    let pace = ObserverPace { after: Duration::from_secs(30), every: Duration::from_secs(5) };
+    let mut silent = SilentStrands::new(pace);
+    let originator = OriginatorId(300);
+    let mut at = |seconds, size, signed| {
+        let held = || Ok::<_, ()>(vec![HeldStrand { originator, size, signed }]);
+        silent.due(start + Duration::from_secs(seconds), held).unwrap()
+    };
+    // It signs a few seconds behind its strand, which grows without a pause.
+    for second in (0..120).step_by(5) {
+        assert_eq!(at(second, 10 + second, 8 + second), [], "{second}");
+    }
+    // The last size that it has not signed is held since second 115.
+    assert_eq!(at(120, 200, 125), [], "it has signed that, but not what is held now");
+    for second in [125, 140, 149] {
+        assert_eq!(at(second, 200 + second, 130), [], "{second}");
+    }
+    assert_eq!(at(155, 500, 130), [originator]);
+    assert_eq!(at(160, 500, 499), [], "it has covered what was held");
+    assert_eq!(at(165, 500, 500), []);
 }
 
 #[test]

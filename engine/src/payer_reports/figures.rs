@@ -9,7 +9,7 @@ use hawser_rules::payer_report::{
     Difference, Explanation, Leaves, LeavesError, MinuteOfPayer, NodeIds, PayerReport,
     PayerReportError, RangeEnd, compare, end_of_range, explain,
 };
-use hawser_storage::{ReadError, Snapshot};
+use hawser_storage::{Mark, ReadError, Snapshot};
 
 /// Usage rows that are held at once to explain a difference. A guess: some 64 MB.
 pub const EXPLAINED_ROWS_MAX: usize = 1_000_000;
@@ -253,8 +253,17 @@ fn leaves(
     Ok(Leaves::sum(sums)?)
 }
 
-/// Returns the minute of an envelope; `None` if it is not held.
+/// Returns the minute of an envelope, also of one that this node has pruned; `None` if it was never held.
+///
+/// A report on the chain can be false, or be withdrawn: what was pruned by it may be the start or the end of a later one.
 fn minute_at(snapshot: &Snapshot<'_>, at: EnvelopeId) -> Result<Option<u32>, ReadError> {
-    let envelope = snapshot.get(at)?.and_then(|bytes| OriginatorEnvelope::parse(bytes).ok());
-    Ok(envelope.map(|it| hawser_proto::minute_of(it.unsigned().originator_ns())))
+    if let Some(bytes) = snapshot.get(at)? {
+        let envelope = OriginatorEnvelope::parse(bytes).ok();
+        return Ok(envelope.map(|it| hawser_proto::minute_of(it.unsigned().originator_ns())));
+    }
+    if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
+        return Ok(None);
+    }
+    let record = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
+    Ok(record.map(|(_, it)| hawser_proto::minute_of(it.originator_ns)))
 }

@@ -88,6 +88,14 @@ impl CheckpointWatch {
         }
     }
 
+    /// Takes over a checkpoint that an earlier run has stored, and that is of another tree than the one held now: the strand
+    /// was cut since. It is not verified again.
+    pub fn remember_disputed(&mut self, signed: SignedCheckpoint) {
+        if let Some(strand) = self.strand(watched(&signed)) {
+            strand.displace(signed);
+        }
+    }
+
     /// Returns true if nothing larger is known of the node about the strand.
     #[must_use]
     pub fn is_largest(&self, signed: &SignedCheckpoint) -> bool {
@@ -198,8 +206,26 @@ impl StrandCheckpoints {
         self.disputed.clear();
     }
 
+    /// Keeps what agreed with a tree that was cut since. It stays a part of what the node has said, and counts before
+    /// anything else that is disputed.
+    fn displace(&mut self, signed: SignedCheckpoint) {
+        if self.disputed.len() >= DISPUTED_MAX {
+            self.disputed.pop_last();
+        }
+        self.disputed.insert(signed.checkpoint.size, signed);
+    }
+
     /// Compares what the tree has reached with it.
     fn look(&mut self, trees: &impl Trees, findings: &mut Vec<Finding>) {
+        if let Some(agreed) = self.agreed {
+            let of = agreed.checkpoint;
+            // The strand was cut and read again, and goes on in another way: what agreed with the earlier tree does not
+            // agree with what agrees with this one, and no cosigner signs both.
+            if trees.root(of.originator, of.size).is_some_and(|root| root != of.root) {
+                self.agreed = None;
+                self.displace(agreed);
+            }
+        }
         while let Some((&size, &signed)) = self.waiting.first_key_value() {
             let originator = signed.checkpoint.originator;
             if self.is_contradicted || size > trees.size(originator) {
@@ -236,7 +262,9 @@ impl StrandCheckpoints {
             // A strand that was cut and read again has another tree than the one that was agreed with: then nothing is
             // proven, and an honest node must not be accused.
             proof.verify(from, to, root, larger.checkpoint.root).ok()?;
-            Some(Contradiction::OtherBeginning { smaller, larger, root, proof })
+            // What differed from an earlier tree may be the beginning of this one.
+            let is_other = root != smaller.checkpoint.root;
+            is_other.then_some(Contradiction::OtherBeginning { smaller, larger, root, proof })
         })
     }
 }

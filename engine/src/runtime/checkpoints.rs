@@ -11,7 +11,9 @@ use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Engine;
-use crate::checkpoints::{CheckpointDecision, ObserverPace, SilentStrands, TreeState, decide};
+use crate::checkpoints::{
+    CheckpointDecision, HeldStrand, ObserverPace, SilentStrands, TreeState, decide,
+};
 
 /// Time between two looks at the trees. Half of the second in which a strand that grows gets a checkpoint.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -93,7 +95,7 @@ struct Signer {
     key: SecretKey,
     /// Strands whose trees contradict what was signed.
     halted: BTreeSet<OriginatorId>,
-    /// Strands whose nodes sign nothing.
+    /// Strands whose nodes sign nothing, or no further.
     silent: SilentStrands,
     /// True while the last attempt failed, which is told once.
     failed: bool,
@@ -134,14 +136,15 @@ impl Signer {
         }
     }
 
-    /// Returns those of the strands that this node observes because their nodes sign nothing.
+    /// Returns those of the strands that this node observes because their nodes sign nothing, or no further.
     fn silent(&mut self, strands: &[OriginatorId]) -> Result<Vec<OriginatorId>, SignError> {
         let snapshot = self.engine.store().snapshot();
-        let has_signed = |&originator: &OriginatorId| {
+        let held = |&originator: &OriginatorId| {
             let found = snapshot.checkpoint(originator, originator, u64::MAX)?;
-            Ok((originator, found.is_some()))
+            let signed = found.map_or(0, |found| found.signed.checkpoint.size);
+            Ok(HeldStrand { originator, size: snapshot.tree_size(originator)?, signed })
         };
-        self.silent.due(Instant::now(), || strands.iter().map(has_signed).collect())
+        self.silent.due(Instant::now(), || strands.iter().map(held).collect())
     }
 
     fn sign(&mut self, node: OriginatorId, originator: OriginatorId) -> Result<(), SignError> {

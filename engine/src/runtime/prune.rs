@@ -1,6 +1,6 @@
 //! Pruning: runs over the expiry index, and the task that makes one from time to time.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -128,7 +128,7 @@ impl PruneRun {
         loop {
             let (goes, next) = self.look(store, after, &mut rules, &mut report)?;
             for part in goes.chunks(WRITE_PLACES) {
-                self.take(store, part, &mut report)?;
+                self.take(store, part, &mut rules, &mut report)?;
                 if pace(&report).is_break() {
                     report.is_partial = true;
                     return Ok(report);
@@ -145,7 +145,8 @@ impl PruneRun {
         }
     }
 
-    /// Judges the next rows of the expiry index. Returns what may go, and the place to go on from.
+    /// Judges the next rows of the expiry index. Returns what may go, and the place to go on from. Ends before the first row
+    /// that is one too many for its strand: the log may refuse some of those that may go, and then it is not.
     fn look(
         self,
         store: &Store,
@@ -153,28 +154,38 @@ impl PruneRun {
         rules: &mut PruneRules,
         report: &mut PruneReport,
     ) -> Result<(Vec<Expiring>, Option<Expiring>), ReadError> {
-        let mut goes = Vec::new();
+        let (mut goes, mut going) = (Vec::new(), BTreeSet::new());
+        let (mut last, mut broken_off_at) = (after, None);
         let next = store.snapshot().expiring(after, STEP_VISITS, |at| {
             let verdict = rules.verdict(at);
             if verdict == PruneVerdict::NotExpired && !self.dry_run {
                 return ControlFlow::Break(());
             }
+            if verdict == PruneVerdict::Stays(Stay::Later) && going.contains(&at.id.originator) {
+                broken_off_at = last;
+                return ControlFlow::Break(());
+            }
+            last = Some(at);
             let strand = report.strands.entry(at.id.originator).or_default();
             match verdict {
-                PruneVerdict::Goes => goes.push(at),
+                PruneVerdict::Goes => {
+                    going.insert(at.id.originator);
+                    goes.push(at);
+                }
                 PruneVerdict::Stays(why) => *strand.stays.entry(why).or_default() += 1,
                 PruneVerdict::NotExpired => strand.not_expired += 1,
             }
             ControlFlow::Continue(())
         })?;
-        Ok((goes, next))
+        Ok((goes, broken_off_at.or(next)))
     }
 
-    /// Removes some envelopes, or counts them.
+    /// Removes some envelopes, or counts them. Those that have to stay make room for others.
     fn take(
         self,
         store: &Store,
         part: &[Expiring],
+        rules: &mut PruneRules,
         report: &mut PruneReport,
     ) -> Result<(), CommitError> {
         let own = store.identity().node;
@@ -195,6 +206,7 @@ impl PruneRun {
             report.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);
         }
         for id in refused {
+            rules.note_refused(id.originator);
             let strand = report.strands.entry(id.originator).or_default();
             *strand.stays.entry(Stay::Refused).or_default() += 1;
         }

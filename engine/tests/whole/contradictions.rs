@@ -138,6 +138,33 @@ fn a_strand_that_was_cut_and_read_again_proves_nothing_about_an_honest_node() {
 }
 
 #[test]
+fn what_agrees_with_two_trees_of_one_strand_is_no_agreement() {
+    let cut = Story { size: 20, ..OTHER };
+    let (before, after) = (OURS.checkpoint(9), OTHER.checkpoint(12));
+    for has_restarted in [false, true] {
+        let mut watch = CheckpointWatch::default();
+        if has_restarted {
+            watch.remember_disputed(before);
+        } else {
+            assert_eq!(take(&mut watch, before, OURS), [Finding::Agrees(before)]);
+        }
+        let findings = take(&mut watch, after, cut);
+        let [Finding::Contradicts(proof)] = &findings[..] else { panic!("{findings:?}") };
+        assert_eq!(proof.verify(&key(3)), Ok(()));
+        assert_eq!(watch.agreed().count(), 0);
+    }
+}
+
+#[test]
+fn what_differed_from_an_earlier_tree_and_begins_this_one_contradicts_nothing() {
+    let mut watch = CheckpointWatch::default();
+    let (early, later) = (OTHER.checkpoint(9), OTHER.checkpoint(12));
+    assert_eq!(take(&mut watch, early, OURS), [Finding::Disputed(early)]);
+    let cut = Story { size: 20, ..OTHER };
+    assert_eq!(take(&mut watch, later, cut), [Finding::Agrees(later)]);
+}
+
+#[test]
 fn two_stories_for_two_peers_are_proven_whichever_checkpoint_comes_first() {
     for ours_first in [true, false] {
         let mut watch = CheckpointWatch::default();

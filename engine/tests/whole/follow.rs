@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::chain_strand::ChainEvent;
+use hawser_engine::facts;
 use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
@@ -228,6 +229,45 @@ async fn of_two_statements_for_one_place_the_first_is_kept_and_both_are_evidence
     assert_eq!(misbehavior, Misbehavior::TwoStatements(Severity::Content));
     assert_eq!((at, from), (EnvelopeId::new(SOURCE, SequenceId(2)), Some(SOURCE)));
     assert_eq!(envelopes, [envelope(SOURCE, 2, "true"), envelope(SOURCE, 2, "other")]);
+    follower.stop().await;
+}
+
+/// Of a pruned place the leaf is left, so another statement for it is a claim.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
+    let store = common::store();
+    let (from, through) = (SequenceId(1), SequenceId(3));
+    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
+    let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(4)), envelope(SOURCE, 4, "true"));
+    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let mut other = follower.connect(OTHER, &[]);
+    let mut third = follower.connect(OriginatorId(400), &[]);
+    assert_eq!(other.want(SOURCE).await, (0, Some(3)));
+    assert_eq!(third.want(SOURCE).await, (0, Some(3)));
+    other.send(strand(SOURCE, &[2])).await;
+    follower.until("the find is stored", || follower.held(SOURCE) == strand(SOURCE, &[2, 4])).await;
+
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        std::ops::ControlFlow::Continue(())
+    };
+    store.snapshot().expiring(None, 9, each).unwrap();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 1);
+    third.send([envelope(SOURCE, 2, "other")]).await;
+    let kept = || {
+        let all = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+        let mut all = all.into_iter().map(|it| it.evidence);
+        all.find(|it| it.misbehavior == Misbehavior::OtherThanPruned)
+    };
+    follower.until("the other one is kept", || kept().is_some()).await;
+    let Evidence { at, from, envelopes, .. } = kept().unwrap();
+    assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
+    assert_eq!(envelopes[0], envelope(SOURCE, 2, "other"));
+    assert_eq!((envelopes.len(), envelopes[1].len()), (2, 32), "and the leaf of what was there");
     follower.stop().await;
 }
 

@@ -94,6 +94,38 @@ async fn the_same_envelope_again_gets_the_same_answer_wherever_it_stands() {
     assert_eq!(id(&next[0]), 4);
 }
 
+/// A payer's envelopes are public, and its signature does not cover the retention: any reader could choose a new one.
+#[tokio::test]
+async fn what_has_expired_is_not_published_again_whatever_retention_it_has_now() {
+    let store = store();
+    let node = start(store.clone());
+    for text in ["a", "b", "c"] {
+        node.engine.publish(vec![message(1, text)]).await.unwrap();
+    }
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        std::ops::ControlFlow::Continue(())
+    };
+    store.snapshot().expiring(None, 2, each).unwrap();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 2);
+    rebuilt(&store);
+    let mut longer = message(1, "b");
+    longer.message_retention_days = 365;
+    for again in [message(1, "b"), longer] {
+        let refused = node.engine.publish(vec![message(1, "new"), again]).await;
+        let Err(PublishError::Refused(refusal)) = refused else { panic!("{refused:?}") };
+        let named: Vec<_> = refusal.envelopes.iter().map(|it| (it.index, it.rule)).collect();
+        assert_eq!(named, [(1, "PUBLISHED_BEFORE")], "{refusal}");
+    }
+    assert_eq!(head(&store), 3, "nothing got a place");
+    let held = node.engine.publish(vec![message(1, "c")]).await.unwrap();
+    assert_eq!(id(&held[0]), 3, "what is held is still the answer");
+    let new = node.engine.publish(vec![message(1, "new")]).await.unwrap();
+    assert_eq!(id(&new[0]), 4);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn copies_that_are_under_way_at_once_become_one_envelope() {
     let store = store();

@@ -22,6 +22,12 @@ fn seeds() -> Vec<Vec<u8>> {
         StrandRow::Gap { from: SequenceId(9), through: SequenceId(12), reason: GapReason::Void };
     let rows = (1..9).map(envelope).chain([gap]).collect();
     let part = encode_part(OriginatorId(100), rows).expect("rows of a log");
+    let gap_alone = StrandRow::Gap {
+        from: SequenceId(1),
+        through: SequenceId::MAX,
+        reason: GapReason::Missing,
+    };
+    let wide = encode_part(OriginatorId(u32::MAX), vec![gap_alone]).expect("rows of a log");
     let bare = encode_part(OriginatorId(0), Vec::new()).expect("no rows");
     let line = concat!(
         r#"{"originator_id":100,"sequence_id":1,"through_sequence_id":1,"kind":"envelope","#,
@@ -29,7 +35,11 @@ fn seeds() -> Vec<Vec<u8>> {
         "\n"
     );
     let manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[1; 16]).to_text();
-    vec![part, bare, line.repeat(3).into_bytes(), manifest.into_bytes()]
+    let pruned = line
+        .replace("envelope", "pruned")
+        .replace(r#""mark":"invalid","rule":4"#, r#""mark":null,"rule":null"#);
+    let lines = [line.repeat(3), pruned, line.replace("AAAA", "")].map(String::into_bytes);
+    [part, bare, wide, manifest.into_bytes()].into_iter().chain(lines).collect()
 }
 
 /// No input panics or costs what it claims; rows that are read have places.

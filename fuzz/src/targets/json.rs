@@ -53,7 +53,9 @@ fn run(input: &[u8]) {
             let name = format!("{PACKAGE}.{request}");
             let json = to_json(&name, &bytes).expect("a message was written");
             let again = schema.request_from_json(json.to_string().as_bytes());
-            assert_eq!(again.expect("JSON of a message is read"), bytes);
+            let again = again.expect("JSON of a message is read");
+            // Compared as JSON: the entries of a map are written in any order.
+            assert_eq!(to_json(&name, &again).expect("a message was written"), json);
         }
         let values = schema.response_values(input);
         if let Ok(json) = schema.response_to_json(input) {

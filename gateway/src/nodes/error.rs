@@ -6,6 +6,9 @@ use tonic::Status;
 
 use super::answer::AnswerError;
 
+/// Bytes of a node's own text that an error repeats. A guess: a sentence or two.
+const TOLD_LEN_MAX: usize = 200;
+
 /// The failure of one attempt at one node.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum NodeError {
@@ -98,6 +101,10 @@ fn never_connected(status: &Status) -> bool {
     std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
 }
 
+/// Renders what a node has answered. Its text is from outside, and may be as long as a header.
 fn status_text(status: &Status) -> String {
-    format!("{:?}: {}", status.code(), status.message())
+    let told = status.message();
+    let end = told.floor_char_boundary(TOLD_LEN_MAX);
+    let dots = if end < told.len() { "…" } else { "" };
+    format!("{:?}: {}{dots}", status.code(), &told[..end])
 }

@@ -2,7 +2,7 @@
 //!
 //! The schema of reports has no field for it. It stands in evidence files, and in what nodes keep, as a list of pieces.
 
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::merkle::{
     ConsistencyProof, InclusionProof, LeafData, PROOF_LEN_MAX, TreeHash, leaf_hash, leaf_index,
 };
@@ -62,6 +62,14 @@ impl TreeFault {
     #[must_use]
     pub fn of_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|it| it.name() == name)
+    }
+
+    /// Returns the node that the fault accuses, if it is shown by this checkpoint: the one that signed it. An observer of a
+    /// node's strand that holds another tree was told another story, unless it lies, so that names the node.
+    #[must_use]
+    pub fn accused(self, of: &Checkpoint) -> OriginatorId {
+        let is_told = self == Self::OtherTree && of.originator.is_node();
+        if is_told { of.originator } else { of.node }
     }
 }
 
@@ -180,12 +188,15 @@ impl<'a> Opened<'a> {
         self.first.checkpoint.node
     }
 
-    /// Returns the node that the evidence is about. An observer of a node's strand that holds another tree was told
-    /// another story, unless it lies.
+    /// Returns the node that the evidence is about.
     fn accused(&self) -> OriginatorId {
-        let of = self.first.checkpoint;
-        let is_told = self.fault == TreeFault::OtherTree && of.originator.is_node();
-        if is_told { of.originator } else { of.node }
+        self.fault.accused(&self.first.checkpoint)
+    }
+
+    /// Returns the verdict on a contradiction. An observer may have been told two stories, or been set back to an older
+    /// backup between them: then it has stated what it held, both times.
+    fn verdict(&self) -> Verdict {
+        if self.first.checkpoint.is_observers() { Verdict::Claim } else { Verdict::Proven }
     }
 
     fn judge(&self, registry: &Registry) -> Ruling {
@@ -240,7 +251,7 @@ impl<'a> Opened<'a> {
                         "the larger tree does not begin with the smaller one"
                     }
                 };
-                Ok(Ruling::new(Verdict::Proven, about(self.fact("two_checkpoints", text))))
+                Ok(Ruling::new(self.verdict(), about(self.fact("two_checkpoints", text))))
             }
             Err(error) => Err(about(self.fact(name_of(error), &error.to_string()))),
         }
@@ -287,7 +298,7 @@ impl<'a> Opened<'a> {
         let text = "one place has two leaves under checkpoints of one node";
         let fact = Fact::new("two_leaves", text).at(place);
         let fact = fact.with("size", a.size).with("other_size", b.size);
-        Ok(Ruling::new(Verdict::Proven, fact))
+        Ok(Ruling::new(self.verdict(), fact))
     }
 
     fn other_leaf(&self, registry: &Registry) -> Result<Ruling, Fact> {

@@ -241,16 +241,42 @@ fn evidence_of_another_form_is_refuted() {
     assert_eq!(TreeFault::of_name("two_statements"), None);
 }
 
-/// All that honest nodes sign about one strand: its originator as it grows, and observers that may begin again.
-fn honest(places: u64, cut: u64) -> (Strand, Vec<Bytes>) {
-    let strand = Strand::new(LIAR, places, 99);
+#[test]
+fn an_observer_that_was_told_two_stories_is_not_proven_guilty() {
+    let (one, other) = (Strand::new(LIAR, 9, 99), Strand::new(LIAR, 9, 4));
+    let observer = OriginatorId(200);
+    for originator in [LIAR, CHAIN] {
+        let [small, same, large] = [(&one, 5), (&other, 5), (&other, 9)]
+            .map(|(story, size): (&Strand, u64)| story.signed(observer, originator, size, size));
+        let beginning = other.beginning(5, 9);
+        let leaves = [&small, &large, &one.shown(4, 5), &other.shown(4, 9)];
+        for (fault, pieces) in [
+            (TreeFault::TwoCheckpoints, &[&small, &same][..]),
+            (TreeFault::TwoCheckpoints, &[&small, &large, &beginning][..]),
+            (TreeFault::TwoLeaves, &leaves[..]),
+        ] {
+            let judgement = judge(fault, pieces);
+            assert_eq!(
+                (judgement.verdict, judgement.accused),
+                (Claim, Some(observer)),
+                "{fault:?}"
+            );
+        }
+    }
+}
+
+/// All that honest nodes sign about one strand: its originator as it grows, and observers that may begin again, from
+/// another story of a node or of a chain's endpoint.
+fn honest(strand: &Strand, other: &Strand, places: u64, cut: u64) -> Vec<Bytes> {
     let mut signed: Vec<Bytes> = (1..=places).map(|size| strand.own(size)).collect();
     let observer = OriginatorId(200);
-    for (time, size) in (1..=places).chain(cut..=places).enumerate() {
-        signed.push(strand.signed(observer, LIAR, size, time as u64 + 100));
-        signed.push(strand.signed(observer, CHAIN, size, time as u64 + 100));
+    let again =
+        (1..=places).map(|size| (other, size)).chain((cut..=places).map(|size| (strand, size)));
+    for (time, (held, size)) in again.enumerate() {
+        signed.push(held.signed(observer, LIAR, size, time as u64 + 100));
+        signed.push(held.signed(observer, CHAIN, size, time as u64 + 100));
     }
-    (strand, signed)
+    signed
 }
 
 fn changed(piece: &Bytes, at: usize, bit: u8) -> Bytes {
@@ -267,14 +293,15 @@ proptest! {
 
     #[test]
     fn no_honest_node_is_ever_proven_guilty(
-        places in 2_u64..12, cut in 1_u64..12, picks in prop::array::uniform6(any::<prop::sample::Index>()),
+        places in 2_u64..12, (cut, turn) in (1_u64..12, 1_u64..12), picks in prop::array::uniform6(any::<prop::sample::Index>()),
         (is_changed, which, at, bit) in (any::<bool>(), 0_usize..4, any::<usize>(), any::<u8>()),
     ) {
-        let (strand, signed) = honest(places, cut.min(places));
+        let [strand, other] = [99, turn].map(|turn| Strand::new(LIAR, places, turn));
+        let signed = honest(&strand, &other, places, cut.min(places));
         let mut all = signed.clone();
-        for size in 1..=places {
-            all.extend((0..size).map(|index| strand.shown(index, size)));
-            all.extend((1..=size).map(|from| strand.beginning(from, size)));
+        for (held, size) in (1..=places).flat_map(|size| [(&strand, size), (&other, size)]) {
+            all.extend((0..size).map(|index| held.shown(index, size)));
+            all.extend((1..=size).map(|from| held.beginning(from, size)));
         }
         all.extend((1..=places).map(|place| envelope(LIAR, place, 0)));
         let [a, b, c, d, e, f] = picks;

@@ -116,7 +116,9 @@ impl Marker {
             return None;
         }
         let mut field = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix('=');
-        let head = SequenceId(field("head")?.parse().ok()?);
+        // A higher place can be signed by no node, and a folder could never reach it.
+        let head =
+            Some(SequenceId(field("head")?.parse().ok()?)).filter(|it| *it <= SequenceId::MAX)?;
         let owner = field("owner")?.to_owned();
         let incarnation = u128::from_str_radix(field("incarnation")?, 16).ok()?.to_be_bytes();
         let generation = field("generation")?.parse().ok()?;
@@ -160,7 +162,7 @@ mod tests {
         let marker = Marker::test(facts(), None);
         let file = marker.replace(&path).unwrap();
         assert_eq!(Marker::read(&path).unwrap(), MarkerState::Read(marker.clone()));
-        for head in [1, 10, u64::MAX] {
+        for head in [1, 10, SequenceId::MAX.0] {
             let head = SequenceId(head);
             write_head(&file, head).unwrap();
             assert_eq!(
@@ -202,5 +204,9 @@ mod tests {
             assert_eq!(Marker::parse(&whole.replace(from, to)), None, "{to}");
         }
         assert_eq!(Marker::parse(&format!("{whole}more=1\n")), None);
+        let head =
+            |head: u64| whole.replace(&head_line(SequenceId(0)), &head_line(SequenceId(head)));
+        assert!(Marker::parse(&head(SequenceId::MAX.0)).is_some());
+        assert_eq!(Marker::parse(&head(SequenceId::MAX.0 + 1)), None, "no place");
     }
 }

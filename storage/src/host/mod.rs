@@ -65,6 +65,19 @@ pub enum HostMarkerError {
         /// The locked file.
         path: PathBuf,
     },
+    /// The folder ends before a place that the marker names: the marker is damaged, or the folder is an older state.
+    #[error(
+        "the folder ends with place {head}, and {path} says that this host has signed up to {signed_through}: \
+         if that cannot be, the file is damaged; move it aside, and start again"
+    )]
+    Behind {
+        /// The marker.
+        path: PathBuf,
+        /// The last place of the folder's own strand.
+        head: SequenceId,
+        /// The place that the marker names.
+        signed_through: SequenceId,
+    },
 }
 
 /// The marker of an open store. Holds the lock of the node's key on this host.
@@ -89,6 +102,16 @@ struct OpenMarker {
     file: Option<File>,
     /// The highest place that a marker of this host has named, as of the last time it was read or replaced.
     signed_through: SequenceId,
+}
+
+impl OpenMarker {
+    fn check_head(&self, head: SequenceId, path: &Path) -> Result<(), HostMarkerError> {
+        let signed_through = self.signed_through;
+        match head < signed_through {
+            true => Err(HostMarkerError::Behind { path: path.to_owned(), head, signed_through }),
+            false => Ok(()),
+        }
+    }
 }
 
 impl HostMarker {
@@ -153,10 +176,19 @@ impl HostMarker {
         self.open.lock().next_generation
     }
 
+    /// Checks that a folder that ends with `head` has every place that this host has signed.
+    ///
+    /// # Errors
+    /// [`HostMarkerError::Behind`].
+    pub(crate) fn check_head(&self, head: SequenceId) -> Result<(), HostMarkerError> {
+        self.open.lock().check_head(head, &self.dir.join(MARKER))
+    }
+
     /// Makes the folder, whose generation is durable, the one that this host wrote last.
     ///
     /// # Errors
-    /// [`HostMarkerError::Unusable`]; the earlier marker stands then.
+    /// [`HostMarkerError::Unusable`], or [`HostMarkerError::Behind`]: a folder signs only after every place that this host
+    /// has signed. The earlier marker stands then.
     pub(crate) fn adopt(&self, facts: FolderFacts) -> Result<(), HostMarkerError> {
         self.write(facts, FolderStanding::Newest)
     }
@@ -178,10 +210,9 @@ impl HostMarker {
         // Locked before the file is replaced: a head must not go to the file that is replaced.
         let mut open = self.open.lock();
         let is_newest = standing == FolderStanding::Newest;
-        assert!(
-            !is_newest || facts.head >= open.signed_through,
-            "a folder signs only after every place that this host has signed"
-        );
+        if is_newest {
+            open.check_head(facts.head, &path)?;
+        }
         // A folder that may not sign must not hide what another one has signed.
         let head = facts.head.max(open.signed_through);
         let facts = FolderFacts { inode: self.inode, head, ..facts };
@@ -190,7 +221,7 @@ impl HostMarker {
             .map_err(|source| unusable(&path, source))?;
         *open = OpenMarker {
             standing,
-            next_generation: facts.generation + 1,
+            next_generation: facts.generation.saturating_add(1),
             file: is_newest.then_some(file),
             signed_through: head,
         };

@@ -141,6 +141,7 @@ mod tests {
             any::<u64>().prop_map(|through| Mark::Missing { through: SequenceId(through) }),
             any::<u64>().prop_map(|through| Mark::Void { through: SequenceId(through) }),
             any::<u64>().prop_map(|through| Mark::Expired { through: SequenceId(through) }),
+            any::<u64>().prop_map(|through| Mark::Pruned { through: SequenceId(through) }),
         ]
     }
 
@@ -174,11 +175,13 @@ mod tests {
         assert_eq!(value, [4, 0, 0, 0, 0, 0, 0, 0, 5]);
         Mark::Waiting.encode_into(&mut value);
         assert_eq!(value, [5]);
+        Mark::Pruned { through: SequenceId(5) }.encode_into(&mut value);
+        assert_eq!(value, [6, 0, 0, 0, 0, 0, 0, 0, 5]);
     }
 
     #[test]
     fn unknown_marks_are_not_guessed() {
-        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[5, 0], &[6]] {
+        for value in [&[][..], &[0], &[1], &[1, 2, 3], &[2, 0], &[5, 0], &[6], &[6, 0], &[7]] {
             assert_eq!(Mark::decode(value), None, "{value:?}");
         }
     }

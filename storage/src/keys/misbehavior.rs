@@ -221,12 +221,17 @@ pub enum Misbehavior {
     Invalid(u8),
     /// No peer has the places before this one. Evidence: the envelope before them, and the one after.
     Gap,
-    /// It signed two checkpoints that contradict each other. Evidence: both checkpoints in binary form, and, if only
-    /// a proof of the larger tree shows it, the root that it begins with and the hashes of the proof.
+    /// It signed two checkpoints of its own strand that contradict each other. Evidence: both checkpoints in binary form,
+    /// and, if only a proof of the larger tree shows it, the root that it begins with and the hashes of the proof.
     TwoCheckpoints,
+    /// It signed two such checkpoints as an observer, which may have been told two stories. Evidence: as above.
+    TwoObservations,
     /// It signed a checkpoint with another root than the tree held here has. Evidence: the checkpoint in binary form.
     /// Its sender may have been lied to, or the peer that sent the tree's envelopes.
     OtherTree,
+    /// It signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and the leaf
+    /// of the pruned one, 32 bytes.
+    OtherThanPruned,
 }
 
 impl Misbehavior {
@@ -237,7 +242,10 @@ impl Misbehavior {
             Self::TimeBack | Self::TimeAhead | Self::Gap => 4,
             Self::TwoStatements(_) => 5,
             Self::Fee | Self::Invalid(_) => 7,
-            Self::TwoCheckpoints | Self::OtherTree => 0,
+            Self::TwoCheckpoints
+            | Self::TwoObservations
+            | Self::OtherTree
+            | Self::OtherThanPruned => 0,
         }
     }
 
@@ -251,15 +259,23 @@ impl Misbehavior {
             Self::Fee => "fee",
             Self::Invalid(_) => "invalid",
             Self::Gap => "gap",
-            Self::TwoCheckpoints => "two_checkpoints",
+            Self::TwoCheckpoints | Self::TwoObservations => "two_checkpoints",
             Self::OtherTree => "other_tree",
+            Self::OtherThanPruned => "other_than_pruned",
         }
     }
 
     /// Returns true if the evidence convinces only those who trust this node.
     #[must_use]
     pub fn is_claim(self) -> bool {
-        matches!(self, Self::TimeAhead | Self::Gap | Self::OtherTree)
+        matches!(
+            self,
+            Self::TimeAhead
+                | Self::Gap
+                | Self::TwoObservations
+                | Self::OtherTree
+                | Self::OtherThanPruned
+        )
     }
 
     /// Returns the stored code and detail.
@@ -273,6 +289,8 @@ impl Misbehavior {
             Self::Gap => (6, 0),
             Self::TwoCheckpoints => (7, 0),
             Self::OtherTree => (8, 0),
+            Self::TwoObservations => (9, 0),
+            Self::OtherThanPruned => (10, 0),
         }
     }
 
@@ -288,6 +306,8 @@ impl Misbehavior {
             (6, 0) => Some(Self::Gap),
             (7, 0) => Some(Self::TwoCheckpoints),
             (8, 0) => Some(Self::OtherTree),
+            (9, 0) => Some(Self::TwoObservations),
+            (10, 0) => Some(Self::OtherThanPruned),
             _ => None,
         }
     }
@@ -383,6 +403,8 @@ mod tests {
             any::<u8>().prop_map(Misbehavior::Invalid),
             Just(Misbehavior::Gap),
             Just(Misbehavior::TwoCheckpoints),
+            Just(Misbehavior::TwoObservations),
+            Just(Misbehavior::OtherThanPruned),
             Just(Misbehavior::OtherTree),
         ]
     }

@@ -7,6 +7,7 @@ use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::frame::{ControlDecoder, ControlFrame};
 use hawser_proto::merkle::{self, ProofError, Subtree, TreeHash, envelope_leaf, node_hash};
 use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::misbehavior::TreeFault;
 
 use super::members::LIAR;
 use super::node::Node;
@@ -183,12 +184,14 @@ impl Sim {
             match finding {
                 Finding::Agrees(_) => {}
                 Finding::Disputed(signed) => {
-                    let accused = signed.checkpoint.node;
+                    let accused = TreeFault::OtherTree.accused(&signed.checkpoint);
                     assert_eq!(accused, LIAR, "{id} disputes a checkpoint of an honest node");
                     self.name_liar(Naming::Disputed);
                 }
                 Finding::Contradicts(proof) => {
-                    let accused = proof.checkpoints()[0].checkpoint.node;
+                    // The second one is what nodes store the accused of.
+                    let accused =
+                        TreeFault::TwoCheckpoints.accused(&proof.checkpoints()[1].checkpoint);
                     assert_eq!(accused, LIAR, "{id} has proven an honest node guilty");
                     proof.verify(&key(LIAR).public_key()).expect("anyone can check it");
                     self.name_liar(Naming::Contradiction);

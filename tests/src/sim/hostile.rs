@@ -218,7 +218,10 @@ impl Sim {
                     Misbehavior::Invalid(16) => Behaviour::Oversized,
                     Misbehavior::Invalid(_) => Behaviour::BrokenRules,
                     Misbehavior::Gap => Behaviour::WithheldIds,
-                    Misbehavior::TwoCheckpoints | Misbehavior::OtherTree => Behaviour::Equivocation,
+                    Misbehavior::TwoCheckpoints
+                    | Misbehavior::TwoObservations
+                    | Misbehavior::OtherThanPruned
+                    | Misbehavior::OtherTree => Behaviour::Equivocation,
                 });
             }
             for item in self.nodes[&node].log(LIAR, SequenceId::NONE) {

@@ -1,9 +1,10 @@
 //! Places that the strand's own node no longer keeps. A follower cannot see the retention of what it does not get, so it
-//! believes the strand's own node alone, and only of places that are old enough.
+//! believes the strand's own node alone, and only of places that are old enough. Of this node's own strand, which it follows
+//! after a loss, it believes its peers if they all say the same.
 
 use std::time::Instant;
 
-use hawser_proto::SequenceId;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::{Follower, PendingWrites};
@@ -30,18 +31,39 @@ impl Follower {
         Change::Skip { originator: self.originator, from, through, reason }
     }
 
-    /// Ends a search when the strand's own node says that all of what is searched for has expired: the envelope behind it
-    /// has come from another peer.
+    /// Notes that a peer says of places that they have expired.
     pub(super) fn note_expired(
         &mut self,
         now: Instant,
+        from: OriginatorId,
         (first, to): (SequenceId, SequenceId),
         writes: &mut PendingWrites,
     ) {
+        let Some(search) = &mut self.search else { return };
+        let first = match search.expired.get(&from) {
+            Some((before, last)) if last.next() == first => *before,
+            _ => first,
+        };
+        search.expired.insert(from, (first, to));
+        self.end_expired_search(now, writes);
+    }
+
+    /// Ends the search when all of what is searched for has expired: the envelope behind it has come from a peer, and the
+    /// strand's own node says so. Of this node's own strand every peer has to say so that claims to hold as much: what one
+    /// of them still keeps comes back.
+    pub(super) fn end_expired_search(&mut self, now: Instant, writes: &mut PendingWrites) {
         let next = self.accepted.next();
         let Some(search) = &self.search else { return };
-        if search.can_have_expired && first <= next && to >= search.through {
-            let skip = self.skip(next, search.through, SkipReason::Expired);
+        let through = search.through;
+        let has_said = |peer: &OriginatorId| {
+            let said = search.expired.get(peer);
+            said.is_some_and(|(first, to)| *first <= next && *to >= through)
+        };
+        let knows = self.peers.iter().filter(|(_, peer)| peer.claimed_head >= through);
+        let mut knows = knows.map(|(id, _)| id).peekable();
+        let all_say = self.reports_finds && knows.peek().is_some() && knows.all(has_said);
+        if search.can_have_expired && (all_say || has_said(&self.originator)) {
+            let skip = self.skip(next, through, SkipReason::Expired);
             self.accept(now, skip, writes);
         }
     }

@@ -312,8 +312,8 @@ impl Follower {
                 // Only the strand's own node can know what it has stopped keeping.
                 let is_own_claim = from == self.originator;
                 self.open_want_mut(from).note_gap(first, to, expired && is_own_claim)?;
-                if expired && is_own_claim {
-                    self.note_expired(now, (first, to), writes);
+                if expired {
+                    self.note_expired(now, from, (first, to), writes);
                 }
                 if self.sends_part(from) {
                     self.note_left_out(from);
@@ -390,6 +390,7 @@ impl Follower {
         } else if sequence > next {
             let can_have_expired = self.can_have_expired_before(&entry);
             self.start_or_narrow_search(now, sequence.previous(), can_have_expired);
+            self.end_expired_search(now, writes);
             return Ok(());
         }
         self.accept(now, Change::Append(entry), writes);
@@ -452,8 +453,8 @@ impl Follower {
             }
             Some(_) => {}
             None => {
-                let (until, answered) = (now + SEARCH_FOR, false);
-                self.search = Some(Search { through, until, answered, can_have_expired });
+                let (until, answered, expired) = (now + SEARCH_FOR, false, BTreeMap::new());
+                self.search = Some(Search { through, until, answered, can_have_expired, expired });
                 // Also the source's: it is asked once more for just the missing range.
                 self.cancel_all_wants();
                 self.peers.values_mut().for_each(|peer| peer.ask_at = now);

@@ -1,8 +1,9 @@
 //! State of a gap search.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
-use hawser_proto::SequenceId;
+use hawser_proto::{OriginatorId, SequenceId};
 
 /// A gap search: the places after `accepted` and up to `through` that the source did not send.
 #[derive(Debug)]
@@ -14,4 +15,6 @@ pub(super) struct Search {
     pub(super) answered: bool,
     /// The envelope behind them is old enough.
     pub(super) can_have_expired: bool,
+    /// The places that each peer says have expired.
+    pub(super) expired: BTreeMap<OriginatorId, (SequenceId, SequenceId)>,
 }

@@ -14,14 +14,14 @@ use std::sync::Arc;
 
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::sign::payer_digest;
-use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::payer_report::report::RETENTION_DAYS;
 use hawser_rules::payer_report::{
     Attestation, Difference, DomainSeparator, Due, Leaves, Majority, PayerReport, Periods,
     ReportId, due, majority,
 };
-use hawser_storage::{ReadError, Snapshot};
+use hawser_storage::{Mark, ReadError, Snapshot};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
 
@@ -290,7 +290,8 @@ impl State {
     }
 
     /// Returns this node's attestation of a report if it is in its strand, however many have followed it. Signatures are
-    /// deterministic, so the envelope is made again and its receipt is looked up.
+    /// deterministic, so the envelope is made again and its receipt is looked up. One that has been pruned is signed again:
+    /// other nodes may have it no more.
     fn signed_before(
         &self,
         snapshot: &Snapshot<'_>,
@@ -301,7 +302,10 @@ impl State {
         let client = attestation.client_envelope(held.report.originator());
         let payer = self.key.public_key().address();
         let receipt = facts::receipt(payer_digest(own, &client), payer);
-        Ok(snapshot.receipt(&receipt)?.map(|_| attestation))
+        let Some(place) = snapshot.receipt(&receipt)? else { return Ok(None) };
+        let mark = snapshot.mark(EnvelopeId::new(own, place))?;
+        let is_pruned = matches!(mark, Some(Mark::Pruned { .. }));
+        Ok((!is_pruned).then_some(attestation))
     }
 
     fn draft(&self, about: OriginatorId, now_minute: u32) -> Result<Draft, ReportStepError> {

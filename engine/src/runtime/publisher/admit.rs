@@ -11,7 +11,7 @@ use super::earlier::LookUp;
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
 use super::state::PublisherState;
-use crate::admission::{self, AdmissionContext, Writer};
+use crate::admission::{self, AdmissionContext, Refusal, Writer};
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
@@ -107,9 +107,24 @@ impl AdmissionJob {
             Ok(earlier) => earlier,
             Err(error) => return reply.send(Err(error)),
         };
+        if let Some(refusal) = self.refused_as_expired(&envelopes, &earlier) {
+            return reply.send(Err(PublishError::Refused(refusal)));
+        }
         reply.stage.lap(&self.state.counters.admit_seconds);
         reply.admitted = reply.stage;
         self.state.send_to_sequencer(Request { envelopes, earlier, reply });
+    }
+
+    /// Refuses what was published before and has expired. A payer's envelopes are public, and no signature covers their
+    /// retention: taken as new ones, they would let any reader have their payer charged again. This node's own envelopes
+    /// cost nothing.
+    fn refused_as_expired(&self, envelopes: &[Admitted], earlier: &LookUp) -> Option<Refusal> {
+        if self.writer == Writer::ThisNode {
+            return None;
+        }
+        let is_expired = |(_, it): &(usize, &Admitted)| earlier.has_expired(&it.receipt);
+        let expired = envelopes.iter().enumerate().filter(is_expired).map(|(index, _)| index);
+        Refusal::of_expired(expired)
     }
 
     /// Checks that no envelope would be dated long before the chain envelope that it depends on. Peers could prove

@@ -1,10 +1,10 @@
 //! Earlier publishes of the same envelopes. They are looked up on disk while a request is admitted, so that
 //! the sequencing thread, which all publishes pass, reads no disk.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
-use hawser_storage::{ReadError, Store};
+use hawser_storage::{Mark, ReadError, Store};
 
 /// Names a group of requests, in the order in which the groups are written.
 pub(super) type Generation = u64;
@@ -24,6 +24,8 @@ pub(super) struct LookUp {
     /// The newest group that was stored before.
     stored: Generation,
     found: HashMap<Receipt, Bytes>,
+    /// Earlier publishes whose envelopes have expired and are pruned.
+    expired: HashSet<Receipt>,
 }
 
 impl LookUp {
@@ -35,14 +37,22 @@ impl LookUp {
         receipts: impl Iterator<Item = Receipt>,
     ) -> Result<Self, ReadError> {
         let snapshot = store.snapshot();
-        let mut found = HashMap::new();
+        let (mut found, mut expired) = (HashMap::new(), HashSet::new());
         for receipt in receipts {
             let Some(sequence) = snapshot.receipt(&receipt)? else { continue };
-            if let Some(bytes) = snapshot.get(EnvelopeId::new(node, sequence))? {
+            let id = EnvelopeId::new(node, sequence);
+            if let Some(bytes) = snapshot.get(id)? {
                 found.insert(receipt, bytes);
+            } else if matches!(snapshot.mark(id)?, Some(Mark::Pruned { .. })) {
+                expired.insert(receipt);
             }
         }
-        Ok(Self { stored, found })
+        Ok(Self { stored, found, expired })
+    }
+
+    /// Returns true if an earlier publish was stored and has expired since: there is no envelope to answer with.
+    pub(super) fn has_expired(&self, receipt: &Receipt) -> bool {
+        self.expired.contains(receipt)
     }
 
     /// Returns the envelope of an earlier publish.

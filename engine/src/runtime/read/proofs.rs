@@ -144,7 +144,7 @@ impl ProofReader {
     }
 
     /// Returns the hashes of a tile, as far as `node` has signed them: its newest checkpoint covers them, and is of the
-    /// tree that is held here. So what is returned never changes.
+    /// tree that is held here. So is the oldest one that is kept: a strand may be cut and read again while the node goes on.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
@@ -163,10 +163,15 @@ impl ProofReader {
         if tile.end() > signed.size {
             return Ok(Err(beyond(signed.size)));
         }
-        match shown(originator, snapshot.root(originator, signed.size))? {
-            Ok(root) if root == signed.root => {}
-            Ok(_) => return Ok(Err(ProofRefusal::OtherTree(originator))),
-            Err(refusal) => return Ok(Err(refusal)),
+        let oldest = snapshot.checkpoint_after(originator, node, 0)?;
+        let oldest =
+            oldest.map(|oldest| oldest.signed.checkpoint).filter(|it| it.size < signed.size);
+        for it in std::iter::once(signed).chain(oldest) {
+            match shown(originator, snapshot.root(originator, it.size))? {
+                Ok(root) if root == it.root => {}
+                Ok(_) => return Ok(Err(ProofRefusal::OtherTree(originator))),
+                Err(refusal) => return Ok(Err(refusal)),
+            }
         }
         Ok(snapshot.tile(originator, tile)?.ok_or_else(|| beyond(0)))
     }

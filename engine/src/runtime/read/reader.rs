@@ -150,8 +150,7 @@ impl Reader {
         Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
     }
 
-    /// Returns, for each strand in which places at the beginning have expired, the first place from which on envelopes are
-    /// retained.
+    /// Returns, for each strand in which places have expired, the place behind the last one of them.
     ///
     /// Blocks on the disk. Costs a seek per strand.
     ///

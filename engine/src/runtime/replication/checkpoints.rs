@@ -8,17 +8,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Contradiction;
+use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, Snapshot};
 use tokio::time::MissedTickBehavior;
 
 use super::evidence::record;
 use super::state::ReplicationState;
 use super::stop::StopSignal;
+use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};
 use crate::misbehavior::evidence_of;
 use crate::replication::{
     CheckpointOffers, CheckpointWatch, Finding, OfferKey, StoredTrees, Trees,
@@ -26,6 +28,12 @@ use crate::replication::{
 
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
 const ROUND_EVERY: Duration = Duration::from_millis(250);
+
+/// Time for which a part of a strand is held without a checkpoint of its node until observations of it are looked at. Half
+/// of the time after which observers sign: theirs are heard from the first one on.
+const SILENT_AFTER: Duration = Duration::from_secs(15);
+/// Pieces of stored evidence against a node that are judged again at the start. A guess: one suffices.
+const JUDGED_MAX: usize = 16;
 
 /// A node, and the strand that it signs checkpoints of.
 type Pair = (OriginatorId, OriginatorId);
@@ -60,9 +68,12 @@ struct Book {
     newest: BTreeMap<Pair, Arc<CosignedCheckpoint>>,
     /// Pairs that were looked for on the disk.
     loaded: BTreeSet<Pair>,
-    /// Nodes that have contradicted themselves: what they say is neither cosigned nor passed on.
+    /// Nodes that have contradicted themselves about their own strands: what they say is neither cosigned nor passed on.
     liars: BTreeSet<OriginatorId>,
-    /// The checkpoints that prove it, for peers.
+    /// Strands whose nodes sign nothing, or no further.
+    silent: BTreeSet<OriginatorId>,
+    silence: SilentStrands,
+    /// The checkpoints that contradict each other, for peers.
     proofs: CheckpointOffers,
     /// Checkpoints that are to be written, by pair and size.
     unsaved: BTreeMap<(Pair, u64), Arc<CosignedCheckpoint>>,
@@ -82,6 +93,11 @@ impl Book {
             newest: BTreeMap::new(),
             loaded: BTreeSet::new(),
             liars: BTreeSet::new(),
+            silent: BTreeSet::new(),
+            silence: SilentStrands::new(ObserverPace {
+                after: SILENT_AFTER,
+                every: Duration::ZERO,
+            }),
             proofs: CheckpointOffers::new(),
             unsaved: BTreeMap::new(),
             evidence: Vec::new(),
@@ -104,6 +120,7 @@ impl Book {
         let state = self.state.clone();
         let snapshot = state.store.snapshot();
         self.load(&snapshot)?;
+        self.look_for_silent(&snapshot)?;
         for (peer, checkpoint) in state.checkpoints.take_shown() {
             self.take(&snapshot, peer, &checkpoint)?;
         }
@@ -131,7 +148,8 @@ impl Book {
         let mut observed = chains;
         for head in self.state.heads.get().iter() {
             let it = head.originator;
-            if self.is_silent(it) && snapshot.checkpoint(it, it, u64::MAX)?.is_none() {
+            let is_first = self.is_silent(it) && snapshot.checkpoint(it, it, u64::MAX)?.is_none();
+            if is_first || self.silent.contains(&it) {
                 observed.push(it);
             }
         }
@@ -143,10 +161,7 @@ impl Book {
                 if self.loaded.contains(&pair) && node != own {
                     continue;
                 }
-                if node == originator
-                    && node != own
-                    && snapshot.has_evidence(node, Misbehavior::TwoCheckpoints)?
-                {
+                if node == originator && node != own && self.is_proven(snapshot, node)? {
                     self.liars.insert(node);
                 }
                 let found = snapshot.checkpoint(originator, node, u64::MAX)?;
@@ -160,8 +175,10 @@ impl Book {
                 let differs = StoredTrees(snapshot)
                     .root(originator, of.size)
                     .is_some_and(|root| root != of.root);
-                // It agreed with a tree that has been cut since: it says nothing about this one.
-                if node != own && !differs {
+                if node != own && differs {
+                    // It agreed with a tree that has been cut since.
+                    self.watch.remember_disputed(found.signed);
+                } else if node != own {
                     self.watch.remember(found.signed);
                 }
                 self.newest.insert(pair, Arc::new(found));
@@ -171,11 +188,42 @@ impl Book {
         Ok(())
     }
 
-    /// Returns true if a strand is another node's that signs no checkpoints, as far as this node was shown.
+    /// Returns true if evidence that is stored proves that a node has contradicted itself about its own strand.
+    fn is_proven(&self, snapshot: &Snapshot<'_>, node: OriginatorId) -> Result<bool, ReadError> {
+        let stored = snapshot.evidence_about(node, Misbehavior::TwoCheckpoints, JUDGED_MAX)?;
+        let registry = self.state.ports.registry.borrow().clone();
+        Ok(stored.into_iter().any(|it| {
+            let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces: it.envelopes };
+            let judgement = verify_trees(&held, &registry);
+            judgement.verdict == Verdict::Proven && judgement.accused == Some(node)
+        }))
+    }
+
+    /// Notes which strands have grown beyond what their nodes have signed.
+    fn look_for_silent(&mut self, snapshot: &Snapshot<'_>) -> Result<(), ReadError> {
+        let (own, newest) = (self.state.own, &self.newest);
+        let heads = self.state.heads.get();
+        let others = heads.iter().map(|head| head.originator);
+        let others = others.filter(|it| it.is_node() && *it != own);
+        let held = |originator: OriginatorId| -> Result<HeldStrand, ReadError> {
+            let signed = newest.get(&(originator, originator));
+            let signed = signed.map_or(0, |it| it.signed.checkpoint.size);
+            Ok(HeldStrand { originator, size: snapshot.tree_size(originator)?, signed })
+        };
+        let due = self.silence.due(Instant::now(), || others.map(held).collect())?;
+        let silent: BTreeSet<OriginatorId> = due.into_iter().collect();
+        self.has_changed |= silent != self.silent;
+        self.silent = silent;
+        Ok(())
+    }
+
+    /// Returns true if a strand is another node's that signs no checkpoints of it, or no further ones, as far as this node
+    /// was shown.
     fn is_silent(&self, originator: OriginatorId) -> bool {
+        let is_unsigned = !self.newest.contains_key(&(originator, originator));
         originator.is_node()
             && originator != self.state.own
-            && !self.newest.contains_key(&(originator, originator))
+            && (is_unsigned || self.silent.contains(&originator))
             && self.state.ports.registry.borrow().node(originator).is_some()
     }
 
@@ -338,7 +386,7 @@ impl Book {
                     let of = signed.checkpoint;
                     tell_difference(&of);
                     let bytes = signed.encode().to_vec().into();
-                    self.accuse(Misbehavior::OtherTree, &of, from, vec![bytes]);
+                    self.accuse(TreeFault::OtherTree, &of, from, vec![bytes]);
                 }
                 Finding::Contradicts(found) => {
                     counters.contradicting.inc();
@@ -364,7 +412,10 @@ impl Book {
         let mut is_news = held.is_none();
         let mut kept = held.unwrap_or_else(|| signed.into());
         let now_ns = u64::try_from(self.state.ports.clock.now_ns()).unwrap_or(0);
-        let is_largest = self.watch.is_largest(&signed);
+        // Nothing larger was seen, and in an earlier run nothing larger was cosigned.
+        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
+        let is_largest = self.watch.is_largest(&signed)
+            && newest.is_none_or(|newest| newest.signed.checkpoint.size <= of.size);
         if let Some(witness) = self.state.witness.as_ref().filter(|_| is_largest)
             && kept.witnesses.iter().all(|it| it.signer() != witness.signer())
         {
@@ -390,19 +441,16 @@ impl Book {
         Ok(())
     }
 
-    /// Keeps the proof that a node has lied.
+    /// Keeps what shows that a node has contradicted itself. It proves that the node has lied about its own strand; an
+    /// observer may have been told two stories.
     fn expose(&mut self, found: &Contradiction, from: Option<OriginatorId>) {
         let [first, second] = found.checkpoints();
         let of = second.checkpoint;
-        tracing::error!(
-            code = "two_checkpoints",
-            node = %of.node,
-            originator = %of.originator,
-            size = of.size,
-            "a node has signed two checkpoints that contradict each other: both are kept as evidence"
-        );
-        self.accuse(Misbehavior::TwoCheckpoints, &of, from, evidence_of(found));
-        self.liars.insert(of.node);
+        tell_contradiction(&of);
+        self.accuse(TreeFault::TwoCheckpoints, &of, from, evidence_of(found));
+        if !of.is_observers() {
+            self.liars.insert(of.node);
+        }
         for (slot, signed) in [(1, first), (2, second)] {
             let key: OfferKey = (of.node, of.originator, slot);
             self.proofs.insert(key, Arc::new((*signed).into()));
@@ -412,15 +460,17 @@ impl Book {
 
     fn accuse(
         &mut self,
-        misbehavior: Misbehavior,
+        fault: TreeFault,
         of: &Checkpoint,
         from: Option<OriginatorId>,
         envelopes: Vec<hawser_proto::Bytes>,
     ) {
-        // Observers of a node's strand that differ were told two stories, or one of them lies: the claim names the node.
-        let is_of_node = of.is_observers() && of.originator.is_node();
-        let accused = if is_of_node { of.originator } else { of.node };
-        let at = EnvelopeId::new(accused, of.last());
+        let misbehavior = match fault {
+            TreeFault::OtherTree => Misbehavior::OtherTree,
+            _ if of.is_observers() => Misbehavior::TwoObservations,
+            _ => Misbehavior::TwoCheckpoints,
+        };
+        let at = EnvelopeId::new(fault.accused(of), of.last());
         self.evidence.push(Evidence { misbehavior, at, from, envelopes });
     }
 
@@ -449,17 +499,38 @@ impl Book {
             return;
         }
         let is_shown = |node: OriginatorId, originator: OriginatorId| {
-            node == originator
-                || !originator.is_node()
-                || !self.newest.contains_key(&(originator, originator))
+            node == originator || !originator.is_node() || self.is_silent(originator)
         };
         let honest = self.newest.iter().filter(|((node, originator), _)| {
-            !self.liars.contains(node) && is_shown(*node, *originator)
+            let is_contradicted = self.proofs.contains_key(&(*node, *originator, 1));
+            !is_contradicted && !self.liars.contains(node) && is_shown(*node, *originator)
         });
         let mut offers: CheckpointOffers =
             honest.map(|(&(node, originator), it)| ((node, originator, 0), it.clone())).collect();
         offers.extend(self.proofs.clone());
         self.state.checkpoints.set_offers(offers);
+    }
+}
+
+fn tell_contradiction(of: &Checkpoint) {
+    let Checkpoint { node, originator, size, .. } = *of;
+    if of.is_observers() {
+        tracing::warn!(
+            code = "two_observations",
+            %node,
+            %originator,
+            size,
+            "a node has signed two checkpoints of another strand that contradict each other: it was told two stories, \
+             or lies"
+        );
+    } else {
+        tracing::error!(
+            code = "two_checkpoints",
+            %node,
+            %originator,
+            size,
+            "a node has signed two checkpoints that contradict each other: both are kept as evidence"
+        );
     }
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RuleNumber;
 use hawser_storage::{
-    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Misbehavior, Severity,
-    SkipReason, Validity,
+    Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Mark, Misbehavior,
+    Severity, SkipReason, Validity,
 };
 
 use super::state::ReplicationState;
@@ -165,10 +165,32 @@ pub(super) fn record_conflict(
     if at.originator.is_migrated() {
         return Ok(());
     }
-    let Some(held) = state.store.snapshot().get(at)? else { return Ok(()) };
+    let Some(held) = state.store.snapshot().get(at)? else {
+        return record_other_than_pruned(state, from, at, other);
+    };
     let Some(severity) = difference(&held, &other) else { return Ok(()) };
     let misbehavior = Misbehavior::TwoStatements(severity);
     record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes: vec![held, other] }])
+}
+
+/// Records an envelope that is not the one which this node has pruned at its place. Of that one the leaf is left, which only
+/// those believe who trust this node.
+fn record_other_than_pruned(
+    state: &ReplicationState,
+    from: OriginatorId,
+    at: EnvelopeId,
+    other: Bytes,
+) -> Result<(), CommitError> {
+    let snapshot = state.store.snapshot();
+    if !matches!(snapshot.mark(at)?, Some(Mark::Pruned { .. })) {
+        return Ok(());
+    }
+    let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
+    let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
+    let Some(leaf) = leaf else { return Ok(()) };
+    let envelopes = vec![other, Bytes::copy_from_slice(&leaf.0)];
+    let misbehavior = Misbehavior::OtherThanPruned;
+    record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }])
 }
 
 /// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
@@ -191,7 +213,8 @@ pub(super) fn record(state: &ReplicationState, evidence: &[Evidence]) -> Result<
                 "an originator signed two statements for one place: both are kept as evidence"
             ),
             // Said with more by the exchange of checkpoints.
-            Misbehavior::TwoCheckpoints | Misbehavior::OtherTree => {}
+            Misbehavior::TwoCheckpoints | Misbehavior::TwoObservations | Misbehavior::OtherTree => {
+            }
             _ => tracing::warn!(envelope = %at, fault, from, "evidence against an originator"),
         }
     }

@@ -5,45 +5,93 @@ use hawser_storage::Facts;
 
 use super::*;
 
+const TWO_DAYS_NS: i64 = 2 * 86_400 * 1_000_000_000;
+const NOW_NS: i64 = 10 * TWO_DAYS_NS;
+
+fn dated(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
+    let facts = Facts {
+        topic: Topic::new(TopicKind::GroupMessages, &[1]).unwrap(),
+        originator_ns,
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: None,
+        counts_for_congestion: false,
+        addresses: Vec::new(),
+    };
+    let entry = LogEntry { validity: Validity::Valid, facts: Some(facts), ..entry(sequence) };
+    StrandItem::Envelope(Ok(entry))
+}
+
+fn gap(from: u64, to: u64) -> StrandItem<VerifyResult> {
+    StrandItem::Gap { from: SequenceId(from), to: SequenceId(to), expired: true }
+}
+
 #[test]
 fn what_is_too_young_to_have_expired_is_searched_for() {
-    let dated = |sequence, originator_ns| {
-        let facts = Facts {
-            topic: Topic::new(TopicKind::GroupMessages, &[1]).unwrap(),
-            originator_ns,
-            depends_on: Vec::new(),
-            expiry_unix_s: None,
-            receipt: None,
-            charge: None,
-            counts_for_congestion: false,
-            addresses: Vec::new(),
-        };
-        let entry = LogEntry { validity: Validity::Valid, facts: Some(facts), ..entry(sequence) };
-        StrandItem::Envelope(Ok(entry))
-    };
-    let gap =
-        |from, to| StrandItem::Gap { from: SequenceId(from), to: SequenceId(to), expired: true };
-    let two_days_ns = 2 * 86_400 * 1_000_000_000;
-    for (age_ns, accepted) in [(two_days_ns, 5), (two_days_ns - 1, 0)] {
+    for (age_ns, accepted) in [(TWO_DAYS_NS, 5), (TWO_DAYS_NS - 1, 0)] {
         let mut rig = Rig::connected(0);
-        rig.follower.note_wall(10 * two_days_ns);
-        rig.answer(SOURCE, vec![gap(1, 4), dated(5, 10 * two_days_ns - age_ns)]);
+        rig.follower.note_wall(NOW_NS);
+        rig.answer(SOURCE, vec![gap(1, 4), dated(5, NOW_NS - age_ns)]);
         assert_eq!(rig.follower.accepted(), SequenceId(accepted));
         assert_eq!(rig.follower.is_searching(), accepted == 0);
     }
-    // A relay shows the envelope, and the strand's own node says only that the places before it have expired.
-    for (age_ns, is_over) in [(two_days_ns, true), (two_days_ns - 1, false)] {
-        let mut rig = Rig::connected(0);
-        rig.follower.note_wall(10 * two_days_ns);
-        rig.answer(SOURCE, vec![dated(5, 10 * two_days_ns - age_ns)]);
-        assert!(rig.follower.is_searching());
-        rig.answer(SOURCE, vec![gap(1, 3)]);
-        assert!(rig.follower.is_searching(), "a part of it");
-        let mut rig = Rig::connected(0);
-        rig.follower.note_wall(10 * two_days_ns);
-        rig.answer(SOURCE, vec![dated(5, 10 * two_days_ns - age_ns)]);
-        rig.answer(SOURCE, vec![gap(1, 4)]);
-        assert_eq!(rig.follower.is_searching(), !is_over);
-        assert_eq!(rig.follower.accepted(), SequenceId(if is_over { 4 } else { 0 }));
+}
+
+/// A follower that takes the strand from `OTHER`, while `peers` are connected too and claim to hold five places.
+fn relayed(follower: impl FnOnce(Follower) -> Follower, peers: &[OriginatorId]) -> Rig {
+    let mut rig = Rig::new(0);
+    rig.follower = follower(Follower::new(SOURCE, SequenceId(0), [], rig.now).with_source(OTHER));
+    rig.follower.note_wall(NOW_NS);
+    for peer in std::iter::once(OTHER).chain(peers.iter().copied()) {
+        rig.up(peer);
+        rig.claims(peer, 5);
     }
+    rig
+}
+
+/// A relay shows the envelope, and the strand's own node says only that the places before it have expired.
+#[test]
+fn the_word_of_the_strands_own_node_ends_a_search() {
+    for (age_ns, is_over) in [(TWO_DAYS_NS, true), (TWO_DAYS_NS - 1, false)] {
+        let rig = || {
+            let mut rig = relayed(|follower| follower, &[SOURCE]);
+            rig.answer(OTHER, vec![gap(1, 4), dated(5, NOW_NS - age_ns)]);
+            assert!(rig.follower.is_searching(), "the word of a relay");
+            rig
+        };
+        let mut part = rig();
+        part.answer(SOURCE, vec![gap(1, 3)]);
+        assert!(part.follower.is_searching(), "a part of it");
+        let mut whole = rig();
+        whole.answer(OTHER, vec![gap(1, 4)]);
+        assert!(whole.follower.is_searching(), "the word of a relay");
+        whole.answer(SOURCE, vec![gap(1, 4)]);
+        assert_eq!(whole.follower.is_searching(), !is_over);
+        assert_eq!(whole.follower.accepted(), SequenceId(if is_over { 4 } else { 0 }));
+    }
+}
+
+/// A node that has lost its folder takes its own strand from its peers, and they may all have pruned.
+#[test]
+fn a_node_believes_its_peers_about_its_own_strand_if_they_all_say_the_same() {
+    let rig = || {
+        let mut rig = relayed(Follower::reporting_finds, &[THIRD]);
+        rig.answer(OTHER, vec![gap(1, 4), dated(5, NOW_NS - TWO_DAYS_NS)]);
+        rig.answer(OTHER, vec![gap(1, 4)]);
+        assert!(rig.follower.is_searching(), "one peer may hide what another one holds");
+        rig
+    };
+    let mut all = rig();
+    let effects = all.answer(THIRD, vec![gap(1, 2), gap(3, 4)]);
+    assert!(!all.follower.is_searching());
+    let (changes, through) = (vec![skips(1, 4, SkipReason::Expired)], SequenceId(4));
+    assert!(effects.contains(&Effect::Write(StrandWrite::Append { changes, through })));
+    // A place that one of them holds is not passed over.
+    let mut some = rig();
+    some.answer(THIRD, vec![gap(1, 3), dated(4, NOW_NS - TWO_DAYS_NS)]);
+    assert_eq!(some.follower.accepted(), SequenceId(3));
+    let mut none = rig();
+    none.answer(THIRD, vec![dated(1, 0)]);
+    assert_eq!((none.follower.accepted(), none.follower.is_searching()), (SequenceId(1), true));
 }
