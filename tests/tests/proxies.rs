@@ -245,6 +245,8 @@ async fn every_kind_of_call_goes_through_the_documented_proxies() {
         let Some(proxy) = kind.start(&network.nodes[0]).await else { continue };
         tokio::time::timeout(wait::PATIENCE, grpc(&proxy, &network.nodes[0])).await.unwrap();
         web(&proxy).await;
+        // Again, over connections to the node that the proxy has kept.
+        tokio::time::timeout(wait::PATIENCE, grpc(&proxy, &network.nodes[0])).await.unwrap();
     }
 }
 

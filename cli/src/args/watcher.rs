@@ -27,7 +27,7 @@ pub(crate) struct ChainWatcherArgs {
     /// Payer whose balance is watched; may be given several times.
     #[arg(long = "payer", value_name = "ADDRESS", value_parser = address)]
     pub(crate) payers: Vec<Address>,
-    /// Account of a node or gateway whose ether is watched; may be given several times.
+    /// Account whose ether on the settlement chain is watched, such as a node's; may be given several times.
     #[arg(long = "sender", value_name = "ADDRESS", value_parser = address)]
     pub(crate) senders: Vec<Address>,
     /// File with the code behind each contract, as it was accepted last. Written if it is not there; remove it to accept an
