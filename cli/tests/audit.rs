@@ -13,18 +13,14 @@ use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{
-    Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SecretKey, SequenceId, Topic,
-};
+use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{Kind, TreeEvidence, TreeFault};
 use hawser_rules::{NodeRecord, Registry};
-use hawser_storage::{
-    CACHE_BYTES_MIN, ChainPosition, Change, Charge, Durability, Facts, LogEntry, PayerReportChange,
-    PayerReportEvent, Store, StoreIdentity, StoreSettings,
-};
+use hawser_storage::{ChainPosition, Change, Facts, LogEntry, PayerReportChange, PayerReportEvent};
 use prost::Message as _;
 use serde_json::Value;
+use support::log_folder::{entry, folder, open};
 use support::{Dev, free_base, json, run, stdout};
 
 const ACCUSED: u32 = 200;
@@ -229,77 +225,6 @@ fn the_nodes_of_a_network_are_asked_together() {
     assert_eq!(lines[0]["proven"].as_array().unwrap().len(), 1, "two nodes keep one fact");
     assert_eq!((&lines[1]["nodes_asked"], &lines[1]["refuted"]), (&2.into(), &0.into()));
     assert!(dev.stop().success());
-}
-
-/// The folder of a node with `len` envelopes, written as a node would, and a registry file that names its key.
-fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
-    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
-    let data = place.join(name);
-    let store = open(&data, &key);
-    let changes: Vec<Change> = (1..=len).map(|at| Change::Append(entry(&key, at))).collect();
-    if !changes.is_empty() {
-        store.commit(&changes).unwrap();
-    }
-    let keys = keys(&[(ACCUSED, key.public_key())]);
-    let file = Judged::file("test", &[], &[], &keys);
-    let registry = place.join("registry.evidence");
-    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
-    (data, registry)
-}
-
-fn open(data: &Path, key: &SecretKey) -> Store {
-    let settings = StoreSettings {
-        path: data.to_owned(),
-        identity: StoreIdentity {
-            network: "testnet".to_owned(),
-            node: OriginatorId(ACCUSED),
-            public_key: key.public_key(),
-        },
-        durability: Durability::Os,
-        price: |_, _| 0,
-        host: None,
-        open_files_max: 64,
-        cache_bytes: CACHE_BYTES_MIN,
-    };
-    Store::open(&settings).unwrap()
-}
-
-/// A valid welcome at a place, with the facts that a node keeps of it.
-fn entry(key: &SecretKey, sequence: u64) -> LogEntry {
-    let topic = Bytes::from_static(&[1, 7]);
-    let aad = pb::AuthenticatedData { target_topic: topic.clone(), depends_on: None };
-    let welcome = hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput::default();
-    let payload = Some(pb::client_envelope::Payload::WelcomeMessage(welcome));
-    let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
-    let originator = OriginatorId(ACCUSED);
-    let payer = PayerEnvelope::sign(client.into(), originator, 30, key).encode_to_vec();
-    let ns = 1_750_000_000_000_000_000 + i64::try_from(sequence).unwrap() * 1_000_000_000;
-    let charge = Charge {
-        payer: key.public_key().address(),
-        size_bytes: payer.len() as u64,
-        retention_days: 30,
-        stated_picodollars: 0,
-    };
-    let statement = pb::UnsignedOriginatorEnvelope {
-        originator_node_id: ACCUSED,
-        originator_sequence_id: sequence,
-        originator_ns: ns,
-        payer_envelope_bytes: payer.into(),
-        expiry_unixtime: ns.unsigned_abs() / 1_000_000_000 + 30 * 86_400,
-        ..Default::default()
-    };
-    let facts = Facts {
-        topic: Topic::parse(topic).unwrap(),
-        originator_ns: ns,
-        depends_on: Vec::new(),
-        expiry_unix_s: None,
-        receipt: None,
-        charge: Some(charge),
-        counts_for_congestion: true,
-        addresses: Vec::new(),
-    };
-    let id = EnvelopeId::new(originator, SequenceId(sequence));
-    LogEntry::valid(id, UnsealedEnvelope::new(&statement).seal(key), facts)
 }
 
 #[test]

@@ -324,7 +324,8 @@ async fn a_node_with_tls_passes_too() {
     network.start_all().await;
     let url = format!("https://{}", local(network.nodes[0].port));
     let authorities = Some(Bytes::from(made.certificate));
-    let plan = Plan { payer: Some(payer(5)), authorities, ..Plan::new(&url) };
+    let node_id = Some(network.nodes[0].id.0);
+    let plan = Plan { payer: Some(payer(5)), node_id, authorities, ..Plan::new(&url) };
     let report = hawser_conformance::run(&plan, |_| ()).await.unwrap();
     let wrong =
         told(&report, |outcome| matches!(outcome, Outcome::Failed(_) | Outcome::Finding(..)));
@@ -367,6 +368,7 @@ async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     faulty.set(Some(Fault::RefusesConnect));
     let plan = Plan {
         payer: Some(payer(5)),
+        node_id: Some(network.nodes[0].id.0),
         only: vec!["connect-json-reads".into(), "connect-errors-are-json".into()],
         ..Plan::new(&local(faulty.port))
     };

@@ -1,0 +1,103 @@
+//! Folders of nodes with a log, written as a node would write them, and the keys to judge them with.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hawser_audit::{Judged, KnownKeys};
+use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
+use hawser_rules::{NodeRecord, Registry};
+use hawser_storage::{
+    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, Store, StoreIdentity,
+    StoreSettings,
+};
+use prost::Message as _;
+
+/// The node whose log it is.
+pub const NODE: u32 = 200;
+
+/// The folder of a node with `len` envelopes, written as a node would, and a registry file that names its key.
+pub fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let data = place.join(name);
+    let store = open(&data, &key);
+    let changes: Vec<Change> = (1..=len).map(|at| Change::Append(entry(&key, at))).collect();
+    if !changes.is_empty() {
+        store.commit(&changes).unwrap();
+    }
+    let record = NodeRecord {
+        id: OriginatorId(NODE),
+        public_key: key.public_key(),
+        owner: Address([0; 20]),
+        http_address: String::new(),
+        quic_address: None,
+        canonical: true,
+    };
+    let keys = KnownKeys { registry: [record].into_iter().collect::<Registry>(), rates: None };
+    let file = Judged::file("test", &[], &[], &keys);
+    let registry = place.join("registry.evidence");
+    fs::write(&registry, serde_json::to_string(&file).unwrap()).unwrap();
+    (data, registry)
+}
+
+pub fn open(data: &Path, key: &SecretKey) -> Store {
+    let settings = StoreSettings {
+        path: data.to_owned(),
+        identity: StoreIdentity {
+            network: "testnet".to_owned(),
+            node: OriginatorId(NODE),
+            public_key: key.public_key(),
+        },
+        durability: Durability::Os,
+        price: |_, _| 0,
+        host: None,
+        open_files_max: 64,
+        cache_bytes: CACHE_BYTES_MIN,
+    };
+    Store::open(&settings).unwrap()
+}
+
+/// A valid welcome at a place, with the facts that a node keeps of it.
+pub fn entry(key: &SecretKey, sequence: u64) -> LogEntry {
+    entry_at(key, sequence, sequence)
+}
+
+/// The same with a time of its own.
+pub fn entry_at(key: &SecretKey, sequence: u64, second: u64) -> LogEntry {
+    let topic = Bytes::from_static(&[1, 7]);
+    let aad = pb::AuthenticatedData { target_topic: topic.clone(), depends_on: None };
+    let welcome = hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput::default();
+    let payload = Some(pb::client_envelope::Payload::WelcomeMessage(welcome));
+    let client = pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec();
+    let originator = OriginatorId(NODE);
+    let payer = PayerEnvelope::sign(client.into(), originator, 30, key).encode_to_vec();
+    let ns = 1_750_000_000_000_000_000 + i64::try_from(second).unwrap() * 1_000_000_000;
+    let charge = Charge {
+        payer: key.public_key().address(),
+        size_bytes: payer.len() as u64,
+        retention_days: 30,
+        stated_picodollars: 1_000 + sequence,
+    };
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: NODE,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        payer_envelope_bytes: payer.into(),
+        base_fee_picodollars: 1_000 + sequence,
+        expiry_unixtime: ns.unsigned_abs() / 1_000_000_000 + 30 * 86_400,
+        ..Default::default()
+    };
+    let facts = Facts {
+        topic: Topic::parse(topic).unwrap(),
+        originator_ns: ns,
+        depends_on: Vec::new(),
+        expiry_unix_s: None,
+        receipt: None,
+        charge: Some(charge),
+        counts_for_congestion: true,
+        addresses: Vec::new(),
+    };
+    let id = EnvelopeId::new(originator, SequenceId(sequence));
+    LogEntry::valid(id, UnsealedEnvelope::new(&statement).seal(key), facts)
+}
