@@ -7,7 +7,7 @@
 //!   counted before they are decoded; [`http`]: HTTP/1.1 byte by byte; [`connection`]: calls
 //!   of one node; [`listener`] and [`talk`]: its streams; [`envelopes`]: what clients and payers make;
 //! - [`context`]: the nodes under judgement and the helpers of cases; [`cases`]: every case, one file for each subject;
-//! - [`run`]: runs a selection; [`report`]: results as text, JSON and JUnit XML.
+//! - [`run()`]: runs a selection; [`report`]: results as text, JSON and JUnit XML.
 //!
 //! **A node under judgement is not trusted**: it may lie, be silent, end connections and send anything. Every wait
 //! has a limit, every answer is bounded before it is read, a case that panics or hangs ends alone, and text of the
