@@ -9,7 +9,13 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 use super::Target;
 
-pub(super) const TARGET: Target = Target { name: "exported-part", run, seeds, memory_factor: 256 };
+pub(super) const TARGET: Target =
+    Target { name: "exported-part", run, seeds, memory_factor: CLAIMED_PER_BYTE };
+
+/// The library reserves what a page claims, up to what a column of a row group may have: some 100 MB, whatever the length
+/// of the file. So this target watches for panics and for more than that, and not for a share of its input. A file of
+/// this schema has 1 KB at least.
+const CLAIMED_PER_BYTE: usize = 256 * 1024;
 
 fn seeds() -> Vec<Vec<u8>> {
     let envelope = |at: u64| StrandRow::Envelope {
