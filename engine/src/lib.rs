@@ -12,7 +12,7 @@
 //! - [`ledger`]: the entries of a payer's balance;
 //! - [`payer_reports`]: what payers are billed for, and what this node comes to itself;
 //! - [`pruning`]: the envelopes that may go when they have expired;
-//! - [`misbehavior`]: faults of other nodes;
+//! - [`misbehavior`]: faults of other nodes; [`liveness`]: those that do not answer;
 //! - [`committed`], [`read`]: pages and live streams for readers;
 //! - [`replication`]: strands of other nodes; [`own_strand`]: the right to sign this node's own;
 //! - [`own_clock`]: the clock that dates it, beside those of others;
@@ -27,6 +27,7 @@ pub mod committed;
 pub mod facts;
 pub mod inbox;
 pub mod ledger;
+pub mod liveness;
 pub mod misbehavior;
 pub mod own_clock;
 pub mod own_strand;

@@ -289,3 +289,71 @@ fn a_hostile_peer_puts_nothing_into_a_split_backlog_and_holds_it_up_for_a_short_
     let few_seeds = seeds().count() < 50;
     assert!(few_seeds || asked > 0, "the hostile node was never asked for a part");
 }
+
+/// Links that break now and then.
+const UNSTEADY: Faults =
+    Faults { delay_ms_max: 80, breaks_one_in: 25, resets_one_in: 25, ..Faults::NONE };
+
+/// Three whole slots lie in one hour whenever this begins, by clocks that are up to four minutes off.
+const LONG_ENOUGH: Duration = Duration::from_secs(45 * 60);
+
+#[test]
+fn a_node_that_falls_silent_is_named_by_all_others_and_no_other_one_is() {
+    let silent = OriginatorId(300);
+    for_each_seed(|seed| {
+        let mut sim = Sim::five(seed, UNSTEADY);
+        sim.watch_liveness();
+        sim.publish(20, Duration::from_secs(200));
+        sim.run_for(Duration::from_secs(220));
+        assert_eq!(sim.judge_liveness().accusations, BTreeSet::new());
+        sim.lose(silent);
+        sim.publish(10, LONG_ENOUGH);
+        sim.run_for(LONG_ENOUGH);
+        let found = sim.judge_liveness();
+        assert_eq!(found.out_of_reach, BTreeMap::from([(silent, 4)]));
+        assert!(found.accusations.iter().all(|(_, accused)| *accused == silent));
+        sim.assert_invariants();
+    });
+}
+
+/// Nodes 100 and 200 reach each other alone, and nodes 300, 400 and 500 do.
+#[test]
+fn nodes_that_are_cut_off_accuse_no_one() {
+    let [few, many] = [vec![100, 200], vec![300, 400, 500]];
+    for_each_seed(|seed| {
+        let mut sim = Sim::five(seed, UNSTEADY);
+        sim.watch_liveness();
+        sim.run_for(Duration::from_secs(120));
+        for (&a, &b) in few.iter().flat_map(|a| many.iter().map(move |b| (a, b))) {
+            sim.cut(OriginatorId(a), OriginatorId(b));
+        }
+        sim.publish(10, LONG_ENOUGH);
+        sim.run_for(LONG_ENOUGH);
+        let found = sim.judge_liveness();
+        for (host, accused) in &found.accusations {
+            assert!(many.contains(&host.0) && few.contains(&accused.0), "{host} accuses {accused}");
+        }
+        let named = few.iter().map(|id| (OriginatorId(*id), many.len())).collect();
+        assert_eq!(found.out_of_reach, named, "most others did not reach them");
+        sim.assert_invariants();
+    });
+}
+
+/// Nodes 300 and 400 say that they do not reach node 100.
+#[test]
+fn liars_who_are_half_of_the_others_make_no_node_out_of_reach() {
+    for_each_seed(|seed| {
+        let mut sim = Sim::five(seed, UNSTEADY);
+        sim.watch_liveness();
+        sim.publish(10, LONG_ENOUGH);
+        sim.run_for(LONG_ENOUGH);
+        let (accused, liars) = (OriginatorId(100), [300, 400].map(OriginatorId));
+        liars.into_iter().for_each(|liar| sim.slander(liar, accused, LONG_ENOUGH));
+        let found = sim.judge_liveness();
+        assert_eq!(found.accusations, liars.map(|liar| (liar, accused)).into());
+        assert_eq!(found.out_of_reach, BTreeMap::new());
+        // One more of them, and a stranger cannot tell it from the truth.
+        sim.slander(OriginatorId(500), accused, LONG_ENOUGH);
+        assert_eq!(sim.judge_liveness().out_of_reach, BTreeMap::from([(accused, 3)]));
+    });
+}

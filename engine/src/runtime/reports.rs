@@ -98,6 +98,21 @@ impl Reports {
         checked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
     }
 
+    /// Keeps reports of what this node has seen itself, as their host. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(super) fn keep_own(&self, reports: Vec<Report>) -> Result<(), CommitError> {
+        let (state, now_ns) = (&self.0, self.0.now_ns());
+        let signed = reports.into_iter().filter_map(|report| {
+            let bytes = report.to_bytes();
+            // Refuted if the registry has lost the accused meanwhile.
+            let fact = fact_of(&report, &bytes, &state.judge(&bytes, now_ns))?;
+            Some(NewReport { fact, signature: state.sign(&bytes), report: bytes })
+        });
+        state.store.record_reports(now_ns, signed.collect(), None).map(drop)
+    }
+
     /// Reads reports that were stored after `after_ns`; see [`hawser_storage::Snapshot::reports`]. Blocks on the
     /// disk.
     ///

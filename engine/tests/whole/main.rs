@@ -19,6 +19,7 @@ mod disk;
 mod follow;
 mod identities;
 mod ledger;
+mod liveness;
 mod payer_report_doubts;
 mod payer_reports;
 mod prices;

@@ -47,23 +47,31 @@ impl WantCall {
     }
 
     async fn stream(&self, mut feed: WantFeed) -> Result<(), SessionError> {
+        let began = Instant::now();
         let (mut stream, mut next) = match self.open().await {
             Ok((stream, Some(first))) => (stream, Some(first)),
             Ok((_, None)) => return self.deliver(vec![StrandItem::Closed]).await.map(drop),
-            Err(PeerCallError::Failed(error)) if self.want.originator != self.peer => {
+            Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
+                if self.want.originator != self.peer =>
+            {
                 // A peer need not serve the strands of others. If the whole connection has failed, the next call
                 // tells.
                 tracing::debug!(error, originator = %self.want.originator, "a strand is refused");
                 return self.deliver(vec![StrandItem::Closed]).await.map(drop);
             }
-            Err(error) => return Err(error.into()),
+            Err(error) => {
+                self.note_answer(&error, began);
+                return Err(error.into());
+            }
         };
         while let Some(envelopes) = next {
             if !self.hand_over(&mut feed, envelopes).await? {
                 return Ok(());
             }
             next = match stream.next().await {
-                Err(PeerCallError::Failed(error)) if feed.position() > self.want.after => {
+                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error))
+                    if feed.position() > self.want.after =>
+                {
                     // If the whole connection has failed, the next call tells.
                     tracing::debug!(error, "a stream ended");
                     None
@@ -73,6 +81,16 @@ impl WantCall {
         }
         // It is shutting down, or this node was too slow for it: asked again from what is stored.
         self.deliver(vec![StrandItem::Closed]).await.map(drop)
+    }
+
+    /// Tells the engine when the peer answers a request for its own strand with an error of its own. A stream that ends later
+    /// with one is none: a node that stops ends its streams so.
+    fn note_answer(&self, error: &PeerCallError, began: Instant) {
+        if let PeerCallError::Answered(_) = error
+            && self.want.originator == self.peer
+        {
+            self.sink.note_failed_request(began.elapsed());
+        }
     }
 
     /// Opens the newest method that the peer has. A peer may tell only with the first message that it does
@@ -97,15 +115,19 @@ impl WantCall {
     async fn pages(&self, mut feed: WantFeed) -> Result<(), SessionError> {
         let mut limit = PAGE_ENVELOPES;
         while !feed.is_over() {
+            let began = Instant::now();
             let page = match self.client.query(self.want.originator, feed.position(), limit).await {
                 Ok(page) => page,
                 // The page may be above the limit of a message.
-                Err(PeerCallError::Failed(error)) if limit > 1 => {
+                Err(PeerCallError::Failed(error) | PeerCallError::Answered(error)) if limit > 1 => {
                     tracing::debug!(error, limit, "a page is asked for again, shorter");
                     limit = limit.div_ceil(10);
                     continue;
                 }
-                Err(error) => return Err(error.into()),
+                Err(error) => {
+                    self.note_answer(&error, began);
+                    return Err(error.into());
+                }
             };
             let before = feed.position();
             if !self.hand_over(&mut feed, page).await? {

@@ -67,6 +67,9 @@ pub(super) enum PeerCallError {
     /// The peer refuses, or the connection fails.
     #[error("{0}")]
     Failed(String),
+    /// The peer has answered with an error for which its caller is not to blame.
+    #[error("{0}")]
+    Answered(String),
 }
 
 /// The messages of one stream. Dropping it cancels the call.
@@ -133,7 +136,11 @@ impl PeerClient {
                 let read = CosignedCheckpoint::decode(&checkpoint);
                 read.map(Some).map_err(|_| PeerError::Protocol.into())
             }
-            Err(PeerCallError::Unimplemented | PeerCallError::Failed(_)) => Ok(None),
+            Err(
+                PeerCallError::Unimplemented
+                | PeerCallError::Failed(_)
+                | PeerCallError::Answered(_),
+            ) => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -261,9 +268,27 @@ impl From<Status> for PeerCallError {
             Code::Unimplemented => Self::Unimplemented,
             // The local decoder's answer to a message above its limit.
             Code::OutOfRange => Self::Peer(PeerError::Oversized),
-            code => Self::Failed(format!("{code:?}: {}", shortened(status.message()))),
+            code => {
+                let text = format!("{code:?}: {}", shortened(status.message()));
+                // What the transport makes of a lost connection has the error of the connection as its source.
+                let is_answer = std::error::Error::source(&status).is_none();
+                if is_answer && is_own_failure(code) {
+                    Self::Answered(text)
+                } else {
+                    Self::Failed(text)
+                }
+            }
         }
     }
+}
+
+/// Returns true for codes that say that the server failed. Specified (`docs/protocol/misbehavior.md`); a method that is
+/// not implemented is handled before.
+fn is_own_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss | Code::Aborted
+    )
 }
 
 impl From<PeerCallError> for SessionError {

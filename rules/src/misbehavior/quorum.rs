@@ -10,8 +10,8 @@ use crate::registry::Registry;
 
 /// Length of the time that is judged at once. Specified (`docs/protocol/misbehavior.md`).
 const HOUR_NS: u64 = 12 * SLOT_NS;
-/// Length of a slot. Specified (same page).
-const SLOT_NS: u64 = 5 * 60 * 1_000_000_000;
+/// Length of a slot, in nanoseconds: a node counts as a witness by the slots in which it reported. Specified (same page).
+pub const SLOT_NS: u64 = 5 * 60 * 1_000_000_000;
 /// Slots of an hour in which a witness has to have reported. Specified (same page).
 const SLOTS_MIN: usize = 3;
 

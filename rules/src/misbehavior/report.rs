@@ -4,7 +4,7 @@ use hawser_proto::budget::{field_len_bytes, nested_count};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::sign::{Digest, keccak256};
-use hawser_proto::{Bytes, OriginatorId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use prost::Message as _;
 
 pub use pb::Misbehavior as Kind;
@@ -217,6 +217,38 @@ pub fn is_liveness(kind: Kind) -> bool {
 #[must_use]
 pub fn digest(report: &[u8]) -> Digest {
     keccak256(&[b"misbehavior|", report])
+}
+
+/// Makes a report of a request for a node's own strand, behind `after`, that a node made itself and that got no good
+/// answer. `response_time_ns` stops at the largest number of the schema, 4.29 s.
+///
+/// # Errors
+/// If the kind is not one of a failed request.
+pub fn own_liveness_report(
+    reporter_time_ns: u64,
+    accused: OriginatorId,
+    kind: Kind,
+    after: SequenceId,
+    response_time_ns: u128,
+) -> Result<Report, ReportError> {
+    let last_seen: Cursor = [EnvelopeId::new(accused, after)].into_iter().collect();
+    let query = pb::EnvelopesQuery {
+        originator_node_ids: vec![accused.0],
+        last_seen: Some(last_seen.to_pb()),
+        ..Default::default()
+    };
+    let request = pb::SubscribeEnvelopesRequest { query: Some(query) };
+    let failure = pb::LivenessFailure {
+        response_time_ns: u32::try_from(response_time_ns).unwrap_or(u32::MAX),
+        request: Some(pb::liveness_failure::Request::Subscribe(request)),
+    };
+    Report::of_message(pb::UnsignedMisbehaviorReport {
+        reporter_time_ns,
+        misbehaving_node_id: accused.0,
+        r#type: kind.into(),
+        failure: Some(pb::unsigned_misbehavior_report::Failure::Liveness(failure)),
+        submitted_by_node: true,
+    })
 }
 
 /// Makes a report of signed envelopes that a node saw itself.

@@ -11,6 +11,7 @@ mod departed;
 mod hostile;
 pub mod invariants;
 mod liar;
+mod liveness;
 mod members;
 mod node;
 mod running;
@@ -22,6 +23,7 @@ mod wire;
 mod world;
 
 pub use hostile::Behaviour;
+pub use liveness::LivenessFindings;
 pub use scripted::Role;
 pub use world::{Faults, Sim};
 

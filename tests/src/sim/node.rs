@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use bytes::Bytes;
+use hawser_engine::liveness::LivenessWatch;
 use hawser_engine::misbehavior::{
     Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees, stated_ns,
 };
@@ -56,6 +57,10 @@ pub(super) struct Node {
     pub(super) clock_offset_ns: i64,
     /// Checkpoints and trees; only in networks with a script.
     pub(super) checkpoints: Checkpoints,
+    /// What it makes of the silence of others.
+    pub(super) liveness: LivenessWatch,
+    /// The last time that it ended a connection for a rule that a peer broke.
+    pub(super) sent_away: BTreeMap<OriginatorId, Instant>,
     /// The nodes that this one has named since they were last taken, and for what.
     pub(super) namings: Vec<(OriginatorId, Naming)>,
 }
@@ -79,6 +84,8 @@ impl Node {
             rates: None,
             clock_offset_ns: 0,
             checkpoints: Checkpoints::default(),
+            liveness: LivenessWatch::default(),
+            sent_away: BTreeMap::new(),
             namings: Vec::new(),
         }
     }
@@ -117,6 +124,8 @@ impl Node {
         self.following.clear();
         self.clocks.clear();
         self.checkpoints.watch = CheckpointWatch::default();
+        self.liveness = LivenessWatch::default();
+        self.sent_away.clear();
     }
 
     /// Does the writes to one strand at `true_ns`, and tells up to where it grew.

@@ -174,6 +174,8 @@ impl Sim {
                     assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
                     self.meet_violation(violation);
                     self.name_liar(Naming::Violation(violation));
+                    let now = self.now;
+                    self.node(node).sent_away.insert(peer, now);
                     self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
                 }
             }

@@ -63,6 +63,8 @@ pub(super) enum Event {
     Departure { node: OriginatorId },
     /// A node adds to its own strand.
     Publish { node: OriginatorId },
+    /// A node looks which others answer.
+    Look { node: OriginatorId },
     /// A node that crashed is back.
     Restart { node: OriginatorId },
 }
@@ -104,6 +106,7 @@ impl fmt::Display for Event {
             }
             Self::Departure { node } => write!(f, "{node} learns of the departure"),
             Self::Publish { node } => write!(f, "{node} publishes"),
+            Self::Look { node } => write!(f, "{node} looks at the others"),
             Self::Restart { node } => write!(f, "{node} restarts"),
         }
     }

@@ -315,6 +315,7 @@ impl Sim {
             Event::Rate { node, rate } => self.node(node).store.record_rates(&[rate]).unwrap(),
             Event::Departure { node } => self.learn_of_departure(node),
             Event::Publish { node } => self.add_to_strand(node),
+            Event::Look { node } => self.look_at_others(node),
             Event::Restart { node } => self.restart(node),
             // It belongs to a connection or to a run that is over.
             Event::Want { .. }

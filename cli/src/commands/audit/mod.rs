@@ -14,6 +14,7 @@ use hawser_audit::{EvidenceFile, Judged, JudgedTrees};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings::NodeServiceSettings;
 use hawser_rules::misbehavior::Verdict;
+use hawser_rules::misbehavior::quorum::LivenessRecord;
 use serde_json::json;
 
 use super::node;
@@ -77,8 +78,12 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
     }
     // Nothing is proven with keys of the writer of the file.
     let mut worst = if keys.is_on_trust { Verdict::Claim } else { Verdict::Proven };
+    let mut liveness = LivenessRecord::default();
     for held in held {
         let judged = Judged::new(held, &keys.known);
+        if let Some(report) = &judged.report {
+            liveness.add(report, &judged.judgement);
+        }
         worst = worst.min(judged.judgement.verdict);
         match as_json {
             true => output::line(judged.to_json()),
@@ -91,6 +96,15 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
         match as_json {
             true => output::line(judged.to_json()),
             false => output::line(&judged),
+        }
+    }
+    // Beside the verdict: most nodes together are no proof either.
+    for outage in liveness.outages(&keys.known.registry) {
+        match as_json {
+            true => output::line(json!({ "outage": network::outage_json(&outage) })),
+            false => {
+                output::line(format_args!("node {}{}", outage.node, network::of_outage(&outage)))
+            }
         }
     }
     match as_json {

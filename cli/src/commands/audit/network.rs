@@ -3,6 +3,7 @@
 use hawser_audit::{Judged, NetworkAudit, NodeFindings};
 use hawser_node::error::RunError;
 use hawser_proto::OriginatorId;
+use hawser_rules::misbehavior::quorum::Outage;
 use serde_json::{Value, json};
 
 use super::{keys, reports};
@@ -70,14 +71,10 @@ fn to_json(node: OriginatorId, found: &NodeFindings) -> Value {
         let hosts: Vec<u32> = hosts.iter().map(|host| host.0).collect();
         json!({ "kind": kind, "reports": count, "hosts": hosts })
     };
-    let outage = |it: &hawser_rules::misbehavior::quorum::Outage| {
-        let witnesses: Vec<u32> = it.witnesses.iter().map(|host| host.0).collect();
-        json!({ "hour_unix_s": it.hour_unix_s, "witnesses": witnesses, "others": it.others })
-    };
     json!({
         "node_id": node.0,
         "proven": found.proven.iter().map(Judged::to_json).collect::<Vec<_>>(),
-        "outages": found.outages.iter().map(outage).collect::<Vec<_>>(),
+        "outages": found.outages.iter().map(outage_json).collect::<Vec<_>>(),
         "claims": found.claims.iter().map(claim).collect::<Vec<_>>(),
     })
 }
@@ -95,9 +92,24 @@ fn tell(node: OriginatorId, found: &NodeFindings) {
         output::line(judged);
     }
     for outage in &found.outages {
-        let hour = i64::try_from(outage.hour_unix_s).unwrap_or(0).saturating_mul(1_000_000_000);
-        let (witnesses, others) = (outage.witnesses.len(), outage.others);
-        let hour = output::time(hour);
-        output::line(format_args!("  out of reach from {hour} for {witnesses} of {others} others"));
+        output::line(of_outage(outage));
     }
+}
+
+/// Renders an outage for programs.
+pub(super) fn outage_json(outage: &Outage) -> Value {
+    let witnesses: Vec<u32> = outage.witnesses.iter().map(|host| host.0).collect();
+    json!({
+        "node_id": outage.node.0,
+        "hour_unix_s": outage.hour_unix_s,
+        "witnesses": witnesses,
+        "others": outage.others,
+    })
+}
+
+/// Returns the line about an outage, without the node.
+pub(super) fn of_outage(outage: &Outage) -> String {
+    let hour = i64::try_from(outage.hour_unix_s).unwrap_or(0).saturating_mul(1_000_000_000);
+    let (witnesses, others) = (outage.witnesses.len(), outage.others);
+    format!("  out of reach from {} for {witnesses} of {others} others", output::time(hour))
 }

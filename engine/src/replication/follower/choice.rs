@@ -42,6 +42,8 @@ pub(super) struct Choice {
     pub(super) progress_at: Instant,
     /// Since when another peer claims more than was accepted.
     pub(super) ahead_since: Option<Instant>,
+    /// The strand's own node, which has proved its id, claimed more and sent nothing for long; until it is taken.
+    pub(super) is_stalled: bool,
 }
 
 /// A peer that is asked for the strand beside the source.
@@ -96,6 +98,7 @@ impl Choice {
             passed: Passed { older: stored, newer: stored, at: now },
             progress_at: now,
             ahead_since: None,
+            is_stalled: false,
         }
     }
 

@@ -17,7 +17,7 @@ pub(super) struct OpenWant {
     /// The last place asked for; `None` for a want without an end.
     pub(super) up_to: Option<SequenceId>,
     /// The last place that the response has covered, by an envelope or by a gap.
-    last: SequenceId,
+    pub(super) last: SequenceId,
     /// Places that end at `last` and that the peer named as expired.
     expired: Option<Places>,
 }

@@ -110,9 +110,22 @@ impl Follower {
         self.choice.doubt(now, peer);
     }
 
+    /// Returns true once for each time that the strand's own node, over a connection on which it has proved its id, was
+    /// asked for what it claims and sent nothing for ten seconds.
+    pub fn take_stalled(&mut self) -> bool {
+        std::mem::take(&mut self.choice.is_stalled)
+    }
+
     /// Turns away from a source that claims more and has sent nothing for long, although no better one was found.
     pub(super) fn turn_from_stalled(&mut self, now: Instant) {
         let source = self.choice.source;
+        // Places that it says it does not hold are an answer.
+        let owes = |peer: &PeerProgress| {
+            let covered = peer.open.as_ref().map(|open| open.last);
+            peer.is_proven && covered.is_some_and(|covered| covered < peer.claimed_head)
+        };
+        self.choice.is_stalled |=
+            source == self.originator && self.peers.get(&source).is_some_and(owes);
         if !self.choice.is_fixed && source != self.originator {
             self.choice.doubt(now, source);
             if let Some((_, best)) = self.best() {

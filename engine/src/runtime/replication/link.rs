@@ -1,6 +1,7 @@
 //! The engine's end of a connection to one peer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Bytes, Cursor, OriginatorId};
@@ -101,6 +102,11 @@ impl ResponseSink {
         if !self.state.checkpoints.show(self.peer, checkpoint) {
             self.state.engine_counters.checkpoint_exchange.dropped.inc();
         }
+    }
+
+    /// Notes that the peer has answered a request for its own strand, after `took`, with an error that blames no caller.
+    pub fn note_failed_request(&self, took: Duration) {
+        self.state.liveness.note_failed(self.peer, tokio::time::Instant::now().into_std(), took);
     }
 
     /// Takes over the heads that the peer claims to hold. Of originators that this node does not know a

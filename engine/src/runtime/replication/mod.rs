@@ -6,6 +6,7 @@
 //! - [`Link`]: a connection to one peer; [`StrandReader`]: a strand on its way to one;
 //! - `checkpoints`, `checkpoint_ports`: what peers show of what was signed about trees, and what they are shown;
 //! - `evidence`: what is recorded against originators;
+//! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `writes`: what it has accepted, on its way to disk;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
@@ -16,6 +17,8 @@ mod counters;
 mod doubted;
 mod evidence;
 mod link;
+mod liveness;
+mod liveness_notes;
 mod membership;
 mod own_guard;
 mod peers;
@@ -39,6 +42,7 @@ use super::{Engine, Heads};
 use crate::replication::CheckpointOffers;
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
+use liveness_notes::LivenessNotes;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
 use state::ReplicationState;
@@ -114,6 +118,7 @@ impl Replication {
             inboxes: Mutex::default(),
             strands: Mutex::default(),
         });
+            liveness: LivenessNotes::default(),
         let (stop, stopped) = stop::channel();
         // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.
         let has_strand = state.own != OriginatorId::REPLICA;
@@ -262,6 +267,7 @@ async fn supervise(
         let is_followed =
             |id: OriginatorId| id != state.own && id.is_node() && nodes.has_been_member(id);
         for node in nodes.nodes().filter(|node| is_followed(node.id)) {
+        tasks.spawn(liveness::watch(state.clone(), stopped.clone()));
             if let Some(inbox) = state.open_inbox(node.id) {
                 let (id, key) = (node.id, node.public_key);
                 tasks.spawn(StrandTask::follow(state.clone(), id, key, id, inbox, stopped.clone()));

@@ -54,6 +54,11 @@ impl ConnectedPeers {
         receiver
     }
 
+    /// Returns the head of its own strand that a connected peer claims to hold; `None` without a connection.
+    pub(super) fn own_head(&self, peer: OriginatorId) -> Option<SequenceId> {
+        self.table.borrow().get(&peer).map(|connected| connected.head(peer))
+    }
+
     /// Returns the vector clock of each connected peer, without originators that are not known.
     pub(super) fn clocks(
         &self,

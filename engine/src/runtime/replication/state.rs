@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
+use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use crate::ports::Registry;
 use crate::replication::WantResponse;
@@ -44,6 +45,7 @@ pub(super) struct ReplicationState {
     pub(super) chain_clock: ChainClock,
     pub(super) own_strand: OwnStrand,
     pub(super) doubted: DoubtedFees,
+    pub(super) liveness: LivenessNotes,
     pub(super) reports: Reports,
     pub(super) checkpoints: CheckpointPorts,
     /// The key of the store's identity.

@@ -348,9 +348,13 @@ impl StrandTask {
                     self.state.own_strand.note_shown(peer, sequence, originator_ns);
                 }
                 Effect::Disconnect { peer, violation } => {
+                    self.state.liveness.note_sent_away(peer, now());
                     self.command(peer, LinkCommand::Disconnect { violation });
                 }
             }
+        }
+        if self.follower.take_stalled() {
+            self.state.liveness.note_stalled(originator, now());
         }
         self.counters.show_source(self.follower.source());
     }

@@ -270,3 +270,34 @@ fn a_source_that_was_named_stays_whatever_others_claim() {
     rig.wait(LONG);
     assert_eq!(rig.asked_without_end(), [THIRD]);
 }
+
+/// A node that claims places and names them as a gap has answered. So has one whose id is not proven: calls
+/// over gRPC tell of no gap at the end.
+#[test]
+fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_stalled() {
+    let stalled = |is_proven: bool, answer: Option<StrandItem<VerifyResult>>| {
+        let mut rig = Rig::connected(7);
+        if is_proven {
+            rig.follower.handle_proven(rig.now, SOURCE);
+        }
+        rig.claims(SOURCE, 9);
+        if let Some(item) = answer {
+            rig.answer(SOURCE, vec![item]);
+        }
+        rig.wait(STALL_AFTER / 2);
+        assert!(!rig.follower.take_stalled(), "too early");
+        rig.wait(STALL_AFTER);
+        let is_stalled = rig.follower.take_stalled();
+        assert!(!rig.follower.take_stalled(), "it is told once");
+        is_stalled
+    };
+    assert!(stalled(true, None));
+    assert!(!stalled(false, None));
+    let gap = |to| StrandItem::Gap { from: SequenceId(8), to: SequenceId(to), expired: false };
+    assert!(!stalled(true, Some(gap(9))));
+    assert!(stalled(true, Some(gap(8))), "it claims one more");
+    let mut rig = Rig::connected(7);
+    rig.follower.handle_proven(rig.now, SOURCE);
+    rig.wait(LONG);
+    assert!(!rig.follower.take_stalled(), "it claims no more than is held");
+}

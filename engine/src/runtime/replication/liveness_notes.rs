@@ -1,0 +1,35 @@
+//! What the tasks of replication note about nodes that do not answer as they should.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use hawser_proto::OriginatorId;
+use parking_lot::Mutex;
+
+use crate::liveness::OtherNode;
+
+/// Events about other nodes, by node. Bounded by the registry: a node is noted after a connection to it.
+#[derive(Debug, Default)]
+pub(super) struct LivenessNotes(Mutex<BTreeMap<OriginatorId, OtherNode>>);
+
+impl LivenessNotes {
+    /// Notes that this node ends a connection for a rule that the peer broke.
+    pub(super) fn note_sent_away(&self, peer: OriginatorId, now: Instant) {
+        self.0.lock().entry(peer).or_default().sent_away_at = Some(now);
+    }
+
+    /// Notes that a node claims envelopes of its strand, was asked for them, and has sent nothing.
+    pub(super) fn note_stalled(&self, peer: OriginatorId, now: Instant) {
+        self.0.lock().entry(peer).or_default().stalled_at = Some(now);
+    }
+
+    /// Notes that a request to a node ended with an error after `took`.
+    pub(super) fn note_failed(&self, peer: OriginatorId, now: Instant, took: Duration) {
+        self.0.lock().entry(peer).or_default().failed = Some((now, took));
+    }
+
+    /// Returns what is noted about a node.
+    pub(super) fn of(&self, peer: OriginatorId) -> OtherNode {
+        self.0.lock().get(&peer).copied().unwrap_or_default()
+    }
+}

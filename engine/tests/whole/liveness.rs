@@ -1,0 +1,103 @@
+//! Reports about nodes that do not answer: a whole engine whose peers the test plays, on a clock that jumps from timer to timer.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::message_api::liveness_failure::Request;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::misbehavior::report::Failure;
+use hawser_rules::misbehavior::{Case, Host, Kind, NoChain, Report, Verdict, verify};
+use hawser_storage::{ReportClass, StoredReport};
+
+use crate::common::{self, NODE};
+use crate::follow::{Follower, OTHER, SOURCE, strand};
+
+/// Lets so much time pass, by both clocks. That of the runtime is paused: it jumps while nothing is at work.
+async fn pass(follower: &Follower, seconds: u32) {
+    for _ in 0..seconds {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        follower.node.clock.0.fetch_add(1_000_000_000, Ordering::Relaxed);
+    }
+}
+
+fn kept(follower: &Follower) -> Vec<StoredReport> {
+    follower.engine().reports().read(0, usize::MAX, usize::MAX).unwrap()
+}
+
+/// Returns accused and kind of each report that is kept, as a stranger judges them.
+fn accused(follower: &Follower) -> Vec<(OriginatorId, Kind)> {
+    let registry = follower.engine().ports().registry.borrow().clone();
+    let judged = kept(follower).into_iter().map(|stored| {
+        let judgement = verify(&Case {
+            report: &stored.kept.report,
+            host_signature: Some(&stored.kept.signature),
+            host: None,
+            registry: &registry,
+            rates: None,
+            chain: &NoChain,
+            held_at_ns: None,
+        });
+        assert_eq!(judgement.verdict, Verdict::Claim, "it is never proven");
+        assert_eq!((judgement.host, judgement.is_seen_by_host), (Host::Node(NODE), true));
+        assert_eq!(stored.kept.class, ReportClass::OwnLiveness);
+        (judgement.accused.unwrap(), judgement.kind.unwrap())
+    });
+    judged.collect()
+}
+
+#[tokio::test]
+async fn a_silent_node_is_reported_with_the_request_that_it_did_not_answer() {
+    let follower = Follower::start(common::store());
+    let (mut source, _other) = (follower.connect(SOURCE, &[]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    source.send(strand(SOURCE, &[1, 2])).await;
+    follower.wait_for(SOURCE, 2).await;
+    tokio::time::pause();
+    pass(&follower, 120).await;
+    assert_eq!(accused(&follower), []);
+    drop(source);
+    pass(&follower, 20).await;
+    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    let report = Report::decode(&kept(&follower)[0].kept.report).unwrap();
+    let Failure::Liveness(failure) = report.failure() else { panic!("{report:?}") };
+    assert!(failure.response_time_ns >= 4_000_000_000, "it stops where the schema does");
+    let Some(Request::Subscribe(request)) = &failure.request else { panic!("{failure:?}") };
+    let query = request.query.as_ref().unwrap();
+    assert_eq!(query.originator_node_ids, [SOURCE.0]);
+    let after = query.last_seen.as_ref().unwrap().node_id_to_sequence_id[&SOURCE.0];
+    assert_eq!(SequenceId(after), SequenceId(2));
+    pass(&follower, 3600).await;
+    let reports = accused(&follower);
+    assert!((12..=14).contains(&reports.len()), "one for each slot: {}", reports.len());
+    assert!(reports.iter().all(|it| *it == (SOURCE, Kind::UnresponsiveNode)));
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_reaches_no_one_reports_no_one() {
+    let follower = Follower::start(common::store());
+    let peers = [follower.connect(SOURCE, &[]), follower.connect(OTHER, &[])];
+    tokio::time::pause();
+    pass(&follower, 120).await;
+    drop(peers);
+    pass(&follower, 3600).await;
+    assert_eq!(accused(&follower), []);
+    let _other = follower.connect(OTHER, &[]);
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [], "the other one may be on its way");
+    pass(&follower, 50).await;
+    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    follower.stop().await;
+}
+
+#[tokio::test]
+async fn a_node_that_claims_envelopes_and_sends_none_is_reported() {
+    let follower = Follower::start(common::store());
+    let (mut source, _other) =
+        (follower.connect(SOURCE, &[(SOURCE, 3)]), follower.connect(OTHER, &[]));
+    source.want(SOURCE).await;
+    tokio::time::pause();
+    pass(&follower, 90).await;
+    assert_eq!(accused(&follower), [(SOURCE, Kind::UnresponsiveNode)]);
+    follower.stop().await;
+}

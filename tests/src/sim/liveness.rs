@@ -1,0 +1,161 @@
+//! Liveness in the simulated network: each node looks at the others as a real one does and keeps reports with its
+//! signature. A stranger who has the registry alone judges what all of them keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use hawser_engine::liveness::{Complaint, OtherNode};
+use hawser_engine::reports::{Report, fact_of};
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage, SLOT_NS};
+use hawser_rules::misbehavior::report::{digest, own_liveness_report};
+use hawser_rules::misbehavior::{Case, Judgement, Kind, NoChain, Verdict, verify};
+use hawser_rules::{NodeRecord, Registry};
+use hawser_storage::NewReport;
+use rand::RngExt as _;
+
+use super::strands::key;
+use super::wire::{Event, Path};
+use super::world::Sim;
+
+/// Time between two looks of a node.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
+/// Clocks are at most so far from the true time: less than the length of a slot.
+const CLOCK_OFFSET_S_MAX: i64 = 240;
+
+/// A key that no node has.
+const NO_NODE: OriginatorId = OriginatorId(9900);
+
+/// The judgement of a stranger on all that the nodes of a network keep.
+#[derive(Debug, Default)]
+pub struct LivenessFindings {
+    /// The nodes that most others did not reach, and by how many of them at most in an hour.
+    pub out_of_reach: BTreeMap<OriginatorId, usize>,
+    /// Who keeps reports of its own about whom.
+    pub accusations: BTreeSet<(OriginatorId, OriginatorId)>,
+}
+
+fn judge(
+    registry: &Registry,
+    host: OriginatorId,
+    (report, signature): (&Bytes, &[u8; 65]),
+    held_at_ns: i64,
+) -> Judgement {
+    verify(&Case {
+        report,
+        host_signature: Some(signature),
+        host: Some(host),
+        registry,
+        rates: None,
+        chain: &NoChain,
+        held_at_ns: Some(held_at_ns),
+    })
+}
+
+impl Sim {
+    /// Lets every node look at the others from now on, by clocks that differ.
+    pub fn watch_liveness(&mut self) {
+        for node in self.members.clone() {
+            let offset_s = self.rng.random_range(-CLOCK_OFFSET_S_MAX..=CLOCK_OFFSET_S_MAX);
+            self.node(node).clock_offset_ns = offset_s * 1_000_000_000;
+            self.plan(1_000, Event::Look { node });
+        }
+    }
+
+    /// One look of a node.
+    pub(super) fn look_at_others(&mut self, id: OriginatorId) {
+        self.queue.push(self.now + LOOK_EVERY, Event::Look { node: id });
+        if !self.nodes[&id].is_running {
+            return;
+        }
+        let now = self.now;
+        let wall_ns = self.now_ns() + self.nodes[&id].clock_offset_ns;
+        let mut others = BTreeMap::new();
+        for other in self.members.clone().into_iter().filter(|other| *other != id) {
+            let is_connected = self.connections[&Path { follower: id, server: other }].is_up;
+            let held = self.nodes[&id].head(other);
+            let node = self.node(id);
+            let claimed = node.clocks.get(&other).map(|clock| clock.head(other));
+            let follower = &mut node.following.get_mut(&other).expect("it is followed").follower;
+            let seen = OtherNode {
+                is_connected,
+                claimed: claimed.unwrap_or_default(),
+                held,
+                sent_away_at: node.sent_away.get(&other).copied(),
+                stalled_at: follower.take_stalled().then_some(now),
+                failed: None,
+            };
+            others.insert(other, seen);
+        }
+        for complaint in self.node(id).liveness.look(now, wall_ns, true, &others) {
+            let Complaint { accused, kind, waited } = complaint;
+            let (time_ns, after) = (wall_ns.unsigned_abs(), self.nodes[&id].head(accused));
+            let report = own_liveness_report(time_ns, accused, kind, after, waited.as_nanos());
+            self.keep_report(id, id, &report.expect("it is well formed"));
+        }
+    }
+
+    /// Lets a node keep reports about another one for the time that has passed, as if it had seen it silent in every slot;
+    /// once in its own name, and once with the key of a stranger.
+    pub fn slander(&mut self, liar: OriginatorId, accused: OriginatorId, since: Duration) {
+        let until_ns = self.now_ns().unsigned_abs();
+        let slots = u64::try_from(since.as_nanos()).unwrap() / SLOT_NS;
+        for slot in 0..slots {
+            let time_ns = until_ns - slot * SLOT_NS;
+            for (signer, after) in [(liar, 0), (NO_NODE, 1)] {
+                let (kind, after) = (Kind::UnresponsiveNode, SequenceId(after));
+                let report = own_liveness_report(time_ns, accused, kind, after, u128::MAX);
+                self.keep_report(liar, signer, &report.expect("it is well formed"));
+            }
+        }
+    }
+
+    fn keep_report(&mut self, host: OriginatorId, signer: OriginatorId, report: &Report) {
+        let (bytes, now_ns) = (report.to_bytes(), self.now_ns());
+        let signature = *key(signer).sign(digest(&bytes)).as_bytes();
+        let judgement = judge(&self.registry(), host, (&bytes, &signature), now_ns);
+        let fact = fact_of(report, &bytes, &judgement).expect("nothing in it can be checked");
+        let new = NewReport { fact, signature, report: bytes };
+        self.node(host).store.record_reports(now_ns.unsigned_abs(), vec![new], None).unwrap();
+    }
+
+    fn registry(&self) -> Registry {
+        let record = |&id: &OriginatorId| NodeRecord {
+            id,
+            public_key: key(id).public_key(),
+            owner: key(id).public_key().address(),
+            http_address: String::new(),
+            quic_address: None,
+            canonical: true,
+        };
+        self.members.iter().map(record).collect()
+    }
+
+    /// Judges what all nodes keep. No report of this kind proves anything.
+    ///
+    /// # Panics
+    /// When one does.
+    #[must_use]
+    pub fn judge_liveness(&self) -> LivenessFindings {
+        let registry = self.registry();
+        let mut record = LivenessRecord::default();
+        let mut findings = LivenessFindings::default();
+        for (&host, node) in &self.nodes {
+            let kept = node.store.snapshot().reports(0, usize::MAX, usize::MAX).unwrap();
+            for stored in kept {
+                let report = Report::decode(&stored.kept.report).unwrap();
+                let held_at_ns = i64::try_from(stored.server_time_ns).unwrap();
+                let signed = (&stored.kept.report, &stored.kept.signature);
+                let judgement = judge(&registry, host, signed, held_at_ns);
+                assert_ne!(judgement.verdict, Verdict::Proven, "{host} proves {report:?}");
+                record.add(&report, &judgement);
+                findings.accusations.insert((host, report.accused()));
+            }
+        }
+        for Outage { node, witnesses, .. } in record.outages(&registry) {
+            let most = findings.out_of_reach.entry(node).or_default();
+            *most = witnesses.len().max(*most);
+        }
+        findings
+    }
+}
