@@ -11,11 +11,13 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
 use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::Rate;
+use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
 use hawser_storage::{
     Change, Evidence, EvidenceTime, LogEntry, LogItem, Misbehavior, Severity, SkipReason, Store,
     Validity,
@@ -268,6 +270,53 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
     assert_eq!(envelopes[0], envelope(SOURCE, 2, "other"));
     assert_eq!((envelopes.len(), envelopes[1].len()), (2, 32), "and the leaf of what was there");
+    follower.stop().await;
+}
+
+/// Where the node has signed a checkpoint above the pruned place, its leaf speaks for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
+    let store = common::store();
+    let (from, through) = (SequenceId(1), SequenceId(3));
+    let skip = Change::Skip { originator: SOURCE, from, through, reason: SkipReason::Missing };
+    let (id, bytes) = (EnvelopeId::new(SOURCE, SequenceId(4)), envelope(SOURCE, 4, "true"));
+    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts: None };
+    store.commit(&[skip, Change::Append(entry)]).unwrap();
+    let follower = Follower::start(store.clone());
+    let mut other = follower.connect(OTHER, &[]);
+    let mut third = follower.connect(OriginatorId(400), &[]);
+    assert_eq!(other.want(SOURCE).await, (0, Some(3)));
+    assert_eq!(third.want(SOURCE).await, (0, Some(3)));
+    other.send(strand(SOURCE, &[1, 2, 3])).await;
+    let whole = strand(SOURCE, &[1, 2, 3, 4]);
+    follower.until("the finds are stored", || follower.held(SOURCE) == whole).await;
+    while !store.bring_up_trees(usize::MAX).unwrap() {}
+    let root = store.snapshot().root(SOURCE, 4).unwrap();
+    let of = Checkpoint { node: SOURCE, originator: SOURCE, size: 4, root, time_ns: 1 };
+    store.put_checkpoint(&of.sign(&key(SOURCE)).into()).unwrap();
+
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        std::ops::ControlFlow::Continue(())
+    };
+    store.snapshot().expiring(None, 9, each).unwrap();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    assert_eq!(store.prune(&expired, &derive).unwrap().pruned.len(), 3);
+    third.send([envelope(SOURCE, 2, "other")]).await;
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("the other one is kept", || !all().is_empty()).await;
+    let Evidence { misbehavior, at, from, envelopes } = all().remove(0).evidence;
+    assert_eq!((misbehavior, all().len()), (Misbehavior::OtherLeaf, 1));
+    assert_eq!((at.sequence, from), (SequenceId(2), Some(OriginatorId(400))));
+    // Anyone can check it who has the keys of the registry.
+    let registry = follower.engine().ports().registry.borrow().clone();
+    let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces: envelopes.clone() };
+    let judgement = verify_trees(&evidence, &registry);
+    assert_eq!((judgement.verdict, judgement.accused), (Verdict::Proven, Some(SOURCE)));
+    let same = vec![envelopes[0].clone(), envelopes[1].clone(), envelope(SOURCE, 2, "true")];
+    let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces: same };
+    assert_eq!(verify_trees(&evidence, &registry).verdict, Verdict::Refuted);
     follower.stop().await;
 }
 

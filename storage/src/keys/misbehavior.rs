@@ -99,9 +99,10 @@ impl FactKey {
     pub(crate) fn share(self) -> Share {
         const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
         const TWO_CHECKPOINTS: u8 = 7;
+        const OTHER_LEAF: u8 = 11;
         match (self.is_claim, self.code) {
             (true, _) => Share::Claims,
-            (false, EQUIVOCATION | TWO_CHECKPOINTS) => Share::Equivocations,
+            (false, EQUIVOCATION | TWO_CHECKPOINTS | OTHER_LEAF) => Share::Equivocations,
             (false, _) => Share::Faults,
         }
     }
@@ -153,7 +154,7 @@ pub(crate) enum Share {
     Claims,
     /// Proven faults other than equivocation. A node makes them as cheaply as envelopes.
     Faults,
-    /// Two statements of different content: the gravest fault.
+    /// Two statements of different content, also when one is a leaf or a root: the gravest fault.
     Equivocations,
 }
 
@@ -232,6 +233,9 @@ pub enum Misbehavior {
     /// It signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and the leaf
     /// of the pruned one, 32 bytes.
     OtherThanPruned,
+    /// It signed another envelope than the one whose leaf is under a checkpoint that it signed of its own strand. Evidence: the
+    /// checkpoint in binary form, the proof of the leaf, the envelope.
+    OtherLeaf,
 }
 
 impl Misbehavior {
@@ -245,7 +249,8 @@ impl Misbehavior {
             Self::TwoCheckpoints
             | Self::TwoObservations
             | Self::OtherTree
-            | Self::OtherThanPruned => 0,
+            | Self::OtherThanPruned
+            | Self::OtherLeaf => 0,
         }
     }
 
@@ -262,6 +267,7 @@ impl Misbehavior {
             Self::TwoCheckpoints | Self::TwoObservations => "two_checkpoints",
             Self::OtherTree => "other_tree",
             Self::OtherThanPruned => "other_than_pruned",
+            Self::OtherLeaf => "other_leaf",
         }
     }
 
@@ -291,6 +297,7 @@ impl Misbehavior {
             Self::OtherTree => (8, 0),
             Self::TwoObservations => (9, 0),
             Self::OtherThanPruned => (10, 0),
+            Self::OtherLeaf => (11, 0),
         }
     }
 
@@ -308,6 +315,7 @@ impl Misbehavior {
             (8, 0) => Some(Self::OtherTree),
             (9, 0) => Some(Self::TwoObservations),
             (10, 0) => Some(Self::OtherThanPruned),
+            (11, 0) => Some(Self::OtherLeaf),
             _ => None,
         }
     }
@@ -405,6 +413,7 @@ mod tests {
             Just(Misbehavior::TwoCheckpoints),
             Just(Misbehavior::TwoObservations),
             Just(Misbehavior::OtherThanPruned),
+            Just(Misbehavior::OtherLeaf),
             Just(Misbehavior::OtherTree),
         ]
     }

@@ -221,6 +221,7 @@ impl Sim {
                     Misbehavior::TwoCheckpoints
                     | Misbehavior::TwoObservations
                     | Misbehavior::OtherThanPruned
+                    | Misbehavior::OtherLeaf
                     | Misbehavior::OtherTree => Behaviour::Equivocation,
                 });
             }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RuleNumber;
+use hawser_rules::misbehavior::{ShownLeaf, TreeEvidence, TreeFault, Verdict, verify_trees};
 use hawser_storage::{
     Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Mark, Misbehavior,
-    Severity, SkipReason, Validity,
+    Severity, SkipReason, Snapshot, Validity,
 };
 
 use super::state::ReplicationState;
@@ -173,8 +174,8 @@ pub(super) fn record_conflict(
     record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes: vec![held, other] }])
 }
 
-/// Records an envelope that is not the one which this node has pruned at its place. Of that one the leaf is left, which only
-/// those believe who trust this node.
+/// Records an envelope that is not the one which this node has pruned at its place. Of that one the leaf is left: a proof, if
+/// the originator has signed a checkpoint above it; else only those believe it who trust this node.
 fn record_other_than_pruned(
     state: &ReplicationState,
     from: OriginatorId,
@@ -188,9 +189,35 @@ fn record_other_than_pruned(
     let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
     let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
     let Some(leaf) = leaf else { return Ok(()) };
+    if let Some(pieces) = other_leaf(state, &snapshot, at, &other)? {
+        let misbehavior = Misbehavior::OtherLeaf;
+        return record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes: pieces }]);
+    }
     let envelopes = vec![other, Bytes::copy_from_slice(&leaf.0)];
     let misbehavior = Misbehavior::OtherThanPruned;
     record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }])
+}
+
+/// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it has
+/// signed; `None` if it has signed no checkpoint above that place, or not of the tree held here.
+fn other_leaf(
+    state: &ReplicationState,
+    snapshot: &Snapshot<'_>,
+    at: EnvelopeId,
+    other: &Bytes,
+) -> Result<Option<Vec<Bytes>>, CommitError> {
+    let (originator, below) = (at.originator, at.sequence.previous().0);
+    let held = snapshot.checkpoint_after(originator, originator, below)?;
+    let (Some(held), Some(leaf)) = (held, snapshot.leaf(at)?) else { return Ok(None) };
+    // A tree that cannot prove it proves nothing.
+    let Ok(proof) = snapshot.inclusion(at, held.signed.checkpoint.size) else { return Ok(None) };
+    let shown = ShownLeaf { index: below, leaf, proof };
+    let checkpoint = held.signed.encode().to_vec().into();
+    let pieces = vec![checkpoint, shown.encode(), other.clone()];
+    let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces };
+    let registry = state.ports.registry.borrow().clone();
+    let is_proven = verify_trees(&evidence, &registry).verdict == Verdict::Proven;
+    Ok(is_proven.then_some(evidence.pieces))
 }
 
 /// Records evidence, and logs each fact that is new. Their number is bounded, and so are the lines.
