@@ -108,7 +108,7 @@ pub async fn start(
         keepalive_interval: settings.keepalive_interval,
         stop: stop.clone(),
     };
-    let pages = TreePages::new(&api);
+    let pages = TreePages::new(&api, settings.witness.clone());
     let routes = routes(&settings, api, readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
     let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));

@@ -7,6 +7,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use crate::views::{ChainsView, DiskView};
+use crate::witness_desk::WitnessDesk;
 use hawser_engine::runtime::PayerReporter;
 use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::Tls;
@@ -38,6 +39,8 @@ pub struct ApiSettings {
     pub disk: Option<Arc<dyn DiskView>>,
     /// Shows payer reports to operators; `None`: this node does not work on them. Default: none.
     pub payer_reports: Option<PayerReporter>,
+    /// Answers logs that ask for cosignatures; `None`: this process is no witness. Default: none.
+    pub witness: Option<WitnessDesk>,
     /// Observes the chains; `None`: files stand for them.
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
@@ -158,6 +161,7 @@ impl Default for ApiSettings {
             commit: String::new(),
             disk: None,
             payer_reports: None,
+            witness: None,
             chains: None,
             callers_bytes_max: CALLERS_BYTES_MAX,
             read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),

@@ -7,9 +7,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use hawser_engine::Engine;
 use hawser_engine::runtime::{ProofAnswer, ProofReader, ProofRefusal};
-use hawser_proto::checkpoint::log_of_path;
+use hawser_proto::checkpoint::{SUBMISSION_LEN_BYTES_MAX, SUBMISSION_PATH, log_of_path};
 use hawser_proto::merkle::{TILE_WIDTH, Tile};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_serve::CallCharge;
@@ -27,6 +28,8 @@ use crate::metrics::{HandlerMetrics, LimitedCall};
 use crate::node_api::NodeApi;
 use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
+use crate::witness_desk::WitnessDesk;
+use crate::witness_page::WitnessCalls;
 
 /// Begins every path: the first line of a note has it behind the network's name.
 const PREFIX: &str = "/strands/";
@@ -50,6 +53,8 @@ pub(crate) struct TreePages {
     callers: Callers,
     reads: ReadWorkers,
     metrics: Arc<HandlerMetrics>,
+    /// `Some` for a witness.
+    witness: Option<WitnessCalls>,
 }
 
 /// The page that a path names.
@@ -81,10 +86,19 @@ impl PagePath {
 
 impl TreePages {
     /// Shares limits, threads and metrics with the calls of a node.
-    pub(crate) fn new(api: &NodeApi) -> Self {
-        Self {
+    pub(crate) fn new(api: &NodeApi, witness: Option<WitnessDesk>) -> Self {
+        let reader = ProofReader::new(api.engine.store().clone());
+        let witness = witness.map(|desk| WitnessCalls {
+            desk,
             engine: api.engine.clone(),
-            reader: ProofReader::new(api.engine.store().clone()),
+            reader: reader.clone(),
+            callers: api.callers.clone(),
+            reads: api.reads.clone(),
+        });
+        Self {
+            witness,
+            engine: api.engine.clone(),
+            reader,
             callers: api.callers.clone(),
             reads: api.reads.clone(),
             metrics: api.metrics.clone(),
@@ -143,7 +157,7 @@ impl TreePages {
         let read = move || reader.tile(originator, node, tile);
         let hashes = self.reads.run(charge, read).await??;
         let bytes: Vec<u8> = hashes.iter().flat_map(|hash| hash.0).collect();
-        let mut page: Page = Response::new(bytes::Bytes::from(bytes).into());
+        let mut page: Page = Response::new(Bytes::from(bytes).into());
         let octets = HeaderValue::from_static("application/octet-stream");
         page.headers_mut().insert(CONTENT_TYPE, octets);
         let age = if tile.width() == TILE_WIDTH { FOR_EVER } else { FOR_A_DAY };
@@ -168,6 +182,21 @@ impl PublicPages for TreePages {
         let pages = self.clone();
         Box::pin(async move {
             let page = pages.page(head, charge).await;
+            page.unwrap_or_else(|error| refused(&into_status(error)))
+        })
+    }
+
+    fn len_bytes_max(&self, path: &str) -> Option<usize> {
+        (self.witness.is_some() && path == SUBMISSION_PATH).then_some(SUBMISSION_LEN_BYTES_MAX)
+    }
+
+    fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> ComingPage {
+        let witness = self.witness.clone();
+        Box::pin(async move {
+            let Some(witness) = witness else {
+                return refusal(StatusCode::NOT_FOUND, None, "this is no witness");
+            };
+            let page = witness.add_checkpoint(head, body, charge).await;
             page.unwrap_or_else(|error| refused(&into_status(error)))
         })
     }

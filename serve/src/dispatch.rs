@@ -59,6 +59,8 @@ impl Dispatcher {
             cors::preflight(request.headers())
         } else if let Some(pages) = self.pages_of(&request) {
             public_pages::answer(pages, request).await
+        } else if let Some((pages, len_bytes_max)) = self.taken_by(&request) {
+            public_pages::take(pages, request, len_bytes_max, self.body_timeout).await
         } else {
             match protocol(&request) {
                 Protocol::Grpc => self.calls.call(request.map(Body::new)).await?,
@@ -80,6 +82,12 @@ impl Dispatcher {
     fn pages_of<B>(&self, request: &Request<B>) -> Option<&Arc<dyn PublicPages>> {
         let is_get = request.method() == Method::GET;
         self.pages.as_ref().filter(|_| is_get && self.is_under_pages(request))
+    }
+
+    /// Returns the pages, if they take what the request sends, and how long that may be.
+    fn taken_by<B>(&self, request: &Request<B>) -> Option<(&Arc<dyn PublicPages>, usize)> {
+        let pages = self.pages.as_ref().filter(|_| request.method() == Method::POST)?;
+        Some((pages, pages.len_bytes_max(request.uri().path())?))
     }
 
     /// Returns true if a request asks for a path of the pages, with whatever method.

@@ -5,13 +5,15 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{CACHE_CONTROL, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderValue, Request, Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::timeout;
 use tonic::body::Body;
 
 use crate::budget::ConnectionShare;
@@ -29,7 +31,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// A page on its way.
 pub type ComingPage = Pin<Box<dyn Future<Output = Page> + Send>>;
 
-/// The pages of a service for its callers. Only `GET` reaches them.
+/// The pages of a service for its callers. Only `GET` reaches them, and `POST` those that take something.
 pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
     /// Returns the beginning of the paths of all pages.
     fn prefix(&self) -> &'static str;
@@ -38,6 +40,19 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
     /// before it is made.
     fn show(&self, head: Parts, charge: CallCharge) -> ComingPage;
 
+    /// Returns the length of the longest body that a `POST` to this path may have, bytes; `None` if it takes none, as no page
+    /// does by default.
+    fn len_bytes_max(&self, path: &str) -> Option<usize> {
+        let _ = path;
+        None
+    }
+
+    /// Answers a `POST` to a path that takes one. `head` and `body` are from outside; the body is charged.
+    fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> ComingPage {
+        let _ = (head, body, charge);
+        Box::pin(async { refusal(StatusCode::NOT_FOUND, None, "nothing is taken here") })
+    }
+
     /// Counts an answer.
     fn answered(&self, status: StatusCode);
 }
@@ -45,24 +60,113 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
 /// Answers one request with a page. A body that the caller sends is not read.
 pub(crate) async fn answer<B>(pages: &Arc<dyn PublicPages>, request: Request<B>) -> Response<Body> {
     let (head, _) = request.into_parts();
-    let share = head.extensions.get::<Arc<ConnectionShare>>();
-    let charge = CallCharge::new(share.expect("every request has a connection").clone());
-    let lengths =
-        head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
-    let len = REQUEST_BYTES + head.uri.path().len() + lengths.sum::<usize>();
-    let page = match charge.take_for_call(len) {
-        Ok(()) => {
-            let connection = charge.connection().clone();
-            tokio::select! {
-                biased;
-                page = pages.show(head, charge.clone()) => page,
-                () = connection.closed() => too_much(),
-            }
-        }
+    let charge = charge_of(&head);
+    let page = match take_for_head(&charge, &head) {
+        Ok(()) => or_closed(&charge, pages.show(head, charge.clone())).await,
         Err(Overloaded) => too_much(),
     };
     pages.answered(page.status());
     page.map(|page| Body::new(PageBody { page, charge }))
+}
+
+/// Answers one request that sends something, once all of it is here. A body that is too long, too slow, or more than the
+/// caller's share of the memory is refused before.
+pub(crate) async fn take<B>(
+    pages: &Arc<dyn PublicPages>,
+    request: Request<B>,
+    len_bytes_max: usize,
+    body_timeout: Duration,
+) -> Response<Body>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    let (head, body) = request.into_parts();
+    let charge = charge_of(&head);
+    let page = or_closed(&charge, async {
+        match read(&head, body, len_bytes_max, body_timeout, &charge).await {
+            Ok(body) => pages.take(head, body, charge.clone()).await,
+            Err(error) => error.into_page(),
+        }
+    });
+    let page = page.await;
+    pages.answered(page.status());
+    page.map(|page| Body::new(PageBody { page, charge }))
+}
+
+/// The reason a body was not read to its end.
+#[derive(Debug, Clone, Copy)]
+enum BodyError {
+    Overloaded,
+    TooLong,
+    Late,
+    Broken,
+}
+
+impl BodyError {
+    fn into_page(self) -> Page {
+        let (status, reason) = match self {
+            Self::Overloaded => return too_much(),
+            Self::TooLong => (StatusCode::PAYLOAD_TOO_LARGE, "the body is too long"),
+            Self::Late => (StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time"),
+            Self::Broken => (StatusCode::BAD_REQUEST, "the body broke off"),
+        };
+        refusal(status, None, reason)
+    }
+}
+
+impl From<Overloaded> for BodyError {
+    fn from(Overloaded: Overloaded) -> Self {
+        Self::Overloaded
+    }
+}
+
+/// Reads a body to its end. Each piece is charged before it is kept.
+async fn read<B>(
+    head: &Parts,
+    mut body: B,
+    len_bytes_max: usize,
+    body_timeout: Duration,
+    charge: &CallCharge,
+) -> Result<Bytes, BodyError>
+where
+    B: HttpBody<Data = Bytes> + Unpin,
+{
+    take_for_head(charge, head)?;
+    let whole = async {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|_| BodyError::Broken)?;
+            let Ok(piece) = frame.into_data() else { continue };
+            if bytes.len() + piece.len() > len_bytes_max {
+                return Err(BodyError::TooLong);
+            }
+            charge.take_for_request(piece.len())?;
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes.freeze())
+    };
+    timeout(body_timeout, whole).await.map_err(|_| BodyError::Late)?
+}
+
+fn charge_of(head: &Parts) -> CallCharge {
+    let share = head.extensions.get::<Arc<ConnectionShare>>();
+    CallCharge::new(share.expect("every request has a connection").clone())
+}
+
+fn take_for_head(charge: &CallCharge, head: &Parts) -> Result<(), Overloaded> {
+    let lengths =
+        head.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_BYTES);
+    charge.take_for_call(REQUEST_BYTES + head.uri.path().len() + lengths.sum::<usize>())
+}
+
+/// Waits for a page; a connection that has to make room for others gets none.
+async fn or_closed(charge: &CallCharge, page: impl Future<Output = Page>) -> Page {
+    let connection = charge.connection().clone();
+    tokio::select! {
+        biased;
+        page = page => page,
+        () = connection.closed() => too_much(),
+    }
 }
 
 fn too_much() -> Page {
@@ -105,5 +209,46 @@ impl HttpBody for PageBody {
 
     fn size_hint(&self) -> SizeHint {
         self.page.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::StreamBody;
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    const LEN_BYTES_MAX: usize = 1000;
+
+    /// Reads a body that comes in pieces of 100 bytes and then, unless it is `whole`, goes on without a sign.
+    async fn read_pieces(
+        count: usize,
+        whole: bool,
+        budget: &MemoryBudget,
+    ) -> Result<Bytes, BodyError> {
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let charge = CallCharge::new(budget.connection(address, budget.account()).unwrap());
+        let piece = |_| Ok::<_, std::convert::Infallible>(Frame::data(Bytes::from(vec![7; 100])));
+        let pieces = futures_util::stream::iter((0..count).map(piece));
+        let silence = futures_util::stream::pending();
+        let (head, ()) = Request::new(()).into_parts();
+        let timeout = Duration::from_secs(30);
+        if whole {
+            return read(&head, StreamBody::new(pieces), LEN_BYTES_MAX, timeout, &charge).await;
+        }
+        let body = futures_util::StreamExt::chain(pieces, silence);
+        read(&head, StreamBody::new(body), LEN_BYTES_MAX, timeout, &charge).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_is_bounded_in_length_and_time_and_given_back() {
+        let budget = MemoryBudget::new(16 * 1024 * 1024);
+        assert_eq!(read_pieces(10, true, &budget).await.unwrap(), [7; 1000][..]);
+        let long = read_pieces(11, false, &budget).await;
+        assert!(matches!(long, Err(BodyError::TooLong)), "{long:?}");
+        let late = read_pieces(3, false, &budget).await;
+        assert!(matches!(late, Err(BodyError::Late)), "{late:?}");
+        assert_eq!(budget.used_bytes(), 0, "given back");
     }
 }

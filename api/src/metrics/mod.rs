@@ -25,10 +25,16 @@ use crate::node_status::NodeObserver;
 pub(crate) use limits::{LimitMetrics, LimitOutcome, LimitedCall};
 
 /// The statuses that pages for callers have; the last one stands for all others.
-const PAGE_STATUSES: [(StatusCode, &str); 6] = [
+const PAGE_STATUSES: [(StatusCode, &str); 12] = [
     (StatusCode::OK, "200"),
+    (StatusCode::BAD_REQUEST, "400"),
     (StatusCode::UNAUTHORIZED, "401"),
+    (StatusCode::FORBIDDEN, "403"),
     (StatusCode::NOT_FOUND, "404"),
+    (StatusCode::REQUEST_TIMEOUT, "408"),
+    (StatusCode::CONFLICT, "409"),
+    (StatusCode::PAYLOAD_TOO_LARGE, "413"),
+    (StatusCode::UNPROCESSABLE_ENTITY, "422"),
     (StatusCode::TOO_MANY_REQUESTS, "429"),
     (StatusCode::SERVICE_UNAVAILABLE, "503"),
     (StatusCode::INTERNAL_SERVER_ERROR, "500"),

@@ -80,7 +80,7 @@ pub use publisher::{
 };
 pub use read::{
     Past, ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion,
-    Subscription, UsageScan, UsedPeriod,
+    Subscription, UsageScan, UsedPeriod, WitnessId, WitnessState,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use trees::TreesTask;

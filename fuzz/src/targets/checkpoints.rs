@@ -1,6 +1,8 @@
-//! Checkpoints with cosignatures, as bytes and as notes, proofs, and paths of tiles.
+//! Checkpoints with cosignatures, as bytes and as notes, on their way to a witness, proofs, and paths of tiles.
 
-use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::checkpoint::{
+    CheckpointSubmission, CosignedCheckpoint, cosignature_lines, read_cosignature_lines,
+};
 use hawser_proto::merkle::{
     ConsistencyProof, InclusionProof, TILE_WIDTH, Tile, TreeHash, empty_root,
 };
@@ -15,7 +17,12 @@ const NETWORK: &str = "testnet";
 pub(super) const TARGET: Target = Target { name: "checkpoints", run, seeds, memory_factor: 32 };
 
 fn seeds() -> Vec<Vec<u8>> {
-    corpus::checkpoints()
+    let proof = ConsistencyProof(vec![empty_root(); 3]);
+    let submission =
+        CheckpointSubmission { old_size: 7, proof, note: "a\n\n\u{2014} b AAAA\n".into() };
+    let mut seeds = corpus::checkpoints();
+    seeds.push(submission.encode().into_bytes());
+    seeds
 }
 
 /// Bytes that are read have one form, a note that is read is read again as the same, and no proof shows that
@@ -30,6 +37,11 @@ fn run(input: &[u8]) {
         let again = read.to_note(NETWORK, key);
         assert_eq!(CosignedCheckpoint::from_note(&again, NETWORK, key), Ok(read));
     }
+    if let Ok(read) = CheckpointSubmission::decode(input) {
+        assert_eq!(read.encode().as_bytes(), input, "a submission has another form");
+    }
+    let lines = read_cosignature_lines(input);
+    assert_eq!(read_cosignature_lines(cosignature_lines(&lines).as_bytes()), lines);
     if let Ok(path) = std::str::from_utf8(input)
         && let Some(tile) = Tile::of_path(path)
     {

@@ -35,6 +35,7 @@ mod system;
 mod tls;
 mod unfinished_import;
 mod validation;
+mod witnesses;
 
 /// Runs blocking work on a thread for it. Never returns when the runtime shuts down meanwhile, which
 /// drops the waiting task next.

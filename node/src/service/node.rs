@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, WitnessDesk};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
@@ -11,6 +11,7 @@ use hawser_engine::runtime::{
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
 use hawser_serve::tls::{Tls, TlsError};
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
@@ -252,7 +253,11 @@ impl InnerParts {
             observed: config.follow.clone(),
         };
         let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());
-        let peers = Peers::start(settings, &self.engine, config.migrated, witness).await?;
+        let desk_key = witness.as_ref().map(WitnessSigner::key);
+        let trusted = &config.witnesses;
+        let peers = Peers::start(settings, &self.engine, config.migrated, witness, trusted).await?;
+        let replication = peers.replication().clone();
+        let desk = desk_key.map(|key| WitnessDesk { replication, key });
         let view = peers.view();
         self.peers = Some(peers);
         // Peers first: a restart is over when the node may publish, which they decide within moments.
@@ -265,7 +270,7 @@ impl InnerParts {
         let files = config.api.tls.as_ref();
         tls::warn_without(files, config.api.address);
         let tls = tls::load(files)?;
-        Ok(self.serve_api(config, view, tls).await?)
+        Ok(self.serve_api(config, view, desk, tls).await?)
     }
 
     /// Serves clients and operators.
@@ -273,6 +278,7 @@ impl InnerParts {
         &self,
         config: &NodeServiceSettings,
         peers: Arc<dyn PeerView>,
+        witness: Option<WitnessDesk>,
         tls: Option<Tls>,
     ) -> Result<ApiHandle, ApiError> {
         let settings = ApiSettings {
@@ -286,6 +292,7 @@ impl InnerParts {
             commit: config.commit.to_owned(),
             disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
             chains: Some(self.chains.view()),
+            witness,
             payer_reports: self.payer_reports.as_ref().map(|it| it.reporter.clone()),
             callers_bytes_max: config.api.callers_bytes_max(),
             extra_service: config.validation_api.then(|| validation_service(&config.wallets)),

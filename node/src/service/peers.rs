@@ -6,7 +6,7 @@ use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::replication::{
-    MigratedStrands, Replication, ReplicationCounters, ReplicationTasks, StrandCounters,
+    MigratedStrands, Replication, ReplicationCounters, ReplicationTasks, StrandCounters, Witnesses,
 };
 use hawser_net::{
     Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus, PeerTransport,
@@ -15,11 +15,16 @@ use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::{Cursor, OriginatorId};
 use parking_lot::Mutex;
 
+use super::witnesses::WitnessTasks;
+use crate::settings::WitnessSource;
+
 /// The transport and the tasks behind it.
 pub(super) struct Peers {
     /// `None` if this node neither follows others nor is followed.
     view: Option<Arc<PeerStatusView>>,
+    replication: Replication,
     tasks: ReplicationTasks,
+    witnesses: WitnessTasks,
 }
 
 /// Reads the status of transport and replication.
@@ -41,18 +46,25 @@ impl Peers {
         engine: &Engine,
         migrated: Option<MigratedStrands>,
         witness: Option<WitnessSigner>,
+        trusted: &[WitnessSource],
     ) -> Result<Self, NetStartError> {
         if let Some(witness) = &witness {
             let key = witness.verifier_key();
             tracing::info!(key, "this replica is a witness: it cosigns checkpoints");
         }
         let migrated = migrated.filter(|_| settings.is_some());
-        let (replication, tasks) = Replication::start_as(engine, migrated, witness);
+        let is_replica = engine.store().identity().node == OriginatorId::REPLICA;
+        let keys = trusted.iter().map(|it| it.key.clone()).collect();
+        let witnesses = Witnesses { own: witness, trusted: keys };
+        let (replication, tasks) = Replication::start_with(engine, migrated, witnesses);
+        // A replica signs no checkpoints that others could cosign.
+        let asked: &[WitnessSource] = if is_replica { &[] } else { trusted };
         let Some(settings) = settings else {
             tracing::warn!(
                 "sync.enable is off: this node neither follows others nor is followed over QUIC"
             );
-            return Ok(Self { view: None, tasks });
+            let witnesses = WitnessTasks::start(engine, &replication, asked);
+            return Ok(Self { view: None, replication, tasks, witnesses });
         };
         let registry = engine.ports().registry.clone();
         let transport = settings.transport;
@@ -68,9 +80,11 @@ impl Peers {
         } else {
             tracing::info!(address = %endpoint.local_addr(), "listening for peers over QUIC");
         }
+        let witnesses = WitnessTasks::start(engine, &replication, asked);
         let endpoint = Mutex::new(Some(endpoint));
-        let view = Arc::new(PeerStatusView { engine: engine.clone(), replication, endpoint });
-        Ok(Self { view: Some(view), tasks })
+        let (engine, followed) = (engine.clone(), replication.clone());
+        let view = Arc::new(PeerStatusView { engine, replication: followed, endpoint });
+        Ok(Self { view: Some(view), replication, tasks, witnesses })
     }
 
     /// Returns the status view for the API.
@@ -81,8 +95,14 @@ impl Peers {
         }
     }
 
+    /// Returns what the exchange of checkpoints is shown through.
+    pub(super) fn replication(&self) -> &Replication {
+        &self.replication
+    }
+
     /// Closes the connections to all peers, and ends the tasks.
     pub(super) async fn stop(self) {
+        self.witnesses.stop().await;
         let endpoint = self.view.as_ref().and_then(|view| view.take());
         if let Some(endpoint) = endpoint {
             endpoint.shutdown().await;

@@ -40,6 +40,7 @@ pub use parse::duration;
 pub use reader::{LogSettings, StopSettings};
 pub use sources::{SettingOrigin, SettingSources};
 pub use wallets::WalletSettings;
+pub use witness::WitnessSource;
 
 #[cfg(test)]
 mod environment_tests;

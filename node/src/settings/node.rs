@@ -20,6 +20,7 @@ use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
 use super::sources::{SettingOrigin, SettingSources};
 use super::table::{chains, limits, node};
 use super::wallets::WalletSettings;
+use super::witness::WitnessSource;
 
 /// Settings of a node process.
 #[derive(Debug)]
@@ -38,6 +39,8 @@ pub struct NodeServiceSettings {
     pub signer: SecretKey,
     /// The witness that a replica cosigns checkpoints as; `None` if it is none, and for a node.
     pub witness: Option<WitnessSigner>,
+    /// The witnesses whose cosignatures are kept.
+    pub witnesses: Vec<WitnessSource>,
     /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,
     /// The database.
@@ -176,6 +179,7 @@ impl NodeServiceSettings {
         let peer_transport = reader.peer_transport(is_replica);
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
+        let witnesses = reader.trusted_witnesses();
         let store = reader.database();
         let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
         let files = reader.stand_in_files();
@@ -210,6 +214,7 @@ impl NodeServiceSettings {
             signer: signer.expect(CHECKED),
             follow: follow.filter(|_| is_replica),
             witness: witness.expect(CHECKED).filter(|_| is_replica),
+            witnesses: witnesses.expect(CHECKED),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
             wallets: wallets.expect(CHECKED),

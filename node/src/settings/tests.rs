@@ -90,6 +90,29 @@ fn a_replica_reads_no_key_and_follows_over_grpc_what_is_named() {
 }
 
 #[test]
+fn witnesses_have_a_key_each_and_a_url_if_they_are_asked() {
+    const KEY: &str = "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea";
+    assert_eq!(read(&[], &[]).unwrap().witnesses, []);
+    let named = |text: &str| read(&[("checkpoint-witnesses", text)], &[]);
+    let two = named(&format!("{KEY} https://w.example/a, {KEY}")).unwrap().witnesses;
+    let urls: Vec<_> = two.iter().map(|it| it.url.as_deref()).collect();
+    assert_eq!(urls, [Some("https://w.example/a"), None]);
+    assert_eq!(two[0].key.signer().0.as_str(), "witness.example/w1");
+    for wrong in [
+        format!("{KEY},"),
+        format!("{KEY} w.example"),
+        format!("{KEY} https://w.example {KEY}"),
+        format!("{KEY} https://a,https://b"),
+        KEY.replace("eb762cc2", "eb762cc3"),
+        KEY.replace("+BN", "+AN"),
+        KEY.replace("witness.", "another."),
+        vec![KEY; 65].join(","),
+    ] {
+        assert!(named(&wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
 fn a_flag_wins_over_a_variable_over_the_default() {
     let env = [("XMTPD_API_PORT", "6000"), ("XMTPD_METRICS_METRICS_PORT", "6001")];
     let config = read(&[("api.port", "7000")], &env).unwrap();

@@ -1,9 +1,42 @@
-//! Typed settings of a replica that is a witness.
+//! Typed settings of witnesses: of a replica that is one, and of those that a node trusts.
 
-use hawser_proto::checkpoint::{WitnessName, WitnessSigner};
+use hawser_proto::checkpoint::{WITNESSES_MAX, WitnessKey, WitnessName, WitnessSigner};
 
+use super::parse;
 use super::reader::SettingsReader;
 use super::table::node;
+
+/// A witness whose cosignatures are kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WitnessSource {
+    /// Its key.
+    pub key: WitnessKey,
+    /// The URL behind which it takes checkpoints; `None` if it is not asked.
+    pub url: Option<String>,
+}
+
+/// Parses a list of verifier keys, each with the URL of its witness behind white space, if that is to be asked. A checkpoint
+/// has no room for more of them than [`WITNESSES_MAX`].
+fn witnesses(text: &str) -> Option<Vec<WitnessSource>> {
+    let one = |entry: &str| {
+        let mut words = entry.split_whitespace();
+        let key = WitnessKey::of_verifier_key(words.next()?).ok()?;
+        let url = match words.next() {
+            None => None,
+            Some(url) => Some(parse::web_urls(url)?.pop()?),
+        };
+        words.next().is_none().then_some(WitnessSource { key, url })
+    };
+    let read: Option<Vec<_>> = text.split(',').map(one).collect();
+    read.filter(|read| read.len() <= WITNESSES_MAX)
+}
+
+impl SettingsReader<'_> {
+    /// Returns the witnesses whose cosignatures are kept.
+    pub(super) fn trusted_witnesses(&mut self) -> Option<Vec<WitnessSource>> {
+        self.unless_default(&node::CHECKPOINT_WITNESSES, witnesses)
+    }
+}
 
 impl SettingsReader<'_> {
     /// Returns the witness that a replica cosigns as; `Some(None)` if none is named. A name without a key, or a key without

@@ -4,13 +4,15 @@
 //!   about another one;
 //! - [`Cosignature`]: the statement of another node that the checkpoint agrees with all that it saw before;
 //! - [`WitnessCosignature`]: the same statement of a witness without a node, with Ed25519;
-//! - [`CosignedCheckpoint`]: all of these together, in binary form and as a note.
+//! - [`CosignedCheckpoint`]: all of these together, in binary form and as a note;
+//! - [`CheckpointSubmission`]: a checkpoint on its way to a witness, and the answer.
 
 mod codec;
 mod cosigned;
 mod names;
 mod note;
 mod statement;
+mod submission;
 #[cfg(test)]
 mod tests;
 mod witness;
@@ -23,4 +25,8 @@ pub use names::{
 };
 pub use note::{NOTE_LEN_BYTES_MAX, NoteError};
 pub use statement::{Checkpoint, CheckpointError, Cosignature, SignedCheckpoint};
+pub use submission::{
+    ANSWER_LEN_BYTES_MAX, CheckpointSubmission, SIZE_MEDIA_TYPE, SUBMISSION_LEN_BYTES_MAX,
+    SUBMISSION_PATH, SubmissionError, cosignature_lines, read_cosignature_lines,
+};
 pub use witness::{WitnessCosignature, WitnessError, WitnessKey, WitnessSigner};

@@ -24,7 +24,7 @@ const CHECKPOINT_TYPE: &[u8] = b"\xffhawser/checkpoint-secp256k1/v1";
 /// Signature type of a node's cosignature.
 const COSIGNATURE_TYPE: &[u8] = b"\xffhawser/cosignature-secp256k1/v1";
 /// Begins every signature line: an em dash and a space.
-const LINE_START: &str = "\u{2014} ";
+pub(super) const LINE_START: &str = "\u{2014} ";
 
 /// The reason a text is no note of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

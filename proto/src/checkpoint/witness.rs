@@ -46,6 +46,28 @@ impl WitnessKey {
         Ok(Self { name, key })
     }
 
+    /// Reads a key as text (C2SP signed-note, *Verifier keys*): name, id and key, with `+` between them.
+    ///
+    /// # Errors
+    /// [`WitnessError::Key`] when it is none of a timestamped Ed25519 cosignature, or its id is not that of name and key.
+    pub fn of_verifier_key(text: &str) -> Result<Self, WitnessError> {
+        let mut parts = text.splitn(3, '+');
+        let mut next = || parts.next().ok_or(WitnessError::Key);
+        let (name, id, key) = (next()?, next()?, next()?);
+        let name = WitnessName::new(name).ok_or(WitnessError::Key)?;
+        let key = STANDARD.decode(key).map_err(|_| WitnessError::Key)?;
+        let key = key.strip_prefix(&[TYPE]).and_then(|key| key.try_into().ok());
+        let read = Self::new(name, key.ok_or(WitnessError::Key)?)?;
+        let is_named = id == format!("{:08x}", u32::from_be_bytes(read.id()));
+        is_named.then_some(read).ok_or(WitnessError::Key)
+    }
+
+    /// Returns name and key id, as [`WitnessCosignature::signer`] does.
+    #[must_use]
+    pub fn signer(&self) -> (&WitnessName, [u8; 4]) {
+        (&self.name, self.id())
+    }
+
     /// Returns the id that signature lines of this key carry.
     #[must_use]
     pub fn id(&self) -> [u8; 4] {

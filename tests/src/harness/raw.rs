@@ -206,3 +206,26 @@ pub async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
     let body = String::from_utf8_lossy(&dechunked(body, head)).into_owned();
     Ok((status.ok_or_else(no_answer)?, body))
 }
+
+/// Sends a text to a page over HTTP. Returns the status, the head and the body of the answer.
+///
+/// # Errors
+/// When the connection fails, or what comes back is no HTTP.
+pub async fn post(port: u16, path: &str, body: &str) -> std::io::Result<(u16, String, String)> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    let len = body.len();
+    let request = format!(
+        "POST {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
+         content-type: text/plain\r\ncontent-length: {len}\r\n\r\n{body}"
+    );
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await?;
+    let no_answer = || std::io::Error::other("no HTTP answer");
+    let split = answer.windows(4).position(|window| window == b"\r\n\r\n").ok_or_else(no_answer)?;
+    let (head, body) = (&answer[..split + 4], &answer[split + 4..]);
+    let text = String::from_utf8_lossy(head).into_owned();
+    let status = text.split(' ').nth(1).and_then(|status| status.parse().ok());
+    let body = String::from_utf8_lossy(&dechunked(body, head)).into_owned();
+    Ok((status.ok_or_else(no_answer)?, text, body))
+}

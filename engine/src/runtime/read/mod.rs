@@ -7,7 +7,7 @@
 //! - `awaited`: the places of chain strands that a stream waits for;
 //! - `fetch`: envelopes that did not come with their topic rows;
 //! - `pages`: pages that streams read from disk, in turns;
-//! - [`ProofReader`]: proofs about strands;
+//! - [`ProofReader`]: proofs about strands; `witnessing`: what a witness has cosigned;
 //! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
 
 mod access;
@@ -21,7 +21,9 @@ mod pages;
 mod proofs;
 mod reader;
 mod subscription;
+mod witnessing;
 
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
 pub use reader::{Reader, UsageScan, UsedPeriod};
 pub use subscription::{Past, Subscription};
+pub use witnessing::{WitnessId, WitnessState};

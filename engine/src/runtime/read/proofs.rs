@@ -71,6 +71,10 @@ impl ProofReader {
         Self { store }
     }
 
+    pub(super) fn store(&self) -> &Store {
+        &self.store
+    }
+
     /// Returns the checkpoint with the largest size up to `size_max` that `node` signed of a strand. If no node is
     /// named: the originator, and if nothing is held of it, this node as an observer.
     ///

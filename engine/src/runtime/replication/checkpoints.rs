@@ -10,7 +10,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedCheckpoint};
+use hawser_proto::checkpoint::{
+    Checkpoint, CosignedCheckpoint, SignedCheckpoint, WitnessCosignature,
+};
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Contradiction;
 use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
@@ -337,8 +339,8 @@ impl Book {
         Ok(snapshot.checkpoint_at(of.originator, of.node, of.size)?.filter(is_same))
     }
 
-    /// Adds the cosignatures that are new to the checkpoint that is held. Those of witnesses are left out: no
-    /// registry has their keys.
+    /// Adds the cosignatures that are new to the checkpoint that is held. Of witnesses those that the operator trusts
+    /// count: no registry has their keys.
     fn merge(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -360,10 +362,30 @@ impl Book {
                 self.state.engine_counters.checkpoint_exchange.forged.inc();
             }
         }
-        if is_new {
+        if is_new | self.merge_witnesses(&mut held, shown) {
             self.keep(held);
         }
         Ok(())
+    }
+
+    /// Adds the cosignatures of trusted witnesses that are new. Returns true if there are some.
+    fn merge_witnesses(&self, held: &mut CosignedCheckpoint, shown: &CosignedCheckpoint) -> bool {
+        let network = &self.state.store.identity().network;
+        let of = held.signed.checkpoint;
+        let mut is_new = false;
+        for key in &self.state.trusted_witnesses {
+            let is_of_key = |it: &&WitnessCosignature| it.signer() == key.signer();
+            if held.witnesses.iter().any(|it| is_of_key(&it)) {
+                continue;
+            }
+            let Some(cosignature) = shown.witnesses.iter().find(is_of_key) else { continue };
+            if cosignature.verify(network, &of, key).is_ok() {
+                is_new |= held.add_witness(cosignature.clone());
+            } else {
+                self.state.engine_counters.checkpoint_exchange.forged.inc();
+            }
+        }
+        is_new
     }
 
     /// Acts on findings; `from` is the peer that brought about them.

@@ -31,7 +31,7 @@ mod writes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use hawser_proto::checkpoint::WitnessSigner;
+use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
@@ -75,6 +75,15 @@ pub struct MigratedStrands {
     pub key: PublicKey,
 }
 
+/// The witnesses that this process has to do with.
+#[derive(Debug, Clone, Default)]
+pub struct Witnesses {
+    /// The witness that it is itself: it cosigns the checkpoints that agree with the trees held here.
+    pub own: Option<WitnessSigner>,
+    /// Those whose cosignatures it keeps and shows.
+    pub trusted: Vec<WitnessKey>,
+}
+
 impl Replication {
     /// Starts to follow every other node that is or was in the canonical network, and to ask peers for
     /// the end of this node's own strand: it publishes nothing before that is over. The strands
@@ -83,17 +92,17 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
-        Self::start_as(engine, migrated, None)
+        Self::start_with(engine, migrated, Witnesses::default())
     }
 
-    /// Does the same, and cosigns as this witness the checkpoints that agree with the trees held here.
+    /// Does the same, with witnesses.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start_as(
+    pub fn start_with(
         engine: &Engine,
         migrated: Option<MigratedStrands>,
-        witness: Option<WitnessSigner>,
+        witnesses: Witnesses,
     ) -> (Self, ReplicationTasks) {
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
@@ -109,16 +118,17 @@ impl Replication {
             chain_clock: engine.chain_clock.clone(),
             own_strand: engine.publisher.own_strand().clone(),
             doubted: DoubtedFees::default(),
+            liveness: LivenessNotes::default(),
             reports: engine.reports().clone(),
             checkpoints: CheckpointPorts::default(),
             key: engine.key.clone(),
-            witness,
+            witness: witnesses.own,
+            trusted_witnesses: witnesses.trusted,
             page_reads: PageReads::of_all_sessions(),
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
             inboxes: Mutex::default(),
             strands: Mutex::default(),
         });
-            liveness: LivenessNotes::default(),
         let (stop, stopped) = stop::channel();
         // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.
         let has_strand = state.own != OriginatorId::REPLICA;
@@ -202,6 +212,14 @@ impl Replication {
         self.state.peers.clocks(self.state.known_originators())
     }
 
+    /// Hands over a checkpoint with what was said about it, as its node would show it. Its signatures are checked later;
+    /// beyond what a node may show it is dropped, and false is returned.
+    #[must_use]
+    pub fn show_checkpoint(&self, checkpoint: CosignedCheckpoint) -> bool {
+        let node = checkpoint.signed.checkpoint.node;
+        self.state.checkpoints.show(node, checkpoint)
+    }
+
     /// Returns the checkpoints that peers are to be shown. Each is durable here.
     #[must_use]
     pub fn checkpoint_offers(&self) -> Arc<CheckpointOffers> {
@@ -249,6 +267,7 @@ async fn supervise(
     if let Some(guard) = guard {
         tasks.spawn(guard.run(stopped.clone()));
         tasks.spawn(membership::judge_own(state.clone(), stopped.clone()));
+        tasks.spawn(liveness::watch(state.clone(), stopped.clone()));
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
@@ -267,7 +286,6 @@ async fn supervise(
         let is_followed =
             |id: OriginatorId| id != state.own && id.is_node() && nodes.has_been_member(id);
         for node in nodes.nodes().filter(|node| is_followed(node.id)) {
-        tasks.spawn(liveness::watch(state.clone(), stopped.clone()));
             if let Some(inbox) = state.open_inbox(node.id) {
                 let (id, key) = (node.id, node.public_key);
                 tasks.spawn(StrandTask::follow(state.clone(), id, key, id, inbox, stopped.clone()));

@@ -4,7 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use hawser_proto::checkpoint::WitnessSigner;
+use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::Store;
 use parking_lot::Mutex;
@@ -52,6 +52,8 @@ pub(super) struct ReplicationState {
     pub(super) key: SecretKey,
     /// The witness that cosigns what agrees with the trees held here.
     pub(super) witness: Option<WitnessSigner>,
+    /// The witnesses whose cosignatures are kept.
+    pub(super) trusted_witnesses: Vec<WitnessKey>,
     /// Bounds the pages that are read at a time for all peers.
     pub(super) page_reads: Arc<Semaphore>,
     /// Bounds the strands whose backlog is split, [`SPLITS_MAX`].

@@ -96,6 +96,14 @@ pub(in crate::settings) const WITNESS_KEY: Setting = Setting {
     example: "--witness-key-file witness.key",
     help: "For a replica: the secret Ed25519 key that it cosigns checkpoints with",
 };
+pub(in crate::settings) const CHECKPOINT_WITNESSES: Setting = value(
+    "checkpoint-witnesses",
+    "HAWSER_CHECKPOINT_WITNESSES",
+    None,
+    "up to 64 verifier keys (NAME+ID+KEY), comma separated, each with a space and the witness's URL if it is to be asked",
+    "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
+    "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
+);
 pub(in crate::settings) const METRICS_ENABLE: Setting = switch(
     "metrics.enable",
     "XMTPD_METRICS_ENABLE",
@@ -335,7 +343,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 41] = [
+pub(super) const ALL: [&Setting; 42] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -351,6 +359,7 @@ pub(super) const ALL: [&Setting; 41] = [
     &SIGNER_PRIVATE_KEY,
     &WITNESS_NAME,
     &WITNESS_KEY,
+    &CHECKPOINT_WITNESSES,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,
     &METRICS_PORT,

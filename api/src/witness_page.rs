@@ -1,0 +1,199 @@
+//! The call by which logs ask this process, a witness, for cosignatures: `POST /add-checkpoint` of C2SP `tlog-witness`.
+//!
+//! Anyone can ask. A checkpoint counts with the signature of a node of the registry alone, so a stranger can only repeat
+//! what a node has signed, and is charged like a caller of proofs. The witness cosigns nothing because it was asked: the
+//! exchange of checkpoints compares what is shown with the tree that it computed itself.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use hawser_engine::Engine;
+use hawser_engine::runtime::{ProofReader, WitnessState};
+use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::{
+    CheckpointSubmission, CosignedCheckpoint, NoteError, SIZE_MEDIA_TYPE, WitnessCosignature,
+    cosignature_lines, log_of_path,
+};
+use hawser_serve::CallCharge;
+use hawser_serve::pages::{Page, text};
+use hawser_serve::public_pages::refusal;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::request::Parts;
+use http::{HeaderValue, StatusCode};
+use tokio::time::{Instant, sleep};
+use tonic::transport::server::TcpConnectInfo;
+
+use crate::callers::Callers;
+use crate::error::CallError;
+use crate::metrics::LimitedCall;
+use crate::rate_limits::CallCost;
+use crate::read_workers::ReadWorkers;
+use crate::witness_desk::WitnessDesk;
+
+/// Memory of a submission: its text, what is read of it, and the checkpoint that is held. Calculated: a note with all the
+/// cosignatures that it may have, four times.
+const SUBMISSION_BYTES: usize = 512 * 1024;
+/// Time for the exchange to cosign. Guessed: some of its rounds and a write; a log asks again after a while.
+const COSIGNED_WITHIN: Duration = Duration::from_secs(3);
+/// Pause between two looks. As the time between two rounds of the exchange.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// Seconds after which a log may ask again.
+const RETRY_AFTER_S: u64 = 1;
+
+/// The calls of a witness. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct WitnessCalls {
+    pub(crate) desk: WitnessDesk,
+    pub(crate) engine: Engine,
+    pub(crate) reader: ProofReader,
+    pub(crate) callers: Callers,
+    pub(crate) reads: ReadWorkers,
+}
+
+/// A submission that may be cosigned.
+struct Submitted {
+    read: CosignedCheckpoint,
+    old: CheckpointSubmission,
+}
+
+/// The reason for which a body is refused before anything is read.
+type Refused = (StatusCode, &'static str);
+
+impl WitnessCalls {
+    /// Answers a submission.
+    ///
+    /// # Errors
+    /// When the caller's limits or the memory do not allow it, or a row cannot be read.
+    pub(crate) async fn add_checkpoint(
+        &self,
+        head: Parts,
+        body: Bytes,
+        charge: CallCharge,
+    ) -> Result<Page, CallError> {
+        let connected = head.extensions.get::<TcpConnectInfo>();
+        let remote: Option<SocketAddr> = connected.and_then(|it| it.remote_addr);
+        let caller = self.callers.identify(&head.headers, remote)?;
+        self.callers.charge(caller, LimitedCall::Proof, CallCost::of_topics(1)).await?;
+        charge.take(SUBMISSION_BYTES)?;
+        let calls = self.clone();
+        let judge = move || match calls.read(&body) {
+            Err(refused) => Ok(Err(refused)),
+            Ok(Submitted { read, old }) => {
+                let of = read.signed.checkpoint;
+                let witness = calls.desk.key.signer();
+                let state = calls.reader.witness_state(&of, old.old_size, &old.proof, witness)?;
+                Ok(Ok((read, state)))
+            }
+        };
+        let (read, state) = match self.reads.run(&charge, judge).await? {
+            Ok(judged) => judged,
+            Err((status, reason)) => return Ok(refusal(status, None, reason)),
+        };
+        Ok(match state {
+            WitnessState::Cosigned(line) => cosigned(&line),
+            WitnessState::OtherSize(size) => conflict(size),
+            WitnessState::Unproven(error) => {
+                refusal(StatusCode::UNPROCESSABLE_ENTITY, None, &error.to_string())
+            }
+            WitnessState::OtherTree => {
+                let reason = "the tree that this witness has computed has another root";
+                refusal(StatusCode::UNPROCESSABLE_ENTITY, None, reason)
+            }
+            WitnessState::Open => self.wait_for(read, &charge).await?,
+        })
+    }
+
+    /// Reads a submission, and verifies the signature of its node.
+    fn read(&self, body: &[u8]) -> Result<Submitted, Refused> {
+        const MALFORMED: Refused = (StatusCode::BAD_REQUEST, "the body is no submission");
+        const UNKNOWN: Refused = (StatusCode::NOT_FOUND, "the origin is no log of this network");
+        const UNSIGNED: Refused =
+            (StatusCode::FORBIDDEN, "the node of the origin has not signed the checkpoint");
+        let old = CheckpointSubmission::decode(body).map_err(|_| MALFORMED)?;
+        let network = &self.engine.store().identity().network;
+        let node = node_of(&old.note, network).ok_or(UNKNOWN)?;
+        let registry = self.engine.ports().registry.borrow().clone();
+        let key_of = |node: OriginatorId| registry.node(node).map(|record| record.public_key);
+        let key = key_of(node).ok_or(UNKNOWN)?;
+        let read = CosignedCheckpoint::from_note(&old.note, network, key_of);
+        let read = read.map_err(|error| match error {
+            NoteError::Unsigned => UNSIGNED,
+            NoteError::OtherNetwork | NoteError::Origin => UNKNOWN,
+            _ => MALFORMED,
+        })?;
+        if old.old_size > read.signed.checkpoint.size {
+            return Err((StatusCode::BAD_REQUEST, "the old size is above that of the checkpoint"));
+        }
+        read.signed.verify(&key).map_err(|_| UNSIGNED)?;
+        // What others have said about it is no business of a log that asks for one cosignature.
+        Ok(Submitted { read: read.signed.into(), old })
+    }
+
+    /// Shows the checkpoint to the exchange, and waits for the cosignature.
+    async fn wait_for(
+        &self,
+        shown: CosignedCheckpoint,
+        charge: &CallCharge,
+    ) -> Result<Page, CallError> {
+        let of = shown.signed.checkpoint;
+        let later = |reason| refusal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S), reason);
+        if !self.desk.replication.show_checkpoint(shown) {
+            return Ok(later("more checkpoints of this node wait than are looked at"));
+        }
+        let until = Instant::now() + COSIGNED_WITHIN;
+        while Instant::now() < until {
+            sleep(LOOK_EVERY).await;
+            let calls = self.clone();
+            let look = move || calls.reader.witnessed(&of, calls.desk.key.signer());
+            if let Some(line) = self.reads.run(charge, look).await? {
+                return Ok(cosigned(&line));
+            }
+        }
+        Ok(later("this witness has not yet computed a tree of this size, or has seen a larger one"))
+    }
+}
+
+/// Returns the node that the origin of a note names.
+fn node_of(note: &str, network: &str) -> Option<OriginatorId> {
+    let origin = note.split('\n').next()?;
+    let log = origin.strip_prefix(network)?.strip_prefix("/strands/")?;
+    log_of_path(&format!("{log}/")).filter(|(_, _, rest)| rest.is_empty()).map(|(_, node, _)| node)
+}
+
+fn uncached(mut page: Page) -> Page {
+    page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    page
+}
+
+fn cosigned(line: &WitnessCosignature) -> Page {
+    uncached(text(StatusCode::OK, cosignature_lines(std::slice::from_ref(line))))
+}
+
+fn conflict(size: u64) -> Page {
+    let mut page = uncached(text(StatusCode::CONFLICT, format!("{size}\n")));
+    page.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(SIZE_MEDIA_TYPE));
+    page
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_line_names_the_node() {
+        let node = |note: &str| node_of(note, "test").map(|node| node.0);
+        assert_eq!(node("test/strands/0/100\n7\n"), Some(100));
+        for note in [
+            "",
+            "test",
+            "test/strands/100\n",
+            "test/strands/0/100/\n",
+            "test/strands/0/0100\n",
+            "other/strands/0/100\n",
+            "testing/strands/0/100\n",
+        ] {
+            assert_eq!(node(note), None, "{note:?}");
+        }
+    }
+}

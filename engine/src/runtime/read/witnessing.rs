@@ -1,0 +1,116 @@
+//! What this process, a witness, has cosigned: for logs that ask it (C2SP `tlog-witness`).
+
+use hawser_proto::OriginatorId;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, WitnessCosignature, WitnessName};
+use hawser_proto::merkle::{ConsistencyProof, ProofError};
+use hawser_storage::{ReadError, Snapshot};
+
+use super::proofs::ProofReader;
+use crate::read::error::QueryError;
+use crate::replication::{StoredTrees, Trees as _};
+
+/// Checkpoints among which the last one with the witness's cosignature is looked for. A guess: a witness cosigns the
+/// largest of what it is shown in a quarter of a second.
+const LOOKED_AT_MAX: usize = 64;
+
+/// The name and the key id of a witness.
+pub type WitnessId<'a> = (&'a WitnessName, [u8; 4]);
+
+/// The state of a checkpoint that a log wants to have cosigned.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WitnessState {
+    /// It is cosigned.
+    Cosigned(WitnessCosignature),
+    /// The log believes that another size was cosigned last than this one.
+    OtherSize(u64),
+    /// The proof does not lead from the tree that was cosigned last to this one.
+    Unproven(ProofError),
+    /// The tree that is held here has another root.
+    OtherTree,
+    /// Nothing speaks against it. Cosigning is up to the exchange of checkpoints, which sees all that is shown; it also waits
+    /// for envelopes that are not here yet.
+    Open,
+}
+
+impl ProofReader {
+    /// Returns the state of a checkpoint whose signature the caller has verified. `old_size` and `proof` are the log's.
+    ///
+    /// Blocks on the disk, as all methods here.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn witness_state(
+        &self,
+        of: &Checkpoint,
+        old_size: u64,
+        proof: &ConsistencyProof,
+        witness: WitnessId<'_>,
+    ) -> Result<WitnessState, QueryError> {
+        let snapshot = self.store().snapshot();
+        let last = last_cosigned(&snapshot, of.originator, of.node, witness)?;
+        if old_size != last {
+            return Ok(WitnessState::OtherSize(last));
+        }
+        let trees = StoredTrees(&snapshot);
+        let held = trees.root(of.originator, of.size);
+        if held.is_some_and(|root| root != of.root) {
+            return Ok(WitnessState::OtherTree);
+        }
+        if let Some(cosigned) = cosigned(&snapshot, of, witness)? {
+            return Ok(WitnessState::Cosigned(cosigned));
+        }
+        let shown = match (old_size, trees.root(of.originator, old_size)) {
+            (0, _) if proof.0.is_empty() => Ok(()),
+            (0, _) => Err(ProofError::Length(proof.0.len())),
+            (_, Some(root)) => proof.verify(old_size, of.size, root, of.root),
+            // It was cut off since; the exchange holds what was cosigned against what comes.
+            (_, None) => Ok(()),
+        };
+        Ok(shown.map_or_else(WitnessState::Unproven, |()| WitnessState::Open))
+    }
+
+    /// Returns the cosignature of a witness for a checkpoint, if there is one.
+    ///
+    /// # Errors
+    /// [`QueryError`] if a row cannot be read.
+    pub fn witnessed(
+        &self,
+        of: &Checkpoint,
+        witness: WitnessId<'_>,
+    ) -> Result<Option<WitnessCosignature>, QueryError> {
+        Ok(cosigned(&self.store().snapshot(), of, witness)?)
+    }
+}
+
+fn line(of: &CosignedCheckpoint, witness: WitnessId<'_>) -> Option<WitnessCosignature> {
+    of.witnesses.iter().find(|it| it.signer() == witness).cloned()
+}
+
+fn cosigned(
+    snapshot: &Snapshot<'_>,
+    of: &Checkpoint,
+    witness: WitnessId<'_>,
+) -> Result<Option<WitnessCosignature>, ReadError> {
+    let held = snapshot.checkpoint_at(of.originator, of.node, of.size)?;
+    Ok(held.filter(|it| it.signed.checkpoint.root == of.root).and_then(|it| line(&it, witness)))
+}
+
+/// Returns the size of the last checkpoint that the witness has cosigned; 0 if there is none among the newest.
+fn last_cosigned(
+    snapshot: &Snapshot<'_>,
+    originator: OriginatorId,
+    node: OriginatorId,
+    witness: WitnessId<'_>,
+) -> Result<u64, ReadError> {
+    let mut size_max = u64::MAX;
+    for _ in 0..LOOKED_AT_MAX {
+        let Some(it) = snapshot.checkpoint(originator, node, size_max)? else { return Ok(0) };
+        let size = it.signed.checkpoint.size;
+        if line(&it, witness).is_some() {
+            return Ok(size);
+        }
+        let Some(below) = size.checked_sub(1) else { return Ok(0) };
+        size_max = below;
+    }
+    Ok(0)
+}

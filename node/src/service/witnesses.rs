@@ -1,0 +1,357 @@
+//! Asks witnesses to cosign what this node signs about its log (C2SP `tlog-witness`), and keeps what they say.
+//!
+//! A witness is a stranger with a key that the operator trusts. It may be slow, silent, send without end, sign something
+//! else, or name sizes that no checkpoint has. Each has a task of its own, a limit for each answer and its time, and one more
+//! try after a size that it names; only a cosignature that its key has made is kept, and a pause that grows follows
+//! everything else.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use alloy::transports::http::reqwest::{Client, Response};
+use hawser_engine::Engine;
+use hawser_engine::runtime::replication::Replication;
+use hawser_proto::checkpoint::{
+    ANSWER_LEN_BYTES_MAX, Checkpoint, CheckpointSubmission, CosignedCheckpoint, SIZE_MEDIA_TYPE,
+    SUBMISSION_PATH, SignedCheckpoint, WitnessCosignature, WitnessKey, read_cosignature_lines,
+};
+use hawser_proto::merkle::ConsistencyProof;
+use hawser_proto::{OriginatorId, decimal};
+use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::settings::WitnessSource;
+
+/// Pause between two rounds. Guessed: a node that has rate limits lets an address ask for three strands so often.
+const ASK_EVERY: Duration = Duration::from_secs(10);
+/// The longest pause after failures. Guessed.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Time for a witness to answer. Guessed: it may wait for its own tree.
+const ANSWER_MAX: Duration = Duration::from_secs(15);
+/// The strands that this node may sign checkpoints of beside its own.
+const CHAINS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
+
+/// The tasks that ask, one for each witness with a URL.
+pub(super) struct WitnessTasks {
+    stop: watch::Sender<bool>,
+    tasks: JoinSet<()>,
+}
+
+impl WitnessTasks {
+    /// Starts to ask. A client that cannot be made is told in the log, and the node goes on without cosignatures.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(super) fn start(
+        engine: &Engine,
+        replication: &Replication,
+        witnesses: &[WitnessSource],
+    ) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let mut tasks = JoinSet::new();
+        for WitnessSource { key, url } in witnesses {
+            let Some(url) = url else { continue };
+            let client = match hawser_chain::send::http_client() {
+                Ok(client) => client,
+                Err(error) => {
+                    tracing::error!(code = "witness_unasked", url, %error, "a witness cannot be asked");
+                    continue;
+                }
+            };
+            let url = format!("{}{SUBMISSION_PATH}", url.trim_end_matches('/'));
+            let asking = Asking {
+                engine: engine.clone(),
+                replication: replication.clone(),
+                key: key.clone(),
+                client,
+                url,
+                cosigned: BTreeMap::new(),
+                is_failing: false,
+            };
+            tasks.spawn(asking.run(stopped.clone()));
+        }
+        Self { stop, tasks }
+    }
+
+    /// Stops the tasks. An answer on its way is given up.
+    pub(super) async fn stop(mut self) {
+        self.stop.send_replace(true);
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// One witness that is asked.
+struct Asking {
+    engine: Engine,
+    replication: Replication,
+    key: WitnessKey,
+    client: Client,
+    url: String,
+    /// The size of the last checkpoint of each strand that it has cosigned, as far as this process knows.
+    cosigned: BTreeMap<OriginatorId, u64>,
+    /// The last round failed, which is told once.
+    is_failing: bool,
+}
+
+/// The answer of a witness.
+#[derive(Debug, PartialEq, Eq)]
+enum Answer {
+    Cosigned(WitnessCosignature),
+    /// It has cosigned this size last.
+    OtherSize(u64),
+    /// The answer has a cosignature of this key, or none at all, that this key did not make for this checkpoint.
+    Forged,
+    /// It does not cosign, for this reason.
+    Refused(String),
+}
+
+/// The reason a round failed.
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("no answer: {0}")]
+    Silent(String),
+    #[error("the witness refuses: {0}")]
+    Refused(String),
+    #[error("the answer is not signed with the key that is named for the witness")]
+    Forged,
+    #[error("the witness has cosigned {0} places, which is more than this node holds")]
+    Ahead(u64),
+    #[error("the log cannot be read: {0}")]
+    Log(String),
+}
+
+impl Asking {
+    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+        let mut pause = ASK_EVERY;
+        loop {
+            let round = async {
+                tokio::time::sleep(pause).await;
+                self.round().await
+            };
+            let result = tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                result = round => result,
+            };
+            pause = match &result {
+                Ok(()) => ASK_EVERY,
+                Err(_) => PAUSE_MAX.min(pause * 2),
+            };
+            self.tell(result.err());
+        }
+    }
+
+    /// Logs the first failure after a round that went well, and the first such round after a failure.
+    fn tell(&mut self, error: Option<AskError>) {
+        let was_failing = std::mem::replace(&mut self.is_failing, error.is_some());
+        let name = self.key.signer().0.as_str();
+        match error {
+            Some(error) if !was_failing => {
+                tracing::warn!(code = "witness_failed", witness = name, %error, "a witness does not cosign");
+            }
+            None if was_failing => tracing::info!(witness = name, "the witness cosigns again"),
+            _ => {}
+        }
+    }
+
+    /// Asks for cosignatures of the newest checkpoints that the witness has not cosigned.
+    async fn round(&mut self) -> Result<(), AskError> {
+        let own = self.engine.store().identity().node;
+        for originator in CHAINS.into_iter().chain([own]) {
+            let old = self.cosigned.get(&originator).copied().unwrap_or(0);
+            let Some((signed, proof)) = self.read(originator, old).await? else { continue };
+            let size = signed.checkpoint.size;
+            let mut answer = self.ask(&signed, old, proof).await?;
+            if let Answer::OtherSize(old) = answer {
+                if old > size {
+                    return Err(AskError::Ahead(old));
+                }
+                self.cosigned.insert(originator, old);
+                let proof = self.proof(originator, old, size).await?;
+                answer = self.ask(&signed, old, proof).await?;
+            }
+            match answer {
+                Answer::Cosigned(line) => {
+                    self.cosigned.insert(originator, size);
+                    let mut shown = CosignedCheckpoint::from(signed);
+                    shown.add_witness(line);
+                    // Beyond what is looked at it is dropped, and the next one is asked for.
+                    let _ = self.replication.show_checkpoint(shown);
+                }
+                Answer::OtherSize(size) => {
+                    let why = format!("it names the size {size} after it was given that size");
+                    return Err(AskError::Refused(why));
+                }
+                Answer::Forged => return Err(AskError::Forged),
+                Answer::Refused(why) => return Err(AskError::Refused(why)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the newest checkpoint that this node has signed of a strand, and the proof that it continues the one of the
+    /// old size; `None` if the witness has cosigned it.
+    async fn read(
+        &self,
+        originator: OriginatorId,
+        old: u64,
+    ) -> Result<Option<(SignedCheckpoint, ConsistencyProof)>, AskError> {
+        let (store, key) = (self.engine.store().clone(), self.key.clone());
+        let own = store.identity().node;
+        let read = move || store.snapshot().checkpoint(originator, own, u64::MAX);
+        let newest =
+            super::blocking(read).await.map_err(|error| AskError::Log(error.to_string()))?;
+        let is_cosigned = |it: &CosignedCheckpoint| {
+            it.signed.checkpoint.size <= old
+                || it.witnesses.iter().any(|it| it.signer() == key.signer())
+        };
+        let Some(newest) = newest.filter(|it| !is_cosigned(it)) else { return Ok(None) };
+        let proof = self.proof(originator, old, newest.signed.checkpoint.size).await?;
+        Ok(Some((newest.signed, proof)))
+    }
+
+    async fn proof(
+        &self,
+        originator: OriginatorId,
+        old: u64,
+        size: u64,
+    ) -> Result<ConsistencyProof, AskError> {
+        if old == 0 || old == size {
+            return Ok(ConsistencyProof(Vec::new()));
+        }
+        let store = self.engine.store().clone();
+        let prove = move || store.snapshot().consistency(originator, old, size);
+        super::blocking(prove).await.map_err(|error| AskError::Log(error.to_string()))
+    }
+
+    async fn ask(
+        &self,
+        signed: &SignedCheckpoint,
+        old_size: u64,
+        proof: ConsistencyProof,
+    ) -> Result<Answer, AskError> {
+        let identity = self.engine.store().identity();
+        let key_of = |node| (node == identity.node).then_some(identity.public_key);
+        let note = CosignedCheckpoint::from(*signed).to_note(&identity.network, key_of);
+        let body = CheckpointSubmission { old_size, proof, note }.encode();
+        let asked = timeout(ANSWER_MAX, self.send(body)).await;
+        let (status, media_type, body) =
+            asked.unwrap_or_else(|_| Err("none in time".to_owned())).map_err(AskError::Silent)?;
+        let of = &signed.checkpoint;
+        Ok(judge(status, &media_type, &body, &identity.network, of, &self.key))
+    }
+
+    async fn send(&self, body: String) -> Result<(StatusCode, String, Vec<u8>), String> {
+        let sent = self.client.post(&self.url).header(CONTENT_TYPE, "text/plain").body(body).send();
+        let response = sent.await.map_err(|error| error.without_url().to_string())?;
+        let status = response.status();
+        let media_type = response.headers().get(CONTENT_TYPE);
+        let media_type = media_type.and_then(|it| it.to_str().ok()).unwrap_or_default().to_owned();
+        Ok((status, media_type, read_bounded(response).await?))
+    }
+}
+
+/// Reads an answer. One that is too long is none.
+async fn read_bounded(mut response: Response) -> Result<Vec<u8>, String> {
+    let mut body = Vec::new();
+    while let Some(piece) =
+        response.chunk().await.map_err(|error| error.without_url().to_string())?
+    {
+        if body.len() + piece.len() > ANSWER_LEN_BYTES_MAX {
+            return Err("the answer is too long".to_owned());
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(body)
+}
+
+/// Judges an answer of the witness with this key.
+fn judge(
+    status: StatusCode,
+    media_type: &str,
+    body: &[u8],
+    network: &str,
+    of: &Checkpoint,
+    key: &WitnessKey,
+) -> Answer {
+    if status == StatusCode::OK {
+        let lines = read_cosignature_lines(body).into_iter();
+        let mut made = lines.filter(|line| line.verify(network, of, key).is_ok());
+        return made.next().map_or(Answer::Forged, Answer::Cosigned);
+    }
+    let text = String::from_utf8_lossy(&body[..body.len().min(REASON_LEN_BYTES_MAX)]);
+    if status == StatusCode::CONFLICT && media_type.starts_with(SIZE_MEDIA_TYPE) {
+        let size = text.strip_suffix('\n').and_then(decimal);
+        return size.map_or_else(|| Answer::Refused("it names no size".into()), Answer::OtherSize);
+    }
+    let printable: String = text.trim().chars().filter(|it| !it.is_control()).collect();
+    Answer::Refused(format!("{} {printable}", status.as_u16()))
+}
+
+/// Bytes of the text of a refusal that are kept. Guessed: two lines.
+const REASON_LEN_BYTES_MAX: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::checkpoint::{WitnessName, WitnessSigner, cosignature_lines};
+    use hawser_proto::merkle::TreeHash;
+
+    use super::*;
+
+    fn signer(seed: u8) -> WitnessSigner {
+        WitnessSigner::new(WitnessName::new("w.example/1").unwrap(), &[seed; 32])
+    }
+
+    fn checkpoint(size: u64) -> Checkpoint {
+        let (node, originator) = (OriginatorId(100), OriginatorId(100));
+        Checkpoint { node, originator, size, root: TreeHash([1; 32]), time_ns: 7 }
+    }
+
+    fn judged(status: u16, media_type: &str, body: &[u8]) -> Answer {
+        let (status, key) = (StatusCode::from_u16(status).unwrap(), signer(1).key());
+        judge(status, media_type, body, "test", &checkpoint(9), &key)
+    }
+
+    fn line(signer: &WitnessSigner, network: &str, size: u64) -> WitnessCosignature {
+        signer.cosign(network, &checkpoint(size), 1_700_000_000)
+    }
+
+    #[test]
+    fn only_what_the_named_key_signed_about_this_checkpoint_is_a_cosignature() {
+        let good = line(&signer(1), "test", 9);
+        let lines = |lines: &[WitnessCosignature]| cosignature_lines(lines).into_bytes();
+        let answer = judged(200, "text/plain", &lines(std::slice::from_ref(&good)));
+        assert_eq!(answer, Answer::Cosigned(good.clone()));
+        // A witness with several keys sends several lines.
+        let two = lines(&[line(&signer(2), "test", 9), good.clone()]);
+        assert_eq!(judged(200, "", &two), Answer::Cosigned(good));
+        for forged in [
+            lines(&[line(&signer(2), "test", 9)]),
+            lines(&[line(&signer(1), "test", 8)]),
+            lines(&[line(&signer(1), "other", 9)]),
+            Vec::new(),
+            b"\xff\xff".to_vec(),
+            vec![b'\n'; ANSWER_LEN_BYTES_MAX],
+        ] {
+            assert_eq!(judged(200, "text/plain", &forged), Answer::Forged);
+        }
+    }
+
+    #[test]
+    fn a_conflict_names_a_size_in_its_one_form_and_everything_else_is_a_refusal() {
+        assert_eq!(judged(409, "text/x.tlog.size", b"7\n"), Answer::OtherSize(7));
+        assert_eq!(judged(409, "text/x.tlog.size; charset=x", b"0\n"), Answer::OtherSize(0));
+        for body in
+            [&b""[..], b"7", b"07\n", b"-1\n", b"7\n7\n", b"\xff\n", b"99999999999999999999\n"]
+        {
+            let answer = judged(409, "text/x.tlog.size", body);
+            assert_eq!(answer, Answer::Refused("it names no size".into()), "{body:?}");
+        }
+        let answer = judged(404, "text/plain", b"no\x1b[31m such log\n");
+        assert_eq!(answer, Answer::Refused("404 no[31m such log".into()));
+        let long = judged(503, "", &[b'a'; 10_000]);
+        assert_eq!(long, Answer::Refused(format!("503 {}", "a".repeat(200))));
+    }
+}
