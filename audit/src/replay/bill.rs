@@ -16,6 +16,7 @@ use super::check::{CheckedEnvelope, CheckedRow, Checker};
 use super::fault::{Fault, FaultKind, Faults};
 use super::item::{GapReason, SourceError, StoredMark, StrandRow};
 use super::pipeline;
+use super::repeats::{RepeatFinder, RepeatedCharges};
 use super::run::LogSource;
 use super::tally::{COUNTED_MINUTES, OPEN_MINUTES, price};
 
@@ -93,6 +94,8 @@ pub struct StrandBill {
     pub unreported_picodollars: u64,
     /// Places that the source did not show.
     pub not_shown: u64,
+    /// Payer envelopes that were charged more than once.
+    pub charged_again: RepeatedCharges,
     /// The faults of the strand.
     pub faults: Faults,
 }
@@ -137,6 +140,7 @@ struct StrandBilling<'a> {
     counts: BTreeMap<u32, u64>,
     /// The next place.
     next: u64,
+    repeats: RepeatFinder,
     bill: StrandBill,
 }
 
@@ -150,10 +154,12 @@ impl<'a> StrandBilling<'a> {
             parts: Vec::new(),
             unreported_picodollars: 0,
             not_shown: 0,
+            charged_again: RepeatedCharges::default(),
             faults: Faults::default(),
         };
+        let repeats = RepeatFinder::default();
         let (reports, sums, counts) = (reports.collect(), BTreeMap::new(), BTreeMap::new());
-        Self { settings, reports, sums, finished: 0, counts, next: 1, bill }
+        Self { settings, reports, sums, finished: 0, counts, next: 1, repeats, bill }
     }
 
     fn take(&mut self, row: CheckedRow) {
@@ -207,6 +213,9 @@ impl<'a> StrandBilling<'a> {
                 self.bill.envelopes += 1;
                 self.bill.stated_picodollars =
                     self.bill.stated_picodollars.saturating_add(charge.stated_picodollars);
+                if let Some(digest) = &signed.payer_digest {
+                    self.repeats.take(digest, envelope.sequence, fee);
+                }
             }
         }
         if signed.counts_for_congestion {
@@ -274,6 +283,7 @@ impl<'a> StrandBilling<'a> {
             }
             self.finish_report(report);
         }
+        self.bill.charged_again = self.repeats.finish();
         self.bill
     }
 }
@@ -295,7 +305,7 @@ mod tests {
     use hawser_proto::envelope::OriginatorEnvelope;
     use hawser_rules::NodeRecord;
 
-    use super::super::testing::{MemoryLog, NODE, RATE, key, ns_of};
+    use super::super::testing::{MemoryLog, NODE, RATE, draft_for, key, ns_of};
     use super::*;
 
     fn settings(payer: u8) -> BillSettings {
@@ -364,6 +374,38 @@ mod tests {
             BillVerdict::Proven,
             "a payer of nothing has no leaf"
         );
+    }
+
+    /// The log in which the node has charged the payer envelope of place 3 again at each of these.
+    fn with_repeats(places: &[u64]) -> MemoryLog {
+        let envelope = |at: u64| {
+            let topic = [1, if places.contains(&at) { 3 } else { u8::try_from(at).unwrap() }];
+            let mut draft = draft_for(at, ns_of(at), NODE, &topic);
+            if places.contains(&at) {
+                // The payer of place 3 pays again.
+                draft.statement.payer_envelope_bytes =
+                    draft_for(3, ns_of(3), NODE, &topic).statement.payer_envelope_bytes;
+            }
+            (draft.seal(), StoredMark::Valid)
+        };
+        MemoryLog::of((1..=50).map(envelope).collect())
+    }
+
+    #[test]
+    fn a_payer_envelope_that_was_charged_again_is_listed_with_its_place_and_its_price() {
+        let bill_of = |log: &MemoryLog, payer| bill(log, head(log), &[], &settings(payer)).unwrap();
+        let honest = bill_of(&with_repeats(&[]), 8);
+        assert_eq!(honest.charged_again, RepeatedCharges::default());
+        let log = with_repeats(&[7, 40]);
+        let found = bill_of(&log, 8);
+        assert_eq!(found.faults.count(), 0, "the log says truly what the node did: {found:?}");
+        let again = &found.charged_again;
+        let places: Vec<_> = again.kept.iter().map(|it| (it.first, it.again)).collect();
+        assert_eq!(places, [(3, 7), (3, 40)]);
+        let price = again.kept[0].picodollars;
+        assert!(price > 0 && again.picodollars == 2 * price, "{again:?}");
+        assert_eq!(found.envelopes, honest.envelopes + 2, "both were charged");
+        assert_eq!(bill_of(&log, 9).charged_again.count, 0, "another payer has none");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use hawser_proto::batch::{Claim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
-use hawser_proto::sign::originator_digest;
+use hawser_proto::sign::{Digest, originator_digest};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
     Absences, RateTable, Registry, Violation, check_length, check_statement, is_free, payer_claim,
@@ -45,6 +45,8 @@ pub(crate) struct Signed {
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
     pub(crate) charge: Option<Charge>,
+    /// The digest of what the payer has signed.
+    pub(crate) payer_digest: Option<Digest>,
     pub(crate) counts_for_congestion: bool,
 }
 
@@ -194,6 +196,7 @@ impl Checker {
             violation: None,
             fee: None,
             charge: None,
+            payer_digest: None,
             counts_for_congestion: false,
         };
         if matches!(proof, Proof::Transaction(_)) {
@@ -228,6 +231,7 @@ impl Checker {
         let envelope = parsed.payer();
         let is_paid = !is_free(envelope.client().topic().kind());
         signed.counts_for_congestion = is_paid && self.originator.is_node();
+        signed.payer_digest = Some(envelope.digest());
         signed.charge = payer.filter(|_| is_paid).map(|payer| Charge {
             payer,
             size_bytes: envelope.as_bytes().len() as u64,

@@ -10,7 +10,7 @@
 //! - `pipeline`: reading, checking and taking at once, with bounded queues;
 //! - `fault`: what can be wrong; `stats`: figures for people;
 //! - `run`: a whole log, and the state that lets a replay go on;
-//! - `bill`: one payer's part of it, beside the reports on the chain.
+//! - `bill`: one payer's part of it, beside the reports on the chain; `repeats`: what was charged more than once.
 //!
 //! No fault ends the replay: it is counted, and the first ones of each kind are named.
 
@@ -20,6 +20,7 @@ mod fault;
 mod item;
 pub(crate) mod judge;
 pub(crate) mod pipeline;
+mod repeats;
 pub(crate) mod run;
 mod stats;
 mod strand;
@@ -35,6 +36,7 @@ pub use fault::{Fault, FaultKind, Faults};
 pub use item::{
     GapReason, PrunedCharge, PrunedRecord, SourceError, StoredMark, StrandRow, StrandRows, Usage,
 };
+pub use repeats::{ChargedAgain, RepeatedCharges};
 pub use run::{
     LogRows, LogSource, Replay, ReplayProgress, ReplayReport, ReplaySettings, ReplayState,
     ReplayStateError, STATE_LEN_BYTES_MAX,

@@ -111,6 +111,8 @@ struct BillTotals {
     settled_microdollars: u64,
     faults: u64,
     not_shown: u64,
+    charged_again: u64,
+    charged_again_picodollars: u64,
     verdicts: [usize; 3],
 }
 
@@ -128,6 +130,10 @@ impl BillTotals {
             settled_microdollars: sum(&mut settled().map(|part| part.microdollars)),
             faults: sum(&mut bills.iter().map(|bill| bill.faults.count())),
             not_shown: sum(&mut bills.iter().map(|bill| bill.not_shown)),
+            charged_again: sum(&mut bills.iter().map(|bill| bill.charged_again.count)),
+            charged_again_picodollars: sum(&mut bills
+                .iter()
+                .map(|bill| bill.charged_again.picodollars)),
             verdicts: [BillVerdict::Proven, BillVerdict::OtherRoot, BillVerdict::NotShown]
                 .map(count),
         }
@@ -155,6 +161,8 @@ fn tell(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Run
             "unsettled_picodollars": totals.unsettled_picodollars,
             "settled_microdollars": totals.settled_microdollars,
             "not_shown": totals.not_shown,
+            "charged_again": totals.charged_again,
+            "charged_again_picodollars": totals.charged_again_picodollars,
             "originators": bills.iter().map(json_of).collect::<Vec<_>>(),
         }));
     } else {
@@ -163,6 +171,12 @@ fn tell(args: &UsageArgs, bills: &[StrandBill], as_json: bool) -> Result<(), Run
         output::line(format_args!("settled by the log: {} p$", totals.settled_picodollars));
         output::line(format_args!("taken for it: {} µ$", totals.settled_microdollars));
         output::line(format_args!("not settled yet: {} p$", totals.unsettled_picodollars));
+        if totals.charged_again > 0 {
+            output::line(format_args!(
+                "charged more than once: {} envelopes, for {} p$ too much",
+                totals.charged_again, totals.charged_again_picodollars
+            ));
+        }
         let [proven, other, hidden] = totals.verdicts;
         output::line(format_args!(
             "reports: {proven} proven, {other} with another root, {hidden} with places that were not shown"
@@ -183,6 +197,7 @@ fn json_of(bill: &StrandBill) -> Value {
         "stated_picodollars": bill.stated_picodollars,
         "unreported_picodollars": bill.unreported_picodollars,
         "not_shown": bill.not_shown,
+        "charged_again": bill.charged_again,
         "reports": bill.parts,
         "faults": counts.collect::<std::collections::BTreeMap<_, _>>(),
         "first_faults": bill.faults.kept(),
@@ -204,6 +219,12 @@ fn tell_strand(bill: &StrandBill) {
         output::line(format_args!(
             "  report {}, to minute {}: {} p$, {} µ$, {state}: {verdict}",
             part.index, part.end_minute, part.picodollars, part.microdollars
+        ));
+    }
+    for again in &bill.charged_again.kept {
+        output::line(format_args!(
+            "  envelope {} was charged again as {}: {} p$",
+            again.first, again.again, again.picodollars
         ));
     }
     bill.faults.kept().iter().for_each(|fault| output::line(format_args!("  {fault}")));
