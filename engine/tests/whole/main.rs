@@ -27,3 +27,4 @@ mod prune;
 mod publish;
 mod report_contract;
 mod report_network;
+mod report_schedules;

@@ -14,8 +14,8 @@ use hawser_engine::runtime::{
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
-use hawser_rules::RateTable;
 use hawser_rules::payer_report::{Leaves, Periods};
+use hawser_rules::{Rate, RateTable};
 use hawser_storage::{Change, LogEntry, LogItem, Store, StoreIdentity, Validity};
 use tokio::sync::watch;
 
@@ -40,6 +40,8 @@ pub struct Network {
     pub contract: TestContract,
     pub stores: BTreeMap<u32, Store>,
     pub engines: BTreeMap<u32, Engine>,
+    /// The price list, which every node has before it begins.
+    rates: Vec<Rate>,
     /// True if nodes that are started from now on publish only for payers who can pay.
     pub require_balance: bool,
 }
@@ -52,6 +54,7 @@ impl Network {
             contract: TestContract::default(),
             stores: BTreeMap::new(),
             engines: BTreeMap::new(),
+            rates: vec![rate()],
             require_balance: false,
         };
         for node in NODES {
@@ -72,7 +75,8 @@ impl Network {
     /// Starts a node again on what it has stored.
     pub fn restart(&mut self, node: u32) {
         let (_, registry) = watch::channel(Arc::new(registry()));
-        let (_, rates) = watch::channel(Arc::new(RateTable::new(vec![rate()], None).unwrap()));
+        let (_, rates) =
+            watch::channel(Arc::new(RateTable::new(self.rates.clone(), None).unwrap()));
         let ports = Ports {
             clock: self.clock.clone(),
             validator: Arc::new(AnyForm),
@@ -87,6 +91,16 @@ impl Network {
         let (engine, _) =
             Engine::start(key(node), settings, ports, self.stores[&node].clone()).unwrap();
         self.engines.insert(node, engine);
+    }
+
+    /// Announces prices to every node. Ignores a start that is not after the last one.
+    pub fn add_rate(&mut self, rate: Rate) {
+        if self.rates.iter().any(|known| known.start_unix_s >= rate.start_unix_s) {
+            return;
+        }
+        self.rates.push(rate);
+        self.stores.values().for_each(|store| record_rates(store, &self.rates));
+        NODES.into_iter().for_each(|node| self.restart(node));
     }
 
     pub fn pass(&self, minutes: i64) {
@@ -127,19 +141,25 @@ impl Network {
 
     /// Brings every strand to every node.
     pub fn replicate(&self) {
-        for (&from, source) in &self.stores {
-            let originator = OriginatorId(from);
-            for (&to, target) in self.stores.iter().filter(|(to, _)| **to != from) {
-                let snapshot = source.snapshot();
-                let held = target.snapshot().head(originator).unwrap();
-                let log = snapshot.log(EnvelopeId::new(originator, held), SequenceId::MAX);
-                for item in log {
-                    let LogItem::Envelope { id, bytes, .. } = item.unwrap() else { panic!() };
-                    let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(to));
-                    let entry = LogEntry { id, bytes, validity: Validity::Valid, facts };
-                    target.commit(&[Change::Append(entry)]).unwrap();
-                }
-            }
+        for from in NODES {
+            NODES.into_iter().for_each(|to| self.copy(from, to));
+        }
+    }
+
+    /// Brings the strand of a node to another one.
+    pub fn copy(&self, from: u32, to: u32) {
+        if from == to {
+            return;
+        }
+        let (source, target) = (&self.stores[&from], &self.stores[&to]);
+        let originator = OriginatorId(from);
+        let snapshot = source.snapshot();
+        let held = target.snapshot().head(originator).unwrap();
+        for item in snapshot.log(EnvelopeId::new(originator, held), SequenceId::MAX) {
+            let LogItem::Envelope { id, bytes, .. } = item.unwrap() else { panic!() };
+            let facts = facts::of_stored(&bytes, Validity::Valid, OriginatorId(to));
+            let entry = LogEntry { id, bytes, validity: Validity::Valid, facts };
+            target.commit(&[Change::Append(entry)]).unwrap();
         }
     }
 
@@ -185,8 +205,18 @@ impl Network {
 
     /// The fees in the log of node 100 up to a place, as their envelopes state them, by payer.
     pub fn stated(&self, through: SequenceId) -> Leaves {
-        let snapshot = self.stores[&100].snapshot();
-        let log = snapshot.log(EnvelopeId::new(OriginatorId(100), SequenceId::NONE), through);
+        self.stated_between(OriginatorId(100), SequenceId::NONE, through)
+    }
+
+    /// The fees in a strand after one place up to another one, as its own node holds it, by payer.
+    pub fn stated_between(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        through: SequenceId,
+    ) -> Leaves {
+        let snapshot = self.stores[&originator.0].snapshot();
+        let log = snapshot.log(EnvelopeId::new(originator, after), through);
         let fees = log.filter_map(|item| {
             let LogItem::Envelope { bytes, .. } = item.unwrap() else { panic!() };
             let envelope = OriginatorEnvelope::parse(bytes).unwrap();
@@ -211,7 +241,12 @@ impl Network {
 
 /// Puts an envelope into the strand of a node that does not play by the rules.
 pub async fn smuggle(network: &Network, node: u32, client: Bytes) {
+    smuggle_unseen(network, node, client).await;
+    network.replicate();
+}
+
+/// The same, before another node sees it.
+pub async fn smuggle_unseen(network: &Network, node: u32, client: Bytes) {
     let envelope = PayerEnvelope::sign(client, OriginatorId(node), 60, &key(node));
     network.engines[&node].publish_own(vec![envelope]).await.unwrap();
-    network.replicate();
 }
