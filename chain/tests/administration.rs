@@ -18,12 +18,13 @@ use hawser_chain::admin::bridge::BridgeTerms;
 use hawser_chain::admin::fees::{self, Beneficiary};
 use hawser_chain::admin::nodes::NewNode;
 use hawser_chain::admin::rates::Prices;
+use hawser_chain::admin::upgrades::{MigratorChoice, NewCode};
 use hawser_chain::admin::{
     Account, AdminError, ChainRole, Contract, Contracts, MicroDollars, Network, Plan, PlanStep,
-    bridge, nodes, parameters, payers, rates,
+    bridge, nodes, parameters, payers, rates, upgrades,
 };
 use hawser_chain::contracts::payer_report_manager::PayerReportManager::PayerReportSignature;
-use hawser_chain::contracts::{FeeToken, PayerReportManager, parameter};
+use hawser_chain::contracts::{Factory, FeeToken, PayerReportManager, artifact, parameter};
 use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy;
 use hawser_devchain::relay::{Relay, RelayPolicy};
@@ -40,6 +41,7 @@ on_both_kinds_of_chain! {
     an_interrupted_deposit_from_underlying_tokens_is_finished
     a_withdrawal_is_requested_waited_for_and_paid_out
     fees_are_claimed_once_and_paid_out
+    an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused
 }
 
 struct Administration {
@@ -523,4 +525,54 @@ async fn fees_are_claimed_once_and_paid_out(kind: ChainBackend) {
     assert_eq!(fees::owed_to(network, Beneficiary::Protocol).await.unwrap(), usd("0"));
     let error = fees::claim(network, Beneficiary::Node(300), &[]).await.unwrap_err();
     assert_eq!(error, AdminError::UnknownNode { node_id: 300 });
+}
+
+async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: ChainBackend) {
+    const GROUPS: Contract = Contract::GroupMessageBroadcaster;
+    let setup = Administration::new(kind).await;
+    let network = &setup.network;
+    // Bytes behind the constructor's arguments change the address and nothing else.
+    let code = &artifact::named(GROUPS.name()).unwrap().creation_code;
+    let registry = setup.at(Contract::AppChainParameterRegistry).into_word();
+    let bytecode_: Bytes = [&code[..], &registry[..], b"other"].concat().into();
+    let (factory, hash) = (setup.at(Contract::AppChainFactory), keccak256(&bytecode_));
+    let deploy = Factory::deployImplementationCall { bytecode_ };
+    setup.app_admin.send(&Call::new(factory, &deploy)).await.unwrap();
+    let to = factory.create2(hash, hash);
+    let plan = async || {
+        upgrades::plan(network, GROUPS, NewCode::At(to), MigratorChoice::Exact).await.unwrap()
+    };
+    let first = plan().await;
+    let deploys = "AppChainFactory.deployImplementation";
+    assert_eq!(functions(&first.prepare), [deploys, "SettlementChainParameterRegistry.set"]);
+    setup.app_admin.send(&first.prepare.steps[0].call).await.unwrap();
+    let second = plan().await;
+    assert_eq!(functions(&second.prepare), ["SettlementChainParameterRegistry.set"]);
+    assert_eq!(second.migrator, first.migrator);
+    setup.carry_out(&second.prepare).await;
+    assert!(plan().await.prepare.steps.is_empty());
+    let early = setup.carry_out_as(&setup.admin, &first.migrate(network, true).unwrap()).await;
+    assert_eq!(early.unwrap_err().revert().unwrap().name(), Some("ZeroMigrator"));
+    assert!(matches!(first.verify(network).await, Err(AdminError::NotUpgraded { .. })));
+
+    let (key, migrator) = (first.parameter.clone(), parameter::of_address(first.migrator));
+    assert!(!bridge::has(network, &key, migrator).await.unwrap());
+    let account = Account::Key(self::key(0));
+    let terms = BridgeTerms::default();
+    let send = bridge::send_all(network, &account, vec![key.clone()], &terms).await.unwrap();
+    setup.carry_out(&send).await;
+    setup.relay().await.step(RelayPolicy::default()).await.unwrap();
+    assert!(bridge::has(network, &key, migrator).await.unwrap());
+    setup.carry_out(&first.migrate(network, true).unwrap()).await;
+    assert_eq!(first.verify(network).await.unwrap().implementation, Some(to));
+    assert!(plan().await.is_done());
+
+    let foreign = upgrades::plan(
+        network,
+        Contract::IdentityUpdateBroadcaster,
+        NewCode::At(to),
+        MigratorChoice::Exact,
+    );
+    let foreign = foreign.await.unwrap_err();
+    assert!(matches!(foreign, AdminError::OtherImplementation { field: "name", .. }), "{foreign}");
 }

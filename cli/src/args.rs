@@ -5,6 +5,7 @@ pub(crate) mod backup;
 #[cfg(feature = "dev")]
 pub(crate) mod chain;
 pub(crate) mod conformance;
+pub(crate) mod contracts;
 #[cfg(feature = "dev")]
 pub(crate) mod dev;
 pub(crate) mod gateway;
@@ -138,6 +139,12 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: registry::RegistryCommand,
     },
+    /// List, pause and upgrade the contracts.
+    Contracts {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: contracts::ContractsCommand,
+    },
     /// Manage the balances of payers.
     Payer {
         /// The subcommand.
@@ -149,6 +156,12 @@ pub(crate) enum Command {
         /// The subcommand.
         #[command(subcommand)]
         command: payer::FeesCommand,
+    },
+    /// Print a script that completes commands and flags in a shell.
+    Completion {
+        /// The shell.
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
     },
 }
 

@@ -5,8 +5,10 @@ mod backup;
 #[cfg(feature = "dev")]
 mod chain;
 mod chain_watcher;
+mod completion;
 mod config;
 mod conformance;
+mod contracts;
 #[cfg(feature = "dev")]
 mod dev;
 mod fees;
@@ -21,6 +23,7 @@ mod node;
 pub(crate) mod onchain;
 mod payer;
 mod payer_bill;
+mod payer_funds;
 mod payer_usage;
 mod prune;
 mod publish;
@@ -85,6 +88,11 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Import { command } => blocking(import::run(command, json)),
         Command::TruncateStrand(args) => truncate_strand::run(args, json),
         Command::Registry { command } => blocking(registry::run(command, json)),
+        Command::Contracts { command } => blocking(contracts::run(command, json)),
+        Command::Completion { shell } => {
+            completion::run(shell);
+            Ok(())
+        }
         // It reads a log, on threads of its own.
         Command::Payer { command: PayerCommand::Usage(args) } if args.verify => {
             payer_bill::run(&args, json)

@@ -7,112 +7,15 @@ mod support;
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 
-use alloy::providers::Provider as _;
-use hawser_chain::send::Chain;
-use hawser_devchain::deploy;
 use serde_json::{Value, json};
-use support::{Running, free_base, hawser, stderr, stdout};
+use support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
+use support::{free_base, stderr, stdout};
 
 const OWNER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 const PUBLIC_KEY: &str = "0x049e2e8c096d46c3ffd87a21f2f438bf277c5a65bc8d342001ed9a6fe11e312a92\
                           54e9f2fa32be10392db7ebe694ca16ec2039b2e471b6ef3f5c021f8041d51673";
-
-/// Two chains with all contracts, and the keys of their accounts in files.
-struct Chains {
-    _running: Running,
-    folder: tempfile::TempDir,
-    settlement: String,
-    app: String,
-    accounts: Vec<String>,
-}
-
-/// The accounts and their roles.
-const ADMIN: usize = 0;
-const STRANGER: usize = 1;
-
-impl Chains {
-    fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let mut command = hawser();
-        command.args(["chain", "dev", "--json", "--base-port", &free_base(0).to_string()]);
-        command.arg("--chain-json").arg(folder.path().join("chain.json"));
-        let mut running = Running::start(command, false);
-        let ready = running.event("ready");
-        let rpc = |chain: &str| ready[chain]["rpc"].as_str().unwrap().to_owned();
-        let mut accounts = Vec::new();
-        for (index, key) in deploy::accounts().iter().enumerate() {
-            accounts.push(key.address().to_string());
-            write_key(folder.path().join(format!("key-{index}")), &key.to_bytes().to_string());
-        }
-        Self {
-            settlement: rpc("settlement_chain"),
-            app: rpc("app_chain"),
-            _running: running,
-            folder,
-            accounts,
-        }
-    }
-
-    fn key(&self, account: usize) -> PathBuf {
-        self.folder.path().join(format!("key-{account}"))
-    }
-
-    /// A command that knows the chains and acts for an account.
-    fn command(&self, account: usize, args: &[&str]) -> Command {
-        let mut command = hawser();
-        command.args(args).stdin(Stdio::null());
-        command.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", &self.settlement);
-        command.env("XMTPD_APP_CHAIN_RPC_URL", &self.app);
-        command.env("XMTPD_CONTRACTS_CONFIG_FILE_PATH", self.folder.path().join("chain.json"));
-        command.env("HAWSER_KEY_FILE", self.key(account));
-        command
-    }
-
-    fn run(&self, account: usize, args: &[&str]) -> Output {
-        self.command(account, args).output().unwrap()
-    }
-
-    /// A command that does what it is asked to, and says it in JSON.
-    fn json(&self, account: usize, args: &[&str]) -> Value {
-        let output = self.run(account, &[args, &["--json"]].concat());
-        assert!(output.status.success(), "{args:?}: {}{}", stdout(&output), stderr(&output));
-        serde_json::from_slice(&output.stdout).unwrap()
-    }
-
-    /// A command that fails with this exit code; what it says.
-    fn failure(&self, account: usize, code: i32, args: &[&str]) -> String {
-        let output = self.run(account, args);
-        let said = format!("{}{}", stdout(&output), stderr(&output));
-        assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-        said
-    }
-
-    /// Asks the settlement chain itself.
-    fn rpc(&self, method: &'static str, params: Value) -> Value {
-        let runtime = tokio::runtime::Runtime::new().unwrap();
-        runtime.block_on(async {
-            let chain = Chain::connect(&self.settlement, 31337).await.unwrap();
-            chain.provider().raw_request(method.into(), params).await.unwrap()
-        })
-    }
-
-    fn transactions_of(&self, account: usize) -> Value {
-        self.rpc("eth_getTransactionCount", json!([self.accounts[account], "latest"]))
-    }
-}
-
-fn write_key(path: PathBuf, hex: &str) {
-    fs::write(&path, hex).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-fn functions(done: &Value) -> Vec<&str> {
-    let steps = done["steps"].as_array().unwrap();
-    steps.iter().map(|step| step["function"].as_str().unwrap()).collect()
-}
 
 const ADD: [&str; 9] = [
     "registry",
@@ -379,7 +282,7 @@ fn errors_say_what_to_do() {
     let registry = "--contracts.settlement-chain.node-registry-address";
     let text = failure(1, &with(&[registry, OWNER]));
     assert!(text.contains("there is no contract at 0x74f3"), "{text}");
-    let text = failure(1, &with(&[registry, &address_of(&chains, "rateRegistry")]));
+    let text = failure(1, &with(&[registry, &chains.address_of("rateRegistry")]));
     assert!(text.contains("NodeRegistry: "), "{text}");
     failure(4, &with(&["--chain-json", "nowhere.json"]));
     failure(2, &with(&["--rpc-url", "ws://127.0.0.1:1"]));
@@ -408,12 +311,6 @@ fn errors_say_what_to_do() {
     assert!(text.contains("of the native token") && text.contains("send it some"), "{text}");
     fs::set_permissions(&poor, fs::Permissions::from_mode(0o644)).unwrap();
     chains.failure(ADMIN, 3, &poke);
-}
-
-fn address_of(chains: &Chains, key: &str) -> String {
-    let file = fs::read(chains.folder.path().join("chain.json")).unwrap();
-    let addresses: Value = serde_json::from_slice(&file).unwrap();
-    addresses[key].as_str().unwrap().to_owned()
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use hawser_chain::admin::AdminError;
+use hawser_chain::admin::{AdminError, Contract};
 
 use crate::settings::table::chains;
 
@@ -69,6 +69,12 @@ impl std::error::Error for RunError {}
 impl From<AdminError> for RunError {
     fn from(error: AdminError) -> Self {
         match &error {
+            AdminError::NoAddress(contract) if Contract::OPTIONAL.contains(contract) => {
+                Self::usage(format!(
+                    "the address of {contract} is not given: give a file that has it with \
+                     --chain-json FILE"
+                ))
+            }
             AdminError::NoAddress(contract) => {
                 let flag = chains::flag_of(*contract);
                 Self::usage(format!(
@@ -82,9 +88,14 @@ impl From<AdminError> for RunError {
             | AdminError::Value { .. } => Self::usage(error),
             AdminError::UnknownNode { .. } => Self::not_found(error),
             AdminError::KeyInUse { .. }
+            | AdminError::NotPausable(_)
+            | AdminError::NotUpgradable(_)
+            | AdminError::OtherImplementation { .. }
+            | AdminError::BackfillOfOther(_)
             | AdminError::StartInPast { .. }
             | AdminError::StartTooFar { .. } => Self::refused(error),
             AdminError::TooFewTokens { .. }
+            | AdminError::NotUpgraded { .. }
             | AdminError::Key(_)
             | AdminError::WouldRevert { .. }
             | AdminError::View { .. }

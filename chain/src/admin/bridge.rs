@@ -48,6 +48,19 @@ pub async fn send(
     if keys.is_empty() {
         return Ok(Plan::nothing("the app chain has these values already"));
     }
+    send_all(network, account, keys, terms).await
+}
+
+/// Plans to send parameters to the app chain, also those that it has already.
+///
+/// # Errors
+/// Those of [`send`].
+pub async fn send_all(
+    network: &Network,
+    account: &Account,
+    keys: Vec<String>,
+    terms: &BridgeTerms,
+) -> Result<Plan, AdminError> {
     let count = u64::try_from(keys.len()).unwrap_or(u64::MAX);
     let usual_gas = GAS_PER_KEY.saturating_mul(count).saturating_add(GAS_BASE);
     let gas_limit = terms.gas_limit.unwrap_or(usual_gas);
@@ -62,6 +75,14 @@ pub async fn send(
     let step = ticket.step(network, payment.permit)?;
     let note = format!("sends {amount} in fee tokens along, for gas on the app chain");
     Ok(payment.before.then(Plan::of([step])).note(note))
+}
+
+/// Returns true if a parameter has this value on the app chain.
+///
+/// # Errors
+/// When the app chain is not connected, or its registry cannot be read.
+pub async fn has(network: &Network, key: &str, value: B256) -> Result<bool, AdminError> {
+    Ok(parameters::on_app_chain(network, &[key.to_owned()]).await? == [value])
 }
 
 /// Returns the parameters whose present value the app chain does not have; all of them without a
@@ -146,7 +167,7 @@ async fn cost(
 
 /// Returns twice the base fee of the latest block. The base fee rises by at most an eighth per
 /// block (EIP-1559), so this covers five blocks.
-async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
+pub(super) async fn base_fee(chain: &Chain) -> Result<u64, AdminError> {
     let block = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     let base_fee = block.and_then(|block| block.header.base_fee_per_gas).unwrap_or_default();

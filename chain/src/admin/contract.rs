@@ -42,10 +42,13 @@ pub enum Contract {
     AppChainParameterRegistry,
     GroupMessageBroadcaster,
     IdentityUpdateBroadcaster,
+    SettlementChainFactory,
+    AppChainFactory,
+    DepositSplitter,
 }
 
 impl Contract {
-    /// All contracts.
+    /// All contracts that every network has and that have a setting of their own.
     pub const ALL: [Self; 13] = [
         Self::NodeRegistry,
         Self::RateRegistry,
@@ -61,6 +64,28 @@ impl Contract {
         Self::GroupMessageBroadcaster,
         Self::IdentityUpdateBroadcaster,
     ];
+
+    /// Contracts that a network may lack. Only a file of addresses names them.
+    pub const OPTIONAL: [Self; 3] =
+        [Self::SettlementChainFactory, Self::AppChainFactory, Self::DepositSplitter];
+
+    /// Contracts that can be paused.
+    pub const PAUSABLE: [Self; 6] = [
+        Self::PayerRegistry,
+        Self::DistributionManager,
+        Self::SettlementChainGateway,
+        Self::AppChainGateway,
+        Self::GroupMessageBroadcaster,
+        Self::IdentityUpdateBroadcaster,
+    ];
+
+    /// Returns the contract with this name. Case and dashes do not count: `payer-registry` is `PayerRegistry`.
+    #[must_use]
+    pub fn named(text: &str) -> Option<Self> {
+        let plain = text.replace('-', "");
+        let mut all = Self::ALL.into_iter().chain(Self::OPTIONAL);
+        all.find(|contract| contract.name().eq_ignore_ascii_case(&plain))
+    }
 
     /// Returns the contract's name.
     #[must_use]
@@ -79,6 +104,9 @@ impl Contract {
             Self::AppChainParameterRegistry => "AppChainParameterRegistry",
             Self::GroupMessageBroadcaster => "GroupMessageBroadcaster",
             Self::IdentityUpdateBroadcaster => "IdentityUpdateBroadcaster",
+            Self::SettlementChainFactory => "SettlementChainFactory",
+            Self::AppChainFactory => "AppChainFactory",
+            Self::DepositSplitter => "DepositSplitter",
         }
     }
 
@@ -88,6 +116,7 @@ impl Contract {
     pub fn interface(self) -> &'static str {
         match self {
             Self::UnderlyingFeeToken => "FeeToken",
+            Self::SettlementChainFactory | Self::AppChainFactory => "Factory",
             other => other.name(),
         }
     }
@@ -99,13 +128,14 @@ impl Contract {
             Self::AppChainGateway
             | Self::AppChainParameterRegistry
             | Self::GroupMessageBroadcaster
-            | Self::IdentityUpdateBroadcaster => ChainRole::App,
+            | Self::IdentityUpdateBroadcaster
+            | Self::AppChainFactory => ChainRole::App,
             _ => ChainRole::Settlement,
         }
     }
 
-    fn of(self, addresses: &Addresses) -> Address {
-        match self {
+    fn of(self, addresses: &Addresses) -> Option<Address> {
+        Some(match self {
             Self::NodeRegistry => addresses.node_registry,
             Self::RateRegistry => addresses.rate_registry,
             Self::PayerRegistry => addresses.payer_registry,
@@ -119,7 +149,10 @@ impl Contract {
             Self::AppChainParameterRegistry => addresses.app_chain_parameter_registry,
             Self::GroupMessageBroadcaster => addresses.group_message_broadcaster,
             Self::IdentityUpdateBroadcaster => addresses.identity_update_broadcaster,
-        }
+            Self::SettlementChainFactory => return addresses.settlement_chain_factory,
+            Self::AppChainFactory => return addresses.app_chain_factory,
+            Self::DepositSplitter => return addresses.deposit_splitter,
+        })
     }
 }
 
@@ -153,6 +186,33 @@ impl Contracts {
 
 impl From<&Addresses> for Contracts {
     fn from(addresses: &Addresses) -> Self {
-        Self(Contract::ALL.into_iter().map(|contract| (contract, contract.of(addresses))).collect())
+        let all = Contract::ALL.into_iter().chain(Contract::OPTIONAL);
+        Self(all.filter_map(|contract| Some((contract, contract.of(addresses)?))).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contract_is_found_by_either_spelling_of_its_name() {
+        for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
+            assert_eq!(Contract::named(contract.name()), Some(contract));
+            assert_eq!(Contract::named(&contract.name().to_lowercase()), Some(contract));
+        }
+        assert_eq!(Contract::named("payer-registry"), Some(Contract::PayerRegistry));
+        for other in ["", "-", "registry", "payer registry", "payer_registry"] {
+            assert_eq!(Contract::named(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_deployment_without_a_factory_has_the_other_contracts() {
+        let mut addresses = Addresses::of_environment("testnet").unwrap();
+        (addresses.app_chain_factory, addresses.deposit_splitter) = (None, None);
+        let contracts = Contracts::from(&addresses);
+        assert_eq!(contracts.get(Contract::AppChainFactory), None);
+        assert!(Contract::ALL.into_iter().all(|contract| contracts.get(contract).is_some()));
     }
 }

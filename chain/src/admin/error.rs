@@ -70,6 +70,41 @@ pub enum AdminError {
         /// The given value.
         given: String,
     },
+    /// The contract cannot be paused.
+    #[error("{0} cannot be paused: only {list} can", list = Contract::PAUSABLE.map(Contract::name).join(", "))]
+    NotPausable(Contract),
+    /// The contract has no migrator that this program can set.
+    #[error("{0} is not upgraded through a parameter")]
+    NotUpgradable(Contract),
+    /// The code is not that of the contract, or was made for other contracts beside it.
+    #[error(
+        "the code at {at} is not for this {contract}: its {field} is {found:?}, and must be {expected:?}"
+    )]
+    OtherImplementation {
+        /// The contract.
+        contract: Contract,
+        /// The address of the code.
+        at: Address,
+        /// The value that differs.
+        field: &'static str,
+        /// The value of the installed code.
+        expected: String,
+        /// The value of this code.
+        found: String,
+    },
+    /// The migrator has installed other code than was planned.
+    #[error("{contract} has the code at {found} now, and not the one at {expected}")]
+    NotUpgraded {
+        /// The contract.
+        contract: Contract,
+        /// The planned code.
+        expected: Address,
+        /// The installed code.
+        found: Address,
+    },
+    /// Only the node registry has canonical nodes to fill in.
+    #[error("{0} has nothing to fill in: only NodeRegistry is backfilled")]
+    BackfillOfOther(Contract),
     /// The account holds too few tokens.
     #[error("{account} has {balance} of {token} and needs {needed}")]
     TooFewTokens {

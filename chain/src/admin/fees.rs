@@ -229,6 +229,21 @@ pub async fn withdraw(
     Ok(with_owner(Plan::of([step]).note(note), owner))
 }
 
+/// Plans to send the payer registry's excess, the settled fees that payers had deposited, to the manager that pays them out.
+/// Any account may send it.
+///
+/// # Errors
+/// When a contract cannot be read.
+pub async fn send_excess(network: &Network) -> Result<Plan, AdminError> {
+    let (_, excess) = funds(network).await?;
+    if excess == MicroDollars::default() {
+        return Ok(Plan::nothing("there is no excess: nothing that was paid is waiting"));
+    }
+    let send = PayerRegistry::sendExcessToFeeDistributorCall {};
+    let step = network.step(Contract::PayerRegistry, &send)?;
+    Ok(Plan::of([step]).note(format!("sends {excess} to the distribution manager")))
+}
+
 /// Returns the fees that were claimed and not withdrawn yet.
 ///
 /// # Errors

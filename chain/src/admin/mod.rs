@@ -20,10 +20,14 @@ mod tokens;
 
 pub mod bridge;
 pub mod fees;
+pub mod funding;
+pub mod installed;
 pub mod nodes;
 pub mod parameters;
+pub mod pauses;
 pub mod payers;
 pub mod rates;
+pub mod upgrades;
 pub mod watcher;
 
 pub use account::Account;

@@ -55,7 +55,8 @@ impl Network {
             let is_here = |contract: &Contract| {
                 contract.chain() == role && self.contracts.get(*contract) == Some(log.address())
             };
-            let contract = Contract::ALL.into_iter().find(is_here)?;
+            let mut all = Contract::ALL.into_iter().chain(Contract::OPTIONAL);
+            let contract = all.find(is_here)?;
             let artifact = artifact::named(contract.interface())?;
             Some((contract, describe::event(artifact, &log.inner.data)?))
         };

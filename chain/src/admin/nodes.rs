@@ -120,7 +120,7 @@ pub async fn update_http(
     let set_address =
         NodeRegistry::setHttpAddressCall { nodeId_: node_id, httpAddress_: http_address.into() };
     let step = network.step(Contract::NodeRegistry, &set_address)?;
-    Ok(Plan::of([step]).note(format!("only the node's owner can do this: {}", node.owner)))
+    Ok(by_owner(Plan::of([step]), node.owner))
 }
 
 /// Plans to add a node to the canonical network.
@@ -145,6 +145,58 @@ pub async fn remove_canonical(network: &Network, node_id: u32) -> Result<Plan, A
     }
     let remove = NodeRegistry::removeFromNetworkCall { nodeId_: node_id };
     by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &remove)?])).await
+}
+
+/// Plans to give a node's token to another account, which may then change the node's URL and receives its fees. A contract
+/// that cannot hold tokens is refused by the registry.
+///
+/// # Errors
+/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+pub async fn transfer(network: &Network, node_id: u32, to: Address) -> Result<Plan, AdminError> {
+    let owner = get(network, node_id).await?.owner;
+    if owner == to {
+        return Ok(Plan::nothing(format!("node {node_id} belongs to {to} already")));
+    }
+    let transfer =
+        NodeRegistry::safeTransferFrom_0Call { from: owner, to, tokenId: U256::from(node_id) };
+    let step = network.step(Contract::NodeRegistry, &transfer)?;
+    let note = "fees that were claimed and not withdrawn go to the new owner too";
+    Ok(by_owner(Plan::of([step]), owner).note(note))
+}
+
+/// Plans to let another account transfer a node's token; with the zero address, to let none.
+///
+/// # Errors
+/// [`AdminError::UnknownNode`], and when the registry cannot be read.
+pub async fn approve(network: &Network, node_id: u32, to: Address) -> Result<Plan, AdminError> {
+    let owner = get(network, node_id).await?.owner;
+    if approved(network, node_id).await? == to {
+        return Ok(Plan::nothing(format!("node {node_id} may be transferred so already")));
+    }
+    let approve = NodeRegistry::approveCall { to, tokenId: U256::from(node_id) };
+    Ok(by_owner(Plan::of([network.step(Contract::NodeRegistry, &approve)?]), owner))
+}
+
+/// Returns the account that may transfer a node's token beside its owner; zero if there is none.
+///
+/// # Errors
+/// When the registry cannot be read, or has no such node.
+pub async fn approved(network: &Network, node_id: u32) -> Result<Address, AdminError> {
+    let get_approved = NodeRegistry::getApprovedCall { tokenId: U256::from(node_id) };
+    network.view(Contract::NodeRegistry, &get_approved).await
+}
+
+/// Plans to set the URL before the id in the URI of each node's token. It ends with a slash.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn set_base_uri(network: &Network, base_uri: &str) -> Result<Plan, AdminError> {
+    let set = NodeRegistry::setBaseURICall { baseURI_: base_uri.into() };
+    by_admin(network, Plan::of([network.step(Contract::NodeRegistry, &set)?])).await
+}
+
+fn by_owner(plan: Plan, owner: Address) -> Plan {
+    plan.note(format!("only the node's owner can do this: {owner}"))
 }
 
 async fn by_admin(network: &Network, plan: Plan) -> Result<Plan, AdminError> {

@@ -5,7 +5,7 @@ mod known;
 
 use std::collections::BTreeSet;
 
-use alloy::primitives::{B256, Bytes, U256};
+use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::{TransactionInput, TransactionRequest};
 use futures_util::future::try_join_all;
@@ -14,6 +14,7 @@ use super::{AdminError, ChainRole, Contract, Network, Plan, PlanStep};
 use crate::contracts::{AppChainParameterRegistry, SettlementChainParameterRegistry, artifact};
 use crate::send::{Call, ViewError};
 
+pub(super) use known::key_of;
 pub use known::{Parameter, ParameterKind, known, names};
 
 /// The state of a parameter.
@@ -124,7 +125,8 @@ async fn state(network: &Network, key: &str, value: B256) -> Result<ParameterSta
             on_app_chain = Some(network.view(Contract::AppChainParameterRegistry, &get).await?);
         }
         if let Some(data) = parameter.getter_data() {
-            applied = word(network, parameter.reader, data).await?;
+            let address = network.at(parameter.reader)?;
+            applied = word_at(network, parameter.reader, address, data).await?;
         }
     }
     Ok(ParameterState { key: key.to_owned(), value, on_app_chain, applied, parameter })
@@ -238,14 +240,14 @@ fn lowered_limits(adoptions: &[(&ParameterState, &Parameter)]) -> BTreeSet<Contr
     upper.filter(is_lowered).map(|(_, parameter)| parameter.reader).collect()
 }
 
-/// Returns the word that a getter returns; `None` if the contract reverts.
-async fn word(
+/// Returns the word that a getter of a contract's code at this address returns; `None` if it reverts.
+pub(super) async fn word_at(
     network: &Network,
     contract: Contract,
+    address: Address,
     data: Bytes,
 ) -> Result<Option<B256>, AdminError> {
     let chain = network.chain(contract.chain())?;
-    let address = network.at(contract)?;
     let request = TransactionRequest {
         to: Some(address.into()),
         input: TransactionInput::new(data),
@@ -265,7 +267,7 @@ async fn word(
 }
 
 /// Encodes a call of a contract's function by name, with one word as argument or none.
-fn call_data(contract: Contract, function: &str, argument: Option<U256>) -> Bytes {
+pub(super) fn call_data(contract: Contract, function: &str, argument: Option<U256>) -> Bytes {
     let artifact = artifact::named(contract.interface()).expect("every contract has an artifact");
     let declared = artifact.abi.function(function).and_then(|same_name| same_name.first());
     let selector = declared.expect("the table names functions of the interface").selector();

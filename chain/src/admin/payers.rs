@@ -85,20 +85,7 @@ pub async fn deposit(
     amount: MicroDollars,
     wrap: bool,
 ) -> Result<Plan, AdminError> {
-    // The registry would refuse the last step only after the ones before it were mined.
-    let bounds = bounds(network).await?;
-    if bounds.paused {
-        return Err(would_revert(&PayerRegistry::Paused {}));
-    }
-    if payer.is_zero() {
-        return Err(would_revert(&PayerRegistry::ZeroPayer {}));
-    }
-    if amount < bounds.minimum_deposit {
-        return Err(would_revert(&PayerRegistry::InsufficientDeposit {
-            amount: amount.on_chain(),
-            minimumDeposit: bounds.minimum_deposit.on_chain(),
-        }));
-    }
+    check_deposit(network, payer, amount).await?;
     let payment = tokens::pay(network, account, Contract::PayerRegistry, amount, wrap).await?;
     let (payer_, amount_) = (payer, amount.on_chain());
     let step = match payment.permit {
@@ -113,6 +100,28 @@ pub async fn deposit(
         }
     };
     Ok(payment.before.then(Plan::of([step])).note(format!("deposits {amount} for {payer}")))
+}
+
+/// Refuses a deposit that the registry would refuse as the last step, after the ones before it were mined.
+pub(super) async fn check_deposit(
+    network: &Network,
+    payer: Address,
+    amount: MicroDollars,
+) -> Result<(), AdminError> {
+    let bounds = bounds(network).await?;
+    if bounds.paused {
+        return Err(would_revert(&PayerRegistry::Paused {}));
+    }
+    if payer.is_zero() {
+        return Err(would_revert(&PayerRegistry::ZeroPayer {}));
+    }
+    if amount < bounds.minimum_deposit {
+        return Err(would_revert(&PayerRegistry::InsufficientDeposit {
+            amount: amount.on_chain(),
+            minimumDeposit: bounds.minimum_deposit.on_chain(),
+        }));
+    }
+    Ok(())
 }
 
 /// Plans to request a withdrawal from the account's own balance. It can be finalized after the lock

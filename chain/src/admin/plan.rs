@@ -54,6 +54,13 @@ impl Plan {
         self
     }
 
+    /// Marks all steps as waiting for others that are not in this plan.
+    #[must_use]
+    pub fn waiting(mut self) -> Self {
+        self.steps.iter_mut().for_each(|step| step.waits = true);
+        self
+    }
+
     /// Appends the steps of another plan. If this plan has steps, the appended ones wait for them.
     pub(super) fn then(mut self, next: Self) -> Self {
         let waits = !self.steps.is_empty();

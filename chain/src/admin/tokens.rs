@@ -103,27 +103,37 @@ async fn missing(
             "{owner} has {balance_now} in fee tokens: {missing} too few; --from-underlying wraps them"
         )));
     }
+    wrap_own(network, owner, missing).await
+}
+
+/// Plans to wrap underlying tokens of an account.
+pub(super) async fn wrap_own(
+    network: &Network,
+    owner: Address,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
     let underlying = balance(network, Contract::UnderlyingFeeToken, owner).await?;
-    if underlying < missing {
+    if underlying < amount {
         return Err(AdminError::TooFewTokens {
             account: owner,
             token: Contract::UnderlyingFeeToken,
             balance: underlying,
-            needed: missing,
+            needed: amount,
         });
     }
     let fee_token = network.at(Contract::FeeToken)?;
     let allowance = FeeToken::allowanceCall { owner, spender: fee_token };
     let allowance = network.view(Contract::UnderlyingFeeToken, &allowance).await?;
-    let mut plan = wrapping(network, missing)?;
-    if allowance >= U256::from(missing.get()) {
+    let mut plan = wrapping(network, amount)?;
+    if allowance >= U256::from(amount.get()) {
         plan.steps.remove(0);
         plan.steps[0].waits = false;
     }
     Ok(plan)
 }
 
-fn wrapping(network: &Network, amount: MicroDollars) -> Result<Plan, AdminError> {
+/// Plans to wrap underlying tokens of an account that is not known.
+pub(super) fn wrapping(network: &Network, amount: MicroDollars) -> Result<Plan, AdminError> {
     let deposit = FeeToken::depositCall { amount_: U256::from(amount.get()) };
     let deposit = Plan::of([network.step(Contract::FeeToken, &deposit)?]);
     let approval = approval(network, Contract::UnderlyingFeeToken, Contract::FeeToken, amount)?;

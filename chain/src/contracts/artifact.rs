@@ -6,6 +6,7 @@ use alloy::json_abi::{ContractObject, JsonAbi};
 use alloy::primitives::Bytes;
 use alloy::sol_types::abi::TokenSeq;
 use alloy::sol_types::{SolType, SolValue};
+use serde::Deserialize;
 
 use super::SOURCES;
 
@@ -20,6 +21,22 @@ pub struct Artifact {
     pub creation_code: Bytes,
     /// The code on the chain afterwards, with immutables at zero.
     pub deployed_code: Bytes,
+    /// Places of the immutables in the deployed code.
+    immutables: Vec<Immutable>,
+}
+
+/// The place of an immutable value in deployed code, bytes.
+#[derive(Debug, Deserialize)]
+struct Immutable {
+    start: usize,
+    length: usize,
+}
+
+/// The part of an artifact that [`ContractObject`] does not know.
+#[derive(Debug, Deserialize)]
+struct References {
+    #[serde(default, rename = "immutableReferences")]
+    immutables: Vec<Immutable>,
 }
 
 static ALL: LazyLock<Vec<Artifact>> = LazyLock::new(|| {
@@ -43,12 +60,29 @@ impl Artifact {
     fn parse(name: &'static str, text: &str) -> Self {
         let object: ContractObject =
             serde_json::from_str(text).expect("the bindings were compiled from the same text");
+        let References { immutables } =
+            serde_json::from_str(text).expect("the bindings were compiled from the same text");
         Self {
             name,
             abi: object.abi.expect("the bindings were compiled from the same interface"),
             creation_code: object.bytecode.unwrap_or_default(),
             deployed_code: object.deployed_bytecode.unwrap_or_default(),
+            immutables,
         }
+    }
+
+    /// Returns true if `code` is the deployed code of this contract, whatever its immutables are.
+    #[must_use]
+    pub fn is_code(&self, code: &[u8]) -> bool {
+        if code.is_empty() || code.len() != self.deployed_code.len() {
+            return false;
+        }
+        let mut masked = code.to_vec();
+        for Immutable { start, length } in &self.immutables {
+            let Some(place) = masked.get_mut(*start..start + length) else { return false };
+            place.fill(0);
+        }
+        masked == self.deployed_code
     }
 
     /// Returns the code that creates the contract with these constructor arguments.
@@ -80,5 +114,20 @@ mod tests {
         let code = artifact.init_code(&(alloy::primitives::Address::repeat_byte(7),));
         let arguments = code.strip_prefix(&artifact.creation_code[..]).expect("the code is first");
         assert_eq!(arguments, [[0; 12].as_slice(), &[7; 20]].concat());
+    }
+
+    #[test]
+    fn code_is_recognised_by_all_but_its_immutables() {
+        let migrator = named("Migrator").expect("Migrator is a contract");
+        let mut code = migrator.deployed_code.to_vec();
+        assert!(migrator.is_code(&code));
+        let Immutable { start, length } = migrator.immutables[0];
+        code[start..start + length].fill(7);
+        assert!(migrator.is_code(&code), "an immutable is no part of the code");
+        for other in [&[][..], &code[1..], &[&code[..], &[0]].concat()] {
+            assert!(!migrator.is_code(other));
+        }
+        code[0] ^= 1;
+        assert!(!migrator.is_code(&code));
     }
 }

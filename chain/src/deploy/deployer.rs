@@ -9,7 +9,7 @@ use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolCall;
 use tracing::debug;
 
-use super::layout::{Layout, contract, proxy_code, salt};
+use super::layout::{Layout, factory_code, proxy_code, salt};
 use super::plan::PlannedContract;
 use crate::contracts::{Factory, FeeToken};
 use crate::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
@@ -117,7 +117,7 @@ impl ChainDeployer {
         registry: Address,
         pieces: &[PlannedContract],
     ) -> Result<(), DeployError> {
-        let code = contract("Factory").init_code(&(registry,));
+        let code = factory_code(registry);
         self.create(0, "the factory", layout.factory_implementation, code.into()).await?;
         let code = proxy_code(layout.factory_implementation);
         self.create(1, "the factory's proxy", layout.factory, code.into()).await?;
@@ -170,21 +170,15 @@ impl ChainDeployer {
     /// Deploys a contract and its proxy, as far as they are missing.
     async fn place(&mut self, layout: &Layout, piece: &PlannedContract) -> Result<(), DeployError> {
         if !self.sender.chain().has_code(piece.implementation).await? {
-            let deploy = Factory::deployImplementationCall { bytecode_: piece.init_code.clone() };
             let what = format!("deploying {}", piece.name);
-            self.send(&what, &Call::new(layout.factory, &deploy)).await?;
+            self.send(&what, &piece.deploys_implementation(layout)).await?;
         }
         let Some(front) = &piece.proxy else { return Ok(()) };
         if self.sender.chain().has_code(front.address).await? {
             return Ok(());
         }
-        let deploy = Factory::deployProxyCall {
-            implementation_: piece.implementation,
-            salt_: front.salt,
-            initializeCallData_: front.initialize.clone(),
-        };
         let what = format!("deploying the proxy of {}", piece.name);
-        self.send(&what, &Call::new(layout.factory, &deploy)).await
+        self.send(&what, &piece.deploys_proxy(layout, front)).await
     }
 
     /// Calls a contract without a transaction.

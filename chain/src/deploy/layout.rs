@@ -49,6 +49,11 @@ pub(super) fn proxy_code(implementation: Address) -> Bytes {
     contract("Proxy").init_code(&(implementation,))
 }
 
+/// Returns the init code of the factory, which reads its parameters from a registry that it deploys later.
+pub(super) fn factory_code(registry: Address) -> Bytes {
+    contract("Factory").init_code(&(registry,))
+}
+
 /// Returns the artifact of a contract. Panics for an unknown name.
 pub(super) fn contract(name: &str) -> &'static Artifact {
     artifact::named(name).expect("the deployment names contracts that exist")

@@ -5,8 +5,8 @@
 //! [`send_parameters`] the bridge has to carry them to the app chain. Every step first checks if it is done, so a run
 //! continues an incomplete deployment and leaves a complete one as it is.
 //!
-//! The plan brings a fee token of its own, whose underlying token has no value, and an inbox of its own, which one account
-//! releases from. A network whose settlement chain has both must not use it as it is.
+//! A plan without [`Foundations`] brings an underlying token of its own, which has no value, and an inbox of its own, which
+//! one account releases from. They are for development; a settlement chain that has both is named in the foundations.
 
 mod deployer;
 mod layout;
@@ -15,10 +15,10 @@ mod plan;
 
 pub use deployer::{ChainDeployer, DeployError};
 pub use parameters::{
-    configure_settlement, has_prices, have_parameters_arrived, publish_prices, send_parameters,
-    update_app_contracts,
+    bridged_parameters, configure_settlement, has_prices, have_parameters_arrived, publish_prices,
+    send_parameters, update_app_contracts,
 };
-pub use plan::DeploymentPlan;
+pub use plan::{DeploymentPlan, FoundationInbox, Foundations, PlannedPlace};
 
 /// Deploys the factories and all contracts, as far as they are missing.
 ///

@@ -25,6 +25,12 @@ const BRIDGED: [&str; 4] = [
     parameter::IDENTITY_UPDATE_MAX_PAYLOAD_SIZE,
 ];
 
+/// Returns the names of the parameters that the app chain needs as well.
+#[must_use]
+pub fn bridged_parameters() -> Vec<String> {
+    BRIDGED.map(str::to_owned).to_vec()
+}
+
 /// Returns the first parameters of a network: keys and values. `now` is the start of the first prices.
 fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     use parameter::{of_address as address, of_uint as uint};
@@ -154,7 +160,7 @@ pub async fn have_parameters_arrived(
     plan: &DeploymentPlan,
     app: &ChainDeployer,
 ) -> Result<bool, ViewError> {
-    let keys_ = BRIDGED.map(str::to_owned).to_vec();
+    let keys_ = bridged_parameters();
     let get = AppChainParameterRegistry::get_1Call { keys_ };
     let values = app.view(plan.addresses.app_chain_parameter_registry, &get).await?;
     Ok(values.iter().all(|value| !value.is_zero()))
@@ -176,7 +182,7 @@ pub async fn send_parameters(
     settlement.allow(plan.addresses.fee_token, gateway, amount).await?;
     let send = SettlementChainGateway::sendParametersCall {
         chainIds_: vec![U256::from(plan.addresses.app_chain_id)],
-        keys_: BRIDGED.map(str::to_owned).to_vec(),
+        keys_: bridged_parameters(),
         gasLimit_: gas,
         maxFeePerGas_: price,
         amountToSend_: amount,

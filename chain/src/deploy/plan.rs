@@ -4,9 +4,13 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::abi::TokenSeq;
 use alloy::sol_types::{SolCall as _, SolType, SolValue};
 
-use super::layout::{Layout, contract, salt};
+use super::layout::{Layout, contract, factory_code, proxy_code, salt};
 use crate::addresses::Addresses;
-use crate::contracts::{AppChainParameterRegistry, NodeRegistry, SettlementChainParameterRegistry};
+use crate::admin::ChainRole;
+use crate::contracts::{
+    AppChainParameterRegistry, Factory, NodeRegistry, SettlementChainParameterRegistry,
+};
+use crate::send::Call;
 
 /// All contracts of a deployment, with their addresses.
 ///
@@ -20,6 +24,54 @@ pub struct DeploymentPlan {
     pub addresses: Addresses,
     /// The inbox where the settlement chain's gateway leaves messages for the app chain.
     pub inbox: Address,
+}
+
+/// The parts of a network that its settlement chain may have already.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Foundations {
+    /// The token that the fee token wraps; `None` deploys a stand-in without value.
+    pub underlying: Option<Address>,
+    /// The bridge's inbox for the app chain.
+    pub inbox: FoundationInbox,
+}
+
+impl Foundations {
+    /// Returns the addresses that must have contracts before.
+    #[must_use]
+    pub fn addresses(&self) -> Vec<Address> {
+        let inbox = match self.inbox {
+            FoundationInbox::At(inbox) => Some(inbox),
+            FoundationInbox::StandIn { .. } => None,
+        };
+        self.underlying.into_iter().chain(inbox).collect()
+    }
+}
+
+/// The inbox where the settlement chain's gateway leaves messages for the app chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundationInbox {
+    /// The inbox of a rollup's bridge.
+    At(Address),
+    /// A stand-in, from which one account may release what is sent back.
+    StandIn {
+        /// The account.
+        relayer: Address,
+    },
+}
+
+/// The place of a contract of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPlace {
+    /// The chain.
+    pub chain: ChainRole,
+    /// The contract, and the part of it: `NodeRegistry`, `NodeRegistry, proxy`.
+    pub name: String,
+    /// The address.
+    pub address: Address,
+    /// The transaction that creates it; the factory's own ones have no receiver.
+    pub call: Call,
+    /// Gas that its creation costs at least, whatever its constructor does.
+    pub gas_least: u64,
 }
 
 /// A contract that the factory deploys.
@@ -43,6 +95,22 @@ pub(super) struct PlannedProxy {
 }
 
 impl PlannedContract {
+    /// Returns the call that creates the code.
+    pub(super) fn deploys_implementation(&self, layout: &Layout) -> Call {
+        let deploy = Factory::deployImplementationCall { bytecode_: self.init_code.clone() };
+        Call::new(layout.factory, &deploy)
+    }
+
+    /// Returns the call that creates the proxy.
+    pub(super) fn deploys_proxy(&self, layout: &Layout, front: &PlannedProxy) -> Call {
+        let deploy = Factory::deployProxyCall {
+            implementation_: self.implementation,
+            salt_: front.salt,
+            initializeCallData_: front.initialize.clone(),
+        };
+        Call::new(layout.factory, &deploy)
+    }
+
     /// Returns the address that callers use.
     fn address(&self) -> Address {
         self.proxy.as_ref().map_or(self.implementation, |front| front.address)
@@ -105,9 +173,22 @@ const REGISTRY: &str = "ParameterRegistry_0";
 const GATEWAY: &str = "Gateway_0";
 
 impl DeploymentPlan {
-    /// Plans the contracts of a network. `relayer` may release withdrawals from the inbox.
+    /// Plans the contracts of a network without a bridge and without a token of value. `relayer` may release withdrawals
+    /// from the inbox.
     #[must_use]
     pub fn new(deployer: Address, settlement_id: u64, app_id: u64, relayer: Address) -> Self {
+        let inbox = FoundationInbox::StandIn { relayer };
+        Self::on(Foundations { underlying: None, inbox }, deployer, settlement_id, app_id)
+    }
+
+    /// Plans the contracts of a network on what its settlement chain has.
+    #[must_use]
+    pub fn on(
+        foundations: Foundations,
+        deployer: Address,
+        settlement_id: u64,
+        app_id: u64,
+    ) -> Self {
         let layout = Layout::new(deployer);
         let registry = layout.proxy(salt(REGISTRY));
         let gateway = layout.proxy(salt(GATEWAY));
@@ -117,7 +198,10 @@ impl DeploymentPlan {
         let front = on.front(REGISTRY, admins.abi_encode().into());
         let name = "SettlementChainParameterRegistry";
         on.push(name, contract(name).init_code(&()), Some(front));
-        let underlying = on.proxied("MockUnderlyingFeeToken", &(registry,));
+        let underlying = match foundations.underlying {
+            Some(token) => token,
+            None => on.proxied("MockUnderlyingFeeToken", &(registry,)),
+        };
         let token = on.proxied("FeeToken", &(registry, underlying));
         let payers = on.proxied("PayerRegistry", &(registry, token));
         let rates = on.proxied("RateRegistry", &(registry,));
@@ -127,21 +211,14 @@ impl DeploymentPlan {
         let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
         let name = "SettlementChainGateway";
         on.push(name, contract(name).init_code(&(registry, gateway, token)), Some(front));
-        let inbox = on.plain("ERC20Inbox", &(token, relayer));
+        let inbox = match foundations.inbox {
+            FoundationInbox::At(inbox) => inbox,
+            FoundationInbox::StandIn { relayer } => on.plain("ERC20Inbox", &(token, relayer)),
+        };
         let splitter = on.plain("DepositSplitter", &(token, payers, gateway, U256::from(app_id)));
         let settlement = on.pieces;
 
-        let mut on = PlanBuilder::new(&layout);
-        let admins = AppChainParameterRegistry::initializeCall { admins_: vec![gateway] };
-        let front = on.front(REGISTRY, admins.abi_encode().into());
-        let name = "AppChainParameterRegistry";
-        on.push(name, contract(name).init_code(&()), Some(front));
-        let groups = on.proxied("GroupMessageBroadcaster", &(registry,));
-        let identities = on.proxied("IdentityUpdateBroadcaster", &(registry,));
-        let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
-        let name = "AppChainGateway";
-        on.push(name, contract(name).init_code(&(registry, gateway)), Some(front));
-        let app = on.pieces;
+        let (app, groups, identities) = app_pieces(&layout, registry, gateway);
 
         let addresses = Addresses {
             app_chain_id: app_id,
@@ -168,6 +245,68 @@ impl DeploymentPlan {
         };
         Self { layout, settlement, app, addresses, inbox }
     }
+
+    /// Returns the places of all contracts in the order of their creation: the settlement chain's, then the app chain's.
+    #[must_use]
+    pub fn places(&self) -> Vec<PlannedPlace> {
+        let chains = [(ChainRole::Settlement, &self.settlement), (ChainRole::App, &self.app)];
+        let layout = &self.layout;
+        let mut places = Vec::new();
+        for (chain, pieces) in chains {
+            let mut add = |name: String, address, call: Call, deployed: &str| {
+                let gas_least = gas_least(&call, contract(deployed).deployed_code.len());
+                places.push(PlannedPlace { chain, name, address, call, gas_least });
+            };
+            let registry = self.addresses.app_chain_parameter_registry;
+            let factory = Call::create(factory_code(registry));
+            add("Factory".into(), layout.factory_implementation, factory, "Factory");
+            let proxy = Call::create(proxy_code(layout.factory_implementation));
+            add("Factory, proxy".into(), layout.factory, proxy, "Proxy");
+            for piece in pieces {
+                let call = piece.deploys_implementation(layout);
+                add(piece.name.into(), piece.implementation, call, piece.name);
+                if let Some(front) = &piece.proxy {
+                    let (name, call) =
+                        (format!("{}, proxy", piece.name), piece.deploys_proxy(layout, front));
+                    add(name, front.address, call, "Proxy");
+                }
+            }
+        }
+        places
+    }
+}
+
+/// Plans the contracts of the app chain. Returns them with the addresses of both broadcasters: of group messages, and of
+/// identity updates.
+fn app_pieces(
+    layout: &Layout,
+    registry: Address,
+    gateway: Address,
+) -> (Vec<PlannedContract>, Address, Address) {
+    let mut on = PlanBuilder::new(layout);
+    let admins = AppChainParameterRegistry::initializeCall { admins_: vec![gateway] };
+    let front = on.front(REGISTRY, admins.abi_encode().into());
+    let name = "AppChainParameterRegistry";
+    on.push(name, contract(name).init_code(&()), Some(front));
+    let groups = on.proxied("GroupMessageBroadcaster", &(registry,));
+    let identities = on.proxied("IdentityUpdateBroadcaster", &(registry,));
+    let front = on.front(GATEWAY, NodeRegistry::initializeCall {}.abi_encode().into());
+    let name = "AppChainGateway";
+    on.push(name, contract(name).init_code(&(registry, gateway)), Some(front));
+    (on.pieces, groups, identities)
+}
+
+/// Returns a lower bound of the gas of a creation: the transaction (EIP-2028), the creation, and its code on the chain
+/// (the yellow paper's G_create and G_codedeposit).
+fn gas_least(call: &Call, deployed_len: usize) -> u64 {
+    const TRANSACTION: u64 = 21_000;
+    const CREATE: u64 = 32_000;
+    const CODE_BYTE: u64 = 200;
+    const ZERO_BYTE: u64 = 4;
+    const OTHER_BYTE: u64 = 16;
+    let byte = |byte: &u8| if *byte == 0 { ZERO_BYTE } else { OTHER_BYTE };
+    let data: u64 = call.data.iter().map(byte).sum();
+    TRANSACTION + CREATE + data + CODE_BYTE * deployed_len as u64
 }
 
 #[cfg(test)]
@@ -190,6 +329,24 @@ mod tests {
             places.dedup();
             assert_eq!(places.len(), all);
         }
+    }
+
+    #[test]
+    fn a_network_with_a_token_and_a_bridge_gets_no_stand_ins() {
+        let [deployer, underlying, inbox] = [1, 3, 4].map(Address::repeat_byte);
+        let foundations =
+            Foundations { underlying: Some(underlying), inbox: FoundationInbox::At(inbox) };
+        let (with, without) = (DeploymentPlan::on(foundations, deployer, 1, 2), plan());
+        assert_eq!((with.addresses.underlying_fee_token, with.inbox), (underlying, inbox));
+        let names = |plan: &DeploymentPlan| -> Vec<String> {
+            plan.places().into_iter().map(|place| place.name).collect()
+        };
+        let stand_ins = ["MockUnderlyingFeeToken", "MockUnderlyingFeeToken, proxy", "ERC20Inbox"];
+        let expected: Vec<_> =
+            names(&without).into_iter().filter(|it| !stand_ins.contains(&&**it)).collect();
+        assert_eq!(names(&with), expected);
+        assert_eq!(names(&without).len(), expected.len() + stand_ins.len());
+        assert!(with.places().iter().all(|place| place.gas_least > 53_000));
     }
 
     #[test]

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use alloy::primitives::Address;
 use clap::{Arg, ArgMatches, Args, FromArgMatches};
-use hawser_chain::admin::MicroDollars;
+use hawser_chain::admin::bridge::BridgeTerms;
+use hawser_chain::admin::{Contract, MicroDollars};
 use hawser_node::settings::table::{Setting, chains};
 use hawser_node::settings::{SettingSources, duration};
 
@@ -110,6 +111,37 @@ pub(crate) struct TransactionArgs {
     pub(crate) network: NetworkArgs,
 }
 
+/// Payment for gas on the app chain, where parameters are sent.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "The way to the app chain")]
+pub(crate) struct BridgeArgs {
+    /// Gas limit on the app chain [default: 21000, and 120000 for each parameter].
+    #[arg(long, value_name = "GAS")]
+    gas_limit: Option<u64>,
+    /// Price of a unit of gas, wei [default: 2 gwei].
+    #[arg(long, value_name = "WEI")]
+    max_fee_per_gas: Option<u64>,
+    /// Fee tokens sent along for the gas [default: the highest possible cost].
+    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
+    amount: Option<MicroDollars>,
+    /// Convert underlying tokens into missing fee tokens first.
+    #[arg(long)]
+    from_underlying: bool,
+}
+
+impl BridgeArgs {
+    /// Returns the payment.
+    #[must_use]
+    pub(crate) fn terms(&self) -> BridgeTerms {
+        BridgeTerms {
+            gas_limit: self.gas_limit,
+            max_fee_per_gas: self.max_fee_per_gas,
+            amount: self.amount,
+            wrap: self.from_underlying,
+        }
+    }
+}
+
 /// Sending of transactions.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Sending")]
@@ -151,6 +183,14 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
         return Err("its checksum is wrong: a letter was changed".into());
     }
     Ok(address)
+}
+
+/// Parses the name of a contract.
+pub(super) fn contract(text: &str) -> Result<Contract, String> {
+    Contract::named(text).ok_or_else(|| {
+        let names = Contract::ALL.map(Contract::name).join(", ");
+        format!("expected one of {names}")
+    })
 }
 
 /// Parses an amount of dollars.

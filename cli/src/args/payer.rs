@@ -12,6 +12,14 @@ use super::report::ReportNodeArgs;
 pub(crate) enum PayerCommand {
     /// Deposit into a payer's balance.
     Deposit(DepositArgs),
+    /// Fund a payer on both chains with one transaction: its balance in the registry, and native tokens on the app chain.
+    Fund(FundArgs),
+    /// Convert underlying tokens into fee tokens.
+    Wrap(WrapArgs),
+    /// Convert fee tokens into underlying tokens.
+    Unwrap(UnwrapArgs),
+    /// Send native tokens of the app chain back to the settlement chain, as fee tokens.
+    LeaveApp(LeaveAppArgs),
     /// Print a payer's balance.
     Balance(BalanceArgs),
     /// Print a payer's usage as a node has booked it: settled, and not settled yet.
@@ -38,6 +46,77 @@ pub(crate) struct DepositArgs {
     /// Convert underlying tokens into missing fee tokens first.
     #[arg(long)]
     pub(crate) from_underlying: bool,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
+}
+
+/// `hawser payer fund`.
+#[derive(Debug, Args)]
+pub(crate) struct FundArgs {
+    /// Amount for the registry, dollars with at most 6 decimals.
+    #[arg(long = "registry-amount", value_name = "DOLLARS", value_parser = amount, default_value = "0")]
+    pub(crate) registry_amount: MicroDollars,
+    /// Amount for the app chain with the cost of the way, dollars with at most 6 decimals.
+    #[arg(long, value_name = "DOLLARS", value_parser = amount, default_value = "0")]
+    pub(crate) app_amount: MicroDollars,
+    /// Address of the payer [default: the account that sends].
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) payer: Option<Address>,
+    /// Account of the app chain that gets the tokens [default: the payer].
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) app_recipient: Option<Address>,
+    /// Gas limit on the app chain [default: 141000].
+    #[arg(long, value_name = "GAS")]
+    pub(crate) gas_limit: Option<u64>,
+    /// Price of a unit of gas on the app chain, wei [default: 2 gwei].
+    #[arg(long, value_name = "WEI")]
+    pub(crate) max_fee_per_gas: Option<u64>,
+    /// Convert underlying tokens into missing fee tokens first.
+    #[arg(long)]
+    pub(crate) from_underlying: bool,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
+}
+
+/// `hawser payer wrap`.
+#[derive(Debug, Args)]
+pub(crate) struct WrapArgs {
+    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
+    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
+    pub(crate) amount: MicroDollars,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
+}
+
+/// `hawser payer unwrap`.
+#[derive(Debug, Args)]
+pub(crate) struct UnwrapArgs {
+    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
+    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
+    pub(crate) amount: MicroDollars,
+    /// Recipient of the underlying tokens [default: the account that sends].
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) recipient: Option<Address>,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
+}
+
+/// `hawser payer leave-app`.
+#[derive(Debug, Args)]
+pub(crate) struct LeaveAppArgs {
+    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
+    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
+    pub(crate) amount: MicroDollars,
+    /// Recipient on the settlement chain [default: the account that sends].
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) recipient: Option<Address>,
+    /// Pay out underlying tokens instead of fee tokens.
+    #[arg(long)]
+    pub(crate) into_underlying: bool,
     /// Sending, chains and contracts.
     #[command(flatten)]
     pub(crate) transactions: TransactionArgs,
@@ -140,6 +219,9 @@ pub(crate) enum FeesCommand {
     Withdraw(FeesWithdrawArgs),
     /// Print fees that are owed, and the claims of each report.
     Show(FeesShowArgs),
+    /// Send the settled fees that the payer registry holds to the manager that pays them out. A withdrawal does so by itself
+    /// when tokens are missing.
+    Excess(TransactionArgs),
 }
 
 /// Beneficiary of the fees.

@@ -4,9 +4,8 @@ use std::path::PathBuf;
 
 use alloy::primitives::Address;
 use clap::{Args, Subcommand};
-use hawser_chain::admin::MicroDollars;
 
-use super::onchain::{NetworkArgs, TransactionArgs, address, amount};
+use super::onchain::{BridgeArgs, NetworkArgs, TransactionArgs, address};
 
 /// `hawser registry`.
 #[derive(Debug, Subcommand)]
@@ -44,8 +43,52 @@ pub(crate) enum NodeCommand {
     Add(NodeAddArgs),
     /// Print all records.
     List(NetworkArgs),
+    /// Print one record, and the account that may transfer it beside its owner.
+    Get(NodeGetArgs),
     /// Change the URL of a node's API.
     UpdateHttp(UpdateHttpArgs),
+    /// Give a node's token to another account, and with it the right to its URL and its fees.
+    Transfer(NodeTokenArgs),
+    /// Let another account transfer a node's token; the zero address lets none.
+    Approve(NodeTokenArgs),
+    /// Set the URL before the id in the URI of each node's token.
+    BaseUri(BaseUriArgs),
+}
+
+/// `hawser registry node get`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeGetArgs {
+    /// The node's id.
+    #[arg(value_name = "ID")]
+    pub(crate) node: u32,
+    /// Chains and contracts.
+    #[command(flatten)]
+    pub(crate) network: NetworkArgs,
+}
+
+/// `hawser registry node transfer` and `approve`.
+#[derive(Debug, Args)]
+pub(crate) struct NodeTokenArgs {
+    /// The node's id.
+    #[arg(value_name = "ID")]
+    pub(crate) node: u32,
+    /// The other account.
+    #[arg(long, value_name = "ADDRESS", value_parser = address)]
+    pub(crate) to: Address,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
+}
+
+/// `hawser registry node base-uri`.
+#[derive(Debug, Args)]
+pub(crate) struct BaseUriArgs {
+    /// The URL; it must end with a slash.
+    #[arg(value_name = "URL")]
+    pub(crate) base_uri: String,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser registry node add`.
@@ -180,18 +223,9 @@ pub(crate) struct ParamsBridgeArgs {
     /// Wait until they have arrived, and call the functions with which the contracts take them over.
     #[arg(long)]
     pub(crate) apply: bool,
-    /// Gas limit on the app chain [default: 21000, and 120000 for each parameter].
-    #[arg(long, value_name = "GAS")]
-    pub(crate) gas_limit: Option<u64>,
-    /// Price of a unit of gas, wei [default: 2 gwei].
-    #[arg(long, value_name = "WEI")]
-    pub(crate) max_fee_per_gas: Option<u64>,
-    /// Fee tokens sent along for the gas [default: the highest possible cost].
-    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub(crate) amount: Option<MicroDollars>,
-    /// Convert underlying tokens into missing fee tokens first.
-    #[arg(long)]
-    pub(crate) from_underlying: bool,
+    /// Payment for gas on the app chain.
+    #[command(flatten)]
+    pub(crate) bridge: BridgeArgs,
     /// Sending, chains and contracts.
     #[command(flatten)]
     pub(crate) transactions: TransactionArgs,

@@ -5,6 +5,7 @@ use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
 use super::payer::recipient;
+use crate::args::onchain::TransactionArgs;
 use crate::args::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
@@ -18,6 +19,7 @@ pub(super) async fn run(command: FeesCommand, as_json: bool) -> Result<(), RunEr
         FeesCommand::Claim(args) => claim(&args, as_json).await,
         FeesCommand::Withdraw(args) => withdraw(&args, as_json).await,
         FeesCommand::Show(args) => show(&args, as_json).await,
+        FeesCommand::Excess(args) => excess(&args, as_json).await,
     }
 }
 
@@ -54,6 +56,16 @@ async fn finish(session: OnchainSession, whose: Beneficiary) -> Result<(), RunEr
     } else {
         None
     };
+    session.finish(result);
+    Ok(())
+}
+
+async fn excess(args: &TransactionArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session = OnchainSession::open(args, ChainsNeeded::Settlement, SENDER, as_json).await?;
+    let plan = fees::send_excess(&session.network).await?;
+    session.carry_out(plan).await?;
+    let result =
+        if session.sends() { Some(totals(&fees::owed(&session.network).await?)) } else { None };
     session.finish(result);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
-use hawser_chain::admin::{Account, MicroDollars};
+use hawser_chain::admin::{Account, MicroDollars, funding};
 use hawser_node::error::RunError;
 
 use crate::args::onchain::TransactionArgs;
@@ -11,7 +11,7 @@ use crate::args::payer::{
     WithdrawRequestArgs,
 };
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, PAYER, ResultFields};
-use crate::commands::payer_usage;
+use crate::commands::{payer_funds, payer_usage};
 use crate::output;
 
 /// Runs the command.
@@ -21,6 +21,10 @@ use crate::output;
 pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         PayerCommand::Deposit(args) => deposit(&args, as_json).await,
+        PayerCommand::Fund(args) => payer_funds::fund(&args, as_json).await,
+        PayerCommand::Wrap(args) => payer_funds::wrap(&args, as_json).await,
+        PayerCommand::Unwrap(args) => payer_funds::unwrap(&args, as_json).await,
+        PayerCommand::LeaveApp(args) => payer_funds::leave_app(&args, as_json).await,
         PayerCommand::Balance(args) => balance(&args, as_json).await,
         PayerCommand::Usage(args) => payer_usage::usage(&args, as_json).await,
         PayerCommand::Estimate(args) => payer_usage::estimate(&args, as_json).await,
@@ -53,13 +57,17 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
             None => return Err(RunError::usage("whose? Give --payer ADDRESS, or --key-file FILE")),
         },
     };
-    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
     let balance = payers::balance(&network, payer).await?;
     let bounds = payers::bounds(&network).await?;
     let fields = fields(&balance)
         .amount("minimum_deposit", bounds.minimum_deposit)
         .with("withdraw_lock_seconds", bounds.withdraw_lock_seconds)
         .with("paused", bounds.paused);
+    let fields = match funding::app_balance(&network, payer).await? {
+        Some(wei) => fields.with("app_chain_wei", wei.to_string()),
+        None => fields,
+    };
     if as_json {
         output::line(fields.into_json());
     } else {

@@ -19,7 +19,11 @@ pub(super) async fn run(command: RegistryCommand, as_json: bool) -> Result<(), R
         RegistryCommand::Node { command } => match command {
             NodeCommand::Add(args) => nodes::add(&args, as_json).await,
             NodeCommand::List(args) => nodes::list(&args, as_json).await,
+            NodeCommand::Get(args) => nodes::get(&args, as_json).await,
             NodeCommand::UpdateHttp(args) => nodes::update_http(&args, as_json).await,
+            NodeCommand::Transfer(args) => nodes::transfer(&args, as_json).await,
+            NodeCommand::Approve(args) => nodes::approve(&args, as_json).await,
+            NodeCommand::BaseUri(args) => nodes::base_uri(&args, as_json).await,
         },
         RegistryCommand::Canonical { command } => match command {
             CanonicalCommand::Add(args) => nodes::canonical(&args, true, as_json).await,

@@ -190,7 +190,7 @@ const ROWS: &[Row] = &[
 
 /// Returns a parameter's name, such as `xmtp.payerRegistry.paused`: the contract's name begins with
 /// a small letter.
-fn key_of(reader: Contract, name: &str) -> String {
+pub(in crate::admin) fn key_of(reader: Contract, name: &str) -> String {
     let (first, rest) = reader.name().split_at(1);
     format!("xmtp.{}{rest}.{name}", first.to_ascii_lowercase())
 }

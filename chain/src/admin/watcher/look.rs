@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use alloy::eips::BlockNumberOrTag;
-use alloy::primitives::{Address, B256, U256, b256};
+use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 
 use super::{Observation, Watched};
 use crate::admin::contract::Contract;
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
-use crate::admin::{fees, nodes, payers, rates};
+use crate::admin::{fees, installed, nodes, payers, rates};
 use crate::contracts::group_message_broadcaster::GroupMessageBroadcaster::pausedCall;
 use crate::send::Chain;
 
@@ -18,18 +18,6 @@ use crate::send::Chain;
 pub const REPORTS_LOOKED_AT: u64 = 32;
 /// Nodes whose reports are looked at. A guess: many times a network, and a bound for an endpoint that makes some up.
 const NODES_MAX: usize = 256;
-/// The storage slot with the address of a proxy's code (ERC-1967).
-const IMPLEMENTATION: B256 =
-    b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
-/// Contracts that can be paused.
-const PAUSABLE: [Contract; 6] = [
-    Contract::PayerRegistry,
-    Contract::DistributionManager,
-    Contract::SettlementChainGateway,
-    Contract::AppChainGateway,
-    Contract::GroupMessageBroadcaster,
-    Contract::IdentityUpdateBroadcaster,
-];
 
 /// Looks at the contracts. Those of the app chain are left out if it is not connected.
 ///
@@ -71,7 +59,7 @@ fn reachable(network: &Network, contract: Contract) -> Option<(Address, &Chain)>
 
 async fn paused(network: &Network) -> Result<BTreeMap<Contract, bool>, AdminError> {
     let mut paused = BTreeMap::new();
-    for contract in PAUSABLE {
+    for contract in Contract::PAUSABLE {
         let Some((address, chain)) = reachable(network, contract) else { continue };
         let is_paused = chain.view(address, &pausedCall {}).await;
         let is_paused = is_paused.map_err(|source| AdminError::View { contract, source })?;
@@ -84,12 +72,8 @@ async fn implementations(network: &Network) -> Result<BTreeMap<Contract, Address
     let mut implementations = BTreeMap::new();
     for contract in Contract::ALL {
         let Some((address, chain)) = reachable(network, contract) else { continue };
-        let slot = U256::from_be_bytes(IMPLEMENTATION.0);
-        let stored = chain.provider().get_storage_at(address, slot).await;
-        let stored = stored.map_err(|error| chain.request_error("eth_getStorageAt", error))?;
-        let code = Address::from_word(B256::from(stored));
         // The underlying token is a foreign contract, and may be no proxy.
-        if !code.is_zero() {
+        if let Some(code) = installed::implementation_of(chain, address).await? {
             implementations.insert(contract, code);
         }
     }

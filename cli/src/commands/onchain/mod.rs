@@ -2,14 +2,17 @@
 //!
 //! - [`network`]: connections to the chains; [`key`]: the key of the account;
 //! - [`OnchainSession`]: shows a plan, asks, sends it, waits, and prints the result;
+//! - [`bridging`]: the way of parameters to the app chain;
 //! - [`show`]: text and JSON of steps and results.
 
+mod bridging;
 mod key;
 mod network;
 mod session;
 mod show;
 
+pub(super) use bridging::{bring, wait_until_arrived};
 pub(super) use key::{PAYER, SENDER, read as read_key, signer};
-pub(super) use network::{ChainsNeeded, connect};
-pub(super) use session::OnchainSession;
+pub(super) use network::{ChainsNeeded, connect, reach};
+pub(super) use session::{Mode, OnchainSession, account, confirm, no_key};
 pub(super) use show::ResultFields;

@@ -25,15 +25,15 @@ pub(crate) enum ChainsNeeded {
 ///
 /// # Errors
 /// Everything that is wrong with the settings, together; or the error of connecting.
-pub(crate) async fn connect(args: &NetworkArgs, reach: ChainsNeeded) -> Result<Network, RunError> {
+pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<Network, RunError> {
     let of_current_folder =
         || if args.describe_a_network() { None } else { NetworkFile::of_current_folder() };
     let Some(path) = args.network.clone().or_else(of_current_folder) else {
-        return connect_by(&args.sources(), reach).await;
+        return connect_by(&args.sources(), needed).await;
     };
     let sources = args.sources_beside(described(&path)?);
     // The file outlives its network, so the user has to know where the addresses are from.
-    let connected = connect_by(&sources, reach).await;
+    let connected = connect_by(&sources, needed).await;
     connected.map_err(|error| error.while_doing(format_args!("the network of {}", path.display())))
 }
 
@@ -52,14 +52,14 @@ fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
     Ok(values.map(|(setting, value)| (setting.flag.to_owned(), value)).into())
 }
 
-async fn connect_by(sources: &SettingSources, reach: ChainsNeeded) -> Result<Network, RunError> {
+async fn connect_by(sources: &SettingSources, needed: ChainsNeeded) -> Result<Network, RunError> {
     let config = ContractSettings::read(sources).map_err(RunError::usage)?;
     let KnownDeployment { settlement_id, app_id, contracts, .. } =
         KnownDeployment::of(&config).await?;
-    let settlement = chain(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
-    let app = match reach {
+    let settlement = reach(&config.settlement.urls, settlement_id, ChainRole::Settlement).await?;
+    let app = match needed {
         ChainsNeeded::AppIfGiven if !config.app.urls.is_empty() => {
-            Some(chain(&config.app.urls, app_id, ChainRole::App).await?)
+            Some(reach(&config.app.urls, app_id, ChainRole::App).await?)
         }
         ChainsNeeded::AppIfGiven | ChainsNeeded::Settlement => None,
     };
@@ -68,7 +68,10 @@ async fn connect_by(sources: &SettingSources, reach: ChainsNeeded) -> Result<Net
 
 /// Connects to the first URL that answers. A wrong chain id is a mistake in the settings, so that the
 /// next URL is not tried then.
-async fn chain(urls: &[String], id: u64, side: ChainRole) -> Result<Chain, RunError> {
+///
+/// # Errors
+/// When no URL answers, or one serves another chain.
+pub(crate) async fn reach(urls: &[String], id: u64, side: ChainRole) -> Result<Chain, RunError> {
     let mut failures = Vec::new();
     for url in urls {
         match Chain::connect(url, id).await {

@@ -18,10 +18,36 @@ use crate::output::{self, Reporter};
 
 /// The use of a plan.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Mode {
-    Send { ask: bool },
+pub(crate) enum Mode {
+    /// Send it.
+    Send {
+        /// True to ask before.
+        ask: bool,
+    },
+    /// Simulate it.
     DryRun,
+    /// Print it for a multisig.
     Calldata,
+}
+
+impl Mode {
+    /// Returns the use that the arguments ask for.
+    pub(crate) fn of(send: &SendArgs) -> Self {
+        match (send.dry_run, send.calldata) {
+            (false, false) => Self::Send { ask: !send.yes && io::stdin().is_terminal() },
+            (true, _) => Self::DryRun,
+            (_, true) => Self::Calldata,
+        }
+    }
+
+    /// Returns the word in JSON output.
+    pub(crate) fn word(self) -> &'static str {
+        match self {
+            Self::Send { .. } => "send",
+            Self::DryRun => "dry_run",
+            Self::Calldata => "calldata",
+        }
+    }
 }
 
 /// A command that changes contracts.
@@ -62,11 +88,7 @@ impl OnchainSession {
         as_json: bool,
     ) -> Result<Self, RunError> {
         let send = &args.send;
-        let mode = match (send.dry_run, send.calldata) {
-            (false, false) => Mode::Send { ask: !send.yes && io::stdin().is_terminal() },
-            (true, _) => Mode::DryRun,
-            (_, true) => Mode::Calldata,
-        };
+        let mode = Mode::of(send);
         let account = account(send, mode, names)?;
         let network = connect(&args.network, reach).await?;
         let senders = match &account {
@@ -221,13 +243,8 @@ impl OnchainSession {
     }
 
     fn print_json(&self, result: &Value) {
-        let mode = match self.mode {
-            Mode::Send { .. } => "send",
-            Mode::DryRun => "dry_run",
-            Mode::Calldata => "calldata",
-        };
         output::line(json!({
-            "mode": mode,
+            "mode": self.mode.word(),
             "account": self.account.address().map(|address| address.to_string()),
             "notes": self.transcript.notes,
             "steps": self.transcript.steps,
@@ -279,7 +296,15 @@ impl Senders {
     }
 }
 
-fn account(send: &SendArgs, mode: Mode, names: &[KeyVariables]) -> Result<Account, RunError> {
+/// Returns the account in whose name a command acts.
+///
+/// # Errors
+/// When a key is needed and not given, or is no key.
+pub(crate) fn account(
+    send: &SendArgs,
+    mode: Mode,
+    names: &[KeyVariables],
+) -> Result<Account, RunError> {
     let sends = matches!(mode, Mode::Send { .. });
     if let Some(address) = send.from {
         return match sends {
@@ -305,7 +330,8 @@ fn account(send: &SendArgs, mode: Mode, names: &[KeyVariables]) -> Result<Accoun
     }
 }
 
-fn no_key() -> RunError {
+/// Returns the error of a command that signs and has no key.
+pub(crate) fn no_key() -> RunError {
     RunError::usage(
         "this needs a key: give --key-file FILE, or HAWSER_KEY_FILE or HAWSER_KEY in the \
          environment; --dry-run and --calldata need none",
@@ -313,7 +339,10 @@ fn no_key() -> RunError {
 }
 
 /// Asks the user at the terminal.
-fn confirm(count: usize) -> Result<(), RunError> {
+///
+/// # Errors
+/// When the answer is not yes.
+pub(crate) fn confirm(count: usize) -> Result<(), RunError> {
     if output::ask(format_args!("Send {}?", output::count(count, "transaction")))? {
         return Ok(());
     }

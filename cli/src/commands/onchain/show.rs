@@ -113,8 +113,18 @@ pub(super) fn step_text(network: &Network, step: &PlanStep, number: usize, count
         "step {number} of {count}: {}.{} at {to} on the {side} ({chain_id})",
         step.contract, call.name
     );
-    let arguments = call.arguments.iter().map(|argument| format!("  {argument}"));
+    let arguments = call.arguments.iter().map(|it| format!("  {}", shortened(it.to_string())));
     [head].into_iter().chain(arguments).collect::<Vec<_>>().join("\n")
+}
+
+/// Cuts an argument that would fill the screen, such as the code of a contract. JSON and call data have all of it.
+fn shortened(mut text: String) -> String {
+    // A guess: some lines of a terminal.
+    const LEN_MAX: usize = 400;
+    let Some((cut, _)) = text.char_indices().nth(LEN_MAX) else { return text };
+    let len = text.len();
+    text.truncate(cut);
+    format!("{text}… ({len} bytes)")
 }
 
 /// Returns the call for a multisig as text.
@@ -254,6 +264,13 @@ mod tests {
             })
         );
         assert_eq!(date(u64::MAX), u64::MAX.to_string());
+    }
+
+    #[test]
+    fn a_long_argument_is_cut_where_a_character_ends() {
+        assert_eq!(shortened("a".repeat(400)), "a".repeat(400));
+        let cut = shortened("ä".repeat(401));
+        assert_eq!(cut, format!("{}… (802 bytes)", "ä".repeat(400)));
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! `hawser registry node` and `hawser registry canonical`.
 
+use hawser_chain::admin::Network;
 use hawser_chain::admin::nodes::{self, NewNode, RegisteredNode};
 use hawser_node::error::RunError;
 use hawser_proto::PublicKey;
 use serde_json::Value;
 
 use crate::args::onchain::NetworkArgs;
-use crate::args::registry::{CanonicalArgs, NodeAddArgs, UpdateHttpArgs};
+use crate::args::registry::{
+    BaseUriArgs, CanonicalArgs, NodeAddArgs, NodeGetArgs, NodeTokenArgs, UpdateHttpArgs,
+};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
@@ -70,6 +73,59 @@ pub(super) async fn canonical(
     };
     session.carry_out(plan?).await?;
     finish(session, args.node).await
+}
+
+pub(super) async fn get(args: &NodeGetArgs, as_json: bool) -> Result<(), RunError> {
+    let network = onchain::connect(&args.network, ChainsNeeded::Settlement).await?;
+    let record = with_approved(&network, args.node).await?;
+    if as_json {
+        output::line(record.into_json());
+    } else {
+        record.print();
+    }
+    Ok(())
+}
+
+pub(super) async fn transfer(args: &NodeTokenArgs, as_json: bool) -> Result<(), RunError> {
+    if args.to.is_zero() {
+        return Err(RunError::usage("--to must not be the zero address: the node would be lost"));
+    }
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
+    let plan = nodes::transfer(&session.network, args.node, args.to).await?;
+    session.carry_out(plan).await?;
+    finish(session, args.node).await
+}
+
+pub(super) async fn approve(args: &NodeTokenArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
+    let plan = nodes::approve(&session.network, args.node, args.to).await?;
+    session.carry_out(plan).await?;
+    let result = if session.sends() {
+        Some(with_approved(&session.network, args.node).await?)
+    } else {
+        None
+    };
+    session.finish(result);
+    Ok(())
+}
+
+pub(super) async fn base_uri(args: &BaseUriArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, SENDER, as_json).await?;
+    let plan = nodes::set_base_uri(&session.network, &args.base_uri).await?;
+    session.carry_out(plan).await?;
+    let fields = || ResultFields::default().with("baseUri", args.base_uri.as_str());
+    let result = session.sends().then(fields);
+    session.finish(result);
+    Ok(())
+}
+
+async fn with_approved(network: &Network, node_id: u32) -> Result<ResultFields, RunError> {
+    let record = nodes::get(network, node_id).await?;
+    let approved = nodes::approved(network, node_id).await?;
+    Ok(fields(record).with("approved", approved.to_string()))
 }
 
 async fn finish(session: OnchainSession, node_id: u32) -> Result<(), RunError> {

@@ -1,8 +1,6 @@
 //! `hawser registry params`.
 
-use std::time::{Duration, Instant};
-
-use hawser_chain::admin::bridge::{self, BridgeTerms};
+use hawser_chain::admin::bridge;
 use hawser_chain::admin::parameters::{self, Assignment, ParameterState};
 use hawser_node::error::RunError;
 use serde_json::Value;
@@ -10,9 +8,6 @@ use serde_json::Value;
 use crate::args::registry::{ParamsBridgeArgs, ParamsGetArgs, ParamsSetArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
-
-/// Time between two reads of the app chain while bridged parameters are awaited. A guess.
-const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(super) async fn get(args: ParamsGetArgs, as_json: bool) -> Result<(), RunError> {
     let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;
@@ -40,22 +35,17 @@ pub(super) async fn set(args: &ParamsSetArgs, as_json: bool) -> Result<(), RunEr
 
 pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(), RunError> {
     let keys = once_each(args.keys.iter())?;
-    let terms = BridgeTerms {
-        gas_limit: args.gas_limit,
-        max_fee_per_gas: args.max_fee_per_gas,
-        amount: args.amount,
-        wrap: args.from_underlying,
-    };
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, SENDER, as_json).await?;
     let is_reached = session.network.app.is_some();
     if args.apply && !is_reached {
         return Err(RunError::usage("--apply needs the app chain: give --app-rpc-url URL"));
     }
+    let terms = args.bridge.terms();
     let plan = bridge::send(&session.network, &session.account, &keys, &terms).await;
     session.carry_out(plan?).await?;
     if session.sends() && is_reached {
-        let arrived = wait_until_arrived(&session, &keys).await;
+        let arrived = onchain::wait_until_arrived(&session, &keys).await;
         if args.apply {
             arrived?;
             let plan = parameters::apply(&session.network, &keys).await?;
@@ -65,26 +55,6 @@ pub(super) async fn bridge(args: &ParamsBridgeArgs, as_json: bool) -> Result<(),
         }
     }
     finish(session, &keys).await
-}
-
-/// Waits until the app chain has the parameters. The transaction that sent them is mined already.
-async fn wait_until_arrived(session: &OnchainSession, keys: &[String]) -> Result<(), RunError> {
-    let begun = Instant::now();
-    loop {
-        let missing = bridge::missing(&session.network, keys).await?;
-        if missing.is_empty() {
-            return Ok(());
-        }
-        if begun.elapsed() >= session.timeout() {
-            return Err(RunError::failed(format!(
-                "{} has not arrived on the app chain after {} s; it is on its way: look with \
-                 `params get`, and run the same command again when it is there",
-                missing.join(", "),
-                session.timeout().as_secs()
-            )));
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-    }
 }
 
 async fn finish(session: OnchainSession, keys: &[String]) -> Result<(), RunError> {

@@ -223,9 +223,10 @@ const fn single(flag: &'static str, env: &'static str) -> Setting {
     value(flag, env, None, ADDRESS, EXAMPLE_ADDRESS, "Address of this contract")
 }
 
-/// Returns the flag that gives a contract's address.
+/// Returns the flag that gives a contract's address. Optional contracts have none of their own: the file of all addresses
+/// names them.
 #[must_use]
 pub fn flag_of(contract: Contract) -> &'static str {
     let single = SINGLE.iter().find(|(named, _)| *named == contract);
-    single.map(|(_, setting)| setting.flag).expect("every contract has a flag")
+    single.map_or(FILE.flag, |(_, setting)| setting.flag)
 }

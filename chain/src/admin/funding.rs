@@ -1,0 +1,203 @@
+//! Money between tokens and chains: the fee token wrapped and unwrapped, a payer funded on both chains at once, and money of
+//! the app chain brought back.
+
+use alloy::primitives::{Address, U256};
+use alloy::providers::Provider as _;
+use alloy::sol_types::SolError as _;
+
+use super::bridge::{self, GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
+use super::tokens::{self, Permit};
+use super::{Account, AdminError, ChainRole, Contract, MicroDollars, Network, Plan, payers};
+use crate::contracts::revert::Revert;
+use crate::contracts::{
+    AppChainGateway, DepositSplitter, FeeToken, PayerRegistry, SettlementChainGateway,
+};
+
+/// A payment to both chains.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Funding {
+    /// The payer whose balance in the registry grows.
+    pub payer: Address,
+    /// The amount for the registry; zero for none.
+    pub amount: MicroDollars,
+    /// The account of the app chain that gets native tokens.
+    pub app_recipient: Address,
+    /// The amount for the app chain, with the cost of the way; zero for none.
+    pub app_amount: MicroDollars,
+    /// The gas limit on the app chain; by default that of one parameter.
+    pub gas_limit: Option<u64>,
+    /// The price per unit of gas on the app chain in wei; by default 2 gwei.
+    pub max_fee_per_gas: Option<u64>,
+    /// True to wrap underlying tokens if fee tokens are missing.
+    pub wrap: bool,
+}
+
+/// Plans to fund a payer on both chains with one transaction of the deposit splitter.
+///
+/// # Errors
+/// When a contract would refuse its part, tokens are missing, or a contract cannot be read.
+pub async fn fund(
+    network: &Network,
+    account: &Account,
+    funding: &Funding,
+) -> Result<Plan, AdminError> {
+    const SPLITTER: Contract = Contract::DepositSplitter;
+    network.at(SPLITTER)?;
+    let none = MicroDollars::default();
+    let total = MicroDollars::new(funding.amount.get().saturating_add(funding.app_amount.get()));
+    let total = total
+        .filter(|total| *total != none)
+        .ok_or_else(|| would_revert(SPLITTER, &DepositSplitter::ZeroTotalAmount {}.abi_encode()))?;
+    if funding.amount != none {
+        payers::check_deposit(network, funding.payer, funding.amount).await?;
+    }
+    let gas = funding.gas_limit.unwrap_or(GAS_BASE + GAS_PER_KEY);
+    let price = funding.max_fee_per_gas.unwrap_or(WEI_PER_GAS);
+    if funding.app_amount != none {
+        check_way(network, funding, gas, price).await?;
+    }
+    let payment = tokens::pay(network, account, SPLITTER, total, funding.wrap).await?;
+    let (payer_, recipient) = (funding.payer, funding.app_recipient);
+    let (amount, app_amount) = (funding.amount.on_chain(), funding.app_amount.on_chain());
+    let (gas, price) = (U256::from(gas), U256::from(price));
+    let step = match payment.permit {
+        None => {
+            let deposit = DepositSplitter::depositCall {
+                payer_,
+                payerRegistryAmount_: amount,
+                appChainRecipient_: recipient,
+                appChainAmount_: app_amount,
+                appChainGasLimit_: gas,
+                appChainMaxFeePerGas_: price,
+            };
+            network.step(SPLITTER, &deposit)?
+        }
+        Some(Permit { deadline: deadline_, v: v_, r: r_, s: s_ }) => {
+            let deposit = DepositSplitter::depositWithPermitCall {
+                payer_,
+                payerRegistryAmount_: amount,
+                appChainRecipient_: recipient,
+                appChainAmount_: app_amount,
+                appChainGasLimit_: gas,
+                appChainMaxFeePerGas_: price,
+                deadline_,
+                v_,
+                r_,
+                s_,
+            };
+            network.step(SPLITTER, &deposit)?
+        }
+    };
+    let mut plan = payment.before.then(Plan::of([step]));
+    if funding.amount != none {
+        plan = plan.note(format!("deposits {} for {}", funding.amount, funding.payer));
+    }
+    if funding.app_amount != none {
+        plan = plan.note(format!(
+            "sends {} to {} on the app chain, less the cost of the way",
+            funding.app_amount, funding.app_recipient
+        ));
+    }
+    Ok(plan)
+}
+
+/// Refuses what the gateway would refuse after earlier steps were mined.
+async fn check_way(
+    network: &Network,
+    funding: &Funding,
+    gas: u64,
+    price: u64,
+) -> Result<(), AdminError> {
+    const GATEWAY: Contract = Contract::SettlementChainGateway;
+    if network.view(GATEWAY, &PayerRegistry::pausedCall {}).await? {
+        return Err(would_revert(GATEWAY, &PayerRegistry::Paused {}.abi_encode()));
+    }
+    if funding.app_recipient.is_zero() {
+        return Err(would_revert(GATEWAY, &AppChainGateway::ZeroRecipient {}.abi_encode()));
+    }
+    let max_fee = SettlementChainGateway::calculateMaxDepositFeeCall {
+        chainId_: U256::from(network.app_id),
+        gasLimit_: U256::from(gas),
+        maxFeePerGas_: U256::from(price),
+        maxBaseFee_: U256::from(bridge::base_fee(&network.settlement).await?),
+    };
+    let max_fee = network.view(GATEWAY, &max_fee).await?;
+    let value = U256::from(funding.app_amount.get()) * U256::from(WEI_PER_MICRODOLLAR);
+    if value < max_fee {
+        let error = SettlementChainGateway::InsufficientAmount {
+            appChainAmount: value,
+            maxTotalCosts: max_fee,
+        };
+        return Err(would_revert(GATEWAY, &error.abi_encode()));
+    }
+    Ok(())
+}
+
+/// Plans to wrap underlying tokens of the account into fee tokens.
+///
+/// # Errors
+/// When tokens are missing, or a contract cannot be read.
+pub async fn wrap(
+    network: &Network,
+    account: &Account,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
+    match account.address() {
+        Some(owner) => tokens::wrap_own(network, owner, amount).await,
+        None => tokens::wrapping(network, amount),
+    }
+}
+
+/// Plans to unwrap fee tokens of the account into underlying tokens of the recipient.
+///
+/// # Errors
+/// When the token's address is not known.
+pub fn unwrap(
+    network: &Network,
+    recipient: Address,
+    amount: MicroDollars,
+) -> Result<Plan, AdminError> {
+    let amount_ = U256::from(amount.get());
+    let withdraw = FeeToken::withdrawToCall { recipient_: recipient, amount_ };
+    let step = network.step(Contract::FeeToken, &withdraw)?;
+    Ok(Plan::of([step]).note(format!("unwraps {amount} for {recipient}")))
+}
+
+/// Plans to send native tokens of the account on the app chain back to a recipient on the settlement chain.
+///
+/// # Errors
+/// When the gateway's address is not known.
+pub fn from_app_chain(
+    network: &Network,
+    recipient: Address,
+    amount: MicroDollars,
+    into_underlying: bool,
+) -> Result<Plan, AdminError> {
+    const GATEWAY: Contract = Contract::AppChainGateway;
+    network.chain(ChainRole::App)?;
+    let recipient_ = recipient;
+    let mut step = if into_underlying {
+        network.step(GATEWAY, &AppChainGateway::withdrawIntoUnderlyingCall { recipient_ })?
+    } else {
+        network.step(GATEWAY, &AppChainGateway::withdrawCall { recipient_ })?
+    };
+    step.call = step
+        .call
+        .with_value(U256::from(amount.get()).saturating_mul(U256::from(WEI_PER_MICRODOLLAR)));
+    let note = "it arrives when the bridge has released it: days on a rollup";
+    Ok(Plan::of([step]).note(format!("sends {amount} to {recipient}")).note(note))
+}
+
+/// Returns the native balance of an account on the app chain, in wei; `None` if that chain is not connected.
+///
+/// # Errors
+/// When the chain does not answer.
+pub async fn app_balance(network: &Network, account: Address) -> Result<Option<U256>, AdminError> {
+    let Some(app) = &network.app else { return Ok(None) };
+    let balance = app.provider().get_balance(account).await;
+    Ok(Some(balance.map_err(|error| app.request_error("eth_getBalance", error))?))
+}
+
+fn would_revert(contract: Contract, error: &[u8]) -> AdminError {
+    AdminError::WouldRevert { contract, revert: Revert::decode(error) }
+}

@@ -1,0 +1,130 @@
+//! The contracts as they are installed: version, code, and whether they are paused.
+
+use alloy::primitives::{Address, B256, Bytes, U256, b256};
+use alloy::providers::Provider as _;
+
+use super::{AdminError, Contract, Network};
+use crate::contracts::{NodeRegistry, PayerRegistry, artifact};
+use crate::send::{Chain, RequestError, ViewError};
+
+/// The storage slot with the address of a proxy's code (ERC-1967).
+const IMPLEMENTATION: B256 =
+    b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");
+
+/// The longest version that is shown. A guess: some times that of the deployed contracts. A text from an endpoint may be
+/// anything.
+const VERSION_LEN_MAX: usize = 32;
+
+/// A contract as it is installed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InstalledContract {
+    /// The contract.
+    pub contract: Contract,
+    /// Its address.
+    pub address: Address,
+    /// The version that it states, if it states one.
+    pub version: Option<String>,
+    /// The address of its code, if it is a proxy.
+    pub implementation: Option<Address>,
+    /// True if its code is the one that this program would deploy.
+    pub is_this_build: bool,
+    /// True while it is paused; `None` if it cannot be paused.
+    pub paused: Option<bool>,
+}
+
+/// Returns the contracts whose addresses are known and whose chain is connected.
+///
+/// # Errors
+/// When there is no contract at an address, or a chain does not answer.
+pub async fn list(network: &Network) -> Result<Vec<InstalledContract>, AdminError> {
+    let mut all = Vec::new();
+    for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
+        if network.contracts.get(contract).is_some() && network.chain(contract.chain()).is_ok() {
+            all.push(get(network, contract).await?);
+        }
+    }
+    Ok(all)
+}
+
+/// Returns one contract.
+///
+/// # Errors
+/// When its address is not known, there is no contract, or the chain does not answer.
+pub async fn get(network: &Network, contract: Contract) -> Result<InstalledContract, AdminError> {
+    let (address, chain) = (network.at(contract)?, network.chain(contract.chain())?);
+    let implementation = implementation_of(chain, address).await?;
+    let code = code_at(chain, implementation.unwrap_or(address)).await?;
+    if code.is_empty() {
+        let address = implementation.unwrap_or(address);
+        let source = ViewError::NoCode { address, chain_id: chain.id() };
+        return Err(AdminError::View { contract, source });
+    }
+    let paused = if Contract::PAUSABLE.contains(&contract) {
+        Some(network.view(contract, &PayerRegistry::pausedCall {}).await?)
+    } else {
+        None
+    };
+    let version = version(network, contract).await?;
+    let is_this_build = is_this_build(contract, &code);
+    Ok(InstalledContract { contract, address, version, implementation, is_this_build, paused })
+}
+
+/// Returns the address of a proxy's code; `None` if the contract is no proxy.
+pub(super) async fn implementation_of(
+    chain: &Chain,
+    address: Address,
+) -> Result<Option<Address>, RequestError> {
+    let slot = U256::from_be_bytes(IMPLEMENTATION.0);
+    let stored = chain.provider().get_storage_at(address, slot).await;
+    let stored = stored.map_err(|error| chain.request_error("eth_getStorageAt", error))?;
+    let code = Address::from_word(B256::from(stored));
+    Ok((!code.is_zero()).then_some(code))
+}
+
+/// Returns the code at an address; none at an account.
+pub(super) async fn code_at(chain: &Chain, address: Address) -> Result<Bytes, RequestError> {
+    let code = chain.provider().get_code_at(address).await;
+    code.map_err(|error| chain.request_error("eth_getCode", error))
+}
+
+/// Returns true if the code is the one that this program would deploy for the contract.
+pub(super) fn is_this_build(contract: Contract, code: &[u8]) -> bool {
+    let name = match contract {
+        // Development chains have a stand-in.
+        Contract::UnderlyingFeeToken => "MockUnderlyingFeeToken",
+        other => other.interface(),
+    };
+    artifact::named(name).is_some_and(|artifact| artifact.is_code(code))
+}
+
+/// Returns the version that a contract states. A foreign contract may state none.
+async fn version(network: &Network, contract: Contract) -> Result<Option<String>, AdminError> {
+    // All contracts share the signature.
+    match network.view(contract, &NodeRegistry::versionCall {}).await {
+        Ok(version) => Ok(printable(version)),
+        Err(AdminError::View {
+            source: ViewError::Reverted(_) | ViewError::OtherContract { .. },
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Refuses a text that is no version: it comes from an endpoint and goes to a terminal.
+fn printable(text: String) -> Option<String> {
+    let is_plain = text.bytes().all(|byte| byte.is_ascii_graphic());
+    (!text.is_empty() && text.len() <= VERSION_LEN_MAX && is_plain).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_version_that_could_write_on_a_terminal_is_not_shown() {
+        assert_eq!(printable("1.0.0-rc2".into()).as_deref(), Some("1.0.0-rc2"));
+        for text in ["", "1.0 ", "\u{1b}[2J", "１.0", &"1".repeat(33)] {
+            assert_eq!(printable(text.into()), None, "{text:?}");
+        }
+    }
+}

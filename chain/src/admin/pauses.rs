@@ -1,0 +1,114 @@
+//! Pauses and resumes contracts: a parameter, and the call by which the contract adopts it.
+
+use alloy::sol_types::SolError as _;
+
+use super::parameters::{self, ParameterState};
+use super::{AdminError, ChainRole, Contract, Network, Plan};
+use crate::contracts::PayerRegistry;
+use crate::contracts::parameter::of_bool;
+use crate::contracts::revert::Revert;
+
+/// Returns the name of the parameter that pauses a contract.
+///
+/// # Errors
+/// [`AdminError::NotPausable`].
+pub fn parameter_of(contract: Contract) -> Result<String, AdminError> {
+    if Contract::PAUSABLE.contains(&contract) {
+        Ok(parameters::key_of(contract, "paused"))
+    } else {
+        Err(AdminError::NotPausable(contract))
+    }
+}
+
+/// Plans to set the parameter. A contract of the settlement chain adopts it in the same plan; one of the app chain has to
+/// get it over the bridge first, and then [`adopt`].
+///
+/// # Errors
+/// [`AdminError::NotPausable`], when the bridge is paused, or when a contract cannot be read.
+pub async fn set(network: &Network, contract: Contract, paused: bool) -> Result<Plan, AdminError> {
+    let key = parameter_of(contract)?;
+    network.chain(contract.chain())?;
+    let word = of_bool(paused);
+    let state = state(network, &key).await?;
+    let (is_set, is_adopted) = (state.value == word, state.applied == Some(word));
+    if is_set && is_adopted {
+        let already = if paused { "paused" } else { "running" };
+        return Ok(Plan::nothing(format!("{contract} is {already} already")));
+    }
+    let is_of_app = contract.chain() == ChainRole::App;
+    if is_of_app && state.on_app_chain != Some(word) {
+        refuse_without_bridge(network).await?;
+    }
+    let mut plan = if is_set {
+        Plan::default()
+    } else {
+        let change = format!("{contract} is {}", if paused { "paused" } else { "resumed" });
+        parameters::setting(network, &[(key, word)])?.note(change)
+    };
+    if contract == Contract::SettlementChainGateway && paused {
+        plan = plan.note("while it is paused no parameter and no deposit reaches the app chain");
+    }
+    if is_of_app || is_adopted {
+        return Ok(plan);
+    }
+    Ok(plan.then(poke(network, contract)?))
+}
+
+/// Plans the call by which a contract of the app chain adopts the parameter. `is_there`: it has arrived, so the call can be
+/// tried at once.
+///
+/// # Errors
+/// When a contract cannot be read.
+pub async fn adopt(
+    network: &Network,
+    contract: Contract,
+    paused: bool,
+    is_there: bool,
+) -> Result<Plan, AdminError> {
+    let key = parameter_of(contract)?;
+    if state(network, &key).await?.applied == Some(of_bool(paused)) {
+        return Ok(Plan::default());
+    }
+    let plan = poke(network, contract)?;
+    Ok(if is_there { plan } else { plan.waiting() })
+}
+
+fn poke(network: &Network, contract: Contract) -> Result<Plan, AdminError> {
+    // All contracts share the signature.
+    let update = PayerRegistry::updatePauseStatusCall {};
+    Ok(Plan::of([network.step(contract, &update)?]))
+}
+
+async fn state(network: &Network, key: &str) -> Result<ParameterState, AdminError> {
+    let states = parameters::get(network, &[key.to_owned()]).await?;
+    let state = states.into_iter().next();
+    Ok(state.expect("there is one state for each name"))
+}
+
+/// Refuses to begin what cannot be finished: the paused gateway sends no parameters.
+async fn refuse_without_bridge(network: &Network) -> Result<(), AdminError> {
+    const GATEWAY: Contract = Contract::SettlementChainGateway;
+    if network.view(GATEWAY, &PayerRegistry::pausedCall {}).await? {
+        let revert = Revert::decode(&PayerRegistry::Paused {}.abi_encode());
+        return Err(AdminError::WouldRevert { contract: GATEWAY, revert });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_contract_without_the_parameter_is_not_paused() {
+        let key = parameter_of(Contract::PayerRegistry).unwrap();
+        assert_eq!(key, crate::contracts::parameter::PAYER_REGISTRY_PAUSED);
+        for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
+            let is_known = parameters::known(&parameters::key_of(contract, "paused")).is_some();
+            assert_eq!(parameter_of(contract).is_ok(), is_known, "{contract}");
+        }
+        let error = parameter_of(Contract::NodeRegistry).unwrap_err().to_string();
+        assert!(error.contains("PayerRegistry, DistributionManager"), "{error}");
+        assert!(of_bool(false).is_zero(), "an unset parameter means running");
+    }
+}

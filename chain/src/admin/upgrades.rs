@@ -1,0 +1,313 @@
+//! Replaces the code of a contract through its migrator, and checks the result.
+//!
+//! ```text
+//! plan(&network, contract, ..)   → Upgrade: code, migrator and parameter, as far as they are missing
+//!                                  (a contract of the app chain: the bridge carries the parameter)
+//! upgrade.migrate(..)            → the call of migrate()
+//! upgrade.verify(&network)       → code and immutables are those that were planned
+//! ```
+
+use alloy::primitives::{Address, Bytes, keccak256};
+
+use super::installed::{self, InstalledContract};
+use super::{AdminError, ChainRole, Contract, Network, Plan, PlanStep, parameters};
+use crate::contracts::artifact::{self, Artifact};
+use crate::contracts::parameter::of_address;
+use crate::contracts::{Factory, NodeRegistry};
+use crate::send::ViewError;
+
+/// The longest name of a contract that is compared. A guess: twice the longest one.
+const NAME_LEN_MAX: usize = 64;
+
+/// The code to install.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewCode {
+    /// The code of this program, with the immutables of the installed one. It is deployed if it is missing.
+    ThisBuild,
+    /// Code that is deployed already.
+    At(Address),
+}
+
+/// The migrator that installs the code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MigratorChoice {
+    /// One that replaces exactly the installed code, and nothing else.
+    Exact,
+    /// One that also fills the node registry's set of canonical nodes from the records.
+    Backfill,
+    /// One that is deployed already. Its effect is only known afterwards.
+    At(Address),
+}
+
+/// A planned upgrade.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upgrade {
+    /// The contract.
+    pub contract: Contract,
+    /// The code that is installed.
+    pub from: Address,
+    /// The code to install.
+    pub to: Address,
+    /// The migrator.
+    pub migrator: Address,
+    /// The name of the parameter with the migrator.
+    pub parameter: String,
+    /// Steps that come before `migrate()`, or before the bridge.
+    pub prepare: Plan,
+    identity: Identity,
+}
+
+/// The part of a contract that an upgrade must not change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Identity {
+    name: String,
+    /// Getters of immutables, with their values.
+    immutables: Vec<(&'static str, Address)>,
+}
+
+/// Returns the getters of the constructor's arguments, in order; `None` if no parameter upgrades the contract.
+fn constructor(contract: Contract) -> Option<&'static [&'static str]> {
+    const REGISTRY: &str = "parameterRegistry";
+    Some(match contract {
+        Contract::NodeRegistry
+        | Contract::RateRegistry
+        | Contract::GroupMessageBroadcaster
+        | Contract::IdentityUpdateBroadcaster => &[REGISTRY],
+        Contract::PayerRegistry => &[REGISTRY, "feeToken"],
+        Contract::PayerReportManager => &[REGISTRY, "nodeRegistry", "payerRegistry"],
+        Contract::DistributionManager => {
+            &[REGISTRY, "nodeRegistry", "payerReportManager", "payerRegistry", "feeToken"]
+        }
+        Contract::SettlementChainGateway => &[REGISTRY, "appChainGateway", "feeToken"],
+        Contract::FeeToken => &[REGISTRY, "underlying"],
+        Contract::AppChainGateway => &[REGISTRY, "settlementChainGateway"],
+        Contract::SettlementChainParameterRegistry | Contract::AppChainParameterRegistry => &[],
+        Contract::UnderlyingFeeToken
+        | Contract::SettlementChainFactory
+        | Contract::AppChainFactory
+        | Contract::DepositSplitter => return None,
+    })
+}
+
+/// Plans an upgrade: deploys code and migrator and sets the parameter, as far as this is not done. The plan is empty if the
+/// code is installed already.
+///
+/// # Errors
+/// [`AdminError::OtherImplementation`] if the code is not for this contract; when a contract cannot be read, or there is no
+/// factory.
+pub async fn plan(
+    network: &Network,
+    contract: Contract,
+    new: NewCode,
+    choice: MigratorChoice,
+) -> Result<Upgrade, AdminError> {
+    let getters = constructor(contract).ok_or(AdminError::NotUpgradable(contract))?;
+    if choice == MigratorChoice::Backfill && contract != Contract::NodeRegistry {
+        return Err(AdminError::BackfillOfOther(contract));
+    }
+    let proxy = network.at(contract)?;
+    let chain = network.chain(contract.chain())?;
+    let from = installed::implementation_of(chain, proxy).await?;
+    let from = from.ok_or(AdminError::NotUpgradable(contract))?;
+    let identity = identity(network, contract, proxy, getters).await?;
+    let mut prepare = Plan::default();
+    let to = match new {
+        NewCode::At(code) => code,
+        NewCode::ThisBuild => {
+            let values: Vec<_> = identity.immutables.iter().map(|(_, value)| *value).collect();
+            let code = init_code(named(contract.interface()), &values);
+            deploy(network, contract, code, &mut prepare).await?
+        }
+    };
+    let parameter = parameters::key_of(contract, "migrator");
+    if from == to {
+        let prepare = Plan::nothing(format!("{contract} has the code at {to} already"));
+        let migrator = Address::ZERO;
+        return Ok(Upgrade { contract, from, to, migrator, parameter, prepare, identity });
+    }
+    if prepare.steps.is_empty() {
+        fits(network, contract, to, &identity).await?;
+    }
+    let migrator = match choice {
+        MigratorChoice::At(migrator) => require_code(network, contract, migrator).await?,
+        MigratorChoice::Exact => {
+            let code = init_code(named("Migrator"), &[from, to]);
+            deploy(network, contract, code, &mut prepare).await?
+        }
+        MigratorChoice::Backfill => {
+            let code = init_code(named("NodeRegistryBackfillMigrator"), &[to]);
+            deploy(network, contract, code, &mut prepare).await?
+        }
+    };
+    let word = of_address(migrator);
+    if parameters::values(network, std::slice::from_ref(&parameter)).await? != [word] {
+        let set = parameters::setting(network, &[(parameter.clone(), word)])?;
+        prepare.steps.extend(set.steps);
+    }
+    let prepare = prepare
+        .note(format!("{contract}: the code at {from} becomes the one at {to}"))
+        .note("once the parameter is there, any account can call migrate()");
+    Ok(Upgrade { contract, from, to, migrator, parameter, prepare, identity })
+}
+
+impl Upgrade {
+    /// Returns true if the code is installed already, so that nothing remains to be done.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.from == self.to
+    }
+
+    /// Returns true if the bridge has to carry the parameter.
+    #[must_use]
+    pub fn needs_bridge(&self) -> bool {
+        !self.is_done() && self.contract.chain() == ChainRole::App
+    }
+
+    /// Plans the call that installs the code. `is_there`: the parameter is there, so the call can be tried at once.
+    ///
+    /// # Errors
+    /// When the contract's address is not known.
+    pub fn migrate(&self, network: &Network, is_there: bool) -> Result<Plan, AdminError> {
+        if self.is_done() {
+            return Ok(Plan::default());
+        }
+        // All contracts share the signature.
+        let step = network.step(self.contract, &NodeRegistry::migrateCall {})?;
+        let plan = Plan::of([step]);
+        Ok(if is_there { plan } else { plan.waiting() })
+    }
+
+    /// Checks that the planned code is installed and has the immutables of the one before it.
+    ///
+    /// # Errors
+    /// [`AdminError::OtherImplementation`] with the difference, and when a contract cannot be read.
+    pub async fn verify(&self, network: &Network) -> Result<InstalledContract, AdminError> {
+        let contract = self.contract;
+        let found = installed::get(network, contract).await?;
+        let at = found.implementation.unwrap_or_default();
+        if at != self.to {
+            return Err(AdminError::NotUpgraded { contract, expected: self.to, found: at });
+        }
+        fits(network, contract, network.at(contract)?, &self.identity).await?;
+        Ok(found)
+    }
+}
+
+fn named(name: &str) -> &'static Artifact {
+    artifact::named(name).expect("every contract has an artifact")
+}
+
+/// Returns the code that creates a contract whose constructor takes addresses.
+fn init_code(artifact: &Artifact, arguments: &[Address]) -> Bytes {
+    let words = arguments.iter().map(|argument| argument.into_word());
+    let words: Vec<u8> = words.flat_map(|word| word.0).collect();
+    [&artifact.creation_code[..], &words].concat().into()
+}
+
+/// Adds the step that deploys code with the chain's factory, unless it is there. Returns its address, which follows from the
+/// code (CREATE2, EIP-1014) and not from the word of an endpoint.
+async fn deploy(
+    network: &Network,
+    contract: Contract,
+    init_code: Bytes,
+    plan: &mut Plan,
+) -> Result<Address, AdminError> {
+    let factory = match contract.chain() {
+        ChainRole::Settlement => Contract::SettlementChainFactory,
+        ChainRole::App => Contract::AppChainFactory,
+    };
+    let hash = keccak256(&init_code);
+    let address = network.at(factory)?.create2(hash, hash);
+    if !network.chain(contract.chain())?.has_code(address).await? {
+        let deploy = Factory::deployImplementationCall { bytecode_: init_code };
+        let step: PlanStep = network.step(factory, &deploy)?;
+        plan.steps.push(step);
+    }
+    Ok(address)
+}
+
+/// Reads name and immutables of code at an address, which may be that of a proxy. What is not there reads as empty.
+async fn identity(
+    network: &Network,
+    contract: Contract,
+    at: Address,
+    getters: &[&'static str],
+) -> Result<Identity, AdminError> {
+    let chain = network.chain(contract.chain())?;
+    // All contracts share the signature.
+    let name = match chain.view(at, &NodeRegistry::contractNameCall {}).await {
+        Ok(name) => name,
+        Err(ViewError::Rpc(error)) => return Err(error.into()),
+        Err(_) => String::new(),
+    };
+    // It comes from an endpoint and goes to a terminal.
+    let name = name.chars().take(NAME_LEN_MAX).filter(char::is_ascii_alphanumeric).collect();
+    let mut immutables = Vec::new();
+    for getter in getters {
+        let data = parameters::call_data(contract, getter, None);
+        let word = parameters::word_at(network, contract, at, data).await?;
+        immutables.push((*getter, word.map(Address::from_word).unwrap_or_default()));
+    }
+    Ok(Identity { name, immutables })
+}
+
+/// Checks that code is that of the contract and was made for the same contracts beside it. Another one would take the
+/// contract's state and could not be replaced any more.
+async fn fits(
+    network: &Network,
+    contract: Contract,
+    at: Address,
+    expected: &Identity,
+) -> Result<(), AdminError> {
+    require_code(network, contract, at).await?;
+    let getters: Vec<_> = expected.immutables.iter().map(|(getter, _)| *getter).collect();
+    let found = identity(network, contract, at, &getters).await?;
+    let different = |field, expected, found| {
+        Err(AdminError::OtherImplementation { contract, at, field, expected, found })
+    };
+    if expected.name != found.name {
+        return different("name", expected.name.clone(), found.name);
+    }
+    for ((field, expected), (_, found)) in expected.immutables.iter().zip(found.immutables) {
+        if *expected != found {
+            return different(field, expected.to_string(), found.to_string());
+        }
+    }
+    Ok(())
+}
+
+/// Refuses an address without code.
+async fn require_code(
+    network: &Network,
+    contract: Contract,
+    address: Address,
+) -> Result<Address, AdminError> {
+    let chain = network.chain(contract.chain())?;
+    if chain.has_code(address).await? {
+        return Ok(address);
+    }
+    let source = ViewError::NoCode { address, chain_id: chain.id() };
+    Err(AdminError::View { contract, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_constructor_of_each_contract_takes_what_the_table_says() {
+        for contract in Contract::ALL {
+            let Some(getters) = constructor(contract) else { continue };
+            let abi = &named(contract.interface()).abi;
+            let inputs = abi.constructor().map(|it| it.inputs.clone()).unwrap_or_default();
+            let names: Vec<_> = inputs.iter().map(|it| it.name.trim_end_matches('_')).collect();
+            assert_eq!(names, getters, "{contract}");
+            assert!(inputs.iter().all(|it| it.ty == "address"), "{contract}");
+            for getter in getters {
+                assert!(abi.function(getter).is_some(), "{contract}.{getter}");
+            }
+            let key = parameters::key_of(contract, "migrator");
+            assert!(parameters::known(&key).is_some(), "{key}");
+        }
+    }
+}

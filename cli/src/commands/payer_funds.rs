@@ -1,0 +1,99 @@
+//! `hawser payer fund`, `wrap`, `unwrap` and `leave-app`: money between tokens and chains.
+
+use alloy::primitives::Address;
+use hawser_chain::admin::funding::{self, Funding};
+use hawser_chain::admin::{Account, payers};
+use hawser_node::error::RunError;
+
+use crate::args::payer::{FundArgs, LeaveAppArgs, UnwrapArgs, WrapArgs};
+use crate::commands::onchain::{ChainsNeeded, OnchainSession, PAYER, ResultFields};
+
+/// Funds a payer on both chains.
+///
+/// # Errors
+/// When a step fails; the text says whether something was sent.
+pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
+    let payer = own_or(args.payer, &session.account, "for whom? Give --payer ADDRESS")?;
+    let funding = Funding {
+        payer,
+        amount: args.registry_amount,
+        app_recipient: args.app_recipient.unwrap_or(payer),
+        app_amount: args.app_amount,
+        gas_limit: args.gas_limit,
+        max_fee_per_gas: args.max_fee_per_gas,
+        wrap: args.from_underlying,
+    };
+    let plan = funding::fund(&session.network, &session.account, &funding).await?;
+    session.carry_out(plan).await?;
+    finish(session, Some(payer)).await
+}
+
+/// Wraps underlying tokens.
+///
+/// # Errors
+/// When a step fails; the text says whether something was sent.
+pub(super) async fn wrap(args: &WrapArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
+    let plan = funding::wrap(&session.network, &session.account, args.amount).await?;
+    session.carry_out(plan).await?;
+    let account = session.account.address();
+    finish(session, account).await
+}
+
+/// Unwraps fee tokens.
+///
+/// # Errors
+/// When a step fails; the text says whether something was sent.
+pub(super) async fn unwrap(args: &UnwrapArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
+    let recipient =
+        own_or(args.recipient, &session.account, "who gets it? Give --recipient ADDRESS")?;
+    let plan = funding::unwrap(&session.network, recipient, args.amount)?;
+    session.carry_out(plan).await?;
+    let account = session.account.address();
+    finish(session, account).await
+}
+
+/// Sends native tokens of the app chain back.
+///
+/// # Errors
+/// When a step fails; the text says whether something was sent.
+pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), RunError> {
+    let mut session =
+        OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
+    let recipient =
+        own_or(args.recipient, &session.account, "who gets it? Give --recipient ADDRESS")?;
+    let into_underlying = args.into_underlying;
+    let plan = funding::from_app_chain(&session.network, recipient, args.amount, into_underlying)?;
+    session.carry_out(plan).await?;
+    let account = session.account.address();
+    finish(session, account).await
+}
+
+fn own_or(named: Option<Address>, account: &Account, question: &str) -> Result<Address, RunError> {
+    named.or_else(|| account.address()).ok_or_else(|| RunError::usage(question))
+}
+
+async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {
+    let result = match account {
+        Some(account) if session.sends() => {
+            let balance = payers::balance(&session.network, account).await?;
+            let fields = ResultFields::default()
+                .with("account", account.to_string())
+                .with("registry_microdollars", balance.microdollars.to_string())
+                .amount("fee_tokens", balance.fee_tokens);
+            let app = funding::app_balance(&session.network, account).await?;
+            Some(match app {
+                Some(wei) => fields.with("app_chain_wei", wei.to_string()),
+                None => fields,
+            })
+        }
+        _ => None,
+    };
+    session.finish(result);
+    Ok(())
+}

@@ -1,0 +1,539 @@
+//! The commands that pause, upgrade and hand over contracts, through the binary, on chains that `hawser chain dev` runs.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use alloy::primitives::{Address, Bytes, U256, keccak256};
+use alloy::signers::local::PrivateKeySigner;
+use hawser_chain::addresses::Addresses;
+use hawser_chain::contracts::{Factory, FeeToken, artifact};
+use hawser_chain::send::{Call, Chain, Sender};
+use hawser_devchain::deploy;
+use hawser_devchain::devnet::{APP_ID, SETTLEMENT_ID};
+use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
+use hawser_devchain::relay::{RELAYER, Relay, RelayPolicy};
+use serde_json::{Value, json};
+use support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
+use support::{hawser, run, stderr, stdout};
+
+const OTHER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
+
+/// The row of a contract in the list of all.
+fn listed(chains: &Chains, name: &str) -> Value {
+    let all = chains.json(ADMIN, &["contracts", "list"]);
+    let rows = all.as_array().unwrap();
+    rows.iter()
+        .find(|row| row["contract"] == name)
+        .unwrap_or_else(|| panic!("{name}: {all}"))
+        .clone()
+}
+
+fn dry<'a>(args: &[&'a str]) -> Vec<&'a str> {
+    [args, &["--dry-run"]].concat()
+}
+
+/// Deploys the code of a contract at another address than that of the network's own: bytes behind the constructor's
+/// arguments change the address and nothing else.
+fn deploy_variant(chains: &Chains, name: &str, arguments: &[&str]) -> Address {
+    let arguments: Vec<_> = arguments.iter().map(|key| chains.contract(key)).collect();
+    deploy_code(chains, name, &arguments)
+}
+
+fn deploy_code(chains: &Chains, name: &str, arguments: &[Address]) -> Address {
+    let code = &artifact::named(name).unwrap().creation_code;
+    let words = arguments.iter().map(|argument| argument.into_word());
+    let words: Vec<u8> = words.flat_map(|word| word.0).collect();
+    let bytecode_: Bytes = [&code[..], &words, b"variant"].concat().into();
+    let is_of_app = name.contains("Broadcaster") || name.starts_with("AppChain");
+    let (rpc, id, key) = match is_of_app {
+        true => (&chains.app, APP_ID, "appChainFactory"),
+        false => (&chains.settlement, SETTLEMENT_ID, "settlementChainFactory"),
+    };
+    let (factory, hash) = (chains.contract(key), keccak256(&bytecode_));
+    let deploy = Factory::deployImplementationCall { bytecode_ };
+    chains.send(rpc, id, STRANGER, &Call::new(factory, &deploy));
+    factory.create2(hash, hash)
+}
+
+#[test]
+fn every_contract_is_listed_with_its_version_and_its_code() {
+    let chains = Chains::start();
+    let all = chains.json(ADMIN, &["contracts", "list"]);
+    assert_eq!(all.as_array().unwrap().len(), 16, "{all}");
+    for row in all.as_array().unwrap() {
+        assert_eq!(row["code"], "this build", "{row}");
+        let has_version = row["contract"] != "UnderlyingFeeToken";
+        assert_eq!(row["version"].is_string(), has_version, "{row}");
+    }
+    let reports = listed(&chains, "PayerReportManager");
+    assert_eq!(reports["version"], "1.0.1");
+    assert_eq!(reports["address"], chains.address_of("payerReportManager"));
+    assert_eq!(reports["paused"], Value::Null, "it cannot be paused");
+    assert_eq!(listed(&chains, "PayerRegistry")["paused"], false);
+    let text = stdout(&chains.run(ADMIN, &["contracts", "list"]));
+    assert!(
+        text.contains("contract: RateRegistry, chain: settlement chain, address: 0x"),
+        "{text}"
+    );
+
+    let settlement = chains.settlement.clone();
+    let text = chains.failure(ADMIN, 1, &["contracts", "list", "--app-rpc-url", &settlement]);
+    assert!(text.contains("is chain 31337, and chain 31338 was expected"), "{text}");
+    let registry = "--contracts.settlement-chain.node-registry-address";
+    let text = chains.failure(ADMIN, 1, &["contracts", "list", registry, OTHER]);
+    assert!(text.contains("there is no contract at 0x74f3"), "{text}");
+}
+
+#[test]
+fn a_contract_of_the_settlement_chain_is_paused_and_resumed() {
+    let chains = Chains::start();
+    let pause = ["contracts", "pause", "payer-registry"];
+    let text = chains.failure(STRANGER, 1, &pause);
+    assert!(text.contains("NotAdmin()"), "{text}");
+    assert_eq!(functions(&chains.json(ADMIN, &dry(&pause))), ["set", "updatePauseStatus"]);
+    assert_eq!(listed(&chains, "PayerRegistry")["paused"], false, "a dry run changes nothing");
+    let done = chains.json(ADMIN, &pause);
+    assert_eq!(functions(&done), ["set", "updatePauseStatus"]);
+    assert_eq!(done["result"]["paused"], true);
+    let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "25"]);
+    assert!(text.contains("Paused()"), "{text}");
+    let again = chains.json(ADMIN, &pause);
+    assert!(functions(&again).is_empty() && again["notes"][0] == "PayerRegistry is paused already");
+
+    // The parameter was set, and the contract has not adopted it yet.
+    chains.json(ADMIN, &["registry", "params", "set", "xmtp.payerRegistry.paused=false"]);
+    let rest = chains.json(STRANGER, &["contracts", "unpause", "PayerRegistry"]);
+    assert_eq!(functions(&rest), ["updatePauseStatus"], "any account may finish it");
+    assert_eq!(rest["result"]["paused"], false);
+    chains.json(STRANGER, &["payer", "deposit", "--amount", "25"]);
+
+    let text = chains.failure(ADMIN, 3, &["contracts", "pause", "NodeRegistry"]);
+    assert!(text.contains("NodeRegistry cannot be paused: only PayerRegistry, "), "{text}");
+    let text = chains.failure(ADMIN, 2, &["contracts", "pause", "Registry"]);
+    assert!(text.contains("expected one of NodeRegistry, "), "{text}");
+}
+
+#[test]
+fn a_contract_of_the_app_chain_is_paused_over_the_bridge() {
+    let chains = Chains::start();
+    let pause = ["contracts", "pause", "GroupMessageBroadcaster"];
+    let steps = ["set", "sendParametersWithPermit", "updatePauseStatus"];
+    assert_eq!(functions(&chains.json(ADMIN, &dry(&pause))), steps);
+    let done = chains.json(ADMIN, &pause);
+    assert_eq!(functions(&done), steps);
+    assert_eq!(done["steps"][2]["chain_id"], 31338);
+    assert_eq!(done["result"]["paused"], true);
+
+    let mut command = chains.command(ADMIN, &["contracts", "unpause", "GroupMessageBroadcaster"]);
+    let output =
+        command.args(["--calldata", "--json"]).env_remove("HAWSER_KEY_FILE").output().unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
+    let for_multisig: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(
+        functions(&for_multisig),
+        ["set", "approve", "sendParameters", "updatePauseStatus"],
+        "a multisig signs no permits"
+    );
+    assert_eq!(listed(&chains, "GroupMessageBroadcaster")["paused"], true);
+
+    // The paused gateway would leave the work half done, so it does not begin.
+    chains.json(ADMIN, &["contracts", "pause", "SettlementChainGateway"]);
+    let before = chains.transactions_of(ADMIN);
+    let unpause = ["contracts", "unpause", "GroupMessageBroadcaster"];
+    let text = chains.failure(ADMIN, 1, &unpause);
+    assert!(text.contains("SettlementChainGateway would revert: Paused()"), "{text}");
+    assert_eq!(chains.transactions_of(ADMIN), before, "nothing was sent");
+    chains.json(ADMIN, &["contracts", "unpause", "SettlementChainGateway"]);
+    assert_eq!(chains.json(ADMIN, &unpause)["result"]["paused"], false);
+
+    let mut command = chains.command(ADMIN, &pause);
+    let output = command.env_remove("XMTPD_APP_CHAIN_RPC_URL").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+    assert!(stderr(&output).contains("the RPC URL of the app chain is required"));
+}
+
+#[test]
+fn the_code_of_a_contract_is_replaced_and_its_state_stays() {
+    let chains = Chains::start();
+    chains.json(STRANGER, &["payer", "deposit", "--amount", "25"]);
+    let before = listed(&chains, "PayerRegistry")["implementation"].clone();
+    let own = ["parameterRegistry", "feeToken"].map(|key| match key {
+        "parameterRegistry" => "settlementChainParameterRegistry",
+        other => other,
+    });
+    let other = deploy_variant(&chains, "PayerRegistry", &own).to_string();
+    let upgrade = ["contracts", "upgrade", "PayerRegistry"];
+    let to_other = [&upgrade[..], &["--implementation", &other]].concat();
+    let steps = ["deployImplementation", "set", "migrate"];
+    let nonce = chains.transactions_of(ADMIN);
+    assert_eq!(functions(&chains.json(ADMIN, &dry(&to_other))), steps);
+    let text = chains.failure(STRANGER, 1, &to_other);
+    assert!(text.contains("step 2 of 2, SettlementChainParameterRegistry.set"), "{text}");
+    assert!(text.contains("NotAdmin()"), "{text}");
+    assert_eq!(chains.transactions_of(ADMIN), nonce);
+    let done = chains.json(ADMIN, &to_other);
+    assert_eq!(functions(&done), steps);
+    assert_eq!(done["result"]["implementation"], other);
+    let events = done["steps"][2]["receipt"]["events"].as_array().unwrap();
+    assert!(events.iter().any(|event| event["event"] == "Migrated"), "{done}");
+    let balance = chains.json(STRANGER, &["payer", "balance"]);
+    assert_eq!(balance["balance"]["usd"], "25");
+    assert!(functions(&chains.json(ADMIN, &to_other)).is_empty(), "it is done");
+
+    let back = chains.json(ADMIN, &upgrade);
+    assert_eq!(functions(&back), steps, "the code of this build is there; its migrator is another");
+    assert_eq!(back["result"]["implementation"], before);
+    assert_eq!(back["result"]["code"], "this build");
+    let forth = chains.json(ADMIN, &to_other);
+    assert_eq!(functions(&forth), ["set", "migrate"], "its migrator is there");
+}
+
+#[test]
+fn a_migrator_that_installs_something_else_is_noticed() {
+    let chains = Chains::start();
+    let own = ["settlementChainParameterRegistry"];
+    let wanted = deploy_variant(&chains, "RateRegistry", &own).to_string();
+    let nodes = listed(&chains, "NodeRegistry")["implementation"].as_str().unwrap().to_owned();
+    let hostile = deploy_code(&chains, "GenericEIP1967Migrator", &[nodes.parse().unwrap()]);
+    let upgrade = ["contracts", "upgrade", "RateRegistry", "--implementation", &wanted];
+    let hostile = hostile.to_string();
+    let text = chains.failure(ADMIN, 1, &[&upgrade[..], &["--migrator", &hostile]].concat());
+    assert!(text.contains(&format!("has the code at {nodes} now, and not the one at")), "{text}");
+}
+
+#[test]
+fn code_that_does_not_fit_is_refused_before_anything_is_sent() {
+    let chains = Chains::start();
+    let before = chains.transactions_of(ADMIN);
+    let refused = |code: i32, args: &[&str]| {
+        chains.failure(ADMIN, code, &[&["contracts", "upgrade"], args].concat())
+    };
+    let rates = listed(&chains, "RateRegistry")["implementation"].as_str().unwrap().to_owned();
+    let text = refused(3, &["PayerRegistry", "--implementation", &rates]);
+    assert!(text.contains(r#"its name is "RateRegistry", and must be "PayerRegistry""#), "{text}");
+    let text = refused(1, &["PayerRegistry", "--implementation", OTHER]);
+    assert!(text.contains("there is no contract at 0x74f3"), "{text}");
+    let own = ["settlementChainParameterRegistry"];
+    let rates = deploy_variant(&chains, "RateRegistry", &own).to_string();
+    let text = refused(1, &["RateRegistry", "--migrator", OTHER, "--implementation", &rates]);
+    assert!(text.contains("there is no contract at 0x74f3"), "{text}");
+    let elsewhere = ["settlementChainParameterRegistry", "rateRegistry", "payerRegistry"];
+    let elsewhere = deploy_variant(&chains, "PayerReportManager", &elsewhere).to_string();
+    let text = refused(3, &["PayerReportManager", "--implementation", &elsewhere]);
+    assert!(text.contains("its nodeRegistry is "), "{text}");
+    let text = refused(3, &["DepositSplitter"]);
+    assert!(text.contains("not upgraded through a parameter"), "{text}");
+    let text = refused(3, &["PayerRegistry", "--backfill"]);
+    assert!(text.contains("only NodeRegistry is backfilled"), "{text}");
+    assert_eq!(chains.transactions_of(ADMIN), before);
+}
+
+#[test]
+fn the_code_of_a_broadcaster_and_of_the_node_registry_is_replaced() {
+    let chains = Chains::start();
+    let own = ["appChainParameterRegistry"];
+    let other = deploy_variant(&chains, "IdentityUpdateBroadcaster", &own).to_string();
+    let upgrade =
+        ["contracts", "upgrade", "identity-update-broadcaster", "--implementation", &other];
+    let done = chains.json(ADMIN, &upgrade);
+    let steps = ["deployImplementation", "set", "sendParametersWithPermit", "migrate"];
+    assert_eq!(functions(&done), steps);
+    assert_eq!(done["steps"][0]["chain_id"], 31338);
+    assert_eq!(done["result"]["implementation"], other);
+
+    let key = deploy::accounts().swap_remove(2);
+    let public_key = format!("0x04{}", alloy::hex::encode(key.public_key()));
+    let owner = chains.accounts[STRANGER].clone();
+    let add = ["registry", "node", "add", "--owner", &owner, "--public-key", &public_key];
+    chains.json(ADMIN, &[&add[..], &["--http-address", "http://localhost:5050"]].concat());
+    chains.json(ADMIN, &["registry", "canonical", "add", "100"]);
+    let own = ["settlementChainParameterRegistry"];
+    let other = deploy_variant(&chains, "NodeRegistry", &own).to_string();
+    let upgrade =
+        ["contracts", "upgrade", "NodeRegistry", "--backfill", "--implementation", &other];
+    let done = chains.json(ADMIN, &upgrade);
+    assert_eq!(functions(&done), ["deployImplementation", "set", "migrate"]);
+    assert_eq!(done["result"]["implementation"], other);
+    let node = chains.json(ADMIN, &["registry", "node", "get", "100"]);
+    assert_eq!((&node["isCanonical"], &node["owner"]), (&json!(true), &json!(owner)));
+}
+
+#[test]
+fn a_node_goes_to_another_owner() {
+    let chains = Chains::start();
+    let (admin, owner) = (chains.accounts[ADMIN].clone(), chains.accounts[STRANGER].clone());
+    let key = deploy::accounts().swap_remove(2);
+    let public_key = format!("0x04{}", alloy::hex::encode(key.public_key()));
+    let add = ["registry", "node", "add", "--owner", &owner, "--public-key", &public_key];
+    chains.json(ADMIN, &[&add[..], &["--http-address", "http://localhost:5050"]].concat());
+
+    let to_admin = ["registry", "node", "transfer", "100", "--to", &admin];
+    let text = chains.failure(ADMIN, 1, &to_admin);
+    assert!(text.contains("ERC721InsufficientApproval(operator: "), "{text}");
+    let approve = ["registry", "node", "approve", "100", "--to", &admin];
+    let approved = chains.json(STRANGER, &approve);
+    assert_eq!(approved["result"]["approved"], admin);
+    assert!(functions(&chains.json(STRANGER, &approve)).is_empty());
+    let done = chains.json(ADMIN, &to_admin);
+    assert_eq!(functions(&done), ["safeTransferFrom"]);
+    assert_eq!(done["result"]["owner"], admin);
+    assert!(functions(&chains.json(ADMIN, &to_admin)).is_empty());
+    let node = chains.json(STRANGER, &["registry", "node", "get", "100"]);
+    assert_eq!(
+        (&node["owner"], &node["approved"]),
+        (&json!(admin), &json!(Address::ZERO.to_string()))
+    );
+
+    let registry = chains.address_of("rateRegistry");
+    let into_contract = ["registry", "node", "transfer", "100", "--to", &registry];
+    let text = chains.failure(ADMIN, 1, &into_contract);
+    assert!(text.contains("ERC721InvalidReceiver("), "it could never come out again: {text}");
+    let nowhere = Address::ZERO.to_string();
+    chains.failure(ADMIN, 2, &["registry", "node", "transfer", "100", "--to", &nowhere]);
+    chains.failure(ADMIN, 4, &["registry", "node", "transfer", "200", "--to", &admin]);
+    chains.failure(ADMIN, 4, &["registry", "node", "get", "200"]);
+
+    let uri = |uri: &str| ["registry", "node", "base-uri", uri].map(str::to_owned);
+    let [good, bad] = [uri("https://nodes.example/"), uri("https://nodes.example")];
+    let words = |args: &[String]| args.iter().map(String::as_str).collect::<Vec<_>>().join(" ");
+    let text = chains.failure(ADMIN, 1, &words(&bad).split(' ').collect::<Vec<_>>());
+    assert!(text.contains("InvalidURI()"), "{text}");
+    let text = chains.failure(STRANGER, 1, &words(&good).split(' ').collect::<Vec<_>>());
+    assert!(text.contains("NotAdmin()"), "{text}");
+    let done = chains.json(ADMIN, &words(&good).split(' ').collect::<Vec<_>>());
+    assert_eq!(functions(&done), ["setBaseURI"]);
+}
+
+#[test]
+fn the_excess_of_the_payer_registry_is_sent_on() {
+    let chains = Chains::start();
+    let none = chains.json(STRANGER, &["fees", "excess"]);
+    assert!(functions(&none).is_empty(), "{none}");
+    // Tokens that belong to no payer are excess, as those of settled fees are.
+    let transfer =
+        FeeToken::transferCall { to: chains.contract("payerRegistry"), value: U256::from(7) };
+    let token = Call::new(chains.contract("feeToken"), &transfer);
+    chains.send(&chains.settlement, SETTLEMENT_ID, STRANGER, &token);
+    let sent = chains.json(STRANGER, &["fees", "excess"]);
+    assert_eq!(functions(&sent), ["sendExcessToFeeDistributor"]);
+    assert_eq!(sent["result"]["available"]["microdollars"], "7");
+    assert_eq!(sent["result"]["excess_of_payers"]["microdollars"], "0");
+}
+
+#[test]
+fn money_goes_to_both_chains_at_once_and_comes_back() {
+    let chains = Chains::start();
+    let recipient = "0x00000000000000000000000000000000000000aa";
+    let to_app = ["payer", "fund", "--app-amount", "5", "--app-recipient", recipient];
+    let fund = [&to_app[..], &["--registry-amount", "25"]].concat();
+    assert_eq!(functions(&chains.json(STRANGER, &dry(&fund))), ["depositWithPermit"]);
+    let done = chains.json(STRANGER, &fund);
+    assert_eq!(functions(&done), ["depositWithPermit"]);
+    assert_eq!(done["result"]["registry_microdollars"], "25000000");
+    support::until("the bridge has delivered it", || {
+        let shown = chains.json(ADMIN, &["payer", "balance", "--payer", recipient]);
+        let wei = shown["app_chain_wei"].as_str().unwrap().parse::<u128>().unwrap();
+        wei > 4_990_000_000_000_000_000
+    });
+    let text = chains.failure(STRANGER, 1, &["payer", "fund", "--app-amount", "0.000001"]);
+    assert!(text.contains("InsufficientAmount(appChainAmount: 1000000000000, "), "{text}");
+    let text = chains.failure(STRANGER, 1, &["payer", "fund", "--registry-amount", "9"]);
+    assert!(text.contains("InsufficientDeposit(amount: 9000000, "), "{text}");
+    let text = chains.failure(STRANGER, 1, &["payer", "fund"]);
+    assert!(text.contains("ZeroTotalAmount()"), "{text}");
+    chains.json(ADMIN, &["contracts", "pause", "SettlementChainGateway"]);
+    let text = chains.failure(STRANGER, 1, &to_app);
+    assert!(text.contains("SettlementChainGateway would revert: Paused()"), "{text}");
+
+    let tokens = |done: &Value| {
+        done["result"]["fee_tokens"]["microdollars"].as_str().unwrap().parse::<u64>().unwrap()
+    };
+    let wrapped = chains.json(STRANGER, &["payer", "wrap", "--amount", "10"]);
+    assert_eq!(functions(&wrapped), ["approve", "deposit"]);
+    let unwrap = ["payer", "unwrap", "--amount", "3"];
+    let unwrapped = chains.json(STRANGER, &unwrap);
+    assert_eq!(functions(&unwrapped), ["withdrawTo"]);
+    assert_eq!(tokens(&unwrapped), tokens(&wrapped) - 3_000_000);
+    let text = chains.failure(STRANGER, 1, &["payer", "unwrap", "--amount", "999999999"]);
+    assert!(text.contains("ERC20InsufficientBalance("), "{text}");
+    let text = chains.failure(STRANGER, 1, &["payer", "wrap", "--amount", "999999999999"]);
+    assert!(text.contains("of UnderlyingFeeToken and needs"), "{text}");
+
+    let leave = ["payer", "leave-app", "--amount", "2"];
+    let left = chains.json(STRANGER, &leave);
+    assert_eq!(functions(&left), ["withdraw"]);
+    assert_eq!(left["steps"][0]["value"], "2000000000000000000");
+    support::until("the bridge has released it", || {
+        let shown = chains.json(STRANGER, &["payer", "balance"]);
+        let has = shown["fee_tokens"]["microdollars"].as_str().unwrap().parse::<u64>().unwrap();
+        has == tokens(&unwrapped) + 2_000_000
+    });
+}
+
+#[test]
+fn each_shell_gets_a_script_that_knows_the_commands() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let output = run(&["completion", shell]);
+        assert!(output.status.success(), "{shell}: {}", stderr(&output));
+        let script = stdout(&output);
+        for word in ["contracts", "upgrade", "calldata"] {
+            assert!(script.contains(word), "{shell}: {word}");
+        }
+    }
+    assert_eq!(run(&["completion", "cmd"]).status.code(), Some(2));
+}
+
+/// Two chains without contracts, in this process.
+struct EmptyChains {
+    runtime: tokio::runtime::Runtime,
+    _running: [EmbeddedChain; 2],
+    rpc: [String; 2],
+    folder: tempfile::TempDir,
+}
+
+/// Ids that no deployed network has, and no development chain.
+const IDS: [u64; 2] = [700_001, 700_002];
+
+impl EmptyChains {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let deployer = PrivateKeySigner::from_slice(&[7; 32]).unwrap();
+        let start = |id: u64| {
+            let balances = [(deployer.address(), deploy::NATIVE_BALANCE)].into_iter().collect();
+            let settings = EmbeddedSettings {
+                genesis: Genesis { balances, ..Genesis::default() },
+                ..EmbeddedSettings::new(id)
+            };
+            runtime.block_on(EmbeddedChain::start(settings)).unwrap()
+        };
+        let running = IDS.map(start);
+        let rpc = running.each_ref().map(|chain| format!("http://{}", chain.local_addr()));
+        let folder = tempfile::tempdir().unwrap();
+        write_key(folder.path().join("deployer"), &"07".repeat(32));
+        write_key(folder.path().join("poor"), &"08".repeat(32));
+        Self { runtime, _running: running, rpc, folder }
+    }
+
+    fn deploy(&self, key: &str, more: &[&str]) -> (Option<i32>, String, Value) {
+        let mut command = hawser();
+        command.args(["contracts", "deploy", "--json", "--timeout", "1s", "--stand-in-token"]);
+        command.args(["--rpc-url", &self.rpc[0], "--app-rpc-url", &self.rpc[1]]);
+        command.args(["--chain-id", "700001", "--app-chain-id", "700002"]);
+        command.args(["--stand-in-inbox", &RELAYER.to_string()]);
+        command.arg("--out").arg(self.folder.path().join("chain.json"));
+        command.arg("--key-file").arg(self.folder.path().join(key)).args(more);
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), stderr(&output), said)
+    }
+
+    /// Delivers everything that waits at the inbox, as the bridge of a rollup does in its time.
+    fn relay(&self, addresses: &Addresses) {
+        self.runtime.block_on(async {
+            let settlement = Chain::connect(&self.rpc[0], IDS[0]).await.unwrap();
+            let app = Chain::connect(&self.rpc[1], IDS[1]).await.unwrap();
+            let mut relay = Relay::of(&settlement, &app, addresses).await.unwrap();
+            relay.step(RelayPolicy::default()).await.unwrap();
+        });
+    }
+}
+
+#[test]
+fn a_network_is_deployed_on_two_empty_chains_and_an_interrupted_run_goes_on() {
+    let chains = EmptyChains::start();
+    let (code, text, shown) = chains.deploy("deployer", &["--dry-run"]);
+    assert_eq!(code, Some(0), "{text}");
+    let steps = shown["steps"].as_array().unwrap();
+    assert!(steps.len() > 30 && steps.iter().all(|step| step["is_there"] == false), "{shown}");
+    assert!(shown["chains"][0]["gas_least"].as_u64().unwrap() > 10_000_000, "{shown}");
+    let file = chains.folder.path().join("chain.json");
+    assert!(!file.exists(), "a dry run writes nothing");
+    let (code, _, for_hand) = chains.deploy("deployer", &["--calldata"]);
+    assert_eq!(code, Some(0));
+    assert_eq!(for_hand["steps"][0]["to"], Value::Null, "the factory is created by itself");
+    assert_eq!(for_hand["steps"][2]["to"], for_hand["steps"][1]["address"], "then it creates");
+    assert!(for_hand["steps"][2]["data"].as_str().unwrap().len() > 1000);
+
+    let (code, text, _) = chains.deploy("poor", &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("needs at least") && !file.exists(), "{text}");
+    let (code, text, _) = chains.deploy("deployer", &[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("the parameters have not arrived on the app chain"), "{text}");
+    let addresses = Addresses::read(&file).unwrap();
+    chains.relay(&addresses);
+    let (code, text, done) = chains.deploy("deployer", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(done["steps"].as_array().unwrap().iter().all(|step| step["is_there"] == true));
+    assert_eq!(done["result"]["addresses"], addresses.to_json());
+    let (code, text, again) = chains.deploy("deployer", &[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(again["result"], done["result"]);
+
+    let at = |command: &[&str]| {
+        let urls = ["--rpc-url", &chains.rpc[0], "--app-rpc-url", &chains.rpc[1]];
+        let file = ["--chain-json", file.to_str().unwrap(), "--json"];
+        support::json(&[command, &urls, &file].concat())
+    };
+    let listed = at(&["contracts", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 16, "{listed}");
+    assert!(listed.as_array().unwrap().iter().all(|row| row["code"] == "this build"), "{listed}");
+    assert_eq!(at(&["registry", "rates", "list"])[0]["messageFee"], 100);
+    let size = "xmtp.groupMessageBroadcaster.maxPayloadSize";
+    assert_eq!(at(&["registry", "params", "get", size])[0]["applied"], "262144");
+}
+
+#[test]
+fn a_deployment_that_cannot_be_what_it_says_is_refused() {
+    let chains = EmptyChains::start();
+    let with = |more: &[&str]| {
+        let (code, text, _) = chains.deploy("deployer", more);
+        (code, text)
+    };
+    let (code, text) = with(&["--underlying", OTHER]);
+    assert_eq!(code, Some(2), "two tokens: {text}");
+    let mut command = hawser();
+    command.args(["contracts", "deploy", "--rpc-url", &chains.rpc[0], "--app-rpc-url"]);
+    command.args([&chains.rpc[1], "--underlying", OTHER, "--inbox", OTHER, "--dry-run"]);
+    command.args(["--chain-id", "700001", "--from", OTHER, "--app-chain-id"]);
+    let said = |command: &mut std::process::Command, id: &str| {
+        let output = command.arg(id).output().unwrap();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, text) = said(&mut command, "700002");
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("there is no contract at 0x74f3"), "{text}");
+    let other_id = |id: &str| {
+        let mut command = hawser();
+        command.args(["contracts", "deploy", "--rpc-url", &chains.rpc[0], "--app-rpc-url"]);
+        command.args([&chains.rpc[1], "--stand-in-token", "--stand-in-inbox", OTHER, "--dry-run"]);
+        command.args(["--chain-id", "700001", "--from", OTHER, "--app-chain-id"]);
+        said(&mut command, id)
+    };
+    let (code, text) = other_id("700003");
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("is chain 700002, and chain 700003 was expected"), "{text}");
+    let (code, text) = other_id("700001");
+    assert_eq!(code, Some(2), "{text}");
+    assert!(text.contains("the two chains need different ids"), "{text}");
+
+    let file = chains.folder.path().join("chain.json");
+    let of_another = Addresses::of_environment("testnet").unwrap().to_json().to_string();
+    std::fs::write(&file, &of_another).unwrap();
+    let (code, text) = with(&[]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("has the addresses of another deployment"), "{text}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), of_another);
+
+    // Its first transaction is another one, so the addresses would be others.
+    let key = PrivateKeySigner::from_slice(&[7; 32]).unwrap();
+    let to_itself = Call { to: Some(key.address()), data: Bytes::new(), value: U256::ZERO };
+    chains.runtime.block_on(async {
+        let chain = Chain::connect(&chains.rpc[1], IDS[1]).await.unwrap();
+        Sender::new(chain, key).send(&to_itself).await.unwrap();
+    });
+    let (code, text) = with(&["--dry-run"]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("has sent 1 transactions on chain 700002"), "{text}");
+}
