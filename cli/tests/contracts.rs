@@ -384,6 +384,23 @@ fn each_shell_gets_a_script_that_knows_the_commands() {
     assert_eq!(run(&["completion", "cmd"]).status.code(), Some(2));
 }
 
+#[test]
+fn the_watcher_tells_of_an_account_without_gas_on_the_app_chain() {
+    let chains = Chains::start();
+    let rich = chains.accounts[STRANGER].clone();
+    let once = ["chain-watcher", "--once", "--app-sender"];
+    let quiet = chains.json(ADMIN, &[&once[..], &[&rich]].concat());
+    assert_eq!(quiet["alarms"], json!([]), "{quiet}");
+    let output = chains.run(ADMIN, &[&once[..], &[OTHER, "--sender", &rich, "--json"]].concat());
+    assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
+    let loud: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(loud["alarms"][0]["alarm"], "app_sender_low", "{loud}");
+    assert_eq!(loud["alarms"].as_array().unwrap().len(), 1, "{loud}");
+    let mut command = chains.command(ADMIN, &[&once[..], &[&rich]].concat());
+    let output = command.env_remove("XMTPD_APP_CHAIN_RPC_URL").output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
+
 /// Two chains without contracts, in this process.
 struct EmptyChains {
     runtime: tokio::runtime::Runtime,

@@ -30,6 +30,9 @@ pub(crate) struct ChainWatcherArgs {
     /// Account whose ether on the settlement chain is watched, such as a node's; may be given several times.
     #[arg(long = "sender", value_name = "ADDRESS", value_parser = address)]
     pub(crate) senders: Vec<Address>,
+    /// Account whose native token on the app chain is watched, such as a gateway's; may be given several times.
+    #[arg(long = "app-sender", value_name = "ADDRESS", value_parser = address)]
+    pub(crate) app_senders: Vec<Address>,
     /// File with the code behind each contract, as it was accepted last. Written if it is not there; remove it to accept an
     /// upgrade [default: what the first look shows].
     #[arg(long, value_name = "FILE")]
@@ -51,6 +54,9 @@ pub(crate) struct WatchLimitArgs {
     /// The least balance of a sender, wei.
     #[arg(long, value_name = "WEI", default_value_t = 10_000_000_000_000_000)]
     pub(crate) sender_min: u128,
+    /// The least balance of a sender on the app chain, wei of its native token.
+    #[arg(long, value_name = "WEI", default_value_t = 1_000_000_000_000_000_000)]
+    pub(crate) app_sender_min: u128,
     /// The highest gas price, wei.
     #[arg(long, value_name = "WEI", default_value_t = 100_000_000_000)]
     pub(crate) gas_price_max: u128,

@@ -16,6 +16,8 @@ pub struct WatchLimits {
     pub payer_microdollars_min: i128,
     /// The least balance of a sender, wei.
     pub sender_wei_min: u128,
+    /// The least balance of a sender on the app chain, wei of its native token.
+    pub app_sender_wei_min: u128,
     /// The highest gas price, wei.
     pub gas_price_wei_max: u128,
     /// The age of a settled report's last minute from which on the next one is overdue, seconds.
@@ -35,6 +37,7 @@ impl Default for WatchLimits {
         Self {
             payer_microdollars_min: 10 * 1_000_000,
             sender_wei_min: 10_000_000_000_000_000,
+            app_sender_wei_min: 1_000_000_000_000_000_000,
             gas_price_wei_max: 100_000_000_000,
             report_age_s_max: 24 * 3600,
             settle_age_s_max: 24 * 3600,
@@ -51,6 +54,8 @@ pub enum AlarmKind {
     PayerLow,
     /// An account that sends transactions has little ether left.
     SenderLow,
+    /// An account that sends transactions on the app chain has little left.
+    AppSenderLow,
     /// Gas is expensive.
     GasPrice,
     /// There is no new block.
@@ -69,9 +74,10 @@ pub enum AlarmKind {
 
 impl AlarmKind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::PayerLow,
         Self::SenderLow,
+        Self::AppSenderLow,
         Self::GasPrice,
         Self::ChainStopped,
         Self::ReportOverdue,
@@ -87,6 +93,7 @@ impl AlarmKind {
         match self {
             Self::PayerLow => "payer_low",
             Self::SenderLow => "sender_low",
+            Self::AppSenderLow => "app_sender_low",
             Self::GasPrice => "gas_price",
             Self::ChainStopped => "chain_stopped",
             Self::ReportOverdue => "report_overdue",
@@ -133,6 +140,12 @@ pub fn judge(
     for (sender, wei) in &seen.senders {
         if *wei < limits.sender_wei_min {
             alarm(AlarmKind::SenderLow, format!("account {sender} has {wei} wei left"));
+        }
+    }
+    for (sender, wei) in &seen.app_senders {
+        if *wei < limits.app_sender_wei_min {
+            let text = format!("account {sender} has {wei} wei left on the app chain");
+            alarm(AlarmKind::AppSenderLow, text);
         }
     }
     for (node, (_, reports)) in &seen.reports {
@@ -250,6 +263,7 @@ mod tests {
             gas_price_wei: 1,
             payers: vec![(Address::ZERO, 11_000_000)],
             senders: vec![(Address::ZERO, u128::MAX)],
+            app_senders: vec![(Address::ZERO, u128::MAX)],
             reports: [(100, (1, vec![report(0, 3600, true)])), (200, (0, vec![]))].into(),
             rates: vec![rate(0, 100), rate(NOW + 60, 200)],
             paused: [(Contract::PayerRegistry, false)].into(),
@@ -266,9 +280,10 @@ mod tests {
     fn nothing_is_told_of_a_healthy_network_and_each_fault_by_its_name() {
         assert_eq!(kinds(&healthy()), []);
         type Fault = fn(&mut Observation);
-        let faults: [(AlarmKind, Fault); 9] = [
+        let faults: [(AlarmKind, Fault); 10] = [
             (AlarmKind::PayerLow, |it| it.payers[0].1 = -1),
             (AlarmKind::SenderLow, |it| it.senders[0].1 = 0),
+            (AlarmKind::AppSenderLow, |it| it.app_senders[0].1 = 0),
             (AlarmKind::GasPrice, |it| it.gas_price_wei = u128::MAX),
             (AlarmKind::ChainStopped, |it| it.chain_time = 0),
             (AlarmKind::ReportOverdue, |it| {

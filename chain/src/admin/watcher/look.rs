@@ -7,7 +7,7 @@ use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 
 use super::{Observation, Watched};
-use crate::admin::contract::Contract;
+use crate::admin::contract::{ChainRole, Contract};
 use crate::admin::error::AdminError;
 use crate::admin::network::Network;
 use crate::admin::{fees, installed, nodes, payers, rates};
@@ -22,7 +22,7 @@ const NODES_MAX: usize = 256;
 /// Looks at the contracts. Those of the app chain are left out if it is not connected.
 ///
 /// # Errors
-/// When a contract cannot be read.
+/// When a contract cannot be read, or an account of the app chain is watched without it.
 pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, AdminError> {
     let settlement = &network.settlement;
     let newest = settlement.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
@@ -38,10 +38,10 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     for &payer in &watched.payers {
         seen.payers.push((payer, payers::balance(network, payer).await?.microdollars));
     }
-    for &sender in &watched.senders {
-        let balance = settlement.provider().get_balance(sender).await;
-        let balance = balance.map_err(|error| settlement.request_error("eth_getBalance", error))?;
-        seen.senders.push((sender, balance.saturating_to()));
+    seen.senders = native_balances(settlement, &watched.senders).await?;
+    if !watched.app_senders.is_empty() {
+        let app = network.chain(ChainRole::App)?;
+        seen.app_senders = native_balances(app, &watched.app_senders).await?;
     }
     for node in nodes::list(network).await?.into_iter().take(NODES_MAX) {
         let newest = fees::newest_reports(network, node.node_id, REPORTS_LOOKED_AT).await?;
@@ -50,6 +50,20 @@ pub async fn look(network: &Network, watched: &Watched) -> Result<Observation, A
     seen.paused = paused(network).await?;
     seen.implementations = implementations(network).await?;
     Ok(seen)
+}
+
+/// Returns what accounts have of a chain's native token, wei.
+async fn native_balances(
+    chain: &Chain,
+    accounts: &[Address],
+) -> Result<Vec<(Address, u128)>, AdminError> {
+    let mut balances = Vec::new();
+    for &account in accounts {
+        let balance = chain.provider().get_balance(account).await;
+        let balance = balance.map_err(|error| chain.request_error("eth_getBalance", error))?;
+        balances.push((account, balance.saturating_to()));
+    }
+    Ok(balances)
 }
 
 /// Returns the contracts that are known and connected.

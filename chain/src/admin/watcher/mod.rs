@@ -24,6 +24,8 @@ pub struct Watched {
     pub payers: Vec<Address>,
     /// Accounts that send transactions and need ether: those of nodes and gateways.
     pub senders: Vec<Address>,
+    /// Accounts that send transactions on the app chain and need its native token: those of gateways.
+    pub app_senders: Vec<Address>,
 }
 
 /// The state of the contracts at one moment.
@@ -37,6 +39,8 @@ pub struct Observation {
     pub payers: Vec<(Address, i128)>,
     /// Balances of senders on the settlement chain, wei.
     pub senders: Vec<(Address, u128)>,
+    /// Balances of senders on the app chain, wei of its native token.
+    pub app_senders: Vec<(Address, u128)>,
     /// The newest reports about each node, in the contract's order, and the number of all.
     pub reports: BTreeMap<u32, (u64, Vec<OnchainReport>)>,
     /// The price list, ascending by start.

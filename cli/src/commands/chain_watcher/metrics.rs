@@ -64,6 +64,11 @@ impl Watch {
         for (sender, wei) in &seen.senders {
             page.row(&format!("sender=\"{sender}\""), wei);
         }
+        let help = "Balance of a sender on the app chain";
+        page.family("xmtp_chain_watcher_app_sender_wei", help, "gauge");
+        for (sender, wei) in &seen.app_senders {
+            page.row(&format!("sender=\"{sender}\""), wei);
+        }
     }
 
     fn reports(&self, page: &mut Page) {

@@ -86,7 +86,11 @@ async fn look_once(
     args: &ChainWatcherArgs,
     known: &mut KnownCode,
 ) -> Result<(Observation, Vec<Alarm>), RunError> {
-    let watched = Watched { payers: args.payers.clone(), senders: args.senders.clone() };
+    let watched = Watched {
+        payers: args.payers.clone(),
+        senders: args.senders.clone(),
+        app_senders: args.app_senders.clone(),
+    };
     let looked = tokio::time::timeout(LOOK_MAX, look(network, &watched)).await;
     let late = |_| RunError::failed(format!("no answer within {} s", LOOK_MAX.as_secs()));
     let seen = looked.map_err(late)??;
@@ -100,6 +104,7 @@ fn limits(args: &ChainWatcherArgs) -> WatchLimits {
     WatchLimits {
         payer_microdollars_min: i128::try_from(limits.payer_min.get()).unwrap_or(i128::MAX),
         sender_wei_min: limits.sender_min,
+        app_sender_wei_min: limits.app_sender_min,
         gas_price_wei_max: limits.gas_price_max,
         report_age_s_max: limits.report_age_max.as_secs(),
         settle_age_s_max: limits.settle_age_max.as_secs(),
@@ -141,6 +146,9 @@ fn tell(seen: &Observation, alarms: &[Alarm], as_json: bool) {
     }
     for (sender, wei) in &seen.senders {
         output::line(format_args!("sender {sender}  {wei} wei"));
+    }
+    for (sender, wei) in &seen.app_senders {
+        output::line(format_args!("sender {sender}  {wei} wei on the app chain"));
     }
     for (node, (count, newest)) in &seen.reports {
         let open = newest.iter().filter(|report| !report.is_settled).count();
