@@ -6,7 +6,9 @@
     reason = "a test binary: it fails by panicking, and has no users"
 )]
 
+mod changes;
 mod network;
+mod pages;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -16,7 +18,7 @@ use hawser_chain::admin::{fees, payers};
 use hawser_proto::Signature;
 use serde_json::Value;
 
-use network::{MoneyNetwork, NODES, next_minute};
+use network::{MoneyNetwork, MoneySettings, NODES, next_minute};
 
 /// The deposit of each payer, microdollars.
 const DEPOSIT: i128 = 10_000 * 1_000_000;
@@ -96,7 +98,7 @@ fn report_all(network: &mut MoneyNetwork) {
 /// and protocol: also when nodes are killed between any two steps.
 #[test]
 fn fees_of_the_log_reach_the_owners_of_nodes() {
-    let mut network = MoneyNetwork::start(None);
+    let mut network = MoneyNetwork::start(MoneySettings::default());
     network.traffic("first");
     next_minute();
     network.traffic("second");
@@ -107,14 +109,36 @@ fn fees_of_the_log_reach_the_owners_of_nodes() {
     network.replicate();
     report_all(&mut network);
 
+    let Books { reports, of_leaves, settled } = books(&network, &[0, 1, 2], &Amounts::new());
+    assert_eq!(reports, 6, "two reports of each originator");
+    bills_are_proven(&network, &of_leaves);
+    the_watcher_tells_of_what_is_wrong(&network);
+    the_chain_distributes(&network, settled.values().sum());
+    network.stop();
+}
+
+/// The sums of all reports.
+struct Books {
+    reports: usize,
+    /// Leaves, picodollars.
+    of_leaves: Amounts,
+    /// Leaves, each rounded up, microdollars.
+    settled: Amounts,
+}
+
+/// Checks that the fees of the log are those of the leaves, and that they were taken from each payer as these nodes and the
+/// chain say. `withdrawn` are microdollars that a payer has asked for.
+fn books(network: &MoneyNetwork, asked: &[usize], withdrawn: &Amounts) -> Books {
     let (mut of_log, mut of_leaves, mut settled) = (Amounts::new(), Amounts::new(), Amounts::new());
     let mut reports = 0;
-    for about in NODES {
-        let of_originator = network.reports(0, about);
+    for about in network.ids() {
+        let of_originator = network.reports(asked[0], about);
         let ends = of_originator.iter().map(|it| it["end_sequence_id"].as_u64().unwrap());
-        add(&mut of_log, &fees_of_log(&network, 2, about, ends.max().unwrap()));
+        let last = asked[asked.len() - 1];
+        add(&mut of_log, &fees_of_log(network, last, about, ends.max().unwrap()));
         for report in &of_originator {
-            let (exact, rounded) = leaves(&network, 1, report["id"].as_str().unwrap());
+            assert_eq!(report["state"], "settled", "{report}");
+            let (exact, rounded) = leaves(network, asked[1], report["id"].as_str().unwrap());
             add(&mut of_leaves, &exact);
             add(&mut settled, &rounded);
             for (payer, amount) in &exact {
@@ -123,15 +147,15 @@ fn fees_of_the_log_reach_the_owners_of_nodes() {
             reports += 1;
         }
     }
-    assert_eq!(reports, 6, "two reports of each originator");
-    assert_eq!(of_log.len(), 3);
+    assert_eq!(of_log.len(), network.payers.len());
     assert_eq!(of_leaves, of_log, "the leaves are the fees of the log");
     let contracts = network.contracts();
     for payer in &network.payers {
         let address = payer.address.to_string().to_lowercase();
-        let balance = DEPOSIT - i128::from(settled[&address]);
-        for at in 0..3 {
-            let metrics = network.metrics(at);
+        let withdrawn = withdrawn.get(&address).copied().unwrap_or_default();
+        let balance = DEPOSIT - i128::from(settled[&address]) - i128::from(withdrawn);
+        for at in asked {
+            let metrics = network.metrics(*at);
             let usage =
                 || support::json(&["payer", "usage", &address, "--json", "--metrics", &metrics]);
             support::until("the ledger has all settlements", || {
@@ -147,10 +171,7 @@ fn fees_of_the_log_reach_the_owners_of_nodes() {
         let on_chain = network.runtime.block_on(payers::balance(&contracts, payer.address));
         assert_eq!(on_chain.unwrap().microdollars.to_string(), balance.to_string());
     }
-    bills_are_proven(&network, &of_leaves);
-    the_watcher_tells_of_what_is_wrong(&network);
-    the_chain_distributes(&network, settled.values().sum());
-    network.stop();
+    Books { reports, of_leaves, settled }
 }
 
 /// A payer who trusts no node computes its bill from what one shows, and finds its leaves in the reports of the chain.
@@ -211,7 +232,7 @@ fn the_chain_distributes(network: &MoneyNetwork, settled: u64) {
             + report.share_of_protocol().get()
     });
     assert_eq!(shares.sum::<u128>(), all);
-    for node in NODES {
+    for node in network.ids() {
         network.as_owner(&["fees", "claim", "--node", &node.to_string(), "--yes"]);
     }
     network.as_owner(&["fees", "claim", "--protocol", "--yes"]);
@@ -226,7 +247,8 @@ fn the_chain_distributes(network: &MoneyNetwork, settled: u64) {
 #[test]
 fn a_node_that_lies_in_its_report_is_named_and_its_price_is_not_paid() {
     let liar = 2;
-    let mut network = MoneyNetwork::start(Some(liar));
+    let mut network =
+        MoneyNetwork::start(MoneySettings { liar: Some(liar), ..MoneySettings::default() });
     network.traffic("first");
     next_minute();
     network.traffic("second");

@@ -1,13 +1,16 @@
-//! Three nodes as processes, three payers with deposits, and the contracts on a chain in this process.
+//! Nodes as processes, three payers with deposits, and the contracts on a chain in this process.
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::Address;
+use alloy::providers::Provider as _;
 use hawser_chain::admin::{Contracts, Network};
 use hawser_chain::send::{Chain, Sender};
 use hawser_devchain::deploy::{self, NodeRegistration};
@@ -43,58 +46,85 @@ pub struct MoneyNetwork {
     base: u16,
     nodes: Vec<Option<Running>>,
     pub payers: Vec<Payer>,
+    settings: MoneySettings,
+    /// The address of the settlement chain that answers late.
+    late: String,
+}
+
+/// The shape of a network.
+#[derive(Debug, Clone, Copy)]
+pub struct MoneySettings {
+    /// Nodes, of which the first ones are [`NODES`].
+    pub nodes: u16,
+    /// The place of a node that is registered, and not canonical yet.
+    pub joins_later: Option<usize>,
     /// The place of a node that charges by a list of prices of its own.
-    liar: Option<usize>,
+    pub liar: Option<usize>,
+    /// The place of a node whose endpoint of the settlement chain answers late.
+    pub late: Option<usize>,
+}
+
+impl Default for MoneySettings {
+    fn default() -> Self {
+        Self { nodes: 3, joins_later: None, liar: None, late: None }
+    }
 }
 
 impl MoneyNetwork {
     /// Starts everything and waits until each node may publish. The worker of payer reports looks once at the start, and
     /// then waits for the test to take its steps.
-    pub fn start(liar: Option<usize>) -> Self {
+    pub fn start(settings: MoneySettings) -> Self {
         let place = tempfile::tempdir().unwrap();
-        let base = free_base(3);
+        let base = free_base(settings.nodes);
         let generate = |name: String| {
             let key = place.path().join(name);
             let made = support::json(&["keys", "generate", "--json", "--out", text(&key)]);
             (key, made)
         };
-        let registered = NODES.iter().enumerate().map(|(at, id)| {
+        let registered = (1..=u32::from(settings.nodes)).map(|number| 100 * number).enumerate();
+        let registered = registered.map(|(at, id)| {
             let (_, made) = generate(format!("key-{at}"));
             let public_key = hex::decode(&made["public_key"].as_str().unwrap()[2..]).unwrap();
             NodeRegistration {
-                id: *id,
+                id,
                 owner: deploy::accounts()[1].address(),
                 public_key: public_key.try_into().unwrap(),
                 http_address: format!(
                     "http://127.0.0.1:{}",
                     base + 100 * u16::try_from(at).unwrap()
                 ),
-                is_canonical: true,
+                is_canonical: settings.joins_later != Some(at),
             }
         });
-        let settings = DevnetSettings { nodes: registered.collect(), ..DevnetSettings::default() };
+        let of_chains = DevnetSettings { nodes: registered.collect(), ..DevnetSettings::default() };
         let payers = (0..PAYERS).map(|at| {
             let (key, made) = generate(format!("payer-{at}"));
             Payer { key, address: made["address"].as_str().unwrap().parse().unwrap() }
         });
         let payers: Vec<_> = payers.collect();
         let runtime = tokio::runtime::Runtime::new().unwrap();
-        let chains = runtime.block_on(Devnet::start(settings)).unwrap();
+        let chains = runtime.block_on(Devnet::start(of_chains)).unwrap();
         let addresses = chains.deployment().addresses.to_json().to_string();
         fs::write(place.path().join("chain.json"), addresses).unwrap();
         let rates = json!({ "rates": [{ "messageFee": 100_000, "storageFee": 200,
             "congestionFee": 300, "targetRatePerMinute": 6000, "startTime": 0 }] });
         fs::write(place.path().join("rates.json"), rates.to_string()).unwrap();
-        let nodes = NODES.iter().map(|_| None).collect();
-        let mut network = Self { place, runtime, chains, base, nodes, payers, liar };
+        let nodes = (0..settings.nodes).map(|_| None).collect();
+        let late = late_endpoint(&chains.settlement_address().to_string());
+        let mut network = Self { place, runtime, chains, base, nodes, payers, settings, late };
         network.fund_payers();
-        for at in 0..NODES.len() {
+        for at in 0..network.nodes.len() {
             network.start_node(at);
         }
-        for at in 0..NODES.len() {
+        for at in (0..network.nodes.len()).filter(|at| settings.joins_later != Some(*at)) {
             network.until_ready(at);
         }
         network
+    }
+
+    /// The ids of the nodes, by place.
+    pub fn ids(&self) -> Vec<u32> {
+        (1..=u32::from(self.settings.nodes)).map(|number| 100 * number).collect()
     }
 
     fn fund_payers(&self) {
@@ -156,7 +186,11 @@ impl MoneyNetwork {
         command.args(["--contracts.config-file-path", &self.file("chain.json")]);
         command.args(["--contracts.app-chain.rpc-url", &format!("http://{app}")]);
         command.args(["--contracts.app-chain.wss-url", &format!("ws://{app}")]);
-        command.args(["--contracts.settlement-chain.rpc-url", &format!("http://{settlement}")]);
+        let rpc = match self.settings.late == Some(at) {
+            true => format!("http://{}", self.late),
+            false => format!("http://{settlement}"),
+        };
+        command.args(["--contracts.settlement-chain.rpc-url", &rpc]);
         command.args(["--contracts.settlement-chain.wss-url", &format!("ws://{settlement}")]);
         // The test takes the steps.
         command.args(["--payer-report.attestation-worker-poll-interval", "24h"]);
@@ -164,7 +198,7 @@ impl MoneyNetwork {
             let period = format!("--payer-report.generate-report-{whose}-period");
             command.args([&period, "1m"]);
         }
-        if self.liar == Some(at) {
+        if self.settings.liar == Some(at) {
             command.args(["--rates-file", &self.file("rates.json")]);
         }
         let mut running = Running::start(command, true);
@@ -172,7 +206,7 @@ impl MoneyNetwork {
         self.nodes[at] = Some(running);
     }
 
-    fn until_ready(&self, at: usize) {
+    pub fn until_ready(&self, at: usize) {
         until("the node may publish", || {
             page(&self.metrics(at), "/readyz?for=publish").contains("200 OK")
         });
@@ -180,11 +214,16 @@ impl MoneyNetwork {
 
     /// Ends a node without notice, and starts it again.
     pub fn kill(&mut self, at: usize) {
+        self.end(at);
+        self.start_node(at);
+        self.until_ready(at);
+    }
+
+    /// Ends a node without notice.
+    pub fn end(&mut self, at: usize) {
         let node = self.nodes[at].take().unwrap();
         signal(node.pid(), "KILL");
         assert!(!node.end().success());
-        self.start_node(at);
-        self.until_ready(at);
     }
 
     /// The line of a node's log that satisfies `wanted`.
@@ -202,7 +241,13 @@ impl MoneyNetwork {
 
     /// Lets each payer publish at each node.
     pub fn traffic(&self, name: &str) {
-        for (at, node) in NODES.iter().enumerate() {
+        self.traffic_at(name, &(0..self.nodes.len()).collect::<Vec<_>>());
+    }
+
+    /// Lets each payer publish at these nodes.
+    pub fn traffic_at(&self, name: &str, places: &[usize]) {
+        let ids = self.ids();
+        for (at, node) in places.iter().map(|at| (*at, ids[*at])) {
             for (by, payer) in self.payers.iter().enumerate() {
                 let line = |number| {
                     let text = format!("{name} {number} of {by} at {at}");
@@ -236,7 +281,16 @@ impl MoneyNetwork {
     pub fn replicate(&self) {
         until("all nodes hold the same", || {
             let first = self.heads(0);
-            first.len() == NODES.len() && (1..NODES.len()).all(|at| self.heads(at) == first)
+            let count = self.nodes.len();
+            first.len() == count && (1..count).all(|at| self.heads(at) == first)
+        });
+    }
+
+    /// Waits until these nodes hold the same of what they hold strands of.
+    pub fn replicate_among(&self, places: &[usize]) {
+        until("these nodes hold the same", || {
+            let first = self.heads(places[0]);
+            first.len() >= places.len() && places.iter().all(|at| self.heads(*at) == first)
         });
     }
 
@@ -295,17 +349,61 @@ impl MoneyNetwork {
         (output.status.code().unwrap(), bill)
     }
 
-    /// A command on the contracts, for the owner of the nodes.
+    /// The address of the account that owns the nodes.
+    pub fn owner_address(&self) -> String {
+        deploy::accounts()[1].address().to_string()
+    }
+
+    /// Moves the clock of the settlement chain ahead.
+    pub fn pass_time(&self, seconds: u64) {
+        self.runtime.block_on(async {
+            let chain = self.settlement().await;
+            for (method, params) in
+                [("evm_increaseTime", json!([seconds])), ("evm_mine", json!([]))]
+            {
+                chain.provider().raw_request::<_, Value>(method.into(), params).await.unwrap();
+            }
+        });
+    }
+
+    /// A command on the contracts that answers in JSON, for the owner of the nodes.
     pub fn owner(&self, args: &[&str]) -> Command {
+        let mut command = self.owner_text(args);
+        command.arg("--json");
+        command
+    }
+
+    /// Runs a command for the administrator of the contracts.
+    pub fn as_admin(&self, args: &[&str]) -> Value {
+        let key = self.place.path().join("admin");
+        write_secret(&key, &deploy::deployer().to_bytes().to_string());
+        self.run_with(&key, args)
+    }
+
+    /// Runs a command for a payer.
+    pub fn as_payer(&self, by: usize, args: &[&str]) -> Value {
+        self.run_with(&self.payers[by].key, args)
+    }
+
+    fn run_with(&self, key: &Path, args: &[&str]) -> Value {
+        let output = self.owner(args).env("HAWSER_KEY_FILE", key).output().unwrap();
+        let said = format!("{}{}", support::stdout(&output), support::stderr(&output));
+        assert!(output.status.success(), "{args:?}: {said}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
+    /// A command on the contracts, for the owner of the nodes.
+    pub fn owner_text(&self, args: &[&str]) -> Command {
         let key = self.place.path().join("owner");
         if !key.exists() {
-            fs::write(&key, deploy::accounts()[1].to_bytes().to_string()).unwrap();
-            fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
+            write_secret(&key, &deploy::accounts()[1].to_bytes().to_string());
         }
         let mut command = hawser();
-        command.args(args).arg("--json");
+        command.args(args).stdin(Stdio::null());
         let settlement = format!("http://{}", self.chains.settlement_address());
         command.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", settlement);
+        let app = format!("http://{}", self.chains.app_address());
+        command.env("XMTPD_APP_CHAIN_RPC_URL", app);
         command.env("XMTPD_CONTRACTS_CONFIG_FILE_PATH", self.file("chain.json"));
         command.env("HAWSER_KEY_FILE", &key);
         command
@@ -327,6 +425,42 @@ pub fn next_minute() {
     while minute() == began {
         std::thread::sleep(Duration::from_millis(100));
     }
+}
+
+fn write_secret(path: &Path, hex: &str) {
+    fs::write(path, hex).unwrap();
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
+}
+
+/// Time by which each part of an answer of the slow endpoint is late. A guess: some times that of a far one.
+const LATE_BY: Duration = Duration::from_millis(150);
+
+/// An endpoint that passes everything on, and its answers late.
+fn late_endpoint(to: &str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let to = to.to_owned();
+    std::thread::spawn(move || {
+        for client in listener.incoming() {
+            let (Ok(client), Ok(server)) = (client, TcpStream::connect(&to)) else { return };
+            let (from_client, from_server) =
+                (client.try_clone().unwrap(), server.try_clone().unwrap());
+            std::thread::spawn(move || pass_on(from_client, server, Duration::ZERO));
+            std::thread::spawn(move || pass_on(from_server, client, LATE_BY));
+        }
+    });
+    address
+}
+
+fn pass_on(mut from: TcpStream, mut to: TcpStream, after: Duration) {
+    let mut bytes = vec![0; 64 * 1024];
+    while let Ok(len @ 1..) = from.read(&mut bytes) {
+        std::thread::sleep(after);
+        if to.write_all(&bytes[..len]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(std::net::Shutdown::Both);
 }
 
 fn text(path: &Path) -> &str {
