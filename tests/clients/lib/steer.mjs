@@ -5,27 +5,32 @@
 import http from "node:http";
 import http2 from "node:http2";
 
-import { bytesField, field, fields, mapMessages } from "./wire.mjs";
+import { bytesField, field, fields, mapMessages, numberField } from "./wire.mjs";
 
 const GET_NODES = /\/GetNodes$/;
 
-/** The answer of GetNodes with the named nodes alone. */
-export function onlyNodes(answer, nodeIds) {
+/** The answer of GetNodes with the named nodes alone, each at the URL that `urlOf` gives. */
+function otherNodes(answer, { nodeIds, urlOf }) {
   const kept = [];
   for (const { number, value } of fields(answer)) {
     if (number !== 1) continue;
-    if (nodeIds.includes(Number(field(value, 1, 0n)))) kept.push(bytesField(1, value));
+    const id = Number(field(value, 1, 0n));
+    if (nodeIds && !nodeIds.includes(id)) continue;
+    const entry = urlOf ? [numberField(1, id), bytesField(2, Buffer.from(urlOf(id)))] : [value];
+    kept.push(bytesField(1, Buffer.concat(entry)));
   }
   return Buffer.concat(kept);
 }
 
 /**
- * Starts it. `nodeIds`: the nodes to be named, or undefined for all. `onAnswer(path, answer, asked)`
- * sees each answer's body over HTTP/2 before the client gets it, and when its request was whole.
+ * Starts it. `nodeIds`: the nodes to be named, or undefined for all; `urlOf(nodeId)`: their URLs, or undefined for their own.
+ * `onAnswer(path, answer, asked)` sees each answer's body over HTTP/2 before the client gets it, and when its request was
+ * whole.
  */
-export async function steer(gateway, { nodeIds, onAnswer } = {}) {
+export async function steer(gateway, { nodeIds, urlOf, onAnswer } = {}) {
+  const isSteered = nodeIds !== undefined || urlOf !== undefined;
   const change = (path, body) =>
-    nodeIds && GET_NODES.test(path) ? mapMessages(body, (answer) => onlyNodes(answer, nodeIds)) : body;
+    isSteered && GET_NODES.test(path) ? mapMessages(body, (answer) => otherNodes(answer, { nodeIds, urlOf })) : body;
   const native = http2.createServer();
   const upstream = new Upstream(gateway);
   native.on("stream", (stream, headers) => {
