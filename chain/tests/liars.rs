@@ -36,7 +36,7 @@ fn seeds() -> std::ops::Range<u64> {
 /// A fault that an endpoint has for good.
 fn fault(random: &mut StdRng) -> Faults {
     let none = Faults::default();
-    match random.random_range(0..10) {
+    match random.random_range(0..11) {
         0 => Faults { behind: random.random_range(1..6), ..none },
         1 => Faults { resyncing: Some(random.random_range(0..20)), ..none },
         2 => Faults { late_ms: random.random_range(50..1200), ..none },
@@ -45,7 +45,8 @@ fn fault(random: &mut StdRng) -> Faults {
         5 => Faults { dead: true, ..none },
         6 => Faults { bloom: Some(random.random()), late_ms: 300, ..none },
         7 => Faults { bloom: Some(random.random()), omits: true, ..none },
-        8 => Faults { forked_at: Some(random.random_range(0..60)), ..none },
+        8 => Faults { omits: true, denies: true, ..none },
+        9 => Faults { forked_at: Some(random.random_range(0..60)), ..none },
         _ => Faults::ALL,
     }
 }
@@ -155,6 +156,8 @@ async fn events_without_numbers_survive_late_and_missing_logs() {
         Faults { omits: true, ..none },
         Faults { omits: true, bloom: Some(false), ..none },
         Faults { omits: true, bloom: Some(true), ..none },
+        Faults { omits: true, denies: true, ..none },
+        Faults { omits: true, denies: true, bloom: Some(false), ..none },
         Faults { forked_at: Some(0), ..none },
     ] {
         let (mut chain, liar, ledger, reader) = ledger_with_liar(faults).await;
@@ -188,15 +191,49 @@ async fn events_without_numbers_survive_when_an_endpoint_leaves_them_out_far_fro
         chain.send(1).await;
     }
     mine(&chain, 200).await;
-    let liar = Proxy::start(&chain.url(), 1).await;
-    liar.set(|faults| faults.omits = true);
+    for denies in [false, true] {
+        let liar = Proxy::start(&chain.url(), 1).await;
+        liar.set(|faults| *faults = Faults { omits: true, denies, ..*faults });
+        let ledger = Arc::new(Ledger::default());
+        ledger.open();
+        let endpoints = Endpoints::new("app", &[liar.url(), chain.url()], APP_ID).unwrap();
+        let sink: Arc<dyn Sink> = ledger.clone();
+        let walk = vec![(chain.walk(), sink)];
+        let reader = ChainReader::start(endpoints, PushSettings::default(), walk);
+        let what = format!("every event is there, denied: {denies}");
+        until(&what, || ledger.payloads() == chain.sent).await;
+        assert!(liar.spoilt() > 0, "it was asked first");
+        reader.stop().await;
+    }
+}
+
+/// The hash of the block outweighs any number of endpoints that deny what it has under that hash.
+#[tokio::test]
+async fn one_endpoint_that_proves_a_block_outweighs_all_that_deny_its_events() {
+    let mut chain = TestBroadcaster::new(ChainBackend::Embedded).await;
+    let mut urls = Vec::new();
+    let mut liars = Vec::new();
+    for seed in 0..2 {
+        let liar = Proxy::start(&chain.url(), seed).await;
+        liar.set(|it| *it = Faults { omits: true, denies: true, bloom: Some(false), ..*it });
+        urls.push(liar.url());
+        liars.push(liar);
+    }
+    let honest = Proxy::start(&chain.url(), 3).await;
+    honest.set(|faults| faults.singly = true);
+    urls.push(honest.url());
     let ledger = Arc::new(Ledger::default());
     ledger.open();
-    let endpoints = Endpoints::new("app", &[liar.url(), chain.url()], APP_ID).unwrap();
+    let endpoints = Endpoints::new("app", &urls, APP_ID).unwrap();
     let sink: Arc<dyn Sink> = ledger.clone();
     let reader = ChainReader::start(endpoints, PushSettings::default(), vec![(chain.walk(), sink)]);
+    for _ in 0..3 {
+        send_and_read(&mut chain, &reader).await;
+    }
+    mine(&chain, 100).await;
     until("every event is there", || ledger.payloads() == chain.sent).await;
-    assert!(liar.spoilt() > 0, "it was asked first");
+    assert!(liars[0].spoilt() > 0, "it was asked first");
+    assert!(honest.asked("eth_getBlockReceipts") > 0, "it was asked for the proof");
     reader.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
 
+use alloy::consensus::Header;
 use alloy::primitives::{B256, Bloom, U64};
 use alloy::providers::Provider as _;
 use alloy::rpc::client::BatchRequest;
@@ -13,6 +14,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::event::BlockRef;
 use super::look::{Claim, Testimony};
+use super::proof::{BlockReceipt, ProvenLogs};
 use super::walk::{BlockHeader, PageResponse};
 use crate::endpoints::is_rate_limit;
 use crate::send::{Chain, RequestError};
@@ -22,6 +24,9 @@ pub(super) const REQUESTS_PER_BATCH: usize = 50;
 /// Refusals of requests for the logs of one page, each of which is then cut in two. A guess: enough for an endpoint
 /// that takes a sixteenth of what another one does.
 const REFUSALS_MAX: u32 = 16;
+/// Transactions of a block whose receipts are asked for one by one. A guess: what the gas of a block of the common rollups
+/// pays for.
+const BLOCK_TRANSACTIONS_MAX: usize = 5000;
 /// Highest block number that is believed: positions are kept in signed 64-bit columns by others.
 pub(super) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
 
@@ -199,6 +204,84 @@ pub(super) async fn testimony(chain: &Chain, claim: &Claim) -> Result<Testimony,
     }
     let found = headers(chain, &[claim.block.number], None).await?;
     Ok(Testimony { logs, block: found.first().map(|header| header.block) })
+}
+
+/// Returns the logs of a block as an endpoint proves them; `None` if it does not, because it lacks the block, keeps no
+/// receipts, shows others, or serves a chain whose headers or receipts have another form.
+///
+/// # Errors
+/// When the endpoint does not answer, or not now.
+pub(super) async fn proof(
+    chain: &Chain,
+    block: BlockRef,
+) -> Result<Option<ProvenLogs>, RequestError> {
+    #[derive(Debug, Deserialize)]
+    struct ShownBlock {
+        #[serde(flatten)]
+        header: Header,
+        transactions: Vec<B256>,
+    }
+    const METHOD: &str = "eth_getBlockByHash";
+    let shown =
+        chain.provider().client().request::<_, serde_json::Value>(METHOD, (block.hash, false));
+    let shown = shown.await.map_err(|error| chain.request_error(METHOD, error));
+    let Some(shown) = unless_silent(shown)? else { return Ok(None) };
+    let Ok(ShownBlock { header, transactions }) = serde_json::from_value(shown) else {
+        return Ok(None);
+    };
+    if header.hash_slow() != block.hash {
+        return Ok(None); // its receipts would prove nothing
+    }
+    let receipts = match unless_silent(receipts(chain, block).await)? {
+        Some(receipts) => receipts,
+        None if transactions.len() > BLOCK_TRANSACTIONS_MAX => None,
+        None => unless_silent(receipts_singly(chain, &transactions).await)?.flatten(),
+    };
+    Ok(receipts.and_then(|receipts| ProvenLogs::prove(block, &header, receipts)))
+}
+
+/// Returns the receipts of a block by one request, which some endpoints do not know.
+async fn receipts(
+    chain: &Chain,
+    block: BlockRef,
+) -> Result<Option<Vec<BlockReceipt>>, RequestError> {
+    const METHOD: &str = "eth_getBlockReceipts";
+    let receipts = chain.provider().client().request(METHOD, (U64::from(block.number),));
+    receipts.await.map_err(|error| chain.request_error(METHOD, error))
+}
+
+/// Returns the receipts of transactions; `None` if the endpoint lacks one.
+async fn receipts_singly(
+    chain: &Chain,
+    transactions: &[B256],
+) -> Result<Option<Vec<BlockReceipt>>, RequestError> {
+    const METHOD: &str = "eth_getTransactionReceipt";
+    let failed = |error: TransportError| chain.request_error(METHOD, error);
+    let mut receipts = Vec::with_capacity(transactions.len());
+    for hashes in transactions.chunks(REQUESTS_PER_BATCH) {
+        let mut batch = BatchRequest::new(chain.provider().client());
+        let mut waiters = Vec::with_capacity(hashes.len());
+        for hash in hashes {
+            let waiter = batch.add_call::<_, Option<BlockReceipt>>(METHOD, &(*hash,));
+            waiters.push(waiter.map_err(failed)?);
+        }
+        batch.send().await.map_err(failed)?;
+        for waiter in waiters {
+            let Some(receipt) = waiter.await.map_err(failed)? else { return Ok(None) };
+            receipts.push(receipt);
+        }
+    }
+    Ok(Some(receipts))
+}
+
+/// Takes an error that the endpoint would repeat for `None`. Others may be over soon.
+fn unless_silent<T>(answer: Result<T, RequestError>) -> Result<Option<T>, RequestError> {
+    match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(error) if is_rate_limit(&error) => Err(error),
+        Err(RequestError::Refused { .. } | RequestError::Malformed { .. }) => Ok(None),
+        Err(error @ RequestError::Unreachable { .. }) => Err(error),
+    }
 }
 
 /// Returns the message of an error that a smaller page may avoid. Providers word their limits

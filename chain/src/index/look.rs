@@ -323,6 +323,13 @@ impl Claim {
         self.logs.iter().filter_map(|log| log.transaction_hash).collect()
     }
 
+    /// Returns true if an endpoint has the block of the claim without one of its logs.
+    #[must_use]
+    pub fn is_denied_by(&self, told: &Testimony) -> bool {
+        let lacks = |log: &Log| !told.logs.iter().any(|other| is_same(other, log));
+        told.block == Some(self.block) && self.logs.iter().any(lacks)
+    }
+
     /// Judges the claim of the endpoint at place `by`, while `active` is the one that is read from, by
     /// what each endpoint told; `None` for one that did not answer.
     ///

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use alloy::rpc::types::Filter;
 
 use super::fetch;
-use super::look::{Claim, Due, EventSet, Verdict};
+use super::look::{Claim, Due, EventSet, Testimony, Verdict};
+use super::proof;
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
@@ -33,8 +34,9 @@ pub(super) enum LookOutcome {
     More {
         /// The first such block.
         block: u64,
-        /// The place of the endpoint that is read from, if it still does not show them.
-        lacking: Option<usize>,
+        /// The places of the endpoint that is read from, if it still does not show them, and of those that deny what
+        /// the block is proven to have.
+        lacking: BTreeSet<usize>,
     },
     /// An endpoint has more on another branch of the chain than others, or had and is silent now.
     Contradicted {
@@ -46,7 +48,8 @@ pub(super) enum LookOutcome {
 }
 
 /// Asks every endpoint for the logs of blocks that were read, and then every one about what any of them
-/// shows beyond that. A claim that is denied leads to no pause: a false claim looks like a false denial.
+/// shows beyond that. Where one denies what another one claims, the block decides: see [`proof::judge`]. A claim that
+/// is denied leads to no pause.
 ///
 /// `held` are the places of endpoints that contradicted others before: their silence changes nothing.
 pub(super) async fn look(
@@ -86,7 +89,12 @@ pub(super) async fn look(
     if let Some(error) = failure.filter(|_| !is_answered || known.is_none()) {
         return Err(error);
     }
-    let verdicts = judge(endpoints, &claims, active).await;
+    let known = known.unwrap_or_default(); // without it there is no claim
+    let judging = Judging { endpoints, settings, known: &known, active };
+    let (mut verdicts, mut lacking) = (Vec::with_capacity(claims.len()), BTreeSet::new());
+    for (by, claim) in &claims {
+        verdicts.push(judging.verdict(*by, claim, &mut lacking).await);
+    }
     let of = |wanted: Verdict| -> Option<(u64, BTreeSet<usize>)> {
         let all = claims.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == wanted);
         let all: Vec<_> = all.map(|((by, claim), _)| (claim.block.number, *by)).collect();
@@ -100,7 +108,9 @@ pub(super) async fn look(
         return Ok(LookOutcome::Contradicted { block: *blocks.start(), claimants: silent });
     }
     if let Some((block, claimants)) = of(Verdict::Confirmed) {
-        let lacking = (is_active_heard && !claimants.contains(&active)).then_some(active);
+        if is_active_heard && !claimants.contains(&active) {
+            lacking.insert(active);
+        }
         return Ok(LookOutcome::More { block, lacking });
     }
     let open = of(Verdict::Open);
@@ -108,18 +118,56 @@ pub(super) async fn look(
         .map_or(LookOutcome::Nothing, |(block, claimants)| LookOutcome::Open { block, claimants }))
 }
 
-/// Asks every endpoint about claims, and returns the verdict on each.
-async fn judge(endpoints: &Endpoints, claims: &[(usize, Claim)], active: usize) -> Vec<Verdict> {
-    let mut verdicts = Vec::with_capacity(claims.len());
-    for (by, claim) in claims {
-        let told = endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
+/// What a claim is judged by.
+struct Judging<'a> {
+    endpoints: &'a Endpoints,
+    settings: &'a WalkSettings,
+    known: &'a EventSet,
+    active: usize,
+}
+
+impl Judging<'_> {
+    /// Asks every endpoint about a claim of the one at place `by`, and returns the verdict. Adds to `liars` those that
+    /// deny what the block is proven to have.
+    async fn verdict(&self, by: usize, claim: &Claim, liars: &mut BTreeSet<usize>) -> Verdict {
+        let told =
+            self.endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
         let told: Vec<_> = told.await.into_iter().map(Result::ok).collect();
-        let verdict = claim.judge(*by, active, &told);
+        let verdict = match claim.judge(by, self.active, &told) {
+            unclear @ (Verdict::Denied | Verdict::Open) => {
+                let proven = self.proven(claim, &told).await;
+                if proven == Some(Verdict::Confirmed) {
+                    let denies = |told: &Option<Testimony>| {
+                        told.as_ref().is_some_and(|told| claim.is_denied_by(told))
+                    };
+                    let all = told.iter().enumerate();
+                    liars.extend(all.filter(|(_, told)| denies(told)).map(|(place, _)| place));
+                }
+                proven.unwrap_or(unclear)
+            }
+            clear => clear,
+        };
         if verdict == Verdict::Denied {
             let block = claim.block.number;
             tracing::warn!(block, "an endpoint shows events that another one does not have");
         }
-        verdicts.push(verdict);
+        verdict
     }
-    verdicts
+
+    /// Has the block itself decide about a claim, by what any endpoint proves of it. Returns `None` if none can.
+    async fn proven(&self, claim: &Claim, told: &[Option<Testimony>]) -> Option<Verdict> {
+        let shown = self
+            .endpoints
+            .each(|chain| async move { fetch::proof(&chain, claim.block).await })
+            .await;
+        let has_block = |told: &Option<Testimony>| {
+            told.as_ref().is_some_and(|told| told.block == Some(claim.block))
+        };
+        let is_silent =
+            shown.iter().zip(told).any(|(shown, told)| shown.is_err() && has_block(told));
+        let proven: Vec<_> = shown.into_iter().filter_map(|it| it.ok().flatten()).collect();
+        let verdict = proof::judge(claim, self.settings.source, self.known, &proven, told);
+        // An endpoint that had the block a moment ago and is silent now may have the proof.
+        verdict.or(is_silent.then_some(Verdict::Open))
+    }
 }

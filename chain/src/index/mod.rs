@@ -6,7 +6,8 @@
 //! - [`event`]: the contracts, their filters and their events;
 //! - [`walk`]: the decisions, without I/O;
 //! - [`sink`]: the port through which events are stored;
-//! - [`look`]: the second look at what was read near the head; `looking`: its requests;
+//! - [`look`]: the second look at what was read; [`proof`]: what the hash of a block proves of its logs; `looking`: the
+//!   requests of both;
 //! - `head`: follows the chain's head; `fetch`: the requests; `bootstrap`: the requests about numbers that an operator
 //!   chose;
 //! - `contract`: one contract's reader, which joins `reading` (asks) and `storing` (stores) through
@@ -22,6 +23,7 @@ mod head;
 pub mod look;
 mod looking;
 pub mod lookup;
+pub mod proof;
 mod reading;
 pub mod sink;
 pub mod status;

@@ -262,7 +262,7 @@ impl PageReader {
             }
             Ok(LookOutcome::More { block, lacking }) => {
                 self.held = None;
-                self.logs_came_late(block, lacking);
+                self.logs_came_late(block, &lacking);
             }
             Ok(LookOutcome::Contradicted { block, claimants }) => {
                 self.hold(block, claimants, "and others have another branch of the chain there");
@@ -288,7 +288,7 @@ impl PageReader {
         self.held = Some((claimants, reason));
     }
 
-    fn logs_came_late(&mut self, block: u64, lacking: Option<usize>) {
+    fn logs_came_late(&mut self, block: u64, lacking: &BTreeSet<usize>) {
         tracing::warn!(
             code = "chain_logs_late",
             strand = self.context.name,
@@ -297,8 +297,8 @@ impl PageReader {
         );
         self.context.status.lock().counts.gaps += 1;
         self.walk.look().found();
-        if let Some(lacking) = lacking {
-            self.endpoints.distrust_at(lacking, "events are missing in its responses");
+        for place in lacking {
+            self.endpoints.distrust_at(*place, "events are missing in its responses");
         }
         self.is_moving = true;
         self.walk.rewind(block);

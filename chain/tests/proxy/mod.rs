@@ -59,8 +59,10 @@ pub(crate) struct Faults {
     pub(crate) bloom: Option<bool>,
     /// It is on a branch of its own from this block on: other hashes, and no logs.
     pub(crate) forked_at: Option<u64>,
-    /// It has no receipts.
+    /// It has no receipts of transactions, and those of blocks have no logs.
     pub(crate) denies: bool,
+    /// It has the receipts of blocks only one by one.
+    pub(crate) singly: bool,
 }
 
 impl Faults {
@@ -85,6 +87,7 @@ impl Faults {
         bloom: None,
         forked_at: None,
         denies: false,
+        singly: false,
     };
 }
 
@@ -262,6 +265,14 @@ impl Shared {
             "eth_chainId" if faults.wrong_chain => answer["result"] = json!("0x1"),
             "eth_getTransactionByHash" if faults.unindexed => answer["result"] = Value::Null,
             "eth_getTransactionReceipt" if faults.denies => answer["result"] = Value::Null,
+            "eth_getBlockReceipts" if faults.singly => {
+                let error = json!({ "code": -32601, "message": "method not found" });
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });
+            }
+            "eth_getBlockReceipts" if faults.denies => {
+                let receipts = answer["result"].as_array_mut();
+                receipts.into_iter().flatten().for_each(|receipt| receipt["logs"] = json!([]));
+            }
             "eth_call" if faults.stateless => {
                 let error = json!({ "code": -32000, "message": "missing trie node" });
                 *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "error": error });

@@ -1,0 +1,308 @@
+//! The logs of a block as its hash commits to them, without I/O.
+//!
+//! The hash of a block is that of its header, and the header has the root of a tree over all receipts of the block. So
+//! a header and receipts that lead to the hash prove what the block logged, whichever endpoint shows them: one honest
+//! endpoint outweighs all that deny.
+
+use std::collections::BTreeMap;
+
+use alloy::consensus::Header;
+use alloy::consensus::proofs::ordered_trie_root_with_encoder;
+use alloy::primitives::{B256, Bloom, Bytes, Log as ChainLog, U64};
+use alloy::rlp::{BufMut, Encodable};
+use alloy::rpc::types::Log;
+use serde::Deserialize;
+
+use super::event::{BlockRef, EventSource};
+use super::look::{Claim, EventSet, Testimony, Verdict};
+
+/// Highest type of a transaction whose receipt has a byte for it (EIP-2718).
+const TYPE_MAX: u64 = 0x7f;
+
+/// The receipt of a transaction, with the fields that the tree of receipts commits to.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BlockReceipt {
+    /// The type of the transaction (EIP-2718). Older endpoints have none for the oldest type.
+    #[serde(rename = "type", default)]
+    kind: U64,
+    /// True if it succeeded, as 0 or 1; `None` in the oldest blocks of Ethereum, which have a root.
+    #[serde(default)]
+    status: Option<U64>,
+    #[serde(default)]
+    root: Option<Bytes>,
+    cumulative_gas_used: U64,
+    logs_bloom: Bloom,
+    logs: Vec<Log>,
+    transaction_hash: B256,
+    transaction_index: U64,
+    /// Fields of deposits on rollups of the OP Stack. The tree has both if there is a version.
+    #[serde(default)]
+    deposit_nonce: Option<U64>,
+    #[serde(default)]
+    deposit_receipt_version: Option<U64>,
+}
+
+/// The consensus form of a receipt's fields, in order.
+#[derive(Default)]
+struct Fields {
+    bytes: Vec<u8>,
+}
+
+impl Fields {
+    fn add(&mut self, field: &impl Encodable) {
+        field.encode(&mut self.bytes);
+    }
+
+    /// Appends the list of the fields.
+    fn finish(self, out: &mut Vec<u8>) {
+        alloy::rlp::Header { list: true, payload_length: self.bytes.len() }.encode(out);
+        out.extend_from_slice(&self.bytes);
+    }
+}
+
+impl BlockReceipt {
+    /// Appends the receipt as the tree has it.
+    fn encode(&self, kind: u8, out: &mut Vec<u8>) {
+        let mut fields = Fields::default();
+        match (&self.status, &self.root) {
+            (None, Some(root)) => fields.add(root),
+            (status, _) => fields.add(&status.unwrap_or_default()),
+        }
+        fields.add(&self.cumulative_gas_used);
+        fields.add(&self.logs_bloom);
+        let logs: Vec<ChainLog> = self.logs.iter().map(|log| log.inner.clone()).collect();
+        fields.add(&logs);
+        if let Some(version) = &self.deposit_receipt_version {
+            fields.add(&self.deposit_nonce.unwrap_or_default());
+            fields.add(version);
+        }
+        if kind > 0 {
+            out.put_u8(kind);
+        }
+        fields.finish(out);
+    }
+}
+
+/// All logs of a block by their index in it, each with the transaction that the endpoint names.
+///
+/// The content is proven; the name of the transaction is not, because receipts do not have it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenLogs(BTreeMap<u64, (B256, ChainLog)>);
+
+impl ProvenLogs {
+    /// Takes header and receipts, in any order, as an endpoint shows them. Returns `None` if they do not lead to the
+    /// hash of the block: some are missing or changed, or the chain has another form of them.
+    #[must_use]
+    pub fn prove(block: BlockRef, header: &Header, receipts: Vec<BlockReceipt>) -> Option<Self> {
+        if header.number != block.number || header.hash_slow() != block.hash {
+            return None;
+        }
+        let mut all = Vec::with_capacity(receipts.len());
+        for receipt in receipts {
+            let kind = receipt.kind.to::<u64>();
+            all.push((u8::try_from(kind).ok().filter(|_| kind <= TYPE_MAX)?, receipt));
+        }
+        all.sort_by_key(|(_, receipt)| receipt.transaction_index);
+        let root = ordered_trie_root_with_encoder(&all, |(kind, receipt), out| {
+            receipt.encode(*kind, out);
+        });
+        if root != header.receipts_root {
+            return None;
+        }
+        let logs = all.into_iter().flat_map(|(_, receipt)| {
+            let transaction = receipt.transaction_hash;
+            receipt.logs.into_iter().map(move |log| (transaction, log.inner))
+        });
+        Some(Self((0..).zip(logs).collect()))
+    }
+
+    /// Returns the name of the transaction with this log, if the block has the log at its index.
+    fn transaction_of(&self, log: &Log) -> Option<B256> {
+        let (transaction, there) = self.0.get(&log.log_index?)?;
+        (*there == log.inner).then_some(*transaction)
+    }
+}
+
+/// Judges a claim by what endpoints prove of its block. Returns `None` if none proves anything.
+///
+/// A log counts if the block has it. Under the name of another transaction it may be one that was read: so a true log
+/// that is shown again under a made-up name is no claim.
+#[must_use]
+pub fn judge(
+    claim: &Claim,
+    source: EventSource,
+    known: &EventSet,
+    proven: &[ProvenLogs],
+    told: &[Option<Testimony>],
+) -> Option<Verdict> {
+    if proven.is_empty() {
+        return None;
+    }
+    let was_read = |log: &Log, transaction: B256| {
+        Some(transaction) != log.transaction_hash
+            && source.decode(log).is_some_and(|event| known.count(transaction, &event) > 0)
+    };
+    let counts = |log: &Log| {
+        let names: Vec<_> = proven.iter().filter_map(|one| one.transaction_of(log)).collect();
+        !names.is_empty() && !names.into_iter().any(|transaction| was_read(log, transaction))
+    };
+    if !claim.logs.iter().any(counts) {
+        return Some(Verdict::Denied);
+    }
+    let mut blocks = told.iter().flatten().filter_map(|told| told.block);
+    let is_on_one_branch = blocks.all(|block| block == claim.block);
+    Some(if is_on_one_branch { Verdict::Confirmed } else { Verdict::Contradicted })
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::consensus::{Receipt, ReceiptEnvelope, TxType};
+    use alloy::eips::eip2718::Encodable2718 as _;
+    use alloy::primitives::{Address, logs_bloom};
+    use alloy::sol_types::SolEvent as _;
+    use serde_json::json;
+
+    use super::*;
+    use crate::contracts::node_registry::NodeRegistry::NodeRemovedFromCanonicalNetwork;
+    use crate::index::event::ContractEvent;
+
+    const TYPES: [TxType; 4] = [TxType::Legacy, TxType::Eip2930, TxType::Eip1559, TxType::Eip7702];
+
+    fn removal(node_id: u32) -> ChainLog {
+        let event = NodeRemovedFromCanonicalNetwork { nodeId: node_id };
+        ChainLog { address: Address::repeat_byte(7), data: event.encode_log_data() }
+    }
+
+    fn transaction(index: usize) -> B256 {
+        B256::with_last_byte(u8::try_from(index).unwrap())
+    }
+
+    /// A block of as many transactions as there are lists of nodes, each with the logs of their removal. The root is
+    /// computed by alloy's own types.
+    fn block(nodes: &[&[u32]]) -> (BlockRef, Header, Vec<serde_json::Value>) {
+        let (mut envelopes, mut shown) = (Vec::new(), Vec::new());
+        for (index, nodes) in nodes.iter().enumerate() {
+            let logs: Vec<_> = nodes.iter().map(|node| removal(*node)).collect();
+            let bloom = logs_bloom(&logs);
+            let cumulative_gas_used = 21_000 * (index as u64 + 1);
+            let success = index % 2 == 0;
+            let receipt =
+                Receipt { status: success.into(), cumulative_gas_used, logs: logs.clone() };
+            let kind = TYPES[index % TYPES.len()];
+            envelopes.push(ReceiptEnvelope::from_typed(kind, receipt.with_bloom()));
+            let logs = logs.into_iter().map(|inner| Log { inner, ..Log::default() });
+            shown.push(json!({
+                "type": U64::from(u8::from(kind)),
+                "status": U64::from(u64::from(success)),
+                "cumulativeGasUsed": U64::from(cumulative_gas_used),
+                "logsBloom": bloom,
+                "logs": logs.collect::<Vec<_>>(),
+                "transactionHash": transaction(index),
+                "transactionIndex": U64::from(index),
+            }));
+        }
+        let receipts_root =
+            ordered_trie_root_with_encoder(&envelopes, |it, out| it.encode_2718(out));
+        let header = Header { number: 1, receipts_root, ..Header::default() };
+        (BlockRef { number: 1, hash: header.hash_slow() }, header, shown)
+    }
+
+    fn prove(
+        (block, header, receipts): &(BlockRef, Header, Vec<serde_json::Value>),
+    ) -> Option<ProvenLogs> {
+        let receipts = serde_json::from_value(receipts.clone().into()).unwrap();
+        ProvenLogs::prove(*block, header, receipts)
+    }
+
+    #[test]
+    fn header_and_receipts_that_lead_to_the_hash_prove_all_logs() {
+        let mut many = block(&[&[100, 200], &[], &[300], &[100], &[]]);
+        let proven = prove(&many).unwrap();
+        let logs: Vec<_> = proven.0.values().cloned().collect();
+        let expected = [(0, 100), (0, 200), (2, 300), (3, 100)];
+        assert_eq!(logs, expected.map(|(index, node)| (transaction(index), removal(node))));
+        many.2.reverse();
+        assert_eq!(prove(&many), Some(proven), "in any order");
+        assert_eq!(prove(&block(&[])).unwrap().0.len(), 0);
+    }
+
+    #[test]
+    fn what_is_missing_or_changed_proves_nothing() {
+        let whole = block(&[&[100, 200], &[], &[300]]);
+        let mut without_log = whole.clone();
+        without_log.2[0]["logs"].as_array_mut().unwrap().pop();
+        let mut without_receipt = whole.clone();
+        without_receipt.2.remove(1);
+        let mut other_log = whole.clone();
+        other_log.2[2]["logs"] = other_log.2[0]["logs"].clone();
+        let mut other_root = whole.clone();
+        other_root.1 = block(&[]).1;
+        let mut other_number = whole.clone();
+        other_number.0.number = 2;
+        let mut other_type = whole.clone();
+        other_type.2[1]["type"] = json!("0x80");
+        let mut none = whole.clone();
+        none.2.clear();
+        for wrong in
+            [without_log, without_receipt, other_log, other_root, other_number, other_type, none]
+        {
+            assert_eq!(prove(&wrong), None, "{wrong:?}");
+        }
+        assert!(prove(&whole).is_some());
+    }
+
+    /// The claim that a removal at an index of a block with removals of nodes 100 and 200 was not read.
+    fn claim(index: u64, node: u32, transaction: B256) -> Claim {
+        let log = Log {
+            inner: removal(node),
+            log_index: Some(index),
+            transaction_hash: Some(transaction),
+            ..Log::default()
+        };
+        Claim { block: block(&[&[100], &[200]]).0, logs: vec![log] }
+    }
+
+    fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<Verdict> {
+        let told = Testimony { block: Some(claim.block), ..Testimony::default() };
+        judge(claim, EventSource::NodeRegistry, known, proven, &[None, Some(told)])
+    }
+
+    #[test]
+    fn the_block_decides_about_a_claim_whatever_endpoints_say() {
+        let none = EventSet::default();
+        let proven = [prove(&block(&[&[100], &[200]])).unwrap()];
+        let left_out = claim(1, 200, transaction(1));
+        assert_eq!(judged(&left_out, &none, &[]), None);
+        assert_eq!(judged(&left_out, &none, &proven), Some(Verdict::Confirmed));
+        for made_up in [
+            claim(1, 300, transaction(1)),
+            claim(0, 200, transaction(1)),
+            claim(9, 200, transaction(1)),
+        ] {
+            assert_eq!(judged(&made_up, &none, &proven), Some(Verdict::Denied));
+        }
+        let other = BlockRef { number: 1, hash: B256::repeat_byte(3) };
+        let told = Some(Testimony { block: Some(other), ..Testimony::default() });
+        let verdict = judge(&left_out, EventSource::NodeRegistry, &none, &proven, &[told]);
+        assert_eq!(verdict, Some(Verdict::Contradicted), "one endpoint has another block there");
+    }
+
+    #[test]
+    fn a_log_that_was_read_is_no_claim_under_the_name_of_another_transaction() {
+        let honest = prove(&block(&[&[100], &[200]])).unwrap();
+        let mut liar = honest.clone();
+        liar.0.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
+        let mut read = EventSet::default();
+        read.add(
+            transaction(1),
+            &ContractEvent::MembershipChanged { node_id: 200, is_member: false },
+        );
+        let renamed = claim(1, 200, B256::repeat_byte(9));
+        let both = [honest, liar];
+        assert_eq!(judged(&renamed, &read, &both), Some(Verdict::Denied));
+        // The liar is read from, leaves the log out, and proves it under another name.
+        let left_out = claim(1, 200, transaction(1));
+        assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(Verdict::Confirmed));
+    }
+}
