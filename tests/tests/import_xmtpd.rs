@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -305,6 +306,50 @@ async fn the_database_is_reached_over_tls_with_the_checks_that_are_asked_for() {
     let output = import(node, &format!("{}?sslmode=require", plain.url("safe"))).output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success() && said.contains("does not support TLS"), "{said}");
+}
+
+/// Signs a strand on all cores.
+fn long_strand(node: &Node, count: u64) -> Vec<Bytes> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let part = count.div_ceil(threads as u64).max(1);
+    std::thread::scope(|scope| {
+        let starts = (1..=count).step_by(usize::try_from(part).unwrap());
+        let running: Vec<_> = starts
+            .map(|start| {
+                scope.spawn(move || {
+                    let mut rng = seed::rng(seed::seed(), start);
+                    let places = start..=count.min(start + part - 1);
+                    places.map(|it| signed(node.id, &node.key, it, &mut rng)).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        running.into_iter().flat_map(|it| it.join().unwrap()).collect()
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "prints a rate: docs/performance.md"]
+async fn an_import_of_a_long_strand_takes_all_of_it() {
+    let Some(postgres) = Postgres::start().await else { return };
+    let network = Network::new(2);
+    let node = &network.nodes[0];
+    let count: u32 = std::env::var("HAWSER_ENVELOPES").map_or(200_000, |it| it.parse().unwrap());
+    let session = postgres.create("long", node.id, &node.key.public_key()).await;
+    for some in long_strand(node, count.into()).chunks(10_000) {
+        session.insert(node.id, some.iter().cloned()).await;
+    }
+    session.set_counter(count.into()).await;
+    session.change("ANALYZE").await;
+    session.close().await;
+
+    let began = Instant::now();
+    let report = taken_over(&import(node, &postgres.url("long")).output().unwrap());
+    let took_s = began.elapsed().as_secs_f64();
+    assert_eq!(report["strands"][0]["envelopes"], count);
+    let rate = f64::from(count) / took_s;
+    println!(
+        "{count} envelopes in {took_s:.1} s, the process's start and the comparison included: {rate:.0} /s"
+    );
 }
 
 /// Returns the size of the database's write-ahead logs.

@@ -41,8 +41,8 @@ pub(super) async fn require_same(
 ) -> Result<Vec<StrandReport>, ImportError> {
     let store = store.clone();
     blocking(move || {
-        for there in &strands {
-            let (envelopes, digest) = held(&store, there)?;
+        for (there, held) in strands.iter().zip(all_held(&store, &strands)) {
+            let (envelopes, digest) = held?;
             if (envelopes, digest) != (there.envelopes, there.digest) {
                 return Err(ImportError::Differs {
                     originator: there.originator,
@@ -56,8 +56,28 @@ pub(super) async fn require_same(
     .await
 }
 
+/// Count and digest of a strand in the log.
+type Held = Result<(u64, [u8; 32]), ReadError>;
+
+/// Reads strands in the log, as many at once as there are cores.
+fn all_held(store: &Store, strands: &[StrandReport]) -> Vec<Held> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut all = Vec::with_capacity(strands.len());
+    for some in strands.chunks(threads) {
+        std::thread::scope(|scope| {
+            let running: Vec<_> =
+                some.iter().map(|strand| scope.spawn(move || held(store, strand))).collect();
+            all.extend(running.into_iter().map(|it| match it.join() {
+                Ok(held) => held,
+                Err(panic) => std::panic::resume_unwind(panic),
+            }));
+        });
+    }
+    all
+}
+
 /// Returns count and digest of a strand in the log.
-fn held(store: &Store, strand: &StrandReport) -> Result<(u64, [u8; 32]), ReadError> {
+fn held(store: &Store, strand: &StrandReport) -> Held {
     let snapshot = store.snapshot();
     let (mut envelopes, mut digest) = (0, StrandDigest::default());
     let start = EnvelopeId::new(strand.originator, hawser_proto::SequenceId::NONE);

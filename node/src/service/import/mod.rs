@@ -33,7 +33,7 @@ use hawser_engine::price;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::OriginatorId;
 use hawser_rules::Absences;
-use hawser_storage::{OpenError, RoomSettings, Store, StoreIdentity, StoreSettings};
+use hawser_storage::{Durability, OpenError, RoomSettings, Store, StoreIdentity, StoreSettings};
 
 use super::network::chains::Chains;
 use super::open;
@@ -146,7 +146,8 @@ async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, Import
     Ok(known.map(|address| address.to_string().to_lowercase()).collect())
 }
 
-/// Opens the data folder without the host's marker: whichever host starts a node from it does not know it.
+/// Opens the data folder without the host's marker: whichever host starts a node from it does not know it. No write waits
+/// for the disk, because no answer depends on it: [`compare::seal`] brings all of it there before a node may start from it.
 fn open_store(settings: &NodeServiceSettings, own: &NodeRecord) -> Result<Store, OpenError> {
     let config = &settings.store;
     let store = Store::open(&StoreSettings {
@@ -156,7 +157,7 @@ fn open_store(settings: &NodeServiceSettings, own: &NodeRecord) -> Result<Store,
             node: own.id,
             public_key: own.public_key,
         },
-        durability: config.durability,
+        durability: Durability::Os,
         price: price::price,
         host: None,
         open_files_max: OpenFiles::of_process(config.open_files).database,

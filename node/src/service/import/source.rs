@@ -15,12 +15,18 @@ use super::strand::SourceRow;
 
 /// Version of the tables that this program reads (xmtpd of July 2026).
 const SCHEMA: i64 = 23;
-/// Rows that one query reads. A guess: a hundredth of the rows of a partition, so that no query is planned
-/// as a scan of one.
-const PAGE_ROWS: u32 = 10_000;
-/// Rows and bytes of one batch, which is one write. The bytes bound the memory. Guesses.
-const BATCH_ROWS: usize = 4096;
+/// Rows of one batch, which is one write. A guess: enough for signatures to be checked together on many cores.
+const BATCH_ROWS: u32 = 4096;
+/// Bytes of one batch, which bound the memory. A guess.
 const BATCH_BYTES: usize = 8 << 20;
+/// Rows that one query reads: whole batches. A guess: about a hundredth of the rows of a partition, so that no query is
+/// planned as a scan of one.
+const PAGE_ROWS: u32 = 3 * BATCH_ROWS;
+/// Settings of each session. Postgres sorts a page in memory instead of on its disk if it may use as much as a page of
+/// common envelopes takes, which is more than it has by itself; and compiling a query for so few rows takes longer than
+/// running it.
+const SESSION: &str = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
+                       SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
 
 /// A database at one moment: everything is read from one snapshot.
 pub(super) struct Source {
@@ -186,8 +192,9 @@ impl Source {
                 bytes += row.envelope.as_ref().map_or(0, Bytes::len);
                 batch.push(row);
             }
-            if is_end || batch.len() >= BATCH_ROWS || bytes >= BATCH_BYTES {
-                let (full, count) = (std::mem::take(&mut batch), batch.len());
+            if is_end || batch.len() >= BATCH_ROWS as usize || bytes >= BATCH_BYTES {
+                let count = batch.len();
+                let full = std::mem::take(&mut batch);
                 bytes = 0;
                 if rows_to.send(full).await.is_err() {
                     return Ok(true);
@@ -242,9 +249,7 @@ async fn connect(Address { config, tls }: &Address) -> Result<Client, ImportErro
             tracing::debug!(%error, "the connection to Postgres has ended");
         }
     });
-    let settings = "SET default_transaction_read_only = on; SET statement_timeout = 0; \
-                    SET idle_in_transaction_session_timeout = 0";
-    client.batch_execute(settings).await.map_err(failed("setting up the session"))?;
+    client.batch_execute(SESSION).await.map_err(failed("setting up the session"))?;
     Ok(client)
 }
 

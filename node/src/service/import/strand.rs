@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use hawser_engine::replication::{EnvelopeVerifier, PeerViolation};
+use hawser_engine::replication::EnvelopeVerifier;
 use hawser_net::open_outer;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
@@ -89,10 +89,14 @@ pub(super) struct StrandImport {
     digest: StrandDigest,
 }
 
-/// An envelope that was opened, with its row.
-struct OpenedRow {
-    row: SourceRow,
+/// A row that was opened and checked by itself, without the rows before it.
+struct CheckedRow {
+    at: SequenceId,
+    /// The envelope in canonical form.
     bytes: Bytes,
+    was_rewritten: bool,
+    /// The entry to store; `None` if the log holds the place from an earlier run.
+    entry: Option<LogEntry>,
 }
 
 impl StrandImport {
@@ -114,7 +118,7 @@ impl StrandImport {
         self.verifier.originator
     }
 
-    /// Takes the next rows. Returns the changes, in order; `threads` check signatures.
+    /// Takes the next rows. Returns the changes, in order; `threads` open and check them.
     ///
     /// # Errors
     /// The first row that is wrong, by its place.
@@ -123,54 +127,74 @@ impl StrandImport {
         rows: Vec<SourceRow>,
         threads: usize,
     ) -> Result<Vec<Change>, (i64, RowError)> {
-        let mut after = self.report.head.max(self.held);
-        let mut opened = Vec::with_capacity(rows.len());
-        for row in rows {
-            let sequence = row.sequence;
-            let bytes = self.open(&row).map_err(|error| (sequence, error))?;
-            if self.report.head > self.held {
-                opened.push(OpenedRow { row, bytes });
-            }
-        }
-        let batch = opened.iter().map(|it| it.bytes.clone()).collect();
-        let checked = check_on(&self.verifier, batch, threads);
-        let mut changes = Vec::with_capacity(opened.len());
-        for (opened, checked) in opened.into_iter().zip(checked) {
-            let sequence = opened.row.sequence;
-            let entry = checked.map_err(|_| (sequence, RowError::Forged))?;
-            require_described(&opened.row, &entry).map_err(|error| (sequence, error))?;
+        let mut changes = Vec::with_capacity(rows.len());
+        for (sequence, checked) in self.check_on(&rows, threads) {
+            let row = checked.map_err(|error| (sequence, error))?;
+            let after = self.report.head.max(self.held);
+            self.note(&row).map_err(|error| (sequence, error))?;
+            let Some(entry) = row.entry else { continue };
             if let Validity::Invalid(rule) = entry.validity {
                 *self.report.invalid.entry(rule.0).or_default() += 1;
             }
-            changes.extend(gap(self.originator(), after, entry.id.sequence));
-            after = entry.id.sequence;
+            changes.extend(gap(self.originator(), after, row.at));
             changes.push(Change::Append(entry));
         }
         Ok(changes)
     }
 
-    /// Opens an envelope and notes its place.
-    fn open(&mut self, row: &SourceRow) -> Result<Bytes, RowError> {
-        let (Some(bytes), Some(_)) = (&row.envelope, &row.described) else {
-            return Err(RowError::Half);
+    /// Opens and checks rows on several threads, each a part of them; results are in the order of the rows, with
+    /// their places.
+    fn check_on(
+        &self,
+        rows: &[SourceRow],
+        threads: usize,
+    ) -> Vec<(i64, Result<CheckedRow, RowError>)> {
+        let part = rows.len().div_ceil(threads.max(1)).max(1);
+        std::thread::scope(|scope| {
+            let parts = rows.chunks(part);
+            let running: Vec<_> = parts.map(|part| scope.spawn(move || self.check(part))).collect();
+            let joined = running.into_iter().flat_map(|it| match it.join() {
+                Ok(results) => results,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            joined.collect()
+        })
+    }
+
+    /// Opens rows and checks what the log does not hold yet: signatures, rules, and what the tables say of it.
+    fn check(&self, rows: &[SourceRow]) -> Vec<(i64, Result<CheckedRow, RowError>)> {
+        let opened: Vec<_> = rows.iter().map(|row| open(self.originator(), row)).collect();
+        let new = opened.iter().flatten().filter(|row| row.at > self.held);
+        let checked = self.verifier.check(new.map(|row| row.bytes.clone()).collect());
+        let mut entries = checked.into_iter();
+        let finish = |(source, row): (&SourceRow, Result<CheckedRow, RowError>)| {
+            let sequence = source.sequence;
+            let checked = row.and_then(|mut row| {
+                if row.at > self.held {
+                    let entry = entries.next().expect("one result for each new row");
+                    let entry = entry.map_err(|_| RowError::Forged)?;
+                    require_described(source, &entry)?;
+                    row.entry = Some(entry);
+                }
+                Ok(row)
+            });
+            (sequence, checked)
         };
-        let at = u64::try_from(row.sequence).map_err(|_| RowError::Order)?;
-        let at = SequenceId(at);
-        if at <= self.report.head {
+        rows.iter().zip(opened).map(finish).collect()
+    }
+
+    /// Notes an envelope as the next one of the strand.
+    fn note(&mut self, row: &CheckedRow) -> Result<(), RowError> {
+        let CheckedRow { at, bytes, was_rewritten, .. } = row;
+        if *at <= self.report.head {
             return Err(RowError::Order);
         }
-        let outer = open_outer(bytes.clone()).ok_or(RowError::Malformed)?;
-        let (id, _) =
-            OriginatorEnvelope::statement(outer.statement).map_err(|_| RowError::Malformed)?;
-        if (id.originator, id.sequence) != (self.originator(), at) {
-            return Err(RowError::OtherPlace);
-        }
-        self.digest.add(at, &outer.bytes);
+        self.digest.add(*at, bytes);
         self.report.envelopes += 1;
-        self.report.rewritten += u64::from(outer.was_rewritten);
+        self.report.rewritten += u64::from(*was_rewritten);
         self.report.missing += at.0 - self.report.head.0 - 1;
-        self.report.head = at;
-        Ok(outer.bytes)
+        self.report.head = *at;
+        Ok(())
     }
 
     /// Returns what was taken over.
@@ -191,23 +215,19 @@ fn gap(originator: OriginatorId, after: SequenceId, at: SequenceId) -> Option<Ch
     })
 }
 
-/// Checks signatures and rules on several threads; results are in the order of the batch.
-fn check_on(
-    verifier: &EnvelopeVerifier,
-    batch: Vec<Bytes>,
-    threads: usize,
-) -> Vec<Result<LogEntry, PeerViolation>> {
-    let part = batch.len().div_ceil(threads.max(1)).max(1);
-    let parts: Vec<Vec<Bytes>> = batch.chunks(part).map(<[Bytes]>::to_vec).collect();
-    std::thread::scope(|scope| {
-        let running: Vec<_> =
-            parts.into_iter().map(|part| scope.spawn(|| verifier.check(part))).collect();
-        let joined = running.into_iter().flat_map(|it| match it.join() {
-            Ok(results) => results,
-            Err(panic) => std::panic::resume_unwind(panic),
-        });
-        joined.collect()
-    })
+/// Opens the envelope of a row, which has to be of its strand and place.
+fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowError> {
+    let (Some(bytes), Some(_)) = (&row.envelope, &row.described) else {
+        return Err(RowError::Half);
+    };
+    let at = SequenceId(u64::try_from(row.sequence).map_err(|_| RowError::Order)?);
+    let outer = open_outer(bytes.clone()).ok_or(RowError::Malformed)?;
+    let (id, _) =
+        OriginatorEnvelope::statement(outer.statement).map_err(|_| RowError::Malformed)?;
+    if (id.originator, id.sequence) != (originator, at) {
+        return Err(RowError::OtherPlace);
+    }
+    Ok(CheckedRow { at, bytes: outer.bytes, was_rewritten: outer.was_rewritten, entry: None })
 }
 
 /// Compares what the tables say of an envelope with what it says itself, as far as readers get it.
