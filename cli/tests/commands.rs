@@ -394,3 +394,28 @@ fn a_database_belongs_to_one_network() {
     assert!(stderr(&output).contains("belongs to network hawser"), "{}", stderr(&output));
     assert_eq!(stdout(&output), "");
 }
+
+/// The commands of the pages for operators and administrators are commands of this program, with their flags.
+#[test]
+fn commands_of_the_pages_are_understood() {
+    let pages = ["administration.md", "chain-watcher.md", "runbooks/fund-a-payer.md"];
+    let mut seen = 0;
+    for page in pages {
+        let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));
+        let text = std::fs::read_to_string(path).unwrap().replace("\\\n", " ");
+        for line in text.lines().filter_map(|line| line.strip_prefix("    hawser ")) {
+            let command = line.split(['#', '>']).next().unwrap();
+            let words = command.split_whitespace().filter(|word| *word != "…");
+            let words = words.map(|word| match word {
+                "0x…" => "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef",
+                "N" => "1",
+                own => own,
+            });
+            let words: Vec<_> = words.chain(["--help"]).collect();
+            let output = run(&words);
+            assert!(output.status.success(), "{page}: {command}: {}", stderr(&output));
+            seen += 1;
+        }
+    }
+    assert!(seen > 25, "{seen}");
+}

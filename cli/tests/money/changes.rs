@@ -1,5 +1,5 @@
 //! Five nodes and three payers while everything changes: prices within a range, the members of the network, and a
-//! payer's balance; one node is silent, and the endpoint of another one answers late.
+//! payer's balance; one node is silent, and the endpoint of another one answers late. The chains are anvil's.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -45,6 +45,7 @@ fn each_fee_is_settled_once_while_prices_members_and_balances_change() {
         nodes: 5,
         joins_later: Some(JOINS),
         late: Some(1),
+        anvil: true,
         ..MoneySettings::default()
     });
     // Prices that begin within the first range. Each node knows them before: it reads the list when it starts.

@@ -13,6 +13,7 @@ use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use hawser_chain::admin::{Contracts, Network};
 use hawser_chain::send::{Chain, Sender};
+use hawser_devchain::anvil::find_program;
 use hawser_devchain::deploy::{self, NodeRegistration};
 use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
 use hawser_proto::envelope::{OriginatorEnvelope, Payload};
@@ -20,6 +21,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Bytes, Topic, TopicKind};
+use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use serde_json::{Value, json};
 
@@ -49,7 +51,11 @@ pub struct MoneyNetwork {
     settings: MoneySettings,
     /// The address of the settlement chain that answers late.
     late: String,
+    _alone: MutexGuard<'static, ()>,
 }
+
+/// One network runs at a time: each needs a machine's cores for itself to answer in time.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// The shape of a network.
 #[derive(Debug, Clone, Copy)]
@@ -62,11 +68,13 @@ pub struct MoneySettings {
     pub liar: Option<usize>,
     /// The place of a node whose endpoint of the settlement chain answers late.
     pub late: Option<usize>,
+    /// True to run the chains with anvil.
+    pub anvil: bool,
 }
 
 impl Default for MoneySettings {
     fn default() -> Self {
-        Self { nodes: 3, joins_later: None, liar: None, late: None }
+        Self { nodes: 3, joins_later: None, liar: None, late: None, anvil: false }
     }
 }
 
@@ -74,6 +82,7 @@ impl MoneyNetwork {
     /// Starts everything and waits until each node may publish. The worker of payer reports looks once at the start, and
     /// then waits for the test to take its steps.
     pub fn start(settings: MoneySettings) -> Self {
+        let alone = ALONE.lock();
         let place = tempfile::tempdir().unwrap();
         let base = free_base(settings.nodes);
         let generate = |name: String| {
@@ -96,7 +105,11 @@ impl MoneyNetwork {
                 is_canonical: settings.joins_later != Some(at),
             }
         });
-        let of_chains = DevnetSettings { nodes: registered.collect(), ..DevnetSettings::default() };
+        let of_chains = DevnetSettings {
+            nodes: registered.collect(),
+            anvil: settings.anvil.then(|| find_program().expect("scripts/test installs anvil")),
+            ..DevnetSettings::default()
+        };
         let payers = (0..PAYERS).map(|at| {
             let (key, made) = generate(format!("payer-{at}"));
             Payer { key, address: made["address"].as_str().unwrap().parse().unwrap() }
@@ -111,7 +124,8 @@ impl MoneyNetwork {
         fs::write(place.path().join("rates.json"), rates.to_string()).unwrap();
         let nodes = (0..settings.nodes).map(|_| None).collect();
         let late = late_endpoint(&chains.settlement_address().to_string());
-        let mut network = Self { place, runtime, chains, base, nodes, payers, settings, late };
+        let mut network =
+            Self { place, runtime, chains, base, nodes, payers, settings, late, _alone: alone };
         network.fund_payers();
         for at in 0..network.nodes.len() {
             network.start_node(at);
