@@ -34,6 +34,12 @@ pub struct Manifest {
     pub usage: Vec<TallyPart>,
     /// The files of the table `congestion`, likewise.
     pub congestion: Vec<TallyPart>,
+    /// The files of the table `checkpoints`, likewise. Exports of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checkpoints: Vec<TallyPart>,
+    /// The one file of the table `rates`, which is of no strand and no day: both are 0.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rates: Vec<TallyPart>,
 }
 
 /// The files of one strand.
@@ -108,6 +114,8 @@ impl Manifest {
             strands: Vec::new(),
             usage: Vec::new(),
             congestion: Vec::new(),
+            checkpoints: Vec::new(),
+            rates: Vec::new(),
         }
     }
 
@@ -169,7 +177,7 @@ impl Manifest {
             }
         }
         let key = |part: &TallyPart| (part.originator_id, part.day);
-        for parts in [&self.usage, &self.congestion] {
+        for (_, parts) in self.tables() {
             if !parts.is_sorted_by(|one, two| key(one) < key(two)) {
                 return Err("the files of tallies are not sorted".to_owned());
             }
@@ -204,7 +212,7 @@ impl Manifest {
                 verify(&path, [Some(&part.file), None])?;
             }
         }
-        for (table, parts) in [("usage", &self.usage), ("congestion", &self.congestion)] {
+        for (table, parts) in self.tables() {
             for part in parts {
                 let path = tally_path(folder, table, part.originator_id, part.day);
                 let may_be_absent = part.file.is_none() && !path.exists();
@@ -218,7 +226,7 @@ impl Manifest {
 
     /// Says for each file that a run was about to replace which one is there: the run may have been interrupted.
     pub(super) fn end_interrupted(&mut self, folder: &Path) -> Result<(), ExportError> {
-        for (table, parts) in [("usage", &mut self.usage), ("congestion", &mut self.congestion)] {
+        for (table, parts) in self.tables_mut() {
             for part in parts.iter_mut() {
                 let Some(next) = part.next.take() else { continue };
                 let path = tally_path(folder, table, part.originator_id, part.day);
@@ -228,6 +236,27 @@ impl Manifest {
             }
         }
         Ok(())
+    }
+
+    /// Returns the tables whose files are by strand and day.
+    fn tables(&self) -> [(&'static str, &Vec<TallyPart>); 4] {
+        let Self { usage, congestion, checkpoints, rates, .. } = self;
+        [
+            ("usage", usage),
+            ("congestion", congestion),
+            ("checkpoints", checkpoints),
+            ("rates", rates),
+        ]
+    }
+
+    pub(super) fn tables_mut(&mut self) -> [(&'static str, &mut Vec<TallyPart>); 4] {
+        let Self { usage, congestion, checkpoints, rates, .. } = self;
+        [
+            ("usage", usage),
+            ("congestion", congestion),
+            ("checkpoints", checkpoints),
+            ("rates", rates),
+        ]
     }
 
     pub(super) fn strand_mut(&mut self, originator: OriginatorId) -> &mut StrandParts {

@@ -5,6 +5,7 @@
 //! - `table`: the columns of the tables, and row groups; `docs/audit-export.md` describes them;
 //! - `record`: a row of the log as a row of its table;
 //! - `part`: files that are complete or not there;
+//! - `days`: files by strand and day, which later runs replace;
 //! - `manifest`: what the folder holds, with digests;
 //! - `run`: an export that is made or gone on with;
 //! - `read`: files of the log, read again without trusting them.
@@ -12,6 +13,7 @@
 //! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
 //! another log, claims of sizes. All of it is refused before anything is overwritten.
 
+mod days;
 mod error;
 mod manifest;
 mod part;

@@ -1,16 +1,20 @@
 //! An export that is made, or gone on with.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
+use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::Rate;
 
+use super::days::DayWriter;
 use super::error::ExportError;
-use super::manifest::{LogPart, Manifest, TallyPart, log_path, tally_path};
-use super::part::{FileDigest, FinishedPart, PartWriter};
+use super::manifest::{LogPart, Manifest, log_path};
+use super::part::{FinishedPart, PartWriter};
 use super::read::PartReader;
 use super::record::{Record, RecordKind, describe};
-use super::table::{CONGESTION, LOG, MARK_COLUMN, Table, USAGE, Value};
+use super::table::{CHECKPOINTS, CONGESTION, LOG, MARK_COLUMN, RATES, USAGE, Value};
 use crate::replay::pipeline;
 use crate::replay::{GapReason, LogSource, StoredMark, StrandRow};
 
@@ -18,8 +22,7 @@ use crate::replay::{GapReason, LogSource, StoredMark, StrandRow};
 const PART_ROWS: u64 = 1_000_000;
 /// Bytes of a file of the log. A guess: what an engine gives one core.
 const PART_LEN_BYTES: u64 = 256 * 1024 * 1024;
-/// Minutes of a day.
-const DAY_MINUTES: u32 = 24 * 60;
+const NS_PER_MINUTE: u64 = 60_000_000_000;
 
 /// The way an export is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -89,7 +92,9 @@ pub fn export(
     }
     for head in &heads {
         run.tallies(head.originator)?;
+        run.checkpoints(head.originator)?;
     }
+    run.rates()?;
     run.settle()?;
     Ok(run.report)
 }
@@ -289,6 +294,51 @@ impl Run<'_> {
         })?;
         let mut changed = usage.end(&mut self.manifest.usage)?;
         changed.extend(congestion.end(&mut self.manifest.congestion)?);
+        self.show(changed)
+    }
+
+    /// Writes the checkpoints of a strand, those of all nodes by time.
+    fn checkpoints(&mut self, originator: OriginatorId) -> Result<(), ExportError> {
+        let beside = self.source.beside(originator);
+        let mut next = BTreeMap::new();
+        for node in beside.checkpoint_nodes()? {
+            next.extend(beside.checkpoint_after(node, 0)?.map(|first| (node, first)));
+        }
+        let mut days = DayWriter::new(self.folder, &CHECKPOINTS, originator.0);
+        let time = |(_, it): &(&OriginatorId, &CosignedCheckpoint)| it.signed.checkpoint.time_ns;
+        while let Some((&node, _)) = next.iter().min_by_key(time) {
+            let checkpoint = next.remove(&node).expect("it is the earliest one");
+            let size = checkpoint.signed.checkpoint.size;
+            next.extend(beside.checkpoint_after(node, size)?.map(|later| (node, later)));
+            let minute = checkpoint.signed.checkpoint.time_ns / NS_PER_MINUTE;
+            let minute = u32::try_from(minute).unwrap_or(u32::MAX);
+            days.push_late(minute, |minute| checkpoint_row(originator, minute, &checkpoint));
+        }
+        let changed = days.end(&mut self.manifest.checkpoints)?;
+        self.show(changed)
+    }
+
+    /// Writes the rates that the keeper has recorded.
+    fn rates(&mut self) -> Result<(), ExportError> {
+        let mut file = DayWriter::new(self.folder, &RATES, 0);
+        for rate in self.source.rates()? {
+            let Rate {
+                start_unix_s,
+                message_fee,
+                storage_fee,
+                congestion_fee,
+                target_rate_per_minute,
+            } = rate;
+            let row =
+                [start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute];
+            file.push(0, || row.map(Value::Amount).to_vec());
+        }
+        let changed = file.end(&mut self.manifest.rates)?;
+        self.show(changed)
+    }
+
+    /// Gives new files their names.
+    fn show(&mut self, changed: Vec<FinishedPart>) -> Result<(), ExportError> {
         if changed.is_empty() {
             return Ok(());
         }
@@ -300,13 +350,34 @@ impl Run<'_> {
 
     /// Names the files of tallies as those that are there.
     fn settle(&mut self) -> Result<(), ExportError> {
-        for part in self.manifest.usage.iter_mut().chain(&mut self.manifest.congestion) {
-            if let Some(next) = part.next.take() {
-                part.file = Some(next);
+        for (_, parts) in self.manifest.tables_mut() {
+            for part in parts.iter_mut() {
+                if let Some(next) = part.next.take() {
+                    part.file = Some(next);
+                }
             }
         }
         self.manifest.write(self.folder)
     }
+}
+
+fn checkpoint_row(
+    originator: OriginatorId,
+    minute: u32,
+    checkpoint: &CosignedCheckpoint,
+) -> Vec<Value> {
+    let of = &checkpoint.signed.checkpoint;
+    vec![
+        Value::int(u64::from(originator.0)),
+        Value::int(u64::from(minute)),
+        Value::int(u64::from(of.node.0)),
+        Value::int(of.size),
+        Value::Amount(of.time_ns),
+        Value::Bytes(Bytes::copy_from_slice(&of.root.0)),
+        Value::int(checkpoint.cosignatures.len() as u64),
+        Value::int(checkpoint.witnesses.len() as u64),
+        Value::Bytes(Bytes::from(checkpoint.encode())),
+    ]
 }
 
 fn usage_row(
@@ -326,86 +397,4 @@ fn usage_row(
         Value::int(of.bytes),
         Value::int(of.last_sequence),
     ]
-}
-
-/// Writes the tallies of one strand, a file for each day.
-struct DayWriter<'a> {
-    folder: &'a Path,
-    table: &'static Table,
-    originator_id: u32,
-    open: Option<(u32, PartWriter)>,
-    finished: Vec<(u32, FinishedPart)>,
-    /// The first error. What comes behind it is passed over.
-    error: Option<ExportError>,
-}
-
-impl<'a> DayWriter<'a> {
-    fn new(folder: &'a Path, table: &'static Table, originator_id: u32) -> Self {
-        Self { folder, table, originator_id, open: None, finished: Vec::new(), error: None }
-    }
-
-    fn push(&mut self, minute: u32, row: impl FnOnce() -> Vec<Value>) {
-        if self.error.is_none()
-            && let Err(error) = self.try_push(minute / DAY_MINUTES, row())
-        {
-            self.error = Some(error);
-        }
-    }
-
-    fn path(&self, day: u32) -> PathBuf {
-        tally_path(self.folder, self.table.name, self.originator_id, day)
-    }
-
-    fn try_push(&mut self, day: u32, row: Vec<Value>) -> Result<(), ExportError> {
-        if self.open.as_ref().is_some_and(|(open, _)| *open != day) {
-            self.end_day()?;
-        }
-        let path = self.path(day);
-        let (_, part) = match &mut self.open {
-            Some(open) => open,
-            None => self.open.insert((day, PartWriter::create(&path, self.table)?)),
-        };
-        part.push(row)
-    }
-
-    fn end_day(&mut self) -> Result<(), ExportError> {
-        if let Some((day, part)) = self.open.take() {
-            self.finished.push((day, part.finish()?));
-        }
-        Ok(())
-    }
-
-    /// Notes new files in the manifest, and returns those that are not there already. A day that has no tallies any
-    /// more gets a file without rows.
-    fn end(mut self, parts: &mut Vec<TallyPart>) -> Result<Vec<FinishedPart>, ExportError> {
-        self.end_day()?;
-        if let Some(error) = self.error {
-            return Err(error);
-        }
-        let mut finished = std::mem::take(&mut self.finished);
-        let id = self.originator_id;
-        for part in parts.iter().filter(|part| part.originator_id == id) {
-            if !finished.iter().any(|(day, _)| *day == part.day) {
-                let empty = PartWriter::create(&self.path(part.day), self.table)?;
-                finished.push((part.day, empty.finish()?));
-            }
-        }
-        let mut changed = Vec::new();
-        for (day, file) in finished {
-            let at = parts.binary_search_by_key(&(id, day), |part| (part.originator_id, part.day));
-            let at = at.unwrap_or_else(|at| {
-                parts.insert(at, TallyPart { originator_id: id, day, file: None, next: None });
-                at
-            });
-            let part = &mut parts[at];
-            let is_same = |old: &FileDigest| *old == file.digest;
-            if part.file.as_ref().is_some_and(is_same) {
-                file.discard()?;
-            } else {
-                part.next = Some(file.digest.clone());
-                changed.push(file);
-            }
-        }
-        Ok(changed)
-    }
 }

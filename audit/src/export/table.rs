@@ -139,6 +139,36 @@ pub(super) static CONGESTION: Table = Table {
     sorted_by: 2,
 };
 
+/// What nodes have signed about the trees of strands.
+pub(super) static CHECKPOINTS: Table = Table {
+    name: "checkpoints",
+    columns: &[
+        required("originator_id", ColumnKind::Int),
+        required("minute", ColumnKind::Int),
+        required("node_id", ColumnKind::Int),
+        distinct(required("size", ColumnKind::Int)),
+        distinct(required("time_ns", ColumnKind::Amount)),
+        distinct(required("root", ColumnKind::Binary)),
+        required("cosigned_by", ColumnKind::Int),
+        required("witnessed_by", ColumnKind::Int),
+        distinct(required("checkpoint", ColumnKind::Binary)),
+    ],
+    sorted_by: 2,
+};
+
+/// The rates that the keeper of the log has recorded.
+pub(super) static RATES: Table = Table {
+    name: "rates",
+    columns: &[
+        distinct(required("start_unix_s", ColumnKind::Amount)),
+        required("message_fee", ColumnKind::Amount),
+        required("storage_fee", ColumnKind::Amount),
+        required("congestion_fee", ColumnKind::Amount),
+        required("target_rate_per_minute", ColumnKind::Amount),
+    ],
+    sorted_by: 1,
+};
+
 /// The value of a row in a column.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {

@@ -14,7 +14,7 @@ use parquet::record::{Field, RowAccessor as _};
 
 use super::read::check_group;
 use super::record::describe;
-use super::table::{CONGESTION, LOG, RowGroup, Table, USAGE};
+use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, RowGroup, Table, USAGE};
 use super::*;
 use crate::replay::testing::{MemoryLog, NODE, RATE, ns_of};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
@@ -368,10 +368,48 @@ fn a_file_has_one_strand_and_names_no_bytes_twice() {
     assert!(check_group(first, end).unwrap_err().contains("bytes in common"));
 }
 
+/// Rows of a file, as maps of columns.
+fn cells(path: &Path) -> Vec<parquet::record::Row> {
+    let reader = SerializedFileReader::new(fs::File::open(path).unwrap()).unwrap();
+    reader.get_row_iter(None).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn checkpoints_and_rates_stand_beside_the_log_and_are_replaced_when_they_grow() {
+    let place = tempfile::tempdir().unwrap();
+    let log = MemoryLog::honest(300);
+    let mut early = log.clone();
+    early.checkpoints.truncate(10);
+    run(&early, place.path()).unwrap();
+    let manifest = |folder: &Path| Manifest::read(folder).unwrap().unwrap();
+    let rows =
+        |parts: &[TallyPart]| parts.iter().map(|it| it.file.as_ref().unwrap().rows).sum::<u64>();
+    assert_eq!(rows(&manifest(place.path()).checkpoints), 10);
+    run(&log, place.path()).unwrap();
+    let manifest = manifest(place.path());
+    assert_eq!(rows(&manifest.checkpoints), log.checkpoints.len() as u64);
+    assert_eq!(rows(&manifest.rates), log.rates.len() as u64);
+    let day = manifest.checkpoints[0].day;
+    let path = place.path().join(format!("checkpoints/originator={}/day={day:05}.parquet", NODE.0));
+    let found = cells(&path);
+    for (row, checkpoint) in found.iter().zip(&log.checkpoints) {
+        let of = checkpoint.signed.checkpoint;
+        assert_eq!(row.get_long(2).unwrap(), i64::from(of.node.0));
+        assert_eq!(row.get_long(3).unwrap(), i64::try_from(of.size).unwrap());
+        assert_eq!(row.get_bytes(5).unwrap().data(), of.root.0);
+        assert_eq!(row.get_bytes(8).unwrap().data(), checkpoint.encode());
+    }
+    // One that is not the one that was written is found before anything is changed.
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    assert!(matches!(run(&log, place.path()), Err(ExportError::Malformed { .. })));
+}
+
 #[test]
 fn the_documentation_lists_every_column() {
     let page = fs::read_to_string("../docs/audit-export.md").unwrap();
-    for table in [&LOG, &USAGE, &CONGESTION] {
+    for table in [&LOG, &USAGE, &CONGESTION, &CHECKPOINTS, &RATES] {
         let Table { name, columns, .. } = table;
         let part =
             page.split(&format!("## The table `{name}`")).nth(1).expect("a part of the page");
