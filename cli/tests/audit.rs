@@ -402,3 +402,56 @@ fn a_node_proves_its_envelopes(dev: &Dev, place: &Path) {
     let refuted = run(&["audit", "verify", other.to_str().unwrap(), "--registry", network]);
     assert_eq!(refuted.status.code(), Some(7), "{refuted:?}");
 }
+
+/// A backup is audited where it is kept, and nothing there changes.
+#[test]
+fn a_backup_is_replayed_and_exported_like_the_folder_that_it_was_made_of() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 40);
+    let (data, registry) = (data.to_str().unwrap(), registry.to_str().unwrap());
+    let backups = place.path().join("backups");
+    let kept = backups.to_str().unwrap();
+    let first = json(&["backup", "create", "--json", "--data-dir", data, "--to", kept]);
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    let changes = [Change::Append(entry(&key, 41))];
+    open(Path::new(data), &key).commit(&changes).unwrap();
+    run(&["backup", "create", "--data-dir", data, "--to", kept]);
+
+    let replay = |from: &str, more: &[&str]| {
+        let arguments = ["audit", "replay", "--json", "--from", from, "--registry", registry];
+        run(&[&arguments[..], more].concat())
+    };
+    let strands = |output: &std::process::Output| {
+        let report: Value = serde_json::from_str(stdout(output).lines().next().unwrap()).unwrap();
+        assert_eq!(report["verdict"], "clean", "{report}");
+        (report["strands"].clone(), report["strands"][0]["reached"].clone())
+    };
+    let of_folder = strands(&replay(data, &[]));
+    assert_eq!(of_folder.1, 41);
+    assert_eq!(strands(&replay(kept, &[])), of_folder, "the newest one");
+    let name = first["backup"].as_str().unwrap();
+    assert_eq!(strands(&replay(kept, &["--backup", name])).1, 40);
+    assert_eq!(replay(kept, &["--backup", "none"]).status.code(), Some(4));
+    assert_eq!(replay(data, &["--backup", name]).status.code(), Some(4), "no backups are there");
+
+    let export = place.path().join("export");
+    let export = export.to_str().unwrap();
+    let done = json(&["audit", "export", "--json", "--from", kept, "--to", export]);
+    assert_eq!(done["rows"], 41, "{done}");
+    let again = json(&["audit", "export", "--json", "--from", data, "--to", export]);
+    assert_eq!(again["rows"], 0, "the export of the backup is that of the folder");
+
+    // A file that is not as it was written is named before anything of it is opened.
+    let files = walk(&backups.join("files"));
+    let table = files.iter().max_by_key(|it| fs::metadata(it).unwrap().len()).unwrap();
+    let mut bytes = fs::read(table).unwrap();
+    bytes[9] ^= 1;
+    fs::write(table, bytes).unwrap();
+    let refused = replay(kept, &[]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+}
+
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|it| it.unwrap().path());
+    entries.flat_map(|it| if it.is_dir() { walk(&it) } else { vec![it] }).collect()
+}

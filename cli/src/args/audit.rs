@@ -64,9 +64,13 @@ pub(crate) struct KeysArgs {
 /// `hawser audit replay`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditReplayArgs {
-    /// The log: the data folder of a stopped node, or the API of a node that runs: `http://host:port`.
-    #[arg(long, value_name = "DATA-DIR|URL")]
+    /// The log: the data folder of a stopped node, a folder of backups, or the API of a node that runs:
+    /// `http://host:port`.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL")]
     pub(crate) from: String,
+    /// Name of the backup in a folder of backups [default: the newest one].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backup: Option<String>,
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
@@ -92,9 +96,12 @@ pub(crate) enum ExportFormat {
 /// `hawser audit export`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditExportArgs {
-    /// The log: the data folder of a stopped node.
-    #[arg(long, value_name = "DATA-DIR")]
+    /// The log: the data folder of a stopped node, or a folder of backups.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS")]
     pub(crate) from: PathBuf,
+    /// Name of the backup in a folder of backups [default: the newest one].
+    #[arg(long, value_name = "NAME")]
+    pub(crate) backup: Option<String>,
     /// The form of the files.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "parquet")]
     pub(crate) format: ExportFormat,

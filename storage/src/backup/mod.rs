@@ -5,7 +5,7 @@
 //! - `folder`: the folder of backups: its files by their hashes, its manifests, its lock;
 //! - `contents`: what a database holds, to be compared with a manifest;
 //! - `create`: one more backup; `check`: reading one; `restore`: a new data folder from one;
-//!   `prune`: removing old ones; `wanted`: whose backup it must be.
+//!   `link`: one for reading where it is; `prune`: removing old ones; `wanted`: whose backup it must be.
 //!
 //! A file is stored once, under the hash of its bytes, however many backups have it. A manifest is written
 //! last, so a backup that was interrupted does not exist. See `docs/decisions/0020-backups.md`.
@@ -16,6 +16,7 @@ mod create;
 mod error;
 mod files;
 mod folder;
+mod link;
 mod manifest;
 mod prune;
 mod restore;

@@ -5,14 +5,12 @@ use std::time::Instant;
 
 use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSettings, export};
 use hawser_node::error::RunError;
-use hawser_node::service::projections;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::replay::TELL_EVERY;
-use super::source::FolderLog;
+use super::source::{FolderLog, StoredLog};
 use crate::args::audit::{AuditExportArgs, ExportFormat};
-use crate::commands::rebuild::refusal;
 use crate::output;
 
 /// Runs the command.
@@ -21,7 +19,7 @@ use crate::output;
 /// When the log cannot be read, or the folder is not an export of it; nothing in the folder is changed then.
 pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
     let ExportFormat::Parquet = args.format;
-    let (store, _) = projections::open_read_only(&args.from).map_err(refusal)?;
+    let store = StoredLog::open(&args.from, args.backup.as_deref())?;
     let log = FolderLog::new(&store).map_err(RunError::failed)?;
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let settings = ExportSettings {

@@ -10,15 +10,13 @@ use hawser_audit::replay::{
     STATE_LEN_BYTES_MAX, StrandReport,
 };
 use hawser_node::error::{RunError, RunErrorKind};
-use hawser_node::service::projections;
 use hawser_proto::OriginatorId;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use super::keys::{self, LoadedKeys};
-use super::source::{FolderLog, NodeLog};
+use super::source::{FolderLog, NodeLog, StoredLog};
 use crate::args::audit::AuditReplayArgs;
-use crate::commands::rebuild::refusal;
 use crate::output;
 
 /// Exit code of a log with faults.
@@ -41,8 +39,7 @@ pub(in super::super) fn run(args: &AuditReplayArgs, as_json: bool) -> Result<(),
         let log = NodeLog::connect(&args.from, signers)?;
         replay(&log, args, &keys, Vec::new())?
     } else {
-        let folder = Path::new(&args.from);
-        let (store, _) = projections::open_read_only(folder).map_err(refusal)?;
+        let store = StoredLog::open(Path::new(&args.from), args.backup.as_deref())?;
         let log = FolderLog::new(&store).map_err(RunError::failed)?;
         let absences = log.add_absences(&mut keys.known.registry).map_err(RunError::failed)?;
         let note = "that the removals of nodes are those of the chain: the log has recorded them";

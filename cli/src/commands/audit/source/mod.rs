@@ -1,29 +1,27 @@
-//! Sources of logs: the folder of a node, or a node that answers.
+//! Sources of logs: the folder of a node, a backup, or a node that answers.
 
 mod folder;
 mod node;
+mod stored;
 
 use std::path::Path;
 
 use hawser_audit::replay::LogSource;
 use hawser_node::error::RunError;
-use hawser_node::service::projections;
-use hawser_storage::Store;
 
 pub(super) use folder::{FolderLog, prove as prove_from_folder};
 pub(super) use node::NodeLog;
-
-use crate::commands::rebuild::refusal;
+pub(super) use stored::StoredLog;
 
 /// A log that was opened.
 pub(in super::super) enum OpenLog {
-    /// That of a folder.
-    Folder(Store),
+    /// That of a folder, or of a backup.
+    Folder(StoredLog),
     /// That of a node that runs.
     Node(NodeLog),
 }
 
-/// Opens the log of a folder, or connects to a node if the name is a URL.
+/// Opens the log of a folder or of the newest backup in one, or connects to a node if the name is a URL.
 ///
 /// # Errors
 /// When there is no log.
@@ -31,8 +29,7 @@ pub(in super::super) fn open(name: &str) -> Result<OpenLog, RunError> {
     if name.contains("://") {
         return NodeLog::connect(name, Vec::new()).map(OpenLog::Node);
     }
-    let (store, _) = projections::open_read_only(Path::new(name)).map_err(refusal)?;
-    Ok(OpenLog::Folder(store))
+    StoredLog::open(Path::new(name), None).map(OpenLog::Folder)
 }
 
 impl OpenLog {

@@ -1,0 +1,99 @@
+//! Databases that no node runs on: a data folder, or a backup in the folder where it is kept.
+
+use std::fs;
+use std::io;
+use std::ops::{ControlFlow, Deref};
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::{Path, PathBuf};
+
+use hawser_node::backup as backups;
+use hawser_node::error::RunError;
+use hawser_node::service::projections;
+use hawser_storage::{BackupFolder, Store, WantedBackup};
+
+use crate::commands::backup;
+use crate::commands::rebuild::refusal;
+
+/// Names that are tried for the folder of links. A guess: each process that runs needs one.
+const NAMES_MAX: u32 = 100;
+
+/// A database that is open for reading.
+pub(in crate::commands) struct StoredLog {
+    store: Store,
+    /// The links to the files of a backup. Dropped after the database.
+    _links: Option<Links>,
+}
+
+impl Deref for StoredLog {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl StoredLog {
+    /// Opens the database of a data folder; or of a folder of backups that backup which is named, or else the newest one.
+    /// Each file of a backup is compared with its manifest before. Nothing is copied, and nothing in the folder changes.
+    ///
+    /// # Errors
+    /// When there is none, or a file of the backup is not as it was written.
+    pub(in super::super) fn open(folder: &Path, named: Option<&str>) -> Result<Self, RunError> {
+        let links = match (BackupFolder::existing(folder), named) {
+            (Ok(kept), _) => Some(Links::of(&kept, named)?),
+            (Err(error), Some(_)) => return Err(backups::run_error(&error)),
+            (Err(_), None) => None,
+        };
+        let at = links.as_ref().map_or(folder, |links| &links.0);
+        let (store, _) = projections::open_read_only(at).map_err(refusal)?;
+        Ok(Self { store, _links: links })
+    }
+}
+
+/// A folder of links, which goes when it is dropped.
+struct Links(PathBuf);
+
+impl Links {
+    fn of(kept: &BackupFolder, named: Option<&str>) -> Result<Self, RunError> {
+        // Everything in it is checked by the command. A signature of the manifest would say nothing about the log.
+        let any = WantedBackup { unsigned: true, ..WantedBackup::default() };
+        let name = match named {
+            Some(name) => name.to_owned(),
+            None => {
+                kept.newest(&any, backup::now_unix_s()).map_err(|it| backups::run_error(&it))?
+            }
+        };
+        let links = Self(new_folder().map_err(RunError::failed)?);
+        let bar = backup::bar("verify");
+        let linked = kept.link(&name, &links.0, &mut |bytes| {
+            bar.inc(bytes);
+            ControlFlow::Continue(())
+        });
+        bar.finish_and_clear();
+        linked.map_err(|error| backups::run_error(&error))?;
+        Ok(links)
+    }
+}
+
+impl Drop for Links {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("hawser: {} stays: {error}", self.0.display());
+        }
+    }
+}
+
+/// Makes a folder that only this user can read.
+fn new_folder() -> io::Result<PathBuf> {
+    let mut last = io::Error::from(io::ErrorKind::AlreadyExists);
+    for number in 0..NAMES_MAX {
+        let name = format!("hawser-backup-{}-{number}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => return Ok(path),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
