@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_engine::Engine;
 use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::PublishError;
-use hawser_proto::OriginatorId;
+use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_serve::readiness::{Check, Checks, Purpose};
 use hawser_serve::tls::Tls;
 use parking_lot::Mutex;
@@ -38,6 +38,7 @@ impl Checks for NodeChecks {
         checks.extend(self.checks_of_reading(draining));
         checks.extend(self.checks_of_publishing());
         checks.extend(self.checks_of_chains());
+        checks.push(self.disk_sound());
         checks.extend(self.tls.as_ref().map(|tls| tls.check(Some(Purpose::Read))));
         checks
     }
@@ -214,6 +215,27 @@ impl NodeChecks {
             purpose: Some(Purpose::Publish),
             result: self.engine.store().check_room().map_err(|error| error.to_string()),
             remedy: "prune, or extend the disk: the node goes on by itself",
+        }
+    }
+
+    fn disk_sound(&self) -> Check {
+        let status = self.engine.scrubs().status();
+        let first = status.left.first().map(|left| {
+            let of = |place: Option<EnvelopeId>| place.map(|it| it.to_string());
+            let (first, last) = (of(left.damage.first), of(left.damage.last));
+            let places = first.zip(last).map(|(first, last)| format!(" from {first} to {last}"));
+            let (family, reason) = (left.damage.family, &left.reason);
+            format!("{family}{}: {reason}", places.unwrap_or_default())
+        });
+        let count = status.left_count;
+        Check {
+            name: "disk_sound",
+            purpose: Some(Purpose::Notice),
+            result: unless(count > 0, || {
+                let first = first.unwrap_or_default();
+                format!("the disk has damaged {count} parts that are not repaired: {first}")
+            }),
+            remedy: "follow docs/runbooks/disk.md; the node tries again by itself",
         }
     }
 

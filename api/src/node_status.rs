@@ -198,6 +198,25 @@ pub(crate) struct DiskReport {
     pub(crate) log_bytes: u64,
     pub(crate) free_bytes: Option<u64>,
     pub(crate) total_bytes: Option<u64>,
+    pub(crate) scrub: ScrubPage,
+}
+
+/// Scrubs as `/status` shows them.
+#[derive(Debug, Clone, Serialize)]
+pub(crate) struct ScrubPage {
+    running: bool,
+    /// End of the last one that read everything; absent before.
+    finished_unix_s: Option<i64>,
+    /// Rows that it read.
+    rows: u64,
+    /// Bytes that it read.
+    bytes: u64,
+    /// Damaged parts that were found since the start.
+    damages: u64,
+    /// Damaged parts that were put back since the start.
+    repaired: u64,
+    /// Damaged parts that the last one has left.
+    left: u64,
 }
 
 /// The page at `/status`.
@@ -343,12 +362,27 @@ impl NodeObserver {
         })
     }
 
+    fn scrub_page(&self) -> ScrubPage {
+        let status = self.engine.scrubs().status();
+        let counters = &self.engine.counters().scrub;
+        ScrubPage {
+            running: status.is_running,
+            finished_unix_s: status.finished_unix_s,
+            rows: status.rows,
+            bytes: status.bytes,
+            damages: counters.damages.get(),
+            repaired: counters.repaired.get(),
+            left: status.left_count,
+        }
+    }
+
     fn disk_report(&self) -> DiskReport {
         let space = self.disk.as_ref().and_then(|disk| disk.space());
         DiskReport {
             log_bytes: self.engine.store().disk_bytes(),
             free_bytes: space.map(|space| space.free_bytes),
             total_bytes: space.map(|space| space.total_bytes),
+            scrub: self.scrub_page(),
         }
     }
 }

@@ -37,6 +37,9 @@ pub enum AdminRequest {
     Scrub {
         /// Bytes that are read in a second at most; 0 for no bound.
         bytes_per_s: u64,
+        /// Put back what is damaged.
+        #[serde(default)]
+        repair: bool,
     },
     /// Removes what has expired, or says what would go.
     Prune {

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::price;
+use hawser_engine::runtime::{LeftDamage, ScrubDone};
 use hawser_proto::SecretKey;
 use hawser_storage::{
     BackupError, BackupFolder, BackupReport, Damage, NewBackup, Pace, RestoreReport, ScrubReport,
@@ -107,20 +108,38 @@ pub fn json_of(report: &BackupReport) -> Value {
 #[must_use]
 pub fn json_of_scrub(report: &ScrubReport) -> Value {
     let ScrubReport { rows, bytes, damages, further } = report;
-    let json_of = |damage: &Damage| {
-        let Damage { family, first, last, file, cause } = damage;
-        json!({
-            "family": family,
-            "originator": first.or(*last).map(|it| it.originator.0),
-            "first": first.map(|it| it.sequence.0),
-            "last": last.map(|it| it.sequence.0),
-            "file": file,
-            "cause": cause,
-        })
-    };
-    let damages: Vec<Value> = damages.iter().map(json_of).collect();
+    let damages: Vec<Value> = damages.iter().map(json_of_damage).collect();
     let whole = damages.is_empty();
     json!({ "whole": whole, "rows": rows, "bytes": bytes, "damages": damages, "further": further })
+}
+
+fn json_of_damage(damage: &Damage) -> Value {
+    let Damage { family, first, last, file, cause } = damage;
+    json!({
+        "family": family,
+        "originator": first.or(*last).map(|it| it.originator.0),
+        "first": first.map(|it| it.sequence.0),
+        "last": last.map(|it| it.sequence.0),
+        "file": file,
+        "cause": cause,
+    })
+}
+
+/// Returns the same of a running node, which can also put back what it has found. `whole` says if it is whole now.
+#[must_use]
+pub fn json_of_scrub_done(done: &ScrubDone, repair: bool) -> Value {
+    let mut json = json_of_scrub(&done.report);
+    if repair {
+        let left = |it: &LeftDamage| {
+            let mut left = json_of_damage(&it.damage);
+            left["reason"] = json!(it.reason);
+            left
+        };
+        json["repaired"] = json!(done.repaired);
+        json["left"] = done.left.iter().map(left).collect();
+        json["whole"] = json!(done.left.is_empty() && done.report.further == 0);
+    }
+    json
 }
 
 /// Converts the error of work on backups.

@@ -12,6 +12,7 @@ use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 use crate::error::{CommitError, DatabaseError};
 use crate::evidence_index::EvidenceIndex;
 use crate::family::Family;
+use crate::held_compactions::HeldCompactions;
 use crate::host::{FolderFacts, HostMarker};
 use crate::keys::rate::RateRow;
 use crate::poison::Poison;
@@ -33,6 +34,8 @@ pub(crate) struct Lasting {
     pub(crate) host: Arc<OnceLock<HostMarker>>,
     pub(crate) room: Arc<Room>,
     pub(crate) faults: Arc<WriteFaults>,
+    /// The families whose compactions rest.
+    pub(crate) compactions: Arc<HeldCompactions>,
     /// The version of the recorded events of payer reports: changes when rows that stood are replaced by others. Held
     /// while they are written.
     pub(crate) report_version: Arc<Mutex<u64>>,
@@ -196,7 +199,9 @@ impl Database {
             }
         };
         written.map_err(|cause| {
-            self.poison.set(&cause.to_string());
+            let text = cause.to_string();
+            self.lasting.compactions.note_failure(&text);
+            self.poison.set(&text);
             CommitError::Write(cause)
         })
     }

@@ -24,9 +24,24 @@ pub(crate) fn checkpoint_folder(data: &Path) -> PathBuf {
     data.join("backup-checkpoint")
 }
 
-/// Removes that folder, if it is there: a crash during a backup leaves it.
+/// Returns the folder inside of a data folder in which a scrub holds the files that it reads, as a backup does. It has
+/// its own, because a scrub may take hours and a backup must not wait for it.
+pub(crate) fn scrub_checkpoint_folder(data: &Path) -> PathBuf {
+    data.join("scrub-checkpoint")
+}
+
+/// Removes the folder of a backup, if it is there: a crash leaves it.
 pub(crate) fn remove_checkpoint(data: &Path) -> io::Result<()> {
-    match fs::remove_dir_all(checkpoint_folder(data)) {
+    remove(&checkpoint_folder(data))
+}
+
+/// Removes the folder of a scrub, if it is there: a crash leaves it.
+pub(crate) fn remove_scrub_checkpoint(data: &Path) -> io::Result<()> {
+    remove(&scrub_checkpoint_folder(data))
+}
+
+fn remove(folder: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(folder) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }

@@ -25,7 +25,8 @@
 //! - `rebuild`, `digest`: rebuilding projections, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
 //! - `backup`: backups of the folder, made while a node runs, and new folders from them;
-//! - `scrub`: reading everything back, to find what a disk has damaged;
+//! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
+//! - `scrub`: reading everything back, to find what a disk has damaged, and putting it back;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
@@ -39,6 +40,7 @@ mod below_head;
 mod change;
 mod checkpoints;
 mod commit;
+mod compactions;
 mod database;
 mod digest;
 mod error;
@@ -47,6 +49,7 @@ mod family;
 #[cfg(feature = "faults")]
 pub mod faults;
 mod folder;
+mod held_compactions;
 mod host;
 mod keys;
 mod ledger;
@@ -127,7 +130,7 @@ pub use pruned::{Place, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, RebuildError, RebuildProgress};
 pub use reports::{NewReport, StoredReport};
 pub use room::RoomSettings;
-pub use scrub::{Damage, ScrubError, ScrubReport};
+pub use scrub::{Damage, LostPlace, RepairError, ScrubError, ScrubReport};
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};

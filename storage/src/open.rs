@@ -15,7 +15,7 @@ use crate::database::{Database, OpenedDatabase, family_of, write_synced};
 use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::family::Family;
-use crate::folder::{make_folder, remove_checkpoint};
+use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
 use crate::host::{FolderFacts, FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
 use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
@@ -228,8 +228,10 @@ pub(crate) fn start(
     let store = Store::new(database, how);
     if access == Access::ReadWrite {
         store.judge(&header)?;
-        if let Some(Err(error)) = store.path().map(remove_checkpoint) {
-            tracing::warn!(%error, "what an interrupted backup has left cannot be removed");
+        for remove in [remove_checkpoint, remove_scrub_checkpoint] {
+            if let Some(Err(error)) = store.path().map(remove) {
+                tracing::warn!(%error, "what an interrupted backup or scrub has left cannot be removed");
+            }
         }
     }
     log_opened(&store, header.highest_sequence);
@@ -243,7 +245,7 @@ pub(crate) fn load(
     access: Access,
 ) -> Result<(Arc<Database>, Header), OpenError> {
     let Opening { location, cache, .. } = how;
-    let mut db = open_database(location, cache, access)?;
+    let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
     match found {
         Some(FORMAT) => {}
@@ -378,7 +380,8 @@ pub(crate) fn has_database(path: &Path) -> bool {
 
 /// Opens an existing database with its own families, so that nothing is added to a newer format before
 /// it is recognised. A new database gets all families at once.
-fn open_database(location: &Location, cache: &Cache, access: Access) -> Result<DB, OpenError> {
+fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
+    let Opening { location, cache, lasting, .. } = how;
     let path = location.path();
     let (options, names) = match location {
         Location::Folder(folder, open_files_max) if has_database(folder) => {
@@ -397,7 +400,7 @@ fn open_database(location: &Location, cache: &Cache, access: Access) -> Result<D
     let families = names.iter().map(|name| {
         Family::ALL.into_iter().find(|family| family.name() == name).map_or_else(
             || ColumnFamilyDescriptor::new(name.as_str(), Options::default()),
-            |family| options::descriptor(family, cache),
+            |family| options::descriptor(family, cache, lasting.compactions.holds(family)),
         )
     });
     match access {

@@ -25,7 +25,7 @@ pub const BUFFERS_BYTES_MAX: usize = WRITE_BUFFERS_BYTES + CACHE_BYTES_MIN;
 const WAL_BYTES_MAX: u64 = 256 * MIB as u64;
 /// Envelopes of at least this length go to blob files, which compaction does not move. Guessed: RocksDB
 /// recommends blobs from some KiB on, and most envelopes are below.
-const BLOB_LEN_BYTES_MIN: u64 = 4096;
+pub(crate) const BLOB_LEN_BYTES_MIN: u64 = 4096;
 /// 2^3 shards of at least 8 MiB. The default shards are so small that a large block finds no room and is read
 /// from disk each time (measured: 3,800 instead of 270,000 lookups per second).
 const BLOCK_CACHE_SHARD_BITS: i32 = 3;
@@ -85,9 +85,11 @@ pub(crate) fn block_cache(bytes: usize) -> Cache {
     Cache::new_lru_cache_opts(&options)
 }
 
-/// Returns a family's descriptor for opening.
-pub(crate) fn descriptor(family: Family, cache: &Cache) -> ColumnFamilyDescriptor {
-    ColumnFamilyDescriptor::new(family.name(), family_options(family, cache))
+/// Returns a family's descriptor for opening. `is_held` has its compactions rest.
+pub(crate) fn descriptor(family: Family, cache: &Cache, is_held: bool) -> ColumnFamilyDescriptor {
+    let mut options = family_options(family, cache);
+    options.set_disable_auto_compactions(is_held);
+    ColumnFamilyDescriptor::new(family.name(), options)
 }
 
 /// Returns the options of a family.

@@ -34,8 +34,10 @@ pub(crate) struct StoreState {
     pub(crate) how: Opening,
     /// The heads that were durable before the log is read again. Held while that is done.
     pub(crate) reopening: Mutex<Vec<EnvelopeId>>,
-    /// Held while a backup is made, or everything is read back.
+    /// Held while a backup is made.
     pub(crate) backing_up: Mutex<()>,
+    /// Held while everything is read back, or a part of it.
+    pub(crate) scrubbing: Mutex<()>,
 }
 
 impl Store {
@@ -43,7 +45,9 @@ impl Store {
         let (identity, incarnation) = (database.identity.clone(), database.incarnation);
         let current = RwLock::new(database);
         let (reopening, backing_up) = (Mutex::default(), Mutex::default());
-        let state = StoreState { identity, incarnation, current, how, reopening, backing_up };
+        let scrubbing = Mutex::default();
+        let state =
+            StoreState { identity, incarnation, current, how, reopening, backing_up, scrubbing };
         Self { shared: Arc::new(state) }
     }
 

@@ -1,16 +1,19 @@
-//! Scrubs: what a disk has damaged is found and named, under a store that is open too.
+//! Scrubs: what a disk has damaged is found, named and put back, under a store that is open too.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod support;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use bytes::Bytes;
+use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{ScrubError, ScrubReport, Store};
+use hawser_storage::{Damage, RepairError, ScrubError, ScrubReport, Store};
 use support::*;
 
 fn go_on(_: u64) -> ControlFlow<()> {
@@ -64,7 +67,7 @@ fn a_whole_database_has_no_damage_and_all_rows_are_read() {
     assert_eq!((damages, further), (Vec::new(), 0));
     // An envelope has rows in the log, in its tree and in projections.
     assert!(rows > 2 * 900 && bytes > 0, "{rows} rows, {bytes} bytes");
-    assert!(!folder.path().join("backup-checkpoint").exists());
+    assert!(!folder.path().join("scrub-checkpoint").exists());
 }
 
 /// A store whose envelope at `place` was damaged in this file, and the findings of a scrub.
@@ -135,7 +138,7 @@ fn a_scrub_ends_when_it_is_told_and_leaves_nothing() {
     extend(&store, OWN, 3000);
     let stopped = store.scrub(&mut |_| ControlFlow::Break(()));
     assert!(matches!(stopped, Err(ScrubError::Stopped)), "{stopped:?}");
-    assert!(!folder.path().join("backup-checkpoint").exists());
+    assert!(!folder.path().join("scrub-checkpoint").exists());
     let again = store.scrub(&mut |_| {
         let second = store.scrub(&mut go_on);
         assert!(matches!(second, Err(ScrubError::Busy)), "{second:?}");
@@ -144,4 +147,160 @@ fn a_scrub_ends_when_it_is_told_and_leaves_nothing() {
     assert_eq!(again.unwrap().damages, []);
     let in_memory = in_memory().scrub(&mut go_on);
     assert!(matches!(in_memory, Err(ScrubError::InMemory)), "{in_memory:?}");
+}
+
+/// Flips bits of the first occurrence of `wanted` in the table file of a family, `at` bytes behind its start.
+fn flip(folder: &Path, family: &str, wanted: &[u8], at: &[usize]) -> (PathBuf, Vec<u8>) {
+    let properties = format!("name{family}");
+    for file in fs::read_dir(folder).unwrap() {
+        let path = file.unwrap().path();
+        if path.extension().is_none_or(|it| it != "sst") {
+            continue;
+        }
+        let bytes = fs::read(&path).unwrap();
+        let is_family = bytes.windows(properties.len()).any(|it| it == properties.as_bytes());
+        let found = bytes.windows(wanted.len()).position(|it| it == wanted);
+        let Some(found) = found.filter(|_| is_family) else { continue };
+        let writer = fs::File::options().write(true).open(&path).unwrap();
+        for offset in at.iter().map(|at| found + at) {
+            writer.write_all_at(&[bytes[offset] ^ 0x24], u64::try_from(offset).unwrap()).unwrap();
+        }
+        return (path, bytes);
+    }
+    panic!("no table file of {family} has it");
+}
+
+/// A closed folder with two strands, damaged, and a store on it that has nothing in its caches.
+fn damaged(
+    family: &str,
+    wanted: &[u8],
+    at: &[usize],
+) -> (tempfile::TempDir, Store, PathBuf, Vec<u8>) {
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    let (file, before) = flip(folder.path(), family, wanted, at);
+    assert_ne!(fs::read(&file).unwrap(), before);
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    (folder, store, file, before)
+}
+
+/// Scrubs. A compaction may meet the damage before, and RocksDB takes no writes then: the log is read again, as a node
+/// does.
+fn scrub(store: &Store) -> ScrubReport {
+    match store.scrub(&mut go_on) {
+        Err(ScrubError::Database(error)) => {
+            assert!(store.is_poisoned(), "{error}");
+            store.reopen().unwrap();
+            store.accept_writes();
+            store.scrub(&mut go_on).unwrap()
+        }
+        done => done.unwrap(),
+    }
+}
+
+fn found(store: &Store) -> Damage {
+    let report = scrub(store);
+    let [damage] = &report.damages[..] else { panic!("{report:?}") };
+    damage.clone()
+}
+
+/// The envelopes that a damaged part has lost, as an honest peer sends them.
+fn brought(store: &Store, damage: &Damage) -> BTreeMap<EnvelopeId, Bytes> {
+    let lost = store.lost_places(damage).unwrap();
+    assert!(!lost.is_empty() && lost.len() < 150, "one block: {lost:?}");
+    let right = |id| entry(id).bytes;
+    assert!(lost.iter().all(|it| it.leaf == envelope_leaf(&right(it.id))), "{lost:?}");
+    lost.into_iter().map(|it| (it.id, right(it.id))).collect()
+}
+
+#[test]
+fn damaged_envelopes_are_put_back_byte_for_byte() {
+    let place = id(PEER, 150);
+    let wanted = entry(place).bytes;
+    let whole: Vec<usize> = (0..wanted.len()).collect();
+    for at in [&[8][..], &[0, 1, 2, 40], &whole] {
+        let (folder, store, file, before) = damaged("log", &wanted, at);
+        let damage = found(&store);
+        assert!(store.snapshot().get(place).is_err(), "an error, not an absence");
+        let none_before = id(PEER, 0);
+        let read = store.snapshot().log(none_before, SequenceId(300)).collect::<Vec<_>>();
+        assert!(matches!(read.last(), Some(Err(_))), "a reader does not pass it");
+        let brought = brought(&store, &damage);
+
+        let mut other = brought.clone();
+        other.insert(place, signed("another statement", 1));
+        let refused = store.put_back(&damage, &other);
+        assert!(matches!(refused, Err(RepairError::Other { at }) if at == place), "{refused:?}");
+        other.remove(&place);
+        let refused = store.put_back(&damage, &other);
+        assert!(matches!(refused, Err(RepairError::Lost { at }) if at == place), "{refused:?}");
+        assert_eq!(found(&store), damage, "nothing was changed");
+
+        store.put_back(&damage, &brought).unwrap();
+        assert_eq!(store.recheck(&damage, &mut go_on).unwrap(), []);
+        assert!(fs::read(&file).unwrap() == before, "byte for byte");
+        assert_eq!(store.snapshot().get(place).unwrap(), Some(wanted.clone()));
+        assert_eq!(store.snapshot().log(none_before, SequenceId(300)).count(), 300);
+        assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
+        // Nor does a compaction meet it.
+        let (from, through) = (SequenceId(1), SequenceId(300));
+        store.give_back(&[hawser_storage::StrandPlaces { originator: PEER, from, through }]);
+        extend(&store, PEER, 5);
+        assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
+        assert!(!folder.path().join("scrub-checkpoint").exists());
+    }
+}
+
+/// The end of one strand and the beginning of the next one are in one block.
+#[test]
+fn damage_between_two_strands_is_put_back_for_both() {
+    let (folder, store, _, _) = damaged("log", &entry(id(OWN, 600)).bytes, &[9]);
+    let damage = found(&store);
+    let brought = brought(&store, &damage);
+    assert!(
+        brought.contains_key(&id(OWN, 600)) && brought.contains_key(&id(PEER, 1)),
+        "{damage:?}"
+    );
+    store.put_back(&damage, &brought).unwrap();
+    assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
+    drop(folder);
+}
+
+#[test]
+fn damaged_leaves_are_made_again_from_envelopes() {
+    let leaf = envelope_leaf(&entry(id(PEER, 150)).bytes).unwrap();
+    let (_folder, store, file, before) = damaged("leaf", &leaf.0, &[3, 4]);
+    let damage = found(&store);
+    assert_eq!(damage.family, "leaf");
+    // Without its leaf, no peer's word is taken for an envelope of the own strand; here none is needed.
+    assert_eq!(store.lost_places(&damage).unwrap(), []);
+    store.put_back(&damage, &BTreeMap::new()).unwrap();
+    assert_eq!(store.recheck(&damage, &mut go_on).unwrap(), []);
+    assert!(fs::read(&file).unwrap() == before, "byte for byte");
+}
+
+#[test]
+fn an_envelope_of_the_own_strand_is_not_taken_without_its_leaf() {
+    let place = id(OWN, 150);
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    flip(folder.path(), "log", &entry(place).bytes, &[8]);
+    let leaf = envelope_leaf(&entry(place).bytes).unwrap();
+    flip(folder.path(), "leaf", &leaf.0, &[3]);
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let report = scrub(&store);
+    let log = report.damages.iter().find(|it| it.family == "log").unwrap();
+    let refused = store.lost_places(log);
+    let Err(RepairError::Unproven { at }) = refused else { panic!("{refused:?}") };
+    let brought = [(at, entry(at).bytes)].into();
+    let refused = store.put_back(log, &brought);
+    assert!(matches!(refused, Err(RepairError::Unproven { .. } | RepairError::Lost { .. })));
+}
+
+#[test]
+fn damage_of_other_rows_is_left_with_a_reason() {
+    let (_folder, store, _, _) = damaged("receipt", &digest(150)[4..], &[3]);
+    let damage = found(&store);
+    let refused = store.lost_places(&damage);
+    assert!(matches!(refused, Err(RepairError::NotOfPlaces { family: "receipt" })), "{refused:?}");
 }

@@ -153,6 +153,25 @@ fn storage(out: &mut Exposition<'_>, observer: &NodeObserver, status: &NodeStatu
         "xmtp_prune_backlog",
         "Envelopes that could be removed and are still held, as of the last run",
         Some(counters.prune_backlog.get()),
+    )?;
+    scrubs(out, observer)
+}
+
+fn scrubs(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let scrub = &observer.engine.counters().scrub;
+    out.counter("xmtp_scrub_bytes", "Bytes that scrubs read back", scrub.bytes.get())?;
+    out.counter("xmtp_scrub_damages", "Damaged parts that were found", scrub.damages.get())?;
+    out.counter("xmtp_scrub_repaired", "Damaged parts that were put back", scrub.repaired.get())?;
+    out.gauge(
+        "xmtp_scrub_left",
+        "Damaged parts that the last scrub has left",
+        Some(scrub.left.get()),
+    )?;
+    let finished = Some(scrub.finished_unix_s.get()).filter(|it| *it > 0);
+    out.gauge(
+        "xmtp_scrub_finished_timestamp_seconds",
+        "End of the last scrub, unix seconds",
+        finished,
     )
 }
 

@@ -78,6 +78,9 @@ pub(crate) struct ScrubArgs {
     /// MiB that a running node reads in a second at most; 0 for no bound.
     #[arg(long, value_name = "MIB", default_value_t = 32)]
     pub(crate) rate: u32,
+    /// Put back what is damaged, with the help of peers. The node must be running.
+    #[arg(long)]
+    pub(crate) repair: bool,
     /// The data folder.
     #[command(flatten)]
     pub(crate) data: DataDirArgs,

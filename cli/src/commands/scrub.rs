@@ -1,4 +1,4 @@
-//! `hawser scrub`: reads everything back that a node's database holds.
+//! `hawser scrub`: reads everything back that a node's database holds, and has a running node repair it.
 
 use std::ops::ControlFlow;
 
@@ -17,14 +17,18 @@ use crate::output;
 /// Runs the command.
 ///
 /// # Errors
-/// When something is damaged, or not everything could be read.
+/// When something is damaged and was not put back, or not everything could be read.
 pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
-    let bytes_per_s = u64::from(args.rate) << 20;
+    let (bytes_per_s, repair) = (u64::from(args.rate) << 20, args.repair);
     let bar = backups::bar("scrub");
-    let request = AdminRequest::Scrub { bytes_per_s };
+    let request = AdminRequest::Scrub { bytes_per_s, repair };
     let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
         Some(done) => done,
+        None if repair => {
+            let why = "no node runs on this folder, and only a running one has peers: start it, then repeat the command";
+            return Err(RunError::refused(why));
+        }
         None => {
             let (store, _) = projections::open_existing(&data_dir).map_err(rebuild::refusal)?;
             let report = store.scrub(&mut |bytes| {
@@ -35,38 +39,60 @@ pub(super) fn run(args: &ScrubArgs, as_json: bool) -> Result<(), RunError> {
         }
     };
     bar.finish_and_clear();
-    let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_u64);
-    let damages = done.get("damages").and_then(Value::as_array).cloned().unwrap_or_default();
     if as_json {
         output::line(&done);
     } else {
-        for damage in &damages {
-            let text = |name: &str| damage.get(name).and_then(Value::as_str).unwrap_or("-");
-            let place = |name: &str| {
-                number(damage, name).map_or_else(|| "?".to_owned(), |it| it.to_string())
-            };
-            output::line(format_args!(
-                "{} {}  strand {} from {} to {}: {}",
-                text("family"),
-                text("file"),
-                place("originator"),
-                place("first"),
-                place("last"),
-                text("cause"),
-            ));
-        }
-        let (rows, bytes) = (number(&done, "rows"), number(&done, "bytes"));
-        output::line(format_args!(
-            "read {} rows, {}",
-            rows.unwrap_or_default(),
-            backups::size(bytes.unwrap_or_default())
-        ));
+        show(&done);
     }
-    if damages.is_empty() {
+    if done.get("whole").and_then(Value::as_bool) == Some(true) {
         return Ok(());
     }
-    let found = damages.len() as u64 + number(&done, "further").unwrap_or_default();
-    Err(RunError::failed(format!(
-        "{found} damaged parts: keep the folder, replace the disk, and follow docs/runbooks/disk.md"
-    )))
+    let left = list(&done, if repair { "left" } else { "damages" }).len() as u64;
+    let left = left + number(&done, "further").unwrap_or_default();
+    Err(RunError::failed(if repair {
+        format!("{left} damaged parts are left: follow docs/runbooks/disk.md")
+    } else {
+        format!(
+            "{left} damaged parts: repeat the command with --repair, and follow docs/runbooks/disk.md"
+        )
+    }))
+}
+
+/// Prints the outcome for people.
+fn show(done: &Value) {
+    for damage in list(done, "damages") {
+        line_of(damage, "cause");
+    }
+    for damage in list(done, "left") {
+        line_of(damage, "reason");
+    }
+    let (rows, bytes) = (number(done, "rows"), number(done, "bytes"));
+    let size = backups::size(bytes.unwrap_or_default());
+    let repaired = number(done, "repaired").map(|it| format!(", put back {it} damaged parts"));
+    let repaired = repaired.unwrap_or_default();
+    output::line(format_args!("read {} rows, {size}{repaired}", rows.unwrap_or_default()));
+}
+
+fn line_of(damage: &Value, why: &str) {
+    let text = |name: &str| damage.get(name).and_then(Value::as_str).unwrap_or("-");
+    let place =
+        |name: &str| number(damage, name).map_or_else(|| "?".to_owned(), |it| it.to_string());
+    let prefix = if why == "reason" { "left: " } else { "" };
+    output::line(format_args!(
+        "{prefix}{} {}  strand {} from {} to {}: {}",
+        text("family"),
+        text("file"),
+        place("originator"),
+        place("first"),
+        place("last"),
+        text(why),
+    ));
+}
+
+fn number(of: &Value, name: &str) -> Option<u64> {
+    of.get(name).and_then(Value::as_u64)
+}
+
+fn list<'a>(of: &'a Value, name: &str) -> &'a [Value] {
+    of.get(name).and_then(Value::as_array).map_or(&[], Vec::as_slice)
 }

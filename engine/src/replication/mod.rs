@@ -3,6 +3,7 @@
 //! - [`EnvelopeVerifier`] turns bytes from a peer into entries to store, or into the peer's
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
+//! - [`MendSearch`] searches peers for what the disk has damaged;
 //! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
 //! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`],
 //!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace what a peer is shown, and what it may show;
@@ -16,6 +17,7 @@ mod checkpoint_pace;
 mod checkpoints;
 mod follower;
 pub mod link;
+mod mend;
 mod peer_clock;
 mod ranges;
 mod shown_checkpoints;
@@ -26,6 +28,7 @@ pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, Offer
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
+pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;
 pub use shown_checkpoints::ShownCheckpoints;
 pub use stored_trees::StoredTrees;

@@ -168,6 +168,21 @@ pub struct CheckpointExchangeCounters {
     pub cosigned: Counter,
 }
 
+/// Scrubs since the start.
+#[derive(Debug, Default)]
+pub struct ScrubCounters {
+    /// Bytes of rows that were read back.
+    pub bytes: Counter,
+    /// Damaged parts that were found.
+    pub damages: Counter,
+    /// Damaged parts that were put back.
+    pub repaired: Counter,
+    /// Damaged parts that the last scrub has left.
+    pub left: Gauge,
+    /// End of the last scrub, unix seconds; 0 before.
+    pub finished_unix_s: Gauge,
+}
+
 /// All metrics of the engine.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -209,6 +224,8 @@ pub struct Counters {
     pub pruned_bytes: Counter,
     /// Envelopes that could go and are still held, as of the last run of pruning.
     pub prune_backlog: Gauge,
+    /// Scrubs of the disk.
+    pub scrub: ScrubCounters,
     /// Identity updates of the chain.
     pub identities: IdentityCounters,
 }

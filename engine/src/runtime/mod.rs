@@ -5,6 +5,7 @@
 //! - [`Committer`]: the one way into the log; [`Heads`]: how far each strand is durable;
 //! - [`ChainAppender`], [`LedgerAppender`]: the ways in for what the chains say;
 //! - [`PruneRun`]: removes what has expired; [`PruneTask`] does it in time;
+//! - [`Scrubs`]: reads everything back, and puts back what the disk has damaged; [`ScrubTask`] does it in time;
 //! - [`PriceTask`]: corrects booked amounts; [`DiskTask`]: lets writing go on after the disk has failed;
 //!   [`OlderRowsTask`], [`TreesTask`]: bring a folder of an older format up to date;
 //! - [`CheckpointTask`]: signs the roots of trees;
@@ -43,6 +44,7 @@ pub(crate) mod read;
 pub mod replication;
 mod report_history;
 mod reports;
+mod scrub;
 mod trees;
 mod workers;
 
@@ -83,6 +85,7 @@ pub use read::{
     Subscription, UsageScan, UsedPeriod, WitnessId, WitnessState,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
+pub use scrub::{LeftDamage, ScrubDone, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs};
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers};
 
@@ -110,6 +113,7 @@ pub struct Engine {
     reader: Reader,
     reports: Reports,
     report_history: ReportHistory,
+    scrubs: Scrubs,
     key: SecretKey,
     counters: Arc<Counters>,
 }
@@ -146,6 +150,7 @@ impl Engine {
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
         let reports = Reports::new(key.clone(), store.clone(), ports.clone());
         let report_history = ReportHistory::new(store.clone(), ports.registry.clone());
+        let scrubs = Scrubs::new(store.clone(), ports.clock.clone(), counters.clone());
         let parts = publisher::PublisherParts {
             key: key.clone(),
             ports: ports.clone(),
@@ -171,6 +176,7 @@ impl Engine {
             reader,
             reports,
             report_history,
+            scrubs,
             key,
             counters,
         };
@@ -275,6 +281,12 @@ impl Engine {
     #[must_use]
     pub fn reports(&self) -> &Reports {
         &self.reports
+    }
+
+    /// Returns the scrubs of this node.
+    #[must_use]
+    pub fn scrubs(&self) -> &Scrubs {
+        &self.scrubs
     }
 
     /// Returns the durable heads of all strands.

@@ -42,7 +42,7 @@ pub fn key(node: OriginatorId) -> SecretKey {
 }
 
 /// Returns an envelope that `originator` signs for a place; each `text` is another statement.
-fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
+pub fn envelope(originator: OriginatorId, sequence: u64, text: &str) -> Bytes {
     priced(originator, sequence, text, rate())
 }
 

@@ -28,3 +28,4 @@ mod publish;
 mod report_contract;
 mod report_network;
 mod report_schedules;
+mod scrub;

@@ -180,20 +180,13 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
                 Err(error) => failed(&error),
             }
         }
-        AdminRequest::Scrub { bytes_per_s } => {
+        AdminRequest::Scrub { bytes_per_s, repair } => {
             let mut pace = Pacer::new(*bytes_per_s, parts, out);
-            match parts.engine.store().scrub(&mut |bytes| pace.moved(bytes)) {
-                Ok(report) => {
-                    for damage in &report.damages {
-                        tracing::error!(
-                            code = "scrub_damage",
-                            ?damage,
-                            "the disk has damaged the database"
-                        );
-                    }
-                    let (rows, damages) = (report.rows, report.damages.len());
-                    tracing::info!(rows, damages, "read the database back");
-                    AdminReply::Done(backup::json_of_scrub(&report))
+            match parts.engine.scrubs().run(*repair, &mut |bytes| pace.moved(bytes)) {
+                Ok(done) => {
+                    let (rows, damages) = (done.report.rows, done.report.damages.len());
+                    tracing::info!(rows, damages, done.repaired, "read the database back");
+                    AdminReply::Done(backup::json_of_scrub_done(&done, *repair))
                 }
                 Err(error) => {
                     tracing::error!(code = "scrub_failed", %error, "the database was not read back");

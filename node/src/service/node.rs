@@ -7,7 +7,7 @@ use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, Witne
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
-    PublisherThreads, ReportTask, TreesTask,
+    PublisherThreads, ReportTask, ScrubTask, TreesTask,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -166,6 +166,8 @@ struct InnerParts {
     trees: TreesTask,
     /// `None` if it is switched off.
     prune: Option<PruneTask>,
+    /// `None` if it is switched off.
+    scrub: Option<ScrubTask>,
     checkpoints: CheckpointTask,
     reports: ReportTask,
     /// `None` if it is switched off, or there is no contract.
@@ -196,6 +198,7 @@ impl Node {
             older_rows: OlderRowsTask::start(&engine),
             trees: TreesTask::start(&engine),
             prune: config.prune.map(|settings| PruneTask::start(&engine, settings)),
+            scrub: config.scrub.map(|settings| ScrubTask::start(&engine, settings)),
             checkpoints: CheckpointTask::start(&engine, config.signer.clone()),
             reports: ReportTask::start(&engine),
             payer_reports,
@@ -326,6 +329,9 @@ impl InnerParts {
         steps.run("trees of strands", self.trees.stop()).await;
         if let Some(prune) = self.prune {
             steps.run("pruning", prune.stop()).await;
+        }
+        if let Some(scrub) = self.scrub {
+            steps.run("scrubs", scrub.stop()).await;
         }
         steps.run("checkpoints", self.checkpoints.stop()).await;
         steps.run("reports of misbehaviour", self.reports.stop()).await;

@@ -20,6 +20,7 @@ mod parse;
 mod payer_reports;
 mod prune;
 mod reader;
+mod scrub;
 mod sources;
 pub mod table;
 mod wallets;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hawser_engine::runtime::replication::MigratedStrands;
-use hawser_engine::runtime::{PayerReportSettings, PruneSettings};
+use hawser_engine::runtime::{PayerReportSettings, PruneSettings, ScrubSettings};
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
 use hawser_proto::checkpoint::WitnessSigner;
@@ -61,6 +61,8 @@ pub struct NodeServiceSettings {
     pub payer_reports: Option<PayerReportSettings>,
     /// Pruning; `None` if it is switched off.
     pub prune: Option<PruneSettings>,
+    /// Scrubs in the background; `None` if they are switched off.
+    pub scrub: Option<ScrubSettings>,
     /// Bounds on what callers may ask for.
     pub limits: CallerLimitSettings,
     /// Log lines.
@@ -188,7 +190,7 @@ impl NodeServiceSettings {
         let validation_api = reader.switch(&limits::VALIDATION_API);
         let limits = reader.caller_limits();
         let payer_reports = reader.payer_reports();
-        let prune = reader.prune();
+        let (prune, scrub) = (reader.prune(), reader.scrub());
         let (log, stop) = (reader.log(), reader.stop());
         reader.switch(&node::ALLOW_SECRET_FLAGS);
         let migrated = reader.migrated();
@@ -226,6 +228,7 @@ impl NodeServiceSettings {
             limits: limits.expect(CHECKED),
             payer_reports: payer_reports.expect(CHECKED).filter(|_| !is_replica),
             prune: prune.expect(CHECKED),
+            scrub: scrub.expect(CHECKED),
             log: log.expect(CHECKED),
             stop: stop.expect(CHECKED),
             notes,

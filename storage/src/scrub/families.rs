@@ -1,6 +1,8 @@
 //! Every row of every family, with RocksDB's checksums.
 
-use hawser_proto::EnvelopeId;
+use std::sync::Arc;
+
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
 
 use super::report::{Damage, Scrub, ScrubError};
@@ -9,6 +11,7 @@ use crate::error::DatabaseError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
+use crate::snapshot::Snapshot;
 
 /// Places that are tried one by one behind a damaged row, before the rest of its file is given up. A guess:
 /// a damaged block has some hundred.
@@ -18,74 +21,147 @@ const PLACES_TRIED_MAX: u32 = 100_000;
 ///
 /// # Errors
 /// When the caller has stopped the work.
-pub(super) fn read(database: &Database, scrub: &mut Scrub<'_>) -> Result<(), ScrubError> {
-    Family::ALL.into_iter().try_for_each(|family| read_family(database, family, scrub))
+pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<(), ScrubError> {
+    let heads = heads(database);
+    let whole = |family| Rows { family, from: Vec::new(), through: None };
+    Family::ALL.into_iter().try_for_each(|family| whole(family).read(database, &heads, scrub))
 }
 
-fn read_family(
-    database: &Database,
-    family: Family,
+/// Reads the rows of a damaged part again. Those that belong to no place are all rows of their family.
+///
+/// # Errors
+/// When the caller has stopped the work.
+pub(super) fn read_part(
+    database: &Arc<Database>,
+    damage: &Damage,
     scrub: &mut Scrub<'_>,
 ) -> Result<(), ScrubError> {
-    let mut options = ReadOptions::default();
-    options.set_total_order_seek(true);
-    options.fill_cache(false);
-    let mut rows = database.db.raw_iterator_cf_opt(database.family(family), options);
-    rows.seek_to_first();
-    // The first key that may follow the rows that were read.
-    let mut next = Vec::new();
-    loop {
-        while let Some((key, value)) = rows.item() {
-            let len = key.len() + value.len();
-            next.clear();
-            next.extend_from_slice(key);
-            next.push(0);
-            scrub.count(len);
-            scrub.read(len)?;
-            rows.next();
+    let Some(family) = Family::ALL.into_iter().find(|it| it.name() == damage.family) else {
+        return Ok(());
+    };
+    let key = |place: EnvelopeId| EnvelopeKey(place).encode().to_vec();
+    let from = damage.first.map(key).unwrap_or_default();
+    let rows = Rows { family, from, through: damage.last.map(key) };
+    rows.read(database, &heads(database), scrub)
+}
+
+/// Returns the heads of all strands; none if they cannot be read, which their family names.
+fn heads(database: &Arc<Database>) -> Cursor {
+    Snapshot::new(database).heads().unwrap_or_default()
+}
+
+/// Rows that are read.
+struct Rows {
+    family: Family,
+    /// The first key.
+    from: Vec<u8>,
+    /// The last key; `None` for the end of the family.
+    through: Option<Vec<u8>>,
+}
+
+impl Rows {
+    fn read(
+        &self,
+        database: &Database,
+        heads: &Cursor,
+        scrub: &mut Scrub<'_>,
+    ) -> Result<(), ScrubError> {
+        let family = self.family;
+        let mut options = ReadOptions::default();
+        options.set_total_order_seek(true);
+        options.fill_cache(false);
+        if let Some(through) = &self.through {
+            options.set_iterate_upper_bound([&through[..], &[0]].concat());
         }
-        let Err(error) = rows.status() else { return Ok(()) };
-        let cause = DatabaseError::from(error).to_string();
-        let file = file_in(&cause);
-        let file_keys = keys_of_file(database, family, file.as_deref(), &next);
-        let first = first_place(family, &next, file_keys.as_ref());
-        let mut resumed = match first {
-            Some(place) => step_over(&mut rows, place, scrub)?,
-            None => false,
-        };
-        if let Some((_, end)) = file_keys.filter(|_| !resumed) {
-            let mut behind = end;
-            behind.push(0);
-            rows.seek(&behind);
-            resumed = rows.status().is_ok() && behind > next;
-        }
-        let last = first.map(|_| rows.key().filter(|_| resumed).and_then(place_before));
-        scrub.found(Damage { family: family.name(), first, last: last.flatten(), file, cause });
-        if !resumed {
-            return Ok(());
+        let mut rows = database.db.raw_iterator_cf_opt(database.family(family), options);
+        rows.seek(&self.from);
+        // The first key that may follow the rows that were read.
+        let mut next = self.from.clone();
+        loop {
+            while let Some((key, value)) = rows.item() {
+                let len = key.len() + value.len();
+                next.clear();
+                next.extend_from_slice(key);
+                next.push(0);
+                scrub.count(len);
+                scrub.read(len)?;
+                rows.next();
+            }
+            let Err(error) = rows.status() else { return Ok(()) };
+            let cause = DatabaseError::from(error).to_string();
+            let file = file_in(&cause);
+            let file_keys = keys_of_file(database, family, file.as_deref(), &next);
+            let first = first_place(family, &next, file_keys.as_ref());
+            let mut behind = match first {
+                Some(place) => step_over(&mut rows, place, heads, scrub)?,
+                None => Behind::Damage,
+            };
+            if let Some((_, end)) = file_keys.filter(|_| behind == Behind::Damage) {
+                let after = [&end[..], &[0]].concat();
+                rows.seek(&after);
+                if rows.status().is_ok() && after > next {
+                    behind = Behind::Rows;
+                }
+            }
+            let last = match behind {
+                Behind::Rows => rows.key().and_then(place_before),
+                Behind::Damage => None,
+            };
+            // Without a row behind it, the damage reaches to the end of what is read.
+            let end = self.through.as_deref().and_then(EnvelopeKey::decode).map(|key| key.0);
+            let end = end.or(heads.iter().last());
+            let last = last.or(end.filter(|_| behind == Behind::Rows && rows.key().is_none()));
+            let last = last.filter(|_| first.is_some());
+            scrub.found(Damage { family: family.name(), first, last, file, cause });
+            if behind == Behind::Damage {
+                return Ok(());
+            }
         }
     }
 }
 
-/// Tries the places behind a damaged row one by one. Returns true if the iterator stands behind the damage.
+/// The rows behind a damaged one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Behind {
+    /// They can be read, or there are none.
+    Rows,
+    /// They cannot be read.
+    Damage,
+}
+
+/// Tries the places behind a damaged row one by one, up to the last one of the last strand. The iterator stands behind
+/// the damage then, if that was found.
 fn step_over(
     rows: &mut DBRawIterator<'_>,
     first: EnvelopeId,
+    heads: &Cursor,
     scrub: &mut Scrub<'_>,
-) -> Result<bool, ScrubError> {
+) -> Result<Behind, ScrubError> {
     let mut place = first;
     for _ in 0..PLACES_TRIED_MAX {
-        place.sequence = place.sequence.next();
+        place = place_after(place, heads);
         rows.seek(EnvelopeKey(place).encode());
         if rows.status().is_ok() {
-            return Ok(true);
+            return Ok(Behind::Rows);
         }
         scrub.read(EnvelopeKey(place).encode().len())?;
     }
-    Ok(false)
+    Ok(Behind::Damage)
 }
 
-/// Returns the place that follows the rows that were read, of a family whose keys are places.
+/// Returns the next place: in the same strand, or the first one of the next strand.
+fn place_after(place: EnvelopeId, heads: &Cursor) -> EnvelopeId {
+    let next = EnvelopeId { sequence: place.sequence.next(), ..place };
+    if heads.covers(next) {
+        return next;
+    }
+    let mut later = heads.iter().filter(|it| it.originator > place.originator);
+    let Some(strand) = later.next() else { return next };
+    EnvelopeId { sequence: SequenceId(1), ..strand }
+}
+
+/// Returns the place that follows the rows that were read, of a family whose keys are places. `next` is its key, or the
+/// last one that was read with a byte behind it.
 fn first_place(
     family: Family,
     next: &[u8],
@@ -93,6 +169,9 @@ fn first_place(
 ) -> Option<EnvelopeId> {
     if !matches!(family, Family::Log | Family::Leaf) {
         return None;
+    }
+    if let Some(first) = EnvelopeKey::decode(next) {
+        return Some(first.0);
     }
     let Some((0, read)) = next.split_last() else {
         return EnvelopeKey::decode(&file?.0).map(|key| key.0);

@@ -2,10 +2,11 @@
 
 use std::ops::ControlFlow;
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 
 use crate::error::{DatabaseError, ReadError};
 use crate::open::OpenError;
+use crate::prune::StrandPlaces;
 
 /// The most damages that a report lists; further ones are counted. A guess: with that many the disk is
 /// replaced, and the list is not read.
@@ -28,6 +29,33 @@ pub struct Damage {
     pub cause: String,
 }
 
+impl Damage {
+    /// Returns the damaged places of each strand, by originator ascending. `None` if the first or the last one is not
+    /// known.
+    pub(super) fn strands(&self, heads: &Cursor) -> Option<Vec<StrandPlaces>> {
+        let (first, last) = (self.first?, self.last?);
+        let part = |head: EnvelopeId| {
+            let originator = head.originator;
+            let is_first = originator == first.originator;
+            let from = if is_first { first.sequence.max(SequenceId(1)) } else { SequenceId(1) };
+            let is_last = originator == last.originator;
+            let through = if is_last { last.sequence.min(head.sequence) } else { head.sequence };
+            (from <= through).then_some(StrandPlaces { originator, from, through })
+        };
+        let affected = first.originator..=last.originator;
+        Some(heads.iter().filter(|it| affected.contains(&it.originator)).filter_map(part).collect())
+    }
+
+    /// Returns the table file, and the offset and the length of the block in it, if RocksDB's words say so.
+    pub(super) fn block(&self) -> Option<(&str, u64, u64)> {
+        let file = self.file.as_deref().filter(|file| file.ends_with(".sst"))?;
+        let (_, at) = self.cause.split_once(file)?;
+        let (offset, rest) = at.strip_prefix(" offset ")?.split_once(" size ")?;
+        let digits = rest.split(|it: char| !it.is_ascii_digit()).next()?;
+        Some((file, offset.parse().ok()?, digits.parse().ok()?))
+    }
+}
+
 /// The outcome of reading everything back.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ScrubReport {
@@ -47,13 +75,13 @@ pub enum ScrubError {
     /// The database is in memory.
     #[error("a database in memory has no files")]
     InMemory,
-    /// A backup is being made, or another scrub is under way.
-    #[error("a backup or another scrub is under way")]
+    /// Another scrub is under way.
+    #[error("another scrub is under way")]
     Busy,
     /// The caller has stopped the work.
     #[error("stopped before it was done")]
     Stopped,
-    /// The remains of an earlier backup or scrub cannot be removed.
+    /// The remains of an earlier scrub cannot be removed.
     #[error("{0}")]
     Folder(#[from] std::io::Error),
     /// The state to read could not be taken.
@@ -102,5 +130,30 @@ impl Scrub<'_> {
         } else {
             self.report.further += 1;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_block_is_read_out_of_the_words_of_rocksdb() {
+        let damage = |file: Option<&str>, cause: &str| Damage {
+            family: "log",
+            first: None,
+            last: None,
+            file: file.map(ToOwned::to_owned),
+            cause: cause.to_owned(),
+        };
+        let words = "Corruption: block checksum mismatch: stored = 1, computed = 2, type = 4  in \
+                     /data/of 1 node/000012.sst offset 8123 size 8190, block_type = kData";
+        let found = damage(Some("000012.sst"), words);
+        assert_eq!(found.block(), Some(("000012.sst", 8123, 8190)));
+        assert_eq!(damage(None, words).block(), None);
+        assert_eq!(damage(Some("000012.sst"), "IO error in 000012.sst").block(), None);
+        assert_eq!(damage(Some("000012.blob"), "000012.blob offset 1 size 2").block(), None);
+        let huge = "000012.sst offset 99999999999999999999999 size 1";
+        assert_eq!(damage(Some("000012.sst"), huge).block(), None);
     }
 }

@@ -13,11 +13,15 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::leaf::LeafKey;
 use crate::log_scan::LogItem;
+use crate::prune::StrandPlaces;
 use crate::snapshot::Snapshot;
 use crate::trees::leaf_of;
 
 /// Length of a pruned envelope's record, for the pace. Most have a charge and no hash.
 const RECORD_LEN_BYTES: usize = 64;
+
+/// The cause of damage that no checksum shows.
+const OTHER: &str = "the envelope is not the one that the strand's tree has there";
 
 /// Reads all strands.
 ///
@@ -27,6 +31,47 @@ pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<()
     let snapshot = Snapshot::new(database);
     let heads: Vec<EnvelopeId> = snapshot.heads()?.iter().collect();
     heads.into_iter().try_for_each(|head| read_strand(&snapshot, head, scrub))
+}
+
+/// Reads the places of a damaged part again: each one is held or marked, and held as its leaf says.
+///
+/// # Errors
+/// When the caller has stopped the work, or the heads cannot be read.
+pub(super) fn read_part(
+    database: &Arc<Database>,
+    part: &Damage,
+    scrub: &mut Scrub<'_>,
+) -> Result<(), ScrubError> {
+    if part.family != Family::Log.name() {
+        return Ok(());
+    }
+    let snapshot = Snapshot::new(database);
+    let strands = part.strands(&snapshot.heads()?).unwrap_or_default();
+    for StrandPlaces { originator, from, through } in strands {
+        let strand = EnvelopeId::new(originator, from.previous());
+        let mut next = from;
+        for item in snapshot.log(strand, through) {
+            let (from, to) = match item? {
+                LogItem::Envelope { id, bytes, .. } => {
+                    scrub.read(bytes.len())?;
+                    let leaf = snapshot.leaf(id).unwrap_or(None);
+                    if leaf.is_some_and(|leaf| leaf != leaf_of(&bytes)) {
+                        scrub.found(damage(Family::Log, (Some(id), Some(id)), OTHER.to_owned()));
+                    }
+                    (id.sequence, id.sequence)
+                }
+                LogItem::Skipped { from, through, .. } => (from, through),
+            };
+            if from > next {
+                lost(strand, (next, from.previous()), scrub);
+            }
+            next = to.next();
+        }
+        if next <= through {
+            lost(strand, (next, through), scrub);
+        }
+    }
+    Ok(())
 }
 
 fn read_strand(
@@ -55,8 +100,7 @@ fn read_strand(
         scrub.read(bytes.len())?;
         let Some(leaf) = leaves.up_to(id.sequence) else { return Ok(()) };
         if leaf.is_some_and(|leaf| leaf != leaf_of(&bytes)) {
-            let cause = "the envelope is not the one that the strand's tree has there".to_owned();
-            scrub.found(damage(Family::Log, (Some(id), Some(id)), cause));
+            scrub.found(damage(Family::Log, (Some(id), Some(id)), OTHER.to_owned()));
         }
     }
     if next <= head.sequence {

@@ -9,6 +9,7 @@
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `writes`: what it has accepted, on its way to disk;
+//! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
 mod checkpoint_ports;
@@ -20,6 +21,7 @@ mod link;
 mod liveness;
 mod liveness_notes;
 mod membership;
+mod mend;
 mod own_guard;
 mod peers;
 mod reader;
@@ -28,14 +30,15 @@ mod stop;
 mod task;
 mod writes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
-use hawser_proto::{Cursor, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Bytes, Cursor, OriginatorId, PublicKey, SequenceId};
 use parking_lot::Mutex;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
@@ -47,7 +50,6 @@ use own_guard::GuardTask;
 use peers::ConnectedPeers;
 use state::ReplicationState;
 use stop::{StopSender, StopSignal};
-use task::StrandTask;
 
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
@@ -57,6 +59,7 @@ pub use reader::{PageReads, StrandReadError, StrandReader};
 #[derive(Clone)]
 pub struct Replication {
     state: Arc<ReplicationState>,
+    migrated: Option<MigratedStrands>,
 }
 
 /// The running tasks of replication.
@@ -128,13 +131,42 @@ impl Replication {
             splits: Arc::new(Semaphore::new(state::SPLITS_MAX)),
             inboxes: Mutex::default(),
             strands: Mutex::default(),
+            mending: watch::Sender::default(),
+            inbox_closed: Notify::new(),
         });
         let (stop, stopped) = stop::channel();
         // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.
         let has_strand = state.own != OriginatorId::REPLICA;
         let guard = has_strand.then(|| GuardTask::new(state.clone()));
         let supervisor = tokio::spawn(supervise(state.clone(), guard, migrated, stopped));
-        (Self { state }, ReplicationTasks { stop, supervisor })
+        let replication = Self { state, migrated };
+        engine.scrubs().connect(replication.clone());
+        (replication, ReplicationTasks { stop, supervisor })
+    }
+
+    /// Fetches envelopes of a strand from the connected peers: those that its originator has signed and, where the
+    /// strand's tree has the place, those of the tree. The strand is not followed meanwhile. One call at a time.
+    /// Returns what was found; nothing of a strand that peers do not send.
+    pub async fn fetch(
+        &self,
+        originator: OriginatorId,
+        wanted: BTreeMap<SequenceId, Option<TreeHash>>,
+    ) -> BTreeMap<SequenceId, Bytes> {
+        let Some(key) = self.key_of(originator) else { return BTreeMap::new() };
+        mend::fetch(&self.state, originator, key, wanted).await
+    }
+
+    fn key_of(&self, originator: OriginatorId) -> Option<PublicKey> {
+        if originator == self.state.own {
+            return Some(self.state.store.identity().public_key);
+        }
+        if originator.is_migrated() {
+            return self.migrated.map(|it| it.key);
+        }
+        if !originator.is_node() {
+            return None;
+        }
+        self.state.ports.registry.borrow().node(originator).map(|it| it.public_key)
     }
 
     /// Returns the id of this node.
@@ -276,19 +308,25 @@ async fn supervise(
         for id in OriginatorId::MIGRATED {
             if let Some(inbox) = state.open_inbox(id) {
                 let stopped = stopped.clone();
-                tasks.spawn(StrandTask::follow(state.clone(), id, key, source, inbox, stopped));
+                tasks.spawn(mend::follow(state.clone(), id, (key, source), inbox, stopped));
             }
         }
     }
+    let mut followed = BTreeSet::new();
     let mut registry = state.ports.registry.clone();
     loop {
         let nodes = registry.borrow_and_update().clone();
         let is_followed =
             |id: OriginatorId| id != state.own && id.is_node() && nodes.has_been_member(id);
         for node in nodes.nodes().filter(|node| is_followed(node.id)) {
-            if let Some(inbox) = state.open_inbox(node.id) {
+            // Not the inbox says if it is followed: its follower may rest.
+            if !followed.contains(&node.id)
+                && let Some(inbox) = state.open_inbox(node.id)
+            {
                 let (id, key) = (node.id, node.public_key);
-                tasks.spawn(StrandTask::follow(state.clone(), id, key, id, inbox, stopped.clone()));
+                followed.insert(id);
+                let stopped = stopped.clone();
+                tasks.spawn(mend::follow(state.clone(), id, (key, id), inbox, stopped));
             }
         }
         tokio::select! {

@@ -8,7 +8,7 @@ use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_storage::Store;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
 use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
@@ -16,7 +16,7 @@ use super::doubted::DoubtedFees;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use crate::ports::Registry;
-use crate::replication::WantResponse;
+use crate::replication::{LinkCommand, WantResponse};
 use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
@@ -60,6 +60,10 @@ pub(super) struct ReplicationState {
     pub(super) splits: Arc<Semaphore>,
     pub(super) inboxes: Mutex<HashMap<OriginatorId, mpsc::Sender<WantResponse<Bytes>>>>,
     pub(super) strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
+    /// The strand whose damaged places are fetched. Its follower rests.
+    pub(super) mending: watch::Sender<Option<OriginatorId>>,
+    /// Wakes those who wait for an inbox to be closed.
+    pub(super) inbox_closed: Notify,
 }
 
 impl ReplicationState {
@@ -86,6 +90,21 @@ impl ReplicationState {
     /// Closes the inbox of a strand, whose task has ended.
     pub(super) fn close_inbox(&self, originator: OriginatorId) {
         self.inboxes.lock().remove(&originator);
+        self.inbox_closed.notify_waiters();
+    }
+
+    /// Returns once the strand whose damaged places are fetched, if any, is one of these. Cancel safe.
+    pub(super) async fn mending_is(&self, is_so: impl Fn(Option<OriginatorId>) -> bool) {
+        // The sender is in this state, so it is never gone.
+        let _ = self.mending.subscribe().wait_for(|it| is_so(*it)).await;
+    }
+
+    /// Takes back what connected peers were asked of a strand.
+    pub(super) fn stop_wants(&self, originator: OriginatorId) {
+        for peer in self.peers.subscribe().borrow().values() {
+            // A connection whose queue is full is behind, and hears of the next want later as well.
+            let _ = peer.commands.try_send(LinkCommand::Stop { originator });
+        }
     }
 
     /// Returns the test for originators that a peer may make claims about: this node, the nodes of the

@@ -1,7 +1,7 @@
 //! Every setting: its names, its meaning, and the form of its values.
 //!
 //! - [`setting`]: the description of one setting;
-//! - [`node`], [`limits`], [`payer_reports`], [`prune`], [`chains`], [`gateway`]: the settings that have an effect;
+//! - [`node`], [`limits`], [`payer_reports`], [`prune`], [`scrub`], [`chains`], [`gateway`]: the settings that have an effect;
 //! - [`ignored`]: settings of the reference implementation that have none here.
 
 pub mod chains;
@@ -11,6 +11,7 @@ pub mod limits;
 pub mod node;
 pub mod payer_reports;
 pub mod prune;
+pub mod scrub;
 pub mod setting;
 
 pub use setting::{Setting, SettingKind};
@@ -18,7 +19,7 @@ pub use setting::{Setting, SettingKind};
 /// Returns the settings of a node, in the order of the help text.
 pub fn of_node() -> impl Iterator<Item = &'static Setting> {
     let chains = of_chains().filter(|it| it.flag != node::CONFIG_FILE.flag);
-    let reports = payer_reports::ALL.into_iter().chain(prune::ALL);
+    let reports = payer_reports::ALL.into_iter().chain(prune::ALL).chain(scrub::ALL);
     node::ALL.into_iter().chain(limits::ALL).chain(reports).chain(chains)
 }
 

@@ -1,0 +1,344 @@
+//! Search of peers for envelopes that this node's disk has damaged.
+//!
+//! Peers are asked one after the other, each for all that is still wanted. A peer may offer anything: what its originator
+//! has not signed ends its connection, and what the tree of the strand does not have is left, with the peer. The next
+//! one is asked then.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use hawser_proto::merkle::{TreeHash, envelope_leaf};
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+
+use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
+use super::verify::VerifyResult;
+
+/// Time within which a peer has to send something, before the next one is asked. As long as a follower waits for the
+/// source of a strand.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// The most bytes of envelopes that are held. A guess: a damaged block has some ten thousand.
+const HELD_BYTES_MAX: usize = 64 << 20;
+/// Requests count from here, far above those of followers: a late answer to one of them is told apart.
+const FIRST_REQUEST: u64 = 1 << 63;
+
+/// Something to do for a [`MendSearch`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MendEffect {
+    /// Send a want to a peer.
+    Want {
+        /// The peer.
+        peer: OriginatorId,
+        /// Comes back with the answer.
+        request: RequestId,
+        /// The places to ask for.
+        want: Want,
+    },
+    /// Take the want back.
+    Stop {
+        /// The peer.
+        peer: OriginatorId,
+    },
+    /// Close the connection.
+    Disconnect {
+        /// The peer.
+        peer: OriginatorId,
+        /// The rule that it broke.
+        violation: PeerViolation,
+    },
+}
+
+/// A search for envelopes of one strand. Does no I/O and reads no clock.
+///
+/// After each `handle_*`, drain [`poll_effect`](Self::poll_effect). It is over when no want is open.
+#[derive(Debug)]
+pub struct MendSearch {
+    originator: OriginatorId,
+    /// The places, each with its leaf if the strand's tree has one.
+    wanted: BTreeMap<SequenceId, Option<TreeHash>>,
+    found: BTreeMap<SequenceId, Bytes>,
+    held_bytes: usize,
+    /// Peers that have been asked, or that are being asked.
+    asked: BTreeSet<OriginatorId>,
+    open: Option<OpenMend>,
+    requests: u64,
+    /// Envelopes that were signed and are not those of the strand's tree.
+    refused: u64,
+    effects: Vec<MendEffect>,
+}
+
+/// The want that is open.
+#[derive(Debug, Clone, Copy)]
+struct OpenMend {
+    peer: OriginatorId,
+    request: RequestId,
+    /// The last place that came, or the one before the first that is wanted.
+    position: SequenceId,
+    up_to: SequenceId,
+    until: Instant,
+}
+
+impl MendSearch {
+    /// Begins a search.
+    #[must_use]
+    pub fn new(originator: OriginatorId, wanted: BTreeMap<SequenceId, Option<TreeHash>>) -> Self {
+        Self {
+            originator,
+            wanted,
+            found: BTreeMap::new(),
+            held_bytes: 0,
+            asked: BTreeSet::new(),
+            open: None,
+            requests: FIRST_REQUEST,
+            refused: 0,
+            effects: Vec::new(),
+        }
+    }
+
+    /// Takes note of the peers that are connected, with the head of the strand that each claims. Asks one that was not
+    /// asked before, unless one is being asked.
+    pub fn handle_peers(&mut self, now: Instant, peers: &[(OriginatorId, SequenceId)]) {
+        if let Some(open) = self.open
+            && !peers.iter().any(|(peer, _)| *peer == open.peer)
+        {
+            self.open = None;
+        }
+        let (Some((&first, _)), Some((&last, _))) =
+            (self.wanted.first_key_value(), self.wanted.last_key_value())
+        else {
+            return;
+        };
+        if self.open.is_some() {
+            return;
+        }
+        let holds = |(peer, head): &&(OriginatorId, SequenceId)| {
+            *head >= first && !self.asked.contains(peer)
+        };
+        let Some(&(peer, _)) = peers.iter().find(holds) else { return };
+        self.asked.insert(peer);
+        self.requests += 1;
+        let (request, position) = (RequestId(self.requests), first.previous());
+        let until = now + ANSWER_WITHIN;
+        self.open = Some(OpenMend { peer, request, position, up_to: last, until });
+        let want = Want { originator: self.originator, after: position, up_to: Some(last) };
+        self.effects.push(MendEffect::Want { peer, request, want });
+    }
+
+    /// Handles what a peer has sent, after its signatures were checked.
+    pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
+        for item in response.items {
+            let Some(open) = self.open.as_mut() else { return };
+            if (open.peer, open.request) != (response.peer, response.request) {
+                return;
+            }
+            open.until = now + ANSWER_WITHIN;
+            match item {
+                StrandItem::Envelope(Ok(entry)) => {
+                    if entry.id.originator != self.originator {
+                        return self.disconnect(PeerViolation::WrongOriginator);
+                    }
+                    let place = entry.id.sequence;
+                    if place <= open.position || place > open.up_to {
+                        return self.disconnect(PeerViolation::OutOfOrder);
+                    }
+                    open.position = place;
+                    self.take(place, entry.bytes);
+                    if self.wanted.is_empty() {
+                        return self.stop();
+                    }
+                }
+                StrandItem::Envelope(Err(violation)) => return self.disconnect(violation),
+                StrandItem::Gap { .. } => {}
+                StrandItem::End | StrandItem::Closed => self.open = None,
+            }
+        }
+    }
+
+    /// Takes back the want that no answer has come to for too long.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        if self.open.is_some_and(|open| open.until <= now) {
+            self.stop();
+        }
+    }
+
+    /// Handles that a want could not be sent.
+    pub fn handle_unsent(&mut self) {
+        self.open = None;
+    }
+
+    /// Returns the next effect, oldest first.
+    pub fn poll_effect(&mut self) -> Option<MendEffect> {
+        (!self.effects.is_empty()).then(|| self.effects.remove(0))
+    }
+
+    /// Returns the time at which to call [`handle_timeout`](Self::handle_timeout); `None` when no want is open.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.open.map(|open| open.until)
+    }
+
+    /// Returns true if this is the open want of this peer. An answer to another one need not be checked.
+    #[must_use]
+    pub fn awaits(&self, peer: OriginatorId, request: RequestId) -> bool {
+        self.open.is_some_and(|open| (open.peer, open.request) == (peer, request))
+    }
+
+    /// Returns the number of envelopes that were signed and are not those of the strand's tree.
+    #[must_use]
+    pub fn refused(&self) -> u64 {
+        self.refused
+    }
+
+    /// Returns the envelopes that were found.
+    #[must_use]
+    pub fn into_found(self) -> BTreeMap<SequenceId, Bytes> {
+        self.found
+    }
+
+    fn take(&mut self, place: SequenceId, bytes: Bytes) {
+        let Some(leaf) = self.wanted.get(&place) else { return };
+        if leaf.is_some_and(|leaf| envelope_leaf(&bytes) != Some(leaf)) {
+            self.refused += 1;
+            return;
+        }
+        if self.held_bytes.saturating_add(bytes.len()) > HELD_BYTES_MAX {
+            return;
+        }
+        self.held_bytes += bytes.len();
+        self.wanted.remove(&place);
+        self.found.insert(place, bytes);
+    }
+
+    fn stop(&mut self) {
+        if let Some(open) = self.open.take() {
+            self.effects.push(MendEffect::Stop { peer: open.peer });
+        }
+    }
+
+    fn disconnect(&mut self, violation: PeerViolation) {
+        if let Some(open) = self.open.take() {
+            self.effects.push(MendEffect::Disconnect { peer: open.peer, violation });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+    use hawser_proto::sign::originator_digest;
+    use hawser_proto::{EnvelopeId, SecretKey};
+    use hawser_storage::{LogEntry, Validity};
+
+    use super::*;
+
+    const STRAND: OriginatorId = OriginatorId(200);
+    const A: OriginatorId = OriginatorId(300);
+    const B: OriginatorId = OriginatorId(400);
+
+    fn entry(place: u64, text: &str) -> LogEntry {
+        let statement = Bytes::copy_from_slice(format!("{place} {text}").as_bytes());
+        let key = SecretKey::from_bytes(&[1; 32]).unwrap();
+        let signature = key.sign(originator_digest(&statement));
+        let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(signature));
+        let id = EnvelopeId::new(STRAND, SequenceId(place));
+        LogEntry { id, bytes, validity: Validity::Valid, facts: None }
+    }
+
+    fn search(places: std::ops::RangeInclusive<u64>) -> MendSearch {
+        let leaf = |place| envelope_leaf(&entry(place, "right").bytes);
+        MendSearch::new(STRAND, places.map(|place| (SequenceId(place), leaf(place))).collect())
+    }
+
+    #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+    fn start() -> Instant {
+        Instant::now()
+    }
+
+    fn request_of(effect: Option<MendEffect>, from: OriginatorId) -> RequestId {
+        let Some(MendEffect::Want { peer, request, .. }) = effect else { panic!("{effect:?}") };
+        assert_eq!(peer, from);
+        request
+    }
+
+    fn send(
+        search: &mut MendSearch,
+        now: Instant,
+        (peer, request): (OriginatorId, RequestId),
+        items: Vec<StrandItem<VerifyResult>>,
+    ) {
+        search.handle_response(now, WantResponse { peer, request, items });
+    }
+
+    const PEERS: [(OriginatorId, SequenceId); 2] = [(A, SequenceId(9)), (B, SequenceId(9))];
+
+    #[test]
+    fn a_peer_with_other_bytes_is_passed_over_and_the_next_one_is_asked() {
+        let (mut search, now) = (search(4..=6), start());
+        search.handle_peers(now, &PEERS);
+        let asked = request_of(search.poll_effect(), A);
+        let other = ["right", "other", "right"];
+        let items = (4..).zip(other).map(|(at, text)| StrandItem::Envelope(Ok(entry(at, text))));
+        send(&mut search, now, (A, asked), items.chain([StrandItem::End]).collect());
+        assert_eq!((search.refused(), search.poll_effect()), (1, None));
+        search.handle_peers(now, &PEERS);
+        let effect = search.poll_effect();
+        let want = Want { originator: STRAND, after: SequenceId(4), up_to: Some(SequenceId(5)) };
+        let asked = request_of(effect, B);
+        assert_eq!(effect, Some(MendEffect::Want { peer: B, request: asked, want }));
+        send(&mut search, now, (B, asked), vec![StrandItem::Envelope(Ok(entry(5, "right")))]);
+        assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: B }), "it has all");
+        let found = search.into_found();
+        let right = (4..=6).map(|at| (SequenceId(at), entry(at, "right").bytes));
+        assert_eq!(found, right.collect());
+    }
+
+    #[test]
+    fn forgers_lose_their_connection_and_silent_peers_their_turn() {
+        let (mut search, now) = (search(4..=4), start());
+        search.handle_peers(now, &PEERS);
+        let asked = request_of(search.poll_effect(), A);
+        let violation = PeerViolation::ForgedSignature;
+        send(&mut search, now, (A, asked), vec![StrandItem::Envelope(Err(violation))]);
+        assert_eq!(search.poll_effect(), Some(MendEffect::Disconnect { peer: A, violation }));
+        search.handle_peers(now, &PEERS);
+        let asked = request_of(search.poll_effect(), B);
+        search.handle_timeout(now);
+        assert!(search.awaits(B, asked));
+        search.handle_timeout(search.poll_timeout().unwrap());
+        assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: B }));
+        search.handle_peers(now, &PEERS);
+        assert_eq!((search.poll_effect(), search.poll_timeout()), (None, None), "all were asked");
+        // A late answer changes nothing.
+        send(&mut search, now, (B, asked), vec![StrandItem::Envelope(Ok(entry(4, "right")))]);
+        assert!(search.into_found().is_empty());
+    }
+
+    #[test]
+    fn places_that_were_not_asked_for_break_the_protocol() {
+        for wrong in [3, 8] {
+            let (mut search, now) = (search(4..=6), start());
+            search.handle_peers(now, &PEERS);
+            let asked = request_of(search.poll_effect(), A);
+            send(
+                &mut search,
+                now,
+                (A, asked),
+                vec![StrandItem::Envelope(Ok(entry(wrong, "right")))],
+            );
+            let violation = PeerViolation::OutOfOrder;
+            assert_eq!(search.poll_effect(), Some(MendEffect::Disconnect { peer: A, violation }));
+        }
+    }
+
+    #[test]
+    fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
+        let (mut search, now) = (search(4..=6), start());
+        search.handle_peers(now, &[(A, SequenceId(3))]);
+        assert_eq!(search.poll_effect(), None);
+        search.handle_peers(now, &PEERS);
+        request_of(search.poll_effect(), A);
+        search.handle_peers(now, &PEERS[1..]);
+        request_of(search.poll_effect(), B);
+        search.handle_unsent();
+        assert_eq!(search.poll_timeout(), None);
+    }
+}

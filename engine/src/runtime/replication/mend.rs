@@ -1,0 +1,179 @@
+//! Fetching envelopes that the disk has damaged from peers, while the strand's follower rests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
+use hawser_rules::Absences;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::state::ReplicationState;
+use super::stop::{self, StopSignal};
+use super::task::StrandTask;
+use crate::replication::{
+    EnvelopeVerifier, LinkCommand, MendEffect, MendSearch, StrandItem, WantResponse,
+};
+use crate::runtime::Priority;
+
+/// Time to wait until the follower of a strand rests. A guess: it ends its commit before.
+const REST_WITHIN: Duration = Duration::from_secs(30);
+
+/// Follows a strand until it is told to stop, and rests while damaged places of it are fetched: a peer answers one want
+/// for a strand at a time. `inbox` is that of the first turn.
+pub(super) async fn follow(
+    state: Arc<ReplicationState>,
+    originator: OriginatorId,
+    (key, source): (PublicKey, OriginatorId),
+    inbox: mpsc::Receiver<WantResponse<Bytes>>,
+    mut stopped: StopSignal,
+) {
+    let mut inbox = inbox;
+    loop {
+        let (stop, signal) = stop::channel();
+        let task = StrandTask::follow(state.clone(), originator, key, source, inbox, signal);
+        tokio::pin!(task);
+        let goes_on = tokio::select! {
+            () = &mut task => return,
+            () = stopped.stopped() => false,
+            () = state.mending_is(|it| it == Some(originator)) => true,
+        };
+        stop.stop();
+        task.await;
+        if !goes_on {
+            return;
+        }
+        // What peers still send for its wants must not be taken for answers to later ones.
+        state.stop_wants(originator);
+        state.close_inbox(originator);
+        let next_turn = async {
+            state.mending_is(|it| it != Some(originator)).await;
+            open_inbox(&state, originator).await
+        };
+        inbox = tokio::select! {
+            () = stopped.stopped() => return,
+            inbox = next_turn => inbox,
+        };
+    }
+}
+
+/// Ends the rest of a follower when the fetch ends, however it does.
+struct Turn<'a>(&'a ReplicationState, OriginatorId);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        let Self(state, originator) = self;
+        state.stop_wants(*originator);
+        state.close_inbox(*originator);
+        state.mending.send_replace(None);
+    }
+}
+
+/// Fetches envelopes of a strand from peers: those that `key` has signed, and that the strand's tree has if it has the
+/// place. Each connected peer is asked once. One call at a time.
+pub(super) async fn fetch(
+    state: &ReplicationState,
+    originator: OriginatorId,
+    key: PublicKey,
+    wanted: BTreeMap<SequenceId, Option<TreeHash>>,
+) -> BTreeMap<SequenceId, Bytes> {
+    state.mending.send_replace(Some(originator));
+    let Ok(mut inbox) = timeout(REST_WITHIN, open_inbox(state, originator)).await else {
+        // Its follower is at work: nothing of it is touched.
+        state.mending.send_replace(None);
+        return BTreeMap::new();
+    };
+    let _turn = Turn(state, originator);
+    // Its membership marks envelopes, and keeps none of them out of their places.
+    let absences = Absences::NONE;
+    let verifier = Arc::new(EnvelopeVerifier { originator, key, own: state.own, absences });
+    let mut search = MendSearch::new(originator, wanted);
+    let mut peers = state.peers.subscribe();
+    loop {
+        let table = peers.borrow_and_update().clone();
+        let heads: Vec<_> = table.iter().map(|(id, peer)| (*id, peer.head(originator))).collect();
+        search.handle_peers(Instant::now().into_std(), &heads);
+        while let Some(effect) = search.poll_effect() {
+            let (peer, command) = match effect {
+                MendEffect::Want { peer, request, want } => {
+                    (peer, LinkCommand::Want { request, want })
+                }
+                MendEffect::Stop { peer } => (peer, LinkCommand::Stop { originator }),
+                MendEffect::Disconnect { peer, violation } => {
+                    (peer, LinkCommand::Disconnect { violation })
+                }
+            };
+            let sent = table.get(&peer).is_some_and(|it| it.commands.try_send(command).is_ok());
+            if !sent && matches!(command, LinkCommand::Want { .. }) {
+                search.handle_unsent();
+                search.handle_peers(Instant::now().into_std(), &heads);
+            }
+        }
+        let Some(until) = search.poll_timeout() else { break };
+        tokio::select! {
+            _ = peers.changed() => {}
+            response = inbox.recv() => {
+                let Some(response) = response else { break };
+                if search.awaits(response.peer, response.request) {
+                    let checked = check(state, &verifier, response).await;
+                    search.handle_response(Instant::now().into_std(), checked);
+                }
+            }
+            () = sleep_until(until.into()) => search.handle_timeout(Instant::now().into_std()),
+        }
+    }
+    if search.refused() > 0 {
+        let refused = search.refused();
+        tracing::warn!(
+            code = "repair_refused",
+            %originator,
+            refused,
+            "peers offer other envelopes for damaged places than the tree of their strand has"
+        );
+    }
+    search.into_found()
+}
+
+async fn open_inbox(
+    state: &ReplicationState,
+    originator: OriginatorId,
+) -> mpsc::Receiver<WantResponse<Bytes>> {
+    loop {
+        let closed = state.inbox_closed.notified();
+        tokio::pin!(closed);
+        // Before the look: a follower that closes it in between is not missed.
+        closed.as_mut().enable();
+        if let Some(inbox) = state.open_inbox(originator) {
+            return inbox;
+        }
+        closed.await;
+    }
+}
+
+/// Checks the signatures of a response, beside other work.
+async fn check(
+    state: &ReplicationState,
+    verifier: &Arc<EnvelopeVerifier>,
+    response: WantResponse<Bytes>,
+) -> WantResponse<crate::replication::VerifyResult> {
+    let envelope = |item: &StrandItem<Bytes>| match item {
+        StrandItem::Envelope(bytes) => Some(bytes.clone()),
+        StrandItem::Gap { .. } | StrandItem::End | StrandItem::Closed => None,
+    };
+    let batch: Vec<Bytes> = response.items.iter().filter_map(envelope).collect();
+    let (verifier, (done, verified)) = (verifier.clone(), tokio::sync::oneshot::channel());
+    state.workers.spawn(Priority::Normal, move || {
+        // After a stop, no task receives the results.
+        let _ = done.send(verifier.check(batch));
+    });
+    let results = verified.await.expect("a worker that panics ends the process");
+    let mut results = results.into_iter();
+    let mut next = || results.next().expect("one result for each envelope");
+    WantResponse {
+        peer: response.peer,
+        request: response.request,
+        items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
+    }
+}

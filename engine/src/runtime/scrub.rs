@@ -1,0 +1,419 @@
+//! Scrubs: everything is read back from the disk, and what it has damaged is put back with the help of peers. The task
+//! makes one from time to time; an operator may ask for one meanwhile.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_storage::{Damage, RepairError, ScrubError, ScrubReport, Store};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
+
+use super::Engine;
+use super::counters::Counters;
+use super::replication::Replication;
+use crate::ports::Clock;
+
+/// Time from the start of a node to its first scrub, if the interval is longer. A guess: a node that starts has other
+/// work, and one that is started often still finds damage.
+const FIRST_AFTER: Duration = Duration::from_secs(600);
+/// Time to the next scrub after one that has found damage. A guess: peers may be back by then, and a disk that has begun
+/// to lie goes on with it.
+const DAMAGED_AFTER: Duration = Duration::from_secs(600);
+/// Time to the next scrub after one that made room for an operator's. A guess.
+const BUSY_AFTER: Duration = Duration::from_secs(60);
+/// The longest pause at once, so that a stop is noticed. A guess.
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// Looks, one in [`PAUSE_MAX`], for the log to be read again. A guess: it takes a second or two.
+const REOPEN_LOOKS: u32 = 300;
+/// Steps of one repair. Each mends a block of a table file, so this is some megabytes. A guess: beyond it the disk is
+/// replaced.
+const STEPS_MAX: usize = 1024;
+/// Damages that are shown to operators at once. Further ones are counted.
+const SHOWN_MAX: usize = 16;
+
+/// Settings of scrubs in the background.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubSettings {
+    /// Time between two scrubs.
+    pub every: Duration,
+    /// Bytes that are read in a second, at most; 0 for no bound.
+    pub bytes_per_s: u64,
+}
+
+/// A part that could not be put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftDamage {
+    /// The part.
+    pub damage: Damage,
+    /// The reason.
+    pub reason: String,
+}
+
+/// The outcome of a scrub.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScrubDone {
+    /// Everything that was read and found.
+    pub report: ScrubReport,
+    /// Number of damaged parts that have been put back.
+    pub repaired: u64,
+    /// The damaged parts that have not, if they were to be put back.
+    pub left: Vec<LeftDamage>,
+}
+
+/// The state of scrubs for operators.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ScrubStatus {
+    /// True while one is under way.
+    pub is_running: bool,
+    /// End of the last one that read everything, unix seconds.
+    pub finished_unix_s: Option<i64>,
+    /// Number of rows that it read.
+    pub rows: u64,
+    /// Their length in bytes.
+    pub bytes: u64,
+    /// Damaged parts that are not put back, the first sixteen of them.
+    pub left: Vec<LeftDamage>,
+    /// Number of all damaged parts that are not put back.
+    pub left_count: u64,
+}
+
+/// The scrubs of one node. Cheap to clone; all clones are the same.
+#[derive(Clone)]
+pub struct Scrubs {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    store: Store,
+    clock: Arc<dyn Clock>,
+    counters: Arc<Counters>,
+    /// The way to peers; `None` before replication has started.
+    replication: Mutex<Option<Replication>>,
+    /// Held by the one that is under way.
+    working: Mutex<()>,
+    /// Operators who wait for the one in the background.
+    operators: AtomicUsize,
+    status: Mutex<ScrubStatus>,
+}
+
+/// Called with the bytes that were read. Waits as long as the work has to pause, and says if it goes on.
+pub type ScrubPace<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
+
+impl Scrubs {
+    pub(super) fn new(store: Store, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
+        let (replication, working, status) = (Mutex::default(), Mutex::default(), Mutex::default());
+        let operators = AtomicUsize::new(0);
+        let parts = Parts { store, clock, counters, replication, working, operators, status };
+        Self { parts: Arc::new(parts) }
+    }
+
+    /// Sets the way to peers. The last call counts.
+    pub(super) fn connect(&self, replication: Replication) {
+        *self.parts.replication.lock() = Some(replication);
+    }
+
+    /// Returns the state for operators.
+    #[must_use]
+    pub fn status(&self) -> ScrubStatus {
+        self.parts.status.lock().clone()
+    }
+
+    /// Makes a scrub for an operator, and with `repair` puts back what it finds. One in the background makes room. Blocks
+    /// on the disk, and on peers: to be called from a blocking thread of a tokio runtime.
+    ///
+    /// # Errors
+    /// When not everything could be read.
+    pub fn run(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
+        self.parts.operators.fetch_add(1, Ordering::AcqRel);
+        let working = self.parts.working.lock();
+        self.parts.operators.fetch_sub(1, Ordering::AcqRel);
+        let done = self.work(repair, pace);
+        drop(working);
+        done
+    }
+
+    /// Makes one in the background; `None` if another one is under way, or an operator wants one.
+    fn run_behind(&self, pace: &mut ScrubPace<'_>) -> Option<Result<ScrubDone, ScrubError>> {
+        let _working = self.parts.working.try_lock()?;
+        let is_wanted = || self.parts.operators.load(Ordering::Acquire) > 0;
+        let mut pace = |bytes| if is_wanted() { ControlFlow::Break(()) } else { pace(bytes) };
+        match self.work(true, &mut pace) {
+            Err(ScrubError::Stopped) if is_wanted() => None,
+            done => Some(done),
+        }
+    }
+
+    fn work(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
+        let counters = &self.parts.counters.scrub;
+        let mut pace = |bytes| {
+            counters.bytes.inc_by(bytes);
+            pace(bytes)
+        };
+        self.parts.status.lock().is_running = true;
+        let done = self.scrub_writable(&mut pace).and_then(|report| {
+            let mut done = ScrubDone { report, ..ScrubDone::default() };
+            let damages = done.report.damages.clone();
+            counters.damages.inc_by(damages.len() as u64);
+            for damage in damages {
+                tracing::error!(
+                    code = "scrub_damage",
+                    ?damage,
+                    "the disk has damaged the database"
+                );
+                if repair {
+                    self.repair_one(damage, &mut done, &mut pace)?;
+                }
+            }
+            Ok(done)
+        });
+        let mut status = self.parts.status.lock();
+        status.is_running = false;
+        if let Ok(done) = &done {
+            let left = if repair { done.left.clone() } else { unrepaired(&done.report) };
+            // What is whole again may be compacted again.
+            self.parts.store.hold_compactions(left.iter().map(|it| &it.damage));
+            status.finished_unix_s = Some(self.parts.clock.now_ns() / 1_000_000_000);
+            (status.rows, status.bytes) = (done.report.rows, done.report.bytes);
+            status.left_count = (left.len() as u64).saturating_add(done.report.further);
+            status.left = left;
+            status.left.truncate(SHOWN_MAX);
+            counters.left.set(status.left_count);
+            counters
+                .finished_unix_s
+                .set(u64::try_from(status.finished_unix_s.unwrap_or(0)).unwrap_or(0));
+        }
+        done
+    }
+
+    /// Reads everything back. If a compaction has met damage before, the log is read again first, which another task does.
+    fn scrub_writable(&self, pace: &mut ScrubPace<'_>) -> Result<ScrubReport, ScrubError> {
+        let store = &self.parts.store;
+        let is_stopped = |pace: &mut ScrubPace<'_>| pace(0).is_break();
+        match store.scrub(pace) {
+            Err(ScrubError::Database(error)) if store.is_poisoned() => {
+                tracing::warn!(%error, "a scrub waits until the log has been read again");
+                for _ in 0..REOPEN_LOOKS {
+                    std::thread::sleep(PAUSE_MAX);
+                    if is_stopped(pace) {
+                        return Err(ScrubError::Stopped);
+                    }
+                    if !store.is_poisoned() {
+                        return store.scrub(pace);
+                    }
+                }
+                Err(ScrubError::Database(error))
+            }
+            done => done,
+        }
+    }
+
+    /// Puts one damaged part back, or notes the reason why it is not.
+    fn repair_one(
+        &self,
+        damage: Damage,
+        done: &mut ScrubDone,
+        pace: &mut ScrubPace<'_>,
+    ) -> Result<(), ScrubError> {
+        match self.put_back(&damage, pace)? {
+            Ok(()) => {
+                tracing::warn!(code = "scrub_repaired", ?damage, "a damaged part is whole again");
+                self.parts.counters.scrub.repaired.inc();
+                done.repaired += 1;
+            }
+            Err(error) => {
+                let reason = error.to_string();
+                tracing::error!(
+                    code = "scrub_unrepaired",
+                    ?damage,
+                    %reason,
+                    "a damaged part stays: readers of its rows get an error"
+                );
+                done.left.push(LeftDamage { damage, reason });
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one part back, a block at a time, and reads it again.
+    fn put_back(
+        &self,
+        damage: &Damage,
+        pace: &mut ScrubPace<'_>,
+    ) -> Result<Result<(), RepairError>, ScrubError> {
+        let store = &self.parts.store;
+        let mut brought = BTreeMap::new();
+        let mut parts = vec![damage.clone()];
+        for _ in 0..STEPS_MAX {
+            let Some(part) = parts.pop() else { return Ok(Ok(())) };
+            if let Err(error) = self.bring(&part, &mut brought) {
+                return Ok(Err(error));
+            }
+            if let Err(error) = store.put_back(&part, &brought) {
+                return Ok(Err(error));
+            }
+            let still = store.recheck(&part, pace)?;
+            if still.iter().any(|it| (&it.first, &it.cause) == (&part.first, &part.cause)) {
+                let file = part.file.unwrap_or_default();
+                return Ok(Err(RepairError::NotInPlace { file }));
+            }
+            parts.extend(still);
+        }
+        Ok(Err(RepairError::TooLarge))
+    }
+
+    /// Fetches the envelopes of a part that this node cannot read, beside those that it has.
+    fn bring(
+        &self,
+        part: &Damage,
+        brought: &mut BTreeMap<EnvelopeId, Bytes>,
+    ) -> Result<(), RepairError> {
+        let mut wanted: BTreeMap<OriginatorId, BTreeMap<_, _>> = BTreeMap::new();
+        for place in self.parts.store.lost_places(part)? {
+            if !brought.contains_key(&place.id) {
+                let strand = wanted.entry(place.id.originator).or_default();
+                strand.insert(place.id.sequence, place.leaf);
+            }
+        }
+        let replication = self.parts.replication.lock().clone();
+        let Some(replication) = replication else { return Ok(()) };
+        for (originator, places) in wanted {
+            let found = Handle::current().block_on(replication.fetch(originator, places));
+            let found = found.into_iter();
+            brought.extend(
+                found.map(|(sequence, bytes)| (EnvelopeId::new(originator, sequence), bytes)),
+            );
+        }
+        Ok(())
+    }
+}
+
+impl std::fmt::Debug for Scrubs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scrubs").field("status", &self.status()).finish_non_exhaustive()
+    }
+}
+
+/// Returns what was found, as it is after a scrub that was not to repair.
+fn unrepaired(report: &ScrubReport) -> Vec<LeftDamage> {
+    let left = |damage: &Damage| LeftDamage {
+        damage: damage.clone(),
+        reason: "not tried: the scrub was not told to repair".to_owned(),
+    };
+    report.damages.iter().map(left).collect()
+}
+
+/// Scrubs from time to time, for half of the time at most.
+#[derive(Debug)]
+#[must_use = "the task runs until it is stopped"]
+pub struct ScrubTask {
+    stop: watch::Sender<bool>,
+    is_stopped: Arc<AtomicBool>,
+    task: JoinHandle<()>,
+}
+
+impl ScrubTask {
+    /// Starts the task.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub fn start(engine: &Engine, settings: ScrubSettings) -> Self {
+        let (stop, stopped) = watch::channel(false);
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let worker =
+            Worker { scrubs: engine.scrubs().clone(), settings, is_stopped: is_stopped.clone() };
+        Self { stop, is_stopped, task: tokio::spawn(worker.run(stopped)) }
+    }
+
+    /// Stops the task and returns when its last write is done.
+    pub async fn stop(self) {
+        self.is_stopped.store(true, Ordering::Relaxed);
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+#[derive(Clone)]
+struct Worker {
+    scrubs: Scrubs,
+    settings: ScrubSettings,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Worker {
+    async fn run(self, mut stopped: watch::Receiver<bool>) {
+        let mut pause = self.settings.every.min(FIRST_AFTER);
+        loop {
+            tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let worker = self.clone();
+            let done = tokio::task::spawn_blocking(move || worker.run_once()).await;
+            pause = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        }
+    }
+
+    /// Makes one scrub. Returns the time to the next one.
+    fn run_once(&self) -> Duration {
+        let every = self.settings.every;
+        let (mut begun, mut ahead) = (Instant::now(), Duration::ZERO);
+        let done = self.scrubs.run_behind(&mut |bytes| {
+            let took = begun.elapsed();
+            ahead += took.max(self.time_of(bytes).saturating_sub(took));
+            let go_on = self.sleep(&mut ahead);
+            begun = Instant::now();
+            go_on
+        });
+        match done {
+            None => every.min(BUSY_AFTER),
+            Some(Ok(done)) => {
+                if done.report.damages.is_empty() {
+                    every
+                } else {
+                    every.min(DAMAGED_AFTER)
+                }
+            }
+            Some(Err(ScrubError::Stopped | ScrubError::InMemory)) => every,
+            Some(Err(error)) => {
+                tracing::error!(code = "scrub_failed", %error, "the database was not read back");
+                every.min(DAMAGED_AFTER)
+            }
+        }
+    }
+
+    /// Returns the time that reading so many bytes takes at the pace.
+    fn time_of(&self, bytes: u64) -> Duration {
+        let nanos =
+            u128::from(bytes) * 1_000_000_000 / u128::from(self.settings.bytes_per_s.max(1));
+        let is_bounded = self.settings.bytes_per_s > 0;
+        if is_bounded {
+            Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+        } else {
+            Duration::ZERO
+        }
+    }
+
+    /// Sleeps in short parts. What is too short to sleep for adds up.
+    fn sleep(&self, left: &mut Duration) -> ControlFlow<()> {
+        while *left >= Duration::from_millis(1) {
+            if self.is_stopped.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
+            }
+            let pause = (*left).min(PAUSE_MAX);
+            std::thread::sleep(pause);
+            *left = left.saturating_sub(pause);
+        }
+        match self.is_stopped.load(Ordering::Relaxed) {
+            true => ControlFlow::Break(()),
+            false => ControlFlow::Continue(()),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! Disks that lie under a running engine: what they have damaged is found, and fetched again from peers, which may lie as
+//! well.
+
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hawser_engine::facts;
+use hawser_engine::price;
+use hawser_engine::replication::StrandItem;
+use hawser_engine::runtime::{DiskTask, ScrubDone, ScrubSettings, ScrubTask};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{
+    CACHE_BYTES_MIN, Change, Durability, LogEntry, Store, StoreIdentity, StoreSettings, Validity,
+};
+use tokio::task::JoinHandle;
+
+use crate::common::{self, NODE, rate, record_rates};
+use crate::follow::{Follower, OTHER, Peer, SOURCE, envelope, strand};
+
+/// Places of the strand that is damaged: some blocks.
+const PLACES: u64 = 90;
+/// The place that is damaged.
+const DAMAGED: u64 = 45;
+
+/// A folder on disk that goes with its test.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("scrub-{name}"));
+        let _ = fs::remove_dir_all(&path);
+        fs::create_dir_all(&path).unwrap();
+        Self(path)
+    }
+
+    fn open(&self) -> Store {
+        let public_key = common::node_key().public_key();
+        let identity = StoreIdentity { network: "test".into(), node: NODE, public_key };
+        let settings = StoreSettings {
+            path: self.0.join("data"),
+            identity,
+            durability: Durability::Fsync,
+            price: price::price,
+            host: None,
+            open_files_max: 64,
+            cache_bytes: CACHE_BYTES_MIN,
+        };
+        Store::open(&settings).unwrap()
+    }
+
+    /// Flips a bit of an envelope in the table file of the log, in place. Returns the file as it was.
+    fn damage(&self, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
+        for file in fs::read_dir(self.0.join("data")).unwrap() {
+            let path = file.unwrap().path();
+            if path.extension().is_none_or(|it| it != "sst") {
+                continue;
+            }
+            let bytes = fs::read(&path).unwrap();
+            // The properties at a table file's end name its family; that of topics has the envelope too.
+            let is_log = bytes.windows(7).any(|it| it == b"namelog");
+            let at = bytes.windows(envelope.len()).position(|it| it == envelope);
+            let Some(at) = at.filter(|_| is_log) else { continue };
+            let writer = fs::File::options().write(true).open(&path).unwrap();
+            writer.write_all_at(&[bytes[at + 9] ^ 4], u64::try_from(at + 9).unwrap()).unwrap();
+            return (path, bytes);
+        }
+        panic!("no table file of the log has it");
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A folder with a strand of a peer, damaged, and a store on it with empty caches.
+fn damaged(name: &str) -> (Folder, Store, (PathBuf, Vec<u8>)) {
+    let folder = Folder::new(name);
+    let store = folder.open();
+    record_rates(&store, &[rate()]);
+    let envelopes = strand(SOURCE, &(1..=PLACES).collect::<Vec<_>>());
+    let append = |(place, bytes): (u64, Bytes)| {
+        let validity = Validity::Valid;
+        let facts = facts::of_stored(&bytes, validity, NODE);
+        let id = EnvelopeId::new(SOURCE, SequenceId(place));
+        Change::Append(LogEntry { id, bytes, validity, facts })
+    };
+    let damaged = envelopes[usize::try_from(DAMAGED).unwrap() - 1].clone();
+    store.commit(&(1..).zip(envelopes).map(append).collect::<Vec<_>>()).unwrap();
+    store.flush().unwrap();
+    drop(store);
+    let file = folder.damage(&damaged);
+    let store = folder.open();
+    (folder, store, file)
+}
+
+fn repair(follower: &Follower) -> JoinHandle<ScrubDone> {
+    let scrubs = follower.engine().scrubs().clone();
+    tokio::task::spawn_blocking(move || {
+        scrubs.run(true, &mut |_| ControlFlow::Continue(())).unwrap()
+    })
+}
+
+/// The want for damaged places, which has an end.
+async fn asked_for_damage(peer: &mut Peer, originator: OriginatorId) -> Vec<u64> {
+    loop {
+        if let (after, Some(up_to)) = peer.want(originator).await {
+            return (after + 1..=up_to).collect();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_disk_has_damaged_is_fetched_from_the_peer_that_does_not_lie() {
+    let (_folder, store, (file, before)) = damaged("liar");
+    let follower = Follower::start(store);
+    let claims = [(SOURCE, PLACES)];
+    let (mut liar, mut honest) =
+        (follower.connect(OTHER, &claims), follower.connect(SOURCE, &claims));
+    let scrub = repair(&follower);
+
+    let places = asked_for_damage(&mut liar, SOURCE).await;
+    assert!(places.contains(&DAMAGED) && places.len() < 60, "a block: {places:?}");
+    let store = follower.engine().store().clone();
+    let read =
+        store.snapshot().log(EnvelopeId::new(SOURCE, SequenceId::NONE), SequenceId(PLACES)).last();
+    assert!(matches!(read, Some(Err(_))), "readers get an error meanwhile: {read:?}");
+    // Just as well signed, and another story.
+    liar.send(places.iter().map(|&place| envelope(SOURCE, place, "other"))).await;
+    liar.answer(vec![StrandItem::End]).await;
+    // Publishing goes on.
+    follower.publish("meanwhile").await.unwrap();
+    assert_eq!(asked_for_damage(&mut honest, SOURCE).await, places);
+    honest.send(strand(SOURCE, &places)).await;
+
+    let done = scrub.await.unwrap();
+    assert_eq!((done.repaired, done.report.damages.len(), &done.left), (1, 1, &vec![]), "{done:?}");
+    assert!(fs::read(file).unwrap() == before, "byte for byte");
+    assert_eq!(follower.held(SOURCE), strand(SOURCE, &(1..=PLACES).collect::<Vec<_>>()));
+    let counters = &follower.engine().counters().scrub;
+    assert_eq!((counters.damages.get(), counters.repaired.get(), counters.left.get()), (1, 1, 0));
+
+    // The strand is followed again.
+    while honest.want(SOURCE).await != (PLACES, None) {}
+    honest.send(strand(SOURCE, &[PLACES + 1])).await;
+    follower.wait_for(SOURCE, PLACES + 1).await;
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_that_no_peer_can_mend_stays_told_until_one_comes_also_after_a_restart() {
+    let (folder, store, (file, before)) = damaged("alone");
+    let follower = Follower::start(store);
+    let disk = DiskTask::start(follower.engine());
+    let done = repair(&follower).await.unwrap();
+    assert_eq!((done.repaired, done.left.len()), (0, 1), "{done:?}");
+    let status = follower.engine().scrubs().status();
+    assert_eq!((status.left_count, status.is_running), (1, false));
+    assert!(status.left[0].reason.contains("no peer"), "{status:?}");
+    // A compaction may have met the damage before the scrub did.
+    let is_writable = || !follower.engine().store().is_poisoned();
+    follower.until("the log is read again", is_writable).await;
+    follower.publish("all the same").await.unwrap();
+    let mut silent = follower.connect(OTHER, &[(SOURCE, PLACES)]);
+    let scrub = repair(&follower);
+    asked_for_damage(&mut silent, SOURCE).await;
+    // The node ends in the middle of it.
+    drop(silent);
+    assert_eq!(scrub.await.unwrap().left.len(), 1);
+    disk.stop().await;
+    drop(follower.stop().await);
+
+    let follower = Follower::start(folder.open());
+    let disk = DiskTask::start(follower.engine());
+    let mut honest = follower.connect(OTHER, &[(SOURCE, PLACES)]);
+    let settings = ScrubSettings { every: Duration::from_millis(1), bytes_per_s: 0 };
+    let task = ScrubTask::start(follower.engine(), settings);
+    let places = asked_for_damage(&mut honest, SOURCE).await;
+    honest.send(strand(SOURCE, &places)).await;
+    let repaired = || follower.engine().counters().scrub.repaired.get() == 1;
+    follower.until("it is repaired in the background", repaired).await;
+    let is_whole = || {
+        let status = follower.engine().scrubs().status();
+        status.left_count == 0 && status.finished_unix_s.is_some()
+    };
+    follower.until("nothing is left", is_whole).await;
+    assert!(fs::read(file).unwrap() == before, "byte for byte");
+    task.stop().await;
+    disk.stop().await;
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
+    let folder = Folder::new("own");
+    let store = folder.open();
+    record_rates(&store, &[rate()]);
+    let follower = Follower::start(store);
+    let mut published = Vec::new();
+    for text in 0..PLACES {
+        published.push(follower.publish(&format!("{text}")).await.unwrap());
+    }
+    let store = follower.stop().await;
+    store.flush().unwrap();
+    drop(store);
+    let (file, before) = folder.damage(&published[usize::try_from(DAMAGED).unwrap() - 1]);
+
+    let follower = Follower::start(folder.open());
+    let disk = DiskTask::start(follower.engine());
+    let mut peer = follower.connect(OTHER, &[(NODE, PLACES)]);
+    let scrub = repair(&follower);
+    let places = asked_for_damage(&mut peer, NODE).await;
+    let held = places.iter().map(|&place| published[usize::try_from(place).unwrap() - 1].clone());
+    peer.send(held).await;
+    let done = scrub.await.unwrap();
+    assert_eq!((done.repaired, &done.left), (1, &vec![]), "{done:?}");
+    assert!(fs::read(file).unwrap() == before, "byte for byte");
+    assert_eq!(follower.held(NODE), published);
+    follower.publish("afterwards").await.unwrap();
+    disk.stop().await;
+    follower.stop().await;
+}

@@ -1,0 +1,39 @@
+//! Families whose compactions rest, because one would meet what the disk has damaged: it fails then, and RocksDB takes no
+//! writes until it is opened again. Damage is no reason to stop publishing.
+
+use crate::database::Database;
+use crate::family::Family;
+use crate::scrub::Damage;
+use crate::store::Store;
+
+/// RocksDB's option.
+const OPTION: &str = "disable_auto_compactions";
+impl Store {
+    /// Has compactions rest of the families with these damages, and go on of all others. Files are not merged meanwhile, so
+    /// reads take longer.
+    pub fn hold_compactions<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
+        let names: Vec<_> = damages.into_iter().map(|it| it.family).collect();
+        let database = self.database();
+        let of = |family: &Family| names.contains(&family.name());
+        let held: Vec<Family> = Family::ALL.into_iter().filter(of).collect();
+        let mut before = database.lasting.compactions.lock();
+        for family in Family::ALL {
+            let is_held = held.contains(&family);
+            if is_held != before.contains(&family) {
+                database.hold(family, is_held);
+            }
+        }
+        *before = held;
+    }
+}
+
+impl Database {
+    /// Has compactions of a family rest, or go on.
+    fn hold(&self, family: Family, is_held: bool) {
+        let value = if is_held { "true" } else { "false" };
+        if let Err(error) = self.db.set_options_cf(self.family(family), &[(OPTION, value)]) {
+            // The next opening does it.
+            tracing::warn!(%error, family = family.name(), "compactions cannot be held or let go");
+        }
+    }
+}

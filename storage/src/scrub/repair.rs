@@ -1,0 +1,278 @@
+//! Putting back what a scrub has found damaged, while the database is open.
+//!
+//! A damaged block of a table file is put together again from its rows, and the bytes that differ are written to their
+//! place in the file: it is then the file that RocksDB wrote, whatever level it is on, and compactions can read it. A
+//! row that is whole and wrong, or absent, is written anew. Nothing is deleted, so a crash between leaves damage that
+//! the next scrub finds. The caller brings the envelopes that this node cannot read itself.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
+use std::path::Path;
+
+use bytes::Bytes;
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
+use hawser_proto::{EnvelopeId, SequenceId};
+use rocksdb::WriteBatch;
+
+use super::block::{self, KnownRow};
+use super::report::Damage;
+use crate::error::{CommitError, ReadError};
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::mark::Mark;
+use crate::options::BLOB_LEN_BYTES_MIN;
+use crate::prune::StrandPlaces;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+use crate::trees::leaf_of;
+
+/// Places of one damaged part that are put back. A guess: a block has a dozen, a torn megabyte some thousand. With more,
+/// most of a file has gone.
+const PLACES_MAX: usize = 10_000;
+/// The longest block that is read to mend it, in bytes. A block has one row more than fits into 8 KiB, and rows of the
+/// table files have 4 KiB at most. A guess far above that.
+const BLOCK_LEN_BYTES_MAX: u64 = 1 << 20;
+/// The byte behind a block that says that it is not compressed.
+const NOT_COMPRESSED: u8 = 0;
+
+/// A place whose envelope this node cannot read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LostPlace {
+    /// The place.
+    pub id: EnvelopeId,
+    /// The leaf that its strand's tree has there; `None` if the tree does not reach it, or cannot be read.
+    pub leaf: Option<TreeHash>,
+}
+
+/// The reason a damaged part was not put back. Nothing was changed, unless the disk failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// The rows are neither envelopes nor leaves.
+    #[error(
+        "rows of {family} are not made of single envelopes: the folder has to be replaced, or rebuilt"
+    )]
+    NotOfPlaces {
+        /// The column family.
+        family: &'static str,
+    },
+    /// The end of the damage is not known, or it has too many places.
+    #[error("the damage has no known end, or more than {PLACES_MAX} places")]
+    TooLarge,
+    /// An envelope is neither readable nor among those that were brought.
+    #[error("no peer has brought the envelope at {at}")]
+    Lost {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// The envelope that was brought is not the one of the strand's tree.
+    #[error("another envelope was brought for {at} than the tree of its strand has")]
+    Other {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// The strand's tree says nothing about a place of this node's own strand.
+    #[error("no tree proves the envelope at {at} of this node's own strand")]
+    Unproven {
+        /// The place.
+        at: EnvelopeId,
+    },
+    /// The damaged block is not made of the rows alone, or its checksum is damaged itself.
+    #[error("{file} cannot be mended in its place")]
+    NotInPlace {
+        /// The file.
+        file: String,
+    },
+    /// The database is in memory.
+    #[error("a database in memory has no files")]
+    InMemory,
+    /// The file could not be read or written.
+    #[error("{0}")]
+    File(#[from] io::Error),
+    /// A row that is needed could not be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// A row could not be written.
+    #[error(transparent)]
+    Commit(#[from] CommitError),
+}
+
+impl Store {
+    /// Returns the places of a damaged part whose envelopes have to be brought before it can be put back.
+    ///
+    /// # Errors
+    /// When it cannot be put back at all, or rows that say what is lost cannot be read.
+    pub fn lost_places(&self, damage: &Damage) -> Result<Vec<LostPlace>, RepairError> {
+        let snapshot = self.snapshot();
+        let mut lost = Vec::new();
+        for id in held_places(&snapshot, damage)? {
+            let leaf = snapshot.leaf(id).unwrap_or(None);
+            if readable(&snapshot, id, leaf).is_some() {
+                continue;
+            }
+            if leaf.is_none() && id.originator == self.identity().node {
+                return Err(RepairError::Unproven { at: id });
+            }
+            lost.push(LostPlace { id, leaf });
+        }
+        Ok(lost)
+    }
+
+    /// Puts a damaged part back. `brought` has the envelopes of [`Store::lost_places`], whose signatures the caller has
+    /// verified. What was read of the part before is an error until then, and never counts as absent.
+    ///
+    /// [`Store::recheck`] says if the part is whole again: a checksum that does not match shows only there.
+    ///
+    /// # Errors
+    /// [`RepairError`].
+    pub fn put_back(
+        &self,
+        damage: &Damage,
+        brought: &BTreeMap<EnvelopeId, Bytes>,
+    ) -> Result<(), RepairError> {
+        let folder = self.path().ok_or(RepairError::InMemory)?;
+        // What is pruned meanwhile must not come back.
+        let database = self.database();
+        let _no_pruning = database.pruning.lock();
+        let snapshot = self.snapshot();
+        let mut envelopes = Vec::new();
+        for id in held_places(&snapshot, damage)? {
+            let leaf = snapshot.leaf(id).unwrap_or(None);
+            let bytes = match (readable(&snapshot, id, leaf), brought.get(&id)) {
+                (Some(bytes), _) => bytes,
+                (None, None) => return Err(RepairError::Lost { at: id }),
+                (None, Some(_)) if leaf.is_none() && id.originator == self.identity().node => {
+                    return Err(RepairError::Unproven { at: id });
+                }
+                (None, Some(bytes)) if leaf.is_none_or(|leaf| leaf == leaf_of(bytes)) => {
+                    bytes.clone()
+                }
+                (None, Some(_)) => return Err(RepairError::Other { at: id }),
+            };
+            envelopes.push((id, bytes));
+        }
+        if damage.family == Family::Leaf.name() {
+            let rows = leaf_rows(&snapshot, damage, &envelopes)?;
+            return mend_file(folder, damage, &rows);
+        }
+        if damage.block().is_some() {
+            let rows: Vec<_> = envelopes.into_iter().map(log_row).collect();
+            return mend_file(folder, damage, &rows);
+        }
+        let mut batch = WriteBatch::default();
+        for (id, bytes) in &envelopes {
+            batch.put_cf(database.family(Family::Log), EnvelopeKey(*id).encode(), bytes);
+        }
+        Ok(database.write_durable(batch)?)
+    }
+}
+
+/// Returns the places of a damaged part that should have an envelope, ascending.
+fn held_places(snapshot: &Snapshot<'_>, damage: &Damage) -> Result<Vec<EnvelopeId>, RepairError> {
+    let is_leaf = damage.family == Family::Leaf.name();
+    if !is_leaf && damage.family != Family::Log.name() {
+        return Err(RepairError::NotOfPlaces { family: damage.family });
+    }
+    let mut held = Vec::new();
+    for id in places(snapshot, damage)? {
+        match snapshot.mark(id)? {
+            None | Some(Mark::Invalid(_) | Mark::Waiting) => held.push(id),
+            Some(
+                Mark::Missing { .. }
+                | Mark::Void { .. }
+                | Mark::Expired { .. }
+                | Mark::Pruned { .. },
+            ) => {}
+        }
+    }
+    Ok(held)
+}
+
+/// Returns every place of a damaged part, ascending.
+fn places(snapshot: &Snapshot<'_>, damage: &Damage) -> Result<Vec<EnvelopeId>, RepairError> {
+    let strands = damage.strands(&snapshot.heads()?).ok_or(RepairError::TooLarge)?;
+    let mut places = Vec::new();
+    for StrandPlaces { originator, from, through } in strands {
+        for sequence in from.0..=through.0 {
+            if places.len() == PLACES_MAX {
+                return Err(RepairError::TooLarge);
+            }
+            places.push(EnvelopeId::new(originator, SequenceId(sequence)));
+        }
+    }
+    Ok(places)
+}
+
+/// Returns an envelope that can be read, maybe out of a cache, and is the one of its strand's tree.
+fn readable(snapshot: &Snapshot<'_>, id: EnvelopeId, leaf: Option<TreeHash>) -> Option<Bytes> {
+    let bytes = snapshot.get(id).ok()??;
+    leaf.is_none_or(|leaf| leaf == leaf_of(&bytes)).then_some(bytes)
+}
+
+fn log_row((id, bytes): (EnvelopeId, Bytes)) -> KnownRow {
+    let is_beside = u64::try_from(bytes.len()).is_ok_and(|len| len >= BLOB_LEN_BYTES_MIN);
+    KnownRow { key: EnvelopeKey(id).encode().to_vec(), value: (!is_beside).then_some(bytes) }
+}
+
+/// Returns the leaves of a damaged part, made again from envelopes, marks and records.
+fn leaf_rows(
+    snapshot: &Snapshot<'_>,
+    damage: &Damage,
+    envelopes: &[(EnvelopeId, Bytes)],
+) -> Result<Vec<KnownRow>, RepairError> {
+    let mut rows = Vec::new();
+    for id in places(snapshot, damage)? {
+        let held = envelopes.binary_search_by_key(&id, |(at, _)| *at).ok().map(|at| &envelopes[at]);
+        let leaf = match held {
+            Some((_, bytes)) => Some(leaf_of(bytes)),
+            None => match snapshot.mark(id)? {
+                Some(Mark::Void { .. }) => Some(leaf_hash(LeafData::Void)),
+                Some(Mark::Pruned { .. }) => {
+                    let mut records = snapshot.pruned(id.originator, id.sequence, id.sequence);
+                    records.next().transpose()?.and_then(|(_, record)| record.leaf)
+                }
+                _ => None,
+            },
+        };
+        let leaf = leaf.ok_or(RepairError::Lost { at: id })?;
+        let value = Some(Bytes::copy_from_slice(&leaf.0));
+        rows.push(KnownRow { key: EnvelopeKey(id).encode().to_vec(), value });
+    }
+    Ok(rows)
+}
+
+/// Writes the bytes of a damaged block that differ from what its rows say.
+fn mend_file(folder: &Path, damage: &Damage, rows: &[KnownRow]) -> Result<(), RepairError> {
+    let not_in_place = || RepairError::NotInPlace { file: damage.file.clone().unwrap_or_default() };
+    let (name, offset, len) = damage.block().ok_or_else(not_in_place)?;
+    let file = match File::options().read(true).write(true).open(folder.join(name)) {
+        // A compaction has taken the rows over: they were readable then.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        file => file?,
+    };
+    if len > BLOCK_LEN_BYTES_MAX {
+        return Err(not_in_place());
+    }
+    let len = usize::try_from(len).map_err(|_| not_in_place())?;
+    let mut damaged = vec![0; len + 1];
+    file.read_exact_at(&mut damaged, offset)?;
+    let mut whole = block::mend(&damaged[..len], rows).ok_or_else(not_in_place)?;
+    whole.push(NOT_COMPRESSED);
+    let mut has_changed = false;
+    let mut at = 0;
+    while at < whole.len() {
+        let differing = (at..whole.len()).find(|&it| whole[it] != damaged[it]);
+        let Some(from) = differing else { break };
+        let through = (from..whole.len()).find(|&it| whole[it] == damaged[it]);
+        at = through.unwrap_or(whole.len());
+        let place = offset.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
+        file.write_all_at(&whole[from..at], place)?;
+        has_changed = true;
+    }
+    if !has_changed {
+        return Err(not_in_place());
+    }
+    Ok(file.sync_data()?)
+}
