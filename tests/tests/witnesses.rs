@@ -79,7 +79,7 @@ async fn a_node_shows_the_cosignatures_of_the_witness_that_it_asks() {
     assert!(replica.terminate().success());
 }
 
-/// What C2SP `tlog-witness` says about each answer, of a witness that has cosigned `size` places of the node's strand.
+/// Asserts the answers of C2SP `tlog-witness`, of a witness that has cosigned `size` places of the node's strand.
 async fn assert_answers_as_specified(witness: &Node, node: &Node, size: u64) {
     let (_, note) = shown(node.port, node).await.unwrap();
     let ask = async |old_size, hashes: usize, note: &str| {

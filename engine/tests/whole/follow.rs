@@ -273,7 +273,7 @@ async fn another_statement_for_a_pruned_place_is_kept_as_a_claim() {
     follower.stop().await;
 }
 
-/// Where the node has signed a checkpoint above the pruned place, its leaf speaks for it.
+/// The leaf of a pruned place speaks for it if the node has signed a checkpoint above.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     let store = common::store();

@@ -31,7 +31,7 @@ const NO_NODE: OriginatorId = OriginatorId(9900);
 pub struct LivenessFindings {
     /// The nodes that most others did not reach, and by how many of them at most in an hour.
     pub out_of_reach: BTreeMap<OriginatorId, usize>,
-    /// Who keeps reports of its own about whom.
+    /// Pairs of a node and one that it keeps reports about.
     pub accusations: BTreeSet<(OriginatorId, OriginatorId)>,
 }
 

@@ -57,7 +57,7 @@ pub(super) struct Node {
     pub(super) clock_offset_ns: i64,
     /// Checkpoints and trees; only in networks with a script.
     pub(super) checkpoints: Checkpoints,
-    /// What it makes of the silence of others.
+    /// Its decision about others that do not answer.
     pub(super) liveness: LivenessWatch,
     /// The last time that it ended a connection for a rule that a peer broke.
     pub(super) sent_away: BTreeMap<OriginatorId, Instant>,

@@ -1,4 +1,4 @@
-//! What this process, a witness, has cosigned: for logs that ask it (C2SP `tlog-witness`).
+//! Answers to logs that ask this process, a witness, for cosignatures (C2SP `tlog-witness`).
 
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, WitnessCosignature, WitnessName};

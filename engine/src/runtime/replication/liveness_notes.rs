@@ -1,4 +1,4 @@
-//! What the tasks of replication note about nodes that do not answer as they should.
+//! Notes of the tasks of replication about nodes that do not answer as they should.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
