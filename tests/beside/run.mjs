@@ -17,6 +17,8 @@ const { values: options } = parseArgs({
     anvil: { type: "string", default: process.env.HAWSER_ANVIL },
     load: { type: "string", default: "20" },
     backlog: { type: "string", default: "20000" },
+    long: { type: "string", default: "0" },
+    patience: { type: "string", default: "300" },
     reports: { type: "boolean", default: false },
     clients: { type: "boolean", default: false },
     skip: { type: "string", multiple: true, default: [] },
@@ -34,9 +36,12 @@ const HELP = `tests/beside/run --hawser PATH --xmtpd PATH --gateway PATH [option
   --anvil PATH     anvil; otherwise where \`hawser dev --anvil\` looks for it
   --load SECONDS   time under load before and after each fault, 20
   --backlog COUNT  messages that late joiners have to catch up with, 20000
+  --long COUNT     also make strands of so many messages and have each followed by a new node of the other kind
+  --patience SECONDS  the longest time for making such a strand, and for following it, 300
   --reports        also wait until an xmtpd node makes a payer report, an hour at most
   --clients        also run the published clients, through each gateway (docs/clients.md)
-  --skip CHAPTER   leave a chapter out: exchange, chain, answers, clients, tokens, faults, late, takeover
+  --skip CHAPTER   leave a chapter out: exchange, chain, answers, clients, tokens, failover, faults, late,
+                   takeover, conformance
   --folder DIR     keep everything there
   --keep           keep the folder`;
 

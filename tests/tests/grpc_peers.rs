@@ -180,7 +180,7 @@ async fn a_strand_of_another_node_that_is_refused_does_not_end_the_session() {
     peer.take_over(400, &[1, 2, 3], &key, 1);
     let away = Record {
         id: OriginatorId(400),
-        key,
+        key: key.public_key(),
         http_address: UNREACHABLE.to_owned(),
         ..peer.record()
     };

@@ -148,7 +148,13 @@ export class Gateway {
     const args = ["gateway", "--payer.key-file", payer.file, "--nonce-record", join(folder, "nonces")];
     args.push("--api.port", String(port), "--metrics.metrics-port", String(await freePort()));
     const wallets = `31338=http://${chains.app},31337=http://${chains.settlement}`;
-    args.push("--wallet-rpc", wallets, "--listen-address", "127.0.0.1");
+    args.push("--wallet-chains", "31337,31338", "--wallet-rpc", wallets, "--listen-address", "127.0.0.1");
+    // All nodes are on this machine.
+    args.push("--allow-private-nodes");
+    // Without a file strangers have limits, and all load here comes from one caller.
+    const policies = join(folder, "policies.toml");
+    writeFileSync(policies, "");
+    args.push("--policies-file", policies);
     const options = { log: join(folder, "gateway-hawser.log"), env: chains.env };
     gateway.program = Program.start(hawser, args, options);
     return gateway.#ready();

@@ -8,7 +8,10 @@ import { eventually, sleep } from "../../clients/lib/wait.mjs";
 import { compareAnswers } from "./answers.mjs";
 import { addInvalidUpdates, nodesOf } from "./chain.mjs";
 import { runClients } from "./clients.mjs";
+import { conformance } from "./conformance.mjs";
+import { failOver } from "./failover.mjs";
 import { COMMIT, groupMessage, Load, publishAt, Publisher } from "./load.mjs";
+import { followLong } from "./long.mjs";
 import { lateness, rateTo, spread } from "./measure.mjs";
 import { HawserNode, XmtpdNode } from "./nodes.mjs";
 import { Chains, Gateway, newKey, Postgres, startRedis } from "./services.mjs";
@@ -32,6 +35,7 @@ export class Story {
   #faults = [];
   #nodes = [];
   #gone = [];
+  #visitors = [];
   #gateways = [];
   #services = [];
   #acknowledged = [];
@@ -68,10 +72,13 @@ export class Story {
     if (this.#options.clients) await this.#chapter("clients", () => this.#clients());
     await this.#chapter("tokens", () => this.#tokens());
     if (this.#options.reports) await this.#chapter("reports", () => this.#reports());
+    await this.#chapter("failover", () => this.#failover());
     await this.#chapter("faults", () => this.#troubles());
     await this.#chapter("late", () => this.#late());
     await this.#chapter("takeover", () => this.#takeover());
     await this.#chapter("comparison", () => this.#comparison());
+    if (Number(this.#options.long) > 0) await this.#chapter("long", () => this.#long());
+    await this.#chapter("conformance", () => this.#conformance());
   }
 
   /** The nodes of a kind that run. */
@@ -89,6 +96,7 @@ export class Story {
     this.#services.push(postgres);
     this.surroundings = { hawser, xmtpd, folder, postgres, auth: false };
     const payer = await newKey(hawser, folder, "payer");
+    this.payer = payer;
     this.#nodes = [
       await HawserNode.prepare(100, this.surroundings),
       await HawserNode.prepare(200, this.surroundings),
@@ -342,6 +350,48 @@ export class Story {
     }
   }
 
+  /** A follower loses the node of a strand; another node has both. */
+  async #failover() {
+    const follower = this.#of("Hawser").at(-1);
+    const source = this.#of("xmtpd")[0];
+    await failOver({ follower, source, gateway: this.#gateways[0], seconds: Number(this.#options.load),
+      note: (...row) => this.#note(...row) });
+    await this.#agree("after the change of source");
+  }
+
+  /** Long strands, each followed by a new node of the other kind, which leaves after that. */
+  async #long() {
+    const [hawser, xmtpd] = [this.#of("Hawser")[0], this.#of("xmtpd")[0]];
+    for (const [from, Kind] of [[xmtpd, HawserNode], [hawser, XmtpdNode]]) {
+      await followLong({ from, gateway: this.#gateways[0], count: Number(this.#options.long),
+        seconds: Number(this.#options.patience), note: (...row) => this.#note(...row),
+        join: async () => {
+          // The registry counts.
+          const registered = this.#nodes.length + this.#gone.length + this.#visitors.length;
+          const node = await Kind.prepare(100 * (registered + 1), this.surroundings);
+          this.#visitors.push(node);
+          await this.chains.register(node.record, node.key.address);
+          return node;
+        } });
+    }
+  }
+
+  /** Judges a node of each kind. What it publishes is judged by each kind differently, so it comes last. */
+  async #conformance() {
+    const [hawser, xmtpd] = [this.#of("Hawser")[0], this.#of("xmtpd")[0]];
+    for (const [target, second] of [[xmtpd, hawser], [hawser, xmtpd]]) {
+      const { hawser: program, folder } = this.#options;
+      const { passed, failed, findings, skipped, cases } = await conformance({
+        hawser: program, folder, target, second, gateway: this.#gateways[0], payer: this.payer,
+      });
+      this.#note(`hawser conformance --target ${target.label}`,
+        `${passed} passed, ${findings} findings, ${failed} failed, ${skipped} skipped`);
+      for (const { case: id, outcome, reason } of cases) {
+        if (outcome === "failed" || outcome === "finding") this.#note(`${outcome}: ${id}`, reason ?? "");
+      }
+    }
+  }
+
   async #takeover() {
     const node = this.#of("xmtpd")[0];
     const others = this.#nodes.filter((each) => each !== node);
@@ -391,7 +441,7 @@ export class Story {
   }
 
   async stop() {
-    for (const node of this.#nodes) await node.stop();
+    for (const node of [...this.#nodes, ...this.#visitors]) await node.stop();
     for (const gateway of this.#gateways) await gateway.stop();
     for (const service of this.#services.reverse()) await service.stop();
   }

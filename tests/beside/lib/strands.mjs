@@ -122,6 +122,17 @@ export async function compare(nodes, originators, { absent = () => false, marked
   return { rows, differences };
 }
 
+/** In words what `here` lacks of a strand, or has otherwise; empty if nothing. Later places count for nothing. */
+export function differences(here, there) {
+  const last = Math.max(...here.keys());
+  const lacks = [...there.keys()].filter((place) => place <= last && !here.has(place));
+  const other = [...here].filter(([place, each]) => there.get(place) !== each);
+  const said = [];
+  if (lacks.length > 0) said.push(`lacks ${lacks.length}, from ${lacks[0]} on`);
+  if (other.length > 0) said.push(`has ${other.length} others, from ${other[0][0]} on`);
+  return said.join("; ");
+}
+
 /** Waits until no node shows anything new for a while, and all show as much as the fullest. */
 export async function settled(nodes, originators, { seconds = 90, absent = () => false, marked = new Set() } = {}) {
   const end = Date.now() + seconds * 1000;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use hawser_proto::{OriginatorId, SecretKey};
+use hawser_proto::{OriginatorId, PublicKey, SecretKey};
 use serde_json::{Value, json};
 
 /// One record of a registry file.
@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 pub struct Record {
     /// The node's id.
     pub id: OriginatorId,
-    /// Its key; only the public half is written.
-    pub key: SecretKey,
+    /// Its key.
+    pub key: PublicKey,
     /// `http://…`
     pub http_address: String,
     /// `host:port`, where that is not the same as above.
@@ -25,12 +25,11 @@ pub struct Record {
 
 impl Record {
     fn json(&self) -> Value {
-        let public_key = self.key.public_key();
         let mut record = json!({
             "nodeId": self.id.0,
-            "signer": public_key.address().to_string(),
+            "signer": self.key.address().to_string(),
             "isCanonical": self.canonical,
-            "signingPublicKey": public_key.to_string(),
+            "signingPublicKey": self.key.to_string(),
             "httpAddress": self.http_address,
         });
         if let Some(address) = &self.quic_address {

@@ -6,7 +6,7 @@
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
-//! - [`scripted_peer`]: a node of other software, with its habits as switches;
+//! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has sent;
 //! - [`xmtpd_database`]: a database of the reference implementation, in a Postgres of its own;
 //! - [`udp`], [`power`], [`disk`], [`raw`]: cut cables, power loss, disks that fail, broken requests;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
@@ -31,6 +31,7 @@ pub mod process;
 pub mod projections;
 pub mod raw;
 pub mod reader;
+pub mod recorded_peer;
 pub mod scripted_peer;
 pub mod seed;
 pub mod strand;

@@ -139,7 +139,7 @@ impl Network {
                 .enumerate()
                 .map(|(to, node)| Record {
                     id: node.id,
-                    key: node.key.clone(),
+                    key: node.key.public_key(),
                     http_address: format!("http://127.0.0.1:{}", node.port),
                     quic_address: quic_address(to),
                     canonical: node.canonical,

@@ -76,7 +76,7 @@ impl ScriptedPeer {
     pub fn record(&self) -> Record {
         Record {
             id: self.id,
-            key: self.key.clone(),
+            key: self.key.public_key(),
             http_address: format!("http://127.0.0.1:{}", self.port),
             quic_address: None,
             canonical: true,

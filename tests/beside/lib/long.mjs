@@ -1,0 +1,46 @@
+// A long strand of a node, followed from its first place by a new node of the other kind.
+
+import { groupMessage, Publisher } from "./load.mjs";
+import { rateTo } from "./measure.mjs";
+import { cursor, differences, strand } from "./strands.mjs";
+
+/** Requests that are under way at once, and messages in each. */
+const [LANES, BATCH] = [4, 500];
+
+/** Publishes `count` messages at a node, or as many as it takes in so many seconds; gives the last place. */
+async function fill(node, gateway, count, seconds) {
+  const end = Date.now() + seconds * 1000;
+  let [left, made] = [count, 0];
+  const lane = async () => {
+    const publisher = new Publisher(gateway);
+    const group = await publisher.groupAt(node);
+    while (left > 0 && Date.now() < end) {
+      left -= BATCH;
+      const messages = Array.from({ length: BATCH }, () => groupMessage(group, { length: 100 }));
+      const answers = await publisher.publish(messages, { seconds: 120 });
+      made += answers.length;
+    }
+    publisher.close();
+  };
+  await Promise.all(Array.from({ length: LANES }, lane));
+  return { made, head: (await cursor(node)).get(node.id) };
+}
+
+/** `join()` makes and registers the new node. */
+export async function followLong({ from, join, gateway, count, seconds, note }) {
+  const start = performance.now();
+  const { made, head } = await fill(from, gateway, count, seconds);
+  note(`${made} messages published at ${from.label}`, `${Math.round((made * 1000) / (performance.now() - start))}/s`);
+  const node = await join();
+  const starting = node.start();
+  const { rate, count: reached } = await rateTo(node, from.id, head, seconds, { partly: true });
+  await starting;
+  note(`${node.label}, new, follows strand ${from.id} from its first place`,
+    `${Math.round(rate)}/s over ${reached} of ${head} envelopes`);
+  if (reached >= head) {
+    const [here, there] = [await strand(node, from.id), await strand(from, from.id)];
+    const found = differences(here, there);
+    note(`${node.label} has the content of ${from.label}`, found || `${here.size} envelopes`, found === "");
+  }
+  await node.kill();
+}
