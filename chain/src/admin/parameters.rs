@@ -12,7 +12,7 @@ use futures_util::future::try_join_all;
 
 use super::{AdminError, ChainRole, Contract, Network, Plan, PlanStep};
 use crate::contracts::{AppChainParameterRegistry, SettlementChainParameterRegistry, artifact};
-use crate::send::{Call, ViewError};
+use crate::send::{Call, ViewError, revert_of};
 
 pub(super) use known::key_of;
 pub use known::{Parameter, ParameterKind, known, names};
@@ -259,9 +259,7 @@ pub(super) async fn word_at(
             let source = ViewError::NoCode { address, chain_id: chain.id() };
             Err(AdminError::View { contract, source })
         }
-        Err(error) if error.as_error_resp().is_some_and(|said| said.as_revert_data().is_some()) => {
-            Ok(None)
-        }
+        Err(error) if revert_of(&error).is_some() => Ok(None),
         Err(error) => Err(chain.request_error("eth_call", error).into()),
     }
 }

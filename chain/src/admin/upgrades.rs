@@ -233,22 +233,35 @@ async fn identity(
     at: Address,
     getters: &[&'static str],
 ) -> Result<Identity, AdminError> {
-    let chain = network.chain(contract.chain())?;
+    let name = name_at(network, contract, at).await?;
+    let mut immutables = Vec::new();
+    for getter in getters {
+        immutables.push((*getter, immutable_at(network, contract, at, getter).await?));
+    }
+    Ok(Identity { name, immutables })
+}
+
+async fn name_at(network: &Network, contract: Contract, at: Address) -> Result<String, AdminError> {
     // All contracts share the signature.
-    let name = match chain.view(at, &NodeRegistry::contractNameCall {}).await {
+    let name = network.chain(contract.chain())?.view(at, &NodeRegistry::contractNameCall {}).await;
+    let name = match name {
         Ok(name) => name,
         Err(ViewError::Rpc(error)) => return Err(error.into()),
         Err(_) => String::new(),
     };
     // It comes from an endpoint and goes to a terminal.
-    let name = name.chars().take(NAME_LEN_MAX).filter(char::is_ascii_alphanumeric).collect();
-    let mut immutables = Vec::new();
-    for getter in getters {
-        let data = parameters::call_data(contract, getter, None);
-        let word = parameters::word_at(network, contract, at, data).await?;
-        immutables.push((*getter, word.map(Address::from_word).unwrap_or_default()));
-    }
-    Ok(Identity { name, immutables })
+    Ok(name.chars().take(NAME_LEN_MAX).filter(char::is_ascii_alphanumeric).collect())
+}
+
+async fn immutable_at(
+    network: &Network,
+    contract: Contract,
+    at: Address,
+    getter: &str,
+) -> Result<Address, AdminError> {
+    let data = parameters::call_data(contract, getter, None);
+    let word = parameters::word_at(network, contract, at, data).await?;
+    Ok(word.map(Address::from_word).unwrap_or_default())
 }
 
 /// Checks that code is that of the contract and was made for the same contracts beside it. Another one would take the
@@ -260,15 +273,15 @@ async fn fits(
     expected: &Identity,
 ) -> Result<(), AdminError> {
     require_code(network, contract, at).await?;
-    let getters: Vec<_> = expected.immutables.iter().map(|(getter, _)| *getter).collect();
-    let found = identity(network, contract, at, &getters).await?;
     let different = |field, expected, found| {
         Err(AdminError::OtherImplementation { contract, at, field, expected, found })
     };
-    if expected.name != found.name {
-        return different("name", expected.name.clone(), found.name);
+    let name = name_at(network, contract, at).await?;
+    if expected.name != name {
+        return different("name", expected.name.clone(), name);
     }
-    for ((field, expected), (_, found)) in expected.immutables.iter().zip(found.immutables) {
+    for (field, expected) in &expected.immutables {
+        let found = immutable_at(network, contract, at, field).await?;
         if *expected != found {
             return different(field, expected.to_string(), found.to_string());
         }

@@ -261,7 +261,7 @@ pub(crate) fn innermost(error: &(dyn std::error::Error + 'static)) -> String {
 }
 
 /// Returns the contract's error from a refused call; `None` if the node itself refused.
-pub(super) fn revert_of(error: &TransportError) -> Option<Revert> {
+pub(crate) fn revert_of(error: &TransportError) -> Option<Revert> {
     /// The error code of a reverted call, as go-ethereum defines it.
     const REVERTED: i64 = 3;
     let RpcError::ErrorResp(payload) = error else { return None };

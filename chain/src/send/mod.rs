@@ -19,6 +19,6 @@ mod sender;
 pub use call::{Call, Quote};
 pub use chain::{Chain, REQUEST_MAX, http_client};
 pub(crate) use chain::{EthCallError, install_cryptography, parse as parse_url};
-pub(crate) use error::innermost;
 pub use error::{ConnectError, RequestError, SendError, ViewError};
+pub(crate) use error::{innermost, revert_of};
 pub use sender::{RECEIPT_MAX, Sender};
