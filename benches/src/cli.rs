@@ -128,6 +128,22 @@ pub(crate) enum Command {
     },
     /// Grow a node and keep it: bytes and CPU time of each envelope.
     Grow(Large),
+    /// Grow a node to each of some sizes, keep it, and measure reading, starting, publishing and rebuilding there.
+    Sizes(Sizes),
+    /// Grow a node, start it again, and have many streams come back that lack little. Prints text.
+    Reconnect {
+        #[command(flatten)]
+        large: Large,
+        /// Streams that come back.
+        #[arg(long, default_value_t = 10_000)]
+        streams: u64,
+        /// Topics of each of them.
+        #[arg(long, default_value_t = 100)]
+        topics_each: u64,
+        /// Envelopes that were published while they were away.
+        #[arg(long, default_value_t = 1000)]
+        missed: u64,
+    },
     /// See what is resident with a large log and many subscriptions.
     Memory(Large),
     /// Everything above, one after the other.
@@ -179,6 +195,15 @@ pub(crate) enum Command {
         /// A Markdown file with a place for figures.
         #[arg(long)]
         document: Option<PathBuf>,
+    },
+    /// Rebuilds the projections of a folder and may end in the middle; started by `sizes`.
+    #[command(hide = true)]
+    RebuildPart {
+        #[arg(long)]
+        folder: PathBuf,
+        /// The percentage after which the process ends as if it were killed.
+        #[arg(long, default_value_t = 100)]
+        part: u64,
     },
     /// A server that only answers; started by `limits`.
     #[command(hide = true)]
@@ -307,4 +332,46 @@ pub(crate) struct Large {
     /// Subscriptions that are open while memory is looked at.
     #[arg(long, default_value_t = 1000)]
     pub(crate) subscriptions: u64,
+}
+
+/// Measurements at several sizes of a node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Sizes {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) hawser: Hawser,
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+    /// Sizes, in envelopes that are published.
+    #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
+    pub(crate) at: Vec<u64>,
+    /// Grow a node for each size in a folder of its own below this one, and keep it: later runs only add what is
+    /// missing.
+    #[arg(long)]
+    pub(crate) keep: PathBuf,
+    /// Envelopes on each topic, on average.
+    #[arg(long, default_value_t = 200)]
+    pub(crate) per_topic: u64,
+    /// Envelopes in a page.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) page: u32,
+    /// Pages that are asked for, one after the other and by all clients together.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) queries: u64,
+    /// Clients that ask for pages at once.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) clients: usize,
+    /// Minutes in which one payer was busy, at an originator of the past.
+    #[arg(long, default_value_t = 525_600)]
+    pub(crate) minutes: u64,
+    /// Topics in which 100 originators of the past have an envelope each.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) crowded_topics: u64,
+    /// The node's memory for what its database has read [default: the node's own].
+    #[arg(long)]
+    pub(crate) database_cache: Option<String>,
+    /// Leave out the rebuild, which takes the longest.
+    #[arg(long)]
+    pub(crate) without_rebuild: bool,
 }

@@ -5,7 +5,8 @@
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what is
 //! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`] and
-//! [`streams`] measure parts of a node by themselves.
+//! [`streams`] measure parts of a node by themselves. [`past`] writes strands that no publisher can make, and
+//! [`rebuild_part`] is a process that rebuilds and may be cut off.
 
 mod child;
 mod cli;
@@ -20,7 +21,9 @@ mod load;
 mod log_server;
 mod micro;
 mod network;
+mod past;
 mod process;
+mod rebuild_part;
 mod report;
 mod results;
 mod rpc;
@@ -58,6 +61,7 @@ fn start(command: Command) -> Result<(), BenchError> {
             let runtime = Builder::new_multi_thread().enable_all().build()?;
             runtime.block_on(idle_server::run(answer_len))
         }
+        Command::RebuildPart { folder, part } => rebuild_part::run(&folder, part),
         Command::Micro { data_dir, payload_size } => {
             micro::run(&data_dir.unwrap_or_else(std::env::temp_dir), payload_size)
         }

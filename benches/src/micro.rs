@@ -94,7 +94,7 @@ fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
 fn layers(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let stored: Vec<Bytes> = envelopes
         .iter()
-        .map(|envelope| Ok(originator_bytes(1, START_NS, envelope, &key()?)))
+        .map(|envelope| Ok(originator_bytes(own(1), START_NS, envelope, &key()?)))
         .collect::<Result<_, BenchError>>()?;
     let at = |index: usize| &envelopes[index % envelopes.len()];
     on_threads("keccak-256 of a payer envelope", 1, 1, |index| {
@@ -134,8 +134,9 @@ fn on_threads(
     Ok(())
 }
 
-fn originator_bytes(
-    sequence: u64,
+/// Returns the bytes of a stored envelope, signed by `key`.
+pub(crate) fn originator_bytes(
+    id: EnvelopeId,
     originator_ns: i64,
     payer: &PayerEnvelope,
     key: &SecretKey,
@@ -143,8 +144,8 @@ fn originator_bytes(
     use hawser_proto::pb::xmtp::identity::associations::RecoverableEcdsaSignature;
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     let unsigned = pb::UnsignedOriginatorEnvelope {
-        originator_node_id: NODE.0,
-        originator_sequence_id: sequence,
+        originator_node_id: id.originator.0,
+        originator_sequence_id: id.sequence.0,
         originator_ns,
         payer_envelope_bytes: payer.as_bytes().clone(),
         base_fee_picodollars: 7_000_000,
@@ -176,7 +177,7 @@ fn commits(
         open_files_max: 1024,
         cache_bytes: hawser_storage::CACHE_BYTES_MIN,
     })?;
-    let stored = originator_bytes(1, START_NS, &envelopes[0], &key()?);
+    let stored = originator_bytes(own(1), START_NS, &envelopes[0], &key()?);
     let (mut count, mut commits) = (0, 0);
     let cpu_before = process::cpu_time(std::process::id())?;
     let mut spent = Duration::ZERO;
@@ -213,7 +214,7 @@ pub(crate) fn stored_change(
     payer: &PayerEnvelope,
 ) -> Result<Change, BenchError> {
     let originator_ns = START_NS + i64::try_from(minute)? * 60_000_000_000;
-    let stored = originator_bytes(sequence, originator_ns, payer, &key()?);
+    let stored = originator_bytes(own(sequence), originator_ns, payer, &key()?);
     Ok(change(sequence, payer_index, originator_ns, payer, &stored))
 }
 
@@ -241,11 +242,16 @@ fn change(
         addresses: Vec::new(),
     };
     Change::Append(LogEntry {
-        id: EnvelopeId::new(NODE, SequenceId(sequence)),
+        id: own(sequence),
         bytes: stored.clone(),
         validity: Validity::Valid,
         facts: Some(facts),
     })
+}
+
+/// Returns a place of this program's own strand.
+fn own(sequence: u64) -> EnvelopeId {
+    EnvelopeId::new(NODE, SequenceId(sequence))
 }
 
 fn address(hash: [u8; 32]) -> PayerAddress {

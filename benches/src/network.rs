@@ -142,6 +142,20 @@ impl Network {
         self.start_with(index, &[], "/readyz?for=publish").await
     }
 
+    /// Starts the `index`-th node with further flags, and waits until it takes publishes.
+    pub(crate) async fn start_flagged(
+        &self,
+        index: usize,
+        flags: &[String],
+    ) -> Result<Node, BenchError> {
+        self.start_with(index, flags, "/readyz?for=publish").await
+    }
+
+    /// The folder with the database of the `index`-th node.
+    pub(crate) fn data_dir(&self, index: usize) -> PathBuf {
+        self.folder.path().join(format!("{}.data", self.members[index].id.0))
+    }
+
     /// Starts the `index`-th node with further flags, and waits until it can be asked.
     pub(crate) async fn start_reading(
         &self,
@@ -286,6 +300,11 @@ impl Node {
     /// Stops it in order.
     pub(crate) fn stop(self) {
         self.process.stop();
+    }
+
+    /// Kills it.
+    pub(crate) fn kill(self) {
+        drop(self);
     }
 }
 

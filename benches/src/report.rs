@@ -9,8 +9,9 @@ use crate::limits::Limits;
 use crate::results::Run;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
-use crate::stats::{self, Quantiles};
-use crate::verdict::{Verdict, grouped, verdicts};
+use crate::scenario::sizes;
+use crate::stats::{self, Quantiles, grouped};
+use crate::verdict::{Verdict, verdicts};
 
 const BEGIN: &str = "<!-- figures: made by hawser-bench report, not by hand -->";
 const END: &str = "<!-- end of figures -->";
@@ -54,7 +55,11 @@ fn section(out: &mut String, run: &Run) -> Result<(), BenchError> {
     }
     of_verdicts(out, &verdicts(run))?;
     of_publishing(out, run)?;
-    of_the_rest(out, run)
+    of_the_rest(out, run)?;
+    if !run.sizes.is_empty() {
+        writeln!(out, "{}", sizes::table(&run.sizes)?)?;
+    }
+    Ok(())
 }
 
 fn of_limits(out: &mut String, limits: &Limits) -> Result<(), BenchError> {

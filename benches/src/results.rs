@@ -15,6 +15,7 @@ use crate::scenario::fill::Grown;
 use crate::scenario::memory::Resident;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
+use crate::scenario::sizes::Size;
 
 /// One run of this program.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -37,6 +38,9 @@ pub(crate) struct Run {
     pub(crate) grown: Option<Grown>,
     pub(crate) query: Option<Queried>,
     pub(crate) memory: Option<Resident>,
+    /// Nodes of several sizes.
+    #[serde(default)]
+    pub(crate) sizes: Vec<Size>,
 }
 
 impl Run {
@@ -56,6 +60,7 @@ impl Run {
             grown: None,
             query: None,
             memory: None,
+            sizes: Vec::new(),
         }
     }
 

@@ -23,6 +23,10 @@ pub(crate) const PUBLISH_CLIENT: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes");
 pub(crate) const QUERY: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes");
+pub(crate) const NEWEST: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/GetNewestEnvelope");
+pub(crate) const PAYER_INFO: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo");
 pub(crate) const SUBSCRIBE_TOPICS: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics");
 pub(crate) const GET_SYNC_CURSOR: PathAndQuery =

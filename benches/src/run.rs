@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hawser_proto::OriginatorId;
 
-use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Shape, Target};
+use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Shape, Sizes, Target};
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
@@ -13,7 +13,8 @@ use crate::results::Run;
 use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
-    catch_up, chain_index, delivery, fill, floods, gateway, memory, query, sources,
+    catch_up, chain_index, delivery, fill, floods, gateway, memory, query, reconnect, sizes,
+    sources,
 };
 use crate::stats;
 use crate::verdict::verdicts;
@@ -73,6 +74,14 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             pages(&large, node.zip(originator.map(OriginatorId))).await
         }
         Command::Grow(large) => grow(&large).await,
+        Command::Sizes(args) => at_sizes(&args).await,
+        Command::Reconnect { large, streams, topics_each, missed } => {
+            let (network, node, _) = filled_among(&large, 1).await?;
+            let topics = large.stored_topics.max(1);
+            let payload_len = large.shape.payload_size;
+            let plan = reconnect::Plan { streams, topics_each, missed, topics, payload_len };
+            reconnect::run(&network, node, plan).await
+        }
         Command::Memory(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;
             let (_network, node, _) = filled(&large).await?;
@@ -87,6 +96,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::Report { .. }
         | Command::Strand { .. }
         | Command::Streams { .. }
+        | Command::RebuildPart { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
 }
@@ -98,6 +108,30 @@ async fn grow(large: &Large) -> Result<(), BenchError> {
     run.grown = Some(grown);
     node.stop();
     run.finish(&large.output)
+}
+
+/// Nodes of several sizes, each measured in its own folder. The table is printed after each of them.
+async fn at_sizes(args: &Sizes) -> Result<(), BenchError> {
+    let mut run = start(&args.output, &args.shape.clone().into()).await?;
+    let cache = args.database_cache.iter();
+    let plan = sizes::Plan {
+        hawser: args.hawser.program(),
+        keep: args.keep.clone(),
+        shape: args.shape.clone().into(),
+        per_topic: args.per_topic,
+        page: args.page,
+        queries: args.queries,
+        clients: args.clients,
+        minutes: args.minutes,
+        crowded_topics: args.crowded_topics,
+        flags: cache.flat_map(|it| ["--database-cache".to_owned(), it.clone()]).collect(),
+        rebuilds: !args.without_rebuild,
+    };
+    for &at in &args.at {
+        run.sizes.push(sizes::run(&plan, at).await?);
+        eprintln!("{}", sizes::table(&run.sizes)?);
+    }
+    run.finish(&args.output)
 }
 
 /// Pages of a node that this program grows, or of one that runs already.

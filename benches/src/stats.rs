@@ -66,9 +66,30 @@ pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
     float(count) / time.as_secs_f64()
 }
 
+/// With a thin gap between thousands.
+pub(crate) fn grouped(number: f64) -> String {
+    let digits = format!("{number:.0}");
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at) % 3 == 0 {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn thousands_are_set_apart() {
+        assert_eq!(grouped(0.0), "0");
+        assert_eq!(grouped(999.4), "999");
+        assert_eq!(grouped(1000.0), "1 000");
+        assert_eq!(grouped(1_234_567.0), "1 234 567");
+    }
 
     #[test]
     fn quantiles_are_those_of_what_was_recorded() {

@@ -4,6 +4,7 @@ use crate::results::Run;
 use crate::scenario::catch_up::CaughtUp;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
+use crate::stats::grouped;
 
 /// A follower's memory may differ by this much between the first and the second half of the way:
 /// caches fill, and samples are few.
@@ -140,30 +141,9 @@ fn delivery(run: &Run) -> Option<Verdict> {
     Some(Verdict::at_most(promise, delivered.delivery.p99_us / 1e3, most / 1e3, "ms"))
 }
 
-/// With a thin gap between thousands.
-pub(crate) fn grouped(number: f64) -> String {
-    let digits = format!("{number:.0}");
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
-            text.push(' ');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn thousands_are_set_apart() {
-        assert_eq!(grouped(0.0), "0");
-        assert_eq!(grouped(999.4), "999");
-        assert_eq!(grouped(1000.0), "1 000");
-        assert_eq!(grouped(1_234_567.0), "1 234 567");
-    }
 
     #[test]
     fn more_is_better_or_less_is() {

@@ -104,18 +104,36 @@ impl Workload {
         let mut topic = [0; 8];
         random.fill(&mut topic);
         let topic = u64::from_be_bytes(topic) % self.topics;
-        let group_id = group_id(topic);
         let mut ciphertext = vec![0; self.ciphertext_len];
         random.fill(&mut ciphertext);
         ciphertext[..INDEX_LEN].copy_from_slice(&index.to_be_bytes());
-        let data = private_message(&group_id, &ciphertext);
-        let v1 = mls::group_message_input::V1 { data: data.into(), ..Default::default() };
-        let message =
-            mls::GroupMessageInput { version: Some(mls::group_message_input::Version::V1(v1)) };
-        pb::ClientEnvelope {
-            aad: Some(pb::AuthenticatedData { target_topic: self::topic(topic), depends_on: None }),
-            payload: Some(Payload::GroupMessage(message)),
-        }
+        group_message(topic, &ciphertext)
+    }
+
+    /// A signed envelope on the `number`-th topic; always the same one. All of its kind have one payer.
+    pub(crate) fn on_topic(&self, number: u64) -> Result<PayerEnvelope, BenchError> {
+        let mut ciphertext = vec![0; self.ciphertext_len];
+        ciphertext[..INDEX_LEN].copy_from_slice(&number.to_be_bytes());
+        let client = group_message(number, &ciphertext).encode_to_vec();
+        let signed = PayerEnvelope::sign(client.into(), self.target, RETENTION_DAYS, self.payer());
+        Ok(PayerEnvelope::from_message(signed)?)
+    }
+
+    /// The account that pays for what [`on_topic`](Self::on_topic) makes.
+    pub(crate) fn payer(&self) -> &SecretKey {
+        &self.payers[0]
+    }
+}
+
+/// A group message on the `number`-th topic.
+fn group_message(topic: u64, ciphertext: &[u8]) -> pb::ClientEnvelope {
+    let data = private_message(&group_id(topic), ciphertext);
+    let v1 = mls::group_message_input::V1 { data: data.into(), ..Default::default() };
+    let message =
+        mls::GroupMessageInput { version: Some(mls::group_message_input::Version::V1(v1)) };
+    pb::ClientEnvelope {
+        aad: Some(pb::AuthenticatedData { target_topic: self::topic(topic), depends_on: None }),
+        payload: Some(Payload::GroupMessage(message)),
     }
 }
 

@@ -94,7 +94,7 @@ pub(crate) async fn run(
 }
 
 /// Counts what a subscription brings, until it is dropped.
-async fn watch(
+pub(crate) async fn watch(
     mut connection: Connection,
     request: api::SubscribeTopicsRequest,
     live: Arc<AtomicU64>,

@@ -9,4 +9,6 @@ pub(crate) mod gateway;
 pub(crate) mod memory;
 pub(crate) mod publish;
 pub(crate) mod query;
+pub(crate) mod reconnect;
+pub(crate) mod sizes;
 pub(crate) mod sources;

@@ -1,0 +1,135 @@
+//! Streams that come back after a restart, lack little, and are woken by single envelopes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hawser_proto::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::error::BenchError;
+use crate::load::{self, Load};
+use crate::network::{self, Network, Node};
+use crate::rpc::Connection;
+use crate::scenario::memory::watch;
+use crate::scenario::publish::seed;
+use crate::stats;
+use crate::workload::{self, Workload};
+
+const STREAMS_PER_CONNECTION: u64 = 100;
+/// Streams that have not caught up by then have failed.
+const CATCH_UP_MAX: Duration = Duration::from_secs(600);
+/// Topics of the stream that has most. Specified: the most that a request may have.
+const MANY_TOPICS: u64 = 10_000;
+/// Envelopes that are published one at a time beside all streams.
+const SINGLE: u64 = 500;
+const PER_REQUEST: u64 = 20;
+
+/// The parameters of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) streams: u64,
+    /// Topics of each of these streams.
+    pub(crate) topics_each: u64,
+    /// Envelopes that are published between the streams' cursors and their return.
+    pub(crate) missed: u64,
+    /// Topics of the node.
+    pub(crate) topics: u64,
+    pub(crate) payload_len: usize,
+}
+
+/// Prints a line for each part. `node` has grown, and is stopped.
+pub(crate) async fn run(network: &Network, node: Node, plan: Plan) -> Result<(), BenchError> {
+    let Plan { topics, payload_len, .. } = plan;
+    let workload = Workload::new(node.id(), 64, topics, payload_len, seed())?;
+    let mut connection = Connection::open(node.api()).await?;
+    let last_seen = network::cursor(&mut connection).await?;
+    let requests = workload.requests(0, plan.missed.div_ceil(PER_REQUEST), PER_REQUEST);
+    let missed = load::run(&Load::once(requests, CATCH_UP_MAX), &[connection], 16).await?;
+    node.stop();
+    let node = network.start(0).await?;
+
+    let mut open = Opened::default();
+    let many = (0..MANY_TOPICS.min(topics)).collect::<Vec<_>>();
+    let text = format!("a stream of {} topics opens", many.len());
+    open.measure(&node, &text, &last_seen, vec![many]).await?;
+    let of_stream = |stream: u64| {
+        (0..plan.topics_each).map(|it| (stream * plan.topics_each + it) % topics).collect()
+    };
+    let all: Vec<Vec<u64>> = (0..plan.streams).map(of_stream).collect();
+    let text = format!("{} streams of {} topics come back", plan.streams, plan.topics_each);
+    open.measure(&node, &text, &last_seen, all).await?;
+    println!("  {} envelopes were missed by those who have their topics", missed.envelopes);
+
+    let connection = Connection::open(node.api()).await?;
+    let (before, delivered) = (node.cpu_time()?, open.delivered.load(Ordering::Relaxed));
+    let requests = workload.requests(missed.requests, SINGLE, 1);
+    let published = load::run(&Load::once(requests, CATCH_UP_MAX), &[connection], 1).await?;
+    let cpu_us = (node.cpu_time()? - before).as_secs_f64() * 1e6 / stats::float(SINGLE);
+    let latency = published.latencies.quantiles();
+    println!(
+        "single envelopes beside them: p50 {:.2} ms, p99 {:.2} ms, {cpu_us:.0} us CPU each, {} delivered",
+        latency.p50_us / 1e3,
+        latency.p99_us / 1e3,
+        open.delivered.load(Ordering::Relaxed) - delivered,
+    );
+    node.stop();
+    Ok(())
+}
+
+/// Streams that stay open.
+#[derive(Default)]
+struct Opened {
+    tasks: JoinSet<Result<(), BenchError>>,
+    live: Arc<AtomicU64>,
+    delivered: Arc<AtomicU64>,
+}
+
+impl Opened {
+    /// Opens streams of these topics, all from one cursor, and waits until they have caught up.
+    async fn measure(
+        &mut self,
+        node: &Node,
+        what: &str,
+        last_seen: &Cursor,
+        streams: Vec<Vec<u64>>,
+    ) -> Result<(), BenchError> {
+        let (before, start) = (node.cpu_time()?, Instant::now());
+        let wanted = self.live.load(Ordering::Relaxed) + streams.len() as u64;
+        let count = streams.len() as u64;
+        let mut connection = Connection::open(node.api()).await?;
+        for (number, topics) in (0..).zip(streams) {
+            if u64::is_multiple_of(number, STREAMS_PER_CONNECTION) {
+                connection = Connection::open(node.api()).await?;
+            }
+            let filter = |number| api::subscribe_topics_request::TopicFilter {
+                topic: workload::topic(number),
+                last_seen: Some(last_seen.to_pb()),
+            };
+            let filters = topics.into_iter().map(filter).collect();
+            let request = api::SubscribeTopicsRequest { filters };
+            let counters = (Arc::clone(&self.live), Arc::clone(&self.delivered));
+            self.tasks.spawn(watch(connection.clone(), request, counters.0, counters.1));
+        }
+        while self.live.load(Ordering::Relaxed) < wanted {
+            if let Some(ended) = self.tasks.try_join_next() {
+                ended??;
+            }
+            if start.elapsed() > CATCH_UP_MAX {
+                return Err("streams do not catch up".into());
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+        let cpu = (node.cpu_time()? - before).as_secs_f64();
+        let mib = stats::float(node.memory()?.resident_kib) / 1024.0;
+        println!(
+            "{what}: {:.2} s, {:.2} s CPU of the node, {:.0} us each; {mib:.0} MiB resident",
+            start.elapsed().as_secs_f64(),
+            cpu,
+            cpu * 1e6 / stats::float(count.max(1)),
+        );
+        Ok(())
+    }
+}
