@@ -14,6 +14,7 @@ use rocksdb::{ColumnFamily, WriteBatch};
 use crate::change::{ChainCommit, Change, Facts, LogEntry, SkipReason, Validity};
 use crate::database::Database;
 use crate::error::{CommitError, ReadError};
+use crate::expired::ExpiredEnds;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::cursor::{CursorKey, CursorName, encode_position};
@@ -63,7 +64,10 @@ impl Store {
         let is_verdict =
             |it: &LogEntry| is_own(it.id.originator) && it.validity != Validity::Waiting;
         assert!(commit.resolved.iter().all(is_verdict), "a verdict ends the waiting");
-        self.database().commit(&commit.changes, |group| group.stage_chain(commit))
+        let database = self.database();
+        database.commit(&commit.changes, |group| group.stage_chain(commit))?;
+        database.recent.note_verdicts(&commit.resolved);
+        Ok(())
     }
 }
 
@@ -91,13 +95,17 @@ impl Database {
             group.stage(index, change, &mut heads[at].staged)?;
         }
         stage_more(&mut group)?;
+        let moves_ends = group.marks.values().any(|it| ExpiredEnds::are_moved_by(it.as_ref()));
         let (mut batch, tallies) = group.finish(&heads)?;
         let mut trees = Growths::new(self, heads.iter().map(Head::durable))?;
         trees.stage(self, changes, &leaves, &mut batch);
         if batch.is_empty() {
             return Ok(());
         }
+        let writing = moves_ends.then(|| self.expired_ends.writing());
         self.write_change(batch)?;
+        drop(writing);
+        self.recent.note(changes);
         self.note(tallies, strands.iter().map(|(originator, _)| *originator));
         trees.done(&self.trees);
         for head in &mut heads {

@@ -11,6 +11,7 @@ use rocksdb::{ColumnFamily, DB, WriteBatch, WriteOptions};
 
 use crate::error::{CommitError, DatabaseError};
 use crate::evidence_index::EvidenceIndex;
+use crate::expired::ExpiredEnds;
 use crate::family::Family;
 use crate::held_compactions::HeldCompactions;
 use crate::host::{FolderFacts, HostMarker};
@@ -19,6 +20,7 @@ use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
 use crate::projection::Projection;
+use crate::recent::Recent;
 use crate::report_index::ReportIndex;
 use crate::repricing::Repricing;
 use crate::room::Room;
@@ -53,6 +55,10 @@ pub(crate) struct Database {
     /// True if RocksDB was told to write nothing.
     pub(crate) is_read_only: bool,
     pub(crate) strands: Strands,
+    /// The topics of what was written last.
+    pub(crate) recent: Recent,
+    /// The ends of what has expired of each strand.
+    pub(crate) expired_ends: ExpiredEnds,
     /// The edges of the strands' trees.
     pub(crate) trees: Trees,
     /// Checkpoints written since the start, by strand and node. Serialises their writes. Nodes that were ever in the
@@ -121,7 +127,9 @@ impl Database {
             path: opened.path,
             lasting: opened.lasting,
             is_read_only: opened.is_read_only,
+            recent: Recent::new(&opened.heads),
             strands: opened.heads.into_iter().collect(),
+            expired_ends: ExpiredEnds::default(),
             trees: Trees::default(),
             checkpoints: Mutex::default(),
             poison: if opened.is_read_only { Poison::with(READ_ONLY) } else { Poison::default() },

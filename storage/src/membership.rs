@@ -142,6 +142,7 @@ impl Database {
             }
             self.write_change(batch)?;
             if !changed.is_empty() {
+                self.recent.forget(rule.originator);
                 self.unpriced.store(true, Ordering::Release);
             }
             if is_last {

@@ -29,6 +29,9 @@ use crate::reports::load_report_index;
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 use crate::store::{AdoptError, Store};
 
+/// Marks of prices that a migration removes with one write. A guess: about a megabyte.
+const UNMARKED_AT_ONCE: usize = 20_000;
+
 /// The reason a folder was not opened, with advice for the operator.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -457,14 +460,14 @@ fn initialise(
     Ok(())
 }
 
-/// Migrates an older format. A crash before the write leaves the older format with new families, and
+/// Migrates an older format. A crash before the last write leaves the older format with new families, and
 /// the next start repeats the migration.
 fn migrate(db: &DB, older: u32) -> Result<(), OpenError> {
     tracing::info!(from = older, to = FORMAT, "bringing the database up to a newer format");
-    let mut batch = WriteBatch::default();
     if older < 3 {
-        unmark_prices(db, &mut batch)?;
+        unmark_prices(db)?;
     }
+    let mut batch = WriteBatch::default();
     if older < 4 {
         meta::put_older_topic_rows(db, &mut batch);
     }
@@ -472,21 +475,25 @@ fn migrate(db: &DB, older: u32) -> Result<(), OpenError> {
     Ok(write_synced(db, batch)?)
 }
 
-/// Stages the removal of the marks of prices. Formats up to 2 kept envelopes from readers whose fees the
+/// Removes the marks of prices, in steps of bounded memory. Formats up to 2 kept envelopes from readers whose fees the
 /// price list did not explain. The projections of these formats are stale, so their rows come with the
 /// rebuild at this start.
-fn unmark_prices(db: &DB, batch: &mut WriteBatch) -> Result<(), ReadError> {
+fn unmark_prices(db: &DB) -> Result<(), OpenError> {
     const PRICE_RULES: [InvalidRule; 2] = [InvalidRule(10), InvalidRule(11)];
     let family = family_of(db, MarkKey::FAMILY);
     let mut rows = db.raw_iterator_cf(family);
     rows.seek_to_first();
+    let mut batch = WriteBatch::default();
     while let Some((at, mark)) = current_mark(&rows)? {
         if matches!(mark, Mark::Invalid(rule) if PRICE_RULES.contains(&rule)) {
             batch.delete_cf(family, MarkKey(at).encode());
         }
+        if batch.len() >= UNMARKED_AT_ONCE {
+            write_synced(db, std::mem::take(&mut batch))?;
+        }
         rows.next();
     }
-    Ok(())
+    Ok(write_synced(db, batch)?)
 }
 
 fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {

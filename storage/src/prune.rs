@@ -235,7 +235,9 @@ impl Database {
         }
         ranges.stage(self, &mut batch);
         if !pruned.is_empty() {
+            let writing = self.expired_ends.writing();
             self.write_buffered(batch)?;
+            drop(writing);
         }
         done.pruned.append(&mut pruned);
         done.refused.append(&mut refused);

@@ -1,5 +1,7 @@
 //! Reading what is left of envelopes that this node has pruned.
 
+use std::sync::Arc;
+
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, ReadOptions};
@@ -17,6 +19,7 @@ use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
 use crate::log_scan::{LogItem, LogScan};
 use crate::raw_rows::{current_mark, stored};
 use crate::snapshot::Snapshot;
+use crate::store::Store;
 
 /// Marks of another kind that a look for the last expired place passes. A guess: of a strand that ends with more of them,
 /// readers are told nothing, as by software that does not tell.
@@ -174,6 +177,33 @@ impl Snapshot<'_> {
             rows.prev();
         }
         Ok(None)
+    }
+}
+
+impl Store {
+    /// Returns, for each strand in which places have expired, the place behind the last one of them.
+    ///
+    /// Costs a seek per strand, and a look at some marks, when marks of ranges have changed since the last call; else
+    /// nothing.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn oldest(&self) -> Result<Arc<[EnvelopeId]>, ReadError> {
+        let database = self.database();
+        // Before the view: what changes meanwhile is looked for again.
+        let state = match database.expired_ends.known() {
+            Ok(known) => return Ok(known),
+            Err(state) => state,
+        };
+        let snapshot = Snapshot::new(&database);
+        let mut oldest = Vec::new();
+        for head in snapshot.heads()?.iter() {
+            let first = snapshot.oldest(head.originator)?;
+            oldest.extend(first.map(|sequence| EnvelopeId { sequence, ..head }));
+        }
+        let oldest: Arc<[EnvelopeId]> = oldest.into();
+        database.expired_ends.note(&state, &oldest);
+        Ok(oldest)
     }
 }
 

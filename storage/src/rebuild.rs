@@ -132,6 +132,7 @@ impl Database {
         batch.delete_cf(self.family(Family::Meta), MetaKey::OlderTopicRows.encode());
         *self.older_rows.lock() = None;
         self.repricing.lock().forget_all();
+        self.recent.forget_all();
         *self.stale.lock() = Projection::ALL.to_vec();
     }
 

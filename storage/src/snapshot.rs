@@ -165,6 +165,34 @@ impl Snapshot<'_> {
         Ok(missing)
     }
 
+    /// Returns the last `ranges_max` of the ranges of one strand that are marked missing, ascending, both ends included.
+    ///
+    /// Visits the marks of the strand from its end on, until it has found so many.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn last_missing(
+        &self,
+        originator: OriginatorId,
+        ranges_max: usize,
+    ) -> Result<Vec<(SequenceId, SequenceId)>, ReadError> {
+        let mut missing = Vec::new();
+        let mut rows = self.rows(MarkKey::FAMILY, ReadOptions::default());
+        rows.seek_for_prev(MarkKey(EnvelopeId::new(originator, SequenceId(u64::MAX))).encode());
+        while missing.len() < ranges_max {
+            let Some((at, mark)) = current_mark(&rows)? else { break };
+            if at.originator != originator {
+                break;
+            }
+            if let Mark::Missing { through } = mark {
+                missing.push((at.sequence, through));
+            }
+            rows.prev();
+        }
+        missing.reverse();
+        Ok(missing)
+    }
+
     /// Calls `each` with the marks of one strand, ascending.
     fn marks(
         &self,
@@ -220,7 +248,8 @@ impl Snapshot<'_> {
     /// those take `len_bytes_max` together. The other envelopes are in the log.
     #[must_use]
     pub fn topics_with_envelopes(&self, len_bytes_max: usize) -> TopicScan<'_> {
-        TopicScan::new(self.rows(TopicKey::FAMILY, ReadOptions::default()), len_bytes_max)
+        let rows = self.rows(TopicKey::FAMILY, ReadOptions::default());
+        TopicScan::new(rows, len_bytes_max, &self.store.recent)
     }
 
     /// Returns the place in this node's own strand of the envelope published with this digest. That envelope may have

@@ -1,13 +1,14 @@
 //! Scanning the topic index, with or without the envelopes that stand in its rows.
 
 use bytes::Bytes;
-use hawser_proto::EnvelopeId;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::DBRawIterator;
 
 use crate::error::DatabaseError;
 use crate::error::ReadError;
 use crate::keys::Key;
 use crate::keys::topic::{TopicKey, TopicRow, TopicValue};
+use crate::recent::Recent;
 
 /// A scan over rows of topics, each topic by originator and then by sequence.
 ///
@@ -23,11 +24,47 @@ pub struct TopicScan<'s> {
     on_row: bool,
     /// Bytes of envelopes that rows may still bring along.
     room_bytes: usize,
+    seeks: usize,
+    rows_read: usize,
+    recent: &'s Recent,
 }
 
 impl<'s> TopicScan<'s> {
-    pub(crate) fn new(rows: DBRawIterator<'s>, room_bytes: usize) -> Self {
-        Self { rows, key: Vec::new(), prefix_len: 0, on_row: false, room_bytes }
+    pub(crate) fn new(rows: DBRawIterator<'s>, room_bytes: usize, recent: &'s Recent) -> Self {
+        let (key, seeks, rows_read) = (Vec::new(), 0, 0);
+        Self { rows, key, prefix_len: 0, on_row: false, room_bytes, seeks, rows_read, recent }
+    }
+
+    /// Returns false if `topic` has no row after `after` and up to `ends`, as far as that can be told without the disk.
+    /// Counts as one row.
+    ///
+    /// A row that is being written at that moment below the head of its strand may be passed over.
+    pub fn has_news(
+        &mut self,
+        topic: &[u8],
+        after: &dyn Fn(OriginatorId) -> SequenceId,
+        ends: &[EnvelopeId],
+    ) -> bool {
+        self.rows_read += 1;
+        self.recent.has_news(topic, after, ends)
+    }
+
+    /// Returns the number of times that the scan has sought a row.
+    #[must_use]
+    pub fn seeks(&self) -> usize {
+        self.seeks
+    }
+
+    /// Returns the number of rows that the scan has looked at, those behind seeks included.
+    #[must_use]
+    pub fn rows_read(&self) -> usize {
+        self.rows_read
+    }
+
+    /// Returns the bytes of envelopes that further rows may bring along.
+    #[must_use]
+    pub fn room_bytes(&self) -> usize {
+        self.room_bytes
     }
 
     /// Seeks to the first row of `topic` at or after `from`; `None` past the topic's last row. The
@@ -40,6 +77,7 @@ impl<'s> TopicScan<'s> {
         let Some(key) = TopicKey::new(topic, from) else { return Ok(None) };
         key.encode_into(&mut self.key);
         self.prefix_len = 2 + topic.len();
+        self.seeks += 1;
         self.rows.seek(&self.key);
         self.current()
     }
@@ -71,6 +109,7 @@ impl<'s> TopicScan<'s> {
         let Some(key) = TopicKey::new(topic, through) else { return Ok(None) };
         key.encode_into(&mut self.key);
         self.prefix_len = 2 + topic.len();
+        self.seeks += 1;
         self.rows.seek_for_prev(&self.key);
         self.current()
     }
@@ -90,6 +129,7 @@ impl<'s> TopicScan<'s> {
 
     fn current(&mut self) -> Result<Option<TopicRow>, ReadError> {
         self.on_row = false;
+        self.rows_read += 1;
         let Some((key, value)) = self.rows.item() else {
             self.rows.status().map_err(DatabaseError::from)?;
             return Ok(None);

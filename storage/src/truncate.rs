@@ -77,7 +77,9 @@ impl Database {
             None => batch.delete_cf(cursors, cursor(CursorName::Chain)),
         }
         self.stage_drop_of_projections(&mut batch);
+        let writing = self.expired_ends.writing();
         self.write_durable(batch)?;
+        drop(writing);
         self.trees.forget(from.originator);
         *head = last;
         Ok(())

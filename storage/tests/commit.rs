@@ -282,6 +282,14 @@ fn missing_places_are_listed_by_strand() {
         store.commit(&[skip(OWN, 1, 3, Missing)]).unwrap();
         store.commit(&[skip(OriginatorId(201), 1, 9, Missing)]).unwrap();
         assert_eq!(ranges(PEER), [(4, 8), (12, 12)]);
+        let last = |originator, most| -> Vec<(u64, u64)> {
+            let missing = store.snapshot().last_missing(originator, most).unwrap();
+            missing.into_iter().map(|(from, through)| (from.0, through.0)).collect()
+        };
+        assert_eq!(last(PEER, 0), []);
+        assert_eq!(last(PEER, 1), [(12, 12)]);
+        assert_eq!(last(PEER, 9), [(4, 8), (12, 12)]);
+        assert_eq!(last(OriginatorId(202), 9), []);
         store.commit(&[append(PEER, 6), append(PEER, 12)]).unwrap();
         assert_eq!(ranges(PEER), [(4, 5), (7, 8)], "a find is not missing any more");
         assert_eq!(ranges(OWN), [(1, 3)]);

@@ -377,7 +377,13 @@ fn a_tree_that_waits_for_a_place_goes_on_over_pruned_ones() {
 fn the_place_behind_the_last_expired_one_is_told_and_only_of_strands_in_which_something_expired() {
     let store = in_memory();
     twenty(&store);
-    let oldest = |originator| store.snapshot().oldest(originator).unwrap().map(|it| it.0);
+    let oldest = |originator| {
+        let found = store.snapshot().oldest(originator).unwrap();
+        let of_all = store.oldest().unwrap();
+        let told = of_all.iter().find(|it| it.originator == originator).map(|it| it.sequence);
+        assert_eq!(found, told, "what is remembered follows every change");
+        found.map(|it| it.0)
+    };
     assert_eq!(oldest(PEER), None);
     prune_plain(&store, PEER, &[2, 3]);
     assert_eq!(oldest(PEER), Some(4), "one that is kept longer hides nothing");
@@ -392,6 +398,8 @@ fn the_place_behind_the_last_expired_one_is_told_and_only_of_strands_in_which_so
     let missing = OriginatorId(400);
     store.commit(&[skip(missing, 1, 4, SkipReason::Missing), append(missing, 5)]).unwrap();
     assert_eq!(oldest(missing), None, "missing is not expired");
+    store.commit(&[append(other, 4), append(other, 8)]).unwrap();
+    assert_eq!(oldest(other), Some(4), "a late find at the end");
 }
 
 #[test]

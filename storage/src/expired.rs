@@ -1,0 +1,67 @@
+//! The ends of what has expired of each strand, in memory: every query is told of them, and they seldom change.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use hawser_proto::EnvelopeId;
+use parking_lot::Mutex;
+
+use crate::keys::mark::Mark;
+
+/// The places that were found last, until marks of ranges change.
+#[derive(Debug, Default)]
+pub(crate) struct ExpiredEnds {
+    /// Counts the changes.
+    generation: AtomicU64,
+    /// Changes that are being written. Meanwhile nothing is known.
+    writing: AtomicU64,
+    known: Mutex<Option<(u64, Arc<[EnvelopeId]>)>>,
+}
+
+impl ExpiredEnds {
+    /// Returns the places that were found last, if they still hold, and else the state to note new ones under.
+    pub(crate) fn known(&self) -> Result<Arc<[EnvelopeId]>, EndsState> {
+        let generation = self.generation.load(Ordering::SeqCst);
+        let is_still = self.writing.load(Ordering::SeqCst) == 0;
+        let known = self.known.lock();
+        match &*known {
+            Some((of, oldest)) if is_still && *of == generation => Ok(Arc::clone(oldest)),
+            _ => Err(EndsState { generation, is_still }),
+        }
+    }
+
+    /// Notes places that were found in a view which was taken after `state`.
+    pub(crate) fn note(&self, state: &EndsState, oldest: &Arc<[EnvelopeId]>) {
+        if state.is_still {
+            *self.known.lock() = Some((state.generation, Arc::clone(oldest)));
+        }
+    }
+
+    /// Begins a write that changes marks of ranges. It has ended when the result is dropped.
+    pub(crate) fn writing(&self) -> EndsWriting<'_> {
+        self.writing.fetch_add(1, Ordering::SeqCst);
+        EndsWriting(self)
+    }
+
+    /// Returns true if a change of this mark may move such an end: all but verdicts on single envelopes.
+    pub(crate) fn are_moved_by(mark: Option<&Mark>) -> bool {
+        !matches!(mark, Some(Mark::Invalid(_) | Mark::Waiting))
+    }
+}
+
+/// The changes that were known at a moment.
+#[derive(Debug)]
+pub(crate) struct EndsState {
+    generation: u64,
+    is_still: bool,
+}
+
+/// A write that changes marks of ranges.
+pub(crate) struct EndsWriting<'a>(&'a ExpiredEnds);
+
+impl Drop for EndsWriting<'_> {
+    fn drop(&mut self) {
+        self.0.generation.fetch_add(1, Ordering::SeqCst);
+        self.0.writing.fetch_sub(1, Ordering::SeqCst);
+    }
+}

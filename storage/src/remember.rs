@@ -1,0 +1,90 @@
+//! Reading back the topics of what was written last, after a start.
+
+use bytes::Bytes;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
+
+use crate::change::Validity;
+use crate::error::ReadError;
+use crate::log_scan::LogItem;
+use crate::recent::Older;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Places that one step reads. A guess: about 3 ms.
+const STEP_PLACES: u64 = 512;
+
+/// A walk down the strands from where their topics are known, a few places of each in turn.
+#[derive(Debug, Default)]
+pub struct Remembering {
+    /// The strands that may have more, the next one last.
+    strands: Vec<OriginatorId>,
+    steps: usize,
+}
+
+impl Remembering {
+    /// Steps that one walk takes at most: a strand may have gaps of any length. Calculated: twice what it takes to read
+    /// all places that are remembered.
+    const STEPS_MAX: usize = 200;
+}
+
+impl Store {
+    /// Takes a step back in the log, and remembers the topics of the envelopes there, so that readers who have these
+    /// envelopes need not search the disk. Returns false when there is no more to do.
+    ///
+    /// `topic_of` returns the topic of a valid envelope. Commits and readers go on meanwhile.
+    ///
+    /// # Errors
+    /// When the log cannot be read.
+    pub fn remember_topics(
+        &self,
+        walk: &mut Remembering,
+        topic_of: impl Fn(&Bytes) -> Option<Topic>,
+    ) -> Result<bool, ReadError> {
+        let database = self.database();
+        if walk.strands.is_empty() {
+            let heads = database.strands.heads().into_iter().map(|head| head.originator);
+            walk.strands = heads.filter(|&it| database.recent.older(it).is_some()).collect();
+        }
+        let Some(originator) = walk.strands.pop() else { return Ok(false) };
+        walk.steps += 1;
+        let places = usize::try_from(STEP_PLACES).unwrap_or(usize::MAX);
+        if walk.steps > Remembering::STEPS_MAX || database.recent.room() < places {
+            return Ok(false);
+        }
+        // Before the view: what comes into these places later is noticed.
+        let Some(older) = database.recent.older(originator) else { return Ok(true) };
+        let snapshot = Snapshot::new(&database);
+        let (after, envelopes) = snapshot.topics_below(older, topic_of)?;
+        database.recent.add_older(older, after, &envelopes);
+        Ok(true)
+    }
+}
+
+type Topics = Vec<(Bytes, EnvelopeId)>;
+
+impl Snapshot<'_> {
+    /// Returns the topics of the last envelopes up to a place, and the place behind which they are all.
+    fn topics_below(
+        &self,
+        older: Older,
+        topic_of: impl Fn(&Bytes) -> Option<Topic>,
+    ) -> Result<(SequenceId, Topics), ReadError> {
+        let through = older.through;
+        let mut after = SequenceId(through.sequence.0.saturating_sub(STEP_PLACES));
+        let mut envelopes = Vec::new();
+        for item in self.log(EnvelopeId { sequence: after, ..through }, through.sequence) {
+            let LogItem::Envelope { id, bytes, validity: Validity::Valid } = item? else {
+                continue;
+            };
+            match topic_of(&bytes) {
+                Some(topic) => envelopes.push((topic.as_bytes().clone(), id)),
+                None => {
+                    // Its topic is not known, so nothing is from there down.
+                    envelopes.clear();
+                    after = id.sequence;
+                }
+            }
+        }
+        Ok((after, envelopes))
+    }
+}
