@@ -30,6 +30,7 @@ pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
 pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
 pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;
+pub(crate) use ranges::RANGES_MAX;
 pub use shown_checkpoints::ShownCheckpoints;
 pub use stored_trees::StoredTrees;
 pub use verify::{EnvelopeVerifier, VerifyResult};

@@ -5,7 +5,7 @@ use hawser_proto::SequenceId;
 /// Upper bound of ranges kept in memory, 16 KiB. A guess: a strand with more gaps has lost more
 /// than a search can mend. Beyond it the lowest ranges are no longer searched for, and their marks
 /// on disk stay.
-const RANGES_MAX: usize = 1024;
+pub(crate) const RANGES_MAX: usize = 1024;
 
 /// Bounded set of disjoint ranges, ascending, both ends included.
 ///

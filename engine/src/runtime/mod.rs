@@ -145,7 +145,7 @@ impl Engine {
             clock: chain_clock.clone(),
             judge,
             counters: counters.clone(),
-        })?;
+        });
         let ledger = LedgerAppender::new(store.clone());
         let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
         let reports = Reports::new(key.clone(), store.clone(), ports.clone());

@@ -87,7 +87,8 @@ pub(super) struct HeldUpdates {
 
 impl WaitingInboxes for HeldUpdates {
     fn inboxes_waiting(&self) -> u64 {
-        self.appender.inboxes_waiting()
+        // As long as it is not known, some may wait, and the first judging tells.
+        self.appender.inboxes_waiting().max(u64::from(!self.appender.knows_waiting()))
     }
 
     fn chain_time_s(&self) -> u64 {

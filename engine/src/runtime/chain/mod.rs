@@ -12,10 +12,11 @@ mod replay;
 
 use std::ops::Bound;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hawser_proto::{InboxId, OriginatorId, SequenceId};
 use hawser_storage::{ChainCommit, Change, ReadError};
-use parking_lot::Mutex;
+use parking_lot::{MappedMutexGuard, Mutex, MutexGuard};
 
 use crate::chain_strand::{ChainEvent, ChainPosition};
 use crate::ports::InboxJudge;
@@ -43,20 +44,21 @@ struct ChainAppenderState {
     parts: ChainAppenderParts,
     /// Held while the strand of group messages is appended to.
     groups: Mutex<()>,
-    /// Held while the strand of identity updates is appended to.
-    identities: Mutex<WaitingUpdates>,
+    /// Held while the strand of identity updates is appended to. `None` until it is used for the first time.
+    identities: Mutex<Option<WaitingUpdates>>,
+    /// True once these have been read.
+    is_known: AtomicBool,
     /// Held while waiting updates are judged, by one caller at a time: where the next round begins.
     round: Mutex<Bound<InboxId>>,
 }
 
 impl ChainAppender {
-    /// Puts the parts together, and reads which identity updates wait for their verdict.
-    pub(super) fn new(parts: ChainAppenderParts) -> Result<Self, ReadError> {
-        let waiting = WaitingUpdates::load(&parts.store.snapshot())?;
-        parts.counters.identities.inboxes_waiting.set(waiting.inboxes());
-        let (groups, identities) = (Mutex::default(), Mutex::new(waiting));
-        let round = Mutex::new(Bound::Unbounded);
-        Ok(Self { state: Arc::new(ChainAppenderState { parts, groups, identities, round }) })
+    /// Puts the parts together. Reads nothing yet.
+    pub(super) fn new(parts: ChainAppenderParts) -> Self {
+        let (groups, identities) = (Mutex::default(), Mutex::default());
+        let (is_known, round) = (AtomicBool::new(false), Mutex::new(Bound::Unbounded));
+        let state = ChainAppenderState { parts, groups, identities, is_known, round };
+        Self { state: Arc::new(state) }
     }
 
     /// Reads again which identity updates wait for their verdict, after the log was read again. Calls
@@ -67,8 +69,10 @@ impl ChainAppender {
     pub(super) fn reload(&self, then: impl FnOnce()) -> Result<(), ReadError> {
         let ChainAppenderState { parts, groups, identities, .. } = &*self.state;
         let _no_groups = groups.lock();
-        let mut waiting_updates = identities.lock();
+        let mut known = identities.lock();
+        let waiting_updates = known.get_or_insert_default();
         waiting_updates.reload(&parts.store.snapshot())?;
+        self.state.is_known.store(true, Ordering::Release);
         parts.judge.forget_all();
         parts.counters.identities.inboxes_waiting.set(waiting_updates.inboxes());
         then();
@@ -105,7 +109,7 @@ impl ChainAppender {
         position: Option<ChainPosition>,
     ) -> Result<(), ChainAppendError> {
         let parts = &self.state.parts;
-        let mut waiting_updates = self.state.identities.lock();
+        let mut waiting_updates = self.waiting_updates()?;
         let entries = new_entries(parts, OriginatorId::IDENTITY_UPDATES, events)?;
         let batch = waiting_updates.judge(parts, entries)?;
         let JudgedBatch { mut changes, waiting, valid, invalid, judges, is_behind } = batch;
@@ -122,6 +126,20 @@ impl ChainAppender {
         counters.invalid.inc_by(invalid);
         counters.inboxes_waiting.set(waiting_updates.inboxes());
         Ok(())
+    }
+
+    /// Locks the identity updates that wait for their verdict, and reads them at its first call: that takes a look at
+    /// each mark of the strand, which no start of a node has to wait for.
+    fn waiting_updates(&self) -> Result<MappedMutexGuard<'_, WaitingUpdates>, ReadError> {
+        let ChainAppenderState { parts, identities, .. } = &*self.state;
+        let mut known = identities.lock();
+        if known.is_none() {
+            let waiting = WaitingUpdates::load(&parts.store.snapshot())?;
+            parts.counters.identities.inboxes_waiting.set(waiting.inboxes());
+            *known = Some(waiting);
+            self.state.is_known.store(true, Ordering::Release);
+        }
+        Ok(MutexGuard::map(known, |known| known.as_mut().expect("was read above")))
     }
 
     fn commit(
@@ -177,7 +195,7 @@ impl ChainAppender {
             *round = Bound::Included(inbox);
             self.state.parts.judge.judge_soon();
         }
-        judged.waiting = self.state.identities.lock().updates();
+        judged.waiting = self.waiting_updates()?.updates();
         Ok(judged)
     }
 
@@ -192,12 +210,12 @@ impl ChainAppender {
         let parts = &self.state.parts;
         let counters = &parts.counters.identities;
         loop {
-            let inboxes = self.state.identities.lock().some((from, to));
+            let inboxes = self.waiting_updates()?.some((from, to));
             let Some(last) = inboxes.last() else { return Ok(None) };
             let prepared = inboxes.prepare(parts, budget)?;
             let left = prepared.left.iter().min().copied();
             // Taken for some inboxes at a time: an append waits for those at most.
-            let mut waiting_updates = self.state.identities.lock();
+            let mut waiting_updates = self.waiting_updates()?;
             let known = waiting_updates.judge_waiting(parts, prepared)?;
             judged.valid += known.valid;
             judged.invalid += known.invalid;
@@ -211,8 +229,15 @@ impl ChainAppender {
         }
     }
 
-    /// Returns the number of inboxes with updates that wait for their verdict. Does not wait for an
-    /// append that is under way.
+    /// Returns false as long as it was not read which identity updates wait: that is done when the strand is first
+    /// appended to or judged.
+    #[must_use]
+    pub fn knows_waiting(&self) -> bool {
+        self.state.is_known.load(Ordering::Acquire)
+    }
+
+    /// Returns the number of inboxes with updates that wait for their verdict; 0 as long as that is
+    /// [not known](Self::knows_waiting). Does not wait for an append that is under way.
     #[must_use]
     pub fn inboxes_waiting(&self) -> u64 {
         self.state.parts.counters.identities.inboxes_waiting.get()

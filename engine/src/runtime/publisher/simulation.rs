@@ -129,7 +129,7 @@ impl Process {
         let recovery = Recovery {
             store: store.clone(),
             committer: committer.clone(),
-            chain: chain.unwrap(),
+            chain,
             ledger: LedgerAppender::new(store.clone()),
         };
         let ports = ports(store);

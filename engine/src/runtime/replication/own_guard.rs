@@ -276,7 +276,7 @@ impl GuardTask {
             self.is_filling = true;
             let store = state.store.clone();
             let own = state.own;
-            let missing = blocking(move || store.snapshot().missing(own)).await;
+            let missing = blocking(move || store.snapshot().last_missing(own, 1)).await;
             if missing.is_ok_and(|missing| missing.is_empty()) {
                 return;
             }

@@ -23,8 +23,8 @@ use super::stop::StopSignal;
 use super::writes::{FailedWrites, Load, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, StrandItem, StrandWrite,
-    VerifyResult, WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, RANGES_MAX, StrandItem,
+    StrandWrite, VerifyResult, WantResponse,
 };
 use crate::runtime::Priority;
 use crate::runtime::pauses::RetryPauses;
@@ -422,7 +422,7 @@ async fn read_strand(
             let snapshot = state.store.snapshot();
             let head = EnvelopeId::new(originator, snapshot.head(originator)?);
             let last = snapshot.get(head)?.and_then(|bytes| Some((stated_ns(&bytes)?, head)));
-            Ok((snapshot.missing(originator)?, StrandTimes::after(last)))
+            Ok((snapshot.last_missing(originator, RANGES_MAX)?, StrandTimes::after(last)))
         };
         let read = tokio::task::spawn_blocking(read).await;
         match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
