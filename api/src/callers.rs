@@ -5,6 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hawser_engine::Engine;
 use hawser_engine::ports::Registry;
@@ -17,7 +18,7 @@ use hawser_serve::caller_table::CallerTable;
 use hawser_serve::slots::{Slot, Slots};
 use http::HeaderMap;
 use parking_lot::Mutex;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::service::Interceptor;
 use tonic::{Request, Status};
@@ -36,6 +37,8 @@ const CHECKS: BucketSize = BucketSize::per_minute(60);
 const CHECKERS_MAX: usize = 10_000;
 /// Tokens that are remembered as verified. A guess: each node of a network needs one at a time.
 const TOKENS_MAX: usize = 1024;
+/// Longest wait for a token in the middle of a call, in seconds. A guess.
+const PAYING_WAIT_S_MAX: u64 = 10;
 
 /// The caller of a call, in the extensions of its request.
 #[derive(Debug, Clone, Copy)]
@@ -194,6 +197,18 @@ impl Callers {
         Ok(())
     }
 
+    /// Begins the turns of a call that has paid for `topics`. So many turns as it has paid tokens are free.
+    pub(crate) fn turns(
+        &self,
+        caller: Caller,
+        call: LimitedCall,
+        topics: usize,
+        stop: CancellationToken,
+    ) -> PaidTurns {
+        let paid = CallCost::of_topics(topics).query;
+        PaidTurns { callers: self.clone(), caller, call, paid, stop }
+    }
+
     /// Takes a place for a stream of all envelopes; `None` if the caller needs none.
     ///
     /// # Errors
@@ -275,6 +290,45 @@ impl KnownTokens {
                 Ok(())
             }
             wait_ms => Err(CallError::TooManyTokens(whole_s(wait_ms.unwrap_or(u64::MAX)))),
+        }
+    }
+}
+
+/// The turns of one call, and what its caller pays for them.
+pub(crate) struct PaidTurns {
+    callers: Callers,
+    caller: Caller,
+    call: LimitedCall,
+    /// Turns that are paid for.
+    paid: u64,
+    /// Cancelled when calls that wait are to end.
+    stop: CancellationToken,
+}
+
+impl PaidTurns {
+    /// Pays for one more turn, before its work begins. If the caller's limits are used up, the call goes on when they
+    /// have room again, so that what takes many turns can be asked for at all.
+    ///
+    /// # Errors
+    /// [`CallError::RateLimited`] if that takes too long.
+    pub(crate) async fn pay(&mut self) -> Result<(), CallError> {
+        if let Some(paid) = self.paid.checked_sub(1) {
+            self.paid = paid;
+            return Ok(());
+        }
+        loop {
+            let charged = self.callers.charge(self.caller, self.call, CallCost::of_topics(1)).await;
+            match charged {
+                Err(CallError::RateLimited { retry_after_s, .. })
+                    if retry_after_s <= PAYING_WAIT_S_MAX =>
+                {
+                    tokio::select! {
+                        () = sleep(Duration::from_secs(retry_after_s)) => {}
+                        () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
+                    }
+                }
+                charged => return charged,
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::{UsageScan, UsedPeriod};
+use hawser_engine::runtime::{ROWS_PER_TURN, UsageScan, UsedPeriod};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
     PayerInfo, PeriodSummary,
@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 
-use crate::callers::{Caller, Callers, caller_of};
+use crate::callers::{Callers, caller_of};
 use crate::error::{CallError, into_status};
 use crate::limits::payers;
 use crate::metrics::LimitedCall;
@@ -39,13 +39,8 @@ const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 /// spare.
 const PERIOD_BYTES: usize = 128;
 
-/// Rows of usage that a call reads before others have their turn, and for each token of its caller. A guess: about
-/// 5 ms. A payer that is busy in each minute of a year has 525,600 at each originator.
-const ROWS_PER_TURN: usize = 10_000;
 /// Rows that one payer counts for, however few it has. A guess: what a seek costs beside a row.
 const ROWS_PER_SEEK: usize = 10;
-/// Longest wait for a token in the middle of a call, in seconds. A guess.
-const PAYING_WAIT_S_MAX: u64 = 10;
 
 /// Serves metadata. Cheap to clone.
 #[derive(Clone)]
@@ -110,16 +105,22 @@ impl Metadata {
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
         let cost = CallCost::of_topics(payers.len());
         self.callers.charge(caller, LimitedCall::Usage, cost).await?;
-        let mut usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
-        let used = loop {
-            let turn = move || usage.turn(ROWS_PER_TURN);
-            match self.reads.run(&charge, turn).await? {
-                UsageTurn::Done(used) => break used,
-                UsageTurn::Unknown(name) => return Err(CallError::UnknownPayer(name)),
-                UsageTurn::More(reader) => usage = *reader,
+        // One turn is paid for, whatever the number of payers: a seek for each of them costs less.
+        let turns = self.callers.turns(caller, LimitedCall::Usage, 1, self.stop.clone());
+        let usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
+        let mut usage = Some(Box::new(usage));
+        let turn = move || {
+            let reading = usage.take().expect("a turn that ends the read is the last one");
+            match reading.turn(ROWS_PER_TURN)? {
+                UsageTurn::Done(used) => Ok(Some(Ok(used))),
+                UsageTurn::Unknown(name) => Ok(Some(Err(CallError::UnknownPayer(name)))),
+                UsageTurn::More(reading) => {
+                    usage = Some(reading);
+                    Ok(None)
+                }
             }
-            self.pay_turn(caller).await?;
         };
+        let used = self.reads.in_turns(&charge, turns, turn).await??;
         let info = |(name, periods): (String, Arc<[UsedPeriod]>)| {
             let period_summaries = periods.iter().map(summary).collect();
             (name, PayerInfo { period_summaries })
@@ -130,29 +131,6 @@ impl Metadata {
             return Err(CallError::AnswerTooLarge);
         }
         Ok(response)
-    }
-
-    /// Takes the cost of one more turn from the caller's limits. If they are used up, the call goes on when they
-    /// have room again, so that usage of many years can be asked for.
-    ///
-    /// # Errors
-    /// [`CallError::RateLimited`] if that takes too long.
-    async fn pay_turn(&self, caller: Caller) -> Result<(), CallError> {
-        let cost = CallCost::of_topics(1);
-        loop {
-            let charged = self.callers.charge(caller, LimitedCall::Usage, cost).await;
-            match charged {
-                Err(CallError::RateLimited { retry_after_s, .. })
-                    if retry_after_s <= PAYING_WAIT_S_MAX =>
-                {
-                    tokio::select! {
-                        () = sleep(Duration::from_secs(retry_after_s)) => {}
-                        () = self.stop.cancelled() => return Err(CallError::ShuttingDown),
-                    }
-                }
-                charged => return charged,
-            }
-        }
     }
 }
 

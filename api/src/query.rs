@@ -3,17 +3,27 @@
 
 use hawser_engine::inbox;
 use hawser_engine::read::wire_len_bytes;
-use hawser_proto::Bytes;
+use hawser_engine::runtime::TopicsQuery;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
+use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tonic::{Request, Response};
 
+use crate::callers::caller_of;
 use crate::error::CallError;
 use crate::limits::{Selected, Selection, identifiers, newest_topics};
 use crate::methods::EnvelopeMethod;
+use crate::metrics::LimitedCall;
 use crate::node_api::{NodeApi, charged, check_size, count_delivered, decode};
 use crate::oldest::{ReadFrom, put_oldest};
+
+/// The page that a query asks for.
+enum Pages {
+    Nothing,
+    OfTopics(Box<TopicsQuery>),
+    OfStrands(Vec<OriginatorId>, Cursor),
+}
 
 impl NodeApi {
     /// Returns one page of envelopes.
@@ -25,28 +35,38 @@ impl NodeApi {
         method: EnvelopeMethod,
         request: Request<pb::QueryEnvelopesRequest>,
     ) -> Result<Response<pb::QueryEnvelopesResponse>, CallError> {
+        let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let Selected { selection, last_seen } =
             Selected::parse(request.query).map_err(CallError::Query)?;
         let last_seen = last_seen.unwrap_or_default();
         let limit = request.limit as usize;
         let reader = self.reader(&charge);
-        let read = move || {
-            let (page, from) = match selection {
-                Selection::Nothing => (Vec::new(), ReadFrom::Now),
-                Selection::Topics(topics) => {
-                    let page = reader.query_topics(&topics, &last_seen, limit)?;
-                    (page, ReadFrom::Cursor(last_seen))
-                }
-                Selection::Originators(ids) => {
-                    let page = reader.query_originators(&ids, &last_seen, limit)?;
-                    (page, ReadFrom::Strands(ids, last_seen))
+        let (mut pages, from, topics) = match selection {
+            Selection::Nothing => (Pages::Nothing, ReadFrom::Now, 0),
+            Selection::Topics(topics) => {
+                let count = topics.len();
+                let query = Box::new(reader.topics_query(topics, &last_seen, limit));
+                (Pages::OfTopics(query), ReadFrom::Cursor(last_seen), count)
+            }
+            Selection::Originators(ids) => {
+                let from = ReadFrom::Strands(ids.clone(), last_seen.clone());
+                (Pages::OfStrands(ids, last_seen), from, 0)
+            }
+        };
+        let turn = move || {
+            let page = match &mut pages {
+                Pages::Nothing => Some(Vec::new()),
+                Pages::OfTopics(query) => query.turn()?,
+                Pages::OfStrands(ids, last_seen) => {
+                    Some(reader.query_originators(ids, last_seen, limit)?)
                 }
             };
             // After the page: what it lacks because it has just been pruned is told, too.
-            Ok((page, from, reader.oldest()?))
+            page.map(|page| Ok((page, reader.oldest()?))).transpose()
         };
-        let (page, from, oldest) = self.reads.run(&charge, read).await?;
+        let turns = self.callers.turns(caller, LimitedCall::Query, topics, self.stop.clone());
+        let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
         // The engine fills pages below the limit; only an envelope that is alone can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
         let envelopes = self.deliver(method, page)?;
@@ -64,16 +84,17 @@ impl NodeApi {
         method: EnvelopeMethod,
         request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Result<pb::GetNewestEnvelopeResponse, CallError> {
+        let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let requested = newest_topics(request.topics).map_err(CallError::Query)?;
-        let reader = self.reader(&charge);
-        let read = move || {
-            let topics: Vec<_> = requested.iter().flatten().cloned().collect();
-            let mut newest = reader.newest(&topics)?.into_iter();
-            let in_place = requested.into_iter().map(|topic| topic.and_then(|_| newest.next()?));
-            Ok(in_place.collect::<Vec<Option<Bytes>>>())
-        };
-        let newest = self.reads.run(&charge, read).await?;
+        let topics: Vec<_> = requested.iter().flatten().cloned().collect();
+        let turns =
+            self.callers.turns(caller, LimitedCall::Newest, topics.len(), self.stop.clone());
+        let mut query = self.reader(&charge).newest_query(topics);
+        let found = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
+        let mut found = found.into_iter();
+        let in_place = requested.into_iter().map(|topic| topic.and_then(|_| found.next()?));
+        let newest: Vec<Option<Bytes>> = in_place.collect();
         count_delivered(&self.metrics, method, newest.iter().flatten());
         let results = newest
             .into_iter()

@@ -8,10 +8,12 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use hawser_engine::read::{QueryError, ReadMemory};
+use hawser_engine::runtime::begin_reader_thread;
 use hawser_serve::{CallCharge, Overloaded};
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::oneshot;
 
+use crate::callers::PaidTurns;
 use crate::error::CallError;
 
 /// Queries that wait, of all callers. A guess: seconds of work.
@@ -46,7 +48,10 @@ impl ReadWorkers {
             let state = state.clone();
             std::thread::Builder::new()
                 .name(format!("read-{index}"))
-                .spawn(move || state.run())
+                .spawn(move || {
+                    begin_reader_thread();
+                    state.run();
+                })
                 .expect("the system gives us a thread at start");
         }
         Self(Arc::new(Handle(state)))
@@ -75,6 +80,33 @@ impl ReadWorkers {
         };
         self.0.0.push(charge.caller(), Box::new(job))?;
         Ok(answered.await.map_err(|_| CallError::Interrupted)??)
+    }
+}
+
+impl ReadWorkers {
+    /// Runs a read in turns, each of which its caller has paid for before. Others have theirs in between, small
+    /// reads of the same caller too. `turn` returns the answer when there is no more to do.
+    ///
+    /// # Errors
+    /// As [`run`](Self::run), and when the caller cannot pay.
+    pub(crate) async fn in_turns<T: Send + 'static>(
+        &self,
+        charge: &CallCharge,
+        mut paid: PaidTurns,
+        mut turn: impl FnMut() -> Result<Option<T>, QueryError> + Send + 'static,
+    ) -> Result<T, CallError> {
+        loop {
+            paid.pay().await?;
+            let read = move || {
+                let answer = turn()?;
+                Ok((turn, answer))
+            };
+            let (again, answer) = self.run(charge, read).await?;
+            match answer {
+                Some(answer) => return Ok(answer),
+                None => turn = again,
+            }
+        }
     }
 }
 

@@ -3,10 +3,16 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use hawser_api::{ApiSettings, NoPeers, RateLimitSettings};
+use hawser_engine::facts;
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, UnsealedEnvelope};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb_env;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{self as meta, GetVersionRequest};
 use hawser_proto::sign::keccak256;
+use hawser_proto::{OriginatorId, SecretKey};
+use hawser_storage::{Change, LogEntry};
+use prost::Message as _;
 use std::sync::Arc;
 use tonic::metadata::MetadataMap;
 use tonic::{Code, Request, Status};
@@ -207,6 +213,86 @@ async fn usage_of_payers_is_charged_by_the_number_of_payers() {
     assert_eq!((error.code(), error.message()), (Code::ResourceExhausted, "rate limit exceeded"));
     assert!((1..=10).contains(&retry_after_s(error.metadata())));
     ask(100, "1.2.3.5").await.unwrap();
+}
+
+/// Puts an envelope of each of a hundred originators into each of these groups.
+fn crowd(node: &Node, groups: u8) {
+    for originator in (1000..1100).map(OriginatorId) {
+        let change = |group: u8| {
+            let payload = group_payload(frame(group, 1, &originator.0.to_be_bytes()));
+            let client = client(&group_topic(group), None, payload);
+            let payer = SecretKey::from_bytes(&[10; 32]).unwrap();
+            let statement = pb_env::UnsignedOriginatorEnvelope {
+                originator_node_id: originator.0,
+                originator_sequence_id: u64::from(group) + 1,
+                originator_ns: START_NS,
+                payer_envelope_bytes: PayerEnvelope::sign(client, originator, 60, &payer)
+                    .encode_to_vec()
+                    .into(),
+                ..Default::default()
+            };
+            let bytes = UnsealedEnvelope::new(&statement).seal(&node_key());
+            let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+            let facts = facts::of_statement(envelope.unsigned(), None, NODE);
+            Change::Append(LogEntry::valid(envelope.id(), bytes, facts))
+        };
+        node.engine.committer().commit((0..groups).map(change).collect()).unwrap();
+    }
+}
+
+/// The most expensive page: many topics, with envelopes of many originators in each. It costs more tokens than its
+/// number of topics says, and these are taken before the work that they pay for.
+#[tokio::test]
+async fn a_page_of_crowded_topics_is_paid_by_what_it_costs() {
+    const GROUPS: u8 = 250; // 16 tokens; about 28 turns of 1000 seeks
+    let ample = RateLimitSettings { per_minute: 1000, per_hour: 1000, ..Default::default() };
+    let node = limited(|settings| settings.rate_limits = Some(ample)).await;
+    crowd(&node, GROUPS);
+    let newest = || {
+        let topics = (0..GROUPS).map(|group| group_topic(group).as_bytes().clone()).collect();
+        pb::GetNewestEnvelopeRequest { topics }
+    };
+    let mut client = node.query().await;
+    let from = [("x-forwarded-for", "1.2.3.4")];
+    assert_eq!(
+        client
+            .query_envelopes(with(topics(GROUPS), &from))
+            .await
+            .unwrap()
+            .into_inner()
+            .envelopes
+            .len(),
+        1
+    );
+    let found = client.get_newest_envelope(with(newest(), &from)).await.unwrap().into_inner();
+    assert!(found.results.iter().all(|it| it.originator_envelope.is_some()));
+    let allowed = |method: &str| {
+        format!(
+            r#"xmtpd_rate_limit_decisions_total{{service="QueryApi",method="{method}",tier="2",outcome="allowed"}}"#
+        )
+    };
+    for method in ["QueryEnvelopes", "GetNewestEnvelope"] {
+        let charges = node.sample(&allowed(method)).await.unwrap();
+        assert!((8.0..20.0).contains(&charges), "{method} was charged {charges} times");
+    }
+
+    // Tokens flow in too slowly to wait for them.
+    let few = RateLimitSettings { per_minute: 1000, per_hour: 20, ..Default::default() };
+    let node = limited(|settings| settings.rate_limits = Some(few)).await;
+    crowd(&node, GROUPS);
+    let mut client = node.query().await;
+    let error = client.query_envelopes(with(topics(GROUPS), &from)).await.unwrap_err();
+    assert_eq!((error.code(), error.message()), (Code::ResourceExhausted, "rate limit exceeded"));
+    let from = [("x-forwarded-for", "1.2.3.5")];
+    let error = client.get_newest_envelope(with(newest(), &from)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    // The same under the name that costs nothing to begin with.
+    let mut replication = node.replication().await;
+    let error = replication.query_envelopes(with(topics(GROUPS), &from)).await.unwrap_err();
+    assert_eq!(error.code(), Code::ResourceExhausted);
+    let text = token(3600);
+    let proven = [("node-authorization", text.as_str())];
+    client.query_envelopes(with(topics(GROUPS), &proven)).await.unwrap();
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Memory for what one reader asks for.
 
 use std::fmt;
+use std::sync::Arc;
 
 use super::error::QueryError;
 
@@ -70,5 +71,38 @@ impl<'a> PageMemory<'a> {
     /// Returns all that is taken for the page.
     pub(crate) fn taken_bytes(&self) -> usize {
         self.taken_bytes
+    }
+}
+
+/// Memory that a read holds between its turns. Given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct HeldMemory {
+    memory: Arc<dyn ReadMemory>,
+    bytes: usize,
+}
+
+impl HeldMemory {
+    /// Begins with nothing.
+    pub(crate) fn new(memory: Arc<dyn ReadMemory>) -> Self {
+        Self { memory, bytes: 0 }
+    }
+
+    /// Takes or gives back what is needed to hold `bytes`.
+    ///
+    /// # Errors
+    /// [`QueryError::NoMemory`]. It holds what it did then.
+    pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
+        if bytes > self.bytes && !self.memory.take(bytes - self.bytes) {
+            return Err(QueryError::NoMemory(bytes));
+        }
+        self.memory.give_back(self.bytes.saturating_sub(bytes));
+        self.bytes = bytes;
+        Ok(())
+    }
+}
+
+impl Drop for HeldMemory {
+    fn drop(&mut self) {
+        self.memory.give_back(self.bytes);
     }
 }

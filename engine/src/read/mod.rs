@@ -4,6 +4,7 @@
 //!
 //! - `limits` and `rows`: bounds of one answer, and the source of its rows;
 //! - `memory`: the memory that a reader may take for its answers;
+//! - `page` and `lane`: a page while it is filled, and one originator in one topic;
 //! - `plan`: the next envelopes of some topics, their order, and the ones that have to wait;
 //! - `log_page`: the same for whole strands, where nothing waits;
 //! - `newest`: the newest visible envelope of a topic;
@@ -21,13 +22,15 @@
 pub(crate) mod backlog;
 pub(crate) mod error;
 pub(crate) mod feed;
+mod lane;
 pub(crate) mod limits;
 pub(crate) mod log_page;
 pub(crate) mod memory;
 pub(crate) mod newest;
+pub(crate) mod page;
 pub(crate) mod plan;
 pub(crate) mod queue;
-mod rows;
+pub(crate) mod rows;
 #[cfg(test)]
 pub(crate) mod testing;
 

@@ -1,19 +1,17 @@
 //! Plans pages of topics: the next envelopes, their order, and the originators that have to wait.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
-use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::TopicRow;
 
 use super::error::QueryError;
+use super::lane::{CHUNK_ROWS_MAX, Lane, LaneTable, StrandLanes};
 use super::limits::{BatchLimits, BatchSize};
+use super::page::{Filling, PlannedPage, Shares};
 use super::rows::{Rows, first_unsatisfied};
-
-/// The most rows of one lane that are read at once. Guessed.
-const CHUNK_ROWS_MAX: usize = 128;
 
 /// The most rows of all lanes together that are read before the first page. Guessed: a page of
 /// everything that has no limit of its own is mostly shorter.
@@ -25,6 +23,11 @@ const STEPS_BEFORE_SEEK: usize = 8;
 
 /// Strands of one topic after which the rows that are read first are halved no more: one is left of 128.
 const LATER_LANES: usize = 7;
+
+/// Memory that a plan takes for a topic, and for a lane with its first row, in bytes. Counted from the types, with room
+/// to spare.
+const TOPIC_BYTES: usize = 160;
+const LANE_BYTES: usize = 256;
 
 /// Form of the reader's position. Decides which lanes stop at an envelope that has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,31 +62,6 @@ pub(crate) struct HeldOriginator {
     pub(crate) on: EnvelopeId,
 }
 
-/// One page of a plan.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct PlannedPage {
-    /// Topics, by their places in the plan, and envelopes, in the order of delivery.
-    pub(crate) rows: Vec<(usize, EnvelopeId)>,
-    /// The same envelopes, those that came with their rows. The others are in the log.
-    pub(crate) envelopes: Vec<Option<Bytes>>,
-    /// Bytes of the envelopes on the wire.
-    pub(crate) len_bytes: usize,
-    /// The plan has reached its ceiling, except for originators that are held.
-    pub(crate) finished: bool,
-}
-
-impl PlannedPage {
-    /// Returns a page without envelopes.
-    fn empty(finished: bool) -> Self {
-        Self { rows: Vec::new(), envelopes: Vec::new(), len_bytes: 0, finished }
-    }
-
-    /// Drops the envelopes that came with their rows, so that the page takes little memory while it waits.
-    pub(crate) fn drop_envelopes(&mut self) {
-        self.envelopes.fill(None);
-    }
-}
-
 /// Reads topics up to a ceiling, a page at a time.
 ///
 /// Originators are merged by time, each one ascending over all topics. An envelope of a node goes
@@ -104,27 +82,9 @@ pub(crate) struct PagePlan {
     ends: Vec<EnvelopeId>,
     /// The number of topics whose beginnings have been read.
     opened: usize,
-    lanes: Vec<Lane>,
+    lanes: LaneTable,
     strands: BTreeMap<OriginatorId, StrandLanes>,
     held: Vec<HeldOriginator>,
-}
-
-/// One originator in one topic.
-#[derive(Debug)]
-struct Lane {
-    topic: usize,
-    /// Rows that have been read and have not gone out.
-    rows: VecDeque<TopicRow>,
-    /// The place to read on from; `None` at the end.
-    next: Option<EnvelopeId>,
-    /// The number of rows to read then.
-    chunk: usize,
-}
-
-/// The lanes of one originator that have rows, by the sequence of the first row.
-#[derive(Debug, Default)]
-struct StrandLanes {
-    lanes: BinaryHeap<Reverse<(SequenceId, usize)>>,
 }
 
 impl PagePlan {
@@ -144,10 +104,35 @@ impl PagePlan {
             resumed_only: false,
             ends,
             opened: 0,
-            lanes: Vec::new(),
+            lanes: LaneTable::new(usize::MAX),
             strands: BTreeMap::new(),
             held: Vec::new(),
         }
+    }
+
+    /// Plans a single page of at most `envelopes`, with one cursor over all topics. Its memory does not grow with
+    /// what the topics have beyond that page.
+    pub(crate) fn of_one_page(
+        topics: impl IntoIterator<Item = PlanTopic>,
+        ceiling: Arc<Cursor>,
+        envelopes: usize,
+    ) -> Self {
+        // One more shows if there is more.
+        let lanes = LaneTable::new(envelopes.saturating_add(1));
+        Self { lanes, ..Self::new(Cursors::Shared, topics, ceiling) }
+    }
+
+    /// Starts over with the same topics.
+    pub(crate) fn restart(&mut self) {
+        self.opened = 0;
+        self.lanes.clear();
+        self.strands.clear();
+        self.held.clear();
+    }
+
+    /// Returns about the memory that the plan takes, in bytes.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.topics.len() * TOPIC_BYTES + self.lanes.len() * LANE_BYTES
     }
 
     /// Plans only the originators that are resumed, each from its place to where the reader of the
@@ -172,57 +157,57 @@ impl PagePlan {
         rows: &mut impl Rows,
         limits: BatchLimits,
     ) -> Result<PlannedPage, QueryError> {
-        self.fill_page(rows, limits, |plan| plan.pick(|_| true))
+        let mut filling = Filling::default();
+        self.fill(rows, limits, &mut filling, usize::MAX)?;
+        Ok(filling.into_page())
     }
 
-    /// Returns the next page. No node's strand fills more than half of it while another strand has an
-    /// envelope left. So the page is ordered by time within each half only.
-    pub(crate) fn next_shared_page(
+    /// Goes on with a page until it is full, the plan is at its end, or about `work` rows were looked at. Returns
+    /// true if the page is complete.
+    pub(crate) fn fill(
         &mut self,
         rows: &mut impl Rows,
         limits: BatchLimits,
-    ) -> Result<PlannedPage, QueryError> {
-        let half = limits.half();
-        let mut shares: BTreeMap<OriginatorId, BatchSize> = BTreeMap::new();
-        let mut served: BTreeSet<OriginatorId> = BTreeSet::new();
-        self.fill_page(rows, limits, |plan| {
-            loop {
-                let unserved = plan.pick(|originator| !served.contains(&originator));
-                let originator = unserved.or_else(|| plan.pick(|_| true))?;
-                let is_shared = originator.is_node() && !served.contains(&originator);
-                let share = shares.entry(originator).or_default();
-                if !is_shared || share.try_add(half, plan.head_len_bytes(originator)) {
-                    return Some(originator);
-                }
-                served.insert(originator);
+        filling: &mut Filling,
+        work: usize,
+    ) -> Result<bool, QueryError> {
+        let before = rows.looked_at();
+        if !self.open(rows, limits, work)? {
+            return Ok(false);
+        }
+        while let Some(originator) = self.next_originator(filling.shares.as_mut(), limits) {
+            if !filling.size.try_add(limits, self.head_len_bytes(originator)) {
+                return Ok(true);
             }
-        })
-    }
-
-    /// Fills a page with the first rows of the strands that `next` picks, one after the other.
-    fn fill_page(
-        &mut self,
-        rows: &mut impl Rows,
-        limits: BatchLimits,
-        mut next: impl FnMut(&Self) -> Option<OriginatorId>,
-    ) -> Result<PlannedPage, QueryError> {
-        self.open(rows, limits, usize::MAX)?;
-        let mut size = BatchSize::default();
-        let mut page = PlannedPage::empty(true);
-        while let Some(originator) = next(self) {
-            if !size.try_add(limits, self.head_len_bytes(originator)) {
-                page.finished = false;
-                break;
+            if let Some((topic, row)) = self.advance(rows, originator, filling.wanted(limits))? {
+                filling.push(topic, row);
             }
-            // One more than there is room for shows if there is more.
-            let wanted = size.room(limits).saturating_add(1);
-            if let Some((topic, row)) = self.advance(rows, originator, wanted)? {
-                page.rows.push((topic, row.id));
-                page.envelopes.push(row.envelope);
+            if rows.looked_at() - before >= work {
+                return Ok(false);
             }
         }
-        page.len_bytes = size.len_bytes();
-        Ok(page)
+        filling.finished = true;
+        Ok(true)
+    }
+
+    /// Returns the originator whose envelope comes next in a page. If the page has shares, one that has its
+    /// half waits for the others.
+    fn next_originator(
+        &self,
+        shares: Option<&mut Shares>,
+        limits: BatchLimits,
+    ) -> Option<OriginatorId> {
+        let Some(Shares { sizes, served }) = shares else { return self.pick(|_| true) };
+        loop {
+            let unserved = self.pick(|originator| !served.contains(&originator));
+            let originator = unserved.or_else(|| self.pick(|_| true))?;
+            let is_shared = originator.is_node() && !served.contains(&originator);
+            let share: &mut BatchSize = sizes.entry(originator).or_default();
+            if !is_shared || share.try_add(limits.half(), self.head_len_bytes(originator)) {
+                return Some(originator);
+            }
+            served.insert(originator);
+        }
     }
 
     /// Returns true if most of the page that came last is one node's, and another strand has an
@@ -241,15 +226,15 @@ impl PagePlan {
         })
     }
 
-    /// Does one turn of a plan that takes many: reads the beginnings of up to `topics` topics, or a
-    /// page once all have been read. Returns a page without envelopes in between.
+    /// Does one turn of a plan that takes many: reads the beginnings of topics, until about `work` rows were looked
+    /// at, or a page once all have been read. Returns a page without envelopes in between.
     pub(crate) fn next_turn(
         &mut self,
         rows: &mut impl Rows,
         limits: BatchLimits,
-        topics: usize,
+        work: usize,
     ) -> Result<PlannedPage, QueryError> {
-        if self.open(rows, limits, topics)? {
+        if self.open(rows, limits, work)? {
             self.next_page(rows, limits)
         } else {
             Ok(PlannedPage::empty(false))
@@ -259,7 +244,7 @@ impl PagePlan {
     /// Drops the envelopes of rows that have been read and have not gone out, so that a plan takes little
     /// memory between two pages. All but the first row of a lane are read again.
     pub(crate) fn drop_envelopes(&mut self) {
-        for lane in &mut self.lanes {
+        for lane in &mut self.lanes.lanes {
             lane.drop_envelopes();
         }
     }
@@ -331,7 +316,7 @@ impl PagePlan {
         let topics = match self.cursors {
             Cursors::Shared => {
                 let lanes = self.strands.remove(&originator).unwrap_or_default().lanes;
-                lanes.into_iter().map(|Reverse((_, lane))| self.lanes[lane].topic).collect()
+                lanes.into_iter().map(|Reverse((_, lane))| self.lanes.lanes[lane].topic).collect()
             }
             Cursors::PerTopic => {
                 if let Some(strand) = self.strands.get_mut(&originator) {
@@ -349,7 +334,7 @@ impl PagePlan {
 
     fn head_lane(&self, originator: OriginatorId) -> Option<(&Lane, &TopicRow)> {
         let Reverse((_, lane)) = self.strands.get(&originator)?.lanes.peek()?;
-        let lane = &self.lanes[*lane];
+        let lane = &self.lanes.lanes[*lane];
         Some((lane, lane.rows.front()?))
     }
 
@@ -362,7 +347,7 @@ impl PagePlan {
     ) -> Result<Option<(usize, TopicRow)>, QueryError> {
         let Some(strand) = self.strands.get_mut(&originator) else { return Ok(None) };
         let Some(Reverse((_, index))) = strand.lanes.pop() else { return Ok(None) };
-        let lane = &mut self.lanes[index];
+        let lane = &mut self.lanes.lanes[index];
         let taken = lane.rows.pop_front().map(|row| (lane.topic, row));
         if lane.rows.is_empty() {
             let topic = &self.topics[lane.topic].topic;
@@ -380,35 +365,30 @@ impl PagePlan {
         Ok(taken)
     }
 
-    /// Reads the beginnings of the lanes of up to `topics` topics. Returns true once all have been
-    /// read.
+    /// Reads the beginnings of the lanes of topics, until about `work` rows were looked at: of one topic at least.
+    /// Returns true once all have been read.
     fn open(
         &mut self,
         rows: &mut impl Rows,
         limits: BatchLimits,
-        topics: usize,
+        work: usize,
     ) -> Result<bool, QueryError> {
-        let first = self.opened;
-        if first == self.topics.len() {
+        if self.opened == self.topics.len() {
             return Ok(true);
         }
         let share = limits.envelopes.min(OPENING_ROWS_MAX).div_ceil(self.topics.len());
         // The row behind the page shows that there is more, without another seek.
         let chunk = if self.topics.len() == 1 { share + 1 } else { share };
         let chunk = chunk.clamp(1, CHUNK_ROWS_MAX);
-        self.opened = first.saturating_add(topics).min(self.topics.len());
-        for topic in first..self.opened {
-            self.open_topic(rows, topic, chunk)?;
-        }
-        if self.opened < self.topics.len() {
-            return Ok(false);
-        }
-        for (index, lane) in self.lanes.iter().enumerate() {
-            if let Some(row) = lane.rows.front() {
-                let strand = self.strands.entry(row.id.originator).or_default();
-                strand.lanes.push(Reverse((row.id.sequence, index)));
+        let before = rows.looked_at();
+        while self.opened < self.topics.len() {
+            self.open_topic(rows, self.opened, chunk)?;
+            self.opened += 1;
+            if rows.looked_at() - before >= work && self.opened < self.topics.len() {
+                return Ok(false);
             }
         }
+        self.strands = self.lanes.take_opened();
         let nodes: Vec<OriginatorId> =
             self.strands.keys().copied().filter(|originator| originator.is_node()).collect();
         nodes.into_iter().for_each(|originator| self.hold_what_waits(originator));
@@ -421,7 +401,11 @@ impl PagePlan {
         topic: usize,
         chunk: usize,
     ) -> Result<(), QueryError> {
-        let first_lane = self.lanes.len();
+        let after = |originator| self.start(topic, originator);
+        if !rows.has_news(&self.topics[topic].topic, &after, &self.ends) {
+            return Ok(());
+        }
+        let mut lanes: Vec<Lane> = Vec::new();
         let mut steps = STEPS_BEFORE_SEEK;
         let mut row = self.seek_strand(rows, topic, 0)?;
         while let Some(found) = row {
@@ -435,12 +419,13 @@ impl PagePlan {
                 rows.next_row()?
             } else if id.sequence <= start {
                 rows.seek(&self.topics[topic].topic, EnvelopeId::new(id.originator, start.next()))?
-            } else if self.push(first_lane, topic, found, chunk) {
+            } else if push(&mut lanes, topic, found, chunk) {
                 self.seek_strand(rows, topic, after_this)?
             } else {
                 rows.next_row()?
             };
         }
+        lanes.into_iter().for_each(|lane| self.lanes.add(lane));
         Ok(())
     }
 
@@ -461,28 +446,6 @@ impl PagePlan {
         Ok(None)
     }
 
-    /// Puts a row into its lane, among those from `first_lane` on. Returns true if the lane is full
-    /// now.
-    fn push(&mut self, first_lane: usize, topic: usize, row: TopicRow, chunk: usize) -> bool {
-        let id = row.id;
-        let fits = self.lanes[first_lane..]
-            .last()
-            .and_then(|lane| lane.rows.back())
-            .is_some_and(|last| last.id.originator == id.originator);
-        if !fits {
-            // Of several strands in one topic, each later one is likely to have less of the first page.
-            let chunk = (chunk >> (self.lanes.len() - first_lane).min(LATER_LANES)).max(1);
-            self.lanes.push(Lane { topic, rows: VecDeque::new(), next: None, chunk });
-        }
-        let lane = self.lanes.last_mut().expect("there is one now");
-        lane.rows.push_back(row);
-        let full = lane.rows.len() >= lane.chunk;
-        if full {
-            lane.next = Some(EnvelopeId { sequence: id.sequence.next(), ..id });
-        }
-        full
-    }
-
     /// Returns the place up to which `originator` is read in `topic`.
     fn end(&self, topic: usize, originator: OriginatorId) -> SequenceId {
         let end = if self.resumed_only { &self.topics[topic].from } else { &self.ceiling };
@@ -497,46 +460,15 @@ impl PagePlan {
     }
 }
 
-impl Lane {
-    fn drop_envelopes(&mut self) {
-        if let Some(second) = self.rows.get(1) {
-            self.next = Some(second.id);
-            self.rows.truncate(1);
-        }
-        if let Some(first) = self.rows.front_mut() {
-            first.envelope = None;
-        }
+/// Puts a row into its lane, among those of its topic. Returns true if the lane is full now.
+fn push(lanes: &mut Vec<Lane>, topic: usize, row: TopicRow, chunk: usize) -> bool {
+    let last = lanes.last().and_then(|lane| lane.rows.back());
+    if last.is_none_or(|last| last.id.originator != row.id.originator) {
+        // Of several strands in one topic, each later one is likely to have less of the first page.
+        let chunk = (chunk >> lanes.len().min(LATER_LANES)).max(1);
+        lanes.push(Lane::new(topic, chunk));
     }
-
-    /// Reads the next rows, up to `end` and about `wanted` of them. Chunks grow, since a lane that is read
-    /// once more is likely to be read to its end.
-    fn fill(
-        &mut self,
-        rows: &mut impl Rows,
-        topic: &Topic,
-        end: SequenceId,
-        wanted: usize,
-    ) -> Result<(), QueryError> {
-        let Some(from) = self.next.take() else { return Ok(()) };
-        self.chunk = (self.chunk * 4).min(CHUNK_ROWS_MAX);
-        let chunk = self.chunk.min(wanted.max(1));
-        let mut row = rows.seek(topic, from)?;
-        while let Some(found) = row {
-            if found.id.originator != from.originator || found.id.sequence > end {
-                return Ok(());
-            }
-            let next = EnvelopeId { sequence: found.id.sequence.next(), ..from };
-            let ascends = self.rows.back().is_none_or(|last| last.id < found.id);
-            debug_assert!(ascends, "rows of a topic ascend within their strand");
-            self.rows.push_back(found);
-            if self.rows.len() >= chunk {
-                self.next = Some(next);
-                return Ok(());
-            }
-            row = rows.next_row()?;
-        }
-        Ok(())
-    }
+    lanes.last_mut().expect("there is one now").push(row)
 }
 
 #[cfg(test)]

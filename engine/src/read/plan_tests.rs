@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::super::limits::wire_len_bytes;
+use super::super::rows::ROWS_PER_SEEK;
 use super::super::testing::{Dice, MemoryRows, cursor, id, topic};
 use super::*;
 
@@ -143,6 +144,12 @@ impl ReadCase {
         }
         order
     }
+}
+
+fn shared_page(plan: &mut PagePlan, rows: &mut MemoryRows, limits: BatchLimits) -> PlannedPage {
+    let mut filling = Filling::shared();
+    assert!(plan.fill(rows, limits, &mut filling, usize::MAX).unwrap());
+    filling.into_page()
 }
 
 const UNBOUNDED: BatchLimits = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
@@ -284,7 +291,7 @@ proptest! {
             let mut page = plan.next_page(&mut case.rows.clone(), limits).unwrap();
             if plan.is_crowded(&page) {
                 plan = case.plan(&asked);
-                page = plan.next_shared_page(&mut case.rows.clone(), limits).unwrap();
+                page = shared_page(&mut plan, &mut case.rows.clone(), limits);
                 prop_assert!(page.rows.len() <= envelopes);
                 let of = |originator| page.rows.iter().filter(|(_, id)| id.originator == originator).count();
                 let fullest = plan.strands.keys().copied().filter(|it| it.is_node()).max_by_key(|it| of(*it));
@@ -310,6 +317,41 @@ proptest! {
             prop_assert!(got[..place].iter().all(|it| it.originator != later.originator || it < later));
         }
         prop_assert_eq!(got.into_iter().collect::<BTreeSet<_>>(), case.visible());
+    }
+
+    /// A query takes as many turns as it needs, and keeps only the lanes that its page can get to.
+    #[test]
+    fn a_page_is_the_same_in_turns_and_with_few_lanes(
+        seed: u64, envelopes in 1usize..9, len_bytes in 1usize..1200, work in 1usize..200, is_shared: bool,
+    ) {
+        let mut case = ReadCase::random(seed);
+        case.cursors = Cursors::Shared;
+        let from = Arc::clone(&case.asked[0].1);
+        case.asked.iter_mut().for_each(|(_, it)| *it = Arc::clone(&from));
+        let limits = BatchLimits { envelopes, len_bytes };
+        let begin = || if is_shared { Filling::shared() } else { Filling::default() };
+        let mut whole = begin();
+        let mut plan = case.plan(&case.asked);
+        prop_assert!(plan.fill(&mut case.rows.clone(), limits, &mut whole, usize::MAX).unwrap());
+        let whole_page = whole.into_page();
+
+        let topics = plan.topics().to_vec();
+        let mut few = PagePlan::of_one_page(topics, Arc::clone(plan.ceiling()), envelopes);
+        let (mut filling, mut rows, mut turns) = (begin(), case.rows.clone(), 0);
+        loop {
+            let before = rows.looked_at();
+            turns += 1;
+            prop_assert!(turns < 1000);
+            let is_complete = few.fill(&mut rows, limits, &mut filling, work).unwrap();
+            // One topic of five strands, or one advance, goes beyond.
+            prop_assert!(rows.looked_at() - before < work + 400);
+            if is_complete {
+                break;
+            }
+        }
+        let page = filling.into_page();
+        prop_assert_eq!(&page, &whole_page);
+        prop_assert_eq!(few.is_crowded(&page), plan.is_crowded(&whole_page));
     }
 
     #[test]
@@ -462,7 +504,7 @@ fn a_node_that_dates_back_does_not_keep_the_others_away() {
     assert!(page.rows.iter().all(|(_, id)| id.originator == OriginatorId(200)));
     assert!(plan.is_crowded(&page));
     let mut plan = PagePlan::new(Cursors::Shared, asked(), heads);
-    let page = plan.next_shared_page(&mut rows, limits).unwrap();
+    let page = shared_page(&mut plan, &mut rows, limits);
     let of_100 = page.rows.iter().filter(|(_, id)| id.originator == OriginatorId(100)).count();
     assert_eq!((of_100, page.rows.len()), (50, 100));
 }
@@ -487,4 +529,45 @@ fn many_topics_cost_a_seek_each_and_what_they_give() {
     // Once each, and once more to read on behind what a topic gave.
     assert!(rows.seeks <= 10_000 + page.rows.len(), "{} times sought", rows.seeks);
     assert!(rows.reads <= 20_000, "{} rows were read", rows.reads);
+}
+
+/// The most expensive page: many topics, with an envelope of each of a hundred originators in each.
+#[test]
+fn a_page_of_crowded_topics_is_planned_in_bounded_turns_and_memory() {
+    const TOPICS: u16 = 300;
+    const ORIGINATORS: u32 = 100;
+    const WORK: usize = 2_000;
+    let mut rows = MemoryRows::default();
+    let name = |n: u16| Topic::parse([&[0], n.to_be_bytes().as_slice()].concat().into()).unwrap();
+    for n in 0..TOPICS {
+        for originator in 100..100 + ORIGINATORS {
+            let at = i64::from(n) * 1000 + i64::from(originator);
+            rows.insert(name(n), row(id(originator, u64::from(n) + 1), at, &[]));
+        }
+    }
+    let heads: Vec<_> = (100..100 + ORIGINATORS).map(|it| (it, u64::from(TOPICS))).collect();
+    let asked = (0..TOPICS).map(|n| PlanTopic {
+        topic: name(n),
+        from: Arc::default(),
+        resume: Arc::default(),
+    });
+    let limits = BatchLimits { envelopes: 10, len_bytes: usize::MAX };
+    let mut plan = PagePlan::of_one_page(asked, Arc::new(cursor(&heads)), limits.envelopes);
+    let (mut filling, mut turns, mut most_lanes) = (Filling::default(), 0, 0);
+    loop {
+        let before = rows.looked_at();
+        let is_complete = plan.fill(&mut rows, limits, &mut filling, WORK).unwrap();
+        turns += 1;
+        most_lanes = most_lanes.max(plan.lanes.len());
+        let of_one_topic = (ORIGINATORS as usize + 1) * (ROWS_PER_SEEK + 1);
+        assert!(rows.looked_at() - before <= WORK + of_one_topic);
+        if is_complete {
+            break;
+        }
+    }
+    assert!(turns > 50, "{turns} turns for {} rows", rows.looked_at());
+    assert!(most_lanes <= ORIGINATORS as usize * 11, "{most_lanes} lanes");
+    let page = filling.into_page();
+    let first: Vec<_> = (100..110).map(|originator| id(originator, 1)).collect();
+    assert_eq!(page.rows.into_iter().map(|(_, id)| id).collect::<Vec<_>>(), first);
 }

@@ -1,13 +1,27 @@
 //! The source of a page plan's rows, and the dependencies that hold a row back.
 
-use hawser_proto::{EnvelopeId, Topic};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
 use hawser_storage::{TopicRow, TopicScan};
 
 use super::error::QueryError;
 use super::limits::is_deliverable;
 
+/// Rows that one seek counts for in [`Rows::looked_at`]. A guess: what a seek costs beside a row.
+pub(crate) const ROWS_PER_SEEK: usize = 10;
+
 /// Rows of topics, by originator and then by sequence.
 pub(crate) trait Rows {
+    /// Returns the number of rows looked at so far, with [`ROWS_PER_SEEK`] for each seek: the work that was done.
+    fn looked_at(&self) -> usize;
+
+    /// Returns false if `topic` certainly has no row after `after` and up to `ends`.
+    fn has_news(
+        &mut self,
+        topic: &Topic,
+        after: &dyn Fn(OriginatorId) -> SequenceId,
+        ends: &[EnvelopeId],
+    ) -> bool;
+
     /// Moves to the first row of `topic` at or after `from`.
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError>;
 
@@ -28,6 +42,19 @@ pub(crate) trait Rows {
 /// Rows on disk. Those of envelopes that fit into no answer are passed over: a hostile node may
 /// have had one stored, and it must not stop the others of its topic.
 impl Rows for TopicScan<'_> {
+    fn looked_at(&self) -> usize {
+        self.rows_read() + ROWS_PER_SEEK * self.seeks()
+    }
+
+    fn has_news(
+        &mut self,
+        topic: &Topic,
+        after: &dyn Fn(OriginatorId) -> SequenceId,
+        ends: &[EnvelopeId],
+    ) -> bool {
+        TopicScan::has_news(self, topic.as_bytes(), after, ends)
+    }
+
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {
         let found = TopicScan::seek(self, topic.as_bytes(), from)?;
         deliverable(self, found, TopicScan::next_row)

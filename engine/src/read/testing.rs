@@ -14,7 +14,7 @@ use hawser_storage::{
 use prost::Message as _;
 
 use super::error::QueryError;
-use super::rows::Rows;
+use super::rows::{ROWS_PER_SEEK, Rows};
 use crate::committed::Committed;
 use crate::ports::Clock;
 
@@ -72,6 +72,19 @@ impl MemoryRows {
 }
 
 impl Rows for MemoryRows {
+    fn looked_at(&self) -> usize {
+        self.reads + ROWS_PER_SEEK * self.seeks
+    }
+
+    fn has_news(
+        &mut self,
+        _: &Topic,
+        _: &dyn Fn(OriginatorId) -> SequenceId,
+        _: &[EnvelopeId],
+    ) -> bool {
+        true
+    }
+
     fn seek(&mut self, topic: &Topic, from: EnvelopeId) -> Result<Option<TopicRow>, QueryError> {
         self.seeks += 1;
         self.at = None;

@@ -81,8 +81,9 @@ pub use publisher::{
     ANSWER_LEN_BYTES_MAX, PublishError, PublishSettings, Published, Publisher, PublisherThreads,
 };
 pub use read::{
-    Past, ProofAnswer, ProofReader, ProofRefusal, Reader, ShownConsistency, ShownInclusion,
-    Subscription, UsageScan, UsedPeriod, WitnessId, WitnessState,
+    NewestQuery, Past, ProofAnswer, ProofReader, ProofRefusal, ROWS_PER_TURN, Reader,
+    ShownConsistency, ShownInclusion, Subscription, TopicsQuery, UsageScan, UsedPeriod, WitnessId,
+    WitnessState, at_begin_of_reader_threads, begin_reader_thread,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{LeftDamage, ScrubDone, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs};

@@ -1,8 +1,11 @@
-//! The task that brings a folder of an older format up to date while the node serves.
+//! The task that goes through what is stored, after a start, while the node serves: it remembers the topics of what was
+//! written last, and brings a folder of an older format up to date.
 
 use std::time::Duration;
 
-use hawser_storage::{CommitError, Store};
+use hawser_proto::Bytes;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_storage::{CommitError, ReadError, Remembering, Store};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -17,7 +20,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Puts small envelopes beside topic rows that an earlier version of this program wrote without them. Takes
+/// Reads the topics of the last envelopes, so that readers who have these envelopes cost no search. Then puts small
+/// envelopes beside topic rows that an earlier version of this program wrote without them. Takes
 /// one core for half of the time at most. Ends when no such row is left; a node that stops before goes on at
 /// its next start.
 #[derive(Debug)]
@@ -46,6 +50,19 @@ impl OlderRowsTask {
 }
 
 async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
+    let mut walk = Remembering::default();
+    while !*stopped.borrow() {
+        let started = Instant::now();
+        match remember(store.clone(), walk).await {
+            Ok((again, true)) => walk = again,
+            Ok((_, false)) => break,
+            Err(error) => {
+                tracing::warn!(%error, "the last topics cannot be read: readers search the disk for them");
+                break;
+            }
+        }
+        tokio::time::sleep(started.elapsed()).await;
+    }
     let mut told: Option<Instant> = None;
     while let Some(progress) = store.older_topic_rows() {
         if told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
@@ -73,6 +90,20 @@ async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Takes a step of the walk. Returns true if there is more to do.
+async fn remember(store: Store, mut walk: Remembering) -> Result<(Remembering, bool), ReadError> {
+    let step = move || {
+        let topic_of = |bytes: &Bytes| {
+            let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
+            Some(envelope.unsigned().payer().client().topic().clone())
+        };
+        let has_more = store.remember_topics(&mut walk, topic_of)?;
+        Ok((walk, has_more))
+    };
+    let done = tokio::task::spawn_blocking(step).await;
+    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }
 
 async fn take_steps(store: Store) -> Result<bool, CommitError> {

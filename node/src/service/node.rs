@@ -7,7 +7,11 @@ use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, Witne
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
+<<<<<<< HEAD
     PublisherThreads, ReportTask, ScrubTask, TreesTask,
+=======
+    PublisherThreads, ReportTask, TreesTask, at_begin_of_reader_threads,
+>>>>>>> 8dc2ee3 (engine, api: expensive reads take turns of bounded work, each paid before it begins)
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -81,6 +85,7 @@ impl ServeError {
 /// When it does not start, or does not stop in order.
 pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
+    at_begin_of_reader_threads(system::stand_back);
     system::require_open_files().map_err(RunError::failed)?;
     // It is read again when the listener starts. A mistake is told before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;

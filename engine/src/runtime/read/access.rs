@@ -6,13 +6,10 @@ use hawser_storage::Store;
 use tokio::sync::Semaphore;
 
 use super::hub::Hub;
+use super::page_threads::{PageThreads, STREAM_PAGES_AT_ONCE};
 use crate::read::{ReadMemory, Unlimited};
 use crate::runtime::Heads;
 use crate::runtime::counters::ReadCounters;
-
-/// Pages that all streams together may read from disk at one time: enough to keep disk and cores
-/// busy, and queries keep their threads however many streams catch up. Guessed.
-const STREAM_PAGES_AT_ONCE: usize = 16;
 
 /// Access to the log, shared by a reader and its subscriptions. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -22,6 +19,8 @@ pub(super) struct LogAccess {
     pub(super) hub: Hub,
     /// A permit for each page that is being read for a stream.
     pub(super) stream_pages: Arc<Semaphore>,
+    /// The threads that read them.
+    pub(super) page_threads: PageThreads,
     pub(super) counters: Arc<ReadCounters>,
     /// The memory that answers are read into.
     pub(super) memory: Arc<dyn ReadMemory>,
@@ -30,7 +29,7 @@ pub(super) struct LogAccess {
 impl LogAccess {
     pub(super) fn new(store: Store, heads: Heads, hub: Hub) -> Self {
         let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
-        let memory = Arc::new(Unlimited);
-        Self { store, heads, hub, stream_pages, counters: Arc::default(), memory }
+        let (page_threads, memory) = (PageThreads::new(), Arc::new(Unlimited));
+        Self { store, heads, hub, stream_pages, page_threads, counters: Arc::default(), memory }
     }
 }

@@ -5,7 +5,7 @@ use hawser_proto::EnvelopeId;
 use hawser_storage::Snapshot;
 
 use crate::read::error::QueryError;
-use crate::read::plan::PlannedPage;
+use crate::read::page::PlannedPage;
 
 /// Size from which a page is read by two threads, in envelopes. Guessed: each envelope mostly lies
 /// in a block of its own, and starting a thread costs about as much as reading ten of them.

@@ -1,12 +1,13 @@
 //! Reading as it runs: queries over snapshots, and subscriptions fed from disk and hub.
 //!
-//! - [`Reader`]: queries, each over one snapshot, and the way to a subscription;
+//! - [`Reader`]: queries, and the way to a subscription;
+//! - [`TopicsQuery`], [`NewestQuery`]: queries of topics, in turns;
 //! - `fan_out`: the thread between commits and streams;
 //! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
 //!   waiting;
 //! - `awaited`: the places of chain strands that a stream waits for;
 //! - `fetch`: envelopes that did not come with their topic rows;
-//! - `pages`: pages that streams read from disk, in turns;
+//! - `page_threads`, `pages`: pages that streams read from disk, in turns, and the threads for that;
 //! - [`ProofReader`]: proofs about strands; `witnessing`: what a witness has cosigned;
 //! - [`Subscription`]: drives a feed of `engine::read` from disk and hub.
 
@@ -17,13 +18,17 @@ mod fetch;
 pub(crate) mod hub;
 pub(crate) mod listener;
 mod listeners;
+mod page_threads;
 mod pages;
 mod proofs;
+mod queries;
 mod reader;
 mod subscription;
 mod witnessing;
 
+pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread};
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
+pub use queries::{NewestQuery, ROWS_PER_TURN, TopicsQuery};
 pub use reader::{Reader, UsageScan, UsedPeriod};
 pub use subscription::{Past, Subscription};
 pub use witnessing::{WitnessId, WitnessState};

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::task::JoinError;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::access::LogAccess;
 use super::fetch::complete;
@@ -15,7 +14,8 @@ use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogRange, read_log};
 use crate::read::memory::{PageMemory, answer_bytes};
-use crate::read::plan::{PagePlan, PlannedPage};
+use crate::read::page::PlannedPage;
+use crate::read::plan::PagePlan;
 
 /// Time for which a page waits for memory before its stream ends. A guess: callers that read nothing
 /// lose theirs within it.
@@ -23,10 +23,10 @@ const MEMORY_WAIT_MAX: Duration = Duration::from_secs(60);
 /// First pause of a page that waits for memory; doubled up to the last. Guesses.
 const MEMORY_PAUSE_MIN: Duration = Duration::from_millis(20);
 const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Topics whose beginnings a stream reads in one turn. Turns of all streams alternate, so a stream of
-/// few topics does not wait until one of many has found its first page. Guessed: a turn takes about as
-/// long as a page.
-const TURN_TOPICS_MAX: usize = 256;
+/// Rows that a stream looks at in one turn before its first page, with ten for each seek. Turns of all streams
+/// alternate, so a stream of few topics does not wait until one of many has found its first page. Guessed: a turn
+/// takes about as long as a page.
+const TURN_ROWS_MAX: usize = 5_000;
 
 /// Reads a page, and returns it with the memory that was taken for it. Streams have their turns in the
 /// order in which they ask. One that may not have its memory now lets the next one go first, and holds
@@ -66,7 +66,7 @@ async fn read_topics(
     loop {
         let permit = permit(&log).await;
         let of_turn = log.clone();
-        let turn = blocking(move || {
+        let turn = blocking(&log, move || {
             let _permit = permit;
             of_turn.counters.stream_page.measure(|| read.turn(&of_turn))
         });
@@ -88,7 +88,7 @@ impl TopicsRead {
             Some(page) => page,
             None => {
                 let rows = &mut snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
-                let page = self.plan.next_turn(rows, BatchLimits::STREAM, TURN_TOPICS_MAX)?;
+                let page = self.plan.next_turn(rows, BatchLimits::STREAM, TURN_ROWS_MAX)?;
                 self.plan.drop_envelopes();
                 page
             }
@@ -127,7 +127,8 @@ async fn read_strands(
         drop(permit);
         wait.pause(most_bytes).await?;
     };
-    blocking(move || {
+    let threads = log.clone();
+    blocking(&threads, move || {
         let _permit = permit;
         let mut memory = PageMemory::new(&*log.memory, most_bytes);
         let snapshot = log.store.snapshot();
@@ -143,15 +144,15 @@ async fn permit(log: &LogAccess) -> OwnedSemaphorePermit {
     permit.expect("the semaphore is never closed")
 }
 
+/// Runs work that blocks on a thread for streams' pages.
 async fn blocking<T: Send + 'static>(
+    log: &LogAccess,
     work: impl FnOnce() -> Result<T, QueryError> + Send + 'static,
 ) -> Result<T, QueryError> {
-    match tokio::task::spawn_blocking(work).await.map_err(JoinError::try_into_panic) {
-        Ok(done) => done,
-        Err(Ok(panicked)) => std::panic::resume_unwind(panicked),
-        // The tokio runtime shuts down, and this stream with it.
-        Err(Err(_cancelled)) => std::future::pending().await,
-    }
+    let (done, result) = oneshot::channel();
+    // Fails only if the stream has ended.
+    log.page_threads.run(move || _ = done.send(work()));
+    result.await.expect("reading a page does not panic")
 }
 
 /// The pauses of a page that waits for memory.

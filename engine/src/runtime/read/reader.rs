@@ -1,28 +1,26 @@
-//! Queries, each over one snapshot, and the way to a subscription.
+//! Queries, and the way to a subscription.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::{
-    Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic, TopicKind,
-};
-use hawser_storage::{Store, TopicRow, UsageRow};
+use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, Topic};
+use hawser_storage::{Store, UsageRow};
 
 use super::access::LogAccess;
-use super::fetch::{complete, fetch};
 use super::hub::Hub;
+use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
 use crate::ports::Clock;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
-use crate::read::limits::{BatchLimits, wire_len_bytes};
+use crate::read::limits::BatchLimits;
 use crate::read::log_page::{LogRange, read_log};
 use crate::read::memory::{PageMemory, ReadMemory};
-use crate::read::newest::{FUTURE_NS_MAX, newest_visible};
-use crate::read::plan::{Cursors, PagePlan, PlanTopic};
+use crate::read::newest::FUTURE_NS_MAX;
+use crate::read::plan::Cursors;
+use crate::runtime::Heads;
 use crate::runtime::counters::{ReadCounters, StreamCounters};
-use crate::runtime::{ANSWER_LEN_BYTES_MAX, Heads};
 
 /// Reads the log. Cheap to clone; all clones read the same.
 #[derive(Clone)]
@@ -65,7 +63,7 @@ impl Reader {
     /// logs of inboxes at once. Empty means that nothing more can be shown now. To read on, advance
     /// the cursor by the page. A topic that is named more than once counts once.
     ///
-    /// Blocks on the disk. Costs a seek per topic and a read per envelope.
+    /// Blocks on the disk. Costs a seek per topic and strand in it, and a read per envelope.
     ///
     /// # Errors
     /// [`QueryError`] if the log cannot be read.
@@ -75,42 +73,23 @@ impl Reader {
         last_seen: &Cursor,
         limit: usize,
     ) -> Result<Vec<Bytes>, QueryError> {
-        self.log.counters.query_topics.measure(|| self.page_of_topics(topics, last_seen, limit))
+        let mut query = self.topics_query(topics.to_vec(), last_seen, limit);
+        loop {
+            if let Some(page) = query.turn()? {
+                return Ok(page);
+            }
+        }
     }
 
-    fn page_of_topics(
+    /// Begins what [`query_topics`](Self::query_topics) does, to be done in turns. Reads nothing yet.
+    #[must_use]
+    pub fn topics_query(
         &self,
-        topics: &[Topic],
+        topics: Vec<Topic>,
         last_seen: &Cursor,
         limit: usize,
-    ) -> Result<Vec<Bytes>, QueryError> {
-        let snapshot = self.log.store.snapshot();
-        let from = Arc::new(last_seen.clone());
-        let resume: Arc<[EnvelopeId]> = Arc::default();
-        let topics = topics.iter().map(|topic| PlanTopic {
-            topic: topic.clone(),
-            from: Arc::clone(&from),
-            resume: Arc::clone(&resume),
-        });
-        let topics: Vec<PlanTopic> = topics.collect();
-        let heads = Arc::new(snapshot.heads()?);
-        let mut plan = PagePlan::new(Cursors::Shared, topics.clone(), Arc::clone(&heads));
-        let of_inboxes =
-            plan.topics().iter().all(|it| it.topic.kind() == TopicKind::IdentityUpdates);
-        let limits = match limit {
-            0 if of_inboxes => BatchLimits::WHOLE_LOGS,
-            limit => BatchLimits::of_query(limit),
-        };
-        let rows = || snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
-        let mut page = plan.next_page(&mut rows(), limits)?;
-        if plan.is_crowded(&page) {
-            let mut plan = PagePlan::new(Cursors::Shared, topics, heads);
-            page = plan.next_shared_page(&mut rows(), limits)?;
-        }
-        drop(plan);
-        PageMemory::new(&*self.log.memory, 0).add(page.rows.len(), page.len_bytes)?;
-        let found = complete(&snapshot, page)?;
-        found.into_iter().map(|(_, id, bytes)| bytes.ok_or(QueryError::Absent(id))).collect()
+    ) -> TopicsQuery {
+        TopicsQuery::new(self.log.clone(), topics, last_seen, limit)
     }
 
     /// Returns the page of valid envelopes that follows `last_seen` in the strands of `originators`:
@@ -152,18 +131,12 @@ impl Reader {
 
     /// Returns, for each strand in which places have expired, the place behind the last one of them.
     ///
-    /// Blocks on the disk. Costs a seek per strand.
+    /// Blocks on the disk, if marks have changed since the last call.
     ///
     /// # Errors
     /// [`QueryError`] if a row cannot be read.
-    pub fn oldest(&self) -> Result<Vec<EnvelopeId>, QueryError> {
-        let snapshot = self.log.store.snapshot();
-        let mut oldest = Vec::new();
-        for head in snapshot.heads()?.iter() {
-            let first = snapshot.oldest(head.originator)?;
-            oldest.extend(first.map(|sequence| EnvelopeId { sequence, ..head }));
-        }
-        Ok(oldest)
+    pub fn oldest(&self) -> Result<Arc<[EnvelopeId]>, QueryError> {
+        Ok(self.log.store.oldest()?)
     }
 
     /// Returns the newest envelope of each topic, in the order of the request and as often as
@@ -180,37 +153,19 @@ impl Reader {
     /// # Errors
     /// [`QueryError`] if the log cannot be read, or the answer would be larger than a message.
     pub fn newest(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, QueryError> {
-        self.log.counters.newest.measure(|| self.newest_of(topics))
-    }
-
-    fn newest_of(&self, topics: &[Topic]) -> Result<Vec<Option<Bytes>>, QueryError> {
-        let snapshot = self.log.store.snapshot();
-        let heads = snapshot.heads()?;
-        let horizon_ns = self.clock.now_ns().saturating_add(FUTURE_NS_MAX);
-        let mut rows = snapshot.topics_with_envelopes(BatchLimits::BESIDE_LEN_BYTES);
-        let mut newest: HashMap<&Topic, Option<TopicRow>> = HashMap::new();
-        for topic in topics {
-            if !newest.contains_key(topic) {
-                newest.insert(topic, newest_visible(&mut rows, &heads, topic, horizon_ns)?);
+        let mut query = self.newest_query(topics.to_vec());
+        loop {
+            if let Some(newest) = query.turn()? {
+                return Ok(newest);
             }
         }
-        // What a topic that is named twice costs in the answer is known before anything is read.
-        let in_result = |row: &TopicRow| wire_len_bytes(wire_len_bytes(row.len_bytes as usize));
-        let found = topics.iter().filter_map(|topic| newest[topic].as_ref());
-        let len_bytes = found.map(in_result).sum();
-        if len_bytes > ANSWER_LEN_BYTES_MAX {
-            return Err(QueryError::TooLarge(len_bytes));
-        }
-        PageMemory::new(&*self.log.memory, 0).add(topics.len(), len_bytes)?;
-        let lacking = |row: &&mut TopicRow| row.envelope.is_none();
-        let mut lacking: Vec<&mut TopicRow> =
-            newest.values_mut().flatten().filter(lacking).collect();
-        let ids: Vec<EnvelopeId> = lacking.iter().map(|row| row.id).collect();
-        for (row, bytes) in lacking.iter_mut().zip(fetch(&snapshot, &ids)?) {
-            row.envelope = Some(bytes.ok_or(QueryError::Absent(row.id))?);
-        }
-        let bytes = |topic| newest[topic].as_ref().and_then(|row| row.envelope.clone());
-        Ok(topics.iter().map(bytes).collect())
+    }
+
+    /// Begins what [`newest`](Self::newest) does, to be done in turns. Reads nothing yet.
+    #[must_use]
+    pub fn newest_query(&self, topics: Vec<Topic>) -> NewestQuery {
+        let horizon_ns = self.clock.now_ns().saturating_add(FUTURE_NS_MAX);
+        NewestQuery::new(self.log.clone(), topics, horizon_ns)
     }
 
     /// Returns the inbox of each address, in the order of the request; of several the one that it

@@ -1,0 +1,166 @@
+//! The lanes of a plan: one originator in one topic each, as far as it has been read.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BinaryHeap, VecDeque};
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
+use hawser_storage::TopicRow;
+
+use super::error::QueryError;
+use super::rows::Rows;
+
+/// The most rows of one lane that are read at once. Guessed.
+pub(super) const CHUNK_ROWS_MAX: usize = 128;
+
+/// One originator in one topic.
+#[derive(Debug)]
+pub(super) struct Lane {
+    pub(super) topic: usize,
+    /// Rows that have been read and have not gone out.
+    pub(super) rows: VecDeque<TopicRow>,
+    /// The place to read on from; `None` at the end.
+    next: Option<EnvelopeId>,
+    /// The number of rows to read then.
+    chunk: usize,
+}
+
+impl Lane {
+    /// Begins a lane that is first read for `chunk` rows.
+    pub(super) fn new(topic: usize, chunk: usize) -> Self {
+        // Plans of many topics have many lanes, mostly of one row.
+        Self { topic, rows: VecDeque::with_capacity(1), next: None, chunk }
+    }
+
+    /// Adds a row. Returns true if the lane is full now.
+    pub(super) fn push(&mut self, row: TopicRow) -> bool {
+        let id = row.id;
+        self.rows.push_back(row);
+        let full = self.rows.len() >= self.chunk;
+        if full {
+            self.next = Some(EnvelopeId { sequence: id.sequence.next(), ..id });
+        }
+        full
+    }
+
+    /// Drops envelopes, so that the lane takes little memory. All rows but the first are read again.
+    pub(super) fn drop_envelopes(&mut self) {
+        if let Some(second) = self.rows.get(1) {
+            self.next = Some(second.id);
+            self.rows.truncate(1);
+        }
+        if let Some(first) = self.rows.front_mut() {
+            first.envelope = None;
+        }
+    }
+
+    /// Reads the next rows, up to `end` and about `wanted` of them. Chunks grow, since a lane that is read
+    /// once more is likely to be read to its end.
+    pub(super) fn fill(
+        &mut self,
+        rows: &mut impl Rows,
+        topic: &Topic,
+        end: SequenceId,
+        wanted: usize,
+    ) -> Result<(), QueryError> {
+        let Some(from) = self.next.take() else { return Ok(()) };
+        self.chunk = (self.chunk * 4).min(CHUNK_ROWS_MAX);
+        let chunk = self.chunk.min(wanted.max(1));
+        let mut row = rows.seek(topic, from)?;
+        while let Some(found) = row {
+            if found.id.originator != from.originator || found.id.sequence > end {
+                return Ok(());
+            }
+            let next = EnvelopeId { sequence: found.id.sequence.next(), ..from };
+            let ascends = self.rows.back().is_none_or(|last| last.id < found.id);
+            debug_assert!(ascends, "rows of a topic ascend within their strand");
+            self.rows.push_back(found);
+            if self.rows.len() >= chunk {
+                self.next = Some(next);
+                return Ok(());
+            }
+            row = rows.next_row()?;
+        }
+        Ok(())
+    }
+
+    fn clear(&mut self) {
+        (self.rows, self.next) = (VecDeque::new(), None);
+    }
+}
+
+/// The lanes of one originator that have rows, by the sequence of the first row.
+#[derive(Debug, Default)]
+pub(super) struct StrandLanes {
+    pub(super) lanes: BinaryHeap<Reverse<(SequenceId, usize)>>,
+}
+
+/// All lanes of a plan.
+///
+/// A plan of one page needs few of them: a page of `n` envelopes takes at most the `n` lowest places of a strand, so
+/// it never gets to a lane whose first row stands behind those of `n + 1` others of its strand. Such lanes are
+/// dropped while topics are opened, so memory depends on strands and the page, and not on topics.
+#[derive(Debug)]
+pub(super) struct LaneTable {
+    pub(super) lanes: Vec<Lane>,
+    /// Places in `lanes` of those that were dropped.
+    free: Vec<usize>,
+    /// While topics are opened: the lanes of each strand, the one with the highest first row on top.
+    opening: BTreeMap<OriginatorId, BinaryHeap<(SequenceId, usize)>>,
+    of_strand_max: usize,
+}
+
+impl LaneTable {
+    /// Begins without lanes; of each strand `of_strand_max` are kept at most.
+    pub(super) fn new(of_strand_max: usize) -> Self {
+        let opening = BTreeMap::new();
+        Self { lanes: Vec::new(), free: Vec::new(), opening, of_strand_max }
+    }
+
+    /// Forgets all lanes.
+    pub(super) fn clear(&mut self) {
+        *self = Self::new(self.of_strand_max);
+    }
+
+    /// Returns the number of lanes that are kept.
+    pub(super) fn len(&self) -> usize {
+        self.lanes.len() - self.free.len()
+    }
+
+    /// Adds a lane of a topic that is being opened, unless no page gets to it.
+    pub(super) fn add(&mut self, lane: Lane) {
+        let Some(EnvelopeId { originator, sequence }) = lane.rows.front().map(|row| row.id) else {
+            return;
+        };
+        let of_strand = self.opening.entry(originator).or_default();
+        if of_strand.len() >= self.of_strand_max {
+            if of_strand.peek().is_some_and(|(highest, _)| *highest < sequence) {
+                return;
+            }
+            if let Some((_, highest)) = of_strand.pop() {
+                self.lanes[highest].clear();
+                self.free.push(highest);
+            }
+        }
+        let index = match self.free.pop() {
+            Some(index) => {
+                self.lanes[index] = lane;
+                index
+            }
+            None => {
+                self.lanes.push(lane);
+                self.lanes.len() - 1
+            }
+        };
+        of_strand.push((sequence, index));
+    }
+
+    /// Returns the lanes of each strand, the one with the lowest first row on top. To be called once all topics have
+    /// been opened.
+    pub(super) fn take_opened(&mut self) -> BTreeMap<OriginatorId, StrandLanes> {
+        let opened = std::mem::take(&mut self.opening).into_iter();
+        let turned = opened.map(|(originator, lanes)| {
+            (originator, StrandLanes { lanes: lanes.into_iter().map(Reverse).collect() })
+        });
+        turned.collect()
+    }
+}

@@ -1,0 +1,386 @@
+//! Queries of topics, answered in turns: each turn looks at a bounded number of rows, over a view of its own.
+//!
+//! A caller who asks for the most expensive page takes many turns, and others have theirs between them. What a query
+//! holds meanwhile is charged to its reader.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::{Cursor, EnvelopeId, Topic, TopicKind};
+use hawser_storage::{Snapshot, TopicRow};
+
+use super::access::LogAccess;
+use super::fetch::fetch;
+use crate::read::error::QueryError;
+use crate::read::limits::{BatchLimits, wire_len_bytes};
+use crate::read::memory::{HeldMemory, PageMemory};
+use crate::read::newest::newest_visible;
+use crate::read::page::{Filling, PlannedPage};
+use crate::read::plan::{PagePlan, PlanTopic};
+use crate::read::rows::{ROWS_PER_SEEK, Rows as _};
+use crate::runtime::ANSWER_LEN_BYTES_MAX;
+
+/// Rows that one turn looks at; a seek counts as ten. A guess: a thousand seeks, some 5 ms of a thread
+/// when everything is in memory. A turn goes beyond it by one topic at most.
+pub const ROWS_PER_TURN: usize = 10_000;
+
+/// Bytes of an envelope from the log that count as one row. A guess: what copying them costs beside a row.
+const BYTES_PER_ROW: usize = 1024;
+/// Memory that a query for newest envelopes takes for a topic, in bytes. Counted from the types, with room to spare.
+const NEWEST_TOPIC_BYTES: usize = 256;
+
+/// A page of topics that is being made: see [`Reader::topics_query`](super::Reader::topics_query).
+pub struct TopicsQuery {
+    log: LogAccess,
+    /// Given to the plan at its start.
+    topics: Vec<Topic>,
+    from: Arc<Cursor>,
+    limits: BatchLimits,
+    plan: Option<PagePlan>,
+    filling: Filling,
+    is_shared: bool,
+    /// The page is planned, and some of its envelopes are still to be read.
+    reading: Option<PageReading>,
+    /// Bytes of envelopes that rows may still bring along.
+    room_bytes: usize,
+    /// The page was planned over one view, and is read over the same one.
+    is_one_view: bool,
+    memory: HeldMemory,
+}
+
+impl TopicsQuery {
+    pub(super) fn new(
+        log: LogAccess,
+        topics: Vec<Topic>,
+        last_seen: &Cursor,
+        limit: usize,
+    ) -> Self {
+        let of_inboxes = topics.iter().all(|it| it.kind() == TopicKind::IdentityUpdates);
+        let limits = match limit {
+            0 if of_inboxes => BatchLimits::WHOLE_LOGS,
+            limit => BatchLimits::of_query(limit),
+        };
+        Self {
+            memory: HeldMemory::new(Arc::clone(&log.memory)),
+            log,
+            topics,
+            from: Arc::new(last_seen.clone()),
+            limits,
+            plan: None,
+            filling: Filling::default(),
+            is_shared: false,
+            reading: None,
+            room_bytes: BatchLimits::BESIDE_LEN_BYTES,
+            is_one_view: true,
+        }
+    }
+
+    /// Does one turn. Returns the page when it is complete; until then there is more to do. After that, or an error,
+    /// the query is over.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the log cannot be read, or the reader may not have the memory.
+    pub fn turn(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
+        let counters = Arc::clone(&self.log.counters);
+        counters.query_topics.measure(|| self.work())
+    }
+
+    fn work(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
+        let log = self.log.clone();
+        let snapshot = log.store.snapshot();
+        let mut left = ROWS_PER_TURN;
+        loop {
+            let spent = match &mut self.reading {
+                None => self.plan_on(&snapshot, left)?,
+                Some(reading) => reading.step(&snapshot, left)?,
+            };
+            if let Some(reading) = self.reading.take_if(|it| it.is_done()) {
+                if let Some(page) = reading.finish(self.is_one_view)? {
+                    return Ok(Some(page));
+                }
+                // All of it was pruned since it was planned. An empty page would say that there is no more.
+                self.restart(false);
+            }
+            left = left.saturating_sub(spent.max(1));
+            if left == 0 {
+                self.is_one_view = false;
+                self.memory.hold(self.plan.as_ref().map_or(0, PagePlan::held_bytes))?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Plans for about `work` rows, and begins to read the page if it is complete then. Returns the number of rows
+    /// looked at.
+    fn plan_on(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+        let plan = match self.plan.take() {
+            Some(plan) => self.plan.insert(plan),
+            None => {
+                let heads = Arc::new(snapshot.heads()?);
+                let resume: Arc<[EnvelopeId]> = Arc::default();
+                let planned = std::mem::take(&mut self.topics).into_iter().map(|topic| {
+                    let (from, resume) = (Arc::clone(&self.from), Arc::clone(&resume));
+                    PlanTopic { topic, from, resume }
+                });
+                let plan = PagePlan::of_one_page(planned, heads, self.limits.envelopes);
+                self.plan.insert(plan)
+            }
+        };
+        let mut rows = snapshot.topics_with_envelopes(self.room_bytes);
+        let is_complete = plan.fill(&mut rows, self.limits, &mut self.filling, work)?;
+        self.room_bytes = rows.room_bytes();
+        let spent = rows.looked_at();
+        if is_complete {
+            let page = std::mem::take(&mut self.filling).into_page();
+            if !self.is_shared && plan.is_crowded(&page) {
+                self.restart(true);
+                return Ok(spent);
+            }
+            PageMemory::new(&*self.log.memory, 0).add(page.rows.len(), page.len_bytes)?;
+            self.reading = Some(PageReading::new(page));
+        }
+        Ok(spent)
+    }
+
+    /// Plans the page anew. If it `is_shared`, no node's strand gets more than half of it.
+    fn restart(&mut self, is_shared: bool) {
+        if let Some(plan) = &mut self.plan {
+            plan.restart();
+        }
+        self.filling = if is_shared { Filling::shared() } else { Filling::default() };
+        self.is_shared = is_shared;
+        self.room_bytes = BatchLimits::BESIDE_LEN_BYTES;
+    }
+}
+
+/// The envelopes of a planned page while those that did not come with their rows are read from the log.
+struct PageReading {
+    ids: Vec<EnvelopeId>,
+    envelopes: Vec<Option<Bytes>>,
+    lacking: Lacking,
+}
+
+/// Envelopes that are still to be read from the log, by their places in an answer.
+struct Lacking {
+    /// In the order of the log.
+    left: std::vec::IntoIter<(EnvelopeId, usize)>,
+    /// The work of one of them, in rows.
+    each: usize,
+}
+
+impl Lacking {
+    /// Takes up the envelopes of an answer that has `len_bytes` in all, of `envelopes`.
+    fn new(mut lacking: Vec<(EnvelopeId, usize)>, len_bytes: usize, envelopes: usize) -> Self {
+        lacking.sort_unstable();
+        let each = ROWS_PER_SEEK + len_bytes / envelopes.max(1) / BYTES_PER_ROW;
+        Self { left: lacking.into_iter(), each }
+    }
+
+    /// Reads some of them, for about `work` rows, and gives each to `put` with its place. Returns the work that was
+    /// done.
+    fn read(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        work: usize,
+        mut put: impl FnMut(usize, Option<Bytes>),
+    ) -> Result<usize, QueryError> {
+        let some: Vec<_> = self.left.by_ref().take((work / self.each).max(1)).collect();
+        let ids: Vec<EnvelopeId> = some.iter().map(|(id, _)| *id).collect();
+        for ((_, place), bytes) in some.iter().zip(fetch(snapshot, &ids)?) {
+            put(*place, bytes);
+        }
+        Ok(some.len() * self.each)
+    }
+
+    fn is_done(&self) -> bool {
+        self.left.len() == 0
+    }
+}
+
+impl PageReading {
+    fn new(page: PlannedPage) -> Self {
+        let PlannedPage { rows, envelopes, len_bytes, .. } = page;
+        let ids: Vec<EnvelopeId> = rows.into_iter().map(|(_, id)| id).collect();
+        let places = ids.iter().zip(&envelopes).enumerate();
+        let lacking = places.filter(|(_, (_, bytes))| bytes.is_none());
+        let lacking = lacking.map(|(place, (&id, _))| (id, place)).collect();
+        let lacking = Lacking::new(lacking, len_bytes, ids.len());
+        Self { ids, envelopes, lacking }
+    }
+
+    fn step(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+        let envelopes = &mut self.envelopes;
+        self.lacking.read(snapshot, work, |place, bytes| envelopes[place] = bytes)
+    }
+
+    fn is_done(&self) -> bool {
+        self.lacking.is_done()
+    }
+
+    /// Returns the page; `None` if nothing of it is left in the log. Over one view, all of it has to be there.
+    fn finish(self, is_one_view: bool) -> Result<Option<Vec<Bytes>>, QueryError> {
+        let Self { ids, envelopes, .. } = self;
+        let absent = ids.iter().zip(&envelopes).find(|(_, bytes)| bytes.is_none());
+        if let Some((id, _)) = absent.filter(|_| is_one_view) {
+            return Err(QueryError::Absent(*id));
+        }
+        let was_empty = ids.is_empty();
+        let page: Vec<Bytes> = envelopes.into_iter().flatten().collect();
+        Ok((was_empty || !page.is_empty()).then_some(page))
+    }
+}
+
+/// The newest envelopes of topics that are being looked for: see [`Reader::newest_query`](super::Reader::newest_query).
+pub struct NewestQuery {
+    log: LogAccess,
+    topics: Vec<Topic>,
+    horizon_ns: i64,
+    heads: Option<Cursor>,
+    /// The number of topics that have been looked at.
+    seen: usize,
+    newest: HashMap<Topic, Option<TopicRow>>,
+    /// All rows are known, and some of their envelopes are still to be read.
+    lacking: Option<Lacking>,
+    room_bytes: usize,
+    is_one_view: bool,
+    memory: HeldMemory,
+}
+
+impl NewestQuery {
+    pub(super) fn new(log: LogAccess, topics: Vec<Topic>, horizon_ns: i64) -> Self {
+        Self {
+            memory: HeldMemory::new(Arc::clone(&log.memory)),
+            log,
+            topics,
+            horizon_ns,
+            heads: None,
+            seen: 0,
+            newest: HashMap::new(),
+            lacking: None,
+            room_bytes: BatchLimits::BESIDE_LEN_BYTES,
+            is_one_view: true,
+        }
+    }
+
+    /// Does one turn. Returns the envelopes when all are there, in the order of the request; until then there is more
+    /// to do. After that, or an error, the query is over.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the log cannot be read, the reader may not have the memory, or the answer would be larger than
+    /// a message.
+    pub fn turn(&mut self) -> Result<Option<Vec<Option<Bytes>>>, QueryError> {
+        let counters = Arc::clone(&self.log.counters);
+        counters.newest.measure(|| self.work())
+    }
+
+    fn work(&mut self) -> Result<Option<Vec<Option<Bytes>>>, QueryError> {
+        let log = self.log.clone();
+        let snapshot = log.store.snapshot();
+        let mut left = ROWS_PER_TURN;
+        loop {
+            let spent = match &mut self.lacking {
+                None => self.look(&snapshot, left)?,
+                Some(_) => self.read(&snapshot, left)?,
+            };
+            if self.lacking.as_ref().is_some_and(Lacking::is_done) {
+                let bytes = |topic: &Topic| self.newest.get(topic)?.as_ref()?.envelope.clone();
+                return Ok(Some(self.topics.iter().map(bytes).collect()));
+            }
+            left = left.saturating_sub(spent.max(1));
+            if left == 0 {
+                self.is_one_view = false;
+                self.memory.hold(self.topics.len() * NEWEST_TOPIC_BYTES)?;
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Looks for the rows of topics, for about `work` rows. Returns the number of rows looked at.
+    fn look(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+        let mut rows = snapshot.topics_with_envelopes(self.room_bytes);
+        let heads = match self.heads.take() {
+            Some(heads) => self.heads.insert(heads),
+            None => self.heads.insert(snapshot.heads()?),
+        };
+        while let Some(topic) = self.topics.get(self.seen).filter(|_| rows.looked_at() < work) {
+            self.seen += 1;
+            if !self.newest.contains_key(topic) {
+                let found = newest_visible(&mut rows, heads, topic, self.horizon_ns)?;
+                self.newest.insert(topic.clone(), found);
+            }
+        }
+        self.room_bytes = rows.room_bytes();
+        if self.seen == self.topics.len() {
+            self.lacking = Some(self.begin_reading()?);
+        }
+        Ok(rows.looked_at())
+    }
+
+    /// Takes the memory of the answer, whose size is known now: that of a topic which is named twice, too.
+    fn begin_reading(&self) -> Result<Lacking, QueryError> {
+        let in_result = |row: &TopicRow| wire_len_bytes(wire_len_bytes(row.len_bytes as usize));
+        let row = |topic: &Topic| self.newest.get(topic).and_then(Option::as_ref);
+        let found = self.topics.iter().filter_map(|topic| row(topic));
+        let len_bytes = found.map(in_result).sum();
+        if len_bytes > ANSWER_LEN_BYTES_MAX {
+            return Err(QueryError::TooLarge(len_bytes));
+        }
+        PageMemory::new(&*self.log.memory, 0).add(self.topics.len(), len_bytes)?;
+        let places = self.topics.iter().enumerate();
+        let mut lacking: Vec<_> = places
+            .filter_map(|(place, topic)| Some((row(topic)?, place)))
+            .filter(|(row, _)| row.envelope.is_none())
+            .map(|(row, place)| (row.id, place))
+            .collect();
+        lacking.sort_unstable();
+        lacking.dedup_by_key(|(id, _)| *id);
+        Ok(Lacking::new(lacking, len_bytes, self.topics.len()))
+    }
+
+    /// Reads envelopes from the log, for about `work` rows. Returns the work that was done.
+    fn read(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+        let Some(lacking) = &mut self.lacking else { return Ok(0) };
+        let mut gone = Vec::new();
+        let (topics, newest) = (&self.topics, &mut self.newest);
+        let spent = lacking.read(snapshot, work, |place, bytes| match bytes {
+            Some(bytes) => {
+                let row = newest.get_mut(&topics[place]).and_then(Option::as_mut);
+                row.into_iter().for_each(|row| row.envelope = Some(bytes.clone()));
+            }
+            None => gone.push(place),
+        })?;
+        for place in gone {
+            self.look_again(snapshot, place)?;
+        }
+        Ok(spent)
+    }
+
+    /// Looks for the newest envelope of a topic again: the one that was found is not in the log. Over one view it has
+    /// to be there; else it was pruned meanwhile.
+    fn look_again(&mut self, snapshot: &Snapshot<'_>, place: usize) -> Result<(), QueryError> {
+        let topic = &self.topics[place];
+        let before = self.newest.get(topic).and_then(Option::as_ref).map(|row| row.id);
+        if let Some(id) = before.filter(|_| self.is_one_view) {
+            return Err(QueryError::Absent(id));
+        }
+        let heads = snapshot.heads()?;
+        let mut rows = snapshot.topics();
+        let mut found = newest_visible(&mut rows, &heads, topic, self.horizon_ns)?;
+        if let Some(row) = &mut found {
+            let len_bytes = row.len_bytes as usize;
+            PageMemory::new(&*self.log.memory, 0).add(1, len_bytes)?;
+            row.envelope = Some(snapshot.get(row.id)?.ok_or(QueryError::Absent(row.id))?);
+        }
+        self.newest.insert(topic.clone(), found);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "queries_tests.rs"]
+mod tests;
