@@ -1,0 +1,58 @@
+//! What was written last is remembered by topic, and read back after a start.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use bytes::Bytes;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{SequenceId, Topic};
+use hawser_storage::{Remembering, Store};
+use support::*;
+
+/// Returns the topic that the facts of these tests have for an envelope.
+fn topic_of(bytes: &Bytes) -> Option<Topic> {
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
+    let text = std::str::from_utf8(&statement).ok()?;
+    let sequence = text.rsplit_once(':')?.1.parse().ok()?;
+    Some(facts(id(PEER, sequence)).topic)
+}
+
+fn has_news(store: &Store, name: &str, after: u64) -> bool {
+    let snapshot = store.snapshot();
+    let ends = [id(PEER, snapshot.head(PEER).unwrap().0)];
+    snapshot.topics().has_news(topic(name).as_bytes(), &|_| SequenceId(after), &ends)
+}
+
+fn remember(store: &Store, topic_of: impl Fn(&Bytes) -> Option<Topic>) -> usize {
+    let (mut walk, mut steps) = (Remembering::default(), 0);
+    while store.remember_topics(&mut walk, &topic_of).unwrap() {
+        steps += 1;
+    }
+    steps
+}
+
+#[test]
+fn topics_of_the_last_envelopes_are_known_again_after_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    store.commit(&(1..=1000).map(|at| append(PEER, at)).collect::<Vec<_>>()).unwrap();
+    assert!(!has_news(&store, "other", 0), "all of it was written here");
+    drop(store);
+
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert!(has_news(&store, "other", 999) && !has_news(&store, "other", 1000));
+    assert_eq!(remember(&store, |_| None), 200, "as many steps as it takes at most");
+    assert!(has_news(&store, "other", 999), "an envelope without a topic hides nothing");
+    drop(store);
+
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(remember(&store, topic_of), 2);
+    assert!(!has_news(&store, "other", 0));
+    assert!(has_news(&store, "t2", 997) && !has_news(&store, "t2", 998));
+    store.commit(&[append(PEER, 1001)]).unwrap();
+    assert!(has_news(&store, "t2", 998) && !has_news(&store, "t2", 1001));
+    let mut rebuilt = |_| {};
+    store.rebuild(&|at, _, _| Some(facts(at)), &mut rebuilt).unwrap();
+    assert!(has_news(&store, "other", 0), "a rebuild writes all rows");
+}
