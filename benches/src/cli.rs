@@ -131,19 +131,7 @@ pub(crate) enum Command {
     /// Grow a node to each of some sizes, keep it, and measure reading, starting, publishing and rebuilding there.
     Sizes(Sizes),
     /// Grow a node, start it again, and have many streams come back that lack little. Prints text.
-    Reconnect {
-        #[command(flatten)]
-        large: Large,
-        /// Streams that come back.
-        #[arg(long, default_value_t = 10_000)]
-        streams: u64,
-        /// Topics of each of them.
-        #[arg(long, default_value_t = 100)]
-        topics_each: u64,
-        /// Envelopes that were published while they were away.
-        #[arg(long, default_value_t = 1000)]
-        missed: u64,
-    },
+    Reconnect(Reconnect),
     /// See what is resident with a large log and many subscriptions.
     Memory(Large),
     /// Everything above, one after the other.
@@ -374,4 +362,20 @@ pub(crate) struct Sizes {
     /// Leave out the rebuild, which takes the longest.
     #[arg(long)]
     pub(crate) without_rebuild: bool,
+}
+
+/// Streams that come back after a restart.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Reconnect {
+    #[command(flatten)]
+    pub(crate) large: Large,
+    /// Streams that come back.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) streams: u64,
+    /// Topics of each of them.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) topics_each: u64,
+    /// Envelopes that were published while they were away.
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) missed: u64,
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use hawser_proto::OriginatorId;
 
-use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Shape, Sizes, Target};
+use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Reconnect, Shape, Sizes, Target};
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
@@ -49,11 +49,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             gateway::run(&plan, &hawser.program(), &output.data_dir()).await
         }
         Command::Floods { output, hawser, payload_size, seconds } => {
-            let network = Network::new(&hawser.program(), &output.data_dir(), 1)?;
-            let node = network.start(0).await?;
-            floods::run(&node, payload_size, seconds.max(1)).await?;
-            node.stop();
-            Ok(())
+            beside_floods(&output, &hawser, payload_size, seconds.max(1)).await
         }
         Command::ChainIndex { output, hawser, events, per_block } => {
             let plan = chain_index::Plan { events: events.max(1), per_block };
@@ -75,13 +71,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         }
         Command::Grow(large) => grow(&large).await,
         Command::Sizes(args) => at_sizes(&args).await,
-        Command::Reconnect { large, streams, topics_each, missed } => {
-            let (network, node, _) = filled_among(&large, 1).await?;
-            let topics = large.stored_topics.max(1);
-            let payload_len = large.shape.payload_size;
-            let plan = reconnect::Plan { streams, topics_each, missed, topics, payload_len };
-            reconnect::run(&network, node, plan).await
-        }
+        Command::Reconnect(args) => come_back(&args).await,
         Command::Memory(large) => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;
             let (_network, node, _) = filled(&large).await?;
@@ -108,6 +98,30 @@ async fn grow(large: &Large) -> Result<(), BenchError> {
     run.grown = Some(grown);
     node.stop();
     run.finish(&large.output)
+}
+
+/// A publisher at an idle node, and beside each of some floods.
+async fn beside_floods(
+    output: &Output,
+    hawser: &Hawser,
+    payload_size: usize,
+    seconds: u64,
+) -> Result<(), BenchError> {
+    let network = Network::new(&hawser.program(), &output.data_dir(), 1)?;
+    let node = network.start(0).await?;
+    floods::run(&node, payload_size, seconds).await?;
+    node.stop();
+    Ok(())
+}
+
+/// Streams that come back to a node which was started again.
+async fn come_back(args: &Reconnect) -> Result<(), BenchError> {
+    let &Reconnect { ref large, streams, topics_each, missed } = args;
+    let (network, node, _) = filled_among(large, 1).await?;
+    let topics = large.stored_topics.max(1);
+    let payload_len = large.shape.payload_size;
+    let plan = reconnect::Plan { streams, topics_each, missed, topics, payload_len };
+    reconnect::run(&network, node, plan).await
 }
 
 /// Nodes of several sizes, each measured in its own folder. The table is printed after each of them.

@@ -7,11 +7,7 @@ use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, Witne
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
-<<<<<<< HEAD
-    PublisherThreads, ReportTask, ScrubTask, TreesTask,
-=======
-    PublisherThreads, ReportTask, TreesTask, at_begin_of_reader_threads,
->>>>>>> 8dc2ee3 (engine, api: expensive reads take turns of bounded work, each paid before it begins)
+    PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_reader_threads,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
