@@ -7,6 +7,9 @@
 //! sends. When little is left, large addresses get nothing more, and connections of those that hold most are
 //! closed, see [`shedding`].
 //!
+//! A stream's topics and cursors may be *lent*: taken beyond its caller's share, from what is free. The shares of all
+//! others are counted as if it were still free, and connections that were lent something are closed first when it is needed.
+//!
 //! A connection of a trusted proxy stands for many clients. Each call on it is a consumer of its own, which
 //! counts against the client that the proxy names, and ends alone when that client holds most.
 //!
@@ -47,6 +50,9 @@ const KEPT_FREE_DIVISOR: usize = 8;
 /// Without it, large addresses that are equal would close each other's connections in turn, whose clients
 /// come back and do the same: none would get anything. A guess: room for the answers under way.
 const REFUSED_EARLIER_DIVISOR: usize = 64;
+/// Part of the limit, as a divisor, that has to be free besides when something is lent: until it is used up, nothing has to
+/// be closed. A guess.
+const LENT_LEAVES_DIVISOR: usize = 16;
 /// Parts of the limit, as divisors: an address that holds the first is always worth closing connections
 /// of, one that holds less than the second never. Between them, one that holds twice as much as the one
 /// that asks. Guesses.
@@ -63,6 +69,8 @@ pub struct MemoryBudget(Arc<BudgetState>);
 struct BudgetState {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
+    /// The part of them that is lent.
+    lent_bytes: AtomicUsize,
     callers: Mutex<Callers>,
     refused: Counter,
     closed: Counter,
@@ -85,6 +93,7 @@ struct Callers {
 struct AddressShare {
     address: ClientAddress,
     used_bytes: AtomicUsize,
+    lent_bytes: AtomicUsize,
 }
 
 /// The share of a connection, or of one call on a proxy's. Ends with the last call of it.
@@ -94,6 +103,8 @@ pub(crate) struct ConnectionShare {
     kind: Kind,
     address: Arc<AddressShare>,
     used_bytes: AtomicUsize,
+    /// The part of them that is lent.
+    lent_bytes: AtomicUsize,
     writing: Arc<Writing>,
     close: CancellationToken,
     paid_time: Arc<PaidTime>,
@@ -125,6 +136,7 @@ impl MemoryBudget {
         Self(Arc::new(BudgetState {
             limit_bytes,
             used_bytes: AtomicUsize::new(0),
+            lent_bytes: AtomicUsize::new(0),
             callers: Mutex::default(),
             refused: Counter::default(),
             closed: Counter::default(),
@@ -195,7 +207,8 @@ impl BudgetState {
     ) -> Arc<ConnectionShare> {
         let mut callers = self.callers.lock();
         let (share, consumers) = callers.addresses.entry(address).or_insert_with(|| {
-            (Arc::new(AddressShare { address, used_bytes: AtomicUsize::new(0) }), 0)
+            let (used_bytes, lent_bytes) = (AtomicUsize::new(0), AtomicUsize::new(0));
+            (Arc::new(AddressShare { address, used_bytes, lent_bytes }), 0)
         });
         *consumers += 1;
         let address = share.clone();
@@ -206,6 +219,7 @@ impl BudgetState {
             kind,
             address,
             used_bytes: AtomicUsize::new(0),
+            lent_bytes: AtomicUsize::new(0),
             writing,
             close: CancellationToken::new(),
             paid_time,
@@ -217,9 +231,12 @@ impl BudgetState {
     /// Returns true if `free` bytes are enough for an address that holds `address_bytes`: a large one is
     /// refused before connections have to be closed for it.
     fn is_kept_free(&self, address_bytes: usize, free: usize) -> bool {
-        let kept_bytes =
-            self.limit_bytes / KEPT_FREE_DIVISOR + self.limit_bytes / REFUSED_EARLIER_DIVISOR;
-        address_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= kept_bytes
+        address_bytes < self.limit_bytes / WORTH_CLOSING_DIVISORS[0] || free >= self.kept_bytes()
+    }
+
+    /// Returns what large addresses leave free.
+    fn kept_bytes(&self) -> usize {
+        self.limit_bytes / KEPT_FREE_DIVISOR + self.limit_bytes / REFUSED_EARLIER_DIVISOR
     }
 
     /// Closes the largest consumers, if little is left, until enough will be free. `asker_bytes` is what
@@ -289,38 +306,83 @@ impl ConnectionShare {
     pub(crate) fn take(&self, bytes: usize) -> Result<(), Overloaded> {
         // Nothing is added before it is known to fit: a charge that does not fit fails no other caller's.
         // What others take of the same address meanwhile may go past its part, never past the limit.
-        let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
-            let all = all.checked_add(bytes)?;
-            let free = self.budget.limit_bytes.checked_sub(all)?;
-            self.may_hold(bytes, free).then_some(all)
-        });
+        let taken = self.add_if(bytes, |free| self.may_hold(bytes, free));
         let asker_bytes = match taken {
-            Ok(_) => {
-                self.used_bytes.fetch_add(bytes, Relaxed);
-                self.address.used_bytes.fetch_add(bytes, Relaxed) + bytes
-            }
-            Err(_) => self.address.used_bytes.load(Relaxed).saturating_add(bytes),
+            true => self.address.used_bytes.load(Relaxed),
+            false => self.address.used_bytes.load(Relaxed).saturating_add(bytes),
         };
         self.budget.keep_free(asker_bytes);
-        taken.map(|_| ()).map_err(|_| {
-            self.budget.refused.inc();
-            Overloaded
-        })
+        if taken {
+            return Ok(());
+        }
+        self.budget.refused.inc();
+        Err(Overloaded)
     }
 
-    /// Returns true if this consumer may have `bytes` more, when that leaves `free` bytes to all.
+    /// Takes `bytes` for what lasts. Returns true if they are lent, because too little of the caller's share would be
+    /// left for its requests and answers.
+    ///
+    /// # Errors
+    /// [`Overloaded`]; nothing was taken then.
+    pub(crate) fn take_lasting(&self, bytes: usize) -> Result<bool, Overloaded> {
+        // Half of what the share may still become is left to what comes and goes.
+        let has_room = self.add_if(bytes, |free| self.may_hold(bytes, free / 2));
+        if has_room {
+            return Ok(false);
+        }
+        let left_bytes = self.budget.kept_bytes() + self.budget.limit_bytes / LENT_LEAVES_DIVISOR;
+        let may_be_lent = |free| self.kind != Kind::Proxy && free >= left_bytes;
+        if !self.close.is_cancelled() && self.add_if(bytes, may_be_lent) {
+            for lent in self.each_lent() {
+                lent.fetch_add(bytes, Relaxed);
+            }
+            return Ok(true);
+        }
+        self.take(bytes).map(|()| false)
+    }
+
+    /// Adds `bytes`, if `may` says so of what is free to all after that.
+    fn add_if(&self, bytes: usize, may: impl Fn(usize) -> bool) -> bool {
+        let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
+            let all = all.checked_add(bytes)?;
+            may(self.budget.limit_bytes.checked_sub(all)?).then_some(all)
+        });
+        if taken.is_ok() {
+            self.used_bytes.fetch_add(bytes, Relaxed);
+            self.address.used_bytes.fetch_add(bytes, Relaxed);
+        }
+        taken.is_ok()
+    }
+
+    /// Returns true if this consumer may have `bytes` more, when that leaves `free` bytes to all. What is lent counts as
+    /// free, and as none of its holder's: it comes back when others need it.
     fn may_hold(&self, bytes: usize, free: usize) -> bool {
-        let with = |used: &AtomicUsize| used.load(Relaxed).saturating_add(bytes);
+        let with = |used: &AtomicUsize, lent: &AtomicUsize| {
+            used.load(Relaxed).saturating_sub(lent.load(Relaxed)).saturating_add(bytes)
+        };
+        let free = free.saturating_add(self.budget.lent_bytes.load(Relaxed));
         match self.kind {
             Kind::Proxy => true,
             _ if self.close.is_cancelled() => false,
             _ => {
-                let address_bytes = with(&self.address.used_bytes);
-                with(&self.used_bytes) <= free
+                let address_bytes = with(&self.address.used_bytes, &self.address.lent_bytes);
+                with(&self.used_bytes, &self.lent_bytes) <= free
                     && address_bytes / 2 <= free
                     && self.budget.is_kept_free(address_bytes, free)
             }
         }
+    }
+
+    fn each_lent(&self) -> [&AtomicUsize; 3] {
+        [&self.budget.lent_bytes, &self.address.lent_bytes, &self.lent_bytes]
+    }
+
+    /// Gives back `bytes` that were lent.
+    pub(crate) fn give_back_lent(&self, bytes: usize) {
+        for lent in self.each_lent() {
+            lent.fetch_sub(bytes, Relaxed);
+        }
+        self.give_back(bytes);
     }
 
     /// Takes `bytes` that are allocated already.
@@ -345,8 +407,8 @@ impl ConnectionShare {
     /// Returns what may be chosen to be closed; `None` for a proxy's connection.
     fn consumer(&self) -> Option<Consumer> {
         let (address, number, bytes) = (self.address.address, self.number, self.used_bytes());
-        let is_idle = self.is_idle();
-        (self.kind != Kind::Proxy).then_some(Consumer { address, number, bytes, is_idle })
+        let (is_idle, is_lent) = (self.is_idle(), self.lent_bytes.load(Relaxed) > 0);
+        (self.kind != Kind::Proxy).then_some(Consumer { address, number, bytes, is_idle, is_lent })
     }
 
     /// Returns true for a connection without calls: each of them would be charged too.
@@ -412,6 +474,8 @@ impl ConnectionShare {
 
 impl Drop for ConnectionShare {
     fn drop(&mut self) {
+        let lent_bytes = self.lent_bytes.load(Relaxed);
+        self.give_back_lent(lent_bytes);
         let held_bytes = self.used_bytes();
         self.give_back(held_bytes);
         let mut callers = self.budget.callers.lock();

@@ -32,6 +32,66 @@ fn a_greedy_connection_leaves_room_for_every_other_one() {
     assert!(callers.addresses.is_empty() && callers.consumers.is_empty(), "nothing stays");
 }
 
+/// Takes as much for what lasts as is given, a MiB at a time, and counts what is lent of it.
+fn lasting(connection: &ConnectionShare) -> (usize, usize) {
+    let taken = std::iter::repeat_with(|| connection.take_lasting(MIB)).map_while(Result::ok);
+    taken.fold((0, 0), |(all, lent), is_lent| (all + 1, lent + usize::from(is_lent)))
+}
+
+#[test]
+fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
+    let budget = MemoryBudget::new(LIMIT);
+    let first = budget.connection(address(1), budget.account()).unwrap();
+    let (all, lent) = lasting(&first);
+    assert!((50..=51).contains(&all) && lent > 20, "all but thirteen parts of 64: {all}, {lent}");
+    assert!(first.take(4 * MIB).is_ok(), "its own requests have room");
+    first.give_back(4 * MIB);
+    assert!(!first.close.is_cancelled());
+    // Another address gets what it would get if nothing had been lent; what was lent comes back for it.
+    let other = budget.connection(address(2), budget.account()).unwrap();
+    assert_eq!(std::iter::repeat_with(|| other.take(MIB)).take(8).flatten().count(), 8);
+    assert!(first.close.is_cancelled() && !other.close.is_cancelled());
+    assert!(first.take(1).is_err() && first.take_lasting(1).is_err(), "it is closed");
+    drop(first);
+    assert!(greedy(&other) >= 20, "half of the limit in all");
+    drop(other);
+    assert_eq!(budget.used_bytes(), 0);
+    assert_eq!(budget.0.lent_bytes.load(Relaxed), 0, "given back");
+}
+
+#[test]
+fn a_flood_of_strangers_takes_back_what_was_lent_before_it_closes_others() {
+    let budget = MemoryBudget::new(LIMIT);
+    let small = budget.connection(address(1), budget.account()).unwrap();
+    small.take(3 * MIB).unwrap();
+    let lender = budget.connection(address(2), budget.account()).unwrap();
+    lasting(&lender);
+    let strangers = flood(&budget, 8 * MIB);
+    assert!(lender.close.is_cancelled());
+    assert!(!small.close.is_cancelled());
+    drop((strangers, lender, small));
+    assert_eq!(budget.used_bytes(), 0);
+}
+
+#[test]
+fn what_is_lent_is_given_back_first() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = budget.connection(address(1), budget.account()).unwrap();
+    let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
+    for _ in 0..40 {
+        call.take_lasting(MIB).unwrap();
+    }
+    let lent = || budget.0.lent_bytes.load(Relaxed);
+    let before = lent();
+    assert!(before > 10 * MIB && before < 40 * MIB, "{before}");
+    call.give_back_lasting(10 * MIB);
+    assert_eq!(lent(), before - 10 * MIB);
+    call.give_back_lasting(20 * MIB);
+    assert_eq!((lent(), connection.lent_bytes.load(Relaxed)), (0, 0));
+    drop(call);
+    assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
+}
+
 #[test]
 fn many_connections_of_one_address_cannot_take_everything() {
     let budget = MemoryBudget::new(LIMIT);

@@ -27,6 +27,8 @@ pub struct CallCharge(Arc<CallShare>);
 struct CallShare {
     connection: Arc<ConnectionShare>,
     bytes: AtomicUsize,
+    /// The part of `bytes` that is lent.
+    lent_bytes: AtomicUsize,
     /// The part of `bytes` that the request took: its bytes, and what it becomes when it is decoded.
     request_bytes: AtomicUsize,
     /// The part of `bytes` that the call itself takes until it answers.
@@ -38,6 +40,7 @@ impl CallCharge {
         Self(Arc::new(CallShare {
             connection,
             bytes: AtomicUsize::new(0),
+            lent_bytes: AtomicUsize::new(0),
             request_bytes: AtomicUsize::new(0),
             call_bytes: AtomicUsize::new(0),
         }))
@@ -77,6 +80,29 @@ impl CallCharge {
     pub fn give_back(&self, bytes: usize) {
         self.0.bytes.fetch_sub(bytes, Relaxed);
         self.0.connection.give_back(bytes);
+    }
+
+    /// Takes `bytes` for what a stream keeps while it lasts. Where its caller's share would have too little left for
+    /// requests and answers, they are lent from what is free; then the connection, or the call on a proxy's, is
+    /// among the first to be closed when others need the memory.
+    ///
+    /// # Errors
+    /// [`Overloaded`]: nothing was taken, and the stream must end.
+    pub fn take_lasting(&self, bytes: usize) -> Result<(), Overloaded> {
+        if self.0.connection.take_lasting(bytes)? {
+            self.0.lent_bytes.fetch_add(bytes, Relaxed);
+        }
+        self.0.bytes.fetch_add(bytes, Relaxed);
+        Ok(())
+    }
+
+    /// Gives back `bytes` that were taken for what lasts, first of all those that are lent.
+    pub fn give_back_lasting(&self, bytes: usize) {
+        let lent_bytes = self.0.lent_bytes.load(Relaxed).min(bytes);
+        self.0.lent_bytes.fetch_sub(lent_bytes, Relaxed);
+        self.0.bytes.fetch_sub(lent_bytes, Relaxed);
+        self.0.connection.give_back_lent(lent_bytes);
+        self.give_back(bytes - lent_bytes);
     }
 
     /// Takes `bytes` for the call itself.
@@ -122,7 +148,7 @@ impl CallCharge {
 
     /// Gives back everything.
     pub(crate) fn clear(&self) {
-        self.0.connection.give_back(self.0.bytes.swap(0, Relaxed));
+        self.give_back_lasting(self.0.bytes.load(Relaxed));
     }
 
     /// Returns a number that calls from the same address share, for queues that are fair between
@@ -145,8 +171,9 @@ impl fmt::Debug for CallCharge {
 
 impl Drop for CallShare {
     fn drop(&mut self) {
-        let held_bytes = *self.bytes.get_mut();
-        self.connection.give_back(held_bytes);
+        let (held_bytes, lent_bytes) = (*self.bytes.get_mut(), *self.lent_bytes.get_mut());
+        self.connection.give_back_lent(lent_bytes);
+        self.connection.give_back(held_bytes - lent_bytes);
     }
 }
 

@@ -17,9 +17,12 @@ pub(crate) struct Consumer {
     pub(crate) bytes: usize,
     /// It is a connection without calls.
     pub(crate) is_idle: bool,
+    /// It was lent memory beyond its share.
+    pub(crate) is_lent: bool,
 }
 
-/// Chooses consumers that hold `needed_bytes` together, or fewer if no others are worth it. An address is
+/// Chooses consumers that hold `needed_bytes` together, or fewer if no others are worth it. Those who were lent something go
+/// first, the largest of them before the others, whatever their addresses hold. Then an address is
 /// worth it while it holds `worth_bytes`: the largest comes first, of each its idle connections, the
 /// oldest of them first, then what holds most. Idle connections of small addresses follow.
 ///
@@ -30,8 +33,17 @@ pub(crate) fn choose(
     needed_bytes: usize,
     worth_bytes: usize,
 ) -> Vec<Consumer> {
+    let (mut lent, others): (Vec<_>, Vec<_>) = consumers.into_iter().partition(|it| it.is_lent);
+    lent.sort_unstable_by_key(|it| Reverse(it.bytes));
+    let (mut chosen, mut chosen_bytes) = (Vec::new(), 0);
+    for consumer in lent {
+        if chosen_bytes < needed_bytes {
+            chosen_bytes += consumer.bytes;
+            chosen.push(consumer);
+        }
+    }
     let mut of_address: HashMap<ClientAddress, Vec<Consumer>> = HashMap::new();
-    for consumer in consumers {
+    for consumer in others {
         of_address.entry(consumer.address).or_default().push(consumer);
     }
     let mut largest: BinaryHeap<(usize, ClientAddress)> = BinaryHeap::new();
@@ -43,7 +55,6 @@ pub(crate) fn choose(
         });
         largest.push((members.iter().map(|it| it.bytes).sum(), *address));
     }
-    let (mut chosen, mut chosen_bytes) = (Vec::new(), 0);
     while chosen_bytes < needed_bytes
         && let Some((bytes, address)) = largest.pop().filter(|(bytes, _)| *bytes >= worth_bytes)
     {
@@ -69,7 +80,13 @@ mod tests {
     use super::*;
 
     fn idle(address: u64, number: u64) -> Consumer {
-        Consumer { address: ClientAddress::V6(address), number, bytes: 1, is_idle: true }
+        Consumer {
+            address: ClientAddress::V6(address),
+            number,
+            bytes: 1,
+            is_idle: true,
+            is_lent: false,
+        }
     }
 
     fn busy(address: u64, number: u64, bytes: usize) -> Consumer {
@@ -79,6 +96,16 @@ mod tests {
     fn numbers(consumers: &[Consumer], needed_bytes: usize, worth_bytes: usize) -> Vec<u64> {
         let chosen = choose(consumers.iter().copied(), needed_bytes, worth_bytes);
         chosen.iter().map(|it| it.number).collect()
+    }
+
+    #[test]
+    fn what_was_lent_comes_back_before_anything_else_goes() {
+        let lent = |number, bytes| Consumer { is_lent: true, ..busy(3, number, bytes) };
+        let all = [busy(1, 1, 50), idle(1, 2), lent(3, 2), lent(4, 5), busy(2, 5, 90)];
+        assert_eq!(numbers(&all, 5, 4), [4]);
+        assert_eq!(numbers(&all, 7, 4), [4, 3]);
+        assert_eq!(numbers(&all, 8, 4), [4, 3, 5], "then as without it");
+        assert!(numbers(&all, 0, 4).is_empty());
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl HeldBytes {
         if self.used > self.taken {
             self.take(0)?;
         } else if self.taken - self.used > 2 * STEP_BYTES {
-            self.charge.give_back(self.taken - self.used);
+            self.charge.give_back_lasting(self.taken - self.used);
             self.taken = self.used;
         }
         Ok(())
@@ -124,7 +124,7 @@ impl HeldBytes {
         self.used += bytes;
         if self.used > self.taken {
             let more = (self.used - self.taken).max(STEP_BYTES);
-            self.charge.take(more)?;
+            self.charge.take_lasting(more)?;
             self.taken += more;
         }
         Ok(())
@@ -133,6 +133,6 @@ impl HeldBytes {
 
 impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.charge.give_back(self.taken);
+        self.charge.give_back_lasting(self.taken);
     }
 }
