@@ -74,6 +74,7 @@ pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
 pub use call_share::CallCharge;
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
+pub use connect::ConnectRequest;
 pub use decoding::FieldCost;
 pub use details::{StatusDetails, WrongField};
 pub use health::HealthService;

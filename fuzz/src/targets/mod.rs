@@ -3,6 +3,7 @@
 mod backup_manifest;
 mod chain_rpc;
 mod checkpoints;
+mod connect_request;
 mod control_frames;
 mod data_frames;
 mod exported_part;
@@ -37,6 +38,7 @@ pub(crate) const TARGETS: &[Target] = &[
     group_message::TARGET,
     key_package::TARGET,
     json::TARGET,
+    connect_request::TARGET,
     identity_update::TARGET,
     checkpoints::TARGET,
     control_frames::TARGET,

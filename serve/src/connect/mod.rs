@@ -159,7 +159,9 @@ impl ConnectCall {
         for name in [CONTENT_LENGTH, ACCEPT_ENCODING, CONTENT_ENCODING] {
             headers.remove(name);
         }
-        for name in [STREAM_ACCEPT_ENCODING, PROTOCOL_VERSION, "grpc-accept-encoding"] {
+        // Those of the other form too, which mean nothing here.
+        let others = [STREAM_ENCODING, STREAM_ACCEPT_ENCODING, PROTOCOL_VERSION];
+        for name in others.into_iter().chain(["grpc-accept-encoding"]) {
             headers.remove(name);
         }
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc+proto"));
@@ -181,26 +183,13 @@ impl ConnectCall {
         if (self.form, self.codec) == (Form::Stream, Codec::Proto) {
             return Ok((body, None)); // the same bytes
         }
-        let head_len = if self.form == Form::Stream { HEAD_LEN_BYTES } else { 0 };
-        let (limit, too_long) = match self.codec {
-            Codec::Proto => (MESSAGE_LEN_BYTES_MAX, too_large as fn() -> Status),
-            Codec::Json => {
-                (json::REQUEST_LEN_BYTES_MAX + head_len, json::too_long as fn() -> Status)
-            }
-        };
-        let (mut bytes, held) = collect(body, limit, too_long, share).await?;
-        let mut is_packed = is_packed;
-        if self.form == Form::Stream {
-            is_packed = only_message(&mut bytes)? == COMPRESSED;
-        }
+        let (limit, too_long) = self.len_bytes_max();
+        let (bytes, held) = collect(body, limit, too_long, share).await?;
+        let (mut bytes, is_packed) = self.unframe(bytes, is_packed)?;
         if let Some(schema) = schema {
-            if is_packed {
-                bytes = json::unpack(&bytes)?;
-            }
             // An empty body is an empty message, as in protobuf.
             let text = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
             bytes = json::to_message(schema.clone(), text, share).await?.into();
-            is_packed = false;
         }
         let len = u32::try_from(bytes.len()).map_err(|_| too_large())?;
         let mut head = BytesMut::with_capacity(HEAD_LEN_BYTES);
@@ -208,6 +197,29 @@ impl ConnectCall {
         head.put_u32(len);
         let frames = [head.freeze(), bytes].map(|piece| Ok::<_, Status>(Frame::data(piece)));
         Ok((Body::new(StreamBody::new(futures_util::stream::iter(frames))), Some(held)))
+    }
+
+    /// Returns the longest body, and the refusal of a longer one.
+    fn len_bytes_max(self) -> (usize, fn() -> Status) {
+        let head_len = if self.form == Form::Stream { HEAD_LEN_BYTES } else { 0 };
+        match self.codec {
+            Codec::Proto => (MESSAGE_LEN_BYTES_MAX, too_large as fn() -> Status),
+            Codec::Json => {
+                (json::REQUEST_LEN_BYTES_MAX + head_len, json::too_long as fn() -> Status)
+            }
+        }
+    }
+
+    /// Takes the message out of a body that has arrived. JSON comes out decompressed; of protobuf it is returned if it is
+    /// compressed still.
+    fn unframe(self, mut bytes: Bytes, mut is_packed: bool) -> Result<(Bytes, bool), Status> {
+        if self.form == Form::Stream {
+            is_packed = only_message(&mut bytes)? == COMPRESSED;
+        }
+        if is_packed && self.codec == Codec::Json {
+            return Ok((json::unpack(&bytes)?, false));
+        }
+        Ok((bytes, is_packed))
     }
 
     async fn unary_answer(
@@ -289,6 +301,42 @@ impl ConnectCall {
         }
         response.headers_mut().insert(CONTENT_TYPE, content_type);
         response
+    }
+}
+
+/// A request of the Connect protocol that has arrived: what a listener makes of its headers and its body before it asks
+/// a service. Fuzzing gives it any bytes.
+#[derive(Debug, Clone)]
+pub struct ConnectRequest {
+    /// The headers of the gRPC request.
+    pub headers: HeaderMap,
+    /// The message: JSON, or protobuf, perhaps compressed.
+    pub message: Bytes,
+    /// True if the message is compressed.
+    pub is_packed: bool,
+}
+
+impl ConnectRequest {
+    /// Reads a request. `None` if its content type is none of the protocol's.
+    ///
+    /// # Errors
+    /// The status of the refusal.
+    pub fn read(
+        content_type: &str,
+        mut headers: HeaderMap,
+        body: Bytes,
+    ) -> Option<Result<Self, Status>> {
+        let call = ConnectCall::of_content_type(content_type)?;
+        let read = move || {
+            let is_packed = call.take_headers(&mut headers)?;
+            let (limit, too_long) = call.len_bytes_max();
+            if body.len() > limit {
+                return Err(too_long());
+            }
+            let (message, is_packed) = call.unframe(body, is_packed)?;
+            Ok(Self { headers, message, is_packed })
+        };
+        Some(read())
     }
 }
 
