@@ -166,7 +166,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
             Status::not_found(text)
         }
         CallError::Proof(ProofRefusal::Beyond { .. }) => Status::out_of_range(text),
-        CallError::Stream(error) => Status::new(error.code(), text),
+        CallError::Stream(error) => error.details().into_status(error.code(), &text),
         CallError::NotServed(_) => Status::unimplemented(text),
         CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
         CallError::TooManyTokens(retry_after_s) => {

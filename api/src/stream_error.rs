@@ -3,6 +3,7 @@
 use hawser_engine::read::QueryError;
 use hawser_proto::Topic;
 use hawser_proto::topic::TopicError;
+use hawser_serve::{StatusDetails, WrongField};
 use tonic::Code;
 
 /// Topics that a stream may have at once. Specified: `docs/protocol/api.md`.
@@ -35,6 +36,23 @@ pub(crate) enum StreamError {
 }
 
 impl StreamError {
+    /// Returns what programs are told beside the text.
+    pub(crate) fn details(&self) -> StatusDetails {
+        let reason = match self {
+            Self::Version => "REQUEST_VERSION",
+            Self::Mutate(error) => {
+                let wrong = error.wrong().into_iter().collect();
+                return StatusDetails { wrong, ..StatusDetails::of(error.name()) };
+            }
+            Self::NoPong => "NO_PONG",
+            Self::Stalled => "STALLED",
+            Self::DrainLate => "DRAIN_LATE",
+            Self::Read(_) => "LOG_UNREADABLE",
+            Self::Receive(_) => "REQUESTS_LOST",
+        };
+        StatusDetails::of(reason)
+    }
+
     /// Returns the code of the status.
     pub(crate) fn code(&self) -> Code {
         match self {
@@ -57,16 +75,17 @@ pub(crate) enum MutateError {
     TooManyAdds(usize),
     #[error("too many cursor entries: {0}, at most {CURSOR_ENTRIES_MAX} are allowed in one Mutate")]
     TooManyCursorEntries(usize),
-    #[error("remove: {0}")]
-    Remove(TopicError),
-    #[error("add: {0}")]
-    Add(TopicError),
-    #[error("add: topic {0} is subscribed already, and history_only would not change that")]
-    Subscribed(Topic),
-    #[error("add: topic {0} has a history_only wave in flight")]
-    HistoryInFlight(Topic),
-    #[error("add: cursor entry {0}:{1} is out of range")]
-    CursorEntry(u32, u64),
+    // The first number is the place of the remove or add in the Mutate.
+    #[error("remove: {1}")]
+    Remove(usize, TopicError),
+    #[error("add: {1}")]
+    Add(usize, TopicError),
+    #[error("add: topic {1} is subscribed already, and history_only would not change that")]
+    Subscribed(usize, Topic),
+    #[error("add: topic {1} has a history_only wave in flight")]
+    HistoryInFlight(usize, Topic),
+    #[error("add: cursor entry {1}:{2} is out of range")]
+    CursorEntry(usize, u32, u64),
     #[error("too many topics: {0}, at most {TOPICS_MAX} are allowed on one stream")]
     TooManyTopics(usize),
     #[error("too many waves: {WAVES_MAX} are in flight")]
@@ -74,6 +93,41 @@ pub(crate) enum MutateError {
 }
 
 impl MutateError {
+    /// Returns the name of the check, a constant that programs can match.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::IdMissing => "MUTATE_ID_MISSING",
+            Self::IdInUse(_) => "MUTATE_ID_IN_FLIGHT",
+            Self::TooManyAdds(_) => "TOO_MANY_ADDS",
+            Self::TooManyCursorEntries(_) => "CURSOR_ENTRIES",
+            Self::Remove(..) => "REMOVE_TOPIC",
+            Self::Add(..) => "ADD_TOPIC",
+            Self::Subscribed(..) => "HISTORY_OF_SUBSCRIBED",
+            Self::HistoryInFlight(..) => "HISTORY_IN_FLIGHT",
+            Self::CursorEntry(..) => "CURSOR_RANGE",
+            Self::TooManyTopics(_) => "TOO_MANY_TOPICS",
+            Self::TooManyWaves => "TOO_MANY_WAVES",
+        }
+    }
+
+    /// Returns the part of the request that is wrong, if it is one remove or one add.
+    fn wrong(&self) -> Option<WrongField> {
+        let field = match self {
+            Self::Remove(place, _) => format!("v1.mutate.removes[{place}]"),
+            Self::Add(place, _)
+            | Self::Subscribed(place, _)
+            | Self::HistoryInFlight(place, _)
+            | Self::CursorEntry(place, ..) => format!("v1.mutate.adds[{place}]"),
+            Self::IdMissing
+            | Self::IdInUse(_)
+            | Self::TooManyAdds(_)
+            | Self::TooManyCursorEntries(_)
+            | Self::TooManyTopics(_)
+            | Self::TooManyWaves => return None,
+        };
+        Some(WrongField { field, description: self.to_string(), reason: self.name() })
+    }
+
     /// Returns true if the Mutate asks for too much, and false if it is wrong.
     pub(crate) fn is_limit(&self) -> bool {
         matches!(

@@ -66,7 +66,8 @@ pub(super) async fn check<T: StreamTopics + Send>(
     let mut removed = 0;
     for (place, remove) in mutate.removes.iter().enumerate() {
         end_of_turn(place).await;
-        let topic = Topic::parse(remove.clone()).map_err(MutateError::Remove)?;
+        let topic =
+            Topic::parse(remove.clone()).map_err(|error| MutateError::Remove(place, error))?;
         if removes.insert(remove.clone()) && stream.contains(&topic) {
             removed += 1;
         }
@@ -95,23 +96,24 @@ async fn reduce_adds<T: StreamTopics + Send>(
     for place in 0..mutate.adds.len() {
         end_of_turn(place).await;
         let add = &mutate.adds[place];
-        let topic = Topic::parse(add.topic.clone()).map_err(MutateError::Add)?;
+        let topic =
+            Topic::parse(add.topic.clone()).map_err(|error| MutateError::Add(place, error))?;
         if !known.insert(add.topic.clone()) {
             continue;
         }
         if !removes.contains(&add.topic) && stream.contains(&topic) {
             if mutate.history_only {
-                return Err(MutateError::Subscribed(topic));
+                return Err(MutateError::Subscribed(place, topic));
             }
             continue;
         }
         if stream.reads_history(&topic) {
-            return Err(MutateError::HistoryInFlight(topic));
+            return Err(MutateError::HistoryInFlight(place, topic));
         }
         let entries = add.last_seen.iter().flat_map(|cursor| &cursor.node_id_to_sequence_id);
         for (&originator, &sequence) in entries {
             if originator > ORIGINATOR_MAX || sequence > SequenceId::MAX.0 {
-                return Err(MutateError::CursorEntry(originator, sequence));
+                return Err(MutateError::CursorEntry(place, originator, sequence));
             }
         }
         mutate.adds.swap(kept, place);

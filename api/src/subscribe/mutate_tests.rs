@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::FutureExt as _;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::mutate::Subscription as Add;
+use proptest::prelude::*;
+use prost::Message as _;
 
 use super::*;
 
@@ -116,18 +119,18 @@ async fn only_adds_that_change_something_are_left_in_their_order() {
         mutate.adds[2] = add(name(1), &[entry]);
         checked(&mut mutate).await.expect("cursors that do not count are not checked");
         mutate.adds = vec![add(name(9), &[entry])];
-        assert_eq!(refused(mutate).await, MutateError::CursorEntry(entry.0, entry.1));
+        assert_eq!(refused(mutate).await, MutateError::CursorEntry(0, entry.0, entry.1));
     }
 }
 
 #[tokio::test]
 async fn history_is_of_topics_that_are_not_there_and_not_being_read() {
     let history = |names: &[u8]| Mutate { history_only: true, ..adds(8, names) };
-    assert!(matches!(refused(history(&[1])).await, MutateError::Subscribed(_)));
-    assert!(matches!(refused(history(&[3])).await, MutateError::HistoryInFlight(_)));
-    assert!(matches!(refused(adds(8, &[3])).await, MutateError::HistoryInFlight(_)));
+    assert!(matches!(refused(history(&[1])).await, MutateError::Subscribed(0, _)));
+    assert!(matches!(refused(history(&[3])).await, MutateError::HistoryInFlight(0, _)));
+    assert!(matches!(refused(adds(8, &[3])).await, MutateError::HistoryInFlight(0, _)));
     let removed = Mutate { removes: vec![name(3)], ..adds(8, &[3]) };
-    assert!(matches!(refused(removed).await, MutateError::HistoryInFlight(_)));
+    assert!(matches!(refused(removed).await, MutateError::HistoryInFlight(0, _)));
     let mut begins_anew = Mutate { removes: vec![name(1)], ..history(&[1]) };
     checked(&mut begins_anew).await.unwrap();
     assert_eq!(begins_anew.adds.len(), 1);
@@ -147,4 +150,97 @@ async fn the_stream_may_be_full_of_topics_and_of_waves() {
     assert_eq!(full, MutateError::TooManyWaves);
     assert!(full.is_limit());
     checked_among(&mut adds(8, &[1]), WAVES_MAX, 0).await.expect("nothing to read");
+}
+
+/// The checks as the page states them, one pass for each. Returns the adds that are left, or the name of the check.
+fn by_the_page(mutate: &Mutate) -> Result<Vec<Add>, &'static str> {
+    let (live, history) = ([name(1), name(2)], [name(3)]);
+    let is_topic = |topic: &Bytes| Topic::parse(topic.clone()).is_ok();
+    if mutate.mutate_id == 0 && !mutate.adds.is_empty() {
+        return Err("MUTATE_ID_MISSING");
+    }
+    if mutate.mutate_id == 7 {
+        return Err("MUTATE_ID_IN_FLIGHT");
+    }
+    if !mutate.removes.iter().all(is_topic) {
+        return Err("REMOVE_TOPIC");
+    }
+    let mut left: Vec<Add> = Vec::new();
+    for (place, add) in mutate.adds.iter().enumerate() {
+        let is_removed = mutate.removes.contains(&add.topic);
+        let repeats = mutate.adds[..place].iter().any(|earlier| earlier.topic == add.topic);
+        let entries = add.last_seen.iter().flat_map(|it| it.node_id_to_sequence_id.iter());
+        let mut is_far = entries.map(|(&id, &sequence)| id >= 1 << 31 || sequence >= 1 << 63);
+        match () {
+            () if !is_topic(&add.topic) => return Err("ADD_TOPIC"),
+            () if repeats => {}
+            () if live.contains(&add.topic) && !is_removed && mutate.history_only => {
+                return Err("HISTORY_OF_SUBSCRIBED");
+            }
+            () if live.contains(&add.topic) && !is_removed => {}
+            () if history.contains(&add.topic) => return Err("HISTORY_IN_FLIGHT"),
+            () if is_far.any(|it| it) => return Err("CURSOR_RANGE"),
+            () => left.push(add.clone()),
+        }
+    }
+    Ok(left)
+}
+
+fn some_topic() -> impl Strategy<Value = Bytes> {
+    let odd = [&b""[..], &[0], &[77, 1]].map(Bytes::from_static);
+    prop_oneof![20 => (1..8_u8).prop_map(name), 1 => proptest::sample::select(odd.to_vec())]
+}
+
+fn some_add() -> impl Strategy<Value = Add> {
+    let sequences = prop_oneof![20 => 0..9_u64, 1 => Just(1 << 63)];
+    let originators = prop_oneof![20 => 0..3_u32, 1 => Just(1 << 31)];
+    let cursor = proptest::collection::btree_map(originators, sequences, 0..3);
+    let cursor = cursor.prop_map(|node_id_to_sequence_id| Cursor { node_id_to_sequence_id });
+    let last_seen = proptest::option::of(cursor);
+    (some_topic(), last_seen).prop_map(|(topic, last_seen)| Add { topic, last_seen })
+}
+
+fn some_mutate() -> impl Strategy<Value = Mutate> {
+    let adds = proptest::collection::vec(some_add(), 0..8);
+    let removes = proptest::collection::vec(some_topic(), 0..4);
+    (adds, removes, prop_oneof![1 => 0..9_u64, 4 => Just(8)], any::<bool>()).prop_map(
+        |(adds, removes, mutate_id, history_only)| Mutate {
+            adds,
+            removes,
+            mutate_id,
+            history_only,
+        },
+    )
+}
+
+fn decided(mut mutate: Mutate) -> Result<Vec<Add>, &'static str> {
+    let decided = checked(&mut mutate).now_or_never().expect("a short Mutate takes one turn");
+    decided.map(|()| mutate.adds).map_err(|error| error.name())
+}
+
+proptest! {
+    #[test]
+    fn the_checks_decide_as_the_page_says(mutate in some_mutate()) {
+        prop_assert_eq!(decided(mutate.clone()), by_the_page(&mutate));
+    }
+
+    /// Whatever decodes is decided, after bytes were changed, lost and put in.
+    #[test]
+    fn bytes_that_are_nearly_a_mutate_are_decided(
+        mutate in some_mutate(),
+        edits in proptest::collection::vec((any::<prop::sample::Index>(), 0..3_u8, any::<u8>()), 1..6),
+    ) {
+        let mut bytes = mutate.encode_to_vec();
+        for (at, kind, byte) in edits {
+            let at = at.index(bytes.len() + 1);
+            match kind {
+                0 => bytes.insert(at, byte),
+                1 if at < bytes.len() => _ = bytes.remove(at),
+                _ => if let Some(it) = bytes.get_mut(at) { *it = byte },
+            }
+        }
+        if let Ok(mutate) = Mutate::decode(&bytes[..]) {
+            prop_assert_eq!(decided(mutate.clone()), by_the_page(&mutate));
+        }
+    }
 }

@@ -221,30 +221,42 @@ async fn a_mutate_that_fails_a_check_ends_the_stream() {
     let one =
         |topic: &'static [u8]| vec![Add { topic: Bytes::from_static(topic), last_seen: None }];
     let refused = [
-        (adds(0, &[1]), Code::InvalidArgument, "mutate_id"),
+        (adds(0, &[1]), Code::InvalidArgument, "mutate_id", &["MUTATE_ID_MISSING"][..]),
         (
             Mutate { adds: vec![add(1, &[]); 100_001], ..adds(2, &[]) },
             Code::ResourceExhausted,
             "too many adds",
+            &["TOO_MANY_ADDS"],
         ),
         (
             Mutate { removes: vec![Bytes::from_static(b"x")], ..adds(2, &[]) },
             Code::InvalidArgument,
             "remove: topic must",
+            &["REMOVE_TOPIC", "google.rpc.BadRequest", "v1.mutate.removes[0]"],
         ),
-        (Mutate { adds: one(&[9, 9]), ..adds(2, &[]) }, Code::InvalidArgument, "add: unknown"),
+        (
+            Mutate { adds: [adds(2, &[1, 2]).adds, one(&[9, 9])].concat(), ..adds(2, &[]) },
+            Code::InvalidArgument,
+            "add: unknown",
+            &["ADD_TOPIC", "v1.mutate.adds[2]"],
+        ),
         (
             Mutate { adds: vec![add(1, &[(1 << 31, 1)])], ..adds(2, &[]) },
             Code::InvalidArgument,
             "cursor entry",
+            &["CURSOR_RANGE", "v1.mutate.adds[0]"],
         ),
     ];
-    for (mutate, code, text) in refused {
+    for (mutate, code, text, told) in refused {
         let mut talk = Talk::open(&node).await;
         talk.mutate(mutate).await;
         let status = talk.ended().await;
         assert_eq!(status.code(), code, "{status}");
         assert!(status.message().contains(text), "{status}");
+        let details = String::from_utf8_lossy(status.details()).into_owned();
+        for part in told.iter().chain(&["google.rpc.ErrorInfo", "hawser"]) {
+            assert!(details.contains(part), "{part} in {details:?}");
+        }
     }
     node.until_sample("xmtp_subscribers", 0.0).await;
 }
@@ -262,6 +274,7 @@ async fn silence_is_pinged_and_a_client_that_does_not_answer_is_left() {
     let status = talk.ended().await;
     assert_eq!(status.code(), Code::DeadlineExceeded);
     assert_eq!(status.message(), "no Pong within deadline");
+    assert!(String::from_utf8_lossy(status.details()).contains("NO_PONG"));
 }
 
 #[tokio::test]
