@@ -56,6 +56,7 @@ fn methods() -> Vec<(String, String)> {
         "xmtp/xmtpv4/payer_api.proto",
         "xmtp/xmtpv4/gateway_api.proto",
         "hawser/checkpoint_api.proto",
+        "xmtp/mls_validation/v1.proto",
     ];
     let mut methods = Vec::new();
     for file in files {
@@ -103,6 +104,7 @@ fn every_call_has_a_page_that_names_its_services() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_node_answers_the_examples_as_the_pages_say() {
     let mut network = Network::new(1);
+    network.add_arguments(&["--validation-api"]);
     network.start_all().await;
     let port = network.nodes[0].port;
     let names: BTreeSet<String> = methods().into_iter().map(|(name, _)| name).collect();
