@@ -9,7 +9,7 @@ use tonic::client::Grpc;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use crate::bounded::BoundedCodec;
 use crate::failure::{Checked, Failure};
@@ -26,6 +26,10 @@ pub const QUERY_API: &str = "/xmtp.xmtpv4.message_api.QueryApi";
 pub const NOTIFICATION_API: &str = "/xmtp.xmtpv4.message_api.NotificationApi";
 /// The service for publishing.
 pub const PUBLISH_API: &str = "/xmtp.xmtpv4.message_api.PublishApi";
+/// The service for proofs, an extension of Hawser's.
+pub const CHECKPOINT_API: &str = "/hawser.checkpoint_api.CheckpointApi";
+/// The service for evidence against nodes.
+pub const MISBEHAVIOR_API: &str = "/xmtp.xmtpv4.message_api.MisbehaviorApi";
 /// The service for what a node says of itself.
 pub const METADATA_API: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi";
 /// The service of a gateway that clients in use call.
@@ -77,10 +81,22 @@ impl Connection {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        Ok(self.answered(path, request).await?.into_inner())
+    }
+
+    /// Makes a call with one answer, and keeps its metadata.
+    ///
+    /// # Errors
+    /// As [`unary`](Self::unary).
+    pub async fn answered<Q, A>(&self, path: &str, request: Q) -> Result<Response<A>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         self.within(async {
             let mut grpc = self.grpc().await?;
             let codec = BoundedCodec::<Q, A>::default();
-            Ok(grpc.unary(Request::new(request), route(path)?, codec).await?.into_inner())
+            grpc.unary(Request::new(request), route(path)?, codec).await
         })
         .await
     }
@@ -122,10 +138,26 @@ impl Connection {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        Ok(self.opened(path, request).await?.into_inner())
+    }
+
+    /// Makes such a call, and keeps the metadata of its answer.
+    ///
+    /// # Errors
+    /// As [`unary`](Self::unary).
+    pub async fn opened<Q, A>(
+        &self,
+        path: &str,
+        request: Request<Q>,
+    ) -> Result<Response<Streaming<A>>, Status>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         self.within(async {
             let mut grpc = self.grpc().await?;
             let codec = BoundedCodec::<Q, A>::default();
-            Ok(grpc.server_streaming(request, route(path)?, codec).await?.into_inner())
+            grpc.server_streaming(request, route(path)?, codec).await
         })
         .await
     }
@@ -170,6 +202,14 @@ impl Connection {
         body: &[u8],
     ) -> Checked<HttpAnswer> {
         self.http(&http::post(path, headers, body)).await
+    }
+
+    /// Asks for a page over a new connection of HTTP/1.1.
+    ///
+    /// # Errors
+    /// As [`http`](Self::http).
+    pub async fn page(&self, path: &str) -> Checked<HttpAnswer> {
+        self.http(&http::get(path)).await
     }
 
     /// Checks that the node still answers.

@@ -16,7 +16,7 @@ use crate::listener::Listener;
 use crate::wire::{Framed, List};
 
 /// Interval between two looks at something that is waited for. A guess: small beside a round trip and a commit.
-const GLANCE: Duration = Duration::from_millis(20);
+pub const GLANCE: Duration = Duration::from_millis(20);
 
 /// The nodes under judgement.
 #[derive(Debug)]

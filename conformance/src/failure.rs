@@ -137,6 +137,17 @@ pub fn refused<T>(
     }
 }
 
+/// Takes the answer of a service that not every software has.
+///
+/// # Errors
+/// The reason to skip the case where the service is not there; any other refusal as the failure of a call.
+pub fn optional<T>(what: &str, answer: Result<T, Status>) -> Checked<T> {
+    answer.map_err(|status| match status.code() {
+        Code::Unimplemented => Failure::skip(format_args!("the node does not serve {what}")),
+        _ => status.into(),
+    })
+}
+
 /// Cuts a text and replaces its control characters, which could command a terminal or break a file.
 fn shown(text: impl fmt::Display) -> String {
     let text = text.to_string();
@@ -166,6 +177,14 @@ mod tests {
         let failure = Failure::new("OK", format!("\x1b[2J{}", "x".repeat(5_000)));
         assert!(!failure.got.contains('\x1b') && failure.got.ends_with('…'), "{failure}");
         assert_eq!(failure.got.chars().count(), TEXT_LEN_CHARS_MAX + 1);
+    }
+
+    #[test]
+    fn a_service_that_is_not_there_skips_its_cases() {
+        let kind = |status| optional::<()>("x", Err(status)).unwrap_err().kind;
+        assert_eq!(kind(Status::unimplemented("")), FailureKind::Skipped);
+        assert_eq!(kind(Status::internal("")), FailureKind::Broken);
+        assert_eq!(optional("x", Ok(1)), Ok(1));
     }
 
     #[test]

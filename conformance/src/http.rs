@@ -13,8 +13,8 @@ use tokio_rustls::TlsConnector;
 
 use crate::failure::{Checked, Failure};
 
-/// Most bytes of an answer that are read. A guess: twice the largest message of the protocol.
-const ANSWER_LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Most bytes of an answer that are read. A guess: no case asks for a hundredth of it over HTTP/1.1.
+const ANSWER_LEN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A connection in both directions, with or without TLS.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin {}
@@ -180,6 +180,12 @@ pub fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     }
     head += "\r\n";
     [head.as_bytes(), body].concat()
+}
+
+/// Returns a `GET` request that ends its connection.
+#[must_use]
+pub fn get(path: &str) -> Vec<u8> {
+    format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").into_bytes()
 }
 
 /// Sends bytes over a new connection and returns everything that comes back until the node closes it.

@@ -98,3 +98,25 @@ pub struct Lane {
     #[prost(uint64, tag = "2")]
     pub mutate_id: u64,
 }
+
+/// Request of reflection; one of the fields is set. Both versions of the service have this layout.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReflectionRequest {
+    /// The full name of what the schema is asked for.
+    #[prost(string, optional, tag = "4")]
+    pub symbol: Option<String>,
+    /// A request for the names of the services. The text has no meaning.
+    #[prost(string, optional, tag = "7")]
+    pub services: Option<String>,
+}
+
+/// Answer of reflection; one of the fields is set.
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct ReflectionAnswer {
+    /// Files of the schema.
+    #[prost(message, optional, tag = "4")]
+    pub files: Option<List>,
+    /// The services.
+    #[prost(message, optional, tag = "6")]
+    pub services: Option<List>,
+}

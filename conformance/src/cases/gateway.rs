@@ -1,18 +1,24 @@
 //! A gateway: it signs, pays and routes for its users.
 
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hawser_proto::OriginatorId;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as payer;
-use tonic::Code;
+use tonic::{Code, Status};
 
 use crate::case::Need::Gateway;
 use crate::case::{Area, Case};
-use crate::connection::{GATEWAY_API, PAYER_API};
-use crate::context::{Context, opened};
+use crate::connection::{Connection, GATEWAY_API, PAYER_API};
+use crate::context::{Context, GLANCE, id_of, names, opened, seen};
 use crate::envelopes::{client, frame, group_payload, message, new_group, new_welcomes, welcome};
-use crate::failure::{Checked, Failure, ensure, refused};
+use crate::failure::{Checked, Failure, ensure, refused, same};
 use crate::http::Address;
 use crate::wire::List;
 
 const AREA: Area = Area::EndToEnd;
+/// Longest time of a case that waits for a chain. A guess: a few blocks, and the time until nodes have read them.
+const CHAIN_LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) const CASES: &[Case] = &[
     Case::new(
@@ -40,10 +46,20 @@ pub(super) const CASES: &[Case] = &[
         |c| Box::pin(refuses(c)),
     )
     .needs(&[Gateway]),
+    Case::new(
+        AREA,
+        "gateway-has-a-chain-order-commits",
+        "a commit gets its place from the chain, messages of the same request theirs from a node, \
+         and what depends on the commit comes after it at every reader",
+        "docs/gateway.md#services",
+        |c| Box::pin(orders_commits(c)),
+    )
+    .needs(&[Gateway])
+    .limit(CHAIN_LIMIT),
 ];
 
 /// Request of both services: the layout of a list.
-fn request(envelopes: &[bytes::Bytes]) -> List {
+fn request(envelopes: &[Bytes]) -> List {
     List { items: envelopes.to_vec() }
 }
 
@@ -112,4 +128,62 @@ async fn refuses(c: &Context) -> Checked {
     let path = format!("{PAYER_API}/PublishClientEnvelopes");
     let later: List = c.gateway()?.unary(&path, request(&[message(&group)])).await?;
     c.shows(&c.target, &group, &later.items).await
+}
+
+async fn publish(c: &Context, envelopes: &[Bytes]) -> Result<Vec<Bytes>, Failure> {
+    let path = format!("{PAYER_API}/PublishClientEnvelopes");
+    let answer: Result<List, Status> = c.gateway()?.unary(&path, request(envelopes)).await;
+    match answer {
+        Ok(answer) => {
+            same("envelopes in the answer", &envelopes.len(), &answer.items.len())?;
+            Ok(answer.items)
+        }
+        Err(status) if String::from_utf8_lossy(status.details()).contains("NO_CHAIN") => {
+            Err(Failure::skip("the gateway has no chain"))
+        }
+        Err(status) => Err(status.into()),
+    }
+}
+
+async fn orders_commits(c: &Context) -> Checked {
+    let group = new_group();
+    let commit = client(&group, None, Some(group_payload(frame(&group[1..], 3, 40))));
+    let mut sent = publish(c, &[message(&group), commit.clone()]).await?;
+    let ordered = opened(&sent[1])?;
+    same("originator of the commit", &OriginatorId::GROUP_MESSAGES, &ordered.id().originator)?;
+    let is_proved = ordered.recover_originator().is_ok_and(|key| key.is_none());
+    ensure(is_proved, "a chain's proof of the commit", || "a signature".to_owned())?;
+    let bytes = ordered.unsigned().payer().client().as_bytes();
+    ensure(*bytes == commit, "the client bytes of the commit", || "others".to_owned())?;
+    ensure(id_of(&sent[0])?.originator.is_node(), "the message from a node", || names(&sent))?;
+
+    let payload = group_payload(frame(&group[1..], 1, 40));
+    let later = client(&group, Some(seen(&sent[1..])?), Some(payload));
+    sent.extend(publish(c, &[later]).await?);
+    for node in [Some(&c.target), c.second.as_ref()].into_iter().flatten() {
+        shows_in_order(c, node, &group, &sent).await?;
+    }
+    Ok(())
+}
+
+/// Waits until a node shows three envelopes of a topic: the third comes after the second.
+async fn shows_in_order(
+    c: &Context,
+    node: &Connection,
+    topic: &Bytes,
+    expected: &[Bytes],
+) -> Checked {
+    let deadline = Instant::now() + node.patience();
+    loop {
+        let shown = c.query(node, &[topic], None, 0).await?;
+        let place = |of: usize| shown.iter().position(|it| *it == expected[of]);
+        if shown.len() == 3 && place(0).is_some() && place(1).is_some() && place(1) < place(2) {
+            return Ok(());
+        }
+        if shown.len() >= 3 || Instant::now() >= deadline {
+            let text = format!("{}, the last one after the commit", names(expected));
+            return Err(Failure::new(text, names(&shown)));
+        }
+        tokio::time::sleep(GLANCE).await;
+    }
 }

@@ -10,9 +10,9 @@ use crate::case::{Area, Case};
 use crate::connection::{HEALTH, METADATA_API};
 use crate::context::{Context, id_of};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, refused, same};
+use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 use crate::listener::Listener;
-use crate::wire::Number32;
+use crate::wire::{List, Number32, ReflectionAnswer, ReflectionRequest};
 
 const AREA: Area = Area::EndToEnd;
 const USAGE: &str = "docs/protocol/api.md#usage-of-payers";
@@ -54,6 +54,13 @@ pub(super) const CASES: &[Case] = &[
         "Health/Check is SERVING for the node and its services, and NOT_FOUND for other names",
         "docs/protocol/api.md#health",
         |c| Box::pin(health(c)),
+    ),
+    Case::new(
+        AREA,
+        "reflection-tells-the-schema",
+        "where reflection is on, both of its versions list the services and hold their schema",
+        "docs/protocol/api.md#services",
+        |c| Box::pin(reflection(c)),
     ),
 ];
 
@@ -156,4 +163,32 @@ async fn health(c: &Context) -> Checked {
     }
     let other = c.target.raw(&path, named("no.such.Service")).await;
     refused("another name", other, Code::NotFound, "").map(|_| ())
+}
+
+async fn reflection(c: &Context) -> Checked {
+    const SERVED: &str = "xmtp.xmtpv4.message_api.ReplicationApi";
+    for version in ["v1", "v1alpha"] {
+        let path = format!("/grpc.reflection.{version}.ServerReflection/ServerReflectionInfo");
+        let requests = [
+            ReflectionRequest { services: Some(String::new()), ..Default::default() },
+            ReflectionRequest { symbol: Some(SERVED.to_owned()), ..Default::default() },
+        ];
+        let opened = c.target.duplex(&path, tokio_stream::iter(requests)).await;
+        let opened = optional("reflection", opened)?;
+        let mut answers = Listener::<ReflectionAnswer>::new(opened, c.target.patience());
+        let services = answers.next().await?.services.unwrap_or_default().items;
+        // Each is a message whose first field is the name.
+        let name = |service: Bytes| List::decode(service).ok()?.items.into_iter().next();
+        let names: Vec<Bytes> = services.into_iter().filter_map(name).collect();
+        ensure(
+            names.iter().any(|name| name == SERVED),
+            format_args!("{SERVED} in {version}"),
+            || format!("{names:?}"),
+        )?;
+        let files = answers.next().await?.files.unwrap_or_default().items;
+        let is_there = files.iter().any(|file| !file.is_empty());
+        ensure(is_there, format_args!("the schema of {SERVED}"), || "none".to_owned())?;
+        answers.ends_with(Code::Ok, "").await?;
+    }
+    Ok(())
 }

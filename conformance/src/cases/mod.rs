@@ -4,15 +4,19 @@ mod end_to_end;
 mod gateway;
 mod limits;
 mod metadata;
+mod oldest;
 mod ordering;
 mod performance;
+mod proofs;
 mod publish_refusals;
 mod read_refusals;
 mod reliability;
+mod reports;
 mod security;
 mod streams;
 mod subscribe;
 mod subscribe_refusals;
+mod subscribe_waves;
 #[cfg(test)]
 mod tests;
 mod web;
@@ -21,21 +25,25 @@ use crate::case::Case;
 
 /// Returns every case, in the order of reports.
 pub fn all() -> impl Iterator<Item = Case> {
-    let files: [&[Case]; 14] = [
+    let files: [&[Case]; 18] = [
         end_to_end::CASES,
         metadata::CASES,
+        proofs::CASES,
         gateway::CASES,
         web::CASES,
         ordering::CASES,
+        oldest::CASES,
         publish_refusals::CASES,
         read_refusals::CASES,
         streams::CASES,
         subscribe::CASES,
+        subscribe_waves::CASES,
         subscribe_refusals::CASES,
         limits::CASES,
         reliability::CASES,
         performance::CASES,
         security::CASES,
+        reports::CASES,
     ];
     files.into_iter().flatten().copied()
 }

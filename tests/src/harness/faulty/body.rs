@@ -17,6 +17,8 @@ use super::messages::{self, Layout};
 
 const INTERNAL: &str = "13";
 const UNAVAILABLE: &str = "14";
+/// The first node's strand is said to begin at its second place.
+const EXPIRED: &str = "100=2";
 /// Frames of an answer on their way. A guess: enough that nothing waits for a wake-up.
 const FRAMES_WAITING_MAX: usize = 16;
 
@@ -40,6 +42,9 @@ pub(super) async fn changed(
     if fault == Fault::WrongStatus && parts.status.as_u16() >= 400 {
         parts.status = StatusCode::INTERNAL_SERVER_ERROR;
     }
+    if fault == Fault::WrongOldest {
+        parts.headers.insert("hawser-oldest", HeaderValue::from_static(EXPIRED));
+    }
     let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
     let is_grpc =
         content_type.is_some_and(|it| it == "application/grpc" || it == "application/grpc+proto");
@@ -54,7 +59,12 @@ pub(super) async fn changed(
     if fault == Fault::LateError && content_type_is_connect(&parts.headers) {
         parts.status = StatusCode::SERVICE_UNAVAILABLE;
     }
-    Response::from_parts(parts, whole(web(&bytes, fault)))
+    let is_tile = path.starts_with("/strands/") && path.contains("/tile/");
+    let bytes = match fault {
+        Fault::WrongProof if is_tile => messages::flipped(&bytes),
+        _ => web(&bytes, fault),
+    };
+    Response::from_parts(parts, whole(bytes))
 }
 
 fn content_type_is_connect(headers: &HeaderMap) -> bool {
@@ -172,6 +182,7 @@ impl Pump {
                 }
             })],
             Fault::Altered => vec![messages::flipped(message)],
+            Fault::WrongProof => vec![messages::wrong_proof(&self.path, message)],
             Fault::StaleAnswer if !self.path.contains("Subscribe") => {
                 vec![self.faults.first_answer(&self.path, message.clone())]
             }

@@ -34,6 +34,10 @@ pub enum Fault {
     StaleAnswer,
     /// Messages of streams that have no envelopes are lost, except the first.
     NoSignsOfLife,
+    /// A hash of each proof and of each tile of a tree is another one.
+    WrongProof,
+    /// Every answer says that places of the first node's strand have expired.
+    WrongOldest,
     /// Headers for browsers are missing.
     NoHeaders,
     /// Reads are answered late.

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use hawser_conformance::wire::{Framed, Lane, List, SubscribeFrame, SubscribeV1};
+use hawser_proto::pb::hawser::checkpoint_api as proofs;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use prost::Message as _;
@@ -28,6 +29,7 @@ impl Layout {
             | "SubscribeEnvelopes"
             | "SubscribeAllEnvelopes"
             | "GetInboxIds"
+            | "QueryMisbehaviorReports"
             | "GetNewestEnvelope" => Self::List,
             "SubscribeTopics" | "SubscribeOriginators" => Self::Framed,
             "Subscribe" => Self::Subscribe,
@@ -90,6 +92,29 @@ pub(super) fn flipped(message: &[u8]) -> Bytes {
         *byte ^= 0x40;
     }
     bytes.into()
+}
+
+/// Changes the first hash of a proof, or the leaf where the proof is empty. Other messages stay as they are.
+pub(super) fn wrong_proof(path: &str, message: &Bytes) -> Bytes {
+    let change = || {
+        let bytes = match path.rsplit('/').next()? {
+            "GetInclusion" => {
+                let mut answer = proofs::GetInclusionResponse::decode(message.clone()).ok()?;
+                let hash = answer.proof.first_mut().unwrap_or(&mut answer.leaf);
+                *hash = flipped(hash);
+                answer.encode_to_vec()
+            }
+            "GetConsistency" => {
+                let mut answer = proofs::GetConsistencyResponse::decode(message.clone()).ok()?;
+                let hash = answer.proof.first_mut()?;
+                *hash = flipped(hash);
+                answer.encode_to_vec()
+            }
+            _ => return None,
+        };
+        Some(Bytes::from(bytes))
+    };
+    change().unwrap_or_else(|| message.clone())
 }
 
 /// Returns true if requests of this method have a cursor.

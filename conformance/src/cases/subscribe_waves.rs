@@ -1,0 +1,236 @@
+//! `Subscribe` (XIP-83): Mutates while waves are in flight, and while others publish.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use tonic::Code;
+
+use crate::case::Need::Payer;
+use crate::case::{Area, Case};
+use crate::context::{Context, names, opened, same_envelopes, seen};
+use crate::envelopes::new_group;
+use crate::failure::{Checked, Failure, ensure, told};
+use crate::listener::hold;
+use crate::talk::{Mutate, Talk, Told, add, adds, removes};
+
+const AREA: Area = Area::Streams;
+const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
+/// Envelopes of a wave that others overtake. A guess: several frames.
+const STORED: usize = 60;
+/// Streams that are opened until a Mutate comes while a wave is in flight. A guess: the first one does nearly always.
+const TRIES: usize = 5;
+/// Changes while others publish. A guess: enough that most of them fall between two envelopes.
+const ROUNDS: u64 = 6;
+
+pub(super) const CASES: &[Case] = &[
+    Case::new(
+        AREA,
+        "subscribe-changes-during-a-wave",
+        "Mutates that come while a wave is in flight add and remove topics; a wave is completed \
+         once, with all of the topics that stay",
+        SUBSCRIBE,
+        |c| Box::pin(changes(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "mutate-id-in-flight",
+        "check 2: no wave in flight has the mutate_id",
+        SUBSCRIBE,
+        |c| Box::pin(id_in_flight(c)),
+    )
+    .needs(&[Payer]),
+    Case::new(
+        AREA,
+        "subscribe-changes-during-publishes",
+        "a topic that is added and removed while others publish loses and repeats nothing, nor \
+         does a topic beside it",
+        SUBSCRIBE,
+        |c| Box::pin(during_publishes(c)),
+    )
+    .needs(&[Payer]),
+];
+
+async fn changes(c: &Context) -> Checked {
+    let (left, stays, late) = (new_group(), new_group(), new_group());
+    let of_left = c.send(&left, STORED).await?;
+    let of_stays = c.send(&stays, STORED).await?;
+    let of_late = c.send(&late, 3).await?;
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(adds(1, &[&left, &stays])).await;
+    talk.mutate(adds(2, &[&late])).await;
+    talk.mutate(removes(3, &[&left])).await;
+    let mut waves: BTreeMap<u64, Vec<Bytes>> = BTreeMap::new();
+    let (mut live, mut complete) = (Vec::new(), Vec::new());
+    while complete.len() < 3 {
+        match talk.hear().await.map_err(|failure| failure.at("three waves"))? {
+            Told::Envelopes(id @ 1..=3, more) if !complete.contains(&id) => {
+                let is_late = complete.contains(&3) && more.iter().any(|it| of_left.contains(it));
+                ensure(!is_late, "nothing of a topic after its removal", || names(&more))?;
+                hold(waves.entry(id).or_default(), more)?;
+            }
+            Told::Live(topics) if live.len() + topics.len() <= 3 => live.extend(topics),
+            Told::Complete(id @ 1..=3) if !complete.contains(&id) => complete.push(id),
+            other => {
+                let text = "envelopes of a wave that is not complete, topics_live, and \
+                            catchup_complete once";
+                return Err(Failure::new(text, format!("{other:?}")));
+            }
+        }
+    }
+    let mut wave = |id| waves.remove(&id).unwrap_or_default();
+    // Of the topic that left, the wave may have brought a beginning; it goes on with the other.
+    let (early, rest): (Vec<Bytes>, Vec<Bytes>) =
+        wave(1).into_iter().partition(|it| of_left.contains(it));
+    same_envelopes(
+        "wave 1, what it has of the topic that left",
+        &of_left[..early.len().min(STORED)],
+        &early,
+    )?;
+    same_envelopes("wave 1", &of_stays, &rest)?;
+    same_envelopes("wave 2", &of_late, &wave(2))?;
+    same_envelopes("wave 3", &[], &wave(3))?;
+    live.retain(|topic| *topic != left);
+    live.sort();
+    let mut expected = vec![stays.clone(), late.clone()];
+    expected.sort();
+    ensure(live == expected, "topics_live with both topics that stay", || {
+        format!("{} of them", live.len())
+    })?;
+    let sent = [c.send(&stays, 1).await?, c.send(&late, 1).await?];
+    c.send(&left, 1).await?;
+    let last = c.send(&stays, 1).await?;
+    same_envelopes("live", &[sent.concat(), last].concat(), &talk.live(3).await?)
+}
+
+async fn id_in_flight(c: &Context) -> Checked {
+    let (first, second) = (new_group(), new_group());
+    c.send(&first, STORED).await?;
+    let other = c.send(&second, 1).await?;
+    for _ in 0..TRIES {
+        let mut talk = Talk::open(&c.target).await?;
+        talk.mutate(adds(1, &[&first])).await;
+        talk.mutate(adds(1, &[&second])).await;
+        loop {
+            let expected = || "the stream's end with INVALID_ARGUMENT";
+            match talk.hear_or_end().await? {
+                Ok(Some(Told::Envelopes(1, more))) if more.contains(&other[0]) => {
+                    return Err(Failure::new(expected(), "a second wave under the id"));
+                }
+                // The wave was faster than the second Mutate.
+                Ok(Some(Told::Complete(1))) => break,
+                Ok(Some(_)) => {}
+                Ok(None) => return Err(Failure::new(expected(), "its end with OK")),
+                Err(status) if status.code() == Code::InvalidArgument => return Ok(()),
+                Err(status) => return Err(Failure::new(expected(), told(&status))),
+            }
+        }
+    }
+    Err(Failure::skip("each wave was complete before the next Mutate was read"))
+}
+
+/// The envelopes that a stream has brought of two topics.
+struct Heard {
+    talk: Talk,
+    /// The topic that comes and goes.
+    changing: Bytes,
+    /// True while it may come live.
+    is_added: bool,
+    of_steady: Vec<Bytes>,
+    of_changing: Vec<Bytes>,
+}
+
+impl Heard {
+    /// Takes frames until the wave `id` is complete; without one, until both topics have so many envelopes.
+    async fn until(&mut self, id: Option<u64>, count: usize) -> Checked {
+        while id.is_some() || self.of_steady.len() < count || self.of_changing.len() < count {
+            let step = format_args!(
+                "{} and {} envelopes came",
+                self.of_steady.len(),
+                self.of_changing.len()
+            );
+            match self.talk.hear().await.map_err(|failure| failure.at(step))? {
+                Told::Envelopes(0, more) => {
+                    for envelope in more {
+                        self.live(envelope)?;
+                    }
+                }
+                Told::Envelopes(lane, more) if Some(lane) == id => {
+                    hold(&mut self.of_changing, more)?
+                }
+                Told::Live(_) => {}
+                Told::Complete(complete) if Some(complete) == id => return Ok(()),
+                other => {
+                    let expected = format!("live envelopes, or the frames of wave {id:?}");
+                    return Err(Failure::new(expected, format!("{other:?}")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn live(&mut self, envelope: Bytes) -> Checked {
+        let topic = opened(&envelope)?.unsigned().payer().client().topic().as_bytes().clone();
+        if topic != self.changing {
+            return hold(&mut self.of_steady, vec![envelope]);
+        }
+        ensure(
+            self.is_added,
+            "nothing of a topic before its wave ends, and after its removal",
+            || names(std::slice::from_ref(&envelope)),
+        )?;
+        hold(&mut self.of_changing, vec![envelope])
+    }
+
+    async fn add(&mut self, id: u64) -> Checked {
+        let from = (!self.of_changing.is_empty()).then(|| seen(&self.of_changing)).transpose()?;
+        let adds = vec![add(&self.changing, from)];
+        self.talk.mutate(Mutate { adds, mutate_id: id, ..Mutate::default() }).await;
+        self.until(Some(id), 0).await?;
+        // No live envelope of a topic comes before the end of its wave.
+        self.is_added = true;
+        Ok(())
+    }
+
+    async fn remove(&mut self, id: u64) -> Checked {
+        self.talk.mutate(removes(id, &[&self.changing])).await;
+        self.until(Some(id), 0).await?;
+        self.is_added = false;
+        Ok(())
+    }
+}
+
+async fn during_publishes(c: &Context) -> Checked {
+    const COUNT: usize = 20;
+    let (steady, changing) = (new_group(), new_group());
+    let mut talk = Talk::open(&c.target).await?;
+    talk.mutate(adds(1, &[&steady])).await;
+    talk.wave(1).await?;
+    let mut heard = Heard {
+        talk,
+        changing: changing.clone(),
+        is_added: false,
+        of_steady: Vec::new(),
+        of_changing: Vec::new(),
+    };
+    let publish = async {
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        for _ in 0..COUNT {
+            one.extend(c.send(&steady, 1).await?);
+            other.extend(c.send(&changing, 1).await?);
+        }
+        Ok::<_, Failure>((one, other))
+    };
+    let change = async {
+        for round in 0..ROUNDS {
+            heard.add(10 + round).await?;
+            heard.remove(100 + round).await?;
+        }
+        Ok::<_, Failure>(())
+    };
+    let ((of_steady, of_changing), ()) = tokio::try_join!(publish, change)?;
+    heard.add(200).await?;
+    heard.until(None, COUNT).await?;
+    same_envelopes("the topic that stays", &of_steady, &heard.of_steady)?;
+    same_envelopes("the topic that comes and goes", &of_changing, &heard.of_changing)
+}
