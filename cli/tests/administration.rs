@@ -208,6 +208,9 @@ fn money_goes_in_waits_and_comes_out() {
         |field: &str| chains.json(ADMIN, &["payer", "balance", "--payer", &payer])[field].clone();
     assert_eq!(balance("balance"), json!({ "microdollars": "25000000", "usd": "25" }));
     assert_eq!(balance("minimum_deposit")["usd"], "10");
+    let block = balance("block").as_u64().unwrap();
+    chains.rpc("evm_mine", json!([]));
+    assert_eq!(balance("block"), block + 1, "what is shown is of one block, and it is named");
     let text = stdout(&chains.run(STRANGER, &["payer", "balance"]));
     assert!(text.contains("25 USD (25000000 µ$)"), "{text}");
     let text = chains.failure(STRANGER, 1, &["payer", "deposit", "--amount", "9.5", "--dry-run"]);

@@ -74,6 +74,18 @@ impl Network {
         viewed.map_err(|source| AdminError::View { contract, source })
     }
 
+    /// Calls a view function of a contract on the state of a block.
+    pub(super) async fn view_at<C: SolCall>(
+        &self,
+        contract: Contract,
+        call: &C,
+        block: u64,
+    ) -> Result<C::Return, AdminError> {
+        let chain = self.chain(contract.chain())?;
+        let viewed = chain.view_at(self.at(contract)?, call, block.into()).await;
+        viewed.map_err(|source| AdminError::View { contract, source })
+    }
+
     /// Calls a view function of a contract. Returns `None` if the contract reverts.
     pub(super) async fn try_view<C: SolCall>(
         &self,

@@ -1,12 +1,13 @@
 //! The payer registry: balances, deposits and withdrawals.
 
 use alloy::primitives::Address;
+use alloy::providers::Provider as _;
 use alloy::sol_types::SolError;
 
 use super::tokens::{self, Permit};
 use super::{Account, AdminError, Contract, MicroDollars, Network, Plan};
-use crate::contracts::PayerRegistry;
 use crate::contracts::revert::Revert;
+use crate::contracts::{FeeToken, PayerRegistry};
 
 /// The balance of a payer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub struct PayerBalance {
     pub fee_tokens: MicroDollars,
     /// The chain's time, unix seconds.
     pub now: u64,
+    /// The block of the settlement chain on whose state all of this was read.
+    pub block: u64,
 }
 
 /// A pending withdrawal.
@@ -50,14 +53,21 @@ pub struct PayerRegistryBounds {
 /// # Errors
 /// When the registry cannot be read.
 pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, AdminError> {
+    let head = network.settlement.provider().get_block_number().await;
+    let block = head.map_err(|error| network.settlement.request_error("eth_blockNumber", error))?;
     let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
-    let balance = network.view(Contract::PayerRegistry, &get_balance).await?;
+    let balance = network.view_at(Contract::PayerRegistry, &get_balance, block).await?;
+    let pending = PayerRegistry::getPendingWithdrawalCall { payer_: payer };
+    let pending = network.view_at(Contract::PayerRegistry, &pending, block).await?;
+    let tokens = FeeToken::balanceOfCall { account: payer };
+    let tokens = network.view_at(Contract::FeeToken, &tokens, block).await?;
     Ok(PayerBalance {
         payer,
         microdollars: i128::try_from(balance).expect("104 bits fit into 128"),
-        withdrawal: withdrawal(network, payer).await?,
-        fee_tokens: tokens::balance(network, Contract::FeeToken, payer).await?,
+        withdrawal: read_withdrawal(&pending),
+        fee_tokens: MicroDollars::of_token(tokens),
         now: tokens::now(network).await?,
+        block,
     })
 }
 
@@ -188,12 +198,16 @@ async fn about_withdrawal(
 async fn withdrawal(network: &Network, payer: Address) -> Result<Option<Withdrawal>, AdminError> {
     let pending = PayerRegistry::getPendingWithdrawalCall { payer_: payer };
     let pending = network.view(Contract::PayerRegistry, &pending).await?;
+    Ok(read_withdrawal(&pending))
+}
+
+fn read_withdrawal(pending: &PayerRegistry::getPendingWithdrawalReturn) -> Option<Withdrawal> {
     let amount = MicroDollars::from(pending.pendingWithdrawal_);
-    Ok((amount != MicroDollars::default()).then(|| Withdrawal {
+    (amount != MicroDollars::default()).then(|| Withdrawal {
         amount,
         ready_at: u64::from(pending.withdrawableTimestamp_),
         nonce: pending.nonce_.to::<u32>(),
-    }))
+    })
 }
 
 fn would_revert(error: &impl SolError) -> AdminError {

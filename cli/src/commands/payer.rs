@@ -128,7 +128,8 @@ fn fields(balance: &PayerBalance) -> ResultFields {
     let fields = ResultFields::default()
         .with("payer", balance.payer.to_string())
         .signed_amount("balance", amount, balance.microdollars < 0)
-        .amount("fee_tokens", balance.fee_tokens);
+        .amount("fee_tokens", balance.fee_tokens)
+        .with("block", balance.block);
     match balance.withdrawal {
         None => fields,
         Some(withdrawal) => fields
