@@ -70,13 +70,19 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 30)]
         seconds: u64,
     },
-    /// Publish single envelopes through a gateway to one node, and next to it to the node alone.
-    /// Prints text.
+    /// Publish single envelopes through a gateway to one node, and next to it to the node alone; or with
+    /// `--gateways` through several gateways to as many nodes, and next to it through one. Prints text.
     Gateway {
         #[command(flatten)]
         output: Output,
         #[command(flatten)]
         hawser: Hawser,
+        /// Gateways with one payer key, and nodes.
+        #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
+        gateways: u32,
+        /// The Redis that the gateways share, such as redis://127.0.0.1:6379/0. Needed with several.
+        #[arg(long, value_name = "URL")]
+        redis: Option<String>,
         #[command(flatten)]
         shape: Shape,
         #[command(flatten)]

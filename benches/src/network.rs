@@ -211,8 +211,9 @@ impl Network {
         Ok(Node { process, member })
     }
 
-    /// Starts a gateway to these nodes, without a chain, and waits until it is ready.
-    pub(crate) async fn start_gateway(&self) -> Result<Gateway, BenchError> {
+    /// Starts a gateway to these nodes, without a chain, and waits until it is ready. All of them have one key, and
+    /// share a Redis if one is named.
+    pub(crate) async fn start_gateway(&self, redis: Option<&str>) -> Result<Gateway, BenchError> {
         let at = |name: &str| self.folder.path().join(name);
         let (api, metrics) = (free_address()?, free_address()?);
         let key = SecretKey::from_bytes(&blake3::derive_key("hawser-bench gateway", &[]))?;
@@ -236,6 +237,7 @@ impl Network {
             .args(["--api.port", &api.port().to_string()])
             .args(["--metrics.metrics-address", &metrics.ip().to_string()])
             .args(["--metrics.metrics-port", &metrics.port().to_string()])
+            .args(redis.map(|url| format!("--redis.redis-url={url}")))
             .stdout(Stdio::null())
             .stderr(File::options().create(true).append(true).open(&log)?);
         let mut process = Process::start(&mut command)?;

@@ -44,9 +44,10 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             run.delivery = Some(deliver(&output, &hawser, &shape, rate, seconds).await?);
             run.finish(&output)
         }
-        Command::Gateway { output, hawser, shape, load } => {
+        Command::Gateway { output, hawser, gateways, redis, shape, load } => {
             let plan = plan(&shape.into(), &load, 1);
-            gateway::run(&plan, &hawser.program(), &output.data_dir()).await
+            let (hawser, data_dir) = (hawser.program(), output.data_dir());
+            gateway::run(&plan, &hawser, &data_dir, gateways, redis.as_deref()).await
         }
         Command::Floods { output, hawser, payload_size, seconds } => {
             beside_floods(&output, &hawser, payload_size, seconds.max(1)).await

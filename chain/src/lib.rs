@@ -10,7 +10,8 @@
 //! - [`endpoints`]: one chain behind several URLs;
 //! - [`index`]: reads the events of contracts; [`watch`]: keeps node registry and price list
 //!   current;
-//! - [`broadcast`]: puts payloads on the app chain, many at once;
+//! - [`broadcast`]: puts payloads on the app chain, many at once; [`redis_link`]: a Redis in which several senders
+//!   share what they must not do twice;
 //! - [`reports`]: the payer report manager, as nodes use it;
 //! - [`admin`]: the operations on the contracts, for operators; [`deploy`]: puts the contracts on two
 //!   fresh chains.
@@ -25,6 +26,7 @@ pub mod contracts;
 pub mod deploy;
 pub mod endpoints;
 pub mod index;
+pub mod redis_link;
 pub mod reports;
 pub mod send;
 pub mod watch;

@@ -1,5 +1,6 @@
 //! The conditions of a gateway: what it is ready for, and if not, the reason and the remedy.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,6 +21,8 @@ pub(crate) struct GatewayChecks {
     list_failing_max: Duration,
     /// `None` without a chain.
     chain: Option<ChainState>,
+    /// The app chain as each tenant writes to it.
+    tenants: BTreeMap<String, Arc<dyn ChainWriter>>,
     tls: Option<Tls>,
 }
 
@@ -39,10 +42,35 @@ impl GatewayChecks {
         lists: Option<Arc<dyn ChainListsView>>,
         list_failing_max: Duration,
         chain: Option<Arc<dyn ChainWriter>>,
+        tenants: BTreeMap<String, Arc<dyn ChainWriter>>,
         tls: Option<Tls>,
     ) -> Self {
         let chain = chain.map(|writer| ChainState { writer, error: Mutex::default() });
-        Self { nodes, policies, lists, list_failing_max, chain, tls }
+        Self { nodes, policies, lists, list_failing_max, chain, tenants, tls }
+    }
+
+    /// Returns for each tenant the reason for which nothing of it is sent to the app chain now, if any.
+    pub(crate) fn halted_tenants(&self) -> Vec<(&str, Option<String>)> {
+        let reason =
+            |writer: &Arc<dyn ChainWriter>| writer.halted().or_else(|| writer.ceiling_reached());
+        self.tenants.iter().map(|(name, writer)| (name.as_str(), reason(writer))).collect()
+    }
+
+    /// Checks a cost or a sender. One tenant's fault is no fault of the others: with tenants, all of them have to have
+    /// it.
+    fn sends(&self, fault: impl Fn(&dyn ChainWriter) -> Option<String>) -> Result<(), String> {
+        let Some(chain) = &self.chain else { return Ok(()) };
+        if self.tenants.is_empty() {
+            return fault(&*chain.writer).map_or(Ok(()), Err);
+        }
+        let mut faults = Vec::new();
+        for (name, writer) in &self.tenants {
+            match fault(&**writer) {
+                Some(reason) => faults.push(format!("{name}: {reason}")),
+                None => return Ok(()),
+            }
+        }
+        Err(faults.join("; "))
     }
 
     /// Records the app chain's last answer.
@@ -91,9 +119,14 @@ impl Checks for GatewayChecks {
             checks.push(check("app_chain", result, "check the app chain's URLs"));
             checks.push(check(
                 "app_chain_cost",
-                chain.writer.ceiling_reached().map_or(Ok(()), Err),
+                self.sends(|writer| writer.ceiling_reached()),
                 "see who publishes so much and what the endpoints say that gas costs, or raise the ceiling \
                  (--gas-price-max, --gas-cost-per-hour-max)",
+            ));
+            checks.push(check(
+                "app_chain_sender",
+                self.sends(|writer| writer.halted()),
+                "see that Redis answers, and that no other process sends with the payer's key without it",
             ));
         }
         checks.extend(self.tls.as_ref().map(|tls| tls.check(None)));

@@ -115,12 +115,19 @@ impl GatewayCollector {
     fn usage(&self, out: &mut Exposition<'_>) -> fmt::Result {
         let usage: Vec<_> = {
             let meter = self.metrics.meter.lock();
-            let own = |(caller, kind, usage): (&str, _, _)| (caller.to_owned(), kind, usage);
+            let own = |(caller, kind, tenant, usage): (&str, _, &str, _)| {
+                (caller.to_owned(), kind, tenant.to_owned(), usage)
+            };
             meter.totals().map(own).collect()
         };
         let each = |value: fn(&Usage) -> u64| {
-            let labels = move |(caller, kind, usage): &(String, &'static str, Usage)| {
-                ([("caller", caller.clone()), ("kind", (*kind).to_owned())], value(usage))
+            let labels = move |(caller, kind, tenant, usage): &(String, &str, String, Usage)| {
+                let labels = [
+                    ("caller", caller.clone()),
+                    ("kind", (*kind).to_owned()),
+                    ("tenant", tenant.clone()),
+                ];
+                (labels, value(usage))
             };
             usage.iter().map(labels).collect::<Vec<_>>()
         };
@@ -160,6 +167,12 @@ impl GatewayCollector {
             "xmtp_gateway_node_lag_seconds",
             "Time for which readers of the node have missed an envelope that two others show, seconds",
             status.nodes.iter().map(|node| ([("node_id", node.id.to_string())], node.lag_s)),
+        )?;
+        let tenants = self.observer.checks.halted_tenants();
+        out.gauges(
+            "xmtp_gateway_tenant_sends",
+            "1 if transactions of the tenant are sent to the app chain",
+            tenants.iter().map(|(tenant, halt)| ([("tenant", *tenant)], i64::from(halt.is_none()))),
         )?;
         let lists = self.observer.lists();
         ChainListStatus::encode_all(&lists.iter().collect::<Vec<_>>(), out)?;

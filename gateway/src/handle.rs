@@ -1,10 +1,12 @@
 //! The start of a gateway and its shutdown.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::SecretKey;
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
     BuildInfo, CallMetrics, FieldCost, HealthService, MemoryBudget, MethodKind, RpcMethod,
@@ -26,9 +28,11 @@ use crate::operator::GatewayPages;
 use crate::policy::{KeyFetchSettings, Policies, PoliciesError};
 use crate::publish::NodePublisher;
 use crate::select::Strategy;
+use crate::serve::door::FrontDoor;
 use crate::serve::publish::PublishService;
 use crate::serve::wire;
 use crate::settings::{GatewayPorts, GatewaySettings};
+use crate::sharing::GatewayShare;
 
 /// Time between two probes of the app chain. A guess: a block takes about a second.
 const CHAIN_PROBED_EVERY: Duration = Duration::from_secs(2);
@@ -82,6 +86,9 @@ pub enum StartError {
     /// The schema that reflection would serve is broken.
     #[error("reflection cannot be served: {0}")]
     Reflection(#[from] SchemaError),
+    /// The policies have a tenant without a key.
+    #[error("policies: the tenant {0:?} has no payer key")]
+    NoTenantKey(String),
     /// The policies cannot be applied.
     #[error("policies: {0}")]
     Policies(#[from] PoliciesError),
@@ -107,16 +114,19 @@ pub async fn start(
 ) -> Result<GatewayHandle, StartError> {
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
-    let policies = Arc::new(Policies::new(settings.policies.clone())?);
+    let payer = settings.payer.public_key().address();
+    let share = ports.redis.clone().map(|redis| Arc::new(GatewayShare::new(redis, payer)));
+    let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
     let metrics = Arc::new(GatewayMetrics::new(settings.policies.named_callers()));
     let strands = ChainStrands::default();
-    let nodes = nodes(&settings, &ports, &metrics, &strands, end.clone());
+    let nodes = nodes(&settings, &ports, &settings.payer, &metrics, &strands, share, end.clone());
     let checks = Arc::new(GatewayChecks::new(
         nodes.clone(),
         policies.clone(),
         ports.lists.clone(),
         settings.list_failing_max,
-        ports.chain.clone(),
+        ports.any_chain(),
+        ports.tenant_chains.clone(),
         settings.tls.clone(),
     ));
     let readiness = Readiness::new(checks.clone());
@@ -137,10 +147,13 @@ pub async fn start(
         }
         None => None,
     };
-    let probe = ports.chain.clone();
-    let service = service(&settings, ports, policies.clone(), nodes, strands, metrics);
+    let probe = ports.any_chain();
+    let own = Part { tenant: "", policies: policies.clone(), nodes, strands };
+    let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone());
+    let tenants = tenants(&settings, &ports, &metrics, &end)?;
+    let door = Arc::new(FrontDoor::new(policies.clone(), own, tenants));
     let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
-    let routes = routes(service, health, settings.reflection)?;
+    let routes = routes(door, health, settings.reflection)?;
     let server = Server::bind(serve, routes, calls, stop).await.map_err(listen(settings.listen))?;
     if let Some(chain) = probe {
         tokio::spawn(probe_chain(chain, checks, end.clone()));
@@ -165,16 +178,49 @@ fn observer(
     GatewayObserver { nodes, checks, readiness, build: Arc::new(build), payer }
 }
 
-fn service(
+/// Starts what each tenant has for itself: its policies, its connections to nodes, its way to the chain.
+fn tenants(
     settings: &GatewaySettings,
-    ports: GatewayPorts,
+    ports: &GatewayPorts,
+    metrics: &Arc<GatewayMetrics>,
+    end: &CancellationToken,
+) -> Result<BTreeMap<String, Arc<PublishService>>, StartError> {
+    let mut services = BTreeMap::new();
+    for (name, tenant) in &settings.policies.tenants {
+        let Some(payer) = settings.tenant_payers.get(name) else {
+            return Err(StartError::NoTenantKey(name.clone()));
+        };
+        let account = payer.public_key().address();
+        let share = ports.redis.clone().map(|redis| Arc::new(GatewayShare::new(redis, account)));
+        let policies = Policies::new(settings.policies.of_tenant(tenant), share.clone())?;
+        let strands = ChainStrands::default();
+        let nodes = nodes(settings, ports, payer, metrics, &strands, share, end.clone());
+        let part = Part { tenant: name, policies: Arc::new(policies), nodes, strands };
+        let chain = ports.tenant_chains.get(name).cloned();
+        services.insert(name.clone(), service(settings, ports, part, chain, metrics.clone()));
+        tracing::info!(tenant = name, payer = %account, "a tenant is served");
+    }
+    Ok(services)
+}
+
+/// The parts that one tenant, or a gateway without tenants, has for itself.
+struct Part<'a> {
+    tenant: &'a str,
     policies: Arc<Policies>,
     nodes: Nodes,
     strands: ChainStrands,
+}
+
+fn service(
+    settings: &GatewaySettings,
+    ports: &GatewayPorts,
+    part: Part<'_>,
+    chain: Option<Arc<dyn ChainWriter>>,
     metrics: Arc<GatewayMetrics>,
 ) -> Arc<PublishService> {
+    let Part { tenant, policies, nodes, strands } = part;
     let chain = ChainPath::new(
-        ports.chain,
+        chain,
         nodes.clone(),
         strands.clone(),
         ports.identity.clone(),
@@ -185,12 +231,13 @@ fn service(
     let publisher =
         NodePublisher::new(nodes.clone(), strands, settings.attempt_timeout, settings.attempts_max);
     Arc::new(PublishService {
+        tenant: tenant.into(),
         policies,
         nodes,
         publisher,
         chain,
-        identity: ports.identity,
-        rates: ports.rates,
+        identity: ports.identity.clone(),
+        rates: ports.rates.clone(),
         retention_days: settings.retention_days,
         chain_payload_bytes_max: settings.chain_payload_bytes_max,
         metrics,
@@ -227,13 +274,15 @@ impl GatewayHandle {
 fn nodes(
     settings: &GatewaySettings,
     ports: &GatewayPorts,
+    payer: &SecretKey,
     metrics: &Arc<GatewayMetrics>,
     strands: &ChainStrands,
+    share: Option<Arc<GatewayShare>>,
     end: CancellationToken,
 ) -> Nodes {
     let payer = PayerSettings {
-        key: settings.payer.clone(),
-        public_key: settings.payer.public_key(),
+        key: payer.clone(),
+        public_key: payer.public_key(),
         retention_days: settings.retention_days,
         attempt_timeout: settings.attempt_timeout,
         rates: ports.rates.clone(),
@@ -244,16 +293,17 @@ fn nodes(
         strategy: settings.strategy.clone(),
         payer: Arc::new(payer),
         metrics: metrics.clone(),
-        chain_strands: ports.chain.is_some().then(|| strands.clone()),
+        chain_strands: ports.any_chain().is_some().then(|| strands.clone()),
         connect_time_every: closest.then_some(settings.connect_time_every),
         connect_timeout: settings.connect_timeout,
         allow_private: settings.allow_private_nodes,
+        share,
     };
     follow_registry(setup, ports.registry.clone(), end)
 }
 
 fn routes(
-    service: Arc<PublishService>,
+    service: Arc<FrontDoor>,
     health: HealthServer<HealthService>,
     reflection: bool,
 ) -> Result<Routes, SchemaError> {

@@ -5,6 +5,7 @@
 //!
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and limits what each may publish;
+//! - `sharing`: what several gateways of one payer know of each other;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
 //! - `fair`: turns of callers that wait; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
@@ -35,6 +36,7 @@ pub mod routing;
 pub mod select;
 mod serve;
 mod settings;
+mod sharing;
 mod status;
 
 pub use handle::{GatewayHandle, StartError, start};

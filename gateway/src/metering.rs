@@ -35,7 +35,8 @@ impl Usage {
     }
 }
 
-type Rows = BTreeMap<(Box<str>, PayloadClass), Usage>;
+/// Use by caller, kind and tenant; the tenant is empty without tenants.
+type Rows = BTreeMap<(Box<str>, PayloadClass, Box<str>), Usage>;
 
 /// The use of all callers.
 #[derive(Debug, Default)]
@@ -55,37 +56,45 @@ impl Meter {
     }
 
     /// Counts what a caller has published.
-    pub(crate) fn record(&mut self, caller: &str, kind: PayloadClass, usage: Usage, now_s: u64) {
+    pub(crate) fn record(
+        &mut self,
+        tenant: &str,
+        caller: &str,
+        kind: PayloadClass,
+        usage: Usage,
+        now_s: u64,
+    ) {
         let hour = now_s / HOUR_S;
         let rows = self.hours.entry(hour).or_default();
-        let key = (caller.into(), kind);
+        let key = (caller.into(), kind, tenant.into());
         let has_room = rows.len() < ROWS_PER_HOUR_MAX || rows.contains_key(&key);
-        let key = if has_room { key } else { (OTHERS.into(), kind) };
+        let key = if has_room { key } else { (OTHERS.into(), kind, tenant.into()) };
         rows.entry(key).or_default().add(usage);
         while self.hours.len() > HOURS_MAX {
             self.hours.pop_first();
         }
         let shown = if self.named.contains(caller) { caller } else { "" };
-        self.totals.entry((shown.into(), kind)).or_default().add(usage);
+        self.totals.entry((shown.into(), kind, tenant.into())).or_default().add(usage);
     }
 
-    /// Iterates over the sums since the start: caller, kind, use. An empty name stands for all callers that the operator
+    /// Iterates over the sums since the start: caller, kind, tenant, use. An empty name stands for all callers that the operator
     /// has not named.
-    pub(crate) fn totals(&self) -> impl Iterator<Item = (&str, &'static str, Usage)> {
-        self.totals.iter().map(|((caller, kind), usage)| (&**caller, kind.name(), *usage))
+    pub(crate) fn totals(&self) -> impl Iterator<Item = (&str, &'static str, &str, Usage)> {
+        let all = self.totals.iter();
+        all.map(|((caller, kind, tenant), usage)| (&**caller, kind.name(), &**tenant, *usage))
     }
 
     /// Returns the table (RFC 4180), oldest hour first.
     pub(crate) fn csv(&self) -> String {
-        let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas\r\n".to_owned();
+        let mut text = "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant\r\n".to_owned();
         for (hour, rows) in &self.hours {
             let hour = hour_text(*hour);
-            for ((caller, kind), usage) in rows {
+            for ((caller, kind, tenant), usage) in rows {
                 let Usage { envelopes, bytes, picodollars, gas } = usage;
                 let (caller, kind) = (quoted(caller), kind.name());
                 let _ = write!(
                     text,
-                    "{hour},{caller},{kind},{envelopes},{bytes},{picodollars},{gas}\r\n"
+                    "{hour},{caller},{kind},{envelopes},{bytes},{picodollars},{gas},{tenant}\r\n"
                 );
             }
         }
@@ -139,21 +148,27 @@ mod tests {
     #[test]
     fn callers_are_told_apart_by_hour_and_kind() {
         let mut meter = Meter::default();
-        meter.record("bob", PayloadClass::Message, usage(2, 30), NOON_S);
-        meter.record("bob", PayloadClass::Message, usage(1, 5), NOON_S + 3599);
-        meter.record("bob", PayloadClass::Message, usage(1, 7), NOON_S + 3600);
-        meter.record("a \"b\", c", PayloadClass::Commit, Usage { gas: 9, ..usage(1, 8) }, NOON_S);
-        meter.record("=2+3", PayloadClass::Welcome, usage(1, 1), NOON_S);
+        meter.record("", "bob", PayloadClass::Message, usage(2, 30), NOON_S);
+        meter.record("", "bob", PayloadClass::Message, usage(1, 5), NOON_S + 3599);
+        meter.record("", "bob", PayloadClass::Message, usage(1, 7), NOON_S + 3600);
+        meter.record(
+            "",
+            "a \"b\", c",
+            PayloadClass::Commit,
+            Usage { gas: 9, ..usage(1, 8) },
+            NOON_S,
+        );
+        meter.record("", "=2+3", PayloadClass::Welcome, usage(1, 1), NOON_S);
         let csv = meter.csv();
         let lines: Vec<_> = csv.split("\r\n").collect();
         assert_eq!(
             lines,
             [
-                "hour,caller,kind,envelopes,bytes,picodollars,gas",
-                "2025-06-16T12:00:00Z,\"'=2+3\",welcome,1,1,10,0",
-                "2025-06-16T12:00:00Z,\"a \"\"b\"\", c\",commit,1,8,10,9",
-                "2025-06-16T12:00:00Z,\"bob\",message,3,35,30,0",
-                "2025-06-16T13:00:00Z,\"bob\",message,1,7,10,0",
+                "hour,caller,kind,envelopes,bytes,picodollars,gas,tenant",
+                "2025-06-16T12:00:00Z,\"'=2+3\",welcome,1,1,10,0,",
+                "2025-06-16T12:00:00Z,\"a \"\"b\"\", c\",commit,1,8,10,9,",
+                "2025-06-16T12:00:00Z,\"bob\",message,3,35,30,0,",
+                "2025-06-16T13:00:00Z,\"bob\",message,1,7,10,0,",
                 "",
             ]
         );
@@ -163,19 +178,19 @@ mod tests {
     fn strangers_make_no_series_and_take_bounded_memory() {
         let mut meter = Meter::new(["bob".to_owned()].into());
         for stranger in 0..ROWS_PER_HOUR_MAX + 10 {
-            meter.record(&stranger.to_string(), PayloadClass::Message, usage(1, 1), NOON_S);
+            meter.record("", &stranger.to_string(), PayloadClass::Message, usage(1, 1), NOON_S);
         }
-        meter.record("bob", PayloadClass::Message, usage(1, 1), NOON_S);
+        meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S);
         let totals: Vec<_> = meter.totals().collect();
         let all = usage(u64::try_from(ROWS_PER_HOUR_MAX).unwrap() + 10, 0).envelopes;
         assert_eq!(totals.len(), 2);
-        assert_eq!((totals[0].0, totals[0].2.envelopes), ("", all));
-        assert_eq!((totals[1].0, totals[1].2.envelopes), ("bob", 1));
+        assert_eq!((totals[0].0, totals[0].3.envelopes), ("", all));
+        assert_eq!((totals[1].0, totals[1].3.envelopes), ("bob", 1));
         let rows = meter.hours.values().next().unwrap();
         assert_eq!(rows.len(), ROWS_PER_HOUR_MAX + 1);
-        assert_eq!(rows[&(OTHERS.into(), PayloadClass::Message)].envelopes, 11);
+        assert_eq!(rows[&(OTHERS.into(), PayloadClass::Message, "".into())].envelopes, 11);
         for hour in 0..200 {
-            meter.record("bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
+            meter.record("", "bob", PayloadClass::Message, usage(1, 1), NOON_S + hour * HOUR_S);
         }
         assert_eq!(meter.hours.len(), HOURS_MAX);
     }

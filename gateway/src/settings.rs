@@ -1,9 +1,11 @@
 //! The settings and the inputs of a gateway.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_chain::redis_link::RedisLink;
 use hawser_proto::SecretKey;
 use hawser_rules::{RateTable, Registry};
 use hawser_serve::tls::Tls;
@@ -60,6 +62,8 @@ pub struct GatewaySettings {
     pub allow_private_nodes: bool,
     /// The policies for callers. Default: every caller may publish everything.
     pub policies: PolicyFile,
+    /// The key of each tenant of the policies; its account pays for the tenant. Default: none.
+    pub tenant_payers: BTreeMap<String, SecretKey>,
     /// Version of this program: SemVer, without a leading `v`.
     pub version: String,
     /// Commit that this program was built from; empty if unknown.
@@ -90,6 +94,7 @@ impl GatewaySettings {
             list_failing_max: Duration::from_secs(300),
             allow_private_nodes: false,
             policies: PolicyFile::default(),
+            tenant_payers: BTreeMap::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
         }
@@ -107,8 +112,20 @@ pub struct GatewayPorts {
     pub lists: Option<Arc<dyn ChainListsView>>,
     /// Notified when a node charges an unknown price: the list should then be read again.
     pub rates_wanted: Arc<Notify>,
-    /// The app chain; without one, envelopes for it are refused.
+    /// The app chain; without one, envelopes for it are refused. With tenants it is not used.
     pub chain: Option<Arc<dyn ChainWriter>>,
+    /// The app chain for each tenant, from the tenant's account; without one, its envelopes for the chain are refused.
+    pub tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
     /// Validates identity updates before they are sent; without one, only nodes do.
     pub identity: Option<Arc<dyn IdentityCheck>>,
+    /// The Redis in which several gateways share limits, budgets and the nodes of topics; `None` if this is the
+    /// only one.
+    pub redis: Option<Arc<RedisLink>>,
+}
+
+impl GatewayPorts {
+    /// Returns a way to the app chain: the gateway's own, or a tenant's.
+    pub(crate) fn any_chain(&self) -> Option<Arc<dyn ChainWriter>> {
+        self.chain.clone().or_else(|| self.tenant_chains.values().next().cloned())
+    }
 }

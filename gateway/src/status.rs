@@ -194,6 +194,7 @@ pub(crate) fn of_policy(refusal: &PolicyError) -> Status {
         }
         PolicyError::Webhook(WebhookError::Refused(_)) => (Code::PermissionDenied, "WEBHOOK", None),
         PolicyError::Denied => (Code::PermissionDenied, "CALLER_DENIED", None),
+        PolicyError::NoTenant => (Code::PermissionDenied, "NO_TENANT", None),
         PolicyError::Kind { .. } => (Code::PermissionDenied, "KIND_DENIED", None),
         PolicyError::TooLong { .. } => (Code::PermissionDenied, "TOO_LONG", None),
         PolicyError::TooExpensive { .. } => (Code::ResourceExhausted, "TOO_EXPENSIVE", None),

@@ -1,7 +1,7 @@
 //! Single envelopes through a gateway to one node, next to the same to the node alone, in one run.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::publish::{Plan, seed};
 use crate::error::BenchError;
@@ -13,9 +13,25 @@ use crate::{process, stats};
 
 /// The time in which connections are opened and the rate is found.
 const WARM_UP: Duration = Duration::from_secs(2);
+/// Upper bound on the time until nodes show what they have acknowledged.
+const SETTLE_MAX: Duration = Duration::from_secs(10);
 
-/// Measures both, and prints them.
-pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(), BenchError> {
+/// Measures one gateway and the node alone, or `count` gateways and one, and prints both.
+pub(crate) async fn run(
+    plan: &Plan,
+    hawser: &Path,
+    data_dir: &Path,
+    count: u32,
+    redis: Option<&str>,
+) -> Result<(), BenchError> {
+    if count == 1 {
+        return run_one(plan, hawser, data_dir).await;
+    }
+    let redis = redis.ok_or("several gateways need --redis URL")?;
+    run_several(plan, hawser, data_dir, count, redis).await
+}
+
+async fn run_one(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(), BenchError> {
     let network = Network::new(hawser, data_dir, 1)?;
     let node = network.start(0).await?;
     println!(
@@ -24,7 +40,7 @@ pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(
     );
     let alone = alone(plan, &node).await?;
     say("the node alone", &alone, &[]);
-    let gateway = network.start_gateway().await?;
+    let gateway = network.start_gateway(None).await?;
     let workload = workload(plan, &node)?;
     let connections = Connection::open_many(gateway.api(), plan.shape.connections).await?;
     let first = Load::once(workload.client_requests(0, 20_000), WARM_UP).at(rpc::PUBLISH_CLIENT);
@@ -48,6 +64,79 @@ pub(crate) async fn run(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(
     say("through the gateway", &outcome, &used);
     node.stop();
     Ok(())
+}
+
+/// Measures one gateway, and then several with the same key and Redis, against as many nodes, and prints both.
+async fn run_several(
+    plan: &Plan,
+    hawser: &Path,
+    data_dir: &Path,
+    count: u32,
+    redis: &str,
+) -> Result<(), BenchError> {
+    let network = Network::new(hawser, data_dir, count)?;
+    let nodes = network.start_all().await?;
+    println!(
+        "{} requests in flight over {} connections, one envelope of {} bytes each, {count} nodes",
+        plan.shape.in_flight, plan.shape.connections, plan.shape.payload_len
+    );
+    let workload = workload(plan, &nodes[0])?;
+    let mut gateways = vec![network.start_gateway(Some(redis)).await?];
+    let (first, sent) = through(plan, &workload, &gateways, &nodes, 0).await?;
+    say("one gateway", &first, &[]);
+    while gateways.len() < count as usize {
+        gateways.push(network.start_gateway(Some(redis)).await?);
+    }
+    let (all, _) = through(plan, &workload, &gateways, &nodes, sent).await?;
+    say(&format!("{count} gateways"), &all, &[]);
+    let rate = |outcome: &Outcome| stats::per_second(outcome.envelopes, outcome.elapsed);
+    println!("{:.2} times the rate of one", rate(&all) / rate(&first));
+    nodes.into_iter().for_each(Node::stop);
+    Ok(())
+}
+
+/// Publishes through gateways in turns, from envelope `from` on. Returns the outcome, and the first envelope that was
+/// not prepared.
+async fn through(
+    plan: &Plan,
+    workload: &Workload,
+    gateways: &[network::Gateway],
+    nodes: &[Node],
+    from: u64,
+) -> Result<(Outcome, u64), BenchError> {
+    let mut connections = Vec::new();
+    for gateway in gateways {
+        connections.extend(Connection::open_many(gateway.api(), plan.shape.connections).await?);
+    }
+    let first = Load::once(workload.client_requests(from, 20_000), WARM_UP).at(rpc::PUBLISH_CLIENT);
+    let warm = load::run(&first, &connections, plan.shape.in_flight).await?;
+    let prepared = workload.client_requests(from + 20_000, wanted(plan, &warm));
+    let next = from + 20_000 + prepared.len() as u64;
+    let load = Load::once(prepared, Duration::from_secs(plan.seconds)).at(rpc::PUBLISH_CLIENT);
+    let before = heads(nodes).await?;
+    let outcome = load::run(&load, &connections, plan.shape.in_flight).await?;
+    let until = Instant::now() + SETTLE_MAX;
+    loop {
+        let (held, told) = (heads(nodes).await?.saturating_sub(before), outcome.envelopes);
+        if held >= told {
+            return Ok((outcome, next));
+        }
+        if Instant::now() > until {
+            let text = format!("{told} envelopes were acknowledged, and nodes hold {held}");
+            return Err(text.into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Returns the number of envelopes in the strands of these nodes.
+async fn heads(nodes: &[Node]) -> Result<u64, BenchError> {
+    let mut sum = 0;
+    for node in nodes {
+        let mut direct = Connection::open(node.api()).await?;
+        sum += network::head(&mut direct, node.id()).await?;
+    }
+    Ok(sum)
 }
 
 async fn alone(plan: &Plan, node: &Node) -> Result<Outcome, BenchError> {

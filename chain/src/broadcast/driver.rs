@@ -1,13 +1,14 @@
 //! The task that owns the account's nonces: carries out the decisions of [`Nonces`] and reports
 //! their outcome to it.
 
+mod resume;
+mod sharing;
+
 use std::collections::HashMap;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use alloy::consensus::{Transaction as _, TxEnvelope};
-use alloy::eips::Decodable2718 as _;
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
 use parking_lot::Mutex;
@@ -22,15 +23,17 @@ use super::outcome::{BroadcastReceipt, BroadcastResult};
 use super::payload::{BroadcasterContracts, PayloadTopic};
 use super::poll::{self, PollRequest, PollResponse};
 use super::receipts::MinedPayload;
-use super::record::{LiveSlot, LiveSlots, NonceRecord, RecordEntry};
+use super::record::{NonceRecord, RecordEntry};
 use super::seek::SoughtPayload;
 use super::shared::BroadcasterState;
-use super::signing::{self, FILLER_GAS, TransactionSigner, UnsignedTransaction};
+use super::sharing::{FinishedNonce, Sharing, SyncResponse};
+use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
 use super::slots::{
     JobId, NoncePurpose, SendOutcome, SignRequest, SignedTransaction, SlotOutcome, Timeouts,
 };
 use super::spending::{Spending, SpendingLimits};
 use super::submission;
+use crate::redis_link::RedisFault;
 use crate::send::RequestError;
 
 /// First and longest pause between two polls. Guesses: below the block time of the rollups in use,
@@ -72,6 +75,10 @@ enum RequestResult {
     Failed(JobId, BroadcastError),
     /// The payload bounds were read.
     Bounds,
+    /// The shared nonces, after these ends were told.
+    Synced(Vec<FinishedNonce>, Result<SyncResponse, RedisFault>),
+    /// The receipt of a payload that another process has put on the chain.
+    FoundElsewhere(JobId, Result<Option<MinedPayload>, RequestError>),
 }
 
 /// The task of a broadcaster.
@@ -83,6 +90,10 @@ pub(super) struct Driver {
     nonces: Nonces,
     /// Held until the task ends, so that no other process opens the file meanwhile.
     record: Option<Arc<Mutex<NonceRecord>>>,
+    /// The nonces that other processes use too, instead of a record.
+    sharing: Option<Sharing>,
+    /// The time until which another sender of the account is left alone.
+    rival_until: Option<Instant>,
     spending: Spending,
     requests: JoinSet<RequestResult>,
     estimates: Arc<Semaphore>,
@@ -100,9 +111,13 @@ impl Driver {
         contracts: BroadcasterContracts,
         key: PrivateKeySigner,
         record: Option<NonceRecord>,
+        sharing: Option<Sharing>,
         limits: SpendingLimits,
     ) -> Self {
-        let nonces = Nonces::new(Timeouts::new(state.in_flight_max));
+        let mut nonces = Nonces::new(Timeouts::new(state.in_flight_max));
+        if sharing.is_some() {
+            nonces.share();
+        }
         let mut driver = Self {
             signer: TransactionSigner::new(key, state.endpoints.id()),
             state,
@@ -110,6 +125,8 @@ impl Driver {
             jobs: Jobs::default(),
             nonces,
             record: None,
+            sharing,
+            rival_until: None,
             spending: Spending::new(limits),
             requests: JoinSet::new(),
             estimates: Arc::new(Semaphore::new(ESTIMATES_MAX)),
@@ -135,38 +152,12 @@ impl Driver {
         self.signer.account()
     }
 
-    /// Resumes the transactions of an earlier process.
-    fn recover(&mut self, live: &LiveSlots) {
-        for (slot, LiveSlot { nonce, raws }) in &live.0 {
-            let mut purpose = NoncePurpose::Filler;
-            let mut signed = Vec::new();
-            for raw in raws {
-                let Ok(tx) = TxEnvelope::decode_2718_exact(raw) else { continue };
-                let price = tx.max_fee_per_gas();
-                let to = tx.to().unwrap_or_default();
-                let is_filler = signing::is_filler(self.account(), to, tx.input());
-                let (hash, raw) = (*tx.tx_hash(), raw.clone());
-                signed.push(SignedTransaction { hash, price, raw, is_filler });
-                let read = tx.to().and_then(|to| self.contracts.read(to, tx.input()));
-                if let Some((topic, payload)) = read {
-                    let call = || self.contracts.call(topic, payload.clone());
-                    if let Some(id) = self.jobs.add(topic, &payload, None, call) {
-                        self.jobs.resume(id, tx.gas_limit());
-                        purpose = NoncePurpose::Payload(id);
-                    }
-                }
-            }
-            tracing::info!(nonce, "resuming a transaction of an earlier run");
-            if !signed.is_empty() {
-                self.nonces.recover(*slot, *nonce, purpose, signed);
-            }
-        }
-    }
-
     /// Runs until it is told to stop, or the last [`Broadcaster`](super::Broadcaster) is dropped.
     pub(super) async fn run(mut self, mut commands: mpsc::Receiver<DriverCommand>) {
         self.refresh_bounds_later();
         let stopped = loop {
+            self.make_way_for_rivals().await;
+            self.sync();
             self.sign().await;
             self.send();
             self.poll();
@@ -191,6 +182,7 @@ impl Driver {
         self.requests.shutdown().await;
         let now = self.now();
         self.jobs.finish_all(&Err(BroadcastError::Ended), now);
+        self.leave().await;
         drop(self.record.take());
         if let Some(stopped) = stopped {
             // An error means that the caller has gone.
@@ -214,7 +206,8 @@ impl Driver {
         let send = send.map(|at| at.saturating_sub(self.now()));
         let poll = (self.must_watch() && !self.is_polling)
             .then(|| self.poll_at.saturating_duration_since(Instant::now()));
-        let pause = send.into_iter().chain(poll).min();
+        let sync = self.sync_at().map(|at| at.saturating_duration_since(Instant::now()));
+        let pause = send.into_iter().chain(poll).chain(sync).min();
         async move {
             match pause {
                 Some(pause) => sleep(pause).await,
@@ -224,7 +217,7 @@ impl Driver {
     }
 
     fn must_watch(&self) -> bool {
-        !self.nonces.is_idle() || self.nonces.must_poll()
+        !self.nonces.is_idle() || self.nonces.must_poll() || self.rival_until.is_some()
     }
 
     fn take(&mut self, command: DriverCommand) {
@@ -308,18 +301,12 @@ impl Driver {
         for (nonce, error) in failed.into_iter().rev() {
             self.not_signed(nonce, error);
         }
-        let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
-            slot: it.slot,
-            instead_of: it.instead_of,
-            nonce: it.nonce,
-            raw: signed.raw.clone(),
-        });
-        let recorded = self.write(entries.collect(), true).await;
+        let recorded = self.put_on_record(&signed).await;
         let now = self.now();
-        for (it, transaction) in signed.into_iter().rev() {
-            match &recorded {
+        for ((it, transaction), recorded) in signed.into_iter().zip(recorded).rev() {
+            match recorded {
                 Ok(()) => self.nonces.signed(it.nonce, transaction, now),
-                Err(error) => self.not_signed(it.nonce, Some(error.clone())),
+                Err(error) => self.not_signed(it.nonce, Some(error)),
             }
         }
     }
@@ -433,6 +420,8 @@ impl Driver {
                     self.submit(id);
                 }
             }
+            // A payload that was taken over meanwhile needs no estimate.
+            RequestResult::GasEstimated(id, Err(_)) if !self.jobs.is_trying(id) => {}
             RequestResult::GasEstimated(id, Err(error)) | RequestResult::Failed(id, error) => {
                 self.finish(id, &Err(error));
             }
@@ -458,6 +447,8 @@ impl Driver {
                 }
             }
             RequestResult::Bounds => self.refresh_bounds_later(),
+            RequestResult::Synced(finished, synced) => self.synced(finished, synced).await,
+            RequestResult::FoundElsewhere(id, found) => self.found_elsewhere(id, found),
         }
     }
 
@@ -473,18 +464,14 @@ impl Driver {
         if done.is_empty() {
             return;
         }
-        let entries = done.iter().map(|done| match done {
-            SlotOutcome::Mined { slot, .. }
-            | SlotOutcome::Refused { slot, .. }
-            | SlotOutcome::Void { slot }
-            | SlotOutcome::Unknown { slot, .. } => RecordEntry::Over { slot: *slot },
-        });
+        let entries = done.iter().map(|done| RecordEntry::Over { slot: done.slot() });
         // A restart finds mined transactions again by polling. A refused payload it would send
         // again, although its caller was told that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
             tracing::error!(%error, "the end of a transaction cannot be put on record");
         }
+        self.end_shared(&done, payloads).await;
         for done in done {
             match done {
                 SlotOutcome::Mined { purpose: NoncePurpose::Payload(job), hash, .. } => {

@@ -8,6 +8,7 @@ use alloy::primitives::{Address, B256};
 
 use super::spending::CeilingReached;
 use crate::contracts::revert::Revert;
+use crate::redis_link::RedisFault;
 use crate::send::{ConnectError, RequestError, ViewError};
 
 /// The reason for which a broadcaster could not start.
@@ -59,6 +60,9 @@ pub enum BroadcastStartError {
         /// The next nonce of the account on the chain.
         next: u64,
     },
+    /// The Redis with the shared nonces does not answer.
+    #[error("the Redis that shares nonces cannot be used: {0}")]
+    Redis(#[from] RedisFault),
     /// Another process uses the record.
     #[error("{path} is used by another process: only one may send with a record")]
     RecordInUse {
@@ -136,6 +140,22 @@ pub enum BroadcastError {
         path: PathBuf,
         /// The system's error.
         reason: String,
+    },
+    /// The Redis that shares nonces gives this payload none; nothing was sent.
+    #[error("nonces are shared, and nothing is sent without one: {reason}")]
+    Sharing {
+        /// The reason.
+        reason: String,
+    },
+    /// Another sender uses the account, and nothing says which nonces; nothing was sent.
+    #[error(
+        "another sender uses {account}: nothing is sent before it has been quiet for {} s; two processes with one          key need a Redis", quiet_for.as_secs()
+    )]
+    Rival {
+        /// The account.
+        account: Address,
+        /// The time for which it has to be quiet.
+        quiet_for: Duration,
     },
     /// The transaction was mined and reverted. The payload will not be mined.
     #[error("transaction {hash} was reverted: {reason}")]

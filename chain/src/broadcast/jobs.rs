@@ -43,6 +43,15 @@ pub(super) struct Job {
 }
 
 impl Job {
+    /// Returns a digest of topic and payload, by which processes know the same payload.
+    pub(super) fn key(&self) -> B256 {
+        let topic = match &self.topic {
+            PayloadTopic::Group(group) => [&[0], &group.0[..]].concat(),
+            PayloadTopic::Inbox(inbox) => [&[1], &inbox.0[..]].concat(),
+        };
+        keccak256([topic.as_slice(), self.digest.as_slice()].concat())
+    }
+
     /// Returns true if no caller waits any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.waiters.iter().all(Waiter::is_closed)
@@ -160,10 +169,16 @@ impl Jobs {
     /// Takes note that the call succeeds with this gas limit. Returns true if it is the payload's
     /// turn.
     pub(super) fn tried(&mut self, id: JobId, gas_limit: u64) -> bool {
-        let Some(job) = self.jobs.get_mut(&id) else { return false };
+        let trying = self.jobs.get_mut(&id).filter(|job| job.stage == JobStage::Trying);
+        let Some(job) = trying else { return false };
         job.gas_limit = gas_limit;
         job.stage = JobStage::Waiting;
         self.take_turn(id)
+    }
+
+    /// Returns true if the call of a payload is still being tried.
+    pub(super) fn is_trying(&self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(|job| job.stage == JobStage::Trying)
     }
 
     /// Marks a payload as submitted if it is the first of its topic and was tried. Returns true if

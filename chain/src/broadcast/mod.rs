@@ -17,7 +17,7 @@
 //! necessary.
 //!
 //! Modules in reading order: `payload`, `jobs`, `slots` and `nonces` (the decisions, as a plain
-//! value), `record`, `price`, `spending` (the ceilings), `submission` and `poll` (the requests), `seek` (finds the user of a
+//! value), `record`, `sharing` (what several processes with one account know of each other), `price`, `spending` (the ceilings), `submission` and `poll` (the requests), `seek` (finds the user of a
 //! nonce), `signing`, `driver` (the task).
 
 mod driver;
@@ -33,6 +33,7 @@ mod record;
 mod seek;
 mod settings;
 mod shared;
+mod sharing;
 mod signing;
 #[cfg(test)]
 mod simulation;
@@ -61,6 +62,7 @@ use price::GasPrice;
 use record::NonceRecord;
 pub use settings::{BroadcastSettings, IN_FLIGHT, IN_FLIGHT_MAX, PAYLOAD_BYTES_MAX, WAIT_MAX};
 use shared::BroadcasterState;
+use sharing::{SharedNonces, Sharing};
 pub use spending::{CeilingReached, GAS_PRICE_MAX_WEI, SPEND_PER_HOUR_MAX_WEI, SpendingLimits};
 
 /// Calls that wait for the task before further ones are refused. Guess: with the longest payloads
@@ -90,8 +92,8 @@ impl fmt::Debug for Broadcaster {
 
 impl Broadcaster {
     /// Connects to the chain, resumes the transactions on record, and broadcasts for the account of
-    /// this key from now on. Another sender of the same account slows this one down and does no
-    /// other harm.
+    /// this key from now on. Another sender of the same account doubles and loses nothing; see
+    /// [`BroadcastSettings::redis`] and [`BroadcastSettings::stand_back`].
     ///
     /// # Errors
     /// When no endpoint serves the chain, a contract does not exist, or the record cannot be used.
@@ -119,6 +121,9 @@ impl Broadcaster {
             bounds: tokio::sync::watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
             status: tokio::sync::watch::Sender::default(),
             ceiling: parking_lot::Mutex::default(),
+            // Those who share nonces know of each other.
+            stand_back: settings.stand_back.filter(|_| settings.redis.is_none()),
+            halt: parking_lot::Mutex::default(),
         });
         state.bounds.send_replace(state.read_bounds(contracts).await?);
         let record = match &settings.nonce_record {
@@ -128,8 +133,15 @@ impl Broadcaster {
         if let Some(record) = &record {
             require_near(&state, record).await?;
         }
+        let sharing = match &settings.redis {
+            Some(access) => {
+                let shared = SharedNonces::connect(access, settings.chain_id, account).await?;
+                Some(Sharing::new(shared))
+            }
+            None => None,
+        };
         let (commands, receiver) = mpsc::channel(CALLS_MAX);
-        let driver = Driver::new(state.clone(), contracts, key, record, settings.spending);
+        let driver = Driver::new(state.clone(), contracts, key, record, sharing, settings.spending);
         tokio::spawn(driver.run(receiver));
         Ok(Self { state, commands, wait_max: settings.wait_max })
     }
@@ -163,6 +175,13 @@ impl Broadcaster {
     pub fn ceiling_reached(&self) -> Option<CeilingReached> {
         let last = *self.state.ceiling.lock();
         last.filter(|(at, _)| at.elapsed() < CEILING_SHOWN_FOR).map(|(_, ceiling)| ceiling)
+    }
+
+    /// Returns the reason for which nothing is sent now, if any: the Redis with the shared nonces does not answer, or
+    /// another sender uses the account.
+    #[must_use]
+    pub fn halted(&self) -> Option<String> {
+        self.state.halt.lock().clone()
     }
 
     /// Broadcasts a payload of a group, and waits until it is mined.

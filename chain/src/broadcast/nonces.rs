@@ -26,7 +26,10 @@
 //! nonce of a refused payload is given back if it is the highest. Otherwise a filler, a transaction
 //! that does nothing, uses it up.
 
+mod shared;
+
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Range;
 use std::time::Duration;
 
 use alloy::primitives::B256;
@@ -69,6 +72,18 @@ pub(super) struct Nonces {
     ready: VecDeque<(JobId, Option<SlotId>)>,
     /// The time since which no node has a transaction that could be mined next.
     gap_since: Option<Duration>,
+    /// The chain's count of mined and pending transactions when it was polled last.
+    pending: u64,
+    /// True if nonces come from outside, because other processes use the account too.
+    is_shared: bool,
+    /// With shared nonces, a gap that may be another process's to fill.
+    gap: Option<Range<u64>>,
+    /// True while payloads get no nonce.
+    is_paused: bool,
+    /// The count up to which nonces were used by this process, or before it; `None` before the first poll.
+    known: Option<u64>,
+    /// True once another sender was seen to use the account.
+    rival_seen: bool,
 }
 
 /// Returns the lowest price at which nodes let a transaction replace one of price `over`.
@@ -88,6 +103,12 @@ impl Nonces {
             slots_made: 0,
             ready: VecDeque::new(),
             gap_since: None,
+            pending: 0,
+            is_shared: false,
+            gap: None,
+            is_paused: false,
+            known: None,
+            rival_seen: false,
         }
     }
 
@@ -195,7 +216,9 @@ impl Nonces {
         if !self.is_current {
             return Vec::new();
         }
-        while self.slots.len() < self.timeouts.in_flight_max
+        let hands_out = !self.is_shared && !self.is_paused;
+        while hands_out
+            && self.slots.len() < self.timeouts.in_flight_max
             && let Some((job, instead_of)) = self.ready.pop_front()
         {
             let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Payload(job), instead_of);
@@ -342,13 +365,15 @@ impl Nonces {
 
     /// Ends a slot that no node has and none will take. Gives the nonce back if it is the highest.
     fn refused(&mut self, nonce: u64, said: String, now: Duration) -> Option<SlotOutcome> {
-        let is_last = self.slots.last_key_value().is_some_and(|(last, _)| *last == nonce);
+        // A shared nonce goes back to where it came from.
+        let is_last =
+            self.is_shared || self.slots.last_key_value().is_some_and(|(last, _)| *last == nonce);
         let filler = self.slot_id();
         let slot = self.slots.get_mut(&nonce)?;
         let (id, purpose) = (slot.id, slot.purpose);
         if is_last {
             self.slots.remove(&nonce);
-            self.next = nonce;
+            self.next = if self.is_shared { self.next } else { nonce };
         } else if purpose == NoncePurpose::Filler {
             let pause = slot.next_pause();
             slot.phase = match slot.signed.last() {
@@ -368,7 +393,7 @@ impl Nonces {
     /// Moves a payload to another nonce, because another sender of the account uses its own.
     fn displace(&mut self, nonce: u64) -> Option<SlotOutcome> {
         let slot = self.slots.remove(&nonce)?;
-        self.is_current = false;
+        (self.is_current, self.rival_seen) = (false, true);
         match slot.purpose {
             NoncePurpose::Payload(job) if slot.given_up.is_some() => {
                 let said = slot.given_up.unwrap_or_default();
@@ -403,8 +428,11 @@ impl Nonces {
         self.mined = state.mined;
         self.next = self.next.max(state.mined);
         if let Some(pending) = state.pending {
+            self.find_rival(pending.max(state.mined));
             self.next = self.next.max(pending);
+            self.pending = pending;
         }
+        self.find_rival(state.mined);
         let mut done = Vec::new();
         for (query, used) in &state.uses {
             // The nonce may have been assigned to another payload since the query.
@@ -538,6 +566,10 @@ impl Nonces {
         let since = *self.gap_since.get_or_insert(now);
         if now >= since + self.timeouts.stuck_after {
             self.gap_since = None;
+            if self.is_shared {
+                self.gap = Some(state.mined..first);
+                return;
+            }
             for nonce in state.mined..first.min(state.mined + FILL_MAX) {
                 let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
                 self.slots.insert(nonce, slot);

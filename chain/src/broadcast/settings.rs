@@ -7,6 +7,7 @@ use alloy::primitives::Address;
 
 use super::spending::SpendingLimits;
 use crate::addresses::Addresses;
+use crate::redis_link::RedisAccess;
 
 /// Default of the longest payload, in bytes. The contracts take 262,144.
 pub const PAYLOAD_BYTES_MAX: usize = 200_000;
@@ -41,6 +42,12 @@ pub struct BroadcastSettings {
     pub wait_max: Duration,
     /// The ceilings of what gas may cost.
     pub spending: SpendingLimits,
+    /// A Redis in which several processes share the nonces of the account. Transactions are recorded there and not
+    /// in `nonce_record`, of which what is under way is resumed.
+    pub redis: Option<RedisAccess>,
+    /// Time for which another sender of the account has to be quiet before this one sends again, without a Redis;
+    /// `None` if others may send at the same time. They slow each other down then.
+    pub stand_back: Option<Duration>,
 }
 
 impl BroadcastSettings {
@@ -57,6 +64,8 @@ impl BroadcastSettings {
             in_flight_max: IN_FLIGHT,
             wait_max: WAIT_MAX,
             spending: SpendingLimits::default(),
+            redis: None,
+            stand_back: None,
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The state that callers and the driver's task share.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::Address;
 use parking_lot::Mutex;
@@ -26,6 +26,10 @@ pub(super) struct BroadcasterState {
     pub(super) status: watch::Sender<BroadcastStatus>,
     /// The ceiling that stopped a transaction last, and when.
     pub(super) ceiling: Mutex<Option<(Instant, CeilingReached)>>,
+    /// Time for which another sender of the account has to be quiet; `None` if others may send too.
+    pub(super) stand_back: Option<Duration>,
+    /// The reason for which nothing is sent now, in words for operators.
+    pub(super) halt: Mutex<Option<String>>,
 }
 
 impl BroadcasterState {

@@ -188,6 +188,18 @@ pub(super) enum SlotOutcome {
     },
 }
 
+impl SlotOutcome {
+    /// Returns the slot that ended.
+    pub(super) fn slot(&self) -> SlotId {
+        match self {
+            Self::Mined { slot, .. }
+            | Self::Refused { slot, .. }
+            | Self::Void { slot }
+            | Self::Unknown { slot, .. } => *slot,
+        }
+    }
+}
+
 /// The progress of a slot.
 #[derive(Debug)]
 pub(super) enum Phase {

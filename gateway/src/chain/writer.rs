@@ -27,6 +27,12 @@ pub trait ChainWriter: Send + Sync + 'static {
 
     /// Returns the ceiling on what gas may cost that stops sending now, in words for operators.
     fn ceiling_reached(&self) -> Option<String>;
+
+    /// Returns the reason for which nothing is sent now because of other senders of the account, in words for
+    /// operators.
+    fn halted(&self) -> Option<String> {
+        None
+    }
 }
 
 /// The place of a payload on the chain.

@@ -13,7 +13,10 @@ const TOPICS_MAX: usize = 200_000;
 
 /// The last node of each topic; those that are not used are forgotten first.
 #[derive(Debug)]
-pub(super) struct TopicPlacements(Cache<[u8; 16], OriginatorId>);
+pub(super) struct TopicPlacements(Cache<TopicKey, OriginatorId>);
+
+/// The digest by which a topic is remembered.
+pub(crate) type TopicKey = [u8; 16];
 
 impl Default for TopicPlacements {
     fn default() -> Self {
@@ -29,12 +32,17 @@ impl TopicPlacements {
     pub(super) fn set(&self, topic: &Topic, node: OriginatorId) {
         self.0.insert(key(topic), node);
     }
+
+    /// Takes the node of a topic from another gateway.
+    pub(super) fn learn(&self, topic: TopicKey, node: OriginatorId) {
+        self.0.insert(topic, node);
+    }
 }
 
 /// Returns the key of a whole topic, kind included: a failure that moves an installation's key
 /// packages moves no group whose id happens to be the same. Topics of one identifier meet by the
 /// strategy, which only a node that fails overrules.
-fn key(topic: &Topic) -> [u8; 16] {
+pub(super) fn key(topic: &Topic) -> TopicKey {
     let hash = Sha256::digest(topic.as_bytes());
     let mut key = [0; 16];
     key.copy_from_slice(&hash[..16]);

@@ -15,6 +15,7 @@ use super::set::{NodeMap, Nodes};
 use super::watch;
 use crate::metrics::GatewayMetrics;
 use crate::select::Strategy;
+use crate::sharing::GatewayShare;
 
 /// Values that every node is started with.
 pub(crate) struct NodeSetup {
@@ -29,6 +30,8 @@ pub(crate) struct NodeSetup {
     pub(crate) connect_timeout: Duration,
     /// Nodes may have addresses in private networks.
     pub(crate) allow_private: bool,
+    /// The nodes of topics at other gateways; `None` if this is the only one.
+    pub(crate) share: Option<Arc<GatewayShare>>,
 }
 
 /// Follows `registry` until `end`, and returns the nodes, those of the first version started.
@@ -37,7 +40,7 @@ pub(crate) fn follow_registry(
     mut registry: channel::Receiver<Arc<Registry>>,
     end: CancellationToken,
 ) -> Nodes {
-    let nodes = Nodes::new(setup.strategy.clone());
+    let nodes = Nodes::new(setup.strategy.clone(), setup.share.clone());
     let follower = RegistryFollower { nodes: nodes.clone(), setup, end: end.clone() };
     follower.apply(&registry.borrow_and_update().clone());
     tokio::spawn(async move {

@@ -9,8 +9,9 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::lag::NodeLags;
 use super::node::Node;
-use super::placement::TopicPlacements;
+use super::placement::{TopicPlacements, key};
 use crate::select::{Strategy, random_of};
+use crate::sharing::GatewayShare;
 
 /// A node whose readers miss an envelope for longer is used only when no other is left. A guess: a healthy
 /// node searches for one minute for a place that its originator has left empty, and cursors are seconds old.
@@ -30,16 +31,19 @@ struct Inner {
     canonical: RwLock<Arc<NodeMap>>,
     placements: TopicPlacements,
     lags: Mutex<NodeLags>,
+    /// The nodes of topics at other gateways.
+    share: Option<Arc<GatewayShare>>,
 }
 
 impl Nodes {
-    pub(super) fn new(strategy: Strategy) -> Self {
+    pub(super) fn new(strategy: Strategy, share: Option<Arc<GatewayShare>>) -> Self {
         Self(Arc::new(Inner {
             strategy,
             seed: rand::random(),
             canonical: RwLock::default(),
             placements: TopicPlacements::default(),
             lags: Mutex::default(),
+            share,
         }))
     }
 
@@ -142,22 +146,43 @@ impl Nodes {
         all.get(&chosen).cloned()
     }
 
-    /// Records that a node has published an envelope of a topic. The topic leaves its last node only
-    /// if that node has `failed` or is unusable: a node that refused one request, or was too
-    /// expensive for one caller, keeps the topic.
-    pub(crate) fn record_published(
+    /// Learns the nodes of topics at other gateways.
+    pub(crate) async fn learn_placements(&self, topics: impl Iterator<Item = &Topic>) {
+        let Some(share) = &self.0.share else { return };
+        let topics: BTreeSet<_> = topics.map(key).collect();
+        let known = share.nodes_of(&topics.into_iter().collect::<Vec<_>>()).await;
+        known.into_iter().for_each(|(topic, node)| self.0.placements.learn(topic, node));
+    }
+
+    /// Records that a node has published envelopes of these topics, and tells other gateways about topics that
+    /// have moved.
+    pub(crate) async fn record_published(
         &self,
-        topic: &Topic,
+        topics: impl Iterator<Item = &Topic>,
         node: OriginatorId,
         failed: &BTreeSet<OriginatorId>,
     ) {
+        let moved = topics.filter(|topic| self.place(topic, node, failed));
+        let moved: Vec<_> = moved.map(|topic| (key(topic), node)).collect();
+        if let Some(share) = self.0.share.as_ref().filter(|_| !moved.is_empty()) {
+            share.set_nodes(&moved).await;
+        }
+    }
+
+    /// Records that a node has published an envelope of a topic. The topic leaves its last node only
+    /// if that node has `failed` or is unusable: a node that refused one request, or was too
+    /// expensive for one caller, keeps the topic. Returns true if it has a new node.
+    fn place(&self, topic: &Topic, node: OriginatorId, failed: &BTreeSet<OriginatorId>) -> bool {
         let all = self.all();
         let keeps = |last: OriginatorId| {
             !failed.contains(&last) && all.get(&last).is_some_and(|last| self.is_usable(last))
         };
-        if !self.0.placements.get(topic).is_some_and(keeps) {
-            self.0.placements.set(topic, node);
+        let last = self.0.placements.get(topic);
+        if last.is_some_and(keeps) {
+            return false;
         }
+        self.0.placements.set(topic, node);
+        last != Some(node)
     }
 
     fn lags(&self) -> MutexGuard<'_, NodeLags> {

@@ -6,9 +6,10 @@ use std::path::PathBuf;
 use hawser_serve::address::TrustedProxies;
 use serde::{Deserialize, Deserializer};
 
-use hawser_rules::PayloadClass;
-
 use super::api_key::{ApiKeys, ApiKeysError};
+pub use super::rules::Policy;
+use super::tenants;
+pub use super::tenants::{TenantSettings, TenantsError};
 
 /// A file with policies. Without one every caller may publish everything.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -26,6 +27,8 @@ pub struct PolicyFile {
     pub total: Policy,
     /// A service that decides about callers, beside the policies.
     pub webhook: Option<WebhookSettings>,
+    /// Tenants by name. With any, callers without a tenant are refused.
+    pub tenants: BTreeMap<String, TenantSettings>,
 }
 
 /// A service of the operator that decides whether a caller may publish.
@@ -129,6 +132,9 @@ pub struct JwtSettings {
     /// Claim with the name of the caller. Default: `sub`.
     #[serde(default = "subject")]
     pub claim: String,
+    /// Claim with the name of the caller's tenant; needed with tenants.
+    #[serde(default)]
+    pub tenant_claim: Option<String>,
 }
 
 impl JwtSettings {
@@ -175,75 +181,6 @@ pub enum JwtAlgorithm {
     ES256,
     /// RSA, PKCS #1 v1.5.
     RS256,
-}
-
-/// The limits of a caller. A limit that is not given does not apply.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Policy {
-    /// Refuses everything.
-    pub deny: bool,
-    /// Kinds of envelopes that are refused, also if `kinds` has them.
-    #[serde(deserialize_with = "kinds")]
-    pub kinds_denied: BTreeSet<PayloadClass>,
-    /// Kinds of envelopes that are allowed; all if empty.
-    #[serde(deserialize_with = "kinds")]
-    pub kinds: BTreeSet<PayloadClass>,
-    /// Largest envelope in bytes.
-    pub envelope_bytes_max: Option<usize>,
-    /// Envelopes in one request.
-    pub envelopes_per_request_max: Option<usize>,
-    /// Envelopes a minute, from a bucket that refills evenly.
-    pub envelopes_per_minute: Option<u64>,
-    /// Envelopes an hour, from a bucket that refills evenly.
-    pub envelopes_per_hour: Option<u64>,
-    /// Envelopes in one day of UTC.
-    pub envelopes_per_day: Option<u64>,
-    /// Fees of nodes, and gas at its present price, in one hour of UTC, picodollars.
-    pub picodollars_per_hour: Option<u64>,
-    /// The same in one day of UTC, picodollars.
-    pub picodollars_per_day: Option<u64>,
-    /// Gas of payloads for the chain in one hour of UTC.
-    pub gas_per_hour: Option<u64>,
-    /// Gas of payloads for the chain in one day of UTC.
-    pub gas_per_day: Option<u64>,
-    /// Largest price of one envelope, at a node or in gas, picodollars.
-    pub picodollars_per_envelope_max: Option<u64>,
-}
-
-fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadClass>, D::Error> {
-    let names = Vec::<String>::deserialize(deserializer)?;
-    let kind = |name: String| {
-        PayloadClass::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
-            let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
-            serde::de::Error::custom(format!("{name:?} is no kind of envelopes: {known}"))
-        })
-    };
-    names.into_iter().map(kind).collect()
-}
-
-impl Policy {
-    /// Returns whether nothing but limits of a minute, an hour and a day is given.
-    fn limits_rates_only(&self) -> bool {
-        let rates = Self {
-            envelopes_per_minute: self.envelopes_per_minute,
-            envelopes_per_hour: self.envelopes_per_hour,
-            envelopes_per_day: self.envelopes_per_day,
-            picodollars_per_hour: self.picodollars_per_hour,
-            picodollars_per_day: self.picodollars_per_day,
-            gas_per_hour: self.gas_per_hour,
-            gas_per_day: self.gas_per_day,
-            ..Self::default()
-        };
-        *self == rates
-    }
-
-    /// Returns whether an envelope of this kind may be published.
-    #[must_use]
-    pub fn allows(&self, kind: PayloadClass) -> bool {
-        let is_denied = self.kinds_denied.contains(&kind);
-        !is_denied && (self.kinds.is_empty() || self.kinds.contains(&kind))
-    }
 }
 
 /// Why a file with policies cannot be used.
@@ -294,6 +231,9 @@ pub enum PolicyFileError {
     /// A hash of a key is wrong.
     #[error(transparent)]
     ApiKeys(#[from] ApiKeysError),
+    /// A tenant is wrong.
+    #[error(transparent)]
+    Tenants(#[from] TenantsError),
     /// The webhook could be read or changed on the way.
     #[error(
         "[webhook] url = {0:?}: callers are told over https:, and over http: only to this machine"
@@ -350,6 +290,7 @@ impl PolicyFile {
         }
         file.check_api_keys()?;
         file.check_webhook()?;
+        file.check_tenants()?;
         match &file.identity.jwt.clone() {
             None if file.identity.kind == CallerIdentityKind::Jwt => Err(PolicyFileError::NoJwt),
             Some(jwt) if jwt.keys_file.is_some() == jwt.jwks_url.is_some() => {
@@ -369,6 +310,35 @@ impl PolicyFile {
         let is_missing =
             identity.kind == CallerIdentityKind::ApiKey && identity.api_keys.is_empty();
         if is_missing { Err(PolicyFileError::NoApiKeys) } else { Ok(()) }
+    }
+
+    fn check_tenants(&self) -> Result<(), TenantsError> {
+        let identity = &self.identity;
+        match identity.kind {
+            _ if self.tenants.is_empty() => Ok(()),
+            CallerIdentityKind::Jwt
+                if identity.jwt.as_ref().is_none_or(|jwt| jwt.tenant_claim.is_none()) =>
+            {
+                Err(TenantsError::NoClaim)
+            }
+            CallerIdentityKind::Jwt | CallerIdentityKind::ApiKey => {
+                tenants::check(&self.tenants, &self.policies, &identity.api_keys)
+            }
+            CallerIdentityKind::Address | CallerIdentityKind::None => Err(TenantsError::Identity),
+        }
+    }
+
+    /// Returns the policies of one tenant, to which its callers are held once they are identified.
+    #[must_use]
+    pub fn of_tenant(&self, tenant: &TenantSettings) -> Self {
+        Self {
+            default: tenant.default.clone(),
+            policies: self.policies.clone(),
+            callers: tenant.callers.clone(),
+            total: tenant.total.clone(),
+            webhook: self.webhook.clone(),
+            ..Self::default()
+        }
     }
 
     fn check_webhook(&self) -> Result<(), PolicyFileError> {
@@ -399,6 +369,8 @@ impl PolicyFile {
 
 #[cfg(test)]
 mod tests {
+    use hawser_rules::PayloadClass;
+
     use super::*;
 
     #[test]

@@ -40,6 +40,14 @@ pub(crate) enum TokenError {
     NoKeys,
 }
 
+/// A caller, as its token names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenCaller {
+    pub(crate) name: String,
+    /// The tenant, if the settings name a claim for it and the token has that claim.
+    pub(crate) tenant: Option<String>,
+}
+
 /// The keys that verify tokens.
 #[derive(Clone, Default)]
 pub(crate) struct TokenKeys {
@@ -142,7 +150,7 @@ impl TokenKeys {
         settings: &JwtSettings,
         headers: &HeaderMap,
         now_s: u64,
-    ) -> Result<String, TokenError> {
+    ) -> Result<TokenCaller, TokenError> {
         if self.is_empty() {
             return Err(TokenError::NoKeys);
         }
@@ -159,7 +167,10 @@ impl TokenKeys {
             _ => return Err(no_caller()),
         };
         let fits = (1..=CALLER_LEN_BYTES_MAX).contains(&caller.len());
-        fits.then_some(caller).ok_or_else(no_caller)
+        let name = fits.then_some(caller).ok_or_else(no_caller)?;
+        let tenant = settings.tenant_claim.as_ref().and_then(|claim| claims.get(claim));
+        let tenant = tenant.and_then(Value::as_str).map(ToOwned::to_owned);
+        Ok(TokenCaller { name, tenant })
     }
 
     fn claims(&self, settings: &JwtSettings, token: &str) -> Result<Value, TokenError> {

@@ -9,6 +9,7 @@ use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
 
 use super::config::Policy;
+use crate::sharing::{SharedCost, SharedExceeded, SharedLimits};
 
 /// Callers that are remembered. A guess: 200,000 take about 60 MB. Beyond it, the caller leaves whose
 /// usage stops counting first.
@@ -30,6 +31,11 @@ impl CallerCost {
         self.envelopes = self.envelopes.saturating_add(more.envelopes);
         self.picodollars = self.picodollars.saturating_add(more.picodollars);
         self.gas = self.gas.saturating_add(more.gas);
+    }
+
+    /// Returns the cost as gateways share it.
+    pub(crate) fn to_share(self) -> SharedCost {
+        [self.envelopes, self.picodollars, self.gas]
     }
 
     fn remove(&mut self, less: Self) {
@@ -108,6 +114,39 @@ fn hour_budgets(policy: &Policy) -> [Option<u64>; 3] {
 
 fn day_budgets(policy: &Policy) -> [Option<u64>; 3] {
     [policy.envelopes_per_day, policy.picodollars_per_day, policy.gas_per_day]
+}
+
+/// Returns the limits of a policy as gateways share them.
+pub(crate) fn shared(policy: &Policy) -> SharedLimits {
+    let bucket = |size: BucketSize| (size.capacity, size.window_ms);
+    let [_, hour_picodollars, hour_gas] = hour_budgets(policy);
+    SharedLimits {
+        buckets: [minute(policy).map(bucket), hour(policy).map(bucket)],
+        hour: [hour_picodollars, hour_gas],
+        day: day_budgets(policy),
+    }
+}
+
+impl LimitExceeded {
+    /// Returns the limit that gateways together have exceeded.
+    pub(crate) fn of_shared(exceeded: SharedExceeded, now_ms: u64) -> Self {
+        const NAMES: [&str; 7] = [
+            "envelopes a minute",
+            "envelopes an hour",
+            OF_HOUR[1],
+            OF_HOUR[2],
+            OF_DAY[0],
+            OF_DAY[1],
+            OF_DAY[2],
+        ];
+        let wait_ms = exceeded.wait_ms.map(|wait_ms| match exceeded.place {
+            0 | 1 => wait_ms,
+            2 | 3 => HOUR_MS - now_ms % HOUR_MS,
+            _ => DAY_MS - now_ms % DAY_MS,
+        });
+        let what = NAMES.get(exceeded.place).copied().unwrap_or("envelopes");
+        Self { what, retry_after_s: wait_ms.map(|wait_ms| wait_ms.div_ceil(1000)) }
+    }
 }
 
 impl CallerUsage {

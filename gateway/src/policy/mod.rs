@@ -2,10 +2,11 @@
 //!
 //! - [`config`]: the file with policies;
 //! - `address`, `jwt`, `api_key`: identify a caller; `jwks`: fetches keys from a URL;
+//! - `rules`: the limits of a caller; `tenants`: callers with a payer key of their own;
 //! - `webhook`: asks a service of the operator;
 //! - `limits`: the usage of each caller.
 //!
-//! Usage is kept in memory only: a restart forgets it.
+//! Usage is kept in memory, and in Redis if several gateways share it.
 
 mod address;
 mod api_key;
@@ -13,6 +14,8 @@ pub mod config;
 mod jwks;
 mod jwt;
 mod limits;
+mod rules;
+mod tenants;
 mod webhook;
 
 use std::net::SocketAddr;
@@ -21,14 +24,14 @@ use std::sync::Arc;
 pub(crate) use api_key::ApiKeyError;
 use api_key::ApiKeys;
 pub use api_key::ApiKeysError;
-use config::{CallerIdentityKind, PolicyFile};
+use config::{CallerIdentityKind, Policy, PolicyFile, TenantSettings};
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
 pub use jwt::KeysError;
 pub(crate) use jwt::TokenError;
 use jwt::TokenKeys;
 pub(crate) use limits::CallerCost;
-use limits::{CallerLimits, LimitExceeded};
+use limits::{CallerLimits, LimitExceeded, shared};
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::Notify;
 use webhook::Webhook;
@@ -36,6 +39,7 @@ pub(crate) use webhook::WebhookError;
 pub use webhook::WebhookStartError;
 
 use crate::routing::Routed;
+use crate::sharing::GatewayShare;
 use hawser_rules::PayloadClass;
 
 /// The one caller of a gateway that does not tell callers apart.
@@ -52,6 +56,8 @@ pub(crate) enum PolicyError {
     Webhook(#[from] WebhookError),
     #[error("this caller may not publish")]
     Denied,
+    #[error("this caller belongs to no tenant of this gateway")]
+    NoTenant,
     #[error("envelope {index}: this caller may not publish {}", kind.name())]
     Kind { index: usize, kind: PayloadClass },
     #[error("envelope {index} has {len} bytes, and this caller may publish {max}")]
@@ -69,8 +75,8 @@ pub(crate) enum PolicyError {
 }
 
 impl PolicyError {
-    pub(crate) const REASONS: [&'static str; 8] =
-        ["token", "denied", "kind", "size", "price", "limit", "api_key", "webhook"];
+    pub(crate) const REASONS: [&'static str; 9] =
+        ["token", "denied", "kind", "size", "price", "limit", "api_key", "webhook", "tenant"];
 
     /// Returns the index of the reason in [`REASONS`](Self::REASONS).
     pub(crate) fn reason(&self) -> usize {
@@ -83,6 +89,7 @@ impl PolicyError {
             Self::LimitExceeded(_) | Self::TotalExceeded(_) => 5,
             Self::ApiKey(_) => 6,
             Self::Webhook(_) => 7,
+            Self::NoTenant => 8,
         }
     }
 }
@@ -114,6 +121,8 @@ pub(crate) struct Policies {
     keys_wanted: Notify,
     api_keys: ApiKeys,
     webhook: Option<Webhook>,
+    /// The usage at all gateways together; `None` if this is the only one.
+    share: Option<Arc<GatewayShare>>,
 }
 
 /// Why policies cannot be applied.
@@ -136,7 +145,10 @@ impl Policies {
     ///
     /// # Errors
     /// When a file with secrets cannot be used.
-    pub(crate) fn new(file: PolicyFile) -> Result<Self, PoliciesError> {
+    pub(crate) fn new(
+        file: PolicyFile,
+        share: Option<Arc<GatewayShare>>,
+    ) -> Result<Self, PoliciesError> {
         let keys = match &file.identity.jwt {
             Some(jwt) => match &jwt.keys_file {
                 Some(path) => TokenKeys::read(path, jwt.algorithm)?,
@@ -147,20 +159,21 @@ impl Policies {
         let (limits, keys_wanted) = (Mutex::default(), Notify::new());
         let api_keys = ApiKeys::parse(&file.identity.api_keys)?;
         let webhook = file.webhook.clone().map(Webhook::new).transpose()?;
-        Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted, api_keys, webhook })
+        Ok(Self { file, limits, keys: RwLock::new(keys), keys_wanted, api_keys, webhook, share })
     }
 
-    /// Identifies the caller of a request.
+    /// Identifies the caller of a request, and the tenant that it says to belong to.
     ///
     /// # Errors
-    /// When the token or the key is not accepted, or the policy denies the caller everything.
-    pub(crate) fn caller(
+    /// When the token or the key is not accepted.
+    pub(crate) fn identify(
         &self,
         headers: &HeaderMap,
         peer: Option<SocketAddr>,
         now_s: u64,
-    ) -> Result<CallerId, PolicyError> {
+    ) -> Result<(CallerId, Option<String>), PolicyError> {
         let identity = &self.file.identity;
+        let mut tenant = None;
         let name = match (identity.kind, &identity.jwt) {
             (CallerIdentityKind::Address, _) => {
                 address::caller(headers, peer, &identity.trusted_proxies).to_string()
@@ -170,14 +183,29 @@ impl Policies {
                 if jwt.jwks_url.is_some() && keys.lacks(headers) {
                     self.keys_wanted.notify_one();
                 }
-                keys.caller(jwt, headers, now_s)?
+                let caller = keys.caller(jwt, headers, now_s)?;
+                tenant = caller.tenant;
+                caller.name
             }
             (CallerIdentityKind::Jwt, None) => return Err(TokenError::NoKeys.into()),
-            (CallerIdentityKind::ApiKey, _) => self.api_keys.caller(headers)?.to_string(),
+            (CallerIdentityKind::ApiKey, _) => {
+                let caller = self.api_keys.caller(headers)?;
+                let is_member = |tenant: &TenantSettings| tenant.members.contains(&*caller);
+                let mut tenants = self.file.tenants.iter();
+                tenant = tenants.find(|(_, it)| is_member(it)).map(|(name, _)| name.clone());
+                caller.to_string()
+            }
             (CallerIdentityKind::None, _) => ALL_CALLERS.to_owned(),
         };
-        let caller = CallerId(name.into());
-        if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(caller) }
+        Ok((CallerId(name.into()), tenant))
+    }
+
+    /// Checks that the policy does not deny a caller everything.
+    ///
+    /// # Errors
+    /// When it does.
+    pub(crate) fn require_allowed(&self, caller: &CallerId) -> Result<(), PolicyError> {
+        if self.file.policy_of(&caller.0).deny { Err(PolicyError::Denied) } else { Ok(()) }
     }
 
     /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of
@@ -185,7 +213,7 @@ impl Policies {
     ///
     /// # Errors
     /// Returns the first reason to refuse; nothing is taken then.
-    pub(crate) fn admit(
+    pub(crate) async fn admit(
         &self,
         caller: &CallerId,
         routed: &[Routed],
@@ -213,11 +241,34 @@ impl Policies {
             }
             cost.add(price);
         }
-        let mut limits = self.limits.lock();
-        limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
-        limits.take_of_total(&self.file.total, cost, now_ms).map_err(|exceeded| {
-            limits.give_back(&caller.0, cost, now_ms);
-            PolicyError::TotalExceeded(exceeded)
+        {
+            let mut limits = self.limits.lock();
+            limits.take(&caller.0, policy, cost, now_ms).map_err(PolicyError::LimitExceeded)?;
+            limits.take_of_total(&self.file.total, cost, now_ms).map_err(|exceeded| {
+                limits.give_back(&caller.0, cost, now_ms);
+                PolicyError::TotalExceeded(exceeded)
+            })?;
+        }
+        self.admit_everywhere(caller, policy, cost, now_ms).await
+    }
+
+    /// Takes a cost, which fits the limits of this gateway, from those of all gateways together.
+    async fn admit_everywhere(
+        &self,
+        caller: &CallerId,
+        policy: &Policy,
+        cost: CallerCost,
+        now_ms: u64,
+    ) -> Result<(), PolicyError> {
+        let Some(share) = &self.share else { return Ok(()) };
+        let limits = [shared(policy), shared(&self.file.total)];
+        let exceeded = share.take(&caller.0, limits, cost.to_share(), now_ms).await;
+        let Some(exceeded) = exceeded else { return Ok(()) };
+        self.give_back_here(caller, cost, now_ms);
+        let limit = LimitExceeded::of_shared(exceeded, now_ms);
+        Err(match exceeded.of_total {
+            true => PolicyError::TotalExceeded(limit),
+            false => PolicyError::LimitExceeded(limit),
         })
     }
 
@@ -242,12 +293,22 @@ impl Policies {
     }
 
     /// Takes from the budget what nodes charged beyond the price taken before.
-    pub(crate) fn add_cost(&self, caller: &CallerId, picodollars: u64) {
+    pub(crate) async fn add_cost(&self, caller: &CallerId, picodollars: u64, now_ms: u64) {
         self.limits.lock().add_cost(&caller.0, picodollars);
+        if let Some(share) = &self.share {
+            share.add(&caller.0, [0, picodollars, 0], now_ms).await;
+        }
     }
 
     /// Returns a part of the cost taken at `taken_ms`, for envelopes that were not published.
-    pub(crate) fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
+    pub(crate) async fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
+        self.give_back_here(caller, cost, taken_ms);
+        if let Some(share) = &self.share {
+            share.give_back(&caller.0, cost.to_share(), taken_ms).await;
+        }
+    }
+
+    fn give_back_here(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
         let mut limits = self.limits.lock();
         limits.give_back(&caller.0, cost, taken_ms);
         limits.give_back_to_total(cost, taken_ms);

@@ -91,6 +91,7 @@ impl NodePublisher {
         };
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
+            self.nodes.learn_placements(new.iter().map(|item| &item.topic)).await;
             let state = RetryState::new(caller.clone(), self.attempts_max);
             results.extend(self.place(new, Arc::new(Mutex::new(state)), None).await);
         }
@@ -178,9 +179,10 @@ impl NodePublisher {
                 node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
                 let unable = state.lock().unable().clone();
                 for (item, placed) in items.iter().zip(&envelopes) {
-                    self.nodes.record_published(&item.topic, node.id(), &unable);
                     self.remember(item, placed);
                 }
+                let topics = items.iter().map(|item| &item.topic);
+                self.nodes.record_published(topics, node.id(), &unable).await;
                 let indexes = items.iter().map(|item| item.index);
                 return indexes.zip(envelopes.into_iter().map(Ok)).collect();
             }
@@ -274,7 +276,8 @@ impl NodePublisher {
         for (item, found) in items.into_iter().zip(found) {
             match found {
                 Some(placed) => {
-                    self.nodes.record_published(&item.topic, node.id(), &BTreeSet::new());
+                    let topic = std::iter::once(&item.topic);
+                    self.nodes.record_published(topic, node.id(), &BTreeSet::new()).await;
                     self.remember(&item, &placed);
                     arrived.push((item.index, Ok(placed)));
                 }

@@ -1,7 +1,6 @@
 //! The path of one request: caller, routes, price, publishing, response.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use futures_util::future::{join, try_join_all};
@@ -10,7 +9,6 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientE
 use hawser_proto::{Bytes, InboxId};
 use hawser_rules::{PayloadClass, RateTable};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
-use http::HeaderMap;
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::Status;
@@ -39,6 +37,8 @@ const WEI_PER_PICODOLLAR: u128 = 1_000_000;
 
 /// Serves requests of clients.
 pub(crate) struct PublishService {
+    /// Name of the tenant; empty without tenants.
+    pub(crate) tenant: Box<str>,
     pub(crate) policies: Arc<Policies>,
     pub(crate) nodes: Nodes,
     pub(crate) publisher: NodePublisher,
@@ -61,20 +61,19 @@ impl PublishService {
         GetNodesResponse { nodes: usable.iter().map(address).collect() }
     }
 
-    /// Publishes client envelopes. Returns when readers can get each of them.
+    /// Publishes client envelopes of a caller. Returns when readers can get each of them. `now_ms` is unix time.
     ///
     /// # Errors
     /// The status of the first envelope that failed. Its metadata names the envelopes that were published
     /// all the same.
     pub(crate) async fn publish(
         &self,
-        headers: &HeaderMap,
-        peer: Option<SocketAddr>,
+        caller: CallerId,
         envelopes: Vec<Bytes>,
+        now_ms: u64,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
-        let now_ms = u64::try_from(crate::now_ns() / 1_000_000).unwrap_or(0);
-        let caller = self.policies.caller(headers, peer, now_ms / 1000);
-        let caller = caller.map_err(|refusal| self.refused(&refusal))?;
+        let allowed = self.policies.require_allowed(&caller);
+        allowed.map_err(|refusal| self.refused(&refusal))?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
             self.metrics.invalid.inc();
             status::of_envelope(error.index, &error.error, error.error.name())
@@ -82,7 +81,7 @@ impl PublishService {
         check_response_size(&routed)?;
         let rates = self.rates.borrow().clone();
         let price = |envelope: &Routed| self.price(envelope, &rates);
-        let admitted = self.policies.admit(&caller, &routed, price, now_ms);
+        let admitted = self.policies.admit(&caller, &routed, price, now_ms).await;
         admitted.map_err(|refusal| self.refused(&refusal))?;
         let price_max = self.policies.price_max(&caller);
         // What the base fee leaves of the caller's price may pay congestion fees.
@@ -101,7 +100,7 @@ impl PublishService {
             self.validate_identities(&routed).await
         };
         if let Err(refused) = allowed {
-            self.policies.give_back(&caller, sum_of(prices), now_ms);
+            self.policies.give_back(&caller, sum_of(prices), now_ms).await;
             return Err(refused);
         }
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
@@ -110,13 +109,13 @@ impl PublishService {
         let outcomes = self.dispatch(&caller, routed, congestion_fee_max).await;
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         let unused = sum_of((0..prices.len()).filter(is_unused).map(|index| prices[index]));
-        self.policies.give_back(&caller, unused, now_ms);
+        self.policies.give_back(&caller, unused, now_ms).await;
         // Nodes name what they charge; gas was counted by its price before.
         let of_nodes =
             |(price, outcome): &(&CallerCost, &Outcome)| price.gas == 0 && !costs_nothing(outcome);
         let taken = sum_of(prices.iter().zip(&outcomes).filter(of_nodes).map(|(price, _)| *price));
         let taken = taken.picodollars;
-        self.account(&caller, &outcomes, taken);
+        self.account(&caller, &outcomes, taken, now_ms).await;
         let published = sizes.iter().zip(&prices).zip(&outcomes).enumerate();
         let published = published.filter(|(index, _)| !repeats[*index]);
         self.meter(&caller, now_ms / 1000, published.map(|(_, it)| it));
@@ -230,11 +229,11 @@ impl PublishService {
 
     /// Charges the caller the fees beyond what its budget has been charged, and records each node's congestion
     /// fee.
-    fn account(&self, caller: &CallerId, outcomes: &[Outcome], taken: u64) {
+    async fn account(&self, caller: &CallerId, outcomes: &[Outcome], taken: u64, now_ms: u64) {
         let placed = || outcomes.iter().flatten();
         let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
         if charged > taken {
-            self.policies.add_cost(caller, charged - taken);
+            self.policies.add_cost(caller, charged - taken, now_ms).await;
         }
         for placed in placed() {
             if let Some(fee) = placed.congestion_fee_picodollars
@@ -264,11 +263,12 @@ impl PublishService {
                 _ => price.picodollars,
             };
             let usage = Usage { envelopes: 1, bytes: *bytes, picodollars, gas: price.gas };
-            meter.record(caller.name(), *kind, usage, now_s);
+            meter.record(&self.tenant, caller.name(), *kind, usage, now_s);
         }
     }
 
-    fn refused(&self, refusal: &PolicyError) -> Status {
+    /// Counts a refusal, and returns its status.
+    pub(crate) fn refused(&self, refusal: &PolicyError) -> Status {
         self.metrics.count_refused(refusal);
         status::of_policy(refusal)
     }

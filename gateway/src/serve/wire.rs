@@ -21,7 +21,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use super::publish::PublishService;
+use super::door::FrontDoor;
 
 /// The names of both services.
 pub(crate) const SERVICES: [&str; 2] = [Payer::NAME, Gateway::NAME];
@@ -52,12 +52,12 @@ impl NamedService for Gateway {
 /// A server of the methods under one of the names.
 #[derive(Clone)]
 pub(crate) struct GatewayMethods<N> {
-    service: Arc<PublishService>,
+    service: Arc<FrontDoor>,
     name: std::marker::PhantomData<N>,
 }
 
 impl<N> GatewayMethods<N> {
-    pub(crate) fn new(service: Arc<PublishService>) -> Self {
+    pub(crate) fn new(service: Arc<FrontDoor>) -> Self {
         Self { service, name: std::marker::PhantomData }
     }
 }
@@ -98,7 +98,7 @@ impl<N> Service<http::Request<Body>> for GatewayMethods<N> {
     }
 }
 
-struct Publish(Arc<PublishService>);
+struct Publish(Arc<FrontDoor>);
 
 impl UnaryService<PublishRequest> for Publish {
     type Response = PublishClientEnvelopesResponse;
@@ -115,7 +115,7 @@ impl UnaryService<PublishRequest> for Publish {
     }
 }
 
-struct GetNodes(Arc<PublishService>);
+struct GetNodes(Arc<FrontDoor>);
 
 impl UnaryService<GetNodesRequest> for GetNodes {
     type Response = GetNodesResponse;

@@ -74,7 +74,9 @@ impl Net {
             lists: None,
             rates_wanted: Arc::default(),
             chain: Some(chain.clone()),
+            tenant_chains: BTreeMap::new(),
             identity: None,
+            redis: None,
         };
         adjust_ports(&mut ports);
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
@@ -92,6 +94,43 @@ impl Net {
         if reaches_nodes {
             net.until_all_are_up().await;
         }
+        net
+    }
+
+    /// Starts another gateway before the same nodes and the same chain.
+    pub(crate) async fn beside(
+        &self,
+        adjust: impl FnOnce(&mut GatewaySettings),
+        adjust_ports: impl FnOnce(&mut GatewayPorts),
+    ) -> Self {
+        let (rates, rates_receiver) = watch::channel(Arc::new(rates()));
+        let records = self.records.borrow().clone();
+        let (records, registry) = watch::channel(records);
+        let chain = self.chain.clone();
+        let mut ports = GatewayPorts {
+            registry,
+            rates: rates_receiver,
+            lists: None,
+            rates_wanted: Arc::default(),
+            chain: Some(chain.clone()),
+            tenant_chains: BTreeMap::new(),
+            identity: None,
+            redis: None,
+        };
+        adjust_ports(&mut ports);
+        let any = SocketAddr::from(([127, 0, 0, 1], 0));
+        let mut settings = GatewaySettings {
+            listen: any,
+            metrics: Some(any),
+            attempt_timeout: Duration::from_secs(5),
+            allow_private_nodes: true,
+            ..GatewaySettings::new(SecretKey::from_bytes(&[9; 32]).unwrap())
+        };
+        adjust(&mut settings);
+        let gateway = hawser_gateway::start(settings, ports).await.unwrap();
+        let net = Self { gateway, nodes: Vec::new(), chain, records, _rates: rates };
+        let up = "\"serves\": true";
+        until(async || net.page("/status").await.1.matches(up).count() == self.nodes.len()).await;
         net
     }
 
@@ -212,6 +251,8 @@ pub(crate) struct FakeChain {
     pub(crate) held: watch::Sender<bool>,
     /// The ceiling that it has reached.
     pub(crate) ceiling: Mutex<Option<String>>,
+    /// The reason for which it sends nothing.
+    pub(crate) halted: Mutex<Option<String>>,
 }
 
 impl FakeChain {
@@ -291,6 +332,10 @@ impl ChainWriter for FakeChain {
 
     fn ceiling_reached(&self) -> Option<String> {
         self.ceiling.lock().clone()
+    }
+
+    fn halted(&self) -> Option<String> {
+        self.halted.lock().clone()
     }
 }
 

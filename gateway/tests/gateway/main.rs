@@ -10,6 +10,10 @@ mod fixture;
 mod lateness;
 mod policies;
 mod publish;
+#[path = "../../../chain/tests/redis_server/mod.rs"]
+mod redis_server;
 mod repeats;
+mod sharing;
 mod status_pages;
 mod strangers;
+mod tenants;

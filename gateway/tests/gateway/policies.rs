@@ -311,7 +311,8 @@ async fn callers_with_keys_are_told_apart_and_their_use_is_counted() {
         publish_with_key(&net, Some("correct horse"), text).await.unwrap();
     }
     assert_eq!(net.sample("xmtp_gateway_refused_total{reason=\"api_key\"}").await, 3);
-    let series = "xmtp_gateway_usage_envelopes_total{caller=\"alice\",kind=\"message\"}";
+    let series =
+        "xmtp_gateway_usage_envelopes_total{caller=\"alice\",kind=\"message\",tenant=\"\"}";
     assert_eq!(net.sample(series).await, 2, "a repetition counts once");
     let (status, csv) = net.page("/usage.csv").await;
     assert_eq!(status, 200);

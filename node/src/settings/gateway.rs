@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hawser_chain::broadcast::SpendingLimits;
+use hawser_chain::redis_link::RedisAccess;
 use hawser_gateway::select::Strategy;
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_serve::tls::TlsFiles;
@@ -13,7 +14,7 @@ use super::chains::ChainSettings;
 use super::error::SettingsError;
 use super::parse;
 use super::reader::{CHECKED, LogSettings, SettingsReader, StopSettings};
-use super::sources::{SettingOrigin, SettingSources};
+use super::sources::SettingSources;
 use super::table::{self, Setting, chains, gateway, limits, node};
 use super::wallets::WalletSettings;
 
@@ -50,6 +51,8 @@ pub struct GatewayServiceSettings {
     pub policies: Option<PathBuf>,
     /// The file with transactions that are under way.
     pub nonce_record: Option<PathBuf>,
+    /// The Redis that several gateways share.
+    pub redis: Option<RedisAccess>,
     /// The ceilings of what gas on the app chain may cost.
     pub spending: SpendingLimits,
     /// Log lines.
@@ -109,6 +112,7 @@ impl GatewayServiceSettings {
         let allow_private = reader.switch(&gateway::ALLOW_PRIVATE_NODES);
         let policies = reader.optional_path(&gateway::POLICIES);
         let nonce_record = reader.optional_path(&gateway::NONCE_RECORD);
+        let redis = reader.gateway_redis();
         let gas_price_max = reader
             .get(&gateway::GAS_PRICE_MAX, |text| text.parse::<u128>().ok().filter(|wei| *wei > 0));
         let per_hour_max = reader.get(&gateway::GAS_PER_HOUR_MAX, parse::token_wei);
@@ -122,11 +126,7 @@ impl GatewayServiceSettings {
         }
         reader.refuse_rate_limits();
         let used: Vec<_> = table::of_gateway().collect();
-        let mut notes = sources.notes_beside(&used);
-        if reader.origin(&limits::REDIS_URL) != SettingOrigin::Default {
-            let name = limits::REDIS_URL.env;
-            notes.push(format!("{name} has no effect: a gateway keeps nothing in Redis"));
-        }
+        let notes = sources.notes_beside(&used);
         reader.finish(|| Self {
             listen: SocketAddr::new(listen.expect(CHECKED), port.expect(CHECKED)),
             metrics: metrics.expect(CHECKED),
@@ -144,6 +144,7 @@ impl GatewayServiceSettings {
             rates_file,
             policies,
             nonce_record,
+            redis: redis.expect(CHECKED),
             spending: SpendingLimits {
                 gas_price_max_wei: gas_price_max.expect(CHECKED),
                 per_hour_max_wei: per_hour_max.expect(CHECKED),
@@ -164,6 +165,14 @@ impl SettingsReader<'_> {
             let given = "\"true\", but the limits of a gateway are in its policies (--policies)";
             self.error(&limits::ENABLE, Some(given.to_owned()));
         }
+    }
+
+    /// The Redis that several gateways share; `Some(None)` if none is named.
+    fn gateway_redis(&mut self) -> Option<Option<RedisAccess>> {
+        let url = self.redis_url();
+        let key_prefix = self.text(&limits::REDIS_KEY_PREFIX)?.text.to_string();
+        let connect_timeout = self.duration_above_zero(&limits::REDIS_CONNECT_TIMEOUT)?;
+        Some(url.map(|url| RedisAccess { url, key_prefix, connect_timeout }))
     }
 
     fn node_selection(&mut self) -> Option<NodeSelectionSettings> {
@@ -260,8 +269,8 @@ mod tests {
             "what the table says is the default"
         );
         assert_eq!(config.chains.contracts.settlement.urls, ["http://127.0.0.1:5061"]);
-        assert_eq!(config.notes.len(), 1, "{:?}", config.notes);
-        assert!(config.notes[0].contains("XMTPD_REDIS_URL"));
+        assert_eq!(config.redis.unwrap().key_prefix, "xmtpd:");
+        assert!(config.notes.is_empty(), "{:?}", config.notes);
     }
 
     #[test]

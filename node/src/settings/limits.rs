@@ -89,7 +89,7 @@ impl SettingsReader<'_> {
 
     /// The URL of the Redis. One that asks for TLS is an error: limits would be kept in the clear, or not
     /// at all.
-    fn redis_url(&mut self) -> Option<String> {
+    pub(super) fn redis_url(&mut self) -> Option<String> {
         let url = self.non_empty(&limits::REDIS_URL)?;
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme).to_ascii_lowercase();
         if matches!(scheme.as_str(), "rediss" | "valkeys") {

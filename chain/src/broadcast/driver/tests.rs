@@ -22,9 +22,11 @@ fn driver(record: NonceRecord, key: PrivateKeySigner) -> Driver {
         bounds: watch::Sender::new(PayloadBounds { min: 0, max: 0 }),
         status: watch::Sender::default(),
         ceiling: Mutex::default(),
+        stand_back: None,
+        halt: Mutex::default(),
     };
     let contracts = BroadcasterContracts { groups: Address::ZERO, identities: Address::ZERO };
-    Driver::new(Arc::new(state), contracts, key, Some(record), SpendingLimits::default())
+    Driver::new(Arc::new(state), contracts, key, Some(record), None, SpendingLimits::default())
 }
 
 #[tokio::test]

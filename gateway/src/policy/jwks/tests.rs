@@ -75,7 +75,7 @@ impl Login {
             "[identity]\nkind = \"jwt\"\n[identity.jwt]\nalgorithm = \"ES256\"\n\
              any_issuer = true\nany_audience = true\njwks_url = \"http://{address}/keys\""
         );
-        let policies = Arc::new(Policies::new(PolicyFile::parse(&text).unwrap()).unwrap());
+        let policies = Arc::new(Policies::new(PolicyFile::parse(&text).unwrap(), None).unwrap());
         let keeping = policies.clone();
         tokio::spawn(async move { keeping.keep_keys(pace, CancellationToken::new()).await });
         policies
@@ -112,7 +112,7 @@ fn next() -> HeaderMap {
 }
 
 fn knows(policies: &Policies, token: &HeaderMap) -> bool {
-    policies.caller(token, None, NOW_S).is_ok()
+    policies.identify(token, None, NOW_S).is_ok()
 }
 
 #[tokio::test]
@@ -175,7 +175,7 @@ async fn without_keys_from_the_start_no_caller_is_known_until_they_come() {
         login.policies(KeyFetchSettings { every: Duration::from_secs(100_000), ..QUICK });
     login.was_heard().await;
     let token = signed(EC_PRIVATE, None);
-    let refused = policies.caller(&token, None, NOW_S).unwrap_err();
+    let refused = policies.identify(&token, None, NOW_S).unwrap_err();
     assert_eq!(refused, PolicyError::Token(TokenError::NoKeys));
     assert!(policies.lacks_keys());
     login.answers(set(SET));

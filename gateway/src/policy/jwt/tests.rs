@@ -19,6 +19,7 @@ fn config(algorithm: JwtAlgorithm) -> JwtSettings {
         any_issuer: false,
         any_audience: false,
         claim: "sub".into(),
+        tenant_claim: Some("org".into()),
     }
 }
 
@@ -41,13 +42,27 @@ fn signed(claims: &Value, secret: &str) -> String {
 
 fn caller_of(claims: &Value) -> Result<String, TokenError> {
     let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
-    keys.caller(&config(JwtAlgorithm::HS256), &headers(&signed(claims, SECRET)), NOW_S)
+    let caller =
+        keys.caller(&config(JwtAlgorithm::HS256), &headers(&signed(claims, SECRET)), NOW_S);
+    caller.map(|caller| caller.name)
 }
 
 fn with(name: &str, value: Value) -> Value {
     let mut claims = claims();
     claims[name] = value;
     claims
+}
+
+#[test]
+fn a_claim_says_whose_caller_it_is() {
+    let keys = TokenKeys::parse(SECRET, JwtAlgorithm::HS256).unwrap();
+    let tenant_of = |claims: &Value| {
+        let token = headers(&signed(claims, SECRET));
+        keys.caller(&config(JwtAlgorithm::HS256), &token, NOW_S).unwrap().tenant
+    };
+    assert_eq!(tenant_of(&with("org", json!("acme"))), Some("acme".into()));
+    assert_eq!(tenant_of(&claims()), None);
+    assert_eq!(tenant_of(&with("org", json!(["acme", "other"]))), None, "a list names no tenant");
 }
 
 #[test]
@@ -109,10 +124,10 @@ fn every_algorithm_is_checked_with_pems_and_with_key_sets() {
             headers(&encode(&header, &claims(), &key).unwrap())
         };
         let by_pem = TokenKeys::parse(pem, kind).unwrap();
-        assert_eq!(by_pem.caller(&config(kind), &token(Some(id)), NOW_S), Ok("alice".into()));
+        assert_eq!(by_pem.caller(&config(kind), &token(Some(id)), NOW_S).unwrap().name, "alice");
         let by_set = TokenKeys::parse(SET, kind).unwrap();
-        assert_eq!(by_set.caller(&config(kind), &token(Some(id)), NOW_S), Ok("alice".into()));
-        assert_eq!(by_set.caller(&config(kind), &token(None), NOW_S), Ok("alice".into()));
+        assert_eq!(by_set.caller(&config(kind), &token(Some(id)), NOW_S).unwrap().name, "alice");
+        assert_eq!(by_set.caller(&config(kind), &token(None), NOW_S).unwrap().name, "alice");
         assert!(by_set.caller(&config(kind), &token(Some("new")), NOW_S).is_err());
         assert!(by_set.lacks(&token(Some("new"))) && !by_set.lacks(&token(Some(id))));
         assert!(TokenKeys::parse(SET, JwtAlgorithm::HS256).is_err(), "no secret is in it");

@@ -1,6 +1,8 @@
 //! The app chain, as the gateway writes to it.
 
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
@@ -14,19 +16,28 @@ use hawser_chain::endpoints::Endpoints;
 use hawser_chain::send::Chain;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
 use hawser_gateway::routing::ChainTopic;
-use hawser_proto::{Bytes, TransactionHash};
+use hawser_proto::{Bytes, SecretKey, TransactionHash};
 use zeroize::Zeroizing;
 
 use crate::error::RunError;
 use crate::files::deployment::KnownDeployment;
 use crate::settings::GatewayServiceSettings;
 
+/// Time for which another sender of the payer's account has to be quiet before this gateway sends again. A guess: some
+/// blocks, and a few requests of a small group of users.
+const STAND_BACK: Duration = Duration::from_secs(60);
+
+/// Returns a random time of up to a minute: of two gateways that have made way for each other, one goes on first.
+fn stand_back_more() -> Duration {
+    Duration::from_millis(rand::random_range(0..60_000))
+}
+
 struct BroadcastWriter {
     broadcaster: Broadcaster,
     endpoints: Endpoints,
 }
 
-/// Starts a writer for the payer's account. It resumes transactions that an earlier run left under
+/// Starts a writer for a payer's account. It resumes transactions that an earlier run left under
 /// way.
 ///
 /// # Errors
@@ -34,6 +45,8 @@ struct BroadcastWriter {
 pub(super) async fn writer(
     config: &GatewayServiceSettings,
     deployment: &KnownDeployment,
+    payer: &SecretKey,
+    nonce_record: Option<PathBuf>,
 ) -> Result<Arc<dyn ChainWriter>, RunError> {
     let at = |contract| {
         let address = deployment.contracts.get(contract).ok_or(AdminError::NoAddress(contract));
@@ -41,24 +54,26 @@ pub(super) async fn writer(
     };
     let urls = config.chains.contracts.app.urls.clone();
     let endpoints = Endpoints::new("app", &urls, deployment.app_id).map_err(RunError::usage)?;
-    let secret = Zeroizing::new(config.payer.to_bytes());
+    let secret = Zeroizing::new(payer.to_bytes());
     let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(RunError::failed)?;
+    if nonce_record.is_none() && config.redis.is_none() {
+        tracing::warn!(
+            "--nonce-record names no file: a crash forgets which transactions are under way"
+        );
+    }
     let settings = BroadcastSettings {
         urls,
         chain_id: deployment.app_id,
         group_message_broadcaster: at(Contract::GroupMessageBroadcaster)?,
         identity_update_broadcaster: at(Contract::IdentityUpdateBroadcaster)?,
-        nonce_record: config.nonce_record.clone(),
+        nonce_record,
         payload_bytes_max: config.chain_payload_bytes_max,
         in_flight_max: IN_FLIGHT,
         wait_max: WAIT_MAX,
         spending: config.spending,
+        redis: config.redis.clone(),
+        stand_back: Some(STAND_BACK + stand_back_more()),
     };
-    if config.nonce_record.is_none() {
-        tracing::warn!(
-            "--nonce-record names no file: a crash forgets which transactions are under way"
-        );
-    }
     let broadcaster = Broadcaster::start(settings, key).await.map_err(RunError::failed)?;
     Ok(Arc::new(BroadcastWriter { broadcaster, endpoints }))
 }
@@ -104,6 +119,10 @@ impl ChainWriter for BroadcastWriter {
     fn ceiling_reached(&self) -> Option<String> {
         self.broadcaster.ceiling_reached().map(|ceiling| ceiling.to_string())
     }
+
+    fn halted(&self) -> Option<String> {
+        self.broadcaster.halted()
+    }
 }
 
 fn told(error: BroadcastError) -> ChainPublishError {
@@ -120,6 +139,8 @@ fn told(error: BroadcastError) -> ChainPublishError {
         | BroadcastError::Rpc(_)
         | BroadcastError::Key { .. }
         | BroadcastError::Record { .. }
+        | BroadcastError::Sharing { .. }
+        | BroadcastError::Rival { .. }
         | BroadcastError::NotSent { .. }
         | BroadcastError::Ended => ChainPublishError::NotSent(reason),
         BroadcastError::Reverted { hash, .. } | BroadcastError::NoEvent { hash, .. } => {

@@ -2,17 +2,22 @@
 //!
 //! - `files`: registry and rates from files; from the chain they come through
 //!   `settlement`;
-//! - `chain`: the app chain, as the gateway writes to it.
+//! - `chain`: the app chain, as the gateway writes to it; `tenants`: the keys of tenants, and the chain as they write
+//!   to it.
 
 mod chain;
 mod files;
+mod tenants;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use hawser_chain::index::ChainReader;
+use hawser_chain::redis_link::RedisLink;
 use hawser_chain::watch::ListWatcher;
 use hawser_gateway::policy::config::PolicyFile;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings, StartError};
+use hawser_proto::SecretKey;
 use hawser_serve::ChainListsView;
 use hawser_validation::precheck::UpdatePrecheck;
 use hawser_validation::wallets::Wallets;
@@ -84,7 +89,8 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
         Some(path) => crate::files::read(path, PolicyFile::parse)?,
         None => PolicyFile::of_public_gateway(),
     };
-    let (world, reading) = inputs(&config).await?;
+    let tenant_payers = tenants::payers(&policies)?;
+    let (world, reading) = inputs(&config, &tenant_payers).await?;
     let settings = GatewaySettings {
         listen: config.listen,
         metrics: config.metrics,
@@ -101,6 +107,7 @@ async fn start(config: GatewayServiceSettings) -> Result<Running, RunError> {
         list_failing_max: config.chains.settlement.disconnect_max,
         allow_private_nodes: config.allow_private_nodes,
         policies,
+        tenant_payers,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: config.commit.to_owned(),
         ..GatewaySettings::new(config.payer.clone())
@@ -125,6 +132,7 @@ fn not_started(error: StartError) -> RunError {
 /// Returns the gateway's inputs, and the reader that keeps them current as long as it lives.
 async fn inputs(
     settings: &GatewayServiceSettings,
+    tenant_payers: &BTreeMap<String, SecretKey>,
 ) -> Result<(GatewayPorts, Option<SettlementReading>), RunError> {
     let access = &settings.chains.contracts;
     let rates_wanted = Arc::new(Notify::new());
@@ -155,9 +163,15 @@ async fn inputs(
         }
         (None, None) => return Err(RunError::usage("no price list was named")),
     };
+    let mut tenant_chains = BTreeMap::new();
     let chain = match &deployment {
+        Some(deployment) if !access.app.urls.is_empty() && !tenant_payers.is_empty() => {
+            tenant_chains = tenants::writers(settings, deployment, tenant_payers).await?;
+            None
+        }
         Some(deployment) if !access.app.urls.is_empty() => {
-            Some(chain::writer(settings, deployment).await?)
+            let record = settings.nonce_record.clone();
+            Some(chain::writer(settings, deployment, &settings.payer, record).await?)
         }
         _ => {
             tracing::warn!(
@@ -166,12 +180,30 @@ async fn inputs(
             None
         }
     };
+    let redis = redis(settings).await?;
     let push_urls = settings.chains.settlement.push_urls.clone();
     let (reading, lists) = settlement.map(|settlement| listen(settlement, push_urls)).unzip();
     let wallets =
         Arc::new(Wallets::over_rpc(settings.wallets.rpcs.clone(), settings.wallets.list()));
     let identity = Some(Arc::new(UpdatePrecheck::new(wallets)) as _);
-    Ok((GatewayPorts { registry, rates, lists, rates_wanted, chain, identity }, reading))
+    let ports = GatewayPorts {
+        registry,
+        rates,
+        lists,
+        rates_wanted,
+        chain,
+        tenant_chains,
+        identity,
+        redis,
+    };
+    Ok((ports, reading))
+}
+
+/// Connects to the Redis that several gateways share, if one is named.
+async fn redis(settings: &GatewayServiceSettings) -> Result<Option<Arc<RedisLink>>, RunError> {
+    let Some(access) = &settings.redis else { return Ok(None) };
+    let link = RedisLink::connect(access).await.map_err(RunError::failed)?;
+    Ok(Some(Arc::new(link)))
 }
 
 /// Starts to listen to the chain, so that changes of the lists are read when they are made.

@@ -1,8 +1,8 @@
 //! The settings of a gateway, without those of chains and contracts. Names that a node has too mean
 //! the same.
 
-use super::node;
 use super::setting::{DURATION_ABOVE_ZERO, Setting, SettingKind, switch, value};
+use super::{limits, node};
 
 pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
     flag: "payer.private-key",
@@ -121,7 +121,7 @@ pub const OWN: [&Setting; 5] =
 
 /// All of them, in the order of the help text; those of chains and contracts are in
 /// [`chains`](super::chains).
-pub const ALL: [&Setting; 33] = [
+pub const ALL: [&Setting; 36] = [
     &node::CONFIG_FILE,
     &PAYER_PRIVATE_KEY,
     &node::API_PORT,
@@ -148,6 +148,9 @@ pub const ALL: [&Setting; 33] = [
     &PUBLISH_TIMEOUT,
     &PUBLISH_ATTEMPTS,
     &PAYLOAD_MAX,
+    &limits::REDIS_URL,
+    &limits::REDIS_KEY_PREFIX,
+    &limits::REDIS_CONNECT_TIMEOUT,
     &node::WALLET_RPC,
     &node::WALLET_CHAINS,
     &node::REGISTRY_FILE,

@@ -108,7 +108,8 @@ pub(in crate::settings) const REDIS_URL: Setting = urls(
     "XMTPD_REDIS_URL",
     "a URL such as redis://HOST:6379/0, without TLS",
     "redis://127.0.0.1:6379/0",
-    "A Redis that several processes share their rate limits in; without it each keeps its own",
+    "A Redis that several processes share their rate limits in, and gateways their nonces and topics; without it each \
+     keeps its own",
 );
 pub(in crate::settings) const REDIS_KEY_PREFIX: Setting = value(
     "redis.key-prefix",

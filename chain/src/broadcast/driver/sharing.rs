@@ -1,0 +1,352 @@
+//! The part of the task that deals with other senders of the account: processes that share its nonces through
+//! Redis, and rivals of whom nothing is known.
+
+use std::collections::{HashMap, HashSet};
+use std::time::Instant;
+
+use alloy::primitives::{B256, Bytes};
+
+use super::{Driver, RequestResult};
+use crate::broadcast::error::BroadcastError;
+use crate::broadcast::receipts::{MinedPayload, first_mined};
+use crate::broadcast::record::RecordEntry;
+use crate::broadcast::sharing::{
+    ASK_AGAIN_AFTER, BEAT_EVERY, FinishedNonce, Share, SharedEnd, SharedTransaction, SyncRequest,
+    SyncResponse, WANTED_MAX,
+};
+use crate::broadcast::slots::{
+    JobId, NoncePurpose, SignRequest, SignedTransaction, SlotId, SlotOutcome,
+};
+use crate::redis_link::RedisFault;
+use crate::send::{Chain, RequestError};
+
+impl Driver {
+    /// Returns the time of the next question for shared nonces.
+    pub(super) fn sync_at(&self) -> Option<Instant> {
+        self.sharing.as_ref().filter(|sharing| !sharing.is_syncing).map(|sharing| sharing.sync_at)
+    }
+
+    /// Asks for nonces, and gives a sign of life, when it is time.
+    pub(super) fn sync(&mut self) {
+        self.note_slots();
+        let Some(sharing) = &mut self.sharing else { return };
+        let floor = self.nonces.floor();
+        let waiting = self.nonces.waiting(WANTED_MAX);
+        let is_due = Instant::now() >= sharing.sync_at;
+        let has_new = || waiting.iter().any(|job| !sharing.parked.contains(job));
+        if sharing.is_syncing || !(is_due || (floor.is_some() && has_new())) {
+            return;
+        }
+        if is_due {
+            sharing.parked.clear();
+        }
+        let held: HashSet<SlotId> = self.nonces.held().map(|(_, slot, _)| slot).collect();
+        // A payload that another sender's transaction has displaced leaves its nonce without an outcome.
+        let left: Vec<SlotId> =
+            sharing.slots.keys().filter(|slot| !held.contains(*slot)).copied().collect();
+        for (nonce, payload) in left.iter().filter_map(|slot| sharing.slots.remove(slot)) {
+            sharing.finished.push(FinishedNonce { nonce, payload, end: SharedEnd::Free });
+        }
+        let wanted = waiting.iter().filter(|job| floor.is_some() && !sharing.parked.contains(job));
+        let wanted = wanted.filter_map(|job| Some((*job, self.jobs.get(*job)?.key())));
+        let request = SyncRequest {
+            floor,
+            mined: self.nonces.mined_count(),
+            wanted: wanted.collect(),
+            held: self.nonces.held().map(|(nonce, ..)| nonce).collect(),
+            gap: self.nonces.take_gap(),
+        };
+        sharing.is_syncing = true;
+        let (shared, finished) = (sharing.shared.clone(), std::mem::take(&mut sharing.finished));
+        self.requests.spawn(async move {
+            let told = match finished.as_slice() {
+                [] => Ok(()),
+                finished => shared.finish(finished).await,
+            };
+            match told {
+                Ok(()) => RequestResult::Synced(Vec::new(), shared.sync(&request).await),
+                Err(fault) => RequestResult::Synced(finished, Err(fault)),
+            }
+        });
+    }
+
+    /// Takes the answer. `untold` are ends that Redis does not know yet.
+    pub(super) async fn synced(
+        &mut self,
+        untold: Vec<FinishedNonce>,
+        synced: Result<SyncResponse, RedisFault>,
+    ) {
+        let Some(sharing) = &mut self.sharing else { return };
+        sharing.is_syncing = false;
+        sharing.sync_at = Instant::now() + BEAT_EVERY;
+        sharing.finished.extend(untold);
+        let response = match synced {
+            Ok(response) => response,
+            Err(fault) => return self.sharing_failed(&fault).await,
+        };
+        if self.state.halt.lock().take().is_some() {
+            tracing::info!("nonces are shared again");
+        }
+        let is_new = sharing.epoch.as_ref() != Some(&response.epoch);
+        if sharing.epoch.replace(response.epoch).is_some() && is_new {
+            tracing::warn!(
+                code = "shared_nonces_reset",
+                "Redis has lost the shared nonces, or is older than it was: they are registered anew"
+            );
+            self.nonces.invalidate();
+        }
+        for (nonce, raws) in response.adopted {
+            self.take_over(nonce, &raws);
+        }
+        for nonce in response.fill {
+            if self.nonces.fill(nonce).is_none() {
+                self.nonces.invalidate();
+            }
+        }
+        for (job, share) in response.given {
+            self.given(job, share);
+        }
+        self.note_slots();
+        self.record_again(&response.unrecorded).await;
+        if !response.lost.is_empty() {
+            tracing::debug!(nonces = ?response.lost, "another process has taken nonces over");
+        }
+    }
+
+    fn take_over(&mut self, nonce: u64, raws: &[Bytes]) {
+        let (purpose, signed) = self.read_back(nonce, raws);
+        if signed.is_empty() {
+            return;
+        }
+        if self.nonces.adopt(nonce, purpose, signed).is_some() {
+            tracing::info!(nonce, "a transaction of a process that has gone is taken over");
+        }
+    }
+
+    fn given(&mut self, job: JobId, share: Share) {
+        match share {
+            Share::Nonce(nonce) => {
+                if self.nonces.give(job, nonce).is_none() {
+                    self.nonces.invalidate();
+                }
+            }
+            Share::Elsewhere | Share::Later => self.park(job),
+            Share::Mined(hash) => {
+                if !self.nonces.take_back(job) {
+                    return;
+                }
+                let state = self.state.clone();
+                self.requests.spawn(async move {
+                    let find = |chain: Chain| async move { first_mined(&chain, &[hash]).await };
+                    RequestResult::FoundElsewhere(job, state.endpoints.ask(find).await)
+                });
+            }
+            Share::Unknown(hash) => {
+                if self.nonces.take_back(job) {
+                    self.finish(job, &Err(BroadcastError::Unknown { hash }));
+                }
+            }
+        }
+    }
+
+    /// Takes the receipt of a payload that another process has put on the chain.
+    pub(super) fn found_elsewhere(
+        &mut self,
+        job: JobId,
+        found: Result<Option<MinedPayload>, RequestError>,
+    ) {
+        match found {
+            Ok(Some(mined)) => self.mined(job, &mined),
+            // The endpoint may be behind.
+            Ok(None) | Err(_) => {
+                self.submit(job);
+                self.park(job);
+            }
+        }
+    }
+
+    /// Has a payload looked up again a little later.
+    fn park(&mut self, job: JobId) {
+        self.nonces.defer(job);
+        if let Some(sharing) = &mut self.sharing {
+            sharing.parked.insert(job);
+            sharing.sync_at = sharing.sync_at.min(Instant::now() + ASK_AGAIN_AFTER);
+        }
+    }
+
+    /// Refuses what waits for a nonce, because Redis gives none.
+    async fn sharing_failed(&mut self, fault: &RedisFault) {
+        let reason = fault.to_string();
+        let before = self.state.halt.lock().replace(reason.clone());
+        if before.is_none() {
+            tracing::error!(
+                code = "shared_nonces_gone",
+                reason,
+                "nothing is sent without shared nonces"
+            );
+        }
+        self.refuse_waiting(&BroadcastError::Sharing { reason }).await;
+    }
+
+    async fn refuse_waiting(&mut self, error: &BroadcastError) {
+        let waiting = self.nonces.withdraw_all();
+        let over = waiting.iter().filter_map(|(_, former)| *former);
+        let over = over.map(|slot| RecordEntry::Over { slot }).collect();
+        if let Err(error) = self.write(over, true).await {
+            tracing::error!(%error, "the end of a transaction cannot be put on record");
+        }
+        for (job, _) in waiting {
+            self.finish(job, &Err(error.clone()));
+        }
+    }
+
+    /// Puts signed transactions on record, all at once. Answers for each if it may be sent.
+    pub(super) async fn put_on_record(
+        &mut self,
+        signed: &[(SignRequest, SignedTransaction)],
+    ) -> Vec<Result<(), BroadcastError>> {
+        if self.sharing.is_some() {
+            return self.share(signed).await;
+        }
+        let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
+            slot: it.slot,
+            instead_of: it.instead_of,
+            nonce: it.nonce,
+            raw: signed.raw.clone(),
+        });
+        let recorded = self.write(entries.collect(), true).await;
+        vec![recorded; signed.len()]
+    }
+
+    async fn share(
+        &mut self,
+        signed: &[(SignRequest, SignedTransaction)],
+    ) -> Vec<Result<(), BroadcastError>> {
+        self.note_slots();
+        let Some(sharing) = &self.sharing else { return vec![Ok(()); signed.len()] };
+        let transactions = signed.iter().map(|(it, signed)| SharedTransaction {
+            nonce: it.nonce,
+            payload: sharing.slots.get(&it.slot).and_then(|(_, payload)| *payload),
+            is_next: it.over.is_some(),
+            raw: signed.raw.clone(),
+        });
+        let transactions: Vec<_> = transactions.collect();
+        let shared = sharing.shared.clone();
+        let failed = |reason: String| Err(BroadcastError::Sharing { reason });
+        match shared.record(&transactions).await {
+            Ok(recorded) => {
+                let taken = || failed("another process has taken the nonce over".into());
+                recorded.into_iter().map(|ok| if ok { Ok(()) } else { taken() }).collect()
+            }
+            Err(fault) => {
+                self.state.halt.lock().get_or_insert(fault.to_string());
+                signed.iter().map(|_| failed(fault.to_string())).collect()
+            }
+        }
+    }
+
+    /// Records transactions that Redis has lost.
+    async fn record_again(&mut self, nonces: &[u64]) {
+        let Some(sharing) = &self.sharing else { return };
+        let slots: HashMap<u64, Option<B256>> = sharing.slots.values().copied().collect();
+        let of_nonce = |nonce: &u64| {
+            let (nonce, payload) = (*nonce, slots.get(nonce).copied().flatten());
+            let raws = self.nonces.signed_of(nonce).iter().enumerate();
+            raws.map(move |(place, signed)| {
+                let raw = signed.raw.clone();
+                SharedTransaction { nonce, payload, is_next: place > 0, raw }
+            })
+        };
+        let lost: Vec<_> = nonces.iter().flat_map(of_nonce).collect();
+        if lost.is_empty() {
+            return;
+        }
+        let shared = sharing.shared.clone();
+        if let Err(fault) = shared.record(&lost).await {
+            tracing::debug!(%fault, "transactions cannot be recorded again");
+        }
+    }
+
+    /// Tells other processes how nonces have ended, before callers hear of it.
+    pub(super) async fn end_shared(
+        &mut self,
+        done: &[SlotOutcome],
+        payloads: &HashMap<B256, MinedPayload>,
+    ) {
+        self.note_slots();
+        let Some(sharing) = &mut self.sharing else { return };
+        let mut finished = Vec::new();
+        for outcome in done {
+            let Some((nonce, payload)) = sharing.slots.remove(&outcome.slot()) else { continue };
+            let end = match outcome {
+                SlotOutcome::Mined { purpose: NoncePurpose::Payload(_), hash, .. } => {
+                    match payloads.get(hash) {
+                        // It can be sent again.
+                        Some(MinedPayload::Receipt { receipt, .. }) if !receipt.status() => {
+                            SharedEnd::Used
+                        }
+                        _ => SharedEnd::Mined(*hash),
+                    }
+                }
+                SlotOutcome::Mined { purpose: NoncePurpose::Filler, .. } => SharedEnd::Used,
+                SlotOutcome::Unknown { hash, .. } => SharedEnd::Unknown(*hash),
+                SlotOutcome::Refused { .. } | SlotOutcome::Void { .. } => SharedEnd::Free,
+            };
+            finished.push(FinishedNonce { nonce, payload, end });
+        }
+        if finished.is_empty() {
+            return;
+        }
+        let shared = sharing.shared.clone();
+        if let Err(fault) = shared.finish(&finished).await {
+            tracing::debug!(%fault, "ends of nonces are told later");
+            sharing.finished.extend(finished);
+        }
+    }
+
+    /// Takes note of the nonces in use, with their payloads.
+    fn note_slots(&mut self) {
+        let Some(sharing) = &mut self.sharing else { return };
+        for (nonce, slot, purpose) in self.nonces.held() {
+            let jobs = &self.jobs;
+            sharing.slots.entry(slot).or_insert_with(|| match purpose {
+                NoncePurpose::Payload(job) => (nonce, jobs.get(job).map(|job| job.key())),
+                NoncePurpose::Filler => (nonce, None),
+            });
+        }
+    }
+
+    /// Lets another process go on at once with what this one leaves.
+    pub(super) async fn leave(&mut self) {
+        let Some(sharing) = &self.sharing else { return };
+        if let Err(fault) = sharing.shared.leave().await {
+            tracing::debug!(%fault, "other processes will notice the end later");
+        }
+    }
+
+    /// Stops sending while another sender uses the account, unless nonces are shared with it or it is to be
+    /// tolerated.
+    pub(super) async fn make_way_for_rivals(&mut self) {
+        let Some(quiet_for) = self.state.stand_back else { return };
+        let account = self.account();
+        if self.nonces.take_rival() {
+            let error = BroadcastError::Rival { account, quiet_for };
+            if self.rival_until.is_none() {
+                tracing::error!(code = "payer_key_shared", %account, "{error}");
+            }
+            *self.state.halt.lock() = Some(error.to_string());
+            self.rival_until = Some(Instant::now() + quiet_for);
+            self.nonces.pause(true);
+        }
+        let Some(until) = self.rival_until else { return };
+        if Instant::now() < until {
+            self.refuse_waiting(&BroadcastError::Rival { account, quiet_for }).await;
+            return;
+        }
+        tracing::info!(%account, "the other sender is quiet: this one sends again");
+        self.rival_until = None;
+        *self.state.halt.lock() = None;
+        self.nonces.pause(false);
+        self.nonces.invalidate();
+    }
+}

@@ -1,0 +1,146 @@
+//! The nonces of an account that other senders use too: given out from outside, or watched for rivals.
+
+use std::ops::Range;
+
+use super::Nonces;
+use crate::broadcast::slots::{JobId, NoncePurpose, NonceSlot, SignedTransaction, SlotId};
+
+/// Nonces above the chain's own count by which one may come from outside. A guess: far above what all processes of
+/// an account have in flight.
+const AHEAD_MAX: u64 = 1000;
+
+impl Nonces {
+    /// Takes nonces from outside from now on.
+    pub(in crate::broadcast) fn share(&mut self) {
+        self.is_shared = true;
+    }
+
+    /// Returns the payloads that could have a nonce now, at most `most`, in the order of their turn.
+    pub(in crate::broadcast) fn waiting(&self, most: usize) -> Vec<JobId> {
+        let room = self.timeouts.in_flight_max.saturating_sub(self.slots.len());
+        self.ready.iter().map(|(job, _)| *job).take(most.min(room)).collect()
+    }
+
+    /// Returns the nonces in use with their slots and purposes.
+    pub(in crate::broadcast) fn held(&self) -> impl Iterator<Item = (u64, SlotId, NoncePurpose)> {
+        self.slots.iter().map(|(nonce, slot)| (*nonce, slot.id, slot.purpose))
+    }
+
+    /// Returns the count of mined and pending transactions, if it may be relied on.
+    pub(in crate::broadcast) fn floor(&self) -> Option<u64> {
+        self.is_current.then(|| self.pending.max(self.mined))
+    }
+
+    /// Returns the count of mined transactions.
+    pub(in crate::broadcast) fn mined_count(&self) -> u64 {
+        self.mined
+    }
+
+    /// Returns a gap that has blocked the own nonces for too long, once.
+    pub(in crate::broadcast) fn take_gap(&mut self) -> Option<Range<u64>> {
+        self.gap.take()
+    }
+
+    /// Asks for a poll before the next nonce is used.
+    pub(in crate::broadcast) fn invalidate(&mut self) {
+        self.is_current = false;
+    }
+
+    /// Gives a nonce to a waiting payload. Returns its slot, or `None` if the payload waits no more, or the nonce
+    /// cannot be right: what comes from outside may be old.
+    pub(in crate::broadcast) fn give(&mut self, job: JobId, nonce: u64) -> Option<SlotId> {
+        let place = self.ready.iter().position(|(ready, _)| *ready == job)?;
+        if !self.is_plausible(nonce) {
+            return None;
+        }
+        let (job, instead_of) = self.ready.remove(place)?;
+        let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Payload(job), instead_of);
+        Some(self.hold(nonce, slot))
+    }
+
+    /// Uses a nonce up. Returns its slot; `None` if the nonce cannot be right.
+    pub(in crate::broadcast) fn fill(&mut self, nonce: u64) -> Option<SlotId> {
+        if !self.is_plausible(nonce) {
+            return None;
+        }
+        let slot = NonceSlot::new(self.slot_id(), NoncePurpose::Filler, None);
+        Some(self.hold(nonce, slot))
+    }
+
+    /// Takes over a nonce of another process, any of whose transactions may be out. Returns its slot.
+    pub(in crate::broadcast) fn adopt(
+        &mut self,
+        nonce: u64,
+        purpose: NoncePurpose,
+        signed: Vec<SignedTransaction>,
+    ) -> Option<SlotId> {
+        if self.slots.contains_key(&nonce) || nonce > self.pending.saturating_add(AHEAD_MAX) {
+            return None;
+        }
+        if let NoncePurpose::Payload(job) = purpose {
+            self.ready.retain(|(ready, _)| *ready != job);
+        }
+        let id = self.slot_id();
+        self.recover(id, nonce, purpose, signed);
+        Some(id)
+    }
+
+    /// Moves a waiting payload behind the others.
+    pub(in crate::broadcast) fn defer(&mut self, job: JobId) {
+        if let Some(place) = self.ready.iter().position(|(ready, _)| *ready == job) {
+            let deferred = self.ready.remove(place);
+            self.ready.extend(deferred);
+        }
+    }
+
+    /// Takes back a payload without a nonce. Returns false if it has one.
+    pub(in crate::broadcast) fn take_back(&mut self, job: JobId) -> bool {
+        let before = self.ready.len();
+        self.ready.retain(|(ready, _)| *ready != job);
+        self.ready.len() < before
+    }
+
+    /// Takes back all payloads without a nonce. Each comes with its former slot.
+    pub(in crate::broadcast) fn withdraw_all(&mut self) -> Vec<(JobId, Option<SlotId>)> {
+        self.ready.drain(..).collect()
+    }
+
+    /// Returns the signed transactions of a nonce in use.
+    pub(in crate::broadcast) fn signed_of(&self, nonce: u64) -> &[SignedTransaction] {
+        self.slots.get(&nonce).map_or(&[], |slot| &slot.signed)
+    }
+
+    /// Gives no payload a nonce while this is true.
+    pub(in crate::broadcast) fn pause(&mut self, is_paused: bool) {
+        self.is_paused = is_paused;
+    }
+
+    /// Returns true once after another sender was seen to use the account.
+    pub(in crate::broadcast) fn take_rival(&mut self) -> bool {
+        std::mem::take(&mut self.rival_seen)
+    }
+
+    /// Takes note of a count of transactions. One above everything that this process has used shows another
+    /// sender.
+    pub(super) fn find_rival(&mut self, count: u64) {
+        let used = self.slots.last_key_value().map_or(0, |(last, _)| last + 1).max(self.next);
+        let known = self.known.get_or_insert(count.max(used));
+        *known = (*known).max(used);
+        if count > *known {
+            (*known, self.rival_seen) = (count, true);
+        }
+    }
+
+    fn is_plausible(&self, nonce: u64) -> bool {
+        let floor = self.pending.max(self.mined);
+        (floor..=floor.saturating_add(AHEAD_MAX)).contains(&nonce)
+            && !self.slots.contains_key(&nonce)
+    }
+
+    fn hold(&mut self, nonce: u64, slot: NonceSlot) -> SlotId {
+        let id = slot.id;
+        self.slots.insert(nonce, slot);
+        self.next = self.next.max(nonce + 1);
+        id
+    }
+}

@@ -1,0 +1,170 @@
+//! Tenants: callers with a payer key, limits and bills of their own.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use super::rules::Policy;
+
+/// The most tenants. A guess: each has connections and calls to all nodes of its own.
+const TENANTS_MAX: usize = 64;
+/// The longest name of a tenant. A guess: it becomes part of file names and labels.
+const NAME_LEN_MAX: usize = 32;
+
+/// A tenant, as the file with policies has it.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TenantSettings {
+    /// File with the secret key of the account that pays.
+    pub payer_key_file: Option<PathBuf>,
+    /// Environment variable with that key.
+    pub payer_key_env: Option<String>,
+    /// Callers with an API key that belong to the tenant.
+    pub members: BTreeSet<String>,
+    /// Policy of its callers that `callers` does not name.
+    pub default: Policy,
+    /// Name of the policy of each caller.
+    pub callers: BTreeMap<String, String>,
+    /// Limits of all its callers together.
+    pub total: Policy,
+}
+
+/// The mistake in a file's tenants.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TenantsError {
+    /// There are too many.
+    #[error("[tenants] has {0} tenants: {TENANTS_MAX} are the most")]
+    TooMany(usize),
+    /// A name cannot be part of a file name.
+    #[error(
+        "[tenants.{0:?}]: a name has up to {NAME_LEN_MAX} lower-case letters, digits and dashes"
+    )]
+    Name(String),
+    /// Callers cannot be told apart by whom they belong to.
+    #[error("[tenants] needs identity.kind \"api-key\" or \"jwt\"")]
+    Identity,
+    /// A tenant has no key, or two.
+    #[error("[tenants.{0}] needs either payer_key_file or payer_key_env")]
+    Key(String),
+    /// A member has no API key.
+    #[error("[tenants.{tenant}] has the member {member:?}, who is not among [identity.api_keys]")]
+    NoMember {
+        /// The tenant.
+        tenant: String,
+        /// The member.
+        member: String,
+    },
+    /// A caller belongs to two tenants.
+    #[error("{member:?} is a member of [tenants.{one}] and of [tenants.{other}]")]
+    TwoTenants {
+        /// The member.
+        member: String,
+        /// One tenant.
+        one: String,
+        /// The other one.
+        other: String,
+    },
+    /// A policy is not defined.
+    #[error("[tenants.{tenant}.callers]: {caller:?} has a policy that is not among [policies.…]")]
+    UnknownPolicy {
+        /// The tenant.
+        tenant: String,
+        /// The caller.
+        caller: String,
+    },
+    /// The limits of all callers have a rule for single ones.
+    #[error("[tenants.{0}.total] limits all callers together, a minute, an hour or a day")]
+    Total(String),
+    /// Tokens say nothing about tenants.
+    #[error("[tenants] and identity.kind \"jwt\" need identity.jwt.tenant_claim")]
+    NoClaim,
+}
+
+/// Checks tenants against the policies and the API keys of their file.
+///
+/// # Errors
+/// The first mistake.
+pub(super) fn check(
+    tenants: &BTreeMap<String, TenantSettings>,
+    policies: &BTreeMap<String, Policy>,
+    api_keys: &BTreeMap<String, Vec<String>>,
+) -> Result<(), TenantsError> {
+    if tenants.len() > TENANTS_MAX {
+        return Err(TenantsError::TooMany(tenants.len()));
+    }
+    let mut owners: BTreeMap<&str, &str> = BTreeMap::new();
+    for (name, tenant) in tenants {
+        check_one(name, tenant, policies)?;
+        for member in &tenant.members {
+            if !api_keys.contains_key(member) {
+                let (tenant, member) = (name.clone(), member.clone());
+                return Err(TenantsError::NoMember { tenant, member });
+            }
+            if let Some(one) = owners.insert(member, name) {
+                let (member, one, other) = (member.clone(), one.to_owned(), name.clone());
+                return Err(TenantsError::TwoTenants { member, one, other });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_one(
+    name: &str,
+    tenant: &TenantSettings,
+    policies: &BTreeMap<String, Policy>,
+) -> Result<(), TenantsError> {
+    let is_plain =
+        |letter: u8| letter.is_ascii_lowercase() || letter.is_ascii_digit() || letter == b'-';
+    if name.is_empty() || name.len() > NAME_LEN_MAX || !name.bytes().all(is_plain) {
+        return Err(TenantsError::Name(name.to_owned()));
+    }
+    if tenant.payer_key_file.is_some() == tenant.payer_key_env.is_some() {
+        return Err(TenantsError::Key(name.to_owned()));
+    }
+    let is_undefined = |(_, policy): &(&String, &String)| !policies.contains_key(*policy);
+    if let Some((caller, _)) = tenant.callers.iter().find(is_undefined) {
+        let (tenant, caller) = (name.to_owned(), caller.clone());
+        return Err(TenantsError::UnknownPolicy { tenant, caller });
+    }
+    if !tenant.total.limits_rates_only() {
+        return Err(TenantsError::Total(name.to_owned()));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::policy::config::PolicyFile;
+
+    const KEYS: &str = "[identity]\nkind = \"api-key\"\n[identity.api_keys]\n\
+        alice = \"sha256:0000000000000000000000000000000000000000000000000000000000000001\"\n";
+
+    #[test]
+    fn each_tenant_has_one_key_and_members_of_its_own() {
+        let read = |text: &str| PolicyFile::parse(&format!("{KEYS}{text}"));
+        let key = "payer_key_file = \"a.key\"\n";
+        let good = read(&format!("[tenants.a]\n{key}members = [\"alice\"]\n")).unwrap();
+        assert_eq!(good.tenants["a"].payer_key_file, Some("a.key".into()));
+        for (text, part) in [
+            ("[tenants.a]\n".to_owned(), "payer_key_file"),
+            (format!("[tenants.a]\n{key}payer_key_env = \"A\"\n"), "payer_key_file"),
+            (format!("[tenants.a]\n{key}members = [\"bob\"]\n"), "\"bob\""),
+            (format!("[tenants.\"a/b\"]\n{key}"), "a/b"),
+            (format!("[tenants.a]\n{key}[tenants.a.total]\ndeny = true\n"), "total"),
+            (format!("[tenants.a]\n{key}[tenants.a.callers]\nalice = \"x\"\n"), "alice"),
+            (
+                format!(
+                    "[tenants.a]\n{key}members = [\"alice\"]\n[tenants.b]\n{key}members = [\"alice\"]\n"
+                ),
+                "[tenants.a] and of [tenants.b]",
+            ),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(part), "{text}: {error}");
+        }
+        let error = PolicyFile::parse(&format!("[tenants.a]\n{key}")).unwrap_err().to_string();
+        assert!(error.contains("api-key"), "{error}");
+    }
+}

@@ -1,0 +1,60 @@
+//! The door that all requests come through: it finds out whose caller asks, and leads the request to the service of
+//! that tenant. Tenants share nothing behind it: each has its own payer key, limits, connections and transactions.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
+use http::HeaderMap;
+use tonic::Status;
+
+use super::publish::PublishService;
+use crate::policy::{Policies, PolicyError};
+
+/// Leads requests to services.
+pub(crate) struct FrontDoor {
+    /// Identifies callers.
+    policies: Arc<Policies>,
+    /// Serves callers of a gateway without tenants.
+    own: Arc<PublishService>,
+    tenants: BTreeMap<String, Arc<PublishService>>,
+}
+
+impl FrontDoor {
+    pub(crate) fn new(
+        policies: Arc<Policies>,
+        own: Arc<PublishService>,
+        tenants: BTreeMap<String, Arc<PublishService>>,
+    ) -> Self {
+        Self { policies, own, tenants }
+    }
+
+    /// Returns the usable nodes with their addresses.
+    pub(crate) fn nodes(&self) -> GetNodesResponse {
+        self.own.nodes()
+    }
+
+    /// Publishes client envelopes for their caller's tenant.
+    ///
+    /// # Errors
+    /// When the caller is not identified or belongs to no tenant; else those of the service.
+    pub(crate) async fn publish(
+        &self,
+        headers: &HeaderMap,
+        peer: Option<SocketAddr>,
+        envelopes: Vec<Bytes>,
+    ) -> Result<PublishClientEnvelopesResponse, Status> {
+        let now_ms = u64::try_from(crate::now_ns() / 1_000_000).unwrap_or(0);
+        let identified = self.policies.identify(headers, peer, now_ms / 1000);
+        let (caller, tenant) = identified.map_err(|refusal| self.own.refused(&refusal))?;
+        let service = match (self.tenants.is_empty(), tenant) {
+            (true, _) => &self.own,
+            (false, tenant) => tenant
+                .and_then(|tenant| self.tenants.get(&*tenant))
+                .ok_or_else(|| self.own.refused(&PolicyError::NoTenant))?,
+        };
+        service.publish(caller, envelopes, now_ms).await
+    }
+}

@@ -1,0 +1,270 @@
+//! Limits, budgets and the nodes of topics that several gateways share through Redis.
+//!
+//! Redis decides nothing alone: a request has to fit this gateway's own limits first, which count a part of the same.
+//! So a Redis that is gone, or empty, or old, leaves each gateway with its own limits. After a failure it is left
+//! alone for a while, so that no caller waits for it again and again.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
+
+use hawser_chain::redis_link::{RedisFault, RedisLink, number};
+use hawser_proto::{Address, OriginatorId};
+use sha2::{Digest as _, Sha256};
+
+/// Time for an answer. Specified: that of the reference's limits.
+const CALL_MAX: Duration = Duration::from_millis(50);
+/// Time for which Redis is left alone after a failure. A guess.
+const PAUSE_MS: u64 = 1000;
+/// Time for which the node of a topic is kept after its last change. A guess: a day more than readers are usually
+/// behind.
+const TOPIC_KEPT_S: u64 = 7 * 86_400;
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+/// Takes a cost from all limits, or from none.
+///
+/// Keys, for the caller and for all callers together: the time of the buckets, the bucket of a minute, that of an
+/// hour, the counts of the hour, those of the day. Arguments: unix time in ms; for each of the two capacity and
+/// window of both buckets, the cost (envelopes, picodollars, gas), and the limits of picodollars and gas in the
+/// hour, and of envelopes, picodollars and gas in the day; -1 stands for no limit.
+/// Returns nothing, or the group, the place of the limit in it, and the ms after which the cost fits (-1: never).
+const TAKE: &str = r"
+local now, writes = tonumber(ARGV[1]), {}
+local names = {'p', 'g', 'e', 'p', 'g'}
+for group = 0, 1 do
+  local k, a = group * 5, 1 + group * 12
+  local costs = {e = tonumber(ARGV[a + 5]), p = tonumber(ARGV[a + 6]), g = tonumber(ARGV[a + 7])}
+  local last = tonumber(redis.call('GET', KEYS[k + 1]) or now)
+  local elapsed, longest = math.max(0, now - last), 0
+  for b = 0, 1 do
+    local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
+    if capacity >= 0 then
+      if costs.e > capacity then return {group, b, -1} end
+      local left = tonumber(redis.call('GET', KEYS[k + 2 + b]) or capacity)
+      left = math.min(capacity, left + elapsed * capacity / window) - costs.e
+      if left < 0 then return {group, b, math.ceil(-left * window / capacity)} end
+      writes[#writes + 1] = {KEYS[k + 2 + b], string.format('%.17g', left), window}
+      longest = math.max(longest, window)
+    end
+  end
+  if longest > 0 then
+    writes[#writes + 1] = {KEYS[k + 1], string.format('%.0f', math.max(now, last)), longest}
+  end
+  for at = 1, 5 do
+    local limit, cost = tonumber(ARGV[a + 7 + at]), costs[names[at]]
+    local used = tonumber(redis.call('HGET', KEYS[k + (at <= 2 and 4 or 5)], names[at]) or '0')
+    if limit >= 0 and used + cost > limit then
+      return {group, 1 + at, cost <= limit and 0 or -1}
+    end
+  end
+end
+for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
+for group = 0, 1 do
+  local k, a = group * 5, 1 + group * 12
+  for place, life in pairs({[4] = 7200, [5] = 172800}) do
+    for at, name in ipairs({'e', 'p', 'g'}) do
+      redis.call('HINCRBY', KEYS[k + place], name, ARGV[a + 4 + at])
+    end
+    redis.call('EXPIRE', KEYS[k + place], life)
+  end
+end
+return {}
+";
+
+/// Adds to the counts of an hour and a day that exist, or takes from them, never below zero.
+/// Keys: the counts. Arguments: `1` to add or `-1` to take; envelopes, picodollars, gas.
+const ADJUST: &str = r"
+for _, key in ipairs(KEYS) do
+  if redis.call('EXISTS', key) == 1 then
+    for at, name in ipairs({'e', 'p', 'g'}) do
+      local used = tonumber(redis.call('HGET', key, name) or '0')
+      local after = math.max(0, used + tonumber(ARGV[1]) * tonumber(ARGV[1 + at]))
+      redis.call('HSET', key, name, string.format('%.0f', after))
+    end
+  end
+end
+return 0
+";
+
+const GET_TOPICS: &str = "return redis.call('MGET', unpack(KEYS))";
+
+const SET_TOPICS: &str = r"
+for at, key in ipairs(KEYS) do redis.call('SET', key, ARGV[1 + at], 'EX', ARGV[1]) end
+return 0
+";
+
+/// Topics that one call names: a script has room for some thousand. A guess.
+const TOPICS_PER_CALL: usize = 1000;
+
+/// A cost: envelopes, picodollars, gas.
+pub(crate) type SharedCost = [u64; 3];
+
+/// The limits of one group: buckets of a minute and an hour; picodollars and gas in an hour; envelopes, picodollars
+/// and gas in a day.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct SharedLimits {
+    /// Capacity and window in ms.
+    pub(crate) buckets: [Option<(u64, u64)>; 2],
+    pub(crate) hour: [Option<u64>; 2],
+    pub(crate) day: [Option<u64>; 3],
+}
+
+/// The limit that a cost exceeds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SharedExceeded {
+    /// True if it is a limit of all callers together.
+    pub(crate) of_total: bool,
+    /// The place of the limit: buckets, then those of the hour, then those of the day.
+    pub(crate) place: usize,
+    /// Time after which the same cost fits a bucket, ms; `None` if it never does. 0 for other limits.
+    pub(crate) wait_ms: Option<u64>,
+}
+
+/// The state that the gateways of one payer share.
+pub(crate) struct GatewayShare {
+    link: Arc<RedisLink>,
+    /// The beginning of the keys.
+    base: String,
+    since: Instant,
+    /// The time until which Redis is left alone, ms since the start.
+    paused_until_ms: AtomicU64,
+}
+
+impl std::fmt::Debug for GatewayShare {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "GatewayShare({:?})", self.base)
+    }
+}
+
+impl GatewayShare {
+    /// Shares what belongs to one payer.
+    pub(crate) fn new(link: Arc<RedisLink>, payer: Address) -> Self {
+        let base = link.key(&format!("gateway:{{{payer}}}"));
+        Self { link, base, since: Instant::now(), paused_until_ms: AtomicU64::new(0) }
+    }
+
+    /// Takes a cost from the limits of a caller and of all callers, or from none. Answers the limit that it
+    /// exceeds; `None` if it is taken, or Redis does not answer.
+    pub(crate) async fn take(
+        &self,
+        caller: &str,
+        limits: [SharedLimits; 2],
+        cost: SharedCost,
+        now_ms: u64,
+    ) -> Option<SharedExceeded> {
+        let of_caller = self.limit_keys(&self.caller_key(caller), now_ms);
+        let of_total = self.limit_keys(&self.total_key(), now_ms);
+        let or_none = |limit: Option<u64>| limit.map_or_else(|| b"-1".to_vec(), number);
+        let mut arguments = vec![number(now_ms)];
+        for SharedLimits { buckets, hour, day } in limits {
+            for bucket in buckets {
+                arguments.push(or_none(bucket.map(|(capacity, _)| capacity)));
+                arguments.push(or_none(bucket.map(|(_, window_ms)| window_ms)));
+            }
+            arguments.extend(cost.map(number));
+            arguments.extend(hour.into_iter().chain(day).map(or_none));
+        }
+        let keys = [of_caller, of_total].concat();
+        let exceeded: Vec<i64> = self.eval(TAKE, &keys, &arguments).await?;
+        let [group, place, wait_ms] = exceeded.try_into().ok()?;
+        Some(SharedExceeded {
+            of_total: group == 1,
+            place: usize::try_from(place).ok()?,
+            wait_ms: u64::try_from(wait_ms).ok(),
+        })
+    }
+
+    /// Adds a cost that was not known before.
+    pub(crate) async fn add(&self, caller: &str, cost: SharedCost, now_ms: u64) {
+        self.adjust(caller, b"1", cost, now_ms).await;
+    }
+
+    /// Returns a cost that was taken at this time to the counts of its hour and day.
+    pub(crate) async fn give_back(&self, caller: &str, cost: SharedCost, taken_ms: u64) {
+        self.adjust(caller, b"-1", cost, taken_ms).await;
+    }
+
+    async fn adjust(&self, caller: &str, sign: &[u8], cost: SharedCost, at_ms: u64) {
+        if cost == SharedCost::default() {
+            return;
+        }
+        let of_caller = self.limit_keys(&self.caller_key(caller), at_ms);
+        let of_total = self.limit_keys(&self.total_key(), at_ms);
+        let keys = [&of_caller[3..], &of_total[3..]].concat();
+        let arguments: Vec<Vec<u8>> =
+            std::iter::once(sign.to_vec()).chain(cost.map(number)).collect();
+        let _: Option<i64> = self.eval(ADJUST, &keys, &arguments).await;
+    }
+
+    /// Returns the nodes of topics, by the digest of each; nothing if Redis does not answer.
+    pub(crate) async fn nodes_of(&self, topics: &[[u8; 16]]) -> Vec<([u8; 16], OriginatorId)> {
+        let mut known = Vec::new();
+        for topics in topics.chunks(TOPICS_PER_CALL) {
+            let keys: Vec<String> = topics.iter().map(|topic| self.topic_key(topic)).collect();
+            let nodes: Option<Vec<Option<u32>>> = self.eval(GET_TOPICS, &keys, &[]).await;
+            let nodes = topics.iter().zip(nodes.unwrap_or_default());
+            known.extend(nodes.filter_map(|(topic, node)| Some((*topic, OriginatorId(node?)))));
+        }
+        known
+    }
+
+    /// Tells the nodes of topics.
+    pub(crate) async fn set_nodes(&self, topics: &[([u8; 16], OriginatorId)]) {
+        for topics in topics.chunks(TOPICS_PER_CALL) {
+            let keys: Vec<String> = topics.iter().map(|(topic, _)| self.topic_key(topic)).collect();
+            let nodes = topics.iter().map(|(_, node)| number(u64::from(node.0)));
+            let arguments: Vec<Vec<u8>> =
+                std::iter::once(number(TOPIC_KEPT_S)).chain(nodes).collect();
+            let _: Option<i64> = self.eval(SET_TOPICS, &keys, &arguments).await;
+        }
+    }
+
+    fn limit_keys(&self, base: &str, at_ms: u64) -> Vec<String> {
+        let (hour, day) = (at_ms / HOUR_MS, at_ms / DAY_MS);
+        let names = ["ts".into(), "1".into(), "2".into(), format!("h{hour}"), format!("d{day}")];
+        names.iter().map(|name| format!("{base}:{name}")).collect()
+    }
+
+    /// A name that a caller chooses neither lengthens a key nor meets another one's.
+    fn caller_key(&self, caller: &str) -> String {
+        format!("{}:rl:{}", self.base, hex::encode(&Sha256::digest(caller)[..16]))
+    }
+
+    fn total_key(&self) -> String {
+        format!("{}:rl-total", self.base)
+    }
+
+    fn topic_key(&self, topic: &[u8; 16]) -> String {
+        format!("{}:topic:{}", self.base, hex::encode(topic))
+    }
+
+    async fn eval<T: redis::FromRedisValue>(
+        &self,
+        script: &str,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Option<T> {
+        let now_ms = u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let until_ms = self.paused_until_ms.load(Relaxed);
+        if now_ms < until_ms {
+            return None;
+        }
+        let answer: Result<T, RedisFault> = self.link.eval(CALL_MAX, script, keys, arguments).await;
+        match answer {
+            Ok(answer) => {
+                if until_ms > 0 && self.paused_until_ms.swap(0, Relaxed) > 0 {
+                    tracing::info!("limits and topics are shared again");
+                }
+                Some(answer)
+            }
+            Err(fault) => {
+                if self.paused_until_ms.swap(now_ms + PAUSE_MS, Relaxed) == 0 {
+                    tracing::warn!(code = "redis_gone", %fault, "each gateway has its own limits for now");
+                }
+                None
+            }
+        }
+    }
+}
