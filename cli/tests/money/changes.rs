@@ -15,15 +15,15 @@ const SILENT: usize = 3;
 const WORKERS: [usize; 3] = [0, 1, 2];
 
 /// Takes a report about each of these originators to its settlement by the work of three of five nodes.
-fn report_all(network: &MoneyNetwork, places: &[usize], running: &[usize]) {
+fn report_all(network: &MoneyNetwork, places: &[usize]) {
     let ids = network.ids();
     for about in places.iter().map(|at| ids[*at]) {
         network.until_done(0, "generate", about);
-        network.replicate_among(running);
+        network.replicate_from(&WORKERS, &WORKERS);
         for at in WORKERS {
             network.until_done(at, "attest", about);
         }
-        network.replicate_among(running);
+        network.replicate_from(&WORKERS, &WORKERS);
         network.until_done(1, "submit", about);
         network.until_done(2, "settle", about);
         until("each worker has seen the settlement", || {
@@ -64,29 +64,30 @@ fn each_fee_is_settled_once_while_prices_members_and_balances_change() {
     network.traffic_at("new prices", &members);
     next_minute();
     network.traffic_at("behind the first range", &members);
-    network.replicate_among(&members);
+    network.replicate_from(&members, &members);
 
     // A payer takes money out while its fees are on their way.
     network.as_payer(2, &["payer", "withdraw", "request", "--amount", "1000", "--yes"]);
     network.end(SILENT);
-    report_all(&network, &members, &WORKERS);
+    report_all(&network, &members);
 
     // A node joins, publishes, and leaves before the reports about it are written.
     let joins = network.ids()[JOINS].to_string();
     network.as_admin(&["registry", "canonical", "add", &joins, "--yes"]);
-    network.until_ready(JOINS);
+    // It reads the members of the network when it starts.
+    network.kill(JOINS);
     let running = [0, 1, 2, JOINS];
     next_minute();
     network.traffic_at("of the new node", &running);
     next_minute();
     network.traffic_at("and after", &running);
-    network.replicate_among(&running);
+    network.replicate_from(&running, &WORKERS);
     network.as_admin(&["registry", "canonical", "remove", &joins, "--yes"]);
-    // They read the members of the network when they start.
+    // So do they.
     for at in WORKERS {
         network.kill(at);
     }
-    report_all(&network, &running, &WORKERS);
+    report_all(&network, &running);
 
     let leaves = network.payers[2].address.to_string().to_lowercase();
     let withdrawn: Amounts = [(leaves, 1_000_000_000)].into();

@@ -300,11 +300,19 @@ impl MoneyNetwork {
         });
     }
 
-    /// Waits until these nodes hold the same of what they hold strands of.
-    pub fn replicate_among(&self, places: &[usize]) {
-        until("these nodes hold the same", || {
-            let first = self.heads(places[0]);
-            first.len() >= places.len() && places.iter().all(|at| self.heads(*at) == first)
+    /// Waits until each of these holders has everything that each of these writers has ordered.
+    pub fn replicate_from(&self, writers: &[usize], holders: &[usize]) {
+        let ids = self.ids();
+        until("the strands have come", || {
+            let ends = writers.iter().map(|at| {
+                let id = u64::from(ids[*at]);
+                (id, self.heads(*at).get(&id).copied())
+            });
+            let ends: Vec<_> = ends.collect();
+            holders.iter().all(|at| {
+                let held = self.heads(*at);
+                ends.iter().all(|(id, end)| end.is_some() && held.get(id).copied() == *end)
+            })
         });
     }
 
