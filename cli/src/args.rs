@@ -15,6 +15,7 @@ pub(crate) mod payer;
 pub(crate) mod query;
 pub(crate) mod registry;
 pub(crate) mod report;
+pub(crate) mod snapshot;
 pub(crate) mod watcher;
 
 use std::path::PathBuf;
@@ -119,6 +120,12 @@ pub(crate) enum Command {
         /// The subcommand.
         #[command(subcommand)]
         command: backup::BackupCommand,
+    },
+    /// Make, list and check copies of a log for new nodes, and fill the folder of a new node from one.
+    Snapshot {
+        /// The subcommand.
+        #[command(subcommand)]
+        command: snapshot::SnapshotCommand,
     },
     /// Read everything back that a node's database holds, and name what the disk has damaged.
     Scrub(backup::ScrubArgs),

@@ -33,6 +33,7 @@ mod registry;
 mod report;
 mod restore;
 mod scrub;
+mod snapshot;
 mod status;
 mod tail;
 mod truncate_strand;
@@ -82,6 +83,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Backup { command } => backup::run(&command, json),
+        Command::Snapshot { command } => snapshot::run(command, json),
         Command::Scrub(args) => scrub::run(&args, json),
         Command::Prune(args) => prune::run(&args, json),
         Command::Restore(args) => restore::run(args, json),

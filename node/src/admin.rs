@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
 
 /// Name of the socket in the data folder.
@@ -28,8 +29,15 @@ pub const LINE_LEN_BYTES_MAX: u64 = 1 << 20;
 pub enum AdminRequest {
     /// Makes a backup.
     Backup {
-        /// The folder of backups, absolute.
-        to: PathBuf,
+        /// The place of the backups.
+        to: ObjectsAt,
+        /// Bytes that are read in a second at most; 0 for no bound.
+        bytes_per_s: u64,
+    },
+    /// Makes a copy of the log for new nodes.
+    Snapshot {
+        /// The place of the copies.
+        to: ObjectsAt,
         /// Bytes that are read in a second at most; 0 for no bound.
         bytes_per_s: u64,
     },

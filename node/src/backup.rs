@@ -2,14 +2,15 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::price;
 use hawser_engine::runtime::{LeftDamage, ScrubDone};
 use hawser_proto::SecretKey;
 use hawser_storage::{
-    BackupError, BackupFolder, BackupReport, Damage, NewBackup, Pace, RestoreReport, ScrubReport,
-    Store, WantedBackup,
+    BackupError, BackupReport, Backups, BootstrapError, BootstrapReport, Damage, NewBackup,
+    Objects, Pace, RestoreReport, ScrubReport, Store, WantedBackup,
 };
 use serde_json::{Value, json};
 
@@ -64,7 +65,7 @@ impl Throttle {
 /// As [`Store::backup`].
 pub fn create(
     store: &Store,
-    to: &Path,
+    to: Arc<dyn Objects>,
     key: Option<&SecretKey>,
     pace: &mut Pace<'_>,
 ) -> Result<BackupReport, BackupError> {
@@ -72,18 +73,47 @@ pub fn create(
     store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace)
 }
 
-/// Makes a data folder from a backup, as [`BackupFolder::restore`] does.
+/// Makes a data folder from a backup, as [`Backups::restore`] does.
 ///
 /// # Errors
-/// As [`BackupFolder::restore`].
+/// As [`Backups::restore`].
 pub fn restore(
-    from: &BackupFolder,
+    from: &Backups,
     name: &str,
     wanted: &WantedBackup,
     target: &Path,
     pace: &mut Pace<'_>,
 ) -> Result<RestoreReport, BackupError> {
     from.restore(name, wanted, target, price::price, pace)
+}
+
+/// Makes a copy of the log for new nodes now.
+///
+/// # Errors
+/// As [`Store::copy_for_new_nodes`].
+pub fn copy_for_new_nodes(
+    store: &Store,
+    to: Arc<dyn Objects>,
+    pace: &mut Pace<'_>,
+) -> Result<BootstrapReport, BootstrapError> {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    store.copy_for_new_nodes(to, now.as_secs(), pace)
+}
+
+/// Returns the outcome of making a copy for programs.
+#[must_use]
+pub fn json_of_copy(report: &BootstrapReport) -> Value {
+    let strands = report.manifest.strands.iter();
+    let heads: serde_json::Map<_, _> =
+        strands.clone().map(|it| (it.originator.to_string(), json!(it.head.0))).collect();
+    json!({
+        "snapshot": report.name,
+        "chunks": strands.map(|strand| strand.chunks.len()).sum::<usize>(),
+        "bytes": report.manifest.len_bytes(),
+        "chunks_new": report.chunks_new,
+        "bytes_new": report.bytes_new,
+        "heads": heads,
+    })
 }
 
 /// Returns the outcome of a backup for programs.

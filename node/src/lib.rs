@@ -5,6 +5,7 @@
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`backup`]: backups, and how fast they may read; [`prune`]: pruning when an operator asks for it; [`admin`]: what commands ask of a running node;
+//! - [`bucket`]: a bucket of S3 as a place of backups;
 //! - [`restore`]: the conversation of a node in quarantine with its operator;
 //! - [`error`]: the error with which a run or a command ends.
 //!
@@ -15,6 +16,7 @@
 
 pub mod admin;
 pub mod backup;
+pub mod bucket;
 pub mod error;
 pub mod files;
 pub mod prune;

@@ -25,9 +25,11 @@
 //! - `prune`, `pruned`, `expired`: removing expired envelopes, reading what is left of them, and the ends of what has expired;
 //! - `rebuild`, `digest`: rebuilding projections, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
+//! - `objects`: the place of backups and snapshots: a folder, or a bucket of another crate;
 //! - `backup`: backups of the folder, made while a node runs, and new folders from them;
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
 //! - `scrub`: reading everything back, to find what a disk has damaged, and putting it back;
+//! - `bootstrap`: copies of the log for new nodes of other identities;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
@@ -38,6 +40,7 @@
 mod audit_read;
 mod backup;
 mod below_head;
+mod bootstrap;
 mod change;
 mod checkpoints;
 mod commit;
@@ -52,6 +55,7 @@ mod family;
 pub mod faults;
 mod folder;
 mod held_compactions;
+mod hex;
 mod host;
 mod keys;
 mod ledger;
@@ -59,6 +63,7 @@ mod log_scan;
 mod membership;
 mod meta;
 mod misbehavior;
+mod objects;
 mod older_rows;
 mod open;
 mod opening;
@@ -98,9 +103,14 @@ mod write_fault;
 
 pub use audit_read::LeafScan;
 pub use backup::{
-    BackupError, BackupFile, BackupFolder, BackupManifest, BackupReport, BackupStrand, FileHash,
+    BackupError, BackupFile, BackupManifest, BackupReport, BackupStrand, Backups, FileHash,
     ListedBackup, MANIFEST_LEN_BYTES_MAX, ManifestError, NewBackup, Pace, PruneReport,
     ReadManifest, RestoreReport, WantedBackup,
+};
+pub use bootstrap::{
+    BootstrapChunk, BootstrapError, BootstrapManifest, BootstrapManifestError, BootstrapReport,
+    BootstrapStrand, Bootstraps, CHUNK_LEN_BYTES_MAX, ChunkError, ListedBootstrap, decode_chunk,
+    encode_chunk,
 };
 pub use change::{
     AddressChange, ChainCommit, ChainPosition, Change, Charge, Facts, InvalidRule, LogEntry,
@@ -123,6 +133,7 @@ pub use keys::usage::UsageRow;
 pub use log_scan::{LogItem, LogScan};
 pub use membership::{JudgedTimes, TimeRule};
 pub use misbehavior::StoredEvidence;
+pub use objects::{FolderObjects, FoundObject, HeldObjects, ListedObject, NewObject, Objects};
 pub use older_rows::OlderRowsProgress;
 pub use open::OpenError;
 pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};

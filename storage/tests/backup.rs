@@ -9,11 +9,12 @@ use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hawser_storage::{
-    BackupError, BackupFile, BackupFolder, BackupReport, FileHash, FolderStanding, HostSettings,
-    LogItem, ManifestError, NewBackup, ReadManifest, RestoreReport, SkipReason, Store,
-    StoreSettings, UnknownFolder, WantedBackup,
+    BackupError, BackupFile, BackupReport, Backups, FileHash, FolderObjects, FolderStanding,
+    HostSettings, LogItem, ManifestError, NewBackup, Objects, ReadManifest, RestoreReport,
+    SkipReason, Store, StoreSettings, UnknownFolder, WantedBackup,
 };
 use proptest::prelude::*;
 use support::*;
@@ -48,8 +49,8 @@ impl Place {
         store
     }
 
-    fn backups(&self) -> BackupFolder {
-        BackupFolder::existing(&self.path("backups")).unwrap()
+    fn backups(&self) -> Backups {
+        Backups::existing(folder(&self.path("backups"))).unwrap()
     }
 
     fn back_up(&self, store: &Store, now_unix_s: u64) -> BackupReport {
@@ -58,7 +59,7 @@ impl Place {
 
     fn try_backup(&self, store: &Store, now_unix_s: u64) -> Result<BackupReport, BackupError> {
         let (to, key) = (self.path("backups"), key(1));
-        let new = NewBackup { to: &to, key: Some(&key), now_unix_s };
+        let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s };
         store.backup(&new, &mut |_| ControlFlow::Continue(()))
     }
 
@@ -102,6 +103,11 @@ impl Place {
         assert!(!self.path(to).exists(), "{to} is there");
         assert!(!self.path(&format!("{to}.restoring")).exists(), "{to}.restoring is there");
     }
+}
+
+/// A folder as a place of backups.
+fn folder(path: &Path) -> Arc<dyn Objects> {
+    Arc::new(FolderObjects::new(path))
 }
 
 fn go_on(_: u64) -> ControlFlow<()> {
@@ -158,7 +164,7 @@ fn commits_go_on_during_a_backup_and_are_not_in_it() {
     let store = place.with_strands();
     let before = contents(&store);
     let (to, key) = (place.path("backups"), key(1));
-    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
     let mut steps = 0;
     let report = store.backup(&new, &mut |_| {
         steps += 1;
@@ -199,7 +205,7 @@ fn a_backup_that_is_stopped_does_not_exist_and_the_next_one_is_whole() {
     let store = place.with_strands();
     let state = contents(&store);
     let (to, key) = (place.path("backups"), key(1));
-    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
     for stop_after in [0, 1, 5, 9] {
         let mut left = stop_after;
         let stopped = store.backup(&new, &mut |_| {
@@ -227,10 +233,10 @@ fn one_backup_is_made_at_a_time_and_never_inside_of_the_data() {
     let place = Place::new();
     let store = place.with_strands();
     let (to, other, key) = (place.path("backups"), place.path("other"), key(1));
-    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
     store
         .backup(&new, &mut |_| {
-            let elsewhere = NewBackup { to: &other, key: None, now_unix_s: 5 };
+            let elsewhere = NewBackup { to: folder(&other), key: None, now_unix_s: 5 };
             let second = store.backup(&elsewhere, &mut go_on);
             assert!(matches!(second, Err(BackupError::Busy { .. })), "{second:?}");
             let prune = place.backups().prune(1, false, NOW_UNIX_S);
@@ -241,15 +247,16 @@ fn one_backup_is_made_at_a_time_and_never_inside_of_the_data() {
     symlink(place.path("data"), place.path("link")).unwrap();
     for inside in ["data", "data/backups", "link/backups"] {
         let to = place.path(inside);
-        let refused =
-            store.backup(&NewBackup { to: &to, key: None, now_unix_s: 5 }, &mut go_on).unwrap_err();
+        let refused = store
+            .backup(&NewBackup { to: folder(&to), key: None, now_unix_s: 5 }, &mut go_on)
+            .unwrap_err();
         assert!(matches!(refused, BackupError::Inside { .. }), "{refused:?}");
     }
-    let new = NewBackup { to: &to, key: None, now_unix_s: 5 };
+    let new = NewBackup { to: folder(&to), key: None, now_unix_s: 5 };
     let in_memory = in_memory().backup(&new, &mut go_on);
     assert!(matches!(in_memory, Err(BackupError::InMemory)), "{in_memory:?}");
     let key = support::key(2);
-    let new = NewBackup { to: &to, key: Some(&key), now_unix_s: 5 };
+    let new = NewBackup { to: folder(&to), key: Some(&key), now_unix_s: 5 };
     let wrong_key = store.backup(&new, &mut go_on).unwrap_err().to_string();
     assert!(wrong_key.contains("not by the key"), "{wrong_key}");
 }
@@ -465,7 +472,7 @@ fn a_backup_of_another_owner_is_refused_and_an_unsigned_one_without_the_word_for
     place.restore_wanted(&backup.name, &right, "right").unwrap();
 
     let to = place.path("backups");
-    let new = NewBackup { to: &to, key: None, now_unix_s: 2 };
+    let new = NewBackup { to: folder(&to), key: None, now_unix_s: 2 };
     let unsigned = store.backup(&new, &mut go_on).unwrap();
     let error = place.restore(&unsigned.name, "restored").unwrap_err();
     assert!(matches!(error, BackupError::Unsigned), "{error}");

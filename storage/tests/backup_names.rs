@@ -6,14 +6,22 @@ mod support;
 
 use std::fs;
 use std::ops::ControlFlow;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use hawser_storage::{BackupError, BackupFolder, ManifestError, NewBackup, Store, WantedBackup};
+use hawser_storage::{
+    BackupError, Backups, FolderObjects, ManifestError, NewBackup, Objects, Store, WantedBackup,
+};
 use support::*;
 use tempfile::TempDir;
 
 /// The time at which backups are chosen and removed.
 const NOW_UNIX_S: u64 = 10_000;
+
+/// A folder as a place of backups.
+fn folder(path: &Path) -> Arc<dyn Objects> {
+    Arc::new(FolderObjects::new(path))
+}
 
 fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())
@@ -36,12 +44,12 @@ impl Place {
     fn back_up(&self, now_unix_s: u64, is_signed: bool) -> String {
         extend(&self.store, OWN, 3);
         let (to, key) = (self.root.path().join("backups"), key(1));
-        let new = NewBackup { to: &to, key: is_signed.then_some(&key), now_unix_s };
+        let new = NewBackup { to: folder(&to), key: is_signed.then_some(&key), now_unix_s };
         self.store.backup(&new, &mut go_on).unwrap().name
     }
 
-    fn backups(&self) -> BackupFolder {
-        BackupFolder::existing(&self.root.path().join("backups")).unwrap()
+    fn backups(&self) -> Backups {
+        Backups::existing(folder(&self.root.path().join("backups"))).unwrap()
     }
 
     fn manifest(&self, name: &str) -> PathBuf {

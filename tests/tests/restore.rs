@@ -9,11 +9,12 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, SequenceId};
-use hawser_storage::BackupFolder;
+use hawser_storage::{Backups, FolderObjects};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::{envelopes, files, projections, raw, seed, strand, wait};
@@ -284,7 +285,10 @@ async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
     assert!(node.terminate().success());
     let restore = |node: &Node, name: &str| {
         let node_id = node.id.to_string();
-        let manifest = BackupFolder::existing(Path::new(&to)).unwrap().manifest(name).unwrap();
+        let manifest = Backups::existing(Arc::new(FolderObjects::new(Path::new(&to))))
+            .unwrap()
+            .manifest(name)
+            .unwrap();
         let signer = manifest.manifest.identity.public_key.address().to_string();
         let wanted = ["--network", "test", "--node-id", &node_id, "--signer", &signer];
         let arguments = [&["restore", "--from", &to, "--backup", name][..], &wanted].concat();
@@ -331,7 +335,7 @@ async fn a_backup_ends_with_its_command_and_with_the_node() {
     let to = node.folder().join("backups").to_str().unwrap().to_owned();
     // So slow that it does not end by itself before the test does.
     let begin = |node: &Node| {
-        let request = json!({ "backup": { "to": to, "bytes_per_s": 1 } });
+        let request = json!({ "backup": { "to": { "folder": to }, "bytes_per_s": 1 } });
         let mut stream = UnixStream::connect(node.data_dir().join("admin.sock")).unwrap();
         writeln!(stream, "{request}").unwrap();
         BufReader::new(stream)
@@ -362,7 +366,8 @@ async fn a_backup_ends_with_its_command_and_with_the_node() {
     assert!(node.terminate().success(), "it waits for no backup");
     let end = last.lines().map(|line| line.unwrap()).find(|line| !line.contains("progress"));
     assert!(end.unwrap().contains("stopped before it was done"));
-    let list = BackupFolder::existing(Path::new(&to)).unwrap().list().unwrap();
+    let list =
+        Backups::existing(Arc::new(FolderObjects::new(Path::new(&to)))).unwrap().list().unwrap();
     assert_eq!(list.len(), 1);
     assert!(!node.data_dir().join("admin.sock").exists());
     // The command opens the folder of a stopped node itself.

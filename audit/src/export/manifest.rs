@@ -13,9 +13,9 @@ use super::part::{FileDigest, digest_of, write_whole};
 /// The schema of manifests.
 const SCHEMA: &str = "hawser-export/1";
 /// The name of the file.
-const FILE_NAME: &str = "manifest.json";
+pub(super) const FILE_NAME: &str = "manifest.json";
 /// Length of the longest manifest that is read, in bytes. A guess: a few hundred thousand files.
-const LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
+pub(super) const LEN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 
 /// The content of an export.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -288,11 +288,18 @@ fn verify(path: &Path, expected: [Option<&FileDigest>; 2]) -> Result<(), ExportE
 /// Returns the path of a file of the table `log`.
 #[must_use]
 pub fn log_path(folder: &Path, originator_id: u32, from: u64) -> PathBuf {
-    let strand = folder.join("log").join(format!("originator={originator_id}"));
-    strand.join(format!("from={from:019}.parquet"))
+    folder.join(log_name(originator_id, from))
+}
+
+/// Returns that path below the folder.
+pub(super) fn log_name(originator_id: u32, from: u64) -> String {
+    format!("log/originator={originator_id}/from={from:019}.parquet")
 }
 
 pub(super) fn tally_path(folder: &Path, table: &str, originator_id: u32, day: u32) -> PathBuf {
-    let strand = folder.join(table).join(format!("originator={originator_id}"));
-    strand.join(format!("day={day:05}.parquet"))
+    folder.join(tally_name(table, originator_id, day))
+}
+
+pub(super) fn tally_name(table: &str, originator_id: u32, day: u32) -> String {
+    format!("{table}/originator={originator_id}/day={day:05}.parquet")
 }

@@ -8,6 +8,7 @@
 //! - `days`: files by strand and day, which later runs replace;
 //! - `manifest`: what the folder holds, with digests;
 //! - `run`: an export that is made or gone on with;
+//! - `publish`: what another place lacks of it;
 //! - `read`: files of the log, read again without trusting them.
 //!
 //! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
@@ -17,6 +18,7 @@ mod days;
 mod error;
 mod manifest;
 mod part;
+mod publish;
 pub(crate) mod read;
 mod record;
 mod run;
@@ -27,5 +29,6 @@ mod tests;
 pub use error::ExportError;
 pub use manifest::{LogPart, Manifest, StrandParts, TallyPart, log_path};
 pub use part::{FileDigest, encode_part};
+pub use publish::{Publication, PublishedFile};
 pub use read::{ExportedRow, PartReader};
 pub use run::{ExportProgress, ExportReport, ExportSettings, export};

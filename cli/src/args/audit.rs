@@ -105,9 +105,13 @@ pub(crate) struct AuditExportArgs {
     /// The form of the files.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "parquet")]
     pub(crate) format: ExportFormat,
-    /// The folder of the export: an empty one, or that of an earlier run.
-    #[arg(long, value_name = "DIR")]
+    /// The folder of the export: an empty one, or that of an earlier run. Or s3://BUCKET/PREFIX, which gets what it lacks
+    /// of the export in --work.
+    #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
+    /// With s3://…: the folder in which the export is made. Keep it for the next run, which adds to it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) work: Option<PathBuf>,
     /// Leave the column `payer` empty. Each payer costs a signature recovery.
     #[arg(long)]
     pub(crate) without_payers: bool,

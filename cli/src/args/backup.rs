@@ -15,7 +15,7 @@ pub(crate) enum BackupCommand {
     Create(BackupCreateArgs),
     /// Read every file of a backup and compare it with the manifest.
     Verify(BackupVerifyArgs),
-    /// List the backups of a folder, oldest first.
+    /// List the backups of a folder or bucket, oldest first.
     List(BackupListArgs),
     /// Remove all but the newest backups of each node.
     Prune(BackupPruneArgs),
@@ -24,8 +24,9 @@ pub(crate) enum BackupCommand {
 /// `hawser backup create`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupCreateArgs {
-    /// Folder of the backups, best on another disk. Files that an earlier backup has are not copied again.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the backups, best on another disk, or s3://BUCKET/PREFIX with the keys in AWS_ACCESS_KEY_ID and
+    /// AWS_SECRET_ACCESS_KEY. Files that an earlier backup has are not copied again.
+    #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
     /// MiB that a running node reads in a second at most; 0 for no bound. A guess: a publish then hardly
     /// notices on any disk.
@@ -42,8 +43,8 @@ pub(crate) struct BackupCreateArgs {
 /// `hawser backup verify`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupVerifyArgs {
-    /// Folder of the backups.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) from: PathBuf,
     /// Name of the backup [default: all].
     #[arg(long, value_name = "NAME")]
@@ -53,16 +54,16 @@ pub(crate) struct BackupVerifyArgs {
 /// `hawser backup list`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupListArgs {
-    /// Folder of the backups.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) from: PathBuf,
 }
 
 /// `hawser backup prune`.
 #[derive(Debug, Args)]
 pub(crate) struct BackupPruneArgs {
-    /// Folder of the backups.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX.
+    #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) from: PathBuf,
     /// Number of backups of each node that stay, at least 1.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -101,9 +102,9 @@ pub(crate) struct RestoreArgs {
 /// `hawser restore --from`.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreFromArgs {
-    /// Folder of the backups. The data folder is made anew from one of them, and its node starts in
-    /// quarantine.
-    #[arg(long, value_name = "DIR")]
+    /// Folder of the backups, or s3://BUCKET/PREFIX. The data folder is made anew from one of them, and its node
+    /// starts in quarantine.
+    #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) from: Option<PathBuf>,
     /// Name of the backup [default: the newest one that can be used and is as wanted].
     #[arg(long, value_name = "NAME")]

@@ -1,16 +1,18 @@
 //! `hawser backup`: makes, checks, lists and removes backups. See `docs/runbooks/backup.md`.
 
 use std::ops::ControlFlow;
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
+use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
-use hawser_storage::{BackupFolder, ListedBackup, PruneReport, ReadManifest};
+use hawser_storage::{Backups, ListedBackup, Objects, PruneReport, ReadManifest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -37,7 +39,7 @@ pub(super) fn run(command: &BackupCommand, as_json: bool) -> Result<(), RunError
 
 fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
-    let to = local(&args.to)?;
+    let to = place_of(&args.to)?;
     let bytes_per_s = u64::from(args.rate) * MIB;
     let request = AdminRequest::Backup { to: to.clone(), bytes_per_s };
     let bar = bar("backup");
@@ -66,7 +68,7 @@ fn create(args: &BackupCreateArgs, as_json: bool) -> Result<(), RunError> {
 fn of_stopped(
     args: &BackupCreateArgs,
     data_dir: &Path,
-    to: &Path,
+    to: &ObjectsAt,
     bar: &ProgressBar,
 ) -> Result<Value, RunError> {
     let key = match &args.key_file {
@@ -78,7 +80,7 @@ fn of_stopped(
         bar.suspend(|| eprintln!("hawser: {text}"));
     }
     let (store, _) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
-    let report = backup::create(&store, to, key.as_ref(), &mut |bytes| {
+    let report = backup::create(&store, open(to)?, key.as_ref(), &mut |bytes| {
         bar.inc(bytes);
         ControlFlow::Continue(())
     });
@@ -203,22 +205,28 @@ fn show_fault(name: &str, error: &hawser_storage::BackupError, as_json: bool) {
     }
 }
 
-/// Names a folder of backups that is there.
+/// Names a place that has backups.
 ///
 /// # Errors
-/// When it is not, or is no folder.
-pub(super) fn existing(path: &Path) -> Result<BackupFolder, RunError> {
-    BackupFolder::existing(&local(path)?).map_err(|error| backup::run_error(&error))
+/// When it has none.
+pub(super) fn existing(path: &Path) -> Result<Backups, RunError> {
+    Backups::existing(open(&place_of(path)?)?).map_err(|error| backup::run_error(&error))
 }
 
-/// Returns the absolute path of a folder: a running node has another working folder.
-fn local(path: &Path) -> Result<PathBuf, RunError> {
-    if path.to_string_lossy().contains("://") {
-        let text =
-            "backups go to a folder in this version: mount the bucket, or copy the folder to it";
-        return Err(RunError::usage(text));
-    }
-    std::path::absolute(path).map_err(RunError::usage)
+/// Reads the name of a folder or of a bucket, which the environment has the keys of.
+///
+/// # Errors
+/// When it is neither, or the variables of a bucket do not fit.
+pub(crate) fn place_of(given: &Path) -> Result<ObjectsAt, RunError> {
+    ObjectsAt::new(given, &|name| std::env::var(name).ok())
+}
+
+/// Opens a place. The command ends with its process, so no work has to be stopped.
+///
+/// # Errors
+/// When the settings of a bucket do not fit.
+pub(crate) fn open(place: &ObjectsAt) -> Result<Arc<dyn Objects>, RunError> {
+    place.open(Arc::new(|| false))
 }
 
 /// Returns the time, unix seconds.
@@ -234,6 +242,6 @@ pub(super) fn bar(word: &'static str) -> ProgressBar {
 }
 
 /// Writes a number of bytes for people.
-pub(super) fn size(bytes: u64) -> String {
+pub(crate) fn size(bytes: u64) -> String {
     indicatif::HumanBytes(bytes).to_string()
 }

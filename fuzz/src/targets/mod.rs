@@ -15,6 +15,7 @@ mod key_package;
 mod layers;
 mod misbehavior_report;
 mod payer_report;
+mod snapshot;
 mod tree_evidence;
 mod wire;
 
@@ -50,4 +51,5 @@ pub(crate) const TARGETS: &[Target] = &[
     payer_report::TARGET,
     backup_manifest::TARGET,
     exported_part::TARGET,
+    snapshot::TARGET,
 ];

@@ -12,14 +12,17 @@ use std::time::{Duration, Instant};
 use hawser_engine::Engine;
 use hawser_engine::runtime::PayerReporter;
 use hawser_proto::SecretKey;
+use hawser_storage::Objects;
 use parking_lot::Mutex;
 use tokio::net::UnixListener;
 use tokio::sync::Notify;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::bootstrap;
 use super::report_steps::{self, StepOrder};
 use crate::admin::{AdminReply, AdminRequest, SocketPath, read_line, write_line};
 use crate::backup::{self, Throttle};
+use crate::bucket::ObjectsAt;
 use crate::error::{RunError, RunErrorKind};
 use crate::prune;
 
@@ -208,24 +211,63 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
                 }
             }
         }
-        AdminRequest::Backup { to, bytes_per_s } => {
-            let begun = Instant::now();
-            let mut pace = Pacer::new(*bytes_per_s, parts, out);
-            let done = backup::create(parts.engine.store(), to, parts.key.as_ref(), &mut |bytes| {
-                pace.moved(bytes)
-            });
-            let seconds = begun.elapsed().as_secs_f64();
-            match done {
-                Ok(report) => {
-                    let (backup, bytes_copied) = (&report.name, report.bytes_copied);
-                    tracing::info!(backup, to = %to.display(), bytes_copied, seconds, "made a backup");
-                    AdminReply::Done(backup::json_of(&report))
-                }
-                Err(error) => {
-                    tracing::error!(code = "backup_failed", to = %to.display(), %error, "no backup was made");
-                    failed(&backup::run_error(&error))
-                }
-            }
+        AdminRequest::Snapshot { to, bytes_per_s } => {
+            copy_for_new_nodes(to, *bytes_per_s, parts, out)
+        }
+        AdminRequest::Backup { to, bytes_per_s } => back_up(to, *bytes_per_s, parts, out),
+    }
+}
+
+/// Opens the place of a request. The stop of the node ends waiting for it.
+fn open(to: &ObjectsAt, parts: &Parts) -> Result<Arc<dyn Objects>, RunError> {
+    let stop = parts.stop.clone();
+    to.open(Arc::new(move || stop.is_wanted.load(Ordering::Relaxed)))
+}
+
+fn copy_for_new_nodes(
+    to: &ObjectsAt,
+    bytes_per_s: u64,
+    parts: &Parts,
+    out: &mut UnixStream,
+) -> AdminReply {
+    let mut pace = Pacer::new(bytes_per_s, parts, out);
+    let objects = match open(to, parts) {
+        Ok(objects) => objects,
+        Err(error) => return failed(&error),
+    };
+    let store = parts.engine.store();
+    match backup::copy_for_new_nodes(store, objects, &mut |bytes| pace.moved(bytes)) {
+        Ok(report) => {
+            let (snapshot, bytes_new) = (&report.name, report.bytes_new);
+            tracing::info!(snapshot, %to, bytes_new, "made a snapshot for new nodes");
+            AdminReply::Done(backup::json_of_copy(&report))
+        }
+        Err(error) => {
+            tracing::error!(code = "snapshot_failed", %to, %error, "no snapshot was made");
+            failed(&bootstrap::run_error(&error))
+        }
+    }
+}
+
+fn back_up(to: &ObjectsAt, bytes_per_s: u64, parts: &Parts, out: &mut UnixStream) -> AdminReply {
+    let begun = Instant::now();
+    let mut pace = Pacer::new(bytes_per_s, parts, out);
+    let objects = match open(to, parts) {
+        Ok(objects) => objects,
+        Err(error) => return failed(&error),
+    };
+    let (store, key) = (parts.engine.store(), parts.key.as_ref());
+    let done = backup::create(store, objects, key, &mut |bytes| pace.moved(bytes));
+    let seconds = begun.elapsed().as_secs_f64();
+    match done {
+        Ok(report) => {
+            let (backup, bytes_copied) = (&report.name, report.bytes_copied);
+            tracing::info!(backup, %to, bytes_copied, seconds, "made a backup");
+            AdminReply::Done(backup::json_of(&report))
+        }
+        Err(error) => {
+            tracing::error!(code = "backup_failed", %to, %error, "no backup was made");
+            failed(&backup::run_error(&error))
         }
     }
 }

@@ -17,6 +17,7 @@
 //! - [`gateway`]: a gateway from its start to its end.
 
 mod admin_desk;
+pub mod bootstrap;
 pub mod gateway;
 pub mod import;
 mod network;

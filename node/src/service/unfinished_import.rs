@@ -8,8 +8,8 @@ pub(super) const UNFINISHED: &str = "import-unfinished";
 /// The data folder holds an import that has not come to its end.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "{path} holds an import that has not come to its end: repeat `hawser import xmtpd`, or remove the folder. \
-     No node starts from it before"
+    "{path} holds an import that has not come to its end: repeat `hawser import xmtpd` or `hawser snapshot fetch`, \
+     or remove the folder. No node starts from it before"
 )]
 pub struct UnfinishedImportError {
     path: PathBuf,

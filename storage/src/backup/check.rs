@@ -2,10 +2,10 @@
 
 use super::error::BackupError;
 use super::files::{self, Pace};
-use super::folder::BackupFolder;
 use super::manifest::ReadManifest;
+use super::stored::Backups;
 
-impl BackupFolder {
+impl Backups {
     /// Reads every file of a backup and compares it with the manifest. `pace` is called with the bytes that
     /// were read.
     ///
@@ -15,10 +15,10 @@ impl BackupFolder {
         let read = self.manifest(name)?;
         // Looking is quick: what is missing is told before anything long begins.
         for file in &read.manifest.files {
-            files::require_there(&self.file_path(file.hash), file)?;
+            files::require_there(&*self.objects, file)?;
         }
         for file in &read.manifest.files {
-            files::require_same(file, files::hash(&self.file_path(file.hash), pace)?)?;
+            files::require_same(file, files::hash_stored(&*self.objects, file, pace)?)?;
         }
         Ok(read)
     }

@@ -2,24 +2,26 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use hawser_proto::SecretKey;
 use rocksdb::checkpoint::Checkpoint;
 
 use super::contents::Contents;
 use super::error::{BackupError, at};
-use super::files::{self, Pace, sync_folder};
-use super::folder::{BackupFolder, UNFINISHED};
+use super::files::{self, FILES, Pace};
 use super::manifest::{BackupFile, BackupManifest, BackupStrand, is_database_file};
+use super::stored::{Backups, HeldBackups};
 use crate::error::DatabaseError;
-use crate::folder::{checkpoint_folder, make_folder, remove_checkpoint};
+use crate::folder::{checkpoint_folder, remove_checkpoint};
+use crate::objects::Objects;
 use crate::store::Store;
 
 /// Settings of one backup.
 #[derive(Debug)]
 pub struct NewBackup<'a> {
-    /// The folder of backups. Made if it is not there.
-    pub to: &'a Path,
+    /// The place of the backups. A folder is made if it is not there.
+    pub to: Arc<dyn Objects>,
     /// The node's key, which signs the manifest; `None` leaves it unsigned.
     pub key: Option<&'a SecretKey>,
     /// The time, unix seconds.
@@ -47,7 +49,7 @@ impl Store {
     /// Makes a backup of everything that is durable now. Commits and readers go on meanwhile: the files are
     /// held by hard links, and RocksDB writes its memory tables out first.
     ///
-    /// Each file is read, and copied if the folder of backups does not hold its bytes yet. `pace` is called
+    /// Each file is read, and copied if the place of the backups does not hold its bytes yet. `pace` is called
     /// with the bytes that were read. At most one backup of a store is made at a time.
     ///
     /// # Errors
@@ -61,13 +63,17 @@ impl Store {
         let checkpoint = checkpoint_folder(data);
         let busy = || BackupError::Busy { path: checkpoint.clone() };
         let _alone = self.shared.backing_up.try_lock().ok_or_else(busy)?;
-        require_outside(new.to, data)?;
-        let folder = BackupFolder::make(new.to)?;
-        let _lock = folder.lock()?;
+        if let Some(folder) = new.to.folder() {
+            require_outside(folder, data)?;
+        }
+        let backups = Backups::make(new.to.clone())?;
+        let mut held = backups.lock()?;
         remove_checkpoint(data).map_err(at(&checkpoint))?;
         let done = self.take(&checkpoint).and_then(|contents| {
-            let files = store_files(&folder, &checkpoint, pace)?;
-            finish(&folder, new, contents, files)
+            let files = store_files(&backups, &mut held, &checkpoint, pace)?;
+            // Another one that has removed files meanwhile would leave a backup without them.
+            held.confirm()?;
+            finish(&backups, new, contents, files)
         });
         // A failure to remove it is told by the next backup, which cannot begin then.
         let _ = remove_checkpoint(data);
@@ -93,7 +99,8 @@ struct StoredFiles {
 }
 
 fn store_files(
-    folder: &BackupFolder,
+    backups: &Backups,
+    held: &mut HeldBackups<'_>,
     checkpoint: &Path,
     pace: &mut Pace<'_>,
 ) -> Result<StoredFiles, BackupError> {
@@ -105,12 +112,13 @@ fn store_files(
     names.sort_unstable();
     let mut stored = StoredFiles { files: Vec::new(), files_copied: 0, bytes_copied: 0 };
     for name in names {
+        held.keep()?;
         let from = checkpoint.join(&name);
         let (hash, len_bytes) = files::hash(&from, pace)?;
         let file = BackupFile { name, len_bytes, hash };
-        let path = folder.file_path(hash);
-        if files::require_there(&path, &file).is_err() {
-            store_file(&path, &from, &file, pace)?;
+        // What lies there and is not as long was cut off, and is replaced.
+        if !is_there(backups, &file)? {
+            files::store(&*backups.objects, &from, &file, pace)?;
             stored.files_copied += 1;
             stored.bytes_copied += len_bytes;
         }
@@ -119,28 +127,19 @@ fn store_files(
     Ok(stored)
 }
 
-/// Puts the bytes of a file under their hash. What lies there and is not as long was cut off, and goes.
-fn store_file(
-    path: &Path,
-    from: &Path,
-    file: &BackupFile,
-    pace: &mut Pace<'_>,
-) -> Result<(), BackupError> {
-    let parent = path.parent().unwrap_or(path);
-    make_folder(parent).map_err(at(parent))?;
-    let part = parent.join(format!("{}{UNFINISHED}", file.hash));
-    match fs::remove_file(&part) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(at(&part)(error)),
-        _ => {}
+/// Returns true if a file is stored already.
+fn is_there(backups: &Backups, file: &BackupFile) -> Result<bool, BackupError> {
+    match files::require_there(&*backups.objects, file) {
+        Ok(()) => Ok(true),
+        Err(
+            BackupError::Missing { .. } | BackupError::NotAFile { .. } | BackupError::Length { .. },
+        ) => Ok(false),
+        Err(error) => Err(error),
     }
-    let copied = files::copy(from, &part, pace)?;
-    files::require_same(file, copied)?;
-    fs::rename(&part, path).map_err(at(path))?;
-    sync_folder(parent)
 }
 
 fn finish(
-    folder: &BackupFolder,
+    backups: &Backups,
     new: &NewBackup<'_>,
     contents: Contents,
     stored: StoredFiles,
@@ -152,8 +151,8 @@ fn finish(
     let wrong = |error| BackupError::Manifest { name: "(new)".to_owned(), error };
     let bytes = manifest.encode(new.key).map_err(wrong)?;
     // The files are durable, with their names, before the manifest says so.
-    sync_folder(&folder.files())?;
-    let name = folder.write_manifest(made_unix_s, &bytes)?;
+    backups.objects.sync_folder(FILES).map_err(at(&backups.objects.location(FILES)))?;
+    let name = backups.write_manifest(made_unix_s, &bytes)?;
     Ok(BackupReport {
         name,
         files: manifest.files.len(),

@@ -12,18 +12,18 @@ use crate::tree_read::TreeError;
 
 /// The reason a backup was not made, not found whole, or not restored. Nothing that was there has been
 /// changed then, except that a backup that was being made may leave files that
-/// [`BackupFolder::prune`](crate::BackupFolder::prune) removes.
+/// [`Backups::prune`](crate::Backups::prune) removes.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
-    /// A file or a folder cannot be used.
+    /// A file, a folder or an object of a bucket cannot be used.
     #[error("{path}: {source}")]
     File {
-        /// The file or folder.
+        /// The file or folder, or the name of the object in full.
         path: PathBuf,
         /// The failure.
         source: io::Error,
     },
-    /// The folder is no folder of backups.
+    /// The place holds no backups.
     #[error("{path} holds no backups")]
     NotBackups {
         /// The folder.
@@ -32,7 +32,7 @@ pub enum BackupError {
     /// Another process, or another job of this one, works with the same backups.
     #[error("{path} is in use: another backup, or the removal of old ones, is under way")]
     Busy {
-        /// The locked file or folder.
+        /// The lock.
         path: PathBuf,
     },
     /// Backups would lie in the folder that they are of.

@@ -1,12 +1,16 @@
-//! Hashing and copying files at a pace that the caller sets.
+//! Hashing, storing and fetching files at a pace that the caller sets.
 
-use std::fs::{self, File};
-use std::io::{self, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, Read, Write as _};
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::error::{BackupError, at};
 use super::manifest::{BackupFile, FileHash};
+use crate::objects::{FoundObject, Objects};
+
+/// Folder of the files of all backups.
+pub(super) const FILES: &str = "files";
 
 /// Bytes between two calls of a [`Pace`]. A guess: a disk writes them in a millisecond.
 const STEP_BYTES: usize = 256 << 10;
@@ -15,7 +19,7 @@ const STEP_BYTES: usize = 256 << 10;
 /// as the work has to pause, and says if the work goes on.
 pub type Pace<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
-/// Returns hash and length of a file.
+/// Returns hash and length of a file of this machine.
 ///
 /// # Errors
 /// When it cannot be read, or the work is stopped.
@@ -24,31 +28,84 @@ pub(super) fn hash(path: &Path, pace: &mut Pace<'_>) -> Result<(FileHash, u64), 
     read(&mut file, path, pace, |_| Ok(()))
 }
 
-/// Copies a file durably, and returns hash and length of what was written. Never replaces a file.
+/// Returns hash and length of a stored file.
+///
+/// # Errors
+/// When it cannot be read, or the work is stopped.
+pub(super) fn hash_stored(
+    objects: &dyn Objects,
+    file: &BackupFile,
+    pace: &mut Pace<'_>,
+) -> Result<(FileHash, u64), BackupError> {
+    let (mut source, location) = open(objects, file)?;
+    read(&mut *source, &location, pace, |_| Ok(()))
+}
+
+/// Copies a stored file to this machine, durably, and returns hash and length of what was written. Never replaces
+/// a file.
 ///
 /// # Errors
 /// When it cannot be read or written, or the work is stopped. The part that was written stays.
-pub(super) fn copy(
-    from: &Path,
+pub(super) fn fetch(
+    objects: &dyn Objects,
+    file: &BackupFile,
     to: &Path,
     pace: &mut Pace<'_>,
 ) -> Result<(FileHash, u64), BackupError> {
-    let mut source = File::open(from).map_err(at(from))?;
+    let (mut source, location) = open(objects, file)?;
     let mut target = File::create_new(to).map_err(at(to))?;
-    let copied = read(&mut source, from, pace, |bytes| target.write_all(bytes).map_err(at(to)))?;
+    let copied =
+        read(&mut *source, &location, pace, |bytes| target.write_all(bytes).map_err(at(to)))?;
     target.sync_all().map_err(at(to))?;
     Ok(copied)
 }
 
+/// Stores a file of this machine under its hash, if its bytes have not changed since that was taken.
+///
+/// # Errors
+/// When it cannot be read or written, has changed, or the work is stopped. There is no such object then.
+pub(super) fn store(
+    objects: &dyn Objects,
+    from: &Path,
+    file: &BackupFile,
+    pace: &mut Pace<'_>,
+) -> Result<(), BackupError> {
+    let name = object_name(file.hash);
+    let location = objects.location(&name);
+    let mut source = File::open(from).map_err(at(from))?;
+    let mut target = objects.create(&name).map_err(at(&location))?;
+    let copied =
+        read(&mut source, from, pace, |bytes| target.write_all(bytes).map_err(at(&location)))?;
+    require_same(file, copied)?;
+    target.finish().map_err(at(&location))
+}
+
+/// Returns the name of the object with a content: `files/ab/ab…`.
+pub(super) fn object_name(hash: FileHash) -> String {
+    let hash = hash.to_string();
+    format!("{FILES}/{}/{hash}", &hash[..2])
+}
+
+/// Opens a stored file. No more is read than the manifest states.
+fn open<'a>(
+    objects: &'a dyn Objects,
+    file: &BackupFile,
+) -> Result<(Box<dyn Read + 'a>, PathBuf), BackupError> {
+    let name = object_name(file.hash);
+    let location = objects.location(&name);
+    let source = objects.open(&name, file.len_bytes).map_err(at(&location))?;
+    Ok((source, location))
+}
+
 fn read(
-    file: &mut File,
+    source: &mut dyn Read,
     path: &Path,
     pace: &mut Pace<'_>,
     mut each: impl FnMut(&[u8]) -> Result<(), BackupError>,
 ) -> Result<(FileHash, u64), BackupError> {
     let (mut hasher, mut len, mut buffer) = (blake3::Hasher::new(), 0, vec![0; STEP_BYTES]);
     loop {
-        let read = match file.read(&mut buffer) {
+        let read = match source.read(&mut buffer) {
             Ok(0) => return Ok((FileHash(*hasher.finalize().as_bytes()), len)),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -69,19 +126,17 @@ fn read(
 ///
 /// # Errors
 /// [`BackupError::Missing`], [`BackupError::NotAFile`] or [`BackupError::Length`].
-pub(super) fn require_there(path: &Path, file: &BackupFile) -> Result<(), BackupError> {
+pub(super) fn require_there(objects: &dyn Objects, file: &BackupFile) -> Result<(), BackupError> {
+    let object = object_name(file.hash);
     let BackupFile { name, len_bytes, hash } = file;
     let (name, hash) = (name.clone(), *hash);
-    match fs::symlink_metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            Err(BackupError::Missing { name, hash })
+    match objects.find(&object).map_err(at(&objects.location(&object)))? {
+        FoundObject::Absent => Err(BackupError::Missing { name, hash }),
+        FoundObject::NotPlain => Err(BackupError::NotAFile { name, hash }),
+        FoundObject::Plain(found) if found != *len_bytes => {
+            Err(BackupError::Length { name, hash, found, stated: *len_bytes })
         }
-        Err(error) => Err(at(path)(error)),
-        Ok(found) if !found.is_file() => Err(BackupError::NotAFile { name, hash }),
-        Ok(found) if found.len() != *len_bytes => {
-            Err(BackupError::Length { name, hash, found: found.len(), stated: *len_bytes })
-        }
-        Ok(_) => Ok(()),
+        FoundObject::Plain(_) => Ok(()),
     }
 }
 

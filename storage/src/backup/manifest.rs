@@ -10,6 +10,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::sign::{Digest, keccak256};
 use hawser_proto::{OriginatorId, PublicKey, SecretKey, SequenceId, Signature};
 
+use crate::hex::{hex, unhex};
 use crate::settings::StoreIdentity;
 
 /// The first line, which names the form of the others.
@@ -397,22 +398,4 @@ fn digest_of(body: &[u8]) -> Digest {
 
 fn push(text: &mut String, line: std::fmt::Arguments<'_>) {
     writeln!(text, "{line}").expect("a string takes any text");
-}
-
-/// Returns bytes in hex, lower case.
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Reads exactly `N` bytes of hex.
-fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    if text.len() != 2 * N {
-        return None;
-    }
-    let mut bytes = [0; N];
-    for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-        let pair = std::str::from_utf8(pair).ok()?;
-        *byte = u8::from_str_radix(pair, 16).ok()?;
-    }
-    Some(bytes)
 }

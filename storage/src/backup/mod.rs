@@ -1,8 +1,8 @@
-//! Backups of a data folder: made while the node runs, in a folder that holds many of them.
+//! Backups of a data folder: made while the node runs, in a folder or a bucket that holds many of them.
 //!
 //! - `manifest`: what belongs to a backup, signed; `error`: what can be wrong with one;
-//! - `files`: hashing and copying at a pace that the caller sets;
-//! - `folder`: the folder of backups: its files by their hashes, its manifests, its lock;
+//! - `files`: hashing, storing and fetching at a pace that the caller sets;
+//! - `stored`: the backups of one place;
 //! - `contents`: what a database holds, to be compared with a manifest;
 //! - `create`: one more backup; `check`: reading one; `restore`: a new data folder from one;
 //!   `link`: one for reading where it is; `prune`: removing old ones; `wanted`: whose backup it must be.
@@ -15,21 +15,21 @@ mod contents;
 mod create;
 mod error;
 mod files;
-mod folder;
 mod link;
 mod manifest;
 mod prune;
 mod restore;
+mod stored;
 mod wanted;
 
 pub use create::{BackupReport, NewBackup};
 pub use error::BackupError;
 pub use files::Pace;
-pub use folder::{BackupFolder, ListedBackup};
 pub use manifest::{
     BackupFile, BackupManifest, BackupStrand, FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError,
     ReadManifest,
 };
 pub use prune::PruneReport;
 pub use restore::RestoreReport;
+pub use stored::{Backups, ListedBackup};
 pub use wanted::WantedBackup;

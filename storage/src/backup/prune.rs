@@ -1,13 +1,14 @@
 //! Removing old backups.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
-use std::path::Path;
 
 use super::error::{BackupError, at};
-use super::files::sync_folder;
-use super::folder::{BackupFolder, UNFINISHED, is_ahead};
+use super::files::FILES;
 use super::manifest::{FileHash, ManifestError};
+use super::stored::{Backups, MANIFESTS, is_ahead, manifest_name};
+
+/// Ends the name of a file that a folder was writing when it was interrupted.
+const UNFINISHED: &str = ".part";
 
 /// The outcome of removing old backups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -20,7 +21,7 @@ pub struct PruneReport {
     pub bytes: u64,
 }
 
-impl BackupFolder {
+impl Backups {
     /// Removes all backups but the `keep` newest of each node (at least one), and the files that no other
     /// backup has. With `dry_run` it only says what would go.
     ///
@@ -36,7 +37,7 @@ impl BackupFolder {
         dry_run: bool,
         now_unix_s: u64,
     ) -> Result<PruneReport, BackupError> {
-        let _lock = self.lock()?;
+        let mut held = self.lock()?;
         let mut kept_of = BTreeMap::new();
         let (mut needed, mut report) = (BTreeSet::new(), PruneReport::default());
         for backup in self.list()?.into_iter().rev() {
@@ -61,49 +62,39 @@ impl BackupFolder {
                 report.removed.push(backup.name);
             }
         }
+        let objects = &*self.objects;
         if !dry_run {
+            held.confirm()?;
             for name in &report.removed {
-                let path = self.manifest_path(name);
-                fs::remove_file(&path).map_err(at(&path))?;
+                let name = manifest_name(name);
+                objects.remove(&name).map_err(at(&objects.location(&name)))?;
             }
             // A manifest without its files would be worse than files without a manifest.
-            sync_folder(&self.manifests())?;
+            objects.sync_folder(MANIFESTS).map_err(at(&objects.location(MANIFESTS)))?;
         }
-        let files = self.files();
-        for entry in fs::read_dir(&files).map_err(at(&files))? {
-            let entry = entry.map_err(at(&files))?;
-            if entry.file_type().map_err(at(&files))?.is_dir() {
-                remove_unneeded(&entry.path(), &needed, dry_run, &mut report)?;
+        for object in objects.list(FILES).map_err(at(&objects.location(FILES)))? {
+            if !object.is_plain || !is_unneeded(&object.name, &needed) {
+                continue;
             }
+            if !dry_run {
+                held.keep()?;
+                objects.remove(&object.name).map_err(at(&objects.location(&object.name)))?;
+            }
+            report.files += 1;
+            report.bytes += object.len_bytes;
         }
         Ok(report)
     }
 }
 
-/// Removes files that have the form of ours and are not needed. Others stay: they are not ours.
-fn remove_unneeded(
-    folder: &Path,
-    needed: &BTreeSet<String>,
-    dry_run: bool,
-    report: &mut PruneReport,
-) -> Result<(), BackupError> {
-    for entry in fs::read_dir(folder).map_err(at(folder))? {
-        let entry = entry.map_err(at(folder))?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        let hash = name.strip_suffix(UNFINISHED).unwrap_or(name);
-        if !FileHash::is_name(hash) || needed.contains(name) {
-            continue;
-        }
-        let found = entry.metadata().map_err(at(folder))?;
-        if !found.is_file() {
-            continue;
-        }
-        report.files += 1;
-        report.bytes += found.len();
-        if !dry_run {
-            fs::remove_file(entry.path()).map_err(at(&entry.path()))?;
-        }
-    }
-    Ok(())
+/// Returns true for a file that has the form of ours and that no backup needs. Others stay: they are not ours.
+fn is_unneeded(name: &str, needed: &BTreeSet<String>) -> bool {
+    let mut parts = name.split('/');
+    let (Some(FILES), Some(_), Some(name), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    let hash = name.strip_suffix(UNFINISHED).unwrap_or(name);
+    FileHash::is_name(hash) && !needed.contains(name)
 }

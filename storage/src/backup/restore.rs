@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use super::contents::Contents;
 use super::error::{BackupError, at};
 use super::files::{self, Pace, sync_folder};
-use super::folder::BackupFolder;
 use super::manifest::{BackupManifest, ReadManifest};
+use super::stored::Backups;
 use super::wanted::WantedBackup;
 use crate::folder::make_folder;
 use crate::meta::write_incarnation;
@@ -25,7 +25,7 @@ pub struct RestoreReport {
     pub bytes: u64,
 }
 
-impl BackupFolder {
+impl Backups {
     /// Makes a new data folder from a backup. Everything is checked in a folder beside it, which takes its
     /// name when all is well: owner, length and hash of each file, that the database opens, the ends of all
     /// strands and the roots of their trees.
@@ -47,7 +47,7 @@ impl BackupFolder {
         wanted.require(&read)?;
         require_free(target)?;
         for file in &read.manifest.files {
-            files::require_there(&self.file_path(file.hash), file)?;
+            files::require_there(&*self.objects, file)?;
         }
         let part = part_of(target);
         if let Some(parent) = part.parent().filter(|it| !it.as_os_str().is_empty()) {
@@ -80,7 +80,7 @@ impl BackupFolder {
         pace: &mut Pace<'_>,
     ) -> Result<(), BackupError> {
         for file in &manifest.files {
-            let copied = files::copy(&self.file_path(file.hash), &part.join(&file.name), pace)?;
+            let copied = files::fetch(&*self.objects, file, &part.join(&file.name), pace)?;
             files::require_same(file, copied)?;
         }
         let (store, _) = Store::open_existing(part, price)?;

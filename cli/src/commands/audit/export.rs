@@ -4,13 +4,16 @@ use std::thread;
 use std::time::Instant;
 
 use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSettings, export};
+use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::publish::publish;
 use super::replay::TELL_EVERY;
 use super::source::{FolderLog, StoredLog};
 use crate::args::audit::{AuditExportArgs, ExportFormat};
+use crate::commands::backup as backups;
 use crate::output;
 
 /// Runs the command.
@@ -19,6 +22,17 @@ use crate::output;
 /// When the log cannot be read, or the folder is not an export of it; nothing in the folder is changed then.
 pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
     let ExportFormat::Parquet = args.format;
+    let (folder, bucket) = match (backups::place_of(&args.to)?, &args.work) {
+        (ObjectsAt::Folder(_), None) => (&args.to, None),
+        (ObjectsAt::Folder(_), Some(_)) => {
+            return Err(RunError::usage("--work goes with --to s3://BUCKET/PREFIX alone"));
+        }
+        (ObjectsAt::Bucket(_), None) => {
+            let text = "name the folder in which the export is made, and which the next run adds to (--work)";
+            return Err(RunError::usage(text));
+        }
+        (place @ ObjectsAt::Bucket(_), Some(work)) => (work, Some(backups::open(&place)?)),
+    };
     let store = StoredLog::open(&args.from, args.backup.as_deref())?;
     let log = FolderLog::new(&store).map_err(RunError::failed)?;
     let cores = || thread::available_parallelism().map_or(1, usize::from);
@@ -27,9 +41,14 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
         with_payers: !args.without_payers,
     };
     let mut teller = Teller::new();
-    let report = export(&log, &args.to, settings, |progress| teller.tell(progress));
+    let report = export(&log, folder, settings, |progress| teller.tell(progress));
     teller.bar.finish_and_clear();
-    tell(&report.map_err(refused)?, as_json);
+    let report = report.map_err(refused)?;
+    let brought = match &bucket {
+        Some(bucket) => Some(publish(folder, &**bucket)?),
+        None => None,
+    };
+    tell(&report, brought, as_json);
     Ok(())
 }
 
@@ -70,7 +89,7 @@ impl Teller {
     }
 }
 
-fn tell(report: &ExportReport, as_json: bool) {
+fn tell(report: &ExportReport, brought: Option<(u64, u64)>, as_json: bool) {
     let ExportReport { rows, parts, tally_files, notes } = report;
     if as_json {
         output::line(json!({
@@ -78,10 +97,16 @@ fn tell(report: &ExportReport, as_json: bool) {
             "files": parts,
             "tally_files": tally_files,
             "not_exported": notes,
+            "files_brought": brought.map(|it| it.0),
+            "bytes_brought": brought.map(|it| it.1),
         }));
         return;
     }
     output::line(format_args!("rows: {rows}, in {parts} new files"));
     output::line(format_args!("files of tallies that are new or others: {tally_files}"));
+    if let Some((files, bytes)) = brought {
+        let (files, bytes) = (format!("{files} files"), backups::size(bytes));
+        output::line(format_args!("brought to the bucket: {files}, {bytes}"));
+    }
     notes.iter().for_each(|note| output::line(format_args!("not exported: {note}")));
 }

@@ -6,6 +6,7 @@ mod keys;
 mod network;
 mod partition;
 mod prove;
+mod publish;
 mod replay;
 pub(super) mod reports;
 mod source;

@@ -1,4 +1,4 @@
-//! The data folder of an import that has not come to its end.
+//! The data folder of an import that has not come to its end: of another node's database, or of a snapshot.
 
 use std::fs::{self, File};
 use std::io::{self, Write as _};
@@ -9,11 +9,14 @@ use crate::service::unfinished_import::UNFINISHED;
 
 /// The data folder of a running import.
 #[derive(Debug)]
-pub(super) struct ImportFolder(PathBuf);
+pub(in crate::service) struct ImportFolder(PathBuf);
 
 impl ImportFolder {
     /// Takes an empty folder, or that of an earlier run for the same database. Returns true for the latter.
-    pub(super) fn claim(path: &Path, fingerprint: &str) -> Result<(Self, bool), ImportError> {
+    pub(in crate::service) fn claim(
+        path: &Path,
+        fingerprint: &str,
+    ) -> Result<(Self, bool), ImportError> {
         let failed = |source| ImportError::Folder { path: path.to_owned(), source };
         let folder = Self(path.to_owned());
         match fs::read_to_string(folder.marker()) {
@@ -46,7 +49,7 @@ impl ImportFolder {
     }
 
     /// Lets nodes start from the folder.
-    pub(super) fn release(self) -> Result<(), ImportError> {
+    pub(in crate::service) fn release(self) -> Result<(), ImportError> {
         let done = fs::remove_file(self.marker()).and_then(|()| self.sync());
         done.map_err(|source| ImportError::Folder { path: self.0, source })
     }

@@ -47,9 +47,11 @@ pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
 
 use check::ImportPlan;
-use folder::ImportFolder;
 use source::Source;
 use strand::StrandImport;
+
+pub(in crate::service) use folder::ImportFolder;
+pub(in crate::service) use strand::gap;
 
 /// Progress of an import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,8 +149,11 @@ async fn contracts(settings: &NodeServiceSettings) -> Result<Vec<String>, Import
 }
 
 /// Opens the data folder without the host's marker: whichever host starts a node from it does not know it. No write waits
-/// for the disk, because no answer depends on it: [`compare::seal`] brings all of it there before a node may start from it.
-fn open_store(settings: &NodeServiceSettings, own: &NodeRecord) -> Result<Store, OpenError> {
+/// for the disk, because no answer depends on it: everything is brought there before a node may start from it.
+pub(in crate::service) fn open_store(
+    settings: &NodeServiceSettings,
+    own: &NodeRecord,
+) -> Result<Store, OpenError> {
     let config = &settings.store;
     let store = Store::open(&StoreSettings {
         path: config.data_dir.clone(),

@@ -204,7 +204,11 @@ impl StrandImport {
 }
 
 /// Returns the change for the places between two envelopes.
-fn gap(originator: OriginatorId, after: SequenceId, at: SequenceId) -> Option<Change> {
+pub(in crate::service) fn gap(
+    originator: OriginatorId,
+    after: SequenceId,
+    at: SequenceId,
+) -> Option<Change> {
     (after.next() < at).then(|| Change::Skip {
         originator,
         from: after.next(),

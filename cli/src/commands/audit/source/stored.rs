@@ -5,11 +5,12 @@ use std::io;
 use std::ops::{ControlFlow, Deref};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use hawser_node::backup as backups;
 use hawser_node::error::RunError;
 use hawser_node::service::projections;
-use hawser_storage::{BackupFolder, Store, WantedBackup};
+use hawser_storage::{Backups, FolderObjects, Store, WantedBackup};
 
 use crate::commands::backup;
 use crate::commands::rebuild::refusal;
@@ -39,7 +40,7 @@ impl StoredLog {
     /// # Errors
     /// When there is none, or a file of the backup is not as it was written.
     pub(in super::super) fn open(folder: &Path, named: Option<&str>) -> Result<Self, RunError> {
-        let links = match (BackupFolder::existing(folder), named) {
+        let links = match (Backups::existing(Arc::new(FolderObjects::new(folder))), named) {
             (Ok(kept), _) => Some(Links::of(&kept, named)?),
             (Err(error), Some(_)) => return Err(backups::run_error(&error)),
             (Err(_), None) => None,
@@ -54,7 +55,7 @@ impl StoredLog {
 struct Links(PathBuf);
 
 impl Links {
-    fn of(kept: &BackupFolder, named: Option<&str>) -> Result<Self, RunError> {
+    fn of(kept: &Backups, named: Option<&str>) -> Result<Self, RunError> {
         // Everything in it is checked by the command. A signature of the manifest would say nothing about the log.
         let any = WantedBackup { unsigned: true, ..WantedBackup::default() };
         let name = match named {

@@ -1,25 +1,18 @@
-//! The folder of backups: its files by their hashes, its manifests, and its lock.
+//! The backups of one place: files by their hashes, and manifests.
 
-use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::error::{BackupError, at};
-use super::files::sync_folder;
+use super::files::FILES;
 use super::manifest::{FileHash, MANIFEST_LEN_BYTES_MAX, ManifestError, ReadManifest};
 use super::wanted::WantedBackup;
-use crate::folder::make_folder;
+use crate::objects::{FoundObject, HeldObjects, Objects};
 
-/// Folder of the files of all backups: `files/ab/ab…`, by hash.
-const FILES: &str = "files";
 /// Folder of the manifests.
-const MANIFESTS: &str = "manifests";
-/// Held while files are added or removed.
-const LOCK: &str = "lock";
+pub(super) const MANIFESTS: &str = "manifests";
 /// Ends the name of a manifest's file.
 const SUFFIX: &str = ".manifest";
-/// Ends the name of a file that is being written.
-pub(super) const UNFINISHED: &str = ".part";
 /// The fewest digits of the time in a backup's name, unix seconds.
 const TIME_DIGITS_MIN: usize = 12;
 /// The most: those of the largest number of 64 bits.
@@ -29,13 +22,13 @@ const HASH_DIGITS: usize = 16;
 /// Lead over the reader's clock from which on a backup's time is in the future. A guess: more than clocks differ.
 const LEAD_S_MAX: u64 = 24 * 60 * 60;
 
-/// A folder that holds backups, of one node or of several.
+/// The backups of a place, of one node or of several.
 #[derive(Debug, Clone)]
-pub struct BackupFolder {
-    root: PathBuf,
+pub struct Backups {
+    pub(super) objects: Arc<dyn Objects>,
 }
 
-/// One backup of a folder.
+/// One backup of a place.
 #[derive(Debug)]
 pub struct ListedBackup {
     /// Its name. Names of one node ascend with time.
@@ -44,54 +37,44 @@ pub struct ListedBackup {
     pub manifest: Result<ReadManifest, BackupError>,
 }
 
-impl BackupFolder {
-    /// Names a folder that holds backups already.
+impl Backups {
+    /// Names a place that holds backups already.
     ///
     /// # Errors
     /// When it does not.
-    pub fn existing(root: &Path) -> Result<Self, BackupError> {
-        if !root.join(MANIFESTS).is_dir() {
-            return Err(BackupError::NotBackups { path: root.to_owned() });
+    pub fn existing(objects: Arc<dyn Objects>) -> Result<Self, BackupError> {
+        if !objects.has_folder(MANIFESTS).map_err(at(&objects.location(MANIFESTS)))? {
+            return Err(BackupError::NotBackups { path: objects.location("") });
         }
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { objects })
     }
 
-    /// Makes a folder for backups, if it is not there.
-    pub(super) fn make(root: &Path) -> Result<Self, BackupError> {
+    /// Prepares a place for backups.
+    pub(super) fn make(objects: Arc<dyn Objects>) -> Result<Self, BackupError> {
         for name in [MANIFESTS, FILES] {
-            let path = root.join(name);
-            make_folder(&path).map_err(at(&path))?;
+            objects.make_folder(name).map_err(at(&objects.location(name)))?;
         }
-        sync_folder(root)?;
-        Ok(Self { root: root.to_owned() })
+        Ok(Self { objects })
     }
 
     /// Keeps others from adding and removing files until the result is dropped.
-    pub(super) fn lock(&self) -> Result<File, BackupError> {
-        let path = self.root.join(LOCK);
-        let mut options = File::options();
-        let file =
-            options.write(true).create(true).truncate(false).open(&path).map_err(at(&path))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => Err(BackupError::Busy { path }),
-            Err(TryLockError::Error(error)) => Err(at(&path)(error)),
-        }
+    pub(super) fn lock(&self) -> Result<HeldBackups<'_>, BackupError> {
+        let held = self.objects.lock().map_err(|error| lock_error(&*self.objects, error))?;
+        Ok(HeldBackups { held, objects: &*self.objects })
     }
 
     /// Returns all backups, oldest first; with damaged ones, and with those whose name is not that of their
-    /// content. Files with names that this program never gives are left out.
+    /// content. Objects with names that this program never gives are left out.
     ///
     /// # Errors
-    /// When the folder cannot be read.
+    /// When the place cannot be read.
     pub fn list(&self) -> Result<Vec<ListedBackup>, BackupError> {
-        let folder = self.root.join(MANIFESTS);
-        let mut names = Vec::new();
-        for entry in fs::read_dir(&folder).map_err(at(&folder))? {
-            let name = entry.map_err(at(&folder))?.file_name();
-            let name = name.to_str().and_then(|name| name.strip_suffix(SUFFIX));
-            names.extend(name.filter(|name| is_backup_name(name)).map(ToOwned::to_owned));
-        }
+        let listed = self.objects.list(MANIFESTS).map_err(at(&self.objects.location(MANIFESTS)))?;
+        let name_of = |object: &str| {
+            let name = object.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(SUFFIX)?;
+            is_backup_name(name).then(|| name.to_owned())
+        };
+        let mut names: Vec<_> = listed.iter().filter_map(|it| name_of(&it.name)).collect();
         names.sort_unstable();
         let list = names.into_iter();
         Ok(list.map(|name| ListedBackup { manifest: self.manifest(&name), name }).collect())
@@ -105,21 +88,22 @@ impl BackupFolder {
         if !is_backup_name(name) {
             return Err(BackupError::NoBackup { name: name.to_owned() });
         }
-        let path = self.manifest_path(name);
+        let object = manifest_name(name);
+        let location = self.objects.location(&object);
         let wrong = |error| BackupError::Manifest { name: name.to_owned(), error };
-        let found = match fs::symlink_metadata(&path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(BackupError::NoBackup { name: name.to_owned() });
+        match self.objects.find(&object).map_err(at(&location))? {
+            FoundObject::Absent => return Err(BackupError::NoBackup { name: name.to_owned() }),
+            FoundObject::NotPlain => return Err(wrong(ManifestError::NotAManifest)),
+            FoundObject::Plain(len) if len > MANIFEST_LEN_BYTES_MAX => {
+                return Err(wrong(ManifestError::TooLong));
             }
-            found => found.map_err(at(&path))?,
-        };
-        if !found.is_file() {
-            return Err(wrong(ManifestError::NotAManifest));
+            FoundObject::Plain(_) => {}
         }
         let mut bytes = Vec::new();
-        let file = File::open(&path).map_err(at(&path))?;
-        // The file may grow after it was looked at.
-        file.take(MANIFEST_LEN_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(at(&path))?;
+        // It may grow after it was looked at.
+        let mut source =
+            self.objects.open(&object, MANIFEST_LEN_BYTES_MAX + 1).map_err(at(&location))?;
+        source.read_to_end(&mut bytes).map_err(at(&location))?;
         let read = ReadManifest::decode(&bytes).map_err(wrong)?;
         // A copy of an old manifest under a newer name would pass for a new backup.
         let named = name_of(read.manifest.made_unix_s, &bytes);
@@ -133,7 +117,7 @@ impl BackupFolder {
     /// of `now_unix_s` is never it.
     ///
     /// # Errors
-    /// When there is none, or the folder cannot be read. If none is wanted, the error tells why the newest one
+    /// When there is none, or the place cannot be read. If none is wanted, the error tells why the newest one
     /// is not.
     pub fn newest(&self, wanted: &WantedBackup, now_unix_s: u64) -> Result<String, BackupError> {
         let mut refused = None;
@@ -147,7 +131,8 @@ impl BackupFolder {
                 Err(error) => refused = refused.or(Some(error)),
             }
         }
-        Err(refused.unwrap_or_else(|| BackupError::NotBackups { path: self.root.clone() }))
+        let path = self.objects.location("");
+        Err(refused.unwrap_or(BackupError::NotBackups { path }))
     }
 
     /// Writes a manifest as a whole, durably, and returns the backup's name.
@@ -157,32 +142,52 @@ impl BackupFolder {
         bytes: &[u8],
     ) -> Result<String, BackupError> {
         let name = name_of(made_unix_s, bytes);
-        let path = self.manifest_path(&name);
-        let part = path.with_extension("part");
-        let mut file = File::create(&part).map_err(at(&part))?;
-        file.write_all(bytes).and_then(|()| file.sync_all()).map_err(at(&part))?;
-        fs::rename(&part, &path).map_err(at(&path))?;
-        sync_folder(&self.root.join(MANIFESTS))?;
+        let object = manifest_name(&name);
+        let write = || {
+            let mut new = self.objects.create(&object)?;
+            new.write_all(bytes)?;
+            new.finish()
+        };
+        write().map_err(at(&self.objects.location(&object)))?;
         Ok(name)
     }
+}
 
-    pub(super) fn manifest_path(&self, name: &str) -> PathBuf {
-        self.root.join(MANIFESTS).join(format!("{name}{SUFFIX}"))
+/// The right to add and remove files.
+pub(super) struct HeldBackups<'a> {
+    held: Box<dyn HeldObjects + 'a>,
+    objects: &'a dyn Objects,
+}
+
+impl HeldBackups<'_> {
+    /// Renews the right where it would end by itself.
+    ///
+    /// # Errors
+    /// [`BackupError::Busy`] if another one has it by now.
+    pub(super) fn keep(&mut self) -> Result<(), BackupError> {
+        self.held.keep().map_err(|error| lock_error(self.objects, error))
     }
 
-    pub(super) fn manifests(&self) -> PathBuf {
-        self.root.join(MANIFESTS)
+    /// Requires that the right is still held.
+    ///
+    /// # Errors
+    /// [`BackupError::Busy`] if another one has it by now.
+    pub(super) fn confirm(&mut self) -> Result<(), BackupError> {
+        self.held.confirm().map_err(|error| lock_error(self.objects, error))
     }
+}
 
-    pub(super) fn files(&self) -> PathBuf {
-        self.root.join(FILES)
+fn lock_error(objects: &dyn Objects, error: io::Error) -> BackupError {
+    let path = objects.location("lock");
+    match error.kind() {
+        io::ErrorKind::WouldBlock => BackupError::Busy { path },
+        _ => at(&path)(error),
     }
+}
 
-    /// Returns the path of the file with a content.
-    pub(super) fn file_path(&self, hash: FileHash) -> PathBuf {
-        let hash = hash.to_string();
-        self.root.join(FILES).join(&hash[..2]).join(&hash)
-    }
+/// Returns the name of the object of a manifest.
+pub(super) fn manifest_name(name: &str) -> String {
+    format!("{MANIFESTS}/{name}{SUFFIX}")
 }
 
 /// Returns the name of the backup that was made at a time and has these bytes for its manifest.

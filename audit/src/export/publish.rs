@@ -1,0 +1,177 @@
+//! An export that is brought to another place: which files it lacks, in the order in which they are written.
+//!
+//! The place may be read at any time. So a file of the log is there before a manifest names it, and a manifest names
+//! the old and the new file of a day before one takes the place of the other.
+
+use super::error::ExportError;
+use super::manifest::{FILE_NAME, LEN_BYTES_MAX, Manifest, TallyPart, log_name, tally_name};
+use super::part::FileDigest;
+
+/// One file to bring.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublishedFile {
+    /// Its name below the folder of the export, and below the place.
+    pub name: String,
+    /// Its content.
+    pub digest: FileDigest,
+}
+
+/// The files that a place lacks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publication {
+    /// New files of the log, to be brought first.
+    pub log: Vec<PublishedFile>,
+    /// The manifest that goes before the files of tallies; `None` if none of them is replaced.
+    pub interim: Option<Manifest>,
+    /// Files of tallies that are new or others than before.
+    pub tallies: Vec<PublishedFile>,
+}
+
+impl Publication {
+    /// Name of the manifest, which is written last.
+    pub const MANIFEST: &str = FILE_NAME;
+    /// The longest manifest that is read, in bytes.
+    pub const MANIFEST_LEN_BYTES_MAX: u64 = LEN_BYTES_MAX;
+
+    /// Compares an export with what a place holds of it; `there` is the place's manifest, which is untrusted.
+    ///
+    /// # Errors
+    /// When the place holds the export of another log, or more of this one than the export.
+    pub fn plan(here: &Manifest, there: Option<&Manifest>) -> Result<Self, ExportError> {
+        if let Some(there) = there {
+            require_same_log(here, there)?;
+        }
+        let (mut log, mut tallies) = (Vec::new(), Vec::new());
+        let mut interim = there.cloned();
+        for strand in &here.strands {
+            let id = strand.originator_id;
+            let held = there.and_then(|it| it.strands.iter().find(|it| it.originator_id == id));
+            let held = held.map_or(0, |strand| strand.parts.len());
+            for part in strand.parts.iter().skip(held) {
+                let name = log_name(id, part.from);
+                log.push(PublishedFile { name, digest: part.file.clone() });
+            }
+        }
+        let tables = [("usage", &here.usage), ("congestion", &here.congestion)];
+        for (table, parts) in tables {
+            for part in parts {
+                let Some(digest) = &part.file else { continue };
+                let held = interim.as_mut().map(|it| match table {
+                    "usage" => &mut it.usage,
+                    _ => &mut it.congestion,
+                });
+                if !note_next(held, part, digest) {
+                    let name = tally_name(table, part.originator_id, part.day);
+                    tallies.push(PublishedFile { name, digest: digest.clone() });
+                }
+            }
+        }
+        let interim = interim.filter(|_| !tallies.is_empty());
+        Ok(Self { log, interim, tallies })
+    }
+}
+
+/// Says in the manifest of the place that a file is about to be replaced. Returns true if the place has it already.
+fn note_next(held: Option<&mut Vec<TallyPart>>, part: &TallyPart, digest: &FileDigest) -> bool {
+    let Some(held) = held else { return false };
+    let key = (part.originator_id, part.day);
+    match held.binary_search_by_key(&key, |it| (it.originator_id, it.day)) {
+        Ok(at) if held[at].file.as_ref() == Some(digest) && held[at].next.is_none() => return true,
+        Ok(at) => held[at].next = Some(digest.clone()),
+        Err(at) => {
+            let next = Some(digest.clone());
+            let new =
+                TallyPart { originator_id: part.originator_id, day: part.day, file: None, next };
+            held.insert(at, new);
+        }
+    }
+    false
+}
+
+/// Requires that the files of the log that are there are the first ones of those that are here.
+fn require_same_log(here: &Manifest, there: &Manifest) -> Result<(), ExportError> {
+    let identity = |it: &Manifest| (it.network.clone(), it.node_id, it.log.clone());
+    if identity(here) != identity(there) {
+        let (network, node_id) = (there.network.clone(), there.node_id);
+        return Err(ExportError::OtherLog { network, node_id });
+    }
+    for strand in &there.strands {
+        let originator_id = strand.originator_id;
+        let parts = here.strands.iter().find(|it| it.originator_id == originator_id);
+        let parts = parts.map_or(&[][..], |it| &it.parts);
+        if !parts.starts_with(&strand.parts) {
+            let files = |count: usize| format!("{count} files, or others");
+            return Err(ExportError::OtherStrand {
+                originator_id,
+                exported: files(strand.parts.len()),
+                held: files(parts.len()),
+            });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::OriginatorId;
+
+    use super::super::manifest::{LogPart, StrandParts};
+    use super::*;
+
+    fn digest(mark: u8) -> FileDigest {
+        FileDigest { rows: 1, len_bytes: 10, blake3: format!("{mark:02x}").repeat(32) }
+    }
+
+    fn manifest(parts: u64, day: Option<u8>) -> Manifest {
+        let mut manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
+        let part =
+            |at: u64| LogPart { from: 10 * at + 1, through: 10 * at + 10, file: digest(at as u8) };
+        let parts = (0..parts).map(part).collect();
+        manifest.strands = vec![StrandParts { originator_id: 200, parts }];
+        let tally =
+            |mark| TallyPart { originator_id: 200, day: 3, file: Some(digest(mark)), next: None };
+        manifest.usage = day.map(tally).into_iter().collect();
+        manifest
+    }
+
+    fn names(files: &[PublishedFile]) -> Vec<&str> {
+        files.iter().map(|file| file.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_place_gets_what_it_lacks_and_names_both_files_while_one_is_replaced() {
+        let all = Publication::plan(&manifest(2, Some(9)), None).unwrap();
+        let log = |at: u64| format!("log/originator=200/from={at:019}.parquet");
+        assert_eq!(names(&all.log), [log(1), log(11)]);
+        assert_eq!(names(&all.tallies), ["usage/originator=200/day=00003.parquet"]);
+        assert_eq!(all.interim, None, "nothing is replaced");
+        let there = manifest(1, Some(8));
+        let rest = Publication::plan(&manifest(2, Some(9)), Some(&there)).unwrap();
+        assert_eq!(names(&rest.log), [log(11)]);
+        let interim = rest.interim.unwrap();
+        assert_eq!(interim.usage[0].file, Some(digest(8)));
+        assert_eq!(interim.usage[0].next, Some(digest(9)));
+        assert_eq!(interim.strands, there.strands);
+        // An interrupted run brings the file again.
+        let again = Publication::plan(&manifest(2, Some(9)), Some(&interim)).unwrap();
+        assert_eq!(names(&again.tallies), names(&rest.tallies));
+        let here = manifest(2, Some(9));
+        let done = Publication::plan(&here, Some(&here)).unwrap();
+        assert_eq!((done.log.len(), done.tallies.len(), done.interim), (0, 0, None));
+    }
+
+    #[test]
+    fn a_place_with_another_log_or_more_of_this_one_is_refused() {
+        let here = manifest(2, None);
+        let mut other = here.clone();
+        other.log = "00".to_owned();
+        let refused = Publication::plan(&here, Some(&other));
+        assert!(matches!(refused, Err(ExportError::OtherLog { .. })), "{refused:?}");
+        let mut altered = here.clone();
+        altered.strands[0].parts[1].file = digest(99);
+        for there in [manifest(3, None), altered] {
+            let refused = Publication::plan(&here, Some(&there));
+            assert!(matches!(refused, Err(ExportError::OtherStrand { .. })), "{refused:?}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! `hawser audit export --to s3://…`: an export in a folder is brought to a bucket.
+
+use std::fs::File;
+use std::io::{self, Read, Write as _};
+use std::path::Path;
+
+use hawser_audit::export::{Manifest, Publication, PublishedFile};
+use hawser_node::error::RunError;
+use hawser_storage::{FoundObject, Objects};
+
+/// Bytes that are read at once. A guess.
+const STEP_BYTES: usize = 256 << 10;
+
+/// Brings what a bucket lacks of the export in a folder, the manifest last. Returns the number of files and of bytes.
+///
+/// # Errors
+/// When the bucket has the export of another log, or cannot be read or written. A reader of the bucket then finds the
+/// earlier export.
+pub(super) fn publish(folder: &Path, to: &dyn Objects) -> Result<(u64, u64), RunError> {
+    let here = Manifest::read(folder).map_err(RunError::failed)?;
+    let here = here.ok_or_else(|| RunError::failed("the export has no manifest"))?;
+    let there = manifest_of(to)?;
+    if there.is_none() && has_files(to)? {
+        let place = to.location("");
+        let text = format!("{}: it holds files, and no export", place.display());
+        return Err(RunError::refused(text));
+    }
+    let plan = Publication::plan(&here, there.as_ref()).map_err(RunError::refused)?;
+    let (mut files, mut bytes) = (0, 0);
+    let mut bring = |file: &PublishedFile| {
+        copy(folder, file, to)?;
+        files += 1;
+        bytes += file.digest.len_bytes;
+        Ok::<_, RunError>(())
+    };
+    plan.log.iter().try_for_each(&mut bring)?;
+    if let Some(interim) = &plan.interim {
+        put(to, interim)?;
+    }
+    plan.tallies.iter().try_for_each(&mut bring)?;
+    put(to, &here)?;
+    Ok((files, bytes))
+}
+
+fn manifest_of(to: &dyn Objects) -> Result<Option<Manifest>, RunError> {
+    let place = to.location(Publication::MANIFEST);
+    let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
+    match to.find(Publication::MANIFEST).map_err(fail)? {
+        FoundObject::Absent => return Ok(None),
+        FoundObject::NotPlain | FoundObject::Plain(_) => {}
+    }
+    // A longer one is refused before a byte is read.
+    let mut source =
+        to.open(Publication::MANIFEST, Publication::MANIFEST_LEN_BYTES_MAX).map_err(fail)?;
+    let mut text = String::new();
+    source.read_to_string(&mut text).map_err(fail)?;
+    let wrong = |error| RunError::refused(format!("{}: {error}", place.display()));
+    Manifest::parse(&text).map(Some).map_err(wrong)
+}
+
+/// Returns true if the place has files of an export.
+fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
+    for table in ["log", "usage", "congestion"] {
+        let place = to.location(table);
+        let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
+        if to.has_folder(table).map_err(fail)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Copies a file, if its bytes are those that the manifest names.
+fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), RunError> {
+    let path = folder.join(&file.name);
+    let fail = |error: io::Error| RunError::failed(format!("{}: {error}", path.display()));
+    let mut source = File::open(&path).map_err(fail)?;
+    let mut target = to.create(&file.name).map_err(fail)?;
+    let (mut hasher, mut buffer) = (blake3::Hasher::new(), vec![0; STEP_BYTES]);
+    loop {
+        let read = source.read(&mut buffer).map_err(fail)?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&buffer[..read]);
+        target.write_all(&buffer[..read]).map_err(fail)?;
+    }
+    if hasher.finalize().to_hex().as_str() != file.digest.blake3 {
+        return Err(RunError::failed(format!("{}: it has changed", path.display())));
+    }
+    target.finish().map_err(fail)
+}
+
+fn put(to: &dyn Objects, manifest: &Manifest) -> Result<(), RunError> {
+    let place = to.location(Publication::MANIFEST);
+    let write = || {
+        let mut new = to.create(Publication::MANIFEST)?;
+        new.write_all(manifest.to_text().as_bytes())?;
+        new.finish()
+    };
+    write().map_err(|error| RunError::failed(format!("{}: {error}", place.display())))
+}

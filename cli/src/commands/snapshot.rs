@@ -1,0 +1,270 @@
+//! `hawser snapshot`: copies of a log for new nodes. See `docs/runbooks/bootstrap-a-node.md`.
+
+use std::ops::ControlFlow;
+
+use hawser_node::admin::{self, AdminRequest};
+use hawser_node::backup;
+use hawser_node::error::RunError;
+use hawser_node::files::{self, registry};
+use hawser_node::service::bootstrap::{
+    self, BootstrapFetchError, BootstrapFetched, FetchedStrand, Reached, VerifiedStrand, run_error,
+};
+use hawser_node::service::projections;
+use hawser_node::settings::{self, NodeServiceSettings};
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_storage::{BootstrapManifest, Bootstraps, ListedBootstrap};
+use serde_json::{Value, json};
+
+use super::{backup as backups, rebuild};
+use crate::args::snapshot::{
+    SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotListArgs, SnapshotVerifyArgs,
+};
+use crate::output;
+
+/// Runs the command.
+///
+/// # Errors
+/// When a snapshot is not made, or is not what it says.
+pub(super) fn run(command: SnapshotCommand, as_json: bool) -> Result<(), RunError> {
+    match command {
+        SnapshotCommand::Create(args) => create(&args, as_json),
+        SnapshotCommand::List(args) => list(&args, as_json),
+        SnapshotCommand::Verify(args) => verify(&args, as_json),
+        SnapshotCommand::Fetch(args) => super::blocking(fetch(*args, as_json)),
+    }
+}
+
+fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let to = backups::place_of(&args.to)?;
+    let request =
+        AdminRequest::Snapshot { to: to.clone(), bytes_per_s: u64::from(args.rate) << 20 };
+    let bar = backups::bar("snapshot");
+    let done = match admin::ask(&data_dir, &request, &mut |bytes| bar.set_position(bytes))? {
+        Some(done) => done,
+        None => {
+            let (store, _) = projections::open_read_only(&data_dir).map_err(rebuild::refusal)?;
+            let report = backup::copy_for_new_nodes(&store, backups::open(&to)?, &mut |bytes| {
+                bar.inc(bytes);
+                ControlFlow::Continue(())
+            });
+            backup::json_of_copy(&report.map_err(|error| run_error(&error))?)
+        }
+    };
+    bar.finish_and_clear();
+    if as_json {
+        output::line(done);
+        return Ok(());
+    }
+    let number = |name: &str| done.get(name).and_then(Value::as_u64).unwrap_or_default();
+    output::line(format_args!(
+        "snapshot {}: {} chunks, {}; {} chunks, {} of them new",
+        done.get("snapshot").and_then(Value::as_str).unwrap_or_default(),
+        number("chunks"),
+        backups::size(number("bytes")),
+        number("chunks_new"),
+        backups::size(number("bytes_new")),
+    ));
+    Ok(())
+}
+
+fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
+    let place = Bootstraps::new(backups::open(&backups::place_of(&args.from)?)?);
+    for ListedBootstrap { name, manifest } in place.list().map_err(|error| run_error(&error))? {
+        match manifest {
+            Ok(manifest) => show(&name, &manifest, &[], as_json),
+            Err(error) if as_json => {
+                output::line(json!({ "snapshot": name, "error": error.to_string() }));
+            }
+            Err(error) => output::line(format_args!("{name}  {error}")),
+        }
+    }
+    Ok(())
+}
+
+fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
+    let place = Bootstraps::new(backups::open(&backups::place_of(&args.from)?)?);
+    let keys = match &args.keys {
+        None => {
+            eprintln!("hawser: no signature is checked: name a registry (--keys)");
+            None
+        }
+        Some(path) => Some(files::read(path, registry::parse).map_err(RunError::failed)?),
+    };
+    let names = match &args.snapshot {
+        Some(name) => vec![name.clone()],
+        None => {
+            let list = place.list().map_err(|error| run_error(&error))?;
+            list.into_iter().map(|it| it.name).collect()
+        }
+    };
+    let mut refused = 0;
+    for name in &names {
+        let bar = backups::bar("verify");
+        let verified =
+            place.manifest(name).map_err(BootstrapFetchError::from).and_then(|manifest| {
+                let mut note = |bytes| bar.inc(bytes);
+                let strands = bootstrap::verify(&place, &manifest, keys.as_ref(), &mut note)?;
+                Ok((manifest, strands))
+            });
+        bar.finish_and_clear();
+        match verified {
+            Ok((manifest, strands)) => show(name, &manifest, &strands, as_json),
+            Err(error) if args.snapshot.is_some() => return Err(RunError::from(error)),
+            Err(error) if as_json => {
+                refused += 1;
+                output::line(json!({ "snapshot": name, "error": error.to_string() }));
+            }
+            Err(error) => {
+                refused += 1;
+                output::line(format_args!("{name}  {error}"));
+            }
+        }
+    }
+    match refused {
+        0 => Ok(()),
+        _ => {
+            Err(RunError::failed(format!("{refused} of {} snapshots cannot be used", names.len())))
+        }
+    }
+}
+
+async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {
+    let SnapshotFetchArgs { from, snapshot, node } = args;
+    let settings = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
+    let from = backups::open(&backups::place_of(&from)?)?;
+    let bar = backups::bar("fetch");
+    let told = bar.clone();
+    let tell = Box::new(move |progress: bootstrap::BootstrapProgress| {
+        told.set_length(progress.total);
+        told.set_position(progress.done);
+    });
+    let fetched = bootstrap::fetch(&settings, from, snapshot, backups::now_unix_s(), tell).await;
+    bar.finish_and_clear();
+    tell_fetched(&fetched?, &settings, as_json);
+    Ok(())
+}
+
+fn tell_fetched(fetched: &BootstrapFetched, settings: &NodeServiceSettings, as_json: bool) {
+    let BootstrapFetched { name, node, resumed, strands, left_out } = fetched;
+    if as_json {
+        output::line(json!({
+            "snapshot": name,
+            "node_id": node.0,
+            "resumed": resumed,
+            "strands": strands.iter().map(json_of_fetched).collect::<Vec<_>>(),
+            "left_out": left_out.iter().map(|it| it.0).collect::<Vec<_>>(),
+            "data_dir": settings.store.data_dir,
+        }));
+        return;
+    }
+    for strand in strands {
+        let FetchedStrand { originator, head, reached, covered, is_tree_short } = strand;
+        let Reached { envelopes, invalid, missing } = reached;
+        output::line(format_args!(
+            "originator {originator}: {envelopes} envelopes of this run, up to {head}; each is signed by its node; {}",
+            words_of(covered.as_ref(), *is_tree_short)
+        ));
+        if (*invalid, *missing) != (0, 0) {
+            output::line(format_args!(
+                "  {missing} places without an envelope, {invalid} kept from readers because they break a rule"
+            ));
+        }
+    }
+    for originator in left_out {
+        let reason = if originator == node {
+            "the node's own strand comes from its peers"
+        } else {
+            "the registry has no key for it"
+        };
+        output::line(format_args!("originator {originator}: left out, {reason}"));
+    }
+    output::line(format_args!(
+        "node {node} can be started from {}; a node whose key has never signed says --new-strand once",
+        settings.store.data_dir.display()
+    ));
+}
+
+/// Says what checkpoints show about a strand.
+fn words_of(covered: Option<&CosignedCheckpoint>, is_tree_short: bool) -> String {
+    let short = if is_tree_short {
+        ", and a later checkpoint is not compared: a place before its end has no envelope"
+    } else {
+        ""
+    };
+    match covered {
+        Some(checkpoint) => {
+            let of = checkpoint.signed.checkpoint;
+            let cosigners = checkpoint.cosignatures.len();
+            let cosigners = output::count(cosigners, "other node");
+            format!("the tree of {} is signed by node {} and {cosigners}{short}", of.size, of.node)
+        }
+        None => format!("no checkpoint shows that the strand is whole{short}"),
+    }
+}
+
+fn json_of_checkpoint(covered: Option<&CosignedCheckpoint>) -> Value {
+    covered.map_or(Value::Null, |checkpoint| {
+        let of = checkpoint.signed.checkpoint;
+        let cosigners: Vec<_> = checkpoint.cosignatures.iter().map(|it| it.cosigner.0).collect();
+        json!({ "size": of.size, "node": of.node.0, "cosigners": cosigners })
+    })
+}
+
+fn json_of_fetched(strand: &FetchedStrand) -> Value {
+    let FetchedStrand { originator, head, reached, covered, is_tree_short } = strand;
+    json!({
+        "originator": originator.0,
+        "head": head.0,
+        "envelopes": reached.envelopes,
+        "invalid": reached.invalid,
+        "missing": reached.missing,
+        "covered": json_of_checkpoint(covered.as_ref()),
+        "checkpoint_not_compared": is_tree_short,
+    })
+}
+
+fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], as_json: bool) {
+    if as_json {
+        let heads: serde_json::Map<_, _> = manifest
+            .strands
+            .iter()
+            .map(|strand| (strand.originator.to_string(), json!(strand.head.0)))
+            .collect();
+        let json_of = |strand: &VerifiedStrand| {
+            json!({
+                "originator": strand.originator.0,
+                "envelopes": strand.envelopes,
+                "signed": strand.is_signed,
+                "covered": json_of_checkpoint(strand.covered.as_ref()),
+                "checkpoint_not_compared": strand.is_tree_short,
+            })
+        };
+        output::line(json!({
+            "snapshot": name,
+            "made_unix_s": manifest.made_unix_s,
+            "network": manifest.network,
+            "bytes": manifest.len_bytes(),
+            "heads": heads,
+            "strands": verified.iter().map(json_of).collect::<Vec<_>>(),
+        }));
+        return;
+    }
+    output::line(format_args!(
+        "{name}  network {:?}  {}  {}",
+        manifest.network,
+        output::count(manifest.strands.len(), "strand"),
+        backups::size(manifest.len_bytes()),
+    ));
+    for strand in verified {
+        let signed =
+            if strand.is_signed { "each signed by its node" } else { "no signature checked" };
+        output::line(format_args!(
+            "  originator {}: {} envelopes up to {}, {signed}; {}",
+            strand.originator,
+            strand.envelopes,
+            strand.head,
+            words_of(strand.covered.as_ref(), strand.is_tree_short),
+        ));
+    }
+}

@@ -1,0 +1,63 @@
+//! A folder or a bucket, as an operator names it.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use hawser_storage::{FolderObjects, Objects};
+use serde::{Deserialize, Serialize};
+
+use super::objects::BucketObjects;
+use super::settings::{BucketSettings, Stop};
+use crate::error::RunError;
+
+/// The place of objects: a folder of this machine, or a bucket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum ObjectsAt {
+    /// A folder, absolute: a running node has another working folder than its command.
+    Folder(PathBuf),
+    /// A bucket, with the keys of the operator that asks.
+    Bucket(Box<BucketSettings>),
+}
+
+impl ObjectsAt {
+    /// Reads the name of a folder, or that of a bucket with the variables of the environment.
+    ///
+    /// # Errors
+    /// When it is neither, or the bucket's settings do not fit.
+    pub fn new(given: &Path, variable: &dyn Fn(&str) -> Option<String>) -> Result<Self, RunError> {
+        let text = given.to_string_lossy();
+        if BucketSettings::is_name(&text) {
+            let settings = BucketSettings::new(&text, variable).map_err(RunError::usage)?;
+            return Ok(Self::Bucket(Box::new(settings)));
+        }
+        if text.contains("://") {
+            return Err(RunError::usage(format!(
+                "{text:?} is neither a folder nor s3://BUCKET/PREFIX"
+            )));
+        }
+        std::path::absolute(given).map(Self::Folder).map_err(RunError::usage)
+    }
+
+    /// Opens it. A bucket is not reached yet; `stop` ends waiting for it.
+    ///
+    /// # Errors
+    /// When the settings of a bucket do not fit.
+    pub fn open(&self, stop: Stop) -> Result<Arc<dyn Objects>, RunError> {
+        Ok(match self {
+            Self::Folder(path) => Arc::new(FolderObjects::new(path)),
+            Self::Bucket(settings) => {
+                Arc::new(BucketObjects::new(settings, stop).map_err(RunError::usage)?)
+            }
+        })
+    }
+}
+
+impl std::fmt::Display for ObjectsAt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Folder(path) => path.display().fmt(f),
+            Self::Bucket(settings) => f.write_str(&settings.name()),
+        }
+    }
+}

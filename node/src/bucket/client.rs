@@ -1,0 +1,109 @@
+//! HTTP to a bucket: one client, whose answers are bounded.
+
+use std::error::Error as _;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use http_body_util::{BodyExt as _, Limited};
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
+    HttpResponseBody, HttpService,
+};
+
+use super::settings::BucketError;
+
+/// The longest answer, in bytes: a block of an object, or a page of a list. S3's pages have a thousand names of at
+/// most 1024 bytes.
+pub(super) const ANSWER_LEN_BYTES_MAX: usize = 16 << 20;
+/// Time for a connection. A guess.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Time for one request with its answer, which have some MiB at most. A guess: a slow line of 1 Mbit/s.
+const REQUEST_MAX: Duration = Duration::from_secs(120);
+/// The longest text of an error that is shown, in characters. A guess.
+const TEXT_CHARS_MAX: usize = 400;
+
+/// Makes the client.
+///
+/// # Errors
+/// When the system's TLS roots cannot be used.
+pub(super) fn connector(
+    is_https: bool,
+    is_loopback: bool,
+) -> Result<BoundedConnector, BucketError> {
+    // An error means that the process has installed another one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(CONNECT_MAX)
+        .timeout(REQUEST_MAX)
+        // A redirect would carry the session token to a host that the operator has not named.
+        .redirect(reqwest::redirect::Policy::none())
+        .https_only(is_https);
+    if is_loopback {
+        builder = builder.no_proxy();
+    }
+    let client = builder.build().map_err(|error| BucketError::Client(error.to_string()))?;
+    Ok(BoundedConnector { client: HttpClient::new(client) })
+}
+
+/// Gives out the one client, whatever is asked for.
+#[derive(Debug)]
+pub(super) struct BoundedConnector {
+    client: HttpClient,
+}
+
+impl HttpConnector for BoundedConnector {
+    fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
+        Ok(HttpClient::new(BoundedService { client: self.client.clone() }))
+    }
+}
+
+/// A client whose answers end with an error at [`ANSWER_LEN_BYTES_MAX`].
+#[derive(Debug)]
+struct BoundedService {
+    client: HttpClient,
+}
+
+impl HttpService for BoundedService {
+    fn call<'a, 'b>(
+        &'a self,
+        request: HttpRequest,
+    ) -> BoxFuture<'b, Result<HttpResponse, HttpError>>
+    where
+        'a: 'b,
+        Self: 'b,
+    {
+        Box::pin(async move {
+            let (parts, body) = self.client.execute(request).await?.into_parts();
+            let body = Limited::new(body, ANSWER_LEN_BYTES_MAX)
+                .map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error));
+            Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
+        })
+    }
+}
+
+/// Returns the text of an error, which may come from the service: short, in one line, and without `secrets`, which a
+/// service could give back.
+pub(super) fn text_of(error: &object_store::Error, secrets: &[&str]) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        source = error.source();
+    }
+    for secret in secrets.iter().filter(|it| !it.is_empty()) {
+        text = text.replace(secret, "…");
+    }
+    let mut shown: String = text
+        .chars()
+        .map(|it| if it.is_control() { ' ' } else { it })
+        .take(TEXT_CHARS_MAX)
+        .collect();
+    if shown.len() < text.len() {
+        shown.push('…');
+    }
+    shown
+}

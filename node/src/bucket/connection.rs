@@ -1,0 +1,132 @@
+//! The way to a bucket: its client, its keys, and the threads that move bytes.
+
+use std::fmt;
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use object_store::aws::{AmazonS3, AmazonS3Builder};
+use object_store::path::Path;
+use object_store::{BackoffConfig, RetryConfig};
+use tokio::runtime::{Builder, Runtime};
+
+use super::client;
+use super::settings::{BucketError, BucketSettings, Stop, is_loopback};
+
+/// Attempts after the first one. A guess: services ask for a pause when they are busy.
+const RETRIES_MAX: usize = 4;
+/// The longest pause before another attempt. A guess.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Time after which no further attempt is made. A guess.
+const RETRY_MAX: Duration = Duration::from_secs(180);
+/// Time between two looks if the work has to stop. A guess.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// The way to a bucket. Every call blocks, so none is made from a task.
+pub(super) struct Connection {
+    pub(super) store: AmazonS3,
+    pub(super) settings: BucketSettings,
+    stop: Stop,
+    /// Moves the bytes. Its own, so that a command without a runtime and a thread of a node use it alike.
+    runtime: Option<Runtime>,
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Connection").field(&self.settings.name()).finish()
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        // Waiting for its threads is forbidden to tasks, and one of them may hold the last handle.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Connection {
+    /// Prepares requests. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`BucketError`].
+    pub(super) fn new(settings: &BucketSettings, stop: Stop) -> Result<Self, BucketError> {
+        let endpoint = settings.check()?;
+        let is_https = endpoint.as_ref().is_none_or(|url| url.scheme() == "https");
+        let connector = client::connector(is_https, endpoint.as_ref().is_some_and(is_loopback))?;
+        let retry = RetryConfig {
+            backoff: BackoffConfig { max_backoff: PAUSE_MAX, ..BackoffConfig::default() },
+            max_retries: RETRIES_MAX,
+            retry_timeout: RETRY_MAX,
+        };
+        let mut builder = AmazonS3Builder::new()
+            .with_bucket_name(&settings.bucket)
+            .with_region(&settings.region)
+            .with_retry(retry)
+            .with_allow_http(!is_https)
+            // Not every service knows the request that removes many at once.
+            .with_disable_bulk_delete(true)
+            .with_http_connector(connector);
+        if let Some(endpoint) = &settings.endpoint {
+            builder = builder.with_endpoint(endpoint);
+        }
+        builder = match &settings.keys {
+            None => builder.with_skip_signature(true),
+            Some(keys) => {
+                let builder =
+                    builder.with_access_key_id(&keys.id).with_secret_access_key(&keys.secret);
+                match &keys.token {
+                    None => builder,
+                    Some(token) => builder.with_token(token),
+                }
+            }
+        };
+        let store = builder.build().map_err(|error| BucketError::Client(error.to_string()))?;
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
+        let runtime = runtime.map_err(|error| BucketError::Client(error.to_string()))?;
+        Ok(Self { store, settings: settings.clone(), stop, runtime: Some(runtime) })
+    }
+
+    /// Waits for a request, or until the work has to stop.
+    pub(super) fn wait<T>(
+        &self,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> io::Result<T> {
+        let runtime = self.runtime.as_ref().expect("it is there until the end");
+        runtime.block_on(async {
+            let mut request = std::pin::pin!(request);
+            loop {
+                if (self.stop)() {
+                    return Err(io::Error::other("stopped before it was done"));
+                }
+                // An end of the time is a look, and the request goes on.
+                if let Ok(done) = tokio::time::timeout(LOOK_EVERY, &mut request).await {
+                    return done.map_err(|error| self.io_error(&error));
+                }
+            }
+        })
+    }
+
+    /// Returns the name of an object in the bucket.
+    pub(super) fn path(&self, name: &str) -> io::Result<Path> {
+        let path = match self.settings.prefix.as_str() {
+            "" => name.to_owned(),
+            prefix => format!("{prefix}/{name}"),
+        };
+        Path::parse(path).map_err(io::Error::other)
+    }
+
+    fn io_error(&self, error: &object_store::Error) -> io::Error {
+        use object_store::Error::{AlreadyExists, NotFound, PermissionDenied, Unauthenticated};
+        let kind = match error {
+            NotFound { .. } => ErrorKind::NotFound,
+            AlreadyExists { .. } => ErrorKind::AlreadyExists,
+            PermissionDenied { .. } | Unauthenticated { .. } => ErrorKind::PermissionDenied,
+            _ => ErrorKind::Other,
+        };
+        let keys = self.settings.keys.as_ref();
+        let secret = keys.map_or("", |it| it.secret.as_str());
+        let token = keys.and_then(|it| it.token.as_deref()).unwrap_or_default();
+        io::Error::new(kind, client::text_of(error, &[secret, token]))
+    }
+}

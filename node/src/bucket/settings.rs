@@ -1,0 +1,271 @@
+//! The name of a bucket, and what is needed to reach it.
+
+use std::fmt;
+use std::sync::Arc;
+
+use reqwest::Url;
+use serde::{Deserialize, Serialize};
+
+/// Begins the name of a bucket.
+pub(super) const SCHEME: &str = "s3://";
+/// The region of a bucket without one: that of S3 itself, and one that other services take.
+const REGION: &str = "us-east-1";
+/// The longest prefix, in bytes. S3 takes names of 1024 bytes, and those of this program have some hundred.
+const PREFIX_LEN_BYTES_MAX: usize = 800;
+
+/// Says if work with a bucket has to stop. Asked several times a second.
+pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+
+/// A bucket, a prefix of the names in it, and the way there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketSettings {
+    /// Name of the bucket.
+    pub bucket: String,
+    /// Prefix of all names, without slashes at its ends. Empty for none.
+    pub prefix: String,
+    /// URL of the service; `None` for S3 itself.
+    pub endpoint: Option<String>,
+    /// Region of the bucket.
+    pub region: String,
+    /// `None` sends requests without a signature, as for a bucket that all may read.
+    pub keys: Option<BucketKeys>,
+    /// True if an endpoint of another machine may have no TLS.
+    pub allow_http: bool,
+}
+
+/// The keys of a user of the bucket. They are never shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BucketKeys {
+    /// `AWS_ACCESS_KEY_ID`.
+    pub id: String,
+    /// `AWS_SECRET_ACCESS_KEY`.
+    pub secret: String,
+    /// `AWS_SESSION_TOKEN`.
+    pub token: Option<String>,
+}
+
+impl fmt::Debug for BucketKeys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BucketKeys(…)")
+    }
+}
+
+/// The reason a bucket cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BucketError {
+    /// The name has another form.
+    #[error("{given:?} is no bucket: write s3://BUCKET or s3://BUCKET/PREFIX, {reason}")]
+    Name {
+        /// The name as given.
+        given: String,
+        /// The fault.
+        reason: &'static str,
+    },
+    /// One of the two keys is missing.
+    #[error(
+        "{missing} is not set, and the other key is: set both, or none for a bucket that all may read"
+    )]
+    Keys {
+        /// The variable.
+        missing: &'static str,
+    },
+    /// The endpoint cannot be used.
+    #[error("AWS_ENDPOINT_URL: {reason}")]
+    Endpoint {
+        /// The fault.
+        reason: &'static str,
+    },
+    /// The HTTP client cannot be made.
+    #[error("the client of the bucket: {0}")]
+    Client(String),
+}
+
+impl BucketSettings {
+    /// Returns true for a name that begins as that of a bucket.
+    #[must_use]
+    pub fn is_name(given: &str) -> bool {
+        given.starts_with(SCHEME)
+    }
+
+    /// Reads the name of a bucket, and the usual variables of the environment: `AWS_ACCESS_KEY_ID`,
+    /// `AWS_SECRET_ACCESS_KEY`, `AWS_SESSION_TOKEN`, `AWS_REGION` or `AWS_DEFAULT_REGION`, `AWS_ENDPOINT_URL_S3` or
+    /// `AWS_ENDPOINT_URL`, and `AWS_ALLOW_HTTP`.
+    ///
+    /// # Errors
+    /// [`BucketError`] names what is wrong. It holds no key.
+    pub fn new(
+        given: &str,
+        variable: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, BucketError> {
+        let wrong = |reason| BucketError::Name { given: given.to_owned(), reason };
+        let rest = given.strip_prefix(SCHEME).ok_or_else(|| wrong("with s3:// before it"))?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+        let set = |names: &[&str]| {
+            names.iter().find_map(|name| variable(name).filter(|value| !value.is_empty()))
+        };
+        let keys = match (set(&["AWS_ACCESS_KEY_ID"]), set(&["AWS_SECRET_ACCESS_KEY"])) {
+            (None, None) => None,
+            (Some(id), Some(secret)) => {
+                Some(BucketKeys { id, secret, token: set(&["AWS_SESSION_TOKEN"]) })
+            }
+            (None, Some(_)) => return Err(BucketError::Keys { missing: "AWS_ACCESS_KEY_ID" }),
+            (Some(_), None) => return Err(BucketError::Keys { missing: "AWS_SECRET_ACCESS_KEY" }),
+        };
+        let settings = Self {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: set(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"]),
+            region: set(&["AWS_REGION", "AWS_DEFAULT_REGION"]).unwrap_or(REGION.to_owned()),
+            keys,
+            allow_http: set(&["AWS_ALLOW_HTTP"]).is_some_and(|it| it.eq_ignore_ascii_case("true")),
+        };
+        settings.check()?;
+        Ok(settings)
+    }
+
+    /// Checks settings that came from elsewhere. Returns the endpoint.
+    ///
+    /// # Errors
+    /// [`BucketError`].
+    pub(super) fn check(&self) -> Result<Option<Url>, BucketError> {
+        let wrong = |reason| BucketError::Name { given: self.name(), reason };
+        let is_of_bucket =
+            |it: u8| it.is_ascii_lowercase() || it.is_ascii_digit() || b".-".contains(&it);
+        if !(3..=63).contains(&self.bucket.len()) || !self.bucket.bytes().all(is_of_bucket) {
+            return Err(wrong(
+                "with a bucket of 3 to 63 lower case letters, digits, dots and hyphens",
+            ));
+        }
+        let is_of_prefix = |it: u8| it.is_ascii_alphanumeric() || b"!-_.'()=/".contains(&it);
+        if self.prefix.len() > PREFIX_LEN_BYTES_MAX || !self.prefix.bytes().all(is_of_prefix) {
+            return Err(wrong("with a prefix of at most 800 letters, digits and !-_.'()="));
+        }
+        let is_part = |part: &str| !matches!(part, "" | "." | "..");
+        if !self.prefix.is_empty() && !self.prefix.split('/').all(is_part) {
+            return Err(wrong("with no empty part, `.` or `..` in its prefix"));
+        }
+        if !self.region.bytes().all(|it| it.is_ascii_alphanumeric() || b"-_".contains(&it)) {
+            return Err(wrong("and a region of letters, digits and hyphens in AWS_REGION"));
+        }
+        self.endpoint.as_deref().map(|it| self.check_endpoint(it)).transpose()
+    }
+
+    fn check_endpoint(&self, endpoint: &str) -> Result<Url, BucketError> {
+        let wrong = |reason| BucketError::Endpoint { reason };
+        let url: Url = endpoint.parse().map_err(|_| wrong("it is no URL"))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(wrong("it holds a password: set the keys by their own variables"));
+        }
+        if url.query().is_some() || url.fragment().is_some() || url.host_str().is_none() {
+            return Err(wrong("it needs a host, and may have no query"));
+        }
+        match url.scheme() {
+            "https" => Ok(url),
+            "http" if self.allow_http || is_loopback(&url) => Ok(url),
+            "http" => Err(wrong(
+                "plain http shows the data to the network: use https, or set AWS_ALLOW_HTTP=true",
+            )),
+            _ => Err(wrong("its scheme must be https or http")),
+        }
+    }
+
+    /// Returns the name for people.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self.prefix.as_str() {
+            "" => format!("{SCHEME}{}", self.bucket),
+            prefix => format!("{SCHEME}{}/{prefix}", self.bucket),
+        }
+    }
+}
+
+/// Returns true for an address of this machine. A name may be resolved to any address, so `localhost` is the only
+/// one that counts.
+pub(super) fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(given: &str, set: &[(&str, &str)]) -> Result<BucketSettings, BucketError> {
+        let value = |name: &str| set.iter().find(|it| it.0 == name).map(|it| it.1.to_owned());
+        BucketSettings::new(given, &value)
+    }
+
+    #[test]
+    fn a_bucket_is_named_and_reached_by_the_usual_variables() {
+        let set = [
+            ("AWS_ACCESS_KEY_ID", "id"),
+            ("AWS_SECRET_ACCESS_KEY", "hidden"),
+            ("AWS_SESSION_TOKEN", "token"),
+            ("AWS_DEFAULT_REGION", "eu-central-1"),
+            ("AWS_ENDPOINT_URL", "https://s3.example.org"),
+        ];
+        let settings = read("s3://my-bucket/node/100/", &set).unwrap();
+        assert_eq!((settings.bucket.as_str(), settings.prefix.as_str()), ("my-bucket", "node/100"));
+        assert_eq!(settings.name(), "s3://my-bucket/node/100");
+        assert_eq!(settings.region, "eu-central-1");
+        assert_eq!(settings.endpoint.as_deref(), Some("https://s3.example.org"));
+        let shown = format!("{settings:?}");
+        assert!(!shown.contains("hidden") && !shown.contains("token\""), "{shown}");
+        let keys = settings.keys.unwrap();
+        assert_eq!((keys.id.as_str(), keys.secret.as_str()), ("id", "hidden"));
+        let bare = read("s3://my-bucket", &[]).unwrap();
+        assert_eq!((bare.prefix.as_str(), bare.keys, bare.endpoint), ("", None, None));
+    }
+
+    #[test]
+    fn names_that_lead_elsewhere_are_refused() {
+        for given in [
+            "s3://",
+            "s3://ab",
+            "s3://My-bucket",
+            "s3://my_bucket/x",
+            "s3://b@evil.example/x",
+            "http://bucket",
+            "s3://bucket/a//b",
+            "s3://bucket/../x",
+            "s3://bucket/./x",
+            "s3://bucket/a?b",
+            "s3://bucket/\u{1b}[2J",
+        ] {
+            assert!(matches!(read(given, &[]), Err(BucketError::Name { .. })), "{given}");
+        }
+        let half = read("s3://bucket", &[("AWS_ACCESS_KEY_ID", "id")]);
+        assert_eq!(half, Err(BucketError::Keys { missing: "AWS_SECRET_ACCESS_KEY" }));
+    }
+
+    #[test]
+    fn plain_http_leaves_this_machine_only_when_that_is_said() {
+        let to = |url: &str, allow: &str| {
+            read("s3://bucket", &[("AWS_ENDPOINT_URL", url), ("AWS_ALLOW_HTTP", allow)]).is_ok()
+        };
+        for url in [
+            "http://127.0.0.1:9000",
+            "http://localhost:9000",
+            "http://[::1]:9000",
+            "https://a.example",
+        ] {
+            assert!(to(url, ""), "{url}");
+        }
+        for url in
+            ["http://10.0.0.1:9000", "http://localhost.example.org", "http://127.0.0.1.example.org"]
+        {
+            assert!(!to(url, "") && to(url, "true"), "{url}");
+        }
+        for url in [
+            "ftp://a.example",
+            "https://user:hidden@a.example",
+            "https://a.example?x=1",
+            "nonsense",
+        ] {
+            assert!(!to(url, "true"), "{url}");
+        }
+    }
+}

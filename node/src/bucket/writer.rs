@@ -1,0 +1,88 @@
+//! One object, written in parts.
+
+use std::io::{self, Write};
+
+use hawser_storage::NewObject;
+use object_store::path::Path;
+use object_store::{MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutPayload};
+
+use super::connection::Connection;
+
+/// Bytes of a part. S3 wants 5 MiB at least, and some services parts of one length. Memory is bounded by one part.
+const PART_LEN_BYTES: usize = 8 << 20;
+/// The most parts of an object, as S3 has it. So the longest object has 78 GiB: RocksDB's files have some hundred MiB.
+const PARTS_MAX: usize = 10_000;
+
+/// Writes an object: at once if it fits into one part. It has its name when all parts are there.
+pub(super) struct ObjectWriter<'a> {
+    bucket: &'a Connection,
+    path: Path,
+    part: Vec<u8>,
+    upload: Option<Box<dyn MultipartUpload>>,
+    parts: usize,
+}
+
+impl<'a> ObjectWriter<'a> {
+    pub(super) fn new(bucket: &'a Connection, path: Path) -> Self {
+        Self { bucket, path, part: Vec::new(), upload: None, parts: 0 }
+    }
+
+    fn send_part(&mut self) -> io::Result<()> {
+        if self.parts >= PARTS_MAX {
+            let text = format!("it has more than {PARTS_MAX} parts of {PART_LEN_BYTES} bytes");
+            return Err(io::Error::other(text));
+        }
+        if self.upload.is_none() {
+            self.upload = Some(self.bucket.wait(self.bucket.store.put_multipart(&self.path))?);
+        }
+        if let Some(upload) = &mut self.upload {
+            let part = std::mem::take(&mut self.part);
+            self.bucket.wait(upload.put_part(PutPayload::from(part)))?;
+            self.parts += 1;
+        }
+        Ok(())
+    }
+}
+
+impl Write for ObjectWriter<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.part.len() >= PART_LEN_BYTES {
+            self.send_part()?;
+        }
+        let taken = bytes.len().min(PART_LEN_BYTES - self.part.len());
+        self.part.extend_from_slice(&bytes[..taken]);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl NewObject for ObjectWriter<'_> {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
+        if self.upload.is_some() {
+            self.send_part()?;
+        }
+        let Some(upload) = &mut self.upload else {
+            let whole = PutPayload::from(std::mem::take(&mut self.part));
+            let options = object_store::PutOptions::default();
+            return self
+                .bucket
+                .wait(self.bucket.store.put_opts(&self.path, whole, options))
+                .map(drop);
+        };
+        self.bucket.wait(upload.complete())?;
+        self.upload = None;
+        Ok(())
+    }
+}
+
+impl Drop for ObjectWriter<'_> {
+    fn drop(&mut self) {
+        if let Some(upload) = &mut self.upload {
+            // Parts that stay cost the operator room until the bucket's own rule removes them.
+            let _ = self.bucket.wait(upload.abort());
+        }
+    }
+}

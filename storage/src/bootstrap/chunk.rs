@@ -1,0 +1,139 @@
+//! A range of a strand as bytes: a title, the originator, and envelopes with their places, ascending.
+//!
+//! A chunk comes from a stranger. Its length is bounded before it is read, and its bytes have the hash that a manifest
+//! states before they come here, but its maker may have written both.
+
+use bytes::Bytes;
+use hawser_proto::{OriginatorId, SequenceId};
+
+/// Begins a chunk.
+const TITLE: &[u8; 8] = b"hawserc1";
+/// Bytes before the first envelope.
+const HEADER_LEN: usize = TITLE.len() + 4;
+/// Bytes before each envelope: its place and its length.
+const RECORD_LEN: usize = 8 + 4;
+/// The longest chunk, in bytes. A guess: envelopes have 25 MiB at most, and a chunk ends with the one that fills it.
+pub const CHUNK_LEN_BYTES_MAX: u64 = 64 << 20;
+
+/// The reason bytes are no chunk of a strand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ChunkError {
+    /// They do not begin as one.
+    #[error("it is no chunk of a snapshot")]
+    NotAChunk,
+    /// They are of another strand.
+    #[error("it is of strand {found}, not {wanted}")]
+    OtherStrand {
+        /// The strand that they state.
+        found: OriginatorId,
+        /// The strand asked for.
+        wanted: OriginatorId,
+    },
+    /// They end within an envelope, or have none.
+    #[error("it is cut off")]
+    Cut,
+    /// Places do not ascend.
+    #[error("place {0} is not behind the one before it")]
+    Order(SequenceId),
+    /// The first or the last place is not the one that the manifest states.
+    #[error("it holds places {from} to {through}, which its manifest states otherwise")]
+    Range {
+        /// The first place.
+        from: SequenceId,
+        /// The last place.
+        through: SequenceId,
+    },
+}
+
+/// Returns the bytes of a chunk. Envelopes have to ascend.
+#[must_use]
+pub fn encode_chunk(originator: OriginatorId, envelopes: &[(SequenceId, Bytes)]) -> Vec<u8> {
+    let len: usize = envelopes.iter().map(|(_, bytes)| RECORD_LEN + bytes.len()).sum();
+    let mut chunk = Vec::with_capacity(HEADER_LEN + len);
+    chunk.extend_from_slice(TITLE);
+    chunk.extend_from_slice(&originator.0.to_be_bytes());
+    for (place, bytes) in envelopes {
+        let len = u32::try_from(bytes.len()).expect("an envelope has 25 MiB at most");
+        chunk.extend_from_slice(&place.0.to_be_bytes());
+        chunk.extend_from_slice(&len.to_be_bytes());
+        chunk.extend_from_slice(bytes);
+    }
+    chunk
+}
+
+/// Returns the envelopes of a chunk with the places that it states for them. Nothing is copied, and memory is taken in
+/// proportion to the bytes. The envelopes themselves are not looked at.
+///
+/// # Errors
+/// [`ChunkError`].
+pub fn decode_chunk(
+    chunk: &Bytes,
+    wanted: OriginatorId,
+) -> Result<Vec<(SequenceId, Bytes)>, ChunkError> {
+    let rest = chunk.strip_prefix(TITLE).ok_or(ChunkError::NotAChunk)?;
+    let (originator, _) = rest.split_first_chunk::<4>().ok_or(ChunkError::Cut)?;
+    let found = OriginatorId(u32::from_be_bytes(*originator));
+    if found != wanted {
+        return Err(ChunkError::OtherStrand { found, wanted });
+    }
+    let (mut at, mut envelopes) = (HEADER_LEN, Vec::new());
+    let mut last = SequenceId::NONE;
+    while at < chunk.len() {
+        let (place, rest) = chunk[at..].split_first_chunk::<8>().ok_or(ChunkError::Cut)?;
+        let (len, rest) = rest.split_first_chunk::<4>().ok_or(ChunkError::Cut)?;
+        let place = SequenceId(u64::from_be_bytes(*place));
+        let len = usize::try_from(u32::from_be_bytes(*len)).map_err(|_| ChunkError::Cut)?;
+        if len > rest.len() {
+            return Err(ChunkError::Cut);
+        }
+        if place <= last || place > SequenceId::MAX {
+            return Err(ChunkError::Order(place));
+        }
+        let from = at + RECORD_LEN;
+        envelopes.push((place, chunk.slice(from..from + len)));
+        (at, last) = (from + len, place);
+    }
+    if envelopes.is_empty() { Err(ChunkError::Cut) } else { Ok(envelopes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STRAND: OriginatorId = OriginatorId(200);
+
+    fn envelopes() -> Vec<(SequenceId, Bytes)> {
+        let envelope = |place: u64| (SequenceId(place), Bytes::from(vec![7; 3 * place as usize]));
+        [1, 2, 5].into_iter().map(envelope).collect()
+    }
+
+    #[test]
+    fn a_chunk_is_read_as_it_was_written() {
+        let chunk = Bytes::from(encode_chunk(STRAND, &envelopes()));
+        assert_eq!(decode_chunk(&chunk, STRAND), Ok(envelopes()));
+        let wanted = OriginatorId(300);
+        let other = decode_chunk(&chunk, wanted);
+        assert_eq!(other, Err(ChunkError::OtherStrand { found: STRAND, wanted }));
+    }
+
+    #[test]
+    fn a_chunk_that_was_cut_is_refused_or_shorter() {
+        let chunk = encode_chunk(STRAND, &envelopes());
+        for len in 0..chunk.len() {
+            let cut = Bytes::from(chunk[..len].to_vec());
+            let read = decode_chunk(&cut, STRAND);
+            assert!(read.is_err() || read.unwrap().len() < 3, "{len}");
+        }
+    }
+
+    #[test]
+    fn places_that_do_not_ascend_and_lengths_that_lie_are_refused() {
+        let mut twice = envelopes();
+        twice[2].0 = SequenceId(2);
+        let chunk = Bytes::from(encode_chunk(STRAND, &twice));
+        assert_eq!(decode_chunk(&chunk, STRAND), Err(ChunkError::Order(SequenceId(2))));
+        let mut chunk = encode_chunk(STRAND, &envelopes());
+        chunk[HEADER_LEN + 8..HEADER_LEN + 12].fill(0xff);
+        assert_eq!(decode_chunk(&Bytes::from(chunk), STRAND), Err(ChunkError::Cut));
+    }
+}

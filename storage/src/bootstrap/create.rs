@@ -1,0 +1,136 @@
+//! One more copy of an open database.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+
+use super::chunk::encode_chunk;
+use super::error::BootstrapError;
+use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX};
+use super::stored::Bootstraps;
+use crate::backup::Pace;
+use crate::error::ReadError;
+use crate::log_scan::LogItem;
+use crate::objects::Objects;
+use crate::snapshot::Snapshot;
+use crate::store::Store;
+
+/// Bytes of envelopes at which a chunk ends. A guess: a reader has some of them in memory, and one that was lost is
+/// soon fetched again.
+const CHUNK_FULL_BYTES: usize = 8 << 20;
+
+/// The outcome of making a copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapReport {
+    /// Its name.
+    pub name: String,
+    /// Its contents.
+    pub manifest: BootstrapManifest,
+    /// Chunks that no earlier copy had.
+    pub chunks_new: usize,
+    /// Their length together, in bytes.
+    pub bytes_new: u64,
+}
+
+impl Store {
+    /// Makes a copy of the strands of all nodes for a node of any identity. Commits and readers go on meanwhile.
+    ///
+    /// A chunk ends at the same place each time, so a later copy adds what has been appended since. `pace` is called
+    /// with the bytes that were read.
+    ///
+    /// # Errors
+    /// [`BootstrapError`]. Earlier copies stay whole.
+    pub fn copy_for_new_nodes(
+        &self,
+        to: Arc<dyn Objects>,
+        now_unix_s: u64,
+        pace: &mut Pace<'_>,
+    ) -> Result<BootstrapReport, BootstrapError> {
+        let place = Bootstraps::new(to);
+        place.make()?;
+        let mut strands = strands_of(&self.snapshot())?;
+        let (mut chunks_new, mut bytes_new) = (0, 0);
+        for strand in &mut strands {
+            let mut after = SequenceId::NONE;
+            loop {
+                let envelopes = self.next_chunk(strand.originator, after, strand.head)?;
+                let (Some(first), Some(last)) = (envelopes.first(), envelopes.last()) else {
+                    break;
+                };
+                let (from, through) = (first.0, last.0);
+                let bytes = encode_chunk(strand.originator, &envelopes);
+                drop(envelopes);
+                let len_bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                let (hash, is_new) = place.put_chunk(&bytes)?;
+                chunks_new += usize::from(is_new);
+                bytes_new += if is_new { len_bytes } else { 0 };
+                strand.chunks.push(BootstrapChunk { from, through, len_bytes, hash });
+                if pace(len_bytes).is_break() {
+                    return Err(BootstrapError::Stopped);
+                }
+                after = through;
+            }
+        }
+        let network = self.identity().network.clone();
+        let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
+        let name = place.put_manifest(&manifest)?;
+        Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
+    }
+
+    /// Reads the envelopes of the next chunk. A view of the database for each of them keeps RocksDB from holding what
+    /// is removed while a slow copy goes on.
+    fn next_chunk(
+        &self,
+        originator: OriginatorId,
+        after: SequenceId,
+        head: SequenceId,
+    ) -> Result<Vec<(SequenceId, Bytes)>, ReadError> {
+        let (mut envelopes, mut len) = (Vec::new(), 0);
+        for item in self.snapshot().log(EnvelopeId::new(originator, after), head) {
+            // Envelopes that break a rule go along: the reader judges them again.
+            if let LogItem::Envelope { id, bytes, .. } = item? {
+                len += bytes.len();
+                envelopes.push((id.sequence, bytes));
+                if len >= CHUNK_FULL_BYTES {
+                    break;
+                }
+            }
+        }
+        Ok(envelopes)
+    }
+}
+
+/// Returns the strands of nodes, without chunks.
+fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError> {
+    let heads = snapshot.heads()?;
+    let nodes = heads.iter().filter(|head| head.originator.is_node());
+    let strand = |head: EnvelopeId| {
+        let EnvelopeId { originator, sequence: head } = head;
+        let checkpoints = checkpoints_of(snapshot, originator, head)?;
+        Ok(BootstrapStrand { originator, head, checkpoints, chunks: Vec::new() })
+    };
+    nodes.map(strand).collect()
+}
+
+/// Returns the checkpoints of a strand that say most: that of its node first, then those of observers.
+fn checkpoints_of(
+    snapshot: &Snapshot<'_>,
+    originator: OriginatorId,
+    head: SequenceId,
+) -> Result<Vec<CosignedCheckpoint>, ReadError> {
+    let mut nodes = snapshot.checkpoint_nodes(originator)?;
+    nodes.sort_by_key(|node| *node != originator);
+    let mut checkpoints = Vec::new();
+    for node in nodes.into_iter().take(CHECKPOINTS_MAX) {
+        if let Some(mut checkpoint) = snapshot.cosigned_checkpoint(originator, node)?
+            && checkpoint.signed.checkpoint.size <= head.0
+        {
+            // Readers know the keys of nodes, and not those of witnesses.
+            checkpoint.witnesses.clear();
+            checkpoints.push(checkpoint);
+        }
+    }
+    Ok(checkpoints)
+}

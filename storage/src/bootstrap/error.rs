@@ -1,0 +1,83 @@
+//! Errors of copies for new nodes.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use hawser_proto::{OriginatorId, SequenceId};
+
+use super::chunk::ChunkError;
+use super::manifest::BootstrapManifestError;
+use crate::error::ReadError;
+
+/// The reason a copy was not made, or cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum BootstrapError {
+    /// A file or an object of a bucket cannot be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// Its name in full.
+        path: PathBuf,
+        /// The failure.
+        source: io::Error,
+    },
+    /// The place holds none that can be used.
+    #[error("{path} holds no snapshot that can be used")]
+    None {
+        /// The place.
+        path: PathBuf,
+    },
+    /// There is none of this name.
+    #[error("there is no snapshot {name:?}")]
+    NotFound {
+        /// The name.
+        name: String,
+    },
+    /// A manifest cannot be used.
+    #[error("manifest {name}: {error}")]
+    Manifest {
+        /// Its name.
+        name: String,
+        /// The fault.
+        error: BootstrapManifestError,
+    },
+    /// A chunk is not there.
+    #[error("strand {originator}: the chunk from {from} is missing")]
+    Missing {
+        /// The strand.
+        originator: OriginatorId,
+        /// Its first place.
+        from: SequenceId,
+    },
+    /// A chunk has other bytes than the manifest states.
+    #[error(
+        "strand {originator}: the chunk from {from} is damaged: its bytes have another hash or length"
+    )]
+    Damaged {
+        /// The strand.
+        originator: OriginatorId,
+        /// Its first place.
+        from: SequenceId,
+    },
+    /// A chunk does not hold what the manifest states.
+    #[error("strand {originator}: the chunk from {from}: {error}")]
+    Chunk {
+        /// The strand.
+        originator: OriginatorId,
+        /// Its first place.
+        from: SequenceId,
+        /// The fault.
+        error: ChunkError,
+    },
+    /// The caller has stopped the work.
+    #[error("stopped before it was done")]
+    Stopped,
+    /// A row of the log cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// Returns a function that adds the name to a failure.
+pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> BootstrapError {
+    let path = path.to_owned();
+    move |source| BootstrapError::Io { path, source }
+}

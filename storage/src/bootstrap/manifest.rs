@@ -1,0 +1,324 @@
+//! The manifest of a copy: its strands, their checkpoints and their chunks, as lines of text.
+//!
+//! It is untrusted, and no signature is under it: what it names is checked by other signatures. It is bounded before it
+//! is read, and has one form only.
+
+use std::fmt::Write as _;
+
+use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint, NETWORK_LEN_MAX};
+use hawser_proto::{OriginatorId, SequenceId};
+
+use super::chunk::CHUNK_LEN_BYTES_MAX;
+use crate::backup::FileHash;
+use crate::hex::{hex, unhex, unhex_all};
+
+/// The first line, which names the form of the others.
+const TITLE: &str = "hawser snapshot 1";
+/// The longest manifest, in bytes. A line of a chunk has some 120 bytes, so it may name a terabyte.
+pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
+/// The most checkpoints of one strand. A guess: that of its node, and some of observers.
+pub(super) const CHECKPOINTS_MAX: usize = 8;
+
+/// A range of a strand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BootstrapChunk {
+    /// The place of its first envelope.
+    pub from: SequenceId,
+    /// The place of its last envelope.
+    pub through: SequenceId,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// Its content.
+    pub hash: FileHash,
+}
+
+/// One strand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapStrand {
+    /// The node that signed it.
+    pub originator: OriginatorId,
+    /// The highest place that the maker of the copy knew. Places without an envelope may be before it.
+    pub head: SequenceId,
+    /// Checkpoints of the strand, of sizes up to the head. Nothing is verified.
+    pub checkpoints: Vec<CosignedCheckpoint>,
+    /// Its envelopes, ascending.
+    pub chunks: Vec<BootstrapChunk>,
+}
+
+/// The contents of one copy.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BootstrapManifest {
+    /// Name of the network.
+    pub network: String,
+    /// The time at which it was made, unix seconds, as its maker says.
+    pub made_unix_s: u64,
+    /// The strands, by originator ascending.
+    pub strands: Vec<BootstrapStrand>,
+}
+
+/// The reason bytes are no manifest.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BootstrapManifestError {
+    /// It is longer than any manifest.
+    #[error("it is longer than {LEN_BYTES_MAX} bytes")]
+    TooLong,
+    /// It does not begin as one.
+    #[error("it is no manifest of a snapshot, or of another version of this program")]
+    NotAManifest,
+    /// The hash in its last line is not that of the lines before.
+    #[error("its bytes are not those that were written: the hash at its end does not match")]
+    Damaged,
+    /// A line has not the only form that it may have.
+    #[error("line {line} is not {wanted}")]
+    Line {
+        /// Number of the line, from 1.
+        line: usize,
+        /// The form that belongs there.
+        wanted: &'static str,
+    },
+    /// Its file has another name than its content gives, so it was copied or renamed.
+    #[error("its file was renamed or copied: by its content it is {name}")]
+    Renamed {
+        /// The name that its content gives.
+        name: String,
+    },
+}
+
+impl BootstrapManifest {
+    /// Returns the bytes of the manifest.
+    ///
+    /// # Errors
+    /// When the manifest is outside of the bounds that [`BootstrapManifest::decode`] has.
+    pub fn encode(&self) -> Result<Vec<u8>, BootstrapManifestError> {
+        let bytes = Self::ended(self.body().as_bytes());
+        // What cannot be read back must not be written.
+        Self::decode(&bytes)?;
+        Ok(bytes)
+    }
+
+    /// Ends the lines of a manifest with their hash. For tests of readers.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn ended(lines: &[u8]) -> Vec<u8> {
+        let end = blake3::hash(lines);
+        [lines, b"end=", hex(end.as_bytes()).as_bytes(), b"\n"].concat()
+    }
+
+    /// Returns the length of all chunks together, in bytes.
+    #[must_use]
+    pub fn len_bytes(&self) -> u64 {
+        let chunks = self.strands.iter().flat_map(|strand| &strand.chunks);
+        chunks.fold(0, |sum, chunk| sum.saturating_add(chunk.len_bytes))
+    }
+
+    fn body(&self) -> String {
+        let mut text = String::new();
+        let mut push = |line: std::fmt::Arguments<'_>| {
+            writeln!(text, "{line}").expect("a string takes any text");
+        };
+        push(format_args!("{TITLE}"));
+        push(format_args!("network={}", self.network));
+        push(format_args!("made={}", self.made_unix_s));
+        for BootstrapStrand { originator, head, checkpoints, chunks } in &self.strands {
+            push(format_args!("strand={originator} {head}"));
+            for checkpoint in checkpoints {
+                push(format_args!("checkpoint={}", hex(&checkpoint.encode())));
+            }
+            for BootstrapChunk { from, through, len_bytes, hash } in chunks {
+                push(format_args!("chunk={from} {through} {len_bytes} {hash}"));
+            }
+        }
+        text
+    }
+
+    /// Reads a manifest. Takes memory in proportion to the bytes, whatever they state.
+    ///
+    /// # Errors
+    /// [`BootstrapManifestError`] names the first thing that is wrong.
+    pub fn decode(bytes: &[u8]) -> Result<Self, BootstrapManifestError> {
+        if u64::try_from(bytes.len()).is_ok_and(|len| len > LEN_BYTES_MAX) {
+            return Err(BootstrapManifestError::TooLong);
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| BootstrapManifestError::NotAManifest)?;
+        if text.lines().next() != Some(TITLE) {
+            return Err(BootstrapManifestError::NotAManifest);
+        }
+        let body = body_of(text).ok_or(BootstrapManifestError::Damaged)?;
+        let manifest = parse(body)?;
+        // One form only: numbers without leading zeros or signs, hex in lower case, nothing more.
+        let again = manifest.body();
+        if again != body {
+            let same = again.lines().zip(body.lines()).take_while(|(a, b)| a == b).count();
+            let wanted = "in its only form";
+            return Err(BootstrapManifestError::Line { line: same + 1, wanted });
+        }
+        Ok(manifest)
+    }
+}
+
+/// Returns the lines before the hash at the end, if that is theirs.
+fn body_of(text: &str) -> Option<&str> {
+    let whole = text.strip_suffix('\n')?;
+    let (body, end) = text.split_at(whole.rfind('\n')? + 1);
+    let hash = blake3::hash(body.as_bytes());
+    (end.trim_end_matches('\n').strip_prefix("end=")? == hex(hash.as_bytes())).then_some(body)
+}
+
+fn parse(body: &str) -> Result<BootstrapManifest, BootstrapManifestError> {
+    let wrong = |line, wanted| BootstrapManifestError::Line { line, wanted };
+    let mut lines = body.lines().enumerate().map(|(index, line)| (index + 1, line)).skip(1);
+    let mut field = |name: &str, wanted: &'static str| {
+        let (line, text) = lines.next().unwrap_or_default();
+        text.strip_prefix(name).ok_or(wrong(line, wanted)).map(|value| (line, value))
+    };
+    let (line, network) = field("network=", "the network's name")?;
+    if network.is_empty()
+        || network.len() > NETWORK_LEN_MAX
+        || network.chars().any(char::is_control)
+    {
+        return Err(wrong(line, "the network's name"));
+    }
+    let (line, made) = field("made=", "a time")?;
+    let made_unix_s = made.parse().map_err(|_| wrong(line, "a time"))?;
+    let mut strands = Vec::<BootstrapStrand>::new();
+    for (line, text) in lines {
+        if let Some(text) = text.strip_prefix("strand=") {
+            let strand = parse_strand(text).ok_or(wrong(line, "a node's strand and its head"))?;
+            if strands.last().is_some_and(|last| last.originator >= strand.originator) {
+                return Err(wrong(line, "a strand behind the one before it"));
+            }
+            strands.push(strand);
+            continue;
+        }
+        let strand = strands.last_mut().ok_or(wrong(line, "a strand"))?;
+        if let Some(text) = text.strip_prefix("checkpoint=") {
+            let checkpoint = parse_checkpoint(text, strand);
+            strand.checkpoints.push(checkpoint.ok_or(wrong(line, "a checkpoint of its strand"))?);
+        } else {
+            let chunk = text.strip_prefix("chunk=").and_then(|text| parse_chunk(text, strand));
+            strand.chunks.push(chunk.ok_or(wrong(line, "a chunk behind the one before it"))?);
+        }
+    }
+    Ok(BootstrapManifest { network: network.to_owned(), made_unix_s, strands })
+}
+
+fn parse_strand(text: &str) -> Option<BootstrapStrand> {
+    let (originator, head) = text.split_once(' ')?;
+    let originator = OriginatorId(originator.parse().ok()?);
+    let head = SequenceId(head.parse().ok()?);
+    let is_possible = originator.is_node() && head <= SequenceId::MAX;
+    let (checkpoints, chunks) = (Vec::new(), Vec::new());
+    is_possible.then_some(BootstrapStrand { originator, head, checkpoints, chunks })
+}
+
+/// Reads a checkpoint, which stands before the chunks of its strand.
+fn parse_checkpoint(text: &str, strand: &BootstrapStrand) -> Option<CosignedCheckpoint> {
+    if text.len() > 2 * CODEC_LEN_BYTES_MAX {
+        return None;
+    }
+    let checkpoint = CosignedCheckpoint::decode(&unhex_all(text)?).ok()?;
+    let is_next = strand.chunks.is_empty()
+        && strand.checkpoints.len() < CHECKPOINTS_MAX
+        && checkpoint.signed.checkpoint.originator == strand.originator;
+    is_next.then_some(checkpoint)
+}
+
+fn parse_chunk(text: &str, strand: &BootstrapStrand) -> Option<BootstrapChunk> {
+    let mut parts = text.split(' ');
+    let mut number = || parts.next()?.parse::<u64>().ok();
+    let (from, through) = (SequenceId(number()?), SequenceId(number()?));
+    let len_bytes = number()?;
+    let hash = FileHash(unhex(parts.next()?)?);
+    let after = strand.chunks.last().map_or(SequenceId::NONE, |last| last.through);
+    let is_next = parts.next().is_none()
+        && after < from
+        && from <= through
+        && through <= strand.head
+        && len_bytes <= CHUNK_LEN_BYTES_MAX;
+    is_next.then_some(BootstrapChunk { from, through, len_bytes, hash })
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+
+    use super::*;
+
+    fn sample() -> BootstrapManifest {
+        let key = SecretKey::from_bytes(&[7; 32]).unwrap();
+        let node = OriginatorId(200);
+        let checkpoint =
+            Checkpoint { node, originator: node, size: 9, root: TreeHash([3; 32]), time_ns: 5 };
+        let mut checkpoint = CosignedCheckpoint::from(checkpoint.sign(&key));
+        let cosignature = checkpoint.signed.checkpoint.cosign(OriginatorId(300), 6, &key);
+        assert!(checkpoint.add_cosignature(cosignature));
+        let chunk = |from, through| BootstrapChunk {
+            from: SequenceId(from),
+            through: SequenceId(through),
+            len_bytes: 100,
+            hash: FileHash([1; 32]),
+        };
+        let empty = BootstrapStrand {
+            originator: OriginatorId(100),
+            head: SequenceId::NONE,
+            checkpoints: Vec::new(),
+            chunks: Vec::new(),
+        };
+        let full = BootstrapStrand {
+            originator: node,
+            head: SequenceId(12),
+            checkpoints: vec![checkpoint],
+            chunks: vec![chunk(1, 5), chunk(8, 12)],
+        };
+        let network = "testnet".to_owned();
+        BootstrapManifest { network, made_unix_s: 1_750_000_000, strands: vec![empty, full] }
+    }
+
+    #[test]
+    fn a_manifest_is_read_as_it_was_written() {
+        let manifest = sample();
+        let bytes = manifest.encode().unwrap();
+        assert_eq!(BootstrapManifest::decode(&bytes), Ok(manifest));
+        for at in 0..bytes.len() {
+            let mut flipped = bytes.clone();
+            flipped[at] ^= 1 << (at % 7);
+            assert!(BootstrapManifest::decode(&flipped).is_err(), "byte {at}");
+            assert!(BootstrapManifest::decode(&bytes[..at]).is_err(), "cut at {at}");
+        }
+    }
+
+    #[test]
+    fn a_lying_manifest_is_refused_by_its_line() {
+        let honest = sample().body();
+        let cases = [
+            ("strand=200", "strand=2"),
+            ("strand=200", "strand=100"),
+            ("strand=200 12", "strand=200 11"),
+            ("strand=200 12", "strand=200 9223372036854775808"),
+            ("chunk=8 12", "chunk=5 12"),
+            ("chunk=8 12", "chunk=08 12"),
+            ("chunk=8 12", "chunk=8 7"),
+            ("chunk=8 12 100", "chunk=8 12 67108865"),
+            ("chunk=8 12 100", "chunk=8 12 +100"),
+            ("chunk=8", "file=8"),
+            ("checkpoint=", "checkpoint=00"),
+            ("network=testnet", "network="),
+            ("network=testnet", "network=a\u{7}"),
+            ("made=1", "made=-1"),
+            (TITLE, "hawser snapshot 2"),
+        ];
+        for (from, to) in cases {
+            let text = honest.replacen(from, to, 1);
+            assert_ne!(text, honest, "{from}");
+            let bytes = BootstrapManifest::ended(text.as_bytes());
+            let error = BootstrapManifest::decode(&bytes).unwrap_err();
+            let is_named = matches!(
+                error,
+                BootstrapManifestError::Line { .. } | BootstrapManifestError::NotAManifest
+            );
+            assert!(is_named, "{to}: {error}");
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The demands on a place that keeps objects.
+
+use std::fmt::Debug;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+/// The state of a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FoundObject {
+    /// Nothing has this name.
+    Absent,
+    /// A symbolic link, a folder or something else has it.
+    NotPlain,
+    /// An object of this length has it, in bytes.
+    Plain(u64),
+}
+
+/// One object of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ListedObject {
+    /// Its name.
+    pub name: String,
+    /// Its length in bytes.
+    pub len_bytes: u64,
+    /// False for a symbolic link and the like.
+    pub is_plain: bool,
+}
+
+/// A place that keeps objects under names like `manifests/x`. Names have the parts that this program gives, joined
+/// by `/`; none of them is `.` or `..`.
+///
+/// The place is untrusted: lengths are bounded by the caller before anything is read, and lists by the
+/// implementation. Calls block, so none is made from a task.
+pub trait Objects: Debug + Send + Sync {
+    /// Returns a name in full, for people; the empty name is that of the place.
+    fn location(&self, name: &str) -> PathBuf;
+
+    /// Returns the folder of this machine that the objects are in, if they are in one.
+    fn folder(&self) -> Option<&Path>;
+
+    /// Returns true if there is a folder of this name.
+    ///
+    /// # Errors
+    /// When the place cannot be reached.
+    fn has_folder(&self, folder: &str) -> io::Result<bool>;
+
+    /// Makes a folder, if the place needs one.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    fn make_folder(&self, folder: &str) -> io::Result<()>;
+
+    /// Makes durable which objects a folder has.
+    ///
+    /// # Errors
+    /// Of the file system.
+    fn sync_folder(&self, folder: &str) -> io::Result<()>;
+
+    /// Looks at a name.
+    ///
+    /// # Errors
+    /// When the place cannot be reached.
+    fn find(&self, name: &str) -> io::Result<FoundObject>;
+
+    /// Opens an object, of which at most `len_bytes_max` bytes are read.
+    ///
+    /// # Errors
+    /// When it is not there or cannot be read. A place that knows the length refuses a longer object at once.
+    fn open(&self, name: &str, len_bytes_max: u64) -> io::Result<Box<dyn Read + '_>>;
+
+    /// Begins an object. It has its name once it is finished, whole and durable, in place of an earlier one.
+    ///
+    /// # Errors
+    /// When the place cannot be written to.
+    fn create(&self, name: &str) -> io::Result<Box<dyn NewObject + '_>>;
+
+    /// Lists what is in a folder and the folders in it, in no order.
+    ///
+    /// # Errors
+    /// When the place cannot be reached, or lists more than it may hold.
+    fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>>;
+
+    /// Removes an object. One that is not there is removed.
+    ///
+    /// # Errors
+    /// When the place cannot be written to.
+    fn remove(&self, name: &str) -> io::Result<()>;
+
+    /// Keeps others from adding and removing objects until the result is dropped.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another one holds it.
+    fn lock(&self) -> io::Result<Box<dyn HeldObjects + '_>>;
+}
+
+/// An object that is being written. One that is dropped before it is finished does not exist.
+pub trait NewObject: Write {
+    /// Gives the object its name.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    fn finish(self: Box<Self>) -> io::Result<()>;
+}
+
+/// The right to add and remove objects.
+pub trait HeldObjects {
+    /// Renews the right where it would end by itself. Costs nothing in most calls.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another one holds it by now.
+    fn keep(&mut self) -> io::Result<()>;
+
+    /// Requires that the right is still held, at this moment.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] if another one holds it by now.
+    fn confirm(&mut self) -> io::Result<()>;
+}
