@@ -333,7 +333,7 @@ async fn keys_of_another_registry_hold_for_nothing() {
         .map(|node| files::Record {
             id: node.id,
             key: match node.id.0 {
-                100 => hawser_proto::SecretKey::from_bytes(&[0x55; 32]).unwrap(),
+                100 => hawser_proto::SecretKey::from_bytes(&[0x55; 32]).unwrap().public_key(),
                 _ => node.key.clone(),
             },
             http_address: format!("http://127.0.0.1:{}", node.port),
