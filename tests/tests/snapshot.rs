@@ -334,7 +334,7 @@ async fn keys_of_another_registry_hold_for_nothing() {
             id: node.id,
             key: match node.id.0 {
                 100 => hawser_proto::SecretKey::from_bytes(&[0x55; 32]).unwrap().public_key(),
-                _ => node.key.clone(),
+                _ => node.key.public_key(),
             },
             http_address: format!("http://127.0.0.1:{}", node.port),
             quic_address: None,

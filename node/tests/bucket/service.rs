@@ -12,7 +12,7 @@ use hawser_proto::Bytes;
 use http::header::{CONTENT_RANGE, ETAG, IF_NONE_MATCH, LAST_MODIFIED, LOCATION, RANGE};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::combinators::BoxBody;
-use http_body_util::{BodyExt as _, Full, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
