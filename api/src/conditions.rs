@@ -233,7 +233,7 @@ impl NodeChecks {
             purpose: Some(Purpose::Notice),
             result: unless(count > 0, || {
                 let first = first.unwrap_or_default();
-                format!("the disk has damaged {count} parts that are not repaired: {first}")
+                format!("damaged by the disk and not repaired: {count}; the first is {first}")
             }),
             remedy: "follow docs/runbooks/disk.md; the node tries again by itself",
         }

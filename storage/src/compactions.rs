@@ -8,7 +8,14 @@ use crate::store::Store;
 
 /// RocksDB's option.
 const OPTION: &str = "disable_auto_compactions";
+
 impl Store {
+    /// Returns true if a compaction has met damage since the last call: there is something to be found.
+    #[must_use]
+    pub fn take_met_damage(&self) -> bool {
+        self.database().lasting.compactions.take_met_damage()
+    }
+
     /// Has compactions rest of the families with these damages, and go on of all others. Files are not merged meanwhile, so
     /// reads take longer.
     pub fn hold_compactions<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {

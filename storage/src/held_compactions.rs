@@ -1,5 +1,7 @@
 //! The families whose compactions rest; see `compactions`.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::family::Family;
@@ -9,17 +11,26 @@ const CORRUPTION: &str = "Corruption:";
 
 /// The families whose compactions rest. Outlives the open database.
 #[derive(Debug, Default)]
-pub(crate) struct HeldCompactions(Mutex<Vec<Family>>);
+pub(crate) struct HeldCompactions {
+    families: Mutex<Vec<Family>>,
+    /// A write has failed because of damage.
+    has_met_damage: AtomicBool,
+}
 
 impl HeldCompactions {
     /// Returns the families, to be changed.
     pub(crate) fn lock(&self) -> MutexGuard<'_, Vec<Family>> {
-        self.0.lock()
+        self.families.lock()
     }
 
     /// Returns true if compactions of the family rest.
     pub(crate) fn holds(&self, family: Family) -> bool {
-        self.0.lock().contains(&family)
+        self.families.lock().contains(&family)
+    }
+
+    /// Returns true if a write has failed because of damage since the last call.
+    pub(crate) fn take_met_damage(&self) -> bool {
+        self.has_met_damage.swap(false, Ordering::AcqRel)
     }
 
     /// Notes a failed write. If damage was the reason, all compactions rest from the next opening on, until a scrub says
@@ -27,7 +38,8 @@ impl HeldCompactions {
     pub(crate) fn note_failure(&self, cause: &str) -> bool {
         let is_damage = cause.starts_with(CORRUPTION);
         if is_damage {
-            *self.0.lock() = Family::ALL.to_vec();
+            *self.families.lock() = Family::ALL.to_vec();
+            self.has_met_damage.store(true, Ordering::Release);
         }
         is_damage
     }

@@ -89,7 +89,7 @@ async fn damaged_and_repaired(transport: &str) {
     assert_eq!((&found["whole"], &found["damages"][0]["family"]), (&false.into(), &"log".into()));
     assert_eq!(found["damages"][0]["originator"], 100, "{found}");
     wait::until("the operator is told", async || {
-        conditions(node).await.contains("damaged 1 parts").then_some(())
+        conditions(node).await.contains("not repaired: 1;").then_some(())
     })
     .await;
 

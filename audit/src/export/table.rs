@@ -139,7 +139,7 @@ pub(super) static CONGESTION: Table = Table {
     sorted_by: 2,
 };
 
-/// What nodes have signed about the trees of strands.
+/// Checkpoints: statements of nodes about the trees of strands.
 pub(super) static CHECKPOINTS: Table = Table {
     name: "checkpoints",
     columns: &[

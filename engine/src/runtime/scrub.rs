@@ -28,6 +28,8 @@ const FIRST_AFTER: Duration = Duration::from_secs(600);
 const DAMAGED_AFTER: Duration = Duration::from_secs(600);
 /// Time to the next scrub after one that made room for an operator's. A guess.
 const BUSY_AFTER: Duration = Duration::from_secs(60);
+/// Time between two looks if a compaction has met damage. A guess: the log takes as long to be read again.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The longest pause at once, so that a stop is noticed. A guess.
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Looks, one in [`PAUSE_MAX`], for the log to be read again. A guess: it takes a second or two.
@@ -354,10 +356,18 @@ impl Worker {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
                 () = tokio::time::sleep(pause) => {}
+                () = self.damage_met() => {}
             }
             let worker = self.clone();
             let done = tokio::task::spawn_blocking(move || worker.run_once()).await;
             pause = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        }
+    }
+
+    /// Returns when a compaction has met damage.
+    async fn damage_met(&self) {
+        while !self.scrubs.parts.store.take_met_damage() {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 

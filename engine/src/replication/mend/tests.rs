@@ -1,0 +1,115 @@
+//! Peers that lie, forge, keep silent or leave while damaged places are searched for.
+
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{EnvelopeId, SecretKey};
+use hawser_storage::{LogEntry, Validity};
+
+use super::*;
+
+const STRAND: OriginatorId = OriginatorId(200);
+const A: OriginatorId = OriginatorId(300);
+const B: OriginatorId = OriginatorId(400);
+
+fn entry(place: u64, text: &str) -> LogEntry {
+    let statement = Bytes::copy_from_slice(format!("{place} {text}").as_bytes());
+    let key = SecretKey::from_bytes(&[1; 32]).unwrap();
+    let signature = key.sign(originator_digest(&statement));
+    let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(signature));
+    let id = EnvelopeId::new(STRAND, SequenceId(place));
+    LogEntry { id, bytes, validity: Validity::Valid, facts: None }
+}
+
+fn search(places: std::ops::RangeInclusive<u64>) -> MendSearch {
+    let leaf = |place| envelope_leaf(&entry(place, "right").bytes);
+    MendSearch::new(STRAND, places.map(|place| (SequenceId(place), leaf(place))).collect())
+}
+
+#[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
+fn start() -> Instant {
+    Instant::now()
+}
+
+fn request_of(effect: Option<MendEffect>, from: OriginatorId) -> RequestId {
+    let Some(MendEffect::Want { peer, request, .. }) = effect else { panic!("{effect:?}") };
+    assert_eq!(peer, from);
+    request
+}
+
+fn send(
+    search: &mut MendSearch,
+    now: Instant,
+    (peer, request): (OriginatorId, RequestId),
+    items: Vec<StrandItem<VerifyResult>>,
+) {
+    search.handle_response(now, WantResponse { peer, request, items });
+}
+
+const PEERS: [(OriginatorId, SequenceId); 2] = [(A, SequenceId(9)), (B, SequenceId(9))];
+
+#[test]
+fn a_peer_with_other_bytes_is_passed_over_and_the_next_one_is_asked() {
+    let (mut search, now) = (search(4..=6), start());
+    search.handle_peers(now, &PEERS);
+    let asked = request_of(search.poll_effect(), A);
+    let other = ["right", "other", "right"];
+    let items = (4..).zip(other).map(|(at, text)| StrandItem::Envelope(Ok(entry(at, text))));
+    send(&mut search, now, (A, asked), items.chain([StrandItem::End]).collect());
+    assert_eq!((search.refused(), search.poll_effect()), (1, None));
+    search.handle_peers(now, &PEERS);
+    let effect = search.poll_effect();
+    let want = Want { originator: STRAND, after: SequenceId(4), up_to: Some(SequenceId(5)) };
+    let asked = request_of(effect, B);
+    assert_eq!(effect, Some(MendEffect::Want { peer: B, request: asked, want }));
+    send(&mut search, now, (B, asked), vec![StrandItem::Envelope(Ok(entry(5, "right")))]);
+    assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: B }), "it has all");
+    let found = search.into_found();
+    let right = (4..=6).map(|at| (SequenceId(at), entry(at, "right").bytes));
+    assert_eq!(found, right.collect());
+}
+
+#[test]
+fn forgers_lose_their_connection_and_silent_peers_their_turn() {
+    let (mut search, now) = (search(4..=4), start());
+    search.handle_peers(now, &PEERS);
+    let asked = request_of(search.poll_effect(), A);
+    let violation = PeerViolation::ForgedSignature;
+    send(&mut search, now, (A, asked), vec![StrandItem::Envelope(Err(violation))]);
+    assert_eq!(search.poll_effect(), Some(MendEffect::Disconnect { peer: A, violation }));
+    search.handle_peers(now, &PEERS);
+    let asked = request_of(search.poll_effect(), B);
+    search.handle_timeout(now);
+    assert!(search.awaits(B, asked));
+    search.handle_timeout(search.poll_timeout().unwrap());
+    assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: B }));
+    search.handle_peers(now, &PEERS);
+    assert_eq!((search.poll_effect(), search.poll_timeout()), (None, None), "all were asked");
+    // A late answer changes nothing.
+    send(&mut search, now, (B, asked), vec![StrandItem::Envelope(Ok(entry(4, "right")))]);
+    assert!(search.into_found().is_empty());
+}
+
+#[test]
+fn places_that_were_not_asked_for_break_the_protocol() {
+    for wrong in [3, 8] {
+        let (mut search, now) = (search(4..=6), start());
+        search.handle_peers(now, &PEERS);
+        let asked = request_of(search.poll_effect(), A);
+        send(&mut search, now, (A, asked), vec![StrandItem::Envelope(Ok(entry(wrong, "right")))]);
+        let violation = PeerViolation::OutOfOrder;
+        assert_eq!(search.poll_effect(), Some(MendEffect::Disconnect { peer: A, violation }));
+    }
+}
+
+#[test]
+fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
+    let (mut search, now) = (search(4..=6), start());
+    search.handle_peers(now, &[(A, SequenceId(3))]);
+    assert_eq!(search.poll_effect(), None);
+    search.handle_peers(now, &PEERS);
+    request_of(search.poll_effect(), A);
+    search.handle_peers(now, &PEERS[1..]);
+    request_of(search.poll_effect(), B);
+    search.handle_unsent();
+    assert_eq!(search.poll_timeout(), None);
+}
