@@ -75,6 +75,8 @@ async fn a_node_shows_the_cosignatures_of_the_witness_that_it_asks() {
         assert_eq!(line.verify("test", &read.signed.checkpoint, &witness.key()), Ok(()));
         before = head;
     }
+    let metrics = node.metrics().await;
+    assert!(metrics.sum("xmtp_witness_requests_total", &[r#"result="cosigned""#]) >= 2.0);
     assert_answers_as_specified(&replica, node, before).await;
     assert!(replica.terminate().success());
 }
@@ -140,5 +142,8 @@ async fn a_witness_that_signs_something_else_is_not_believed() {
     wait::until("it is asked twice", async || (asked.load(Ordering::Relaxed) >= 2).then_some(()))
         .await;
     assert_eq!(shown(node.port, node).await.unwrap().0.witnesses, []);
+    let metrics = node.metrics().await;
+    assert!(metrics.sum("xmtp_witness_requests_total", &[r#"result="failed""#]) >= 1.0);
+    assert_eq!(metrics.sum("xmtp_witness_requests_total", &[r#"result="cosigned""#]), 0.0);
     assert!(node.client().cursor().await.is_ok(), "the node goes on");
 }

@@ -200,6 +200,15 @@ fn trees(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
         "Checkpoints of other nodes that this node cosigned",
         shown.cosigned.get(),
     )?;
+    let asked = &counters.witnesses;
+    out.counters(
+        "xmtp_witness_requests",
+        "Cosignatures that the named witnesses gave, and rounds that ended without one, by result",
+        [
+            ([("result", "cosigned")], asked.cosigned.get()),
+            ([("result", "failed")], asked.failed.get()),
+        ],
+    )?;
     out.gauge(
         "xmtp_tree_leaves_behind",
         "Places of all strands that their trees do not cover",
@@ -360,6 +369,16 @@ fn peers(out: &mut Exposition<'_>, status: &NodeStatus) -> fmt::Result {
 }
 
 fn misbehavior(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let liveness = &observer.engine.counters().liveness;
+    out.counters(
+        "xmtp_liveness_reports",
+        "Reports that this node made of others that do not answer as they should, by kind",
+        [
+            ([("kind", "failed_request")], liveness.failed.get()),
+            ([("kind", "slow_node")], liveness.slow.get()),
+            ([("kind", "unresponsive_node")], liveness.unresponsive.get()),
+        ],
+    )?;
     let counts = misbehavior_page::counts(&observer.engine).into_iter();
     let label = |node: u32, verdict| [("originator_id", node.to_string()), ("verdict", verdict)];
     let both = |(node, it): (u32, FactCounts)| {

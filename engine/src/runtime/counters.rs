@@ -183,6 +183,26 @@ pub struct ScrubCounters {
     pub finished_unix_s: Gauge,
 }
 
+/// Reports that this node has made of others that do not answer, since the start.
+#[derive(Debug, Default)]
+pub struct LivenessCounters {
+    /// No connection, or claims without envelopes.
+    pub unresponsive: Counter,
+    /// Long behind with its own strand.
+    pub slow: Counter,
+    /// Errors that blame no caller.
+    pub failed: Counter,
+}
+
+/// Requests for cosignatures to the witnesses that the operator names, since the start.
+#[derive(Debug, Default)]
+pub struct WitnessCounters {
+    /// Cosignatures that the witness's key has made.
+    pub cosigned: Counter,
+    /// Rounds that ended with anything else.
+    pub failed: Counter,
+}
+
 /// All metrics of the engine.
 #[derive(Debug, Default)]
 pub struct Counters {
@@ -216,6 +236,10 @@ pub struct Counters {
     pub checkpoints: Counter,
     /// Checkpoints that peers show.
     pub checkpoint_exchange: CheckpointExchangeCounters,
+    /// Reports of nodes that do not answer.
+    pub liveness: LivenessCounters,
+    /// Requests to witnesses.
+    pub witnesses: WitnessCounters,
     /// Places of strands that their trees do not cover, for whatever reason.
     pub tree_leaves_behind: Gauge,
     /// Envelopes pruned since the start.

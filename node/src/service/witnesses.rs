@@ -137,7 +137,10 @@ impl Asking {
             };
             pause = match &result {
                 Ok(()) => ASK_EVERY,
-                Err(_) => PAUSE_MAX.min(pause * 2),
+                Err(_) => {
+                    self.engine.counters().witnesses.failed.inc();
+                    PAUSE_MAX.min(pause * 2)
+                }
             };
             self.tell(result.err());
         }
@@ -175,6 +178,7 @@ impl Asking {
             match answer {
                 Answer::Cosigned(line) => {
                     self.cosigned.insert(originator, size);
+                    self.engine.counters().witnesses.cosigned.inc();
                     let mut shown = CosignedCheckpoint::from(signed);
                     shown.add_witness(line);
                     // Beyond what is looked at it is dropped, and the next one is asked for.

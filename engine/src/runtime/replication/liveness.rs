@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_rules::misbehavior::Kind;
 use hawser_rules::misbehavior::report::own_liveness_report;
 use tokio::time::MissedTickBehavior;
 
@@ -63,6 +64,12 @@ fn report(state: &ReplicationState, complaints: &[Complaint]) {
             waited_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX),
             "another node does not answer as it should: this node reports it"
         );
+        let counted = &state.engine_counters.liveness;
+        match kind {
+            Kind::SlowNode => counted.slow.inc(),
+            Kind::FailedRequest => counted.failed.inc(),
+            _ => counted.unresponsive.inc(),
+        };
         let report =
             own_liveness_report(time_ns, accused, kind, heads.get(accused), waited.as_nanos());
         report.inspect_err(|error| tracing::warn!(%accused, %error, "no report can be made")).ok()
