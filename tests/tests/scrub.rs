@@ -147,10 +147,15 @@ async fn a_node_repairs_itself_in_the_background() {
     let mut network = Network::start(2).await;
     let published = publish(&network.nodes[0]).await;
     network.converged().await;
-    // The own strand of the one, and the strand of a peer at the other.
+    // The own strand of the one, and the strand of a peer at the other: far apart, so that each has what the other lacks.
     network.nodes.iter_mut().for_each(|node| assert!(node.terminate().success()));
-    let damaged: Vec<_> =
-        network.nodes.iter().map(|node| damage(&node.data_dir(), &published[PLACES / 2])).collect();
+    let places = [PLACES / 6, PLACES * 5 / 6];
+    let damaged: Vec<_> = network
+        .nodes
+        .iter()
+        .zip(places)
+        .map(|(node, place)| damage(&node.data_dir(), &published[place]))
+        .collect();
     network.add_arguments(&["--scrub-interval", "200ms"]);
     network.start_all().await;
     for (file, before) in damaged {
