@@ -351,6 +351,10 @@ async fn bad_group_message(c: &Context) -> Checked {
                 let software = "xmtpd 1.3: it reads the header of a message only";
                 return Err(Failure::known(software, failure.expected, failure.got));
             }
+            Err(failure) if number == 4 && failure.got.contains("h2 protocol error") => {
+                let software = "xmtpd 1.3: the stream breaks";
+                return Err(Failure::known(software, failure.expected, failure.got));
+            }
             other => other?,
         }
     }

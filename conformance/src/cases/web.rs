@@ -160,6 +160,10 @@ async fn web_text(c: &Context) -> Checked {
         ("accept", "application/grpc-web-text"),
     ];
     let answer = c.target.post(&path, &headers, STANDARD.encode(framed(&[])).as_bytes()).await?;
+    if answer.status == 415 {
+        let software = "xmtpd 1.3: it knows no text form";
+        return Err(Failure::known(software, "the status of HTTP 200", answer.status));
+    }
     let body = from_base64(&answer.body)?;
     opened(&answer, &body).map(|_| ())
 }
