@@ -49,6 +49,9 @@ pub struct WebhookSettings {
     /// Lets callers pass while the service does not answer. Default: no.
     #[serde(default)]
     pub allow_without_answer: bool,
+    /// Asks the service for the tenant of a caller of whom nothing else says it. Default: no.
+    #[serde(default)]
+    pub names_tenant: bool,
 }
 
 fn webhook_timeout_ms() -> u64 {
@@ -317,7 +320,8 @@ impl PolicyFile {
         match identity.kind {
             _ if self.tenants.is_empty() => Ok(()),
             CallerIdentityKind::Jwt
-                if identity.jwt.as_ref().is_none_or(|jwt| jwt.tenant_claim.is_none()) =>
+                if identity.jwt.as_ref().is_none_or(|jwt| jwt.tenant_claim.is_none())
+                    && !self.webhook.as_ref().is_some_and(|webhook| webhook.names_tenant) =>
             {
                 Err(TenantsError::NoClaim)
             }

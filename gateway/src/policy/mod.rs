@@ -287,6 +287,20 @@ impl Policies {
         }
     }
 
+    /// Asks the operator's service for the tenant of a caller, if it is to be asked.
+    ///
+    /// # Errors
+    /// When the caller may not publish, or the service does not answer.
+    pub(crate) async fn tenant_by_webhook(
+        &self,
+        caller: &CallerId,
+    ) -> Result<Option<String>, PolicyError> {
+        match &self.webhook {
+            Some(webhook) => Ok(webhook.tenant(&caller.0).await?),
+            None => Ok(None),
+        }
+    }
+
     /// Returns the largest price that a caller pays for an envelope, in picodollars.
     pub(crate) fn price_max(&self, caller: &CallerId) -> Option<u64> {
         self.file.policy_of(&caller.0).picodollars_per_envelope_max

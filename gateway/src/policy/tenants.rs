@@ -77,7 +77,9 @@ pub enum TenantsError {
     #[error("[tenants.{0}.total] limits all callers together, a minute, an hour or a day")]
     Total(String),
     /// Tokens say nothing about tenants.
-    #[error("[tenants] and identity.kind \"jwt\" need identity.jwt.tenant_claim")]
+    #[error(
+        "[tenants] and identity.kind \"jwt\" need identity.jwt.tenant_claim, or webhook.names_tenant = true"
+    )]
     NoClaim,
 }
 

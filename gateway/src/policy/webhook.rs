@@ -71,6 +71,9 @@ struct Answer {
     allow: bool,
     #[serde(default)]
     reason: Option<String>,
+    /// The tenant of the caller.
+    #[serde(default)]
+    tenant: Option<String>,
 }
 
 /// An answer that is kept.
@@ -125,6 +128,27 @@ impl Webhook {
     /// # Errors
     /// When it may not, or the service does not answer.
     pub(crate) async fn ask(&self, caller: &str, routed: &[Routed]) -> Result<(), WebhookError> {
+        self.answer(caller, routed).await.map(drop)
+    }
+
+    /// Asks whose caller this is, if the settings say that the service knows. A caller of whom it says nothing has no
+    /// tenant.
+    ///
+    /// # Errors
+    /// When the caller may not publish, or the service does not answer.
+    pub(crate) async fn tenant(&self, caller: &str) -> Result<Option<String>, WebhookError> {
+        if !self.settings.names_tenant {
+            return Ok(None);
+        }
+        Ok(self.answer(caller, &[]).await?.and_then(|answer| answer.tenant))
+    }
+
+    /// Returns the answer if it allows the caller to publish; `None` if there is none and the settings allow it.
+    async fn answer(
+        &self,
+        caller: &str,
+        routed: &[Routed],
+    ) -> Result<Option<Answer>, WebhookError> {
         let kinds = routed.iter().fold(0, |kinds, envelope| kinds | 1 << envelope.kind as u8);
         let key: AnswerKey = (caller.into(), kinds);
         let kept = self.answers.get(&key).filter(|kept| kept.until > Instant::now());
@@ -144,13 +168,13 @@ impl Webhook {
                         self.answers.insert(key, KeptAnswer { answer: answer.clone(), until });
                         answer
                     }
-                    Err(_) if self.settings.allow_without_answer => return Ok(()),
+                    Err(_) if self.settings.allow_without_answer => return Ok(None),
                     Err(_) => return Err(WebhookError::NoAnswer),
                 }
             }
         };
         match answer {
-            Answer { allow: true, .. } => Ok(()),
+            Answer { allow: true, .. } => Ok(Some(answer)),
             Answer { reason, .. } => {
                 let reason = reason.unwrap_or_else(|| "the operator's service says so".into());
                 let printable = reason.chars().filter(|it| !it.is_control());

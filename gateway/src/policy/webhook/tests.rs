@@ -69,6 +69,7 @@ impl Service {
             cache_s: 0,
             token_file: None,
             allow_without_answer: false,
+            names_tenant: false,
         };
         adjust(&mut settings);
         Webhook::new(settings).unwrap()
@@ -88,6 +89,28 @@ fn envelope(kind: PayloadClass, len: usize) -> Routed {
         route: Route::Node,
         identity_update: None,
     }
+}
+
+#[tokio::test]
+async fn the_service_says_whose_caller_it_is_and_silence_names_no_tenant() {
+    let service = Service::start().await;
+    let named = |settings: &mut WebhookSettings| settings.names_tenant = true;
+    service.replies(200, r#"{"allow": true, "tenant": "acme"}"#);
+    assert_eq!(service.webhook(|_| {}).tenant("alice").await, Ok(None));
+    assert_eq!(service.asked(), 0, "it is not asked for what it does not know");
+    let webhook = service.webhook(named);
+    assert_eq!(webhook.tenant("alice").await, Ok(Some("acme".into())));
+    service.replies(200, r#"{"allow": true}"#);
+    assert_eq!(webhook.tenant("bob").await, Ok(None));
+    service.replies(200, r#"{"allow": false, "reason": "not you", "tenant": "acme"}"#);
+    let refused = webhook.tenant("carol").await;
+    assert_eq!(refused, Err(WebhookError::Refused("not you".into())));
+    service.replies(500, "");
+    assert_eq!(webhook.tenant("dave").await, Err(WebhookError::NoAnswer));
+    let lenient = service.webhook(|settings| {
+        (settings.names_tenant, settings.allow_without_answer) = (true, true);
+    });
+    assert_eq!(lenient.tenant("dave").await, Ok(None), "no payer is guessed");
 }
 
 #[tokio::test]
