@@ -228,14 +228,19 @@ impl NodeChecks {
             format!("{family}{}: {reason}", places.unwrap_or_default())
         });
         let count = status.left_count;
+        let has_met = count == 0 && self.engine.store().holds_compactions();
+        let unscrubbed =
+            "a write has met damage that no scrub has found yet, and files are not merged";
+        let result = unless(has_met, || unscrubbed.to_owned());
+        let result = result.and(unless(count > 0, || {
+            let first = first.unwrap_or_default();
+            format!("damaged by the disk and not repaired: {count}; the first is {first}")
+        }));
         Check {
             name: "disk_sound",
             purpose: Some(Purpose::Notice),
-            result: unless(count > 0, || {
-                let first = first.unwrap_or_default();
-                format!("damaged by the disk and not repaired: {count}; the first is {first}")
-            }),
-            remedy: "follow docs/runbooks/disk.md; the node tries again by itself",
+            result,
+            remedy: "`hawser scrub --repair`, and docs/runbooks/disk.md; without `--scrub-interval 0` the node scrubs by itself",
         }
     }
 

@@ -16,6 +16,12 @@ impl Store {
         self.database().lasting.compactions.take_met_damage()
     }
 
+    /// Returns true if compactions of any family rest.
+    #[must_use]
+    pub fn holds_compactions(&self) -> bool {
+        !self.database().lasting.compactions.lock().is_empty()
+    }
+
     /// Has compactions rest of the families with these damages, and go on of all others. Files are not merged meanwhile, so
     /// reads take longer.
     pub fn hold_compactions<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
