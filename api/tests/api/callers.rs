@@ -244,7 +244,7 @@ fn crowd(node: &Node, groups: u8) {
 /// number of topics says, and these are taken before the work that they pay for.
 #[tokio::test]
 async fn a_page_of_crowded_topics_is_paid_by_what_it_costs() {
-    const GROUPS: u8 = 250; // 16 tokens; about 28 turns of 1000 seeks
+    const GROUPS: u8 = 250; // 16 tokens; 25 turns of 1000 seeks
     let ample = RateLimitSettings { per_minute: 1000, per_hour: 1000, ..Default::default() };
     let node = limited(|settings| settings.rate_limits = Some(ample)).await;
     crowd(&node, GROUPS);
