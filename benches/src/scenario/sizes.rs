@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -235,18 +236,18 @@ fn micros_each(time: Duration, count: u64) -> f64 {
 /// Rebuilds the projections of a stopped node in two processes, the first of which is cut off.
 fn rebuild(folder: &Path) -> Result<Rebuilt, BenchError> {
     let before = process::children_cpu_time()?;
-    let timed = |part: u64, code: i32| -> Result<f64, BenchError> {
+    let timed = |part: u64, signal: Option<i32>| -> Result<f64, BenchError> {
         let start = Instant::now();
         let ended = Command::new(std::env::current_exe()?)
             .args(["rebuild-part", "--part", &part.to_string(), "--folder"])
             .arg(folder)
             .status()?;
-        if ended.code() != Some(code) {
+        if ended.signal() != signal || (signal.is_none() && !ended.success()) {
             return Err(format!("a rebuild has ended with {ended}").into());
         }
         Ok(start.elapsed().as_secs_f64())
     };
-    let (first_s, second_s) = (timed(CUT_OFF_AT, CUT_OFF)?, timed(100, 0)?);
+    let (first_s, second_s) = (timed(CUT_OFF_AT, Some(CUT_OFF))?, timed(100, None)?);
     let cpu_s = (process::children_cpu_time()? - before).as_secs_f64();
     eprintln!("  rebuilt: {first_s:.1} s until it was cut off, {second_s:.1} s to the end");
     Ok(Rebuilt { first_s, second_s, cpu_s })
