@@ -122,10 +122,12 @@ mod tests {
         FileDigest { rows: 1, len_bytes: 10, blake3: format!("{mark:02x}").repeat(32) }
     }
 
-    fn manifest(parts: u64, day: Option<u8>) -> Manifest {
+    fn manifest(parts: u8, day: Option<u8>) -> Manifest {
         let mut manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
-        let part =
-            |at: u64| LogPart { from: 10 * at + 1, through: 10 * at + 10, file: digest(at as u8) };
+        let part = |at: u8| {
+            let from = 10 * u64::from(at) + 1;
+            LogPart { from, through: from + 9, file: digest(at) }
+        };
         let parts = (0..parts).map(part).collect();
         manifest.strands = vec![StrandParts { originator_id: 200, parts }];
         let tally =

@@ -103,8 +103,8 @@ mod tests {
     const STRAND: OriginatorId = OriginatorId(200);
 
     fn envelopes() -> Vec<(SequenceId, Bytes)> {
-        let envelope = |place: u64| (SequenceId(place), Bytes::from(vec![7; 3 * place as usize]));
-        [1, 2, 5].into_iter().map(envelope).collect()
+        let envelope = |(place, len)| (SequenceId(place), Bytes::from(vec![7; len]));
+        [(1, 3), (2, 6), (5, 15)].into_iter().map(envelope).collect()
     }
 
     #[test]
