@@ -26,7 +26,7 @@ const PAGE: usize = 3;
 /// The way in which the service misbehaves.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Lie {
-    /// Each object is given without an end.
+    /// Each object is given as a terabyte, whatever was asked for.
     EndlessBody,
     /// Each answer is an error without an end.
     EndlessError,
@@ -259,6 +259,7 @@ fn read(state: &mut State, parts: &http::request::Parts, name: &str) -> Response
         .status(StatusCode::PARTIAL_CONTENT)
         .header(CONTENT_RANGE, format!("bytes {from}-{through}/{len}"));
     if state.lie == Some(Lie::EndlessBody) {
+        let builder = builder.header("content-length", 1_u64 << 40);
         return endless(builder, b"more and more ");
     }
     bytes.resize(len, 0);
