@@ -60,9 +60,11 @@ fn seeds() -> Vec<Vec<u8>> {
         bytes
     });
     let envelope = |place: u64| (SequenceId(place), Bytes::from(vec![9; 40]));
-    let chunks = [1..=1, 1..=3, 7..=20].into_iter().map(|places: std::ops::RangeInclusive<u64>| {
-        encode_chunk(STRAND, &places.map(envelope).collect::<Vec<_>>())
-    });
+    let chunks = [1..=1, 1..=3, 7..=20, 500..=540].into_iter().map(
+        |places: std::ops::RangeInclusive<u64>| {
+            encode_chunk(STRAND, &places.map(envelope).collect::<Vec<_>>())
+        },
+    );
     lines.chain(chunks).collect()
 }
 
