@@ -103,7 +103,8 @@ impl Gateway {
         command.args(["--contracts.settlement-chain.rpc-url", &settlement]);
         command.args(["--redis.redis-url", &format!("redis://127.0.0.1:{}/0", redis.port)]);
         command.arg("--allow-private-nodes");
-        let running = Running::start(command, true);
+        let mut running = Running::start(command, true);
+        running.line("start", |line| line.contains("started gateway server"));
         until("the gateway is ready", || {
             page(&format!("127.0.0.1:{metrics}"), "/readyz").contains("200 OK")
         });
