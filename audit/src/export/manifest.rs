@@ -239,7 +239,7 @@ impl Manifest {
     }
 
     /// Returns the tables whose files are by strand and day.
-    fn tables(&self) -> [(&'static str, &Vec<TallyPart>); 4] {
+    pub(super) fn tables(&self) -> [(&'static str, &Vec<TallyPart>); 4] {
         let Self { usage, congestion, checkpoints, rates, .. } = self;
         [
             ("usage", usage),

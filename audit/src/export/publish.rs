@@ -52,14 +52,12 @@ impl Publication {
                 log.push(PublishedFile { name, digest: part.file.clone() });
             }
         }
-        let tables = [("usage", &here.usage), ("congestion", &here.congestion)];
-        for (table, parts) in tables {
+        // Both manifests have the same tables in the same order.
+        for (at, (table, parts)) in here.tables().into_iter().enumerate() {
             for part in parts {
                 let Some(digest) = &part.file else { continue };
-                let held = interim.as_mut().map(|it| match table {
-                    "usage" => &mut it.usage,
-                    _ => &mut it.congestion,
-                });
+                let mut tables = interim.as_mut().map(Manifest::tables_mut);
+                let held = tables.as_mut().map(|tables| &mut *tables[at].1);
                 if !note_next(held, part, digest) {
                     let name = tally_name(table, part.originator_id, part.day);
                     tallies.push(PublishedFile { name, digest: digest.clone() });
@@ -133,6 +131,8 @@ mod tests {
         let tally =
             |mark| TallyPart { originator_id: 200, day: 3, file: Some(digest(mark)), next: None };
         manifest.usage = day.map(tally).into_iter().collect();
+        manifest.checkpoints.clone_from(&manifest.usage);
+        manifest.rates.clone_from(&manifest.usage);
         manifest
     }
 
@@ -145,7 +145,8 @@ mod tests {
         let all = Publication::plan(&manifest(2, Some(9)), None).unwrap();
         let log = |at: u64| format!("log/originator=200/from={at:019}.parquet");
         assert_eq!(names(&all.log), [log(1), log(11)]);
-        assert_eq!(names(&all.tallies), ["usage/originator=200/day=00003.parquet"]);
+        let tally = |table: &str| format!("{table}/originator=200/day=00003.parquet");
+        assert_eq!(names(&all.tallies), [tally("usage"), tally("checkpoints"), tally("rates")]);
         assert_eq!(all.interim, None, "nothing is replaced");
         let there = manifest(1, Some(8));
         let rest = Publication::plan(&manifest(2, Some(9)), Some(&there)).unwrap();
@@ -153,6 +154,7 @@ mod tests {
         let interim = rest.interim.unwrap();
         assert_eq!(interim.usage[0].file, Some(digest(8)));
         assert_eq!(interim.usage[0].next, Some(digest(9)));
+        assert_eq!(interim.rates, interim.usage);
         assert_eq!(interim.strands, there.strands);
         // An interrupted run brings the file again.
         let again = Publication::plan(&manifest(2, Some(9)), Some(&interim)).unwrap();

@@ -60,7 +60,7 @@ fn manifest_of(to: &dyn Objects) -> Result<Option<Manifest>, RunError> {
 
 /// Returns true if the place has files of an export.
 fn has_files(to: &dyn Objects) -> Result<bool, RunError> {
-    for table in ["log", "usage", "congestion"] {
+    for table in ["log", "usage", "congestion", "checkpoints", "rates"] {
         let place = to.location(table);
         let fail = |error: io::Error| RunError::failed(format!("{}: {error}", place.display()));
         if to.has_folder(table).map_err(fail)? {
