@@ -293,7 +293,7 @@ async fn what_is_of_another_network_damaged_or_left_out_is_told() {
     let mut foreign = honest();
     foreign.manifest.network = "other".to_owned();
     foreign.manifest.made_unix_s += 1000;
-    refused(&foreign.write(), "of network \"other\", not \"test\"", false);
+    refused(&foreign.write(), "the snapshot is of network", false);
 
     // Chunks that were damaged on the way.
     let chunk = honest().chunk_path(honest().manifest.strands[0].chunks[0].hash);
