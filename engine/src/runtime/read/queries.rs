@@ -135,7 +135,9 @@ impl TopicsQuery {
         let spent = rows.looked_at();
         if is_complete {
             let page = std::mem::take(&mut self.filling).into_page();
-            if !self.is_shared && plan.is_crowded(&page) {
+            // A single envelope has no halves.
+            let may_share = self.limits.envelopes > 1 && !self.is_shared;
+            if may_share && plan.is_crowded(&page) {
                 self.restart(true);
                 return Ok(spent);
             }
