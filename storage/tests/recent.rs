@@ -1,4 +1,4 @@
-//! What was written last is remembered by topic, and read back after a start.
+//! Topics of the envelopes that were written last are remembered, and read back after a start.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
