@@ -14,7 +14,8 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::{DiskTask, ScrubDone, ScrubSettings, ScrubTask};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Durability, LogEntry, Store, StoreIdentity, StoreSettings, Validity,
+    CACHE_BYTES_MIN, Change, Durability, LogEntry, OpenError, Store, StoreIdentity, StoreSettings,
+    Validity,
 };
 use tokio::task::JoinHandle;
 
@@ -49,7 +50,13 @@ impl Folder {
             open_files_max: 64,
             cache_bytes: CACHE_BYTES_MIN,
         };
-        Store::open(&settings).unwrap()
+        // Threads of the engine before let go of it a moment after it has stopped.
+        loop {
+            match Store::open(&settings) {
+                Err(OpenError::Held { .. }) => std::thread::sleep(Duration::from_millis(5)),
+                opened => return opened.unwrap(),
+            }
+        }
     }
 
     /// Flips a bit of an envelope in the table file of the log, in place. Returns the file as it was.
