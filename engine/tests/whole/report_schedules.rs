@@ -225,8 +225,8 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
 }
 
 proptest! {
-    // Each case runs three nodes. More by PROPTEST_CASES.
-    #![proptest_config(ProptestConfig { max_shrink_iters: 60, ..ProptestConfig::with_cases(12) })]
+    // Each case runs three nodes.
+    #![proptest_config(ProptestConfig { max_shrink_iters: 60, ..ProptestConfig::with_cases(48) })]
 
     #[test]
     fn every_schedule_ends_with_each_fee_settled_once(
