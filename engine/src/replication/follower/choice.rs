@@ -44,6 +44,8 @@ pub(super) struct Choice {
     pub(super) ahead_since: Option<Instant>,
     /// The strand's own node, which has proved its id, claimed more and sent nothing for long; until it is taken.
     pub(super) is_stalled: bool,
+    /// Times in a row that it did so.
+    pub(super) stalls: u32,
 }
 
 /// A peer that is asked for the strand beside the source.
@@ -99,6 +101,7 @@ impl Choice {
             progress_at: now,
             ahead_since: None,
             is_stalled: false,
+            stalls: 0,
         }
     }
 

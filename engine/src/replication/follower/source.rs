@@ -76,6 +76,7 @@ impl Follower {
     /// Notes that a peer has sent the next places of the strand.
     pub(super) fn note_progress(&mut self, now: Instant, from: OriginatorId) {
         self.choice.progress_at = now;
+        self.choice.stalls = 0;
         let Some(tried) = self.choice.end_trial() else { return };
         if tried != from {
             // The source goes on, or another peer has closed a gap.
@@ -111,7 +112,7 @@ impl Follower {
     }
 
     /// Returns true once for each time that the strand's own node, over a connection on which it has proved its id, was
-    /// asked for what it claims and sent nothing for ten seconds.
+    /// asked twice for what it claims and sent nothing for ten seconds each.
     pub fn take_stalled(&mut self) -> bool {
         std::mem::take(&mut self.choice.is_stalled)
     }
@@ -124,8 +125,10 @@ impl Follower {
             let covered = peer.open.as_ref().map(|open| open.last);
             peer.is_proven && covered.is_some_and(|covered| covered < peer.claimed_head)
         };
-        self.choice.is_stalled |=
-            source == self.originator && self.peers.get(&source).is_some_and(owes);
+        let is_owing = source == self.originator && self.peers.get(&source).is_some_and(owes);
+        // Once may be a stream that broke without a word: it is asked again before it counts.
+        self.choice.stalls = if is_owing { self.choice.stalls.saturating_add(1) } else { 0 };
+        self.choice.is_stalled |= self.choice.stalls >= 2;
         if !self.choice.is_fixed && source != self.originator {
             self.choice.doubt(now, source);
             if let Some((_, best)) = self.best() {

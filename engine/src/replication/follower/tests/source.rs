@@ -284,8 +284,8 @@ fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_
         if let Some(item) = answer {
             rig.answer(SOURCE, vec![item]);
         }
-        rig.wait(STALL_AFTER / 2);
-        assert!(!rig.follower.take_stalled(), "too early");
+        rig.wait(STALL_AFTER + STALL_AFTER / 2);
+        assert!(!rig.follower.take_stalled(), "it is asked again first");
         rig.wait(STALL_AFTER);
         let is_stalled = rig.follower.take_stalled();
         assert!(!rig.follower.take_stalled(), "it is told once");
