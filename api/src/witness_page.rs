@@ -1,6 +1,6 @@
 //! The call by which logs ask this process, a witness, for cosignatures: `POST /add-checkpoint` of C2SP `tlog-witness`.
 //!
-//! Anyone can ask. A checkpoint counts with the signature of a node of the registry alone, so a stranger can only repeat
+//! Every caller can ask. A checkpoint counts with the signature of a node of the registry alone, so a stranger can only repeat
 //! what a node has signed, and is charged like a caller of proofs. The witness cosigns nothing because it was asked: the
 //! exchange of checkpoints compares what is shown with the tree that it computed itself.
 

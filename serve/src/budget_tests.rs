@@ -146,7 +146,7 @@ fn equal_addresses_do_not_close_each_others_connections() {
         .sum();
     assert!(taken > 200, "most of the limit: {taken} quarters of a MiB");
     assert!(clients.iter().all(|it| !it.close.is_cancelled()));
-    // Someone who holds little is worth it.
+    // A caller who holds little is worth it.
     let small = budget.connection(address(100), budget.account()).unwrap();
     search_again(&budget);
     assert!(small.take(quarter).is_ok());

@@ -1,4 +1,4 @@
-//! What a node of the reference implementation and a Hawser node have sent each other while they followed each other,
+//! The exchange of a node of the reference implementation and a Hawser node that followed each other,
 //! recorded once: a node that is sent the same bytes takes both strands, and answers the other one's request alike.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
