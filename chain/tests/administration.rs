@@ -545,6 +545,8 @@ async fn an_interrupted_upgrade_is_finished_and_a_wrong_one_is_refused(kind: Cha
     let first = plan().await;
     let deploys = "AppChainFactory.deployImplementation";
     assert_eq!(functions(&first.prepare), [deploys, "SettlementChainParameterRegistry.set"]);
+    let registry = setup.at(Contract::AppChainParameterRegistry);
+    assert!(first.prepare.notes[0].ends_with(&format!("parameterRegistry stays {registry}")));
     setup.app_admin.send(&first.prepare.steps[0].call).await.unwrap();
     let second = plan().await;
     assert_eq!(functions(&second.prepare), ["SettlementChainParameterRegistry.set"]);

@@ -1,6 +1,6 @@
 //! Reading a chain of whose endpoints one is honest and the others lag, forget, refuse or lie, while a
 //! WebSocket of another endpoint announces the heads. Nothing is lost, nothing comes twice or out of
-//! order, and no reader halts.
+//! order, and no reader halts. An upgrade of a contract takes no addresses from an endpoint that lies.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -12,11 +12,15 @@ mod proxy;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use broadcaster::{Ledger, Memory, TIMEOUT, TestBroadcaster, until};
+use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
+use hawser_chain::admin::{AdminError, Contract, Contracts, Network};
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink};
-use pair::{APP_ID, ChainBackend};
+use hawser_chain::send::Chain;
+use pair::{APP_ID, ChainBackend, Pair, SETTLEMENT_ID};
 use proxy::{Faults, Proxy};
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
@@ -329,4 +333,47 @@ async fn a_reader_keeps_up_with_an_endpoint_that_is_a_block_behind_the_announcem
     }
     going_on.abort();
     reader.stop().await;
+}
+
+/// New code would be made for the contracts that an endpoint names beside the upgraded one.
+#[tokio::test]
+async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgraded_one() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let liar = Proxy::start(pair.settlement.endpoint(), 1).await;
+    let mut network = Network {
+        settlement: Chain::connect(&liar.url(), SETTLEMENT_ID).await.unwrap(),
+        app: Some(pair.app.clone()),
+        app_id: APP_ID,
+        contracts: Contracts::from(&deployment.addresses),
+    };
+    let plan = async |network: &Network, contract: Contract| {
+        upgrades::plan(network, contract, NewCode::ThisBuild, MigratorChoice::Exact).await
+    };
+    assert!(plan(&network, Contract::PayerRegistry).await.unwrap().is_done());
+    liar.set(|faults| faults.feigns = true);
+    let error = plan(&network, Contract::PayerRegistry).await.unwrap_err();
+    assert!(
+        matches!(error, AdminError::OtherBeside { getter: "parameterRegistry", .. }),
+        "{error}"
+    );
+    liar.set(|faults| faults.feigns = false);
+    for (contract, other) in [
+        (Contract::PayerRegistry, Contract::FeeToken),
+        (Contract::FeeToken, Contract::UnderlyingFeeToken),
+        (Contract::DistributionManager, Contract::PayerReportManager),
+        (Contract::SettlementChainGateway, Contract::AppChainGateway),
+        (Contract::AppChainGateway, Contract::SettlementChainGateway),
+    ] {
+        let mut elsewhere = network.clone();
+        elsewhere.contracts.set(other, Address::repeat_byte(9));
+        let error = plan(&elsewhere, contract).await.unwrap_err();
+        assert!(
+            matches!(error, AdminError::OtherBeside { beside, .. } if beside == other),
+            "{contract}: {error}"
+        );
+    }
+    let rates = network.at(Contract::RateRegistry).unwrap();
+    network.contracts.set(Contract::PayerRegistry, rates);
+    let error = plan(&network, Contract::PayerRegistry).await.unwrap_err().to_string();
+    assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
 }

@@ -91,6 +91,7 @@ impl From<AdminError> for RunError {
             | AdminError::NotPausable(_)
             | AdminError::NotUpgradable(_)
             | AdminError::OtherImplementation { .. }
+            | AdminError::OtherBeside { .. }
             | AdminError::BackfillOfOther(_)
             | AdminError::StartInPast { .. }
             | AdminError::StartTooFar { .. } => Self::refused(error),

@@ -87,10 +87,27 @@ pub enum AdminError {
         at: Address,
         /// The value that differs.
         field: &'static str,
-        /// The value of the installed code.
+        /// The expected value.
         expected: String,
         /// The value of this code.
         found: String,
+    },
+    /// The endpoint states another contract beside this one than the known one. One of the two is wrong.
+    #[error(
+        "{contract} states {found} as its {getter}, and the given address of {beside} is \
+         {expected}: check the file with the addresses, and ask another endpoint"
+    )]
+    OtherBeside {
+        /// The contract.
+        contract: Contract,
+        /// The getter of the address.
+        getter: &'static str,
+        /// The contract whose address it should be.
+        beside: Contract,
+        /// The known address.
+        expected: Address,
+        /// The address that the endpoint states.
+        found: Address,
     },
     /// The migrator has installed other code than was planned.
     #[error("{contract} has the code at {found} now, and not the one at {expected}")]

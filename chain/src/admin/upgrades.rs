@@ -22,7 +22,7 @@ const NAME_LEN_MAX: usize = 64;
 /// The code to install.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NewCode {
-    /// The code of this program, with the immutables of the installed one. It is deployed if it is missing.
+    /// The code of this program, made for the known contracts beside it. It is deployed if it is missing.
     ThisBuild,
     /// Code that is deployed already.
     At(Address),
@@ -61,26 +61,33 @@ pub struct Upgrade {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Identity {
     name: String,
-    /// Getters of immutables, with their values.
+    /// Getters of immutables, with their values: addresses that the operator knows, and not those of an endpoint.
     immutables: Vec<(&'static str, Address)>,
 }
 
-/// Returns the getters of the constructor's arguments, in order; `None` if no parameter upgrades the contract.
-fn constructor(contract: Contract) -> Option<&'static [&'static str]> {
-    const REGISTRY: &str = "parameterRegistry";
+/// The getter of a constructor's argument, with the contract whose address it is.
+type Argument = (&'static str, Contract);
+
+/// Returns the constructor's arguments, in order; `None` if no parameter upgrades the contract.
+fn constructor(contract: Contract) -> Option<&'static [Argument]> {
+    const REGISTRY: Argument = ("parameterRegistry", Contract::SettlementChainParameterRegistry);
+    const APP_REGISTRY: Argument = ("parameterRegistry", Contract::AppChainParameterRegistry);
+    const NODES: Argument = ("nodeRegistry", Contract::NodeRegistry);
+    const PAYERS: Argument = ("payerRegistry", Contract::PayerRegistry);
+    const REPORTS: Argument = ("payerReportManager", Contract::PayerReportManager);
+    const FEES: Argument = ("feeToken", Contract::FeeToken);
+    const UNDERLYING: Argument = ("underlying", Contract::UnderlyingFeeToken);
+    const GATEWAY: Argument = ("settlementChainGateway", Contract::SettlementChainGateway);
+    const APP_GATEWAY: Argument = ("appChainGateway", Contract::AppChainGateway);
     Some(match contract {
-        Contract::NodeRegistry
-        | Contract::RateRegistry
-        | Contract::GroupMessageBroadcaster
-        | Contract::IdentityUpdateBroadcaster => &[REGISTRY],
-        Contract::PayerRegistry => &[REGISTRY, "feeToken"],
-        Contract::PayerReportManager => &[REGISTRY, "nodeRegistry", "payerRegistry"],
-        Contract::DistributionManager => {
-            &[REGISTRY, "nodeRegistry", "payerReportManager", "payerRegistry", "feeToken"]
-        }
-        Contract::SettlementChainGateway => &[REGISTRY, "appChainGateway", "feeToken"],
-        Contract::FeeToken => &[REGISTRY, "underlying"],
-        Contract::AppChainGateway => &[REGISTRY, "settlementChainGateway"],
+        Contract::NodeRegistry | Contract::RateRegistry => &[REGISTRY],
+        Contract::GroupMessageBroadcaster | Contract::IdentityUpdateBroadcaster => &[APP_REGISTRY],
+        Contract::PayerRegistry => &[REGISTRY, FEES],
+        Contract::PayerReportManager => &[REGISTRY, NODES, PAYERS],
+        Contract::DistributionManager => &[REGISTRY, NODES, REPORTS, PAYERS, FEES],
+        Contract::SettlementChainGateway => &[REGISTRY, APP_GATEWAY, FEES],
+        Contract::FeeToken => &[REGISTRY, UNDERLYING],
+        Contract::AppChainGateway => &[APP_REGISTRY, GATEWAY],
         Contract::SettlementChainParameterRegistry | Contract::AppChainParameterRegistry => &[],
         Contract::UnderlyingFeeToken
         | Contract::SettlementChainFactory
@@ -90,18 +97,19 @@ fn constructor(contract: Contract) -> Option<&'static [&'static str]> {
 }
 
 /// Plans an upgrade: deploys code and migrator and sets the parameter, as far as this is not done. The plan is empty if the
-/// code is installed already.
+/// code is installed already. The contracts beside this one are those that `network` knows.
 ///
 /// # Errors
-/// [`AdminError::OtherImplementation`] if the code is not for this contract; when a contract cannot be read, or there is no
-/// factory.
+/// [`AdminError::OtherImplementation`] if the code is not for this contract, [`AdminError::OtherBeside`] if the endpoint says
+/// that the installed code is for other contracts than the known ones; when a contract cannot be read or its address is not
+/// known, or there is no factory.
 pub async fn plan(
     network: &Network,
     contract: Contract,
     new: NewCode,
     choice: MigratorChoice,
 ) -> Result<Upgrade, AdminError> {
-    let getters = constructor(contract).ok_or(AdminError::NotUpgradable(contract))?;
+    let arguments = constructor(contract).ok_or(AdminError::NotUpgradable(contract))?;
     if choice == MigratorChoice::Backfill && contract != Contract::NodeRegistry {
         return Err(AdminError::BackfillOfOther(contract));
     }
@@ -109,7 +117,7 @@ pub async fn plan(
     let chain = network.chain(contract.chain())?;
     let from = installed::implementation_of(chain, proxy).await?;
     let from = from.ok_or(AdminError::NotUpgradable(contract))?;
-    let identity = identity(network, contract, proxy, getters).await?;
+    let identity = identity(network, contract, proxy, arguments).await?;
     let mut prepare = Plan::default();
     let to = match new {
         NewCode::At(code) => code,
@@ -144,6 +152,8 @@ pub async fn plan(
         let set = parameters::setting(network, &[(parameter.clone(), word)])?;
         prepare.steps.extend(set.steps);
     }
+    let kept = identity.immutables.iter();
+    prepare.notes.extend(kept.map(|(getter, value)| format!("{contract}: {getter} stays {value}")));
     let prepare = prepare
         .note(format!("{contract}: the code at {from} becomes the one at {to}"))
         .note("once the parameter is there, any account can call migrate()");
@@ -177,7 +187,7 @@ impl Upgrade {
         Ok(if is_there { plan } else { plan.waiting() })
     }
 
-    /// Checks that the planned code is installed and has the immutables of the one before it.
+    /// Checks that the planned code is installed and has the planned immutables.
     ///
     /// # Errors
     /// [`AdminError::OtherImplementation`] with the difference, and when a contract cannot be read.
@@ -226,21 +236,28 @@ async fn deploy(
     Ok(address)
 }
 
-/// Reads name and immutables of code at an address, which may be that of a proxy. What is not there reads as empty.
+/// Reads the name of the installed code, and checks its immutables. They go into new code, so an endpoint must not choose
+/// them: each has to be the address that the operator knows.
 async fn identity(
     network: &Network,
     contract: Contract,
-    at: Address,
-    getters: &[&'static str],
+    proxy: Address,
+    arguments: &[Argument],
 ) -> Result<Identity, AdminError> {
-    let name = name_at(network, contract, at).await?;
+    let name = name_at(network, contract, proxy).await?;
     let mut immutables = Vec::new();
-    for getter in getters {
-        immutables.push((*getter, immutable_at(network, contract, at, getter).await?));
+    for &(getter, beside) in arguments {
+        let expected = network.at(beside)?;
+        let found = immutable_at(network, contract, proxy, getter).await?;
+        if found != expected {
+            return Err(AdminError::OtherBeside { contract, getter, beside, expected, found });
+        }
+        immutables.push((getter, expected));
     }
     Ok(Identity { name, immutables })
 }
 
+/// Returns the name that code states; empty if it states none.
 async fn name_at(network: &Network, contract: Contract, at: Address) -> Result<String, AdminError> {
     // All contracts share the signature.
     let name = network.chain(contract.chain())?.view(at, &NodeRegistry::contractNameCall {}).await;
@@ -257,11 +274,16 @@ async fn immutable_at(
     network: &Network,
     contract: Contract,
     at: Address,
-    getter: &str,
+    getter: &'static str,
 ) -> Result<Address, AdminError> {
     let data = parameters::call_data(contract, getter, None);
-    let word = parameters::word_at(network, contract, at, data).await?;
-    Ok(word.map(Address::from_word).unwrap_or_default())
+    if let Some(word) = parameters::word_at(network, contract, at, data).await? {
+        return Ok(Address::from_word(word));
+    }
+    let chain_id = network.chain(contract.chain())?.id();
+    let reason = "it reverts".to_owned();
+    let source = ViewError::OtherContract { address: at, chain_id, function: getter, reason };
+    Err(AdminError::View { contract, source })
 }
 
 /// Checks that code is that of the contract and was made for the same contracts beside it. Another one would take the
@@ -280,9 +302,9 @@ async fn fits(
     if expected.name != name {
         return different("name", expected.name.clone(), name);
     }
-    for (field, expected) in &expected.immutables {
+    for &(field, expected) in &expected.immutables {
         let found = immutable_at(network, contract, at, field).await?;
-        if *expected != found {
+        if expected != found {
             return different(field, expected.to_string(), found.to_string());
         }
     }
@@ -310,14 +332,19 @@ mod tests {
     #[test]
     fn the_constructor_of_each_contract_takes_what_the_table_says() {
         for contract in Contract::ALL {
-            let Some(getters) = constructor(contract) else { continue };
+            let Some(arguments) = constructor(contract) else { continue };
+            let getters: Vec<_> = arguments.iter().map(|(getter, _)| *getter).collect();
             let abi = &named(contract.interface()).abi;
             let inputs = abi.constructor().map(|it| it.inputs.clone()).unwrap_or_default();
             let names: Vec<_> = inputs.iter().map(|it| it.name.trim_end_matches('_')).collect();
             assert_eq!(names, getters, "{contract}");
             assert!(inputs.iter().all(|it| it.ty == "address"), "{contract}");
-            for getter in getters {
+            for (getter, beside) in arguments {
                 assert!(abi.function(getter).is_some(), "{contract}.{getter}");
+                let of_same_chain = beside.chain() == contract.chain();
+                assert_eq!(of_same_chain, !getter.ends_with("ChainGateway"), "{contract}.{getter}");
+                let (name, getter) = (beside.name().to_lowercase(), getter.to_lowercase());
+                assert!(name.contains(&getter), "{contract}.{getter} is {beside}");
             }
             let key = parameters::key_of(contract, "migrator");
             assert!(parameters::known(&key).is_some(), "{key}");

@@ -63,6 +63,8 @@ pub(crate) struct Faults {
     pub(crate) denies: bool,
     /// It has the receipts of blocks only one by one.
     pub(crate) singly: bool,
+    /// All functions of all contracts return the same word.
+    pub(crate) feigns: bool,
 }
 
 impl Faults {
@@ -88,6 +90,7 @@ impl Faults {
         forked_at: None,
         denies: false,
         singly: false,
+        feigns: false,
     };
 }
 
@@ -272,6 +275,10 @@ impl Shared {
             "eth_getBlockReceipts" if faults.denies => {
                 let receipts = answer["result"].as_array_mut();
                 receipts.into_iter().flatten().for_each(|receipt| receipt["logs"] = json!([]));
+            }
+            "eth_call" if faults.feigns => {
+                let word = format!("0x{:064x}", 9);
+                *answer = json!({ "jsonrpc": "2.0", "id": asked["id"], "result": word });
             }
             "eth_call" if faults.stateless => {
                 let error = json!({ "code": -32000, "message": "missing trie node" });
