@@ -7,7 +7,7 @@ use alloy::rpc::types::Filter;
 
 use super::fetch;
 use super::look::{Claim, Due, EventSet, Testimony, Verdict};
-use super::proof;
+use super::proof::{self, Said};
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
@@ -135,7 +135,7 @@ impl Judging<'_> {
         let told: Vec<_> = told.await.into_iter().map(Result::ok).collect();
         let verdict = match claim.judge(by, self.active, &told) {
             unclear @ (Verdict::Denied | Verdict::Open) => {
-                let proven = self.proven(claim, &told).await;
+                let proven = self.proven(by, claim, &told).await;
                 if proven == Some(Verdict::Confirmed) {
                     let denies = |told: &Option<Testimony>| {
                         told.as_ref().is_some_and(|told| claim.is_denied_by(told))
@@ -154,20 +154,19 @@ impl Judging<'_> {
         verdict
     }
 
-    /// Has the block itself decide about a claim, by what any endpoint proves of it. Returns `None` if none can.
-    async fn proven(&self, claim: &Claim, told: &[Option<Testimony>]) -> Option<Verdict> {
+    /// Has the block itself decide about a claim of the endpoint at place `by`, by what any endpoint proves of it.
+    /// Returns `None` if none can.
+    async fn proven(
+        &self,
+        by: usize,
+        claim: &Claim,
+        told: &[Option<Testimony>],
+    ) -> Option<Verdict> {
         let shown = self
             .endpoints
             .each(|chain| async move { fetch::proof(&chain, claim.block).await })
             .await;
-        let has_block = |told: &Option<Testimony>| {
-            told.as_ref().is_some_and(|told| told.block == Some(claim.block))
-        };
-        let is_silent =
-            shown.iter().zip(told).any(|(shown, told)| shown.is_err() && has_block(told));
-        let proven: Vec<_> = shown.into_iter().filter_map(|it| it.ok().flatten()).collect();
-        let verdict = proof::judge(claim, self.settings.source, self.known, &proven, told);
-        // An endpoint that had the block a moment ago and is silent now may have the proof.
-        verdict.or(is_silent.then_some(Verdict::Open))
+        let said = Said { by, active: self.active, told, shown: &shown };
+        proof::judge(claim, self.settings.source, self.known, &said)
     }
 }

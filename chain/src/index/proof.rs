@@ -124,20 +124,58 @@ impl ProvenLogs {
     }
 }
 
-/// Judges a claim by what endpoints prove of its block. Returns `None` if none proves anything.
+/// The answers of endpoints about a claim, each list by their places.
+#[derive(Debug, Clone, Copy)]
+pub struct Said<'a, E> {
+    /// The place of the endpoint that claims.
+    pub by: usize,
+    /// The place of the endpoint that is read from.
+    pub active: usize,
+    /// The testimonies; `None` for an endpoint that did not answer.
+    pub told: &'a [Option<Testimony>],
+    /// The proofs of the block; an error for an endpoint that did not answer.
+    pub shown: &'a [Result<Option<ProvenLogs>, E>],
+}
+
+impl<E> Said<'_, E> {
+    /// Returns true if the claimant is read from anyway, or another endpoint has the block too. A header and receipts
+    /// that are made up lead to a hash as well: only a hash that another endpoint vouches for is one of the chain.
+    fn is_vouched_for(&self, block: BlockRef) -> bool {
+        let is_other = |place: usize| place != self.by;
+        let mut told = self.told.iter().enumerate();
+        let mut shown = self.shown.iter().enumerate();
+        self.by == self.active
+            || told.any(|(place, told)| is_other(place) && has_block(told.as_ref(), block))
+            || shown.any(|(place, shown)| is_other(place) && matches!(shown, Ok(Some(_))))
+    }
+
+    /// Returns true if an endpoint had the block a moment ago and is silent now: it may have the proof.
+    fn is_silent_about(&self, block: BlockRef) -> bool {
+        let mut both = self.shown.iter().zip(self.told);
+        both.any(|(shown, told)| shown.is_err() && has_block(told.as_ref(), block))
+    }
+}
+
+fn has_block(told: Option<&Testimony>, block: BlockRef) -> bool {
+    told.is_some_and(|told| told.block == Some(block))
+}
+
+/// Judges a claim by what endpoints prove of its block. Returns `None` if none proves anything, and none may yet.
 ///
 /// A log counts if the block has it. Under the name of another transaction it may be one that was read: so a true log
-/// that is shown again under a made-up name is no claim.
+/// that is shown again under a made-up name is no claim. A claim is left open where a proof is not enough: while only
+/// the claimant has the block, or one that has it is silent and may name the transaction otherwise.
 #[must_use]
-pub fn judge(
+pub fn judge<E>(
     claim: &Claim,
     source: EventSource,
     known: &EventSet,
-    proven: &[ProvenLogs],
-    told: &[Option<Testimony>],
+    said: &Said<'_, E>,
 ) -> Option<Verdict> {
+    let is_silent = said.is_silent_about(claim.block);
+    let proven: Vec<_> = said.shown.iter().flatten().flatten().collect();
     if proven.is_empty() {
-        return None;
+        return is_silent.then_some(Verdict::Open);
     }
     let was_read = |log: &Log, transaction: B256| {
         Some(transaction) != log.transaction_hash
@@ -150,9 +188,12 @@ pub fn judge(
     if !claim.logs.iter().any(counts) {
         return Some(Verdict::Denied);
     }
-    let mut blocks = told.iter().flatten().filter_map(|told| told.block);
-    let is_on_one_branch = blocks.all(|block| block == claim.block);
-    Some(if is_on_one_branch { Verdict::Confirmed } else { Verdict::Contradicted })
+    let mut blocks = said.told.iter().flatten().filter_map(|told| told.block);
+    if blocks.any(|block| block != claim.block) {
+        return Some(Verdict::Contradicted);
+    }
+    let is_enough = said.is_vouched_for(claim.block) && !is_silent;
+    Some(if is_enough { Verdict::Confirmed } else { Verdict::Open })
 }
 
 #[cfg(test)]
@@ -263,9 +304,24 @@ mod tests {
         Claim { block: block(&[&[100], &[200]]).0, logs: vec![log] }
     }
 
+    fn has(claim: &Claim) -> Option<Testimony> {
+        Some(Testimony { block: Some(claim.block), ..Testimony::default() })
+    }
+
+    fn ruled(
+        claim: &Claim,
+        known: &EventSet,
+        told: &[Option<Testimony>],
+        shown: &[Result<Option<ProvenLogs>, ()>],
+    ) -> Option<Verdict> {
+        let said = Said { by: 1, active: 0, told, shown };
+        judge(claim, EventSource::NodeRegistry, known, &said)
+    }
+
+    /// Judges a claim of the second endpoint. Both have the block.
     fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<Verdict> {
-        let told = Testimony { block: Some(claim.block), ..Testimony::default() };
-        judge(claim, EventSource::NodeRegistry, known, proven, &[None, Some(told)])
+        let shown: Vec<Result<_, ()>> = proven.iter().map(|one| Ok(Some(one.clone()))).collect();
+        ruled(claim, known, &[has(claim), has(claim)], &shown)
     }
 
     #[test]
@@ -284,7 +340,8 @@ mod tests {
         }
         let other = BlockRef { number: 1, hash: B256::repeat_byte(3) };
         let told = Some(Testimony { block: Some(other), ..Testimony::default() });
-        let verdict = judge(&left_out, EventSource::NodeRegistry, &none, &proven, &[told]);
+        let shown = [Ok(None), Ok(Some(proven[0].clone()))];
+        let verdict = ruled(&left_out, &none, &[told, has(&left_out)], &shown);
         assert_eq!(verdict, Some(Verdict::Contradicted), "one endpoint has another block there");
     }
 
@@ -304,5 +361,40 @@ mod tests {
         // The liar is read from, leaves the log out, and proves it under another name.
         let left_out = claim(1, 200, transaction(1));
         assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(Verdict::Confirmed));
+    }
+
+    #[test]
+    fn a_block_that_only_the_claimant_has_proves_nothing() {
+        let none = EventSet::default();
+        let made_up = claim(1, 200, transaction(1));
+        let proof = prove(&block(&[&[100], &[200]])).unwrap();
+        let alone = [Err(()), Ok(Some(proof.clone()))];
+        let lagging = Some(Testimony::default());
+        for other in [None, lagging] {
+            let told = [other, has(&made_up)];
+            assert_eq!(ruled(&made_up, &none, &told, &alone), Some(Verdict::Open));
+            let both = [Ok(Some(proof.clone())), Ok(Some(proof.clone()))];
+            assert_eq!(ruled(&made_up, &none, &told, &both), Some(Verdict::Confirmed));
+        }
+        // It is read from anyway.
+        let (told, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
+        let said = Said { by: 0, active: 0, told: &told, shown: &shown };
+        let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &said);
+        assert_eq!(verdict, Some(Verdict::Confirmed));
+    }
+
+    #[test]
+    fn a_claim_is_open_while_one_that_may_name_the_transaction_otherwise_is_silent() {
+        let mut liar = prove(&block(&[&[100], &[200]])).unwrap();
+        liar.0.get_mut(&1).unwrap().0 = B256::repeat_byte(9);
+        let mut read = EventSet::default();
+        let event = ContractEvent::MembershipChanged { node_id: 200, is_member: false };
+        read.add(transaction(1), &event);
+        let renamed = claim(1, 200, B256::repeat_byte(9));
+        let told = [has(&renamed), has(&renamed)];
+        let verdict = ruled(&renamed, &read, &told, &[Err(()), Ok(Some(liar))]);
+        assert_eq!(verdict, Some(Verdict::Open));
+        let verdict = ruled(&renamed, &read, &told, &[Err(()), Ok(None)]);
+        assert_eq!(verdict, Some(Verdict::Open), "nothing is proven yet");
     }
 }
