@@ -8,6 +8,10 @@ use alloy::rpc::types::TransactionReceipt;
 use super::outcome::BroadcastReceipt;
 use crate::send::{Chain, RequestError};
 
+/// The lowest count of transactions that is not believed. A guess: no account ever has so many, later nonces are far
+/// from overflowing, and the numbers of Redis's scripts are exact below it.
+const COUNT_END: u64 = 1 << 53;
+
 /// The proof that a payload's transaction is mined.
 #[derive(Debug, Clone)]
 pub(super) enum MinedPayload {
@@ -32,14 +36,25 @@ impl MinedPayload {
     }
 }
 
-/// Returns the number of the account's transactions up to a block: the nonce that is next there.
+/// Returns the number of the account's transactions up to a block: the nonce that is next there. Refuses a number that no
+/// account can have.
 pub(super) async fn transaction_count(
     chain: &Chain,
     account: Address,
     at: BlockNumberOrTag,
 ) -> Result<u64, RequestError> {
+    const METHOD: &str = "eth_getTransactionCount";
     let count = chain.provider().get_transaction_count(account).block_id(at.into()).await;
-    count.map_err(|error| chain.request_error("eth_getTransactionCount", error))
+    let count = count.map_err(|error| chain.request_error(METHOD, error))?;
+    believed(count).map_err(|reason| RequestError::Malformed {
+        endpoint: chain.endpoint().to_owned(),
+        method: METHOD,
+        reason,
+    })
+}
+
+fn believed(count: u64) -> Result<u64, String> {
+    if count < COUNT_END { Ok(count) } else { Err(format!("{count} transactions of one account")) }
 }
 
 /// Returns the number of the latest block.
@@ -80,4 +95,19 @@ pub(super) async fn block_time(
     let block = chain.provider().get_block(BlockId::number(number)).await;
     let block = block.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     Ok(block.map_or(0, |block| block.header.timestamp))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_count_that_no_account_can_have_is_malformed() {
+        for count in [0, 1, COUNT_END - 1] {
+            assert_eq!(believed(count), Ok(count));
+        }
+        for count in [COUNT_END, u64::MAX - 1, u64::MAX] {
+            assert!(believed(count).is_err(), "{count}");
+        }
+    }
 }

@@ -170,9 +170,7 @@ impl SharedNonces {
             let nonce = std::str::from_utf8(&pair[0]).ok()?.parse().ok()?;
             Some((nonce, split_raws(&pair[1])))
         });
-        let given = request.wanted.iter().zip(given.chunks_exact(2));
-        let given = given.filter_map(|((job, _), pair)| Some((*job, share(&pair[0], &pair[1])?)));
-        let (adopted, given) = (adopted.collect(), given.collect());
+        let (adopted, given) = (adopted.collect(), shares(&request.wanted, &given));
         Ok(SyncResponse { epoch, lost, unrecorded, fill, adopted, given })
     }
 
@@ -239,6 +237,14 @@ fn share(kind: &[u8], value: &[u8]) -> Option<Share> {
         b"u" => hash().map(Share::Unknown),
         _ => None,
     }
+}
+
+/// Returns an answer for each payload that needs a nonce. One without an answer that is understood is asked for again
+/// later, and not at once and without end.
+fn shares(wanted: &[(JobId, B256)], given: &[Vec<u8>]) -> Vec<(JobId, Share)> {
+    let told = given.chunks_exact(2).map(|pair| share(&pair[0], &pair[1]));
+    let told = told.chain(std::iter::repeat(None));
+    wanted.iter().zip(told).map(|((job, _), told)| (*job, told.unwrap_or(Share::Later))).collect()
 }
 
 fn millis(time: Duration) -> Vec<u8> {
@@ -322,5 +328,14 @@ mod tests {
         assert_eq!(share(b"m", b"00"), None);
         assert_eq!(share(b"m", &hex_of(&B256::ZERO)), Some(Share::Mined(B256::ZERO)));
         assert_eq!(share(b"z", b"1"), None);
+    }
+
+    #[test]
+    fn a_payload_without_an_answer_that_is_understood_is_asked_for_later() {
+        let wanted = [1, 2, 3].map(|job| (JobId(job), B256::ZERO));
+        let given = [&b"n"[..], b"-9", b"n", b"17"].map(<[u8]>::to_vec);
+        let expected = [Share::Later, Share::Nonce(17), Share::Later];
+        let shares: Vec<_> = shares(&wanted, &given).into_iter().map(|(_, share)| share).collect();
+        assert_eq!(shares, expected);
     }
 }

@@ -128,6 +128,7 @@ impl Driver {
             Share::Nonce(nonce) => {
                 if self.nonces.give(job, nonce).is_none() {
                     self.nonces.invalidate();
+                    self.park(job);
                 }
             }
             Share::Elsewhere | Share::Later => self.park(job),
