@@ -8,7 +8,8 @@
 //! Redis only coordinates. That a payload is mined once still follows from the chain: see
 //! [`Nonces`](super::nonces::Nonces). So nothing breaks when Redis loses everything, or is restored to an older
 //! state: processes then register what they hold before the next nonce is given out, and no nonce below the
-//! chain's own count is.
+//! chain's own count is. Where the older state is not noticed (decision 0027, *Consequences*), a lost payload may be sent
+//! twice.
 
 mod scripts;
 
