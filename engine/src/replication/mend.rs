@@ -19,6 +19,12 @@ use super::verify::VerifyResult;
 /// Time within which a peer has to send something, before the next one is asked. As long as a follower waits for the
 /// source of a strand.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Time that a peer has for its whole answer, however often it sends something. A guess: an honest one sends a damaged
+/// block in a second.
+const WANT_WITHIN: Duration = Duration::from_secs(60);
+/// Time that a search takes at most, because the strand's follower rests meanwhile. A guess: ten peers may use up all
+/// of their time.
+const SEARCH_WITHIN: Duration = Duration::from_secs(600);
 /// The most bytes of envelopes that are held. A guess: a damaged block has some ten thousand.
 const HELD_BYTES_MAX: usize = 64 << 20;
 /// Requests count from here, far above those of followers: a late answer to one of them is told apart.
@@ -63,6 +69,8 @@ pub struct MendSearch {
     /// Peers that have been asked, or that are being asked.
     asked: BTreeSet<OriginatorId>,
     open: Option<OpenMend>,
+    /// End of the search; `None` before its begin.
+    ends_at: Option<Instant>,
     requests: u64,
     /// Envelopes that were signed and are not those of the strand's tree.
     refused: u64,
@@ -77,7 +85,10 @@ struct OpenMend {
     /// The last place that came, or the one before the first that is wanted.
     position: SequenceId,
     up_to: SequenceId,
+    /// Time at which it ends if nothing comes.
     until: Instant,
+    /// Time at which it ends, whatever comes.
+    ends_at: Instant,
 }
 
 impl MendSearch {
@@ -91,6 +102,7 @@ impl MendSearch {
             held_bytes: 0,
             asked: BTreeSet::new(),
             open: None,
+            ends_at: None,
             requests: FIRST_REQUEST,
             refused: 0,
             effects: Vec::new(),
@@ -98,7 +110,7 @@ impl MendSearch {
     }
 
     /// Takes note of the peers that are connected, with the head of the strand that each claims. Asks one that was not
-    /// asked before, unless one is being asked.
+    /// asked before, unless one is being asked or the time of the search is over.
     pub fn handle_peers(&mut self, now: Instant, peers: &[(OriginatorId, SequenceId)]) {
         if let Some(open) = self.open
             && !peers.iter().any(|(peer, _)| *peer == open.peer)
@@ -110,7 +122,8 @@ impl MendSearch {
         else {
             return;
         };
-        if self.open.is_some() {
+        let search_ends_at = *self.ends_at.get_or_insert(now + SEARCH_WITHIN);
+        if self.open.is_some() || search_ends_at <= now {
             return;
         }
         let holds = |(peer, head): &&(OriginatorId, SequenceId)| {
@@ -120,8 +133,9 @@ impl MendSearch {
         self.asked.insert(peer);
         self.requests += 1;
         let (request, position) = (RequestId(self.requests), first.previous());
-        let until = now + ANSWER_WITHIN;
-        self.open = Some(OpenMend { peer, request, position, up_to: last, until });
+        let ends_at = search_ends_at.min(now + WANT_WITHIN);
+        let until = ends_at.min(now + ANSWER_WITHIN);
+        self.open = Some(OpenMend { peer, request, position, up_to: last, until, ends_at });
         let want = Want { originator: self.originator, after: position, up_to: Some(last) };
         self.effects.push(MendEffect::Want { peer, request, want });
     }
@@ -133,7 +147,7 @@ impl MendSearch {
             if (open.peer, open.request) != (response.peer, response.request) {
                 return;
             }
-            open.until = now + ANSWER_WITHIN;
+            open.until = open.ends_at.min(now + ANSWER_WITHIN);
             match item {
                 StrandItem::Envelope(Ok(entry)) => {
                     if entry.id.originator != self.originator {
@@ -150,13 +164,19 @@ impl MendSearch {
                     }
                 }
                 StrandItem::Envelope(Err(violation)) => return self.disconnect(violation),
-                StrandItem::Gap { .. } => {}
+                StrandItem::Gap { from, to, .. } => {
+                    if to < from || from <= open.position || from > open.up_to {
+                        return self.disconnect(PeerViolation::OutOfOrder);
+                    }
+                    // It may reach beyond the end of the want: the sender names what its log has.
+                    open.position = to.min(open.up_to);
+                }
                 StrandItem::End | StrandItem::Closed => self.open = None,
             }
         }
     }
 
-    /// Takes back the want that no answer has come to for too long.
+    /// Takes back the want that no answer has come to for too long, or whose answer takes too long.
     pub fn handle_timeout(&mut self, now: Instant) {
         if self.open.is_some_and(|open| open.until <= now) {
             self.stop();

@@ -113,3 +113,64 @@ fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
     search.handle_unsent();
     assert_eq!(search.poll_timeout(), None);
 }
+
+fn gap(from: u64, to: u64) -> StrandItem<VerifyResult> {
+    StrandItem::Gap { from: SequenceId(from), to: SequenceId(to), expired: false }
+}
+
+#[test]
+fn a_peer_that_drips_has_its_time_and_the_next_one_is_asked_then() {
+    let (mut search, began) = (search(1..=100), start());
+    let peers = [(A, SequenceId(100)), (B, SequenceId(100))];
+    search.handle_peers(began, &peers);
+    let asked = request_of(search.poll_effect(), A);
+    let mut now = began;
+    for place in 1..=100 {
+        now += ANSWER_WITHIN - Duration::from_secs(1);
+        search.handle_timeout(now);
+        if !search.awaits(A, asked) {
+            break;
+        }
+        send(&mut search, now, (A, asked), vec![gap(place, place)]);
+    }
+    assert!(now < began + WANT_WITHIN + ANSWER_WITHIN, "{:?}", now - began);
+    assert_eq!(search.poll_effect(), Some(MendEffect::Stop { peer: A }));
+    search.handle_peers(now, &peers);
+    request_of(search.poll_effect(), B);
+}
+
+#[test]
+fn a_search_among_many_silent_peers_ends() {
+    let (mut search, began) = (search(4..=6), start());
+    let peers: Vec<_> = (300..400).map(|id| (OriginatorId(id), SequenceId(9))).collect();
+    let (mut now, mut wants) = (began, 0);
+    loop {
+        search.handle_peers(now, &peers);
+        while let Some(effect) = search.poll_effect() {
+            wants += usize::from(matches!(effect, MendEffect::Want { .. }));
+        }
+        let Some(until) = search.poll_timeout() else { break };
+        now = until;
+        search.handle_timeout(now);
+    }
+    assert_eq!(now, began + SEARCH_WITHIN);
+    assert!(0 < wants && wants < peers.len(), "{wants} wants");
+}
+
+#[test]
+fn gaps_that_are_repeated_reversed_or_not_asked_for_break_the_protocol() {
+    for wrong in [gap(4, 4), gap(3, 5), gap(6, 5), gap(7, 8)] {
+        let (mut search, now) = (search(4..=6), start());
+        search.handle_peers(now, &PEERS);
+        let asked = request_of(search.poll_effect(), A);
+        send(&mut search, now, (A, asked), vec![gap(4, 4), wrong]);
+        let violation = PeerViolation::OutOfOrder;
+        assert_eq!(search.poll_effect(), Some(MendEffect::Disconnect { peer: A, violation }));
+    }
+    // A gap beyond the end of the want is the sender's own.
+    let (mut search, now) = (search(4..=6), start());
+    search.handle_peers(now, &PEERS);
+    let asked = request_of(search.poll_effect(), A);
+    send(&mut search, now, (A, asked), vec![gap(4, 4), gap(5, 9), StrandItem::End]);
+    assert_eq!((search.poll_effect(), search.poll_timeout()), (None, None));
+}
