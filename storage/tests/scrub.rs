@@ -298,6 +298,39 @@ fn an_envelope_of_the_own_strand_is_not_taken_without_its_leaf() {
 }
 
 #[test]
+fn no_peers_envelope_is_taken_without_its_leaf_which_is_made_again_before() {
+    let place = id(PEER, 150);
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    flip(folder.path(), "log", &entry(place).bytes, &[8]);
+    let leaf = envelope_leaf(&entry(place).bytes).unwrap();
+    flip(folder.path(), "leaf", &leaf.0, &[3]);
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let report = scrub(&store);
+    let of = |family: &str| report.damages.iter().find(|it| it.family == family).unwrap();
+    let (log, leaves) = (of("log"), of("leaf"));
+    // The node has the envelopes of other places, and cannot say any more that they are the right ones.
+    let causes = [leaves.first, leaves.last].map(|at| {
+        let held = Damage { first: at, last: at, file: None, ..log.clone() };
+        store.recheck(&held, &mut go_on).unwrap()
+    });
+    assert!(causes.iter().flatten().any(|it| it.cause.contains("its leaf")), "{causes:?}");
+
+    let refused = store.lost_places(log);
+    assert!(matches!(refused, Err(RepairError::Unproven { .. })), "{refused:?}");
+    let lost = store.lost_places(leaves).unwrap();
+    let signed: BTreeMap<_, _> = lost.iter().map(|it| (it.id, entry(it.id).bytes)).collect();
+    let refused = store.put_back(log, &signed);
+    assert!(matches!(refused, Err(RepairError::Unproven { .. })), "{refused:?}");
+
+    // The checksum of their block proves the leaves, and they prove the envelopes then.
+    store.put_back(leaves, &signed).unwrap();
+    assert_eq!(store.recheck(leaves, &mut go_on).unwrap(), []);
+    store.put_back(log, &brought(&store, log)).unwrap();
+    assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
+}
+
+#[test]
 fn damage_of_other_rows_is_left_with_a_reason() {
     let (_folder, store, _, _) = damaged("receipt", &digest(150)[4..], &[3]);
     let damage = found(&store);

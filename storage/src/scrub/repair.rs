@@ -43,7 +43,7 @@ const NOT_COMPRESSED: u8 = 0;
 pub struct LostPlace {
     /// The place.
     pub id: EnvelopeId,
-    /// The leaf that its strand's tree has there; `None` if the tree does not reach it, or cannot be read.
+    /// The leaf that its strand's tree has there; `None` if the tree does not reach it, or its leaf is what is damaged.
     pub leaf: Option<TreeHash>,
 }
 
@@ -73,8 +73,9 @@ pub enum RepairError {
         /// The place.
         at: EnvelopeId,
     },
-    /// The strand's tree says nothing about a place of this node's own strand.
-    #[error("no tree proves the envelope at {at} of this node's own strand")]
+    /// The strand's tree says nothing about a place of this node's own strand, or reaches a place and has no leaf there
+    /// that can be read.
+    #[error("no tree proves the envelope at {at}: its leaf cannot be read, or is not there")]
     Unproven {
         /// The place.
         at: EnvelopeId,
@@ -108,7 +109,7 @@ impl Store {
         let snapshot = self.snapshot();
         let mut lost = Vec::new();
         for id in held_places(&snapshot, damage)? {
-            let leaf = snapshot.leaf(id).unwrap_or(None);
+            let leaf = known_leaf(&snapshot, damage, id)?;
             if readable(&snapshot, id, leaf).is_some() {
                 continue;
             }
@@ -139,7 +140,7 @@ impl Store {
         let snapshot = self.snapshot();
         let mut envelopes = Vec::new();
         for id in held_places(&snapshot, damage)? {
-            let leaf = snapshot.leaf(id).unwrap_or(None);
+            let leaf = known_leaf(&snapshot, damage, id)?;
             let bytes = match (readable(&snapshot, id, leaf), brought.get(&id)) {
                 (Some(bytes), _) => bytes,
                 (None, None) => return Err(RepairError::Lost { at: id }),
@@ -203,6 +204,31 @@ fn places(snapshot: &Snapshot<'_>, damage: &Damage) -> Result<Vec<EnvelopeId>, R
         }
     }
     Ok(places)
+}
+
+/// Returns the leaf that the strand's tree has at a place; `None` if the tree does not reach it. Of damaged leaves those
+/// that cannot be read are `None` too: the checksum of their block proves what they are made of.
+///
+/// # Errors
+/// [`RepairError::Unproven`] for a place of the log that the tree reaches, or may reach, without a leaf that can be read:
+/// another envelope may be signed just as well.
+fn known_leaf(
+    snapshot: &Snapshot<'_>,
+    damage: &Damage,
+    id: EnvelopeId,
+) -> Result<Option<TreeHash>, RepairError> {
+    if damage.family == Family::Leaf.name() {
+        return Ok(snapshot.leaf(id).unwrap_or(None));
+    }
+    let unproven = || RepairError::Unproven { at: id };
+    let leaf = snapshot.leaf(id).map_err(|_| unproven())?;
+    if leaf.is_none() {
+        let size = snapshot.tree_size(id.originator).map_err(|_| unproven())?;
+        if id.sequence.0 <= size {
+            return Err(unproven());
+        }
+    }
+    Ok(leaf)
 }
 
 /// Returns an envelope that can be read, maybe out of a cache, and is the one of its strand's tree.

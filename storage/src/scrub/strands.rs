@@ -22,6 +22,8 @@ const RECORD_LEN_BYTES: usize = 64;
 
 /// The cause of damage that no checksum shows.
 const OTHER: &str = "the envelope is not the one that the strand's tree has there";
+/// The cause of damage where the leaf itself is damaged.
+const NO_LEAF: &str = "nothing proves the envelope: its leaf cannot be read";
 
 /// Reads all strands.
 ///
@@ -33,7 +35,8 @@ pub(super) fn read(database: &Arc<Database>, scrub: &mut Scrub<'_>) -> Result<()
     heads.into_iter().try_for_each(|head| read_strand(&snapshot, head, scrub))
 }
 
-/// Reads the places of a damaged part again: each one is held or marked, and held as its leaf says.
+/// Reads the places of a damaged part again: each one is held or marked, and held as its leaf says, which has to be
+/// readable.
 ///
 /// # Errors
 /// When the caller has stopped the work, or the heads cannot be read.
@@ -54,9 +57,13 @@ pub(super) fn read_part(
             let (from, to) = match item? {
                 LogItem::Envelope { id, bytes, .. } => {
                     scrub.read(bytes.len())?;
-                    let leaf = snapshot.leaf(id).unwrap_or(None);
-                    if leaf.is_some_and(|leaf| leaf != leaf_of(&bytes)) {
-                        scrub.found(damage(Family::Log, (Some(id), Some(id)), OTHER.to_owned()));
+                    let cause = match snapshot.leaf(id) {
+                        Ok(Some(leaf)) if leaf != leaf_of(&bytes) => Some(OTHER),
+                        Ok(_) => None,
+                        Err(_) => Some(NO_LEAF),
+                    };
+                    if let Some(cause) = cause {
+                        scrub.found(damage(Family::Log, (Some(id), Some(id)), cause.to_owned()));
                     }
                     (id.sequence, id.sequence)
                 }
