@@ -146,7 +146,7 @@ pub use rebuild::{Derive, RebuildError, RebuildProgress};
 pub use remember::Remembering;
 pub use reports::{NewReport, StoredReport};
 pub use room::RoomSettings;
-pub use scrub::{Damage, LostPlace, RepairError, ScrubError, ScrubReport};
+pub use scrub::{Damage, LostPlace, Overwritten, RepairError, ScrubError, ScrubReport};
 pub use settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 pub use snapshot::Snapshot;
 pub use store::{AdoptError, Store};

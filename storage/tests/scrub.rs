@@ -331,6 +331,28 @@ fn no_peers_envelope_is_taken_without_its_leaf_which_is_made_again_before() {
 }
 
 #[test]
+fn a_block_that_does_not_become_whole_is_written_back_as_the_disk_had_it() {
+    let place = id(PEER, 150);
+    let wanted = entry(place).bytes;
+    let folder = tempfile::tempdir().unwrap();
+    drop(store_at(folder.path()));
+    let (file, before) = flip(folder.path(), "log", &wanted, &[8]);
+    // The eight bytes before a value count writes, and only the block itself knows them.
+    let value = before.windows(wanted.len()).position(|it| it == wanted).unwrap();
+    let writer = fs::File::options().write(true).open(&file).unwrap();
+    writer.write_all_at(&[before[value - 4] ^ 1], u64::try_from(value - 4).unwrap()).unwrap();
+    let damaged = fs::read(&file).unwrap();
+    let (store, _) = Store::open_existing(folder.path(), price).unwrap();
+    let damage = found(&store);
+    let overwritten = store.put_back(&damage, &brought(&store, &damage)).unwrap().unwrap();
+    assert!(fs::read(&file).unwrap() != damaged);
+    let still = store.recheck(&damage, &mut go_on).unwrap();
+    assert!(overwritten.is_in(&still), "{still:?}");
+    overwritten.restore().unwrap();
+    assert!(fs::read(&file).unwrap() == damaged, "byte for byte");
+}
+
+#[test]
 fn damage_of_other_rows_is_left_with_a_reason() {
     let (_folder, store, _, _) = damaged("receipt", &digest(150)[4..], &[3]);
     let damage = found(&store);

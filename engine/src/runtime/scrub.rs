@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
-use hawser_storage::{Damage, RepairError, ScrubError, ScrubReport, Store};
+use hawser_storage::{Damage, Overwritten, RepairError, ScrubError, ScrubReport, Store};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
@@ -243,7 +243,7 @@ impl Scrubs {
         Ok(())
     }
 
-    /// Puts one part back, a block at a time, and reads it again.
+    /// Puts one part back, a block at a time, and reads it again. A block that is not whole then is as it was.
     fn put_back(
         &self,
         damage: &Damage,
@@ -257,11 +257,25 @@ impl Scrubs {
             if let Err(error) = self.bring(&part, &mut brought) {
                 return Ok(Err(error));
             }
-            if let Err(error) = store.put_back(&part, &brought) {
-                return Ok(Err(error));
-            }
-            let still = store.recheck(&part, pace)?;
-            if still.iter().any(|it| (&it.first, &it.cause) == (&part.first, &part.cause)) {
+            let overwritten = match store.put_back(&part, &brought) {
+                Ok(overwritten) => overwritten,
+                Err(error) => return Ok(Err(error)),
+            };
+            let still = match store.recheck(&part, pace) {
+                Ok(still) => still,
+                Err(error) => {
+                    if let Err(reason) = restored(overwritten.as_ref()) {
+                        tracing::error!(%reason, "a block that was not read again is not as it was");
+                    }
+                    return Err(error);
+                }
+            };
+            let is_same = |it: &Damage| (&it.first, &it.cause) == (&part.first, &part.cause);
+            let is_damaged = overwritten.as_ref().is_some_and(|it| it.is_in(&still));
+            if is_damaged || still.iter().any(is_same) {
+                if let Err(error) = restored(overwritten.as_ref()) {
+                    return Ok(Err(error));
+                }
                 let file = part.file.unwrap_or_default();
                 return Ok(Err(RepairError::NotInPlace { file }));
             }
@@ -300,6 +314,11 @@ impl std::fmt::Debug for Scrubs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Scrubs").field("status", &self.status()).finish_non_exhaustive()
     }
+}
+
+/// Writes the bytes of a block back that has not become whole.
+fn restored(overwritten: Option<&Overwritten>) -> Result<(), RepairError> {
+    overwritten.map_or(Ok(()), Overwritten::restore)
 }
 
 /// Returns what was found, as it is after a scrub that was not to repair.

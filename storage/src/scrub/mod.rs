@@ -30,7 +30,7 @@ use crate::settings::Durability;
 use crate::store::Store;
 use report::Scrub;
 
-pub use repair::{LostPlace, RepairError};
+pub use repair::{LostPlace, Overwritten, RepairError};
 pub use report::{Damage, ScrubError, ScrubReport};
 
 impl Store {

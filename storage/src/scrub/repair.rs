@@ -47,7 +47,7 @@ pub struct LostPlace {
     pub leaf: Option<TreeHash>,
 }
 
-/// The reason a damaged part was not put back. Nothing was changed, unless the disk failed.
+/// The reason a damaged part was not put back. The file is as it was, unless the disk failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RepairError {
     /// The rows are neither envelopes nor leaves.
@@ -100,6 +100,56 @@ pub enum RepairError {
     Commit(#[from] CommitError),
 }
 
+/// The bytes of a damaged block before [`Store::put_back`] wrote to it. They are to be written back unless
+/// [`Store::recheck`] finds the block whole: what is not proved must not hide what the disk has.
+#[derive(Debug)]
+pub struct Overwritten {
+    file: File,
+    /// The name of the file.
+    name: String,
+    /// The block's place in the file.
+    offset: u64,
+    /// The block, and the byte behind it.
+    before: Vec<u8>,
+}
+
+impl Overwritten {
+    /// Returns true if the block is among these damages.
+    #[must_use]
+    pub fn is_in(&self, damages: &[Damage]) -> bool {
+        let mut blocks = damages.iter().filter_map(Damage::block);
+        blocks.any(|(name, offset, _)| name == self.name && offset == self.offset)
+    }
+
+    /// Writes the bytes back, and waits until they are durable.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn restore(&self) -> Result<(), RepairError> {
+        self.file.write_all_at(&self.before, self.offset)?;
+        Ok(self.file.sync_data()?)
+    }
+
+    /// Writes the bytes that differ, and waits until they are durable. Returns false if none does.
+    fn replace(&self, whole: &[u8]) -> io::Result<bool> {
+        let mut has_changed = false;
+        let mut at = 0;
+        while at < whole.len() {
+            let differing = (at..whole.len()).find(|&it| whole[it] != self.before[it]);
+            let Some(from) = differing else { break };
+            let through = (from..whole.len()).find(|&it| whole[it] == self.before[it]);
+            at = through.unwrap_or(whole.len());
+            let place = self.offset.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
+            self.file.write_all_at(&whole[from..at], place)?;
+            has_changed = true;
+        }
+        if has_changed {
+            self.file.sync_data()?;
+        }
+        Ok(has_changed)
+    }
+}
+
 impl Store {
     /// Returns the places of a damaged part whose envelopes have to be brought before it can be put back.
     ///
@@ -124,7 +174,8 @@ impl Store {
     /// Puts a damaged part back. `brought` has the envelopes of [`Store::lost_places`], whose signatures the caller has
     /// verified. What was read of the part before is an error until then, and never counts as absent.
     ///
-    /// [`Store::recheck`] says if the part is whole again: a checksum that does not match shows only there.
+    /// [`Store::recheck`] says if the part is whole again: a checksum that does not match shows only there. Returned is what
+    /// the caller writes back then; `None` if no block was overwritten.
     ///
     /// # Errors
     /// [`RepairError`].
@@ -132,7 +183,7 @@ impl Store {
         &self,
         damage: &Damage,
         brought: &BTreeMap<EnvelopeId, Bytes>,
-    ) -> Result<(), RepairError> {
+    ) -> Result<Option<Overwritten>, RepairError> {
         let folder = self.path().ok_or(RepairError::InMemory)?;
         // What is pruned meanwhile must not come back.
         let database = self.database();
@@ -166,7 +217,8 @@ impl Store {
         for (id, bytes) in &envelopes {
             batch.put_cf(database.family(Family::Log), EnvelopeKey(*id).encode(), bytes);
         }
-        Ok(database.write_durable(batch)?)
+        database.write_durable(batch)?;
+        Ok(None)
     }
 }
 
@@ -269,36 +321,35 @@ fn leaf_rows(
     Ok(rows)
 }
 
-/// Writes the bytes of a damaged block that differ from what its rows say.
-fn mend_file(folder: &Path, damage: &Damage, rows: &[KnownRow]) -> Result<(), RepairError> {
+/// Writes the bytes of a damaged block that differ from what its rows say. `None` if the file has gone.
+fn mend_file(
+    folder: &Path,
+    damage: &Damage,
+    rows: &[KnownRow],
+) -> Result<Option<Overwritten>, RepairError> {
     let not_in_place = || RepairError::NotInPlace { file: damage.file.clone().unwrap_or_default() };
     let (name, offset, len) = damage.block().ok_or_else(not_in_place)?;
     let file = match File::options().read(true).write(true).open(folder.join(name)) {
         // A compaction has taken the rows over: they were readable then.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
     if len > BLOCK_LEN_BYTES_MAX {
         return Err(not_in_place());
     }
     let len = usize::try_from(len).map_err(|_| not_in_place())?;
-    let mut damaged = vec![0; len + 1];
-    file.read_exact_at(&mut damaged, offset)?;
-    let mut whole = block::mend(&damaged[..len], rows).ok_or_else(not_in_place)?;
+    let mut before = vec![0; len + 1];
+    file.read_exact_at(&mut before, offset)?;
+    let mut whole = block::mend(&before[..len], rows).ok_or_else(not_in_place)?;
     whole.push(NOT_COMPRESSED);
-    let mut has_changed = false;
-    let mut at = 0;
-    while at < whole.len() {
-        let differing = (at..whole.len()).find(|&it| whole[it] != damaged[it]);
-        let Some(from) = differing else { break };
-        let through = (from..whole.len()).find(|&it| whole[it] == damaged[it]);
-        at = through.unwrap_or(whole.len());
-        let place = offset.saturating_add(u64::try_from(from).unwrap_or(u64::MAX));
-        file.write_all_at(&whole[from..at], place)?;
-        has_changed = true;
+    let overwritten = Overwritten { file, name: name.to_owned(), offset, before };
+    match overwritten.replace(&whole) {
+        Ok(true) => Ok(Some(overwritten)),
+        Ok(false) => Err(not_in_place()),
+        Err(error) => {
+            // A part of it may have been written.
+            overwritten.restore()?;
+            Err(error.into())
+        }
     }
-    if !has_changed {
-        return Err(not_in_place());
-    }
-    Ok(file.sync_data()?)
 }
