@@ -55,7 +55,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Reads a damaged part again, from the disk. Returns what is still damaged of it.
+    /// Reads a damaged part again, past the database's caches. What was just written comes out of the system's page cache.
+    /// Returns what is still damaged of it.
     ///
     /// # Errors
     /// As [`Store::scrub`].
