@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
@@ -20,6 +20,9 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(180);
 /// Time between two looks if the work has to stop. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// Time that a request of [`Connection::wait_final`] has after the work has to stop. A guess: what stays otherwise keeps
+/// others out for hours, and the end of a node waits.
+const FINAL_MAX: Duration = Duration::from_secs(5);
 
 /// The way to a bucket. Every call blocks, so none is made from a task.
 pub(super) struct Connection {
@@ -92,11 +95,28 @@ impl Connection {
         &self,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> io::Result<T> {
+        self.wait_after_stop(Duration::ZERO, request)
+    }
+
+    /// Waits for a request that cleans up: some seconds longer than the work has.
+    pub(super) fn wait_final<T>(
+        &self,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> io::Result<T> {
+        self.wait_after_stop(FINAL_MAX, request)
+    }
+
+    fn wait_after_stop<T>(
+        &self,
+        longer: Duration,
+        request: impl Future<Output = object_store::Result<T>>,
+    ) -> io::Result<T> {
         let runtime = self.runtime.as_ref().expect("it is there until the end");
         runtime.block_on(async {
             let mut request = std::pin::pin!(request);
+            let mut stopped: Option<Instant> = None;
             loop {
-                if (self.stop)() {
+                if (self.stop)() && stopped.get_or_insert_with(Instant::now).elapsed() >= longer {
                     return Err(io::Error::other("stopped before it was done"));
                 }
                 // An end of the time is a look, and the request goes on.

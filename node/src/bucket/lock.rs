@@ -111,9 +111,17 @@ impl HeldObjects for HeldBucket<'_> {
 
 impl Drop for HeldBucket<'_> {
     fn drop(&mut self) {
-        if !self.is_lost && self.confirm().is_ok() {
-            // A lock that stays is taken over later.
-            let _ = self.bucket.wait(self.bucket.store.delete(&self.path));
+        if self.is_lost {
+            return;
         }
+        let (store, own) = (&self.bucket.store, self.content.as_bytes());
+        // A lock that stays is taken over later. The stop of a node must not leave one.
+        let _ = self.bucket.wait_final(async {
+            let found = store.get_range(&self.path, 0..LEN_BYTES_MAX).await?;
+            if found[..] == *own {
+                store.delete(&self.path).await?;
+            }
+            Ok(())
+        });
     }
 }

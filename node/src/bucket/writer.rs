@@ -82,7 +82,7 @@ impl Drop for ObjectWriter<'_> {
     fn drop(&mut self) {
         if let Some(upload) = &mut self.upload {
             // Parts that stay cost the operator room until the bucket's own rule removes them.
-            let _ = self.bucket.wait(upload.abort());
+            let _ = self.bucket.wait_final(upload.abort());
         }
     }
 }

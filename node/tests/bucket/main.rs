@@ -8,6 +8,7 @@ mod service;
 use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hawser_engine::price::price;
 use hawser_node::bucket::{BucketKeys, BucketObjects, BucketSettings, ObjectsAt};
@@ -299,6 +300,36 @@ fn an_interrupted_backup_does_not_exist_and_leaves_no_upload() {
 }
 
 #[test]
+fn a_node_that_stops_during_a_backup_leaves_neither_lock_nor_upload() {
+    let service = Service::start();
+    let place = Place::of(&service);
+    let store = place.open("data");
+    extend(&store, 1, LARGE_LEN_BYTES);
+    store.flush().unwrap();
+    let stop = Arc::new(AtomicBool::new(false));
+    let asked = stop.clone();
+    let is_stopped = Arc::new(move || asked.load(Ordering::Relaxed));
+    let to: Arc<dyn Objects> = Arc::new(BucketObjects::new(&place.settings, is_stopped).unwrap());
+    // The large file is read once for its hash, and once to be sent.
+    let mut left = 2 * LARGE_LEN_BYTES - (64 << 10);
+    let mut was_sending = false;
+    let new = NewBackup { to, key: None, now_unix_s: 1 };
+    let stopped = store.backup(&new, &mut |bytes| {
+        left = left.saturating_sub(usize::try_from(bytes).unwrap());
+        if left > 0 {
+            return ControlFlow::Continue(());
+        }
+        was_sending = service.open_uploads() == 1 && service.get("nodes/100/lock").is_some();
+        stop.store(true, Ordering::Relaxed);
+        ControlFlow::Break(())
+    });
+    assert!(matches!(stopped, Err(BackupError::Stopped)), "{stopped:?}");
+    assert!(was_sending);
+    assert_eq!(service.open_uploads(), 0);
+    assert!(service.get("nodes/100/lock").is_none());
+}
+
+#[test]
 fn one_writer_is_at_work_in_a_bucket_at_a_time() {
     let service = Service::start();
     let place = Place::of(&service);
@@ -352,14 +383,14 @@ fn work_that_has_to_stop_does_not_wait_for_a_silent_service() {
     // A listener that takes connections and never answers.
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let place = Place::new(&format!("http://{}", silent.local_addr().unwrap()));
-    let stop = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let stop = Arc::new(AtomicBool::new(false));
     let asked = stop.clone();
-    let is_stopped = Arc::new(move || asked.load(std::sync::atomic::Ordering::Relaxed));
+    let is_stopped = Arc::new(move || asked.load(Ordering::Relaxed));
     let objects = BucketObjects::new(&place.settings, is_stopped).unwrap();
     std::thread::scope(|scope| {
         let waiting = scope.spawn(|| objects.find("lock"));
         let (_connection, _) = silent.accept().unwrap();
-        stop.store(true, std::sync::atomic::Ordering::Relaxed);
+        stop.store(true, Ordering::Relaxed);
         let error = waiting.join().unwrap().unwrap_err();
         assert!(error.to_string().contains("stopped"), "{error}");
     });
