@@ -367,6 +367,22 @@ fn one_writer_is_at_work_in_a_bucket_at_a_time() {
 }
 
 #[test]
+fn a_backup_whose_files_were_removed_meanwhile_does_not_stay() {
+    let service = Service::start();
+    let place = Place::of(&service);
+    let (store, name) = small_backup(&place);
+    extend(&store, 1, 100);
+    service.lie(Some(Lie::FilesRemoved));
+    let lost = place.back_up(&store, 2);
+    assert!(matches!(lost, Err(BackupError::Missing { .. })), "{lost:?}");
+    service.lie(None);
+    let names: Vec<_> = place.backups().list().unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(names, [name]);
+    let whole = place.back_up(&store, 3).unwrap();
+    place.backups().verify(&whole.name, &mut go_on).unwrap();
+}
+
+#[test]
 fn a_backup_of_another_network_is_refused() {
     let service = Service::start();
     let place = Place::of(&service);

@@ -46,6 +46,8 @@ pub(crate) enum Lie {
     Refuse(String),
     /// Conditions are not looked at.
     NoConditions,
+    /// All files are removed when a manifest comes, as by another holder of the lock.
+    FilesRemoved,
 }
 
 /// A stored object.
@@ -286,6 +288,9 @@ fn put(
     let is_conditional = parts.headers.contains_key(IF_NONE_MATCH);
     if is_conditional && state.lie != Some(Lie::NoConditions) && state.objects.contains_key(name) {
         return plain(StatusCode::PRECONDITION_FAILED, "");
+    }
+    if state.lie == Some(Lie::FilesRemoved) && name.contains("/manifests/") {
+        state.objects.retain(|name, _| !name.contains("/files/"));
     }
     state.objects.insert(name.to_owned(), Stored { bytes: bytes.to_vec(), modified: LATER });
     done("whole")

@@ -1,5 +1,6 @@
 //! One more backup of an open database.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +12,7 @@ use super::contents::Contents;
 use super::error::{BackupError, at};
 use super::files::{self, FILES, Pace};
 use super::manifest::{BackupFile, BackupManifest, BackupStrand, is_database_file};
-use super::stored::{Backups, HeldBackups};
+use super::stored::{Backups, HeldBackups, MANIFESTS, manifest_name};
 use crate::error::DatabaseError;
 use crate::folder::{checkpoint_folder, remove_checkpoint};
 use crate::objects::Objects;
@@ -153,6 +154,19 @@ fn finish(
     // The files are durable, with their names, before the manifest says so.
     backups.objects.sync_folder(FILES).map_err(at(&backups.objects.location(FILES)))?;
     let name = backups.write_manifest(made_unix_s, &bytes)?;
+    // A lock in a bucket may have had two holders. A backup without its files must not pass for a whole one. If the
+    // place cannot be asked, the manifest stays: an earlier backup may have the same one.
+    let all = require_all(backups, &manifest.files);
+    if let Err(
+        BackupError::Missing { .. } | BackupError::NotAFile { .. } | BackupError::Length { .. },
+    ) = &all
+    {
+        let (objects, object) = (&*backups.objects, manifest_name(&name));
+        let location = objects.location(&object);
+        objects.remove(&object).map_err(at(&location))?;
+        objects.sync_folder(MANIFESTS).map_err(at(&location))?;
+    }
+    all?;
     Ok(BackupReport {
         name,
         files: manifest.files.len(),
@@ -161,6 +175,24 @@ fn finish(
         bytes_copied,
         strands: manifest.strands,
     })
+}
+
+/// Requires that all files of a backup are there, each with its length. One list costs less than a look at each file.
+fn require_all(backups: &Backups, files: &[BackupFile]) -> Result<(), BackupError> {
+    let objects = &*backups.objects;
+    let listed = objects.list(FILES).map_err(at(&objects.location(FILES)))?;
+    let lengths: BTreeMap<&str, u64> = listed
+        .iter()
+        .filter(|object| object.is_plain)
+        .map(|object| (object.name.as_str(), object.len_bytes))
+        .collect();
+    for file in files {
+        let name = files::object_name(file.hash);
+        if lengths.get(name.as_str()) != Some(&file.len_bytes) {
+            files::require_there(objects, file)?;
+        }
+    }
+    Ok(())
 }
 
 /// Refuses a folder of backups inside of the data folder, where a restore would have to look for it in what
