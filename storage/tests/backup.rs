@@ -533,6 +533,12 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
     let mine = place.path("backups/files/00");
     fs::create_dir_all(&mine).unwrap();
     fs::write(mine.join("not ours"), b"x").unwrap();
+    // What killed writers have left, of this version and of older ones.
+    let left_parts =
+        [".part", ".0123456789abcdef.part"].map(|end| format!("{}{end}", "0".repeat(64)));
+    for name in &left_parts {
+        fs::write(mine.join(name), b"x").unwrap();
+    }
     let count = || count_files(&place.path("backups/files"));
     let before = count();
     let dry = backups.prune(2, true, NOW_UNIX_S).unwrap();
@@ -546,6 +552,7 @@ fn pruning_keeps_the_newest_of_each_node_and_every_file_that_they_need() {
         backups.verify(name, &mut go_on).unwrap();
     }
     assert!(mine.join("not ours").exists());
+    assert!(!left_parts.iter().any(|name| mine.join(name).exists()));
     assert_eq!(backups.prune(0, false, NOW_UNIX_S).unwrap().removed, names[3..4]);
     assert!(backups.verify(&names[4], &mut go_on).is_ok(), "one always stays");
 }

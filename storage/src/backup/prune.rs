@@ -6,9 +6,7 @@ use super::error::{BackupError, at};
 use super::files::FILES;
 use super::manifest::{FileHash, ManifestError};
 use super::stored::{Backups, MANIFESTS, is_ahead, manifest_name};
-
-/// Ends the name of a file that a folder was writing when it was interrupted.
-const UNFINISHED: &str = ".part";
+use crate::objects::object_of_unfinished;
 
 /// The outcome of removing old backups.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -95,6 +93,6 @@ fn is_unneeded(name: &str, needed: &BTreeSet<String>) -> bool {
     else {
         return false;
     };
-    let hash = name.strip_suffix(UNFINISHED).unwrap_or(name);
+    let hash = object_of_unfinished(name).unwrap_or(name);
     FileHash::is_name(hash) && !needed.contains(name)
 }

@@ -1,6 +1,7 @@
 //! Objects as files of a folder.
 
 use std::fs::{self, File, TryLockError};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, ErrorKind, Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -11,6 +12,8 @@ use crate::folder::make_folder;
 const LOCK: &str = "lock";
 /// Ends the name of a file that is being written.
 const UNFINISHED: &str = ".part";
+/// Digits of the writer in such a name.
+const WRITER_DIGITS: usize = 16;
 /// The most files of a list. A guess: a hundred times those of a large backup.
 const FILES_MAX: usize = 10_000_000;
 /// The most folders in one another. A guess: this program makes two.
@@ -89,13 +92,12 @@ impl Objects for FolderObjects {
 
     fn create(&self, name: &str) -> io::Result<Box<dyn NewObject + '_>> {
         let path = self.root.join(name);
-        let part = self.root.join(format!("{name}{UNFINISHED}"));
+        // A writer of this or of another machine may make the same object. The keys of the hash are random.
+        let writer = RandomState::new().hash_one(std::process::id());
+        let part = self.root.join(format!("{name}.{writer:0WRITER_DIGITS$x}{UNFINISHED}"));
         make_folder(path.parent().unwrap_or(&self.root))?;
-        match fs::remove_file(&part) {
-            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        Ok(Box::new(NewFile { file: File::create_new(&part)?, part, path }))
+        let file = File::create_new(&part)?;
+        Ok(Box::new(NewFile { file, part, path, is_finished: false }))
     }
 
     fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
@@ -122,12 +124,25 @@ impl Objects for FolderObjects {
     }
 }
 
-/// A file that has its other name. One that is not finished stays there, as after a crash: the next one of the same
-/// name replaces it.
+/// Returns the name of the object that a file which was not finished would have been, or `None` for another file.
+pub(crate) fn object_of_unfinished(name: &str) -> Option<&str> {
+    let part = name.strip_suffix(UNFINISHED)?;
+    let is_writer = |it: &str| {
+        it.len() == WRITER_DIGITS && it.bytes().all(|it| matches!(it, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    match part.rsplit_once('.') {
+        Some((object, writer)) if is_writer(writer) => Some(object),
+        // Older versions of this program named no writer.
+        _ => Some(part),
+    }
+}
+
+/// A file that has its other name. It stays there after a crash.
 struct NewFile {
     file: File,
     part: PathBuf,
     path: PathBuf,
+    is_finished: bool,
 }
 
 impl Write for NewFile {
@@ -141,10 +156,20 @@ impl Write for NewFile {
 }
 
 impl NewObject for NewFile {
-    fn finish(self: Box<Self>) -> io::Result<()> {
+    fn finish(mut self: Box<Self>) -> io::Result<()> {
         self.file.sync_all()?;
         fs::rename(&self.part, &self.path)?;
+        self.is_finished = true;
         self.path.parent().map_or(Ok(()), sync)
+    }
+}
+
+impl Drop for NewFile {
+    fn drop(&mut self) {
+        if !self.is_finished {
+            // One that stays takes room until it is removed.
+            let _ = fs::remove_file(&self.part);
+        }
     }
 }
 
@@ -165,4 +190,53 @@ impl HeldObjects for HeldFile {
 
 fn sync(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NAME: &str = "chunks/ab/abcd";
+
+    fn names(place: &FolderObjects) -> Vec<String> {
+        place.list("chunks").unwrap().into_iter().map(|object| object.name).collect()
+    }
+
+    #[test]
+    fn two_writers_of_one_object_never_publish_a_part_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = FolderObjects::new(folder.path());
+        let mut slow = place.create(NAME).unwrap();
+        slow.write_all(b"who").unwrap();
+        let mut quick = place.create(NAME).unwrap();
+        quick.write_all(b"who").unwrap();
+        slow.write_all(b"le").unwrap();
+        slow.finish().unwrap();
+        assert_eq!(place.find(NAME).unwrap(), FoundObject::Plain(5));
+        // The other one is not at an end, and its file has another name still.
+        assert_eq!(names(&place).len(), 2);
+        quick.write_all(b"le").unwrap();
+        quick.finish().unwrap();
+        assert_eq!(fs::read(folder.path().join(NAME)).unwrap(), b"whole");
+        assert_eq!(names(&place), [NAME]);
+    }
+
+    #[test]
+    fn an_object_that_is_not_finished_leaves_no_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = FolderObjects::new(folder.path());
+        let new = place.create(NAME).unwrap();
+        let part = names(&place);
+        assert_eq!(object_of_unfinished(&part[0]), Some(NAME));
+        drop(new);
+        assert!(names(&place).is_empty());
+    }
+
+    #[test]
+    fn names_of_unfinished_files_are_known_in_both_forms() {
+        assert_eq!(object_of_unfinished("files/ab/abcd.part"), Some("files/ab/abcd"));
+        let of_writer = "files/ab/abcd.0123456789abcdef.part";
+        assert_eq!(object_of_unfinished(of_writer), Some("files/ab/abcd"));
+        assert_eq!(object_of_unfinished("files/ab/abcd"), None);
+    }
 }

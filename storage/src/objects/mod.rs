@@ -8,4 +8,5 @@ mod folder;
 mod named;
 
 pub use folder::FolderObjects;
+pub(crate) use folder::object_of_unfinished;
 pub use named::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
