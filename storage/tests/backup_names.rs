@@ -109,3 +109,22 @@ fn backups_of_the_future_and_unsigned_ones_take_no_place_of_signed_ones() {
     let error = backups.newest(&other, NOW_UNIX_S).unwrap_err();
     assert!(matches!(error, BackupError::OtherNode { .. }), "{error}");
 }
+
+#[test]
+fn a_place_full_of_bad_manifests_ends_the_search_for_the_newest_one() {
+    let place = Place::new();
+    let good = place.back_up(1, true);
+    let (backups, any) = (place.backups(), WantedBackup::default());
+    let bad = |made_unix_s: u64| {
+        let name = format!("{made_unix_s:012}-0123456789abcdef");
+        fs::write(place.manifest(&name), b"noise").unwrap();
+    };
+    // Names tell times that are ahead, and none of these manifests is read.
+    (0..100).for_each(|less| bad(u64::MAX - less));
+    (1..64).for_each(|more| bad(1000 + more));
+    assert_eq!(backups.newest(&any, NOW_UNIX_S).unwrap(), good);
+    bad(1064);
+    let error = backups.newest(&any, NOW_UNIX_S).unwrap_err();
+    let BackupError::Manifest { name, .. } = &error else { panic!("{error}") };
+    assert!(name.starts_with("000000001064-"), "{error}");
+}

@@ -21,6 +21,10 @@ const TIME_DIGITS_MAX: usize = 20;
 const HASH_DIGITS: usize = 16;
 /// Lead over the reader's clock from which on a backup's time is in the future. A guess: more than clocks differ.
 const LEAD_S_MAX: u64 = 24 * 60 * 60;
+/// The most manifests that cannot be used before the search for the newest backup ends. A guess: they are rare.
+const UNUSABLE_MAX: usize = 64;
+/// The most backups of other owners that this search passes. A guess: those of a year, daily, of ten nodes.
+const OTHERS_MAX: usize = 4096;
 
 /// The backups of a place, of one node or of several.
 #[derive(Debug, Clone)]
@@ -69,6 +73,12 @@ impl Backups {
     /// # Errors
     /// When the place cannot be read.
     pub fn list(&self) -> Result<Vec<ListedBackup>, BackupError> {
+        let list = self.names()?.into_iter();
+        Ok(list.map(|name| ListedBackup { manifest: self.manifest(&name), name }).collect())
+    }
+
+    /// Returns the names of all backups, ascending. No manifest is read.
+    fn names(&self) -> Result<Vec<String>, BackupError> {
         let listed = self.objects.list(MANIFESTS).map_err(at(&self.objects.location(MANIFESTS)))?;
         let name_of = |object: &str| {
             let name = object.strip_prefix(MANIFESTS)?.strip_prefix('/')?.strip_suffix(SUFFIX)?;
@@ -76,8 +86,7 @@ impl Backups {
         };
         let mut names: Vec<_> = listed.iter().filter_map(|it| name_of(&it.name)).collect();
         names.sort_unstable();
-        let list = names.into_iter();
-        Ok(list.map(|name| ListedBackup { manifest: self.manifest(&name), name }).collect())
+        Ok(names)
     }
 
     /// Reads the manifest of one backup.
@@ -116,19 +125,39 @@ impl Backups {
     /// Returns the name of the newest backup that can be used and is wanted. One that is more than a day ahead
     /// of `now_unix_s` is never it.
     ///
+    /// Manifests are read one at a time, newest first. Any writer of the place can fill it, so the search ends after
+    /// a number of manifests.
+    ///
     /// # Errors
     /// When there is none, or the place cannot be read. If none is wanted, the error tells why the newest one
-    /// is not.
+    /// is not. If too many cannot be used, it tells why the newest of those cannot.
     pub fn newest(&self, wanted: &WantedBackup, now_unix_s: u64) -> Result<String, BackupError> {
-        let mut refused = None;
-        for ListedBackup { name, manifest } in self.list()?.into_iter().rev() {
-            let Ok(read) = manifest else { continue };
-            if is_ahead(read.manifest.made_unix_s, now_unix_s) {
+        let (mut refused, mut unusable) = (None, None);
+        let (mut others, mut failures) = (0, 0);
+        for name in self.names()?.into_iter().rev() {
+            // A manifest with another time than its name has cannot be used.
+            if time_of(&name).is_none_or(|made_unix_s| is_ahead(made_unix_s, now_unix_s)) {
                 continue;
             }
-            match wanted.require(&read) {
-                Ok(()) => return Ok(name),
-                Err(error) => refused = refused.or(Some(error)),
+            match self.manifest(&name) {
+                Ok(read) => {
+                    match wanted.require(&read) {
+                        Ok(()) => return Ok(name),
+                        Err(error) => refused = refused.or(Some(error)),
+                    }
+                    others += 1;
+                }
+                Err(error) => {
+                    unusable = unusable.or(Some(error));
+                    failures += 1;
+                }
+            }
+            if failures >= UNUSABLE_MAX {
+                refused = unusable;
+                break;
+            }
+            if others >= OTHERS_MAX {
+                break;
             }
         }
         let path = self.objects.location("");
@@ -194,6 +223,11 @@ pub(super) fn manifest_name(name: &str) -> String {
 fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
     let hash = FileHash(*blake3::hash(bytes).as_bytes()).to_string();
     format!("{made_unix_s:0TIME_DIGITS_MIN$}-{}", &hash[..HASH_DIGITS])
+}
+
+/// Returns the time in a backup's name, or `None` if it has too many digits.
+fn time_of(name: &str) -> Option<u64> {
+    name.split_once('-')?.0.parse().ok()
 }
 
 /// Returns true for names of the form that this program gives. None of them leads out of the folder, or holds

@@ -24,6 +24,10 @@ const TIME_DIGITS: usize = 12;
 const HASH_DIGITS: usize = 16;
 /// Lead over the reader's clock from which on a copy's time is in the future. A guess: more than clocks differ.
 const LEAD_S_MAX: u64 = 24 * 60 * 60;
+/// The most manifests that cannot be used before the search for the newest copy ends. A guess: they are rare.
+const UNUSABLE_MAX: usize = 64;
+/// The most copies of other networks that this search passes. A guess: those of a year, daily, of ten networks.
+const OTHERS_MAX: usize = 4096;
 
 /// The copies of a place.
 #[derive(Debug, Clone)]
@@ -52,6 +56,12 @@ impl Bootstraps {
     /// # Errors
     /// When the place cannot be read.
     pub fn list(&self) -> Result<Vec<ListedBootstrap>, BootstrapError> {
+        let list = self.names()?.into_iter();
+        Ok(list.map(|name| ListedBootstrap { manifest: self.manifest(&name), name }).collect())
+    }
+
+    /// Returns the names of all copies, ascending. No manifest is read.
+    fn names(&self) -> Result<Vec<String>, BootstrapError> {
         let folder = self.objects.location(MANIFESTS);
         if !self.objects.has_folder(MANIFESTS).map_err(at(&folder))? {
             return Err(BootstrapError::None { path: self.objects.location("") });
@@ -63,26 +73,45 @@ impl Bootstraps {
         let listed = self.objects.list(MANIFESTS).map_err(at(&folder))?;
         let mut names: Vec<_> = listed.iter().filter_map(|it| name_of(&it.name)).collect();
         names.sort_unstable();
-        let list = names.into_iter();
-        Ok(list.map(|name| ListedBootstrap { manifest: self.manifest(&name), name }).collect())
+        Ok(names)
     }
 
     /// Returns the newest copy of a network that can be used. One that is more than a day ahead of `now_unix_s` is
     /// never it.
     ///
+    /// Manifests are read one at a time, newest first. The maker of the place may fill it, so the search ends after a
+    /// number of manifests.
+    ///
     /// # Errors
-    /// When there is none, or the place cannot be read.
+    /// When there is none, or the place cannot be read. If too many cannot be used, the error tells why the newest of
+    /// those cannot.
     pub fn newest(
         &self,
         network: &str,
         now_unix_s: u64,
     ) -> Result<(String, BootstrapManifest), BootstrapError> {
-        for ListedBootstrap { name, manifest } in self.list()?.into_iter().rev() {
-            if let Ok(manifest) = manifest
-                && manifest.network == network
-                && manifest.made_unix_s <= now_unix_s.saturating_add(LEAD_S_MAX)
+        let latest = now_unix_s.saturating_add(LEAD_S_MAX);
+        let (mut unusable, mut failures, mut others) = (None, 0, 0);
+        for name in self.names()?.into_iter().rev() {
+            // A manifest with another time than its name has cannot be used.
+            if time_of(&name).is_none_or(|made_unix_s| made_unix_s > latest) {
+                continue;
+            }
+            match self.manifest(&name) {
+                Ok(manifest) if manifest.network == network => return Ok((name, manifest)),
+                Ok(_) => others += 1,
+                Err(error) => {
+                    unusable = unusable.or(Some(error));
+                    failures += 1;
+                }
+            }
+            if failures >= UNUSABLE_MAX
+                && let Some(error) = unusable.take()
             {
-                return Ok((name, manifest));
+                return Err(error);
+            }
+            if others >= OTHERS_MAX {
+                break;
             }
         }
         Err(BootstrapError::None { path: self.objects.location("") })
@@ -218,6 +247,11 @@ fn name_of(made_unix_s: u64, bytes: &[u8]) -> String {
     format!("{made_unix_s:0TIME_DIGITS$}-{}", &hash[..HASH_DIGITS])
 }
 
+/// Returns the time in a copy's name, or `None` if it has too many digits.
+fn time_of(name: &str) -> Option<u64> {
+    name.split_once('-')?.0.parse().ok()
+}
+
 /// Returns true for names of the form that this program gives. None of them leads out of the folder, or holds what a
 /// terminal would obey.
 fn is_name(name: &str) -> bool {
@@ -228,4 +262,36 @@ fn is_name(name: &str) -> bool {
             && hash.len() == HASH_DIGITS
             && hash.bytes().all(is_hex)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::objects::FolderObjects;
+
+    #[test]
+    fn a_place_full_of_bad_manifests_ends_the_search_for_the_newest_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = Bootstraps::new(Arc::new(FolderObjects::new(folder.path())));
+        place.make().unwrap();
+        let put = |network: &str, made_unix_s| {
+            let (network, strands) = (network.to_owned(), Vec::new());
+            place.put_manifest(&BootstrapManifest { network, made_unix_s, strands }).unwrap()
+        };
+        let good = put("testnet", 1);
+        put("other", 2);
+        let bad = |made_unix_s: u64| {
+            let name = format!("{made_unix_s:012}-0123456789abcdef");
+            place.put(&manifest_name(&name), b"noise").unwrap();
+        };
+        // Names tell times that are ahead, and none of these manifests is read.
+        (0..100).for_each(|less| bad(u64::MAX - less));
+        let unusable_max = u64::try_from(UNUSABLE_MAX).unwrap();
+        (1..unusable_max).for_each(|more| bad(1000 + more));
+        assert_eq!(place.newest("testnet", 10_000).unwrap().0, good);
+        bad(1000 + unusable_max);
+        let error = place.newest("testnet", 10_000).unwrap_err();
+        let BootstrapError::Manifest { name, .. } = &error else { panic!("{error}") };
+        assert!(name.starts_with("000000001064-"), "{error}");
+    }
 }
