@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
 use parking_lot::Mutex;
+use sharing::Recorded;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -266,8 +267,8 @@ impl Driver {
         });
     }
 
-    /// Signs the transactions that are needed, and returns when all of them are on record. One sync
-    /// covers all of them.
+    /// Signs the transactions that are needed, and returns when all of them are on record, or Redis has not
+    /// answered. One sync covers all of them.
     async fn sign(&mut self) {
         let jobs = &self.jobs;
         let is_wanted = |id| jobs.get(id).is_some_and(|job| !job.is_abandoned());
@@ -305,8 +306,9 @@ impl Driver {
         let now = self.now();
         for ((it, transaction), recorded) in signed.into_iter().zip(recorded).rev() {
             match recorded {
-                Ok(()) => self.nonces.signed(it.nonce, transaction, now),
-                Err(error) => self.not_signed(it.nonce, Some(error)),
+                Recorded::Yes => self.nonces.signed(it.nonce, transaction, now),
+                Recorded::No(error) => self.not_signed(it.nonce, Some(error)),
+                Recorded::Maybe => self.nonces.maybe_recorded(it.nonce, transaction, now),
             }
         }
     }

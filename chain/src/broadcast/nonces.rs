@@ -250,7 +250,9 @@ impl Nonces {
     /// One at a time keeps the nonces in order at the nodes, and lets a refused nonce be given back
     /// before the next one is out.
     pub(super) fn due(&self, now: Duration) -> Option<(u64, SignedTransaction)> {
-        let is_due = |slot: &NonceSlot| matches!(slot.phase, Phase::Send { at } if at <= now);
+        let is_due = |slot: &NonceSlot| {
+            !slot.is_unrecorded && matches!(slot.phase, Phase::Send { at } if at <= now)
+        };
         let (nonce, slot) = self.slots.iter().find(|(_, slot)| is_due(slot))?;
         Some((
             *nonce,
@@ -261,7 +263,7 @@ impl Nonces {
     /// Returns the time at which a transaction is due, if nothing else happens before.
     pub(super) fn wake_at(&self) -> Option<Duration> {
         let at = |slot: &NonceSlot| match slot.phase {
-            Phase::Send { at } => Some(at),
+            Phase::Send { at } if !slot.is_unrecorded => Some(at),
             _ => None,
         };
         self.slots.values().filter_map(at).min()
@@ -280,7 +282,7 @@ impl Nonces {
             "a replacement pays enough to replace"
         );
         slot.signed.push(signed);
-        slot.instead_of = None;
+        (slot.instead_of, slot.is_unrecorded) = (None, false);
         slot.phase = Phase::Send { at: now };
         if !is_replacement {
             return;

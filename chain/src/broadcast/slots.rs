@@ -221,8 +221,11 @@ pub(super) struct NonceSlot {
     pub(super) purpose: NoncePurpose,
     /// All transactions signed for the nonce, the oldest first.
     pub(super) signed: Vec<SignedTransaction>,
-    /// True if a node may have one of them. From then on the nonce cannot be given back.
+    /// True if a node may have one of them, or may get it from another process. From then on the nonce cannot be
+    /// given back.
     pub(super) maybe_out: bool,
+    /// True if the latest transaction may not be on record: it is not sent from here before it is.
+    pub(super) is_unrecorded: bool,
     pub(super) since_block: Option<u64>,
     pub(super) instead_of: Option<SlotId>,
     /// Attempts since a node accepted a transaction last.
@@ -243,6 +246,7 @@ impl NonceSlot {
             purpose,
             signed: Vec::new(),
             maybe_out: false,
+            is_unrecorded: false,
             since_block: None,
             instead_of,
             tries: 0,

@@ -1,7 +1,7 @@
 //! The part of the task that deals with other senders of the account: processes that share its nonces through
 //! Redis, and rivals of whom nothing is known.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::time::Instant;
 
 use alloy::primitives::{B256, Bytes};
@@ -19,6 +19,16 @@ use crate::broadcast::slots::{
 };
 use crate::redis_link::RedisFault;
 use crate::send::{Chain, RequestError};
+
+/// The answer to a signed transaction that was to be put on record.
+#[derive(Debug, Clone)]
+pub(super) enum Recorded {
+    Yes,
+    /// It is not on record, and must not be sent.
+    No(BroadcastError),
+    /// The answer was lost. Another process that takes the nonce over may find it and send it.
+    Maybe,
+}
 
 impl Driver {
     /// Returns the time of the next question for shared nonces.
@@ -107,10 +117,13 @@ impl Driver {
             self.given(job, share);
         }
         self.note_slots();
-        self.record_again(&response.unrecorded).await;
         if !response.lost.is_empty() {
             tracing::debug!(nonces = ?response.lost, "another process has taken nonces over");
         }
+        for nonce in response.lost {
+            self.nonces.lost(nonce);
+        }
+        self.record_again(&response.unrecorded).await;
     }
 
     fn take_over(&mut self, nonce: u64, raws: &[Bytes]) {
@@ -201,11 +214,11 @@ impl Driver {
         }
     }
 
-    /// Puts signed transactions on record, all at once. Answers for each if it may be sent.
+    /// Puts signed transactions on record, all at once.
     pub(super) async fn put_on_record(
         &mut self,
         signed: &[(SignRequest, SignedTransaction)],
-    ) -> Vec<Result<(), BroadcastError>> {
+    ) -> Vec<Recorded> {
         if self.sharing.is_some() {
             return self.share(signed).await;
         }
@@ -215,16 +228,13 @@ impl Driver {
             nonce: it.nonce,
             raw: signed.raw.clone(),
         });
-        let recorded = self.write(entries.collect(), true).await;
-        vec![recorded; signed.len()]
+        let written = self.write(entries.collect(), true).await;
+        vec![written.map_or_else(Recorded::No, |()| Recorded::Yes); signed.len()]
     }
 
-    async fn share(
-        &mut self,
-        signed: &[(SignRequest, SignedTransaction)],
-    ) -> Vec<Result<(), BroadcastError>> {
+    async fn share(&mut self, signed: &[(SignRequest, SignedTransaction)]) -> Vec<Recorded> {
         self.note_slots();
-        let Some(sharing) = &self.sharing else { return vec![Ok(()); signed.len()] };
+        let Some(sharing) = &self.sharing else { return vec![Recorded::Yes; signed.len()] };
         let transactions = signed.iter().map(|(it, signed)| SharedTransaction {
             nonce: it.nonce,
             payload: sharing.slots.get(&it.slot).and_then(|(_, payload)| *payload),
@@ -233,21 +243,22 @@ impl Driver {
         });
         let transactions: Vec<_> = transactions.collect();
         let shared = sharing.shared.clone();
-        let failed = |reason: String| Err(BroadcastError::Sharing { reason });
         match shared.record(&transactions).await {
             Ok(recorded) => {
-                let taken = || failed("another process has taken the nonce over".into());
-                recorded.into_iter().map(|ok| if ok { Ok(()) } else { taken() }).collect()
+                let reason = "another process has taken the nonce over";
+                let taken = || Recorded::No(BroadcastError::Sharing { reason: reason.into() });
+                recorded.into_iter().map(|ok| if ok { Recorded::Yes } else { taken() }).collect()
             }
             Err(fault) => {
                 self.state.halt.lock().get_or_insert(fault.to_string());
-                signed.iter().map(|_| failed(fault.to_string())).collect()
+                vec![Recorded::Maybe; signed.len()]
             }
         }
     }
 
-    /// Records transactions that Redis has lost.
-    async fn record_again(&mut self, nonces: &[u64]) {
+    /// Records transactions that Redis has lost, or for which it has not answered. The latter are sent then.
+    async fn record_again(&mut self, lost: &[u64]) {
+        let nonces: BTreeSet<u64> = lost.iter().copied().chain(self.nonces.unrecorded()).collect();
         let Some(sharing) = &self.sharing else { return };
         let slots: HashMap<u64, Option<B256>> = sharing.slots.values().copied().collect();
         let of_nonce = |nonce: &u64| {
@@ -263,8 +274,14 @@ impl Driver {
             return;
         }
         let shared = sharing.shared.clone();
-        if let Err(fault) = shared.record(&lost).await {
-            tracing::debug!(%fault, "transactions cannot be recorded again");
+        match shared.record(&lost).await {
+            Ok(recorded) => {
+                let now = self.now();
+                for (it, _) in lost.iter().zip(recorded).filter(|(_, is_recorded)| *is_recorded) {
+                    self.nonces.recorded(it.nonce, now);
+                }
+            }
+            Err(fault) => tracing::debug!(%fault, "transactions cannot be recorded again"),
         }
     }
 

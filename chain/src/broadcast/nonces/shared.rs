@@ -1,9 +1,10 @@
 //! The nonces of an account that other senders use too: given out from outside, or watched for rivals.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use super::Nonces;
-use crate::broadcast::slots::{JobId, NoncePurpose, NonceSlot, SignedTransaction, SlotId};
+use crate::broadcast::slots::{JobId, NoncePurpose, NonceSlot, Phase, SignedTransaction, SlotId};
 
 /// Nonces above the chain's own count by which one may come from outside. A guess: far above what all processes of
 /// an account have in flight.
@@ -110,6 +111,48 @@ impl Nonces {
         self.slots.get(&nonce).map_or(&[], |slot| &slot.signed)
     }
 
+    /// Takes note that a transaction is signed, and may be on record: another process may find it there and send
+    /// it. It is not sent from here before [`recorded`](Self::recorded).
+    pub(in crate::broadcast) fn maybe_recorded(
+        &mut self,
+        nonce: u64,
+        signed: SignedTransaction,
+        now: Duration,
+    ) {
+        let head = self.head;
+        let Some(slot) = self.slots.get_mut(&nonce) else { return };
+        if slot.signed.is_empty() {
+            slot.since_block = Some(head);
+        }
+        slot.signed.push(signed);
+        slot.instead_of = None;
+        (slot.maybe_out, slot.is_unrecorded) = (true, true);
+        slot.phase = Phase::Pending { since: now, head, sent_again: false };
+    }
+
+    /// Returns the nonces with a transaction that may not be on record.
+    pub(in crate::broadcast) fn unrecorded(&self) -> impl Iterator<Item = u64> {
+        self.slots.iter().filter(|(_, slot)| slot.is_unrecorded).map(|(nonce, _)| *nonce)
+    }
+
+    /// Takes note that all transactions of a nonce are on record.
+    pub(in crate::broadcast) fn recorded(&mut self, nonce: u64, now: Duration) {
+        let Some(slot) = self.slots.get_mut(&nonce).filter(|slot| slot.is_unrecorded) else {
+            return;
+        };
+        slot.is_unrecorded = false;
+        if matches!(slot.phase, Phase::Pending { .. }) {
+            slot.phase = Phase::Send { at: now };
+        }
+    }
+
+    /// Takes note that another process has taken a nonce over, with the transactions on record.
+    pub(in crate::broadcast) fn lost(&mut self, nonce: u64) {
+        if let Some(slot) = self.slots.get_mut(&nonce) {
+            slot.maybe_out |= !slot.signed.is_empty();
+        }
+    }
+
     /// Gives no payload a nonce while this is true.
     pub(in crate::broadcast) fn pause(&mut self, is_paused: bool) {
         self.is_paused = is_paused;
@@ -142,5 +185,67 @@ impl Nonces {
         self.slots.insert(nonce, slot);
         self.next = self.next.max(nonce + 1);
         id
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::primitives::{B256, Bytes};
+
+    use super::*;
+    use crate::broadcast::slots::{AccountState, SendOutcome, Timeouts};
+
+    const JOB: JobId = JobId(1);
+
+    fn transaction() -> SignedTransaction {
+        let (hash, raw) = (B256::repeat_byte(1), Bytes::from_static(b"signed"));
+        SignedTransaction { hash, price: 100, raw, is_filler: false }
+    }
+
+    /// Returns nonces of which one is to be signed, for the payload.
+    fn with_one_to_sign() -> Nonces {
+        let mut nonces = Nonces::new(Timeouts::new(4));
+        nonces.share();
+        assert!(nonces.polled(&AccountState::default(), Duration::ZERO).is_empty());
+        nonces.submit(JOB);
+        assert!(nonces.give(JOB, 0).is_some());
+        assert_eq!(nonces.assign().len(), 1);
+        nonces
+    }
+
+    #[test]
+    fn a_transaction_that_may_be_on_record_is_neither_refused_nor_sent_before_it_is() {
+        let mut nonces = with_one_to_sign();
+        nonces.maybe_recorded(0, transaction(), Duration::ZERO);
+        assert_eq!(
+            nonces.latest(JOB),
+            Some(transaction().hash),
+            "its caller hears that it may be mined"
+        );
+        assert_eq!(nonces.queries(Duration::ZERO).len(), 1, "the chain is asked for it");
+        let later = Duration::from_secs(3);
+        assert!(nonces.polled(&AccountState::default(), later).is_empty());
+        assert_eq!(nonces.due(later), None);
+        assert_eq!(nonces.wake_at(), None);
+        assert_eq!(nonces.unrecorded().collect::<Vec<_>>(), [0]);
+        // On record it is sent, and a node's refusal does not end it.
+        nonces.recorded(0, later);
+        nonces.recorded(0, later);
+        assert_eq!(nonces.unrecorded().count(), 0);
+        let at = nonces.wake_at().unwrap();
+        assert_eq!(nonces.due(at), Some((0, transaction())));
+        assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), at), None);
+        assert_eq!(nonces.in_flight(), 1);
+    }
+
+    #[test]
+    fn what_another_process_has_taken_over_is_not_refused_once_it_is_signed() {
+        let mut nonces = with_one_to_sign();
+        nonces.lost(0);
+        assert!(nonces.queries(Duration::ZERO).is_empty(), "there is nothing that it could send");
+        nonces.signed(0, transaction(), Duration::ZERO);
+        nonces.lost(0);
+        assert_eq!(nonces.sent(0, SendOutcome::Refused("no".into()), Duration::ZERO), None);
+        assert_eq!(nonces.in_flight(), 1);
     }
 }
