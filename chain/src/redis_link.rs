@@ -29,8 +29,19 @@ impl fmt::Debug for RedisAccess {
 
 /// Redis does not answer, or answers something else.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("Redis: {0}")]
-pub struct RedisFault(String);
+#[error("Redis: {reason}")]
+pub struct RedisFault {
+    reason: String,
+    is_answer: bool,
+}
+
+impl RedisFault {
+    /// Returns whether Redis itself has answered with this error: it is there, and a script does not do.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        self.is_answer
+    }
+}
 
 /// A connection that is made anew after a failure.
 pub struct RedisLink {
@@ -100,7 +111,8 @@ impl RedisLink {
         command: &redis::Cmd,
     ) -> Result<T, RedisFault> {
         let asked = timeout(limit, self.ask(command)).await;
-        let answer = asked.unwrap_or_else(|_| Err(RedisFault("no answer in time".into())));
+        let late = || RedisFault { reason: "no answer in time".into(), is_answer: false };
+        let answer = asked.unwrap_or_else(|_| Err(late()));
         if answer.is_err() {
             // The next call connects anew.
             if let Ok(mut connection) = self.connection.try_lock() {
@@ -127,7 +139,7 @@ impl RedisLink {
 }
 
 fn fault(error: redis::RedisError) -> RedisFault {
-    RedisFault(error.to_string())
+    RedisFault { reason: error.to_string(), is_answer: error.code().is_some() }
 }
 
 /// Returns a number as an argument of a script.

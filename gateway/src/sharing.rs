@@ -1,12 +1,12 @@
 //! Limits, budgets and the nodes of topics that several gateways share through Redis.
 //!
 //! Redis decides nothing alone: a request has to fit this gateway's own limits first, which count a part of the same.
-//! So a Redis that is gone, or empty, or old, leaves each gateway with its own limits. After a failure it is left
-//! alone for a while, so that no caller waits for it again and again.
+//! So a Redis that is gone, or empty, or old, leaves each gateway with its own limits. When it does not answer, it is
+//! left alone for a while, so that no caller waits for it again and again.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use hawser_chain::redis_link::{RedisFault, RedisLink, number};
@@ -20,6 +20,9 @@ const PAUSE_MS: u64 = 1000;
 /// Time for which the node of a topic is kept after its last change. A guess: a day more than readers are usually
 /// behind.
 const TOPIC_KEPT_S: u64 = 7 * 86_400;
+/// The most that is counted of a part of one cost. Chosen: far above any price (a thousand dollars), and Lua adds
+/// some of them exactly. A price is what an endpoint says, any number.
+const COST_MAX: u64 = 1 << 50;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
@@ -63,9 +66,12 @@ end
 for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
 for group = 0, 1 do
   local k, a = group * 5, 1 + group * 12
+  local costs = {e = tonumber(ARGV[a + 5]), p = tonumber(ARGV[a + 6]), g = tonumber(ARGV[a + 7])}
   for place, life in pairs({[4] = 7200, [5] = 172800}) do
-    for at, name in ipairs({'e', 'p', 'g'}) do
-      redis.call('HINCRBY', KEYS[k + place], name, ARGV[a + 4 + at])
+    for _, name in ipairs({'e', 'p', 'g'}) do
+      local used = tonumber(redis.call('HGET', KEYS[k + place], name) or '0')
+      local after = math.min(9007199254740991, used + costs[name])
+      redis.call('HSET', KEYS[k + place], name, string.format('%.0f', after))
     end
     redis.call('EXPIRE', KEYS[k + place], life)
   end
@@ -81,6 +87,7 @@ for _, key in ipairs(KEYS) do
     for at, name in ipairs({'e', 'p', 'g'}) do
       local used = tonumber(redis.call('HGET', key, name) or '0')
       local after = math.max(0, used + tonumber(ARGV[1]) * tonumber(ARGV[1 + at]))
+      after = math.min(9007199254740991, after)
       redis.call('HSET', key, name, string.format('%.0f', after))
     end
   end
@@ -100,6 +107,11 @@ const TOPICS_PER_CALL: usize = 1000;
 
 /// A cost: envelopes, picodollars, gas.
 pub(crate) type SharedCost = [u64; 3];
+
+/// Returns a cost as arguments of a script.
+fn bounded(cost: SharedCost) -> [Vec<u8>; 3] {
+    cost.map(|part| number(part.min(COST_MAX)))
+}
 
 /// The limits of one group: buckets of a minute and an hour; picodollars and gas in an hour; envelopes, picodollars
 /// and gas in a day.
@@ -130,6 +142,8 @@ pub(crate) struct GatewayShare {
     since: Instant,
     /// The time until which Redis is left alone, ms since the start.
     paused_until_ms: AtomicU64,
+    /// True once a script has failed.
+    has_failed: AtomicBool,
 }
 
 impl std::fmt::Debug for GatewayShare {
@@ -142,7 +156,13 @@ impl GatewayShare {
     /// Shares what belongs to one payer.
     pub(crate) fn new(link: Arc<RedisLink>, payer: Address) -> Self {
         let base = link.key(&format!("gateway:{{{payer}}}"));
-        Self { link, base, since: Instant::now(), paused_until_ms: AtomicU64::new(0) }
+        Self {
+            link,
+            base,
+            since: Instant::now(),
+            paused_until_ms: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+        }
     }
 
     /// Takes a cost from the limits of a caller and of all callers, or from none. Answers the limit that it
@@ -163,7 +183,7 @@ impl GatewayShare {
                 arguments.push(or_none(bucket.map(|(capacity, _)| capacity)));
                 arguments.push(or_none(bucket.map(|(_, window_ms)| window_ms)));
             }
-            arguments.extend(cost.map(number));
+            arguments.extend(bounded(cost));
             arguments.extend(hour.into_iter().chain(day).map(or_none));
         }
         let keys = [of_caller, of_total].concat();
@@ -193,8 +213,7 @@ impl GatewayShare {
         let of_caller = self.limit_keys(&self.caller_key(caller), at_ms);
         let of_total = self.limit_keys(&self.total_key(), at_ms);
         let keys = [&of_caller[3..], &of_total[3..]].concat();
-        let arguments: Vec<Vec<u8>> =
-            std::iter::once(sign.to_vec()).chain(cost.map(number)).collect();
+        let arguments: Vec<Vec<u8>> = std::iter::once(sign.to_vec()).chain(bounded(cost)).collect();
         let _: Option<i64> = self.eval(ADJUST, &keys, &arguments).await;
     }
 
@@ -258,6 +277,13 @@ impl GatewayShare {
                     tracing::info!("limits and topics are shared again");
                 }
                 Some(answer)
+            }
+            // Waiting for Redis would not help, and the next call may do.
+            Err(fault) if fault.is_answer() => {
+                if !self.has_failed.swap(true, Relaxed) {
+                    tracing::warn!(code = "redis_refuses", %fault, "a request or a topic is not shared");
+                }
+                None
             }
             Err(fault) => {
                 if self.paused_until_ms.swap(now_ms + PAUSE_MS, Relaxed) == 0 {

@@ -10,7 +10,7 @@ use hawser_proto::OriginatorId;
 use tonic::Code;
 
 use super::fake_node::{Manner, id_of};
-use super::fixture::{Net, message, until};
+use super::fixture::{Net, commit, message, until};
 use super::redis_server::RedisServer;
 
 /// Two gateways before the same nodes.
@@ -68,6 +68,26 @@ async fn the_money_of_an_hour_is_counted_once_for_both_and_comes_back() {
     assert!(published >= 2, "what was refused does not count");
     let refused = first.publish(vec![message(1, "number 100")]).await.unwrap_err();
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn a_price_without_measure_leaves_the_shared_limits_in_force() {
+    let Some(redis) = RedisServer::start().await else { return };
+    let (first, second) = two(&redis, 1, policies("[default]\nenvelopes_per_day = 4")).await;
+    *first.chain.gas_price_wei.lock() = u128::MAX;
+    for (place, (net, text)) in [(&first, "a"), (&second, "b")].into_iter().enumerate() {
+        let showing = first.chain.shown_by(place, &first.nodes);
+        let publishing = net.publish(vec![commit(1, text)]);
+        let (sent, ()) = futures_util::future::join(publishing, showing).await;
+        assert!(sent.is_ok(), "{sent:?}");
+    }
+    *first.chain.gas_price_wei.lock() = 0;
+    for (net, text) in [(&first, "c"), (&second, "d")] {
+        assert_eq!(code(net, text).await, Code::Ok, "{text}");
+    }
+    for net in [&first, &second] {
+        assert_eq!(code(net, "one more").await, Code::ResourceExhausted);
+    }
 }
 
 #[tokio::test]
