@@ -113,6 +113,18 @@ fn bounded(cost: SharedCost) -> [Vec<u8>; 3] {
     cost.map(|part| number(part.min(COST_MAX)))
 }
 
+/// Reads the answer of [`TAKE`]. One of another form counts as none.
+fn taken(answer: &[i64]) -> SharedTake {
+    match answer {
+        [] => SharedTake::Taken,
+        [group, place, wait_ms] => usize::try_from(*place).map_or(SharedTake::Skipped, |place| {
+            let (of_total, wait_ms) = (*group == 1, u64::try_from(*wait_ms).ok());
+            SharedTake::Exceeded(SharedExceeded { of_total, place, wait_ms })
+        }),
+        _ => SharedTake::Skipped,
+    }
+}
+
 /// The limits of one group: buckets of a minute and an hour; picodollars and gas in an hour; envelopes, picodollars
 /// and gas in a day.
 #[derive(Debug, Clone, Copy, Default)]
@@ -132,6 +144,15 @@ pub(crate) struct SharedExceeded {
     pub(crate) place: usize,
     /// Time after which the same cost fits a bucket, ms; `None` if it never does. 0 for other limits.
     pub(crate) wait_ms: Option<u64>,
+}
+
+/// The answer of Redis to a cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SharedTake {
+    Taken,
+    /// Redis did not answer in time, or was not asked. What it has taken all the same stays taken.
+    Skipped,
+    Exceeded(SharedExceeded),
 }
 
 /// The state that the gateways of one payer share.
@@ -165,15 +186,14 @@ impl GatewayShare {
         }
     }
 
-    /// Takes a cost from the limits of a caller and of all callers, or from none. Answers the limit that it
-    /// exceeds; `None` if it is taken, or Redis does not answer.
+    /// Takes a cost from the limits of a caller and of all callers, or from none.
     pub(crate) async fn take(
         &self,
         caller: &str,
         limits: [SharedLimits; 2],
         cost: SharedCost,
         now_ms: u64,
-    ) -> Option<SharedExceeded> {
+    ) -> SharedTake {
         let of_caller = self.limit_keys(&self.caller_key(caller), now_ms);
         let of_total = self.limit_keys(&self.total_key(), now_ms);
         let or_none = |limit: Option<u64>| limit.map_or_else(|| b"-1".to_vec(), number);
@@ -187,21 +207,16 @@ impl GatewayShare {
             arguments.extend(hour.into_iter().chain(day).map(or_none));
         }
         let keys = [of_caller, of_total].concat();
-        let exceeded: Vec<i64> = self.eval(TAKE, &keys, &arguments).await?;
-        let [group, place, wait_ms] = exceeded.try_into().ok()?;
-        Some(SharedExceeded {
-            of_total: group == 1,
-            place: usize::try_from(place).ok()?,
-            wait_ms: u64::try_from(wait_ms).ok(),
-        })
+        let answer: Option<Vec<i64>> = self.eval(TAKE, &keys, &arguments).await;
+        answer.map_or(SharedTake::Skipped, |answer| taken(&answer))
     }
 
-    /// Adds a cost that was not known before.
+    /// Adds a cost that was not known before, to one that was taken.
     pub(crate) async fn add(&self, caller: &str, cost: SharedCost, now_ms: u64) {
         self.adjust(caller, b"1", cost, now_ms).await;
     }
 
-    /// Returns a cost that was taken at this time to the counts of its hour and day.
+    /// Returns a cost that was [taken](SharedTake::Taken) at this time to the counts of its hour and day.
     pub(crate) async fn give_back(&self, caller: &str, cost: SharedCost, taken_ms: u64) {
         self.adjust(caller, b"-1", cost, taken_ms).await;
     }
@@ -292,5 +307,26 @@ impl GatewayShare {
                 None
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_empty_answer_says_that_a_cost_is_taken() {
+        assert_eq!(taken(&[]), SharedTake::Taken);
+        let exceeded = SharedExceeded { of_total: true, place: 2, wait_ms: None };
+        assert_eq!(taken(&[1, 2, -1]), SharedTake::Exceeded(exceeded));
+        for other in [&[1][..], &[0, -1, 5], &[0, 1, 2, 3]] {
+            assert_eq!(taken(other), SharedTake::Skipped, "{other:?}");
+        }
+    }
+
+    #[test]
+    fn no_part_of_a_cost_is_beyond_what_scripts_count() {
+        let most = number(COST_MAX);
+        assert_eq!(bounded([1, u64::MAX, COST_MAX]), [number(1), most.clone(), most]);
     }
 }

@@ -39,7 +39,7 @@ pub(crate) use webhook::WebhookError;
 pub use webhook::WebhookStartError;
 
 use crate::routing::Routed;
-use crate::sharing::GatewayShare;
+use crate::sharing::{GatewayShare, SharedTake};
 use hawser_rules::PayloadClass;
 
 /// The one caller of a gateway that does not tell callers apart.
@@ -110,6 +110,15 @@ impl CallerId {
     pub(crate) fn of_test(name: &str) -> Self {
         Self(name.into())
     }
+}
+
+/// The count of a request in the limits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admission {
+    /// Unix time.
+    taken_ms: u64,
+    /// True if its cost is taken from the limits of all gateways too.
+    is_shared: bool,
 }
 
 /// The policies of a running gateway.
@@ -209,7 +218,7 @@ impl Policies {
     }
 
     /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of
-    /// all callers. `price` returns what one envelope costs without congestion.
+    /// all callers. `price` returns what one envelope costs without congestion; `now_ms` is unix time.
     ///
     /// # Errors
     /// Returns the first reason to refuse; nothing is taken then.
@@ -219,7 +228,7 @@ impl Policies {
         routed: &[Routed],
         price: impl Fn(&Routed) -> CallerCost,
         now_ms: u64,
-    ) -> Result<(), PolicyError> {
+    ) -> Result<Admission, PolicyError> {
         let policy = self.file.policy_of(&caller.0);
         let count = routed.len();
         if let Some(max) = policy.envelopes_per_request_max.filter(|max| count > *max) {
@@ -249,21 +258,26 @@ impl Policies {
                 PolicyError::TotalExceeded(exceeded)
             })?;
         }
-        self.admit_everywhere(caller, policy, cost, now_ms).await
+        let is_shared = self.admit_everywhere(caller, policy, cost, now_ms).await?;
+        Ok(Admission { taken_ms: now_ms, is_shared })
     }
 
-    /// Takes a cost, which fits the limits of this gateway, from those of all gateways together.
+    /// Takes a cost, which fits the limits of this gateway, from those of all gateways together. Returns
+    /// false if these do not count it.
     async fn admit_everywhere(
         &self,
         caller: &CallerId,
         policy: &Policy,
         cost: CallerCost,
         now_ms: u64,
-    ) -> Result<(), PolicyError> {
-        let Some(share) = &self.share else { return Ok(()) };
+    ) -> Result<bool, PolicyError> {
+        let Some(share) = &self.share else { return Ok(false) };
         let limits = [shared(policy), shared(&self.file.total)];
-        let exceeded = share.take(&caller.0, limits, cost.to_share(), now_ms).await;
-        let Some(exceeded) = exceeded else { return Ok(()) };
+        let exceeded = match share.take(&caller.0, limits, cost.to_share(), now_ms).await {
+            SharedTake::Taken => return Ok(true),
+            SharedTake::Skipped => return Ok(false),
+            SharedTake::Exceeded(exceeded) => exceeded,
+        };
         self.give_back_here(caller, cost, now_ms);
         let limit = LimitExceeded::of_shared(exceeded, now_ms);
         Err(match exceeded.of_total {
@@ -307,17 +321,23 @@ impl Policies {
     }
 
     /// Takes from the budget what nodes charged beyond the price taken before.
-    pub(crate) async fn add_cost(&self, caller: &CallerId, picodollars: u64, now_ms: u64) {
+    pub(crate) async fn add_cost(&self, caller: &CallerId, picodollars: u64, admission: Admission) {
         self.limits.lock().add_cost(&caller.0, picodollars);
-        if let Some(share) = &self.share {
-            share.add(&caller.0, [0, picodollars, 0], now_ms).await;
+        if let Some(share) = self.share.as_ref().filter(|_| admission.is_shared) {
+            share.add(&caller.0, [0, picodollars, 0], admission.taken_ms).await;
         }
     }
 
-    /// Returns a part of the cost taken at `taken_ms`, for envelopes that were not published.
-    pub(crate) async fn give_back(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {
+    /// Returns a part of the cost taken, for envelopes that were not published.
+    pub(crate) async fn give_back(
+        &self,
+        caller: &CallerId,
+        cost: CallerCost,
+        admission: Admission,
+    ) {
+        let Admission { taken_ms, is_shared } = admission;
         self.give_back_here(caller, cost, taken_ms);
-        if let Some(share) = &self.share {
+        if let Some(share) = self.share.as_ref().filter(|_| is_shared) {
             share.give_back(&caller.0, cost.to_share(), taken_ms).await;
         }
     }

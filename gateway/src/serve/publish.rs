@@ -20,7 +20,7 @@ use crate::identity::{
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{Nodes, PlacedEnvelope};
-use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
+use crate::policy::{Admission, CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::status::{self, EnvelopeError, Outcome};
@@ -82,7 +82,7 @@ impl PublishService {
         let rates = self.rates.borrow().clone();
         let price = |envelope: &Routed| self.price(envelope, &rates);
         let admitted = self.policies.admit(&caller, &routed, price, now_ms).await;
-        admitted.map_err(|refusal| self.refused(&refusal))?;
+        let admission = admitted.map_err(|refusal| self.refused(&refusal))?;
         let price_max = self.policies.price_max(&caller);
         // What the base fee leaves of the caller's price may pay congestion fees.
         let congestion_fee_max = |envelope: &Routed| {
@@ -100,7 +100,7 @@ impl PublishService {
             self.validate_identities(&routed).await
         };
         if let Err(refused) = allowed {
-            self.policies.give_back(&caller, sum_of(prices), now_ms).await;
+            self.policies.give_back(&caller, sum_of(prices), admission).await;
             return Err(refused);
         }
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
@@ -109,13 +109,13 @@ impl PublishService {
         let outcomes = self.dispatch(&caller, routed, congestion_fee_max).await;
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         let unused = sum_of((0..prices.len()).filter(is_unused).map(|index| prices[index]));
-        self.policies.give_back(&caller, unused, now_ms).await;
+        self.policies.give_back(&caller, unused, admission).await;
         // Nodes name what they charge; gas was counted by its price before.
         let of_nodes =
             |(price, outcome): &(&CallerCost, &Outcome)| price.gas == 0 && !costs_nothing(outcome);
         let taken = sum_of(prices.iter().zip(&outcomes).filter(of_nodes).map(|(price, _)| *price));
         let taken = taken.picodollars;
-        self.account(&caller, &outcomes, taken, now_ms).await;
+        self.account(&caller, &outcomes, taken, admission).await;
         let published = sizes.iter().zip(&prices).zip(&outcomes).enumerate();
         let published = published.filter(|(index, _)| !repeats[*index]);
         self.meter(&caller, now_ms / 1000, published.map(|(_, it)| it));
@@ -229,11 +229,17 @@ impl PublishService {
 
     /// Charges the caller the fees beyond what its budget has been charged, and records each node's congestion
     /// fee.
-    async fn account(&self, caller: &CallerId, outcomes: &[Outcome], taken: u64, now_ms: u64) {
+    async fn account(
+        &self,
+        caller: &CallerId,
+        outcomes: &[Outcome],
+        taken: u64,
+        admission: Admission,
+    ) {
         let placed = || outcomes.iter().flatten();
         let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
         if charged > taken {
-            self.policies.add_cost(caller, charged - taken, now_ms).await;
+            self.policies.add_cost(caller, charged - taken, admission).await;
         }
         for placed in placed() {
             if let Some(fee) = placed.congestion_fee_picodollars
