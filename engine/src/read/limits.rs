@@ -50,8 +50,8 @@ impl BatchLimits {
     pub(crate) const BACKLOG: Self = Self { envelopes: 65_536, len_bytes: 32 * 1024 * 1024 };
 
     /// Bytes of envelopes that come along with the rows of one page; the others are read from the log. A
-    /// reader's memory is not asked for them, so they are few. A guess: pages of a thousand messages have
-    /// less.
+    /// reader's memory is asked for them only between turns, so they are few. A guess: pages of a thousand messages
+    /// have less.
     pub(crate) const BESIDE_LEN_BYTES: usize = 1024 * 1024;
 
     /// Bounds of a query for the whole logs of inboxes: bytes only.

@@ -8,6 +8,10 @@ use hawser_storage::TopicRow;
 
 use super::limits::{BatchLimits, BatchSize};
 
+/// Memory that a page takes for a row while it is filled, in bytes. Counted from the types, twice, since vectors grow
+/// by doubling.
+const ROW_BYTES: usize = 128;
+
 /// One page of a plan.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct PlannedPage {
@@ -67,6 +71,17 @@ impl Filling {
     /// Returns the number of rows that there is room for, and one more, which shows if there is more.
     pub(super) fn wanted(&self, limits: BatchLimits) -> usize {
         self.size.room(limits).saturating_add(1)
+    }
+
+    /// Returns about the memory that its rows take, in bytes, without the envelopes that came with them.
+    pub(crate) fn held_bytes(&self) -> usize {
+        self.rows.len() * ROW_BYTES
+    }
+
+    /// Returns the bytes of the envelopes that came with its rows.
+    #[cfg(test)]
+    pub(crate) fn beside_bytes(&self) -> usize {
+        self.envelopes.iter().flatten().map(Bytes::len).sum()
     }
 
     /// Returns the page.

@@ -130,9 +130,16 @@ impl PagePlan {
         self.held.clear();
     }
 
-    /// Returns about the memory that the plan takes, in bytes.
+    /// Returns about the memory that the plan takes, in bytes, without the envelopes that came with its rows.
     pub(crate) fn held_bytes(&self) -> usize {
         self.topics.len() * TOPIC_BYTES + self.lanes.len() * LANE_BYTES
+    }
+
+    /// Returns the bytes of the envelopes that came with its rows.
+    #[cfg(test)]
+    pub(crate) fn beside_bytes(&self) -> usize {
+        let rows = self.lanes.lanes.iter().flat_map(|lane| &lane.rows);
+        rows.filter(|row| row.envelope.is_some()).map(|row| row.len_bytes as usize).sum()
     }
 
     /// Plans only the originators that are resumed, each from its place to where the reader of the

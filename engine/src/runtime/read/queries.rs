@@ -107,10 +107,22 @@ impl TopicsQuery {
             left = left.saturating_sub(spent.max(1));
             if left == 0 {
                 self.is_one_view = false;
-                self.memory.hold(self.plan.as_ref().map_or(0, PagePlan::held_bytes))?;
+                self.memory.hold(self.held_bytes())?;
                 return Ok(None);
             }
         }
+    }
+
+    /// Returns about the memory that the query takes between two turns, in bytes.
+    fn held_bytes(&self) -> usize {
+        let plan = self.plan.as_ref().map_or(0, PagePlan::held_bytes);
+        // The memory of a page that is being read has been taken with it.
+        let planned = if self.reading.is_some() {
+            0
+        } else {
+            beside_bytes(self.room_bytes) + self.filling.held_bytes()
+        };
+        plan + planned
     }
 
     /// Plans for about `work` rows, and begins to read the page if it is complete then. Returns the number of rows
@@ -142,6 +154,8 @@ impl TopicsQuery {
                 return Ok(spent);
             }
             PageMemory::new(&*self.log.memory, 0).add(page.rows.len(), page.len_bytes)?;
+            // Rows that have no place in the page are not needed any more.
+            plan.restart();
             self.reading = Some(PageReading::new(page));
         }
         Ok(spent)
@@ -156,6 +170,12 @@ impl TopicsQuery {
         self.is_shared = is_shared;
         self.room_bytes = BatchLimits::BESIDE_LEN_BYTES;
     }
+}
+
+/// Returns the bytes of envelopes that came with rows, where `room_bytes` are left for more. Some of them may have been
+/// dropped since.
+fn beside_bytes(room_bytes: usize) -> usize {
+    BatchLimits::BESIDE_LEN_BYTES.saturating_sub(room_bytes)
 }
 
 /// The envelopes of a planned page while those that did not come with their rows are read from the log.
@@ -296,7 +316,9 @@ impl NewestQuery {
             left = left.saturating_sub(spent.max(1));
             if left == 0 {
                 self.is_one_view = false;
-                self.memory.hold(self.topics.len() * NEWEST_TOPIC_BYTES)?;
+                // The memory of the answer is taken once all rows are known.
+                let beside = if self.lacking.is_none() { beside_bytes(self.room_bytes) } else { 0 };
+                self.memory.hold(self.topics.len() * NEWEST_TOPIC_BYTES + beside)?;
                 return Ok(None);
             }
         }

@@ -3,7 +3,10 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_storage::Store;
+use prost::Message as _;
 
 use super::*;
 use crate::read::ReadMemory;
@@ -51,15 +54,36 @@ fn names() -> Vec<Topic> {
     (0..TOPICS).map(name).collect()
 }
 
+/// Encodes an envelope with a payload of `len_bytes`.
+fn bytes_with(id: EnvelopeId, originator_ns: i64, len_bytes: usize) -> Bytes {
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: id.originator.0,
+        originator_sequence_id: id.sequence.0,
+        originator_ns,
+        payer_envelope_bytes: Bytes::from(vec![7; len_bytes]),
+        ..Default::default()
+    };
+    OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Transaction([1; 32]))
+}
+
 /// A store in which each of a hundred originators has an envelope in each topic.
 fn crowded() -> Store {
+    crowded_with(TOPICS, 0)
+}
+
+/// A store in which each of a hundred originators has an envelope in each of `topics`, with a payload of `len_bytes`.
+fn crowded_with(topics: u16, len_bytes: usize) -> Store {
     let store = store();
     for originator in 100..100 + ORIGINATORS {
-        let changes: Vec<_> = (0..TOPICS)
+        let changes: Vec<_> = (0..topics)
             .map(|n| {
                 let at = i64::from(n) * 1000 + i64::from(originator);
                 let id = id(originator, u64::from(n) + 1);
-                append(&committed(id, name(n), at, Vec::new()))
+                let mut envelope = committed(id, name(n), at, Vec::new());
+                if len_bytes > 0 {
+                    envelope.bytes = bytes_with(id, at, len_bytes);
+                }
+                append(&envelope)
             })
             .collect();
         store.commit(&changes).unwrap();
@@ -105,11 +129,48 @@ fn a_page_of_crowded_topics_takes_many_turns_and_little_memory() {
         // Of each strand, no more lanes than the page may have envelopes, and one.
         let lanes = ORIGINATORS as usize * (LIMIT + 1);
         let most = memory.most.load(Ordering::Relaxed);
-        assert!(most <= lanes * 256 + usize::from(TOPICS) * 160 + 100_000, "{most} bytes");
+        let bound = lanes * 256 + usize::from(TOPICS) * 160 + BatchLimits::BESIDE_LEN_BYTES;
+        assert!(most <= bound + 100_000, "{most} bytes");
         drop(query);
         let answer = memory.held.load(Ordering::Relaxed);
         assert!(answer <= 2 * page.iter().map(Bytes::len).sum::<usize>() + LIMIT * 300);
     }
+}
+
+/// Envelopes that come with their rows stay in memory until the next turn.
+#[test]
+fn envelopes_between_turns_are_charged() {
+    const WIDE: u16 = 40;
+    let store = crowded_with(WIDE, 1800);
+    let asked = || -> Vec<Topic> { (0..WIDE).map(name).collect() };
+
+    let memory = CountedMemory::of(usize::MAX);
+    let mut query =
+        reader(&store).charged_to(memory.clone()).topics_query(asked(), &Cursor::new(), 1000);
+    let (mut kept_most, mut turns) = (0, 0);
+    while query.turn().unwrap().is_none() {
+        turns += 1;
+        assert!(turns < 10_000);
+        if query.reading.is_none() {
+            let plan = query.plan.as_ref().map_or(0, PagePlan::beside_bytes);
+            let kept = plan + query.filling.beside_bytes();
+            assert!(kept <= memory.held.load(Ordering::Relaxed), "{kept} bytes");
+            kept_most = kept_most.max(kept);
+        }
+    }
+    assert!(kept_most > BatchLimits::BESIDE_LEN_BYTES / 2, "{kept_most} bytes");
+
+    let memory = CountedMemory::of(usize::MAX);
+    let mut query = reader(&store).charged_to(memory.clone()).newest_query(asked());
+    let mut kept_most = 0;
+    while query.turn().unwrap().is_none() {
+        let found = query.newest.values().flatten().filter_map(|row| row.envelope.as_ref());
+        let kept: usize = found.map(Bytes::len).sum();
+        let topics = usize::from(WIDE) * NEWEST_TOPIC_BYTES;
+        assert!(topics + kept <= memory.held.load(Ordering::Relaxed), "{kept} bytes");
+        kept_most = kept_most.max(kept);
+    }
+    assert!(kept_most > 0, "rows bring envelopes");
 }
 
 #[test]
