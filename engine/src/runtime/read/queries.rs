@@ -266,6 +266,8 @@ pub struct NewestQuery {
     newest: HashMap<Topic, Option<TopicRow>>,
     /// All rows are known, and some of their envelopes are still to be read.
     lacking: Option<Lacking>,
+    /// Topics, by their places, whose envelope was not in the log: they are to be looked for again.
+    again: Vec<usize>,
     room_bytes: usize,
     is_one_view: bool,
     memory: HeldMemory,
@@ -282,6 +284,7 @@ impl NewestQuery {
             seen: 0,
             newest: HashMap::new(),
             lacking: None,
+            again: Vec::new(),
             room_bytes: BatchLimits::BESIDE_LEN_BYTES,
             is_one_view: true,
         }
@@ -309,7 +312,9 @@ impl NewestQuery {
                 None => self.look(&snapshot, left)?,
                 Some(_) => self.read(&snapshot, left)?,
             };
-            if self.lacking.as_ref().is_some_and(Lacking::is_done) {
+            if self.again.is_empty() && self.lacking.as_ref().is_some_and(Lacking::is_done) {
+                // Topics that were looked for again may have longer envelopes than before.
+                self.answer_len_bytes()?;
                 let bytes = |topic: &Topic| self.newest.get(topic)?.as_ref()?.envelope.clone();
                 return Ok(Some(self.topics.iter().map(bytes).collect()));
             }
@@ -347,13 +352,8 @@ impl NewestQuery {
 
     /// Takes the memory of the answer, whose size is known now: that of a topic which is named twice, too.
     fn begin_reading(&self) -> Result<Lacking, QueryError> {
-        let in_result = |row: &TopicRow| wire_len_bytes(wire_len_bytes(row.len_bytes as usize));
         let row = |topic: &Topic| self.newest.get(topic).and_then(Option::as_ref);
-        let found = self.topics.iter().filter_map(|topic| row(topic));
-        let len_bytes = found.map(in_result).sum();
-        if len_bytes > ANSWER_LEN_BYTES_MAX {
-            return Err(QueryError::TooLarge(len_bytes));
-        }
+        let len_bytes = self.answer_len_bytes()?;
         PageMemory::new(&*self.log.memory, 0).add(self.topics.len(), len_bytes)?;
         let places = self.topics.iter().enumerate();
         let mut lacking: Vec<_> = places
@@ -366,27 +366,36 @@ impl NewestQuery {
         Ok(Lacking::new(lacking, len_bytes, self.topics.len()))
     }
 
+    /// Returns the length of the answer, as far as its rows are known.
+    fn answer_len_bytes(&self) -> Result<usize, QueryError> {
+        let in_result = |row: &TopicRow| wire_len_bytes(wire_len_bytes(row.len_bytes as usize));
+        let found = self.topics.iter().filter_map(|topic| self.newest.get(topic)?.as_ref());
+        let len_bytes: usize = found.map(in_result).sum();
+        if len_bytes > ANSWER_LEN_BYTES_MAX {
+            return Err(QueryError::TooLarge(len_bytes));
+        }
+        Ok(len_bytes)
+    }
+
     /// Reads envelopes from the log, for about `work` rows. Returns the work that was done.
     fn read(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+        if let Some(place) = self.again.pop() {
+            return self.look_again(snapshot, place);
+        }
         let Some(lacking) = &mut self.lacking else { return Ok(0) };
-        let mut gone = Vec::new();
-        let (topics, newest) = (&self.topics, &mut self.newest);
-        let spent = lacking.read(snapshot, work, |place, bytes| match bytes {
+        let (topics, newest, again) = (&self.topics, &mut self.newest, &mut self.again);
+        lacking.read(snapshot, work, |place, bytes| match bytes {
             Some(bytes) => {
                 let row = newest.get_mut(&topics[place]).and_then(Option::as_mut);
                 row.into_iter().for_each(|row| row.envelope = Some(bytes.clone()));
             }
-            None => gone.push(place),
-        })?;
-        for place in gone {
-            self.look_again(snapshot, place)?;
-        }
-        Ok(spent)
+            None => again.push(place),
+        })
     }
 
     /// Looks for the newest envelope of a topic again: the one that was found is not in the log. Over one view it has
-    /// to be there; else it was pruned meanwhile.
-    fn look_again(&mut self, snapshot: &Snapshot<'_>, place: usize) -> Result<(), QueryError> {
+    /// to be there; else it was pruned meanwhile. Returns the work that was done.
+    fn look_again(&mut self, snapshot: &Snapshot<'_>, place: usize) -> Result<usize, QueryError> {
         let topic = &self.topics[place];
         let before = self.newest.get(topic).and_then(Option::as_ref).map(|row| row.id);
         if let Some(id) = before.filter(|_| self.is_one_view) {
@@ -395,13 +404,15 @@ impl NewestQuery {
         let heads = snapshot.heads()?;
         let mut rows = snapshot.topics();
         let mut found = newest_visible(&mut rows, &heads, topic, self.horizon_ns)?;
+        let mut spent = rows.looked_at();
         if let Some(row) = &mut found {
             let len_bytes = row.len_bytes as usize;
+            spent += ROWS_PER_SEEK + len_bytes / BYTES_PER_ROW;
             PageMemory::new(&*self.log.memory, 0).add(1, len_bytes)?;
             row.envelope = Some(snapshot.get(row.id)?.ok_or(QueryError::Absent(row.id))?);
         }
         self.newest.insert(topic.clone(), found);
-        Ok(())
+        Ok(spent)
     }
 }
 

@@ -187,6 +187,21 @@ fn the_newest_envelopes_of_crowded_topics_take_many_turns() {
 }
 
 #[test]
+fn another_look_for_an_envelope_that_is_gone_is_work() {
+    let store = crowded();
+    let mut query = reader(&store).newest_query(vec![name(3)]);
+    query.is_one_view = false;
+    query.lacking = Some(Lacking::new(vec![(id(100, 9_999), 0)], 0, 1));
+    let snapshot = store.snapshot();
+    query.read(&snapshot, 100).unwrap();
+    assert_eq!(query.again, [0]);
+    let spent = query.read(&snapshot, 100).unwrap();
+    assert!(spent >= ORIGINATORS as usize * ROWS_PER_SEEK, "{spent}");
+    let newest = query.turn().unwrap().expect("there is nothing more to do");
+    assert_eq!(id_of(newest[0].as_ref().unwrap()), id(99 + ORIGINATORS, 4));
+}
+
+#[test]
 fn a_small_page_takes_one_turn() {
     let store = crowded();
     let reader = reader(&store);
