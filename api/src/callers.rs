@@ -197,15 +197,14 @@ impl Callers {
         Ok(())
     }
 
-    /// Begins the turns of a call that has paid for `topics`. So many turns as it has paid tokens are free.
+    /// Begins the turns of a call of which `paid` are free: as many as it has taken tokens.
     pub(crate) fn turns(
         &self,
         caller: Caller,
         call: LimitedCall,
-        topics: usize,
+        paid: u64,
         stop: CancellationToken,
     ) -> PaidTurns {
-        let paid = CallCost::of_topics(topics).query;
         PaidTurns { callers: self.clone(), caller, call, paid, stop }
     }
 

@@ -17,12 +17,23 @@ use crate::methods::EnvelopeMethod;
 use crate::metrics::LimitedCall;
 use crate::node_api::{NodeApi, charged, check_size, count_delivered, decode};
 use crate::oldest::{ReadFrom, put_oldest};
+use crate::rate_limits::CallCost;
 
 /// The page that a query asks for.
 enum Pages {
     Nothing,
     OfTopics(Box<TopicsQuery>),
     OfStrands(Vec<OriginatorId>, Cursor),
+}
+
+/// Returns the number of turns that a call has paid for at its beginning. Calls of the `ReplicationApi` have paid nothing:
+/// their first turn is free.
+fn paid_turns(method: EnvelopeMethod, topics: usize) -> u64 {
+    if matches!(method, EnvelopeMethod::Query | EnvelopeMethod::QueryNewest) {
+        CallCost::of_topics(topics).query
+    } else {
+        1
+    }
 }
 
 impl NodeApi {
@@ -65,7 +76,8 @@ impl NodeApi {
             // After the page: what it lacks because it has just been pruned is told, too.
             page.map(|page| Ok((page, reader.oldest()?))).transpose()
         };
-        let turns = self.callers.turns(caller, LimitedCall::Query, topics, self.stop.clone());
+        let paid = paid_turns(method, topics);
+        let turns = self.callers.turns(caller, LimitedCall::Query, paid, self.stop.clone());
         let (page, oldest) = self.reads.in_turns(&charge, turns, turn).await?;
         // The engine fills pages below the limit; only an envelope that is alone can exceed it.
         check_size(page.iter().map(|envelope| wire_len_bytes(envelope.len())))?;
@@ -88,8 +100,8 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let requested = newest_topics(request.topics).map_err(CallError::Query)?;
         let topics: Vec<_> = requested.iter().flatten().cloned().collect();
-        let turns =
-            self.callers.turns(caller, LimitedCall::Newest, topics.len(), self.stop.clone());
+        let paid = paid_turns(method, topics.len());
+        let turns = self.callers.turns(caller, LimitedCall::Newest, paid, self.stop.clone());
         let mut query = self.reader(&charge).newest_query(topics);
         let found = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
         let mut found = found.into_iter();

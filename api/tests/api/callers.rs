@@ -275,6 +275,12 @@ async fn a_page_of_crowded_topics_is_paid_by_what_it_costs() {
         let charges = node.sample(&allowed(method)).await.unwrap();
         assert!((8.0..20.0).contains(&charges), "{method} was charged {charges} times");
     }
+    // Nothing was paid before the turns of the same call under its other name.
+    let before = node.sample(&allowed("QueryEnvelopes")).await.unwrap();
+    let mut replication = node.replication().await;
+    replication.query_envelopes(with(topics(GROUPS), &from)).await.unwrap();
+    let charges = node.sample(&allowed("QueryEnvelopes")).await.unwrap() - before;
+    assert!((20.0..40.0).contains(&charges), "it was charged {charges} times");
 
     // Tokens flow in too slowly to wait for them.
     let few = RateLimitSettings { per_minute: 1000, per_hour: 20, ..Default::default() };
