@@ -37,8 +37,8 @@ const CHECKS: BucketSize = BucketSize::per_minute(60);
 const CHECKERS_MAX: usize = 10_000;
 /// Tokens that are remembered as verified. A guess: each node of a network needs one at a time.
 const TOKENS_MAX: usize = 1024;
-/// Longest wait for a token in the middle of a call, in seconds. A guess.
-const PAYING_WAIT_S_MAX: u64 = 10;
+/// Longest wait for a token in the middle of a call. A guess.
+const PAYING_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// The caller of a call, in the extensions of its request.
 #[derive(Debug, Clone, Copy)]
@@ -309,17 +309,20 @@ impl PaidTurns {
     /// have room again, so that what takes many turns can be asked for at all.
     ///
     /// # Errors
-    /// [`CallError::RateLimited`] if that takes too long.
+    /// [`CallError::RateLimited`] if that takes longer than [`PAYING_WAIT_MAX`] in all.
     pub(crate) async fn pay(&mut self) -> Result<(), CallError> {
         if let Some(paid) = self.paid.checked_sub(1) {
             self.paid = paid;
             return Ok(());
         }
+        // Other calls of the caller may take the tokens that this one waits for, again and again.
+        let until = Instant::now() + PAYING_WAIT_MAX;
         loop {
             let charged = self.callers.charge(self.caller, self.call, CallCost::of_topics(1)).await;
+            let left = until.saturating_duration_since(Instant::now());
             match charged {
                 Err(CallError::RateLimited { retry_after_s, .. })
-                    if retry_after_s <= PAYING_WAIT_S_MAX =>
+                    if Duration::from_secs(retry_after_s) <= left =>
                 {
                     tokio::select! {
                         () = sleep(Duration::from_secs(retry_after_s)) => {}
