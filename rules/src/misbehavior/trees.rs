@@ -320,7 +320,8 @@ impl<'a> Opened<'a> {
             let text = "the leaf is that of the envelope";
             return Err(fact("consistent", text));
         }
-        let text = "the node signed an envelope and a tree that has something else in its place";
+        let text = "the node signed this envelope, and a tree with another statement or none in its \
+                    place; how far the two differ is not known";
         Ok(Ruling::new(Verdict::Proven, fact("other_leaf", text)))
     }
 

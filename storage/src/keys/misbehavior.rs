@@ -99,10 +99,9 @@ impl FactKey {
     pub(crate) fn share(self) -> Share {
         const EQUIVOCATION: u8 = 1 | ((Severity::Content as u8) << 4);
         const TWO_CHECKPOINTS: u8 = 7;
-        const OTHER_LEAF: u8 = 11;
         match (self.is_claim, self.code) {
             (true, _) => Share::Claims,
-            (false, EQUIVOCATION | TWO_CHECKPOINTS | OTHER_LEAF) => Share::Equivocations,
+            (false, EQUIVOCATION | TWO_CHECKPOINTS) => Share::Equivocations,
             (false, _) => Share::Faults,
         }
     }
@@ -152,9 +151,10 @@ impl Key<'_> for FactKey {
 pub(crate) enum Share {
     /// Faults that rest on this node's clock.
     Claims,
-    /// Proven faults other than equivocation. A node makes them as cheaply as envelopes.
+    /// Proven faults other than equivocation, also a leaf of another statement: it does not tell how far the two differ. A node
+    /// makes them as cheaply as envelopes.
     Faults,
-    /// Two statements of different content, also when one is a leaf or a root: the gravest fault.
+    /// Two statements of different content, also when they are roots: the gravest fault.
     Equivocations,
 }
 
@@ -234,7 +234,7 @@ pub enum Misbehavior {
     /// of the pruned one, 32 bytes.
     OtherThanPruned,
     /// It signed another envelope than the one whose leaf is under a checkpoint that it signed of its own strand. Evidence: the
-    /// checkpoint in binary form, the proof of the leaf, the envelope.
+    /// checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not tell content from metadata.
     OtherLeaf,
 }
 
@@ -493,5 +493,19 @@ mod tests {
         assert_eq!(evidence.encode(), expected);
         let claim = Evidence { misbehavior: Misbehavior::TimeAhead, ..evidence };
         assert_eq!(FactKey::of(&claim).encode()[4..6], [1, 3]);
+    }
+
+    #[test]
+    fn only_what_differs_in_content_for_certain_is_an_equivocation() {
+        let at = EnvelopeId::new(OriginatorId(100), SequenceId(7));
+        for (misbehavior, share) in [
+            (Misbehavior::TwoStatements(Severity::Content), Share::Equivocations),
+            (Misbehavior::TwoCheckpoints, Share::Equivocations),
+            (Misbehavior::TwoStatements(Severity::Metadata), Share::Faults),
+            (Misbehavior::OtherLeaf, Share::Faults),
+            (Misbehavior::OtherThanPruned, Share::Claims),
+        ] {
+            assert_eq!(FactKey::new(misbehavior, at).share(), share, "{misbehavior:?}");
+        }
     }
 }
