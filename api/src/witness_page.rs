@@ -100,6 +100,8 @@ impl WitnessCalls {
                 let reason = "the tree that this witness has computed has another root";
                 refusal(StatusCode::UNPROCESSABLE_ENTITY, None, reason)
             }
+            // Shown to the exchange, it would only take the room of others.
+            WitnessState::Overtaken => later("this witness has seen a larger checkpoint"),
             WitnessState::Open => self.wait_for(read, &charge).await?,
         })
     }
@@ -137,9 +139,8 @@ impl WitnessCalls {
         charge: &CallCharge,
     ) -> Result<Page, CallError> {
         let of = shown.signed.checkpoint;
-        let later = |reason| refusal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S), reason);
-        if !self.desk.replication.show_checkpoint(shown) {
-            return Ok(later("more checkpoints of this node wait than are looked at"));
+        if !self.desk.replication.submit_checkpoint(shown) {
+            return Ok(later("more submissions wait than are looked at"));
         }
         let until = Instant::now() + COSIGNED_WITHIN;
         while Instant::now() < until {
@@ -164,6 +165,10 @@ fn node_of(note: &str, network: &str) -> Option<OriginatorId> {
 fn uncached(mut page: Page) -> Page {
     page.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     page
+}
+
+fn later(reason: &str) -> Page {
+    refusal(StatusCode::SERVICE_UNAVAILABLE, Some(RETRY_AFTER_S), reason)
 }
 
 fn cosigned(line: &WitnessCosignature) -> Page {

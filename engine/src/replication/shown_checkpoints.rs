@@ -1,7 +1,8 @@
 //! Checkpoints that nodes have shown, until they are looked at.
 //!
 //! A node can flood, and come back under the same id for a new allowance. So the allowance belongs to the id that it has
-//! proved, not to its connection; each id has a queue of its own; and the queues have their turns.
+//! proved, not to its connection; each id has a queue of its own; and the queues have their turns. What strangers submit to a
+//! witness is shown under an id that no peer has.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

@@ -27,6 +27,8 @@ pub enum WitnessState {
     Unproven(ProofError),
     /// The tree that is held here has another root.
     OtherTree,
+    /// A larger one of its node and strand is held, so it is never cosigned.
+    Overtaken,
     /// Nothing speaks against it. Cosigning is up to the exchange of checkpoints, which sees all that is shown; it also waits
     /// for envelopes that are not here yet.
     Open,
@@ -66,7 +68,12 @@ impl ProofReader {
             // It was cut off since; the exchange holds what was cosigned against what comes.
             (_, None) => Ok(()),
         };
-        Ok(shown.map_or_else(WitnessState::Unproven, |()| WitnessState::Open))
+        if let Err(error) = shown {
+            return Ok(WitnessState::Unproven(error));
+        }
+        let newest = snapshot.checkpoint(of.originator, of.node, u64::MAX)?;
+        let is_overtaken = newest.is_some_and(|newest| newest.signed.checkpoint.size > of.size);
+        Ok(if is_overtaken { WitnessState::Overtaken } else { WitnessState::Open })
     }
 
     /// Returns the cosignature of a witness for a checkpoint, if there is one.

@@ -14,6 +14,9 @@ use crate::replication::{CheckpointOffers, ShownCheckpoints};
 /// peers may show within one.
 const IN_ROUND_MAX: usize = 1024;
 
+/// The queue and allowance of what strangers submit to a witness: no peer's, so that strangers spend no peer's.
+const SUBMITTED: OriginatorId = OriginatorId::REPLICA;
+
 /// The ways of checkpoints into the exchange and out of it.
 #[derive(Default)]
 pub(super) struct CheckpointPorts {
@@ -27,9 +30,18 @@ impl CheckpointPorts {
         self.shown.lock().show(Instant::now(), peer, checkpoint)
     }
 
-    /// Takes what is to be looked at now, each with the peer that has shown it.
+    /// Hands over what a stranger has submitted. Returns false if it is dropped.
+    pub(super) fn submit(&self, checkpoint: CosignedCheckpoint) -> bool {
+        self.show(SUBMITTED, checkpoint)
+    }
+
+    /// Takes what is to be looked at now, each with the peer that has shown it; of what was submitted, the node that it names.
     pub(super) fn take_shown(&self) -> Vec<(OriginatorId, CosignedCheckpoint)> {
-        self.shown.lock().take(Instant::now(), IN_ROUND_MAX)
+        let taken = self.shown.lock().take(Instant::now(), IN_ROUND_MAX);
+        let named = |(by, it): (OriginatorId, CosignedCheckpoint)| {
+            (if by == SUBMITTED { it.signed.checkpoint.node } else { by }, it)
+        };
+        taken.into_iter().map(named).collect()
     }
 
     /// Replaces what peers are to be shown.
@@ -40,5 +52,28 @@ impl CheckpointPorts {
     /// Returns what peers are to be shown.
     pub(super) fn offers(&self) -> Arc<CheckpointOffers> {
         self.offers.borrow().clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::checkpoint::Checkpoint;
+    use hawser_proto::merkle::TreeHash;
+
+    use super::*;
+
+    #[test]
+    fn submissions_take_no_room_of_the_node_that_signed_them() {
+        let (ports, node) = (CheckpointPorts::default(), OriginatorId(100));
+        let of =
+            Checkpoint { node, originator: node, size: 9, root: TreeHash([1; 32]), time_ns: 1 };
+        let of: CosignedCheckpoint = of.sign(&SecretKey::from_bytes(&[7; 32]).unwrap()).into();
+        let submitted = (0..5_000).filter(|_| ports.submit(of.clone())).count();
+        assert!((1..IN_ROUND_MAX).contains(&submitted), "{submitted}");
+        assert!(ports.show(node, of), "the node has its own queue and allowance");
+        let taken = ports.take_shown();
+        assert_eq!(taken.len(), submitted + 1);
+        assert!(taken.iter().all(|(by, _)| *by == node));
     }
 }

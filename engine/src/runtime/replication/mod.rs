@@ -252,6 +252,13 @@ impl Replication {
         self.state.checkpoints.show(node, checkpoint)
     }
 
+    /// Hands over a checkpoint that a stranger asks this witness to cosign. All submissions have one queue and one allowance
+    /// beside those of the nodes; beyond them it is dropped, and false is returned.
+    #[must_use]
+    pub fn submit_checkpoint(&self, checkpoint: CosignedCheckpoint) -> bool {
+        self.state.checkpoints.submit(checkpoint)
+    }
+
     /// Returns the checkpoints that peers are to be shown. Each is durable here.
     #[must_use]
     pub fn checkpoint_offers(&self) -> Arc<CheckpointOffers> {
