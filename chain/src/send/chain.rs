@@ -311,8 +311,20 @@ pub(crate) fn parse(given: &str) -> Result<(reqwest::Url, String), ConnectError>
 /// # Errors
 /// When the system's TLS roots cannot be used.
 pub fn http_client() -> Result<reqwest::Client, reqwest::Error> {
+    limited_client().build()
+}
+
+/// Does the same, with a client that follows no redirect: it sends nothing to a host that the operator has not named.
+///
+/// # Errors
+/// As above.
+pub fn direct_http_client() -> Result<reqwest::Client, reqwest::Error> {
+    limited_client().redirect(reqwest::redirect::Policy::none()).build()
+}
+
+fn limited_client() -> reqwest::ClientBuilder {
     install_cryptography();
-    reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX).build()
+    reqwest::Client::builder().connect_timeout(CONNECT_MAX).timeout(REQUEST_MAX)
 }
 
 /// Installs the cryptography of TLS for the process, once.

@@ -54,7 +54,7 @@ impl WitnessTasks {
         let mut tasks = JoinSet::new();
         for WitnessSource { key, url } in witnesses {
             let Some(url) = url else { continue };
-            let client = match hawser_chain::send::http_client() {
+            let client = match hawser_chain::send::direct_http_client() {
                 Ok(client) => client,
                 Err(error) => {
                     tracing::error!(code = "witness_unasked", url, %error, "a witness cannot be asked");
@@ -159,40 +159,48 @@ impl Asking {
         }
     }
 
-    /// Asks for cosignatures of the newest checkpoints that the witness has not cosigned.
+    /// Asks for cosignatures of the newest checkpoints that the witness has not cosigned, of this node's own strand first.
+    /// A witness may know some strands only, so the others are asked for after a failure too. Returns the first one.
     async fn round(&mut self) -> Result<(), AskError> {
         let own = self.engine.store().identity().node;
-        for originator in CHAINS.into_iter().chain([own]) {
-            let old = self.cosigned.get(&originator).copied().unwrap_or(0);
-            let Some((signed, proof)) = self.read(originator, old).await? else { continue };
-            let size = signed.checkpoint.size;
-            let mut answer = self.ask(&signed, old, proof).await?;
-            if let Answer::OtherSize(old) = answer {
-                if old > size {
-                    return Err(AskError::Ahead(old));
-                }
-                self.cosigned.insert(originator, old);
-                let proof = self.proof(originator, old, size).await?;
-                answer = self.ask(&signed, old, proof).await?;
-            }
-            match answer {
-                Answer::Cosigned(line) => {
-                    self.cosigned.insert(originator, size);
-                    self.engine.counters().witnesses.cosigned.inc();
-                    let mut shown = CosignedCheckpoint::from(signed);
-                    shown.add_witness(line);
-                    // Beyond what is looked at it is dropped, and the next one is asked for.
-                    let _ = self.replication.show_checkpoint(shown);
-                }
-                Answer::OtherSize(size) => {
-                    let why = format!("it names the size {size} after it was given that size");
-                    return Err(AskError::Refused(why));
-                }
-                Answer::Forged => return Err(AskError::Forged),
-                Answer::Refused(why) => return Err(AskError::Refused(why)),
-            }
+        let mut first = Ok(());
+        for originator in std::iter::once(own).chain(CHAINS) {
+            first = first.and(self.ask_about(originator).await);
         }
-        Ok(())
+        first
+    }
+
+    /// Asks for a cosignature of the newest checkpoint of a strand, if the witness has not cosigned it.
+    async fn ask_about(&mut self, originator: OriginatorId) -> Result<(), AskError> {
+        let old = self.cosigned.get(&originator).copied().unwrap_or(0);
+        let Some((signed, proof)) = self.read(originator, old).await? else { return Ok(()) };
+        let size = signed.checkpoint.size;
+        let mut answer = self.ask(&signed, old, proof).await?;
+        if let Answer::OtherSize(old) = answer {
+            if old > size {
+                return Err(AskError::Ahead(old));
+            }
+            self.cosigned.insert(originator, old);
+            let proof = self.proof(originator, old, size).await?;
+            answer = self.ask(&signed, old, proof).await?;
+        }
+        match answer {
+            Answer::Cosigned(line) => {
+                self.cosigned.insert(originator, size);
+                self.engine.counters().witnesses.cosigned.inc();
+                let mut shown = CosignedCheckpoint::from(signed);
+                shown.add_witness(line);
+                // Beyond what is looked at it is dropped, and the next one is asked for.
+                let _ = self.replication.show_checkpoint(shown);
+                Ok(())
+            }
+            Answer::OtherSize(size) => {
+                let why = format!("it names the size {size} after it was given that size");
+                Err(AskError::Refused(why))
+            }
+            Answer::Forged => Err(AskError::Forged),
+            Answer::Refused(why) => Err(AskError::Refused(why)),
+        }
     }
 
     /// Reads the newest checkpoint that this node has signed of a strand, and the proof that it continues the one of the
@@ -301,6 +309,8 @@ const REASON_LEN_BYTES_MAX: usize = 200;
 mod tests {
     use hawser_proto::checkpoint::{WitnessName, WitnessSigner, cosignature_lines};
     use hawser_proto::merkle::TreeHash;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
 
     use super::*;
 
@@ -357,5 +367,26 @@ mod tests {
         assert_eq!(answer, Answer::Refused("404 no[31m such log".into()));
         let long = judged(503, "", &[b'a'; 10_000]);
         assert_eq!(long, Answer::Refused(format!("503 {}", "a".repeat(200))));
+    }
+
+    #[tokio::test]
+    async fn a_redirect_is_not_followed() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}{SUBMISSION_PATH}", listener.local_addr().unwrap());
+        let head = format!(
+            "HTTP/1.1 307 Temporary Redirect\r\nlocation: {url}\r\nconnection: close\r\n\
+             content-length: 0\r\n\r\n"
+        );
+        // It answers once: a second request would fail.
+        let answers = async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let _ = stream.read(&mut [0; 4096]).await;
+            stream.write_all(head.as_bytes()).await.unwrap();
+        };
+        let client = hawser_chain::send::direct_http_client().unwrap();
+        let (response, ()) = tokio::join!(client.post(&url).body("old 0").send(), answers);
+        let status = response.unwrap().status();
+        assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);
+        assert!(matches!(judged(status.as_u16(), "", b""), Answer::Refused(_)));
     }
 }
