@@ -118,7 +118,7 @@ pub(super) async fn look(
         .map_or(LookOutcome::Nothing, |(block, claimants)| LookOutcome::Open { block, claimants }))
 }
 
-/// What a claim is judged by.
+/// The facts that a claim is judged by.
 struct Judging<'a> {
     endpoints: &'a Endpoints,
     settings: &'a WalkSettings,
