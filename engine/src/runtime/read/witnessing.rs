@@ -121,3 +121,37 @@ fn last_cosigned(
     }
     Ok(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SecretKey;
+    use hawser_proto::merkle::TreeHash;
+    use hawser_storage::{Store, StoreIdentity};
+
+    use super::*;
+
+    #[test]
+    fn what_is_smaller_than_a_checkpoint_that_is_held_is_overtaken() {
+        let (key, node) = (SecretKey::from_bytes(&[1; 32]).unwrap(), OriginatorId(100));
+        let public_key = key.public_key();
+        let identity =
+            StoreIdentity { network: "test".into(), node: OriginatorId::REPLICA, public_key };
+        let store = Store::in_memory(identity, |_, _| 0).unwrap();
+        let checkpoint = |size| {
+            let root = TreeHash([1; 32]);
+            Checkpoint { node, originator: node, size, root, time_ns: 1 }
+        };
+        let (reader, name) =
+            (ProofReader::new(store.clone()), WitnessName::new("w.example/1").unwrap());
+        let state = |size| {
+            let none = ConsistencyProof(Vec::new());
+            reader.witness_state(&checkpoint(size), 0, &none, (&name, [1; 4])).unwrap()
+        };
+        assert_eq!(state(7), WitnessState::Open);
+        store.put_checkpoint(&checkpoint(8).sign(&key).into()).unwrap();
+        assert_eq!(state(7), WitnessState::Overtaken);
+        for size in [8, 9] {
+            assert_eq!(state(size), WitnessState::Open, "{size}");
+        }
+    }
+}
