@@ -296,6 +296,9 @@ mod tests {
         proptest::collection::vec((100u32..103, step), 1..80)
     }
 
+    /// Envelopes with their topics.
+    type Written = Vec<(Bytes, EnvelopeId)>;
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(500))]
 
@@ -309,7 +312,7 @@ mod tests {
             }
             let stored: Vec<_> = heads.iter().map(|(&it, &head)| id(it, head)).collect();
             let recent = Recent::with_max(&stored, most);
-            let mut stale: Vec<(Older, SequenceId, Vec<(Bytes, EnvelopeId)>)> = Vec::new();
+            let mut stale: Vec<(Older, SequenceId, Written)> = Vec::new();
             for (originator, step) in steps {
                 let head = heads.get_mut(&originator).unwrap();
                 match step {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::signers::local::PrivateKeySigner;
 use parking_lot::Mutex;
-use sharing::Recorded;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -30,7 +29,8 @@ use super::shared::BroadcasterState;
 use super::sharing::{FinishedNonce, Sharing, SyncResponse};
 use super::signing::{FILLER_GAS, TransactionSigner, UnsignedTransaction};
 use super::slots::{
-    JobId, NoncePurpose, SendOutcome, SignRequest, SignedTransaction, SlotOutcome, Timeouts,
+    JobId, NoncePurpose, Recorded, SendOutcome, SignRequest, SignedTransaction, SlotOutcome,
+    Timeouts,
 };
 use super::spending::{Spending, SpendingLimits};
 use super::submission;

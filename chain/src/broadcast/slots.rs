@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use alloy::primitives::{B256, Bytes};
 
+use super::error::BroadcastError;
+
 /// First and longest pause before a transaction whose response was lost is sent again. Guesses: a
 /// lost response is often a restarted proxy. The pauses have no jitter, because the simulation
 /// replays these decisions by seed.
@@ -85,6 +87,17 @@ pub(super) struct SignRequest {
     pub(super) over: Option<u128>,
     /// The payload's former slot, which it gives up with this one on record.
     pub(super) instead_of: Option<SlotId>,
+}
+
+/// The answer to a signed transaction that was to be put on record.
+#[derive(Debug, Clone)]
+pub(super) enum Recorded {
+    /// It may be sent.
+    Yes,
+    /// It is not on record, and must not be sent.
+    No(BroadcastError),
+    /// The answer was lost. Another process that takes the nonce over may find it and send it.
+    Maybe,
 }
 
 /// A node's response to a transaction that was sent.

@@ -184,7 +184,7 @@ mod tests {
         for (index, (key, value)) in rows.iter().enumerate() {
             let mut shared = 0;
             if index % 16 == 0 {
-                restarts.push(out.len() as u32);
+                restarts.push(u32::try_from(out.len()).unwrap());
             } else {
                 shared = key.iter().zip(&last).take_while(|(a, b)| a == b).count();
             }
@@ -199,7 +199,7 @@ mod tests {
             last.clone_from(key);
         }
         out.extend(restarts.iter().flat_map(|it| it.to_le_bytes()));
-        out.extend((restarts.len() as u32).to_le_bytes());
+        out.extend(u32::try_from(restarts.len()).unwrap().to_le_bytes());
         out
     }
 
@@ -217,8 +217,9 @@ mod tests {
 
     /// Rows of which every ninth is deleted.
     fn rows(count: u64) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
-        let value =
-            |at: u64| blake3::hash(&at.to_be_bytes()).as_bytes().repeat(1 + at as usize % 9);
+        let value = |at: u64| {
+            blake3::hash(&at.to_be_bytes()).as_bytes().repeat(usize::try_from(1 + at % 9).unwrap())
+        };
         (1..=count).map(|at| (key(at), (at % 9 != 4).then(|| value(at)))).collect()
     }
 

@@ -15,20 +15,10 @@ use crate::broadcast::sharing::{
     SyncResponse, WANTED_MAX,
 };
 use crate::broadcast::slots::{
-    JobId, NoncePurpose, SignRequest, SignedTransaction, SlotId, SlotOutcome,
+    JobId, NoncePurpose, Recorded, SignRequest, SignedTransaction, SlotId, SlotOutcome,
 };
 use crate::redis_link::RedisFault;
 use crate::send::{Chain, RequestError};
-
-/// The answer to a signed transaction that was to be put on record.
-#[derive(Debug, Clone)]
-pub(super) enum Recorded {
-    Yes,
-    /// It is not on record, and must not be sent.
-    No(BroadcastError),
-    /// The answer was lost. Another process that takes the nonce over may find it and send it.
-    Maybe,
-}
 
 impl Driver {
     /// Returns the time of the next question for shared nonces.
