@@ -1,6 +1,7 @@
 //! Disks that lie under a running engine: what they have damaged is found, and fetched again from peers, which may lie as
 //! well.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
 use std::ops::ControlFlow;
@@ -59,6 +60,20 @@ impl Folder {
         }
     }
 
+    /// Waits until RocksDB has merged the files that it wants to merge: a merge that meets damage ends all writes.
+    fn settle(&self) {
+        let files = || -> BTreeSet<_> {
+            fs::read_dir(self.0.join("data")).unwrap().map(|it| it.unwrap().file_name()).collect()
+        };
+        let (mut seen, mut same) = (files(), 0);
+        while same < 25 {
+            std::thread::sleep(Duration::from_millis(20));
+            let now = files();
+            same = if now == seen { same + 1 } else { 0 };
+            seen = now;
+        }
+    }
+
     /// Flips a bit of an envelope in the table file of the log, in place. Returns the file as it was.
     fn damage(&self, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
         for file in fs::read_dir(self.0.join("data")).unwrap() {
@@ -100,6 +115,7 @@ fn damaged(name: &str) -> (Folder, Store, (PathBuf, Vec<u8>)) {
     let damaged = envelopes[usize::try_from(DAMAGED).unwrap() - 1].clone();
     store.commit(&(1..).zip(envelopes).map(append).collect::<Vec<_>>()).unwrap();
     store.flush().unwrap();
+    folder.settle();
     drop(store);
     let file = folder.damage(&damaged);
     let store = folder.open();
@@ -219,6 +235,7 @@ async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
     }
     let store = follower.stop().await;
     store.flush().unwrap();
+    folder.settle();
     drop(store);
     let (file, before) = folder.damage(&published[usize::try_from(DAMAGED).unwrap() - 1]);
 
