@@ -60,8 +60,10 @@ impl Folder {
         }
     }
 
-    /// Waits until RocksDB has merged the files that it wants to merge: a merge that meets damage ends all writes.
+    /// Opens the stopped folder until RocksDB has merged the files that it wants to merge, also those that it merges when
+    /// it opens them again: a merge that meets damage ends all writes.
     fn settle(&self) {
+        let _store = self.open();
         let files = || -> BTreeSet<_> {
             fs::read_dir(self.0.join("data")).unwrap().map(|it| it.unwrap().file_name()).collect()
         };
@@ -115,8 +117,8 @@ fn damaged(name: &str) -> (Folder, Store, (PathBuf, Vec<u8>)) {
     let damaged = envelopes[usize::try_from(DAMAGED).unwrap() - 1].clone();
     store.commit(&(1..).zip(envelopes).map(append).collect::<Vec<_>>()).unwrap();
     store.flush().unwrap();
-    folder.settle();
     drop(store);
+    folder.settle();
     let file = folder.damage(&damaged);
     let store = folder.open();
     (folder, store, file)
@@ -235,8 +237,8 @@ async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
     }
     let store = follower.stop().await;
     store.flush().unwrap();
-    folder.settle();
     drop(store);
+    folder.settle();
     let (file, before) = folder.damage(&published[usize::try_from(DAMAGED).unwrap() - 1]);
 
     let follower = Follower::start(folder.open());
