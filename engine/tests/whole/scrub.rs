@@ -15,8 +15,8 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::{DiskTask, ScrubDone, ScrubSettings, ScrubTask};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Durability, LogEntry, OpenError, Store, StoreIdentity, StoreSettings,
-    Validity,
+    CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, Store, StoreIdentity,
+    StoreSettings, Validity,
 };
 use tokio::task::JoinHandle;
 
@@ -58,6 +58,15 @@ impl Folder {
                 opened => return opened.unwrap(),
             }
         }
+    }
+
+    /// Opens the folder, and has compactions of the log rest as after a scrub that has found the damage.
+    fn open_damaged(&self) -> Store {
+        let store = self.open();
+        let cause = "damaged by this test".to_owned();
+        let damage = Damage { family: "log", first: None, last: None, file: None, cause };
+        store.hold_compactions([&damage]);
+        store
     }
 
     /// Opens the stopped folder until RocksDB has merged the files that it wants to merge, also those that it merges when
@@ -120,7 +129,7 @@ fn damaged(name: &str) -> (Folder, Store, (PathBuf, Vec<u8>)) {
     drop(store);
     folder.settle();
     let file = folder.damage(&damaged);
-    let store = folder.open();
+    let store = folder.open_damaged();
     (folder, store, file)
 }
 
@@ -205,7 +214,7 @@ async fn damage_that_no_peer_can_mend_stays_told_until_one_comes_also_after_a_re
     disk.stop().await;
     drop(follower.stop().await);
 
-    let follower = Follower::start(folder.open());
+    let follower = Follower::start(folder.open_damaged());
     let disk = DiskTask::start(follower.engine());
     let mut honest = follower.connect(OTHER, &[(SOURCE, PLACES)]);
     let settings = ScrubSettings { every: Duration::from_millis(1), bytes_per_s: 0 };
@@ -241,7 +250,7 @@ async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
     folder.settle();
     let (file, before) = folder.damage(&published[usize::try_from(DAMAGED).unwrap() - 1]);
 
-    let follower = Follower::start(folder.open());
+    let follower = Follower::start(folder.open_damaged());
     let disk = DiskTask::start(follower.engine());
     let mut peer = follower.connect(OTHER, &[(NODE, PLACES)]);
     let scrub = repair(&follower);
