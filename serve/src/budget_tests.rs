@@ -43,7 +43,7 @@ fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
     let budget = MemoryBudget::new(LIMIT);
     let first = budget.connection(address(1), budget.account()).unwrap();
     let (all, lent) = lasting(&first);
-    assert!((50..=51).contains(&all) && lent > 20, "all but thirteen parts of 64: {all}, {lent}");
+    assert!((50..=53).contains(&all) && lent > 20, "ten parts of 64 stay free at least: {all}, {lent}");
     assert!(first.take(4 * MIB).is_ok(), "its own requests have room");
     first.give_back(4 * MIB);
     assert!(!first.close.is_cancelled());
