@@ -43,9 +43,10 @@ fn what_lasts_is_lent_what_is_free_and_costs_others_nothing() {
     let budget = MemoryBudget::new(LIMIT);
     let first = budget.connection(address(1), budget.account()).unwrap();
     let (all, lent) = lasting(&first);
-    assert!((50..=53).contains(&all) && lent > 20, "ten parts of 64 stay free at least: {all}, {lent}");
-    assert!(first.take(4 * MIB).is_ok(), "its own requests have room");
-    first.give_back(4 * MIB);
+    assert!(
+        (50..=53).contains(&all) && lent > 20,
+        "ten parts of 64 stay free at least: {all}, {lent}"
+    );
     assert!(!first.close.is_cancelled());
     // Another address gets what it would get if nothing had been lent; what was lent comes back for it.
     let other = budget.connection(address(2), budget.account()).unwrap();
