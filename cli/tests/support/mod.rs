@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 
 /// Only how long a test that fails may take: nothing is measured by it.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(60 * 3);
 
 /// The envelopes of a recorded session of clients.
 pub const VECTORS: &str =
