@@ -22,6 +22,8 @@ pub struct Absences(Vec<Absence>);
 #[error("absences must ascend, have a length, and only the last one may lack an end")]
 pub struct AbsencesError;
 
+const NS_PER_S: i128 = 1_000_000_000;
+
 impl Absences {
     /// A node that never left.
     pub const NONE: Self = Self(Vec::new());
@@ -63,13 +65,15 @@ impl Absences {
         self.0.is_empty()
     }
 
-    /// Returns true if the node was away at this time, unix nanoseconds. At the time of a removal, and at
-    /// that of a return, it was not.
+    /// Returns true if the node was away at this time, unix nanoseconds. In the whole second of a removal it was
+    /// not: blocks state whole seconds, so what a node signed in that second may be older than the block. From the
+    /// second of its return on it was not either.
     #[must_use]
     pub fn cover(&self, originator_ns: i64) -> bool {
         let ns = i128::from(originator_ns);
-        let at = |time_s: u64| i128::from(time_s) * 1_000_000_000;
-        self.0.iter().any(|it| at(it.from_s) < ns && it.until_s.is_none_or(|end| ns < at(end)))
+        let at = |time_s: u64| i128::from(time_s) * NS_PER_S;
+        let is_after = |time_s: u64| at(time_s) + NS_PER_S <= ns;
+        self.0.iter().any(|it| is_after(it.from_s) && it.until_s.is_none_or(|end| ns < at(end)))
     }
 
     /// Iterates over the absences by ascending time.
@@ -124,11 +128,13 @@ mod tests {
         for (ns, is_covered) in [
             (i64::MIN, false),
             (9 * second, false),
-            (9 * second + 1, true),
+            (10 * second - 1, false),
+            (10 * second, true),
             (12 * second - 1, true),
             (12 * second, false),
             (20 * second, false),
-            (20 * second + 1, true),
+            (21 * second - 1, false),
+            (21 * second, true),
             (i64::MAX, true),
         ] {
             assert_eq!(away.cover(ns), is_covered, "{ns}");

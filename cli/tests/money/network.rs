@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use alloy::primitives::Address;
 use alloy::providers::Provider as _;
@@ -25,7 +25,7 @@ use parking_lot::{Mutex, MutexGuard};
 use prost::Message as _;
 use serde_json::{Value, json};
 
-use crate::support::{self, Running, free_base, hawser, page, signal, until};
+use crate::support::{self, PATIENCE, Running, free_base, hawser, page, signal, until};
 
 /// The nodes of the network, by place.
 pub const NODES: [u32; 3] = [100, 200, 300];
@@ -343,10 +343,19 @@ impl MoneyNetwork {
 
     /// Takes a step again and again until it is done, or was done before.
     pub fn until_done(&self, at: usize, step: &str, about: u32) {
-        until(&format!("{step} about {about} is done at node {at}"), || {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
             let (_, outcomes) = self.step(at, step, about, &[]);
-            outcomes.iter().any(|it| it["state"] == "done" || it["state"] == "nothing")
-        });
+            let is_done = |it: &Value| it["state"] == "done";
+            // There is a report, and it had taken this step before.
+            let was_done = |it: &Value| it["state"] == "nothing" && !it["report"].is_null();
+            if outcomes.iter().any(|it| is_done(it) || was_done(it)) {
+                return;
+            }
+            let is_late = Instant::now() > deadline;
+            assert!(!is_late, "not done: {step} about {about} at node {at}: {outcomes:?}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// The reports about an originator as a node sees them.

@@ -13,14 +13,14 @@ use super::world::Sim;
 
 /// The node that leaves.
 pub(super) const DEPARTED: OriginatorId = OriginatorId(500);
-/// The last place of its strand that it signs before it leaves: ten envelopes a second.
-const LAST: SequenceId = SequenceId(10);
+/// The last place of its strand in the second in which it leaves: ten envelopes a second.
+const LAST: SequenceId = SequenceId(9);
 /// The mark of everything later.
 const ABSENT: InvalidRule = InvalidRule(17);
 
-/// The registry's word on the node: it left one second after the beginning.
+/// The registry's word on the node: it left in the first second.
 fn departure() -> Absences {
-    let from_s = u64::try_from(START_NS / 1_000_000_000).unwrap() + 1;
+    let from_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
     Absences::new(vec![Absence { from_s, until_s: None }]).unwrap()
 }
 
