@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::OriginatorId;
 use hawser_rules::Registry;
 use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage};
-use hawser_rules::misbehavior::{Kind, Verdict};
+use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict};
 
 use crate::judged::Judged;
 
@@ -50,8 +50,8 @@ impl NetworkAudit {
         }
         let number = i32::from(kind);
         match judged.judgement.verdict {
-            Verdict::Refuted => *self.refuted.entry(host).or_default() += 1,
-            Verdict::Proven => {
+            MisbehaviorVerdict::Refuted => *self.refuted.entry(host).or_default() += 1,
+            MisbehaviorVerdict::Proven => {
                 let it = &judged.judgement;
                 let place = match kind {
                     Kind::CausalOrdering => u64::from_be_bytes(first_eight(&digest)),
@@ -61,7 +61,7 @@ impl NetworkAudit {
                     self.findings.entry(accused).or_default().proven.push(judged);
                 }
             }
-            Verdict::Claim | Verdict::Inconclusive => {
+            MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive => {
                 let claims = &mut self.findings.entry(accused).or_default().claims;
                 let (count, hosts) = claims.entry(number).or_default();
                 *count += 1;

@@ -11,7 +11,7 @@ use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
 use crate::scenario::sizes;
 use crate::stats::{self, Quantiles, grouped};
-use crate::verdict::{Verdict, verdicts};
+use crate::verdict::{PromiseOutcome, verdicts};
 
 const BEGIN: &str = "<!-- figures: made by hawser-bench report, not by hand -->";
 const END: &str = "<!-- end of figures -->";
@@ -92,7 +92,7 @@ fn of_limits(out: &mut String, limits: &Limits) -> Result<(), BenchError> {
     Ok(())
 }
 
-fn of_verdicts(out: &mut String, verdicts: &[Verdict]) -> Result<(), BenchError> {
+fn of_verdicts(out: &mut String, verdicts: &[PromiseOutcome]) -> Result<(), BenchError> {
     if verdicts.is_empty() {
         return Ok(());
     }
@@ -103,7 +103,7 @@ fn of_verdicts(out: &mut String, verdicts: &[Verdict]) -> Result<(), BenchError>
         } else {
             format!("**missed by {:.0} %**", (1.0 - verdict.ratio) * 100.0)
         };
-        let Verdict { promise, measured, required, .. } = verdict;
+        let PromiseOutcome { promise, measured, required, .. } = verdict;
         writeln!(out, "| {promise} | {measured} | {required} | {said} |")?;
     }
     writeln!(out)?;

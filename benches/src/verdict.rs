@@ -16,7 +16,7 @@ const LARGE_FROM: u64 = 2_000_000;
 
 /// One promise and what was measured for it.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Verdict {
+pub(crate) struct PromiseOutcome {
     pub(crate) promise: String,
     pub(crate) measured: String,
     pub(crate) required: String,
@@ -24,7 +24,7 @@ pub(crate) struct Verdict {
     pub(crate) ratio: f64,
 }
 
-impl Verdict {
+impl PromiseOutcome {
     pub(crate) fn is_kept(&self) -> bool {
         self.ratio >= 1.0
     }
@@ -51,7 +51,7 @@ impl Verdict {
 }
 
 /// All that can be said about a run. Most needs the limits that were measured with it.
-pub(crate) fn verdicts(run: &Run) -> Vec<Verdict> {
+pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
     let mut verdicts: Vec<_> =
         run.publish.iter().filter_map(|published| publish(run, published)).collect();
     verdicts.extend(latency(run));
@@ -60,7 +60,7 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict> {
     verdicts.extend(delivery(run));
     verdicts.extend(run.query.as_ref().map(|query| {
         let promise = format!("query, page of {} out of {} stored: p50", query.page, query.stored);
-        Verdict::at_most(promise, query.client.p50_us / 1e3, QUERY_US_MAX / 1e3, "ms")
+        PromiseOutcome::at_most(promise, query.client.p50_us / 1e3, QUERY_US_MAX / 1e3, "ms")
     }));
     verdicts.extend(run.query.iter().flat_map(pages));
     verdicts.extend(run.memory.as_ref().map(|memory| {
@@ -69,13 +69,18 @@ pub(crate) fn verdicts(run: &Run) -> Vec<Verdict> {
             memory.stored, memory.subscriptions
         );
         let mib = |kib: u64| crate::stats::float(kib) / 1024.0;
-        Verdict::at_most(promise, mib(memory.after.resident_kib), mib(RESIDENT_KIB_MAX), "MiB")
+        PromiseOutcome::at_most(
+            promise,
+            mib(memory.after.resident_kib),
+            mib(RESIDENT_KIB_MAX),
+            "MiB",
+        )
     }));
     verdicts
 }
 
 /// CPU time of a page at the server, and pages for many clients, by the size of the log.
-fn pages(query: &Queried) -> Vec<Verdict> {
+fn pages(query: &Queried) -> Vec<PromiseOutcome> {
     let is_large = query.stored > LARGE_FROM;
     let (cpu_us_max, pages_min) = if is_large { (500.0, 3500.0) } else { (350.0, 5000.0) };
     let name = format!("page of {} out of {} stored", query.page, query.stored);
@@ -83,18 +88,18 @@ fn pages(query: &Queried) -> Vec<Verdict> {
     if query.server_cpu_us.is_finite() {
         let promise = format!("{name}: CPU time of the server");
         let ms = query.server_cpu_us / 1e3;
-        verdicts.push(Verdict::at_most(promise, ms, cpu_us_max / 1e3, "ms"));
+        verdicts.push(PromiseOutcome::at_most(promise, ms, cpu_us_max / 1e3, "ms"));
     }
     verdicts.extend(query.at_once.as_ref().map(|at_once| {
         let promise = format!("{name}, {} clients at once", at_once.clients);
-        Verdict::at_least(promise, at_once.pages_per_second, pages_min, "/s")
+        PromiseOutcome::at_least(promise, at_once.pages_per_second, pages_min, "/s")
     }));
     verdicts
 }
 
 /// Half of the limit model. What followers take is not in the model, so with followers there is
 /// no promise.
-fn publish(run: &Run, published: &Published) -> Option<Verdict> {
+fn publish(run: &Run, published: &Published) -> Option<PromiseOutcome> {
     if published.followers > 0 {
         return None;
     }
@@ -105,25 +110,25 @@ fn publish(run: &Run, published: &Published) -> Option<Verdict> {
         plan.shape.in_flight, plan.per_request
     );
     let half = limit.envelopes_per_second() / 2.0;
-    Some(Verdict::at_least(promise, published.envelopes_per_second, half, "/s"))
+    Some(PromiseOutcome::at_least(promise, published.envelopes_per_second, half, "/s"))
 }
 
-fn latency(run: &Run) -> Option<Verdict> {
+fn latency(run: &Run) -> Option<PromiseOutcome> {
     let (latency, limits) = (run.latency.as_ref()?, run.limits.as_ref()?);
     let most = 2.0 * limits.fdatasync.p50_us + 1000.0;
     let promise = "one envelope at a time: p50".to_owned();
-    Some(Verdict::at_most(promise, latency.latency.p50_us / 1e3, most / 1e3, "ms"))
+    Some(PromiseOutcome::at_most(promise, latency.latency.p50_us / 1e3, most / 1e3, "ms"))
 }
 
-fn catch_up(run: &Run) -> Option<Verdict> {
+fn catch_up(run: &Run) -> Option<PromiseOutcome> {
     let (caught_up, limits) = (run.catch_up.as_ref()?, run.limits.as_ref()?);
     let promise = format!("catch-up on {}: half of the limit", caught_up.envelopes);
     let half = limits.catch_up_per_second() / 2.0;
-    Some(Verdict::at_least(promise, caught_up.envelopes_per_second, half, "/s"))
+    Some(PromiseOutcome::at_least(promise, caught_up.envelopes_per_second, half, "/s"))
 }
 
 /// The most that was resident in the second half of the way, against the first half.
-fn catch_up_memory(caught_up: &CaughtUp) -> Option<Verdict> {
+fn catch_up_memory(caught_up: &CaughtUp) -> Option<PromiseOutcome> {
     let (first, second) = caught_up.memory.split_at(caught_up.memory.len() / 2);
     let peak = |tenths: &[crate::scenario::catch_up::MemoryAt]| {
         tenths.iter().map(|at| at.follower.resident_kib).max()
@@ -131,14 +136,14 @@ fn catch_up_memory(caught_up: &CaughtUp) -> Option<Verdict> {
     let mib = |kib: u64| crate::stats::float(kib) / 1024.0;
     let (first, second) = (peak(first)?, peak(second)?);
     let promise = "catch-up: follower's memory in the second half".to_owned();
-    Some(Verdict::at_most(promise, mib(second), mib(first + MEMORY_NOISE_KIB), "MiB"))
+    Some(PromiseOutcome::at_most(promise, mib(second), mib(first + MEMORY_NOISE_KIB), "MiB"))
 }
 
-fn delivery(run: &Run) -> Option<Verdict> {
+fn delivery(run: &Run) -> Option<PromiseOutcome> {
     let (delivered, limits) = (run.delivery.as_ref()?, run.limits.as_ref()?);
     let most = 15_000.0 + 4.0 * limits.fdatasync.p99_us;
     let promise = format!("delivery at another node, {}/s: p99", delivered.plan.rate);
-    Some(Verdict::at_most(promise, delivered.delivery.p99_us / 1e3, most / 1e3, "ms"))
+    Some(PromiseOutcome::at_most(promise, delivered.delivery.p99_us / 1e3, most / 1e3, "ms"))
 }
 
 #[cfg(test)]
@@ -147,9 +152,11 @@ mod tests {
 
     #[test]
     fn more_is_better_or_less_is() {
-        let rate = |measured| Verdict::at_least(String::new(), measured, 10.0, "/s").is_kept();
+        let rate =
+            |measured| PromiseOutcome::at_least(String::new(), measured, 10.0, "/s").is_kept();
         assert!(rate(10.0) && !rate(9.9));
-        let time = |measured| Verdict::at_most(String::new(), measured, 10.0, "ms").is_kept();
+        let time =
+            |measured| PromiseOutcome::at_most(String::new(), measured, 10.0, "ms").is_kept();
         assert!(time(10.0) && !time(10.1));
     }
 }

@@ -28,5 +28,5 @@ pub mod talk;
 pub mod wire;
 
 pub use case::{Area, Case, Need};
-pub use report::{Outcome, Report, Verdict};
+pub use report::{CaseResult, Outcome, Report};
 pub use run::{Plan, StartError, run};

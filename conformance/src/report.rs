@@ -47,7 +47,7 @@ impl Outcome {
 
 /// A case with its result.
 #[derive(Debug, Clone)]
-pub struct Verdict {
+pub struct CaseResult {
     /// The case.
     pub case: Case,
     /// The result.
@@ -62,7 +62,7 @@ pub struct Report {
     /// URL of the node that was judged.
     pub target: String,
     /// Every selected case.
-    pub verdicts: Vec<Verdict>,
+    pub results: Vec<CaseResult>,
     /// Time of the whole run.
     pub took: Duration,
 }
@@ -85,11 +85,11 @@ impl Report {
     #[must_use]
     pub fn counts(&self, area: Option<Area>) -> Counts {
         let mut counts = Counts::default();
-        for verdict in &self.verdicts {
-            if area.is_some_and(|area| area != verdict.case.area) {
+        for result in &self.results {
+            if area.is_some_and(|area| area != result.case.area) {
                 continue;
             }
-            *match verdict.outcome {
+            *match result.outcome {
                 Outcome::Passed => &mut counts.passed,
                 Outcome::Failed(_) => &mut counts.failed,
                 Outcome::Finding(..) => &mut counts.findings,
@@ -123,8 +123,8 @@ impl Report {
     /// Returns everything as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
-        let verdict = |verdict: &Verdict| {
-            let Verdict { case, outcome, took } = verdict;
+        let result = |result: &CaseResult| {
+            let CaseResult { case, outcome, took } = result;
             json!({
                 "case": case.id,
                 "area": case.area.name(),
@@ -143,7 +143,7 @@ impl Report {
             "findings": findings,
             "skipped": skipped,
             "took_ms": millis(self.took),
-            "cases": self.verdicts.iter().map(verdict).collect::<Vec<_>>(),
+            "cases": self.results.iter().map(result).collect::<Vec<_>>(),
         })
     }
 
@@ -152,7 +152,7 @@ impl Report {
     pub fn junit(&self) -> String {
         let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();
         let all = self.counts(None);
-        let tests = self.verdicts.len();
+        let tests = self.results.len();
         let _ = writeln!(
             text,
             "<testsuites name=\"hawser conformance\" tests=\"{tests}\" failures=\"{}\" skipped=\"{}\" time=\"{}\">",
@@ -161,9 +161,9 @@ impl Report {
             seconds(self.took)
         );
         for area in Area::ALL {
-            let verdicts: Vec<_> =
-                self.verdicts.iter().filter(|verdict| verdict.case.area == area).collect();
-            if verdicts.is_empty() {
+            let results: Vec<_> =
+                self.results.iter().filter(|result| result.case.area == area).collect();
+            if results.is_empty() {
                 continue;
             }
             let Counts { failed, skipped, .. } = self.counts(Some(area));
@@ -171,10 +171,10 @@ impl Report {
                 text,
                 "  <testsuite name=\"{}\" tests=\"{}\" failures=\"{failed}\" skipped=\"{skipped}\">",
                 area.name(),
-                verdicts.len()
+                results.len()
             );
-            for verdict in verdicts {
-                text += &junit_case(verdict);
+            for result in results {
+                text += &junit_case(result);
             }
             text += "  </testsuite>\n";
         }
@@ -183,8 +183,8 @@ impl Report {
     }
 }
 
-fn junit_case(verdict: &Verdict) -> String {
-    let Verdict { case, outcome, took } = verdict;
+fn junit_case(result: &CaseResult) -> String {
+    let CaseResult { case, outcome, took } = result;
     let head = format!(
         "    <testcase classname=\"{}\" name=\"{}\" time=\"{}\"",
         case.area.name(),
@@ -229,11 +229,11 @@ mod tests {
             Outcome::Finding("xmtpd", failure),
             Outcome::Skipped("needs --load".into()),
         ];
-        let verdicts =
-            outcomes.map(|outcome| Verdict { case: case("c"), outcome, took: Duration::ZERO });
+        let results =
+            outcomes.map(|outcome| CaseResult { case: case("c"), outcome, took: Duration::ZERO });
         Report {
             target: "http://x:1".into(),
-            verdicts: verdicts.into(),
+            results: results.into(),
             took: Duration::from_secs(1),
         }
     }

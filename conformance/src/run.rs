@@ -13,7 +13,7 @@ use crate::connection::Connection;
 use crate::context::Context;
 use crate::failure::{Failure, FailureKind};
 use crate::http::Address;
-use crate::report::{Outcome, Report, Verdict};
+use crate::report::{CaseResult, Outcome, Report};
 
 /// Cases that run at once. A guess: most of them wait, and a node should not be under load from them.
 const TOGETHER: usize = 6;
@@ -154,40 +154,40 @@ impl Plan {
     }
 }
 
-/// Runs the selected cases and tells each verdict as it falls, in the order of the cases. Cases that disturb others
+/// Runs the selected cases and passes on each result as it arrives, in the order of the cases. Cases that disturb others
 /// run alone, after all others.
 ///
 /// # Errors
 /// When arguments are wrong, or a node that they name cannot be reached.
-pub async fn run(plan: &Plan, mut told: impl FnMut(&Verdict)) -> Result<Report, StartError> {
+pub async fn run(plan: &Plan, mut told: impl FnMut(&CaseResult)) -> Result<Report, StartError> {
     let cases = plan.selected()?;
     let context = plan.context().await?;
     let started = Instant::now();
     let (alone, together): (Vec<Case>, Vec<Case>) = cases.into_iter().partition(Case::is_alone);
-    let mut verdicts = Vec::new();
+    let mut results = Vec::new();
     let judged = |case| judge(plan, &context, case);
     let mut running =
         futures_util::stream::iter(together.into_iter().map(judged)).buffered(TOGETHER);
-    while let Some(verdict) = running.next().await {
-        told(&verdict);
-        verdicts.push(verdict);
+    while let Some(result) = running.next().await {
+        told(&result);
+        results.push(result);
     }
     for case in alone {
-        let verdict = judge(plan, &context, case).await;
-        told(&verdict);
-        verdicts.push(verdict);
+        let result = judge(plan, &context, case).await;
+        told(&result);
+        results.push(result);
     }
-    Ok(Report { target: context.target.address.url(), verdicts, took: started.elapsed() })
+    Ok(Report { target: context.target.address.url(), results, took: started.elapsed() })
 }
 
 /// Runs one case. Whatever it does, the others go on: a panic and a case without an end have failed.
-async fn judge(plan: &Plan, context: &Context, case: Case) -> Verdict {
+async fn judge(plan: &Plan, context: &Context, case: Case) -> CaseResult {
     let started = Instant::now();
     let outcome = match plan.lacks(&case) {
         Some(need) => Outcome::Skipped(format!("needs {}", need.argument())),
         None => checked(context, &case).await,
     };
-    Verdict { case, outcome, took: started.elapsed() }
+    CaseResult { case, outcome, took: started.elapsed() }
 }
 
 async fn checked(context: &Context, case: &Case) -> Outcome {

@@ -6,7 +6,8 @@ use hawser_proto::sign::keccak256;
 use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
 use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
 use hawser_rules::misbehavior::{
-    ChainRecord, Difference, EventAnswer, Judgement, Kind, PlaceAnswer, ReportError, Verdict,
+    ChainRecord, Difference, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer,
+    ReportError,
 };
 use hawser_storage::{ReportClass, ReportFact, Snapshot, StoredEvidence};
 
@@ -71,16 +72,20 @@ pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
 #[must_use]
 pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<ReportFact> {
     let class = match judgement.verdict {
-        Verdict::Refuted => return None,
-        Verdict::Proven if judgement.difference == Some(Difference::Content) => {
+        MisbehaviorVerdict::Refuted => return None,
+        MisbehaviorVerdict::Proven if judgement.difference == Some(Difference::Content) => {
             ReportClass::Equivocation
         }
-        Verdict::Proven => ReportClass::Proven,
-        Verdict::Claim | Verdict::Inconclusive if !report.is_by_node() => ReportClass::Foreign,
-        Verdict::Claim | Verdict::Inconclusive if is_liveness(report.kind()) => {
+        MisbehaviorVerdict::Proven => ReportClass::Proven,
+        MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive if !report.is_by_node() => {
+            ReportClass::Foreign
+        }
+        MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive
+            if is_liveness(report.kind()) =>
+        {
             ReportClass::OwnLiveness
         }
-        Verdict::Claim | Verdict::Inconclusive => ReportClass::OwnClaim,
+        MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive => ReportClass::OwnClaim,
     };
     let has_place = class.is_proven() && report.kind() != Kind::CausalOrdering;
     let mut digest = [0; 16];

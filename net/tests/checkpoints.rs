@@ -18,7 +18,7 @@ use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Contradiction;
-use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
+use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_storage::UnknownFolder;
 use prost::Message as _;
 
@@ -263,7 +263,10 @@ async fn a_node_that_shows_two_checkpoints_to_two_peers_is_proven_a_liar_at_both
         let pieces = pieces.clone();
         let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces };
         let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
-        assert_eq!((judgement.verdict, judgement.accused), (Verdict::Proven, Some(LIAR)));
+        assert_eq!(
+            (judgement.verdict, judgement.accused),
+            (MisbehaviorVerdict::Proven, Some(LIAR))
+        );
     }
     // Its envelopes go on, and nothing that it says is cosigned any more.
     let cosigned = nodes[0].engine.counters().checkpoint_exchange.cosigned.get();
@@ -400,7 +403,7 @@ async fn an_observer_that_contradicts_itself_is_accused_and_not_whom_it_observes
     let held =
         TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces: found[0].envelopes.clone() };
     let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
-    assert_eq!((judgement.verdict, judgement.accused), (Verdict::Claim, Some(LIAR)));
+    assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(LIAR)));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -422,7 +425,7 @@ async fn two_stories_of_a_node_that_signs_no_checkpoints_are_noticed_by_its_obse
         let pieces = found.unwrap().evidence.envelopes.clone();
         let held = TreeEvidence { fault: TreeFault::OtherTree, pieces };
         let judgement = verify_trees(&held, &node.engine.ports().registry.borrow());
-        assert_eq!((judgement.verdict, judgement.accused), (Verdict::Claim, Some(LIAR)));
+        assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Claim, Some(LIAR)));
     }
     for task in tasks {
         task.stop().await;

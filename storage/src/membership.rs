@@ -198,7 +198,7 @@ impl Snapshot<'_> {
         rule: &TimeRule<'_>,
         after: SequenceId,
         through: SequenceId,
-    ) -> Result<(BTreeMap<EnvelopeId, Verdict>, SequenceId), ReadError> {
+    ) -> Result<(BTreeMap<EnvelopeId, ChangedValidity>, SequenceId), ReadError> {
         let mut changed = BTreeMap::new();
         for item in self.log(EnvelopeId::new(rule.originator, after), through) {
             let LogItem::Envelope { id, bytes, validity } = item? else { continue };
@@ -209,7 +209,7 @@ impl Snapshot<'_> {
             let Some(originator_ns) = time_of(&bytes) else { continue };
             let is_broken = (rule.is_broken_at)(originator_ns);
             if is_broken != is_marked {
-                changed.insert(id, Verdict { bytes, is_broken });
+                changed.insert(id, ChangedValidity { bytes, is_broken });
                 if changed.len() >= CHANGED_AT_ONCE {
                     return Ok((changed, id.sequence));
                 }
@@ -219,13 +219,13 @@ impl Snapshot<'_> {
     }
 }
 
-/// The new verdict on a stored envelope.
-struct Verdict {
+/// The new validity of a stored envelope.
+struct ChangedValidity {
     bytes: Bytes,
     is_broken: bool,
 }
 
-/// Stages rows for new verdicts.
+/// Stages rows for changed validity.
 struct Rejudging<'a> {
     store: &'a Database,
     snapshot: &'a Snapshot<'a>,
@@ -237,7 +237,7 @@ struct Rejudging<'a> {
 impl Rejudging<'_> {
     fn stage(
         &self,
-        changed: &BTreeMap<EnvelopeId, Verdict>,
+        changed: &BTreeMap<EnvelopeId, ChangedValidity>,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
         let marks = self.store.family(MarkKey::FAMILY);
@@ -265,7 +265,7 @@ impl Rejudging<'_> {
     fn stage_rows(
         &self,
         id: EnvelopeId,
-        verdict: &Verdict,
+        verdict: &ChangedValidity,
         facts: &Facts,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
@@ -299,7 +299,7 @@ impl Rejudging<'_> {
         &self,
         at: CongestionKey,
         places: &BTreeSet<SequenceId>,
-        changed: &BTreeMap<EnvelopeId, Verdict>,
+        changed: &BTreeMap<EnvelopeId, ChangedValidity>,
         batch: &mut WriteBatch,
     ) -> Result<(), ReadError> {
         let store = self.store;

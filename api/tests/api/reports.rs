@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::Misbeha
 use hawser_proto::pb::xmtp::xmtpv4::message_api::unsigned_misbehavior_report::Failure;
 use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId};
 use hawser_rules::Registry;
-use hawser_rules::misbehavior::{Case, Host, Judgement, NoChain, Verdict, verify};
+use hawser_rules::misbehavior::{Case, Host, Judgement, MisbehaviorVerdict, NoChain, verify};
 use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -125,7 +125,7 @@ async fn what_a_node_has_found_is_reported_and_any_stranger_can_judge_it() {
     let found = stranger.query(0).await;
     assert_eq!(found.len(), 1, "made once");
     let judgement = judge(&found[0]);
-    assert_eq!((judgement.verdict, judgement.accused), (Verdict::Proven, Some(PEER)));
+    assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Proven, Some(PEER)));
     assert_eq!(judgement.host, Host::Node(NODE));
     assert!(judgement.is_seen_by_host);
     assert_eq!(stranger.query(found[0].server_time_ns).await, [], "the end");
@@ -145,8 +145,11 @@ async fn proofs_of_strangers_are_kept_once_and_signed_by_their_host() {
     let gap = [by_peer(9, "a", START_NS), by_peer(12, "b", START_NS)];
     stranger.submit(report(pb::Misbehavior::OutOfOrder, &gap)).await.unwrap();
     let found = stranger.query(0).await;
-    let verdicts: Vec<Verdict> = found.iter().map(|it| judge(it).verdict).collect();
-    assert_eq!(verdicts, [Verdict::Proven, Verdict::Proven, Verdict::Claim]);
+    let verdicts: Vec<MisbehaviorVerdict> = found.iter().map(|it| judge(it).verdict).collect();
+    assert_eq!(
+        verdicts,
+        [MisbehaviorVerdict::Proven, MisbehaviorVerdict::Proven, MisbehaviorVerdict::Claim]
+    );
     assert!(found.iter().all(|it| judge(it).host == Host::Node(NODE)));
     assert!(found.iter().all(|it| !judge(it).is_seen_by_host), "it only held them");
     let times: Vec<u64> = found.iter().map(|it| it.server_time_ns).collect();

@@ -253,7 +253,7 @@ pub struct Testimony {
 
 /// The outcome of asking every endpoint about a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum ClaimVerdict {
     /// The chain has events that were not read.
     Confirmed,
     /// Endpoints are on different branches, and the events are on one of them only: no endpoint can be
@@ -337,7 +337,7 @@ impl Claim {
     /// or `by` is read from anyway. An endpoint that has the block denies a log that it lacks; one that has
     /// another block there contradicts it.
     #[must_use]
-    pub fn judge(&self, by: usize, active: usize, told: &[Option<Testimony>]) -> Verdict {
+    pub fn judge(&self, by: usize, active: usize, told: &[Option<Testimony>]) -> ClaimVerdict {
         let (mut is_confirmed, mut is_contradicted, mut is_open) = (false, false, false);
         for log in &self.logs {
             let (mut denied, mut contradicted, mut counts) = (false, false, by == active);
@@ -355,13 +355,13 @@ impl Claim {
             is_open |= !counts && !denied && !contradicted;
         }
         if is_contradicted {
-            Verdict::Contradicted
+            ClaimVerdict::Contradicted
         } else if is_confirmed {
-            Verdict::Confirmed
+            ClaimVerdict::Confirmed
         } else if is_open {
-            Verdict::Open
+            ClaimVerdict::Open
         } else {
-            Verdict::Denied
+            ClaimVerdict::Denied
         }
     }
 }
@@ -541,20 +541,20 @@ mod tests {
         let claim = claim(&all).unwrap();
         let judge = |told: &[Option<Testimony>]| claim.judge(1, 0, told);
         // The one that is read from had its block before its logs.
-        assert_eq!(judge(&[told(&all), told(&all)]), Verdict::Confirmed);
+        assert_eq!(judge(&[told(&all), told(&all)]), ClaimVerdict::Confirmed);
         // It is made up, or its content is.
-        assert_eq!(judge(&[told(slice::from_ref(&first)), told(&all)]), Verdict::Denied);
-        assert_eq!(judge(&[told(&[first.clone(), log(1, 300)]), told(&all)]), Verdict::Denied);
+        assert_eq!(judge(&[told(slice::from_ref(&first)), told(&all)]), ClaimVerdict::Denied);
+        assert_eq!(judge(&[told(&[first.clone(), log(1, 300)]), told(&all)]), ClaimVerdict::Denied);
         // Two liars do not outvote one that has the block.
         assert_eq!(
             judge(&[told(slice::from_ref(&first)), told(&all), told(&all)]),
-            Verdict::Denied
+            ClaimVerdict::Denied
         );
         // An endpoint without the block denies nothing, and one that is silent confirms nothing.
         let lagging = Some(Testimony::default());
-        assert_eq!(judge(&[told(&all), told(&all), lagging.clone()]), Verdict::Confirmed);
-        assert_eq!(judge(&[None, told(&all)]), Verdict::Open);
-        assert_eq!(judge(&[lagging, told(&all)]), Verdict::Open);
+        assert_eq!(judge(&[told(&all), told(&all), lagging.clone()]), ClaimVerdict::Confirmed);
+        assert_eq!(judge(&[None, told(&all)]), ClaimVerdict::Open);
+        assert_eq!(judge(&[lagging, told(&all)]), ClaimVerdict::Open);
     }
 
     #[test]
@@ -565,13 +565,13 @@ mod tests {
         let forked = |logs: &[Log]| Some(Testimony { logs: logs.to_vec(), block: Some(block(3)) });
         for by in [0, 1] {
             let told = [told(&all), told(&all), forked(&[])];
-            assert_eq!(claim.judge(by, 0, &told), Verdict::Contradicted);
+            assert_eq!(claim.judge(by, 0, &told), ClaimVerdict::Contradicted);
         }
         // Its own receipts say otherwise.
-        assert_eq!(claim.judge(1, 0, &[forked(&all), told(&all)]), Verdict::Confirmed);
+        assert_eq!(claim.judge(1, 0, &[forked(&all), told(&all)]), ClaimVerdict::Confirmed);
         // An endpoint on the same branch denies it.
         let denied = [forked(&[]), told(&all), told(slice::from_ref(&first))];
-        assert_eq!(claim.judge(1, 0, &denied), Verdict::Denied);
+        assert_eq!(claim.judge(1, 0, &denied), ClaimVerdict::Denied);
     }
 
     #[test]
@@ -579,11 +579,11 @@ mod tests {
         let (first, late) = (log(0, 100), log(1, 200));
         let all = [first.clone(), late];
         let claim = claim(&all).unwrap();
-        assert_eq!(claim.judge(0, 0, &[told(&all)]), Verdict::Confirmed);
-        assert_eq!(claim.judge(0, 0, &[told(&all), None]), Verdict::Confirmed);
+        assert_eq!(claim.judge(0, 0, &[told(&all)]), ClaimVerdict::Confirmed);
+        assert_eq!(claim.judge(0, 0, &[told(&all), None]), ClaimVerdict::Confirmed);
         assert_eq!(
             claim.judge(0, 0, &[told(&all), told(slice::from_ref(&first))]),
-            Verdict::Denied
+            ClaimVerdict::Denied
         );
     }
 }

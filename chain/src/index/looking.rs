@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use alloy::rpc::types::Filter;
 
 use super::fetch;
-use super::look::{Claim, Due, EventSet, Testimony, Verdict};
+use super::look::{Claim, ClaimVerdict, Due, EventSet, Testimony};
 use super::proof::{self, Said};
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
@@ -95,25 +95,25 @@ pub(super) async fn look(
     for (by, claim) in &claims {
         verdicts.push(judging.verdict(*by, claim, &mut lacking).await);
     }
-    let of = |wanted: Verdict| -> Option<(u64, BTreeSet<usize>)> {
+    let of = |wanted: ClaimVerdict| -> Option<(u64, BTreeSet<usize>)> {
         let all = claims.iter().zip(&verdicts).filter(|(_, verdict)| **verdict == wanted);
         let all: Vec<_> = all.map(|((by, claim), _)| (claim.block.number, *by)).collect();
         let block = all.iter().map(|(block, _)| *block).min()?;
         Some((block, all.into_iter().map(|(_, by)| by).collect()))
     };
-    if let Some((block, claimants)) = of(Verdict::Contradicted) {
+    if let Some((block, claimants)) = of(ClaimVerdict::Contradicted) {
         return Ok(LookOutcome::Contradicted { block, claimants: &claimants | &silent });
     }
     if !silent.is_empty() {
         return Ok(LookOutcome::Contradicted { block: *blocks.start(), claimants: silent });
     }
-    if let Some((block, claimants)) = of(Verdict::Confirmed) {
+    if let Some((block, claimants)) = of(ClaimVerdict::Confirmed) {
         if is_active_heard && !claimants.contains(&active) {
             lacking.insert(active);
         }
         return Ok(LookOutcome::More { block, lacking });
     }
-    let open = of(Verdict::Open);
+    let open = of(ClaimVerdict::Open);
     Ok(open
         .map_or(LookOutcome::Nothing, |(block, claimants)| LookOutcome::Open { block, claimants }))
 }
@@ -129,14 +129,14 @@ struct Judging<'a> {
 impl Judging<'_> {
     /// Asks every endpoint about a claim of the one at place `by`, and returns the verdict. Adds to `liars` those that
     /// deny what the block is proven to have.
-    async fn verdict(&self, by: usize, claim: &Claim, liars: &mut BTreeSet<usize>) -> Verdict {
+    async fn verdict(&self, by: usize, claim: &Claim, liars: &mut BTreeSet<usize>) -> ClaimVerdict {
         let told =
             self.endpoints.each(|chain| async move { fetch::testimony(&chain, claim).await });
         let told: Vec<_> = told.await.into_iter().map(Result::ok).collect();
         let verdict = match claim.judge(by, self.active, &told) {
-            unclear @ (Verdict::Denied | Verdict::Open) => {
+            unclear @ (ClaimVerdict::Denied | ClaimVerdict::Open) => {
                 let proven = self.proven(by, claim, &told).await;
-                if proven == Some(Verdict::Confirmed) {
+                if proven == Some(ClaimVerdict::Confirmed) {
                     let denies = |told: &Option<Testimony>| {
                         told.as_ref().is_some_and(|told| claim.is_denied_by(told))
                     };
@@ -147,7 +147,7 @@ impl Judging<'_> {
             }
             clear => clear,
         };
-        if verdict == Verdict::Denied {
+        if verdict == ClaimVerdict::Denied {
             let block = claim.block.number;
             tracing::warn!(block, "an endpoint shows events that another one does not have");
         }
@@ -161,7 +161,7 @@ impl Judging<'_> {
         by: usize,
         claim: &Claim,
         told: &[Option<Testimony>],
-    ) -> Option<Verdict> {
+    ) -> Option<ClaimVerdict> {
         let shown = self
             .endpoints
             .each(|chain| async move { fetch::proof(&chain, claim.block).await })

@@ -14,7 +14,7 @@ use alloy::rpc::types::Log;
 use serde::Deserialize;
 
 use super::event::{BlockRef, EventSource};
-use super::look::{Claim, EventSet, Testimony, Verdict};
+use super::look::{Claim, ClaimVerdict, EventSet, Testimony};
 
 /// Highest type of a transaction whose receipt has a byte for it (EIP-2718).
 const TYPE_MAX: u64 = 0x7f;
@@ -171,11 +171,11 @@ pub fn judge<E>(
     source: EventSource,
     known: &EventSet,
     said: &Said<'_, E>,
-) -> Option<Verdict> {
+) -> Option<ClaimVerdict> {
     let is_silent = said.is_silent_about(claim.block);
     let proven: Vec<_> = said.shown.iter().flatten().flatten().collect();
     if proven.is_empty() {
-        return is_silent.then_some(Verdict::Open);
+        return is_silent.then_some(ClaimVerdict::Open);
     }
     let was_read = |log: &Log, transaction: B256| {
         Some(transaction) != log.transaction_hash
@@ -186,14 +186,14 @@ pub fn judge<E>(
         !names.is_empty() && !names.into_iter().any(|transaction| was_read(log, transaction))
     };
     if !claim.logs.iter().any(counts) {
-        return Some(Verdict::Denied);
+        return Some(ClaimVerdict::Denied);
     }
     let mut blocks = said.told.iter().flatten().filter_map(|told| told.block);
     if blocks.any(|block| block != claim.block) {
-        return Some(Verdict::Contradicted);
+        return Some(ClaimVerdict::Contradicted);
     }
     let is_enough = said.is_vouched_for(claim.block) && !is_silent;
-    Some(if is_enough { Verdict::Confirmed } else { Verdict::Open })
+    Some(if is_enough { ClaimVerdict::Confirmed } else { ClaimVerdict::Open })
 }
 
 #[cfg(test)]
@@ -313,13 +313,13 @@ mod tests {
         known: &EventSet,
         told: &[Option<Testimony>],
         shown: &[Result<Option<ProvenLogs>, ()>],
-    ) -> Option<Verdict> {
+    ) -> Option<ClaimVerdict> {
         let said = Said { by: 1, active: 0, told, shown };
         judge(claim, EventSource::NodeRegistry, known, &said)
     }
 
     /// Judges a claim of the second endpoint. Both have the block.
-    fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<Verdict> {
+    fn judged(claim: &Claim, known: &EventSet, proven: &[ProvenLogs]) -> Option<ClaimVerdict> {
         let shown: Vec<Result<_, ()>> = proven.iter().map(|one| Ok(Some(one.clone()))).collect();
         ruled(claim, known, &[has(claim), has(claim)], &shown)
     }
@@ -330,19 +330,23 @@ mod tests {
         let proven = [prove(&block(&[&[100], &[200]])).unwrap()];
         let left_out = claim(1, 200, transaction(1));
         assert_eq!(judged(&left_out, &none, &[]), None);
-        assert_eq!(judged(&left_out, &none, &proven), Some(Verdict::Confirmed));
+        assert_eq!(judged(&left_out, &none, &proven), Some(ClaimVerdict::Confirmed));
         for made_up in [
             claim(1, 300, transaction(1)),
             claim(0, 200, transaction(1)),
             claim(9, 200, transaction(1)),
         ] {
-            assert_eq!(judged(&made_up, &none, &proven), Some(Verdict::Denied));
+            assert_eq!(judged(&made_up, &none, &proven), Some(ClaimVerdict::Denied));
         }
         let other = BlockRef { number: 1, hash: B256::repeat_byte(3) };
         let told = Some(Testimony { block: Some(other), ..Testimony::default() });
         let shown = [Ok(None), Ok(Some(proven[0].clone()))];
         let verdict = ruled(&left_out, &none, &[told, has(&left_out)], &shown);
-        assert_eq!(verdict, Some(Verdict::Contradicted), "one endpoint has another block there");
+        assert_eq!(
+            verdict,
+            Some(ClaimVerdict::Contradicted),
+            "one endpoint has another block there"
+        );
     }
 
     #[test]
@@ -357,10 +361,10 @@ mod tests {
         );
         let renamed = claim(1, 200, B256::repeat_byte(9));
         let both = [honest, liar];
-        assert_eq!(judged(&renamed, &read, &both), Some(Verdict::Denied));
+        assert_eq!(judged(&renamed, &read, &both), Some(ClaimVerdict::Denied));
         // The liar is read from, leaves the log out, and proves it under another name.
         let left_out = claim(1, 200, transaction(1));
-        assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(Verdict::Confirmed));
+        assert_eq!(judged(&left_out, &EventSet::default(), &both), Some(ClaimVerdict::Confirmed));
     }
 
     #[test]
@@ -372,15 +376,15 @@ mod tests {
         let lagging = Some(Testimony::default());
         for other in [None, lagging] {
             let told = [other, has(&made_up)];
-            assert_eq!(ruled(&made_up, &none, &told, &alone), Some(Verdict::Open));
+            assert_eq!(ruled(&made_up, &none, &told, &alone), Some(ClaimVerdict::Open));
             let both = [Ok(Some(proof.clone())), Ok(Some(proof.clone()))];
-            assert_eq!(ruled(&made_up, &none, &told, &both), Some(Verdict::Confirmed));
+            assert_eq!(ruled(&made_up, &none, &told, &both), Some(ClaimVerdict::Confirmed));
         }
         // It is read from anyway.
         let (told, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
         let said = Said { by: 0, active: 0, told: &told, shown: &shown };
         let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &said);
-        assert_eq!(verdict, Some(Verdict::Confirmed));
+        assert_eq!(verdict, Some(ClaimVerdict::Confirmed));
     }
 
     #[test]
@@ -393,8 +397,8 @@ mod tests {
         let renamed = claim(1, 200, B256::repeat_byte(9));
         let told = [has(&renamed), has(&renamed)];
         let verdict = ruled(&renamed, &read, &told, &[Err(()), Ok(Some(liar))]);
-        assert_eq!(verdict, Some(Verdict::Open));
+        assert_eq!(verdict, Some(ClaimVerdict::Open));
         let verdict = ruled(&renamed, &read, &told, &[Err(()), Ok(None)]);
-        assert_eq!(verdict, Some(Verdict::Open), "nothing is proven yet");
+        assert_eq!(verdict, Some(ClaimVerdict::Open), "nothing is proven yet");
     }
 }

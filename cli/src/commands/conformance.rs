@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal as _};
 use std::time::Duration;
 
-use hawser_conformance::{Case, Need, Outcome, Plan, Report, StartError, Verdict};
+use hawser_conformance::{Case, CaseResult, Need, Outcome, Plan, Report, StartError};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::key;
 use serde_json::json;
@@ -30,7 +30,7 @@ pub(super) async fn run(args: ConformanceArgs, as_json: bool) -> Result<(), RunE
         on: format == ConformanceFormat::Text || args.out.is_some(),
         colours: io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none(),
     };
-    let report = hawser_conformance::run(&plan, |verdict| progress.tell(verdict)).await;
+    let report = hawser_conformance::run(&plan, |result| progress.tell(result)).await;
     let report = report.map_err(refusal)?;
     let result = match format {
         ConformanceFormat::Text => text(&report),
@@ -115,11 +115,11 @@ struct Progress {
 }
 
 impl Progress {
-    fn tell(&self, verdict: &Verdict) {
+    fn tell(&self, result: &CaseResult) {
         if !self.on {
             return;
         }
-        let Verdict { case, outcome, took } = verdict;
+        let CaseResult { case, outcome, took } = result;
         let colour = match outcome {
             Outcome::Passed => "32",
             Outcome::Failed(_) => "31",
@@ -141,7 +141,7 @@ impl Progress {
 
 fn text(report: &Report) -> String {
     let mut text = format!("\n{}", report.summary());
-    if report.verdicts.iter().any(|verdict| verdict.case.needs.contains(&Need::Payer)) {
+    if report.results.iter().any(|result| result.case.needs.contains(&Need::Payer)) {
         text += "What the suite has published stays on the node until its retention ends.";
     }
     text.trim_end().to_owned()

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::digest;
-use hawser_rules::misbehavior::{Case, Judgement, Report, Verdict, verify};
+use hawser_rules::misbehavior::{Case, Judgement, MisbehaviorVerdict, Report, verify};
 use hawser_storage::{
     CommitError, Misbehavior, NewReport, ReadError, Store, StoredEvidence, StoredReport,
 };
@@ -186,7 +186,7 @@ impl State {
         if stored.is_empty() {
             return Ok(Submitted::Known);
         }
-        if judgement.verdict == Verdict::Proven {
+        if judgement.verdict == MisbehaviorVerdict::Proven {
             let (accused, fact) = (report.accused(), &judgement.facts[0]);
             tracing::warn!(%accused, %fact, "a stranger has proven that a node broke a rule");
         }

@@ -17,7 +17,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::Rate;
-use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
+use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_storage::{
     Change, Evidence, EvidenceTime, LogEntry, LogItem, Misbehavior, Severity, SkipReason, Store,
     Validity,
@@ -313,10 +313,10 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     let registry = follower.engine().ports().registry.borrow().clone();
     let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces: envelopes.clone() };
     let judgement = verify_trees(&evidence, &registry);
-    assert_eq!((judgement.verdict, judgement.accused), (Verdict::Proven, Some(SOURCE)));
+    assert_eq!((judgement.verdict, judgement.accused), (MisbehaviorVerdict::Proven, Some(SOURCE)));
     let same = vec![envelopes[0].clone(), envelopes[1].clone(), envelope(SOURCE, 2, "true")];
     let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces: same };
-    assert_eq!(verify_trees(&evidence, &registry).verdict, Verdict::Refuted);
+    assert_eq!(verify_trees(&evidence, &registry).verdict, MisbehaviorVerdict::Refuted);
     follower.stop().await;
 }
 

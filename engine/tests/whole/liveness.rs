@@ -6,7 +6,7 @@ use std::time::Duration;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::liveness_failure::Request;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::misbehavior::report::Failure;
-use hawser_rules::misbehavior::{Case, Host, Kind, NoChain, Report, Verdict, verify};
+use hawser_rules::misbehavior::{Case, Host, Kind, MisbehaviorVerdict, NoChain, Report, verify};
 use hawser_storage::{ReportClass, StoredReport};
 
 use crate::common::{self, NODE};
@@ -37,7 +37,7 @@ fn accused(follower: &Follower) -> Vec<(OriginatorId, Kind)> {
             chain: &NoChain,
             held_at_ns: None,
         });
-        assert_eq!(judgement.verdict, Verdict::Claim, "it is never proven");
+        assert_eq!(judgement.verdict, MisbehaviorVerdict::Claim, "it is never proven");
         assert_eq!((judgement.host, judgement.is_seen_by_host), (Host::Node(NODE), true));
         assert_eq!(stored.kept.class, ReportClass::OwnLiveness);
         (judgement.accused.unwrap(), judgement.kind.unwrap())

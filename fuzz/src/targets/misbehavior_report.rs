@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Address, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::own_safety_report;
-use hawser_rules::misbehavior::{Case, Kind, NoChain, Report, Verdict, verify};
+use hawser_rules::misbehavior::{Case, Kind, MisbehaviorVerdict, NoChain, Report, verify};
 use hawser_rules::{NodeRecord, Registry};
 use prost::Message as _;
 
@@ -35,7 +35,7 @@ fn run(input: &[u8]) {
             let bytes = report.to_bytes();
             assert_eq!(Report::decode(&bytes), Ok(report), "the one form reads back");
         }
-        Err(_) => assert_eq!(judgement.verdict, Verdict::Refuted),
+        Err(_) => assert_eq!(judgement.verdict, MisbehaviorVerdict::Refuted),
     }
 }
 

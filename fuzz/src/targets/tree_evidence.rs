@@ -8,7 +8,9 @@ use hawser_proto::merkle::{
 };
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
 use hawser_proto::{Address, OriginatorId, SecretKey};
-use hawser_rules::misbehavior::{ShownLeaf, TreeEvidence, TreeFault, Verdict, verify_trees};
+use hawser_rules::misbehavior::{
+    MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
+};
 use hawser_rules::{NodeRecord, Registry};
 
 use super::Target;
@@ -30,9 +32,9 @@ fn run(input: &[u8]) {
     let judgement = verify_trees(&evidence, &registry);
     assert_eq!(verify_trees(&evidence, &registry), judgement);
     assert!(!judgement.facts.is_empty(), "each judgement names what it rests on");
-    let is_proven = judgement.verdict == Verdict::Proven;
+    let is_proven = judgement.verdict == MisbehaviorVerdict::Proven;
     assert!(!(is_proven && judgement.accused == Some(HONEST)), "an honest node is accused");
-    assert!(verify_trees(&evidence, &Registry::default()).verdict == Verdict::Refuted);
+    assert!(verify_trees(&evidence, &Registry::default()).verdict == MisbehaviorVerdict::Refuted);
 }
 
 /// Reads a fault, and pieces that each have a length of two bytes before them.

@@ -8,7 +8,7 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use super::case::Case;
 use super::chain_record::PlaceAnswer;
 use super::exhibits::{Exhibit, Origin};
-use super::judgement::{Fact, Missing, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 
 /// Accepted lead of a chain's clock over an originator's. Specified (`docs/protocol/misbehavior.md`).
@@ -33,13 +33,13 @@ pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> R
                 let text =
                     "the envelope depends on a node's strand; only chains can be depended on";
                 return Ruling::new(
-                    Verdict::Proven,
+                    MisbehaviorVerdict::Proven,
                     named("depends_on_node", text, exhibit, needed),
                 );
             }
             match judge_place(case, exhibit, needed) {
                 Place::Existed => {}
-                Place::NotYet(fact) => return Ruling::new(Verdict::Proven, fact),
+                Place::NotYet(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
                 Place::Unknown => {
                     let text = "nothing known here says when the place that is named came to be";
                     unknown.get_or_insert(named("dependency_unknown", text, exhibit, needed));
@@ -48,7 +48,7 @@ pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> R
         }
     }
     if let Some(fact) = cycle(exhibits) {
-        return Ruling::new(Verdict::Proven, fact);
+        return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
     match unknown {
         Some(fact) => Ruling::inconclusive(fact, Missing::Chain),

@@ -6,7 +6,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 use super::case::Case;
 use super::chain_record::EventAnswer;
 use super::exhibits::{Exhibit, Origin};
-use super::judgement::{Fact, Missing, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 
 /// Judges chain envelopes that the accused is said to have served.
 pub(super) fn judge(case: &Case<'_>, exhibits: &[Exhibit]) -> Ruling {
@@ -37,7 +37,7 @@ pub(super) fn judge(case: &Case<'_>, exhibits: &[Exhibit]) -> Ruling {
         if let Some(text) = differs {
             // The envelope is false for certain; that the accused served it is the reporter's word.
             let fact = Fact::new("false_chain_envelope", text).at(exhibit.id);
-            return Ruling::new(Verdict::Claim, fact);
+            return Ruling::new(MisbehaviorVerdict::Claim, fact);
         }
     }
     match (unknown, exhibits.first()) {

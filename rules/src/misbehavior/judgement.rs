@@ -9,7 +9,7 @@ use super::report::{Kind, Report, ReportError};
 
 /// The worth of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum MisbehaviorVerdict {
     /// The evidence contradicts the report, or is not authentic.
     Refuted,
     /// The judge lacks data that would decide.
@@ -20,7 +20,7 @@ pub enum Verdict {
     Proven,
 }
 
-impl Verdict {
+impl MisbehaviorVerdict {
     /// Returns the name, as commands and files write it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -133,7 +133,7 @@ impl Missing {
 /// The result of judging one kind of fault.
 #[derive(Debug)]
 pub(super) struct Ruling {
-    pub(super) verdict: Verdict,
+    pub(super) verdict: MisbehaviorVerdict,
     pub(super) difference: Option<Difference>,
     pub(super) place: SequenceId,
     pub(super) facts: Vec<Fact>,
@@ -141,17 +141,17 @@ pub(super) struct Ruling {
 }
 
 impl Ruling {
-    pub(super) fn new(verdict: Verdict, fact: Fact) -> Self {
+    pub(super) fn new(verdict: MisbehaviorVerdict, fact: Fact) -> Self {
         let place = fact.at.map_or(SequenceId::NONE, |at| at.sequence);
         Self { verdict, difference: None, place, facts: vec![fact], missing: Vec::new() }
     }
 
     pub(super) fn refuted(fact: Fact) -> Self {
-        Self::new(Verdict::Refuted, fact)
+        Self::new(MisbehaviorVerdict::Refuted, fact)
     }
 
     pub(super) fn inconclusive(fact: Fact, missing: Missing) -> Self {
-        Self { missing: vec![missing], ..Self::new(Verdict::Inconclusive, fact) }
+        Self { missing: vec![missing], ..Self::new(MisbehaviorVerdict::Inconclusive, fact) }
     }
 }
 
@@ -159,7 +159,7 @@ impl Ruling {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Judgement {
     /// The verdict.
-    pub verdict: Verdict,
+    pub verdict: MisbehaviorVerdict,
     /// The node that is accused; `None` if the report does not decode.
     pub accused: Option<OriginatorId>,
     /// The kind of the fault; `None` if the report does not decode, and for evidence that stands in no report.
@@ -227,7 +227,7 @@ impl Judgement {
 
     pub(super) fn refuted(host: Host, about: Option<(OriginatorId, Kind)>, fact: Fact) -> Self {
         Self {
-            verdict: Verdict::Refuted,
+            verdict: MisbehaviorVerdict::Refuted,
             accused: about.map(|(accused, _)| accused),
             kind: about.map(|(_, kind)| kind),
             difference: None,

@@ -2,7 +2,7 @@
 
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 
-use super::judgement::{Fact, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::{Kind, Report};
 
 /// Time after which a correct answer is slow, in nanoseconds. Specified
@@ -21,5 +21,8 @@ pub(super) fn judge(report: &Report, failure: &pb::LivenessFailure) -> Ruling {
         let text = "an answer within two seconds is not slow";
         return Ruling::refuted(fact("not_slow", text));
     }
-    Ruling::new(Verdict::Claim, fact("reporters_word", "what a request got is not signed"))
+    Ruling::new(
+        MisbehaviorVerdict::Claim,
+        fact("reporters_word", "what a request got is not signed"),
+    )
 }

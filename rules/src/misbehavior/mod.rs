@@ -38,7 +38,7 @@ use hawser_proto::Signature;
 pub use case::Case;
 pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
 pub use difference::{Difference, difference};
-pub use judgement::{Fact, Host, Judgement, Missing, Verdict};
+pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
 pub use order::TIME_TOLERANCE_NS;
 pub use report::{Kind, Report, ReportError};
 pub use trees::{ShownLeaf, TreeEvidence, TreeFault, verify_trees};

@@ -2,7 +2,7 @@
 
 use super::case::Case;
 use super::exhibits::{Exhibit, all_signed_by};
-use super::judgement::{Fact, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::Report;
 
 /// Step back in time up to which there is no fault, in nanoseconds. Specified
@@ -43,11 +43,11 @@ fn pair(case: &Case<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) ->
             .with("earlier_ns", earlier.ns())
             .with("later_ns", later.ns())
             .with("step_ns", step_ns);
-        return Ruling::new(Verdict::Proven, fact);
+        return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
     // Two envelopes may also be the previous one and one from the future.
     let lead = future(case, report, later);
-    if lead.verdict != Verdict::Refuted {
+    if lead.verdict != MisbehaviorVerdict::Refuted {
         return lead;
     }
     let between = later.id.sequence.0 - earlier.id.sequence.0 - 1;
@@ -61,7 +61,7 @@ fn pair(case: &Case<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) ->
         .at(later.id)
         .with("after", earlier.id.sequence.0)
         .with("places", between);
-    Ruling::new(Verdict::Claim, fact)
+    Ruling::new(MisbehaviorVerdict::Claim, fact)
 }
 
 /// Judges a time against the clock of the node that held the report, and against chains.
@@ -74,7 +74,7 @@ fn future(case: &Case<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
             .at(envelope.id)
             .with("originator_ns", ns)
             .with("block_ns", block_ns);
-        return Ruling::new(Verdict::Proven, fact);
+        return Ruling::new(MisbehaviorVerdict::Proven, fact);
     }
     let said_ns = i64::try_from(report.reporter_time_ns()).unwrap_or(i64::MAX);
     // The reporter may state any time, so the clock of the host has the last word.
@@ -85,7 +85,7 @@ fn future(case: &Case<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
             .at(envelope.id)
             .with("originator_ns", ns)
             .with("clock_ns", clock_ns);
-        return Ruling::new(Verdict::Claim, fact);
+        return Ruling::new(MisbehaviorVerdict::Claim, fact);
     }
     let text = "the time is not in the future";
     let fact = Fact::new("not_ahead", text)

@@ -5,7 +5,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 
 use super::case::Case;
 use super::exhibits::{Exhibit, Origin, all_signed_by};
-use super::judgement::{Fact, Missing, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 use super::window;
 use crate::envelope::{check_charges, check_length, check_statement};
@@ -31,7 +31,7 @@ pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> R
     let mut undecided = None;
     for exhibit in exhibits {
         match judge_one(case, exhibit) {
-            Found::Broken(fact) => return Ruling::new(Verdict::Proven, fact),
+            Found::Broken(fact) => return Ruling::new(MisbehaviorVerdict::Proven, fact),
             Found::Undecided(fact) => undecided = undecided.or(Some(fact)),
             Found::Nothing => {}
         }

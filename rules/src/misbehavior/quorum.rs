@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::OriginatorId;
 
-use super::judgement::{Judgement, Verdict};
+use super::judgement::{Judgement, MisbehaviorVerdict};
 use super::report::{Report, is_liveness};
 use crate::registry::Registry;
 
@@ -43,7 +43,7 @@ impl LivenessRecord {
             return;
         };
         let is_counted = is_liveness(report.kind())
-            && judgement.verdict != Verdict::Refuted
+            && judgement.verdict != MisbehaviorVerdict::Refuted
             && host != report.accused();
         if is_counted {
             let time_ns = report.reporter_time_ns();

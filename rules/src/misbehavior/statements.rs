@@ -2,7 +2,7 @@
 
 use super::difference::{changed, difference};
 use super::exhibits::{Exhibit, all_signed_by};
-use super::judgement::{Fact, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::Report;
 
 /// Judges two envelopes for one place.
@@ -37,5 +37,5 @@ pub(super) fn judge(report: &Report, exhibits: &[Exhibit]) -> Ruling {
         .at(one.id)
         .with("first_ns", one.ns())
         .with("second_ns", other.ns());
-    Ruling { difference: Some(difference), ..Ruling::new(Verdict::Proven, fact) }
+    Ruling { difference: Some(difference), ..Ruling::new(MisbehaviorVerdict::Proven, fact) }
 }

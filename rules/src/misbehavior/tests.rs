@@ -201,12 +201,12 @@ fn judge(report: &Bytes) -> Judgement {
 }
 
 /// Returns the verdict and the name of the fact that decides.
-fn outcome(report: &Bytes) -> (Verdict, &'static str) {
+fn outcome(report: &Bytes) -> (MisbehaviorVerdict, &'static str) {
     let judgement = judge(report);
     (judgement.verdict, judgement.facts[0].name)
 }
 
-use Verdict::{Claim, Inconclusive, Proven, Refuted};
+use MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
 
 #[test]
 fn two_statements_are_proven_by_their_signatures_alone() {

@@ -11,7 +11,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use prost::Message as _;
 
 use super::exhibits::{self, Exhibit, all_signed_by};
-use super::judgement::{Fact, Judgement, Missing, Ruling, Verdict};
+use super::judgement::{Fact, Judgement, MisbehaviorVerdict, Missing, Ruling};
 use super::report::REPORT_LEN_BYTES_MAX;
 use crate::contradiction::{Contradiction, NoContradictionError};
 use crate::registry::Registry;
@@ -195,8 +195,12 @@ impl<'a> Opened<'a> {
 
     /// Returns the verdict on a contradiction. An observer may have been told two stories, or been set back to an older
     /// backup between them: then it has stated what it held, both times.
-    fn verdict(&self) -> Verdict {
-        if self.first.checkpoint.is_observers() { Verdict::Claim } else { Verdict::Proven }
+    fn verdict(&self) -> MisbehaviorVerdict {
+        if self.first.checkpoint.is_observers() {
+            MisbehaviorVerdict::Claim
+        } else {
+            MisbehaviorVerdict::Proven
+        }
     }
 
     fn judge(&self, registry: &Registry) -> Ruling {
@@ -270,7 +274,7 @@ impl<'a> Opened<'a> {
             }
         };
         let fact = self.fact("other_tree", text).with("signer", self.node().0);
-        Ok(Ruling::new(Verdict::Claim, fact))
+        Ok(Ruling::new(MisbehaviorVerdict::Claim, fact))
     }
 
     fn two_leaves(&self) -> Result<Ruling, Fact> {
@@ -322,7 +326,7 @@ impl<'a> Opened<'a> {
         }
         let text = "the node signed this envelope, and a tree with another statement or none in its \
                     place; how far the two differ is not known";
-        Ok(Ruling::new(Verdict::Proven, fact("other_leaf", text)))
+        Ok(Ruling::new(MisbehaviorVerdict::Proven, fact("other_leaf", text)))
     }
 
     /// A tree that covers a place is no proof that the node withholds it: the reporter may not have asked, and a place
@@ -349,7 +353,7 @@ impl<'a> Opened<'a> {
         }
         let text =
             "the node signed a tree that has leaves for places which the reporter did not get";
-        Ok(Ruling::new(Verdict::Claim, fact("gap", text)))
+        Ok(Ruling::new(MisbehaviorVerdict::Claim, fact("gap", text)))
     }
 
     fn second(&self) -> SignedCheckpoint {

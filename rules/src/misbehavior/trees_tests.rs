@@ -13,8 +13,10 @@ use hawser_proto::{Address, Bytes, OriginatorId, SecretKey};
 use proptest::prelude::*;
 use prost::Message as _;
 
-use super::Verdict::{Claim, Inconclusive, Proven, Refuted};
-use super::{Judgement, Missing, ShownLeaf, TreeEvidence, TreeFault, Verdict, verify_trees};
+use super::MisbehaviorVerdict::{Claim, Inconclusive, Proven, Refuted};
+use super::{
+    Judgement, MisbehaviorVerdict, Missing, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
+};
 use crate::registry::{NodeRecord, Registry};
 
 const LIAR: OriginatorId = OriginatorId(300);
@@ -107,7 +109,7 @@ fn judge(fault: TreeFault, pieces: &[&Bytes]) -> Judgement {
     judgement
 }
 
-fn outcome(fault: TreeFault, pieces: &[&Bytes]) -> (Verdict, &'static str) {
+fn outcome(fault: TreeFault, pieces: &[&Bytes]) -> (MisbehaviorVerdict, &'static str) {
     let judgement = judge(fault, pieces);
     (judgement.verdict, judgement.facts[0].name)
 }

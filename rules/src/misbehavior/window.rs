@@ -5,7 +5,7 @@ use hawser_proto::minute_of;
 
 use super::case::Case;
 use super::exhibits::Exhibit;
-use super::judgement::{Fact, Missing, Ruling, Verdict};
+use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use crate::congestion::congestion_units;
 use crate::fees::is_free;
 
@@ -54,7 +54,7 @@ pub(super) fn judge(case: &Case<'_>, exhibits: &[Exhibit]) -> Ruling {
         return Ruling::inconclusive(fact("rates_unknown", text), Missing::Rates);
     }
     let text = "no rate in force gives this congestion fee for the envelopes of the five minutes";
-    Ruling::new(Verdict::Proven, fact("rule_broken", text))
+    Ruling::new(MisbehaviorVerdict::Proven, fact("rule_broken", text))
 }
 
 /// Checks that no envelope of the five minutes is left out.

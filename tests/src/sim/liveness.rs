@@ -9,7 +9,7 @@ use hawser_engine::reports::{Report, fact_of};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage, SLOT_NS};
 use hawser_rules::misbehavior::report::{digest, own_liveness_report};
-use hawser_rules::misbehavior::{Case, Judgement, Kind, NoChain, Verdict, verify};
+use hawser_rules::misbehavior::{Case, Judgement, Kind, MisbehaviorVerdict, NoChain, verify};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::NewReport;
 use rand::RngExt as _;
@@ -147,7 +147,11 @@ impl Sim {
                 let held_at_ns = i64::try_from(stored.server_time_ns).unwrap();
                 let signed = (&stored.kept.report, &stored.kept.signature);
                 let judgement = judge(&registry, host, signed, held_at_ns);
-                assert_ne!(judgement.verdict, Verdict::Proven, "{host} proves {report:?}");
+                assert_ne!(
+                    judgement.verdict,
+                    MisbehaviorVerdict::Proven,
+                    "{host} proves {report:?}"
+                );
                 record.add(&report, &judgement);
                 findings.accusations.insert((host, report.accused()));
             }

@@ -95,7 +95,7 @@ async fn run(plan: &Plan, requests: &Requests, node: &mut Node) -> Report {
 }
 
 pub(crate) fn told(report: &Report, wanted: impl Fn(&Outcome) -> bool) -> Vec<String> {
-    let verdicts = report.verdicts.iter().filter(|verdict| wanted(&verdict.outcome));
+    let verdicts = report.results.iter().filter(|verdict| wanted(&verdict.outcome));
     let text = |outcome: &Outcome| outcome.reason().unwrap_or_default();
     verdicts
         .map(|verdict| {
@@ -186,7 +186,7 @@ async fn each_case_fails_at_a_node_with_a_fault() {
         let only = ids.iter().map(|id| (*id).to_owned()).collect();
         let plan = Plan { only, patience: Duration::from_secs(2), ..all.clone() };
         let report = run(&plan, &requests, &mut network.nodes[0]).await;
-        assert_eq!(report.verdicts.len(), ids.len(), "{fault:?}");
+        assert_eq!(report.results.len(), ids.len(), "{fault:?}");
         wrong.extend(
             told(&report, |outcome| !matches!(outcome, Outcome::Failed(_)))
                 .into_iter()

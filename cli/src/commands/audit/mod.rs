@@ -14,7 +14,7 @@ mod source;
 use hawser_audit::{EvidenceFile, Judged, JudgedTrees};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings::NodeServiceSettings;
-use hawser_rules::misbehavior::Verdict;
+use hawser_rules::misbehavior::MisbehaviorVerdict;
 use hawser_rules::misbehavior::quorum::LivenessRecord;
 use serde_json::json;
 
@@ -78,7 +78,8 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
         return Err(RunError::not_found("there are no reports to judge"));
     }
     // Nothing is proven with keys of the writer of the file.
-    let mut worst = if keys.is_on_trust { Verdict::Claim } else { Verdict::Proven };
+    let mut worst =
+        if keys.is_on_trust { MisbehaviorVerdict::Claim } else { MisbehaviorVerdict::Proven };
     let mut liveness = LivenessRecord::default();
     for held in held {
         let judged = Judged::new(held, &keys.known);
@@ -116,12 +117,12 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
 }
 
 /// Returns the end of the command that tells the verdict.
-fn exit_of(verdict: Verdict) -> Result<(), RunError> {
+fn exit_of(verdict: MisbehaviorVerdict) -> Result<(), RunError> {
     let code = match verdict {
-        Verdict::Proven => return Ok(()),
-        Verdict::Claim => 5,
-        Verdict::Inconclusive => 6,
-        Verdict::Refuted => 7,
+        MisbehaviorVerdict::Proven => return Ok(()),
+        MisbehaviorVerdict::Claim => 5,
+        MisbehaviorVerdict::Inconclusive => 6,
+        MisbehaviorVerdict::Refuted => 7,
     };
     Err(RunError { kind: RunErrorKind::Answer(code), text: String::new() })
 }

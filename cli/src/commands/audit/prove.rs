@@ -14,7 +14,7 @@ use super::source::{self, OpenLog};
 use super::{exit_of, keys};
 use crate::args::audit::{AuditProveArgs, AuditVerifyArgs};
 use crate::output;
-use hawser_rules::misbehavior::Verdict;
+use hawser_rules::misbehavior::MisbehaviorVerdict;
 
 /// The program's name in files that it writes.
 const TOOL: &str = concat!("hawser ", env!("CARGO_PKG_VERSION"));
@@ -78,9 +78,9 @@ pub(in super::super) fn verify(args: &AuditVerifyArgs, as_json: bool) -> Result<
         (of_file_keys(&file)?, of_file.to_owned(), true)
     };
     let verdict = match proof.verify(&known.registry) {
-        Ok(_) if is_on_trust => Verdict::Claim,
-        Ok(_) => Verdict::Proven,
-        Err(_) => Verdict::Refuted,
+        Ok(_) if is_on_trust => MisbehaviorVerdict::Claim,
+        Ok(_) => MisbehaviorVerdict::Proven,
+        Err(_) => MisbehaviorVerdict::Refuted,
     };
     let result = proof.verify(&known.registry);
     let sentence = result.as_ref().map_or_else(ToString::to_string, ToString::to_string);

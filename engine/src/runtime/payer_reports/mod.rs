@@ -166,14 +166,14 @@ impl PayerReporter {
         let mut outcomes = Vec::new();
         for (held, verdict) in looked {
             let outcome = match verdict {
-                Verdict::Attested => Attested::Before,
-                Verdict::NotNow(why) => Attested::NotNow(why),
-                Verdict::Unjudged => Attested::NotNow(UNJUDGED.into()),
-                Verdict::Different(differences) => {
+                PayerReportVerdict::Attested => Attested::Before,
+                PayerReportVerdict::NotNow(why) => Attested::NotNow(why),
+                PayerReportVerdict::Unjudged => Attested::NotNow(UNJUDGED.into()),
+                PayerReportVerdict::Different(differences) => {
                     self.0.tell_refusal(&held, &differences);
                     Attested::Refused(differences)
                 }
-                Verdict::Equal => {
+                PayerReportVerdict::Equal => {
                     let attestation = Attestation::sign(held.id, own, &self.0.key);
                     self.0.publish(attestation.client_envelope(about)).await?;
                     tracing::info!(report = %held.id, %about, "attested a payer report");
@@ -229,7 +229,7 @@ enum Draft {
 }
 
 /// A verdict on a report of a node.
-enum Verdict {
+enum PayerReportVerdict {
     Attested,
     Equal,
     Different(Vec<Difference>),
@@ -315,7 +315,7 @@ impl State {
         for (held, verdict) in self.verdicts(self.continuing(about)?)? {
             // Only a report to which this node has come counts: any other one, as of places or minutes that are not
             // there yet, could keep all nodes from writing for as long as its writer likes.
-            if matches!(verdict, Verdict::Attested | Verdict::Equal) {
+            if matches!(verdict, PayerReportVerdict::Attested | PayerReportVerdict::Equal) {
                 pending.push((held.report.start(), held.report.end()));
             }
         }
@@ -339,7 +339,10 @@ impl State {
         })
     }
 
-    fn look(&self, about: OriginatorId) -> Result<Vec<(HeldReport, Verdict)>, ReportStepError> {
+    fn look(
+        &self,
+        about: OriginatorId,
+    ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         self.require_priced()?;
         self.verdicts(self.continuing(about)?)
     }
@@ -359,7 +362,7 @@ impl State {
     fn verdicts(
         &self,
         held: Vec<HeldReport>,
-    ) -> Result<Vec<(HeldReport, Verdict)>, ReportStepError> {
+    ) -> Result<Vec<(HeldReport, PayerReportVerdict)>, ReportStepError> {
         let mut judged = HashMap::new();
         let mut verdicts = Vec::with_capacity(held.len());
         for held in held {
@@ -374,32 +377,32 @@ impl State {
         &self,
         held: &HeldReport,
         judged: &mut HashMap<OriginatorId, usize>,
-    ) -> Result<Verdict, ReportStepError> {
+    ) -> Result<PayerReportVerdict, ReportStepError> {
         if held.is_attested_by(self.own()) {
-            return Ok(Verdict::Attested);
+            return Ok(PayerReportVerdict::Attested);
         }
         let mut writers = held.written.iter().map(|at| at.originator);
         let writer = writers.find(|it| judged.get(it).is_none_or(|count| *count < JUDGED_AT_ONCE));
         if let Some(differences) = self.refused_before(held.id, writer.is_some()) {
-            return Ok(Verdict::Different(differences));
+            return Ok(PayerReportVerdict::Different(differences));
         }
-        let Some(writer) = writer else { return Ok(Verdict::Unjudged) };
+        let Some(writer) = writer else { return Ok(PayerReportVerdict::Unjudged) };
         let snapshot = self.engine.store().snapshot();
         let differences = match recompute(&snapshot, &held.report)? {
             // Nothing was summed up, so it does not count.
-            Recomputed::NotYet(why) => return Ok(Verdict::NotNow(why.to_string())),
+            Recomputed::NotYet(why) => return Ok(PayerReportVerdict::NotNow(why.to_string())),
             Recomputed::Equal(_) => Vec::new(),
             Recomputed::Different(differences) => differences,
         };
         *judged.entry(writer).or_default() += 1;
         if !differences.is_empty() {
             self.remember_refusal(held.id, &differences);
-            return Ok(Verdict::Different(differences));
+            return Ok(PayerReportVerdict::Different(differences));
         }
         self.refusals.lock().remove(&held.id);
         Ok(match nodes_of(&self.registry())? == *held.report.nodes() {
-            true => Verdict::Equal,
-            false => Verdict::NotNow(OTHER_NODES.into()),
+            true => PayerReportVerdict::Equal,
+            false => PayerReportVerdict::NotNow(OTHER_NODES.into()),
         })
     }
 

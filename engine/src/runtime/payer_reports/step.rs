@@ -4,8 +4,8 @@ use hawser_proto::OriginatorId;
 use hawser_rules::payer_report::{Difference, ReportId};
 
 use super::{
-    Attested, Draft, PayerReporter, ReportStepError, Submitted, UNJUDGED, Verdict, Written,
-    blocking,
+    Attested, Draft, PayerReportVerdict, PayerReporter, ReportStepError, Submitted, UNJUDGED,
+    Written, blocking,
 };
 
 /// A step of the worker.
@@ -111,11 +111,11 @@ impl PayerReporter {
                 let state = self.0.clone();
                 let looked = blocking(move || state.look(about)).await?;
                 let of = |verdict| match verdict {
-                    Verdict::Attested => Attested::Before,
-                    Verdict::Equal => Attested::Signed,
-                    Verdict::Different(differences) => Attested::Refused(differences),
-                    Verdict::NotNow(why) => Attested::NotNow(why),
-                    Verdict::Unjudged => Attested::NotNow(UNJUDGED.to_owned()),
+                    PayerReportVerdict::Attested => Attested::Before,
+                    PayerReportVerdict::Equal => Attested::Signed,
+                    PayerReportVerdict::Different(differences) => Attested::Refused(differences),
+                    PayerReportVerdict::NotNow(why) => Attested::NotNow(why),
+                    PayerReportVerdict::Unjudged => Attested::NotNow(UNJUDGED.to_owned()),
                 };
                 looked.into_iter().map(|(held, verdict)| (held.id, of(verdict))).collect()
             }

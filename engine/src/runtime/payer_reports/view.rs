@@ -5,7 +5,7 @@ use hawser_proto::{OriginatorId, PayerAddress};
 use hawser_rules::payer_report::explain::Cause;
 use hawser_rules::payer_report::{Difference, Leaves, MinuteOfPayer, PayerReport, ReportId};
 
-use super::{PayerReporter, ReportStepError, UNJUDGED, Verdict};
+use super::{PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
 use crate::payer_reports::{
     EXPLAINED_ROWS_MAX, PayerUsage, Recomputed, SETTLED_KEPT, recompute_explained, usage_of,
 };
@@ -130,11 +130,11 @@ impl PayerReporter {
         }
         for (held, verdict) in state.verdicts(state.continuing(about)?)? {
             let shown = match verdict {
-                Verdict::Attested => ReportState::Attested,
-                Verdict::Equal => ReportState::Equal,
-                Verdict::Different(differences) => ReportState::Refused(differences),
-                Verdict::NotNow(why) => ReportState::Waiting(why),
-                Verdict::Unjudged => ReportState::Waiting(UNJUDGED.into()),
+                PayerReportVerdict::Attested => ReportState::Attested,
+                PayerReportVerdict::Equal => ReportState::Equal,
+                PayerReportVerdict::Different(differences) => ReportState::Refused(differences),
+                PayerReportVerdict::NotNow(why) => ReportState::Waiting(why),
+                PayerReportVerdict::Unjudged => ReportState::Waiting(UNJUDGED.into()),
             };
             views.push(ReportView {
                 id: held.id,

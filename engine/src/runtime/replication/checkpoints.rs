@@ -15,7 +15,7 @@ use hawser_proto::checkpoint::{
 };
 use hawser_proto::{EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Contradiction;
-use hawser_rules::misbehavior::{TreeEvidence, TreeFault, Verdict, verify_trees};
+use hawser_rules::misbehavior::{MisbehaviorVerdict, TreeEvidence, TreeFault, verify_trees};
 use hawser_storage::{CommitError, Evidence, Misbehavior, ReadError, Snapshot};
 use tokio::time::MissedTickBehavior;
 
@@ -197,7 +197,7 @@ impl Book {
         Ok(stored.into_iter().any(|it| {
             let held = TreeEvidence { fault: TreeFault::TwoCheckpoints, pieces: it.envelopes };
             let judgement = verify_trees(&held, &registry);
-            judgement.verdict == Verdict::Proven && judgement.accused == Some(node)
+            judgement.verdict == MisbehaviorVerdict::Proven && judgement.accused == Some(node)
         }))
     }
 

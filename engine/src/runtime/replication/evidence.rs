@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use hawser_rules::RuleNumber;
-use hawser_rules::misbehavior::{ShownLeaf, TreeEvidence, TreeFault, Verdict, verify_trees};
+use hawser_rules::misbehavior::{
+    MisbehaviorVerdict, ShownLeaf, TreeEvidence, TreeFault, verify_trees,
+};
 use hawser_storage::{
     Change, Charge, CommitError, Evidence, Facts, InvalidRule, LogEntry, Mark, Misbehavior,
     Severity, SkipReason, Snapshot, Validity,
@@ -216,7 +218,7 @@ fn other_leaf(
     let pieces = vec![checkpoint, shown.encode(), other.clone()];
     let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces };
     let registry = state.ports.registry.borrow().clone();
-    let is_proven = verify_trees(&evidence, &registry).verdict == Verdict::Proven;
+    let is_proven = verify_trees(&evidence, &registry).verdict == MisbehaviorVerdict::Proven;
     Ok(is_proven.then_some(evidence.pieces))
 }
 
