@@ -32,7 +32,7 @@ pub struct Talk {
 
 /// A frame of the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Told {
+pub enum Frame {
     /// Envelopes of a wave, or live ones if the id is 0.
     Envelopes(u64, Vec<Bytes>),
     /// A ping with its nonce.
@@ -59,7 +59,9 @@ impl Talk {
         let frames = Listener::new(frames, node.patience());
         let mut talk = Self { requests: Some(requests), frames, interval: Duration::ZERO };
         match talk.hear_all().await? {
-            Told::Started(interval_ms) => talk.interval = Duration::from_millis(interval_ms.into()),
+            Frame::Started(interval_ms) => {
+                talk.interval = Duration::from_millis(interval_ms.into())
+            }
             other => return Err(Failure::new("started as the first frame", format!("{other:?}"))),
         }
         ensure(!talk.interval.is_zero(), "a keepalive interval", || "0 ms".to_owned())?;
@@ -108,11 +110,11 @@ impl Talk {
     ///
     /// # Errors
     /// When none comes, or it has no content.
-    pub async fn hear(&mut self) -> Checked<Told> {
+    pub async fn hear(&mut self) -> Checked<Frame> {
         loop {
             match self.hear_all().await? {
-                Told::Ping(nonce) => self.pong(nonce).await,
-                told => return Ok(told),
+                Frame::Ping(nonce) => self.pong(nonce).await,
+                frame => return Ok(frame),
             }
         }
     }
@@ -121,8 +123,8 @@ impl Talk {
     ///
     /// # Errors
     /// When none comes, or it has no content.
-    pub async fn hear_all(&mut self) -> Checked<Told> {
-        told(self.frames.next().await?)
+    pub async fn hear_all(&mut self) -> Checked<Frame> {
+        decode(self.frames.next().await?)
     }
 
     /// Returns the envelopes of lane `mutate_id` until `catchup_complete` of it, and the topics that `topics_live` named
@@ -138,11 +140,11 @@ impl Talk {
                 .await
                 .map_err(|failure| failure.at(format_args!("wave {mutate_id}")))?
             {
-                Told::Envelopes(lane, more) if lane == mutate_id && live.is_empty() => {
+                Frame::Envelopes(lane, more) if lane == mutate_id && live.is_empty() => {
                     hold(&mut envelopes, more)?
                 }
-                Told::Live(topics) if live.is_empty() => live = topics,
-                Told::Complete(id) if id == mutate_id => return Ok((envelopes, live)),
+                Frame::Live(topics) if live.is_empty() => live = topics,
+                Frame::Complete(id) if id == mutate_id => return Ok((envelopes, live)),
                 other => {
                     let expected = format!(
                         "envelopes of wave {mutate_id}, topics_live, catchup_complete, in this order"
@@ -161,7 +163,7 @@ impl Talk {
         let mut envelopes = Vec::new();
         while envelopes.len() < count {
             match self.hear().await.map_err(|failure| failure.at("live envelopes"))? {
-                Told::Envelopes(0, more) => hold(&mut envelopes, more)?,
+                Frame::Envelopes(0, more) => hold(&mut envelopes, more)?,
                 other => {
                     return Err(Failure::new("live envelopes, with id 0", format!("{other:?}")));
                 }
@@ -185,25 +187,25 @@ impl Talk {
     ///
     /// # Errors
     /// When nothing comes, or a frame has no content.
-    pub async fn hear_or_end(&mut self) -> Checked<Result<Option<Told>, Status>> {
+    pub async fn hear_or_end(&mut self) -> Checked<Result<Option<Frame>, Status>> {
         Ok(match self.frames.next_or_end().await? {
-            Ok(Some(frame)) => Ok(Some(told(frame)?)),
+            Ok(Some(frame)) => Ok(Some(decode(frame)?)),
             Ok(None) => Ok(None),
             Err(status) => Err(status),
         })
     }
 }
 
-fn told(frame: SubscribeFrame) -> Checked<Told> {
+fn decode(frame: SubscribeFrame) -> Checked<Frame> {
     Ok(match frame.v1 {
         Some(SubscribeV1 { envelopes: Some(lane), .. }) => {
-            Told::Envelopes(lane.mutate_id, lane.envelopes)
+            Frame::Envelopes(lane.mutate_id, lane.envelopes)
         }
-        Some(SubscribeV1 { started: Some(interval), .. }) => Told::Started(interval.value),
-        Some(SubscribeV1 { ping: Some(nonce), .. }) => Told::Ping(nonce.value),
-        Some(SubscribeV1 { pong: Some(nonce), .. }) => Told::Pong(nonce.value),
-        Some(SubscribeV1 { topics_live: Some(topics), .. }) => Told::Live(topics.items),
-        Some(SubscribeV1 { complete: Some(id), .. }) => Told::Complete(id.value),
+        Some(SubscribeV1 { started: Some(interval), .. }) => Frame::Started(interval.value),
+        Some(SubscribeV1 { ping: Some(nonce), .. }) => Frame::Ping(nonce.value),
+        Some(SubscribeV1 { pong: Some(nonce), .. }) => Frame::Pong(nonce.value),
+        Some(SubscribeV1 { topics_live: Some(topics), .. }) => Frame::Live(topics.items),
+        Some(SubscribeV1 { complete: Some(id), .. }) => Frame::Complete(id.value),
         other => return Err(Failure::new("a frame with content", format!("{other:?}"))),
     })
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use hawser_conformance::connection::Connection;
 use hawser_conformance::http::Address;
-use hawser_conformance::talk::{Mutate, Talk, Told, add};
+use hawser_conformance::talk::{Frame, Mutate, Talk, add};
 use hawser_proto::Topic;
 use hawser_tests::harness::envelopes::{group_message, group_topic, payer, sign};
 use hawser_tests::harness::network::{Network, Node};
@@ -43,9 +43,9 @@ async fn wave(talk: &mut Talk, id: u64) -> (Vec<Bytes>, usize) {
     let (mut envelopes, mut topics) = (Vec::new(), 0);
     loop {
         match talk.hear().await.unwrap() {
-            Told::Envelopes(lane, more) if lane == id => envelopes.extend(more),
-            Told::Live(more) => topics += more.len(),
-            Told::Complete(complete) if complete == id => return (envelopes, topics),
+            Frame::Envelopes(lane, more) if lane == id => envelopes.extend(more),
+            Frame::Live(more) => topics += more.len(),
+            Frame::Complete(complete) if complete == id => return (envelopes, topics),
             other => panic!("{other:?}"),
         }
     }

@@ -22,11 +22,11 @@ use hawser_proto::Topic;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::Version as RequestVersion;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_request::v1::{
-    Mutate, Request as Asked,
+    Mutate, Request as RequestFrame,
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::Version;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::subscribe_response::v1::{
-    CatchupComplete, Envelopes, Response as Told, Started, TopicsLive,
+    CatchupComplete, Envelopes, Response as Frame, Started, TopicsLive,
 };
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{Ping, Pong, SubscribeResponse};
 use hawser_serve::{CallCharge, Overloaded, STREAM_WINDOW_BYTES};
@@ -71,7 +71,7 @@ impl NodeApi {
             times: Liveness::new(interval, Instant::now()),
             frames,
             permit: None,
-            answers: [Told::Started(started)].into(),
+            answers: [Frame::Started(started)].into(),
             mutate: None,
             half_closed: false,
             unread_bytes: 0,
@@ -107,7 +107,7 @@ struct Subscriber {
     /// Room for the next frame.
     permit: Option<mpsc::OwnedPermit<SubscribeResponse>>,
     /// Frames that go before all events of the subscription.
-    answers: VecDeque<Told>,
+    answers: VecDeque<Frame>,
     /// A change that waits until what was ready before it is delivered.
     mutate: Option<Mutate>,
     half_closed: bool,
@@ -214,15 +214,15 @@ impl Subscriber {
 
     fn send_answer(&mut self) {
         if self.permit.is_some()
-            && let Some(told) = self.answers.pop_front()
+            && let Some(frame) = self.answers.pop_front()
         {
-            self.send(told);
+            self.send(frame);
         }
     }
 
     /// Sends a frame, for which there is room.
-    fn send(&mut self, told: Told) {
-        let v1 = pb::subscribe_response::V1 { response: Some(told) };
+    fn send(&mut self, frame: Frame) {
+        let v1 = pb::subscribe_response::V1 { response: Some(frame) };
         if let Some(permit) = self.permit.take() {
             permit.send(SubscribeResponse { version: Some(Version::V1(v1)) });
             self.times.sent(Instant::now());
@@ -234,9 +234,11 @@ impl Subscriber {
             return Err(into_status(StreamError::Version));
         };
         match v1.request {
-            Some(Asked::Mutate(mutate)) => self.mutate = Some(mutate),
-            Some(Asked::Ping(Ping { nonce })) => self.answers.push_back(Told::Pong(Pong { nonce })),
-            Some(Asked::Pong(Pong { nonce })) => self.times.pong(nonce),
+            Some(RequestFrame::Mutate(mutate)) => self.mutate = Some(mutate),
+            Some(RequestFrame::Ping(Ping { nonce })) => {
+                self.answers.push_back(Frame::Pong(Pong { nonce }))
+            }
+            Some(RequestFrame::Pong(Pong { nonce })) => self.times.pong(nonce),
             None => {} // of a later version, or empty
         }
         Ok(())
@@ -254,7 +256,7 @@ impl Subscriber {
         self.subscription.remove(removes.filter_map(|name| Topic::parse(name).ok())).await;
         if mutate.adds.is_empty() {
             let complete = CatchupComplete { mutate_id: wave };
-            self.answers.push_back(Told::CatchupComplete(complete));
+            self.answers.push_back(Frame::CatchupComplete(complete));
         } else {
             let past = if mutate.history_only { Past::Only } else { Past::ThenLive };
             let heads = self.reader.heads();
@@ -284,16 +286,16 @@ impl Subscriber {
                 let envelopes = rendered.map_err(into_status)?;
                 if !envelopes.is_empty() {
                     let mutate_id = wave.map_or(0, |WaveId(wave)| wave);
-                    self.send(Told::Envelopes(Envelopes { envelopes, mutate_id }));
+                    self.send(Frame::Envelopes(Envelopes { envelopes, mutate_id }));
                 }
             }
             SubscriptionEvent::TopicsLive { topics, .. } => {
                 let topics = topics.into_iter().map(Topic::into_bytes).collect();
-                self.send(Told::TopicsLive(TopicsLive { topics }));
+                self.send(Frame::TopicsLive(TopicsLive { topics }));
             }
             SubscriptionEvent::CaughtUp(WaveId(wave)) => {
                 self.held.end(wave);
-                self.send(Told::CatchupComplete(CatchupComplete { mutate_id: wave }));
+                self.send(Frame::CatchupComplete(CatchupComplete { mutate_id: wave }));
             }
         }
         // Also after an overflow, when live topics are read from disk for a while.
@@ -304,7 +306,7 @@ impl Subscriber {
         let error = match self.times.due(Instant::now()) {
             None => return Ok(()),
             Some(Due::Ping(nonce)) => {
-                self.answers.push_back(Told::Ping(Ping { nonce }));
+                self.answers.push_back(Frame::Ping(Ping { nonce }));
                 return Ok(());
             }
             Some(Due::NoPong) => StreamError::NoPong,

@@ -11,7 +11,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClien
 use pb::subscribe_request::V1;
 use pb::subscribe_request::v1::mutate::Subscription as Add;
 use pb::subscribe_request::v1::{Mutate, Request as Ask};
-use pb::subscribe_response::v1::Response as Told;
+use pb::subscribe_response::v1::Response as Frame;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -65,16 +65,16 @@ impl Talk {
             return Ok("no version".into());
         };
         Ok(match v1.response.unwrap() {
-            Told::Envelopes(told) => format!("{}: {}", told.mutate_id, ids(&told.envelopes)),
-            Told::Started(told) => format!("started {}", told.keepalive_interval_ms),
-            Told::Ping(told) => format!("ping {}", told.nonce),
-            Told::Pong(told) => format!("pong {}", told.nonce),
-            Told::TopicsLive(told) => {
+            Frame::Envelopes(told) => format!("{}: {}", told.mutate_id, ids(&told.envelopes)),
+            Frame::Started(told) => format!("started {}", told.keepalive_interval_ms),
+            Frame::Ping(told) => format!("ping {}", told.nonce),
+            Frame::Pong(told) => format!("pong {}", told.nonce),
+            Frame::TopicsLive(told) => {
                 let groups: Vec<String> =
                     told.topics.iter().map(|topic| topic[1].to_string()).collect();
                 format!("live {}", groups.join(" "))
             }
-            Told::CatchupComplete(told) => format!("complete {}", told.mutate_id),
+            Frame::CatchupComplete(told) => format!("complete {}", told.mutate_id),
         })
     }
 

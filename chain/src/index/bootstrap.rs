@@ -54,31 +54,31 @@ impl BlockPauses {
     }
 }
 
-/// The answer of all endpoints together about an event whose number does not follow the one before it.
+/// The origin of an event's number that does not follow the one before it, as all endpoints together show it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Told {
+pub(super) enum NumberOrigin {
     /// The operator chose the number.
-    Chosen,
+    Operator,
     /// The contract gave the number, so what is missing before it has been left out.
-    Given,
+    Contract,
     /// The event may be of a bootstrap call, and no endpoint has the state that would tell.
-    Nothing,
+    Unknown,
 }
 
 impl Bootstraps {
     /// Returns what endpoints tell of an event together. A number is chosen only if none of them says otherwise:
     /// numbers that are passed over are void for good. Only for events of the transactions that were asked about.
-    pub(super) fn together(all: &[Self], event: &IndexedEvent) -> Told {
+    pub(super) fn together(all: &[Self], event: &IndexedEvent) -> NumberOrigin {
         let told: Vec<_> = all.iter().map(|one| one.is_chosen(event)).collect();
         let carries_call = |one: &Self| one.indirect.get(&event.transaction) == Some(&true);
         if told.contains(&Some(false)) {
-            Told::Given
+            NumberOrigin::Contract
         } else if told.contains(&Some(true)) {
-            Told::Chosen
+            NumberOrigin::Operator
         } else if all.iter().any(carries_call) {
-            Told::Nothing
+            NumberOrigin::Unknown
         } else {
-            Told::Given
+            NumberOrigin::Contract
         }
     }
 
@@ -268,11 +268,15 @@ mod tests {
         };
         let paused = |at_end| indirect(true, at_end);
         let together = |all: &[Bootstraps]| Bootstraps::together(all, &event);
-        assert_eq!(together(&[paused(None), paused(Some(true))]), Told::Chosen);
-        assert_eq!(together(&[paused(Some(false)), paused(Some(true))]), Told::Given);
-        assert_eq!(together(&[paused(None), paused(None)]), Told::Nothing, "its input may lie");
-        assert_eq!(together(&[indirect(false, None)]), Told::Given);
+        assert_eq!(together(&[paused(None), paused(Some(true))]), NumberOrigin::Operator);
+        assert_eq!(together(&[paused(Some(false)), paused(Some(true))]), NumberOrigin::Contract);
+        assert_eq!(
+            together(&[paused(None), paused(None)]),
+            NumberOrigin::Unknown,
+            "its input may lie"
+        );
+        assert_eq!(together(&[indirect(false, None)]), NumberOrigin::Contract);
         let direct = Bootstraps { direct: BTreeSet::from([transaction]), ..Bootstraps::default() };
-        assert_eq!(together(&[direct]), Told::Chosen);
+        assert_eq!(together(&[direct]), NumberOrigin::Operator);
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::bootstrap::{self, Bootstraps, Told};
+use super::bootstrap::{self, Bootstraps, NumberOrigin};
 use super::context::{Context, NumberedBatch, RETRY_MAX, RETRY_MIN};
 use super::event::{BlockRef, ContractEvent, IndexedEvent};
 use super::fetch;
@@ -445,7 +445,7 @@ impl PageReader {
             let doubtful = |event: &&mut IndexedEvent| doubtful.contains_key(&event.transaction);
             for event in batch.events.iter_mut().filter(doubtful) {
                 let of_event = Bootstraps::together(&told, event);
-                if of_event == Told::Nothing {
+                if of_event == NumberOrigin::Unknown {
                     let block = event.block.number;
                     self.context.stuck(&format!(
                         "no endpoint tells if the contract was paused in block {block}, so if events are \
@@ -455,7 +455,7 @@ impl PageReader {
                     return false;
                 }
                 if let ContractEvent::Payload { bootstrapped, .. } = &mut event.decoded {
-                    *bootstrapped = of_event == Told::Chosen;
+                    *bootstrapped = of_event == NumberOrigin::Operator;
                 }
             }
         }

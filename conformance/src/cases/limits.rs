@@ -11,7 +11,7 @@ use crate::context::{Context, same_envelopes};
 use crate::envelopes::{message_of, new_group};
 use crate::failure::{Checked, Failure, ensure, refused};
 use crate::listener::{CAUGHT_UP, hold};
-use crate::talk::{Talk, Told, adds};
+use crate::talk::{Frame, Talk, adds};
 
 const AREA: Area = Area::Limits;
 const PORT: &str = "docs/protocol/api.md#the-port";
@@ -137,12 +137,12 @@ async fn many_adds(c: &Context) -> Checked {
     let mut live = 0;
     loop {
         match talk.hear().await? {
-            Told::Envelopes(1, more) => hold(&mut got, more)?,
-            Told::Live(more) => {
+            Frame::Envelopes(1, more) => hold(&mut got, more)?,
+            Frame::Live(more) => {
                 live += more.len();
                 ensure(live <= topics.len(), "each topic live once", || live.to_string())?;
             }
-            Told::Complete(1) => break,
+            Frame::Complete(1) => break,
             other => return Err(Failure::new("the frames of wave 1", format!("{other:?}"))),
         }
     }

@@ -10,7 +10,7 @@ use crate::case::{Area, Case};
 use crate::context::{Context, same_envelopes, seen};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, same};
-use crate::talk::{Mutate, Talk, Told, add, adds, removes};
+use crate::talk::{Frame, Mutate, Talk, add, adds, removes};
 
 const AREA: Area = Area::Streams;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
@@ -162,7 +162,7 @@ async fn answers_pings(c: &Context) -> Checked {
     for nonce in [1, 7, 0, u64::MAX] {
         talk.ping(nonce).await;
         let heard = talk.hear().await?;
-        ensure(heard == Told::Pong(nonce), format_args!("pong {nonce}"), || format!("{heard:?}"))?;
+        ensure(heard == Frame::Pong(nonce), format_args!("pong {nonce}"), || format!("{heard:?}"))?;
     }
     Ok(())
 }
@@ -293,7 +293,7 @@ async fn empty_mutate(c: &Context) -> Checked {
     for id in [0, 4] {
         talk.mutate(Mutate { mutate_id: id, ..Mutate::default() }).await;
         let heard = talk.hear().await?;
-        ensure(heard == Told::Complete(id), format_args!("catchup_complete {id}"), || {
+        ensure(heard == Frame::Complete(id), format_args!("catchup_complete {id}"), || {
             format!("{heard:?}")
         })?;
     }
@@ -361,16 +361,16 @@ async fn pings(c: &Context) -> Checked {
     let mut talk = patient(c).await?;
     for nonce in 1..=2 {
         let heard = talk.hear_all().await?;
-        same("the frame", &Told::Ping(nonce), &heard)?;
+        same("the frame", &Frame::Ping(nonce), &heard)?;
         talk.pong(nonce).await;
     }
     talk.ping(77).await;
-    same("the frame", &Told::Pong(77), &talk.hear_all().await?)
+    same("the frame", &Frame::Pong(77), &talk.hear_all().await?)
 }
 
 async fn leaves(c: &Context) -> Checked {
     let mut talk = patient(c).await?;
-    same("the frame", &Told::Ping(1), &talk.hear_all().await?)?;
+    same("the frame", &Frame::Ping(1), &talk.hear_all().await?)?;
     talk.pong(1_000).await;
     talk.ends_with(Code::DeadlineExceeded, "").await
 }

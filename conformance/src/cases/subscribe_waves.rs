@@ -11,7 +11,7 @@ use crate::context::{Context, names, opened, same_envelopes, seen};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, told};
 use crate::listener::hold;
-use crate::talk::{Mutate, Talk, Told, add, adds, removes};
+use crate::talk::{Frame, Mutate, Talk, add, adds, removes};
 
 const AREA: Area = Area::Streams;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
@@ -64,13 +64,13 @@ async fn changes(c: &Context) -> Checked {
     let (mut live, mut complete) = (Vec::new(), Vec::new());
     while complete.len() < 3 {
         match talk.hear().await.map_err(|failure| failure.at("three waves"))? {
-            Told::Envelopes(id @ 1..=3, more) if !complete.contains(&id) => {
+            Frame::Envelopes(id @ 1..=3, more) if !complete.contains(&id) => {
                 let is_late = complete.contains(&3) && more.iter().any(|it| of_left.contains(it));
                 ensure(!is_late, "nothing of a topic after its removal", || names(&more))?;
                 hold(waves.entry(id).or_default(), more)?;
             }
-            Told::Live(topics) if live.len() + topics.len() <= 3 => live.extend(topics),
-            Told::Complete(id @ 1..=3) if !complete.contains(&id) => complete.push(id),
+            Frame::Live(topics) if live.len() + topics.len() <= 3 => live.extend(topics),
+            Frame::Complete(id @ 1..=3) if !complete.contains(&id) => complete.push(id),
             other => {
                 let text = "envelopes of a wave that is not complete, topics_live, and \
                             catchup_complete once";
@@ -114,11 +114,11 @@ async fn id_in_flight(c: &Context) -> Checked {
         loop {
             let expected = || "the stream's end with INVALID_ARGUMENT";
             match talk.hear_or_end().await? {
-                Ok(Some(Told::Envelopes(1, more))) if more.contains(&other[0]) => {
+                Ok(Some(Frame::Envelopes(1, more))) if more.contains(&other[0]) => {
                     return Err(Failure::new(expected(), "a second wave under the id"));
                 }
                 // The wave was faster than the second Mutate.
-                Ok(Some(Told::Complete(1))) => break,
+                Ok(Some(Frame::Complete(1))) => break,
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(Failure::new(expected(), "its end with OK")),
                 Err(status) if status.code() == Code::InvalidArgument => return Ok(()),
@@ -150,16 +150,16 @@ impl Heard {
                 self.of_changing.len()
             );
             match self.talk.hear().await.map_err(|failure| failure.at(step))? {
-                Told::Envelopes(0, more) => {
+                Frame::Envelopes(0, more) => {
                     for envelope in more {
                         self.live(envelope)?;
                     }
                 }
-                Told::Envelopes(lane, more) if Some(lane) == id => {
+                Frame::Envelopes(lane, more) if Some(lane) == id => {
                     hold(&mut self.of_changing, more)?
                 }
-                Told::Live(_) => {}
-                Told::Complete(complete) if Some(complete) == id => return Ok(()),
+                Frame::Live(_) => {}
+                Frame::Complete(complete) if Some(complete) == id => return Ok(()),
                 other => {
                     let expected = format!("live envelopes, or the frames of wave {id:?}");
                     return Err(Failure::new(expected, format!("{other:?}")));
