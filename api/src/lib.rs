@@ -7,7 +7,7 @@
 //! - `methods`: services and methods by name;
 //! - `node_api`, `service`, `query`, `streams`, `subscribe`, `metadata`: the handlers;
 //! - `oldest`: tells readers what has expired;
-//! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_desk`, `witness_page`: what a witness takes;
+//! - `checkpoint_api`, `tree_pages`: proofs, over gRPC and as pages; `witness_context`, `witness_page`: what a witness takes;
 //! - `read_workers`: the threads that answer queries;
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
@@ -53,7 +53,7 @@ mod subscribe;
 mod tokens;
 mod tree_pages;
 mod views;
-mod witness_desk;
+mod witness_context;
 mod witness_page;
 
 pub use handle::{ApiError, ApiHandle, start};
@@ -62,4 +62,4 @@ pub use views::{
     ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, DiskSpace, DiskView,
     NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
 };
-pub use witness_desk::WitnessDesk;
+pub use witness_context::WitnessContext;

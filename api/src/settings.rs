@@ -7,7 +7,7 @@ use std::time::Duration;
 use tonic::service::Routes;
 
 use crate::views::{ChainsView, DiskView};
-use crate::witness_desk::WitnessDesk;
+use crate::witness_context::WitnessContext;
 use hawser_engine::runtime::PayerReporter;
 use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::Tls;
@@ -40,7 +40,7 @@ pub struct ApiSettings {
     /// Shows payer reports to operators; `None`: this node does not work on them. Default: none.
     pub payer_reports: Option<PayerReporter>,
     /// Answers logs that ask for cosignatures; `None`: this process is no witness. Default: none.
-    pub witness: Option<WitnessDesk>,
+    pub witness: Option<WitnessContext>,
     /// Observes the chains; `None`: files stand for them.
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Memory that callers may make the process hold, bytes. Default: 256 MiB.

@@ -28,7 +28,7 @@ use crate::metrics::{HandlerMetrics, LimitedCall};
 use crate::node_api::NodeApi;
 use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
-use crate::witness_desk::WitnessDesk;
+use crate::witness_context::WitnessContext;
 use crate::witness_page::WitnessCalls;
 
 /// Begins every path: the first line of a note has it behind the network's name.
@@ -86,10 +86,10 @@ impl PagePath {
 
 impl TreePages {
     /// Shares limits, threads and metrics with the calls of a node.
-    pub(crate) fn new(api: &NodeApi, witness: Option<WitnessDesk>) -> Self {
+    pub(crate) fn new(api: &NodeApi, witness: Option<WitnessContext>) -> Self {
         let reader = ProofReader::new(api.engine.store().clone());
-        let witness = witness.map(|desk| WitnessCalls {
-            desk,
+        let witness = witness.map(|context| WitnessCalls {
+            context,
             engine: api.engine.clone(),
             reader: reader.clone(),
             callers: api.callers.clone(),

@@ -29,7 +29,7 @@ use crate::error::CallError;
 use crate::metrics::LimitedCall;
 use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
-use crate::witness_desk::WitnessDesk;
+use crate::witness_context::WitnessContext;
 
 /// Memory of a submission: its text, what is read of it, and the checkpoint that is held. Calculated: a note with all the
 /// cosignatures that it may have, four times.
@@ -44,7 +44,7 @@ const RETRY_AFTER_S: u64 = 1;
 /// The calls of a witness. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct WitnessCalls {
-    pub(crate) desk: WitnessDesk,
+    pub(crate) context: WitnessContext,
     pub(crate) engine: Engine,
     pub(crate) reader: ProofReader,
     pub(crate) callers: Callers,
@@ -81,7 +81,7 @@ impl WitnessCalls {
             Err(refused) => Ok(Err(refused)),
             Ok(Submitted { read, old }) => {
                 let of = read.signed.checkpoint;
-                let witness = calls.desk.key.signer();
+                let witness = calls.context.key.signer();
                 let state = calls.reader.witness_state(&of, old.old_size, &old.proof, witness)?;
                 Ok(Ok((read, state)))
             }
@@ -139,14 +139,14 @@ impl WitnessCalls {
         charge: &CallCharge,
     ) -> Result<Page, CallError> {
         let of = shown.signed.checkpoint;
-        if !self.desk.replication.submit_checkpoint(shown) {
+        if !self.context.replication.submit_checkpoint(shown) {
             return Ok(later("more submissions wait than are looked at"));
         }
         let until = Instant::now() + COSIGNED_WITHIN;
         while Instant::now() < until {
             sleep(LOOK_EVERY).await;
             let calls = self.clone();
-            let look = move || calls.reader.witnessed(&of, calls.desk.key.signer());
+            let look = move || calls.reader.witnessed(&of, calls.context.key.signer());
             if let Some(line) = self.reads.run(charge, look).await? {
                 return Ok(cosigned(&line));
             }

@@ -6,7 +6,7 @@
 //!   registry and rates of the settlement chain, for nodes and gateways;
 //! - `payer_reports`: the worker of payer reports, with its contract; `report_steps`: its steps for an operator;
 //! - `peers`: the QUIC endpoint and its status for the API;
-//! - `admin_desk`: answers commands of the operator; `restore_desk`: asks the operator while the node may not sign;
+//! - `admin_server`: answers commands of the operator; `restore_prompt`: asks the operator while the node may not sign;
 //! - `validation`: connects validation of key packages and identity updates to the engine;
 //! - `ports`: the clock; `system`: limits of the process, room on the disk; `tls`: the API's
 //!   certificate;
@@ -16,7 +16,7 @@
 //!   `unfinished_import`: its folder before the end;
 //! - [`gateway`]: a gateway from its start to its end.
 
-mod admin_desk;
+mod admin_server;
 pub mod bootstrap;
 pub mod gateway;
 pub mod import;
@@ -28,7 +28,7 @@ mod peers;
 mod ports;
 pub mod projections;
 mod report_steps;
-mod restore_desk;
+mod restore_prompt;
 mod service_manager;
 mod settlement;
 pub mod stop_signal;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, WitnessDesk};
+use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, WitnessContext};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
@@ -22,14 +22,14 @@ use parking_lot::Mutex;
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::service::Routes;
 
-use super::admin_desk::AdminDesk;
+use super::admin_server::AdminServer;
 use super::blocking;
 use super::network::chains::{Chains, RunningChains};
 use super::network::stand_in_files::{FileWatcher, StandInReader};
 use super::open::{self, OpenNodeError, OpenedNode};
 use super::payer_reports;
 use super::peers::Peers;
-use super::restore_desk::RestoreDesk;
+use super::restore_prompt::RestorePromptTask;
 use super::service_manager::ServiceManager;
 use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
@@ -154,8 +154,8 @@ struct Node {
 struct InnerParts {
     engine: Engine,
     threads: PublisherThreads,
-    desk: RestoreDesk,
-    admin: AdminDesk,
+    restore_prompt: RestorePromptTask,
+    admin: AdminServer,
     /// `None` if its address could not be listened on.
     peers: Option<Peers>,
     /// `None` if there was no thread for it.
@@ -189,8 +189,8 @@ impl Node {
         let key = is_node.then(|| config.signer.clone());
         let reporter = payer_reports.as_ref().map(|it| it.reporter.clone());
         let mut inner = InnerParts {
-            desk: RestoreDesk::start(&engine),
-            admin: AdminDesk::start(&engine, key, reporter),
+            restore_prompt: RestorePromptTask::start(&engine),
+            admin: AdminServer::start(&engine, key, reporter),
             peers: None,
             files: None,
             chains,
@@ -257,11 +257,11 @@ impl InnerParts {
             observed: config.follow.clone(),
         };
         let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());
-        let desk_key = witness.as_ref().map(WitnessSigner::key);
+        let witness_key = witness.as_ref().map(WitnessSigner::key);
         let trusted = &config.witnesses;
         let peers = Peers::start(settings, &self.engine, config.migrated, witness, trusted).await?;
         let replication = peers.replication().clone();
-        let desk = desk_key.map(|key| WitnessDesk { replication, key });
+        let witness = witness_key.map(|key| WitnessContext { replication, key });
         let view = peers.view();
         self.peers = Some(peers);
         // Peers first: a restart is over when the node may publish, which they decide within moments.
@@ -274,7 +274,7 @@ impl InnerParts {
         let files = config.api.tls.as_ref();
         tls::warn_without(files, config.api.address);
         let tls = tls::load(files)?;
-        Ok(self.serve_api(config, view, desk, tls).await?)
+        Ok(self.serve_api(config, view, witness, tls).await?)
     }
 
     /// Serves clients and operators.
@@ -282,7 +282,7 @@ impl InnerParts {
         &self,
         config: &NodeServiceSettings,
         peers: Arc<dyn PeerView>,
-        witness: Option<WitnessDesk>,
+        witness: Option<WitnessContext>,
         tls: Option<Tls>,
     ) -> Result<ApiHandle, ApiError> {
         let settings = ApiSettings {
@@ -318,7 +318,7 @@ impl InnerParts {
         self.engine.drain();
         let threads = self.threads;
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
-        self.desk.stop().await;
+        self.restore_prompt.stop().await;
         steps.run(COMMANDS, self.admin.stop()).await;
         if let Some(peers) = self.peers {
             steps.run("peers and their strands", peers.stop()).await;

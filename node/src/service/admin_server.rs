@@ -36,7 +36,7 @@ const PROGRESS_EVERY: Duration = Duration::from_millis(500);
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
 /// The task that answers.
-pub(super) struct AdminDesk {
+pub(super) struct AdminServer {
     stop: Arc<Stop>,
     /// `None` if the socket could not be made.
     task: Option<JoinHandle<()>>,
@@ -61,7 +61,7 @@ struct Parts {
     work: Mutex<()>,
 }
 
-impl AdminDesk {
+impl AdminServer {
     /// Starts to answer. Needs a tokio runtime. Without a socket the node works as well: it is told, and
     /// commands find no node.
     pub(super) fn start(

@@ -14,9 +14,9 @@ use crate::restore::{Question, RestoreFolder};
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 /// The task that asks.
-pub(super) struct RestoreDesk(JoinHandle<()>);
+pub(super) struct RestorePromptTask(JoinHandle<()>);
 
-impl RestoreDesk {
+impl RestorePromptTask {
     /// Starts to ask whenever the node may not sign. Needs a tokio runtime.
     pub(super) fn start(engine: &Engine) -> Self {
         Self(tokio::spawn(run(engine.clone())))
@@ -30,8 +30,8 @@ impl RestoreDesk {
     }
 }
 
-/// The desk at work.
-struct Desk {
+/// The state of the task.
+struct Prompt {
     engine: Engine,
     folder: RestoreFolder,
     /// Begins the ids of the questions of this process.
@@ -52,20 +52,20 @@ async fn run(engine: Engine) {
     let now_ns = engine.ports().clock.now_ns();
     let incarnation = hex::encode(engine.store().incarnation());
     let prefix = format!("{incarnation}-{}-{now_ns}", std::process::id());
-    let mut desk = Desk { engine, folder, prefix, times: 0, asked: None };
+    let mut prompt = Prompt { engine, folder, prefix, times: 0, asked: None };
     // What an earlier process has left is no question of this one.
     let mut is_first = true;
     loop {
-        desk.ask(is_first).await;
+        prompt.ask(is_first).await;
         is_first = false;
-        if desk.asked.is_some() {
-            desk.look_for_answer().await;
+        if prompt.asked.is_some() {
+            prompt.look_for_answer().await;
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
-impl Desk {
+impl Prompt {
     /// Writes down the question of this moment, or removes the one that no longer stands.
     async fn ask(&mut self, is_first: bool) {
         let wanted = self.question();
