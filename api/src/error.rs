@@ -1,6 +1,6 @@
 //! Errors of calls, and their gRPC statuses. The only place where errors become statuses.
 
-use hawser_engine::admission::Refusal;
+use hawser_engine::admission::AdmissionError;
 use hawser_engine::read::QueryError;
 use hawser_engine::runtime::{ProofRefusal, PublishError, SubmitError};
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, Overloaded, SHUTTING_DOWN, StatusDetails, WrongField};
@@ -185,7 +185,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
 }
 
 /// Renders the refusal of a publish. The details say which envelope breaks which rule.
-fn refused(refusal: &Refusal) -> Status {
+fn refused(refusal: &AdmissionError) -> Status {
     let wrong = refusal.envelopes.iter().map(|envelope| WrongField {
         field: format!("payer_envelopes[{}]", envelope.index),
         description: envelope.text.clone(),

@@ -121,7 +121,7 @@ fn check_rules(context: &AdmissionContext<'_>, envelope: &PayerEnvelope) -> Resu
 /// Reasons for which a request is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
-pub struct Refusal {
+pub struct AdmissionError {
     /// The text for the publisher, with a line for each of the first refused envelopes. Publishers match on it.
     pub text: String,
     /// The same envelopes, for programs. Empty if the request is at fault and no single envelope.
@@ -139,7 +139,7 @@ pub struct RefusedEnvelope {
     pub text: String,
 }
 
-impl Refusal {
+impl AdmissionError {
     /// Refuses a request as a whole.
     pub(crate) fn of_request(text: impl Into<String>) -> Self {
         Self { text: text.into(), envelopes: Vec::new() }
@@ -180,10 +180,10 @@ fn text_of(lines: &[String]) -> String {
 /// Joins the results of [`admit`] for one request: a request is admitted as a whole or not at all.
 ///
 /// # Errors
-/// [`Refusal`].
+/// [`AdmissionError`].
 pub fn conclude(
     results: impl IntoIterator<Item = Result<Admitted, Violation>>,
-) -> Result<Vec<Admitted>, Refusal> {
+) -> Result<Vec<Admitted>, AdmissionError> {
     let mut admitted = Vec::new();
     let (mut envelopes, mut refused) = (Vec::new(), 0);
     for (index, result) in results.into_iter().enumerate() {
@@ -202,7 +202,11 @@ pub fn conclude(
     if !has_one_payer(&admitted) {
         named.push("all envelopes in a request must be from the same payer".into());
     }
-    if named.is_empty() { Ok(admitted) } else { Err(Refusal { text: text_of(&named), envelopes }) }
+    if named.is_empty() {
+        Ok(admitted)
+    } else {
+        Err(AdmissionError { text: text_of(&named), envelopes })
+    }
 }
 
 fn has_one_payer(admitted: &[Admitted]) -> bool {

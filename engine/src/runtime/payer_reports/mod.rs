@@ -41,9 +41,9 @@ pub use view::{ReportExplained, ReportState, ReportView};
 
 /// Leaves that are settled by one transaction. Specified: about 3 million gas.
 const LEAVES_AT_ONCE: usize = 100;
-/// Refusals that are remembered, so that a report is not recomputed at every look. A guess: many times what nodes write in
-/// the time in which a report can be submitted.
-const REFUSALS_MAX: usize = 4096;
+/// Differing reports that are remembered, so that none is recomputed at every look. A guess: many times what nodes
+/// write in the time in which a report can be submitted.
+const DIFFERING_MAX: usize = 4096;
 /// Looks after which a refused report is judged again: this node's figures may have been wrong. A guess: a small part of
 /// the cost of judging at each.
 const LOOKS_OF_A_REFUSAL: u8 = 10;
@@ -92,14 +92,14 @@ struct State {
     domain: DomainSeparator,
     periods: Periods,
     contract: Arc<dyn ReportContract>,
-    refusals: Mutex<HashMap<ReportId, Refusal>>,
+    differing: Mutex<HashMap<ReportId, DifferingReport>>,
     /// One permit: the worker and an operator take no step at once.
     turn: Semaphore,
 }
 
 /// A report that was recomputed here and is another one.
 #[derive(Default)]
-struct Refusal {
+struct DifferingReport {
     /// Of bounded size: they come from [`recompute`], which looks for no cause.
     differences: Vec<Difference>,
     /// Looks that have used it since it was computed.
@@ -116,8 +116,8 @@ impl PayerReporter {
         periods: Periods,
         contract: Arc<dyn ReportContract>,
     ) -> Self {
-        let (engine, refusals, turn) = (engine.clone(), Mutex::default(), Semaphore::new(1));
-        Self(Arc::new(State { engine, key, domain, periods, contract, refusals, turn }))
+        let (engine, differing, turn) = (engine.clone(), Mutex::default(), Semaphore::new(1));
+        Self(Arc::new(State { engine, key, domain, periods, contract, differing, turn }))
     }
 
     /// Returns the originators that reports are written about now.
@@ -352,8 +352,8 @@ impl State {
         if !self.engine.store().has_unpriced() {
             return Ok(());
         }
-        for refusal in self.refusals.lock().values_mut() {
-            refusal.looks = LOOKS_OF_A_REFUSAL;
+        for report in self.differing.lock().values_mut() {
+            report.looks = LOOKS_OF_A_REFUSAL;
         }
         Err(ReportStepError::Unpriced)
     }
@@ -399,7 +399,7 @@ impl State {
             self.remember_refusal(held.id, &differences);
             return Ok(PayerReportVerdict::Different(differences));
         }
-        self.refusals.lock().remove(&held.id);
+        self.differing.lock().remove(&held.id);
         Ok(match nodes_of(&self.registry())? == *held.report.nodes() {
             true => PayerReportVerdict::Equal,
             false => PayerReportVerdict::NotNow(OTHER_NODES.into()),
@@ -408,27 +408,27 @@ impl State {
 
     /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged again.
     fn refused_before(&self, id: ReportId, may_judge: bool) -> Option<Vec<Difference>> {
-        let mut refusals = self.refusals.lock();
-        let refusal = refusals.get_mut(&id)?;
-        refusal.looks = refusal.looks.saturating_add(1);
-        let is_old = refusal.looks >= LOOKS_OF_A_REFUSAL;
-        (!is_old || !may_judge).then(|| refusal.differences.clone())
+        let mut differing = self.differing.lock();
+        let report = differing.get_mut(&id)?;
+        report.looks = report.looks.saturating_add(1);
+        let is_old = report.looks >= LOOKS_OF_A_REFUSAL;
+        (!is_old || !may_judge).then(|| report.differences.clone())
     }
 
     fn remember_refusal(&self, id: ReportId, differences: &[Difference]) {
-        let mut refusals = self.refusals.lock();
-        if refusals.len() >= REFUSALS_MAX && !refusals.contains_key(&id) {
-            refusals.clear();
+        let mut differing = self.differing.lock();
+        if differing.len() >= DIFFERING_MAX && !differing.contains_key(&id) {
+            differing.clear();
         }
-        let refusal = refusals.entry(id).or_default();
-        refusal.differences = differences.to_vec();
-        refusal.looks = 0;
+        let report = differing.entry(id).or_default();
+        report.differences = differences.to_vec();
+        report.looks = 0;
     }
 
     /// Names the nodes that wrote a report to which this node does not come, once.
     fn tell_refusal(&self, held: &HeldReport, differences: &[Difference]) {
-        if let Some(refusal) = self.refusals.lock().get_mut(&held.id)
-            && std::mem::replace(&mut refusal.is_told, true)
+        if let Some(report) = self.differing.lock().get_mut(&held.id)
+            && std::mem::replace(&mut report.is_told, true)
         {
             return;
         }

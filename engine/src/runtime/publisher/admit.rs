@@ -11,7 +11,7 @@ use super::earlier::LookUp;
 use super::error::PublishError;
 use super::request::{PendingReply, Request};
 use super::state::PublisherState;
-use crate::admission::{self, AdmissionContext, Refusal, Writer};
+use crate::admission::{self, AdmissionContext, AdmissionError, Writer};
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, is_too_far_ahead};
 
@@ -118,13 +118,17 @@ impl AdmissionJob {
     /// Refuses what was published before and has expired. A payer's envelopes are public, and no signature covers their
     /// retention: taken as new ones, they would let any reader have their payer charged again. This node's own envelopes
     /// cost nothing.
-    fn refused_as_expired(&self, envelopes: &[Admitted], earlier: &LookUp) -> Option<Refusal> {
+    fn refused_as_expired(
+        &self,
+        envelopes: &[Admitted],
+        earlier: &LookUp,
+    ) -> Option<AdmissionError> {
         if self.writer == Writer::ThisNode {
             return None;
         }
         let is_expired = |(_, it): &(usize, &Admitted)| earlier.has_expired(&it.receipt);
         let expired = envelopes.iter().enumerate().filter(is_expired).map(|(index, _)| index);
-        Refusal::of_expired(expired)
+        AdmissionError::of_expired(expired)
     }
 
     /// Checks that no envelope would be dated long before the chain envelope that it depends on. Peers could prove

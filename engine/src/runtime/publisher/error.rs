@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::admission::Refusal;
+use crate::admission::AdmissionError;
 use crate::own_clock::ClockAheadError;
 use crate::readiness::NotReadyError;
 use crate::runtime::own_strand::OwnStrandError;
@@ -25,7 +25,7 @@ const RETRY_DISK: Duration = Duration::from_secs(10);
 pub enum PublishError {
     /// An envelope breaks a rule; the text says which envelope and which rule.
     #[error(transparent)]
-    Refused(Refusal),
+    Refused(AdmissionError),
     /// The envelopes would be accepted, but the answer would be larger than a message may be.
     #[error(
         "the answer would exceed {ANSWER_LEN_BYTES_MAX} bytes: publish fewer envelopes at once"

@@ -34,7 +34,7 @@ use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
 use super::report_history::ReportHistory;
 use super::{Heads, Ports, Workers};
-use crate::admission::{Refusal, Writer};
+use crate::admission::{AdmissionError, Writer};
 use admit::AdmissionJob;
 use balance::Balances;
 use commit::CommitThread;
@@ -162,7 +162,9 @@ impl Publisher {
         envelopes: Vec<pb::PayerEnvelope>,
     ) -> Result<Published, PublishError> {
         if envelopes.is_empty() {
-            return Err(PublishError::Refused(Refusal::of_request("missing payer envelope")));
+            return Err(PublishError::Refused(AdmissionError::of_request(
+                "missing payer envelope",
+            )));
         }
         self.ready()?;
         let mut watch = Stopwatch::start();

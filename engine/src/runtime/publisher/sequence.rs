@@ -17,7 +17,7 @@ use super::error::{ANSWER_LEN_BYTES_MAX, PublishError};
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
 use super::state::PublisherState;
-use crate::admission::Refusal;
+use crate::admission::AdmissionError;
 use crate::facts;
 use crate::runtime::Priority;
 use crate::sequencer::{Admitted, Sequenced, Sequencer};
@@ -267,8 +267,9 @@ impl SequencerThread {
             return Err(PublishError::AnswerTooLarge);
         }
         let rates = self.state.ports.rates.borrow().clone();
-        let refused =
-            |error: PriceError| PublishError::Refused(Refusal::of_request(error.to_string()));
+        let refused = |error: PriceError| {
+            PublishError::Refused(AdmissionError::of_request(error.to_string()))
+        };
         let payer = fresh.first().map(|admitted| admitted.payer);
         let mut checked = None;
         if let Some((balances, payer)) = self.state.balances.as_ref().zip(payer) {

@@ -10,7 +10,7 @@ use super::facts::{SourceFacts, StrandFacts};
 
 /// Why a database is not taken over. Nothing has been written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Refusal {
+pub enum ImportPlanError {
     /// No node has ever started on the database.
     #[error(
         "the database belongs to no node yet (node_info is empty): name the database of your node"
@@ -125,17 +125,17 @@ pub(super) fn check(
     registry: &Registry,
     older: Option<PublicKey>,
     contracts: &[String],
-) -> Result<ImportPlan, Refusal> {
-    let (node, key) = facts.node.as_ref().ok_or(Refusal::NoNode)?;
+) -> Result<ImportPlan, ImportPlanError> {
+    let (node, key) = facts.node.as_ref().ok_or(ImportPlanError::NoNode)?;
     if u32::try_from(*node) != Ok(own.id.0) {
-        return Err(Refusal::OtherNode { found: *node, own: own.id });
+        return Err(ImportPlanError::OtherNode { found: *node, own: own.id });
     }
     if key[..] != own.public_key.as_bytes()[..] {
-        return Err(Refusal::OtherKey { own: own.id });
+        return Err(ImportPlanError::OtherKey { own: own.id });
     }
     let foreign = facts.contracts.iter().find(|it| !contracts.contains(it));
     if let Some(contract) = foreign.filter(|_| !contracts.is_empty()) {
-        return Err(Refusal::OtherNetwork { contract: contract.clone() });
+        return Err(ImportPlanError::OtherNetwork { contract: contract.clone() });
     }
     let mut plan = ImportPlan {
         strands: BTreeMap::new(),
@@ -155,25 +155,25 @@ pub(super) fn check(
             plan.left_out.push((originator, envelopes));
         } else {
             let (originator, envelopes) = (i64::from(originator.0), strand.described);
-            return Err(Refusal::UnknownOriginator { originator, envelopes });
+            return Err(ImportPlanError::UnknownOriginator { originator, envelopes });
         }
     }
     let head = facts.strands.get(&own.id).map_or(0, |strand| strand.head);
     if facts.counter < head {
-        return Err(Refusal::CounterBehind { head, counter: facts.counter });
+        return Err(ImportPlanError::CounterBehind { head, counter: facts.counter });
     }
     if facts.staged > 0 {
-        return Err(Refusal::Staged { staged: facts.staged });
+        return Err(ImportPlanError::Staged { staged: facts.staged });
     }
     Ok(plan)
 }
 
-fn require_whole(originator: OriginatorId, strand: &StrandFacts) -> Result<(), Refusal> {
+fn require_whole(originator: OriginatorId, strand: &StrandFacts) -> Result<(), ImportPlanError> {
     let &StrandFacts { described, head, stored, recorded_head: recorded } = strand;
     if described == stored && head == recorded {
         return Ok(());
     }
-    Err(Refusal::CutOff { originator, described, stored, head, recorded })
+    Err(ImportPlanError::CutOff { originator, described, stored, head, recorded })
 }
 
 #[cfg(test)]
@@ -213,7 +213,7 @@ mod tests {
         }
     }
 
-    fn checked(facts: &SourceFacts) -> Result<ImportPlan, Refusal> {
+    fn checked(facts: &SourceFacts) -> Result<ImportPlan, ImportPlanError> {
         let registry = [record(100, 1), record(200, 2)].into_iter().collect();
         checked_with(facts, None, &registry)
     }
@@ -222,7 +222,7 @@ mod tests {
         facts: &SourceFacts,
         older: Option<PublicKey>,
         registry: &Registry,
-    ) -> Result<ImportPlan, Refusal> {
+    ) -> Result<ImportPlan, ImportPlanError> {
         let contracts = ["0xaa".to_owned(), "0xbb".to_owned()];
         check(facts, &record(100, 1), registry, older, &contracts)
     }
@@ -260,21 +260,27 @@ mod tests {
         let strand = |facts: &mut SourceFacts, change: fn(&mut StrandFacts)| {
             change(facts.strands.get_mut(&OriginatorId(200)).unwrap());
         };
-        assert_eq!(with(|it| it.node = None), Refusal::NoNode);
+        assert_eq!(with(|it| it.node = None), ImportPlanError::NoNode);
         let other = with(|it| it.node.as_mut().unwrap().0 = 200);
-        assert_eq!(other, Refusal::OtherNode { found: 200, own: OWN });
-        assert_eq!(with(|it| it.node.as_mut().unwrap().1[5] ^= 1), Refusal::OtherKey { own: OWN });
+        assert_eq!(other, ImportPlanError::OtherNode { found: 200, own: OWN });
+        assert_eq!(
+            with(|it| it.node.as_mut().unwrap().1[5] ^= 1),
+            ImportPlanError::OtherKey { own: OWN }
+        );
         let other = with(|it| it.contracts.push("0xcc".to_owned()));
-        assert_eq!(other, Refusal::OtherNetwork { contract: "0xcc".to_owned() });
+        assert_eq!(other, ImportPlanError::OtherNetwork { contract: "0xcc".to_owned() });
         let stranger = with(|it| _ = it.strands.insert(OriginatorId(300), whole(4, 4)));
-        assert_eq!(stranger, Refusal::UnknownOriginator { originator: 300, envelopes: 4 });
-        assert_eq!(with(|it| it.staged = 2), Refusal::Staged { staged: 2 });
-        assert_eq!(with(|it| it.counter = 6), Refusal::CounterBehind { head: 7, counter: 6 });
+        assert_eq!(stranger, ImportPlanError::UnknownOriginator { originator: 300, envelopes: 4 });
+        assert_eq!(with(|it| it.staged = 2), ImportPlanError::Staged { staged: 2 });
+        assert_eq!(
+            with(|it| it.counter = 6),
+            ImportPlanError::CounterBehind { head: 7, counter: 6 }
+        );
         let mut cut = facts();
         strand(&mut cut, |it| it.stored -= 1);
-        assert!(matches!(checked(&cut), Err(Refusal::CutOff { .. })));
+        assert!(matches!(checked(&cut), Err(ImportPlanError::CutOff { .. })));
         let mut cut = facts();
         strand(&mut cut, |it| it.recorded_head += 1);
-        assert!(matches!(checked(&cut), Err(Refusal::CutOff { .. })));
+        assert!(matches!(checked(&cut), Err(ImportPlanError::CutOff { .. })));
     }
 }

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use hawser_proto::OriginatorId;
 use hawser_storage::{CommitError, DatabaseError, OpenError, ReadError};
 
-use super::check::Refusal;
+use super::check::ImportPlanError;
 use super::strand::RowError;
 use crate::error::RunError;
 use crate::service::open::OpenNodeError;
@@ -15,7 +15,7 @@ use crate::service::open::OpenNodeError;
 pub enum ImportError {
     /// The database is not taken over.
     #[error("{0}. Nothing was written")]
-    Refused(#[from] Refusal),
+    Refused(#[from] ImportPlanError),
     /// The connection string is malformed, or asks for what this program does not have.
     #[error("--postgres: {0}")]
     Address(String),

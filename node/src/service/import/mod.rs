@@ -41,7 +41,7 @@ use super::system::{self, Disk, OpenFiles};
 use crate::files::deployment::KnownDeployment;
 use crate::settings::NodeServiceSettings;
 
-pub use check::Refusal;
+pub use check::ImportPlanError;
 pub use error::ImportError;
 pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
