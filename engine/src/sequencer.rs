@@ -153,7 +153,7 @@ impl Sequencer {
         assert_eq!(next.sequence.0, self.last.0 + places, "ids are contiguous");
         (self.last, self.last_ns, self.congestion) = (next.sequence, next.ns, next.congestion);
         #[cfg(feature = "faults")]
-        if hawser_storage::faults::is_on(hawser_storage::faults::Fault::DoubledId) {
+        if hawser_storage::faults::is_on(hawser_storage::faults::SeededFault::DoubledId) {
             self.last = self.last.previous();
         }
         Ok(sequenced)

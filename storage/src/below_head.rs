@@ -28,7 +28,7 @@ impl Group<'_> {
     ) -> Result<(), CommitError> {
         if let Some(held) = self.held(index, entry.id)? {
             #[cfg(feature = "faults")]
-            if crate::faults::is_on(crate::faults::Fault::HiddenConflict) {
+            if crate::faults::is_on(crate::faults::SeededFault::HiddenConflict) {
                 return Ok(());
             }
             return if is_same_statement(&held, &entry.bytes) {

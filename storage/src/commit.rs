@@ -341,9 +341,9 @@ fn batch_len_bytes(changes: &[Change]) -> usize {
 
 #[cfg(feature = "faults")]
 fn changed_if_faulty(entry: &LogEntry) -> LogEntry {
-    use crate::faults::{Fault, is_on};
+    use crate::faults::{SeededFault, is_on};
     let mut changed = entry.clone();
-    if is_on(Fault::ChangedBytes) && entry.id.sequence.0 % 7 == 3 {
+    if is_on(SeededFault::ChangedBytes) && entry.id.sequence.0 % 7 == 3 {
         changed.bytes = [&entry.bytes[..], &[0]].concat().into();
     }
     changed

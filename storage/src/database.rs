@@ -178,7 +178,7 @@ impl Database {
     /// log, syncs that, and only then shows it to readers.
     pub(crate) fn write_durable(&self, batch: WriteBatch) -> Result<(), CommitError> {
         #[cfg(feature = "faults")]
-        if crate::faults::is_on(crate::faults::Fault::LostSync) {
+        if crate::faults::is_on(crate::faults::SeededFault::LostSync) {
             return self.write(batch, &self.buffered);
         }
         self.write(batch, &self.durable)

@@ -8,12 +8,12 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// Names the fault of a process, as [`Fault::name`] writes it.
+/// Names the fault of a process, as [`SeededFault::name`] writes it.
 pub const VARIABLE: &str = "HAWSER_FAULT";
 
 /// A mistake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum SeededFault {
     /// A commit returns without its sync.
     LostSync,
     /// The log holds other bytes than the ones that were committed, at every seventh place.
@@ -32,7 +32,7 @@ pub enum Fault {
     DoubledId,
 }
 
-impl Fault {
+impl SeededFault {
     /// All faults.
     pub const ALL: [Self; 8] = [
         Self::LostSync,
@@ -53,12 +53,12 @@ impl Fault {
 }
 
 thread_local! {
-    static OF_THREAD: Cell<Option<Fault>> = const { Cell::new(None) };
+    static OF_THREAD: Cell<Option<SeededFault>> = const { Cell::new(None) };
 }
 
 /// Runs `work` with the fault switched on for this thread. The fault stays on if `work` panics, as
 /// the thread of a failed test ends.
-pub fn with<T>(fault: Fault, work: impl FnOnce() -> T) -> T {
+pub fn with<T>(fault: SeededFault, work: impl FnOnce() -> T) -> T {
     OF_THREAD.set(Some(fault));
     let done = work();
     OF_THREAD.set(None);
@@ -67,11 +67,11 @@ pub fn with<T>(fault: Fault, work: impl FnOnce() -> T) -> T {
 
 /// Returns true while the fault is switched on for this thread or this process.
 #[must_use]
-pub fn is_on(fault: Fault) -> bool {
-    static OF_PROCESS: OnceLock<Option<Fault>> = OnceLock::new();
+pub fn is_on(fault: SeededFault) -> bool {
+    static OF_PROCESS: OnceLock<Option<SeededFault>> = OnceLock::new();
     let of_process = || {
         let name = std::env::var(VARIABLE).ok()?;
-        let fault = Fault::ALL.into_iter().find(|fault| fault.name() == name);
+        let fault = SeededFault::ALL.into_iter().find(|fault| fault.name() == name);
         Some(fault.unwrap_or_else(|| panic!("{VARIABLE} names no fault: {name}")))
     };
     OF_THREAD.get() == Some(fault) || *OF_PROCESS.get_or_init(of_process) == Some(fault)

@@ -9,7 +9,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use hawser_proto::OriginatorId;
-use hawser_storage::faults::{self, Fault};
+use hawser_storage::faults::{self, SeededFault};
 use hawser_tests::harness::envelopes::{group_message, payer, sign};
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::outage::is_answer_synced;
@@ -31,7 +31,7 @@ const LOSSY: Faults = Faults {
 };
 
 /// Returns the message of the first panic of `run` over the seeds, with its seed.
-fn first_failure(fault: Fault, run: impl Fn(u64)) -> Option<(u64, String)> {
+fn first_failure(fault: SeededFault, run: impl Fn(u64)) -> Option<(u64, String)> {
     (0..SEEDS).find_map(|seed| {
         let outcome = catch_unwind(AssertUnwindSafe(|| faults::with(fault, || run(seed))));
         let panic = outcome.err()?;
@@ -40,7 +40,7 @@ fn first_failure(fault: Fault, run: impl Fn(u64)) -> Option<(u64, String)> {
     })
 }
 
-fn assert_noticed(fault: Fault, run: impl Fn(u64)) {
+fn assert_noticed(fault: SeededFault, run: impl Fn(u64)) {
     let (seed, text) =
         first_failure(fault, run).unwrap_or_else(|| panic!("no seed notices {fault:?}"));
     println!("{fault:?} is noticed at seed {seed}: {text}");
@@ -62,42 +62,42 @@ fn without_a_fault_the_simulation_holds() {
 
 #[test]
 fn other_bytes_in_the_log_are_noticed() {
-    assert_noticed(Fault::ChangedBytes, |seed| _ = simulate(seed));
+    assert_noticed(SeededFault::ChangedBytes, |seed| _ = simulate(seed));
 }
 
 #[test]
 fn a_place_that_is_passed_over_is_noticed() {
-    assert_noticed(Fault::SkippedPlace, |seed| _ = simulate(seed));
+    assert_noticed(SeededFault::SkippedPlace, |seed| _ = simulate(seed));
 }
 
 #[test]
 fn a_head_that_runs_ahead_of_the_disk_is_noticed() {
-    assert_noticed(Fault::AcceptedIsDurable, |seed| _ = simulate(seed));
+    assert_noticed(SeededFault::AcceptedIsDurable, |seed| _ = simulate(seed));
 }
 
 #[test]
 fn an_unchecked_signature_is_noticed() {
-    assert_noticed(Fault::UncheckedSignature, |seed| _ = simulate(seed));
+    assert_noticed(SeededFault::UncheckedSignature, |seed| _ = simulate(seed));
 }
 
 /// The same bound as in `replication_sim.rs`: over enough seeds, two statements for a place are met.
 #[test]
 fn a_conflict_that_is_not_reported_is_noticed() {
-    let conflicts = |fault: Option<Fault>| -> u64 {
+    let conflicts = |fault: Option<SeededFault>| -> u64 {
         let run = |seed| match fault {
             Some(fault) => faults::with(fault, || simulate(seed).conflicts()),
             None => simulate(seed).conflicts(),
         };
         (0..SEEDS).map(run).sum()
     };
-    assert_eq!(conflicts(Some(Fault::HiddenConflict)), 0);
+    assert_eq!(conflicts(Some(SeededFault::HiddenConflict)), 0);
     assert!(conflicts(None) > 0, "without the fault, conflicts are reported");
 }
 
 #[test]
 fn a_late_envelope_that_is_dropped_is_noticed() {
     let [cut_off, holder, liar] = [100, 200, 300].map(OriginatorId);
-    assert_noticed(Fault::DroppedLateEnvelope, |seed| {
+    assert_noticed(SeededFault::DroppedLateEnvelope, |seed| {
         let mut sim = Sim::new(seed, Faults { withholds_from: Some(cut_off), ..Faults::NONE });
         sim.cut(cut_off, holder);
         sim.publish(20, Duration::from_secs(30));
@@ -108,11 +108,11 @@ fn a_late_envelope_that_is_dropped_is_noticed() {
 }
 
 /// Publishes at a node with a fault, and returns true if each answer was covered by a sync.
-async fn is_every_answer_synced(fault: Option<Fault>) -> bool {
+async fn is_every_answer_synced(fault: Option<SeededFault>) -> bool {
     let mut network = Network::new(1);
     let log = SyncLog::new(network.nodes[0].folder().join("syncs"));
     network.nodes[0].sync_log = Some(log.clone());
-    network.nodes[0].fault = fault.map(Fault::name);
+    network.nodes[0].fault = fault.map(SeededFault::name);
     network.start_all().await;
     let node = &network.nodes[0];
     let mut rng = seed::rng(seed::seed(), 0);
@@ -128,7 +128,7 @@ async fn is_every_answer_synced(fault: Option<Fault>) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lost_sync_is_noticed() {
     assert!(is_every_answer_synced(None).await);
-    assert!(!is_every_answer_synced(Some(Fault::LostSync)).await);
+    assert!(!is_every_answer_synced(Some(SeededFault::LostSync)).await);
 }
 
 /// An id that is given out twice never reaches a payer: either the sequencer's or the store's
@@ -136,7 +136,7 @@ async fn a_lost_sync_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_doubled_id_is_noticed() {
     let mut network = Network::new(1);
-    network.nodes[0].fault = Some(Fault::DoubledId.name());
+    network.nodes[0].fault = Some(SeededFault::DoubledId.name());
     network.start_all().await;
     let node = &network.nodes[0];
     let mut rng = seed::rng(seed::seed(), 0);

@@ -100,7 +100,7 @@ pub(super) fn judge_by(
     };
     // A verdict with a fault is no verdict for other runs.
     #[cfg(feature = "faults")]
-    if hawser_storage::faults::is_on(hawser_storage::faults::Fault::UncheckedSignature) {
+    if hawser_storage::faults::is_on(hawser_storage::faults::SeededFault::UncheckedSignature) {
         return check();
     }
     let mut judged = JUDGED.lock();

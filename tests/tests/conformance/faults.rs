@@ -1,32 +1,32 @@
 //! The faults of a stand-in, and the cases that notice each of them.
 
-use hawser_tests::harness::faulty::Fault;
+use hawser_tests::harness::faulty::AnswerFault;
 
 /// Cases about what a chain orders: they have a network of their own.
-pub(crate) const OF_CHAINS: &[(Fault, &[&str])] =
-    &[(Fault::WrongOrder, &["gateway-has-a-chain-order-commits"])];
+pub(crate) const OF_CHAINS: &[(AnswerFault, &[&str])] =
+    &[(AnswerFault::WrongOrder, &["gateway-has-a-chain-order-commits"])];
 
 /// Each fault with cases that notice it. Cases are named once, below the fault that means them most.
-pub(crate) const FAULTS: &[(Fault, &[&str])] = &[
-    (Fault::LostEnvelope, LOST),
-    (Fault::RepeatedEnvelope, REPEATED),
-    (Fault::WrongOrder, WRONG_ORDER),
-    (Fault::EarlyMessage, &["topics-stream-tells-its-states", "subscribe-wave-then-live"]),
-    (Fault::LateError, LATE_ERROR),
-    (Fault::WrongStatus, WRONG_STATUS),
-    (Fault::Altered, ALTERED),
-    (Fault::IgnoredCursor, IGNORED_CURSOR),
+pub(crate) const FAULTS: &[(AnswerFault, &[&str])] = &[
+    (AnswerFault::LostEnvelope, LOST),
+    (AnswerFault::RepeatedEnvelope, REPEATED),
+    (AnswerFault::WrongOrder, WRONG_ORDER),
+    (AnswerFault::EarlyMessage, &["topics-stream-tells-its-states", "subscribe-wave-then-live"]),
+    (AnswerFault::LateError, LATE_ERROR),
+    (AnswerFault::WrongStatus, WRONG_STATUS),
+    (AnswerFault::Altered, ALTERED),
+    (AnswerFault::IgnoredCursor, IGNORED_CURSOR),
     (
-        Fault::StaleAnswer,
+        AnswerFault::StaleAnswer,
         &["cursor-covers-the-published", "checkpoint-covers-the-published", "places-ascend"],
     ),
     (
-        Fault::WrongProof,
+        AnswerFault::WrongProof,
         &["inclusion-is-proved", "checkpoints-only-add", "tiles-lead-to-the-signed-root"],
     ),
-    (Fault::WrongOldest, &["oldest-names-what-has-expired"]),
+    (AnswerFault::WrongOldest, &["oldest-names-what-has-expired"]),
     (
-        Fault::NoSignsOfLife,
+        AnswerFault::NoSignsOfLife,
         &[
             "silent-stream-shows-life",
             "subscribe-answers-pings",
@@ -34,9 +34,9 @@ pub(crate) const FAULTS: &[(Fault, &[&str])] = &[
             "subscribe-pings-a-silent-client",
         ],
     ),
-    (Fault::NoHeaders, &["cors-preflight-is-answered", "cors-marks-every-answer"]),
+    (AnswerFault::NoHeaders, &["cors-preflight-is-answered", "cors-marks-every-answer"]),
     (
-        Fault::Slow,
+        AnswerFault::Slow,
         &[
             "health-answers-in-time",
             "publish-and-read-in-time",

@@ -15,7 +15,7 @@ use bytes::Bytes;
 use hawser_conformance::{Outcome, Plan, Report, cases};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::envelopes::payer;
-use hawser_tests::harness::faulty::{Fault, FaultyNode};
+use hawser_tests::harness::faulty::{AnswerFault, FaultyNode};
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::{Network, Node};
 use hawser_tests::harness::wait::GLANCE;
@@ -200,7 +200,7 @@ async fn each_case_fails_at_a_node_with_a_fault() {
 async fn a_defect_that_is_known_of_other_software_is_a_finding() {
     let network = Network::start(1).await;
     let faulty = FaultyNode::before(network.nodes[0].port).await;
-    faulty.set(Some(Fault::RefusesConnect));
+    faulty.set(Some(AnswerFault::RefusesConnect));
     let plan = Plan {
         payer: Some(payer(5)),
         node_id: Some(network.nodes[0].id.0),
@@ -276,7 +276,7 @@ async fn exit_codes_and_files_tell_programs_the_result() {
     assert!(text.contains("passed   end-to-end   version-is-semantic"), "{text}");
     assert!(!text.contains('\x1b'), "no colours without a terminal");
 
-    faulty.set(Some(Fault::Altered));
+    faulty.set(Some(AnswerFault::Altered));
     let (code, json) = program(&[&one[..], &["--json"]].concat()).await;
     let result: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((code, &result["cases"][0]["outcome"]), (Some(8), &"failed".into()));

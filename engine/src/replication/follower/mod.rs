@@ -29,7 +29,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 #[cfg(feature = "faults")]
-use hawser_storage::faults::{self, Fault};
+use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
 use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
@@ -366,7 +366,7 @@ impl Follower {
         let next = self.accepted.next();
         if sequence < next {
             #[cfg(feature = "faults")]
-            if faults::is_on(Fault::DroppedLateEnvelope) {
+            if faults::is_on(SeededFault::DroppedLateEnvelope) {
                 return Ok(());
             }
             if self.missing.remove(sequence) {
@@ -378,8 +378,11 @@ impl Follower {
         }
         self.note_find(&entry, writes);
         #[cfg(feature = "faults")]
-        let next =
-            if faults::is_on(Fault::SkippedPlace) && sequence > next { next.next() } else { next };
+        let next = if faults::is_on(SeededFault::SkippedPlace) && sequence > next {
+            next.next()
+        } else {
+            next
+        };
         let has_expired = self.can_have_expired_before(&entry)
             && expired.is_some_and(|(from, to)| from <= next && to == sequence.previous());
         let is_unused = self.is_migrated && from == self.choice.source && sequence > next;
@@ -424,7 +427,7 @@ impl Follower {
         writes.append.push(change);
         self.accepted = through;
         #[cfg(feature = "faults")]
-        if faults::is_on(Fault::AcceptedIsDurable) {
+        if faults::is_on(SeededFault::AcceptedIsDurable) {
             self.durable = through;
         }
         if self.search.as_ref().is_some_and(|search| search.through <= through) {

@@ -10,7 +10,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Violation, check_length, check_statement, payer_claim};
 use hawser_storage::LogEntry;
 #[cfg(feature = "faults")]
-use hawser_storage::faults::{self, Fault};
+use hawser_storage::faults::{self, SeededFault};
 
 use super::link::PeerViolation;
 use crate::facts;
@@ -67,7 +67,7 @@ impl EnvelopeVerifier {
             let signer = signers.next().expect("one claim for each opened envelope");
             #[cfg(feature = "faults")]
             let signer =
-                if faults::is_on(Fault::UncheckedSignature) { Ok(self.key) } else { signer };
+                if faults::is_on(SeededFault::UncheckedSignature) { Ok(self.key) } else { signer };
             if signer != Ok(self.key) {
                 *slot = Err(PeerViolation::ForgedSignature);
             }

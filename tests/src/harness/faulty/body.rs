@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::content::{Body, whole};
-use super::fault::{DELAY, Fault, Faults};
+use super::fault::{AnswerFault, DELAY, Faults};
 use super::messages::{self, Layout};
 
 const INTERNAL: &str = "13";
@@ -25,7 +25,7 @@ const FRAMES_WAITING_MAX: usize = 16;
 /// Changes an answer.
 pub(super) async fn changed(
     response: Response<Incoming>,
-    fault: Option<Fault>,
+    fault: Option<AnswerFault>,
     path: String,
     faults: Arc<Faults>,
 ) -> Response<Body> {
@@ -33,16 +33,16 @@ pub(super) async fn changed(
     let (mut parts, body) = response.into_parts();
     parts.headers.remove("content-length");
     change_status(&mut parts.headers, fault);
-    if fault == Fault::NoHeaders {
+    if fault == AnswerFault::NoHeaders {
         let names: Vec<_> = parts.headers.keys().cloned().collect();
         for name in names.iter().filter(|name| name.as_str().starts_with("access-control")) {
             parts.headers.remove(name);
         }
     }
-    if fault == Fault::WrongStatus && parts.status.as_u16() >= 400 {
+    if fault == AnswerFault::WrongStatus && parts.status.as_u16() >= 400 {
         parts.status = StatusCode::INTERNAL_SERVER_ERROR;
     }
-    if fault == Fault::WrongOldest {
+    if fault == AnswerFault::WrongOldest {
         parts.headers.insert("hawser-oldest", HeaderValue::from_static(EXPIRED));
     }
     let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
@@ -56,12 +56,12 @@ pub(super) async fn changed(
         return Response::from_parts(parts, StreamBody::new(ReceiverStream::new(receiver)).boxed());
     }
     let bytes = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
-    if fault == Fault::LateError && content_type_is_connect(&parts.headers) {
+    if fault == AnswerFault::LateError && content_type_is_connect(&parts.headers) {
         parts.status = StatusCode::SERVICE_UNAVAILABLE;
     }
     let is_tile = path.starts_with("/strands/") && path.contains("/tile/");
     let bytes = match fault {
-        Fault::WrongProof if is_tile => messages::flipped(&bytes),
+        AnswerFault::WrongProof if is_tile => messages::flipped(&bytes),
         _ => web(&bytes, fault),
     };
     Response::from_parts(parts, whole(bytes))
@@ -73,9 +73,9 @@ fn content_type_is_connect(headers: &HeaderMap) -> bool {
 }
 
 /// Changes headers or trailers that state a refusal.
-fn change_status(headers: &mut HeaderMap, fault: Fault) {
+fn change_status(headers: &mut HeaderMap, fault: AnswerFault) {
     let is_refusal = headers.get("grpc-status").is_some_and(|status| status != "0");
-    if fault == Fault::WrongStatus && is_refusal {
+    if fault == AnswerFault::WrongStatus && is_refusal {
         headers.insert("grpc-status", HeaderValue::from_static(INTERNAL));
         headers.remove("grpc-message");
         headers.remove("grpc-status-details-bin");
@@ -83,15 +83,15 @@ fn change_status(headers: &mut HeaderMap, fault: Fault) {
 }
 
 /// Changes the trailers in the body of a gRPC-Web answer.
-fn web(body: &Bytes, fault: Fault) -> Bytes {
+fn web(body: &Bytes, fault: AnswerFault) -> Bytes {
     let status = match fault {
-        Fault::WrongStatus => INTERNAL,
-        Fault::LateError => UNAVAILABLE,
+        AnswerFault::WrongStatus => INTERNAL,
+        AnswerFault::LateError => UNAVAILABLE,
         _ => return body.clone(),
     };
     let Some(parts) = messages(body) else {
         // The text form: what is cut off has no trailers.
-        return if fault == Fault::LateError {
+        return if fault == AnswerFault::LateError {
             body.slice(..body.len() / 8 * 4)
         } else {
             body.clone()
@@ -101,7 +101,7 @@ fn web(body: &Bytes, fault: Fault) -> Bytes {
     for (flag, content) in parts {
         let text = String::from_utf8_lossy(content).replace(' ', "");
         let is_ok = text.contains("grpc-status:0");
-        let replace = flag == 0x80 && (fault == Fault::LateError || !is_ok);
+        let replace = flag == 0x80 && (fault == AnswerFault::LateError || !is_ok);
         let trailers = format!("grpc-status:{status}\r\n");
         let mut message = framed(if replace { trailers.as_bytes() } else { content });
         message[0] = flag;
@@ -112,7 +112,7 @@ fn web(body: &Bytes, fault: Fault) -> Bytes {
 
 /// Carries the messages of a gRPC answer.
 struct Pump {
-    fault: Fault,
+    fault: AnswerFault,
     layout: Layout,
     path: String,
     faults: Arc<Faults>,
@@ -134,7 +134,7 @@ impl Pump {
                 Err(frame) => trailers = frame.into_trailers().unwrap_or_default(),
             }
             while let Some(message) = next_message(&mut waiting) {
-                if self.fault == Fault::Slow && self.path.contains("Subscribe") {
+                if self.fault == AnswerFault::Slow && self.path.contains("Subscribe") {
                     tokio::time::sleep(DELAY).await;
                 }
                 for message in self.changed(&message) {
@@ -142,7 +142,7 @@ impl Pump {
                         return;
                     }
                 }
-                if self.fault == Fault::LateError {
+                if self.fault == AnswerFault::LateError {
                     let mut trailers = HeaderMap::new();
                     trailers.insert("grpc-status", HeaderValue::from_static(UNAVAILABLE));
                     let _ = self.sender.send(Ok(Frame::trailers(trailers))).await;
@@ -171,27 +171,27 @@ impl Pump {
             None => message.clone(),
         };
         match self.fault {
-            Fault::LostEnvelope if !is_publish => vec![with(&|items| drop(items.pop()))],
-            Fault::RepeatedEnvelope if !is_publish => {
+            AnswerFault::LostEnvelope if !is_publish => vec![with(&|items| drop(items.pop()))],
+            AnswerFault::RepeatedEnvelope if !is_publish => {
                 vec![with(&|items| items.extend(items.last().cloned()))]
             }
-            Fault::WrongOrder => vec![with(&|items| items.reverse())],
-            Fault::Altered if has_items => vec![with(&|items| {
+            AnswerFault::WrongOrder => vec![with(&|items| items.reverse())],
+            AnswerFault::Altered if has_items => vec![with(&|items| {
                 for item in items.iter_mut() {
                     *item = messages::altered(item, self.faults.next_number());
                 }
             })],
-            Fault::Altered => vec![messages::flipped(message)],
-            Fault::WrongProof => vec![messages::wrong_proof(&self.path, message)],
-            Fault::StaleAnswer if !self.path.contains("Subscribe") => {
+            AnswerFault::Altered => vec![messages::flipped(message)],
+            AnswerFault::WrongProof => vec![messages::wrong_proof(&self.path, message)],
+            AnswerFault::StaleAnswer if !self.path.contains("Subscribe") => {
                 vec![self.faults.first_answer(&self.path, message.clone())]
             }
-            Fault::NoSignsOfLife
+            AnswerFault::NoSignsOfLife
                 if self.path.contains("Subscribe") && !has_items && self.count > 1 =>
             {
                 Vec::new()
             }
-            Fault::EarlyMessage if self.path.contains("Subscribe") => {
+            AnswerFault::EarlyMessage if self.path.contains("Subscribe") => {
                 self.held_back(message, has_items)
             }
             _ => vec![message.clone()],

@@ -8,12 +8,12 @@ use bytes::Bytes;
 use http::{Request, Response};
 use parking_lot::Mutex;
 
-/// Delay of answers and of each message of a stream by [`Fault::Slow`].
+/// Delay of answers and of each message of a stream by [`AnswerFault::Slow`].
 pub(super) const DELAY: Duration = Duration::from_millis(600);
 
 /// A way in which every answer is wrong.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fault {
+pub enum AnswerFault {
     /// A refusal has another code, and no text.
     WrongStatus,
     /// Content is followed by an error: a unary answer as well as the first message of a stream.
@@ -49,18 +49,18 @@ pub enum Fault {
 /// The present fault and what it has to remember.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
-    fault: Mutex<Option<Fault>>,
+    fault: Mutex<Option<AnswerFault>>,
     first_answers: Mutex<BTreeMap<String, Bytes>>,
     altered: AtomicU32,
 }
 
 impl Faults {
-    pub(super) fn set(&self, fault: Option<Fault>) {
+    pub(super) fn set(&self, fault: Option<AnswerFault>) {
         *self.fault.lock() = fault;
         self.first_answers.lock().clear();
     }
 
-    pub(super) fn get(&self) -> Option<Fault> {
+    pub(super) fn get(&self) -> Option<AnswerFault> {
         *self.fault.lock()
     }
 

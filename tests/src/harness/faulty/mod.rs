@@ -22,7 +22,7 @@ use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-pub use fault::Fault;
+pub use fault::AnswerFault;
 
 use content::{Body, whole};
 use fault::{DELAY, Faults};
@@ -50,7 +50,7 @@ impl FaultyNode {
     }
 
     /// Changes the fault of all answers from now on, and forgets earlier answers.
-    pub fn set(&self, fault: Option<Fault>) {
+    pub fn set(&self, fault: Option<AnswerFault>) {
         self.faults.set(fault);
     }
 }
@@ -82,16 +82,16 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
     let path = request.uri().path().to_owned();
     let fault = faults.get();
     let is_publish = path.contains("Publish");
-    if fault == Some(Fault::Slow) && !is_publish {
+    if fault == Some(AnswerFault::Slow) && !is_publish {
         tokio::time::sleep(DELAY).await;
     }
-    if fault == Some(Fault::RefusesConnect)
+    if fault == Some(AnswerFault::RefusesConnect)
         && let Some(refusal) = fault::connect_refused(&request)
     {
         return refusal.map(whole);
     }
     let request = match fault {
-        Some(Fault::IgnoredCursor) => without_cursor(request, &path).await,
+        Some(AnswerFault::IgnoredCursor) => without_cursor(request, &path).await,
         _ => Some(request.map(BodyExt::boxed)),
     };
     let answered = match request {
