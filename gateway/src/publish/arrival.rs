@@ -33,7 +33,7 @@ const PAGE: u32 = 1000;
 
 /// The time for which a node is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Patience {
+pub(super) enum ArrivalWait {
     /// Once: the node has ended the call itself, so nothing of it is under way.
     Once,
     /// For [`ASK_TIMEOUT`]: the node may still commit.
@@ -45,7 +45,7 @@ pub(super) async fn find(
     nodes: &Nodes,
     home: &Node,
     items: &[PublishItem],
-    patience: Patience,
+    wait: ArrivalWait,
 ) -> Vec<Option<PlacedEnvelope>> {
     let mut found: Vec<Option<PlacedEnvelope>> = vec![None; items.len()];
     let until = Instant::now() + ASK_TIMEOUT;
@@ -53,7 +53,7 @@ pub(super) async fn find(
     loop {
         let search = search(home, home, items, &mut found);
         answers = timeout_at(until, search).await.unwrap_or(false) || answers;
-        let is_over = patience == Patience::Once || Instant::now() + ASK_EVERY >= until;
+        let is_over = wait == ArrivalWait::Once || Instant::now() + ASK_EVERY >= until;
         if is_over || found.iter().all(Option::is_some) {
             break;
         }

@@ -9,7 +9,7 @@ use futures_util::future::{BoxFuture, join_all};
 use hawser_proto::{Bytes, OriginatorId};
 use parking_lot::Mutex;
 
-use super::arrival::{self, Patience};
+use super::arrival::{self, ArrivalWait};
 use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
 use super::retry::{NextStep, RetryState};
@@ -199,8 +199,8 @@ impl NodePublisher {
         let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
         let (mut published, items) = if is_asked {
             let under_way = error.may_be_under_way();
-            let patience = if under_way { Patience::WhileItMayCommit } else { Patience::Once };
-            self.find_arrived(&node, items, patience).await
+            let wait = if under_way { ArrivalWait::WhileItMayCommit } else { ArrivalWait::Once };
+            self.find_arrived(&node, items, wait).await
         } else {
             (Vec::new(), items)
         };
@@ -269,9 +269,9 @@ impl NodePublisher {
         &self,
         node: &Node,
         items: Vec<PublishItem>,
-        patience: Patience,
+        wait: ArrivalWait,
     ) -> (Vec<PublishResult>, Vec<PublishItem>) {
-        let found = arrival::find(&self.nodes, node, &items, patience).await;
+        let found = arrival::find(&self.nodes, node, &items, wait).await;
         let (mut arrived, mut missing) = (Vec::new(), Vec::new());
         for (item, found) in items.into_iter().zip(found) {
             match found {

@@ -8,7 +8,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 /// Time without a new envelope after which a peer that claims more is asked beside the source. Guessed: several round
 /// trips and writes, so that a node under load is not taken for a dead one. Together with the interval of clocks it is
 /// below the two seconds of `docs/protocol/replication.md`, What the follower does.
-pub(super) const PATIENCE: Duration = Duration::from_millis(600);
+pub(super) const STALL_TIMEOUT: Duration = Duration::from_millis(600);
 /// Time that a peer gets to show an envelope beside the source. It doubles each time the peer shows none, up to
 /// 2^[`DOUBLINGS_MAX`] of it. Guessed: a round trip and a page from a cold disk; the doubling makes up for slow links.
 pub(super) const TRIAL: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-use super::choice::{PATIENCE, Rank, Trial};
+use super::choice::{Rank, STALL_TIMEOUT, Trial};
 use super::{Follower, PeerProgress, STALL_AFTER};
 
 impl Follower {
@@ -238,7 +238,7 @@ impl Follower {
         let is_free = self.search.is_none() && self.split.is_none();
         let is_possible = choice.trial.is_none() && is_free && !choice.is_fixed;
         let since = choice.ahead_since.filter(|_| is_possible)?;
-        Some(since.max(choice.progress_at) + PATIENCE)
+        Some(since.max(choice.progress_at) + STALL_TIMEOUT)
     }
 
     fn start_trial(&mut self, now: Instant) {

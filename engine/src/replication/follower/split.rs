@@ -10,7 +10,7 @@ use std::time::Instant;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry};
 
-use super::choice::PATIENCE;
+use super::choice::STALL_TIMEOUT;
 use super::parts::{Part, Split, SplitLimits};
 use super::{Follower, PeerProgress, PendingWrites, RETRY_AFTER};
 use crate::replication::link::Want;
@@ -336,7 +336,7 @@ impl Follower {
             peer.open.is_none() && self.serves(*id, peer, lead) && self.share(*id, peer).is_none()
         };
         let has_other = self.peers.iter().any(is_waiting);
-        has_other.then_some((lead.asked_at + PATIENCE, slow))
+        has_other.then_some((lead.asked_at + STALL_TIMEOUT, slow))
     }
 
     /// Takes the first part from a peer that holds all others up.

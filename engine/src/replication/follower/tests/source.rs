@@ -1,10 +1,10 @@
 //! The choice of the peer that a strand is taken from.
 
 use super::*;
-use crate::replication::follower::choice::{PATIENCE, TRIAL};
+use crate::replication::follower::choice::{STALL_TIMEOUT, TRIAL};
 
 /// Time within which another peer is asked in place of one that is dead, without the time of its clock.
-pub(super) const FAILOVER: Duration = PATIENCE;
+pub(super) const FAILOVER: Duration = STALL_TIMEOUT;
 
 /// Two minutes: longer than every pause.
 const LONG: Duration = Duration::from_secs(120);
@@ -237,7 +237,7 @@ fn several_liars_are_tried_one_after_the_other_and_the_honest_one_is_reached() {
     let begin = rig.now;
     while rig.asks(THIRD).is_none() {
         rig.wait(Duration::from_millis(100));
-        assert!(rig.now - begin < PATIENCE + TRIAL * 6, "{:?}", rig.asked_without_end());
+        assert!(rig.now - begin < STALL_TIMEOUT + TRIAL * 6, "{:?}", rig.asked_without_end());
     }
     rig.send(THIRD, 8..=9);
     assert_eq!(rig.asked_without_end(), [THIRD]);

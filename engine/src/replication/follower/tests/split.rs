@@ -1,7 +1,7 @@
 //! A long backlog that several peers send at once.
 
 use super::*;
-use crate::replication::follower::choice::PATIENCE;
+use crate::replication::follower::choice::STALL_TIMEOUT;
 
 const LIMITS: SplitLimits = SplitLimits {
     backlog_min: 100,
@@ -226,7 +226,7 @@ fn what_waits_is_bounded_by_bytes() {
             rig.send_part(peer, 1 << 40, 40);
         }
         rig.store_all();
-        rig.wait(PATIENCE);
+        rig.wait(STALL_TIMEOUT);
         assert!(rig.follower.held_bytes() <= LIMITS.held_bytes_max);
     }
     assert!(rig.follower.accepted().0 > 60, "{}", rig.follower.accepted());
