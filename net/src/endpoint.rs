@@ -21,13 +21,13 @@ use crate::dial::{self, HANDSHAKE_MAX};
 use crate::failures::{FailureLog, PeerFailures};
 use crate::grpc;
 use crate::handshake::{LocalIdentity, ProvenConnection};
-use crate::observed::Observed;
 use crate::peer_transport::{PeerTransport, SessionTransport};
+use crate::replica_sources::ReplicaSources;
 use crate::session::NetState;
 use crate::sessions::{GrpcSession, Sessions, close_code};
 use crate::tls::TlsError;
 use crate::transport;
-use crate::unproven::{Unproven, UnprovenPlace};
+use crate::unproven::{UnprovenConnections, UnprovenSlot};
 
 /// Longest wait at shutdown for peers to receive the close. Guessed: within a supervisor's patience.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
@@ -109,7 +109,7 @@ impl Endpoint {
         let net = Arc::new(NetState {
             identity,
             transport,
-            observed: observed.map(Observed::new),
+            observed: observed.map(ReplicaSources::new),
             replication,
             sessions: Sessions::new(),
             counters: Arc::default(),
@@ -258,7 +258,7 @@ where
 }
 
 async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
-    let unproven = Arc::new(Unproven::default());
+    let unproven = Arc::new(UnprovenConnections::default());
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
@@ -270,8 +270,8 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
                     let _ = incoming.retry();
                     continue;
                 }
-                let place = unproven.admit(address);
-                connections.spawn(receive(net.clone(), place, incoming));
+                let slot = unproven.admit(address);
+                connections.spawn(receive(net.clone(), slot, incoming));
             }
             Some(ended) = connections.join_next() => {
                 if let Err(error) = ended {
@@ -283,29 +283,29 @@ async fn accept(net: Arc<NetState>, quic: quinn::Endpoint) {
 }
 
 /// Handles one connection that a peer dialled: handshake, then session.
-async fn receive(net: Arc<NetState>, place: UnprovenPlace, incoming: Incoming) {
+async fn receive(net: Arc<NetState>, slot: UnprovenSlot, incoming: Incoming) {
     let remote = incoming.remote_address();
-    match prove(&net, incoming, place).await {
+    match prove(&net, incoming, slot).await {
         Ok(proven) => net.run_session(proven).await,
         Err(error) => tracing::debug!(%remote, %error, "no session"),
     }
 }
 
-/// Runs the handshake, with one deadline for all of it, and holds the place meanwhile.
+/// Runs the handshake, with one deadline for all of it, and holds the slot meanwhile.
 async fn prove(
     net: &NetState,
     incoming: Incoming,
-    mut place: UnprovenPlace,
+    mut slot: UnprovenSlot,
 ) -> Result<ProvenConnection, SessionError> {
     let deadline = Instant::now() + HANDSHAKE_MAX;
-    let connected = place.run(deadline, async { Ok(incoming.await?) }).await;
+    let connected = slot.run(deadline, async { Ok(incoming.await?) }).await;
     let connection = connected.inspect_err(|error| {
         if let SessionError::Peer(reason) = error {
             net.counters.refuse(*reason);
         }
     })?;
     let clock = net.replication.heads().get();
-    let proven = place.run(deadline, net.identity.accept(connection.clone(), &clock)).await;
+    let proven = slot.run(deadline, net.identity.accept(connection.clone(), &clock)).await;
     proven.inspect_err(|error| net.close_stranger(&connection, error))
 }
 

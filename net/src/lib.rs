@@ -4,12 +4,12 @@
 //! storage. In reading order:
 //!
 //! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
-//! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the places for
+//! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
 //!   connections before that;
 //! - `sessions`: one connection for each peer, in whichever direction it was dialled;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
-//! - `grpc`: the same for peers that speak gRPC only; `observed`: the sources of a replica;
+//! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
 //! - [`counters`]: counters and refusals by reason; `failures`: failures by peer.
 //!
 //! Invariant: a session over QUIC exists only with a peer that has proved an id of the registry in this very
@@ -26,9 +26,9 @@ pub mod endpoint;
 mod failures;
 mod grpc;
 mod handshake;
-mod observed;
 mod peer_transport;
 mod receive;
+mod replica_sources;
 mod send;
 mod session;
 mod sessions;
@@ -39,6 +39,6 @@ mod unproven;
 pub use counters::{NetCounters, PeerError};
 pub use endpoint::{Endpoint, NetSettings, NetStartError, PeerStatus};
 pub use failures::PeerFailures;
-pub use grpc::outer::{Outer, open as open_outer};
+pub use grpc::canonical::{CanonicalEnvelope, open as open_canonical};
 pub use grpc::strand::read_strand;
 pub use peer_transport::{PeerTransport, SessionTransport};

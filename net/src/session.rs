@@ -21,9 +21,9 @@ use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::{NetCounters, PeerError};
 use crate::failures::FailureLog;
 use crate::handshake::{LocalIdentity, ProvenConnection};
-use crate::observed::Observed;
 use crate::peer_transport::PeerTransport;
 use crate::receive::{self, OpenWants};
+use crate::replica_sources::ReplicaSources;
 use crate::send::StrandSenders;
 use crate::sessions::{Sessions, close_code};
 
@@ -36,7 +36,7 @@ pub(crate) struct NetState {
     pub(crate) identity: LocalIdentity,
     pub(crate) transport: PeerTransport,
     /// `Some` for a replica.
-    pub(crate) observed: Option<Observed>,
+    pub(crate) observed: Option<ReplicaSources>,
     pub(crate) replication: Replication,
     pub(crate) sessions: Sessions,
     pub(crate) counters: Arc<NetCounters>,

@@ -1,7 +1,7 @@
 //! Connections whose peers have proved nothing yet.
 //!
 //! Anyone can open one and stay silent, so their number is bounded, in all and for each address. A new connection is
-//! never turned away for lack of room: it takes the place of the oldest one of the address that has the most. A peer with
+//! never turned away for lack of room: it takes the slot of the oldest one of the address that has the most. A peer with
 //! an honest address proves its id within a few round trips, before silent strangers elsewhere can push it out.
 
 use std::collections::{BTreeMap, HashMap};
@@ -89,7 +89,7 @@ impl UnprovenTable {
 
 /// The unproven connections of an endpoint.
 #[derive(Debug, Default)]
-pub(crate) struct Unproven {
+pub(crate) struct UnprovenConnections {
     state: Mutex<UnprovenState>,
 }
 
@@ -100,22 +100,22 @@ struct UnprovenState {
     running: HashMap<u64, oneshot::Sender<()>>,
 }
 
-/// The place of one connection. Dropping it frees the place.
+/// The slot of one connection. Dropping it frees the slot.
 #[derive(Debug)]
-pub(crate) struct UnprovenPlace {
-    unproven: Arc<Unproven>,
+pub(crate) struct UnprovenSlot {
+    unproven: Arc<UnprovenConnections>,
     number: u64,
     evicted: oneshot::Receiver<()>,
 }
 
-impl Unproven {
+impl UnprovenConnections {
     /// Returns true if a dialler at this address has to prove the address first.
     pub(crate) fn needs_validation(&self, address: IpAddr) -> bool {
         self.state.lock().table.needs_validation(AddressBlock::of(address))
     }
 
-    /// Gives a connection a place, if need be that of another one.
-    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> UnprovenPlace {
+    /// Gives a connection a slot, if need be that of another one.
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> UnprovenSlot {
         let (sender, evicted) = oneshot::channel();
         let mut state = self.state.lock();
         let (number, gone) = state.table.admit(AddressBlock::of(address));
@@ -123,13 +123,13 @@ impl Unproven {
             state.running.remove(&gone);
         }
         state.running.insert(number, sender);
-        UnprovenPlace { unproven: self.clone(), number, evicted }
+        UnprovenSlot { unproven: self.clone(), number, evicted }
     }
 }
 
-impl UnprovenPlace {
+impl UnprovenSlot {
     /// Runs a step of the handshake until it ends, the deadline passes, or another connection takes this
-    /// place.
+    /// slot.
     ///
     /// # Errors
     /// That of the step, [`PeerError::HandshakeTimeout`] or [`PeerError::Busy`].
@@ -148,7 +148,7 @@ impl UnprovenPlace {
     }
 }
 
-impl Drop for UnprovenPlace {
+impl Drop for UnprovenSlot {
     fn drop(&mut self) {
         let mut state = self.unproven.state.lock();
         state.table.by_age.remove(&self.number);

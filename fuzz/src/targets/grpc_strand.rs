@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use hawser_engine::replication::{StrandItem, Want};
-use hawser_net::{open_outer, read_strand};
+use hawser_net::{open_canonical, read_strand};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{OriginatorId, SequenceId};
@@ -45,7 +45,7 @@ fn seeds() -> Vec<Vec<u8>> {
 /// The originator of the first envelope, so that the input is an answer to what was asked for.
 fn originator(input: &Bytes) -> Option<OriginatorId> {
     let message = Framed::decode(input.clone()).ok()?;
-    let outer = open_outer(message.envelopes?.envelopes.into_iter().next()?)?;
+    let outer = open_canonical(message.envelopes?.envelopes.into_iter().next()?)?;
     Some(OriginatorEnvelope::statement(outer.statement).ok()?.0.originator)
 }
 

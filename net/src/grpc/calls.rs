@@ -9,7 +9,7 @@ use hawser_engine::runtime::replication::ResponseSink;
 use hawser_proto::{Bytes, OriginatorId};
 
 use super::client::{EnvelopeStream, PeerCallError, PeerClient};
-use super::feed::{Fed, WantFeed};
+use super::feed::{FeedItems, WantFeed};
 use crate::control::SessionError;
 use crate::counters::NetCounters;
 
@@ -148,7 +148,8 @@ impl WantCall {
     ) -> Result<bool, SessionError> {
         let len: usize = envelopes.iter().map(Bytes::len).sum();
         self.counters.bytes_received.inc_by(len as u64);
-        let Fed { batches, rewritten, violation } = feed.take(Instant::now(), unix_ns(), envelopes);
+        let FeedItems { batches, rewritten, violation } =
+            feed.take(Instant::now(), unix_ns(), envelopes);
         self.counters.rewritten.inc_by(rewritten);
         for items in batches {
             if !self.deliver(items).await? {

@@ -17,7 +17,7 @@ use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 use tonic::{Code, Request, Status, Streaming};
 
 use super::messages::{EnvelopeList, OriginatorsFrame, PeerCodec};
-use super::token::{TOKEN_HEADER, Tokens};
+use super::token::{PeerTokens, TOKEN_HEADER};
 use crate::control::SessionError;
 use crate::counters::PeerError;
 
@@ -52,7 +52,7 @@ const GET_SYNC_CURSOR: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCurs
 pub(super) struct PeerClient {
     channel: Channel,
     /// `None` for a replica, which is no node.
-    tokens: Option<Arc<Tokens>>,
+    tokens: Option<Arc<PeerTokens>>,
 }
 
 /// The reason a call ended.
@@ -87,7 +87,10 @@ impl PeerClient {
     ///
     /// # Errors
     /// When the URL is none, or no server answers there.
-    pub(super) async fn connect(url: &str, tokens: Option<Tokens>) -> Result<Self, PeerCallError> {
+    pub(super) async fn connect(
+        url: &str,
+        tokens: Option<PeerTokens>,
+    ) -> Result<Self, PeerCallError> {
         let failed = |error: tonic::transport::Error| PeerCallError::Failed(describe(&error));
         let mut endpoint = Endpoint::from_shared(url.to_owned())
             .map_err(failed)?

@@ -9,7 +9,7 @@ use hawser_engine::replication::{PeerViolation, StrandItem, Want};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 
-use super::outer;
+use super::canonical;
 use crate::counters::PeerError;
 
 /// Bytes of envelopes that go to the follower at once; a larger envelope goes alone. As over QUIC.
@@ -43,7 +43,7 @@ pub(super) struct WantFeed {
 
 /// The items of one message.
 #[derive(Debug, Default)]
-pub(super) struct Fed {
+pub(super) struct FeedItems {
     /// Items for the follower, in order.
     pub(super) batches: Vec<Vec<StrandItem<Bytes>>>,
     /// Envelopes that the peer had not written in canonical form.
@@ -78,8 +78,8 @@ impl WantFeed {
     }
 
     /// Takes the envelopes of one message; none is a keep-alive. `unix_ns` is the wall clock.
-    pub(super) fn take(&mut self, now: Instant, unix_ns: i64, envelopes: Vec<Bytes>) -> Fed {
-        let mut fed = Fed::default();
+    pub(super) fn take(&mut self, now: Instant, unix_ns: i64, envelopes: Vec<Bytes>) -> FeedItems {
+        let mut fed = FeedItems::default();
         if envelopes.is_empty() && !self.keep_alives.allows(now) {
             fed.violation = Some(PeerError::KeepAlives);
             return fed;
@@ -118,7 +118,7 @@ impl WantFeed {
         envelope: Bytes,
         rewritten: &mut u64,
     ) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
-        let outer = outer::open(envelope).ok_or(PeerViolation::NotCanonical)?;
+        let outer = canonical::open(envelope).ok_or(PeerViolation::NotCanonical)?;
         let (id, originator_ns) = OriginatorEnvelope::statement(outer.statement)
             .map_err(|_| PeerViolation::NotCanonical)?;
         if id.originator != self.originator {
@@ -213,7 +213,7 @@ mod tests {
         WantFeed::new(want(after, up_to), false, Instant::now())
     }
 
-    fn take(feed: &mut WantFeed, envelopes: Vec<Bytes>) -> Fed {
+    fn take(feed: &mut WantFeed, envelopes: Vec<Bytes>) -> FeedItems {
         feed.take(Instant::now(), NOW_NS, envelopes)
     }
 

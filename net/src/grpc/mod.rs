@@ -4,18 +4,18 @@
 //! - `session`: a connection at work: wants become calls, answers go to the engine's follower;
 //! - `calls`: one want as a stream or as pages; `feed`: its answers, as a state machine without I/O;
 //! - `checkpoints`: what a replica asks for to compare it with its trees;
-//! - `outer`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
+//! - `canonical`: the canonical form of what a peer sends; `strand`: all its decoders without a transport;
 //! - `client`, `messages`, `token`: the calls on the wire, and the proof of this node's id.
 //!
 //! A peer proves no id over gRPC: it is the server at the address in the registry, and every envelope proves
 //! itself. `docs/protocol/replication.md`, section *Over gRPC*.
 
 mod calls;
+pub(crate) mod canonical;
 mod checkpoints;
 mod client;
 mod feed;
 mod messages;
-pub(crate) mod outer;
 mod session;
 pub(crate) mod strand;
 mod token;

@@ -16,7 +16,7 @@ use tracing::Instrument as _;
 use super::calls::WantCall;
 use super::checkpoints::CheckpointCalls;
 use super::client::{PeerClient, is_tls};
-use super::token::Tokens;
+use super::token::PeerTokens;
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::session::NetState;
@@ -33,7 +33,7 @@ const SILENT_MAX: u32 = 3;
 const SILENT_AFTER: Duration = Duration::from_secs(9);
 
 /// The end of a session, or of an attempt at one.
-pub(super) struct Ended {
+pub(super) struct SessionEnd {
     /// The followers could ask the peer.
     pub(super) was_linked: bool,
     /// An immediate retry would most likely fail in the same way.
@@ -65,12 +65,12 @@ struct OpenCall {
 
 /// Runs a session with the API at `address` until it fails, the peer is connected over QUIC, or its
 /// registry record changes.
-pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Ended {
+pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> SessionEnd {
     let span = tracing::debug_span!("peer_session", %peer, direction = "grpc");
     async {
         let opened = tokio::select! {
             biased;
-            () = net.sessions.wait_for(peer) => return Ended { was_linked: false, is_lasting: false },
+            () = net.sessions.wait_for(peer) => return SessionEnd { was_linked: false, is_lasting: false },
             opened = Session::open(net, peer, address) => opened,
         };
         let mut session = match opened {
@@ -79,7 +79,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> En
                 tracing::debug!(%peer, address, %error, "no session over gRPC");
                 count(net, peer, &error);
                 net.failures.not_reached(peer, &error);
-                return Ended { was_linked: false, is_lasting: error.is_lasting() };
+                return SessionEnd { was_linked: false, is_lasting: error.is_lasting() };
             }
         };
         net.counters.sessions.inc();
@@ -93,7 +93,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> En
         tracing::info!(%peer, reason = %error, "peer disconnected");
         count(net, peer, &error);
         net.failures.disconnected(peer, &error);
-        Ended { was_linked: true, is_lasting: error.is_lasting() }
+        SessionEnd { was_linked: true, is_lasting: error.is_lasting() }
     }
     .instrument(span)
     .await
@@ -136,7 +136,8 @@ impl<'a> Session<'a> {
     ) -> Result<Self, SessionError> {
         net.counters.dials.inc();
         let as_node = net.observed.is_none();
-        let tokens = as_node.then(|| Tokens::new(net.identity.own, net.identity.key.clone(), peer));
+        let tokens =
+            as_node.then(|| PeerTokens::new(net.identity.own, net.identity.key.clone(), peer));
         let client = PeerClient::connect(address, tokens).await?;
         let (clock, round_trip) = client.clock().await?;
         let (guard, link) = net

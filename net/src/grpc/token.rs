@@ -20,7 +20,7 @@ const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
 
 /// Makes the tokens for one peer, and keeps the last one while it serves.
 #[derive(Debug)]
-pub(super) struct Tokens {
+pub(super) struct PeerTokens {
     own: OriginatorId,
     key: SecretKey,
     peer: OriginatorId,
@@ -33,7 +33,7 @@ struct Token {
     made_s: u64,
 }
 
-impl Tokens {
+impl PeerTokens {
     /// `own` and `key` are this node's; `peer` is the node that checks the tokens.
     pub(super) fn new(own: OriginatorId, key: SecretKey, peer: OriginatorId) -> Self {
         Self { own, key, peer, held: Mutex::default() }
@@ -79,9 +79,9 @@ mod tests {
         "0x59c6995e998f97a5a0044966f0945389dc9e86dae88c7a8412f4603b6b78690d";
     const MADE_S: u64 = 1_700_000_000;
 
-    fn tokens() -> Tokens {
+    fn tokens() -> PeerTokens {
         let key = SecretKey::from_hex(REFERENCE_KEY).unwrap();
-        Tokens::new(OriginatorId(100), key, OriginatorId(200))
+        PeerTokens::new(OriginatorId(100), key, OriginatorId(200))
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 
 use hawser_engine::replication::{EnvelopeVerifier, PeerViolation};
-use hawser_net::open_outer;
+use hawser_net::open_canonical;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::{
@@ -150,7 +150,7 @@ fn check_on(
 
 /// Returns true if the envelope says that it belongs to this place, in the only form of its bytes.
 fn is_at(bytes: &Bytes, originator: OriginatorId, place: SequenceId) -> bool {
-    let Some(outer) = open_outer(bytes.clone()) else { return false };
+    let Some(outer) = open_canonical(bytes.clone()) else { return false };
     let Ok((id, _)) = OriginatorEnvelope::statement(outer.statement) else { return false };
     !outer.was_rewritten && (id.originator, id.sequence) == (originator, place)
 }

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use hawser_engine::replication::EnvelopeVerifier;
-use hawser_net::open_outer;
+use hawser_net::open_canonical;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Validity};
@@ -225,7 +225,7 @@ fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowErro
         return Err(RowError::Half);
     };
     let at = SequenceId(u64::try_from(row.sequence).map_err(|_| RowError::Order)?);
-    let outer = open_outer(bytes.clone()).ok_or(RowError::Malformed)?;
+    let outer = open_canonical(bytes.clone()).ok_or(RowError::Malformed)?;
     let (id, _) =
         OriginatorEnvelope::statement(outer.statement).map_err(|_| RowError::Malformed)?;
     if (id.originator, id.sequence) != (originator, at) {

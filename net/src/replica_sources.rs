@@ -5,14 +5,14 @@ use hawser_proto::OriginatorId;
 
 /// The URLs that a replica follows. None of them means all nodes of the network.
 #[derive(Debug)]
-pub(crate) struct Observed {
+pub(crate) struct ReplicaSources {
     urls: Vec<String>,
 }
 
 /// The most URLs that are followed. A guess: more sources than a network has nodes are of no use.
 const URLS_MAX: usize = 64;
 
-impl Observed {
+impl ReplicaSources {
     pub(crate) fn new(mut urls: Vec<String>) -> Self {
         urls.truncate(URLS_MAX);
         Self { urls }
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_url_of_the_registry_is_its_node_and_any_other_one_has_an_id_of_its_own() {
-        let observed = Observed::new(vec!["http://a:1".into(), "http://b:1/".into()]);
+        let observed = ReplicaSources::new(vec!["http://a:1".into(), "http://b:1/".into()]);
         let ids = |registry| -> Vec<OriginatorId> {
             observed.all(&registry).unwrap().into_iter().map(|(id, _)| id).collect()
         };
@@ -82,6 +82,6 @@ mod tests {
         let [_, left] = ids(registry(false))[..] else { panic!("two") };
         assert_eq!(observed.url(left), Some("http://b:1/"), "a node that has left");
         assert_eq!(observed.url(OriginatorId::REPLICA), None);
-        assert_eq!(Observed::new(Vec::new()).all(&registry(true)), None);
+        assert_eq!(ReplicaSources::new(Vec::new()).all(&registry(true)), None);
     }
 }

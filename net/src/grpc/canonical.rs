@@ -11,7 +11,7 @@ use prost::Message as _;
 
 /// An envelope with its outer layer in canonical form, and the statement inside of it.
 #[derive(Debug)]
-pub struct Outer {
+pub struct CanonicalEnvelope {
     /// The whole envelope in canonical form.
     pub bytes: Bytes,
     /// The bytes that the originator has signed.
@@ -23,9 +23,9 @@ pub struct Outer {
 /// Opens an envelope as it came. `None` if it has no canonical form: the outer layer is malformed, or the
 /// proof is missing or no signature.
 #[must_use]
-pub fn open(bytes: Bytes) -> Option<Outer> {
+pub fn open(bytes: Bytes) -> Option<CanonicalEnvelope> {
     if let Ok((statement, _)) = OriginatorEnvelope::open(bytes.clone()) {
-        return Some(Outer { bytes, statement, was_rewritten: false });
+        return Some(CanonicalEnvelope { bytes, statement, was_rewritten: false });
     }
     let message = pb::OriginatorEnvelope::decode(bytes).ok()?;
     let pb::originator_envelope::Proof::OriginatorSignature(signature) = message.proof? else {
@@ -34,7 +34,7 @@ pub fn open(bytes: Bytes) -> Option<Outer> {
     let signature = Signature::canonicalize(&signature.bytes).ok()?;
     let statement = message.unsigned_originator_envelope;
     let bytes = OriginatorEnvelope::encode(statement.clone(), Proof::Signature(signature));
-    Some(Outer { bytes, statement, was_rewritten: true })
+    Some(CanonicalEnvelope { bytes, statement, was_rewritten: true })
 }
 
 #[cfg(test)]
