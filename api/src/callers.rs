@@ -13,9 +13,9 @@ use hawser_proto::Digest;
 use hawser_proto::OriginatorId;
 use hawser_proto::sign::keccak256;
 use hawser_serve::address::{ClientAddress, TrustedProxies};
+use hawser_serve::address_slots::{AddressSlot, AddressSlots};
 use hawser_serve::bucket::{Bucket, BucketSize};
 use hawser_serve::caller_table::CallerTable;
-use hawser_serve::slots::{Slot, Slots};
 use http::HeaderMap;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
@@ -28,7 +28,7 @@ use crate::metrics::{LimitMetrics, LimitOutcome, LimitedCall};
 use crate::rate_limits::{CallCost, RateLimits};
 use crate::redis_limits::{RedisAnswer, RedisLimits};
 use crate::settings::{ApiSettings, RateLimitSettings};
-use crate::tokens::{NodeTokenError, TOKEN_HEADER, Token, VerifiedToken};
+use crate::tokens::{NodeToken, NodeTokenError, TOKEN_HEADER, VerifiedToken};
 
 /// Signatures of tokens that an address may have checked: one costs about 50 µs. A guess: a node needs
 /// one token an hour, and those that were verified are remembered.
@@ -67,7 +67,7 @@ enum Limits {
     Own {
         rates: Mutex<RateLimits>,
         /// Streams of all envelopes.
-        streams: Slots,
+        streams: AddressSlots,
     },
     /// Of all processes that share a Redis.
     Shared(Arc<RedisLimits>),
@@ -90,7 +90,7 @@ impl Limits {
             }
             None => Self::Own {
                 rates: Mutex::new(RateLimits::new(settings)),
-                streams: Slots::new(settings.subscribe_all_max),
+                streams: AddressSlots::new(settings.subscribe_all_max),
             },
         })
     }
@@ -208,36 +208,36 @@ impl Callers {
         PaidTurns { callers: self.clone(), caller, call, paid, stop }
     }
 
-    /// Takes a place for a stream of all envelopes; `None` if the caller needs none.
+    /// Takes a slot for a stream of all envelopes; `None` if the caller needs none.
     ///
     /// # Errors
     /// [`CallError::TooManyStreams`] if the caller has all that it may have.
-    pub(crate) async fn stream_place(
+    pub(crate) async fn stream_slot(
         &self,
         caller: Caller,
-    ) -> Result<Option<StreamPlace>, CallError> {
+    ) -> Result<Option<StreamSlot>, CallError> {
         let Some(limits) = &self.0.limits else { return Ok(None) };
         let decided = |outcome| self.0.metrics.stream_decided(outcome);
         if caller.node.is_some() {
             decided(LimitOutcome::Bypassed);
             return Ok(None);
         }
-        let place = match limits {
-            Limits::Own { streams, .. } => streams.take(caller.address).map(Place::Own),
+        let slot = match limits {
+            Limits::Own { streams, .. } => streams.take(caller.address).map(StreamSlotKind::Own),
             Limits::Shared(shared) => match take_shared(shared, caller.address).await {
-                RedisAnswer::Answer(place) => place.map(Place::Shared),
+                RedisAnswer::Answer(slot) => slot.map(StreamSlotKind::Shared),
                 RedisAnswer::NoAnswer => {
                     decided(LimitOutcome::FailedOpen);
                     return Ok(None);
                 }
             },
         };
-        let Some(place) = place else {
+        let Some(slot) = slot else {
             decided(LimitOutcome::Denied);
             return Err(CallError::TooManyStreams);
         };
         decided(LimitOutcome::Allowed);
-        Ok(Some(StreamPlace::new(place, self.0.metrics.clone())))
+        Ok(Some(StreamSlot::new(slot, self.0.metrics.clone())))
     }
 }
 
@@ -262,7 +262,7 @@ impl CallersState {
         if let Some(token) = known.filter(|token| token.holds(&registry, now_s)) {
             return Ok(token.node);
         }
-        let token = Token::read(text)?;
+        let token = NodeToken::read(text)?;
         if registry.node(token.node()).is_none() {
             return Err(NodeTokenError::UnknownNode.into());
         }
@@ -367,8 +367,8 @@ fn whole_s(wait_ms: u64) -> u64 {
     wait_ms.div_ceil(1000)
 }
 
-/// Takes a place in Redis. The work is a task of its own, which ends with the place in hand or given back:
-/// the call may end between the two, when Redis has counted the place and not answered.
+/// Takes a slot in Redis. The work is a task of its own, which ends with the slot in hand or given back:
+/// the call may end between the two, when Redis has counted the slot and not answered.
 async fn take_shared(
     limits: &Arc<RedisLimits>,
     caller: ClientAddress,
@@ -384,7 +384,7 @@ async fn take_shared(
     taken.await.unwrap_or(RedisAnswer::NoAnswer) // the process ends
 }
 
-/// Keeps a place in Redis alive, and gives it back when the result is dropped.
+/// Keeps a slot in Redis alive, and gives it back when the result is dropped.
 fn hold_shared(limits: &Arc<RedisLimits>, caller: ClientAddress) -> DropGuard {
     let ended = CancellationToken::new();
     let (limits, stop) = (limits.clone(), ended.clone());
@@ -397,26 +397,26 @@ fn hold_shared(limits: &Arc<RedisLimits>, caller: ClientAddress) -> DropGuard {
     ended.drop_guard()
 }
 
-/// The place of a stream.
-enum Place {
-    Own(#[expect(dead_code, reason = "held")] Slot),
+/// The slot of a stream.
+enum StreamSlotKind {
+    Own(#[expect(dead_code, reason = "held")] AddressSlot),
     Shared(#[expect(dead_code, reason = "held")] DropGuard),
 }
 
-/// The place of a stream, counted while it is open.
-pub(crate) struct StreamPlace {
-    _place: Place,
+/// The slot of a stream, counted while it is open.
+pub(crate) struct StreamSlot {
+    _slot: StreamSlotKind,
     metrics: LimitMetrics,
 }
 
-impl StreamPlace {
-    fn new(place: Place, metrics: LimitMetrics) -> Self {
+impl StreamSlot {
+    fn new(slot: StreamSlotKind, metrics: LimitMetrics) -> Self {
         metrics.stream_opened();
-        Self { _place: place, metrics }
+        Self { _slot: slot, metrics }
     }
 }
 
-impl Drop for StreamPlace {
+impl Drop for StreamSlot {
     fn drop(&mut self) {
         self.metrics.stream_closed();
     }

@@ -37,7 +37,7 @@ impl CallCost {
 
 /// The use of one caller.
 #[derive(Debug, Clone, Copy, Default)]
-struct CallerUse {
+struct CallerBuckets {
     minute: Bucket,
     hour: Bucket,
     opens: Bucket,
@@ -49,7 +49,7 @@ pub(crate) struct RateLimits {
     minute: BucketSize,
     hour: BucketSize,
     opens: BucketSize,
-    callers: CallerTable<ClientAddress, CallerUse>,
+    callers: CallerTable<ClientAddress, CallerBuckets>,
 }
 
 impl RateLimits {

@@ -17,7 +17,7 @@ const CALLERS_MAX: usize = 100_000;
 
 /// The use of one address.
 #[derive(Debug, Clone, Copy, Default)]
-struct CallerUse {
+struct SubmissionBuckets {
     minute: Bucket,
     hour: Bucket,
     bytes: Bucket,
@@ -26,7 +26,7 @@ struct CallerUse {
 /// The submissions of each address.
 #[derive(Debug)]
 pub(crate) struct ReportLimits {
-    callers: CallerTable<ClientAddress, CallerUse>,
+    callers: CallerTable<ClientAddress, SubmissionBuckets>,
 }
 
 impl ReportLimits {

@@ -223,8 +223,8 @@ impl NotificationApi for NodeApi {
         &self,
         request: Request<pb::SubscribeAllEnvelopesRequest>,
     ) -> Answered<Self::SubscribeAllEnvelopesStream> {
-        let place = self.callers.stream_place(caller_of(&request)).await;
-        let opened = place.and_then(|place| Ok(holding(self.all(&request)?, place)));
+        let slot = self.callers.stream_slot(caller_of(&request)).await;
+        let opened = slot.and_then(|slot| Ok(holding(self.all(&request)?, slot)));
         let mut response = answer(opened)?;
         if let Ok(Some(from)) = resume_point(request.metadata()) {
             let charge = CallCharge::of(request.extensions());

@@ -45,7 +45,7 @@ pub(crate) enum NodeTokenError {
 
 /// A token as it was sent: whose it says it is. Nothing is verified.
 #[derive(Debug)]
-pub(crate) struct Token<'a> {
+pub(crate) struct NodeToken<'a> {
     node: OriginatorId,
     signed: &'a str,
     signature: [u8; 65],
@@ -84,7 +84,7 @@ enum Audience {
     Several(Vec<String>),
 }
 
-impl<'a> Token<'a> {
+impl<'a> NodeToken<'a> {
     /// Reads a token. Costs no more than its length.
     ///
     /// # Errors
@@ -228,13 +228,13 @@ mod tests {
     const HEADER: &str = r#"{"alg":"ES256K","typ":"JWT"}"#;
 
     fn of_claims(claims: &str) -> Result<VerifiedToken, NodeTokenError> {
-        Token::read(&made(HEADER, claims))?.verify(OWN, &registry(&key()), MADE_S)
+        NodeToken::read(&made(HEADER, claims))?.verify(OWN, &registry(&key()), MADE_S)
     }
 
     #[test]
     fn a_token_of_the_reference_node_is_accepted_in_its_time() {
         let registry = registry(&SecretKey::from_hex(REFERENCE_KEY).unwrap());
-        let token = Token::read(REFERENCE).unwrap();
+        let token = NodeToken::read(REFERENCE).unwrap();
         let verified = token.verify(OWN, &registry, MADE_S).unwrap();
         assert_eq!((verified.node, verified.expires_s()), (OriginatorId(100), MADE_S + 3600));
         assert!(token.verify(OWN, &registry, MADE_S - 120).is_ok());
@@ -292,14 +292,14 @@ mod tests {
     fn other_texts_are_refused() {
         let claims = r#"{"sub":"100","aud":"200","exp":1700003600,"iat":1700000000}"#;
         let none = made(r#"{"alg":"none"}"#, claims);
-        assert_eq!(Token::read(&none).unwrap_err(), NodeTokenError::Algorithm);
+        assert_eq!(NodeToken::read(&none).unwrap_err(), NodeTokenError::Algorithm);
         let token = made(HEADER, claims);
         let cut = &token[..token.len() - 4];
         let long = format!("{token}{}", "A".repeat(5000));
         for text in ["", ".", "..", "a.b.c", cut, &format!("{token}="), &long] {
-            assert_eq!(Token::read(text).unwrap_err(), NodeTokenError::Form, "{text}");
+            assert_eq!(NodeToken::read(text).unwrap_err(), NodeTokenError::Form, "{text}");
         }
         let bent = token.replacen("eyJzdWIi", "eyJzdWIj", 1);
-        assert!(Token::read(&bent).is_err());
+        assert!(NodeToken::read(&bent).is_err());
     }
 }

@@ -1,4 +1,4 @@
-//! The arrival of a connection: who it comes from, and whether its address has a place left.
+//! The arrival of a connection: who it comes from, and whether its address has a slot left.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 use crate::address::{ClientAddress, TrustedProxies};
-use crate::places::{NoPlace, Place, PlaceLimits, Places};
+use crate::connection_slots::{ConnectionLimits, ConnectionSlot, ConnectionSlots, NoSlotError};
 use crate::proxy_protocol::{self, HEADER_LEN_BYTES_MAX, ProxyHeader};
 
 /// Pause before peeked bytes are looked at again. Peeked bytes stay readable, so readiness cannot tell
@@ -48,49 +48,49 @@ impl ConnectionRefusal {
     }
 }
 
-impl From<NoPlace> for ConnectionRefusal {
-    fn from(error: NoPlace) -> Self {
+impl From<NoSlotError> for ConnectionRefusal {
+    fn from(error: NoSlotError) -> Self {
         match error {
-            NoPlace::All => Self::All,
-            NoPlace::Address => Self::Address,
+            NoSlotError::All => Self::All,
+            NoSlotError::Address => Self::Address,
         }
     }
 }
 
-/// The places of connections, and the proxies whose word is taken for their clients' addresses.
+/// The slots of connections, and the proxies whose word is taken for their clients' addresses.
 #[derive(Debug)]
-pub(crate) struct Arrivals {
+pub(crate) struct ConnectionAdmission {
     proxies: TrustedProxies,
-    places: Places,
+    slots: ConnectionSlots,
 }
 
 /// A connection that may be served.
 #[derive(Debug)]
-pub(crate) struct Arrived {
+pub(crate) struct AdmittedConnection {
     /// The client: the peer, or the address that a proxy named.
     pub(crate) client: SocketAddr,
-    /// The place of the connection.
-    pub(crate) place: Place,
+    /// The slot of the connection.
+    pub(crate) slot: ConnectionSlot,
 }
 
-impl Arrivals {
-    pub(crate) fn new(proxies: TrustedProxies, limits: PlaceLimits) -> Self {
-        Self { proxies, places: Places::new(limits) }
+impl ConnectionAdmission {
+    pub(crate) fn new(proxies: TrustedProxies, limits: ConnectionLimits) -> Self {
+        Self { proxies, slots: ConnectionSlots::new(limits) }
     }
 
-    /// Takes a place for a connection that has just been accepted. A trusted proxy may name its client
+    /// Takes a slot for a connection that has just been accepted. A trusted proxy may name its client
     /// afterwards.
     ///
     /// # Errors
     /// The reason to close the connection.
-    pub(crate) fn take_place(
+    pub(crate) fn take_slot(
         &self,
         stream: &TcpStream,
         peer: SocketAddr,
-    ) -> Result<Place, ConnectionRefusal> {
+    ) -> Result<ConnectionSlot, ConnectionRefusal> {
         let is_proxy = self.proxies.contains(peer.ip());
         let address = (!is_proxy).then(|| ClientAddress::from(peer.ip()));
-        self.places.take(address).map_err(|error| refuse(stream, error))
+        self.slots.take(address).map_err(|error| refuse(stream, error))
     }
 
     /// Identifies the client of a connection. Reads a PROXY header if the peer is a trusted proxy; the
@@ -102,36 +102,36 @@ impl Arrivals {
         &self,
         stream: &mut TcpStream,
         peer: SocketAddr,
-        mut place: Place,
-    ) -> Result<Arrived, ConnectionRefusal> {
+        mut slot: ConnectionSlot,
+    ) -> Result<AdmittedConnection, ConnectionRefusal> {
         if !self.proxies.contains(peer.ip()) {
-            return Ok(Arrived { client: peer, place });
+            return Ok(AdmittedConnection { client: peer, slot });
         }
         match named_client(stream).await {
             Ok(Some(client)) => {
-                place.name(client.ip().into()).map_err(|error| refuse(stream, error))?;
-                Ok(Arrived { client, place })
+                slot.name(client.ip().into()).map_err(|error| refuse(stream, error))?;
+                Ok(AdmittedConnection { client, slot })
             }
-            Ok(None) => Ok(Arrived { client: peer, place }),
+            Ok(None) => Ok(AdmittedConnection { client: peer, slot }),
             Err(_) => Err(ConnectionRefusal::ProxyHeader),
         }
     }
 
     /// Returns true while connections that were told to end have not ended.
     pub(crate) fn are_ending(&self) -> bool {
-        self.places.are_ending()
+        self.slots.are_ending()
     }
 
-    /// Returns the number of places that are taken.
+    /// Returns the number of slots that are taken.
     pub(crate) fn open(&self) -> usize {
-        self.places.open()
+        self.slots.open()
     }
 }
 
 /// Tells a client why it is refused, where its own address is the reason. Others get nothing but the end
 /// of the connection: it is most likely a flood.
-fn refuse(stream: &TcpStream, error: NoPlace) -> ConnectionRefusal {
-    if error == NoPlace::Address {
+fn refuse(stream: &TcpStream, error: NoSlotError) -> ConnectionRefusal {
+    if error == NoSlotError::Address {
         let _ = stream.try_write(REFUSAL); // the client may be gone, or not listen
     }
     error.into()

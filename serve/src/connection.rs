@@ -22,12 +22,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpConnectInfo;
 
-use crate::arrival::{Arrivals, Arrived, ConnectionRefusal};
+use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusal};
 use crate::budget::ConnectionShare;
 use crate::call_share::Outgoing;
+use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
-use crate::places::{Place, PlaceLimits};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::tls::{ENCRYPTED_BYTES, Wire};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
@@ -74,7 +74,7 @@ const GOAWAY_GRACE: Duration = Duration::from_secs(2);
 /// State that the connections of a listener share.
 pub(crate) struct Connections {
     dispatcher: Dispatcher,
-    arrivals: Arrivals,
+    arrivals: ConnectionAdmission,
     settings: ServeSettings,
     stop: CancellationToken,
     warnings: Warnings,
@@ -86,11 +86,11 @@ impl Connections {
         settings: ServeSettings,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        let limits = PlaceLimits {
+        let limits = ConnectionLimits {
             all_max: settings.connections_max,
             per_address_max: settings.connections_per_address_max,
         };
-        let arrivals = Arrivals::new(settings.trusted_proxies.clone(), limits);
+        let arrivals = ConnectionAdmission::new(settings.trusted_proxies.clone(), limits);
         dispatcher.metrics().connections_may_be(settings.connections_max);
         let warnings = Warnings::default();
         Arc::new(Self { dispatcher, arrivals, settings, stop, warnings })
@@ -123,10 +123,10 @@ impl Connections {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 accepted = listener.accept() => match accepted {
-                    Ok((stream, peer)) => match self.take_place(&stream, peer) {
-                        Some(place) => {
+                    Ok((stream, peer)) => match self.take_slot(&stream, peer) {
+                        Some(slot) => {
                             let account = self.settings.memory.account();
-                            let connection = self.clone().serve(stream, peer, place, account.clone());
+                            let connection = self.clone().serve(stream, peer, slot, account.clone());
                             open.spawn(in_turn(account, connection));
                         }
                         None => drop(stream),
@@ -136,7 +136,7 @@ impl Connections {
                 Some(ended) = open.join_next(), if !open.is_empty() => log_panic(ended),
             }
             taken = taken.wrapping_add(1);
-            // Connections that were told to end need a turn for it, and the next newcomer their places.
+            // Connections that were told to end need a turn for it, and the next newcomer their slots.
             if taken.is_multiple_of(ACCEPTED_AT_ONCE) || self.arrivals.are_ending() {
                 tokio::task::yield_now().await;
             }
@@ -147,11 +147,11 @@ impl Connections {
         }
     }
 
-    /// Takes a place for a connection; `None` if it has to be closed.
-    fn take_place(&self, stream: &TcpStream, peer: SocketAddr) -> Option<Place> {
+    /// Takes a slot for a connection; `None` if it has to be closed.
+    fn take_slot(&self, stream: &TcpStream, peer: SocketAddr) -> Option<ConnectionSlot> {
         let metrics = self.dispatcher.metrics();
-        match self.arrivals.take_place(stream, peer) {
-            Ok(place) => Some(place),
+        match self.arrivals.take_slot(stream, peer) {
+            Ok(slot) => Some(slot),
             Err(refusal) => {
                 metrics.connection_refused(refusal);
                 if refusal == ConnectionRefusal::All && self.warnings.full.is_due() {
@@ -175,14 +175,14 @@ impl Connections {
         self: Arc<Self>,
         stream: TcpStream,
         peer: SocketAddr,
-        place: Place,
+        slot: ConnectionSlot,
         account: Arc<PaidTime>,
     ) {
         if let Err(error) = prepare(&stream) {
             tracing::debug!(%error, "socket options were not set");
         }
         let _open = self.dispatcher.metrics().connection_opened();
-        let begin = self.begin(stream, peer, place);
+        let begin = self.begin(stream, peer, slot);
         let (wire, arrived) = tokio::select! {
             begun = timeout(self.settings.head_timeout, begin) => match begun {
                 Ok(Ok(Ok(begun))) => begun,
@@ -214,15 +214,15 @@ impl Connections {
         &self,
         mut stream: TcpStream,
         peer: SocketAddr,
-        place: Place,
-    ) -> io::Result<Result<(Wire, Arrived), ConnectionRefusal>> {
-        let arrived = match self.arrivals.arrive(&mut stream, peer, place).await {
+        slot: ConnectionSlot,
+    ) -> io::Result<Result<(Wire, AdmittedConnection), ConnectionRefusal>> {
+        let arrived = match self.arrivals.arrive(&mut stream, peer, slot).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
         };
         tokio::select! {
             wire = self.open(stream) => wire.map(|wire| Ok((wire, arrived))),
-            () = arrived.place.ended() => Ok(Err(ConnectionRefusal::All)),
+            () = arrived.slot.ended() => Ok(Err(ConnectionRefusal::All)),
         }
     }
 
@@ -235,7 +235,12 @@ impl Connections {
     }
 
     /// Serves one connection until either end closes it.
-    async fn converse(&self, stream: Wire, arrived: Arrived, share: Arc<ConnectionShare>) {
+    async fn converse(
+        &self,
+        stream: Wire,
+        arrived: AdmittedConnection,
+        share: Arc<ConnectionShare>,
+    ) {
         let peer = arrived.client;
         let activity = Arc::new(Activity::new());
         let service = service_fn(|mut request: Request<Incoming>| {
@@ -270,7 +275,7 @@ impl Connections {
                 let _ = timeout(grace, connection).await;
                 return;
             }
-            () = arrived.place.ended() => {
+            () = arrived.slot.ended() => {
                 self.dispatcher.metrics().connection_refused(ConnectionRefusal::All);
                 if activity.is_busy() {
                     connection.as_mut().graceful_shutdown();
@@ -315,14 +320,14 @@ impl Connections {
 /// The warnings of a listener, each of which is logged once in [`WARN_EVERY`].
 #[derive(Debug, Default)]
 struct Warnings {
-    full: Rarely,
-    failed: Rarely,
+    full: WarningThrottle,
+    failed: WarningThrottle,
 }
 
 #[derive(Debug, Default)]
-struct Rarely(Mutex<Option<Instant>>);
+struct WarningThrottle(Mutex<Option<Instant>>);
 
-impl Rarely {
+impl WarningThrottle {
     /// Returns true if the last time is long enough ago, and notes this one.
     fn is_due(&self) -> bool {
         let mut last = self.0.lock();

@@ -6,9 +6,9 @@
 //!
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
-//!   where a connection comes from; `places`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
+//!   where a connection comes from; `connection_slots`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
 //! - [`tls`]: certificates, and connections with and without TLS;
-//! - [`address`], [`bucket`], [`caller_table`], [`slots`]: callers by address, and limits on each, for
+//! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
 //! - `turns`: the order in which tasks of connections run;
 //! - `dispatch`, `cors`: classification of a request, and the headers of every response; `connect`: calls of the
@@ -30,6 +30,7 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod address_slots;
 mod arrival;
 pub mod bucket;
 mod budget;
@@ -41,6 +42,7 @@ mod calls;
 mod chain_list;
 mod connect;
 mod connection;
+mod connection_slots;
 mod cors;
 mod decoding;
 mod details;
@@ -54,7 +56,6 @@ pub mod metrics;
 mod overloaded;
 mod pack;
 pub mod pages;
-mod places;
 mod proxy_protocol;
 pub mod public_pages;
 mod read_turn;
@@ -64,7 +65,6 @@ mod request;
 mod response;
 mod settings;
 mod shedding;
-pub mod slots;
 pub mod tls;
 mod turns;
 mod unpack;

@@ -2,15 +2,15 @@
 //!
 //! - `mutate`: the checks of a change;
 //! - `held`: the memory that the stream is charged for;
-//! - `liveness`: pings, pongs and times;
+//! - `timers`: pings, pongs and times;
 //! - this file: the task of a stream, which takes requests and hands out frames.
 //!
 //! The task holds one frame at most besides those that are answers: it asks the engine for more when the
 //! connection has taken the last one. It goes on reading requests meanwhile.
 
 mod held;
-mod liveness;
 mod mutate;
+mod timers;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -41,7 +41,7 @@ use crate::metrics::{HandlerMetrics, OpenStream};
 use crate::node_api::{MessageStream, NodeApi, rendered};
 use crate::stream_error::StreamError;
 use held::HeldBytes;
-use liveness::{Due, Liveness};
+use timers::{StreamTimers, TimerEvent};
 
 /// Answers that wait until the client reads. When there are as many, its requests wait too. Specified
 /// nowhere; a guess.
@@ -68,7 +68,7 @@ impl NodeApi {
             reader,
             requests: request.into_inner(),
             held: HeldBytes::new(charge.clone())?,
-            times: Liveness::new(interval, Instant::now()),
+            times: StreamTimers::new(interval, Instant::now()),
             frames,
             permit: None,
             answers: [Frame::Started(started)].into(),
@@ -102,7 +102,7 @@ struct Subscriber {
     subscription: Subscription,
     requests: Streaming<pb::SubscribeRequest>,
     held: HeldBytes,
-    times: Liveness,
+    times: StreamTimers,
     frames: mpsc::Sender<SubscribeResponse>,
     /// Room for the next frame.
     permit: Option<mpsc::OwnedPermit<SubscribeResponse>>,
@@ -305,13 +305,13 @@ impl Subscriber {
     fn handle_time(&mut self) -> Result<(), Status> {
         let error = match self.times.due(Instant::now()) {
             None => return Ok(()),
-            Some(Due::Ping(nonce)) => {
+            Some(TimerEvent::Ping(nonce)) => {
                 self.answers.push_back(Frame::Ping(Ping { nonce }));
                 return Ok(());
             }
-            Some(Due::NoPong) => StreamError::NoPong,
-            Some(Due::Stalled) => StreamError::Stalled,
-            Some(Due::DrainLate) => StreamError::DrainLate,
+            Some(TimerEvent::NoPong) => StreamError::NoPong,
+            Some(TimerEvent::Stalled) => StreamError::Stalled,
+            Some(TimerEvent::DrainLate) => StreamError::DrainLate,
         };
         Err(into_status(error))
     }

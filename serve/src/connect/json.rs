@@ -9,7 +9,7 @@ use hawser_proto::pb::{JsonError, MethodSchema};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use super::held::Held;
+use super::charged_bytes::ChargedBytes;
 use crate::budget::ConnectionShare;
 
 /// The longest request in JSON, bytes. A guess: far more than people type. Larger messages are sent as
@@ -39,7 +39,7 @@ pub(super) async fn to_message(
 ) -> Result<Vec<u8>, Status> {
     // Each value stands behind one of these; within texts they are counted as well, which is no harm.
     let values = json.iter().filter(|byte| matches!(byte, b'{' | b'[' | b',' | b':')).count();
-    let mut held = Held::new(share.clone());
+    let mut held = ChargedBytes::new(share.clone());
     held.take(2 * json.len() + values * VALUE_BYTES)?;
     let len = json.len();
     let message = beside(len, held, move || schema.request_from_json(&json)).await?;
@@ -59,7 +59,7 @@ pub(super) async fn of_message(
         let text = "the answer is too large for JSON: ask for less, or take application/proto";
         return Err(Status::resource_exhausted(text));
     }
-    let mut held = Held::new(share.clone());
+    let mut held = ChargedBytes::new(share.clone());
     held.take(RESPONSE_FACTOR * message.len() + schema.response_values(&message) * VALUE_BYTES)?;
     let len = message.len();
     let text: Result<Vec<u8>, JsonError> =
@@ -92,7 +92,7 @@ pub(super) fn too_long() -> Status {
 /// work is done, also if the caller has gone by then.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
-    held: Held,
+    held: ChargedBytes,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, Status> {
     if len_bytes <= AT_ONCE_LEN_BYTES_MAX {

@@ -4,8 +4,8 @@
 //! A body in protobuf is the message of gRPC without the five bytes before it, or, on a stream, has the same five bytes.
 //! JSON is translated whole, see [`json`]. All limits, charges, deadlines and metrics are those of the gRPC call.
 
+mod charged_bytes;
 mod error;
-mod held;
 mod json;
 mod stream;
 
@@ -22,7 +22,7 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
-use self::held::Held;
+use self::charged_bytes::ChargedBytes;
 use crate::budget::ConnectionShare;
 use crate::calls::Calls;
 use crate::frames::HEAD_LEN_BYTES;
@@ -179,7 +179,7 @@ impl ConnectCall {
         is_packed: bool,
         schema: Option<&MethodSchema>,
         share: &Arc<ConnectionShare>,
-    ) -> Result<(Body, Option<Held>), Status> {
+    ) -> Result<(Body, Option<ChargedBytes>), Status> {
         if (self.form, self.codec) == (Form::Stream, Codec::Proto) {
             return Ok((body, None)); // the same bytes
         }
@@ -229,7 +229,7 @@ impl ConnectCall {
         share: &Arc<ConnectionShare>,
     ) -> Result<Response<Body>, Status> {
         let (mut head, mut body) = response.into_parts();
-        let mut held = Held::new(share.clone());
+        let mut held = ChargedBytes::new(share.clone());
         let mut message = BytesMut::new();
         let mut ended = Status::from_header_map(&head.headers);
         while let Some(frame) = body.frame().await {
@@ -346,11 +346,11 @@ async fn collect(
     limit: usize,
     too_long: fn() -> Status,
     share: &Arc<ConnectionShare>,
-) -> Result<(Bytes, Held), Status> {
+) -> Result<(Bytes, ChargedBytes), Status> {
     if body.size_hint().lower() > limit as u64 {
         return Err(too_long());
     }
-    let mut held = Held::new(share.clone());
+    let mut held = ChargedBytes::new(share.clone());
     let mut bytes = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let Ok(piece) = frame?.into_data() else { continue };

@@ -11,7 +11,7 @@ use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::held::Held;
+use super::charged_bytes::ChargedBytes;
 use super::{error, json};
 use crate::budget::ConnectionShare;
 use crate::frames::HEAD_LEN_BYTES;
@@ -37,7 +37,7 @@ struct Answer {
     /// Bytes of messages that are not translated yet.
     unread: BytesMut,
     /// The charge of `unread`.
-    held: Option<Held>,
+    held: Option<ChargedBytes>,
     ended: bool,
 }
 
@@ -76,7 +76,8 @@ impl Answer {
             match frame?.into_data() {
                 Ok(piece) if self.schema.is_none() => return Ok(Some(piece)),
                 Ok(piece) => {
-                    let held = self.held.get_or_insert_with(|| Held::new(self.share.clone()));
+                    let held =
+                        self.held.get_or_insert_with(|| ChargedBytes::new(self.share.clone()));
                     held.take(2 * piece.len())?;
                     self.unread.extend_from_slice(&piece);
                 }

@@ -1,4 +1,4 @@
-//! Places that each address has a bounded number of: connections, streams.
+//! Slots that each address has a bounded number of: connections, streams.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -8,31 +8,31 @@ use parking_lot::Mutex;
 
 use crate::address::ClientAddress;
 
-/// The places of every address. The table holds no more addresses than places are taken. Cheap to
+/// The slots of every address. The table holds no more addresses than slots are taken. Cheap to
 /// clone; all clones are the same.
 #[derive(Debug, Clone)]
-pub struct Slots {
+pub struct AddressSlots {
     taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
     per_address_max: usize,
 }
 
-/// A place that is taken; given back when dropped.
+/// A slot that is taken; given back when dropped.
 #[derive(Debug)]
-pub struct Slot {
+pub struct AddressSlot {
     taken: Arc<Mutex<HashMap<ClientAddress, usize>>>,
     address: ClientAddress,
 }
 
-impl Slots {
-    /// Gives each address at most `per_address_max` places.
+impl AddressSlots {
+    /// Gives each address at most `per_address_max` slots.
     #[must_use]
     pub fn new(per_address_max: usize) -> Self {
         Self { taken: Arc::default(), per_address_max }
     }
 
-    /// Takes a place; `None` if the address has all that it may have.
+    /// Takes a slot; `None` if the address has all that it may have.
     #[must_use]
-    pub fn take(&self, address: ClientAddress) -> Option<Slot> {
+    pub fn take(&self, address: ClientAddress) -> Option<AddressSlot> {
         let mut taken = self.taken.lock();
         let of_address = taken.entry(address).or_insert(0);
         if *of_address >= self.per_address_max {
@@ -42,11 +42,11 @@ impl Slots {
             return None;
         }
         *of_address += 1;
-        Some(Slot { taken: self.taken.clone(), address })
+        Some(AddressSlot { taken: self.taken.clone(), address })
     }
 }
 
-impl Drop for Slot {
+impl Drop for AddressSlot {
     fn drop(&mut self) {
         let mut taken = self.taken.lock();
         if let Entry::Occupied(mut of_address) = taken.entry(self.address) {
@@ -65,13 +65,13 @@ mod tests {
     #[test]
     fn each_address_has_its_places_and_gets_them_back() {
         let address = |n: u64| ClientAddress::V6(n);
-        let slots = Slots::new(2);
+        let slots = AddressSlots::new(2);
         let (first, _second) = (slots.take(address(1)).unwrap(), slots.take(address(1)).unwrap());
         assert!(slots.take(address(1)).is_none());
         assert!(slots.take(address(2)).is_some(), "others are not touched");
         drop(first);
         let _third = slots.take(address(1)).unwrap();
-        assert_eq!(slots.taken.lock().len(), 1, "only addresses with a place are known");
-        assert!(Slots::new(0).take(address(1)).is_none());
+        assert_eq!(slots.taken.lock().len(), 1, "only addresses with a slot are known");
+        assert!(AddressSlots::new(0).take(address(1)).is_none());
     }
 }

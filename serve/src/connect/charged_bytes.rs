@@ -6,12 +6,12 @@ use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
 
 /// Bytes that are charged to a connection until this is dropped.
-pub(super) struct Held {
+pub(super) struct ChargedBytes {
     share: Arc<ConnectionShare>,
     bytes: usize,
 }
 
-impl Held {
+impl ChargedBytes {
     pub(super) fn new(share: Arc<ConnectionShare>) -> Self {
         Self { share, bytes: 0 }
     }
@@ -27,7 +27,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for ChargedBytes {
     fn drop(&mut self) {
         self.share.give_back(self.bytes);
     }

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 /// The times of one stream, as a plain value. Its driver says what has happened when, asks for the
 /// next time at which something is due, and what it is.
 #[derive(Debug)]
-pub(super) struct Liveness {
+pub(super) struct StreamTimers {
     interval: Duration,
     last_sent: Instant,
     /// Number of the last ping; 0 before the first.
@@ -21,9 +21,9 @@ pub(super) struct Liveness {
     drain_since: Option<Instant>,
 }
 
-/// A deed that is due.
+/// The event of a timer that has run out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum TimerEvent {
     /// A ping with this nonce is to be sent.
     Ping(u64),
     /// The client has not answered.
@@ -34,7 +34,7 @@ pub(super) enum Due {
     DrainLate,
 }
 
-impl Liveness {
+impl StreamTimers {
     pub(super) fn new(interval: Duration, now: Instant) -> Self {
         Self {
             interval,
@@ -81,11 +81,11 @@ impl Liveness {
     }
 
     /// Returns what is due by `now`.
-    pub(super) fn due(&mut self, now: Instant) -> Option<Due> {
-        let mut due: Vec<(Instant, Due)> = self.due_times().into_iter().flatten().collect();
+    pub(super) fn due(&mut self, now: Instant) -> Option<TimerEvent> {
+        let mut due: Vec<(Instant, TimerEvent)> = self.due_times().into_iter().flatten().collect();
         due.retain(|(at, _)| *at <= now);
         let (_, due) = due.into_iter().min_by_key(|(at, _)| *at)?;
-        if let Due::Ping(nonce) = due {
+        if let TimerEvent::Ping(nonce) = due {
             self.nonce = nonce;
             self.last_sent = now;
             self.pong_until = Some(now + self.interval);
@@ -93,15 +93,15 @@ impl Liveness {
         Some(due)
     }
 
-    fn due_times(&self) -> [Option<(Instant, Due)>; 4] {
+    fn due_times(&self) -> [Option<(Instant, TimerEvent)>; 4] {
         let after = |since: Instant| since + self.interval;
         let pings = !self.half_closed && self.pong_until.is_none();
         [
             // First of those at the same time: a client that does not read cannot answer either.
-            self.drain_since.map(|since| (after(since), Due::DrainLate)),
-            self.blocked_since.map(|since| (after(since), Due::Stalled)),
-            self.pong_until.map(|until| (until, Due::NoPong)),
-            pings.then(|| (after(self.last_sent), Due::Ping(self.nonce + 1))),
+            self.drain_since.map(|since| (after(since), TimerEvent::DrainLate)),
+            self.blocked_since.map(|since| (after(since), TimerEvent::Stalled)),
+            self.pong_until.map(|until| (until, TimerEvent::NoPong)),
+            pings.then(|| (after(self.last_sent), TimerEvent::Ping(self.nonce + 1))),
         ]
     }
 }
@@ -119,11 +119,11 @@ mod tests {
     #[test]
     fn silence_is_broken_by_a_ping_and_only_its_own_pong_counts() {
         let start = Instant::now();
-        let mut times = Liveness::new(INTERVAL, start);
+        let mut times = StreamTimers::new(INTERVAL, start);
         times.sent(at(start, 10));
         assert_eq!(times.next(), Some(at(start, 40)));
         assert_eq!(times.due(at(start, 39)), None);
-        assert_eq!(times.due(at(start, 40)), Some(Due::Ping(1)));
+        assert_eq!(times.due(at(start, 40)), Some(TimerEvent::Ping(1)));
         times.sent(at(start, 50));
         assert_eq!(
             times.next(),
@@ -131,34 +131,34 @@ mod tests {
             "other traffic does not postpone the deadline"
         );
         times.pong(1);
-        assert_eq!(times.due(at(start, 80)), Some(Due::Ping(2)));
+        assert_eq!(times.due(at(start, 80)), Some(TimerEvent::Ping(2)));
         times.pong(1);
         times.pong(3);
         assert_eq!(times.due(at(start, 109)), None);
-        assert_eq!(times.due(at(start, 110)), Some(Due::NoPong));
+        assert_eq!(times.due(at(start, 110)), Some(TimerEvent::NoPong));
     }
 
     #[test]
     fn a_client_that_has_ended_is_neither_pinged_nor_waited_for() {
         let start = Instant::now();
-        let mut times = Liveness::new(INTERVAL, start);
-        assert_eq!(times.due(at(start, 30)), Some(Due::Ping(1)));
+        let mut times = StreamTimers::new(INTERVAL, start);
+        assert_eq!(times.due(at(start, 30)), Some(TimerEvent::Ping(1)));
         times.half_close();
         assert_eq!((times.next(), times.due(at(start, 999))), (None, None));
         times.drain(at(start, 1000));
         times.drain(at(start, 1020));
-        assert_eq!(times.due(at(start, 1030)), Some(Due::DrainLate));
+        assert_eq!(times.due(at(start, 1030)), Some(TimerEvent::DrainLate));
     }
 
     #[test]
     fn a_client_that_does_not_read_is_noticed_from_the_first_frame_that_waits() {
         let start = Instant::now();
-        let mut times = Liveness::new(INTERVAL, start);
+        let mut times = StreamTimers::new(INTERVAL, start);
         times.sent(at(start, 5));
         times.set_blocked(true, at(start, 5));
         times.set_blocked(true, at(start, 20));
-        assert_eq!(times.due(at(start, 35)), Some(Due::Stalled));
+        assert_eq!(times.due(at(start, 35)), Some(TimerEvent::Stalled));
         times.set_blocked(false, at(start, 35));
-        assert_eq!(times.due(at(start, 35)), Some(Due::Ping(1)));
+        assert_eq!(times.due(at(start, 35)), Some(TimerEvent::Ping(1)));
     }
 }
