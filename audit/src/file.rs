@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey};
 use hawser_rules::misbehavior::report::REPORT_LEN_BYTES_MAX;
 use hawser_rules::misbehavior::{
-    Case, Judgement, NoChain, TreeEvidence, TreeFault, verify, verify_trees,
+    Judgement, NoChain, ReportCase, TreeEvidence, TreeFault, verify, verify_trees,
 };
 use hawser_rules::{Absence, Absences, NodeRecord, Rate, RateTable, Registry};
 use serde::de::{Error as _, SeqAccess, Visitor};
@@ -210,7 +210,7 @@ impl KnownKeys {
     /// Judges a report by these keys and rates. The host's time counts if its signature stands.
     #[must_use]
     pub fn judge(&self, held: &HeldReport) -> Judgement {
-        let case = Case {
+        let case = ReportCase {
             report: &held.report,
             host_signature: held.host_signature.as_deref(),
             host: held.host,
@@ -222,7 +222,7 @@ impl KnownKeys {
         let judgement = verify(&case);
         let held_at_ns = held.server_time_ns.filter(|_| judgement.host.node().is_some());
         match held_at_ns.and_then(|ns| i64::try_from(ns).ok()) {
-            Some(ns) => verify(&Case { held_at_ns: Some(ns), ..case }),
+            Some(ns) => verify(&ReportCase { held_at_ns: Some(ns), ..case }),
             None => judgement,
         }
     }

@@ -2,7 +2,7 @@
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId};
-use hawser_rules::misbehavior::{self, Difference, TIME_TOLERANCE_NS};
+use hawser_rules::misbehavior::{self, StatementDifference, TIME_TOLERANCE_NS};
 use hawser_rules::{Contradiction, RateTable, check_charges, is_free};
 
 pub use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, StoredEvidence};
@@ -17,9 +17,9 @@ pub fn difference(held: &Bytes, other: &Bytes) -> Option<Severity> {
     let statement = |envelope: &Bytes| OriginatorEnvelope::open(envelope.clone()).ok();
     let ((held, _), (other, _)) = (statement(held)?, statement(other)?);
     Some(match misbehavior::difference(&held, &other)? {
-        Difference::Encoding => Severity::Encoding,
-        Difference::Metadata => Severity::Metadata,
-        Difference::Content => Severity::Content,
+        StatementDifference::Encoding => Severity::Encoding,
+        StatementDifference::Metadata => Severity::Metadata,
+        StatementDifference::Content => Severity::Content,
     })
 }
 

@@ -6,8 +6,8 @@ use hawser_proto::sign::keccak256;
 use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
 use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
 use hawser_rules::misbehavior::{
-    ChainRecord, Difference, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer,
-    ReportError,
+    ChainRecord, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer, ReportError,
+    StatementDifference,
 };
 use hawser_storage::{ReportClass, ReportFact, Snapshot, StoredEvidence};
 
@@ -73,7 +73,9 @@ pub fn report_of(stored: &StoredEvidence) -> Result<Report, ReportError> {
 pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<ReportFact> {
     let class = match judgement.verdict {
         MisbehaviorVerdict::Refuted => return None,
-        MisbehaviorVerdict::Proven if judgement.difference == Some(Difference::Content) => {
+        MisbehaviorVerdict::Proven
+            if judgement.difference == Some(StatementDifference::Content) =>
+        {
             ReportClass::Equivocation
         }
         MisbehaviorVerdict::Proven => ReportClass::Proven,

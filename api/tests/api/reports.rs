@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_client::Misbeha
 use hawser_proto::pb::xmtp::xmtpv4::message_api::unsigned_misbehavior_report::Failure;
 use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId};
 use hawser_rules::Registry;
-use hawser_rules::misbehavior::{Case, Host, Judgement, MisbehaviorVerdict, NoChain, verify};
+use hawser_rules::misbehavior::{Host, Judgement, MisbehaviorVerdict, NoChain, ReportCase, verify};
 use prost::Message as _;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
@@ -97,7 +97,7 @@ impl Stranger {
 /// Judges a report as a stranger does who has nothing but the registry's keys.
 fn judge(report: &pb::MisbehaviorReport) -> Judgement {
     let registry = registry();
-    verify(&Case {
+    verify(&ReportCase {
         report: &report.unsigned_misbehavior_report,
         host_signature: report.signature.as_ref().map(|it| it.bytes.as_ref()),
         host: Some(NODE),

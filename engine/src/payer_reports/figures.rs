@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
-use hawser_rules::payer_report::explain::Cause;
+use hawser_rules::payer_report::explain::AmountCause;
 use hawser_rules::payer_report::{
-    Difference, Explanation, Leaves, LeavesError, MinuteOfPayer, NodeIds, PayerReport,
-    PayerReportError, RangeEnd, compare, end_of_range, explain,
+    Explanation, Leaves, LeavesError, MinuteOfPayer, NodeIds, PayerReport, PayerReportError,
+    RangeEnd, ReportDifference, compare, end_of_range, explain,
 };
 use hawser_storage::{Mark, ReadError, Snapshot};
 
@@ -60,7 +60,7 @@ pub enum Recomputed {
     /// This node comes to the same report, with these leaves.
     Equal(Leaves),
     /// It comes to another one.
-    Different(Vec<Difference>),
+    Different(Vec<ReportDifference>),
     /// It cannot say yet.
     NotYet(NotYet),
 }
@@ -133,7 +133,7 @@ pub fn recompute_explained(
         other => return Ok(other),
     };
     for difference in &mut differences {
-        if let Difference::Amounts { cause, .. } = difference {
+        if let ReportDifference::Amounts { cause, .. } = difference {
             *cause = cause_of(snapshot, report, rows_max)?;
         }
     }
@@ -145,8 +145,8 @@ fn cause_of(
     snapshot: &Snapshot<'_>,
     report: &PayerReport,
     rows_max: usize,
-) -> Result<Cause, FiguresError> {
-    let Ok(figures) = figures_of(snapshot, report)? else { return Ok(Cause::Unknown) };
+) -> Result<AmountCause, FiguresError> {
+    let Ok(figures) = figures_of(snapshot, report)? else { return Ok(AmountCause::Unknown) };
     let mut rows = Vec::new();
     let mut is_whole = true;
     let (about, from, through) = (report.originator(), figures.start_minute, figures.end.minute);
@@ -165,15 +165,15 @@ fn cause_of(
     })?;
     // A part of the rows says nothing: a report of just those would look equal.
     if !is_whole {
-        return Ok(Cause::Unknown);
+        return Ok(AmountCause::Unknown);
     }
     let explained = explain(report, figures.start_minute, figures.end, &rows)?;
-    let Explanation::Different(differences) = explained else { return Ok(Cause::Unknown) };
+    let Explanation::Different(differences) = explained else { return Ok(AmountCause::Unknown) };
     let cause = differences.into_iter().find_map(|difference| match difference {
-        Difference::Amounts { cause, .. } => Some(cause),
+        ReportDifference::Amounts { cause, .. } => Some(cause),
         _ => None,
     });
-    Ok(cause.unwrap_or(Cause::Unknown))
+    Ok(cause.unwrap_or(AmountCause::Unknown))
 }
 
 /// This node's figures of the range of a report.

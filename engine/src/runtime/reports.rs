@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::digest;
-use hawser_rules::misbehavior::{Case, Judgement, MisbehaviorVerdict, Report, verify};
+use hawser_rules::misbehavior::{Judgement, MisbehaviorVerdict, Report, ReportCase, verify};
 use hawser_storage::{
     CommitError, Misbehavior, NewReport, ReadError, Store, StoredEvidence, StoredReport,
 };
@@ -159,7 +159,7 @@ impl State {
         let snapshot = self.store.snapshot();
         let (registry, rates) =
             (self.ports.registry.borrow().clone(), self.ports.rates.borrow().clone());
-        verify(&Case {
+        verify(&ReportCase {
             report: bytes,
             host_signature: None,
             host: None,

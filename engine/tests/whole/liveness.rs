@@ -6,7 +6,9 @@ use std::time::Duration;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::liveness_failure::Request;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::misbehavior::report::Failure;
-use hawser_rules::misbehavior::{Case, Host, Kind, MisbehaviorVerdict, NoChain, Report, verify};
+use hawser_rules::misbehavior::{
+    Host, Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify,
+};
 use hawser_storage::{ReportClass, StoredReport};
 
 use crate::common::{self, NODE};
@@ -28,7 +30,7 @@ fn kept(follower: &Follower) -> Vec<StoredReport> {
 fn accused(follower: &Follower) -> Vec<(OriginatorId, Kind)> {
     let registry = follower.engine().ports().registry.borrow().clone();
     let judged = kept(follower).into_iter().map(|stored| {
-        let judgement = verify(&Case {
+        let judgement = verify(&ReportCase {
             report: &stored.kept.report,
             host_signature: Some(&stored.kept.signature),
             host: None,

@@ -12,10 +12,10 @@ use hawser_engine::runtime::{
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::payer_report::explain::Cause;
+use hawser_rules::payer_report::explain::AmountCause;
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
 use hawser_rules::payer_report::{
-    Attestation, Difference, Leaves, NodeIds, PayerReport, RangeEnd, ReportId,
+    Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportDifference, ReportId,
 };
 use hawser_storage::Store;
 
@@ -156,14 +156,17 @@ async fn a_lying_report_gets_no_attestation_and_is_no_hindrance() {
     let explained = |id: ReportId| network.worker(200).explain(&id.to_string()).unwrap().unwrap();
     let difference = |id| explained(id).differences;
     let cause = |id| match &difference(id)[..] {
-        [Difference::Amounts { cause, .. }] => cause.clone(),
+        [ReportDifference::Amounts { cause, .. }] => cause.clone(),
         other => panic!("{other:?}"),
     };
-    assert_eq!(cause(ids[0]), Cause::WithoutPayer(without));
-    assert_eq!(difference(ids[1]), [Difference::EndMinute { reported: minute + 1, held: minute }]);
+    assert_eq!(cause(ids[0]), AmountCause::WithoutPayer(without));
+    assert_eq!(
+        difference(ids[1]),
+        [ReportDifference::EndMinute { reported: minute + 1, held: minute }]
+    );
     let reported = sequence.previous();
-    assert_eq!(difference(ids[2]), [Difference::EndSequence { reported, held: sequence }]);
-    assert_eq!(cause(ids[3]), Cause::Unknown);
+    assert_eq!(difference(ids[2]), [ReportDifference::EndSequence { reported, held: sequence }]);
+    assert_eq!(cause(ids[3]), AmountCause::Unknown);
     assert_eq!(network.submit(200, 100).await, [], "a forged majority is none");
     let shown = network.worker(200).reports().unwrap();
     assert!(shown.iter().all(|it| matches!(it.state, ReportState::Refused(_))), "{shown:?}");
@@ -251,8 +254,8 @@ async fn a_report_of_the_first_rows_is_not_equal() {
     for cap in [0, 1, 2, rows.len() - 1] {
         let explained = recompute_explained(&snapshot, &lie, cap).unwrap();
         let Recomputed::Different(differences) = explained else { panic!("{explained:?}") };
-        let [Difference::Amounts { cause, .. }] = &differences[..] else { panic!() };
-        assert_eq!(*cause, Cause::Unknown, "with {cap} rows");
+        let [ReportDifference::Amounts { cause, .. }] = &differences[..] else { panic!() };
+        assert_eq!(*cause, AmountCause::Unknown, "with {cap} rows");
     }
     let root = Leaves::sum(rows.iter().copied()).unwrap().root();
     let truth = PayerReport::new(about, SequenceId::NONE, end, root, nodes).unwrap();

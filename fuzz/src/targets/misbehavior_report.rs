@@ -4,7 +4,7 @@ use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::{Address, OriginatorId, SecretKey};
 use hawser_rules::misbehavior::report::own_safety_report;
-use hawser_rules::misbehavior::{Case, Kind, MisbehaviorVerdict, NoChain, Report, verify};
+use hawser_rules::misbehavior::{Kind, MisbehaviorVerdict, NoChain, Report, ReportCase, verify};
 use hawser_rules::{NodeRecord, Registry};
 use prost::Message as _;
 
@@ -18,7 +18,7 @@ pub(super) const TARGET: Target =
 fn run(input: &[u8]) {
     let input = Bytes::copy_from_slice(input);
     let registry = registry();
-    let case = Case {
+    let case = ReportCase {
         report: &input,
         host_signature: Some(&input[..input.len().min(65)]),
         host: None,

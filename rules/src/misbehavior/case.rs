@@ -8,7 +8,7 @@ use crate::registry::Registry;
 
 /// A report, and all that its judgement may depend on.
 #[derive(Clone, Copy)]
-pub struct Case<'a> {
+pub struct ReportCase<'a> {
     /// The bytes of an `UnsignedMisbehaviorReport`.
     pub report: &'a Bytes,
     /// The signature of the node that keeps the report, as sent; `None` if no node keeps it.

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
-use super::case::Case;
+use super::case::ReportCase;
 use super::chain_record::PlaceAnswer;
 use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
@@ -15,7 +15,7 @@ use super::report::Report;
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Judges the dependencies of the accused's envelopes, and a cycle of all of them.
-pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let fact = Fact::new("not_of_accused", "a chain's envelope depends on nothing");
         return Ruling::refuted(fact.at(chain.id));
@@ -66,7 +66,7 @@ enum Place {
     Unknown,
 }
 
-fn judge_place(case: &Case<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> Place {
+fn judge_place(case: &ReportCase<'_>, exhibit: &Exhibit, needed: EnvelopeId) -> Place {
     if needed.sequence == SequenceId::NONE {
         return Place::Existed; // every strand begins there
     }

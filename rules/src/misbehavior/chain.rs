@@ -3,13 +3,13 @@
 use hawser_proto::Bytes;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 
-use super::case::Case;
+use super::case::ReportCase;
 use super::chain_record::EventAnswer;
 use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 
 /// Judges chain envelopes that the accused is said to have served.
-pub(super) fn judge(case: &Case<'_>, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     let mut unknown = None;
     for exhibit in exhibits {
         let Origin::Chain(transaction) = exhibit.origin else {

@@ -6,7 +6,7 @@ use prost::Message as _;
 
 /// The fields in which two statements for one place differ; greater is worse.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Difference {
+pub enum StatementDifference {
     /// The same fields in other bytes.
     Encoding,
     /// Fees or expiry. An honest node of other software may sign twice and compute these anew.
@@ -15,7 +15,7 @@ pub enum Difference {
     Content,
 }
 
-impl Difference {
+impl StatementDifference {
     /// Returns the name, as commands and files write it.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -29,27 +29,29 @@ impl Difference {
 
 /// Returns how far two statements differ. `None` for equal bytes, and for bytes that are no statement.
 #[must_use]
-pub fn difference(one: &Bytes, other: &Bytes) -> Option<Difference> {
+pub fn difference(one: &Bytes, other: &Bytes) -> Option<StatementDifference> {
     if one == other {
         return None;
     }
     let fields = |bytes: &Bytes| pb::UnsignedOriginatorEnvelope::decode(bytes.clone()).ok();
     let (one, other) = (fields(one)?, fields(other)?);
-    Some(if changed(&one, &other).any(|(_, difference)| difference == Difference::Content) {
-        Difference::Content
-    } else if changed(&one, &other).next().is_some() {
-        Difference::Metadata
-    } else {
-        Difference::Encoding
-    })
+    Some(
+        if changed(&one, &other).any(|(_, difference)| difference == StatementDifference::Content) {
+            StatementDifference::Content
+        } else if changed(&one, &other).next().is_some() {
+            StatementDifference::Metadata
+        } else {
+            StatementDifference::Encoding
+        },
+    )
 }
 
 /// Iterates over the fields in which two statements differ.
 pub(super) fn changed<'a>(
     one: &'a pb::UnsignedOriginatorEnvelope,
     other: &'a pb::UnsignedOriginatorEnvelope,
-) -> impl Iterator<Item = (&'static str, Difference)> + use<'a> {
-    use Difference::{Content, Metadata};
+) -> impl Iterator<Item = (&'static str, StatementDifference)> + use<'a> {
+    use StatementDifference::{Content, Metadata};
     [
         (one.payer_envelope_bytes != other.payer_envelope_bytes, "payer_envelope", Content),
         (one.originator_ns != other.originator_ns, "time", Content),

@@ -4,7 +4,7 @@ use std::fmt;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
-use super::difference::Difference;
+use super::difference::StatementDifference;
 use super::report::{Kind, Report, ReportError};
 
 /// The worth of a report.
@@ -134,7 +134,7 @@ impl Missing {
 #[derive(Debug)]
 pub(super) struct Ruling {
     pub(super) verdict: MisbehaviorVerdict,
-    pub(super) difference: Option<Difference>,
+    pub(super) difference: Option<StatementDifference>,
     pub(super) place: SequenceId,
     pub(super) facts: Vec<Fact>,
     pub(super) missing: Vec<Missing>,
@@ -165,7 +165,7 @@ pub struct Judgement {
     /// The kind of the fault; `None` if the report does not decode, and for evidence that stands in no report.
     pub kind: Option<Kind>,
     /// For two statements: how far they differ.
-    pub difference: Option<Difference>,
+    pub difference: Option<StatementDifference>,
     /// The place in the accused's strand that the fault is about; 0 if it is about none.
     pub place: SequenceId,
     /// The findings; the first decides the verdict.

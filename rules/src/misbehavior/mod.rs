@@ -35,9 +35,9 @@ mod window;
 
 use hawser_proto::Signature;
 
-pub use case::Case;
+pub use case::ReportCase;
 pub use chain_record::{ChainRecord, EventAnswer, NoChain, PlaceAnswer};
-pub use difference::{Difference, difference};
+pub use difference::{StatementDifference, difference};
 pub use judgement::{Fact, Host, Judgement, MisbehaviorVerdict, Missing};
 pub use order::TIME_TOLERANCE_NS;
 pub use report::{Kind, Report, ReportError};
@@ -51,7 +51,7 @@ use judgement::Ruling;
 /// Costs at most two signature recoveries for each envelope: of a report up to 64 envelopes are looked at,
 /// or 1,000 for congestion, and up to 8 MiB. A longer report is refuted without being decoded.
 #[must_use]
-pub fn verify(case: &Case<'_>) -> Judgement {
+pub fn verify(case: &ReportCase<'_>) -> Judgement {
     let host = host_of(case);
     let report = match Report::decode(case.report) {
         Ok(report) => report,
@@ -73,7 +73,7 @@ pub fn verify(case: &Case<'_>) -> Judgement {
     Judgement::of(host, &report, ruling)
 }
 
-fn judge_exhibits(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+fn judge_exhibits(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     match report.kind() {
         Kind::DuplicateSequenceId => statements::judge(report, exhibits),
         Kind::OutOfOrder => order::judge(case, report, exhibits),
@@ -88,7 +88,7 @@ fn judge_exhibits(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Rul
 }
 
 /// Finds the node whose key signed the report as its host.
-fn host_of(case: &Case<'_>) -> Host {
+fn host_of(case: &ReportCase<'_>) -> Host {
     let Some(bytes) = case.host_signature else { return Host::None };
     let digest = report::digest(case.report);
     let signer = Signature::canonicalize(bytes).ok().and_then(|it| it.recover(digest).ok());

@@ -1,6 +1,6 @@
 //! Times and places out of order.
 
-use super::case::Case;
+use super::case::ReportCase;
 use super::exhibits::{Exhibit, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Ruling};
 use super::report::Report;
@@ -12,7 +12,7 @@ pub const TIME_TOLERANCE_NS: i64 = 1_000_000_000;
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
 /// Judges one envelope with a time in the future, or two whose times or places do not follow each other.
-pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Err(fact) = all_signed_by(exhibits, report.accused()) {
         return Ruling::refuted(fact);
     }
@@ -29,7 +29,7 @@ pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> R
     }
 }
 
-fn pair(case: &Case<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) -> Ruling {
+fn pair(case: &ReportCase<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) -> Ruling {
     if earlier.id == later.id {
         let text = "both envelopes are for the same place, which is no fault in order";
         return Ruling::refuted(Fact::new("one_place", text).at(later.id));
@@ -65,7 +65,7 @@ fn pair(case: &Case<'_>, report: &Report, earlier: &Exhibit, later: &Exhibit) ->
 }
 
 /// Judges a time against the clock of the node that held the report, and against chains.
-fn future(case: &Case<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
+fn future(case: &ReportCase<'_>, report: &Report, envelope: &Exhibit) -> Ruling {
     let ns = envelope.ns();
     let limit_ns = |clock_ns: i64| clock_ns.saturating_add(LEAD_NS_MAX);
     if let Some(block_ns) = case.chain.anchor_ns(envelope.id).filter(|&it| ns > limit_ns(it)) {

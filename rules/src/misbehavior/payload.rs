@@ -3,7 +3,7 @@
 use hawser_proto::Signature;
 use hawser_proto::envelope::{PayerEnvelope, UnsignedOriginatorEnvelope};
 
-use super::case::Case;
+use super::case::ReportCase;
 use super::exhibits::{Exhibit, Origin, all_signed_by};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
@@ -20,7 +20,7 @@ const RULE_CONGESTION_FEE: u8 = 11;
 const NOTICE_NS_MAX: i64 = 3_600_000_000_000;
 
 /// Judges each envelope by the rules, and the last one's congestion fee if there are several.
-pub(super) fn judge(case: &Case<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(case: &ReportCase<'_>, report: &Report, exhibits: &[Exhibit]) -> Ruling {
     if let Some(chain) = exhibits.iter().find(|it| matches!(it.origin, Origin::Chain(_))) {
         let text = "the envelope has no signature, so who served it cannot be told (rule 13)";
         return Ruling::refuted(Fact::new("chain_proof", text).at(chain.id));
@@ -54,7 +54,7 @@ enum Found {
     Nothing,
 }
 
-fn judge_one(case: &Case<'_>, exhibit: &Exhibit) -> Found {
+fn judge_one(case: &ReportCase<'_>, exhibit: &Exhibit) -> Found {
     let statement = match check_bytes(case, exhibit) {
         Ok(statement) => statement,
         Err(violation) => return Found::Broken(fact_of(&violation, exhibit)),
@@ -78,7 +78,7 @@ fn judge_one(case: &Case<'_>, exhibit: &Exhibit) -> Found {
 
 /// Checks all rules that follow from the bytes and the registry, in the order in which followers mark.
 fn check_bytes(
-    case: &Case<'_>,
+    case: &ReportCase<'_>,
     exhibit: &Exhibit,
 ) -> Result<UnsignedOriginatorEnvelope, Violation> {
     check_length(exhibit.len_bytes)?;

@@ -183,8 +183,8 @@ impl ChainRecord for Chain {
 }
 
 /// A report that is judged with the registry alone.
-fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> Case<'a> {
-    Case {
+fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> ReportCase<'a> {
+    ReportCase {
         report,
         host_signature: None,
         host: None,
@@ -197,7 +197,7 @@ fn bare<'a>(report: &'a Bytes, registry: &'a Registry) -> Case<'a> {
 
 fn judge(report: &Bytes) -> Judgement {
     let rates = RateTable::new(vec![RATE], None).unwrap();
-    verify(&Case { rates: Some(&rates), chain: &Chain, ..bare(report, &registry()) })
+    verify(&ReportCase { rates: Some(&rates), chain: &Chain, ..bare(report, &registry()) })
 }
 
 /// Returns the verdict and the name of the fact that decides.
@@ -215,14 +215,14 @@ fn two_statements_are_proven_by_their_signatures_alone() {
     let first = draft(7, NOW);
     let differing = |other: Draft| judge(&of(first.signed(), other.signed()));
     let content = differing(draft(7, NOW + 1));
-    assert_eq!((content.verdict, content.difference), (Proven, Some(Difference::Content)));
+    assert_eq!((content.verdict, content.difference), (Proven, Some(StatementDifference::Content)));
     assert_eq!(content.place, SequenceId(7));
     let fee = Draft { congestion_fee: 11, ..draft(7, NOW) };
-    assert_eq!(differing(fee).difference, Some(Difference::Metadata));
+    assert_eq!(differing(fee).difference, Some(StatementDifference::Metadata));
     let mut longer = first.statement().encode_to_vec();
     longer.extend([0x78, 1]); // an unknown field
     let longer = judge(&of(first.signed(), sign(longer.into(), &key(1))));
-    assert_eq!((longer.verdict, longer.difference), (Proven, Some(Difference::Encoding)));
+    assert_eq!((longer.verdict, longer.difference), (Proven, Some(StatementDifference::Encoding)));
 
     assert_eq!(outcome(&of(first.signed(), first.signed())), (Refuted, "one_statement"));
     let elsewhere = draft(8, NOW).signed();
@@ -274,7 +274,7 @@ fn a_report_from_the_past_makes_no_time_a_future_one() {
     let registry = registry();
     let case = bare(&report, &registry);
     assert_eq!(verify(&case).verdict, Claim);
-    let held = Case { held_at_ns: Some(NOW + 10 * MINUTE), ..case };
+    let held = ReportCase { held_at_ns: Some(NOW + 10 * MINUTE), ..case };
     assert_eq!(verify(&held).verdict, Refuted);
 }
 
@@ -344,7 +344,7 @@ fn fees_are_judged_only_with_the_rates_of_their_time() {
     let wrong =
         report(Kind::InvalidPayload, vec![Draft { base_fee: Some(1), ..draft(7, NOW) }.signed()]);
     let with = |rates: Option<RateTable>| {
-        let case = Case {
+        let case = ReportCase {
             report: &wrong,
             host_signature: None,
             host: None,
@@ -451,7 +451,7 @@ fn a_host_is_known_by_its_signature() {
     let report = liveness(Kind::SlowNode, u32::MAX);
     let by = |seed, host: Option<u32>| {
         let signature = key(seed).sign(digest(&report));
-        let case = Case {
+        let case = ReportCase {
             report: &report,
             host_signature: Some(signature.as_bytes()),
             host: host.map(OriginatorId),
@@ -483,7 +483,7 @@ fn an_outage_is_what_more_than_half_of_the_others_saw_often_enough() {
         for &(seed, minute, is_by_node) in reports {
             let report = report_at(minute, is_by_node);
             let signature = key(seed).sign(digest(&report));
-            let judgement = verify(&Case {
+            let judgement = verify(&ReportCase {
                 report: &report,
                 host_signature: Some(signature.as_bytes()),
                 host: None,

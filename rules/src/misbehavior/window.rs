@@ -3,7 +3,7 @@
 use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute_of;
 
-use super::case::Case;
+use super::case::ReportCase;
 use super::exhibits::Exhibit;
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use crate::congestion::congestion_units;
@@ -15,7 +15,7 @@ const RULE: u8 = 12;
 const MINUTES_BEFORE: u32 = 4;
 
 /// Judges the congestion fee of the envelope with the highest place, by the envelopes before it.
-pub(super) fn judge(case: &Case<'_>, exhibits: &[Exhibit]) -> Ruling {
+pub(super) fn judge(case: &ReportCase<'_>, exhibits: &[Exhibit]) -> Ruling {
     let mut strand: Vec<&Exhibit> = exhibits.iter().collect();
     strand.sort_by_key(|it| it.id);
     let Some((last, before)) = strand.split_last() else {

@@ -31,7 +31,7 @@ pub struct MinuteOfPayer {
 
 /// One difference between a report and what this node holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Difference {
+pub enum ReportDifference {
     /// The last envelope of the range is of another minute.
     EndMinute {
         /// The minute in the report.
@@ -60,13 +60,13 @@ pub enum Difference {
         /// The root of this node's amounts.
         own: Hash,
         /// The place of the difference, as far as it can be found.
-        cause: Cause,
+        cause: AmountCause,
     },
 }
 
 /// The amounts that a report was made of, if they can be found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Cause {
+pub enum AmountCause {
     /// The fees that the originator charged, where they are not those that the rates give: these minutes of these
     /// payers.
     StatedFees(Vec<MinuteOfPayer>),
@@ -88,7 +88,7 @@ pub enum Explanation {
     /// The report is what this node computed.
     Equal,
     /// It is not. The differences are not empty.
-    Different(Vec<Difference>),
+    Different(Vec<ReportDifference>),
 }
 
 /// Compares a report with what this node holds, and returns the differences; none for an equal one. `start_minute` is
@@ -101,23 +101,27 @@ pub fn compare(
     start_minute: Option<u32>,
     held_end: RangeEnd,
     own: Hash,
-) -> Vec<Difference> {
+) -> Vec<ReportDifference> {
     let mut differences = Vec::new();
     let end = report.end();
     if end.minute != held_end.minute {
         let (reported, held) = (end.minute, held_end.minute);
-        differences.push(Difference::EndMinute { reported, held });
+        differences.push(ReportDifference::EndMinute { reported, held });
     }
     if let Some(start) = start_minute.filter(|start| *start > held_end.minute) {
-        differences.push(Difference::MinutesReversed { start, end: held_end.minute });
+        differences.push(ReportDifference::MinutesReversed { start, end: held_end.minute });
     }
     if end.sequence != held_end.sequence {
         let (reported, held) = (end.sequence, held_end.sequence);
-        differences.push(Difference::EndSequence { reported, held });
+        differences.push(ReportDifference::EndSequence { reported, held });
     }
     let reported = report.root();
     if reported != own {
-        differences.push(Difference::Amounts { reported, own, cause: Cause::NotSought });
+        differences.push(ReportDifference::Amounts {
+            reported,
+            own,
+            cause: AmountCause::NotSought,
+        });
     }
     differences
 }
@@ -137,7 +141,7 @@ pub fn explain(
     let own = Leaves::sum(rows.iter().map(|row| (row.payer, row.own)))?;
     let mut differences = compare(report, start_minute, held_end, own.root());
     for difference in &mut differences {
-        if let Difference::Amounts { reported, cause: found, .. } = difference {
+        if let ReportDifference::Amounts { reported, cause: found, .. } = difference {
             *found = cause(*reported, &own, rows);
         }
     }
@@ -147,12 +151,12 @@ pub fn explain(
     })
 }
 
-fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> Cause {
+fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> AmountCause {
     let is_of =
         |amounts: Result<Leaves, LeavesError>| amounts.is_ok_and(|it| it.root() == reported);
     if is_of(Leaves::sum(rows.iter().map(|row| (row.payer, row.stated)))) {
         let differs = |row: &&MinuteOfPayer| row.own != row.stated;
-        return Cause::StatedFees(rows.iter().filter(differs).copied().collect());
+        return AmountCause::StatedFees(rows.iter().filter(differs).copied().collect());
     }
     let amounts = |keep: &dyn Fn(&MinuteOfPayer) -> bool| {
         is_of(Leaves::sum(rows.iter().filter(|row| keep(row)).map(|row| (row.payer, row.own))))
@@ -162,21 +166,21 @@ fn cause(reported: Hash, own: &Leaves, rows: &[MinuteOfPayer]) -> Cause {
     let share = TRIED_MAX / 4;
     // A range is wrong at its ends, if it is.
     if let Some(minute) = minutes.iter().take(share).find(|it| amounts(&|row| row.minute > **it)) {
-        return Cause::AfterMinute(*minute);
+        return AmountCause::AfterMinute(*minute);
     }
     if let Some(minute) =
         minutes.iter().rev().take(share).find(|it| amounts(&|row| row.minute < **it))
     {
-        return Cause::BeforeMinute(*minute);
+        return AmountCause::BeforeMinute(*minute);
     }
     let mut payers = own.payers().iter().map(|leaf| leaf.payer).take(2 * share);
     match payers.find(|payer| amounts(&|row| row.payer != *payer)) {
-        Some(payer) => Cause::WithoutPayer(payer),
-        None => Cause::Unknown,
+        Some(payer) => AmountCause::WithoutPayer(payer),
+        None => AmountCause::Unknown,
     }
 }
 
-impl std::fmt::Display for Difference {
+impl std::fmt::Display for ReportDifference {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::EndMinute { reported, held } => {
@@ -199,7 +203,7 @@ impl std::fmt::Display for Difference {
     }
 }
 
-impl std::fmt::Display for Cause {
+impl std::fmt::Display for AmountCause {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::StatedFees(rows) => {
@@ -245,11 +249,11 @@ mod tests {
         PayerReport::new(OriginatorId(100), SequenceId(1), end, root, nodes).unwrap()
     }
 
-    fn causes(amounts: &[(u8, u64)]) -> Cause {
+    fn causes(amounts: &[(u8, u64)]) -> AmountCause {
         let explained =
             explain(&report(end(7, 70), amounts), Some(4), end(7, 70), &rows()).unwrap();
         let Explanation::Different(differences) = explained else { panic!("it is equal") };
-        let [Difference::Amounts { cause, .. }] = &differences[..] else {
+        let [ReportDifference::Amounts { cause, .. }] = &differences[..] else {
             panic!("{differences:?}")
         };
         cause.clone()
@@ -263,11 +267,14 @@ mod tests {
 
     #[test]
     fn each_lie_is_named() {
-        assert_eq!(causes(&[(1, 108), (2, 50), (3, 0)]), Cause::StatedFees(vec![row(6, 1, 7, 8)]));
-        assert_eq!(causes(&[(1, 107), (2, 50)]), Cause::BeforeMinute(7));
-        assert_eq!(causes(&[(1, 107), (3, 0)]), Cause::WithoutPayer(Address([2; 20])));
-        assert_eq!(causes(&[(1, 7), (3, 0)]), Cause::AfterMinute(5));
-        assert_eq!(causes(&[(1, 1), (2, 50), (3, 0)]), Cause::Unknown);
+        assert_eq!(
+            causes(&[(1, 108), (2, 50), (3, 0)]),
+            AmountCause::StatedFees(vec![row(6, 1, 7, 8)])
+        );
+        assert_eq!(causes(&[(1, 107), (2, 50)]), AmountCause::BeforeMinute(7));
+        assert_eq!(causes(&[(1, 107), (3, 0)]), AmountCause::WithoutPayer(Address([2; 20])));
+        assert_eq!(causes(&[(1, 7), (3, 0)]), AmountCause::AfterMinute(5));
+        assert_eq!(causes(&[(1, 1), (2, 50), (3, 0)]), AmountCause::Unknown);
     }
 
     #[test]
@@ -275,12 +282,13 @@ mod tests {
         let amounts = [(1, 107), (2, 50), (3, 0)];
         let early = report(end(6, 69), &amounts);
         let explained = explain(&early, Some(4), end(7, 70), &rows()).unwrap();
-        let minute = Difference::EndMinute { reported: 6, held: 7 };
-        let sequence = Difference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
+        let minute = ReportDifference::EndMinute { reported: 6, held: 7 };
+        let sequence =
+            ReportDifference::EndSequence { reported: SequenceId(69), held: SequenceId(70) };
         assert_eq!(explained, Explanation::Different(vec![minute, sequence]));
         let reversed =
             explain(&report(end(7, 70), &amounts), Some(8), end(7, 70), &rows()).unwrap();
-        let reversed_minutes = Difference::MinutesReversed { start: 8, end: 7 };
+        let reversed_minutes = ReportDifference::MinutesReversed { start: 8, end: 7 };
         assert_eq!(reversed, Explanation::Different(vec![reversed_minutes]));
     }
 }

@@ -20,10 +20,10 @@ pub mod schedule;
 pub mod tree;
 
 pub use attestation::{Attestation, AttestationError, Majority, majority};
-pub use explain::{Difference, Explanation, MinuteOfPayer, compare, explain};
+pub use explain::{Explanation, MinuteOfPayer, ReportDifference, compare, explain};
 pub use leaves::{Leaves, LeavesError, MicroDollars, PayerFee, PicoDollars};
 pub use report::{DomainSeparator, NodeIds, PayerReport, PayerReportError, ReportId};
-pub use schedule::{Due, Periods, RangeEnd, Task, due, end_of_range, minute_of_hour};
+pub use schedule::{HourlyTask, Periods, RangeEnd, ReportDue, due, end_of_range, minute_of_hour};
 pub use tree::{Proof, ProofError, Tree};
 
 #[cfg(test)]

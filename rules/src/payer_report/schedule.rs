@@ -4,7 +4,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 /// A task that runs once an hour, at a minute that depends on the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Task {
+pub enum HourlyTask {
     /// Writes reports.
     Generate = 1,
     /// Submits reports that a majority has attested.
@@ -16,7 +16,7 @@ pub enum Task {
 /// Returns the minute of every hour, 0 to 59, at which a node runs a task. Nodes are spread over the hour, and a
 /// node's tasks are five minutes apart.
 #[must_use]
-pub fn minute_of_hour(node: OriginatorId, task: Task) -> u32 {
+pub fn minute_of_hour(node: OriginatorId, task: HourlyTask) -> u32 {
     // Knuth's multiplicative hash, as specified.
     let hash = node.0.wrapping_mul(2_654_435_761) >> 16;
     (hash + 5 * (task as u32 - 1)) % 60
@@ -79,7 +79,7 @@ impl Periods {
 
 /// A decision whether to write a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
+pub enum ReportDue {
     /// The last report is too new.
     NotYet,
     /// Another report of the same range waits for its submission.
@@ -98,9 +98,9 @@ pub fn due(
     expiry: u32,
     last_end: Option<RangeEnd>,
     pending: impl IntoIterator<Item = (SequenceId, RangeEnd)>,
-) -> Due {
+) -> ReportDue {
     if last_end.is_some_and(|last| now_minute.saturating_sub(last.minute) <= period) {
-        return Due::NotYet;
+        return ReportDue::NotYet;
     }
     let start = last_end.map_or(SequenceId::NONE, |last| last.sequence);
     let is_under_way = |(from, end): (SequenceId, RangeEnd)| {
@@ -108,8 +108,8 @@ pub fn due(
         from == start && end.sequence != from && now_minute.saturating_sub(end.minute) <= expiry
     };
     match pending.into_iter().any(is_under_way) {
-        true => Due::UnderWay,
-        false => Due::From(start),
+        true => ReportDue::UnderWay,
+        false => ReportDue::From(start),
     }
 }
 
@@ -126,9 +126,9 @@ mod tests {
     fn minutes_are_those_of_other_implementations() {
         for row in list(&vectors("worker_schedule")["rows"]) {
             let node = OriginatorId(small(&row["node_id"]));
-            assert_eq!(minute_of_hour(node, Task::Generate), small(&row["generator_minute"]));
-            assert_eq!(minute_of_hour(node, Task::Submit), small(&row["submitter_minute"]));
-            assert_eq!(minute_of_hour(node, Task::Settle), small(&row["settlement_minute"]));
+            assert_eq!(minute_of_hour(node, HourlyTask::Generate), small(&row["generator_minute"]));
+            assert_eq!(minute_of_hour(node, HourlyTask::Submit), small(&row["submitter_minute"]));
+            assert_eq!(minute_of_hour(node, HourlyTask::Settle), small(&row["settlement_minute"]));
         }
     }
 
@@ -144,20 +144,20 @@ mod tests {
     #[test]
     fn a_report_is_due_after_the_period_unless_one_is_under_way() {
         let last = Some(end(1000, 50));
-        assert_eq!(due(1360, 360, 540, last, []), Due::NotYet);
-        assert_eq!(due(1361, 360, 540, last, []), Due::From(SequenceId(50)));
-        assert_eq!(due(5, 360, 540, None, []), Due::From(SequenceId::NONE));
+        assert_eq!(due(1360, 360, 540, last, []), ReportDue::NotYet);
+        assert_eq!(due(1361, 360, 540, last, []), ReportDue::From(SequenceId(50)));
+        assert_eq!(due(5, 360, 540, None, []), ReportDue::From(SequenceId::NONE));
         let pending = |from: u64, end: RangeEnd| [(SequenceId(from), end)];
-        assert_eq!(due(1361, 360, 540, last, pending(50, end(1100, 60))), Due::UnderWay);
+        assert_eq!(due(1361, 360, 540, last, pending(50, end(1100, 60))), ReportDue::UnderWay);
         assert_eq!(
             due(1641, 360, 540, last, pending(50, end(1100, 60))),
-            Due::From(SequenceId(50))
+            ReportDue::From(SequenceId(50))
         );
         assert_eq!(
             due(1361, 360, 540, last, pending(49, end(1100, 60))),
-            Due::From(SequenceId(50))
+            ReportDue::From(SequenceId(50))
         );
         let empty = pending(50, end(1100, 50));
-        assert_eq!(due(1361, 360, 540, last, empty), Due::From(SequenceId(50)));
+        assert_eq!(due(1361, 360, 540, last, empty), ReportDue::From(SequenceId(50)));
     }
 }

@@ -9,7 +9,7 @@ use hawser_engine::reports::{Report, fact_of};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_rules::misbehavior::quorum::{LivenessRecord, Outage, SLOT_NS};
 use hawser_rules::misbehavior::report::{digest, own_liveness_report};
-use hawser_rules::misbehavior::{Case, Judgement, Kind, MisbehaviorVerdict, NoChain, verify};
+use hawser_rules::misbehavior::{Judgement, Kind, MisbehaviorVerdict, NoChain, ReportCase, verify};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::NewReport;
 use rand::RngExt as _;
@@ -41,7 +41,7 @@ fn judge(
     (report, signature): (&Bytes, &[u8; 65]),
     held_at_ns: i64,
 ) -> Judgement {
-    verify(&Case {
+    verify(&ReportCase {
         report,
         host_signature: Some(signature),
         host: Some(host),

@@ -11,7 +11,7 @@ use crate::read::plan::PagePlan;
 /// Topics of a stream that are read from disk together, up to the heads at the start.
 #[derive(Debug)]
 pub(super) struct CatchUp {
-    pub(super) cause: Cause,
+    pub(super) cause: CatchUpCause,
     pub(super) topics: Vec<Topic>,
     pub(super) reading: Reading,
     pub(super) tail: Tail,
@@ -20,13 +20,13 @@ pub(super) struct CatchUp {
 impl CatchUp {
     /// Returns true if its topics are never live.
     pub(super) fn is_history(&self) -> bool {
-        matches!(self.cause, Cause::History(_))
+        matches!(self.cause, CatchUpCause::History(_))
     }
 }
 
 /// The cause of a catch-up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Cause {
+pub(super) enum CatchUpCause {
     /// The topics are new.
     Wave(WaveId),
     /// The topics are read to the heads and are never live.
@@ -35,7 +35,7 @@ pub(super) enum Cause {
     Overflow,
 }
 
-impl Cause {
+impl CatchUpCause {
     /// Returns the wave that the catch-up belongs to.
     pub(super) fn wave(self) -> Option<WaveId> {
         match self {

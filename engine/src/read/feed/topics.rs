@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_proto::{Cursor, EnvelopeId, Topic};
 
-use super::catch_up::{CatchUp, Cause, CursorMerger, Reading};
+use super::catch_up::{CatchUp, CatchUpCause, CursorMerger, Reading};
 use super::holds::{HeldLane, Hold, Holds, lane_of};
 use super::outbox::Outbox;
 use super::released::{Released, holds_of};
@@ -130,7 +130,8 @@ impl TopicFeed {
 
     fn is_of_history(&self, state: &TopicState) -> bool {
         let of = |id: &CatchUpId| self.catch_ups.get(id).map(|catch_up| catch_up.cause);
-        self.history > 0 && matches!(state.catch_up.as_ref().and_then(of), Some(Cause::History(_)))
+        self.history > 0
+            && matches!(state.catch_up.as_ref().and_then(of), Some(CatchUpCause::History(_)))
     }
 
     /// Returns the number of topics, with those of history.
@@ -170,7 +171,7 @@ impl TopicFeed {
     /// the heads and leave then; the hub routes nothing of them here.
     pub(crate) fn begin(&mut self, wave: WaveId, history: bool) -> CatchUpId {
         let id = self.next_catch_up();
-        let cause = if history { Cause::History(wave) } else { Cause::Wave(wave) };
+        let cause = if history { CatchUpCause::History(wave) } else { CatchUpCause::Wave(wave) };
         self.start(id, cause, Vec::new());
         id
     }
@@ -181,7 +182,7 @@ impl TopicFeed {
         if let Entry::Vacant(entry) = self.topics.entry(topic.clone()) {
             entry.insert(TopicState { floor, catch_up: Some(id) });
             catch_up.topics.push(topic);
-            self.history += usize::from(matches!(catch_up.cause, Cause::History(_)));
+            self.history += usize::from(matches!(catch_up.cause, CatchUpCause::History(_)));
         }
     }
 
@@ -337,7 +338,7 @@ impl TopicFeed {
     }
 
     /// Tells the reader that a wave has come to its end, with `topics`.
-    fn tell(&mut self, cause: Cause, topics: Vec<Topic>) {
+    fn tell(&mut self, cause: CatchUpCause, topics: Vec<Topic>) {
         let Some(wave) = cause.wave() else { return };
         if self.names_topics {
             self.outbox.topics_live(wave, topics);
@@ -366,7 +367,7 @@ impl TopicFeed {
     /// Returns true if a wave has to wait for topics that were live before it. Live topics ascend
     /// together, so the wave does not join them while an overflow has put them behind it.
     fn waits_for_others(&self, catch_up: &CatchUp) -> bool {
-        let is_behind = |other: &CatchUp| other.cause == Cause::Overflow;
+        let is_behind = |other: &CatchUp| other.cause == CatchUpCause::Overflow;
         catch_up.cause.wave().is_some() && self.catch_ups.values().any(is_behind)
     }
 
@@ -407,7 +408,9 @@ impl TopicFeed {
         if self.cursors == Cursors::Shared {
             self.released.add(self.holds.free(None, &self.popped));
         }
-        if let (Cause::Overflow, Some(ceiling)) = (catch_up.cause, catch_up.reading.ceiling()) {
+        if let (CatchUpCause::Overflow, Some(ceiling)) =
+            (catch_up.cause, catch_up.reading.ceiling())
+        {
             self.ahead.merge(ceiling);
         }
         self.tell(catch_up.cause, topics);
@@ -490,7 +493,7 @@ impl TopicFeed {
         let live = self.topics.iter().filter(|(_, state)| state.catch_up.is_none());
         let mut live: Vec<Topic> = live.map(|(topic, _)| topic.clone()).collect();
         live.sort_unstable(); // so that equal inputs give equal streams
-        self.read_again(Cause::Overflow, live);
+        self.read_again(CatchUpCause::Overflow, live);
     }
 
     /// Returns the chain envelopes that lanes wait for: of each strand the lowest.
@@ -499,7 +502,7 @@ impl TopicFeed {
     }
 
     /// Moves live topics to disk, from the place where they are.
-    fn read_again(&mut self, cause: Cause, topics: Vec<Topic>) {
+    fn read_again(&mut self, cause: CatchUpCause, topics: Vec<Topic>) {
         if topics.is_empty() {
             return;
         }
@@ -512,7 +515,7 @@ impl TopicFeed {
         self.start(id, cause, topics);
     }
 
-    fn start(&mut self, id: CatchUpId, cause: Cause, topics: Vec<Topic>) {
+    fn start(&mut self, id: CatchUpId, cause: CatchUpCause, topics: Vec<Topic>) {
         let catch_up =
             CatchUp { cause, topics, reading: Reading::NotStarted, tail: Tail::default() };
         self.catch_ups.insert(id, catch_up);

@@ -18,8 +18,8 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::Registry;
 use hawser_rules::payer_report::report::RETENTION_DAYS;
 use hawser_rules::payer_report::{
-    Attestation, Difference, DomainSeparator, Due, Leaves, Majority, PayerReport, Periods,
-    ReportId, due, majority,
+    Attestation, DomainSeparator, Leaves, Majority, PayerReport, Periods, ReportDifference,
+    ReportDue, ReportId, due, majority,
 };
 use hawser_storage::{Mark, ReadError, Snapshot};
 use parking_lot::Mutex;
@@ -74,7 +74,7 @@ pub enum Attested {
     /// It had signed it before.
     Before,
     /// It comes to another report.
-    Refused(Vec<Difference>),
+    Refused(Vec<ReportDifference>),
     /// It cannot be judged, or not be submitted, now.
     NotNow(String),
 }
@@ -101,7 +101,7 @@ struct State {
 #[derive(Default)]
 struct DifferingReport {
     /// Of bounded size: they come from [`recompute`], which looks for no cause.
-    differences: Vec<Difference>,
+    differences: Vec<ReportDifference>,
     /// Looks that have used it since it was computed.
     looks: u8,
     is_told: bool,
@@ -232,7 +232,7 @@ enum Draft {
 enum PayerReportVerdict {
     Attested,
     Equal,
-    Different(Vec<Difference>),
+    Different(Vec<ReportDifference>),
     NotNow(String),
     /// Its writers have other reports that were judged in this look.
     Unjudged,
@@ -322,9 +322,9 @@ impl State {
         let own = self.own();
         let (period, expiry) = (self.periods.between(own, about), self.periods.expiry(own, about));
         let start = match due(now_minute, period, expiry, last, pending) {
-            Due::NotYet => return Ok(Draft::Nothing(Written::NotDue)),
-            Due::UnderWay => return Ok(Draft::Nothing(Written::UnderWay)),
-            Due::From(start) => start,
+            ReportDue::NotYet => return Ok(Draft::Nothing(Written::NotDue)),
+            ReportDue::UnderWay => return Ok(Draft::Nothing(Written::UnderWay)),
+            ReportDue::From(start) => start,
         };
         let snapshot = self.engine.store().snapshot();
         let Some(report) = draft(&snapshot, about, start, nodes_of(&self.registry())?)? else {
@@ -407,7 +407,7 @@ impl State {
     }
 
     /// Returns the differences of a report that was refused a few looks ago, or at any time if it may not be judged again.
-    fn refused_before(&self, id: ReportId, may_judge: bool) -> Option<Vec<Difference>> {
+    fn refused_before(&self, id: ReportId, may_judge: bool) -> Option<Vec<ReportDifference>> {
         let mut differing = self.differing.lock();
         let report = differing.get_mut(&id)?;
         report.looks = report.looks.saturating_add(1);
@@ -415,7 +415,7 @@ impl State {
         (!is_old || !may_judge).then(|| report.differences.clone())
     }
 
-    fn remember_refusal(&self, id: ReportId, differences: &[Difference]) {
+    fn remember_refusal(&self, id: ReportId, differences: &[ReportDifference]) {
         let mut differing = self.differing.lock();
         if differing.len() >= DIFFERING_MAX && !differing.contains_key(&id) {
             differing.clear();
@@ -426,13 +426,13 @@ impl State {
     }
 
     /// Names the nodes that wrote a report to which this node does not come, once.
-    fn tell_refusal(&self, held: &HeldReport, differences: &[Difference]) {
+    fn tell_refusal(&self, held: &HeldReport, differences: &[ReportDifference]) {
         if let Some(report) = self.differing.lock().get_mut(&held.id)
             && std::mem::replace(&mut report.is_told, true)
         {
             return;
         }
-        let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
+        let differences: Vec<_> = differences.iter().map(ReportDifference::to_string).collect();
         let writers: Vec<_> = held.written.iter().map(|at| at.originator.to_string()).collect();
         tracing::warn!(
             code = "payer_report_refused",

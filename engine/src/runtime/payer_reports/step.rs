@@ -1,7 +1,7 @@
 //! One step of the worker at the wish of an operator, who is told what became of each report, or what would.
 
 use hawser_proto::OriginatorId;
-use hawser_rules::payer_report::{Difference, ReportId};
+use hawser_rules::payer_report::{ReportDifference, ReportId};
 
 use super::{
     Attested, Draft, PayerReportVerdict, PayerReporter, ReportStepError, Submitted, UNJUDGED,
@@ -192,7 +192,7 @@ impl PayerReporter {
 
 const SAME: &str = "this node comes to the same report";
 
-fn joined(differences: &[Difference]) -> String {
-    let differences: Vec<_> = differences.iter().map(Difference::to_string).collect();
+fn joined(differences: &[ReportDifference]) -> String {
+    let differences: Vec<_> = differences.iter().map(ReportDifference::to_string).collect();
     differences.join("; ")
 }

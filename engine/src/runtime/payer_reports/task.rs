@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, minute_of};
-use hawser_rules::payer_report::{Periods, Task, minute_of_hour};
+use hawser_rules::payer_report::{HourlyTask, Periods, minute_of_hour};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
@@ -109,7 +109,8 @@ impl Worker {
             Turns::EveryLook => true,
             Turns::Hourly => has_come(minute_of_hour(node, task), last, now),
         };
-        let [write, submit, settle] = [Task::Generate, Task::Submit, Task::Settle].map(is_turn);
+        let [write, submit, settle] =
+            [HourlyTask::Generate, HourlyTask::Submit, HourlyTask::Settle].map(is_turn);
         let reporter = self.reporter.clone();
         for about in reporter.originators() {
             if write {

@@ -2,8 +2,8 @@
 //! node does not attest one.
 
 use hawser_proto::{OriginatorId, PayerAddress};
-use hawser_rules::payer_report::explain::Cause;
-use hawser_rules::payer_report::{Difference, Leaves, MinuteOfPayer, PayerReport, ReportId};
+use hawser_rules::payer_report::explain::AmountCause;
+use hawser_rules::payer_report::{Leaves, MinuteOfPayer, PayerReport, ReportDifference, ReportId};
 
 use super::{PayerReportVerdict, PayerReporter, ReportStepError, UNJUDGED};
 use crate::payer_reports::{
@@ -33,7 +33,7 @@ pub enum ReportState {
     /// This node comes to it as well, and has not attested it yet.
     Equal,
     /// This node comes to another one.
-    Refused(Vec<Difference>),
+    Refused(Vec<ReportDifference>),
     /// It cannot be judged now.
     Waiting(String),
     /// The chain has it. Some leaves may be settled.
@@ -57,7 +57,7 @@ pub struct ReportExplained {
     /// This node's amounts, if it comes to the same report.
     pub leaves: Option<Leaves>,
     /// The differences, if it comes to another one.
-    pub differences: Vec<Difference>,
+    pub differences: Vec<ReportDifference>,
     /// The minutes of payers in which the originator charged other fees than the rates give, if the report was made of
     /// those.
     pub minutes: Vec<MinuteOfPayer>,
@@ -95,7 +95,9 @@ impl PayerReporter {
                 Recomputed::NotYet(why) => return Err(why.into()),
             };
         let stated = differences.iter().filter_map(|difference| match difference {
-            Difference::Amounts { cause: Cause::StatedFees(rows), .. } => Some(rows.clone()),
+            ReportDifference::Amounts { cause: AmountCause::StatedFees(rows), .. } => {
+                Some(rows.clone())
+            }
             _ => None,
         });
         let minutes = stated.flatten().collect();
