@@ -5,7 +5,7 @@ use std::path::Path;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use hawser_proto::batch::{Claim, recover_batch};
+use hawser_proto::batch::{SignatureClaim, recover_batch};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::sign::{keccak256, originator_digest};
@@ -64,14 +64,15 @@ fn key() -> Result<SecretKey, BenchError> {
 fn signatures(envelopes: &[PayerEnvelope]) -> Result<(), BenchError> {
     let key = key()?;
     let expected = Some(key.public_key());
-    let claims: Vec<Claim> = envelopes
+    let claims: Vec<SignatureClaim> = envelopes
         .iter()
         .map(|envelope| {
             let digest = envelope.digest();
-            Claim { digest, signature: key.sign(digest), expected }
+            SignatureClaim { digest, signature: key.sign(digest), expected }
         })
         .collect();
-    let alone: Vec<Claim> = claims.iter().map(|it| Claim { expected: None, ..*it }).collect();
+    let alone: Vec<SignatureClaim> =
+        claims.iter().map(|it| SignatureClaim { expected: None, ..*it }).collect();
     for threads in [1, process::cores()] {
         on_threads("recover_batch, 128 claims", threads, 128, |at| {
             let from = (at * 128) % (alone.len() - 128);

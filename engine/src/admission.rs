@@ -1,7 +1,7 @@
 //! Admission of payer envelopes: every check that needs no order. Stateless, so that all cores can
 //! run it at once.
 
-use hawser_proto::batch::{Claim, recover_batch};
+use hawser_proto::batch::{SignatureClaim, recover_batch};
 use hawser_proto::envelope::{ClientEnvelope, LayerError, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, Signature};
@@ -62,7 +62,7 @@ pub fn admit(
         .filter_map(|opened| opened.as_ref().ok())
         .map(|(envelope, signature)| {
             let (digest, signature) = (envelope.digest(), *signature);
-            Claim { digest, signature, expected: None }
+            SignatureClaim { digest, signature, expected: None }
         })
         .collect();
     let mut payers = recover_batch(&claims).into_iter().zip(claims);
@@ -70,7 +70,7 @@ pub fn admit(
         .into_iter()
         .map(|opened| {
             let (envelope, _) = opened?;
-            let (payer, Claim { digest, .. }) =
+            let (payer, SignatureClaim { digest, .. }) =
                 payers.next().expect("a claim for each opened envelope");
             let payer = payer?.address();
             check_rules(context, &envelope)?;

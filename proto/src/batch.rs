@@ -35,7 +35,7 @@ const GUESSED_MIN: usize = 64;
 
 /// A signature over a digest, with the key that is expected to have made it, if one is.
 #[derive(Debug, Clone, Copy)]
-pub struct Claim {
+pub struct SignatureClaim {
     /// The digest that was signed.
     pub digest: Digest,
     /// The signature.
@@ -44,7 +44,7 @@ pub struct Claim {
     pub expected: Option<PublicKey>,
 }
 
-impl Claim {
+impl SignatureClaim {
     /// Recovers the signer of this claim alone.
     fn recover(&self) -> Result<PublicKey, SignatureError> {
         self.signature.recover(self.digest)
@@ -56,7 +56,7 @@ impl Claim {
 /// One gateway pays for most of a batch in many networks: if a few claims throughout the batch have one signer, all of
 /// them are expected to have it. The guess costs four recoveries and changes no result.
 #[must_use]
-pub fn recover_similar(mut claims: Vec<Claim>) -> Vec<Result<PublicKey, SignatureError>> {
+pub fn recover_similar(mut claims: Vec<SignatureClaim>) -> Vec<Result<PublicKey, SignatureError>> {
     if claims.len() >= GUESSED_MIN {
         let sample = claims.iter().step_by(claims.len() / 4);
         let mut signers = sample.map(|claim| claim.recover().ok());
@@ -73,7 +73,7 @@ pub fn recover_similar(mut claims: Vec<Claim>) -> Vec<Result<PublicKey, Signatur
 /// Claims with an expected key that 15 others share cost about a third of a recovery, in calls of some
 /// hundred. Callers split large batches over their threads. Memory: about 300 bytes for each claim.
 #[must_use]
-pub fn recover_batch(claims: &[Claim]) -> Vec<Result<PublicKey, SignatureError>> {
+pub fn recover_batch(claims: &[SignatureClaim]) -> Vec<Result<PublicKey, SignatureError>> {
     let mut is_expected = vec![false; claims.len()];
     let equations = Equations::of(claims);
     let mut vouch = |part: Range<usize>| {
@@ -90,7 +90,7 @@ pub fn recover_batch(claims: &[Claim]) -> Vec<Result<PublicKey, SignatureError>>
             vouch(start..(start + len).min(all.end));
         }
     }
-    let result = |(claim, is_expected): (&Claim, bool)| match claim.expected {
+    let result = |(claim, is_expected): (&SignatureClaim, bool)| match claim.expected {
         Some(key) if is_expected => Ok(key),
         _ => claim.recover(),
     };
@@ -114,7 +114,7 @@ struct Equation {
 struct Equations(Vec<Equation>, Vec<AffinePoint>);
 
 impl Equations {
-    fn of(claims: &[Claim]) -> Self {
+    fn of(claims: &[SignatureClaim]) -> Self {
         let mut shares: HashMap<PublicKey, usize> = HashMap::new();
         for key in claims.iter().filter_map(|it| it.expected) {
             *shares.entry(key).or_default() += 1;
@@ -229,7 +229,7 @@ fn signed_digits(mut number: u128, bits: u32) -> [i16; WINDOWS_MAX] {
 ///
 /// They depend on all claims and on a secret of this process, so a sender can neither predict them nor try
 /// claims out until the coefficients suit them.
-fn coefficients(claims: &[Claim]) -> impl FnMut() -> u128 {
+fn coefficients(claims: &[SignatureClaim]) -> impl FnMut() -> u128 {
     static SECRET: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
     let mut hasher = blake3::Hasher::new_keyed(&SECRET);
     for claim in claims {

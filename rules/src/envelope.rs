@@ -3,7 +3,7 @@
 //!
 //! `docs/protocol/rules.md` specifies the rules and their numbers.
 
-use hawser_proto::batch::Claim;
+use hawser_proto::batch::SignatureClaim;
 use hawser_proto::envelope::{ClientEnvelope, PayerEnvelope, Payload, UnsignedOriginatorEnvelope};
 use hawser_proto::mls;
 use hawser_proto::pb::xmtp::mls::api::v1 as mls_api;
@@ -155,10 +155,10 @@ pub fn key_package_form(tls_bytes: &Bytes) -> Result<(), String> {
 ///
 /// # Errors
 /// [`Violation::PayerSignatureMissing`], or [`Violation::PayerSignature`] for one of another form.
-pub fn payer_claim(payer: &PayerEnvelope) -> Result<Claim, Violation> {
+pub fn payer_claim(payer: &PayerEnvelope) -> Result<SignatureClaim, Violation> {
     let bytes = payer.signature_bytes().ok_or(Violation::PayerSignatureMissing)?;
     let signature = Signature::from_bytes(bytes)?;
-    Ok(Claim { digest: payer.digest(), signature, expected: None })
+    Ok(SignatureClaim { digest: payer.digest(), signature, expected: None })
 }
 
 /// Length of the longest originator envelope that readers get, in bytes. Specified

@@ -1,6 +1,6 @@
 //! Rows of the table `log`: what SQL needs to know about an envelope, beside its bytes.
 
-use hawser_proto::batch::{Claim, recover_similar};
+use hawser_proto::batch::{SignatureClaim, recover_similar};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
@@ -79,7 +79,7 @@ fn state(row: &StrandRow) -> Stated {
 
 fn add_payers(stated: &mut [Stated]) {
     let mut slots = Vec::with_capacity(stated.len());
-    let mut claims: Vec<Claim> = Vec::with_capacity(stated.len());
+    let mut claims: Vec<SignatureClaim> = Vec::with_capacity(stated.len());
     for (slot, entry) in stated.iter().enumerate().filter(|(_, entry)| entry.is_signed) {
         let claim = entry.statement.as_ref().map(|statement| payer_claim(statement.payer()));
         if let Some(Ok(claim)) = claim {

@@ -1,6 +1,6 @@
 //! Checks of single envelopes, which run on all cores: a pure function of a batch of rows.
 
-use hawser_proto::batch::{Claim, recover_batch, recover_similar};
+use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::{Digest, originator_digest};
@@ -153,7 +153,7 @@ impl Checker {
         for (slot, entry) in opened.iter().enumerate() {
             if let Some(Ok(Opened { statement, proof: Proof::Signature(signature), .. })) = entry {
                 let digest = originator_digest(statement);
-                claims.push(Claim { digest, signature: *signature, expected: Some(key) });
+                claims.push(SignatureClaim { digest, signature: *signature, expected: Some(key) });
                 slots.push(slot);
             }
         }
@@ -247,7 +247,7 @@ impl Checker {
     }
 }
 
-fn claim_of(opened: &Opened) -> Result<Claim, Violation> {
+fn claim_of(opened: &Opened) -> Result<SignatureClaim, Violation> {
     // Never reported: the error of the layer itself comes first.
     let statement = opened.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     payer_claim(statement.payer())

@@ -27,7 +27,7 @@ pub use state::AssociationState;
 pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
 use draft::Draft;
-use signature::{Claim, SignedText, Signer};
+use signature::{SignedText, Signer, UnverifiedSignature};
 use state::Delta;
 use update::{Action, Update};
 
@@ -221,7 +221,7 @@ pub fn fold_trusted<'a>(
 
 /// Returns a valid action with its signers, which mostly follow from the action and the state.
 fn trusted(
-    action: &Action<Claim<'_>>,
+    action: &Action<UnverifiedSignature<'_>>,
     draft: &Draft<'_>,
     signed: &SignedText,
 ) -> Result<Action<Signer>, IdentityViolation> {

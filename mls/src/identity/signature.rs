@@ -26,7 +26,7 @@ const INSTALLATION_CONTEXT: &[u8] = b"IDENTITY UPDATE SIGNATURE";
 
 /// A signature that is not verified yet.
 #[derive(Debug)]
-pub(super) enum Claim<'a> {
+pub(super) enum UnverifiedSignature<'a> {
     Account(&'a Bytes),
     Contract { account: WalletAccount, block_number: u64, signature: &'a Bytes },
     Installation { key: &'a Bytes, signature: &'a Bytes },
@@ -79,7 +79,7 @@ impl SignedText {
     }
 }
 
-impl<'a> Claim<'a> {
+impl<'a> UnverifiedSignature<'a> {
     /// Reads a signature.
     pub(super) fn read(signature: &'a Kind) -> Result<Self, IdentityViolation> {
         Ok(match signature {

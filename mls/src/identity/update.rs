@@ -6,7 +6,7 @@ use pb::identity_action::Kind;
 
 use super::error::{IdentityError, IdentityViolation};
 use super::member::{MemberIdentifier, Passkey};
-use super::signature::Claim;
+use super::signature::UnverifiedSignature;
 
 /// Actions that are signed together. `S` is a signature before or after verification.
 #[derive(Debug)]
@@ -60,7 +60,9 @@ impl<S> Action<S> {
 }
 
 /// Reads the wire form.
-pub(super) fn parse(update: &pb::IdentityUpdate) -> Result<Update<'_, Claim<'_>>, IdentityError> {
+pub(super) fn parse(
+    update: &pb::IdentityUpdate,
+) -> Result<Update<'_, UnverifiedSignature<'_>>, IdentityError> {
     let actions = update.actions.iter().enumerate();
     Ok(Update {
         inbox_id: &update.inbox_id,
@@ -71,7 +73,9 @@ pub(super) fn parse(update: &pb::IdentityUpdate) -> Result<Update<'_, Claim<'_>>
     })
 }
 
-fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, IdentityViolation> {
+fn action(
+    action: &pb::IdentityAction,
+) -> Result<Action<UnverifiedSignature<'_>>, IdentityViolation> {
     let kind =
         action.kind.as_ref().ok_or(IdentityViolation::Malformed("action of no known kind"))?;
     Ok(match kind {
@@ -104,9 +108,9 @@ fn action(action: &pb::IdentityAction) -> Result<Action<Claim<'_>>, IdentityViol
     })
 }
 
-fn claim(signature: Option<&pb::Signature>) -> Result<Claim<'_>, IdentityViolation> {
+fn claim(signature: Option<&pb::Signature>) -> Result<UnverifiedSignature<'_>, IdentityViolation> {
     let signature = signature.and_then(|signature| signature.signature.as_ref());
-    Claim::read(signature.ok_or(IdentityViolation::Malformed("missing signature"))?)
+    UnverifiedSignature::read(signature.ok_or(IdentityViolation::Malformed("missing signature"))?)
 }
 
 fn member(

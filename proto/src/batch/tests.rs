@@ -15,27 +15,27 @@ fn secret(index: u8) -> SecretKey {
     SecretKey::from_bytes(&[index + 1; 32]).unwrap()
 }
 
-fn claim(key: u8, text: u32) -> Claim {
+fn claim(key: u8, text: u32) -> SignatureClaim {
     let (secret, digest) = (secret(key), keccak256(&[&text.to_be_bytes()]));
-    Claim { digest, signature: secret.sign(digest), expected: Some(secret.public_key()) }
+    SignatureClaim { digest, signature: secret.sign(digest), expected: Some(secret.public_key()) }
 }
 
-fn singly(claims: &[Claim]) -> Vec<Result<PublicKey, SignatureError>> {
-    claims.iter().map(Claim::recover).collect()
+fn singly(claims: &[SignatureClaim]) -> Vec<Result<PublicKey, SignatureError>> {
+    claims.iter().map(SignatureClaim::recover).collect()
 }
 
 fn scalar(bytes: &[u8]) -> Scalar {
     Scalar::from_repr(<[u8; 32]>::try_from(bytes).unwrap().into()).unwrap()
 }
 
-fn with(claim: &Claim, change: impl FnOnce(&mut [u8; 65])) -> Claim {
+fn with(claim: &SignatureClaim, change: impl FnOnce(&mut [u8; 65])) -> SignatureClaim {
     let mut bytes = *claim.signature.as_bytes();
     change(&mut bytes);
-    Claim { signature: Signature::from_bytes(&bytes).unwrap(), ..*claim }
+    SignatureClaim { signature: Signature::from_bytes(&bytes).unwrap(), ..*claim }
 }
 
 /// The same signature with the other s and the other v, which is valid for the same key.
-fn high_twin(claim: &Claim) -> Claim {
+fn high_twin(claim: &SignatureClaim) -> SignatureClaim {
     with(claim, |bytes| {
         let s = <[u8; 32]>::try_from(&bytes[32..64]).unwrap();
         // An earlier change may have left no number below the order.
@@ -46,12 +46,12 @@ fn high_twin(claim: &Claim) -> Claim {
 }
 
 /// The ways in which a claim is not what it says, or is it in another form.
-fn mutate(claim: &Claim, how: u8) -> Claim {
+fn mutate(claim: &SignatureClaim, how: u8) -> SignatureClaim {
     match how {
         0 => high_twin(claim),
-        1 => Claim { digest: keccak256(&[&claim.digest.0]), ..*claim },
-        2 => Claim { expected: Some(secret(99).public_key()), ..*claim },
-        3 => Claim { expected: None, ..*claim },
+        1 => SignatureClaim { digest: keccak256(&[&claim.digest.0]), ..*claim },
+        2 => SignatureClaim { expected: Some(secret(99).public_key()), ..*claim },
+        3 => SignatureClaim { expected: None, ..*claim },
         4 => with(claim, |it| it[64] ^= 1),
         5 => with(claim, |it| it[64] |= 2),
         6 => with(claim, |it| it[40] ^= 4),
@@ -62,8 +62,8 @@ fn mutate(claim: &Claim, how: u8) -> Claim {
         11 => with(claim, |it| it[32..64].copy_from_slice(&ORDER)),
         12 => with(claim, |it| it[..64].fill(0xff)),
         // The digest that is 0 modulo the order, and one above the order.
-        13 => Claim { digest: Digest(ORDER), ..*claim },
-        14 => Claim { digest: Digest([0xff; 32]), ..*claim },
+        13 => SignatureClaim { digest: Digest(ORDER), ..*claim },
+        14 => SignatureClaim { digest: Digest([0xff; 32]), ..*claim },
         _ => *claim,
     }
 }
@@ -173,7 +173,7 @@ fn points_that_cancel_or_repeat_get_their_own_results() {
 #[test]
 fn coefficients_follow_every_byte_of_every_claim() {
     let claims: Vec<_> = (0..4).map(|text| claim(0, text)).collect();
-    let all = |claims: &[Claim]| -> Vec<_> {
+    let all = |claims: &[SignatureClaim]| -> Vec<_> {
         let mut next = coefficients(claims);
         claims.iter().map(|_| next()).collect()
     };

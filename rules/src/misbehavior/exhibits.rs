@@ -1,6 +1,6 @@
 //! The envelopes of a report, opened, with the signatures of their originators checked.
 
-use hawser_proto::batch::{Claim, recover_batch};
+use hawser_proto::batch::{SignatureClaim, recover_batch};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::originator_envelope::Proof;
 use hawser_proto::sign::originator_digest;
@@ -64,11 +64,12 @@ pub(super) fn open(
             let signature = Signature::canonicalize(&signature.bytes)
                 .map_err(|error| Fact::new("bad_signature", error.to_string()).at(exhibit.id))?;
             let digest = originator_digest(&exhibit.statement);
-            claims.push((exhibits.len(), Claim { digest, signature, expected: Some(key) }));
+            claims
+                .push((exhibits.len(), SignatureClaim { digest, signature, expected: Some(key) }));
         }
         exhibits.push(exhibit);
     }
-    let (indices, claims): (Vec<usize>, Vec<Claim>) = claims.into_iter().unzip();
+    let (indices, claims): (Vec<usize>, Vec<SignatureClaim>) = claims.into_iter().unzip();
     for (index, signer) in indices.into_iter().zip(recover_batch(&claims)) {
         let exhibit: &Exhibit = &exhibits[index];
         if !matches!(exhibit.origin, Origin::Signed(key) if signer == Ok(key)) {

@@ -3,7 +3,7 @@
 #[cfg(test)]
 mod tests;
 
-use hawser_proto::batch::{Claim, recover_batch, recover_similar};
+use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
@@ -83,12 +83,12 @@ impl EnvelopeVerifier {
         opened.into_iter().map(result).collect()
     }
 
-    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Claim), PeerViolation> {
+    fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
         let expected = Some(self.key);
-        let claim = Claim { digest: originator_digest(&statement), signature, expected };
+        let claim = SignatureClaim { digest: originator_digest(&statement), signature, expected };
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
         // A statement whose payer layers are malformed still has a place that its signer can be
         // held to.
@@ -150,7 +150,7 @@ impl EnvelopeVerifier {
     }
 }
 
-fn claim_of(envelope: &OpenedEnvelope) -> Result<Claim, Violation> {
+fn claim_of(envelope: &OpenedEnvelope) -> Result<SignatureClaim, Violation> {
     // Never reported: the error of the layer itself comes first.
     let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     payer_claim(statement.payer())
