@@ -13,6 +13,8 @@
 //! has a limit, every answer is bounded before it is read, a case that panics or hangs ends alone, and text of the
 //! node loses its control characters before it is shown.
 
+#![warn(missing_docs)]
+
 mod bounded;
 pub mod case;
 pub mod cases;

@@ -4,6 +4,7 @@
 //! peers do, breaks what lies between them, and kills them. Nothing but the loopback interface and
 //! temporary folders is touched, and nothing is left running, also when a test fails.
 
+#![warn(missing_docs)]
 #![expect(clippy::unwrap_used, reason = "everything here is test code: a panic is how it fails")]
 
 pub mod harness;

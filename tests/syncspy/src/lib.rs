@@ -18,6 +18,7 @@
 //! It also lets a disk fail: while the folder that [`FAULTS_VARIABLE`] names holds a file `sync`, syncs of files fail
 //! with EIO, and while it holds a file `read`, so do reads at a place of a file (`pread`).
 
+#![warn(missing_docs)]
 #![expect(unsafe_code, reason = "stands in for functions of the C library")]
 
 use std::ffi::{CStr, c_int, c_long, c_void};

@@ -57,6 +57,28 @@ fn roles_are_named() {
     assert_none(&broken, "name the role: peer, payer, reader, operator");
 }
 
+/// Names of types that said nothing of their subject and stood for several things at once.
+const RIDDLES: [&str; 6] = ["Desk", "Fate", "Patience", "Refusal", "Told", "Verdict"];
+
+#[test]
+fn names_of_types_say_their_subject() {
+    let mut broken = Vec::new();
+    for (path, text) in texts(&["rs"]) {
+        for (number, line) in text.lines().enumerate() {
+            let kinds = ["struct ", "enum ", "trait ", "type "];
+            let named = kinds.iter().find_map(|kind| {
+                let (head, rest) = line.trim_start().split_once(kind)?;
+                let is_item = head.is_empty() || head.starts_with("pub");
+                is_item.then(|| rest.split(|letter: char| !letter.is_alphanumeric()).next())?
+            });
+            if named.is_some_and(|name| RIDDLES.contains(&name)) {
+                broken.push(format!("{path}:{}: {}", number + 1, line.trim()));
+            }
+        }
+    }
+    assert_none(&broken, "a name says of what: `PruneVerdict`, not `Verdict`");
+}
+
 #[test]
 fn changes_are_listed_for_operators() {
     let changes = std::fs::read_to_string(crate::root().join("CHANGELOG.md")).unwrap();

@@ -126,6 +126,14 @@ fn every_crate_takes_the_lints_of_the_workspace() {
 }
 
 #[test]
+fn every_library_asks_for_documentation() {
+    let roots = texts(&["rs"]).into_iter().filter(|(path, _)| path.ends_with("src/lib.rs"));
+    let silent = roots.filter(|(_, text)| !text.contains("#![warn(missing_docs)]"));
+    let silent: Vec<_> = silent.map(|(path, _)| path).collect();
+    assert_none(&silent, "the root of a library says `#![warn(missing_docs)]`");
+}
+
+#[test]
 fn every_exception_from_a_lint_has_a_reason() {
     let mut broken = Vec::new();
     for (path, text) in texts(&["rs"]) {
@@ -187,19 +195,35 @@ fn every_page_of_the_documents_that_is_cited_is_there() {
     assert_none(&broken, "cited pages exist");
 }
 
+/// Returns the anchors of a page's headings, as renderers of Markdown make them.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    let anchor = |line: &str| -> String {
+        let words = line.trim_start_matches('#').trim().to_lowercase().replace(' ', "-");
+        words.chars().filter(|letter| letter.is_alphanumeric() || "-_".contains(*letter)).collect()
+    };
+    headings.map(anchor).collect()
+}
+
 #[test]
 fn every_link_between_documents_leads_somewhere() {
     let mut broken = Vec::new();
     for (path, text) in texts(&["md"]) {
         for link in text.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
-            let target = link.split('#').next().unwrap();
-            let here = target.is_empty() || target.contains("://") || target.starts_with("mailto:");
-            if !here && !root().join(&path).parent().unwrap().join(target).exists() {
+            let (target, anchor) = link.split_once('#').unwrap_or((link, ""));
+            if target.contains("://") || target.starts_with("mailto:") {
+                continue;
+            }
+            let folder = root().join(&path).parent().unwrap().to_owned();
+            let page = if target.is_empty() { root().join(&path) } else { folder.join(target) };
+            let has_anchor =
+                || anchors(&fs::read_to_string(&page).unwrap()).contains(&anchor.to_owned());
+            if !page.exists() || !anchor.is_empty() && !has_anchor() {
                 broken.push(format!("{path}: {link}"));
             }
         }
     }
-    assert_none(&broken, "relative links exist");
+    assert_none(&broken, "relative links, and the headings that they name, exist");
 }
 
 #[test]
