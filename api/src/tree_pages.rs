@@ -15,7 +15,7 @@ use hawser_proto::merkle::{TILE_WIDTH, Tile};
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_serve::CallCharge;
 use hawser_serve::pages::{Page, text};
-use hawser_serve::public_pages::{ComingPage, PublicPages, refusal};
+use hawser_serve::public_pages::{PageFuture, PublicPages, refusal};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Response, StatusCode};
@@ -178,7 +178,7 @@ impl PublicPages for TreePages {
         PREFIX
     }
 
-    fn show(&self, head: Parts, charge: CallCharge) -> ComingPage {
+    fn show(&self, head: Parts, charge: CallCharge) -> PageFuture {
         let pages = self.clone();
         Box::pin(async move {
             let page = pages.page(head, charge).await;
@@ -190,7 +190,7 @@ impl PublicPages for TreePages {
         (self.witness.is_some() && path == SUBMISSION_PATH).then_some(SUBMISSION_LEN_BYTES_MAX)
     }
 
-    fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> ComingPage {
+    fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> PageFuture {
         let witness = self.witness.clone();
         Box::pin(async move {
             let Some(witness) = witness else {

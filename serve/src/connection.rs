@@ -29,7 +29,7 @@ use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
-use crate::tls::{ENCRYPTED_BYTES, Wire};
+use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
 
 /// Calls that a peer has reset before they were begun; more end the connection. The library's value.
@@ -200,8 +200,8 @@ impl Connections {
             false => memory.connection(client, account),
         };
         let charged = share.and_then(|share| match wire {
-            Wire::Plain(_) => Ok(share),
-            Wire::Tls(_) => share.take(ENCRYPTED_BYTES).map(|()| share),
+            DecryptedStream::Plain(_) => Ok(share),
+            DecryptedStream::Tls(_) => share.take(ENCRYPTED_BYTES).map(|()| share),
         });
         match charged {
             Ok(share) => self.converse(wire, arrived, share).await,
@@ -215,7 +215,7 @@ impl Connections {
         mut stream: TcpStream,
         peer: SocketAddr,
         slot: ConnectionSlot,
-    ) -> io::Result<Result<(Wire, AdmittedConnection), ConnectionRefusal>> {
+    ) -> io::Result<Result<(DecryptedStream, AdmittedConnection), ConnectionRefusal>> {
         let arrived = match self.arrivals.arrive(&mut stream, peer, slot).await {
             Ok(arrived) => arrived,
             Err(refusal) => return Ok(Err(refusal)),
@@ -227,17 +227,17 @@ impl Connections {
     }
 
     /// Waits for the first bytes of HTTP, after the handshake of TLS if the listener speaks that.
-    async fn open(&self, stream: TcpStream) -> io::Result<Wire> {
+    async fn open(&self, stream: TcpStream) -> io::Result<DecryptedStream> {
         match &self.settings.tls {
-            Some(tls) => Wire::encrypted(&tls.acceptor(), stream, has_begun).await,
-            None => begin(&stream).await.map(|()| Wire::Plain(stream)),
+            Some(tls) => DecryptedStream::encrypted(&tls.acceptor(), stream, has_begun).await,
+            None => begin(&stream).await.map(|()| DecryptedStream::Plain(stream)),
         }
     }
 
     /// Serves one connection until either end closes it.
     async fn converse(
         &self,
-        stream: Wire,
+        stream: DecryptedStream,
         arrived: AdmittedConnection,
         share: Arc<ConnectionShare>,
     ) {

@@ -41,7 +41,7 @@ pub(crate) const FLOODED: &str = "too many HTTP/2 frames that carry nothing";
 /// The meter of one connection. A plain value: bytes and time are arguments.
 #[derive(Debug)]
 pub(crate) struct FrameMeter {
-    place: Place,
+    state: ParseState,
     frames: Bucket,
     /// Frames that the bytes sent to the peer pay for.
     earned: u64,
@@ -52,7 +52,7 @@ pub(crate) struct FrameMeter {
 
 /// The place in the bytes of a connection.
 #[derive(Debug)]
-enum Place {
+enum ParseState {
     /// After this many bytes of the preface.
     Preface(usize),
     /// Inside the head of a frame.
@@ -66,7 +66,7 @@ enum Place {
 impl FrameMeter {
     pub(crate) fn new() -> Self {
         Self {
-            place: Place::Preface(0),
+            state: ParseState::Preface(0),
             frames: Bucket::default(),
             earned: 0,
             sent_bytes: 0,
@@ -85,28 +85,28 @@ impl FrameMeter {
     /// Counts the frames that begin in `bytes`. Returns false if they are a flood.
     fn received(&mut self, mut bytes: &[u8], now_ms: u64) -> bool {
         while let Some(&first) = bytes.first() {
-            match &mut self.place {
-                Place::Other => return true,
-                Place::Preface(have) => {
+            match &mut self.state {
+                ParseState::Other => return true,
+                ParseState::Preface(have) => {
                     if first != HTTP2_PREFACE[*have] {
-                        self.place = Place::Other;
+                        self.state = ParseState::Other;
                         return true;
                     }
                     *have += 1;
                     if *have == HTTP2_PREFACE.len() {
-                        self.place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
+                        self.state = ParseState::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
                     }
                     bytes = &bytes[1..];
                 }
-                Place::Payload(left) => {
+                ParseState::Payload(left) => {
                     let skipped = bytes.len().min(*left as usize);
                     bytes = &bytes[skipped..];
                     *left -= u32::try_from(skipped).expect("not above `left`");
                     if *left == 0 {
-                        self.place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
+                        self.state = ParseState::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
                     }
                 }
-                Place::Head { head, have } => {
+                ParseState::Head { head, have } => {
                     let taken = bytes.len().min(HEAD_LEN_BYTES - *have);
                     head[*have..*have + taken].copy_from_slice(&bytes[..taken]);
                     bytes = &bytes[taken..];
@@ -114,9 +114,9 @@ impl FrameMeter {
                     if *have == HEAD_LEN_BYTES {
                         let head = *head;
                         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-                        self.place = match len {
-                            0 => Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 },
-                            len => Place::Payload(len),
+                        self.state = match len {
+                            0 => ParseState::Head { head: [0; HEAD_LEN_BYTES], have: 0 },
+                            len => ParseState::Payload(len),
                         };
                         if !carries(head[3], head[4], len) && !self.take(now_ms) {
                             return false;

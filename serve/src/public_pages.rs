@@ -28,8 +28,8 @@ const HEADER_BYTES: usize = 128;
 /// Seconds after which a caller that asks for too much at once may try again. As for calls.
 const RETRY_AFTER_S: u64 = 1;
 
-/// A page on its way.
-pub type ComingPage = Pin<Box<dyn Future<Output = Page> + Send>>;
+/// The future of a page.
+pub type PageFuture = Pin<Box<dyn Future<Output = Page> + Send>>;
 
 /// The pages of a service for its callers. Only `GET` reaches them, and `POST` those that take something.
 pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
@@ -38,7 +38,7 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
 
     /// Makes the page that a request asks for. `head` is from outside; the memory of the page is taken from `charge`
     /// before it is made.
-    fn show(&self, head: Parts, charge: CallCharge) -> ComingPage;
+    fn show(&self, head: Parts, charge: CallCharge) -> PageFuture;
 
     /// Returns the length of the longest body that a `POST` to this path may have, bytes; `None` if it takes none, as no page
     /// does by default.
@@ -48,7 +48,7 @@ pub trait PublicPages: fmt::Debug + Send + Sync + 'static {
     }
 
     /// Answers a `POST` to a path that takes one. `head` and `body` are from outside; the body is charged.
-    fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> ComingPage {
+    fn take(&self, head: Parts, body: Bytes, charge: CallCharge) -> PageFuture {
         let _ = (head, body, charge);
         Box::pin(async { refusal(StatusCode::NOT_FOUND, None, "nothing is taken here") })
     }

@@ -68,16 +68,16 @@ fn nanoseconds(time: Duration) -> i64 {
 /// Runs a task of a connection in its turn.
 pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Output {
     let mut task = pin!(task);
-    let place = Place(Arc::new(PaidWaker {
+    let guard = CountGuard(Arc::new(PaidWaker {
         turns: account.turns.clone(),
         state: AtomicU8::new(RESTING),
         waker: AtomicWaker::new(),
     }));
-    let paid_waker = Waker::from(place.0.clone());
+    let paid_waker = Waker::from(guard.0.clone());
     let mut deferred = 0;
     std::future::poll_fn(move |context| {
         let is_paid = account.is_left();
-        place.0.has_its_turn();
+        guard.0.has_its_turn();
         if !is_paid && deferred < DEFERRED_MAX && account.turns.waiting.load(Ordering::Relaxed) > 0
         {
             deferred += 1;
@@ -86,7 +86,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
         }
         deferred = 0;
         // Also for an unpaid turn: wakers of earlier turns may still wake the task.
-        place.0.waker.register(context.waker());
+        guard.0.waker.register(context.waker());
         if !is_paid {
             return task.as_mut().poll(context);
         }
@@ -142,9 +142,9 @@ impl Wake for PaidWaker {
 }
 
 /// Ends the count of a task that is dropped, also while it waits.
-struct Place(Arc<PaidWaker>);
+struct CountGuard(Arc<PaidWaker>);
 
-impl Drop for Place {
+impl Drop for CountGuard {
     fn drop(&mut self) {
         self.0.leave(ENDED);
     }

@@ -67,7 +67,7 @@ pub(super) struct FileStamps(Vec<Option<Stamp>>);
 type Stamp = (u64, Option<SystemTime>, u64);
 
 /// The content of the files.
-pub(super) struct Loaded {
+pub(super) struct LoadedCertificate {
     pub(super) config: Arc<ServerConfig>,
     pub(super) expires_unix_s: i64,
 }
@@ -79,7 +79,7 @@ impl TlsFiles {
     }
 
     /// Reads the files and makes the settings of new connections of them.
-    pub(super) fn load(&self) -> Result<Loaded, TlsError> {
+    pub(super) fn load(&self) -> Result<LoadedCertificate, TlsError> {
         let chain = certificates(&self.cert)?;
         let expires_unix_s = der::expires_unix_s(&chain[0])
             .ok_or_else(|| content(&self.cert, "its first certificate is malformed"))?;
@@ -106,7 +106,7 @@ impl TlsFiles {
         };
         let mut config = config.with_single_cert(chain, key).map_err(pair)?;
         config.alpn_protocols = ALPN.map(<[u8]>::to_vec).into();
-        Ok(Loaded { config: Arc::new(config), expires_unix_s })
+        Ok(LoadedCertificate { config: Arc::new(config), expires_unix_s })
     }
 }
 

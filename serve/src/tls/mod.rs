@@ -25,10 +25,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::metrics::Exposition;
 use crate::readiness::{Check, Purpose};
-use files::{FileStamps, Loaded};
+use files::{FileStamps, LoadedCertificate};
 
 pub use files::{TlsError, TlsFiles};
-pub(crate) use wire::{ENCRYPTED_BYTES, Wire};
+pub(crate) use wire::{DecryptedStream, ENCRYPTED_BYTES};
 
 /// Time between two looks at the files. A guess: certificates are replaced days before they expire.
 const LOOKED_AT_EVERY: Duration = Duration::from_secs(10);
@@ -65,7 +65,7 @@ impl Tls {
     /// Names the file that cannot be used.
     pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
         let stamps = files.stamps();
-        let Loaded { config, expires_unix_s } = files.load()?;
+        let LoadedCertificate { config, expires_unix_s } = files.load()?;
         let current = Current { config, expires_unix_s, stamps, fault: None };
         Ok(Self(Arc::new(TlsState { files, current: RwLock::new(current) })))
     }
@@ -104,7 +104,7 @@ impl Tls {
         let mut current = self.0.current.write();
         current.stamps = stamps;
         match loaded {
-            Ok(Loaded { config, expires_unix_s }) => {
+            Ok(LoadedCertificate { config, expires_unix_s }) => {
                 (current.config, current.expires_unix_s) = (config, expires_unix_s);
                 current.fault = None;
                 tracing::info!(expires_unix_s, "a new certificate is in use");

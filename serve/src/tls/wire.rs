@@ -19,7 +19,7 @@ const UNSENT_BYTES_MAX: usize = 16 * 1024;
 pub(crate) const ENCRYPTED_BYTES: usize = 40 * 1024;
 
 /// The bytes of a connection, decrypted.
-pub(crate) enum Wire {
+pub(crate) enum DecryptedStream {
     Plain(TcpStream),
     Tls(Box<Encrypted>),
 }
@@ -30,7 +30,7 @@ pub(crate) struct Encrypted {
     stream: TlsStream<InTurns<TcpStream>>,
 }
 
-impl Wire {
+impl DecryptedStream {
     /// Does the handshake, and waits for enough bytes to tell the version of HTTP: `begun` says if they are. The caller
     /// bounds the time.
     pub(crate) async fn encrypted(
@@ -113,7 +113,7 @@ impl<T: AsyncWrite + Unpin> AsyncWrite for InTurns<T> {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for DecryptedStream {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -134,7 +134,7 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for DecryptedStream {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
