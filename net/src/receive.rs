@@ -6,7 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, Want};
 use hawser_engine::runtime::replication::ResponseSink;
-use hawser_proto::frame::{Batch, DataDecoder, DataFrame, GapReason, StreamCode, StreamHeader};
+use hawser_proto::frame::{
+    BatchFrame, DataDecoder, DataFrame, GapReason, StreamCode, StreamHeader,
+};
 use hawser_proto::{OriginatorId, SequenceId};
 use parking_lot::{Mutex, MutexGuard};
 use quinn::{ReadError, RecvStream, VarInt};
@@ -225,7 +227,7 @@ impl StrandReceiver {
 ///
 /// # Errors
 /// [`PeerError::Oversized`] when it exceeds the size asked for, unless it is a single envelope.
-fn envelopes(batch: &Batch) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
+fn envelopes(batch: &BatchFrame) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
     let bytes: usize = batch.envelopes().map(|envelope| envelope.len()).sum();
     let is_within = u32::try_from(bytes).is_ok_and(|bytes| bytes <= BATCH_BYTES_MAX);
     if batch.len() > 1 && !is_within {

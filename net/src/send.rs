@@ -8,7 +8,7 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{PageReads, Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
-    BatchBuilder, BatchPush, DataFrame, EncodeError, End, Gap, GapReason, RefusalReason,
+    BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, GapFrame, GapReason, RefusalReason,
     StreamCode, StreamHeader, WantFrame,
 };
 use quinn::{Connection, SendStream, VarInt, WriteError};
@@ -180,7 +180,7 @@ impl StrandSender {
         }
         if self.has_end {
             let through = self.reader.position();
-            self.send_frame(stream, DataFrame::End(End { through })).await?;
+            self.send_frame(stream, DataFrame::End(EndFrame { through })).await?;
         }
         let _ = stream.finish(); // fails only if the peer has stopped it
         Ok(())
@@ -201,7 +201,7 @@ impl StrandSender {
             StrandItem::Gap { from, to, expired } => {
                 self.flush(stream).await?;
                 let reason = if expired { GapReason::Expired } else { GapReason::Missing };
-                self.send_frame(stream, DataFrame::Gap(Gap { from, to, reason })).await?;
+                self.send_frame(stream, DataFrame::Gap(GapFrame { from, to, reason })).await?;
             }
             StrandItem::End | StrandItem::Closed => {} // a reader says so by ending
         }

@@ -8,7 +8,7 @@ use hawser_engine::replication::{LinkCommand, OfferedCheckpoints};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, FEATURE_CHECKPOINTS, Stop, StreamCode, WantFrame, WantRefused,
+    CloseCode, ControlFrame, FEATURE_CHECKPOINTS, StopFrame, StreamCode, WantFrame, WantRefused,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use quinn::Connection;
@@ -188,7 +188,7 @@ impl<'a> Session<'a> {
             }
             LinkCommand::Stop { originator } => {
                 self.wants.close(originator);
-                self.writer.send(ControlFrame::Stop(Stop { originator })).await
+                self.writer.send(ControlFrame::Stop(StopFrame { originator })).await
             }
             LinkCommand::Disconnect { violation } => Err(PeerError::Envelope(violation).into()),
         }

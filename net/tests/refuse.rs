@@ -11,8 +11,8 @@ use common::raw::{RawPeer, SilentServer, closed};
 use hawser_engine::replication::PeerViolation;
 use hawser_net::PeerError;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, DataFrame, Gap, GapReason, Hello, MAX_BATCH_FRAME, MAX_CONTROL_FRAME,
-    NodeProof, Role, proof_preimage,
+    CloseCode, ControlFrame, DataFrame, GapFrame, GapReason, Hello, MAX_BATCH_FRAME,
+    MAX_CONTROL_FRAME, NodeProof, Role, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, SequenceId};
@@ -319,7 +319,7 @@ async fn words_about_a_gap_do_not_move_a_strand() {
     let want = peer.hear_want(LIAR.0).await;
     let mut strand = peer.open(want.originator, want.after).await;
     let (from, to) = (SequenceId(1), SequenceId(1000));
-    strand.send(DataFrame::Gap(Gap { from, to, reason: GapReason::Expired })).await;
+    strand.send(DataFrame::Gap(GapFrame { from, to, reason: GapReason::Expired })).await;
     scene.assert_goes_on().await;
     assert_eq!(scene.node.engine.heads().get().get(LIAR), SequenceId::NONE);
     // A younger one would have the gap searched for at other nodes.

@@ -7,7 +7,7 @@ use common::envelopes::{envelope, sign, statement};
 use common::network::{Network, UNREACHABLE, eventually};
 use common::raw::RawPeer;
 use hawser_proto::frame::{
-    ControlFrame, DataFrame, End, RefusalReason, StreamCode, WantFrame, WantRefused,
+    ControlFrame, DataFrame, EndFrame, RefusalReason, StreamCode, WantFrame, WantRefused,
 };
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{InvalidRule, Mark};
@@ -118,14 +118,14 @@ async fn a_peer_can_ask_for_any_strand_and_gets_what_was_signed() {
     let frames = peer.read_strand().await;
     let held = origin.held(200);
     assert_eq!(envelopes(&frames), (11..=25).map(|n| held[&n].clone()).collect::<Vec<_>>());
-    assert_eq!(frames.last(), Some(&DataFrame::End(End { through: SequenceId(25) })));
+    assert_eq!(frames.last(), Some(&DataFrame::End(EndFrame { through: SequenceId(25) })));
     let batches = frames.iter().filter(|frame| matches!(frame, DataFrame::Batch(_))).count();
     assert!(batches > 3, "no batch is larger than was asked for, so there are several");
 
     peer.say(want(200, 28, Some(99))).await;
     let frames = peer.read_strand().await;
     assert_eq!(envelopes(&frames), [held[&29].clone(), held[&30].clone()]);
-    assert_eq!(frames.last(), Some(&DataFrame::End(End { through: SequenceId(30) })));
+    assert_eq!(frames.last(), Some(&DataFrame::End(EndFrame { through: SequenceId(30) })));
 }
 
 #[tokio::test(flavor = "multi_thread")]

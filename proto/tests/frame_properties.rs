@@ -4,8 +4,9 @@ use bytes::{Bytes, BytesMut};
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, ClockFrame, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
-    EncodeError, End, FrameError, Gap, GapReason, Hello, MAX_BATCH_ENVELOPES, MAX_CLOCK_ENTRIES,
-    MAX_ENVELOPE, NodeProof, RefusalReason, Stop, StreamHeader, WantFrame, WantRefused,
+    EncodeError, EndFrame, FrameError, GapFrame, GapReason, Hello, MAX_BATCH_ENVELOPES,
+    MAX_CLOCK_ENTRIES, MAX_ENVELOPE, NodeProof, RefusalReason, StopFrame, StreamHeader, WantFrame,
+    WantRefused,
 };
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
@@ -65,7 +66,7 @@ fn control_frames() -> impl Strategy<Value = ControlFrame> {
             ControlFrame::Proof(NodeProof { node_id, signature })
         }),
         wants().prop_map(ControlFrame::Want),
-        originators().prop_map(|originator| ControlFrame::Stop(Stop { originator })),
+        originators().prop_map(|originator| ControlFrame::Stop(StopFrame { originator })),
         clocks().prop_map(|entries| ControlFrame::Clock(ClockFrame { entries })),
         (originators(), 1u8..9).prop_map(|(originator, code)| {
             let reason = match code {
@@ -113,14 +114,14 @@ fn data_streams() -> impl Strategy<Value = Vec<DataFrame>> {
         (sequences(), sequences(), any::<bool>()).prop_map(|(a, b, held)| {
             let reason = if held { GapReason::Expired } else { GapReason::Missing };
             let from = a.min(b).max(SequenceId(1));
-            DataFrame::Gap(Gap { from, to: a.max(b).max(from), reason })
+            DataFrame::Gap(GapFrame { from, to: a.max(b).max(from), reason })
         }),
     ];
     (any::<u32>(), 0..=SequenceId::MAX.0, vec(middle, 0..6), proptest::option::of(sequences()))
         .prop_map(|(originator, after, middle, through)| {
             let mut frames = vec![header(originator, after)];
             frames.extend(middle);
-            frames.extend(through.map(|through| DataFrame::End(End { through })));
+            frames.extend(through.map(|through| DataFrame::End(EndFrame { through })));
             frames
         })
 }

@@ -32,7 +32,7 @@ pub enum ControlFrame {
     /// Requests a strand.
     Want(WantFrame),
     /// Takes a request back.
-    Stop(Stop),
+    Stop(StopFrame),
     /// The sender's durable heads.
     Clock(ClockFrame),
     /// Refuses a want.
@@ -79,7 +79,7 @@ pub struct WantFrame {
 
 /// Takes a want back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stop {
+pub struct StopFrame {
     /// Originator of the strand that is no longer wanted.
     pub originator: OriginatorId,
 }
@@ -172,7 +172,7 @@ impl ControlFrame {
                 Self::Proof(NodeProof { node_id: fields.originator()?, signature: fields.array()? })
             }
             WANT => Self::Want(WantFrame::decode(&mut fields)?),
-            STOP => Self::Stop(Stop { originator: fields.originator()? }),
+            STOP => Self::Stop(StopFrame { originator: fields.originator()? }),
             CLOCK => Self::Clock(ClockFrame { entries: decode_clock(&mut fields)? }),
             REFUSED => Self::Refused(WantRefused {
                 originator: fields.originator()?,

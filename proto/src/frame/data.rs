@@ -30,11 +30,11 @@ pub enum DataFrame {
     /// Opens the stream; appears once.
     Header(StreamHeader),
     /// Carries envelopes.
-    Batch(Batch),
+    Batch(BatchFrame),
     /// Names sequence ids that the sender does not hold.
-    Gap(Gap),
+    Gap(GapFrame),
     /// Closes a stream whose want had an end.
-    End(End),
+    End(EndFrame),
 }
 
 /// Names the want that this stream answers.
@@ -48,7 +48,7 @@ pub struct StreamHeader {
 
 /// Envelopes of one strand in ascending order, as their originator signed them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Batch {
+pub struct BatchFrame {
     count: u32,
     /// Length and bytes of each envelope. The decoder has checked that they end with the last one.
     packed: Bytes,
@@ -56,7 +56,7 @@ pub struct Batch {
 
 /// Sequence ids that the sender does not hold. A claim without proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
+pub struct GapFrame {
     /// The first id, included.
     pub from: SequenceId,
     /// The last id, included.
@@ -77,7 +77,7 @@ pub enum GapReason {
 
 /// Ends a stream: every sequence id up to `through` was sent or named as a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct End {
+pub struct EndFrame {
     /// The last sequence id covered: the `up_to` of the want, or the sender's head if that is lower.
     pub through: SequenceId,
 }
@@ -112,9 +112,9 @@ impl DataFrame {
                 originator: fields.originator()?,
                 after: fields.sequence("after")?,
             }),
-            BATCH => return Batch::decode(fields).map(Self::Batch),
-            GAP => Self::Gap(Gap::decode(&mut fields)?),
-            END => Self::End(End { through: fields.sequence("through")? }),
+            BATCH => return BatchFrame::decode(fields).map(Self::Batch),
+            GAP => Self::Gap(GapFrame::decode(&mut fields)?),
+            END => Self::End(EndFrame { through: fields.sequence("through")? }),
             _ => return Err(FrameError::Unknown { kind }),
         };
         fields.finish()?;
@@ -122,7 +122,7 @@ impl DataFrame {
     }
 }
 
-impl Gap {
+impl GapFrame {
     fn decode(fields: &mut Fields) -> Result<Self, FrameError> {
         let (from, to) = (fields.sequence("from")?, fields.sequence("to")?);
         if from == SequenceId::NONE || from > to {
@@ -137,7 +137,7 @@ impl Gap {
     }
 }
 
-impl Batch {
+impl BatchFrame {
     /// Returns the number of envelopes, at least one.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a batch is never empty")]
@@ -176,7 +176,7 @@ impl Batch {
     }
 }
 
-/// The envelopes of a [`Batch`], in order.
+/// The envelopes of a [`BatchFrame`], in order.
 #[derive(Debug, Clone)]
 pub struct Envelopes {
     left: usize,
@@ -354,7 +354,7 @@ impl DataDecoder {
 
     /// Checks that the stream ended between two frames. Call it after the last frame was taken.
     ///
-    /// A stream may end without an [`End`]; it then promises nothing about envelopes that were not
+    /// A stream may end without an [`EndFrame`]; it then promises nothing about envelopes that were not
     /// sent.
     ///
     /// # Errors

@@ -19,12 +19,12 @@ use bytes::{BufMut, BytesMut};
 
 pub use codes::{CloseCode, StreamCode};
 pub use control::{
-    ClockFrame, ControlDecoder, ControlFrame, Hello, NodeProof, RefusalReason, Stop, WantFrame,
-    WantRefused,
+    ClockFrame, ControlDecoder, ControlFrame, Hello, NodeProof, RefusalReason, StopFrame,
+    WantFrame, WantRefused,
 };
 pub use data::{
-    Batch, BatchBuilder, BatchPush, DataDecoder, DataFrame, End, Envelopes, Gap, GapReason,
-    StreamHeader,
+    BatchBuilder, BatchFrame, BatchPush, DataDecoder, DataFrame, EndFrame, Envelopes, GapFrame,
+    GapReason, StreamHeader,
 };
 pub use proof::{PROOF_PREIMAGE_LEN, Role, proof_preimage};
 
