@@ -4,11 +4,11 @@
 //! all. The state of an inbox is the result of its valid updates in their order. [`check`] is the same
 //! for one who keeps the state and advances it.
 
-mod draft;
 mod error;
 mod kind;
 mod legacy;
 mod member;
+mod pending_state;
 mod recover;
 mod signature;
 mod state;
@@ -26,9 +26,9 @@ pub use member::{Member, MemberIdentifier, Passkey};
 pub use state::AssociationState;
 pub use wallet::{AccountIdError, WalletQuestion, parse_account_id};
 
-use draft::Draft;
+use pending_state::PendingState;
 use signature::{SignedText, Signer, UnverifiedSignature};
-use state::Delta;
+use state::StateDelta;
 use update::{Action, Update};
 
 /// The judgement of an update.
@@ -69,7 +69,7 @@ pub fn judge(
 /// The effect of an update that is valid if its contract wallets agree.
 #[derive(Debug)]
 pub struct CheckedChange {
-    delta: Delta,
+    delta: StateDelta,
     /// The question for each contract wallet, with the index of its action.
     questions: Vec<(usize, WalletQuestion)>,
 }
@@ -95,7 +95,7 @@ pub fn check(
     update: &pb::IdentityUpdate,
 ) -> Result<CheckedChange, IdentityError> {
     let (supposed, questions) = verified(update)?;
-    Ok(CheckedChange { delta: draft::changes(before, &supposed)?, questions })
+    Ok(CheckedChange { delta: pending_state::changes(before, &supposed)?, questions })
 }
 
 impl CheckedChange {
@@ -166,10 +166,10 @@ pub fn wallet_questions(update: &pb::IdentityUpdate) -> Result<Vec<WalletQuestio
 
 /// An update with its signers, if all contract wallets agree, and the question for each of them with the
 /// index of its action.
-type Supposed<'a> = (Update<'a, Signer>, Vec<(usize, WalletQuestion)>);
+type AssumedUpdate<'a> = (Update<'a, Signer>, Vec<(usize, WalletQuestion)>);
 
 /// Verifies every signature that needs no chain.
-fn verified(update: &pb::IdentityUpdate) -> Result<Supposed<'_>, IdentityError> {
+fn verified(update: &pb::IdentityUpdate) -> Result<AssumedUpdate<'_>, IdentityError> {
     let claimed = update::parse(update)?;
     let signed = SignedText::new(text::signed_text(&claimed));
     let (mut actions, mut questions) = (Vec::with_capacity(claimed.actions.len()), Vec::new());
@@ -194,13 +194,13 @@ pub fn add_trusted(
 ) -> Result<(), IdentityError> {
     let claimed = update::parse(update)?;
     let signed = SignedText::new(text::signed_text(&claimed));
-    let mut draft = Draft::new(state.as_ref(), claimed.client_timestamp_ns);
+    let mut pending = PendingState::new(state.as_ref(), claimed.client_timestamp_ns);
     for (place, action) in claimed.actions.iter().enumerate() {
-        trusted(action, &draft, &signed)
-            .and_then(|action| draft.apply(&action))
+        trusted(action, &pending, &signed)
+            .and_then(|action| pending.apply(&action))
             .map_err(|violation| violation.in_action(place))?;
     }
-    let delta = draft.finish(claimed.inbox_id).map_err(IdentityViolation::in_update)?;
+    let delta = pending.finish(claimed.inbox_id).map_err(IdentityViolation::in_update)?;
     CheckedChange { delta, questions: Vec::new() }.apply(state);
     Ok(())
 }
@@ -222,13 +222,13 @@ pub fn fold_trusted<'a>(
 /// Returns a valid action with its signers, which mostly follow from the action and the state.
 fn trusted(
     action: &Action<UnverifiedSignature<'_>>,
-    draft: &Draft<'_>,
+    pending: &PendingState<'_>,
     signed: &SignedText,
 ) -> Result<Action<Signer>, IdentityViolation> {
     let by = match action {
         Action::Create { account, .. } => Some(account),
-        Action::Add { .. } => draft.only_account(),
-        Action::Revoke { .. } | Action::ChangeRecovery { .. } => draft.recovery(),
+        Action::Add { .. } => pending.only_account(),
+        Action::Revoke { .. } | Action::ChangeRecovery { .. } => pending.recovery(),
     };
     let new = match action {
         Action::Add { member, .. } => Some(member),

@@ -132,7 +132,7 @@ impl AssociationState {
     }
 
     /// Applies what an update changes.
-    pub(super) fn apply(&mut self, delta: Delta) {
+    pub(super) fn apply(&mut self, delta: StateDelta) {
         for adder in &delta.swept {
             let swept = self.added.remove(adder).unwrap_or_default();
             swept.iter().for_each(|installation| self.remove(installation));
@@ -178,7 +178,7 @@ impl AssociationState {
 
 /// The changes that an update makes in the state before it.
 #[derive(Debug, Default)]
-pub(super) struct Delta {
+pub(super) struct StateDelta {
     /// The state that the update founds, before its other changes.
     pub(super) founded: Option<AssociationState>,
     /// Members whose installations leave, as far as the state before the update has them.
@@ -191,7 +191,7 @@ pub(super) struct Delta {
     pub(super) used: Vec<Bytes>,
 }
 
-impl Delta {
+impl StateDelta {
     /// Returns about the bytes of memory that it takes.
     pub(super) fn weight(&self) -> usize {
         let changed = self.members.keys().map(|identifier| 512 + 3 * identifier.len_bytes());

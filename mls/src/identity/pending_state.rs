@@ -1,6 +1,6 @@
 //! The effect of each action of an update on the state of its inbox (XIP-46).
 //!
-//! A [`Draft`] reads the state and writes beside it. So an update that breaks a rule, or waits for a
+//! A [`PendingState`] reads the state and writes beside it. So an update that breaks a rule, or waits for a
 //! contract wallet, leaves the state as it was without a copy of it, and costs what its actions cost.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,21 +9,21 @@ use super::error::{IdentityError, IdentityViolation};
 use super::kind::{MemberKind, SignatureKind};
 use super::member::{Member, MemberIdentifier};
 use super::signature::Signer;
-use super::state::{AssociationState, Delta};
+use super::state::{AssociationState, StateDelta};
 use super::update::{Action, Update};
 
 /// The state while the actions of one update are applied.
-pub(super) struct Draft<'a> {
+pub(super) struct PendingState<'a> {
     before: Option<&'a AssociationState>,
     client_timestamp_ns: u64,
-    delta: Delta,
+    delta: StateDelta,
     /// The installations among the members of `delta`, by the member that added them.
     added: BTreeMap<MemberIdentifier, BTreeSet<MemberIdentifier>>,
 }
 
-impl<'a> Draft<'a> {
+impl<'a> PendingState<'a> {
     pub(super) fn new(before: Option<&'a AssociationState>, client_timestamp_ns: u64) -> Self {
-        let (delta, added) = <(Delta, BTreeMap<_, _>)>::default();
+        let (delta, added) = <(StateDelta, BTreeMap<_, _>)>::default();
         Self { before, client_timestamp_ns, delta, added }
     }
 
@@ -59,7 +59,7 @@ impl<'a> Draft<'a> {
         Some(member).filter(|_| adder.is_none_or(|adder| !self.delta.swept.contains(adder)))
     }
 
-    /// Applies an action. After an error the draft must be dropped.
+    /// Applies an action. After an error the state must be dropped.
     pub(super) fn apply(&mut self, action: &Action<Signer>) -> Result<(), IdentityViolation> {
         match action {
             Action::Create { account, nonce, by } => self.create(account, *nonce, by)?,
@@ -225,7 +225,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Returns what the whole update changes.
-    pub(super) fn finish(self, inbox_id: &str) -> Result<Delta, IdentityViolation> {
+    pub(super) fn finish(self, inbox_id: &str) -> Result<StateDelta, IdentityViolation> {
         if self.created()?.inbox_id() != inbox_id {
             return Err(IdentityViolation::WrongInboxId);
         }
@@ -251,10 +251,10 @@ fn check_kinds(role: MemberKind, signature: SignatureKind) -> Result<(), Identit
 pub(super) fn changes(
     before: Option<&AssociationState>,
     update: &Update<'_, Signer>,
-) -> Result<Delta, IdentityError> {
-    let mut draft = Draft::new(before, update.client_timestamp_ns);
+) -> Result<StateDelta, IdentityError> {
+    let mut pending = PendingState::new(before, update.client_timestamp_ns);
     for (place, action) in update.actions.iter().enumerate() {
-        draft.apply(action).map_err(|violation| violation.in_action(place))?;
+        pending.apply(action).map_err(|violation| violation.in_action(place))?;
     }
-    draft.finish(update.inbox_id).map_err(IdentityViolation::in_update)
+    pending.finish(update.inbox_id).map_err(IdentityViolation::in_update)
 }
