@@ -1,7 +1,7 @@
 //! The conversation between a node in quarantine and its operator, through files of the host.
 //!
-//! The node writes down why it waits ([`Question`]), and the operator's command writes the answer
-//! ([`Answer`]) beside it. Both lie in the state folder, which no backup or copy of the data folder brings
+//! The node writes down why it waits ([`RestoreQuestion`]), and the operator's command writes the answer
+//! ([`RestoreAnswer`]) beside it. Both lie in the state folder, which no backup or copy of the data folder brings
 //! along, and an answer counts for one question only. So no copy carries a licence to sign.
 
 use std::fs::{self, File};
@@ -19,7 +19,7 @@ const LEN_BYTES_MAX: u64 = 64 * 1024;
 
 /// The question of a node that may not sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Question {
+pub struct RestoreQuestion {
     /// Differs each time that the node begins to ask.
     pub id: String,
     /// Id of the node.
@@ -36,17 +36,17 @@ pub struct Question {
 
 /// The operator's answer: no other process signs with the node's key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Answer {
+pub struct RestoreAnswer {
     /// Id of the question.
     pub id: String,
     /// Places of the strand to leave out.
     pub gap: u64,
 }
 
-impl Answer {
+impl RestoreAnswer {
     /// Answers a question. `is_complete` says that the folder holds everything that was ever signed.
     #[must_use]
-    pub fn to(question: &Question, is_complete: bool) -> Self {
+    pub fn to(question: &RestoreQuestion, is_complete: bool) -> Self {
         Self { id: question.id.clone(), gap: if is_complete { 0 } else { GAP } }
     }
 }
@@ -66,7 +66,7 @@ impl RestoreFolder {
     ///
     /// # Errors
     /// When the state folder cannot be read. A folder that does not exist holds no question.
-    pub fn asking(state_dir: &Path) -> io::Result<Vec<(Self, Question)>> {
+    pub fn asking(state_dir: &Path) -> io::Result<Vec<(Self, RestoreQuestion)>> {
         let entries = match fs::read_dir(state_dir) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
             entries => entries?,
@@ -86,7 +86,7 @@ impl RestoreFolder {
     ///
     /// # Errors
     /// When the file cannot be read.
-    pub fn question(&self) -> io::Result<Option<Question>> {
+    pub fn question(&self) -> io::Result<Option<RestoreQuestion>> {
         read(&self.0.join(QUESTION))
     }
 
@@ -95,7 +95,7 @@ impl RestoreFolder {
     ///
     /// # Errors
     /// When the file cannot be read or removed. The answer must not count then.
-    pub fn take_answer(&self) -> io::Result<Option<Answer>> {
+    pub fn take_answer(&self) -> io::Result<Option<RestoreAnswer>> {
         let path = self.0.join(ANSWER);
         let answer = read(&path)?;
         if answer.is_some() {
@@ -109,7 +109,7 @@ impl RestoreFolder {
     ///
     /// # Errors
     /// Of the file system.
-    pub fn ask(&self, question: &Question) -> io::Result<()> {
+    pub fn ask(&self, question: &RestoreQuestion) -> io::Result<()> {
         write(&self.0.join(QUESTION), question)
     }
 
@@ -117,7 +117,7 @@ impl RestoreFolder {
     ///
     /// # Errors
     /// Of the file system.
-    pub fn reply(&self, answer: &Answer) -> io::Result<()> {
+    pub fn reply(&self, answer: &RestoreAnswer) -> io::Result<()> {
         write(&self.0.join(ANSWER), answer)
     }
 
@@ -172,7 +172,7 @@ mod tests {
         fs::write(state.path().join("stray"), "no folder").unwrap();
         let folder = RestoreFolder::new(&dir);
         assert_eq!(RestoreFolder::asking(state.path()).unwrap(), []);
-        let question = Question {
+        let question = RestoreQuestion {
             id: "1".to_owned(),
             node_id: 100,
             network: "test".to_owned(),
@@ -186,10 +186,13 @@ mod tests {
             [(folder.clone(), question.clone())]
         );
         assert_eq!(folder.take_answer().unwrap(), None);
-        folder.reply(&Answer::to(&question, true)).unwrap();
-        assert_eq!(folder.take_answer().unwrap(), Some(Answer { id: "1".to_owned(), gap: 0 }));
+        folder.reply(&RestoreAnswer::to(&question, true)).unwrap();
+        assert_eq!(
+            folder.take_answer().unwrap(),
+            Some(RestoreAnswer { id: "1".to_owned(), gap: 0 })
+        );
         assert_eq!(folder.take_answer().unwrap(), None, "an answer counts once");
-        folder.reply(&Answer::to(&question, false)).unwrap();
+        folder.reply(&RestoreAnswer::to(&question, false)).unwrap();
         assert_eq!(folder.take_answer().unwrap().unwrap().gap, 1_000_000);
         folder.clear().unwrap();
         folder.clear().unwrap();

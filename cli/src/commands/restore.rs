@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use hawser_node::backup;
 use hawser_node::error::RunError;
-use hawser_node::restore::{Answer, Question, RestoreFolder};
+use hawser_node::restore::{RestoreAnswer, RestoreFolder, RestoreQuestion};
 use hawser_node::settings;
 use hawser_proto::OriginatorId;
 use hawser_storage::WantedBackup;
@@ -120,7 +120,7 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     if !args.yes {
         ask(question, args.complete)?;
     }
-    folder.reply(&Answer::to(question, args.complete)).map_err(unreadable)?;
+    folder.reply(&RestoreAnswer::to(question, args.complete)).map_err(unreadable)?;
     let is_taken = wait_until_taken(folder).map_err(unreadable)?;
     if !is_taken {
         return Err(RunError::failed(format!(
@@ -136,14 +136,14 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-fn describe(question: &Question) {
-    let Question { node_id, network, data_dir, head, reason, .. } = question;
+fn describe(question: &RestoreQuestion) {
+    let RestoreQuestion { node_id, network, data_dir, head, reason, .. } = question;
     output::line(format_args!("node {node_id} of network {network:?}, {}", data_dir.display()));
     output::line(format_args!("its own strand ends at {head} there"));
     output::line(reason);
 }
 
-fn ask(question: &Question, is_complete: bool) -> Result<(), RunError> {
+fn ask(question: &RestoreQuestion, is_complete: bool) -> Result<(), RunError> {
     if !io::stdin().is_terminal() {
         return Err(RunError::refused(
             "nothing was changed: say --yes to confirm without being asked",

@@ -7,7 +7,7 @@ use hawser_storage::{FolderObjects, Objects};
 use serde::{Deserialize, Serialize};
 
 use super::objects::BucketObjects;
-use super::settings::{BucketSettings, Stop};
+use super::settings::{BucketSettings, StopCheck};
 use crate::error::RunError;
 
 /// The place of objects: a folder of this machine, or a bucket.
@@ -43,7 +43,7 @@ impl ObjectsAt {
     ///
     /// # Errors
     /// When the settings of a bucket do not fit.
-    pub fn open(&self, stop: Stop) -> Result<Arc<dyn Objects>, RunError> {
+    pub fn open(&self, stop: StopCheck) -> Result<Arc<dyn Objects>, RunError> {
         Ok(match self {
             Self::Folder(path) => Arc::new(FolderObjects::new(path)),
             Self::Bucket(settings) => {

@@ -10,7 +10,7 @@ use object_store::{BackoffConfig, RetryConfig};
 use tokio::runtime::{Builder, Runtime};
 
 use super::client;
-use super::settings::{BucketError, BucketSettings, Stop, is_loopback};
+use super::settings::{BucketError, BucketSettings, StopCheck, is_loopback};
 
 /// Attempts after the first one. A guess: services ask for a pause when they are busy.
 const RETRIES_MAX: usize = 4;
@@ -20,26 +20,26 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const RETRY_MAX: Duration = Duration::from_secs(180);
 /// Time between two looks if the work has to stop. A guess.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
-/// Time that a request of [`Connection::wait_final`] has after the work has to stop. A guess: what stays otherwise keeps
+/// Time that a request of [`BucketConnection::wait_final`] has after the work has to stop. A guess: what stays otherwise keeps
 /// others out for hours, and the end of a node waits.
 const FINAL_MAX: Duration = Duration::from_secs(5);
 
 /// The way to a bucket. Every call blocks, so none is made from a task.
-pub(super) struct Connection {
+pub(super) struct BucketConnection {
     pub(super) store: AmazonS3,
     pub(super) settings: BucketSettings,
-    stop: Stop,
+    stop: StopCheck,
     /// Moves the bytes. Its own, so that a command without a runtime and a thread of a node use it alike.
     runtime: Option<Runtime>,
 }
 
-impl fmt::Debug for Connection {
+impl fmt::Debug for BucketConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Connection").field(&self.settings.name()).finish()
+        f.debug_tuple("BucketConnection").field(&self.settings.name()).finish()
     }
 }
 
-impl Drop for Connection {
+impl Drop for BucketConnection {
     fn drop(&mut self) {
         // Waiting for its threads is forbidden to tasks, and one of them may hold the last handle.
         if let Some(runtime) = self.runtime.take() {
@@ -48,12 +48,12 @@ impl Drop for Connection {
     }
 }
 
-impl Connection {
+impl BucketConnection {
     /// Prepares requests. Nothing is sent yet.
     ///
     /// # Errors
     /// [`BucketError`].
-    pub(super) fn new(settings: &BucketSettings, stop: Stop) -> Result<Self, BucketError> {
+    pub(super) fn new(settings: &BucketSettings, stop: StopCheck) -> Result<Self, BucketError> {
         let endpoint = settings.check()?;
         let is_https = endpoint.as_ref().is_none_or(|url| url.scheme() == "https");
         let connector = client::connector(is_https, endpoint.as_ref().is_some_and(is_loopback))?;

@@ -11,7 +11,7 @@ use hawser_storage::HeldObjects;
 use object_store::path::Path;
 use object_store::{ObjectStore as _, ObjectStoreExt as _, PutMode, PutOptions, PutPayload};
 
-use super::connection::Connection;
+use super::connection::BucketConnection;
 use super::reader::ObjectReader;
 
 /// Name of the object.
@@ -28,7 +28,7 @@ const LEFT_AFTER_S: u64 = 2 * 60 * 60;
 
 /// The lock, held.
 pub(super) struct HeldBucket<'a> {
-    bucket: &'a Connection,
+    bucket: &'a BucketConnection,
     path: Path,
     content: String,
     kept: Instant,
@@ -36,7 +36,7 @@ pub(super) struct HeldBucket<'a> {
 }
 
 impl<'a> HeldBucket<'a> {
-    pub(super) fn new(bucket: &'a Connection) -> io::Result<Self> {
+    pub(super) fn new(bucket: &'a BucketConnection) -> io::Result<Self> {
         let content = format!("{TITLE}{:032x}", rand::random::<u128>());
         let path = bucket.path(LOCK)?;
         let mut held = Self { bucket, path, content, kept: Instant::now(), is_lost: false };
@@ -67,7 +67,7 @@ impl<'a> HeldBucket<'a> {
 }
 
 /// Removes a lock whose holder has gone.
-fn remove_left(bucket: &Connection, path: &Path) -> io::Result<()> {
+fn remove_left(bucket: &BucketConnection, path: &Path) -> io::Result<()> {
     let written = match bucket.wait(bucket.store.head(path)) {
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
         found => found?.last_modified.timestamp(),

@@ -21,4 +21,4 @@ mod writer;
 
 pub use at::ObjectsAt;
 pub use objects::BucketObjects;
-pub use settings::{BucketError, BucketKeys, BucketSettings, Stop};
+pub use settings::{BucketError, BucketKeys, BucketSettings, StopCheck};

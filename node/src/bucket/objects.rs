@@ -7,10 +7,10 @@ use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, Objects}
 use object_store::ObjectStoreExt as _;
 use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 
-use super::connection::Connection;
+use super::connection::BucketConnection;
 use super::lock::HeldBucket;
 use super::reader::ObjectReader;
-use super::settings::{BucketError, BucketSettings, Stop};
+use super::settings::{BucketError, BucketSettings, StopCheck};
 use super::writer::ObjectWriter;
 
 /// The most objects of a list. A guess: ten times the most files of a backup.
@@ -21,7 +21,7 @@ const PAGES_MAX: usize = 5_000;
 /// A bucket. Every call blocks, so none is made from a task.
 #[derive(Debug)]
 pub struct BucketObjects {
-    connection: Connection,
+    connection: BucketConnection,
 }
 
 impl BucketObjects {
@@ -29,8 +29,8 @@ impl BucketObjects {
     ///
     /// # Errors
     /// [`BucketError`].
-    pub fn new(settings: &BucketSettings, stop: Stop) -> Result<Self, BucketError> {
-        Ok(Self { connection: Connection::new(settings, stop)? })
+    pub fn new(settings: &BucketSettings, stop: StopCheck) -> Result<Self, BucketError> {
+        Ok(Self { connection: BucketConnection::new(settings, stop)? })
     }
 
     /// Adds the objects of a page, by their names without the prefix.

@@ -8,7 +8,7 @@ use hawser_proto::Bytes;
 use object_store::path::Path;
 use object_store::{GetOptions, GetRange, ObjectMeta, ObjectStore as _, ObjectStoreExt as _};
 
-use super::connection::Connection;
+use super::connection::BucketConnection;
 
 /// Bytes of one request. A guess: half of the longest answer, so that memory stays small and a lost connection costs
 /// little.
@@ -16,7 +16,7 @@ const BLOCK_LEN_BYTES: u64 = 8 << 20;
 
 /// Reads an object of a length that was looked up. The object must stay the same meanwhile.
 pub(super) struct ObjectReader<'a> {
-    bucket: &'a Connection,
+    bucket: &'a BucketConnection,
     path: Path,
     found: ObjectMeta,
     next: u64,
@@ -28,7 +28,11 @@ impl<'a> ObjectReader<'a> {
     ///
     /// # Errors
     /// When there is no such object, or it is longer than `len_bytes_max`.
-    pub(super) fn open(bucket: &'a Connection, path: Path, len_bytes_max: u64) -> io::Result<Self> {
+    pub(super) fn open(
+        bucket: &'a BucketConnection,
+        path: Path,
+        len_bytes_max: u64,
+    ) -> io::Result<Self> {
         let found = bucket.wait(bucket.store.head(&path))?;
         if found.size > len_bytes_max {
             let text = format!("it has {} bytes, and {len_bytes_max} are the most", found.size);

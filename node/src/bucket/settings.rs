@@ -14,7 +14,7 @@ const REGION: &str = "us-east-1";
 const PREFIX_LEN_BYTES_MAX: usize = 800;
 
 /// Says if work with a bucket has to stop. Asked several times a second.
-pub type Stop = Arc<dyn Fn() -> bool + Send + Sync>;
+pub type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A bucket, a prefix of the names in it, and the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

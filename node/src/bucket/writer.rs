@@ -6,7 +6,7 @@ use hawser_storage::NewObject;
 use object_store::path::Path;
 use object_store::{MultipartUpload, ObjectStore as _, ObjectStoreExt as _, PutPayload};
 
-use super::connection::Connection;
+use super::connection::BucketConnection;
 
 /// Bytes of a part. S3 wants 5 MiB at least, and some services parts of one length. Memory is bounded by one part.
 const PART_LEN_BYTES: usize = 8 << 20;
@@ -15,7 +15,7 @@ const PARTS_MAX: usize = 10_000;
 
 /// Writes an object: at once if it fits into one part. It has its name when all parts are there.
 pub(super) struct ObjectWriter<'a> {
-    bucket: &'a Connection,
+    bucket: &'a BucketConnection,
     path: Path,
     part: Vec<u8>,
     upload: Option<Box<dyn MultipartUpload>>,
@@ -23,7 +23,7 @@ pub(super) struct ObjectWriter<'a> {
 }
 
 impl<'a> ObjectWriter<'a> {
-    pub(super) fn new(bucket: &'a Connection, path: Path) -> Self {
+    pub(super) fn new(bucket: &'a BucketConnection, path: Path) -> Self {
         Self { bucket, path, part: Vec::new(), upload: None, parts: 0 }
     }
 

@@ -56,12 +56,12 @@ pub struct ChainFile {
     path: PathBuf,
     /// Identity, length and time of the file when it was last read.
     seen: Option<Stamp>,
-    position: Position,
+    position: FilePosition,
 }
 
 /// The place up to which the file has been read.
 #[derive(Debug, Clone, Default)]
-pub struct Position {
+pub struct FilePosition {
     offset: u64,
     lines: u64,
     /// The last line was taken without its line end, which must come next.
@@ -112,7 +112,7 @@ impl ChainFile {
     /// Starts at the beginning of a file, without opening it.
     #[must_use]
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), seen: None, position: Position::default() }
+        Self { path: path.to_owned(), seen: None, position: FilePosition::default() }
     }
 
     /// Returns the path of the file.
@@ -129,12 +129,12 @@ impl ChainFile {
 
     /// Returns the place up to which the file has been read.
     #[must_use]
-    pub fn place(&self) -> Position {
+    pub fn place(&self) -> FilePosition {
         self.position.clone()
     }
 
     /// Goes back to an earlier place: the next poll returns what stands behind it.
-    pub fn go_back(&mut self, place: Position) {
+    pub fn go_back(&mut self, place: FilePosition) {
         (self.position, self.seen) = (place, None);
     }
 
@@ -172,7 +172,7 @@ impl Stamp {
     }
 }
 
-impl Position {
+impl FilePosition {
     fn read(&mut self, mut file: File) -> Result<ChainEvents, ChainFileError> {
         self.require_same_past(&mut file)?;
         let mut reader = BufReader::new(file);

@@ -8,7 +8,7 @@ use hawser_engine::own_strand::{OperatorWord, OwnStrandStatus};
 use tokio::task::JoinHandle;
 
 use super::blocking;
-use crate::restore::{Question, RestoreFolder};
+use crate::restore::{RestoreFolder, RestoreQuestion};
 
 /// Pause between two looks for an answer. A guess: an operator sees the result at once.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
@@ -39,7 +39,7 @@ struct Prompt {
     /// Number of times that the node has begun to ask.
     times: u64,
     /// The question that stands, with the kind of status that it is about.
-    asked: Option<(Discriminant<OwnStrandStatus>, Question)>,
+    asked: Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)>,
 }
 
 async fn run(engine: Engine) {
@@ -85,7 +85,7 @@ impl Prompt {
 
     /// Returns the question to the operator, if only one is needed now. A status of another kind is
     /// another question: what was answered before says nothing about it.
-    fn question(&mut self) -> Option<(Discriminant<OwnStrandStatus>, Question)> {
+    fn question(&mut self) -> Option<(Discriminant<OwnStrandStatus>, RestoreQuestion)> {
         let engine = &self.engine;
         let status = engine.own_strand_status();
         let is_asking =
@@ -101,7 +101,7 @@ impl Prompt {
                 format!("{}-{}", self.prefix, self.times)
             }
         };
-        let question = Question {
+        let question = RestoreQuestion {
             id,
             node_id: identity.node.0,
             network: identity.network.clone(),

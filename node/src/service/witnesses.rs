@@ -98,7 +98,7 @@ struct Asking {
 
 /// The answer of a witness.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum WitnessAnswer {
     Cosigned(WitnessCosignature),
     /// It has cosigned this size last.
     OtherSize(u64),
@@ -176,7 +176,7 @@ impl Asking {
         let Some((signed, proof)) = self.read(originator, old).await? else { return Ok(()) };
         let size = signed.checkpoint.size;
         let mut answer = self.ask(&signed, old, proof).await?;
-        if let Answer::OtherSize(old) = answer {
+        if let WitnessAnswer::OtherSize(old) = answer {
             if old > size {
                 return Err(AskError::Ahead(old));
             }
@@ -185,7 +185,7 @@ impl Asking {
             answer = self.ask(&signed, old, proof).await?;
         }
         match answer {
-            Answer::Cosigned(line) => {
+            WitnessAnswer::Cosigned(line) => {
                 self.cosigned.insert(originator, size);
                 self.engine.counters().witnesses.cosigned.inc();
                 let mut shown = CosignedCheckpoint::from(signed);
@@ -194,12 +194,12 @@ impl Asking {
                 let _ = self.replication.show_checkpoint(shown);
                 Ok(())
             }
-            Answer::OtherSize(size) => {
+            WitnessAnswer::OtherSize(size) => {
                 let why = format!("it names the size {size} after it was given that size");
                 Err(AskError::Refused(why))
             }
-            Answer::Forged => Err(AskError::Forged),
-            Answer::Refused(why) => Err(AskError::Refused(why)),
+            WitnessAnswer::Forged => Err(AskError::Forged),
+            WitnessAnswer::Refused(why) => Err(AskError::Refused(why)),
         }
     }
 
@@ -243,7 +243,7 @@ impl Asking {
         signed: &SignedCheckpoint,
         old_size: u64,
         proof: ConsistencyProof,
-    ) -> Result<Answer, AskError> {
+    ) -> Result<WitnessAnswer, AskError> {
         let identity = self.engine.store().identity();
         let key_of = |node| (node == identity.node).then_some(identity.public_key);
         let note = CosignedCheckpoint::from(*signed).to_note(&identity.network, key_of);
@@ -287,19 +287,22 @@ fn judge(
     network: &str,
     of: &Checkpoint,
     key: &WitnessKey,
-) -> Answer {
+) -> WitnessAnswer {
     if status == StatusCode::OK {
         let lines = read_cosignature_lines(body).into_iter();
         let mut made = lines.filter(|line| line.verify(network, of, key).is_ok());
-        return made.next().map_or(Answer::Forged, Answer::Cosigned);
+        return made.next().map_or(WitnessAnswer::Forged, WitnessAnswer::Cosigned);
     }
     let text = String::from_utf8_lossy(&body[..body.len().min(REASON_LEN_BYTES_MAX)]);
     if status == StatusCode::CONFLICT && media_type.starts_with(SIZE_MEDIA_TYPE) {
         let size = text.strip_suffix('\n').and_then(decimal);
-        return size.map_or_else(|| Answer::Refused("it names no size".into()), Answer::OtherSize);
+        return size.map_or_else(
+            || WitnessAnswer::Refused("it names no size".into()),
+            WitnessAnswer::OtherSize,
+        );
     }
     let printable: String = text.trim().chars().filter(|it| !it.is_control()).collect();
-    Answer::Refused(format!("{} {printable}", status.as_u16()))
+    WitnessAnswer::Refused(format!("{} {printable}", status.as_u16()))
 }
 
 /// Bytes of the text of a refusal that are kept. Guessed: two lines.
@@ -323,7 +326,7 @@ mod tests {
         Checkpoint { node, originator, size, root: TreeHash([1; 32]), time_ns: 7 }
     }
 
-    fn judged(status: u16, media_type: &str, body: &[u8]) -> Answer {
+    fn judged(status: u16, media_type: &str, body: &[u8]) -> WitnessAnswer {
         let (status, key) = (StatusCode::from_u16(status).unwrap(), signer(1).key());
         judge(status, media_type, body, "test", &checkpoint(9), &key)
     }
@@ -337,10 +340,10 @@ mod tests {
         let good = line(&signer(1), "test", 9);
         let lines = |lines: &[WitnessCosignature]| cosignature_lines(lines).into_bytes();
         let answer = judged(200, "text/plain", &lines(std::slice::from_ref(&good)));
-        assert_eq!(answer, Answer::Cosigned(good.clone()));
+        assert_eq!(answer, WitnessAnswer::Cosigned(good.clone()));
         // A witness with several keys sends several lines.
         let two = lines(&[line(&signer(2), "test", 9), good.clone()]);
-        assert_eq!(judged(200, "", &two), Answer::Cosigned(good));
+        assert_eq!(judged(200, "", &two), WitnessAnswer::Cosigned(good));
         for forged in [
             lines(&[line(&signer(2), "test", 9)]),
             lines(&[line(&signer(1), "test", 8)]),
@@ -349,24 +352,24 @@ mod tests {
             b"\xff\xff".to_vec(),
             vec![b'\n'; ANSWER_LEN_BYTES_MAX],
         ] {
-            assert_eq!(judged(200, "text/plain", &forged), Answer::Forged);
+            assert_eq!(judged(200, "text/plain", &forged), WitnessAnswer::Forged);
         }
     }
 
     #[test]
     fn a_conflict_names_a_size_in_its_one_form_and_everything_else_is_a_refusal() {
-        assert_eq!(judged(409, "text/x.tlog.size", b"7\n"), Answer::OtherSize(7));
-        assert_eq!(judged(409, "text/x.tlog.size; charset=x", b"0\n"), Answer::OtherSize(0));
+        assert_eq!(judged(409, "text/x.tlog.size", b"7\n"), WitnessAnswer::OtherSize(7));
+        assert_eq!(judged(409, "text/x.tlog.size; charset=x", b"0\n"), WitnessAnswer::OtherSize(0));
         for body in
             [&b""[..], b"7", b"07\n", b"-1\n", b"7\n7\n", b"\xff\n", b"99999999999999999999\n"]
         {
             let answer = judged(409, "text/x.tlog.size", body);
-            assert_eq!(answer, Answer::Refused("it names no size".into()), "{body:?}");
+            assert_eq!(answer, WitnessAnswer::Refused("it names no size".into()), "{body:?}");
         }
         let answer = judged(404, "text/plain", b"no\x1b[31m such log\n");
-        assert_eq!(answer, Answer::Refused("404 no[31m such log".into()));
+        assert_eq!(answer, WitnessAnswer::Refused("404 no[31m such log".into()));
         let long = judged(503, "", &[b'a'; 10_000]);
-        assert_eq!(long, Answer::Refused(format!("503 {}", "a".repeat(200))));
+        assert_eq!(long, WitnessAnswer::Refused(format!("503 {}", "a".repeat(200))));
     }
 
     #[tokio::test]
@@ -387,6 +390,6 @@ mod tests {
         let (response, ()) = tokio::join!(client.post(&url).body("old 0").send(), answers);
         let status = response.unwrap().status();
         assert_eq!(status, StatusCode::TEMPORARY_REDIRECT);
-        assert!(matches!(judged(status.as_u16(), "", b""), Answer::Refused(_)));
+        assert!(matches!(judged(status.as_u16(), "", b""), WitnessAnswer::Refused(_)));
     }
 }

@@ -7,16 +7,16 @@ use tokio_postgres::Config;
 use tokio_postgres::config::SslMode;
 
 use super::error::ImportError;
-use super::tls::{Checked, Tls};
+use super::tls::{CertificateCheck, PostgresTls};
 
 /// Options about TLS that name a certificate of the client, or a list of revoked ones. They are not served.
 const NOT_SERVED: [&str; 5] = ["sslcert", "sslkey", "sslpassword", "sslcrl", "sslcrldir"];
 
 /// The place of a database, and the way to it.
 #[derive(Clone)]
-pub(super) struct Address {
+pub(super) struct DatabaseAddress {
     pub(super) config: Config,
-    pub(super) tls: Tls,
+    pub(super) tls: PostgresTls,
 }
 
 /// The options about TLS in a connection string.
@@ -29,7 +29,7 @@ struct TlsOptions {
     is_system: bool,
 }
 
-impl Address {
+impl DatabaseAddress {
     /// Reads a connection string, a URL or `key=value` pairs.
     ///
     /// # Errors
@@ -40,28 +40,29 @@ impl Address {
             .map_err(|error| ImportError::Address(format!("no connection string: {error}")))?;
         let (mode, checked) = protection(&options).map_err(ImportError::Address)?;
         config.ssl_mode(mode);
-        let tls = Tls::new(checked, options.roots.as_deref()).map_err(ImportError::Address)?;
+        let tls =
+            PostgresTls::new(checked, options.roots.as_deref()).map_err(ImportError::Address)?;
         Ok(Self { config, tls })
     }
 }
 
 /// Returns when TLS is used, and what is checked. Without a mode it is used if the server has it, as libpq does.
-fn protection(options: &TlsOptions) -> Result<(SslMode, Checked), String> {
+fn protection(options: &TlsOptions) -> Result<(SslMode, CertificateCheck), String> {
     // As libpq: public authorities vouch for anyone, so only the name tells the server.
     if options.is_system && options.mode.as_deref().is_some_and(|mode| mode != "verify-full") {
         return Err("sslrootcert=system needs sslmode=verify-full".into());
     }
     if options.is_system {
-        return Ok((SslMode::Require, Checked::IssuerAndName));
+        return Ok((SslMode::Require, CertificateCheck::IssuerAndName));
     }
     Ok(match options.mode.as_deref().unwrap_or("prefer") {
-        "disable" => (SslMode::Disable, Checked::Nothing),
-        "allow" | "prefer" => (SslMode::Prefer, Checked::Nothing),
+        "disable" => (SslMode::Disable, CertificateCheck::Nothing),
+        "allow" | "prefer" => (SslMode::Prefer, CertificateCheck::Nothing),
         // libpq checks the issuer too when an authority is named.
-        "require" if options.roots.is_some() => (SslMode::Require, Checked::Issuer),
-        "require" => (SslMode::Require, Checked::Nothing),
-        "verify-ca" => (SslMode::Require, Checked::Issuer),
-        "verify-full" => (SslMode::Require, Checked::IssuerAndName),
+        "require" if options.roots.is_some() => (SslMode::Require, CertificateCheck::Issuer),
+        "require" => (SslMode::Require, CertificateCheck::Nothing),
+        "verify-ca" => (SslMode::Require, CertificateCheck::Issuer),
+        "verify-full" => (SslMode::Require, CertificateCheck::IssuerAndName),
         _ => {
             let modes = "disable, allow, prefer, require, verify-ca or verify-full";
             return Err(format!("sslmode is none of {modes}"));
@@ -216,12 +217,15 @@ mod tests {
             let (mode, roots) = (Some(mode.to_owned()), roots.map(PathBuf::from));
             protection(&TlsOptions { mode, roots, is_system: false })
         };
-        assert_eq!(of("disable", None), Ok((SslMode::Disable, Checked::Nothing)));
+        assert_eq!(of("disable", None), Ok((SslMode::Disable, CertificateCheck::Nothing)));
         assert_eq!(of("prefer", None), protection(&TlsOptions::default()));
-        assert_eq!(of("require", None), Ok((SslMode::Require, Checked::Nothing)));
-        assert_eq!(of("require", Some("/ca")), Ok((SslMode::Require, Checked::Issuer)));
-        assert_eq!(of("verify-ca", None), Ok((SslMode::Require, Checked::Issuer)));
-        assert_eq!(of("verify-full", None), Ok((SslMode::Require, Checked::IssuerAndName)));
+        assert_eq!(of("require", None), Ok((SslMode::Require, CertificateCheck::Nothing)));
+        assert_eq!(of("require", Some("/ca")), Ok((SslMode::Require, CertificateCheck::Issuer)));
+        assert_eq!(of("verify-ca", None), Ok((SslMode::Require, CertificateCheck::Issuer)));
+        assert_eq!(
+            of("verify-full", None),
+            Ok((SslMode::Require, CertificateCheck::IssuerAndName))
+        );
         assert!(of("VERIFY-FULL", None).is_err(), "libpq refuses it, too");
 
         let of_system = |mode: Option<&str>| {
@@ -229,7 +233,7 @@ mod tests {
             protection(&TlsOptions { mode, is_system: true, ..TlsOptions::default() })
         };
         for mode in [None, Some("verify-full")] {
-            assert_eq!(of_system(mode), Ok((SslMode::Require, Checked::IssuerAndName)));
+            assert_eq!(of_system(mode), Ok((SslMode::Require, CertificateCheck::IssuerAndName)));
         }
         for mode in ["disable", "prefer", "require", "verify-ca"] {
             assert!(of_system(Some(mode)).is_err(), "{mode}");
@@ -248,10 +252,10 @@ mod tests {
             ("password=secret port=x", "no connection string"),
             ("postgres://u:secret@db/x?sslmode=require&application_name=a@b", "not clear"),
         ] {
-            let Err(refused) = Address::parse(text) else { panic!("{wanted}") };
+            let Err(refused) = DatabaseAddress::parse(text) else { panic!("{wanted}") };
             let refused = refused.to_string();
             assert!(refused.contains(wanted) && !refused.contains("secret"), "{refused}");
         }
-        assert!(Address::parse("host=db dbname=xmtpd sslmode=disable").is_ok());
+        assert!(DatabaseAddress::parse("host=db dbname=xmtpd sslmode=disable").is_ok());
     }
 }

@@ -47,7 +47,7 @@ pub use facts::AsideFacts;
 pub use strand::{RowError, StrandReport};
 
 use check::ImportPlan;
-use source::Source;
+use source::SourceDatabase;
 use strand::StrandImport;
 
 pub(in crate::service) use folder::ImportFolder;
@@ -91,7 +91,7 @@ pub async fn run(
     let chains = Chains::reach(settings).await.map_err(open::OpenNodeError::from)?;
     let registry = open::first_registry(settings, &chains)?;
     let own = open::own_record(&registry, settings, &chains)?.clone();
-    let source = Source::open(postgres).await?;
+    let source = SourceDatabase::open(postgres).await?;
     let facts = source.facts().await?;
     let contracts = contracts(settings).await?;
     let older = settings.migrated.map(|it| it.key);
@@ -109,7 +109,7 @@ pub async fn run(
 }
 
 async fn transfer_all(
-    source: &Source,
+    source: &SourceDatabase,
     store: &Store,
     plan: &ImportPlan,
     own: &NodeRecord,

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Row};
 
-use super::address::Address;
+use super::address::DatabaseAddress;
 use super::error::ImportError;
 use super::facts::{AsideFacts, SourceFacts, StrandFacts};
 use super::strand::SourceRow;
@@ -29,18 +29,18 @@ const SESSION: &str = "SET default_transaction_read_only = on; SET statement_tim
                        SET idle_in_transaction_session_timeout = 0; SET work_mem = '64MB'; SET jit = off";
 
 /// A database at one moment: everything is read from one snapshot.
-pub(super) struct Source {
-    address: Address,
+pub(super) struct SourceDatabase {
+    address: DatabaseAddress,
     client: Client,
 }
 
-impl Source {
+impl SourceDatabase {
     /// Connects, and checks that no other session is open and that the tables are known.
     ///
     /// # Errors
     /// When it cannot be reached or is refused.
     pub(super) async fn open(postgres: &str) -> Result<Self, ImportError> {
-        let mut address = Address::parse(postgres)?;
+        let mut address = DatabaseAddress::parse(postgres)?;
         address.config.application_name("hawser import");
         let client = connect(&address).await?;
         let source = Self { address, client };
@@ -234,7 +234,7 @@ fn failed(step: &'static str) -> impl Fn(tokio_postgres::Error) -> ImportError {
     move |source| ImportError::Postgres { step, source }
 }
 
-async fn connect(Address { config, tls }: &Address) -> Result<Client, ImportError> {
+async fn connect(DatabaseAddress { config, tls }: &DatabaseAddress) -> Result<Client, ImportError> {
     let mut connected = config.connect(tls.clone()).await;
     // A server may have TLS that this program cannot use, and the operator has not asked for it. What the server itself
     // has refused stays refused.

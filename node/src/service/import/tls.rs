@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 
 /// The checks of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Checked {
+pub(super) enum CertificateCheck {
     /// Nothing: who stands on the path can read and change everything.
     Nothing,
     /// An authority that is trusted has issued it, for whatever name.
@@ -32,22 +32,24 @@ pub(super) enum Checked {
 
 /// Makes TLS connections. Cheap to clone.
 #[derive(Clone)]
-pub(super) struct Tls(TlsConnector);
+pub(super) struct PostgresTls(TlsConnector);
 
-impl Tls {
+impl PostgresTls {
     /// Trusts the authorities in the PEM file `roots`, or those of this machine.
     ///
     /// # Errors
     /// The reason, if there is no authority.
-    pub(super) fn new(checked: Checked, roots: Option<&Path>) -> Result<Self, String> {
+    pub(super) fn new(checked: CertificateCheck, roots: Option<&Path>) -> Result<Self, String> {
         let provider = Arc::new(ring::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = match checked {
-            Checked::Nothing => Arc::new(AnyName { issuer: None, provider: provider.clone() }),
-            Checked::Issuer => {
+            CertificateCheck::Nothing => {
+                Arc::new(AnyName { issuer: None, provider: provider.clone() })
+            }
+            CertificateCheck::Issuer => {
                 let issuer = Some(trusting(roots, provider.clone())?);
                 Arc::new(AnyName { issuer, provider: provider.clone() })
             }
-            Checked::IssuerAndName => trusting(roots, provider.clone())?,
+            CertificateCheck::IssuerAndName => trusting(roots, provider.clone())?,
         };
         let config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -81,7 +83,7 @@ fn trusting(
     })
 }
 
-impl<S> MakeTlsConnect<S> for Tls
+impl<S> MakeTlsConnect<S> for PostgresTls
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {

@@ -5,7 +5,7 @@ use hawser_storage::{Change, CommitError, Store};
 use tokio::sync::mpsc;
 
 use super::error::ImportError;
-use super::source::Source;
+use super::source::SourceDatabase;
 use super::strand::{SourceRow, StrandImport, StrandReport};
 use crate::service::blocking;
 
@@ -17,7 +17,7 @@ const WAITING: usize = 2;
 /// # Errors
 /// When a row is wrong, or database or log fail. The log then holds the strand up to some place.
 pub(super) async fn transfer(
-    source: &Source,
+    source: &SourceDatabase,
     store: Store,
     strand: StrandImport,
     note: &mut (dyn FnMut(u64) + Send),
@@ -46,7 +46,7 @@ async fn joined<T>(task: tokio::task::JoinHandle<T>) -> T {
 }
 
 async fn read(
-    source: &Source,
+    source: &SourceDatabase,
     originator: OriginatorId,
     rows_to: &mpsc::Sender<Vec<SourceRow>>,
     note: &mut (dyn FnMut(u64) + Send),
