@@ -6,7 +6,7 @@ use alloy::primitives::{Address, B256, Bytes, address, bytes, keccak256};
 use revm::bytecode::Bytecode;
 
 use super::block::{BASE_FEE_MIN, Block, HeaderFields};
-use super::core::{Core, TIME_MAX};
+use super::chain_core::{ChainCore, TIME_MAX};
 use super::record::JournalStep;
 use super::settings::{EmbeddedStartError, Genesis};
 use super::state::{AccountState, StateDiff};
@@ -58,7 +58,7 @@ pub(super) fn step(genesis: &Genesis, now: u64) -> Result<JournalStep, EmbeddedS
 }
 
 /// Returns true if the chain began with this genesis.
-pub(super) fn matches(genesis: &Genesis, core: &Core) -> Result<bool, EmbeddedStartError> {
+pub(super) fn matches(genesis: &Genesis, core: &ChainCore) -> Result<bool, EmbeddedStartError> {
     let Some(first) = core.block(0) else { return Ok(false) };
     let state_root = StateTrie::default().after(&state(genesis)?).root();
     let time = genesis.time.is_none_or(|time| time == first.header.timestamp);

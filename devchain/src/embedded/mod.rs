@@ -7,7 +7,7 @@
 //! Modules in reading order:
 //!
 //! - `settings`: the settings of a chain;
-//! - `core`: the chain as a plain value, on `block`, `state`, `trie`, `history`, `pool`, `pooled` and `feed`;
+//! - `chain_core`: the chain as a plain value, on `block`, `state`, `trie`, `history`, `pool`, `pooled` and `feed`;
 //! - `builder`, `evm`, `simulate`, `admission`: execution, and the checks before a transaction enters the pool;
 //! - `record`, `journal`: the bytes of a step, and the file of steps;
 //! - `node`, `versioned`: many readers and one writer of a chain;
@@ -30,7 +30,7 @@
 mod admission;
 mod block;
 mod builder;
-mod core;
+mod chain_core;
 mod evm;
 mod feed;
 mod filters;

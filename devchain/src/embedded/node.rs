@@ -18,7 +18,7 @@ use alloy::signers::local::PrivateKeySigner;
 use parking_lot::{Mutex, MutexGuard};
 use tokio::sync::watch;
 
-use super::core::Core;
+use super::chain_core::ChainCore;
 use super::filters::Filters;
 use super::genesis;
 use super::journal::{Journal, JournalError};
@@ -50,7 +50,7 @@ pub(super) enum WriteAccess {
 /// A chain that many tasks share.
 #[derive(Debug)]
 pub(super) struct EmbeddedNode {
-    core: RwLock<Core>,
+    core: RwLock<ChainCore>,
     writer: Mutex<WriteAccess>,
     /// Keys with which the chain signs for clients.
     pub(super) signers: Vec<PrivateKeySigner>,
@@ -69,7 +69,7 @@ const BROKEN: &str = "a panic while the chain was changed leaves nothing to serv
 impl EmbeddedNode {
     /// Opens the chain of the settings. Replays its journal if the folder holds one.
     pub(super) fn open(settings: &EmbeddedSettings) -> Result<Self, EmbeddedStartError> {
-        let mut core = Core::new(settings.chain_id);
+        let mut core = ChainCore::new(settings.chain_id);
         let mut journal = None;
         if let Some(folder) = &settings.data_dir {
             let apply = |roots: StateRoots, steps: Vec<JournalStep>| {
@@ -110,7 +110,7 @@ impl EmbeddedNode {
     }
 
     /// Locks the chain for reading.
-    pub(super) fn read(&self) -> RwLockReadGuard<'_, Core> {
+    pub(super) fn read(&self) -> RwLockReadGuard<'_, ChainCore> {
         self.core.read().expect(BROKEN)
     }
 
@@ -119,7 +119,7 @@ impl EmbeddedNode {
         self.signers.iter().find(|signer| signer.address() == address)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, Core> {
+    fn write(&self) -> RwLockWriteGuard<'_, ChainCore> {
         self.core.write().expect(BROKEN)
     }
 
@@ -133,7 +133,11 @@ impl EmbeddedNode {
     }
 
     /// Makes a change that the journal does not hold, and notifies subscribers.
-    pub(super) fn change<T>(&self, _: &mut WriteAccess, change: impl FnOnce(&mut Core) -> T) -> T {
+    pub(super) fn change<T>(
+        &self,
+        _: &mut WriteAccess,
+        change: impl FnOnce(&mut ChainCore) -> T,
+    ) -> T {
         let mut core = self.write();
         let value = change(&mut core);
         self.happened.send_replace(core.feed.end());
@@ -146,7 +150,7 @@ impl EmbeddedNode {
         &self,
         writer: &mut WriteAccess,
         steps: Vec<JournalStep>,
-        carry_out: impl FnOnce(&mut Core, Vec<JournalStep>) -> T,
+        carry_out: impl FnOnce(&mut ChainCore, Vec<JournalStep>) -> T,
     ) -> Result<T, JournalError> {
         match writer {
             WriteAccess::Memory => {}

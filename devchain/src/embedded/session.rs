@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use alloy::primitives::B256;
 use serde_json::value::RawValue;
 
-use super::core::Core;
+use super::chain_core::ChainCore;
 use super::feed::{FeedEvent, LaggedError};
 use super::filters::FilterKind;
 use super::node::EmbeddedNode;
@@ -119,7 +119,7 @@ fn message(id: u64, news: &RawValue) -> String {
     )
 }
 
-fn render(core: &Core, kind: &FilterKind, notice: &FeedEvent) -> Vec<RpcResult> {
+fn render(core: &ChainCore, kind: &FilterKind, notice: &FeedEvent) -> Vec<RpcResult> {
     match (kind, notice) {
         (FilterKind::NewBlocks, FeedEvent::BlockAdded(block)) => {
             vec![answer(&present::header(block))]
@@ -137,7 +137,7 @@ fn render(core: &Core, kind: &FilterKind, notice: &FeedEvent) -> Vec<RpcResult> 
     }
 }
 
-fn waiting(core: &Core, hash: B256) -> RpcResult {
+fn waiting(core: &ChainCore, hash: B256) -> RpcResult {
     let found = present::transaction_by_hash(core, hash);
     found.ok_or_else(|| failed("it was dropped since")).and_then(|tx| answer(&tx))
 }

@@ -11,7 +11,7 @@ use super::args::Args;
 use super::blocks::known;
 use super::error::{RpcError, failed, invalid};
 use super::{Group, RpcResult, answer};
-use crate::embedded::core::Core;
+use crate::embedded::chain_core::ChainCore;
 use crate::embedded::history::StateAt;
 use crate::embedded::node::{EmbeddedNode, wall_clock};
 use crate::embedded::state::{AccountState, StateDiff, StateOverlay};
@@ -88,7 +88,7 @@ fn proof(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 }
 
 /// Returns the state after a block, by default after the latest.
-fn state(core: &Core, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, RpcError> {
+fn state(core: &ChainCore, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, RpcError> {
     let id = id.unwrap_or_default();
     if id.is_pending() {
         return Ok(StateOverlay::with(core.state(), core.pending(wall_clock()).diff.clone()));
@@ -97,7 +97,11 @@ fn state(core: &Core, id: Option<BlockId>) -> Result<StateOverlay<StateAt<'_>>, 
     Ok(StateOverlay::with(core.state_at(core.version_at(number), number), StateDiff::default()))
 }
 
-fn account(core: &Core, address: Address, id: Option<BlockId>) -> Result<AccountState, RpcError> {
+fn account(
+    core: &ChainCore,
+    address: Address,
+    id: Option<BlockId>,
+) -> Result<AccountState, RpcError> {
     let Ok(account) = state(core, id)?.account(address);
     Ok(account)
 }

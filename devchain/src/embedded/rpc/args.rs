@@ -59,26 +59,26 @@ impl Args<'_> {
 
 /// A whole number as clients write it: a JSON number, or a string in hex or decimal digits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Number(pub(super) u64);
+pub(super) struct RpcNumber(pub(super) u64);
 
-impl<'de> Deserialize<'de> for Number {
+impl<'de> Deserialize<'de> for RpcNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Digits;
 
         impl Visitor<'_> for Digits {
-            type Value = Number;
+            type Value = RpcNumber;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a whole number below 2^64")
             }
 
-            fn visit_u64<E: Error>(self, number: u64) -> Result<Number, E> {
-                Ok(Number(number))
+            fn visit_u64<E: Error>(self, number: u64) -> Result<RpcNumber, E> {
+                Ok(RpcNumber(number))
             }
 
-            fn visit_str<E: Error>(self, digits: &str) -> Result<Number, E> {
+            fn visit_str<E: Error>(self, digits: &str) -> Result<RpcNumber, E> {
                 let number: U256 = digits.parse().map_err(E::custom)?;
-                u64::try_from(number).map(Number).map_err(E::custom)
+                u64::try_from(number).map(RpcNumber).map_err(E::custom)
             }
         }
 
@@ -106,10 +106,14 @@ mod tests {
     #[test]
     fn numbers_are_taken_as_clients_write_them() {
         for (text, number) in [("7", 7), (r#""7""#, 7), (r#""0x10""#, 16), (r#""0x0010""#, 16)] {
-            assert_eq!(serde_json::from_str::<Number>(text).unwrap(), Number(number), "{text}");
+            assert_eq!(
+                serde_json::from_str::<RpcNumber>(text).unwrap(),
+                RpcNumber(number),
+                "{text}"
+            );
         }
         for text in ["-1", "1.5", r#""x""#, r#""0x10000000000000000""#, "[]", "null"] {
-            assert!(serde_json::from_str::<Number>(text).is_err(), "{text}");
+            assert!(serde_json::from_str::<RpcNumber>(text).is_err(), "{text}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::args::Args;
 use super::error::{RpcError, failed};
 use super::{Group, RpcResult, answer, present};
 use crate::embedded::block::Block;
-use crate::embedded::core::Core;
+use crate::embedded::chain_core::ChainCore;
 use crate::embedded::node::{EmbeddedNode, wall_clock};
 
 pub(super) const METHODS: Group = &[
@@ -53,7 +53,7 @@ fn hash(args: &Args<'_>) -> Wanted {
 }
 
 /// Returns the block with this id, which may be the pending one.
-fn find(core: &Core, id: BlockId) -> Option<Arc<Block>> {
+fn find(core: &ChainCore, id: BlockId) -> Option<Arc<Block>> {
     if id.is_pending() {
         return Some(core.pending(wall_clock()).block.clone());
     }
@@ -88,6 +88,6 @@ fn no_uncles(node: &EmbeddedNode, id: BlockId) -> RpcResult {
 }
 
 /// Returns the block with this id, or go-ethereum's error for an unknown one.
-pub(super) fn known(core: &Core, id: BlockId) -> Result<Arc<Block>, RpcError> {
+pub(super) fn known(core: &ChainCore, id: BlockId) -> Result<Arc<Block>, RpcError> {
     find(core, id).ok_or_else(|| failed("header not found"))
 }

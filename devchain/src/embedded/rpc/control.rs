@@ -6,7 +6,7 @@ use alloy::primitives::{B256, Bytes, U64};
 use alloy::rpc::types::TransactionRequest;
 use serde::Deserialize;
 
-use super::args::{Args, Number};
+use super::args::{Args, RpcNumber};
 use super::error::{RpcError, failed, invalid};
 use super::{Group, RpcResult, answer, transactions};
 use crate::embedded::admission;
@@ -29,7 +29,7 @@ pub(super) const METHODS: Group = &[
         answer(&U64::from(node.change(&mut node.writer(), |core| core.snapshot())))
     }),
     (&["evm_revert", "anvil_revert"], |node, args| {
-        let Number(id) = args.get(0)?;
+        let RpcNumber(id) = args.get(0)?;
         answer(&node.revert(&mut node.writer(), id)?)
     }),
     (&["evm_setAutomine", "anvil_setAutomine"], |node, args| {
@@ -37,7 +37,7 @@ pub(super) const METHODS: Group = &[
         set_mining(node, MiningMode { on_demand, every: None })
     }),
     (&["evm_setIntervalMining", "anvil_setIntervalMining"], |node, args| {
-        let Number(seconds) = args.get(0)?;
+        let RpcNumber(seconds) = args.get(0)?;
         let every = (seconds > 0).then(|| Duration::from_secs(seconds));
         set_mining(node, MiningMode { on_demand: false, every })
     }),
@@ -62,7 +62,7 @@ pub(super) const METHODS: Group = &[
         answer(&())
     }),
     (&["anvil_setNextBlockBaseFeePerGas", "hardhat_setNextBlockBaseFeePerGas"], |node, args| {
-        let Number(base_fee) = args.get(0)?;
+        let RpcNumber(base_fee) = args.get(0)?;
         node.change(&mut node.writer(), |core| core.set_next_base_fee(base_fee))
             .map_err(invalid)?;
         answer(&())
@@ -73,8 +73,8 @@ pub(super) const METHODS: Group = &[
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum MineOptions {
-    Timestamp(Number),
-    Full { timestamp: Option<Number>, blocks: Option<Number> },
+    Timestamp(RpcNumber),
+    Full { timestamp: Option<RpcNumber>, blocks: Option<RpcNumber> },
 }
 
 fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
@@ -83,15 +83,15 @@ fn evm_mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
         Some(MineOptions::Timestamp(timestamp)) => (Some(timestamp), None),
         Some(MineOptions::Full { timestamp, blocks }) => (timestamp, blocks),
     };
-    let blocks = blocks.map_or(1, |Number(blocks)| blocks);
-    mine_blocks(node, blocks, timestamp.map(|Number(timestamp)| timestamp), None)?;
+    let blocks = blocks.map_or(1, |RpcNumber(blocks)| blocks);
+    mine_blocks(node, blocks, timestamp.map(|RpcNumber(timestamp)| timestamp), None)?;
     answer("0x0")
 }
 
 /// Makes a number of blocks, a number of seconds apart.
 fn mine(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let blocks = args.optional(0)?.map_or(1, |Number(blocks)| blocks);
-    let apart = args.optional(1)?.map(|Number(seconds)| seconds);
+    let blocks = args.optional(0)?.map_or(1, |RpcNumber(blocks)| blocks);
+    let apart = args.optional(1)?.map(|RpcNumber(seconds)| seconds);
     mine_blocks(node, blocks, None, apart)?;
     answer(&())
 }
@@ -116,7 +116,7 @@ fn mine_blocks(
 
 /// Moves the clock, so that the next block comes at least so much later than the latest.
 fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(seconds) = args.get(0)?;
+    let RpcNumber(seconds) = args.get(0)?;
     let mut writer = node.writer();
     let steps = node.read().plan_time_increase(wall_clock(), seconds).map_err(failed)?;
     node.commit(&mut writer, steps)?;
@@ -125,7 +125,7 @@ fn increase_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 
 /// Sets the clock. Block times still only grow.
 fn set_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(time) = args.get(0)?;
+    let RpcNumber(time) = args.get(0)?;
     let now = wall_clock();
     let mut writer = node.writer();
     let core = node.read();
@@ -139,7 +139,7 @@ fn set_time(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 }
 
 fn set_next_timestamp(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(timestamp) = args.get(0)?;
+    let RpcNumber(timestamp) = args.get(0)?;
     node.change(&mut node.writer(), |core| core.set_next_timestamp(timestamp)).map_err(failed)?;
     answer(&())
 }
@@ -159,9 +159,9 @@ enum Included {
 
 #[derive(Deserialize)]
 struct Reorganisation {
-    depth: Number,
+    depth: RpcNumber,
     #[serde(alias = "txBlockPairs", default)]
-    tx_block_pairs: Vec<(Included, Number)>,
+    tx_block_pairs: Vec<(Included, RpcNumber)>,
 }
 
 /// Replaces the last blocks by others. Parameters by position: depth, then pairs of a transaction (signed, or a request
@@ -174,11 +174,11 @@ fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
             tx_block_pairs: args.optional(1)?.unwrap_or_default(),
         },
     };
-    let Number(depth) = asked.depth;
+    let RpcNumber(depth) = asked.depth;
     check_depth(depth)?;
     let chain_id = node.read().chain_id;
     let mut included = Vec::new();
-    for (tx, Number(block)) in asked.tx_block_pairs {
+    for (tx, RpcNumber(block)) in asked.tx_block_pairs {
         let pooled = match tx {
             Included::Raw(bytes) => {
                 PooledTransaction::new(admission::decode(&bytes, chain_id)?, false)
@@ -198,7 +198,7 @@ fn reorganise(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 }
 
 fn rollback(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let depth = args.optional(0)?.map_or(1, |Number(depth)| depth);
+    let depth = args.optional(0)?.map_or(1, |RpcNumber(depth)| depth);
     check_depth(depth)?;
     let mut writer = node.writer();
     let steps = node.read().plan_rollback(depth).map_err(failed)?;

@@ -3,7 +3,7 @@
 use alloy::primitives::{Address, B256, Bytes, U256};
 use revm::bytecode::Bytecode;
 
-use super::args::{Args, Number};
+use super::args::{Args, RpcNumber};
 use super::error::{RpcError, invalid};
 use super::{Group, RpcResult, answer};
 use crate::embedded::node::EmbeddedNode;
@@ -62,7 +62,7 @@ fn add_balance(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
 }
 
 fn set_nonce(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(nonce) = args.get(1)?;
+    let RpcNumber(nonce) = args.get(1)?;
     change(node, args.get(0)?, |ours, _| ours.account.nonce = nonce)?;
     answer(&())
 }

@@ -5,7 +5,7 @@ use alloy::eips::BlockNumberOrTag;
 use alloy::primitives::{U64, U128};
 use alloy::rpc::types::FeeHistory;
 
-use super::args::{Args, Number};
+use super::args::{Args, RpcNumber};
 use super::error::{failed, invalid};
 use super::{Group, RpcResult, answer};
 use crate::embedded::block::Block;
@@ -28,7 +28,7 @@ pub(super) const METHODS: Group = &[
 ];
 
 fn fee_history(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(count) = args.get(0)?;
+    let RpcNumber(count) = args.get(0)?;
     let percentiles: Vec<f64> = args.optional(2)?.unwrap_or_default();
     if percentiles.len() > PERCENTILES_MAX {
         return Err(invalid(format!("more than {PERCENTILES_MAX} reward percentiles")));

@@ -5,10 +5,10 @@ use std::time::Instant;
 use alloy::primitives::{B256, U64};
 use alloy::rpc::types::{Filter, FilterChanges, Log};
 
-use super::args::{Args, Number};
+use super::args::{Args, RpcNumber};
 use super::error::{RpcError, failed};
 use super::{Group, RpcResult, answer, logs, present};
-use crate::embedded::core::Core;
+use crate::embedded::chain_core::ChainCore;
 use crate::embedded::feed::FeedEvent;
 use crate::embedded::filters::FilterKind;
 use crate::embedded::node::EmbeddedNode;
@@ -24,7 +24,7 @@ pub(super) const METHODS: Group = &[
     (&["eth_getFilterChanges"], changes),
     (&["eth_getFilterLogs"], all_logs),
     (&["eth_uninstallFilter"], |node, args| {
-        let Number(id) = args.get(0)?;
+        let RpcNumber(id) = args.get(0)?;
         answer(&node.filters.lock().remove(id))
     }),
 ];
@@ -39,7 +39,7 @@ fn add(node: &EmbeddedNode, kind: FilterKind) -> RpcResult {
 }
 
 fn changes(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(id) = args.get(0)?;
+    let RpcNumber(id) = args.get(0)?;
     let mut filters = node.filters.lock();
     let (kind, next) = filters.get(Instant::now(), id).ok_or_else(not_found)?;
     let core = node.read();
@@ -51,7 +51,7 @@ fn changes(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
     answer(&render(&core, &kind, &notices))
 }
 
-fn render(core: &Core, kind: &FilterKind, notices: &[FeedEvent]) -> FilterChanges {
+fn render(core: &ChainCore, kind: &FilterKind, notices: &[FeedEvent]) -> FilterChanges {
     let notices = notices.iter();
     match kind {
         FilterKind::Logs(filter) => {
@@ -100,7 +100,7 @@ pub(in crate::embedded) fn logs_of(notice: &FeedEvent, filter: &Filter) -> Vec<L
 }
 
 fn all_logs(node: &EmbeddedNode, args: &Args<'_>) -> RpcResult {
-    let Number(id) = args.get(0)?;
+    let RpcNumber(id) = args.get(0)?;
     let found = node.filters.lock().get(Instant::now(), id);
     let Some((FilterKind::Logs(filter), _)) = found else { return Err(not_found()) };
     answer(&logs::find(&node.read(), &filter, node.log_blocks_max())?)

@@ -5,10 +5,10 @@ use std::sync::atomic::Ordering;
 use alloy::eips::BlockNumberOrTag;
 use alloy::rpc::types::{Filter, FilterBlockOption, Log};
 
-use super::args::Number;
+use super::args::RpcNumber;
 use super::error::{RpcError, failed, invalid, too_much};
 use super::{Group, answer, present};
-use crate::embedded::core::Core;
+use crate::embedded::chain_core::ChainCore;
 
 /// Most logs in a response: the usual limit of providers.
 const LOGS_MAX: usize = 10_000;
@@ -22,14 +22,18 @@ pub(super) const METHODS: Group = &[
     }),
     // Sets a limit in blocks, or none. For tests of clients that halve their ranges.
     (&["hawser_setLogBlocksMax"], |node, args| {
-        let limit = args.optional(0)?.map_or(u64::MAX, |Number(limit)| limit.max(1));
+        let limit = args.optional(0)?.map_or(u64::MAX, |RpcNumber(limit)| limit.max(1));
         node.log_blocks_max.store(limit, Ordering::Relaxed);
         answer(&())
     }),
 ];
 
 /// Returns the matching logs in the order of the chain.
-pub(super) fn find(core: &Core, filter: &Filter, blocks_max: u64) -> Result<Vec<Log>, RpcError> {
+pub(super) fn find(
+    core: &ChainCore,
+    filter: &Filter,
+    blocks_max: u64,
+) -> Result<Vec<Log>, RpcError> {
     let (from, to) = match filter.block_option {
         FilterBlockOption::AtBlockHash(hash) => {
             let block = core.block_by_hash(hash).ok_or_else(|| failed("unknown block"))?;

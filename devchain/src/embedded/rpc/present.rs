@@ -11,7 +11,7 @@ use alloy::rpc::types::{
 };
 
 use crate::embedded::block::{Block, ExecutedTransaction, MinedTransaction};
-use crate::embedded::core::Core;
+use crate::embedded::chain_core::ChainCore;
 
 /// Returns the header of a block.
 pub(in crate::embedded) fn header(block: &Block) -> Header {
@@ -50,7 +50,10 @@ pub(super) fn waiting(tx: &Recovered<TxEnvelope>) -> Transaction {
 }
 
 /// Returns a transaction of a block or of the pool.
-pub(in crate::embedded) fn transaction_by_hash(core: &Core, hash: B256) -> Option<Transaction> {
+pub(in crate::embedded) fn transaction_by_hash(
+    core: &ChainCore,
+    hash: B256,
+) -> Option<Transaction> {
     match core.mined(hash) {
         Some((block, index, _)) => Some(transaction(block, index)),
         None => core.pool.get(hash).map(|pooled| waiting(&pooled.tx)),

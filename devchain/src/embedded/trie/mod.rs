@@ -11,7 +11,7 @@ use alloy::consensus::{EMPTY_ROOT_HASH, TrieAccount};
 use alloy::primitives::{Address, B256, Bytes, U256, keccak256};
 
 use super::state::{AccountState, StateDiff};
-use node::{Node, TrieValue};
+use node::{TrieNode, TrieValue};
 
 impl TrieValue for U256 {
     fn rlp(&self) -> Vec<u8> {
@@ -36,7 +36,7 @@ impl TrieValue for AccountLeaf {
 
 /// A trie whose keys are hashes.
 #[derive(Debug, Clone)]
-struct Trie<V>(Option<Arc<Node<V>>>);
+struct Trie<V>(Option<Arc<TrieNode<V>>>);
 
 impl<V> Default for Trie<V> {
     fn default() -> Self {
@@ -57,8 +57,8 @@ impl<V: TrieValue> Trie<V> {
     fn set(&mut self, key: B256, value: Option<V>) {
         let path = nibbles(key);
         self.0 = match value {
-            Some(value) => Some(Node::insert(self.0.as_ref(), &path, value)),
-            None => self.0.as_ref().and_then(|node| Node::remove(node, &path)),
+            Some(value) => Some(TrieNode::insert(self.0.as_ref(), &path, value)),
+            None => self.0.as_ref().and_then(|node| TrieNode::remove(node, &path)),
         };
     }
 

@@ -18,7 +18,7 @@ pub(super) trait TrieValue: Clone {
 
 /// A node with all below it. All keys have the same length, so no value ends at a branch.
 #[derive(Debug)]
-pub(super) struct Node<V> {
+pub(super) struct TrieNode<V> {
     kind: Kind<V>,
     /// The form in which the parent holds this node.
     reference: OnceLock<Reference>,
@@ -29,12 +29,12 @@ enum Kind<V> {
     /// A value, and the rest of its path.
     Leaf { path: Box<[u8]>, value: V },
     /// The common start of all paths below. The child is a branch.
-    Extension { path: Box<[u8]>, child: Arc<Node<V>> },
+    Extension { path: Box<[u8]>, child: Arc<TrieNode<V>> },
     /// At least two children, by the next half byte.
     Branch(Box<Children<V>>),
 }
 
-type Children<V> = [Option<Arc<Node<V>>>; 16];
+type Children<V> = [Option<Arc<TrieNode<V>>>; 16];
 
 #[derive(Debug, Clone)]
 enum Reference {
@@ -42,11 +42,11 @@ enum Reference {
     Whole(Bytes),
 }
 
-fn new<V>(kind: Kind<V>) -> Arc<Node<V>> {
-    Arc::new(Node { kind, reference: OnceLock::new() })
+fn new<V>(kind: Kind<V>) -> Arc<TrieNode<V>> {
+    Arc::new(TrieNode { kind, reference: OnceLock::new() })
 }
 
-fn leaf<V>(path: &[u8], value: V) -> Arc<Node<V>> {
+fn leaf<V>(path: &[u8], value: V) -> Arc<TrieNode<V>> {
     new(Kind::Leaf { path: path.into(), value })
 }
 
@@ -54,7 +54,7 @@ fn common_len(one: &[u8], other: &[u8]) -> usize {
     one.iter().zip(other).take_while(|(one, other)| one == other).count()
 }
 
-impl<V: TrieValue> Node<V> {
+impl<V: TrieValue> TrieNode<V> {
     /// Returns the value at a path.
     pub(super) fn get(&self, path: &[u8]) -> Option<&V> {
         match &self.kind {
@@ -194,11 +194,11 @@ impl Reference {
 /// Returns a branch where two paths part after `common` half bytes: below is `theirs`, and a new value.
 fn fork<V: TrieValue>(
     ours: &[u8],
-    theirs: Arc<Node<V>>,
+    theirs: Arc<TrieNode<V>>,
     path: &[u8],
     value: V,
     common: usize,
-) -> Arc<Node<V>> {
+) -> Arc<TrieNode<V>> {
     let mut children: Box<Children<V>> = Box::default();
     children[usize::from(ours[common])] = Some(theirs);
     children[usize::from(path[common])] = Some(leaf(&path[common + 1..], value));
@@ -206,7 +206,7 @@ fn fork<V: TrieValue>(
 }
 
 /// Returns a node below a longer path. Two nodes of the same path become one.
-fn prefixed<V: TrieValue>(prefix: &[u8], node: &Arc<Node<V>>) -> Arc<Node<V>> {
+fn prefixed<V: TrieValue>(prefix: &[u8], node: &Arc<TrieNode<V>>) -> Arc<TrieNode<V>> {
     if prefix.is_empty() {
         return node.clone();
     }

@@ -1,7 +1,7 @@
 //! The chain itself: a plain value that takes the time as an argument and does no input or output.
 //!
 //! Every durable change is a [`JournalStep`]. The `plan_*` methods compute steps, the owner of the chain writes
-//! them to the journal, and [`Core::apply`] carries them out. State that a kill may lose (the pool, snapshots,
+//! them to the journal, and [`ChainCore::apply`] carries them out. State that a kill may lose (the pool, snapshots,
 //! impersonated accounts) changes directly.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -58,7 +58,7 @@ struct Snapshot {
 
 /// The blocks, the state of each, the pool and the clock of one chain.
 #[derive(Debug)]
-pub(super) struct Core {
+pub(super) struct ChainCore {
     pub(super) chain_id: u64,
     blocks: Vec<Arc<Block>>,
     /// The version of the state after each block. As long as `blocks`.
@@ -85,7 +85,7 @@ pub(super) struct Core {
     pending: Mutex<Option<Arc<BuiltBlock>>>,
 }
 
-impl Core {
+impl ChainCore {
     pub(super) fn new(chain_id: u64) -> Self {
         Self {
             chain_id,
