@@ -13,13 +13,17 @@ use serde_json::{Value, json};
 use crate::error::RunError;
 
 /// Takes the bytes of what has gone since the last call, and says if the work goes on.
-type Moved<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
+type PruneProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// Removes all that may go from the database of a running node, without the bound of a run, for half of the time at most.
 ///
 /// # Errors
 /// When this node's clock is wrong, or the disk fails.
-pub fn of_engine(engine: &Engine, dry_run: bool, moved: &mut Moved<'_>) -> Result<Value, RunError> {
+pub fn of_engine(
+    engine: &Engine,
+    dry_run: bool,
+    moved: &mut PruneProgress<'_>,
+) -> Result<Value, RunError> {
     engine.check_clock().map_err(RunError::refused)?;
     let own_unix_s = unix_s(engine.ports().clock.now_ns());
     let report = run(engine.store(), own_unix_s, dry_run, true, moved)?;
@@ -31,7 +35,11 @@ pub fn of_engine(engine: &Engine, dry_run: bool, moved: &mut Moved<'_>) -> Resul
 ///
 /// # Errors
 /// When the disk fails.
-pub fn of_stopped(store: &Store, dry_run: bool, moved: &mut Moved<'_>) -> Result<Value, RunError> {
+pub fn of_stopped(
+    store: &Store,
+    dry_run: bool,
+    moved: &mut PruneProgress<'_>,
+) -> Result<Value, RunError> {
     let report = run(store, system_unix_s(), dry_run, false, moved)?;
     report.give_back(store);
     if !dry_run {
@@ -45,7 +53,7 @@ fn run(
     own_unix_s: u64,
     dry_run: bool,
     with_pauses: bool,
-    moved: &mut Moved<'_>,
+    moved: &mut PruneProgress<'_>,
 ) -> Result<PruneReport, RunError> {
     if !store.stale_projections().is_empty() {
         return Err(RunError::refused("the projections are not whole: run hawser rebuild first"));

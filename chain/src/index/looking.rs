@@ -7,7 +7,7 @@ use alloy::rpc::types::Filter;
 
 use super::fetch;
 use super::look::{Claim, ClaimVerdict, Due, EventSet, Testimony};
-use super::proof::{self, Said};
+use super::proof::{self, EndpointAnswers};
 use super::walk::WalkSettings;
 use crate::endpoints::Endpoints;
 use crate::send::RequestError;
@@ -166,7 +166,7 @@ impl Judging<'_> {
             .endpoints
             .each(|chain| async move { fetch::proof(&chain, claim.block).await })
             .await;
-        let said = Said { by, active: self.active, told, shown: &shown };
-        proof::judge(claim, self.settings.source, self.known, &said)
+        let answers = EndpointAnswers { by, active: self.active, told, shown: &shown };
+        proof::judge(claim, self.settings.source, self.known, &answers)
     }
 }

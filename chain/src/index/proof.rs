@@ -126,7 +126,7 @@ impl ProvenLogs {
 
 /// The answers of endpoints about a claim, each list by their places.
 #[derive(Debug, Clone, Copy)]
-pub struct Said<'a, E> {
+pub struct EndpointAnswers<'a, E> {
     /// The place of the endpoint that claims.
     pub by: usize,
     /// The place of the endpoint that is read from.
@@ -137,7 +137,7 @@ pub struct Said<'a, E> {
     pub shown: &'a [Result<Option<ProvenLogs>, E>],
 }
 
-impl<E> Said<'_, E> {
+impl<E> EndpointAnswers<'_, E> {
     /// Returns true if the claimant is read from anyway, or another endpoint has the block too. A header and receipts
     /// that are made up lead to a hash as well: only a hash that another endpoint vouches for is one of the chain.
     fn is_vouched_for(&self, block: BlockRef) -> bool {
@@ -170,10 +170,10 @@ pub fn judge<E>(
     claim: &Claim,
     source: EventSource,
     known: &EventSet,
-    said: &Said<'_, E>,
+    answers: &EndpointAnswers<'_, E>,
 ) -> Option<ClaimVerdict> {
-    let is_silent = said.is_silent_about(claim.block);
-    let proven: Vec<_> = said.shown.iter().flatten().flatten().collect();
+    let is_silent = answers.is_silent_about(claim.block);
+    let proven: Vec<_> = answers.shown.iter().flatten().flatten().collect();
     if proven.is_empty() {
         return is_silent.then_some(ClaimVerdict::Open);
     }
@@ -188,11 +188,11 @@ pub fn judge<E>(
     if !claim.logs.iter().any(counts) {
         return Some(ClaimVerdict::Denied);
     }
-    let mut blocks = said.told.iter().flatten().filter_map(|told| told.block);
+    let mut blocks = answers.told.iter().flatten().filter_map(|told| told.block);
     if blocks.any(|block| block != claim.block) {
         return Some(ClaimVerdict::Contradicted);
     }
-    let is_enough = said.is_vouched_for(claim.block) && !is_silent;
+    let is_enough = answers.is_vouched_for(claim.block) && !is_silent;
     Some(if is_enough { ClaimVerdict::Confirmed } else { ClaimVerdict::Open })
 }
 
@@ -314,8 +314,8 @@ mod tests {
         told: &[Option<Testimony>],
         shown: &[Result<Option<ProvenLogs>, ()>],
     ) -> Option<ClaimVerdict> {
-        let said = Said { by: 1, active: 0, told, shown };
-        judge(claim, EventSource::NodeRegistry, known, &said)
+        let answers = EndpointAnswers { by: 1, active: 0, told, shown };
+        judge(claim, EventSource::NodeRegistry, known, &answers)
     }
 
     /// Judges a claim of the second endpoint. Both have the block.
@@ -382,8 +382,8 @@ mod tests {
         }
         // It is read from anyway.
         let (told, shown) = ([has(&made_up)], [Ok::<_, ()>(Some(proof))]);
-        let said = Said { by: 0, active: 0, told: &told, shown: &shown };
-        let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &said);
+        let answers = EndpointAnswers { by: 0, active: 0, told: &told, shown: &shown };
+        let verdict = judge(&made_up, EventSource::NodeRegistry, &none, &answers);
         assert_eq!(verdict, Some(ClaimVerdict::Confirmed));
     }
 

@@ -40,9 +40,9 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
         threads: args.threads.unwrap_or_else(cores),
         with_payers: !args.without_payers,
     };
-    let mut teller = Teller::new();
-    let report = export(&log, folder, settings, |progress| teller.tell(progress));
-    teller.bar.finish_and_clear();
+    let mut bar = ExportProgressBar::new();
+    let report = export(&log, folder, settings, |progress| bar.tell(progress));
+    bar.bar.finish_and_clear();
     let report = report.map_err(refused)?;
     let brought = match &bucket {
         Some(bucket) => Some(publish(folder, &**bucket)?),
@@ -64,12 +64,12 @@ fn refused(error: ExportError) -> RunError {
 }
 
 /// Progress on the error output: a bar on a terminal, lines elsewhere.
-struct Teller {
+struct ExportProgressBar {
     bar: ProgressBar,
     told: Instant,
 }
 
-impl Teller {
+impl ExportProgressBar {
     fn new() -> Self {
         let template = "exporting {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
         let style = ProgressStyle::with_template(template).expect("the template is well-formed");

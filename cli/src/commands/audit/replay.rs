@@ -83,18 +83,18 @@ fn replay(
     let state_file = args.state.as_deref();
     let state = state_file.map(read_state).transpose()?.flatten();
     let mut replay = Replay::new(log, &settings, state).map_err(RunError::refused)?;
-    let mut teller = Teller::new();
+    let mut bar = ReplayProgressBar::new();
     let mut saved = Instant::now();
     let mut unsaved = None;
     let report = replay.run(|state, progress| {
-        teller.tell(progress);
+        bar.tell(progress);
         if let Some(path) = state_file.filter(|_| saved.elapsed() >= SAVE_EVERY) {
             saved = Instant::now();
             unsaved = write_state(path, state).err();
         }
         unsaved.is_none()
     });
-    teller.bar.finish_and_clear();
+    bar.bar.finish_and_clear();
     let report = report.map_err(|error| RunError::failed(format!("{}: {error}", args.from)))?;
     if let Some(error) = unsaved {
         return Err(error);
@@ -108,12 +108,12 @@ fn replay(
 }
 
 /// Progress on the error output: a bar on a terminal, lines elsewhere.
-struct Teller {
+struct ReplayProgressBar {
     bar: ProgressBar,
     told: Instant,
 }
 
-impl Teller {
+impl ReplayProgressBar {
     fn new() -> Self {
         let template = "replaying {msg} [{bar:40}] {pos}/{len} {per_sec} {eta}";
         let style = ProgressStyle::with_template(template).expect("the template is well-formed");

@@ -182,7 +182,7 @@ fn start(
     });
 }
 
-type Gone = mpsc::error::SendError<Frame<Bytes>>;
+type SendFrameError = mpsc::error::SendError<Frame<Bytes>>;
 
 async fn stream(
     state: &State,
@@ -190,7 +190,7 @@ async fn stream(
     mut after: u64,
     framed: bool,
     to: &mpsc::Sender<Frame<Bytes>>,
-) -> Result<(), Gone> {
+) -> Result<(), SendFrameError> {
     let mut changes = state.strand.subscribe();
     let habits = || -> Habits { state.habits.lock().clone() };
     if habits().greets && habits().are_peaceful() {
