@@ -45,6 +45,8 @@ const REPORT_EVERY: Duration = Duration::from_secs(60);
 pub struct OtherNode {
     /// There is a connection to it.
     pub is_connected: bool,
+    /// The last time that a connection to it ended. A connection that came and went between two looks is seen by this alone.
+    pub lost_at: Option<Instant>,
     /// The head of its own strand that it claims to hold; 0 if it claims nothing.
     pub claimed: SequenceId,
     /// The head of its strand that is held here.
@@ -137,6 +139,8 @@ impl Watched {
     fn follow(&mut self, now: Instant, other: &OtherNode) {
         if other.is_connected {
             self.silent_since = now;
+        } else if let Some(at) = other.lost_at {
+            self.silent_since = self.silent_since.max(at);
         }
         if let Some(at) = other.sent_away_at {
             self.silent_since = self.silent_since.max(at + SETTLE);

@@ -93,6 +93,20 @@ fn a_restart_that_is_over_soon_is_no_fault() {
     }
 }
 
+/// Silence counts from the end of the last connection, also of one that no look has met.
+#[test]
+fn a_link_that_is_down_at_each_look_and_was_up_between_them_is_no_silence() {
+    let mut watching = Watching::settled();
+    watching.cut(&[300]);
+    for _ in 0..600 {
+        watching.other(300).lost_at = Some(watching.now + Duration::from_millis(300));
+        assert_eq!(watching.run(1), []);
+    }
+    // The last one ended less than a second before the last look.
+    assert_eq!(watching.run(9), []);
+    assert_eq!(watching.run(1), [(1, 300, Kind::UnresponsiveNode)]);
+}
+
 #[test]
 fn a_node_that_reaches_fewer_than_half_reports_no_one_and_gives_them_time_to_come_back() {
     let mut watching = Watching::settled();

@@ -79,6 +79,7 @@ impl Sim {
             let follower = &mut node.following.get_mut(&other).expect("it is followed").follower;
             let seen = OtherNode {
                 is_connected,
+                lost_at: node.lost.get(&other).copied(),
                 claimed: claimed.unwrap_or_default(),
                 held,
                 sent_away_at: node.sent_away.get(&other).copied(),

@@ -61,6 +61,8 @@ pub(super) struct Node {
     pub(super) liveness: LivenessWatch,
     /// The last time that it ended a connection for a rule that a peer broke.
     pub(super) sent_away: BTreeMap<OriginatorId, Instant>,
+    /// The last time that the connection to a server ended.
+    pub(super) lost: BTreeMap<OriginatorId, Instant>,
     /// The nodes that this one has named since they were last taken, and for what.
     pub(super) namings: Vec<(OriginatorId, Naming)>,
 }
@@ -86,6 +88,7 @@ impl Node {
             checkpoints: Checkpoints::default(),
             liveness: LivenessWatch::default(),
             sent_away: BTreeMap::new(),
+            lost: BTreeMap::new(),
             namings: Vec::new(),
         }
     }
@@ -126,6 +129,7 @@ impl Node {
         self.checkpoints.watch = CheckpointWatch::default();
         self.liveness = LivenessWatch::default();
         self.sent_away.clear();
+        self.lost.clear();
     }
 
     /// Does the writes to one strand at `true_ns`, and tells up to where it grew.

@@ -59,6 +59,7 @@ impl Sim {
         }
         connection.is_up = false;
         connection.streams.clear();
+        self.node(path.follower).lost.insert(path.server, now);
         for originator in self.followed_by(path.follower) {
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
             following.follower.handle_peer_down(now, path.server);
@@ -88,7 +89,9 @@ impl Sim {
         }
         let mut response = response;
         if self.one_in(self.faults.resets_one_in) {
-            self.connection(path).streams.remove(&originator);
+            // A stream breaks, and not the one of a later want that has taken its place.
+            let streams = &mut self.connection(path).streams;
+            streams.retain(|of, stream| *of != originator || stream.request != response.request);
             response.items = vec![StrandItem::Closed];
         }
         let now = self.now;

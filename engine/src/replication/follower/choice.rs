@@ -40,11 +40,13 @@ pub(super) struct Choice {
     pub(super) passed: Passed,
     /// The last time that a place was accepted or the source was asked.
     pub(super) progress_at: Instant,
+    /// Since when the source claims more than was accepted.
+    pub(super) owing_since: Option<Instant>,
     /// Since when another peer claims more than was accepted.
     pub(super) ahead_since: Option<Instant>,
     /// The strand's own node, which has proved its id, claimed more and sent nothing for long; until it is taken.
     pub(super) is_stalled: bool,
-    /// Times in a row that it did so.
+    /// Times in a row that it did so, on one connection and without an end of the stream.
     pub(super) stalls: u32,
 }
 
@@ -99,6 +101,7 @@ impl Choice {
             doubts: BTreeMap::new(),
             passed: Passed { older: stored, newer: stored, at: now },
             progress_at: now,
+            owing_since: None,
             ahead_since: None,
             is_stalled: false,
             stalls: 0,

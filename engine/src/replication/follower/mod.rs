@@ -549,6 +549,7 @@ impl Follower {
         let Some(open) = peer.open.take() else { return };
         if self.choice.is_asked(id) || self.search.is_some() {
             peer.ask_at = now + pause;
+            self.forget_stalls(id);
             if open.up_to.is_none() {
                 self.note_refusal(now, id);
             }
@@ -573,6 +574,7 @@ impl Follower {
     /// Forgets what was asked of a peer.
     fn drop_peer(&mut self, peer: OriginatorId) {
         self.release_part(peer);
+        self.forget_stalls(peer);
         self.peers.remove(&peer);
         if self.choice.is_tried(peer) {
             self.choice.end_trial();

@@ -43,6 +43,8 @@ impl Follower {
 
     /// Looks which peer the strand is to be taken from, and which one is to be tried beside it.
     pub(super) fn look(&mut self, now: Instant) {
+        let is_owing = self.is_ahead(self.choice.source);
+        self.choice.owing_since = is_owing.then(|| self.choice.owing_since.unwrap_or(now));
         if self.choice.is_fixed {
             return;
         }
@@ -112,7 +114,8 @@ impl Follower {
     }
 
     /// Returns true once for each time that the strand's own node, over a connection on which it has proved its id, was
-    /// asked twice for what it claims and sent nothing for ten seconds each.
+    /// asked twice for what it claims and sent nothing for ten seconds each. A connection or a stream that ends between
+    /// begins the count anew: that may be the link's doing.
     pub fn take_stalled(&mut self) -> bool {
         std::mem::take(&mut self.choice.is_stalled)
     }
@@ -138,10 +141,19 @@ impl Follower {
         self.cancel_want(source);
     }
 
-    /// Returns the time at which a silent source counts as stalled, if it is ahead by then.
+    /// Forgets how often a peer was silent: its connection or its stream has ended.
+    pub(super) fn forget_stalls(&mut self, peer: OriginatorId) {
+        if peer == self.choice.source {
+            self.choice.stalls = 0;
+        }
+    }
+
+    /// Returns the time at which a silent source counts as stalled. Its silence begins with its claim: while it claims no
+    /// more than was accepted, there is nothing to send, and a clock may overtake the envelope that it tells of.
     pub(super) fn stalls_at(&self) -> Option<Instant> {
-        let source = self.source().filter(|_| self.split.is_none());
-        source.map(|_| self.choice.progress_at + STALL_AFTER)
+        let owing_since = self.choice.owing_since.filter(|_| self.split.is_none())?;
+        self.source()?;
+        Some(owing_since.max(self.choice.progress_at) + STALL_AFTER)
     }
 
     pub(super) fn is_stalled(&self) -> bool {

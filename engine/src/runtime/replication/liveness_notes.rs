@@ -13,6 +13,11 @@ use crate::liveness::OtherNode;
 pub(super) struct LivenessNotes(Mutex<BTreeMap<OriginatorId, OtherNode>>);
 
 impl LivenessNotes {
+    /// Notes that the connection to a node has ended, and no other one has taken its place.
+    pub(super) fn note_lost(&self, peer: OriginatorId, now: Instant) {
+        self.0.lock().entry(peer).or_default().lost_at = Some(now);
+    }
+
     /// Notes that this node ends a connection for a rule that the peer broke.
     pub(super) fn note_sent_away(&self, peer: OriginatorId, now: Instant) {
         self.0.lock().entry(peer).or_default().sent_away_at = Some(now);

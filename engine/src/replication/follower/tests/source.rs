@@ -301,3 +301,55 @@ fn a_node_that_claims_places_of_its_strand_and_sends_nothing_for_ten_seconds_is_
     rig.wait(LONG);
     assert!(!rig.follower.take_stalled(), "it claims no more than is held");
 }
+
+/// A clock may overtake the envelope that it tells of, after any time without news.
+#[test]
+fn silence_begins_with_the_claim() {
+    for idle in [STALL_AFTER / 10, STALL_AFTER - Duration::from_millis(1), LONG] {
+        let mut rig = Rig::connected(7);
+        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.wait(idle);
+        assert_eq!(rig.claims(SOURCE, 8), []);
+        let wait = STALL_AFTER - Duration::from_millis(1);
+        assert_eq!(rig.wait(wait), [], "it is not asked anew after {idle:?}");
+        rig.send(SOURCE, [8]);
+        rig.claims(SOURCE, 9);
+        assert_eq!(rig.wait(wait), [], "it has sent something");
+        assert_eq!(rig.wait(Duration::from_millis(1)).len(), 2, "it has not for ten seconds");
+        assert!(!rig.follower.take_stalled(), "that is once");
+    }
+}
+
+/// The end of a stream or of a connection may be the link's doing.
+#[test]
+fn a_stream_or_a_connection_that_breaks_begins_the_count_of_silences_anew() {
+    let breaks: [fn(&mut Rig); 4] = [
+        |_| {},
+        |rig| {
+            rig.down(SOURCE);
+            rig.up(SOURCE);
+            rig.follower.handle_proven(rig.now, SOURCE);
+            rig.claims(SOURCE, 9);
+        },
+        |rig| {
+            rig.follower.handle_peer_up(rig.now, SOURCE, SequenceId(9));
+            rig.effects();
+            rig.follower.handle_proven(rig.now, SOURCE);
+        },
+        |rig| {
+            rig.answer(SOURCE, vec![StrandItem::Closed]);
+            rig.wait(RETRY_AFTER);
+        },
+    ];
+    for (number, breaks) in breaks.into_iter().enumerate() {
+        let mut rig = Rig::connected(7);
+        rig.follower.handle_proven(rig.now, SOURCE);
+        rig.claims(SOURCE, 9);
+        rig.wait(STALL_AFTER);
+        breaks(&mut rig);
+        rig.wait(STALL_AFTER);
+        assert_eq!(rig.follower.take_stalled(), number == 0, "{number}");
+        rig.wait(STALL_AFTER);
+        assert!(rig.follower.take_stalled(), "{number}: it is silent for ever");
+    }
+}
