@@ -7,6 +7,32 @@ use hawser_proto::{OriginatorId, SequenceId};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RequestId(pub u64);
 
+/// Bits of an id that number the wants of one turn. A thousand wants a second use them up in 34 years.
+const NUMBER_BITS: u32 = 40;
+
+/// Gives out the ids of the wants of one *turn*: of one follower, or of one search for damaged places.
+///
+/// A peer may still be sending what an earlier turn asked for when the next one begins. Turns of a process have different
+/// numbers, and so different ids: such an answer is never taken for one to a later want.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct RequestIds {
+    last: u64,
+}
+
+impl RequestIds {
+    /// Begins a turn. Of its number 24 bits count: no answer is under way for sixteen million turns.
+    #[must_use]
+    pub fn of_turn(turn: u32) -> Self {
+        Self { last: u64::from(turn) << NUMBER_BITS }
+    }
+
+    /// Returns an id that this turn has not had.
+    pub(super) fn next(&mut self) -> RequestId {
+        self.last += 1;
+        RequestId(self.last)
+    }
+}
+
 /// A part of a strand to ask a peer for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Want {

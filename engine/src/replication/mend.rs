@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 
-use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
+use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::verify::VerifyResult;
 
 /// Time within which a peer has to send something, before the next one is asked. As long as a follower waits for the
@@ -27,8 +27,6 @@ const WANT_WITHIN: Duration = Duration::from_secs(60);
 const SEARCH_WITHIN: Duration = Duration::from_secs(600);
 /// The most bytes of envelopes that are held. A guess: a damaged block has some ten thousand.
 const HELD_BYTES_MAX: usize = 64 << 20;
-/// Requests count from here, far above those of followers: a late answer to one of them is told apart.
-const FIRST_REQUEST: u64 = 1 << 63;
 
 /// Something to do for a [`MendSearch`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,7 +69,7 @@ pub struct MendSearch {
     open: Option<OpenMend>,
     /// End of the search; `None` before its begin.
     ends_at: Option<Instant>,
-    requests: u64,
+    requests: RequestIds,
     /// Envelopes that were signed and are not those of the strand's tree.
     refused: u64,
     effects: Vec<MendEffect>,
@@ -92,9 +90,13 @@ struct OpenMend {
 }
 
 impl MendSearch {
-    /// Begins a search.
+    /// Begins a search. `requests` are those of a turn that no other search and no follower has had.
     #[must_use]
-    pub fn new(originator: OriginatorId, wanted: BTreeMap<SequenceId, Option<TreeHash>>) -> Self {
+    pub fn new(
+        originator: OriginatorId,
+        wanted: BTreeMap<SequenceId, Option<TreeHash>>,
+        requests: RequestIds,
+    ) -> Self {
         Self {
             originator,
             wanted,
@@ -103,7 +105,7 @@ impl MendSearch {
             asked: BTreeSet::new(),
             open: None,
             ends_at: None,
-            requests: FIRST_REQUEST,
+            requests,
             refused: 0,
             effects: Vec::new(),
         }
@@ -131,8 +133,7 @@ impl MendSearch {
         };
         let Some(&(peer, _)) = peers.iter().find(holds) else { return };
         self.asked.insert(peer);
-        self.requests += 1;
-        let (request, position) = (RequestId(self.requests), first.previous());
+        let (request, position) = (self.requests.next(), first.previous());
         let ends_at = search_ends_at.min(now + WANT_WITHIN);
         let until = ends_at.min(now + ANSWER_WITHIN);
         self.open = Some(OpenMend { peer, request, position, up_to: last, until, ends_at });

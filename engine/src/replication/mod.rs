@@ -27,7 +27,7 @@ mod verify;
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};
-pub use link::{LinkCommand, PeerViolation, RequestId, StrandItem, Want, WantResponse};
+pub use link::{LinkCommand, PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;
 pub(crate) use ranges::RANGES_MAX;

@@ -320,6 +320,43 @@ async fn another_statement_for_a_pruned_place_below_a_checkpoint_is_proven() {
     follower.stop().await;
 }
 
+/// A peer may still send what an earlier search or follower has asked for when the next one begins.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_late_is_taken_for_none_to_a_later_search_or_follower() {
+    let follower = Follower::start(common::store());
+    let mut source = follower.connect(SOURCE, &[(SOURCE, 9)]);
+    let search = || {
+        let replication = follower.replication.clone();
+        let wanted = [(SequenceId(5), None)].into();
+        tokio::spawn(async move { replication.fetch(SOURCE, wanted).await })
+    };
+    assert_eq!(source.want(SOURCE).await, (0, None));
+    let mut asked = vec![source.asked];
+    let first = search();
+    while source.want(SOURCE).await != (4, Some(5)) {}
+    let early = source.asked.unwrap().1;
+    asked.push(source.asked);
+    source.answer(vec![StrandItem::End]).await;
+    assert!(first.await.unwrap().is_empty());
+
+    let second = search();
+    while source.want(SOURCE).await != (4, Some(5)) {}
+    asked.push(source.asked);
+    // The first search would be over again by this.
+    source.link.sink().deliver(SOURCE, early, vec![StrandItem::End]).await.unwrap();
+    source.send([envelope(SOURCE, 5, "true")]).await;
+    let found = second.await.unwrap();
+    assert_eq!(found, [(SequenceId(5), envelope(SOURCE, 5, "true"))].into());
+    // The strand is followed again.
+    while source.want(SOURCE).await != (0, None) {}
+    asked.push(source.asked);
+    let mut ids: Vec<_> = asked.into_iter().map(|it| it.unwrap().1).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!(ids.len(), 4, "no id was given twice: {ids:?}");
+    follower.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn missing_places_are_looked_for_after_a_restart() {
     let store = common::store();

@@ -32,7 +32,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::faults::{self, SeededFault};
 use hawser_storage::{Change, LogEntry, SkipReason};
 
-use super::link::{PeerViolation, RequestId, StrandItem, Want, WantResponse};
+use super::link::{PeerViolation, RequestId, RequestIds, StrandItem, Want, WantResponse};
 use super::ranges::Ranges;
 use super::verify::VerifyResult;
 use choice::Choice;
@@ -90,8 +90,7 @@ pub struct Follower {
     split_after: SequenceId,
     /// Places below `accepted` that are marked missing.
     missing: Ranges,
-    /// Requests so far; the next one gets the next number.
-    requests: u64,
+    requests: RequestIds,
     effects: VecDeque<Effect>,
 }
 
@@ -149,7 +148,7 @@ impl Follower {
             split_limits: SplitLimits::default(),
             split_after: SequenceId::NONE,
             missing: ranges,
-            requests: 0,
+            requests: RequestIds::default(),
             effects: VecDeque::new(),
         }
     }
@@ -511,8 +510,7 @@ impl Follower {
             let want = self.peers.get(&id).and_then(|peer| self.next_want(id, peer));
             let Some(want) = want else { continue };
             self.note_part_asked(now, id);
-            self.requests += 1;
-            let request = RequestId(self.requests);
+            let request = self.requests.next();
             if id == self.choice.source {
                 self.choice.progress_at = now;
             }

@@ -1,10 +1,18 @@
-//! Followers of strands other than those of registered nodes.
+//! Followers that are driven beside others, and those of strands other than those of registered nodes.
 
 use hawser_proto::OriginatorId;
 
 use super::Follower;
+use crate::replication::link::RequestIds;
 
 impl Follower {
+    /// Gives wants these ids. A follower of a strand that was followed or searched before needs others than those had.
+    #[must_use]
+    pub fn with_requests(mut self, requests: RequestIds) -> Self {
+        self.requests = requests;
+        self
+    }
+
     /// Takes the strand from this peer and no other.
     #[must_use]
     pub fn with_source(mut self, source: OriginatorId) -> Self {

@@ -22,7 +22,8 @@ fn entry(place: u64, text: &str) -> LogEntry {
 
 fn search(places: std::ops::RangeInclusive<u64>) -> MendSearch {
     let leaf = |place| envelope_leaf(&entry(place, "right").bytes);
-    MendSearch::new(STRAND, places.map(|place| (SequenceId(place), leaf(place))).collect())
+    let wanted = places.map(|place| (SequenceId(place), leaf(place))).collect();
+    MendSearch::new(STRAND, wanted, RequestIds::of_turn(1))
 }
 
 #[expect(clippy::disallowed_methods, reason = "one start; from there on time is an argument")]
@@ -112,6 +113,33 @@ fn peers_that_claim_less_or_have_gone_are_not_waited_for() {
     request_of(search.poll_effect(), B);
     search.handle_unsent();
     assert_eq!(search.poll_timeout(), None);
+}
+
+/// The first search has ended, and its peer still answers.
+#[test]
+fn an_answer_to_an_earlier_search_ends_no_later_one() {
+    let (mut first, mut second, now) = (search(4..=4), search(4..=4), start());
+    second.requests = RequestIds::of_turn(2);
+    first.handle_peers(now, &PEERS);
+    second.handle_peers(now, &PEERS);
+    let (early, late) = (request_of(first.poll_effect(), A), request_of(second.poll_effect(), A));
+    for item in [StrandItem::End, StrandItem::Closed, gap(4, 4), gap(9, 9)] {
+        send(&mut second, now, (A, early), vec![item]);
+        assert!(second.awaits(A, late) && second.poll_effect().is_none());
+    }
+    send(&mut second, now, (A, late), vec![StrandItem::Envelope(Ok(entry(4, "right")))]);
+    assert_eq!(second.into_found().len(), 1);
+}
+
+#[test]
+fn turns_of_a_process_have_no_id_in_common() {
+    let ids = |turn| {
+        let mut ids = RequestIds::of_turn(turn);
+        (0..1000).map(|_| ids.next()).collect::<BTreeSet<_>>()
+    };
+    let turns = [0, 1, 2, (1 << 24) - 1];
+    let all: BTreeSet<_> = turns.into_iter().flat_map(ids).collect();
+    assert_eq!(all.len(), 1000 * turns.len());
 }
 
 fn gap(from: u64, to: u64) -> StrandItem<VerifyResult> {

@@ -89,7 +89,7 @@ pub(super) async fn fetch(
     // Its membership marks envelopes, and keeps none of them out of their places.
     let absences = Absences::NONE;
     let verifier = Arc::new(EnvelopeVerifier { originator, key, own: state.own, absences });
-    let mut search = MendSearch::new(originator, wanted);
+    let mut search = MendSearch::new(originator, wanted, state.begin_turn());
     let mut peers = state.peers.subscribe();
     loop {
         let table = peers.borrow_and_update().clone();

@@ -32,6 +32,7 @@ mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
@@ -133,6 +134,7 @@ impl Replication {
             strands: Mutex::default(),
             mending: watch::Sender::default(),
             inbox_closed: Notify::new(),
+            turns: AtomicU32::new(0),
         });
         let (stop, stopped) = stop::channel();
         // Here and not in the task: the gate is closed before the caller goes on. A replica has no strand.

@@ -3,6 +3,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
@@ -16,7 +17,7 @@ use super::doubted::DoubtedFees;
 use super::liveness_notes::LivenessNotes;
 use super::peers::ConnectedPeers;
 use crate::ports::Registry;
-use crate::replication::{LinkCommand, WantResponse};
+use crate::replication::{LinkCommand, RequestIds, WantResponse};
 use crate::runtime::chain_clock::ChainClock;
 use crate::runtime::counters::Counters;
 use crate::runtime::own_strand::OwnStrand;
@@ -64,6 +65,8 @@ pub(super) struct ReplicationState {
     pub(super) mending: watch::Sender<Option<OriginatorId>>,
     /// Wakes those who wait for an inbox to be closed.
     pub(super) inbox_closed: Notify,
+    /// Followers and searches so far.
+    pub(super) turns: AtomicU32,
 }
 
 impl ReplicationState {
@@ -85,6 +88,11 @@ impl ReplicationState {
         let (sender, receiver) = mpsc::channel(INBOX_RESPONSES_MAX);
         slot.insert(sender);
         Some(receiver)
+    }
+
+    /// Returns the ids of wants for a follower or a search that begins.
+    pub(super) fn begin_turn(&self) -> RequestIds {
+        RequestIds::of_turn(self.turns.fetch_add(1, Ordering::Relaxed))
     }
 
     /// Closes the inbox of a strand, whose task has ended.

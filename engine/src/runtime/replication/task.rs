@@ -94,6 +94,7 @@ impl StrandTask {
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
         let follower = Follower::new(originator, stored, missing, now());
+        let follower = follower.with_requests(state.begin_turn());
         let is_own = originator == state.own;
         Self {
             registry,
