@@ -203,7 +203,7 @@ fn trees(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
     let asked = &counters.witnesses;
     out.counters(
         "xmtp_witness_requests",
-        "Cosignatures that the named witnesses gave, and rounds that ended without one, by result",
+        "Cosignatures that the named witnesses gave, and turns of strands that failed, by result",
         [
             ([("result", "cosigned")], asked.cosigned.get()),
             ([("result", "failed")], asked.failed.get()),

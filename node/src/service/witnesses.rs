@@ -1,11 +1,11 @@
 //! Asks witnesses to cosign what this node signs about its log (C2SP `tlog-witness`), and keeps what they say.
 //!
 //! A witness is a stranger with a key that the operator trusts. It may be slow, silent, send without end, sign something
-//! else, or name sizes that no checkpoint has. Each has a task of its own, a limit for each answer and its time, and one more
-//! try after a size that it names; only a cosignature that its key has made is kept, and a pause that grows follows
-//! everything else.
+//! else, or name sizes that no checkpoint has. Each strand has a task of its own at each witness, so that none waits for another;
+//! each answer has a limit and a time, and one more try follows a size that it names. Only a cosignature that the witness's key has
+//! made is kept, and a pause that grows follows everything else.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::transports::http::reqwest::{Client, Response};
@@ -25,16 +25,16 @@ use tokio::time::timeout;
 
 use crate::settings::WitnessSource;
 
-/// Pause between two rounds. Guessed: a node that has rate limits lets an address ask for three strands so often.
-const ASK_EVERY: Duration = Duration::from_secs(10);
-/// The longest pause after failures. Guessed.
-const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// The pauses between two turns of a strand. Guessed: a node that has rate limits lets an address ask for three strands so
+/// often.
+const PAUSES: TurnPauses =
+    TurnPauses { usual: Duration::from_secs(10), longest: Duration::from_secs(300) };
 /// Time for a witness to answer. Guessed: it may wait for its own tree.
 const ANSWER_MAX: Duration = Duration::from_secs(15);
 /// The strands that this node may sign checkpoints of beside its own.
 const CHAINS: [OriginatorId; 2] = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
 
-/// The tasks that ask, one for each witness with a URL.
+/// The tasks that ask, one for each strand at each witness with a URL.
 pub(super) struct WitnessTasks {
     stop: watch::Sender<bool>,
     tasks: JoinSet<()>,
@@ -68,10 +68,10 @@ impl WitnessTasks {
                 key: key.clone(),
                 client,
                 url,
-                cosigned: BTreeMap::new(),
-                is_failing: false,
             };
-            tasks.spawn(asking.run(stopped.clone()));
+            let own = engine.store().identity().node;
+            let strands = std::iter::once(own).chain(CHAINS);
+            ask_about_each(&mut tasks, strands, &Arc::new(asking), PAUSES, &stopped);
         }
         Self { stop, tasks }
     }
@@ -83,6 +83,76 @@ impl WitnessTasks {
     }
 }
 
+/// The pauses between two turns.
+#[derive(Debug, Clone, Copy)]
+struct TurnPauses {
+    /// After a turn that went well; after each failure it is twice the last one.
+    usual: Duration,
+    /// The longest one after failures.
+    longest: Duration,
+}
+
+/// One strand at one witness.
+struct StrandTurns {
+    originator: OriginatorId,
+    /// The size of the last checkpoint that the witness has cosigned, as far as this process knows.
+    cosigned: u64,
+    /// The last turn failed, which is told once.
+    is_failing: bool,
+}
+
+/// A witness, to the tasks that ask it.
+trait AskWitness: Send + Sync + 'static {
+    /// Asks for a cosignature of the newest checkpoint of a strand, if the witness has not cosigned it. May be dropped at any
+    /// point.
+    fn ask(&self, turns: &mut StrandTurns) -> impl Future<Output = Result<(), AskError>> + Send;
+
+    /// Takes note of the end of a turn, before its result is kept in `turns`.
+    fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>);
+}
+
+/// Starts a task for each strand. A witness may know some strands only, and may be silent about one: the others neither wait
+/// for it nor share its pauses.
+fn ask_about_each(
+    tasks: &mut JoinSet<()>,
+    strands: impl Iterator<Item = OriginatorId>,
+    witness: &Arc<impl AskWitness>,
+    pauses: TurnPauses,
+    stopped: &watch::Receiver<bool>,
+) {
+    for originator in strands {
+        let turns = StrandTurns { originator, cosigned: 0, is_failing: false };
+        tasks.spawn(turns.run(witness.clone(), pauses, stopped.clone()));
+    }
+}
+
+impl StrandTurns {
+    async fn run(
+        mut self,
+        witness: Arc<impl AskWitness>,
+        pauses: TurnPauses,
+        mut stopped: watch::Receiver<bool>,
+    ) {
+        let mut pause = pauses.usual;
+        loop {
+            let turn = async {
+                tokio::time::sleep(pause).await;
+                witness.ask(&mut self).await
+            };
+            let result = tokio::select! {
+                _ = stopped.wait_for(|stopped| *stopped) => return,
+                result = turn => result,
+            };
+            pause = match &result {
+                Ok(()) => pauses.usual,
+                Err(_) => pauses.longest.min(pause * 2),
+            };
+            witness.tell(&self, &result);
+            self.is_failing = result.is_err();
+        }
+    }
+}
+
 /// One witness that is asked.
 struct Asking {
     engine: Engine,
@@ -90,10 +160,6 @@ struct Asking {
     key: WitnessKey,
     client: Client,
     url: String,
-    /// The size of the last checkpoint of each strand that it has cosigned, as far as this process knows.
-    cosigned: BTreeMap<OriginatorId, u64>,
-    /// The last round failed, which is told once.
-    is_failing: bool,
 }
 
 /// The answer of a witness.
@@ -108,7 +174,7 @@ enum WitnessAnswer {
     Refused(String),
 }
 
-/// The reason a round failed.
+/// The reason a turn failed.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
     #[error("no answer: {0}")]
@@ -123,70 +189,23 @@ enum AskError {
     Log(String),
 }
 
-impl Asking {
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
-        let mut pause = ASK_EVERY;
-        loop {
-            let round = async {
-                tokio::time::sleep(pause).await;
-                self.round().await
-            };
-            let result = tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
-                result = round => result,
-            };
-            pause = match &result {
-                Ok(()) => ASK_EVERY,
-                Err(_) => {
-                    self.engine.counters().witnesses.failed.inc();
-                    PAUSE_MAX.min(pause * 2)
-                }
-            };
-            self.tell(result.err());
-        }
-    }
-
-    /// Logs the first failure after a round that went well, and the first such round after a failure.
-    fn tell(&mut self, error: Option<AskError>) {
-        let was_failing = std::mem::replace(&mut self.is_failing, error.is_some());
-        let name = self.key.signer().0.as_str();
-        match error {
-            Some(error) if !was_failing => {
-                tracing::warn!(code = "witness_failed", witness = name, %error, "a witness does not cosign");
-            }
-            None if was_failing => tracing::info!(witness = name, "the witness cosigns again"),
-            _ => {}
-        }
-    }
-
-    /// Asks for cosignatures of the newest checkpoints that the witness has not cosigned, of this node's own strand first.
-    /// A witness may know some strands only, so the others are asked for after a failure too. Returns the first one.
-    async fn round(&mut self) -> Result<(), AskError> {
-        let own = self.engine.store().identity().node;
-        let mut first = Ok(());
-        for originator in std::iter::once(own).chain(CHAINS) {
-            first = first.and(self.ask_about(originator).await);
-        }
-        first
-    }
-
-    /// Asks for a cosignature of the newest checkpoint of a strand, if the witness has not cosigned it.
-    async fn ask_about(&mut self, originator: OriginatorId) -> Result<(), AskError> {
-        let old = self.cosigned.get(&originator).copied().unwrap_or(0);
+impl AskWitness for Asking {
+    async fn ask(&self, turns: &mut StrandTurns) -> Result<(), AskError> {
+        let (originator, old) = (turns.originator, turns.cosigned);
         let Some((signed, proof)) = self.read(originator, old).await? else { return Ok(()) };
         let size = signed.checkpoint.size;
-        let mut answer = self.ask(&signed, old, proof).await?;
+        let mut answer = self.submit(&signed, old, proof).await?;
         if let WitnessAnswer::OtherSize(old) = answer {
             if old > size {
                 return Err(AskError::Ahead(old));
             }
-            self.cosigned.insert(originator, old);
+            turns.cosigned = old;
             let proof = self.proof(originator, old, size).await?;
-            answer = self.ask(&signed, old, proof).await?;
+            answer = self.submit(&signed, old, proof).await?;
         }
         match answer {
             WitnessAnswer::Cosigned(line) => {
-                self.cosigned.insert(originator, size);
+                turns.cosigned = size;
                 self.engine.counters().witnesses.cosigned.inc();
                 let mut shown = CosignedCheckpoint::from(signed);
                 shown.add_witness(line);
@@ -203,6 +222,25 @@ impl Asking {
         }
     }
 
+    /// Logs the first failure after a turn that went well, and the first such turn after a failure.
+    fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
+        let (name, originator) = (self.key.signer().0.as_str(), turns.originator);
+        match result {
+            Err(error) => {
+                self.engine.counters().witnesses.failed.inc();
+                if !turns.is_failing {
+                    tracing::warn!(code = "witness_failed", witness = name, %originator, %error, "a witness does not cosign");
+                }
+            }
+            Ok(()) if turns.is_failing => {
+                tracing::info!(witness = name, %originator, "the witness cosigns again");
+            }
+            Ok(()) => {}
+        }
+    }
+}
+
+impl Asking {
     /// Reads the newest checkpoint that this node has signed of a strand, and the proof that it continues the one of the
     /// old size; `None` if the witness has cosigned it.
     async fn read(
@@ -238,7 +276,7 @@ impl Asking {
         super::blocking(prove).await.map_err(|error| AskError::Log(error.to_string()))
     }
 
-    async fn ask(
+    async fn submit(
         &self,
         signed: &SignedCheckpoint,
         old_size: u64,
@@ -310,10 +348,13 @@ const REASON_LEN_BYTES_MAX: usize = 200;
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use hawser_proto::checkpoint::{WitnessName, WitnessSigner, cosignature_lines};
     use hawser_proto::merkle::TreeHash;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
+    use tokio::sync::Notify;
 
     use super::*;
 
@@ -370,6 +411,53 @@ mod tests {
         assert_eq!(answer, WitnessAnswer::Refused("404 no[31m such log".into()));
         let long = judged(503, "", &[b'a'; 10_000]);
         assert_eq!(long, WitnessAnswer::Refused(format!("503 {}", "a".repeat(200))));
+    }
+
+    /// A witness that cosigns one strand, refuses another, and never answers about the third.
+    #[derive(Default)]
+    struct ChoosyWitness {
+        cosigned: AtomicU32,
+        all_cosigned: Notify,
+    }
+
+    /// Long enough for a few milliseconds of work on any machine: a limit for a test that fails, not for one that passes.
+    const TEST_WITHIN: Duration = Duration::from_secs(60);
+    const TURNS: u32 = 20;
+
+    impl AskWitness for ChoosyWitness {
+        async fn ask(&self, turns: &mut StrandTurns) -> Result<(), AskError> {
+            match turns.originator {
+                OriginatorId::GROUP_MESSAGES => Err(AskError::Refused("404 no such log".into())),
+                OriginatorId::IDENTITY_UPDATES => std::future::pending().await,
+                _ => {
+                    turns.cosigned += 1;
+                    if self.cosigned.fetch_add(1, Ordering::Relaxed) + 1 == TURNS {
+                        self.all_cosigned.notify_one();
+                    }
+                    Ok(())
+                }
+            }
+        }
+
+        fn tell(&self, turns: &StrandTurns, result: &Result<(), AskError>) {
+            assert_eq!(result.is_err(), turns.originator == OriginatorId::GROUP_MESSAGES);
+        }
+    }
+
+    /// Twenty turns of a strand that shared the pauses of a failing one would take a quarter of an hour.
+    #[tokio::test]
+    async fn a_strand_that_a_witness_refuses_or_is_silent_about_holds_up_no_other_one() {
+        let (stop, stopped) = watch::channel(false);
+        let (mut tasks, witness) = (JoinSet::new(), Arc::new(ChoosyWitness::default()));
+        let longest = Duration::from_secs(24 * 3600);
+        let pauses = TurnPauses { usual: Duration::from_millis(1), longest };
+        let strands = CHAINS.into_iter().chain([OriginatorId(100)]);
+        ask_about_each(&mut tasks, strands, &witness, pauses, &stopped);
+        timeout(TEST_WITHIN, witness.all_cosigned.notified()).await.expect("it is asked again");
+        // Also the one that waits for an answer, and the one in its pause.
+        stop.send_replace(true);
+        let ended = async { while tasks.join_next().await.transpose().unwrap().is_some() {} };
+        timeout(TEST_WITHIN, ended).await.expect("they stop");
     }
 
     #[tokio::test]
