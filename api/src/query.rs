@@ -3,11 +3,11 @@
 
 use hawser_engine::inbox;
 use hawser_engine::read::wire_len_bytes;
-use hawser_engine::runtime::TopicsQuery;
+use hawser_engine::runtime::{OriginatorsQuery, TopicsQuery};
+use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_inbox_ids_response::Response as InboxFound;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::get_newest_envelope_response::Response as Newest;
-use hawser_proto::{Bytes, Cursor, OriginatorId};
 use tonic::{Request, Response};
 
 use crate::callers::caller_of;
@@ -23,7 +23,7 @@ use crate::rate_limits::CallCost;
 enum Pages {
     Nothing,
     OfTopics(Box<TopicsQuery>),
-    OfStrands(Vec<OriginatorId>, Cursor),
+    OfStrands(OriginatorsQuery),
 }
 
 /// Returns the number of turns that a call has paid for at its beginning. Calls of the `ReplicationApi` have paid nothing:
@@ -61,17 +61,15 @@ impl NodeApi {
                 (Pages::OfTopics(query), ReadFrom::Cursor(last_seen), count)
             }
             Selection::Originators(ids) => {
-                let from = ReadFrom::Strands(ids.clone(), last_seen.clone());
-                (Pages::OfStrands(ids, last_seen), from, 0)
+                let query = reader.originators_query(&ids, &last_seen, limit);
+                (Pages::OfStrands(query), ReadFrom::Strands(ids, last_seen), 0)
             }
         };
         let turn = move || {
             let page = match &mut pages {
                 Pages::Nothing => Some(Vec::new()),
                 Pages::OfTopics(query) => query.turn()?,
-                Pages::OfStrands(ids, last_seen) => {
-                    Some(reader.query_originators(ids, last_seen, limit)?)
-                }
+                Pages::OfStrands(query) => query.turn()?,
             };
             // After the page: what it lacks because it has just been pruned is told, too.
             page.map(|page| Ok((page, reader.oldest()?))).transpose()

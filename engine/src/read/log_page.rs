@@ -1,5 +1,8 @@
-//! Pages of whole strands, merged by time. Nothing waits for a dependency: replication and auditors
-//! read these.
+//! Pages of whole strands, merged by time, in turns of bounded work. Nothing waits for a dependency: replication and
+//! auditors read these.
+//!
+//! A registered node may have had millions of envelopes stored that break rules, and readers get none of them. So what a
+//! scan passes over counts as work, too, and the next turn goes on behind it.
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -9,6 +12,7 @@ use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 use super::error::QueryError;
 use super::limits::{BatchLimits, BatchSize, is_deliverable};
 use super::memory::PageMemory;
+use super::rows::{BYTES_PER_ROW, ROWS_PER_SEEK};
 
 /// A range of one strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,71 +31,175 @@ pub(crate) struct LogPage {
     pub(crate) finished: bool,
 }
 
-/// Reads the valid envelopes of `ranges`, each of another originator: across originators by time,
+/// The work of opening a scan of a strand, in rows: it seeks in the log and in the marks.
+const ROWS_PER_SCAN: usize = 2 * ROWS_PER_SEEK;
+
+/// A page of whole strands while it is filled, in one turn or in several: the valid envelopes across originators by time,
 /// each originator ascending. A page for which the memory ends early is shorter.
-pub(crate) fn read_log(
-    snapshot: &Snapshot<'_>,
-    ranges: impl IntoIterator<Item = LogRange>,
+///
+/// Every place is looked at once, whatever the number of turns: a turn begins where the one before it has stopped. Between
+/// turns it holds its envelopes and one more of each strand, all of them taken from its memory.
+pub(crate) struct LogFilling {
     limits: BatchLimits,
-    memory: &mut PageMemory<'_>,
-) -> Result<LogPage, QueryError> {
-    let mut strands = Vec::new();
-    for range in ranges {
-        if range.after.sequence < range.through {
-            let scan = snapshot.log(range.after, range.through);
-            strands.extend(StrandScan::start(range.after.originator, scan, memory)?);
-        }
-    }
-    let mut size = BatchSize::default();
-    let mut envelopes = Vec::new();
-    while let Some(index) = earliest(&strands) {
-        if !size.try_add(limits, strands[index].bytes.len()) {
-            return Ok(LogPage { envelopes, finished: false });
-        }
-        let strand = strands.swap_remove(index);
-        envelopes.push((strand.id, strand.bytes));
-        match StrandScan::start(strand.id.originator, strand.scan, memory) {
-            Ok(next) => strands.extend(next),
-            Err(QueryError::NoMemory(_)) => return Ok(LogPage { envelopes, finished: false }),
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(LogPage { envelopes, finished: true })
+    memory: PageMemory,
+    strands: Vec<StrandLane>,
+    size: BatchSize,
+    envelopes: Vec<(EnvelopeId, Bytes)>,
 }
 
-fn earliest(strands: &[StrandScan<'_>]) -> Option<usize> {
-    (0..strands.len()).min_by_key(|&index| (strands[index].originator_ns, strands[index].id))
+/// The part of a strand's range that is not in the page.
+struct StrandLane {
+    /// The last place that was looked at.
+    after: EnvelopeId,
+    through: SequenceId,
+    /// The envelope at `after`, if it is the next one of the page.
+    next: Option<NextEnvelope>,
 }
 
-/// A scan of one strand, standing on an envelope.
-struct StrandScan<'s> {
-    id: EnvelopeId,
+struct NextEnvelope {
     originator_ns: i64,
     bytes: Bytes,
-    scan: LogScan<'s>,
 }
 
-impl<'s> StrandScan<'s> {
-    /// Moves to the next envelope of `originator` that readers get, if there is one.
-    fn start(
-        originator: OriginatorId,
-        mut scan: LogScan<'s>,
-        memory: &mut PageMemory<'_>,
-    ) -> Result<Option<Self>, QueryError> {
-        while let Some(item) = scan.next() {
-            let LogItem::Envelope { id, bytes, validity: Validity::Valid } = item? else {
-                continue;
+/// The end of a part of a turn.
+enum Step {
+    Done,
+    /// The work of the turn is used up.
+    Paused,
+}
+
+impl LogFilling {
+    /// Begins a page of `ranges`, each of another originator. Reads nothing.
+    pub(crate) fn new(
+        ranges: impl IntoIterator<Item = LogRange>,
+        limits: BatchLimits,
+        memory: PageMemory,
+    ) -> Self {
+        let ranges = ranges.into_iter().filter(|range| range.after.sequence < range.through);
+        let strands = ranges.map(|range| {
+            let LogRange { after, through } = range;
+            StrandLane { after, through, next: None }
+        });
+        let strands = strands.collect();
+        Self { limits, memory, strands, size: BatchSize::default(), envelopes: Vec::new() }
+    }
+
+    /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of what
+    /// goes into the page do not count, because its limits and its memory bound them; those of other envelopes do. A turn
+    /// goes beyond its work by one envelope at most.
+    pub(crate) fn fill(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        work: usize,
+    ) -> Result<Option<LogPage>, QueryError> {
+        let mut left = work.max(1);
+        let mut open: Vec<OpenLane<'_>> =
+            self.strands.drain(..).map(|lane| OpenLane { lane, scan: None }).collect();
+        let finished = loop {
+            match self.advance(&mut open, snapshot, &mut left) {
+                Ok(Step::Done) => {}
+                Ok(Step::Paused) => {
+                    self.strands.extend(open.into_iter().map(|it| it.lane));
+                    return Ok(None);
+                }
+                Err(QueryError::NoMemory(_)) if !self.envelopes.is_empty() => break false,
+                Err(error) => return Err(error),
+            }
+            let Some(index) = earliest(&open) else { break true };
+            let lane = &mut open[index].lane;
+            let next = lane.next.take().expect("every lane stands on an envelope");
+            if !self.size.try_add(self.limits, next.bytes.len()) {
+                break false;
+            }
+            self.envelopes.push((lane.after, next.bytes));
+        };
+        Ok(Some(LogPage { envelopes: std::mem::take(&mut self.envelopes), finished }))
+    }
+
+    /// Moves every lane to its next envelope, and drops those that have none.
+    fn advance<'s>(
+        &mut self,
+        open: &mut Vec<OpenLane<'s>>,
+        snapshot: &'s Snapshot<'_>,
+        left: &mut usize,
+    ) -> Result<Step, QueryError> {
+        let mut index = 0;
+        while let Some(lane) = open.get_mut(index) {
+            if lane.lane.next.is_none() {
+                match lane.advance(snapshot, &mut self.memory, left)? {
+                    Step::Paused => return Ok(Step::Paused),
+                    Step::Done if lane.lane.next.is_none() => {
+                        open.swap_remove(index);
+                        continue;
+                    }
+                    Step::Done => {}
+                }
+            }
+            index += 1;
+        }
+        Ok(Step::Done)
+    }
+
+    /// Returns the bytes of memory that are taken for the page.
+    pub(crate) fn taken_bytes(&self) -> usize {
+        self.memory.taken_bytes()
+    }
+}
+
+fn earliest(open: &[OpenLane<'_>]) -> Option<usize> {
+    let key = |lane: &StrandLane| lane.next.as_ref().map(|next| (next.originator_ns, lane.after));
+    (0..open.len()).min_by_key(|&index| key(&open[index].lane))
+}
+
+/// A lane within a turn.
+struct OpenLane<'s> {
+    lane: StrandLane,
+    /// Opened when the lane first moves in this turn.
+    scan: Option<LogScan<'s>>,
+}
+
+impl<'s> OpenLane<'s> {
+    /// Moves to the next envelope that readers get. There is none if `next` is still empty when it is done.
+    fn advance(
+        &mut self,
+        snapshot: &'s Snapshot<'_>,
+        memory: &mut PageMemory,
+        left: &mut usize,
+    ) -> Result<Step, QueryError> {
+        let Self { lane, scan } = self;
+        while *left > 0 {
+            let scan = scan.get_or_insert_with(|| {
+                // The first item of a turn is looked at also if opening the scan takes all of its work.
+                *left = left.saturating_sub(ROWS_PER_SCAN).max(1);
+                snapshot.log(lane.after, lane.through)
+            });
+            let Some(item) = scan.next().transpose()? else { return Ok(Step::Done) };
+            let (id, bytes, validity) = match item {
+                LogItem::Envelope { id, bytes, validity } => (id, bytes, validity),
+                LogItem::Skipped { through, .. } => {
+                    lane.after.sequence = through.min(lane.through);
+                    *left -= 1;
+                    continue;
+                }
             };
-            if !is_deliverable(bytes.len()) {
+            debug_assert_eq!(id.originator, lane.after.originator, "a scan keeps to its strand");
+            *left -= 1;
+            lane.after = id;
+            if validity != Validity::Valid || !is_deliverable(bytes.len()) {
+                *left = left.saturating_sub(bytes.len() / BYTES_PER_ROW);
                 continue;
             }
             memory.add(1, bytes.len())?;
-            debug_assert_eq!(id.originator, originator, "a scan keeps to its strand");
             let (_, originator_ns) = OriginatorEnvelope::open(bytes.clone())
                 .and_then(|(unsigned, _)| OriginatorEnvelope::statement(unsigned))
                 .map_err(|_| QueryError::Undecodable(id))?;
-            return Ok(Some(Self { id, originator_ns, bytes, scan }));
+            lane.next = Some(NextEnvelope { originator_ns, bytes });
+            return Ok(Step::Done);
         }
-        Ok(None)
+        Ok(Step::Paused)
     }
 }
+
+#[cfg(test)]
+#[path = "log_page_tests.rs"]
+mod tests;

@@ -40,15 +40,16 @@ pub(crate) fn answer_bytes(envelopes: usize, len_bytes: usize) -> usize {
 }
 
 /// The memory of one page.
-pub(crate) struct PageMemory<'a> {
-    memory: &'a dyn ReadMemory,
+#[derive(Debug)]
+pub(crate) struct PageMemory {
+    memory: Arc<dyn ReadMemory>,
     taken_bytes: usize,
     used_bytes: usize,
 }
 
-impl<'a> PageMemory<'a> {
+impl PageMemory {
     /// Begins a page for which `taken_bytes` have been taken already.
-    pub(crate) fn new(memory: &'a dyn ReadMemory, taken_bytes: usize) -> Self {
+    pub(crate) fn new(memory: Arc<dyn ReadMemory>, taken_bytes: usize) -> Self {
         Self { memory, taken_bytes, used_bytes: 0 }
     }
 

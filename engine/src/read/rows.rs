@@ -9,6 +9,9 @@ use super::limits::is_deliverable;
 /// Rows that one seek counts for in [`Rows::looked_at`]. A guess: what a seek costs beside a row.
 pub(crate) const ROWS_PER_SEEK: usize = 10;
 
+/// Bytes of an envelope from the log that count as one row. A guess: what copying them costs beside a row.
+pub(crate) const BYTES_PER_ROW: usize = 1024;
+
 /// Rows of topics, by originator and then by sequence.
 pub(crate) trait Rows {
     /// Returns the number of rows looked at so far, with [`ROWS_PER_SEEK`] for each seek: the work that was done.

@@ -1,7 +1,7 @@
 //! Reading as it runs: queries over snapshots, and subscriptions fed from disk and hub.
 //!
 //! - [`Reader`]: queries, and the way to a subscription;
-//! - [`TopicsQuery`], [`NewestQuery`]: queries of topics, in turns;
+//! - [`TopicsQuery`], [`NewestQuery`]: queries of topics, in turns; [`OriginatorsQuery`]: of whole strands, likewise;
 //! - `fan_out`: the thread between commits and streams;
 //! - `hub`, `listeners` and `listener`: committed envelopes to the streams that want them, without
 //!   waiting;
@@ -18,6 +18,7 @@ mod fetch;
 pub(crate) mod hub;
 pub(crate) mod listener;
 mod listeners;
+mod originators_query;
 mod page_threads;
 mod pages;
 mod proofs;
@@ -26,6 +27,7 @@ mod reader;
 mod subscription;
 mod witnessing;
 
+pub use originators_query::OriginatorsQuery;
 pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread};
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
 pub use queries::{NewestQuery, ROWS_PER_TURN, TopicsQuery};

@@ -12,7 +12,7 @@ use super::fetch::complete;
 use crate::read::error::QueryError;
 use crate::read::feed::{CatchUpId, PageRead, Read};
 use crate::read::limits::BatchLimits;
-use crate::read::log_page::{LogRange, read_log};
+use crate::read::log_page::{LogFilling, LogRange};
 use crate::read::memory::{PageMemory, answer_bytes};
 use crate::read::page::PlannedPage;
 use crate::read::plan::PagePlan;
@@ -23,9 +23,9 @@ const MEMORY_WAIT_MAX: Duration = Duration::from_secs(60);
 /// First pause of a page that waits for memory; doubled up to the last. Guesses.
 const MEMORY_PAUSE_MIN: Duration = Duration::from_millis(20);
 const MEMORY_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// Rows that a stream looks at in one turn before its first page, with ten for each seek. Turns of all streams
-/// alternate, so a stream of few topics does not wait until one of many has found its first page. Guessed: a turn
-/// takes about as long as a page.
+/// Rows that a stream looks at in one turn, with ten for each seek: of topics before its first page, of strands at any
+/// time. Turns of all streams alternate, so a stream of few topics does not wait until one of many has found its first
+/// page. Guessed: a turn takes about as long as a page.
 const TURN_ROWS_MAX: usize = 5_000;
 
 /// Reads a page, and returns it with the memory that was taken for it. Streams have their turns in the
@@ -119,7 +119,7 @@ async fn read_strands(
     let BatchLimits { envelopes, len_bytes } = BatchLimits::STREAM;
     let most_bytes = answer_bytes(envelopes, len_bytes);
     let mut wait = MemoryWait::default();
-    let permit = loop {
+    let mut turn_permit = loop {
         let permit = permit(&log).await;
         if log.memory.take(most_bytes) {
             break permit;
@@ -127,16 +127,24 @@ async fn read_strands(
         drop(permit);
         wait.pause(most_bytes).await?;
     };
-    let threads = log.clone();
-    blocking(&threads, move || {
-        let _permit = permit;
-        let mut memory = PageMemory::new(&*log.memory, most_bytes);
-        let snapshot = log.store.snapshot();
-        let read = || read_log(&snapshot, ranges, BatchLimits::STREAM, &mut memory);
-        let page = log.counters.stream_page.measure(read)?;
-        Ok((PageRead::Log(page), memory.taken_bytes()))
-    })
-    .await
+    let memory = PageMemory::new(Arc::clone(&log.memory), most_bytes);
+    let mut filling = LogFilling::new(ranges, BatchLimits::STREAM, memory);
+    loop {
+        let of_turn = log.clone();
+        let turn = blocking(&log, move || {
+            let _permit = turn_permit;
+            let snapshot = of_turn.store.snapshot();
+            let fill = || filling.fill(&snapshot, TURN_ROWS_MAX);
+            let page = of_turn.counters.stream_page.measure(fill)?;
+            Ok((filling, page))
+        });
+        let (rest, page) = turn.await?;
+        if let Some(page) = page {
+            return Ok((PageRead::Log(page), rest.taken_bytes()));
+        }
+        filling = rest;
+        turn_permit = permit(&log).await;
+    }
 }
 
 async fn permit(log: &LogAccess) -> OwnedSemaphorePermit {

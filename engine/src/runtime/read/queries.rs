@@ -18,15 +18,13 @@ use crate::read::memory::{HeldMemory, PageMemory};
 use crate::read::newest::newest_visible;
 use crate::read::page::{Filling, PlannedPage};
 use crate::read::plan::{PagePlan, PlanTopic};
-use crate::read::rows::{ROWS_PER_SEEK, Rows as _};
+use crate::read::rows::{BYTES_PER_ROW, ROWS_PER_SEEK, Rows as _};
 use crate::runtime::ANSWER_LEN_BYTES_MAX;
 
 /// Rows that one turn looks at; a seek counts as ten. A guess: a thousand seeks, some 5 ms of a thread
 /// when everything is in memory. A turn goes beyond it by one topic at most.
 pub const ROWS_PER_TURN: usize = 10_000;
 
-/// Bytes of an envelope from the log that count as one row. A guess: what copying them costs beside a row.
-const BYTES_PER_ROW: usize = 1024;
 /// Memory that a query for newest envelopes takes for a topic, in bytes. Counted from the types, with room to spare.
 const NEWEST_TOPIC_BYTES: usize = 256;
 
@@ -153,7 +151,8 @@ impl TopicsQuery {
                 self.restart(true);
                 return Ok(spent);
             }
-            PageMemory::new(&*self.log.memory, 0).add(page.rows.len(), page.len_bytes)?;
+            PageMemory::new(Arc::clone(&self.log.memory), 0)
+                .add(page.rows.len(), page.len_bytes)?;
             // Rows that have no place in the page are not needed any more.
             plan.restart();
             self.reading = Some(PageReading::new(page));
@@ -354,7 +353,7 @@ impl NewestQuery {
     fn begin_reading(&self) -> Result<Lacking, QueryError> {
         let row = |topic: &Topic| self.newest.get(topic).and_then(Option::as_ref);
         let len_bytes = self.answer_len_bytes()?;
-        PageMemory::new(&*self.log.memory, 0).add(self.topics.len(), len_bytes)?;
+        PageMemory::new(Arc::clone(&self.log.memory), 0).add(self.topics.len(), len_bytes)?;
         let places = self.topics.iter().enumerate();
         let mut lacking: Vec<_> = places
             .filter_map(|(place, topic)| Some((row(topic)?, place)))
@@ -408,7 +407,7 @@ impl NewestQuery {
         if let Some(row) = &mut found {
             let len_bytes = row.len_bytes as usize;
             spent += ROWS_PER_SEEK + len_bytes / BYTES_PER_ROW;
-            PageMemory::new(&*self.log.memory, 0).add(1, len_bytes)?;
+            PageMemory::new(Arc::clone(&self.log.memory), 0).add(1, len_bytes)?;
             row.envelope = Some(snapshot.get(row.id)?.ok_or(QueryError::Absent(row.id))?);
         }
         self.newest.insert(topic.clone(), found);

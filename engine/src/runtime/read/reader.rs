@@ -9,14 +9,13 @@ use hawser_storage::{Store, UsageRow};
 
 use super::access::LogAccess;
 use super::hub::Hub;
+use super::originators_query::OriginatorsQuery;
 use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
 use crate::ports::Clock;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
-use crate::read::limits::BatchLimits;
-use crate::read::log_page::{LogRange, read_log};
-use crate::read::memory::{PageMemory, ReadMemory};
+use crate::read::memory::ReadMemory;
 use crate::read::newest::FUTURE_NS_MAX;
 use crate::read::plan::Cursors;
 use crate::runtime::Heads;
@@ -96,7 +95,7 @@ impl Reader {
     /// across originators by time, each one ascending. Nothing waits for a dependency. Bounds are
     /// those for topics; an originator that is named more than once counts once.
     ///
-    /// Blocks on the disk.
+    /// Blocks on the disk. Costs one ordered scan of each strand.
     ///
     /// # Errors
     /// [`QueryError`] if the log cannot be read.
@@ -106,27 +105,25 @@ impl Reader {
         last_seen: &Cursor,
         limit: usize,
     ) -> Result<Vec<Bytes>, QueryError> {
-        let page = || self.page_of_originators(originators, last_seen, limit);
-        self.log.counters.query_originators.measure(page)
+        let mut query = self.originators_query(originators, last_seen, limit);
+        loop {
+            if let Some(page) = query.turn()? {
+                return Ok(page);
+            }
+        }
     }
 
-    fn page_of_originators(
+    /// Begins what [`query_originators`](Self::query_originators) does, to be done in turns. Reads nothing yet.
+    #[must_use]
+    pub fn originators_query(
         &self,
         originators: &[OriginatorId],
         last_seen: &Cursor,
         limit: usize,
-    ) -> Result<Vec<Bytes>, QueryError> {
-        let snapshot = self.log.store.snapshot();
+    ) -> OriginatorsQuery {
         let wanted: BTreeSet<OriginatorId> = originators.iter().copied().collect();
-        let heads = snapshot.heads()?;
-        let ranges = heads.iter().filter(|head| wanted.contains(&head.originator));
-        let ranges = ranges.map(|head| LogRange {
-            after: EnvelopeId { sequence: last_seen.get(head.originator), ..head },
-            through: head.sequence,
-        });
-        let mut memory = PageMemory::new(&*self.log.memory, 0);
-        let page = read_log(&snapshot, ranges, BatchLimits::of_query(limit), &mut memory)?;
-        Ok(page.envelopes.into_iter().map(|(_, bytes)| bytes).collect())
+        let from = wanted.iter().map(|&it| EnvelopeId::new(it, last_seen.get(it)));
+        OriginatorsQuery::new(self.log.clone(), from.collect(), limit)
     }
 
     /// Returns, for each strand in which places have expired, the place behind the last one of them.

@@ -1,0 +1,190 @@
+//! Pages of strands against a model that is too slow to be wrong.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use hawser_proto::Cursor;
+use hawser_storage::Store;
+use parking_lot::Mutex;
+use proptest::prelude::*;
+
+use super::super::limits::{PAGE_ENVELOPES_MAX, wire_len_bytes};
+use super::super::memory::{ReadMemory, Unlimited, answer_bytes};
+use super::super::testing::{
+    Dice, append, append_invalid, committed, id, id_of, missing, store, topic,
+};
+use super::*;
+use crate::committed::Committed;
+
+const STRANDS: [u32; 4] = [0, 100, 200, 300];
+
+/// Some strands with valid and invalid envelopes and with gaps, and a reader's cursor.
+struct StrandCase {
+    store: Store,
+    /// The valid envelopes of each strand, ascending.
+    valid: BTreeMap<u32, Vec<Committed>>,
+    seen: Cursor,
+}
+
+impl StrandCase {
+    /// Times mostly ascend within a strand. A run of invalid envelopes or of gaps may be long.
+    fn random(seed: u64) -> Self {
+        let dice = &mut Dice::new(seed);
+        let (store, mut valid, mut seen) = (store(), BTreeMap::new(), Cursor::new());
+        for originator in STRANDS {
+            let (mut ns, mut changes, mut of_strand) = (0, Vec::new(), Vec::new());
+            let len = dice.below(40);
+            let mut run = 0;
+            for sequence in 1..=len {
+                ns += i64::try_from(dice.below(10)).unwrap() - 1;
+                if run == 0 && dice.chance(6) {
+                    run = 1 + dice.below(12);
+                }
+                let envelope = committed(id(originator, sequence), topic(1), ns, Vec::new());
+                changes.push(match run {
+                    0 => append(&envelope),
+                    run if run % 3 == 0 => missing(envelope.id),
+                    _ => append_invalid(&envelope),
+                });
+                if run == 0 {
+                    of_strand.push(envelope);
+                }
+                run = run.saturating_sub(1);
+            }
+            if !changes.is_empty() {
+                store.commit(&changes).unwrap();
+            }
+            seen.advance(id(originator, dice.below(len + 2)));
+            valid.insert(originator, of_strand);
+        }
+        Self { store, valid, seen }
+    }
+
+    /// Returns the page that the strands' fronts give, one after the other.
+    fn expected(&self, limits: BatchLimits) -> (Vec<EnvelopeId>, bool) {
+        let unseen = |of: &Vec<Committed>| -> Vec<Committed> {
+            of.iter().filter(|it| !self.seen.covers(it.id)).cloned().collect()
+        };
+        let mut strands: Vec<Vec<Committed>> = self.valid.values().map(unseen).collect();
+        let (mut page, mut len_bytes) = (Vec::new(), 0);
+        loop {
+            strands.retain(|strand| !strand.is_empty());
+            let front = |strand: &&mut Vec<Committed>| (strand[0].originator_ns, strand[0].id);
+            let Some(strand) = strands.iter_mut().min_by_key(front) else { return (page, true) };
+            len_bytes += wire_len_bytes(strand[0].bytes.len());
+            let is_full = page.len() >= limits.envelopes || len_bytes > limits.len_bytes;
+            if is_full && !page.is_empty() {
+                return (page, false);
+            }
+            page.push(strand.remove(0).id);
+        }
+    }
+
+    fn filling(&self, limits: BatchLimits, memory: Arc<dyn ReadMemory>) -> LogFilling {
+        let heads = self.store.snapshot().heads().unwrap();
+        let ranges = heads.iter().map(|head| LogRange {
+            after: EnvelopeId { sequence: self.seen.get(head.originator), ..head },
+            through: head.sequence,
+        });
+        LogFilling::new(ranges.collect::<Vec<_>>(), limits, PageMemory::new(memory, 0))
+    }
+}
+
+/// Takes turns until there is a page, and returns it with their number.
+fn in_turns(store: &Store, filling: &mut LogFilling, work: usize) -> (LogPage, usize) {
+    for turns in 1..100_000 {
+        if let Some(page) = filling.fill(&store.snapshot(), work).unwrap() {
+            return (page, turns);
+        }
+    }
+    panic!("it makes no progress");
+}
+
+fn ids(page: &LogPage) -> Vec<EnvelopeId> {
+    let decoded: Vec<_> = page.envelopes.iter().map(|(_, bytes)| id_of(bytes)).collect();
+    assert!(page.envelopes.iter().map(|(id, _)| *id).eq(decoded.iter().copied()));
+    decoded
+}
+
+/// Memory that is counted, up to a bound.
+#[derive(Debug)]
+struct Counted(Mutex<usize>, usize);
+
+impl ReadMemory for Counted {
+    fn take(&self, bytes: usize) -> bool {
+        let mut taken = self.0.lock();
+        let has_room = *taken + bytes <= self.1;
+        *taken += if has_room { bytes } else { 0 };
+        has_room
+    }
+
+    fn give_back(&self, bytes: usize) {
+        *self.0.lock() -= bytes;
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_page_is_the_same_however_many_turns_it_takes(
+        seed: u64, envelopes in 1usize..60, len_bytes in 1usize..4000, work in 1usize..200,
+    ) {
+        let case = StrandCase::random(seed);
+        let limits = BatchLimits { envelopes, len_bytes };
+        let (expected, finished) = case.expected(limits);
+        for work in [1, work, usize::MAX] {
+            let mut filling = case.filling(limits, Arc::new(Unlimited));
+            let (page, turns) = in_turns(&case.store, &mut filling, work);
+            prop_assert_eq!(ids(&page), expected.clone(), "{} rows a turn", work);
+            prop_assert_eq!(page.finished, finished);
+            prop_assert!(work < usize::MAX || turns == 1);
+        }
+    }
+
+    #[test]
+    fn memory_that_ends_early_makes_a_page_shorter_and_is_never_exceeded(
+        seed: u64, bound in 0usize..20_000, work in 1usize..200,
+    ) {
+        let case = StrandCase::random(seed);
+        let limits = BatchLimits { envelopes: PAGE_ENVELOPES_MAX, len_bytes: usize::MAX };
+        let (expected, _) = case.expected(limits);
+        let memory = Arc::new(Counted(Mutex::new(0), bound));
+        let mut filling = case.filling(limits, memory.clone());
+        let page = loop {
+            match filling.fill(&case.store.snapshot(), work) {
+                Ok(Some(page)) => break page,
+                Ok(None) => {}
+                Err(QueryError::NoMemory(_)) => return Ok(()), // nothing of it was read
+                Err(error) => panic!("{error}"),
+            }
+        };
+        let got = ids(&page);
+        prop_assert!(expected.starts_with(&got));
+        prop_assert_eq!(page.finished, got.len() == expected.len());
+        let len_bytes = page.envelopes.iter().map(|(_, bytes)| bytes.len()).sum();
+        let taken = *memory.0.lock();
+        prop_assert_eq!(filling.taken_bytes(), taken);
+        prop_assert!(answer_bytes(got.len(), len_bytes) <= taken);
+    }
+}
+
+/// A hostile node has had envelopes stored that break rules, and before them nothing that a reader gets.
+#[test]
+fn a_long_run_of_invalid_envelopes_takes_many_turns_and_each_place_is_looked_at_once() {
+    const RUN: u64 = 3000;
+    const WORK: usize = 100;
+    let store = store();
+    let invalid = |sequence| append_invalid(&committed(id(100, sequence), topic(1), 1, Vec::new()));
+    let changes: Vec<_> = (1..=RUN).map(invalid).collect();
+    store.commit(&changes).unwrap();
+    let last = committed(id(100, RUN + 1), topic(1), 2, Vec::new());
+    store.commit(&[append(&last)]).unwrap();
+    let range = LogRange { after: id(100, 0), through: SequenceId(RUN + 1) };
+    let memory = PageMemory::new(Arc::new(Unlimited), 0);
+    let mut filling = LogFilling::new([range], BatchLimits::of_query(1), memory);
+    let (page, turns) = in_turns(&store, &mut filling, WORK);
+    assert_eq!(ids(&page), [last.id]);
+    let of_turn = WORK - ROWS_PER_SCAN;
+    assert_eq!(turns, usize::try_from(RUN + 1).unwrap().div_ceil(of_turn), "each place once");
+}

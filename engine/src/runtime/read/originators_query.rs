@@ -1,0 +1,74 @@
+//! Queries of whole strands, answered in turns: each turn does a bounded amount of work, over a view of its own.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hawser_proto::EnvelopeId;
+use hawser_storage::Snapshot;
+
+use super::access::LogAccess;
+use super::queries::ROWS_PER_TURN;
+use crate::read::error::QueryError;
+use crate::read::limits::BatchLimits;
+use crate::read::log_page::{LogFilling, LogRange};
+use crate::read::memory::PageMemory;
+
+/// A page of strands that is being made: see [`Reader::originators_query`](super::Reader::originators_query).
+///
+/// It reads each strand by one ordered scan, up to the heads that it saw in its first turn. What rests between turns is
+/// taken from its reader's memory: the page so far, and one envelope of each strand.
+pub struct OriginatorsQuery {
+    log: LogAccess,
+    /// The last place of each strand that the reader has.
+    from: Vec<EnvelopeId>,
+    limits: BatchLimits,
+    /// The page so far; `None` before the first turn.
+    filling: Option<LogFilling>,
+}
+
+impl OriginatorsQuery {
+    /// `from` names each strand once.
+    pub(super) fn new(log: LogAccess, from: Vec<EnvelopeId>, limit: usize) -> Self {
+        Self { log, from, limits: BatchLimits::of_query(limit), filling: None }
+    }
+
+    /// Does one turn. Returns the page when it is complete; until then there is more to do. After that, or an error,
+    /// the query is over.
+    ///
+    /// Blocks on the disk.
+    ///
+    /// # Errors
+    /// [`QueryError`] if the log cannot be read, or the reader may not have the memory.
+    pub fn turn(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
+        let counters = Arc::clone(&self.log.counters);
+        counters.query_originators.measure(|| self.work())
+    }
+
+    fn work(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
+        let store = self.log.store.clone();
+        let snapshot = store.snapshot();
+        let page = self.filling(&snapshot)?.fill(&snapshot, ROWS_PER_TURN)?;
+        Ok(page.map(|page| page.envelopes.into_iter().map(|(_, bytes)| bytes).collect()))
+    }
+
+    /// Returns the page so far. The first turn's heads are its end.
+    fn filling(&mut self, snapshot: &Snapshot<'_>) -> Result<&mut LogFilling, QueryError> {
+        let filling = match self.filling.take() {
+            Some(filling) => filling,
+            None => {
+                let heads = snapshot.heads()?;
+                let ranges = self.from.iter().map(|&after| {
+                    let through = heads.get(after.originator);
+                    LogRange { after, through }
+                });
+                let memory = PageMemory::new(Arc::clone(&self.log.memory), 0);
+                LogFilling::new(ranges, self.limits, memory)
+            }
+        };
+        Ok(self.filling.insert(filling))
+    }
+}
+
+#[cfg(test)]
+#[path = "originators_query_tests.rs"]
+mod tests;

@@ -1,0 +1,31 @@
+//! Pages of strands in turns, over a store.
+
+use hawser_proto::{Cursor, OriginatorId};
+
+use super::*;
+use crate::read::testing::{
+    StoppedClock, append, append_invalid, committed, id, ids_of, store, topic,
+};
+use crate::runtime::Reader;
+
+/// A hostile node has had envelopes stored that break rules, in front of those that readers get.
+#[test]
+fn a_page_goes_on_behind_invalid_envelopes_and_ends_at_the_heads_of_its_first_turn() {
+    let run = u64::try_from(ROWS_PER_TURN).unwrap();
+    let store = store();
+    let envelope = |sequence| committed(id(100, sequence), topic(1), 1, Vec::new());
+    let mut changes: Vec<_> =
+        (1..=run).map(|sequence| append_invalid(&envelope(sequence))).collect();
+    changes.push(append(&envelope(run + 1)));
+    store.commit(&changes).unwrap();
+    let reader = Reader::over(store.clone(), Arc::new(StoppedClock(i64::MAX / 2))).unwrap();
+    let strands = [OriginatorId(100), OriginatorId(100), OriginatorId(200)];
+    let mut query = reader.originators_query(&strands, &Cursor::new(), 0);
+    assert_eq!(query.turn(), Ok(None), "more is passed over than a turn looks at");
+    store.commit(&[append(&envelope(run + 2))]).unwrap();
+    let page = query.turn().unwrap().expect("the rest fits into a turn");
+    assert_eq!(ids_of(&page), [id(100, run + 1)]);
+
+    let all = reader.query_originators(&strands, &Cursor::new(), 0).unwrap();
+    assert_eq!(ids_of(&all), [id(100, run + 1), id(100, run + 2)]);
+}
