@@ -23,7 +23,7 @@ use crate::rate_limits::CallCost;
 enum Pages {
     Nothing,
     OfTopics(Box<TopicsQuery>),
-    OfStrands(OriginatorsQuery),
+    OfStrands(Box<OriginatorsQuery>),
 }
 
 /// Returns the number of turns that a call has paid for at its beginning. Calls of the `ReplicationApi` have paid nothing:
@@ -61,7 +61,7 @@ impl NodeApi {
                 (Pages::OfTopics(query), ReadFrom::Cursor(last_seen), count)
             }
             Selection::Originators(ids) => {
-                let query = reader.originators_query(&ids, &last_seen, limit);
+                let query = Box::new(reader.originators_query(&ids, &last_seen, limit));
                 (Pages::OfStrands(query), ReadFrom::Strands(ids, last_seen), 0)
             }
         };
