@@ -8,7 +8,7 @@ use crossbeam_channel::{Receiver, Sender};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::retention::EXPIRY_NEVER;
-use hawser_rules::{PriceError, is_free};
+use hawser_rules::{PriceError, RateTable, is_free};
 use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
 
 use super::commit::{GroupSize, SignedGroup};
@@ -158,8 +158,9 @@ impl SequencerThread {
         self.watch_steps_back(now_ns);
         let mut group = OpenGroup::default();
         let mut planned = Vec::with_capacity(requests.len());
+        let rates = self.state.ports.rates.borrow().clone();
         for Request { envelopes, earlier, reply } in requests {
-            match self.sequence_request(now_ns, envelopes, &earlier, &mut group) {
+            match self.sequence_request(now_ns, &rates, envelopes, &earlier, &mut group) {
                 Ok(answer) => planned.push(PlannedReply { reply, answer }),
                 Err(error) => reply.send(Err(error)),
             }
@@ -231,10 +232,14 @@ impl SequencerThread {
     fn sequence_request(
         &mut self,
         now_ns: i64,
+        rates: &RateTable,
         envelopes: Vec<Admitted>,
         earlier: &LookUp,
         group: &mut OpenGroup,
     ) -> Result<PlannedAnswer, PublishError> {
+        let first_index = group.sequenced.len();
+        // Most requests have one envelope, which no other one of the request can repeat: they need no map.
+        let may_repeat_itself = envelopes.len() > 1;
         let mut fresh: Vec<Admitted> = Vec::with_capacity(envelopes.len());
         let mut fresh_receipts: HashMap<Receipt, usize> = HashMap::new();
         let mut sources = Vec::with_capacity(envelopes.len());
@@ -256,8 +261,10 @@ impl SequencerThread {
                     continue;
                 }
             }
-            let index = group.sequenced.len() + fresh.len();
-            fresh_receipts.insert(receipt, index);
+            let index = first_index + fresh.len();
+            if may_repeat_itself {
+                fresh_receipts.insert(receipt, index);
+            }
             answer_len += len + STATEMENT_OVERHEAD_BYTES;
             sources.push(AnswerSource::Group(index));
             fresh.push(admitted);
@@ -266,21 +273,21 @@ impl SequencerThread {
         if answer_len > ANSWER_LEN_BYTES_MAX {
             return Err(PublishError::AnswerTooLarge);
         }
-        let rates = self.state.ports.rates.borrow().clone();
         let refused = |error: PriceError| {
             PublishError::Refused(AdmissionError::of_request(error.to_string()))
         };
         let payer = fresh.first().map(|admitted| admitted.payer);
         let mut checked = None;
         if let Some((balances, payer)) = self.state.balances.as_ref().zip(payer) {
-            let price = self.sequencer.price(now_ns, &rates, &fresh).map_err(refused)?;
+            let price = self.sequencer.price(now_ns, rates, &fresh).map_err(refused)?;
             checked = Some(balances.check(payer, price)?);
         }
-        let places = self.sequencer.sequence(now_ns, &rates, &fresh).map_err(refused)?;
+        let places = self.sequencer.sequence(now_ns, rates, &fresh).map_err(refused)?;
         if let Some(checked) = checked {
             checked.charge(&places);
         }
-        group.by_receipt.extend(fresh_receipts);
+        let receipts = fresh.iter().map(|admitted| admitted.receipt);
+        group.by_receipt.extend(receipts.zip(first_index..));
         let added = fresh.len();
         group.sequenced.extend(places.into_iter().zip(fresh));
         Ok(PlannedAnswer { sources, added })
