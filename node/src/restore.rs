@@ -108,7 +108,7 @@ impl RestoreFolder {
     /// Asks in place of an earlier question.
     ///
     /// # Errors
-    /// Of the file system.
+    /// Errors of the file system.
     pub fn ask(&self, question: &RestoreQuestion) -> io::Result<()> {
         write(&self.0.join(QUESTION), question)
     }
@@ -116,7 +116,7 @@ impl RestoreFolder {
     /// Answers in place of an earlier answer.
     ///
     /// # Errors
-    /// Of the file system.
+    /// Errors of the file system.
     pub fn reply(&self, answer: &RestoreAnswer) -> io::Result<()> {
         write(&self.0.join(ANSWER), answer)
     }
@@ -124,7 +124,7 @@ impl RestoreFolder {
     /// Removes both.
     ///
     /// # Errors
-    /// Of the file system.
+    /// Errors of the file system.
     pub fn clear(&self) -> io::Result<()> {
         for name in [ANSWER, QUESTION] {
             match fs::remove_file(self.0.join(name)) {

@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 
 use super::error::QueryError;
