@@ -13,6 +13,8 @@
 //! - `inbox`: an identity: a wallet, an installation, and the update that ties them together;
 //! - `conversation`: the group, by openmls.
 
+#![warn(missing_docs)]
+
 mod conversation;
 mod inbox;
 mod network;
