@@ -24,6 +24,13 @@ fn singly(claims: &[SignatureClaim]) -> Vec<Result<PublicKey, SignatureError>> {
     claims.iter().map(SignatureClaim::recover).collect()
 }
 
+/// Claims without an expected key: for each run its signer, and their number.
+fn in_runs(runs: &[(u8, usize)]) -> Vec<SignatureClaim> {
+    let signers = runs.iter().flat_map(|(key, len)| std::iter::repeat_n(*key, *len));
+    let claims = (0..).zip(signers).map(|(text, key)| claim(key, text));
+    claims.map(|claim| SignatureClaim { expected: None, ..claim }).collect()
+}
+
 fn scalar(bytes: &[u8]) -> Scalar {
     Scalar::from_repr(<[u8; 32]>::try_from(bytes).unwrap().into()).unwrap()
 }
@@ -89,6 +96,20 @@ proptest! {
             }
         }
         prop_assert_eq!(recover_batch(&claims), singly(&claims));
+    }
+
+    /// Runs of signers, some of them of one claim, and claims that are not what they say.
+    #[test]
+    fn runs_of_signers_change_no_result(
+        runs in proptest::collection::vec((0_u8..4, 1_usize..90), 1..8),
+        faults in proptest::collection::vec((any::<prop::sample::Index>(), 0_u8..15), 0..4),
+    ) {
+        let mut claims = in_runs(&runs);
+        for (at, how) in faults {
+            let at = at.index(claims.len());
+            claims[at] = mutate(&claims[at], how);
+        }
+        prop_assert_eq!(recover_similar(claims.clone()), singly(&claims));
     }
 
     #[test]
@@ -185,4 +206,34 @@ fn coefficients_follow_every_byte_of_every_claim() {
         let after = all(&claims);
         assert!(before.iter().zip(&after).all(|(before, after)| before != after), "{how}");
     }
+}
+
+/// The figures of `docs/performance.md` rest on this: a guess that recovers every claim would be right as well.
+#[test]
+fn few_claims_are_recovered_where_signers_come_in_runs() {
+    let recovered = |runs: &[(u8, usize)]| {
+        let guess = SignerGuess::of(in_runs(runs));
+        for (claim, known) in guess.claims.iter().zip(&guess.known) {
+            let expected = known.or(claim.expected.map(Ok));
+            assert_eq!(expected, Some(claim.recover()), "each guess is right");
+        }
+        guess.known.iter().flatten().count()
+    };
+    assert_eq!(recovered(&[(0, 500)]), 5, "one signer costs a look at each quarter");
+    let runs: Vec<(u8, usize)> = (0..5).map(|key| (key, 100)).collect();
+    // Each 32nd claim and the last one, and five looks at each of four borders.
+    assert!(recovered(&runs) <= 16 + 1 + 3 + 4 * 5, "{}", recovered(&runs));
+}
+
+/// A sender who knows where the samples are makes every guess wrong.
+#[test]
+fn a_guess_that_is_wrong_everywhere_changes_no_result() {
+    let runs: Vec<(u8, usize)> = (0..257).map(|at| (u8::from(at % 32 != 0), 1)).collect();
+    let claims = in_runs(&runs);
+    assert_eq!(recover_similar(claims.clone()), singly(&claims));
+    let expected = claims[1].recover();
+    let mut broken = claims;
+    broken[0] = mutate(&broken[0], 8);
+    assert_eq!(recover_similar(broken.clone()), singly(&broken));
+    assert_eq!(recover_similar(broken)[1], expected);
 }
