@@ -7,13 +7,16 @@ mod support;
 use std::fs;
 use std::path::Path;
 
+use hawser_audit::export::{ExportedRow, PartReader};
+use hawser_audit::replay::{GapReason, StrandRow};
 use hawser_audit::{Judged, KnownKeys};
-use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{Change, SkipReason};
 use serde_json::Value;
+use support::fake_node::FakeNode;
 use support::log_folder::{NODE, entry, entry_at, folder, open};
-use support::{json, run, stdout};
+use support::{Dev, VECTORS, free_base, json, run, stderr, stdout, until};
 
 /// Returns the files of the table `log` of an export, ascending.
 fn parts(export: &Path) -> Vec<String> {
@@ -117,6 +120,190 @@ fn a_part_without_a_known_key_is_incomplete() {
     let output = run(&["audit", "check-partition", "--registry", registry, second.as_str()]);
     assert_eq!(output.status.code(), Some(9), "{output:?}");
     assert!(stdout(&output).contains("no signature was checked"), "{output:?}");
+}
+
+/// Returns the places and bytes of an export's envelopes, and its other rows.
+fn rows(export: &Path) -> (Vec<(SequenceId, Bytes)>, Vec<ExportedRow>) {
+    let (mut envelopes, mut others) = (Vec::new(), Vec::new());
+    for part in parts(export) {
+        for row in PartReader::open(Path::new(&part)).unwrap() {
+            match row.unwrap().1 {
+                ExportedRow::Row(StrandRow::Envelope { sequence, bytes, .. }) => {
+                    envelopes.push((sequence, bytes));
+                }
+                other => others.push(other),
+            }
+        }
+    }
+    (envelopes, others)
+}
+
+/// The bytes of the envelopes `from..=through` of the folder's strand.
+fn strand(from: u64, through: u64) -> Vec<Bytes> {
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    (from..=through).map(|at| entry(&key, at).bytes).collect()
+}
+
+#[test]
+fn a_node_that_runs_is_exported_like_its_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 1_200);
+    let [of_folder, of_node] = ["of-folder", "of-node"].map(|name| place.path().join(name));
+    let registry = registry.to_str().unwrap();
+    let export = |from: &str, to: &Path| {
+        let to = to.to_str().unwrap();
+        json(&["audit", "export", "--json", "--from", from, "--to", to, "--registry", registry])
+    };
+    let whole = export(data.to_str().unwrap(), &of_folder);
+    assert_eq!(whole["rows"], 1_200, "{whole}");
+    let signed = whole["judged"][NODE.to_string()].as_str().unwrap();
+    assert!(signed.starts_with("0x04"), "{whole}");
+
+    // Pages of 500; places 701 and 702 are not shown, as if they broke a rule.
+    let hidden = strand(701, 702);
+    let page = move |_, after: u64| {
+        let mut page = strand(after + 1, (after + 500).min(1_200));
+        page.retain(|bytes| !hidden.contains(bytes));
+        page
+    };
+    let node = FakeNode::start(&[(NODE, 1_200)], page);
+    let shown = export(&node.url(), &of_node);
+    assert_eq!(shown["rows"], 1_199, "{shown}");
+    assert_eq!((&shown["judged"], &shown["tally_files"]), (&whole["judged"], &0.into()));
+    let (mut expected, _) = rows(&of_folder);
+    expected.retain(|(at, _)| ![701, 702].contains(&at.0));
+    let (from, through, reason) = (SequenceId(701), SequenceId(702), GapReason::NotShown);
+    let gap = ExportedRow::Row(StrandRow::Gap { from, through, reason });
+    assert_eq!(rows(&of_node), (expected, vec![gap]));
+    assert_eq!(export(&node.url(), &of_node)["rows"], 0, "a later run adds what is new");
+
+    // No fault, and not clean: what is not shown may be anything.
+    let part = parts(&of_node).remove(0);
+    let checked = run(&["audit", "check-partition", &part, "--registry", registry]);
+    assert_eq!(checked.status.code(), Some(9), "{checked:?}");
+    assert!(stdout(&checked).contains("2 places were not shown"), "{checked:?}");
+}
+
+/// The bytes that the API of a node gives are those of its folder.
+#[test]
+fn a_real_node_is_exported_like_its_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
+    let (address, key) = (dev.text(1, "grpc"), dev.payer_key());
+    // Some of the envelopes are for a chain, and are refused.
+    let target = ["--node", &address, "--payer-key-file", key.to_str().unwrap()];
+    run(&[&["publish", "--file", VECTORS], &target[..]].concat());
+    let network = place.path().join("network.json");
+    let [of_folder, of_node] = ["of-folder", "of-node"].map(|name| place.path().join(name));
+    let export = |from: &str, to: &Path| {
+        let [to, network] = [to, &network].map(|path| path.to_str().unwrap());
+        json(&["audit", "export", "--json", "--from", from, "--to", to, "--registry", network])
+    };
+    let url = format!("http://{address}");
+    let log = of_node.join("log").join(format!("originator={NODE}"));
+    until("the node shows its strand", || {
+        export(&url, &of_node);
+        log.exists()
+    });
+    let data = dev.text(1, "data_dir");
+    assert!(dev.stop().success());
+    let whole = export(&data, &of_folder);
+    assert!(whole["judged"][NODE.to_string()].is_string(), "{whole}");
+    let (shown, held) = (rows(&of_node).0, rows(&of_folder).0);
+    assert!(!shown.is_empty() && held.starts_with(&shown), "{} of {}", shown.len(), held.len());
+}
+
+/// The envelopes that a node gives of a strand after a place.
+type Lie = Box<dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync>;
+
+/// The lie is named, the exit code says that it failed, and no file has any of it.
+#[test]
+fn a_node_that_lies_is_refused_by_name() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 0);
+    let registry = registry.to_str().unwrap();
+    let forged = entry(&SecretKey::from_bytes(&[3; 32]).unwrap(), 7).bytes;
+    let others = move |_, after: u64| match after {
+        0 => [strand(1, 6), vec![forged.clone()], strand(8, 9)].concat(),
+        _ => Vec::new(),
+    };
+    let lies: [(&str, Lie, u64, &str); 4] = [
+        ("other bytes", Box::new(others), 9, "200:7: forged"),
+        (
+            "back",
+            Box::new(|_, _| [strand(1, 5), strand(4, 5)].concat()),
+            9,
+            "200:4 came after 200:5",
+        ),
+        // The same page for ever.
+        ("endless", Box::new(|_, _| strand(1, 5)), u64::MAX >> 1, "200:1 came after 200:5"),
+        (
+            "too much",
+            Box::new(|_, after| strand(after + 1, after + 1_001)),
+            2_000,
+            "1001 envelopes",
+        ),
+    ];
+    for (name, lie, head, text) in lies {
+        let node = FakeNode::start(&[(NODE, head)], lie);
+        let export = place.path().join(name);
+        let to = export.to_str().unwrap();
+        let from = node.url();
+        let arguments = ["audit", "export", "--from", &from, "--to", to, "--registry", registry];
+        let output = run(&arguments);
+        assert!(matches!(output.status.code(), Some(1 | 3)), "{name}: {output:?}");
+        assert!(stderr(&output).contains(text), "{name}: {output:?}");
+        let files = walk(&export.join("log"));
+        assert!(files.is_empty(), "{name}: {files:?}");
+    }
+}
+
+/// Strands of nodes that the registry does not name could be anything, without an end.
+#[test]
+fn what_no_key_judges_is_not_taken_from_a_node() {
+    let place = tempfile::tempdir().unwrap();
+    let (_, registry) = folder(place.path(), "data", 0);
+    let node = FakeNode::start(&[(NODE, 9), (300, 5)], |strand, after| match (strand, after) {
+        (NODE, 0) => self::strand(1, 5),
+        _ => Vec::new(),
+    });
+    let (from, export) = (node.url(), place.path().join("export"));
+    let [to, registry] = [&export, &registry].map(|path| path.to_str().unwrap());
+    let arguments = ["audit", "export", "--json", "--from", &from, "--to", to];
+    let done = json(&[&arguments[..], &["--registry", registry]].concat());
+    assert_eq!(done["rows"], 5, "{done}");
+    let notes = &done["not_exported"];
+    assert!(notes[0].as_str().unwrap().contains("strand 300"), "{done}");
+    assert!(notes[1].as_str().unwrap().contains("ends at 9, and shows places to 5"), "{done}");
+    let with_backup = run(&[&arguments[..], &["--backup", "one"]].concat());
+    assert_eq!(with_backup.status.code(), Some(2), "{with_backup:?}");
+}
+
+fn walk(folder: &Path) -> Vec<std::path::PathBuf> {
+    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
+    let entries = entries.map(|it| it.unwrap().path());
+    entries.flat_map(|it| if it.is_dir() { walk(&it) } else { vec![it] }).collect()
+}
+
+/// Signatures of a folder are judged on request, and what the keys refuse ends the export.
+#[test]
+fn a_folder_is_judged_by_the_keys_that_are_given() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let forged = entry(&SecretKey::from_bytes(&[3; 32]).unwrap(), 21);
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    store.commit(&[Change::Append(forged)]).unwrap();
+    drop(store);
+    let export = place.path().join("export");
+    let [data, registry, to] = [&data, &registry, &export].map(|path| path.to_str().unwrap());
+    let arguments = ["audit", "export", "--from", data, "--to", to];
+    let refused = run(&[&arguments[..], &["--registry", registry]].concat());
+    assert_eq!(refused.status.code(), Some(3), "{refused:?}");
+    assert!(stderr(&refused).contains("200:21: forged"), "{refused:?}");
+    // A log with faults is exported without judging it.
+    let taken = run(&arguments);
+    assert!(stdout(&taken).contains("not checked: signatures"), "{taken:?}");
+    assert_eq!(rows(&export).0.len(), 21);
 }
 
 /// DuckDB, DataFusion and Spark read the export, and Spark spreads the checks over workers. `scripts/audit-engines` runs it.

@@ -3,9 +3,10 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use hawser_proto::EnvelopeId;
 use parquet::errors::ParquetError;
 
-use crate::replay::SourceError;
+use crate::replay::{FaultKind, SourceError};
 
 /// The reason an export cannot be made, gone on with or read. Nothing is overwritten then.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,16 @@ pub enum ExportError {
     /// The log could not be read.
     #[error("the log: {0}")]
     Source(#[from] SourceError),
+    /// Signatures are judged, and an envelope cannot stand at its place. Files with earlier places are complete.
+    #[error("{id}: {}: {text}", kind.name())]
+    Refused {
+        /// The place.
+        id: EnvelopeId,
+        /// The kind of the fault.
+        kind: FaultKind,
+        /// The fault, for people.
+        text: String,
+    },
     /// Another run writes to the folder.
     #[error("{}: another export writes here", .0.display())]
     Busy(PathBuf),

@@ -5,6 +5,7 @@
 //! - `table`: the columns of the tables, and row groups; `docs/audit-export.md` describes them;
 //! - `record`: a row of the log as a row of its table;
 //! - `part`: files that are complete or not there;
+//! - `shown`: rows of a source that leaves places out;
 //! - `days`: files by strand and day, which later runs replace;
 //! - `manifest`: what the folder holds, with digests;
 //! - `run`: an export that is made or gone on with;
@@ -12,7 +13,8 @@
 //! - `read`: files of the log, read again without trusting them.
 //!
 //! The enemy is the writer of a folder that an auditor was given: a manifest that lies, files with flipped bits or of
-//! another log, claims of sizes. All of it is refused before anything is overwritten.
+//! another log, claims of sizes. All of it is refused before anything is overwritten. A node that is asked for its log
+//! may lie too: its rows have to ascend, and to be signed by the keys of a registry.
 
 mod days;
 mod error;
@@ -22,6 +24,7 @@ mod publish;
 pub(crate) mod read;
 mod record;
 mod run;
+mod shown;
 mod table;
 #[cfg(test)]
 mod tests;

@@ -124,7 +124,7 @@ mod tests {
         let mut manifest = Manifest::new("testnet".to_owned(), OriginatorId(100), &[7; 16]);
         let part = |at: u8| {
             let from = 10 * u64::from(at) + 1;
-            LogPart { from, through: from + 9, file: digest(at) }
+            LogPart { from, through: from + 9, file: digest(at), judged_by: None }
         };
         let parts = (0..parts).map(part).collect();
         manifest.strands = vec![StrandParts { originator_id: 200, parts }];

@@ -3,11 +3,11 @@
 use hawser_proto::batch::{SignatureClaim, recover_similar};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::TreeHash;
-use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
+use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{is_free, payer_claim};
 
 use super::table::Value;
-use crate::replay::{GapReason, PrunedRecord, StoredMark, StrandRow};
+use crate::replay::{FaultKind, GapReason, PrunedRecord, StoredMark, StrandRow};
 
 /// The part of a row that the writer needs, and its values.
 #[derive(Debug)]
@@ -18,6 +18,8 @@ pub(super) struct Record {
     /// The last place, included.
     pub(super) through: u64,
     pub(super) values: Vec<Value>,
+    /// The reason the envelope cannot stand there, if signatures are judged and there is one.
+    pub(super) refusal: Option<(FaultKind, String)>,
 }
 
 /// The kind of a row.
@@ -34,10 +36,12 @@ struct Stated {
     originator_ns: Option<i64>,
     statement: Option<UnsignedOriginatorEnvelope>,
     is_signed: bool,
-    payer: Option<Address>,
+    /// The payer's account, as text.
+    payer: Option<Bytes>,
 }
 
-/// Describes rows of one strand, in their order. Costs one signature recovery for each envelope if payers are wanted.
+/// Describes rows of one strand, in their order. Costs one signature recovery for each envelope if payers are wanted, and
+/// less where one payer has many of them in a row.
 pub(super) fn describe(
     originator: OriginatorId,
     with_payers: bool,
@@ -60,7 +64,7 @@ pub(super) fn describe(
             values.push(Value::Bytes(Bytes::copy_from_slice(&leaf.0)));
             values.push(Value::Null);
             let (kind, from) = (RecordKind::Leaf, sequence.0);
-            Record { kind, from, through: from, values }
+            Record { kind, from, through: from, values, refusal: None }
         }
     };
     rows.into_iter().zip(stated).map(describe).collect()
@@ -87,8 +91,16 @@ fn add_payers(stated: &mut [Stated]) {
             claims.push(claim);
         }
     }
+    // Payers come in runs, and an address costs a hash.
+    let mut last: Option<(PublicKey, Bytes)> = None;
     for (slot, payer) in slots.into_iter().zip(recover_similar(claims)) {
-        stated[slot].payer = payer.ok().map(|key| key.address());
+        let Ok(key) = payer else { continue };
+        let text = match &last {
+            Some((known, text)) if *known == key => text.clone(),
+            _ => address_text(key.address()),
+        };
+        stated[slot].payer = Some(text.clone());
+        last = Some((key, text));
     }
 }
 
@@ -113,7 +125,8 @@ fn gap(
 ) -> Record {
     let mut values = beginning(originator, from, through, reason.name());
     values.resize(21, Value::Null);
-    Record { kind: RecordKind::Gap(reason), from: from.0, through: through.0, values }
+    let kind = RecordKind::Gap(reason);
+    Record { kind, from: from.0, through: through.0, values, refusal: None }
 }
 
 /// Describes a pruned place by the record that its keeper has. The stated fees are known as one sum.
@@ -134,7 +147,7 @@ fn pruned(
             values.resize(17, Value::Null);
         }
         Some(charge) => values.extend([
-            address(charge.payer),
+            Value::Bytes(address_text(charge.payer)),
             len_bytes,
             Value::int(charge.size_bytes),
             Value::Amount(charge.stated_picodollars),
@@ -148,11 +161,15 @@ fn pruned(
     values.push(leaf.map_or(Value::Null, |leaf| Value::Bytes(Bytes::copy_from_slice(&leaf.0))));
     values.push(Value::Null);
     let kind = RecordKind::Gap(GapReason::Pruned);
-    Record { kind, from: sequence.0, through: sequence.0, values }
+    Record { kind, from: sequence.0, through: sequence.0, values, refusal: None }
 }
 
-fn address(payer: Address) -> Value {
-    Value::Bytes(Bytes::from(format!("0x{}", hex::encode(payer.0)).into_bytes()))
+/// Returns an account as the tables have it.
+pub(super) fn address_text(account: Address) -> Bytes {
+    let mut text = vec![0; 2 + 2 * account.0.len()];
+    text[..2].copy_from_slice(b"0x");
+    hex::encode_to_slice(account.0, &mut text[2..]).expect("two digits for each byte");
+    text.into()
 }
 
 fn envelope(
@@ -190,7 +207,7 @@ fn envelope(
             values.extend([
                 Value::Bytes(topic.as_bytes().clone()),
                 kind.map_or(Value::Null, |kind| Value::Int(i64::from(*kind))),
-                stated.payer.map_or(Value::Null, address),
+                stated.payer.clone().map_or(Value::Null, Value::Bytes),
                 len_bytes,
                 Value::int(payer.as_bytes().len() as u64),
                 Value::Amount(statement.base_fee_picodollars()),
@@ -205,5 +222,5 @@ fn envelope(
     values.push(leaf.map_or(Value::Null, Value::Bytes));
     values.push(Value::Bytes(bytes));
     let (kind, from) = (RecordKind::Envelope(mark), sequence.0);
-    Record { kind, from, through: from, values }
+    Record { kind, from, through: from, values, refusal: None }
 }

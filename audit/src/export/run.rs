@@ -6,31 +6,39 @@ use std::path::Path;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::Rate;
+use hawser_rules::{Rate, Registry};
 
 use super::days::DayWriter;
 use super::error::ExportError;
 use super::manifest::{LogPart, Manifest, log_path};
 use super::part::{FinishedPart, PartWriter};
 use super::read::PartReader;
-use super::record::{Record, RecordKind, describe};
+use super::record::{Record, RecordKind, address_text, describe};
+use super::shown::Shown;
 use super::table::{CHECKPOINTS, CONGESTION, LOG, MARK_COLUMN, RATES, USAGE, Value};
+use crate::replay::check::Checker;
 use crate::replay::pipeline;
+use crate::replay::run::unchecked_strands;
 use crate::replay::{GapReason, LogSource, StoredMark, StrandRow};
 
 /// Rows of a file of the log. A guess: enough for an engine to skip files by their statistics.
 const PART_ROWS: u64 = 1_000_000;
 /// Bytes of a file of the log. A guess: what an engine gives one core.
 const PART_LEN_BYTES: u64 = 256 * 1024 * 1024;
+/// Rows of a batch: signatures in so many cost a sixth less than in those of a replay (measured, `docs/performance.md`).
+const BATCH_ROWS: usize = 2048;
 const NS_PER_MINUTE: u64 = 60_000_000_000;
 
 /// The way an export is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ExportSettings {
+pub struct ExportSettings<'a> {
     /// Threads that describe envelopes.
     pub threads: usize,
     /// Recover the payer of each envelope, which costs a signature recovery. Without it the column is empty.
     pub with_payers: bool,
+    /// Keys by which the originators' signatures are judged; an envelope that does not stand up to them is refused.
+    /// Absent: nothing is judged.
+    pub registry: Option<&'a Registry>,
 }
 
 /// Progress of an export.
@@ -55,6 +63,10 @@ pub struct ExportReport {
     pub tally_files: u64,
     /// Facts about what is not in the export, in sentences for people.
     pub notes: Vec<String>,
+    /// The keys that judged all signatures of the strands to which this run added files, by strand.
+    pub judged: BTreeMap<u32, String>,
+    /// The parts of judged exports that no key judges, in sentences for people.
+    pub unchecked: Vec<String>,
 }
 
 /// Adds to the export in a folder what the log has and it does not. Makes the folder if it is not there.
@@ -62,12 +74,15 @@ pub struct ExportReport {
 /// Everything in the folder is read and compared with its manifest before anything is written. Needs memory for one
 /// row group and some batches, however long the log is.
 ///
+/// A source that leaves places out may lie: of its strands only those whose node the registry names are exported, and
+/// those of chains, which no key signs.
+///
 /// # Errors
 /// See [`ExportError`].
 pub fn export(
     source: &dyn LogSource,
     folder: &Path,
-    settings: ExportSettings,
+    settings: ExportSettings<'_>,
     mut progress: impl FnMut(ExportProgress),
 ) -> Result<ExportReport, ExportError> {
     fs::create_dir_all(folder).map_err(ExportError::io(folder))?;
@@ -81,6 +96,7 @@ pub fn export(
     require_same_strands(source, folder, &manifest, &heads)?;
     let mut run = Run { source, folder, settings, manifest, report: ExportReport::default() };
     run.manifest.write(folder)?;
+    let heads = run.exported(heads);
     let total = heads.iter().fold(0_u64, |sum, head| sum.saturating_add(head.sequence.0));
     let mut before = 0_u64;
     for head in &heads {
@@ -90,12 +106,17 @@ pub fn export(
         })?;
         before = before.saturating_add(head.sequence.0);
     }
-    for head in &heads {
-        run.tallies(head.originator)?;
-        run.checkpoints(head.originator)?;
+    if source.shows_gaps() {
+        for head in &heads {
+            run.tallies(head.originator)?;
+            run.checkpoints(head.originator)?;
+        }
+        run.rates()?;
+        run.settle()?;
+    } else {
+        let note = "tallies, checkpoints and rates: the API of a node does not show all of them, and its folder does";
+        run.report.notes.push(note.to_owned());
     }
-    run.rates()?;
-    run.settle()?;
     Ok(run.report)
 }
 
@@ -164,7 +185,7 @@ fn require_same_strands(
 struct Run<'a> {
     source: &'a dyn LogSource,
     folder: &'a Path,
-    settings: ExportSettings,
+    settings: ExportSettings<'a>,
     manifest: Manifest,
     report: ExportReport,
 }
@@ -176,6 +197,8 @@ struct Strand {
     from: u64,
     reached: u64,
     part: Option<PartWriter>,
+    /// The key that judges all signatures, as text.
+    judged_by: Option<String>,
     /// The gap that was written last.
     gap: Option<(u64, u64, GapReason)>,
     /// The place of the first envelope that waits for its verdict. Nothing from there on is written.
@@ -183,22 +206,59 @@ struct Strand {
 }
 
 impl Run<'_> {
+    /// Returns the heads of the strands that are exported, and notes which are not and what is not judged.
+    fn exported(&mut self, heads: Vec<EnvelopeId>) -> Vec<EnvelopeId> {
+        let is_whole = self.source.shows_gaps();
+        let registry = self.settings.registry;
+        let named = |id| registry.is_some_and(|registry| registry.node(id).is_some());
+        let (exported, left_out): (Vec<EnvelopeId>, Vec<EnvelopeId>) = heads
+            .into_iter()
+            .partition(|head| is_whole || !head.originator.is_node() || named(head.originator));
+        for EnvelopeId { originator, .. } in left_out {
+            self.report.notes.push(format!(
+                "strand {originator}: the registry does not name its node, so nothing of it could be checked"
+            ));
+        }
+        if registry.is_some() {
+            let ids: Vec<OriginatorId> = exported.iter().map(|head| head.originator).collect();
+            self.report.unchecked = unchecked_strands(&ids);
+            for id in ids.into_iter().filter(|id| id.is_node() && !named(*id)) {
+                let text = "the registry does not name its node";
+                self.report.unchecked.push(format!("the signatures of strand {id}: {text}"));
+            }
+        }
+        exported
+    }
+
     fn strand(&mut self, head: EnvelopeId, told: &mut dyn FnMut(u64)) -> Result<(), ExportError> {
         let originator = head.originator;
         let reached = self.manifest.strand(originator).map_or(0, |strand| strand.through().0);
         let after = EnvelopeId::new(originator, SequenceId(reached));
-        let rows = self.source.rows(after, head.sequence);
-        let with_payers = self.settings.with_payers;
-        let work = |rows| describe(originator, with_payers, rows);
+        let mut rows = self.source.rows(after, head.sequence);
+        if !self.source.shows_gaps() {
+            rows = Box::new(Shown::new(rows, after.sequence));
+        }
+        let ExportSettings { threads, with_payers, registry } = self.settings;
+        let checker = registry.map(|registry| Checker::new(originator, registry, None));
+        let work = |rows: Vec<StrandRow>| {
+            let refusals = checker.as_ref().map(|checker| checker.refusals(&rows));
+            let mut records = describe(originator, with_payers, rows);
+            for (record, refusal) in records.iter_mut().zip(refusals.into_iter().flatten()) {
+                record.refusal = refusal;
+            }
+            records
+        };
+        let key = checker.as_ref().and_then(|checker| checker.key);
         let mut strand = Strand {
             originator,
             from: reached + 1,
             reached,
             part: None,
+            judged_by: key.map(|key| key.to_string()),
             gap: None,
             waits_at: None,
         };
-        pipeline::run(&work, self.settings.threads, rows, |records| {
+        pipeline::run_in_batches(BATCH_ROWS, &work, threads, rows, |records| {
             for record in records {
                 self.take(&mut strand, record)?;
             }
@@ -206,6 +266,12 @@ impl Run<'_> {
             Ok::<(), ExportError>(())
         })?;
         self.end_part(&mut strand)?;
+        if !self.source.shows_gaps() && strand.reached < head.sequence.0 {
+            self.report.notes.push(format!(
+                "strand {originator}: its node says that it ends at {}, and shows places to {}; a later run asks again",
+                head.sequence, strand.reached
+            ));
+        }
         if let Some(place) = strand.waits_at {
             self.report.notes.push(format!(
                 "strand {originator}: {place} waits for its verdict, so a later run exports it and what is behind it"
@@ -217,6 +283,10 @@ impl Run<'_> {
     fn take(&mut self, strand: &mut Strand, mut record: Record) -> Result<(), ExportError> {
         if strand.waits_at.is_some() {
             return Ok(());
+        }
+        if let Some((kind, text)) = record.refusal {
+            let id = EnvelopeId::new(strand.originator, SequenceId(record.from));
+            return Err(ExportError::Refused { id, kind, text });
         }
         match record.kind {
             RecordKind::Envelope(StoredMark::Waiting) => {
@@ -263,7 +333,10 @@ impl Run<'_> {
         let file = part.finish()?.show()?;
         self.report.rows += file.rows;
         self.report.parts += 1;
-        let part = LogPart { from: strand.from, through: strand.reached, file };
+        let judged_by = strand.judged_by.clone();
+        let judged = judged_by.clone().map(|key| (strand.originator.0, key));
+        self.report.judged.extend(judged);
+        let part = LogPart { from: strand.from, through: strand.reached, file, judged_by };
         self.manifest.strand_mut(strand.originator).parts.push(part);
         strand.from = strand.reached + 1;
         self.manifest.write(self.folder)
@@ -386,11 +459,10 @@ fn usage_row(
     payer: Address,
     of: crate::replay::Usage,
 ) -> Vec<Value> {
-    let payer = format!("0x{}", hex::encode(payer.0)).into_bytes();
     vec![
         Value::int(u64::from(originator.0)),
         Value::int(u64::from(minute)),
-        Value::Bytes(Bytes::from(payer)),
+        Value::Bytes(address_text(payer)),
         Value::Amount(of.picodollars),
         Value::Amount(of.stated_picodollars),
         Value::int(of.messages),

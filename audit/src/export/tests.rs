@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use hawser_proto::envelope::UnsealedEnvelope;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, OriginatorId, SequenceId};
+use hawser_rules::Registry;
 use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::SerializedFileReader;
 use parquet::file::writer::SerializedFileWriter;
@@ -16,10 +18,11 @@ use super::read::check_group;
 use super::record::describe;
 use super::table::{CHECKPOINTS, CONGESTION, LOG, RATES, RowGroup, Table, USAGE};
 use super::*;
-use crate::replay::testing::{MemoryLog, NODE, RATE, ns_of};
+use crate::replay::testing::{MemoryLog, NODE, RATE, draft, key, ns_of, settings};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
 
-const SETTINGS: ExportSettings = ExportSettings { threads: 2, with_payers: true };
+const SETTINGS: ExportSettings<'_> =
+    ExportSettings { threads: 2, with_payers: true, registry: None };
 
 fn run(log: &MemoryLog, folder: &Path) -> Result<ExportReport, ExportError> {
     export(log, folder, SETTINGS, |_| ())
@@ -366,6 +369,101 @@ fn a_file_has_one_strand_and_names_no_bytes_twice() {
     assert!(check_group(second, end).is_ok());
     // A footer that names the same group twice.
     assert!(check_group(first, end).unwrap_err().contains("bytes in common"));
+}
+
+/// Returns the log as the API of its node shows it.
+fn shown_by_node(log: &MemoryLog) -> MemoryLog {
+    let mut shown = MemoryLog { is_node: true, ..log.clone() };
+    shown.rows.retain(|row| matches!(row, StrandRow::Envelope { mark: StoredMark::Valid, .. }));
+    for row in &mut shown.rows {
+        let StrandRow::Envelope { mark, leaf, .. } = row else { panic!("another row") };
+        (*mark, *leaf) = (StoredMark::Unknown, None);
+    }
+    shown
+}
+
+#[test]
+fn a_node_gives_the_rows_of_its_folder_and_a_gap_where_it_shows_none() {
+    let registry = settings().registry;
+    let judged = ExportSettings { registry: Some(&registry), ..SETTINGS };
+    let mut log = MemoryLog::honest(40);
+    for at in [11, 12] {
+        *log.row_at(at).0 = StoredMark::Invalid(4);
+    }
+    let (of_folder, of_node) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let whole = export(&log, of_folder.path(), judged, |_| ()).unwrap();
+    let shown = export(&shown_by_node(&log), of_node.path(), judged, |_| ()).unwrap();
+    assert_eq!((whole.rows, shown.rows), (40, 39));
+    let signed_by = key(1).public_key().to_string();
+    assert_eq!(whole.judged, BTreeMap::from([(NODE.0, signed_by.clone())]));
+    assert_eq!((shown.judged, shown.tally_files), (whole.judged, 0));
+    assert!(shown.notes[0].starts_with("tallies"), "{:?}", shown.notes);
+    let (from, through, reason) = (SequenceId(11), SequenceId(12), GapReason::NotShown);
+    let gap = ExportedRow::Row(StrandRow::Gap { from, through, reason });
+    assert_eq!(rows(of_node.path(), NODE)[10], gap);
+    let columns_of = |folder: &Path| {
+        let manifest = Manifest::read(folder).unwrap().unwrap();
+        let part = &manifest.strand(NODE).unwrap().parts[0];
+        assert_eq!(part.judged_by.as_ref(), Some(&signed_by));
+        let found = cells(&log_path(folder, NODE.0, 1));
+        let shown = found.iter().filter(|row| !(11..=12).contains(&row.get_long(1).unwrap()));
+        let of = |row: &parquet::record::Row| {
+            let columns = row.get_column_iter();
+            let columns =
+                columns.filter(|(name, _)| !["mark", "leaf_hash"].contains(&name.as_str()));
+            columns.map(|(_, field)| field.clone()).collect::<Vec<Field>>()
+        };
+        shown.map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(columns_of(of_node.path()), columns_of(of_folder.path()));
+    assert_eq!(columns_of(of_node.path()).len(), 38);
+    let again = export(&shown_by_node(&log), of_node.path(), judged, |_| ()).unwrap();
+    assert_eq!((again.rows, again.judged.len()), (0, 0));
+}
+
+#[test]
+fn what_the_keys_refuse_is_named_and_not_exported() {
+    let registry = settings().registry;
+    let judged = ExportSettings { registry: Some(&registry), ..SETTINGS };
+    let log = MemoryLog::honest(20);
+    let refused = |lie: &dyn Fn(&mut MemoryLog)| {
+        let mut folder = log.clone();
+        lie(&mut folder);
+        let texts = [shown_by_node(&folder), folder].map(|source| {
+            let place = tempfile::tempdir().unwrap();
+            let error = export(&source, place.path(), judged, |_| ()).unwrap_err();
+            assert!(!log_path(place.path(), NODE.0, 1).exists(), "{error}");
+            error.to_string()
+        });
+        assert_eq!(texts[0], texts[1]);
+        texts[0].clone()
+    };
+    let forged = refused(&|log| {
+        let statement = draft(7, ns_of(7)).statement;
+        *log.bytes_at(7) = UnsealedEnvelope::new(&statement).seal(&key(9));
+    });
+    assert!(forged.starts_with("100:7: forged: signed by 0x"), "{forged}");
+    let moved = refused(&|log| *log.bytes_at(7) = log.bytes_at(8).clone());
+    assert!(moved.starts_with("100:7: wrong_place: "), "{moved}");
+    let noise = refused(&|log| *log.bytes_at(7) = "noise".into());
+    assert!(noise.starts_with("100:7: not_canonical: "), "{noise}");
+
+    // Rows that go back, which only a node can give; and a strand whose key is not known.
+    let place = tempfile::tempdir().unwrap();
+    let mut back = shown_by_node(&log);
+    back.rows.swap(6, 7);
+    let error = export(&back, place.path(), judged, |_| ()).unwrap_err();
+    assert!(error.to_string().contains("place 7 came after 8"), "{error}");
+    let nameless = Registry::default();
+    for registry in [None, Some(&nameless)] {
+        let unjudged = ExportSettings { registry, ..SETTINGS };
+        let report = export(&shown_by_node(&log), place.path(), unjudged, |_| ()).unwrap();
+        assert_eq!(report.rows, 0);
+        assert!(report.notes[0].starts_with("strand 100: the registry"), "{report:?}");
+    }
+    let unnamed = ExportSettings { registry: Some(&nameless), ..SETTINGS };
+    let report = export(&log, place.path(), unnamed, |_| ()).unwrap();
+    assert_eq!((report.rows, report.judged.len(), report.unchecked.len()), (20, 0, 1));
 }
 
 /// Rows of a file, as maps of columns.

@@ -10,7 +10,7 @@ use super::times::Times;
 use crate::replay::check::{CheckedEnvelope, CheckedRow};
 use crate::replay::judge::{hole, judge, other_leaf, time_ahead};
 use crate::replay::run::unchecked_strands;
-use crate::replay::{Fault, FaultKind, Faults, SourceError, StrandRow};
+use crate::replay::{Fault, FaultKind, Faults, GapReason, SourceError, StrandRow};
 
 /// The schema of verdicts.
 const SCHEMA: &str = "hawser-range/1";
@@ -36,6 +36,9 @@ pub struct RangeVerdict {
     pub envelopes: u64,
     /// True if the originator's signatures were checked: the registry names the strand's node.
     pub signatures_checked: bool,
+    /// Places that the source of the export did not show. Programs of earlier versions do not count them.
+    #[serde(default)]
+    pub not_shown: u64,
     /// Faults that do not depend on the rows before the range.
     faults: Faults,
     times: Times,
@@ -112,6 +115,7 @@ impl RangeVerdict {
             rows: 0,
             envelopes: 0,
             signatures_checked: false,
+            not_shown: 0,
             faults: Faults::default(),
             times: Times::default(),
         }
@@ -152,14 +156,17 @@ impl RangeVerdict {
         faults
     }
 
-    /// Says that the signatures of a node were not checked, in a sentence for people; `None` if they were, and for
-    /// strands that no node signs.
+    /// Returns what keeps the range from being clean beside faults, in sentences for people: signatures of a node that were
+    /// not checked, and places that were not shown.
     #[must_use]
-    pub fn incomplete(&self) -> Option<String> {
-        let strand = self.originator();
+    pub fn incomplete(&self) -> Vec<String> {
+        let (strand, not_shown) = (self.originator(), self.not_shown);
         let text = "the registry does not name its node, so no signature was checked";
         let is_unchecked = strand.is_node() && !self.signatures_checked;
-        is_unchecked.then(|| format!("strand {strand}: {text}"))
+        let unchecked = is_unchecked.then(|| format!("strand {strand}: {text}"));
+        let text = "places were not shown by the node that was exported";
+        let hidden = (not_shown > 0).then(|| format!("strand {strand}: {not_shown} {text}"));
+        unchecked.into_iter().chain(hidden).collect()
     }
 
     pub(super) fn fault(&mut self, fault: Fault) {
@@ -185,7 +192,13 @@ impl RangeVerdict {
                 self.envelopes += 1;
                 self.take_envelope(*envelope, now_ns);
             }
-            CheckedRow::Other(StrandRow::Gap { from, through, .. }) => self.cover(from, through)?,
+            CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
+                self.cover(from, through)?;
+                if reason == GapReason::NotShown {
+                    let places = through.0 - from.0 + 1;
+                    self.not_shown = self.not_shown.saturating_add(places);
+                }
+            }
             CheckedRow::Other(StrandRow::Leaf { sequence, leaf }) => {
                 self.take_void_leaf(sequence, leaf);
             }
@@ -265,6 +278,7 @@ impl RangeVerdict {
         self.rows = self.rows.saturating_add(after.rows);
         self.envelopes = self.envelopes.saturating_add(after.envelopes);
         self.signatures_checked &= after.signatures_checked;
+        self.not_shown = self.not_shown.saturating_add(after.not_shown);
         self.faults.extend(&after.faults);
         self.times.join(after.times);
         Ok(missing)
@@ -329,7 +343,7 @@ pub fn merge(
             incomplete.push(text);
         }
     }
-    incomplete.extend(joined.iter().filter_map(RangeVerdict::incomplete));
+    incomplete.extend(joined.iter().flat_map(RangeVerdict::incomplete));
     if joined.is_empty() {
         incomplete.push("there are no ranges".to_owned());
     }

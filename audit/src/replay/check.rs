@@ -117,6 +117,14 @@ impl Checker {
         checked
     }
 
+    /// Returns for each row the reason its envelope cannot stand at its place in this strand, if there is one: another
+    /// form, place, kind of proof or signer. Costs a signature recovery for each envelope, and less the larger the batch.
+    pub(crate) fn refusals(&self, rows: &[StrandRow]) -> Vec<Option<(FaultKind, String)>> {
+        let mut opened: Vec<_> = rows.iter().map(|row| self.open_row(row)).collect();
+        self.verify_originator(&mut opened);
+        opened.into_iter().map(|opened| opened.and_then(Result::err)).collect()
+    }
+
     fn open_row(&self, row: &StrandRow) -> Option<OpenResult> {
         let StrandRow::Envelope { sequence, bytes, .. } = row else { return None };
         Some(self.open(*sequence, bytes))

@@ -96,12 +96,17 @@ pub(crate) enum ExportFormat {
 /// `hawser audit export`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditExportArgs {
-    /// The log: the data folder of a stopped node, or a folder of backups.
-    #[arg(long, value_name = "DATA-DIR|BACKUPS")]
-    pub(crate) from: PathBuf,
+    /// The log: the data folder of a stopped node, a folder of backups, or the API of a node that runs:
+    /// `http://host:port`.
+    #[arg(long, value_name = "DATA-DIR|BACKUPS|URL")]
+    pub(crate) from: String,
     /// Name of the backup in a folder of backups [default: the newest one].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
+    /// Keys of the nodes, by which the signature of each envelope is judged: a registry file, a `network.json`, or an
+    /// evidence file [default: none are judged; for a node that runs the keys of ./hawser-dev].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) registry: Option<PathBuf>,
     /// The form of the files.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "parquet")]
     pub(crate) format: ExportFormat,

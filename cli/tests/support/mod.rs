@@ -3,6 +3,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 pub mod chains;
+pub mod fake_node;
 pub mod log_folder;
 
 use std::collections::BTreeSet;

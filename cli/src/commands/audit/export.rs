@@ -1,25 +1,29 @@
 //! `hawser audit export`: a log and its tallies as Parquet.
 
+use std::path::Path;
 use std::thread;
 use std::time::Instant;
 
 use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSettings, export};
+use hawser_audit::replay::LogSource;
 use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
+use super::keys::{self, LoadedKeys};
 use super::publish::publish;
 use super::replay::TELL_EVERY;
-use super::source::{FolderLog, StoredLog};
-use crate::args::audit::{AuditExportArgs, ExportFormat};
+use super::source::{FolderLog, NodeLog, StoredLog};
+use crate::args::audit::{AuditExportArgs, ExportFormat, KeysArgs};
 use crate::commands::backup as backups;
 use crate::output;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When the log cannot be read, or the folder is not an export of it; nothing in the folder is changed then.
+/// When the log cannot be read, or the folder is not an export of it; nothing in the folder is changed then. When
+/// signatures are judged and an envelope is refused; files with earlier places stay then.
 pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(), RunError> {
     let ExportFormat::Parquet = args.format;
     let (folder, bucket) = match (backups::place_of(&args.to)?, &args.work) {
@@ -33,29 +37,53 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
         }
         (place @ ObjectsAt::Bucket(_), Some(work)) => (work, Some(backups::open(&place)?)),
     };
-    let store = StoredLog::open(&args.from, args.backup.as_deref())?;
-    let log = FolderLog::new(&store).map_err(RunError::failed)?;
-    let cores = || thread::available_parallelism().map_or(1, usize::from);
-    let settings = ExportSettings {
-        threads: args.threads.unwrap_or_else(cores),
-        with_payers: !args.without_payers,
+    let is_node = args.from.contains("://");
+    if is_node && args.backup.is_some() {
+        return Err(RunError::usage("--backup goes with a folder of backups alone"));
+    }
+    // The rows of a node are judged always: it may send anything.
+    let keys = KeysArgs { registry: args.registry.clone(), rates: None };
+    let judges = is_node || args.registry.is_some();
+    let keys = judges.then(|| keys::load(&keys, None)).transpose()?;
+    let report = if is_node {
+        let log = NodeLog::connect(&args.from, Vec::new())?;
+        write(&log, folder, args, keys.as_ref())?
+    } else {
+        let store = StoredLog::open(Path::new(&args.from), args.backup.as_deref())?;
+        let log = FolderLog::new(&store).map_err(RunError::failed)?;
+        write(&log, folder, args, keys.as_ref())?
     };
-    let mut bar = ExportProgressBar::new();
-    let report = export(&log, folder, settings, |progress| bar.tell(progress));
-    bar.bar.finish_and_clear();
-    let report = report.map_err(refused)?;
     let brought = match &bucket {
         Some(bucket) => Some(publish(folder, &**bucket)?),
         None => None,
     };
-    tell(&report, brought, as_json);
+    tell(&report, keys.as_ref(), brought, as_json);
     Ok(())
+}
+
+fn write(
+    log: &dyn LogSource,
+    folder: &Path,
+    args: &AuditExportArgs,
+    keys: Option<&LoadedKeys>,
+) -> Result<ExportReport, RunError> {
+    let cores = || thread::available_parallelism().map_or(1, usize::from);
+    let settings = ExportSettings {
+        threads: args.threads.unwrap_or_else(cores),
+        with_payers: !args.without_payers,
+        registry: keys.map(|keys| &keys.known.registry),
+    };
+    let mut bar = ExportProgressBar::new();
+    let report = export(log, folder, settings, |progress| bar.tell(progress));
+    bar.bar.finish_and_clear();
+    report.map_err(refused)
 }
 
 fn refused(error: ExportError) -> RunError {
     match error {
         ExportError::Io { .. } | ExportError::Source(_) => RunError::failed(error),
         ExportError::Malformed { .. }
+        | ExportError::Refused { .. }
         | ExportError::Busy(_)
         | ExportError::NotAnExport(_)
         | ExportError::OtherLog { .. }
@@ -89,14 +117,22 @@ impl ExportProgressBar {
     }
 }
 
-fn tell(report: &ExportReport, brought: Option<(u64, u64)>, as_json: bool) {
-    let ExportReport { rows, parts, tally_files, notes } = report;
+fn tell(
+    report: &ExportReport,
+    keys: Option<&LoadedKeys>,
+    brought: Option<(u64, u64)>,
+    as_json: bool,
+) {
+    let ExportReport { rows, parts, tally_files, notes, judged, unchecked } = report;
     if as_json {
         output::line(json!({
             "rows": rows,
             "files": parts,
             "tally_files": tally_files,
             "not_exported": notes,
+            "keys": keys.map(|keys| &keys.origin),
+            "judged": judged,
+            "unchecked": unchecked,
             "files_brought": brought.map(|it| it.0),
             "bytes_brought": brought.map(|it| it.1),
         }));
@@ -109,4 +145,12 @@ fn tell(report: &ExportReport, brought: Option<(u64, u64)>, as_json: bool) {
         output::line(format_args!("brought to the bucket: {files}, {bytes}"));
     }
     notes.iter().for_each(|note| output::line(format_args!("not exported: {note}")));
+    for (strand, key) in judged {
+        output::line(format_args!("strand {strand}: all signatures are by {key}"));
+    }
+    unchecked.iter().for_each(|text| output::line(format_args!("not checked: {text}")));
+    match keys {
+        Some(keys) => output::line(format_args!("keys: {}", keys.origin)),
+        None => output::line("not checked: signatures (--registry)"),
+    }
 }

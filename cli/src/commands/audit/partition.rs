@@ -57,7 +57,7 @@ pub(in super::super) fn check(
         }
     }
     let has_faults = ranges.iter().any(|range| range.all_faults().count() > 0);
-    let is_incomplete = ranges.iter().any(|range| range.incomplete().is_some());
+    let is_incomplete = ranges.iter().any(|range| !range.incomplete().is_empty());
     let code = match (has_faults, is_incomplete) {
         _ if is_piped => return Ok(()),
         (true, _) => FAULTS_EXIT_CODE,

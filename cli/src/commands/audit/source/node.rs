@@ -106,6 +106,10 @@ impl NodeLog {
             .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
         let answer = self.runtime.block_on(api.query_envelopes(request));
         let envelopes = answer.map_err(|status| failed(&status))?.into_inner().envelopes;
+        if envelopes.len() > PAGE_ENVELOPES as usize {
+            let text = format!("after {after} the node sent {} envelopes", envelopes.len());
+            return Err(SourceError(format!("{text}, and was asked for {PAGE_ENVELOPES}")));
+        }
         let mut page = VecDeque::with_capacity(envelopes.len());
         let mut last = after;
         for envelope in envelopes {

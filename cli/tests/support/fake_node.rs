@@ -1,0 +1,115 @@
+//! A node that answers for strands as it is told, and serves nothing else.
+
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use hawser_proto::Bytes;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
+use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Request, Response};
+use http_body_util::{BodyExt as _, Full};
+use prost::Message as _;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// The envelopes that a node gives of a strand after a place.
+type Page = dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync;
+
+/// The node at work, until it is dropped.
+pub struct FakeNode {
+    address: SocketAddr,
+    _runtime: Runtime,
+}
+
+impl FakeNode {
+    /// Starts a node with these heads, by strand.
+    pub fn start(
+        heads: &[(u32, u64)],
+        page: impl Fn(u32, u64) -> Vec<Bytes> + Send + Sync + 'static,
+    ) -> Self {
+        let calls = Calls { heads: heads.into(), page: Arc::new(page) };
+        let runtime = Runtime::new().unwrap();
+        let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let address = listener.local_addr().unwrap();
+        let serve = Server::builder().serve_with_incoming(calls, TcpIncoming::from(listener));
+        runtime.spawn(serve);
+        Self { address, _runtime: runtime }
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+}
+
+#[derive(Clone)]
+struct Calls {
+    heads: Arc<[(u32, u64)]>,
+    page: Arc<Page>,
+}
+
+impl Calls {
+    /// Answers a call by the name of its method; `None` for one that is not served.
+    fn answer(&self, method: &str, request: Bytes) -> Option<Vec<u8>> {
+        match method {
+            "GetSyncCursor" => {
+                let heads = self.heads.iter().copied().collect();
+                let cursor = pb::Cursor { node_id_to_sequence_id: heads };
+                let answer = metadata_api::GetSyncCursorResponse { latest_sync: Some(cursor) };
+                Some(answer.encode_to_vec())
+            }
+            "QueryEnvelopes" => {
+                let query = api::QueryEnvelopesRequest::decode(request).unwrap().query.unwrap();
+                let strand = query.originator_node_ids[0];
+                let seen = query.last_seen.unwrap_or_default().node_id_to_sequence_id;
+                let after = seen.get(&strand).copied().unwrap_or(0);
+                let envelopes = (self.page)(strand, after).into_iter();
+                let envelopes =
+                    envelopes.map(|bytes| pb::OriginatorEnvelope::decode(bytes).unwrap());
+                Some(api::QueryEnvelopesResponse { envelopes: envelopes.collect() }.encode_to_vec())
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Service<Request<Body>> for Calls {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let calls = self.clone();
+        Box::pin(async move {
+            let method = request.uri().path().rsplit('/').next().unwrap_or_default().to_owned();
+            let request = request.into_body().collect().await.unwrap().to_bytes();
+            let answer = calls.answer(&method, request.slice(5..));
+            let mut trailers = HeaderMap::new();
+            let status = if answer.is_some() { "0" } else { "12" };
+            trailers.insert("grpc-status", HeaderValue::from_static(status));
+            let mut framed = Vec::new();
+            if let Some(message) = answer {
+                framed.push(0);
+                framed.extend(u32::try_from(message.len()).unwrap().to_be_bytes());
+                framed.extend(message);
+            }
+            let body = Full::new(Bytes::from(framed));
+            let body = body.with_trailers(async move { Some(Ok(trailers)) });
+            let mut response = Response::new(Body::new(body));
+            let grpc = HeaderValue::from_static("application/grpc");
+            response.headers_mut().insert(CONTENT_TYPE, grpc);
+            Ok(response)
+        })
+    }
+}
