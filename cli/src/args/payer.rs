@@ -15,7 +15,7 @@ pub(crate) enum PayerCommand {
     /// Fund a payer on both chains with one transaction: its balance in the registry, and native tokens on the app chain.
     Fund(FundArgs),
     /// Convert underlying tokens into fee tokens.
-    Wrap(WrapArgs),
+    Wrap(AmountArgs),
     /// Convert fee tokens into underlying tokens.
     Unwrap(UnwrapArgs),
     /// Send native tokens of the app chain back to the settlement chain, as fee tokens.
@@ -34,21 +34,29 @@ pub(crate) enum PayerCommand {
     },
 }
 
-/// `hawser payer deposit`.
+/// Amount of money that a transaction moves: all of `hawser payer wrap` and `hawser payer withdraw request`.
 #[derive(Debug, Args)]
-pub(crate) struct DepositArgs {
+pub(crate) struct AmountArgs {
     /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
     #[arg(long, value_name = "DOLLARS", value_parser = amount)]
     pub(crate) amount: MicroDollars,
+    /// Sending, chains and contracts.
+    #[command(flatten)]
+    pub(crate) transactions: TransactionArgs,
+}
+
+/// `hawser payer deposit`.
+#[derive(Debug, Args)]
+pub(crate) struct DepositArgs {
     /// Address of the payer [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) payer: Option<Address>,
     /// Convert underlying tokens into missing fee tokens first.
     #[arg(long)]
     pub(crate) from_underlying: bool,
-    /// Sending, chains and contracts.
+    /// Amount and sending.
     #[command(flatten)]
-    pub(crate) transactions: TransactionArgs,
+    pub(crate) sum: AmountArgs,
 }
 
 /// `hawser payer fund`.
@@ -80,46 +88,29 @@ pub(crate) struct FundArgs {
     pub(crate) transactions: TransactionArgs,
 }
 
-/// `hawser payer wrap`.
-#[derive(Debug, Args)]
-pub(crate) struct WrapArgs {
-    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
-    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub(crate) amount: MicroDollars,
-    /// Sending, chains and contracts.
-    #[command(flatten)]
-    pub(crate) transactions: TransactionArgs,
-}
-
 /// `hawser payer unwrap`.
 #[derive(Debug, Args)]
 pub(crate) struct UnwrapArgs {
-    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
-    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub(crate) amount: MicroDollars,
     /// Recipient of the underlying tokens [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) recipient: Option<Address>,
-    /// Sending, chains and contracts.
+    /// Amount and sending.
     #[command(flatten)]
-    pub(crate) transactions: TransactionArgs,
+    pub(crate) sum: AmountArgs,
 }
 
 /// `hawser payer leave-app`.
 #[derive(Debug, Args)]
 pub(crate) struct LeaveAppArgs {
-    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
-    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub(crate) amount: MicroDollars,
     /// Recipient on the settlement chain [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address)]
     pub(crate) recipient: Option<Address>,
     /// Pay out underlying tokens instead of fee tokens.
     #[arg(long)]
     pub(crate) into_underlying: bool,
-    /// Sending, chains and contracts.
+    /// Amount and sending.
     #[command(flatten)]
-    pub(crate) transactions: TransactionArgs,
+    pub(crate) sum: AmountArgs,
 }
 
 /// `hawser payer balance`.
@@ -178,22 +169,11 @@ pub(crate) struct EstimateArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum WithdrawCommand {
     /// Request a withdrawal; it can be finalized when the lock is over.
-    Request(WithdrawRequestArgs),
+    Request(AmountArgs),
     /// Cancel the requested withdrawal.
     Cancel(TransactionArgs),
     /// Pay out the requested withdrawal.
     Finalize(WithdrawFinalizeArgs),
-}
-
-/// `hawser payer withdraw request`.
-#[derive(Debug, Args)]
-pub(crate) struct WithdrawRequestArgs {
-    /// Amount in dollars with at most 6 decimals, such as 25 or 10.50.
-    #[arg(long, value_name = "DOLLARS", value_parser = amount)]
-    pub(crate) amount: MicroDollars,
-    /// Sending, chains and contracts.
-    #[command(flatten)]
-    pub(crate) transactions: TransactionArgs,
 }
 
 /// `hawser payer withdraw finalize`.

@@ -4,7 +4,7 @@ use hawser_chain::admin::fees::{self, Beneficiary, OwedFees, ReportClaims};
 use hawser_node::error::RunError;
 use serde_json::{Value, json};
 
-use super::payer::recipient;
+use super::payer_funds::recipient;
 use crate::args::onchain::TransactionArgs;
 use crate::args::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};

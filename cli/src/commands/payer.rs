@@ -2,15 +2,15 @@
 
 use alloy::primitives::Address;
 use hawser_chain::admin::payers::{self, PayerBalance};
-use hawser_chain::admin::{Account, MicroDollars, funding};
+use hawser_chain::admin::{MicroDollars, funding};
 use hawser_node::error::RunError;
 
 use crate::args::onchain::TransactionArgs;
 use crate::args::payer::{
-    BalanceArgs, DepositArgs, PayerCommand, WithdrawCommand, WithdrawFinalizeArgs,
-    WithdrawRequestArgs,
+    AmountArgs, BalanceArgs, DepositArgs, PayerCommand, WithdrawCommand, WithdrawFinalizeArgs,
 };
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, PAYER, ResultFields};
+use crate::commands::payer_funds::{payer, recipient};
 use crate::commands::{payer_funds, payer_usage};
 use crate::output;
 
@@ -38,13 +38,12 @@ pub(super) async fn run(command: PayerCommand, as_json: bool) -> Result<(), RunE
 
 async fn deposit(args: &DepositArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
-    let payer = match (args.payer, session.account.address()) {
-        (Some(payer), _) | (None, Some(payer)) => payer,
-        (None, None) => return Err(RunError::usage("for whom? Give --payer ADDRESS")),
-    };
+        OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
+            .await?;
+    let payer = payer(args.payer, &session.account)?;
     let OnchainSession { network, account, .. } = &session;
-    let plan = payers::deposit(network, account, payer, args.amount, args.from_underlying).await;
+    let plan =
+        payers::deposit(network, account, payer, args.sum.amount, args.from_underlying).await;
     session.carry_out(plan?).await?;
     finish(session, Some(payer)).await
 }
@@ -76,7 +75,7 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
-async fn request(args: &WithdrawRequestArgs, as_json: bool) -> Result<(), RunError> {
+async fn request(args: &AmountArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let plan = payers::request_withdrawal(&session.network, args.amount).await?;
@@ -102,13 +101,6 @@ async fn finalize(args: &WithdrawFinalizeArgs, as_json: bool) -> Result<(), RunE
     session.carry_out(plan?).await?;
     let payer = session.account.address();
     finish(session, payer).await
-}
-
-/// Returns the payer that was given, or else the account that sends.
-pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
-    named
-        .or_else(|| account.address())
-        .ok_or_else(|| RunError::usage("who gets it? Give --recipient ADDRESS"))
 }
 
 async fn finish(session: OnchainSession, payer: Option<Address>) -> Result<(), RunError> {

@@ -5,7 +5,7 @@ use hawser_chain::admin::funding::{self, Funding};
 use hawser_chain::admin::{Account, payers};
 use hawser_node::error::RunError;
 
-use crate::args::payer::{FundArgs, LeaveAppArgs, UnwrapArgs, WrapArgs};
+use crate::args::payer::{AmountArgs, FundArgs, LeaveAppArgs, UnwrapArgs};
 use crate::commands::onchain::{ChainsNeeded, OnchainSession, PAYER, ResultFields};
 
 /// Funds a payer on both chains.
@@ -15,7 +15,7 @@ use crate::commands::onchain::{ChainsNeeded, OnchainSession, PAYER, ResultFields
 pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
-    let payer = own_or(args.payer, &session.account, "for whom? Give --payer ADDRESS")?;
+    let payer = payer(args.payer, &session.account)?;
     let funding = Funding {
         payer,
         amount: args.registry_amount,
@@ -34,7 +34,7 @@ pub(super) async fn fund(args: &FundArgs, as_json: bool) -> Result<(), RunError>
 ///
 /// # Errors
 /// When a step fails; the text says whether something was sent.
-pub(super) async fn wrap(args: &WrapArgs, as_json: bool) -> Result<(), RunError> {
+pub(super) async fn wrap(args: &AmountArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
         OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
     let plan = funding::wrap(&session.network, &session.account, args.amount).await?;
@@ -49,10 +49,10 @@ pub(super) async fn wrap(args: &WrapArgs, as_json: bool) -> Result<(), RunError>
 /// When a step fails; the text says whether something was sent.
 pub(super) async fn unwrap(args: &UnwrapArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        OnchainSession::open(&args.transactions, ChainsNeeded::Settlement, PAYER, as_json).await?;
-    let recipient =
-        own_or(args.recipient, &session.account, "who gets it? Give --recipient ADDRESS")?;
-    let plan = funding::unwrap(&session.network, recipient, args.amount)?;
+        OnchainSession::open(&args.sum.transactions, ChainsNeeded::Settlement, PAYER, as_json)
+            .await?;
+    let recipient = recipient(args.recipient, &session.account)?;
+    let plan = funding::unwrap(&session.network, recipient, args.sum.amount)?;
     session.carry_out(plan).await?;
     let account = session.account.address();
     finish(session, account).await
@@ -64,18 +64,29 @@ pub(super) async fn unwrap(args: &UnwrapArgs, as_json: bool) -> Result<(), RunEr
 /// When a step fails; the text says whether something was sent.
 pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), RunError> {
     let mut session =
-        OnchainSession::open(&args.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json).await?;
-    let recipient =
-        own_or(args.recipient, &session.account, "who gets it? Give --recipient ADDRESS")?;
+        OnchainSession::open(&args.sum.transactions, ChainsNeeded::AppIfGiven, PAYER, as_json)
+            .await?;
+    let recipient = recipient(args.recipient, &session.account)?;
     let into_underlying = args.into_underlying;
-    let plan = funding::from_app_chain(&session.network, recipient, args.amount, into_underlying)?;
+    let plan =
+        funding::from_app_chain(&session.network, recipient, args.sum.amount, into_underlying)?;
     session.carry_out(plan).await?;
     let account = session.account.address();
     finish(session, account).await
 }
 
-fn own_or(named: Option<Address>, account: &Account, question: &str) -> Result<Address, RunError> {
-    named.or_else(|| account.address()).ok_or_else(|| RunError::usage(question))
+/// Returns the payer that was given, or else the account that sends.
+pub(super) fn payer(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
+    named
+        .or_else(|| account.address())
+        .ok_or_else(|| RunError::usage("for whom? Give --payer ADDRESS"))
+}
+
+/// Returns the recipient that was given, or else the account that sends.
+pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
+    named
+        .or_else(|| account.address())
+        .ok_or_else(|| RunError::usage("who gets it? Give --recipient ADDRESS"))
 }
 
 async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {
