@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::error::BenchError;
+use crate::process;
 
 /// A process that was asked to end is killed after this time.
 const STOP_MAX: Duration = Duration::from_secs(40);
@@ -50,6 +51,30 @@ impl Drop for Process {
         let _ = self.0.kill(); // fails only when it has ended already
         let _ = self.0.wait();
     }
+}
+
+/// The time that a command took.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Took {
+    pub(crate) elapsed: Duration,
+    /// User and system time. To 10 ms.
+    pub(crate) cpu: Duration,
+}
+
+/// Runs a command to its end.
+///
+/// # Errors
+/// When it fails, with what it wrote to its error output.
+pub(crate) fn to_its_end(command: &mut Command) -> Result<Took, BenchError> {
+    let cpu = process::children_cpu_time()?;
+    let start = Instant::now();
+    let output = command.stdin(Stdio::null()).output()?;
+    let elapsed = start.elapsed();
+    if !output.status.success() {
+        let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy);
+        return Err(format!("{command:?}: {}\n{}{}", output.status, said[0], said[1]).into());
+    }
+    Ok(Took { elapsed, cpu: process::children_cpu_time()?.saturating_sub(cpu) })
 }
 
 /// A process of this program that only answers; see [`crate::idle_server`].

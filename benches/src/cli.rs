@@ -144,9 +144,8 @@ pub(crate) enum Command {
     All(Large),
     /// Parts of a node by themselves: signatures, layers, commits. Prints text.
     Micro {
-        /// Data is written to new folders in here, and removed afterwards.
-        #[arg(long)]
-        data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        data: DataDir,
         /// Length of the MLS message in each envelope, in bytes.
         #[arg(long, default_value_t = 512)]
         payload_size: usize,
@@ -154,9 +153,8 @@ pub(crate) enum Command {
     /// Fill a strand, and measure what is computed from it: inclusion proofs, and the payer report about all of
     /// it. Prints text.
     Strand {
-        /// Data is written to a new folder in here, and removed afterwards.
-        #[arg(long)]
-        data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        data: DataDir,
         /// Envelopes of the strand.
         #[arg(long, default_value_t = 1_000_000)]
         stored: u64,
@@ -169,9 +167,8 @@ pub(crate) enum Command {
     },
     /// Measures commits without streams, and beside many that listen to all envelopes. Prints text.
     Streams {
-        /// Data is written to new folders in here, and removed afterwards.
-        #[arg(long)]
-        data_dir: Option<PathBuf>,
+        #[command(flatten)]
+        data: DataDir,
         /// Streams of all envelopes, within one process.
         #[arg(long, default_value_t = 10_000)]
         listeners: usize,
@@ -181,6 +178,14 @@ pub(crate) enum Command {
     Identity,
     /// Measures how many key packages one core validates, beside the signature checks alone. Prints text.
     KeyPackage,
+    /// Grow a node, stop it, and check its log again. Prints text.
+    Replay(Large),
+    /// Grow a node, stop it, and export its log with payers and without. Prints text.
+    Export(Large),
+    /// Grow a node, and back it up while it is idle. Prints text.
+    Backup(Large),
+    /// Grow a node, and fill another one from a snapshot of it. Prints text.
+    Bootstrap(Large),
     /// Put the figures of earlier runs into a document, or print them.
     Report {
         /// Result files of earlier runs.
@@ -213,10 +218,8 @@ pub(crate) struct Output {
     /// Write the result to this file instead of printing it.
     #[arg(long)]
     pub(crate) out: Option<PathBuf>,
-    /// Data is written to new folders in here, and removed afterwards [default: the system's
-    /// folder for temporary files].
-    #[arg(long)]
-    data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    data: DataDir,
     /// Leave out the limits of the machine. There is nothing to compare the figures with then.
     #[arg(long)]
     pub(crate) without_limits: bool,
@@ -224,6 +227,21 @@ pub(crate) struct Output {
 
 impl Output {
     pub(crate) fn data_dir(&self) -> PathBuf {
+        self.data.path()
+    }
+}
+
+/// The place of what is written while something is measured.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DataDir {
+    /// Data is written to new folders in here, and removed afterwards [default: the system's
+    /// folder for temporary files].
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl DataDir {
+    pub(crate) fn path(&self) -> PathBuf {
         self.data_dir.clone().unwrap_or_else(std::env::temp_dir)
     }
 }
@@ -295,6 +313,20 @@ pub(crate) struct LoadArgs {
     pub(crate) seconds: u64,
 }
 
+/// Reading of pages.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Pages {
+    /// Envelopes in a page.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) page: u32,
+    /// Pages that are asked for, one after the other and by all clients together.
+    #[arg(long, default_value_t = 5000)]
+    pub(crate) queries: u64,
+    /// Clients that ask for pages at once.
+    #[arg(long, default_value_t = 64)]
+    pub(crate) clients: usize,
+}
+
 /// Measurements on a node that holds much.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Large {
@@ -310,15 +342,8 @@ pub(crate) struct Large {
     /// Topics that these are spread over: few enough that each has more than a page.
     #[arg(long, default_value_t = 5000)]
     pub(crate) stored_topics: u64,
-    /// Envelopes in a page.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) page: u32,
-    /// Pages that are asked for.
-    #[arg(long, default_value_t = 5000)]
-    pub(crate) queries: u64,
-    /// Clients that ask for pages at once.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) clients: usize,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
     /// Grow the node in this folder and keep it: later runs go on with what it holds, and only add what is
     /// missing of `--stored`. The folder belongs to one number of topics and one size of payload.
     #[arg(long)]
@@ -347,15 +372,8 @@ pub(crate) struct Sizes {
     /// Envelopes on each topic, on average.
     #[arg(long, default_value_t = 200)]
     pub(crate) per_topic: u64,
-    /// Envelopes in a page.
-    #[arg(long, default_value_t = 100)]
-    pub(crate) page: u32,
-    /// Pages that are asked for, one after the other and by all clients together.
-    #[arg(long, default_value_t = 5000)]
-    pub(crate) queries: u64,
-    /// Clients that ask for pages at once.
-    #[arg(long, default_value_t = 64)]
-    pub(crate) clients: usize,
+    #[command(flatten)]
+    pub(crate) pages: Pages,
     /// Minutes in which one payer was busy, at an originator of the past.
     #[arg(long, default_value_t = 525_600)]
     pub(crate) minutes: u64,

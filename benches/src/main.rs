@@ -62,18 +62,13 @@ fn start(command: Command) -> Result<(), BenchError> {
             runtime.block_on(idle_server::run(answer_len))
         }
         Command::RebuildPart { folder, part } => rebuild_part::run(&folder, part),
-        Command::Micro { data_dir, payload_size } => {
-            micro::run(&data_dir.unwrap_or_else(std::env::temp_dir), payload_size)
-        }
+        Command::Micro { data, payload_size } => micro::run(&data.path(), payload_size),
         Command::Identity => identity::run(),
         Command::KeyPackage => key_package::run(),
-        Command::Strand { data_dir, stored, payers, payload_size } => {
-            let data_dir = data_dir.unwrap_or_else(std::env::temp_dir);
-            strand::run(&data_dir, stored, payers, payload_size)
+        Command::Strand { data, stored, payers, payload_size } => {
+            strand::run(&data.path(), stored, payers, payload_size)
         }
-        Command::Streams { data_dir, listeners } => {
-            streams::run(&data_dir.unwrap_or_else(std::env::temp_dir), listeners)
-        }
+        Command::Streams { data, listeners } => streams::run(&data.path(), listeners),
         Command::Report { results, document } => {
             let runs = results.iter().map(|path| Run::load(path)).collect::<Result<Vec<_>, _>>()?;
             match document {

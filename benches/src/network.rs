@@ -181,14 +181,29 @@ impl Network {
         readiness: &str,
     ) -> Result<Node, BenchError> {
         let member = self.members[index];
-        let at = |name: String| self.folder.path().join(name);
-        let log = at(format!("{}.log", member.id.0));
+        let log = self.folder.path().join(format!("{}.log", member.id.0));
         let mut command = self.command();
+        command.args(["node", "--exit-with-parent"]);
+        self.configure(&mut command, index, &self.data_dir(index));
         command
-            .args(["node", "--exit-with-parent", "--network", "hawser-bench"])
+            .args(flags)
+            .stdout(Stdio::null())
+            .stderr(File::options().create(true).append(true).open(&log)?);
+        let mut process = Process::start(&mut command)?;
+        ready(&mut process, member.metrics, readiness, &log).await?;
+        accepts(&mut process, member.api, &log).await?;
+        Ok(Node { process, member })
+    }
+
+    /// Adds the settings of the `index`-th node, with its database in this folder.
+    pub(crate) fn configure(&self, command: &mut Command, index: usize, data_dir: &Path) {
+        let member = self.members[index];
+        let at = |name: String| self.folder.path().join(name);
+        command
+            .args(["--network", "hawser-bench"])
             .args(["--log.log-level", "WARN", "--shutdown-drain", "0s"])
             .arg("--data-dir")
-            .arg(at(format!("{}.data", member.id.0)))
+            .arg(data_dir)
             .arg("--signer.private-key-file")
             .arg(at(format!("{}.key", member.id.0)))
             .arg("--registry-file")
@@ -199,16 +214,9 @@ impl Network {
             .args(["--api.port", &member.api.port().to_string()])
             .args(["--metrics.metrics-address", &member.metrics.ip().to_string()])
             .args(["--metrics.metrics-port", &member.metrics.port().to_string()])
-            .args(flags)
             // As variables: a program of an earlier version, to compare with, passes over them.
             .env("HAWSER_STATE_DIR", at(format!("{}.state", member.id.0)))
-            .env("HAWSER_NEW_STRAND", (!at(format!("{}.data", member.id.0)).exists()).to_string())
-            .stdout(Stdio::null())
-            .stderr(File::options().create(true).append(true).open(&log)?);
-        let mut process = Process::start(&mut command)?;
-        ready(&mut process, member.metrics, readiness, &log).await?;
-        accepts(&mut process, member.api, &log).await?;
-        Ok(Node { process, member })
+            .env("HAWSER_NEW_STRAND", (!data_dir.exists()).to_string());
     }
 
     /// Starts a gateway to these nodes, without a chain, and waits until it is ready. All of them have one key, and
@@ -246,7 +254,7 @@ impl Network {
     }
 
     /// The program, with nothing in its environment that it would heed.
-    fn command(&self) -> Command {
+    pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(&self.hawser);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("XMTPD_")

@@ -13,8 +13,8 @@ use crate::results::Run;
 use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
-    catch_up, chain_index, delivery, fill, floods, gateway, memory, query, reconnect, sizes,
-    sources,
+    backup, bootstrap, catch_up, chain_index, delivery, export, fill, floods, gateway, memory,
+    query, reconnect, replay, sizes, sources,
 };
 use crate::stats;
 use crate::verdict::verdicts;
@@ -70,16 +70,14 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Query { large, node, originator } => {
             pages(&large, node.zip(originator.map(OriginatorId))).await
         }
+        Command::Replay(large) => replay_log(&large).await,
+        Command::Export(large) => export_log(&large).await,
+        Command::Backup(large) => back_up(&large).await,
+        Command::Bootstrap(large) => bootstrap_another(&large).await,
         Command::Grow(large) => grow(&large).await,
         Command::Sizes(args) => at_sizes(&args).await,
         Command::Reconnect(args) => come_back(&args).await,
-        Command::Memory(large) => {
-            let mut run = start(&large.output, &large.shape.clone().into()).await?;
-            let (_network, node, _) = filled(&large).await?;
-            run.memory = Some(resident(&large, &node).await?);
-            node.stop();
-            run.finish(&large.output)
-        }
+        Command::Memory(large) => subscribed(&large).await,
         Command::All(large) => all(&large).await,
         Command::Micro { .. }
         | Command::Identity
@@ -90,6 +88,46 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::RebuildPart { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
+}
+
+/// Subscriptions at a node that holds much.
+async fn subscribed(large: &Large) -> Result<(), BenchError> {
+    let mut run = start(&large.output, &large.shape.clone().into()).await?;
+    let (_network, node, _) = filled(large).await?;
+    run.memory = Some(resident(large, &node).await?);
+    node.stop();
+    run.finish(&large.output)
+}
+
+/// A log that is checked again, beside the signatures alone.
+async fn replay_log(large: &Large) -> Result<(), BenchError> {
+    let run = start(&large.output, &large.shape.clone().into()).await?;
+    let (network, node, grown) = filled(large).await?;
+    node.stop();
+    let one_by_one = run.limits.as_ref().map(limits::Limits::catch_up_per_second);
+    replay::run(&network, grown.before + grown.added, one_by_one)
+}
+
+async fn export_log(large: &Large) -> Result<(), BenchError> {
+    let (network, node, grown) = filled(large).await?;
+    node.stop();
+    export::run(&network, grown.before + grown.added)
+}
+
+/// A node that is backed up while it is idle.
+async fn back_up(large: &Large) -> Result<(), BenchError> {
+    let (network, node, _) = filled(large).await?;
+    backup::run(&network)?;
+    node.stop();
+    Ok(())
+}
+
+/// A node, and another one that is filled from a snapshot of it.
+async fn bootstrap_another(large: &Large) -> Result<(), BenchError> {
+    let (network, node, grown) = filled(large).await?;
+    bootstrap::run(&network, grown.before + grown.added)?;
+    node.stop();
+    Ok(())
 }
 
 /// A node that grows, and stays where the operator wants it.
@@ -134,9 +172,9 @@ async fn at_sizes(args: &Sizes) -> Result<(), BenchError> {
         keep: args.keep.clone(),
         shape: args.shape.clone().into(),
         per_topic: args.per_topic,
-        page: args.page,
-        queries: args.queries,
-        clients: args.clients,
+        page: args.pages.page,
+        queries: args.pages.queries,
+        clients: args.pages.clients,
         minutes: args.minutes,
         crowded_topics: args.crowded_topics,
         flags: cache.flat_map(|it| ["--database-cache".to_owned(), it.clone()]).collect(),
@@ -323,9 +361,9 @@ async fn ask_server(
     eprintln!("queries");
     let plan = query::Plan {
         topics: large.stored_topics.max(1),
-        page: large.page,
-        queries: large.queries.max(1),
-        clients: large.clients,
+        page: large.pages.page,
+        queries: large.pages.queries.max(1),
+        clients: large.pages.clients,
     };
     let queried = query::run(server, plan).await?;
     eprintln!(

@@ -1,6 +1,7 @@
 //! The limits of this machine, measured in the same run as everything else.
 
 mod crypto;
+pub(crate) mod disk;
 mod fsync;
 mod rpc;
 

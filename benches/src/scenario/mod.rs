@@ -1,8 +1,11 @@
 //! Scenarios that measure a node, one file each.
 
+pub(crate) mod backup;
+pub(crate) mod bootstrap;
 pub(crate) mod catch_up;
 pub(crate) mod chain_index;
 pub(crate) mod delivery;
+pub(crate) mod export;
 pub(crate) mod fill;
 pub(crate) mod floods;
 pub(crate) mod gateway;
@@ -10,5 +13,6 @@ pub(crate) mod memory;
 pub(crate) mod publish;
 pub(crate) mod query;
 pub(crate) mod reconnect;
+pub(crate) mod replay;
 pub(crate) mod sizes;
 pub(crate) mod sources;

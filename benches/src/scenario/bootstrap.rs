@@ -1,0 +1,28 @@
+//! A new node that is filled from a snapshot of another one, beside the disk.
+
+use crate::child;
+use crate::error::BenchError;
+use crate::network::Network;
+use crate::scenario::backup::tell;
+use crate::{process, stats};
+
+/// Has the first node, which runs, make a snapshot without a bound on its rate, fills the folder of the second one from it,
+/// and prints the figures of both.
+pub(crate) fn run(network: &Network, envelopes: u64) -> Result<(), BenchError> {
+    let folder = tempfile::tempdir_in(network.folder())?;
+    let snapshots = folder.path().join("snapshots");
+    let mut command = network.command();
+    command.args(["snapshot", "create", "--rate", "0", "--data-dir"]).arg(network.data_dir(0));
+    let took = child::to_its_end(command.arg("--to").arg(&snapshots))?;
+    let bytes = process::folder_bytes(&snapshots);
+    tell("snapshot made", network, bytes, &took)?;
+
+    let mut command = network.command();
+    command.args(["snapshot", "fetch", "--from"]).arg(&snapshots);
+    network.configure(&mut command, 1, &folder.path().join("data"));
+    let took = child::to_its_end(&mut command)?;
+    let cpu_us = took.cpu.as_secs_f64() * 1e6 / stats::float(envelopes.max(1));
+    let rate = stats::per_second(envelopes, took.elapsed);
+    println!("each envelope checked: {rate:.0}/s, {cpu_us:.1} us CPU each");
+    tell("node filled", network, bytes, &took)
+}
