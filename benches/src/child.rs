@@ -55,7 +55,7 @@ impl Drop for Process {
 
 /// The time that a command took.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Took {
+pub(crate) struct CommandTime {
     pub(crate) elapsed: Duration,
     /// User and system time. To 10 ms.
     pub(crate) cpu: Duration,
@@ -65,7 +65,7 @@ pub(crate) struct Took {
 ///
 /// # Errors
 /// When it fails, with what it wrote to its error output.
-pub(crate) fn to_its_end(command: &mut Command) -> Result<Took, BenchError> {
+pub(crate) fn to_its_end(command: &mut Command) -> Result<CommandTime, BenchError> {
     let cpu = process::children_cpu_time()?;
     let start = Instant::now();
     let output = command.stdin(Stdio::null()).output()?;
@@ -74,7 +74,7 @@ pub(crate) fn to_its_end(command: &mut Command) -> Result<Took, BenchError> {
         let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy);
         return Err(format!("{command:?}: {}\n{}{}", output.status, said[0], said[1]).into());
     }
-    Ok(Took { elapsed, cpu: process::children_cpu_time()?.saturating_sub(cpu) })
+    Ok(CommandTime { elapsed, cpu: process::children_cpu_time()?.saturating_sub(cpu) })
 }
 
 /// A process of this program that only answers; see [`crate::idle_server`].

@@ -214,7 +214,7 @@ fn a_real_node_is_exported_like_its_folder() {
 }
 
 /// The envelopes that a node gives of a strand after a place.
-type Lie = Box<dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync>;
+type LyingPage = Box<dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync>;
 
 /// The lie is named, the exit code says that it failed, and no file has any of it.
 #[test]
@@ -227,7 +227,7 @@ fn a_node_that_lies_is_refused_by_name() {
         0 => [strand(1, 6), vec![forged.clone()], strand(8, 9)].concat(),
         _ => Vec::new(),
     };
-    let lies: [(&str, Lie, u64, &str); 4] = [
+    let lies: [(&str, LyingPage, u64, &str); 4] = [
         ("other bytes", Box::new(others), 9, "200:7: forged"),
         (
             "back",

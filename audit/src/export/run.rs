@@ -14,7 +14,7 @@ use super::manifest::{LogPart, Manifest, log_path};
 use super::part::{FinishedPart, PartWriter};
 use super::read::PartReader;
 use super::record::{Record, RecordKind, address_text, describe};
-use super::shown::Shown;
+use super::shown::ShownRows;
 use super::table::{CHECKPOINTS, CONGESTION, LOG, MARK_COLUMN, RATES, USAGE, Value};
 use crate::replay::check::Checker;
 use crate::replay::pipeline;
@@ -236,7 +236,7 @@ impl Run<'_> {
         let after = EnvelopeId::new(originator, SequenceId(reached));
         let mut rows = self.source.rows(after, head.sequence);
         if !self.source.shows_gaps() {
-            rows = Box::new(Shown::new(rows, after.sequence));
+            rows = Box::new(ShownRows::new(rows, after.sequence));
         }
         let ExportSettings { threads, with_payers, registry } = self.settings;
         let checker = registry.map(|registry| Checker::new(originator, registry, None));

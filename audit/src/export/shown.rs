@@ -7,7 +7,7 @@ use crate::replay::{GapReason, LogRows, SourceError, StrandRow};
 /// The rows of a strand, and a gap wherever places between two of them were left out.
 ///
 /// Places behind the last row get none: a later run asks for them again.
-pub(super) struct Shown<'a> {
+pub(super) struct ShownRows<'a> {
     rows: LogRows<'a>,
     /// The last place that was told.
     reached: SequenceId,
@@ -15,14 +15,14 @@ pub(super) struct Shown<'a> {
     held: Option<StrandRow>,
 }
 
-impl<'a> Shown<'a> {
+impl<'a> ShownRows<'a> {
     /// Takes the rows after a place.
     pub(super) fn new(rows: LogRows<'a>, after: SequenceId) -> Self {
         Self { rows, reached: after, held: None }
     }
 }
 
-impl Iterator for Shown<'_> {
+impl Iterator for ShownRows<'_> {
     type Item = Result<StrandRow, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {

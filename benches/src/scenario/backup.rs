@@ -1,6 +1,6 @@
 //! A backup of an idle node, beside the disk.
 
-use crate::child::{self, Took};
+use crate::child::{self, CommandTime};
 use crate::error::BenchError;
 use crate::limits::disk;
 use crate::network::Network;
@@ -24,7 +24,7 @@ pub(crate) fn tell(
     done: &str,
     network: &Network,
     bytes: u64,
-    took: &Took,
+    took: &CommandTime,
 ) -> Result<(), BenchError> {
     let rate = stats::per_second(bytes, took.elapsed);
     let limit = disk::measure(network.folder(), bytes)?;

@@ -21,7 +21,7 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 
 /// The envelopes that a node gives of a strand after a place.
-type Page = dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync;
+type GivenPage = dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync;
 
 /// The node at work, until it is dropped.
 pub struct FakeNode {
@@ -35,7 +35,7 @@ impl FakeNode {
         heads: &[(u32, u64)],
         page: impl Fn(u32, u64) -> Vec<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        let calls = Calls { heads: heads.into(), page: Arc::new(page) };
+        let calls = FakeCalls { heads: heads.into(), page: Arc::new(page) };
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
@@ -50,12 +50,12 @@ impl FakeNode {
 }
 
 #[derive(Clone)]
-struct Calls {
+struct FakeCalls {
     heads: Arc<[(u32, u64)]>,
-    page: Arc<Page>,
+    page: Arc<GivenPage>,
 }
 
-impl Calls {
+impl FakeCalls {
     /// Answers a call by the name of its method; `None` for one that is not served.
     fn answer(&self, method: &str, request: Bytes) -> Option<Vec<u8>> {
         match method {
@@ -80,7 +80,7 @@ impl Calls {
     }
 }
 
-impl Service<Request<Body>> for Calls {
+impl Service<Request<Body>> for FakeCalls {
     type Response = Response<Body>;
     type Error = Infallible;
     type Future = BoxFuture<Self::Response, Infallible>;
