@@ -37,6 +37,21 @@ fn times(pid: u32, at: usize) -> Result<Duration, BenchError> {
     Ok(TICK * ticks)
 }
 
+/// Time that all cores of this machine have worked since it was started, whatever the process. To 10 ms.
+pub(crate) fn machine_time() -> Result<Duration, BenchError> {
+    let stat = fs::read_to_string("/proc/stat")?;
+    let line = stat.lines().next().ok_or("/proc/stat is empty")?;
+    let mut ticks = Vec::new();
+    for field in line.split_whitespace().skip(1) {
+        ticks.push(field.parse::<u64>()?);
+    }
+    // user, nice, system, idle, iowait, irq, softirq: the fourth and the fifth are idle.
+    let worked = ticks.iter().take(7).enumerate().filter(|(place, _)| !matches!(*place, 3 | 4));
+    let worked: u64 = worked.map(|(_, ticks)| *ticks).sum();
+    let tick_ms = u64::try_from(TICK.as_millis()).unwrap_or(u64::MAX);
+    Ok(Duration::from_millis(worked.saturating_mul(tick_ms)))
+}
+
 /// Returns the bytes that a process has had written to disks, by the kernel's count.
 pub(crate) fn written_bytes(pid: u32) -> Result<u64, BenchError> {
     let io = fs::read_to_string(format!("/proc/{pid}/io"))?;

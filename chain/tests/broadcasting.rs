@@ -5,6 +5,7 @@
 
 #[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
+mod payloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
@@ -28,6 +29,7 @@ use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
 use hawser_proto::{GroupId, InboxId, SequenceId};
 use pair::{ChainBackend, Pair};
+use payloads::{group, key, payload};
 use serde_json::{Value, json};
 
 on_both_kinds_of_chain! {
@@ -51,22 +53,6 @@ struct Chains {
     pair: Pair,
     addresses: Addresses,
     url: String,
-}
-
-fn key() -> PrivateKeySigner {
-    deploy::accounts().swap_remove(5)
-}
-
-fn payload(number: u32) -> Bytes {
-    let mut bytes = vec![7; 100];
-    bytes[..4].copy_from_slice(&number.to_be_bytes());
-    bytes.into()
-}
-
-fn group(number: u32) -> GroupId {
-    let mut group = [0; 16];
-    group[..4].copy_from_slice(&number.to_be_bytes());
-    GroupId(group)
 }
 
 impl Chains {

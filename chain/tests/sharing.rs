@@ -4,47 +4,36 @@
 
 #[path = "../../devchain/tests/pair/mod.rs"]
 mod pair;
+mod payloads;
 mod redis_server;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
 
 use alloy::primitives::{Address, Bytes, U256};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Filter;
-use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolEvent as _;
 use futures_util::future::join_all;
 use hawser_chain::addresses::Addresses;
-use hawser_chain::broadcast::{BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster};
+use hawser_chain::broadcast::{
+    BroadcastError, BroadcastReceipt, BroadcastSettings, Broadcaster, CeilingReached,
+    SpendingLimits,
+};
 use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
 use hawser_chain::redis_link::RedisAccess;
 use hawser_chain::send::{Call, Sender};
-use hawser_devchain::deploy;
-use hawser_proto::GroupId;
 use pair::{ChainBackend, Pair};
+use payloads::{group, key, payload};
 use redis_server::RedisServer;
 use serde_json::{Value, json};
 
 /// Longest time that a test waits for an event.
 const SOON: Duration = Duration::from_secs(60);
 
-fn key() -> PrivateKeySigner {
-    deploy::accounts().swap_remove(5)
-}
-
-fn payload(number: u32) -> Bytes {
-    let mut bytes = vec![7; 100];
-    bytes[..4].copy_from_slice(&number.to_be_bytes());
-    bytes.into()
-}
-
-fn group(number: u32) -> GroupId {
-    let mut group = [0; 16];
-    group[..4].copy_from_slice(&number.to_be_bytes());
-    GroupId(group)
-}
+/// Keys of Redis with their values.
+type SavedKeys = Vec<(String, Option<Vec<u8>>)>;
 
 /// A pair of chains with a deployment, and a Redis.
 struct Shared {
@@ -54,10 +43,10 @@ struct Shared {
 }
 
 impl Shared {
-    async fn start() -> Option<Self> {
-        let redis = RedisServer::start().await?;
+    async fn start() -> Self {
+        let redis = RedisServer::start();
         let (pair, at) = Pair::deployed(ChainBackend::Embedded).await;
-        Some(Self { pair, addresses: at.addresses, redis })
+        Self { pair, addresses: at.addresses, redis }
     }
 
     fn settings(&self) -> BroadcastSettings {
@@ -68,6 +57,55 @@ impl Shared {
 
     async fn broadcaster(&self) -> Broadcaster {
         Broadcaster::start(self.settings(), key()).await.unwrap()
+    }
+
+    /// Returns the beginning of the keys in Redis.
+    fn base(&self) -> String {
+        format!("test:nonces:{{{}:{}}}", self.addresses.app_chain_id, key().address())
+    }
+
+    /// Returns what Redis has now.
+    async fn saved(&self) -> SavedKeys {
+        let mut redis = self.redis.connect().await;
+        let mut saved = Vec::new();
+        for name in ["state", "owner", "signed", "payload", "alive", "since", "free"] {
+            let name = format!("{}:{name}", self.base());
+            let dump = redis::cmd("DUMP").arg(&name).query_async(&mut redis).await.unwrap();
+            saved.push((name, dump));
+        }
+        saved
+    }
+
+    /// Sets Redis back at once, with these fields of the state.
+    async fn restore(&self, saved: &SavedKeys, fields: &[(&str, &str)]) {
+        let mut restore = redis::pipe();
+        restore.atomic().cmd("FLUSHALL").ignore();
+        for (name, dump) in saved {
+            if let Some(dump) = dump {
+                restore.cmd("RESTORE").arg(name).arg(0).arg(dump).arg("REPLACE").ignore();
+            }
+        }
+        for (field, value) in fields {
+            restore.hset(format!("{}:state", self.base()), field, value).ignore();
+        }
+        restore.query_async::<()>(&mut self.redis.connect().await).await.unwrap();
+    }
+
+    /// Returns a field of the state in Redis.
+    async fn state(&self, field: &str) -> Option<String> {
+        let key = format!("{}:state", self.base());
+        let mut redis = self.redis.connect().await;
+        redis::cmd("HGET").arg(key).arg(field).query_async(&mut redis).await.unwrap()
+    }
+
+    /// Returns the values of the fields of the state that begin like this.
+    async fn state_of(&self, beginning: &str) -> Vec<String> {
+        let key = format!("{}:state", self.base());
+        let mut redis = self.redis.connect().await;
+        let all: BTreeMap<String, String> =
+            redis::cmd("HGETALL").arg(key).query_async(&mut redis).await.unwrap();
+        let ours = all.into_iter().filter(|(field, _)| field.starts_with(beginning));
+        ours.map(|(_, value)| value).collect()
     }
 
     /// Returns the numbers of all payloads on the chain, ascending.
@@ -111,6 +149,36 @@ async fn send_all(
     join_all(sent).await
 }
 
+/// Sends a payload, and again while Redis is too busy to answer.
+async fn send_one(
+    broadcaster: &Broadcaster,
+    number: u32,
+    payload: &Bytes,
+) -> Result<BroadcastReceipt, BroadcastError> {
+    for _ in 0..200 {
+        match broadcaster.group_message(group(number), payload.clone()).await {
+            Err(BroadcastError::Sharing { .. }) => {}
+            other => return other,
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    panic!("Redis never answers")
+}
+
+/// Sends payloads in batches, and those again that fail, until all are mined.
+async fn send_until_done(broadcaster: &Broadcaster, numbers: std::ops::Range<u32>) {
+    let mut left: Vec<u32> = numbers.collect();
+    while !left.is_empty() {
+        let batch: Vec<u32> = left.iter().copied().take(10).collect();
+        let sent =
+            batch.iter().map(|number| broadcaster.group_message(group(*number), payload(*number)));
+        let sent = join_all(sent).await;
+        let done = batch.iter().zip(&sent).filter(|(_, sent)| sent.is_ok());
+        let done: BTreeSet<u32> = done.map(|(number, _)| *number).collect();
+        left.retain(|number| !done.contains(number));
+    }
+}
+
 async fn until(what: &str, so: impl AsyncFn() -> bool) {
     let waiting = async {
         while !so().await {
@@ -126,7 +194,7 @@ fn all_sent(sent: &[Result<BroadcastReceipt, BroadcastError>]) -> bool {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_senders_pay_once_for_each_payload_and_leave_no_hole() {
-    let Some(shared) = Shared::start().await else { return };
+    let shared = Shared::start().await;
     let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
     let (one, other) = tokio::join!(send_all(&first, 0..60), send_all(&second, 60..120));
     assert!(all_sent(&one) && all_sent(&other), "{one:?} {other:?}");
@@ -167,7 +235,7 @@ async fn send_until_killed() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
-    let Some(shared) = Shared::start().await else { return };
+    let shared = Shared::start().await;
     let told = json!({
         "redis": shared.redis.url(),
         "url": shared.pair.app.endpoint(),
@@ -216,12 +284,11 @@ async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_nonce_that_was_taken_and_never_used_is_used_by_another_sender() {
-    let Some(shared) = Shared::start().await else { return };
+    let shared = Shared::start().await;
     let survivor = shared.broadcaster().await;
     assert!(all_sent(&send_all(&survivor, 0..1).await));
     // A process that took three nonces and was killed before it signed.
-    let account = key().address();
-    let base = format!("test:nonces:{{{}:{account}}}", shared.addresses.app_chain_id);
+    let base = shared.base();
     let mut redis = shared.redis.connect().await;
     let mut take = redis::pipe();
     for nonce in 1..4 {
@@ -239,7 +306,7 @@ async fn a_nonce_that_was_taken_and_never_used_is_used_by_another_sender() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
-    let Some(shared) = Shared::start().await else { return };
+    let shared = Shared::start().await;
     let broadcaster = shared.broadcaster().await;
     assert!(all_sent(&send_all(&broadcaster, 0..3).await));
     let Shared { pair, addresses, redis } = shared;
@@ -249,7 +316,7 @@ async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
     assert!(broadcaster.halted().unwrap().contains("Redis"));
     assert_eq!(logged(&pair, &addresses).await.len(), 3);
     // It comes back empty.
-    let redis = RedisServer::start_at(port).await.unwrap().unwrap();
+    let redis = RedisServer::start_at(port).unwrap();
     let shared = Shared { pair, addresses, redis };
     until("the sender goes on", async || broadcaster.halted().is_none()).await;
     let sent = send_all(&broadcaster, 3..10).await;
@@ -259,49 +326,128 @@ async fn without_redis_nothing_new_is_sent_and_with_it_all_goes_on() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_redis_that_is_emptied_or_restored_under_load_doubles_nothing() {
-    let Some(shared) = Shared::start().await else { return };
+    let shared = Shared::start().await;
     let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
     let mut redis = shared.redis.connect().await;
     assert!(all_sent(&send_all(&first, 0..5).await));
-    let base = format!("test:nonces:{{{}:{}}}", shared.addresses.app_chain_id, key().address());
-    let names = ["state", "owner", "signed", "payload", "alive", "since", "free"];
-    let mut old: Vec<(String, Option<Vec<u8>>)> = Vec::new();
-    for name in names {
-        let name = format!("{base}:{name}");
-        let dump = redis::cmd("DUMP").arg(&name).query_async(&mut redis).await.unwrap();
-        old.push((name, dump));
-    }
+    let old = shared.saved().await;
     let disturb = async {
         until("a part was sent", async || shared.logged().await.len() > 20).await;
         redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.unwrap();
         until("another part was sent", async || shared.logged().await.len() > 60).await;
-        redis::cmd("FLUSHALL").query_async::<()>(&mut redis).await.unwrap();
-        for (name, dump) in &old {
-            let Some(dump) = dump else { continue };
-            let mut restore = redis::cmd("RESTORE");
-            restore.arg(name).arg(0).arg(dump).arg("REPLACE");
-            restore.query_async::<()>(&mut redis).await.unwrap();
-        }
+        shared.restore(&old, &[]).await;
     };
-    let send = async |broadcaster: &Broadcaster, numbers: std::ops::Range<u32>| {
-        let mut left: Vec<u32> = numbers.collect();
-        while !left.is_empty() {
-            let batch: Vec<u32> = left.iter().copied().take(10).collect();
-            let sent = batch
-                .iter()
-                .map(|number| broadcaster.group_message(group(*number), payload(*number)));
-            let sent = join_all(sent).await;
-            let done: Vec<u32> = batch
-                .iter()
-                .zip(&sent)
-                .filter(|(_, sent)| sent.is_ok())
-                .map(|(number, _)| *number)
-                .collect();
-            left.retain(|number| !done.contains(number));
-        }
-    };
-    tokio::join!(send(&first, 5..80), send(&second, 80..155), disturb);
+    tokio::join!(send_until_done(&first, 5..80), send_until_done(&second, 80..155), disturb);
     shared.assert_logged_once(0..155).await;
+    let (mined, pending) = shared.counts().await;
+    assert_eq!(mined, pending, "no nonce is a hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_older_state_is_noticed_though_another_process_has_raised_the_count_of_calls() {
+    let shared = Shared::start().await;
+    let [first, second] = [shared.broadcaster().await, shared.broadcaster().await];
+    send_until_done(&first, 0..3).await;
+    let old = shared.saved().await;
+    let epoch = shared.state("epoch").await;
+    // The calls of these are lost, and with them their results.
+    send_until_done(&first, 3..6).await;
+    assert_eq!(shared.state("epoch").await, epoch, "nothing was lost so far");
+    shared.restore(&old, &[("seq", "1000000")]).await;
+    until("a new epoch begins", async || shared.state("epoch").await != epoch).await;
+    tokio::join!(send_until_done(&first, 6..12), send_until_done(&second, 12..18));
+    shared.assert_logged_once(0..18).await;
+    let (mined, pending) = shared.counts().await;
+    assert_eq!(mined, pending, "no nonce is a hole");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_run_of_redis_is_noticed_by_a_process_that_remembers_nothing() {
+    let shared = Shared::start().await;
+    let first = shared.broadcaster().await;
+    send_until_done(&first, 0..3).await;
+    first.stop().await;
+    let saved = shared.saved().await;
+    let (epoch, run) = (shared.state("epoch").await, shared.state("server").await);
+    assert!(run.is_some(), "Redis tells its run");
+    let second = shared.broadcaster().await;
+    until("it has made a call", async || shared.state("seq").await.is_some()).await;
+    send_until_done(&second, 3..5).await;
+    assert_eq!(shared.state("epoch").await, epoch, "it is the same Redis");
+    second.stop().await;
+    // A replica has taken over, or Redis was started again from a file.
+    shared.restore(&saved, &[("server", "0123456789abcdef")]).await;
+    let third = shared.broadcaster().await;
+    until("a new epoch begins", async || shared.state("epoch").await != epoch).await;
+    assert_eq!(shared.state("server").await, run);
+    send_until_done(&third, 5..8).await;
+    shared.assert_logged_once(0..8).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_gas_of_an_hour_is_counted_once_for_all_senders() {
+    let shared = Shared::start().await;
+    let with_ceiling = |per_hour_max_wei: u128| {
+        let spending = SpendingLimits { per_hour_max_wei, ..SpendingLimits::default() };
+        BroadcastSettings { spending, ..shared.settings() }
+    };
+    let start = async |settings| Broadcaster::start(settings, key()).await.unwrap();
+    // The ceiling is that of ten payloads and a half, as the first one was priced.
+    let measuring = shared.broadcaster().await;
+    send_until_done(&measuring, 0..1).await;
+    measuring.stop().await;
+    let saved = shared.state_of("w:").await;
+    let [cost] = saved.as_slice() else { panic!("one process has spent: {saved:?}") };
+    let cost_wei: f64 = cost.split_once('|').unwrap().1.parse().unwrap();
+    assert!(cost_wei > 0.0);
+    let max_wei: u128 = format!("{:.0}", cost_wei * 10.5).parse().unwrap();
+    shared.restore(&Vec::new(), &[]).await;
+
+    let first = start(with_ceiling(max_wei)).await;
+    let mut sent = 1;
+    loop {
+        match send_one(&first, sent, &payload(sent)).await {
+            Ok(_) => sent += 1,
+            Err(error) => {
+                let is_ceiling = matches!(
+                    error,
+                    BroadcastError::Ceiling(CeilingReached::Hour { spent_wei, .. })
+                        if spent_wei <= max_wei
+                );
+                assert!(is_ceiling, "{error:?}");
+                break;
+            }
+        }
+        assert!(sent < 1000, "no ceiling is reached");
+    }
+    assert!(sent > 1, "the hour has room for some");
+    assert!(first.ceiling_reached().is_some());
+    // Another one has spent nothing itself. Its payload costs some times as much, so that a lower price of gas changes
+    // nothing.
+    let second = start(with_ceiling(max_wei)).await;
+    let long = Bytes::from(vec![9; 4000]);
+    let is_of_others = |refused: &Result<BroadcastReceipt, BroadcastError>| {
+        matches!(
+            refused,
+            Err(BroadcastError::Ceiling(CeilingReached::Hour { spent_wei, .. }))
+                if *spent_wei > max_wei / 2
+        )
+    };
+    for _ in 0..3 {
+        let refused = send_one(&second, 2000, &long).await;
+        assert!(is_of_others(&refused), "{refused:?}");
+    }
+    assert!(second.ceiling_reached().is_some());
+    assert_eq!(shared.logged().await.len(), sent as usize, "nothing more was paid");
+    // What the first one has spent stays counted when it has ended, and when Redis was emptied meanwhile.
+    shared.restore(&Vec::new(), &[]).await;
+    until("it has told its cost again", async || !shared.state_of("w:").await.is_empty()).await;
+    first.stop().await;
+    let refused = send_one(&second, 2000, &long).await;
+    assert!(is_of_others(&refused), "{refused:?}");
+    // Nothing is left behind that would stop others.
+    let rich = shared.broadcaster().await;
+    assert!(send_one(&rich, 2000, &long).await.is_ok());
     let (mined, pending) = shared.counts().await;
     assert_eq!(mined, pending, "no nonce is a hole");
 }

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::SecretKey;
+use hawser_proto::{Address, SecretKey};
 use hawser_serve::readiness::{Purpose, Readiness};
 use hawser_serve::{
     BuildInfo, CallMetrics, FieldCost, HealthService, MemoryBudget, MethodKind, RpcMethod,
@@ -115,7 +115,7 @@ pub async fn start(
     let (end, stop) = (CancellationToken::new(), CancellationToken::new());
     let end_guard = end.clone().drop_guard();
     let payer = settings.payer.public_key().address();
-    let share = ports.redis.clone().map(|redis| Arc::new(GatewayShare::new(redis, payer)));
+    let share = share(&settings, &ports, payer);
     let policies = Arc::new(Policies::new(settings.policies.clone(), share.clone())?);
     let metrics = Arc::new(GatewayMetrics::new(settings.policies.named_callers()));
     let strands = ChainStrands::default();
@@ -163,6 +163,16 @@ pub async fn start(
     Ok(GatewayHandle { server, operators, readiness, end: end_guard })
 }
 
+/// Returns the state that the gateways of a payer share, if there is a Redis.
+fn share(
+    settings: &GatewaySettings,
+    ports: &GatewayPorts,
+    payer: Address,
+) -> Option<Arc<GatewayShare>> {
+    let redis = ports.redis.clone()?;
+    Some(Arc::new(GatewayShare::new(redis, payer, settings.shared_call_max)))
+}
+
 fn observer(
     settings: &GatewaySettings,
     nodes: Nodes,
@@ -191,7 +201,7 @@ fn tenants(
             return Err(StartError::NoTenantKey(name.clone()));
         };
         let account = payer.public_key().address();
-        let share = ports.redis.clone().map(|redis| Arc::new(GatewayShare::new(redis, account)));
+        let share = share(settings, ports, account);
         let policies = Policies::new(settings.policies.of_tenant(tenant), share.clone())?;
         let strands = ChainStrands::default();
         let nodes = nodes(settings, ports, payer, metrics, &strands, share, end.clone());

@@ -5,7 +5,7 @@
 //!
 //! - [`routing`]: decides for each client envelope whether a node or the chain orders it;
 //! - [`policy`]: identifies callers and limits what each may publish;
-//! - `sharing`: what several gateways of one payer know of each other;
+//! - `sharing`: what several gateways of one payer know of each other; `landed`: the places of envelopes among it;
 //! - [`select`]: chooses the node for a topic; `nodes`: the nodes, their state, calls to them;
 //! - `fair`: turns of callers that wait; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
@@ -26,6 +26,7 @@ mod fair;
 mod gateway_status;
 mod handle;
 pub mod identity;
+mod landed;
 mod metering;
 mod metrics;
 mod nodes;

@@ -62,6 +62,8 @@ pub struct GatewaySettings {
     pub allow_private_nodes: bool,
     /// The policies for callers. Default: every caller may publish everything.
     pub policies: PolicyFile,
+    /// Time for an answer of the Redis that gateways share. Default: 50 ms, that of the reference's limits.
+    pub shared_call_max: Duration,
     /// The key of each tenant of the policies; its account pays for the tenant. Default: none.
     pub tenant_payers: BTreeMap<String, SecretKey>,
     /// Version of this program: SemVer, without a leading `v`.
@@ -94,6 +96,7 @@ impl GatewaySettings {
             list_failing_max: Duration::from_secs(300),
             allow_private_nodes: false,
             policies: PolicyFile::default(),
+            shared_call_max: Duration::from_millis(50),
             tenant_payers: BTreeMap::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
@@ -118,8 +121,8 @@ pub struct GatewayPorts {
     pub tenant_chains: BTreeMap<String, Arc<dyn ChainWriter>>,
     /// Validates identity updates before they are sent; without one, only nodes do.
     pub identity: Option<Arc<dyn IdentityCheck>>,
-    /// The Redis in which several gateways share limits, budgets and the nodes of topics; `None` if this is the
-    /// only one.
+    /// The Redis in which several gateways share limits, budgets, the nodes of topics and the places of envelopes;
+    /// `None` if this is the only one.
     pub redis: Option<Arc<RedisLink>>,
 }
 

@@ -1,4 +1,4 @@
-//! Limits, budgets and the nodes of topics that several gateways share through Redis.
+//! Limits, budgets, the nodes of topics and the places of envelopes that several gateways share through Redis.
 //!
 //! Redis decides nothing alone: a request has to fit this gateway's own limits first, which count a part of the same.
 //! So a Redis that is gone, or empty, or old, leaves each gateway with its own limits. When it does not answer, it is
@@ -13,8 +13,8 @@ use hawser_chain::redis_link::{RedisFault, RedisLink, number};
 use hawser_proto::{Address, OriginatorId};
 use sha2::{Digest as _, Sha256};
 
-/// Time for an answer. Specified: that of the reference's limits.
-const CALL_MAX: Duration = Duration::from_millis(50);
+use crate::landed::{self, ClientKey, LandedEnvelope};
+
 /// Time for which Redis is left alone after a failure. A guess.
 const PAUSE_MS: u64 = 1000;
 /// Time for which the node of a topic is kept after its last change. A guess: a day more than readers are usually
@@ -160,6 +160,8 @@ pub(crate) struct GatewayShare {
     link: Arc<RedisLink>,
     /// The beginning of the keys.
     base: String,
+    /// Time for an answer.
+    call_max: Duration,
     since: Instant,
     /// The time until which Redis is left alone, ms since the start.
     paused_until_ms: AtomicU64,
@@ -174,12 +176,13 @@ impl std::fmt::Debug for GatewayShare {
 }
 
 impl GatewayShare {
-    /// Shares what belongs to one payer.
-    pub(crate) fn new(link: Arc<RedisLink>, payer: Address) -> Self {
+    /// Shares what belongs to one payer. Redis has `call_max` to answer.
+    pub(crate) fn new(link: Arc<RedisLink>, payer: Address, call_max: Duration) -> Self {
         let base = link.key(&format!("gateway:{{{payer}}}"));
         Self {
             link,
             base,
+            call_max,
             since: Instant::now(),
             paused_until_ms: AtomicU64::new(0),
             has_failed: AtomicBool::new(false),
@@ -255,6 +258,41 @@ impl GatewayShare {
         }
     }
 
+    /// Returns the places at which gateways have published envelopes, by the key of each; nothing if Redis does not
+    /// answer. A place is where to look, and no proof.
+    pub(crate) async fn places_of(
+        &self,
+        clients: &[ClientKey],
+    ) -> Vec<(ClientKey, LandedEnvelope)> {
+        let mut known = Vec::new();
+        for clients in clients.chunks(landed::PLACES_PER_CALL) {
+            let arguments: Vec<Vec<u8>> = clients.iter().map(|client| client.to_vec()).collect();
+            let places: Option<Vec<Option<Vec<u8>>>> =
+                self.eval(landed::FIND, &self.place_keys(), &arguments).await;
+            let places = clients.iter().zip(places.unwrap_or_default());
+            known.extend(
+                places
+                    .filter_map(|(client, place)| Some((*client, LandedEnvelope::read(&place?)?))),
+            );
+        }
+        known
+    }
+
+    /// Tells the places of envelopes.
+    pub(crate) async fn set_places(&self, places: &[(ClientKey, LandedEnvelope)]) {
+        for places in places.chunks(landed::PLACES_PER_CALL) {
+            let mut arguments = vec![number(landed::KEPT_MS), number(landed::PLACES_MAX)];
+            for (client, place) in places {
+                arguments.extend([client.to_vec(), place.to_text()]);
+            }
+            let _: Option<i64> = self.eval(landed::TELL, &self.place_keys(), &arguments).await;
+        }
+    }
+
+    fn place_keys(&self) -> [String; 3] {
+        ["0", "1", "turn"].map(|name| format!("{}:landed:{name}", self.base))
+    }
+
     fn limit_keys(&self, base: &str, at_ms: u64) -> Vec<String> {
         let (hour, day) = (at_ms / HOUR_MS, at_ms / DAY_MS);
         let names = ["ts".into(), "1".into(), "2".into(), format!("h{hour}"), format!("d{day}")];
@@ -285,18 +323,19 @@ impl GatewayShare {
         if now_ms < until_ms {
             return None;
         }
-        let answer: Result<T, RedisFault> = self.link.eval(CALL_MAX, script, keys, arguments).await;
+        let answer: Result<T, RedisFault> =
+            self.link.eval(self.call_max, script, keys, arguments).await;
         match answer {
             Ok(answer) => {
                 if until_ms > 0 && self.paused_until_ms.swap(0, Relaxed) > 0 {
-                    tracing::info!("limits and topics are shared again");
+                    tracing::info!("limits, topics and places are shared again");
                 }
                 Some(answer)
             }
             // Waiting for Redis would not help, and the next call may do.
             Err(fault) if fault.is_answer() => {
                 if !self.has_failed.swap(true, Relaxed) {
-                    tracing::warn!(code = "redis_refuses", %fault, "a request or a topic is not shared");
+                    tracing::warn!(code = "redis_refuses", %fault, "a request, a topic or a place is not shared");
                 }
                 None
             }

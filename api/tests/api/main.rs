@@ -20,6 +20,8 @@ mod publish;
 mod query;
 mod reads;
 mod redis;
+#[path = "../../../chain/tests/redis_server/process.rs"]
+mod redis_server;
 mod reference;
 mod reports;
 mod shutdown;

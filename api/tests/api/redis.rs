@@ -1,6 +1,5 @@
 //! Limits that two nodes share through a real Redis, and what happens when it goes.
 
-use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,71 +11,14 @@ use tokio::sync::watch;
 use tonic::Code;
 
 use crate::common::*;
+use crate::redis_server::RedisServer;
 
-/// A Redis on a port of its own, without a disk.
-struct Redis {
-    port: u16,
-    process: Child,
-}
+/// A Redis, and nodes that use it.
+struct Redis(RedisServer);
 
 impl Redis {
-    /// Starts one; `None` with a message if this machine has none.
-    async fn start() -> Option<Self> {
-        loop {
-            let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-            let port = free.local_addr().unwrap().port();
-            drop(free);
-            // Another test may have taken the port since: then this one ends, and the next is tried.
-            match Self::start_at(port).await? {
-                Ok(redis) => return Some(redis),
-                Err(status) => eprintln!("redis-server ended: {status}"),
-            }
-        }
-    }
-
-    /// Starts one at this port and waits until it answers, or ends.
-    async fn start_at(port: u16) -> Option<Result<Self, ExitStatus>> {
-        let arguments = ["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"];
-        let started = Command::new("redis-server")
-            .args(arguments)
-            .arg(port.to_string())
-            .stdout(Stdio::null())
-            .spawn();
-        let process = match started {
-            Ok(process) => process,
-            Err(error) => {
-                eprintln!(
-                    "SKIPPED: redis-server cannot be started ({error}); install redis-server"
-                );
-                return None;
-            }
-        };
-        let mut redis = Self { port, process };
-        loop {
-            if let Some(status) = redis.process.try_wait().unwrap() {
-                return Some(Err(status));
-            }
-            if redis.answers().await {
-                return Some(Ok(redis));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    async fn answers(&self) -> bool {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)).await else {
-            return false;
-        };
-        let mut answer = [0; 7];
-        stream.write_all(b"PING\r\n").await.is_ok()
-            && stream.read_exact(&mut answer).await.is_ok()
-            && answer == *b"+PONG\r\n"
-    }
-
-    fn stop(mut self) -> u16 {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.port
+    fn start() -> Self {
+        Self(RedisServer::start())
     }
 
     fn settings(&self) -> RedisSettings {
@@ -84,7 +26,7 @@ impl Redis {
             call_timeout: Duration::from_secs(5),
             breaker_cooldown: Duration::from_millis(50),
             stream_refresh_interval: Duration::from_millis(20),
-            ..RedisSettings::new(format!("redis://127.0.0.1:{}/0", self.port))
+            ..RedisSettings::new(self.0.url())
         }
     }
 
@@ -133,19 +75,12 @@ impl Gate {
     }
 }
 
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
 const OPEN_STREAMS: &str = r#"xmtp_api_open_connections_gauge{style="stream",method="/xmtp.xmtpv4.message_api.NotificationApi/SubscribeAllEnvelopes"}"#;
 const NEWEST: &str = r#"xmtpd_rate_limit_decisions_total{service="QueryApi",method="GetNewestEnvelope",tier="2",outcome=""#;
 
 #[tokio::test]
 async fn two_processes_share_the_limits_of_a_caller() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start();
     let nodes = [redis.node().await, redis.node().await];
     let request = pb::GetNewestEnvelopeRequest::default;
     // The clock of these nodes stands still, so nothing flows in.
@@ -188,7 +123,7 @@ async fn two_processes_share_the_limits_of_a_caller() {
 
 #[tokio::test]
 async fn two_processes_share_the_places_of_streams() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start();
     let nodes = [redis.node().await, redis.node().await];
     let mut clients = [nodes[0].notification().await, nodes[1].notification().await];
     let all = pb::SubscribeAllEnvelopesRequest::default;
@@ -208,8 +143,8 @@ async fn two_processes_share_the_places_of_streams() {
 
 #[tokio::test]
 async fn a_place_comes_back_when_its_call_ends_before_redis_answers() {
-    let Some(redis) = Redis::start().await else { return };
-    let gate = Gate::start(redis.port).await;
+    let redis = Redis::start();
+    let gate = Gate::start(redis.0.port).await;
     let settings = RedisSettings {
         url: format!("redis://127.0.0.1:{}/0", gate.port),
         call_timeout: Duration::from_secs(60),
@@ -245,12 +180,12 @@ async fn a_place_comes_back_when_its_call_ends_before_redis_answers() {
 
 #[tokio::test]
 async fn calls_pass_while_redis_is_gone_and_are_limited_again_when_it_is_back() {
-    let Some(redis) = Redis::start().await else { return };
+    let redis = Redis::start();
     let node = redis.node().await;
     let mut client = node.query().await;
     let request = pb::GetNewestEnvelopeRequest::default;
     client.get_newest_envelope(request()).await.unwrap();
-    let port = redis.stop();
+    let port = redis.0.kill();
     for _ in 0..100 {
         client.get_newest_envelope(request()).await.unwrap();
     }
@@ -264,8 +199,7 @@ async fn calls_pass_while_redis_is_gone_and_are_limited_again_when_it_is_back() 
         streams.push(all.subscribe_all_envelopes(request_all()).await.unwrap());
     }
 
-    let Some(back) = Redis::start_at(port).await else { return };
-    let _redis = back.unwrap();
+    let _redis = RedisServer::start_at(port).unwrap();
     while client.get_newest_envelope(request()).await.is_ok() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -82,28 +82,99 @@ async fn run_several(
     );
     let workload = workload(plan, &nodes[0])?;
     let mut gateways = vec![network.start_gateway(Some(redis)).await?];
-    let (first, sent) = through(plan, &workload, &gateways, &nodes, 0).await?;
-    say("one gateway", &first, &[]);
+    let (first, used, sent) = through(plan, &workload, &gateways, &nodes, 0).await?;
+    say("one gateway", &first, &used.of_processes);
+    let busy_with_one = used.machine_share(&first);
     while gateways.len() < count as usize {
         gateways.push(network.start_gateway(Some(redis)).await?);
     }
-    let (all, _) = through(plan, &workload, &gateways, &nodes, sent).await?;
-    say(&format!("{count} gateways"), &all, &[]);
+    let (all, used, _) = through(plan, &workload, &gateways, &nodes, sent).await?;
+    say(&format!("{count} gateways"), &all, &used.of_processes);
     let rate = |outcome: &Outcome| stats::per_second(outcome.envelopes, outcome.elapsed);
     println!("{:.2} times the rate of one", rate(&all) / rate(&first));
+    let busy_with_all = used.machine_share(&all);
+    println!(
+        "this machine's {} cores worked {:.0} % of the time with one gateway and {:.0} % with {count}",
+        cores(),
+        busy_with_one * 100.0,
+        busy_with_all * 100.0
+    );
+    println!("limit: {}", limit(busy_with_one, busy_with_all));
     nodes.into_iter().for_each(Node::stop);
     Ok(())
 }
 
-/// Publishes through gateways in turns, from envelope `from` on. Returns the outcome, and the first envelope that was
-/// not prepared.
+/// Share of the cores' time from which the machine counts as the limit. A guess: the rest goes to waiting for disks.
+const BUSY: f64 = 0.85;
+
+/// Returns the reason for which more gateways are not as many times faster, in words.
+fn limit(busy_with_one: f64, busy_with_all: f64) -> &'static str {
+    if busy_with_one >= BUSY {
+        "this machine, which one gateway with its nodes and the generator fills already: use more cores"
+    } else if busy_with_all >= BUSY {
+        "this machine, which several gateways with their nodes and the generator fill"
+    } else {
+        "not this machine's cores: the nodes' commits or the requests in flight"
+    }
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// CPU time that a run took.
+struct Used {
+    /// Of the generator, of all gateways, and of all nodes.
+    of_processes: [(&'static str, Duration); 3],
+    /// Of the machine with everything on it, Redis among it.
+    machine: Duration,
+}
+
+impl Used {
+    /// Returns the times so far.
+    fn now(gateways: &[network::Gateway], nodes: &[Node]) -> Result<Self, BenchError> {
+        let (mut of_gateways, mut of_nodes) = (Duration::ZERO, Duration::ZERO);
+        for gateway in gateways {
+            of_gateways += gateway.cpu_time()?;
+        }
+        for node in nodes {
+            of_nodes += node.cpu_time()?;
+        }
+        let generator = process::cpu_time(std::process::id())?;
+        Ok(Self {
+            of_processes: [
+                ("generator", generator),
+                ("gateways", of_gateways),
+                ("nodes", of_nodes),
+            ],
+            machine: process::machine_time()?,
+        })
+    }
+
+    fn since(self, before: &Self) -> Self {
+        let mut of_processes = self.of_processes;
+        for ((_, used), (_, before)) in of_processes.iter_mut().zip(before.of_processes) {
+            *used = used.saturating_sub(before);
+        }
+        Self { of_processes, machine: self.machine.saturating_sub(before.machine) }
+    }
+
+    /// Returns the share of the cores' time that was worked, 0 to 1.
+    fn machine_share(&self, outcome: &Outcome) -> f64 {
+        let cores = stats::float(u64::try_from(cores()).unwrap_or(1));
+        self.machine.as_secs_f64() / (outcome.elapsed.as_secs_f64() * cores)
+    }
+}
+
+/// Publishes through gateways in turns, from envelope `from` on. Returns the outcome, the CPU time that it took, and the
+/// first envelope that was not prepared.
 async fn through(
     plan: &Plan,
     workload: &Workload,
     gateways: &[network::Gateway],
     nodes: &[Node],
     from: u64,
-) -> Result<(Outcome, u64), BenchError> {
+) -> Result<(Outcome, Used, u64), BenchError> {
     let mut connections = Vec::new();
     for gateway in gateways {
         connections.extend(Connection::open_many(gateway.api(), plan.shape.connections).await?);
@@ -114,12 +185,14 @@ async fn through(
     let next = from + 20_000 + prepared.len() as u64;
     let load = Load::once(prepared, Duration::from_secs(plan.seconds)).at(rpc::PUBLISH_CLIENT);
     let before = heads(nodes).await?;
+    let used = Used::now(gateways, nodes)?;
     let outcome = load::run(&load, &connections, plan.shape.in_flight).await?;
+    let used = Used::now(gateways, nodes)?.since(&used);
     let until = Instant::now() + SETTLE_MAX;
     loop {
         let (held, told) = (heads(nodes).await?.saturating_sub(before), outcome.envelopes);
         if held >= told {
-            return Ok((outcome, next));
+            return Ok((outcome, used, next));
         }
         if Instant::now() > until {
             let text = format!("{told} envelopes were acknowledged, and nodes hold {held}");

@@ -32,7 +32,7 @@ use super::slots::{
     JobId, NoncePurpose, Recorded, SendOutcome, SignRequest, SignedTransaction, SlotOutcome,
     Timeouts,
 };
-use super::spending::{Spending, SpendingLimits};
+use super::spending::{CeilingReached, Spending, SpendingLimits};
 use super::submission;
 use crate::redis_link::RedisFault;
 use crate::send::RequestError;
@@ -283,13 +283,17 @@ impl Driver {
             self.state.price.current(&self.state.endpoints).await;
         }
         let price = self.state.price.last();
-        let (mut signed, mut failed) = (Vec::new(), Vec::new());
+        let (mut signed, mut costs_wei, mut failed) = (Vec::new(), Vec::new(), Vec::new());
+        let taken = self.now();
         let mut ceiling: Option<BroadcastError> = None;
         for it in to_sign {
             // A cheaper one behind a nonce that is not used could not be mined.
             let stopped = ceiling.clone().filter(|_| it.over.is_none());
-            match stopped.map_or_else(|| self.signed(&it, price), Err) {
-                Ok(Some(transaction)) => signed.push((it, transaction)),
+            match stopped.map_or_else(|| self.signed(&it, price, taken), Err) {
+                Ok(Some((transaction, cost_wei))) => {
+                    signed.push((it, transaction));
+                    costs_wei.push(cost_wei);
+                }
                 Ok(None) => failed.push((it.nonce, None)),
                 Err(error) => {
                     ceiling =
@@ -302,7 +306,7 @@ impl Driver {
         for (nonce, error) in failed.into_iter().rev() {
             self.not_signed(nonce, error);
         }
-        let recorded = self.put_on_record(&signed).await;
+        let recorded = self.put_on_record(&signed, &costs_wei, taken).await;
         let now = self.now();
         for ((it, transaction), recorded) in signed.into_iter().zip(recorded).rev() {
             match recorded {
@@ -313,12 +317,13 @@ impl Driver {
         }
     }
 
-    /// Returns the signed transaction; `None` if its price would exceed the bound.
+    /// Returns the signed transaction and the cost that it adds, wei; `None` if its price would exceed the bound.
     fn signed(
         &mut self,
         it: &SignRequest,
         price: u128,
-    ) -> Result<Option<SignedTransaction>, BroadcastError> {
+        taken: Duration,
+    ) -> Result<Option<(SignedTransaction, u128)>, BroadcastError> {
         let least = it.over.map_or(0, replacement_price);
         if least > price.saturating_mul(PRICE_FACTOR_MAX) {
             return Ok(None);
@@ -336,14 +341,17 @@ impl Driver {
         // The price is what an endpoint says, any number.
         let added_wei =
             gas_price.saturating_sub(it.over.unwrap_or(0)).saturating_mul(u128::from(gas_limit));
-        let now = self.now();
-        self.spending.take(gas_price, added_wei, now).map_err(|ceiling| {
-            *self.state.ceiling.lock() = Some((Instant::now(), ceiling));
-            BroadcastError::Ceiling(ceiling)
-        })?;
+        let within = self.spending.take(gas_price, added_wei, taken);
+        within.map_err(|ceiling| self.stopped_by(ceiling))?;
         let nonce = it.nonce;
         let unsigned = UnsignedTransaction { nonce, gas_price, gas_limit, to, input };
-        self.signer.sign(unsigned).map(Some)
+        self.signer.sign(unsigned).map(|signed| Some((signed, added_wei)))
+    }
+
+    /// Takes note of a ceiling that stops a transaction.
+    fn stopped_by(&self, ceiling: CeilingReached) -> BroadcastError {
+        *self.state.ceiling.lock() = Some((Instant::now(), ceiling));
+        BroadcastError::Ceiling(ceiling)
     }
 
     fn not_signed(&mut self, nonce: u64, error: Option<BroadcastError>) {

@@ -8,8 +8,11 @@
 //! Redis only coordinates. That a payload is mined once still follows from the chain: see
 //! [`Nonces`](super::nonces::Nonces). So nothing breaks when Redis loses everything, or is restored to an older
 //! state: processes then register what they hold before the next nonce is given out, and no nonce below the
-//! chain's own count is. Where the older state is not noticed (decision 0027, *Consequences*), a lost payload may be sent
-//! twice.
+//! chain's own count is. An older state shows itself: each process remembers how many calls it has made, and each run of
+//! Redis has an id of its own (decision 0027).
+//!
+//! The cost of gas in the last hour is counted there for all processes together. Each one says what it has spent itself,
+//! so a count that was lost is there again with the next call.
 
 mod scripts;
 
@@ -51,6 +54,8 @@ pub(super) struct SyncRequest {
     pub(super) gap: Option<Range<u64>>,
     /// The nonces that this process uses.
     pub(super) held: Vec<u64>,
+    /// The cost of this process' gas in the last hour, wei.
+    pub(super) spent_wei: u128,
     /// The payloads that need a nonce.
     pub(super) wanted: Vec<(JobId, B256)>,
 }
@@ -95,7 +100,29 @@ pub(super) struct SharedTransaction {
     pub(super) payload: Option<B256>,
     /// True if it follows others of its nonce.
     pub(super) is_next: bool,
+    /// The cost that it adds to the hour, wei; 0 if that was counted before.
+    pub(super) cost_wei: u128,
     pub(super) raw: Bytes,
+}
+
+/// The hour in which transactions are put on record.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SharedHour {
+    /// The most that it may cost all processes together, wei.
+    pub(super) max_wei: u128,
+    /// The cost of this process so far, wei.
+    pub(super) own_wei: u128,
+}
+
+/// The answer to a transaction that was to be put on record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SharedRecord {
+    /// It may be sent.
+    Recorded,
+    /// Another process owns its nonce.
+    Taken,
+    /// All processes together would pay more than an hour may cost; so much is spent, wei.
+    TooExpensive(u128),
 }
 
 /// The end of a nonce.
@@ -127,8 +154,10 @@ pub(super) struct SharedNonces {
     me: String,
     base: String,
     keys: Vec<String>,
-    /// The highest count of calls that Redis has told.
+    /// The highest count of all processes' calls that Redis has told.
     seen: AtomicU64,
+    /// The highest count of the own calls that Redis has told.
+    calls: AtomicU64,
 }
 
 impl SharedNonces {
@@ -144,7 +173,7 @@ impl SharedNonces {
         let keys = names.iter().map(|name| format!("{base}:{name}")).collect();
         let random = || RandomState::new().hash_one(std::process::id());
         let me = format!("{:016x}{:016x}", random(), random());
-        Ok(Self { link, me, base, keys, seen: AtomicU64::new(0) })
+        Ok(Self { link, me, base, keys, seen: AtomicU64::new(0), calls: AtomicU64::new(0) })
     }
 
     /// Gives a sign of life and takes nonces.
@@ -154,6 +183,8 @@ impl SharedNonces {
             self.me.clone().into_bytes(),
             millis(GONE_AFTER),
             number(self.seen.load(Relaxed)),
+            number(self.calls.load(Relaxed)),
+            wei(request.spent_wei),
             or_none(request.floor),
             number(request.mined),
             or_none(request.gap.as_ref().map(|gap| gap.start)),
@@ -165,8 +196,9 @@ impl SharedNonces {
         let digests = request.wanted.iter().map(|(_, digest)| Some(*digest));
         let keys = self.keys_with(digests);
         let answer = self.link.eval(CALL_MAX, scripts::SYNC, &keys, &arguments).await?;
-        let (epoch, seq, lost, unrecorded, fill, adopted, given): SyncAnswer = answer;
+        let (epoch, seq, calls, lost, unrecorded, fill, adopted, given): SyncAnswer = answer;
         self.seen.fetch_max(seq, Relaxed);
+        self.calls.fetch_max(calls, Relaxed);
         let adopted = adopted.chunks_exact(2).filter_map(|pair| {
             let nonce = std::str::from_utf8(&pair[0]).ok()?.parse().ok()?;
             Some((nonce, split_raws(&pair[1])))
@@ -175,26 +207,40 @@ impl SharedNonces {
         Ok(SyncResponse { epoch, lost, unrecorded, fill, adopted, given })
     }
 
-    /// Puts transactions on record. Answers for each if it may be sent: another process may own its nonce.
+    /// Puts transactions on record, as far as this process owns their nonces and the hour has room for their cost.
     pub(super) async fn record(
         &self,
         transactions: &[SharedTransaction],
-    ) -> Result<Vec<bool>, RedisFault> {
-        let mut arguments = vec![self.me.clone().into_bytes()];
-        for SharedTransaction { nonce, payload, is_next, raw } in transactions {
+        hour: SharedHour,
+    ) -> Result<Vec<SharedRecord>, RedisFault> {
+        let mut arguments = vec![
+            self.me.clone().into_bytes(),
+            number(self.calls.load(Relaxed)),
+            wei(hour.max_wei),
+            wei(hour.own_wei),
+        ];
+        for SharedTransaction { nonce, payload, is_next, cost_wei, raw } in transactions {
             let digest = payload.map(|digest| hex_of(&digest)).unwrap_or_default();
             let is_next = if *is_next { b"1" } else { b"0" };
-            arguments.extend([number(*nonce), digest, is_next.to_vec(), framed(raw)]);
+            arguments.extend([number(*nonce), digest, is_next.to_vec()]);
+            arguments.extend([wei(*cost_wei), framed(raw)]);
         }
-        let answer: Vec<u64> =
-            self.link.eval(CALL_MAX, scripts::RECORD, &self.keys, &arguments).await?;
-        let is_recorded = |place: usize| answer.get(place) == Some(&1);
-        Ok((0..transactions.len()).map(is_recorded).collect())
+        let answer = self.link.eval(CALL_MAX, scripts::RECORD, &self.keys, &arguments).await?;
+        let (calls, spent, recorded): (u64, Vec<u8>, Vec<u64>) = answer;
+        self.calls.fetch_max(calls, Relaxed);
+        let spent_wei = read_wei(&spent).unwrap_or(hour.max_wei);
+        let of_place = |place: usize| match recorded.get(place) {
+            Some(1) => SharedRecord::Recorded,
+            Some(2) => SharedRecord::TooExpensive(spent_wei),
+            _ => SharedRecord::Taken,
+        };
+        Ok((0..transactions.len()).map(of_place).collect())
     }
 
     /// Tells the ends of nonces.
     pub(super) async fn finish(&self, finished: &[FinishedNonce]) -> Result<(), RedisFault> {
-        let mut arguments = vec![self.me.clone().into_bytes(), millis(RESULTS_KEPT)];
+        let calls = number(self.calls.load(Relaxed));
+        let mut arguments = vec![self.me.clone().into_bytes(), calls, millis(RESULTS_KEPT)];
         for FinishedNonce { nonce, payload, end } in finished {
             let digest = payload.map(|digest| hex_of(&digest)).unwrap_or_default();
             let result = match (end, payload) {
@@ -206,7 +252,8 @@ impl SharedNonces {
             arguments.extend([number(*nonce), digest, result]);
         }
         let keys = self.keys_with(finished.iter().map(|finished| finished.payload));
-        let _: u64 = self.link.eval(CALL_MAX, scripts::FINISH, &keys, &arguments).await?;
+        let calls: u64 = self.link.eval(CALL_MAX, scripts::FINISH, &keys, &arguments).await?;
+        self.calls.fetch_max(calls, Relaxed);
         Ok(())
     }
 
@@ -225,7 +272,7 @@ impl SharedNonces {
     }
 }
 
-type SyncAnswer = (String, u64, Vec<u64>, Vec<u64>, Vec<u64>, Vec<Vec<u8>>, Vec<Vec<u8>>);
+type SyncAnswer = (String, u64, u64, Vec<u64>, Vec<u64>, Vec<u64>, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 fn share(kind: &[u8], value: &[u8]) -> Option<Share> {
     let text = std::str::from_utf8(value).ok()?;
@@ -250,6 +297,15 @@ fn shares(wanted: &[(JobId, B256)], given: &[Vec<u8>]) -> Vec<(JobId, Share)> {
 
 fn millis(time: Duration) -> Vec<u8> {
     time.as_millis().to_string().into_bytes()
+}
+
+fn wei(amount: u128) -> Vec<u8> {
+    amount.to_string().into_bytes()
+}
+
+/// Reads an amount. What another program has written may be none.
+fn read_wei(told: &[u8]) -> Option<u128> {
+    std::str::from_utf8(told).ok()?.parse().ok()
 }
 
 fn hex_of(hash: &B256) -> Vec<u8> {

@@ -1,5 +1,8 @@
 //! The ceilings of what the account spends on gas: for a unit of gas, and in an hour. They are absolute, so an
 //! endpoint that lies about prices drains no account. A plain value; time is an argument.
+//!
+//! Processes that share an account through Redis count the hour together there, and each of them here as well: an emptied
+//! Redis then leaves each with its own count.
 
 use std::time::Duration;
 
@@ -75,21 +78,48 @@ impl Spending {
         if price_wei > gas_price_max_wei {
             return Err(CeilingReached::GasPrice { price_wei, max_wei: gas_price_max_wei });
         }
-        let minute = now.as_secs() / 60;
-        let is_recent = |(of, _): &&(u64, u128)| minute.saturating_sub(*of) < MINUTES as u64;
-        let recent = self.minutes.iter().filter(is_recent).map(|(_, wei)| *wei);
-        let spent_wei = recent.fold(0u128, u128::saturating_add);
+        let spent_wei = self.spent_wei(now);
         if spent_wei.saturating_add(cost_wei) > per_hour_max_wei {
             return Err(CeilingReached::Hour { spent_wei, max_wei: per_hour_max_wei });
         }
-        let place = usize::try_from(minute % MINUTES as u64).unwrap_or(0);
-        let (of, wei) = &mut self.minutes[place];
+        let minute = minute_of(now);
+        let (of, wei) = &mut self.minutes[place_of(minute)];
         if *of != minute {
             (*of, *wei) = (minute, 0);
         }
         *wei = wei.saturating_add(cost_wei);
         Ok(())
     }
+
+    /// Gives back a cost that was taken at this time and is not spent. After an hour it counts no more anyway.
+    pub(super) fn give_back(&mut self, cost_wei: u128, taken: Duration) {
+        let minute = minute_of(taken);
+        let (of, wei) = &mut self.minutes[place_of(minute)];
+        if *of == minute {
+            *wei = wei.saturating_sub(cost_wei);
+        }
+    }
+
+    /// Returns the cost of the last hour, wei.
+    pub(super) fn spent_wei(&self, now: Duration) -> u128 {
+        let minute = minute_of(now);
+        let is_recent = |(of, _): &&(u64, u128)| minute.saturating_sub(*of) < MINUTES as u64;
+        let recent = self.minutes.iter().filter(is_recent).map(|(_, wei)| *wei);
+        recent.fold(0u128, u128::saturating_add)
+    }
+
+    /// Returns the most that an hour may cost, wei.
+    pub(super) fn per_hour_max_wei(&self) -> u128 {
+        self.limits.per_hour_max_wei
+    }
+}
+
+fn minute_of(time: Duration) -> u64 {
+    time.as_secs() / 60
+}
+
+fn place_of(minute: u64) -> usize {
+    usize::try_from(minute % MINUTES as u64).unwrap_or(0)
 }
 
 #[cfg(test)]
@@ -106,6 +136,23 @@ mod tests {
         let reached = spending.take(11, 1, Duration::ZERO).unwrap_err();
         assert_eq!(reached, CeilingReached::GasPrice { price_wei: 11, max_wei: 10 });
         assert_eq!(spending.take(10, 1, Duration::ZERO), Ok(()));
+    }
+
+    #[test]
+    fn what_is_given_back_can_be_taken_again_and_an_older_minute_is_left_alone() {
+        let mut spending = Spending::new(LIMITS);
+        let later = Duration::from_secs(90);
+        assert_eq!(spending.take(1, 600, Duration::ZERO), Ok(()));
+        assert_eq!(spending.take(1, 300, later), Ok(()));
+        assert_eq!(spending.spent_wei(later), 900);
+        spending.give_back(300, later);
+        assert_eq!(spending.spent_wei(later), 600);
+        assert_eq!(spending.take(1, 400, later), Ok(()));
+        // Its place in the ring belongs to another minute by now.
+        let next_hour = Duration::from_secs(3600 + 30);
+        assert_eq!(spending.take(1, 500, next_hour), Ok(()));
+        spending.give_back(600, Duration::ZERO);
+        assert_eq!(spending.spent_wei(next_hour), 900);
     }
 
     proptest! {

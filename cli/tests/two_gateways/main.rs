@@ -10,12 +10,13 @@
 
 #[path = "../money/network.rs"]
 mod network;
+#[path = "../../../chain/tests/redis_server/process.rs"]
+mod redis_server;
 #[path = "../support/mod.rs"]
 mod support;
 
 use std::collections::BTreeMap;
-use std::net::{TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
+use std::net::TcpListener;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -32,6 +33,7 @@ use prost::Message as _;
 use tonic::transport::Endpoint;
 
 use network::{MoneyNetwork, MoneySettings, NODES};
+use redis_server::RedisServer;
 use support::{Running, hawser, page, signal, until};
 
 /// Clients, and what each of them publishes: every fourth envelope is a commit.
@@ -39,44 +41,6 @@ const CLIENTS: u8 = 8;
 const ENVELOPES: u32 = 24;
 /// Acknowledged envelopes after which one gateway is killed.
 const KILLED_AFTER: usize = 60;
-
-/// A Redis, which ends with this value.
-struct Redis {
-    process: Child,
-    port: u16,
-}
-
-impl Redis {
-    /// Starts one; `None` with a message if this machine has none.
-    fn start() -> Option<Self> {
-        let port = free_port();
-        let started = Command::new("redis-server")
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
-            .arg(port.to_string())
-            .stdout(Stdio::null())
-            .spawn();
-        match started {
-            Ok(process) => {
-                let redis = Self { process, port };
-                until("Redis answers", || TcpStream::connect(("127.0.0.1", port)).is_ok());
-                Some(redis)
-            }
-            Err(error) => {
-                eprintln!(
-                    "SKIPPED: redis-server cannot be started ({error}); install redis-server"
-                );
-                None
-            }
-        }
-    }
-}
-
-impl Drop for Redis {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
 
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
@@ -88,7 +52,7 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(network: &MoneyNetwork, redis: &Redis) -> Self {
+    fn start(network: &MoneyNetwork, redis: &RedisServer) -> Self {
         let (port, metrics) = (free_port(), free_port());
         let url = |address: std::net::SocketAddr| format!("http://{address}");
         let mut command = hawser();
@@ -101,7 +65,7 @@ impl Gateway {
         command.args(["--contracts.app-chain.rpc-url", &app]);
         let settlement = url(network.chains.settlement_address());
         command.args(["--contracts.settlement-chain.rpc-url", &settlement]);
-        command.args(["--redis.redis-url", &format!("redis://127.0.0.1:{}/0", redis.port)]);
+        command.args(["--redis.redis-url", &redis.url()]);
         command.arg("--allow-private-nodes");
         let mut running = Running::start(command, true);
         running.line("start", |line| line.contains("started gateway server"));
@@ -175,7 +139,7 @@ fn count(network: &MoneyNetwork, originator: u32, times: &mut BTreeMap<Vec<u8>, 
 
 #[test]
 fn one_of_two_gateways_is_killed_and_all_that_was_acknowledged_is_there_once() {
-    let Some(redis) = Redis::start() else { return };
+    let redis = RedisServer::start();
     let network = MoneyNetwork::start(MoneySettings::default());
     let mut gateways = [Gateway::start(&network, &redis), Gateway::start(&network, &redis)];
     let ports = [gateways[0].port, gateways[1].port];

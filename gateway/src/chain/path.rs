@@ -11,7 +11,7 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::dropped::DropJudge;
 use super::item::{ChainItem, ChainResult};
@@ -19,8 +19,9 @@ use super::recent::{PayloadKey, RecentPayloads, payload_key};
 use super::writer::{ChainPublishError, ChainWriter, OnChain};
 use crate::fair::{FairGate, Pass};
 use crate::identity::IdentityCheck;
+use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::metrics::GatewayMetrics;
-use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
+use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes, query_place};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 
@@ -39,6 +40,11 @@ const WRITING_MAX: usize = 64;
 const FOLLOWED_FOR: Duration = Duration::from_secs(600);
 /// Pause between two questions about one transaction. A guess: about the time of a block.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Nodes that are asked for the envelope of a payload that another gateway has put on the chain, the time for each, and
+/// the payloads of a request that are asked for at once. Guesses.
+const ASKED_MAX: usize = 3;
+const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+const ASKS_MAX: usize = 16;
 
 /// The progress of a payload.
 #[derive(Debug, Clone)]
@@ -176,6 +182,45 @@ impl ChainPath {
         let (_, progress) = watch::channel(Progress::Done(Ok(envelope)));
         let attempt = Attempt { progress, waiting: Waiting::default() };
         self.remember(payload, payload_key(payload), attempt);
+    }
+
+    /// Learns which of these payloads other gateways have put on the chain. One whose envelope a node shows at the place
+    /// that was told gets that answer; the others are sent like new ones.
+    pub(crate) async fn recall(&self, payloads: impl Iterator<Item = &Bytes>) {
+        let Some(share) = self.nodes.share() else { return };
+        let unknown = payloads.filter(|payload| !self.knows(payload));
+        let unknown: BTreeMap<ClientKey, &Bytes> =
+            unknown.map(|payload| (client_key(payload), payload)).collect();
+        let told = share.places_of(&unknown.keys().copied().collect::<Vec<_>>()).await;
+        for told in told.chunks(ASKS_MAX) {
+            let asked = told.iter().filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed)));
+            let asked = asked.map(async |(payload, landed)| {
+                if let Some(envelope) = self.shown_at(payload, landed).await {
+                    self.record_found(payload, envelope);
+                }
+            });
+            futures_util::future::join_all(asked).await;
+        }
+    }
+
+    /// Returns the envelope of a payload if a node shows it at this place of the chain.
+    async fn shown_at(
+        &self,
+        payload: &Bytes,
+        landed: LandedEnvelope,
+    ) -> Option<OriginatorEnvelope> {
+        let transaction_hash = landed.transaction?;
+        // The time of the block plays no part in the comparison of one envelope.
+        let (id, payload, block_time_s) = (landed.id, payload.clone(), 0);
+        let expected = ExpectedEnvelope { id, payload, transaction_hash, block_time_s };
+        for node in self.nodes.usable().into_iter().take(ASKED_MAX) {
+            if let Ok(Ok(Some(shown))) = timeout(ASK_TIMEOUT, query_place(&node, id)).await
+                && expected.matches(&shown).is_some()
+            {
+                return Some(shown);
+            }
+        }
+        None
     }
 
     /// Returns the present price of a unit of gas, wei; 0 without a chain.
@@ -338,10 +383,7 @@ impl ChainPath {
     async fn send(&self, new: &NewPayload, is_first: bool) -> ChainResult {
         let NewPayload { item, progress, previous, .. } = new;
         let since = Instant::now();
-        let originator = match item.topic {
-            ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
-            ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
-        };
+        let originator = strand_of(item.topic);
         let on_chain = self.put(new, is_first).await?;
         progress.send_replace(Progress::OnChain);
         let OnChain { sequence_id, transaction_hash, block_time_s } = on_chain;
@@ -373,6 +415,11 @@ impl ChainPath {
         let on_chain = writer.publish(*topic, payload.clone()).await?;
         drop(pass);
         self.on_chain.insert(*key, (on_chain, Instant::now()));
+        if let Some(share) = self.nodes.share() {
+            let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
+            let transaction = Some(on_chain.transaction_hash);
+            share.set_places(&[(client_key(payload), LandedEnvelope { id, transaction })]).await;
+        }
         Ok(on_chain)
     }
 
@@ -392,6 +439,13 @@ impl ChainPath {
 /// topic can be judged without it.
 fn is_settled(progress: &Progress) -> bool {
     matches!(progress, Progress::Done(Ok(_) | Err(ChainPublishError::Dropped { .. })))
+}
+
+fn strand_of(topic: ChainTopic) -> OriginatorId {
+    match topic {
+        ChainTopic::Group(_) => OriginatorId::GROUP_MESSAGES,
+        ChainTopic::Inbox(_) => OriginatorId::IDENTITY_UPDATES,
+    }
 }
 
 fn weight_of(payload: &Bytes) -> usize {

@@ -31,7 +31,7 @@ impl ExpectedEnvelope {
     /// Returns the difference between an envelope's time and the block's in nanoseconds, or `None` if
     /// the envelope is another one. The time itself proves nothing: other implementations of a node
     /// use their own clock.
-    fn matches(&self, envelope: &OriginatorEnvelope) -> Option<u64> {
+    pub(crate) fn matches(&self, envelope: &OriginatorEnvelope) -> Option<u64> {
         let unsigned = envelope.unsigned_originator_envelope.clone();
         let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
         let Some(Proof::BlockchainProof(proof)) = &envelope.proof else { return None };

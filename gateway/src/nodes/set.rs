@@ -146,6 +146,11 @@ impl Nodes {
         all.get(&chosen).cloned()
     }
 
+    /// Returns the state that gateways of this payer share, if there are several.
+    pub(crate) fn share(&self) -> Option<&Arc<GatewayShare>> {
+        self.0.share.as_ref()
+    }
+
     /// Learns the nodes of topics at other gateways.
     pub(crate) async fn learn_placements(&self, topics: impl Iterator<Item = &Topic>) {
         let Some(share) = &self.0.share else { return };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join_all};
+use futures_util::future::{BoxFuture, join, join_all};
 use hawser_proto::{Bytes, OriginatorId};
 use parking_lot::Mutex;
 
@@ -14,6 +14,7 @@ use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
 use super::retry::{NextStep, RetryState};
 use crate::fair::FairGate;
+use crate::landed::{LandedEnvelope, client_key};
 use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
 use crate::policy::CallerId;
 
@@ -89,13 +90,24 @@ impl NodePublisher {
             let refused = |item: PublishItem| (item.index, Err(NodePublishError::TooManyWait));
             return items.into_iter().map(refused).collect();
         };
+        let topics = items.iter().map(|item| &item.topic);
+        join(self.nodes.learn_placements(topics), self.learn_places(&items)).await;
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
-            self.nodes.learn_placements(new.iter().map(|item| &item.topic)).await;
             let state = RetryState::new(caller.clone(), self.attempts_max);
             results.extend(self.place(new, Arc::new(Mutex::new(state)), None).await);
         }
         results
+    }
+
+    /// Learns the places of envelopes that other gateways have published.
+    async fn learn_places(&self, items: &[PublishItem]) {
+        let Some(share) = self.nodes.share() else { return };
+        let unknown = items.iter().filter(|item| self.published.get(&item.client).is_none());
+        let unknown: Vec<_> = unknown.map(|item| client_key(&item.client)).collect();
+        for (client, landed) in share.places_of(&unknown).await {
+            self.published.learn(client, landed.id);
+        }
     }
 
     /// Splits the items into those that were published before, with their envelopes, and the others. An item
@@ -178,11 +190,9 @@ impl NodePublisher {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
                 node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
                 let unable = state.lock().unable().clone();
-                for (item, placed) in items.iter().zip(&envelopes) {
-                    self.remember(item, placed);
-                }
                 let topics = items.iter().map(|item| &item.topic);
-                self.nodes.record_published(topics, node.id(), &unable).await;
+                let recording = self.nodes.record_published(topics, node.id(), &unable);
+                join(recording, self.remember(items.iter().zip(&envelopes))).await;
                 let indexes = items.iter().map(|item| item.index);
                 return indexes.zip(envelopes.into_iter().map(Ok)).collect();
             }
@@ -278,7 +288,7 @@ impl NodePublisher {
                 Some(placed) => {
                     let topic = std::iter::once(&item.topic);
                     self.nodes.record_published(topic, node.id(), &BTreeSet::new()).await;
-                    self.remember(&item, &placed);
+                    self.remember(std::iter::once((&item, &placed))).await;
                     arrived.push((item.index, Ok(placed)));
                 }
                 None => missing.push(item),
@@ -287,9 +297,18 @@ impl NodePublisher {
         (arrived, missing)
     }
 
-    fn remember(&self, item: &PublishItem, placed: &PlacedEnvelope) {
-        if let Some(id) = placed.id {
+    /// Remembers where envelopes are, and tells the other gateways. Callers are answered after that: their next request
+    /// may go to any of them.
+    async fn remember(&self, placed: impl Iterator<Item = (&PublishItem, &PlacedEnvelope)>) {
+        let mut places = Vec::new();
+        for (item, placed) in placed {
+            let Some(id) = placed.id else { continue };
             self.published.set(&item.client, id);
+            places.push((&item.client, LandedEnvelope { id, transaction: None }));
+        }
+        if let Some(share) = self.nodes.share() {
+            let keyed = places.into_iter().map(|(client, place)| (client_key(client), place));
+            share.set_places(&keyed.collect::<Vec<_>>()).await;
         }
     }
 }

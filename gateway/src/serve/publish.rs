@@ -83,6 +83,8 @@ impl PublishService {
         let price = |envelope: &Routed| self.price(envelope, &rates);
         let admitted = self.policies.admit(&caller, &routed, price, now_ms).await;
         let admission = admitted.map_err(|refusal| self.refused(&refusal))?;
+        let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
+        self.chain.recall(for_chain.map(|envelope| &envelope.bytes)).await;
         let price_max = self.policies.price_max(&caller);
         // What the base fee leaves of the caller's price may pay congestion fees.
         let congestion_fee_max = |envelope: &Routed| {

@@ -65,34 +65,12 @@ impl Net {
         for number in 1..=count {
             nodes.push(FakeNode::start(number * 100).await);
         }
-        let (records, receiver) = watch::channel(Arc::new(nodes.iter().map(record).collect()));
-        let (rates, rates_receiver) = watch::channel(Arc::new(rates()));
+        let registry = Arc::new(nodes.iter().map(record).collect());
         let chain = Arc::new(FakeChain::default());
-        let mut ports = GatewayPorts {
-            registry: receiver,
-            rates: rates_receiver,
-            lists: None,
-            rates_wanted: Arc::default(),
-            chain: Some(chain.clone()),
-            tenant_chains: BTreeMap::new(),
-            identity: None,
-            redis: None,
-        };
-        adjust_ports(&mut ports);
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut settings = GatewaySettings {
-            listen: any,
-            metrics: Some(any),
-            attempt_timeout: Duration::from_secs(5),
-            allow_private_nodes: true,
-            ..GatewaySettings::new(SecretKey::from_bytes(&[9; 32]).unwrap())
-        };
-        adjust(&mut settings);
-        let reaches_nodes = settings.allow_private_nodes;
-        let gateway = hawser_gateway::start(settings, ports).await.unwrap();
-        let net = Self { gateway, nodes, chain, records, _rates: rates };
+        let (net, reaches_nodes) =
+            Self::gateway(registry, nodes, chain, adjust, adjust_ports).await;
         if reaches_nodes {
-            net.until_all_are_up().await;
+            net.until_up(net.nodes.len()).await;
         }
         net
     }
@@ -103,10 +81,22 @@ impl Net {
         adjust: impl FnOnce(&mut GatewaySettings),
         adjust_ports: impl FnOnce(&mut GatewayPorts),
     ) -> Self {
+        let (registry, chain) = (self.records.borrow().clone(), self.chain.clone());
+        let (net, _) = Self::gateway(registry, Vec::new(), chain, adjust, adjust_ports).await;
+        net.until_up(self.nodes.len()).await;
+        net
+    }
+
+    /// Starts a gateway. Returns true beside it if it may call the nodes.
+    async fn gateway(
+        registry: Arc<Registry>,
+        nodes: Vec<FakeNode>,
+        chain: Arc<FakeChain>,
+        adjust: impl FnOnce(&mut GatewaySettings),
+        adjust_ports: impl FnOnce(&mut GatewayPorts),
+    ) -> (Self, bool) {
+        let (records, registry) = watch::channel(registry);
         let (rates, rates_receiver) = watch::channel(Arc::new(rates()));
-        let records = self.records.borrow().clone();
-        let (records, registry) = watch::channel(records);
-        let chain = self.chain.clone();
         let mut ports = GatewayPorts {
             registry,
             rates: rates_receiver,
@@ -127,16 +117,14 @@ impl Net {
             ..GatewaySettings::new(SecretKey::from_bytes(&[9; 32]).unwrap())
         };
         adjust(&mut settings);
+        let reaches_nodes = settings.allow_private_nodes;
         let gateway = hawser_gateway::start(settings, ports).await.unwrap();
-        let net = Self { gateway, nodes: Vec::new(), chain, records, _rates: rates };
-        let up = "\"serves\": true";
-        until(async || net.page("/status").await.1.matches(up).count() == self.nodes.len()).await;
-        net
+        (Self { gateway, nodes, chain, records, _rates: rates }, reaches_nodes)
     }
 
-    async fn until_all_are_up(&self) {
+    async fn until_up(&self, count: usize) {
         let up = "\"serves\": true";
-        until(async || self.page("/status").await.1.matches(up).count() == self.nodes.len()).await;
+        until(async || self.page("/status").await.1.matches(up).count() == count).await;
     }
 
     /// Publishes the registry again with the nodes as they are.

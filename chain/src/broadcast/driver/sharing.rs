@@ -2,7 +2,7 @@
 //! Redis, and rivals of whom nothing is known.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use alloy::primitives::{B256, Bytes};
 
@@ -11,12 +11,13 @@ use crate::broadcast::error::BroadcastError;
 use crate::broadcast::receipts::{MinedPayload, first_mined};
 use crate::broadcast::record::RecordEntry;
 use crate::broadcast::sharing::{
-    ASK_AGAIN_AFTER, BEAT_EVERY, FinishedNonce, Share, SharedEnd, SharedTransaction, SyncRequest,
-    SyncResponse, WANTED_MAX,
+    ASK_AGAIN_AFTER, BEAT_EVERY, FinishedNonce, Share, SharedEnd, SharedHour, SharedRecord,
+    SharedTransaction, SyncRequest, SyncResponse, WANTED_MAX,
 };
 use crate::broadcast::slots::{
     JobId, NoncePurpose, Recorded, SignRequest, SignedTransaction, SlotId, SlotOutcome,
 };
+use crate::broadcast::spending::CeilingReached;
 use crate::redis_link::RedisFault;
 use crate::send::{Chain, RequestError};
 
@@ -54,6 +55,7 @@ impl Driver {
             mined: self.nonces.mined_count(),
             wanted: wanted.collect(),
             held: self.nonces.held().map(|(nonce, ..)| nonce).collect(),
+            spent_wei: self.spending.spent_wei(self.started.elapsed()),
             gap: self.nonces.take_gap(),
         };
         sharing.is_syncing = true;
@@ -91,7 +93,7 @@ impl Driver {
         if sharing.epoch.replace(response.epoch).is_some() && is_new {
             tracing::warn!(
                 code = "shared_nonces_reset",
-                "Redis has lost the shared nonces, or is older than it was: they are registered anew"
+                "Redis has lost the shared nonces, is older than it was, or is another one: they are registered anew"
             );
             self.nonces.invalidate();
         }
@@ -204,13 +206,15 @@ impl Driver {
         }
     }
 
-    /// Puts signed transactions on record, all at once.
+    /// Puts signed transactions on record, all at once. `costs_wei` is what each adds to the hour, taken at `taken`.
     pub(super) async fn put_on_record(
         &mut self,
         signed: &[(SignRequest, SignedTransaction)],
+        costs_wei: &[u128],
+        taken: Duration,
     ) -> Vec<Recorded> {
         if self.sharing.is_some() {
-            return self.share(signed).await;
+            return self.share(signed, costs_wei, taken).await;
         }
         let entries = signed.iter().map(|(it, signed)| RecordEntry::Signed {
             slot: it.slot,
@@ -222,26 +226,49 @@ impl Driver {
         vec![written.map_or_else(Recorded::No, |()| Recorded::Yes); signed.len()]
     }
 
-    async fn share(&mut self, signed: &[(SignRequest, SignedTransaction)]) -> Vec<Recorded> {
+    async fn share(
+        &mut self,
+        signed: &[(SignRequest, SignedTransaction)],
+        costs_wei: &[u128],
+        taken: Duration,
+    ) -> Vec<Recorded> {
         self.note_slots();
         let Some(sharing) = &self.sharing else { return vec![Recorded::Yes; signed.len()] };
-        let transactions = signed.iter().map(|(it, signed)| SharedTransaction {
-            nonce: it.nonce,
-            payload: sharing.slots.get(&it.slot).and_then(|(_, payload)| *payload),
-            is_next: it.over.is_some(),
-            raw: signed.raw.clone(),
+        let transactions = signed.iter().zip(costs_wei).map(|((it, signed), cost_wei)| {
+            let payload = sharing.slots.get(&it.slot).and_then(|(_, payload)| *payload);
+            let (is_next, cost_wei, raw) = (it.over.is_some(), *cost_wei, signed.raw.clone());
+            SharedTransaction { nonce: it.nonce, payload, is_next, cost_wei, raw }
         });
         let transactions: Vec<_> = transactions.collect();
+        let added_wei = costs_wei.iter().copied().fold(0, u128::saturating_add);
+        let max_wei = self.spending.per_hour_max_wei();
+        let own_wei = self.spending.spent_wei(taken).saturating_sub(added_wei);
         let shared = sharing.shared.clone();
-        match shared.record(&transactions).await {
-            Ok(recorded) => {
-                let reason = "another process has taken the nonce over";
-                let taken = || Recorded::No(BroadcastError::Sharing { reason: reason.into() });
-                recorded.into_iter().map(|ok| if ok { Recorded::Yes } else { taken() }).collect()
+        match shared.record(&transactions, SharedHour { max_wei, own_wei }).await {
+            Ok(answers) => {
+                let answers = answers.into_iter().zip(costs_wei);
+                answers.map(|(answer, cost)| self.recorded(answer, *cost, taken)).collect()
             }
             Err(fault) => {
                 self.state.halt.lock().get_or_insert(fault.to_string());
                 vec![Recorded::Maybe; signed.len()]
+            }
+        }
+    }
+
+    /// Takes the answer for a transaction. One that is not sent costs nothing.
+    fn recorded(&mut self, answer: SharedRecord, cost_wei: u128, taken: Duration) -> Recorded {
+        match answer {
+            SharedRecord::Recorded => Recorded::Yes,
+            SharedRecord::Taken => {
+                self.spending.give_back(cost_wei, taken);
+                let reason = "another process has taken the nonce over".into();
+                Recorded::No(BroadcastError::Sharing { reason })
+            }
+            SharedRecord::TooExpensive(spent_wei) => {
+                self.spending.give_back(cost_wei, taken);
+                let max_wei = self.spending.per_hour_max_wei();
+                Recorded::No(self.stopped_by(CeilingReached::Hour { spent_wei, max_wei }))
             }
         }
     }
@@ -256,18 +283,21 @@ impl Driver {
             let raws = self.nonces.signed_of(nonce).iter().enumerate();
             raws.map(move |(place, signed)| {
                 let raw = signed.raw.clone();
-                SharedTransaction { nonce, payload, is_next: place > 0, raw }
+                // Its cost is among what this process says that it has spent.
+                SharedTransaction { nonce, payload, is_next: place > 0, cost_wei: 0, raw }
             })
         };
         let lost: Vec<_> = nonces.iter().flat_map(of_nonce).collect();
         if lost.is_empty() {
             return;
         }
-        let shared = sharing.shared.clone();
-        match shared.record(&lost).await {
+        let (shared, now) = (sharing.shared.clone(), self.now());
+        let max_wei = self.spending.per_hour_max_wei();
+        let hour = SharedHour { max_wei, own_wei: self.spending.spent_wei(now) };
+        match shared.record(&lost, hour).await {
             Ok(recorded) => {
-                let now = self.now();
-                for (it, _) in lost.iter().zip(recorded).filter(|(_, is_recorded)| *is_recorded) {
+                let recorded = lost.iter().zip(recorded);
+                for (it, _) in recorded.filter(|(_, answer)| *answer == SharedRecord::Recorded) {
                     self.nonces.recorded(it.nonce, now);
                 }
             }

@@ -1,7 +1,8 @@
 //! The scripts by which processes share the nonces of one account in Redis.
 //!
-//! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`); the owner and the
-//! payload of each nonce; its signed transactions; the nonce of each payload; the last sign of life of each
+//! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`; `server`, the run of
+//! Redis that wrote it; for each process `n:`, the count of its calls, and `w:`, the time and the amount of what its
+//! gas cost within an hour, wei); the owner and the payload of each nonce; its signed transactions; the nonce of each payload; the last sign of life of each
 //! process, and the time since which it has given them; the nonces that were given back. Then the result of each
 //! payload that is named, a key that expires.
 //!
@@ -9,31 +10,49 @@
 
 /// Gives a sign of life and takes nonces.
 ///
-/// Arguments: the process; the time in ms after which a silent process counts as gone; the highest `seq` seen;
-/// the chain's pending and mined counts (-1: not known); a range of nonces without transactions (from, to);
-/// the number of nonces held, and these; the digests of the payloads that need a nonce.
-/// Returns the epoch; `seq`; nonces that another process owns; nonces without transactions on record; nonces to
+/// Arguments: the process; the time in ms after which a silent process counts as gone; the highest `seq` seen; the
+/// highest count of its own calls; what its gas cost within an hour; the chain's pending and mined counts (-1: not
+/// known); a range of nonces without transactions (from, to); the number of nonces held, and these; the digests of the
+/// payloads that need a nonce.
+/// Returns the epoch; `seq`; the count of its own calls; nonces that another process owns; nonces without transactions on record; nonces to
 /// fill; nonces taken over, each followed by its transactions; for each digest a letter and a value.
 pub(super) const SYNC: &str = r"
 local S, O, R, P, A, B, F = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, lease, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local floor, mined = tonumber(ARGV[4]), tonumber(ARGV[5])
-local gap_from, gap_to, held_count = tonumber(ARGV[6]), tonumber(ARGV[7]), tonumber(ARGV[8])
+local told, spent = tonumber(ARGV[4]), tonumber(ARGV[5])
+local floor, mined = tonumber(ARGV[6]), tonumber(ARGV[7])
+local gap_from, gap_to, held_count = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local function s(n) return string.format('%.0f', n) end
 local function get(key, field) return tonumber(redis.call('HGET', key, field) or '-1') end
 
--- A state that is new, or older than what was seen: all have to say first what they hold.
-local seq, since = get(S, 'seq'), get(S, 'since')
-if seq < seen then
+-- A state that is new, or older than what was seen: all have to say first what they hold. Other processes' calls raise
+-- `seq` again, and no other's the count of the own ones. Another run of Redis has what was saved or replicated by
+-- then, and a process that was restarted remembers no count: so it counts as older too.
+local seq, since, calls = get(S, 'seq'), get(S, 'since'), get(S, 'n:' .. me)
+local info = redis.pcall('INFO', 'server')
+local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
+local is_moved = server ~= '' and redis.call('HGET', S, 'server') ~= server
+local is_exact = calls == told
+if seq < seen or (told > 0 and calls < told) or is_moved then
   redis.call('HSET', S, 'epoch', t[1] .. '.' .. t[2] .. '.' .. me)
   redis.call('DEL', B)
-  seq, since = seen, now
+  seq, since = math.max(seq, seen), now
 end
 if since > now then since = now end
-seq = seq + 1
-redis.call('HSET', S, 'seq', s(seq), 'since', s(since))
+seq, calls = seq + 1, math.max(calls, told, 0) + 1
+redis.call('HSET', S, 'seq', s(seq), 'since', s(since), 'n:' .. me, s(calls))
+if server ~= '' then redis.call('HSET', S, 'server', server) end
+
+-- A call that has put transactions on record since the question was made knows the cost better.
+local cost = tonumber(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$') or '0') or 0
+if is_exact or spent > cost then cost = spent end
+if cost > 0 then
+  redis.call('HSET', S, 'w:' .. me, string.format('%.0f|%.17g', now, cost))
+else
+  redis.call('HDEL', S, 'w:' .. me)
+end
 local settled = now - since >= lease
 
 -- The sign of life. One that was silent itself, or a clock that jumped, gives no other up for a while.
@@ -49,7 +68,7 @@ for k, v in pairs(redis.call('HGETALL', A)) do
   if k % 2 == 1 and v ~= me then
     local at = get(A, v)
     if at + lease < now then gone[v] = true end
-    if at + 100 * lease < now then redis.call('HDEL', A, v) redis.call('HDEL', B, v) end
+    if at + 100 * lease < now then redis.call('HDEL', A, v) redis.call('HDEL', B, v) redis.call('HDEL', S, 'n:' .. v) end
   end
 end
 
@@ -66,7 +85,7 @@ local function take(nonce, digest)
 end
 
 local held, lost, unrecorded, fill, adopted, given = {}, {}, {}, {}, {}, {}
-local i = 9
+local i = 11
 for _ = 1, held_count do
   local nonce = ARGV[i]
   i, held[nonce] = i + 1, true
@@ -157,42 +176,72 @@ if settled and gap_from >= 0 then
   end
 end
 redis.call('HSET', S, 'next', s(next_nonce))
-return {redis.call('HGET', S, 'epoch') or '', s(seq), lost, unrecorded, fill, adopted, given}
+return {redis.call('HGET', S, 'epoch') or '', s(seq), s(calls), lost, unrecorded, fill, adopted, given}
 ";
 
 /// Puts signed transactions on record, each of which may be sent if it is.
 ///
-/// Arguments: the process; for each its nonce, the digest of the payload (may be empty), `1` if it follows
-/// others of this nonce, and its bytes. Returns for each 1 or 0: 0 if another process owns the nonce.
+/// Arguments: the process; the highest count of its own calls; the most that an hour may cost, wei; what this process' gas cost within an hour without
+/// these; for each its nonce, the digest of the payload (may be empty), `1` if it follows others of this nonce, what
+/// it adds to the cost, and its bytes. Amounts are doubles, which is exact to one part in 10^15.
+/// Returns the count of the own calls; the cost of the hour; for each 1, 0 if another process owns the nonce, or 2 if
+/// the hour would cost more than it may.
 pub(super) const RECORD: &str = r"
-local O, R, P, me, out = KEYS[2], KEYS[3], KEYS[4], ARGV[1], {}
-for i = 2, #ARGV, 4 do
-  local nonce, digest = ARGV[i], ARGV[i + 1]
+local S, O, R, P, me, out = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], {}
+local most, own, others = tonumber(ARGV[3]), tonumber(ARGV[4]), 0
+local t, hour = redis.call('TIME'), 3600000
+local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
+local all = redis.call('HGETALL', S)
+for k = 1, #all, 2 do
+  local who = string.match(all[k], '^w:(.*)$')
+  if who and who ~= me then
+    local at, wei = string.match(all[k + 1], '^(%d+)|(.*)$')
+    at = tonumber(at or '') or 0
+    -- What a process that has ended told last counts for an hour more. The clock of Redis may have been set back.
+    if now - at >= hour or at - now >= hour then
+      redis.call('HDEL', S, all[k])
+    else
+      others = others + (tonumber(wei) or 0)
+    end
+  end
+end
+local is_over = false
+for i = 5, #ARGV, 5 do
+  local nonce, digest, is_next, cost = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1', tonumber(ARGV[i + 3])
   local owner = redis.call('HGET', O, nonce)
-  if owner and string.sub(owner, 1, #me + 1) == me .. '|' then
+  if not owner or string.sub(owner, 1, #me + 1) ~= me .. '|' then
+    out[#out + 1] = 0
+  elseif cost > 0 and (others + own + cost > most or (is_over and not is_next)) then
+    -- A cheaper one behind a nonce that is not used could not be mined.
+    is_over = true
+    out[#out + 1] = 2
+  else
     if digest ~= '' then
       redis.call('HSET', O, nonce, me .. '|' .. digest)
       redis.call('HSET', P, digest, nonce)
     end
-    local before = ARGV[i + 2] == '1' and redis.call('HGET', R, nonce) or ''
-    redis.call('HSET', R, nonce, before .. ARGV[i + 3])
+    local before = is_next and redis.call('HGET', R, nonce) or ''
+    redis.call('HSET', R, nonce, before .. ARGV[i + 4])
+    own = own + cost
     out[#out + 1] = 1
-  else
-    out[#out + 1] = 0
   end
 end
-return out
+if own > 0 then redis.call('HSET', S, 'w:' .. me, string.format('%.0f|%.17g', now, own)) end
+-- On an older state the count stays behind, so that the next sync notices it.
+local calls = tonumber(redis.call('HGET', S, 'n:' .. me) or '0')
+if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', S, 'n:' .. me, 1) end
+return {string.format('%.0f', calls), string.format('%.0f', others + own), out}
 ";
 
 /// Ends the use of nonces. What another process owns stays as it is.
 ///
-/// Arguments: the process; the life of results in ms; for each its nonce, the digest (may be empty), and the
+/// Arguments: the process; the highest count of its own calls; the life of results in ms; for each its nonce, the digest (may be empty), and the
 /// result: empty if the nonce is free again, `-` if it is used up, or a letter and a hash to remember.
-/// Keys beside the usual: for each the key of its result.
+/// Keys beside the usual: for each the key of its result. Returns the count of the own calls.
 pub(super) const FINISH: &str = r"
 local O, R, P, F, me = KEYS[2], KEYS[3], KEYS[4], KEYS[7], ARGV[1]
 local k = 8
-for i = 3, #ARGV, 3 do
+for i = 4, #ARGV, 3 do
   local nonce, digest, result = ARGV[i], ARGV[i + 1], ARGV[i + 2]
   local owner = redis.call('HGET', O, nonce)
   -- A call that arrives late must not end what the nonce was given to since.
@@ -207,15 +256,18 @@ for i = 3, #ARGV, 3 do
       redis.call('HSET', KEYS[1], 'used', string.format('%.0f', math.max(used, tonumber(nonce) + 1)))
     end
   end
-  if #result > 1 then redis.call('SET', KEYS[k], result, 'PX', ARGV[2]) end
+  if #result > 1 then redis.call('SET', KEYS[k], result, 'PX', ARGV[3]) end
   k = k + 1
 end
-return 0
+local calls = tonumber(redis.call('HGET', KEYS[1], 'n:' .. me) or '0')
+if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', KEYS[1], 'n:' .. me, 1) end
+return string.format('%.0f', calls)
 ";
 
 /// Takes back the signs of life of a process that ends, so that others go on with what it leaves at once.
 pub(super) const LEAVE: &str = r"
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('HDEL', KEYS[6], ARGV[1])
+redis.call('HDEL', KEYS[1], 'n:' .. ARGV[1])
 return 0
 ";

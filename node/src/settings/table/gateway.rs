@@ -105,7 +105,8 @@ pub(in crate::settings) const GAS_PER_HOUR_MAX: Setting = value(
     Some("20"),
     "an amount of the token that gas is paid in, such as 20 or 0.5",
     "20",
-    "Ceiling for what the transactions of an hour cost in gas: no more is sent before the hour is over",
+    "Ceiling for what the transactions of an hour cost in gas, those of all gateways that share a Redis: no more is sent \
+     before the hour is over",
 );
 
 pub(in crate::settings) const ALLOW_PRIVATE_NODES: Setting = switch(

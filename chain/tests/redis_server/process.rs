@@ -1,0 +1,98 @@
+//! A real Redis for a test, on a port of its own and without a disk. Tests of several crates include this file, so it
+//! needs nothing but the standard library.
+
+#![allow(dead_code, reason = "every test program uses a part of this")]
+
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+/// Pause between two questions to a server that starts.
+const ASK_EVERY: Duration = Duration::from_millis(20);
+/// Time for an answer: another program at the port may give none.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// A Redis server, which ends with this value.
+pub(crate) struct RedisServer {
+    pub(crate) port: u16,
+    process: Child,
+}
+
+impl RedisServer {
+    /// Starts one, and waits until it answers.
+    ///
+    /// # Panics
+    /// When this machine has no `redis-server`: a test that passed without one would show nothing.
+    pub(crate) fn start() -> Self {
+        loop {
+            let free = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+            let port = free.local_addr().expect("it is bound").port();
+            drop(free);
+            // Another test may have taken the port since: then this one ends, and the next is tried.
+            match Self::start_at(port) {
+                Ok(redis) => return redis,
+                Err(status) => eprintln!("redis-server ended: {status}"),
+            }
+        }
+    }
+
+    /// Starts one at this port and waits until it answers, or ends.
+    ///
+    /// # Panics
+    /// As [`start`](Self::start).
+    pub(crate) fn start_at(port: u16) -> Result<Self, ExitStatus> {
+        let started = Command::new("redis-server")
+            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--port"])
+            .arg(port.to_string())
+            .stdout(Stdio::null())
+            .spawn();
+        let process = match started {
+            Ok(process) => process,
+            Err(error) => {
+                panic!("redis-server cannot be started ({error}): scripts/redis installs it")
+            }
+        };
+        let mut redis = Self { port, process };
+        loop {
+            if let Some(status) = redis.process.try_wait().expect("it is a child of this process") {
+                return Err(status);
+            }
+            if redis.answers() {
+                return Ok(redis);
+            }
+            std::thread::sleep(ASK_EVERY);
+        }
+    }
+
+    fn answers(&self) -> bool {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", self.port)) else { return false };
+        let mut answer = [0; 7];
+        stream.set_read_timeout(Some(ANSWER_MAX)).is_ok()
+            && stream.write_all(b"PING\r\n").is_ok()
+            && stream.read_exact(&mut answer).is_ok()
+            && answer == *b"+PONG\r\n"
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// Ends it at once. Returns its port.
+    pub(crate) fn kill(mut self) -> u16 {
+        self.end();
+        self.port
+    }
+
+    fn end(&mut self) {
+        // An error means that it has ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.end();
+    }
+}

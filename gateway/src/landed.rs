@@ -1,0 +1,112 @@
+//! The places of client envelopes that gateways have published, as they tell them to one another through Redis.
+//!
+//! What Redis says is only where to look: a node has to show the very envelope there. So a Redis that lies, or has
+//! lost everything, costs a second publish at most.
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TransactionHash};
+use sha2::{Digest as _, Sha256};
+
+/// Time for which a place is kept at least, unless [`PLACES_MAX`] newer ones come. A guess: that for which a gateway
+/// keeps results, and longer than clients repeat a request.
+pub(crate) const KEPT_MS: u64 = 600_000;
+/// Places in one of two generations. When one is full, the older one goes. A guess: some 20 MB of Redis for each payer
+/// key and generation.
+pub(crate) const PLACES_MAX: u64 = 200_000;
+/// Envelopes that one call names: a script has room for some thousand. A guess.
+pub(crate) const PLACES_PER_CALL: usize = 1000;
+
+/// Tells the places of envelopes.
+///
+/// Keys: the two generations; the one in use. Arguments: the time in ms for which a place is kept; places in a
+/// generation; for each envelope its digest and its place.
+pub(crate) const TELL: &str = r"
+local kept = tonumber(ARGV[1])
+local turn = redis.call('GET', KEYS[3]) == '1' and 1 or 0
+local key = KEYS[1 + turn]
+if redis.call('HLEN', key) >= tonumber(ARGV[2]) or redis.call('PTTL', key) < kept then
+  turn = 1 - turn
+  key = KEYS[1 + turn]
+  redis.call('UNLINK', key)
+  redis.call('SET', KEYS[3], turn, 'PX', 2 * kept)
+end
+for at = 3, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, 2 * kept) end
+return 0
+";
+
+/// Returns the place of each envelope, if it has one. Keys: as for [`TELL`]. Arguments: the digests.
+pub(crate) const FIND: &str = r"
+local turn, found = redis.call('GET', KEYS[3]) == '1' and 1 or 0, {}
+local newer = redis.call('HMGET', KEYS[1 + turn], unpack(ARGV))
+local older = redis.call('HMGET', KEYS[2 - turn], unpack(ARGV))
+for at = 1, #ARGV do found[at] = newer[at] or older[at] end
+return found
+";
+
+/// The digest by which a client envelope is remembered. Its topic is among the bytes.
+pub(crate) type ClientKey = [u8; 16];
+
+/// Returns the key of a client envelope.
+pub(crate) fn client_key(client: &[u8]) -> ClientKey {
+    let hash = Sha256::digest(client);
+    let mut key = [0; 16];
+    key.copy_from_slice(&hash[..16]);
+    key
+}
+
+/// The place of an envelope, and on a chain its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct LandedEnvelope {
+    pub(crate) id: EnvelopeId,
+    pub(crate) transaction: Option<TransactionHash>,
+}
+
+impl LandedEnvelope {
+    /// Returns the text that Redis keeps.
+    pub(crate) fn to_text(self) -> Vec<u8> {
+        let EnvelopeId { originator, sequence } = self.id;
+        let place = format!("{}.{}", originator.0, sequence.0);
+        let text = match self.transaction {
+            Some(hash) => format!("{place}.{}", hex::encode(hash.0)),
+            None => place,
+        };
+        text.into_bytes()
+    }
+
+    /// Reads such a text. Another program may have written anything.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(text).ok()?.split('.');
+        let originator = OriginatorId(parts.next()?.parse().ok()?);
+        let sequence = SequenceId(parts.next()?.parse().ok().filter(|sequence| *sequence > 0)?);
+        let transaction = match parts.next() {
+            Some(hash) => Some(TransactionHash(hex::decode(hash).ok()?.try_into().ok()?)),
+            None => None,
+        };
+        let is_whole = parts.next().is_none();
+        is_whole.then(|| Self { id: EnvelopeId::new(originator, sequence), transaction })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_place_comes_back_as_it_was_told() {
+        let id = EnvelopeId::new(OriginatorId(100), SequenceId(u64::MAX));
+        for transaction in [None, Some(TransactionHash([7; 32]))] {
+            let landed = LandedEnvelope { id, transaction };
+            assert_eq!(LandedEnvelope::read(&landed.to_text()), Some(landed));
+        }
+    }
+
+    #[test]
+    fn a_text_of_another_form_is_no_place() {
+        for text in ["", "100", "100.", "100.0", ".1", "-1.1", "4294967296.1", "0.1.07", "0.1.zz"] {
+            assert_eq!(LandedEnvelope::read(text.as_bytes()), None, "{text}");
+        }
+        let long = format!("0.1.{}.1", hex::encode([7; 32]));
+        assert_eq!(LandedEnvelope::read(long.as_bytes()), None);
+        assert_eq!(LandedEnvelope::read(&[0xff, b'.', b'1']), None);
+    }
+}
