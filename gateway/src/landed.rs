@@ -1,6 +1,6 @@
 //! The places of client envelopes that gateways have published, as they tell them to one another through Redis.
 //!
-//! What Redis says is only where to look: a node has to show the very envelope there. So a Redis that lies, or has
+//! Redis only says where to look: a node has to show the very envelope there. So a Redis that lies, or has
 //! lost everything, costs a second publish at most.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, TransactionHash};
