@@ -15,8 +15,10 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
 use parking_lot::Mutex;
 
-/// The nodes of the network.
+/// The nodes of the network at its beginning.
 pub const NODES: [u32; 3] = [100, 200, 300];
+/// A node that may join later.
+pub const JOINER: u32 = 400;
 
 pub fn domain() -> DomainSeparator {
     DomainSeparator::of_contract(31337, [0x55; 20])
@@ -26,16 +28,37 @@ pub fn key(node: u32) -> SecretKey {
     SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
 }
 
-pub fn registry() -> Registry {
-    let record = |node: u32| NodeRecord {
-        id: OriginatorId(node),
-        public_key: key(node).public_key(),
-        owner: key(node).public_key().address(),
-        http_address: "http://127.0.0.1:5050".into(),
-        quic_address: None,
-        canonical: true,
-    };
-    NODES.map(record).into_iter().collect()
+/// The nodes that have ever been in the network, each with true while it is.
+#[derive(Clone)]
+pub struct Membership(BTreeMap<u32, bool>);
+
+impl Default for Membership {
+    fn default() -> Self {
+        Self(NODES.map(|node| (node, true)).into())
+    }
+}
+
+impl Membership {
+    pub fn set(&mut self, node: u32, is_member: bool) {
+        self.0.insert(node, is_member);
+    }
+
+    /// The present members, in their order.
+    pub fn members(&self) -> Vec<u32> {
+        self.0.iter().filter(|(_, is_member)| **is_member).map(|(node, _)| *node).collect()
+    }
+
+    pub fn registry(&self) -> Registry {
+        let record = |(node, canonical): (&u32, &bool)| NodeRecord {
+            id: OriginatorId(*node),
+            public_key: key(*node).public_key(),
+            owner: key(*node).public_key().address(),
+            http_address: "http://127.0.0.1:5050".into(),
+            quic_address: None,
+            canonical: *canonical,
+        };
+        self.0.iter().map(record).collect()
+    }
 }
 
 /// A report of the contract, with the amounts that were settled.
@@ -54,6 +77,8 @@ pub struct Chain {
     pub taken_from: BTreeMap<PayerAddress, MicroDollars>,
     /// Settlements until the connection breaks.
     pub settles: Option<usize>,
+    /// The canonical network: a report has to list it as it is when the report is submitted.
+    pub membership: Membership,
 }
 
 #[derive(Clone, Default)]
@@ -83,13 +108,13 @@ impl Chain {
         if report.start() != last_end {
             return Ok(Submitted::Superseded);
         }
-        if report.nodes().get() != NODES {
+        if report.nodes().get() != self.membership.members() {
             return refused("NodeIdAtIndexMismatch");
         }
         if !attestations.windows(2).all(|two| two[0].node < two[1].node) {
             return refused("UnorderedNodeIds");
         }
-        let registry = registry();
+        let registry = self.membership.registry();
         for attestation in attestations {
             let Some(record) = registry.member(attestation.node) else {
                 return refused("ERC721NonexistentToken");

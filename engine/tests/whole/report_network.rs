@@ -1,4 +1,4 @@
-//! Three nodes that hold the same, one clock and one contract of payer reports.
+//! Nodes that hold the same, one clock and one contract of payer reports. Nodes may join and leave.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,14 +15,14 @@ use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::payer_report::{Leaves, Periods};
-use hawser_rules::{Rate, RateTable};
+use hawser_rules::{Rate, RateTable, Registry};
 use hawser_storage::{Change, LogEntry, LogItem, Store, StoreIdentity, Validity};
 use tokio::sync::watch;
 
 use crate::common::{
     START_NS, TestClock, client, frame, group_payload, group_topic, payer, rate, record_rates,
 };
-use crate::report_contract::{NODES, TestContract, domain, key, registry};
+use crate::report_contract::{NODES, TestContract, domain, key};
 
 const MINUTE_NS: i64 = 60_000_000_000;
 
@@ -34,12 +34,14 @@ impl hawser_engine::ports::PayloadValidator for AnyForm {
     }
 }
 
-/// Three nodes that hold the same, one clock and one contract.
+/// Nodes that hold the same, one clock and one contract.
 pub struct Network {
     pub clock: Arc<TestClock>,
     pub contract: TestContract,
     pub stores: BTreeMap<u32, Store>,
     pub engines: BTreeMap<u32, Engine>,
+    /// The registry as nodes have read it last.
+    registry: watch::Sender<Arc<Registry>>,
     /// The price list, which every node has before it begins.
     rates: Vec<Rate>,
     /// True if nodes that are started from now on publish only for payers who can pay.
@@ -49,32 +51,61 @@ pub struct Network {
 impl Network {
     pub fn start() -> Self {
         let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
+        let contract = TestContract::default();
+        let registry = contract.0.lock().membership.registry();
         let mut network = Self {
             clock,
-            contract: TestContract::default(),
+            contract,
             stores: BTreeMap::new(),
             engines: BTreeMap::new(),
+            registry: watch::channel(Arc::new(registry)).0,
             rates: vec![rate()],
             require_balance: false,
         };
-        for node in NODES {
-            let identity = StoreIdentity {
-                network: "test".into(),
-                node: OriginatorId(node),
-                public_key: key(node).public_key(),
-            };
-            let store = Store::in_memory(identity, price::price).unwrap();
-            record_rates(&store, &[rate()]);
-            network.stores.insert(node, store);
-            network.restart(node);
-        }
+        NODES.into_iter().for_each(|node| network.add_node(node));
         network.follow_chain();
         network
     }
 
+    /// Starts a node that has nothing stored.
+    fn add_node(&mut self, node: u32) {
+        let identity = StoreIdentity {
+            network: "test".into(),
+            node: OriginatorId(node),
+            public_key: key(node).public_key(),
+        };
+        let store = Store::in_memory(identity, price::price).unwrap();
+        record_rates(&store, &self.rates);
+        self.stores.insert(node, store);
+        self.restart(node);
+    }
+
+    /// Takes a node into the canonical network, or out of it. Nodes know it after the next [`follow_chain`](Self::follow_chain).
+    pub fn set_member(&mut self, node: u32, is_member: bool) {
+        self.contract.0.lock().membership.set(node, is_member);
+        if !self.stores.contains_key(&node) {
+            self.add_node(node);
+        }
+    }
+
+    /// The nodes that have ever been in the network.
+    pub fn nodes(&self) -> Vec<u32> {
+        self.stores.keys().copied().collect()
+    }
+
+    /// The members, as the contract has them.
+    pub fn members(&self) -> Vec<u32> {
+        self.contract.0.lock().membership.members()
+    }
+
+    /// True if nodes take a node for a member.
+    pub fn is_known_member(&self, node: u32) -> bool {
+        self.registry.borrow().member(OriginatorId(node)).is_some()
+    }
+
     /// Starts a node again on what it has stored.
     pub fn restart(&mut self, node: u32) {
-        let (_, registry) = watch::channel(Arc::new(registry()));
+        let registry = self.registry.subscribe();
         let (_, rates) =
             watch::channel(Arc::new(RateTable::new(self.rates.clone(), None).unwrap()));
         let ports = Ports {
@@ -100,7 +131,7 @@ impl Network {
         }
         self.rates.push(rate);
         self.stores.values().for_each(|store| record_rates(store, &self.rates));
-        NODES.into_iter().for_each(|node| self.restart(node));
+        self.nodes().into_iter().for_each(|node| self.restart(node));
     }
 
     pub fn pass(&self, minutes: i64) {
@@ -141,8 +172,8 @@ impl Network {
 
     /// Brings every strand to every node.
     pub fn replicate(&self) {
-        for from in NODES {
-            NODES.into_iter().for_each(|to| self.copy(from, to));
+        for from in self.nodes() {
+            self.nodes().into_iter().for_each(|to| self.copy(from, to));
         }
     }
 
@@ -163,9 +194,13 @@ impl Network {
         }
     }
 
-    /// Shows the chain's events to every node.
+    /// Shows the chain's events and its registry to every node.
     pub fn follow_chain(&self) {
-        let events = self.contract.0.lock().events.clone();
+        let (events, registry) = {
+            let chain = self.contract.0.lock();
+            (chain.events.clone(), chain.membership.registry())
+        };
+        self.registry.send_replace(Arc::new(registry));
         let position = ChainPosition { block: events.len() as u64, hash: [1; 32] };
         for store in self.stores.values() {
             store.record_payer_reports(0, &events, position).unwrap();

@@ -1,10 +1,11 @@
-//! Payer reports under random schedules: nodes that publish, are silent, stop between any two steps, hold an old copy, lie,
-//! or lose the connection to the contract, and prices that change within a range. In the end each fee of the log is in
-//! one leaf, and each leaf is taken from its payer once, rounded up.
+//! Payer reports under random schedules: nodes that publish, are silent, join and leave, stop between any two steps, hold an
+//! old copy, lie, or lose the connection to the contract, and prices that change within a range. In the end each fee of
+//! the log is in one leaf, and each leaf is taken from its payer once, rounded up.
 
 use std::collections::BTreeMap;
 
 use hawser_engine::payer_reports::ChainReports;
+use hawser_engine::runtime::ReportStepError;
 use hawser_proto::{OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::Rate;
 use hawser_rules::payer_report::{NodeIds, PayerReport, RangeEnd};
@@ -12,7 +13,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::common::rate;
-use crate::report_contract::NODES;
+use crate::report_contract::{JOINER, NODES};
 use crate::report_network::{Network, smuggle_unseen};
 
 #[derive(Debug, Clone)]
@@ -65,10 +66,17 @@ enum Event {
         about: u32,
         by: u32,
     },
+    /// A node joins, for the first time or again, or leaves. Nodes may see it late.
+    Member {
+        node: u32,
+        joins: bool,
+        is_seen: bool,
+    },
 }
 
 fn event() -> impl Strategy<Value = Event> {
-    let node = || select(NODES.to_vec());
+    // The one that may join does nothing for as long as it has not.
+    let node = || select([&NODES[..], &NODES[..], &[JOINER]].concat());
     let two = || (node(), node());
     prop_oneof![
         8 => (node(), 0..3_u8, 1..4_u8)
@@ -84,6 +92,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0..3_usize).prop_map(|settlements| Event::Break { settlements }),
         1 => (1..5_000_u64).prop_map(|message_fee| Event::Price { message_fee }),
         1 => two().prop_map(|(about, by)| Event::Lie { about, by }),
+        2 => (select(vec![NODES[1], NODES[2], JOINER, JOINER]), any::<bool>(), any::<bool>())
+            .prop_map(|(node, joins, is_seen)| Event::Member { node, joins, is_seen }),
     ]
 }
 
@@ -94,11 +104,13 @@ struct Schedule {
 }
 
 impl Schedule {
+    /// Publishes at a node. One that is no member refuses.
     async fn publish(&mut self, node: u32, by: u8, count: u8) {
         for _ in 0..count {
             self.envelopes += 1;
             let text = format!("envelope {}", self.envelopes);
-            self.network.publish(node, by, &[&text]).await;
+            let published = self.network.try_publish(node, by, &[&text]).await;
+            assert_eq!(published.is_ok(), self.network.is_known_member(node), "{published:?}");
         }
     }
 
@@ -106,7 +118,16 @@ impl Schedule {
     async fn happen(&mut self, event: Event) {
         let network = &mut self.network;
         let now = network.now_minute();
+        let is_there = |node: u32| network.stores.contains_key(&node);
         match event {
+            Event::Publish { node, .. }
+            | Event::Restart { node }
+            | Event::Write { node, .. }
+            | Event::Attest { node, .. }
+            | Event::Submit { node, .. }
+            | Event::Settle { node, .. }
+                if !is_there(node) => {}
+            Event::Copy { from, to } if !is_there(from) || !is_there(to) => {}
             Event::Publish { node, by, count } => self.publish(node, by, count).await,
             Event::Pass { minutes } => network.pass(minutes),
             Event::Copy { from, to } => network.copy(from, to),
@@ -130,43 +151,56 @@ impl Schedule {
                 network.add_rate(Rate { start_unix_s, message_fee, ..rate() });
             }
             Event::Lie { about, by } => lie(network, about, by).await,
+            Event::Member { node, joins, is_seen } => change_member(network, node, joins, is_seen),
         }
     }
 
-    /// Nothing fails any more: what was published until now is settled after some rounds of the worker.
+    /// The place up to which usage of a node's strand has to be settled in the end. The newest minute of a node that has left
+    /// stays open: no later one tells that it is complete.
+    fn to_settle(&self, node: u32) -> SequenceId {
+        let snapshot = self.network.stores[&node].snapshot();
+        let last = |to| snapshot.last_used_minute(OriginatorId(node), to).unwrap();
+        let newest = last(u32::MAX);
+        let end = match newest {
+            Some((minute, _)) if !self.network.members().contains(&node) => last(minute - 1),
+            newest => newest,
+        };
+        end.map_or(SequenceId::NONE, |(_, sequence)| sequence)
+    }
+
+    /// Nothing fails and changes any more: what was published until now is settled after some rounds of the worker.
     async fn calm_down(&mut self) {
         self.network.contract.0.lock().settles = None;
-        let last = |network: &Network, node: u32| {
-            let snapshot = network.stores[&node].snapshot();
-            let last = snapshot.last_used_minute(OriginatorId(node), u32::MAX).unwrap();
-            last.map_or(SequenceId::NONE, |(_, sequence)| sequence)
-        };
-        let wanted = NODES.map(|node| (node, last(&self.network, node)));
+        self.network.follow_chain();
+        let (nodes, members) = (self.network.nodes(), self.network.members());
+        let wanted: Vec<_> = nodes.iter().map(|node| (*node, self.to_settle(*node))).collect();
         for _ in 0..4 {
             for _ in 0..3 {
                 self.network.pass(1);
-                for node in NODES {
-                    self.publish(node, 0, 1).await;
+                for node in &members {
+                    self.publish(*node, 0, 1).await;
                 }
             }
             // Whatever waits is given up by then.
             self.network.pass(19 * 60);
             self.network.replicate();
             self.network.follow_chain();
-            for about in NODES {
-                self.network.write(about, about).await;
-                for node in NODES {
-                    self.network.attest(node, about).await;
+            for about in &nodes {
+                // Another node writes about one that has left.
+                let writer = if members.contains(about) { *about } else { members[0] };
+                self.network.write(writer, *about).await;
+                for node in &members {
+                    self.network.attest(*node, *about).await;
                 }
-                self.network.submit(NODES[0], about).await;
-                self.network.settle(NODES[1], about).await.unwrap();
+                self.network.submit(members[0], *about).await;
+                self.network.settle(members[1], *about).await.unwrap();
             }
             let chain = self.network.on_chain();
-            let is_done = |(node, last): (u32, SequenceId)| {
-                let end = chain.last_end(OriginatorId(node)).map(|end| end.sequence);
-                end.is_some_and(|end| end >= last)
+            let is_done = |(node, last): &(u32, SequenceId)| {
+                let end = chain.last_end(OriginatorId(*node)).map(|end| end.sequence);
+                end.unwrap_or(SequenceId::NONE) >= *last
             };
-            if wanted.into_iter().all(is_done) && chain.all().all(|report| report.is_settled) {
+            if wanted.iter().all(is_done) && chain.all().all(|report| report.is_settled) {
                 return;
             }
         }
@@ -174,13 +208,28 @@ impl Schedule {
     }
 }
 
+/// Takes a node into the network or out of it. Two members stay.
+fn change_member(network: &mut Network, node: u32, joins: bool, is_seen: bool) {
+    let members = network.members();
+    if members.contains(&node) == joins || (!joins && members.len() == 2) {
+        return;
+    }
+    network.set_member(node, joins);
+    if is_seen {
+        network.follow_chain();
+    }
+}
+
 /// Lets a node write a report with a root of its own over the whole strand.
 async fn lie(network: &Network, about: u32, by: u32) {
+    if !network.is_known_member(by) || !network.stores.contains_key(&about) {
+        return;
+    }
     let about = OriginatorId(about);
     let start = network.on_chain().last_end(about).map_or(SequenceId::NONE, |end| end.sequence);
     let sequence = network.stores[&about.0].snapshot().head(about).unwrap();
     let end = RangeEnd { minute: network.now_minute(), sequence };
-    let nodes = NodeIds::new(NODES.to_vec()).unwrap();
+    let nodes = NodeIds::new(network.members()).unwrap();
     if let Ok(lie) = PayerReport::new(about, start, end, [9; 32], nodes) {
         smuggle_unseen(network, by, lie.client_envelope()).await;
     }
@@ -192,7 +241,7 @@ type Amounts = BTreeMap<PayerAddress, u64>;
 /// Sum of fees in the log = sum of usage = sum of leaves = taken by the contract, to its rounding.
 fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     let (mut of_log, mut of_leaves, mut rounded) = (Amounts::new(), Amounts::new(), Amounts::new());
-    for about in NODES {
+    for about in network.nodes() {
         let about = OriginatorId(about);
         let mut end = SequenceId::NONE;
         for report in chain.about(about) {
@@ -216,7 +265,7 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
     let taken = network.contract.0.lock().taken_from.clone();
     let taken: Amounts = taken.into_iter().map(|(payer, amount)| (payer, amount.0)).collect();
     assert_eq!(taken, rounded);
-    for node in NODES {
+    for node in network.members() {
         for (payer, amount) in &of_log {
             let usage = network.worker(node).usage_of(*payer).unwrap();
             assert_eq!(usage.settled, *amount, "node {node} tells {payer} what the log says");
@@ -225,7 +274,7 @@ fn nothing_is_lost_or_charged_twice(network: &Network, chain: &ChainReports) {
 }
 
 proptest! {
-    // Each case runs three nodes.
+    // Each case runs three nodes or four.
     #![proptest_config(ProptestConfig { max_shrink_iters: 60, ..ProptestConfig::with_cases(48) })]
 
     #[test]
@@ -244,4 +293,62 @@ proptest! {
             nothing_is_lost_or_charged_twice(&schedule.network, &chain);
         });
     }
+}
+
+/// Publishes in two minutes, and lets everything be known to all nodes.
+async fn usage(schedule: &mut Schedule, nodes: &[u32]) {
+    for _ in 0..2 {
+        for node in nodes {
+            schedule.publish(*node, 1, 2).await;
+        }
+        schedule.network.pass(1);
+    }
+    schedule.network.replicate();
+}
+
+/// A report that every member has signed is not submitted once the network is another one, whether nodes know that or not:
+/// the next one, of the new members, takes its place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_of_the_members_of_before_is_given_up_and_its_fees_are_settled_by_the_next() {
+    for joins in [true, false] {
+        let mut schedule = Schedule { network: Network::start(), envelopes: 0 };
+        usage(&mut schedule, &NODES).await;
+        schedule.network.write(100, 100).await;
+        for node in NODES {
+            schedule.network.attest(node, 100).await;
+        }
+        let network = &mut schedule.network;
+        network.set_member(if joins { JOINER } else { 300 }, joins);
+        let late = network.worker(100).submit(OriginatorId(100)).await;
+        assert!(matches!(late, Err(ReportStepError::Contract(_))), "{late:?}");
+        network.follow_chain();
+        assert_eq!(network.submit(100, 100).await, [], "it lists other nodes");
+        assert_eq!(network.on_chain().all().count(), 0);
+
+        schedule.calm_down().await;
+        let chain = schedule.network.on_chain();
+        let first = chain.about(OriginatorId(100)).next().unwrap().report().unwrap();
+        assert_eq!(first.nodes().get(), schedule.network.members());
+        nothing_is_lost_or_charged_twice(&schedule.network, &chain);
+    }
+}
+
+/// Usage of a node that has left is reported and settled by those that stay, and the node takes no part in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_usage_of_a_node_that_has_left_is_settled_by_the_others() {
+    let mut schedule = Schedule { network: Network::start(), envelopes: 0 };
+    usage(&mut schedule, &NODES).await;
+    schedule.network.set_member(300, false);
+    schedule.network.follow_chain();
+    let now = schedule.network.now_minute();
+    let own = schedule.network.worker(300).write(OriginatorId(300), now).await;
+    assert!(matches!(own, Err(ReportStepError::Publish(_))), "{own:?}");
+    let left = schedule.to_settle(300);
+    assert_ne!(left, SequenceId::NONE);
+    schedule.calm_down().await;
+    let chain = schedule.network.on_chain();
+    assert_eq!(chain.last_end(OriginatorId(300)).unwrap().sequence, left);
+    let report = chain.about(OriginatorId(300)).next().unwrap().report().unwrap();
+    assert_eq!(report.nodes().get(), [100, 200]);
+    nothing_is_lost_or_charged_twice(&schedule.network, &chain);
 }
