@@ -11,6 +11,7 @@ use tracing::debug;
 
 use super::layout::{Layout, factory_code, proxy_code, salt};
 use super::plan::PlannedContract;
+use super::update::Update;
 use crate::contracts::{Factory, FeeToken};
 use crate::send::{Call, Chain, RequestError, SendError, Sender, ViewError};
 
@@ -57,6 +58,11 @@ pub enum DeployError {
     /// A chain does not answer.
     #[error(transparent)]
     Rpc(#[from] RequestError),
+}
+
+/// Returns true if a contract has read its parameter already.
+pub(super) fn is_no_change(error: &SendError) -> bool {
+    error.revert().and_then(|revert| revert.name()) == Some("NoChange")
 }
 
 /// Sends the transactions of a deployment to one chain.
@@ -217,17 +223,9 @@ impl ChainDeployer {
     }
 
     /// Tells a contract to read a parameter again. An unchanged parameter is no error.
-    pub(super) async fn update<C: SolCall>(
-        &mut self,
-        to: Address,
-        call: &C,
-    ) -> Result<(), DeployError> {
-        match self.send(C::SIGNATURE, &Call::new(to, call)).await {
-            Err(DeployError::Step { error, .. })
-                if error.revert().and_then(|revert| revert.name()) == Some("NoChange") =>
-            {
-                Ok(())
-            }
+    pub(super) async fn update(&mut self, update: &Update) -> Result<(), DeployError> {
+        match self.send(update.name, &update.call).await {
+            Err(DeployError::Step { error, .. }) if is_no_change(&error) => Ok(()),
             done => done,
         }
     }

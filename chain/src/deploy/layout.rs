@@ -1,34 +1,111 @@
 //! Addresses of a deployment, computed before the first transaction.
 //!
-//! The deployer's first two transactions create the factory and its proxy. The factory's first creation is the
-//! implementation that new proxies start with. All other addresses follow from code and salts (CREATE2, EIP-1014).
+//! The first two creations of the deployer are the factory and its proxy: by its transactions, or, if it is a contract and
+//! sends none of its own, by its [creator](super::creator). The factory's first creation is the implementation that new
+//! proxies start with. All other addresses follow from code and salts (CREATE2, EIP-1014).
 
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::SolValue as _;
 
+use super::creator;
+use crate::contracts::Factory;
 use crate::contracts::artifact::{self, Artifact};
+use crate::send::Call;
+
+/// The account that deploys a network and becomes its administrator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeployerAccount {
+    /// An account with a key. Its first two transactions on each chain create the factory.
+    Key(Address),
+    /// A contract, such as a multisig, with this address on both chains. It creates by calls alone.
+    Contract(Address),
+}
+
+impl DeployerAccount {
+    /// Returns the address.
+    #[must_use]
+    pub fn address(self) -> Address {
+        match self {
+            Self::Key(address) | Self::Contract(address) => address,
+        }
+    }
+}
 
 /// The addresses of one chain from which all others follow.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Layout {
     pub(super) deployer: Address,
-    /// Created by the deployer's transaction with nonce 0.
+    /// The contract that creates the factory for a deployer without transactions of its own.
+    pub(super) creator: Option<Address>,
+    /// The first creation.
     pub(super) factory_implementation: Address,
-    /// A proxy, created by the deployer's transaction with nonce 1.
+    /// A proxy, the second creation.
     pub(super) factory: Address,
     /// The implementation that new proxies start with.
-    initializable: Address,
+    pub(super) initializable: Address,
+}
+
+/// A contract that is there before the factory deploys others.
+pub(super) struct FirstContract {
+    pub(super) name: &'static str,
+    pub(super) address: Address,
+    pub(super) call: Call,
+    /// Length of its code on the chain.
+    pub(super) deployed_len: usize,
 }
 
 impl Layout {
-    pub(super) fn new(deployer: Address) -> Self {
-        let factory = deployer.create(1);
+    pub(super) fn new(account: DeployerAccount) -> Self {
+        // The first nonce of a contract is 1 (EIP-161), that of a key's account 0.
+        let (deployer, creator, from, first) = match account {
+            DeployerAccount::Key(deployer) => (deployer, None, deployer, 0),
+            DeployerAccount::Contract(deployer) => {
+                let creator = creator::address(deployer);
+                (deployer, Some(creator), creator, 1)
+            }
+        };
+        let factory = from.create(first + 1);
         Self {
             deployer,
-            factory_implementation: deployer.create(0),
+            creator,
+            factory_implementation: from.create(first),
             factory,
             initializable: factory.create(1),
         }
+    }
+
+    /// Returns the contracts that come before all others, in order. The last one is the factory's own creation.
+    pub(super) fn first_contracts(&self, registry: Address) -> Vec<FirstContract> {
+        let create = |init_code: Bytes| match self.creator {
+            Some(creator) => creator::create_by(creator, init_code),
+            None => Call::create(init_code),
+        };
+        let len = |name: &str| contract(name).deployed_code.len();
+        let of_creator = self.creator.map(|address| FirstContract {
+            name: "Creator",
+            address,
+            call: creator::creation(self.deployer),
+            deployed_len: creator::CODE_LEN_BYTES,
+        });
+        let factory = FirstContract {
+            name: "Factory",
+            address: self.factory_implementation,
+            call: create(factory_code(registry)),
+            deployed_len: len("Factory"),
+        };
+        let proxy = FirstContract {
+            name: "Factory, proxy",
+            address: self.factory,
+            call: create(proxy_code(self.factory_implementation)),
+            deployed_len: len("Proxy"),
+        };
+        let initializable = FirstContract {
+            name: "Initializable",
+            address: self.initializable,
+            call: Call::new(self.factory, &Factory::initializeCall {}),
+            deployed_len: len("Initializable"),
+        };
+        of_creator.into_iter().chain([factory, proxy, initializable]).collect()
     }
 
     /// Returns the address of an implementation with this init code.
@@ -93,7 +170,10 @@ mod tests {
         let environments = include_str!("../../../tests/vectors/contracts/environments.json");
         let environments: serde_json::Value = serde_json::from_str(environments).unwrap();
         let expected = &environments["environments"]["anvil"]["node"]["appChainFactory"];
-        assert_eq!(Layout::new(deployer).factory.to_string(), expected.as_str().unwrap());
+        assert_eq!(
+            Layout::new(DeployerAccount::Key(deployer)).factory.to_string(),
+            expected.as_str().unwrap()
+        );
     }
 
     #[test]

@@ -5,15 +5,24 @@
 //! [`send_parameters`] the bridge has to carry them to the app chain. Every step first checks if it is done, so a run
 //! continues an incomplete deployment and leaves a complete one as it is.
 //!
+//! A deployer that is a contract, such as a multisig, sends the calls of [`DeploymentPlan::places`] itself, and then those of
+//! [`configuration_left`], round by round.
+//!
 //! A plan without [`Foundations`] brings an underlying token of its own, which has no value, and an inbox of its own, which
 //! one account releases from. They are for development; a settlement chain that has both is named in the foundations.
 
+mod creator;
 mod deployer;
 mod layout;
+mod left;
 mod parameters;
 mod plan;
+mod update;
 
+pub use creator::CREATE2_DEPLOYER;
 pub use deployer::{ChainDeployer, DeployError};
+pub use layout::DeployerAccount;
+pub use left::{ConfigurationLeft, PlannedCall, configuration_left};
 pub use parameters::{
     bridged_parameters, configure_settlement, has_prices, have_parameters_arrived, publish_prices,
     send_parameters, update_app_contracts,
@@ -24,11 +33,15 @@ pub use plan::{DeploymentPlan, FoundationInbox, Foundations, PlannedPlace};
 ///
 /// # Errors
 /// [`DeployError::SameChain`] before anything is sent, or the step that failed. A second run continues there.
+///
+/// # Panics
+/// For a plan whose deployer is a contract: it has no key to send with.
 pub async fn deploy_contracts(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
     app: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
+    assert!(plan.layout.creator.is_none(), "a contract deploys by calls that others send");
     let app_id = app.chain().id();
     if settlement.chain().id() == app_id {
         return Err(DeployError::SameChain(app_id));

@@ -6,13 +6,14 @@ use alloy::providers::Provider as _;
 
 use super::deployer::{ChainDeployer, DeployError};
 use super::plan::DeploymentPlan;
+use super::update::Update;
 use crate::admin::bridge::{GAS_BASE, GAS_PER_KEY, WEI_PER_GAS, WEI_PER_MICRODOLLAR};
 use crate::contracts::{
     AppChainParameterRegistry, DistributionManager, GroupMessageBroadcaster, NodeRegistry,
     PayerRegistry, PayerReportManager, RateRegistry, SettlementChainGateway,
     SettlementChainParameterRegistry, parameter,
 };
-use crate::send::{Call, ViewError};
+use crate::send::{Call, Chain, ViewError};
 
 /// Smallest deposit of a payer in the fee token's smallest unit: 10 dollars, as in the deployed networks.
 const DEPOSIT_MIN: u64 = 10_000_000;
@@ -59,70 +60,90 @@ fn first_parameters(plan: &DeploymentPlan, now: u64) -> Vec<(String, B256)> {
     fixed.map(|(key, value)| (key.to_owned(), value)).into_iter().chain([inbox]).collect()
 }
 
-/// Sets the parameters that have no value yet.
-async fn set_parameters(
+/// Returns the call that sets the parameters without a value; `None` if all have one.
+pub(super) async fn parameters_to_set(
     plan: &DeploymentPlan,
-    settlement: &mut ChainDeployer,
-) -> Result<(), DeployError> {
-    let chain = settlement.chain();
+    chain: &Chain,
+) -> Result<Option<Update>, DeployError> {
     let head = chain.provider().get_block_by_number(BlockNumberOrTag::Latest).await;
     let head = head.map_err(|error| chain.request_error("eth_getBlockByNumber", error))?;
     let now = head.map_or(0, |block| block.header.timestamp);
     let wanted = first_parameters(plan, now);
     let registry = plan.addresses.settlement_chain_parameter_registry;
     let keys: Vec<String> = wanted.iter().map(|(key, _)| key.clone()).collect();
-    let values = settlement
-        .view(registry, &SettlementChainParameterRegistry::get_1Call { keys_: keys })
-        .await?;
+    let get = SettlementChainParameterRegistry::get_1Call { keys_: keys };
+    let values = chain.view(registry, &get).await?;
     let unset = wanted.into_iter().zip(values).filter(|(_, value)| value.is_zero());
     let (keys_, values_): (Vec<_>, Vec<_>) = unset.map(|(wanted, _)| wanted).unzip();
     if keys_.is_empty() {
-        return Ok(());
+        return Ok(None);
     }
     let set = SettlementChainParameterRegistry::set_1Call { keys_, values_ };
-    settlement.send("setting parameters", &Call::new(registry, &set)).await
+    Ok(Some(Update::new(registry, &set)))
 }
 
-/// Tells the contracts of the settlement chain to read their parameters.
-async fn update_settlement_contracts(
-    plan: &DeploymentPlan,
-    settlement: &mut ChainDeployer,
-) -> Result<(), DeployError> {
+/// Returns the calls by which the contracts of the settlement chain read their parameters, each of which fails with
+/// `NoChange` once it is done. The gateway's inbox is not among them.
+pub(super) fn settlement_updates(plan: &DeploymentPlan) -> Vec<Update> {
     let addresses = &plan.addresses;
-    let nodes = addresses.node_registry;
-    settlement.update(nodes, &NodeRegistry::updateAdminCall {}).await?;
-    settlement.update(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}).await?;
-    let payers = addresses.payer_registry;
-    settlement.update(payers, &PayerRegistry::updateSettlerCall {}).await?;
-    settlement.update(payers, &PayerRegistry::updateFeeDistributorCall {}).await?;
-    settlement.update(payers, &PayerRegistry::updateMinimumDepositCall {}).await?;
-    settlement.update(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}).await?;
-    let reports = addresses.payer_report_manager;
-    settlement.update(reports, &PayerReportManager::updateProtocolFeeRateCall {}).await?;
-    let shares = addresses.distribution_manager;
-    settlement.update(shares, &DistributionManager::updateProtocolFeesRecipientCall {}).await?;
-    let gateway = addresses.settlement_chain_gateway;
-    let app = U256::from(addresses.app_chain_id);
+    let (nodes, payers) = (addresses.node_registry, addresses.payer_registry);
+    let (reports, shares) = (addresses.payer_report_manager, addresses.distribution_manager);
+    vec![
+        Update::new(nodes, &NodeRegistry::updateAdminCall {}),
+        Update::new(nodes, &NodeRegistry::updateMaxCanonicalNodesCall {}),
+        Update::new(payers, &PayerRegistry::updateSettlerCall {}),
+        Update::new(payers, &PayerRegistry::updateFeeDistributorCall {}),
+        Update::new(payers, &PayerRegistry::updateMinimumDepositCall {}),
+        Update::new(payers, &PayerRegistry::updateWithdrawLockPeriodCall {}),
+        Update::new(reports, &PayerReportManager::updateProtocolFeeRateCall {}),
+        Update::new(shares, &DistributionManager::updateProtocolFeesRecipientCall {}),
+    ]
+}
+
+/// Returns the call by which the gateway of the settlement chain reads its inbox; `None` if it knows it.
+pub(super) async fn inbox_update(
+    plan: &DeploymentPlan,
+    chain: &Chain,
+) -> Result<Option<Update>, DeployError> {
+    let gateway = plan.addresses.settlement_chain_gateway;
+    let app = U256::from(plan.addresses.app_chain_id);
     let get_inbox = SettlementChainGateway::getInboxCall { chainId_: app };
-    match settlement.view(gateway, &get_inbox).await {
-        Ok(inbox) if inbox == plan.inbox => Ok(()),
+    match chain.view(gateway, &get_inbox).await {
+        Ok(inbox) if inbox == plan.inbox => Ok(None),
         // The view reverts while the gateway has no inbox.
         Ok(_) | Err(ViewError::Reverted(_)) => {
             let update = SettlementChainGateway::updateInboxCall { chainId_: app };
-            settlement.update(gateway, &update).await
+            Ok(Some(Update::new(gateway, &update)))
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Returns the calls by which the broadcasters read their limits, each of which fails with `NoChange` once it is done. The
+/// maximum comes first: it is zero at the start, and the minimum may not exceed it.
+pub(super) fn app_updates(plan: &DeploymentPlan) -> Vec<Update> {
+    let broadcasters =
+        [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
+    // Both have the same functions.
+    let updates = broadcasters.map(|broadcaster| {
+        [
+            Update::new(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}),
+            Update::new(broadcaster, &GroupMessageBroadcaster::updateMinPayloadSizeCall {}),
+        ]
+    });
+    updates.into_iter().flatten().collect()
+}
+
+/// Returns the call that makes the first prices. Must be the last step; see [`has_prices`].
+pub(super) fn price_update(plan: &DeploymentPlan) -> Update {
+    Update::new(plan.addresses.rate_registry, &RateRegistry::updateRatesCall {})
 }
 
 /// Returns true if the network has prices. They are the last step of a configuration, so it is complete then.
 ///
 /// # Errors
 /// When the rate registry cannot be read.
-pub async fn has_prices(
-    plan: &DeploymentPlan,
-    settlement: &ChainDeployer,
-) -> Result<bool, ViewError> {
+pub async fn has_prices(plan: &DeploymentPlan, settlement: &Chain) -> Result<bool, ViewError> {
     let count = RateRegistry::getRatesCountCall {};
     Ok(!settlement.view(plan.addresses.rate_registry, &count).await?.is_zero())
 }
@@ -136,8 +157,16 @@ pub async fn configure_settlement(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
-    set_parameters(plan, settlement).await?;
-    update_settlement_contracts(plan, settlement).await
+    if let Some(set) = parameters_to_set(plan, settlement.chain()).await? {
+        settlement.send("setting parameters", &set.call).await?;
+    }
+    for update in settlement_updates(plan) {
+        settlement.update(&update).await?;
+    }
+    match inbox_update(plan, settlement.chain()).await? {
+        Some(update) => settlement.update(&update).await,
+        None => Ok(()),
+    }
 }
 
 /// Tells the rate registry to read its parameters, which makes the first prices. Must be the last step; see
@@ -149,7 +178,7 @@ pub async fn publish_prices(
     plan: &DeploymentPlan,
     settlement: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
-    settlement.update(plan.addresses.rate_registry, &RateRegistry::updateRatesCall {}).await
+    settlement.update(&price_update(plan)).await
 }
 
 /// Returns true if the app chain has a value for each parameter that it needs.
@@ -158,7 +187,7 @@ pub async fn publish_prices(
 /// When the registry cannot be read.
 pub async fn have_parameters_arrived(
     plan: &DeploymentPlan,
-    app: &ChainDeployer,
+    app: &Chain,
 ) -> Result<bool, ViewError> {
     let keys_ = bridged_parameters();
     let get = AppChainParameterRegistry::get_1Call { keys_ };
@@ -190,8 +219,7 @@ pub async fn send_parameters(
     settlement.send("sending parameters to the app chain", &Call::new(gateway, &send)).await
 }
 
-/// Updates the payload limits of the broadcasters. The maximum comes first: it is zero at the start, and the minimum may
-/// not exceed it.
+/// Updates the payload limits of the broadcasters.
 ///
 /// # Errors
 /// When a transaction fails.
@@ -199,12 +227,8 @@ pub async fn update_app_contracts(
     plan: &DeploymentPlan,
     app: &mut ChainDeployer,
 ) -> Result<(), DeployError> {
-    let broadcasters =
-        [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];
-    for broadcaster in broadcasters {
-        // Both have the same functions.
-        app.update(broadcaster, &GroupMessageBroadcaster::updateMaxPayloadSizeCall {}).await?;
-        app.update(broadcaster, &GroupMessageBroadcaster::updateMinPayloadSizeCall {}).await?;
+    for update in app_updates(plan) {
+        app.update(&update).await?;
     }
     Ok(())
 }

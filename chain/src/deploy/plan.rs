@@ -4,7 +4,7 @@ use alloy::primitives::{Address, B256, Bytes, U256};
 use alloy::sol_types::abi::TokenSeq;
 use alloy::sol_types::{SolCall as _, SolType, SolValue};
 
-use super::layout::{Layout, contract, factory_code, proxy_code, salt};
+use super::layout::{DeployerAccount, Layout, contract, salt};
 use crate::addresses::Addresses;
 use crate::admin::ChainRole;
 use crate::contracts::{
@@ -68,7 +68,7 @@ pub struct PlannedPlace {
     pub name: String,
     /// The address.
     pub address: Address,
-    /// The transaction that creates it; the factory's own ones have no receiver.
+    /// The transaction that creates it; those of a key's account for the factory have no receiver.
     pub call: Call,
     /// Gas that its creation costs at least, whatever its constructor does.
     pub gas_least: u64,
@@ -178,18 +178,20 @@ impl DeploymentPlan {
     #[must_use]
     pub fn new(deployer: Address, settlement_id: u64, app_id: u64, relayer: Address) -> Self {
         let inbox = FoundationInbox::StandIn { relayer };
-        Self::on(Foundations { underlying: None, inbox }, deployer, settlement_id, app_id)
+        let foundations = Foundations { underlying: None, inbox };
+        Self::on(foundations, DeployerAccount::Key(deployer), settlement_id, app_id)
     }
 
     /// Plans the contracts of a network on what its settlement chain has.
     #[must_use]
     pub fn on(
         foundations: Foundations,
-        deployer: Address,
+        account: DeployerAccount,
         settlement_id: u64,
         app_id: u64,
     ) -> Self {
-        let layout = Layout::new(deployer);
+        let layout = Layout::new(account);
+        let deployer = layout.deployer;
         let registry = layout.proxy(salt(REGISTRY));
         let gateway = layout.proxy(salt(GATEWAY));
 
@@ -253,22 +255,21 @@ impl DeploymentPlan {
         let layout = &self.layout;
         let mut places = Vec::new();
         for (chain, pieces) in chains {
-            let mut add = |name: String, address, call: Call, deployed: &str| {
-                let gas_least = gas_least(&call, contract(deployed).deployed_code.len());
+            let mut add = |name: String, address, call: Call, deployed_len| {
+                let gas_least = gas_least(&call, deployed_len);
                 places.push(PlannedPlace { chain, name, address, call, gas_least });
             };
-            let registry = self.addresses.app_chain_parameter_registry;
-            let factory = Call::create(factory_code(registry));
-            add("Factory".into(), layout.factory_implementation, factory, "Factory");
-            let proxy = Call::create(proxy_code(layout.factory_implementation));
-            add("Factory, proxy".into(), layout.factory, proxy, "Proxy");
+            for first in layout.first_contracts(self.addresses.app_chain_parameter_registry) {
+                add(first.name.into(), first.address, first.call, first.deployed_len);
+            }
+            let len = |name: &str| contract(name).deployed_code.len();
             for piece in pieces {
                 let call = piece.deploys_implementation(layout);
-                add(piece.name.into(), piece.implementation, call, piece.name);
+                add(piece.name.into(), piece.implementation, call, len(piece.name));
                 if let Some(front) = &piece.proxy {
                     let (name, call) =
                         (format!("{}, proxy", piece.name), piece.deploys_proxy(layout, front));
-                    add(name, front.address, call, "Proxy");
+                    add(name, front.address, call, len("Proxy"));
                 }
             }
         }
@@ -336,7 +337,8 @@ mod tests {
         let [deployer, underlying, inbox] = [1, 3, 4].map(Address::repeat_byte);
         let foundations =
             Foundations { underlying: Some(underlying), inbox: FoundationInbox::At(inbox) };
-        let (with, without) = (DeploymentPlan::on(foundations, deployer, 1, 2), plan());
+        let (with, without) =
+            (DeploymentPlan::on(foundations, DeployerAccount::Key(deployer), 1, 2), plan());
         assert_eq!((with.addresses.underlying_fee_token, with.inbox), (underlying, inbox));
         let names = |plan: &DeploymentPlan| -> Vec<String> {
             plan.places().into_iter().map(|place| place.name).collect()

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use alloy::primitives::Address;
 use clap::{ArgGroup, Args, Subcommand};
 use hawser_chain::admin::Contract;
-use hawser_chain::deploy::{FoundationInbox, Foundations};
+use hawser_chain::deploy::{DeployerAccount, FoundationInbox, Foundations};
 
 use super::onchain::{BridgeArgs, NetworkArgs, SendArgs, TransactionArgs, address, contract};
 
@@ -24,7 +24,7 @@ pub(crate) enum ContractsCommand {
     /// run is continued by the same command.
     ///
     /// The deploying account must not have sent anything on either chain before: its first two transactions decide the
-    /// addresses. It becomes the administrator of all contracts.
+    /// addresses. It becomes the administrator of all contracts. A multisig deploys by --multisig and --calldata.
     Deploy(DeployArgs),
 }
 
@@ -95,6 +95,10 @@ pub(crate) struct DeployArgs {
     /// Deploy an inbox in its place, from which this account releases what comes back: for development.
     #[arg(long, value_name = "RELAYER", value_parser = address)]
     stand_in_inbox: Option<Address>,
+    /// The deployer of --from is a contract, such as a multisig, with this address on both chains: print what it has to send,
+    /// round by round. Run again after each round.
+    #[arg(long, requires = "from", conflicts_with = "yes")]
+    pub(crate) multisig: bool,
     /// File for the addresses. An existing one must be of the same deployment.
     #[arg(long, value_name = "FILE", default_value = "chain.json")]
     pub(crate) out: PathBuf,
@@ -104,6 +108,15 @@ pub(crate) struct DeployArgs {
 }
 
 impl DeployArgs {
+    /// Returns the account that deploys.
+    #[must_use]
+    pub(crate) fn account(&self, address: Address) -> DeployerAccount {
+        match self.multisig {
+            true => DeployerAccount::Contract(address),
+            false => DeployerAccount::Key(address),
+        }
+    }
+
     /// Returns the parts that the settlement chain has already.
     #[must_use]
     pub(crate) fn foundations(&self) -> Foundations {

@@ -80,7 +80,7 @@ pub async fn deploy(
         DevChain(app).set_code(ARB_SYS, &arb_sys.deployed_code).await?;
     }
     // Later changes of the administrator stay.
-    if !has_prices(&plan, &on_settlement).await? {
+    if !has_prices(&plan, on_settlement.chain()).await? {
         configure_settlement(&plan, &mut on_settlement).await?;
         tokens::distribute_test_tokens(&plan, &mut on_settlement).await?;
         bridge_parameters(&plan, &mut on_settlement, &on_app).await?;
@@ -101,12 +101,12 @@ async fn bridge_parameters(
     let mut relay = Relay::between(settlement.chain(), app.chain(), plan.inbox, gateway).await?;
     // Messages of an earlier run may still wait.
     relay.step(RelayPolicy::default()).await?;
-    if have_parameters_arrived(plan, app).await? {
+    if have_parameters_arrived(plan, app.chain()).await? {
         return Ok(());
     }
     send_parameters(plan, settlement).await?;
     let deliveries = relay.step(RelayPolicy::default()).await?;
-    if have_parameters_arrived(plan, app).await? {
+    if have_parameters_arrived(plan, app.chain()).await? {
         return Ok(());
     }
     let missed = deliveries

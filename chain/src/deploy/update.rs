@@ -1,0 +1,19 @@
+//! A call of a configuration, with its name.
+
+use alloy::primitives::Address;
+use alloy::sol_types::SolCall;
+
+use crate::send::Call;
+
+/// A call that sets parameters, or tells a contract to read them again.
+pub(super) struct Update {
+    /// The function.
+    pub(super) name: &'static str,
+    pub(super) call: Call,
+}
+
+impl Update {
+    pub(super) fn new<C: SolCall>(to: Address, call: &C) -> Self {
+        Self { name: C::SIGNATURE, call: Call::new(to, call) }
+    }
+}

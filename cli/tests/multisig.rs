@@ -1,0 +1,166 @@
+//! A network is deployed by a contract: what `hawser contracts deploy --multisig` prints is sent in that contract's name, as the
+//! members of a multisig would have it do, and by nothing else.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use alloy::primitives::{Address, Bytes, U256, address};
+use hawser_chain::addresses::Addresses;
+use hawser_chain::send::{Call, Chain};
+use hawser_devchain::control::DevChain;
+use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
+use hawser_devchain::relay::{RELAYER, Relay, RelayPolicy};
+use serde_json::Value;
+use support::{hawser, stderr};
+
+/// The multisig: an account with code on both chains, and without a key.
+const MULTISIG: Address = address!("0x5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a");
+/// An account without code.
+const STRANGER: Address = address!("0x5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b");
+/// Ids that no deployed network has, and no development chain.
+const IDS: [u64; 2] = [700_003, 700_004];
+/// Rounds until a network is complete: creations, which are interrupted once, configuration, tokens, the bridge, the rest.
+const ROUNDS: usize = 6;
+
+/// Two chains without contracts but the multisig and the deployer of deterministic deployments.
+struct EmptyChains {
+    runtime: tokio::runtime::Runtime,
+    _running: [EmbeddedChain; 2],
+    rpc: [String; 2],
+    folder: tempfile::TempDir,
+}
+
+impl EmptyChains {
+    fn start() -> Self {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let start = |id: u64| {
+            // STOP: it takes any call.
+            let code = vec![(MULTISIG, Bytes::from_static(&[0]))];
+            let settings = EmbeddedSettings {
+                genesis: Genesis { code, ..Genesis::default() },
+                ..EmbeddedSettings::new(id)
+            };
+            runtime.block_on(EmbeddedChain::start(settings)).unwrap()
+        };
+        let running = IDS.map(start);
+        let rpc = running.each_ref().map(|chain| format!("http://{}", chain.local_addr()));
+        Self { runtime, _running: running, rpc, folder: tempfile::tempdir().unwrap() }
+    }
+
+    fn deploy(&self, more: &[&str]) -> (Option<i32>, String, Value) {
+        let mut command = hawser();
+        command.args(["contracts", "deploy", "--json", "--stand-in-token", "--multisig"]);
+        command.args(["--rpc-url", &self.rpc[0], "--app-rpc-url", &self.rpc[1]]);
+        command.args(["--chain-id", &IDS[0].to_string(), "--app-chain-id", &IDS[1].to_string()]);
+        command.args(["--stand-in-inbox", &RELAYER.to_string()]);
+        command.arg("--out").arg(self.folder.path().join("chain.json")).args(more);
+        let output = command.stdin(std::process::Stdio::null()).output().unwrap();
+        let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), stderr(&output), said)
+    }
+
+    /// The next round, as the command prints it.
+    fn round(&self) -> Value {
+        let (code, text, said) = self.deploy(&["--calldata", "--from", &MULTISIG.to_string()]);
+        assert_eq!(code, Some(0), "{text}");
+        said
+    }
+
+    /// Sends a printed call. Returns false if the chain refuses it.
+    fn send(&self, from: Address, step: &Value) -> bool {
+        let id = step["chain_id"].as_u64().unwrap();
+        let at = IDS.iter().position(|it| *it == id).unwrap();
+        let call = Call {
+            to: Some(step["to"].as_str().unwrap().parse().unwrap()),
+            data: step["data"].as_str().unwrap().parse().unwrap(),
+            value: U256::ZERO,
+        };
+        self.runtime.block_on(async {
+            let chain = Chain::connect(&self.rpc[at], id).await.unwrap();
+            DevChain(&chain).send_as(from, &call).await.is_ok()
+        })
+    }
+
+    /// Delivers everything that waits at the inbox, as the bridge of a rollup does in its time.
+    fn relay(&self, addresses: &Addresses) {
+        self.runtime.block_on(async {
+            let settlement = Chain::connect(&self.rpc[0], IDS[0]).await.unwrap();
+            let app = Chain::connect(&self.rpc[1], IDS[1]).await.unwrap();
+            let mut relay = Relay::of(&settlement, &app, addresses).await.unwrap();
+            relay.step(RelayPolicy::default()).await.unwrap();
+        });
+    }
+}
+
+/// The calls of a round that are left.
+fn left(round: &Value) -> Vec<Value> {
+    let creations = round["steps"].as_array().unwrap().iter();
+    let creations = creations.filter(|step| step["is_there"] == false).cloned();
+    creations.chain(round["result"]["calls"].as_array().unwrap().iter().cloned()).collect()
+}
+
+#[test]
+fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
+    let chains = EmptyChains::start();
+    let first = left(&chains.round());
+    assert!(first.len() > 30 && first.iter().all(|step| step["to"].is_string()), "{first:?}");
+    let file = chains.folder.path().join("chain.json");
+    let addresses = Addresses::read(&file).unwrap();
+    assert_eq!(addresses.deployer, Some(MULTISIG));
+
+    // Any account may bring the creator about, and nothing but the multisig creates by it.
+    assert!(chains.send(STRANGER, &first[0]), "{}", first[0]);
+    assert!(!chains.send(STRANGER, &first[1]), "{}", first[1]);
+    // The first run is interrupted.
+    for step in &first[1..9] {
+        assert!(chains.send(MULTISIG, step), "{step}");
+    }
+    let mut rounds = 1;
+    loop {
+        let round = chains.round();
+        if round["result"]["is_complete"] == true {
+            assert_eq!(left(&round), Vec::<Value>::new());
+            assert_eq!(round["result"]["addresses"], addresses.to_json(), "as before the first");
+            break;
+        }
+        rounds += 1;
+        assert!(rounds <= ROUNDS, "{round}");
+        let calls = left(&round);
+        assert!(!calls.is_empty() && (rounds > 2 || calls.len() == first.len() - 9), "{round}");
+        for step in &calls {
+            assert!(chains.send(MULTISIG, step), "{step}");
+        }
+        if calls.iter().any(|step| step["name"] == "sendParameters") {
+            chains.relay(&addresses);
+        }
+    }
+
+    let at = |command: &[&str]| {
+        let urls = ["--rpc-url", &chains.rpc[0], "--app-rpc-url", &chains.rpc[1]];
+        let file = ["--chain-json", file.to_str().unwrap(), "--json"];
+        support::json(&[command, &urls, &file].concat())
+    };
+    let listed = at(&["contracts", "list"]);
+    assert_eq!(listed.as_array().unwrap().len(), 16, "{listed}");
+    assert!(listed.as_array().unwrap().iter().all(|row| row["code"] == "this build"), "{listed}");
+    assert_eq!(at(&["registry", "rates", "list"])[0]["messageFee"], 100);
+    let size = "xmtp.groupMessageBroadcaster.maxPayloadSize";
+    assert_eq!(at(&["registry", "params", "get", size])[0]["applied"], "262144");
+}
+
+#[test]
+fn a_deployer_that_is_no_contract_is_refused_and_so_is_sending_for_one() {
+    let chains = EmptyChains::start();
+    let (code, text, _) = chains.deploy(&["--calldata", "--from", &STRANGER.to_string()]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("there is no contract at"), "{text}");
+    assert!(!chains.folder.path().join("chain.json").exists());
+    let (code, text, _) = chains.deploy(&["--calldata"]);
+    assert_eq!(code, Some(2), "whose name: {text}");
+    let (code, text, _) = chains.deploy(&["--from", &MULTISIG.to_string()]);
+    assert_eq!(code, Some(2), "a key sends: {text}");
+    let (code, text, shown) = chains.deploy(&["--dry-run", "--from", &MULTISIG.to_string()]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(shown["result"], Value::Null, "{shown}");
+}
