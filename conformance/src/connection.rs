@@ -17,6 +17,9 @@ use crate::http::{self, Address, HttpAnswer};
 
 /// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
 const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
+/// Bytes that a node may send on a stream of a narrow connection before they are read. A guess: far less than a page of
+/// envelopes, and many round trips fewer than one for each envelope.
+const NARROW_WINDOW_BYTES: u32 = 16 * 1024;
 
 /// The service that clients in use call.
 pub const REPLICATION_API: &str = "/xmtp.xmtpv4.message_api.ReplicationApi";
@@ -54,8 +57,27 @@ impl Connection {
     /// # Errors
     /// When the address cannot be called.
     pub fn new(address: Address, patience: Duration) -> Result<Self, tonic::transport::Error> {
+        Self::with_window(address, patience, None)
+    }
+
+    /// Makes a connection of its own on whose streams the node can send little before it is read, so that a page of
+    /// envelopes is on its way until the caller takes it.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn narrow(&self) -> Checked<Self> {
+        Self::with_window(self.address.clone(), self.patience, Some(NARROW_WINDOW_BYTES))
+            .map_err(|error| Failure::new("an address", error))
+    }
+
+    fn with_window(
+        address: Address,
+        patience: Duration,
+        window_bytes: Option<u32>,
+    ) -> Result<Self, tonic::transport::Error> {
         let mut endpoint =
             Endpoint::from_shared(address.url())?.connect_timeout(patience).tcp_nodelay(true);
+        endpoint = endpoint.initial_stream_window_size(window_bytes);
         if address.tls {
             let mut config = ClientTlsConfig::new().with_enabled_roots();
             if let Some(authorities) = &address.authorities {

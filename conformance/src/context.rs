@@ -18,6 +18,9 @@ use crate::wire::{Framed, List};
 /// Interval between two looks at something that is waited for. A guess: small beside a round trip and a commit.
 pub const GLANCE: Duration = Duration::from_millis(20);
 
+/// The most topics of a stream (`docs/protocol/api.md`, *Subscribe*).
+pub const STREAM_TOPICS_MAX: u32 = 1_000_000;
+
 /// The nodes under judgement.
 #[derive(Debug)]
 pub struct Context {
@@ -35,6 +38,8 @@ pub struct Context {
     pub start_command: Option<String>,
     /// The target's id, or the reason it takes no publishes.
     pub node: Result<OriginatorId, Failure>,
+    /// Topics of the case about as many as a stream may have.
+    pub stream_topics: u32,
 }
 
 impl Context {

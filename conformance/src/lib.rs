@@ -30,5 +30,6 @@ pub mod talk;
 pub mod wire;
 
 pub use case::{Area, Case, Need};
+pub use context::STREAM_TOPICS_MAX;
 pub use report::{CaseResult, Outcome, Report};
 pub use run::{Plan, StartError, run};

@@ -10,7 +10,7 @@ use hawser_proto::{OriginatorId, SecretKey};
 use crate::case::{Case, Need};
 use crate::cases;
 use crate::connection::Connection;
-use crate::context::Context;
+use crate::context::{Context, STREAM_TOPICS_MAX};
 use crate::failure::{Failure, FailureKind};
 use crate::http::Address;
 use crate::report::{CaseResult, Outcome, Report};
@@ -43,6 +43,10 @@ pub struct Plan {
     pub start_command: Option<String>,
     /// The longest wait for one answer.
     pub patience: Duration,
+    /// The longest time of a case, if it is shorter than the case's own.
+    pub limit: Option<Duration>,
+    /// Topics of the case about as many as a stream may have. Fewer let a test run the same code in seconds.
+    pub stream_topics: u32,
     /// Further certificate authorities that are trusted, as PEM.
     pub authorities: Option<Bytes>,
 }
@@ -74,6 +78,8 @@ impl Plan {
             kill_command: None,
             start_command: None,
             patience: Duration::from_secs(10),
+            limit: None,
+            stream_topics: STREAM_TOPICS_MAX,
             authorities: None,
         }
     }
@@ -139,6 +145,7 @@ impl Plan {
             kill_command: self.kill_command.clone(),
             start_command: self.start_command.clone(),
             node,
+            stream_topics: self.stream_topics,
         })
     }
 
@@ -185,18 +192,19 @@ async fn judge(plan: &Plan, context: &Context, case: Case) -> CaseResult {
     let started = Instant::now();
     let outcome = match plan.lacks(&case) {
         Some(need) => Outcome::Skipped(format!("needs {}", need.argument())),
-        None => checked(context, &case).await,
+        None => checked(context, &case, plan.limit).await,
     };
     CaseResult { case, outcome, took: started.elapsed() }
 }
 
-async fn checked(context: &Context, case: &Case) -> Outcome {
+async fn checked(context: &Context, case: &Case, limit: Option<Duration>) -> Outcome {
+    let limit = limit.map_or(case.limit, |limit| limit.min(case.limit));
     let check = AssertUnwindSafe((case.check)(context)).catch_unwind();
-    let failure = match tokio::time::timeout(case.limit, check).await {
+    let failure = match tokio::time::timeout(limit, check).await {
         Ok(Ok(Ok(()))) => return Outcome::Passed,
         Ok(Ok(Err(failure))) => failure,
         Ok(Err(_)) => Failure::new("an answer that the suite can judge", "a panic of the suite"),
-        Err(_) => Failure::new("an end", format!("none within {} s", case.limit.as_secs())),
+        Err(_) => Failure::new("an end", format!("none within {} ms", limit.as_millis())),
     };
     match failure.kind {
         FailureKind::Broken => Outcome::Failed(failure),
@@ -220,6 +228,7 @@ mod tests {
             kill_command: None,
             start_command: None,
             node: Err(Failure::skip("none")),
+            stream_topics: STREAM_TOPICS_MAX,
         }
     }
 
@@ -239,6 +248,10 @@ mod tests {
         assert!(matches!(outcome(known).await, Outcome::Finding("x", _)));
         let skipped = Case { needs: &[Need::Load], ..known };
         assert_eq!(outcome(skipped).await, Outcome::Skipped("needs --load".into()));
+        let plan = Plan { limit: Some(Duration::from_millis(20)), ..Plan::new("x:1") };
+        let hangs_for_long = case(|_| Box::pin(std::future::pending()));
+        let ended = judge(&plan, &context(), hangs_for_long).await.outcome;
+        assert!(matches!(ended, Outcome::Failed(_)), "before its own limit");
         let passes = case(|_| Box::pin(async { Ok(()) }));
         assert_eq!(outcome(passes).await, Outcome::Passed);
     }

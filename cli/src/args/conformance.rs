@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use hawser_conformance::STREAM_TOPICS_MAX;
 
 /// `hawser conformance`.
 #[derive(Debug, Args)]
@@ -49,6 +50,12 @@ pub(crate) struct ConformanceArgs {
     /// Longest wait for one answer, in seconds.
     #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
     pub(crate) patience: u64,
+    /// Longest time of a case, in seconds, if it is shorter than the case's own.
+    #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
+    pub(crate) limit: Option<u64>,
+    /// Topics of the case a-stream-of-a-million-topics.
+    #[arg(long, value_name = "N", default_value_t = STREAM_TOPICS_MAX, value_parser = clap::value_parser!(u32).range(1..=i64::from(STREAM_TOPICS_MAX)))]
+    pub(crate) stream_topics: u32,
     /// Print every case with its rule and what it needs, and run none.
     #[arg(long)]
     pub(crate) list: bool,

@@ -75,6 +75,8 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         kill_command: args.kill_command.clone(),
         start_command: args.start_command.clone(),
         patience: Duration::from_secs(args.patience),
+        limit: args.limit.map(Duration::from_secs),
+        stream_topics: args.stream_topics,
         authorities,
     })
 }

@@ -3,6 +3,7 @@
 mod end_to_end;
 mod gateway;
 mod limits;
+mod many_topics;
 mod metadata;
 mod oldest;
 mod ordering;
@@ -25,7 +26,7 @@ use crate::case::Case;
 
 /// Returns every case, in the order of reports.
 pub fn all() -> impl Iterator<Item = Case> {
-    let files: [&[Case]; 18] = [
+    let files: [&[Case]; 19] = [
         end_to_end::CASES,
         metadata::CASES,
         proofs::CASES,
@@ -40,6 +41,7 @@ pub fn all() -> impl Iterator<Item = Case> {
         subscribe_waves::CASES,
         subscribe_refusals::CASES,
         limits::CASES,
+        many_topics::CASES,
         reliability::CASES,
         performance::CASES,
         security::CASES,

@@ -1,14 +1,16 @@
 //! `hawser-oldest`: metadata that tells what has expired from what never was.
 
+use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
+use hawser_proto::pb::hawser::checkpoint_api::{GetInclusionRequest, GetInclusionResponse};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use tonic::Request;
 use tonic::metadata::MetadataMap;
+use tonic::{Code, Request};
 
 use crate::case::{Area, Case};
-use crate::connection::REPLICATION_API;
+use crate::connection::{CHECKPOINT_API, REPLICATION_API};
 use crate::context::{Context, heads, id_of};
 use crate::envelopes::cursor;
-use crate::failure::{Checked, Failure, ensure, same};
+use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 use crate::wire::{Framed, List};
 
 /// Strands that are looked at. A guess: more than a network has nodes and chains.
@@ -63,16 +65,19 @@ async fn first_after(
 async fn oldest(c: &Context) -> Checked {
     let heads = heads(&c.target).await?.node_id_to_sequence_id;
     let strands = heads.into_iter().filter(|(id, _)| *id >= FIRST_NODE).take(STRANDS_MAX);
-    let mut others = None;
+    let mut others = Ok(());
     for (originator, head) in strands {
         let (first, oldest) = first_after(c, originator, 0).await?;
         let stream = streamed(c, originator).await?;
         let at = |failure: Failure| failure.at(format_args!("strand {originator}"));
-        match oldest {
-            Some(oldest) => names_it(c, originator, oldest).await.map_err(at)?,
-            // The reference node deletes and tells nothing. So does a gap that was declared, which is no expiry.
-            None if first.is_some_and(|first| first > 1) => others = Some((originator, first)),
-            None => {}
+        match (oldest, first) {
+            (Some(oldest), _) => names_it(c, originator, oldest).await.map_err(at)?,
+            (None, Some(first)) if first > 1 => match silent(c, originator, first).await {
+                // A defect of other software is told when no rule is found broken.
+                Err(failure) if failure.kind != FailureKind::Broken => others = Err(failure),
+                judged => judged.map_err(at)?,
+            },
+            (None, _) => {}
         }
         // More may have expired between the two calls.
         ensure(stream >= oldest, format_args!("a stream told as the query, {oldest:?}"), || {
@@ -82,18 +87,38 @@ async fn oldest(c: &Context) -> Checked {
         let (_, at_the_end) = first_after(c, originator, head).await?;
         same("at the end of the strand nothing is named", &None, &at_the_end).map_err(at)?;
     }
-    match others {
-        None => Ok(()),
-        Some((originator, first)) => Err(Failure::known(
-            "xmtpd 1.3: it does not tell what has expired",
-            format_args!("hawser-oldest about strand {originator}"),
-            format!("none, and {first:?} as its first place"),
+    others
+}
+
+/// Judges a strand that begins at `first` and of which nothing is told: its beginning may have been declared void, which is
+/// no expiry. The leaf of a place in the node's tree tells them apart.
+async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
+    let path = format!("{CHECKPOINT_API}/GetInclusion");
+    let request = GetInclusionRequest { originator_id, sequence_id: first - 1, size: None };
+    let expected = format!("hawser-oldest about strand {originator_id}");
+    match c.target.unary::<_, GetInclusionResponse>(&path, request).await {
+        Ok(answer) if TreeHash::from_slice(&answer.leaf) == Some(leaf_hash(LeafData::Void)) => {
+            Ok(())
+        }
+        Ok(_) => Err(Failure::new(
+            expected,
+            format_args!("none, {first} as its first place, and an envelope's leaf before it"),
         )),
+        // The reference node deletes, and tells nothing of it.
+        Err(status) if status.code() == Code::Unimplemented => Err(Failure::known(
+            "xmtpd 1.3: it does not tell what has expired",
+            expected,
+            format_args!("none, and {first} as its first place"),
+        )),
+        Err(status) if status.code() == Code::NotFound => Err(Failure::skip(format_args!(
+            "strand {originator_id} has no checkpoint that says why it begins at {first}"
+        ))),
+        Err(status) => Err(status.into()),
     }
 }
 
-/// Checks the place behind the last one that has expired: nothing is left right below it, and something is there from it
-/// on, unless the strand ends before.
+/// Checks the place behind the last one that has expired: nothing is left right below it, something is there from it on,
+/// unless the strand ends before, and a reader who has seen all that has expired is told nothing of it.
 async fn names_it(c: &Context, originator: u32, oldest: u64) -> Checked {
     ensure(oldest > 1, "a place behind an expired one", || oldest.to_string())?;
     let head = heads(&c.target).await?.node_id_to_sequence_id.get(&originator).copied();
@@ -103,7 +128,11 @@ async fn names_it(c: &Context, originator: u32, oldest: u64) -> Checked {
         None => head.unwrap_or(0) < oldest,
     };
     let expected = format_args!("nothing at {} and envelopes from {oldest} on", oldest - 1);
-    ensure(holds, expected, || format!("{first:?} as the next place"))
+    ensure(holds, expected, || format!("{first:?} as the next place"))?;
+    let (_, behind) = first_after(c, originator, oldest - 1).await?;
+    // More may have expired since.
+    let holds = behind.is_none_or(|behind| behind > oldest);
+    ensure(holds, format_args!("nothing named behind {}", oldest - 1), || format!("{behind:?}"))
 }
 
 async fn streamed(c: &Context, originator: u32) -> Checked<Option<u64>> {

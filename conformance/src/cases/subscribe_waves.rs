@@ -18,7 +18,12 @@ const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
 /// Envelopes of a wave that others overtake. A guess: several frames.
 const STORED: usize = 60;
 /// Streams that are opened until a Mutate comes while a wave is in flight. A guess: the first one does nearly always.
-const TRIES: usize = 5;
+const TRIES: u64 = 5;
+/// Envelopes of a wave that is in flight until its client reads: more than a page of 1000, so that its end cannot wait
+/// in a buffer.
+const IN_FLIGHT: usize = 1_100;
+/// Envelopes of a request. A guess: few requests, none of them large.
+const PUBLISHED_AT_ONCE: usize = 100;
 /// Changes while others publish. A guess: enough that most of them fall between two envelopes.
 const ROUNDS: u64 = 6;
 
@@ -103,30 +108,58 @@ async fn changes(c: &Context) -> Checked {
     same_envelopes("live", &[sent.concat(), last].concat(), &talk.live(3).await?)
 }
 
+/// The client reads nothing until it has sent a Mutate, one with the same id, and a ping, and the wave is longer than what
+/// it lets the node send before. A pong that comes before the wave is complete shows that the second Mutate was read while
+/// the wave was in flight: a node reads requests in their order.
 async fn id_in_flight(c: &Context) -> Checked {
     let (first, second) = (new_group(), new_group());
-    c.send(&first, STORED).await?;
+    for _ in 0..IN_FLIGHT / PUBLISHED_AT_ONCE {
+        c.send(&first, PUBLISHED_AT_ONCE).await?;
+    }
     let other = c.send(&second, 1).await?;
-    for _ in 0..TRIES {
-        let mut talk = Talk::open(&c.target).await?;
+    let narrow = c.target.narrow()?;
+    for nonce in 1..=TRIES {
+        let mut talk = Talk::open(&narrow).await?;
         talk.mutate(adds(1, &[&first])).await;
         talk.mutate(adds(1, &[&second])).await;
-        loop {
-            let expected = || "the stream's end with INVALID_ARGUMENT";
-            match talk.hear_or_end().await? {
-                Ok(Some(Frame::Envelopes(1, more))) if more.contains(&other[0]) => {
-                    return Err(Failure::new(expected(), "a second wave under the id"));
-                }
-                // The wave was faster than the second Mutate.
-                Ok(Some(Frame::Complete(1))) => break,
-                Ok(Some(_)) => {}
-                Ok(None) => return Err(Failure::new(expected(), "its end with OK")),
-                Err(status) if status.code() == Code::InvalidArgument => return Ok(()),
-                Err(status) => return Err(Failure::new(expected(), told(&status))),
-            }
+        talk.ping(nonce).await;
+        if let MutateFate::Refused = of_second_mutate(&mut talk, nonce, &other[0]).await? {
+            return Ok(());
         }
     }
     Err(Failure::skip("each wave was complete before the next Mutate was read"))
+}
+
+/// The fate of a Mutate whose id is that of another one.
+enum MutateFate {
+    Refused,
+    /// The other wave was complete when it was read, so it may have the id.
+    IdWasFree,
+}
+
+async fn of_second_mutate(talk: &mut Talk, nonce: u64, other: &Bytes) -> Checked<MutateFate> {
+    let expected = "the stream's end with INVALID_ARGUMENT";
+    let mut was_read = false;
+    loop {
+        match talk.hear_or_end().await.map_err(|failure| failure.at("two Mutates of one id"))? {
+            Ok(Some(Frame::Envelopes(1, more))) if more.contains(other) => {
+                return Err(Failure::new(expected, "a second wave under the id"));
+            }
+            Ok(Some(Frame::Pong(pong))) if pong == nonce => was_read = true,
+            Ok(Some(Frame::Complete(1))) if was_read => {
+                let got = "the end of the wave, and a ping behind the second Mutate was answered \
+                           before";
+                return Err(Failure::new(expected, got));
+            }
+            Ok(Some(Frame::Complete(1))) => return Ok(MutateFate::IdWasFree),
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(Failure::new(expected, "its end with OK")),
+            Err(status) if status.code() == Code::InvalidArgument => {
+                return Ok(MutateFate::Refused);
+            }
+            Err(status) => return Err(Failure::new(expected, told(&status))),
+        }
+    }
 }
 
 /// The envelopes that a stream has brought of two topics.

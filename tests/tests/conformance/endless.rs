@@ -17,6 +17,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use prost::Message as _;
+use serde_json::Value;
 use tokio::net::TcpListener;
 
 use crate::local;
@@ -28,7 +29,7 @@ const DATA_KIB_MAX: u64 = 1024 * 1024;
 const MESSAGE_BYTES: usize = 2 * 1024 * 1024;
 
 /// Cases of every way in which answers are read.
-const CASES: &[&str] = &[
+pub(crate) const CASES: &[&str] = &[
     "published-is-read-at-once",
     "usage-of-an-unknown-payer",
     "checkpoint-covers-the-published",
@@ -94,33 +95,41 @@ async fn serve(listener: TcpListener) {
     }
 }
 
-/// The suite's memory is limited from outside: an allocation beyond that ends it with another code than that of cases which
-/// have failed.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn answers_and_streams_without_an_end_fail_their_cases_and_take_bounded_memory() {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let target = local(listener.local_addr().unwrap().port());
-    let serving = tokio::spawn(serve(listener));
+/// Runs cases of the program against a target, and returns what it says of each. The suite's memory is limited from outside: an
+/// allocation beyond that ends it with another code than that of cases which have failed.
+pub(crate) async fn judged(target: &str, cases: &[&str], arguments: &[&str]) -> Vec<Value> {
     let folder = tempfile::tempdir().unwrap();
     let key = folder.path().join("payer.key");
     files::write_key(&key, &payer(5));
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("ulimit -d {DATA_KIB_MAX} && exec \"$@\"")).arg("sh");
-    command.arg(hawser()).args(["conformance", "--json", "--patience", "2", "--target", &target]);
-    command.arg("--payer-key-file").arg(&key).args(["--node-id", "100"]);
-    command.args(CASES.iter().flat_map(|case| ["--only", case]));
+    command.arg(hawser()).args(["conformance", "--json", "--patience", "2", "--target", target]);
+    command.arg("--payer-key-file").arg(&key).args(["--node-id", "100"]).args(arguments);
+    command.args(cases.iter().flat_map(|case| ["--only", case]));
     let output = tokio::process::Command::from(command).output().await.unwrap();
-    serving.abort();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(8), "{errors}");
-    let result: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let cases = result["cases"].as_array().unwrap();
-    let wrong: Vec<_> = cases
-        .iter()
-        .filter(|case| {
-            let reason = case["reason"].as_str().unwrap_or_default();
-            case["outcome"] != "failed" || reason.contains("a panic")
-        })
-        .collect();
-    assert!(cases.len() == CASES.len() && wrong.is_empty(), "{wrong:?}");
+    let result: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = result["cases"].as_array().unwrap();
+    assert_eq!(told.len(), cases.len());
+    told.clone()
+}
+
+/// Cases that did not fail, or ended the suite's task.
+pub(crate) fn wrong(cases: &[Value]) -> Vec<&Value> {
+    let is_wrong = |case: &&Value| {
+        let reason = case["reason"].as_str().unwrap_or_default();
+        case["outcome"] != "failed" || reason.contains("a panic")
+    };
+    cases.iter().filter(is_wrong).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn answers_and_streams_without_an_end_fail_their_cases_and_take_bounded_memory() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = local(listener.local_addr().unwrap().port());
+    let serving = tokio::spawn(serve(listener));
+    let cases = judged(&target, CASES, &[]).await;
+    serving.abort();
+    assert_eq!(wrong(&cases), Vec::<&Value>::new());
 }

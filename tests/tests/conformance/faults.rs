@@ -6,6 +6,10 @@ use hawser_tests::harness::faulty::AnswerFault;
 pub(crate) const OF_CHAINS: &[(AnswerFault, &[&str])] =
     &[(AnswerFault::WrongOrder, &["gateway-has-a-chain-order-commits"])];
 
+/// Faults that are about expired places: at a node that has some, each makes the case about them fail.
+pub(crate) const OF_EXPIRED: &[AnswerFault] =
+    &[AnswerFault::SilentAboutOldest, AnswerFault::EarlyOldest, AnswerFault::LateOldest];
+
 /// Each fault with cases that notice it. Cases are named once, below the fault that means them most.
 pub(crate) const FAULTS: &[(AnswerFault, &[&str])] = &[
     (AnswerFault::LostEnvelope, LOST),
@@ -25,6 +29,7 @@ pub(crate) const FAULTS: &[(AnswerFault, &[&str])] = &[
         &["inclusion-is-proved", "checkpoints-only-add", "tiles-lead-to-the-signed-root"],
     ),
     (AnswerFault::WrongOldest, &["oldest-names-what-has-expired"]),
+    (AnswerFault::SwallowedMutate, &["mutate-id-in-flight"]),
     (
         AnswerFault::NoSignsOfLife,
         &[
@@ -65,6 +70,7 @@ const LOST: &[&str] = &[
     "a-large-message-arrives",
     "a-stream-of-10000-topics",
     "a-mutate-of-100000-topics",
+    "a-stream-of-a-million-topics",
     "a-hundred-streams-at-once",
     "a-hundred-envelopes-at-once",
     "streams-may-be-cancelled",
@@ -177,7 +183,6 @@ const WRONG_STATUS: &[&str] = &[
     "bombs-are-refused",
     "deep-json-is-refused",
     "noise-in-requests-is-refused",
-    "mutate-id-in-flight",
     "proofs-of-nothing-are-refused",
     "pages-of-nothing-are-404",
     "reports-without-substance-are-refused",

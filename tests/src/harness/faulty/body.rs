@@ -42,9 +42,7 @@ pub(super) async fn changed(
     if fault == AnswerFault::WrongStatus && parts.status.as_u16() >= 400 {
         parts.status = StatusCode::INTERNAL_SERVER_ERROR;
     }
-    if fault == AnswerFault::WrongOldest {
-        parts.headers.insert("hawser-oldest", HeaderValue::from_static(EXPIRED));
-    }
+    change_oldest(&mut parts.headers, fault);
     let content_type = parts.headers.get("content-type").and_then(|value| value.to_str().ok());
     let is_grpc =
         content_type.is_some_and(|it| it == "application/grpc" || it == "application/grpc+proto");
@@ -65,6 +63,33 @@ pub(super) async fn changed(
         _ => web(&bytes, fault),
     };
     Response::from_parts(parts, whole(bytes))
+}
+
+/// Changes what is said of expired places.
+fn change_oldest(headers: &mut HeaderMap, fault: AnswerFault) {
+    const NAME: &str = "hawser-oldest";
+    let moved = |by: i64| {
+        let entry = |entry: &str| {
+            let (node, place) = entry.split_once('=')?;
+            Some(format!("{node}={}", place.parse::<u64>().ok()?.checked_add_signed(by)?))
+        };
+        let text = headers.get(NAME)?.to_str().ok()?;
+        let entries: Option<Vec<String>> = text.split(',').map(entry).collect();
+        HeaderValue::try_from(entries?.join(",")).ok()
+    };
+    let value = match fault {
+        AnswerFault::WrongOldest => Some(HeaderValue::from_static(EXPIRED)),
+        AnswerFault::EarlyOldest => moved(-1),
+        AnswerFault::LateOldest => moved(1),
+        AnswerFault::SilentAboutOldest => {
+            headers.remove(NAME);
+            None
+        }
+        _ => None,
+    };
+    if let Some(value) = value {
+        headers.insert(NAME, value);
+    }
 }
 
 fn content_type_is_connect(headers: &HeaderMap) -> bool {
@@ -211,7 +236,7 @@ impl Pump {
 }
 
 /// Takes the next whole message from the bytes that have come.
-fn next_message(waiting: &mut BytesMut) -> Option<Bytes> {
+pub(super) fn next_message(waiting: &mut BytesMut) -> Option<Bytes> {
     let head: [u8; 5] = *waiting.first_chunk()?;
     let len = usize::try_from(u32::from_be_bytes([head[1], head[2], head[3], head[4]])).ok()?;
     if waiting.len() < 5 + len {

@@ -38,6 +38,14 @@ pub enum AnswerFault {
     WrongProof,
     /// Every answer says that places of the first node's strand have expired.
     WrongOldest,
+    /// No answer says that places have expired.
+    SilentAboutOldest,
+    /// Answers name a place that has expired as the first behind those that have.
+    EarlyOldest,
+    /// Answers name the place behind the first one that has not expired.
+    LateOldest,
+    /// A Mutate with an id that its stream has had before is passed over.
+    SwallowedMutate,
     /// Headers for browsers are missing.
     NoHeaders,
     /// Reads are answered late.

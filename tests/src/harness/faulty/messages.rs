@@ -117,6 +117,19 @@ pub(super) fn wrong_proof(path: &str, message: &Bytes) -> Bytes {
     change().unwrap_or_else(|| message.clone())
 }
 
+/// Returns the id of a Mutate that has one; `None` for other requests of `Subscribe`.
+pub(super) fn mutate_id(message: &[u8]) -> Option<u64> {
+    use api::subscribe_request::Version;
+    use api::subscribe_request::v1::Request;
+
+    match api::SubscribeRequest::decode(message).ok()?.version? {
+        Version::V1(v1) => match v1.request? {
+            Request::Mutate(mutate) => Some(mutate.mutate_id).filter(|id| *id != 0),
+            Request::Ping(_) | Request::Pong(_) => None,
+        },
+    }
+}
+
 /// Returns true if requests of this method have a cursor.
 pub(super) fn has_cursor(path: &str) -> bool {
     let methods =

@@ -8,24 +8,30 @@ mod content;
 mod fault;
 mod messages;
 
+use std::collections::BTreeSet;
 use std::convert::Infallible;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{Request, Response, Version};
-use http_body_util::BodyExt;
-use hyper::body::Incoming;
+use http_body_util::{BodyExt, StreamBody};
+use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_stream::wrappers::ReceiverStream;
 
 pub use fault::AnswerFault;
 
 use content::{Body, whole};
 use fault::{DELAY, Faults};
+
+/// Requests of a stream on their way. A guess: more than a case sends at once.
+const REQUESTS_WAITING_MAX: usize = 64;
 
 /// A proxy before one port. Ends when it is dropped.
 #[derive(Debug)]
@@ -92,6 +98,9 @@ async fn answer(request: Request<Incoming>, target: u16, faults: Arc<Faults>) ->
     }
     let request = match fault {
         Some(AnswerFault::IgnoredCursor) => without_cursor(request, &path).await,
+        Some(AnswerFault::SwallowedMutate) if path.ends_with("/Subscribe") => {
+            Some(without_repeated_ids(request))
+        }
         _ => Some(request.map(BodyExt::boxed)),
     };
     let answered = match request {
@@ -119,6 +128,29 @@ async fn without_cursor(request: Request<Incoming>, path: &str) -> Option<Reques
         changed.extend(framed);
     }
     Some(Request::from_parts(parts, whole(changed.into())))
+}
+
+/// Takes Mutates with an id that an earlier one of the stream has had out of its requests.
+fn without_repeated_ids(request: Request<Incoming>) -> Request<Body> {
+    let (parts, mut incoming) = request.into_parts();
+    let (sender, receiver) = mpsc::channel(REQUESTS_WAITING_MAX);
+    tokio::spawn(async move {
+        let (mut waiting, mut seen) = (BytesMut::new(), BTreeSet::new());
+        while let Some(Ok(frame)) = incoming.frame().await {
+            let Ok(data) = frame.into_data() else { continue };
+            waiting.extend_from_slice(&data);
+            while let Some(message) = body::next_message(&mut waiting) {
+                if messages::mutate_id(&message).is_some_and(|id| !seen.insert(id)) {
+                    continue;
+                }
+                let framed = hawser_conformance::http::framed(&message);
+                if sender.send(Ok(Frame::data(framed.into()))).await.is_err() {
+                    return;
+                }
+            }
+        }
+    });
+    Request::from_parts(parts, StreamBody::new(ReceiverStream::new(receiver)).boxed())
 }
 
 /// Sends a request over a connection of its own, in the version of HTTP in which it came.

@@ -1,0 +1,64 @@
+//! The case about expired places, at a node of ours that has some. Nothing expires within a run, so the test prunes.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use hawser_conformance::{Outcome, Plan};
+use hawser_engine::{facts, price};
+use hawser_storage::Store;
+use hawser_tests::harness::envelopes::payer;
+use hawser_tests::harness::faulty::FaultyNode;
+use hawser_tests::harness::network::{Network, Node};
+
+use crate::faults::OF_EXPIRED;
+use crate::{local, told};
+
+/// Removes the first places of a strand from the folder of a node that has ended, as if they had expired.
+fn prune(node: &Node, places: usize) {
+    let (store, _) = Store::open_existing(&node.data_dir(), price::price).unwrap();
+    let mut expired = Vec::new();
+    let each = |it| {
+        expired.push(it);
+        ControlFlow::Continue(())
+    };
+    store.snapshot().expiring(None, places, each).unwrap();
+    let done = store
+        .prune(&expired, &|_, bytes, validity| facts::of_stored(bytes, validity, node.id))
+        .unwrap();
+    assert_eq!(done.pruned.len(), places);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_node_says_of_expired_places_is_judged() {
+    let mut network = Network::start(1).await;
+    let plan = |port: u16, case: &str| Plan {
+        payer: Some(payer(5)),
+        node_id: Some(100),
+        only: vec![case.to_owned()],
+        patience: Duration::from_secs(30),
+        ..Plan::new(&local(port))
+    };
+    let port = network.nodes[0].port;
+    // Publishes, and waits until the node has signed a tree with what will be gone.
+    let covered = plan(port, "checkpoint-covers-the-published");
+    for _ in 0..2 {
+        let report = hawser_conformance::run(&covered, |_| ()).await.unwrap();
+        let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+        assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    }
+    assert!(network.nodes[0].terminate().success());
+    prune(&network.nodes[0], 3);
+    network.start_all().await;
+
+    let case = "oldest-names-what-has-expired";
+    let report = hawser_conformance::run(&plan(port, case), |_| ()).await.unwrap();
+    let wrong = told(&report, |outcome| *outcome != Outcome::Passed);
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let faulty = FaultyNode::before(port).await;
+    for fault in OF_EXPIRED {
+        faulty.set(Some(*fault));
+        let report = hawser_conformance::run(&plan(faulty.port, case), |_| ()).await.unwrap();
+        let wrong = told(&report, |outcome| !matches!(outcome, Outcome::Failed(_)));
+        assert!(wrong.is_empty(), "{fault:?}: {}", wrong.join("\n"));
+    }
+}
