@@ -149,6 +149,29 @@ impl Snapshot<'_> {
         Ok(newest)
     }
 
+    /// Returns the checkpoint of a node for a strand, among the last few, that most other nodes have cosigned; the newest
+    /// of several.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn most_cosigned_checkpoint(
+        &self,
+        originator: OriginatorId,
+        node: OriginatorId,
+    ) -> Result<Option<CosignedCheckpoint>, ReadError> {
+        let mut most: Option<CosignedCheckpoint> = None;
+        let mut size_max = Some(u64::MAX);
+        for _ in 0..COSIGNED_AMONG {
+            let Some(size) = size_max else { break };
+            let Some(found) = self.checkpoint(originator, node, size)? else { break };
+            size_max = found.signed.checkpoint.size.checked_sub(1);
+            if most.as_ref().is_none_or(|it| it.cosignatures.len() < found.cosignatures.len()) {
+                most = Some(found);
+            }
+        }
+        Ok(most)
+    }
+
     /// Returns the checkpoint of a node for a strand at exactly this size, if it is held.
     ///
     /// # Errors

@@ -25,6 +25,8 @@ fn seeds() -> Vec<Vec<u8>> {
         root: TreeHash([3; 32]),
         time_ns: 5,
     };
+    let of_chain = Checkpoint { originator: OriginatorId::GROUP_MESSAGES, ..checkpoint };
+    let of_chain = CosignedCheckpoint::from(of_chain.sign(&key));
     let mut checkpoint = CosignedCheckpoint::from(checkpoint.sign(&key));
     let cosignature = checkpoint.signed.checkpoint.cosign(OriginatorId(300), 6, &key);
     checkpoint.add_cosignature(cosignature);
@@ -50,6 +52,11 @@ fn seeds() -> Vec<Vec<u8>> {
         manifest(vec![
             strand(100, Vec::new(), vec![chunk(1, 12)]),
             strand(200, vec![checkpoint], vec![chunk(1, 5), chunk(8, 12)]),
+        ]),
+        manifest(vec![
+            strand(0, vec![of_chain], vec![chunk(1, 5), chunk(8, 9)]),
+            strand(1, Vec::new(), vec![chunk(3, 12)]),
+            strand(100, Vec::new(), Vec::new()),
         ]),
     ];
     let lines = manifests.iter().map(|manifest| {
@@ -77,7 +84,7 @@ fn run(input: &[u8]) {
     }
     let Ok(manifest) = BootstrapManifest::decode(&BootstrapManifest::ended(input)) else { return };
     for strand in &manifest.strands {
-        assert!(strand.originator.is_node());
+        assert!(strand.originator.is_node() || strand.is_of_chain());
         let mut after = SequenceId::NONE;
         for chunk in &strand.chunks {
             assert!(after < chunk.from && chunk.from <= chunk.through);

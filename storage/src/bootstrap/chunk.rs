@@ -117,12 +117,26 @@ mod tests {
     }
 
     #[test]
-    fn a_chunk_that_was_cut_is_refused_or_shorter() {
+    fn a_cut_chunk_is_whole_only_where_an_envelope_ends() {
         let chunk = encode_chunk(STRAND, &envelopes());
-        for len in 0..chunk.len() {
-            let cut = Bytes::from(chunk[..len].to_vec());
-            let read = decode_chunk(&cut, STRAND);
-            assert!(read.is_err() || read.unwrap().len() < 3, "{len}");
+        // Lengths at which an envelope ends: as many envelopes are before the cut, and they are unchanged.
+        let ends: Vec<usize> = envelopes()
+            .iter()
+            .scan(HEADER_LEN, |end, (_, bytes)| {
+                *end += RECORD_LEN + bytes.len();
+                Some(*end)
+            })
+            .collect();
+        assert_eq!(ends, [27, 45, 72], "8 and 4 bytes, then 8 and 4 before each of 3, 6 and 15");
+        assert_eq!(ends.last(), Some(&chunk.len()));
+        for len in 0..=chunk.len() {
+            let read = decode_chunk(&Bytes::from(chunk[..len].to_vec()), STRAND);
+            let wanted = match ends.iter().position(|end| *end == len) {
+                Some(at) => Ok(envelopes()[..=at].to_vec()),
+                None if len < TITLE.len() => Err(ChunkError::NotAChunk),
+                None => Err(ChunkError::Cut),
+            };
+            assert_eq!(read, wanted, "{len}");
         }
     }
 

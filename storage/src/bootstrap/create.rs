@@ -8,7 +8,9 @@ use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
 use super::chunk::encode_chunk;
 use super::error::BootstrapError;
-use super::manifest::{BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX};
+use super::manifest::{
+    BootstrapChunk, BootstrapManifest, BootstrapStrand, CHECKPOINTS_MAX, is_of_chain,
+};
 use super::stored::Bootstraps;
 use crate::backup::Pace;
 use crate::error::ReadError;
@@ -35,7 +37,8 @@ pub struct BootstrapReport {
 }
 
 impl Store {
-    /// Makes a copy of the strands of all nodes for a node of any identity. Commits and readers go on meanwhile.
+    /// Makes a copy of the strands of all nodes and chains for a node of any identity. Commits and readers go on
+    /// meanwhile.
     ///
     /// A chunk ends at the same place each time, so a later copy adds what has been appended since. `pace` is called
     /// with the bytes that were read.
@@ -76,6 +79,7 @@ impl Store {
         let network = self.identity().network.clone();
         let manifest = BootstrapManifest { network, made_unix_s: now_unix_s, strands };
         let name = place.put_manifest(&manifest)?;
+        place.put_names()?;
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
     }
 
@@ -102,35 +106,50 @@ impl Store {
     }
 }
 
-/// Returns the strands of nodes, without chunks.
+/// Returns the strands of nodes and chains, without chunks.
 fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError> {
     let heads = snapshot.heads()?;
-    let nodes = heads.iter().filter(|head| head.originator.is_node());
+    let is_copied = |it: OriginatorId| it.is_node() || is_of_chain(it);
+    let copied = heads.iter().filter(|head| is_copied(head.originator));
     let strand = |head: EnvelopeId| {
         let EnvelopeId { originator, sequence: head } = head;
         let checkpoints = checkpoints_of(snapshot, originator, head)?;
         Ok(BootstrapStrand { originator, head, checkpoints, chunks: Vec::new() })
     };
-    nodes.map(strand).collect()
+    copied.map(strand).collect()
 }
 
-/// Returns the checkpoints of a strand that say most: that of its node first, then those of observers.
+/// Returns the checkpoints of a strand that say most: that of its node first, then those of observers, and of a chain's
+/// strand those that most nodes have signed.
 fn checkpoints_of(
     snapshot: &Snapshot<'_>,
     originator: OriginatorId,
     head: SequenceId,
 ) -> Result<Vec<CosignedCheckpoint>, ReadError> {
+    let is_of_chain = is_of_chain(originator);
     let mut nodes = snapshot.checkpoint_nodes(originator)?;
     nodes.sort_by_key(|node| *node != originator);
+    if !is_of_chain {
+        nodes.truncate(CHECKPOINTS_MAX);
+    }
     let mut checkpoints = Vec::new();
-    for node in nodes.into_iter().take(CHECKPOINTS_MAX) {
-        if let Some(mut checkpoint) = snapshot.cosigned_checkpoint(originator, node)?
+    for node in nodes {
+        let checkpoint = if is_of_chain {
+            snapshot.most_cosigned_checkpoint(originator, node)?
+        } else {
+            snapshot.cosigned_checkpoint(originator, node)?
+        };
+        if let Some(mut checkpoint) = checkpoint
             && checkpoint.signed.checkpoint.size <= head.0
         {
             // Readers know the keys of nodes, and not those of witnesses.
             checkpoint.witnesses.clear();
             checkpoints.push(checkpoint);
         }
+    }
+    if is_of_chain {
+        checkpoints.sort_by_key(|it| std::cmp::Reverse(it.cosignatures.len()));
+        checkpoints.truncate(CHECKPOINTS_MAX);
     }
     Ok(checkpoints)
 }

@@ -12,8 +12,10 @@ use super::chunk::CHUNK_LEN_BYTES_MAX;
 use crate::backup::FileHash;
 use crate::hex::{hex, unhex, unhex_all};
 
-/// The first line, which names the form of the others.
+/// The first line of a manifest without strands of chains. Every version of this program reads it.
 const TITLE: &str = "hawser snapshot 1";
+/// The first line of a manifest with strands of chains, which older versions of this program refuse.
+const TITLE_WITH_CHAINS: &str = "hawser snapshot 2";
 /// The longest manifest, in bytes. A line of a chunk has some 120 bytes, so it may name a terabyte.
 pub(super) const LEN_BYTES_MAX: u64 = 16 << 20;
 /// The most checkpoints of one strand. A guess: that of its node, and some of observers.
@@ -35,7 +37,7 @@ pub struct BootstrapChunk {
 /// One strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapStrand {
-    /// The node that signed it.
+    /// The node that signed it, or the chain that ordered it.
     pub originator: OriginatorId,
     /// The highest place that the maker of the copy knew. Places without an envelope may be before it.
     pub head: SequenceId,
@@ -43,6 +45,19 @@ pub struct BootstrapStrand {
     pub checkpoints: Vec<CosignedCheckpoint>,
     /// Its envelopes, ascending.
     pub chunks: Vec<BootstrapChunk>,
+}
+
+impl BootstrapStrand {
+    /// Returns true if a chain ordered the strand, so that nothing in it has a signature of a node.
+    #[must_use]
+    pub fn is_of_chain(&self) -> bool {
+        is_of_chain(self.originator)
+    }
+}
+
+/// Returns true for the strands of the app chain.
+pub(super) fn is_of_chain(originator: OriginatorId) -> bool {
+    [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES].contains(&originator)
 }
 
 /// The contents of one copy.
@@ -111,12 +126,17 @@ impl BootstrapManifest {
         chunks.fold(0, |sum, chunk| sum.saturating_add(chunk.len_bytes))
     }
 
+    fn title(&self) -> &'static str {
+        let has_chains = self.strands.iter().any(BootstrapStrand::is_of_chain);
+        if has_chains { TITLE_WITH_CHAINS } else { TITLE }
+    }
+
     fn body(&self) -> String {
         let mut text = String::new();
         let mut push = |line: std::fmt::Arguments<'_>| {
             writeln!(text, "{line}").expect("a string takes any text");
         };
-        push(format_args!("{TITLE}"));
+        push(format_args!("{}", self.title()));
         push(format_args!("network={}", self.network));
         push(format_args!("made={}", self.made_unix_s));
         for BootstrapStrand { originator, head, checkpoints, chunks } in &self.strands {
@@ -140,12 +160,13 @@ impl BootstrapManifest {
             return Err(BootstrapManifestError::TooLong);
         }
         let text = std::str::from_utf8(bytes).map_err(|_| BootstrapManifestError::NotAManifest)?;
-        if text.lines().next() != Some(TITLE) {
+        if !text.lines().next().is_some_and(|it| [TITLE, TITLE_WITH_CHAINS].contains(&it)) {
             return Err(BootstrapManifestError::NotAManifest);
         }
         let body = body_of(text).ok_or(BootstrapManifestError::Damaged)?;
         let manifest = parse(body)?;
-        // One form only: numbers without leading zeros or signs, hex in lower case, nothing more.
+        // One form only: the title that belongs to the strands, numbers without leading zeros or signs, hex in lower
+        // case, nothing more.
         let again = manifest.body();
         if again != body {
             let same = again.lines().zip(body.lines()).take_while(|(a, b)| a == b).count();
@@ -183,7 +204,7 @@ fn parse(body: &str) -> Result<BootstrapManifest, BootstrapManifestError> {
     let mut strands = Vec::<BootstrapStrand>::new();
     for (line, text) in lines {
         if let Some(text) = text.strip_prefix("strand=") {
-            let strand = parse_strand(text).ok_or(wrong(line, "a node's strand and its head"))?;
+            let strand = parse_strand(text).ok_or(wrong(line, "a strand and its head"))?;
             if strands.last().is_some_and(|last| last.originator >= strand.originator) {
                 return Err(wrong(line, "a strand behind the one before it"));
             }
@@ -206,7 +227,7 @@ fn parse_strand(text: &str) -> Option<BootstrapStrand> {
     let (originator, head) = text.split_once(' ')?;
     let originator = OriginatorId(originator.parse().ok()?);
     let head = SequenceId(head.parse().ok()?);
-    let is_possible = originator.is_node() && head <= SequenceId::MAX;
+    let is_possible = (originator.is_node() || is_of_chain(originator)) && head <= SequenceId::MAX;
     let (checkpoints, chunks) = (Vec::new(), Vec::new());
     is_possible.then_some(BootstrapStrand { originator, head, checkpoints, chunks })
 }
@@ -289,6 +310,34 @@ mod tests {
         }
     }
 
+    /// The sample with a strand of a chain before the others.
+    fn sample_with_chain() -> BootstrapManifest {
+        let mut manifest = sample();
+        let mut chain = manifest.strands[1].clone();
+        chain.originator = OriginatorId::GROUP_MESSAGES;
+        chain.checkpoints.clear();
+        manifest.strands.insert(0, chain);
+        manifest
+    }
+
+    #[test]
+    fn strands_of_chains_have_a_form_of_their_own() {
+        let manifest = sample_with_chain();
+        let bytes = manifest.encode().unwrap();
+        assert!(bytes.starts_with(TITLE_WITH_CHAINS.as_bytes()), "older versions refuse it");
+        assert_eq!(BootstrapManifest::decode(&bytes), Ok(manifest));
+        assert!(sample().encode().unwrap().starts_with(TITLE.as_bytes()), "older versions read it");
+        // Neither title stands over the strands of the other one.
+        for (manifest, from, to) in
+            [(sample_with_chain(), TITLE_WITH_CHAINS, TITLE), (sample(), TITLE, TITLE_WITH_CHAINS)]
+        {
+            let text = manifest.body().replacen(from, to, 1);
+            let error = BootstrapManifest::decode(&BootstrapManifest::ended(text.as_bytes()));
+            let wanted = "in its only form";
+            assert_eq!(error, Err(BootstrapManifestError::Line { line: 1, wanted }));
+        }
+    }
+
     #[test]
     fn a_lying_manifest_is_refused_by_its_line() {
         let honest = sample().body();
@@ -307,7 +356,8 @@ mod tests {
             ("network=testnet", "network="),
             ("network=testnet", "network=a\u{7}"),
             ("made=1", "made=-1"),
-            (TITLE, "hawser snapshot 2"),
+            (TITLE, TITLE_WITH_CHAINS),
+            (TITLE, "hawser snapshot 3"),
         ];
         for (from, to) in cases {
             let text = honest.replacen(from, to, 1);

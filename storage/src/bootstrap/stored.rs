@@ -16,6 +16,11 @@ use crate::objects::{FoundObject, Objects};
 const CHUNKS: &str = "chunks";
 /// Folder of the manifests.
 const MANIFESTS: &str = "snapshots";
+/// Object with the names of all copies, for readers whose place cannot be listed: a web server. A hint, which costs its
+/// reader a manifest that is not there if it lies.
+const NAMES: &str = "snapshots/names";
+/// The most names in it; older ones are left out. A guess: those of thirty years, daily.
+const NAMES_MAX: usize = 10_000;
 /// Ends the name of a manifest's object.
 const SUFFIX: &str = ".snapshot";
 /// Digits of the time in a copy's name, unix seconds.
@@ -222,6 +227,14 @@ impl Bootstraps {
         let object = manifest_name(&name);
         self.put(&object, &bytes).map_err(at(&self.objects.location(&object)))?;
         Ok(name)
+    }
+
+    /// Writes down the names of all copies.
+    pub(super) fn put_names(&self) -> Result<(), BootstrapError> {
+        let names = self.names()?;
+        let newest = names.iter().rev().take(NAMES_MAX).rev();
+        let lines: String = newest.map(|name| format!("{}\n", manifest_name(name))).collect();
+        self.put(NAMES, lines.as_bytes()).map_err(at(&self.objects.location(NAMES)))
     }
 
     fn put(&self, object: &str, bytes: &[u8]) -> io::Result<()> {
