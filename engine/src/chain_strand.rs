@@ -38,6 +38,27 @@ pub struct ChainEvent {
 }
 
 impl ChainEvent {
+    /// Returns the event which any node makes exactly these bytes of, for this place of a chain's strand; `None` if there
+    /// is none. It says nothing about the chain: bytes of this form can be made up.
+    #[must_use]
+    pub fn of_bytes(at: EnvelopeId, bytes: &Bytes) -> Option<Self> {
+        let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
+        let Proof::Transaction(transaction_hash) = envelope.proof() else { return None };
+        let unsigned = envelope.unsigned();
+        let event = Self {
+            sequence: at.sequence,
+            block_time_s: u64::try_from(unsigned.originator_ns() / 1_000_000_000).ok()?,
+            transaction_hash,
+            client_bytes: unsigned.payer().client().as_bytes().clone(),
+            topic_identifier: None,
+            bootstrapped: false,
+        };
+        match ChainEntry::from_event(at.originator, &event) {
+            ChainEntry::Envelope(made) if made.bytes == *bytes => Some(event),
+            ChainEntry::Envelope(_) | ChainEntry::Void(_) => None,
+        }
+    }
+
     /// Returns the time of the envelope made from this event: its block's, unix nanoseconds.
     #[must_use]
     pub fn originator_ns(&self) -> i64 {
@@ -184,6 +205,44 @@ mod tests {
         assert_eq!(update.inbox_id, inbox.to_string());
         let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");
+    }
+
+    #[test]
+    fn bytes_are_an_envelope_of_a_chain_if_an_event_makes_exactly_these() {
+        let client = vector("chain:group");
+        let at = EnvelopeId::new(OriginatorId::GROUP_MESSAGES, SequenceId(3));
+        let entry = ChainEntry::from_event(at.originator, &event(client.clone()));
+        let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
+        assert_eq!(ChainEvent::of_bytes(at, &made.bytes), Some(event(client.clone())));
+        let elsewhere = [
+            EnvelopeId::new(at.originator, SequenceId(4)),
+            EnvelopeId::new(OriginatorId::IDENTITY_UPDATES, at.sequence),
+        ];
+        for other in elsewhere {
+            assert!(ChainEvent::of_bytes(other, &made.bytes).is_none(), "{other}");
+        }
+        // A time between two seconds, a price, a signature in place of the transaction, and noise.
+        let altered = |alter: &dyn Fn(&mut pb::UnsignedOriginatorEnvelope), proof| {
+            let outer = pb::OriginatorEnvelope::decode(made.bytes.clone()).unwrap();
+            let bytes = outer.unsigned_originator_envelope;
+            let mut statement = pb::UnsignedOriginatorEnvelope::decode(bytes).unwrap();
+            alter(&mut statement);
+            OriginatorEnvelope::encode(statement.encode_to_vec().into(), proof)
+        };
+        let transaction = Proof::Transaction([5; 32]);
+        assert_eq!(altered(&|_| {}, transaction), made.bytes, "nothing is altered");
+        let key = hawser_proto::SecretKey::from_bytes(&[7; 32]).unwrap();
+        let signature = Proof::Signature(key.sign(hawser_proto::sign::keccak256(&[&b"any"[..]])));
+        for bytes in [
+            altered(&|it| it.originator_ns += 1, transaction),
+            altered(&|it| it.base_fee_picodollars = 1, transaction),
+            altered(&|it| it.expiry_unixtime = 1, transaction),
+            altered(&|_| {}, signature),
+            client,
+            Bytes::new(),
+        ] {
+            assert!(ChainEvent::of_bytes(at, &bytes).is_none());
+        }
     }
 
     #[test]
