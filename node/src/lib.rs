@@ -5,7 +5,8 @@
 //! - [`files`]: registry, rates, chain, envelopes, keys;
 //! - [`service`]: a node or a gateway from its start to its end;
 //! - [`backup`]: backups, and how fast they may read; [`prune`]: pruning when an operator asks for it; [`admin`]: what commands ask of a running node;
-//! - [`bucket`]: a bucket of S3 as a place of backups;
+//! - [`bucket`]: a bucket of S3 as a place of backups; [`web`]: a web server as a place of snapshots; `requests`: how
+//!   both are waited for;
 //! - [`restore`]: the conversation of a node in quarantine with its operator;
 //! - [`error`]: the error with which a run or a command ends.
 //!
@@ -20,6 +21,8 @@ pub mod bucket;
 pub mod error;
 pub mod files;
 pub mod prune;
+mod requests;
 pub mod restore;
 pub mod service;
 pub mod settings;
+pub mod web;

@@ -7,8 +7,9 @@ use hawser_storage::{FolderObjects, Objects};
 use serde::{Deserialize, Serialize};
 
 use super::objects::BucketObjects;
-use super::settings::{BucketSettings, StopCheck};
+use super::settings::BucketSettings;
 use crate::error::RunError;
+use crate::requests::StopCheck;
 
 /// The place of objects: a folder of this machine, or a bucket.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -2,15 +2,15 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
 use object_store::path::Path;
 use object_store::{BackoffConfig, RetryConfig};
-use tokio::runtime::{Builder, Runtime};
 
 use super::client;
-use super::settings::{BucketError, BucketSettings, StopCheck, is_loopback};
+use super::settings::{BucketError, BucketSettings};
+use crate::requests::{Requests, StopCheck, is_loopback};
 
 /// Attempts after the first one. A guess: services ask for a pause when they are busy.
 const RETRIES_MAX: usize = 4;
@@ -18,8 +18,6 @@ const RETRIES_MAX: usize = 4;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// Time after which no further attempt is made. A guess.
 const RETRY_MAX: Duration = Duration::from_secs(180);
-/// Time between two looks if the work has to stop. A guess.
-const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// Time that a request of [`BucketConnection::wait_final`] has after the work has to stop. A guess: what stays otherwise keeps
 /// others out for hours, and the end of a node waits.
 const FINAL_MAX: Duration = Duration::from_secs(5);
@@ -28,23 +26,12 @@ const FINAL_MAX: Duration = Duration::from_secs(5);
 pub(super) struct BucketConnection {
     pub(super) store: AmazonS3,
     pub(super) settings: BucketSettings,
-    stop: StopCheck,
-    /// Moves the bytes. Its own, so that a command without a runtime and a thread of a node use it alike.
-    runtime: Option<Runtime>,
+    requests: Requests,
 }
 
 impl fmt::Debug for BucketConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("BucketConnection").field(&self.settings.name()).finish()
-    }
-}
-
-impl Drop for BucketConnection {
-    fn drop(&mut self) {
-        // Waiting for its threads is forbidden to tasks, and one of them may hold the last handle.
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
-        }
     }
 }
 
@@ -85,9 +72,9 @@ impl BucketConnection {
             }
         };
         let store = builder.build().map_err(|error| BucketError::Client(error.to_string()))?;
-        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build();
-        let runtime = runtime.map_err(|error| BucketError::Client(error.to_string()))?;
-        Ok(Self { store, settings: settings.clone(), stop, runtime: Some(runtime) })
+        let requests =
+            Requests::new(stop).map_err(|error| BucketError::Client(error.to_string()))?;
+        Ok(Self { store, settings: settings.clone(), requests })
     }
 
     /// Waits for a request, or until the work has to stop.
@@ -111,20 +98,7 @@ impl BucketConnection {
         longer: Duration,
         request: impl Future<Output = object_store::Result<T>>,
     ) -> io::Result<T> {
-        let runtime = self.runtime.as_ref().expect("it is there until the end");
-        runtime.block_on(async {
-            let mut request = std::pin::pin!(request);
-            let mut stopped: Option<Instant> = None;
-            loop {
-                if (self.stop)() && stopped.get_or_insert_with(Instant::now).elapsed() >= longer {
-                    return Err(io::Error::other("stopped before it was done"));
-                }
-                // An end of the time is a look, and the request goes on.
-                if let Ok(done) = tokio::time::timeout(LOOK_EVERY, &mut request).await {
-                    return done.map_err(|error| self.io_error(&error));
-                }
-            }
-        })
+        self.requests.wait(longer, request)?.map_err(|error| self.io_error(&error))
     }
 
     /// Returns the name of an object in the bucket.

@@ -21,4 +21,6 @@ mod writer;
 
 pub use at::ObjectsAt;
 pub use objects::BucketObjects;
-pub use settings::{BucketError, BucketKeys, BucketSettings, StopCheck};
+pub use settings::{BucketError, BucketKeys, BucketSettings};
+
+pub use crate::requests::StopCheck;

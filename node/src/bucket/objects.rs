@@ -10,8 +10,9 @@ use object_store::list::{PaginatedListOptions, PaginatedListStore as _};
 use super::connection::BucketConnection;
 use super::lock::HeldBucket;
 use super::reader::ObjectReader;
-use super::settings::{BucketError, BucketSettings, StopCheck};
+use super::settings::{BucketError, BucketSettings};
 use super::writer::ObjectWriter;
+use crate::requests::StopCheck;
 
 /// The most objects of a list. A guess: ten times the most files of a backup.
 const LISTED_MAX: usize = 1_000_000;

@@ -1,10 +1,11 @@
 //! The name of a bucket, and what is needed to reach it.
 
 use std::fmt;
-use std::sync::Arc;
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
+
+use crate::requests::is_loopback;
 
 /// Begins the name of a bucket.
 pub(super) const SCHEME: &str = "s3://";
@@ -12,9 +13,6 @@ pub(super) const SCHEME: &str = "s3://";
 const REGION: &str = "us-east-1";
 /// The longest prefix, in bytes. S3 takes names of 1024 bytes, and those of this program have some hundred.
 const PREFIX_LEN_BYTES_MAX: usize = 800;
-
-/// Says if work with a bucket has to stop. Asked several times a second.
-pub type StopCheck = Arc<dyn Fn() -> bool + Send + Sync>;
 
 /// A bucket, a prefix of the names in it, and the way there.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -180,13 +178,6 @@ impl BucketSettings {
             prefix => format!("{SCHEME}{}/{prefix}", self.bucket),
         }
     }
-}
-
-/// Returns true for an address of this machine. A name may be resolved to any address, so `localhost` is the only
-/// one that counts.
-pub(super) fn is_loopback(url: &Url) -> bool {
-    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
-    host == "localhost" || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback())
 }
 
 #[cfg(test)]

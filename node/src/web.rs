@@ -1,0 +1,335 @@
+//! A web server as a place of snapshots: it gives out the files of a folder under a URL, and nothing more is asked of it.
+//!
+//! The enemies are the keeper of the server and the network between. They may answer without end or other bytes, state
+//! other lengths, send the reader elsewhere, fail, or dribble. So nothing is read beyond what the reader has room for,
+//! redirects are not followed, and each request has an end, as does trying again. What was read is compared with hashes
+//! and signatures by its reader.
+
+use std::fmt;
+use std::io::{self, Cursor, ErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use hawser_storage::{FoundObject, HeldObjects, ListedObject, NewObject, Objects};
+use http::header::{ACCEPT_ENCODING, CONTENT_LENGTH};
+use http::{Method, StatusCode};
+use reqwest::{Client, Response, Url};
+
+use crate::requests::{Requests, StopCheck, is_loopback};
+
+/// Time for a connection. A guess.
+const CONNECT_MAX: Duration = Duration::from_secs(10);
+/// Time without a byte. A guess.
+const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Time for one request with its answer. Calculated: 64 MiB, the longest chunk, at 1 Mbit/s.
+const REQUEST_MAX: Duration = Duration::from_secs(600);
+/// Attempts after the first one. A guess: servers ask for a pause when they are busy.
+const RETRIES_MAX: u32 = 4;
+/// The first pause before another attempt; each further one is twice as long. A guess.
+const PAUSE_MIN: Duration = Duration::from_millis(200);
+/// Time after which no further attempt is made. A guess.
+const RETRY_MAX: Duration = Duration::from_secs(180);
+/// Object with the names of the objects of a folder, one a line: a web server lists nothing itself.
+const NAMES: &str = "names";
+/// The longest such object, in bytes. Calculated: twice what a place of snapshots writes at most.
+const NAMES_LEN_BYTES_MAX: u64 = 1 << 20;
+
+/// The reason an address cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum WebError {
+    /// The address has another form.
+    #[error("{given:?}: {reason}")]
+    Url {
+        /// The address as given.
+        given: String,
+        /// The fault.
+        reason: &'static str,
+    },
+    /// The HTTP client cannot be made.
+    #[error("the client of the web server: {0}")]
+    Client(String),
+}
+
+/// A URL whose path is a folder. Every call blocks, so none is made from a task.
+pub struct WebObjects {
+    /// Without a slash at its end.
+    base: String,
+    client: Client,
+    requests: Requests,
+}
+
+impl fmt::Debug for WebObjects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("WebObjects").field(&self.base).finish()
+    }
+}
+
+/// A failure of one attempt.
+enum Failure {
+    /// Another attempt may do better.
+    Passing(io::Error),
+    /// Every further attempt would fail.
+    Lasting(io::Error),
+}
+
+impl Failure {
+    fn passing(error: reqwest::Error) -> Self {
+        // The address is told by the caller.
+        Self::Passing(io::Error::other(text_of(&error.without_url())))
+    }
+
+    fn lasting(text: impl Into<String>) -> Self {
+        Self::Lasting(io::Error::other(text.into()))
+    }
+}
+
+impl WebObjects {
+    /// Returns true for an address that begins as that of a web server.
+    #[must_use]
+    pub fn is_url(given: &str) -> bool {
+        given.starts_with("https://") || given.starts_with("http://")
+    }
+
+    /// Prepares requests. Nothing is sent yet. Plain HTTP leaves this machine only with `allow_http`.
+    ///
+    /// # Errors
+    /// [`WebError`].
+    pub fn new(given: &str, allow_http: bool, stop: StopCheck) -> Result<Self, WebError> {
+        let url = check(given, allow_http)?;
+        let failed = |error: &dyn fmt::Display| WebError::Client(error.to_string());
+        // An error means that the process has installed another one already.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT_MAX)
+            .read_timeout(SILENCE_MAX)
+            .timeout(REQUEST_MAX)
+            // It would lead to a host that the operator has not named.
+            .redirect(reqwest::redirect::Policy::none())
+            .https_only(url.scheme() == "https");
+        if is_loopback(&url) {
+            builder = builder.no_proxy();
+        }
+        let client = builder.build().map_err(|error| failed(&text_of(&error)))?;
+        let requests = Requests::new(stop).map_err(|error| failed(&error))?;
+        Ok(Self { base: url.as_str().trim_end_matches('/').to_owned(), client, requests })
+    }
+
+    fn url_of(&self, name: &str) -> String {
+        format!("{}/{name}", self.base)
+    }
+
+    /// Sends a request. Returns the answer if the server has the object.
+    async fn ask(&self, method: Method, name: &str) -> Result<Response, Failure> {
+        let request = self.client.request(method, self.url_of(name));
+        // The hash is that of the file, not of a compressed form of it.
+        let sent = request.header(ACCEPT_ENCODING, "identity").send().await;
+        let answer = sent.map_err(Failure::passing)?;
+        let status = answer.status();
+        let text = format!("the server answers {status}");
+        match status {
+            StatusCode::OK => Ok(answer),
+            StatusCode::NOT_FOUND | StatusCode::GONE => {
+                Err(Failure::Lasting(io::Error::new(ErrorKind::NotFound, text)))
+            }
+            StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS => {
+                Err(Failure::Passing(io::Error::other(text)))
+            }
+            _ if status.is_server_error() => Err(Failure::Passing(io::Error::other(text))),
+            _ if status.is_redirection() => {
+                Err(Failure::lasting(format!("{text}: redirects are not followed")))
+            }
+            _ => Err(Failure::lasting(text)),
+        }
+    }
+
+    async fn len_of(&self, name: &str) -> Result<u64, Failure> {
+        let answer = self.ask(Method::HEAD, name).await?;
+        let stated = answer.headers().get(CONTENT_LENGTH);
+        let len = stated.and_then(|value| value.to_str().ok()?.parse().ok());
+        len.ok_or_else(|| Failure::lasting("the server states no length (Content-Length)"))
+    }
+
+    /// Reads an object as a whole, if it has no more bytes than `len_bytes_max`.
+    async fn read(&self, name: &str, len_bytes_max: u64) -> Result<Vec<u8>, Failure> {
+        let mut answer = self.ask(Method::GET, name).await?;
+        let too_long = || Failure::lasting(format!("it has more than {len_bytes_max} bytes"));
+        if answer.content_length().is_some_and(|len| len > len_bytes_max) {
+            return Err(too_long());
+        }
+        let room = usize::try_from(len_bytes_max).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        while let Some(part) = answer.chunk().await.map_err(Failure::passing)? {
+            if part.len() > room - bytes.len() {
+                return Err(too_long());
+            }
+            bytes.extend_from_slice(&part);
+        }
+        Ok(bytes)
+    }
+
+    /// Makes attempts until one does not fail in passing, within their bounds.
+    fn attempt<'a, T, F>(&'a self, ask: impl Fn() -> F + 'a) -> io::Result<T>
+    where
+        F: Future<Output = Result<T, Failure>> + 'a,
+    {
+        let attempts = async {
+            let (begun, mut pause) = (Instant::now(), PAUSE_MIN);
+            for _ in 0..RETRIES_MAX {
+                match ask().await {
+                    Err(Failure::Passing(_)) if begun.elapsed() < RETRY_MAX => {}
+                    done => return done,
+                }
+                tokio::time::sleep(pause).await;
+                pause *= 2;
+            }
+            ask().await
+        };
+        match self.requests.wait(Duration::ZERO, attempts)? {
+            Ok(done) => Ok(done),
+            Err(Failure::Passing(error) | Failure::Lasting(error)) => Err(error),
+        }
+    }
+}
+
+impl Objects for WebObjects {
+    fn location(&self, name: &str) -> PathBuf {
+        PathBuf::from(if name.is_empty() { self.base.clone() } else { self.url_of(name) })
+    }
+
+    fn folder(&self) -> Option<&Path> {
+        None
+    }
+
+    /// A server has no folders, and a name in one may be known.
+    fn has_folder(&self, _: &str) -> io::Result<bool> {
+        Ok(true)
+    }
+
+    fn make_folder(&self, _: &str) -> io::Result<()> {
+        Err(read_only())
+    }
+
+    fn sync_folder(&self, _: &str) -> io::Result<()> {
+        Err(read_only())
+    }
+
+    fn find(&self, name: &str) -> io::Result<FoundObject> {
+        match self.attempt(|| self.len_of(name)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(FoundObject::Absent),
+            found => found.map(FoundObject::Plain),
+        }
+    }
+
+    /// Reads all of the object: one that breaks off in the middle is asked for again as a whole.
+    fn open(&self, name: &str, len_bytes_max: u64) -> io::Result<Box<dyn Read + '_>> {
+        Ok(Box::new(Cursor::new(self.attempt(|| self.read(name, len_bytes_max))?)))
+    }
+
+    fn create(&self, _: &str) -> io::Result<Box<dyn NewObject + '_>> {
+        Err(read_only())
+    }
+
+    /// Reads the object `names` of the folder. Lengths are not in it, and given as 0.
+    fn list(&self, folder: &str) -> io::Result<Vec<ListedObject>> {
+        let names = format!("{folder}/{NAMES}");
+        let bytes = match self.attempt(|| self.read(&names, NAMES_LEN_BYTES_MAX)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                let text = "the server has no list of the snapshots (snapshots/names): name one with --snapshot";
+                return Err(io::Error::new(ErrorKind::NotFound, text));
+            }
+            read => read?,
+        };
+        let text = String::from_utf8(bytes).map_err(|_| io::Error::other("the list is no text"))?;
+        let is_inside = |name: &str| {
+            let rest = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
+            rest.is_some_and(|rest| {
+                rest.bytes().all(|it| it.is_ascii_alphanumeric() || b"-.".contains(&it))
+            })
+        };
+        let object = |name: &str| {
+            let name = is_inside(name).then(|| name.to_owned());
+            let name =
+                name.ok_or_else(|| io::Error::other("the list has an object of another folder"))?;
+            Ok(ListedObject { name, len_bytes: 0, is_plain: true })
+        };
+        text.lines().map(object).collect()
+    }
+
+    fn remove(&self, _: &str) -> io::Result<()> {
+        Err(read_only())
+    }
+
+    fn lock(&self) -> io::Result<Box<dyn HeldObjects + '_>> {
+        Err(read_only())
+    }
+}
+
+fn read_only() -> io::Error {
+    io::Error::new(ErrorKind::Unsupported, "a web server is only read from")
+}
+
+/// Reads an address.
+fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
+    let wrong = |reason| WebError::Url { given: given.to_owned(), reason };
+    let url: Url = given.parse().map_err(|_| wrong("it is no URL"))?;
+    if !url.username().is_empty() || url.password().is_some() {
+        // Not shown: it holds a secret.
+        let (given, reason) = ("the URL".to_owned(), "it may hold no user and no password");
+        return Err(WebError::Url { given, reason });
+    }
+    if url.query().is_some() || url.fragment().is_some() || url.host_str().is_none() {
+        return Err(wrong("it needs a host, and may have no query"));
+    }
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if allow_http || is_loopback(&url) => Ok(url),
+        "http" => {
+            Err(wrong("plain http shows the network what is read: use https, or say --allow-http"))
+        }
+        _ => Err(wrong("its scheme must be https or http")),
+    }
+}
+
+/// Returns the text of an error with its causes.
+fn text_of(error: &reqwest::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn plain_http_leaves_this_machine_only_when_that_is_said() {
+        let is_taken = |given: &str, allow_http| check(given, allow_http).is_ok();
+        for given in
+            ["https://a.example/x/", "http://127.0.0.1:80/x", "http://[::1]", "http://localhost"]
+        {
+            assert!(is_taken(given, false), "{given}");
+        }
+        for given in ["http://a.example", "http://10.0.0.1/x", "http://localhost.example.org"] {
+            assert!(!is_taken(given, false) && is_taken(given, true), "{given}");
+        }
+        for given in [
+            "ftp://a.example",
+            "https://a.example?x",
+            "https://a.example/#x",
+            "https://",
+            "nonsense",
+        ] {
+            assert!(!is_taken(given, true), "{given}");
+        }
+    }
+
+    #[test]
+    fn an_address_with_a_password_is_refused_and_not_shown() {
+        let error = check("https://user:hidden@a.example", true).unwrap_err().to_string();
+        assert!(!error.contains("hidden") && error.contains("password"), "{error}");
+    }
+}
