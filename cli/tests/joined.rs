@@ -4,9 +4,10 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use alloy::primitives::FixedBytes;
@@ -247,6 +248,84 @@ fn chain_strands_are_equal_at_all_nodes_and_after_a_restart() {
     }
     stop(first);
     stop(second);
+}
+
+impl Joined {
+    /// Has a node copy its log into a folder.
+    fn snapshot(&self, node: u16, to: &Path) {
+        let mut command = hawser();
+        command.args(["--json", "snapshot", "create", "--rate", "0", "--to"]).arg(to);
+        command.arg("--data-dir").arg(self.place.path().join(format!("data-{node}")));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{}", support::stderr(&output));
+    }
+
+    /// Fills the folder of a node from a copy, its strands of chains included.
+    fn fetch(&self, node: u16, from: &Path) -> Output {
+        let of_node = self.command(node);
+        let mut command = hawser();
+        command.args(["--json", "snapshot", "fetch", "--trust-nodes-for-chains", "--from"]);
+        command.arg(from).args(of_node.get_args().skip(1));
+        command.output().unwrap()
+    }
+}
+
+#[test]
+fn a_new_node_takes_strands_of_chains_on_the_word_of_most_nodes_and_reads_on_from_there() {
+    let network = Joined::new(3);
+    let nodes = [network.start(0), network.start(1)];
+    let groups = network.broadcast("chain:group");
+    let identities = network.broadcast("chain:identity");
+    let to = network.place.path().join("snapshots");
+    // Two of two other nodes are wanted. Nothing is written before both have signed.
+    let done = RefCell::new(Value::Null);
+    until("both nodes have signed all of both strands", || {
+        network.strand(0, "0", groups);
+        let _ = fs::remove_dir_all(&to);
+        network.snapshot(0, &to);
+        let output = network.fetch(2, &to);
+        if !output.status.success() {
+            let text = support::stderr(&output);
+            assert!(text.contains("have signed the same tree"), "{text}");
+            assert!(!network.place.path().join("data-2").exists());
+            return false;
+        }
+        let fetched: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let is_whole = (&fetched["strands"][0]["head"], &fetched["strands"][1]["head"])
+            == (&groups.into(), &identities.into());
+        done.replace(fetched);
+        if !is_whole {
+            fs::remove_dir_all(network.place.path().join("data-2")).unwrap();
+        }
+        is_whole
+    });
+    let done = done.into_inner();
+    for strand in 0..2 {
+        let chain = &done["strands"][strand]["chain"];
+        assert_eq!(chain["nodes"], serde_json::json!([100, 200]), "{done}");
+        assert!(chain["confirmed"].as_u64().unwrap() > 1, "{done}");
+        assert!(chain["next_block"].as_u64().unwrap() > 1, "{done}");
+    }
+    // It goes on from there, and has what nodes have that read the chain themselves.
+    let more = network.broadcast("chain:group");
+    let mut command = network.command(2);
+    command.env("HAWSER_NEW_STRAND", "true");
+    let mut new = Running::start(command, true);
+    new.line("start", |line| line.contains("started api server"));
+    assert_eq!(network.strand(2, "0", groups + more), network.strand(0, "0", groups + more));
+    assert_eq!(network.strand(2, "1", identities), network.strand(0, "1", identities));
+    until("the node may publish", || network.is_ready_to_publish(2));
+    stop(new);
+
+    // What the chain has taken back is not taken, by however many it was signed: the last update is gone.
+    fs::remove_dir_all(network.place.path().join("data-2")).unwrap();
+    nodes.into_iter().for_each(stop);
+    network.reorganise(more + 1);
+    let output = network.fetch(2, &to);
+    let text = support::stderr(&output);
+    assert!(text.contains("the chain does not have this event"), "{text}");
+    let start = network.command(2).output().unwrap();
+    assert!(support::stderr(&start).contains("has not come to its end"));
 }
 
 #[test]

@@ -246,7 +246,7 @@ impl Objects for WebObjects {
                 rest.bytes().all(|it| it.is_ascii_alphanumeric() || b"-.".contains(&it))
             })
         };
-        let object = |name: &str| {
+        let object = |name: &str| -> io::Result<ListedObject> {
             let name = is_inside(name).then(|| name.to_owned());
             let name =
                 name.ok_or_else(|| io::Error::other("the list has an object of another folder"))?;

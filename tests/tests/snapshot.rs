@@ -15,7 +15,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_storage::{BootstrapChunk, BootstrapManifest, FileHash, decode_chunk, encode_chunk};
 use hawser_tests::harness::binary::hawser;
 use hawser_tests::harness::network::{Network, Node, forget_settings};
-use hawser_tests::harness::{envelopes, files, projections, seed, strand, wait};
+use hawser_tests::harness::{envelopes, files, projections, seed, strand, wait, web_server};
 use prost::Message as _;
 use serde_json::Value;
 
@@ -163,6 +163,51 @@ async fn what_was_interrupted_goes_on_and_starts_no_node_before() {
     assert_eq!(of_this_run[1]["envelopes"], 5, "{done}");
     network.start_all().await;
     network.converged().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_starts_on_what_has_come_when_it_is_told_so_and_takes_the_rest_from_peers() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let node = &network.nodes[3];
+    let early = fetch(node, &to, &["--release"]);
+    assert!(text(&early).contains("nothing was taken yet"), "{}", text(&early));
+    let copy = Copy::read(&to, &name);
+    fs::remove_file(copy.chunk_path(copy.manifest.strands[1].chunks[0].hash)).unwrap();
+    let output = fetch(node, &to, &[]);
+    assert!(text(&output).contains("is missing"), "{}", text(&output));
+    let output = fetch(node, &to, &["--release"]);
+    assert!(output.status.success(), "{}", text(&output));
+    let done: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let strands = done["strands"].as_array().unwrap();
+    assert_eq!(strands.len(), 1, "{done}");
+    assert_eq!((&strands[0]["head"], &strands[0]["covered"]["size"]), (&5.into(), &5.into()));
+    network.start_all().await;
+    network.converged().await;
+    let all = strand::read_all(&network.nodes[0].client()).await;
+    assert_eq!(strand::read_all(&network.nodes[3].client()).await, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_new_node_starts_from_a_copy_on_a_web_server() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let url = PathBuf::from(format!("http://{}", web_server::serve(&to)));
+    // One chunk is not there at first, as while a copy is being uploaded.
+    let copy = Copy::read(&to, &name);
+    let lost = copy.chunk_path(copy.manifest.strands[1].chunks[0].hash);
+    let aside = network.nodes[0].folder().join("aside");
+    fs::rename(&lost, &aside).unwrap();
+    let output = fetch(&network.nodes[3], &url, &[]);
+    assert!(text(&output).contains("is missing"), "{}", text(&output));
+    fs::rename(&aside, &lost).unwrap();
+    let done = fetched(&network.nodes[3], &url);
+    assert_eq!((&done["snapshot"], &done["resumed"]), (&name.as_str().into(), &true.into()));
+    let envelopes = |at: usize| &done["strands"][at]["envelopes"];
+    assert_eq!((envelopes(0), envelopes(1)), (&0.into(), &5.into()), "{done}");
+    network.start_all().await;
+    network.converged().await;
+    let other = Path::new("http://192.0.2.1/");
+    let refused = fetch(&network.nodes[2], other, &[]);
+    assert!(text(&refused).contains("--allow-http"), "{}", text(&refused));
 }
 
 /// A copy in a folder, to be altered.

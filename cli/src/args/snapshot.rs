@@ -10,7 +10,7 @@ use super::backup::DataDirArgs;
 /// `hawser snapshot`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum SnapshotCommand {
-    /// Copy the strands of all nodes, with signed checkpoints, for new nodes. A node that runs on the folder goes on
+    /// Copy the strands of all nodes and chains, with signed checkpoints, for new nodes. A node that runs on the folder goes on
     /// meanwhile, and makes the copy itself.
     Create(SnapshotCreateArgs),
     /// List the snapshots of a folder or bucket, oldest first.
@@ -37,20 +37,31 @@ pub(crate) struct SnapshotCreateArgs {
     pub(crate) data: DataDirArgs,
 }
 
+/// The place of snapshots that are read.
+#[derive(Debug, Args)]
+pub(crate) struct SnapshotFromArgs {
+    /// Folder of the snapshots, s3://BUCKET/PREFIX, or the URL at which a web server gives out such a folder.
+    #[arg(long, value_name = "DIR|s3://…|https://…")]
+    pub(crate) from: PathBuf,
+    /// Read from a URL of another machine that begins with http:// as well: the network sees what is read.
+    #[arg(long)]
+    pub(crate) allow_http: bool,
+}
+
 /// `hawser snapshot list`.
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotListArgs {
-    /// Folder of the snapshots, or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "DIR|s3://…")]
-    pub(crate) from: PathBuf,
+    /// The place.
+    #[command(flatten)]
+    pub(crate) place: SnapshotFromArgs,
 }
 
 /// `hawser snapshot verify`.
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotVerifyArgs {
-    /// Folder of the snapshots, or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "DIR|s3://…")]
-    pub(crate) from: PathBuf,
+    /// The place.
+    #[command(flatten)]
+    pub(crate) place: SnapshotFromArgs,
     /// Name of the snapshot [default: all].
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
@@ -62,12 +73,21 @@ pub(crate) struct SnapshotVerifyArgs {
 /// `hawser snapshot fetch`, with the same flags, variables and file as `hawser node`.
 #[derive(Debug, Args)]
 pub(crate) struct SnapshotFetchArgs {
-    /// Folder of the snapshots, or s3://BUCKET/PREFIX.
-    #[arg(long, value_name = "DIR|s3://…")]
-    pub(crate) from: PathBuf,
+    /// The place.
+    #[command(flatten)]
+    pub(crate) place: SnapshotFromArgs,
     /// Name of the snapshot [default: the newest one of the network].
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
+    /// Take the strands of the chains too, as far as more than half of the network's other nodes have signed the same tree
+    /// of them. The node's own endpoint of the app chain is asked for the last event and for some others; the rest is
+    /// the word of these nodes. Without this the node reads the chains itself, from the beginning.
+    #[arg(long)]
+    pub(crate) trust_nodes_for_chains: bool,
+    /// Take nothing more, and let nodes start on what interrupted runs of the command have taken. Trees are compared as far
+    /// as they go, and the node takes the rest from its peers.
+    #[arg(long)]
+    pub(crate) release: bool,
     /// Settings of the new node. Its registry, from the chain or from a file, has the keys that everything is
     /// checked by.
     #[command(flatten)]

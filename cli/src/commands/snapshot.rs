@@ -1,23 +1,27 @@
 //! `hawser snapshot`: copies of a log for new nodes. See `docs/runbooks/bootstrap-a-node.md`.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
 use hawser_node::error::RunError;
 use hawser_node::files::{self, registry};
 use hawser_node::service::bootstrap::{
-    self, BootstrapFetchError, BootstrapFetched, FetchedStrand, Reached, VerifiedStrand, run_error,
+    self, BootstrapFetchError, BootstrapFetched, FetchedChain, FetchedStrand, Reached,
+    VerifiedStrand, WantedBootstrap, run_error,
 };
 use hawser_node::service::projections;
 use hawser_node::settings::{self, NodeServiceSettings};
+use hawser_node::web::WebObjects;
 use hawser_proto::checkpoint::CosignedCheckpoint;
-use hawser_storage::{BootstrapManifest, Bootstraps, ListedBootstrap};
+use hawser_storage::{BootstrapManifest, Bootstraps, ListedBootstrap, Objects};
 use serde_json::{Value, json};
 
 use super::{backup as backups, rebuild};
 use crate::args::snapshot::{
-    SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotListArgs, SnapshotVerifyArgs,
+    SnapshotCommand, SnapshotCreateArgs, SnapshotFetchArgs, SnapshotFromArgs, SnapshotListArgs,
+    SnapshotVerifyArgs,
 };
 use crate::output;
 
@@ -68,8 +72,18 @@ fn create(args: &SnapshotCreateArgs, as_json: bool) -> Result<(), RunError> {
     Ok(())
 }
 
+/// Opens a place that is read from. The command ends with its process, so no work has to be stopped.
+fn open(from: &SnapshotFromArgs) -> Result<Arc<dyn Objects>, RunError> {
+    let given = from.from.to_string_lossy();
+    if WebObjects::is_url(&given) {
+        let web = WebObjects::new(&given, from.allow_http, Arc::new(|| false));
+        return Ok(Arc::new(web.map_err(RunError::usage)?));
+    }
+    backups::open(&backups::place_of(&from.from)?)
+}
+
 fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
-    let place = Bootstraps::new(backups::open(&backups::place_of(&args.from)?)?);
+    let place = Bootstraps::new(open(&args.place)?);
     for ListedBootstrap { name, manifest } in place.list().map_err(|error| run_error(&error))? {
         match manifest {
             Ok(manifest) => show(&name, &manifest, &[], as_json),
@@ -83,7 +97,7 @@ fn list(args: &SnapshotListArgs, as_json: bool) -> Result<(), RunError> {
 }
 
 fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
-    let place = Bootstraps::new(backups::open(&backups::place_of(&args.from)?)?);
+    let place = Bootstraps::new(open(&args.place)?);
     let keys = match &args.keys {
         None => {
             eprintln!("hawser: no signature is checked: name a registry (--keys)");
@@ -130,16 +144,21 @@ fn verify(args: &SnapshotVerifyArgs, as_json: bool) -> Result<(), RunError> {
 }
 
 async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {
-    let SnapshotFetchArgs { from, snapshot, node } = args;
+    let SnapshotFetchArgs { place, snapshot, trust_nodes_for_chains, release, node } = args;
     let settings = NodeServiceSettings::read(&node.sources()).map_err(RunError::usage)?;
-    let from = backups::open(&backups::place_of(&from)?)?;
+    let from = open(&place)?;
+    let wanted = WantedBootstrap {
+        name: snapshot,
+        trusts_nodes_for_chains: trust_nodes_for_chains,
+        ends_early: release,
+    };
     let bar = backups::bar("fetch");
     let told = bar.clone();
     let tell = Box::new(move |progress: bootstrap::BootstrapProgress| {
         told.set_length(progress.total);
         told.set_position(progress.done);
     });
-    let fetched = bootstrap::fetch(&settings, from, snapshot, backups::now_unix_s(), tell).await;
+    let fetched = bootstrap::fetch(&settings, from, wanted, backups::now_unix_s(), tell).await;
     bar.finish_and_clear();
     tell_fetched(&fetched?, &settings, as_json);
     Ok(())
@@ -158,24 +177,14 @@ fn tell_fetched(fetched: &BootstrapFetched, settings: &NodeServiceSettings, as_j
         }));
         return;
     }
-    for strand in strands {
-        let FetchedStrand { originator, head, reached, covered, is_tree_short } = strand;
-        let Reached { envelopes, invalid, missing } = reached;
-        output::line(format_args!(
-            "originator {originator}: {envelopes} envelopes of this run, up to {head}; each is signed by its node; {}",
-            words_of(covered.as_ref(), *is_tree_short)
-        ));
-        if (*invalid, *missing) != (0, 0) {
-            output::line(format_args!(
-                "  {missing} places without an envelope, {invalid} kept from readers because they break a rule"
-            ));
-        }
-    }
+    strands.iter().for_each(show_fetched);
     for originator in left_out {
         let reason = if originator == node {
             "the node's own strand comes from its peers"
+        } else if originator.is_node() {
+            "the registry has no key for it, or no run has begun it"
         } else {
-            "the registry has no key for it"
+            "the node reads the chain itself (--trust-nodes-for-chains takes it from here)"
         };
         output::line(format_args!("originator {originator}: left out, {reason}"));
     }
@@ -185,10 +194,33 @@ fn tell_fetched(fetched: &BootstrapFetched, settings: &NodeServiceSettings, as_j
     ));
 }
 
+fn show_fetched(strand: &FetchedStrand) {
+    let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain } = strand;
+    let Reached { envelopes, invalid, missing } = reached;
+    let grounds = match of_chain {
+        None => {
+            format!("each is signed by its node; {}", words_of(covered.as_ref(), *is_tree_short))
+        }
+        Some(FetchedChain { nodes, confirmed, next_block }) => format!(
+            "their tree is signed by {}, and the chain has {confirmed} of them, which it was asked for; the node reads \
+             it from block {next_block}",
+            output::count(nodes.len(), "node")
+        ),
+    };
+    output::line(format_args!(
+        "originator {originator}: {envelopes} envelopes of this run, up to {head}; {grounds}"
+    ));
+    if (*invalid, *missing) != (0, 0) {
+        output::line(format_args!(
+            "  {missing} places without an envelope, {invalid} kept from readers because they break a rule"
+        ));
+    }
+}
+
 /// Says what checkpoints show about a strand.
 fn words_of(covered: Option<&CosignedCheckpoint>, is_tree_short: bool) -> String {
     let short = if is_tree_short {
-        ", and a later checkpoint is not compared: a place before its end has no envelope"
+        ", and a later checkpoint is not compared: a place before its end has no envelope here"
     } else {
         ""
     };
@@ -212,7 +244,11 @@ fn json_of_checkpoint(covered: Option<&CosignedCheckpoint>) -> Value {
 }
 
 fn json_of_fetched(strand: &FetchedStrand) -> Value {
-    let FetchedStrand { originator, head, reached, covered, is_tree_short } = strand;
+    let FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain } = strand;
+    let of_chain = of_chain.as_ref().map(|FetchedChain { nodes, confirmed, next_block }| {
+        let nodes: Vec<_> = nodes.iter().map(|it| it.0).collect();
+        json!({ "nodes": nodes, "confirmed": confirmed, "next_block": next_block })
+    });
     json!({
         "originator": originator.0,
         "head": head.0,
@@ -221,6 +257,7 @@ fn json_of_fetched(strand: &FetchedStrand) -> Value {
         "missing": reached.missing,
         "covered": json_of_checkpoint(covered.as_ref()),
         "checkpoint_not_compared": is_tree_short,
+        "chain": of_chain,
     })
 }
 
@@ -257,8 +294,13 @@ fn show(name: &str, manifest: &BootstrapManifest, verified: &[VerifiedStrand], a
         backups::size(manifest.len_bytes()),
     ));
     for strand in verified {
-        let signed =
-            if strand.is_signed { "each signed by its node" } else { "no signature checked" };
+        let signed = if strand.is_signed {
+            "each signed by its node"
+        } else if strand.originator.is_node() {
+            "no signature checked"
+        } else {
+            "of a chain, which was not asked"
+        };
         output::line(format_args!(
             "  originator {}: {} envelopes up to {}, {signed}; {}",
             strand.originator,

@@ -6,7 +6,7 @@ use hawser_api::DiskView as _;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_engine::{Engine, price};
-use hawser_proto::{Address, OriginatorId, SecretKey};
+use hawser_proto::{Address, OriginatorId};
 use hawser_rules::RateTable;
 use hawser_storage::{
     HostMarkerError, HostSettings, OpenError, ReadError, RebuildError, RoomSettings, Store,
@@ -141,15 +141,8 @@ pub(super) fn open(config: &NodeServiceSettings) -> Result<OpenedNode, OpenNodeE
         None => with_recorded(registry, &store)?,
     };
     let network = NetworkState::new(own.id, store.clone(), registry, rates);
-    let wallets = Arc::new(Wallets::over_rpc(config.wallets.rpcs.clone(), config.wallets.list()));
-    let ports = Ports {
-        clock: Arc::new(SystemClock),
-        validator: Arc::new(KeyPackages),
-        identities: Arc::new(Identities::new(wallets.clone())),
-        registry: network.registry.subscribe(),
-        rates: network.rates.subscribe(),
-    };
-    let (engine, threads) = start_engine(&config.signer, config, ports, store)?;
+    let wallets = wallets_of(config);
+    let (engine, threads) = start_engine(config, &network, wallets.clone())?;
     let chain = match read_chain(config, &engine) {
         Ok(chain) => chain,
         Err(error) => {
@@ -271,12 +264,23 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
     Ok(())
 }
 
-fn start_engine(
-    key: &SecretKey,
+/// Returns the way to contract wallets.
+pub(super) fn wallets_of(config: &NodeServiceSettings) -> Arc<Wallets> {
+    Arc::new(Wallets::over_rpc(config.wallets.rpcs.clone(), config.wallets.list()))
+}
+
+pub(super) fn start_engine(
     config: &NodeServiceSettings,
-    ports: Ports,
-    store: Store,
+    network: &NetworkState,
+    wallets: Arc<Wallets>,
 ) -> Result<(Engine, PublisherThreads), ReadError> {
+    let ports = Ports {
+        clock: Arc::new(SystemClock),
+        validator: Arc::new(KeyPackages),
+        identities: Arc::new(Identities::new(wallets)),
+        registry: network.registry.subscribe(),
+        rates: network.rates.subscribe(),
+    };
     let settings = EngineSettings {
         publish: PublishSettings {
             idempotent: config.idempotent_publish,
@@ -285,7 +289,7 @@ fn start_engine(
         },
         workers: std::thread::available_parallelism().map_or(1, usize::from),
     };
-    Engine::start(key.clone(), settings, ports, store)
+    Engine::start(config.signer.clone(), settings, ports, network.store.clone())
 }
 
 /// Appends the chain file to its end, so that the first reader already sees all of it.

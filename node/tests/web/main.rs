@@ -66,7 +66,7 @@ impl Place {
         Bootstraps::new(self.objects())
     }
 
-    /// Reads the newest copy as a whole; what is wrong with it otherwise.
+    /// Reads the newest copy as a whole, or returns its fault.
     fn read(&self) -> Result<(), String> {
         let manifest = self.copies().manifest(&self.names[1]).map_err(|it| it.to_string())?;
         self.read_chunks(&manifest)
@@ -82,7 +82,7 @@ impl Place {
         Ok(())
     }
 
-    /// What is wrong with the manifest, and with its chunks, while the server lies.
+    /// Returns the faults of the manifest and of its chunks while the server lies.
     fn faults(&self, lie: Lie) -> [String; 2] {
         self.server.lie(None);
         let manifest = self.copies().manifest(&self.names[1]).unwrap();

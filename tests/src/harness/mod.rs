@@ -7,6 +7,7 @@
 //! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has sent;
+//! - [`web_server`]: the files of a folder over HTTP;
 //! - [`xmtpd_database`]: a database of the reference implementation, in a Postgres of its own;
 //! - [`udp`], [`power`], [`disk`], [`raw`]: cut cables, power loss, disks that fail, broken requests;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
@@ -38,4 +39,5 @@ pub mod strand;
 pub mod udp;
 pub mod vectors;
 pub mod wait;
+pub mod web_server;
 pub mod xmtpd_database;

@@ -1,9 +1,10 @@
 //! The checkpoints of a copy, by the keys of the registry.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::Registry;
 use hawser_storage::{BootstrapManifest, BootstrapStrand, Store};
 
@@ -67,6 +68,61 @@ impl Evidence {
             strand.covered = Some(checkpoint.clone());
         }
         Ok(())
+    }
+}
+
+/// The tree of a chain's strand that more than half of the network's other nodes have signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct MajorityTree {
+    /// One of the checkpoints of this size and root.
+    pub(super) checkpoint: CosignedCheckpoint,
+    /// The nodes of the network that have signed or cosigned it, ascending.
+    pub(super) nodes: Vec<OriginatorId>,
+}
+
+impl MajorityTree {
+    /// Returns the last place of the tree.
+    pub(super) fn end(&self) -> SequenceId {
+        SequenceId(self.checkpoint.signed.checkpoint.size)
+    }
+}
+
+impl Evidence {
+    /// Returns the largest tree of a chain's strand that more than half of the nodes that are in the network now have
+    /// signed, `own` not counted.
+    ///
+    /// No signature of a chain is under its strand, so this is the word of these nodes for what they have read. One
+    /// node alone has no weight, unless there is no third one.
+    ///
+    /// # Errors
+    /// [`BootstrapFetchError::ChainUnsigned`].
+    pub(super) fn majority_tree(
+        &self,
+        originator: OriginatorId,
+        registry: &Registry,
+        own: OriginatorId,
+    ) -> Result<MajorityTree, BootstrapFetchError> {
+        let is_counted = |node: OriginatorId| node != own && registry.member(node).is_some();
+        let all = registry.nodes().filter(|record| is_counted(record.id)).count();
+        let wanted = all / 2 + 1;
+        let mut signers = BTreeMap::<(u64, TreeHash), BTreeSet<OriginatorId>>::new();
+        for checkpoint in self.of_strand(originator) {
+            let of = checkpoint.signed.checkpoint;
+            let cosigners = checkpoint.cosignatures.iter().map(|it| it.cosigner);
+            let nodes = cosigners.chain([of.node]).filter(|node| is_counted(*node));
+            signers.entry((of.size, of.root)).or_default().extend(nodes);
+        }
+        let most = signers.values().map(BTreeSet::len).max().unwrap_or_default();
+        let found = signers.into_iter().rev().find(|(_, nodes)| nodes.len() >= wanted);
+        let Some(((size, root), nodes)) = found else {
+            return Err(BootstrapFetchError::ChainUnsigned { originator, most, wanted });
+        };
+        let is_of_tree = |it: &&CosignedCheckpoint| {
+            (it.signed.checkpoint.size, it.signed.checkpoint.root) == (size, root)
+        };
+        let checkpoint = self.of_strand(originator).iter().find(is_of_tree);
+        let checkpoint = checkpoint.expect("the size and the root are those of a checkpoint");
+        Ok(MajorityTree { checkpoint: checkpoint.clone(), nodes: nodes.into_iter().collect() })
     }
 }
 

@@ -1,5 +1,7 @@
 //! Why a copy was refused, or could not be taken over.
 
+use hawser_chain::send::RequestError;
+use hawser_engine::runtime::ChainAppendError;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{BootstrapError, CommitError, DatabaseError, ReadError, TreeError};
 
@@ -71,6 +73,83 @@ pub enum BootstrapFetchError {
         /// The size that was signed.
         size: u64,
     },
+    /// Too few nodes have signed the tree of a chain's strand.
+    #[error(
+        "strand {originator} of a chain: {most} nodes of the network have signed the same tree of it, and {wanted} are \
+         wanted. Take a later snapshot, or let the node read the chain (without --trust-nodes-for-chains). Nothing was \
+         written"
+    )]
+    ChainUnsigned {
+        /// The strand.
+        originator: OriginatorId,
+        /// The most nodes that have signed one tree.
+        most: usize,
+        /// More than half of the nodes.
+        wanted: usize,
+    },
+    /// No endpoint of the app chain is there to ask.
+    #[error(
+        "strands of chains are compared with the chain (--trust-nodes-for-chains): give \
+         --contracts.app-chain.rpc-url, and no chain file. Nothing was written"
+    )]
+    NoAppChain,
+    /// An earlier run has taken more of a chain's strand than enough nodes vouch for now.
+    #[error(
+        "strand {originator} of a chain: an earlier run has taken {head} places, and enough nodes vouch for {signed} \
+         now: the registry has changed. Remove the data folder and begin again"
+    )]
+    ChainAhead {
+        /// The strand.
+        originator: OriginatorId,
+        /// Its last place in the folder.
+        head: SequenceId,
+        /// The size that enough nodes have signed.
+        signed: u64,
+    },
+    /// A chain's strand was begun, and nodes must not start on a part of it.
+    #[error(
+        "strand {originator} of a chain ends at {head}, before what most nodes have signed, and a part of it is compared \
+         with nothing. Repeat the command without --release until the strand is whole"
+    )]
+    ChainPart {
+        /// The strand.
+        originator: OriginatorId,
+        /// Its last place in the folder.
+        head: SequenceId,
+    },
+    /// No earlier call has taken anything.
+    #[error("nothing was taken yet that nodes could start on: begin without --release")]
+    NothingTaken,
+    /// Bytes of a chain's strand are no envelope that nodes make of an event.
+    #[error(
+        "strand {originator} of a chain, place {place}: no node makes such an envelope of an event: the snapshot was \
+         altered. Remove the data folder and take another one"
+    )]
+    NoEvent {
+        /// The strand.
+        originator: OriginatorId,
+        /// The place, as the copy says.
+        place: SequenceId,
+    },
+    /// The chain does not have an envelope of its strand.
+    #[error(
+        "strand {originator} of a chain, place {place}: the chain does not have this event in the transaction that the \
+         envelope names, as the node's endpoints show it: the chain was reorganised, they keep no old transactions, or \
+         nodes of the network have signed what the chain does not have. Remove the data folder, and let the node read \
+         the chain (without --trust-nodes-for-chains)"
+    )]
+    NotOnChain {
+        /// The strand.
+        originator: OriginatorId,
+        /// The place.
+        place: SequenceId,
+    },
+    /// The endpoints of the app chain do not answer.
+    #[error("the app chain: {0}. Run the command again")]
+    Chain(#[from] RequestError),
+    /// The strand of a chain cannot be written.
+    #[error("a strand of a chain: {0}")]
+    ChainAppend(#[from] ChainAppendError),
     /// The copy cannot be read, or is damaged.
     #[error("the snapshot: {0}")]
     Snapshot(#[from] BootstrapError),
@@ -112,13 +191,21 @@ impl From<BootstrapFetchError> for RunError {
             BootstrapFetchError::Open(error) => (*error).into(),
             BootstrapFetchError::Folder(error) => (*error).into(),
             BootstrapFetchError::Snapshot(error) => run_error(&error),
-            BootstrapFetchError::Replica => Self::usage(error),
+            BootstrapFetchError::Replica | BootstrapFetchError::NoAppChain => Self::usage(error),
             BootstrapFetchError::OtherNetwork { .. }
             | BootstrapFetchError::ForgedCheckpoint { .. }
             | BootstrapFetchError::Cut { .. }
             | BootstrapFetchError::Forged { .. }
-            | BootstrapFetchError::OtherTree { .. } => Self::refused(error),
-            BootstrapFetchError::Commit(_)
+            | BootstrapFetchError::OtherTree { .. }
+            | BootstrapFetchError::ChainUnsigned { .. }
+            | BootstrapFetchError::ChainAhead { .. }
+            | BootstrapFetchError::ChainPart { .. }
+            | BootstrapFetchError::NothingTaken
+            | BootstrapFetchError::NoEvent { .. }
+            | BootstrapFetchError::NotOnChain { .. } => Self::refused(error),
+            BootstrapFetchError::Chain(_)
+            | BootstrapFetchError::ChainAppend(_)
+            | BootstrapFetchError::Commit(_)
             | BootstrapFetchError::Read(_)
             | BootstrapFetchError::Tree(_)
             | BootstrapFetchError::Database(_) => Self::failed(error),

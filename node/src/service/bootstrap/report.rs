@@ -28,6 +28,19 @@ pub struct FetchedStrand {
     pub covered: Option<CosignedCheckpoint>,
     /// True if a checkpoint could not be compared, because a place before its end has no envelope.
     pub is_tree_short: bool,
+    /// The grounds on which a chain's strand was taken; `None` for that of a node.
+    pub of_chain: Option<FetchedChain>,
+}
+
+/// The grounds on which a chain's strand was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FetchedChain {
+    /// The nodes of the network whose word it is, ascending.
+    pub nodes: Vec<OriginatorId>,
+    /// Envelopes that the node's own endpoints of the chain were asked for.
+    pub confirmed: u64,
+    /// The block from which on the node reads the chain itself.
+    pub next_block: u64,
 }
 
 /// A strand of a copy that was read as a whole.

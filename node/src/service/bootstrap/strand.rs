@@ -18,9 +18,9 @@ use crate::service::import::gap;
 /// Chunks that wait to be checked. One is checked meanwhile, and one read.
 const WAITING: usize = 1;
 /// Envelopes of one write. A guess: a write then has some MiB.
-const WRITE_ENVELOPES: usize = 4096;
+pub(super) const WRITE_ENVELOPES: usize = 4096;
 
-type Envelopes = Vec<(SequenceId, Bytes)>;
+pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 
 /// Takes over what the log does not have yet. Calls `note` with the bytes of each chunk.
 ///
@@ -39,20 +39,37 @@ pub(super) fn take_over(
         stated.chunks.iter().copied().partition(|chunk| chunk.through <= held);
     before.iter().for_each(|chunk| note(chunk.len_bytes));
     let mut writing = Writing { store, verifier, head: held, reached: Reached::default() };
+    each_chunk(place, originator, wanted, &mut |chunk, envelopes| {
+        writing.take(envelopes)?;
+        note(chunk.len_bytes);
+        Ok(())
+    })?;
+    let Writing { head, reached, .. } = writing;
+    let (covered, is_tree_short, of_chain) = (None, false, None);
+    Ok(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain })
+}
+
+/// Reads chunks in order, the next one while the one before it is taken.
+///
+/// # Errors
+/// Those of `take`, and of reading.
+pub(super) fn each_chunk(
+    place: &Bootstraps,
+    originator: OriginatorId,
+    wanted: Vec<BootstrapChunk>,
+    take: &mut dyn FnMut(BootstrapChunk, Envelopes) -> Result<(), BootstrapFetchError>,
+) -> Result<(), BootstrapFetchError> {
     let (chunks_to, chunks) = mpsc::sync_channel(WAITING);
     thread::scope(|scope| {
         let reading = scope.spawn(move || read(place, originator, wanted, &chunks_to));
         for (chunk, envelopes) in chunks {
-            writing.take(envelopes)?;
-            note(chunk.len_bytes);
+            take(chunk, envelopes)?;
         }
         match reading.join() {
             Ok(read) => read.map_err(BootstrapFetchError::from),
             Err(panic) => std::panic::resume_unwind(panic),
         }
-    })?;
-    let Writing { head, reached, .. } = writing;
-    Ok(FetchedStrand { originator, head, reached, covered: None, is_tree_short: false })
+    })
 }
 
 fn read(

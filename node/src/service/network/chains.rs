@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use alloy::primitives::Address;
 use hawser_api::ChainsView;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
@@ -44,6 +45,15 @@ struct ReachedChain {
     push: PushSettings,
     walks: Vec<WalkSettings>,
     disconnect_max: Duration,
+}
+
+/// The contract that orders a chain's strand, and the way to it.
+pub(in crate::service) struct StrandContract {
+    pub(in crate::service) endpoints: Endpoints,
+    pub(in crate::service) source: EventSource,
+    pub(in crate::service) address: Address,
+    /// The first block that may have an event of it.
+    pub(in crate::service) first_block: u64,
 }
 
 /// Chains that are being read.
@@ -138,6 +148,25 @@ impl Chains {
         let disconnect_max = chains.app.disconnect_max;
         self.reached.push(ReachedChain { endpoints, push, walks, disconnect_max });
         Ok(())
+    }
+
+    /// Returns the contract that orders a chain's strand; `None` if this node does not read it from the app chain.
+    pub(in crate::service) fn contract_of(&self, strand: OriginatorId) -> Option<StrandContract> {
+        let source = match strand {
+            OriginatorId::GROUP_MESSAGES => EventSource::GroupMessages,
+            OriginatorId::IDENTITY_UPDATES => EventSource::IdentityUpdates,
+            _ => return None,
+        };
+        self.reached.iter().find_map(|chain| {
+            let walk = chain.walks.iter().find(|walk| walk.source == source)?;
+            let (address, first_block) = (walk.address, walk.first_block);
+            Some(StrandContract {
+                endpoints: chain.endpoints.clone(),
+                source,
+                address,
+                first_block,
+            })
+        })
     }
 
     /// Returns the registry as it was first read; `None` if a file stands in for it.

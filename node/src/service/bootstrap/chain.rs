@@ -1,0 +1,239 @@
+//! The strand of a chain from a copy: as far as most nodes of the network have signed its tree, and compared with the
+//! chain at some of its places.
+//!
+//! Nothing in such a strand has a signature. So a maker may exchange events, make them up or leave them out: then the
+//! tree is not the one that most nodes have signed. He may say that the chain was read further than it was, so that
+//! events would be passed over: a copy states no position, and the chain itself is asked for the block of the last
+//! event. What is left are nodes of the network that lie together. They are found out if the chain does not have one of
+//! the events that it is asked for, and are believed otherwise; so a strand is taken only when the operator says that.
+//!
+//! Invariant: the folder has places of the strand up to the size that was signed, and none behind it.
+
+use alloy::primitives::B256;
+use hawser_chain::index::lookup;
+use hawser_chain::index::walk::BlockHeader;
+use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
+use hawser_engine::runtime::ChainAppendError;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{
+    BootstrapStrand, Bootstraps, ChainCommit, Change, ReadError, SkipReason, Store,
+};
+
+use super::checkpoints::MajorityTree;
+use super::error::BootstrapFetchError;
+use super::report::{FetchedChain, FetchedStrand, Reached};
+use super::strand::{Envelopes, WRITE_ENVELOPES, each_chunk};
+use crate::service::network::chains::StrandContract;
+
+/// Places that the chain is asked for beside the last one, at random. A guess: with two requests each they take
+/// seconds, and false events in a tenth of the places stay unnoticed once in five times.
+const ASKED: usize = 16;
+/// Places before the end in which the last envelope is looked for. A guess: numbers that an operator passed over are
+/// rare. Behind more of them the node reads the chain from its first block, and compares what it holds.
+const LAST_AMONG: u64 = 10_000;
+
+/// The grounds on which a chain's strand is taken.
+pub(super) struct ChainGrounds {
+    /// The tree that most nodes have signed.
+    pub(super) signed: MajorityTree,
+    /// The contract that the chain is asked about.
+    pub(super) contract: StrandContract,
+}
+
+/// The way into the log for events of a chain, as `ChainAppender::append` is one.
+pub(super) type Append<'a> =
+    &'a dyn Fn(OriginatorId, &[ChainEvent]) -> Result<(), ChainAppendError>;
+
+/// Takes over what the log does not have yet, up to the size that was signed, as if the chain had shown it: updates of
+/// identities are judged here. Calls `note` with the bytes of each chunk.
+///
+/// # Errors
+/// The first thing that is wrong. What is before it is in the log then, and no tree of it was compared.
+pub(super) fn take_over(
+    place: &Bootstraps,
+    store: &Store,
+    stated: &BootstrapStrand,
+    signed: &MajorityTree,
+    append: Append<'_>,
+    note: &mut dyn FnMut(u64),
+) -> Result<FetchedStrand, BootstrapFetchError> {
+    let originator = stated.originator;
+    let through = signed.end();
+    let head = store.snapshot().head(originator)?;
+    if head > through {
+        return Err(BootstrapFetchError::ChainAhead { originator, head, signed: through.0 });
+    }
+    let chunks = stated.chunks.iter().copied();
+    let (wanted, others): (Vec<_>, Vec<_>) =
+        chunks.partition(|chunk| head < chunk.through && chunk.from <= through);
+    others.iter().for_each(|chunk| note(chunk.len_bytes));
+    let reached = Reached::default();
+    let mut writing = Writing { store, append, originator, through, head, reached };
+    each_chunk(place, originator, wanted, &mut |chunk, envelopes| {
+        writing.take(envelopes)?;
+        note(chunk.len_bytes);
+        Ok(())
+    })?;
+    let reached = writing.end()?;
+    let (covered, is_tree_short, of_chain) = (None, false, None);
+    Ok(FetchedStrand { originator, head: through, reached, covered, is_tree_short, of_chain })
+}
+
+/// Requires that the strand has the tree that was signed, and notes it.
+///
+/// # Errors
+/// [`BootstrapFetchError::OtherTree`].
+pub(super) fn require_tree(
+    store: &Store,
+    signed: &MajorityTree,
+    strand: &mut FetchedStrand,
+) -> Result<(), BootstrapFetchError> {
+    let originator = strand.originator;
+    let snapshot = store.snapshot();
+    let of = signed.checkpoint.signed.checkpoint;
+    if snapshot.tree_size(originator)? != of.size || snapshot.root(originator, of.size)? != of.root
+    {
+        let (node, size) = (of.node, of.size);
+        return Err(BootstrapFetchError::OtherTree { originator, node, size });
+    }
+    strand.covered = Some(signed.checkpoint.clone());
+    Ok(())
+}
+
+/// Compares some places with the chain, the last one among them, and has the node read the chain from there.
+///
+/// # Errors
+/// [`BootstrapFetchError::NotOnChain`] for what the chain does not have, and others when it cannot be asked.
+pub(super) async fn compare(
+    store: &Store,
+    grounds: &ChainGrounds,
+    strand: &mut FetchedStrand,
+) -> Result<(), BootstrapFetchError> {
+    let ChainGrounds { signed, contract } = grounds;
+    let (originator, through) = (strand.originator, signed.end());
+    let last = last_envelope(store, EnvelopeId::new(originator, through))?;
+    let mut chain = FetchedChain {
+        nodes: signed.nodes.clone(),
+        confirmed: 0,
+        next_block: contract.first_block,
+    };
+    let mut position = None;
+    if let Some((at, bytes)) = last {
+        let header = require_on_chain(contract, at, &bytes).await?;
+        chain.confirmed += 1;
+        // Its block is read again: others of the strand may be in it.
+        if let Some(block) = header.block.number.checked_sub(1)
+            && block >= contract.first_block
+        {
+            position = Some(ChainPosition { block, hash: header.parent.0 });
+            chain.next_block = header.block.number;
+        }
+    }
+    for _ in 0..ASKED {
+        let at = SequenceId(rand::random_range(1..=through.0.max(1)));
+        let at = EnvelopeId::new(originator, at);
+        let bytes = store.snapshot().get(at)?;
+        if let Some(bytes) = bytes {
+            require_on_chain(contract, at, &bytes).await?;
+            chain.confirmed += 1;
+        }
+    }
+    if position.is_some() {
+        let (changes, resolved) = (Vec::new(), Vec::new());
+        store.commit_chain(&ChainCommit { originator, changes, resolved, position })?;
+    }
+    strand.of_chain = Some(chain);
+    Ok(())
+}
+
+/// Requires that the chain has the event that an envelope was made from. Returns the header of its block.
+async fn require_on_chain(
+    contract: &StrandContract,
+    at: EnvelopeId,
+    bytes: &Bytes,
+) -> Result<BlockHeader, BootstrapFetchError> {
+    let EnvelopeId { originator, sequence: place } = at;
+    let absent = || BootstrapFetchError::NotOnChain { originator, place };
+    let envelope = OriginatorEnvelope::parse(bytes.clone()).map_err(|_| absent())?;
+    let Proof::Transaction(transaction) = envelope.proof() else { return Err(absent()) };
+    let StrandContract { endpoints, source, address, .. } = contract;
+    let found = lookup::broadcasts(endpoints, *source, *address, B256::from(transaction));
+    let found = found.await?.ok_or_else(absent)?;
+    let client = envelope.unsigned().payer().client().as_bytes();
+    let is_it = |(number, payload): &(u64, alloy::primitives::Bytes)| {
+        *number == place.0 && payload.0 == *client
+    };
+    let header = lookup::block(endpoints, found.block).await?.ok_or_else(absent)?;
+    let time_ns = i64::try_from(header.time_s).ok().and_then(|it| it.checked_mul(1_000_000_000));
+    if !found.payloads.iter().any(is_it) || time_ns != Some(envelope.unsigned().originator_ns()) {
+        return Err(absent());
+    }
+    Ok(header)
+}
+
+/// Returns the last envelope up to a place.
+fn last_envelope(
+    store: &Store,
+    through: EnvelopeId,
+) -> Result<Option<(EnvelopeId, Bytes)>, ReadError> {
+    let snapshot = store.snapshot();
+    let first = through.sequence.0.saturating_sub(LAST_AMONG) + 1;
+    for place in (first..=through.sequence.0).rev() {
+        let at = EnvelopeId::new(through.originator, SequenceId(place));
+        if let Some(bytes) = snapshot.get(at)? {
+            return Ok(Some((at, bytes)));
+        }
+    }
+    Ok(None)
+}
+
+/// A strand while it is written.
+struct Writing<'a> {
+    store: &'a Store,
+    append: Append<'a>,
+    originator: OriginatorId,
+    through: SequenceId,
+    head: SequenceId,
+    reached: Reached,
+}
+
+impl Writing<'_> {
+    /// Writes the envelopes of a chunk that are behind the head and belong to the tree.
+    fn take(&mut self, envelopes: Envelopes) -> Result<(), BootstrapFetchError> {
+        let originator = self.originator;
+        let is_wanted = |place: SequenceId| self.head < place && place <= self.through;
+        let new: Envelopes = envelopes.into_iter().filter(|(place, _)| is_wanted(*place)).collect();
+        for part in new.chunks(WRITE_ENVELOPES) {
+            let mut events = Vec::with_capacity(part.len());
+            for (place, bytes) in part {
+                let event = ChainEvent::of_bytes(EnvelopeId::new(originator, *place), bytes);
+                let no_event = BootstrapFetchError::NoEvent { originator, place: *place };
+                let mut event = event.ok_or(no_event)?;
+                // Nothing of a chain expires, so the places before it are void, as they are where an operator has chosen
+                // the number. The tree shows if that is true.
+                event.bootstrapped = self.head.next() < *place;
+                self.reached.missing += place.0 - self.head.0 - 1;
+                self.reached.envelopes += 1;
+                self.head = *place;
+                events.push(event);
+            }
+            (self.append)(originator, &events)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the strand at the size that was signed: behind the last envelope all places are void.
+    fn end(mut self) -> Result<Reached, BootstrapFetchError> {
+        let (originator, from, through) = (self.originator, self.head.next(), self.through);
+        if from <= through {
+            self.reached.missing += through.0 - self.head.0;
+            let reason = SkipReason::Void;
+            self.store.commit(&[Change::Skip { originator, from, through, reason }])?;
+        }
+        Ok(self.reached)
+    }
+}
+
+#[cfg(test)]
+mod tests;
