@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
 use crate::strands_behind::StrandsBehind;
-use crate::views::{ChainState, ChainsView, PeerView, ReadingState};
+use crate::views::{ChainState, ChainsView, FillingView, PeerView, ReadingState};
 
 /// Name of the condition that a replica never meets.
 pub(crate) const READS_ONLY: &str = "reads_only";
@@ -25,6 +25,7 @@ const RETRY_AFTER_CHAIN: Duration = Duration::from_secs(10);
 pub(crate) struct NodeChecks {
     engine: Engine,
     chains: Option<Arc<dyn ChainsView>>,
+    filling: Option<Arc<dyn FillingView>>,
     peers: Arc<dyn PeerView>,
     behind: StrandsBehind,
     /// The first unmet condition of the chains at the last check.
@@ -38,6 +39,7 @@ impl Checks for NodeChecks {
         checks.extend(self.checks_of_reading(draining));
         checks.extend(self.checks_of_publishing());
         checks.extend(self.checks_of_chains());
+        checks.extend(self.filled());
         checks.push(self.disk_sound());
         checks.extend(self.tls.as_ref().map(|tls| tls.check(Some(Purpose::Read))));
         checks
@@ -53,14 +55,18 @@ impl NodeChecks {
         let chains = settings.chains.clone();
         let behind = StrandsBehind::default();
         let tls = settings.tls.clone();
-        Self { engine, chains, peers, behind, chain_fault: Mutex::default(), tls }
+        let filling = settings.filling.clone();
+        Self { engine, chains, filling, peers, behind, chain_fault: Mutex::default(), tls }
     }
 
-    /// Checks that the chains allowed publishing at the last evaluation.
+    /// Checks that no strand is being filled, and that the chains allowed publishing at the last evaluation.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`].
     pub(crate) fn admits_publishes(&self) -> Result<(), PublishError> {
+        if let Some(reason) = self.filling.as_ref().and_then(|it| it.filling()) {
+            return Err(PublishError::Unavailable { reason, retry_after: RETRY_AFTER_CHAIN });
+        }
         match &*self.chain_fault.lock() {
             None => Ok(()),
             Some(reason) => Err(PublishError::Unavailable {
@@ -216,6 +222,16 @@ impl NodeChecks {
             result: self.engine.store().check_room().map_err(|error| error.to_string()),
             remedy: "prune, or extend the disk: the node goes on by itself",
         }
+    }
+
+    /// Only for a node that is told of a snapshot.
+    fn filled(&self) -> Option<Check> {
+        Some(Check {
+            name: "filled",
+            purpose: Some(Purpose::Publish),
+            result: self.filling.as_ref()?.filling().map_or(Ok(()), Err),
+            remedy: "wait: readers are served meanwhile",
+        })
     }
 
     fn disk_sound(&self) -> Check {

@@ -60,6 +60,6 @@ pub use handle::{ApiError, ApiHandle, start};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use views::{
     ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, DiskSpace, DiskView,
-    NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+    FillingView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
 };
 pub use witness_context::WitnessContext;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::service::Routes;
 
-use crate::views::{ChainsView, DiskView};
+use crate::views::{ChainsView, DiskView, FillingView};
 use crate::witness_context::WitnessContext;
 use hawser_engine::runtime::PayerReporter;
 use hawser_serve::address::TrustedProxies;
@@ -43,6 +43,8 @@ pub struct ApiSettings {
     pub witness: Option<WitnessContext>,
     /// Observes the chains; `None`: files stand for them.
     pub chains: Option<Arc<dyn ChainsView>>,
+    /// Observes the snapshot that strands are filled from: nothing is published meanwhile. Default: none.
+    pub filling: Option<Arc<dyn FillingView>>,
     /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
     pub callers_bytes_max: usize,
     /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
@@ -163,6 +165,7 @@ impl Default for ApiSettings {
             payer_reports: None,
             witness: None,
             chains: None,
+            filling: None,
             callers_bytes_max: CALLERS_BYTES_MAX,
             read_threads: 2 * std::thread::available_parallelism().map_or(1, usize::from),
             extra_service: None,

@@ -19,6 +19,13 @@ pub trait PeerView: Send + Sync + 'static {
     fn counts(&self) -> PeerCounts;
 }
 
+/// A view of a snapshot that strands are filled from.
+pub trait FillingView: Send + Sync + 'static {
+    /// Returns the progress in words while strands are filled; `None` before and afterwards, and while the snapshot cannot
+    /// be used.
+    fn filling(&self) -> Option<String>;
+}
+
 /// The present state of a peer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PeerState {

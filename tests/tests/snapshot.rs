@@ -188,6 +188,80 @@ async fn a_node_starts_on_what_has_come_when_it_is_told_so_and_takes_the_rest_fr
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_node_is_filled_strand_by_strand_and_serves_what_has_come() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let all = strand::read_all(&network.nodes[0].client()).await;
+    for node in &mut network.nodes[..3] {
+        assert!(node.terminate().success());
+    }
+    let copy = Copy::read(&to, &name);
+    let lost = copy.chunk_path(copy.manifest.strands[1].chunks[0].hash);
+    let aside = network.nodes[0].folder().join("aside");
+    fs::rename(&lost, &aside).unwrap();
+    let url = format!("http://{}", web_server::serve(&to));
+    let ids = network.ids();
+    let node = &mut network.nodes[3];
+    node.arguments.extend(["--bootstrap-from".to_owned(), url]);
+    node.start();
+    // No peer runs. The first strand is there while the second one cannot be filled.
+    wait::until("the first strand can be read", async || {
+        (node.client().cursor().await.ok()?.get(ids[0]) == SequenceId(5)).then_some(())
+    })
+    .await;
+    assert_eq!(strand::read_all(&node.client()).await[&100], all[&100]);
+    assert_eq!(node.client().cursor().await.unwrap().get(ids[1]), SequenceId(0));
+    fs::rename(&aside, &lost).unwrap();
+    wait::until("the second strand can be read", async || {
+        (node.client().cursor().await.ok()?.get(ids[1]) == SequenceId(5)).then_some(())
+    })
+    .await;
+    assert_eq!(strand::read_all(&node.client()).await, all);
+    // Its followers go on, and it publishes.
+    network.start_all().await;
+    publish(&network.nodes[0], 3).await;
+    publish(&network.nodes[3], 2).await;
+    network.converged().await;
+    let node = &mut network.nodes[3];
+    assert!(node.terminate().success());
+    projections::assert_equal_a_rebuild(&node.data_dir());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_that_lies_to_a_running_node_leaves_it_with_its_peers() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let mut forged = Copy::read(&to, &name);
+    let mut envelopes = forged.envelopes();
+    let mut bytes = envelopes[2].1.to_vec();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    envelopes[2].1 = bytes.into();
+    forged.replace(&envelopes);
+    // The newest one.
+    forged.manifest.made_unix_s += 1;
+    forged.write();
+    for node in &mut network.nodes[..3] {
+        assert!(node.terminate().success());
+    }
+    let from = to.to_str().unwrap().to_owned();
+    let id = network.nodes[0].id;
+    let node = &mut network.nodes[3];
+    node.arguments.extend(["--bootstrap-from".to_owned(), from]);
+    node.start();
+    wait::until("the lie was found", async || {
+        let output = node.process().output();
+        let is_told = output.contains("filling_failed") && output.contains("has not signed");
+        is_told.then_some(())
+    })
+    .await;
+    let held = wait::until("the node serves", async || node.client().cursor().await.ok()).await;
+    assert_eq!(held.get(id), SequenceId(0));
+    network.start_all().await;
+    network.converged().await;
+    let all = strand::read_all(&network.nodes[0].client()).await;
+    assert_eq!(strand::read_all(&network.nodes[3].client()).await, all);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_starts_from_a_copy_on_a_web_server() {
     let (mut network, to, name) = network_with_copy(5).await;
     let url = PathBuf::from(format!("http://{}", web_server::serve(&to)));

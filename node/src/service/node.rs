@@ -24,6 +24,7 @@ use tonic::service::Routes;
 
 use super::admin_server::AdminServer;
 use super::blocking;
+use super::bootstrap::FillTask;
 use super::network::chains::{Chains, RunningChains};
 use super::network::stand_in_files::{FileWatcher, StandInReader};
 use super::open::{self, OpenNodeError, OpenedNode};
@@ -158,6 +159,8 @@ struct InnerParts {
     admin: AdminServer,
     /// `None` if its address could not be listened on.
     peers: Option<Peers>,
+    /// `None` if no snapshot is named, or there was no thread for it.
+    filling: Option<FillTask>,
     /// `None` if there was no thread for it.
     files: Option<FileWatcher>,
     chains: RunningChains,
@@ -192,6 +195,7 @@ impl Node {
             restore_prompt: RestorePromptTask::start(&engine),
             admin: AdminServer::start(&engine, key, reporter),
             peers: None,
+            filling: None,
             files: None,
             chains,
             wallets: wallets.start(Arc::new(held)),
@@ -263,6 +267,15 @@ impl InnerParts {
         let replication = peers.replication().clone();
         let witness = witness_key.map(|key| WitnessContext { replication, key });
         let view = peers.view();
+        if let Some(from) = &config.bootstrap_from {
+            let filling = FillTask::start(from, &self.engine, peers.replication().clone());
+            match filling {
+                Ok(filling) => self.filling = Some(filling),
+                Err(error) => {
+                    tracing::warn!(code = "filling_failed", from, %error, "no thread for it");
+                }
+            }
+        }
         self.peers = Some(peers);
         // Peers first: a restart is over when the node may publish, which they decide within moments.
         if timeout(ASK_MAX, self.engine.own_strand_asked()).await.is_err() {
@@ -296,6 +309,7 @@ impl InnerParts {
             commit: config.commit.to_owned(),
             disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
             chains: Some(self.chains.view()),
+            filling: self.filling.as_ref().map(FillTask::view),
             witness,
             payer_reports: self.payer_reports.as_ref().map(|it| it.reporter.clone()),
             callers_bytes_max: config.api.callers_bytes_max(),
@@ -320,6 +334,9 @@ impl InnerParts {
         steps.run("publishes that were accepted", blocking(move || threads.join())).await;
         self.restore_prompt.stop().await;
         steps.run(COMMANDS, self.admin.stop()).await;
+        if let Some(filling) = self.filling {
+            steps.run("filling from a snapshot", blocking(move || filling.stop())).await;
+        }
         if let Some(peers) = self.peers {
             steps.run("peers and their strands", peers.stop()).await;
         }

@@ -41,6 +41,8 @@ pub struct NodeServiceSettings {
     pub witness: Option<WitnessSigner>,
     /// The witnesses whose cosignatures are kept.
     pub witnesses: Vec<WitnessSource>,
+    /// The place of snapshots that strands are filled from while the node runs; `None` for none.
+    pub bootstrap_from: Option<String>,
     /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,
     /// The database.
@@ -182,6 +184,7 @@ impl NodeServiceSettings {
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
+        let bootstrap_from = reader.non_empty(&node::BOOTSTRAP_FROM);
         let store = reader.database();
         let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
         let files = reader.stand_in_files();
@@ -204,6 +207,9 @@ impl NodeServiceSettings {
         if !is_replica && matches!(witness, Some(Some(_))) {
             notes.push("witness-key has no effect on a node: it is for hawser audit watch".into());
         }
+        if is_replica && bootstrap_from.is_some() {
+            notes.push("bootstrap-from has no effect on a replica: it follows its sources".into());
+        }
         if let Some(chains) = &chains {
             reader.require_sources(&files, chains);
             reader.require_balances(limits.as_ref(), chains, indexer);
@@ -217,6 +223,7 @@ impl NodeServiceSettings {
             follow: follow.filter(|_| is_replica),
             witness: witness.expect(CHECKED).filter(|_| is_replica),
             witnesses: witnesses.expect(CHECKED),
+            bootstrap_from: bootstrap_from.filter(|_| !is_replica),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
             wallets: wallets.expect(CHECKED),

@@ -1,4 +1,5 @@
-//! Fetching envelopes that the disk has damaged from peers, while the strand's follower rests.
+//! Fetching envelopes that the disk has damaged from peers, while the strand's follower rests; and the rest of one whose
+//! strand is taken from elsewhere.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,7 +39,7 @@ pub(super) async fn follow(
         let goes_on = tokio::select! {
             () = &mut task => return,
             () = stopped.stopped() => false,
-            () = state.mending_is(|it| it == Some(originator)) => true,
+            () = state.rests(originator, true) => true,
         };
         stop.stop();
         task.await;
@@ -49,7 +50,7 @@ pub(super) async fn follow(
         state.stop_wants(originator);
         state.close_inbox(originator);
         let next_turn = async {
-            state.mending_is(|it| it != Some(originator)).await;
+            state.rests(originator, false).await;
             open_inbox(&state, originator).await
         };
         inbox = tokio::select! {
@@ -69,6 +70,36 @@ impl Drop for Turn<'_> {
         state.close_inbox(*originator);
         state.mending.send_replace(None);
     }
+}
+
+/// A strand whose follower rests until this is dropped, so that another one may commit to it.
+#[must_use = "the follower goes on when it is dropped"]
+pub struct RestingStrand {
+    state: Arc<ReplicationState>,
+    originator: OriginatorId,
+}
+
+impl Drop for RestingStrand {
+    fn drop(&mut self) {
+        self.state.close_inbox(self.originator);
+        self.state.filling.send_replace(None);
+    }
+}
+
+/// Has the follower of a strand rest. Returns `None` if it does not within moments. Not cancel safe: to be awaited to its
+/// end.
+pub(super) async fn rest(
+    state: &Arc<ReplicationState>,
+    originator: OriginatorId,
+) -> Option<RestingStrand> {
+    state.filling.send_replace(Some(originator));
+    let Ok(inbox) = timeout(REST_WITHIN, open_inbox(state, originator)).await else {
+        state.filling.send_replace(None);
+        return None;
+    };
+    // Nothing is asked of peers. What they still send finds that nothing follows the strand.
+    drop(inbox);
+    Some(RestingStrand { state: state.clone(), originator })
 }
 
 /// Fetches envelopes of a strand from peers: those that `key` has signed, and that the strand's tree has if it has the

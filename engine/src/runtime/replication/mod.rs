@@ -54,6 +54,7 @@ use stop::{StopSender, StopSignal};
 
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
+pub use mend::RestingStrand;
 pub use reader::{PageReads, StrandReadError, StrandReader};
 
 /// The engine's side of replication, for the transport. Cheap to clone; all clones are the same.
@@ -133,6 +134,7 @@ impl Replication {
             inboxes: Mutex::default(),
             strands: Mutex::default(),
             mending: watch::Sender::default(),
+            filling: watch::Sender::default(),
             inbox_closed: Notify::new(),
             turns: AtomicU32::new(0),
         });
@@ -156,6 +158,16 @@ impl Replication {
     ) -> BTreeMap<SequenceId, Bytes> {
         let Some(key) = self.key_of(originator) else { return BTreeMap::new() };
         mend::fetch(&self.state, originator, key, wanted).await
+    }
+
+    /// Has the follower of a node's strand rest until the result is dropped: the caller takes the strand from elsewhere
+    /// than from peers, checks it in the same way, and is the only one who commits to it. Returns `None` if the follower does
+    /// not come to rest within half a minute. One call at a time, awaited to its end.
+    pub async fn rest(&self, originator: OriginatorId) -> Option<RestingStrand> {
+        if originator == self.state.own || !originator.is_node() {
+            return None;
+        }
+        mend::rest(&self.state, originator).await
     }
 
     fn key_of(&self, originator: OriginatorId) -> Option<PublicKey> {
@@ -324,6 +336,10 @@ async fn supervise(
     let mut followed = BTreeSet::new();
     let mut registry = state.ports.registry.clone();
     loop {
+        // Before the look: an inbox of another one that is closed in between is not missed.
+        let closed = state.inbox_closed.notified();
+        tokio::pin!(closed);
+        closed.as_mut().enable();
         let nodes = registry.borrow_and_update().clone();
         let is_followed =
             |id: OriginatorId| id != state.own && id.is_node() && nodes.has_been_member(id);
@@ -341,6 +357,7 @@ async fn supervise(
         tokio::select! {
             () = stopped.stopped() => break,
             () = state::changed(&mut registry) => {}
+            () = closed => {}
         }
     }
     while tasks.join_next().await.is_some() {}

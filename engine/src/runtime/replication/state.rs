@@ -63,6 +63,8 @@ pub(super) struct ReplicationState {
     pub(super) strands: Mutex<BTreeMap<OriginatorId, Arc<StrandCounters>>>,
     /// The strand whose damaged places are fetched. Its follower rests.
     pub(super) mending: watch::Sender<Option<OriginatorId>>,
+    /// The strand that is taken from elsewhere than from peers. Its follower rests.
+    pub(super) filling: watch::Sender<Option<OriginatorId>>,
     /// Wakes those who wait for an inbox to be closed.
     pub(super) inbox_closed: Notify,
     /// Followers and searches so far.
@@ -101,10 +103,20 @@ impl ReplicationState {
         self.inbox_closed.notify_waiters();
     }
 
-    /// Returns once the strand whose damaged places are fetched, if any, is one of these. Cancel safe.
-    pub(super) async fn mending_is(&self, is_so: impl Fn(Option<OriginatorId>) -> bool) {
-        // The sender is in this state, so it is never gone.
-        let _ = self.mending.subscribe().wait_for(|it| is_so(*it)).await;
+    /// Returns once the follower of a strand has to rest, or once it need not. Cancel safe.
+    pub(super) async fn rests(&self, originator: OriginatorId, is_wanted: bool) {
+        let (mut mending, mut filling) = (self.mending.subscribe(), self.filling.subscribe());
+        loop {
+            let strands = [*mending.borrow_and_update(), *filling.borrow_and_update()];
+            if strands.contains(&Some(originator)) == is_wanted {
+                return;
+            }
+            // The senders are in this state, so they are never gone.
+            tokio::select! {
+                _ = mending.changed() => {}
+                _ = filling.changed() => {}
+            }
+        }
     }
 
     /// Takes back what connected peers were asked of a strand.

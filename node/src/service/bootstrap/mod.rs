@@ -2,7 +2,7 @@
 //!
 //! - `checkpoints`: which checkpoints of a copy hold, by the keys of the registry;
 //! - `strand`: one strand, checked and written; - `chain`: the same of a chain's strand;
-//! - `verify`: reading a copy without writing anything;
+//! - `fill`: the strands of a node that runs; - `verify`: reading a copy without writing anything;
 //! - `report`: what was taken over; - `error`: why a copy was refused.
 //!
 //! The enemy is the maker of the copy, the keeper of its place, and the network between. Nothing that they say is
@@ -10,11 +10,13 @@
 //! tree has to come out of the envelopes that a checkpoint signs. Rows that are derived are derived here. What a chain
 //! orders is read from the chain, unless the operator trusts most nodes of the network for it.
 //!
-//! Invariant: no node starts from the folder before all of this was found to hold.
+//! Invariant: no node starts from the folder before all of this was found to hold. A node that runs is filled with envelopes
+//! alone, each of which was checked as one of a peer is.
 
 mod chain;
 mod checkpoints;
 mod error;
+mod fill;
 mod report;
 mod strand;
 mod verify;
@@ -26,7 +28,7 @@ use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::ChainAppender;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::{Absences, Registry};
-use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Objects, Store};
+use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps, Change, Objects, Store};
 use tokio::runtime::Handle;
 
 use super::import::{ImportFolder, open_store};
@@ -37,6 +39,7 @@ use crate::service::blocking;
 use crate::settings::NodeServiceSettings;
 
 pub use error::{BootstrapFetchError, run_error};
+pub(in crate::service) use fill::FillTask;
 pub use report::{FetchedChain, FetchedStrand, Reached, VerifiedStrand};
 pub use verify::verify;
 
@@ -247,7 +250,8 @@ impl Job {
         // A node that learns of an absence judges the strand anew.
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
-        strand::take_over(place, store, stated, &verifier, note).map(Some)
+        let commit: strand::Commit<'_> = &|changes: Vec<Change>| Ok(store.commit(&changes)?);
+        strand::take_over(place, store, stated, &verifier, commit, note).map(Some)
     }
 
     /// Returns a strand as earlier calls have left it; `None` if they have not begun it. Any beginning of a node's strand

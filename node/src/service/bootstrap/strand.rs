@@ -22,6 +22,9 @@ pub(super) const WRITE_ENVELOPES: usize = 4096;
 
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 
+/// The way into the log.
+pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
+
 /// Takes over what the log does not have yet. Calls `note` with the bytes of each chunk.
 ///
 /// # Errors
@@ -31,6 +34,7 @@ pub(super) fn take_over(
     store: &Store,
     stated: &BootstrapStrand,
     verifier: &EnvelopeVerifier,
+    commit: Commit<'_>,
     note: &mut dyn FnMut(u64),
 ) -> Result<FetchedStrand, BootstrapFetchError> {
     let originator = stated.originator;
@@ -38,7 +42,7 @@ pub(super) fn take_over(
     let (before, wanted): (Vec<_>, Vec<_>) =
         stated.chunks.iter().copied().partition(|chunk| chunk.through <= held);
     before.iter().for_each(|chunk| note(chunk.len_bytes));
-    let mut writing = Writing { store, verifier, head: held, reached: Reached::default() };
+    let mut writing = Writing { commit, verifier, head: held, reached: Reached::default() };
     each_chunk(place, originator, wanted, &mut |chunk, envelopes| {
         writing.take(envelopes)?;
         note(chunk.len_bytes);
@@ -89,7 +93,7 @@ fn read(
 }
 
 struct Writing<'a> {
-    store: &'a Store,
+    commit: Commit<'a>,
     verifier: &'a EnvelopeVerifier,
     head: SequenceId,
     reached: Reached,
@@ -102,7 +106,7 @@ impl Writing<'_> {
             envelopes.into_iter().filter(|(place, _)| *place > self.head).collect();
         for part in new.chunks(WRITE_ENVELOPES) {
             let changes = self.check(part)?;
-            self.store.commit(&changes)?;
+            (self.commit)(changes)?;
         }
         Ok(())
     }

@@ -104,6 +104,14 @@ pub(in crate::settings) const CHECKPOINT_WITNESSES: Setting = value(
     "witness.example/w1+eb762cc2+BNdamAGCsQq31Uv+08lkBzoO4XLz2qYjJa8CGmj3B1Ea https://witness.example",
     "Witnesses whose cosignatures of checkpoints are kept and shown; those with a URL are asked to cosign",
 );
+pub(in crate::settings) const BOOTSTRAP_FROM: Setting = value(
+    "bootstrap-from",
+    "HAWSER_BOOTSTRAP_FROM",
+    None,
+    "a folder, s3://BUCKET/PREFIX or https://…",
+    "https://snapshots.example/hawser",
+    "Place of snapshots that a node fills its strands from while it runs",
+);
 pub(in crate::settings) const METRICS_ENABLE: Setting = switch(
     "metrics.enable",
     "XMTPD_METRICS_ENABLE",
@@ -343,7 +351,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 42] = [
+pub(super) const ALL: [&Setting; 43] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -360,6 +368,7 @@ pub(super) const ALL: [&Setting; 42] = [
     &WITNESS_NAME,
     &WITNESS_KEY,
     &CHECKPOINT_WITNESSES,
+    &BOOTSTRAP_FROM,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,
     &METRICS_PORT,
