@@ -25,8 +25,10 @@ use crate::report_index::ReportIndex;
 use crate::repricing::Repricing;
 use crate::room::Room;
 use crate::settings::{Durability, StoreIdentity};
+use crate::stale::StaleProjections;
 use crate::strands::Strands;
 use crate::tree_edges::Trees;
+use crate::unread::UnreadFamily;
 use crate::write_fault::{WriteFault, WriteFaults};
 
 /// The parts of a store that outlive the database when the log is read again. Clones share them.
@@ -91,7 +93,9 @@ pub(crate) struct Database {
     /// Held while envelopes are pruned: one step at a time.
     pub(crate) pruning: Mutex<()>,
     /// Projections whose rows must be rebuilt before use.
-    pub(crate) stale: Mutex<Vec<Projection>>,
+    pub(crate) stale: StaleProjections,
+    /// Families that could not be read when it was opened.
+    pub(crate) unread: Vec<UnreadFamily>,
     durable: WriteOptions,
     buffered: WriteOptions,
 }
@@ -114,6 +118,7 @@ pub(crate) struct OpenedDatabase {
     pub(crate) reports: ReportIndex,
     pub(crate) older_rows: Option<OlderRows>,
     pub(crate) rebuilt_in_part: bool,
+    pub(crate) unread: Vec<UnreadFamily>,
 }
 
 impl Database {
@@ -145,7 +150,8 @@ impl Database {
             older_rows: Mutex::new(opened.older_rows),
             rebuilt_in_part: AtomicBool::new(opened.rebuilt_in_part),
             pruning: Mutex::default(),
-            stale: Mutex::new(opened.stale),
+            stale: StaleProjections::new(opened.stale),
+            unread: opened.unread,
             durable,
             buffered: WriteOptions::default(),
         }

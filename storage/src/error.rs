@@ -8,12 +8,20 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
 
+/// The beginning of RocksDB's words for bytes that are not those that were written.
+pub(crate) const CORRUPTION: &str = "Corruption:";
+
 /// A failure of RocksDB, in RocksDB's own words. Callers show it and never match on it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct DatabaseError(String);
 
 impl DatabaseError {
+    /// Returns true if RocksDB has found other bytes than were written.
+    pub(crate) fn is_corruption(&self) -> bool {
+        self.0.starts_with(CORRUPTION)
+    }
+
     /// Returns the failure that tests inject.
     pub(crate) fn injected() -> Self {
         Self("IO error: injected failure".to_owned())
@@ -40,9 +48,25 @@ pub enum ReadError {
         /// The row's key, in hex.
         key_hex: String,
     },
+    /// The rows are to be made anew from the log, or are being made: those that are there may be wrong, and others absent.
+    #[error("column family {family} is being made anew from the log")]
+    Rebuilding {
+        /// The column family.
+        family: &'static str,
+    },
 }
 
 impl ReadError {
+    /// Returns true if the disk has other bytes than were written, so that another try is of no use.
+    #[must_use]
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Database(error) => error.is_corruption(),
+            Self::Corrupt { .. } => true,
+            Self::Rebuilding { .. } => false,
+        }
+    }
+
     /// Reports that the envelope at `id` is absent, or differs from what was stored.
     #[must_use]
     pub fn unreadable_envelope(id: EnvelopeId) -> Self {

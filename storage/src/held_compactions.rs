@@ -4,10 +4,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::error::CORRUPTION;
 use crate::family::Family;
-
-/// The beginning of RocksDB's words for bytes that are not those that were written.
-const CORRUPTION: &str = "Corruption:";
 
 /// The families whose compactions rest. Outlives the open database.
 #[derive(Debug, Default)]

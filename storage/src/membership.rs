@@ -356,7 +356,7 @@ impl Rejudging<'_> {
 
     /// Returns the payers with usage in one minute.
     fn booked_payers(&self, at: CongestionKey) -> Result<Vec<PayerAddress>, ReadError> {
-        let mut rows = self.snapshot.rows(Family::Usage, rocksdb::ReadOptions::default());
+        let mut rows = self.snapshot.projected(Family::Usage, rocksdb::ReadOptions::default())?;
         let mut payers = Vec::new();
         rows.seek(at.encode());
         while let Some(key) = rows.key() {

@@ -103,6 +103,20 @@ pub(crate) fn rebuilt(db: &DB) -> Result<Option<Rebuilt>, ReadError> {
     Ok(row(db, MetaKey::Rebuilding, |value| Some(Rebuilt::decode(value)))?.flatten())
 }
 
+/// The value of [`MetaKey::Rebuilding`] that has the families of all projections dropped when the database is opened.
+/// Older programs begin a rebuild from the beginning.
+const CONDEMNED: &[u8] = b"condemned";
+
+/// Returns true if the families of the projections are to be dropped before they are used.
+pub(crate) fn are_condemned(db: &DB) -> Result<bool, ReadError> {
+    Ok(row(db, MetaKey::Rebuilding, |value| Some(value == CONDEMNED))?.unwrap_or(false))
+}
+
+/// Stages that the families of the projections are dropped at the next opening.
+pub(crate) fn put_condemned(db: &DB, batch: &mut WriteBatch) {
+    put(db, batch, MetaKey::Rebuilding, CONDEMNED);
+}
+
 /// Returns the progress with topic rows of an older format; `None` if there are none.
 pub(crate) fn older_topic_rows(db: &DB) -> Result<Option<OlderRows>, ReadError> {
     row(db, MetaKey::OlderTopicRows, OlderRows::decode)

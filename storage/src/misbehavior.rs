@@ -38,9 +38,21 @@ pub struct StoredEvidence {
     pub evidence: Evidence,
 }
 
-/// Reads the index of the evidence from the database.
-pub(crate) fn load_index(db: &DB) -> Result<EvidenceIndex, ReadError> {
+/// Reads the index of the evidence from the database. What cannot be read is not in it: of those facts more is kept than
+/// the bounds say, until the next start.
+pub(crate) fn load_index(db: &DB) -> (EvidenceIndex, Result<(), ReadError>) {
     let mut index = EvidenceIndex::default();
+    let read = add_to_index(db, &mut index);
+    if read.is_err() {
+        // New evidence must not take the place of another piece.
+        let mut rows = db.raw_iterator_cf(family_of(db, EvidenceTime::FAMILY));
+        rows.seek_to_last();
+        index.last = index.last.max(rows.key().and_then(EvidenceTime::decode).unwrap_or_default());
+    }
+    (index, read)
+}
+
+fn add_to_index(db: &DB, index: &mut EvidenceIndex) -> Result<(), ReadError> {
     let mut rows = db.raw_iterator_cf(family_of(db, Family::MisbehaviorFact));
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
@@ -49,8 +61,7 @@ pub(crate) fn load_index(db: &DB) -> Result<EvidenceIndex, ReadError> {
         index.last = index.last.max(row.at);
         rows.next();
     }
-    rows.status().map_err(DatabaseError::from)?;
-    Ok(index)
+    Ok(rows.status().map_err(DatabaseError::from)?)
 }
 
 fn decode_fact(key: &[u8], value: &[u8]) -> Result<(FactKey, FactRow), ReadError> {

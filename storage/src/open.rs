@@ -1,167 +1,35 @@
-//! Opening a folder as a store, with errors that tell the operator what to do.
+//! Opening a folder as a store.
 
 use std::fs;
 use std::hash::{BuildHasher as _, RandomState};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch};
 
-use crate::change::InvalidRule;
+use crate::condemned::{self, drop_condemned};
 use crate::database::{Database, OpenedDatabase, family_of, write_synced};
 use crate::error::DatabaseError;
-use crate::error::ReadError;
+use crate::evidence_index::EvidenceIndex;
 use crate::family::Family;
 use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
-use crate::host::{FolderFacts, FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
-use crate::keys::Key;
-use crate::keys::mark::{Mark, MarkKey};
+use crate::host::{FolderFacts, FolderStanding, HostMarker, UnknownFolder};
 use crate::meta::{self, FORMAT, FORMAT_MIN, Header};
+use crate::migrate::migrate;
 use crate::misbehavior::load_index;
+use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
 use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
-use crate::raw_rows::{current_mark, is_empty, load_heads, load_rates};
+use crate::raw_rows::{is_empty, load_heads, load_rates};
+use crate::report_index::ReportIndex;
 use crate::reports::load_report_index;
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
-use crate::store::{AdoptError, Store};
-
-/// Marks of prices that a migration removes with one write. A guess: about a megabyte.
-const UNMARKED_AT_ONCE: usize = 20_000;
-
-/// The reason a folder was not opened, with advice for the operator.
-#[derive(Debug, thiserror::Error)]
-pub enum OpenError {
-    /// The path is not a folder.
-    #[error("{path} is not a folder: name a folder for the data, or one that can be made")]
-    NotADirectory {
-        /// The path as given.
-        path: PathBuf,
-    },
-    /// The folder cannot be created, or a file in it cannot be written and synced.
-    #[error(
-        "cannot write to {path}: {source}. Check owner, mode and free space, and that the \
-             file system can sync"
-    )]
-    Unwritable {
-        /// The path as given.
-        path: PathBuf,
-        /// The failure.
-        source: io::Error,
-    },
-    /// Another process, or another store of this process, has the database open.
-    #[error("{path} is in use by another process: stop it first, two nodes never share a folder")]
-    Held {
-        /// The path as given.
-        path: PathBuf,
-    },
-    /// The folder holds no database of a node.
-    #[error("{path} holds no database of a node")]
-    NotADatabase {
-        /// The path as given.
-        path: PathBuf,
-    },
-    /// A newer version of this program wrote the database.
-    #[error(
-        "the database has format {found}, this program knows {FORMAT}: use the program that \
-             wrote it, or a newer one"
-    )]
-    NewerFormat {
-        /// The format of the database.
-        found: u32,
-    },
-    /// The database belongs to another network.
-    #[error(
-        "the database belongs to network {stored}, not {wanted}: choose another folder or \
-             the other network"
-    )]
-    OtherNetwork {
-        /// The stored value.
-        stored: String,
-        /// The configured value.
-        wanted: String,
-    },
-    /// The database belongs to another node.
-    #[error(
-        "the database belongs to node {stored}, not {wanted}: choose another folder or the \
-             other node's key"
-    )]
-    OtherNode {
-        /// The stored value.
-        stored: OriginatorId,
-        /// The configured value.
-        wanted: OriginatorId,
-    },
-    /// The database belongs to the same node id, but to another key.
-    #[error(
-        "the database belongs to key {stored}, not {wanted}: a strand is signed with one key \
-             only, so bring that key or choose another folder"
-    )]
-    OtherKey {
-        /// The stored value.
-        stored: Address,
-        /// The configured value.
-        wanted: Address,
-    },
-    /// Durable data is damaged.
-    #[error(
-        "the database is damaged ({cause}), and acknowledged envelopes may be lost: keep the folder as it \
-             is and follow docs/runbooks/restore.md, which begins with moving it aside. Never set \
-             --new-strand for this node"
-    )]
-    Corrupt {
-        /// The finding of RocksDB or of a check in this crate.
-        cause: String,
-    },
-    /// RocksDB failed for another reason.
-    #[error(transparent)]
-    Database(#[from] DatabaseError),
-    /// The rows of `meta` or the heads could not be read.
-    #[error(transparent)]
-    Read(#[from] ReadError),
-    /// The host marker cannot be used.
-    #[error(transparent)]
-    Host(#[from] HostMarkerError),
-    /// The folder cannot be made the one that this host wrote last.
-    #[error(transparent)]
-    Adopt(#[from] AdoptError),
-    /// The operator says that the key has no strand, and it has one.
-    #[error(
-        "--new-strand says that this node has published nothing in this network yet, but {found}: start \
-             it without the flag, and see docs/runbooks/restore.md"
-    )]
-    StrandExists {
-        /// The contradiction.
-        found: String,
-    },
-}
-
-impl OpenError {
-    /// Returns true if the disk does not let a database be opened that may be whole: it is full, fails, or
-    /// can be read only.
-    fn is_of_disk(&self) -> bool {
-        match self {
-            Self::Database(_) | Self::Adopt(AdoptError::Folder(_)) => true,
-            Self::Unwritable { source, .. }
-            | Self::Host(HostMarkerError::Unusable { source, .. })
-            | Self::Adopt(AdoptError::Marker(HostMarkerError::Unusable { source, .. })) => {
-                is_of_disk(source)
-            }
-            _ => false,
-        }
-    }
-}
-
-/// Tells a disk that fails from a folder that is named or owned wrongly.
-fn is_of_disk(error: &io::Error) -> bool {
-    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
-    let text = error.to_string();
-    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
-        || text.contains("Input/output error") // EIO has no kind of its own
-}
+use crate::store::Store;
+use crate::unread::UnreadFamily;
 
 impl Store {
     /// Opens the database in a folder, or creates it. A lock file that a crash left is ignored.
@@ -241,6 +109,30 @@ pub(crate) fn start(
     Ok(store)
 }
 
+/// Rows that are read when the database is opened, and that it does without if it has to.
+struct Dispensable {
+    has_unpriced: bool,
+    evidence: EvidenceIndex,
+    reports: ReportIndex,
+    unread: Vec<UnreadFamily>,
+}
+
+impl Dispensable {
+    fn load(db: &DB) -> Self {
+        let mut unread = Vec::new();
+        // If it is not known, the task that corrects amounts looks, and tells the error.
+        let (is_empty, read) = match is_empty(db, Family::Reprice) {
+            Ok(is_empty) => (is_empty, Ok(())),
+            Err(error) => (false, Err(error)),
+        };
+        let is_empty = UnreadFamily::note(Family::Reprice, (is_empty, read), &mut unread);
+        let evidence = UnreadFamily::note(Family::MisbehaviorFact, load_index(db), &mut unread);
+        let reports = load_report_index(db);
+        let reports = UnreadFamily::note(Family::MisbehaviorReportFact, reports, &mut unread);
+        Self { has_unpriced: !is_empty, evidence, reports, unread }
+    }
+}
+
 /// Opens the database, checks it, and reads what is kept in memory.
 pub(crate) fn load(
     how: &Opening,
@@ -250,6 +142,8 @@ pub(crate) fn load(
     let Opening { location, cache, .. } = how;
     let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
+    let is_ours = access == Access::ReadWrite && found == Some(FORMAT);
+    let has_dropped = is_ours && drop_condemned(&mut db)?;
     match found {
         Some(FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
@@ -267,6 +161,9 @@ pub(crate) fn load(
     } else if Family::ALL.into_iter().any(|family| db.cf_handle(family.name()).is_none()) {
         return Err(not_a_database(location));
     }
+    if has_dropped {
+        condemned::settle(&db)?;
+    }
     let header = meta::load(&db)?;
     if let Some(wanted) = wanted {
         require_same(&header.identity, wanted)?;
@@ -277,9 +174,8 @@ pub(crate) fn load(
     let heads = load_heads(&db)?;
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
     let rates = load_rates(&db)?;
-    let has_unpriced = !is_empty(&db, Family::Reprice)?;
-    let (evidence, older_rows) = (load_index(&db)?, meta::older_topic_rows(&db)?);
-    let reports = load_report_index(&db)?;
+    let Dispensable { has_unpriced, evidence, reports, unread } = Dispensable::load(&db);
+    let older_rows = meta::older_topic_rows(&db)?;
     let rebuilt_in_part = meta::rebuilt(&db)?.is_some();
     let database = Database::new(OpenedDatabase {
         db,
@@ -298,6 +194,7 @@ pub(crate) fn load(
         reports,
         older_rows,
         rebuilt_in_part,
+        unread,
     });
     Ok((Arc::new(database), header))
 }
@@ -458,42 +355,6 @@ fn initialise(
     meta::put_new(db, identity, new_incarnation(), &mut batch);
     write_synced(db, batch)?;
     Ok(())
-}
-
-/// Migrates an older format. A crash before the last write leaves the older format with new families, and
-/// the next start repeats the migration.
-fn migrate(db: &DB, older: u32) -> Result<(), OpenError> {
-    tracing::info!(from = older, to = FORMAT, "bringing the database up to a newer format");
-    if older < 3 {
-        unmark_prices(db)?;
-    }
-    let mut batch = WriteBatch::default();
-    if older < 4 {
-        meta::put_older_topic_rows(db, &mut batch);
-    }
-    meta::put_format(db, &mut batch);
-    Ok(write_synced(db, batch)?)
-}
-
-/// Removes the marks of prices, in steps of bounded memory. Formats up to 2 kept envelopes from readers whose fees the
-/// price list did not explain. The projections of these formats are stale, so their rows come with the
-/// rebuild at this start.
-fn unmark_prices(db: &DB) -> Result<(), OpenError> {
-    const PRICE_RULES: [InvalidRule; 2] = [InvalidRule(10), InvalidRule(11)];
-    let family = family_of(db, MarkKey::FAMILY);
-    let mut rows = db.raw_iterator_cf(family);
-    rows.seek_to_first();
-    let mut batch = WriteBatch::default();
-    while let Some((at, mark)) = current_mark(&rows)? {
-        if matches!(mark, Mark::Invalid(rule) if PRICE_RULES.contains(&rule)) {
-            batch.delete_cf(family, MarkKey(at).encode());
-        }
-        if batch.len() >= UNMARKED_AT_ONCE {
-            write_synced(db, std::mem::take(&mut batch))?;
-        }
-        rows.next();
-    }
-    Ok(write_synced(db, batch)?)
 }
 
 fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {

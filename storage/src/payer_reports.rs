@@ -187,7 +187,7 @@ impl Snapshot<'_> {
             Some(minute) => minute + 1,
             None => 0,
         };
-        let mut rows = self.rows(Family::Usage, ReadOptions::default());
+        let mut rows = self.projected(Family::Usage, ReadOptions::default())?;
         rows.seek(UsageKey { originator, minute: from, payer: NO_PAYER }.encode());
         while let Some((key, value)) = rows.item() {
             let corrupt = || ReadError::corrupt(Family::Usage, key);
@@ -248,7 +248,7 @@ impl Snapshot<'_> {
         originator: OriginatorId,
         through_minute: u32,
     ) -> Result<Option<(u32, SequenceId)>, ReadError> {
-        let mut rows = self.rows(Family::Usage, ReadOptions::default());
+        let mut rows = self.projected(Family::Usage, ReadOptions::default())?;
         let last = UsageKey { originator, minute: through_minute, payer: LAST_PAYER };
         rows.seek_for_prev(last.encode());
         let mut found: Option<(u32, SequenceId)> = None;

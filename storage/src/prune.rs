@@ -73,7 +73,7 @@ impl Snapshot<'_> {
     ) -> Result<Option<Expiring>, ReadError> {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
-        let mut rows = self.rows(Family::Expiry, options);
+        let mut rows = self.projected(Family::Expiry, options)?;
         match after {
             None => rows.seek_to_first(),
             Some(Expiring { expiry_unix_s, id }) => {
@@ -161,7 +161,7 @@ impl Database {
         let _one = self.pruning.lock();
         let _no_rebuild = self.gate.read();
         let mut done = PrunedBatch::default();
-        if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.lock().is_empty() {
+        if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
             return Ok(done);
         }
         let mut strands: BTreeMap<OriginatorId, Vec<Expiring>> = BTreeMap::new();

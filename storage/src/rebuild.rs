@@ -4,6 +4,7 @@
 //! cores derive the facts of one batch while one thread writes the rows of the batch before and reads
 //! the batch after. Rows are written in the order of the log.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -43,6 +44,9 @@ const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 /// Derives the facts of a stored envelope from its bytes and its validity. Called from several threads.
 pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Validity) -> Option<Facts> + Sync + 'a;
 
+/// Called with the progress of a rebuild. Says if it goes on.
+type Progress<'a> = dyn FnMut(RebuildProgress) -> ControlFlow<()> + 'a;
+
 /// Progress of a rebuild.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RebuildProgress {
@@ -61,6 +65,17 @@ pub enum RebuildError {
     /// The rows could not be written.
     #[error(transparent)]
     Write(CommitError),
+    /// The caller has stopped it.
+    #[error("stopped before it was done")]
+    Stopped,
+}
+
+impl RebuildError {
+    /// Returns true if the log, or what is recorded beside it, could not be read.
+    #[must_use]
+    pub fn is_of_reading(&self) -> bool {
+        matches!(self, Self::Read(_) | Self::Write(CommitError::Read(_)))
+    }
 }
 
 impl From<CommitError> for RebuildError {
@@ -88,6 +103,22 @@ impl Store {
         derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress),
     ) -> Result<RebuildReport, RebuildError> {
+        let mut go_on = |made| {
+            progress(made);
+            ControlFlow::Continue(())
+        };
+        self.rebuild_while(derive, &mut go_on)
+    }
+
+    /// Does the same as long as `progress` says so. The next rebuild goes on behind the last batch, as after a crash.
+    ///
+    /// # Errors
+    /// As [`Store::rebuild`], and [`RebuildError::Stopped`].
+    pub fn rebuild_while(
+        &self,
+        derive: &Derive<'_>,
+        progress: &mut dyn FnMut(RebuildProgress) -> ControlFlow<()>,
+    ) -> Result<RebuildReport, RebuildError> {
         self.database().rebuild(derive, progress)
     }
 }
@@ -96,7 +127,7 @@ impl Database {
     fn rebuild(
         self: &Arc<Self>,
         derive: &Derive<'_>,
-        progress: &mut dyn FnMut(RebuildProgress),
+        progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         self.check_writable()?;
         let _no_commits = self.gate.write();
@@ -121,6 +152,7 @@ impl Database {
     /// Stages the flag and the deletion of all projection rows, and of the marks of minutes to be priced
     /// again.
     pub(crate) fn stage_drop_of_projections(&self, batch: &mut WriteBatch) {
+        self.stale.add_all();
         self.stage_rebuild_from_the_beginning(batch);
         for projection in Projection::ALL {
             let family = self.family(projection.family());
@@ -133,7 +165,6 @@ impl Database {
         *self.older_rows.lock() = None;
         self.repricing.lock().forget_all();
         self.recent.forget_all();
-        *self.stale.lock() = Projection::ALL.to_vec();
     }
 
     /// Stages that the next rebuild starts over. To be called for every change of the log, and of its marks,
@@ -146,7 +177,7 @@ impl Database {
         self: &Arc<Self>,
         done: Rebuilt,
         derive: &Derive<'_>,
-        progress: &mut dyn FnMut(RebuildProgress),
+        progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
         let snapshot = Snapshot::new(self);
@@ -157,16 +188,18 @@ impl Database {
         while !read.is_empty() || !derived.is_empty() {
             let (facts, beside) = derive_all(derive, &read, || {
                 self.write_rows(&derived, &mut report)?;
-                if !derived.is_empty() {
-                    progress(RebuildProgress { done: report.envelopes, total_estimate });
+                let made = RebuildProgress { done: report.envelopes, total_estimate };
+                if !derived.is_empty() && progress(made).is_break() {
+                    return Err(RebuildError::Stopped);
                 }
                 Ok::<_, RebuildError>(log.batch()?)
             });
             let envelopes = std::mem::replace(&mut read, beside?);
             derived = envelopes.into_iter().zip(facts).map(DerivedEnvelope::from).collect();
         }
-        if report.envelopes == 0 {
-            progress(RebuildProgress { done: 0, total_estimate });
+        let nothing = RebuildProgress { done: 0, total_estimate };
+        if report.envelopes == 0 && progress(nothing).is_break() {
+            return Err(RebuildError::Stopped);
         }
         Ok(report)
     }
@@ -209,7 +242,7 @@ impl Database {
         meta::put_projection_versions(&self.db, &mut batch);
         self.write_durable(batch)?;
         self.rebuilt_in_part.store(false, Ordering::Release);
-        self.stale.lock().clear();
+        self.stale.clear();
         Ok(())
     }
 

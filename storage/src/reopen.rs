@@ -14,7 +14,8 @@ use hawser_proto::EnvelopeId;
 
 use crate::database::Database;
 use crate::error::DatabaseError;
-use crate::open::{OpenError, has_database, load, prepare_folder};
+use crate::open::{has_database, load, prepare_folder};
+use crate::open_error::OpenError;
 use crate::opening::Access;
 use crate::store::Store;
 

@@ -49,9 +49,22 @@ pub struct StoredReport {
     pub kept: KeptReport,
 }
 
-/// Reads the index of the reports from the database.
-pub(crate) fn load_report_index(db: &DB) -> Result<ReportIndex, ReadError> {
+/// Reads the index of the reports from the database. What cannot be read is not in it: of those reports more is kept than
+/// the bounds say, until the next start.
+pub(crate) fn load_report_index(db: &DB) -> (ReportIndex, Result<(), ReadError>) {
     let mut index = ReportIndex::default();
+    let read = add_to_index(db, &mut index);
+    if read.is_err() {
+        // A new report must not take the place of another one.
+        let mut rows = db.raw_iterator_cf(family_of(db, ReportTime::FAMILY));
+        rows.seek_to_last();
+        let last = rows.key().and_then(ReportTime::decode);
+        index.last = last.map_or(index.last, |last| index.last.max(last));
+    }
+    (index, read)
+}
+
+fn add_to_index(db: &DB, index: &mut ReportIndex) -> Result<(), ReadError> {
     let mut rows = db.raw_iterator_cf(family_of(db, ReportFact::FAMILY));
     rows.seek_to_first();
     while let Some((key, value)) = rows.item() {
@@ -60,8 +73,7 @@ pub(crate) fn load_report_index(db: &DB) -> Result<ReportIndex, ReadError> {
         index.last = index.last.max(row.at);
         rows.next();
     }
-    rows.status().map_err(DatabaseError::from)?;
-    Ok(index)
+    Ok(rows.status().map_err(DatabaseError::from)?)
 }
 
 fn decode_fact(key: &[u8], value: &[u8]) -> Result<(ReportFact, ReportFactRow), ReadError> {

@@ -40,10 +40,11 @@ const STEP_ITEMS: usize = 1024;
 const STEP_LEN_BYTES: usize = 16 << 20;
 
 impl Store {
-    /// Returns true while minutes are marked to be priced again.
+    /// Returns true while minutes are marked to be priced again, and can be.
     #[must_use]
     pub fn has_unpriced(&self) -> bool {
-        self.database().unpriced.load(Ordering::Acquire)
+        let database = self.database();
+        database.unpriced.load(Ordering::Acquire) && database.stale.is_empty()
     }
 
     /// Returns the number of envelopes whose stated fees were not the booked ones when they were first
@@ -74,7 +75,7 @@ impl Database {
         steps_max: usize,
     ) -> Result<usize, CommitError> {
         self.check_writable()?;
-        if self.rebuilt_in_part.load(Ordering::Acquire) {
+        if self.rebuilt_in_part.load(Ordering::Acquire) || !self.stale.is_empty() {
             return Ok(0); // what is not rebuilt yet would be counted twice
         }
         // Before the look: a commit that marks a minute meanwhile raises it again.

@@ -27,6 +27,7 @@ use crate::log_scan::{self, LogScan};
 use crate::raw_rows::{
     collect_heads, collect_rates, current_ledger_entry, current_mark, nearest_mark,
 };
+use crate::stale::HiddenProjections;
 use crate::topic_scan::TopicScan;
 
 /// A consistent view of everything that was durable when it was taken. Later commits are invisible,
@@ -36,6 +37,8 @@ use crate::topic_scan::TopicScan;
 pub struct Snapshot<'a> {
     /// Borrows from `store`, and is declared before it: fields are dropped in this order.
     view: rocksdb::Snapshot<'static>,
+    /// The projections that must not be read in it.
+    hidden: HiddenProjections,
     /// The database that the view was taken of. The store may have another one by now.
     store: Arc<Database>,
     /// Ties the view to the store that it is of.
@@ -49,7 +52,8 @@ impl Snapshot<'_> {
         // SAFETY: the database lives behind `store`, which is never moved out of its `Arc`, is not
         // changed, and is dropped after `view`. No method gives out a borrow that outlives `self`.
         let database: &'static Database = unsafe { &*Arc::as_ptr(&store) };
-        Self { view: database.db.snapshot(), store, of: PhantomData }
+        let (view, hidden) = database.stale.view(|| database.db.snapshot());
+        Self { view, hidden, store, of: PhantomData }
     }
 
     /// Returns the head of a strand: every place up to it is held or marked. Returns 0 for an unknown
@@ -248,7 +252,7 @@ impl Snapshot<'_> {
     /// those take `len_bytes_max` together. The other envelopes are in the log.
     #[must_use]
     pub fn topics_with_envelopes(&self, len_bytes_max: usize) -> TopicScan<'_> {
-        let rows = self.rows(TopicKey::FAMILY, ReadOptions::default());
+        let rows = self.projected(TopicKey::FAMILY, ReadOptions::default());
         TopicScan::new(rows, len_bytes_max, &self.store.recent)
     }
 
@@ -299,7 +303,7 @@ impl Snapshot<'_> {
         rows_max: usize,
         mut each: impl FnMut(OriginatorId, u32, UsageRow),
     ) -> Result<Option<(OriginatorId, u32)>, ReadError> {
-        let mut rows = self.rows(UsageByPayerKey::FAMILY, ReadOptions::default());
+        let mut rows = self.projected(UsageByPayerKey::FAMILY, ReadOptions::default())?;
         let mut last = after;
         match after {
             Some((originator, minute)) => {
@@ -352,7 +356,7 @@ impl Snapshot<'_> {
     /// # Errors
     /// When a row cannot be read.
     pub fn inbox(&self, address: Address) -> Result<Option<InboxId>, ReadError> {
-        let mut rows = self.rows(InboxKey::FAMILY, ReadOptions::default());
+        let mut rows = self.projected(InboxKey::FAMILY, ReadOptions::default())?;
         rows.seek(InboxKey::prefix(address));
         let mut newest = None;
         while let Some((key, value)) = rows.item() {
@@ -428,11 +432,32 @@ impl Snapshot<'_> {
         self.view.raw_iterator_cf_opt(self.store.family(family), options)
     }
 
+    /// Opens an iterator over the rows of a projection.
+    ///
+    /// # Errors
+    /// [`ReadError::Rebuilding`] if the projection has to be made anew.
+    pub(crate) fn projected(
+        &self,
+        family: Family,
+        options: ReadOptions,
+    ) -> Result<DBRawIterator<'_>, ReadError> {
+        self.check(family)?;
+        Ok(self.rows(family, options))
+    }
+
+    fn check(&self, family: Family) -> Result<(), ReadError> {
+        match self.hidden.cover(family) {
+            true => Err(ReadError::Rebuilding { family: family.name() }),
+            false => Ok(()),
+        }
+    }
+
     pub(crate) fn row<K: for<'k> Key<'k>, V>(
         &self,
         key: K,
         decode: impl FnOnce(&[u8]) -> Option<V>,
     ) -> Result<Option<V>, ReadError> {
+        self.check(K::FAMILY)?;
         let key = key.encode();
         let row: Option<DBPinnableSlice<'_>> = self
             .view

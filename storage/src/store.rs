@@ -15,6 +15,7 @@ use crate::opening::Opening;
 use crate::room::RoomSettings;
 use crate::settings::StoreIdentity;
 use crate::snapshot::Snapshot;
+use crate::unread::UnreadFamily;
 use crate::write_fault::WriteFault;
 
 /// One open database: the log and its projections. Clones share it; dropping the last one closes it.
@@ -149,7 +150,20 @@ impl Store {
     /// code made their rows, or their rebuild was interrupted.
     #[must_use]
     pub fn stale_projections(&self) -> Vec<&'static str> {
-        self.database().stale.lock().iter().map(|projection| projection.name()).collect()
+        self.database().stale.list().iter().map(|projection| projection.name()).collect()
+    }
+
+    /// Returns true while a projection must be rebuilt before use.
+    #[must_use]
+    pub fn has_stale_projections(&self) -> bool {
+        !self.database().stale.is_empty()
+    }
+
+    /// Returns the families that could not be read when the database was opened last, and that it does without: of
+    /// evidence and reports less is counted, and further minutes are looked at.
+    #[must_use]
+    pub fn unread_families(&self) -> Vec<UnreadFamily> {
+        self.database().unread.clone()
     }
 
     /// Returns true after a write has failed, and while the disk allows no writes. The store refuses

@@ -15,7 +15,8 @@ use crate::recent::Recent;
 /// One iterator serves all topics. For a topic without rows the seek is mostly answered by a bloom
 /// filter.
 pub struct TopicScan<'s> {
-    rows: DBRawIterator<'s>,
+    /// An error if the rows have to be made anew.
+    rows: Result<DBRawIterator<'s>, ReadError>,
     /// The key of the last seek.
     key: Vec<u8>,
     /// Number of its leading bytes that name the topic.
@@ -30,7 +31,11 @@ pub struct TopicScan<'s> {
 }
 
 impl<'s> TopicScan<'s> {
-    pub(crate) fn new(rows: DBRawIterator<'s>, room_bytes: usize, recent: &'s Recent) -> Self {
+    pub(crate) fn new(
+        rows: Result<DBRawIterator<'s>, ReadError>,
+        room_bytes: usize,
+        recent: &'s Recent,
+    ) -> Self {
         let (key, seeks, rows_read) = (Vec::new(), 0, 0);
         Self { rows, key, prefix_len: 0, on_row: false, room_bytes, seeks, rows_read, recent }
     }
@@ -78,8 +83,7 @@ impl<'s> TopicScan<'s> {
         key.encode_into(&mut self.key);
         self.prefix_len = 2 + topic.len();
         self.seeks += 1;
-        self.rows.seek(&self.key);
-        self.current()
+        self.step(|rows, key| rows.seek(key))
     }
 
     /// Returns the next row of the same topic; `None` past its last row, and before the first
@@ -91,8 +95,7 @@ impl<'s> TopicScan<'s> {
         if !self.on_row {
             return Ok(None);
         }
-        self.rows.next();
-        self.current()
+        self.step(|rows, _| rows.next())
     }
 
     /// Seeks to the last row of `topic` at or before `through`; `None` before the topic's first row. The
@@ -110,8 +113,7 @@ impl<'s> TopicScan<'s> {
         key.encode_into(&mut self.key);
         self.prefix_len = 2 + topic.len();
         self.seeks += 1;
-        self.rows.seek_for_prev(&self.key);
-        self.current()
+        self.step(|rows, key| rows.seek_for_prev(key))
     }
 
     /// Returns the row of the same topic before the one returned last; `None` before its first row, and
@@ -123,15 +125,20 @@ impl<'s> TopicScan<'s> {
         if !self.on_row {
             return Ok(None);
         }
-        self.rows.prev();
-        self.current()
+        self.step(|rows, _| rows.prev())
     }
 
-    fn current(&mut self) -> Result<Option<TopicRow>, ReadError> {
+    /// Moves to another row, and returns it if it is one of the topic.
+    fn step(
+        &mut self,
+        to: impl FnOnce(&mut DBRawIterator<'s>, &[u8]),
+    ) -> Result<Option<TopicRow>, ReadError> {
         self.on_row = false;
+        let rows = self.rows.as_mut().map_err(|error| error.clone())?;
+        to(rows, &self.key);
         self.rows_read += 1;
-        let Some((key, value)) = self.rows.item() else {
-            self.rows.status().map_err(DatabaseError::from)?;
+        let Some((key, value)) = rows.item() else {
+            rows.status().map_err(DatabaseError::from)?;
             return Ok(None);
         };
         if !key.starts_with(&self.key[..self.prefix_len]) {

@@ -4,121 +4,17 @@
 
 mod support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, Expiring, Facts, InvalidRule, LogEntry, LogItem, Mark, PrunedBatch,
-    SkipReason, Store, StrandPlaces, Validity, WriteFault,
+    Change, CommitError, Expiring, Facts, LogEntry, PrunedBatch, SkipReason, Store, StrandPlaces,
+    Validity, WriteFault,
 };
 use proptest::prelude::*;
+use support::pruning::*;
 use support::*;
-
-/// Facts of an envelope: a pure function of its place, as the engine's are of its bytes.
-fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
-    let random = digest(at.sequence.0 * 1_000 + u64::from(at.originator.0));
-    if random[0] < 30 {
-        return (Some(InvalidRule(random[1])), None);
-    }
-    let facts = Facts {
-        topic: topic(&format!("t{}", random[2] % 4)),
-        originator_ns: i64::from(random[3]) * 3_000_000_000,
-        depends_on: Vec::new(),
-        expiry_unix_s: (random[5] > 30).then(|| u64::from(random[6])),
-        // Few, so that one digest often stands at several places.
-        receipt: Some(digest(u64::from(random[8] % 16))),
-        charge: (random[9] > 50).then(|| charge(random[10] % 3, u64::from(random[12]))),
-        counts_for_congestion: random[13] > 50,
-        addresses: match random[14] > 230 {
-            true => facts(at).addresses,
-            false => Vec::new(),
-        },
-    };
-    (None, Some(facts))
-}
-
-fn change(at: EnvelopeId) -> Change {
-    let (invalid, facts) = derived(at);
-    Change::Append(LogEntry { validity: Validity::of(invalid), facts, ..entry(at) })
-}
-
-fn derive(at: EnvelopeId, bytes: &bytes::Bytes, validity: Validity) -> Option<Facts> {
-    assert_eq!(bytes, &entry(at).bytes);
-    derived(at).1.filter(|_| validity == Validity::Valid)
-}
-
-fn expiring(store: &Store) -> Vec<Expiring> {
-    let mut all = Vec::new();
-    let mut after = None;
-    loop {
-        after = store
-            .snapshot()
-            .expiring(after, 7, |it| {
-                all.push(it);
-                ControlFlow::Continue(())
-            })
-            .unwrap();
-        if after.is_none() {
-            return all;
-        }
-    }
-}
-
-fn prune(store: &Store, expired: &[Expiring]) -> PrunedBatch {
-    store.prune(expired, &derive).unwrap()
-}
-
-fn reprice(store: &Store) {
-    while store.reprice(&derive, 3).unwrap() == 3 {}
-}
-
-/// Returns the digests that pruning must not change.
-fn kept(store: &Store) -> BTreeMap<&'static str, [u8; 32]> {
-    let mut digests = store.snapshot().projection_digests().unwrap();
-    digests.retain(|name, _| ["usage", "usage_by_payer", "congestion", "inbox"].contains(name));
-    assert_eq!(digests.len(), 4);
-    digests
-}
-
-fn bring_up(store: &Store) {
-    while !store.bring_up_trees(100).unwrap() {}
-}
-
-/// Returns size and root of both trees.
-fn trees(store: &Store) -> Vec<(u64, [u8; 32])> {
-    bring_up(store);
-    let snapshot = store.snapshot();
-    let tree = |originator| {
-        let size = snapshot.tree_size(originator).unwrap();
-        (size, snapshot.root(originator, size).unwrap().0)
-    };
-    [OWN, PEER].map(tree).to_vec()
-}
-
-/// Returns what a scan of each strand tells: places with their envelopes, and empty ones with the reason.
-fn told(store: &Store) -> BTreeMap<EnvelopeId, Option<SkipReason>> {
-    let snapshot = store.snapshot();
-    let mut told = BTreeMap::new();
-    for head in snapshot.heads().unwrap().iter() {
-        for item in snapshot.log(id(head.originator, 0), head.sequence) {
-            match item.unwrap() {
-                LogItem::Envelope { id, bytes, .. } => {
-                    assert_eq!(bytes, entry(id).bytes);
-                    assert_eq!(told.insert(id, None), None);
-                }
-                LogItem::Skipped { from, through, reason } => {
-                    for place in from.0..=through.0 {
-                        assert_eq!(told.insert(id(head.originator, place), Some(reason)), None);
-                    }
-                }
-            }
-        }
-        assert_eq!(told.range(id(head.originator, 1)..=head).count() as u64, head.sequence.0);
-    }
-    told
-}
 
 /// Returns the places that topics have rows of.
 fn topic_rows(store: &Store) -> BTreeSet<EnvelopeId> {
@@ -133,44 +29,6 @@ fn topic_rows(store: &Store) -> BTreeSet<EnvelopeId> {
         }
     }
     places
-}
-
-/// A folder of an interrupted write: the disk has all of it, or nothing.
-fn break_off(store: &Store, fault: WriteFault, work: impl FnOnce()) {
-    store.set_write_faults(Some(Arc::new(move || Some(fault))));
-    work();
-    store.set_write_faults(None);
-    store.reopen().unwrap();
-    store.accept_writes();
-}
-
-/// Turns random numbers into the next change of one of the strands.
-fn next_change(heads: &mut [u64; 2], (is_own, kind): (bool, u8)) -> Change {
-    let (originator, head) = match is_own {
-        true => (OWN, &mut heads[0]),
-        false => (PEER, &mut heads[1]),
-    };
-    let next = *head + 1;
-    let (change, last) = match (is_own, kind) {
-        (false, 0) => (skip(originator, next, next + 2, SkipReason::Missing), next + 2),
-        (false, 1) => (skip(originator, next, next, SkipReason::Expired), next),
-        (_, 2) => (skip(originator, next, next + 1, SkipReason::Void), next + 1),
-        _ => (change(id(originator, next)), next),
-    };
-    *head = last;
-    change
-}
-
-/// The mark of a pruned place reaches to the last of its neighbours that are pruned as well.
-fn assert_neighbours_are_one_row(store: &Store, gone: &BTreeSet<EnvelopeId>) {
-    for (&at, reason) in &told(store) {
-        if *reason == Some(SkipReason::Pruned) {
-            let mark = store.snapshot().mark(at).unwrap();
-            let Some(Mark::Pruned { through }) = mark else { panic!("{at}: {mark:?}") };
-            let next = EnvelopeId { sequence: through.next(), ..at };
-            assert!(!gone.contains(&next), "{} ends at {}", at, through);
-        }
-    }
 }
 
 proptest! {

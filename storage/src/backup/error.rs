@@ -7,7 +7,7 @@ use hawser_proto::{Address, OriginatorId};
 
 use super::manifest::{FileHash, ManifestError};
 use crate::error::{DatabaseError, ReadError};
-use crate::open::OpenError;
+use crate::open_error::OpenError;
 use crate::tree_read::TreeError;
 
 /// The reason a backup was not made, not found whole, or not restored. Nothing that was there has been

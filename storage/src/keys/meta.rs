@@ -28,7 +28,7 @@ pub(crate) enum MetaKey {
     /// 65 bytes: the node's public key, uncompressed.
     PublicKey,
     /// Present while projections are dropped and not yet rebuilt: the part that is rebuilt, or empty when the
-    /// next rebuild starts over.
+    /// next rebuild starts over, or `condemned` when their families are dropped before.
     Rebuilding,
     /// Position of the last evidence that reports were made of.
     ReportedEvidence,

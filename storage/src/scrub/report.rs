@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 
 use crate::error::{DatabaseError, ReadError};
-use crate::open::OpenError;
+use crate::family::Family;
+use crate::open_error::OpenError;
+use crate::projection::Projection;
 use crate::prune::StrandPlaces;
 
 /// The most damages that a report lists; further ones are counted. A guess: with that many the disk is
@@ -13,6 +15,10 @@ use crate::prune::StrandPlaces;
 const DAMAGES_MAX: usize = 1000;
 /// Bytes between two calls of the caller. A guess: a disk reads them in a millisecond.
 const STEP_BYTES: u64 = 256 << 10;
+
+/// The families that a rebuild of the projections reads.
+const REBUILT_FROM: [Family; 6] =
+    [Family::Log, Family::Mark, Family::Pruned, Family::Rate, Family::Cursor, Family::Meta];
 
 /// One damaged part of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,6 +36,18 @@ pub struct Damage {
 }
 
 impl Damage {
+    /// Returns true if the rows are derived from the log, and can be made anew.
+    #[must_use]
+    pub fn is_of_projection(&self) -> bool {
+        Projection::ALL.into_iter().any(|it| it.name() == self.family)
+    }
+
+    /// Returns true if projections cannot be made anew before this part is whole: they are made of these rows.
+    #[must_use]
+    pub fn stops_rebuilds(&self) -> bool {
+        REBUILT_FROM.into_iter().any(|it| it.name() == self.family)
+    }
+
     /// Returns the damaged places of each strand, by originator ascending. `None` if the first or the last one is not
     /// known.
     pub(super) fn strands(&self, heads: &Cursor) -> Option<Vec<StrandPlaces>> {

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
+pub(crate) mod pruning;
+
 use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;

@@ -1,0 +1,153 @@
+//! Errors of opening a folder as a store, which tell the operator what to do.
+
+use std::io;
+use std::path::PathBuf;
+
+use hawser_proto::{Address, OriginatorId};
+
+use crate::error::{DatabaseError, ReadError};
+use crate::host::HostMarkerError;
+use crate::meta::FORMAT;
+use crate::store::AdoptError;
+
+/// The reason a folder was not opened, with advice for the operator.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The path is not a folder.
+    #[error("{path} is not a folder: name a folder for the data, or one that can be made")]
+    NotADirectory {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The folder cannot be created, or a file in it cannot be written and synced.
+    #[error(
+        "cannot write to {path}: {source}. Check owner, mode and free space, and that the \
+             file system can sync"
+    )]
+    Unwritable {
+        /// The path as given.
+        path: PathBuf,
+        /// The failure.
+        source: io::Error,
+    },
+    /// Another process, or another store of this process, has the database open.
+    #[error("{path} is in use by another process: stop it first, two nodes never share a folder")]
+    Held {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// The folder holds no database of a node.
+    #[error("{path} holds no database of a node")]
+    NotADatabase {
+        /// The path as given.
+        path: PathBuf,
+    },
+    /// A newer version of this program wrote the database.
+    #[error(
+        "the database has format {found}, this program knows {FORMAT}: use the program that \
+             wrote it, or a newer one"
+    )]
+    NewerFormat {
+        /// The format of the database.
+        found: u32,
+    },
+    /// The database belongs to another network.
+    #[error(
+        "the database belongs to network {stored}, not {wanted}: choose another folder or \
+             the other network"
+    )]
+    OtherNetwork {
+        /// The stored value.
+        stored: String,
+        /// The configured value.
+        wanted: String,
+    },
+    /// The database belongs to another node.
+    #[error(
+        "the database belongs to node {stored}, not {wanted}: choose another folder or the \
+             other node's key"
+    )]
+    OtherNode {
+        /// The stored value.
+        stored: OriginatorId,
+        /// The configured value.
+        wanted: OriginatorId,
+    },
+    /// The database belongs to the same node id, but to another key.
+    #[error(
+        "the database belongs to key {stored}, not {wanted}: a strand is signed with one key \
+             only, so bring that key or choose another folder"
+    )]
+    OtherKey {
+        /// The stored value.
+        stored: Address,
+        /// The configured value.
+        wanted: Address,
+    },
+    /// Durable data is damaged.
+    #[error(
+        "the database is damaged ({cause}), and acknowledged envelopes may be lost: keep the folder as it \
+             is and follow docs/runbooks/restore.md, which begins with moving it aside. Never set \
+             --new-strand for this node"
+    )]
+    Corrupt {
+        /// The finding of RocksDB or of a check in this crate.
+        cause: String,
+    },
+    /// RocksDB failed for another reason.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The rows of `meta` or the heads could not be read, and the next try may succeed.
+    #[error(transparent)]
+    Read(ReadError),
+    /// The host marker cannot be used.
+    #[error(transparent)]
+    Host(#[from] HostMarkerError),
+    /// The folder cannot be made the one that this host wrote last.
+    #[error(transparent)]
+    Adopt(#[from] AdoptError),
+    /// The operator says that the key has no strand, and it has one.
+    #[error(
+        "--new-strand says that this node has published nothing in this network yet, but {found}: start \
+             it without the flag, and see docs/runbooks/restore.md"
+    )]
+    StrandExists {
+        /// The contradiction.
+        found: String,
+    },
+}
+
+impl OpenError {
+    /// Returns true if the disk does not let a database be opened that may be whole: it is full, fails, or
+    /// can be read only.
+    pub(crate) fn is_of_disk(&self) -> bool {
+        match self {
+            Self::Database(_) | Self::Adopt(AdoptError::Folder(_)) => true,
+            Self::Unwritable { source, .. }
+            | Self::Host(HostMarkerError::Unusable { source, .. })
+            | Self::Adopt(AdoptError::Marker(HostMarkerError::Unusable { source, .. })) => {
+                is_of_disk(source)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Tells a disk that fails from a folder that is named or owned wrongly.
+fn is_of_disk(error: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let text = error.to_string();
+    matches!(error.kind(), StorageFull | QuotaExceeded | ReadOnlyFilesystem)
+        || text.contains("Input/output error") // EIO has no kind of its own
+}
+
+impl From<ReadError> for OpenError {
+    /// Rows that every start needs are not there: what the folder holds is not known without them.
+    fn from(error: ReadError) -> Self {
+        if error.is_damage() {
+            Self::Corrupt { cause: error.to_string() }
+        } else {
+            Self::Read(error)
+        }
+    }
+}

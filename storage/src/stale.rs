@@ -1,0 +1,112 @@
+//! The projections whose rows must not be read: they have to be made anew, or are being made.
+//!
+//! A view may be taken while a rebuild begins or ends. So each change is counted, and a view trusts only what was current
+//! before it was taken and after, with no change between.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use crate::family::Family;
+use crate::projection::Projection;
+
+/// Bits of a state that name projections. The others count changes.
+const PROJECTION_BITS: u32 = 8;
+
+/// The projections that have to be made anew.
+#[derive(Debug)]
+pub(crate) struct StaleProjections {
+    list: Mutex<Vec<Projection>>,
+    /// The number of changes, and a bit for each projection of the list.
+    state: AtomicU64,
+}
+
+impl StaleProjections {
+    pub(crate) fn new(list: Vec<Projection>) -> Self {
+        Self { state: AtomicU64::new(bits_of(&list)), list: Mutex::new(list) }
+    }
+
+    /// Returns the projections.
+    pub(crate) fn list(&self) -> Vec<Projection> {
+        self.list.lock().clone()
+    }
+
+    /// Returns true if every projection can be read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.list.lock().is_empty()
+    }
+
+    /// Sets all. To be called before the first of their rows is dropped.
+    pub(crate) fn add_all(&self) {
+        self.replace(Projection::ALL.to_vec());
+    }
+
+    /// Sets none. To be called after the last of their rows was written.
+    pub(crate) fn clear(&self) {
+        self.replace(Vec::new());
+    }
+
+    fn replace(&self, new: Vec<Projection>) {
+        let mut list = self.list.lock();
+        let changes = self.state.load(Ordering::Acquire) >> PROJECTION_BITS;
+        let state = (changes.wrapping_add(1) << PROJECTION_BITS) | bits_of(&new);
+        self.state.store(state, Ordering::Release);
+        *list = new;
+    }
+
+    /// Takes a view, and says what must not be read in it.
+    pub(crate) fn view<T>(&self, take: impl FnOnce() -> T) -> (T, HiddenProjections) {
+        let before = self.state.load(Ordering::Acquire);
+        let view = take();
+        let after = self.state.load(Ordering::Acquire);
+        let is_same = before == after;
+        (view, HiddenProjections(if is_same { before } else { u64::MAX }))
+    }
+}
+
+fn bits_of(list: &[Projection]) -> u64 {
+    list.iter().fold(0, |bits, it| bits | bit_of(*it))
+}
+
+fn bit_of(projection: Projection) -> u64 {
+    let place = Projection::ALL.iter().position(|it| *it == projection);
+    1 << place.expect("all projections are in the list")
+}
+
+/// The projections that cannot be read in one view.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct HiddenProjections(u64);
+
+impl HiddenProjections {
+    /// Returns true if the family is one of them.
+    pub(crate) fn cover(self, family: Family) -> bool {
+        let projection = Projection::ALL.into_iter().find(|it| it.family() == family);
+        projection.is_some_and(|it| self.0 & bit_of(it) != 0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_view_trusts_only_what_did_not_change_while_it_was_taken() {
+        const { assert!(Projection::ALL.len() <= PROJECTION_BITS as usize) };
+        let covers = |hidden: HiddenProjections| {
+            [Family::Inbox, Family::Topic, Family::Log].map(|it| hidden.cover(it))
+        };
+        let stale = StaleProjections::new(vec![Projection::Inbox]);
+        assert_eq!(covers(stale.view(|| ()).1), [true, false, false]);
+        stale.clear();
+        assert!(stale.is_empty());
+        assert_eq!(covers(stale.view(|| ()).1), [false; 3]);
+        let ((), ended) = stale.view(|| {
+            stale.add_all();
+            stale.clear();
+        });
+        assert_eq!(covers(ended), [true, true, false], "a whole rebuild came between");
+        stale.add_all();
+        let ((), ending) = stale.view(|| stale.clear());
+        assert_eq!(covers(ending), [true, true, false], "its last rows are not in the view");
+    }
+}

@@ -1,0 +1,333 @@
+//! Damaged disks at a start: what is readable is served, and projections are made anew under an open store.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::ops::ControlFlow;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use hawser_proto::{Address, EnvelopeId, SequenceId};
+use hawser_storage::{
+    Damage, Evidence, Facts, Misbehavior, OpenError, ReadError, RebuildError, ScrubReport,
+    Severity, Store, Validity,
+};
+use support::*;
+use tempfile::TempDir;
+
+/// Families that are derived from the log.
+const PROJECTIONS: [&str; 7] =
+    ["congestion", "expiry", "inbox", "receipt", "topic", "usage", "usage_by_payer"];
+/// Families without which nothing is known of the folder.
+const NEEDED: [&str; 3] = ["cursor", "meta", "rate"];
+
+fn derive(at: EnvelopeId, _: &bytes::Bytes, validity: Validity) -> Option<Facts> {
+    (validity == Validity::Valid).then(|| facts(at))
+}
+
+fn fill(store: &Store) {
+    extend(store, OWN, 300);
+    extend(store, PEER, 100);
+    store.commit(&[append_invalid(PEER, 101, 8), append(PEER, 102)]).unwrap();
+    store.record_rates(&[rate(0, 1)]).unwrap();
+    while store.reprice(&derive, 3).unwrap() == 3 {}
+    let misbehavior = Misbehavior::TwoStatements(Severity::Content);
+    let envelopes = vec![signed("one", 1), signed("another", 1)];
+    let evidence = Evidence { misbehavior, at: id(PEER, 1), from: Some(OWN), envelopes };
+    store.record_evidence(7, &[evidence]).unwrap();
+}
+
+/// A stopped node's folder, with everything in table files that RocksDB has merged as far as it wants to, also when it
+/// opens them again: a merge that meets damage ends all writes.
+static WHOLE: LazyLock<TempDir> = LazyLock::new(|| {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    fill(&store);
+    store.flush().unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let files = || -> BTreeSet<_> {
+        fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().file_name()).collect()
+    };
+    let (mut seen, mut same) = (files(), 0);
+    while same < 25 {
+        std::thread::sleep(Duration::from_millis(20));
+        let now = files();
+        same = if now == seen { same + 1 } else { 0 };
+        seen = now;
+    }
+    drop(store);
+    folder
+});
+
+/// Returns a copy of it.
+fn folder() -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in fs::read_dir(WHOLE.path()).unwrap().map(|file| file.unwrap()) {
+        fs::copy(file.path(), copy.path().join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Opens a folder whose disk has damaged families, and has their compactions rest as after a scrub that has found it.
+fn open(folder: &TempDir, families: &[&'static str]) -> Store {
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let cause = "damaged by this test".to_owned();
+    let damage = |&family: &&'static str| Damage {
+        family,
+        first: None,
+        last: None,
+        file: None,
+        cause: cause.clone(),
+    };
+    store.hold_compactions(&families.iter().map(damage).collect::<Vec<_>>());
+    store
+}
+
+/// Returns the table files of a family.
+fn files_of(folder: &Path, family: &str) -> Vec<PathBuf> {
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder).unwrap();
+    let db = rocksdb::DB::open_cf_for_read_only(&options, folder, names, false).unwrap();
+    let files = db.live_files().unwrap().into_iter();
+    let of_family = files.filter(|file| file.column_family_name == family);
+    of_family.map(|file| folder.join(file.name.trim_start_matches('/'))).collect()
+}
+
+/// Flips a bit in the first block of each table file of a family, which is one of rows. Returns false if there is none.
+fn flip(folder: &Path, family: &str) -> bool {
+    let files = files_of(folder, family);
+    for path in &files {
+        let file = fs::File::options().read(true).write(true).open(path).unwrap();
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, 10).unwrap();
+        file.write_all_at(&[byte[0] ^ 4], 10).unwrap();
+    }
+    !files.is_empty()
+}
+
+fn go_on(_: u64) -> ControlFlow<()> {
+    ControlFlow::Continue(())
+}
+
+/// Scrubs. A compaction may meet the damage before, and RocksDB takes no writes then: the log is read again, as a node
+/// does.
+fn scrub(store: &Store) -> ScrubReport {
+    for _ in 0..3 {
+        if let Ok(report) = store.scrub(&mut go_on) {
+            return report;
+        }
+        reopen(store);
+    }
+    store.scrub(&mut go_on).unwrap()
+}
+
+fn condemn(store: &Store) {
+    if store.condemn_projections().is_err() {
+        reopen(store);
+        store.condemn_projections().unwrap();
+    }
+}
+
+fn reopen(store: &Store) {
+    store.reopen().unwrap();
+    store.accept_writes();
+}
+
+#[test]
+fn a_folder_is_opened_unless_nothing_is_known_of_it_without_the_damaged_rows() {
+    let mut tried = 0;
+    for family in hawser_storage::Family::ALL.map(hawser_storage::Family::name) {
+        let folder = folder();
+        if !flip(folder.path(), family) {
+            continue;
+        }
+        tried += 1;
+        let opened = Store::open(&settings(folder.path()));
+        if NEEDED.contains(&family) {
+            let refused = opened.unwrap_err();
+            assert!(matches!(refused, OpenError::Corrupt { .. }), "{family}: {refused:?}");
+            assert!(refused.to_string().contains("docs/runbooks/restore.md"), "{refused}");
+            continue;
+        }
+        let store = opened.unwrap_or_else(|error| panic!("{family}: {error}"));
+        let unread: Vec<_> = store.unread_families().iter().map(|it| it.family).collect();
+        let is_index = ["misbehavior_fact", "reprice"].contains(&family);
+        assert_eq!(unread, if is_index { vec![family] } else { vec![] }, "{family}");
+        assert_eq!(store.snapshot().head(OWN).unwrap(), SequenceId(300), "{family}");
+        let all = store.snapshot().log(id(OWN, 0), SequenceId(300)).all(|it| it.is_ok());
+        assert_eq!(all, !["log", "mark"].contains(&family), "{family}");
+    }
+    assert!(tried >= 13, "{tried} families have rows");
+}
+
+#[test]
+fn new_evidence_takes_no_place_of_evidence_that_cannot_be_counted() {
+    let folder = folder();
+    // A row that is none, before the others: a damaged block would keep new evidence out altogether.
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
+    let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
+    db.put_cf(db.cf_handle("misbehavior_fact").unwrap(), [0], []).unwrap();
+    drop(db);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert!(store.evidence_counts().is_empty(), "its index cannot be read");
+    let before = store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap();
+    assert_eq!(before.len(), 1);
+    let envelopes = vec![signed("other", 1), signed("another", 1)];
+    let misbehavior = Misbehavior::TwoStatements(Severity::Content);
+    let evidence = Evidence { misbehavior, at: id(OWN, 9), from: None, envelopes };
+    // At the same time: the index alone would give the same position.
+    store.record_evidence(7, &[evidence]).unwrap();
+    let after = store.snapshot().evidence(Default::default(), 9, usize::MAX).unwrap();
+    assert_eq!((after.len(), after.first()), (2, before.first()), "it is still there");
+}
+
+/// The errors that readers of each projection get.
+fn read_all(store: &Store) -> Vec<Option<ReadError>> {
+    let snapshot = store.snapshot();
+    let minute = 0;
+    let mut topics = snapshot.topics();
+    let payer = Address([7; 20]);
+    vec![
+        snapshot.congestion(OWN, minute).err(),
+        snapshot.expiring(None, 9, |_| ControlFlow::Continue(())).err(),
+        snapshot.inbox(Address([1; 20])).err(),
+        snapshot.receipt(&digest(1)).err(),
+        topics.seek(topic("t0").as_bytes(), id(OWN, 0)).err(),
+        snapshot.usage(OWN, minute, payer).err(),
+        snapshot.usage_after(payer, None, 9, |_, _, _| ()).err(),
+    ]
+}
+
+fn rebuilding() -> Vec<Option<ReadError>> {
+    PROJECTIONS.map(|family| Some(ReadError::Rebuilding { family })).to_vec()
+}
+
+fn rebuild(store: &Store) {
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+}
+
+#[test]
+fn damaged_projections_are_made_anew_under_an_open_store() {
+    let expected = in_memory();
+    fill(&expected);
+    for family in PROJECTIONS {
+        let folder = folder();
+        assert!(flip(folder.path(), family), "{family} has rows");
+        let damaged = files_of(folder.path(), family);
+        let store = open(&folder, &[family]);
+        let report = scrub(&store);
+        assert!(!report.damages.is_empty(), "{family}");
+        for damage in &report.damages {
+            assert_eq!(damage.family, family);
+            assert!(damage.is_of_projection() && !damage.stops_rebuilds());
+        }
+        condemn(&store);
+        assert!(store.is_poisoned() && store.has_stale_projections());
+        assert_eq!(read_all(&store), rebuilding(), "no reader gets a part of the rows");
+        assert_eq!(store.snapshot().get(id(OWN, 9)).unwrap(), Some(entry(id(OWN, 9)).bytes));
+        reopen(&store);
+        assert_eq!(read_all(&store), rebuilding());
+        assert!(damaged.iter().all(|file| !file.exists()), "{family}: no compaction meets them");
+        rebuild(&store);
+        assert_eq!(read_all(&store), vec![None; 7], "{family}");
+        let digests = store.snapshot().projection_digests().unwrap();
+        assert_eq!(digests, expected.snapshot().projection_digests().unwrap(), "{family}");
+        assert_eq!(scrub(&store).damages, []);
+        extend(&store, OWN, 2);
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert!(!store.has_stale_projections());
+        assert_eq!(store.snapshot().receipt(&digest(302)).unwrap(), Some(SequenceId(302)));
+    }
+}
+
+#[test]
+fn a_crash_between_any_two_steps_leaves_projections_to_be_made_anew() {
+    let expected = in_memory();
+    fill(&expected);
+    let expected = expected.snapshot().projection_digests().unwrap();
+    for crash_after in 0..3 {
+        let folder = folder();
+        assert!(flip(folder.path(), "topic"));
+        let store = open(&folder, &["topic"]);
+        condemn(&store);
+        if crash_after > 0 {
+            reopen(&store);
+        }
+        if crash_after > 1 {
+            let stopped = store.rebuild_while(&derive, &mut |_| ControlFlow::Break(()));
+            assert_eq!(stopped, Err(RebuildError::Stopped));
+            assert_eq!(read_all(&store), rebuilding());
+        }
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert_eq!(read_all(&store), rebuilding(), "{crash_after}");
+        rebuild(&store);
+        assert_eq!(store.snapshot().projection_digests().unwrap(), expected, "{crash_after}");
+        assert_eq!(scrub(&store).damages, [], "{crash_after}");
+    }
+}
+
+/// Projections have what is committed in between, too.
+#[test]
+fn commits_between_the_drop_and_the_rebuild_are_counted_once() {
+    on_each(|store| {
+        let expected = in_memory();
+        [store, &expected].into_iter().for_each(fill);
+        store.condemn_projections().unwrap();
+        assert!(store.commit(&[append(OWN, 301)]).is_err(), "nothing is written before");
+        reopen(store);
+        for store in [store, &expected] {
+            extend(store, OWN, 5);
+        }
+        rebuild(store);
+        assert_eq!(
+            store.snapshot().projection_digests().unwrap(),
+            expected.snapshot().projection_digests().unwrap()
+        );
+    });
+}
+
+/// A view that was taken while rows were being made never counts as whole.
+#[test]
+fn a_view_of_a_rebuild_stays_unreadable_when_the_rebuild_has_ended() {
+    let store = in_memory();
+    fill(&store);
+    let mut views = Vec::new();
+    let taking = store.clone();
+    let stopped = store.rebuild_while(&derive, &mut |_| {
+        views.push(taking.snapshot().receipt(&digest(1)));
+        ControlFlow::Break(())
+    });
+    assert_eq!(stopped, Err(RebuildError::Stopped));
+    let view = store.snapshot();
+    rebuild(&store);
+    assert!(matches!(view.receipt(&digest(1)), Err(ReadError::Rebuilding { .. })));
+    assert!(views.iter().all(|it| matches!(it, Err(ReadError::Rebuilding { .. }))), "{views:?}");
+    assert_eq!(store.snapshot().receipt(&digest(1)).unwrap(), Some(SequenceId(1)));
+}
+
+#[test]
+fn an_own_end_that_is_damaged_is_an_error_and_not_an_absence() {
+    let folder = folder();
+    let wanted = entry(id(OWN, 300)).bytes;
+    for path in files_of(folder.path(), "log") {
+        let bytes = fs::read(&path).unwrap();
+        let at = bytes.windows(wanted.len()).position(|it| it == wanted).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.write_all_at(&[bytes[at + 8] ^ 4], u64::try_from(at + 8).unwrap()).unwrap();
+    }
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(300));
+    let unread = snapshot.last_held(OWN).unwrap_err();
+    assert!(unread.is_damage(), "{unread}");
+    assert_eq!(snapshot.get(id(OWN, 9)).unwrap(), Some(entry(id(OWN, 9)).bytes), "others are read");
+}
