@@ -84,11 +84,11 @@ impl NodeChecks {
         vec![
             Check {
                 name: "projections_current",
-                purpose: Some(Purpose::Start),
+                purpose: Some(Purpose::Read),
                 result: unless(!stale.is_empty(), || {
                     format!("to be rebuilt: {}", stale.join(", "))
                 }),
-                remedy: "wait for the rebuild, or run `hawser rebuild`",
+                remedy: "wait: the node makes them anew once its log is whole; if it does not, docs/runbooks/disk.md",
             },
             Check {
                 name: "registry_loaded",

@@ -112,6 +112,8 @@ impl From<SubmitError> for CallError {
 
 /// Seconds after which a full disk may have room again. A guess: an operator has to make it.
 const RETRY_AFTER_DISK_S: u64 = 30;
+/// Seconds after which an index may have been made anew. A guess: it takes seconds or minutes, as the log is long.
+const RETRY_AFTER_REBUILD_S: u64 = 30;
 
 impl CallError {
     /// Returns the error of a subscription that breaks `limit`. Missing parts of a filter keep
@@ -156,6 +158,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         }
         CallError::Read(QueryError::TooLarge(_)) => into_status(CallError::AnswerTooLarge),
         CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => Overloaded.into(),
+        CallError::Read(QueryError::Rebuilding(_)) => unavailable(text, RETRY_AFTER_REBUILD_S),
         CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
             tracing::error!(code = "read_failed", error = text, "a call could not be served");
             Status::internal(text)
@@ -200,4 +203,17 @@ fn unavailable(text: String, retry_after_s: u64) -> Status {
     let retry_after_s = Some(retry_after_s);
     let details = StatusDetails { retry_after_s, ..StatusDetails::of("UNAVAILABLE") };
     details.into_status(Code::Unavailable, &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readers_of_an_index_that_is_made_anew_are_sent_elsewhere_for_a_while() {
+        let status = into_status(QueryError::Rebuilding("topic"));
+        assert_eq!(status.code(), Code::Unavailable);
+        assert!(status.message().contains("topic"), "{status}");
+        assert!(status.metadata().contains_key("retry-after"), "{status:?}");
+    }
 }

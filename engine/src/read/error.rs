@@ -7,7 +7,10 @@ use hawser_proto::EnvelopeId;
 pub enum QueryError {
     /// The store failed.
     #[error(transparent)]
-    Storage(#[from] hawser_storage::ReadError),
+    Storage(hawser_storage::ReadError),
+    /// The rows are made anew from the log, because the disk has damaged them. The answer would lack some.
+    #[error("this node makes its index `{0}` anew from the log: ask another node meanwhile")]
+    Rebuilding(&'static str),
     /// The topic index names an envelope that the log does not hold.
     #[error("envelope {0} is indexed and not in the log")]
     Absent(EnvelopeId),
@@ -20,4 +23,13 @@ pub enum QueryError {
     /// The reader may not have the memory for its answer now.
     #[error("no memory for an answer of {0} bytes now")]
     NoMemory(usize),
+}
+
+impl From<hawser_storage::ReadError> for QueryError {
+    fn from(error: hawser_storage::ReadError) -> Self {
+        match error {
+            hawser_storage::ReadError::Rebuilding { family } => Self::Rebuilding(family),
+            error => Self::Storage(error),
+        }
+    }
 }

@@ -18,20 +18,38 @@ pub(super) struct ChainClock {
     store: Store,
     /// The latest times of strands 0 and 1, unix nanoseconds.
     newest_ns: Arc<[AtomicI64; 2]>,
+    /// The ends of strands that could not be read at the start.
+    unread: Arc<[(EnvelopeId, ReadError)]>,
 }
 
 impl ChainClock {
-    /// Starts from the newest envelopes of the log.
+    /// Starts from the newest envelopes of the log. Where one cannot be read, every time of its strand is read from the
+    /// log until the next event.
+    ///
+    /// # Errors
+    /// When the heads cannot be read.
     pub(super) fn load(store: Store) -> Result<Self, ReadError> {
-        let clock = Self { store, newest_ns: Arc::new([AtomicI64::new(0), AtomicI64::new(0)]) };
+        let newest_ns = Arc::new([AtomicI64::new(0), AtomicI64::new(0)]);
+        let mut clock = Self { store, newest_ns, unread: Arc::default() };
+        let mut unread = Vec::new();
         for originator in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
             let head = clock.store.snapshot().head(originator)?;
             // The last place may be void: then every time is read from the log until the next event.
             let is_empty = head == SequenceId::NONE;
-            let newest_ns = clock.time_ns(EnvelopeId::new(originator, head))?;
+            let end = EnvelopeId::new(originator, head);
+            let newest_ns = clock.time_ns(end).unwrap_or_else(|error| {
+                unread.push((end, error));
+                None
+            });
             clock.note(originator, newest_ns.unwrap_or(if is_empty { 0 } else { i64::MAX }));
         }
+        clock.unread = unread.into();
         Ok(clock)
+    }
+
+    /// Returns the ends of strands that could not be read at the start.
+    pub(super) fn unread(&self) -> &[(EnvelopeId, ReadError)] {
+        &self.unread
     }
 
     /// Notes that an envelope of this time comes into the strand.

@@ -9,7 +9,7 @@ use tokio::task::JoinHandle;
 
 use super::chain::ChainAppender;
 use super::pauses::RetryPauses;
-use super::{Committer, Engine, LedgerAppender};
+use super::{Committer, Engine, LedgerAppender, Publisher};
 
 /// Time between two looks. Guessed: the watermark is far above what is written in this time.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
@@ -91,6 +91,7 @@ impl Recovery {
 /// Looks after the disk, again and again.
 struct DiskKeeper {
     recovery: Recovery,
+    publisher: Publisher,
     has_told_room: bool,
     has_told_fault: bool,
     pauses: RetryPauses,
@@ -106,6 +107,7 @@ impl DiskKeeper {
                 chain: engine.chain.clone(),
                 ledger: engine.ledger.clone(),
             },
+            publisher: engine.publisher.clone(),
             has_told_room: false,
             has_told_fault: false,
             pauses: RetryPauses::default(),
@@ -125,6 +127,9 @@ impl DiskKeeper {
             _ => {}
         }
         self.has_told_room = room.is_err();
+        if self.publisher.look_at_own_end() {
+            tracing::info!("the end of this node's own strand can be read again");
+        }
         // Reading the log again needs room for table files.
         if room.is_ok() {
             self.recover_if_due(now);

@@ -29,11 +29,13 @@ mod checkpoints;
 mod committer;
 pub mod counters;
 mod disk;
+mod doubts;
 mod heads;
 mod ledger;
 mod older_rows;
 mod own_clock;
 mod own_strand;
+mod pace;
 mod pauses;
 mod payer_reports;
 mod ports;
@@ -41,6 +43,7 @@ mod prices;
 mod prune;
 mod publisher;
 pub(crate) mod read;
+mod remake;
 pub mod replication;
 mod report_history;
 mod reports;
@@ -122,8 +125,11 @@ pub struct Engine {
 impl Engine {
     /// Starts an engine on an open store. `key` is the key of the store's identity.
     ///
+    /// Damage at the ends of strands keeps nothing from starting: the scrubs know of it, and nothing is signed before the
+    /// end of the own strand can be read.
+    ///
     /// # Errors
-    /// If the log cannot be read.
+    /// If the heads of the strands cannot be read.
     pub fn start(
         key: SecretKey,
         settings: EngineSettings,
@@ -163,7 +169,9 @@ impl Engine {
             report_history: report_history.clone(),
             counters: counters.clone(),
         };
-        let (publisher, threads) = Publisher::start(settings.publish, parts)?;
+        let (publisher, threads) = Publisher::start(settings.publish, parts);
+        let met = doubts::at_start(&store, &heads.get(), &chain_clock, &publisher);
+        scrubs.note_start(met, publisher.clone());
         let engine = Self {
             store,
             ports,
@@ -232,12 +240,13 @@ impl Engine {
         self.publisher.own_strand().status()
     }
 
-    /// Checks that this node may sign its own strand, whatever else publishing needs.
+    /// Checks that this node may sign its own strand, and can read its end, whatever else publishing needs.
     ///
     /// # Errors
     /// [`PublishError::Unavailable`].
     pub fn may_sign(&self) -> Result<(), PublishError> {
-        Ok(self.publisher.own_strand().check().map(drop)?)
+        self.publisher.own_strand().check()?;
+        self.publisher.check_own_end()
     }
 
     /// Checks that this node's clock is not too far ahead of those of others, whatever else publishing needs.
@@ -267,8 +276,10 @@ impl Engine {
         self.publisher.own_strand().note_word(word);
     }
 
-    /// Takes no more publishes. [`PublisherThreads::join`] then waits for the last answer.
+    /// Takes no more publishes, and breaks off a rebuild of projections that commits wait for.
+    /// [`PublisherThreads::join`] then waits for the last answer.
     pub fn drain(&self) {
+        self.scrubs.end_remake();
         self.publisher.drain();
     }
 

@@ -11,9 +11,9 @@ use hawser_rules::retention::unix_s;
 use hawser_storage::{CommitError, Expiring, ReadError, Store, StrandPlaces};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::Engine;
+use super::pace::Pace;
 use crate::payer_reports::ChainReports;
 use crate::pruning::{PruneRules, PruneVerdict, Stay, may_expire, of_expired};
 
@@ -294,15 +294,8 @@ impl Worker {
         let PruneSettings { places_max, dry_run, .. } = self.settings;
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
-        let mut begun = Instant::now();
-        let done = run.run(engine.store(), &mut |_| {
-            std::thread::sleep(begun.elapsed());
-            begun = Instant::now();
-            match self.is_stopped.load(Ordering::Relaxed) {
-                true => ControlFlow::Break(()),
-                false => ControlFlow::Continue(()),
-            }
-        });
+        let mut pace = Pace::new(self.is_stopped.clone());
+        let done = run.run(engine.store(), &mut |_| pace.pause(Duration::ZERO));
         match done {
             Ok(report) => {
                 engine.note_pruned(&report);

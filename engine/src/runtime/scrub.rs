@@ -1,5 +1,5 @@
-//! Scrubs: everything is read back from the disk, and what it has damaged is put back with the help of peers. The task
-//! makes one from time to time; an operator may ask for one meanwhile.
+//! Scrubs: everything is read back from the disk, and what it has damaged is put back with the help of peers, or made
+//! anew from the log. The task makes one from time to time; an operator may ask for one meanwhile.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -7,16 +7,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Damage, Overwritten, RepairError, ScrubError, ScrubReport, Store};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
-use tokio::time::Instant;
 
 use super::Engine;
 use super::counters::Counters;
+use super::pace::{PAUSE_MAX, Pace};
+use super::publisher::Publisher;
+use super::remake::Remake;
 use super::replication::Replication;
 use crate::ports::Clock;
 
@@ -26,12 +28,18 @@ const FIRST_AFTER: Duration = Duration::from_secs(600);
 /// Time to the next scrub after one that has found damage. A guess: peers may be back by then, and a disk that has begun
 /// to lie goes on with it.
 const DAMAGED_AFTER: Duration = Duration::from_secs(600);
+/// Places before a damaged end that are read back with it, so that the damaged part is known from its begin. A guess: a
+/// block has a dozen.
+const PLACES_BEFORE_END: u64 = 1000;
+/// Time from the start to the first scrub of a node that damage keeps from a part of its work. A guess: its peers have
+/// connected by then.
+const HINDERED_FIRST_AFTER: Duration = Duration::from_secs(5);
+/// Time to the next scrub while it is kept from it. A guess: a scrub takes the disk from readers, and peers may come.
+const HINDERED_AFTER: Duration = Duration::from_secs(60);
 /// Time to the next scrub after one that made room for an operator's. A guess.
 const BUSY_AFTER: Duration = Duration::from_secs(60);
 /// Time between two looks if a compaction has met damage. A guess: the log takes as long to be read again.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The longest pause at once, so that a stop is noticed. A guess.
-const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// Looks, one in [`PAUSE_MAX`], for the log to be read again. A guess: it takes a second or two.
 const REOPEN_LOOKS: u32 = 300;
 /// Steps of one repair. Each mends a block of a table file, so this is some megabytes. A guess: beyond it the disk is
@@ -100,6 +108,12 @@ struct Parts {
     replication: Mutex<Option<Replication>>,
     /// Held by the one that is under way.
     working: Mutex<()>,
+    /// Makes projections anew.
+    remake: Remake,
+    /// The ends of strands that the start could not read.
+    unread_ends: Mutex<Vec<EnvelopeId>>,
+    /// Knows if the end of the own strand can be read now.
+    publisher: Mutex<Option<Publisher>>,
     /// Operators who wait for the one in the background.
     operators: AtomicUsize,
     status: Mutex<ScrubStatus>,
@@ -112,13 +126,60 @@ impl Scrubs {
     pub(super) fn new(store: Store, clock: Arc<dyn Clock>, counters: Arc<Counters>) -> Self {
         let (replication, working, status) = (Mutex::default(), Mutex::default(), Mutex::default());
         let operators = AtomicUsize::new(0);
-        let parts = Parts { store, clock, counters, replication, working, operators, status };
+        let remake = Remake::new(store.clone());
+        let (unread_ends, publisher) = (Mutex::default(), Mutex::default());
+        let parts = Parts {
+            store,
+            clock,
+            counters,
+            replication,
+            working,
+            remake,
+            unread_ends,
+            publisher,
+            operators,
+            status,
+        };
         Self { parts: Arc::new(parts) }
     }
 
     /// Sets the way to peers. The last call counts.
     pub(super) fn connect(&self, replication: Replication) {
         *self.parts.replication.lock() = Some(replication);
+    }
+
+    /// Takes note of damage that the start has met. The first scrub finds out how far it reaches.
+    pub(super) fn note_start(&self, met: Vec<Damage>, publisher: Publisher) {
+        *self.parts.publisher.lock() = Some(publisher);
+        let mut status = self.parts.status.lock();
+        let ends = met.iter().filter_map(|damage| damage.first).collect();
+        *self.parts.unread_ends.lock() = ends;
+        for damage in met {
+            tracing::error!(
+                code = "start_damaged",
+                ?damage,
+                "the disk has damaged what the start reads: the node goes on without it"
+            );
+            let reason = "met at the start: a scrub finds out how far it reaches".to_owned();
+            status.left_count += 1;
+            status.left.push(LeftDamage { damage, reason });
+        }
+        self.parts.counters.scrub.left.set(status.left_count);
+    }
+
+    /// Returns true while damage keeps this node from a part of its work: the end of a strand cannot be read, or
+    /// projections are to be made anew.
+    fn is_hindered(&self) -> bool {
+        let Parts { store, unread_ends, publisher, .. } = &*self.parts;
+        let mut ends = unread_ends.lock();
+        ends.retain(|end| store.snapshot().get(*end).is_err());
+        let is_end_unread = publisher.lock().as_ref().is_some_and(|it| it.check_own_end().is_err());
+        !ends.is_empty() || is_end_unread || store.has_stale_projections()
+    }
+
+    /// Breaks off making projections anew, which commits wait for. The next start goes on with it.
+    pub fn end_remake(&self) {
+        self.parts.remake.end();
     }
 
     /// Returns the state for operators.
@@ -159,22 +220,7 @@ impl Scrubs {
             pace(bytes)
         };
         self.parts.status.lock().is_running = true;
-        let done = self.scrub_writable(&mut pace).and_then(|report| {
-            let mut done = ScrubDone { report, ..ScrubDone::default() };
-            let damages = done.report.damages.clone();
-            counters.damages.inc_by(damages.len() as u64);
-            for damage in damages {
-                tracing::error!(
-                    code = "scrub_damage",
-                    ?damage,
-                    "the disk has damaged the database"
-                );
-                if repair {
-                    self.repair_one(damage, &mut done, &mut pace)?;
-                }
-            }
-            Ok(done)
-        });
+        let done = self.look(repair, &mut pace);
         let mut status = self.parts.status.lock();
         status.is_running = false;
         if let Ok(done) = &done {
@@ -192,6 +238,54 @@ impl Scrubs {
                 .set(u64::try_from(status.finished_unix_s.unwrap_or(0)).unwrap_or(0));
         }
         done
+    }
+
+    /// Reads everything back, and with `repair` puts back what it finds.
+    fn look(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
+        let mut done = ScrubDone::default();
+        if repair {
+            // This node waits for them, and everything may take hours.
+            self.repair_ends(&mut done, pace)?;
+        }
+        (done.report, done.left) = (self.scrub_writable(pace)?, Vec::new());
+        let damages = done.report.damages.clone();
+        self.parts.counters.scrub.damages.inc_by(damages.len() as u64);
+        for damage in damages {
+            tracing::error!(code = "scrub_damage", ?damage, "the disk has damaged the database");
+            if repair && !damage.is_of_projection() {
+                self.repair_one(damage, &mut done, pace)?;
+            }
+        }
+        if repair {
+            self.remake_projections(&mut done);
+        }
+        Ok(done)
+    }
+
+    /// Puts back what keeps this node from reading the ends of strands. What cannot be put back is found again.
+    fn repair_ends(
+        &self,
+        done: &mut ScrubDone,
+        pace: &mut ScrubPace<'_>,
+    ) -> Result<(), ScrubError> {
+        if !self.is_hindered() {
+            return Ok(());
+        }
+        let ends = self.parts.unread_ends.lock().clone();
+        for end in ends {
+            let first = SequenceId(end.sequence.0.saturating_sub(PLACES_BEFORE_END).max(1));
+            let around = Damage {
+                family: "log",
+                first: Some(EnvelopeId { sequence: first, ..end }),
+                last: Some(end),
+                file: None,
+                cause: String::new(),
+            };
+            for damage in self.parts.store.recheck(&around, pace)? {
+                self.repair_one(damage, done, pace)?;
+            }
+        }
+        Ok(())
     }
 
     /// Reads everything back. If a compaction has met damage before, the log is read again first, which another task does.
@@ -214,6 +308,35 @@ impl Scrubs {
             }
             done => done,
         }
+    }
+
+    /// Makes the projections anew if one of them is damaged, or an earlier try has not come to its end. They are made of
+    /// the log, so that has to be whole.
+    fn remake_projections(&self, done: &mut ScrubDone) {
+        let damages = done.report.damages.iter();
+        let damaged: Vec<_> = damages.filter(|it| it.is_of_projection()).cloned().collect();
+        if damaged.is_empty() && !self.parts.store.has_stale_projections() {
+            return;
+        }
+        let is_stopped = done.left.iter().any(|it| it.damage.stops_rebuilds());
+        let failed = if is_stopped || done.report.further > 0 {
+            Some("projections are made anew once the log is whole".to_owned())
+        } else {
+            self.parts.remake.run(!damaged.is_empty()).err().map(|error| error.to_string())
+        };
+        let Some(reason) = failed else {
+            let count = damaged.len() as u64;
+            self.parts.counters.scrub.repaired.inc_by(count);
+            done.repaired += count;
+            return;
+        };
+        tracing::error!(
+            code = "projections_stale",
+            %reason,
+            "the projections cannot be made anew now"
+        );
+        let left = damaged.into_iter().map(|damage| LeftDamage { damage, reason: reason.clone() });
+        done.left.extend(left);
     }
 
     /// Puts one damaged part back, or notes the reason why it is not.
@@ -370,7 +493,12 @@ struct Worker {
 
 impl Worker {
     async fn run(self, mut stopped: watch::Receiver<bool>) {
-        let mut pause = self.settings.every.min(FIRST_AFTER);
+        let scrubs = self.scrubs.clone();
+        let is_hindered = tokio::task::spawn_blocking(move || scrubs.is_hindered()).await;
+        let is_hindered =
+            is_hindered.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let first_after = if is_hindered { HINDERED_FIRST_AFTER } else { FIRST_AFTER };
+        let mut pause = self.settings.every.min(first_after);
         loop {
             tokio::select! {
                 _ = stopped.wait_for(|stopped| *stopped) => return,
@@ -393,18 +521,14 @@ impl Worker {
     /// Makes one scrub. Returns the time to the next one.
     fn run_once(&self) -> Duration {
         let every = self.settings.every;
-        let (mut begun, mut ahead) = (Instant::now(), Duration::ZERO);
-        let done = self.scrubs.run_behind(&mut |bytes| {
-            let took = begun.elapsed();
-            ahead += took.max(self.time_of(bytes).saturating_sub(took));
-            let go_on = self.sleep(&mut ahead);
-            begun = Instant::now();
-            go_on
-        });
+        let mut pace = Pace::new(self.is_stopped.clone());
+        let done = self.scrubs.run_behind(&mut |bytes| pace.pause(self.time_of(bytes)));
         match done {
             None => every.min(BUSY_AFTER),
             Some(Ok(done)) => {
-                if done.report.damages.is_empty() {
+                if self.scrubs.is_hindered() {
+                    every.min(HINDERED_AFTER)
+                } else if done.report.damages.is_empty() {
                     every
                 } else {
                     every.min(DAMAGED_AFTER)
@@ -427,22 +551,6 @@ impl Worker {
             Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
         } else {
             Duration::ZERO
-        }
-    }
-
-    /// Sleeps in short parts. What is too short to sleep for adds up.
-    fn sleep(&self, left: &mut Duration) -> ControlFlow<()> {
-        while *left >= Duration::from_millis(1) {
-            if self.is_stopped.load(Ordering::Relaxed) {
-                return ControlFlow::Break(());
-            }
-            let pause = (*left).min(PAUSE_MAX);
-            std::thread::sleep(pause);
-            *left = left.saturating_sub(pause);
-        }
-        match self.is_stopped.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
         }
     }
 }

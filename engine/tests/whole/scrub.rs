@@ -13,7 +13,7 @@ use hawser_engine::facts;
 use hawser_engine::price;
 use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::{DiskTask, ScrubDone, ScrubSettings, ScrubTask};
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, Store, StoreIdentity,
     StoreSettings, Validity,
@@ -60,12 +60,18 @@ impl Folder {
         }
     }
 
-    /// Opens the folder, and has compactions of the log rest as after a scrub that has found the damage.
+    /// Opens the folder, and has compactions rest of what is damaged as after a scrub that has found the damage.
     fn open_damaged(&self) -> Store {
         let store = self.open();
-        let cause = "damaged by this test".to_owned();
-        let damage = Damage { family: "log", first: None, last: None, file: None, cause };
-        store.hold_compactions([&damage]);
+        let cause = || "damaged by this test".to_owned();
+        let damages = ["log", "topic"].map(|family| Damage {
+            family,
+            first: None,
+            last: None,
+            file: None,
+            cause: cause(),
+        });
+        store.hold_compactions(&damages);
         store
     }
 
@@ -87,21 +93,27 @@ impl Folder {
 
     /// Flips a bit of an envelope in the table file of the log, in place. Returns the file as it was.
     fn damage(&self, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
+        self.damage_in("log", envelope)
+    }
+
+    /// Flips a bit of an envelope in the table file of a family, in place. Returns the file as it was.
+    fn damage_in(&self, family: &str, envelope: &Bytes) -> (PathBuf, Vec<u8>) {
+        let properties = format!("name{family}");
         for file in fs::read_dir(self.0.join("data")).unwrap() {
             let path = file.unwrap().path();
             if path.extension().is_none_or(|it| it != "sst") {
                 continue;
             }
             let bytes = fs::read(&path).unwrap();
-            // The properties at a table file's end name its family; that of topics has the envelope too.
-            let is_log = bytes.windows(7).any(|it| it == b"namelog");
+            // The properties at a table file's end name its family; those of log and topics have the envelope.
+            let is_family = bytes.windows(properties.len()).any(|it| it == properties.as_bytes());
             let at = bytes.windows(envelope.len()).position(|it| it == envelope);
-            let Some(at) = at.filter(|_| is_log) else { continue };
+            let Some(at) = at.filter(|_| is_family) else { continue };
             let writer = fs::File::options().write(true).open(&path).unwrap();
             writer.write_all_at(&[bytes[at + 9] ^ 4], u64::try_from(at + 9).unwrap()).unwrap();
             return (path, bytes);
         }
-        panic!("no table file of the log has it");
+        panic!("no table file of {family} has it");
     }
 }
 
@@ -234,9 +246,9 @@ async fn damage_that_no_peer_can_mend_stays_told_until_one_comes_also_after_a_re
     follower.stop().await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
-    let folder = Folder::new("own");
+/// A stopped folder with a strand of its node, which the node has published.
+async fn own_strand(name: &str) -> (Folder, Vec<Bytes>) {
+    let folder = Folder::new(name);
     let store = folder.open();
     record_rates(&store, &[rate()]);
     let follower = Follower::start(store);
@@ -248,6 +260,12 @@ async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
     store.flush().unwrap();
     drop(store);
     folder.settle();
+    (folder, published)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
+    let (folder, published) = own_strand("own").await;
     let (file, before) = folder.damage(&published[usize::try_from(DAMAGED).unwrap() - 1]);
 
     let follower = Follower::start(folder.open_damaged());
@@ -262,6 +280,69 @@ async fn an_envelope_of_the_own_strand_comes_back_as_this_node_signed_it() {
     assert!(is_as_before(&file, &before), "byte for byte");
     assert_eq!(follower.held(NODE), published);
     follower.publish("afterwards").await.unwrap();
+    disk.stop().await;
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_the_end_of_its_own_strand_a_node_signs_nothing_until_a_peer_has_brought_it() {
+    let (folder, mut published) = own_strand("own-end").await;
+    let (file, before) = folder.damage(&published[published.len() - 1]);
+
+    let follower = Follower::start(folder.open_damaged());
+    let disk = DiskTask::start(follower.engine());
+    let end = EnvelopeId::new(NODE, SequenceId(PLACES));
+    let status = follower.engine().scrubs().status();
+    assert_eq!((status.left_count, status.left[0].damage.last), (1, Some(end)), "{status:?}");
+    let mut peer = follower.connect(OTHER, &[(NODE, PLACES)]);
+    let refused = follower.publish("too early").await.unwrap_err().to_string();
+    assert!(refused.contains("cannot be read"), "{refused}");
+    assert!(follower.engine().may_sign().is_err());
+    let read = follower.engine().reader().query_originators(&[NODE], &Cursor::new(), 3).unwrap();
+    assert_eq!(read, published[..3], "what is readable is served");
+
+    let settings = ScrubSettings { every: Duration::from_millis(1), bytes_per_s: 0 };
+    let task = ScrubTask::start(follower.engine(), settings);
+    let places = asked_for_damage(&mut peer, NODE).await;
+    assert!(places.contains(&PLACES) && places.len() < 60, "a block: {places:?}");
+    let held = places.iter().map(|&place| published[usize::try_from(place).unwrap() - 1].clone());
+    peer.send(held).await;
+    follower.until("it publishes again", || follower.complaint().is_none()).await;
+    assert!(is_as_before(&file, &before), "byte for byte");
+    published.push(follower.publish("afterwards").await.unwrap());
+    assert_eq!(follower.held(NODE), published, "no place is given out twice");
+    let is_told = || follower.engine().scrubs().status().left_count == 0;
+    follower.until("nothing is left", is_told).await;
+    task.stop().await;
+    disk.stop().await;
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_projections_are_made_anew_and_no_reader_gets_a_part_of_them() {
+    let (folder, mut published) = own_strand("projections").await;
+    folder.damage_in("topic", &published[usize::try_from(DAMAGED).unwrap()]);
+
+    let follower = Follower::start(folder.open_damaged());
+    let disk = DiskTask::start(follower.engine());
+    let reader = follower.engine().reader().clone();
+    let topics = [common::group_topic(1)];
+    let read = || reader.query_topics(&topics, &Cursor::new(), 0);
+    assert!(read().is_err(), "damaged rows are no answer");
+    let scrub = repair(&follower);
+    while !scrub.is_finished() {
+        if let Ok(rows) = read() {
+            assert_eq!(rows, published, "all rows or none");
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let done = scrub.await.unwrap();
+    assert_eq!((done.repaired, &done.left), (1, &vec![]), "{done:?}");
+    assert_eq!(read().unwrap(), published);
+    published.push(follower.publish("afterwards").await.unwrap());
+    assert_eq!(read().unwrap(), published);
+    let clean = repair(&follower).await.unwrap();
+    assert_eq!((clean.report.damages, clean.repaired), (Vec::new(), 0));
     disk.stop().await;
     follower.stop().await;
 }

@@ -242,6 +242,8 @@ impl Node {
     }
 
     async fn stop_in_order(self, drain: Duration, steps: &StopSteps) {
+        // Calls may wait for commits, and those for a rebuild.
+        self.inner.engine.scrubs().end_remake();
         steps.run("calls and streams of clients", self.api.shutdown(drain)).await;
         self.inner.stop(steps).await;
     }

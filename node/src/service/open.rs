@@ -68,7 +68,10 @@ pub enum OpenNodeError {
     #[error(transparent)]
     Chains(#[from] ChainSetupError),
     /// The log cannot be read.
-    #[error("reading the log: {0}")]
+    #[error(
+        "reading what is recorded beside the log: {0}. Keep the folder as it is; if the disk has damaged it, follow \
+         docs/runbooks/restore.md, which begins with moving it aside"
+    )]
     Read(#[from] ReadError),
     /// The data folder holds an import that has not come to its end.
     #[error(transparent)]
@@ -259,9 +262,22 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
         return Ok(());
     }
     tracing::info!(stale = stale.join(","), "rebuilding the projections from the log");
-    let report = projections::rebuild(store, &mut projections::log_progress())?;
-    tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
-    Ok(())
+    match projections::rebuild(store, &mut projections::log_progress()) {
+        Ok(report) => {
+            tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
+            Ok(())
+        }
+        // Readers by place are served, and a scrub repairs the log with the help of peers.
+        Err(error) if error.is_of_reading() => {
+            tracing::error!(
+                code = "projections_stale",
+                %error,
+                "the projections cannot be made anew now"
+            );
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Returns the way to contract wallets.

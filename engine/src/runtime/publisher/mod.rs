@@ -9,6 +9,7 @@ mod balance;
 mod commit;
 mod earlier;
 mod error;
+mod own_end;
 mod payer_rate;
 mod request;
 mod sequence;
@@ -38,6 +39,7 @@ use crate::admission::{AdmissionError, Writer};
 use admit::AdmissionJob;
 use balance::Balances;
 use commit::CommitThread;
+use own_end::OwnEnd;
 use payer_rate::PayerRates;
 use request::PendingReply;
 use sequence::SequencerThread;
@@ -90,21 +92,24 @@ impl PublisherThreads {
 
 impl Publisher {
     /// Starts the two threads of the path.
-    ///
-    /// # Errors
-    /// If the state of the strand cannot be read.
     pub(super) fn start(
         settings: PublishSettings,
         parts: PublisherParts,
-    ) -> Result<(Self, PublisherThreads), ReadError> {
+    ) -> (Self, PublisherThreads) {
         let PublisherParts { key, ports, store, heads, workers, committer, .. } = parts;
         let node = store.identity().node;
         let own_strand = OwnStrand::new(store.standing());
-        let sequencer = sequence::resume(&store, node, ports.clock.now_ns())?;
+        let own_end = OwnEnd::default();
+        let now_ns = ports.clock.now_ns();
+        // A node whose disk has damaged the end of its strand serves readers, and repairs it with peers.
+        let sequencer = own_end.note(own_end::resume(&store, node, now_ns));
+        let is_unread = sequencer.is_err();
+        let sequencer = sequencer.unwrap_or_else(|_| own_end::without_places(node, now_ns));
         // Unbounded, because what is in them is bounded by the bytes in flight.
         let (to_sequencer, requests) = unbounded();
         let (to_committer, groups) = unbounded();
-        let broken = Arc::new(AtomicBool::new(false));
+        // The sequencing thread reads the end again before it gives out anything.
+        let broken = Arc::new(AtomicBool::new(is_unread));
         let stored = Arc::new(AtomicU64::new(0));
         let state = Arc::new(PublisherState {
             node,
@@ -118,6 +123,7 @@ impl Publisher {
             in_flight: Arc::new(Semaphore::new(IN_FLIGHT_KIB_MAX as usize)),
             own_strand,
             own_clock: OwnClock::default(),
+            own_end,
             balances: settings.require_balance.then(|| Balances::new(parts.report_history)),
             payer_rates: settings.publishes_per_payer.map(PayerRates::new),
             draining: AtomicBool::new(false),
@@ -131,7 +137,7 @@ impl Publisher {
             spawn("sequencer", move || sequencer.run(&requests)),
             spawn("commit", move || CommitThread::new(committer, stored, broken).run(&groups)),
         ];
-        Ok((Self { state }, PublisherThreads(threads)))
+        (Self { state }, PublisherThreads(threads))
     }
 
     /// Publishes the envelopes of one request, all or none.
@@ -197,6 +203,26 @@ impl Publisher {
     /// Returns what this node knows of other clocks.
     pub(super) fn own_clock(&self) -> &OwnClock {
         &self.state.own_clock
+    }
+
+    /// Checks that the end of the own strand could be read at the last look.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`].
+    pub(super) fn check_own_end(&self) -> Result<(), PublishError> {
+        self.state.own_end.check()
+    }
+
+    /// Returns the failure of the last look at the end of the own strand.
+    pub(super) fn unread_own_end(&self) -> Option<ReadError> {
+        self.state.own_end.unread()
+    }
+
+    /// Looks at the end of the own strand again if it could not be read. Returns true if it can be since now. Blocks on
+    /// the disk.
+    pub(super) fn look_at_own_end(&self) -> bool {
+        let PublisherState { own_end, store, node, ports, .. } = &*self.state;
+        own_end.look_again(store, *node, ports.clock.now_ns())
     }
 
     /// Waits until every request that was taken by now has been answered.

@@ -5,15 +5,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crossbeam_channel::{Receiver, Sender};
-use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{PriceError, RateTable, is_free};
-use hawser_storage::{Charge, Facts, LogEntry, ReadError, Store};
+use hawser_storage::{Charge, Facts, LogEntry};
 
 use super::commit::{GroupSize, SignedGroup};
 use super::earlier::{Generation, LookUp, Receipt, RecentGroups};
 use super::error::{ANSWER_LEN_BYTES_MAX, PublishError};
+use super::own_end::resume;
 use super::request::{PendingReply, Published, Request};
 use super::settings::PublishSettings;
 use super::state::PublisherState;
@@ -29,33 +29,6 @@ const STATEMENT_OVERHEAD_BYTES: usize = 160;
 /// A step of the clock behind the strand's latest time that operators are told of. Specified (`docs/protocol/rules.md`,
 /// Expiry and time).
 const STEP_BACK_NS_MAX: i64 = 5_000_000_000;
-
-/// Returns the sequencer as the stored strand left it.
-///
-/// # Errors
-/// When the end of the strand cannot be read. An envelope that cannot be parsed is no envelope of time
-/// 0: the strand would go back in time.
-pub(super) fn resume(
-    store: &Store,
-    node: OriginatorId,
-    now_ns: i64,
-) -> Result<Sequencer, ReadError> {
-    let snapshot = store.snapshot();
-    let last = snapshot.head(node)?;
-    // The head may be the end of a gap that was declared after a restore.
-    let newest = snapshot.last_held(node)?;
-    let last_ns = match newest {
-        None => 0,
-        Some((id, bytes)) => OriginatorEnvelope::parse(bytes)
-            .map_err(|_| ReadError::unreadable_envelope(id))?
-            .unsigned()
-            .originator_ns(),
-    };
-    // A count that cannot be read now cannot be read later either: the window then starts empty,
-    // and the error comes up where the row is needed for a write.
-    let count = |minute| snapshot.congestion(node, minute).unwrap_or(0);
-    Ok(Sequencer::new(node, last, last_ns, now_ns, count))
-}
 
 /// The state of the thread that gives out sequence ids.
 pub(super) struct SequencerThread {
@@ -217,10 +190,8 @@ impl SequencerThread {
 
     /// Reads the end of the strand anew.
     fn resume(&mut self, now_ns: i64) -> Result<(), PublishError> {
-        let PublisherState { store, node, balances, .. } = &*self.state;
-        self.sequencer = resume(store, *node, now_ns).map_err(|error| {
-            PublishError::of_disk(format!("the end of the strand cannot be read: {error}"))
-        })?;
+        let PublisherState { store, node, balances, own_end, .. } = &*self.state;
+        self.sequencer = own_end.note(resume(store, *node, now_ns))?;
         if let Some(balances) = balances {
             balances.forget_after(self.sequencer.last());
         }
@@ -380,24 +351,4 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
         addresses: Vec::new(),
     };
     LogEntry::valid(place.id, place.unsealed.seal(key), facts)
-}
-
-#[cfg(test)]
-mod tests {
-    use hawser_proto::{EnvelopeId, SequenceId};
-    use hawser_storage::{Change, InvalidRule};
-
-    use super::*;
-    use crate::read::testing;
-
-    #[test]
-    fn a_newest_envelope_that_cannot_be_read_is_an_error_and_not_time_0() {
-        let store = testing::store();
-        let node = store.identity().node;
-        assert!(resume(&store, node, 5).is_ok(), "an empty strand has no newest envelope");
-        let id = EnvelopeId::new(node, SequenceId(1));
-        let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule(1));
-        store.commit(&[Change::Append(damaged)]).unwrap();
-        assert_eq!(resume(&store, node, 5).unwrap_err(), ReadError::unreadable_envelope(id));
-    }
 }

@@ -23,8 +23,9 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use super::PublishSettings;
 use super::commit::{CommitThread, SignedGroup};
 use super::error::PublishError;
+use super::own_end::{self, OwnEnd};
 use super::request::{PendingReply, Published, Request};
-use super::sequence::{self, SequencerThread};
+use super::sequence::SequencerThread;
 use super::state::PublisherState;
 use crate::ports::{PayloadValidator, TrustingJudge};
 use crate::read::testing::{self, Dice, StoppedClock};
@@ -135,7 +136,7 @@ impl Process {
         let ports = ports(store);
         let broken = Arc::new(AtomicBool::new(false));
         let stored = Arc::new(AtomicU64::new(0));
-        let first = sequence::resume(store, NODE, ports.clock.now_ns()).unwrap();
+        let first = own_end::resume(store, NODE, ports.clock.now_ns()).unwrap();
         let in_flight = Arc::new(Semaphore::new(1 << 20));
         let state = Arc::new(PublisherState {
             node: NODE,
@@ -149,6 +150,7 @@ impl Process {
             in_flight: in_flight.clone(),
             own_strand: OwnStrand::new(store.standing()),
             own_clock: OwnClock::default(),
+            own_end: OwnEnd::default(),
             balances: None,
             payer_rates: None,
             draining: AtomicBool::new(false),

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 use super::balance::Balances;
 use super::earlier::{LookUp, Receipt};
 use super::error::PublishError;
+use super::own_end::OwnEnd;
 use super::payer_rate::PayerRates;
 use super::request::Request;
 use crate::readiness;
@@ -36,6 +37,8 @@ pub(super) struct PublisherState {
     pub(super) idempotent: bool,
     pub(super) own_strand: OwnStrand,
     pub(super) own_clock: OwnClock,
+    /// The reason for which the end of the own strand cannot be read, if it cannot.
+    pub(super) own_end: OwnEnd,
     /// Balances of payers; `None` if publishes do not depend on them.
     pub(super) balances: Option<Balances>,
     /// The limit on each payer's requests; `None` if there is none.
@@ -58,7 +61,20 @@ impl PublisherState {
         }
         self.check_disk()?;
         self.own_strand.check()?;
+        self.own_end.check()?;
+        self.check_projections()?;
         self.check_world(self.ports.clock.now_ns())
+    }
+
+    /// Checks that projections can be read. Without receipts a repeat would be charged again, and without the counts of
+    /// messages fees would be wrong.
+    fn check_projections(&self) -> Result<(), PublishError> {
+        match self.store.has_stale_projections() {
+            true => {
+                Err(PublishError::broken("the indexes of this node are made anew from the log"))
+            }
+            false => Ok(()),
+        }
     }
 
     /// Checks that the world outside of this node allows it to publish at `now_ns`.

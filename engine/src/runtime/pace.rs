@@ -1,0 +1,66 @@
+//! The pace of work in the background, which leaves the disk to others for half of the time at least.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// The longest pause at once, so that a stop is noticed. A guess.
+pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// The shortest pause. A guess: systems do not wake up more exactly. What is shorter adds up.
+const PAUSE_MIN: Duration = Duration::from_millis(1);
+
+/// The pace of one piece of work, from step to step.
+pub(super) struct Pace {
+    /// The begin of the present step.
+    begun: Instant,
+    /// Pauses that are due.
+    owed: Duration,
+    is_stopped: Arc<AtomicBool>,
+}
+
+impl Pace {
+    /// Begins with the first step. The work ends once `is_stopped` is set.
+    pub(super) fn new(is_stopped: Arc<AtomicBool>) -> Self {
+        Self { begun: Instant::now(), owed: Duration::ZERO, is_stopped }
+    }
+
+    /// Pauses as long as the step took, and at least until `step_min` has passed since its begin. Says if the work goes
+    /// on.
+    pub(super) fn pause(&mut self, step_min: Duration) -> ControlFlow<()> {
+        let took = self.begun.elapsed();
+        let pause = took.max(step_min.saturating_sub(took));
+        self.owed = self.owed.saturating_add(pause);
+        let goes_on = self.sleep();
+        self.begun = Instant::now();
+        goes_on
+    }
+
+    fn sleep(&mut self) -> ControlFlow<()> {
+        loop {
+            if self.is_stopped.load(Ordering::Relaxed) {
+                return ControlFlow::Break(());
+            }
+            if self.owed < PAUSE_MIN {
+                return ControlFlow::Continue(());
+            }
+            let pause = self.owed.min(PAUSE_MAX);
+            std::thread::sleep(pause);
+            self.owed = self.owed.saturating_sub(pause);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stop_ends_a_pause_of_any_length() {
+        let is_stopped = Arc::new(AtomicBool::new(false));
+        let mut pace = Pace::new(is_stopped.clone());
+        assert!(pace.pause(Duration::ZERO).is_continue());
+        is_stopped.store(true, Ordering::Relaxed);
+        assert!(pace.pause(Duration::MAX).is_break());
+    }
+}

@@ -1,0 +1,123 @@
+//! The end of the own strand, from which the next place, its time and its fee follow.
+
+use std::cell::RefCell;
+
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{ReadError, Store};
+use parking_lot::Mutex;
+
+use super::error::PublishError;
+use crate::sequencer::Sequencer;
+
+/// Returns the sequencer as the stored strand left it.
+///
+/// # Errors
+/// When the end of the strand, or the messages of the last minutes, cannot be read. An envelope that cannot be parsed is
+/// no envelope of time 0: the strand would go back in time.
+pub(super) fn resume(
+    store: &Store,
+    node: OriginatorId,
+    now_ns: i64,
+) -> Result<Sequencer, ReadError> {
+    let snapshot = store.snapshot();
+    let last = snapshot.head(node)?;
+    // The head may be the end of a gap that was declared after a restore.
+    let newest = snapshot.last_held(node)?;
+    let last_ns = match newest {
+        None => 0,
+        Some((id, bytes)) => OriginatorEnvelope::parse(bytes)
+            .map_err(|_| ReadError::unreadable_envelope(id))?
+            .unsigned()
+            .originator_ns(),
+    };
+    // With a count that cannot be read, this node would sign fees that the strand does not explain.
+    let unread = RefCell::new(None);
+    let count = |minute| {
+        let counted = snapshot.congestion(node, minute);
+        counted.unwrap_or_else(|error| {
+            unread.replace(Some(error));
+            0
+        })
+    };
+    let sequencer = Sequencer::new(node, last, last_ns, now_ns, count);
+    unread.into_inner().map_or(Ok(sequencer), Err)
+}
+
+/// Returns a sequencer for a strand whose end cannot be read: it has no place left to give out.
+pub(super) fn without_places(node: OriginatorId, now_ns: i64) -> Sequencer {
+    Sequencer::new(node, SequenceId::MAX, 0, now_ns, |_| 0)
+}
+
+/// The reason for which the end of the own strand could not be read at the last look, if it could not. Nothing is given
+/// out then.
+#[derive(Debug, Default)]
+pub(super) struct OwnEnd(Mutex<Option<ReadError>>);
+
+impl OwnEnd {
+    /// Notes the outcome of a look.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`] if it failed.
+    pub(super) fn note<T>(&self, looked: Result<T, ReadError>) -> Result<T, PublishError> {
+        *self.0.lock() = looked.as_ref().err().cloned();
+        looked.map_err(|error| refused(&error))
+    }
+
+    /// Checks that it could be read at the last look.
+    ///
+    /// # Errors
+    /// [`PublishError::Unavailable`].
+    pub(super) fn check(&self) -> Result<(), PublishError> {
+        self.0.lock().as_ref().map_or(Ok(()), |error| Err(refused(error)))
+    }
+
+    /// Returns the failure of the last look.
+    pub(super) fn unread(&self) -> Option<ReadError> {
+        self.0.lock().clone()
+    }
+
+    /// Looks again after a look that failed: the disk may be repaired. Returns true if the end can be read since now.
+    pub(super) fn look_again(&self, store: &Store, node: OriginatorId, now_ns: i64) -> bool {
+        self.check().is_err() && self.note(resume(store, node, now_ns)).is_ok()
+    }
+}
+
+fn refused(error: &ReadError) -> PublishError {
+    PublishError::of_disk(format!("the end of this node's own strand cannot be read: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{Bytes, EnvelopeId};
+    use hawser_storage::{Change, InvalidRule, LogEntry};
+
+    use super::*;
+    use crate::read::testing;
+
+    #[test]
+    fn a_newest_envelope_that_cannot_be_read_is_an_error_and_not_time_0() {
+        let store = testing::store();
+        let node = store.identity().node;
+        assert!(resume(&store, node, 5).is_ok(), "an empty strand has no newest envelope");
+        let id = EnvelopeId::new(node, SequenceId(1));
+        let damaged = LogEntry::invalid(id, Bytes::from_static(b"\xff"), InvalidRule(1));
+        store.commit(&[Change::Append(damaged)]).unwrap();
+        assert_eq!(resume(&store, node, 5).unwrap_err(), ReadError::unreadable_envelope(id));
+    }
+
+    #[test]
+    fn an_end_that_cannot_be_read_is_told_until_it_can_be() {
+        let store = testing::store();
+        let node = store.identity().node;
+        let end = OwnEnd::default();
+        assert!(end.check().is_ok());
+        let failed = ReadError::unreadable_envelope(EnvelopeId::new(node, SequenceId(1)));
+        assert!(end.note::<()>(Err(failed.clone())).is_err());
+        assert_eq!(end.unread(), Some(failed));
+        let refused = end.check().unwrap_err().to_string();
+        assert!(refused.contains("cannot be read"), "{refused}");
+        assert!(end.look_again(&store, node, 5), "an empty strand can be read");
+        assert!(end.check().is_ok() && !end.look_again(&store, node, 5));
+    }
+}

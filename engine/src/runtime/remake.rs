@@ -1,0 +1,106 @@
+//! Projections that the disk has damaged, made anew from the log while the node runs.
+//!
+//! Their files are dropped when the log is read again, and a rebuild makes the rows. It holds up commits, as one at a
+//! start does: publishers get UNAVAILABLE, and followers wait. Readers of projections get UNAVAILABLE too, never
+//! a part of the rows; envelopes by their places are read as ever. A crash leaves the projections to be rebuilt.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use hawser_storage::{CommitError, RebuildError, RebuildReport, Store};
+
+use crate::facts;
+
+/// Time between two looks if the log has been read again. A guess: it takes a second or two.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// Looks for it. A guess: half a minute, in which a failing disk may be tried again a few times.
+const LOOKS_MAX: u32 = 300;
+/// Time between two log lines. A guess: often enough to see that it goes on.
+const TELL_EVERY: Duration = Duration::from_secs(5);
+
+/// The reason projections were not made anew. They cannot be read until a later try ends.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum RemakeError {
+    /// The disk takes no write.
+    #[error("the projections cannot be dropped: {0}")]
+    Condemn(CommitError),
+    /// The log has not been read again in time.
+    #[error("the log has not been read again: the projections are dropped then")]
+    NotReopened,
+    /// The rebuild has failed, or was broken off.
+    #[error("rebuilding the projections: {0}")]
+    Rebuild(#[from] RebuildError),
+}
+
+/// The making of projections.
+pub(super) struct Remake {
+    store: Store,
+    is_ending: AtomicBool,
+}
+
+impl Remake {
+    pub(super) fn new(store: Store) -> Self {
+        Self { store, is_ending: AtomicBool::new(false) }
+    }
+
+    /// Breaks off what is under way, and refuses more. The next start goes on with it.
+    pub(super) fn end(&self) {
+        self.is_ending.store(true, Ordering::Release);
+    }
+
+    /// Makes all projections anew. `are_damaged` drops their files before, with the help of the task that reads the log
+    /// again. Blocks until it is done.
+    ///
+    /// # Errors
+    /// [`RemakeError`].
+    pub(super) fn run(&self, are_damaged: bool) -> Result<RebuildReport, RemakeError> {
+        if are_damaged {
+            if self.store.condemn_projections().is_err() {
+                // A compaction may have met the damage before: RocksDB takes no writes until the log has been read again.
+                self.wait_until_writable()?;
+                self.store.condemn_projections().map_err(RemakeError::Condemn)?;
+            }
+            tracing::warn!(
+                code = "projections_condemned",
+                "projections are damaged and made anew from the log: their readers have to wait"
+            );
+        }
+        self.wait_until_writable()?;
+        let own = self.store.identity().node;
+        let mut tell_at = Instant::now() + TELL_EVERY;
+        let report = self.store.rebuild_while(
+            &|_, bytes, validity| facts::of_stored(bytes, validity, own),
+            &mut |made| {
+                if Instant::now() >= tell_at {
+                    tell_at = Instant::now() + TELL_EVERY;
+                    let (done, total_estimate) = (made.done, made.total_estimate);
+                    tracing::info!(done, total_estimate, "rebuilding the projections from the log");
+                }
+                match self.is_ending.load(Ordering::Acquire) {
+                    true => ControlFlow::Break(()),
+                    false => ControlFlow::Continue(()),
+                }
+            },
+        )?;
+        tracing::warn!(
+            code = "projections_rebuilt",
+            envelopes = report.envelopes,
+            "the projections are whole again"
+        );
+        Ok(report)
+    }
+
+    fn wait_until_writable(&self) -> Result<(), RemakeError> {
+        for _ in 0..LOOKS_MAX {
+            if self.is_ending.load(Ordering::Acquire) {
+                return Err(RebuildError::Stopped.into());
+            }
+            if !self.store.is_poisoned() {
+                return Ok(());
+            }
+            std::thread::sleep(LOOK_EVERY);
+        }
+        Err(RemakeError::NotReopened)
+    }
+}
