@@ -4,14 +4,18 @@
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, Topic};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api::PublishClientEnvelopesRequest;
+use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
+use hawser_proto::{Address, Cursor, Signature, Topic};
 use hawser_tests::harness::client::Client;
-use hawser_tests::harness::envelopes::{group_message, group_topic, welcome, welcome_topic};
+use hawser_tests::harness::envelopes::{group_message, group_topic, payer, welcome, welcome_topic};
 use hawser_tests::harness::gateway::Gateway;
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::{seed, strand, wait};
+use hawser_tests::harness::{files, raw, seed, strand, wait};
 use prost::Message;
 
 const PUBLISH: &str = "/xmtp.xmtpv4.payer_api.PayerApi/PublishClientEnvelopes";
@@ -111,6 +115,113 @@ async fn publishing_goes_on_when_a_node_is_killed() {
     network.nodes[1].start();
     network.nodes[1].ready().await;
     held_everywhere(&network, &[0, 1, 2], &acknowledged).await;
+}
+
+/// Two tenants, each with one caller. The names in capitals are replaced.
+const TENANTS: &str = r#"
+[identity]
+kind = "api-key"
+[identity.api_keys]
+alice = "sha256:ALICE"
+bob = "sha256:BOB"
+
+[tenants.red]
+payer_key_file = "RED"
+members = ["alice"]
+[tenants.red.total]
+envelopes_per_day = 5
+
+[tenants.blue]
+payer_key_file = "BLUE"
+members = ["bob"]
+"#;
+
+/// Writes the keys of both tenants and their policies below a folder. Returns the policies' path.
+fn write_tenants(folder: &Path) -> String {
+    let mut text = TENANTS.to_owned();
+    for (name, hash) in [("ALICE", "key of alice"), ("BOB", "key of bob")] {
+        text = text.replace(name, &hex::encode(<sha2::Sha256 as sha2::Digest>::digest(hash)));
+    }
+    for (name, key) in [("RED", payer(21)), ("BLUE", payer(22))] {
+        let path = folder.join(name.to_lowercase());
+        files::write_key(&path, &key);
+        text = text.replace(name, path.to_str().unwrap());
+    }
+    let path = folder.join("policies.toml");
+    std::fs::write(&path, text).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+/// Publishes an envelope as the caller of this name.
+async fn publish_as(gateway: &Gateway, name: &str, envelope: &Bytes) -> Result<(), tonic::Status> {
+    let url = format!("http://127.0.0.1:{}", gateway.port);
+    let channel = tonic::transport::Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    let envelopes = vec![pb::ClientEnvelope::decode(envelope.clone()).unwrap()];
+    let mut request = tonic::Request::new(PublishClientEnvelopesRequest { envelopes });
+    let key = format!("key of {name}");
+    request.metadata_mut().insert("x-api-key", key.parse().unwrap());
+    PayerApiClient::new(channel).publish_client_envelopes(request).await.map(drop)
+}
+
+/// Returns the account that pays for an envelope.
+fn payer_of(envelope: &Bytes) -> Address {
+    let envelope = strand::open(envelope);
+    let payer = envelope.unsigned().payer();
+    let signature = Signature::from_bytes(payer.signature_bytes().unwrap()).unwrap();
+    signature.recover(payer.digest()).unwrap().address()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_tenants_have_keys_meters_and_limits_of_their_own() {
+    let network = Network::start(2).await;
+    let policies = write_tenants(network.nodes[0].folder());
+    let gateway = Gateway::start_with(&network, &["--policies-file", &policies]).await;
+    let mut rng = seed::rng(seed::seed(), 2);
+    // The same topics for both.
+    let mut messages =
+        || (0..5).map(|n| group_message([n; 16], 80, &mut rng)).collect::<Vec<Bytes>>();
+    let (of_red, of_blue, more) = (messages(), messages(), messages());
+    for (red, blue) in of_red.iter().zip(&of_blue) {
+        let (red, blue) =
+            tokio::join!(publish_as(&gateway, "alice", red), publish_as(&gateway, "bob", blue));
+        red.unwrap();
+        blue.unwrap();
+    }
+    // The day of one is used up, and only its own.
+    for envelope in &more[..3] {
+        let refused = publish_as(&gateway, "alice", envelope).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
+        publish_as(&gateway, "bob", envelope).await.unwrap();
+    }
+    let stranger = publish_as(&gateway, "mallory", &more[3]).await.unwrap_err();
+    assert_eq!(stranger.code(), tonic::Code::Unauthenticated, "{stranger}");
+
+    let expected: BTreeMap<Bytes, Address> = of_red
+        .into_iter()
+        .map(|client| (client, payer(21)))
+        .chain(of_blue.into_iter().chain(more[..3].to_vec()).map(|client| (client, payer(22))))
+        .map(|(client, key)| (client, key.public_key().address()))
+        .collect();
+    for node in &network.nodes {
+        let client = node.client();
+        let paid = async || -> BTreeMap<Bytes, Address> {
+            let held = held(&client).await;
+            held.iter().map(|it| (strand::client_bytes_of(it), payer_of(it))).collect()
+        };
+        wait::until("all is at every node", async || {
+            (paid().await.len() == expected.len()).then_some(())
+        })
+        .await;
+        assert_eq!(paid().await, expected, "each tenant pays for its own envelopes");
+    }
+    let (_, usage) = raw::get(gateway.metrics_port, "/usage.csv").await.unwrap();
+    for (tenant, caller, count) in [("red", "alice", 5), ("blue", "bob", 8)] {
+        let rows = usage.lines().skip(1).filter(|row| row.ends_with(&format!(",{tenant}")));
+        let rows: Vec<Vec<&str>> = rows.map(|row| row.split(',').collect()).collect();
+        assert!(rows.iter().all(|row| row[1].contains(caller)), "{usage}");
+        let sum: u32 = rows.iter().map(|row| row[3].parse::<u32>().unwrap()).sum();
+        assert_eq!(sum, count, "{usage}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
