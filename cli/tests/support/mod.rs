@@ -5,6 +5,7 @@
 pub mod chains;
 pub mod fake_node;
 pub mod log_folder;
+pub mod runbooks;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead as _, BufReader};

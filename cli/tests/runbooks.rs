@@ -1,0 +1,116 @@
+//! The runbooks about money, as they are written, on a network of `hawser dev`: in its folder, and without a setting that names
+//! chains or contracts.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use alloy::providers::Provider as _;
+use hawser_chain::send::Chain;
+use hawser_conformance::envelopes::{message, new_group};
+use hawser_devchain::deploy;
+use hawser_devchain::devnet::SETTLEMENT_ID;
+use serde_json::{Value, json};
+use support::chains::write_key;
+use support::runbooks::{PageNetwork, Places, commands};
+use support::{Dev, free_base, hawser};
+
+/// Envelopes that are published at once.
+const ENVELOPES: usize = 20;
+/// Nodes of the network, which is the default.
+const NODES: usize = 3;
+
+/// Publishes new messages at the first node.
+fn publish(dev: &Dev, place: &Path) {
+    let topic = new_group();
+    let line = |_| json!({ "hex": hex::encode(message(&topic)) }).to_string();
+    let lines: Vec<_> = (0..ENVELOPES).map(line).collect();
+    let file = place.join("envelopes.jsonl");
+    fs::write(&file, lines.join("\n")).unwrap();
+    assert_eq!(dev.publish(0, file.to_str().unwrap())["published"], ENVELOPES);
+}
+
+/// The reports about the first node, as it sees them.
+fn reports(dev: &Dev) -> Vec<Value> {
+    let output = support::run(&["report", "list", "--json", "--metrics", &dev.text(0, "metrics")]);
+    let lines = support::stdout(&output);
+    let reports = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+    reports.filter(|report| report["originator_id"] == 100).collect()
+}
+
+/// Settles a report about the first node, and returns its id. The nodes' own workers may take any step first, so all are taken
+/// until the chain has it.
+fn settle_one(dev: &Dev, place: &Path) -> String {
+    let minute = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs() / 60;
+    publish(dev, place);
+    let first = minute();
+    // A report ends with a minute that is followed by another one with usage.
+    support::until("the next minute", || minute() != first);
+    publish(dev, place);
+    let step = |step: &str, node: usize| {
+        let data_dir = dev.text(node, "data_dir");
+        support::run(&["report", step, "--about", "100", "--data-dir", &data_dir]);
+    };
+    support::until("the report is settled", || {
+        step("generate", 0);
+        (0..NODES).for_each(|node| step("attest", node));
+        step("submit", 0);
+        step("settle", 0);
+        reports(dev).iter().any(|report| report["state"] == "settled")
+    });
+    reports(dev).remove(0)["id"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn each_command_of_the_runbooks_runs_in_the_folder_of_a_development_network() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(&place.path().join("hawser-dev"), free_base(3), &[]);
+    let report = settle_one(&dev, place.path());
+    // The nodes of a development network belong to the account that deploys it.
+    let owner = deploy::deployer();
+    let key = place.path().join("owner.key");
+    write_key(key.clone(), &owner.to_bytes().to_string());
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let url = dev.network["settlement_chain"]["rpc"].as_str().unwrap();
+    let api = |node| format!("http://{}", dev.text(node, "grpc"));
+    let pages = PageNetwork {
+        places: Places {
+            payer: owner.address().to_string(),
+            key_file: dev.payer_key().to_str().unwrap().to_owned(),
+            report,
+            metrics: dev.text(0, "metrics"),
+            apis: [api(0), api(1)],
+        },
+        data_dir: dev.text(0, "data_dir"),
+        owner: &|words| {
+            let mut command = hawser();
+            command.args(words).stdin(Stdio::null()).current_dir(place.path());
+            command.env("HAWSER_KEY_FILE", &key);
+            command
+        },
+        pass_time: &|seconds| {
+            runtime.block_on(async {
+                let chain = Chain::connect(url, SETTLEMENT_ID).await.unwrap();
+                let increase = ("evm_increaseTime", json!([seconds]));
+                for (method, params) in [increase, ("evm_mine", json!([]))] {
+                    chain.provider().raw_request::<_, Value>(method.into(), params).await.unwrap();
+                }
+            });
+        },
+    };
+    pages.run_pages();
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn a_page_is_read_line_by_line() {
+    let all = commands("fund-a-payer.md");
+    let cancel = all.iter().find(|it| it.words == ["payer", "withdraw", "cancel"]).unwrap();
+    assert_eq!(cancel.remark, "instead");
+    assert!(all.iter().any(|it| it.words[0] == "chain-watcher"), "{all:?}");
+}
