@@ -7,6 +7,7 @@ mod chains;
 mod endless;
 mod expired;
 mod faults;
+mod hostile;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
