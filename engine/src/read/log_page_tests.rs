@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hawser_proto::Cursor;
 use hawser_storage::Store;
-use parking_lot::Mutex;
 use proptest::prelude::*;
 
 use super::super::limits::{PAGE_ENVELOPES_MAX, wire_len_bytes};
@@ -108,18 +108,16 @@ fn ids(page: &LogPage) -> Vec<EnvelopeId> {
 
 /// Memory that is counted, up to a bound.
 #[derive(Debug)]
-struct Counted(Mutex<usize>, usize);
+struct Counted(AtomicUsize, usize);
 
 impl ReadMemory for Counted {
     fn take(&self, bytes: usize) -> bool {
-        let mut taken = self.0.lock();
-        let has_room = *taken + bytes <= self.1;
-        *taken += if has_room { bytes } else { 0 };
-        has_room
+        let more = |taken: usize| taken.checked_add(bytes).filter(|it| *it <= self.1);
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
 
     fn give_back(&self, bytes: usize) {
-        *self.0.lock() -= bytes;
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -149,7 +147,7 @@ proptest! {
         let case = StrandCase::random(seed);
         let limits = BatchLimits { envelopes: PAGE_ENVELOPES_MAX, len_bytes: usize::MAX };
         let (expected, _) = case.expected(limits);
-        let memory = Arc::new(Counted(Mutex::new(0), bound));
+        let memory = Arc::new(Counted(AtomicUsize::new(0), bound));
         let mut filling = case.filling(limits, memory.clone());
         let page = loop {
             match filling.fill(&case.store.snapshot(), work) {
@@ -163,7 +161,7 @@ proptest! {
         prop_assert!(expected.starts_with(&got));
         prop_assert_eq!(page.finished, got.len() == expected.len());
         let len_bytes = page.envelopes.iter().map(|(_, bytes)| bytes.len()).sum();
-        let taken = *memory.0.lock();
+        let taken = memory.0.load(Ordering::Relaxed);
         prop_assert_eq!(filling.taken_bytes(), taken);
         prop_assert!(answer_bytes(got.len(), len_bytes) <= taken);
     }

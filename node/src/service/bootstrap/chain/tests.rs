@@ -202,6 +202,9 @@ fn places(store: &Store, originator: OriginatorId, through: u64) -> Vec<(u64, Op
     (1..=through).map(|place| (place, get(place).unwrap())).collect()
 }
 
+/// The envelopes of a strand, by their places.
+type Envelopes = Vec<(SequenceId, Bytes)>;
+
 #[test]
 fn a_strand_is_taken_as_far_as_most_nodes_have_signed_one_tree() {
     let maker = Maker::new();
@@ -273,7 +276,7 @@ fn what_a_maker_has_altered_makes_another_tree_or_is_no_event() {
     let maker = Maker::new();
     maker.sign(100, GROUPS, PLACES, &[200]);
     let other = entry(GROUPS, 3, 6).bytes;
-    let with = |alter: &dyn Fn(&mut Vec<(SequenceId, Bytes)>)| {
+    let with = |alter: &dyn Fn(&mut Envelopes)| {
         let mut envelopes = maker.envelopes();
         alter(&mut envelopes);
         maker.altered(&envelopes)
