@@ -1,7 +1,7 @@
 //! Addresses of a deployment, computed before the first transaction.
 //!
 //! The first two creations of the deployer are the factory and its proxy: by its transactions, or, if it is a contract and
-//! sends none of its own, by its [creator](super::creator). The factory's first creation is the implementation that new
+//! sends none of its own, by its creator. The factory's first creation is the implementation that new
 //! proxies start with. All other addresses follow from code and salts (CREATE2, EIP-1014).
 
 use alloy::primitives::{Address, B256, Bytes, keccak256};

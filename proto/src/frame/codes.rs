@@ -60,7 +60,7 @@ impl CloseCode {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
 pub enum StreamCode {
-    /// The follower sent [`Stop`](super::Stop), or dropped its want.
+    /// The follower sent [`StopFrame`](super::StopFrame), or dropped its want.
     Stopped = 0,
     /// A newer [`WantFrame`](super::WantFrame) for the same originator took its place.
     Replaced = 1,
