@@ -114,9 +114,9 @@ async fn speak(mut stream: TcpStream, hostile: Hostile) -> std::io::Result<()> {
     Ok(())
 }
 
-type AnyBody = BoxBody<Bytes, Infallible>;
+type StreamedBody = BoxBody<Bytes, Infallible>;
 
-fn body(pieces: impl IntoIterator<Item = Bytes, IntoIter: Send + Sync + 'static>) -> AnyBody {
+fn body(pieces: impl IntoIterator<Item = Bytes, IntoIter: Send + Sync + 'static>) -> StreamedBody {
     let frames = pieces.into_iter().map(|piece| Ok::<_, Infallible>(Frame::data(piece)));
     StreamBody::new(tokio_stream::iter(frames)).boxed()
 }
@@ -131,7 +131,7 @@ fn started(request: &Request<Incoming>) -> Option<Bytes> {
 async fn answer(
     request: Request<Incoming>,
     hostile: Hostile,
-) -> Result<Response<AnyBody>, Infallible> {
+) -> Result<Response<StreamedBody>, Infallible> {
     let content_type = request.headers().get("content-type").cloned();
     let first = started(&request);
     let with = |piece: Vec<u8>| body(first.clone().into_iter().chain([Bytes::from(piece)]));
