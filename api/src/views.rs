@@ -21,8 +21,8 @@ pub trait PeerView: Send + Sync + 'static {
 
 /// A view of a snapshot that strands are filled from.
 pub trait FillingView: Send + Sync + 'static {
-    /// Returns the progress in words while strands are filled; `None` before and afterwards, and while the snapshot cannot
-    /// be used.
+    /// Returns the progress in words while strands are filled and publishes wait for it; `None` before and afterwards. It is
+    /// `None` for good after the first failure, and an hour after the start: no snapshot holds publishes back for longer.
     fn filling(&self) -> Option<String>;
 }
 

@@ -37,7 +37,13 @@ pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
         }
         endpoint = endpoint.tls_config(config).map_err(|error| unusable(&error))?;
     }
-    endpoint.connect().await.map_err(|error| {
+    // The endpoint's own limit ends with the TCP connection: what follows, as TLS, may be silent as well.
+    let connected =
+        tokio::time::timeout(CONNECT_TIMEOUT, endpoint.connect()).await.map_err(|_| {
+            let seconds = CONNECT_TIMEOUT.as_secs();
+            RunError::failed(format!("no node answers at {address} within {seconds} s"))
+        })?;
+    connected.map_err(|error| {
         RunError::failed(format!("no node answers at {address}: {}", root_cause(&error)))
     })
 }

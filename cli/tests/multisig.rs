@@ -5,13 +5,13 @@
 
 mod support;
 
-use alloy::primitives::{Address, Bytes, U256, address};
+use alloy::primitives::{Address, Bytes, U256, address, keccak256};
 use hawser_chain::addresses::Addresses;
 use hawser_chain::send::{Call, Chain};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_devchain::relay::{RELAYER, Relay, RelayPolicy};
-use serde_json::Value;
+use serde_json::{Value, json};
 use support::{hawser, stderr};
 
 /// The multisig: an account with code on both chains, and without a key.
@@ -20,8 +20,9 @@ const MULTISIG: Address = address!("0x5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a")
 const STRANGER: Address = address!("0x5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b5b");
 /// Ids that no deployed network has, and no development chain.
 const IDS: [u64; 2] = [700_003, 700_004];
-/// Rounds until a network is complete: creations, which are interrupted once, configuration, tokens, the bridge, the rest.
-const ROUNDS: usize = 6;
+/// Rounds until a network is complete: creations, which are interrupted once, configuration, tokens, the bridge, the rest,
+/// prices.
+const ROUNDS: usize = 7;
 
 /// Two chains without contracts but the multisig and the deployer of deterministic deployments.
 struct EmptyChains {
@@ -100,6 +101,26 @@ fn left(round: &Value) -> Vec<Value> {
     creations.chain(round["result"]["calls"].as_array().unwrap().iter().cloned()).collect()
 }
 
+/// The call for prices, which any account may send.
+fn prices(addresses: &Addresses) -> Value {
+    let data = format!("0x{}", hex::encode(&keccak256("updateRates()")[..4]));
+    let to = addresses.rate_registry.to_string();
+    json!({ "chain_id": IDS[0], "to": to, "data": data })
+}
+
+#[test]
+fn a_creation_that_was_sent_twice_is_noticed() {
+    let chains = EmptyChains::start();
+    let first = left(&chains.round());
+    // The creator, and the factory's code twice: the second one takes the place of its proxy.
+    for step in [&first[0], &first[1], &first[1]] {
+        assert!(chains.send(MULTISIG, step), "{step}");
+    }
+    let (code, text, _) = chains.deploy(&["--calldata", "--from", &MULTISIG.to_string()]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("is not Factory, proxy: a creation was sent twice"), "{text}");
+}
+
 #[test]
 fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
     let chains = EmptyChains::start();
@@ -126,6 +147,10 @@ fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
         }
         rounds += 1;
         assert!(rounds <= ROUNDS, "{round}");
+        // Any account may call for prices when the registry is there: that completes nothing.
+        if rounds == 3 {
+            assert!(chains.send(STRANGER, &prices(&addresses)));
+        }
         let calls = left(&round);
         assert!(!calls.is_empty() && (rounds > 2 || calls.len() == first.len() - 9), "{round}");
         for step in &calls {
@@ -144,7 +169,9 @@ fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
     let listed = at(&["contracts", "list"]);
     assert_eq!(listed.as_array().unwrap().len(), 16, "{listed}");
     assert!(listed.as_array().unwrap().iter().all(|row| row["code"] == "this build"), "{listed}");
-    assert_eq!(at(&["registry", "rates", "list"])[0]["messageFee"], 100);
+    let rates = at(&["registry", "rates", "list"]);
+    let fees: Vec<_> = rates.as_array().unwrap().iter().map(|it| &it["messageFee"]).collect();
+    assert_eq!(fees, [0, 100], "the stranger's, and those of the network");
     let size = "xmtp.groupMessageBroadcaster.maxPayloadSize";
     assert_eq!(at(&["registry", "params", "get", size])[0]["applied"], "262144");
 }

@@ -268,9 +268,14 @@ fn read_only() -> io::Error {
     io::Error::new(ErrorKind::Unsupported, "a web server is only read from")
 }
 
+/// Returns an address as logs and errors show it: whole, if it can hold no password.
+pub(crate) fn shown(given: &str) -> &str {
+    if given.contains('@') { "an address with an @" } else { given }
+}
+
 /// Reads an address.
 fn check(given: &str, allow_http: bool) -> Result<Url, WebError> {
-    let wrong = |reason| WebError::Url { given: given.to_owned(), reason };
+    let wrong = |reason| WebError::Url { given: shown(given).to_owned(), reason };
     let url: Url = given.parse().map_err(|_| wrong("it is no URL"))?;
     if !url.username().is_empty() || url.password().is_some() {
         // Not shown: it holds a secret.
@@ -329,7 +334,11 @@ mod tests {
 
     #[test]
     fn an_address_with_a_password_is_refused_and_not_shown() {
-        let error = check("https://user:hidden@a.example", true).unwrap_err().to_string();
-        assert!(!error.contains("hidden") && error.contains("password"), "{error}");
+        let error = |given: &str| check(given, true).unwrap_err().to_string();
+        let refused = error("https://user:hidden@a.example");
+        assert!(!refused.contains("hidden") && refused.contains("password"), "{refused}");
+        for given in ["https://user:hidden@a.example:port", "https://user:hidden@"] {
+            assert!(!error(given).contains("hidden"), "{}", error(given));
+        }
     }
 }

@@ -262,6 +262,39 @@ async fn a_copy_that_lies_to_a_running_node_leaves_it_with_its_peers() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_running_node_asks_peers_for_what_a_copy_leaves_out() {
+    let (mut network, to, name) = network_with_copy(5).await;
+    let mut short = Copy::read(&to, &name);
+    let mut envelopes = short.envelopes();
+    envelopes.remove(2);
+    short.replace(&envelopes);
+    // The newest one.
+    short.manifest.made_unix_s += 1;
+    short.write();
+    for node in &mut network.nodes[..3] {
+        assert!(node.terminate().success());
+    }
+    let from = to.to_str().unwrap().to_owned();
+    let ids = network.ids();
+    let node = &mut network.nodes[3];
+    node.arguments.extend(["--bootstrap-from".to_owned(), from]);
+    node.start();
+    // No peer runs. The first strand is filled before the second one.
+    let held = wait::until("the second strand can be read", async || {
+        node.client().cursor().await.ok().filter(|held| held.get(ids[1]) == SequenceId(5))
+    })
+    .await;
+    assert_eq!(held.get(ids[0]), SequenceId(2));
+    network.start_all().await;
+    network.converged().await;
+    let all = strand::read_all(&network.nodes[0].client()).await;
+    assert_eq!(strand::read_all(&network.nodes[3].client()).await, all);
+    let node = &mut network.nodes[3];
+    assert!(node.terminate().success());
+    projections::assert_equal_a_rebuild(&node.data_dir());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_node_starts_from_a_copy_on_a_web_server() {
     let (mut network, to, name) = network_with_copy(5).await;
     let url = PathBuf::from(format!("http://{}", web_server::serve(&to)));

@@ -205,18 +205,26 @@ struct Strand {
     waits_at: Option<u64>,
 }
 
+/// Returns true for the strands of chains and those of the older network. A node may claim strands of other ids without a key, and fill them without
+/// an end.
+fn is_without_node(id: OriginatorId) -> bool {
+    matches!(id, OriginatorId::GROUP_MESSAGES | OriginatorId::IDENTITY_UPDATES) || id.is_migrated()
+}
+
 impl Run<'_> {
     /// Returns the heads of the strands that are exported, and notes which are not and what is not judged.
     fn exported(&mut self, heads: Vec<EnvelopeId>) -> Vec<EnvelopeId> {
         let is_whole = self.source.shows_gaps();
         let registry = self.settings.registry;
         let named = |id| registry.is_some_and(|registry| registry.node(id).is_some());
-        let (exported, left_out): (Vec<EnvelopeId>, Vec<EnvelopeId>) = heads
-            .into_iter()
-            .partition(|head| is_whole || !head.originator.is_node() || named(head.originator));
+        let (exported, left_out): (Vec<EnvelopeId>, Vec<EnvelopeId>) =
+            heads.into_iter().partition(|head| {
+                is_whole || is_without_node(head.originator) || named(head.originator)
+            });
         for EnvelopeId { originator, .. } in left_out {
             self.report.notes.push(format!(
-                "strand {originator}: the registry does not name its node, so nothing of it could be checked"
+                "strand {originator}: the registry does not name its node and it is none of a chain, so nothing of it \
+                 could be checked"
             ));
         }
         if registry.is_some() {

@@ -2,8 +2,8 @@
 
 use super::deployer::{DeployError, is_no_change};
 use super::parameters::{
-    app_updates, has_prices, have_parameters_arrived, inbox_update, parameters_to_set,
-    price_update, settlement_updates,
+    app_updates, have_parameters_arrived, inbox_update, parameters_to_set, price_update,
+    settlement_updates,
 };
 use super::plan::DeploymentPlan;
 use super::update::Update;
@@ -41,9 +41,6 @@ pub async fn configuration_left(
     settlement: &Chain,
     app: &Chain,
 ) -> Result<ConfigurationLeft, DeployError> {
-    if has_prices(plan, settlement).await? {
-        return Ok(ConfigurationLeft::Nothing);
-    }
     let on_settlement = |Update { name, call }| PlannedCall {
         chain: ChainRole::Settlement,
         name: name.to_owned(),
@@ -67,9 +64,17 @@ pub async fn configuration_left(
     }
     let on_app =
         |Update { name, call }| PlannedCall { chain: ChainRole::App, name: name.to_owned(), call };
+    // The chains have no order between them, so what is left of one comes before anything of the other. Prices come last:
+    // any account may call for them, so they say nothing of the rest.
     calls.extend(undone(plan, app, app_updates(plan)).await?.into_iter().map(on_app));
-    calls.push(on_settlement(price_update(plan)));
-    Ok(ConfigurationLeft::Calls(calls))
+    if calls.is_empty() {
+        let prices = undone(plan, settlement, vec![price_update(plan)]).await?;
+        calls.extend(prices.into_iter().map(on_settlement));
+    }
+    Ok(match calls.is_empty() {
+        true => ConfigurationLeft::Nothing,
+        false => ConfigurationLeft::Calls(calls),
+    })
 }
 
 /// Returns the updates that would change something.

@@ -139,7 +139,8 @@ pub(super) fn price_update(plan: &DeploymentPlan) -> Update {
     Update::new(plan.addresses.rate_registry, &RateRegistry::updateRatesCall {})
 }
 
-/// Returns true if the network has prices. They are the last step of a configuration, so it is complete then.
+/// Returns true if the network has prices. They are the last step of a configuration; where strangers reach the chain
+/// they prove nothing, because any account may call for them earlier.
 ///
 /// # Errors
 /// When the rate registry cannot be read.

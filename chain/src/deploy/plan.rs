@@ -72,6 +72,8 @@ pub struct PlannedPlace {
     pub call: Call,
     /// Gas that its creation costs at least, whatever its constructor does.
     pub gas_least: u64,
+    /// The length of its code, in bytes. What its constructor sets within does not change it.
+    pub code_len: usize,
 }
 
 /// A contract that the factory deploys.
@@ -257,7 +259,8 @@ impl DeploymentPlan {
         for (chain, pieces) in chains {
             let mut add = |name: String, address, call: Call, deployed_len| {
                 let gas_least = gas_least(&call, deployed_len);
-                places.push(PlannedPlace { chain, name, address, call, gas_least });
+                let code_len = deployed_len;
+                places.push(PlannedPlace { chain, name, address, call, gas_least, code_len });
             };
             for first in layout.first_contracts(self.addresses.app_chain_parameter_registry) {
                 add(first.name.into(), first.address, first.call, first.deployed_len);

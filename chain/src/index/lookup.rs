@@ -16,8 +16,35 @@ use crate::send::{Chain, RequestError};
 pub struct Broadcasts {
     /// The number of the transaction's block.
     pub block: u64,
+    /// The hash of that block.
+    pub hash: B256,
     /// Pairs of sequence id and payload, in the order of the logs.
     pub payloads: Vec<(u64, Bytes)>,
+}
+
+/// Why endpoints give no answer that all of them share.
+#[derive(Debug, thiserror::Error)]
+pub enum AgreementError {
+    /// No endpoint answers.
+    #[error(transparent)]
+    Rpc(#[from] RequestError),
+    /// An endpoint contradicts another one, or itself.
+    #[error("{endpoint} {how}")]
+    Disputed {
+        /// Scheme, host and port.
+        endpoint: String,
+        /// Its statement, and what that contradicts.
+        how: &'static str,
+    },
+}
+
+/// The statements of one endpoint about a transaction.
+struct Testimony {
+    endpoint: String,
+    /// `None` if it does not have the transaction. The header is `None` if it does not have the block.
+    shown: Result<Option<(Broadcasts, Option<BlockHeader>)>, RequestError>,
+    /// The number of its newest block.
+    newest: u64,
 }
 
 /// Returns the header of the block with this number on the present chain; `None` if there is no
@@ -66,19 +93,121 @@ pub async fn broadcasts(
     address: Address,
     transaction: B256,
 ) -> Result<Option<Broadcasts>, RequestError> {
+    endpoints
+        .ask(|chain| async move { broadcasts_of(&chain, source, address, transaction).await })
+        .await
+}
+
+/// Returns what [`broadcasts`] does with the header of the block, from every endpoint: those that answer have to agree,
+/// and no block is newer than the newest one of any of them.
+///
+/// # Errors
+/// When no endpoint answers, or the endpoints contradict each other.
+pub async fn agreed_broadcasts(
+    endpoints: &Endpoints,
+    source: EventSource,
+    address: Address,
+    transaction: B256,
+) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
+    let testimonies = endpoints.each(|chain| async move {
+        let shown = with_header(&chain, source, address, transaction).await;
+        // Asked for last: it cannot be older than the block of the transaction then.
+        let newest = fetch::head(&chain).await?.block.number;
+        Ok(Testimony { endpoint: chain.endpoint().to_owned(), shown, newest })
+    });
+    agreed(testimonies.await)
+}
+
+/// Returns what one endpoint shows of a transaction, with the header of its block.
+async fn with_header(
+    chain: &Chain,
+    source: EventSource,
+    address: Address,
+    transaction: B256,
+) -> Result<Option<(Broadcasts, Option<BlockHeader>)>, RequestError> {
+    let Some(found) = broadcasts_of(chain, source, address, transaction).await? else {
+        return Ok(None);
+    };
+    let header = block_of(chain, found.block).await?;
+    Ok(Some((found, header)))
+}
+
+/// Returns what all endpoints say that answer.
+fn agreed(
+    testimonies: Vec<Result<Testimony, RequestError>>,
+) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
+    let (mut agreed, mut failure) = (None, None);
+    let mut lowest: Option<(u64, String)> = None;
+    for testimony in testimonies {
+        let Testimony { endpoint, shown, newest } = match testimony {
+            Ok(testimony) => testimony,
+            Err(error) => {
+                failure = Some(error);
+                continue;
+            }
+        };
+        if lowest.as_ref().is_none_or(|(lowest, _)| newest < *lowest) {
+            lowest = Some((newest, endpoint.clone()));
+        }
+        let disputed = |how| AgreementError::Disputed { endpoint, how };
+        let stated = match shown {
+            Ok(Some((found, Some(header)))) if header.block.hash == found.hash => {
+                Some((found, header))
+            }
+            Ok(Some((_, Some(_)))) => {
+                return Err(disputed(
+                    "has the transaction in another block than the one of that number",
+                ));
+            }
+            Ok(Some((_, None))) => return Err(disputed("does not have the transaction's block")),
+            Ok(None) => None,
+            Err(error) => {
+                failure = Some(error);
+                continue;
+            }
+        };
+        match &agreed {
+            Some(before) if *before != stated => {
+                return Err(disputed(
+                    "says something else of the transaction than another endpoint",
+                ));
+            }
+            _ => agreed = Some(stated),
+        }
+    }
+    let Some(agreed) = agreed else {
+        return Err(failure
+            .expect("there is at least one endpoint, and each leaves an error")
+            .into());
+    };
+    if let (Some((_, header)), Some((newest, endpoint))) = (&agreed, lowest)
+        && newest < header.block.number
+    {
+        let how = "has not come as far as the transaction's block";
+        return Err(AgreementError::Disputed { endpoint, how });
+    }
+    Ok(agreed)
+}
+
+/// Returns what [`broadcasts`] does, from one endpoint.
+async fn broadcasts_of(
+    chain: &Chain,
+    source: EventSource,
+    address: Address,
+    transaction: B256,
+) -> Result<Option<Broadcasts>, RequestError> {
     #[derive(Debug, Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Receipt {
         block_number: U64,
+        block_hash: B256,
         logs: Vec<Log>,
     }
     const METHOD: &str = "eth_getTransactionReceipt";
-    let receipt = endpoints.ask(|chain| async move {
-        let client = chain.provider().client();
-        let receipt = client.request::<_, Option<Receipt>>(METHOD, (transaction,));
-        receipt.await.map_err(|error| chain.request_error(METHOD, error))
-    });
-    Ok(receipt.await?.map(|Receipt { block_number, logs }| {
+    let client = chain.provider().client();
+    let receipt = client.request::<_, Option<Receipt>>(METHOD, (transaction,));
+    let receipt = receipt.await.map_err(|error| chain.request_error(METHOD, error))?;
+    Ok(receipt.map(|Receipt { block_number, block_hash, logs }| {
         let own = logs.iter().filter(|log| log.address() == address);
         let payloads = own.filter_map(|log| match source.decode(log)? {
             ContractEvent::Payload { sequence_id, payload, .. } => Some((sequence_id, payload)),
@@ -87,6 +216,6 @@ pub async fn broadcasts(
             | ContractEvent::ReportSubmitted(_)
             | ContractEvent::ReportSettled { .. } => None,
         });
-        Broadcasts { block: block_number.to(), payloads: payloads.collect() }
+        Broadcasts { block: block_number.to(), hash: block_hash, payloads: payloads.collect() }
     }))
 }

@@ -101,8 +101,16 @@ impl Chain {
     /// # Errors
     /// When the chain does not answer.
     pub async fn has_code(&self, address: Address) -> Result<bool, RequestError> {
+        Ok(self.code_len(address).await? != 0)
+    }
+
+    /// Returns the length of the code at the address, in bytes; 0 without a contract.
+    ///
+    /// # Errors
+    /// When the chain does not answer.
+    pub async fn code_len(&self, address: Address) -> Result<usize, RequestError> {
         let code = self.provider.get_code_at(address).await;
-        code.map(|code| !code.is_empty()).map_err(|error| self.request_error("eth_getCode", error))
+        code.map(|code| code.len()).map_err(|error| self.request_error("eth_getCode", error))
     }
 
     /// Returns the number of the newest block.

@@ -45,6 +45,9 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 const ASKED_MAX: usize = 3;
 const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 const ASKS_MAX: usize = 16;
+/// Time in which a request learns what other gateways have put on the chain. A guess: one node that does not answer costs
+/// [`ASK_TIMEOUT`] and leaves time for the next one, and a client waits for longer.
+const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The progress of a payload.
 #[derive(Debug, Clone)]
@@ -185,21 +188,28 @@ impl ChainPath {
     }
 
     /// Learns which of these payloads other gateways have put on the chain. One whose envelope a node shows at the place
-    /// that was told gets that answer; the others are sent like new ones.
+    /// that was told gets that answer; the others are sent like new ones, and so are those that are still asked for after
+    /// [`RECALL_TIMEOUT`].
     pub(crate) async fn recall(&self, payloads: impl Iterator<Item = &Bytes>) {
         let Some(share) = self.nodes.share() else { return };
         let unknown = payloads.filter(|payload| !self.knows(payload));
         let unknown: BTreeMap<ClientKey, &Bytes> =
             unknown.map(|payload| (client_key(payload), payload)).collect();
-        let told = share.places_of(&unknown.keys().copied().collect::<Vec<_>>()).await;
-        for told in told.chunks(ASKS_MAX) {
-            let asked = told.iter().filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed)));
-            let asked = asked.map(async |(payload, landed)| {
-                if let Some(envelope) = self.shown_at(payload, landed).await {
-                    self.record_found(payload, envelope);
-                }
-            });
-            futures_util::future::join_all(asked).await;
+        let recalled = async {
+            let told = share.places_of(&unknown.keys().copied().collect::<Vec<_>>()).await;
+            for told in told.chunks(ASKS_MAX) {
+                let asked =
+                    told.iter().filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed)));
+                let asked = asked.map(async |(payload, landed)| {
+                    if let Some(envelope) = self.shown_at(payload, landed).await {
+                        self.record_found(payload, envelope);
+                    }
+                });
+                futures_util::future::join_all(asked).await;
+            }
+        };
+        if timeout(RECALL_TIMEOUT, recalled).await.is_err() {
+            tracing::debug!("payloads of other gateways were not found in time");
         }
     }
 

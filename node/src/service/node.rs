@@ -38,6 +38,7 @@ use super::tls;
 use super::validation::HeldUpdates;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings};
+use crate::web;
 
 /// Time limit for tasks that are left when everything has stopped in order. A guess: they hold no
 /// state.
@@ -274,6 +275,7 @@ impl InnerParts {
             match filling {
                 Ok(filling) => self.filling = Some(filling),
                 Err(error) => {
+                    let from = web::shown(from);
                     tracing::warn!(code = "filling_failed", from, %error, "no thread for it");
                 }
             }

@@ -75,13 +75,13 @@ impl DeployState<'_> {
             .await
             .map_err(RunError::failed)?;
         reporter.text("all contracts are there");
-        if deploy::has_prices(plan, &self.settlement).await.map_err(RunError::failed)? {
-            return Ok(());
-        }
         let configured = deploy::configure_settlement(plan, &mut settlement).await;
         configured.map_err(RunError::failed)?;
         reporter.text("the contracts of the settlement chain are configured");
-        self.bring_parameters(key, &mut settlement).await?;
+        let have_arrived = deploy::have_parameters_arrived(plan, &self.app).await;
+        if !have_arrived.map_err(RunError::failed)? {
+            self.bring_parameters(key, &mut settlement).await?;
+        }
         deploy::update_app_contracts(plan, &mut app).await.map_err(RunError::failed)?;
         deploy::publish_prices(plan, &mut settlement).await.map_err(RunError::failed)
     }

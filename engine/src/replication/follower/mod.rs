@@ -382,7 +382,8 @@ impl Follower {
         } else {
             next
         };
-        let has_expired = self.can_have_expired_before(&entry)
+        let has_expired = sequence > next
+            && self.can_have_expired_before(&entry)
             && expired.is_some_and(|(from, to)| from <= next && to == sequence.previous());
         let is_unused = self.is_migrated && from == self.choice.source && sequence > next;
         if has_expired || is_unused {

@@ -8,12 +8,16 @@ use std::time::Duration;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Absences;
+use hawser_storage::{Change, CommitError};
+use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::evidence::TimeWatch;
 use super::state::ReplicationState;
 use super::stop::{self, StopSignal};
-use super::task::StrandTask;
+use super::task::{StrandTask, read_strand};
+use super::writes;
 use crate::replication::{
     EnvelopeVerifier, LinkCommand, MendEffect, MendSearch, StrandItem, WantResponse,
 };
@@ -77,6 +81,23 @@ impl Drop for Turn<'_> {
 pub struct RestingStrand {
     state: Arc<ReplicationState>,
     originator: OriginatorId,
+    watch: Mutex<TimeWatch>,
+}
+
+impl RestingStrand {
+    /// Appends changes as the follower does: counted, and with evidence of the faults that they show. Blocks for a sync
+    /// of the disk.
+    ///
+    /// # Errors
+    /// Nothing was written. See [`CommitError`].
+    ///
+    /// # Panics
+    /// If the changes are not contiguous.
+    pub fn append(&self, changes: Vec<Change>) -> Result<(), CommitError> {
+        let is_of_strand = |change: &Change| change.originator() == self.originator;
+        assert!(changes.iter().all(is_of_strand), "another strand does not rest");
+        writes::append(&self.state, &mut self.watch.lock(), changes).map_err(|(error, _)| error)
+    }
 }
 
 impl Drop for RestingStrand {
@@ -99,7 +120,12 @@ pub(super) async fn rest(
     };
     // Nothing is asked of peers. What they still send finds that nothing follows the strand.
     drop(inbox);
-    Some(RestingStrand { state: state.clone(), originator })
+    // From here on dropping it ends the rest.
+    let watch = Mutex::default();
+    let mut resting = RestingStrand { state: state.clone(), originator, watch };
+    let (_, times) = timeout(REST_WITHIN, read_strand(state, originator)).await.ok()?;
+    resting.watch = Mutex::new(TimeWatch::new(times));
+    Some(resting)
 }
 
 /// Fetches envelopes of a strand from peers: those that `key` has signed, and that the strand's tree has if it has the

@@ -412,7 +412,7 @@ impl StrandTask {
 }
 
 /// Reads the places that are marked missing, and the time at the head. Tries again until they can be read.
-async fn read_strand(
+pub(super) async fn read_strand(
     state: &Arc<ReplicationState>,
     originator: OriginatorId,
 ) -> (Vec<(SequenceId, SequenceId)>, StrandTimes) {

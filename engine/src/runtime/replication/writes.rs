@@ -160,7 +160,7 @@ fn failed_writes(
 
 /// Appends the changes, and records the faults that they show. Gives back those that are to be
 /// appended again.
-fn append(
+pub(super) fn append(
     state: &ReplicationState,
     watch: &mut TimeWatch,
     changes: Vec<Change>,

@@ -10,7 +10,7 @@
 //! Invariant: the folder has places of the strand up to the size that was signed, and none behind it.
 
 use alloy::primitives::B256;
-use hawser_chain::index::lookup;
+use hawser_chain::index::lookup::{self, AgreementError};
 use hawser_chain::index::walk::BlockHeader;
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::runtime::ChainAppendError;
@@ -104,7 +104,8 @@ pub(super) fn require_tree(
 /// Compares some places with the chain, the last one among them, and has the node read the chain from there.
 ///
 /// # Errors
-/// [`BootstrapFetchError::NotOnChain`] for what the chain does not have, and others when it cannot be asked.
+/// [`BootstrapFetchError::NotOnChain`] for what the chain does not have, [`BootstrapFetchError::ChainDisputed`] when its
+/// endpoints contradict each other, and others when it cannot be asked.
 pub(super) async fn compare(
     store: &Store,
     grounds: &ChainGrounds,
@@ -147,7 +148,8 @@ pub(super) async fn compare(
     Ok(())
 }
 
-/// Requires that the chain has the event that an envelope was made from. Returns the header of its block.
+/// Requires that the chain has the event that an envelope was made from, as all endpoints say that answer: one of them
+/// alone could name a block far ahead, and the node would wait for it instead of reading. Returns the header of its block.
 async fn require_on_chain(
     contract: &StrandContract,
     at: EnvelopeId,
@@ -158,13 +160,20 @@ async fn require_on_chain(
     let envelope = OriginatorEnvelope::parse(bytes.clone()).map_err(|_| absent())?;
     let Proof::Transaction(transaction) = envelope.proof() else { return Err(absent()) };
     let StrandContract { endpoints, source, address, .. } = contract;
-    let found = lookup::broadcasts(endpoints, *source, *address, B256::from(transaction));
-    let found = found.await?.ok_or_else(absent)?;
+    let found =
+        lookup::agreed_broadcasts(endpoints, *source, *address, B256::from(transaction)).await;
+    let (found, header) = found
+        .map_err(|error| match error {
+            AgreementError::Rpc(error) => error.into(),
+            AgreementError::Disputed { endpoint, how } => {
+                BootstrapFetchError::ChainDisputed { originator, place, endpoint, how }
+            }
+        })?
+        .ok_or_else(absent)?;
     let client = envelope.unsigned().payer().client().as_bytes();
     let is_it = |(number, payload): &(u64, alloy::primitives::Bytes)| {
         *number == place.0 && payload.0 == *client
     };
-    let header = lookup::block(endpoints, found.block).await?.ok_or_else(absent)?;
     let time_ns = i64::try_from(header.time_s).ok().and_then(|it| it.checked_mul(1_000_000_000));
     if !found.payloads.iter().any(is_it) || time_ns != Some(envelope.unsigned().originator_ns()) {
         return Err(absent());

@@ -144,6 +144,22 @@ pub enum BootstrapFetchError {
         /// The place.
         place: SequenceId,
     },
+    /// The endpoints of the app chain contradict each other about an event.
+    #[error(
+        "strand {originator} of a chain, place {place}: the endpoints of the app chain contradict each other: {endpoint} \
+         {how}. One of them lies, is behind, or keeps no old transactions, or the chain was reorganised just now. Run the \
+         command again, and if that does not help, without the endpoint that is wrong"
+    )]
+    ChainDisputed {
+        /// The strand.
+        originator: OriginatorId,
+        /// The place.
+        place: SequenceId,
+        /// An endpoint that contradicts: scheme, host and port.
+        endpoint: String,
+        /// Its statement, and what that contradicts.
+        how: &'static str,
+    },
     /// The endpoints of the app chain do not answer.
     #[error("the app chain: {0}. Run the command again")]
     Chain(#[from] RequestError),
@@ -202,7 +218,8 @@ impl From<BootstrapFetchError> for RunError {
             | BootstrapFetchError::ChainPart { .. }
             | BootstrapFetchError::NothingTaken
             | BootstrapFetchError::NoEvent { .. }
-            | BootstrapFetchError::NotOnChain { .. } => Self::refused(error),
+            | BootstrapFetchError::NotOnChain { .. }
+            | BootstrapFetchError::ChainDisputed { .. } => Self::refused(error),
             BootstrapFetchError::Chain(_)
             | BootstrapFetchError::ChainAppend(_)
             | BootstrapFetchError::Commit(_)

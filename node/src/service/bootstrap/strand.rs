@@ -25,7 +25,17 @@ pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 /// The way into the log.
 pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
 
-/// Takes over what the log does not have yet. Calls `note` with the bytes of each chunk.
+/// The rule for places that a copy has no envelope for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Gaps {
+    /// They are marked missing: no reader is served yet, and the node asks peers for them once it runs.
+    Mark,
+    /// Taking ends before them: peers are asked first.
+    Stop,
+}
+
+/// Takes over what the log does not have yet, and marks gaps: no node runs on the log. Calls `note` with the bytes of each
+/// chunk.
 ///
 /// # Errors
 /// The first thing that is wrong. Everything before it is in the log then.
@@ -42,7 +52,7 @@ pub(super) fn take_over(
     let (before, wanted): (Vec<_>, Vec<_>) =
         stated.chunks.iter().copied().partition(|chunk| chunk.through <= held);
     before.iter().for_each(|chunk| note(chunk.len_bytes));
-    let mut writing = Writing { commit, verifier, head: held, reached: Reached::default() };
+    let mut writing = Writing::new(commit, verifier, Gaps::Mark, held);
     each_chunk(place, originator, wanted, &mut |chunk, envelopes| {
         writing.take(envelopes)?;
         note(chunk.len_bytes);
@@ -92,23 +102,60 @@ fn read(
     Ok(())
 }
 
-struct Writing<'a> {
+/// Envelopes of a strand on their way into the log.
+pub(super) struct Writing<'a> {
     commit: Commit<'a>,
     verifier: &'a EnvelopeVerifier,
+    gaps: Gaps,
     head: SequenceId,
     reached: Reached,
 }
 
-impl Writing<'_> {
-    /// Checks and writes the envelopes of a chunk that are behind the head.
-    fn take(&mut self, envelopes: Envelopes) -> Result<(), BootstrapFetchError> {
+impl<'a> Writing<'a> {
+    /// Starts behind `head`, the last place in the log.
+    pub(super) fn new(
+        commit: Commit<'a>,
+        verifier: &'a EnvelopeVerifier,
+        gaps: Gaps,
+        head: SequenceId,
+    ) -> Self {
+        Self { commit, verifier, gaps, head, reached: Reached::default() }
+    }
+
+    /// Checks and writes the envelopes of a chunk that are behind the head. Returns false if it has stopped at a gap, and
+    /// nothing more is to be taken.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub(super) fn take(&mut self, envelopes: Envelopes) -> Result<bool, BootstrapFetchError> {
         let new: Envelopes =
             envelopes.into_iter().filter(|(place, _)| *place > self.head).collect();
         for part in new.chunks(WRITE_ENVELOPES) {
-            let changes = self.check(part)?;
+            let whole = self.before_gap(part);
+            let changes = self.check(whole)?;
             (self.commit)(changes)?;
+            if whole.len() < part.len() {
+                return Ok(false);
+            }
         }
-        Ok(())
+        Ok(true)
+    }
+
+    /// Returns the envelopes up to the first gap at which to stop.
+    fn before_gap<'e>(&self, envelopes: &'e [(SequenceId, Bytes)]) -> &'e [(SequenceId, Bytes)] {
+        let mut next = self.head.next();
+        let has_followed = |(place, _): &&(SequenceId, Bytes)| {
+            let follows = *place == next;
+            next = place.next();
+            follows
+        };
+        match self.gaps {
+            Gaps::Mark => envelopes,
+            Gaps::Stop => {
+                let whole = envelopes.iter().take_while(has_followed).count();
+                &envelopes[..whole]
+            }
+        }
     }
 
     fn check(

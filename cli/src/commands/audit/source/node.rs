@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::ops::RangeInclusive;
+use std::time::Duration;
 
 use hawser_audit::proof::EnvelopeProof;
 use hawser_audit::replay::{
@@ -21,8 +22,9 @@ use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId}
 use hawser_rules::Rate;
 use prost::Message as _;
 use tokio::runtime::Runtime;
-use tonic::Code;
+use tokio::time::timeout;
 use tonic::transport::Channel;
+use tonic::{Code, Status};
 
 use crate::client;
 
@@ -30,6 +32,8 @@ use crate::client;
 const STRANDS_MAX: usize = 10_000;
 /// Envelopes of a page. A guess: the node cuts pages by their bytes as well.
 const PAGE_ENVELOPES: u32 = 1_000;
+/// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// A node that is asked for its log.
 pub(in crate::commands) struct NodeLog {
@@ -40,7 +44,7 @@ pub(in crate::commands) struct NodeLog {
     signers: Vec<OriginatorId>,
 }
 
-fn failed(status: &tonic::Status) -> SourceError {
+fn failed(status: &Status) -> SourceError {
     SourceError(client::failure(status).text)
 }
 
@@ -78,8 +82,8 @@ impl NodeLog {
             size: None,
         };
         let mut api = CheckpointApiClient::new(self.channel.clone());
-        let answer = self.runtime.block_on(api.get_inclusion(request));
-        let answer = answer.map_err(|status| client::failure(&status))?.into_inner();
+        let answer = self.ask(api.get_inclusion(request));
+        let answer = answer.map_err(|status| client::failure(&status))?;
         if answer.proof.len() > PROOF_LEN_MAX {
             return Err(RunError::failed("the node sent more hashes than any proof has"));
         }
@@ -90,6 +94,20 @@ impl NodeLog {
         let checkpoint =
             checkpoint.map_err(|error| RunError::failed(format!("the checkpoint: {error}")))?;
         Ok(EnvelopeProof { envelope, inclusion: InclusionProof(hashes), checkpoint })
+    }
+
+    /// Waits for a whole answer. A node that sends the head of one and then nothing is not waited for either.
+    fn ask<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
+    ) -> Result<T, Status> {
+        // The timer is made in the runtime that runs it.
+        let answer = self.runtime.block_on(async { timeout(ANSWER_TIMEOUT, call).await });
+        let late = || {
+            let seconds = ANSWER_TIMEOUT.as_secs();
+            Status::deadline_exceeded(format!("the node gave no whole answer within {seconds} s"))
+        };
+        answer.unwrap_or_else(|_| Err(late())).map(tonic::Response::into_inner)
     }
 
     /// Asks for envelopes of a strand after a place. Refuses what was not asked for.
@@ -104,8 +122,8 @@ impl NodeLog {
         let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE_ENVELOPES };
         let mut api = QueryApiClient::new(self.channel.clone())
             .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
-        let answer = self.runtime.block_on(api.query_envelopes(request));
-        let envelopes = answer.map_err(|status| failed(&status))?.into_inner().envelopes;
+        let answer = self.ask(api.query_envelopes(request));
+        let envelopes = answer.map_err(|status| failed(&status))?.envelopes;
         if envelopes.len() > PAGE_ENVELOPES as usize {
             let text = format!("after {after} the node sent {} envelopes", envelopes.len());
             return Err(SourceError(format!("{text}, and was asked for {PAGE_ENVELOPES}")));
@@ -139,8 +157,8 @@ impl LogSource for NodeLog {
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
         let mut api = MetadataApiClient::new(self.channel.clone());
-        let answer = self.runtime.block_on(api.get_sync_cursor(GetSyncCursorRequest {}));
-        let cursor = answer.map_err(|status| failed(&status))?.into_inner().latest_sync;
+        let answer = self.ask(api.get_sync_cursor(GetSyncCursorRequest {}));
+        let cursor = answer.map_err(|status| failed(&status))?.latest_sync;
         let heads: Vec<EnvelopeId> = Cursor::from(&cursor.unwrap_or_default()).iter().collect();
         match heads.iter().find(|head| head.sequence > SequenceId::MAX) {
             Some(head) => Err(SourceError(format!("the node says that a strand ends at {head}"))),
@@ -179,8 +197,8 @@ impl LogSource for NodeLog {
     }
 }
 
-/// The envelopes of one strand, page by page. They ascend and end at the head that was told at first, so a node cannot
-/// serve pages without an end.
+/// The envelopes of one strand, page by page. They ascend and end at the head that was told at first. Of a strand with a
+/// key each one is signed; of a strand of a chain the number of envelopes is the node's word.
 struct NodeRows<'a> {
     log: &'a NodeLog,
     reached: EnvelopeId,
@@ -260,9 +278,9 @@ impl StrandRows for NodeBeside<'_> {
             size_max: None,
         };
         let mut api = CheckpointApiClient::new(self.log.channel.clone());
-        let answer = self.log.runtime.block_on(api.get_checkpoint(request));
+        let answer = self.log.ask(api.get_checkpoint(request));
         let bytes = match answer {
-            Ok(answer) => answer.into_inner().checkpoint,
+            Ok(answer) => answer.checkpoint,
             Err(status) if matches!(status.code(), Code::NotFound | Code::Unimplemented) => {
                 return Ok(None);
             }

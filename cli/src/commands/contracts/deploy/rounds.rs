@@ -1,7 +1,7 @@
 //! A deployment by calls that a multisig sends: what it has to send next.
 //!
 //! The rounds: the creations; the configuration of the settlement chain; the way of the parameters to the app chain; and, when
-//! they have arrived, the rest. Each is planned when the one before it is mined, so that nothing is printed twice.
+//! they have arrived, the rest, prices last. Each is planned when the one before it is mined.
 
 use hawser_chain::addresses::Addresses;
 use hawser_chain::admin::{Account, ChainRole};
@@ -22,10 +22,12 @@ struct Round {
     is_complete: bool,
 }
 
-const SEND: &str = "send these in their order on each chain, as one batch if the multisig can; then \
-                    run the same command again";
-const SEND_ONCE: &str = "send these in their order, as one batch if the multisig can, and once: the \
-                         bridge takes its time. When it has delivered them, run the same command again";
+const CREATE: &str = "send these in their order on each chain, each exactly once: look at the chain before you \
+                      repeat one. Then run the same command again";
+const SEND: &str = "send these in their order on each chain; then run the same command again. Any account may send \
+                    the updates too, and a batch is refused as a whole where one was sent before";
+const SEND_ONCE: &str = "send these in their order, and once: the bridge takes its time, and until it has delivered \
+                         them this command prints them again. Run it then";
 const COMPLETE: &str = "the network is complete";
 
 /// Prints the next round and returns the result: addresses, calls beside those of the creations, and if nothing is left.
@@ -39,7 +41,7 @@ pub(super) async fn show(
 ) -> Result<Value, RunError> {
     let Round { calls, advice, is_complete } = match state.missing() {
         0 => configuration(state).await?,
-        _ => Round { calls: Vec::new(), advice: SEND, is_complete: false },
+        _ => Round { calls: Vec::new(), advice: CREATE, is_complete: false },
     };
     for PlannedCall { chain, name, call } in &calls {
         let to = call.to.unwrap_or_default();

@@ -81,8 +81,18 @@ impl<'a> DeployState<'a> {
         let mut places = Vec::new();
         for place in plan.places() {
             let chain = if place.chain == ChainRole::App { &app } else { &settlement };
-            let is_there = chain.has_code(place.address).await.map_err(RunError::failed)?;
-            places.push((place, is_there));
+            let len = chain.code_len(place.address).await.map_err(RunError::failed)?;
+            // The creator's contracts have their addresses by their order, and a multisig may send a call twice.
+            if args.multisig && len != 0 && len != place.code_len {
+                return Err(RunError::refused(format!(
+                    "the contract at {} on chain {} is not {}: a creation was sent twice or out of order, and no network \
+                     can stand on this multisig's creator any more: deploy by another multisig",
+                    place.address,
+                    chain.id(),
+                    place.name
+                )));
+            }
+            places.push((place, len != 0));
         }
         let sides = vec![
             side(ChainRole::Settlement, &settlement, account, &places).await?,

@@ -38,6 +38,19 @@ fn what_is_too_young_to_have_expired_is_searched_for() {
     }
 }
 
+/// Nothing is on disk yet when the connection breaks, so the places are asked for again; meanwhile their node prunes one more.
+#[test]
+fn places_that_are_accepted_already_may_be_told_as_expired() {
+    let mut rig = Rig::connected(0);
+    rig.follower.note_wall(NOW_NS);
+    rig.answer(SOURCE, vec![gap(1, 4), dated(5, NOW_NS - TWO_DAYS_NS)]);
+    rig.down(SOURCE);
+    rig.up(SOURCE);
+    assert_eq!(rig.asks(SOURCE), Some((0, None)));
+    rig.answer(SOURCE, vec![gap(1, 5), dated(6, NOW_NS - TWO_DAYS_NS)]);
+    assert_eq!(rig.follower.accepted(), SequenceId(6));
+}
+
 /// A follower that takes the strand from `OTHER`, while `peers` are connected too and claim to hold five places.
 fn relayed(follower: impl FnOnce(Follower) -> Follower, peers: &[OriginatorId]) -> Rig {
     let mut rig = Rig::new(0);

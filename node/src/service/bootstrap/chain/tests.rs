@@ -1,9 +1,15 @@
-//! Strands of chains in copies of honest makers and of liars. The comparison with a chain needs one: `cli/tests/joined.rs`.
+//! Strands of chains in copies of honest makers and of liars, and endpoints of a chain that contradict each other. The
+//! comparison with a whole chain is in `cli/tests/joined.rs`.
 
 use std::fs;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use alloy::rpc::types::Log;
+use alloy::sol_types::SolEvent as _;
+use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
+use hawser_chain::endpoints::Endpoints;
+use hawser_chain::index::event::EventSource;
 use hawser_engine::chain_strand::{ChainEntry, ChainEnvelope};
 use hawser_engine::price::price;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
@@ -13,7 +19,10 @@ use hawser_storage::{
     BootstrapChunk, BootstrapManifest, Durability, FileHash, FolderObjects, LogEntry,
     StoreIdentity, StoreSettings, encode_chunk,
 };
+use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 
 use super::super::checkpoints::Evidence;
 use super::super::verify;
@@ -338,4 +347,196 @@ fn more_than_enough_nodes_vouch_for_now_is_never_kept() {
         matches!(error, BootstrapFetchError::ChainAhead { head: it, signed: 5, .. } if it == head),
         "{error}"
     );
+}
+
+const CHAIN_ID: u64 = 7;
+/// The contract of the stand-in endpoints.
+const CONTRACT: alloy::primitives::Address = alloy::primitives::Address::repeat_byte(9);
+/// The block of the event, and the newest one.
+const BLOCK: u64 = 1000;
+const NEWEST: u64 = 1100;
+
+/// The statements of a stand-in endpoint about a chain on which one transaction has ordered the first place.
+#[derive(Clone)]
+struct EndpointStatements {
+    number: u64,
+    newest: u64,
+    /// The first byte of the block's hash in the receipt, and in the header.
+    hashes: [u8; 2],
+    parent: u8,
+    time_s: u64,
+    payload: Vec<u8>,
+    has_transaction: bool,
+}
+
+impl EndpointStatements {
+    fn truth() -> Self {
+        let bytes = entry(GROUPS, 1, 5).bytes;
+        let envelope = OriginatorEnvelope::parse(bytes).unwrap();
+        Self {
+            number: BLOCK,
+            newest: NEWEST,
+            hashes: [1; 2],
+            parent: 2,
+            time_s: 1_750_000_001,
+            payload: envelope.unsigned().payer().client().as_bytes().to_vec(),
+            has_transaction: true,
+        }
+    }
+
+    fn answer(&self, asked: &Value) -> Value {
+        let hash = |byte: u8| B256::repeat_byte(byte);
+        let quantity = |number: u64| json!(format!("{number:#x}"));
+        let event = MessageSent {
+            groupId: [3; 16].into(),
+            message: self.payload.clone().into(),
+            sequenceId: 1,
+        };
+        let log = Log {
+            inner: alloy::primitives::Log { address: CONTRACT, data: event.encode_log_data() },
+            block_hash: Some(hash(self.hashes[0])),
+            block_number: Some(self.number),
+            block_timestamp: None,
+            transaction_hash: Some(hash(5)),
+            transaction_index: Some(0),
+            log_index: Some(0),
+            removed: false,
+        };
+        let result = match asked["method"].as_str().unwrap() {
+            "eth_chainId" => quantity(CHAIN_ID),
+            "eth_getTransactionReceipt" if self.has_transaction => json!({
+                "blockNumber": quantity(self.number),
+                "blockHash": hash(self.hashes[0]),
+                "logs": [log],
+            }),
+            "eth_getBlockByNumber" => {
+                let is_latest = asked["params"][0] == "latest";
+                json!({
+                    "number": quantity(if is_latest { self.newest } else { self.number }),
+                    "hash": hash(self.hashes[1]),
+                    "parentHash": hash(self.parent),
+                    "timestamp": quantity(self.time_s),
+                })
+            }
+            _ => Value::Null,
+        };
+        json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result })
+    }
+
+    /// Answers one request.
+    async fn serve(self, mut stream: TcpStream) {
+        let mut request = Vec::new();
+        let asked: Value = loop {
+            let mut part = [0; 4096];
+            let len = stream.read(&mut part).await.unwrap_or(0);
+            if len == 0 {
+                return;
+            }
+            request.extend_from_slice(&part[..len]);
+            let body = request.windows(4).position(|it| it == b"\r\n\r\n").map(|at| at + 4);
+            if let Some(Ok(asked)) = body.map(|at| serde_json::from_slice(&request[at..])) {
+                break asked;
+            }
+        };
+        let body = self.answer(&asked).to_string();
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n",
+            body.len()
+        );
+        let _ = stream.write_all((head + &body).as_bytes()).await;
+    }
+
+    /// Starts an endpoint that says this. Returns its URL.
+    async fn start(self) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(self.clone().serve(stream));
+            }
+        });
+        url
+    }
+}
+
+/// Compares the first place of a strand with a chain behind these endpoints. Returns the result with the position.
+async fn compared(
+    maker: &Maker,
+    manifest: &BootstrapManifest,
+    said: Vec<EndpointStatements>,
+    dead: Option<&str>,
+) -> (Result<(), BootstrapFetchError>, Option<ChainPosition>) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(&folder, "new", OWN.0);
+    let signed = majority(manifest, GROUPS, &[100, 200]).unwrap();
+    let mut strand = taken(maker, &store, manifest, &signed, 0).unwrap();
+    let mut urls: Vec<_> = dead.map(str::to_owned).into_iter().collect();
+    for said in said {
+        urls.push(said.start().await);
+    }
+    let contract = StrandContract {
+        endpoints: Endpoints::new("app", &urls, CHAIN_ID).unwrap(),
+        source: EventSource::GroupMessages,
+        address: CONTRACT,
+        first_block: 1,
+    };
+    let compared = compare(&store, &ChainGrounds { signed, contract }, &mut strand).await;
+    (compared, store.snapshot().chain_position(GROUPS).unwrap())
+}
+
+#[tokio::test]
+async fn no_endpoint_alone_says_where_the_node_reads_on() {
+    let maker = Maker::new();
+    maker.sign(100, GROUPS, 1, &[200]);
+    let manifest = maker.copy();
+    let truth = EndpointStatements::truth();
+    let position = ChainPosition { block: BLOCK - 1, hash: [2; 32] };
+    let far = 1 << 62;
+    let lies = [
+        ("far ahead", EndpointStatements { number: far, ..truth.clone() }),
+        (
+            "far ahead of a chain that is as long",
+            EndpointStatements { number: far, newest: far, ..truth.clone() },
+        ),
+        ("another block", EndpointStatements { number: BLOCK + 1, ..truth.clone() }),
+        ("another hash", EndpointStatements { hashes: [4; 2], ..truth.clone() }),
+        ("a receipt of another block", EndpointStatements { hashes: [4, 1], ..truth.clone() }),
+        ("another parent", EndpointStatements { parent: 4, ..truth.clone() }),
+        ("another time", EndpointStatements { time_s: truth.time_s + 1, ..truth.clone() }),
+        ("another payload", EndpointStatements { payload: vec![1], ..truth.clone() }),
+        ("no transaction", EndpointStatements { has_transaction: false, ..truth.clone() }),
+        ("a shorter chain", EndpointStatements { newest: BLOCK - 1, ..truth.clone() }),
+    ];
+    for (what, lie) in lies {
+        for said in [vec![lie.clone(), truth.clone()], vec![truth.clone(), lie]] {
+            let (result, position) = compared(&maker, &manifest, said, None).await;
+            let error = result.unwrap_err();
+            let is_disputed = matches!(error, BootstrapFetchError::ChainDisputed { .. });
+            assert!(is_disputed, "{what}: {error}");
+            assert_eq!(position, None, "{what}");
+        }
+    }
+    // It need not be another one that finds a block out that the endpoint itself does not have yet.
+    let (result, _) = compared(
+        &maker,
+        &manifest,
+        vec![EndpointStatements { number: far, ..truth.clone() }],
+        None,
+    )
+    .await;
+    assert!(matches!(result, Err(BootstrapFetchError::ChainDisputed { .. })));
+
+    let (result, found) =
+        compared(&maker, &manifest, vec![truth.clone(), truth.clone()], None).await;
+    result.unwrap();
+    assert_eq!(found, Some(position));
+    // One that does not answer contradicts nothing.
+    let (result, found) =
+        compared(&maker, &manifest, vec![truth.clone()], Some("http://127.0.0.1:1")).await;
+    result.unwrap();
+    assert_eq!(found, Some(position));
+    let none = EndpointStatements { has_transaction: false, ..truth };
+    let (result, _) = compared(&maker, &manifest, vec![none.clone(), none], None).await;
+    assert!(matches!(result, Err(BootstrapFetchError::NotOnChain { .. })));
 }
