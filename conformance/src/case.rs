@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::failure::Checked;
 
-/// Longest time of a case that names none. A guess: several waits of the default patience.
+/// Longest time of a case that names none. A guess: several times the default wait for an answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The part of the protocol that a case belongs to.

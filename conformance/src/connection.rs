@@ -48,16 +48,19 @@ pub struct Connection {
     /// The address.
     pub address: Address,
     channel: Channel,
-    patience: Duration,
+    answer_timeout: Duration,
 }
 
 impl Connection {
-    /// Makes a connection that opens with its first call. `patience` limits every wait for an answer.
+    /// Makes a connection that opens with its first call. `answer_timeout` limits every call.
     ///
     /// # Errors
     /// When the address cannot be called.
-    pub fn new(address: Address, patience: Duration) -> Result<Self, tonic::transport::Error> {
-        Self::with_window(address, patience, None)
+    pub fn new(
+        address: Address,
+        answer_timeout: Duration,
+    ) -> Result<Self, tonic::transport::Error> {
+        Self::with_window(address, answer_timeout, None)
     }
 
     /// Makes a connection of its own on whose streams the node can send little before it is read, so that a page of
@@ -66,17 +69,17 @@ impl Connection {
     /// # Errors
     /// As [`new`](Self::new).
     pub fn narrow(&self) -> Checked<Self> {
-        Self::with_window(self.address.clone(), self.patience, Some(NARROW_WINDOW_BYTES))
+        Self::with_window(self.address.clone(), self.answer_timeout, Some(NARROW_WINDOW_BYTES))
             .map_err(|error| Failure::new("an address", error))
     }
 
     fn with_window(
         address: Address,
-        patience: Duration,
+        answer_timeout: Duration,
         window_bytes: Option<u32>,
     ) -> Result<Self, tonic::transport::Error> {
         let mut endpoint =
-            Endpoint::from_shared(address.url())?.connect_timeout(patience).tcp_nodelay(true);
+            Endpoint::from_shared(address.url())?.connect_timeout(answer_timeout).tcp_nodelay(true);
         endpoint = endpoint.initial_stream_window_size(window_bytes);
         if address.tls {
             let mut config = ClientTlsConfig::new().with_enabled_roots();
@@ -85,19 +88,19 @@ impl Connection {
             }
             endpoint = endpoint.tls_config(config)?;
         }
-        Ok(Self { channel: endpoint.connect_lazy(), address, patience })
+        Ok(Self { channel: endpoint.connect_lazy(), address, answer_timeout })
     }
 
     /// Returns the longest wait for one thing.
     #[must_use]
-    pub fn patience(&self) -> Duration {
-        self.patience
+    pub fn answer_timeout(&self) -> Duration {
+        self.answer_timeout
     }
 
     /// Makes a call with one answer.
     ///
     /// # Errors
-    /// The node's status; DEADLINE_EXCEEDED "no answer" when the patience ends.
+    /// The node's status; DEADLINE_EXCEEDED "no answer" after the timeout.
     pub async fn unary<Q, A>(&self, path: &str, request: Q) -> Result<A, Status>
     where
         Q: Message + 'static,
@@ -208,9 +211,9 @@ impl Connection {
     /// Sends a request over a new connection of HTTP/1.1.
     ///
     /// # Errors
-    /// When there is no response within the patience.
+    /// When there is no response within the timeout.
     pub async fn http(&self, request: &[u8]) -> Checked<HttpAnswer> {
-        http::ask(&self.address, request, self.patience).await
+        http::ask(&self.address, request, self.answer_timeout).await
     }
 
     /// Sends a `POST` request over a new connection of HTTP/1.1.
@@ -250,10 +253,10 @@ impl Connection {
         let waited = || {
             Status::new(
                 Code::DeadlineExceeded,
-                format!("no answer within {} ms", self.patience.as_millis()),
+                format!("no answer within {} ms", self.answer_timeout.as_millis()),
             )
         };
-        tokio::time::timeout(self.patience, call).await.unwrap_or_else(|_| Err(waited()))
+        tokio::time::timeout(self.answer_timeout, call).await.unwrap_or_else(|_| Err(waited()))
     }
 
     async fn grpc(&self) -> Result<Grpc<Channel>, Status> {

@@ -166,15 +166,15 @@ impl Context {
         A: prost::Message + Default + 'static,
     {
         let stream = self.target.stream(&format!("{REPLICATION_API}/{method}"), request).await?;
-        Ok(Listener::new(stream, self.target.patience()))
+        Ok(Listener::new(stream, self.target.answer_timeout()))
     }
 
     /// Waits until a node shows exactly these envelopes of a topic.
     ///
     /// # Errors
-    /// When it does not within the patience, with what it showed last.
+    /// When it does not within the timeout of an answer, with what it showed last.
     pub async fn shows(&self, node: &Connection, topic: &Bytes, expected: &[Bytes]) -> Checked {
-        let deadline = Instant::now() + node.patience();
+        let deadline = Instant::now() + node.answer_timeout();
         loop {
             let shown = self.query(node, &[topic], None, 0).await?;
             if shown == expected {

@@ -73,8 +73,8 @@ impl Address {
     /// Opens a connection.
     ///
     /// # Errors
-    /// When the host cannot be reached within `patience`, or its certificate is not trusted.
-    pub async fn connect(&self, patience: Duration) -> Checked<Box<dyn Wire>> {
+    /// When the host cannot be reached within `answer_timeout`, or its certificate is not trusted.
+    pub async fn connect(&self, answer_timeout: Duration) -> Checked<Box<dyn Wire>> {
         let refused =
             |error: String| Failure::new(format_args!("a connection to {}", self.url()), error);
         let host = self.host.trim_start_matches('[').trim_end_matches(']');
@@ -88,11 +88,11 @@ impl Address {
                 as Box<dyn Wire>)
         };
         let connected: Result<std::io::Result<_>, _> =
-            tokio::time::timeout(patience, connecting).await;
+            tokio::time::timeout(answer_timeout, connecting).await;
         match connected {
             Ok(Ok(stream)) => Ok(stream),
             Ok(Err(error)) => Err(refused(error.to_string())),
-            Err(_) => Err(refused(format!("nothing within {} ms", patience.as_millis()))),
+            Err(_) => Err(refused(format!("nothing within {} ms", answer_timeout.as_millis()))),
         }
     }
 }
@@ -191,9 +191,13 @@ pub fn get(path: &str) -> Vec<u8> {
 /// Sends bytes over a new connection and returns everything that comes back until the node closes it.
 ///
 /// # Errors
-/// When the node cannot be reached, or neither answers nor closes within `patience`.
-pub async fn exchange(address: &Address, request: &[u8], patience: Duration) -> Checked<Vec<u8>> {
-    let mut stream = address.connect(patience).await?;
+/// When the node cannot be reached, or neither answers nor closes within `answer_timeout`.
+pub async fn exchange(
+    address: &Address,
+    request: &[u8],
+    answer_timeout: Duration,
+) -> Checked<Vec<u8>> {
+    let mut stream = address.connect(answer_timeout).await?;
     let talk = async {
         // A node may close in the middle of what it refuses: what it has said counts.
         let _ = stream.write_all(request).await;
@@ -202,10 +206,10 @@ pub async fn exchange(address: &Address, request: &[u8], patience: Duration) -> 
         let _ = (&mut stream).take(ANSWER_LEN_BYTES_MAX).read_to_end(&mut answer).await;
         answer
     };
-    tokio::time::timeout(patience, talk).await.map_err(|_| {
+    tokio::time::timeout(answer_timeout, talk).await.map_err(|_| {
         Failure::new(
             "an answer, or the end of the connection",
-            format_args!("neither within {} ms", patience.as_millis()),
+            format_args!("neither within {} ms", answer_timeout.as_millis()),
         )
     })
 }
@@ -214,8 +218,12 @@ pub async fn exchange(address: &Address, request: &[u8], patience: Duration) -> 
 ///
 /// # Errors
 /// As [`exchange`], and when what comes is no response.
-pub async fn ask(address: &Address, request: &[u8], patience: Duration) -> Checked<HttpAnswer> {
-    let bytes = exchange(address, request, patience).await?;
+pub async fn ask(
+    address: &Address,
+    request: &[u8],
+    answer_timeout: Duration,
+) -> Checked<HttpAnswer> {
+    let bytes = exchange(address, request, answer_timeout).await?;
     HttpAnswer::parse(&bytes).ok_or_else(|| {
         Failure::new(
             "a response of HTTP/1.1",

@@ -36,7 +36,7 @@ pub fn hold(held: &mut Vec<Bytes>, more: Vec<Bytes>) -> Checked {
 #[derive(Debug)]
 pub struct Listener<A> {
     stream: Streaming<A>,
-    patience: Duration,
+    answer_timeout: Duration,
 }
 
 /// One message of a subscription: envelopes, a status, or neither.
@@ -62,15 +62,15 @@ impl From<Framed> for Heard {
 }
 
 impl<A> Listener<A> {
-    /// Listens to a stream; no message is waited for longer than `patience`.
+    /// Listens to a stream; no message is waited for longer than `answer_timeout`.
     #[must_use]
-    pub fn new(stream: Streaming<A>, patience: Duration) -> Self {
-        Self { stream, patience }
+    pub fn new(stream: Streaming<A>, answer_timeout: Duration) -> Self {
+        Self { stream, answer_timeout }
     }
 
     /// Waits longer, for messages that come after an interval of silence.
-    pub fn be_patient_for(&mut self, patience: Duration) {
-        self.patience = patience;
+    pub fn set_answer_timeout(&mut self, answer_timeout: Duration) {
+        self.answer_timeout = answer_timeout;
     }
 
     /// Returns the next message, `None` at an end with OK, or the status of another end.
@@ -78,10 +78,10 @@ impl<A> Listener<A> {
     /// # Errors
     /// When nothing comes.
     pub async fn next_or_end(&mut self) -> Checked<Result<Option<A>, Status>> {
-        tokio::time::timeout(self.patience, self.stream.message()).await.map_err(|_| {
+        tokio::time::timeout(self.answer_timeout, self.stream.message()).await.map_err(|_| {
             Failure::new(
                 "a message of the stream",
-                format_args!("silence for {} ms", self.patience.as_millis()),
+                format_args!("silence for {} ms", self.answer_timeout.as_millis()),
             )
         })
     }

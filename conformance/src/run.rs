@@ -42,7 +42,7 @@ pub struct Plan {
     /// The command that starts it again.
     pub start_command: Option<String>,
     /// The longest wait for one answer.
-    pub patience: Duration,
+    pub answer_timeout: Duration,
     /// The longest time of a case, if it is shorter than the case's own.
     pub limit: Option<Duration>,
     /// Topics of the case about as many as a stream may have. Fewer let a test run the same code in seconds.
@@ -77,7 +77,7 @@ impl Plan {
             load: false,
             kill_command: None,
             start_command: None,
-            patience: Duration::from_secs(10),
+            answer_timeout: Duration::from_secs(10),
             limit: None,
             stream_topics: STREAM_TOPICS_MAX,
             authorities: None,
@@ -108,8 +108,8 @@ impl Plan {
         };
         let mut parsed = Address::parse(address).ok_or_else(wrong)?;
         parsed.authorities.clone_from(&self.authorities);
-        let connection = Connection::new(parsed, self.patience).map_err(|_| wrong())?;
-        let reached = connection.address.connect(self.patience).await;
+        let connection = Connection::new(parsed, self.answer_timeout).map_err(|_| wrong())?;
+        let reached = connection.address.connect(self.answer_timeout).await;
         reached.map_err(|failure| StartError::Unreachable(failure.to_string()))?;
         Ok(connection)
     }

@@ -56,7 +56,7 @@ impl Talk {
         let (requests, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
         let path = format!("{QUERY_API}/Subscribe");
         let frames = node.duplex(&path, ReceiverStream::new(receiver)).await?;
-        let frames = Listener::new(frames, node.patience());
+        let frames = Listener::new(frames, node.answer_timeout());
         let mut talk = Self { requests: Some(requests), frames, interval: Duration::ZERO };
         match talk.hear_all().await? {
             Frame::Started(interval_ms) => {
@@ -69,8 +69,8 @@ impl Talk {
     }
 
     /// Waits longer, for pings.
-    pub fn be_patient_for(&mut self, patience: Duration) {
-        self.frames.be_patient_for(patience);
+    pub fn set_answer_timeout(&mut self, answer_timeout: Duration) {
+        self.frames.set_answer_timeout(answer_timeout);
     }
 
     /// Sends any frame. It is lost if the stream has ended, which its frames tell.

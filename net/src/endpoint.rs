@@ -25,7 +25,7 @@ use crate::peer_transport::{PeerTransport, SessionTransport};
 use crate::replica_sources::ReplicaSources;
 use crate::session::NetState;
 use crate::sessions::{GrpcSession, Sessions, close_code};
-use crate::tls::TlsError;
+use crate::tls::PeerTlsError;
 use crate::transport;
 use crate::unproven::{UnprovenConnections, UnprovenSlot};
 
@@ -61,7 +61,7 @@ pub enum NetStartError {
     },
     /// TLS cannot be set up.
     #[error("TLS: {0}")]
-    Tls(#[from] TlsError),
+    Tls(#[from] PeerTlsError),
 }
 
 /// A connected peer.

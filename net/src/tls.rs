@@ -17,7 +17,7 @@ pub(crate) const SERVER_NAME: &str = "hawser";
 
 /// The reason TLS cannot be set up. Never caused by a peer.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum PeerTlsError {
     /// Making the key or the certificate failed.
     #[error("certificate: {0}")]
     Certificate(#[from] rcgen::Error),
@@ -31,7 +31,7 @@ pub enum TlsError {
 
 /// Returns the configuration for connections that peers dial. Sessions are not resumed, so every
 /// connection exports its own value.
-pub(crate) fn server() -> Result<QuicServerConfig, TlsError> {
+pub(crate) fn server() -> Result<QuicServerConfig, PeerTlsError> {
     let certified = rcgen::generate_simple_self_signed([SERVER_NAME.to_owned()])?;
     let key = PrivateKeyDer::Pkcs8(certified.signing_key.serialize_der().into());
     let mut config = rustls::ServerConfig::builder_with_provider(provider())
@@ -44,7 +44,7 @@ pub(crate) fn server() -> Result<QuicServerConfig, TlsError> {
 }
 
 /// Returns the configuration for connections that this node dials.
-pub(crate) fn client() -> Result<QuicClientConfig, TlsError> {
+pub(crate) fn client() -> Result<QuicClientConfig, PeerTlsError> {
     let provider = provider();
     let mut config = rustls::ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])?

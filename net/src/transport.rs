@@ -12,7 +12,7 @@ use quinn::{
     TransportConfig, VarInt,
 };
 
-use crate::tls::{self, TlsError};
+use crate::tls::{self, PeerTlsError};
 
 /// Receive window of one stream, which carries one strand. Calculated: with a round trip of 100 ms
 /// it carries about 40 MB/s, several times the rate at which one machine verifies envelopes.
@@ -67,7 +67,7 @@ pub(crate) fn open_up(connection: &Connection) {
 }
 
 /// Returns the settings for connections that peers dial.
-pub(crate) fn server() -> Result<ServerConfig, TlsError> {
+pub(crate) fn server() -> Result<ServerConfig, PeerTlsError> {
     let mut config = ServerConfig::with_crypto(Arc::new(tls::server()?));
     config
         .transport_config(Arc::new(transport()))
@@ -78,7 +78,7 @@ pub(crate) fn server() -> Result<ServerConfig, TlsError> {
 }
 
 /// Returns the settings for connections that this node dials.
-pub(crate) fn client() -> Result<ClientConfig, TlsError> {
+pub(crate) fn client() -> Result<ClientConfig, PeerTlsError> {
     let mut config = ClientConfig::new(Arc::new(tls::client()?));
     config.transport_config(Arc::new(transport()));
     Ok(config)

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use hawser_serve::tls::{Tls, TlsError, TlsFiles};
+use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError};
 use hawser_serve::{CallMetrics, ServeSettings, Server};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::ServerName;
@@ -263,7 +263,7 @@ async fn a_start_names_the_file_that_cannot_be_used() {
     let names = files.names();
     let (other, _) = issued(&files.authority);
     replace(&files.path("other.pem"), &other);
-    let text = |error: TlsError| error.to_string();
+    let text = |error: TlsFilesError| error.to_string();
     let loaded = |names: TlsFiles| Tls::load(names).map(drop).map_err(text);
     let missing = loaded(TlsFiles { cert: files.path("none.pem"), ..names.clone() });
     assert!(missing.unwrap_err().contains("none.pem"));

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::payer_report::tree::Hash;
-use hawser_rules::payer_report::{Leaves, MicroDollars};
+use hawser_rules::payer_report::{Leaves, SettledAmount};
 use hawser_rules::{RateTable, Registry};
 use serde::Serialize;
 
@@ -257,7 +257,7 @@ impl<'a> StrandBilling<'a> {
         self.finished += 1;
         let leaves = Leaves::sum(sums).unwrap_or_default();
         let amount = leaves.of(self.settings.payer).unwrap_or_default();
-        let MicroDollars(microdollars) = amount.settled();
+        let SettledAmount(microdollars) = amount.settled();
         let verdict = match (proves(&leaves, self.settings.payer, report.root), self.bill.not_shown)
         {
             (true, _) => BillVerdict::Proven,

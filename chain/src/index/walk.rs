@@ -183,8 +183,8 @@ pub struct Walk {
     wanted: Vec<u64>,
     /// Repetitions of the current page because logs may be missing in it.
     doubts: u32,
-    /// Repetitions that a page is worth: at most [`DOUBTS_MAX`].
-    patience: u32,
+    /// Repetitions that a page may have: at most [`DOUBTS_MAX`].
+    doubts_allowed: u32,
     anomalies: Anomalies,
 }
 
@@ -210,7 +210,7 @@ impl Walk {
             look: SecondLook::after(position, first_block),
             wanted: Vec::new(),
             doubts: 0,
-            patience: DOUBTS_MAX,
+            doubts_allowed: DOUBTS_MAX,
             anomalies: Anomalies::default(),
         }
     }
@@ -390,14 +390,14 @@ impl Walk {
             is_silent |= header.may_have_logs && !has(header.block.number);
         }
         let doubts = std::mem::take(&mut self.doubts);
-        if is_silent && doubts < self.patience {
+        if is_silent && doubts < self.doubts_allowed {
             self.doubts = doubts + 1;
             return true;
         }
         if is_silent {
-            self.patience = self.patience.saturating_sub(1);
+            self.doubts_allowed = self.doubts_allowed.saturating_sub(1);
         } else if doubts > 0 || excludes {
-            self.patience = DOUBTS_MAX.min(self.patience + 1);
+            self.doubts_allowed = DOUBTS_MAX.min(self.doubts_allowed + 1);
         }
         false
     }

@@ -48,8 +48,8 @@ pub(crate) struct ConformanceArgs {
     #[arg(long, value_name = "CMD", requires = "kill_command")]
     pub(crate) start_command: Option<String>,
     /// Longest wait for one answer, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) patience: u64,
+    #[arg(long, alias = "patience", value_name = "SECONDS", default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=600))]
+    pub(crate) answer_timeout: u64,
     /// Longest time of a case, in seconds, if it is shorter than the case's own.
     #[arg(long, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(1..=3600))]
     pub(crate) limit: Option<u64>,

@@ -74,7 +74,7 @@ fn plan(args: &ConformanceArgs) -> Result<Plan, RunError> {
         load: args.load,
         kill_command: args.kill_command.clone(),
         start_command: args.start_command.clone(),
-        patience: Duration::from_secs(args.patience),
+        answer_timeout: Duration::from_secs(args.answer_timeout),
         limit: args.limit.map(Duration::from_secs),
         stream_topics: args.stream_topics,
         authorities,

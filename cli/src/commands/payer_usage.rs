@@ -3,7 +3,7 @@
 use hawser_chain::admin::rates;
 use hawser_node::error::RunError;
 use hawser_rules::Rate;
-use hawser_rules::payer_report::{MicroDollars, PicoDollars};
+use hawser_rules::payer_report::{PicoDollars, SettledAmount};
 use serde_json::json;
 
 use crate::args::payer::{EstimateArgs, UsageArgs};
@@ -55,7 +55,7 @@ pub(super) async fn estimate(args: &EstimateArgs, as_json: bool) -> Result<(), R
     let too_large = || RunError::usage("that costs more than an amount can say");
     let one = rate.base_fee(args.size, args.retention).map_err(RunError::usage)?;
     let all = one.checked_mul(args.count).and_then(PicoDollars::new).ok_or_else(too_large)?;
-    let MicroDollars(settled) = all.settled();
+    let SettledAmount(settled) = all.settled();
     if as_json {
         output::line(json!({
             "picodollars_each": one,

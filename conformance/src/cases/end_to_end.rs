@@ -311,7 +311,7 @@ async fn cursor_covers(c: &Context) -> Checked {
     // A node that kept its answer would show this one again.
     heads(&c.target).await?;
     let id = opened(&c.send(&new_group(), 1).await?[0])?.id();
-    let deadline = std::time::Instant::now() + c.target.patience();
+    let deadline = std::time::Instant::now() + c.target.answer_timeout();
     loop {
         let heads = heads(&c.target).await?;
         let head = heads.node_id_to_sequence_id.get(&id.originator.0).copied().unwrap_or(0);

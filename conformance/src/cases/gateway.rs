@@ -173,7 +173,7 @@ async fn shows_in_order(
     topic: &Bytes,
     expected: &[Bytes],
 ) -> Checked {
-    let deadline = Instant::now() + node.patience();
+    let deadline = Instant::now() + node.answer_timeout();
     loop {
         let shown = c.query(node, &[topic], None, 0).await?;
         let place = |of: usize| shown.iter().position(|it| *it == expected[of]);

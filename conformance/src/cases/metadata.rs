@@ -80,7 +80,8 @@ async fn version(c: &Context) -> Checked {
 async fn cursor_stream(c: &Context) -> Checked {
     let path = format!("{METADATA_API}/SubscribeSyncCursor");
     let stream = c.target.stream(&path, meta::GetSyncCursorRequest {}).await?;
-    let mut cursors = Listener::<meta::GetSyncCursorResponse>::new(stream, c.target.patience());
+    let mut cursors =
+        Listener::<meta::GetSyncCursorResponse>::new(stream, c.target.answer_timeout());
     cursors.next().await.map_err(|failure| failure.at("the cursor at once"))?;
     let id = id_of(&c.send(&new_group(), 1).await?[0])?;
     loop {
@@ -175,7 +176,7 @@ async fn reflection(c: &Context) -> Checked {
         ];
         let opened = c.target.duplex(&path, tokio_stream::iter(requests)).await;
         let opened = optional("reflection", opened)?;
-        let mut answers = Listener::<ReflectionAnswer>::new(opened, c.target.patience());
+        let mut answers = Listener::<ReflectionAnswer>::new(opened, c.target.answer_timeout());
         let services = answers.next().await?.services.unwrap_or_default().items;
         // Each is a message whose first field is the name.
         let name = |service: Bytes| List::decode(service).ok()?.items.into_iter().next();

@@ -129,7 +129,7 @@ fn own(signed: SignedCheckpoint, of: &Published) -> Checked<SignedCheckpoint> {
 
 /// Waits for a checkpoint of the node that covers an envelope.
 async fn covering(c: &Context, of: &Published) -> Checked<SignedCheckpoint> {
-    let deadline = Instant::now() + c.target.patience();
+    let deadline = Instant::now() + c.target.answer_timeout();
     loop {
         let mut last = "none".to_owned();
         let answer = ask_checkpoint(c, of.id.originator.0, None).await;
@@ -286,7 +286,7 @@ impl Tiles<'_> {
 /// Waits for a note of the node that covers an envelope.
 async fn covering_note(c: &Context, of: &Published, log: &str) -> Checked<SignedCheckpoint> {
     let path = format!("{log}/checkpoint");
-    let deadline = Instant::now() + c.target.patience();
+    let deadline = Instant::now() + c.target.answer_timeout();
     loop {
         let answer = c.target.page(&path).await?;
         let mut last = format!("status {}", answer.status);

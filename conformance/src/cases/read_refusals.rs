@@ -175,7 +175,7 @@ async fn stream_refused<Q: prost::Message + 'static>(
     let code = Code::InvalidArgument;
     match c.target.stream::<Q, Framed>(&path, request).await {
         Err(status) => refused(what, Err::<(), _>(status), code, text).map(|_| ()),
-        Ok(stream) => Listener::new(stream, c.target.patience())
+        Ok(stream) => Listener::new(stream, c.target.answer_timeout())
             .ends_with(code, text)
             .await
             .map_err(|failure| failure.at(what)),
@@ -267,16 +267,18 @@ async fn bad_resume(c: &Context) -> Checked {
         let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
         let status = match c.target.stream_with::<_, List>(&path, request).await {
             Err(status) => status,
-            Ok(stream) => match Listener::new(stream, c.target.patience()).next_or_end().await? {
-                Ok(_) => {
-                    return Err(Failure::known(
-                        "xmtpd 1.3: it has no resume points",
-                        "INVALID_ARGUMENT",
-                        "a stream",
-                    ));
+            Ok(stream) => {
+                match Listener::new(stream, c.target.answer_timeout()).next_or_end().await? {
+                    Ok(_) => {
+                        return Err(Failure::known(
+                            "xmtpd 1.3: it has no resume points",
+                            "INVALID_ARGUMENT",
+                            "a stream",
+                        ));
+                    }
+                    Err(status) => status,
                 }
-                Err(status) => status,
-            },
+            }
         };
         refused(text, Err::<(), _>(status), Code::InvalidArgument, "")?;
     }

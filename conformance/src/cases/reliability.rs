@@ -81,7 +81,7 @@ async fn cancelled(c: &Context) -> Checked {
 
 async fn abandoned(c: &Context) -> Checked {
     for _ in 0..20 {
-        let mut stream = c.target.address.connect(c.target.patience()).await?;
+        let mut stream = c.target.address.connect(c.target.answer_timeout()).await?;
         let head = format!(
             "POST {QUERY_API}/QueryEnvelopes HTTP/1.1\r\nhost: node\r\ncontent-type: application/grpc-web+proto\r\ncontent-length: 1000\r\n\r\n\0"
         );

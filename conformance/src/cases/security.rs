@@ -165,12 +165,12 @@ async fn bad_token(c: &Context) -> Checked {
 async fn noise(c: &Context) -> Checked {
     for _ in 0..10 {
         let noise: [u8; 400] = std::array::from_fn(|_| rand::random());
-        http::exchange(&c.target.address, &noise, c.target.patience())
+        http::exchange(&c.target.address, &noise, c.target.answer_timeout())
             .await
             .map_err(|failure| failure.at("noise"))?;
     }
     let preface = [&b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"[..], &[0xff; 64]].concat();
-    http::exchange(&c.target.address, &preface, c.target.patience())
+    http::exchange(&c.target.address, &preface, c.target.answer_timeout())
         .await
         .map_err(|failure| failure.at("noise after the preface of HTTP/2"))?;
     c.target.serves().await
@@ -179,7 +179,7 @@ async fn noise(c: &Context) -> Checked {
 async fn large_head(c: &Context) -> Checked {
     let long = "a".repeat(70_000);
     let request = http::post(&query_path(), &[WEB, ("x-large", &long)], &framed(&[]));
-    let answer = http::exchange(&c.target.address, &request, c.target.patience()).await?;
+    let answer = http::exchange(&c.target.address, &request, c.target.answer_timeout()).await?;
     // Closed without a word is as good: the head was not taken.
     let is_refused =
         answer.is_empty() || HttpAnswer::parse(&answer).is_some_and(|answer| answer.status >= 400);
@@ -250,7 +250,7 @@ async fn flipped(c: &Context) -> Checked {
 }
 
 async fn slow_head(c: &Context) -> Checked {
-    let mut stream = c.target.address.connect(c.target.patience()).await?;
+    let mut stream = c.target.address.connect(c.target.answer_timeout()).await?;
     let started = format!("POST {METADATA_API}/GetVersion HTTP/1.1\r\nhost: no");
     let _ = stream.write_all(started.as_bytes()).await;
     let mut rest = Vec::new();
@@ -278,7 +278,7 @@ async fn resets(c: &Context) -> Checked {
         bytes.extend(frame(1, 4, stream, &head));
         bytes.extend(frame(3, 0, stream, &[0, 0, 0, 8]));
     }
-    let mut stream = c.target.address.connect(c.target.patience()).await?;
+    let mut stream = c.target.address.connect(c.target.answer_timeout()).await?;
     let sending = async {
         let _ = stream.write_all(&bytes).await;
     };
@@ -298,7 +298,7 @@ async fn idle_connections(c: &Context) -> Checked {
     let mut held = Vec::new();
     for _ in 0..300 {
         // Beyond the node's bound it may refuse or close them.
-        held.extend(c.target.address.connect(c.target.patience()).await.ok());
+        held.extend(c.target.address.connect(c.target.answer_timeout()).await.ok());
     }
     ensure(held.len() >= IDLE_MIN, format_args!("{IDLE_MIN} connections"), || {
         held.len().to_string()
@@ -306,7 +306,7 @@ async fn idle_connections(c: &Context) -> Checked {
     c.target.serves().await?;
     // The suite is the caller whose connections are counted, so a new one needs room below the bound.
     held.truncate(IDLE_MIN);
-    let deadline = Instant::now() + c.target.patience();
+    let deadline = Instant::now() + c.target.answer_timeout();
     let path = format!("{METADATA_API}/GetVersion");
     loop {
         match c.target.post(&path, &[WEB], &framed(&[])).await {

@@ -178,7 +178,7 @@ async fn topics_services(c: &Context) -> Checked {
     let filter = api::subscribe_topics_request::TopicFilter { topic, last_seen: None };
     let request = api::SubscribeTopicsRequest { filters: vec![filter] };
     let stream = c.target.stream(&format!("{QUERY_API}/SubscribeTopics"), request).await?;
-    let mut stream = Listener::<Framed>::new(stream, c.target.patience());
+    let mut stream = Listener::<Framed>::new(stream, c.target.answer_timeout());
     same_envelopes("QueryApi", &sent, &stream.hears_until(CAUGHT_UP).await?)
 }
 
@@ -215,7 +215,7 @@ async fn topics_elsewhere(c: &Context) -> Checked {
     let request = api::SubscribeTopicsRequest { filters: vec![filter] };
     let path = format!("{QUERY_API}/SubscribeTopics");
     let stream = c.second()?.stream(&path, request).await?;
-    let mut stream = Listener::<Framed>::new(stream, c.target.patience());
+    let mut stream = Listener::<Framed>::new(stream, c.target.answer_timeout());
     stream.hears_until(CAUGHT_UP).await?;
     let sent = c.send(&topic, 3).await?;
     same_envelopes("the stream of the second node", &sent, &stream.hears(3).await?)
@@ -295,7 +295,7 @@ async fn originators(c: &Context) -> Checked {
 async fn all(c: &Context) -> Checked {
     let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
     let stream = c.target.stream(&path, api::SubscribeAllEnvelopesRequest {}).await?;
-    let mut stream = Listener::<List>::new(stream, c.target.patience());
+    let mut stream = Listener::<List>::new(stream, c.target.answer_timeout());
     stream.hears_nothing_first().await?;
     let sent = [c.send(&new_group(), 2).await?, c.send(&new_group(), 2).await?].concat();
     among_others(&mut stream, &sent).await
@@ -317,7 +317,7 @@ async fn all_resumes(c: &Context) -> Checked {
         .insert("hawser-resume", text.join(",").parse().expect("numbers are ASCII"));
     let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
     let stream = c.target.stream_with(&path, request).await?;
-    let mut stream = Listener::<List>::new(stream, c.target.patience());
+    let mut stream = Listener::<List>::new(stream, c.target.answer_timeout());
     stream.hears_nothing_first().await?;
     let later = c.send(&new_group(), 1).await?;
     let expected = [&sent[1..], &later].concat();
@@ -343,8 +343,8 @@ async fn signs_of_life(c: &Context) -> Checked {
     let mut topics = c.subscribe_topics(&[(&topic, None)]).await?;
     topics.hears_until(CAUGHT_UP).await?;
     let mut envelopes = subscribe_envelopes(c, &topic, None).await?;
-    topics.be_patient_for(interval + c.target.patience());
-    envelopes.be_patient_for(interval + c.target.patience());
+    topics.set_answer_timeout(interval + c.target.answer_timeout());
+    envelopes.set_answer_timeout(interval + c.target.answer_timeout());
     let (from_topics, from_envelopes) = tokio::try_join!(topics.hear(), envelopes.hear())?;
     same("status", &Some(WAITING), &from_topics.status)?;
     ensure(from_envelopes.envelopes.is_empty(), "an empty message", || "envelopes".into())

@@ -353,7 +353,7 @@ async fn patient(c: &Context) -> Checked<Talk> {
             "the node's interval of {seconds} s is too long to wait for"
         )));
     }
-    talk.be_patient_for(talk.interval * 2 + c.target.patience());
+    talk.set_answer_timeout(talk.interval * 2 + c.target.answer_timeout());
     Ok(talk)
 }
 

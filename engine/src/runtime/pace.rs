@@ -53,14 +53,30 @@ impl Pace {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+
     use super::*;
 
+    /// A pause that does not look at the stop never returns: this test then runs for ever.
     #[test]
-    fn a_stop_ends_a_pause_of_any_length() {
+    fn a_stop_by_another_thread_ends_a_pause_of_any_length() {
         let is_stopped = Arc::new(AtomicBool::new(false));
         let mut pace = Pace::new(is_stopped.clone());
         assert!(pace.pause(Duration::ZERO).is_continue());
+        let (began, has_begun) = mpsc::channel();
+        let pausing = thread::spawn(move || {
+            began.send(()).expect("the test waits for it");
+            pace.pause(Duration::MAX)
+        });
+        has_begun.recv().expect("the thread says that it begins");
         is_stopped.store(true, Ordering::Relaxed);
+        assert!(pausing.join().expect("a pause does not panic").is_break());
+    }
+
+    #[test]
+    fn a_stop_before_a_pause_leaves_it_out() {
+        let mut pace = Pace::new(Arc::new(AtomicBool::new(true)));
         assert!(pace.pause(Duration::MAX).is_break());
     }
 }

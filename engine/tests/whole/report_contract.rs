@@ -9,7 +9,7 @@ use hawser_engine::runtime::{ContractError, ReportContract, SettledSoFar, Submit
 use hawser_proto::{OriginatorId, PayerAddress, SecretKey, SequenceId};
 use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::{
-    Attestation, DomainSeparator, MicroDollars, PayerFee, PayerReport, Proof,
+    Attestation, DomainSeparator, PayerFee, PayerReport, Proof, SettledAmount,
 };
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{PayerReportChange, PayerReportEvent};
@@ -74,7 +74,7 @@ pub struct Kept {
 pub struct Chain {
     kept: BTreeMap<u32, Vec<Kept>>,
     pub events: Vec<PayerReportEvent>,
-    pub taken_from: BTreeMap<PayerAddress, MicroDollars>,
+    pub taken_from: BTreeMap<PayerAddress, SettledAmount>,
     /// Settlements until the connection breaks.
     pub settles: Option<usize>,
     /// The canonical network: a report has to list it as it is when the report is submitted.

@@ -185,7 +185,7 @@ impl NodePublisher {
         let attempt = state.lock().begin();
         let since = Instant::now();
         let caller = state.lock().caller().clone();
-        let error = match self.call_with_patience(&node, &caller, &items).await {
+        let error = match self.call_until_caught_up(&node, &caller, &items).await {
             Ok(envelopes) => {
                 debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
                 node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
@@ -229,7 +229,7 @@ impl NodePublisher {
 
     /// Calls a node, and again while it refuses what depends on a chain envelope that is new: a node may
     /// show such an envelope, or another one may, before its own check knows it.
-    async fn call_with_patience(
+    async fn call_until_caught_up(
         &self,
         node: &Node,
         caller: &CallerId,

@@ -13,7 +13,7 @@ use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
 use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::pb::xmtp::mls_validation::v1::validation_api_server::ValidationApiServer;
-use hawser_serve::tls::{Tls, TlsError};
+use hawser_serve::tls::{Tls, TlsFilesError};
 use hawser_serve::{MESSAGE_LEN_BYTES_MAX, MethodKind, RpcMethod};
 use hawser_validation::clock::system_unix_s;
 use hawser_validation::service::ValidationService;
@@ -56,7 +56,7 @@ enum ServeError {
     #[error(transparent)]
     Api(#[from] ApiError),
     #[error(transparent)]
-    Tls(#[from] TlsError),
+    Tls(#[from] TlsFilesError),
     #[error("no thread for the files: {0}")]
     Files(std::io::Error),
 }

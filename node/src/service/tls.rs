@@ -3,13 +3,13 @@
 use std::net::SocketAddr;
 
 use hawser_serve::address::is_public;
-use hawser_serve::tls::{Tls, TlsError, TlsFiles};
+use hawser_serve::tls::{Tls, TlsFiles, TlsFilesError};
 
 /// Reads the certificate that the settings name.
 ///
 /// # Errors
 /// Names the file that cannot be used.
-pub(super) fn load(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsError> {
+pub(super) fn load(files: Option<&TlsFiles>) -> Result<Option<Tls>, TlsFilesError> {
     files.cloned().map(Tls::load).transpose()
 }
 

@@ -16,9 +16,9 @@ const PICO_PER_MICRO: u64 = 1_000_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct PicoDollars(u64);
 
-/// An amount in microdollars, the unit of the contracts.
+/// The amount that the contracts take for a sum of fees, in microdollars, their unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
-pub struct MicroDollars(pub u64);
+pub struct SettledAmount(pub u64);
 
 impl PicoDollars {
     /// Takes a number of picodollars; `None` above `i64::MAX`.
@@ -41,8 +41,8 @@ impl PicoDollars {
 
     /// Returns the amount that the contract takes for it: microdollars, rounded up.
     #[must_use]
-    pub fn settled(self) -> MicroDollars {
-        MicroDollars(self.0.div_ceil(PICO_PER_MICRO))
+    pub fn settled(self) -> SettledAmount {
+        SettledAmount(self.0.div_ceil(PICO_PER_MICRO))
     }
 }
 
@@ -52,7 +52,7 @@ impl std::fmt::Display for PicoDollars {
     }
 }
 
-impl std::fmt::Display for MicroDollars {
+impl std::fmt::Display for SettledAmount {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} µ$", self.0)
     }

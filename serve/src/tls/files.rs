@@ -30,7 +30,7 @@ pub struct TlsFiles {
 
 /// The reason for which files cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum TlsError {
+pub enum TlsFilesError {
     /// A file cannot be read.
     #[error("{path}: {source}", path = path.display())]
     Read {
@@ -79,7 +79,7 @@ impl TlsFiles {
     }
 
     /// Reads the files and makes the settings of new connections of them.
-    pub(super) fn load(&self) -> Result<LoadedCertificate, TlsError> {
+    pub(super) fn load(&self) -> Result<LoadedCertificate, TlsFilesError> {
         let chain = certificates(&self.cert)?;
         let expires_unix_s = der::expires_unix_s(&chain[0])
             .ok_or_else(|| content(&self.cert, "its first certificate is malformed"))?;
@@ -99,7 +99,7 @@ impl TlsFiles {
                 config.with_client_cert_verifier(verifier)
             }
         };
-        let pair = |error: rustls::Error| TlsError::Pair {
+        let pair = |error: rustls::Error| TlsFilesError::Pair {
             cert: self.cert.clone(),
             key: self.key.clone(),
             reason: error.to_string(),
@@ -119,12 +119,12 @@ fn stamp(path: &Path) -> Option<Stamp> {
     Some((file.len(), file.modified().ok(), number))
 }
 
-fn content(path: &Path, reason: impl ToString) -> TlsError {
-    TlsError::Content { path: path.to_owned(), reason: reason.to_string() }
+fn content(path: &Path, reason: impl ToString) -> TlsFilesError {
+    TlsFilesError::Content { path: path.to_owned(), reason: reason.to_string() }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
-    let failed = |source| TlsError::Read { path: path.to_owned(), source };
+fn read(path: &Path) -> Result<Vec<u8>, TlsFilesError> {
+    let failed = |source| TlsFilesError::Read { path: path.to_owned(), source };
     if fs::metadata(path).map_err(failed)?.len() > FILE_BYTES_MAX {
         return Err(content(path, "longer than any certificate"));
     }
@@ -132,14 +132,14 @@ fn read(path: &Path) -> Result<Vec<u8>, TlsError> {
 }
 
 /// Reads the certificates of a file, of which there is at least one.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsFilesError> {
     let text = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&text).collect();
     let all = all.map_err(|error| content(path, format!("not PEM: {error}")))?;
     if all.is_empty() { Err(content(path, "no certificate in PEM")) } else { Ok(all) }
 }
 
-fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsFilesError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
         roots.add(certificate).map_err(|error| content(path, error))?;

@@ -27,7 +27,7 @@ use crate::metrics::Exposition;
 use crate::readiness::{Check, Purpose};
 use files::{FileStamps, LoadedCertificate};
 
-pub use files::{TlsError, TlsFiles};
+pub use files::{TlsFiles, TlsFilesError};
 pub(crate) use wire::{DecryptedStream, ENCRYPTED_BYTES};
 
 /// Time between two looks at the files. A guess: certificates are replaced days before they expire.
@@ -63,7 +63,7 @@ impl Tls {
     ///
     /// # Errors
     /// Names the file that cannot be used.
-    pub fn load(files: TlsFiles) -> Result<Self, TlsError> {
+    pub fn load(files: TlsFiles) -> Result<Self, TlsFilesError> {
         let stamps = files.stamps();
         let LoadedCertificate { config, expires_unix_s } = files.load()?;
         let current = Current { config, expires_unix_s, stamps, fault: None };

@@ -64,7 +64,7 @@ async fn what_a_chain_orders_passes_and_fails_with_a_fault() {
         second: Some(local(second)),
         gateway: Some(local(gateway)),
         only: ids.iter().map(|&id| id.to_owned()).collect(),
-        patience: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
         ..Plan::new(&local(target))
     };
     let faulty = FaultyNode::before(gateway).await;

@@ -103,7 +103,14 @@ pub(crate) async fn judged(target: &str, cases: &[&str], arguments: &[&str]) -> 
     files::write_key(&key, &payer(5));
     let mut command = Command::new("sh");
     command.arg("-c").arg(format!("ulimit -d {DATA_KIB_MAX} && exec \"$@\"")).arg("sh");
-    command.arg(hawser()).args(["conformance", "--json", "--patience", "2", "--target", target]);
+    command.arg(hawser()).args([
+        "conformance",
+        "--json",
+        "--answer-timeout",
+        "2",
+        "--target",
+        target,
+    ]);
     command.arg("--payer-key-file").arg(&key).args(["--node-id", "100"]).args(arguments);
     command.args(cases.iter().flat_map(|case| ["--only", case]));
     let output = tokio::process::Command::from(command).output().await.unwrap();

@@ -35,7 +35,7 @@ async fn what_a_node_says_of_expired_places_is_judged() {
         payer: Some(payer(5)),
         node_id: Some(100),
         only: vec![case.to_owned()],
-        patience: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
         ..Plan::new(&local(port))
     };
     let port = network.nodes[0].port;

@@ -87,7 +87,7 @@ fn plan(network: &Network, requests: &Requests, ports: [u16; 3]) -> Plan {
         load: true,
         kill_command: Requests::command(&requests.kill),
         start_command: Requests::command(&requests.start),
-        patience: Duration::from_secs(30),
+        answer_timeout: Duration::from_secs(30),
         stream_topics: STREAM_TOPICS,
         ..Plan::new(&local(target))
     }
@@ -191,7 +191,7 @@ async fn each_case_fails_at_a_node_with_a_fault() {
     for (fault, ids) in FAULTS {
         faulty.iter().for_each(|node| node.set(Some(*fault)));
         let only = ids.iter().map(|id| (*id).to_owned()).collect();
-        let plan = Plan { only, patience: Duration::from_secs(2), ..all.clone() };
+        let plan = Plan { only, answer_timeout: Duration::from_secs(2), ..all.clone() };
         let report = run(&plan, &requests, &mut network.nodes[0]).await;
         assert_eq!(report.results.len(), ids.len(), "{fault:?}");
         wrong.extend(
@@ -246,11 +246,11 @@ async fn a_port_that_is_no_node_fails_every_case() {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let speaking = tokio::spawn(speak(listener, nonsense));
-        let patience = Duration::from_millis(300);
+        let answer_timeout = Duration::from_millis(300);
         let plan = Plan {
             payer: Some(payer(5)),
             node_id: Some(100),
-            patience,
+            answer_timeout,
             destructive: true,
             ..Plan::new(&local(port))
         };
