@@ -36,9 +36,9 @@ const HELP = `tests/beside/run --hawser PATH --xmtpd PATH --gateway PATH [option
   --anvil PATH     anvil; otherwise where \`hawser dev --anvil\` looks for it
   --load SECONDS   time under load before and after each fault, 20
   --backlog COUNT  messages that late joiners have to catch up with, 20000
-  --long COUNT     also make strands of so many messages and have each followed by a new node of the other kind
+  --long COUNT     also make strands of so many messages, read each by one call, and have a new node of the other kind follow it
   --patience SECONDS  the longest time for making such a strand, and for following it, 300
-  --reports        also wait until an xmtpd node makes a payer report, an hour at most
+  --reports        also have payer reports of both kinds of nodes attested, submitted and settled: up to an hour and a quarter
   --clients        also run the published clients, through each gateway (docs/clients.md)
   --skip CHAPTER   leave a chapter out: exchange, chain, answers, clients, tokens, failover, faults, late,
                    takeover, conformance

@@ -13,7 +13,8 @@ const GET_NODES = "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes";
 
 const word = (value) => value.toString(16).padStart(64, "0");
 
-async function rpc(address, method, params) {
+/** A call to a chain. */
+export async function rpc(address, method, params) {
   const body = JSON.stringify({ jsonrpc: "2.0", id: 1, method, params });
   const headers = { "content-type": "application/json" };
   const answer = await (await fetch(`http://${address}`, { method: "POST", headers, body })).json();

@@ -1,5 +1,6 @@
 // A long strand of a node, followed from its first place by a new node of the other kind.
 
+import { drain, drained } from "./drain.mjs";
 import { groupMessage, Publisher } from "./load.mjs";
 import { rateTo } from "./measure.mjs";
 import { cursor, differences, strand } from "./strands.mjs";
@@ -31,6 +32,11 @@ export async function followLong({ from, join, gateway, count, seconds, note }) 
   const start = performance.now();
   const { made, head } = await fill(from, gateway, count, seconds);
   note(`${made} messages published at ${from.label}`, `${Math.round((made * 1000) / (performance.now() - start))}/s`);
+  // Twice: the second time from what the system remembers of the files.
+  for (const time of ["once", "once more"]) {
+    const read = await drain(from, from.id, head).then(drained, (error) => error.message);
+    note(`strand ${from.id} by SubscribeOriginators from ${from.label}, ${time}`, read);
+  }
   const node = await join();
   const starting = node.start();
   const { rate, count: reached } = await rateTo(node, from.id, head, seconds, { partly: true });

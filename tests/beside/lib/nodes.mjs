@@ -42,6 +42,7 @@ class Node {
       XMTPD_METRICS_ENABLE: "true",
       XMTPD_METRICS_METRICS_PORT: String(this.port + 1),
       XMTPD_SETTLEMENT_CHAIN_NODE_REGISTRY_REFRESH_INTERVAL: "5s",
+      XMTPD_PAYER_REPORT_ATTESTATION_WORKER_POLL_INTERVAL: "10s",
     };
   }
 
@@ -129,7 +130,9 @@ export class XmtpdNode extends Node {
       XMTPD_SYNC_ENABLE: "true",
       XMTPD_INDEXER_ENABLE: "true",
       XMTPD_PAYER_REPORT_RUN_WORKERS: "true",
-      XMTPD_PAYER_REPORT_ATTESTATION_WORKER_POLL_INTERVAL: "10s",
+      // Reports are due at the first turn after those of a Hawser node.
+      XMTPD_PAYER_REPORT_GENERATE_REPORT_SELF_PERIOD: "2m",
+      XMTPD_PAYER_REPORT_GENERATE_REPORT_OTHERS_PERIOD: "2m",
     };
   }
 

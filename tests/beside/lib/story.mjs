@@ -14,8 +14,9 @@ import { COMMIT, groupMessage, Load, publishAt, Publisher } from "./load.mjs";
 import { followLong } from "./long.mjs";
 import { lateness, rateTo, spread } from "./measure.mjs";
 import { HawserNode, XmtpdNode } from "./nodes.mjs";
+import { settleReports } from "./reports.mjs";
 import { Chains, Gateway, newKey, Postgres, startRedis } from "./services.mjs";
-import { compare, cursor, FIRST_NODE, kindOf, page, settled, shows, strand } from "./strands.mjs";
+import { compare, cursor, FIRST_NODE, settled, shows, strand } from "./strands.mjs";
 import { takeOver } from "./takeover.mjs";
 
 /** Single messages that are timed in each direction. */
@@ -24,8 +25,6 @@ const TIMED = 200;
 const CHAINS = [0, 1];
 /** Commits through each gateway, and identity updates that no node shows. */
 const ON_CHAIN = 10;
-/** Kinds of topics that nodes alone write to. */
-const [REPORTS, ATTESTATIONS] = [4, 5];
 /** Longer than a Hawser gateway lets a node be late. */
 const LATE_SECONDS = 100;
 
@@ -214,28 +213,19 @@ export class Story {
     await this.#restart(false);
   }
 
-  /** xmtpd nodes make payer reports, each at a minute of its own in every hour. */
+  /** Reports of both kinds of nodes, from writing to settling. Takes up to an hour and a quarter. */
   async #reports() {
     const load = new Load(this.#gateways, { rate: 2 });
-    const found = new Map();
-    const after = new Map();
-    const end = Date.now() + 62 * 60_000;
-    // A report, then its attestations.
-    while (Date.now() < end && !found.has(ATTESTATIONS)) {
-      await sleep(5000);
-      for (const node of this.#of("xmtpd")) {
-        const next = await page(node, node.id, after.get(node) ?? 0);
-        if (next.length > 0) after.set(node, next.at(-1).sequence);
-        for (const each of next.filter((one) => kindOf(one) >= REPORTS)) {
-          found.set(kindOf(each), [...(found.get(kindOf(each)) ?? []), `${each.originator}:${each.sequence}`]);
-        }
-      }
+    const quiet = async () => {
+      await load.stop();
+      this.#acknowledged.push(...load.acknowledged);
+    };
+    try {
+      await settleReports({ hawser: this.#of("Hawser"), xmtpd: this.#of("xmtpd"), chains: this.chains, quiet,
+        note: (...row) => this.#note(...row) });
+    } finally {
+      await load.stop();
     }
-    await sleep(30_000);
-    await load.stop();
-    this.#acknowledged.push(...load.acknowledged);
-    this.#note("payer reports", found.get(REPORTS)?.join(", ") ?? "none", found.has(REPORTS));
-    this.#note("attestations", found.get(ATTESTATIONS)?.join(", ") ?? "none");
     await this.#agree("with payer reports");
   }
 

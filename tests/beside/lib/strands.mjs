@@ -33,9 +33,6 @@ export function parse(envelope) {
   };
 }
 
-/** The kind of an envelope's topic. */
-export const kindOf = ({ client }) => field(field(client, 1, EMPTY), 2, EMPTY)[0];
-
 /** One page of an originator behind a place. */
 export async function page(node, originator, after, limit = 1000) {
   const query = Buffer.concat([numberField(2, originator), bytesField(3, cursorOf([[originator, after]]))]);

@@ -6,6 +6,7 @@ import { groupMessage, Publisher } from "./load.mjs";
 import { lateness, spread } from "./measure.mjs";
 import { HawserNode } from "./nodes.mjs";
 import { output } from "./processes.mjs";
+import { reportsAt } from "./reports.mjs";
 import { cursor, shows } from "./strands.mjs";
 
 /** Messages that are published at the new node. */
@@ -33,6 +34,11 @@ export async function takeOver({ node, others, gateway, become, note }) {
   const last = await publish(gateway, successor, others);
   note("its strand", `${before} by xmtpd, then ${last - PUBLISHED + 1} to ${last}`, last > before);
   await become(successor);
+  const states = async (one) => (await reportsAt(one)).map(({ id, state }) => `${id} ${state}`).sort();
+  const other = others.find(({ kind }) => kind === "Hawser");
+  const [here, there] = [await states(successor), await states(other)];
+  note(`payer reports that ${successor.label} knows as ${other.label} does`, here.length,
+    here.join() === there.join());
 
   await successor.stop();
   const counter = `SELECT setval('staged_originator_envelopes_id_seq', ${last + 1_000_000})`;
