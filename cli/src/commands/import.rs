@@ -84,8 +84,8 @@ fn tell(report: &ImportReport, settings: &NodeServiceSettings, as_json: bool) {
         ));
     }
     output::line(format_args!(
-        "left out: {reports} payer reports and {attestations} attestations, which this version does not \
-         keep; {ledger_events} events of balances, {positions} positions of the indexer, \
+        "left out: {reports} payer reports and {attestations} attestations, which the node reads from the strands and \
+         the chain; {ledger_events} events of balances, {positions} positions of the indexer, \
          which the node reads from the chains; {usage_minutes} minutes of usage, made anew from the envelopes"
     ));
     output::line(format_args!(

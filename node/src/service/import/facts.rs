@@ -41,9 +41,9 @@ pub(super) struct StrandFacts {
 pub struct AsideFacts {
     /// Events of payers' balances. A node reads them from the settlement chain.
     pub ledger_events: i64,
-    /// Payer reports. This version keeps none.
+    /// Payer reports. They stand in the strands too, and are read from there and from the chain.
     pub reports: i64,
-    /// Attestations of payer reports. This version keeps none.
+    /// Attestations of payer reports, in the same way.
     pub attestations: i64,
     /// Usage of payers by minute. Made anew from the envelopes.
     pub usage_minutes: i64,
