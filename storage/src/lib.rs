@@ -149,7 +149,7 @@ pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use progress::RebuildReport;
 pub use prune::{Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{Place, PlaceScan, PrunedScan};
-pub use rebuild::{Derive, RebuildError, RebuildProgress};
+pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
 pub use remember::Remembering;
 pub use reports::{NewReport, StoredReport};
 pub use room::RoomSettings;

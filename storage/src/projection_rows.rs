@@ -22,13 +22,45 @@ use crate::keys::{Key, decode_u64};
 use crate::raw_rows::stored;
 use crate::tallies::{Counted, Pricing, Tallies, TallyReport};
 
+/// Stages the rows that depend on one envelope alone: they may be written in any order, and more than once.
+pub(crate) struct EnvelopeRows<'a> {
+    topic: &'a ColumnFamily,
+    expiry: &'a ColumnFamily,
+    key: Vec<u8>,
+    value: Vec<u8>,
+}
+
+impl<'a> EnvelopeRows<'a> {
+    pub(crate) fn new(store: &'a Database) -> Self {
+        let (topic, expiry) = (store.family(Family::Topic), store.family(Family::Expiry));
+        Self { topic, expiry, key: Vec::new(), value: Vec::new() }
+    }
+
+    /// Stages the rows of the envelope `id`, which is stored as `bytes`.
+    pub(crate) fn put(
+        &mut self,
+        batch: &mut WriteBatch,
+        id: EnvelopeId,
+        bytes: &[u8],
+        facts: &Facts,
+    ) {
+        if let Some(key) = TopicKey::new(facts.topic.as_bytes(), id) {
+            key.encode_into(&mut self.key);
+            topic::encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut self.value);
+            batch.put_cf(self.topic, &self.key, &self.value);
+        }
+        if let Some(expiry_unix_s) = facts.expiry_unix_s {
+            batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
+        }
+    }
+}
+
 /// Stages the rows of envelopes into one batch. Counters gather until [`ProjectionRows::finish`], so
 /// that each row is read and written once for a batch.
 pub(crate) struct ProjectionRows<'a> {
     db: &'a DB,
     own: OriginatorId,
-    topic: &'a ColumnFamily,
-    expiry: &'a ColumnFamily,
+    rows: EnvelopeRows<'a>,
     tallies: Tallies<'a>,
     /// The highest place of each, held or pruned.
     receipts: HashMap<ReceiptKey, SequenceId>,
@@ -38,8 +70,6 @@ pub(crate) struct ProjectionRows<'a> {
     out_of_order: bool,
     /// True if the next envelope is such a one.
     is_late: bool,
-    key: Vec<u8>,
-    value: Vec<u8>,
 }
 
 impl<'a> ProjectionRows<'a> {
@@ -47,15 +77,12 @@ impl<'a> ProjectionRows<'a> {
         Self {
             db: &store.db,
             own: store.identity.node,
-            topic: store.family(Family::Topic),
-            expiry: store.family(Family::Expiry),
+            rows: EnvelopeRows::new(store),
             tallies: Tallies::new(store, pricing),
             receipts: HashMap::new(),
             inboxes: HashMap::new(),
             out_of_order: false,
             is_late: false,
-            key: Vec::new(),
-            value: Vec::new(),
         }
     }
 
@@ -72,16 +99,23 @@ impl<'a> ProjectionRows<'a> {
         bytes: &[u8],
         facts: &Facts,
     ) -> Result<(), ReadError> {
-        self.put_topic(batch, id, bytes, facts);
-        if let Some(expiry_unix_s) = facts.expiry_unix_s {
-            batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
-        }
+        self.rows.put(batch, id, bytes, facts);
+        self.count(id, bytes.len(), facts)
+    }
+
+    /// Gathers the counters of the envelope `id` of `len_bytes`, whose other rows are made by [`EnvelopeRows`].
+    pub(crate) fn count(
+        &mut self,
+        id: EnvelopeId,
+        len_bytes: usize,
+        facts: &Facts,
+    ) -> Result<(), ReadError> {
         if let Some(digest) = facts.receipt.filter(|_| id.originator == self.own) {
             let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
             *kept = (*kept).max(id.sequence);
         }
         let is_late = std::mem::take(&mut self.is_late);
-        self.tallies.count(id, Counted::of(bytes.len(), facts), is_late)?;
+        self.tallies.count(id, Counted::of(len_bytes, facts), is_late)?;
         for change in &facts.addresses {
             let key = InboxKey { address: change.address, inbox: change.inbox };
             let row = match change.is_member {
@@ -105,13 +139,6 @@ impl<'a> ProjectionRows<'a> {
             *kept = (*kept).max(id.sequence);
         }
         self.tallies.count(id, Counted::from(pruned), false)
-    }
-
-    fn put_topic(&mut self, batch: &mut WriteBatch, id: EnvelopeId, bytes: &[u8], facts: &Facts) {
-        let Some(key) = TopicKey::new(facts.topic.as_bytes(), id) else { return };
-        key.encode_into(&mut self.key);
-        topic::encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut self.value);
-        batch.put_cf(self.topic, &self.key, &self.value);
     }
 
     /// Adds the gathered counts to the stored ones and stages the sums. No other writer may change

@@ -5,11 +5,14 @@
 mod support;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, Change, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow, RebuildError,
-    SkipReason, Store, Validity,
+    SkipReason, Store, StoredEnvelope, Validity, WriteFault,
 };
 use proptest::prelude::*;
 use support::*;
@@ -317,5 +320,78 @@ fn a_rebuild_that_other_code_began_starts_over() {
     drop(db);
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_eq!(steps_of(&store), [4096, 6_000]);
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+}
+
+/// Whichever write of a rebuild fails, of rows or of counters, and even if the disk has it all the same: the next rebuild
+/// makes the rows that a rebuild makes which was never interrupted.
+#[test]
+fn a_rebuild_goes_on_whichever_write_has_failed() {
+    let changes: Vec<_> = (1..=5_000).map(|sequence| plain(id(OWN, sequence))).collect();
+    let store = in_memory();
+    store.commit(&changes).unwrap();
+    let digests = store.snapshot().projection_digests().unwrap();
+    let mut failed = 0;
+    for (nth, fault) in (0..12).flat_map(|nth| [(nth, WriteFault::Lost), (nth, WriteFault::Kept)]) {
+        let written = AtomicU64::new(0);
+        store.set_write_faults(Some(Arc::new(move || {
+            (written.fetch_add(1, Ordering::SeqCst) == nth).then_some(fault)
+        })));
+        let interrupted = store.rebuild(&derive_plain, &mut |_| {});
+        store.set_write_faults(None);
+        if interrupted.is_err() {
+            failed += 1;
+            store.reopen().unwrap();
+            store.accept_writes();
+            let report = store.rebuild(&derive_plain, &mut |_| {}).unwrap();
+            assert_eq!((report.envelopes, report.projected), (5_000, 5_000), "{nth}, {fault:?}");
+        }
+        assert!(!store.has_stale_projections(), "{nth}, {fault:?}");
+        let after = store.snapshot().projection_digests().unwrap();
+        assert_eq!(after, digests, "{nth}, {fault:?}");
+    }
+    // The drop, the rows of five chunks, the counters of four and of one of them, the end.
+    assert_eq!(failed, 2 * 9);
+}
+
+/// The functions that derive are given what follows one another, in chunks, and each envelope once.
+#[test]
+fn facts_are_derived_of_many_envelopes_at_once() {
+    on_each(|store| {
+        let (own, peer) = ((1..=10).map(|it| id(OWN, it)), (1..=1_500).map(|it| id(PEER, it)));
+        let mut all: Vec<_> = own.chain(peer).collect();
+        all.sort();
+        store.commit(&all.iter().copied().map(plain).collect::<Vec<_>>()).unwrap();
+        store.commit(&[skip(PEER, 1_501, 1_600, SkipReason::Missing)]).unwrap();
+        let digests = store.snapshot().projection_digests().unwrap();
+        let chunks = parking_lot::Mutex::new(Vec::new());
+        let derive = |stored: &[StoredEnvelope]| -> Vec<Option<Facts>> {
+            chunks.lock().push(stored.iter().map(|it| it.id).collect::<Vec<_>>());
+            stored.iter().map(|it| Some(facts(it.id))).collect()
+        };
+        let mut go_on = |_| ControlFlow::Continue(());
+        assert_eq!(store.rebuild_many(&derive, &mut go_on).unwrap().envelopes, 1_510);
+        let mut chunks = chunks.into_inner();
+        chunks.sort();
+        assert_eq!(chunks.iter().map(Vec::len).collect::<Vec<_>>(), [1_024, 486]);
+        assert_eq!(chunks.concat(), all);
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+    });
+}
+
+/// A function that panics ends the rebuild with its panic, which neither waits for ever nor counts as done.
+#[test]
+fn a_panic_while_facts_are_derived_ends_the_rebuild() {
+    let store = in_memory();
+    store.commit(&(1..=3_000).map(|it| plain(id(OWN, it))).collect::<Vec<_>>()).unwrap();
+    let digests = store.snapshot().projection_digests().unwrap();
+    let panics = |at: EnvelopeId, _: &bytes::Bytes, _: Validity| {
+        assert_ne!(at.sequence.0, 2_500, "on purpose");
+        Some(facts(at))
+    };
+    let rebuild = || store.rebuild(&panics, &mut |_| {});
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(rebuild)).is_err());
+    assert!(store.has_stale_projections());
+    store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
     assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
 }

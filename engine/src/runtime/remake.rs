@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use hawser_storage::{CommitError, RebuildError, RebuildReport, Store};
+use hawser_storage::{CommitError, RebuildError, RebuildReport, Store, StoredEnvelope};
 
 use crate::facts;
 
@@ -69,20 +69,18 @@ impl Remake {
         self.wait_until_writable()?;
         let own = self.store.identity().node;
         let mut tell_at = Instant::now() + TELL_EVERY;
-        let report = self.store.rebuild_while(
-            &|_, bytes, validity| facts::of_stored(bytes, validity, own),
-            &mut |made| {
-                if Instant::now() >= tell_at {
-                    tell_at = Instant::now() + TELL_EVERY;
-                    let (done, total_estimate) = (made.done, made.total_estimate);
-                    tracing::info!(done, total_estimate, "rebuilding the projections from the log");
-                }
-                match self.is_ending.load(Ordering::Acquire) {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
-            },
-        )?;
+        let derive = |stored: &[StoredEnvelope]| facts::of_stored_many(stored, own);
+        let report = self.store.rebuild_many(&derive, &mut |made| {
+            if Instant::now() >= tell_at {
+                tell_at = Instant::now() + TELL_EVERY;
+                let (done, total_estimate) = (made.done, made.total_estimate);
+                tracing::info!(done, total_estimate, "rebuilding the projections from the log");
+            }
+            match self.is_ending.load(Ordering::Acquire) {
+                true => ControlFlow::Break(()),
+                false => ControlFlow::Continue(()),
+            }
+        })?;
         tracing::warn!(
             code = "projections_rebuilt",
             envelopes = report.envelopes,

@@ -1,5 +1,6 @@
 //! The publish path as a whole: what is acknowledged is stored, once, in order, and nothing else.
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use crate::common::{NODE, message, node_key, start, start_with, store};
@@ -10,7 +11,7 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{EnvelopeId, SequenceId};
-use hawser_storage::Store;
+use hawser_storage::{InvalidRule, Store, StoredEnvelope, Validity};
 
 fn id(bytes: &Bytes) -> u64 {
     OriginatorEnvelope::parse(bytes.clone()).unwrap().id().sequence.0
@@ -28,6 +29,9 @@ fn rebuilt(store: &Store) {
     let before = store.snapshot().projection_digests().unwrap();
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
     store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), before);
+    let derive = |stored: &[StoredEnvelope]| facts::of_stored_many(stored, NODE);
+    store.rebuild_many(&derive, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!(store.snapshot().projection_digests().unwrap(), before);
 }
 
@@ -65,6 +69,55 @@ async fn acknowledged_envelopes_are_stored_in_order_and_signed() {
         last_ns = envelope.unsigned().originator_ns();
     }
     rebuilt(&store);
+}
+
+/// Payers come in runs or alone, and between them stand a damaged envelope, one without a readable signature, and one
+/// of another digest.
+#[tokio::test]
+async fn facts_of_many_envelopes_are_those_of_each() {
+    let node = start(store());
+    let mut envelopes = Vec::new();
+    for (payer, count) in [(1, 80), (2, 1), (1, 30), (3, 40), (4, 1), (5, 1), (3, 40)] {
+        let from = envelopes.len();
+        let batch = (from..from + count).map(|n| message(payer, &n.to_string())).collect();
+        envelopes.extend(node.engine.publish(batch).await.unwrap());
+    }
+    let stored = |(at, bytes): (usize, Bytes)| {
+        let id = OriginatorEnvelope::parse(bytes.clone()).unwrap().id();
+        let validity = match at {
+            20 => Validity::Invalid(InvalidRule(1)),
+            21 => Validity::Waiting,
+            _ => Validity::Valid,
+        };
+        let bytes = match at {
+            30 => Bytes::from_static(b"damaged"),
+            31 => with_payer_signature(&bytes, |signature| signature.fill(0xff)),
+            32 | 150 => with_payer_signature(&bytes, |signature| signature[40] ^= 1),
+            _ => bytes,
+        };
+        StoredEnvelope { id, bytes, validity }
+    };
+    let stored: Vec<_> = envelopes.into_iter().enumerate().map(stored).collect();
+    let each = stored.iter().map(|it| facts::of_stored(&it.bytes, it.validity, NODE));
+    let each: Vec<_> = each.collect();
+    assert_eq!(each.iter().filter(|it| it.is_none()).count(), 3);
+    let payer = |at: usize| each[at].as_ref().unwrap().charge.map(|it| it.payer);
+    assert_eq!(payer(31), None, "the signature is none");
+    assert!(payer(32).is_none_or(|it| Some(it) != payer(33)), "the guess at the payer is wrong");
+    for part in [&stored[..], &stored[..70], &stored[81..81], &stored[60..140]] {
+        let at = part.first().map_or(0, |first| stored.iter().position(|it| it == first).unwrap());
+        assert_eq!(facts::of_stored_many(part, NODE), each[at..at + part.len()]);
+    }
+}
+
+/// Replaces the payer's signature within an originator envelope. Nothing else is judged again in a rebuild.
+fn with_payer_signature(bytes: &Bytes, change: impl FnOnce(&mut [u8])) -> Bytes {
+    let envelope = OriginatorEnvelope::parse(bytes.clone()).unwrap();
+    let signature = envelope.unsigned().payer().signature_bytes().unwrap();
+    let at = bytes.windows(signature.len()).position(|it| it == signature).unwrap();
+    let mut changed = bytes.to_vec();
+    change(&mut changed[at..at + signature.len()]);
+    changed.into()
 }
 
 #[tokio::test]

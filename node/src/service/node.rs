@@ -108,8 +108,8 @@ async fn live(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(),
     node.stop(stop, &mut ends).await
 }
 
-/// Starts a node. A signal before the end of the start ends the process at once: a rebuild cannot be
-/// interrupted, and begins anew at the next start.
+/// Starts a node. A signal before the end of the start ends the process at once: the next start goes on with a rebuild
+/// that was under way.
 async fn start(
     config: NodeServiceSettings,
     ends: &mut StopSignals,

@@ -261,8 +261,11 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
     if stale.is_empty() {
         return Ok(());
     }
-    tracing::info!(stale = stale.join(","), "rebuilding the projections from the log");
-    match projections::rebuild(store, &mut projections::log_progress()) {
+    tracing::info!(
+        stale = stale.join(","),
+        "rebuilding the projections from the log; this node serves when that is done"
+    );
+    match projections::rebuild_before_start(store) {
         Ok(report) => {
             tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
             Ok(())

@@ -1,5 +1,6 @@
 //! Opening the database of a stopped node, and rebuilding its projections from the log.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -7,6 +8,8 @@ use hawser_engine::{facts, price};
 use hawser_storage::{
     OpenError, RebuildError, RebuildProgress, RebuildReport, Store, StoreIdentity,
 };
+
+use super::service_manager::ServiceManager;
 
 /// Time between two log lines about a rebuild. A guess: often enough to see that it goes on.
 const LOG_EVERY: Duration = Duration::from_secs(5);
@@ -37,17 +40,32 @@ pub fn rebuild(
     progress: &mut dyn FnMut(RebuildProgress),
 ) -> Result<RebuildReport, RebuildError> {
     let own = store.identity().node;
-    let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, own);
-    store.rebuild(&derive, progress)
+    let mut go_on = |made| {
+        progress(made);
+        ControlFlow::Continue(())
+    };
+    store.rebuild_many(&|stored| facts::of_stored_many(stored, own), &mut go_on)
 }
 
-/// Returns a progress callback that writes a log line every few seconds.
-pub(super) fn log_progress() -> impl FnMut(RebuildProgress) {
+/// Rebuilds the projections of a node that is starting. The log and the service manager hear of it every few seconds.
+///
+/// # Errors
+/// As [`rebuild`].
+pub(super) fn rebuild_before_start(store: &Store) -> Result<RebuildReport, RebuildError> {
+    let service_manager = ServiceManager::from_env();
+    let tell = |made: &str| {
+        let status = format!("rebuilding the projections from the log, not serving yet: {made}");
+        service_manager.iter().for_each(|it| it.working(&status));
+    };
+    tell("begun");
     let mut next = Instant::now() + LOG_EVERY;
-    move |RebuildProgress { done, total_estimate }| {
+    let report = rebuild(store, &mut |RebuildProgress { done, total_estimate }| {
         if Instant::now() >= next {
             next = Instant::now() + LOG_EVERY;
             tracing::info!(done, total_estimate, "rebuilding the projections from the log");
+            tell(&format!("{done} of about {total_estimate} envelopes"));
         }
-    }
+    })?;
+    service_manager.iter().for_each(|it| it.working("rebuilt the projections, starting"));
+    Ok(report)
 }

@@ -1,4 +1,4 @@
-//! Messages to the service manager: ready, alive, stopping. systemd names a datagram socket for them
+//! Messages to the service manager: at work before it is ready, ready, alive, stopping. systemd names a datagram socket for them
 //! in the environment (sd_notify(3)).
 
 use std::ffi::OsStr;
@@ -7,6 +7,9 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::sync::Arc;
 use std::time::Duration;
+
+/// Time that the manager gives a start beyond each message about its work. A guess: the messages are some seconds apart.
+const WORK_MAX: Duration = Duration::from_secs(120);
 
 /// The service manager. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -60,6 +63,12 @@ impl ServiceManager {
         });
     }
 
+    /// Reports long work before the process is ready. The manager shows it, and does not count its time as a start that
+    /// hangs.
+    pub(super) fn working(&self, status: &str) {
+        self.tell(&format!("EXTEND_TIMEOUT_USEC={}\nSTATUS={status}", WORK_MAX.as_micros()));
+    }
+
     /// Reports that the process is stopping.
     pub(super) fn stopping(&self) {
         self.tell("STOPPING=1");
@@ -98,6 +107,8 @@ mod tests {
         let manager = UnixDatagram::bind(&path).unwrap();
         let every = Duration::from_millis(1);
         let service_manager = ServiceManager::at(path.as_os_str(), Some(every)).unwrap();
+        service_manager.working("reading");
+        assert_eq!(heard(&manager), "EXTEND_TIMEOUT_USEC=120000000\nSTATUS=reading");
         service_manager.ready();
         assert_eq!(heard(&manager), "READY=1");
         assert_eq!(heard(&manager), "WATCHDOG=1");

@@ -1,18 +1,25 @@
 //! Rebuilding all projections from the log.
 //!
-//! Deriving facts costs the most, because the payer of each envelope is recovered from a signature. All
-//! cores derive the facts of one batch while one thread writes the rows of the batch before and reads
-//! the batch after. Rows are written in the order of the log.
+//! Deriving facts costs the most, because the payer of each envelope is recovered from a signature. One thread reads
+//! the log and gives chunks of it to all cores. They derive the facts of a chunk together, which is cheaper than one by
+//! one, and write the rows that depend on one envelope alone. Chunks come back in the order of the log, in which the one
+//! thread then counts them.
+
+mod log;
+mod workers;
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use hawser_proto::{Cursor, EnvelopeId, SequenceId};
-use parking_lot::Mutex;
+use hawser_proto::EnvelopeId;
 use rocksdb::WriteBatch;
 
+use self::log::LogReader;
+pub use self::log::StoredEnvelope;
+pub use self::workers::DeriveMany;
+use self::workers::{DerivedChunk, Workers};
 use crate::change::{Facts, Validity};
 use crate::database::Database;
 use crate::error::CommitError;
@@ -20,23 +27,17 @@ use crate::error::ReadError;
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
-use crate::keys::pruned::PrunedEnvelope;
 use crate::meta;
 use crate::progress::{RebuildReport, Rebuilt};
 use crate::projection::Projection;
 use crate::projection_rows::ProjectionRows;
-use crate::pruned::{Place, PlaceScan};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
 
-/// Most envelopes in one batch. Guessed: large enough that each counter is rarely read and written.
-const BATCH_ENVELOPES: usize = 4096;
-/// Bytes of envelopes that close a batch early. Guessed. Three batches are in memory at a time.
-const BATCH_LEN_BYTES: usize = 16 << 20;
-/// Envelopes that a thread takes at a time. Calculated from 37 µs per recovered key: about 2 ms, so that
-/// all threads end together.
-const CHUNK: usize = 64;
+/// Places that are counted together, or up to a chunk more. Guessed: large enough that each counter is rarely read and
+/// written.
+const COUNTED_PLACES: usize = 4096;
 
 /// Above every key: none has more than 63 bytes of `0xff` in front.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
@@ -89,12 +90,13 @@ impl Store {
     /// marks, records, heads, rates and ledger stay.
     ///
     /// `derive` must be the function that made the facts of the commits: a pure function of an envelope
-    /// and its validity. It runs on all cores; the rows do not depend on their number.
+    /// and its validity. It runs on all cores; the rows do not depend on their number. Memory is bounded by three chunks
+    /// of 1,024 envelopes, or some 2 MiB of them, for each core.
     ///
     /// Commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
     /// crash the projections are stale, and the next rebuild goes on behind the last batch that is on disk,
     /// unless something was committed between or another version of this code had begun. `progress` is
-    /// called once per batch, and at least once.
+    /// called once for some 4,096 places, and at least once.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written.
@@ -119,6 +121,21 @@ impl Store {
         derive: &Derive<'_>,
         progress: &mut dyn FnMut(RebuildProgress) -> ControlFlow<()>,
     ) -> Result<RebuildReport, RebuildError> {
+        let one_by_one = |stored: &[StoredEnvelope]| {
+            stored.iter().map(|it| derive(it.id, &it.bytes, it.validity)).collect()
+        };
+        self.rebuild_many(&one_by_one, progress)
+    }
+
+    /// Does the same with a function that derives the facts of many envelopes at once.
+    ///
+    /// # Errors
+    /// As [`Store::rebuild_while`].
+    pub fn rebuild_many(
+        &self,
+        derive: &DeriveMany<'_>,
+        progress: &mut dyn FnMut(RebuildProgress) -> ControlFlow<()>,
+    ) -> Result<RebuildReport, RebuildError> {
         self.database().rebuild(derive, progress)
     }
 }
@@ -126,7 +143,7 @@ impl Store {
 impl Database {
     fn rebuild(
         self: &Arc<Self>,
-        derive: &Derive<'_>,
+        derive: &DeriveMany<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         self.check_writable()?;
@@ -176,27 +193,38 @@ impl Database {
     fn replay(
         self: &Arc<Self>,
         done: Rebuilt,
-        derive: &Derive<'_>,
+        derive: &DeriveMany<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         let total_estimate = self.envelopes_estimate();
         let snapshot = Snapshot::new(self);
         let mut log = LogReader::new(&snapshot, done.through)?;
         let mut report = done.report;
-        let mut derived: Vec<DerivedEnvelope> = Vec::new();
-        let mut read = log.batch()?;
-        while !read.is_empty() || !derived.is_empty() {
-            let (facts, beside) = derive_all(derive, &read, || {
-                self.write_rows(&derived, &mut report)?;
-                let made = RebuildProgress { done: report.envelopes, total_estimate };
-                if !derived.is_empty() && progress(made).is_break() {
-                    return Err(RebuildError::Stopped);
+        Workers::beside(self, derive, |mut workers| {
+            let (mut is_read, mut derived) = (false, Vec::<DerivedChunk>::new());
+            loop {
+                while !is_read && workers.have_room() {
+                    match log.chunk()? {
+                        Some(chunk) => workers.give(chunk),
+                        None => is_read = true,
+                    }
                 }
-                Ok::<_, RebuildError>(log.batch()?)
-            });
-            let envelopes = std::mem::replace(&mut read, beside?);
-            derived = envelopes.into_iter().zip(facts).map(DerivedEnvelope::from).collect();
-        }
+                let next = workers.take()?;
+                let is_over = next.is_none();
+                derived.extend(next);
+                let places: usize = derived.iter().map(DerivedChunk::len).sum();
+                if places >= COUNTED_PLACES || (is_over && places > 0) {
+                    self.count(std::mem::take(&mut derived), &mut report)?;
+                    let done = report.envelopes;
+                    if progress(RebuildProgress { done, total_estimate }).is_break() {
+                        return Err(RebuildError::Stopped);
+                    }
+                }
+                if is_over {
+                    return Ok::<_, RebuildError>(());
+                }
+            }
+        })?;
         let nothing = RebuildProgress { done: 0, total_estimate };
         if report.envelopes == 0 && progress(nothing).is_break() {
             return Err(RebuildError::Stopped);
@@ -204,34 +232,38 @@ impl Database {
         Ok(report)
     }
 
-    /// Writes the rows of one batch, and that the log has been read up to there, without a sync. The write
-    /// that ends the rebuild makes all earlier ones durable.
-    fn write_rows(
+    /// Writes the rows of chunks that depend on the order of the log, and that the log has been read up to there, without
+    /// a sync. The write that ends the rebuild makes all earlier ones durable.
+    fn count(
         &self,
-        derived: &[DerivedEnvelope],
+        chunks: Vec<DerivedChunk>,
         report: &mut RebuildReport,
     ) -> Result<(), RebuildError> {
-        let Some(last) = derived.last() else { return Ok(()) };
+        let Some(through) = chunks.last().and_then(DerivedChunk::last) else { return Ok(()) };
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing);
-        let mut batch = WriteBatch::default();
-        for DerivedEnvelope { stored, facts } in derived {
-            match stored {
-                StoredEnvelope::Pruned { id, envelope } => rows.put_pruned(*id, envelope)?,
-                StoredEnvelope::Held { id, bytes, validity } => {
-                    report.envelopes += 1;
-                    report.invalid += u64::from(matches!(validity, Validity::Invalid(_)));
-                    if let Some(facts) = facts {
-                        report.projected += 1;
-                        rows.put(&mut batch, *id, bytes, facts)?;
-                    }
+        for DerivedChunk { held, pruned } in chunks {
+            let mut pruned = pruned.into_iter().peekable();
+            for envelope in held {
+                while let Some((id, record)) = pruned.next_if(|(id, _)| *id < envelope.id) {
+                    rows.put_pruned(id, &record)?;
+                }
+                report.envelopes += 1;
+                report.invalid += u64::from(envelope.is_invalid);
+                if let Some(facts) = &envelope.facts {
+                    report.projected += 1;
+                    rows.count(envelope.id, envelope.len_bytes, facts)?;
                 }
             }
+            for (id, record) in pruned {
+                rows.put_pruned(id, &record)?;
+            }
         }
+        let mut batch = WriteBatch::default();
         let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
         debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
-        let done = Rebuilt { through: last.stored.id(), report: *report };
+        let done = Rebuilt { through, report: *report };
         batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), done.encode());
         Ok(self.write_buffered(batch)?)
     }
@@ -251,122 +283,4 @@ impl Database {
         let estimate = self.db.property_int_value_cf(log, "rocksdb.estimate-num-keys");
         estimate.ok().flatten().unwrap_or_default()
     }
-}
-
-/// An envelope as read from the log, or what is left of it.
-enum StoredEnvelope {
-    Held { id: EnvelopeId, bytes: Bytes, validity: Validity },
-    Pruned { id: EnvelopeId, envelope: PrunedEnvelope },
-}
-
-impl StoredEnvelope {
-    fn id(&self) -> EnvelopeId {
-        match self {
-            Self::Held { id, .. } | Self::Pruned { id, .. } => *id,
-        }
-    }
-
-    fn len_bytes(&self) -> usize {
-        match self {
-            Self::Held { bytes, .. } => bytes.len(),
-            Self::Pruned { .. } => 0,
-        }
-    }
-
-    fn derive(&self, derive: &Derive<'_>) -> Option<Facts> {
-        match self {
-            Self::Held { id, bytes, validity } => derive(*id, bytes, *validity),
-            Self::Pruned { .. } => None,
-        }
-    }
-}
-
-/// An envelope with its facts.
-struct DerivedEnvelope {
-    stored: StoredEnvelope,
-    facts: Option<Facts>,
-}
-
-impl From<(StoredEnvelope, Option<Facts>)> for DerivedEnvelope {
-    fn from((stored, facts): (StoredEnvelope, Option<Facts>)) -> Self {
-        Self { stored, facts }
-    }
-}
-
-/// Reader over the envelopes of all strands, one strand after the other.
-struct LogReader<'s> {
-    snapshot: &'s Snapshot<'s>,
-    heads: Vec<EnvelopeId>,
-    /// Envelopes up to this one are left out.
-    after: EnvelopeId,
-    strand: Option<PlaceScan<'s>>,
-}
-
-impl<'s> LogReader<'s> {
-    fn new(snapshot: &'s Snapshot<'s>, after: EnvelopeId) -> Result<Self, ReadError> {
-        let heads: Cursor = snapshot.heads()?;
-        let is_left = |head: &EnvelopeId| head.originator >= after.originator;
-        let mut heads: Vec<EnvelopeId> = heads.iter().filter(is_left).collect();
-        heads.reverse(); // `pop` then yields ascending originators
-        Ok(Self { snapshot, heads, after, strand: None })
-    }
-
-    /// Reads the next batch; empty at the end of the log.
-    fn batch(&mut self) -> Result<Vec<StoredEnvelope>, ReadError> {
-        let (mut batch, mut len_bytes) = (Vec::new(), 0);
-        while batch.len() < BATCH_ENVELOPES && len_bytes < BATCH_LEN_BYTES {
-            let Some(stored) = self.envelope()? else { break };
-            len_bytes += stored.len_bytes();
-            batch.push(stored);
-        }
-        Ok(batch)
-    }
-
-    fn envelope(&mut self) -> Result<Option<StoredEnvelope>, ReadError> {
-        loop {
-            match self.strand.as_mut().and_then(Iterator::next) {
-                Some(Ok(Place::Held { id, bytes, validity })) => {
-                    return Ok(Some(StoredEnvelope::Held { id, bytes, validity }));
-                }
-                Some(Ok(Place::Pruned { id, envelope })) => {
-                    return Ok(Some(StoredEnvelope::Pruned { id, envelope }));
-                }
-                Some(Ok(Place::Empty { .. })) => {}
-                Some(Err(error)) => return Err(error),
-                None => {
-                    let Some(head) = self.heads.pop() else { return Ok(None) };
-                    let beginning = EnvelopeId { sequence: SequenceId::NONE, ..head };
-                    let after = beginning.max(self.after);
-                    self.strand = Some(self.snapshot.places(after, head.sequence));
-                }
-            }
-        }
-    }
-}
-
-/// Derives the facts of `envelopes` on all cores, in their order, and runs `meanwhile` on this thread.
-fn derive_all<T>(
-    derive: &Derive<'_>,
-    envelopes: &[StoredEnvelope],
-    meanwhile: impl FnOnce() -> T,
-) -> (Vec<Option<Facts>>, T) {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let next = AtomicUsize::new(0);
-    let done: Mutex<Vec<(usize, Vec<Option<Facts>>)>> = Mutex::default();
-    let work = || {
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some(chunk) = envelopes.chunks(CHUNK).nth(index) else { return };
-            let facts = chunk.iter().map(|it| it.derive(derive)).collect();
-            done.lock().push((index, facts));
-        }
-    };
-    let beside = std::thread::scope(|scope| {
-        let threads = cores.min(envelopes.len().div_ceil(CHUNK));
-        (0..threads).for_each(|_| drop(scope.spawn(work)));
-        meanwhile()
-    });
-    let mut done = done.into_inner();
-    done.sort_unstable_by_key(|(index, _)| *index);
-    (done.into_iter().flat_map(|(_, facts)| facts).collect(), beside)
 }

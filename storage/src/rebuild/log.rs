@@ -1,0 +1,86 @@
+//! Reading the whole log in chunks.
+
+use bytes::Bytes;
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
+
+use crate::change::Validity;
+use crate::error::ReadError;
+use crate::keys::pruned::PrunedEnvelope;
+use crate::pruned::{Place, PlaceScan};
+use crate::snapshot::Snapshot;
+
+/// Most places in one chunk. Measured (`docs/performance.md`, *Signatures in batches*): a signature costs a quarter in
+/// a batch of so many, and hardly less in a larger one.
+pub(super) const CHUNK_PLACES_MAX: usize = 1024;
+/// Bytes of envelopes that close a chunk early, so that it has at most these and one envelope. A guess: chunks of
+/// messages are half as long.
+const CHUNK_LEN_BYTES: usize = 2 << 20;
+
+/// An envelope of the log as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEnvelope {
+    /// Its place.
+    pub id: EnvelopeId,
+    /// The originator envelope as signed.
+    pub bytes: Bytes,
+    /// The envelope's validity, from its mark.
+    pub validity: Validity,
+}
+
+/// Envelopes that follow one another in the log, and what is left of those between them. Both ascend.
+#[derive(Debug, Default)]
+pub(super) struct Chunk {
+    pub(super) held: Vec<StoredEnvelope>,
+    pub(super) pruned: Vec<(EnvelopeId, PrunedEnvelope)>,
+}
+
+/// Reader over the envelopes of all strands, one strand after the other.
+pub(super) struct LogReader<'s> {
+    snapshot: &'s Snapshot<'s>,
+    heads: Vec<EnvelopeId>,
+    /// Envelopes up to this one are left out.
+    after: EnvelopeId,
+    strand: Option<PlaceScan<'s>>,
+}
+
+impl<'s> LogReader<'s> {
+    pub(super) fn new(snapshot: &'s Snapshot<'s>, after: EnvelopeId) -> Result<Self, ReadError> {
+        let heads: Cursor = snapshot.heads()?;
+        let is_left = |head: &EnvelopeId| head.originator >= after.originator;
+        let mut heads: Vec<EnvelopeId> = heads.iter().filter(is_left).collect();
+        heads.reverse(); // `pop` then yields ascending originators
+        Ok(Self { snapshot, heads, after, strand: None })
+    }
+
+    /// Reads the next chunk; `None` at the end of the log.
+    pub(super) fn chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
+        let (mut chunk, mut len_bytes) = (Chunk::default(), 0);
+        while chunk.held.len() + chunk.pruned.len() < CHUNK_PLACES_MAX
+            && len_bytes < CHUNK_LEN_BYTES
+        {
+            match self.place()? {
+                Some(Place::Held { id, bytes, validity }) => {
+                    len_bytes += bytes.len();
+                    chunk.held.push(StoredEnvelope { id, bytes, validity });
+                }
+                Some(Place::Pruned { id, envelope }) => chunk.pruned.push((id, envelope)),
+                Some(Place::Empty { .. }) => {}
+                None => break,
+            }
+        }
+        let is_empty = chunk.held.is_empty() && chunk.pruned.is_empty();
+        Ok((!is_empty).then_some(chunk))
+    }
+
+    fn place(&mut self) -> Result<Option<Place>, ReadError> {
+        loop {
+            if let Some(place) = self.strand.as_mut().and_then(Iterator::next) {
+                return place.map(Some);
+            }
+            let Some(head) = self.heads.pop() else { return Ok(None) };
+            let beginning = EnvelopeId { sequence: SequenceId::NONE, ..head };
+            let after = beginning.max(self.after);
+            self.strand = Some(self.snapshot.places(after, head.sequence));
+        }
+    }
+}
