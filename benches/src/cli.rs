@@ -353,6 +353,31 @@ pub(crate) struct Large {
     pub(crate) subscriptions: u64,
 }
 
+/// The node's memory for what its database has read.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct DatabaseCache {
+    /// The node's memory for what its database has read, once it has grown: a size such as `1GiB`, or `twentieth` of the
+    /// bytes in its folder [default: the node's own].
+    #[arg(long, value_name = "SIZE")]
+    database_cache: Option<String>,
+}
+
+impl DatabaseCache {
+    /// Returns the flags of a node whose folder has `folder_bytes`.
+    pub(crate) fn flags(&self, folder_bytes: u64) -> Vec<String> {
+        let size = match self.database_cache.as_deref() {
+            None => return Vec::new(),
+            Some("twentieth") => {
+                let bytes = (folder_bytes / 20).max(hawser_storage::CACHE_BYTES_MIN as u64);
+                format!("{}KiB", bytes >> 10)
+            }
+            Some(size) => size.to_owned(),
+        };
+        eprintln!("  the node gets a database cache of {size}");
+        vec!["--database-cache".to_owned(), size]
+    }
+}
+
 /// Measurements at several sizes of a node.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Sizes {
@@ -380,9 +405,11 @@ pub(crate) struct Sizes {
     /// Topics in which 100 originators of the past have an envelope each.
     #[arg(long, default_value_t = 1000)]
     pub(crate) crowded_topics: u64,
-    /// The node's memory for what its database has read [default: the node's own].
-    #[arg(long)]
-    pub(crate) database_cache: Option<String>,
+    /// Marks of missing places in the strand of another node of the registry, which never runs.
+    #[arg(long, default_value_t = 1_000_000)]
+    pub(crate) marks: u64,
+    #[command(flatten)]
+    pub(crate) cache: DatabaseCache,
     /// Leave out the rebuild, which takes the longest.
     #[arg(long)]
     pub(crate) without_rebuild: bool,
@@ -402,4 +429,23 @@ pub(crate) struct Reconnect {
     /// Envelopes that were published while they were away.
     #[arg(long, default_value_t = 1000)]
     pub(crate) missed: u64,
+    #[command(flatten)]
+    pub(crate) cache: DatabaseCache,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cache_is_a_size_or_a_part_of_the_folder() {
+        let flags = |text: Option<&str>, folder_bytes| {
+            DatabaseCache { database_cache: text.map(str::to_owned) }.flags(folder_bytes)
+        };
+        assert_eq!(flags(None, 1 << 40), Vec::<String>::new());
+        assert_eq!(flags(Some("1GiB"), 1 << 40), ["--database-cache", "1GiB"]);
+        assert_eq!(flags(Some("twentieth"), 20 << 30), ["--database-cache", "1048576KiB"]);
+        let least = format!("{}KiB", hawser_storage::CACHE_BYTES_MIN >> 10);
+        assert_eq!(flags(Some("twentieth"), 0), ["--database-cache", &least]);
+    }
 }

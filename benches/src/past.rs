@@ -1,5 +1,5 @@
-//! A past that no publisher can make: a payer who was busy in each minute of a year, and topics in which a hundred
-//! originators have written.
+//! A past that no publisher can make: a payer who was busy in each minute of a year, topics in which a hundred
+//! originators have written, and a strand of marks.
 
 use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId};
-use hawser_storage::{Change, LogEntry, Store, StoreIdentity};
+use hawser_storage::{Change, LogEntry, SkipReason, Store, StoreIdentity};
 
 use crate::error::BenchError;
 use crate::micro::originator_bytes;
@@ -19,6 +19,8 @@ const BUSY: OriginatorId = OriginatorId(20_000);
 const FIRST_OF_CROWD: u32 = 10_000;
 /// The first of their topics: far from those that are published on.
 const FIRST_TOPIC: u64 = 1 << 40;
+/// The originator of the marks: the second node of the registry, whose strand is followed.
+const MARKED: OriginatorId = OriginatorId(200);
 const PAYLOAD_LEN: usize = 128;
 /// Envelopes in one commit.
 const BATCH: u64 = 1000;
@@ -33,10 +35,12 @@ pub(crate) struct Past {
     pub(crate) crowd: u32,
     /// Topics that they share.
     pub(crate) crowded_topics: u64,
+    /// Marks in the strand of another node of the registry.
+    pub(crate) marks: u64,
 }
 
 impl Past {
-    /// Rows that it adds to the log.
+    /// Envelopes that it adds to the log.
     pub(crate) fn rows(self) -> u64 {
         self.minutes + u64::from(self.crowd) * self.crowded_topics
     }
@@ -68,8 +72,25 @@ impl Past {
             let payers = payers.collect::<Result<Vec<_>, BenchError>>()?;
             strand(originator).extend(self.crowded_topics, &payers)?;
         }
+        mark(&store, self.marks)?;
         Ok(store.flush()?)
     }
+}
+
+/// Extends a strand to so many places without envelopes. Neighbours have different reasons, so each is a mark of its own.
+fn mark(store: &Store, places: u64) -> Result<(), BenchError> {
+    let held = store.snapshot().head(MARKED)?.0;
+    for first in (held + 1..=places).step_by(usize::try_from(BATCH)?) {
+        let skip = |sequence: u64| {
+            let (from, through) = (SequenceId(sequence), SequenceId(sequence));
+            let is_odd = !sequence.is_multiple_of(2);
+            let reason = if is_odd { SkipReason::Missing } else { SkipReason::Void };
+            Change::Skip { originator: MARKED, from, through, reason }
+        };
+        let last = places.min(first + BATCH - 1);
+        store.commit(&(first..=last).map(skip).collect::<Vec<_>>())?;
+    }
+    Ok(())
 }
 
 fn workload(originator: OriginatorId) -> Result<Workload, BenchError> {

@@ -16,8 +16,8 @@ use crate::scenario::{
     backup, bootstrap, catch_up, chain_index, delivery, export, fill, floods, gateway, memory,
     query, reconnect, replay, sizes, sources,
 };
-use crate::stats;
 use crate::verdict::verdicts;
+use crate::{process, stats};
 
 /// Of the delivery measurement: few enough for one subscription to name them all.
 const DELIVERY_TOPICS: u64 = 100;
@@ -155,18 +155,18 @@ async fn beside_floods(
 
 /// Streams that come back to a node which was started again.
 async fn come_back(args: &Reconnect) -> Result<(), BenchError> {
-    let &Reconnect { ref large, streams, topics_each, missed } = args;
+    let &Reconnect { ref large, streams, topics_each, missed, ref cache } = args;
     let (network, node, _) = filled_among(large, 1).await?;
     let topics = large.stored_topics.max(1);
     let payload_len = large.shape.payload_size;
     let plan = reconnect::Plan { streams, topics_each, missed, topics, payload_len };
-    reconnect::run(&network, node, plan).await
+    let flags = cache.flags(process::folder_bytes(&network.data_dir(0)));
+    reconnect::run(&network, node, &flags, plan).await
 }
 
 /// Nodes of several sizes, each measured in its own folder. The table is printed after each of them.
 async fn at_sizes(args: &Sizes) -> Result<(), BenchError> {
     let mut run = start(&args.output, &args.shape.clone().into()).await?;
-    let cache = args.database_cache.iter();
     let plan = sizes::Plan {
         hawser: args.hawser.program(),
         keep: args.keep.clone(),
@@ -177,7 +177,8 @@ async fn at_sizes(args: &Sizes) -> Result<(), BenchError> {
         clients: args.pages.clients,
         minutes: args.minutes,
         crowded_topics: args.crowded_topics,
-        flags: cache.flat_map(|it| ["--database-cache".to_owned(), it.clone()]).collect(),
+        marks: args.marks,
+        cache: args.cache.clone(),
         rebuilds: !args.without_rebuild,
     };
     for &at in &args.at {

@@ -5,6 +5,7 @@ pub(crate) mod bootstrap;
 pub(crate) mod catch_up;
 pub(crate) mod chain_index;
 pub(crate) mod delivery;
+pub(crate) mod expensive;
 pub(crate) mod export;
 pub(crate) mod fill;
 pub(crate) mod floods;

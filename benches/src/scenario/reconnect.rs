@@ -40,8 +40,13 @@ pub(crate) struct Plan {
     pub(crate) payload_len: usize,
 }
 
-/// Prints a line for each part. `node` has grown, and is stopped.
-pub(crate) async fn run(network: &Network, node: Node, plan: Plan) -> Result<(), BenchError> {
+/// Prints a line for each part. `node` has grown, and is stopped; it comes back with `flags`.
+pub(crate) async fn run(
+    network: &Network,
+    node: Node,
+    flags: &[String],
+    plan: Plan,
+) -> Result<(), BenchError> {
     let Plan { topics, payload_len, .. } = plan;
     let workload = Workload::new(node.id(), 64, topics, payload_len, seed())?;
     let mut connection = Connection::open(node.api()).await?;
@@ -49,7 +54,7 @@ pub(crate) async fn run(network: &Network, node: Node, plan: Plan) -> Result<(),
     let requests = workload.requests(0, plan.missed.div_ceil(PER_REQUEST), PER_REQUEST);
     let missed = load::run(&Load::once(requests, CATCH_UP_MAX), &[connection], 16).await?;
     node.stop();
-    let node = network.start(0).await?;
+    let node = network.start_flagged(0, flags).await?;
 
     let mut open = Opened::default();
     let many = (0..MANY_TOPICS.min(topics)).collect::<Vec<_>>();

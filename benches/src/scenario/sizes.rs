@@ -5,33 +5,25 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use bytes::Bytes;
-use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
-use prost::Message as _;
 use serde::{Deserialize, Serialize};
-use tonic::codegen::http::uri::PathAndQuery;
 
+use crate::cli::DatabaseCache;
 use crate::error::BenchError;
 use crate::limits::LoadShape;
 use crate::network::{Network, Node};
 use crate::past::Past;
+use crate::process;
 use crate::rebuild_part::CUT_OFF;
-use crate::rpc::{self, Connection};
+use crate::scenario::expensive::{self, Expensive, ExpensiveReads};
 use crate::scenario::fill::{self, Grown};
 use crate::scenario::publish::{self, Published};
 use crate::scenario::query::{self, Queried, Server};
-use crate::stats::{self, Latencies, Quantiles, grouped};
-use crate::{process, workload};
+use crate::stats::{self, grouped};
 
 /// Originators that share the crowded topics. Specified in the protocol's limits: a cursor has at most as many.
 const CROWD: u32 = 100;
-/// Topics of one request for newest envelopes. Specified: the most that a request may have.
-const NEWEST_TOPICS: u64 = 10_000;
-/// Times that each expensive request is made.
-const EXPENSIVE: u64 = 20;
 /// Publishing is measured for this time. Short, because what is published stays in the folder.
 const PUBLISH_SECONDS: u64 = 5;
 /// The part of the envelopes after which a rebuild is cut off, in percent.
@@ -51,8 +43,8 @@ pub(crate) struct Plan {
     pub(crate) clients: usize,
     pub(crate) minutes: u64,
     pub(crate) crowded_topics: u64,
-    /// Further flags of the node.
-    pub(crate) flags: Vec<String>,
+    pub(crate) marks: u64,
+    pub(crate) cache: DatabaseCache,
     pub(crate) rebuilds: bool,
 }
 
@@ -72,25 +64,12 @@ pub(crate) struct Size {
     /// The same after it was killed while it published.
     pub(crate) start_killed_s: f64,
     pub(crate) query: Queried,
-    /// The newest envelopes of 10,000 topics, or of all if there are fewer.
-    pub(crate) newest: Expensive,
-    /// The newest envelopes of the crowded topics.
-    pub(crate) newest_crowded: Expensive,
-    /// The usage of the busy payer, by day.
-    pub(crate) payer_info: Expensive,
+    #[serde(flatten)]
+    pub(crate) reads: ExpensiveReads,
     /// Resident memory after all that was read.
     pub(crate) resident_kib: u64,
     pub(crate) publish: Published,
     pub(crate) rebuild: Option<Rebuilt>,
-}
-
-/// One request that is made again and again.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Expensive {
-    pub(crate) client: Quantiles,
-    /// User and system time of the node for each request, in microseconds.
-    pub(crate) server_cpu_us: f64,
-    pub(crate) answer_bytes: u64,
 }
 
 /// A rebuild that was cut off once.
@@ -108,13 +87,20 @@ pub(crate) struct Rebuilt {
 pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
     eprintln!("at {} envelopes", grouped(stats::float(at)));
     let folder = plan.keep.join(at.to_string());
-    let network = Network::kept(&plan.hawser, &folder, 1)?;
+    // The second node never runs: its strand is followed, and has the marks.
+    let network = Network::kept(&plan.hawser, &folder, 2)?;
     let topics = (at / plan.per_topic.max(1)).max(1);
-    let past = Past { minutes: plan.minutes, crowd: CROWD, crowded_topics: plan.crowded_topics };
+    let past = Past {
+        minutes: plan.minutes,
+        crowd: CROWD,
+        crowded_topics: plan.crowded_topics,
+        marks: plan.marks,
+    };
     let grown = grow(plan, &network, past, at, topics).await?;
     let disk_bytes = process::folder_bytes(&network.data_dir(0));
 
-    let (node, start_s) = timed_start(plan, &network).await?;
+    let flags = plan.cache.flags(disk_bytes);
+    let (node, start_s) = timed_start(&network, &flags).await?;
     let server = Server { api: node.api(), originator: node.id(), node: Some(&node) };
     let queries = query::Plan {
         topics,
@@ -124,10 +110,7 @@ pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
     };
     let query = query::run(&server, queries).await?;
     let rows = query.stored + past.rows();
-    let newest = expensive(&node, rpc::NEWEST, &newest_of(0..topics.min(NEWEST_TOPICS))).await?;
-    let crowded = (0..plan.crowded_topics.min(NEWEST_TOPICS)).map(Past::topic);
-    let newest_crowded = expensive(&node, rpc::NEWEST, &newest_of(crowded)).await?;
-    let payer_info = expensive(&node, rpc::PAYER_INFO, &usage_of_busy()?).await?;
+    let reads = expensive::run(&node, topics, plan.crowded_topics, plan.page).await?;
     let resident_kib = node.memory()?.resident_kib;
 
     let load = publish::Plan {
@@ -139,7 +122,7 @@ pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
     };
     let publish = publish::run(&load, &node, &[]).await?;
     node.kill();
-    let (node, start_killed_s) = timed_start(plan, &network).await?;
+    let (node, start_killed_s) = timed_start(&network, &flags).await?;
     node.stop();
     let rebuild = plan.rebuilds.then(|| rebuild(&network.data_dir(0))).transpose()?;
     Ok(Size {
@@ -150,9 +133,7 @@ pub(crate) async fn run(plan: &Plan, at: u64) -> Result<Size, BenchError> {
         start_s,
         start_killed_s,
         query,
-        newest,
-        newest_crowded,
-        payer_info,
+        reads,
         resident_kib,
         publish,
         rebuild,
@@ -178,7 +159,7 @@ async fn grow(
         Ok(json) => serde_json::from_slice(&json)?,
         Err(_) => Vec::new(),
     };
-    let node = network.start_flagged(0, &plan.flags).await?;
+    let node = network.start(0).await?;
     let payload_len = plan.shape.payload_len;
     let part = fill::grow(&node, &network.data_dir(0), at, topics, payload_len).await?;
     node.stop();
@@ -189,48 +170,12 @@ async fn grow(
     Ok(grown)
 }
 
-async fn timed_start(plan: &Plan, network: &Network) -> Result<(Node, f64), BenchError> {
+async fn timed_start(network: &Network, flags: &[String]) -> Result<(Node, f64), BenchError> {
     let start = Instant::now();
-    let node = network.start_flagged(0, &plan.flags).await?;
+    let node = network.start_flagged(0, flags).await?;
     let seconds = start.elapsed().as_secs_f64();
     eprintln!("  started in {seconds:.2} s");
     Ok((node, seconds))
-}
-
-fn newest_of(topics: impl Iterator<Item = u64>) -> Bytes {
-    let topics = topics.map(workload::topic).collect();
-    api::GetNewestEnvelopeRequest { topics }.encode_to_vec().into()
-}
-
-fn usage_of_busy() -> Result<Bytes, BenchError> {
-    let granularity = metadata::PayerInfoGranularity::Day.into();
-    let payer_addresses = vec![Past::payer()?];
-    Ok(metadata::GetPayerInfoRequest { payer_addresses, granularity }.encode_to_vec().into())
-}
-
-async fn expensive(
-    node: &Node,
-    path: PathAndQuery,
-    request: &Bytes,
-) -> Result<Expensive, BenchError> {
-    let mut connection = Connection::open(node.api()).await?;
-    // Once without being counted: what is measured is a node that has read its indexes.
-    let answer_bytes = connection.call(path.clone(), request.clone()).await?.len() as u64;
-    fill::come_to_rest(node).await?;
-    let (before, mut latencies) = (node.cpu_time()?, Latencies::new());
-    for _ in 0..EXPENSIVE {
-        let start = Instant::now();
-        connection.call(path.clone(), request.clone()).await?;
-        latencies.record(start.elapsed());
-    }
-    let cpu = node.cpu_time()?.saturating_sub(before);
-    let (client, server_cpu_us) = (latencies.quantiles(), micros_each(cpu, EXPENSIVE));
-    eprintln!("  {path}: p50 {:.1} ms, {:.1} ms CPU", client.p50_us / 1e3, server_cpu_us / 1e3);
-    Ok(Expensive { client, server_cpu_us, answer_bytes })
-}
-
-fn micros_each(time: Duration, count: u64) -> f64 {
-    time.as_secs_f64() * 1e6 / stats::float(count.max(1))
 }
 
 /// Rebuilds the projections of a stopped node in two processes, the first of which is cut off.
@@ -274,7 +219,7 @@ impl Size {
 /// A line of the table: its name, digits behind the point, and the figure of a size.
 type Line = (&'static str, usize, fn(&Size) -> f64);
 
-const LINES: [Line; 24] = [
+const LINES: [Line; 30] = [
     ("envelopes in the log", 0, |it| stats::float(it.rows)),
     ("bytes in the folder for each of them", 0, |it| {
         stats::float(it.disk_bytes) / stats::float(it.rows.max(1))
@@ -291,14 +236,24 @@ const LINES: [Line; 24] = [
     ("a page, many clients, CPU ms of the node", 3, |it| {
         at_once(it, |it| it.server_cpu_us.unwrap_or(f64::NAN) / 1e3)
     }),
-    ("newest envelopes of 10,000 topics, p50 ms", 1, |it| it.newest.client.p50_us / 1e3),
-    ("the same, CPU ms of the node", 1, |it| it.newest.server_cpu_us / 1e3),
+    ("newest envelopes of 10,000 topics, p50 ms", 1, |it| it.reads.newest.client.p50_us / 1e3),
+    ("the same, CPU ms of the node", 1, |it| it.reads.newest.server_cpu_us / 1e3),
     ("newest envelopes of the crowded topics, p50 ms", 1, |it| {
-        it.newest_crowded.client.p50_us / 1e3
+        it.reads.newest_crowded.client.p50_us / 1e3
     }),
-    ("the same, CPU ms of the node", 1, |it| it.newest_crowded.server_cpu_us / 1e3),
-    ("usage of the busy payer, p50 ms", 1, |it| it.payer_info.client.p50_us / 1e3),
-    ("the same, CPU ms of the node", 1, |it| it.payer_info.server_cpu_us / 1e3),
+    ("the same, CPU ms of the node", 1, |it| it.reads.newest_crowded.server_cpu_us / 1e3),
+    ("usage of the busy payer, p50 ms", 1, |it| it.reads.payer_info.client.p50_us / 1e3),
+    ("the same, CPU ms of the node", 1, |it| it.reads.payer_info.server_cpu_us / 1e3),
+    ("a page of 10,000 topics from 0, p50 ms", 1, |it| p50_ms(it.reads.planned.as_ref())),
+    ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned.as_ref())),
+    ("a page of 10,000 topics from just below the head, p50 ms", 1, |it| {
+        p50_ms(it.reads.planned_below_head.as_ref())
+    }),
+    ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned_below_head.as_ref())),
+    ("a page of the crowded topics from 0, p50 ms", 1, |it| {
+        p50_ms(it.reads.planned_crowded.as_ref())
+    }),
+    ("the same, CPU ms of the node", 1, |it| cpu_ms(it.reads.planned_crowded.as_ref())),
     ("resident after reading, MiB", 0, |it| stats::float(it.resident_kib) / 1024.0),
     ("published/s, 20 in a request", 0, |it| it.publish.envelopes_per_second),
     ("a published envelope, CPU µs of the node", 1, |it| {
@@ -308,6 +263,14 @@ const LINES: [Line; 24] = [
     ("rebuild from there to the end, s", 1, |it| it.rebuild.map_or(f64::NAN, |it| it.second_s)),
     ("rebuilt envelopes/s", 0, Size::rebuilt_per_second),
 ];
+
+fn p50_ms(read: Option<&Expensive>) -> f64 {
+    read.map_or(f64::NAN, |it| it.client.p50_us / 1e3)
+}
+
+fn cpu_ms(read: Option<&Expensive>) -> f64 {
+    read.map_or(f64::NAN, |it| it.server_cpu_us / 1e3)
+}
 
 fn at_once(size: &Size, of: impl Fn(&query::AskedAtOnce) -> f64) -> f64 {
     size.query.at_once.as_ref().map_or(f64::NAN, of)
