@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hawser_proto::OriginatorId;
-use hawser_tests::sim::{Behaviour, Faults, Role, Sim, hostile_seeds, scripted_seeds, seeds};
+use hawser_tests::sim::{
+    Behaviour, Faults, ReferenceHabit, Role, Sim, hostile_seeds, scripted_seeds, seeds,
+};
 
 const LOSSY: Faults = Faults {
     delay_ms_max: 80,
@@ -61,6 +63,45 @@ fn followers_converge_over_a_wire_that_breaks_and_through_crashes() {
 fn burned_ids_are_marked_missing_and_hold_nothing_up_for_good() {
     for_each_seed(|seed| {
         run(seed, Faults { burns_ids: true, ..LOSSY }).settle();
+    });
+}
+
+/// Numbers of rows of another database: most are not used.
+const TAKEN_OVER: [&[u64]; 3] = [&[3, 4, 90, 1_200], &[1], &[77, 78, 300]];
+
+#[test]
+fn beside_the_reference_all_come_to_hold_the_same_and_its_habits_are_no_offences() {
+    let mut habits = BTreeSet::new();
+    for_each_seed(|seed| {
+        let mut sim = Sim::beside_reference(seed, Faults { burns_ids: true, ..LOSSY });
+        habits.extend(sim.habits());
+        for (originator, places) in OriginatorId::MIGRATED.into_iter().zip(TAKEN_OVER) {
+            sim.take_over(originator, places);
+        }
+        sim.publish(20, Duration::from_secs(30));
+        sim.run_for(Duration::from_secs(40));
+        sim.assert_invariants();
+        sim.take_over(OriginatorId::MIGRATED[1], &[2, 900]);
+        sim.settle();
+        sim.assert_older_strands();
+    });
+    assert!(seeds().count() < 50 || habits == ReferenceHabit::ALL.into(), "{habits:?}");
+}
+
+/// No search is made for places that the older network did not use: each would take a minute.
+#[test]
+fn strands_of_the_older_network_come_without_a_search() {
+    for_each_seed(|seed| {
+        let mut sim = Sim::beside_reference(seed, Faults::NONE);
+        for (originator, places) in OriginatorId::MIGRATED.into_iter().zip(TAKEN_OVER) {
+            sim.take_over(originator, places);
+        }
+        sim.run_for(Duration::from_secs(30));
+        sim.assert_older_strands();
+        sim.take_over(OriginatorId::MIGRATED[1], &[2, 900]);
+        sim.run_for(Duration::from_secs(30));
+        sim.assert_older_strands();
+        sim.assert_invariants();
     });
 }
 

@@ -14,6 +14,7 @@ mod liar;
 mod liveness;
 mod members;
 mod node;
+mod reference;
 mod running;
 mod scripted;
 mod serving;
@@ -24,6 +25,7 @@ mod world;
 
 pub use hostile::Behaviour;
 pub use liveness::LivenessFindings;
+pub use reference::ReferenceHabit;
 pub use scripted::Role;
 pub use world::{Faults, Sim};
 

@@ -34,9 +34,18 @@ pub(super) struct Following {
     pub(super) armed: Option<Instant>,
 }
 
+impl Following {
+    fn new(follower: Follower) -> Self {
+        let times = StrandTimes::default();
+        Self { follower, times, waiting: Vec::new(), writing: None, armed: None }
+    }
+}
+
 pub(super) struct Node {
     pub(super) id: OriginatorId,
     pub(super) store: Store,
+    /// The node that the strands of the older network are taken from, if there is one.
+    pub(super) older_source: Option<OriginatorId>,
     pub(super) incarnation: u64,
     pub(super) is_running: bool,
     /// By originator; empty while the node is down.
@@ -75,6 +84,7 @@ impl Node {
         Self {
             id,
             store,
+            older_source: None,
             incarnation: 0,
             is_running: false,
             following: BTreeMap::new(),
@@ -113,10 +123,26 @@ impl Node {
             let mut follower = Follower::new(originator, self.head(originator), missing, now)
                 .with_split_limits(SPLIT_LIMITS);
             follower.handle_membership(now, !self.knows_departure_of(originator));
-            let times = StrandTimes::default();
-            let following =
-                Following { follower, times, waiting: Vec::new(), writing: None, armed: None };
-            self.following.insert(originator, following);
+            self.following.insert(originator, Following::new(follower));
+        }
+        if let Some(source) = self.older_source {
+            self.follow_older(source, now);
+        }
+    }
+
+    /// Begins to follow the strands of the older network, which `source` took over.
+    pub(super) fn follow_older(&mut self, source: OriginatorId, now: Instant) {
+        self.older_source = Some(source);
+        if source == self.id {
+            return;
+        }
+        for originator in OriginatorId::MIGRATED {
+            let missing = self.store.snapshot().missing(originator).unwrap();
+            let follower = Follower::new(originator, self.head(originator), missing, now);
+            let mut follower = follower.with_source(source).of_older_network();
+            // No registry names these originators.
+            follower.handle_membership(now, false);
+            self.following.insert(originator, Following::new(follower));
         }
     }
 

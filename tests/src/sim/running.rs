@@ -113,14 +113,18 @@ impl Sim {
         let claims = self.clock_of(path.server, originator);
         let members = self.members.clone();
         let clock = self.node(path.follower).clocks.entry(path.server).or_default();
-        clock.merge(&claims, |originator| members.contains(&originator));
+        let is_known = |id: OriginatorId| members.contains(&id) || id.is_migrated();
+        clock.merge(&claims, is_known);
         clock.head(originator)
     }
 
     /// Plans that the followers of a server hear that a strand has grown there.
     pub(super) fn plan_clocks(&mut self, server: OriginatorId, originator: OriginatorId) {
         let paths = self.paths().into_iter();
-        for path in paths.filter(|path| path.server == server && path.follower != originator) {
+        for path in paths.filter(|path| path.server == server) {
+            if !self.nodes[&path.follower].following.contains_key(&originator) {
+                continue;
+            }
             let connection = self.connection(path);
             if connection.is_up && connection.clock_due.insert(originator) {
                 let generation = connection.generation;
@@ -141,7 +145,7 @@ impl Sim {
 
     /// Returns what a server says that it holds of a strand, and of others.
     fn clock_of(&mut self, server: OriginatorId, originator: OriginatorId) -> Cursor {
-        let head = EnvelopeId::new(originator, self.nodes[&server].head(originator));
+        let head = EnvelopeId::new(originator, self.shown_head(server, originator));
         let Some(hostility) = self.hostility.as_ref().filter(|_| server == LIAR) else {
             return [head].into_iter().collect();
         };
@@ -329,7 +333,7 @@ impl Sim {
     }
 }
 
-fn own_entry(node: OriginatorId, sequence: SequenceId) -> LogEntry {
+pub(super) fn own_entry(node: OriginatorId, sequence: SequenceId) -> LogEntry {
     let bytes = envelope(node, sequence, Version::True);
     let entry = judge(node, node, &bytes).expect("made as it should be");
     assert_eq!(entry.id, EnvelopeId::new(node, sequence));

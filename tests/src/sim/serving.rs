@@ -31,6 +31,9 @@ impl Sim {
 
     /// Sends the next few items, as a reader of the strand would.
     pub(super) fn serve(&mut self, path: Path, originator: OriginatorId, request: RequestId) {
+        if self.reference.contains_key(&path.server) {
+            return self.serve_as_reference(path, originator, request);
+        }
         let few = self.rng.random_range(1..8);
         let server = &self.nodes[&path.server];
         let head = server.head(originator);
@@ -77,7 +80,12 @@ impl Sim {
     }
 
     /// Puts items on the wire, behind everything before them on the same stream.
-    fn send(&mut self, path: Path, originator: OriginatorId, response: WantResponse<Bytes>) {
+    pub(super) fn send(
+        &mut self,
+        path: Path,
+        originator: OriginatorId,
+        response: WantResponse<Bytes>,
+    ) {
         if response.items.is_empty() {
             return;
         }

@@ -64,7 +64,13 @@ impl Version {
 /// A key that no node has.
 const NO_NODE: OriginatorId = OriginatorId(9900);
 
+/// Signs the strands of the older network.
+const OLDER_NETWORK: [u8; 32] = [0x21; 32];
+
 pub(super) fn key(node: OriginatorId) -> SecretKey {
+    if node.is_migrated() {
+        return SecretKey::from_bytes(&OLDER_NETWORK).unwrap();
+    }
     SecretKey::from_bytes(&[u8::try_from(node.0 / 100).unwrap(); 32]).unwrap()
 }
 

@@ -11,6 +11,7 @@ use rand::rngs::StdRng;
 use super::hostile::{Behaviour, Hostility};
 use super::members::{LIAR, members};
 use super::node::Node;
+use super::reference::ReferenceHabits;
 use super::scripted::Script;
 use super::strands::{START_NS, rates};
 use super::wire::{Connection, Event, Path, Queue, paths};
@@ -71,6 +72,8 @@ pub struct Sim {
     pub(super) hostility: Option<Hostility>,
     /// The role of node 300, if it has one.
     pub(super) script: Option<Script>,
+    /// The nodes that answer as the reference implementation does.
+    pub(super) reference: ReferenceHabits,
     /// The envelopes of its own strand that each node has acknowledged.
     pub(super) acknowledged: BTreeMap<OriginatorId, BTreeMap<SequenceId, Bytes>>,
     /// The behaviours that honest nodes have met on the way.
@@ -137,6 +140,7 @@ impl Sim {
             members: members.clone(),
             hostility: None,
             script: None,
+            reference: ReferenceHabits::new(),
             acknowledged: BTreeMap::new(),
             met: BTreeMap::new(),
             sharers: BTreeMap::new(),

@@ -26,13 +26,16 @@ struct Framed {
 
 /// A message with envelopes; without any, a keep-alive. `framed` for `SubscribeOriginators`.
 pub(super) fn message(envelopes: Vec<Bytes>, framed: bool) -> Bytes {
-    let list = List { envelopes };
-    let bytes = match framed {
-        true if list.envelopes.is_empty() => Framed { envelopes: None }.encode_to_vec(),
-        true => Framed { envelopes: Some(list) }.encode_to_vec(),
-        false => list.encode_to_vec(),
-    };
-    frame(&bytes)
+    match framed {
+        true => frame(&originators_message(envelopes)),
+        false => frame(&List { envelopes }.encode_to_vec()),
+    }
+}
+
+/// A message of `SubscribeOriginators` without framing; without an arm if there are no envelopes.
+pub(crate) fn originators_message(envelopes: Vec<Bytes>) -> Vec<u8> {
+    let envelopes = (!envelopes.is_empty()).then_some(List { envelopes });
+    Framed { envelopes }.encode_to_vec()
 }
 
 /// A message in gRPC's framing.
@@ -84,7 +87,7 @@ pub(super) fn page(
 }
 
 /// The same envelope with its outer fields the other way round, and an unknown one.
-fn oddly(envelope: &Bytes) -> Bytes {
+pub(crate) fn oddly(envelope: &Bytes) -> Bytes {
     let (statement, _) = OriginatorEnvelope::open(envelope.clone()).unwrap();
     let first = pb::OriginatorEnvelope { unsigned_originator_envelope: statement, proof: None };
     let first = first.encode_to_vec();

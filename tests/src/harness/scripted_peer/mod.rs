@@ -27,6 +27,7 @@ use super::files::Record;
 use super::ports;
 use state::{State, signed};
 
+pub(crate) use answer::{oddly, originators_message};
 pub use habits::{Attack, Habits, Methods, StreamEnd};
 pub use state::Seen;
 
@@ -131,6 +132,12 @@ impl ScriptedPeer {
         });
         let made: Vec<_> = made.collect();
         self.state.older.lock().entry(originator).or_default().extend(made);
+        self.state.strand.send_modify(|_| {});
+    }
+
+    /// Holds the strand of another peer too, as far as it goes now.
+    pub fn hold(&self, other: &Self) {
+        self.state.older.lock().insert(other.id, other.strand());
         self.state.strand.send_modify(|_| {});
     }
 

@@ -9,13 +9,14 @@ use crate::sim::world::Sim;
 const FOLLOWER_MAX: usize = 1024 + 64;
 /// Bytes that wait for their turn in a split backlog.
 const HELD_MAX: usize = SPLIT_LIMITS.held_bytes_max;
-/// Claims that are kept of one peer: 256 about strangers, and those about members.
-const CLAIMS_MAX: usize = 256 + 20;
+/// Claims that are kept of one peer: 256 about strangers, and those about members and strands of the older network.
+const CLAIMS_MAX: usize = 256 + 20 + OriginatorId::MIGRATED.len();
 
 impl Sim {
     pub(super) fn assert_bounded_memory(&self, id: OriginatorId) {
         let node = &self.nodes[&id];
-        assert!(node.following.len() < self.members.len(), "{id} follows strangers");
+        let followed = node.following.keys().filter(|originator| !originator.is_migrated());
+        assert!(followed.count() < self.members.len(), "{id} follows strangers");
         for (peer, clock) in &node.clocks {
             let claims = clock.known(|_| true).len();
             assert!(claims <= CLAIMS_MAX, "{id} keeps {claims} claims of {peer}");
