@@ -67,6 +67,7 @@ async fn habits_of_other_software_are_no_offences() {
     let habits = [
         Habits { methods: Methods::Older, ..usual() },
         Habits { methods: Methods::OlderSaidLate, ..usual() },
+        Habits { tells_clock: false, ..usual() },
         Habits { greets: false, keep_alive: Duration::from_millis(400), ..usual() },
         Habits { ends_after: Some((8, StreamEnd::Ok)), ..usual() },
         Habits { ends_after: Some((8, StreamEnd::NoStatus)), ..usual() },
@@ -146,6 +147,26 @@ async fn a_hostile_peer_is_counted_and_left_and_costs_other_strands_nothing() {
     }
     good.originate(50, 60);
     assert_follows(&network.nodes[0], &good).await;
+    for peer in &hostile {
+        assert_follows(&network.nodes[0], peer).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_strand_is_taken_elsewhere_while_its_own_node_attacks() {
+    let relay = ScriptedPeer::start(200, Habits::default());
+    let mut hostile: Vec<_> = (3..)
+        .zip(Attack::ALL)
+        .map(|(id, attack)| {
+            let attack = Some(attack);
+            ScriptedPeer::start(id * 100, Habits { attack, ..Habits::default() })
+        })
+        .collect();
+    for peer in &mut hostile {
+        peer.originate(30, 60);
+        relay.hold(peer);
+    }
+    let network = start(&hostile.iter().chain([&relay]).collect::<Vec<_>>()).await;
     for peer in &hostile {
         assert_follows(&network.nodes[0], peer).await;
     }

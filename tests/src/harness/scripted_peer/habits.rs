@@ -40,11 +40,25 @@ pub enum Attack {
     Silence,
 }
 
+impl Attack {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Garbage,
+        Self::ForeignOriginator,
+        Self::Forged,
+        Self::KeepAlives,
+        Self::HugeFrame,
+        Self::Silence,
+    ];
+}
+
 /// Habits of the peer. The default is what the reference implementation does mostly.
 #[derive(Debug, Clone)]
 pub struct Habits {
     /// The methods that it has.
     pub methods: Methods,
+    /// Has a vector clock to tell.
+    pub tells_clock: bool,
     /// The first message of a stream is a keep-alive.
     pub greets: bool,
     /// Time of silence before a keep-alive.
@@ -67,6 +81,7 @@ impl Default for Habits {
     fn default() -> Self {
         Self {
             methods: Methods::Both,
+            tells_clock: true,
             greets: true,
             keep_alive: Duration::from_secs(1),
             ends_after: None,

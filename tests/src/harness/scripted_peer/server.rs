@@ -85,10 +85,12 @@ async fn answer(state: Arc<State>, request: Request<tonic::body::Body>) -> Respo
     }
     let method = path.rsplit('/').next().unwrap_or_default();
     let message = read(request.into_body()).await;
-    let methods = state.habits.lock().methods;
+    let Habits { methods, tells_clock, .. } = state.habits.lock().clone();
     let (to, frames) = mpsc::channel(QUEUE);
     match method {
-        "GetSyncCursor" => send(&to, vec![Frame::data(answer::clock(&state)), trailers("0")]),
+        "GetSyncCursor" if tells_clock => {
+            send(&to, vec![Frame::data(answer::clock(&state)), trailers("0")])
+        }
         "QueryEnvelopes" => {
             let request = api::QueryEnvelopesRequest::decode(message).unwrap();
             let page = page(&state, request);
@@ -148,6 +150,9 @@ fn page(state: &State, request: api::QueryEnvelopesRequest) -> Bytes {
         0 => ROWS,
         limit => limit.min(ROWS),
     };
+    if !state.habits.lock().are_peaceful() {
+        return answer::message(Vec::new(), false);
+    }
     let originator = asked(&query.originator_node_ids);
     let after = place(originator, query.last_seen.as_ref());
     answer::message(answer::page(state, originator, after, limit).0, false)

@@ -32,7 +32,7 @@ pub(super) struct State {
     pub(super) id: OriginatorId,
     pub(super) key: SecretKey,
     pub(super) strand: watch::Sender<BTreeMap<u64, Bytes>>,
-    /// Strands that it took over from the older network.
+    /// Strands that it took over from the older network, and those of other peers.
     pub(super) older: Mutex<BTreeMap<OriginatorId, BTreeMap<u64, Bytes>>>,
     pub(super) habits: Mutex<Habits>,
     pub(super) seen: Mutex<Seen>,
