@@ -45,7 +45,7 @@ pub struct ApiSettings {
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Observes the snapshot that strands are filled from: nothing is published meanwhile. Default: none.
     pub filling: Option<Arc<dyn FillingView>>,
-    /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
+    /// Memory that callers may make the process hold, bytes. Default: 288 MiB.
     pub callers_bytes_max: usize,
     /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
     /// long as they compute.

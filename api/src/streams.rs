@@ -149,14 +149,16 @@ impl HeldMemory {
     /// Charges what the stream holds instead of the request, which is gone.
     fn of(charge: CallCharge, subscription: &Subscription) -> Result<Self, CallError> {
         let bytes = subscription.held_bytes();
-        charge.keep_of_request(bytes)?;
+        charge.take_lasting(bytes)?;
+        charge.keep_of_request(0)?;
         Ok(Self { charge, bytes })
     }
 
     /// Gives back what the stream does not hold any more.
     fn shrink(&mut self, subscription: &Subscription) {
         let bytes = subscription.held_bytes();
-        if bytes < self.bytes && self.charge.keep_of_request(bytes).is_ok() {
+        if bytes < self.bytes {
+            self.charge.give_back_lasting(self.bytes - bytes);
             self.bytes = bytes;
         }
     }

@@ -25,7 +25,7 @@ pub struct GatewaySettings {
     pub listen: SocketAddr,
     /// Address of the port for operators; `None` for no such port. Default: 127.0.0.1:8008.
     pub metrics: Option<SocketAddr>,
-    /// Memory that callers may make the process hold, bytes. Default: 256 MiB.
+    /// Memory that callers may make the process hold, bytes. Default: 288 MiB.
     pub callers_bytes_max: usize,
     /// Connections that callers may have open at once. Default: no bound.
     pub connections_max: usize,

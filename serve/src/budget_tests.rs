@@ -94,6 +94,40 @@ fn what_is_lent_is_given_back_first() {
 }
 
 #[test]
+fn ten_thousand_streams_of_one_address_fit_and_go_when_others_need_the_memory() {
+    // A topic while it is read and when it is live, and a cursor, as `docs/protocol/api.md` states them.
+    const READ_TOPIC_BYTES: usize = 288;
+    const TOPIC_BYTES: usize = 176;
+    const CURSOR_BYTES: usize = 224;
+    let budget = MemoryBudget::new(CALLERS_BYTES_MAX);
+    let (mut connections, mut streams) = (Vec::new(), Vec::new());
+    for _ in 0..100 {
+        let connection = budget.connection(address(1), budget.account()).unwrap();
+        for _ in 0..100 {
+            let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
+            call.take_for_call(13 * 1024).unwrap();
+            call.take_for_request(12 * 1024).unwrap();
+            call.take_lasting(100 * READ_TOPIC_BYTES + CURSOR_BYTES).unwrap();
+            call.keep_of_request(0).unwrap();
+            call.answers();
+            call.give_back_lasting(100 * (READ_TOPIC_BYTES - TOPIC_BYTES));
+            streams.push(call);
+        }
+        connections.push(connection);
+    }
+    assert!(connections.iter().all(|it| !it.close.is_cancelled()));
+    let other = budget.connection(address(2), budget.account()).unwrap();
+    other.take(8 * MIB).expect("what large addresses leave free is there for others");
+    assert!(connections.iter().all(|it| !it.close.is_cancelled()), "not short of memory yet");
+    while !connections.iter().any(|it| it.close.is_cancelled()) {
+        other.take(MIB).expect("others have room before streams that are lent memory");
+    }
+    drop((streams, connections, other));
+    assert_eq!(budget.used_bytes(), 0);
+    assert_eq!(budget.0.lent_bytes.load(Relaxed), 0, "given back");
+}
+
+#[test]
 fn many_connections_of_one_address_cannot_take_everything() {
     let budget = MemoryBudget::new(LIMIT);
     let connections: Vec<_> =

@@ -251,12 +251,14 @@ impl Connections {
             request.extensions_mut().insert(connected);
             request.extensions_mut().insert(share.clone());
             let open = OpenCall { share, _busy: Busy::new(activity) };
-            async move {
+            // In a box, which goes when the answer begins: hyper's task of a stream has room for the larger of the two
+            // for as long as it lasts.
+            Box::pin(async move {
                 dispatcher
                     .answer(request)
                     .await
                     .map(|response| response.map(|body| open.until(body)))
-            }
+            })
         });
         let metrics = self.dispatcher.metrics().clone();
         let stream =

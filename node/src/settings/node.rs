@@ -114,11 +114,11 @@ impl NodeApiSettings {
     }
 
     /// Returns the part of the memory that is charged to calls. The rest is the buffers of the database,
-    /// which callers fill too, and a fifth for what the allocator keeps. A cache above the smallest one is
+    /// which callers fill too, and a tenth for what the allocator keeps. A cache above the smallest one is
     /// memory besides.
     #[must_use]
     pub fn callers_bytes_max(&self) -> usize {
-        self.memory_limit_bytes.saturating_sub(BUFFERS_BYTES_MAX) / 5 * 4
+        self.memory_limit_bytes.saturating_sub(BUFFERS_BYTES_MAX) / 10 * 9
     }
 }
 
