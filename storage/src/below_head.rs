@@ -86,7 +86,11 @@ impl Group<'_> {
     }
 
     /// Returns the envelope at `id`: stored, or from a change of this group before `index`.
-    fn held(&mut self, index: usize, id: EnvelopeId) -> Result<Option<Bytes>, ReadError> {
+    pub(crate) fn held(
+        &mut self,
+        index: usize,
+        id: EnvelopeId,
+    ) -> Result<Option<Bytes>, ReadError> {
         let stored = self
             .store
             .db
@@ -157,7 +161,7 @@ fn first_places(changes: &[Change]) -> HashMap<EnvelopeId, usize> {
 
 /// Compares two envelopes by the signed bytes, not by the proof: equal bytes signed twice are one
 /// statement.
-fn is_same_statement(a: &Bytes, b: &Bytes) -> bool {
+pub(crate) fn is_same_statement(a: &Bytes, b: &Bytes) -> bool {
     a == b
         || match (OriginatorEnvelope::open(a.clone()), OriginatorEnvelope::open(b.clone())) {
             (Ok((a, _)), Ok((b, _))) => a == b,

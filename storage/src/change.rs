@@ -172,6 +172,15 @@ pub struct Facts {
     pub addresses: Vec<AddressChange>,
 }
 
+impl Facts {
+    /// Returns the facts of an envelope that readers are shown before its signatures are checked: it is charged to no
+    /// payer, and counts towards no congestion.
+    #[must_use]
+    pub fn unbooked(self) -> Self {
+        Self { charge: None, counts_for_congestion: false, ..self }
+    }
+}
+
 /// Net effect of an identity update on an Ethereum address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AddressChange {

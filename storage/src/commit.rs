@@ -72,7 +72,7 @@ impl Store {
 }
 
 impl Database {
-    fn commit(
+    pub(crate) fn commit(
         &self,
         changes: &[Change],
         stage_more: impl FnOnce(&mut Group<'_>) -> Result<(), CommitError>,
@@ -96,7 +96,8 @@ impl Database {
         }
         stage_more(&mut group)?;
         let moves_ends = group.marks.values().any(|it| ExpiredEnds::are_moved_by(it.as_ref()));
-        let (mut batch, tallies) = group.finish(&heads)?;
+        let (mut batch, tallies) = group.finish()?;
+        put_heads(self, &heads, &mut batch);
         let mut trees = Growths::new(self, heads.iter().map(Head::durable))?;
         trees.stage(self, changes, &leaves, &mut batch);
         if batch.is_empty() {
@@ -159,12 +160,13 @@ pub(crate) struct Group<'a> {
     /// a head, since most groups have none.
     pub(crate) first: Option<HashMap<EnvelopeId, usize>>,
     pub(crate) rows: ProjectionRows<'a>,
-    batch: WriteBatch,
+    pub(crate) batch: WriteBatch,
     log: &'a ColumnFamily,
 }
 
 impl<'a> Group<'a> {
-    fn new(store: &'a Database, changes: &'a [Change], pricing: Pricing<'a>) -> Self {
+    /// A group without rows. Its strands' heads are locked.
+    pub(crate) fn new(store: &'a Database, changes: &'a [Change], pricing: Pricing<'a>) -> Self {
         Self {
             store,
             changes,
@@ -264,16 +266,20 @@ impl<'a> Group<'a> {
         self.rows.put(&mut self.batch, id, bytes, facts)
     }
 
-    /// Completes the batch with marks, counters and heads.
-    fn finish(self, heads: &[Head<'_>]) -> Result<(WriteBatch, TallyReport), CommitError> {
+    /// Completes the batch with marks and counters.
+    pub(crate) fn finish(self) -> Result<(WriteBatch, TallyReport), CommitError> {
         let Self { store, marks, rows, mut batch, .. } = self;
         let tallies = rows.finish(&mut batch)?;
         put_marks(store, &marks, &mut batch);
-        assert!(heads.iter().all(|head| head.staged >= *head.durable), "a head never falls");
-        for head in heads.iter().filter(|head| head.staged > *head.durable) {
-            put_head(store, head, &mut batch);
-        }
         Ok((batch, tallies))
+    }
+}
+
+/// Stages the heads that have moved.
+fn put_heads(store: &Database, heads: &[Head<'_>], batch: &mut WriteBatch) {
+    assert!(heads.iter().all(|head| head.staged >= *head.durable), "a head never falls");
+    for head in heads.iter().filter(|head| head.staged > *head.durable) {
+        put_head(store, head, batch);
     }
 }
 

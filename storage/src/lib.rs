@@ -32,6 +32,7 @@
 //! - `held_compactions`, `compactions`: families that are not compacted, because the disk has damaged them;
 //! - `scrub`: reading everything back, to find what a disk has damaged, and putting it back;
 //! - `bootstrap`: copies of the log for new nodes of other identities;
+//! - `verified`, `unverified`: places that readers are shown before their signatures are checked;
 //! - `truncate`: removing the end of a chain strand after a reorganisation.
 //!
 //! Invariant: whatever a reader sees is durable. Invariant: a projection row is a function of the
@@ -106,6 +107,8 @@ mod tree_rows;
 mod trees;
 mod truncate;
 mod unread;
+mod unverified;
+mod verified;
 mod write_fault;
 
 pub use audit_read::LeafScan;
@@ -161,5 +164,6 @@ pub use topic_scan::TopicScan;
 pub use tree_read::TreeError;
 pub use trees::TreeBehind;
 pub use unread::UnreadFamily;
+pub use unverified::VerifiedBatch;
 #[doc(hidden)]
 pub use write_fault::WriteFault;

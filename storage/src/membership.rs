@@ -120,11 +120,13 @@ impl Database {
         let _no_rebuild = self.gate.read();
         let head = self.strands.head(rule.originator);
         let head = head.lock();
+        // What is not verified yet is judged with its signatures, by the rule of that time.
+        let end = self.verified(rule.originator)?.unwrap_or(*head);
         let (mut after, mut judged) = (SequenceId::NONE, JudgedTimes::default());
         loop {
             let snapshot = Snapshot::new(self);
-            let (changed, reached) = snapshot.changed_by(rule, after, *head)?;
-            let is_last = reached >= *head;
+            let (changed, reached) = snapshot.changed_by(rule, after, end)?;
+            let is_last = reached >= end;
             let mut batch = WriteBatch::default();
             for verdict in changed.values() {
                 judged.marked += u64::from(verdict.is_broken);

@@ -106,8 +106,8 @@ impl Snapshot<'_> {
 impl Store {
     /// Removes these envelopes from the log, each strand's as one write. Leaves, tallies, marks of rules and evidence stay.
     ///
-    /// An envelope stays that is absent, marked, the last one of its strand, without the stated expiry, or that inboxes
-    /// are made of. `derive` must be the function that a rebuild gets. Commits to a strand wait for its write. Nothing is
+    /// An envelope stays that is absent, marked, not verified yet, the last one of its strand, without the stated expiry, or
+    /// that inboxes are made of. `derive` must be the function that a rebuild gets. Commits to a strand wait for its write. Nothing is
     /// pruned while projections have to be rebuilt. The watermark of the disk does not stop it: this is how a disk gets
     /// room.
     ///
@@ -216,6 +216,7 @@ impl Database {
         let head = self.strands.head(originator);
         // A late find reads marks, and a verdict writes them.
         let head = head.lock();
+        let end = self.verified(originator)?.unwrap_or(*head);
         let mut marks = self.db.raw_iterator_cf(self.family(Family::Mark));
         let (mut batch, mut ranges) = (WriteBatch::default(), Ranges::default());
         let (mut pruned, mut refused) = (Vec::new(), Vec::new());
@@ -225,7 +226,7 @@ impl Database {
             let is_marked = mark.is_some_and(|(at, mark)| {
                 at.originator == originator && mark.end(at) >= id.sequence
             });
-            if is_marked || id.sequence >= *head {
+            if is_marked || id.sequence >= *head || id.sequence > end {
                 refused.push(id);
                 continue;
             }

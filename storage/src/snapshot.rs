@@ -66,6 +66,19 @@ impl Snapshot<'_> {
         Ok(SequenceId(self.row(key, decode_u64)?.unwrap_or_default()))
     }
 
+    /// Returns the last place of a strand up to which all signatures are checked. Below the head only where readers are
+    /// shown more ([`Store::commit_shown`](crate::Store::commit_shown)).
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn verified_head(&self, originator: OriginatorId) -> Result<SequenceId, ReadError> {
+        let key = CursorKey { name: CursorName::Verified, originator };
+        match self.row(key, decode_u64)? {
+            Some(verified) => Ok(SequenceId(verified)),
+            None => self.head(originator),
+        }
+    }
+
     /// Returns the heads of all strands.
     ///
     /// # Errors

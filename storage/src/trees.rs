@@ -161,6 +161,17 @@ impl Store {
         Ok(behind)
     }
 
+    /// Returns the edge of a strand's tree, which may end before the strand's head.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn tree_edge(&self, originator: OriginatorId) -> Result<CompactRange, ReadError> {
+        let database = self.database();
+        let head = database.strands.head(originator);
+        let _no_commit = head.lock();
+        database.edge(originator)
+    }
+
     /// Takes up to `steps_max` steps towards trees that have reached their strands' heads. Returns true when only
     /// those are left that wait for a place to be found. A step is one write, and is not synced: what a
     /// crash takes back is done again.

@@ -112,7 +112,9 @@ fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError
     let is_copied = |it: OriginatorId| it.is_node() || is_of_chain(it);
     let copied = heads.iter().filter(|head| is_copied(head.originator));
     let strand = |head: EnvelopeId| {
-        let EnvelopeId { originator, sequence: head } = head;
+        let originator = head.originator;
+        // Others get what this node has verified.
+        let head = snapshot.verified_head(originator)?;
         let checkpoints = checkpoints_of(snapshot, originator, head)?;
         Ok(BootstrapStrand { originator, head, checkpoints, chunks: Vec::new() })
     };

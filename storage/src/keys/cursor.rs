@@ -20,11 +20,14 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
+    /// The last place of a strand up to which signatures are checked, while readers are shown more. `[sequence u64 BE]`.
+    /// Absent when everything up to the head is checked.
+    Verified,
 }
 
 impl CursorName {
-    const ALL: [Self; 5] =
-        [Self::Chain, Self::Head, Self::Ledger, Self::PayerReports, Self::Registry];
+    const ALL: [Self; 6] =
+        [Self::Chain, Self::Head, Self::Ledger, Self::PayerReports, Self::Registry, Self::Verified];
 
     pub(crate) fn as_bytes(self) -> &'static [u8] {
         match self {
@@ -33,6 +36,7 @@ impl CursorName {
             Self::Ledger => b"ledger",
             Self::PayerReports => b"payer_reports",
             Self::Registry => b"registry",
+            Self::Verified => b"verified",
         }
     }
 }
@@ -120,6 +124,7 @@ mod tests {
         assert_eq!(key(CursorName::Ledger), *b"ledger\0\0\0\x64");
         assert_eq!(key(CursorName::PayerReports), *b"payer_reports\0\0\0\x64");
         assert_eq!(key(CursorName::Registry), *b"registry\0\0\0\x64");
+        assert_eq!(key(CursorName::Verified), *b"verified\0\0\0\x64");
         let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });
         assert_eq!(value[..8], [0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(value[8..], [7; 32]);

@@ -34,6 +34,7 @@ use crate::projection_rows::ProjectionRows;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::tallies::{Pricing, TallyReport};
+use crate::verified::VerifiedPlaces;
 
 /// Places that are counted together, or up to a chunk more. Guessed: large enough that each counter is rarely read and
 /// written.
@@ -243,6 +244,7 @@ impl Database {
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing);
+        let mut verified = VerifiedPlaces::new(self);
         for DerivedChunk { held, pruned } in chunks {
             let mut pruned = pruned.into_iter().peekable();
             for envelope in held {
@@ -253,7 +255,11 @@ impl Database {
                 report.invalid += u64::from(envelope.is_invalid);
                 if let Some(facts) = &envelope.facts {
                     report.projected += 1;
-                    rows.count(envelope.id, envelope.len_bytes, facts)?;
+                    if verified.has(envelope.id)? {
+                        rows.count(envelope.id, envelope.len_bytes, facts)?;
+                    } else {
+                        rows.count(envelope.id, envelope.len_bytes, &facts.clone().unbooked())?;
+                    }
                 }
             }
             for (id, record) in pruned {

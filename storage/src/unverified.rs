@@ -1,0 +1,191 @@
+//! Places that readers are shown before their signatures are checked, because the strand's own node has signed a tree with
+//! them.
+//!
+//! Of a strand these are the last ones: those behind the place in its row `verified`, up to the head. A strand without
+//! this row has none. They have the rows that readers need, and are charged to no payer and counted for no congestion
+//! until they are verified. The row is written with the first of them and moved with what verifying adds or takes
+//! away, so a crash goes on where it was.
+
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::WriteBatch;
+
+use crate::below_head::is_same_statement;
+use crate::change::{Change, LogEntry, Validity};
+use crate::commit::Group;
+use crate::database::Database;
+use crate::error::{CommitError, ReadError};
+use crate::family::Family;
+use crate::keys::cursor::{CursorKey, CursorName};
+use crate::keys::envelope::EnvelopeKey;
+use crate::keys::expiry::ExpiryKey;
+use crate::keys::mark::Mark;
+use crate::keys::topic::TopicKey;
+use crate::keys::{Key, decode_u64};
+use crate::raw_rows::stored;
+use crate::rebuild::Derive;
+use crate::store::Store;
+use crate::tallies::Pricing;
+
+/// The outcome of [`Store::commit_verified`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct VerifiedBatch {
+    /// Everything up to this place is verified.
+    pub through: SequenceId,
+    /// Envelopes that readers were shown and get no more.
+    pub withdrawn: u64,
+}
+
+impl Store {
+    /// Commits changes as [`Store::commit`] does, whose signatures are not checked yet. What follows the head of their
+    /// strands is unverified from then on, until [`Store::commit_verified`]. Facts of these entries have to be
+    /// [unbooked](crate::Facts::unbooked).
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit_shown(&self, changes: &[Change]) -> Result<(), CommitError> {
+        self.database().commit(changes, |group| group.begin_unverified())
+    }
+
+    /// Takes over verdicts on the next unverified places of a strand as one write, and returns when it is durable. Valid
+    /// envelopes are booked, with the bytes of the entry where its outer layer differs. Invalid ones get their
+    /// mark and lose the rows that `derive` names for a valid envelope. Entries of places that are verified change
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`CommitError::Gap`] if an entry does not follow what is verified, [`CommitError::OutOfRange`] above the head, and
+    /// [`CommitError::Conflict`] for another statement than the one that is held. Nothing is written then.
+    pub fn commit_verified(
+        &self,
+        originator: OriginatorId,
+        entries: &[LogEntry],
+        derive: &Derive<'_>,
+    ) -> Result<VerifiedBatch, CommitError> {
+        self.database().commit_verified(originator, entries, derive)
+    }
+
+    /// Returns the strands with unverified places, and the last place of each that is verified.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn unverified(&self) -> Result<Vec<EnvelopeId>, ReadError> {
+        let database = self.database();
+        let mut found = Vec::new();
+        for (originator, _) in database.strands.all() {
+            let verified = database.verified(originator)?;
+            found.extend(verified.map(|verified| EnvelopeId::new(originator, verified)));
+        }
+        Ok(found)
+    }
+}
+
+impl Database {
+    fn commit_verified(
+        &self,
+        originator: OriginatorId,
+        entries: &[LogEntry],
+        derive: &Derive<'_>,
+    ) -> Result<VerifiedBatch, CommitError> {
+        self.check_writable()?;
+        let _no_rebuild = self.gate.read();
+        let head = self.strands.head(originator);
+        let head = head.lock();
+        let Some(verified) = self.verified(originator)? else {
+            return Ok(VerifiedBatch { through: *head, withdrawn: 0 });
+        };
+        let rates = self.rate_list.read();
+        let pricing = Pricing { price: self.price, rates: &rates };
+        let mut group = Group::new(self, &[], pricing);
+        let mut done = VerifiedBatch { through: verified, withdrawn: 0 };
+        let mut is_changed = false;
+        for entry in entries.iter().filter(|entry| entry.id.sequence > verified) {
+            if entry.id != EnvelopeId::new(originator, done.through.next()) {
+                return Err(CommitError::Gap { after: done.through, got: entry.id });
+            }
+            if entry.id.sequence > *head {
+                return Err(CommitError::OutOfRange { at: entry.id });
+            }
+            is_changed |= group.stage_verified(entry, derive)?;
+            done.withdrawn += u64::from(entry.validity != Validity::Valid);
+            done.through = entry.id.sequence;
+        }
+        let (mut batch, tallies) = group.finish()?;
+        self.stage_verified_head(EnvelopeId::new(originator, done.through), *head, &mut batch);
+        self.write_change(batch)?;
+        if is_changed {
+            self.recent.forget(originator);
+        }
+        self.note(tallies, std::iter::once(originator));
+        Ok(done)
+    }
+
+    fn stage_verified_head(&self, verified: EnvelopeId, head: SequenceId, batch: &mut WriteBatch) {
+        let family = self.family(CursorKey::FAMILY);
+        let key = CursorKey { name: CursorName::Verified, originator: verified.originator };
+        if verified.sequence < head {
+            batch.put_cf(family, key.encode(), verified.sequence.0.to_be_bytes());
+        } else {
+            batch.delete_cf(family, key.encode());
+        }
+    }
+}
+
+impl Group<'_> {
+    /// Stages the row of each strand of the group whose unverified places begin with it.
+    fn begin_unverified(&mut self) -> Result<(), CommitError> {
+        let store = self.store;
+        let mut begun = None;
+        for originator in self.changes.iter().map(Change::originator) {
+            if begun.replace(originator) == Some(originator)
+                || store.verified(originator)?.is_some()
+            {
+                continue;
+            }
+            // The caller holds the lock of the head, so the row is that of the last commit.
+            let head = CursorKey { name: CursorName::Head, originator };
+            let head = stored(&store.db, head, decode_u64)?.unwrap_or_default();
+            let key = CursorKey { name: CursorName::Verified, originator };
+            self.batch.put_cf(store.family(CursorKey::FAMILY), key.encode(), head.to_be_bytes());
+        }
+        Ok(())
+    }
+
+    /// Stages the verdict on an unverified envelope. Returns true if readers get something else than before.
+    fn stage_verified(
+        &mut self,
+        entry: &LogEntry,
+        derive: &Derive<'_>,
+    ) -> Result<bool, CommitError> {
+        let id = entry.id;
+        let held = self.held(0, id)?;
+        let held =
+            held.ok_or_else(|| ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()))?;
+        if !is_same_statement(&held, &entry.bytes) {
+            return Err(CommitError::Conflict { at: id });
+        }
+        let is_other = held != entry.bytes;
+        if is_other {
+            let log = self.store.family(Family::Log);
+            self.batch.put_cf(log, EnvelopeKey(id).encode(), &entry.bytes);
+        }
+        if let Some(facts) = entry.facts.as_ref().filter(|_| entry.validity == Validity::Valid) {
+            match is_other {
+                true => self.put_rows(id, &entry.bytes, facts)?,
+                false => self.rows.count(id, entry.bytes.len(), facts)?,
+            }
+            return Ok(is_other);
+        }
+        if let Validity::Invalid(rule) = entry.validity {
+            self.marks.insert(id, Some(Mark::Invalid(rule)));
+        }
+        if let Some(shown) = derive(id, &held, Validity::Valid) {
+            if let Some(topic) = TopicKey::new(shown.topic.as_bytes(), id) {
+                self.batch.delete_cf(self.store.family(Family::Topic), topic.encode());
+            }
+            if let Some(expiry_unix_s) = shown.expiry_unix_s {
+                let key = ExpiryKey { expiry_unix_s, id };
+                self.batch.delete_cf(self.store.family(Family::Expiry), key.encode());
+            }
+        }
+        Ok(true)
+    }
+}

@@ -1,0 +1,196 @@
+//! Envelopes shown before they are verified have the rows that readers need and no others, and end as those verified first.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_storage::{
+    Change, CommitError, Expiring, Facts, InvalidRule, LogEntry, Mark, Store, Validity,
+    VerifiedBatch,
+};
+use proptest::prelude::*;
+use support::*;
+
+const BAD: InvalidRule = InvalidRule(7);
+
+/// Facts of an envelope that a peer's strand can have: no inbox is made of it.
+fn plain(at: EnvelopeId) -> Facts {
+    Facts { addresses: Vec::new(), receipt: None, ..facts(at) }
+}
+
+fn derive(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
+    (validity == Validity::Valid).then(|| plain(at))
+}
+
+fn valid(sequence: u64) -> LogEntry {
+    let at = id(PEER, sequence);
+    LogEntry { facts: Some(plain(at)), ..entry(at) }
+}
+
+/// The verdict on a place: each seventh breaks a rule that shows late.
+fn verdict(sequence: u64) -> LogEntry {
+    let entry = valid(sequence);
+    match sequence % 7 {
+        3 => LogEntry::invalid(entry.id, entry.bytes, BAD),
+        _ => entry,
+    }
+}
+
+fn shown(sequence: u64) -> Change {
+    let entry = valid(sequence);
+    Change::Append(LogEntry { facts: entry.facts.map(Facts::unbooked), ..entry })
+}
+
+fn show(store: &Store, places: std::ops::RangeInclusive<u64>) {
+    store.commit_shown(&places.map(shown).collect::<Vec<_>>()).unwrap();
+}
+
+fn verify(
+    store: &Store,
+    places: std::ops::RangeInclusive<u64>,
+) -> Result<VerifiedBatch, CommitError> {
+    store.commit_verified(PEER, &places.map(verdict).collect::<Vec<_>>(), &derive)
+}
+
+/// The same strand, verified before it was stored.
+fn mirror(through: u64) -> Store {
+    let store = in_memory();
+    let changes: Vec<_> = (1..=through).map(|it| Change::Append(verdict(it))).collect();
+    store.commit(&changes).unwrap();
+    store
+}
+
+fn assert_equal(store: &Store, mirror: &Store) {
+    let (a, b) = (store.snapshot(), mirror.snapshot());
+    assert_eq!(a.projection_digests().unwrap(), b.projection_digests().unwrap());
+    let head = a.head(PEER).unwrap();
+    assert_eq!(head, b.head(PEER).unwrap());
+    for sequence in 1..=head.0 {
+        assert_eq!(a.mark(id(PEER, sequence)).unwrap(), b.mark(id(PEER, sequence)).unwrap());
+        assert_eq!(a.get(id(PEER, sequence)).unwrap(), b.get(id(PEER, sequence)).unwrap());
+    }
+    assert_eq!(a.root(PEER, head.0).unwrap(), b.root(PEER, head.0).unwrap());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    /// Whatever is shown, verified and rebuilt in turns: a crash between two of them finds the same.
+    #[test]
+    fn what_is_verified_late_ends_as_what_was_verified_first(
+        first in 0u64..20,
+        turns in proptest::collection::vec((any::<bool>(), 1u64..30, 0u8..6), 1..12),
+    ) {
+        let store = mirror(first);
+        let (mut head, mut verified) = (first, first);
+        for (shows, count, rebuilds) in turns {
+            if shows {
+                show(&store, head + 1..=head + count);
+                head += count;
+            } else {
+                let through = head.min(verified + count);
+                // What is verified already changes nothing.
+                let from = verified.saturating_sub(3).max(1);
+                let done = verify(&store, from..=through).unwrap();
+                prop_assert_eq!(done.through, SequenceId(through));
+                verified = through;
+            }
+            if rebuilds == 0 {
+                store.rebuild(&derive, &mut |_| {}).unwrap();
+            }
+            let expected = id(PEER, verified);
+            let is_ahead = verified < head;
+            prop_assert_eq!(store.unverified().unwrap(), is_ahead.then_some(expected).into_iter().collect::<Vec<_>>());
+            prop_assert_eq!(store.snapshot().verified_head(PEER).unwrap(), expected.sequence);
+            prop_assert_eq!(store.snapshot().head(PEER).unwrap(), SequenceId(head));
+        }
+        verify(&store, verified + 1..=head).unwrap();
+        assert_equal(&store, &mirror(head));
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_equal(&store, &mirror(head));
+    }
+}
+
+#[test]
+fn what_is_not_verified_is_read_and_charged_to_no_payer() {
+    on_each(|store| {
+        show(store, 1..=5);
+        let snapshot = store.snapshot();
+        assert!(last_of(&snapshot, topic("t2").as_bytes()).is_some());
+        assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 0);
+        assert_eq!(snapshot.verified_head(PEER).unwrap(), SequenceId::NONE);
+        let done = verify(store, 1..=4).unwrap();
+        assert_eq!(done, VerifiedBatch { through: SequenceId(4), withdrawn: 1 });
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 3);
+        assert_eq!(snapshot.mark(id(PEER, 3)).unwrap(), Some(Mark::Invalid(BAD)));
+        assert_eq!(last_of(&snapshot, topic("t0").as_bytes()), None, "place 3 is withdrawn");
+    });
+}
+
+#[test]
+fn it_is_still_so_after_the_folder_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    show(&store, 1..=9);
+    verify(&store, 1..=2).unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.unverified().unwrap(), [id(PEER, 2)]);
+    verify(&store, 3..=9).unwrap();
+    assert_eq!(store.unverified().unwrap(), []);
+    assert_equal(&store, &mirror(9));
+}
+
+#[test]
+fn verdicts_follow_one_another_and_end_with_the_strand() {
+    let store = in_memory();
+    show(&store, 1..=5);
+    let (after, got) = (SequenceId::NONE, id(PEER, 2));
+    assert_eq!(verify(&store, 2..=3), Err(CommitError::Gap { after, got }));
+    assert_eq!(verify(&store, 1..=6), Err(CommitError::OutOfRange { at: id(PEER, 6) }));
+    let at = id(PEER, 1);
+    let other = LogEntry { bytes: signed("another statement", 1), ..valid(1) };
+    assert_eq!(store.commit_verified(PEER, &[other], &derive), Err(CommitError::Conflict { at }));
+    assert_eq!(store.snapshot().verified_head(PEER).unwrap(), SequenceId::NONE);
+    verify(&store, 1..=5).unwrap();
+    // Of a strand without unverified places nothing is taken over.
+    let done = verify(&store, 4..=9).unwrap();
+    assert_eq!(done, VerifiedBatch { through: SequenceId(5), withdrawn: 0 });
+    assert_equal(&store, &mirror(5));
+}
+
+/// A relay may have put another signature on a statement that it had.
+#[test]
+fn the_envelope_that_its_originator_signed_takes_the_place_of_the_one_shown() {
+    let store = in_memory();
+    let relayed = |sequence| {
+        let entry = valid(sequence);
+        let (statement, _) = OriginatorEnvelope::open(entry.bytes).unwrap();
+        let forged = key(9).sign(originator_digest(&statement));
+        let bytes = OriginatorEnvelope::encode(statement, Proof::Signature(forged));
+        Change::Append(LogEntry { bytes, facts: entry.facts.map(Facts::unbooked), ..entry })
+    };
+    store.commit_shown(&[shown(1), relayed(2), shown(3)]).unwrap();
+    assert_ne!(store.snapshot().get(id(PEER, 2)).unwrap(), Some(valid(2).bytes));
+    verify(&store, 1..=3).unwrap();
+    assert_equal(&store, &mirror(3));
+}
+
+#[test]
+fn what_is_not_verified_is_not_pruned() {
+    let store = in_memory();
+    show(&store, 1..=9);
+    let expired = |sequence: u64| Expiring {
+        expiry_unix_s: plain(id(PEER, sequence)).expiry_unix_s.unwrap(),
+        id: id(PEER, sequence),
+    };
+    verify(&store, 1..=2).unwrap();
+    let done = store.prune(&[expired(1), expired(2), expired(4), expired(5)], &derive).unwrap();
+    assert_eq!(done.pruned.iter().map(|(id, _)| id.sequence.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!(done.refused, [id(PEER, 4), id(PEER, 5)]);
+}
