@@ -242,6 +242,8 @@ pub(crate) struct StatusPage {
     /// Updates, since the start, that were marked invalid because their contract wallet could not be asked
     /// in time. Other nodes may have had the answer.
     updates_unanswered: u64,
+    /// Envelopes of other nodes, since the start, that readers were shown before they were verified, and get no more.
+    envelopes_withdrawn: u64,
     peers: Vec<PeerReport>,
     chains: Vec<ChainReport>,
     disk: DiskReport,
@@ -292,6 +294,7 @@ impl NodeObserver {
             originators: status.originators,
             inboxes_waiting: self.engine.chain_appender().inboxes_waiting(),
             updates_unanswered: self.engine.counters().identities.unanswered.get(),
+            envelopes_withdrawn: self.engine.counters().withdrawn.get(),
             peers: status.peers,
             chains: status.chains.iter().map(ChainReport::from).collect(),
             disk: status.disk,

@@ -116,7 +116,13 @@ pub(crate) enum Command {
         per_block: usize,
     },
     /// Start an empty follower of a node with a long strand.
-    CatchUp(Large),
+    CatchUp {
+        #[command(flatten)]
+        large: Large,
+        /// Have the follower show what the leader has signed as a whole, and verify it behind. Both rates are measured.
+        #[arg(long)]
+        checkpoints: bool,
+    },
     /// Start empty followers of a node with a long strand, one after the other: beside one peer over QUIC, beside two,
     /// and over gRPC. Prints text.
     Sources(Large),

@@ -219,10 +219,11 @@ fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
     if let Some(caught_up) = &run.catch_up {
         writeln!(
             out,
-            "Catch-up: {} envelopes in {:.1} s; CPU time of each envelope {:.0} µs at the leader, \
+            "Catch-up: {} envelopes readable in {:.1} s and verified in {:.1} s; CPU time of each envelope {:.0} µs at the leader, \
              {:.0} µs at the follower. Most that was resident, by tenth of the way:\n",
             grouped(stats::float(caught_up.envelopes)),
             caught_up.elapsed_s,
+            caught_up.verified_s,
             caught_up.leader_cpu_us,
             caught_up.follower_cpu_us
         )?;

@@ -56,10 +56,14 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             let plan = chain_index::Plan { events: events.max(1), per_block };
             chain_index::run(plan, &hawser.program(), &output.data_dir()).await
         }
-        Command::CatchUp(large) => {
+        Command::CatchUp { large, checkpoints } => {
             let mut run = start(&large.output, &large.shape.clone().into()).await?;
             let (network, leader, _) = filled(&large).await?;
-            run.catch_up = Some(catch_up::run(&network, &leader, 1).await?);
+            let setting = if checkpoints { "checkpoints" } else { "verified" };
+            let flags = ["--catch-up".to_owned(), setting.to_owned()];
+            let (caught_up, follower) = catch_up::keep(&network, &leader, 1, &flags).await?;
+            run.catch_up = Some(caught_up);
+            follower.stop();
             leader.stop();
             run.finish(&large.output)
         }

@@ -105,7 +105,8 @@ impl Endpoint {
         };
         let refused = |source| NetStartError::Listen { address: listen, source };
         let local = quic.as_ref().map_or(Ok(listen), |quic| quic.local_addr()).map_err(refused)?;
-        let identity = LocalIdentity { own: replication.own(), key, registry };
+        let takes_prefixes = replication.takes_prefixes();
+        let identity = LocalIdentity { own: replication.own(), key, registry, takes_prefixes };
         let net = Arc::new(NetState {
             identity,
             transport,

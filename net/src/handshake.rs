@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use hawser_engine::ports::Registry;
 use hawser_proto::frame::{
-    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, Hello, MAX_CLOCK_ENTRIES, NodeProof, Role,
-    VERSION, proof_preimage,
+    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, Hello, MAX_CLOCK_ENTRIES,
+    NodeProof, Role, VERSION, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SecretKey, Signature};
@@ -19,14 +19,16 @@ use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::PeerError;
 use crate::transport;
 
-/// The optional features of this node.
-const FEATURES: u64 = FEATURE_CHECKPOINTS;
+/// The optional features that this node knows.
+const FEATURES: u64 = FEATURE_CHECKPOINTS | FEATURE_PREFIXES;
 
 /// This node's id and key, and the registry with the keys of its peers.
 pub(crate) struct LocalIdentity {
     pub(crate) own: OriginatorId,
     pub(crate) key: SecretKey,
     pub(crate) registry: watch::Receiver<Arc<Registry>>,
+    /// This node asks for signed prefixes.
+    pub(crate) takes_prefixes: bool,
 }
 
 /// A connection whose peer has proved its id.
@@ -34,7 +36,7 @@ pub(crate) struct ProvenConnection {
     pub(crate) connection: Connection,
     pub(crate) peer: OriginatorId,
     pub(crate) dialler: OriginatorId,
-    /// The optional features that are in force: both ends have set their bits.
+    /// The optional features that the peer has and this node knows.
     pub(crate) features: u64,
     /// The durable heads that the peer claims.
     pub(crate) clock: Cursor,
@@ -125,7 +127,7 @@ impl LocalIdentity {
     fn hello(&self, clock: &Cursor) -> ControlFrame {
         ControlFrame::Hello(Hello {
             versions: vec![VERSION],
-            features: FEATURES,
+            features: if self.takes_prefixes { FEATURES } else { FEATURE_CHECKPOINTS },
             node_id: self.own,
             // Entries beyond the limit follow in the first clock frame.
             clock: clock.iter().take(MAX_CLOCK_ENTRIES).collect(),

@@ -197,10 +197,17 @@ impl StrandReceiver {
         request: RequestId,
         sink: &ResponseSink,
     ) -> Result<bool, SessionError> {
-        let mut is_whole = false;
+        let (mut is_whole, mut prefix) = (false, None);
         loop {
             let items = match self.next(stream).await? {
-                StreamEvent::Frame(DataFrame::Batch(batch)) => envelopes(&batch)?,
+                // It belongs to the next frame, which is a batch.
+                StreamEvent::Frame(DataFrame::Prefix(shown)) => {
+                    prefix = Some(StrandItem::Prefix(shown));
+                    continue;
+                }
+                StreamEvent::Frame(DataFrame::Batch(batch)) => {
+                    prefix.take().into_iter().chain(envelopes(&batch)?).collect()
+                }
                 StreamEvent::Frame(DataFrame::Gap(gap)) => {
                     let expired = gap.reason == GapReason::Expired;
                     vec![StrandItem::Gap { from: gap.from, to: gap.to, expired }]

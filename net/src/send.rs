@@ -31,6 +31,8 @@ pub(crate) struct StrandSenders {
     replication: Replication,
     /// Bounds the reads for this peer, also those whose want has been replaced.
     reads: PageReads,
+    /// The peer takes signed prefixes.
+    proves: bool,
     counters: Arc<NetCounters>,
     strands: HashMap<OriginatorId, SenderHandle>,
     tasks: JoinSet<(OriginatorId, u64)>,
@@ -48,9 +50,11 @@ impl StrandSenders {
         connection: Connection,
         replication: Replication,
         counters: Arc<NetCounters>,
+        proves: bool,
     ) -> Self {
         Self {
             connection,
+            proves,
             reads: replication.page_reads(),
             replication,
             counters,
@@ -82,7 +86,7 @@ impl StrandSenders {
         let (serial, (stop, stopped)) = (self.started, oneshot::channel());
         self.strands.insert(want.originator, SenderHandle { serial, stop });
         let strand = StrandSender {
-            reader,
+            reader: if self.proves { reader.proving() } else { reader },
             header: StreamHeader { originator: want.originator, after: want.after },
             has_end: want.up_to.is_some(),
             batch: BatchBuilder::new(bytes_max),
@@ -202,6 +206,10 @@ impl StrandSender {
                 self.flush(stream).await?;
                 let reason = if expired { GapReason::Expired } else { GapReason::Missing };
                 self.send_frame(stream, DataFrame::Gap(GapFrame { from, to, reason })).await?;
+            }
+            StrandItem::Prefix(prefix) => {
+                self.flush(stream).await?;
+                self.send_frame(stream, DataFrame::Prefix(prefix)).await?;
             }
             StrandItem::End | StrandItem::Closed => {} // a reader says so by ending
         }

@@ -1,14 +1,14 @@
 //! The peer frames survive every way a network can cut, bend and lie about them.
 
 use bytes::{Bytes, BytesMut};
-use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{
     BatchBuilder, BatchPush, ClockFrame, ControlDecoder, ControlFrame, DataDecoder, DataFrame,
     EncodeError, EndFrame, FrameError, GapFrame, GapReason, Hello, MAX_BATCH_ENVELOPES,
     MAX_CLOCK_ENTRIES, MAX_ENVELOPE, NodeProof, RefusalReason, StopFrame, StreamHeader, WantFrame,
     WantRefused,
 };
-use hawser_proto::merkle::TreeHash;
+use hawser_proto::merkle::{ConsistencyProof, PROOF_LEN_MAX, TreeHash};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SecretKey, SequenceId};
 use proptest::collection::{btree_set, vec};
 use proptest::prelude::*;
@@ -49,6 +49,15 @@ fn checkpoints() -> impl Strategy<Value = CosignedCheckpoint> {
             made
         },
     )
+}
+
+fn prefixes() -> impl Strategy<Value = SignedPrefix> {
+    let hashes = vec(any::<[u8; 32]>().prop_map(TreeHash), 0..=PROOF_LEN_MAX);
+    (sequences(), checkpoints(), hashes).prop_map(|(size, of, hashes)| SignedPrefix {
+        size: size.0,
+        signed: of.signed,
+        proof: ConsistencyProof(hashes),
+    })
 }
 
 fn control_frames() -> impl Strategy<Value = ControlFrame> {
@@ -110,17 +119,22 @@ fn header(originator: u32, after: u64) -> DataFrame {
 /// Streams as a sender writes them: a header, what it has, and perhaps the end.
 fn data_streams() -> impl Strategy<Value = Vec<DataFrame>> {
     let middle = prop_oneof![
-        vec(vec(any::<u8>(), 1..200), 1..5).prop_map(|envelopes| batch(&envelopes)),
+        (proptest::option::of(prefixes()), vec(vec(any::<u8>(), 1..200), 1..5)).prop_map(
+            |(prefix, envelopes)| {
+                let prefix = prefix.map(|it| DataFrame::Prefix(Box::new(it)));
+                prefix.into_iter().chain([batch(&envelopes)]).collect::<Vec<_>>()
+            }
+        ),
         (sequences(), sequences(), any::<bool>()).prop_map(|(a, b, held)| {
             let reason = if held { GapReason::Expired } else { GapReason::Missing };
             let from = a.min(b).max(SequenceId(1));
-            DataFrame::Gap(GapFrame { from, to: a.max(b).max(from), reason })
+            vec![DataFrame::Gap(GapFrame { from, to: a.max(b).max(from), reason })]
         }),
     ];
     (any::<u32>(), 0..=SequenceId::MAX.0, vec(middle, 0..6), proptest::option::of(sequences()))
         .prop_map(|(originator, after, middle, through)| {
             let mut frames = vec![header(originator, after)];
-            frames.extend(middle);
+            frames.extend(middle.into_iter().flatten());
             frames.extend(through.map(|through| DataFrame::End(EndFrame { through })));
             frames
         })
@@ -255,8 +269,8 @@ proptest! {
 #[test]
 fn a_refused_stream_stays_refused() {
     let mut decoder = DataDecoder::new();
-    decoder.push(Bytes::from_static(&[0x45, 0, 0, 0, 0]));
-    let error = FrameError::Unknown { kind: 0x45 };
+    decoder.push(Bytes::from_static(&[0x46, 0, 0, 0, 0]));
+    let error = FrameError::Unknown { kind: 0x46 };
     assert_eq!(decoder.next_frame(), Err(error));
     decoder.push(encode_data(&[header(100, 0)]));
     assert_eq!(decoder.next_frame(), Err(error));

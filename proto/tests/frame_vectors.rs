@@ -120,6 +120,17 @@ fn data_fields(frame: &DataFrame) -> Value {
             },
         }),
         DataFrame::End(end) => json!({ "type": "end", "through": end.through.0 }),
+        DataFrame::Prefix(prefix) => {
+            let of = prefix.signed.checkpoint;
+            json!({
+                "type": "prefix",
+                "size": prefix.size,
+                "of": of.size,
+                "node": of.node.0,
+                "originator": of.originator.0,
+                "hashes": prefix.proof.0.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            })
+        }
     }
 }
 

@@ -393,6 +393,11 @@ fn misbehavior(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
         counts.flat_map(both),
     )?;
     out.counter(
+        "xmtp_envelopes_withdrawn",
+        "Envelopes of other nodes that readers were shown before they were verified, and get no more",
+        observer.engine.counters().withdrawn.get(),
+    )?;
+    out.counter(
         "xmtp_fees_differing",
         "Envelopes whose stated fees were not the ones that this node booked",
         observer.engine.store().differing_fees(),

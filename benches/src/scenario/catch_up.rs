@@ -22,6 +22,9 @@ pub(crate) struct CaughtUp {
     /// From the start of the follower's process until it had everything.
     pub(crate) elapsed_s: f64,
     pub(crate) envelopes_per_second: f64,
+    /// From the same start until everything was verified. Absent in results of older programs.
+    #[serde(default)]
+    pub(crate) verified_s: f64,
     /// User and system time of each envelope, in microseconds.
     pub(crate) leader_cpu_us: f64,
     pub(crate) follower_cpu_us: f64,
@@ -85,16 +88,35 @@ pub(crate) async fn keep(
         }
     }
     let elapsed = moved - start;
+    while verified(&follower.metrics().await?) < stats::float(envelopes) {
+        if start.elapsed() > elapsed * 20 + STALL_MAX {
+            return Err("the follower does not verify what it has".into());
+        }
+        sleep(LOOK_EVERY).await;
+    }
+    let verified_s = start.elapsed().as_secs_f64();
     let each = |cpu: Duration| cpu.as_secs_f64() * 1e6 / stats::float(envelopes.max(1));
     let caught_up = CaughtUp {
         envelopes,
         elapsed_s: elapsed.as_secs_f64(),
         envelopes_per_second: stats::per_second(envelopes, elapsed),
+        verified_s,
         leader_cpu_us: each(leader.cpu_time()? - leader_before),
         follower_cpu_us: each(follower.cpu_time()?),
         memory,
     };
     Ok((caught_up, follower))
+}
+
+/// Returns the number of envelopes of peers that a node has verified, before or after it showed them.
+fn verified(metrics: &str) -> f64 {
+    let of = |line: &str| {
+        let (name, value) = line.rsplit_once(' ')?;
+        let is_counted = name == r#"xmtp_replicated_total{result="verified"}"#
+            || name == r#"xmtp_replicated_total{result="verified_behind"}"#;
+        value.parse::<f64>().ok().filter(|_| is_counted)
+    };
+    metrics.lines().filter_map(of).sum()
 }
 
 fn larger(a: Memory, b: Memory) -> Memory {

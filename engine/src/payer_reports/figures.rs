@@ -195,7 +195,7 @@ fn figures_of(
         // A range without envelopes has no amounts, whatever else is held.
         return Ok(Ok(Figures { start_minute: None, end, leaves: Leaves::default() }));
     }
-    let head = snapshot.head(about)?;
+    let head = snapshot.verified_head(about)?;
     if head < end.sequence {
         return Ok(Err(NotYet::Behind { head }));
     }

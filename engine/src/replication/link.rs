@@ -1,5 +1,6 @@
 //! Values that the engine and the transport exchange about one peer.
 
+use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{OriginatorId, SequenceId};
 
 /// Identifies a want on this node, so that a late response to an earlier want is told apart. Never
@@ -80,6 +81,9 @@ pub enum StrandItem<E> {
         /// The peer claims that it held them until their retention ran out.
         expired: bool,
     },
+    /// The envelopes that follow in the same part of the response are said to end a signed beginning of the strand's tree.
+    /// Nothing of it is verified.
+    Prefix(Box<SignedPrefix>),
     /// The peer has sent all it holds of the want.
     End,
     /// The stream broke, or the peer refused the want. The connection stands.
@@ -92,6 +96,7 @@ impl<E> StrandItem<E> {
         match self {
             Self::Envelope(envelope) => StrandItem::Envelope(check(envelope)),
             Self::Gap { from, to, expired } => StrandItem::Gap { from, to, expired },
+            Self::Prefix(prefix) => StrandItem::Prefix(prefix),
             Self::End => StrandItem::End,
             Self::Closed => StrandItem::Closed,
         }

@@ -4,6 +4,7 @@
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
 //! - [`MendSearch`] searches peers for what the disk has damaged;
+//! - [`SignedRuns`] decides what readers are shown before it is verified;
 //! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
 //! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`],
 //!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace what a peer is shown, and what it may show;
@@ -21,6 +22,7 @@ mod mend;
 mod peer_clock;
 mod ranges;
 mod shown_checkpoints;
+mod signed_runs;
 mod stored_trees;
 mod verify;
 
@@ -32,5 +34,6 @@ pub use mend::{MendEffect, MendSearch};
 pub use peer_clock::PeerClock;
 pub(crate) use ranges::RANGES_MAX;
 pub use shown_checkpoints::ShownCheckpoints;
+pub use signed_runs::{AcceptedRun, RunJudge, SignedRuns};
 pub use stored_trees::StoredTrees;
 pub use verify::{EnvelopeVerifier, VerifyResult};

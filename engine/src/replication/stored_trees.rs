@@ -6,12 +6,14 @@ use hawser_storage::Snapshot;
 
 use super::checkpoints::Trees;
 
-/// The trees that a store has at one moment. What cannot be read counts as not reached: a checkpoint waits for it.
+/// The trees that a store has at one moment, as far as their envelopes are verified. What cannot be read counts as not
+/// reached: a checkpoint waits for it.
 pub struct StoredTrees<'a>(pub &'a Snapshot<'a>);
 
 impl Trees for StoredTrees<'_> {
     fn size(&self, originator: OriginatorId) -> u64 {
-        self.0.tree_size(originator).unwrap_or(0)
+        let verified = self.0.verified_head(originator).map_or(0, |head| head.0);
+        self.0.tree_size(originator).unwrap_or(0).min(verified)
     }
 
     fn root(&self, originator: OriginatorId, size: u64) -> Option<TreeHash> {

@@ -51,10 +51,29 @@ impl Committer {
         &self,
         changes: Vec<Change>,
     ) -> Result<(), (CommitError, Vec<Change>)> {
+        self.commit_by(Store::commit, changes)
+    }
+
+    /// Commits as [`Committer::try_commit`] what is not verified yet: readers get it, and the store remembers that.
+    ///
+    /// # Errors
+    /// As [`Committer::commit`].
+    pub(super) fn try_commit_shown(
+        &self,
+        changes: Vec<Change>,
+    ) -> Result<(), (CommitError, Vec<Change>)> {
+        self.commit_by(Store::commit_shown, changes)
+    }
+
+    fn commit_by(
+        &self,
+        commit: impl FnOnce(&Store, &[Change]) -> Result<(), CommitError>,
+        changes: Vec<Change>,
+    ) -> Result<(), (CommitError, Vec<Change>)> {
         if changes.is_empty() {
             return Ok(());
         }
-        if let Err(error) = self.counters.commit.measure(|| self.store.commit(&changes)) {
+        if let Err(error) = self.counters.commit.measure(|| commit(&self.store, &changes)) {
             return Err((error, changes));
         }
         self.counters.group_envelopes.observe(changes.len() as u64);

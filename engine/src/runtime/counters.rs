@@ -232,6 +232,8 @@ pub struct Counters {
     pub admitted_seconds: DurationHistogram,
     /// Envelopes of other nodes that were stored and marked invalid.
     pub invalid: Counter,
+    /// Those of them that readers were shown before they were verified.
+    pub withdrawn: Counter,
     /// Checkpoints signed since the start.
     pub checkpoints: Counter,
     /// Checkpoints that peers show.

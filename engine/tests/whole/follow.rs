@@ -10,7 +10,9 @@ use hawser_engine::own_strand::{GAP, OperatorWord, OwnStrandStatus};
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{LinkCommand, RequestId, StrandItem, Want};
 use hawser_engine::runtime::PublishError;
-use hawser_engine::runtime::replication::{Link, Replication, ReplicationTasks};
+use hawser_engine::runtime::replication::{
+    Link, Replication, ReplicationSettings, ReplicationTasks,
+};
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -88,6 +90,10 @@ pub struct Follower {
 
 impl Follower {
     pub fn start(store: Store) -> Self {
+        Self::start_by(store, ReplicationSettings::default())
+    }
+
+    pub fn start_by(store: Store, settings: ReplicationSettings) -> Self {
         let other = |id| NodeRecord {
             id,
             public_key: key(id).public_key(),
@@ -95,13 +101,17 @@ impl Follower {
             ..record()
         };
         let registry = [record(), other(OTHER), other(SOURCE)].into_iter().collect();
-        Self::start_with(store, Arc::new(registry))
+        Self::start_all(store, Arc::new(registry), settings)
     }
 
     pub fn start_with(store: Store, registry: Arc<Registry>) -> Self {
+        Self::start_all(store, registry, ReplicationSettings::default())
+    }
+
+    fn start_all(store: Store, registry: Arc<Registry>, settings: ReplicationSettings) -> Self {
         let node = common::start(store);
         node.registry.send_replace(registry);
-        let (replication, tasks) = Replication::start(&node.engine, None);
+        let (replication, tasks) = Replication::start_with(&node.engine, settings);
         Self { node, replication, tasks }
     }
 

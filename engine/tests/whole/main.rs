@@ -9,6 +9,7 @@
 )]
 
 mod admission;
+mod ahead;
 mod chain;
 mod checkpoints;
 mod clocks;

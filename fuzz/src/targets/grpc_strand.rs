@@ -71,7 +71,9 @@ fn run(input: &[u8]) {
                     assert_eq!((id.originator, id.sequence), (originator, last.next()));
                     id.sequence
                 }
-                StrandItem::End | StrandItem::Closed => unreachable!("a stream names neither"),
+                StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
+                    unreachable!("a stream names neither")
+                }
             };
         }
     }

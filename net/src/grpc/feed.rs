@@ -350,7 +350,9 @@ mod tests {
                             prop_assert!(up_to.is_none_or(|up_to| id.sequence.0 <= up_to));
                             id.sequence.0
                         }
-                        StrandItem::End | StrandItem::Closed => unreachable!("a feed gives none"),
+                        StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
+                            unreachable!("a feed gives none")
+                        }
                     };
                 }
                 if fed.violation.is_some() {

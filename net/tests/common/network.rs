@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use hawser_engine::Engine;
 use hawser_engine::ports::{Clock, NodeRecord, PayloadValidator, Registry, TrustingJudge};
-use hawser_engine::runtime::replication::{MigratedStrands, Replication, ReplicationTasks};
+use hawser_engine::runtime::replication::{
+    CatchUp, MigratedStrands, Replication, ReplicationSettings, ReplicationTasks,
+};
 use hawser_engine::runtime::{EngineSettings, Ports, PublishSettings, PublisherThreads};
 use hawser_net::{Endpoint, NetSettings, NetStartError, PeerTransport};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
@@ -46,6 +48,8 @@ pub struct Network {
     registry: watch::Sender<Arc<Registry>>,
     /// Source and signer of the strands of the older network, for nodes that start from now on.
     pub migrated: Option<MigratedStrands>,
+    /// The setting of nodes that start from now on.
+    pub catch_up: CatchUp,
 }
 
 impl Network {
@@ -55,6 +59,7 @@ impl Network {
             absences: BTreeMap::new(),
             registry: watch::Sender::default(),
             migrated: None,
+            catch_up: CatchUp::Verified,
         }
     }
 
@@ -105,7 +110,12 @@ impl Network {
             PublishSettings { idempotent: true, require_balance: false, publishes_per_payer: None };
         let settings = EngineSettings { publish, workers: 2 };
         let (engine, threads) = Engine::start(key(id), settings, ports, store).unwrap();
-        let (replication, tasks) = Replication::start(&engine, self.migrated);
+        let settings = ReplicationSettings {
+            migrated: self.migrated,
+            catch_up: self.catch_up,
+            ..ReplicationSettings::default()
+        };
+        let (replication, tasks) = Replication::start_with(&engine, settings);
         if !self.records.contains_key(&id) {
             self.register(id, UNREACHABLE); // before it dials
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use hawser_api::{ApiError, ApiHandle, ApiSettings, ExtraService, PeerView, WitnessContext};
 use hawser_engine::Engine;
+use hawser_engine::runtime::replication::{ReplicationSettings, Witnesses};
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
     PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_reader_threads,
@@ -266,7 +267,12 @@ impl InnerParts {
         let (settings, witness) = (config.sync.then_some(settings), config.witness.clone());
         let witness_key = witness.as_ref().map(WitnessSigner::key);
         let trusted = &config.witnesses;
-        let peers = Peers::start(settings, &self.engine, config.migrated, witness, trusted).await?;
+        let replication = ReplicationSettings {
+            migrated: config.migrated,
+            witnesses: Witnesses { own: witness, trusted: Vec::new() },
+            catch_up: config.catch_up,
+        };
+        let peers = Peers::start(settings, &self.engine, replication, trusted).await?;
         let replication = peers.replication().clone();
         let witness = witness_key.map(|key| WitnessContext { replication, key });
         let view = peers.view();

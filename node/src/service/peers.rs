@@ -6,12 +6,11 @@ use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
 use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::replication::{
-    MigratedStrands, Replication, ReplicationCounters, ReplicationTasks, StrandCounters, Witnesses,
+    Replication, ReplicationCounters, ReplicationSettings, ReplicationTasks, StrandCounters,
 };
 use hawser_net::{
     Endpoint, NetSettings, NetStartError, PeerError, PeerFailures, PeerStatus, PeerTransport,
 };
-use hawser_proto::checkpoint::WitnessSigner;
 use hawser_proto::{Cursor, OriginatorId};
 use parking_lot::Mutex;
 
@@ -44,19 +43,17 @@ impl Peers {
     pub(super) async fn start(
         settings: Option<NetSettings>,
         engine: &Engine,
-        migrated: Option<MigratedStrands>,
-        witness: Option<WitnessSigner>,
+        mut replication: ReplicationSettings,
         trusted: &[WitnessSource],
     ) -> Result<Self, NetStartError> {
-        if let Some(witness) = &witness {
+        if let Some(witness) = &replication.witnesses.own {
             let key = witness.verifier_key();
             tracing::info!(key, "this replica is a witness: it cosigns checkpoints");
         }
-        let migrated = migrated.filter(|_| settings.is_some());
+        replication.migrated = replication.migrated.filter(|_| settings.is_some());
         let is_replica = engine.store().identity().node == OriginatorId::REPLICA;
-        let keys = trusted.iter().map(|it| it.key.clone()).collect();
-        let witnesses = Witnesses { own: witness, trusted: keys };
-        let (replication, tasks) = Replication::start_with(engine, migrated, witnesses);
+        replication.witnesses.trusted = trusted.iter().map(|it| it.key.clone()).collect();
+        let (replication, tasks) = Replication::start_with(engine, replication);
         // A replica signs no checkpoints that others could cosign.
         let asked: &[WitnessSource] = if is_replica { &[] } else { trusted };
         let Some(settings) = settings else {
@@ -183,6 +180,7 @@ fn replicated(counters: &ReplicationCounters) -> Vec<(&'static str, u64)> {
         ("compared", counters.compared.get()),
         ("missing", counters.missing.get()),
         ("conflicts", counters.conflicts.get()),
+        ("verified_behind", counters.verified_behind.get()),
     ]
 }
 

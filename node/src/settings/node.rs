@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use hawser_engine::runtime::replication::MigratedStrands;
+use hawser_engine::runtime::replication::{CatchUp, MigratedStrands};
 use hawser_engine::runtime::{PayerReportSettings, PruneSettings, ScrubSettings};
 use hawser_net::PeerTransport;
 use hawser_proto::SecretKey;
@@ -33,6 +33,8 @@ pub struct NodeServiceSettings {
     pub sync: bool,
     /// The ways in which peers are reached.
     pub peer_transport: PeerTransport,
+    /// When readers are shown strands of other nodes. A replica shows what it has verified.
+    pub catch_up: CatchUp,
     /// Source and signer of the strands of the older network; `None` if they are not followed.
     pub migrated: Option<MigratedStrands>,
     /// The node's key. A replica has a constant one, since it signs nothing with it.
@@ -179,7 +181,7 @@ impl NodeServiceSettings {
         let wallets = reader.wallets();
         let api = reader.api();
         let metrics = reader.metrics();
-        let sync = reader.switch(&node::SYNC_ENABLE);
+        let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
         let peer_transport = reader.peer_transport(is_replica);
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
@@ -219,6 +221,7 @@ impl NodeServiceSettings {
             metrics: metrics.expect(CHECKED),
             sync: sync.expect(CHECKED),
             peer_transport: peer_transport.expect(CHECKED),
+            catch_up: catch_up.expect(CHECKED),
             signer: signer.expect(CHECKED),
             follow: follow.filter(|_| is_replica),
             witness: witness.expect(CHECKED).filter(|_| is_replica),
@@ -301,6 +304,16 @@ impl SettingsReader<'_> {
             _ => None,
         })?;
         Some(if is_replica { PeerTransport::Grpc } else { transport })
+    }
+
+    /// A replica cosigns and is asked by others for what it has verified, and follows over gRPC, where no backlog is proven.
+    fn catch_up(&mut self, is_replica: bool) -> Option<CatchUp> {
+        let catch_up = self.get(&node::CATCH_UP, |text| match text {
+            "verified" => Some(CatchUp::Verified),
+            "checkpoints" => Some(CatchUp::Checkpoints),
+            _ => None,
+        })?;
+        Some(if is_replica { CatchUp::Verified } else { catch_up })
     }
 
     /// The key of a node. That of a replica is not read, wherever it stands.

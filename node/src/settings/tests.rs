@@ -6,6 +6,7 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use hawser_engine::runtime::replication::CatchUp;
 use hawser_proto::SecretKey;
 use hawser_storage::Durability;
 use tracing::Level;
@@ -51,6 +52,7 @@ fn defaults_are_those_of_the_reference_and_on_where_it_is_off() {
     assert!(!config.api.reflection);
     assert_eq!(config.metrics, Some("127.0.0.1:8008".parse().unwrap()));
     assert_eq!(config.store.durability, Durability::Fsync);
+    assert_eq!(config.catch_up, CatchUp::Verified);
     assert_eq!(config.stop.drain, Duration::from_secs(5));
     assert_eq!(config.stop.grace, Duration::from_secs(30));
     assert_eq!(config.log.level, Level::INFO);
@@ -87,6 +89,21 @@ fn a_replica_reads_no_key_and_follows_over_grpc_what_is_named() {
     let node = read(&[("follow", "https://a.example")], &[]).unwrap();
     assert_eq!(node.follow, None, "a node follows its registry");
     assert_eq!(node.notes.len(), 1);
+}
+
+#[test]
+fn a_backlog_is_shown_before_it_is_verified_if_a_node_says_so() {
+    let read_one = |text| read(&[("catch-up", text)], &[]).map(|config| config.catch_up);
+    assert_eq!(read_one("verified").unwrap(), CatchUp::Verified);
+    assert_eq!(read_one("checkpoints").unwrap(), CatchUp::Checkpoints);
+    for wrong in ["checkpoint", "Verified", "true"] {
+        assert!(read_one(wrong).is_err(), "{wrong:?}");
+    }
+    let files =
+        pairs(&[("HAWSER_REGISTRY_FILE", "registry.json"), ("HAWSER_RATES_FILE", "rates.json")]);
+    let flags = pairs(&[("catch-up", "checkpoints")]);
+    let replica = NodeServiceSettings::read_replica(&SettingSources::new(flags, files)).unwrap();
+    assert_eq!(replica.catch_up, CatchUp::Verified);
 }
 
 #[test]

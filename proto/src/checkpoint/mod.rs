@@ -5,12 +5,14 @@
 //! - [`Cosignature`]: the statement of another node that the checkpoint agrees with all that it saw before;
 //! - [`WitnessCosignature`]: the same statement of a witness without a node, with Ed25519;
 //! - [`CosignedCheckpoint`]: all of these together, in binary form and as a note;
+//! - [`SignedPrefix`]: the beginning of a strand, shown to be that of a signed tree;
 //! - [`CheckpointSubmission`]: a checkpoint on its way to a witness, and the answer.
 
 mod codec;
 mod cosigned;
 mod names;
 mod note;
+mod prefix;
 mod statement;
 mod submission;
 #[cfg(test)]
@@ -24,6 +26,7 @@ pub use names::{
     origin,
 };
 pub use note::{NOTE_LEN_BYTES_MAX, NoteError};
+pub use prefix::{PREFIX_LEN_MAX, SignedPrefix};
 pub use statement::{Checkpoint, CheckpointError, Cosignature, SignedCheckpoint};
 pub use submission::{
     ANSWER_LEN_BYTES_MAX, CheckpointSubmission, SIZE_MEDIA_TYPE, SUBMISSION_LEN_BYTES_MAX,

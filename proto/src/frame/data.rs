@@ -8,16 +8,20 @@ use super::{
     EncodeError, FrameError, HEAD_LEN, MAX_BATCH_ENVELOPES, MAX_BATCH_FRAME, MAX_ENVELOPE,
     put_frame,
 };
+use crate::checkpoint::{PREFIX_LEN_MAX, SignedPrefix};
 use crate::ids::{OriginatorId, SequenceId};
 
 const HEADER: u8 = 0x41;
 const BATCH: u8 = 0x42;
 const GAP: u8 = 0x43;
 const END: u8 = 0x44;
+const PREFIX: u8 = 0x45;
 
 const HEADER_LEN: u32 = 4 + 8;
 const GAP_LEN: u32 = 8 + 8 + 1;
 const END_LEN: u32 = 8;
+#[expect(clippy::cast_possible_truncation, reason = "some kilobytes")]
+const PREFIX_LEN: u32 = PREFIX_LEN_MAX as u32;
 
 /// Length of flags and count, before the envelopes of a batch.
 pub(super) const BATCH_HEAD_LEN: u32 = 1 + 4;
@@ -35,6 +39,9 @@ pub enum DataFrame {
     Gap(GapFrame),
     /// Closes a stream whose want had an end.
     End(EndFrame),
+    /// Shows that the strand up to the end of the next batch is the beginning of a signed tree. Only to an end that has set
+    /// [`FEATURE_PREFIXES`](super::FEATURE_PREFIXES).
+    Prefix(Box<SignedPrefix>),
 }
 
 /// Names the want that this stream answers.
@@ -102,6 +109,9 @@ impl DataFrame {
                 body.put_u8(gap.reason as u8);
             }),
             Self::End(end) => put_frame(out, END, |body| body.put_u64(end.through.0)),
+            Self::Prefix(prefix) => {
+                put_frame(out, PREFIX, |body| body.put_slice(&prefix.encode()));
+            }
         }
     }
 
@@ -115,6 +125,11 @@ impl DataFrame {
             BATCH => return BatchFrame::decode(fields).map(Self::Batch),
             GAP => Self::Gap(GapFrame::decode(&mut fields)?),
             END => Self::End(EndFrame { through: fields.sequence("through")? }),
+            PREFIX => {
+                let decoded = SignedPrefix::decode(&fields.into_rest());
+                let bad = |_| FrameError::Value { kind, field: "prefix" };
+                return decoded.map_err(bad).map(|it| Self::Prefix(Box::new(it)));
+            }
             _ => return Err(FrameError::Unknown { kind }),
         };
         fields.finish()?;
@@ -304,11 +319,13 @@ enum StreamState {
     Start,
     /// Between header and end.
     Strand,
+    /// Behind a prefix, which belongs to the batch that follows.
+    Prefixed,
     /// After the end; no frame may follow.
     Ended,
 }
 
-/// Decoder of one strand's stream. Enforces the order of frames: the header first and once, nothing
+/// Decoder of one strand's stream. Enforces the order of frames: the header first and once, a batch after a prefix, nothing
 /// after the end. Does no I/O.
 ///
 /// Call [`next_frame`](Self::next_frame) until it yields `None` after each
@@ -344,6 +361,7 @@ impl DataDecoder {
             let frame = DataFrame::decode(kind, body)?;
             *state = match frame {
                 DataFrame::End(_) => StreamState::Ended,
+                DataFrame::Prefix(_) => StreamState::Prefixed,
                 DataFrame::Header(_) | DataFrame::Batch(_) | DataFrame::Gap(_) => {
                     StreamState::Strand
                 }
@@ -371,13 +389,13 @@ fn limit(kind: u8, state: StreamState) -> Result<u32, FrameError> {
         BATCH => MAX_BATCH_FRAME,
         GAP => GAP_LEN,
         END => END_LEN,
+        PREFIX => PREFIX_LEN,
         _ => return Err(FrameError::Unknown { kind }),
     };
     match (state, kind) {
-        (StreamState::Start, HEADER) => Ok(max),
-        (StreamState::Start, _) | (StreamState::Strand, HEADER) | (StreamState::Ended, _) => {
-            Err(FrameError::Order { kind })
-        }
+        (StreamState::Start, HEADER) | (StreamState::Prefixed, BATCH) => Ok(max),
+        (StreamState::Start | StreamState::Prefixed | StreamState::Ended, _)
+        | (StreamState::Strand, HEADER) => Err(FrameError::Order { kind }),
         (StreamState::Strand, _) => Ok(max),
     }
 }

@@ -41,6 +41,9 @@ pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-hawser-quic";
 /// The bit of [`Hello::features`] of an end that takes checkpoints, and sends them to an end that set it too.
 pub const FEATURE_CHECKPOINTS: u64 = 1;
 
+/// The bit of [`Hello::features`] of an end that takes signed prefixes in strands, which the other end may then send.
+pub const FEATURE_PREFIXES: u64 = 2;
+
 /// The longest body of a control frame, in bytes.
 pub const MAX_CONTROL_FRAME: u32 = 64 * 1024;
 

@@ -307,6 +307,7 @@ impl Follower {
         match item {
             StrandItem::Envelope(Ok(entry)) => self.handle_envelope(now, from, entry, writes),
             StrandItem::Envelope(Err(violation)) => Err(violation),
+            StrandItem::Prefix(_) => Ok(()),
             StrandItem::Gap { from: first, to, expired } => {
                 // Only the strand's own node can know what it has stopped keeping.
                 let is_own_claim = from == self.originator;

@@ -1,5 +1,6 @@
 //! Verification of envelopes from a peer, which is treated as an enemy.
 
+mod read;
 #[cfg(test)]
 mod tests;
 

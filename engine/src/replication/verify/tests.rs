@@ -245,3 +245,53 @@ fn a_batch_is_judged_one_by_one_in_its_order() {
     ];
     assert_eq!(told, expected);
 }
+
+/// Only what needs no signature is looked at.
+#[test]
+fn an_envelope_is_read_without_its_signatures_and_charged_to_no_payer() {
+    let verified = check_one(good(5)).unwrap();
+    // Neither signature is looked at.
+    let other = signed(&statement(5, &paid(application(), SOURCE, 60)), 9);
+    for bytes in [good(5), other] {
+        let read = verifier().read(vec![bytes.clone()]).unwrap();
+        let [(entry, leaf)] = &read[..] else { panic!("one entry") };
+        assert_eq!(
+            (entry.id, &entry.bytes, entry.validity),
+            (verified.id, &bytes, Validity::Valid)
+        );
+        assert_eq!(entry.facts, verified.facts.clone().map(hawser_storage::Facts::unbooked));
+        assert_eq!(Some(*leaf), hawser_proto::merkle::envelope_leaf(&good(5)));
+    }
+}
+
+#[test]
+fn an_envelope_that_has_to_be_verified_first_is_not_read() {
+    let is_read = |bytes| verifier().read(vec![good(1), bytes]).is_some();
+    assert!(is_read(good(2)));
+    let honest = || statement(2, &paid(application(), SOURCE, 60));
+    // Malformed, of another strand, without a place, for another node, with another expiry.
+    assert!(!is_read(Bytes::from_static(b"no envelope")));
+    let strand = pb::UnsignedOriginatorEnvelope { originator_node_id: 300, ..honest() };
+    let place = pb::UnsignedOriginatorEnvelope { originator_sequence_id: 0, ..honest() };
+    let expiry = pb::UnsignedOriginatorEnvelope { expiry_unixtime: 1, ..honest() };
+    let target = statement(2, &paid(application(), OWN, 60));
+    for statement in [strand, place, expiry, target] {
+        assert!(!is_read(signed(&statement, 2)));
+    }
+    // Without a payer's signature, or with one of another form.
+    let unsigned = |change: fn(&mut pb::PayerEnvelope)| {
+        let mut payer = paid(application(), SOURCE, 60);
+        change(&mut payer);
+        signed(&statement(2, &payer), 2)
+    };
+    assert!(!is_read(unsigned(|payer| payer.payer_signature = None)));
+    assert!(!is_read(unsigned(|payer| {
+        payer.payer_signature.as_mut().unwrap().bytes = Bytes::from_static(&[1; 9]);
+    })));
+    // Of a reserved topic, and of a time at which the node was absent.
+    let report = client(TopicKind::PayerReports, 1, &[]);
+    assert!(!is_read(signed(&statement(2, &paid(report, SOURCE, 60)), 2)));
+    let absence = Absence { from_s: 0, until_s: None };
+    let absent = EnvelopeVerifier { absences: Absences::new(vec![absence]).unwrap(), ..verifier() };
+    assert!(absent.read(vec![good(2)]).is_none());
+}

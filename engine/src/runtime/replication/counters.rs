@@ -12,6 +12,8 @@ pub struct ReplicationCounters {
     pub verified: Counter,
     /// Envelopes that were refused, each with the connection that brought it.
     pub forged: Counter,
+    /// Envelopes that readers were shown by a checkpoint, and that were verified behind.
+    pub verified_behind: Counter,
     /// Envelopes stored, valid or marked invalid.
     pub stored: Counter,
     /// Envelopes that came again, or fill a place that had been marked missing.

@@ -123,8 +123,13 @@ pub(super) async fn rest(
     // From here on dropping it ends the rest.
     let watch = Mutex::default();
     let mut resting = RestingStrand { state: state.clone(), originator, watch };
-    let (_, times) = timeout(REST_WITHIN, read_strand(state, originator)).await.ok()?;
-    resting.watch = Mutex::new(TimeWatch::new(times));
+    let read = timeout(REST_WITHIN, read_strand(state, originator)).await.ok()?;
+    // What readers are shown has to be verified by the follower first.
+    let is_verified = read.verified >= state.heads.get().get(originator);
+    resting.watch = Mutex::new(TimeWatch::new(read.times));
+    if !is_verified {
+        return None;
+    }
     Some(resting)
 }
 
@@ -219,7 +224,9 @@ async fn check(
 ) -> WantResponse<crate::replication::VerifyResult> {
     let envelope = |item: &StrandItem<Bytes>| match item {
         StrandItem::Envelope(bytes) => Some(bytes.clone()),
-        StrandItem::Gap { .. } | StrandItem::End | StrandItem::Closed => None,
+        StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
+            None
+        }
     };
     let batch: Vec<Bytes> = response.items.iter().filter_map(envelope).collect();
     let (verifier, (done, verified)) = (verifier.clone(), tokio::sync::oneshot::channel());

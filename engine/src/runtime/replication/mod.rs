@@ -8,10 +8,16 @@
 //! - `evidence`: what is recorded against originators;
 //! - `liveness`, `liveness_notes`: reports of nodes that do not answer;
 //! - `membership`: marks of what nodes signed while they were not in the network;
-//! - `task`: follows one strand; `writes`: what it has accepted, on its way to disk;
+//! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way to
+//!   disk;
+//! - `catch_up`, `stage`, `ahead`, `shown`, `behind`: readers are shown what is not verified yet, and `relayed`: peers are not;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
+mod ahead;
+mod behind;
+mod catch_up;
+mod checking;
 mod checkpoint_ports;
 mod checkpoints;
 mod counters;
@@ -25,6 +31,9 @@ mod mend;
 mod own_guard;
 mod peers;
 mod reader;
+mod relayed;
+mod shown;
+mod stage;
 mod state;
 mod stop;
 mod task;
@@ -52,6 +61,7 @@ use peers::ConnectedPeers;
 use state::ReplicationState;
 use stop::{StopSender, StopSignal};
 
+pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
 pub use mend::RestingStrand;
@@ -89,6 +99,17 @@ pub struct Witnesses {
     pub trusted: Vec<WitnessKey>,
 }
 
+/// Settings of replication.
+#[derive(Debug, Clone, Default)]
+pub struct ReplicationSettings {
+    /// The strands of the older network, which are followed if their signer is given.
+    pub migrated: Option<MigratedStrands>,
+    /// The witnesses that this process has to do with.
+    pub witnesses: Witnesses,
+    /// When readers are shown strands of other nodes.
+    pub catch_up: CatchUp,
+}
+
 impl Replication {
     /// Starts to follow every other node that is or was in the canonical network, and to ask peers for
     /// the end of this node's own strand: it publishes nothing before that is over. The strands
@@ -97,22 +118,22 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, migrated: Option<MigratedStrands>) -> (Self, ReplicationTasks) {
-        Self::start_with(engine, migrated, Witnesses::default())
+        Self::start_with(engine, ReplicationSettings { migrated, ..Default::default() })
     }
 
-    /// Does the same, with witnesses.
+    /// Does the same with these settings.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub fn start_with(
-        engine: &Engine,
-        migrated: Option<MigratedStrands>,
-        witnesses: Witnesses,
-    ) -> (Self, ReplicationTasks) {
+    pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
+        let ReplicationSettings { migrated, witnesses, catch_up } = settings;
+        let can_be_ahead = catch_up == CatchUp::Checkpoints;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
             heads: engine.heads().clone(),
+            relayed: relayed::heads_for_peers(engine.store(), engine.heads(), can_be_ahead),
+            catch_up,
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
             ports: engine.ports().clone(),
@@ -235,20 +256,27 @@ impl Replication {
         }
         Ok(StrandReader {
             store: self.state.store.clone(),
-            heads: self.state.heads.subscribe(),
+            heads: self.state.relayed.subscribe(),
             originator,
             position: after,
             up_to,
             bytes_max,
             counters: self.state.engine_counters.clone(),
             reads,
+            proves: false,
         })
     }
 
-    /// Returns the durable heads of all strands.
+    /// Returns the durable heads of all strands, as far as they are verified: what peers are told and sent.
     #[must_use]
     pub fn heads(&self) -> &Heads {
-        &self.state.heads
+        &self.state.relayed
+    }
+
+    /// True if peers are to prove what a backlog is the beginning of.
+    #[must_use]
+    pub fn takes_prefixes(&self) -> bool {
+        self.state.catch_up == CatchUp::Checkpoints
     }
 
     /// Returns the heads that each connected peer claims, of originators that this node knows. A claim
@@ -324,6 +352,7 @@ async fn supervise(
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
+    tasks.spawn(relayed::pass_on(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
         for id in OriginatorId::MIGRATED {

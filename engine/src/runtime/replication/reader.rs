@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{LogItem, ReadError, SkipReason, Store};
+use hawser_storage::{LogItem, ReadError, SkipReason, Snapshot, Store};
 use tokio::sync::{Semaphore, watch};
 
 use crate::replication::StrandItem;
@@ -76,9 +77,18 @@ pub struct StrandReader {
     pub(super) bytes_max: usize,
     pub(super) counters: Arc<Counters>,
     pub(super) reads: PageReads,
+    /// Pages of a backlog come with the proof that their end is that of a signed beginning of the strand.
+    pub(super) proves: bool,
 }
 
 impl StrandReader {
+    /// Has the pages of a backlog begin with a [`StrandItem::Prefix`], where the log can prove one.
+    #[must_use]
+    pub fn proving(mut self) -> Self {
+        self.proves = true;
+        self
+    }
+
     /// Returns the place up to which everything has been read, or reported as a gap.
     #[must_use]
     pub fn position(&self) -> SequenceId {
@@ -116,7 +126,8 @@ impl StrandReader {
         let (store, bytes_max) = (self.store.clone(), self.bytes_max);
         let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
-        let page = move || read_page(&store, after, through, bytes_max);
+        let proves = self.proves;
+        let page = move || read_page(&store, after, through, bytes_max, proves);
         self.reads.run(move || counters.strand_page.measure(page)).await
     }
 }
@@ -128,8 +139,53 @@ fn read_page(
     after: EnvelopeId,
     through: SequenceId,
     bytes_max: usize,
+    proves: bool,
 ) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
     let snapshot = store.snapshot();
+    let signed = if proves { signed_beyond(&snapshot, after)? } else { None };
+    let Some(signed) = signed else { return read_items(&snapshot, after, through, bytes_max) };
+    let end = through.min(signed.checkpoint.last());
+    let (mut items, position) = read_items(&snapshot, after, end, bytes_max)?;
+    // At the end of the strand nothing is gained.
+    let is_backlog = position < through;
+    if is_backlog && items.iter().all(|item| matches!(item, StrandItem::Envelope(_))) {
+        items.splice(0..0, prefix(&snapshot, after.originator, position, signed));
+    }
+    Ok((items, position))
+}
+
+/// Returns the newest checkpoint that the strand's own node has signed, if it reaches beyond a place.
+fn signed_beyond(
+    snapshot: &Snapshot<'_>,
+    after: EnvelopeId,
+) -> Result<Option<SignedCheckpoint>, ReadError> {
+    let newest = snapshot.checkpoint(after.originator, after.originator, u64::MAX)?;
+    let newest = newest.map(|newest| newest.signed);
+    Ok(newest.filter(|signed| signed.checkpoint.size > after.sequence.0))
+}
+
+/// Proves that the strand up to `position` is the beginning of a signed tree; `None` if this node's tree cannot, or is
+/// another one.
+fn prefix(
+    snapshot: &Snapshot<'_>,
+    originator: OriginatorId,
+    position: SequenceId,
+    signed: SignedCheckpoint,
+) -> Option<StrandItem<Bytes>> {
+    let of = signed.checkpoint;
+    let proof = snapshot.consistency(originator, position.0, of.size).ok()?;
+    let prefix = SignedPrefix { size: position.0, signed, proof };
+    let root = snapshot.root(originator, position.0).ok()?;
+    prefix.begins_with(root).is_ok().then(|| StrandItem::Prefix(Box::new(prefix)))
+}
+
+/// Reads envelopes and gaps as [`read_page`] does.
+fn read_items(
+    snapshot: &Snapshot<'_>,
+    after: EnvelopeId,
+    through: SequenceId,
+    bytes_max: usize,
+) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
     let (mut items, mut position, mut bytes) = (Vec::new(), after.sequence, 0);
     for item in snapshot.log(after, through) {
         match item? {

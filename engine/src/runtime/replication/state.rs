@@ -11,6 +11,7 @@ use hawser_storage::Store;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, mpsc, watch};
 
+use super::catch_up::CatchUp;
 use super::checkpoint_ports::CheckpointPorts;
 use super::counters::{ReplicationCounters, StrandCounters};
 use super::doubted::DoubtedFees;
@@ -36,6 +37,10 @@ pub(super) struct ReplicationState {
     pub(super) own: OriginatorId,
     pub(super) store: Store,
     pub(super) heads: Heads,
+    /// The heads that peers are told of: as far as strands are verified.
+    pub(super) relayed: Heads,
+    /// When readers are shown strands of other nodes.
+    pub(super) catch_up: CatchUp,
     pub(super) committer: Committer,
     pub(super) workers: Workers,
     pub(super) ports: Ports,

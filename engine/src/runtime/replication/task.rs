@@ -10,10 +10,14 @@ use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
 use hawser_storage::{CommitError, ReadError};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
+use super::ahead::Ahead;
+use super::behind::Behind;
+use super::catch_up::CatchUp;
+use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
 use super::evidence::TimeWatch;
 use super::membership;
@@ -26,42 +30,50 @@ use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, RANGES_MAX, StrandItem,
     StrandWrite, VerifyResult, WantResponse,
 };
-use crate::runtime::Priority;
 use crate::runtime::pauses::RetryPauses;
 
-/// Envelopes that one core checks at a time: 2 to 5 ms of work, so that more urgent work does not wait for
-/// long. Signatures that are checked together get hardly cheaper beyond this number (measured,
-/// `docs/performance.md`).
-const CHUNK_ENVELOPES: usize = 128;
 /// Interval at which the clocks of peers are looked at. Guessed: half of the interval at which peers send them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
 /// One followed strand and everything that its task waits for.
 pub(super) struct StrandTask {
-    state: Arc<ReplicationState>,
-    originator: OriginatorId,
+    pub(super) state: Arc<ReplicationState>,
+    pub(super) originator: OriginatorId,
     key: PublicKey,
-    follower: Follower,
+    pub(super) follower: Follower,
     inbox: mpsc::Receiver<WantResponse<Bytes>>,
-    peers: watch::Receiver<PeerTable>,
+    pub(super) peers: watch::Receiver<PeerTable>,
     /// Held while the backlog is split.
     split_permit: Option<OwnedSemaphorePermit>,
     /// The peers that the follower knows of.
-    connected: PeerTable,
+    pub(super) connected: PeerTable,
     writes: WriteQueue,
     /// Writes that failed, and the time from which they are tried again.
     failed: Option<(Vec<StrandWrite>, Instant)>,
     /// Envelopes that have arrived are being checked.
-    is_checking: bool,
+    pub(super) is_checking: bool,
     pauses: RetryPauses,
-    counters: Arc<StrandCounters>,
-    registry: watch::Receiver<Arc<Registry>>,
+    pub(super) counters: Arc<StrandCounters>,
+    pub(super) registry: watch::Receiver<Arc<Registry>>,
     /// The absences by which envelopes are judged.
     absences: Absences,
     /// The marks on disk may follow other absences. Nothing is checked until they have been set anew.
     is_outdated: bool,
     /// Times of the strand, for the one commit under way.
-    watch: Arc<Mutex<TimeWatch>>,
+    pub(super) watch: Arc<Mutex<TimeWatch>>,
+    /// The state of what readers are shown before it is verified.
+    pub(super) ahead: Ahead,
+}
+
+/// The work of one strand that is under way, one of each kind.
+#[derive(Default)]
+pub(super) struct Jobs {
+    /// The check of what has arrived.
+    checking: Option<JoinHandle<Checked>>,
+    /// The write of what is accepted.
+    committing: Option<JoinHandle<CommitResult>>,
+    /// The verification of what readers are shown already.
+    behind: Option<JoinHandle<Behind>>,
 }
 
 impl StrandTask {
@@ -89,14 +101,17 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let (missing, times) = read_strand(&state, originator).await;
+        let ReadStrand { missing, times, verified } = read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
         let follower = Follower::new(originator, stored, missing, now());
         let follower = follower.with_requests(state.begin_turn());
         let is_own = originator == state.own;
+        let can_be_ahead = !is_own && originator.is_node();
+        let is_on = can_be_ahead && state.catch_up == CatchUp::Checkpoints;
         Self {
+            ahead: Ahead::new(is_on, (originator, key), verified, stored),
             registry,
             absences: Absences::NONE,
             is_outdated: false,
@@ -126,49 +141,81 @@ impl StrandTask {
     #[tracing::instrument(level = "debug", skip_all, fields(originator = %self.originator))]
     async fn run(mut self, mut stopped: StopSignal) {
         // While one batch is on its way to disk, the next one is being checked.
-        let (mut verifying, mut committing) = (None, None);
+        let mut jobs = Jobs::default();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
-            self.route_effects();
-            if committing.is_none() {
-                committing = self.start_commit();
-            }
-            let is_idle = committing.is_none() && verifying.is_none() && self.failed.is_none();
-            if self.is_outdated && is_idle {
-                // Everything that was judged before is on disk, and nothing is under way.
-                self.is_outdated = false;
-                committing = Some(self.start_judging());
-            }
-            let may_verify = verifying.is_none() && !self.writes.is_full() && !self.is_outdated;
-            let retry_at = self.retry_at().filter(|_| committing.is_none());
+        let error = loop {
+            self.begin(&mut jobs);
+            let may_check = jobs.checking.is_none()
+                && !self.writes.is_full()
+                && !self.is_outdated
+                && !self.ahead.is_waiting();
+            let retry_at = self.retry_at().filter(|_| jobs.committing.is_none());
             tokio::select! {
                 biased;
-                () = stopped.stopped() => break,
-                committed = finished(&mut committing) => match self.take_committed(committed) {
+                () = stopped.stopped() => break None,
+                committed = finished(&mut jobs.committing) => match self.take_committed(committed) {
                     Ok(()) => {}
-                    Err(error) => {
-                        tracing::error!(%error, "the log takes no more of this strand");
-                        return;
-                    }
+                    Err(error) => break Some(error),
                 },
-                verified = finished(&mut verifying) => self.take(verified),
+                checked = finished(&mut jobs.checking) => self.take_checked(checked),
+                verified = finished(&mut jobs.behind) => match self.take_verified(verified) {
+                    Ok(()) => {}
+                    Err(error) => break Some(error),
+                },
                 () = state::changed(&mut self.registry) => self.update_membership(),
                 _ = self.peers.changed() => self.update_peers(),
-                response = self.inbox.recv(), if may_verify => match response {
-                    Some(response) => verifying = self.start_verifying(response),
-                    None => break,
+                response = self.inbox.recv(), if may_check => match response {
+                    Some(response) => {
+                        let is_idle = self.is_idle(&jobs);
+                        jobs.checking = self.start_checking(response, is_idle);
+                    }
+                    None => break None,
                 },
                 () = sleep_until(self.follower.poll_timeout()) => self.tick(),
                 _ = looks.tick() => self.tick(),
                 // The next turn begins the commit.
                 () = sleep_until(retry_at) => {}
             }
+        };
+        if let Some(error) = error {
+            tracing::error!(originator = %self.originator, %error, "the log takes no more of this strand");
         }
-        if let Some(committing) = committing {
-            // The result is of no use any more, but the store must not close under the commit.
+        // The results are of no use any more, but the store must not close under a commit.
+        if let Some(committing) = jobs.committing {
             let _ = committing.await;
         }
+        if let Some(behind) = jobs.behind {
+            let _ = behind.await;
+        }
+    }
+
+    /// Begins the work that is due.
+    fn begin(&mut self, jobs: &mut Jobs) {
+        self.route_effects();
+        if jobs.committing.is_none() {
+            jobs.committing = self.start_commit();
+        }
+        if self.is_idle(jobs) {
+            if jobs.behind.is_none() {
+                self.settle();
+            }
+            // Everything that was judged before is on disk, and nothing is under way.
+            if self.is_outdated && self.ahead.is_verified() {
+                self.is_outdated = false;
+                jobs.committing = Some(self.start_judging());
+            } else {
+                jobs.checking = self.start_parked();
+            }
+        }
+        if jobs.behind.is_none() {
+            jobs.behind = self.start_behind();
+        }
+    }
+
+    /// True if nothing that has come is on its way to the log.
+    fn is_idle(&self, jobs: &Jobs) -> bool {
+        jobs.committing.is_none() && jobs.checking.is_none() && self.failed.is_none()
     }
 
     /// Takes over the result of a commit. Writes that failed by the disk are kept: what stands behind them
@@ -206,8 +253,15 @@ impl StrandTask {
         self.failed.as_ref().map(|(_, at)| *at)
     }
 
-    fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
+    fn take_checked(&mut self, checked: Checked) {
         self.is_checking = false;
+        match checked {
+            Checked::Verified(verified) => self.take(verified),
+            Checked::Run(response, run) => self.take_run(response, run),
+        }
+    }
+
+    fn take(&mut self, verified: Vec<WantResponse<VerifyResult>>) {
         let is_forged = |item: &StrandItem<VerifyResult>| {
             matches!(item, StrandItem::Envelope(Err(PeerViolation::ForgedSignature)))
         };
@@ -256,7 +310,10 @@ impl StrandTask {
     }
 
     fn tick(&mut self) {
-        let is_behind = self.is_checking || self.is_outdated || self.writes.is_full();
+        let is_behind = self.is_checking
+            || self.is_outdated
+            || self.writes.is_full()
+            || self.ahead.is_waiting();
         if is_behind || self.failed.is_some() {
             self.follower.handle_backlog(now());
         }
@@ -269,7 +326,8 @@ impl StrandTask {
 
     /// Splits a long backlog among peers while fewer than [`SPLITS_MAX`](super::state::SPLITS_MAX) strands do.
     fn split(&mut self) {
-        if self.follower.is_split() {
+        // Only what comes in order can be shown before it is verified.
+        if self.follower.is_split() || self.ahead.is_on() {
             return;
         }
         self.split_permit = None;
@@ -361,7 +419,7 @@ impl StrandTask {
     }
 
     /// Gives a command to a connection. Returns false if the connection is gone or takes no more.
-    fn command(&self, peer: OriginatorId, command: LinkCommand) -> bool {
+    pub(super) fn command(&self, peer: OriginatorId, command: LinkCommand) -> bool {
         self.connected.get(&peer).is_some_and(|peer| peer.commands.try_send(command).is_ok())
     }
 
@@ -376,20 +434,20 @@ impl StrandTask {
             None => self.writes.take(),
         };
         let is_empty = writes.is_empty();
-        let (state, watch) = (self.state.clone(), self.watch.clone());
+        let (state, watch, stage) = (self.state.clone(), self.watch.clone(), self.ahead.stage);
         let work = move || {
             let mut watch = watch.lock();
-            commit(&state, &mut watch, writes)
+            commit(&state, &mut watch, stage, writes)
         };
         (!is_empty).then(|| tokio::task::spawn_blocking(work))
     }
 
     /// Has `first` checked on all cores, together with everything else that has arrived. Leaves out
     /// answers to wants that no longer stand: a check costs two signatures.
-    fn start_verifying(
+    pub(super) fn start_verifying(
         &mut self,
         first: WantResponse<Bytes>,
-    ) -> Option<JoinHandle<Vec<WantResponse<VerifyResult>>>> {
+    ) -> Option<JoinHandle<Checked>> {
         let (mut responses, mut size) = (Vec::new(), Load::default());
         let mut next = Some(first);
         while let Some(response) = next {
@@ -398,32 +456,52 @@ impl StrandTask {
                 responses.push(response);
             }
             next = if size.is_full() { None } else { self.inbox.try_recv().ok() };
+            if let Some(run) = next.take_if(|it| self.ahead.is_verified() && self.ahead.is_run(it))
+            {
+                self.ahead.park(run, false);
+            }
         }
-        let verifier = EnvelopeVerifier {
+        self.is_checking = size != Load::default();
+        (!responses.is_empty())
+            .then(|| tokio::spawn(verify_all(self.state.clone(), self.verifier(), responses)))
+    }
+
+    /// Returns the verifier of the strand, by what is known now.
+    pub(super) fn verifier(&self) -> Arc<EnvelopeVerifier> {
+        Arc::new(EnvelopeVerifier {
             originator: self.originator,
             key: self.key,
             own: self.state.own,
             absences: self.absences.clone(),
-        };
-        self.is_checking = size != Load::default();
-        (!responses.is_empty())
-            .then(|| tokio::spawn(verify_all(self.state.clone(), Arc::new(verifier), responses)))
+        })
     }
 }
 
-/// Reads the places that are marked missing, and the time at the head. Tries again until they can be read.
+/// The state of a strand on disk.
+pub(super) struct ReadStrand {
+    /// The places that are marked missing.
+    pub(super) missing: Vec<(SequenceId, SequenceId)>,
+    /// The time at the last place that is verified.
+    pub(super) times: StrandTimes,
+    /// The last place that is verified.
+    pub(super) verified: SequenceId,
+}
+
+/// Reads the state of a strand. Tries again until it can be read.
 pub(super) async fn read_strand(
     state: &Arc<ReplicationState>,
     originator: OriginatorId,
-) -> (Vec<(SequenceId, SequenceId)>, StrandTimes) {
+) -> ReadStrand {
     let mut pauses = RetryPauses::default();
     loop {
         let state = state.clone();
         let read = move || -> Result<_, ReadError> {
             let snapshot = state.store.snapshot();
-            let head = EnvelopeId::new(originator, snapshot.head(originator)?);
-            let last = snapshot.get(head)?.and_then(|bytes| Some((stated_ns(&bytes)?, head)));
-            Ok((snapshot.last_missing(originator, RANGES_MAX)?, StrandTimes::after(last)))
+            let verified = snapshot.verified_head(originator)?;
+            let end = EnvelopeId::new(originator, verified);
+            let last = snapshot.get(end)?.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
+            let missing = snapshot.last_missing(originator, RANGES_MAX)?;
+            Ok(ReadStrand { missing, times: StrandTimes::after(last), verified })
         };
         let read = tokio::task::spawn_blocking(read).await;
         match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {
@@ -437,45 +515,6 @@ pub(super) async fn read_strand(
 }
 
 type CommitResult = Result<Option<SequenceId>, FailedWrites>;
-
-fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
-    match item {
-        StrandItem::Envelope(bytes) => Some(bytes),
-        StrandItem::Gap { .. } | StrandItem::End | StrandItem::Closed => None,
-    }
-}
-
-/// Checks responses on all cores; their order and that of their items is kept.
-async fn verify_all(
-    state: Arc<ReplicationState>,
-    verifier: Arc<EnvelopeVerifier>,
-    responses: Vec<WantResponse<Bytes>>,
-) -> Vec<WantResponse<VerifyResult>> {
-    let envelopes: Vec<Bytes> =
-        responses.iter().flat_map(|it| it.items.iter().filter_map(envelope)).cloned().collect();
-    let mut chunks = Vec::new();
-    for chunk in envelopes.chunks(CHUNK_ENVELOPES) {
-        let (verifier, chunk, (done, verified)) =
-            (verifier.clone(), chunk.to_vec(), oneshot::channel());
-        state.workers.spawn(Priority::Normal, move || {
-            // After a stop, no task receives the results.
-            let _ = done.send(verifier.check(chunk));
-        });
-        chunks.push(verified);
-    }
-    let mut results = Vec::with_capacity(envelopes.len());
-    for chunk in chunks {
-        results.extend(chunk.await.expect("a worker that panics ends the process"));
-    }
-    let mut results = results.into_iter();
-    let mut next = || results.next().expect("one result for each envelope");
-    let verified = |response: WantResponse<Bytes>| WantResponse {
-        peer: response.peer,
-        request: response.request,
-        items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
-    };
-    responses.into_iter().map(verified).collect()
-}
 
 /// Returns the result of a task and removes it; waits for ever if there is none. Cancel safe.
 async fn finished<T>(task: &mut Option<JoinHandle<T>>) -> T {

@@ -3,11 +3,13 @@
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
 
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
 use super::evidence::{self, TimeWatch};
+use super::stage::Stage;
 use super::state::ReplicationState;
+use crate::facts;
 use crate::replication::StrandWrite;
 
 /// Envelopes at which a commit, and a batch to be checked, stops growing. Guessed: enough that a
@@ -110,13 +112,14 @@ pub(super) struct FailedWrites {
 }
 
 /// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
-/// disk. `watch` is that of the strand.
+/// disk. `watch` is that of the strand, and `stage` the one in which the writes were made.
 ///
 /// # Errors
 /// [`FailedWrites`]; some of the writes may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
     watch: &mut TimeWatch,
+    stage: Stage,
     writes: Vec<StrandWrite>,
 ) -> Result<Option<SequenceId>, FailedWrites> {
     let (mut pending, mut durable) = (Vec::new(), None);
@@ -130,7 +133,7 @@ pub(super) fn commit(
             }
             StrandWrite::Compare { from, entries } => {
                 // What is compared may be a repeat of what stands before it.
-                match append(state, watch, std::mem::take(&mut pending)) {
+                match append_in(state, watch, stage, std::mem::take(&mut pending)) {
                     Ok(()) => compare(state, from, &entries).err().map(|error| (error, Vec::new())),
                     Err(failed) => Some(failed),
                 }
@@ -141,7 +144,7 @@ pub(super) fn commit(
             return Err(failed_writes(error, left, durable, compared.into_iter().chain(writes)));
         }
     }
-    append(state, watch, pending)
+    append_in(state, watch, stage, pending)
         .map(|()| durable)
         .map_err(|(error, left)| failed_writes(error, left, durable, writes))
 }
@@ -156,6 +159,91 @@ fn failed_writes(
 ) -> FailedWrites {
     let first = durable.map(|through| StrandWrite::Append { changes, through });
     FailedWrites { error, writes: first.into_iter().chain(later).collect() }
+}
+
+/// Appends the changes as the stage of the strand demands. Gives back those that are to be appended again.
+fn append_in(
+    state: &ReplicationState,
+    watch: &mut TimeWatch,
+    stage: Stage,
+    changes: Vec<Change>,
+) -> Result<(), (CommitError, Vec<Change>)> {
+    match stage {
+        Stage::Verified => append(state, watch, changes),
+        // Faults show when the signatures are checked, since evidence has to bear a signature.
+        Stage::Shown { .. } => {
+            let counts = Counts::of(&changes);
+            state.committer.try_commit_shown(changes)?;
+            counts.note(state);
+            Ok(())
+        }
+        Stage::AskedAgain { head } => append_again(state, watch, head, changes),
+    }
+}
+
+/// Takes changes over as verdicts on what readers are shown, up to `head`, and appends the others.
+fn append_again(
+    state: &ReplicationState,
+    watch: &mut TimeWatch,
+    head: SequenceId,
+    changes: Vec<Change>,
+) -> Result<(), (CommitError, Vec<Change>)> {
+    let shown = changes.partition_point(|change| change.start().sequence <= head);
+    let mut entries = Vec::with_capacity(shown);
+    for change in &changes[..shown] {
+        match change {
+            Change::Append(entry) => entries.push(entry.clone()),
+            // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind it.
+            Change::Skip { .. } => {
+                let (after, got) = (change.start().sequence.previous(), change.start());
+                return Err((CommitError::Gap { after, got }, changes));
+            }
+        }
+    }
+    if let Some(of) = entries.first().map(|entry| entry.id.originator)
+        && let Err(error) = commit_verified(state, watch, of, entries)
+    {
+        return Err((error, changes));
+    }
+    append(state, watch, changes.into_iter().skip(shown).collect())
+}
+
+/// Takes over verdicts on the next places that readers are shown, and records the faults that they show. Returns the
+/// last place that is verified. Blocks for a sync of the disk.
+///
+/// # Errors
+/// Nothing was written. See [`hawser_storage::Store::commit_verified`].
+pub(super) fn commit_verified(
+    state: &ReplicationState,
+    watch: &mut TimeWatch,
+    originator: OriginatorId,
+    entries: Vec<LogEntry>,
+) -> Result<SequenceId, CommitError> {
+    let own = state.own;
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+    let done = state.store.commit_verified(originator, &entries, &derive)?;
+    let verified = EnvelopeId::new(originator, done.through);
+    state.counters.verified_behind.inc_by(entries.len() as u64);
+    if done.withdrawn > 0 {
+        state.engine_counters.withdrawn.inc_by(done.withdrawn);
+        state.engine_counters.invalid.inc_by(done.withdrawn);
+        tracing::error!(
+            code = "shown_envelopes_withdrawn",
+            %originator,
+            through = %done.through,
+            withdrawn = done.withdrawn,
+            "an originator signed a tree with envelopes that break a rule: readers were shown them, and get them no more"
+        );
+    }
+    let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
+    let faults = evidence::watch(state, watch, &changes);
+    watch.note(faults);
+    if let Err(error) = evidence::record_faults(state, watch) {
+        tracing::error!(%error, "evidence against an originator cannot be recorded now");
+    }
+    // After the watch: what peers are sent counts as looked at.
+    state.relayed.announce(verified);
+    Ok(done.through)
 }
 
 /// Appends the changes, and records the faults that they show. Gives back those that are to be

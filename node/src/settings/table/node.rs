@@ -54,6 +54,14 @@ pub(in crate::settings) const PEER_TRANSPORT: Setting = value(
     "grpc",
     "The way to reach peers: QUIC and else gRPC, QUIC only, or gRPC only",
 );
+pub(in crate::settings) const CATCH_UP: Setting = value(
+    "catch-up",
+    "HAWSER_CATCH_UP",
+    Some("verified"),
+    "verified or checkpoints",
+    "checkpoints",
+    "When readers are shown a backlog of another node: verified, or signed in a checkpoint of its node and verified behind",
+);
 pub(in crate::settings) const FOLLOW: Setting = urls(
     "follow",
     "HAWSER_FOLLOW",
@@ -351,7 +359,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 43] = [
+pub(super) const ALL: [&Setting; 44] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -363,6 +371,7 @@ pub(super) const ALL: [&Setting; 43] = [
     &TLS_CLIENT_CA,
     &SYNC_ENABLE,
     &PEER_TRANSPORT,
+    &CATCH_UP,
     &FOLLOW,
     &SIGNER_PRIVATE_KEY,
     &WITNESS_NAME,

@@ -1,0 +1,143 @@
+//! Runs of envelopes that a strand's own node has signed as a whole: the decision to show them before each one is
+//! verified.
+//!
+//! A peer can lie about all of it: the tree, the proof, the checkpoint, the envelopes. A run counts only if the tree that
+//! was accepted before, with the leaves of the run, is the beginning of a tree that the strand's own node has signed. So
+//! this node has stated these bytes in this order. The signatures on the envelopes are no part of a leaf, and payers'
+//! signatures are not looked at. What is refused is verified as ever, so a lie gains nothing.
+
+use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
+use hawser_proto::merkle::{CompactRange, TreeHash};
+use hawser_proto::{OriginatorId, PublicKey, SequenceId};
+use hawser_storage::LogEntry;
+
+/// Peers that are remembered as senders of unverified places. A guess: of more, the earliest are not sent away for what
+/// they sent; nothing else depends on it.
+const SENDERS_MAX: usize = 64;
+
+/// The runs of one strand that were accepted, and not all verified yet. Does no I/O. Keeps the edge of the tree, and of the
+/// envelopes nothing.
+#[derive(Debug)]
+pub struct SignedRuns {
+    originator: OriginatorId,
+    key: PublicKey,
+    /// The tree at the last place that was accepted; `None` if that is not known.
+    edge: Option<CompactRange>,
+    /// The last checkpoint whose signature was verified.
+    trusted: Option<SignedCheckpoint>,
+    /// The last place of consecutive runs, and the peer that sent them.
+    senders: Vec<(SequenceId, OriginatorId)>,
+}
+
+/// An accepted run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AcceptedRun {
+    /// The entries, not verified.
+    pub entries: Vec<LogEntry>,
+    edge: CompactRange,
+    checkpoint: SignedCheckpoint,
+}
+
+/// The facts by which one run is judged, beside its bytes.
+#[derive(Debug, Clone)]
+pub struct RunJudge {
+    originator: OriginatorId,
+    key: PublicKey,
+    accepted: SequenceId,
+    edge: Option<CompactRange>,
+    trusted: Option<SignedCheckpoint>,
+}
+
+impl SignedRuns {
+    /// No runs yet. `key` is that of the strand's node.
+    #[must_use]
+    pub fn new(originator: OriginatorId, key: PublicKey) -> Self {
+        Self { originator, key, edge: None, trusted: None, senders: Vec::new() }
+    }
+
+    /// Returns true if the last run ended at this place.
+    #[must_use]
+    pub fn end_at(&self, accepted: SequenceId) -> bool {
+        self.edge.as_ref().is_some_and(|edge| edge.size() == accepted.0)
+    }
+
+    /// Returns the judge of the run behind `accepted`. Before the first run it [needs the tree](RunJudge::needs_tree).
+    #[must_use]
+    pub fn judge(&self, accepted: SequenceId) -> RunJudge {
+        let edge = self.edge.clone().filter(|edge| edge.size() == accepted.0);
+        let (originator, key, trusted) = (self.originator, self.key, self.trusted);
+        RunJudge { originator, key, accepted, edge, trusted }
+    }
+
+    /// Takes over a run whose places are on their way to readers. Returns its entries.
+    pub fn note(&mut self, from: OriginatorId, run: AcceptedRun) -> Vec<LogEntry> {
+        let AcceptedRun { entries, edge, checkpoint } = run;
+        let last = SequenceId(edge.size());
+        match self.senders.last_mut() {
+            Some((through, sender)) if *sender == from => *through = last,
+            _ => self.senders.push((last, from)),
+        }
+        if self.senders.len() > SENDERS_MAX {
+            self.senders.remove(0);
+        }
+        (self.edge, self.trusted) = (Some(edge), Some(checkpoint));
+        entries
+    }
+
+    /// Returns the peer that has sent an unverified place, if it is known.
+    #[must_use]
+    pub fn sender_of(&self, place: SequenceId) -> Option<OriginatorId> {
+        self.senders.iter().find(|(through, _)| place <= *through).map(|(_, sender)| *sender)
+    }
+
+    /// Forgets all runs: their places are verified, or asked for again.
+    pub fn clear(&mut self) {
+        (self.edge, self.senders) = (None, Vec::new());
+    }
+}
+
+impl RunJudge {
+    /// True if the tree of the strand has to be read.
+    #[must_use]
+    pub fn needs_tree(&self) -> bool {
+        self.edge.is_none()
+    }
+
+    /// Takes the tree of the strand as it is stored.
+    #[must_use]
+    pub fn with_tree(self, edge: CompactRange) -> Self {
+        Self { edge: Some(edge), ..self }
+    }
+
+    /// Judges a run: what [`EnvelopeVerifier::read`](super::EnvelopeVerifier::read) has read of it, in order. `None` if
+    /// the strand's node has not signed that, or the tree does not end where the run begins.
+    #[must_use]
+    pub fn accept(
+        self,
+        prefix: &SignedPrefix,
+        read: Vec<(LogEntry, TreeHash)>,
+    ) -> Option<AcceptedRun> {
+        let of = prefix.signed.checkpoint;
+        if (of.node, of.originator) != (self.originator, self.originator) || read.is_empty() {
+            return None;
+        }
+        let mut edge = self.edge.filter(|edge| edge.size() == self.accepted.0)?;
+        let mut entries = Vec::with_capacity(read.len());
+        for (entry, leaf) in read {
+            if entry.id.sequence.0 != edge.size() + 1 {
+                return None;
+            }
+            edge.append(leaf, |_, _| {});
+            entries.push(entry);
+        }
+        // The hashes first: a signature costs more than they do.
+        let is_beginning = prefix.size == edge.size() && prefix.begins_with(edge.root()).is_ok();
+        let is_signed =
+            || self.trusted == Some(prefix.signed) || prefix.signed.verify(&self.key).is_ok();
+        let checkpoint = prefix.signed;
+        (is_beginning && is_signed()).then_some(AcceptedRun { entries, edge, checkpoint })
+    }
+}
+
+#[cfg(test)]
+mod tests;

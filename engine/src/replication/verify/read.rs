@@ -1,0 +1,37 @@
+//! Envelopes as readers are shown them before a signature is checked.
+
+use hawser_proto::merkle::{TreeHash, envelope_leaf};
+use hawser_proto::{Bytes, Signature};
+use hawser_rules::{check_length, check_statement};
+use hawser_storage::LogEntry;
+
+use super::{EnvelopeVerifier, OpenedEnvelope};
+use crate::facts;
+
+impl EnvelopeVerifier {
+    /// Reads envelopes without verifying a signature. Returns their entries, which are charged to no payer, with their
+    /// leaves; `None` if one of them has to be verified first: it breaks a rule that needs no signature to be
+    /// seen, states a time at which its node was absent, or belongs to a reserved topic or an inbox.
+    #[must_use]
+    pub fn read(&self, batch: Vec<Bytes>) -> Option<Vec<(LogEntry, TreeHash)>> {
+        batch.into_iter().map(|bytes| self.read_one(bytes)).collect()
+    }
+
+    fn read_one(&self, bytes: Bytes) -> Option<(LogEntry, TreeHash)> {
+        let leaf = envelope_leaf(&bytes)?;
+        let (OpenedEnvelope { bytes, id, inner }, _) = self.open(bytes).ok()?;
+        let statement = inner.ok()?;
+        check_length(bytes.len()).ok()?;
+        // Reserved topics, whose payer has to be the node, are left out below.
+        check_statement(&statement, Ok(self.key.address()), &self.key).ok()?;
+        let payer = statement.payer();
+        payer.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok())?;
+        if payer.client().topic().kind().is_reserved()
+            || self.absences.cover(statement.originator_ns())
+        {
+            return None;
+        }
+        let facts = facts::of_statement(&statement, None, self.own).unbooked();
+        facts.addresses.is_empty().then(|| (LogEntry::valid(id, bytes, facts), leaf))
+    }
+}

@@ -1,0 +1,132 @@
+//! Checks of what peers have sent, on all cores.
+
+use std::sync::Arc;
+
+use hawser_proto::Bytes;
+use hawser_proto::checkpoint::SignedPrefix;
+use hawser_proto::merkle::TreeHash;
+use hawser_storage::LogEntry;
+use tokio::sync::oneshot;
+
+use super::state::ReplicationState;
+use crate::replication::{
+    AcceptedRun, EnvelopeVerifier, RunJudge, StrandItem, VerifyResult, WantResponse,
+};
+use crate::runtime::Priority;
+
+/// Envelopes that one core checks at a time: 2 to 5 ms of work, so that more urgent work does not wait for
+/// long. Signatures that are checked together get hardly cheaper beyond this number (measured,
+/// `docs/performance.md`).
+const CHUNK_ENVELOPES: usize = 128;
+
+/// The result of checking what has arrived.
+pub(super) enum Checked {
+    /// Verified responses.
+    Verified(Vec<WantResponse<VerifyResult>>),
+    /// A response that may be shown before it is verified; `None` if it may not.
+    Run(WantResponse<Bytes>, Option<Box<AcceptedRun>>),
+}
+
+/// Returns the envelope of an item that is one.
+pub(super) fn envelope(item: &StrandItem<Bytes>) -> Option<&Bytes> {
+    match item {
+        StrandItem::Envelope(bytes) => Some(bytes),
+        StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {
+            None
+        }
+    }
+}
+
+/// Checks responses; their order and that of their items is kept.
+pub(super) async fn verify_all(
+    state: Arc<ReplicationState>,
+    verifier: Arc<EnvelopeVerifier>,
+    responses: Vec<WantResponse<Bytes>>,
+) -> Checked {
+    let envelopes: Vec<Bytes> =
+        responses.iter().flat_map(|it| it.items.iter().filter_map(envelope)).cloned().collect();
+    let mut results = verify(&state, &verifier, &envelopes).await.into_iter();
+    let mut next = || results.next().expect("one result for each envelope");
+    let verified = |response: WantResponse<Bytes>| WantResponse {
+        peer: response.peer,
+        request: response.request,
+        items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
+    };
+    Checked::Verified(responses.into_iter().map(verified).collect())
+}
+
+/// Verifies envelopes of one strand; results are in their order.
+pub(super) async fn verify(
+    state: &ReplicationState,
+    verifier: &Arc<EnvelopeVerifier>,
+    envelopes: &[Bytes],
+) -> Vec<VerifyResult> {
+    let verify = |verifier: &EnvelopeVerifier, chunk| verifier.check(chunk);
+    let results = on_all_cores(state, verifier, (envelopes, Priority::Normal), verify).await;
+    results.into_iter().flatten().collect()
+}
+
+/// Judges if a response may be shown before it is verified.
+pub(super) async fn check_run(
+    state: Arc<ReplicationState>,
+    verifier: Arc<EnvelopeVerifier>,
+    judge: RunJudge,
+    response: WantResponse<Bytes>,
+) -> Checked {
+    let run = judge_run(&state, &verifier, judge, &response).await;
+    Checked::Run(response, run.map(Box::new))
+}
+
+async fn judge_run(
+    state: &Arc<ReplicationState>,
+    verifier: &Arc<EnvelopeVerifier>,
+    judge: RunJudge,
+    response: &WantResponse<Bytes>,
+) -> Option<AcceptedRun> {
+    let (prefix, envelopes) = run_of(response)?;
+    let judge = if judge.needs_tree() {
+        let (store, originator) = (state.store.clone(), verifier.originator);
+        let edge = tokio::task::spawn_blocking(move || store.tree_edge(originator)).await;
+        let edge = edge.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        judge.with_tree(edge.ok()?)
+    } else {
+        judge
+    };
+    let read = |verifier: &EnvelopeVerifier, chunk| verifier.read(chunk);
+    // Little work, which must not stand behind the signatures of what is shown already.
+    let read = on_all_cores(state, verifier, (&envelopes, Priority::Urgent), read).await;
+    let read: Option<Vec<Vec<(LogEntry, TreeHash)>>> = read.into_iter().collect();
+    judge.accept(prefix, read?.into_iter().flatten().collect())
+}
+
+/// Returns the prefix and the envelopes of a response that has nothing else.
+fn run_of(response: &WantResponse<Bytes>) -> Option<(&SignedPrefix, Vec<Bytes>)> {
+    let (first, rest) = response.items.split_first()?;
+    let StrandItem::Prefix(prefix) = first else { return None };
+    let envelopes: Option<Vec<Bytes>> = rest.iter().map(|item| envelope(item).cloned()).collect();
+    Some((prefix, envelopes?))
+}
+
+/// Does `work` with pieces of the envelopes. Results are in the order of the pieces.
+async fn on_all_cores<T: Send + 'static>(
+    state: &ReplicationState,
+    verifier: &Arc<EnvelopeVerifier>,
+    (envelopes, priority): (&[Bytes], Priority),
+    work: impl Fn(&EnvelopeVerifier, Vec<Bytes>) -> T + Copy + Send + 'static,
+) -> Vec<T> {
+    let mut chunks = Vec::new();
+    for chunk in envelopes.chunks(CHUNK_ENVELOPES) {
+        let (verifier, chunk, (done, result)) =
+            (verifier.clone(), chunk.to_vec(), oneshot::channel());
+        state.workers.spawn(priority, move || {
+            // After a stop, no task receives the results.
+            let _ = done.send(work(&verifier, chunk));
+        });
+        chunks.push(result);
+    }
+    let mut results = Vec::with_capacity(chunks.len());
+    for chunk in chunks {
+        results.push(chunk.await.expect("a worker that panics ends the process"));
+    }
+    results
+}

@@ -1,0 +1,359 @@
+//! A backlog that readers are shown before it is verified: it ends as one that was verified first, also where peers lie.
+
+use hawser_engine::facts;
+use hawser_engine::replication::{
+    EnvelopeVerifier, LinkCommand, PeerViolation, StoredTrees, StrandItem, Trees as _,
+};
+use hawser_engine::runtime::replication::{CatchUp, ReplicationSettings};
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
+use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
+use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId, Signature};
+use hawser_rules::Absences;
+use hawser_storage::{
+    Change, EvidenceTime, LogEntry, Mark, Misbehavior, Store, StoreIdentity, Validity,
+};
+use prost::Message as _;
+
+use crate::common::{self, NODE, START_NS, client, frame, group_payload, group_topic, payer, rate};
+use crate::follow::{Follower, Peer, SOURCE, key};
+
+/// A place whose payer signature recovers to no key, where a strand has one.
+const BAD: u64 = 13;
+/// Length of a strand.
+const ALL: u64 = 30;
+
+/// Returns an envelope of the source; `is_bad` leaves its payer unknown.
+fn envelope(sequence: u64, is_bad: bool) -> Bytes {
+    let payload = group_payload(frame(1, 1, format!("{sequence}").as_bytes()));
+    let group = u8::try_from(sequence % 3).unwrap();
+    let client = client(&group_topic(group), None, payload);
+    let mut paid = PayerEnvelope::sign(client, SOURCE, 60, &payer(group));
+    if is_bad {
+        let signature = paid.payer_signature.as_mut().unwrap();
+        signature.bytes = unrecoverable(&signature.bytes);
+    }
+    let paid: Bytes = paid.encode_to_vec().into();
+    let ns = START_NS + i64::try_from(sequence).unwrap();
+    let statement = pb::UnsignedOriginatorEnvelope {
+        originator_node_id: SOURCE.0,
+        originator_sequence_id: sequence,
+        originator_ns: ns,
+        base_fee_picodollars: rate().base_fee(paid.len() as u64, 60).unwrap(),
+        congestion_fee_picodollars: 0,
+        expiry_unixtime: u64::try_from(ns / 1_000_000_000).unwrap() + 60 * 86_400,
+        payer_envelope_bytes: paid,
+    };
+    outer(statement.encode_to_vec().into(), &key(SOURCE))
+}
+
+fn outer(statement: Bytes, key: &SecretKey) -> Bytes {
+    let signature = key.sign(originator_digest(&statement));
+    OriginatorEnvelope::encode(statement, Proof::Signature(signature))
+}
+
+/// Changes a signature so that it has its form and belongs to no key.
+fn unrecoverable(signature: &Bytes) -> Bytes {
+    let changed = (0..=255).map(|byte| {
+        let mut bytes = signature.to_vec();
+        bytes[1] = byte;
+        Bytes::from(bytes)
+    });
+    let digest = originator_digest(&Bytes::from_static(b"any"));
+    let belongs_to_none = |bytes: &Bytes| {
+        Signature::from_bytes(bytes).is_ok_and(|signature| signature.recover(digest).is_err())
+    };
+    changed.into_iter().find(belongs_to_none).expect("half of all points are not on the curve")
+}
+
+/// The strand of the source, with its tree and the checkpoint of all of it.
+struct Backlog {
+    envelopes: Vec<Bytes>,
+    tree: Store,
+    signed: SignedCheckpoint,
+}
+
+impl Backlog {
+    fn new(bad: Option<u64>) -> Self {
+        let envelopes: Vec<_> = (1..=ALL).map(|it| envelope(it, bad == Some(it))).collect();
+        let public_key = key(SOURCE).public_key();
+        let identity = StoreIdentity { network: "test".into(), node: SOURCE, public_key };
+        let tree = Store::in_memory(identity, hawser_engine::price::price).unwrap();
+        let append = |(bytes, sequence): (&Bytes, u64)| {
+            let id = EnvelopeId::new(SOURCE, SequenceId(sequence));
+            let (bytes, validity) = (bytes.clone(), Validity::Valid);
+            Change::Append(LogEntry { id, bytes, validity, facts: None })
+        };
+        let changes: Vec<_> = envelopes.iter().zip(1..).map(append).collect();
+        tree.commit(&changes).unwrap();
+        let root = tree.snapshot().root(SOURCE, ALL).unwrap();
+        let of = Checkpoint { node: SOURCE, originator: SOURCE, size: ALL, root, time_ns: 1 };
+        Self { envelopes, tree, signed: of.sign(&key(SOURCE)) }
+    }
+
+    fn plain(&self, from: u64, through: u64) -> Vec<StrandItem<Bytes>> {
+        let place = |it: u64| usize::try_from(it).unwrap();
+        let part = &self.envelopes[place(from) - 1..place(through)];
+        part.iter().cloned().map(StrandItem::Envelope).collect()
+    }
+
+    /// The same with the proof that the source has signed it.
+    fn run(&self, from: u64, through: u64) -> Vec<StrandItem<Bytes>> {
+        let proof = self.tree.snapshot().consistency(SOURCE, through, ALL).unwrap();
+        let prefix = SignedPrefix { size: through, signed: self.signed, proof };
+        let mut items = self.plain(from, through);
+        items.insert(0, StrandItem::Prefix(Box::new(prefix)));
+        items
+    }
+
+    /// A follower that has verified everything before it was stored.
+    async fn verified_first(&self) -> Store {
+        let follower = Follower::start(common::store());
+        let mut source = follower.connect(SOURCE, &[]);
+        assert_eq!(source.want(SOURCE).await, (0, None));
+        source.answer(self.plain(1, ALL)).await;
+        follower.wait_for(SOURCE, ALL).await;
+        assert_eq!(follower.replication.counters().verified_behind.get(), 0);
+        follower.stop().await
+    }
+
+    /// A store to which everything was shown, with these envelopes, when its process was killed.
+    fn killed_before_verifying(&self, envelopes: &[Bytes]) -> Store {
+        let (store, own, key) = (common::store(), NODE, key(SOURCE).public_key());
+        let verifier = EnvelopeVerifier { originator: SOURCE, key, own, absences: Absences::NONE };
+        let read = verifier.read(envelopes.to_vec()).unwrap().into_iter();
+        let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
+        store.commit_shown(&changes).unwrap();
+        store
+    }
+
+    /// The strand after a relay has put another signature on one place.
+    fn relayed(&self, place: u64) -> Vec<Bytes> {
+        let mut envelopes = self.envelopes.clone();
+        let bytes = &mut envelopes[usize::try_from(place).unwrap() - 1];
+        let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
+        *bytes = outer(statement, &payer(9));
+        envelopes
+    }
+}
+
+fn showing() -> ReplicationSettings {
+    ReplicationSettings { catch_up: CatchUp::Checkpoints, ..ReplicationSettings::default() }
+}
+
+async fn all_verified(follower: &Follower) {
+    let store = follower.engine().store();
+    let is_verified = || store.unverified().unwrap().is_empty();
+    follower.until("everything is verified", is_verified).await;
+}
+
+fn assert_equal(a: &Store, b: &Store) {
+    let (a, b) = (a.snapshot(), b.snapshot());
+    assert_eq!(a.projection_digests().unwrap(), b.projection_digests().unwrap());
+    assert_eq!(a.root(SOURCE, ALL).unwrap(), b.root(SOURCE, ALL).unwrap());
+    for sequence in 1..=ALL {
+        let id = EnvelopeId::new(SOURCE, SequenceId(sequence));
+        assert_eq!(a.mark(id).unwrap(), b.mark(id).unwrap(), "{id}");
+        assert_eq!(a.get(id).unwrap(), b.get(id).unwrap(), "{id}");
+    }
+}
+
+/// Parts of any length, some proven, some not, some with a lie, and restarts between them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_shown_first_ends_as_one_verified_first() {
+    for seed in 0..6_u64 {
+        let backlog = Backlog::new((seed % 2 == 0).then_some(BAD));
+        let mut random = seed;
+        let mut next = |below: u64| {
+            random = random
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (random >> 33) % below
+        };
+        let mut follower = Follower::start_by(common::store(), showing());
+        let mut source = follower.connect(SOURCE, &[]);
+        let (mut sent, _) = source.want(SOURCE).await;
+        while sent < ALL {
+            let (from, through) = (sent + 1, (sent + 1 + next(9)).min(ALL));
+            let items = match next(4) {
+                0 => backlog.plain(from, through),
+                // The proof of another size.
+                1 => {
+                    let mut items = backlog.plain(from, through);
+                    items.insert(0, backlog.run(1, from).remove(0));
+                    items
+                }
+                _ => backlog.run(from, through),
+            };
+            source.answer(items).await;
+            sent = through;
+            if next(5) == 0 {
+                follower.wait_for(SOURCE, sent).await;
+                drop(source);
+                follower = Follower::start_by(follower.stop().await, showing());
+                source = follower.connect(SOURCE, &[]);
+                assert_eq!(source.want(SOURCE).await, (sent, None), "seed {seed}");
+            }
+        }
+        follower.wait_for(SOURCE, ALL).await;
+        all_verified(&follower).await;
+        drop(source);
+        assert_equal(&follower.stop().await, &backlog.verified_first().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_node_must_not_have_signed_is_withdrawn_and_is_evidence_against_it() {
+    let backlog = Backlog::new(Some(BAD));
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(backlog.run(1, 20)).await;
+    source.answer(backlog.run(21, ALL)).await;
+    follower.wait_for(SOURCE, ALL).await;
+    all_verified(&follower).await;
+    let counters = follower.engine().counters();
+    assert_eq!((counters.withdrawn.get(), counters.invalid.get()), (1, 1));
+    assert_eq!(follower.replication.counters().verified_behind.get(), ALL);
+    let store = follower.engine().store();
+    let at = EnvelopeId::new(SOURCE, SequenceId(BAD));
+    assert!(matches!(store.snapshot().mark(at).unwrap(), Some(Mark::Invalid(_))));
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("evidence is kept", || !all().is_empty()).await;
+    let evidence = all().remove(0).evidence;
+    assert!(matches!(evidence.misbehavior, Misbehavior::Invalid(_)));
+    assert_eq!((evidence.at, evidence.envelopes), (at, vec![envelope(BAD, true)]));
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outer_layer_that_a_peer_has_changed_costs_it_the_connection_and_is_asked_for_again() {
+    let backlog = Backlog::new(None);
+    let follower = Follower::start_by(common::store(), showing());
+    let mut liar = follower.connect(SOURCE, &[]);
+    liar.want(SOURCE).await;
+    let forged = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
+    liar.answer(forged.run(1, 20)).await;
+    liar.answer(forged.run(21, ALL)).await;
+    let violation = PeerViolation::ForgedSignature;
+    while liar.link.command().await != Some(LinkCommand::Disconnect { violation }) {}
+    drop(liar);
+    let mut source = follower.connect(SOURCE, &[]);
+    // What comes before the place is verified, and asked for no more.
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    source.answer(backlog.plain(BAD, ALL)).await;
+    all_verified(&follower).await;
+    follower.wait_for(SOURCE, ALL).await;
+    assert_eq!(follower.held(SOURCE), backlog.envelopes);
+    assert_eq!(follower.engine().counters().withdrawn.get(), 0);
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+/// A search waits until everything shown is verified, and nothing is shown while it lasts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gap_behind_what_is_shown_is_searched_for_as_ever() {
+    let backlog = Backlog::new(None);
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(backlog.run(1, 10)).await;
+    source.answer(backlog.plain(13, ALL)).await;
+    assert_eq!(source.want(SOURCE).await, (10, Some(12)));
+    assert_eq!(follower.replication.counters().verified_behind.get(), 10);
+    source.answer(backlog.run(11, 12)).await;
+    // The follower may not have heard yet that they are on disk.
+    let (after, up_to) = source.want(SOURCE).await;
+    assert!((10..=12).contains(&after) && up_to.is_none(), "{after} {up_to:?}");
+    source.answer(backlog.plain(after + 1, ALL)).await;
+    follower.wait_for(SOURCE, ALL).await;
+    assert_eq!(follower.replication.counters().verified_behind.get(), 10);
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+/// Also with the setting that shows only what is verified: the folder says what is left to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_killed_verifies_what_it_has_shown() {
+    let backlog = Backlog::new(Some(BAD));
+    for settings in [ReplicationSettings::default(), showing()] {
+        let store = backlog.killed_before_verifying(&backlog.envelopes);
+        // A checkpoint waits until the tree below it is verified, and is cosigned then.
+        let reached = |store: &Store| StoredTrees(&store.snapshot()).size(SOURCE);
+        assert_eq!(reached(&store), 0);
+        let follower = Follower::start_by(store, settings);
+        all_verified(&follower).await;
+        assert_eq!(reached(follower.engine().store()), ALL);
+        let heads = follower.replication.heads();
+        follower.until("peers are told", || heads.get().get(SOURCE).0 == ALL).await;
+        assert_equal(&follower.stop().await, &backlog.verified_first().await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn peers_are_told_and_sent_what_is_verified_only() {
+    let backlog = Backlog::new(None);
+    // It cannot be verified beyond a place without a peer.
+    let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
+    let follower = Follower::start_by(store, ReplicationSettings::default());
+    let heads = follower.replication.heads();
+    let told = || heads.get().get(SOURCE).0;
+    follower.until("the beginning is verified", || told() == BAD - 1).await;
+    assert_eq!(follower.engine().heads().get().get(SOURCE).0, ALL, "readers get all of it");
+    let reads = follower.replication.page_reads();
+    let (start, end) = (SequenceId::NONE, Some(SequenceId(ALL)));
+    let mut reader = follower.replication.reader(SOURCE, start, end, 1 << 20, reads).unwrap();
+    let sent = reader.next().await.unwrap().unwrap();
+    assert_eq!(sent, backlog.plain(1, BAD - 1));
+    assert_eq!(reader.next().await.unwrap(), None);
+    assert_eq!(told(), BAD - 1);
+    assert_eq!(follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0, BAD - 1);
+    follower.stop().await;
+}
+
+/// A follower accepts the prefixes that a reader sends.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_a_backlog_are_sent_with_the_proof_that_their_node_has_signed_them() {
+    let backlog = Backlog::new(None);
+    let store = backlog.verified_first().await;
+    store.put_checkpoints([&backlog.signed.into()]).unwrap();
+    let leader = Follower::start(store);
+    let reader = |after| {
+        let reads = leader.replication.page_reads();
+        let reader = leader.replication.reader(SOURCE, SequenceId(after), None, 2_000, reads);
+        reader.unwrap().proving()
+    };
+    let first = reader(0).next().await.unwrap().unwrap();
+    let through = u64::try_from(first.len()).unwrap() - 1;
+    assert!((2..ALL).contains(&through), "a page is a part of the strand");
+    assert_eq!(first, backlog.run(1, through));
+    // The last page is no backlog.
+    let last = reader(ALL - 1).next().await.unwrap().unwrap();
+    assert_eq!(last, backlog.plain(ALL, ALL));
+
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source: Peer = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(first).await;
+    follower.wait_for(SOURCE, through).await;
+    all_verified(&follower).await;
+    assert_eq!(follower.replication.counters().verified_behind.get(), through);
+    follower.stop().await;
+    leader.stop().await;
+}
+
+/// A rebuild books nothing before it is verified.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rows_of_what_is_shown_are_made_again_without_charges() {
+    let backlog = Backlog::new(None);
+    let store = backlog.killed_before_verifying(&backlog.envelopes);
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    let before = store.snapshot().projection_digests().unwrap();
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), before);
+    let follower = Follower::start(store);
+    all_verified(&follower).await;
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}

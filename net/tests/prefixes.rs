@@ -1,0 +1,97 @@
+//! A backlog over QUIC that its node has signed as a whole: shown first, verified behind.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod common;
+
+use bytes::Bytes;
+use common::envelopes::{key, message};
+use common::network::{Network, Node, UNREACHABLE, eventually};
+use common::raw::RawPeer;
+use hawser_engine::runtime::replication::CatchUp;
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::frame::{
+    ControlFrame, DataFrame, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, WantFrame,
+};
+use hawser_proto::{OriginatorId, SequenceId};
+
+/// Publishes so much, and has the node sign the tree of all of it.
+async fn fill(node: &Node, count: u64) -> SignedCheckpoint {
+    node.engine.own_strand_asked().await;
+    for from in (0..count).step_by(100) {
+        let messages = (from..count.min(from + 100)).map(|text| message(node.id, text));
+        node.engine.publish(messages.collect()).await.unwrap();
+    }
+    let store = node.engine.store();
+    let root = store.snapshot().root(node.id, count).unwrap();
+    let of = Checkpoint { node: node.id, originator: node.id, size: count, root, time_ns: 1 };
+    let signed = of.sign(&key(node.id));
+    store.put_checkpoint(&signed.into()).unwrap();
+    signed
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_backlog_is_shown_by_its_checkpoint_and_verified_behind() {
+    // More than two batches.
+    const ALL: u64 = 5_000;
+    let mut network = Network::new();
+    let origin = network.start(100);
+    fill(&origin, ALL).await;
+    network.catch_up = CatchUp::Checkpoints;
+    let follower = network.start(200);
+    follower.wait_for(100, ALL).await;
+    let store = follower.engine.store();
+    eventually("everything is verified", || store.unverified().unwrap().is_empty()).await;
+    assert_eq!(follower.held(100), origin.held(100));
+    let counters = follower.replication.counters();
+    assert!(counters.verified_behind.get() > 0, "a part was shown first");
+    assert_eq!(counters.verified_behind.get() + counters.verified.get(), ALL);
+    // What it verifies, it shows others.
+    network.catch_up = CatchUp::Verified;
+    let other = network.start(300);
+    other.wait_for(100, ALL).await;
+    assert_eq!(other.held(100), origin.held(100));
+    assert_eq!(other.replication.counters().verified_behind.get(), 0);
+}
+
+async fn strand(address: std::net::SocketAddr, features: u64) -> Vec<DataFrame> {
+    let mut peer = RawPeer::connect(address).await;
+    peer.features = features;
+    let (own, origin) = (OriginatorId(300), OriginatorId(100));
+    peer.prove(own, &key(own), origin).await;
+    let (after, up_to) = (SequenceId::NONE, Some(SequenceId(30)));
+    peer.say(ControlFrame::Want(WantFrame { originator: origin, after, up_to, bytes_max: 2_000 }))
+        .await;
+    peer.read_strand().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_them() {
+    let mut network = Network::new();
+    network.register(OriginatorId(300), UNREACHABLE);
+    let origin = network.start(100);
+    let signed = fill(&origin, 30).await;
+    let address = origin.endpoint.local_addr();
+    let frames = strand(address, FEATURE_CHECKPOINTS | FEATURE_PREFIXES).await;
+    let (mut held, mut prefixes) = (Vec::<Bytes>::new(), Vec::new());
+    for frame in &frames {
+        match frame {
+            DataFrame::Prefix(prefix) => prefixes.push((held.len(), prefix)),
+            DataFrame::Batch(batch) => held.extend(batch.envelopes()),
+            _ => {}
+        }
+    }
+    assert_eq!(held, origin.held(100).into_values().collect::<Vec<_>>());
+    let batches = frames.iter().filter(|it| matches!(it, DataFrame::Batch(_))).count();
+    // The last batch is no backlog.
+    assert!(batches > 2 && prefixes.len() == batches - 1, "{} of {batches}", prefixes.len());
+    for (before, prefix) in prefixes {
+        assert!(prefix.size > u64::try_from(before).unwrap());
+        assert_eq!(prefix.signed, signed);
+        let root = origin.engine.store().snapshot().root(origin.id, prefix.size).unwrap();
+        assert_eq!(prefix.begins_with(root), Ok(()));
+    }
+    // Older peers would take one for a violation.
+    let frames = strand(address, FEATURE_CHECKPOINTS).await;
+    assert!(!frames.iter().any(|it| matches!(it, DataFrame::Prefix(_))));
+}
