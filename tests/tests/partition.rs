@@ -1,70 +1,11 @@
 //! Three nodes, one of them cut off and brought back: the others go on, and afterwards all hold
 //! the same.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-use std::collections::BTreeMap;
 use std::time::Duration;
 
-use bytes::Bytes;
-use hawser_tests::harness::load::{Ledger, Plan};
+use hawser_tests::harness::burst::{assert_converges, publish, seen, source};
 use hawser_tests::harness::network::Network;
 use hawser_tests::harness::{seed, strand, wait};
-
-/// Envelopes that each burst of a test publishes at a node.
-const BURST: u64 = 150;
-
-/// Publishes a burst at some of the nodes at once.
-async fn publish(network: &Network, nodes: &[usize], seed: u64) -> Ledger {
-    let loads: Vec<_> = nodes
-        .iter()
-        .map(|&number| {
-            let node = &network.nodes[number];
-            let seed = seed.wrapping_mul(31).wrapping_add(number as u64);
-            let plan = Plan {
-                connections: 2,
-                envelopes_max: BURST,
-                ..Plan::new(node.port, node.id, seed)
-            };
-            plan.start(Vec::new())
-        })
-        .collect();
-    let mut ledger = Ledger::default();
-    for load in loads {
-        let burst = load.join().await;
-        assert!(burst.acknowledged().count() as u64 >= BURST, "a node did not take publishes");
-        ledger.extend(burst);
-    }
-    ledger
-}
-
-/// Waits for all nodes to be equally far, and compares them byte by byte with each other and with
-/// what was acknowledged.
-async fn assert_converges(network: &Network, ledger: &Ledger) {
-    network.converged().await;
-    let first = strand::read_all(&network.nodes[0].client()).await;
-    for node in &network.nodes {
-        let strands = strand::read_all(&node.client()).await;
-        assert_eq!(keys(&strands), keys(&first), "node {} holds other ids", node.id);
-        assert!(strands == first, "node {} holds other bytes", node.id);
-    }
-    for node in &network.nodes {
-        strand::assert_sound(&first[&node.id.0]);
-    }
-    for answer in ledger.acknowledged() {
-        let id = strand::id_of(answer);
-        assert_eq!(first[&id.originator.0].get(&id.sequence.0), Some(answer), "{id}");
-    }
-}
-
-fn keys(strands: &BTreeMap<u32, BTreeMap<u64, Bytes>>) -> BTreeMap<u32, Vec<u64>> {
-    strands.iter().map(|(id, strand)| (*id, strand.keys().copied().collect())).collect()
-}
-
-/// Returns a node's head of the strand of another one.
-async fn seen(network: &Network, by: usize, of: usize) -> u64 {
-    network.nodes[by].client().cursor().await.unwrap().get(network.nodes[of].id).0
-}
 
 /// Cuts so briefly that no timer fires: the data under way is sent again.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -133,17 +74,6 @@ async fn two_nodes_that_cannot_reach_each_other_hold_each_others_strands_through
         Some(source(&network, 0, 1).await)
     })
     .await;
-}
-
-/// Returns the number of the node that a node takes the strand of another one from.
-async fn source(network: &Network, by: usize, of: usize) -> Option<usize> {
-    let metrics = network.nodes[by].metrics().await;
-    let of = format!(r#"originator_id="{}""#, network.nodes[of].id);
-    let is_source = |via: usize| {
-        let via = format!(r#"via="{}""#, network.nodes[via].id);
-        metrics.sum("xmtp_peer_source", &[&of, &via]) == 1.0
-    };
-    (0..network.nodes.len()).find(|via| is_source(*via))
 }
 
 /// The link dies in the middle of a burst, and neither end has noticed when the next one begins.

@@ -1,5 +1,6 @@
 //! Publishing without pause, and remembering what was promised.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
@@ -64,8 +65,8 @@ impl Ledger {
 /// Parameters of the load: publishers and envelopes.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// The node's API port.
-    pub port: u16,
+    /// The node's API.
+    pub address: SocketAddr,
     /// The node's id.
     pub target: OriginatorId,
     /// Connections, each with one request at a time. Odd ones send batches.
@@ -86,8 +87,14 @@ impl Plan {
     /// A little of everything, until stopped.
     #[must_use]
     pub fn new(port: u16, target: OriginatorId, seed: u64) -> Self {
+        Self::at((Ipv4Addr::LOCALHOST, port).into(), target, seed)
+    }
+
+    /// The same at any address.
+    #[must_use]
+    pub fn at(address: SocketAddr, target: OriginatorId, seed: u64) -> Self {
         Self {
-            port,
+            address,
             target,
             connections: 6,
             batch_max: 20,
@@ -172,7 +179,7 @@ async fn publish_until_stopped(
     again: Vec<Attempt>,
     shared: Arc<Shared>,
 ) -> Ledger {
-    let client = Client::new(plan.port);
+    let client = Client::at(plan.address);
     let mut rng = seed::rng(plan.seed, number.into());
     let mut again = again.into_iter();
     let mut ledger = Ledger::default();

@@ -4,25 +4,30 @@
 //! - [`network`]: nodes with keys, folders and ports, started and stopped one by one;
 //! - [`gateway`]: a gateway before them; [`faulty`]: a node whose answers are wrong on purpose;
 //! - [`client`], [`envelopes`], [`identities`], [`vectors`]: what is sent, and how;
-//! - [`load`], [`strand`], [`projections`]: publishing without pause, and what must come of it;
+//! - [`load`], [`burst`], [`strand`], [`projections`], [`held`]: publishing without pause, and what must come of it;
 //! - [`reader`]: subscriptions that are checked while they run;
 //! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has sent;
 //! - [`web_server`]: the files of a folder over HTTP;
 //! - [`xmtpd_database`]: a database of the reference implementation, in a Postgres of its own;
-//! - [`udp`], [`power`], [`disk`], [`raw`]: cut cables, power loss, disks that fail, broken requests;
+//! - [`udp`], [`power`], [`disk`], [`clock`], [`raw`]: cut cables, power loss, disks that fail, wrong clocks, broken requests;
+//! - [`namespaces`]: hosts of their own for nodes, and ways between them that are cut in one direction;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
 //! - [`memory`], [`open_files`]: the memory of a process, watched, and its files, limited.
 
 pub mod binary;
+pub mod burst;
 pub mod client;
+pub mod clock;
 pub mod disk;
 pub mod envelopes;
 pub mod faulty;
 pub mod files;
 pub mod gateway;
+pub mod held;
 pub mod identities;
 pub mod load;
 pub mod memory;
+pub mod namespaces;
 pub mod network;
 pub mod open_files;
 pub mod outage;

@@ -9,8 +9,10 @@ use tempfile::TempDir;
 
 use super::binary::hawser;
 use super::client::Client;
+use super::clock::WallClock;
 use super::disk::DiskFaults;
 use super::files::{self, Record};
+use super::namespaces::{Host, Hosts};
 use super::ports;
 use super::power::SyncLog;
 use super::process::Process;
@@ -47,6 +49,10 @@ pub struct Node {
     pub arguments: Vec<String>,
     /// Records its syncs, from the next start on.
     pub sync_log: Option<SyncLog>,
+    /// Its host, where that is not this machine.
+    pub host: Option<Host>,
+    /// Its wall clock, where that is not the machine's, from the next start on.
+    pub clock: Option<WallClock>,
     /// Lets its disk fail, from the next start on.
     pub disk_faults: Option<DiskFaults>,
     /// Fault of `hawser_storage::faults` that the process has, from the next start on. Programs that
@@ -68,6 +74,18 @@ impl Network {
         let folder = tempfile::tempdir().unwrap();
         let nodes = (1..=count).map(|number| Node::new(number, folder.path())).collect();
         let network = Self { nodes, cables: Vec::new(), others: Vec::new(), _folder: folder };
+        network.write_registries();
+        network
+    }
+
+    /// Nodes on hosts of their own, with clocks of their own.
+    #[must_use]
+    pub fn on_hosts(hosts: &Hosts) -> Self {
+        let mut network = Self::new(u32::try_from(hosts.all().len()).unwrap());
+        for (node, host) in network.nodes.iter_mut().zip(hosts.all()) {
+            node.host = Some(*host);
+            node.clock = Some(WallClock::new(node.folder.join("clock")));
+        }
         network.write_registries();
         network
     }
@@ -140,7 +158,7 @@ impl Network {
                 .map(|(to, node)| Record {
                     id: node.id,
                     key: node.key.public_key(),
-                    http_address: format!("http://127.0.0.1:{}", node.port),
+                    http_address: format!("http://{}", node.at(node.port)),
                     quic_address: quic_address(to),
                     canonical: node.canonical,
                 })
@@ -233,6 +251,8 @@ impl Node {
             metrics_port: ports::free(),
             arguments: Vec::new(),
             sync_log: None,
+            host: None,
+            clock: None,
             disk_faults: None,
             fault: None,
             open_files: None,
@@ -266,6 +286,12 @@ impl Node {
         files::write_rates(&self.folder.join("rates.json"), rates);
     }
 
+    /// Returns the address of one of its ports.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        (self.host.map_or(Ipv4Addr::LOCALHOST, Host::address), port).into()
+    }
+
     /// Returns the command line of its process.
     #[must_use]
     pub fn command(&self) -> Command {
@@ -285,11 +311,14 @@ impl Node {
             .arg(self.folder.join("registry.json"))
             .arg("--rates-file")
             .arg(self.folder.join("rates.json"))
-            .args(["--listen-address", "127.0.0.1"])
+            .args(["--listen-address", &self.at(0).ip().to_string()])
             .args(["--api.port", &self.port.to_string()])
             .args(["--metrics.metrics-port", &self.metrics_port.to_string()])
             .args(["--shutdown-drain", "0s"])
             .args(&self.arguments);
+        if let Some(host) = self.host {
+            command.args(["--metrics.metrics-address", &host.address().to_string()]);
+        }
         forget_settings(&mut command);
         command
     }
@@ -313,6 +342,12 @@ impl Node {
         if let Some(files) = self.open_files {
             open_files::limit_at_start(&mut command, files);
         }
+        if let Some(clock) = &self.clock {
+            clock.arm(&mut command);
+        }
+        if let Some(host) = self.host {
+            command = host.command(&command);
+        }
         let name = format!("node {}", self.id);
         self.process = Some(Process::start(&name, command, &self.folder.join("output")));
     }
@@ -334,13 +369,13 @@ impl Node {
     }
 
     async fn ready_for(&mut self, purpose: &str) {
-        let (id, port) = (self.id, self.metrics_port);
+        let (id, address) = (self.id, self.at(self.metrics_port));
         let process = self.process.as_mut().expect("the node was started");
         wait::until(&format!("node {id} is ready to {purpose}"), async || {
             if let Some(status) = process.ended() {
                 panic!("node {id} has ended: {status}");
             }
-            let answer = raw::get(port, &format!("/readyz?for={purpose}")).await;
+            let answer = raw::get_from(address, &format!("/readyz?for={purpose}")).await;
             answer.is_ok_and(|(status, _)| status == 200).then_some(())
         })
         .await;
@@ -370,7 +405,7 @@ impl Node {
     /// A new connection to it.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.port)
+        Client::at(self.at(self.port))
     }
 
     /// Returns the current lines of the metrics page, without comments.
@@ -378,7 +413,7 @@ impl Node {
     /// # Panics
     /// When it does not answer.
     pub async fn metrics(&self) -> Metrics {
-        let (status, text) = raw::get(self.metrics_port, "/metrics").await.unwrap();
+        let (status, text) = raw::get_from(self.at(self.metrics_port), "/metrics").await.unwrap();
         assert_eq!(status, 200, "{text}");
         Metrics(text)
     }

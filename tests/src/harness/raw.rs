@@ -1,6 +1,6 @@
 //! Requests by the byte, so that a test can send what no client library would.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -193,7 +193,15 @@ fn dechunked(body: &[u8], head: &[u8]) -> Vec<u8> {
 /// # Errors
 /// When no server listens, or the bytes that come are no answer.
 pub async fn get(port: u16, path: &str) -> std::io::Result<(u16, String)> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await?;
+    get_from((Ipv4Addr::LOCALHOST, port).into(), path).await
+}
+
+/// The same from any address.
+///
+/// # Errors
+/// When the connection fails, or what comes back is no HTTP.
+pub async fn get_from(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    let mut stream = TcpStream::connect(address).await?;
     let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await?;
     let mut answer = Vec::new();

@@ -17,22 +17,32 @@
 //!
 //! It also lets a disk fail: while the folder that [`FAULTS_VARIABLE`] names holds a file `sync`, syncs of files fail
 //! with EIO, and while it holds a file `read`, so do reads at a place of a file (`pread`).
+//!
+//! And it moves the wall clock of a process: `clock_gettime` adds what the file says that [`CLOCK_VARIABLE`] names.
+//! `gettimeofday` is passed by on purpose, because RocksDB computes the ends of waits by it, which the kernel compares
+//! with its own clock.
 
 #![warn(missing_docs)]
 #![expect(unsafe_code, reason = "stands in for functions of the C library")]
 
 use std::ffi::{CStr, c_int, c_long, c_void};
-use std::sync::atomic::{AtomicI32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicPtr, Ordering};
 
 /// Names the file that records are appended to. Unset: nothing is recorded.
 pub const LOG_VARIABLE: &CStr = c"HAWSER_SYNCSPY_LOG";
 /// Names the folder whose files switch faults on. Unset: nothing fails.
 pub const FAULTS_VARIABLE: &CStr = c"HAWSER_SYNCSPY_FAULTS";
+/// Names the file with the lead of the wall clock over the machine's: eight bytes, nanoseconds, little-endian, negative
+/// for a clock that is behind. It may be written while processes run. Unset: the machine's clock.
+pub const CLOCK_VARIABLE: &CStr = c"HAWSER_SYNCSPY_CLOCK";
 /// The length of a record.
 pub const RECORD_LEN_BYTES: usize = 48;
 
 const NOT_OPENED: c_int = -1;
 static LOG: AtomicI32 = AtomicI32::new(NOT_OPENED);
+/// The file with the lead of the clock, mapped; [`NO_LEAD`] without one, null before the first look.
+static LEAD: AtomicPtr<i64> = AtomicPtr::new(std::ptr::null_mut());
+static NO_LEAD: i64 = 0;
 
 /// Stands in for the C library's `fsync`.
 #[unsafe(no_mangle)]
@@ -78,6 +88,74 @@ pub unsafe extern "C" fn pread64(
 ) -> libc::ssize_t {
     // SAFETY: the caller promises the same.
     unsafe { pread(fd, buffer, count, offset) }
+}
+
+/// Stands in for the C library's `clock_gettime`.
+///
+/// # Safety
+/// As for the C library's: `time` can be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn clock_gettime(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    // SAFETY: the caller promises what the system call needs.
+    let result = unsafe { machine_time(clock, time) };
+    if result == 0 && matches!(clock, libc::CLOCK_REALTIME | libc::CLOCK_REALTIME_COARSE) {
+        // SAFETY: the system call has written a time there.
+        move_time(unsafe { &mut *time }, lead_ns());
+    }
+    result
+}
+
+/// Asks the kernel for the time of the machine, as `clock_gettime` would.
+///
+/// # Safety
+/// `time` can be written.
+unsafe fn machine_time(clock: libc::clockid_t, time: *mut libc::timespec) -> c_int {
+    // SAFETY: the caller promises what the system call needs.
+    let result = unsafe { libc::syscall(libc::SYS_clock_gettime, clock, time) };
+    c_int::try_from(result).unwrap_or(-1)
+}
+
+fn move_time(time: &mut libc::timespec, lead_ns: i64) {
+    const SECOND_NS: i64 = 1_000_000_000;
+    let ns = time.tv_nsec + lead_ns.rem_euclid(SECOND_NS);
+    time.tv_sec += lead_ns.div_euclid(SECOND_NS) + ns / SECOND_NS;
+    time.tv_nsec = ns % SECOND_NS;
+}
+
+/// Returns the lead of the wall clock that the file states now.
+fn lead_ns() -> i64 {
+    let mut lead = LEAD.load(Ordering::Acquire);
+    if lead.is_null() {
+        // Two threads may both map it once; a page is lost then, and nothing else.
+        lead = map_lead();
+        LEAD.store(lead, Ordering::Release);
+    }
+    // SAFETY: it points to a mapping that stays, or to a static, both aligned. Other processes change the mapped bytes,
+    // all eight at once.
+    unsafe { lead.read_volatile() }
+}
+
+fn map_lead() -> *mut i64 {
+    // SAFETY: the name is a terminated string; the answer is null or one as well. The mapping is for reading only, and
+    // is checked before it is used.
+    unsafe {
+        let path = libc::getenv(CLOCK_VARIABLE.as_ptr());
+        let file = match path.is_null() {
+            true => NOT_OPENED,
+            false => libc::open(path, libc::O_RDONLY | libc::O_CLOEXEC),
+        };
+        if file == NOT_OPENED {
+            return (&raw const NO_LEAD).cast_mut();
+        }
+        let (len, protection) = (size_of::<i64>(), libc::PROT_READ);
+        let null = std::ptr::null_mut();
+        let mapped = libc::mmap(null, len, protection, libc::MAP_SHARED, file, 0);
+        libc::close(file);
+        match mapped == libc::MAP_FAILED {
+            true => (&raw const NO_LEAD).cast_mut(),
+            false => mapped.cast(),
+        }
+    }
 }
 
 /// Tells if the fault of this name is on, for files only. Sets `errno` then.
@@ -126,7 +204,7 @@ fn describe(fd: c_int) -> Option<[u8; RECORD_LEN_BYTES]> {
     // SAFETY: the path is a terminated string, and `stat` and `now` live and can be written.
     let failed = unsafe {
         libc::statx(fd, c"".as_ptr(), libc::AT_EMPTY_PATH, wanted, &raw mut stat)
-            | libc::clock_gettime(libc::CLOCK_REALTIME, &raw mut now)
+            | machine_time(libc::CLOCK_REALTIME, &raw mut now)
     };
     if failed != 0 {
         return None;

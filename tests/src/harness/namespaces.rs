@@ -1,0 +1,205 @@
+//! Hosts of their own for the nodes of a network: network namespaces around a router whose ways can be cut, each
+//! direction alone.
+//!
+//! [`run`] starts a test anew as the first process of fresh namespaces for users, networks, mounts and processes. That
+//! process is the router, and asks the nodes; [`Hosts`] gives each node a namespace at the end of a wire. When the process
+//! ends, however it ends, the system ends all others in its namespaces and removes what was made in them. Networks of
+//! the machine are neither changed nor reached. Root is not needed where users may make namespaces.
+
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Command;
+
+/// Tells a test that it runs in namespaces of its own.
+const INSIDE_VARIABLE: &str = "HAWSER_TEST_INSIDE_NAMESPACES";
+/// Set this to leave these tests out, on a system where namespaces cannot be made.
+pub const LEAVE_OUT_VARIABLE: &str = "HAWSER_TEST_WITHOUT_NAMESPACES";
+
+/// Runs `story` in fresh namespaces. `test` is the name of the test that calls, as the test runner knows it.
+///
+/// # Panics
+/// When the story does, or where namespaces cannot be made, unless [`LEAVE_OUT_VARIABLE`] is set.
+pub fn run(test: &str, story: impl AsyncFnOnce()) {
+    if std::env::var_os(INSIDE_VARIABLE).is_some() {
+        let mut runtime = tokio::runtime::Builder::new_multi_thread();
+        let runtime = runtime.worker_threads(2).enable_all().build().unwrap();
+        return runtime.block_on(story());
+    }
+    if std::env::var_os(LEAVE_OUT_VARIABLE).is_some() {
+        println!("NOT TESTED: {test}, because {LEAVE_OUT_VARIABLE} is set");
+        return;
+    }
+    assert_possible();
+    let output = in_namespaces()
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(INSIDE_VARIABLE, "1")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    println!("{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{test} fails in its namespaces: {}", output.status);
+    assert!(said.contains("test result: ok. 1 passed;"), "no test is called {test}");
+}
+
+/// A command line that lacks the program to run.
+fn in_namespaces() -> Command {
+    let mut command = Command::new("unshare");
+    command.args(["--user", "--map-root-user", "--net", "--mount", "--pid", "--mount-proc"]);
+    command.args(["--fork", "--kill-child", "--"]);
+    command
+}
+
+/// A test that cannot run fails: one that passes has shown something.
+fn assert_possible() {
+    let tried = in_namespaces().args(["ip", "link", "set", "lo", "up"]).output();
+    let failure = match tried {
+        Ok(output) if output.status.success() => return,
+        Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
+        Err(error) => error.to_string(),
+    };
+    panic!(
+        "no namespaces can be made here: {failure}\nThis test needs unshare and nsenter (util-linux), ip (iproute2), and \
+         a kernel that lets this user make namespaces. {LEAVE_OUT_VARIABLE}=1 leaves it out."
+    );
+}
+
+/// One host for each node, on wires of their own to the router, which is this process.
+#[derive(Debug)]
+pub struct Hosts {
+    hosts: Vec<Host>,
+}
+
+/// A network namespace at the end of a wire.
+#[derive(Debug, Clone, Copy)]
+pub struct Host {
+    number: u8,
+}
+
+impl Hosts {
+    /// Makes hosts, each of which reaches all others.
+    ///
+    /// # Panics
+    /// When the system does not let us.
+    #[must_use]
+    pub fn new(count: u8) -> Self {
+        // A place of our own for the names of namespaces. Other processes of the machine do not see it.
+        must(Command::new("mount").args(["-t", "tmpfs", "tmpfs", "/run"]));
+        std::fs::create_dir("/run/netns").unwrap();
+        ip("link set lo up");
+        let hosts: Vec<Host> = (1..=count).map(|number| Host { number }).collect();
+        for host in &hosts {
+            let (name, wire) = (host.name(), host.wire());
+            let (router, address) = (host.router(), host.address());
+            ip(&format!("netns add {name}"));
+            ip(&format!("link add {wire} type veth peer name eth0 netns {name}"));
+            ip(&format!("address add {router}/30 dev {wire}"));
+            ip(&format!("link set {wire} up"));
+            ip(&format!("-n {name} address add {address}/30 dev eth0"));
+            ip(&format!("-n {name} link set lo up"));
+            ip(&format!("-n {name} link set eth0 up"));
+            ip(&format!("-n {name} route add default via {router}"));
+        }
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        Self { hosts }
+    }
+
+    /// The hosts, in the order of their numbers.
+    #[must_use]
+    pub fn all(&self) -> &[Host] {
+        &self.hosts
+    }
+
+    /// From now on drops everything on its way from one host to another, without a sign to either. The other direction
+    /// stays as it is.
+    ///
+    /// # Panics
+    /// When it was cut already.
+    pub fn cut(&self, from: usize, to: usize) {
+        let was_open_back = self.passes(to, from);
+        assert!(self.passes(from, to), "the way from {from} to {to} is cut already");
+        ip(&format!("rule add {}", self.drops(from, to)));
+        assert!(!self.passes(from, to), "no cut at all");
+        assert_eq!(self.passes(to, from), was_open_back, "the way back has changed");
+    }
+
+    /// Cuts both directions.
+    pub fn cut_both(&self, a: usize, b: usize) {
+        self.cut(a, b);
+        self.cut(b, a);
+    }
+
+    /// From now on everything arrives.
+    ///
+    /// # Panics
+    /// When it was not cut.
+    pub fn mend(&self, from: usize, to: usize) {
+        ip(&format!("rule del {}", self.drops(from, to)));
+        assert!(self.passes(from, to), "the way from {from} to {to} is still cut");
+    }
+
+    /// Mends both directions.
+    pub fn mend_both(&self, a: usize, b: usize) {
+        self.mend(a, b);
+        self.mend(b, a);
+    }
+
+    fn drops(&self, from: usize, to: usize) -> String {
+        format!("from {} to {} blackhole", self.hosts[from].address(), self.hosts[to].address())
+    }
+
+    /// Asks the router about a packet from one host to another.
+    fn passes(&self, from: usize, to: usize) -> bool {
+        let (from, to) = (self.hosts[from], self.hosts[to]);
+        let (source, target, wire) = (from.address(), to.address(), from.wire());
+        let question = format!("route get {target} from {source} iif {wire}");
+        let output = Command::new("ip").args(question.split(' ')).output().unwrap();
+        output.status.success()
+    }
+}
+
+impl Host {
+    /// Returns the address that other hosts reach it at.
+    #[must_use]
+    pub fn address(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.number, 2)
+    }
+
+    /// The router's end of the wire.
+    fn router(self) -> Ipv4Addr {
+        Ipv4Addr::new(10, 77, self.number, 1)
+    }
+
+    fn name(self) -> String {
+        format!("host{}", self.number)
+    }
+
+    fn wire(self) -> String {
+        format!("wire{}", self.number)
+    }
+
+    /// Makes of a command that has not started the same one on this host, with its changes of the environment.
+    #[must_use]
+    pub fn command(self, command: &Command) -> Command {
+        let namespace = PathBuf::from("/run/netns").join(self.name());
+        let mut there = Command::new("nsenter");
+        there.arg(format!("--net={}", namespace.display())).arg("--");
+        there.arg(command.get_program()).args(command.get_args());
+        for (name, value) in command.get_envs() {
+            match value {
+                Some(value) => there.env(name, value),
+                None => there.env_remove(name),
+            };
+        }
+        there
+    }
+}
+
+fn ip(arguments: &str) {
+    must(Command::new("ip").args(arguments.split(' ')));
+}
+
+fn must(command: &mut Command) {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+}
