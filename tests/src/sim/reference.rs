@@ -1,7 +1,7 @@
 //! Nodes that answer as the reference implementation does: what they hold goes out as messages of the network's API, with
 //! habits that the seed says, and followers read it with the decoders of `net`.
 //!
-//! What such a node stores is not simulated: it follows the others as every node here does.
+//! The storage of such a node is not simulated: it follows the others as every node here does.
 
 use std::collections::{BTreeMap, BTreeSet};
 
