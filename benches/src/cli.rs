@@ -411,7 +411,7 @@ pub(crate) struct Sizes {
     /// Topics in which 100 originators of the past have an envelope each.
     #[arg(long, default_value_t = 1000)]
     pub(crate) crowded_topics: u64,
-    /// Marks of missing places in the strand of another node of the registry, which never runs.
+    /// Marks of places without envelopes, in the strand of a node that has left.
     #[arg(long, default_value_t = 1_000_000)]
     pub(crate) marks: u64,
     #[command(flatten)]

@@ -19,7 +19,7 @@ const BUSY: OriginatorId = OriginatorId(20_000);
 const FIRST_OF_CROWD: u32 = 10_000;
 /// The first of their topics: far from those that are published on.
 const FIRST_TOPIC: u64 = 1 << 40;
-/// The originator of the marks: the second node of the registry, whose strand is followed.
+/// The originator of the marks: a node that is not in the registry.
 const MARKED: OriginatorId = OriginatorId(200);
 const PAYLOAD_LEN: usize = 128;
 /// Envelopes in one commit.
@@ -35,7 +35,7 @@ pub(crate) struct Past {
     pub(crate) crowd: u32,
     /// Topics that they share.
     pub(crate) crowded_topics: u64,
-    /// Marks in the strand of another node of the registry.
+    /// Marks in the strand of a node that has left.
     pub(crate) marks: u64,
 }
 
