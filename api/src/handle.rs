@@ -238,6 +238,10 @@ fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<
         version: settings.version.as_str().into(),
         reads: api.reads.clone(),
         callers: api.callers.clone(),
+        quic_address: settings
+            .quic_address
+            .as_ref()
+            .map(|address| address.as_str().parse().expect("a host and a port are visible ASCII")),
         stop: api.stop.clone(),
     };
     let proofs = Proofs {

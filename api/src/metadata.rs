@@ -13,11 +13,13 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
     PayerInfo, PeriodSummary,
 };
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::MetadataApi;
+use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
 use hawser_proto::{Cursor, PayerAddress};
 use prost::Message as _;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::{Request, Response, Status};
 
 use crate::callers::{Callers, caller_of};
@@ -49,6 +51,8 @@ pub(crate) struct Metadata {
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
     pub(crate) callers: Callers,
+    /// The address at which this node is reached over QUIC, if it is told.
+    pub(crate) quic_address: Option<AsciiMetadataValue>,
     /// Cancelled when streams are to end.
     pub(crate) stop: CancellationToken,
 }
@@ -61,7 +65,11 @@ impl MetadataApi for Metadata {
         &self,
         _: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<pb::GetSyncCursorResponse>, Status> {
-        Ok(Response::new(response(&self.engine.heads().get())))
+        let mut answer = Response::new(response(&self.engine.heads().get()));
+        if let Some(address) = self.quic_address.clone() {
+            answer.metadata_mut().insert(QUIC_ADDRESS_HEADER, address);
+        }
+        Ok(answer)
     }
 
     async fn subscribe_sync_cursor(

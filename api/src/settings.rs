@@ -9,6 +9,7 @@ use tonic::service::Routes;
 use crate::views::{ChainsView, DiskView, FillingView};
 use crate::witness_context::WitnessContext;
 use hawser_engine::runtime::PayerReporter;
+use hawser_proto::QuicAddress;
 use hawser_serve::address::TrustedProxies;
 use hawser_serve::tls::Tls;
 use hawser_serve::{CALLERS_BYTES_MAX, RpcMethod};
@@ -25,6 +26,9 @@ pub struct ApiSettings {
     /// Silence after which a stream sends a sign of life. Above 0; default 30 s. Each stream then wakes
     /// a client once per interval.
     pub keepalive_interval: Duration,
+    /// The address at which peers reach this node over QUIC, told with the vector clock. Default: none, and peers take host
+    /// and port of the registered URL.
+    pub quic_address: Option<QuicAddress>,
     /// Serves gRPC reflection. Default: no.
     pub reflection: bool,
     /// Takes reports of misbehaviour and hands them out. Default: yes.
@@ -156,6 +160,7 @@ impl Default for ApiSettings {
             listen: Some(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 5050))),
             metrics: Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 8008))),
             keepalive_interval: Duration::from_secs(30),
+            quic_address: None,
             reflection: false,
             misbehavior_api: true,
             tls: None,

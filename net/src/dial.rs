@@ -36,11 +36,11 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
         if let Some(until) = net.sessions.avoided_until(peer) {
             tokio::time::sleep_until(until.into()).await;
         }
-        let Some(address) = address_of(&net, peer) else { return };
+        let Some(addresses) = addresses_of(&net, peer) else { return };
         let attempt = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => continue, // the peer has dialled this node meanwhile
-            attempt = attempt(&net, &endpoint, peer, &address) => attempt,
+            attempt = attempt(&net, &endpoint, peer, &addresses) => attempt,
         };
         let pause = match attempt {
             Ok(proven) => {
@@ -52,7 +52,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
                 backoff.next_pause(rand::random())
             }
             Err(error) => {
-                tracing::debug!(%peer, address, %error, "no session");
+                tracing::debug!(%peer, ?addresses, %error, "no session");
                 net.failures.not_reached(peer, &error);
                 if error.is_lasting() {
                     long_pause(rand::random())
@@ -63,30 +63,73 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
         };
         tokio::select! {
             () = net.sessions.wait_for(peer) => {}
-            () = wait(&net, peer, pause) => {}
+            () = wait(&net, peer, pause, &addresses) => {}
         }
     }
 }
 
-/// Waits for the pause; while the peer has a session over gRPC, longer.
-async fn wait(net: &NetState, peer: OriginatorId, pause: Duration) {
+/// Addresses to dial a peer at.
+#[derive(Debug)]
+struct PeerAddresses {
+    /// The one that the peer has told over gRPC. It is tried first: where it is told, nothing may answer at the other one.
+    told: Option<String>,
+    /// The one of its registry record; empty if it has none.
+    registered: String,
+    /// The URL of its API, if its address may still be told there.
+    url: Option<String>,
+}
+
+/// Waits for the pause; while the peer has a session over gRPC, longer, unless it tells a first address.
+async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &PeerAddresses) {
     tokio::time::sleep(pause).await;
     if net.sessions.has_grpc(peer) {
+        let url = addresses.url.as_deref().filter(|_| addresses.told.is_none());
+        let told = async {
+            match url {
+                Some(url) => net.sessions.wait_for_told_address(peer, url).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = net.sessions.wait_for_no_grpc(peer) => {}
+            () = told => {}
             () = tokio::time::sleep(AGAIN_BESIDE_GRPC) => {}
         }
     }
 }
 
-/// Returns the address of a peer, read for each attempt, so that a node that has moved is found.
+/// Returns the addresses of a peer, read for each attempt, so that a node that has moved is found.
 /// `None` once the node has left the network; a record without an address may still get one.
-fn address_of(net: &NetState, peer: OriginatorId) -> Option<String> {
+fn addresses_of(net: &NetState, peer: OriginatorId) -> Option<PeerAddresses> {
     let registry = net.identity.registry.borrow();
-    registry.member(peer).map(|record| quic_address(record).unwrap_or_default())
+    let record = registry.member(peer)?;
+    // A record that has one of its own is the operator's word.
+    let url = record.quic_address.is_none().then(|| record.http_address.clone());
+    let told = url.as_deref().and_then(|url| net.sessions.told_address(peer, url));
+    Some(PeerAddresses {
+        told: told.map(|it| it.to_string()),
+        registered: quic_address(record).unwrap_or_default(),
+        url,
+    })
 }
 
+/// Tries one address after the other. The node that answers has to prove the peer's id.
 async fn attempt(
+    net: &NetState,
+    endpoint: &Endpoint,
+    peer: OriginatorId,
+    addresses: &PeerAddresses,
+) -> Result<ProvenConnection, SessionError> {
+    if let Some(told) = &addresses.told {
+        match attempt_at(net, endpoint, peer, told).await {
+            Ok(proven) => return Ok(proven),
+            Err(error) => tracing::debug!(%peer, told, %error, "no session at the address it told"),
+        }
+    }
+    attempt_at(net, endpoint, peer, &addresses.registered).await
+}
+
+async fn attempt_at(
     net: &NetState,
     endpoint: &Endpoint,
     peer: OriginatorId,

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hawser_engine::runtime::replication::{Link, Replication};
-use hawser_proto::OriginatorId;
 use hawser_proto::frame::CloseCode;
+use hawser_proto::{OriginatorId, QuicAddress};
 use quinn::{Connection, VarInt};
 use tokio::sync::watch;
 
@@ -27,6 +27,8 @@ pub(crate) struct Sessions {
 struct SessionTable {
     current: HashMap<OriginatorId, ActiveSession>,
     grpc: HashMap<OriginatorId, GrpcSession>,
+    /// Addresses that peers have told over gRPC. At most one entry for each registry node.
+    told: HashMap<OriginatorId, ToldAddress>,
     /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
     /// for each registry node, since only proven ids enter.
     quiet_until: HashMap<OriginatorId, Instant>,
@@ -50,6 +52,14 @@ pub(crate) struct GrpcSession {
     pub(crate) address: String,
     /// Time that the last call took.
     pub(crate) round_trip: Duration,
+}
+
+/// The address at which a peer says that it is reached over QUIC.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct ToldAddress {
+    /// URL of the API that has told it.
+    by: String,
+    address: QuicAddress,
 }
 
 /// The entry of a session over gRPC. Dropping it removes the entry.
@@ -132,6 +142,17 @@ impl Sessions {
         self.wait(|table| !table.grpc.contains_key(&peer)).await;
     }
 
+    /// Returns the address at which the API at `url` says that this peer is reached over QUIC.
+    pub(crate) fn told_address(&self, peer: OriginatorId, url: &str) -> Option<QuicAddress> {
+        let table = self.table.borrow();
+        table.told.get(&peer).filter(|told| told.by == url).map(|told| told.address.clone())
+    }
+
+    /// Waits until the API at `url` has told an address of this peer.
+    pub(crate) async fn wait_for_told_address(&self, peer: OriginatorId, url: &str) {
+        self.wait(|table| table.told.get(&peer).is_some_and(|told| told.by == url)).await;
+    }
+
     /// Returns every session over gRPC.
     pub(crate) fn grpc_sessions(&self) -> Vec<(OriginatorId, GrpcSession)> {
         let table = self.table.borrow();
@@ -188,14 +209,21 @@ impl Drop for SessionGuard {
 }
 
 impl GrpcGuard {
-    /// Notes the time that a call took.
-    pub(crate) fn note_round_trip(&self, round_trip: Duration) {
+    /// Notes an answer of the peer: the time that the call took, and the address that it told, if it told one.
+    pub(crate) fn note_answer(&self, round_trip: Duration, address: Option<QuicAddress>) {
         self.sessions.table.send_if_modified(|table| {
             let session = table.grpc.get_mut(&self.peer);
-            if let Some(session) = session.filter(|session| session.serial == self.serial) {
-                session.round_trip = round_trip;
+            let Some(session) = session.filter(|session| session.serial == self.serial) else {
+                return false;
+            };
+            session.round_trip = round_trip; // no task waits for it
+            let Some(address) = address else { return false };
+            let told = ToldAddress { by: session.address.clone(), address };
+            let is_new = table.told.get(&self.peer) != Some(&told);
+            if is_new {
+                table.told.insert(self.peer, told);
             }
-            false // no task waits for it
+            is_new
         });
     }
 }

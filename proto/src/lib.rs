@@ -7,7 +7,7 @@
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
-//! - [`frame`]: the frames that nodes exchange over QUIC;
+//! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: where a node is reached so;
 //! - [`batch`]: the signers of many signatures at once;
 //! - [`merkle`]: the tree over a strand, and proofs about it;
 //! - [`checkpoint`]: what nodes and witnesses sign about that tree;
@@ -30,6 +30,7 @@ pub mod merkle;
 pub mod minute;
 pub mod mls;
 pub mod pb;
+pub mod quic_address;
 pub mod sign;
 pub mod topic;
 
@@ -42,5 +43,6 @@ pub use cursor::Cursor;
 pub use decimal::decimal;
 pub use ids::{EnvelopeId, GroupId, InboxId, OriginatorId, SequenceId, TransactionHash};
 pub use minute::minute_of;
+pub use quic_address::QuicAddress;
 pub use sign::{Address, Digest, PayerAddress, PublicKey, SecretKey, Signature};
 pub use topic::{TOPIC_LEN_BYTES_MAX, Topic, TopicKind};

@@ -332,3 +332,31 @@ async fn a_peer_that_loses_quic_is_followed_over_grpc_until_it_has_it_again() {
     ledger.extend(publish(&network, &[0, 1], seed + 2).await);
     assert_converges(&network, &ledger).await;
 }
+
+/// Both nodes are registered at a balancer without UDP. One of them says where it is reached over QUIC.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_address_for_quic_is_learned_over_grpc() {
+    let mut network = Network::behind_balancers(2).await;
+    let address = format!("127.0.0.1:{}", network.nodes[1].port);
+    network.nodes[1].arguments = vec!["--quic-address".to_owned(), address];
+    network.start_all().await;
+    wait::until("QUIC connects", async || {
+        let metrics = network.nodes[0].metrics().await;
+        (transport(&metrics, 200, "quic") == 1.0).then_some(())
+    })
+    .await;
+    let ledger = publish(&network, &[0, 1], seed::seed()).await;
+    assert_converges(&network, &ledger).await;
+}
+
+/// Both say so of a port where nothing answers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_address_for_quic_leaves_peers_over_grpc() {
+    let mut network = Network::behind_balancers(2).await;
+    network.add_arguments(&["--quic-address", "127.0.0.1:1"]);
+    network.start_all().await;
+    let ledger = publish(&network, &[0, 1], seed::seed()).await;
+    assert_converges(&network, &ledger).await;
+    let metrics = network.nodes[0].metrics().await;
+    assert_eq!(transport(&metrics, 200, "grpc"), 1.0, "{}", metrics.text());
+}

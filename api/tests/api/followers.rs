@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use hawser_api::NoPeers;
+use hawser_proto::QuicAddress;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{self, metadata_api_client::MetadataApiClient};
+use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
 use prost::Message as _;
 use tonic::{Code, Response, Status};
 
@@ -116,4 +119,17 @@ async fn a_follower_gets_a_first_frame_at_once_and_frames_that_it_reads() {
             next += 1;
         }
     }
+}
+
+#[tokio::test]
+async fn the_address_for_quic_is_told_if_there_is_one() {
+    let told = async |address: Option<QuicAddress>| {
+        let node = node_with(|settings| settings.quic_address = address, Arc::new(NoPeers)).await;
+        let mut client = MetadataApiClient::new(node.channel().await);
+        let answer = client.get_sync_cursor(metadata_api::GetSyncCursorRequest {}).await.unwrap();
+        answer.metadata().get(QUIC_ADDRESS_HEADER).map(|it| it.to_str().unwrap().to_owned())
+    };
+    assert_eq!(told(None).await, None);
+    let address = QuicAddress::parse("node.example:5050");
+    assert_eq!(told(address).await.as_deref(), Some("node.example:5050"));
 }

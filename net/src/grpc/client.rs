@@ -7,14 +7,15 @@ use std::sync::Arc;
 use hawser_proto::checkpoint::{CODEC_LEN_BYTES_MAX, CosignedCheckpoint};
 use hawser_proto::pb::hawser::checkpoint_api::{GetCheckpointRequest, GetCheckpointResponse};
 use hawser_proto::pb::xmtp::xmtpv4::{message_api as api, metadata_api};
-use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
+use hawser_proto::quic_address::QUIC_ADDRESS_HEADER;
+use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, QuicAddress, SequenceId};
 use prost::Message;
 use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
 use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
-use tonic::{Code, Request, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::messages::{EnvelopeList, OriginatorsFrame, PeerCodec};
 use super::token::{PeerTokens, TOKEN_HEADER};
@@ -53,6 +54,17 @@ pub(super) struct PeerClient {
     channel: Channel,
     /// `None` for a replica, which is no node.
     tokens: Option<Arc<PeerTokens>>,
+}
+
+/// An answer to the question how far a peer is.
+#[derive(Debug)]
+pub(super) struct PeerHeads {
+    /// The heads that it holds.
+    pub(super) heads: Cursor,
+    /// The address at which it says that it is reached over QUIC. Nothing else is known of that.
+    pub(super) quic_address: Option<QuicAddress>,
+    /// Time that the answer took.
+    pub(super) round_trip: Duration,
 }
 
 /// The reason a call ended.
@@ -108,20 +120,22 @@ impl PeerClient {
         Ok(Self { channel: channel.await?, tokens: tokens.map(Arc::new) })
     }
 
-    /// Asks for the heads that the peer holds. Also returns the time that the answer took. A peer without
-    /// this method claims nothing.
-    pub(super) async fn clock(&self) -> Result<(Cursor, Duration), PeerCallError> {
+    /// Asks for the heads that the peer holds. A peer without this method claims nothing.
+    pub(super) async fn heads(&self) -> Result<PeerHeads, PeerCallError> {
         let asked_at = Instant::now();
         let request = metadata_api::GetSyncCursorRequest {};
-        let answer = self.unary(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX).await;
-        let clock = match answer {
-            Ok(metadata_api::GetSyncCursorResponse { latest_sync }) => {
-                latest_sync.as_ref().map(Cursor::from).unwrap_or_default()
+        let answer = self.answer(GET_SYNC_CURSOR, request, CLOCK_BYTES_MAX).await;
+        let (heads, quic_address) = match answer {
+            Ok(answer) => {
+                let told = answer.metadata().get(QUIC_ADDRESS_HEADER);
+                let told = told.and_then(|it| QuicAddress::parse(it.to_str().ok()?));
+                let metadata_api::GetSyncCursorResponse { latest_sync } = answer.into_inner()?;
+                (latest_sync.as_ref().map(Cursor::from).unwrap_or_default(), told)
             }
-            Err(PeerCallError::Unimplemented) => Cursor::new(),
+            Err(PeerCallError::Unimplemented) => (Cursor::new(), None),
             Err(error) => return Err(error),
         };
-        Ok((clock, asked_at.elapsed()))
+        Ok(PeerHeads { heads, quic_address, round_trip: asked_at.elapsed() })
     }
 
     /// Asks for the newest checkpoint that the peer holds of a strand. `None` if it holds none, or shows none now: a limit
@@ -197,11 +211,24 @@ impl PeerClient {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
+        Ok(self.answer(path, request, max).await?.into_inner()?)
+    }
+
+    /// The answer to one call, with its metadata.
+    async fn answer<Q, A>(
+        &self,
+        path: &'static str,
+        request: Q,
+        max: usize,
+    ) -> Result<Response<Result<A, PeerError>>, PeerCallError>
+    where
+        Q: Message + 'static,
+        A: Message + Default + 'static,
+    {
         within(CALL_MAX, async {
             let mut grpc = self.grpc(max).await?;
             let path = PathAndQuery::from_static(path);
-            let answer = grpc.unary(self.signed(request), path, PeerCodec::<Q, A>::new()).await?;
-            Ok(answer.into_inner()?)
+            Ok(grpc.unary(self.signed(request), path, PeerCodec::<Q, A>::new()).await?)
         })
         .await
     }

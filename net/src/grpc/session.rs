@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::calls::WantCall;
 use super::checkpoints::CheckpointCalls;
-use super::client::{PeerClient, is_tls};
+use super::client::{PeerClient, PeerHeads, is_tls};
 use super::token::PeerTokens;
 use crate::control::SessionError;
 use crate::counters::PeerError;
@@ -139,11 +139,12 @@ impl<'a> Session<'a> {
         let tokens =
             as_node.then(|| PeerTokens::new(net.identity.own, net.identity.key.clone(), peer));
         let client = PeerClient::connect(address, tokens).await?;
-        let (clock, round_trip) = client.clock().await?;
+        let PeerHeads { heads, quic_address, round_trip } = client.heads().await?;
         let (guard, link) = net
             .sessions
-            .link_grpc(peer, address, round_trip, || net.replication.connect_unproven(peer, clock))
+            .link_grpc(peer, address, round_trip, || net.replication.connect_unproven(peer, heads))
             .ok_or_else(|| lost("the peer is connected over QUIC"))?;
+        guard.note_answer(round_trip, quic_address);
         let (calls, wants) = (JoinSet::new(), HashMap::new());
         let (guard, is_tls) = (Arc::new(guard), is_tls(address));
         Ok(Self { net, peer, client, link, guard, is_tls, calls, wants })
@@ -155,10 +156,10 @@ impl<'a> Session<'a> {
         let watch = async move {
             loop {
                 sleep(CLOCK_EVERY).await;
-                match client.clock().await {
-                    Ok((clock, round_trip)) => {
-                        sink.note_clock(&clock);
-                        guard.note_round_trip(round_trip);
+                match client.heads().await {
+                    Ok(PeerHeads { heads, quic_address, round_trip }) => {
+                        sink.note_clock(&heads);
+                        guard.note_answer(round_trip, quic_address);
                     }
                     Err(error) => return error,
                 }

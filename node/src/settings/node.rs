@@ -7,8 +7,8 @@ use std::time::Duration;
 use hawser_engine::runtime::replication::{CatchUp, MigratedStrands};
 use hawser_engine::runtime::{PayerReportSettings, PruneSettings, ScrubSettings};
 use hawser_net::PeerTransport;
-use hawser_proto::SecretKey;
 use hawser_proto::checkpoint::WitnessSigner;
+use hawser_proto::{QuicAddress, SecretKey};
 use hawser_serve::tls::{Tls, TlsFiles};
 use hawser_storage::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN, Durability};
 
@@ -86,6 +86,8 @@ pub struct NodeApiSettings {
     pub enable: bool,
     /// Address of the API on TCP, and of QUIC on UDP.
     pub address: SocketAddr,
+    /// The address at which this node says that it is reached over QUIC; `None` if it says nothing.
+    pub quic_address: Option<QuicAddress>,
     /// Time a stream may be silent before a keep-alive frame is sent.
     pub keep_alive: Duration,
     /// True if gRPC reflection is answered.
@@ -203,6 +205,7 @@ impl NodeServiceSettings {
         if reader.origin(&node::REPLICATION_ENABLE) != SettingOrigin::Default {
             notes.push("replication.enable is deprecated: it is called api.enable".into());
         }
+        notes.extend(quic_address_note(api.as_ref(), sync, peer_transport));
         if !is_replica && follow.as_ref().is_some_and(|urls| !urls.is_empty()) {
             notes.push("follow has no effect on a node: it is for hawser audit watch".into());
         }
@@ -245,6 +248,26 @@ impl NodeServiceSettings {
             commit: "",
         })
     }
+
+    /// Returns the address at which peers are told to reach this node over QUIC. `None` if they take that of its registered
+    /// URL, and if it opens no UDP port.
+    #[must_use]
+    pub fn told_quic_address(&self) -> Option<QuicAddress> {
+        let has_quic = self.sync && self.peer_transport != PeerTransport::Grpc;
+        self.api.quic_address.clone().filter(|_| has_quic)
+    }
+}
+
+/// Returns a note if the address for QUIC has no effect.
+fn quic_address_note(
+    api: Option<&NodeApiSettings>,
+    sync: Option<bool>,
+    transport: Option<PeerTransport>,
+) -> Option<String> {
+    let has_quic = transport? != PeerTransport::Grpc && sync?;
+    let is_told = api?.quic_address.is_some();
+    (is_told && !has_quic)
+        .then(|| "quic-address has no effect: this node opens no UDP port".to_owned())
 }
 
 /// Returns the folder of the database, whatever the other settings are.
@@ -332,6 +355,8 @@ impl SettingsReader<'_> {
         let enable = self.api_enabled();
         let listen = self.ip(&node::LISTEN_ADDRESS);
         let port = self.get(&node::API_PORT, parse::port);
+        let one = |text: &str| QuicAddress::parse(text).map(|address| vec![address]);
+        let quic_address = self.unless_default(&node::QUIC_ADDRESS, one);
         let keep_alive = self.duration_above_zero(&node::API_KEEP_ALIVE);
         let reflection = self.switch(&node::REFLECTION_ENABLE);
         let misbehavior = self.switch(&node::MISBEHAVIOR_API);
@@ -340,6 +365,7 @@ impl SettingsReader<'_> {
         Some(NodeApiSettings {
             enable: enable?,
             address: SocketAddr::new(listen?, port?),
+            quic_address: quic_address?.pop(),
             keep_alive: keep_alive?,
             reflection: reflection?,
             misbehavior: misbehavior?,

@@ -9,11 +9,12 @@
 //! - [`scripted_peer`]: a node of other software, with its habits as switches; [`recorded_peer`]: what a real one has sent;
 //! - [`web_server`]: the files of a folder over HTTP;
 //! - [`xmtpd_database`]: a database of the reference implementation, in a Postgres of its own;
-//! - [`udp`], [`power`], [`disk`], [`clock`], [`raw`]: cut cables, power loss, disks that fail, wrong clocks, broken requests;
+//! - [`balancer`], [`udp`], [`power`], [`disk`], [`clock`], [`raw`]: balancers, cut cables, power loss, disks that fail, wrong clocks, broken requests;
 //! - [`namespaces`]: hosts of their own for nodes, and ways between them that are cut in one direction;
 //! - [`outage`]: nodes that are killed or lose power under load, and lose nothing;
 //! - [`memory`], [`open_files`]: the memory of a process, watched, and its files, limited.
 
+pub mod balancer;
 pub mod binary;
 pub mod burst;
 pub mod client;

@@ -7,6 +7,7 @@ use std::process::{Command, ExitStatus};
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
 use tempfile::TempDir;
 
+use super::balancer::Balancer;
 use super::binary::hawser;
 use super::client::Client;
 use super::clock::WallClock;
@@ -31,6 +32,8 @@ pub struct Network {
     cables: Vec<Vec<Option<Cable>>>,
     /// Nodes that are no processes of this binary.
     others: Vec<Record>,
+    /// Balancers before the APIs, in the place of the nodes in every registry.
+    balancers: Vec<Balancer>,
     _folder: TempDir,
 }
 
@@ -73,7 +76,24 @@ impl Network {
     pub fn new(count: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let nodes = (1..=count).map(|number| Node::new(number, folder.path())).collect();
-        let network = Self { nodes, cables: Vec::new(), others: Vec::new(), _folder: folder };
+        let network = Self {
+            nodes,
+            cables: Vec::new(),
+            others: Vec::new(),
+            balancers: Vec::new(),
+            _folder: folder,
+        };
+        network.write_registries();
+        network
+    }
+
+    /// Nodes that are registered at balancers, which pass on TCP and no UDP.
+    pub async fn behind_balancers(count: u32) -> Self {
+        let mut network = Self::new(count);
+        for node in &network.nodes {
+            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, node.port));
+            network.balancers.push(Balancer::to(target).await);
+        }
         network.write_registries();
         network
     }
@@ -158,7 +178,10 @@ impl Network {
                 .map(|(to, node)| Record {
                     id: node.id,
                     key: node.key.public_key(),
-                    http_address: format!("http://{}", node.at(node.port)),
+                    http_address: match self.balancers.get(to) {
+                        Some(balancer) => format!("http://{}", balancer.address()),
+                        None => format!("http://{}", node.at(node.port)),
+                    },
                     quic_address: quic_address(to),
                     canonical: node.canonical,
                 })

@@ -62,6 +62,14 @@ pub(in crate::settings) const CATCH_UP: Setting = value(
     "checkpoints",
     "When readers are shown a backlog of another node: verified, or signed in a checkpoint of its node and verified behind",
 );
+pub(in crate::settings) const QUIC_ADDRESS: Setting = value(
+    "quic-address",
+    "HAWSER_QUIC_ADDRESS",
+    None,
+    "host:port, an IPv6 address in brackets",
+    "node.example:5050",
+    "The UDP address at which peers reach this node over QUIC, if it is another one than that of its registered URL",
+);
 pub(in crate::settings) const FOLLOW: Setting = urls(
     "follow",
     "HAWSER_FOLLOW",
@@ -359,7 +367,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 44] = [
+pub(super) const ALL: [&Setting; 45] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -372,6 +380,7 @@ pub(super) const ALL: [&Setting; 44] = [
     &SYNC_ENABLE,
     &PEER_TRANSPORT,
     &CATCH_UP,
+    &QUIC_ADDRESS,
     &FOLLOW,
     &SIGNER_PRIVATE_KEY,
     &WITNESS_NAME,
