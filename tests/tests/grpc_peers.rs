@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use hawser_tests::harness::balancer::BalancerTls;
 use hawser_tests::harness::files::Record;
 use hawser_tests::harness::load::{Ledger, Plan};
 use hawser_tests::harness::network::{Metrics, Network, Node};
@@ -336,7 +337,7 @@ async fn a_peer_that_loses_quic_is_followed_over_grpc_until_it_has_it_again() {
 /// Both nodes are registered at a balancer without UDP. One of them says where it is reached over QUIC.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_address_for_quic_is_learned_over_grpc() {
-    let mut network = Network::behind_balancers(2).await;
+    let mut network = Network::behind_balancers(2, None).await;
     let address = format!("127.0.0.1:{}", network.nodes[1].port);
     network.nodes[1].arguments = vec!["--quic-address".to_owned(), address];
     network.start_all().await;
@@ -352,11 +353,25 @@ async fn an_address_for_quic_is_learned_over_grpc() {
 /// Both say so of a port where nothing answers.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_address_for_quic_leaves_peers_over_grpc() {
-    let mut network = Network::behind_balancers(2).await;
+    let mut network = Network::behind_balancers(2, None).await;
     network.add_arguments(&["--quic-address", "127.0.0.1:1"]);
     network.start_all().await;
     let ledger = publish(&network, &[0, 1], seed::seed()).await;
     assert_converges(&network, &ledger).await;
     let metrics = network.nodes[0].metrics().await;
     assert_eq!(transport(&metrics, 200, "grpc"), 1.0, "{}", metrics.text());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_behind_balancers_that_end_tls_follow_each_other() {
+    let mut network = Network::behind_balancers(2, Some(&BalancerTls::new())).await;
+    network.start_all().await;
+    let ledger = publish(&network, &[0, 1], seed::seed()).await;
+    assert_converges(&network, &ledger).await;
+    for (node, peer) in [(0, 200), (1, 100)] {
+        wait::until_equal("gRPC connects", &1.0, async || {
+            Some(transport(&network.nodes[node].metrics().await, peer, "grpc"))
+        })
+        .await;
+    }
 }

@@ -181,8 +181,7 @@ impl NodeServiceSettings {
         let mut reader = SettingsReader::new(sources);
         // Every part is read before anything is given up, so that every error is found.
         let wallets = reader.wallets();
-        let api = reader.api();
-        let metrics = reader.metrics();
+        let (api, metrics) = (reader.api(), reader.metrics());
         let (sync, catch_up) = (reader.switch(&node::SYNC_ENABLE), reader.catch_up(is_replica));
         let peer_transport = reader.peer_transport(is_replica);
         let signer = reader.signer(is_replica);

@@ -1,41 +1,96 @@
-//! A balancer before one port: it passes on TCP, and there is no UDP at its own port.
+//! A balancer before one port: it passes on TCP, with or without the end of TLS, and there is no UDP at its own port.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
-use tokio::io::copy_bidirectional;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{AbortHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::xmtpd_database::Certificate;
 
 /// Passes on connections. Dropping it ends them.
 #[derive(Debug)]
 pub struct Balancer {
-    address: SocketAddr,
+    url: String,
     task: AbortHandle,
 }
 
+/// The end of TLS: what a balancer needs for it, and what its clients have to trust.
+#[derive(Clone)]
+pub struct BalancerTls {
+    /// The authority that its certificate is from, PEM.
+    pub authority: String,
+    acceptor: TlsAcceptor,
+}
+
+impl BalancerTls {
+    /// Makes a certificate for this machine.
+    ///
+    /// # Panics
+    /// Never.
+    #[must_use]
+    pub fn new() -> Self {
+        let made = Certificate::new("127.0.0.1");
+        let chain = vec![CertificateDer::from_pem_slice(made.certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(made.key.as_bytes()).unwrap();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap();
+        let mut config = config.with_no_client_auth().with_single_cert(chain, key).unwrap();
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        Self { authority: made.certificate, acceptor: Arc::new(config).into() }
+    }
+}
+
+impl Default for BalancerTls {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Balancer {
-    /// Stands before `target`.
-    pub async fn to(target: SocketAddr) -> Self {
+    /// Stands before `target`, and ends TLS if it is given what that takes.
+    pub async fn to(target: SocketAddr, tls: Option<&BalancerTls>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
+        let acceptor = tls.map(|tls| tls.acceptor.clone());
+        let scheme = if acceptor.is_some() { "https" } else { "http" };
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((mut near, _)) = listener.accept().await {
+            while let Ok((near, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
                 connections.spawn(async move {
-                    // A node that is down, and either end that leaves, ends the connection.
-                    if let Ok(mut far) = TcpStream::connect(target).await {
-                        let _ = copy_bidirectional(&mut near, &mut far).await;
+                    match acceptor {
+                        None => pass(near, target).await,
+                        Some(acceptor) => {
+                            if let Ok(near) = acceptor.accept(near).await {
+                                pass(near, target).await;
+                            }
+                        }
                     }
                 });
             }
         });
-        Self { address, task: task.abort_handle() }
+        Self { url: format!("{scheme}://{address}"), task: task.abort_handle() }
     }
 
-    /// The address to connect to.
+    /// The URL to register.
     #[must_use]
-    pub fn address(&self) -> SocketAddr {
-        self.address
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// Passes on bytes both ways. A node that is down, and either end that leaves, ends the connection.
+async fn pass(mut near: impl AsyncRead + AsyncWrite + Unpin, target: SocketAddr) {
+    if let Ok(mut far) = TcpStream::connect(target).await {
+        let _ = copy_bidirectional(&mut near, &mut far).await;
     }
 }
 

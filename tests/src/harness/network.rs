@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
 use tempfile::TempDir;
 
-use super::balancer::Balancer;
+use super::balancer::{Balancer, BalancerTls};
 use super::binary::hawser;
 use super::client::Client;
 use super::clock::WallClock;
@@ -63,6 +63,8 @@ pub struct Node {
     pub fault: Option<String>,
     /// The files that the process may have open, from the next start on; `None` as the test's own.
     pub open_files: Option<u64>,
+    /// A file of authorities that it trusts beside the public ones, from the next start on.
+    pub authorities: Option<PathBuf>,
     /// The next start is the first one, and the operator says so.
     pub is_new: bool,
     canonical: bool,
@@ -87,12 +89,17 @@ impl Network {
         network
     }
 
-    /// Nodes that are registered at balancers, which pass on TCP and no UDP.
-    pub async fn behind_balancers(count: u32) -> Self {
+    /// Nodes that are registered at balancers, which pass on TCP and no UDP. With `tls` they end TLS, and nodes trust them.
+    pub async fn behind_balancers(count: u32, tls: Option<&BalancerTls>) -> Self {
         let mut network = Self::new(count);
-        for node in &network.nodes {
+        for node in &mut network.nodes {
             let target = SocketAddr::from((Ipv4Addr::LOCALHOST, node.port));
-            network.balancers.push(Balancer::to(target).await);
+            network.balancers.push(Balancer::to(target, tls).await);
+            node.authorities = tls.map(|tls| {
+                let file = node.folder.join("authorities.pem");
+                std::fs::write(&file, &tls.authority).unwrap();
+                file
+            });
         }
         network.write_registries();
         network
@@ -179,7 +186,7 @@ impl Network {
                     id: node.id,
                     key: node.key.public_key(),
                     http_address: match self.balancers.get(to) {
-                        Some(balancer) => format!("http://{}", balancer.address()),
+                        Some(balancer) => balancer.url().to_owned(),
                         None => format!("http://{}", node.at(node.port)),
                     },
                     quic_address: quic_address(to),
@@ -279,6 +286,7 @@ impl Node {
             disk_faults: None,
             fault: None,
             open_files: None,
+            authorities: None,
             is_new: true,
             canonical: true,
             folder,
@@ -343,6 +351,9 @@ impl Node {
             command.args(["--metrics.metrics-address", &host.address().to_string()]);
         }
         forget_settings(&mut command);
+        if let Some(authorities) = &self.authorities {
+            command.env("SSL_CERT_FILE", authorities);
+        }
         command
     }
 
