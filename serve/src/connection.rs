@@ -1,5 +1,6 @@
 //! Sockets and connections: limits, idle connections, and shutdown in order.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::{Pin, pin};
@@ -9,17 +10,19 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Request;
+use http::{Request, Response};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tonic::body::Body as Answer;
 use tonic::transport::server::TcpConnectInfo;
 
 use crate::arrival::{AdmittedConnection, ConnectionAdmission, ConnectionRefusal};
@@ -28,9 +31,11 @@ use crate::call_share::Outgoing;
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot};
 use crate::dispatch::Dispatcher;
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
+use crate::head_timer::{HeadClock, HeadTimer};
 use crate::settings::{STREAM_WINDOW_BYTES, ServeSettings};
 use crate::tls::{DecryptedStream, ENCRYPTED_BYTES};
 use crate::turns::{PaidTime, TurnExecutor, in_turn};
+use crate::upgrade::{self, UpgradeSlot};
 
 /// Calls that a peer has reset before they were begun; more end the connection. The library's value.
 const PENDING_RESETS_MAX: usize = 20;
@@ -97,10 +102,10 @@ impl Connections {
     }
 
     /// Returns the protocols of one connection, whose tasks have their turns by what it has paid for.
-    fn http(&self, account: &Arc<PaidTime>) -> auto::Builder<TurnExecutor> {
+    fn http(&self, account: &Arc<PaidTime>, heads: HeadClock) -> auto::Builder<TurnExecutor> {
         let mut http = auto::Builder::new(TurnExecutor(account.clone()));
         http.http1()
-            .timer(TokioTimer::new())
+            .timer(HeadTimer::new(heads, self.settings.head_timeout))
             .header_read_timeout(self.settings.head_timeout)
             .max_buf_size(HEADER_LIST_LEN_BYTES_MAX as usize);
         http.http2()
@@ -241,30 +246,42 @@ impl Connections {
         arrived: AdmittedConnection,
         share: Arc<ConnectionShare>,
     ) {
-        let peer = arrived.client;
+        // Over TLS the handshake decides the protocol (RFC 9113 §3.1).
+        let upgrades = matches!(stream, DecryptedStream::Plain(_)).then(UpgradeSlot::default);
         let activity = Arc::new(Activity::new());
-        let service = service_fn(|mut request: Request<Incoming>| {
-            let (dispatcher, activity) = (self.dispatcher.clone(), activity.clone());
-            let share = self.share_of_call(&share, &request, peer);
-            // `tonic::Request::remote_addr` reads this extension.
-            let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
-            request.extensions_mut().insert(connected);
-            request.extensions_mut().insert(share.clone());
-            let open = OpenCall { share, _busy: Busy::new(activity) };
-            // In a box, which goes when the answer begins: hyper's task of a stream has room for the larger of the two
-            // for as long as it lasts.
-            Box::pin(async move {
-                dispatcher
-                    .answer(request)
-                    .await
-                    .map(|response| response.map(|body| open.until(body)))
-            })
-        });
+        let mut talk = Conversation { arrived, share, activity, upgrades };
+        let stream = Metered::new(stream, self.on_flood());
+        let heads = stream.heads();
+        self.hold(stream, heads, &talk).await;
+        let Some(asked) = talk.upgrades.take().and_then(|slot| slot.take()) else { return };
+        let switched = tokio::select! {
+            switched = timeout(self.settings.head_timeout, asked.switch(self.on_flood())) => switched,
+            () = self.stop.cancelled() => return,
+            () = talk.share.closed() => return,
+            () = talk.arrived.slot.ended() => return,
+        };
+        match switched {
+            Ok(Ok(stream)) => self.hold(stream, HeadClock::default(), &talk).await,
+            Ok(Err(_)) | Err(_) => self.dispatcher.metrics().connection_failed(),
+        }
+    }
+
+    /// Returns what is to be done when a peer floods its connection.
+    fn on_flood(&self) -> impl Fn() + Send + use<> {
         let metrics = self.dispatcher.metrics().clone();
-        let stream =
-            Metered::new(stream, move || metrics.connection_refused(ConnectionRefusal::Flood));
-        let http = self.http(share.paid_time());
-        let mut connection = pin!(http.serve_connection(TokioIo::new(stream), service));
+        move || metrics.connection_refused(ConnectionRefusal::Flood)
+    }
+
+    /// Serves requests until either end closes the connection, or it goes on with another protocol.
+    async fn hold<T>(&self, stream: T, heads: HeadClock, talk: &Conversation)
+    where
+        T: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let Conversation { arrived, share, activity, .. } = talk;
+        let service = service_fn(|request| self.answer(request, talk));
+        let http = self.http(share.paid_time(), heads);
+        let connection = http.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut connection = pin!(connection);
         let mut unread = pin!(share.unread_for(self.settings.write_timeout));
         tokio::select! {
             ended = connection.as_mut() => return self.ended(ended),
@@ -296,6 +313,32 @@ impl Connections {
         }
     }
 
+    /// Answers one request of a connection.
+    fn answer(
+        &self,
+        mut request: Request<Incoming>,
+        talk: &Conversation,
+    ) -> impl Future<Output = Result<Response<AnswerBody<Answer>>, Infallible>> + Send + use<> {
+        let peer = talk.arrived.client;
+        let share = self.share_of_call(&talk.share, &request, peer);
+        // `tonic::Request::remote_addr` reads this extension.
+        let connected = TcpConnectInfo { local_addr: None, remote_addr: Some(peer) };
+        request.extensions_mut().insert(connected);
+        request.extensions_mut().insert(share.clone());
+        let open = OpenCall { share: share.clone(), _busy: Busy::new(talk.activity.clone()) };
+        let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
+        let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
+        // In a box, which goes when the answer begins: hyper's task of a stream has room for the larger of the two
+        // for as long as it lasts.
+        Box::pin(async move {
+            let response = match upgrade {
+                Some(slot) => slot.put(request, share, body_timeout).await,
+                None => dispatcher.answer(request).await?,
+            };
+            Ok(response.map(|body| open.until(body)))
+        })
+    }
+
     /// Returns the share that a call is charged to: its connection's, or one of its own if that is a
     /// proxy's.
     fn share_of_call(
@@ -317,6 +360,15 @@ impl Connections {
             tracing::debug!(%error, "a connection broke");
         }
     }
+}
+
+/// One connection: its client, what it may hold, and its calls.
+struct Conversation {
+    arrived: AdmittedConnection,
+    share: Arc<ConnectionShare>,
+    activity: Arc<Activity>,
+    /// Present while the connection may go on with HTTP/2.
+    upgrades: Option<UpgradeSlot>,
 }
 
 /// The warnings of a listener, each of which is logged once in [`WARN_EVERY`].

@@ -10,8 +10,10 @@ use tonic::body::Body;
 
 /// Responses do not depend on the origin and credentials are never allowed, so any origin may ask.
 const ORIGIN: HeaderValue = HeaderValue::from_static("*");
-const EXPOSED: HeaderValue =
-    HeaderValue::from_static("grpc-status,grpc-message,grpc-status-details-bin,hawser-oldest");
+/// Specified: what the network's reference node lets pages read.
+const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
+/// Headers that only some responses have, and that pages may read where they are.
+const EXPOSED_IF_THERE: [&str; 3] = ["hawser-oldest", "retry-after", "limit-reason"];
 /// Specified: `docs/protocol/api.md`, a day, as the network's reference node answers.
 const AGE_S: HeaderValue = HeaderValue::from_static("86400");
 const METHODS: HeaderValue = HeaderValue::from_static("GET,HEAD,POST,PUT,PATCH,DELETE");
@@ -33,8 +35,20 @@ const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
 /// Adds the headers that every response carries.
 pub(crate) fn add_headers(headers: &mut HeaderMap) {
     headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN);
-    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, exposed(headers));
     headers.insert(ACCESS_CONTROL_MAX_AGE, AGE_S);
+}
+
+/// Returns the list for a response with these headers: without any of this node's own it is that of the reference node,
+/// byte by byte.
+fn exposed(headers: &HeaderMap) -> HeaderValue {
+    let mut more =
+        EXPOSED_IF_THERE.into_iter().filter(|name| headers.contains_key(*name)).peekable();
+    if more.peek().is_none() {
+        return HeaderValue::from_static(EXPOSED);
+    }
+    let list = more.fold(EXPOSED.to_owned(), |list, name| list + "," + name);
+    HeaderValue::from_str(&list).expect("names of headers and commas")
 }
 
 /// Returns the response to a preflight request with these headers.
@@ -55,4 +69,27 @@ fn asks_for_more(asked: &HeaderMap) -> bool {
         let name = name.trim().to_ascii_lowercase();
         name.starts_with("connect-") || name == "x-api-key"
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_may_read_what_is_there_and_the_list_is_else_that_of_the_reference() {
+        let of = |present: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for name in present {
+                headers.insert(*name, HeaderValue::from_static("1"));
+            }
+            add_headers(&mut headers);
+            headers[ACCESS_CONTROL_EXPOSE_HEADERS].to_str().unwrap().to_owned()
+        };
+        let always = "grpc-status,grpc-message,grpc-status-details-bin";
+        assert_eq!(of(&[]), always);
+        assert_eq!(of(&["content-type"]), always);
+        assert_eq!(of(&["hawser-oldest"]), format!("{always},hawser-oldest"));
+        let refused = format!("{always},retry-after,limit-reason");
+        assert_eq!(of(&["limit-reason", "retry-after"]), refused);
+    }
 }

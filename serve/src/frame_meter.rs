@@ -13,6 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
 use crate::bucket::{Bucket, BucketSize};
+use crate::head_timer::HeadClock;
 use crate::read_turn::ReadTurn;
 
 /// First bytes of HTTP/2 with prior knowledge (RFC 9113 §3.4).
@@ -158,14 +159,20 @@ pub(crate) struct Metered<T> {
     since: Instant,
     turn: ReadTurn,
     flooded: Box<dyn Fn() + Send>,
+    heads: HeadClock,
 }
 
 impl<T> Metered<T> {
     /// Ends reads with an error after calling `flooded` once the peer floods the connection.
     pub(crate) fn new(inner: T, flooded: impl Fn() + Send + 'static) -> Self {
         let flooded = Box::new(flooded);
-        let (meter, turn) = (FrameMeter::new(), ReadTurn::default());
-        Self { inner, meter, since: Instant::now(), turn, flooded }
+        let (meter, turn, heads) = (FrameMeter::new(), ReadTurn::default(), HeadClock::default());
+        Self { inner, meter, since: Instant::now(), turn, flooded, heads }
+    }
+
+    /// Returns the clock of the heads of HTTP/1.1.
+    pub(crate) fn heads(&self) -> HeadClock {
+        self.heads.clone()
     }
 }
 
@@ -189,6 +196,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         let carries_on = self.meter.received(&buf.filled()[before..], now_ms);
         let answered = self.meter.useless.wrapping_sub(useless);
         self.turn.took(buf.filled().len() - before + answered * FRAME_COSTS_BYTES);
+        if matches!(self.meter.state, ParseState::Other) && buf.filled().len() > before {
+            self.heads.arrived();
+        }
         if carries_on {
             return Poll::Ready(Ok(()));
         }

@@ -7,6 +7,7 @@
 //! - [`Server`], [`ServeSettings`]: the listener and its limits;
 //! - `connection`: sockets, idle connections, shutdown of a connection; `arrival`, `proxy_protocol`:
 //!   where a connection comes from; `connection_slots`: how many there may be; `frame_meter`: floods of HTTP/2 frames;
+//!   `head_timer`: slow heads of HTTP/1.1; `upgrade`: connections that go on with HTTP/2;
 //! - [`tls`]: certificates, and connections with and without TLS;
 //! - [`address`], [`bucket`], [`caller_table`], [`address_slots`]: callers by address, and limits on each, for
 //!   every service;
@@ -15,7 +16,8 @@
 //!   Connect protocol, translated;
 //! - `calls`, `request`, `response`: one call, its messages, its metrics; `frames`: message boundaries
 //!   in a body; `unpack`, `pack`: messages that are compressed;
-//! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold;
+//! - [`MemoryBudget`], [`CallCharge`], [`Overloaded`]: the memory that callers may make a process hold; `charged_bytes`:
+//!   a part of it that ends by itself;
 //!   `shedding`: who has to go when it is short; [`FieldCost`]: what a request takes once it is decoded;
 //! - [`metrics`], [`CallMetrics`]: counting, and the text format for scrapes;
 //! - [`readiness`], [`HealthService`]: conditions of a process, and readiness for balancers;
@@ -40,6 +42,7 @@ mod call_share;
 pub mod caller_table;
 mod calls;
 mod chain_list;
+mod charged_bytes;
 mod connect;
 mod connection;
 mod connection_slots;
@@ -49,6 +52,7 @@ mod details;
 mod dispatch;
 mod frame_meter;
 mod frames;
+mod head_timer;
 mod health;
 mod listener;
 mod method;
@@ -68,6 +72,7 @@ mod shedding;
 pub mod tls;
 mod turns;
 mod unpack;
+mod upgrade;
 
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;

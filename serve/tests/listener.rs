@@ -41,6 +41,24 @@ async fn connections_without_a_whole_head_are_closed() {
     }
 }
 
+/// A connection that waits for its next request is idle, not late with a head.
+#[tokio::test]
+async fn a_connection_may_rest_between_two_requests_and_not_within_one() {
+    let short = Duration::from_millis(300);
+    let server = server(|settings| settings.head_timeout = short).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    for _ in 0..2 {
+        connection.write_all(b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
+        let head = read_head(&mut connection).await;
+        assert!(head.starts_with("http/1.1 405 "), "{head}");
+        tokio::time::sleep(3 * short).await;
+    }
+    connection.write_all(b"GET /a HTTP/1.1\r\n").await.unwrap();
+    let mut answer = Vec::new();
+    let _ = connection.read_to_end(&mut answer).await;
+    assert!(answer.is_empty(), "closed without an answer: {answer:?}");
+}
+
 #[tokio::test]
 async fn an_idle_connection_is_closed_in_order() {
     let server = server(|settings| settings.idle_timeout = Duration::from_millis(30)).await;
@@ -115,4 +133,119 @@ async fn without_services_everything_is_unimplemented() {
     assert_eq!(status.code(), Code::Unimplemented);
     drop(channel);
     server.close().await;
+}
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+const CHECK: &str = "/grpc.health.v1.Health/Check";
+
+/// A health check in HTTP/1.1 that asks for HTTP/2 (RFC 7540 §3.2), without its body.
+fn asking(content_length: usize) -> Vec<u8> {
+    format!(
+        "POST {CHECK} HTTP/1.1\r\nhost: x\r\nconnection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\n\
+         http2-settings: AAMAAABkAAQAoAAA\r\ncontent-type: application/grpc\r\nte: trailers\r\n\
+         content-length: {content_length}\r\n\r\n"
+    )
+    .into_bytes()
+}
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let len = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    [&len[1..], &[kind, flags], &stream.to_be_bytes(), payload].concat()
+}
+
+/// Reads the frames of a connection up to the first that carries data of this stream.
+async fn data_of(connection: &mut TcpStream, stream: u32) -> Vec<u8> {
+    loop {
+        let mut head = [0; 9];
+        connection.read_exact(&mut head).await.unwrap();
+        let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let mut payload = vec![0; len];
+        connection.read_exact(&mut payload).await.unwrap();
+        if head[3] == 0 && head[5..] == stream.to_be_bytes() {
+            return payload;
+        }
+        assert!(head[3] != 7 && head[3] != 3, "frame {} with {payload:?}", head[3]);
+    }
+}
+
+async fn read_head(connection: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(connection.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap().to_lowercase()
+}
+
+async fn healthy(adjust: impl FnOnce(&mut ServeSettings)) -> Server {
+    let (_, health) = tonic_health::server::health_reporter();
+    let mut settings = ServeSettings::new(SocketAddr::from(([127, 0, 0, 1], 0)));
+    adjust(&mut settings);
+    let (routes, stats) = (Routes::new(health), CallMetrics::new(&[]));
+    Server::bind(settings, routes, stats, CancellationToken::new()).await.unwrap()
+}
+
+/// A message of one field: SERVING.
+const SERVING: [u8; 7] = [0, 0, 0, 0, 2, 8, 1];
+
+#[tokio::test]
+async fn a_request_that_asks_for_http2_is_its_first_stream() {
+    let server = healthy(|_| ()).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    // Some clients send the preface with their request, others after the answer.
+    connection.write_all(&[&asking(5), &[0; 5][..]].concat()).await.unwrap();
+    let head = read_head(&mut connection).await;
+    assert!(head.starts_with("http/1.1 101 "), "{head}");
+    assert!(
+        head.contains("upgrade: h2c\r\n") && head.contains("connection: upgrade\r\n"),
+        "{head}"
+    );
+    connection.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    assert_eq!(data_of(&mut connection, 1).await, SERVING);
+
+    let literal = |name: &str, value: &str| {
+        let len = |text: &str| u8::try_from(text.len()).unwrap();
+        [&[0, len(name)], name.as_bytes(), &[len(value)], value.as_bytes()].concat()
+    };
+    let head = [
+        literal(":method", "POST"),
+        literal(":scheme", "http"),
+        literal(":path", CHECK),
+        literal(":authority", "x"),
+        literal("content-type", "application/grpc"),
+        literal("te", "trailers"),
+    ];
+    let next = [frame(1, 4, 3, &head.concat()), frame(0, 1, 3, &[0; 5])];
+    connection.write_all(&next.concat()).await.unwrap();
+    assert_eq!(data_of(&mut connection, 3).await, SERVING);
+}
+
+#[tokio::test]
+async fn the_preface_may_come_with_the_request_that_asks_for_http2() {
+    let server = healthy(|_| ()).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    let begin = [PREFACE, &frame(4, 0, 0, &[0, 2, 0, 0, 0, 0])].concat();
+    connection.write_all(&[&asking(5), &[0; 5][..], &begin].concat()).await.unwrap();
+    assert!(read_head(&mut connection).await.starts_with("http/1.1 101 "));
+    assert_eq!(data_of(&mut connection, 1).await, SERVING);
+}
+
+#[tokio::test]
+async fn a_request_that_is_too_long_to_switch_is_answered_over_http1() {
+    let server = healthy(|_| ()).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    connection.write_all(&[asking(65_536), vec![0; 65_536]].concat()).await.unwrap();
+    let head = read_head(&mut connection).await;
+    assert!(head.starts_with("http/1.1 505 "), "gRPC needs HTTP/2: {head}");
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_http2_and_does_not_speak_it_is_closed() {
+    let short = Duration::from_millis(500);
+    let server = healthy(|settings| settings.head_timeout = short).await;
+    for next in [&b""[..], b"PRI * HTTP/2.0\r\n", b"GET / HTTP/1.1\r\nhost: x\r\n\r\n"] {
+        let answer = until_closed(&server, &[&asking(5), &[0; 5][..], next].concat()).await;
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        assert!(text.starts_with("HTTP/1.1 101 ") && text.ends_with("\r\n\r\n"), "{text}");
+        assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
+    }
 }

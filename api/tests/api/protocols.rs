@@ -43,7 +43,7 @@ fn assert_marked_for_browsers(answer: &Http1Answer) {
     assert_eq!(answer.header("access-control-allow-origin"), Some("*"));
     assert_eq!(
         answer.header("access-control-expose-headers"),
-        Some("grpc-status,grpc-message,grpc-status-details-bin,hawser-oldest")
+        Some("grpc-status,grpc-message,grpc-status-details-bin")
     );
     assert_eq!(answer.header("access-control-max-age"), Some("86400"));
     assert_eq!(answer.header("access-control-allow-credentials"), None);

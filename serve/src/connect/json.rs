@@ -9,8 +9,8 @@ use hawser_proto::pb::{JsonError, MethodSchema};
 use tokio::sync::Semaphore;
 use tonic::Status;
 
-use super::charged_bytes::ChargedBytes;
 use crate::budget::ConnectionShare;
+use crate::charged_bytes::ChargedBytes;
 
 /// The longest request in JSON, bytes. A guess: far more than people type. Larger messages are sent as
 /// `application/proto`.

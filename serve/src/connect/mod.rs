@@ -4,7 +4,6 @@
 //! A body in protobuf is the message of gRPC without the five bytes before it, or, on a stream, has the same five bytes.
 //! JSON is translated whole, see [`json`]. All limits, charges, deadlines and metrics are those of the gRPC call.
 
-mod charged_bytes;
 mod error;
 mod json;
 mod stream;
@@ -22,9 +21,9 @@ use tonic::body::Body;
 use tonic::{Code, Status};
 use tower::Service as _;
 
-use self::charged_bytes::ChargedBytes;
 use crate::budget::ConnectionShare;
 use crate::calls::Calls;
+use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 use crate::method::MethodKind;
 use crate::settings::MESSAGE_LEN_BYTES_MAX;

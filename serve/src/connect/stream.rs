@@ -11,9 +11,9 @@ use hyper::body::Frame;
 use tonic::Status;
 use tonic::body::Body;
 
-use super::charged_bytes::ChargedBytes;
 use super::{error, json};
 use crate::budget::ConnectionShare;
+use crate::charged_bytes::ChargedBytes;
 use crate::frames::HEAD_LEN_BYTES;
 
 /// Translates the body of a gRPC answer. With a `schema` its messages become JSON.

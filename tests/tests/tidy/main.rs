@@ -6,6 +6,7 @@ mod architecture;
 mod circles;
 mod engine;
 mod language;
+mod refusals;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -6,13 +6,13 @@ use crate::budget::ConnectionShare;
 use crate::overloaded::Overloaded;
 
 /// Bytes that are charged to a connection until this is dropped.
-pub(super) struct ChargedBytes {
+pub(crate) struct ChargedBytes {
     share: Arc<ConnectionShare>,
     bytes: usize,
 }
 
 impl ChargedBytes {
-    pub(super) fn new(share: Arc<ConnectionShare>) -> Self {
+    pub(crate) fn new(share: Arc<ConnectionShare>) -> Self {
         Self { share, bytes: 0 }
     }
 
@@ -20,7 +20,7 @@ impl ChargedBytes {
     ///
     /// # Errors
     /// [`Overloaded`]; nothing was taken then.
-    pub(super) fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), Overloaded> {
         self.share.take(bytes)?;
         self.bytes += bytes;
         Ok(())

@@ -1,0 +1,96 @@
+//! The time for the head of a request of HTTP/1.1, which begins with its first byte: a connection that waits for its next
+//! request is idle, and an idle one has more time.
+//!
+//! The library asks its timer for one sleep before each head, and begins it when the head before is done. A client that
+//! sends a head byte by byte is given [`head_timeout`](crate::ServeSettings::head_timeout) all the same.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use hyper::rt::{Sleep, Timer};
+use parking_lot::Mutex;
+
+/// The time at which the present head of a connection has begun to arrive. Cheap to clone; all clones are the same.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HeadClock(Arc<Mutex<Heads>>);
+
+#[derive(Debug, Default)]
+struct Heads {
+    begun: Option<Instant>,
+    /// True once the first head is waited for.
+    waited: bool,
+}
+
+impl HeadClock {
+    /// Notes that bytes have arrived.
+    pub(crate) fn arrived(&self) {
+        self.0.lock().begun.get_or_insert_with(Instant::now);
+    }
+
+    fn begun(&self) -> Option<Instant> {
+        self.0.lock().begun
+    }
+
+    /// Waits for the next head. Bytes of the first one were read before, to tell the version of HTTP. Those of a later one
+    /// that came together with the request before it do not count: its time begins with the next byte.
+    fn wait(&self) {
+        let mut heads = self.0.lock();
+        if std::mem::replace(&mut heads.waited, true) {
+            heads.begun = None;
+        }
+    }
+}
+
+/// The timer of one connection of HTTP/1.1.
+#[derive(Debug, Clone)]
+pub(crate) struct HeadTimer {
+    clock: HeadClock,
+    head_timeout: Duration,
+}
+
+impl HeadTimer {
+    pub(crate) fn new(clock: HeadClock, head_timeout: Duration) -> Self {
+        Self { clock, head_timeout }
+    }
+
+    fn wait(&self) -> Pin<Box<dyn Sleep>> {
+        self.clock.wait();
+        let (clock, head_timeout) = (self.clock.clone(), self.head_timeout);
+        Box::pin(HeadSleep { clock, head_timeout, timer: None })
+    }
+}
+
+impl Timer for HeadTimer {
+    fn sleep(&self, _: Duration) -> Pin<Box<dyn Sleep>> {
+        self.wait()
+    }
+
+    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+        self.wait()
+    }
+}
+
+/// Ends when a head has taken too long since its first byte. Without a byte it never ends: idle connections are
+/// closed elsewhere. The library polls it whenever bytes arrive.
+struct HeadSleep {
+    clock: HeadClock,
+    head_timeout: Duration,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
+}
+
+impl Future for HeadSleep {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(begun) = self.clock.begun() else { return Poll::Pending };
+        let until = tokio::time::Instant::from_std(begun + self.head_timeout);
+        self.timer
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)))
+            .as_mut()
+            .poll(cx)
+    }
+}
+
+impl Sleep for HeadSleep {}
