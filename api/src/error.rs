@@ -112,6 +112,8 @@ impl From<SubmitError> for CallError {
 
 /// Seconds after which a full disk may have room again. A guess: an operator has to make it.
 const RETRY_AFTER_DISK_S: u64 = 30;
+/// Seconds after which a caller may have ended one of its streams of all envelopes. A guess: it knows that better itself.
+const RETRY_AFTER_STREAM_S: u64 = 60;
 /// Seconds after which an index may have been made anew. A guess: it takes seconds or minutes, as the log is long.
 const RETRY_AFTER_REBUILD_S: u64 = 30;
 
@@ -151,7 +153,7 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::Publish(PublishError::Balance { .. }) => Status::failed_precondition(text),
         CallError::Publish(PublishError::PayerRate { retry_after }) => {
             let whole_s = retry_after.as_secs() + u64::from(retry_after.subsec_nanos() > 0);
-            limited(&text, "PAYER_RATE", Some(whole_s))
+            limited(&text, "PAYER_RATE", whole_s)
         }
         CallError::Publish(PublishError::Unavailable { retry_after, .. }) => {
             unavailable(text, retry_after.as_secs())
@@ -172,18 +174,12 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::Stream(error) => error.details().into_status(error.code(), &text),
         CallError::NotServed(_) => Status::unimplemented(text),
         CallError::Token(_) | CallError::NodesOnly => Status::unauthenticated(text),
-        CallError::TooManyTokens(retry_after_s) => {
-            limited(&text, "TOKEN_CHECKS", Some(retry_after_s))
-        }
-        CallError::RateLimited { retry_after_s, .. } => {
-            limited(&text, "RATE_LIMIT", Some(retry_after_s))
-        }
-        CallError::TooManyReports(retry_after_s) => {
-            limited(&text, "REPORT_LIMIT", Some(retry_after_s))
-        }
+        CallError::TooManyTokens(retry_after_s) => limited(&text, "TOKEN_CHECKS", retry_after_s),
+        CallError::RateLimited { retry_after_s, .. } => limited(&text, "RATE_LIMIT", retry_after_s),
+        CallError::TooManyReports(retry_after_s) => limited(&text, "REPORT_LIMIT", retry_after_s),
         CallError::ReportsBusy(retry_after_s) => unavailable(text, retry_after_s),
         CallError::ReadOnly => unavailable(text, RETRY_AFTER_DISK_S),
-        CallError::TooManyStreams => limited(&text, "STREAM_LIMIT", None),
+        CallError::TooManyStreams => limited(&text, "STREAM_LIMIT", RETRY_AFTER_STREAM_S),
     }
 }
 

@@ -5,9 +5,10 @@ use hawser_serve::StatusDetails;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-/// Renders a refusal as RESOURCE_EXHAUSTED. `reason` is a constant that programs can match; with a time,
-/// the caller succeeds if it waits as long.
-pub(crate) fn limited(text: &str, reason: &'static str, retry_after_s: Option<u64>) -> Status {
+/// Renders a refusal as RESOURCE_EXHAUSTED. `reason` is a constant that programs can match.
+/// A caller that waits as long as it is told may succeed.
+pub(crate) fn limited(text: &str, reason: &'static str, retry_after_s: u64) -> Status {
+    let retry_after_s = Some(retry_after_s);
     let details = StatusDetails { retry_after_s, ..StatusDetails::of(reason) };
     let mut status = details.into_status(Code::ResourceExhausted, text);
     status.metadata_mut().insert("limit-reason", MetadataValue::from_static(reason));

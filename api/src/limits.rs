@@ -306,6 +306,8 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -330,6 +332,25 @@ mod tests {
         }
         let many: Vec<String> = (0..101).map(|number| format!("{number}=1")).collect();
         assert_eq!(of(&[&many.join(",")]), Err(LimitError::CursorEntries(101)));
+    }
+
+    proptest! {
+        /// Metadata is whatever a caller sends.
+        #[test]
+        fn no_text_breaks_a_resume_point_and_a_cursor_is_read_as_it_was_written(
+            text in "[ -~]{0,60}",
+            places in proptest::collection::btree_map(any::<u32>(), any::<u64>(), 0..8),
+        ) {
+            let of = |text: &str| {
+                let mut metadata = MetadataMap::new();
+                metadata.insert(RESUME_HEADER, text.parse().unwrap());
+                resume_point(&metadata)
+            };
+            let _ = of(&text);
+            let entries: Vec<_> = places.iter().map(|(id, place)| format!("{id}={place}")).collect();
+            let expected = Cursor::from(&PbCursor { node_id_to_sequence_id: places });
+            prop_assert_eq!(of(&entries.join(",")), Ok(Some(expected)));
+        }
     }
 
     #[test]

@@ -27,7 +27,6 @@ use crate::error::{CallError, into_status};
 use crate::limits::payers;
 use crate::metrics::LimitedCall;
 use crate::node_api::{MessageStream, charged};
-use crate::rate_limits::CallCost;
 use crate::read_workers::ReadWorkers;
 use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 
@@ -111,9 +110,7 @@ impl Metadata {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
-        let cost = CallCost::of_topics(payers.len());
-        self.callers.charge(caller, LimitedCall::Usage, cost).await?;
-        // One turn is paid for, whatever the number of payers: a seek for each of them costs less.
+        // The service has no limits, and the first turn is free: a seek for each payer costs no more.
         let turns = self.callers.turns(caller, LimitedCall::Usage, 1, self.stop.clone());
         let usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
         let mut usage = Some(Box::new(usage));

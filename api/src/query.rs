@@ -26,13 +26,16 @@ enum Pages {
     OfStrands(Box<OriginatorsQuery>),
 }
 
-/// Returns the number of turns that a call has paid for at its beginning. Calls of the `ReplicationApi` have paid nothing:
-/// their first turn is free.
+/// Turns that a call has paid for at its beginning, if it costs one token or none: the first turn is free then.
+const FIRST_TURN: u64 = 1;
+
+/// Returns the number of turns that a query has paid for at its beginning. Queries of the `ReplicationApi` have paid
+/// nothing.
 fn paid_turns(method: EnvelopeMethod, topics: usize) -> u64 {
-    if matches!(method, EnvelopeMethod::Query | EnvelopeMethod::QueryNewest) {
+    if matches!(method, EnvelopeMethod::Query) {
         CallCost::of_topics(topics).query
     } else {
-        1
+        FIRST_TURN
     }
 }
 
@@ -98,8 +101,7 @@ impl NodeApi {
         let (charge, request) = charged(request);
         let requested = newest_topics(request.topics).map_err(CallError::Query)?;
         let topics: Vec<_> = requested.iter().flatten().cloned().collect();
-        let paid = paid_turns(method, topics.len());
-        let turns = self.callers.turns(caller, LimitedCall::Newest, paid, self.stop.clone());
+        let turns = self.callers.turns(caller, LimitedCall::Newest, FIRST_TURN, self.stop.clone());
         let mut query = self.reader(&charge).newest_query(topics);
         let found = self.reads.in_turns(&charge, turns, move || query.turn()).await?;
         let mut found = found.into_iter();

@@ -190,8 +190,7 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::GetInboxIdsRequest>,
     ) -> Answered<pb::GetInboxIdsResponse> {
-        let cost = CallCost::of_topics(request.get_ref().requests.len());
-        self.charge(&request, LimitedCall::Inboxes, cost).await?;
+        self.charge(&request, LimitedCall::Inboxes, CallCost::of_topics(1)).await?;
         answer(self.inbox_ids(request).await)
     }
 
@@ -199,8 +198,7 @@ impl QueryApi for NodeApi {
         &self,
         request: Request<pb::GetNewestEnvelopeRequest>,
     ) -> Answered<pb::GetNewestEnvelopeResponse> {
-        let cost = CallCost::of_topics(request.get_ref().topics.len());
-        self.charge(&request, LimitedCall::Newest, cost).await?;
+        self.charge(&request, LimitedCall::Newest, CallCost::of_topics(1)).await?;
         answer(self.newest(EnvelopeMethod::QueryNewest, request).await)
     }
 }

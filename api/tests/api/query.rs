@@ -94,6 +94,20 @@ async fn every_limit_is_refused_with_its_text() {
 }
 
 #[tokio::test]
+async fn more_newest_envelopes_than_a_query_has_topics_are_refused() {
+    let node = node().await;
+    let mut client = node.query().await;
+    let request = |count| pb::GetNewestEnvelopeRequest { topics: vec![topic_bytes(1); count] };
+    assert!(client.get_newest_envelope(request(10_000)).await.is_ok());
+    let status = client.get_newest_envelope(request(10_001)).await.unwrap_err();
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(
+        status.message(),
+        "invalid query: too many subscriptions: 10001, at most 10000 are allowed"
+    );
+}
+
+#[tokio::test]
 async fn the_newest_comes_for_each_topic_in_its_place() {
     let node = node().await;
     node.publish(vec![message(1, "old"), message(2, "only"), message(1, "new")]).await;
