@@ -27,6 +27,7 @@ use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 use crate::callers::Callers;
 use crate::checkpoint_api::Proofs;
 use crate::conditions::NodeChecks;
+use crate::disk_trend::DiskTrend;
 use crate::lag::LagTracker;
 use crate::metadata::Metadata;
 use crate::methods;
@@ -127,6 +128,7 @@ pub async fn start(
         build: Arc::new(build),
         newest: Arc::new(NewestTimes::default()),
         lags: Arc::new(LagTracker::default()),
+        disk_trend: Arc::new(DiskTrend::default()),
     };
     let limits = callers.metrics();
     let page = metrics::page(
@@ -209,7 +211,10 @@ async fn record_positions(observer: NodeObserver, end: CancellationToken) {
     loop {
         tokio::select! {
             () = end.cancelled() => return,
-            () = sleep(POSITIONS_RECORDED_EVERY) => observer.note_lags(),
+            () = sleep(POSITIONS_RECORDED_EVERY) => {
+                observer.note_lags();
+                observer.note_disk();
+            }
         }
     }
 }

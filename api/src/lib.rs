@@ -12,7 +12,7 @@
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
-//! - `conditions`, `lag`, `strands_behind`, `node_status`: readiness and status of the node;
+//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `node_status`: readiness and status of the node;
 //! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `operator`: what operators see;
 //! - [`start`] and [`ApiHandle`]: start and shutdown.
 //!
@@ -24,6 +24,7 @@ mod breaker;
 mod callers;
 mod checkpoint_api;
 mod conditions;
+mod disk_trend;
 mod error;
 mod handle;
 mod lag;

@@ -12,9 +12,12 @@ use parking_lot::Mutex;
 use serde::Serialize;
 
 use crate::conditions::READS_ONLY;
+use crate::disk_trend::DiskTrend;
 use crate::lag::LagTracker;
 use crate::misbehavior_page::{self, FactCounts};
-use crate::views::{ChainState, ChainsView, DiskView, PeerState, PeerView, ReadingState};
+use crate::views::{
+    ChainState, ChainsView, DiskSpace, DiskView, PeerState, PeerView, ReadingState,
+};
 
 /// Envelopes that a strand may be behind before the node is degraded. A guess: seconds of a busy
 /// network.
@@ -35,6 +38,7 @@ pub(crate) struct NodeObserver {
     pub(crate) build: Arc<BuildInfo>,
     pub(crate) newest: Arc<NewestTimes>,
     pub(crate) lags: Arc<LagTracker>,
+    pub(crate) disk_trend: Arc<DiskTrend>,
 }
 
 /// The observations of one moment.
@@ -198,6 +202,8 @@ pub(crate) struct DiskReport {
     pub(crate) log_bytes: u64,
     pub(crate) free_bytes: Option<u64>,
     pub(crate) total_bytes: Option<u64>,
+    /// Days until nothing is free, if it fills as in the last day; absent in the first hour, and while it does not fill.
+    pub(crate) days_left: Option<f64>,
     pub(crate) scrub: ScrubPage,
 }
 
@@ -313,6 +319,22 @@ impl NodeObserver {
         }
     }
 
+    /// Records the free space of the disk, from which the days left are told. Looks every ten minutes, however often it
+    /// is called.
+    pub(crate) fn note_disk(&self) {
+        let now_s = self.now_s();
+        if !self.disk_trend.is_due(now_s) {
+            return;
+        }
+        if let Some(space) = self.disk.as_ref().and_then(|disk| disk.space()) {
+            self.disk_trend.note(now_s, space.free_bytes);
+        }
+    }
+
+    fn now_s(&self) -> i64 {
+        self.engine.ports().clock.now_ns() / 1_000_000_000
+    }
+
     /// Returns the positions of this node, and the highest known ones.
     fn positions(&self, peers: &[PeerState]) -> (Arc<Cursor>, Cursor) {
         let own = self.engine.heads().get();
@@ -381,10 +403,12 @@ impl NodeObserver {
 
     fn disk_report(&self) -> DiskReport {
         let space = self.disk.as_ref().and_then(|disk| disk.space());
+        let left = |space: DiskSpace| self.disk_trend.days_left(self.now_s(), space.free_bytes);
         DiskReport {
             log_bytes: self.engine.store().disk_bytes(),
             free_bytes: space.map(|space| space.free_bytes),
             total_bytes: space.map(|space| space.total_bytes),
+            days_left: space.and_then(left),
             scrub: self.scrub_page(),
         }
     }

@@ -96,6 +96,9 @@ fn tell(name: &str, status: &Value) {
         };
         output::line(format_args!("  peer {} at {address}: {state}", peer["node_id"]));
     }
+    if let Some(days) = status["disk"]["days_left"].as_f64() {
+        output::line(format_args!("  disk: full in {days:.1} days at the rate of the last day"));
+    }
 }
 
 fn rows<'a>(status: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
