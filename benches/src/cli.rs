@@ -144,6 +144,9 @@ pub(crate) enum Command {
     Sizes(Sizes),
     /// Grow a node, start it again, and have many streams come back that lack little. Prints text.
     Reconnect(Reconnect),
+    /// Grow a node, and measure many open subscriptions, many listeners of one topic, the opening of a stream of 10,000
+    /// topics, and its strand as a stream beside a plain one. Prints text.
+    Readers(Readers),
     /// See what is resident with a large log and many subscriptions.
     Memory(Large),
     /// Everything above, one after the other.
@@ -419,6 +422,22 @@ pub(crate) struct Sizes {
     /// Leave out the rebuild, which takes the longest.
     #[arg(long)]
     pub(crate) without_rebuild: bool,
+}
+
+/// Readers of a node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Readers {
+    #[command(flatten)]
+    pub(crate) large: Large,
+    /// Streams that are open at once.
+    #[arg(long, default_value_t = 10_000)]
+    pub(crate) streams: u64,
+    /// Topics of each of them.
+    #[arg(long, default_value_t = 100)]
+    pub(crate) topics_each: u64,
+    /// Seconds for which the idle node is looked at.
+    #[arg(long, default_value_t = 60)]
+    pub(crate) idle_seconds: u64,
 }
 
 /// Streams that come back after a restart.

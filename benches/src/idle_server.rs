@@ -3,23 +3,25 @@
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::io::{Read as _, Write as _};
+use std::iter::{Repeat, repeat};
 use std::net::SocketAddr;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use tokio::net::TcpListener;
 use tonic::body::Body;
-use tonic::codegen::{BoxFuture, Service, http};
-use tonic::server::{Grpc, NamedService, UnaryService};
+use tonic::codegen::{BoxFuture, Service, http, tokio_stream};
+use tonic::server::{Grpc, NamedService, ServerStreamingService, UnaryService};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
 use crate::error::BenchError;
-use crate::rpc::RawCodec;
+use crate::rpc::{PLAIN_STREAM, RawCodec};
 
 /// Listens on a free port of the loopback interface, prints the address as one line, and answers
-/// every publish request with `answer_len` zero bytes until standard input ends.
+/// every publish request with `answer_len` zero bytes until standard input ends. A call of [`PLAIN_STREAM`] is answered with as
+/// many bytes again and again.
 pub(crate) async fn run(answer_len: usize) -> Result<(), BenchError> {
     std::thread::spawn(|| {
         let _ = std::io::stdin().read_to_end(&mut Vec::new()); // ends with the parent
@@ -55,6 +57,16 @@ impl UnaryService<Bytes> for Idle {
     }
 }
 
+impl ServerStreamingService<Bytes> for Idle {
+    type Response = Bytes;
+    type ResponseStream = tokio_stream::Iter<Repeat<Result<Bytes, Status>>>;
+    type Future = Ready<Result<Response<Self::ResponseStream>, Status>>;
+
+    fn call(&mut self, _: Request<Bytes>) -> Self::Future {
+        ready(Ok(Response::new(tokio_stream::iter(repeat(Ok(self.answer.clone()))))))
+    }
+}
+
 impl Service<http::Request<Body>> for Idle {
     type Response = http::Response<Body>;
     type Error = Infallible;
@@ -68,6 +80,9 @@ impl Service<http::Request<Body>> for Idle {
         let idle = self.clone();
         Box::pin(async move {
             let mut grpc = Grpc::new(RawCodec).max_decoding_message_size(25 * 1024 * 1024);
+            if request.uri().path() == PLAIN_STREAM.path() {
+                return Ok(grpc.server_streaming(idle, request).await);
+            }
             Ok(grpc.unary(idle, request).await)
         })
     }

@@ -29,6 +29,11 @@ pub(crate) const PAYER_INFO: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.metadata_api.MetadataApi/GetPayerInfo");
 pub(crate) const SUBSCRIBE_TOPICS: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.message_api.QueryApi/SubscribeTopics");
+pub(crate) const SUBSCRIBE_ORIGINATORS: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.ReplicationApi/SubscribeOriginators");
+/// A stream of [`crate::idle_server`].
+pub(crate) const PLAIN_STREAM: PathAndQuery =
+    PathAndQuery::from_static("/xmtp.xmtpv4.message_api.PublishApi/Stream");
 pub(crate) const GET_SYNC_CURSOR: PathAndQuery =
     PathAndQuery::from_static("/xmtp.xmtpv4.metadata_api.MetadataApi/GetSyncCursor");
 
@@ -149,6 +154,13 @@ pub(crate) fn count_entries(mut message: &[u8]) -> Option<u64> {
         entries += 1;
     }
     Some(entries)
+}
+
+/// Returns the content of field number 1 at the beginning of a message; `None` if something else is there.
+pub(crate) fn first_field(message: &[u8]) -> Option<&[u8]> {
+    let mut rest = message.strip_prefix(&[0x0a])?;
+    let len = prost::encoding::decode_varint(&mut rest).ok()?;
+    rest.get(..usize::try_from(len).ok()?)
 }
 
 #[cfg(test)]

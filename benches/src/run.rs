@@ -1,11 +1,13 @@
 //! From a command to its figures.
 
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
 
-use crate::cli::{Command, Hawser, Large, LoadArgs, Output, Reconnect, Shape, Sizes, Target};
+use crate::cli::{
+    Command, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape, Sizes, Target,
+};
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
@@ -14,7 +16,7 @@ use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
     backup, bootstrap, catch_up, chain_index, delivery, export, fill, floods, gateway, memory,
-    query, reconnect, replay, sizes, sources,
+    query, readers, reconnect, replay, sizes, sources,
 };
 use crate::verdict::verdicts;
 use crate::{process, stats};
@@ -80,6 +82,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Bootstrap(large) => bootstrap_another(&large).await,
         Command::Grow(large) => grow(&large).await,
         Command::Sizes(args) => at_sizes(&args).await,
+        Command::Readers(args) => read(&args).await,
         Command::Reconnect(args) => come_back(&args).await,
         Command::Memory(large) => subscribed(&large).await,
         Command::All(large) => all(&large).await,
@@ -153,6 +156,22 @@ async fn beside_floods(
     let network = Network::new(&hawser.program(), &output.data_dir(), 1)?;
     let node = network.start(0).await?;
     floods::run(&node, payload_size, seconds).await?;
+    node.stop();
+    Ok(())
+}
+
+/// Readers of a node that holds much.
+async fn read(args: &Readers) -> Result<(), BenchError> {
+    let &Readers { ref large, streams, topics_each, idle_seconds } = args;
+    let (_network, node, _) = filled_among(large, 1).await?;
+    let plan = readers::Plan {
+        streams,
+        topics_each,
+        idle: Duration::from_secs(idle_seconds.max(1)),
+        topics: large.stored_topics.max(1),
+        payload_len: large.shape.payload_size,
+    };
+    readers::run(&node, plan).await?;
     node.stop();
     Ok(())
 }

@@ -13,6 +13,7 @@ pub(crate) mod gateway;
 pub(crate) mod memory;
 pub(crate) mod publish;
 pub(crate) mod query;
+pub(crate) mod readers;
 pub(crate) mod reconnect;
 pub(crate) mod replay;
 pub(crate) mod sizes;

@@ -69,7 +69,7 @@ pub(crate) async fn run(
     println!("  {} envelopes were missed by those who have their topics", missed.envelopes);
 
     let connection = Connection::open(node.api()).await?;
-    let (before, delivered) = (node.cpu_time()?, open.delivered.load(Ordering::Relaxed));
+    let (before, delivered) = (node.cpu_time()?, open.delivered());
     let requests = workload.requests(missed.requests, SINGLE, 1);
     let published = load::run(&Load::once(requests, CATCH_UP_MAX), &[connection], 1).await?;
     let cpu_us = (node.cpu_time()? - before).as_secs_f64() * 1e6 / stats::float(SINGLE);
@@ -78,7 +78,7 @@ pub(crate) async fn run(
         "single envelopes beside them: p50 {:.2} ms, p99 {:.2} ms, {cpu_us:.0} us CPU each, {} delivered",
         latency.p50_us / 1e3,
         latency.p99_us / 1e3,
-        open.delivered.load(Ordering::Relaxed) - delivered,
+        open.delivered() - delivered,
     );
     node.stop();
     Ok(())
@@ -86,15 +86,20 @@ pub(crate) async fn run(
 
 /// Streams that stay open.
 #[derive(Default)]
-struct Opened {
+pub(crate) struct Opened {
     tasks: JoinSet<Result<(), BenchError>>,
     live: Arc<AtomicU64>,
     delivered: Arc<AtomicU64>,
 }
 
 impl Opened {
+    /// Returns the number of envelopes that all streams have brought.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered.load(Ordering::Relaxed)
+    }
+
     /// Opens streams of these topics, all from one cursor, and waits until they have caught up.
-    async fn measure(
+    pub(crate) async fn measure(
         &mut self,
         node: &Node,
         what: &str,

@@ -1,0 +1,188 @@
+//! Readers of a node: many subscriptions that are open, many listeners of one topic, a stream of many topics that opens, and a
+//! whole strand as one stream beside a plain stream of equal messages.
+
+use std::time::{Duration, Instant};
+
+use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
+use hawser_proto::{Cursor, OriginatorId};
+use prost::Message as _;
+use tokio::time::sleep;
+
+use crate::child::IdleServer;
+use crate::error::BenchError;
+use crate::network::{self, Node};
+use crate::rpc::{self, Connection};
+use crate::scenario::publish::seed;
+use crate::scenario::reconnect::Opened;
+use crate::stats;
+use crate::workload::{self, Workload};
+
+/// Envelopes that are published one at a time to all listeners.
+const TRIES: u64 = 20;
+/// Listeners that have not heard of an envelope by then have failed.
+const HEARD_MAX: Duration = Duration::from_secs(60);
+/// Topics of the stream that opens. Specified: the most that a request may have.
+const MANY_TOPICS: u64 = 10_000;
+/// Messages of a plain stream whose time is not taken.
+const WARM_UP: u64 = 10;
+
+/// The parameters of a run.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Plan {
+    pub(crate) streams: u64,
+    /// Topics of each of these streams.
+    pub(crate) topics_each: u64,
+    /// Duration of the look at the idle node.
+    pub(crate) idle: Duration,
+    /// Topics of the node.
+    pub(crate) topics: u64,
+    pub(crate) payload_len: usize,
+}
+
+/// Prints a line for each part.
+pub(crate) async fn run(node: &Node, plan: Plan) -> Result<(), BenchError> {
+    strand(node).await?;
+    first_page(node, plan.topics).await?;
+    subscriptions(node, plan).await?;
+    listeners(node, plan).await
+}
+
+/// Opens streams of topics of their own, and looks at the node while nothing happens.
+async fn subscriptions(node: &Node, plan: Plan) -> Result<(), BenchError> {
+    let mut connection = Connection::open(node.api()).await?;
+    let last_seen = network::cursor(&mut connection).await?;
+    let of_stream = |stream: u64| {
+        (0..plan.topics_each).map(|it| (stream * plan.topics_each + it) % plan.topics).collect()
+    };
+    let mut open = Opened::default();
+    let text = format!("{} streams of {} topics open", plan.streams, plan.topics_each);
+    open.measure(node, &text, &last_seen, (0..plan.streams).map(of_stream).collect()).await?;
+    let (before, start) = (node.cpu_time()?, Instant::now());
+    sleep(plan.idle).await;
+    let share = (node.cpu_time()? - before).as_secs_f64() / start.elapsed().as_secs_f64();
+    println!("idle beside them for {} s: {:.2} % of a core", plan.idle.as_secs(), share * 100.0);
+    Ok(())
+}
+
+/// Opens streams of one topic, publishes to it, and takes the time until the last stream has the envelope.
+async fn listeners(node: &Node, plan: Plan) -> Result<(), BenchError> {
+    let mut connection = Connection::open(node.api()).await?;
+    let last_seen = network::cursor(&mut connection).await?;
+    let mut open = Opened::default();
+    let text = format!("{} streams of one topic open", plan.streams);
+    open.measure(node, &text, &last_seen, (0..plan.streams).map(|_| vec![0]).collect()).await?;
+    let workload = Workload::new(node.id(), 1, 1, plan.payload_len, seed())?;
+    let mut times = stats::Latencies::new();
+    for number in 0..TRIES {
+        let wanted = open.delivered() + plan.streams;
+        let start = Instant::now();
+        connection.call(rpc::PUBLISH, workload.request(number, 1)).await?;
+        while open.delivered() < wanted {
+            if start.elapsed() > HEARD_MAX {
+                return Err("listeners do not hear of an envelope".into());
+            }
+            sleep(Duration::from_millis(1)).await;
+        }
+        times.record(start.elapsed());
+    }
+    let times = times.quantiles();
+    println!(
+        "an envelope reaches {} listeners, from the request on: p50 {:.1} ms, p99 {:.1} ms",
+        plan.streams,
+        times.p50_us / 1e3,
+        times.p99_us / 1e3
+    );
+    Ok(())
+}
+
+/// Opens a stream of many topics from their beginning, and takes the time until its first page.
+async fn first_page(node: &Node, topics: u64) -> Result<(), BenchError> {
+    use api::subscribe_topics_response::Response;
+    let filter = |number| api::subscribe_topics_request::TopicFilter {
+        topic: workload::topic(number),
+        last_seen: Some(Cursor::default().to_pb()),
+    };
+    let topics = MANY_TOPICS.min(topics);
+    let request = api::SubscribeTopicsRequest { filters: (0..topics).map(filter).collect() };
+    let mut times = stats::Latencies::new();
+    for _ in 0..TRIES {
+        let mut connection = Connection::open(node.api()).await?;
+        let start = Instant::now();
+        let mut stream = connection.stream(rpc::SUBSCRIBE_TOPICS, &request).await?;
+        loop {
+            let message = stream.message().await?.ok_or("a subscription ended")?;
+            let message = api::SubscribeTopicsResponse::decode(message)?;
+            if matches!(message.response, Some(Response::Envelopes(_))) {
+                break;
+            }
+        }
+        times.record(start.elapsed());
+    }
+    let times = times.quantiles();
+    println!(
+        "the first page of a stream of {topics} topics: p50 {:.1} ms, p99 {:.1} ms",
+        times.p50_us / 1e3,
+        times.p99_us / 1e3
+    );
+    Ok(())
+}
+
+/// Reads the node's own strand as a stream, and as many bytes in messages of the same length from a server that does
+/// nothing but send.
+async fn strand(node: &Node) -> Result<(), BenchError> {
+    let mut connection = Connection::open(node.api()).await?;
+    let head = network::head(&mut connection, node.id()).await?;
+    let start = Instant::now();
+    let (envelopes, messages, bytes) = read_strand(&mut connection, node.id(), head).await?;
+    let of_node = stats::float(bytes) / start.elapsed().as_secs_f64();
+    println!(
+        "{envelopes} envelopes by SubscribeOriginators: {:.0} /s, {:.0} MB/s",
+        stats::per_second(envelopes, start.elapsed()),
+        of_node / 1e6
+    );
+    let message_len = bytes / messages.max(1);
+    let server = IdleServer::start(usize::try_from(message_len)?)?;
+    let mut connection = Connection::open(server.address()).await?;
+    let mut stream =
+        connection.stream(rpc::PLAIN_STREAM, &api::SubscribeAllEnvelopesRequest {}).await?;
+    let mut start = Instant::now();
+    for number in 0..messages + WARM_UP {
+        if number == WARM_UP {
+            start = Instant::now();
+        }
+        stream.message().await?.ok_or("the plain stream ended")?;
+    }
+    let plain = stats::float(message_len * messages) / start.elapsed().as_secs_f64();
+    println!(
+        "a plain stream of {messages} messages of {message_len} bytes: {:.0} MB/s; the node has {:.0} % of that",
+        plain / 1e6,
+        of_node / plain * 100.0
+    );
+    Ok(())
+}
+
+/// Reads a strand from its beginning to `head`. Returns the envelopes, the messages that they came in, and the
+/// bytes of these.
+async fn read_strand(
+    connection: &mut Connection,
+    originator: OriginatorId,
+    head: u64,
+) -> Result<(u64, u64, u64), BenchError> {
+    let filter = api::subscribe_originators_request::OriginatorFilter {
+        originator_node_ids: vec![originator.0],
+        last_seen: Some(Cursor::default().to_pb()),
+    };
+    let request = api::SubscribeOriginatorsRequest { filter: Some(filter) };
+    let mut stream = connection.stream(rpc::SUBSCRIBE_ORIGINATORS, &request).await?;
+    let (mut envelopes, mut messages, mut bytes) = (0, 0, 0);
+    while envelopes < head {
+        let message = stream.message().await?.ok_or("the strand's stream ended")?;
+        let len = message.len() as u64;
+        // The list of envelopes is field 1 of the message, which is empty as a sign of life.
+        let Some(list) = rpc::first_field(&message) else { continue };
+        envelopes += rpc::count_entries(list).ok_or("a message that is no list of envelopes")?;
+        messages += 1;
+        bytes += len;
+    }
+    Ok((envelopes, messages, bytes))
+}
