@@ -7,10 +7,11 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hyper::rt::{Sleep, Timer};
 use parking_lot::Mutex;
+use tokio::time::{Instant, sleep_until};
 
 /// The time at which the present head of a connection has begun to arrive. Cheap to clone; all clones are the same.
 #[derive(Debug, Clone, Default)]
@@ -67,7 +68,7 @@ impl Timer for HeadTimer {
         self.wait()
     }
 
-    fn sleep_until(&self, _: Instant) -> Pin<Box<dyn Sleep>> {
+    fn sleep_until(&self, _: std::time::Instant) -> Pin<Box<dyn Sleep>> {
         self.wait()
     }
 }
@@ -85,11 +86,8 @@ impl Future for HeadSleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let Some(begun) = self.clock.begun() else { return Poll::Pending };
-        let until = tokio::time::Instant::from_std(begun + self.head_timeout);
-        self.timer
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)))
-            .as_mut()
-            .poll(cx)
+        let until = begun + self.head_timeout;
+        self.timer.get_or_insert_with(|| Box::pin(sleep_until(until))).as_mut().poll(cx)
     }
 }
 

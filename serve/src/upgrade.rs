@@ -68,23 +68,23 @@ impl UpgradeSlot {
     ) -> Response<Body> {
         let switched = hyper::upgrade::on(&mut request);
         let Some(settings) = settings(request.headers()) else {
-            return refusal(StatusCode::BAD_REQUEST);
+            return bare(StatusCode::BAD_REQUEST);
         };
         let (parts, body) = request.into_parts();
         let mut held = ChargedBytes::new(share);
         // The request, and the frames that are made of it.
         if held.take(2 * len_bytes(&parts.headers)).is_err() {
-            return refusal(StatusCode::SERVICE_UNAVAILABLE);
+            return bare(StatusCode::SERVICE_UNAVAILABLE);
         }
         let body = Limited::new(body, BODY_LEN_BYTES_MAX).collect();
         let body = match timeout(body_timeout, body).await {
             Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return refusal(StatusCode::BAD_REQUEST),
-            Err(_) => return refusal(StatusCode::REQUEST_TIMEOUT),
+            Ok(Err(_)) => return bare(StatusCode::BAD_REQUEST),
+            Err(_) => return bare(StatusCode::REQUEST_TIMEOUT),
         };
         let frames = frames(&parts, &body);
         *self.0.lock() = Some(AskedUpgrade { switched, settings, frames, held });
-        let mut response = refusal(StatusCode::SWITCHING_PROTOCOLS);
+        let mut response = bare(StatusCode::SWITCHING_PROTOCOLS);
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("upgrade"));
         response.headers_mut().insert(UPGRADE, HeaderValue::from_static(H2C));
         response
@@ -139,7 +139,8 @@ fn len_bytes(headers: &HeaderMap) -> usize {
     body_len_bytes(headers).unwrap_or(BODY_LEN_BYTES_MAX) + lengths.sum::<usize>()
 }
 
-fn refusal(status: StatusCode) -> Response<Body> {
+/// Returns a response without content.
+fn bare(status: StatusCode) -> Response<Body> {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = status;
     response
