@@ -43,6 +43,8 @@ pub(crate) enum Command {
         /// Nodes that follow meanwhile, on the same cores.
         #[arg(long, default_value_t = 0, conflicts_with = "node")]
         followers: u32,
+        #[command(flatten)]
+        tls: TlsFiles,
     },
     /// One client, one envelope at a time.
     Latency {
@@ -281,6 +283,24 @@ pub(crate) struct Target {
     /// The id of that node.
     #[arg(long, requires = "node")]
     pub(crate) originator: Option<u32>,
+}
+
+/// The certificate of a node that is measured with TLS.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TlsFiles {
+    /// The certificate for localhost that the node shows, PEM. It is trusted for itself.
+    #[arg(long, requires = "tls_key", conflicts_with_all = ["node", "followers"])]
+    tls_cert: Option<PathBuf>,
+    /// The key of that certificate, PEM.
+    #[arg(long, requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl TlsFiles {
+    /// Returns certificate and key, if the node is to speak TLS.
+    pub(crate) fn named(self) -> Option<(PathBuf, PathBuf)> {
+        self.tls_cert.zip(self.tls_key)
+    }
 }
 
 /// Shape of the load: requests in flight, connections, envelopes in each request.

@@ -1,6 +1,7 @@
 //! gRPC with bytes that are encoded already, so that the generator costs as little as it can.
 
 use std::net::SocketAddr;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
@@ -8,7 +9,7 @@ use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::error::BenchError;
@@ -80,6 +81,15 @@ impl Decoder for RawCodec {
     }
 }
 
+/// The certificate that the nodes of this run show. Without one they speak no TLS.
+static CERTIFICATE: OnceLock<Certificate> = OnceLock::new();
+
+/// Has all connections from now on speak TLS, to nodes with this certificate for `localhost`, as PEM.
+pub(crate) fn speak_tls(pem: &[u8]) {
+    // A run has one certificate, so the first one stands.
+    let _ = CERTIFICATE.set(Certificate::from_pem(pem));
+}
+
 /// One HTTP/2 connection to a node. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Connection(Grpc<Channel>);
@@ -87,13 +97,17 @@ pub(crate) struct Connection(Grpc<Channel>);
 impl Connection {
     /// Connects within ten seconds.
     pub(crate) async fn open(address: SocketAddr) -> Result<Self, BenchError> {
-        let channel = Endpoint::from_shared(format!("http://{address}"))?
+        let scheme = if CERTIFICATE.get().is_some() { "https" } else { "http" };
+        let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
             .connect_timeout(Duration::from_secs(10))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
-            .tcp_nodelay(true)
-            .connect()
-            .await?;
+            .tcp_nodelay(true);
+        if let Some(certificate) = CERTIFICATE.get() {
+            let trusted = ClientTlsConfig::new().ca_certificate(certificate.clone());
+            endpoint = endpoint.tls_config(trusted.domain_name("localhost"))?;
+        }
+        let channel = endpoint.connect().await?;
         Ok(Self(Grpc::new(channel).max_decoding_message_size(MESSAGE_LEN_MAX)))
     }
 

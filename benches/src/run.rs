@@ -1,6 +1,7 @@
 //! From a command to its figures.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use hawser_proto::OriginatorId;
@@ -12,6 +13,7 @@ use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
 use crate::network::{Network, Node};
 use crate::results::Run;
+use crate::rpc;
 use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
@@ -28,10 +30,13 @@ const DELIVERY_TOPICS: u64 = 100;
 pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
     match command {
         Command::Limits { output, shape } => start(&output, &shape.into()).await?.finish(&output),
-        Command::Publish { output, target, shape, load, envelopes_per_request, followers } => {
+        Command::Publish { output, target, shape, load, envelopes_per_request, followers, tls } => {
             let mut run = start(&output, &shape.clone().into()).await?;
             let plan = plan(&shape.into(), &load, envelopes_per_request);
-            run.publish.push(publish(&plan, &target, &output, followers).await?);
+            run.publish.push(match tls.named() {
+                None => publish(&plan, &target, &output, followers).await?,
+                Some(files) => publish_encrypted(&plan, &target, &output, files).await?,
+            });
             run.finish(&output)
         }
         Command::Latency { output, target, shape, load } => {
@@ -281,6 +286,28 @@ fn plan(shape: &LoadShape, load: &LoadArgs, per_request: u64) -> publish::Plan {
     }
 }
 
+/// Publishes to a node with this certificate and key.
+async fn publish_encrypted(
+    plan: &publish::Plan,
+    target: &Target,
+    output: &Output,
+    (certificate, key): (PathBuf, PathBuf),
+) -> Result<Published, BenchError> {
+    eprintln!(
+        "publish over TLS, {} in flight, {} per request",
+        plan.shape.in_flight, plan.per_request
+    );
+    let network = Network::new(&target.hawser.program(), &output.data_dir(), 1)?;
+    let flags =
+        [format!("--tls-cert={}", certificate.display()), format!("--tls-key={}", key.display())];
+    let node = network.start_flagged(0, &flags).await?;
+    rpc::speak_tls(&std::fs::read(certificate)?);
+    let published = publish::run(plan, &node, &[]).await?;
+    node.stop();
+    tell(&published);
+    Ok(published)
+}
+
 async fn publish(
     plan: &publish::Plan,
     target: &Target,
@@ -302,6 +329,11 @@ async fn publish(
             published
         }
     };
+    tell(&published);
+    Ok(published)
+}
+
+fn tell(published: &Published) {
     let latency = published.latency;
     eprintln!(
         "  {:.0} envelopes/s, latency p50 {:.2} ms, p99 {:.2} ms, p99.9 {:.2} ms, CPU us an \
@@ -314,7 +346,6 @@ async fn publish(
         published.node_cpu_us.unwrap_or(f64::NAN),
         published.followers_cpu_us.unwrap_or(f64::NAN),
     );
-    Ok(published)
 }
 
 async fn deliver(
