@@ -246,8 +246,10 @@ impl Connections {
         arrived: AdmittedConnection,
         share: Arc<ConnectionShare>,
     ) {
-        // Over TLS the handshake decides the protocol (RFC 9113 §3.1).
-        let upgrades = matches!(stream, DecryptedStream::Plain(_)).then(UpgradeSlot::default);
+        // Over TLS the handshake decides the protocol (RFC 9113 §3.1). Behind a proxy that passes the switch on, a client could
+        // send it requests past the proxy, with addresses of its choice.
+        let may_switch = matches!(stream, DecryptedStream::Plain(_)) && !share.is_proxy();
+        let upgrades = may_switch.then(UpgradeSlot::default);
         let activity = Arc::new(Activity::new());
         let mut talk = Conversation { arrived, share, activity, upgrades };
         let stream = Metered::new(stream, self.on_flood());

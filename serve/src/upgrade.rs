@@ -4,7 +4,7 @@
 //! The library serves HTTP/2 from its preface on and knows no first request, so the request is put behind the client's
 //! first frame as the frames that it would have had. What the caller sends is bounded: the settings of its request, and
 //! its body, which is charged; a longer one is served over HTTP/1.1, as the protocol allows. The switched connection is
-//! metered from its preface on like any other of HTTP/2.
+//! metered from its preface on like any other of HTTP/2. Connections of trusted proxies never switch.
 
 use std::io;
 use std::pin::Pin;

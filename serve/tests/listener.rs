@@ -5,6 +5,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hawser_serve::address::Cidr;
 use hawser_serve::{CallMetrics, ServeSettings, Server};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
@@ -236,6 +237,41 @@ async fn a_request_that_is_too_long_to_switch_is_answered_over_http1() {
     connection.write_all(&[asking(65_536), vec![0; 65_536]].concat()).await.unwrap();
     let head = read_head(&mut connection).await;
     assert!(head.starts_with("http/1.1 505 "), "gRPC needs HTTP/2: {head}");
+}
+
+#[tokio::test]
+async fn frames_are_metered_behind_a_switch() {
+    const PINGS: usize = 100_000;
+    let server = healthy(|_| ()).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    connection.write_all(&[&asking(5), &[0; 5][..]].concat()).await.unwrap();
+    read_head(&mut connection).await;
+    connection.write_all(&[PREFACE, &frame(4, 0, 0, &[])].concat()).await.unwrap();
+    let (mut reader, mut writer) = connection.into_split();
+    let sending = tokio::spawn(async move {
+        let pings = frame(6, 0, 0, &[7; 8]).repeat(1000);
+        for _ in 0..PINGS / 1000 {
+            if writer.write_all(&pings).await.is_err() {
+                return; // closed, as it should be
+            }
+        }
+    });
+    let mut answer = Vec::new();
+    let _ = reader.read_to_end(&mut answer).await;
+    sending.await.unwrap();
+    let answered = answer.len() / frame(6, 1, 0, &[7; 8]).len();
+    assert!(answered < PINGS / 2, "{answered} pings were answered");
+}
+
+/// A proxy that passes the switch on would be passed by.
+#[tokio::test]
+async fn what_comes_from_a_trusted_proxy_is_not_switched() {
+    let trusted = Cidr::parse("127.0.0.0/8").into_iter().collect();
+    let server = healthy(|settings| settings.trusted_proxies = trusted).await;
+    let mut connection = TcpStream::connect(server.address()).await.unwrap();
+    connection.write_all(&[&asking(5), &[0; 5][..]].concat()).await.unwrap();
+    let head = read_head(&mut connection).await;
+    assert!(head.starts_with("http/1.1 505 "), "{head}");
 }
 
 #[tokio::test]
