@@ -21,7 +21,10 @@ fn keys_are_made_written_once_and_shown() {
     assert_eq!(fs::metadata(path).unwrap().permissions().mode() & 0o777, 0o600);
     let shown = json(&["keys", "show", "--json", path]);
     assert_eq!(shown["address"], made["address"]);
-    assert_eq!(shown["public_key"].as_str().unwrap().len(), 2 + 130);
+    let public_key = shown["public_key"].as_str().unwrap();
+    assert_eq!(public_key.len(), 2 + 130);
+    let compressed = shown["compressed_public_key"].as_str().unwrap();
+    assert_eq!((compressed.len(), &compressed[4..]), (2 + 66, &public_key[4..68]));
     assert_eq!(run(&["keys", "generate", "--out", path]).status.code(), Some(1), "not replaced");
 
     fs::set_permissions(path, fs::Permissions::from_mode(0o644)).unwrap();

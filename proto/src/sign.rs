@@ -190,6 +190,14 @@ impl PublicKey {
         &self.0
     }
 
+    /// Returns the 33 bytes of the compressed form (SEC 1 §2.3.3).
+    #[must_use]
+    pub fn compressed(&self) -> [u8; 33] {
+        let mut compressed = [2 | (self.0[64] & 1); 33];
+        compressed[1..].copy_from_slice(&self.0[1..33]);
+        compressed
+    }
+
     /// Returns whether this key made a signature `r ‖ s` over `digest`; false for other bytes. High s is
     /// accepted. For texts whose recovery id does not count; [`Signature::recover`] is for all others.
     #[must_use]
@@ -474,6 +482,7 @@ mod tests {
             let short = |tag: u8| [&[tag], &key.as_bytes()[1..33]].concat();
             assert_eq!(PublicKey::from_sec1(key.as_bytes()), Some(key));
             assert_eq!(PublicKey::from_sec1(&short(2 + is_odd)), Some(key));
+            assert_eq!(key.compressed()[..], short(2 + is_odd)[..]);
             assert_eq!(PublicKey::from_sec1(&short(5)) == Some(key), is_odd == 0);
             for other in [&short(6)[..], &short(2)[..32], &key.as_bytes()[1..], &[]] {
                 assert_eq!(PublicKey::from_sec1(other), None);

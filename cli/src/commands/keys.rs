@@ -42,8 +42,12 @@ fn show(file: &Path, as_json: bool) -> Result<(), RunError> {
 
 fn print(secret: &SecretKey, place: Option<(&str, String)>, as_json: bool) {
     let public = secret.public_key();
-    let mut fields =
-        vec![("address", public.address().to_string()), ("public_key", public.to_string())];
+    let compressed = format!("0x{}", hex::encode(public.compressed()));
+    let mut fields = vec![
+        ("address", public.address().to_string()),
+        ("public_key", public.to_string()),
+        ("compressed_public_key", compressed),
+    ];
     fields.extend(place);
     if as_json {
         let object: serde_json::Map<_, _> =
@@ -51,7 +55,7 @@ fn print(secret: &SecretKey, place: Option<(&str, String)>, as_json: bool) {
         output::line(serde_json::Value::Object(object));
     } else {
         for (name, value) in fields {
-            output::line(format_args!("{:<12} {value}", name.replace('_', " ")));
+            output::line(format_args!("{:<21} {value}", name.replace('_', " ")));
         }
     }
 }
