@@ -130,12 +130,11 @@ pub async fn start(
         lags: Arc::new(LagTracker::default()),
         disk_trend: Arc::new(DiskTrend::default()),
     };
-    let limits = callers.metrics();
     let page = metrics::page(
         calls.clone(),
         memory,
         handler_metrics,
-        limits,
+        callers.metrics(),
         observer.clone(),
         settings.tls,
     );
