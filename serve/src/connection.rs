@@ -263,7 +263,8 @@ impl Connections {
             () = talk.arrived.slot.ended() => return,
         };
         match switched {
-            Ok(Ok(stream)) => self.hold(stream, HeadClock::default(), &talk).await,
+            // In a box: connections that do not switch need no room for it.
+            Ok(Ok(stream)) => Box::pin(self.hold(stream, HeadClock::default(), &talk)).await,
             Ok(Err(_)) | Err(_) => self.dispatcher.metrics().connection_failed(),
         }
     }
