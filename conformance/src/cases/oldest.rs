@@ -70,14 +70,16 @@ async fn oldest(c: &Context) -> Checked {
         let (first, oldest) = first_after(c, originator, 0).await?;
         let stream = streamed(c, originator).await?;
         let at = |failure: Failure| failure.at(format_args!("strand {originator}"));
-        match (oldest, first) {
-            (Some(oldest), _) => names_it(c, originator, oldest).await.map_err(at)?,
-            (None, Some(first)) if first > 1 => match silent(c, originator, first).await {
+        // A strand that shows nothing begins behind its end.
+        let begins = first.unwrap_or(head.saturating_add(1));
+        match oldest {
+            Some(oldest) => names_it(c, originator, oldest).await.map_err(at)?,
+            None if begins > 1 => match silent(c, originator, begins).await {
                 // A defect of other software is told when no rule is found broken.
                 Err(failure) if failure.kind != FailureKind::Broken => others = Err(failure),
                 judged => judged.map_err(at)?,
             },
-            (None, _) => {}
+            None => {}
         }
         // More may have expired between the two calls.
         ensure(stream >= oldest, format_args!("a stream told as the query, {oldest:?}"), || {
@@ -90,8 +92,8 @@ async fn oldest(c: &Context) -> Checked {
     others
 }
 
-/// Judges a strand that begins at `first` and of which nothing is told: its beginning may have been declared void, which is
-/// no expiry. The leaf of a place in the node's tree tells them apart.
+/// Judges a strand that begins at `first`, or ends before it and shows nothing, and of which nothing is told: its beginning
+/// may have been declared void, which is no expiry. The leaf of a place in the node's tree tells them apart.
 async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
     let path = format!("{CHECKPOINT_API}/GetInclusion");
     let request = GetInclusionRequest { originator_id, sequence_id: first - 1, size: None };

@@ -7,8 +7,12 @@ pub(crate) const OF_CHAINS: &[(AnswerFault, &[&str])] =
     &[(AnswerFault::WrongOrder, &["gateway-has-a-chain-order-commits"])];
 
 /// Faults that are about expired places: at a node that has some, each makes the case about them fail.
-pub(crate) const OF_EXPIRED: &[AnswerFault] =
-    &[AnswerFault::SilentAboutOldest, AnswerFault::EarlyOldest, AnswerFault::LateOldest];
+pub(crate) const OF_EXPIRED: &[AnswerFault] = &[
+    AnswerFault::SilentAboutOldest,
+    AnswerFault::EarlyOldest,
+    AnswerFault::LateOldest,
+    AnswerFault::LostStrand,
+];
 
 /// Each fault with cases that notice it. Cases are named once, below the fault that means them most.
 pub(crate) const FAULTS: &[(AnswerFault, &[&str])] = &[

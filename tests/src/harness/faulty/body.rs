@@ -81,7 +81,7 @@ fn change_oldest(headers: &mut HeaderMap, fault: AnswerFault) {
         AnswerFault::WrongOldest => Some(HeaderValue::from_static(EXPIRED)),
         AnswerFault::EarlyOldest => moved(-1),
         AnswerFault::LateOldest => moved(1),
-        AnswerFault::SilentAboutOldest => {
+        AnswerFault::SilentAboutOldest | AnswerFault::LostStrand => {
             headers.remove(NAME);
             None
         }
@@ -197,6 +197,7 @@ impl Pump {
         };
         match self.fault {
             AnswerFault::LostEnvelope if !is_publish => vec![with(&|items| drop(items.pop()))],
+            AnswerFault::LostStrand if !is_publish => vec![with(&|items| items.clear())],
             AnswerFault::RepeatedEnvelope if !is_publish => {
                 vec![with(&|items| items.extend(items.last().cloned()))]
             }

@@ -44,6 +44,8 @@ pub enum AnswerFault {
     EarlyOldest,
     /// Answers name the place behind the first one that has not expired.
     LateOldest,
+    /// No strand has an envelope, and no answer says that places have expired.
+    LostStrand,
     /// A Mutate with an id that its stream has had before is passed over.
     SwallowedMutate,
     /// Headers for browsers are missing.
