@@ -10,8 +10,8 @@
 //! - `fair`: turns of callers that wait; `publish`: publishes to nodes, with retries;
 //! - [`identity`]: validates identity updates; [`chain`]: publishes through the chain;
 //! - `serve`, `status`: the API for clients, and the statuses of outcomes;
-//! - `conditions`, `gateway_status`, `metrics`, `metering`, `exposition`, `operator`: readiness, what callers
-//!   have used, and the port for operators;
+//! - `bill`, `metering`: what callers have used;
+//! - `conditions`, `gateway_status`, `metrics`, `exposition`, `operator`: readiness, and the port for operators;
 //! - [`start`] and [`GatewayHandle`]: start and stop.
 //!
 //! Invariant: a success answers every envelope of the request, in its order.
@@ -19,6 +19,7 @@
 
 #![warn(missing_docs)]
 
+mod bill;
 pub mod chain;
 mod conditions;
 mod exposition;

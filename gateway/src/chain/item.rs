@@ -5,6 +5,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 
 use super::writer::ChainPublishError;
+use crate::bill::BillEntry;
 use crate::routing::ChainTopic;
 
 /// A client envelope for the chain.
@@ -16,6 +17,7 @@ pub(crate) struct ChainItem {
     pub(crate) payload: Bytes,
     /// The update that the payload holds, if it holds one.
     pub(crate) identity_update: Option<Box<IdentityUpdate>>,
+    pub(crate) bill: BillEntry,
 }
 
 /// The result for one payload: the envelope as a node shows it.

@@ -416,7 +416,7 @@ impl ChainPath {
 
     /// Puts a payload on the chain unless this gateway knows that it is there.
     async fn put(&self, new: &NewPayload, is_first: bool) -> Result<OnChain, ChainPublishError> {
-        let NewPayload { item: ChainItem { topic, payload, .. }, key, .. } = new;
+        let NewPayload { item: ChainItem { topic, payload, bill, .. }, key, .. } = new;
         if let Some((known, _)) = self.on_chain.get(key) {
             return Ok(known);
         }
@@ -424,6 +424,7 @@ impl ChainPath {
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
         let on_chain = writer.publish(*topic, payload.clone()).await?;
         drop(pass);
+        bill.enter_on_chain();
         self.on_chain.insert(*key, (on_chain, Instant::now()));
         if let Some(share) = self.nodes.share() {
             let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);

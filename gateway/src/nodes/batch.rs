@@ -100,6 +100,8 @@ impl PlacedEnvelope {
 struct PublishJob {
     caller: CallerId,
     clients: Vec<Bytes>,
+    /// Cancelled when the caller has gone.
+    gone: CancellationToken,
     answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
 }
 
@@ -174,7 +176,8 @@ impl Batcher {
         Self { jobs: sender, suspect_jobs, caller }
     }
 
-    /// Publishes these client envelopes, all or none of them, in this order.
+    /// Publishes these client envelopes, all or none of them, in this order. Returns `None` when the caller has gone, for
+    /// which `gone` is cancelled, before they were sent.
     ///
     /// # Errors
     /// The failure of the call that they were part of; see [`NodeError::may_be_published`].
@@ -182,13 +185,24 @@ impl Batcher {
         &self,
         caller: &CallerId,
         clients: Vec<Bytes>,
-    ) -> Result<Vec<PlacedEnvelope>, NodeError> {
+        gone: &CancellationToken,
+    ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
         let (answer, answered) = oneshot::channel();
-        let gone = || NodeError::Failed(Status::unavailable("the node is no longer used"));
+        let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
         let jobs = if self.caller.suspects(caller) { &self.suspect_jobs } else { &self.jobs };
-        let job = PublishJob { caller: caller.clone(), clients, answer };
-        jobs.send(job).await.map_err(|_| gone())?;
-        answered.await.unwrap_or_else(|_| Err(gone()))
+        let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer };
+        tokio::select! {
+            sent = jobs.send(job) => if sent.is_err() {
+                return Some(Err(unused()));
+            },
+            () = gone.cancelled() => return None,
+        }
+        match answered.await {
+            Ok(answer) => Some(answer),
+            // A job that is dropped without an answer was in no call.
+            Err(_) if gone.is_cancelled() => None,
+            Err(_) => Some(Err(unused())),
+        }
     }
 
     /// Returns the envelope with its fees if it is the node's correct answer for this client
@@ -258,7 +272,8 @@ impl NodeCaller {
     /// refuses them: one bad envelope must not fail the requests of other callers.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
-            jobs.retain(|job| !job.answer.is_closed()); // the request was dropped
+            // An attempt whose time is over, or a caller who has gone.
+            jobs.retain(|job| !job.answer.is_closed() && !job.gone.is_cancelled());
             if jobs.is_empty() {
                 return;
             }
@@ -481,7 +496,8 @@ mod tests {
     fn job(envelopes: usize, len: usize) -> PublishJob {
         let (answer, _) = oneshot::channel();
         let caller = CallerId::of_test("alice");
-        PublishJob { caller, clients: vec![vec![0; len].into(); envelopes], answer }
+        let clients = vec![vec![0; len].into(); envelopes];
+        PublishJob { caller, clients, gone: CancellationToken::new(), answer }
     }
 
     #[test]

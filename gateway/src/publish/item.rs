@@ -2,6 +2,8 @@
 
 use hawser_proto::{Bytes, EnvelopeId, Topic};
 
+use crate::bill::BillEntry;
+
 /// A client envelope for a node.
 #[derive(Debug, Clone)]
 pub(crate) struct PublishItem {
@@ -13,4 +15,5 @@ pub(crate) struct PublishItem {
     pub(crate) depends_on: Vec<EnvelopeId>,
     /// Largest congestion fee that the caller pays, in picodollars; `None` for no limit.
     pub(crate) congestion_fee_max: Option<u64>,
+    pub(crate) bill: BillEntry,
 }

@@ -1,28 +1,23 @@
 //! Sends each envelope of a request to a node, and to another one when that fails.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, join, join_all};
-use hawser_proto::{Bytes, OriginatorId};
-use parking_lot::Mutex;
+use hawser_proto::OriginatorId;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
 
-use super::arrival::{self, ArrivalWait};
+use super::arrival;
+use super::attempt::{AttemptContext, AttemptEnd, NodeAttempt, UnderWay};
 use super::item::PublishItem;
-use super::published::PublishedEnvelopes;
 use super::retry::{NextStep, RetryState};
 use crate::fair::FairGate;
-use crate::landed::{LandedEnvelope, client_key};
-use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
+use crate::landed::client_key;
+use crate::nodes::{ChainStrands, Node, NodeError, Nodes, PlacedEnvelope};
 use crate::policy::CallerId;
-
-/// Times that a node is asked again when it refuses what depends on a chain envelope that is new, and the
-/// pause before each. Nodes of the reference implementation compare with a cursor that they make anew
-/// every 100 ms; the rest is a guess.
-const CATCH_UP_TRIES: usize = 5;
-const CATCH_UP_PAUSE: Duration = Duration::from_millis(100);
 
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -53,12 +48,8 @@ pub(crate) type PublishResult = (usize, Result<PlacedEnvelope, NodePublishError>
 /// Publishes to nodes. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct NodePublisher {
-    nodes: Nodes,
-    strands: ChainStrands,
-    attempt_timeout: Duration,
+    context: AttemptContext,
     attempts_max: usize,
-    /// The places of envelopes that were published before.
-    published: Arc<PublishedEnvelopes>,
     /// Requests that are with nodes at once.
     gate: FairGate,
 }
@@ -73,11 +64,13 @@ impl NodePublisher {
         attempts_max: usize,
     ) -> Self {
         let (published, gate) = (Arc::default(), FairGate::new(REQUESTS_MAX));
-        Self { nodes, strands, attempt_timeout, attempts_max, published, gate }
+        let context = AttemptContext { nodes, strands, timeout: attempt_timeout, published };
+        Self { context, attempts_max, gate }
     }
 
     /// Publishes every envelope to one node, to different nodes at once. Returns one result for each,
-    /// in any order. Dropping the future ends it: no further attempt starts.
+    /// in any order. Dropping the future ends it: no further attempt starts, and what is with a node is written down when
+    /// the node answers.
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
@@ -86,27 +79,28 @@ impl NodePublisher {
         if items.is_empty() {
             return Vec::new();
         }
-        let Ok(_pass) = self.gate.enter(caller).await else {
+        let Ok(pass) = self.gate.enter(caller).await else {
             let refused = |item: PublishItem| (item.index, Err(NodePublishError::TooManyWait));
             return items.into_iter().map(refused).collect();
         };
         let topics = items.iter().map(|item| &item.topic);
-        join(self.nodes.learn_placements(topics), self.learn_places(&items)).await;
+        join(self.context.nodes.learn_placements(topics), self.learn_places(&items)).await;
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
-            let state = RetryState::new(caller.clone(), self.attempts_max);
-            results.extend(self.place(new, Arc::new(Mutex::new(state)), None).await);
+            let retry = RetryState::new(caller.clone(), self.attempts_max);
+            results.extend(self.place(new, Arc::new(UnderWay::new(retry, pass)), None).await);
         }
         results
     }
 
     /// Learns the places of envelopes that other gateways have published.
     async fn learn_places(&self, items: &[PublishItem]) {
-        let Some(share) = self.nodes.share() else { return };
-        let unknown = items.iter().filter(|item| self.published.get(&item.client).is_none());
+        let Some(share) = self.context.nodes.share() else { return };
+        let unknown =
+            items.iter().filter(|item| self.context.published.get(&item.client).is_none());
         let unknown: Vec<_> = unknown.map(|item| client_key(&item.client)).collect();
         for (client, landed) in share.places_of(&unknown).await {
-            self.published.learn(client, landed.id);
+            self.context.published.learn(client, landed.id);
         }
     }
 
@@ -117,12 +111,12 @@ impl NodePublisher {
         items: Vec<PublishItem>,
     ) -> (Vec<PublishResult>, Vec<PublishItem>) {
         let (known, mut new): (Vec<_>, Vec<_>) =
-            items.into_iter().partition(|item| self.published.get(&item.client).is_some());
+            items.into_iter().partition(|item| self.context.published.get(&item.client).is_some());
         let searched = known.into_iter().map(async |item| {
-            let Some(id) = self.published.get(&item.client) else { return Err(item) };
-            match arrival::at_place(&self.nodes, id, &item.client).await {
+            let Some(id) = self.context.published.get(&item.client) else { return Err(item) };
+            match arrival::at_place(&self.context.nodes, id, &item.client).await {
                 Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
-                Ok(None) => self.published.remove(&item.client),
+                Ok(None) => self.context.published.remove(&item.client),
                 Err(status) => {
                     tracing::debug!(envelope = %id, %status, "no node shows it for a repetition");
                 }
@@ -144,15 +138,15 @@ impl NodePublisher {
     fn place(
         &self,
         items: Vec<PublishItem>,
-        state: Arc<Mutex<RetryState>>,
+        request: Arc<UnderWay>,
         last: Option<NodePublishError>,
     ) -> BoxFuture<'_, Vec<PublishResult>> {
         async move {
             let mut groups: BTreeMap<OriginatorId, (Arc<Node>, Vec<PublishItem>)> = BTreeMap::new();
             let mut published = Vec::with_capacity(items.len());
-            let banned = state.lock().banned().clone();
+            let banned = request.retry.lock().banned().clone();
             for item in items {
-                match self.nodes.choose(&item.topic, &banned, item.congestion_fee_max) {
+                match self.context.nodes.choose(&item.topic, &banned, item.congestion_fee_max) {
                     Some(node) => {
                         groups.entry(node.id()).or_insert_with(|| (node, Vec::new())).1.push(item);
                     }
@@ -166,7 +160,7 @@ impl NodePublisher {
                 matches!(last, Some(NodePublishError::Last { may_be_published: true, .. }));
             let groups = groups
                 .into_values()
-                .map(|(node, items)| self.attempt(node, items, &state, may_be_published));
+                .map(|(node, items)| self.attempt(node, items, &request, may_be_published));
             published.extend(join_all(groups).await.into_iter().flatten());
             published
         }
@@ -179,136 +173,30 @@ impl NodePublisher {
         &self,
         node: Arc<Node>,
         items: Vec<PublishItem>,
-        state: &Arc<Mutex<RetryState>>,
+        request: &Arc<UnderWay>,
         may_be_published: bool,
     ) -> Vec<PublishResult> {
-        let attempt = state.lock().begin();
-        let since = Instant::now();
-        let caller = state.lock().caller().clone();
-        let error = match self.call_until_caught_up(&node, &caller, &items).await {
-            Ok(envelopes) => {
-                debug_assert_eq!(envelopes.len(), items.len(), "one envelope for each item");
-                node.metrics.count_published(since.elapsed(), items.len(), attempt.failed_before);
-                let unable = state.lock().unable().clone();
-                let topics = items.iter().map(|item| &item.topic);
-                let recording = self.nodes.record_published(topics, node.id(), &unable);
-                join(recording, self.remember(items.iter().zip(&envelopes))).await;
-                let indexes = items.iter().map(|item| item.index);
-                return indexes.zip(envelopes.into_iter().map(Ok)).collect();
-            }
-            Err(error) => error,
+        let (begun, id) = (request.retry.lock().begin(), node.id());
+        let indexes: Vec<usize> = items.iter().map(|item| item.index).collect();
+        let (context, request, gone) =
+            (self.context.clone(), request.clone(), CancellationToken::new());
+        let _waits = gone.clone().drop_guard();
+        let attempt = NodeAttempt { context, request: request.clone(), begun, node, items, gone };
+        let Ok(AttemptEnd { placed, failed }) = tokio::spawn(attempt.run()).await else {
+            let error = NodeError::Failed(Status::unavailable("the gateway is shutting down"));
+            let last = NodePublishError::Last { node: id, error, may_be_published: true };
+            return indexes.into_iter().map(|index| (index, Err(last.clone()))).collect();
         };
-        node.metrics.count_error(error.kind());
-        tracing::warn!(
-            node_id = node.id().0,
-            envelopes = items.len(),
-            %error,
-            "a node did not publish what it was given"
-        );
-        // The node may have taken them all the same. After a wrong answer it would only show that again.
-        let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));
-        let (mut published, items) = if is_asked {
-            let under_way = error.may_be_under_way();
-            let wait = if under_way { ArrivalWait::WhileItMayCommit } else { ArrivalWait::Once };
-            self.find_arrived(&node, items, wait).await
-        } else {
-            (Vec::new(), items)
-        };
-        if items.is_empty() {
-            return published;
-        }
-        let next = state.lock().failed(&attempt, node.id(), error.kind());
+        let mut published: Vec<_> =
+            placed.into_iter().map(|(index, placed)| (index, Ok(placed))).collect();
+        let Some((error, items)) = failed else { return published };
+        let next = request.retry.lock().failed(&begun, id, error.kind());
         let may_be_published = may_be_published || error.may_be_published();
-        let last = NodePublishError::Last { node: node.id(), error, may_be_published };
+        let last = NodePublishError::Last { node: id, error, may_be_published };
         published.extend(match next {
-            NextStep::TryOthers => self.place(items, state.clone(), Some(last)).await,
+            NextStep::TryOthers => self.place(items, request, Some(last)).await,
             NextStep::GiveUp => items.iter().map(|item| (item.index, Err(last.clone()))).collect(),
         });
         published
-    }
-
-    /// Calls a node, and again while it refuses what depends on a chain envelope that is new: a node may
-    /// show such an envelope, or another one may, before its own check knows it.
-    async fn call_until_caught_up(
-        &self,
-        node: &Node,
-        caller: &CallerId,
-        items: &[PublishItem],
-    ) -> Result<Vec<PlacedEnvelope>, NodeError> {
-        let clients: Vec<Bytes> = items.iter().map(|item| item.client.clone()).collect();
-        let is_new = || items.iter().any(|item| self.strands.any_new(&item.depends_on));
-        for _ in 0..CATCH_UP_TRIES {
-            match self.call(node, caller, clients.clone()).await {
-                Err(NodeError::Refused(_)) if is_new() => {}
-                answer => return answer,
-            }
-            tokio::time::sleep(CATCH_UP_PAUSE).await;
-        }
-        self.call(node, caller, clients).await
-    }
-
-    /// Calls a node, with the timeout of one attempt. Does not wait for a node that goes down
-    /// meanwhile.
-    async fn call(
-        &self,
-        node: &Node,
-        caller: &CallerId,
-        clients: Vec<Bytes>,
-    ) -> Result<Vec<PlacedEnvelope>, NodeError> {
-        let mut health = node.health.subscribe();
-        health.mark_unchanged();
-        let went_down = async {
-            // A node that is down already, and is tried for lack of others, gets the whole time.
-            if health.wait_for(|now| *now == Health::Up).await.is_err()
-                || health.wait_for(|now| *now == Health::Down).await.is_err()
-            {
-                std::future::pending().await
-            }
-        };
-        tokio::select! {
-            answer = node.batcher.publish(caller, clients) => answer,
-            () = tokio::time::sleep(self.attempt_timeout) => {
-                Err(NodeError::Timeout(self.attempt_timeout))
-            }
-            () = went_down => Err(NodeError::WentDown),
-        }
-    }
-
-    /// Splits the items into those that have arrived at a node that did not say so, and the others.
-    async fn find_arrived(
-        &self,
-        node: &Node,
-        items: Vec<PublishItem>,
-        wait: ArrivalWait,
-    ) -> (Vec<PublishResult>, Vec<PublishItem>) {
-        let found = arrival::find(&self.nodes, node, &items, wait).await;
-        let (mut arrived, mut missing) = (Vec::new(), Vec::new());
-        for (item, found) in items.into_iter().zip(found) {
-            match found {
-                Some(placed) => {
-                    let topic = std::iter::once(&item.topic);
-                    self.nodes.record_published(topic, node.id(), &BTreeSet::new()).await;
-                    self.remember(std::iter::once((&item, &placed))).await;
-                    arrived.push((item.index, Ok(placed)));
-                }
-                None => missing.push(item),
-            }
-        }
-        (arrived, missing)
-    }
-
-    /// Remembers where envelopes are, and tells the other gateways. Callers are answered after that: their next request
-    /// may go to any of them.
-    async fn remember(&self, placed: impl Iterator<Item = (&PublishItem, &PlacedEnvelope)>) {
-        let mut places = Vec::new();
-        for (item, placed) in placed {
-            let Some(id) = placed.id else { continue };
-            self.published.set(&item.client, id);
-            places.push((&item.client, LandedEnvelope { id, transaction: None }));
-        }
-        if let Some(share) = self.nodes.share() {
-            let keyed = places.into_iter().map(|(client, place)| (client_key(client), place));
-            share.set_places(&keyed.collect::<Vec<_>>()).await;
-        }
     }
 }

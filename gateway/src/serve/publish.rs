@@ -7,20 +7,20 @@ use futures_util::future::{join, try_join_all};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
-use hawser_rules::{PayloadClass, RateTable};
+use hawser_rules::RateTable;
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::Status;
 
+use crate::bill::{BillEntry, BillLine, RequestBill};
 use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{
     self, IdentityCheck, InvalidUpdate, JudgeError, PlacedUpdate, UpdateItem, VouchError,
 };
-use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{Nodes, PlacedEnvelope};
-use crate::policy::{Admission, CallerCost, CallerId, Policies, PolicyError};
+use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
 use crate::status::{self, EnvelopeError, Outcome};
@@ -107,20 +107,20 @@ impl PublishService {
         }
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
-        let sizes: Vec<_> = routed.iter().map(|it| (it.kind, it.bytes.len() as u64)).collect();
-        let outcomes = self.dispatch(&caller, routed, congestion_fee_max).await;
+        let lines = routed.iter().zip(&prices).map(|(it, price)| BillLine::new(it, *price));
+        let bill = Arc::new(RequestBill {
+            tenant: self.tenant.clone(),
+            caller: caller.clone(),
+            admission,
+            now_s: now_ms / 1000,
+            policies: self.policies.clone(),
+            metrics: self.metrics.clone(),
+            lines: lines.collect(),
+        });
+        let outcomes = self.dispatch(&bill, routed, congestion_fee_max).await;
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         let unused = sum_of((0..prices.len()).filter(is_unused).map(|index| prices[index]));
         self.policies.give_back(&caller, unused, admission).await;
-        // Nodes name what they charge; gas was counted by its price before.
-        let of_nodes =
-            |(price, outcome): &(&CallerCost, &Outcome)| price.gas == 0 && !costs_nothing(outcome);
-        let taken = sum_of(prices.iter().zip(&outcomes).filter(of_nodes).map(|(price, _)| *price));
-        let taken = taken.picodollars;
-        self.account(&caller, &outcomes, taken, admission).await;
-        let published = sizes.iter().zip(&prices).zip(&outcomes).enumerate();
-        let published = published.filter(|(index, _)| !repeats[*index]);
-        self.meter(&caller, now_ms / 1000, published.map(|(_, it)| it));
         log_answered(&outcomes);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {
@@ -133,7 +133,7 @@ impl PublishService {
     /// the request.
     async fn dispatch(
         &self,
-        caller: &CallerId,
+        bill: &Arc<RequestBill>,
         routed: Vec<Routed>,
         congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
     ) -> Vec<Outcome> {
@@ -142,18 +142,27 @@ impl PublishService {
         let (mut for_nodes, mut for_chain) = (Vec::new(), Vec::new());
         for (index, envelope) in routed.into_iter().enumerate() {
             let congestion_fee_max = congestion_fee_max(&envelope);
+            let bill = BillEntry::new(bill, index);
             let Routed { bytes, topic, depends_on, route, identity_update, .. } = envelope;
             match route {
                 Route::Node => {
                     let client = bytes;
-                    let item = PublishItem { index, topic, client, depends_on, congestion_fee_max };
-                    for_nodes.push(item);
+                    for_nodes.push(PublishItem {
+                        index,
+                        topic,
+                        client,
+                        depends_on,
+                        congestion_fee_max,
+                        bill,
+                    });
                 }
                 Route::Chain(topic) => {
-                    for_chain.push(ChainItem { index, topic, payload: bytes, identity_update });
+                    let payload = bytes;
+                    for_chain.push(ChainItem { index, topic, payload, identity_update, bill });
                 }
             }
         }
+        let caller = &bill.caller;
         let (by_nodes, by_chain) =
             join(self.publisher.publish(caller, for_nodes), self.chain.publish(caller, for_chain))
                 .await;
@@ -227,52 +236,6 @@ impl PublishService {
         self.metrics.invalid.inc();
         let why = format!("invalid identity update: {reason}");
         status::of_envelope(index, &why, "IDENTITY_UPDATE")
-    }
-
-    /// Charges the caller the fees beyond what its budget has been charged, and records each node's congestion
-    /// fee.
-    async fn account(
-        &self,
-        caller: &CallerId,
-        outcomes: &[Outcome],
-        taken: u64,
-        admission: Admission,
-    ) {
-        let placed = || outcomes.iter().flatten();
-        let charged: u64 = placed().map(|placed| placed.fee_picodollars).sum();
-        if charged > taken {
-            self.policies.add_cost(caller, charged - taken, admission).await;
-        }
-        for placed in placed() {
-            if let Some(fee) = placed.congestion_fee_picodollars
-                && let Some(node) = placed.id.and_then(|id| self.nodes.get(id.originator))
-            {
-                node.record_congestion_fee(fee);
-            }
-        }
-    }
-
-    /// Counts what was published now, for the operator's bills. What an earlier request has published counts once.
-    fn meter<'a>(
-        &self,
-        caller: &CallerId,
-        now_s: u64,
-        published: impl Iterator<Item = ((&'a (PayloadClass, u64), &'a CallerCost), &'a Outcome)>,
-    ) {
-        let mut meter = self.metrics.meter.lock();
-        for (((kind, bytes), price), outcome) in published {
-            let Ok(placed) = outcome else { continue };
-            if placed.is_repeat {
-                continue;
-            }
-            // Nodes name what they charge; gas has its price of before.
-            let picodollars = match price.gas {
-                0 => placed.fee_picodollars,
-                _ => price.picodollars,
-            };
-            let usage = Usage { envelopes: 1, bytes: *bytes, picodollars, gas: price.gas };
-            meter.record(&self.tenant, caller.name(), *kind, usage, now_s);
-        }
     }
 
     /// Counts a refusal, and returns its status.
@@ -377,7 +340,7 @@ mod tests {
             bytes: Bytes::from(vec![0; len]),
             topic: hawser_proto::Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
             depends_on: Vec::new(),
-            kind: PayloadClass::Welcome,
+            kind: hawser_rules::PayloadClass::Welcome,
             route: Route::Node,
             identity_update: None,
         };

@@ -82,6 +82,8 @@ struct Inner {
     version: watch::Sender<Option<String>>,
     /// The cursor that it reports; `None` if it does not know the method.
     cursor: watch::Sender<Option<BTreeMap<u32, u64>>>,
+    /// Publishes are stored and not answered while this is true.
+    held: watch::Sender<bool>,
     stored: Arc<Mutex<Stored>>,
     shown: broadcast::Sender<pb::OriginatorEnvelope>,
 }
@@ -108,6 +110,7 @@ impl FakeNode {
             serving: watch::Sender::new(true),
             version: watch::Sender::default(),
             cursor: watch::Sender::default(),
+            held: watch::Sender::default(),
             stored: Arc::default(),
             shown: broadcast::Sender::new(1000),
         };
@@ -129,6 +132,11 @@ impl FakeNode {
 
     pub(crate) fn runs(&self, version: Option<&str>) {
         self.inner.version.send_replace(version.map(str::to_owned));
+    }
+
+    /// Stores what it is given from now on, and answers once this is called with false.
+    pub(crate) fn holds_answers(&self, held: bool) {
+        self.inner.held.send_replace(held);
     }
 
     /// Reports this cursor from now on.
@@ -329,6 +337,7 @@ impl ReplicationApi for Inner {
             envelopes.push(payer);
         }
         let mut answer: Vec<_> = envelopes.iter().map(|payer| self.store(&manner, payer)).collect();
+        let _ = self.held.subscribe().wait_for(|held| !held).await;
         match manner {
             Manner::StoresAndHangs => std::future::pending().await,
             Manner::StoresAndFails(code) => return Err(Status::new(code, "lost on the way")),

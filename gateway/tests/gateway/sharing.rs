@@ -13,7 +13,7 @@ use prost::Message as _;
 use tonic::Code;
 
 use super::fake_node::{FakeNode, Manner, client_of, id_of};
-use super::fixture::{Net, SOON, commit, message, until};
+use super::fixture::{Net, SOON, TRANSACTION, commit, message, until};
 use super::redis_server::RedisServer;
 
 /// Two gateways before the same nodes.
@@ -146,6 +146,12 @@ fn replicate_and_die(net: &mut Net, envelope: &pb::OriginatorEnvelope) {
     net.nodes[place].die();
 }
 
+/// Returns the rows of a gateway's table of use.
+async fn rows(net: &Net) -> Vec<String> {
+    let (_, table) = net.page("/usage.csv").await;
+    table.lines().skip(1).map(str::to_owned).collect()
+}
+
 /// Returns the number of places in Redis.
 async fn places(redis: &RedisServer) -> u64 {
     let mut redis = redis.connect().await;
@@ -174,6 +180,8 @@ async fn what_a_killed_gateway_has_published_is_answered_by_the_other_and_billed
     let mut client = first.client().await;
     let asking = tokio::spawn(async move { client.publish_client_envelopes(request).await });
     until(async || places(&redis).await == 1).await;
+    let counted = rows(&first).await;
+    assert!(matches!(&*counted, [row] if row.contains(",message,1,")), "{counted:?}");
     let Net { gateway, nodes, .. } = first;
     drop(gateway);
     asking.abort();
@@ -184,8 +192,7 @@ async fn what_a_killed_gateway_has_published_is_answered_by_the_other_and_billed
     let answer = second.publish(vec![text]).await.unwrap();
     assert_eq!(answer, home.log(), "the stored envelope, byte for byte");
     assert_eq!(calls(), 1, "no node was asked to publish it again");
-    let (_, usage) = second.page("/usage.csv").await;
-    assert_eq!(usage.lines().count(), 1, "the first gateway has counted it: {usage}");
+    assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
     // One envelope of two is used.
     assert_eq!(code(&second, "another one").await, Code::Ok);
     assert_eq!(code(&second, "too much").await, Code::ResourceExhausted);
@@ -208,12 +215,19 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
     let (first, second) = two(&redis, 2, |_| {}).await;
     let other = first.publish(vec![message(1, "another one")]).await.unwrap();
     let (originator, sequence) = id_of(&other[0]);
+    let publishing = first.publish(vec![commit(2, "another commit")]);
+    let (other_commit, ()) =
+        futures_util::future::join(publishing, first.chain.shown_by(0, &first.nodes)).await;
+    let commit_place = id_of(&other_commit.unwrap()[0]);
+    assert_eq!(commit_place, (0, 1));
     let mut connection = redis.connect().await;
     let lies = [
         format!("{originator}.{sequence}"),
         format!("{originator}.{}", u64::MAX),
         "77777.1".to_owned(),
-        format!("0.1.{}", hex::encode([7; 32])),
+        // True of that other commit, transaction included.
+        format!("{}.{}.{}", commit_place.0, commit_place.1, hex::encode(TRANSACTION.0)),
+        format!("0.1.{}", hex::encode([8; 32])),
         "no place".to_owned(),
     ];
     for (number, lie) in lies.into_iter().enumerate() {
@@ -228,7 +242,7 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
             }
             let showing = async {
                 if envelope == commit(2, &format!("lie {number}")) {
-                    first.chain.shown_by(number, &first.nodes).await;
+                    first.chain.shown_by(number + 1, &first.nodes).await;
                 }
             };
             let (answer, ()) =
@@ -237,6 +251,7 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
             assert_eq!(client_of(&answer.unwrap()[0]), bytes);
         }
     }
+    assert_eq!(first.chain.count(), 7, "each commit was sent");
     // Emptied, it is asked for nothing that would be needed.
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
     assert_eq!(second.publish(vec![message(1, "another one")]).await.unwrap(), other);
@@ -252,8 +267,9 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
     let (sent, ()) = futures_util::future::join(publishing, showing).await;
     assert_eq!(second.publish(vec![commit(1, "a")]).await.unwrap(), sent.unwrap());
     assert_eq!(first.chain.count(), 1, "gas was paid once");
-    let (_, usage) = second.page("/usage.csv").await;
-    assert_eq!(usage.lines().count(), 1, "the first gateway has counted it: {usage}");
+    let counted = rows(&first).await;
+    assert!(matches!(&*counted, [row] if row.contains(",commit,1,")), "{counted:?}");
+    assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
     assert_eq!(code(&second, "another one").await, Code::Ok);
     assert_eq!(code(&second, "too much").await, Code::ResourceExhausted);
 }

@@ -150,3 +150,103 @@ async fn the_refused_envelopes_of_one_caller_cost_others_no_calls() {
     let with_others = after[before.len()..].iter().filter(|count| **count > 1);
     assert_eq!(with_others.count(), 0, "they went alone");
 }
+
+/// Sums the samples of a family that have this label.
+async fn sum(net: &Net, family: &str, label: &str) -> u64 {
+    let page = net.page("/metrics").await.1;
+    let lines = page.lines().filter(|line| line.starts_with(family) && line.contains(label));
+    lines.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum()
+}
+
+/// Returns the number of calls whose callers have hung up.
+async fn hung_up(net: &Net) -> u64 {
+    sum(net, "grpc_server_handled_total", "\"canceled\"").await
+}
+
+/// Publishes and hangs up when `so` holds. Returns once the gateway has noticed.
+async fn publish_and_hang_up(
+    net: &Net,
+    envelopes: Vec<pb::ClientEnvelope>,
+    so: impl AsyncFn() -> bool,
+) {
+    let before = hung_up(net).await;
+    tokio::select! {
+        answer = net.publish(envelopes) => panic!("{answer:?}"),
+        () = until(so) => {}
+    }
+    until(async || hung_up(net).await == before + 1).await;
+}
+
+async fn usage(net: &Net) -> String {
+    net.page("/usage.csv").await.1
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_is_billed_once_for_what_is_published() {
+    let net = Net::start(1).await;
+    let (node, both) = (&net.nodes[0], vec![message(1, "paid"), commit(2, "paid")]);
+    node.holds_answers(true);
+    net.chain.held.send_replace(true);
+    publish_and_hang_up(&net, both.clone(), async || {
+        node.calls() == 1 && node.log().len() == 1 && net.chain.count() == 1
+    })
+    .await;
+    assert_eq!(usage(&net).await.lines().count(), 1, "nothing is known to be published");
+    node.holds_answers(false);
+    until(async || usage(&net).await.contains("\"127.0.0.1\",message,1,")).await;
+    assert!(!usage(&net).await.contains("commit"), "it is not on the chain yet");
+    net.chain.held.send_replace(false);
+    until(async || usage(&net).await.contains("\"127.0.0.1\",commit,1,")).await;
+
+    // A repetition gets what is stored, and is in the table already.
+    let before = usage(&net).await;
+    assert_eq!(before.lines().count(), 3, "{before}");
+    let (again, ()) = tokio::join!(net.publish(both), net.chain.shown_by(0, &net.nodes));
+    assert_eq!(again.unwrap()[0], node.log()[0]);
+    assert_eq!((node.calls(), net.chain.count()), (1, 1));
+    assert_eq!(usage(&net).await, before);
+}
+
+#[tokio::test]
+async fn a_caller_who_hangs_up_pays_what_a_busy_node_charges() {
+    // An envelope of this size costs less than two million picodollars here without congestion.
+    let policies = PolicyFile::parse("[default]\npicodollars_per_hour = 4000000").unwrap();
+    let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
+    let node = &net.nodes[0];
+    node.becomes(Manner::IsBusy(3_000_000));
+    node.holds_answers(true);
+    publish_and_hang_up(&net, vec![message(1, "a")], async || node.log().len() == 1).await;
+    node.becomes(Manner::Honest);
+    node.holds_answers(false);
+    until(async || usage(&net).await.contains("message,1,")).await;
+    let refused = net.publish(vec![message(1, "b")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("picodollars an hour"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn what_waits_for_a_node_when_its_caller_goes_is_not_sent() {
+    let net = Net::start(1).await;
+    let node = &net.nodes[0];
+    node.holds_answers(true);
+    // As many calls as the gateway makes to one node at once.
+    let mut answered = Vec::new();
+    for number in 0..8 {
+        let envelopes = vec![message(1, &format!("sent {number}"))];
+        let request = api::PublishClientEnvelopesRequest { envelopes };
+        let mut client = net.client().await;
+        answered.push(tokio::spawn(async move { client.publish_client_envelopes(request).await }));
+        until(async || node.log().len() == number + 1).await;
+    }
+    let (waiting, name) = (message(1, "waiting"), "PublishClientEnvelopes");
+    publish_and_hang_up(&net, vec![waiting.clone()], async || {
+        sum(&net, "grpc_server_msg_received_total", name).await == 9
+    })
+    .await;
+    node.holds_answers(false);
+    for answer in answered {
+        answer.await.unwrap().unwrap();
+    }
+    net.publish(vec![message(1, "last")]).await.unwrap();
+    assert_eq!((net.held_by(&waiting), node.calls()), (0, 9));
+}

@@ -1,0 +1,115 @@
+//! The bill of a request: its rows in the table of use, and the fees beyond the prices that its caller's budget was charged.
+//!
+//! An envelope is entered by the task that learns of its publication, and that task goes on when the caller hangs up: a
+//! caller who goes early pays like any other.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
+
+use hawser_rules::PayloadClass;
+
+use crate::metering::Usage;
+use crate::metrics::GatewayMetrics;
+use crate::nodes::PlacedEnvelope;
+use crate::policy::{Admission, CallerCost, CallerId, Policies};
+use crate::routing::Routed;
+
+/// The bill of one request.
+pub(crate) struct RequestBill {
+    /// Name of the tenant; empty without tenants.
+    pub(crate) tenant: Box<str>,
+    pub(crate) caller: CallerId,
+    /// The budgets from which the prices were taken.
+    pub(crate) admission: Admission,
+    /// Unix time of the request.
+    pub(crate) now_s: u64,
+    pub(crate) policies: Arc<Policies>,
+    pub(crate) metrics: Arc<GatewayMetrics>,
+    /// The envelopes of the request, in its order.
+    pub(crate) lines: Vec<BillLine>,
+}
+
+/// One envelope of a request.
+pub(crate) struct BillLine {
+    kind: PayloadClass,
+    bytes: u64,
+    /// The price that was taken from the caller's budget.
+    price: CallerCost,
+    /// The envelope is in the table of use.
+    is_entered: AtomicBool,
+}
+
+impl BillLine {
+    /// Returns the line of an envelope that has this price.
+    pub(crate) fn new(envelope: &Routed, price: CallerCost) -> Self {
+        let (kind, bytes) = (envelope.kind, envelope.bytes.len() as u64);
+        Self { kind, bytes, price, is_entered: AtomicBool::new(false) }
+    }
+}
+
+/// The place of one envelope in the bill of its request. Clones are the same place.
+#[derive(Clone)]
+pub(crate) struct BillEntry {
+    bill: Arc<RequestBill>,
+    index: usize,
+}
+
+impl BillEntry {
+    /// Returns the place of the envelope with this index.
+    pub(crate) fn new(bill: &Arc<RequestBill>, index: usize) -> Self {
+        debug_assert!(index < bill.lines.len(), "a line for each envelope");
+        Self { bill: bill.clone(), index }
+    }
+
+    /// Enters an envelope that a node has published. Returns the part of its fees that the price taken before does not
+    /// cover, picodollars.
+    pub(crate) fn enter_placed(&self, placed: &PlacedEnvelope) -> u64 {
+        if placed.is_repeat {
+            return 0;
+        }
+        let fee_picodollars = placed.fee_picodollars;
+        self.enter(fee_picodollars, 0);
+        fee_picodollars.saturating_sub(self.line().price.picodollars)
+    }
+
+    /// Enters a payload that is on the chain: its gas is paid, whether or not nodes show it.
+    pub(crate) fn enter_on_chain(&self) {
+        let CallerCost { picodollars, gas, .. } = self.line().price;
+        self.enter(picodollars, gas);
+    }
+
+    /// Takes from the caller's budget what the prices taken before do not cover.
+    pub(crate) async fn charge(&self, picodollars: u64) {
+        if picodollars > 0 {
+            let RequestBill { policies, caller, admission, .. } = &*self.bill;
+            policies.add_cost(caller, picodollars, *admission).await;
+        }
+    }
+
+    /// Adds the envelope to the table of use, once.
+    fn enter(&self, picodollars: u64, gas: u64) {
+        let BillLine { kind, bytes, is_entered, .. } = self.line();
+        if is_entered.swap(true, Relaxed) {
+            return;
+        }
+        let RequestBill { tenant, caller, now_s, metrics, .. } = &*self.bill;
+        let usage = Usage { envelopes: 1, bytes: *bytes, picodollars, gas };
+        metrics.meter.lock().record(tenant, caller.name(), *kind, usage, *now_s);
+    }
+
+    fn line(&self) -> &BillLine {
+        &self.bill.lines[self.index]
+    }
+}
+
+impl fmt::Debug for BillEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (caller, index) = (&self.bill.caller, self.index);
+        f.debug_struct("BillEntry")
+            .field("caller", caller)
+            .field("index", &index)
+            .finish_non_exhaustive()
+    }
+}
