@@ -12,7 +12,8 @@
 //! Redis has an id of its own (decision 0027).
 //!
 //! The cost of gas in the last hour is counted there for all processes together. Each one says what it has spent itself,
-//! so a count that was lost is there again with the next call.
+//! so a count that was lost is there again with the next call. Each amount has a number, so that one that is late on its way
+//! replaces no later one.
 
 mod scripts;
 
@@ -43,6 +44,14 @@ const RESULTS_KEPT: Duration = Duration::from_secs(600);
 /// Payloads that one call names. A guess: more than are in flight at once.
 pub(super) const WANTED_MAX: usize = 64;
 
+/// The cost of this process' gas in the last hour.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct HourCost {
+    pub(super) wei: u128,
+    /// The number of this amount among those that the process tells, in the order in which it took them.
+    pub(super) number: u64,
+}
+
 /// A question for nonces, which is a sign of life as well.
 #[derive(Debug, Default)]
 pub(super) struct SyncRequest {
@@ -54,8 +63,7 @@ pub(super) struct SyncRequest {
     pub(super) gap: Option<Range<u64>>,
     /// The nonces that this process uses.
     pub(super) held: Vec<u64>,
-    /// The cost of this process' gas in the last hour, wei.
-    pub(super) spent_wei: u128,
+    pub(super) spent: HourCost,
     /// The payloads that need a nonce.
     pub(super) wanted: Vec<(JobId, B256)>,
 }
@@ -110,8 +118,8 @@ pub(super) struct SharedTransaction {
 pub(super) struct SharedHour {
     /// The most that it may cost all processes together, wei.
     pub(super) max_wei: u128,
-    /// The cost of this process so far, wei.
-    pub(super) own_wei: u128,
+    /// The cost of this process without what is to be put on record.
+    pub(super) own: HourCost,
 }
 
 /// The answer to a transaction that was to be put on record.
@@ -184,7 +192,8 @@ impl SharedNonces {
             millis(GONE_AFTER),
             number(self.seen.load(Relaxed)),
             number(self.calls.load(Relaxed)),
-            wei(request.spent_wei),
+            wei(request.spent.wei),
+            number(request.spent.number),
             or_none(request.floor),
             number(request.mined),
             or_none(request.gap.as_ref().map(|gap| gap.start)),
@@ -217,7 +226,8 @@ impl SharedNonces {
             self.me.clone().into_bytes(),
             number(self.calls.load(Relaxed)),
             wei(hour.max_wei),
-            wei(hour.own_wei),
+            wei(hour.own.wei),
+            number(hour.own.number),
         ];
         for SharedTransaction { nonce, payload, is_next, cost_wei, raw } in transactions {
             let digest = payload.map(|digest| hex_of(&digest)).unwrap_or_default();
@@ -345,6 +355,8 @@ pub(super) struct Sharing {
     pub(super) parked: HashSet<JobId>,
     /// Ends that Redis does not know yet.
     pub(super) finished: Vec<FinishedNonce>,
+    /// The amounts of [`HourCost`] so far.
+    costs: u64,
 }
 
 impl Sharing {
@@ -357,13 +369,96 @@ impl Sharing {
             slots: HashMap::new(),
             parked: HashSet::new(),
             finished: Vec::new(),
+            costs: 0,
         }
+    }
+
+    /// Returns an amount that was taken now, with its number.
+    pub(super) fn cost(&mut self, wei: u128) -> HourCost {
+        self.costs += 1;
+        HourCost { wei, number: self.costs }
     }
 }
 
 #[cfg(test)]
+#[path = "../../tests/redis_server/process.rs"]
+mod redis_process;
+
+#[cfg(test)]
 mod tests {
+    use super::redis_process::RedisServer;
     use super::*;
+
+    async fn process(redis: &RedisServer) -> SharedNonces {
+        let access = RedisAccess {
+            url: redis.url(),
+            key_prefix: "test:".into(),
+            connect_timeout: Duration::from_secs(60),
+        };
+        SharedNonces::connect(&access, 1, Address::ZERO).await.unwrap()
+    }
+
+    /// Gives a sign of life that tells this amount, and holds a nonce. Asks again while Redis is too busy to answer.
+    async fn tell(process: &SharedNonces, nonce: u64, wei: u128, number: u64) {
+        let spent = HourCost { wei, number };
+        let request = SyncRequest { spent, held: vec![nonce], ..SyncRequest::default() };
+        for _ in 0..60 {
+            if process.sync(&request).await.is_ok() {
+                return;
+            }
+        }
+        panic!("Redis never answers")
+    }
+
+    /// Puts a transaction on record. On a machine so busy that the process counts as gone, it comes back with an amount
+    /// that is older than all others.
+    async fn put(
+        process: &SharedNonces,
+        nonce: u64,
+        cost_wei: u128,
+        hour: SharedHour,
+    ) -> SharedRecord {
+        for _ in 0..60 {
+            let raw = Bytes::from_static(b"raw");
+            let transaction =
+                SharedTransaction { nonce, payload: None, is_next: false, cost_wei, raw };
+            match process.record(&[transaction], hour).await.as_deref() {
+                Ok([SharedRecord::Taken]) | Err(_) => tell(process, nonce, 0, 0).await,
+                Ok(answers) => return answers[0],
+            }
+        }
+        panic!("Redis never answers")
+    }
+
+    #[tokio::test]
+    async fn an_amount_that_is_late_replaces_no_later_one() {
+        let redis = RedisServer::start();
+        let (first, second) = (process(&redis).await, process(&redis).await);
+        let sum = async || {
+            let hour = SharedHour { max_wei: 0, own: HourCost::default() };
+            match put(&second, 8, 1, hour).await {
+                SharedRecord::TooExpensive(wei) => wei,
+                other => panic!("{other:?}"),
+            }
+        };
+        tell(&second, 8, 0, 1).await;
+        tell(&first, 7, 50, 1).await;
+        assert_eq!(sum().await, 50);
+        let hour = |wei, number| SharedHour { max_wei: 1000, own: HourCost { wei, number } };
+        assert_eq!(put(&first, 7, 100, hour(50, 3)).await, SharedRecord::Recorded);
+        assert_eq!(sum().await, 150);
+        // Taken before the transaction was put on record, and told after it with all that is known by now.
+        tell(&first, 7, 50, 2).await;
+        assert_eq!(sum().await, 150);
+        tell(&first, 7, 120, 4).await;
+        assert_eq!(sum().await, 120, "minutes leave the hour");
+        // A record that is late itself: its cost is in the amount that was told meanwhile.
+        tell(&first, 7, 300, 6).await;
+        assert_eq!(put(&first, 7, 100, hour(200, 5)).await, SharedRecord::Recorded);
+        assert!(sum().await >= 400, "counted twice until the next amount");
+        tell(&first, 7, 300, 7).await;
+        assert_eq!(sum().await, 300);
+    }
 
     #[test]
     fn transactions_come_back_whole_and_a_torn_end_is_left_out() {

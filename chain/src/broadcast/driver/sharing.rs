@@ -48,6 +48,7 @@ impl Driver {
         for (nonce, payload) in left.iter().filter_map(|slot| sharing.slots.remove(slot)) {
             sharing.finished.push(FinishedNonce { nonce, payload, end: SharedEnd::Free });
         }
+        let spent = sharing.cost(self.spending.spent_wei(self.started.elapsed()));
         let wanted = waiting.iter().filter(|job| floor.is_some() && !sharing.parked.contains(job));
         let wanted = wanted.filter_map(|job| Some((*job, self.jobs.get(*job)?.key())));
         let request = SyncRequest {
@@ -55,7 +56,7 @@ impl Driver {
             mined: self.nonces.mined_count(),
             wanted: wanted.collect(),
             held: self.nonces.held().map(|(nonce, ..)| nonce).collect(),
-            spent_wei: self.spending.spent_wei(self.started.elapsed()),
+            spent,
             gap: self.nonces.take_gap(),
         };
         sharing.is_syncing = true;
@@ -233,18 +234,19 @@ impl Driver {
         taken: Duration,
     ) -> Vec<Recorded> {
         self.note_slots();
-        let Some(sharing) = &self.sharing else { return vec![Recorded::Yes; signed.len()] };
+        let added_wei = costs_wei.iter().copied().fold(0, u128::saturating_add);
+        let own_wei = self.spending.spent_wei(taken).saturating_sub(added_wei);
+        let Some(sharing) = &mut self.sharing else { return vec![Recorded::Yes; signed.len()] };
+        let own = sharing.cost(own_wei);
         let transactions = signed.iter().zip(costs_wei).map(|((it, signed), cost_wei)| {
             let payload = sharing.slots.get(&it.slot).and_then(|(_, payload)| *payload);
             let (is_next, cost_wei, raw) = (it.over.is_some(), *cost_wei, signed.raw.clone());
             SharedTransaction { nonce: it.nonce, payload, is_next, cost_wei, raw }
         });
         let transactions: Vec<_> = transactions.collect();
-        let added_wei = costs_wei.iter().copied().fold(0, u128::saturating_add);
         let max_wei = self.spending.per_hour_max_wei();
-        let own_wei = self.spending.spent_wei(taken).saturating_sub(added_wei);
         let shared = sharing.shared.clone();
-        match shared.record(&transactions, SharedHour { max_wei, own_wei }).await {
+        match shared.record(&transactions, SharedHour { max_wei, own }).await {
             Ok(answers) => {
                 let answers = answers.into_iter().zip(costs_wei);
                 answers.map(|(answer, cost)| self.recorded(answer, *cost, taken)).collect()
@@ -276,7 +278,7 @@ impl Driver {
     /// Records transactions that Redis has lost, or for which it has not answered. The latter are sent then.
     async fn record_again(&mut self, lost: &[u64]) {
         let nonces: BTreeSet<u64> = lost.iter().copied().chain(self.nonces.unrecorded()).collect();
-        let Some(sharing) = &self.sharing else { return };
+        let Some(sharing) = &mut self.sharing else { return };
         let slots: HashMap<u64, Option<B256>> = sharing.slots.values().copied().collect();
         let of_nonce = |nonce: &u64| {
             let (nonce, payload) = (*nonce, slots.get(nonce).copied().flatten());
@@ -291,9 +293,9 @@ impl Driver {
         if lost.is_empty() {
             return;
         }
-        let (shared, now) = (sharing.shared.clone(), self.now());
-        let max_wei = self.spending.per_hour_max_wei();
-        let hour = SharedHour { max_wei, own_wei: self.spending.spent_wei(now) };
+        let (shared, now, max_wei) =
+            (sharing.shared.clone(), self.started.elapsed(), self.spending.per_hour_max_wei());
+        let hour = SharedHour { max_wei, own: sharing.cost(self.spending.spent_wei(now)) };
         match shared.record(&lost, hour).await {
             Ok(recorded) => {
                 let recorded = lost.iter().zip(recorded);

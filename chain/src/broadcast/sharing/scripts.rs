@@ -1,8 +1,8 @@
 //! The scripts by which processes share the nonces of one account in Redis.
 //!
 //! Keys, in this order, all with one hash tag: the state (`seq`, `epoch`, `since`, `next`, `used`; `server`, the run of
-//! Redis that wrote it; for each process `n:`, the count of its calls, and `w:`, the time and the amount of what its
-//! gas cost within an hour, wei); the owner and the payload of each nonce; its signed transactions; the nonce of each payload; the last sign of life of each
+//! Redis that wrote it; for each process `n:`, the count of its calls, `w:`, the time and the amount of what its
+//! gas cost within an hour, wei, and `p:`, the number of that amount among those that it has told); the owner and the payload of each nonce; its signed transactions; the nonce of each payload; the last sign of life of each
 //! process, and the time since which it has given them; the nonces that were given back. Then the result of each
 //! payload that is named, a key that expires.
 //!
@@ -11,7 +11,7 @@
 /// Gives a sign of life and takes nonces.
 ///
 /// Arguments: the process; the time in ms after which a silent process counts as gone; the highest `seq` seen; the
-/// highest count of its own calls; what its gas cost within an hour; the chain's pending and mined counts (-1: not
+/// highest count of its own calls; what its gas cost within an hour, and the number of that amount; the chain's pending and mined counts (-1: not
 /// known); a range of nonces without transactions (from, to); the number of nonces held, and these; the digests of the
 /// payloads that need a nonce.
 /// Returns the epoch; `seq`; the count of its own calls; nonces that another process owns; nonces without transactions on record; nonces to
@@ -19,9 +19,9 @@
 pub(super) const SYNC: &str = r"
 local S, O, R, P, A, B, F = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6], KEYS[7]
 local me, lease, seen = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local told, spent = tonumber(ARGV[4]), tonumber(ARGV[5])
-local floor, mined = tonumber(ARGV[6]), tonumber(ARGV[7])
-local gap_from, gap_to, held_count = tonumber(ARGV[8]), tonumber(ARGV[9]), tonumber(ARGV[10])
+local told, spent, place = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
+local floor, mined = tonumber(ARGV[7]), tonumber(ARGV[8])
+local gap_from, gap_to, held_count = tonumber(ARGV[9]), tonumber(ARGV[10]), tonumber(ARGV[11])
 local t = redis.call('TIME')
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local function s(n) return string.format('%.0f', n) end
@@ -34,7 +34,6 @@ local seq, since, calls = get(S, 'seq'), get(S, 'since'), get(S, 'n:' .. me)
 local info = redis.pcall('INFO', 'server')
 local server = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or ''
 local is_moved = server ~= '' and redis.call('HGET', S, 'server') ~= server
-local is_exact = calls == told
 if seq < seen or (told > 0 and calls < told) or is_moved then
   redis.call('HSET', S, 'epoch', t[1] .. '.' .. t[2] .. '.' .. me)
   redis.call('DEL', B)
@@ -45,9 +44,12 @@ seq, calls = seq + 1, math.max(calls, told, 0) + 1
 redis.call('HSET', S, 'seq', s(seq), 'since', s(since), 'n:' .. me, s(calls))
 if server ~= '' then redis.call('HSET', S, 'server', server) end
 
--- A call that has put transactions on record since the question was made knows the cost better.
+-- A call that has put transactions on record since the amount was taken has told a later one, which stays.
 local cost = tonumber(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$') or '0') or 0
-if is_exact or spent > cost then cost = spent end
+if place > get(S, 'p:' .. me) then
+  cost = spent
+  redis.call('HSET', S, 'p:' .. me, s(place))
+end
 if cost > 0 then
   redis.call('HSET', S, 'w:' .. me, string.format('%.0f|%.17g', now, cost))
 else
@@ -68,7 +70,7 @@ for k, v in pairs(redis.call('HGETALL', A)) do
   if k % 2 == 1 and v ~= me then
     local at = get(A, v)
     if at + lease < now then gone[v] = true end
-    if at + 100 * lease < now then redis.call('HDEL', A, v) redis.call('HDEL', B, v) redis.call('HDEL', S, 'n:' .. v) end
+    if at + 100 * lease < now then redis.call('HDEL', A, v) redis.call('HDEL', B, v) redis.call('HDEL', S, 'n:' .. v, 'p:' .. v) end
   end
 end
 
@@ -85,7 +87,7 @@ local function take(nonce, digest)
 end
 
 local held, lost, unrecorded, fill, adopted, given = {}, {}, {}, {}, {}, {}
-local i = 11
+local i = 12
 for _ = 1, held_count do
   local nonce = ARGV[i]
   i, held[nonce] = i + 1, true
@@ -182,13 +184,13 @@ return {redis.call('HGET', S, 'epoch') or '', s(seq), s(calls), lost, unrecorded
 /// Puts signed transactions on record, each of which may be sent if it is.
 ///
 /// Arguments: the process; the highest count of its own calls; the most that an hour may cost, wei; what this process' gas cost within an hour without
-/// these; for each its nonce, the digest of the payload (may be empty), `1` if it follows others of this nonce, what
+/// these, and the number of that amount; for each its nonce, the digest of the payload (may be empty), `1` if it follows others of this nonce, what
 /// it adds to the cost, and its bytes. Amounts are doubles, which is exact to one part in 10^15.
 /// Returns the count of the own calls; the cost of the hour; for each 1, 0 if another process owns the nonce, or 2 if
 /// the hour would cost more than it may.
 pub(super) const RECORD: &str = r"
 local S, O, R, P, me, out = KEYS[1], KEYS[2], KEYS[3], KEYS[4], ARGV[1], {}
-local most, own, others = tonumber(ARGV[3]), tonumber(ARGV[4]), 0
+local most, own, place, others = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5]), 0
 local t, hour = redis.call('TIME'), 3600000
 local now = tonumber(t[1]) * 1000 + math.floor(tonumber(t[2]) / 1000)
 local all = redis.call('HGETALL', S)
@@ -205,8 +207,14 @@ for k = 1, #all, 2 do
     end
   end
 end
+-- A later amount was told meanwhile, which may have these in it: the higher one counts until the next is told.
+local later = tonumber(redis.call('HGET', S, 'p:' .. me) or '-1')
+if later > place then
+  local told = tonumber(string.match(redis.call('HGET', S, 'w:' .. me) or '', '|(.*)$') or '0') or 0
+  own, place = math.max(own, told), later
+end
 local is_over = false
-for i = 5, #ARGV, 5 do
+for i = 6, #ARGV, 5 do
   local nonce, digest, is_next, cost = ARGV[i], ARGV[i + 1], ARGV[i + 2] == '1', tonumber(ARGV[i + 3])
   local owner = redis.call('HGET', O, nonce)
   if not owner or string.sub(owner, 1, #me + 1) ~= me .. '|' then
@@ -227,6 +235,7 @@ for i = 5, #ARGV, 5 do
   end
 end
 if own > 0 then redis.call('HSET', S, 'w:' .. me, string.format('%.0f|%.17g', now, own)) end
+redis.call('HSET', S, 'p:' .. me, string.format('%.0f', place))
 -- On an older state the count stays behind, so that the next sync notices it.
 local calls = tonumber(redis.call('HGET', S, 'n:' .. me) or '0')
 if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', S, 'n:' .. me, 1) end
@@ -268,6 +277,6 @@ return string.format('%.0f', calls)
 pub(super) const LEAVE: &str = r"
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('HDEL', KEYS[6], ARGV[1])
-redis.call('HDEL', KEYS[1], 'n:' .. ARGV[1])
+redis.call('HDEL', KEYS[1], 'n:' .. ARGV[1], 'p:' .. ARGV[1])
 return 0
 ";
