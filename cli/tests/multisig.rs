@@ -7,6 +7,7 @@ mod support;
 
 use alloy::primitives::{Address, Bytes, U256, address, keccak256};
 use hawser_chain::addresses::Addresses;
+use hawser_chain::contracts::artifact;
 use hawser_chain::send::{Call, Chain};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
@@ -122,6 +123,23 @@ fn a_creation_that_was_sent_twice_is_noticed() {
 }
 
 #[test]
+fn a_factory_that_would_put_contracts_elsewhere_is_noticed() {
+    let chains = EmptyChains::start();
+    let first = left(&chains.round());
+    assert!(chains.send(MULTISIG, &first[0]) && chains.send(MULTISIG, &first[1]));
+    // A proxy in front of the factory's code that is not initialised: its first creation can be any.
+    let implementation: Address = first[1]["address"].as_str().unwrap().parse().unwrap();
+    let code = &artifact::named("Proxy").unwrap().creation_code;
+    let data = Bytes::from([&code[..], &implementation.into_word()[..]].concat());
+    let bare = json!({ "chain_id": first[2]["chain_id"], "to": first[2]["to"], "data": data });
+    assert!(chains.send(MULTISIG, &bare));
+    assert!(chains.send(STRANGER, &first[3]), "any account may use it");
+    let (code, text, _) = chains.deploy(&["--calldata", "--from", &MULTISIG.to_string()]);
+    assert_eq!(code, Some(3), "{text}");
+    assert!(text.contains("would put contracts elsewhere"), "{text}");
+}
+
+#[test]
 fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
     let chains = EmptyChains::start();
     let first = left(&chains.round());
@@ -133,8 +151,13 @@ fn a_multisig_deploys_a_network_by_the_calls_that_are_printed_for_it() {
     // Any account may bring the creator about, and nothing but the multisig creates by it.
     assert!(chains.send(STRANGER, &first[0]), "{}", first[0]);
     assert!(!chains.send(STRANGER, &first[1]), "{}", first[1]);
+    // Any account may have the factory create contracts once it is there. That moves no address.
+    for step in &first[1..3] {
+        assert!(chains.send(MULTISIG, step), "{step}");
+    }
+    assert!(chains.send(STRANGER, &first[3]), "{}", first[3]);
     // The first run is interrupted.
-    for step in &first[1..9] {
+    for step in &first[4..9] {
         assert!(chains.send(MULTISIG, step), "{step}");
     }
     let mut rounds = 1;

@@ -9,7 +9,8 @@ use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolCall;
 use tracing::debug;
 
-use super::layout::{Layout, factory_code, proxy_code, salt};
+use super::factory_proxy;
+use super::layout::{Layout, factory_code, salt};
 use super::plan::PlannedContract;
 use super::update::Update;
 use crate::contracts::{Factory, FeeToken};
@@ -125,7 +126,7 @@ impl ChainDeployer {
     ) -> Result<(), DeployError> {
         let code = factory_code(registry);
         self.create(0, "the factory", layout.factory_implementation, code.into()).await?;
-        let code = proxy_code(layout.factory_implementation);
+        let code = factory_proxy::init_code(layout.factory_implementation);
         self.create(1, "the factory's proxy", layout.factory, code.into()).await?;
         self.initialize_factory(layout).await?;
         for piece in pieces {
@@ -156,6 +157,7 @@ impl ChainDeployer {
         self.send(&format!("deploying {what}"), &Call::create(init_code.into())).await
     }
 
+    /// Checks that the factory has made its first creation, which an older version of this program has made apart.
     async fn initialize_factory(&mut self, layout: &Layout) -> Result<(), DeployError> {
         let factory = layout.factory;
         let begun = Factory::initializableImplementationCall {};

@@ -7,8 +7,7 @@
 use alloy::primitives::{Address, B256, Bytes, keccak256};
 use alloy::sol_types::SolValue as _;
 
-use super::creator;
-use crate::contracts::Factory;
+use super::{creator, factory_proxy};
 use crate::contracts::artifact::{self, Artifact};
 use crate::send::Call;
 
@@ -74,7 +73,7 @@ impl Layout {
         }
     }
 
-    /// Returns the contracts that come before all others, in order. The last one is the factory's own creation.
+    /// Returns the contracts that come before all others, in order. The last one makes the factory's own first creation.
     pub(super) fn first_contracts(&self, registry: Address) -> Vec<FirstContract> {
         let create = |init_code: Bytes| match self.creator {
             Some(creator) => creator::create_by(creator, init_code),
@@ -96,16 +95,10 @@ impl Layout {
         let proxy = FirstContract {
             name: "Factory, proxy",
             address: self.factory,
-            call: create(proxy_code(self.factory_implementation)),
+            call: create(factory_proxy::init_code(self.factory_implementation)),
             deployed_len: len("Proxy"),
         };
-        let initializable = FirstContract {
-            name: "Initializable",
-            address: self.initializable,
-            call: Call::new(self.factory, &Factory::initializeCall {}),
-            deployed_len: len("Initializable"),
-        };
-        of_creator.into_iter().chain([factory, proxy, initializable]).collect()
+        of_creator.into_iter().chain([factory, proxy]).collect()
     }
 
     /// Returns the address of an implementation with this init code.

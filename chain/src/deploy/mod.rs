@@ -13,6 +13,7 @@
 
 mod creator;
 mod deployer;
+mod factory_proxy;
 mod layout;
 mod left;
 mod parameters;

@@ -250,6 +250,13 @@ impl DeploymentPlan {
         Self { layout, settlement, app, addresses, inbox }
     }
 
+    /// Returns the address of the factory, and that of its first creation, on both chains. The latter decides the addresses of
+    /// all proxies.
+    #[must_use]
+    pub fn factory(&self) -> (Address, Address) {
+        (self.layout.factory, self.layout.initializable)
+    }
+
     /// Returns the places of all contracts in the order of their creation: the settlement chain's, then the app chain's.
     #[must_use]
     pub fn places(&self) -> Vec<PlannedPlace> {

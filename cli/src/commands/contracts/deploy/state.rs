@@ -94,6 +94,9 @@ impl<'a> DeployState<'a> {
             }
             places.push((place, len != 0));
         }
+        if args.multisig {
+            require_whole_factories(&plan, [&settlement, &app]).await?;
+        }
         let sides = vec![
             side(ChainRole::Settlement, &settlement, account, &places).await?,
             side(ChainRole::App, &app, account, &places).await?,
@@ -239,6 +242,26 @@ impl<'a> DeployState<'a> {
             "result": result,
         })
     }
+}
+
+/// Refuses a factory whose first creation is another one than planned: all proxies would have other addresses. The calls of this
+/// command leave none, because a factory makes its first creation as it is created.
+async fn require_whole_factories(
+    plan: &DeploymentPlan,
+    chains: [&Chain; 2],
+) -> Result<(), RunError> {
+    let (factory, first) = plan.factory();
+    for chain in chains {
+        let has_code = async |at| chain.has_code(at).await.map_err(RunError::failed);
+        if has_code(factory).await? && !has_code(first).await? {
+            return Err(RunError::refused(format!(
+                "the factory at {factory} on chain {} was not created by the calls of this command, and would put contracts \
+                 elsewhere: deploy by another multisig",
+                chain.id()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Looks at one chain. Refuses a deployer that has sent something else first: the addresses would be others.
