@@ -41,7 +41,8 @@ fn deploy_variant(chains: &Chains, name: &str, arguments: &[&str]) -> Address {
 }
 
 fn deploy_code(chains: &Chains, name: &str, arguments: &[Address]) -> Address {
-    let code = &artifact::named(name).unwrap().creation_code;
+    let artifact = if name.ends_with("Factory") { "Factory" } else { name };
+    let code = &artifact::named(artifact).unwrap().creation_code;
     let words = arguments.iter().map(|argument| argument.into_word());
     let words: Vec<u8> = words.flat_map(|word| word.0).collect();
     let bytecode_: Bytes = [&code[..], &words, b"variant"].concat().into();
@@ -187,6 +188,38 @@ fn the_code_of_a_contract_is_replaced_and_its_state_stays() {
     assert_eq!(back["result"]["code"], "this build");
     let forth = chains.json(ADMIN, &to_other);
     assert_eq!(functions(&forth), ["set", "migrate"], "its migrator is there");
+}
+
+#[test]
+fn the_code_of_both_factories_is_replaced_and_they_create_further_contracts() {
+    let chains = Chains::start();
+    let (settlement, app) = ("SettlementChainFactory", "AppChainFactory");
+    let other = deploy_variant(&chains, settlement, &["settlementChainParameterRegistry"]);
+    let text = other.to_string();
+    let upgrade = |factory| ["contracts", "upgrade", factory, "--implementation", &text];
+    // Any account could have the other factory, which reads the same parameter, take the address.
+    let before = chains.transactions_of(ADMIN);
+    let refused = chains.failure(ADMIN, 1, &upgrade(settlement));
+    assert!(refused.contains("there is no contract at 0x"), "{refused}");
+    assert_eq!(chains.transactions_of(ADMIN), before);
+    assert_eq!(deploy_variant(&chains, app, &["appChainParameterRegistry"]), other);
+
+    let here = ["deployImplementation", "set", "migrate"];
+    let there = ["deployImplementation", "set", "sendParametersWithPermit", "migrate"];
+    for (factory, steps) in [(settlement, &here[..]), (app, &there)] {
+        let done = chains.json(ADMIN, &upgrade(factory));
+        assert_eq!(functions(&done), steps, "{factory}");
+        assert_eq!(done["result"]["implementation"], text.as_str());
+        assert!(functions(&chains.json(ADMIN, &upgrade(factory))).is_empty(), "it is done");
+        // The migrator of the way back comes from the factory with the other code.
+        let back = chains.json(ADMIN, &["contracts", "upgrade", factory]);
+        assert_eq!(functions(&back), steps, "{factory}");
+        assert_eq!(back["result"]["code"], "this build");
+    }
+    let elsewhere = deploy_variant(&chains, settlement, &["rateRegistry"]).to_string();
+    let upgrade = ["contracts", "upgrade", settlement, "--implementation", &elsewhere];
+    let text = chains.failure(ADMIN, 3, &upgrade);
+    assert!(text.contains("its parameterRegistry is "), "{text}");
 }
 
 #[test]

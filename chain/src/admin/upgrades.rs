@@ -80,8 +80,12 @@ fn constructor(contract: Contract) -> Option<&'static [Argument]> {
     const GATEWAY: Argument = ("settlementChainGateway", Contract::SettlementChainGateway);
     const APP_GATEWAY: Argument = ("appChainGateway", Contract::AppChainGateway);
     Some(match contract {
-        Contract::NodeRegistry | Contract::RateRegistry => &[REGISTRY],
-        Contract::GroupMessageBroadcaster | Contract::IdentityUpdateBroadcaster => &[APP_REGISTRY],
+        Contract::NodeRegistry | Contract::RateRegistry | Contract::SettlementChainFactory => {
+            &[REGISTRY]
+        }
+        Contract::GroupMessageBroadcaster
+        | Contract::IdentityUpdateBroadcaster
+        | Contract::AppChainFactory => &[APP_REGISTRY],
         Contract::PayerRegistry => &[REGISTRY, FEES],
         Contract::PayerReportManager => &[REGISTRY, NODES, PAYERS],
         Contract::DistributionManager => &[REGISTRY, NODES, REPORTS, PAYERS, FEES],
@@ -89,10 +93,7 @@ fn constructor(contract: Contract) -> Option<&'static [Argument]> {
         Contract::FeeToken => &[REGISTRY, UNDERLYING],
         Contract::AppChainGateway => &[APP_REGISTRY, GATEWAY],
         Contract::SettlementChainParameterRegistry | Contract::AppChainParameterRegistry => &[],
-        Contract::UnderlyingFeeToken
-        | Contract::SettlementChainFactory
-        | Contract::AppChainFactory
-        | Contract::DepositSplitter => return None,
+        Contract::UnderlyingFeeToken | Contract::DepositSplitter => return None,
     })
 }
 
@@ -135,6 +136,9 @@ pub async fn plan(
     }
     if prepare.steps.is_empty() {
         fits(network, contract, to, &identity).await?;
+    }
+    if let Some(other) = other_factory(contract) {
+        guard_other_factory(network, other, (from, to), new, choice, &mut prepare).await?;
     }
     let migrator = match choice {
         MigratorChoice::At(migrator) => require_code(network, contract, migrator).await?,
@@ -236,6 +240,44 @@ async fn deploy(
     Ok(address)
 }
 
+/// Returns the factory of the other chain, which reads the same parameter.
+fn other_factory(contract: Contract) -> Option<Contract> {
+    match contract {
+        Contract::SettlementChainFactory => Some(Contract::AppChainFactory),
+        Contract::AppChainFactory => Some(Contract::SettlementChainFactory),
+        _ => None,
+    }
+}
+
+/// Sees to it that the factory of the other chain gets no address without code. Both read one parameter, and both may have
+/// the same code at the same address. Any account can bring the parameter to the other chain, create the migrator there and
+/// call `migrate()`. So the code has to be there before the parameter is set, and to be the right one.
+async fn guard_other_factory(
+    network: &Network,
+    other: Contract,
+    (from, to): (Address, Address),
+    new: NewCode,
+    choice: MigratorChoice,
+    prepare: &mut Plan,
+) -> Result<(), AdminError> {
+    let proxy = network.at(other)?;
+    let present = installed::implementation_of(network.chain(other.chain())?, proxy).await?;
+    if choice == MigratorChoice::Exact && present != Some(from) {
+        return Ok(()); // the migrator does nothing to it
+    }
+    let arguments = constructor(other).ok_or(AdminError::NotUpgradable(other))?;
+    let identity = identity(network, other, proxy, arguments).await?;
+    prepare.notes.push(format!("{other} reads the same parameter: any account can upgrade it too"));
+    if new == NewCode::ThisBuild {
+        let values: Vec<_> = identity.immutables.iter().map(|(_, value)| *value).collect();
+        let (code, before) = (init_code(named(other.interface()), &values), prepare.steps.len());
+        if deploy(network, other, code, prepare).await? == to && prepare.steps.len() > before {
+            return Ok(());
+        }
+    }
+    fits(network, other, to, &identity).await
+}
+
 /// Reads the name of the installed code, and checks its immutables. They go into new code, so an endpoint must not choose
 /// them: each has to be the address that the operator knows.
 async fn identity(
@@ -331,7 +373,7 @@ mod tests {
 
     #[test]
     fn the_constructor_of_each_contract_takes_what_the_table_says() {
-        for contract in Contract::ALL {
+        for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
             let Some(arguments) = constructor(contract) else { continue };
             let getters: Vec<_> = arguments.iter().map(|(getter, _)| *getter).collect();
             let abi = &named(contract.interface()).abi;

@@ -188,8 +188,9 @@ pub(super) fn address(text: &str) -> Result<Address, String> {
 /// Parses the name of a contract.
 pub(super) fn contract(text: &str) -> Result<Contract, String> {
     Contract::named(text).ok_or_else(|| {
-        let names = Contract::ALL.map(Contract::name).join(", ");
-        format!("expected one of {names}")
+        let all = Contract::ALL.into_iter().chain(Contract::OPTIONAL);
+        let names: Vec<_> = all.map(Contract::name).collect();
+        format!("expected one of {}", names.join(", "))
     })
 }
 

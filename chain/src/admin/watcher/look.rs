@@ -84,9 +84,9 @@ async fn paused(network: &Network) -> Result<BTreeMap<Contract, bool>, AdminErro
 
 async fn implementations(network: &Network) -> Result<BTreeMap<Contract, Address>, AdminError> {
     let mut implementations = BTreeMap::new();
-    for contract in Contract::ALL {
+    for contract in Contract::ALL.into_iter().chain(Contract::OPTIONAL) {
         let Some((address, chain)) = reachable(network, contract) else { continue };
-        // The underlying token is a foreign contract, and may be no proxy.
+        // The underlying token is a foreign contract, and may be no proxy; the deposit splitter is none.
         if let Some(code) = installed::implementation_of(chain, address).await? {
             implementations.insert(contract, code);
         }

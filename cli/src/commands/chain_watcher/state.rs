@@ -55,6 +55,7 @@ impl KnownCode {
 
 fn parse(text: &str) -> Option<BTreeMap<Contract, Address>> {
     let names: BTreeMap<String, Address> = serde_json::from_str(text).ok()?;
-    let contract = |name: &str| Contract::ALL.into_iter().find(|it| it.name() == name);
+    let all = || Contract::ALL.into_iter().chain(Contract::OPTIONAL);
+    let contract = |name: &str| all().find(|it| it.name() == name);
     names.into_iter().map(|(name, code)| Some((contract(&name)?, code))).collect()
 }
