@@ -148,7 +148,7 @@ async fn parameters_of_payers(m: &mut Meter<'_>) {
     }
 }
 
-/// Three nodes; a report over one payer, and one over a hundred.
+/// Three nodes; reports over one payer, a hundred, and four hundred.
 async fn reports(m: &mut Meter<'_>) {
     let w = m.w;
     let at = w.at.reports;
@@ -166,12 +166,17 @@ async fn reports(m: &mut Meter<'_>) {
     m.send_with("3 nodes, 2 signatures", anyone().calls(at, call)).await;
     let call = second.settlement(1, 0..1);
     m.send_with("1 leaf", anyone().calls(at, call)).await;
-    let usages: Vec<Usage> =
-        (0..100).map(|number| Usage::new(&payer(1000 + number), DOLLAR)).collect();
-    let third = second.following(&usages);
+    let usages = |payers: std::ops::Range<_>| -> Vec<Usage> {
+        payers.map(|number| Usage::new(&payer(number), DOLLAR)).collect()
+    };
+    let third = second.following(&usages(1000..1100));
     w.submit(&third).await;
     let call = third.settlement(2, 0..100);
     m.send_with("100 leaves, new payers", anyone().calls(at, call)).await;
+    let fourth = third.following(&usages(2000..2400));
+    w.submit(&fourth).await;
+    let call = fourth.settlement(3, 0..400);
+    m.send_with("400 leaves, new payers", anyone().calls(at, call)).await;
     w.set("xmtp.payerReportManager.protocolFeeRate", 250).await;
     m.send(anyone().calls(at, PayerReportManager::updateProtocolFeeRateCall {})).await;
     distribution(m).await;

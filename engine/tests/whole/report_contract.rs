@@ -77,6 +77,8 @@ pub struct Chain {
     pub taken_from: BTreeMap<PayerAddress, SettledAmount>,
     /// Settlements until the connection breaks.
     pub settles: Option<usize>,
+    /// Leaves that a transaction has room for; `None` for any number.
+    pub leaves_max: Option<usize>,
     /// The canonical network: a report has to list it as it is when the report is submitted.
     pub membership: Membership,
 }
@@ -149,6 +151,9 @@ impl Chain {
             Some(0) => return refused("the connection is gone"),
             Some(left) => *left -= 1,
             None => {}
+        }
+        if self.leaves_max.is_some_and(|max| leaves.len() > max) {
+            return refused("exceeds block gas limit");
         }
         let place = usize::try_from(index).unwrap();
         let kept = &mut self.kept.get_mut(&originator.0).unwrap()[place];
