@@ -194,9 +194,7 @@ fn the_watcher_tells_of_what_is_wrong(network: &MoneyNetwork) {
     let once = ["chain-watcher", "--once", "--payer", &payer, "--state", &state];
     let quiet = network.as_owner(&once);
     assert_eq!(quiet["alarms"], Value::from(Vec::<Value>::new()), "{quiet}");
-    let implementations = quiet["implementations"].as_object().unwrap();
-    assert!(implementations.len() > 5, "{quiet}");
-    assert!(implementations.contains_key("SettlementChainFactory"), "{quiet}");
+    assert!(quiet["implementations"].as_object().unwrap().len() > 5, "{quiet}");
     let output = network.owner(&[&once[..], &["--payer-min", "20000"]].concat()).output().unwrap();
     assert_eq!(output.status.code(), Some(8));
     let loud: Value = serde_json::from_slice(&output.stdout).unwrap();

@@ -84,7 +84,7 @@ async fn poor_and_rich() -> String {
 }
 
 /// Price of a message of one letter, as computed before it is sent.
-async fn base_fee() -> u64 {
+pub(crate) async fn base_fee() -> u64 {
     let usual = Net::start(1).await.publish(vec![message(1, "a")]).await.unwrap();
     let unsigned = usual[0].unsigned_originator_envelope.clone();
     let base = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap().base_fee_picodollars;

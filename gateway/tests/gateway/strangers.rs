@@ -13,6 +13,7 @@ use super::fake_node::Manner;
 use super::fixture::{
     Net, NoSpoiltInbox, commit, identity_update, message, numbered_update, until,
 };
+use super::policies::base_fee;
 
 type Published = Result<Response<api::PublishClientEnvelopesResponse>, Status>;
 
@@ -209,11 +210,13 @@ async fn a_caller_who_hangs_up_is_billed_once_for_what_is_published() {
 
 #[tokio::test]
 async fn a_caller_who_hangs_up_pays_what_a_busy_node_charges() {
-    // An envelope of this size costs less than two million picodollars here without congestion.
-    let policies = PolicyFile::parse("[default]\npicodollars_per_hour = 4000000").unwrap();
+    // Enough for two envelopes. The price taken before has room for a part of the congestion fee, and this for no other.
+    let budget = 2 * base_fee().await + 2_000;
+    let policies = format!("[default]\npicodollars_per_hour = {budget}");
+    let policies = PolicyFile::parse(&policies).unwrap();
     let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
     let node = &net.nodes[0];
-    node.becomes(Manner::IsBusy(3_000_000));
+    node.becomes(Manner::IsBusy(15_000));
     node.holds_answers(true);
     publish_and_hang_up(&net, vec![message(1, "a")], async || node.log().len() == 1).await;
     node.becomes(Manner::Honest);
