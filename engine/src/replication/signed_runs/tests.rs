@@ -88,7 +88,7 @@ fn a_run_that_its_node_has_not_signed_is_refused() {
     let mut other = read(5..=9);
     other[2].1 = leaf(2, 7);
     assert_eq!(accept(&prefix(9), other), None);
-    for places in [5..=8, 5..=10, 6..=9, 4..=9, 5..=4] {
+    for places in [5..=8, 5..=10, 6..=9, 4..=9, std::ops::RangeInclusive::new(5, 4)] {
         assert_eq!(accept(&prefix(9), read(places.clone())), None, "{places:?}");
     }
     let mut swapped = read(5..=9);
