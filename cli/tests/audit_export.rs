@@ -227,7 +227,7 @@ fn a_node_that_lies_is_refused_by_name() {
         0 => [strand(1, 6), vec![forged.clone()], strand(8, 9)].concat(),
         _ => Vec::new(),
     };
-    let lies: [(&str, LyingPage, u64, &str); 4] = [
+    let lies: [(&str, LyingPage, u64, &str); 5] = [
         ("other bytes", Box::new(others), 9, "200:7: forged"),
         (
             "back",
@@ -243,6 +243,8 @@ fn a_node_that_lies_is_refused_by_name() {
             2_000,
             "1001 envelopes",
         ),
+        // Each takes two bytes on the wire.
+        ("empty", Box::new(|_, _| vec![Bytes::new(); 20_000]), 9, "more than 16000 fields"),
     ];
     for (name, lie, head, text) in lies {
         let node = FakeNode::start(&[(NODE, head)], lie);

@@ -20,13 +20,25 @@ const FIRST_BUFFER_BYTES: usize = 64;
 /// Bytes of small messages that are sent together. The library's value.
 const TOGETHER_BYTES: usize = 32 * 1024;
 
-/// Codec that encodes `T` and decodes `U`, with [`MESSAGE_FIELDS_MAX`] as a bound.
+/// Codec that encodes `T` and decodes `U`, with [`MESSAGE_FIELDS_MAX`] as a bound unless another one is given.
 #[derive(Debug)]
-pub struct BoundedCodec<T, U>(PhantomData<(T, U)>);
+pub struct BoundedCodec<T, U> {
+    fields_max: usize,
+    types: PhantomData<(T, U)>,
+}
+
+impl<T, U> BoundedCodec<T, U> {
+    /// A codec that decodes messages of at most `fields_max` fields, counted on their top two levels: for answers whose
+    /// length the caller knows.
+    #[must_use]
+    pub fn with_fields_max(fields_max: usize) -> Self {
+        Self { fields_max, types: PhantomData }
+    }
+}
 
 impl<T, U> Default for BoundedCodec<T, U> {
     fn default() -> Self {
-        Self(PhantomData)
+        Self::with_fields_max(MESSAGE_FIELDS_MAX)
     }
 }
 
@@ -45,7 +57,7 @@ where
     }
 
     fn decoder(&mut self) -> Self::Decoder {
-        BoundedDecoder(ProstDecoder::default())
+        BoundedDecoder { fields_max: self.fields_max, decoder: ProstDecoder::default() }
     }
 }
 
@@ -69,7 +81,10 @@ impl<T: Message> Encoder for ExactEncoder<T> {
 
 /// Decoder that refuses a message with too many fields with RESOURCE_EXHAUSTED.
 #[derive(Debug)]
-pub struct BoundedDecoder<U>(ProstDecoder<U>);
+pub struct BoundedDecoder<U> {
+    fields_max: usize,
+    decoder: ProstDecoder<U>,
+}
 
 impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Item = U;
@@ -78,14 +93,15 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         // A shorter message cannot have so many fields. tonic hands a message over in one piece; of
         // several pieces only the first would be counted.
-        if source.remaining() > MESSAGE_FIELDS_MAX {
+        let fields_max = self.fields_max;
+        if source.remaining() > fields_max {
             let message = &source.chunk()[..source.remaining().min(source.chunk().len())];
-            if !budget::has_at_most(message, MESSAGE_FIELDS_MAX) {
+            if !budget::has_at_most(message, fields_max) {
                 return Err(Status::resource_exhausted(format!(
-                    "message has more than {MESSAGE_FIELDS_MAX} fields"
+                    "message has more than {fields_max} fields"
                 )));
             }
         }
-        self.0.decode(source)
+        self.decoder.decode(source)
     }
 }

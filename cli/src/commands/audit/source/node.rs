@@ -10,21 +10,25 @@ use hawser_audit::replay::{
 };
 use hawser_node::error::RunError;
 use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::codec::BoundedCodec;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::{InclusionProof, PROOF_LEN_MAX, TreeHash};
 use hawser_proto::pb::hawser::checkpoint_api as checkpoint_pb;
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::query_api_client::QueryApiClient;
-use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopesRequest};
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, QueryEnvelopesRequest, QueryEnvelopesResponse,
+};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Address, Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Rate;
+use http::uri::PathAndQuery;
 use prost::Message as _;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
+use tonic::client::Grpc;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
+use tonic::{Code, Request, Response, Status};
 
 use crate::client;
 
@@ -32,6 +36,10 @@ use crate::client;
 const STRANDS_MAX: usize = 10_000;
 /// Envelopes of a page. A guess: the node cuts pages by their bytes as well.
 const PAGE_ENVELOPES: u32 = 1_000;
+/// Fields of a page, with those of its envelopes. Calculated: an envelope has three, itself included, and later versions of
+/// the schema may add some. An empty one takes two bytes on the wire and a hundred in memory.
+const PAGE_FIELDS_MAX: usize = 16 * PAGE_ENVELOPES as usize;
+const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
 /// Time limit of one whole answer. A guess: a page of 25 MiB over a slow line.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(120);
 
@@ -97,17 +105,27 @@ impl NodeLog {
     }
 
     /// Waits for a whole answer. A node that sends the head of one and then nothing is not waited for either.
-    fn ask<T>(
-        &self,
-        call: impl Future<Output = Result<tonic::Response<T>, Status>>,
-    ) -> Result<T, Status> {
+    fn ask<T>(&self, call: impl Future<Output = Result<Response<T>, Status>>) -> Result<T, Status> {
         // The timer is made in the runtime that runs it.
         let answer = self.runtime.block_on(async { timeout(ANSWER_TIMEOUT, call).await });
         let late = || {
             let seconds = ANSWER_TIMEOUT.as_secs();
             Status::deadline_exceeded(format!("the node gave no whole answer within {seconds} s"))
         };
-        answer.unwrap_or_else(|_| Err(late())).map(tonic::Response::into_inner)
+        answer.unwrap_or_else(|_| Err(late())).map(Response::into_inner)
+    }
+
+    /// Calls the method of pages. Its answer is decoded only if it has no more fields than a page may have.
+    async fn query(
+        &self,
+        request: QueryEnvelopesRequest,
+    ) -> Result<Response<QueryEnvelopesResponse>, Status> {
+        let mut grpc = Grpc::new(self.channel.clone())
+            .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+        grpc.ready().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let path = PathAndQuery::from_static(QUERY_ENVELOPES);
+        let codec = BoundedCodec::with_fields_max(PAGE_FIELDS_MAX);
+        grpc.unary(Request::new(request), path, codec).await
     }
 
     /// Asks for envelopes of a strand after a place. Refuses what was not asked for.
@@ -120,9 +138,7 @@ impl NodeLog {
             ..EnvelopesQuery::default()
         };
         let request = QueryEnvelopesRequest { query: Some(query), limit: PAGE_ENVELOPES };
-        let mut api = QueryApiClient::new(self.channel.clone())
-            .max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
-        let answer = self.ask(api.query_envelopes(request));
+        let answer = self.ask(self.query(request));
         let envelopes = answer.map_err(|status| failed(&status))?.envelopes;
         if envelopes.len() > PAGE_ENVELOPES as usize {
             let text = format!("after {after} the node sent {} envelopes", envelopes.len());
