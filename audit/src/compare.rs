@@ -297,8 +297,10 @@ fn difference(a: &Bytes, b: &Bytes) -> (&'static str, String) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::replay::planted::PLANTED;
     use crate::replay::testing::{Draft, MemoryLog, NODE, draft, key, ns_of};
     use hawser_proto::envelope::UnsealedEnvelope;
+    use std::collections::BTreeMap;
 
     fn only(first: &MemoryLog, second: &MemoryLog, whole: bool) -> StrandDifference {
         let mut found = compare(first, second, whole).unwrap();
@@ -354,6 +356,42 @@ mod tests {
         let turned = only(&other, &log, true);
         assert_eq!(turned.lacking[0].lacking, Side::First);
         assert_eq!(found.originator_id, NODE.0);
+    }
+
+    /// Compares an honest log with each one that a liar has changed.
+    #[test]
+    fn places_of_planted_faults_are_named_and_no_others() {
+        let honest = MemoryLog::honest(500);
+        let of = |log: &MemoryLog| -> BTreeMap<u64, (Bytes, StoredMark)> {
+            let rows = log.rows.iter().map(|row| match row {
+                StrandRow::Envelope { sequence, bytes, mark, .. } => {
+                    (sequence.0, (bytes.clone(), *mark))
+                }
+                other => panic!("{other:?}"),
+            });
+            rows.collect()
+        };
+        let rows = of(&honest);
+        for (name, plant, faults) in PLANTED {
+            let mut log = honest.clone();
+            plant(&mut log);
+            let changed = of(&log);
+            let expected: Vec<u64> = rows
+                .iter()
+                .filter(|(at, row)| changed.get(at) != Some(row))
+                .map(|it| *it.0)
+                .collect();
+            let found = only(&honest, &log, true);
+            let lacking = found.lacking.iter().flat_map(|it| it.from..=it.through);
+            let mut named: Vec<u64> =
+                found.other.iter().map(|it| it.sequence_id).chain(lacking).collect();
+            named.sort_unstable();
+            assert_eq!(named, expected, "{name}");
+            assert_eq!(found.other_count + found.lacking_count, expected.len() as u64, "{name}");
+            // One fault of an envelope, of its mark, or of no envelope at all.
+            let is_of_envelope = faults.iter().any(|(_, at, _)| expected.contains(at));
+            assert_eq!(is_of_envelope, !expected.is_empty(), "{name}");
+        }
     }
 
     #[test]

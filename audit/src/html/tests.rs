@@ -2,8 +2,9 @@
 
 use super::markup::{Markup, bytes, date, dollars, duration, number};
 use super::*;
+use crate::replay::planted::PLANTED;
 use crate::replay::testing::{MemoryLog, settings};
-use crate::replay::tests::{PLANTED, replay};
+use crate::replay::tests::replay;
 use crate::replay::{DayFigures, Gap, GapReason, PayerFigures};
 
 const FACTS: PageFacts<'_> = PageFacts { keys: "of a file", tool: "hawser", now_ns: 0 };

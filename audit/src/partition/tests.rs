@@ -10,8 +10,9 @@ use hawser_rules::Registry;
 
 use super::*;
 use crate::export::ExportedRow;
+use crate::replay::planted::PLANTED;
 use crate::replay::testing::{MemoryLog, NODE, draft, ns_of, settings};
-use crate::replay::tests::{PLANTED, replay};
+use crate::replay::tests::replay;
 use crate::replay::{FaultKind, GapReason, ReplaySettings, SourceError, StoredMark, StrandRow};
 
 type Rows = Vec<(OriginatorId, ExportedRow)>;

@@ -20,6 +20,8 @@ mod fault;
 mod item;
 pub(crate) mod judge;
 pub(crate) mod pipeline;
+#[cfg(test)]
+pub(crate) mod planted;
 mod repeats;
 pub(crate) mod run;
 mod stats;

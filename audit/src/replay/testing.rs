@@ -8,6 +8,7 @@ use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
 use hawser_proto::merkle::{CompactRange, TreeHash, envelope_leaf};
 use hawser_proto::pb::xmtp::mls::api::v1::WelcomeMessageInput;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::{NodeRecord, Rate, RateTable};
 use prost::Message as _;
@@ -42,15 +43,41 @@ pub(crate) fn draft(sequence: u64, ns: i64) -> Draft {
 }
 
 pub(crate) fn draft_for(sequence: u64, ns: i64, target: OriginatorId, topic: &[u8]) -> Draft {
-    let aad =
-        pb::AuthenticatedData { target_topic: Bytes::copy_from_slice(topic), depends_on: None };
-    let payload = pb::client_envelope::Payload::WelcomeMessage(WelcomeMessageInput::default());
-    let client = pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) };
+    let payload = Payload::WelcomeMessage(WelcomeMessageInput::default());
+    drafted((sequence, ns), target, client(topic, payload, &[]), DAYS)
+}
+
+/// An envelope with this topic, payload, dependencies and days of retention, in its right time.
+pub(crate) fn draft_of(
+    sequence: u64,
+    topic: &[u8],
+    payload: Payload,
+    depends_on: &[(u32, u64)],
+    days: u32,
+) -> Draft {
+    drafted((sequence, ns_of(sequence)), NODE, client(topic, payload, depends_on), days)
+}
+
+fn client(topic: &[u8], payload: Payload, depends_on: &[(u32, u64)]) -> pb::ClientEnvelope {
+    let cursor = pb::Cursor { node_id_to_sequence_id: depends_on.iter().copied().collect() };
+    let aad = pb::AuthenticatedData {
+        target_topic: Bytes::copy_from_slice(topic),
+        depends_on: (!depends_on.is_empty()).then_some(cursor),
+    };
+    pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }
+}
+
+fn drafted(
+    (sequence, ns): (u64, i64),
+    target: OriginatorId,
+    client: pb::ClientEnvelope,
+    days: u32,
+) -> Draft {
     let payer = key(if sequence.is_multiple_of(3) { 8 } else { 9 });
-    let payer = PayerEnvelope::sign(client.encode_to_vec().into(), target, DAYS, &payer);
+    let payer = PayerEnvelope::sign(client.encode_to_vec().into(), target, days, &payer);
     let payer_envelope_bytes: Bytes = payer.encode_to_vec().into();
-    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, DAYS).unwrap();
-    let expiry = ns.unsigned_abs() / 1_000_000_000 + u64::from(DAYS) * 86_400;
+    let fee = RATE.base_fee(payer_envelope_bytes.len() as u64, days).unwrap();
+    let expiry = ns.unsigned_abs() / 1_000_000_000 + u64::from(days) * 86_400;
     Draft {
         statement: pb::UnsignedOriginatorEnvelope {
             originator_node_id: NODE.0,

@@ -1,13 +1,11 @@
 //! A clean log is clean, every planted fault is named and nothing else is, and a replay that pauses tells the same.
 
-use hawser_proto::envelope::UnsealedEnvelope;
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, leaf_hash};
-use hawser_proto::{Address, Bytes, OriginatorId, SequenceId, minute_of};
-use hawser_rules::{Absence, Absences, Rate, Registry};
+use hawser_proto::{Bytes, OriginatorId, SequenceId};
+use hawser_rules::{Absence, Absences, Registry};
 
-use super::testing::{
-    Draft, MemoryLog, NODE, RATE, WITNESS, checkpoint, draft, draft_for, key, ns_of, settings,
-};
+use super::planted::{PLANTED, Planted, flip_signature};
+use super::testing::{MemoryLog, NODE, key, ns_of, settings};
 use super::*;
 
 pub(crate) fn replay(log: &MemoryLog, settings: &ReplaySettings) -> ReplayReport {
@@ -44,151 +42,6 @@ fn a_clean_log_is_clean_whatever_the_number_of_threads() {
     assert_eq!(one, two);
     assert_eq!(one, eight);
 }
-
-/// A change that a liar makes, and the faults that it is.
-pub(crate) type Planted =
-    (&'static str, fn(&mut MemoryLog), &'static [(FaultKind, u64, Option<u8>)]);
-
-/// Replaces an envelope by another one that the node signed, with everything that follows from it.
-pub(crate) fn sign_at(log: &mut MemoryLog, sequence: u64, mark: StoredMark, draft: &Draft) {
-    let mut envelopes = Vec::new();
-    for row in &log.rows {
-        let StrandRow::Envelope { bytes, mark, .. } = row else { panic!("no envelope") };
-        envelopes.push((bytes.clone(), *mark));
-    }
-    envelopes[usize::try_from(sequence).unwrap() - 1] = (draft.seal(), mark);
-    *log = MemoryLog::of(envelopes);
-}
-
-pub(crate) fn flip_signature(log: &mut MemoryLog) {
-    let other = UnsealedEnvelope::new(&draft(7, ns_of(7)).statement).seal(&key(5));
-    *log.bytes_at(7) = other;
-}
-
-pub(crate) const PLANTED: &[Planted] = &[
-    ("a forged envelope", flip_signature, &[(FaultKind::Forged, 7, None)]),
-    (
-        "bytes that are none",
-        |log| *log.bytes_at(9) = Bytes::from_static(b"noise"),
-        &[(FaultKind::NotCanonical, 9, None)],
-    ),
-    (
-        "an envelope at another place",
-        |log| {
-            let other = log.bytes_at(12).clone();
-            *log.bytes_at(11) = other;
-        },
-        &[(FaultKind::WrongPlace, 11, None)],
-    ),
-    (
-        "an envelope for another node",
-        |log| {
-            let for_other = draft_for(5, ns_of(5), OriginatorId(300), &[1, 7]);
-            sign_at(log, 5, StoredMark::Invalid(3), &for_other);
-        },
-        &[(FaultKind::BrokenRule, 5, Some(3))],
-    ),
-    (
-        "a topic of another payload",
-        |log| {
-            let other = draft_for(5, ns_of(5), NODE, &[0, 7]);
-            sign_at(log, 5, StoredMark::Invalid(4), &other);
-        },
-        &[(FaultKind::BrokenRule, 5, Some(4))],
-    ),
-    (
-        "an expiry that does not follow",
-        |log| {
-            let mut other = draft(5, ns_of(5));
-            other.statement.expiry_unixtime += 86_400;
-            sign_at(log, 5, StoredMark::Invalid(9), &other);
-        },
-        &[(FaultKind::BrokenRule, 5, Some(9))],
-    ),
-    (
-        "a mark on a valid envelope",
-        |log| {
-            let valid = draft(5, ns_of(5));
-            sign_at(log, 5, StoredMark::Invalid(9), &valid);
-        },
-        &[(FaultKind::WrongMark, 5, None)],
-    ),
-    (
-        "a fee that no rate explains",
-        |log| {
-            let mut other = draft(5, ns_of(5));
-            other.statement.base_fee_picodollars += 1;
-            sign_at(log, 5, StoredMark::Valid, &other);
-        },
-        &[(FaultKind::Fee, 5, None)],
-    ),
-    (
-        "a time that goes back",
-        |log| sign_at(log, 400, StoredMark::Valid, &draft(400, ns_of(100))),
-        &[(FaultKind::TimeBack, 400, None)],
-    ),
-    (
-        "a time in the future",
-        |log| sign_at(log, 20, StoredMark::Valid, &draft(20, ns_of(2_000_000))),
-        &[(FaultKind::TimeAhead, 20, None)],
-    ),
-    ("a place without a row", |log| drop(log.rows.remove(499)), &[(FaultKind::Hole, 500, None)]),
-    (
-        "an envelope beyond the head",
-        |log| log.last_held = 777,
-        &[(FaultKind::BeyondHead, 777, None)],
-    ),
-    (
-        "a leaf of another envelope",
-        |log| *log.row_at(33).1 = Some(TreeHash([3; 32])),
-        &[(FaultKind::Leaf, 33, None)],
-    ),
-    ("another root", |log| log.root = TreeHash([3; 32]), &[(FaultKind::Root, 500, None)]),
-    (
-        "a checkpoint of another tree",
-        |log| log.checkpoints[3] = checkpoint(40, TreeHash([4; 32])),
-        &[(FaultKind::CheckpointRoot, 40, None)],
-    ),
-    (
-        "a checkpoint that another key signed",
-        |log| {
-            let of = log.checkpoints[3].signed.checkpoint;
-            log.checkpoints[3].signed = of.sign(&key(5));
-        },
-        &[(FaultKind::CheckpointSignature, 40, None)],
-    ),
-    (
-        "a cosignature that another key made",
-        |log| {
-            let of = log.checkpoints[3].signed.checkpoint;
-            log.checkpoints[3].add_cosignature(of.cosign(WITNESS, 1, &key(5)));
-        },
-        &[(FaultKind::Cosignature, 40, None)],
-    ),
-    (
-        "a tally of a payer who never paid",
-        |log| {
-            let usage = Usage { picodollars: 1, last_sequence: 3, ..Usage::default() };
-            log.usage.insert((minute_of(ns_of(3)), Address([5; 20])), usage);
-        },
-        &[(FaultKind::Usage, 3, None)],
-    ),
-    (
-        "a tally that is a picodollar short",
-        |log| log.usage.values_mut().next().unwrap().picodollars -= 1,
-        &[(FaultKind::Usage, 1, None)],
-    ),
-    (
-        "messages that were not counted",
-        |log| *log.congestion.values_mut().next().unwrap() -= 1,
-        &[(FaultKind::Congestion, 0, None)],
-    ),
-    (
-        "a rate that the chain never had",
-        |log| log.rates.push(Rate { start_unix_s: u64::MAX, ..RATE }),
-        &[(FaultKind::Rates, 0, None)],
-    ),
-];
 
 #[test]
 fn every_planted_fault_is_named_and_nothing_else() {
