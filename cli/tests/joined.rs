@@ -265,7 +265,9 @@ impl Joined {
         let of_node = self.command(node);
         let mut command = hawser();
         command.args(["--json", "snapshot", "fetch", "--trust-nodes-for-chains", "--from"]);
-        command.arg(from).args(of_node.get_args().skip(1));
+        // There is one endpoint.
+        command.arg(from).arg("--bootstrap-trust-one-endpoint");
+        command.args(of_node.get_args().skip(1));
         command.output().unwrap()
     }
 }

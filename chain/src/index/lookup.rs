@@ -1,5 +1,7 @@
 //! Looks up single blocks and transactions of a chain that is read.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::{Address, B256, Bytes, U64};
 use alloy::providers::Provider as _;
 use alloy::rpc::types::Log;
@@ -35,6 +37,14 @@ pub enum AgreementError {
         endpoint: String,
         /// Its statement, and what that contradicts.
         how: &'static str,
+    },
+    /// No endpoint contradicts another one, and too few of them say anything.
+    #[error("{answered} of {wanted} endpoints answer")]
+    TooFew {
+        /// Endpoints that answer, each scheme, host and port once.
+        answered: usize,
+        /// Endpoints that have to.
+        wanted: usize,
     },
 }
 
@@ -99,15 +109,17 @@ pub async fn broadcasts(
 }
 
 /// Returns what [`broadcasts`] does with the header of the block, from every endpoint: those that answer have to agree,
-/// and no block is newer than the newest one of any of them.
+/// no block is newer than the newest one of any of them, and `wanted` of them have to answer. Two URLs of one scheme, host
+/// and port count as one.
 ///
 /// # Errors
-/// When no endpoint answers, or the endpoints contradict each other.
+/// When no endpoint answers, or too few do, or the endpoints contradict each other.
 pub async fn agreed_broadcasts(
     endpoints: &Endpoints,
     source: EventSource,
     address: Address,
     transaction: B256,
+    wanted: usize,
 ) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
     let testimonies = endpoints.each(|chain| async move {
         let shown = with_header(&chain, source, address, transaction).await;
@@ -115,7 +127,7 @@ pub async fn agreed_broadcasts(
         let newest = fetch::head(&chain).await?.block.number;
         Ok(Testimony { endpoint: chain.endpoint().to_owned(), shown, newest })
     });
-    agreed(testimonies.await)
+    agreed(testimonies.await, wanted)
 }
 
 /// Returns what one endpoint shows of a transaction, with the header of its block.
@@ -132,11 +144,13 @@ async fn with_header(
     Ok(Some((found, header)))
 }
 
-/// Returns what all endpoints say that answer.
+/// Returns what all endpoints say that answer, if that are enough.
 fn agreed(
     testimonies: Vec<Result<Testimony, RequestError>>,
+    wanted: usize,
 ) -> Result<Option<(Broadcasts, BlockHeader)>, AgreementError> {
     let (mut agreed, mut failure) = (None, None);
+    let mut answered = BTreeSet::new();
     let mut lowest: Option<(u64, String)> = None;
     for testimony in testimonies {
         let Testimony { endpoint, shown, newest } = match testimony {
@@ -149,6 +163,7 @@ fn agreed(
         if lowest.as_ref().is_none_or(|(lowest, _)| newest < *lowest) {
             lowest = Some((newest, endpoint.clone()));
         }
+        let name = endpoint.clone();
         let disputed = |how| AgreementError::Disputed { endpoint, how };
         let stated = match shown {
             Ok(Some((found, Some(header)))) if header.block.hash == found.hash => {
@@ -174,6 +189,7 @@ fn agreed(
             }
             _ => agreed = Some(stated),
         }
+        answered.insert(name);
     }
     let Some(agreed) = agreed else {
         return Err(failure
@@ -185,6 +201,9 @@ fn agreed(
     {
         let how = "has not come as far as the transaction's block";
         return Err(AgreementError::Disputed { endpoint, how });
+    }
+    if answered.len() < wanted {
+        return Err(AgreementError::TooFew { answered: answered.len(), wanted });
     }
     Ok(agreed)
 }

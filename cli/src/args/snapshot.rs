@@ -80,8 +80,8 @@ pub(crate) struct SnapshotFetchArgs {
     #[arg(long, value_name = "NAME")]
     pub(crate) snapshot: Option<String>,
     /// Take the strands of the chains too, as far as more than half of the network's other nodes have signed the same tree
-    /// of them. The node's own endpoint of the app chain is asked for the last event and for some others; the rest is
-    /// the word of these nodes. Without this the node reads the chains itself, from the beginning.
+    /// of them. Two of the node's own endpoints of the app chain, or one that it trusts (--bootstrap-trust-one-endpoint), are
+    /// asked for the last event and for some others; the rest is the word of these nodes. Without this the node reads the chains itself, from the beginning.
     #[arg(long)]
     pub(crate) trust_nodes_for_chains: bool,
     /// Take nothing more, and let nodes start on what interrupted runs of the command have taken. Trees are compared as far

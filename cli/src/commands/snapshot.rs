@@ -149,7 +149,8 @@ async fn fetch(args: SnapshotFetchArgs, as_json: bool) -> Result<(), RunError> {
     let from = open(&place)?;
     let wanted = WantedBootstrap {
         name: snapshot,
-        trusts_nodes_for_chains: trust_nodes_for_chains,
+        trusts_nodes_for_chains: trust_nodes_for_chains
+            || settings.bootstrap_trust.nodes_for_chains,
         ends_early: release,
     };
     let bar = backups::bar("fetch");

@@ -4,6 +4,7 @@
 //! - [`open`]: from the settings to an engine on an open database;
 //! - `network`: registry, rates and chain strands, from files or from the chains; `settlement`:
 //!   registry and rates of the settlement chain, for nodes and gateways;
+//! - `chain_gate`: has chains read after their strands were filled;
 //! - `payer_reports`: the worker of payer reports, with its contract; `report_steps`: its steps for an operator;
 //! - `peers`: the QUIC endpoint and its status for the API;
 //! - `admin_server`: answers commands of the operator; `restore_prompt`: asks the operator while the node may not sign;
@@ -18,6 +19,7 @@
 
 mod admin_server;
 pub mod bootstrap;
+mod chain_gate;
 pub mod gateway;
 pub mod import;
 mod network;

@@ -25,7 +25,7 @@ use tonic::service::Routes;
 
 use super::admin_server::AdminServer;
 use super::blocking;
-use super::bootstrap::FillTask;
+use super::bootstrap::{ChainFill, FillTask};
 use super::network::chains::{Chains, RunningChains};
 use super::network::stand_in_files::{FileWatcher, StandInReader};
 use super::open::{self, OpenNodeError, OpenedNode};
@@ -189,7 +189,8 @@ impl Node {
         let own = inputs.network.own;
         let is_node = config.follow.is_none();
         let payer_reports = PayerReports::start(&engine, &chains, config);
-        let chains = chains.start(&engine, inputs.network.clone());
+        let fill = ChainFill::new(config, &chains);
+        let chains = chains.start(&engine, inputs.network.clone(), &fill.gate());
         let held = HeldUpdates { appender: engine.chain_appender(), chains: chains.view() };
         let key = is_node.then(|| config.signer.clone());
         let reporter = payer_reports.as_ref().map(|it| it.reporter.clone());
@@ -213,7 +214,7 @@ impl Node {
             engine,
             threads,
         };
-        match inner.listen(inputs, config).await {
+        match inner.listen(inputs, config, fill).await {
             Ok(api) => {
                 announce(&api, own);
                 Ok(Self { api, inner })
@@ -257,6 +258,7 @@ impl InnerParts {
         &mut self,
         inputs: StandInReader,
         config: &NodeServiceSettings,
+        fill: ChainFill,
     ) -> Result<ApiHandle, ServeError> {
         let settings = NetSettings {
             listen: config.api.address,
@@ -277,7 +279,8 @@ impl InnerParts {
         let witness = witness_key.map(|key| WitnessContext { replication, key });
         let view = peers.view();
         if let Some(from) = &config.bootstrap_from {
-            let filling = FillTask::start(from, &self.engine, peers.replication().clone());
+            let replication = peers.replication().clone();
+            let filling = FillTask::start(from, &self.engine, replication, fill);
             match filling {
                 Ok(filling) => self.filling = Some(filling),
                 Err(error) => {

@@ -7,6 +7,7 @@
 //!   a [`SettingsError`] with everything that is wrong;
 //! - [`effective()`]: every value in effect, for operators to look at.
 
+mod bootstrap;
 mod chains;
 mod effective;
 mod error;
@@ -26,6 +27,7 @@ pub mod table;
 mod wallets;
 mod witness;
 
+pub use bootstrap::BootstrapTrust;
 pub use chains::{
     AddressSource, ChainAccessSettings, ChainReadSettings, ChainSettings, ContractSettings,
 };

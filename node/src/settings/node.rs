@@ -12,6 +12,7 @@ use hawser_proto::{QuicAddress, SecretKey};
 use hawser_serve::tls::{Tls, TlsFiles};
 use hawser_storage::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN, Durability};
 
+use super::bootstrap::BootstrapTrust;
 use super::chains::ChainSettings;
 use super::error::SettingsError;
 use super::limits::CallerLimitSettings;
@@ -45,6 +46,8 @@ pub struct NodeServiceSettings {
     pub witnesses: Vec<WitnessSource>,
     /// The place of snapshots that strands are filled from while the node runs; `None` for none.
     pub bootstrap_from: Option<String>,
+    /// The trust that the operator gives about strands of chains of a snapshot.
+    pub bootstrap_trust: BootstrapTrust,
     /// `Some` for a replica: the URLs of what it follows, none for all nodes of the registry.
     pub follow: Option<Vec<String>>,
     /// The database.
@@ -187,11 +190,10 @@ impl NodeServiceSettings {
         let signer = reader.signer(is_replica);
         let (follow, witness) = (reader.follow(), reader.witness());
         let witnesses = reader.trusted_witnesses();
-        let bootstrap_from = reader.non_empty(&node::BOOTSTRAP_FROM);
+        let (bootstrap_from, bootstrap_trust) = reader.bootstrap();
         let store = reader.database();
         let idempotent_publish = reader.switch(&node::IDEMPOTENT_PUBLISH);
-        let files = reader.stand_in_files();
-        let chains = reader.chains();
+        let (files, chains) = (reader.stand_in_files(), reader.chains());
         let indexer = reader.switch(&node::INDEXER_ENABLE);
         let validation_api = reader.switch(&limits::VALIDATION_API);
         let limits = reader.caller_limits();
@@ -229,6 +231,7 @@ impl NodeServiceSettings {
             witness: witness.expect(CHECKED).filter(|_| is_replica),
             witnesses: witnesses.expect(CHECKED),
             bootstrap_from: bootstrap_from.filter(|_| !is_replica),
+            bootstrap_trust: bootstrap_trust.expect(CHECKED),
             store: store.expect(CHECKED),
             idempotent_publish: idempotent_publish.expect(CHECKED),
             wallets: wallets.expect(CHECKED),

@@ -9,6 +9,8 @@
 //!
 //! Invariant: the folder has places of the strand up to the size that was signed, and none behind it.
 
+use std::collections::BTreeSet;
+
 use alloy::primitives::B256;
 use hawser_chain::index::lookup::{self, AgreementError};
 use hawser_chain::index::walk::BlockHeader;
@@ -22,23 +24,56 @@ use hawser_storage::{
 
 use super::checkpoints::MajorityTree;
 use super::error::BootstrapFetchError;
-use super::report::{FetchedChain, FetchedStrand, Reached};
-use super::strand::{Envelopes, WRITE_ENVELOPES, each_chunk};
+use super::report::{FetchedChain, FetchedStrand};
+use super::strand::{self, Gaps, Write, Writing};
 use crate::service::network::chains::StrandContract;
 
 /// Places that the chain is asked for beside the last one, at random. A guess: with two requests each they take
 /// seconds, and false events in a tenth of the places stay unnoticed once in five times.
-const ASKED: usize = 16;
+pub(super) const ASKED: usize = 16;
 /// Places before the end in which the last envelope is looked for. A guess: numbers that an operator passed over are
 /// rare. Behind more of them the node reads the chain from its first block, and compares what it holds.
 const LAST_AMONG: u64 = 10_000;
+
+/// Endpoints of a chain that have to say the same about an event: one alone can make a chain up.
+const ENDPOINTS_WANTED: usize = 2;
 
 /// The grounds on which a chain's strand is taken.
 pub(super) struct ChainGrounds {
     /// The tree that most nodes have signed.
     pub(super) signed: MajorityTree,
     /// The contract that the chain is asked about.
-    pub(super) contract: StrandContract,
+    pub(super) contract: AskedContract,
+}
+
+/// A contract with the number of endpoints that have to answer.
+pub(super) struct AskedContract {
+    contract: StrandContract,
+    wanted: usize,
+}
+
+impl AskedContract {
+    /// Requires that there are as many endpoints as have to answer: two, unless the operator trusts one.
+    ///
+    /// # Errors
+    /// [`BootstrapFetchError::OneEndpoint`].
+    pub(super) fn new(
+        contract: StrandContract,
+        trusts_one_endpoint: bool,
+    ) -> Result<Self, BootstrapFetchError> {
+        let wanted = if trusts_one_endpoint { 1 } else { ENDPOINTS_WANTED };
+        let named: BTreeSet<String> =
+            contract.endpoints.status().into_iter().map(|it| it.display_url).collect();
+        if named.len() < wanted {
+            return Err(BootstrapFetchError::OneEndpoint);
+        }
+        Ok(Self { contract, wanted })
+    }
+
+    /// Returns the first block that may have an event of the strand.
+    pub(super) fn first_block(&self) -> u64 {
+        self.contract.first_block
+    }
 }
 
 /// The way into the log for events of a chain, as `ChainAppender::append` is one.
@@ -64,20 +99,42 @@ pub(super) fn take_over(
     if head > through {
         return Err(BootstrapFetchError::ChainAhead { originator, head, signed: through.0 });
     }
-    let chunks = stated.chunks.iter().copied();
-    let (wanted, others): (Vec<_>, Vec<_>) =
-        chunks.partition(|chunk| head < chunk.through && chunk.from <= through);
-    others.iter().for_each(|chunk| note(chunk.len_bytes));
-    let reached = Reached::default();
-    let mut writing = Writing { store, append, originator, through, head, reached };
-    each_chunk(place, originator, wanted, &mut |chunk, envelopes| {
-        writing.take(envelopes)?;
-        note(chunk.len_bytes);
-        Ok(())
-    })?;
-    let reached = writing.end()?;
+    let write: Write<'_> = &|head, envelopes| write_events(originator, append, head, envelopes);
+    let writing = Writing::new(write, Gaps::Mark, head, through);
+    let (head, mut reached) = strand::take_over(place, stated, writing, note)?;
+    if head < through {
+        // Behind the last envelope all places up to the size that was signed are void.
+        reached.missing += through.0 - head.0;
+        let (from, reason) = (head.next(), SkipReason::Void);
+        store.commit(&[Change::Skip { originator, from, through, reason }])?;
+    }
     let (covered, is_tree_short, of_chain) = (None, false, None);
     Ok(FetchedStrand { originator, head: through, reached, covered, is_tree_short, of_chain })
+}
+
+/// Writes envelopes as the events that they were made from.
+///
+/// # Errors
+/// [`BootstrapFetchError::NoEvent`], and those of `append`.
+pub(super) fn write_events(
+    originator: OriginatorId,
+    append: Append<'_>,
+    mut head: SequenceId,
+    envelopes: &[(SequenceId, Bytes)],
+) -> Result<u64, BootstrapFetchError> {
+    let mut events = Vec::with_capacity(envelopes.len());
+    for (place, bytes) in envelopes {
+        let event = ChainEvent::of_bytes(EnvelopeId::new(originator, *place), bytes);
+        let no_event = BootstrapFetchError::NoEvent { originator, place: *place };
+        let mut event = event.ok_or(no_event)?;
+        // Nothing of a chain expires, so the places before it are void, as they are where an operator has chosen
+        // the number. The tree shows if that is true.
+        event.bootstrapped = head.next() < *place;
+        head = *place;
+        events.push(event);
+    }
+    append(originator, &events)?;
+    Ok(0)
 }
 
 /// Requires that the strand has the tree that was signed, and notes it.
@@ -117,17 +174,15 @@ pub(super) async fn compare(
     let mut chain = FetchedChain {
         nodes: signed.nodes.clone(),
         confirmed: 0,
-        next_block: contract.first_block,
+        next_block: contract.first_block(),
     };
     let mut position = None;
     if let Some((at, bytes)) = last {
         let header = require_on_chain(contract, at, &bytes).await?;
         chain.confirmed += 1;
         // Its block is read again: others of the strand may be in it.
-        if let Some(block) = header.block.number.checked_sub(1)
-            && block >= contract.first_block
-        {
-            position = Some(ChainPosition { block, hash: header.parent.0 });
+        position = position_before(contract, &header);
+        if position.is_some() {
             chain.next_block = header.block.number;
         }
     }
@@ -148,10 +203,19 @@ pub(super) async fn compare(
     Ok(())
 }
 
+/// Returns the position from which the node reads a block; `None` if it begins with the contract's first one.
+pub(super) fn position_before(
+    contract: &AskedContract,
+    header: &BlockHeader,
+) -> Option<ChainPosition> {
+    let block = header.block.number.checked_sub(1)?;
+    (block >= contract.first_block()).then_some(ChainPosition { block, hash: header.parent.0 })
+}
+
 /// Requires that the chain has the event that an envelope was made from, as all endpoints say that answer: one of them
 /// alone could name a block far ahead, and the node would wait for it instead of reading. Returns the header of its block.
-async fn require_on_chain(
-    contract: &StrandContract,
+pub(super) async fn require_on_chain(
+    contract: &AskedContract,
     at: EnvelopeId,
     bytes: &Bytes,
 ) -> Result<BlockHeader, BootstrapFetchError> {
@@ -159,14 +223,18 @@ async fn require_on_chain(
     let absent = || BootstrapFetchError::NotOnChain { originator, place };
     let envelope = OriginatorEnvelope::parse(bytes.clone()).map_err(|_| absent())?;
     let Proof::Transaction(transaction) = envelope.proof() else { return Err(absent()) };
-    let StrandContract { endpoints, source, address, .. } = contract;
-    let found =
-        lookup::agreed_broadcasts(endpoints, *source, *address, B256::from(transaction)).await;
+    let AskedContract { contract: StrandContract { endpoints, source, address, .. }, wanted } =
+        contract;
+    let transaction = B256::from(transaction);
+    let found = lookup::agreed_broadcasts(endpoints, *source, *address, transaction, *wanted).await;
     let (found, header) = found
         .map_err(|error| match error {
             AgreementError::Rpc(error) => error.into(),
             AgreementError::Disputed { endpoint, how } => {
                 BootstrapFetchError::ChainDisputed { originator, place, endpoint, how }
+            }
+            AgreementError::TooFew { answered, wanted } => {
+                BootstrapFetchError::FewEndpoints { originator, place, answered, wanted }
             }
         })?
         .ok_or_else(absent)?;
@@ -195,53 +263,6 @@ fn last_envelope(
         }
     }
     Ok(None)
-}
-
-/// A strand while it is written.
-struct Writing<'a> {
-    store: &'a Store,
-    append: Append<'a>,
-    originator: OriginatorId,
-    through: SequenceId,
-    head: SequenceId,
-    reached: Reached,
-}
-
-impl Writing<'_> {
-    /// Writes the envelopes of a chunk that are behind the head and belong to the tree.
-    fn take(&mut self, envelopes: Envelopes) -> Result<(), BootstrapFetchError> {
-        let originator = self.originator;
-        let is_wanted = |place: SequenceId| self.head < place && place <= self.through;
-        let new: Envelopes = envelopes.into_iter().filter(|(place, _)| is_wanted(*place)).collect();
-        for part in new.chunks(WRITE_ENVELOPES) {
-            let mut events = Vec::with_capacity(part.len());
-            for (place, bytes) in part {
-                let event = ChainEvent::of_bytes(EnvelopeId::new(originator, *place), bytes);
-                let no_event = BootstrapFetchError::NoEvent { originator, place: *place };
-                let mut event = event.ok_or(no_event)?;
-                // Nothing of a chain expires, so the places before it are void, as they are where an operator has chosen
-                // the number. The tree shows if that is true.
-                event.bootstrapped = self.head.next() < *place;
-                self.reached.missing += place.0 - self.head.0 - 1;
-                self.reached.envelopes += 1;
-                self.head = *place;
-                events.push(event);
-            }
-            (self.append)(originator, &events)?;
-        }
-        Ok(())
-    }
-
-    /// Ends the strand at the size that was signed: behind the last envelope all places are void.
-    fn end(mut self) -> Result<Reached, BootstrapFetchError> {
-        let (originator, from, through) = (self.originator, self.head.next(), self.through);
-        if from <= through {
-            self.reached.missing += through.0 - self.head.0;
-            let reason = SkipReason::Void;
-            self.store.commit(&[Change::Skip { originator, from, through, reason }])?;
-        }
-        Ok(self.reached)
-    }
 }
 
 #[cfg(test)]

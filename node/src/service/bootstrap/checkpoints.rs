@@ -37,6 +37,12 @@ impl Evidence {
         Ok(Self(evidence))
     }
 
+    /// Returns the evidence that is about one tree.
+    pub(super) fn of_majority(signed: &MajorityTree) -> Self {
+        let originator = signed.checkpoint.signed.checkpoint.originator;
+        Self(BTreeMap::from([(originator, vec![signed.checkpoint.clone()])]))
+    }
+
     /// Returns the checkpoints of a strand that hold, the largest last.
     pub(super) fn of_strand(&self, originator: OriginatorId) -> &[CosignedCheckpoint] {
         self.0.get(&originator).map_or(&[][..], Vec::as_slice)

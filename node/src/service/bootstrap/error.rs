@@ -160,6 +160,28 @@ pub enum BootstrapFetchError {
         /// Its statement, and what that contradicts.
         how: &'static str,
     },
+    /// One endpoint alone would be believed about a chain's strand.
+    #[error(
+        "strands of chains are compared with what two endpoints of the app chain say, because one of them could make up \
+         a chain: name two in --contracts.app-chain.rpc-url, of other hosts, or trust one (--bootstrap-trust-one-endpoint). \
+         Nothing was written"
+    )]
+    OneEndpoint,
+    /// Too few endpoints answer to a question about an event.
+    #[error(
+        "strand {originator} of a chain, place {place}: {answered} of the {wanted} endpoints answer that have to say the \
+         same. Run the command again, or trust one (--bootstrap-trust-one-endpoint)"
+    )]
+    FewEndpoints {
+        /// The strand.
+        originator: OriginatorId,
+        /// The place.
+        place: SequenceId,
+        /// Endpoints that answer.
+        answered: usize,
+        /// Endpoints that have to.
+        wanted: usize,
+    },
     /// The endpoints of the app chain do not answer.
     #[error("the app chain: {0}. Run the command again")]
     Chain(#[from] RequestError),
@@ -207,7 +229,9 @@ impl From<BootstrapFetchError> for RunError {
             BootstrapFetchError::Open(error) => (*error).into(),
             BootstrapFetchError::Folder(error) => (*error).into(),
             BootstrapFetchError::Snapshot(error) => run_error(&error),
-            BootstrapFetchError::Replica | BootstrapFetchError::NoAppChain => Self::usage(error),
+            BootstrapFetchError::Replica
+            | BootstrapFetchError::NoAppChain
+            | BootstrapFetchError::OneEndpoint => Self::usage(error),
             BootstrapFetchError::OtherNetwork { .. }
             | BootstrapFetchError::ForgedCheckpoint { .. }
             | BootstrapFetchError::Cut { .. }
@@ -221,6 +245,7 @@ impl From<BootstrapFetchError> for RunError {
             | BootstrapFetchError::NotOnChain { .. }
             | BootstrapFetchError::ChainDisputed { .. } => Self::refused(error),
             BootstrapFetchError::Chain(_)
+            | BootstrapFetchError::FewEndpoints { .. }
             | BootstrapFetchError::ChainAppend(_)
             | BootstrapFetchError::Commit(_)
             | BootstrapFetchError::Read(_)

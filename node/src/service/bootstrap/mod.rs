@@ -19,6 +19,8 @@ mod error;
 mod fill;
 mod report;
 mod strand;
+#[cfg(test)]
+mod testing;
 mod verify;
 
 use std::collections::BTreeMap;
@@ -39,11 +41,11 @@ use crate::service::blocking;
 use crate::settings::NodeServiceSettings;
 
 pub use error::{BootstrapFetchError, run_error};
-pub(in crate::service) use fill::FillTask;
+pub(in crate::service) use fill::{ChainFill, FillTask};
 pub use report::{FetchedChain, FetchedStrand, Reached, VerifiedStrand};
 pub use verify::verify;
 
-use chain::ChainGrounds;
+use chain::{AskedContract, ChainGrounds};
 use checkpoints::Evidence;
 
 /// The copy that is wanted, and the trust that the operator gives.
@@ -113,15 +115,11 @@ pub async fn fetch(
     };
     let (name, manifest) = looked_up?;
     let evidence = Evidence::of(&manifest, &registry)?;
-    let mut grounds = BTreeMap::new();
-    if trusts_nodes_for_chains {
-        for strand in manifest.strands.iter().filter(|strand| strand.is_of_chain()) {
-            let originator = strand.originator;
-            let contract = chains.contract_of(originator).ok_or(BootstrapFetchError::NoAppChain)?;
-            let signed = evidence.majority_tree(originator, &registry, own.id)?;
-            grounds.insert(originator, ChainGrounds { signed, contract });
-        }
-    }
+    let known = Known { registry: &registry, evidence: &evidence, own: own.id };
+    let grounds = match trusts_nodes_for_chains {
+        true => grounds_of(&manifest, known, &chains, settings.bootstrap_trust.one_endpoint)?,
+        false => BTreeMap::new(),
+    };
     // A run without that trust must not release what one with it has begun.
     let trust = if trusts_nodes_for_chains { " and chains by its nodes" } else { "" };
     let fingerprint = format!("snapshot {}{trust}", manifest_digest(&manifest));
@@ -155,6 +153,33 @@ pub async fn fetch(
     let (strands, left_out) = taken.await?;
     folder.release()?;
     Ok(BootstrapFetched { name, node: own, resumed, strands, left_out })
+}
+
+/// The keys, what they show of a copy, and the node that takes it over.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    registry: &'a Registry,
+    evidence: &'a Evidence,
+    own: OriginatorId,
+}
+
+/// Returns the grounds on which the strands of chains of a copy are taken.
+fn grounds_of(
+    manifest: &BootstrapManifest,
+    known: Known<'_>,
+    chains: &Chains,
+    trusts_one_endpoint: bool,
+) -> Result<BTreeMap<OriginatorId, ChainGrounds>, BootstrapFetchError> {
+    let Known { registry, evidence, own } = known;
+    let mut grounds = BTreeMap::new();
+    for strand in manifest.strands.iter().filter(|strand| strand.is_of_chain()) {
+        let originator = strand.originator;
+        let contract = chains.contract_of(originator).ok_or(BootstrapFetchError::NoAppChain)?;
+        let contract = AskedContract::new(contract, trusts_one_endpoint)?;
+        let signed = evidence.majority_tree(originator, registry, own)?;
+        grounds.insert(originator, ChainGrounds { signed, contract });
+    }
+    Ok(grounds)
 }
 
 fn look_up(
@@ -251,7 +276,13 @@ impl Job {
         let absences = Absences::NONE;
         let verifier = EnvelopeVerifier { originator, key, own: *own, absences };
         let commit: strand::Commit<'_> = &|changes: Vec<Change>| Ok(store.commit(&changes)?);
-        strand::take_over(place, store, stated, &verifier, commit, note).map(Some)
+        let write: strand::Write<'_> =
+            &|head, envelopes| strand::write_signed(&verifier, commit, head, envelopes);
+        let (held, all) = (store.snapshot().head(originator)?, SequenceId(u64::MAX));
+        let writing = strand::Writing::new(write, strand::Gaps::Mark, held, all);
+        let (head, reached) = strand::take_over(place, stated, writing, note)?;
+        let (covered, is_tree_short, of_chain) = (None, false, None);
+        Ok(Some(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain }))
     }
 
     /// Returns a strand as earlier calls have left it; `None` if they have not begun it. Any beginning of a node's strand

@@ -1,4 +1,5 @@
-//! One strand of a copy: read, checked as a follower checks what peers send, and written.
+//! One strand of a copy: read, checked and written. Envelopes of nodes are checked here as a follower checks what peers
+//! send; `chain` checks those of chains.
 
 use std::sync::mpsc;
 use std::thread;
@@ -8,66 +9,64 @@ use hawser_net::open_canonical;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, OriginatorId, SequenceId};
 use hawser_storage::{
-    BootstrapChunk, BootstrapError, BootstrapStrand, Bootstraps, Change, LogEntry, Store, Validity,
+    BootstrapChunk, BootstrapError, BootstrapStrand, Bootstraps, Change, LogEntry, Validity,
 };
 
 use super::error::BootstrapFetchError;
-use super::report::{FetchedStrand, Reached};
+use super::report::Reached;
 use crate::service::import::gap;
 
 /// Chunks that wait to be checked. One is checked meanwhile, and one read.
 const WAITING: usize = 1;
 /// Envelopes of one write. A guess: a write then has some MiB.
-pub(super) const WRITE_ENVELOPES: usize = 4096;
+const WRITE_ENVELOPES: usize = 4096;
 
 pub(super) type Envelopes = Vec<(SequenceId, Bytes)>;
 
 /// The way into the log.
 pub(super) type Commit<'a> = &'a dyn Fn(Vec<Change>) -> Result<(), BootstrapFetchError>;
 
+/// Checks envelopes that ascend from behind a place, and writes them. Returns the number of those that break a rule.
+pub(super) type Write<'a> =
+    &'a dyn Fn(SequenceId, &[(SequenceId, Bytes)]) -> Result<u64, BootstrapFetchError>;
+
 /// The rule for places that a copy has no envelope for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Gaps {
-    /// They are marked missing: no reader is served yet, and the node asks peers for them once it runs.
+    /// They are passed over. No reader is served yet: the node asks peers for places of other nodes once it runs, and the
+    /// tree shows of a chain's place that it is void.
     Mark,
     /// Taking ends before them: peers are asked first.
     Stop,
 }
 
-/// Takes over what the log does not have yet, and marks gaps: no node runs on the log. Calls `note` with the bytes of each
-/// chunk.
+/// Takes over the chunks of a strand that have what is wanted. Calls `note` with the bytes of each chunk. Returns the last
+/// place and counts.
 ///
 /// # Errors
 /// The first thing that is wrong. Everything before it is in the log then.
 pub(super) fn take_over(
     place: &Bootstraps,
-    store: &Store,
     stated: &BootstrapStrand,
-    verifier: &EnvelopeVerifier,
-    commit: Commit<'_>,
+    mut writing: Writing<'_>,
     note: &mut dyn FnMut(u64),
-) -> Result<FetchedStrand, BootstrapFetchError> {
-    let originator = stated.originator;
-    let held = store.snapshot().head(originator)?;
-    let (before, wanted): (Vec<_>, Vec<_>) =
-        stated.chunks.iter().copied().partition(|chunk| chunk.through <= held);
-    before.iter().for_each(|chunk| note(chunk.len_bytes));
-    let mut writing = Writing::new(commit, verifier, Gaps::Mark, held);
-    each_chunk(place, originator, wanted, &mut |chunk, envelopes| {
+) -> Result<(SequenceId, Reached), BootstrapFetchError> {
+    let (wanted, others): (Vec<_>, Vec<_>) =
+        stated.chunks.iter().copied().partition(|chunk| writing.wants(chunk));
+    others.iter().for_each(|chunk| note(chunk.len_bytes));
+    each_chunk(place, stated.originator, wanted, &mut |chunk, envelopes| {
         writing.take(envelopes)?;
         note(chunk.len_bytes);
         Ok(())
     })?;
-    let Writing { head, reached, .. } = writing;
-    let (covered, is_tree_short, of_chain) = (None, false, None);
-    Ok(FetchedStrand { originator, head, reached, covered, is_tree_short, of_chain })
+    Ok((writing.head, writing.reached))
 }
 
 /// Reads chunks in order, the next one while the one before it is taken.
 ///
 /// # Errors
 /// Those of `take`, and of reading.
-pub(super) fn each_chunk(
+fn each_chunk(
     place: &Bootstraps,
     originator: OriginatorId,
     wanted: Vec<BootstrapChunk>,
@@ -102,38 +101,41 @@ fn read(
     Ok(())
 }
 
-/// Envelopes of a strand on their way into the log.
+/// Envelopes of a strand on their way into the log, whatever shows that they belong there.
 pub(super) struct Writing<'a> {
-    commit: Commit<'a>,
-    verifier: &'a EnvelopeVerifier,
+    write: Write<'a>,
     gaps: Gaps,
     head: SequenceId,
+    through: SequenceId,
     reached: Reached,
 }
 
 impl<'a> Writing<'a> {
-    /// Starts behind `head`, the last place in the log.
-    pub(super) fn new(
-        commit: Commit<'a>,
-        verifier: &'a EnvelopeVerifier,
-        gaps: Gaps,
-        head: SequenceId,
-    ) -> Self {
-        Self { commit, verifier, gaps, head, reached: Reached::default() }
+    /// Starts behind `head`, the last place in the log, and ends with `through`.
+    pub(super) fn new(write: Write<'a>, gaps: Gaps, head: SequenceId, through: SequenceId) -> Self {
+        Self { write, gaps, head, through, reached: Reached::default() }
     }
 
-    /// Checks and writes the envelopes of a chunk that are behind the head. Returns false if it has stopped at a gap, and
-    /// nothing more is to be taken.
+    /// Returns true for a chunk that may have an envelope which is wanted.
+    fn wants(&self, chunk: &BootstrapChunk) -> bool {
+        self.head < chunk.through && chunk.from <= self.through
+    }
+
+    /// Checks and writes those envelopes of a chunk that are wanted. Returns false if it has stopped at a gap.
     ///
     /// # Errors
     /// The first thing that is wrong.
     pub(super) fn take(&mut self, envelopes: Envelopes) -> Result<bool, BootstrapFetchError> {
-        let new: Envelopes =
-            envelopes.into_iter().filter(|(place, _)| *place > self.head).collect();
+        let is_wanted = |place: SequenceId| self.head < place && place <= self.through;
+        let new: Envelopes = envelopes.into_iter().filter(|(place, _)| is_wanted(*place)).collect();
         for part in new.chunks(WRITE_ENVELOPES) {
             let whole = self.before_gap(part);
-            let changes = self.check(whole)?;
-            (self.commit)(changes)?;
+            if let Some((last, _)) = whole.last() {
+                self.reached.invalid += (self.write)(self.head, whole)?;
+                self.reached.envelopes += whole.len() as u64;
+                self.reached.missing += last.0 - self.head.0 - whole.len() as u64;
+                self.head = *last;
+            }
             if whole.len() < part.len() {
                 return Ok(false);
             }
@@ -157,23 +159,28 @@ impl<'a> Writing<'a> {
             }
         }
     }
+}
 
-    fn check(
-        &mut self,
-        envelopes: &[(SequenceId, Bytes)],
-    ) -> Result<Vec<Change>, BootstrapFetchError> {
-        let originator = self.verifier.originator;
-        let mut changes = Vec::with_capacity(envelopes.len());
-        for ((place, _), entry) in envelopes.iter().zip(require_signed(self.verifier, envelopes)?) {
-            self.reached.envelopes += 1;
-            self.reached.invalid += u64::from(matches!(entry.validity, Validity::Invalid(_)));
-            self.reached.missing += place.0 - self.head.0 - 1;
-            changes.extend(gap(originator, self.head, *place));
-            self.head = *place;
-            changes.push(Change::Append(entry));
-        }
-        Ok(changes)
+/// Writes envelopes that the node of their strand has to have signed. Gaps between them are marked.
+///
+/// # Errors
+/// [`BootstrapFetchError::Forged`], and those of `commit`.
+pub(super) fn write_signed(
+    verifier: &EnvelopeVerifier,
+    commit: Commit<'_>,
+    mut head: SequenceId,
+    envelopes: &[(SequenceId, Bytes)],
+) -> Result<u64, BootstrapFetchError> {
+    let mut invalid = 0;
+    let mut changes = Vec::with_capacity(envelopes.len());
+    for ((place, _), entry) in envelopes.iter().zip(require_signed(verifier, envelopes)?) {
+        invalid += u64::from(matches!(entry.validity, Validity::Invalid(_)));
+        changes.extend(gap(verifier.originator, head, *place));
+        head = *place;
+        changes.push(Change::Append(entry));
     }
+    commit(changes)?;
+    Ok(invalid)
 }
 
 /// Checks envelopes on all cores, and returns them as entries of the log, in order.

@@ -5,12 +5,12 @@ use hawser_engine::replication::EnvelopeVerifier;
 use hawser_proto::merkle::{CompactRange, LeafData, TreeHash, envelope_leaf, leaf_hash};
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, Registry};
-use hawser_storage::{BootstrapManifest, BootstrapStrand, Bootstraps};
+use hawser_storage::{BootstrapChunk, BootstrapManifest, BootstrapStrand, Bootstraps};
 
-use super::checkpoints::Evidence;
+use super::checkpoints::{Evidence, MajorityTree};
 use super::error::BootstrapFetchError;
 use super::report::VerifiedStrand;
-use super::strand::require_signed;
+use super::strand::{Envelopes, require_signed};
 
 /// The most empty places of a chain's strand that are hashed. A guess: far more than operators of contracts pass over, and
 /// few enough that a lying manifest costs its reader a second.
@@ -54,10 +54,53 @@ pub fn verify(
                 is_tree_short: false,
             },
         };
-        reading.read(place, stated, note)?;
+        let read: ReadChunk<'_> = &mut |chunk| Ok(place.chunk(stated.originator, chunk)?);
+        reading.read(stated, read, &mut |chunk, _| note(chunk.len_bytes))?;
         strands.push(reading.strand);
     }
     Ok(strands)
+}
+
+/// The way to a chunk's envelopes.
+pub(super) type ReadChunk<'a> =
+    &'a mut dyn FnMut(&BootstrapChunk) -> Result<Envelopes, BootstrapFetchError>;
+
+/// Reads a chain's strand of a copy, and requires that it has the tree which most nodes have signed. Writes nothing. Calls
+/// `seen` with the envelopes of each chunk.
+///
+/// # Errors
+/// The first thing that is wrong; [`BootstrapFetchError::OtherTree`] also if more places are void than are hashed.
+pub(super) fn require_chain_tree(
+    stated: &BootstrapStrand,
+    signed: &MajorityTree,
+    read: ReadChunk<'_>,
+    seen: &mut dyn FnMut(&[(SequenceId, Bytes)]),
+) -> Result<(), BootstrapFetchError> {
+    let evidence = Evidence::of_majority(signed);
+    let mut reading = Reading {
+        verifier: None,
+        evidence: &evidence,
+        tree: Some(CompactRange::default()),
+        voids_left: VOIDS_MAX,
+        is_of_chain: true,
+        strand: VerifiedStrand {
+            originator: stated.originator,
+            head: stated.head,
+            envelopes: 0,
+            is_signed: false,
+            covered: None,
+            is_tree_short: false,
+        },
+    };
+    reading.read(stated, read, &mut |_, envelopes| seen(envelopes))?;
+    let of = signed.checkpoint.signed.checkpoint;
+    // A tree of another root was refused at its size.
+    let reached = reading.strand.covered.map_or(0, |it| it.signed.checkpoint.size);
+    if reached < of.size {
+        let (originator, node, size) = (of.originator, of.node, of.size);
+        return Err(BootstrapFetchError::OtherTree { originator, node, size });
+    }
+    Ok(())
 }
 
 /// A strand while it is read.
@@ -74,12 +117,12 @@ struct Reading<'a> {
 impl Reading<'_> {
     fn read(
         &mut self,
-        place: &Bootstraps,
         stated: &BootstrapStrand,
-        note: &mut dyn FnMut(u64),
+        read: ReadChunk<'_>,
+        seen: &mut dyn FnMut(&BootstrapChunk, &[(SequenceId, Bytes)]),
     ) -> Result<(), BootstrapFetchError> {
         for chunk in &stated.chunks {
-            let envelopes = place.chunk(stated.originator, chunk)?;
+            let envelopes = read(chunk)?;
             if let Some(verifier) = &self.verifier {
                 require_signed(verifier, &envelopes)?;
             }
@@ -91,7 +134,7 @@ impl Reading<'_> {
                 self.grow(*place, bytes)?;
             }
             self.strand.envelopes += envelopes.len() as u64;
-            note(chunk.len_bytes);
+            seen(chunk, &envelopes);
         }
         if self.is_of_chain {
             self.grow_void(stated.head)?;

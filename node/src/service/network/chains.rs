@@ -22,6 +22,7 @@ use super::payer_reports::PayerReportSink;
 use super::sinks::{LedgerSink, StrandSink};
 use super::status::{ChainStatuses, ReadChain};
 use crate::files::deployment::KnownDeployment;
+use crate::service::chain_gate::ChainGate;
 use crate::service::payer_reports::ReportContractAt;
 use crate::service::settlement::{
     APP, ChainSetupError, ListSnapshots, SETTLEMENT, SettlementLists, SettlementReader, address_of,
@@ -187,8 +188,14 @@ impl Chains {
         Some((table, read_ns))
     }
 
-    /// Starts reading events, and publishing new registries and rates. Needs a tokio runtime.
-    pub(in crate::service) fn start(self, engine: &Engine, network: NetworkState) -> RunningChains {
+    /// Starts reading events, those of the strands when the gate is open, and publishing new registries and rates. Needs a
+    /// tokio runtime.
+    pub(in crate::service) fn start(
+        self,
+        engine: &Engine,
+        network: NetworkState,
+        gate: &ChainGate,
+    ) -> RunningChains {
         let (mut readers, mut statuses) = (Vec::new(), Vec::new());
         for ReachedChain { endpoints, push, walks, disconnect_max } in self.reached {
             // The node registry and the report manager cannot be paused.
@@ -197,7 +204,7 @@ impl Chains {
             let pausable = pausable.map(|walk| walk.address).collect();
             let pauses = PauseWatcher::start(endpoints.clone(), pausable);
             let contracts =
-                walks.into_iter().map(|walk| with_sink(engine, &network, walk)).collect();
+                walks.into_iter().map(|walk| with_sink(engine, &network, gate, walk)).collect();
             let name = endpoints.name();
             let reader = ChainReader::start(endpoints, push, contracts);
             let lists = match name {
@@ -231,9 +238,13 @@ impl RunningChains {
 fn with_sink(
     engine: &Engine,
     network: &NetworkState,
+    gate: &ChainGate,
     walk: WalkSettings,
 ) -> (WalkSettings, Arc<dyn Sink>) {
-    let strand = |originator| StrandSink { appender: engine.chain_appender(), originator };
+    let strand = |originator| {
+        let (appender, gate) = (engine.chain_appender(), gate.clone());
+        StrandSink { appender, originator, gate }
+    };
     let sink: Arc<dyn Sink> = match walk.source {
         EventSource::GroupMessages => Arc::new(strand(OriginatorId::GROUP_MESSAGES)),
         EventSource::IdentityUpdates => Arc::new(strand(OriginatorId::IDENTITY_UPDATES)),

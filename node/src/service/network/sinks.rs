@@ -1,5 +1,7 @@
 //! Sinks of chain events: the app chain's go into the log, payments into the ledger.
 
+use std::time::Instant;
+
 use hawser_chain::index::{
     BalanceChange, BlockRef, ContractEvent, EventBatch, IndexedEvent, Sink, SinkError,
 };
@@ -8,14 +10,21 @@ use hawser_engine::ledger::{LedgerAction, LedgerEvent, event_id};
 use hawser_engine::runtime::{ChainAppendError, ChainAppender, LedgerAppendError, LedgerAppender};
 use hawser_proto::{Address, OriginatorId, SequenceId};
 
+use crate::service::chain_gate::ChainGate;
+
 /// Appends the events of one app chain contract to its strand.
 pub(super) struct StrandSink {
     pub(super) appender: ChainAppender,
     pub(super) originator: OriginatorId,
+    /// Shut while the strand is filled from a snapshot.
+    pub(super) gate: ChainGate,
 }
 
 impl Sink for StrandSink {
     fn position(&self) -> Result<Option<BlockRef>, SinkError> {
+        if self.gate.is_shut(Instant::now()) {
+            return Err(SinkError::Retry("the strand is filled from a snapshot first".to_owned()));
+        }
         let position = self.appender.position(self.originator);
         let position = position.map_err(|error| SinkError::Retry(error.to_string()))?;
         Ok(position.map(mark))

@@ -128,6 +128,18 @@ pub(in crate::settings) const BOOTSTRAP_FROM: Setting = value(
     "https://snapshots.example/hawser",
     "Place of snapshots that a node fills its strands from while it runs",
 );
+pub(in crate::settings) const BOOTSTRAP_TRUST_NODES_FOR_CHAINS: Setting = switch(
+    "bootstrap-trust-nodes-for-chains",
+    "HAWSER_BOOTSTRAP_TRUST_NODES_FOR_CHAINS",
+    "false",
+    "Take strands of chains from the snapshot too, as far as most nodes of the network have signed the same tree of them",
+);
+pub(in crate::settings) const BOOTSTRAP_TRUST_ONE_ENDPOINT: Setting = switch(
+    "bootstrap-trust-one-endpoint",
+    "HAWSER_BOOTSTRAP_TRUST_ONE_ENDPOINT",
+    "false",
+    "Compare strands of chains of a snapshot with what one endpoint of the app chain says; two have to say the same otherwise",
+);
 pub(in crate::settings) const METRICS_ENABLE: Setting = switch(
     "metrics.enable",
     "XMTPD_METRICS_ENABLE",
@@ -367,7 +379,7 @@ pub(in crate::settings) const ALLOW_SECRET_FLAGS: Setting = switch(
 );
 
 /// All of them, in the order of the help text.
-pub(super) const ALL: [&Setting; 45] = [
+pub(super) const ALL: [&Setting; 47] = [
     &CONFIG_FILE,
     &API_ENABLE,
     &REPLICATION_ENABLE,
@@ -387,6 +399,8 @@ pub(super) const ALL: [&Setting; 45] = [
     &WITNESS_KEY,
     &CHECKPOINT_WITNESSES,
     &BOOTSTRAP_FROM,
+    &BOOTSTRAP_TRUST_NODES_FOR_CHAINS,
+    &BOOTSTRAP_TRUST_ONE_ENDPOINT,
     &METRICS_ENABLE,
     &METRICS_ADDRESS,
     &METRICS_PORT,

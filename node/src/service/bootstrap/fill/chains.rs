@@ -1,0 +1,273 @@
+//! Strands of chains of a node that runs, filled before it reads the chains: on the word of most nodes of the network, and of
+//! the chain for some of the events.
+//!
+//! Nothing in such a strand is signed, so nothing is written before all of it was found right: the copy is read once for its
+//! tree and for the events that the chain is asked for, and once more to be written. Its chunks are named by their
+//! hashes, so a keeper who exchanges one in between is found out.
+//!
+//! Invariant: every beginning of a strand that was written has a position of the chain, from which the node reads on.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
+use hawser_engine::runtime::ChainAppendError;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use hawser_storage::{BootstrapStrand, Store};
+use tokio::runtime::Handle;
+
+use super::super::chain::{
+    ASKED, Append, AskedContract, position_before, require_on_chain, write_events,
+};
+use super::super::checkpoints::MajorityTree;
+use super::super::error::BootstrapFetchError;
+use super::super::strand::{Envelopes, Gaps, Write, Writing};
+use super::super::verify::{ReadChunk, require_chain_tree};
+use crate::service::chain_gate::{ChainGate, ShutChainGate};
+use crate::service::network::chains::Chains;
+use crate::settings::NodeServiceSettings;
+
+/// The strands of chains that are filled, if the operator trusts most nodes for them. Chains are not read before it is
+/// dropped.
+#[derive(Default)]
+pub(in crate::service) struct ChainFill {
+    /// The contracts that the chain is asked about.
+    contracts: BTreeMap<OriginatorId, AskedContract>,
+    gate: Option<ShutChainGate>,
+}
+
+impl ChainFill {
+    /// Finds out which strands are filled.
+    pub(in crate::service) fn new(settings: &NodeServiceSettings, chains: &Chains) -> Self {
+        let trust = settings.bootstrap_trust;
+        let mut contracts = BTreeMap::new();
+        if settings.bootstrap_from.is_none() || !trust.nodes_for_chains {
+            return Self::default();
+        }
+        for originator in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
+            let found = chains.contract_of(originator).ok_or(BootstrapFetchError::NoAppChain);
+            let asked = found.and_then(|found| AskedContract::new(found, trust.one_endpoint));
+            match asked {
+                Ok(contract) => drop(contracts.insert(originator, contract)),
+                Err(error) => {
+                    let next = "the chain is read from its beginning";
+                    tracing::warn!(code = "filling_failed", %originator, %error, "{next}");
+                }
+            }
+        }
+        let gate = (!contracts.is_empty()).then(|| ShutChainGate::new(Instant::now()));
+        Self { contracts, gate }
+    }
+
+    /// Returns the gate before the readers of the chains.
+    pub(in crate::service) fn gate(&self) -> ChainGate {
+        self.gate.as_ref().map(ShutChainGate::gate).unwrap_or_default()
+    }
+
+    /// Returns the contract that the chain is asked about for a strand; `None` if the strand is not filled.
+    pub(super) fn contract(&self, originator: OriginatorId) -> Option<&AskedContract> {
+        self.contracts.get(&originator)
+    }
+}
+
+/// The way into the log for events of a chain, and for the position behind them, as `ChainAppender::append` is one.
+pub(super) type AppendAt<'a> =
+    &'a dyn Fn(OriginatorId, &[ChainEvent], Option<ChainPosition>) -> Result<(), ChainAppendError>;
+
+/// A strand of a chain that is filled.
+pub(super) struct FilledChain<'a> {
+    pub(super) store: &'a Store,
+    pub(super) append: AppendAt<'a>,
+    pub(super) runtime: &'a Handle,
+    pub(super) contract: &'a AskedContract,
+    /// The tree that most nodes have signed.
+    pub(super) signed: &'a MajorityTree,
+}
+
+impl FilledChain<'_> {
+    /// Takes over what the log does not have yet, up to the last envelope that was signed. Places behind that are for the
+    /// chain to tell.
+    ///
+    /// # Errors
+    /// The first thing that is wrong. What is in the log then was found right.
+    pub(super) fn fill(
+        &self,
+        stated: &BootstrapStrand,
+        read: ReadChunk<'_>,
+    ) -> Result<(), BootstrapFetchError> {
+        let through = self.signed.end();
+        if self.head(stated.originator)? >= through {
+            return Ok(());
+        }
+        let mut stated = stated.clone();
+        stated.chunks.retain(|chunk| chunk.from <= through);
+        let mut asked = AskedPlaces::new(through);
+        require_chain_tree(&stated, self.signed, read, &mut |envelopes| asked.note(envelopes))?;
+        for (place, bytes) in &asked.found {
+            let at = EnvelopeId::new(stated.originator, *place);
+            self.runtime.block_on(require_on_chain(self.contract, at, bytes))?;
+        }
+        for chunk in &stated.chunks {
+            if self.head(stated.originator)? < chunk.through.min(through) {
+                self.write(stated.originator, read(chunk)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn head(&self, originator: OriginatorId) -> Result<SequenceId, BootstrapFetchError> {
+        Ok(self.store.snapshot().head(originator)?)
+    }
+
+    /// Writes the envelopes of a chunk, and the position before the block of the last one: others of the strand may be in
+    /// that block.
+    fn write(
+        &self,
+        originator: OriginatorId,
+        envelopes: Envelopes,
+    ) -> Result<(), BootstrapFetchError> {
+        let through = self.signed.end();
+        let last = envelopes.iter().rfind(|(place, _)| *place <= through).cloned();
+        let Some((place, bytes)) = last else { return Ok(()) };
+        let at = EnvelopeId::new(originator, place);
+        let header = self.runtime.block_on(require_on_chain(self.contract, at, &bytes))?;
+        let append: Append<'_> = &|originator, events| (self.append)(originator, events, None);
+        let write: Write<'_> = &|head, envelopes| write_events(originator, append, head, envelopes);
+        Writing::new(write, Gaps::Mark, self.head(originator)?, through).take(envelopes)?;
+        let before = self.store.snapshot().chain_position(originator)?;
+        let position = position_before(self.contract, &header)
+            .filter(|it| before.is_none_or(|before| before.block < it.block));
+        if position.is_some() {
+            (self.append)(originator, &[], position)?;
+        }
+        Ok(())
+    }
+}
+
+/// Places that the chain is asked for: some at random, and the last one with an envelope.
+struct AskedPlaces {
+    wanted: BTreeSet<SequenceId>,
+    through: SequenceId,
+    found: BTreeMap<SequenceId, Bytes>,
+}
+
+impl AskedPlaces {
+    fn new(through: SequenceId) -> Self {
+        let random = |_| SequenceId(rand::random_range(1..=through.0.max(1)));
+        Self { wanted: (0..ASKED).map(random).collect(), through, found: BTreeMap::new() }
+    }
+
+    /// Keeps what is wanted of a chunk.
+    fn note(&mut self, envelopes: &[(SequenceId, Bytes)]) {
+        for (place, bytes) in envelopes {
+            if self.wanted.contains(place) {
+                self.found.insert(*place, bytes.clone());
+            }
+        }
+        if let Some((place, bytes)) = envelopes.iter().rfind(|(place, _)| *place <= self.through) {
+            // That of the chunk before is not the last one any more.
+            let wanted = &self.wanted;
+            self.found.retain(|found, _| wanted.contains(found));
+            self.found.insert(*place, bytes.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_storage::ChainCommit;
+
+    use super::super::super::testing::{
+        BLOCK, EndpointStatements, GROUPS, Maker, OWN, PLACES, append, asked, entry, majority, open,
+    };
+    use super::*;
+
+    /// Fills the strand of a new node from a copy whose tree two nodes have signed up to a size, with a chain behind these
+    /// endpoints. Returns the result with the head and the position.
+    async fn filled(
+        maker: &Maker,
+        altered: Option<&[(SequenceId, Bytes)]>,
+        said: Vec<EndpointStatements>,
+    ) -> (Result<(), BootstrapFetchError>, SequenceId, Option<ChainPosition>) {
+        let manifest = altered.map_or_else(|| maker.copy(), |it| maker.altered(it));
+        let signed = majority(&manifest, GROUPS, &[100, 200]).unwrap();
+        let contract = asked(said, None, false).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder, "new", OWN.0);
+        let runtime = Handle::current();
+        let place = maker.place.clone();
+        let working = tokio::task::spawn_blocking(move || {
+            let at: AppendAt<'_> = &|originator, events, position| {
+                append(&store, originator, events)?;
+                let (changes, resolved) = (Vec::new(), Vec::new());
+                let commit = ChainCommit { originator, changes, resolved, position };
+                store.commit_chain(&commit)?;
+                Ok(())
+            };
+            let (runtime, contract, signed) = (&runtime, &contract, &signed);
+            let filled = FilledChain { store: &store, append: at, runtime, contract, signed };
+            let stated = &manifest.strands[0];
+            let result = filled.fill(stated, &mut |chunk| Ok(place.chunk(GROUPS, chunk)?));
+            let again = filled.fill(stated, &mut |chunk| Ok(place.chunk(GROUPS, chunk)?));
+            assert_eq!(again.is_ok(), result.is_ok());
+            let snapshot = store.snapshot();
+            (result, snapshot.head(GROUPS).unwrap(), snapshot.chain_position(GROUPS).unwrap())
+        });
+        working.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_strand_is_written_with_the_position_from_which_the_chain_is_read_on() {
+        let maker = Maker::new();
+        // The chain of the endpoints has one event. The second place is void.
+        maker.sign(100, GROUPS, 2, &[200]);
+        let truth = EndpointStatements::truth();
+        let (result, head, position) =
+            filled(&maker, None, vec![truth.clone(), truth.clone()]).await;
+        result.unwrap();
+        assert_eq!(head, SequenceId(1), "the chain tells what is behind the last envelope");
+        assert_eq!(position, Some(ChainPosition { block: BLOCK - 1, hash: [2; 32] }));
+    }
+
+    #[tokio::test]
+    async fn nothing_is_written_of_a_copy_that_lies_or_that_the_chain_contradicts() {
+        let maker = Maker::new();
+        maker.sign(100, GROUPS, PLACES, &[200]);
+        let truth = EndpointStatements::truth();
+        let mut envelopes = maker.envelopes();
+        envelopes[1].1 = entry(GROUPS, 3, 6).bytes;
+        let both = || vec![truth.clone(), truth.clone()];
+        let (result, head, position) = filled(&maker, Some(&envelopes), both()).await;
+        assert!(matches!(result, Err(BootstrapFetchError::OtherTree { .. })), "{result:?}");
+        assert_eq!((head, position), (SequenceId::NONE, None));
+        // A copy that ends before what was signed.
+        let (result, head, _) = filled(&maker, Some(&maker.envelopes()[..2]), both()).await;
+        assert!(matches!(result, Err(BootstrapFetchError::OtherTree { .. })), "{result:?}");
+        assert_eq!(head, SequenceId::NONE);
+        // The right tree, of which the chain has the first event alone.
+        let (result, head, position) = filled(&maker, None, both()).await;
+        assert!(matches!(result, Err(BootstrapFetchError::NotOnChain { .. })), "{result:?}");
+        assert_eq!((head, position), (SequenceId::NONE, None));
+        // One of two endpoints says something else.
+        let maker = Maker::new();
+        maker.sign(100, GROUPS, 1, &[200]);
+        let lie = EndpointStatements { payload: vec![1], ..truth.clone() };
+        let (result, head, _) = filled(&maker, None, vec![truth.clone(), lie]).await;
+        assert!(matches!(result, Err(BootstrapFetchError::ChainDisputed { .. })), "{result:?}");
+        assert_eq!(head, SequenceId::NONE);
+    }
+
+    #[test]
+    fn the_chain_is_asked_for_the_last_place_and_few_others() {
+        let through = SequenceId(90);
+        let mut asked = AskedPlaces::new(through);
+        let bytes = |place: u64| (SequenceId(place), Bytes::from(place.to_be_bytes().to_vec()));
+        for chunk in [1..=40, 41..=80, 81..=100_u64] {
+            asked.note(&chunk.map(bytes).collect::<Vec<_>>());
+        }
+        assert!(asked.found.contains_key(&through));
+        assert!(asked.found.len() <= ASKED + 1 && asked.found.keys().all(|it| *it <= through));
+        let kept = |place: &SequenceId| asked.wanted.contains(place) || *place == through;
+        assert!(asked.found.keys().all(kept));
+    }
+}

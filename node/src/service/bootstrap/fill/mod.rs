@@ -1,0 +1,385 @@
+//! The strands of a node that runs, filled from a copy: readers get each envelope as soon as it was checked and written.
+//!
+//! - `plan`: the next thing to do, and the times that end filling; - `chains`: the strands of the chains.
+//!
+//! A strand is filled in its order, from its durable head on. Its follower goes on while a chunk is being read, and rests
+//! while one is checked and written, so a slow place keeps no strand from its peers. Each envelope is checked as one of a
+//! peer is, so a beginning of a strand is as good as the whole, after a crash too. Peers say if a place that the copy leaves
+//! out is missing: the strand is left to its follower until that has passed the place, and others are
+//! filled meanwhile.
+//!
+//! Whatever is wrong with the copy or its place ends filling for a while, and a place that is too slow ends it for good;
+//! everything is taken from peers then. The first such failure also ends holding publishes back, as do a wait for followers and
+//! an hour.
+//!
+//! Checkpoints of the copy are handed to the exchange of checkpoints, which compares them with the trees and keeps
+//! what contradicts them as evidence.
+
+mod chains;
+mod plan;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hawser_api::FillingView;
+use hawser_engine::Engine;
+use hawser_engine::replication::EnvelopeVerifier;
+use hawser_engine::runtime::replication::Replication;
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_rules::Registry;
+use hawser_storage::{
+    BootstrapChunk, BootstrapError, BootstrapManifest, Bootstraps, Change, Objects,
+};
+use parking_lot::Mutex;
+use tokio::runtime::Handle;
+
+use super::checkpoints::{Evidence, MajorityTree};
+use super::error::BootstrapFetchError;
+use super::strand::{Commit, Envelopes, Gaps, Write, Writing, write_signed};
+use super::verify::ReadChunk;
+use crate::bucket::{ObjectsAt, StopCheck};
+use crate::error::RunError;
+use crate::web::{WebObjects, shown};
+
+pub(in crate::service) use chains::ChainFill;
+
+use chains::{AppendAt, FilledChain};
+use plan::{FillPlan, FillStep, FillTimes};
+
+/// Time between two looks if the node stops. A guess.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+const MIB: u64 = 1 << 20;
+
+/// Fills the strands on a thread of its own.
+pub(in crate::service) struct FillTask {
+    parts: Arc<FillParts>,
+    thread: JoinHandle<()>,
+}
+
+struct FillParts {
+    from: String,
+    engine: Engine,
+    replication: Replication,
+    runtime: Handle,
+    progress: Mutex<Option<FillProgress>>,
+    end: Arc<FillEnd>,
+}
+
+/// The end of work with the place.
+struct FillEnd {
+    is_stopped: AtomicBool,
+    times: Mutex<FillTimes>,
+}
+
+impl FillEnd {
+    fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::Acquire)
+    }
+
+    fn is_reached(&self) -> bool {
+        self.is_stopped() || self.times.lock().is_late(Instant::now())
+    }
+}
+
+/// Bytes of chunks, of the strands that lack something.
+#[derive(Debug, Clone, Copy)]
+struct FillProgress {
+    done: u64,
+    total: u64,
+}
+
+impl FillingView for FillParts {
+    fn filling(&self) -> Option<String> {
+        if !self.end.times.lock().holds(Instant::now()) {
+            return None;
+        }
+        let FillProgress { done, total } = (*self.progress.lock())?;
+        let (done, total) = (done / MIB, total.div_ceil(MIB));
+        Some(format!("strands are filled from a snapshot: {done} of {total} MiB"))
+    }
+}
+
+impl FillTask {
+    /// Starts to fill, strands of `chains` first. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the system starts no thread.
+    pub(in crate::service) fn start(
+        from: &str,
+        engine: &Engine,
+        replication: Replication,
+        chains: ChainFill,
+    ) -> std::io::Result<Self> {
+        let times = Mutex::new(FillTimes::new(Instant::now()));
+        let parts = Arc::new(FillParts {
+            from: from.to_owned(),
+            engine: engine.clone(),
+            replication,
+            runtime: Handle::current(),
+            progress: Mutex::default(),
+            end: Arc::new(FillEnd { is_stopped: AtomicBool::new(false), times }),
+        });
+        let of_thread = Arc::clone(&parts);
+        let thread =
+            thread::Builder::new().name("filling".into()).spawn(move || of_thread.run(chains))?;
+        Ok(Self { parts, thread })
+    }
+
+    /// Returns the view for the API.
+    pub(in crate::service) fn view(&self) -> Arc<dyn FillingView> {
+        self.parts.clone()
+    }
+
+    /// Ends filling. Blocks until the chunk under way was given up or is written.
+    pub(in crate::service) fn stop(self) {
+        self.parts.end.is_stopped.store(true, Ordering::Release);
+        if let Err(panic) = self.thread.join() {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl FillParts {
+    fn is_stopped(&self) -> bool {
+        self.end.is_stopped()
+    }
+
+    fn run(&self, chains: ChainFill) {
+        // The readers of the chains begin when it is dropped: with or without what was filled.
+        let mut chains = Some(chains);
+        while !self.is_stopped() {
+            let filled = self.fill(&mut chains);
+            chains = None;
+            *self.progress.lock() = None;
+            let pause = match filled {
+                Ok(()) => return,
+                Err(_) if self.is_stopped() => return,
+                Err(error) => self.note_failure(&error),
+            };
+            if self.end.times.lock().is_too_slow() {
+                return;
+            }
+            self.wait(pause);
+        }
+    }
+
+    /// Waits, or until the node stops.
+    fn wait(&self, mut left: Duration) {
+        while !left.is_zero() && !self.is_stopped() {
+            thread::sleep(left.min(LOOK_EVERY));
+            left = left.saturating_sub(LOOK_EVERY);
+        }
+    }
+
+    /// Logs a failure, and returns the pause before the next attempt.
+    fn note_failure(&self, error: &RunError) -> Duration {
+        let mut times = self.end.times.lock();
+        let from = shown(&self.from);
+        // A path in it may be the address.
+        let error = error.to_string().replace(&self.from, from);
+        let next = if times.is_too_slow() {
+            "the snapshot comes too slowly: strands are taken from peers from now on"
+        } else {
+            "strands are taken from peers for now, and from the snapshot again after a pause"
+        };
+        tracing::warn!(code = "filling_failed", from, error, "{next}");
+        times.fail()
+    }
+
+    fn open(&self) -> Result<Arc<dyn Objects>, RunError> {
+        let end = Arc::clone(&self.end);
+        let stop: StopCheck = Arc::new(move || end.is_reached());
+        if WebObjects::is_url(&self.from) {
+            let web = WebObjects::new(&self.from, false, stop).map_err(RunError::usage)?;
+            return Ok(Arc::new(web));
+        }
+        ObjectsAt::new(Path::new(&self.from), &|name| std::env::var(name).ok())?.open(stop)
+    }
+
+    /// Fills all strands that lack something the newest copy has, those of chains first.
+    fn fill(&self, chains: &mut Option<ChainFill>) -> Result<(), RunError> {
+        let place = Bootstraps::new(self.open()?);
+        let store = self.engine.store();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let found = place.newest(&store.identity().network, now.as_secs());
+        let (name, manifest) = found.map_err(BootstrapFetchError::from)?;
+        let registry = self.engine.ports().registry.borrow().clone();
+        let evidence = Evidence::of(&manifest, &registry)?;
+        let mut lacking = Vec::new();
+        for stated in &manifest.strands {
+            let head = store.snapshot().head(stated.originator);
+            let is_behind = head.map_err(BootstrapFetchError::from)? < stated.head;
+            if is_behind
+                && stated.originator != store.identity().node
+                && registry.has_been_member(stated.originator)
+            {
+                lacking.push(stated);
+            }
+        }
+        let mut plan = FillPlan::new(lacking.iter().copied());
+        if let Some(chains) = chains.take() {
+            self.show(&plan);
+            let signed =
+                |originator| evidence.majority_tree(originator, &registry, store.identity().node);
+            self.fill_chains(&place, &manifest, &signed, &chains)?;
+        }
+        if lacking.is_empty() {
+            return Ok(());
+        }
+        let (_, total) = plan.progress();
+        tracing::info!(snapshot = name, strands = lacking.len(), total, "filling strands");
+        self.follow(&mut plan, &place, &registry)?;
+        for checkpoint in lacking.iter().flat_map(|stated| evidence.of_strand(stated.originator)) {
+            // One beyond what its node may show now will come from peers.
+            let _ = self.replication.show_checkpoint(checkpoint.clone());
+        }
+        tracing::info!(snapshot = name, "the strands are filled");
+        Ok(())
+    }
+
+    /// Does what the plan says, to its end.
+    fn follow(
+        &self,
+        plan: &mut FillPlan,
+        place: &Bootstraps,
+        registry: &Registry,
+    ) -> Result<(), BootstrapFetchError> {
+        let mut head_of = |originator| Ok(self.engine.store().snapshot().head(originator)?);
+        loop {
+            let step = plan.next::<BootstrapFetchError>(Instant::now(), &mut head_of)?;
+            self.show(plan);
+            match step {
+                FillStep::Read { originator, chunk } => {
+                    let Some(record) = registry.node(originator) else {
+                        plan.give_up(originator);
+                        continue;
+                    };
+                    let verifier = EnvelopeVerifier {
+                        originator,
+                        key: record.public_key,
+                        own: self.engine.store().identity().node,
+                        absences: registry.absences(originator).clone(),
+                    };
+                    let envelopes = self.read_chunk(place, originator, &chunk)?;
+                    match self.write_chunk(&verifier, envelopes, chunk.through)? {
+                        Filled::Through => {}
+                        Filled::BeforeGap(head) => plan.note_gap(originator, head, Instant::now()),
+                        Filled::Refused => plan.give_up(originator),
+                    }
+                }
+                FillStep::Wait => {
+                    self.end.times.lock().release();
+                    if self.is_stopped() {
+                        return Err(BootstrapError::Stopped.into());
+                    }
+                    self.wait(LOOK_EVERY);
+                }
+                FillStep::End => return Ok(()),
+            }
+        }
+    }
+
+    fn show(&self, plan: &FillPlan) {
+        let (done, total) = plan.progress();
+        *self.progress.lock() = Some(FillProgress { done, total });
+    }
+
+    /// Fills the strands of chains, as far as `signed` says that most nodes have signed them. One that cannot be filled is
+    /// read from the chain.
+    ///
+    /// # Errors
+    /// When the node stops, or the place is too slow.
+    fn fill_chains(
+        &self,
+        place: &Bootstraps,
+        manifest: &BootstrapManifest,
+        signed: &dyn Fn(OriginatorId) -> Result<MajorityTree, BootstrapFetchError>,
+        chains: &ChainFill,
+    ) -> Result<(), BootstrapFetchError> {
+        let (store, gate) = (self.engine.store(), chains.gate());
+        let appender = self.engine.chain_appender();
+        for stated in manifest.strands.iter().filter(|stated| stated.is_of_chain()) {
+            let originator = stated.originator;
+            let Some(contract) = chains.contract(originator) else { continue };
+            let read: ReadChunk<'_> = &mut |chunk: &BootstrapChunk| {
+                if self.is_stopped() || !gate.is_shut(Instant::now()) {
+                    return Err(BootstrapError::Stopped.into());
+                }
+                self.read_chunk(place, originator, chunk)
+            };
+            let filled = signed(originator).and_then(|signed| {
+                let append: AppendAt<'_> =
+                    &|originator, events, position| appender.append(originator, events, position);
+                let (runtime, signed) = (&self.runtime, &signed);
+                FilledChain { store, append, runtime, contract, signed }.fill(stated, read)
+            });
+            match filled {
+                Ok(()) => tracing::info!(%originator, "the strand of a chain is filled"),
+                Err(error) if self.is_stopped() || self.end.times.lock().is_too_slow() => {
+                    return Err(error);
+                }
+                Err(error) => {
+                    let error = error.to_string().replace(&self.from, shown(&self.from));
+                    let next = "the chain is read from where the strand ends";
+                    tracing::warn!(code = "filling_failed", %originator, error, "{next}");
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads a chunk, if it comes in time. The strand is followed meanwhile.
+    fn read_chunk(
+        &self,
+        place: &Bootstraps,
+        originator: OriginatorId,
+        chunk: &BootstrapChunk,
+    ) -> Result<Envelopes, BootstrapFetchError> {
+        self.end.times.lock().begin_chunk(Instant::now());
+        let read = place.chunk(originator, chunk);
+        if self.end.times.lock().end_chunk(Instant::now()) {
+            // A folder is read to its end, however late that is.
+            return Err(read.err().unwrap_or(BootstrapError::Stopped).into());
+        }
+        Ok(read?)
+    }
+
+    /// Writes what is behind the strand's head, while its follower rests.
+    fn write_chunk(
+        &self,
+        verifier: &EnvelopeVerifier,
+        envelopes: Envelopes,
+        through: SequenceId,
+    ) -> Result<Filled, BootstrapFetchError> {
+        let originator = verifier.originator;
+        let Some(resting) = self.runtime.block_on(self.replication.rest(originator)) else {
+            tracing::warn!(code = "filling_failed", %originator, "the strand is left to its follower");
+            return Ok(Filled::Refused);
+        };
+        let commit: Commit<'_> = &|changes: Vec<Change>| {
+            if self.is_stopped() {
+                return Err(BootstrapError::Stopped.into());
+            }
+            Ok(resting.append(changes)?)
+        };
+        let write: Write<'_> = &|head, envelopes| write_signed(verifier, commit, head, envelopes);
+        // Its follower may have gone on since the last chunk.
+        let head = self.engine.store().snapshot().head(originator)?;
+        Writing::new(write, Gaps::Stop, head, SequenceId(u64::MAX)).take(envelopes)?;
+        let head = self.engine.store().snapshot().head(originator)?;
+        Ok(if head < through { Filled::BeforeGap(head) } else { Filled::Through })
+    }
+}
+
+/// The result of writing a chunk.
+enum Filled {
+    /// The strand has the end of the chunk.
+    Through,
+    /// The copy leaves out the place behind this head.
+    BeforeGap(SequenceId),
+    /// The strand's follower does not rest.
+    Refused,
+}

@@ -1,0 +1,331 @@
+//! Decides what filling does next, and what it has time for. Sees no clock: times are arguments.
+//!
+//! The enemy is the keeper of a snapshot. He may leave places out, so that a strand stands still: its follower decides about
+//! them, as it does without a snapshot, and a strand is given up that it does not bring past a place in time, or that
+//! has too many of them. He may be slow: then he is not asked again.
+
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, SequenceId};
+use hawser_storage::{BootstrapChunk, BootstrapStrand};
+
+use crate::service::chain_gate::HOLD_MAX;
+
+/// The longest time in which a follower has to bring its strand past a place that the copy leaves out. A guess: twice the
+/// time for which it asks peers for a place.
+const PAST_GAP_MAX: Duration = Duration::from_secs(120);
+/// Places of one strand at which filling waits for its follower. A guess: each may cost reading a chunk again.
+const GAPS_MAX: usize = 256;
+/// The first pause after a failure; each further one is twice as long. A guess.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause. A guess.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+/// The longest time for a chunk to arrive. A guess: chunks of 8 MiB then come at 1.1 Mbit/s at least.
+const CHUNK_MAX: Duration = Duration::from_secs(60);
+
+/// The next thing to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FillStep {
+    /// Read a chunk of a strand, and write what is behind the strand's head.
+    Read { originator: OriginatorId, chunk: BootstrapChunk },
+    /// Look again after a while: followers have to bring their strands past places that the copy leaves out.
+    Wait,
+    /// There is nothing more to fill.
+    End,
+}
+
+/// The strands of a copy that are filled, in their order.
+#[derive(Debug)]
+pub(super) struct FillPlan {
+    strands: Vec<PlannedStrand>,
+    /// Bytes of chunks that need not be read any more.
+    done: u64,
+    /// Bytes of all chunks.
+    total: u64,
+}
+
+#[derive(Debug)]
+struct PlannedStrand {
+    originator: OriginatorId,
+    /// Chunks that may still be read, ascending.
+    chunks: Vec<BootstrapChunk>,
+    gaps: usize,
+    /// The strand's head before a place that the copy leaves out, and the time until which its follower may pass it.
+    waits: Option<(SequenceId, Instant)>,
+}
+
+impl FillPlan {
+    /// Plans to fill these strands.
+    pub(super) fn new<'a>(strands: impl IntoIterator<Item = &'a BootstrapStrand>) -> Self {
+        let planned = |stated: &BootstrapStrand| PlannedStrand {
+            originator: stated.originator,
+            chunks: stated.chunks.clone(),
+            gaps: 0,
+            waits: None,
+        };
+        let strands: Vec<PlannedStrand> = strands.into_iter().map(planned).collect();
+        let total = len_bytes(strands.iter().flat_map(|strand| &strand.chunks));
+        Self { strands, done: 0, total }
+    }
+
+    /// Returns the bytes of chunks that need not be read any more, and those of all.
+    pub(super) fn progress(&self) -> (u64, u64) {
+        (self.done, self.total)
+    }
+
+    /// Returns the next thing to do; `head_of` returns the durable head of a strand.
+    ///
+    /// # Errors
+    /// Those of `head_of`.
+    pub(super) fn next<E>(
+        &mut self,
+        now: Instant,
+        head_of: &mut dyn FnMut(OriginatorId) -> Result<SequenceId, E>,
+    ) -> Result<FillStep, E> {
+        let mut step = FillStep::End;
+        for strand in self.strands.iter_mut().filter(|strand| !strand.chunks.is_empty()) {
+            let head = head_of(strand.originator)?;
+            match strand.waits {
+                Some((at, until)) if head <= at && now < until => {
+                    step = FillStep::Wait;
+                    continue;
+                }
+                // Its follower brings it no further, and keeps it.
+                Some((at, _)) if head <= at => {
+                    self.done = self.done.saturating_add(strand.end());
+                    continue;
+                }
+                _ => strand.waits = None,
+            }
+            let held = strand.chunks.iter().take_while(|chunk| chunk.through <= head).count();
+            let held: Vec<BootstrapChunk> = strand.chunks.drain(..held).collect();
+            self.done = self.done.saturating_add(len_bytes(&held));
+            if let Some(chunk) = strand.chunks.first() {
+                return Ok(FillStep::Read { originator: strand.originator, chunk: *chunk });
+            }
+        }
+        Ok(step)
+    }
+
+    /// Notes that the copy leaves out the place behind the strand's head: its follower is waited for.
+    pub(super) fn note_gap(&mut self, originator: OriginatorId, head: SequenceId, now: Instant) {
+        for strand in self.strands.iter_mut().filter(|strand| strand.originator == originator) {
+            strand.gaps += 1;
+            strand.waits = Some((head, now + PAST_GAP_MAX));
+            if strand.gaps > GAPS_MAX {
+                self.done = self.done.saturating_add(strand.end());
+            }
+        }
+    }
+
+    /// Notes that a strand is left to its follower.
+    pub(super) fn give_up(&mut self, originator: OriginatorId) {
+        for strand in self.strands.iter_mut().filter(|strand| strand.originator == originator) {
+            self.done = self.done.saturating_add(strand.end());
+        }
+    }
+}
+
+impl PlannedStrand {
+    /// Has nothing more of the strand filled. Returns the bytes of the chunks that were left.
+    fn end(&mut self) -> u64 {
+        len_bytes(&std::mem::take(&mut self.chunks))
+    }
+}
+
+/// Returns the sum of lengths that a manifest states.
+fn len_bytes<'a>(chunks: impl IntoIterator<Item = &'a BootstrapChunk>) -> u64 {
+    chunks.into_iter().fold(0, |sum, chunk| sum.saturating_add(chunk.len_bytes))
+}
+
+/// The times that end filling, and holding publishes back.
+#[derive(Debug)]
+pub(super) struct FillTimes {
+    begun: Instant,
+    /// The time until which the chunk that is being read has to be there.
+    chunk_until: Option<Instant>,
+    /// The pause after the next failure.
+    pause: Duration,
+    /// False for good after the first failure, and when filling has waited for followers.
+    holds: bool,
+    /// True for good once a chunk took too long.
+    is_too_slow: bool,
+}
+
+impl FillTimes {
+    pub(super) fn new(now: Instant) -> Self {
+        Self { begun: now, chunk_until: None, pause: PAUSE_MIN, holds: true, is_too_slow: false }
+    }
+
+    /// Returns true while publishes are held back and chains are not read, if there is something to fill.
+    pub(super) fn holds(&self, now: Instant) -> bool {
+        self.holds && now.saturating_duration_since(self.begun) < HOLD_MAX
+    }
+
+    /// Ends holding publishes back.
+    pub(super) fn release(&mut self) {
+        self.holds = false;
+    }
+
+    /// Notes that a chunk is asked for.
+    pub(super) fn begin_chunk(&mut self, now: Instant) {
+        self.chunk_until = Some(now + CHUNK_MAX);
+    }
+
+    /// Returns true if a chunk is being read for too long.
+    pub(super) fn is_late(&self, now: Instant) -> bool {
+        self.chunk_until.is_some_and(|until| now >= until)
+    }
+
+    /// Notes that a chunk has come, or never will. Returns true if that took too long: the place is not asked again.
+    pub(super) fn end_chunk(&mut self, now: Instant) -> bool {
+        self.is_too_slow |= self.is_late(now);
+        self.chunk_until = None;
+        self.is_too_slow
+    }
+
+    /// Returns true if the place was found too slow.
+    pub(super) fn is_too_slow(&self) -> bool {
+        self.is_too_slow
+    }
+
+    /// Notes a failure. Returns the pause before the place is asked again.
+    pub(super) fn fail(&mut self) -> Duration {
+        self.holds = false;
+        let pause = self.pause;
+        self.pause = (pause * 2).min(PAUSE_MAX);
+        pause
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::convert::Infallible;
+
+    use hawser_storage::FileHash;
+
+    use super::*;
+
+    const ONE: OriginatorId = OriginatorId(100);
+    const TWO: OriginatorId = OriginatorId(200);
+
+    fn chunk(from: u64, through: u64) -> BootstrapChunk {
+        let (from, through) = (SequenceId(from), SequenceId(through));
+        BootstrapChunk { from, through, len_bytes: 10, hash: FileHash([0; 32]) }
+    }
+
+    fn stated(originator: OriginatorId, chunks: &[BootstrapChunk]) -> BootstrapStrand {
+        let head = chunks.last().map_or(SequenceId::NONE, |chunk| chunk.through);
+        BootstrapStrand { originator, head, chunks: chunks.to_vec(), checkpoints: Vec::new() }
+    }
+
+    /// A plan with the heads of the strands.
+    struct Planned {
+        plan: FillPlan,
+        heads: BTreeMap<OriginatorId, u64>,
+        now: Instant,
+    }
+
+    impl Planned {
+        fn new() -> Self {
+            let strands = [stated(ONE, &[chunk(1, 4), chunk(6, 9)]), stated(TWO, &[chunk(1, 5)])];
+            Self { plan: FillPlan::new(&strands), heads: BTreeMap::new(), now: Instant::now() }
+        }
+
+        fn next(&mut self) -> FillStep {
+            let heads = &self.heads;
+            let mut head_of =
+                |id| Ok::<_, Infallible>(SequenceId(heads.get(&id).copied().unwrap_or(0)));
+            self.plan.next(self.now, &mut head_of).unwrap()
+        }
+
+        fn note_gap(&mut self, originator: OriginatorId) {
+            let head = SequenceId(self.heads.get(&originator).copied().unwrap_or(0));
+            self.plan.note_gap(originator, head, self.now);
+        }
+    }
+
+    fn read(originator: OriginatorId, chunk: BootstrapChunk) -> FillStep {
+        FillStep::Read { originator, chunk }
+    }
+
+    #[test]
+    fn a_gap_is_passed_when_the_follower_has_passed_it_and_others_are_filled_meanwhile() {
+        let mut planned = Planned::new();
+        assert_eq!(planned.next(), read(ONE, chunk(1, 4)));
+        planned.heads.insert(ONE, 4);
+        assert_eq!(planned.next(), read(ONE, chunk(6, 9)));
+        planned.note_gap(ONE);
+        assert_eq!(planned.next(), read(TWO, chunk(1, 5)));
+        planned.heads.insert(TWO, 5);
+        assert_eq!(planned.next(), FillStep::Wait);
+        assert_eq!(planned.plan.progress(), (20, 30));
+        // Its follower has marked the fifth place.
+        planned.heads.insert(ONE, 5);
+        assert_eq!(planned.next(), read(ONE, chunk(6, 9)));
+        planned.heads.insert(ONE, 9);
+        assert_eq!(planned.next(), FillStep::End);
+        assert_eq!(planned.plan.progress(), (30, 30));
+    }
+
+    #[test]
+    fn a_strand_that_stands_still_is_left_to_its_follower_in_the_end() {
+        let mut planned = Planned::new();
+        planned.note_gap(ONE);
+        planned.heads.insert(TWO, 5);
+        planned.now += PAST_GAP_MAX - Duration::from_millis(1);
+        assert_eq!(planned.next(), FillStep::Wait);
+        planned.now += Duration::from_millis(1);
+        assert_eq!(planned.next(), FillStep::End);
+        // What it does later changes nothing.
+        planned.heads.insert(ONE, 5);
+        assert_eq!(planned.next(), FillStep::End);
+    }
+
+    #[test]
+    fn a_copy_with_many_gaps_is_read_a_bounded_number_of_times() {
+        let mut planned = Planned::new();
+        planned.heads.insert(TWO, 5);
+        for head in 0..=GAPS_MAX as u64 {
+            // The head stays below the end of the first chunk, as with a chunk of many places.
+            planned.plan.strands[0].chunks[0].through = SequenceId(u64::MAX);
+            planned.heads.insert(ONE, head);
+            planned.note_gap(ONE);
+            planned.heads.insert(ONE, head + 1);
+            let has_ended = planned.next() == FillStep::End;
+            assert_eq!(has_ended, head == GAPS_MAX as u64, "{head}");
+        }
+    }
+
+    #[test]
+    fn publishes_are_held_back_until_a_failure_or_the_end_of_an_hour() {
+        let begun = Instant::now();
+        let mut times = FillTimes::new(begun);
+        assert!(times.holds(begun) && times.holds(begun + HOLD_MAX - Duration::from_nanos(1)));
+        assert!(!times.holds(begun + HOLD_MAX));
+        let pauses: Vec<Duration> = (0..12).map(|_| times.fail()).collect();
+        assert!(!times.holds(begun));
+        assert_eq!(pauses[..3], [1, 2, 4].map(Duration::from_secs));
+        assert_eq!(pauses[11], PAUSE_MAX);
+        let mut times = FillTimes::new(begun);
+        times.release();
+        assert!(!times.holds(begun));
+    }
+
+    #[test]
+    fn a_place_is_too_slow_from_the_first_chunk_on_that_does_not_come_in_time() {
+        let begun = Instant::now();
+        let mut times = FillTimes::new(begun);
+        times.begin_chunk(begun);
+        let last = begun + CHUNK_MAX - Duration::from_nanos(1);
+        assert!(!times.is_late(last) && !times.end_chunk(last));
+        // No chunk is being read.
+        assert!(!times.is_late(begun + HOLD_MAX) && !times.is_too_slow());
+        times.begin_chunk(last);
+        assert!(times.is_late(last + CHUNK_MAX) && times.end_chunk(last + CHUNK_MAX));
+        times.begin_chunk(begun);
+        assert!(times.end_chunk(begun), "it is not asked again, however fast it is then");
+        assert!(times.is_too_slow());
+    }
+}
