@@ -10,7 +10,7 @@ use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
 use crate::meta;
-use crate::projection::Projection;
+use crate::projection::is_dropped_with_projections;
 use crate::store::Store;
 
 /// The cause of refused writes from then on, until the log has been read again.
@@ -44,9 +44,7 @@ pub(crate) fn drop_condemned(db: &mut DB) -> Result<bool, crate::error::ReadErro
     if !meta::are_condemned(db)? {
         return Ok(false);
     }
-    // Marks of minutes to be priced again go with the amounts.
-    let families = Projection::ALL.into_iter().map(Projection::family).chain([Family::Reprice]);
-    for family in families {
+    for family in Family::ALL.into_iter().filter(|it| is_dropped_with_projections(*it)) {
         if db.cf_handle(family.name()).is_some() {
             db.drop_cf(family.name()).map_err(DatabaseError::from)?;
         }

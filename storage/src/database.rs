@@ -19,7 +19,7 @@ use crate::keys::rate::RateRow;
 use crate::poison::Poison;
 use crate::price::PriceFn;
 use crate::progress::OlderRows;
-use crate::projection::Projection;
+use crate::projection::{Projection, is_dropped_with_projections};
 use crate::recent::Recent;
 use crate::report_index::ReportIndex;
 use crate::repricing::Repricing;
@@ -267,8 +267,16 @@ pub(crate) fn write_synced(db: &DB, batch: WriteBatch) -> Result<(), DatabaseErr
 
 /// Returns the handle of a family.
 ///
+/// Projections that were dropped may not have been made again when the disk fails, and the database is opened for reading:
+/// such a family is the empty one that RocksDB demands. Opening for writes makes them.
+///
 /// # Panics
 /// If the family does not exist; opening creates every family.
 pub(crate) fn family_of(db: &DB, family: Family) -> &ColumnFamily {
-    db.cf_handle(family.name()).expect("every family is made when the database is opened")
+    let made = db.cf_handle(family.name());
+    let instead = || is_dropped_with_projections(family).then(|| db.cf_handle(NO_FAMILY)).flatten();
+    made.or_else(instead).expect("every family is made when the database is opened")
 }
+
+/// The family that each database of RocksDB has. Nothing is ever written to it.
+const NO_FAMILY: &str = "default";

@@ -48,6 +48,11 @@ pub(crate) fn load_index(db: &DB) -> (EvidenceIndex, Result<(), ReadError>) {
         let mut rows = db.raw_iterator_cf(family_of(db, EvidenceTime::FAMILY));
         rows.seek_to_last();
         index.last = index.last.max(rows.key().and_then(EvidenceTime::decode).unwrap_or_default());
+        if let Err(error) = rows.status().map_err(DatabaseError::from)
+            && !error.is_corruption()
+        {
+            return (index, Err(error.into())); // tried again: the last one may still be found
+        }
     }
     (index, read)
 }

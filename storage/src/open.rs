@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::{Cache, ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch};
+use rocksdb::{ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch};
 
 use crate::condemned::{self, drop_condemned};
 use crate::database::{Database, OpenedDatabase, family_of, write_synced};
-use crate::error::DatabaseError;
+use crate::error::{DatabaseError, ReadError};
 use crate::evidence_index::EvidenceIndex;
 use crate::family::Family;
 use crate::folder::{make_folder, remove_checkpoint, remove_scrub_checkpoint};
@@ -24,6 +24,7 @@ use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
 use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
+use crate::projection::{Projection, is_dropped_with_projections};
 use crate::raw_rows::{is_empty, load_heads, load_rates};
 use crate::report_index::ReportIndex;
 use crate::reports::load_report_index;
@@ -118,18 +119,24 @@ struct Dispensable {
 }
 
 impl Dispensable {
-    fn load(db: &DB) -> Self {
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When a read fails that is not damaged: the next start may read it.
+    fn load(db: &DB) -> Result<Self, ReadError> {
         let mut unread = Vec::new();
         // If it is not known, the task that corrects amounts looks, and tells the error.
-        let (is_empty, read) = match is_empty(db, Family::Reprice) {
-            Ok(is_empty) => (is_empty, Ok(())),
-            Err(error) => (false, Err(error)),
-        };
-        let is_empty = UnreadFamily::note(Family::Reprice, (is_empty, read), &mut unread);
-        let evidence = UnreadFamily::note(Family::MisbehaviorFact, load_index(db), &mut unread);
-        let reports = load_report_index(db);
-        let reports = UnreadFamily::note(Family::MisbehaviorReportFact, reports, &mut unread);
-        Self { has_unpriced: !is_empty, evidence, reports, unread }
+        let is_empty = UnreadFamily::read(Family::Reprice, &mut unread, || {
+            match is_empty(db, Family::Reprice) {
+                Ok(is_empty) => (is_empty, Ok(())),
+                Err(error) => (false, Err(error)),
+            }
+        })?;
+        let facts = Family::MisbehaviorFact;
+        let evidence = UnreadFamily::read(facts, &mut unread, || load_index(db))?;
+        let facts = Family::MisbehaviorReportFact;
+        let reports = UnreadFamily::read(facts, &mut unread, || load_report_index(db))?;
+        Ok(Self { has_unpriced: !is_empty, evidence, reports, unread })
     }
 }
 
@@ -139,11 +146,12 @@ pub(crate) fn load(
     wanted: Option<&StoreIdentity>,
     access: Access,
 ) -> Result<(Arc<Database>, Header), OpenError> {
-    let Opening { location, cache, .. } = how;
+    let location = &how.location;
     let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
     let is_ours = access == Access::ReadWrite && found == Some(FORMAT);
-    let has_dropped = is_ours && drop_condemned(&mut db)?;
+    // A projection has no family if the disk failed between the drop and the making.
+    let has_dropped = is_ours && (drop_condemned(&mut db)? || lacks_projection(&db));
     match found {
         Some(FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
@@ -153,18 +161,21 @@ pub(crate) fn load(
         None => {
             let wanted = wanted.filter(|_| access == Access::ReadWrite);
             let wanted = wanted.ok_or_else(|| not_a_database(location))?;
-            initialise(&mut db, location, wanted, cache)?;
+            initialise(&mut db, how, wanted)?;
         }
     }
     if access == Access::ReadWrite {
-        make_families(&mut db, cache)?;
-    } else if Family::ALL.into_iter().any(|family| db.cf_handle(family.name()).is_none()) {
+        make_families(&mut db, how)?;
+    } else if Family::ALL.into_iter().any(|it| !is_dropped_with_projections(it) && !has(&db, it)) {
         return Err(not_a_database(location));
     }
     if has_dropped {
         condemned::settle(&db)?;
     }
-    let header = meta::load(&db)?;
+    let mut header = meta::load(&db)?;
+    if lacks_projection(&db) {
+        header.stale = Projection::ALL.to_vec(); // and it is opened for reading
+    }
     if let Some(wanted) = wanted {
         require_same(&header.identity, wanted)?;
     }
@@ -174,7 +185,7 @@ pub(crate) fn load(
     let heads = load_heads(&db)?;
     require_own_head(&heads, header.identity.node, header.highest_sequence)?;
     let rates = load_rates(&db)?;
-    let Dispensable { has_unpriced, evidence, reports, unread } = Dispensable::load(&db);
+    let Dispensable { has_unpriced, evidence, reports, unread } = Dispensable::load(&db)?;
     let older_rows = meta::older_topic_rows(&db)?;
     let rebuilt_in_part = meta::rebuilt(&db)?.is_some();
     let database = Database::new(OpenedDatabase {
@@ -331,12 +342,8 @@ fn explain(path: &Path, error: rocksdb::Error) -> OpenError {
 
 /// Writes the rows of a new database. A crash before that leaves families without rows, which the next
 /// start treats as new again.
-fn initialise(
-    db: &mut DB,
-    location: &Location,
-    identity: &StoreIdentity,
-    cache: &Cache,
-) -> Result<(), OpenError> {
+fn initialise(db: &mut DB, how: &Opening, identity: &StoreIdentity) -> Result<(), OpenError> {
+    let location = &how.location;
     let foreign = location.folder().is_some_and(|path| {
         DB::list_cf(&Options::default(), path).is_ok_and(|names| {
             names.iter().any(|name| name != "default" && !known_names().contains(name))
@@ -345,7 +352,7 @@ fn initialise(
     if foreign {
         return Err(not_a_database(location));
     }
-    make_families(db, cache)?;
+    make_families(db, how)?;
     let mut log = db.raw_iterator_cf(family_of(db, Family::Log));
     log.seek_to_first();
     if log.valid() {
@@ -357,14 +364,26 @@ fn initialise(
     Ok(())
 }
 
-fn make_families(db: &mut DB, cache: &Cache) -> Result<(), OpenError> {
+fn make_families(db: &mut DB, how: &Opening) -> Result<(), OpenError> {
     for family in Family::ALL {
-        if db.cf_handle(family.name()).is_none() {
-            db.create_cf(family.name(), &options::family_options(family, cache))
+        if !has(db, family) {
+            if how.lasting.faults.next().is_some() {
+                return Err(DatabaseError::injected().into());
+            }
+            db.create_cf(family.name(), &options::family_options(family, &how.cache))
                 .map_err(DatabaseError::from)?;
         }
     }
     Ok(())
+}
+
+fn has(db: &DB, family: Family) -> bool {
+    db.cf_handle(family.name()).is_some()
+}
+
+/// Returns true if a family is not there that is dropped with the projections.
+fn lacks_projection(db: &DB) -> bool {
+    Family::ALL.into_iter().any(|family| is_dropped_with_projections(family) && !has(db, family))
 }
 
 /// Returns 16 bytes that no other database has.

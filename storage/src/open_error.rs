@@ -97,8 +97,11 @@ pub enum OpenError {
     /// RocksDB failed for another reason.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The rows of `meta` or the heads could not be read, and the next try may succeed.
-    #[error(transparent)]
+    /// Rows that a start reads could not be read, and are not damaged: the next try may succeed.
+    #[error(
+        "{0}: the disk has failed to read what a start needs, which may pass. Nothing was changed: start again, \
+             and see docs/runbooks/disk.md if it fails again"
+    )]
     Read(ReadError),
     /// The host marker cannot be used.
     #[error(transparent)]

@@ -54,3 +54,8 @@ impl Projection {
         }
     }
 }
+
+/// Returns true for the family of a projection, and for the marks of minutes to be priced again, which go with the amounts.
+pub(crate) fn is_dropped_with_projections(family: Family) -> bool {
+    Projection::ALL.into_iter().any(|it| it.family() == family) || family == Family::Reprice
+}

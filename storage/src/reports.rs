@@ -60,6 +60,11 @@ pub(crate) fn load_report_index(db: &DB) -> (ReportIndex, Result<(), ReadError>)
         rows.seek_to_last();
         let last = rows.key().and_then(ReportTime::decode);
         index.last = last.map_or(index.last, |last| index.last.max(last));
+        if let Err(error) = rows.status().map_err(DatabaseError::from)
+            && !error.is_corruption()
+        {
+            return (index, Err(error.into())); // tried again: the last one may still be found
+        }
     }
     (index, read)
 }

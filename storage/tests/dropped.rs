@@ -1,0 +1,122 @@
+//! Projections whose families were dropped, and whose disk fails before they are made again.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+
+use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_storage::{Facts, OpenError, ReadError, Store, Validity, WriteFault};
+use support::*;
+
+fn derive(at: EnvelopeId, _: &bytes::Bytes, validity: Validity) -> Option<Facts> {
+    (validity == Validity::Valid).then(|| facts(at))
+}
+
+/// The digests of all projections of a store that has never been damaged.
+fn expected() -> BTreeMap<&'static str, [u8; 32]> {
+    let store = in_memory();
+    extend(&store, OWN, 30);
+    store.snapshot().projection_digests().unwrap()
+}
+
+/// Drops the families of condemned projections, with a disk that has no room when they are to be made again.
+fn drop_only(path: &Path) {
+    let store = Store::open(&settings(path)).unwrap();
+    extend(&store, OWN, 30);
+    store.condemn_projections().unwrap();
+    store.set_write_faults(Some(Arc::new(|| Some(WriteFault::Lost))));
+    let refused = store.reopen();
+    assert!(matches!(refused, Err(OpenError::Database(_))), "{refused:?}");
+    drop(store);
+    let names = families(path);
+    assert!(!names.iter().any(|it| it == "topic" || it == "reprice"), "{names:?}");
+}
+
+fn families(path: &Path) -> Vec<String> {
+    rocksdb::DB::list_cf(&rocksdb::Options::default(), path).unwrap()
+}
+
+fn assert_hidden(store: &Store) {
+    assert!(store.has_stale_projections());
+    let snapshot = store.snapshot();
+    let hidden = snapshot.receipt(&digest(1));
+    assert!(matches!(hidden, Err(ReadError::Rebuilding { .. })), "{hidden:?}");
+    let hidden = snapshot.topics().seek(topic("t0").as_bytes(), id(OWN, 0)).err();
+    assert!(matches!(hidden, Some(ReadError::Rebuilding { .. })), "{hidden:?}");
+    assert_eq!(snapshot.get(id(OWN, 9)).unwrap(), Some(entry(id(OWN, 9)).bytes));
+    assert_eq!(snapshot.head(OWN).unwrap(), SequenceId(30));
+}
+
+fn assert_rebuilt(store: &Store) {
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert!(!store.has_stale_projections());
+    assert_eq!(store.snapshot().projection_digests().unwrap(), expected());
+}
+
+#[test]
+fn families_that_could_not_be_made_again_are_made_by_the_next_start() {
+    let folder = tempfile::tempdir().unwrap();
+    drop_only(folder.path());
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_hidden(&store);
+    assert_rebuilt(&store);
+}
+
+/// The folder cannot be locked, as on a disk that takes no write.
+#[test]
+fn a_folder_without_them_is_read_while_its_disk_cannot_be_written_to() {
+    let folder = tempfile::tempdir().unwrap();
+    drop_only(folder.path());
+    let lock = folder.path().join("LOCK");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert!(store.is_poisoned(), "it is opened for reading");
+    assert_hidden(&store);
+    assert!(store.reopen().is_err());
+    assert_hidden(&store);
+
+    fs::remove_dir(&lock).unwrap();
+    store.reopen().unwrap();
+    store.accept_writes();
+    assert_hidden(&store);
+    assert_rebuilt(&store);
+    extend(&store, OWN, 1);
+}
+
+/// Nothing says that it was condemned.
+#[test]
+fn a_projection_without_a_family_is_made_and_rebuilt() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 30);
+    drop(store);
+    let options = rocksdb::Options::default();
+    let mut db = rocksdb::DB::open_cf(&options, folder.path(), families(folder.path())).unwrap();
+    db.drop_cf("receipt").unwrap();
+    drop(db);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_hidden(&store);
+    assert_rebuilt(&store);
+}
+
+#[test]
+fn a_folder_without_a_family_of_the_log_is_opened_by_no_reader() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    extend(&store, OWN, 30);
+    drop(store);
+    let options = rocksdb::Options::default();
+    let mut db = rocksdb::DB::open_cf(&options, folder.path(), families(folder.path())).unwrap();
+    db.drop_cf("mark").unwrap();
+    drop(db);
+    let lock = folder.path().join("LOCK");
+    fs::remove_file(&lock).unwrap();
+    fs::create_dir(&lock).unwrap();
+    assert!(Store::open(&settings(folder.path())).is_err());
+}
