@@ -24,6 +24,10 @@ pub struct AbsencesError;
 
 const NS_PER_S: i128 = 1_000_000_000;
 
+/// The version of [`Absences::cover`]. Raised when it judges a time in another way, so that strands are judged once more.
+/// Before 1 there was no version in the bytes, and the second of a removal belonged to the absence.
+const RULE_VERSION: u8 = 1;
+
 impl Absences {
     /// A node that never left.
     pub const NONE: Self = Self(Vec::new());
@@ -81,14 +85,16 @@ impl Absences {
         self.0.iter().copied()
     }
 
-    /// Encodes the absences, to compare them with those of an earlier run: 16 bytes each.
+    /// Encodes the absences and the rule about them, to compare both with those of an earlier run: the version of the rule,
+    /// and 16 bytes each. Nothing for a node that never left: no version of the rule has marked an envelope of it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
         let bytes = |it: &Absence| {
             let until_s = it.until_s.unwrap_or(u64::MAX);
             [it.from_s.to_be_bytes(), until_s.to_be_bytes()].concat()
         };
-        self.0.iter().flat_map(bytes).collect()
+        let version = (!self.is_empty()).then_some(RULE_VERSION);
+        version.into_iter().chain(self.0.iter().flat_map(bytes)).collect()
     }
 }
 
@@ -143,5 +149,13 @@ mod tests {
         let never = Absences::new(vec![absence(u64::MAX, None)]).unwrap();
         assert!(!never.cover(i64::MAX), "and nothing overflows");
         assert_ne!(away.to_bytes(), never.to_bytes());
+    }
+
+    #[test]
+    fn what_an_earlier_rule_was_judged_by_differs_unless_the_node_never_left() {
+        let away = Absences::new(vec![absence(9, Some(12))]).unwrap();
+        let earlier = [9u64.to_be_bytes(), 12u64.to_be_bytes()].concat();
+        assert_eq!(away.to_bytes(), [&[RULE_VERSION][..], &earlier].concat());
+        assert!(Absences::NONE.to_bytes().is_empty());
     }
 }

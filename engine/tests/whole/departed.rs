@@ -7,7 +7,7 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
-use hawser_storage::{InvalidRule, Mark, Store};
+use hawser_storage::{InvalidRule, Mark, Store, TimeRule};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
 use crate::follow::{Follower, OTHER, SOURCE, dated, key};
@@ -135,6 +135,31 @@ async fn a_removal_that_was_learned_while_the_node_was_down_counts_at_its_start(
     let follower = Follower::start_with(store, registry(SOURCE, false, away(1, None)));
     follower.until("it is judged anew", || mark(&follower, SOURCE, 2) == ABSENT).await;
     assert_eq!(readable(&follower), [signed(1, 0)]);
+    follower.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn marks_of_an_earlier_rule_are_judged_once_more() {
+    let follower = Follower::start(common::store());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    let in_the_second = dated(SOURCE, 2, START_NS + SECOND + SECOND / 2);
+    source.send([signed(1, 0), in_the_second.clone(), signed(3, 3)]).await;
+    follower.wait_for(SOURCE, 3).await;
+    let store = follower.stop().await;
+    // The second of the removal belonged to the absence, and its bytes named no rule.
+    let basis = [at(1).to_be_bytes(), u64::MAX.to_be_bytes()].concat();
+    let is_broken_at = |ns| START_NS + SECOND < ns;
+    let rule = InvalidRule(17);
+    let rule = TimeRule { originator: SOURCE, rule, is_broken_at: &is_broken_at, basis: &basis };
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    assert_eq!(store.judge_times(&rule, &derive).unwrap().marked, 2);
+
+    let follower = Follower::start_with(store, registry(SOURCE, false, away(1, None)));
+    follower.until("it is judged anew", || mark(&follower, SOURCE, 2).is_none()).await;
+    assert_eq!(mark(&follower, SOURCE, 3), ABSENT);
+    assert_eq!(readable(&follower), [signed(1, 0), in_the_second]);
+    assert_eq!(charged(follower.engine().store()), 2);
     follower.stop().await;
 }
 
