@@ -6,7 +6,7 @@
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{EnvelopeId, SequenceId};
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_storage::{LogItem, LogScan, Snapshot, Validity};
 
 use super::error::QueryError;
@@ -27,6 +27,9 @@ pub(crate) struct LogRange {
 #[derive(Debug)]
 pub(crate) struct LogPage {
     pub(crate) envelopes: Vec<(EnvelopeId, Bytes)>,
+    /// The places up to which each strand was looked at. What is not in this page is none that readers get: the next page
+    /// begins behind it.
+    pub(crate) reached: Cursor,
     /// The page reaches the end of every range.
     pub(crate) finished: bool,
 }
@@ -45,6 +48,8 @@ pub(crate) struct LogFilling {
     strands: Vec<StrandLane>,
     size: BatchSize,
     envelopes: Vec<(EnvelopeId, Bytes)>,
+    /// The ends of strands that have nothing more for the page.
+    ended: Vec<EnvelopeId>,
 }
 
 /// The part of a strand's range that is not in the page.
@@ -81,7 +86,8 @@ impl LogFilling {
             StrandLane { after, through, next: None }
         });
         let strands = strands.collect();
-        Self { limits, memory, strands, size: BatchSize::default(), envelopes: Vec::new() }
+        let (envelopes, ended) = (Vec::new(), Vec::new());
+        Self { limits, memory, strands, size: BatchSize::default(), envelopes, ended }
     }
 
     /// Does a turn of about `work` rows, over a view of its own. Returns the page when it is complete. The bytes of what
@@ -107,13 +113,16 @@ impl LogFilling {
             }
             let Some(index) = earliest(&open) else { break true };
             let lane = &mut open[index].lane;
-            let next = lane.next.take().expect("every lane stands on an envelope");
+            let next = lane.next.as_ref().expect("every lane stands on an envelope");
             if !self.size.try_add(self.limits, next.bytes.len()) {
                 break false;
             }
+            let next = lane.next.take().expect("it was there");
             self.envelopes.push((lane.after, next.bytes));
         };
-        Ok(Some(LogPage { envelopes: std::mem::take(&mut self.envelopes), finished }))
+        let left = open.iter().map(|it| it.lane.reached());
+        let reached = left.chain(std::mem::take(&mut self.ended)).collect();
+        Ok(Some(LogPage { envelopes: std::mem::take(&mut self.envelopes), reached, finished }))
     }
 
     /// Moves every lane to its next envelope, and drops those that have none.
@@ -129,7 +138,8 @@ impl LogFilling {
                 match lane.advance(snapshot, &mut self.memory, left)? {
                     Step::Paused => return Ok(Step::Paused),
                     Step::Done if lane.lane.next.is_none() => {
-                        open.swap_remove(index);
+                        let ended = open.swap_remove(index).lane;
+                        self.ended.push(EnvelopeId { sequence: ended.through, ..ended.after });
                         continue;
                     }
                     Step::Done => {}
@@ -143,6 +153,16 @@ impl LogFilling {
     /// Returns the bytes of memory that are taken for the page.
     pub(crate) fn taken_bytes(&self) -> usize {
         self.memory.taken_bytes()
+    }
+}
+
+impl StrandLane {
+    /// Returns the last place that was looked at, up to which nothing is left to be delivered.
+    fn reached(&self) -> EnvelopeId {
+        match self.next {
+            None => self.after,
+            Some(_) => EnvelopeId { sequence: self.after.sequence.previous(), ..self.after },
+        }
     }
 }
 
@@ -184,8 +204,8 @@ impl<'s> OpenLane<'s> {
             };
             debug_assert_eq!(id.originator, lane.after.originator, "a scan keeps to its strand");
             *left -= 1;
-            lane.after = id;
             if validity != Validity::Valid || !is_deliverable(bytes.len()) {
+                lane.after = id;
                 *left = left.saturating_sub(bytes.len() / BYTES_PER_ROW);
                 continue;
             }
@@ -193,7 +213,7 @@ impl<'s> OpenLane<'s> {
             let (_, originator_ns) = OriginatorEnvelope::open(bytes.clone())
                 .and_then(|(unsigned, _)| OriginatorEnvelope::statement(unsigned))
                 .map_err(|_| QueryError::Undecodable(id))?;
-            lane.next = Some(NextEnvelope { originator_ns, bytes });
+            (lane.after, lane.next) = (id, Some(NextEnvelope { originator_ns, bytes }));
             return Ok(Step::Done);
         }
         Ok(Step::Paused)

@@ -141,6 +141,39 @@ proptest! {
     }
 
     #[test]
+    fn pages_that_begin_where_the_one_before_has_got_to_leave_nothing_out(
+        seed: u64, envelopes in 1usize..9, bound in 1usize..20_000, work in 1usize..200,
+    ) {
+        let mut case = StrandCase::random(seed);
+        let all = BatchLimits { envelopes: PAGE_ENVELOPES_MAX, len_bytes: usize::MAX };
+        let limits = BatchLimits { envelopes, ..all };
+        let (mut expected, _) = case.expected(all);
+        let mut got = Vec::new();
+        loop {
+            let memory: Arc<dyn ReadMemory> = Arc::new(Counted(AtomicUsize::new(0), bound));
+            let mut filling = case.filling(limits, memory);
+            let page = loop {
+                match filling.fill(&case.store.snapshot(), work) {
+                    Ok(Some(page)) => break page,
+                    Ok(None) => {}
+                    Err(QueryError::NoMemory(_)) => return Ok(()), // too little for one envelope
+                    Err(error) => panic!("{error}"),
+                }
+            };
+            got.extend(ids(&page));
+            prop_assert!(page.envelopes.iter().all(|(id, _)| page.reached.covers(*id)));
+            case.seen.merge(&page.reached);
+            if page.finished {
+                break;
+            }
+            prop_assert!(!page.envelopes.is_empty());
+        }
+        got.sort_unstable();
+        expected.sort_unstable();
+        prop_assert_eq!(got, expected);
+    }
+
+    #[test]
     fn memory_that_ends_early_makes_a_page_shorter_and_is_never_exceeded(
         seed: u64, bound in 0usize..20_000, work in 1usize..200,
     ) {

@@ -80,6 +80,8 @@ impl LogFeed {
             self.delivered.advance(id);
             self.outbox.push(wave, bytes);
         }
+        // The next page does not read again what this one has passed over.
+        self.delivered.merge(&page.reached);
         if page.finished {
             self.end_catch_up(wave);
         }
@@ -140,3 +142,7 @@ impl LogFeed {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -186,7 +186,8 @@ impl Node {
         let count = items.iter().take_while(|item| taken.try_add(limits, item.bytes.len())).count();
         let finished = count == items.len();
         let envelopes = items[..count].iter().map(|item| (item.id, item.bytes.clone())).collect();
-        LogPage { envelopes, finished }
+        // As a strand of which nothing was passed over.
+        LogPage { envelopes, reached: Cursor::new(), finished }
     }
 }
 

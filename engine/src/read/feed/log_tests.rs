@@ -1,0 +1,53 @@
+//! Streams of strands over a store.
+
+use hawser_storage::Store;
+
+use super::*;
+use crate::read::limits::BatchLimits;
+use crate::read::log_page::LogFilling;
+use crate::read::memory::{PageMemory, Unlimited};
+use crate::read::testing::{append, append_invalid, committed, id, ids_of, store, topic};
+
+/// Reads a page of one envelope, and returns it with the number of turns of this work.
+fn page(store: &Store, ranges: Vec<LogRange>, work: usize) -> (LogPage, usize) {
+    let memory = PageMemory::new(Arc::new(Unlimited), 0);
+    let mut filling = LogFilling::new(ranges, BatchLimits::of_query(1), memory);
+    for turns in 1..100_000 {
+        if let Some(page) = filling.fill(&store.snapshot(), work).unwrap() {
+            return (page, turns);
+        }
+    }
+    panic!("it makes no progress");
+}
+
+/// A hostile node has had envelopes stored that break rules. Another strand fills the pages meanwhile.
+#[test]
+fn a_stream_passes_over_a_run_of_invalid_envelopes_once_and_not_for_each_page() {
+    const RUN: u64 = 3000;
+    const WORK: usize = 100;
+    let store = store();
+    let invalid = |sequence| append_invalid(&committed(id(100, sequence), topic(1), 1, Vec::new()));
+    store.commit(&(1..=RUN).map(invalid).collect::<Vec<_>>()).unwrap();
+    let others = (1..=5).map(|at| committed(id(200, at), topic(1), 2, Vec::new()));
+    let last = committed(id(100, RUN + 1), topic(1), 9, Vec::new());
+    let valid: Vec<_> = others.chain([last]).collect();
+    store.commit(&valid.iter().map(append).collect::<Vec<_>>()).unwrap();
+    let heads = Arc::new(store.snapshot().heads().unwrap());
+
+    let mut feed = LogFeed::new(None, Cursor::new());
+    let (mut got, mut turns_of_pages) = (Vec::new(), Vec::new());
+    while let Some(Read::Log(ranges)) = feed.poll_read(&heads) {
+        let (page, turns) = page(&store, ranges, WORK);
+        turns_of_pages.push(turns);
+        feed.handle_page(page);
+        while let Some(event) = feed.poll_event() {
+            if let SubscriptionEvent::Envelopes { envelopes, .. } = event {
+                got.extend(ids_of(&envelopes));
+            }
+        }
+    }
+    assert_eq!(got, valid.iter().map(|it| it.id).collect::<Vec<_>>());
+    let (first, later) = turns_of_pages.split_first().unwrap();
+    assert!(*first > 10 && later.len() >= 5, "{turns_of_pages:?}");
+    assert!(later.iter().all(|turns| *turns <= 2), "{turns_of_pages:?}");
+}
