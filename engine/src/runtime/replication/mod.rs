@@ -269,7 +269,10 @@ impl Replication {
 
     /// Returns the durable heads of all strands, as far as they are verified: what peers are told and sent.
     #[must_use]
-    #[expect(clippy::misnamed_getters, reason = "of the engine's heads, peers are told of the verified ones")]
+    #[expect(
+        clippy::misnamed_getters,
+        reason = "of the engine's heads, peers are told of the verified ones"
+    )]
     pub fn heads(&self) -> &Heads {
         &self.state.relayed
     }

@@ -65,6 +65,11 @@ pub fn verify(
 pub(super) type ReadChunk<'a> =
     &'a mut dyn FnMut(&BootstrapChunk) -> Result<Envelopes, BootstrapFetchError>;
 
+/// What is called with the envelopes of each chunk.
+type SeeChunk<'a> = &'a mut dyn FnMut(&BootstrapChunk, &[(SequenceId, Bytes)]);
+/// What is called with envelopes, in the order of their places.
+pub(super) type SeeEnvelopes<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
+
 /// Reads a chain's strand of a copy, and requires that it has the tree which most nodes have signed. Writes nothing. Calls
 /// `seen` with the envelopes of each chunk.
 ///
@@ -74,7 +79,7 @@ pub(super) fn require_chain_tree(
     stated: &BootstrapStrand,
     signed: &MajorityTree,
     read: ReadChunk<'_>,
-    seen: &mut dyn FnMut(&[(SequenceId, Bytes)]),
+    seen: SeeEnvelopes<'_>,
 ) -> Result<(), BootstrapFetchError> {
     let evidence = Evidence::of_majority(signed);
     let mut reading = Reading {
@@ -119,7 +124,7 @@ impl Reading<'_> {
         &mut self,
         stated: &BootstrapStrand,
         read: ReadChunk<'_>,
-        seen: &mut dyn FnMut(&BootstrapChunk, &[(SequenceId, Bytes)]),
+        seen: SeeChunk<'_>,
     ) -> Result<(), BootstrapFetchError> {
         for chunk in &stated.chunks {
             let envelopes = read(chunk)?;
