@@ -110,7 +110,7 @@ impl Metadata {
         let caller = caller_of(&request);
         let (charge, request) = charged(request);
         let (payers, minutes) = payers(request).map_err(CallError::Request)?;
-        // The service has no limits, and the first turn is free: a seek for each payer costs no more.
+        // The service has no limits, and the first turn is free: it is enough for a seek for each payer.
         let turns = self.callers.turns(caller, LimitedCall::Usage, 1, self.stop.clone());
         let usage = UsageReader::new(self.engine.clone(), charge.clone(), payers, minutes);
         let mut usage = Some(Box::new(usage));
@@ -194,7 +194,9 @@ impl UsageReader {
                 return Ok(UsageTurn::Done(self.used));
             };
             if let Some(periods) = self.read.get(&payer) {
+                // A copy under another text is work for the answer, and is paid like rows that are read.
                 let periods = Arc::clone(periods);
+                rows += ROWS_PER_SEEK + periods.len();
                 self.add(name, payer, periods)?;
                 continue;
             }

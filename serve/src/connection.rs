@@ -10,7 +10,8 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, Version};
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -51,6 +52,9 @@ const CONNECTION_WINDOW_BYTES: u32 = 2 * 1024 * 1024;
 /// Bytes of a response that may wait for the connection before the next ones are asked for. What
 /// waits is charged, so this bounds no memory. A guess.
 const SEND_BUFFER_BYTES: usize = 256 * 1024;
+/// Head of a request of HTTP/1.1 after which its connection is closed. hyper keeps the buffer that a large head needed for as
+/// long as the connection rests, and `CONNECTION_BYTES` has room for 8 KiB. Clients' heads are below 2 KiB.
+const KEPT_HEAD_LEN_BYTES_MAX: usize = 8 * 1024;
 /// Silence after which the peer's kernel is probed. A client that sleeps answers; a machine that is
 /// gone does not, and its streams are freed. A guess: mobile networks drop idle mappings later.
 const TCP_PROBE_AFTER: Duration = Duration::from_secs(60);
@@ -331,13 +335,17 @@ impl Connections {
         let open = OpenCall { share: share.clone(), _busy: Busy::new(talk.activity.clone()) };
         let (dispatcher, body_timeout) = (self.dispatcher.clone(), self.settings.body_timeout);
         let upgrade = talk.upgrades.clone().filter(|_| upgrade::is_asked(&request));
+        let closes = upgrade.is_none() && has_large_head(&request);
         // In a box, which goes when the answer begins: hyper's task of a stream has room for the larger of the two
         // for as long as it lasts.
         Box::pin(async move {
-            let response = match upgrade {
+            let mut response = match upgrade {
                 Some(slot) => slot.put(request, share, body_timeout).await,
                 None => dispatcher.answer(request).await?,
             };
+            if closes {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok(response.map(|body| open.until(body)))
         })
     }
@@ -521,4 +529,13 @@ impl<B: Body<Data = Bytes> + Unpin> Body for AnswerBody<B> {
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
     }
+}
+
+/// Returns true if a request of HTTP/1.1 has a head for which the connection had to make a large buffer.
+fn has_large_head<B>(request: &Request<B>) -> bool {
+    let headers = request.headers().iter();
+    let lengths = headers.map(|(name, value)| name.as_str().len() + value.len());
+    let target_bytes = request.uri().path_and_query().map_or(0, |it| it.as_str().len());
+    request.version() == Version::HTTP_11
+        && lengths.sum::<usize>() + target_bytes > KEPT_HEAD_LEN_BYTES_MAX
 }

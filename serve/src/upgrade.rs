@@ -73,7 +73,8 @@ impl UpgradeSlot {
         let (parts, body) = request.into_parts();
         let mut held = ChargedBytes::new(share);
         // The request, and the frames that are made of it.
-        if held.take(2 * len_bytes(&parts.headers)).is_err() {
+        let target_bytes = parts.uri.path_and_query().map_or(0, |it| it.as_str().len());
+        if held.take(2 * (len_bytes(&parts.headers) + target_bytes)).is_err() {
             return bare(StatusCode::SERVICE_UNAVAILABLE);
         }
         let body = Limited::new(body, BODY_LEN_BYTES_MAX).collect();

@@ -285,3 +285,17 @@ async fn a_connection_that_asks_for_http2_and_does_not_speak_it_is_closed() {
         assert_eq!(text.matches("HTTP/1.1").count(), 1, "{text}");
     }
 }
+
+/// hyper keeps the buffer of a large head while the connection rests, and the connection is charged for a small one.
+#[tokio::test]
+async fn a_connection_of_http1_is_closed_after_a_large_head_and_not_after_a_small_one() {
+    let server = server(|_| {}).await;
+    for (filler, closes) in [(100, false), (20_000, true)] {
+        let mut connection = TcpStream::connect(server.address()).await.unwrap();
+        let filler = "y".repeat(filler);
+        let request = format!("GET /a HTTP/1.1\r\nhost: x\r\nfiller: {filler}\r\n\r\n");
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let head = read_head(&mut connection).await;
+        assert_eq!(head.contains("connection: close"), closes, "{head}");
+    }
+}
