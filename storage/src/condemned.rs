@@ -12,6 +12,7 @@ use crate::keys::meta::MetaKey;
 use crate::meta;
 use crate::projection::is_dropped_with_projections;
 use crate::store::Store;
+use crate::write_fault::WriteFaults;
 
 /// The cause of refused writes from then on, until the log has been read again.
 const CONDEMNED: &str =
@@ -38,6 +39,13 @@ impl Store {
     }
 }
 
+/// Notes that the projections are dropped, and are made from the log.
+pub(crate) fn note(db: &DB, faults: &WriteFaults) -> Result<(), DatabaseError> {
+    let mut batch = WriteBatch::default();
+    meta::put_condemned(db, &mut batch);
+    write(db, faults, batch)
+}
+
 /// Drops the families of condemned projections, with their files. Returns true if there were any: their families are
 /// to be made then, and [`settle`] is to be called.
 pub(crate) fn drop_condemned(db: &mut DB) -> Result<bool, crate::error::ReadError> {
@@ -55,10 +63,17 @@ pub(crate) fn drop_condemned(db: &mut DB) -> Result<bool, crate::error::ReadErro
 
 /// Notes that the families are empty, and that a rebuild begins from the beginning. A crash before that has them
 /// dropped again.
-pub(crate) fn settle(db: &DB) -> Result<(), DatabaseError> {
+pub(crate) fn settle(db: &DB, faults: &WriteFaults) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
     let family = family_of(db, Family::Meta);
     batch.put_cf(family, MetaKey::Rebuilding.encode(), []);
     batch.delete_cf(family, MetaKey::OlderTopicRows.encode());
-    write_synced(db, batch)
+    write(db, faults, batch)
+}
+
+fn write(db: &DB, faults: &WriteFaults, batch: WriteBatch) -> Result<(), DatabaseError> {
+    match faults.next() {
+        Some(_) => Err(DatabaseError::injected()),
+        None => write_synced(db, batch),
+    }
 }

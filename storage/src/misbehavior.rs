@@ -15,6 +15,7 @@ use crate::keys::misbehavior::{Evidence, EvidenceTime, FactKey, FactRow, Misbeha
 use crate::raw_rows::stored;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::unread::PartRead;
 
 /// Claims that are kept about one node. Specified (`docs/protocol/misbehavior.md`).
 const CLAIMS_MAX: u64 = 10_000;
@@ -40,7 +41,7 @@ pub struct StoredEvidence {
 
 /// Reads the index of the evidence from the database. What cannot be read is not in it: of those facts more is kept than
 /// the bounds say, until the next start.
-pub(crate) fn load_index(db: &DB) -> (EvidenceIndex, Result<(), ReadError>) {
+pub(crate) fn load_index(db: &DB) -> PartRead<EvidenceIndex> {
     let mut index = EvidenceIndex::default();
     let read = add_to_index(db, &mut index);
     if read.is_err() {
@@ -51,10 +52,10 @@ pub(crate) fn load_index(db: &DB) -> (EvidenceIndex, Result<(), ReadError>) {
         if let Err(error) = rows.status().map_err(DatabaseError::from)
             && !error.is_corruption()
         {
-            return (index, Err(error.into())); // tried again: the last one may still be found
+            return Err(error.into()); // the last one may still be found
         }
     }
-    (index, read)
+    Ok((index, read))
 }
 
 fn add_to_index(db: &DB, index: &mut EvidenceIndex) -> Result<(), ReadError> {

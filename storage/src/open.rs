@@ -122,15 +122,16 @@ impl Dispensable {
     /// Reads them.
     ///
     /// # Errors
-    /// When a read fails that is not damaged: the next start may read it.
+    /// When the last evidence or the last report is not found by a read that may succeed later: another one would take
+    /// its place.
     fn load(db: &DB) -> Result<Self, ReadError> {
         let mut unread = Vec::new();
         // If it is not known, the task that corrects amounts looks, and tells the error.
         let is_empty = UnreadFamily::read(Family::Reprice, &mut unread, || {
-            match is_empty(db, Family::Reprice) {
+            Ok(match is_empty(db, Family::Reprice) {
                 Ok(is_empty) => (is_empty, Ok(())),
                 Err(error) => (false, Err(error)),
-            }
+            })
         })?;
         let facts = Family::MisbehaviorFact;
         let evidence = UnreadFamily::read(facts, &mut unread, || load_index(db))?;
@@ -150,8 +151,12 @@ pub(crate) fn load(
     let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
     let is_ours = access == Access::ReadWrite && found == Some(FORMAT);
-    // A projection has no family if the disk failed between the drop and the making.
-    let has_dropped = is_ours && (drop_condemned(&mut db)? || lacks_projection(&db));
+    // A projection has no family if the disk failed between the drop and the making. An empty one must never count as whole,
+    // so that it is made anew is noted before its family is made.
+    if is_ours && lacks_projection(&db) && !meta::are_condemned(&db)? {
+        condemned::note(&db, &how.lasting.faults)?;
+    }
+    let has_dropped = is_ours && drop_condemned(&mut db)?;
     match found {
         Some(FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
@@ -170,7 +175,7 @@ pub(crate) fn load(
         return Err(not_a_database(location));
     }
     if has_dropped {
-        condemned::settle(&db)?;
+        condemned::settle(&db, &how.lasting.faults)?;
     }
     let mut header = meta::load(&db)?;
     if lacks_projection(&db) {

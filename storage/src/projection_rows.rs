@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{ColumnFamily, DB, WriteBatch};
 
-use crate::change::Facts;
+use crate::change::{AddressChange, Facts};
 use crate::database::{Database, family_of};
 use crate::error::ReadError;
 use crate::family::Family;
@@ -52,6 +52,27 @@ impl<'a> EnvelopeRows<'a> {
         if let Some(expiry_unix_s) = facts.expiry_unix_s {
             batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
         }
+    }
+}
+
+/// Facts of an envelope that count beyond it. They share no memory with its bytes.
+pub(crate) struct CountedFacts {
+    receipt: Option<[u8; 32]>,
+    addresses: Vec<AddressChange>,
+    counted: Counted,
+}
+
+impl CountedFacts {
+    /// Facts of an envelope of `len_bytes`.
+    pub(crate) fn of(len_bytes: usize, facts: Facts) -> Self {
+        let counted = Counted::of(len_bytes, &facts);
+        Self { receipt: facts.receipt, addresses: facts.addresses, counted }
+    }
+
+    /// Those of an envelope whose signatures are not checked, as [`Facts::unbooked`].
+    pub(crate) fn unbooked(mut self) -> Self {
+        (self.counted.charge, self.counted.counts_for_congestion) = (None, false);
+        self
     }
 }
 
@@ -110,13 +131,32 @@ impl<'a> ProjectionRows<'a> {
         len_bytes: usize,
         facts: &Facts,
     ) -> Result<(), ReadError> {
-        if let Some(digest) = facts.receipt.filter(|_| id.originator == self.own) {
+        self.gather(id, facts.receipt, &facts.addresses, Counted::of(len_bytes, facts))
+    }
+
+    /// The same with facts that were kept without the envelope.
+    pub(crate) fn count_kept(
+        &mut self,
+        id: EnvelopeId,
+        facts: &CountedFacts,
+    ) -> Result<(), ReadError> {
+        self.gather(id, facts.receipt, &facts.addresses, facts.counted)
+    }
+
+    fn gather(
+        &mut self,
+        id: EnvelopeId,
+        receipt: Option<[u8; 32]>,
+        addresses: &[AddressChange],
+        counted: Counted,
+    ) -> Result<(), ReadError> {
+        if let Some(digest) = receipt.filter(|_| id.originator == self.own) {
             let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
             *kept = (*kept).max(id.sequence);
         }
         let is_late = std::mem::take(&mut self.is_late);
-        self.tallies.count(id, Counted::of(len_bytes, facts), is_late)?;
-        for change in &facts.addresses {
+        self.tallies.count(id, counted, is_late)?;
+        for change in addresses {
             let key = InboxKey { address: change.address, inbox: change.inbox };
             let row = match change.is_member {
                 true => InboxRow { set: id.sequence.0, cleared: 0 },

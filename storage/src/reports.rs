@@ -18,6 +18,7 @@ use crate::raw_rows::stored;
 use crate::report_index::ReportIndex;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
+use crate::unread::PartRead;
 
 /// Reports of one class about one node that are kept. Specified (`docs/protocol/misbehavior.md`).
 const REPORTS_MAX: u64 = 10_000;
@@ -51,7 +52,7 @@ pub struct StoredReport {
 
 /// Reads the index of the reports from the database. What cannot be read is not in it: of those reports more is kept than
 /// the bounds say, until the next start.
-pub(crate) fn load_report_index(db: &DB) -> (ReportIndex, Result<(), ReadError>) {
+pub(crate) fn load_report_index(db: &DB) -> PartRead<ReportIndex> {
     let mut index = ReportIndex::default();
     let read = add_to_index(db, &mut index);
     if read.is_err() {
@@ -63,10 +64,10 @@ pub(crate) fn load_report_index(db: &DB) -> (ReportIndex, Result<(), ReadError>)
         if let Err(error) = rows.status().map_err(DatabaseError::from)
             && !error.is_corruption()
         {
-            return (index, Err(error.into())); // tried again: the last one may still be found
+            return Err(error.into()); // the last one may still be found
         }
     }
-    (index, read)
+    Ok((index, read))
 }
 
 fn add_to_index(db: &DB, index: &mut ReportIndex) -> Result<(), ReadError> {

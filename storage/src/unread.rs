@@ -19,28 +19,31 @@ pub struct UnreadFamily {
     pub cause: ReadError,
 }
 
+/// What was read of a family, and the failure that ended the read, if one did. An error if nothing may be used of it.
+pub(crate) type PartRead<T> = Result<(T, Result<(), ReadError>), ReadError>;
+
 impl UnreadFamily {
     /// Reads a family. Damage is noted, and what was read all the same is returned: it would be there at every later start.
-    /// A failure that may pass is no damage: it is tried again.
+    /// Another failure may pass, so it is tried again. One that stays is noted as well: a sector that the disk cannot read is
+    /// told as a failed read, at every start.
     ///
     /// # Errors
-    /// A failure that may pass, and has not.
+    /// When nothing may be used of it, however often it is read.
     pub(crate) fn read<T>(
         family: Family,
         unread: &mut Vec<Self>,
-        mut read: impl FnMut() -> (T, Result<(), ReadError>),
+        mut read: impl FnMut() -> PartRead<T>,
     ) -> Result<T, ReadError> {
         let mut tries = 1;
         loop {
-            let (value, result) = read();
-            match result {
-                Ok(()) => return Ok(value),
-                Err(cause) if cause.is_damage() => {
+            match read() {
+                Ok((value, Ok(()))) => return Ok(value),
+                Ok((value, Err(cause))) if cause.is_damage() || tries == TRIES_MAX => {
                     unread.push(Self { family: family.name(), cause });
                     return Ok(value);
                 }
-                Err(cause) if tries == TRIES_MAX => return Err(cause),
-                Err(_) => tries += 1,
+                Err(cause) if cause.is_damage() || tries == TRIES_MAX => return Err(cause),
+                Ok((_, Err(_))) | Err(_) => tries += 1,
             }
             std::thread::sleep(PAUSE);
         }
@@ -57,17 +60,30 @@ mod tests {
         let (mut unread, mut reads) = (Vec::new(), 0);
         let read = UnreadFamily::read(Family::MisbehaviorFact, &mut unread, || {
             reads += 1;
-            (reads, if reads > failures { Ok(()) } else { Err(error.clone()) })
+            Ok((reads, if reads > failures { Ok(()) } else { Err(error.clone()) }))
         });
         (read, unread, reads)
     }
 
     #[test]
-    fn a_failure_that_passes_is_tried_again_and_is_no_damage() {
+    fn a_failure_is_tried_again_and_is_noted_if_it_stays() {
         let passing = ReadError::Database(DatabaseError::injected());
         assert_eq!(read(0, &passing), (Ok(1), vec![], 1));
         assert_eq!(read(TRIES_MAX - 1, &passing), (Ok(TRIES_MAX), vec![], TRIES_MAX));
-        assert_eq!(read(TRIES_MAX, &passing), (Err(passing), vec![], TRIES_MAX));
+        let noted = UnreadFamily { family: "misbehavior_fact", cause: passing.clone() };
+        assert_eq!(read(TRIES_MAX, &passing), (Ok(TRIES_MAX), vec![noted], TRIES_MAX));
+    }
+
+    #[test]
+    fn a_failure_after_which_nothing_may_be_used_is_returned() {
+        let mut reads = 0;
+        let passing = ReadError::Database(DatabaseError::injected());
+        let mut unread = Vec::new();
+        let read = UnreadFamily::read(Family::MisbehaviorFact, &mut unread, || -> PartRead<()> {
+            reads += 1;
+            Err(passing.clone())
+        });
+        assert_eq!((read, unread, reads), (Err(passing), vec![], TRIES_MAX));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{Facts, OpenError, ReadError, Store, Validity, WriteFault};
@@ -39,6 +40,12 @@ fn drop_only(path: &Path) {
 
 fn families(path: &Path) -> Vec<String> {
     rocksdb::DB::list_cf(&rocksdb::Options::default(), path).unwrap()
+}
+
+fn drop_family(path: &Path, family: &str) {
+    let options = rocksdb::Options::default();
+    let mut db = rocksdb::DB::open_cf(&options, path, families(path)).unwrap();
+    db.drop_cf(family).unwrap();
 }
 
 fn assert_hidden(store: &Store) {
@@ -96,13 +103,40 @@ fn a_projection_without_a_family_is_made_and_rebuilt() {
     let store = Store::open(&settings(folder.path())).unwrap();
     extend(&store, OWN, 30);
     drop(store);
-    let options = rocksdb::Options::default();
-    let mut db = rocksdb::DB::open_cf(&options, folder.path(), families(folder.path())).unwrap();
-    db.drop_cf("receipt").unwrap();
-    drop(db);
+    drop_family(folder.path(), "receipt");
     let store = Store::open(&settings(folder.path())).unwrap();
     assert_hidden(&store);
     assert_rebuilt(&store);
+}
+
+/// Whichever write fails on the way to the families that are made again, the next start does not take an empty one for
+/// whole.
+#[test]
+fn a_family_that_was_made_again_is_not_taken_for_whole() {
+    let mut failed = 0;
+    for nth in 0..16 {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&settings(folder.path())).unwrap();
+        extend(&store, OWN, 30);
+        drop(store);
+        drop_family(folder.path(), "receipt");
+        let lock = folder.path().join("LOCK");
+        fs::remove_file(&lock).unwrap();
+        fs::create_dir(&lock).unwrap();
+        let store = Store::open(&settings(folder.path())).unwrap();
+        let written = AtomicU64::new(0);
+        store.set_write_faults(Some(Arc::new(move || {
+            (written.fetch_add(1, Ordering::SeqCst) == nth).then_some(WriteFault::Lost)
+        })));
+        fs::remove_dir(&lock).unwrap();
+        failed += usize::from(store.reopen().is_err());
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert_hidden(&store);
+        assert_rebuilt(&store);
+    }
+    // The note, the families of seven projections and of the marks, the end.
+    assert_eq!(failed, 10);
 }
 
 #[test]
@@ -111,10 +145,7 @@ fn a_folder_without_a_family_of_the_log_is_opened_by_no_reader() {
     let store = Store::open(&settings(folder.path())).unwrap();
     extend(&store, OWN, 30);
     drop(store);
-    let options = rocksdb::Options::default();
-    let mut db = rocksdb::DB::open_cf(&options, folder.path(), families(folder.path())).unwrap();
-    db.drop_cf("mark").unwrap();
-    drop(db);
+    drop_family(folder.path(), "mark");
     let lock = folder.path().join("LOCK");
     fs::remove_file(&lock).unwrap();
     fs::create_dir(&lock).unwrap();

@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
-    AddressChange, Change, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow, RebuildError,
-    SkipReason, Store, StoredEnvelope, Validity, WriteFault,
+    AddressChange, Change, Derive, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow,
+    RebuildError, SkipReason, Store, StoredEnvelope, Validity, WriteFault,
 };
 use proptest::prelude::*;
 use support::*;
@@ -274,6 +274,18 @@ fn steps_of(store: &Store) -> Vec<u64> {
     steps
 }
 
+/// Few large envelopes are progress, too: it is recorded, and their memory is given back.
+#[test]
+fn progress_is_told_of_bytes_too() {
+    let store = in_memory();
+    for sequence in 1..=40 {
+        let Change::Append(entry) = plain(id(OWN, sequence)) else { unreachable!() };
+        let bytes = vec![0; 1 << 20].into();
+        store.commit(&[Change::Append(LogEntry { bytes, ..entry })]).unwrap();
+    }
+    assert_eq!(steps_of(&store), [16, 32, 40]);
+}
+
 #[test]
 fn an_interrupted_rebuild_is_known_and_goes_on_at_the_next_start() {
     let (folder, digests) = interrupted();
@@ -383,15 +395,22 @@ fn facts_are_derived_of_many_envelopes_at_once() {
 #[test]
 fn a_panic_while_facts_are_derived_ends_the_rebuild() {
     let store = in_memory();
-    store.commit(&(1..=3_000).map(|it| plain(id(OWN, it))).collect::<Vec<_>>()).unwrap();
+    // More chunks than threads.
+    store.commit(&(1..=18_000).map(|it| plain(id(OWN, it))).collect::<Vec<_>>()).unwrap();
     let digests = store.snapshot().projection_digests().unwrap();
-    let panics = |at: EnvelopeId, _: &bytes::Bytes, _: Validity| {
+    let one = |at: EnvelopeId, _: &bytes::Bytes, _: Validity| {
         assert_ne!(at.sequence.0, 2_500, "on purpose");
         Some(facts(at))
     };
-    let rebuild = || store.rebuild(&panics, &mut |_| {});
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(rebuild)).is_err());
-    assert!(store.has_stale_projections());
+    // No thread is left, however many there are.
+    let all =
+        |_: EnvelopeId, _: &bytes::Bytes, _: Validity| -> Option<Facts> { panic!("on purpose") };
+    let panics: [&Derive<'_>; 2] = [&one, &all];
+    for panics in panics {
+        let rebuild = || store.rebuild(panics, &mut |_| {});
+        assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(rebuild)).is_err());
+        assert!(store.has_stale_projections());
+    }
     store.rebuild(&|at, _, _| Some(facts(at)), &mut |_| {}).unwrap();
     assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
 }

@@ -14,7 +14,7 @@ use crate::snapshot::Snapshot;
 pub(super) const CHUNK_PLACES_MAX: usize = 1024;
 /// Bytes of envelopes that close a chunk early, so that it has at most these and one envelope. A guess: chunks of
 /// messages are half as long.
-const CHUNK_LEN_BYTES: usize = 2 << 20;
+pub(super) const CHUNK_LEN_BYTES: usize = 2 << 20;
 
 /// An envelope of the log as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub struct StoredEnvelope {
 pub(super) struct Chunk {
     pub(super) held: Vec<StoredEnvelope>,
     pub(super) pruned: Vec<(EnvelopeId, PrunedEnvelope)>,
+    /// Bytes of the envelopes.
+    pub(super) len_bytes: usize,
 }
 
 /// Reader over the envelopes of all strands, one strand after the other.
@@ -54,13 +56,13 @@ impl<'s> LogReader<'s> {
 
     /// Reads the next chunk; `None` at the end of the log.
     pub(super) fn chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
-        let (mut chunk, mut len_bytes) = (Chunk::default(), 0);
+        let mut chunk = Chunk::default();
         while chunk.held.len() + chunk.pruned.len() < CHUNK_PLACES_MAX
-            && len_bytes < CHUNK_LEN_BYTES
+            && chunk.len_bytes < CHUNK_LEN_BYTES
         {
             match self.place()? {
                 Some(Place::Held { id, bytes, validity }) => {
-                    len_bytes += bytes.len();
+                    chunk.len_bytes += bytes.len();
                     chunk.held.push(StoredEnvelope { id, bytes, validity });
                 }
                 Some(Place::Pruned { id, envelope }) => chunk.pruned.push((id, envelope)),

@@ -39,6 +39,9 @@ use crate::verified::VerifiedPlaces;
 /// Places that are counted together, or up to a chunk more. Guessed: large enough that each counter is rarely read and
 /// written.
 const COUNTED_PLACES: usize = 4096;
+/// Bytes of envelopes that are counted together, or up to a chunk more, however few they are. A guess: with large ones,
+/// progress is told and recorded as often as with thousands of small ones.
+const COUNTED_LEN_BYTES: usize = 16 << 20;
 
 /// Above every key: none has more than 63 bytes of `0xff` in front.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
@@ -92,12 +95,13 @@ impl Store {
     ///
     /// `derive` must be the function that made the facts of the commits: a pure function of an envelope
     /// and its validity. It runs on all cores; the rows do not depend on their number. Memory is bounded by three chunks
-    /// of 1,024 envelopes, or some 2 MiB of them, for each core.
+    /// of 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, and by one chunk with one
+    /// envelope of any length.
     ///
     /// Commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
     /// crash the projections are stale, and the next rebuild goes on behind the last batch that is on disk,
     /// unless something was committed between or another version of this code had begun. `progress` is
-    /// called once for some 4,096 places, and at least once.
+    /// called once for some 4,096 places, or some 16 MiB of envelopes, and at least once.
     ///
     /// # Errors
     /// When the log cannot be read or the rows cannot be written.
@@ -214,7 +218,9 @@ impl Database {
                 let is_over = next.is_none();
                 derived.extend(next);
                 let places: usize = derived.iter().map(DerivedChunk::len).sum();
-                if places >= COUNTED_PLACES || (is_over && places > 0) {
+                let len_bytes: usize = derived.iter().map(|it| it.len_bytes).sum();
+                let is_much = places >= COUNTED_PLACES || len_bytes >= COUNTED_LEN_BYTES;
+                if is_much || (is_over && places > 0) {
                     self.count(std::mem::take(&mut derived), &mut report)?;
                     let done = report.envelopes;
                     if progress(RebuildProgress { done, total_estimate }).is_break() {
@@ -245,7 +251,7 @@ impl Database {
         let pricing = Pricing { price: self.price, rates: &rates };
         let mut rows = ProjectionRows::new(self, pricing);
         let mut verified = VerifiedPlaces::new(self);
-        for DerivedChunk { held, pruned } in chunks {
+        for DerivedChunk { held, pruned, .. } in chunks {
             let mut pruned = pruned.into_iter().peekable();
             for envelope in held {
                 while let Some((id, record)) = pruned.next_if(|(id, _)| *id < envelope.id) {
@@ -253,13 +259,11 @@ impl Database {
                 }
                 report.envelopes += 1;
                 report.invalid += u64::from(envelope.is_invalid);
-                if let Some(facts) = &envelope.facts {
+                if let Some(facts) = envelope.facts {
                     report.projected += 1;
-                    if verified.has(envelope.id)? {
-                        rows.count(envelope.id, envelope.len_bytes, facts)?;
-                    } else {
-                        rows.count(envelope.id, envelope.len_bytes, &facts.clone().unbooked())?;
-                    }
+                    let is_verified = verified.has(envelope.id)?;
+                    let facts = if is_verified { facts } else { facts.unbooked() };
+                    rows.count_kept(envelope.id, &facts)?;
                 }
             }
             for (id, record) in pruned {

@@ -8,17 +8,18 @@ use hawser_proto::EnvelopeId;
 use parking_lot::Mutex;
 use rocksdb::WriteBatch;
 
-use super::log::{Chunk, StoredEnvelope};
+use super::log::{CHUNK_LEN_BYTES, Chunk, StoredEnvelope};
 use crate::change::{Facts, Validity};
 use crate::database::Database;
 use crate::error::CommitError;
 use crate::keys::pruned::PrunedEnvelope;
-use crate::projection_rows::EnvelopeRows;
+use crate::projection_rows::{CountedFacts, EnvelopeRows};
 
 /// Most threads. A guess: the one thread that reads the log and counts is the bound before.
 const WORKERS_MAX: usize = 16;
 /// Chunks that are under way for each thread, of which it works on one. A guess: enough that none waits while rows are
-/// counted, and few enough for memory: each has two copies of a chunk's envelopes.
+/// counted, and few enough for memory: each has two copies of a chunk's envelopes. All of them together have no more bytes
+/// than these chunks may have, or it is one alone: its last envelope may be of any length.
 const CHUNKS_EACH: usize = 3;
 
 /// Derives the facts of stored envelopes, in their order, from their bytes and their validity. Called from several
@@ -29,6 +30,8 @@ pub type DeriveMany<'a> = dyn Fn(&[StoredEnvelope]) -> Vec<Option<Facts>> + Sync
 pub(super) struct DerivedChunk {
     pub(super) held: Vec<DerivedEnvelope>,
     pub(super) pruned: Vec<(EnvelopeId, PrunedEnvelope)>,
+    /// Bytes of the envelopes, none of which is here any more.
+    pub(super) len_bytes: usize,
 }
 
 impl DerivedChunk {
@@ -44,12 +47,11 @@ impl DerivedChunk {
     }
 }
 
-/// An envelope with its facts.
+/// An envelope with what is to be counted of it. The rest of its facts would hold its bytes.
 pub(super) struct DerivedEnvelope {
     pub(super) id: EnvelopeId,
-    pub(super) len_bytes: usize,
     pub(super) is_invalid: bool,
-    pub(super) facts: Option<Facts>,
+    pub(super) facts: Option<CountedFacts>,
 }
 
 /// A chunk, and the way on which it comes back.
@@ -62,8 +64,16 @@ struct Task {
 pub(super) struct Workers {
     tasks: Sender<Task>,
     /// The chunks that have not come back, in the order in which they were given.
-    under_way: VecDeque<Receiver<Result<DerivedChunk, CommitError>>>,
+    under_way: VecDeque<UnderWay>,
+    /// Bytes of their envelopes.
+    len_bytes: usize,
     under_way_max: usize,
+}
+
+/// A chunk that has not come back.
+struct UnderWay {
+    len_bytes: usize,
+    coming: Receiver<Result<DerivedChunk, CommitError>>,
 }
 
 impl Workers {
@@ -84,20 +94,28 @@ impl Workers {
             }
             drop(waiting);
             let under_way_max = threads * CHUNKS_EACH;
-            run(Self { tasks, under_way: VecDeque::new(), under_way_max })
+            run(Self::new(tasks, under_way_max))
         })
+    }
+
+    fn new(tasks: Sender<Task>, under_way_max: usize) -> Self {
+        Self { tasks, under_way: VecDeque::new(), len_bytes: 0, under_way_max }
     }
 
     /// Returns true if another chunk may be given.
     pub(super) fn have_room(&self) -> bool {
-        self.under_way.len() < self.under_way_max
+        let len_bytes_max = self.under_way_max * CHUNK_LEN_BYTES;
+        // A chunk whose last envelope is large is taken all the same, alone.
+        let is_short = self.len_bytes < len_bytes_max || self.under_way.is_empty();
+        self.under_way.len() < self.under_way_max && is_short
     }
 
     /// Has a thread take a chunk.
     pub(super) fn give(&mut self, chunk: Chunk) {
         debug_assert!(self.have_room(), "the memory of a rebuild is bounded");
         let (done, coming) = mpsc::sync_channel(1);
-        self.under_way.push_back(coming);
+        self.len_bytes += chunk.len_bytes;
+        self.under_way.push_back(UnderWay { len_bytes: chunk.len_bytes, coming });
         // Without a thread that takes it, all have panicked: it is noticed when the chunk is taken back.
         let _ = self.tasks.send(Task { chunk, done });
     }
@@ -107,7 +125,10 @@ impl Workers {
     /// # Errors
     /// When its rows could not be written.
     pub(super) fn take(&mut self) -> Result<Option<DerivedChunk>, CommitError> {
-        let Some(coming) = self.under_way.pop_front() else { return Ok(None) };
+        let Some(UnderWay { len_bytes, coming }) = self.under_way.pop_front() else {
+            return Ok(None);
+        };
+        self.len_bytes -= len_bytes;
         let derived = coming.recv();
         derived.expect("a thread answers unless it has panicked, which goes on here").map(Some)
     }
@@ -139,11 +160,53 @@ fn derive_chunk(
             rows.put(&mut batch, id, &bytes, facts);
         }
         let is_invalid = matches!(validity, Validity::Invalid(_));
-        DerivedEnvelope { id, len_bytes: bytes.len(), is_invalid, facts }
+        let facts = facts.map(|facts| CountedFacts::of(bytes.len(), facts));
+        DerivedEnvelope { id, is_invalid, facts }
     });
     let held = derived.collect();
     if !batch.is_empty() {
         database.write_buffered(batch)?;
     }
-    Ok(DerivedChunk { held, pruned: chunk.pruned })
+    Ok(DerivedChunk { held, pruned: chunk.pruned, len_bytes: chunk.len_bytes })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chunk(len_bytes: usize) -> Chunk {
+        Chunk { len_bytes, ..Chunk::default() }
+    }
+
+    fn has_room_beside(len_bytes: &[usize]) -> bool {
+        let (tasks, _waiting) = mpsc::channel();
+        let mut workers = Workers::new(tasks, 6);
+        len_bytes.iter().for_each(|len_bytes| workers.give(chunk(*len_bytes)));
+        workers.have_room()
+    }
+
+    /// A log of the largest envelopes has one in each chunk.
+    #[test]
+    fn chunks_under_way_are_bounded_by_their_bytes() {
+        const LARGE: usize = 25 << 20;
+        assert!(has_room_beside(&[CHUNK_LEN_BYTES; 5]));
+        assert!(!has_room_beside(&[CHUNK_LEN_BYTES; 6]));
+        assert!(!has_room_beside(&[1; 6]));
+        assert!(has_room_beside(&[]));
+        assert!(!has_room_beside(&[LARGE]));
+    }
+
+    #[test]
+    fn a_chunk_that_has_come_back_makes_room() {
+        let (tasks, waiting) = mpsc::channel();
+        let mut workers = Workers::new(tasks, 2);
+        workers.give(chunk(25 << 20));
+        assert!(!workers.have_room());
+        let Task { chunk, done } = waiting.recv().unwrap();
+        let derived =
+            DerivedChunk { held: Vec::new(), pruned: Vec::new(), len_bytes: chunk.len_bytes };
+        assert!(done.send(Ok(derived)).is_ok());
+        assert!(workers.take().unwrap().is_some());
+        assert!(workers.have_room());
+    }
 }
