@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_engine::Engine;
-use hawser_engine::runtime::{Committer, ProofReader};
+use hawser_engine::runtime::{Committer, Heads, ProofReader};
 use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_server::CheckpointApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::misbehavior_api_server::MisbehaviorApiServer;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::notification_api_server::NotificationApiServer;
@@ -110,7 +110,7 @@ pub async fn start(
         stop: stop.clone(),
     };
     let pages = TreePages::new(&api, settings.witness.clone());
-    let routes = routes(&settings, api, readiness.clone())?;
+    let routes = routes(&settings, api, told_heads(&engine, &*peers), readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
     let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
     let build = BuildInfo {
@@ -218,6 +218,11 @@ async fn record_positions(observer: NodeObserver, end: CancellationToken) {
     }
 }
 
+/// Returns the heads that the metadata service tells.
+fn told_heads(engine: &Engine, peers: &dyn PeerView) -> Heads {
+    peers.heads_for_peers().unwrap_or_else(|| engine.heads().clone())
+}
+
 fn serve_settings(
     settings: &ApiSettings,
     listen: SocketAddr,
@@ -236,9 +241,15 @@ fn serve_settings(
     }
 }
 
-fn routes(settings: &ApiSettings, api: NodeApi, readiness: Readiness) -> Result<Routes, ApiError> {
+fn routes(
+    settings: &ApiSettings,
+    api: NodeApi,
+    heads: Heads,
+    readiness: Readiness,
+) -> Result<Routes, ApiError> {
     let metadata = Metadata {
         engine: api.engine.clone(),
+        heads,
         version: settings.version.as_str().into(),
         reads: api.reads.clone(),
         callers: api.callers.clone(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt};
 use hawser_engine::Engine;
 use hawser_engine::read::QueryError;
-use hawser_engine::runtime::{ROWS_PER_TURN, UsageScan, UsedPeriod};
+use hawser_engine::runtime::{Heads, ROWS_PER_TURN, UsageScan, UsedPeriod};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::get_payer_info_response::{
     PayerInfo, PeriodSummary,
@@ -47,6 +47,8 @@ const ROWS_PER_SEEK: usize = 10;
 #[derive(Clone)]
 pub(crate) struct Metadata {
     pub(crate) engine: Engine,
+    /// The heads that are told: peers over gRPC take them for verified.
+    pub(crate) heads: Heads,
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
     pub(crate) callers: Callers,
@@ -64,7 +66,7 @@ impl MetadataApi for Metadata {
         &self,
         _: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<pb::GetSyncCursorResponse>, Status> {
-        let mut answer = Response::new(response(&self.engine.heads().get()));
+        let mut answer = Response::new(response(&self.heads.get()));
         if let Some(address) = self.quic_address.clone() {
             answer.metadata_mut().insert(QUIC_ADDRESS_HEADER, address);
         }
@@ -75,7 +77,7 @@ impl MetadataApi for Metadata {
         &self,
         _: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
-        let heads = self.engine.heads().subscribe();
+        let heads = self.heads.subscribe();
         let follower = CursorFollower { heads, sent_at: None, stop: self.stop.clone() };
         let messages = stream::unfold(Some(follower), |follower| async {
             let mut follower = follower?;

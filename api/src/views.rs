@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use hawser_engine::runtime::Heads;
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_serve::ChainListStatus;
 
@@ -17,6 +18,12 @@ pub trait PeerView: Send + Sync + 'static {
 
     /// Returns the counts since the start.
     fn counts(&self) -> PeerCounts;
+
+    /// Returns the heads that peers are told of, if they are others than those of the engine: what readers may be shown
+    /// before it is verified is not told to peers.
+    fn heads_for_peers(&self) -> Option<Heads> {
+        None
+    }
 }
 
 /// A view of a snapshot that strands are filled from.

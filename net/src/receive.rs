@@ -118,7 +118,8 @@ impl StrandWants {
     }
 }
 
-/// Reads one stream that the peer has opened, to its end or until its want is closed.
+/// Reads one stream that the peer has opened, to its end or until its want is closed. `takes_prefixes` says that this node
+/// has asked the peer for prefixes.
 ///
 /// # Errors
 /// When the stream breaks the protocol, answers no want, or the connection fails.
@@ -127,8 +128,9 @@ pub(crate) async fn read(
     wants: Arc<OpenWants>,
     sink: ResponseSink,
     counters: Arc<NetCounters>,
+    takes_prefixes: bool,
 ) -> Result<(), SessionError> {
-    let mut receiver = StrandReceiver { decoder: DataDecoder::new(), counters };
+    let mut receiver = StrandReceiver { decoder: DataDecoder::new(), counters, takes_prefixes };
     let header = match receiver.next(&mut stream).await? {
         StreamEvent::Frame(DataFrame::Header(header)) => header,
         StreamEvent::Frame(_) => return Err(PeerError::Protocol.into()),
@@ -161,6 +163,7 @@ enum StreamEvent {
 struct StrandReceiver {
     decoder: DataDecoder,
     counters: Arc<NetCounters>,
+    takes_prefixes: bool,
 }
 
 impl StrandReceiver {
@@ -201,7 +204,7 @@ impl StrandReceiver {
         loop {
             let items = match self.next(stream).await? {
                 // It belongs to the next frame, which is a batch.
-                StreamEvent::Frame(DataFrame::Prefix(shown)) => {
+                StreamEvent::Frame(DataFrame::Prefix(shown)) if self.takes_prefixes => {
                     prefix = Some(StrandItem::Prefix(shown));
                     continue;
                 }
@@ -216,7 +219,9 @@ impl StrandReceiver {
                     is_whole = true;
                     vec![StrandItem::End]
                 }
-                StreamEvent::Frame(DataFrame::Header(_)) => return Err(PeerError::Protocol.into()),
+                StreamEvent::Frame(DataFrame::Header(_) | DataFrame::Prefix(_)) => {
+                    return Err(PeerError::Protocol.into());
+                }
                 StreamEvent::Finished | StreamEvent::Reset if is_whole => return Ok(true),
                 StreamEvent::Finished | StreamEvent::Reset => {
                     let _ = sink.deliver(originator, request, vec![StrandItem::Closed]).await;

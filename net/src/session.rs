@@ -162,7 +162,8 @@ impl<'a> Session<'a> {
                 stream = self.connection.accept_uni() => {
                     let (wants, sink) = (self.wants.clone(), self.link.sink().clone());
                     let counters = self.net.counters.clone();
-                    let read = receive::read(stream?, wants, sink, counters);
+                    let takes_prefixes = self.net.identity.takes_prefixes;
+                    let read = receive::read(stream?, wants, sink, counters, takes_prefixes);
                     self.incoming.spawn(read.in_current_span());
                 }
                 read = next_finished(&mut self.incoming) => read?,

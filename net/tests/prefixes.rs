@@ -5,14 +5,15 @@
 mod common;
 
 use bytes::Bytes;
-use common::envelopes::{key, message};
+use common::envelopes::{envelope, key, message};
 use common::network::{Network, Node, UNREACHABLE, eventually};
 use common::raw::RawPeer;
 use hawser_engine::runtime::replication::CatchUp;
-use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{
-    ControlFrame, DataFrame, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, WantFrame,
+    CloseCode, ControlFrame, DataFrame, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, WantFrame,
 };
+use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::{OriginatorId, SequenceId};
 
 /// Publishes so much, and has the node sign the tree of all of it.
@@ -42,15 +43,18 @@ async fn a_long_backlog_is_shown_by_its_checkpoint_and_verified_behind() {
     follower.wait_for(100, ALL).await;
     let store = follower.engine.store();
     eventually("everything is verified", || store.unverified().unwrap().is_empty()).await;
-    assert_eq!(follower.held(100), origin.held(100));
+    let whole = origin.held(100);
+    assert_eq!(follower.held(100), whole);
     let counters = follower.replication.counters();
     assert!(counters.verified_behind.get() > 0, "a part was shown first");
     assert_eq!(counters.verified_behind.get() + counters.verified.get(), ALL);
     // What it verifies, it shows others.
     network.catch_up = CatchUp::Verified;
+    // Nothing but the follower is left to take it from.
+    origin.stop().await;
     let other = network.start(300);
     other.wait_for(100, ALL).await;
-    assert_eq!(other.held(100), origin.held(100));
+    assert_eq!(other.held(100), whole);
     assert_eq!(other.replication.counters().verified_behind.get(), 0);
 }
 
@@ -94,4 +98,31 @@ async fn a_prefix_comes_before_each_batch_of_a_backlog_for_a_peer_that_takes_the
     // Older peers would take one for a violation.
     let frames = strand(address, FEATURE_CHECKPOINTS).await;
     assert!(!frames.iter().any(|it| matches!(it, DataFrame::Prefix(_))));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_that_was_not_asked_for_ends_the_connection() {
+    const LIAR: OriginatorId = OriginatorId(300);
+    let of =
+        Checkpoint { node: LIAR, originator: LIAR, size: 1, root: TreeHash([1; 32]), time_ns: 1 };
+    let signed = of.sign(&key(LIAR));
+    let prefix = SignedPrefix { size: 1, signed, proof: ConsistencyProof(Vec::new()) };
+    let bytes = envelope(LIAR, 1);
+    for catch_up in [CatchUp::Verified, CatchUp::Checkpoints] {
+        let mut network = Network::new();
+        network.register(LIAR, UNREACHABLE);
+        network.catch_up = catch_up;
+        let node = network.start(100);
+        let mut peer = RawPeer::join(node.endpoint.local_addr(), LIAR.0, node.id).await;
+        let want = peer.hear_want(LIAR.0).await;
+        let mut strand = peer.open(want.originator, want.after).await;
+        strand.send(DataFrame::Prefix(Box::new(prefix.clone()))).await;
+        if catch_up == CatchUp::Verified {
+            assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
+        } else {
+            // It does not fit, and what follows is verified as ever.
+            strand.send_batch(std::slice::from_ref(&bytes)).await;
+            node.wait_for(LIAR.0, 1).await;
+        }
+    }
 }

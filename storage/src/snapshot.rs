@@ -72,11 +72,21 @@ impl Snapshot<'_> {
     /// # Errors
     /// When a row cannot be read.
     pub fn verified_head(&self, originator: OriginatorId) -> Result<SequenceId, ReadError> {
-        let key = CursorKey { name: CursorName::Verified, originator };
+        let key = CursorKey { name: CursorName::InDoubt, originator };
         match self.row(key, decode_u64)? {
             Some(verified) => Ok(SequenceId(verified)),
             None => self.head(originator),
         }
+    }
+
+    /// Returns the number of leaves of a strand's tree whose envelopes are verified: what this node may speak for.
+    ///
+    /// # Errors
+    /// When a row cannot be read.
+    pub fn verified_tree_size(&self, originator: OriginatorId) -> Result<u64, ReadError> {
+        let size = self.tree_size(originator)?;
+        let verified = self.row(CursorKey { name: CursorName::InDoubt, originator }, decode_u64)?;
+        Ok(verified.map_or(size, |verified| size.min(verified)))
     }
 
     /// Returns the heads of all strands.

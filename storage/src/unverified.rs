@@ -1,7 +1,7 @@
 //! Places that readers are shown before their signatures are checked, because the strand's own node has signed a tree with
 //! them.
 //!
-//! Of a strand these are the last ones: those behind the place in its row `verified`, up to the head. A strand without
+//! Of a strand these are the last ones: those behind the place in its row `in_doubt`, up to the head. A strand without
 //! this row has none. They have the rows that readers need, and are charged to no payer and counted for no congestion
 //! until they are verified. The row is written with the first of them and moved with what verifying adds or takes
 //! away, so a crash goes on where it was.
@@ -120,7 +120,7 @@ impl Database {
 
     fn stage_verified_head(&self, verified: EnvelopeId, head: SequenceId, batch: &mut WriteBatch) {
         let family = self.family(CursorKey::FAMILY);
-        let key = CursorKey { name: CursorName::Verified, originator: verified.originator };
+        let key = CursorKey { name: CursorName::InDoubt, originator: verified.originator };
         if verified.sequence < head {
             batch.put_cf(family, key.encode(), verified.sequence.0.to_be_bytes());
         } else {
@@ -143,7 +143,7 @@ impl Group<'_> {
             // The caller holds the lock of the head, so the row is that of the last commit.
             let head = CursorKey { name: CursorName::Head, originator };
             let head = stored(&store.db, head, decode_u64)?.unwrap_or_default();
-            let key = CursorKey { name: CursorName::Verified, originator };
+            let key = CursorKey { name: CursorName::InDoubt, originator };
             self.batch.put_cf(store.family(CursorKey::FAMILY), key.encode(), head.to_be_bytes());
         }
         Ok(())

@@ -15,7 +15,7 @@ impl Database {
         &self,
         originator: OriginatorId,
     ) -> Result<Option<SequenceId>, ReadError> {
-        let key = CursorKey { name: CursorName::Verified, originator };
+        let key = CursorKey { name: CursorName::InDoubt, originator };
         Ok(stored(&self.db, key, decode_u64)?.map(SequenceId))
     }
 }

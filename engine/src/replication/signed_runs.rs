@@ -11,8 +11,8 @@ use hawser_proto::merkle::{CompactRange, TreeHash};
 use hawser_proto::{OriginatorId, PublicKey, SequenceId};
 use hawser_storage::LogEntry;
 
-/// Peers that are remembered as senders of unverified places. A guess: of more, the earliest are not sent away for what
-/// they sent; nothing else depends on it.
+/// Ranges of unverified places whose senders are remembered. A guess: of more, the earliest senders are not sent away for
+/// what they sent; nothing else depends on it.
 const SENDERS_MAX: usize = 64;
 
 /// The runs of one strand that were accepted, and not all verified yet. Does no I/O. Keeps the edge of the tree, and of the
@@ -25,8 +25,8 @@ pub struct SignedRuns {
     edge: Option<CompactRange>,
     /// The last checkpoint whose signature was verified.
     trusted: Option<SignedCheckpoint>,
-    /// The last place of consecutive runs, and the peer that sent them.
-    senders: Vec<(SequenceId, OriginatorId)>,
+    /// The first and the last place of consecutive runs, and the peer that sent them.
+    senders: Vec<(SequenceId, SequenceId, OriginatorId)>,
 }
 
 /// An accepted run.
@@ -74,8 +74,11 @@ impl SignedRuns {
         let AcceptedRun { entries, edge, checkpoint } = run;
         let last = SequenceId(edge.size());
         match self.senders.last_mut() {
-            Some((through, sender)) if *sender == from => *through = last,
-            _ => self.senders.push((last, from)),
+            Some((_, through, sender)) if *sender == from => *through = last,
+            _ => {
+                let first = entries.first().map_or(last, |entry| entry.id.sequence);
+                self.senders.push((first, last, from));
+            }
         }
         if self.senders.len() > SENDERS_MAX {
             self.senders.remove(0);
@@ -87,7 +90,14 @@ impl SignedRuns {
     /// Returns the peer that has sent an unverified place, if it is known.
     #[must_use]
     pub fn sender_of(&self, place: SequenceId) -> Option<OriginatorId> {
-        self.senders.iter().find(|(through, _)| place <= *through).map(|(_, sender)| *sender)
+        let mut senders = self.senders.iter();
+        let has = |(first, through, _): &&_| (*first..=*through).contains(&place);
+        senders.find(has).map(|(_, _, sender)| *sender)
+    }
+
+    /// Forgets who has sent what is verified now.
+    pub fn note_verified(&mut self, verified: SequenceId) {
+        self.senders.retain(|(_, through, _)| *through > verified);
     }
 
     /// Forgets all runs: their places are verified, or asked for again.

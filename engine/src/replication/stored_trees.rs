@@ -12,12 +12,11 @@ pub struct StoredTrees<'a>(pub &'a Snapshot<'a>);
 
 impl Trees for StoredTrees<'_> {
     fn size(&self, originator: OriginatorId) -> u64 {
-        let verified = self.0.verified_head(originator).map_or(0, |head| head.0);
-        self.0.tree_size(originator).unwrap_or(0).min(verified)
+        self.0.verified_tree_size(originator).unwrap_or(0)
     }
 
     fn root(&self, originator: OriginatorId, size: u64) -> Option<TreeHash> {
-        self.0.root(originator, size).ok()
+        (size <= self.size(originator)).then(|| self.0.root(originator, size).ok())?
     }
 
     fn consistency(
@@ -26,6 +25,6 @@ impl Trees for StoredTrees<'_> {
         from: u64,
         to: u64,
     ) -> Option<ConsistencyProof> {
-        self.0.consistency(originator, from, to).ok()
+        (to <= self.size(originator)).then(|| self.0.consistency(originator, from, to).ok())?
     }
 }

@@ -142,7 +142,7 @@ impl Signer {
         let held = |&originator: &OriginatorId| {
             let found = snapshot.checkpoint(originator, originator, u64::MAX)?;
             let signed = found.map_or(0, |found| found.signed.checkpoint.size);
-            Ok(HeldStrand { originator, size: snapshot.tree_size(originator)?, signed })
+            Ok(HeldStrand { originator, size: snapshot.verified_tree_size(originator)?, signed })
         };
         self.silent.due(Instant::now(), || strands.iter().map(held).collect())
     }
@@ -152,7 +152,7 @@ impl Signer {
         let snapshot = store.snapshot();
         let last = snapshot.checkpoint(originator, node, u64::MAX)?;
         let last = last.map(|last| last.signed.checkpoint);
-        let size = snapshot.tree_size(originator)?;
+        let size = snapshot.verified_tree_size(originator)?;
         // Places are missing in the own strand only after the folder was lost or set back: this node may have signed
         // a larger tree before, and would seem to take it back.
         if originator == node && size < snapshot.head(originator)?.0 {

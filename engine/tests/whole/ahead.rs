@@ -1,18 +1,24 @@
 //! A backlog that readers are shown before it is verified: it ends as one that was verified first, also where peers lie.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::facts;
+use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::replication::{
     EnvelopeVerifier, LinkCommand, PeerViolation, StoredTrees, StrandItem, Trees as _,
 };
+use hawser_engine::runtime::CheckpointTask;
 use hawser_engine::runtime::replication::{CatchUp, ReplicationSettings};
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId, Signature};
-use hawser_rules::Absences;
+use hawser_rules::{Absence, Absences};
 use hawser_storage::{
-    Change, EvidenceTime, LogEntry, Mark, Misbehavior, Store, StoreIdentity, Validity,
+    Change, EvidenceTime, InvalidRule, LogEntry, Mark, Misbehavior, Store, StoreIdentity, Validity,
 };
 use prost::Message as _;
 
@@ -120,9 +126,8 @@ impl Backlog {
 
     /// A store to which everything was shown, with these envelopes, when its process was killed.
     fn killed_before_verifying(&self, envelopes: &[Bytes]) -> Store {
-        let (store, own, key) = (common::store(), NODE, key(SOURCE).public_key());
-        let verifier = EnvelopeVerifier { originator: SOURCE, key, own, absences: Absences::NONE };
-        let read = verifier.read(envelopes.to_vec()).unwrap().into_iter();
+        let store = common::store();
+        let read = verifier().read(envelopes.to_vec()).unwrap().into_iter();
         let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
         store.commit_shown(&changes).unwrap();
         store
@@ -136,6 +141,11 @@ impl Backlog {
         *bytes = outer(statement, &payer(9));
         envelopes
     }
+}
+
+fn verifier() -> EnvelopeVerifier {
+    let key = key(SOURCE).public_key();
+    EnvelopeVerifier { originator: SOURCE, key, own: NODE, absences: Absences::NONE }
 }
 
 fn showing() -> ReplicationSettings {
@@ -162,6 +172,7 @@ fn assert_equal(a: &Store, b: &Store) {
 /// Parts of any length, some proven, some not, some with a lie, and restarts between them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_backlog_shown_first_ends_as_one_verified_first() {
+    let mut shown_first = 0;
     for seed in 0..6_u64 {
         let backlog = Backlog::new((seed % 2 == 0).then_some(BAD));
         let mut random = seed;
@@ -191,6 +202,7 @@ async fn a_backlog_shown_first_ends_as_one_verified_first() {
             if next(5) == 0 {
                 follower.wait_for(SOURCE, sent).await;
                 drop(source);
+                shown_first += follower.replication.counters().verified_behind.get();
                 follower = Follower::start_by(follower.stop().await, showing());
                 source = follower.connect(SOURCE, &[]);
                 assert_eq!(source.want(SOURCE).await, (sent, None), "seed {seed}");
@@ -199,8 +211,10 @@ async fn a_backlog_shown_first_ends_as_one_verified_first() {
         follower.wait_for(SOURCE, ALL).await;
         all_verified(&follower).await;
         drop(source);
+        shown_first += follower.replication.counters().verified_behind.get();
         assert_equal(&follower.stop().await, &backlog.verified_first().await);
     }
+    assert!(shown_first > 0, "some of it was shown first");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,4 +370,91 @@ async fn the_rows_of_what_is_shown_are_made_again_without_charges() {
     let follower = Follower::start(store);
     all_verified(&follower).await;
     assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+/// Its node was away when it signed these, and a relay has changed one: neither keeps the strand from going on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_strand_of_a_node_that_was_away_goes_on_after_it_was_asked_for_again() {
+    let backlog = Backlog::new(None);
+    let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
+    let start_s = u64::try_from(START_NS / 1_000_000_000).unwrap();
+    let away = Absence { from_s: start_s - 9, until_s: Some(start_s + 9) };
+    let away = Absences::new(vec![away]).unwrap();
+    let node = |id| NodeRecord {
+        id,
+        public_key: key(id).public_key(),
+        owner: key(id).public_key().address(),
+        ..common::record()
+    };
+    let registry: Registry = [common::record(), node(SOURCE)].into_iter().collect();
+    let registry = registry.with_absences([(SOURCE, away)]);
+    let follower = Follower::start_with(store, Arc::new(registry));
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    source.answer(backlog.plain(BAD, ALL)).await;
+    all_verified(&follower).await;
+    assert_eq!(follower.held(SOURCE), backlog.envelopes);
+    let store = follower.engine().store();
+    let absent = Some(Mark::Invalid(InvalidRule(17)));
+    let mark = |it| store.snapshot().mark(EnvelopeId::new(SOURCE, SequenceId(it))).unwrap();
+    let is_judged = || (1..=ALL).all(|it| mark(it) == absent);
+    follower.until("all of it is judged by the absence", is_judged).await;
+    follower.stop().await;
+}
+
+/// A strand waits until a peer has what takes the place of the shown envelope.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_statement_for_a_shown_place_keeps_the_strand_waiting_for_the_one_shown() {
+    let backlog = Backlog::new(None);
+    let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
+    let follower = Follower::start(store);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    source.send([envelope(BAD, true)]).await;
+    // It is asked for again, by a follower that has accepted none of it.
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    assert_eq!(follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0, BAD - 1);
+    source.answer(backlog.plain(BAD, ALL)).await;
+    let is_verified = || follower.engine().store().unverified().unwrap().is_empty();
+    while !is_verified() {
+        tokio::select! {
+            () = all_verified(&follower) => {}
+            want = source.want(SOURCE) => if want == (BAD - 1, None) {
+                source.answer(backlog.plain(BAD, ALL)).await;
+            },
+        }
+    }
+    assert_eq!(follower.held(SOURCE), backlog.envelopes);
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+/// Readers may be shown more than this node speaks for.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_observer_signs_the_tree_of_what_is_verified_only() {
+    const VERIFIED: u64 = 12;
+    let backlog = Backlog::new(None);
+    let store = backlog.killed_before_verifying(&backlog.envelopes);
+    let first = backlog.envelopes[..12].to_vec();
+    let entries: Vec<_> = verifier().check(first).into_iter().map(Result::unwrap).collect();
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+    store.commit_verified(SOURCE, &entries, &derive).unwrap();
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.tree_size(SOURCE).unwrap(), ALL);
+    let trees = StoredTrees(&snapshot);
+    assert_eq!(trees.size(SOURCE), VERIFIED);
+    assert!(trees.root(SOURCE, VERIFIED).is_some());
+    assert_eq!(trees.root(SOURCE, VERIFIED + 1), None);
+    assert_eq!(trees.consistency(SOURCE, VERIFIED, VERIFIED + 1), None);
+    let node = common::start(store.clone());
+    let pace = ObserverPace { after: Duration::ZERO, every: Duration::ZERO };
+    let task = CheckpointTask::start_with_pace(&node.engine, common::node_key(), pace);
+    let signed = loop {
+        match store.snapshot().checkpoint(SOURCE, NODE, u64::MAX).unwrap() {
+            Some(found) => break found.signed.checkpoint,
+            None => tokio::time::sleep(Duration::from_millis(2)).await,
+        }
+    };
+    assert_eq!((signed.size, Some(signed.root)), (VERIFIED, trees.root(SOURCE, VERIFIED)));
+    task.stop().await;
 }

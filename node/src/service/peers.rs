@@ -5,6 +5,7 @@ use std::sync::Arc;
 use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
 use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_engine::runtime::Heads;
 use hawser_engine::runtime::replication::{
     Replication, ReplicationCounters, ReplicationSettings, ReplicationTasks, StrandCounters,
 };
@@ -120,6 +121,10 @@ impl PeerStatusView {
 }
 
 impl PeerView for PeerStatusView {
+    fn heads_for_peers(&self) -> Option<Heads> {
+        Some(self.replication.heads().clone())
+    }
+
     fn peers(&self) -> Vec<PeerState> {
         let (connected, mut failures) =
             self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.failures()));

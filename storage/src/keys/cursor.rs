@@ -13,6 +13,10 @@ pub(crate) enum CursorName {
     Chain,
     /// Head of a strand: every place up to it is held or marked. `[sequence u64 BE]`.
     Head,
+    /// The last place of a strand up to which signatures are checked, while readers are shown more. `[sequence u64 BE]`.
+    /// Absent when everything up to the head is checked. It stands right behind the heads, where a program that does not
+    /// know the name refuses the folder: it would take everything up to the head as checked.
+    InDoubt,
     /// Position of the reader of payer events, stored under originator 0. Value as for `Chain`.
     Ledger,
     /// Position of the reader of payer reports, stored under originator 0. Value as for `Chain`.
@@ -20,23 +24,20 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
-    /// The last place of a strand up to which signatures are checked, while readers are shown more. `[sequence u64 BE]`.
-    /// Absent when everything up to the head is checked.
-    Verified,
 }
 
 impl CursorName {
     const ALL: [Self; 6] =
-        [Self::Chain, Self::Head, Self::Ledger, Self::PayerReports, Self::Registry, Self::Verified];
+        [Self::Chain, Self::Head, Self::InDoubt, Self::Ledger, Self::PayerReports, Self::Registry];
 
     pub(crate) fn as_bytes(self) -> &'static [u8] {
         match self {
             Self::Chain => b"chain",
             Self::Head => b"head",
+            Self::InDoubt => b"in_doubt",
             Self::Ledger => b"ledger",
             Self::PayerReports => b"payer_reports",
             Self::Registry => b"registry",
-            Self::Verified => b"verified",
         }
     }
 }
@@ -121,10 +122,10 @@ mod tests {
         let key = |name| CursorKey { name, originator: OriginatorId(100) }.encode();
         assert_eq!(key(CursorName::Chain), *b"chain\0\0\0\x64");
         assert_eq!(key(CursorName::Head), *b"head\0\0\0\x64");
+        assert_eq!(key(CursorName::InDoubt), *b"in_doubt\0\0\0\x64");
         assert_eq!(key(CursorName::Ledger), *b"ledger\0\0\0\x64");
         assert_eq!(key(CursorName::PayerReports), *b"payer_reports\0\0\0\x64");
         assert_eq!(key(CursorName::Registry), *b"registry\0\0\0\x64");
-        assert_eq!(key(CursorName::Verified), *b"verified\0\0\0\x64");
         let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });
         assert_eq!(value[..8], [0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(value[8..], [7; 32]);
@@ -138,6 +139,14 @@ mod tests {
                 assert!(i == j || !b.as_bytes().starts_with(a.as_bytes()), "{a:?} and {b:?}");
             }
         }
+    }
+
+    /// Programs that do not know what is in doubt read the heads up to the next name that they do not know.
+    #[test]
+    fn what_is_in_doubt_stands_right_behind_the_heads() {
+        let all = CursorName::ALL.map(CursorName::as_bytes);
+        let behind = all.into_iter().filter(|name| *name > CursorName::Head.as_bytes()).min();
+        assert_eq!(behind, Some(CursorName::InDoubt.as_bytes()));
     }
 
     #[test]

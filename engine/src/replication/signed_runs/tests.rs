@@ -138,14 +138,20 @@ fn senders_are_remembered_up_to_a_bound() {
         let run = judge.accept(&prefix(place), read(place..=place)).unwrap();
         runs.note(OriginatorId(100 + u32::try_from(place).unwrap()), run);
     }
-    for _ in 0..10 * SENDERS_MAX {
-        let run = AcceptedRun {
-            entries: Vec::new(),
-            edge: edge(20),
-            checkpoint: checkpoint(1, 20).sign(&key(2)),
-        };
-        let from = OriginatorId(1_000 + u32::try_from(runs.senders.len()).unwrap() % 2);
-        runs.note(from, run);
+    let sender = |runs: &SignedRuns, place| runs.sender_of(SequenceId(place)).map(|it| it.0);
+    assert_eq!((sender(&runs, 1), sender(&runs, 7)), (Some(101), Some(107)));
+    runs.note_verified(SequenceId(6));
+    assert_eq!((sender(&runs, 6), sender(&runs, 7)), (None, Some(107)));
+    let signed = checkpoint(1, 20).sign(&key(2));
+    let last = 21 + 10 * u64::try_from(SENDERS_MAX).unwrap();
+    for place in 21..=last {
+        let entries = read(place..=place).into_iter().map(|(entry, _)| entry).collect();
+        let run = AcceptedRun { entries, edge: edge(place), checkpoint: signed };
+        // Never the same twice.
+        runs.note(OriginatorId(1_000 + u32::try_from(place).unwrap()), run);
     }
-    assert!(runs.senders.len() <= SENDERS_MAX);
+    assert_eq!(runs.senders.len(), SENDERS_MAX);
+    // The earliest are not remembered, and their places are not held against others.
+    assert_eq!((sender(&runs, 7), sender(&runs, 21)), (None, None));
+    assert_eq!(sender(&runs, last), u32::try_from(1_000 + last).ok());
 }

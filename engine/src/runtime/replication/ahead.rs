@@ -23,9 +23,12 @@ pub(super) struct Ahead {
     pub(super) runs: SignedRuns,
     /// One at most: nothing is taken from the inbox while it waits.
     pub(super) parked: Option<Parked>,
-    /// A bad outer layer was found: the strand is asked for again as soon as nothing is under way.
+    /// A bad outer layer was found, or no peer has sent what takes its place: the strand is asked for again as soon as
+    /// nothing is under way.
     pub(super) asks_again: bool,
-    /// Verifying failed by the disk, and is not tried before this time.
+    /// The registry was looked at: verdicts follow the absences of the strand's node.
+    pub(super) knows_absences: bool,
+    /// Verifying failed by the disk, or asking again did, and is not tried before this time.
     pub(super) retry_at: Option<Instant>,
     pub(super) pauses: RetryPauses,
 }
@@ -45,6 +48,7 @@ impl Ahead {
             runs: SignedRuns::new(originator, key),
             parked: None,
             asks_again: false,
+            knows_absences: false,
             retry_at: None,
             pauses: RetryPauses::default(),
         }
@@ -65,6 +69,11 @@ impl Ahead {
         self.parked.is_some() || self.asks_again
     }
 
+    /// True if peers were asked again and have not sent what is shown: what they sent is dropped.
+    pub(super) fn asks_later(&self) -> bool {
+        self.asks_again && matches!(self.stage, Stage::AskedAgain { .. })
+    }
+
     /// True if a response says that the strand's node has signed it as a whole.
     pub(super) fn is_run(&self, response: &WantResponse<Bytes>) -> bool {
         self.is_on && matches!(response.items.first(), Some(StrandItem::Prefix(_)))
@@ -78,6 +87,7 @@ impl Ahead {
     /// Notes that everything is verified.
     pub(super) fn finish(&mut self) {
         self.stage = Stage::Verified;
+        (self.retry_at, self.pauses) = (None, RetryPauses::default());
         self.runs.clear();
     }
 }

@@ -210,7 +210,7 @@ impl Book {
         let held = |originator: OriginatorId| -> Result<HeldStrand, ReadError> {
             let signed = newest.get(&(originator, originator));
             let signed = signed.map_or(0, |it| it.signed.checkpoint.size);
-            Ok(HeldStrand { originator, size: snapshot.tree_size(originator)?, signed })
+            Ok(HeldStrand { originator, size: snapshot.verified_tree_size(originator)?, signed })
         };
         let due = self.silence.due(Instant::now(), || others.map(held).collect())?;
         let silent: BTreeSet<OriginatorId> = due.into_iter().collect();

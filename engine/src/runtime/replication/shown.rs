@@ -15,6 +15,7 @@ use super::behind::{Behind, verify_next};
 use super::checking::{Checked, check_run, envelope};
 use super::stage::Stage;
 use super::task::StrandTask;
+use super::writes::WriteQueue;
 use crate::replication::{
     AcceptedRun, Follower, LinkCommand, PeerViolation, StrandItem, WantResponse,
 };
@@ -94,9 +95,9 @@ impl StrandTask {
     pub(super) fn start_behind(&self) -> Option<JoinHandle<Behind>> {
         let Stage::Shown { verified } = self.ahead.stage else { return None };
         let durable = self.follower.durable();
-        let is_due = self.ahead.retry_at.is_none_or(|at| at <= now());
+        let is_ready = self.is_due() && self.ahead.knows_absences && !self.ahead.asks_again;
         let range = (verified, durable);
-        (verified < durable && is_due && !self.ahead.asks_again).then(|| {
+        (verified < durable && is_ready).then(|| {
             let (state, watch) = (self.state.clone(), self.watch.clone());
             tokio::spawn(verify_next(state, self.verifier(), watch, range))
         })
@@ -124,10 +125,36 @@ impl StrandTask {
         Ok(())
     }
 
+    /// True if the last failure lies far enough behind.
+    fn is_due(&self) -> bool {
+        self.ahead.retry_at.is_none_or(|at| at <= now())
+    }
+
+    /// Has the strand asked for again after a pause, if that is what an error of a commit calls for: peers have sent something
+    /// else for a place that is shown, or claim that there is nothing. A single peer can cause that, and another one
+    /// can end it, so the strand goes on waiting. Returns false for all other errors.
+    pub(super) fn ask_later(&mut self, error: &CommitError) -> bool {
+        let is_other = matches!(error, CommitError::Gap { .. } | CommitError::Conflict { .. });
+        if !is_other || !matches!(self.ahead.stage, Stage::AskedAgain { .. }) {
+            return false;
+        }
+        let pause = self.ahead.pauses.next();
+        (self.ahead.asks_again, self.ahead.retry_at) = (true, Some(now() + pause));
+        tracing::error!(
+            code = "shown_envelope_not_found",
+            originator = %self.originator,
+            %error,
+            retry_s = pause.as_secs(),
+            "peers do not have what readers were shown as its originator would have signed it: they are asked again"
+        );
+        true
+    }
+
     fn note_verified(&mut self, through: SequenceId) {
         if let Stage::Shown { verified } = &mut self.ahead.stage {
             *verified = through;
         }
+        self.ahead.runs.note_verified(through);
         self.ahead.retry_at = None;
         self.ahead.pauses = RetryPauses::default();
     }
@@ -154,18 +181,36 @@ impl StrandTask {
     /// the strand is under way.
     pub(super) fn settle(&mut self) {
         match self.ahead.stage {
-            Stage::Shown { verified } if self.ahead.asks_again => self.ask_again(verified),
+            Stage::Shown { verified } if self.ahead.asks_again => {
+                self.ask_again(verified, self.follower.durable());
+            }
             Stage::Shown { verified } if verified >= self.follower.accepted() => {
                 self.ahead.finish()
             }
+            Stage::AskedAgain { head } if self.ahead.asks_again => self.ask_once_more(head),
             Stage::AskedAgain { head } if self.follower.durable() >= head => self.ahead.finish(),
             Stage::Verified | Stage::Shown { .. } | Stage::AskedAgain { .. } => {}
         }
     }
 
-    /// Asks for everything behind `verified` again. It is verified as it comes, and compared with what is shown.
-    fn ask_again(&mut self, verified: SequenceId) {
-        let head = self.follower.durable();
+    /// Asks once more for what is not verified, if the pause is over.
+    fn ask_once_more(&mut self, head: SequenceId) {
+        if !self.is_due() {
+            return;
+        }
+        // A part may have been verified before it failed.
+        match self.state.store.snapshot().verified_head(self.originator) {
+            Ok(verified) => self.ask_again(verified, head),
+            Err(error) => {
+                self.ahead.retry_at = Some(now() + self.ahead.pauses.next());
+                tracing::error!(originator = %self.originator, %error, "what is verified cannot be read now");
+            }
+        }
+    }
+
+    /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is shown.
+    fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
+        self.writes = WriteQueue::default();
         let follower = Follower::new(self.originator, verified, [], now());
         self.follower = follower.with_requests(self.state.begin_turn());
         self.state.stop_wants(self.originator);

@@ -22,6 +22,7 @@ use super::counters::StrandCounters;
 use super::evidence::TimeWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
+use super::stage::Stage;
 use super::state::{self, ReplicationState};
 use super::stop::StopSignal;
 use super::writes::{FailedWrites, Load, WriteQueue, commit};
@@ -47,7 +48,7 @@ pub(super) struct StrandTask {
     split_permit: Option<OwnedSemaphorePermit>,
     /// The peers that the follower knows of.
     pub(super) connected: PeerTable,
-    writes: WriteQueue,
+    pub(super) writes: WriteQueue,
     /// Writes that failed, and the time from which they are tried again.
     failed: Option<(Vec<StrandWrite>, Instant)>,
     /// Envelopes that have arrived are being checked.
@@ -193,7 +194,7 @@ impl StrandTask {
     /// Begins the work that is due.
     fn begin(&mut self, jobs: &mut Jobs) {
         self.route_effects();
-        if jobs.committing.is_none() {
+        if jobs.committing.is_none() && !self.ahead.asks_later() {
             jobs.committing = self.start_commit();
         }
         if self.is_idle(jobs) {
@@ -201,7 +202,9 @@ impl StrandTask {
                 self.settle();
             }
             // Everything that was judged before is on disk, and nothing is under way.
-            if self.is_outdated && self.ahead.is_verified() {
+            // Judging ends at the last place that is verified. What is shown behind it is judged with its signatures; what is
+            // asked for again comes only after this, because the inbox is closed until then.
+            if self.is_outdated && !matches!(self.ahead.stage, Stage::Shown { .. }) {
                 self.is_outdated = false;
                 jobs.committing = Some(self.start_judging());
             } else {
@@ -232,6 +235,9 @@ impl StrandTask {
             }
             Err(failed) => failed,
         };
+        if self.ask_later(&error) {
+            return Ok(());
+        }
         if !error.is_of_disk() {
             return Err(error);
         }
@@ -360,6 +366,7 @@ impl StrandTask {
     /// absences, and counts as one that has left.
     fn update_membership(&mut self) {
         let registry = self.registry.borrow_and_update().clone();
+        self.ahead.knows_absences = true;
         let is_own = self.originator == self.state.own;
         let is_member = is_own || registry.member(self.originator).is_some();
         self.follower.handle_membership(now(), is_member);

@@ -189,14 +189,14 @@ fn append_again(
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
     let shown = changes.partition_point(|change| change.start().sequence <= head);
-    let mut entries = Vec::with_capacity(shown);
+    let (mut entries, mut not_found) = (Vec::with_capacity(shown), None);
     for change in &changes[..shown] {
         match change {
             Change::Append(entry) => entries.push(entry.clone()),
             // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind it.
             Change::Skip { .. } => {
-                let (after, got) = (change.start().sequence.previous(), change.start());
-                return Err((CommitError::Gap { after, got }, changes));
+                not_found = Some(change.start());
+                break;
             }
         }
     }
@@ -204,6 +204,9 @@ fn append_again(
         && let Err(error) = commit_verified(state, watch, of, entries)
     {
         return Err((error, changes));
+    }
+    if let Some(got) = not_found {
+        return Err((CommitError::Gap { after: got.sequence.previous(), got }, changes));
     }
     append(state, watch, changes.into_iter().skip(shown).collect())
 }
