@@ -261,8 +261,14 @@ async fn guard_other_factory(
     prepare: &mut Plan,
 ) -> Result<(), AdminError> {
     let proxy = network.at(other)?;
-    let present = installed::implementation_of(network.chain(other.chain())?, proxy).await?;
-    if choice == MigratorChoice::Exact && present != Some(from) {
+    let chain = network.chain(other.chain())?;
+    let present = installed::implementation_of(chain, proxy).await?;
+    if present == Some(to) {
+        return Ok(());
+    }
+    // A parameter of an earlier upgrade, which any account may have brought there, can still lead it to `from` if that code is
+    // there.
+    if choice == MigratorChoice::Exact && present != Some(from) && !chain.has_code(from).await? {
         return Ok(()); // the migrator does nothing to it
     }
     let arguments = constructor(other).ok_or(AdminError::NotUpgradable(other))?;
