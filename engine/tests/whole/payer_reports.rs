@@ -53,6 +53,7 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
 
     network.contract.0.lock().settles = Some(0);
     assert!(matches!(network.settle(300, 100).await, Err(ReportStepError::Contract(_))));
+    assert_eq!(network.contract.0.lock().asked_to_settle, 1, "no part of what may still be mined");
     network.contract.0.lock().settles = None;
     network.restart(300);
     network.contract.0.lock().leaves_max = Some(1);

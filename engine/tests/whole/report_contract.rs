@@ -75,6 +75,8 @@ pub struct Chain {
     kept: BTreeMap<u32, Vec<Kept>>,
     pub events: Vec<PayerReportEvent>,
     pub taken_from: BTreeMap<PayerAddress, SettledAmount>,
+    /// Settlements that it was asked for.
+    pub asked_to_settle: usize,
     /// Settlements until the connection breaks.
     pub settles: Option<usize>,
     /// Leaves that a transaction has room for; `None` for any number.
@@ -87,7 +89,7 @@ pub struct Chain {
 pub struct TestContract(pub Arc<Mutex<Chain>>);
 
 fn refused<T>(why: &str) -> Result<T, ContractError> {
-    Err(ContractError(why.to_owned()))
+    Err(ContractError { text: why.to_owned(), may_be_too_large: false })
 }
 
 impl Chain {
@@ -147,13 +149,15 @@ impl Chain {
         leaves: &[[u8; LEAF_LEN_BYTES]],
         proof: &Proof,
     ) -> Result<(), ContractError> {
+        self.asked_to_settle += 1;
         match &mut self.settles {
             Some(0) => return refused("the connection is gone"),
             Some(left) => *left -= 1,
             None => {}
         }
         if self.leaves_max.is_some_and(|max| leaves.len() > max) {
-            return refused("exceeds block gas limit");
+            let text = "exceeds block gas limit".to_owned();
+            return Err(ContractError { text, may_be_too_large: true });
         }
         let place = usize::try_from(index).unwrap();
         let kept = &mut self.kept.get_mut(&originator.0).unwrap()[place];

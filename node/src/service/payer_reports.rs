@@ -5,7 +5,8 @@ use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_chain::endpoints::Endpoints;
-use hawser_chain::reports::{ReportManager, SubmitOutcome};
+use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
+use hawser_chain::send::{RequestError, SendError};
 use hawser_engine::Engine;
 use hawser_engine::runtime::{
     ContractError, PayerReportSettings, PayerReporter, ReportContract, SettledSoFar, Submitted,
@@ -83,6 +84,9 @@ impl ReportContract for Contract {
     }
 }
 
-fn told(error: impl std::fmt::Display) -> ContractError {
-    ContractError(error.to_string())
+fn told(error: ReportManagerError) -> ContractError {
+    // Nothing was sent then. After any other error a transaction may be on its way, or a smaller one would fail as well.
+    let may_be_too_large =
+        matches!(error, ReportManagerError::Send(SendError::Rpc(RequestError::Refused { .. })));
+    ContractError { text: error.to_string(), may_be_too_large }
 }

@@ -8,8 +8,14 @@ use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
 
 /// The contract did not do what it was asked for. The text is for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct ContractError(pub String);
+#[error("{text}")]
+pub struct ContractError {
+    /// The reason.
+    pub text: String,
+    /// The chain refused the transaction, and nothing was sent: a smaller one may be taken. Of a transaction that was sent and
+    /// may still be mined, no part may be sent again.
+    pub may_be_too_large: bool,
+}
 
 /// The outcome of a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -504,7 +504,9 @@ impl State {
             match self.contract.settle(originator, index, &encoded[place..end], &proof).await {
                 Ok(()) => place = end,
                 // A block of this chain may have too little room.
-                Err(error) if end - place > 1 && halvings < HALVINGS_MAX => {
+                Err(error)
+                    if error.may_be_too_large && end - place > 1 && halvings < HALVINGS_MAX =>
+                {
                     tracing::debug!(leaves = end - place, %error, "fewer leaves are settled at once");
                     (at_once, halvings) = ((end - place) / 2, halvings + 1);
                 }
