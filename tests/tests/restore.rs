@@ -326,6 +326,75 @@ async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
     projections::assert_equal_a_rebuild(&network.nodes[0].data_dir());
 }
 
+/// Hours of a day in small, each with a backup: `HAWSER_TEST_HOURS` makes it longer. After each of them the node leaves
+/// out places, for which every node searches a minute, so a day of `n` hours takes some `n²` minutes.
+fn hours() -> u64 {
+    std::env::var("HAWSER_TEST_HOURS").map_or(2, |text| text.parse().unwrap())
+}
+
+/// Random load at two nodes, and a backup in each hour. The node is set back to every one of them, in a random order, and
+/// publishes again: the strands of all nodes have every envelope that was ever acknowledged, and equal trees.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_goes_on_from_every_backup_of_a_day_of_random_load() {
+    let mut network = Network::start(3).await;
+    let mut rng = seed::rng(seed::seed(), u64::MAX - 1);
+    let (mut published, mut backups) = (publish(&network.nodes[0], 3).await, Vec::new());
+    let to = network.nodes[0].folder().join("backups").to_str().unwrap().to_owned();
+    // The last place before the places that were left out, each time.
+    let mut ends = Vec::new();
+    for _ in 0..hours() {
+        let (own, other) = (rng.random_range(0..20), rng.random_range(0..20));
+        published.extend(publish(&network.nodes[0], own).await);
+        publish(&network.nodes[1], other).await;
+        backups.push(back_up_while_publishing(&network.nodes[0], &to, &mut published).await.0);
+    }
+    while !backups.is_empty() {
+        let name = backups.swap_remove(rng.random_range(0..backups.len()));
+        // What the backup does not have is at its peers.
+        network.converged().await;
+        let node = &mut network.nodes[0];
+        assert!(node.terminate().success());
+        fs::remove_dir_all(node.data_dir()).unwrap();
+        let of_node = ["--network", "test", "--node-id", "100", "--any-signer"];
+        let restore = [&["restore", "--from", &to, "--backup", &name][..], &of_node].concat();
+        on_folder(node, &restore).unwrap();
+        node.start();
+        node.readable().await;
+        assert_quarantined(node).await;
+        for end in &ends {
+            wait::until(&format!("it has what came after {end} again"), async || {
+                let own = node.client().cursor().await.unwrap().get(node.id).0;
+                (own > *end).then_some(())
+            })
+            .await;
+        }
+        node.ready().await;
+        let after = publish(node, 2).await;
+        let last = *published.keys().next_back().unwrap();
+        ends.push(last);
+        assert!(after.keys().all(|place| *place > last), "{name}: {:?}", after.keys());
+        published.extend(after);
+        assert_everywhere(&network, &published).await;
+    }
+    let ids = network.ids();
+    let mut stores = Vec::new();
+    for node in &mut network.nodes {
+        assert!(node.terminate().success());
+        let price = hawser_engine::price::price;
+        let (store, _) = hawser_storage::Store::open_existing(&node.data_dir(), price).unwrap();
+        while !store.bring_up_trees(1024).unwrap() {}
+        stores.push(store);
+    }
+    for id in ids {
+        let snapshots: Vec<_> = stores.iter().map(hawser_storage::Store::snapshot).collect();
+        let sizes = snapshots.iter().map(|it| it.tree_size(id).unwrap());
+        let size = sizes.min().unwrap();
+        let roots: Vec<_> = snapshots.iter().map(|it| it.root(id, size).unwrap()).collect();
+        assert!(roots.windows(2).all(|pair| pair[0] == pair[1]), "{id} at {size}: {roots:?}");
+        assert!(id != stores[0].identity().node || size > 3, "{id} at {size}");
+    }
+}
+
 /// The node makes the backup itself, so it ends with its command and with the node, and two never add up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_ends_with_its_command_and_with_the_node() {
