@@ -1,15 +1,19 @@
-//! Nodes on hosts of their own: ways between them that are cut in one direction or both, and a node that is killed under
-//! load. After each story all nodes hold the same: vector clocks, trees, strands, projections.
+//! Nodes on hosts of their own: ways between them that are cut in one direction or both, a node that is killed under load,
+//! clocks that are moved. After each story all nodes hold the same: vector clocks, trees, strands, projections.
+
+use std::time::Duration;
 
 use hawser_tests::harness::burst::{publish, seen, source};
 use hawser_tests::harness::held::Held;
 use hawser_tests::harness::load::{Ledger, Load, Plan};
 use hawser_tests::harness::namespaces::{self, Hosts};
 use hawser_tests::harness::network::Network;
-use hawser_tests::harness::{projections, seed, strand, wait};
+use hawser_tests::harness::{envelopes, projections, raw, seed, strand, wait};
 
 /// Looks at stopped nodes until all of them had come equally far before they were stopped. A guess.
 const LOOKS_MAX: u32 = 10;
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
 
 /// Three nodes, each on a host, and everything that was published.
 struct Story {
@@ -192,6 +196,72 @@ fn a_node_that_is_killed_under_load_while_others_need_it_loses_no_answer() {
         story.network.start_all().await;
         story.network.converged().await;
         story.hosts.mend_both(0, 2);
+        story.publish(&[0, 1, 2]).await;
+        story.end().await;
+    });
+}
+
+/// Publishes one message, which the node has to refuse.
+async fn refused_publish(story: &mut Story, number: usize) -> tonic::Status {
+    story.seed += 1;
+    let node = &story.network.nodes[number];
+    let message = envelopes::group_message([7; 16], 40, &mut seed::rng(story.seed, 0));
+    let paid = envelopes::sign(&message, node.id, &envelopes::payer(1));
+    node.client().publish(vec![paid]).await.expect_err("the node takes a publish")
+}
+
+/// Returns the names of the conditions that keep a node from publishing.
+async fn unmet(story: &Story, number: usize) -> Vec<String> {
+    let node = &story.network.nodes[number];
+    let answer = raw::get_from(node.at(node.metrics_port), "/readyz?for=publish").await;
+    let (_, page) = answer.expect("the node answers");
+    let page: serde_json::Value = serde_json::from_str(&page).expect("the page is JSON");
+    let conditions = page["conditions"].as_array().expect("the page lists conditions");
+    let unmet = conditions.iter().filter(|condition| condition["met"] == false);
+    unmet.filter_map(|condition| Some(condition["name"].as_str()?.to_owned())).collect()
+}
+
+#[test]
+fn clocks_that_are_moved_leave_all_nodes_with_the_same() {
+    namespaces::run("clocks_that_are_moved_leave_all_nodes_with_the_same", async || {
+        let mut story = Story::begin().await;
+        let clock = |story: &Story, number: usize| {
+            story.network.nodes[number].clock.clone().expect("nodes on hosts have clocks")
+        };
+        // As far apart as honest clocks may be.
+        clock(&story, 0).set_ahead(2 * MINUTE);
+        clock(&story, 1).set_behind(2 * MINUTE);
+        story.publish(&[0, 1, 2]).await;
+        story.network.converged().await;
+
+        // A node that is far ahead of the others dates nothing, once they have signed something new. It is ahead by less
+        // than the age that rates may have, so that nothing else keeps it from publishing.
+        clock(&story, 2).set_ahead(HOUR / 2);
+        wait::until("a node that is far ahead says that its clock is", async || {
+            story.publish(&[0, 1]).await;
+            story.network.converged().await;
+            unmet(&story, 2).await.iter().any(|name| name == "clock").then_some(())
+        })
+        .await;
+        let own = seen(&story.network, 2, 2).await;
+        let refused = refused_publish(&mut story, 2).await;
+        assert!(refused.message().contains("clock"), "{refused}");
+        assert_eq!(seen(&story.network, 2, 2).await, own, "it has signed something");
+
+        // Its times never step back, also over a crash: `Story::end` compares them.
+        clock(&story, 2).set_behind(HOUR);
+        story.network.start_all().await;
+        story.publish(&[0, 1, 2]).await;
+        story.network.nodes[2].kill();
+        clock(&story, 2).set_behind(2 * HOUR);
+        story.network.start_all().await;
+        story.publish(&[0, 1, 2]).await;
+        story.network.converged().await;
+        for number in 0..3 {
+            clock(&story, number).set_right();
+        }
+        // To a node whose clock leaps by hours its rates are old. It publishes when it has read them again.
+        story.network.start_all().await;
         story.publish(&[0, 1, 2]).await;
         story.end().await;
     });

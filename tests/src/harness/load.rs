@@ -205,6 +205,7 @@ async fn publish_until_stopped(
             }
             Err(status) => {
                 assert_ne!(status.code(), tonic::Code::InvalidArgument, "{status}");
+                println!("publishing at node {} ends: {status}", plan.target);
                 ledger.attempts.push(attempt);
                 break;
             }
