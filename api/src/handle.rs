@@ -22,6 +22,7 @@ use hawser_serve::{
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::service::{InterceptorLayer, LayerExt as _, Routes, RoutesBuilder};
 
 use crate::callers::Callers;
@@ -241,6 +242,12 @@ fn serve_settings(
     }
 }
 
+/// Returns the address over QUIC as a header, if it is told.
+fn quic_address(settings: &ApiSettings) -> Option<AsciiMetadataValue> {
+    let address = settings.quic_address.as_ref()?;
+    Some(address.as_str().parse().expect("a host and a port are visible ASCII"))
+}
+
 fn routes(
     settings: &ApiSettings,
     api: NodeApi,
@@ -253,10 +260,7 @@ fn routes(
         version: settings.version.as_str().into(),
         reads: api.reads.clone(),
         callers: api.callers.clone(),
-        quic_address: settings
-            .quic_address
-            .as_ref()
-            .map(|address| address.as_str().parse().expect("a host and a port are visible ASCII")),
+        quic_address: quic_address(settings),
         stop: api.stop.clone(),
     };
     let proofs = Proofs {

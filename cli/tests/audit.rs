@@ -272,6 +272,25 @@ fn a_folder_is_replayed_and_what_lies_in_it_is_named() {
     assert_eq!(output.status.code(), Some(4), "{output:?}");
 }
 
+/// Readers may be shown the end of a strand before its signatures are checked. It counts for nothing yet.
+#[test]
+fn what_is_not_verified_yet_is_left_out_of_a_replay_and_named() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 20);
+    let store = open(&data, &SecretKey::from_bytes(&[2; 32]).unwrap());
+    let forged = entry(&SecretKey::from_bytes(&[3; 32]).unwrap(), 21);
+    let forged = LogEntry { facts: forged.facts.map(Facts::unbooked), ..forged };
+    store.commit_shown(&[Change::Append(forged)]).unwrap();
+    drop(store);
+    let [data, registry] = [&data, &registry].map(|path| path.to_str().unwrap());
+    let replay = json(&["audit", "replay", "--from", data, "--registry", registry, "--json"]);
+    assert_eq!(replay["verdict"], "clean", "{replay}");
+    assert_eq!(replay["strands"][0]["reached"], 20, "{replay}");
+    let unchecked = replay["unchecked"].as_array().unwrap();
+    let is_named = |it: &Value| it.as_str().unwrap().starts_with("strand 200 behind place 20:");
+    assert!(unchecked.iter().any(is_named), "{replay}");
+}
+
 /// Pruning by command says what goes and why the rest stays, and an audit of the rest finds no fault.
 #[test]
 fn a_folder_is_pruned_and_still_replays_clean() {

@@ -87,6 +87,12 @@ impl SignedRuns {
         entries
     }
 
+    /// Returns the checkpoint that the last run was accepted by; `None` before the first run.
+    #[must_use]
+    pub fn trusted(&self) -> Option<SignedCheckpoint> {
+        self.trusted
+    }
+
     /// Returns the peer that has sent an unverified place, if it is known.
     #[must_use]
     pub fn sender_of(&self, place: SequenceId) -> Option<OriginatorId> {

@@ -238,6 +238,10 @@ async fn what_a_node_must_not_have_signed_is_withdrawn_and_is_evidence_against_i
     let evidence = all().remove(0).evidence;
     assert!(matches!(evidence.misbehavior, Misbehavior::Invalid(_)));
     assert_eq!((evidence.at, evidence.envelopes), (at, vec![envelope(BAD, true)]));
+    // What it was shown by is held against what its node shows others.
+    let shown_by = || store.snapshot().checkpoint(SOURCE, SOURCE, u64::MAX).unwrap();
+    follower.until("the checkpoint is kept", || shown_by().is_some()).await;
+    assert_eq!(shown_by().map(|it| it.signed), Some(backlog.signed));
     drop(source);
     assert_equal(&follower.stop().await, &backlog.verified_first().await);
 }

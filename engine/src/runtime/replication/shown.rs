@@ -82,7 +82,13 @@ impl StrandTask {
         let WantResponse { peer, request, items } = response;
         self.counters.received.inc_by(items.iter().filter_map(envelope).count() as u64);
         let before = self.follower.accepted();
+        let known = self.ahead.runs.trusted();
         let entries = self.ahead.runs.note(peer, *run);
+        let trusted = self.ahead.runs.trusted().filter(|it| known != Some(*it));
+        if let Some(signed) = trusted {
+            // Readers are shown what its node has signed here, so others are held against it. Dropped if there is no room.
+            let _ = self.state.checkpoints.show(self.originator, signed.into());
+        }
         let items = entries.into_iter().map(|entry| StrandItem::Envelope(Ok(entry))).collect();
         self.follower.note_wall(self.state.ports.clock.now_ns());
         self.follower.handle_response(now(), WantResponse { peer, request, items });

@@ -1,5 +1,6 @@
 //! A log in a data folder, opened for reading only.
 
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::ops::RangeInclusive;
 
@@ -24,6 +25,9 @@ pub(in super::super) struct FolderLog<'s> {
     snapshot: Snapshot<'s>,
     /// True if the tallies are those of the log: no rebuild and no calculation of amounts is due.
     has_tallies: bool,
+    /// Strands that readers are shown further than their signatures are checked, and the last place that is checked. What
+    /// stands behind it counts for nothing yet.
+    in_doubt: BTreeMap<OriginatorId, SequenceId>,
 }
 
 fn failed(error: impl std::fmt::Display) -> SourceError {
@@ -38,7 +42,19 @@ impl<'s> FolderLog<'s> {
     pub(in super::super) fn new(store: &'s Store) -> Result<Self, ReadError> {
         let snapshot = store.snapshot();
         let has_tallies = store.stale_projections().is_empty() && !snapshot.has_unpriced()?;
-        Ok(Self { store, snapshot, has_tallies })
+        let mut in_doubt = BTreeMap::new();
+        for head in snapshot.heads()?.iter() {
+            let verified = snapshot.verified_head(head.originator)?;
+            if verified < head.sequence {
+                in_doubt.insert(head.originator, verified);
+            }
+        }
+        Ok(Self { store, snapshot, has_tallies, in_doubt })
+    }
+
+    /// Returns the last place of a strand that is looked at.
+    fn end(&self, originator: OriginatorId) -> SequenceId {
+        self.in_doubt.get(&originator).copied().unwrap_or(SequenceId::MAX)
     }
 
     /// Adds the absences that the folder has recorded to a registry that names none. Returns true if it has.
@@ -96,18 +112,24 @@ impl LogSource for FolderLog<'_> {
     }
 
     fn heads(&self) -> Result<Vec<EnvelopeId>, SourceError> {
-        Ok(self.snapshot.heads().map_err(failed)?.iter().collect())
+        let heads = self.snapshot.heads().map_err(failed)?;
+        let cut = |head: EnvelopeId| EnvelopeId {
+            sequence: head.sequence.min(self.end(head.originator)),
+            ..head
+        };
+        Ok(heads.iter().map(cut).filter(|head| head.sequence > SequenceId::NONE).collect())
     }
 
     fn last_held(&self, originator: OriginatorId) -> Result<Option<SequenceId>, SourceError> {
         let last = self.snapshot.last_held(originator).map_err(failed)?;
-        Ok(last.map(|(id, _)| id.sequence))
+        let last = last.map(|(id, _)| id.sequence.min(self.end(originator)));
+        Ok(last.filter(|last| *last > SequenceId::NONE))
     }
 
     fn rows(&self, after: EnvelopeId, head: SequenceId) -> LogRows<'_> {
         let log = self.snapshot.places(after, head).peekable();
         let leaves = self.snapshot.leaves(after).peekable();
-        Box::new(FolderRows { log, leaves })
+        Box::new(FolderRows { log, leaves, end: self.end(after.originator) })
     }
 
     fn beside(&self, originator: OriginatorId) -> Box<dyn StrandRows + '_> {
@@ -120,7 +142,11 @@ impl LogSource for FolderLog<'_> {
 
     fn unchecked(&self) -> Vec<String> {
         let stale = "tallies: the node has to make them anew, which it does when it starts";
-        if self.has_tallies { Vec::new() } else { vec![stale.to_owned()] }
+        let stale = (!self.has_tallies).then(|| stale.to_owned());
+        let in_doubt = self.in_doubt.iter().map(|(originator, verified)| {
+            format!("strand {originator} behind place {verified}: the node has not verified it yet, which it does while it runs")
+        });
+        stale.into_iter().chain(in_doubt).collect()
     }
 
     fn rates(&self) -> Result<Vec<Rate>, SourceError> {
@@ -139,6 +165,8 @@ impl LogSource for FolderLog<'_> {
 struct FolderRows<'s> {
     log: Peekable<PlaceScan<'s>>,
     leaves: Peekable<LeafScan<'s>>,
+    /// The last place whose leaf is looked at.
+    end: SequenceId,
 }
 
 impl FolderRows<'_> {
@@ -156,7 +184,7 @@ impl FolderRows<'_> {
 
     fn step(&mut self) -> Result<Option<StrandRow>, ReadError> {
         let place = match self.log.peek() {
-            None => SequenceId(u64::MAX),
+            None => self.end,
             Some(Err(error)) => return Err(error.clone()),
             Some(Ok(Place::Held { id, .. } | Place::Pruned { id, .. })) => id.sequence,
             // The range is told before its leaves.
