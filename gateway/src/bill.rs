@@ -23,8 +23,6 @@ pub(crate) struct RequestBill {
     pub(crate) caller: CallerId,
     /// The budgets from which the prices were taken.
     pub(crate) admission: Admission,
-    /// Unix time of the request.
-    pub(crate) now_s: u64,
     pub(crate) policies: Arc<Policies>,
     pub(crate) metrics: Arc<GatewayMetrics>,
     /// The envelopes of the request, in its order.
@@ -88,15 +86,22 @@ impl BillEntry {
         }
     }
 
-    /// Adds the envelope to the table of use, once.
+    /// Gives the price back: another request has paid for the envelope, and the caller of this one has gone.
+    pub(crate) async fn give_back(&self) {
+        let RequestBill { policies, caller, admission, .. } = &*self.bill;
+        policies.give_back(caller, self.line().price, *admission).await;
+    }
+
+    /// Adds the envelope to the table of use, once, in the present hour: an hour that is over has been read already.
     fn enter(&self, picodollars: u64, gas: u64) {
         let BillLine { kind, bytes, is_entered, .. } = self.line();
         if is_entered.swap(true, Relaxed) {
             return;
         }
-        let RequestBill { tenant, caller, now_s, metrics, .. } = &*self.bill;
+        let RequestBill { tenant, caller, metrics, .. } = &*self.bill;
+        let now_s = u64::try_from(crate::now_ns() / 1_000_000_000).unwrap_or(0);
         let usage = Usage { envelopes: 1, bytes: *bytes, picodollars, gas };
-        metrics.meter.lock().record(tenant, caller.name(), *kind, usage, *now_s);
+        metrics.meter.lock().record(tenant, caller.name(), *kind, usage, now_s);
     }
 
     fn line(&self) -> &BillLine {

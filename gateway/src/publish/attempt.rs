@@ -86,8 +86,8 @@ impl NodeAttempt {
                 let failed_before = self.begun.failed_before;
                 node.metrics.count_published(since.elapsed(), items.len(), failed_before);
                 let unable = self.request.retry.lock().unable().clone();
-                let placed: Vec<_> = items.into_iter().zip(envelopes).collect();
-                self.write_down(&placed, &unable).await;
+                let mut placed: Vec<_> = items.into_iter().zip(envelopes).collect();
+                self.write_down(&mut placed, &unable).await;
                 return AttemptEnd { placed: indexed(placed), failed: None };
             }
             Err(error) => error,
@@ -172,18 +172,28 @@ impl NodeAttempt {
             }
         }
         if !arrived.is_empty() {
-            self.write_down(&arrived, &BTreeSet::new()).await;
+            self.write_down(&mut arrived, &BTreeSet::new()).await;
         }
         (arrived, missing)
     }
 
     /// Enters what the node has published in the bill, and remembers where topics and envelopes are. `unable` are nodes
-    /// that have failed the request for a reason of their own.
+    /// that have failed the request for a reason of their own. What another request has written down before becomes a
+    /// repetition, which costs nothing.
     async fn write_down(
         &self,
-        placed: &[(PublishItem, PlacedEnvelope)],
+        placed: &mut [(PublishItem, PlacedEnvelope)],
         unable: &BTreeSet<OriginatorId>,
     ) {
+        for (item, placed) in placed.iter_mut() {
+            if placed.id.is_some_and(|id| !self.context.published.claim(&item.client, id)) {
+                *placed = placed.clone().repeated();
+                if self.gone.is_cancelled() {
+                    item.bill.give_back().await; // no other task does
+                }
+            }
+        }
+        let placed = &*placed;
         let more = placed.iter().map(|(item, placed)| item.bill.enter_placed(placed));
         let more_picodollars = more.fold(0, u64::saturating_add);
         let fees = placed.iter().filter_map(|(_, placed)| placed.congestion_fee_picodollars);
@@ -195,21 +205,21 @@ impl NodeAttempt {
                 item.bill.charge(more_picodollars).await;
             }
         };
-        join3(charging, recording, self.remember(placed)).await;
+        join3(charging, recording, self.tell_others(placed)).await;
     }
 
-    /// Remembers where envelopes are, and tells the other gateways. Callers are answered after that: their next request
-    /// may go to any of them.
-    async fn remember(&self, placed: &[(PublishItem, PlacedEnvelope)]) {
-        let mut places = Vec::new();
-        for (item, placed) in placed {
-            let Some(id) = placed.id else { continue };
-            self.context.published.set(&item.client, id);
-            places.push((client_key(&item.client), LandedEnvelope { id, transaction: None }));
-        }
-        if let Some(share) = self.context.nodes.share() {
-            share.set_places(&places).await;
-        }
+    /// Tells the other gateways where envelopes are. Callers are answered after that: their next request may go to any of
+    /// them.
+    async fn tell_others(&self, placed: &[(PublishItem, PlacedEnvelope)]) {
+        let Some(share) = self.context.nodes.share() else { return };
+        let places: Vec<_> = placed
+            .iter()
+            .filter_map(|(item, placed)| {
+                let landed = LandedEnvelope { id: placed.id?, transaction: None };
+                Some((client_key(&item.client), landed))
+            })
+            .collect();
+        share.set_places(&places).await;
     }
 }
 

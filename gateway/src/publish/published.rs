@@ -4,6 +4,7 @@
 //! the stored envelope, wherever the topic is published by now, and costs nothing.
 
 use hawser_proto::{Bytes, EnvelopeId};
+use parking_lot::Mutex;
 use quick_cache::sync::Cache;
 
 use crate::landed::{ClientKey, client_key};
@@ -14,32 +15,64 @@ const ENVELOPES_MAX: usize = 500_000;
 
 /// The place of each client envelope; those that are not asked for are forgotten first.
 #[derive(Debug)]
-pub(super) struct PublishedEnvelopes(Cache<ClientKey, EnvelopeId>);
+pub(super) struct PublishedEnvelopes {
+    places: Cache<ClientKey, EnvelopeId>,
+    /// Held while a place is looked at and recorded: of attempts that end together one is the first.
+    claiming: Mutex<()>,
+}
 
 impl Default for PublishedEnvelopes {
     fn default() -> Self {
-        Self(Cache::new(ENVELOPES_MAX))
+        Self { places: Cache::new(ENVELOPES_MAX), claiming: Mutex::default() }
     }
 }
 
 impl PublishedEnvelopes {
     /// Returns the place at which these client bytes were published.
     pub(super) fn get(&self, client: &Bytes) -> Option<EnvelopeId> {
-        self.0.get(&client_key(client))
+        self.places.get(&client_key(client))
     }
 
-    /// Records the place at which these client bytes were published.
-    pub(super) fn set(&self, client: &Bytes, id: EnvelopeId) {
-        self.0.insert(client_key(client), id);
+    /// Records the place at which these client bytes were published. Returns false if that was known: then another request
+    /// has paid for them.
+    pub(super) fn claim(&self, client: &Bytes, id: EnvelopeId) -> bool {
+        let key = client_key(client);
+        let _one_at_a_time = self.claiming.lock();
+        let is_new = self.places.get(&key) != Some(id);
+        if is_new {
+            self.places.insert(key, id);
+        }
+        is_new
     }
 
     /// Takes the place of an envelope from another gateway.
     pub(super) fn learn(&self, client: ClientKey, id: EnvelopeId) {
-        self.0.insert(client, id);
+        self.places.insert(client, id);
     }
 
     /// Forgets a place at which no node shows the envelope any more.
     pub(super) fn remove(&self, client: &Bytes) {
-        self.0.remove(&client_key(client));
+        self.places.remove(&client_key(client));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{OriginatorId, SequenceId};
+
+    use super::*;
+
+    #[test]
+    fn a_place_is_claimed_by_one_request_until_it_is_forgotten() {
+        let published = PublishedEnvelopes::default();
+        let (client, id) =
+            (Bytes::from_static(b"a"), EnvelopeId::new(OriginatorId(100), SequenceId(7)));
+        assert!(published.claim(&client, id));
+        assert!(!published.claim(&client, id));
+        assert!(published.claim(&client, EnvelopeId::new(OriginatorId(200), SequenceId(7))));
+        published.remove(&client);
+        assert!(published.claim(&client, id));
+        published.learn(client_key(&client), id);
+        assert!(!published.claim(&client, id), "another gateway has paid");
     }
 }

@@ -112,7 +112,6 @@ impl PublishService {
             tenant: self.tenant.clone(),
             caller: caller.clone(),
             admission,
-            now_s: now_ms / 1000,
             policies: self.policies.clone(),
             metrics: self.metrics.clone(),
             lines: lines.collect(),

@@ -209,6 +209,30 @@ async fn a_caller_who_hangs_up_is_billed_once_for_what_is_published() {
 }
 
 #[tokio::test]
+async fn what_is_repeated_while_it_is_under_way_is_billed_once() {
+    // Enough for two envelopes.
+    let budget = 2 * base_fee().await + 2_000;
+    let policies = format!("[default]\npicodollars_per_hour = {budget}");
+    let policies = PolicyFile::parse(&policies).unwrap();
+    let net = Net::with(1, |settings| settings.policies = policies, |_| {}).await;
+    let node = &net.nodes[0];
+    node.holds_answers(true);
+    let envelope = vec![message(1, "a")];
+    publish_and_hang_up(&net, envelope.clone(), async || node.calls() == 1).await;
+    let releasing = async {
+        until(async || node.calls() == 2).await;
+        node.holds_answers(false);
+    };
+    let (again, ()) = tokio::join!(net.publish(envelope), releasing);
+    assert_eq!(again.unwrap()[0], node.log()[0]);
+    until(async || usage(&net).await.contains("message,1,")).await;
+    assert_eq!((node.log().len(), usage(&net).await.lines().count()), (1, 2));
+    // The price of the request that paid nothing is given back, of whichever it was.
+    until(async || net.publish(vec![message(1, "b")]).await.is_ok()).await;
+    assert!(usage(&net).await.contains("message,2,"));
+}
+
+#[tokio::test]
 async fn a_caller_who_hangs_up_pays_what_a_busy_node_charges() {
     // Enough for two envelopes. The price taken before has room for a part of the congestion fee, and this for no other.
     let budget = 2 * base_fee().await + 2_000;
