@@ -48,6 +48,13 @@ pub(crate) struct Caller {
     node: Option<OriginatorId>,
 }
 
+impl Caller {
+    /// Returns true if the caller has proved to be a node.
+    pub(crate) fn is_node(self) -> bool {
+        self.node.is_some()
+    }
+}
+
 /// Identifies callers and holds their limits. Cheap to clone; all clones are the same.
 #[derive(Clone)]
 pub(crate) struct Callers(Arc<CallersState>);

@@ -52,7 +52,7 @@ pub(crate) struct Metadata {
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
     pub(crate) callers: Callers,
-    /// The address at which this node is reached over QUIC, if it is told.
+    /// The address at which this node is reached over QUIC, if it is told. Nodes alone have a use for it.
     pub(crate) quic_address: Option<AsciiMetadataValue>,
     /// Cancelled when streams are to end.
     pub(crate) stop: CancellationToken,
@@ -64,10 +64,11 @@ impl MetadataApi for Metadata {
 
     async fn get_sync_cursor(
         &self,
-        _: Request<pb::GetSyncCursorRequest>,
+        request: Request<pb::GetSyncCursorRequest>,
     ) -> Result<Response<pb::GetSyncCursorResponse>, Status> {
         let mut answer = Response::new(response(&self.heads.get()));
-        if let Some(address) = self.quic_address.clone() {
+        let is_told = caller_of(&request).is_node();
+        if let Some(address) = self.quic_address.clone().filter(|_| is_told) {
             answer.metadata_mut().insert(QUIC_ADDRESS_HEADER, address);
         }
         Ok(answer)

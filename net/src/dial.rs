@@ -15,10 +15,16 @@ use crate::counters::PeerError;
 use crate::handshake::ProvenConnection;
 use crate::session::NetState;
 use crate::tls::SERVER_NAME;
+use crate::told::ToldPause;
 
 /// Longest wait for an address to answer. Guessed: three retransmissions at the initial round trip
 /// of QUIC, with room.
 const CONNECT_MAX: Duration = Duration::from_secs(3);
+/// Addresses that are tried of a name that a peer has told. A guess: one for each version of IP. A name that is not the
+/// peer's own has few hosts dialled.
+const TOLD_ADDRESSES_MAX: usize = 2;
+/// Longest wait for one of them, so that both have their turn within [`CONNECT_MAX`].
+const TOLD_CONNECT_MAX: Duration = Duration::from_millis(1500);
 /// Longest life of a connection without the peer's proof. Specified in `docs/protocol/replication.md`:
 /// a few round trips and two signatures take far less, also on a loaded node.
 pub(crate) const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
@@ -30,7 +36,7 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// Maintains a session with `peer` until it is no longer in the network.
 pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, peer: OriginatorId) {
-    let mut backoff = Backoff::new();
+    let (mut backoff, mut told_pause) = (Backoff::new(), ToldPause::default());
     loop {
         net.sessions.wait_for_none(peer).await;
         if let Some(until) = net.sessions.avoided_until(peer) {
@@ -40,7 +46,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
         let attempt = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => continue, // the peer has dialled this node meanwhile
-            attempt = attempt(&net, &endpoint, peer, &addresses) => attempt,
+            attempt = attempt(&net, &endpoint, peer, &addresses, &mut told_pause) => attempt,
         };
         let pause = match attempt {
             Ok(proven) => {
@@ -119,24 +125,30 @@ async fn attempt(
     endpoint: &Endpoint,
     peer: OriginatorId,
     addresses: &PeerAddresses,
+    told_pause: &mut ToldPause,
 ) -> Result<ProvenConnection, SessionError> {
-    if let Some(told) = &addresses.told {
-        match attempt_at(net, endpoint, peer, told).await {
-            Ok(proven) => return Ok(proven),
+    if let Some(told) = &addresses.told
+        && told_pause.begin(Instant::now())
+    {
+        let connecting = connect_to_told(endpoint, told);
+        match attempt_with(net, peer, connecting).await {
+            Ok(proven) => {
+                told_pause.end();
+                return Ok(proven);
+            }
             Err(error) => tracing::debug!(%peer, told, %error, "no session at the address it told"),
         }
     }
-    attempt_at(net, endpoint, peer, &addresses.registered).await
+    attempt_with(net, peer, connect(endpoint, &addresses.registered)).await
 }
 
-async fn attempt_at(
+async fn attempt_with(
     net: &NetState,
-    endpoint: &Endpoint,
     peer: OriginatorId,
-    address: &str,
+    connecting: impl Future<Output = Result<Connection, SessionError>>,
 ) -> Result<ProvenConnection, SessionError> {
     net.counters.dials.inc();
-    let connection = connect(endpoint, address).await?;
+    let connection = connecting.await?;
     let clock = net.replication.heads().get();
     let handshake = net.identity.dial(connection.clone(), peer, &clock);
     let proven = timeout(HANDSHAKE_MAX, handshake)
@@ -147,14 +159,35 @@ async fn attempt_at(
 
 /// Connects to the first of the host's addresses that answers.
 async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, SessionError> {
-    let lost = |why: String| SessionError::Lost(why);
-    let resolved = timeout(CONNECT_MAX, tokio::net::lookup_host(address))
+    connect_to_first(endpoint, resolve(address).await?, CONNECT_MAX).await
+}
+
+/// The same at an address that a peer has told: at few addresses, and in the time of one.
+async fn connect_to_told(endpoint: &Endpoint, address: &str) -> Result<Connection, SessionError> {
+    let connecting = async {
+        let resolved = resolve(address).await?.take(TOLD_ADDRESSES_MAX);
+        connect_to_first(endpoint, resolved, TOLD_CONNECT_MAX).await
+    };
+    timeout(CONNECT_MAX, connecting)
         .await
-        .map_err(|_| lost("the name is not resolved in time".to_owned()))?
-        .map_err(|error| lost(error.to_string()))?;
-    let mut last = lost("the name has no address".to_owned());
-    for address in resolved {
-        match connect_to(endpoint, address).await {
+        .unwrap_or_else(|_| Err(SessionError::Lost(format!("{address} does not answer"))))
+}
+
+async fn resolve(address: &str) -> Result<impl Iterator<Item = SocketAddr>, SessionError> {
+    timeout(CONNECT_MAX, tokio::net::lookup_host(address))
+        .await
+        .map_err(|_| SessionError::Lost("the name is not resolved in time".to_owned()))?
+        .map_err(|error| SessionError::Lost(error.to_string()))
+}
+
+async fn connect_to_first(
+    endpoint: &Endpoint,
+    addresses: impl Iterator<Item = SocketAddr>,
+    each_max: Duration,
+) -> Result<Connection, SessionError> {
+    let mut last = SessionError::Lost("the name has no address".to_owned());
+    for address in addresses {
+        match connect_to(endpoint, address, each_max).await {
             Ok(connection) => return Ok(connection),
             Err(error) => last = error,
         }
@@ -162,11 +195,15 @@ async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, Sessi
     Err(last)
 }
 
-async fn connect_to(endpoint: &Endpoint, address: SocketAddr) -> Result<Connection, SessionError> {
+async fn connect_to(
+    endpoint: &Endpoint,
+    address: SocketAddr,
+    max: Duration,
+) -> Result<Connection, SessionError> {
     let connecting = endpoint
         .connect(address, SERVER_NAME)
         .map_err(|error| SessionError::Lost(error.to_string()))?;
-    match timeout(CONNECT_MAX, connecting).await {
+    match timeout(max, connecting).await {
         Ok(connected) => Ok(connected?),
         Err(_) => Err(SessionError::Lost(format!("{address} does not answer"))),
     }

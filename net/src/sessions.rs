@@ -12,6 +12,7 @@ use quinn::{Connection, VarInt};
 use tokio::sync::watch;
 
 use crate::handshake::ProvenConnection;
+use crate::told::ToldAddresses;
 
 /// Two connections that come up within this time count as dialled at once. A later one means that its
 /// dialler has lost the earlier. Guessed: longer than a handshake on the worst link.
@@ -27,8 +28,8 @@ pub(crate) struct Sessions {
 struct SessionTable {
     current: HashMap<OriginatorId, ActiveSession>,
     grpc: HashMap<OriginatorId, GrpcSession>,
-    /// Addresses that peers have told over gRPC. At most one entry for each registry node.
-    told: HashMap<OriginatorId, ToldAddress>,
+    /// Addresses that peers have told over gRPC.
+    told: ToldAddresses,
     /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
     /// for each registry node, since only proven ids enter.
     quiet_until: HashMap<OriginatorId, Instant>,
@@ -52,14 +53,6 @@ pub(crate) struct GrpcSession {
     pub(crate) address: String,
     /// Time that the last call took.
     pub(crate) round_trip: Duration,
-}
-
-/// The address at which a peer says that it is reached over QUIC.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct ToldAddress {
-    /// URL of the API that has told it.
-    by: String,
-    address: QuicAddress,
 }
 
 /// The entry of a session over gRPC. Dropping it removes the entry.
@@ -144,13 +137,12 @@ impl Sessions {
 
     /// Returns the address at which the API at `url` says that this peer is reached over QUIC.
     pub(crate) fn told_address(&self, peer: OriginatorId, url: &str) -> Option<QuicAddress> {
-        let table = self.table.borrow();
-        table.told.get(&peer).filter(|told| told.by == url).map(|told| told.address.clone())
+        self.table.borrow().told.get(peer, url).cloned()
     }
 
     /// Waits until the API at `url` has told an address of this peer.
     pub(crate) async fn wait_for_told_address(&self, peer: OriginatorId, url: &str) {
-        self.wait(|table| table.told.get(&peer).is_some_and(|told| told.by == url)).await;
+        self.wait(|table| table.told.get(peer, url).is_some()).await;
     }
 
     /// Returns every session over gRPC.
@@ -209,7 +201,8 @@ impl Drop for SessionGuard {
 }
 
 impl GrpcGuard {
-    /// Notes an answer of the peer: the time that the call took, and the address that it told, if it told one.
+    /// Notes an answer of the peer: the time that the call took, and the address that it told, or that it tells
+    /// none.
     pub(crate) fn note_answer(&self, round_trip: Duration, address: Option<QuicAddress>) {
         self.sessions.table.send_if_modified(|table| {
             let session = table.grpc.get_mut(&self.peer);
@@ -217,13 +210,8 @@ impl GrpcGuard {
                 return false;
             };
             session.round_trip = round_trip; // no task waits for it
-            let Some(address) = address else { return false };
-            let told = ToldAddress { by: session.address.clone(), address };
-            let is_new = table.told.get(&self.peer) != Some(&told);
-            if is_new {
-                table.told.insert(self.peer, told);
-            }
-            is_new
+            let url = session.address.clone();
+            table.told.note(self.peer, &url, address)
         });
     }
 }

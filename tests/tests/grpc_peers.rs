@@ -350,16 +350,23 @@ async fn an_address_for_quic_is_learned_over_grpc() {
     assert_converges(&network, &ledger).await;
 }
 
-/// Both say so of a port where nothing answers.
+/// Both say so of a port where nothing answers. They are followed over gRPC, and over QUIC as soon as it gets through at
+/// their registered URLs.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wrong_address_for_quic_leaves_peers_over_grpc() {
-    let mut network = Network::behind_balancers(2, None).await;
+async fn a_wrong_address_for_quic_keeps_no_peer_from_its_registered_one() {
+    let (mut network, cables) = Network::behind_balancers_beside_cables(2).await;
     network.add_arguments(&["--quic-address", "127.0.0.1:1"]);
     network.start_all().await;
     let ledger = publish(&network, &[0, 1], seed::seed()).await;
     assert_converges(&network, &ledger).await;
-    let metrics = network.nodes[0].metrics().await;
-    assert_eq!(transport(&metrics, 200, "grpc"), 1.0, "{}", metrics.text());
+    let is_over = async |wanted: &str| {
+        let metrics = [network.nodes[0].metrics().await, network.nodes[1].metrics().await];
+        let over = |at: usize, peer: u32| transport(&metrics[at], peer, wanted) == 1.0;
+        (over(0, 200) && over(1, 100)).then_some(())
+    };
+    wait::until("gRPC connects", async || is_over("grpc").await).await;
+    cables.iter().for_each(|cable| cable.mend());
+    wait::until("QUIC connects", async || is_over("quic").await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -122,14 +122,18 @@ async fn a_follower_gets_a_first_frame_at_once_and_frames_that_it_reads() {
 }
 
 #[tokio::test]
-async fn the_address_for_quic_is_told_if_there_is_one() {
-    let told = async |address: Option<QuicAddress>| {
+async fn the_address_for_quic_is_told_to_nodes_if_there_is_one() {
+    let text = token(60);
+    let of_node = [(TOKEN, text.as_str())];
+    let told = async |address: Option<QuicAddress>, headers: &[(&'static str, &str)]| {
         let node = node_with(|settings| settings.quic_address = address, Arc::new(NoPeers)).await;
         let mut client = MetadataApiClient::new(node.channel().await);
-        let answer = client.get_sync_cursor(metadata_api::GetSyncCursorRequest {}).await.unwrap();
+        let request = with(metadata_api::GetSyncCursorRequest {}, headers);
+        let answer = client.get_sync_cursor(request).await.unwrap();
         answer.metadata().get(QUIC_ADDRESS_HEADER).map(|it| it.to_str().unwrap().to_owned())
     };
-    assert_eq!(told(None).await, None);
+    assert_eq!(told(None, &of_node).await, None);
     let address = QuicAddress::parse("node.example:5050");
-    assert_eq!(told(address).await.as_deref(), Some("node.example:5050"));
+    assert_eq!(told(address.clone(), &of_node).await.as_deref(), Some("node.example:5050"));
+    assert_eq!(told(address, &[]).await, None, "other callers have no use for it");
 }

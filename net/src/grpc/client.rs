@@ -14,9 +14,10 @@ use tokio::time::timeout;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::metadata::MetadataValue;
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::authorities::with_tls;
 use super::messages::{EnvelopeList, OriginatorsFrame, PeerCodec};
 use super::token::{PeerTokens, TOKEN_HEADER};
 use crate::control::SessionError;
@@ -34,8 +35,6 @@ const CLOCK_BYTES_MAX: usize = 1024 * 1024;
 /// Windows of a stream and of a connection: what a peer may send before its strand takes it. As over QUIC.
 const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 const CONNECTION_WINDOW_BYTES: u32 = 32 * 1024 * 1024;
-/// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
-const AUTHORITIES: &str = "SSL_CERT_FILE";
 /// Largest headers of an answer. A guess: hundred times what nodes send.
 const HEADER_BYTES_MAX: u32 = 16 * 1024;
 /// Interval of TCP's own probes on a silent connection. Guessed.
@@ -116,11 +115,7 @@ impl PeerClient {
             .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
             .http2_max_header_list_size(HEADER_BYTES_MAX);
         if is_tls(url) {
-            let mut config = ClientTlsConfig::new().with_enabled_roots();
-            if let Some(authorities) = authorities().await? {
-                config = config.ca_certificate(authorities);
-            }
-            endpoint = endpoint.tls_config(config).map_err(failed)?;
+            endpoint = with_tls(endpoint).await.map_err(failed)?;
         }
         let channel = within(CONNECT_MAX, async { endpoint.connect().await.map_err(failed) });
         Ok(Self { channel: channel.await?, tokens: tokens.map(Arc::new) })
@@ -291,15 +286,6 @@ impl EnvelopeStream {
         };
         Ok(Some(envelopes))
     }
-}
-
-/// Returns the authorities of the file that `SSL_CERT_FILE` names, which are trusted beside the public ones. Read for each
-/// connection, so that a file that was renewed counts.
-async fn authorities() -> Result<Option<Certificate>, PeerCallError> {
-    let Some(file) = std::env::var_os(AUTHORITIES) else { return Ok(None) };
-    let read = tokio::fs::read(file).await;
-    let unread = |error| PeerCallError::Failed(format!("{AUTHORITIES} cannot be read: {error}"));
-    read.map(|pem| Some(Certificate::from_pem(pem))).map_err(unread)
 }
 
 /// Returns whether calls to this URL are protected by TLS.

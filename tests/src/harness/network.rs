@@ -105,6 +105,28 @@ impl Network {
         network
     }
 
+    /// Nodes behind balancers, beside which QUIC's datagrams get through as well when their cables are mended: one to each
+    /// node, from host and port of its registered URL.
+    pub async fn behind_balancers_beside_cables(count: u32) -> (Self, Vec<Cable>) {
+        let mut network = Self::behind_balancers(count, None).await;
+        let mut cables = Vec::new();
+        for (node, balancer) in network.nodes.iter().zip(&mut network.balancers) {
+            let target = SocketAddr::from((Ipv4Addr::LOCALHOST, node.port));
+            let cable = loop {
+                let front = balancer.url().trim_start_matches("http://").parse().unwrap();
+                match Cable::from(front, target).await {
+                    Some(cable) => break cable,
+                    // Another program has the port for its datagrams.
+                    None => *balancer = Balancer::to(target, None).await,
+                }
+            };
+            cable.cut();
+            cables.push(cable);
+        }
+        network.write_registries();
+        (network, cables)
+    }
+
     /// Nodes on hosts of their own, with clocks of their own.
     #[must_use]
     pub fn on_hosts(hosts: &Hosts) -> Self {

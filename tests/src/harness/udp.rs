@@ -32,6 +32,15 @@ impl Cable {
     /// Lays a cable to `target`.
     pub async fn to(target: SocketAddr) -> Self {
         let front = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        Self::of(front, target)
+    }
+
+    /// Lays a cable from a port of this machine, if that is free.
+    pub async fn from(front: SocketAddr, target: SocketAddr) -> Option<Self> {
+        Some(Self::of(UdpSocket::bind(front).await.ok()?, target))
+    }
+
+    fn of(front: UdpSocket, target: SocketAddr) -> Self {
         let address = front.local_addr().unwrap();
         let state = Arc::<Mutex<State>>::default();
         let task = tokio::spawn(pass(Arc::new(front), target, state.clone())).abort_handle();

@@ -10,10 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
+use hawser_chain::index::walk::BlockHeader;
 use hawser_engine::chain_strand::{ChainEvent, ChainPosition};
 use hawser_engine::runtime::ChainAppendError;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_storage::{BootstrapStrand, Store};
+use hawser_storage::{BootstrapError, BootstrapStrand, Store};
 use tokio::runtime::Handle;
 
 use super::super::chain::{
@@ -82,6 +83,8 @@ pub(super) struct FilledChain<'a> {
     pub(super) contract: &'a AskedContract,
     /// The tree that most nodes have signed.
     pub(super) signed: &'a MajorityTree,
+    /// Becomes false when the node stops, and when the chain may be read.
+    pub(super) may_go_on: &'a dyn Fn() -> bool,
 }
 
 impl FilledChain<'_> {
@@ -89,7 +92,7 @@ impl FilledChain<'_> {
     /// chain to tell.
     ///
     /// # Errors
-    /// The first thing that is wrong. What is in the log then was found right.
+    /// The first thing that is wrong, or [`BootstrapError::Stopped`]. What is in the log then was found right.
     pub(super) fn fill(
         &self,
         stated: &BootstrapStrand,
@@ -105,7 +108,7 @@ impl FilledChain<'_> {
         require_chain_tree(&stated, self.signed, read, &mut |envelopes| asked.note(envelopes))?;
         for (place, bytes) in &asked.found {
             let at = EnvelopeId::new(stated.originator, *place);
-            self.runtime.block_on(require_on_chain(self.contract, at, bytes))?;
+            self.ask(at, bytes)?;
         }
         for chunk in &stated.chunks {
             if self.head(stated.originator)? < chunk.through.min(through) {
@@ -113,6 +116,19 @@ impl FilledChain<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Asks the chain for an event. Endpoints that do not answer take their time, so a stop is looked for before each.
+    fn ask(&self, at: EnvelopeId, bytes: &Bytes) -> Result<BlockHeader, BootstrapFetchError> {
+        self.require_time()?;
+        self.runtime.block_on(require_on_chain(self.contract, at, bytes))
+    }
+
+    fn require_time(&self) -> Result<(), BootstrapFetchError> {
+        match (self.may_go_on)() {
+            true => Ok(()),
+            false => Err(BootstrapError::Stopped.into()),
+        }
     }
 
     fn head(&self, originator: OriginatorId) -> Result<SequenceId, BootstrapFetchError> {
@@ -130,9 +146,10 @@ impl FilledChain<'_> {
         let last = envelopes.iter().rfind(|(place, _)| *place <= through).cloned();
         let Some((place, bytes)) = last else { return Ok(()) };
         let at = EnvelopeId::new(originator, place);
-        let header = self.runtime.block_on(require_on_chain(self.contract, at, &bytes))?;
+        let header = self.ask(at, &bytes)?;
         let append: Append<'_> = &|originator, events| (self.append)(originator, events, None);
         let write: Write<'_> = &|head, envelopes| write_events(originator, append, head, envelopes);
+        self.require_time()?;
         Writing::new(write, Gaps::Mark, self.head(originator)?, through).take(envelopes)?;
         let before = self.store.snapshot().chain_position(originator)?;
         let position = position_before(self.contract, &header)
@@ -175,6 +192,8 @@ impl AskedPlaces {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use hawser_storage::ChainCommit;
 
     use super::super::super::testing::{
@@ -182,13 +201,25 @@ mod tests {
     };
     use super::*;
 
+    type FilledTo = (Result<(), BootstrapFetchError>, SequenceId, Option<ChainPosition>);
+
     /// Fills the strand of a new node from a copy whose tree two nodes have signed up to a size, with a chain behind these
     /// endpoints. Returns the result with the head and the position.
     async fn filled(
         maker: &Maker,
         altered: Option<&[(SequenceId, Bytes)]>,
         said: Vec<EndpointStatements>,
-    ) -> (Result<(), BootstrapFetchError>, SequenceId, Option<ChainPosition>) {
+    ) -> FilledTo {
+        filled_until(maker, altered, said, usize::MAX).await
+    }
+
+    /// The same with a node that is stopped after so many looks for that.
+    async fn filled_until(
+        maker: &Maker,
+        altered: Option<&[(SequenceId, Bytes)]>,
+        said: Vec<EndpointStatements>,
+        looks: usize,
+    ) -> FilledTo {
         let manifest = altered.map_or_else(|| maker.copy(), |it| maker.altered(it));
         let signed = majority(&manifest, GROUPS, &[100, 200]).unwrap();
         let contract = asked(said, None, false).await.unwrap();
@@ -205,13 +236,27 @@ mod tests {
                 Ok(())
             };
             let (runtime, contract, signed) = (&runtime, &contract, &signed);
-            let filled = FilledChain { store: &store, append: at, runtime, contract, signed };
+            let looked = AtomicUsize::new(0);
+            let may_go_on = || looked.fetch_add(1, Ordering::SeqCst) < looks;
+            let filled = FilledChain {
+                store: &store,
+                append: at,
+                runtime,
+                contract,
+                signed,
+                may_go_on: &may_go_on,
+            };
             let stated = &manifest.strands[0];
+            let reached = || {
+                let snapshot = store.snapshot();
+                (snapshot.head(GROUPS).unwrap(), snapshot.chain_position(GROUPS).unwrap())
+            };
             let result = filled.fill(stated, &mut |chunk| Ok(place.chunk(GROUPS, chunk)?));
+            let (head, position) = reached();
             let again = filled.fill(stated, &mut |chunk| Ok(place.chunk(GROUPS, chunk)?));
             assert_eq!(again.is_ok(), result.is_ok());
-            let snapshot = store.snapshot();
-            (result, snapshot.head(GROUPS).unwrap(), snapshot.chain_position(GROUPS).unwrap())
+            assert_eq!(reached(), (head, position), "the second time changes nothing");
+            (result, head, position)
         });
         working.await.unwrap()
     }
@@ -227,6 +272,26 @@ mod tests {
         result.unwrap();
         assert_eq!(head, SequenceId(1), "the chain tells what is behind the last envelope");
         assert_eq!(position, Some(ChainPosition { block: BLOCK - 1, hash: [2; 32] }));
+    }
+
+    #[tokio::test]
+    async fn a_stop_is_seen_before_each_question_and_before_anything_is_written() {
+        let maker = Maker::new();
+        maker.sign(100, GROUPS, 1, &[200]);
+        let truth = EndpointStatements::truth();
+        // One event is asked for, and again before it is written.
+        for looks in 0..4 {
+            let said = vec![truth.clone(), truth.clone()];
+            let (result, head, position) = filled_until(&maker, None, said, looks).await;
+            if looks == 3 {
+                result.unwrap();
+                assert_eq!(head, SequenceId(1));
+                continue;
+            }
+            let stopped = BootstrapFetchError::from(BootstrapError::Stopped).to_string();
+            assert_eq!(result.unwrap_err().to_string(), stopped);
+            assert_eq!((head, position), (SequenceId::NONE, None));
+        }
     }
 
     #[tokio::test]

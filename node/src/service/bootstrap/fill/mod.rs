@@ -29,7 +29,6 @@ use hawser_engine::Engine;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::replication::Replication;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::Registry;
 use hawser_storage::{
     BootstrapChunk, BootstrapError, BootstrapManifest, Bootstraps, Change, Objects,
 };
@@ -231,7 +230,7 @@ impl FillParts {
         }
         let (_, total) = plan.progress();
         tracing::info!(snapshot = name, strands = lacking.len(), total, "filling strands");
-        self.follow(&mut plan, &place, &registry)?;
+        self.follow(&mut plan, &place)?;
         for checkpoint in lacking.iter().flat_map(|stated| evidence.of_strand(stated.originator)) {
             // One beyond what its node may show now will come from peers.
             let _ = self.replication.show_checkpoint(checkpoint.clone());
@@ -241,30 +240,15 @@ impl FillParts {
     }
 
     /// Does what the plan says, to its end.
-    fn follow(
-        &self,
-        plan: &mut FillPlan,
-        place: &Bootstraps,
-        registry: &Registry,
-    ) -> Result<(), BootstrapFetchError> {
+    fn follow(&self, plan: &mut FillPlan, place: &Bootstraps) -> Result<(), BootstrapFetchError> {
         let mut head_of = |originator| Ok(self.engine.store().snapshot().head(originator)?);
         loop {
             let step = plan.next::<BootstrapFetchError>(Instant::now(), &mut head_of)?;
             self.show(plan);
             match step {
                 FillStep::Read { originator, chunk } => {
-                    let Some(record) = registry.node(originator) else {
-                        plan.give_up(originator);
-                        continue;
-                    };
-                    let verifier = EnvelopeVerifier {
-                        originator,
-                        key: record.public_key,
-                        own: self.engine.store().identity().node,
-                        absences: registry.absences(originator).clone(),
-                    };
                     let envelopes = self.read_chunk(place, originator, &chunk)?;
-                    match self.write_chunk(&verifier, envelopes, chunk.through)? {
+                    match self.write_chunk(originator, envelopes, chunk.through)? {
                         Filled::Through => {}
                         Filled::BeforeGap(head) => plan.note_gap(originator, head, Instant::now()),
                         Filled::Refused => plan.give_up(originator),
@@ -304,8 +288,9 @@ impl FillParts {
         for stated in manifest.strands.iter().filter(|stated| stated.is_of_chain()) {
             let originator = stated.originator;
             let Some(contract) = chains.contract(originator) else { continue };
+            let may_go_on = || !self.is_stopped() && gate.is_shut(Instant::now());
             let read: ReadChunk<'_> = &mut |chunk: &BootstrapChunk| {
-                if self.is_stopped() || !gate.is_shut(Instant::now()) {
+                if !may_go_on() {
                     return Err(BootstrapError::Stopped.into());
                 }
                 self.read_chunk(place, originator, chunk)
@@ -313,8 +298,9 @@ impl FillParts {
             let filled = signed(originator).and_then(|signed| {
                 let append: AppendAt<'_> =
                     &|originator, events, position| appender.append(originator, events, position);
-                let (runtime, signed) = (&self.runtime, &signed);
-                FilledChain { store, append, runtime, contract, signed }.fill(stated, read)
+                let (runtime, signed, may_go_on) = (&self.runtime, &signed, &may_go_on);
+                FilledChain { store, append, runtime, contract, signed, may_go_on }
+                    .fill(stated, read)
             });
             match filled {
                 Ok(()) => tracing::info!(%originator, "the strand of a chain is filled"),
@@ -350,14 +336,22 @@ impl FillParts {
     /// Writes what is behind the strand's head, while its follower rests.
     fn write_chunk(
         &self,
-        verifier: &EnvelopeVerifier,
+        originator: OriginatorId,
         envelopes: Envelopes,
         through: SequenceId,
     ) -> Result<Filled, BootstrapFetchError> {
-        let originator = verifier.originator;
         let Some(resting) = self.runtime.block_on(self.replication.rest(originator)) else {
             tracing::warn!(code = "filling_failed", %originator, "the strand is left to its follower");
             return Ok(Filled::Refused);
+        };
+        // As it is now: filling takes hours, in which nodes leave the network and come back.
+        let registry = self.engine.ports().registry.borrow().clone();
+        let Some(record) = registry.node(originator) else { return Ok(Filled::Refused) };
+        let verifier = EnvelopeVerifier {
+            originator,
+            key: record.public_key,
+            own: self.engine.store().identity().node,
+            absences: registry.absences(originator).clone(),
         };
         let commit: Commit<'_> = &|changes: Vec<Change>| {
             if self.is_stopped() {
@@ -365,7 +359,7 @@ impl FillParts {
             }
             Ok(resting.append(changes)?)
         };
-        let write: Write<'_> = &|head, envelopes| write_signed(verifier, commit, head, envelopes);
+        let write: Write<'_> = &|head, envelopes| write_signed(&verifier, commit, head, envelopes);
         // Its follower may have gone on since the last chunk.
         let head = self.engine.store().snapshot().head(originator)?;
         Writing::new(write, Gaps::Stop, head, SequenceId(u64::MAX)).take(envelopes)?;
@@ -380,6 +374,6 @@ enum Filled {
     Through,
     /// The copy leaves out the place behind this head.
     BeforeGap(SequenceId),
-    /// The strand's follower does not rest.
+    /// The strand's follower does not rest, or the registry has no key for the strand.
     Refused,
 }

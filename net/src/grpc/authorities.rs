@@ -1,0 +1,108 @@
+//! Certificate authorities that are trusted beside the public ones: those of the file that `SSL_CERT_FILE` names. A file that
+//! cannot be used is told, and keeps no peer with a public certificate away.
+
+use std::ffi::OsString;
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::io::AsyncReadExt as _;
+use tokio::time::timeout;
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
+
+/// A file of further certificate authorities in PEM that programs of this system trust, by the convention of OpenSSL.
+const VARIABLE: &str = "SSL_CERT_FILE";
+/// Longest such file. A guess: ten times the bundle of a system.
+const FILE_BYTES_MAX: u64 = 4 << 20;
+/// Longest wait for it. A guess: a file on another machine that is slow.
+const READ_MAX: Duration = Duration::from_secs(2);
+/// The beginning of each certificate in it.
+const BEGIN: &[u8] = b"-----BEGIN CERTIFICATE-----";
+
+/// Returns the endpoint with TLS. The file is read for each connection, so that one that was renewed counts.
+///
+/// # Errors
+/// When TLS cannot be set up with the public authorities alone.
+pub(super) async fn with_tls(endpoint: Endpoint) -> Result<Endpoint, tonic::transport::Error> {
+    let file = std::env::var_os(VARIABLE).filter(|file| !file.is_empty());
+    with_tls_and(endpoint, file).await
+}
+
+async fn with_tls_and(
+    endpoint: Endpoint,
+    file: Option<OsString>,
+) -> Result<Endpoint, tonic::transport::Error> {
+    static IS_TOLD: AtomicBool = AtomicBool::new(false);
+    let public = ClientTlsConfig::new().with_enabled_roots();
+    let Some(file) = file else { return endpoint.tls_config(public) };
+    let read = timeout(READ_MAX, read(&file)).await;
+    let why = match read.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
+        Ok(pem) => {
+            let further = public.clone().ca_certificate(Certificate::from_pem(pem));
+            match endpoint.clone().tls_config(further) {
+                Ok(endpoint) => {
+                    IS_TOLD.store(false, Ordering::Relaxed);
+                    return Ok(endpoint);
+                }
+                Err(error) => error.to_string(),
+            }
+        }
+        Err(error) => error.to_string(),
+    };
+    if !IS_TOLD.swap(true, Ordering::Relaxed) {
+        let (file, next) = (file.display(), "public authorities alone are trusted");
+        tracing::warn!(code = "authorities_unusable", %file, why, "{VARIABLE}: {next}");
+    }
+    endpoint.tls_config(public)
+}
+
+/// Reads a file that has a certificate. A pipe would block a thread for ever.
+async fn read(file: &OsString) -> io::Result<Vec<u8>> {
+    let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
+    if !tokio::fs::metadata(file).await?.is_file() {
+        return Err(invalid("it is no file"));
+    }
+    let mut pem = Vec::new();
+    let opened = tokio::fs::File::open(file).await?;
+    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem).await?;
+    if pem.len() as u64 > FILE_BYTES_MAX {
+        return Err(invalid("it is too long"));
+    }
+    if !pem.windows(BEGIN.len()).any(|part| part == BEGIN) {
+        return Err(invalid("it has no certificate"));
+    }
+    Ok(pem)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_that_cannot_be_used_leaves_the_public_authorities() {
+        let folder = std::env::temp_dir().join(format!("authorities-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        let file = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            std::fs::write(&path, bytes).unwrap();
+            path.into_os_string()
+        };
+        let mut long = vec![b' '; usize::try_from(FILE_BYTES_MAX).unwrap()];
+        long.extend_from_slice(BEGIN);
+        let unusable = [
+            folder.join("none").into_os_string(),
+            folder.as_os_str().to_owned(),
+            file("long", &long),
+            file("empty", b""),
+        ];
+        for path in &unusable {
+            assert!(read(path).await.is_err(), "{path:?}");
+        }
+        let damaged = [BEGIN, b"\n!\n-----END CERTIFICATE-----\n"].concat();
+        for path in unusable.into_iter().chain([file("damaged", &damaged)]) {
+            let endpoint = Endpoint::from_static("https://a.example");
+            assert!(with_tls_and(endpoint, Some(path.clone())).await.is_ok(), "{path:?}");
+        }
+        std::fs::remove_dir_all(&folder).unwrap();
+    }
+}

@@ -1,0 +1,104 @@
+//! Addresses for QUIC that peers have told over gRPC. They are claims: the end that answers has to prove the peer's id, and
+//! nothing else keeps a peer from naming a host that has nothing to do with it.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use hawser_proto::{OriginatorId, QuicAddress};
+
+/// Pause between two tries of addresses that a peer has told and where it was not found. As `docs/protocol/replication.md`
+/// says: a host that a liar names is sent little.
+const AGAIN_AFTER: Duration = Duration::from_secs(30);
+
+/// The address that each peer has told last. At most one entry for each registry node.
+#[derive(Default)]
+pub(crate) struct ToldAddresses(HashMap<OriginatorId, ToldAddress>);
+
+/// The address at which a peer says that it is reached over QUIC.
+#[derive(Debug, PartialEq, Eq)]
+struct ToldAddress {
+    /// URL of the API that has told it.
+    by: String,
+    address: QuicAddress,
+}
+
+impl ToldAddresses {
+    /// Notes an answer of the API at `by`: the address that it told, or that it tells none any more. Returns true if that
+    /// is new.
+    pub(crate) fn note(
+        &mut self,
+        peer: OriginatorId,
+        by: &str,
+        address: Option<QuicAddress>,
+    ) -> bool {
+        let Some(address) = address else { return self.0.remove(&peer).is_some() };
+        let told = ToldAddress { by: by.to_owned(), address };
+        let is_new = self.0.get(&peer) != Some(&told);
+        if is_new {
+            self.0.insert(peer, told);
+        }
+        is_new
+    }
+
+    /// Returns the address that the API at `url` has told of this peer.
+    pub(crate) fn get(&self, peer: OriginatorId, url: &str) -> Option<&QuicAddress> {
+        self.0.get(&peer).filter(|told| told.by == url).map(|told| &told.address)
+    }
+}
+
+/// Bounds how often addresses are tried that one peer has told, whichever they are.
+#[derive(Default)]
+pub(crate) struct ToldPause {
+    until: Option<Instant>,
+}
+
+impl ToldPause {
+    /// Returns true if a told address may be tried now, which is taken to fail.
+    pub(crate) fn begin(&mut self, now: Instant) -> bool {
+        let may_begin = self.until.is_none_or(|until| until <= now);
+        if may_begin {
+            self.until = Some(now + AGAIN_AFTER);
+        }
+        may_begin
+    }
+
+    /// Notes that the peer was found where it said.
+    pub(crate) fn end(&mut self) {
+        self.until = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: OriginatorId = OriginatorId(200);
+    const URL: &str = "https://a.example";
+
+    #[test]
+    fn an_address_that_is_not_told_any_more_is_forgotten() {
+        let mut told = ToldAddresses::default();
+        let first = QuicAddress::parse("a.example:1");
+        assert!(told.note(PEER, URL, first.clone()));
+        assert!(!told.note(PEER, URL, first.clone()));
+        assert_eq!(told.get(PEER, URL), first.as_ref());
+        assert_eq!(told.get(PEER, "https://b.example"), None, "another URL counts now");
+        assert!(told.note(PEER, URL, QuicAddress::parse("a.example:2")));
+        assert!(told.note(PEER, URL, None));
+        assert_eq!(told.get(PEER, URL), None);
+        assert!(!told.note(PEER, URL, None));
+    }
+
+    #[test]
+    fn failing_addresses_are_tried_seldom() {
+        let mut pause = ToldPause::default();
+        let now = Instant::now();
+        assert!(pause.begin(now));
+        assert!(!pause.begin(now));
+        assert!(!pause.begin(now + AGAIN_AFTER / 2));
+        assert!(pause.begin(now + AGAIN_AFTER));
+        assert!(!pause.begin(now + AGAIN_AFTER), "a failed one begins the next pause");
+        pause.end();
+        assert!(pause.begin(now + AGAIN_AFTER), "a peer that was found is dialled at once");
+    }
+}
