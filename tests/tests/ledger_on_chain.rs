@@ -192,7 +192,8 @@ impl Books {
 
     /// Reads from where the ledger is. A page is one block, so each block with events is booked alone.
     fn start_reading(&mut self) {
-        let endpoints = Endpoints::new("settlement", &[self.url.clone()], IDS[0]).unwrap();
+        let endpoints =
+            Endpoints::new("settlement", std::slice::from_ref(&self.url), IDS[0]).unwrap();
         let push = PushSettings { urls: vec![self.url.replace("http", "ws")], notify: Vec::new() };
         let walk = WalkSettings {
             source: EventSource::PayerRegistry,
