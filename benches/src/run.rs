@@ -63,17 +63,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             let plan = chain_index::Plan { events: events.max(1), per_block };
             chain_index::run(plan, &hawser.program(), &output.data_dir()).await
         }
-        Command::CatchUp { large, checkpoints } => {
-            let mut run = start(&large.output, &large.shape.clone().into()).await?;
-            let (network, leader, _) = filled(&large).await?;
-            let setting = if checkpoints { "checkpoints" } else { "verified" };
-            let flags = ["--catch-up".to_owned(), setting.to_owned()];
-            let (caught_up, follower) = catch_up::keep(&network, &leader, 1, &flags).await?;
-            run.catch_up = Some(caught_up);
-            follower.stop();
-            leader.stop();
-            run.finish(&large.output)
-        }
+        Command::CatchUp { large, checkpoints } => catch_up_with(&large, checkpoints).await,
         Command::Sources(large) => {
             let (network, leader, _) = filled_among(&large, sources::NODES).await?;
             sources::run(&network, leader).await
@@ -100,6 +90,19 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::RebuildPart { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
+}
+
+/// An empty follower of a node that holds much.
+async fn catch_up_with(large: &Large, checkpoints: bool) -> Result<(), BenchError> {
+    let mut run = start(&large.output, &large.shape.clone().into()).await?;
+    let (network, leader, _) = filled(large).await?;
+    let setting = if checkpoints { "checkpoints" } else { "verified" };
+    let flags = ["--catch-up".to_owned(), setting.to_owned()];
+    let (caught_up, follower) = catch_up::keep(&network, &leader, 1, &flags).await?;
+    run.catch_up = Some(caught_up);
+    follower.stop();
+    leader.stop();
+    run.finish(&large.output)
 }
 
 /// Subscriptions at a node that holds much.

@@ -150,13 +150,8 @@ pub(crate) fn load(
     let location = &how.location;
     let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
-    let is_ours = access == Access::ReadWrite && found == Some(FORMAT);
-    // A projection has no family if the disk failed between the drop and the making. An empty one must never count as whole,
-    // so that it is made anew is noted before its family is made.
-    if is_ours && lacks_projection(&db) && !meta::are_condemned(&db)? {
-        condemned::note(&db, &how.lasting.faults)?;
-    }
-    let has_dropped = is_ours && drop_condemned(&mut db)?;
+    let has_dropped =
+        access == Access::ReadWrite && found == Some(FORMAT) && drop_unusable(&mut db, how)?;
     match found {
         Some(FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
@@ -213,6 +208,16 @@ pub(crate) fn load(
         unread,
     });
     Ok((Arc::new(database), header))
+}
+
+/// Drops the families of projections that are to be made anew. Returns true if there are any.
+fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<bool, OpenError> {
+    // A projection has no family if the disk failed between the drop and the making. An empty one must never count as whole,
+    // so that it is made anew is noted before its family is made.
+    if lacks_projection(db) && !meta::are_condemned(db)? {
+        condemned::note(db, &how.lasting.faults)?;
+    }
+    Ok(drop_condemned(db)?)
 }
 
 impl Store {

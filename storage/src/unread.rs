@@ -19,7 +19,7 @@ pub struct UnreadFamily {
     pub cause: ReadError,
 }
 
-/// What was read of a family, and the failure that ended the read, if one did. An error if nothing may be used of it.
+/// The part of a family that was read, and the failure that ended the read, if one did. An error if nothing may be used of it.
 pub(crate) type PartRead<T> = Result<(T, Result<(), ReadError>), ReadError>;
 
 impl UnreadFamily {

@@ -66,7 +66,7 @@ struct LedgerSink {
 
 #[derive(Default)]
 struct Booked {
-    /// What the ledger held after a block, at the last time that the block was booked.
+    /// Balances in the ledger after a block, at the last time that the block was booked.
     after: BTreeMap<BlockRef, Balances>,
     /// Entries that were reversed, because the chain had taken their events back.
     reversed: usize,

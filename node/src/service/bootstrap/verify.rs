@@ -65,9 +65,9 @@ pub fn verify(
 pub(super) type ReadChunk<'a> =
     &'a mut dyn FnMut(&BootstrapChunk) -> Result<Envelopes, BootstrapFetchError>;
 
-/// What is called with the envelopes of each chunk.
+/// The function that gets each chunk with its envelopes.
 type SeeChunk<'a> = &'a mut dyn FnMut(&BootstrapChunk, &[(SequenceId, Bytes)]);
-/// What is called with envelopes, in the order of their places.
+/// The function that gets envelopes, in the order of their places.
 pub(super) type SeeEnvelopes<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
 
 /// Reads a chain's strand of a copy, and requires that it has the tree which most nodes have signed. Writes nothing. Calls
