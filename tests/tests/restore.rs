@@ -327,7 +327,7 @@ async fn every_backup_of_a_busy_node_restores_and_no_place_is_signed_twice() {
 }
 
 /// Hours of a day in small, each with a backup: `HAWSER_TEST_HOURS` makes it longer. After each of them the node leaves
-/// out places, for which every node searches a minute, so a day of `n` hours takes some `n²` minutes.
+/// out places, for which every node searches a minute, so a day of `n` hours takes some `n²` minutes (`HAWSER_TEST_LIMIT` bounds a program in `scripts/test`).
 fn hours() -> u64 {
     std::env::var("HAWSER_TEST_HOURS").map_or(2, |text| text.parse().unwrap())
 }
