@@ -4,6 +4,7 @@ use alloy::primitives::Address;
 use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use hawser_chain::contracts::revert::RevertReason;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::reports::{ReportManager, ReportManagerError, SubmitOutcome};
 use hawser_chain::send::{RequestError, SendError};
@@ -86,7 +87,32 @@ impl ReportContract for Contract {
 
 fn told(error: ReportManagerError) -> ContractError {
     // Nothing was sent then. After any other error a transaction may be on its way, or a smaller one would fail as well.
-    let may_be_too_large =
-        matches!(error, ReportManagerError::Send(SendError::Rpc(RequestError::Refused { .. })));
+    let may_be_too_large = match &error {
+        ReportManagerError::Send(SendError::Rpc(RequestError::Refused { .. })) => true,
+        // The contracts are behind proxies: in a trial, one that has too little gas within reverts without data.
+        ReportManagerError::Send(SendError::WouldRevert(revert)) => {
+            revert.reason == RevertReason::Nothing
+        }
+        _ => false,
+    };
     ContractError { text: error.to_string(), may_be_too_large }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_chain::contracts::revert::Revert;
+
+    use super::*;
+
+    fn may_be_too_large(reason: RevertReason) -> bool {
+        let revert = Revert { data: hawser_proto::Bytes::new().into(), reason };
+        told(ReportManagerError::Send(SendError::WouldRevert(revert))).may_be_too_large
+    }
+
+    #[test]
+    fn a_trial_that_reverts_without_data_may_be_too_large_and_one_with_a_reason_is_not() {
+        assert!(may_be_too_large(RevertReason::Nothing));
+        assert!(!may_be_too_large(RevertReason::Text("paused".into())));
+        assert!(!may_be_too_large(RevertReason::Unknown));
+    }
 }
