@@ -185,12 +185,11 @@ impl NodeAttempt {
         placed: &mut [(PublishItem, PlacedEnvelope)],
         unable: &BTreeSet<OriginatorId>,
     ) {
+        let mut unpaid = Vec::new();
         for (item, placed) in placed.iter_mut() {
             if placed.id.is_some_and(|id| !self.context.published.claim(&item.client, id)) {
                 *placed = placed.clone().repeated();
-                if self.gone.is_cancelled() {
-                    item.bill.give_back().await; // no other task does
-                }
+                unpaid.push(item.bill.clone());
             }
         }
         let placed = &*placed;
@@ -206,6 +205,11 @@ impl NodeAttempt {
             }
         };
         join3(charging, recording, self.tell_others(placed)).await;
+        if self.gone.is_cancelled() {
+            for bill in unpaid {
+                bill.give_back().await; // no other task does
+            }
+        }
     }
 
     /// Tells the other gateways where envelopes are. Callers are answered after that: their next request may go to any of
