@@ -208,6 +208,12 @@ async fn usage_of_payers_costs_no_token_within_a_turn() {
     for _ in 0..70 {
         ask(100, "1.2.3.4").await.unwrap(); // the bucket holds 60
     }
+    // Copies of one payer's usage are work, too: a thousand are more than one turn.
+    let charged = r#"xmtpd_rate_limit_decisions_total{service="MetadataApi",method="GetPayerInfo",tier="2",outcome="allowed"}"#;
+    let before = node.sample(charged).await.unwrap_or(0.0);
+    ask(1000, "1.2.3.4").await.unwrap();
+    let after = node.sample(charged).await.unwrap_or(0.0);
+    assert!(after >= before / 70.0 + before + 1.0, "{before} before, {after} after");
 }
 
 /// Puts an envelope of each of a hundred originators into each of these groups.
