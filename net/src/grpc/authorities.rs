@@ -2,11 +2,11 @@
 //! cannot be used is told, and keeps no peer with a public certificate away.
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::io::AsyncReadExt as _;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
@@ -56,15 +56,27 @@ async fn with_tls_and(
     endpoint.tls_config(public)
 }
 
-/// Reads a file that has a certificate. A pipe would block a thread for ever.
+/// Reads a file that has a certificate, on a thread that may block. There is one at a time: a network that is gone holds
+/// it for as long as it likes, and commits need such threads, too.
 async fn read(file: &OsString) -> io::Result<Vec<u8>> {
+    static READING: Semaphore = Semaphore::const_new(1);
+    let permit = READING.acquire().await.map_err(io::Error::other)?;
+    let file = file.clone();
+    let reading = tokio::task::spawn_blocking(move || {
+        let _permit = permit; // for as long as the thread reads, also when no one waits for it any more
+        read_now(&file)
+    });
+    reading.await.map_err(io::Error::other)?
+}
+
+/// Reads a file that has a certificate. A pipe would block for ever.
+fn read_now(file: &OsString) -> io::Result<Vec<u8>> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
-    if !tokio::fs::metadata(file).await?.is_file() {
+    if !std::fs::metadata(file)?.is_file() {
         return Err(invalid("it is no file"));
     }
     let mut pem = Vec::new();
-    let opened = tokio::fs::File::open(file).await?;
-    opened.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem).await?;
+    std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem)?;
     if pem.len() as u64 > FILE_BYTES_MAX {
         return Err(invalid("it is too long"));
     }
