@@ -58,7 +58,7 @@ pub(super) struct Trial {
 }
 
 /// Record of a peer that showed nothing of what it claimed to hold.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Doubt {
     /// Number of times.
     pub(super) times: u32,

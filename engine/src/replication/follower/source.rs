@@ -192,6 +192,15 @@ impl Follower {
         }
     }
 
+    /// Takes over which peers the follower before it doubted. Its source did not send what is wanted, and is doubted as
+    /// well, so that others have their turn.
+    #[must_use]
+    pub fn after_failed(mut self, before: &Self, now: Instant) -> Self {
+        self.choice.doubts.clone_from(&before.choice.doubts);
+        self.choice.doubt(now, before.choice.source);
+        self
+    }
+
     fn cancel_endless(&mut self, peer: OriginatorId) {
         if self.open_want(peer).is_some_and(|open| open.up_to.is_none()) {
             self.cancel_want(peer);

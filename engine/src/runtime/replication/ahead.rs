@@ -2,6 +2,7 @@
 
 use std::time::Instant;
 
+use hawser_proto::checkpoint::SignedCheckpoint;
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 
 use super::stage::Stage;
@@ -21,6 +22,8 @@ pub(super) struct Ahead {
     is_on: bool,
     pub(super) stage: Stage,
     pub(super) runs: SignedRuns,
+    /// The last checkpoint of a run that the exchange of checkpoints has taken.
+    pub(super) handed_over: Option<SignedCheckpoint>,
     /// One at most: nothing is taken from the inbox while it waits.
     pub(super) parked: Option<Parked>,
     /// A bad outer layer was found, or no peer has sent what takes its place: the strand is asked for again as soon as
@@ -46,6 +49,7 @@ impl Ahead {
             is_on,
             stage: if is_shown { Stage::Shown { verified } } else { Stage::Verified },
             runs: SignedRuns::new(originator, key),
+            handed_over: None,
             parked: None,
             asks_again: false,
             knows_absences: false,

@@ -82,12 +82,14 @@ impl StrandTask {
         let WantResponse { peer, request, items } = response;
         self.counters.received.inc_by(items.iter().filter_map(envelope).count() as u64);
         let before = self.follower.accepted();
-        let known = self.ahead.runs.trusted();
         let entries = self.ahead.runs.note(peer, *run);
-        let trusted = self.ahead.runs.trusted().filter(|it| known != Some(*it));
-        if let Some(signed) = trusted {
-            // Readers are shown what its node has signed here, so others are held against it. Dropped if there is no room.
-            let _ = self.state.checkpoints.show(self.originator, signed.into());
+        let trusted = self.ahead.runs.trusted().filter(|it| self.ahead.handed_over != Some(*it));
+        // Readers are shown what its node has signed here, so others are held against it. Not in that node's own queue, which
+        // it could fill to have this one dropped.
+        if let Some(signed) = trusted
+            && self.state.checkpoints.show(self.state.own, signed.into())
+        {
+            self.ahead.handed_over = Some(signed);
         }
         let items = entries.into_iter().map(|entry| StrandItem::Envelope(Ok(entry))).collect();
         self.follower.note_wall(self.state.ports.clock.now_ns());
@@ -217,7 +219,12 @@ impl StrandTask {
     /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is shown.
     fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
         self.writes = WriteQueue::default();
+        let is_repeat = matches!(self.ahead.stage, Stage::AskedAgain { .. });
         let follower = Follower::new(self.originator, verified, [], now());
+        let follower = match is_repeat {
+            true => follower.after_failed(&self.follower, now()),
+            false => follower,
+        };
         self.follower = follower.with_requests(self.state.begin_turn());
         self.state.stop_wants(self.originator);
         // All peers are new to this follower, and so is the registry.
