@@ -35,6 +35,27 @@ pub(super) struct PeerStatusView {
     endpoint: Mutex<Option<Endpoint>>,
 }
 
+/// The view of a node that follows no other. What it has not verified yet, from an earlier run, is told to no peer either.
+struct Alone(Replication);
+
+impl PeerView for Alone {
+    fn peers(&self) -> Vec<PeerState> {
+        NoPeers.peers()
+    }
+
+    fn strands(&self) -> Vec<StrandState> {
+        NoPeers.strands()
+    }
+
+    fn counts(&self) -> PeerCounts {
+        NoPeers.counts()
+    }
+
+    fn heads_for_peers(&self) -> Option<Heads> {
+        Some(self.0.heads().clone())
+    }
+}
+
 impl Peers {
     /// Starts listening, dialling and following strands; without settings, only the guard of the node's
     /// own strand, which then has no peer to ask.
@@ -89,7 +110,7 @@ impl Peers {
     pub(super) fn view(&self) -> Arc<dyn PeerView> {
         match &self.view {
             Some(view) => view.clone(),
-            None => Arc::new(NoPeers),
+            None => Arc::new(Alone(self.replication.clone())),
         }
     }
 
