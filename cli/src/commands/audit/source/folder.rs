@@ -90,6 +90,10 @@ pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeP
     let snapshot = store.snapshot();
     let envelope = snapshot.get(id).map_err(RunError::failed)?;
     let envelope = envelope.ok_or_else(|| RunError::not_found(format!("{id} is not held")))?;
+    if snapshot.verified_head(id.originator).map_err(RunError::failed)? < id.sequence {
+        let later = "the node verifies it while it runs";
+        return Err(RunError::not_found(format!("{id} is not verified yet: {later}")));
+    }
     let mut nodes = snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)?;
     nodes.sort_by_key(|node| *node != id.originator);
     for node in nodes {
