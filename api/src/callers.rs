@@ -70,7 +70,7 @@ struct CallersState {
 
 /// The limits of a node that limits its callers.
 enum Limits {
-    /// Of this process alone.
+    /// Limits of this process alone.
     Own {
         rates: Mutex<RateLimits>,
         /// Streams of all envelopes.

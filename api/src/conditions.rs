@@ -380,8 +380,8 @@ fn listed_lately(chain: &ChainState) -> Result<(), String> {
     chain.lists.iter().try_for_each(|list| list.read_lately(chain.disconnect_max))
 }
 
-/// Checks that no contract is paused. A paused broadcaster takes no commits or identity updates, a paused payer registry
-/// no deposits; what a node does goes on.
+/// Checks that no contract is paused. A paused broadcaster takes no commits or identity updates, and a paused payer
+/// registry no deposits. The work of the node continues.
 fn contracts_run(chain: &ChainState) -> Result<(), String> {
     let paused = chain.contracts.iter().filter_map(|reading| {
         let pause = reading.pause.filter(|pause| pause.is_paused)?;

@@ -92,7 +92,7 @@ pub(crate) enum CallError {
     /// An address has submitted as many reports as it may; seconds until the next one.
     #[error("too many reports were submitted from this address")]
     TooManyReports(u64),
-    /// Nothing can be stored now.
+    /// The log cannot be written to at present.
     #[error("the disk of this node takes nothing now")]
     ReadOnly,
     /// This node does not serve that part of the protocol.

@@ -5,8 +5,8 @@ use hawser_serve::StatusDetails;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-/// Renders a refusal as RESOURCE_EXHAUSTED. `reason` is a constant that programs can match.
-/// A caller that waits as long as it is told may succeed.
+/// Renders a refusal as RESOURCE_EXHAUSTED. `reason` is a constant for programs. A caller that
+/// waits for the stated time may succeed.
 pub(crate) fn limited(text: &str, reason: &'static str, retry_after_s: u64) -> Status {
     let retry_after_s = Some(retry_after_s);
     let details = StatusDetails { retry_after_s, ..StatusDetails::of(reason) };

@@ -40,7 +40,8 @@ const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 /// spare.
 const PERIOD_BYTES: usize = 128;
 
-/// Rows that one payer counts for, however few it has. A guess: what a seek costs beside a row.
+/// Rows that one payer counts as, however few it has. A guess at the cost of a seek relative to a
+/// row.
 const ROWS_PER_SEEK: usize = 10;
 
 /// Serves metadata. Cheap to clone.
@@ -168,7 +169,7 @@ type UsageByName = Vec<(String, Arc<[UsedPeriod]>)>;
 
 /// The outcome of one turn.
 enum UsageTurn {
-    /// All has been read.
+    /// Everything has been read.
     Done(UsageByName),
     /// This node does not know the payer that this text names.
     Unknown(String),

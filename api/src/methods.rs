@@ -156,7 +156,7 @@ const QUERY_FIELDS: &[FieldCost] = &[FieldCost::each(
 /// Topics, each with its row.
 const NEWEST_FIELDS: &[FieldCost] = &[FieldCost::each(1, 512, &[])];
 
-/// Topics, each with its registrations and its cursor, for as long as the stream lasts. Measured: a
+/// Topics, each with its registrations and its cursor, charged until the stream ends. Measured: a
 /// topic with a cursor of five entries takes 540 bytes.
 const TOPICS_FIELDS: &[FieldCost] = &[FieldCost::each(1, 256, &[FieldCost::each(2, 192, CURSOR)])];
 

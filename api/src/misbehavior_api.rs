@@ -23,8 +23,8 @@ use crate::report_limits::ReportLimits;
 
 /// Reports of one answer. Specified (`docs/protocol/misbehavior.md`).
 const REPORTS_MAX: usize = 1_000;
-/// Bytes of the reports of one answer; a larger report comes alone. Specified (same page): 4 MiB with what is
-/// around the reports.
+/// Bytes of the reports in one answer; a larger report is sent alone. Specified (same page): 4 MiB, with the
+/// fields around the reports.
 const LEN_BYTES_MAX: usize = 4 * 1024 * 1024 - REPORTS_MAX * 32;
 /// Copies of a report's bytes that a submission makes: in its one form, and in the write to disk.
 const COPIES: usize = 2;

@@ -54,8 +54,8 @@ impl ReadFrom {
         }
     }
 
-    /// Reads behind a cursor for each topic: behind the lowest place of each originator in all of them. A request whose
-    /// cursors are too long is refused, and is told nothing.
+    /// Reads that start at a cursor for each topic. For each originator, the lowest place of all topics counts. A
+    /// request with too long cursors is refused and gets no report.
     pub(crate) fn topics<'a>(
         mut cursors: impl Iterator<Item = Option<&'a envelopes_pb::Cursor>>,
     ) -> Self {

@@ -14,7 +14,7 @@ const CALLERS_MAX: usize = 100_000;
 /// The tokens that a call takes from its caller's buckets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct CallCost {
-    /// From the buckets of queries.
+    /// Tokens from the buckets of queries.
     pub(crate) query: u64,
     /// From the bucket of opened streams.
     pub(crate) opens: u64,

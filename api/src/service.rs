@@ -67,7 +67,8 @@ impl NodeApi {
 }
 
 impl NodeApi {
-    /// Opens a stream of topics, and tells what has expired of what it asks for.
+    /// Opens a stream of topics, and reports in its headers which of the requested places have
+    /// expired.
     async fn opened_topics(
         &self,
         method: EnvelopeMethod,

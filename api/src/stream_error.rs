@@ -36,7 +36,7 @@ pub(crate) enum StreamError {
 }
 
 impl StreamError {
-    /// Returns what programs are told beside the text.
+    /// Returns the machine-readable details beside the text.
     pub(crate) fn details(&self) -> StatusDetails {
         let reason = match self {
             Self::Version => "REQUEST_VERSION",

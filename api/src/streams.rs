@@ -146,7 +146,8 @@ struct HeldMemory {
 }
 
 impl HeldMemory {
-    /// Charges what the stream holds instead of the request, which is gone.
+    /// Replaces the charge for the request, which has been dropped, by one for the state of the
+    /// stream.
     fn of(charge: CallCharge, subscription: &Subscription) -> Result<Self, CallError> {
         let bytes = subscription.held_bytes();
         charge.take_lasting(bytes)?;
@@ -154,7 +155,7 @@ impl HeldMemory {
         Ok(Self { charge, bytes })
     }
 
-    /// Gives back what the stream does not hold any more.
+    /// Releases the charge for memory that the stream no longer holds.
     fn shrink(&mut self, subscription: &Subscription) {
         let bytes = subscription.held_bytes();
         if bytes < self.bytes {

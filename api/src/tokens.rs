@@ -52,7 +52,7 @@ pub(crate) struct NodeToken<'a> {
     claims: Claims,
 }
 
-/// A token that was verified. Holds for as long as the registry has this key for the node.
+/// A verified token. Valid while the registry has this key for the node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct VerifiedToken {
     /// The node that calls.

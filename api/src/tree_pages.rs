@@ -40,7 +40,8 @@ const CHECKPOINT_BYTES: usize = 128 * 1024;
 const TILE_BYTES: usize = 2 * 32 * TILE_WIDTH as usize;
 /// For a checkpoint. A second: a strand that grows gets a new one about as often.
 const SHORT: HeaderValue = HeaderValue::from_static("public, max-age=1");
-/// For a full tile. A year, which is the most that caches take for an age (RFC 9111 §1.2.2 lets them).
+/// The cache header of a full tile: a year, the longest age that caches accept (RFC 9111 §1.2.2
+/// permits that).
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
 /// For a partial tile. A day: it never changes either, but is not asked for once the tile is full.
 const FOR_A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400, immutable");

@@ -19,8 +19,8 @@ pub trait PeerView: Send + Sync + 'static {
     /// Returns the counts since the start.
     fn counts(&self) -> PeerCounts;
 
-    /// Returns the heads that peers are told of, if they are others than those of the engine: what readers may be shown
-    /// before it is verified is not told to peers.
+    /// Returns the heads to announce to peers, if they differ from those of the engine. Envelopes that readers see
+    /// before verification are not announced to peers.
     fn heads_for_peers(&self) -> Option<Heads> {
         None
     }
@@ -225,7 +225,7 @@ pub struct ContractPause {
 pub enum ReadingState {
     /// It has not read anything yet.
     Starting,
-    /// It reads the past.
+    /// It reads earlier blocks.
     CatchingUp,
     /// It has read all blocks.
     AtHead,

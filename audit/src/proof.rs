@@ -20,7 +20,7 @@ use crate::file::NodeEntry;
 
 /// The schema that this program writes and reads.
 pub const PROOF_SCHEMA: &str = "hawser-proof/1";
-/// Length of the longest proof file that is read, in bytes: an envelope of 25 MiB in base64, and what is beside it.
+/// Bytes of the longest proof file that is read: an envelope of 25 MiB in base64, and the fields around it.
 pub const PROOF_FILE_LEN_BYTES_MAX: usize = 40 * 1024 * 1024;
 
 /// The reason a text is no proof file.

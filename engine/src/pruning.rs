@@ -30,7 +30,7 @@ pub enum Stay {
     NotReported,
     /// A payer report begins or ends with it and is not settled, or is the last one.
     ReportEnds,
-    /// So many of its strand have gone in this run. The next one goes on.
+    /// The bound on removals from its strand in one run is reached. The next run continues.
     Later,
     /// Its bytes, or the state of the log, do not let it go.
     Refused,
@@ -64,7 +64,7 @@ impl Stay {
 /// The verdict on an envelope of the expiry index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PruneVerdict {
-    /// It may go.
+    /// It may be removed.
     Goes,
     /// It has expired and stays.
     Stays(Stay),

@@ -3,7 +3,7 @@
 use hawser_proto::{OriginatorId, PublicKey};
 use hawser_rules::{RateTable, Registry};
 
-/// Age from which a price list is no base for a price any more, in nanoseconds. Specified: other
+/// Age in nanoseconds at which a price list is too old for pricing. Specified: other
 /// implementations stop pricing at 60 minutes.
 const RATES_AGE_NS_MAX: i64 = 60 * 60 * 1_000_000_000;
 

@@ -37,10 +37,10 @@ pub enum SubmissionError {
     Old,
 }
 
-/// Checks what a stranger submits at `now_ns`, before its evidence is looked at.
+/// Checks a report that a stranger submits at `now_ns`, before its evidence is examined.
 ///
 /// # Errors
-/// [`SubmissionError`] with the first thing that is wrong.
+/// [`SubmissionError`] for the first fault found.
 pub fn check_submission(report: &Report, now_ns: u64) -> Result<(), SubmissionError> {
     let time_ns = report.reporter_time_ns();
     if report.is_by_node() {

@@ -247,7 +247,7 @@ impl GatewayShare {
         known
     }
 
-    /// Tells the nodes of topics.
+    /// Stores the nodes of topics.
     pub(crate) async fn set_nodes(&self, topics: &[([u8; 16], OriginatorId)]) {
         for topics in topics.chunks(TOPICS_PER_CALL) {
             let keys: Vec<String> = topics.iter().map(|(topic, _)| self.topic_key(topic)).collect();

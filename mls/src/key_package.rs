@@ -42,7 +42,7 @@ pub struct KeyPackage {
     pub last_resort: bool,
 }
 
-/// Why a key package is invalid.
+/// The reason a key package is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyPackageError {
     /// The key package is longer than [`KEY_PACKAGE_LEN_BYTES_MAX`].

@@ -22,8 +22,8 @@ pub enum PeerError {
     /// The peer did not finish the handshake in time.
     #[error("the handshake took too long")]
     HandshakeTimeout,
-    /// There are too many connections whose peers have proved nothing yet, or the peer came back too
-    /// soon after it was refused.
+    /// Too many connections have peers that have not proved their node id yet, or the peer came back
+    /// too soon after it was refused.
     #[error("too many connections")]
     Busy,
     /// A frame was malformed or out of place.

@@ -77,7 +77,8 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
 /// Addresses to dial a peer at.
 #[derive(Debug)]
 struct PeerAddresses {
-    /// The one that the peer has told over gRPC. It is tried first: where it is told, nothing may answer at the other one.
+    /// The address that the peer has announced over gRPC. It is tried first, because a peer that announces one may not
+    /// answer at the other.
     told: Option<String>,
     /// The one of its registry record; empty if it has none.
     registered: String,

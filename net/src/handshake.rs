@@ -111,8 +111,8 @@ impl LocalIdentity {
         registry.member(peer).map(|record| record.public_key).ok_or(PeerError::UnknownNode)
     }
 
-    /// Returns when a peer is not in the network any more. Cancel safe. Owns what it needs, so that it lives
-    /// beside a borrowed session.
+    /// Waits until a peer has left the network. Cancel safe. Owns its data, so that it can live beside a
+    /// borrowed session.
     pub(crate) fn left_network(&self, peer: OriginatorId) -> impl Future<Output = ()> + use<> {
         let mut registry = self.registry.clone();
         async move {

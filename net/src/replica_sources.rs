@@ -18,8 +18,8 @@ impl ReplicaSources {
         Self { urls }
     }
 
-    /// Returns ids and URLs of what is followed; `None` for all nodes of the network. A URL that the registry
-    /// has for a node stands for that node. Any other one gets an id that no node has.
+    /// Returns ids and URLs of the sources; `None` for all nodes of the network. A URL that the registry has
+    /// for a node stands for that node. Any other URL gets an id that no node has.
     pub(crate) fn all(&self, registry: &Registry) -> Option<Vec<(OriginatorId, String)>> {
         if self.urls.is_empty() {
             return None;

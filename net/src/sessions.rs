@@ -28,7 +28,7 @@ pub(crate) struct Sessions {
 struct SessionTable {
     current: HashMap<OriginatorId, ActiveSession>,
     grpc: HashMap<OriginatorId, GrpcSession>,
-    /// Addresses that peers have told over gRPC.
+    /// Addresses that peers have announced over gRPC.
     told: ToldAddresses,
     /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
     /// for each registry node, since only proven ids enter.
@@ -201,8 +201,7 @@ impl Drop for SessionGuard {
 }
 
 impl GrpcGuard {
-    /// Notes an answer of the peer: the time that the call took, and the address that it told, or that it tells
-    /// none.
+    /// Notes an answer of the peer: the duration of the call, and the address that the peer announced, if any.
     pub(crate) fn note_answer(&self, round_trip: Duration, address: Option<QuicAddress>) {
         self.sessions.table.send_if_modified(|table| {
             let session = table.grpc.get_mut(&self.peer);

@@ -17,14 +17,14 @@ pub(crate) struct ToldAddresses(HashMap<OriginatorId, ToldAddress>);
 /// The address at which a peer says that it is reached over QUIC.
 #[derive(Debug, PartialEq, Eq)]
 struct ToldAddress {
-    /// URL of the API that has told it.
+    /// URL of the API that announced the address.
     by: String,
     address: QuicAddress,
 }
 
 impl ToldAddresses {
-    /// Notes an answer of the API at `by`: the address that it told, or that it tells none any more. Returns true if that
-    /// is new.
+    /// Notes an answer of the API at `by`: the address that it announced, or that it no longer announces one. Returns
+    /// true if that changes anything.
     pub(crate) fn note(
         &mut self,
         peer: OriginatorId,

@@ -96,7 +96,7 @@ pub(crate) struct UnprovenConnections {
 #[derive(Debug, Default)]
 struct UnprovenState {
     table: UnprovenTable,
-    /// Tells the task of each connection, by being dropped, that the connection has to go.
+    /// One sender for the task of each connection. Dropping it ends the connection.
     running: HashMap<u64, oneshot::Sender<()>>,
 }
 

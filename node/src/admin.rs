@@ -45,11 +45,11 @@ pub enum AdminRequest {
     Scrub {
         /// Bytes that are read in a second at most; 0 for no bound.
         bytes_per_s: u64,
-        /// Put back what is damaged.
+        /// Repair the damage.
         #[serde(default)]
         repair: bool,
     },
-    /// Removes what has expired, or says what would go.
+    /// Removes expired envelopes, or reports what it would remove.
     Prune {
         /// Only count.
         dry_run: bool,
@@ -60,7 +60,7 @@ pub enum AdminRequest {
         step: PayerReportStep,
         /// The originator that the reports are about; `None` for all.
         about: Option<u32>,
-        /// True if nothing is to be done, and only to be told what would be.
+        /// True to only report what would be done.
         dry_run: bool,
     },
 }

@@ -17,7 +17,7 @@ pub enum RunErrorKind {
     Refused,
     /// Its subject does not exist.
     NotFound,
-    /// It was done, and its answer has this exit code.
+    /// The work was done, and its result is this exit code.
     Answer(u8),
 }
 

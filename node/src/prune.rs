@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::error::RunError;
 
-/// Takes the bytes of what has gone since the last call, and says if the work goes on.
+/// Receives the bytes removed since the last call, and returns whether the work continues.
 type PruneProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
 /// Removes all that may go from the database of a running node, without the bound of a run, for half of the time at most.

@@ -1,7 +1,7 @@
 //! Checkpoints of one node about one strand that cannot both be true.
 //!
-//! Of the node's own strand they prove that it has lied. An observer may have been told two stories, and have lost what it
-//! held of the first one, so against it they are a claim.
+//! About the node's own strand they prove that it has lied. An observer may have been shown two histories, and may have
+//! lost the first one, so against an observer they are only a claim.
 
 use hawser_proto::PublicKey;
 use hawser_proto::checkpoint::{CheckpointError, SignedCheckpoint};

@@ -203,7 +203,7 @@ pub enum WrongFee {
     Congestion,
 }
 
-/// The fees of one envelope, and what they depend on. Fees are picodollars.
+/// The fees of one envelope in picodollars, and the facts that they depend on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Charged {
     /// The envelope's time, unix nanoseconds.

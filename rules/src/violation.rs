@@ -43,7 +43,7 @@ pub enum Violation {
     /// The envelope depends on a node's strand. Only chain strands can be depended on.
     #[error("a message can not depend on a non-commit: originator {}", .0.originator)]
     DependsOnNode(EnvelopeId),
-    /// The envelope depends on a chain strand of which this node has nothing.
+    /// The envelope depends on a chain strand of which this node holds no envelope.
     #[error("dependency {0} is on an originator that has not been seen by this node")]
     DependencyUnseen(EnvelopeId),
     /// The envelope depends on a place that this node has not reached in that chain strand.

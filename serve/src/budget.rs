@@ -341,7 +341,7 @@ impl ConnectionShare {
         self.take(bytes).map(|()| false)
     }
 
-    /// Adds `bytes`, if `may` says so of what is free to all after that.
+    /// Adds `bytes` if `may` accepts the number of bytes that are then left for all.
     fn add_if(&self, bytes: usize, may: impl Fn(usize) -> bool) -> bool {
         let taken = self.budget.used_bytes.fetch_update(Relaxed, Relaxed, |all| {
             let all = all.checked_add(bytes)?;
@@ -354,8 +354,8 @@ impl ConnectionShare {
         taken.is_ok()
     }
 
-    /// Returns true if this consumer may have `bytes` more, when that leaves `free` bytes to all. What is lent counts as
-    /// free, and as none of its holder's: it comes back when others need it.
+    /// Returns true if this consumer may take `bytes` more when that leaves `free` bytes for all. Lent memory counts as
+    /// free and not as held, because it comes back when others need it.
     fn may_hold(&self, bytes: usize, free: usize) -> bool {
         let with = |used: &AtomicUsize, lent: &AtomicUsize| {
             used.load(Relaxed).saturating_sub(lent.load(Relaxed)).saturating_add(bytes)

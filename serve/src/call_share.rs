@@ -132,11 +132,11 @@ impl CallCharge {
         self.give_back(taken_bytes.saturating_sub(STREAM_BYTES));
     }
 
-    /// Notes that the request is gone: of what it took, `bytes` are held on. A stream that lasts says so
-    /// when it has turned its request into what it keeps.
+    /// Notes that the request has been dropped, and keeps the charge for `bytes` of it. A long-lived
+    /// stream calls this when it has turned its request into its own state.
     ///
     /// # Errors
-    /// [`Overloaded`] if that is more than the request took, and too much.
+    /// [`Overloaded`] if `bytes` is more than the request was charged, and the difference does not fit.
     pub fn keep_of_request(&self, bytes: usize) -> Result<(), Overloaded> {
         let taken_bytes = self.0.request_bytes.load(Relaxed);
         if bytes > taken_bytes {

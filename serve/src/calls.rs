@@ -154,7 +154,7 @@ impl Packing {
         Self { requests, is_unknown, answers }
     }
 
-    /// Adds what a caller has to know about the compression of an answer, which has `ended` if it is a status alone.
+    /// Adds the headers about the compression of an answer. `ended` is set if the answer is a status alone.
     fn add_headers(self, headers: &mut HeaderMap, ended: Option<Code>) {
         if self.is_unknown {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity,gzip"));

@@ -273,7 +273,7 @@ impl Connections {
         }
     }
 
-    /// Returns what is to be done when a peer floods its connection.
+    /// Returns the reaction to a peer that floods its connection.
     fn on_flood(&self) -> impl Fn() + Send + use<> {
         let metrics = self.dispatcher.metrics().clone();
         move || metrics.connection_refused(ConnectionRefusal::Flood)

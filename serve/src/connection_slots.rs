@@ -57,7 +57,7 @@ struct Taken {
     ending: usize,
     numbers: u64,
     of_address: HashMap<ClientAddress, BTreeMap<u64, CancellationToken>>,
-    /// Every address by the number of its connections that have not been told to end.
+    /// All addresses, ordered by the number of their connections that have not been asked to close.
     by_count: BTreeSet<(usize, ClientAddress)>,
 }
 

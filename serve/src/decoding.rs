@@ -99,8 +99,8 @@ impl<'a, P: Iterator<Item = &'a [u8]>> Scan<'a, P> {
         }
     }
 
-    /// Scans the next `len` bytes and moves behind them, also if what they hold is malformed: the bytes
-    /// may be decoded later, or never.
+    /// Scans the next `len` bytes and moves past them, even if they are malformed: the bytes may be
+    /// decoded later, or never.
     fn inside(&mut self, len: usize, scan: impl FnOnce(&mut Self)) -> Option<()> {
         let end = self.at.checked_add(len).filter(|end| *end <= self.end)?;
         let outer = std::mem::replace(&mut self.end, end);

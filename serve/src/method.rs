@@ -71,7 +71,7 @@ impl RpcMethod {
         Self { reads_always: true, ..self }
     }
 
-    /// Returns true if requests may wait in the window of a call for as long as it lasts.
+    /// Returns true if unread requests may stay in the flow-control window of a call until it ends.
     pub(crate) fn leaves_unread(&self) -> bool {
         self.kind == MethodKind::Bidi && !self.reads_always
     }

@@ -20,7 +20,7 @@ pub(crate) const HEADER_LEN_BYTES_MAX: usize = 2048;
 pub(crate) enum ProxyHeader {
     /// The connection begins with something else.
     None,
-    /// More bytes are needed to tell.
+    /// More bytes are needed to decide.
     Incomplete,
     /// A header of `len_bytes`. `client` is `None` if the proxy speaks for itself.
     Whole { len_bytes: usize, client: Option<SocketAddr> },

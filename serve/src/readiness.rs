@@ -20,8 +20,8 @@ use crate::metrics::Exposition;
 /// Time between two evaluations that no request causes. A guess: watchers of health learn of a
 /// change that much later at the most.
 const EVALUATED_EVERY: Duration = Duration::from_millis(500);
-/// Time within which the checks have to end: a disk that does not answer is not ready. A guess: far
-/// above what a busy one takes, and below the patience of balancers.
+/// Time limit of the checks: with a disk that does not answer, the process is not ready. A guess:
+/// far above the time of checks on a busy disk, and below the timeouts of load balancers.
 const EVALUATED_WITHIN: Duration = Duration::from_secs(5);
 
 /// A purpose that a process can be ready for. Each one includes the needs of those before it.
@@ -34,7 +34,7 @@ pub enum Purpose {
     Read,
     /// Envelopes are taken.
     Publish,
-    /// Nothing that this process does: operators are told, and it stays ready.
+    /// Has no effect on serving: operators see the condition, and the process stays ready.
     Notice,
 }
 

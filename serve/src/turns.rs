@@ -21,8 +21,8 @@ use hyper::rt::Executor;
 const PAID_TIME: Duration = Duration::from_micros(200);
 /// The most time that a connection may have left. A guess: what a burst of 100 publishes pays for.
 const PAID_TIME_MAX: Duration = Duration::from_millis(20);
-/// Turns in a row that a task leaves to paid ones before it has its own. Bounds what paying
-/// callers can delay others, and what a task costs that lets others go first. A guess.
+/// The most turns in a row that a task leaves to paid tasks before it runs. Bounds the delay that
+/// paying callers can cause to others, and the cost of a task that gives way. A guess.
 const DEFERRED_MAX: u8 = 4;
 
 /// The paid tasks of a process that wait for their turn.
@@ -98,7 +98,7 @@ pub(crate) async fn in_turn<F: Future>(account: Arc<PaidTime>, task: F) -> F::Ou
     .await
 }
 
-/// The task waits for what it has asked for.
+/// The task waits for an event.
 const RESTING: u8 = 0;
 /// The task was woken and waits for its turn. It is counted in [`Turns`].
 const WOKEN: u8 = 1;

@@ -22,10 +22,10 @@ const PIECE_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Pieces that are decompressed before other calls have their turn. A guess: together they take about a
 /// millisecond.
 const PIECES_PER_TURN: usize = 4;
-/// Bound on what a message becomes: this multiple of the bytes that came, and this many besides. gzip itself goes up to
-/// 1032, which would let a caller have the work of a thousand bytes done for one. Measured: 10,000 topics, each with the same
-/// cursor of 100 originators, shrink to a 43rd. The second one is a guess: decompressing as much takes about as long as
-/// taking in the call.
+/// Bounds the decompressed size of a message: this multiple of the compressed bytes, plus the constant below. gzip
+/// reaches a factor of 1032, which would let a caller cause the work of a thousand bytes by sending one. Measured:
+/// 10,000 topics, each with the same cursor of 100 originators, shrink to a 43rd. The constant is a guess:
+/// decompressing as much takes about as long as accepting the call.
 const GROWTH_MAX: usize = 64;
 const GROWTH_FREE_BYTES: usize = 64 * 1024;
 /// Compressed bytes that are taken in before other calls have their turn. A guess: of the blocks that cost most, a

@@ -121,8 +121,8 @@ impl Database {
         Ok(())
     }
 
-    /// Takes over what a durable batch for these strands has done beyond its rows. The caller holds their
-    /// heads.
+    /// Updates the memory of the store after a batch for these strands became durable. The caller holds
+    /// their heads.
     pub(crate) fn note(&self, tallies: TallyReport, strands: impl Iterator<Item = OriginatorId>) {
         self.differing_fees.fetch_add(tallies.differing, Ordering::Relaxed);
         if tallies.has_marked {

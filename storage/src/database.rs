@@ -54,12 +54,12 @@ pub(crate) struct Database {
     pub(crate) path: Option<PathBuf>,
     /// The parts that outlive this database when the log is read again.
     pub(crate) lasting: Lasting,
-    /// True if RocksDB was told to write nothing.
+    /// True if RocksDB was opened for reading only.
     pub(crate) is_read_only: bool,
     pub(crate) strands: Strands,
-    /// The topics of what was written last.
+    /// The topics of the newest envelopes.
     pub(crate) recent: Recent,
-    /// The ends of what has expired of each strand.
+    /// The end of the expired places of each strand.
     pub(crate) expired_ends: ExpiredEnds,
     /// The edges of the strands' trees.
     pub(crate) trees: Trees,
@@ -161,7 +161,7 @@ impl Database {
         family_of(&self.db, family)
     }
 
-    /// Returns what the host marker repeats of the folder, for a generation.
+    /// Returns the facts about the folder that the host marker records, for a generation.
     pub(crate) fn folder_facts(&self, generation: u64) -> FolderFacts {
         let head = *self.strands.head(self.identity.node).lock();
         FolderFacts { incarnation: self.incarnation, generation, inode: 0, head }

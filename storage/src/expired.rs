@@ -1,4 +1,4 @@
-//! The ends of what has expired of each strand, in memory: every query is told of them, and they seldom change.
+//! The end of the expired places of each strand, in memory: every query reports them, and they seldom change.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

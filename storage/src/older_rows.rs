@@ -1,8 +1,8 @@
-//! Bringing topic rows of formats before 4 up to date: small envelopes are put beside them.
+//! Upgrades topic rows of formats before 4: small envelopes are put beside them.
 //!
-//! A row without its envelope works, only more slowly, because its envelope is then read from the log.
-//! So a node serves meanwhile, and rows are brought up in steps. The write of a step holds the place that
-//! the next one goes on from, so that a step is done once or not at all, whenever the process ends.
+//! A row without its envelope works, only more slowly, because the envelope is then read from the log. So
+//! a node serves meanwhile, and rows are upgraded in steps. The write of a step also records the place
+//! where the next one continues, so that a step is done once or not at all, whenever the process ends.
 
 use hawser_proto::EnvelopeId;
 use rocksdb::{ReadOptions, WriteBatch};
@@ -39,13 +39,14 @@ impl Store {
         self.database().older_rows_progress()
     }
 
-    /// Takes up to `steps_max` steps towards topic rows that have their envelopes beside them. Returns true
-    /// when none is left. A step is one write, and is not synced: what a crash takes back is done again.
+    /// Takes up to `steps_max` steps that put small envelopes into topic rows of an older format. Returns
+    /// true when no such row is left. A step is one write and is not synced: a step that a crash loses is
+    /// repeated.
     ///
-    /// Commits wait for the running step. Pages are right before, meanwhile and afterwards.
+    /// Commits wait for the running step. Pages are correct before, during and after it.
     ///
     /// # Errors
-    /// When a row cannot be read or written. To be tried again later.
+    /// When a row cannot be read or written. The caller tries again later.
     pub fn bring_up_topic_rows(&self, steps_max: usize) -> Result<bool, CommitError> {
         let database = self.database();
         for _ in 0..steps_max {

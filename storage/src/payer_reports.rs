@@ -30,7 +30,7 @@ pub struct ReportEventsRead {
 pub struct NewReportEvents<'a> {
     /// The view that they are read from. Everything else that is read from it agrees with them.
     pub snapshot: Snapshot<'a>,
-    /// True if what was read before stands no more, so that all rows come again.
+    /// True if earlier rows are obsolete and all rows are returned again.
     pub is_anew: bool,
     read: ReportEventsRead,
 }

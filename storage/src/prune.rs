@@ -1,9 +1,11 @@
-//! Pruning: envelopes go, and with them their rows by topic and expiry. Their places are marked, their leaves stay, and
-//! a record of each keeps what tallies are made of. Receipts stay, or a payer could be charged again for what has gone.
+//! Pruning: removes envelopes and their rows by topic and expiry. The places are marked, the leaves stay, and a record
+//! of each envelope keeps the figures that tallies need. Receipts stay too, or a payer could be charged again for a
+//! pruned envelope.
 //!
-//! This file decides nothing about time or payment: the caller names the envelopes. What it refuses would break the log
-//! itself. One batch has everything of an envelope, so a crash leaves it held or pruned. The batches are not synced: what
-//! a crash takes back is done again, and a later synced commit makes them durable, since the write-ahead log keeps order.
+//! This file decides nothing about time or payment: the caller names the envelopes. It refuses only what would break
+//! the log itself. One batch has all rows of an envelope, so a crash leaves the envelope held or pruned. The batches
+//! are not synced. A batch that a crash loses is repeated. A later synced commit makes earlier batches durable, because
+//! the write-ahead log keeps their order.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -121,9 +123,9 @@ impl Store {
         self.database().prune(expired, derive)
     }
 
-    /// Compacts the parts of the log with these places, and the indexes, so that the files give back the room of what was
-    /// pruned. Takes long, and cannot be broken off. Commits and readers go on meanwhile. Without this call the files are
-    /// compacted in time, as they are found to be mostly deletions.
+    /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
+    /// cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB compacts the files
+    /// later, when it finds that they are mostly deletions.
     pub fn give_back(&self, places: &[StrandPlaces]) {
         let database = self.database();
         let mut options = CompactOptions::default();

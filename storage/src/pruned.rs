@@ -1,4 +1,4 @@
-//! Reading what is left of envelopes that this node has pruned.
+//! Reads the records of envelopes that this node has pruned.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ use crate::raw_rows::{current_mark, stored};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 
-/// Marks of another kind that a look for the last expired place passes. A guess: of a strand that ends with more of them,
-/// readers are told nothing, as by software that does not tell.
+/// Marks of other kinds that the search for the last expired place passes over. A guess. If a strand ends with more of
+/// them, readers get no information about it.
 const MARKS_PASSED_MAX: usize = 4096;
 
 /// One place of a strand, or a range of empty ones, with what rows are made of.
@@ -85,7 +85,8 @@ impl Iterator for PlaceScan<'_> {
     }
 }
 
-/// A scan of the records of pruned places, each of which has to be there. Ends after the first error.
+/// A scan of the records of pruned places. A place without a record is an error. The scan ends after
+/// the first error.
 pub struct PrunedScan<'s> {
     rows: DBRawIterator<'s>,
     originator: OriginatorId,
@@ -134,7 +135,7 @@ impl Snapshot<'_> {
         PlaceScan { log: self.log(after, through), pruned }
     }
 
-    /// Reads the records of the places `from` to `through` of a strand, all of which have to be pruned.
+    /// Reads the records of the places `from` to `through` of a strand. All of them must be pruned.
     #[must_use]
     pub fn pruned(
         &self,

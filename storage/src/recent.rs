@@ -1,8 +1,8 @@
-//! The topics of what was written last, in memory.
+//! The topics of the newest envelopes, in memory.
 //!
-//! Most readers who come back lack little: of ten thousand topics, those of the envelopes that were written since. Their
-//! rows could be anywhere in the topic family, so without this each topic costs a seek for each strand, only to find
-//! nothing. What is kept here tells for sure that a topic has nothing new, or that it has to be looked for.
+//! Most readers that return lack little. Of ten thousand topics, only those of the envelopes written since then have
+//! anything new. Without this memory each topic costs a seek for each strand, only to find nothing. This memory knows
+//! for certain that a topic has nothing new, or else has the reader search for it.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher as _, RandomState};
@@ -147,7 +147,7 @@ impl Recent {
         (known.after > SequenceId::NONE).then_some(Older { through, generation })
     }
 
-    /// Returns the number of envelopes that there is room for, beside as many that will come.
+    /// Returns the number of envelopes that can be added before half of the room is used up.
     pub(crate) fn room(&self) -> usize {
         (self.envelopes_max / 2).saturating_sub(self.state.read().order.len())
     }

@@ -1,4 +1,4 @@
-//! Reading back the topics of what was written last, after a start.
+//! Reads back the topics of the newest envelopes after a start.
 
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};

@@ -1,11 +1,12 @@
-//! Reading the log again after a failed write, while readers go on.
+//! Reads the log again after a failed write, while readers continue.
 //!
-//! Only the disk knows what a failed write has left there: RocksDB keeps what it had in memory,
-//! and a later sync says nothing about bytes that an earlier one has lost. So the database is closed and
-//! opened again. What is read then is the truth, and RocksDB has written it to synced table files before.
+//! Only the disk shows what a failed write has left: RocksDB keeps its memory tables, and a later
+//! successful sync proves nothing about bytes that an earlier one has lost. So the database is closed and
+//! opened again. What is then read is authoritative, and RocksDB has written it to synced table files
+//! first.
 //!
-//! Readers never wait. While the database is closed for writing, they have one that was opened for
-//! reading, which writes and locks nothing.
+//! Readers never wait. While the database is closed for writing, they use one that was opened for reading
+//! only, which writes and locks nothing.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -46,7 +46,7 @@ pub(crate) struct MinuteScan {
     /// The rates that all amounts in `usage` are calculated with.
     pub(crate) rates: Vec<RateRow>,
     pub(crate) span: MinuteSpan,
-    /// Everything up to here has been read.
+    /// The last place that has been read.
     pub(crate) read: SequenceId,
     /// Messages of each minute of the window that stand before the next place.
     pub(crate) earlier: [u64; CONGESTION_MINUTES],

@@ -13,7 +13,7 @@ const RESUME_ABOVE_SHARE: u64 = 8;
 /// The room that writes leave on the disk.
 #[derive(Clone)]
 pub struct RoomSettings {
-    /// Nothing is written while fewer bytes are free. 0 for no bound.
+    /// Free bytes on the disk below which nothing is written. 0 for no bound.
     pub free_bytes_min: u64,
     /// Returns the bytes that are free on the disk of the data folder; `None` when that is not known.
     pub free_bytes: Arc<dyn Fn() -> Option<u64> + Send + Sync>,

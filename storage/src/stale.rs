@@ -1,7 +1,7 @@
-//! The projections whose rows must not be read: they have to be made anew, or are being made.
+//! The projections whose rows must not be read, because they must be rebuilt or are being rebuilt.
 //!
-//! A view may be taken while a rebuild begins or ends. So each change is counted, and a view trusts only what was current
-//! before it was taken and after, with no change between.
+//! A view may be taken while a rebuild begins or ends. So each change is counted. A view trusts only projections that
+//! were current before and after it was taken, with no change in between.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -13,7 +13,7 @@ use crate::projection::Projection;
 /// Bits of a state that name projections. The others count changes.
 const PROJECTION_BITS: u32 = 8;
 
-/// The projections that have to be made anew.
+/// The projections that have to be rebuilt.
 #[derive(Debug)]
 pub(crate) struct StaleProjections {
     list: Mutex<Vec<Projection>>,

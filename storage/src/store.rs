@@ -52,8 +52,8 @@ impl Store {
         Self { shared: Arc::new(state) }
     }
 
-    /// Returns the database that is open now. An operation asks once, so that it never mixes what was
-    /// before the log was read again with what is after.
+    /// Returns the database that is open now. An operation asks once, so that it never mixes states
+    /// from before and after the log was read again.
     pub(crate) fn database(&self) -> Arc<Database> {
         Arc::clone(&self.shared.current.read())
     }
@@ -227,9 +227,9 @@ impl Store {
         self.shared.how.lasting.faults.set_hook(hook);
     }
 
-    /// Writes all memory tables to files, so that the next start has no write-ahead log to read
-    /// back. Writes at most 128 MiB. Commits and readers go on meanwhile. Makes the host marker durable
-    /// too, as far as the disk lets it.
+    /// Writes all memory tables to files, so that the next start has no write-ahead log to replay.
+    /// Writes at most 128 MiB. Commits and readers continue meanwhile. Also makes the host marker
+    /// durable, if the disk permits.
     ///
     /// # Errors
     /// When RocksDB fails. Durable commits stay durable: the write-ahead log still holds them.

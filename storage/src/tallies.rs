@@ -52,7 +52,7 @@ impl Pricing<'_> {
     }
 }
 
-/// An envelope as far as tallies count it.
+/// The properties of an envelope that tallies count.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Counted {
     /// Length of the envelope as it is, or was, stored.

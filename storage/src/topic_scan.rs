@@ -15,7 +15,7 @@ use crate::recent::Recent;
 /// One iterator serves all topics. For a topic without rows the seek is mostly answered by a bloom
 /// filter.
 pub struct TopicScan<'s> {
-    /// An error if the rows have to be made anew.
+    /// The rows, or an error while they have to be rebuilt.
     rows: Result<DBRawIterator<'s>, ReadError>,
     /// The key of the last seek.
     key: Vec<u8>,
@@ -40,10 +40,10 @@ impl<'s> TopicScan<'s> {
         Self { rows, key, prefix_len: 0, on_row: false, room_bytes, seeks, rows_read, recent }
     }
 
-    /// Returns false if `topic` has no row after `after` and up to `ends`, as far as that can be told without the disk.
-    /// Counts as one row.
+    /// Returns false if `topic` certainly has no row after `after` and up to `ends`. Reads no disk, and counts as one
+    /// row.
     ///
-    /// A row that is being written at that moment below the head of its strand may be passed over.
+    /// May miss a row that is being written at that moment below the head of its strand.
     pub fn has_news(
         &mut self,
         topic: &[u8],

@@ -172,14 +172,14 @@ impl Store {
         database.edge(originator)
     }
 
-    /// Takes up to `steps_max` steps towards trees that have reached their strands' heads. Returns true when only
-    /// those are left that wait for a place to be found. A step is one write, and is not synced: what a
-    /// crash takes back is done again.
+    /// Takes up to `steps_max` steps that bring trees up to their strands' heads. Returns true when the only
+    /// trees left are waiting for a missing place. A step is one write and is not synced: a step that a crash
+    /// loses is repeated.
     ///
-    /// The log is read before the writers of the strand have to wait.
+    /// The log is read before writers of the strand have to wait.
     ///
     /// # Errors
-    /// When a row cannot be read or written. To be tried again later.
+    /// When a row cannot be read or written. The caller tries again later.
     pub fn bring_up_trees(&self, steps_max: usize) -> Result<bool, CommitError> {
         let mut steps = 0;
         for behind in self.trees_behind()?.into_iter().filter(|it| !it.waits) {

@@ -23,12 +23,12 @@ pub struct UnreadFamily {
 pub(crate) type PartRead<T> = Result<(T, Result<(), ReadError>), ReadError>;
 
 impl UnreadFamily {
-    /// Reads a family. Damage is noted, and what was read all the same is returned: it would be there at every later start.
-    /// Another failure may pass, so it is tried again. One that stays is noted as well: a sector that the disk cannot read is
-    /// told as a failed read, at every start.
+    /// Reads a family. Damage is noted, and the readable rows are returned: the damage would be there at every later
+    /// start. Another failure may pass, so the read is tried again. If it persists it is noted as damage as well,
+    /// because a sector that the disk cannot read shows up as a failed read at every start.
     ///
     /// # Errors
-    /// When nothing may be used of it, however often it is read.
+    /// When nothing of the family may be used, however often it is read.
     pub(crate) fn read<T>(
         family: Family,
         unread: &mut Vec<Self>,

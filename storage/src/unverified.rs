@@ -29,7 +29,7 @@ use crate::tallies::Pricing;
 /// The outcome of [`Store::commit_verified`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct VerifiedBatch {
-    /// Everything up to this place is verified.
+    /// The last place of the verified beginning of the strand.
     pub through: SequenceId,
     /// Envelopes that readers were shown and get no more.
     pub withdrawn: u64,

@@ -1,5 +1,6 @@
-//! Every bound of this crate. Requests to the validation service may come from anyone, and identity
-//! updates on a chain from any account that pays for gas, so the cost of each is bounded here.
+//! The bounds of this crate. Any caller may send requests to the validation service, and any
+//! account that pays for gas can put identity updates on a chain, so the cost of each is bounded
+//! here.
 
 use std::time::Duration;
 

@@ -11,7 +11,7 @@ use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use crate::limits::WALLET_BLOCKS_AHEAD_MAX;
 use crate::wallets::{WalletError, Wallets};
 
-/// Why contract wallets do not vouch for an update.
+/// The reason contract wallets do not vouch for an update.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum VouchError {
     /// A wallet does not accept its signature, or no node could ask it.

@@ -64,7 +64,7 @@ impl StateCache {
         Self { entries, by_use, uses: 0, weight: 0, weight_max }
     }
 
-    /// Takes out what is known of an inbox; nothing is known of most.
+    /// Removes and returns the known state of an inbox. It is empty for most inboxes.
     pub(crate) fn take(&mut self, inbox: InboxId) -> KnownInbox {
         let Some(entry) = self.entries.remove(&inbox) else { return KnownInbox::default() };
         self.by_use.remove(&entry.used);

@@ -1,8 +1,8 @@
-//! Metrics of the node. The names are those of `docs/metrics.md`.
+//! Metrics of the node. `docs/metrics.md` lists their names.
 //!
-//! - this file: what the handlers count;
-//! - `limits`: what limits on callers decide;
-//! - `node`: what a scrape observes of the node; `chains`: of the chains that it reads.
+//! - this file: counters of the handlers;
+//! - `limits`: decisions of the limits on callers;
+//! - `node`: the state of the node at a scrape; `chains`: the state of the chains that it reads.
 
 mod chains;
 mod limits;

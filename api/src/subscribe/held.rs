@@ -88,7 +88,7 @@ impl HeldBytes {
         self.last = Arc::default();
     }
 
-    /// Gives back what the stream holds no more, and takes what it has come to hold.
+    /// Adjusts the charge to the memory that the stream now holds.
     ///
     /// # Errors
     /// [`Overloaded`]: the stream must end.
@@ -115,7 +115,7 @@ impl HeldBytes {
         self.charge.take(bytes)
     }
 
-    /// Gives back what was borrowed.
+    /// Returns borrowed memory.
     pub(super) fn give_back(&self, bytes: usize) {
         self.charge.give_back(bytes);
     }

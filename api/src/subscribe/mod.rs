@@ -158,8 +158,8 @@ impl Subscriber {
         }
     }
 
-    /// Waits for what comes next. Requests go before events, so that a pong is seen before its time is
-    /// over; a stopping server still delivers what is ready.
+    /// Waits for the next wakeup. Requests are taken before events, so that a pong is seen before its
+    /// deadline. A stopping server still delivers ready events.
     async fn wakeup(&mut self) -> Wakeup {
         let reads = self.reads();
         let is_open = self.permit.is_some() && self.answers.is_empty();

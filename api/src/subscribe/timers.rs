@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// The times of one stream, as a plain value. Its driver says what has happened when, asks for the
-/// next time at which something is due, and what it is.
+/// The timers of one stream, as a plain value. The driver notes events with their times, and asks
+/// when the next timer is due and which one.
 #[derive(Debug)]
 pub(super) struct StreamTimers {
     interval: Duration,

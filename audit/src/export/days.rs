@@ -68,8 +68,8 @@ impl<'a> DayWriter<'a> {
         Ok(())
     }
 
-    /// Notes new files in the manifest, and returns those that are not there already. A day that has no tallies any
-    /// more gets a file without rows.
+    /// Notes new files in the manifest, and returns those that are not there yet. A day that no longer has tallies
+    /// gets a file without rows.
     pub(super) fn end(
         mut self,
         parts: &mut Vec<TallyPart>,

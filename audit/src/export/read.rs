@@ -33,7 +33,7 @@ const CHUNK_LEN_BYTES_MAX: u64 = 2 * (GROUP_LEN_BYTES as u64) + 32 * 1024 * 1024
 /// The end of each file: the length of the footer, and the magic bytes.
 const TAIL_LEN_BYTES: u64 = 8;
 
-/// A row of the table `log`, as far as it is checked again.
+/// The columns of a row of the table `log` that are checked again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ExportedRow {
     /// An envelope or a gap.

@@ -9,7 +9,7 @@ use crate::replay::{GapReason, LogRows, SourceError, StrandRow};
 /// Places behind the last row get none: a later run asks for them again.
 pub(super) struct ShownRows<'a> {
     rows: LogRows<'a>,
-    /// The last place that was told.
+    /// The last place that was reported.
     reached: SequenceId,
     /// The row behind a gap.
     held: Option<StrandRow>,

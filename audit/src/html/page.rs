@@ -1,4 +1,4 @@
-//! The page: what was found first, then pictures, then what was not looked at.
+//! Renders the page: findings first, then pictures, then the parts that were not checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 

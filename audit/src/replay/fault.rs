@@ -6,8 +6,8 @@ use std::fmt;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use serde::{Deserialize, Serialize};
 
-/// Faults of one kind and strand that are kept with their place; the others are counted. A guess: a person reads the
-/// first few, and repairs what they have in common.
+/// Faults of one kind and strand that are kept with their places; the others are only counted. A guess: a person
+/// reads the first few, and repairs their common cause.
 const KEPT_OF_KIND: usize = 100;
 
 /// The kind of a fault. Names are stable: programs read them.

@@ -149,7 +149,7 @@ impl Usage {
     }
 }
 
-/// Everything that is kept beside a strand, of one moment.
+/// The records beside a strand, as of one moment.
 pub trait StrandRows {
     /// Returns true if the source has tallies that can be compared.
     fn has_tallies(&self) -> bool;

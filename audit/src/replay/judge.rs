@@ -1,4 +1,4 @@
-//! Faults that one row shows, or one row beside what is known of those before it.
+//! Faults of a single row, or of a row compared with the rows before it.
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::Violation;

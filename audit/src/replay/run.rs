@@ -150,7 +150,7 @@ pub enum ReplayStateError {
         /// The node of that log.
         node_id: u32,
     },
-    /// Other keys or rates judged what was done.
+    /// The part that is done was judged with other keys or rates.
     #[error("the state file was made with other keys or rates: begin anew")]
     OtherKeys,
 }

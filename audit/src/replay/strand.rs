@@ -20,7 +20,7 @@ use super::tree::TreeReplay;
 /// a node that lies need not.
 const FOREIGN_MAX: u64 = 1_000;
 
-/// Everything beside the strand that it is judged by.
+/// The facts outside the strand by which it is judged.
 pub(super) struct Context<'a> {
     pub(super) registry: &'a Registry,
     /// The rates by which the keeper of the log booked, ascending.
@@ -108,7 +108,7 @@ impl StrandReplay {
         self.faults.count()
     }
 
-    /// Tells the places up to the head that no row told.
+    /// Reports the places up to the head that no row covers.
     ///
     /// # Errors
     /// When the head cannot be one.
@@ -214,7 +214,7 @@ impl StrandReplay {
         }
     }
 
-    /// Tells the places before `place` that no row told.
+    /// Reports the places before `place` that no row covers.
     fn skip_to(&mut self, place: SequenceId, are_not_shown: bool) -> Result<(), SourceError> {
         if place.0 < self.next || place > SequenceId::MAX {
             return Err(SourceError(format!("place {place} after {}", self.next - 1)));
@@ -401,7 +401,8 @@ impl StrandReplay {
         }
     }
 
-    /// Compares what is left. The replay itself stays as it is, so that it can go on when the log has grown.
+    /// Makes the remaining comparisons. The state of the replay does not change, so that it can continue
+    /// when the log has grown.
     pub(super) fn report(&self, context: &Context<'_>) -> StrandReport {
         let mut end = self.clone();
         match context.rows.root(end.tree.size()) {

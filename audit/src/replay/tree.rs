@@ -30,8 +30,9 @@ impl TreeReplay {
         stored == derived
     }
 
-    /// Returns true if the root is that of the envelopes, or that of the stored leaves: a leaf that differs from its
-    /// envelope has been told, and is not told again by each root above it. From then on the tree that fits counts.
+    /// Returns true if the root is that of the envelopes, or that of the stored leaves. A leaf that differs from its
+    /// envelope has been reported, and is not reported again for each root above it. From then on the matching tree
+    /// counts.
     pub(super) fn accepts(&mut self, root: TreeHash) -> bool {
         if self.derived.root() == root {
             self.stored = None;

@@ -334,8 +334,8 @@ async fn immutable_at(
     Err(AdminError::View { contract, source })
 }
 
-/// Checks that code is that of the contract and was made for the same contracts beside it. Another one would take the
-/// contract's state and could not be replaced any more.
+/// Checks that code belongs to the contract and was deployed for the same neighbouring contracts. Other code would
+/// take over the contract's state and could not be replaced again.
 async fn fits(
     network: &Network,
     contract: Contract,

@@ -23,7 +23,7 @@ pub enum BroadcastStartError {
     /// A broadcaster contract could not be read.
     #[error(transparent)]
     Contract(#[from] ViewError),
-    /// The chain does not answer any more.
+    /// The chain has stopped answering.
     #[error(transparent)]
     Rpc(#[from] RequestError),
     /// The record cannot be used.

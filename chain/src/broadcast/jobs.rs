@@ -52,7 +52,7 @@ impl Job {
         keccak256([topic.as_slice(), self.digest.as_slice()].concat())
     }
 
-    /// Returns true if no caller waits any more.
+    /// Returns true if no caller waits for the payload.
     pub(super) fn is_abandoned(&self) -> bool {
         self.waiters.iter().all(Waiter::is_closed)
     }

@@ -42,8 +42,8 @@ pub struct BroadcastSettings {
     pub wait_max: Duration,
     /// The ceilings of what gas may cost.
     pub spending: SpendingLimits,
-    /// A Redis in which several processes share the nonces of the account. Transactions are recorded there and not
-    /// in `nonce_record`, of which what is under way is resumed.
+    /// A Redis in which several processes share the nonces of the account. Transactions are then recorded there
+    /// and not in `nonce_record`. Transactions that `nonce_record` still has under way are resumed.
     pub redis: Option<RedisAccess>,
     /// Time for which another sender of the account has to be quiet before this one sends again, without a Redis;
     /// `None` if others may send at the same time. They slow each other down then.

@@ -71,7 +71,7 @@ pub(super) struct SyncRequest {
 /// The answer to a payload that needs a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
-    /// It has this one.
+    /// The payload has this nonce.
     Nonce(u64),
     /// It is under way at another process.
     Elsewhere,
@@ -125,7 +125,7 @@ pub(super) struct SharedHour {
 /// The answer to a transaction that was to be put on record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SharedRecord {
-    /// It may be sent.
+    /// The transaction is recorded and may be sent.
     Recorded,
     /// Another process owns its nonce.
     Taken,
@@ -247,7 +247,7 @@ impl SharedNonces {
         Ok((0..transactions.len()).map(of_place).collect())
     }
 
-    /// Tells the ends of nonces.
+    /// Reports finished nonces.
     pub(super) async fn finish(&self, finished: &[FinishedNonce]) -> Result<(), RedisFault> {
         let calls = number(self.calls.load(Relaxed));
         let mut arguments = vec![self.me.clone().into_bytes(), calls, millis(RESULTS_KEPT)];
@@ -267,7 +267,7 @@ impl SharedNonces {
         Ok(())
     }
 
-    /// Tells that this process ends, so that another one goes on with what it leaves.
+    /// Announces that this process ends, so that another process takes over its nonces at once.
     pub(super) async fn leave(&self) -> Result<(), RedisFault> {
         let me = [self.me.clone().into_bytes()];
         let _: u64 = self.link.eval(CALL_MAX, scripts::LEAVE, &self.keys, &me).await?;

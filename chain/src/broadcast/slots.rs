@@ -153,10 +153,10 @@ pub(super) struct NonceQuery {
     pub(super) since_block: Option<u64>,
 }
 
-/// The use of a nonce as far as it is proven.
+/// The proven use of a nonce.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NonceUse {
-    /// No proof was found, which proves nothing: receipts may lag behind the count, or be pruned.
+    /// No proof was found. This is inconclusive: receipts may lag behind the count, or be pruned.
     Unknown,
     /// The payload is on the chain, by this transaction.
     Mined(B256),

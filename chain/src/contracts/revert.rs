@@ -37,7 +37,7 @@ pub enum RevertReason {
     Unknown,
 }
 
-/// Errors of deployed contracts that the present interfaces do not declare any more.
+/// Errors of deployed contracts that the present interfaces no longer declare.
 const FORMER: [&str; 1] =
     ["error WithdrawalNotReady(uint32 timestamp, uint32 withdrawableTimestamp)"];
 

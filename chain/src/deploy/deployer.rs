@@ -117,7 +117,7 @@ impl ChainDeployer {
         Ok(())
     }
 
-    /// Deploys the factory and the contracts of this chain, as far as they are missing.
+    /// Deploys the missing ones among the factory and the contracts of this chain.
     pub(super) async fn deploy(
         &mut self,
         layout: &Layout,
@@ -175,7 +175,7 @@ impl ChainDeployer {
         }
     }
 
-    /// Deploys a contract and its proxy, as far as they are missing.
+    /// Deploys a contract and its proxy, unless they are there.
     async fn place(&mut self, layout: &Layout, piece: &PlannedContract) -> Result<(), DeployError> {
         if !self.sender.chain().has_code(piece.implementation).await? {
             let what = format!("deploying {}", piece.name);

@@ -14,9 +14,10 @@ const HEAD_LEN_BYTES: usize = 121;
 /// The place that the jump leads to.
 const INITIALIZED: u8 = 0x6b;
 
-/// Returns the init code of a proxy in front of the factory's code, which has to be there.
+/// Returns the init code of a proxy in front of the factory's code, which must be deployed already.
 ///
-/// The proxy has the same code as others. Its own constructor could set the slot, and not call what is behind it.
+/// The proxy has the same code as others. A constructor of its own could set the slot, but could not call the
+/// code behind it.
 pub(super) fn init_code(implementation: Address) -> Bytes {
     // ERC-1967.
     let slot = b256!("0x360894a13ba1a3210667c828492db98dca3e2076cc3735a920a3ca505d382bbc");

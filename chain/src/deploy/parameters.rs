@@ -119,8 +119,8 @@ pub(super) async fn inbox_update(
     }
 }
 
-/// Returns the calls by which the broadcasters read their limits, each of which fails with `NoChange` once it is done. The
-/// maximum comes first: it is zero at the start, and the minimum may not exceed it.
+/// Returns the calls that make the broadcasters read their limits. A call fails with `NoChange` once it is done. The
+/// maximum is read first: it is zero at the start, and the minimum may not exceed it.
 pub(super) fn app_updates(plan: &DeploymentPlan) -> Vec<Update> {
     let broadcasters =
         [plan.addresses.group_message_broadcaster, plan.addresses.identity_update_broadcaster];

@@ -52,7 +52,7 @@ impl Foundations {
 pub enum FoundationInbox {
     /// The inbox of a rollup's bridge.
     At(Address),
-    /// A stand-in, from which one account may release what is sent back.
+    /// A stand-in. One account may release the amounts that are sent back.
     StandIn {
         /// The account.
         relayer: Address,

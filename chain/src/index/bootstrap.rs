@@ -1,8 +1,9 @@
-//! Tells the payloads that a contract numbered from those whose number its operator chose.
+//! Distinguishes payloads that a contract numbered from those whose number its operator chose.
 //!
-//! A broadcaster takes a payload for the next number only while it runs, and the bootstrap call, which brings
-//! numbers of its own, only while it is paused. A transaction that calls the contract itself shows which of the
-//! two it is. For one that goes through another contract, such as a multisig, the contract says if it was paused.
+//! A broadcaster numbers payloads only while it runs. The bootstrap call, which brings its own numbers, works
+//! only while the contract is paused. For a transaction that calls the contract itself, the call shows which of
+//! the two it is. For a call through another contract, such as a multisig, the contract's pause at that block
+//! decides.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -122,9 +122,9 @@ impl HeadWatcher {
         }
     }
 
-    /// Looks at the head of the endpoint that is used. One that is far behind `highest` stands still: then that
-    /// is announced, and readers find out who has it. Its time is not looked at, because one endpoint may have
-    /// made it up.
+    /// Asks the current endpoint for its head. If the head is far behind `highest`, this is announced, and
+    /// readers find out which endpoint has it. The time of the block is ignored, because a single endpoint may
+    /// have invented it.
     async fn poll_once(&self, highest: Option<BlockRef>) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         self.status.send_modify(|status| match head {

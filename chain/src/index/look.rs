@@ -1,12 +1,12 @@
 //! The second look at blocks that were read, as decisions without I/O.
 //!
-//! Some providers serve a block before its logs: for a moment, their answer about that block is empty
-//! and looks whole. Logs without sequence ids would be lost for good. So what was read near the head is
-//! asked for again when it is deeper, from every endpoint, and read again if one of them has more. What was
-//! read further back is looked at as soon as it is read.
+//! Some providers serve a block before its logs. For a moment, their answer about the block is empty and
+//! looks complete. Logs without sequence ids would then be lost for good. So blocks read near the head are
+//! asked for again from every endpoint when they are deeper, and read again if an endpoint has more logs.
+//! Blocks further back get the second look as soon as they are read.
 //!
-//! An endpoint may also make logs up, or be on a branch of its own. So what one endpoint shows is a
-//! [`Claim`], and every endpoint is asked for the receipts: see [`Claim::judge`].
+//! An endpoint may also invent logs, or be on a branch of its own. So a log that only one endpoint shows is
+//! a [`Claim`], and every endpoint is asked for the receipts: see [`Claim::judge`].
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -78,7 +78,7 @@ impl EventSet {
     }
 }
 
-/// Some blocks to look at, and what is known of them.
+/// Blocks that are due for a second look, with the known state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Due {
     /// The blocks to look at.
@@ -93,7 +93,7 @@ pub struct SecondLook {
     /// The events of blocks that were read near the head. Blocks that were looked at stay for a while: a
     /// reorganisation may have moved an event of a block that is yet to be looked at.
     blocks: BTreeMap<u64, EventSet>,
-    /// The highest block that is not looked at any more, of those that were read near the head.
+    /// The highest block read near the head whose second look is over.
     done: Option<u64>,
     /// The last blocks that were read before the start, and pages that were read far from the head. Ascending.
     pages: VecDeque<Due>,
@@ -179,8 +179,8 @@ impl SecondLook {
         self.done = self.done.map(|done| done.min(first.saturating_sub(1))).filter(|_| first > 0);
     }
 
-    /// Returns the blocks to look at now on a chain with this head of which all blocks below `unread` were
-    /// read.
+    /// Returns the blocks that are now due for a second look, on a chain with this head of which all
+    /// blocks below `unread` were read.
     #[must_use]
     pub fn due(&self, head: u64, unread: u64) -> Option<Due> {
         let is_deep = |number: u64| number.saturating_add(DEPTH) <= head && number < unread;
@@ -219,8 +219,8 @@ impl SecondLook {
         }
     }
 
-    /// Notes that an endpoint has more events, or says so. Returns true if the blocks have not been looked
-    /// at too often.
+    /// Notes that an endpoint has, or claims to have, more events. Returns true if the blocks may be
+    /// looked at again.
     pub fn found(&mut self) -> bool {
         self.looks = self.looks.saturating_add(1);
         self.looks < LOOKS_MAX

@@ -207,8 +207,8 @@ impl PageReader {
         self.note_behind(head.number - served.block.number);
     }
 
-    /// Turns to another endpoint when the one that is asked has been far behind for some time: it is
-    /// starting anew, or has lost what it had.
+    /// Switches to another endpoint when the present one has been far behind for some time: it is
+    /// starting again, or has lost its data.
     fn note_behind(&mut self, blocks: u64) {
         let now = Instant::now();
         if blocks <= BEHIND_BLOCKS_MAX {

@@ -21,7 +21,7 @@ pub enum ReaderState {
     AtHead,
     /// It is blocked for the reason given and keeps retrying.
     Stuck(String),
-    /// It stopped for good: an operator has to decide.
+    /// It has stopped until an operator decides.
     Halted(String),
 }
 

@@ -158,10 +158,10 @@ impl BatchWriter {
         let _ = self.gaps.send(after).await;
     }
 
-    /// Asks every endpoint for the blocks of a batch that contradicts what is stored. Returns what keeps
-    /// the strand from halting: an endpoint has another last block or other events there, so one lies or
-    /// is behind, or an endpoint did not answer. Returns `None` if all endpoints tell the batch: the chain
-    /// has decided against the log.
+    /// Asks every endpoint for the blocks of a batch that contradicts the stored events. Returns the
+    /// reason not to halt the strand: an endpoint has a different last block or different events there, so
+    /// one endpoint lies or is behind, or an endpoint did not answer. Returns `None` if all endpoints
+    /// confirm the batch: the chain has decided against the log.
     async fn doubt(&self, batch: &EventBatch) -> Option<String> {
         let (blocks, filter) = (batch.from_block..=batch.position.number, &self.filter);
         let last = [batch.position.number];

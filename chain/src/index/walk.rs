@@ -317,7 +317,7 @@ impl Walk {
         PageOutcome::Accepted(EventBatch { from_block: *blocks.start(), events, position: last })
     }
 
-    /// Remembers what is to be looked at again. Of a page far from the head only its last header is known.
+    /// Notes blocks for the second look. Of a page far from the head only the last header is known.
     fn note_for_look(
         &mut self,
         blocks: &RangeInclusive<u64>,

@@ -34,7 +34,7 @@ use report::StartHints;
 const NODES_DEFAULT: u16 = 3;
 /// Time between two readiness checks during the start. A guess: soon noticed, and cheap.
 const ASK_EVERY: Duration = Duration::from_millis(100);
-/// Time after which the user is told what the start waits for. A guess.
+/// Time after which the start prints what it waits for. A guess.
 const TELL_AFTER: Duration = Duration::from_secs(10);
 
 /// Runs the command until it is told to stop.

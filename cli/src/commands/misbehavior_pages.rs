@@ -30,10 +30,10 @@ pub(super) async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunEr
     }
 }
 
-/// Returns the position behind a page; `None` at the end.
+/// Returns the position after a page; `None` at the end.
 ///
 /// # Errors
-/// When it is not behind `after`: a port that says so would be asked for ever.
+/// When the position is not after `after`: following it would never end.
 pub(super) fn behind(
     metrics: &str,
     page: &[Value],

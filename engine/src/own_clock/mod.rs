@@ -24,8 +24,8 @@ use hawser_proto::{OriginatorId, SequenceId};
 
 /// The largest lead over other clocks. Specified (`docs/protocol/rules.md`, Expiry and time).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
-/// Age from which on a reading shows nothing any more. A guess: monotonic clocks drift by less than a
-/// second in it.
+/// Age at which a reading becomes useless. A guess: monotonic clocks drift by less than a second in
+/// this time.
 const READING_AGE_MAX: Duration = Duration::from_secs(3600);
 /// The longest wait for the envelope of a place that a peer has announced. A guess: an envelope that
 /// comes later is one of many, and there are newer ones to wait for.
@@ -58,8 +58,8 @@ pub enum ClockAheadError {
     },
 }
 
-/// The clocks of chains and peers, as far as they are known. Reads no clock itself: `at` and `now` are
-/// moments of the monotonic clock, `wall_ns` is this node's wall clock in unix nanoseconds.
+/// The known clocks of chains and peers. Reads no clock itself: `at` and `now` are moments of the
+/// monotonic clock, and `wall_ns` is this node's wall clock in unix nanoseconds.
 #[derive(Debug, Default)]
 pub struct OtherClocks {
     chains: BTreeMap<&'static str, Reading>,
@@ -112,8 +112,8 @@ impl OtherClocks {
         self.peers.remove(&peer);
     }
 
-    /// Notes the head of its own strand that a connected peer claims. One that rises has just moved: peers
-    /// say so within a second.
+    /// Notes the head of its own strand that a connected peer claims. A head that rises has just moved,
+    /// because peers announce it within a second.
     pub fn note_head(&mut self, peer: OriginatorId, head: SequenceId, at: Instant) {
         let Some(peer) = self.peers.get_mut(&peer).filter(|peer| peer.claimed < head) else {
             return;

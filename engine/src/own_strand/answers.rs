@@ -1,4 +1,5 @@
-//! The answers of peers about this node's own strand: what they claim, and what they have shown.
+//! The answers of peers about this node's own strand: the heads that they claim, and the envelopes
+//! that they have shown.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

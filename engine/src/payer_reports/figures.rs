@@ -20,10 +20,10 @@ pub enum FiguresError {
     /// The database failed.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// An amount is above what a report can say.
+    /// An amount exceeds the largest one of a report.
     #[error(transparent)]
     Leaves(#[from] LeavesError),
-    /// A number is above what a report can say.
+    /// A number exceeds the largest one of a report.
     #[error(transparent)]
     Report(#[from] PayerReportError),
     /// The envelope at the start of the range is not held, so its minute is not known.
@@ -59,7 +59,7 @@ pub enum NotYet {
 pub enum Recomputed {
     /// This node comes to the same report, with these leaves.
     Equal(Leaves),
-    /// It comes to another one.
+    /// This node computes a different report.
     Different(Vec<ReportDifference>),
     /// It cannot say yet.
     NotYet(NotYet),

@@ -20,7 +20,7 @@ pub struct HeldReport {
     pub report: PayerReport,
     /// The envelopes that hold it, in the order of their writers.
     pub written: Vec<EnvelopeId>,
-    /// Attestations of it, as far as they are among the newest of their nodes. Their signatures are not verified.
+    /// Attestations of the report that are among the newest of their nodes. Their signatures are not verified.
     pub attestations: Vec<Attestation>,
 }
 

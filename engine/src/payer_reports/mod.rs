@@ -1,9 +1,9 @@
-//! Payer reports as this node holds them: those on the chain, those that nodes have written, and the figures of
+//! Payer reports as this node sees them: those on the chain, those that nodes have written, and the figures of
 //! its own log that decide about them.
 //!
 //! Nothing is stored beside the log and the recorded events of the chain, so a step that a crash interrupts is
-//! taken again: [`held`] finds what was written, [`on_chain`] what was submitted and settled, and [`figures`]
-//! gives the same amounts as before. [`usage`] tells a payer what is left.
+//! repeated: [`held`] finds written reports, [`on_chain`] submitted and settled ones, and [`figures`] computes
+//! the same amounts again. [`usage`] computes the balance that a payer has left.
 
 pub mod figures;
 pub mod held;

@@ -46,8 +46,8 @@ impl ChainReport {
 
 /// Settled reports about an originator that are kept, the newest ones, to be shown. A guess: a week of them.
 pub const SETTLED_KEPT: usize = 32;
-/// Reports about an originator that are kept. A guess: two months of reports that no node settles. Older ones are not
-/// settled by this node any more, and their minutes count as unsettled.
+/// The most reports about an originator that are kept. A guess: two months of unsettled reports. This node no longer
+/// settles older ones, and their minutes count as unsettled.
 const KEPT_MAX: usize = 256;
 
 /// The reports on the chain, as far as they matter for the next steps. Its size is bounded for each originator.

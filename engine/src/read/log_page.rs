@@ -1,8 +1,8 @@
-//! Pages of whole strands, merged by time, in turns of bounded work. Nothing waits for a dependency: replication and
-//! auditors read these.
+//! Pages of whole strands, merged by time, in turns of bounded work. Envelopes do not wait for their dependencies:
+//! replication and auditors read these pages.
 //!
-//! A registered node may have had millions of envelopes stored that break rules, and readers get none of them. So what a
-//! scan passes over counts as work, too, and the next turn goes on behind it.
+//! A registered node may have had millions of envelopes stored that break rules, and readers get none of them. So rows
+//! that a scan passes over count as work too, and the next turn continues after them.
 
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
@@ -27,8 +27,8 @@ pub(crate) struct LogRange {
 #[derive(Debug)]
 pub(crate) struct LogPage {
     pub(crate) envelopes: Vec<(EnvelopeId, Bytes)>,
-    /// The places up to which each strand was looked at. What is not in this page is none that readers get: the next page
-    /// begins behind it.
+    /// The last place of each strand that the scan has reached. Envelopes up to there that are not in this page are
+    /// never shown to readers, so the next page begins after it.
     pub(crate) reached: Cursor,
     /// The page reaches the end of every range.
     pub(crate) finished: bool,

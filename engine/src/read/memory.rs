@@ -88,10 +88,10 @@ impl HeldMemory {
         Self { memory, bytes: 0 }
     }
 
-    /// Takes or gives back what is needed to hold `bytes`.
+    /// Charges or releases memory until exactly `bytes` are held.
     ///
     /// # Errors
-    /// [`QueryError::NoMemory`]. It holds what it did then.
+    /// [`QueryError::NoMemory`]. The charge is then as before.
     pub(crate) fn hold(&mut self, bytes: usize) -> Result<(), QueryError> {
         if bytes > self.bytes && !self.memory.take(bytes - self.bytes) {
             return Err(QueryError::NoMemory(bytes));

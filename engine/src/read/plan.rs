@@ -304,7 +304,7 @@ impl PagePlan {
         first_unsatisfied(row.id, &row.depends_on, reachable)
     }
 
-    /// Returns the chain strand that has to go on before the originator's first row may go out.
+    /// Returns the chain strand that has to advance before the originator's first row may be sent.
     fn pending_chain(&self, originator: OriginatorId) -> Option<OriginatorId> {
         let (lane, row) = self.head_lane(originator)?;
         let from = &self.topics[lane.topic].from;

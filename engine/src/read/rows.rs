@@ -6,7 +6,8 @@ use hawser_storage::{TopicRow, TopicScan};
 use super::error::QueryError;
 use super::limits::is_deliverable;
 
-/// Rows that one seek counts for in [`Rows::looked_at`]. A guess: what a seek costs beside a row.
+/// Rows that one seek counts as in [`Rows::looked_at`]. A guess at the cost of a seek relative to a
+/// row.
 pub(crate) const ROWS_PER_SEEK: usize = 10;
 
 /// Bytes of an envelope from the log that count as one row. A guess: what copying them costs beside a row.

@@ -18,8 +18,8 @@ const TAKEN_PER_S: u32 = 256;
 const TAKEN_AT_ONCE: u32 = 1024;
 /// Signatures that are shown to a peer in a second. Specified (same page).
 const SHOWN_PER_S: u32 = 128;
-/// Time after which a peer is shown everything again. Specified (same page): what was lost on the way, or was ahead of
-/// its trees, comes once more.
+/// Time after which a peer is shown all checkpoints again. Specified (same page): it repeats those that were lost on
+/// the way or were ahead of the peer's trees.
 const AGAIN_AFTER: Duration = Duration::from_secs(60);
 
 /// Returns the number of signatures of a checkpoint.

@@ -64,11 +64,11 @@ pub struct CheckpointWatch {
 struct StrandCheckpoints {
     /// The newest one that agrees with the tree held here.
     agreed: Option<SignedCheckpoint>,
-    /// Those ahead of the tree, by size.
+    /// Checkpoints ahead of the tree, by size.
     waiting: BTreeMap<u64, SignedCheckpoint>,
-    /// Those that differ from the tree, by size.
+    /// Checkpoints that differ from the tree, by size.
     disputed: BTreeMap<u64, SignedCheckpoint>,
-    /// The node has contradicted itself: nothing that it says is passed on or cosigned any more.
+    /// The node has contradicted itself: its checkpoints are neither passed on nor cosigned.
     is_contradicted: bool,
 }
 
@@ -215,7 +215,7 @@ impl StrandCheckpoints {
         self.disputed.insert(signed.checkpoint.size, signed);
     }
 
-    /// Compares what the tree has reached with it.
+    /// Compares the checkpoints that the tree has reached with the tree.
     fn look(&mut self, trees: &impl Trees, findings: &mut Vec<Finding>) {
         if let Some(agreed) = self.agreed {
             let of = agreed.checkpoint;

@@ -101,7 +101,7 @@ impl SignedRuns {
         senders.find(has).map(|(_, _, sender)| *sender)
     }
 
-    /// Forgets who has sent what is verified now.
+    /// Forgets the senders of envelopes that are now verified.
     pub fn note_verified(&mut self, verified: SequenceId) {
         self.senders.retain(|(_, through, _)| *through > verified);
     }

@@ -128,7 +128,7 @@ impl Signer {
         }
     }
 
-    /// Tells the first of several failures.
+    /// Logs the first of several failures.
     fn tell(&mut self, originator: Option<OriginatorId>, error: &SignError) {
         if !std::mem::replace(&mut self.failed, true) {
             let originator = originator.map(|it| it.0);

@@ -1,5 +1,5 @@
-//! The task that looks after the disk: it tells when there is too little room, and reads the log again
-//! after a failed write.
+//! The task that watches the disk: it reports low free space, and reads the log again after a failed
+//! write.
 
 use std::time::Instant;
 
@@ -14,7 +14,7 @@ use super::{Committer, Engine, LedgerAppender, Publisher};
 /// Time between two looks. Guessed: the watermark is far above what is written in this time.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 
-/// Looks after the disk while the node runs.
+/// Watches the disk while the node runs.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct DiskTask {
@@ -64,7 +64,7 @@ pub(super) enum RecoverError {
     Read(#[from] ReadError),
 }
 
-/// Everything that has to know when the log was read again.
+/// The parts that must know when the log was read again.
 pub(super) struct Recovery {
     pub(super) store: Store,
     pub(super) committer: Committer,
@@ -73,10 +73,10 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// Reads the log again, and lets everything that writes go on with what it holds.
+    /// Reads the log again, and resumes everything that writes with the state found.
     ///
     /// # Errors
-    /// When the disk does not allow it; to be tried again later.
+    /// When the disk does not allow it. The caller tries again later.
     pub(super) fn run(&self) -> Result<(), RecoverError> {
         self.store.reopen()?;
         // What appends to the chain strands and the ledger decides by what is stored: it has to see either

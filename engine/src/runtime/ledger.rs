@@ -49,7 +49,8 @@ impl LedgerAppender {
         Self { store, one_at_a_time: Arc::default() }
     }
 
-    /// Calls `then` while nothing is booked: what is booked afterwards rests on what the ledger holds then.
+    /// Calls `then` while nothing is booked, so that its result agrees with the ledger of one moment. Later
+    /// bookings build on that state.
     pub(super) fn between<T>(&self, then: impl FnOnce() -> T) -> T {
         let _one_at_a_time = self.one_at_a_time.lock();
         then()

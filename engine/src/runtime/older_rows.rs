@@ -1,5 +1,5 @@
-//! The task that goes through what is stored, after a start, while the node serves: it remembers the topics of what was
-//! written last, and brings a folder of an older format up to date.
+//! The task that upgrades stored rows after a start, while the node serves. It first reads the topics of the newest
+//! envelopes into memory, then brings a folder of an older format up to date.
 
 use std::time::Duration;
 

@@ -104,16 +104,16 @@ pub struct PruneRun {
     pub own_unix_s: u64,
     /// Envelopes of one strand that go, at most.
     pub places_max: u64,
-    /// Only count, also what has not expired.
+    /// Only count, including envelopes that have not expired.
     pub dry_run: bool,
 }
 
 impl PruneRun {
-    /// Removes what may go. `pace` is called after each step with the report so far, waits as long as the work has to pause,
-    /// and says if it goes on. Blocks on the disk.
+    /// Removes everything that may be removed. Calls `pace` after each step with the report so far; `pace` waits for as
+    /// long as the work has to pause, and returns whether to continue. Blocks on the disk.
     ///
     /// # Errors
-    /// When rows cannot be read or written. What went before is gone; the next run goes on.
+    /// When rows cannot be read or written. Envelopes removed before that stay removed, and the next run continues.
     pub fn run(
         self,
         store: &Store,
@@ -215,8 +215,8 @@ impl PruneRun {
 }
 
 impl PruneReport {
-    /// Has the files compacted that held what has gone. Takes as long as reading and writing what is left of them, and
-    /// cannot be broken off: a node that runs leaves it to compactions in the background.
+    /// Compacts the files that held removed envelopes. Takes as long as reading and writing the rest of these files,
+    /// and cannot be cancelled: a running node leaves it to compactions in the background.
     pub fn give_back(&self, store: &Store) {
         if self.dry_run || self.pruned() == 0 {
             return;
@@ -229,7 +229,7 @@ impl PruneReport {
     }
 }
 
-/// Prunes from time to time, for half of the time at most.
+/// Prunes at an interval, for at most half of the time.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct PruneTask {
@@ -310,7 +310,7 @@ impl Worker {
 }
 
 impl Engine {
-    /// Counts a run of pruning, and tells what it removed.
+    /// Counts a run of pruning in the metrics, and logs what it removed.
     pub fn note_pruned(&self, report: &PruneReport) {
         let bytes = report.strands.values().map(|it| it.bytes).sum();
         if !report.dry_run {

@@ -310,8 +310,8 @@ impl Scrubs {
         }
     }
 
-    /// Makes the projections anew if one of them is damaged, or an earlier try has not come to its end. They are made of
-    /// the log, so that has to be whole.
+    /// Rebuilds the projections if one of them is damaged or an earlier rebuild did not finish. They are derived from
+    /// the log, so the log has to be whole.
     fn remake_projections(&self, done: &mut ScrubDone) {
         let damages = done.report.damages.iter();
         let damaged: Vec<_> = damages.filter(|it| it.is_of_projection()).cloned().collect();
@@ -444,7 +444,7 @@ fn restored(overwritten: Option<&Overwritten>) -> Result<(), RepairError> {
     overwritten.map_or(Ok(()), Overwritten::restore)
 }
 
-/// Returns what was found, as it is after a scrub that was not to repair.
+/// Returns the damage found by a scrub that does not repair.
 fn unrepaired(report: &ScrubReport) -> Vec<LeftDamage> {
     let left = |damage: &Damage| LeftDamage {
         damage: damage.clone(),
@@ -453,7 +453,7 @@ fn unrepaired(report: &ScrubReport) -> Vec<LeftDamage> {
     report.damages.iter().map(left).collect()
 }
 
-/// Scrubs from time to time, for half of the time at most.
+/// Scrubs at an interval, for at most half of the time.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct ScrubTask {

@@ -52,9 +52,9 @@ const RECALL_TIMEOUT: Duration = Duration::from_secs(3);
 /// The progress of a payload.
 #[derive(Debug, Clone)]
 enum Progress {
-    /// Not known to be on the chain.
+    /// The payload is not known to be on the chain.
     Sending,
-    /// On the chain: a payload that is sent now comes after it.
+    /// The payload is on the chain: a payload that is sent now follows it.
     OnChain,
     /// Ended with this result.
     Done(ChainResult),
@@ -73,7 +73,7 @@ impl Progress {
     }
 }
 
-/// A payload that has to be sent, and the channel that tells its progress.
+/// A payload that has to be sent, and the channel for its progress.
 struct NewPayload {
     item: ChainItem,
     key: PayloadKey,
@@ -89,7 +89,7 @@ struct NewPayload {
 struct Waiting(Arc<AtomicUsize>);
 
 impl Waiting {
-    /// Counts one more for as long as the guard lives.
+    /// Counts one more waiting payload until the guard is dropped.
     fn wait(&self) -> WaitGuard {
         self.0.fetch_add(1, Relaxed);
         WaitGuard(self.clone())
@@ -238,9 +238,10 @@ impl ChainPath {
         self.writer.as_ref().map_or(0, |writer| writer.gas_price_wei())
     }
 
-    /// Publishes all items and returns one result for each, with its index in the request. Payloads
-    /// of one topic reach the chain in this order; after one that fails, none of its topic is sent. When the
-    /// future is dropped, what is not sent yet and no other request waits for is not sent any more.
+    /// Publishes all items and returns one result for each, with its index in the request. Payloads of one
+    /// topic reach the chain in this order; after one fails, later ones of its topic are not sent. If the
+    /// future is dropped, payloads that are not sent yet are cancelled, unless another request waits for
+    /// them.
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,

@@ -33,9 +33,9 @@ use crate::policy::CallerId;
 const CALLS_MAX: usize = 8;
 /// Calls under way with requests of callers that were refused lately. A guess.
 const SUSPECT_CALLS_MAX: usize = 2;
-/// Refusals after which the requests of a caller go alone, each counted four times; what is published counts one
-/// off. A guess: a node that does not know a new chain envelope yet refuses a few times, and one of many clients
-/// behind a name does not slow down the others.
+/// Refusals after which the requests of a caller are sent alone. Each refusal counts four, and each published
+/// request counts one off. A guess: a node that does not know a new chain envelope yet refuses a few times, and
+/// one of many clients behind a single name does not slow down the others.
 const REFUSALS_MAX: u32 = 40;
 const REFUSAL_COUNTS: u32 = 4;
 /// Time for which a caller counts as refused lately, and the callers that are remembered. Guesses: 10,000 callers
@@ -134,7 +134,7 @@ struct NodeCaller {
 /// The requests that go in one call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Together {
-    /// All that wait, as far as they fit.
+    /// All waiting requests that fit.
     All,
     /// Each alone.
     One,

@@ -37,7 +37,7 @@ pub(crate) enum NodeErrorKind {
     Failed,
     Refused,
     WrongAnswer,
-    /// The node shows another envelope in the place of one that this gateway put on the chain.
+    /// The node shows a different envelope at the place of one that this gateway put on the chain.
     WrongChainEnvelope,
 }
 

@@ -1,11 +1,11 @@
-//! Tracks how late each node is: since when its readers miss an envelope that readers of two others get.
-//! Plain values; time is an argument.
+//! Tracks how late each node is: since when its readers lack an envelope that readers of two other nodes
+//! get. Plain values; time is an argument.
 //!
-//! The cursors that nodes report only raise a suspicion. Nodes of different kinds count differently: one
-//! counts the places of invalid envelopes, the other only what it stores, so the second stands behind for
-//! as long as nothing valid comes, and its readers miss nothing. So the other nodes are asked what they
-//! show after the place where the suspect stands. A node is late when two of them show an envelope there.
-//! Two, because a node that lies must not make all others look late.
+//! The cursors that nodes report only raise a suspicion, because nodes of different kinds count
+//! differently. One counts the places of invalid envelopes, and another only what it stores. The second
+//! one then stays behind until the next valid envelope, although its readers lack nothing. So the other
+//! nodes are asked what they show after the suspect's place. A node is late when two others show an
+//! envelope there. Two are needed because a single lying node must not make all others look late.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
@@ -25,7 +25,7 @@ pub(crate) struct NodeLags {
     cursors: BTreeMap<OriginatorId, Cursor>,
     /// For each originator the times at which two nodes had reached a sequence id, ascending in both.
     heads: BTreeMap<OriginatorId, VecDeque<(Instant, SequenceId)>>,
-    /// For each place where a cursor stands, the answers of the nodes that were asked.
+    /// For each place at which a cursor ends, the answers of the nodes that were asked.
     shown: BTreeMap<EnvelopeId, BTreeMap<OriginatorId, Shown>>,
     /// For each node and originator the first sequence id that its readers miss, or a later one.
     missed: BTreeMap<(OriginatorId, OriginatorId), SequenceId>,
@@ -155,7 +155,8 @@ impl NodeLags {
         })
     }
 
-    /// Forgets answers for places where no node stands any more, and nodes that have caught up.
+    /// Forgets answers for places that are no node's cursor any longer, and nodes that have caught
+    /// up.
     fn forget_what_is_past(&mut self) {
         let places: Vec<_> = self.places().collect();
         self.shown.retain(|after, _| places.iter().any(|(_, place)| place == after));
@@ -187,7 +188,7 @@ mod tests {
         lags.record(node, &cursor, |originator| originator == A, now);
     }
 
-    /// Asks each of `asked` what it is to be asked, and lets it show the first of `held` after that place.
+    /// Asks each of `asked` its questions, and answers with the first of `held` after the place.
     fn ask(lags: &mut NodeLags, asked: &[OriginatorId], held: &[u64], now: Instant) {
         for node in asked {
             while let Some(after) = lags.question(*node, now) {

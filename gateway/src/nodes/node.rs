@@ -39,7 +39,7 @@ const STREAM_WINDOW_BYTES: u32 = 4 * 1024 * 1024;
 /// The result of the last health check of a node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) enum Health {
-    /// No check has ended yet.
+    /// No health check has finished yet.
     #[default]
     Unknown,
     /// The node says that it serves.

@@ -60,7 +60,7 @@ struct NodeWindow {
     cursor: Cursor,
 }
 
-/// The envelopes that nodes show in the place of an expected one.
+/// The envelopes that nodes show at the place of an expected one.
 #[derive(Debug, Default)]
 pub(crate) struct Comparison {
     /// The best matching envelope.

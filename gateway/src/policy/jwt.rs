@@ -55,7 +55,7 @@ pub(crate) struct TokenKeys {
     without_id: Vec<DecodingKey>,
 }
 
-/// Why keys cannot be used.
+/// The reason keys cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum KeysError {
     /// The file cannot be read.

@@ -150,7 +150,7 @@ impl LimitExceeded {
 }
 
 impl CallerUsage {
-    /// Returns the time at which nothing of it counts any more.
+    /// Returns the time at which all of its counts have expired.
     fn ends_ms(&self, policy: &Policy) -> u64 {
         let minute = minute(policy).map_or(0, |size| self.minute.full_at_ms(size));
         let hour = hour(policy).map_or(0, |size| self.hour.full_at_ms(size));

@@ -33,7 +33,7 @@ pub struct TenantSettings {
 /// The mistake in a file's tenants.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TenantsError {
-    /// There are too many.
+    /// There are too many tenants.
     #[error("[tenants] has {0} tenants: {TENANTS_MAX} are the most")]
     TooMany(usize),
     /// A name cannot be part of a file name.

@@ -56,8 +56,8 @@ async fn with_tls_and(
     endpoint.tls_config(public)
 }
 
-/// Reads a file that has a certificate, on a thread that may block. There is one at a time: a network that is gone holds
-/// it for as long as it likes, and commits need such threads, too.
+/// Reads a file with certificates on a thread that may block, one file at a time: a network file system that is gone
+/// holds its thread without bound, and commits need such threads too.
 async fn read(file: &OsString) -> io::Result<Vec<u8>> {
     static READING: Semaphore = Semaphore::const_new(1);
     let permit = READING.acquire().await.map_err(io::Error::other)?;

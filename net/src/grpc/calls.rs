@@ -83,8 +83,8 @@ impl WantCall {
         self.deliver(vec![StrandItem::Closed]).await.map(drop)
     }
 
-    /// Tells the engine when the peer answers a request for its own strand with an error of its own. A stream that ends later
-    /// with one is none: a node that stops ends its streams so.
+    /// Notifies the engine when the peer answers a request for its own strand with an error of its own. An error at the
+    /// end of a running stream does not count, because a node that stops ends its streams this way.
     fn note_answer(&self, error: &PeerCallError, began: Instant) {
         if let PeerCallError::Answered(_) = error
             && self.want.originator == self.peer

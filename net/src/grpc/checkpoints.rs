@@ -24,8 +24,8 @@ pub(super) struct CheckpointCalls {
 }
 
 impl CheckpointCalls {
-    /// Asks for the checkpoints of strands that have grown since the last answer about them, one after the other, and
-    /// hands over what is shown. Nothing of it is believed here.
+    /// Asks for the checkpoints of strands that have grown since the last answer about them, one strand after the
+    /// other, and passes them on. They are not trusted here.
     pub(super) async fn run(self) -> PeerCallError {
         let mut turns = Turns::default();
         loop {

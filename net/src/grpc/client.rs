@@ -176,7 +176,8 @@ impl PeerClient {
         Ok(page.envelopes)
     }
 
-    /// Opens `SubscribeOriginators` for everything of a strand behind `after`, also what is to come.
+    /// Opens `SubscribeOriginators` for everything of a strand after `after`, including envelopes
+    /// yet to come.
     pub(super) async fn subscribe_originators(
         &self,
         originator: OriginatorId,

@@ -99,7 +99,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
     .await
 }
 
-/// Waits until the registry has another API address for the peer, or the peer is not in the network any more.
+/// Waits until the registry has another API address for the peer, or the peer has left the network.
 pub(super) async fn moved(net: &NetState, peer: OriginatorId, address: &str) {
     if net.observed.as_ref().is_some_and(|observed| observed.url(peer).is_some()) {
         return std::future::pending().await;

@@ -133,7 +133,7 @@ impl ChainFile {
         self.position.clone()
     }
 
-    /// Goes back to an earlier place: the next poll returns what stands behind it.
+    /// Returns to an earlier place: the next poll starts after it.
     pub fn go_back(&mut self, place: FilePosition) {
         (self.position, self.seen) = (place, None);
     }

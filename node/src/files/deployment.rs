@@ -19,7 +19,7 @@ pub struct KnownDeployment {
     pub app_id: u64,
     /// First block of the app chain with events; 0 if it is not known.
     pub app_first_block: u64,
-    /// Addresses of the contracts, as far as they are known.
+    /// The known addresses of the contracts.
     pub contracts: Contracts,
 }
 

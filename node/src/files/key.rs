@@ -20,7 +20,7 @@ pub enum SecretFileError {
     /// The path names a folder.
     #[error("not a file")]
     NoFile,
-    /// Other users may read or write the file, so that its content may be no secret any more.
+    /// Other users may read or write the file, so its content may no longer be secret.
     #[error("its mode is {mode:04o}: a secret may be readable by its owner only (chmod 600)")]
     Exposed {
         /// Permission bits.

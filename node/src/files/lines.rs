@@ -105,7 +105,7 @@ pub enum LineContentError {
     /// `expect_route` has another value.
     #[error("expect_route is {0:?}, and can be node, chain:group or chain:identity")]
     Route(String),
-    /// There is no `expect_route`, and the envelope does not tell either.
+    /// There is no `expect_route`, and the route cannot be derived from the envelope.
     #[error("no expect_route, and hex is no client envelope: {0}")]
     Envelope(#[from] LayerError),
 }

@@ -272,7 +272,7 @@ fn back_up(to: &ObjectsAt, bytes_per_s: u64, parts: &Parts, out: &mut UnixStream
     }
 }
 
-/// Paces work, tells its command how far it is, and ends it when the command or the node goes.
+/// Paces work, reports its progress to the command, and ends it when the command or the node ends.
 struct Pacer<'a> {
     throttle: Throttle,
     parts: &'a Parts,

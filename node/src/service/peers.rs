@@ -35,7 +35,8 @@ pub(super) struct PeerStatusView {
     endpoint: Mutex<Option<Endpoint>>,
 }
 
-/// The view of a node that follows no other. What it has not verified yet, from an earlier run, is told to no peer either.
+/// The view of a node that follows no other. Envelopes of an earlier run that are not verified yet are not announced to
+/// peers either.
 struct Alone(Replication);
 
 impl PeerView for Alone {

@@ -27,7 +27,7 @@ pub(super) const APP: &str = "app";
 /// not make a gateway flood its RPC endpoint. A guess.
 const REQUESTED_READ_EVERY: Duration = Duration::from_secs(1);
 
-/// Why a chain cannot be read.
+/// The reason a chain cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ChainSetupError {
     /// The addresses of the contracts cannot be found out.
@@ -60,7 +60,7 @@ impl From<ChainSetupError> for RunError {
     }
 }
 
-/// Reads registry and rates of the settlement chain, each as far as it is watched.
+/// Reads the registry and the rates of the settlement chain, or only the watched one of the two.
 pub(super) struct SettlementReader {
     pub(super) endpoints: Endpoints,
     contracts: Contracts,

@@ -41,7 +41,8 @@ pub(super) struct WitnessTasks {
 }
 
 impl WitnessTasks {
-    /// Starts to ask. A client that cannot be made is told in the log, and the node goes on without cosignatures.
+    /// Starts the tasks. A witness whose client cannot be made is logged, and the node runs without its
+    /// cosignatures.
     ///
     /// # Panics
     /// Outside of a tokio runtime.

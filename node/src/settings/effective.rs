@@ -19,7 +19,7 @@ pub struct EffectiveSetting {
 /// A value as it may be shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ShownValue {
-    /// As it was given.
+    /// The value as it was given.
     Value(String),
     /// A secret key: the address that belongs to it.
     Fingerprint(String),

@@ -1,4 +1,4 @@
-//! Everything that is wrong with the settings, told at once.
+//! All faults of the settings, reported together.
 
 use std::fmt;
 

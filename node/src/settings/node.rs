@@ -58,7 +58,7 @@ pub struct NodeServiceSettings {
     pub wallets: WalletSettings,
     /// Files instead of the chains, or of a part of them.
     pub files: StandInFiles,
-    /// The chains, as far as no file stands in for them.
+    /// The chains, except those that a file replaces.
     pub chains: ChainSettings,
     /// True if other software may have payloads validated over gRPC.
     pub validation_api: bool,

@@ -17,7 +17,7 @@ use crate::files::key;
 /// The values of all settings as they were given. A flag wins over a variable, a variable over the
 /// file, the file over the default.
 pub struct SettingSources {
-    /// By flag name.
+    /// The given flags, by name.
     flags: BTreeMap<String, Zeroizing<String>>,
     /// By variable name; only those of this program and of the reference.
     env: BTreeMap<String, Zeroizing<String>>,

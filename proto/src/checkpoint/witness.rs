@@ -142,7 +142,7 @@ pub struct WitnessCosignature {
 }
 
 impl WitnessCosignature {
-    /// Returns name and key id, which tell one signer from the others.
+    /// Returns the name and the key id, which together identify a signer.
     #[must_use]
     pub fn signer(&self) -> (&WitnessName, [u8; 4]) {
         (&self.name, self.key_id)

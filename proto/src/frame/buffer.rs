@@ -65,8 +65,8 @@ impl FrameBuffer {
     }
 }
 
-/// The input of a frame decoder: a buffer that the first error shuts for good, because the bytes
-/// after a refused frame cannot be told apart any more.
+/// The input of a frame decoder. The first error closes the buffer for good, because the bytes
+/// after a refused frame can no longer be divided into frames.
 #[derive(Debug, Default)]
 pub(super) struct FrameInput {
     buffer: FrameBuffer,

@@ -48,7 +48,7 @@ pub enum MlsSender {
     NewMemberCommit,
 }
 
-/// A group message as far as it can be read without the group's secrets.
+/// The parts of a group message that are readable without the group's secrets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GroupMessageFrame<'a> {
     /// Public or private.

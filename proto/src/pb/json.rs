@@ -57,8 +57,8 @@ impl MethodSchema {
         Ok(message.encode_to_vec())
     }
 
-    /// Returns the number of values in the serialized response `bytes`, those in its messages included: what they take
-    /// in memory goes by it. Bytes that do not decode are counted up to there.
+    /// Returns the number of values in the serialized response `bytes`, including those in nested messages: its memory
+    /// is estimated from them. Values after the first byte that does not decode are not counted.
     #[must_use]
     pub fn response_values(&self, bytes: &[u8]) -> usize {
         let mut values = 0;

@@ -19,7 +19,7 @@ pub struct ReportCase<'a> {
     pub registry: &'a Registry,
     /// The history of rates; `None` if unknown.
     pub rates: Option<&'a RateTable>,
-    /// The chains, as far as the caller knows them.
+    /// The part of the chains that the caller knows.
     pub chain: &'a dyn ChainRecord,
     /// The time at which the report was held, by a clock that the caller trusts, unix nanoseconds.
     /// `None`: the reporter's word is taken for it.

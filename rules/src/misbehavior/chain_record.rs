@@ -1,4 +1,4 @@
-//! The chains, as far as the judge of a report knows them.
+//! The part of the chains that the judge of a report knows.
 
 use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
 

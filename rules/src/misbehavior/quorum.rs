@@ -75,7 +75,7 @@ impl LivenessRecord {
     }
 }
 
-/// Returns the nodes that were in the network at a time, as far as the registry's history tells.
+/// Returns the nodes that were in the network at a time, according to the registry's history.
 fn members_at(registry: &Registry, ns: u64) -> BTreeSet<OriginatorId> {
     let ns = i64::try_from(ns).unwrap_or(i64::MAX);
     let nodes = registry.nodes().map(|record| record.id);

@@ -193,8 +193,8 @@ impl<'a> Opened<'a> {
         self.fault.accused(&self.first.checkpoint)
     }
 
-    /// Returns the verdict on a contradiction. An observer may have been told two stories, or been set back to an older
-    /// backup between them: then it has stated what it held, both times.
+    /// Returns the verdict on a contradiction. An observer may have been shown two histories, or have been set back to
+    /// an older backup in between. In both cases it truthfully stated what it held.
     fn verdict(&self) -> MisbehaviorVerdict {
         if self.first.checkpoint.is_observers() {
             MisbehaviorVerdict::Claim

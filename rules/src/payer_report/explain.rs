@@ -59,7 +59,7 @@ pub enum ReportDifference {
         reported: Hash,
         /// The root of this node's amounts.
         own: Hash,
-        /// The place of the difference, as far as it can be found.
+        /// The place of the difference, if it can be found.
         cause: AmountCause,
     },
 }
@@ -78,7 +78,7 @@ pub enum AmountCause {
     BeforeMinute(u32),
     /// None of these, or there is too much usage to look for it.
     Unknown,
-    /// It was not looked for: that takes far longer than the comparison.
+    /// No cause was searched for, because the search takes far longer than the comparison.
     NotSought,
 }
 

@@ -94,7 +94,7 @@ impl PayerFee {
 /// The reason usage has no leaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum LeavesError {
-    /// The sum of one payer is above what a leaf can say.
+    /// The sum of one payer exceeds the largest amount of a leaf.
     #[error("the usage of {payer} is too large for a report")]
     TooLarge {
         /// The payer.

@@ -83,7 +83,7 @@ fn depth(leaves: u64) -> u32 {
 /// The tree over the leaves of one report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tree {
-    /// From the leaves' hashes to the top, which is one hash. Empty without leaves.
+    /// The levels of hashes, from the leaves to the single hash at the top. Empty without leaves.
     levels: Vec<Vec<Hash>>,
 }
 

@@ -78,7 +78,7 @@ pub(super) fn to_json(status: &Status) -> Value {
     error
 }
 
-/// Returns the message that ends a stream: its error if it is one, and what the service says beside it.
+/// Returns the message that ends a stream: the error, if there is one, and the metadata of the service.
 pub(super) fn end_of_stream(status: &Status) -> Bytes {
     let mut end = Map::new();
     if status.code() != Code::Ok {

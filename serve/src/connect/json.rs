@@ -88,8 +88,8 @@ pub(super) fn too_long() -> Status {
     ))
 }
 
-/// Does work on a text of a length, beside the runtime's threads if it is long. What is `held` is given back when the
-/// work is done, also if the caller has gone by then.
+/// Runs `work` on a text. Long texts run on a thread that may block. `held` is released when the work is done, even
+/// if the caller has gone by then.
 async fn beside<T: Send + 'static>(
     len_bytes: usize,
     held: ChargedBytes,

@@ -39,7 +39,7 @@ pub enum TlsFilesError {
         /// The system's error.
         source: io::Error,
     },
-    /// A file does not hold what it has to.
+    /// A file does not have the expected content.
     #[error("{path}: {reason}", path = path.display())]
     Content {
         /// The file.

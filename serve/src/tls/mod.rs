@@ -75,7 +75,7 @@ impl Tls {
         self.0.current.read().config.clone().into()
     }
 
-    /// Looks at the files until `end`, and uses what they hold once they have changed.
+    /// Watches the files until `end`, and uses a new certificate once they have changed.
     pub(crate) async fn follow_files(self, end: CancellationToken) {
         loop {
             tokio::select! {

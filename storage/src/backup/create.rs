@@ -195,8 +195,8 @@ fn require_all(backups: &Backups, files: &[BackupFile]) -> Result<(), BackupErro
     Ok(())
 }
 
-/// Refuses a folder of backups inside of the data folder, where a restore would have to look for it in what
-/// it replaces.
+/// Refuses a folder of backups inside the data folder. A restore would have to read the backup from the
+/// folder that it replaces.
 fn require_outside(to: &Path, data: &Path) -> Result<(), BackupError> {
     let absolute = |path: &Path| {
         // The folder may not be there yet: the nearest one above it that is there decides.

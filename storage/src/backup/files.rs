@@ -140,7 +140,7 @@ pub(super) fn require_there(objects: &dyn Objects, file: &BackupFile) -> Result<
     }
 }
 
-/// Compares what was read with what the manifest states.
+/// Checks that a file has the length and the hash that the manifest states.
 ///
 /// # Errors
 /// [`BackupError::Content`].

@@ -13,22 +13,22 @@ use crate::objects::object_of_unfinished;
 pub struct PruneReport {
     /// Names of the backups that were removed, or would be.
     pub removed: Vec<String>,
-    /// Number of files that no backup needs any more.
+    /// Number of files that no backup needs.
     pub files: usize,
     /// Their length together, in bytes.
     pub bytes: u64,
 }
 
 impl Backups {
-    /// Removes all backups but the `keep` newest of each node (at least one), and the files that no other
-    /// backup has. With `dry_run` it only says what would go.
+    /// Removes all backups except the `keep` newest of each node (at least one), and the files that no other
+    /// backup needs. With `dry_run` it only reports what it would remove.
     ///
-    /// Each key of a node counts for itself, and what is signed is counted apart from what is not, so no
-    /// manifest of another key pushes out those that the node signed. Backups that are more than a day ahead of
-    /// `now_unix_s` stay and do not count, and neither do manifests under another name than their own.
+    /// Backups are counted by the key of their node, and signed ones apart from unsigned ones, so a manifest of
+    /// another key displaces none that the node signed. Backups dated more than a day after `now_unix_s`, and
+    /// manifests under a wrong name, are kept and not counted.
     ///
     /// # Errors
-    /// When a manifest cannot be used: its files are not known then, so nothing is removed.
+    /// When a manifest cannot be used: its files are unknown then, so nothing is removed.
     pub fn prune(
         &self,
         keep: usize,

@@ -83,8 +83,8 @@ impl Store {
         Ok(BootstrapReport { name, manifest, chunks_new, bytes_new })
     }
 
-    /// Reads the envelopes of the next chunk. A view of the database for each of them keeps RocksDB from holding what
-    /// is removed while a slow copy goes on.
+    /// Reads the envelopes of the next chunk. Each chunk has its own view of the database: a single long-lived view
+    /// would make RocksDB keep removed rows for the duration of a slow copy.
     fn next_chunk(
         &self,
         originator: OriginatorId,

@@ -14,7 +14,7 @@ pub struct EvidenceTime {
     /// Time of this node's clock at which it was stored, unix nanoseconds; never before that of earlier
     /// evidence.
     pub server_time_ns: u64,
-    /// Tells apart what was stored at the same time.
+    /// Distinguishes rows that were stored at the same time.
     pub counter: u16,
 }
 
@@ -209,7 +209,7 @@ impl Severity {
 /// The rule of conduct that a node broke.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Misbehavior {
-    /// It signed two statements for one place. Evidence: the one that is kept in the log, and the
+    /// It signed two statements for one place. Evidence: the statement that the log holds, and the
     /// other one.
     TwoStatements(Severity),
     /// It signed a later place with an earlier time. Evidence: both envelopes, the lower place first.
@@ -218,14 +218,15 @@ pub enum Misbehavior {
     TimeAhead,
     /// It stated a fee that no rate in force explains. Evidence: the envelope.
     Fee,
-    /// It signed what breaks this rule. Evidence: the envelope.
+    /// It signed an envelope that breaks this rule. Evidence: the envelope.
     Invalid(u8),
     /// No peer has the places before this one. Evidence: the envelope before them, and the one after.
     Gap,
     /// It signed two checkpoints of its own strand that contradict each other. Evidence: both checkpoints in binary form,
     /// and, if only a proof of the larger tree shows it, the root that it begins with and the hashes of the proof.
     TwoCheckpoints,
-    /// It signed two such checkpoints as an observer, which may have been told two stories. Evidence: as above.
+    /// It signed two such checkpoints as an observer, which may have been shown two histories. Evidence: as
+    /// above.
     TwoObservations,
     /// It signed a checkpoint with another root than the tree held here has. Evidence: the checkpoint in binary form.
     /// Its sender may have been lied to, or the peer that sent the tree's envelopes.
@@ -233,8 +234,9 @@ pub enum Misbehavior {
     /// It signed another envelope for a place whose envelope this node has pruned. Evidence: the envelope, and the leaf
     /// of the pruned one, 32 bytes.
     OtherThanPruned,
-    /// It signed another envelope than the one whose leaf is under a checkpoint that it signed of its own strand. Evidence: the
-    /// checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not tell content from metadata.
+    /// It signed another envelope than the one whose leaf is under a checkpoint of its own strand that it signed.
+    /// Evidence: the checkpoint in binary form, the proof of the leaf, the envelope. A leaf does not show whether
+    /// content or metadata differ.
     OtherLeaf,
 }
 

@@ -67,11 +67,11 @@ pub struct ReportFact {
     pub class: ReportClass,
     /// Number of the kind in the API's schema.
     pub kind: u8,
-    /// Tells apart faults of one kind at one place.
+    /// Distinguishes faults of one kind at one place.
     pub detail: u8,
     /// The place that it is about; 0 for none.
     pub sequence: SequenceId,
-    /// Tells apart what has no place: a part of a digest of the evidence, or zeros.
+    /// Distinguishes evidence without a place: a part of a digest of the evidence, or zeros.
     pub digest: [u8; 16],
 }
 

@@ -9,9 +9,9 @@ use super::envelope::EnvelopeKey;
 use super::{Key, take};
 use crate::family::Family;
 
-/// Envelopes up to this length stand in their topic rows as well. A guess: nearly all messages of a
-/// conversation are shorter, and a longer one costs a write more than its read saves. What it costs is in
-/// `docs/decisions/0018-envelopes-beside-topics.md`.
+/// Envelopes up to this length, in bytes, are stored in their topic rows as well. A guess: nearly all
+/// messages of a conversation are shorter, and for a longer one the extra write costs more than the read
+/// saves. `docs/decisions/0018-envelopes-beside-topics.md` has the cost.
 pub(crate) const BESIDE_LEN_BYTES_MAX: usize = 2048;
 
 /// The bit of a row's envelope length that says that the envelope follows. No envelope is so long.

@@ -1,4 +1,4 @@
-//! Every row of every family, with RocksDB's checksums.
+//! Reads every row of every column family, with RocksDB's checksums.
 
 use std::sync::Arc;
 
@@ -129,8 +129,8 @@ enum Behind {
     Damage,
 }
 
-/// Tries the places behind a damaged row one by one, up to the last one of the last strand. The iterator stands behind
-/// the damage then, if that was found.
+/// Tries the places after a damaged row one by one, up to the last place of the last strand. If a readable row is
+/// found, the iterator is left there.
 fn step_over(
     rows: &mut DBRawIterator<'_>,
     first: EnvelopeId,

@@ -55,8 +55,8 @@ impl Store {
         Ok(report)
     }
 
-    /// Reads a damaged part again, past the database's caches. What was just written comes out of the system's page cache.
-    /// Returns what is still damaged of it.
+    /// Reads a damaged part again, bypassing the database's caches. Bytes that were just written come from the system's
+    /// page cache. Returns the damage that is left in the part.
     ///
     /// # Errors
     /// As [`Store::scrub`].

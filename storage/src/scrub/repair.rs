@@ -100,8 +100,8 @@ pub enum RepairError {
     Commit(#[from] CommitError),
 }
 
-/// The bytes of a damaged block before [`Store::put_back`] wrote to it. They are to be written back unless
-/// [`Store::recheck`] finds the block whole: what is not proved must not hide what the disk has.
+/// The bytes of a damaged block before [`Store::put_back`] wrote to it. The caller restores them unless
+/// [`Store::recheck`] finds the block whole, so that an unproven repair never hides the bytes on the disk.
 #[derive(Debug)]
 pub struct Overwritten {
     file: File,
@@ -151,10 +151,11 @@ impl Overwritten {
 }
 
 impl Store {
-    /// Returns the places of a damaged part whose envelopes have to be brought before it can be put back.
+    /// Returns the places of a damaged part whose envelopes must be supplied before the part can be
+    /// repaired.
     ///
     /// # Errors
-    /// When it cannot be put back at all, or rows that say what is lost cannot be read.
+    /// When the part cannot be repaired at all, or rows that name its content cannot be read.
     pub fn lost_places(&self, damage: &Damage) -> Result<Vec<LostPlace>, RepairError> {
         let snapshot = self.snapshot();
         let mut lost = Vec::new();
@@ -171,11 +172,11 @@ impl Store {
         Ok(lost)
     }
 
-    /// Puts a damaged part back. `brought` has the envelopes of [`Store::lost_places`], whose signatures the caller has
-    /// verified. What was read of the part before is an error until then, and never counts as absent.
+    /// Repairs a damaged part. `brought` has the envelopes of [`Store::lost_places`], with signatures that the caller
+    /// has verified. Until the repair, reads of the part are errors: its rows never count as absent.
     ///
-    /// [`Store::recheck`] says if the part is whole again: a checksum that does not match shows only there. Returned is what
-    /// the caller writes back then; `None` if no block was overwritten.
+    /// [`Store::recheck`] shows whether the part is whole again; only then a wrong checksum is noticed. If it is not,
+    /// the caller restores the returned bytes. `None` if no block was overwritten.
     ///
     /// # Errors
     /// [`RepairError`].

@@ -117,7 +117,7 @@ pub enum ScrubError {
 pub(super) struct Scrub<'a> {
     pub(super) report: ScrubReport,
     pub(super) pace: &'a mut dyn FnMut(u64) -> ControlFlow<()>,
-    /// Bytes that the caller has not been told of.
+    /// Bytes read since the last report to the caller.
     pub(super) untold: u64,
 }
 

@@ -20,7 +20,7 @@ use hawser_chain::send::{Chain, ConnectError, RequestError};
 use hawser_mls::identity::WalletQuestion;
 use parking_lot::Mutex;
 
-/// Why a contract wallet gave no answer. A later attempt may get one.
+/// The reason a contract wallet gave no answer. A later attempt may get one.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WalletError {
     /// The network knows no contract wallets of this chain.
@@ -218,7 +218,7 @@ fn no_answer(chain_id: u64) -> impl Fn(RequestError) -> WalletError {
 /// The reply of one endpoint to a question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndpointReply {
-    /// The chain's reply, as far as this endpoint knows it.
+    /// The reply of the chain at this endpoint.
     Reply(ChainReply),
     /// Bytes that are not the validator's: the endpoint did not run it.
     Odd,

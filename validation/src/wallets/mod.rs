@@ -60,7 +60,7 @@ pub struct Wallets {
     permits: BTreeMap<u64, Semaphore>,
     /// The latest time of the app chain that is known, unix seconds.
     chain_time_s: AtomicU64,
-    /// Told when waiting updates are to be judged although no answer has arrived.
+    /// Notified when waiting updates are to be judged although no answer has arrived.
     judge_soon: Notify,
 }
 

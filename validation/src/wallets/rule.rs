@@ -58,7 +58,7 @@ pub enum KnownAnswer {
     },
 }
 
-/// Everything that the rule depends on.
+/// All facts that the rule depends on.
 #[derive(Debug, Clone, Copy)]
 pub struct QuestionFacts {
     /// True if the network knows the wallet's chain.
@@ -84,7 +84,7 @@ pub enum WalletDecision {
     Open,
 }
 
-/// Why a contract wallet's signature does not count.
+/// The reason a contract wallet's signature does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WalletRefusal {
     /// The wallet does not accept it.
@@ -93,7 +93,7 @@ pub enum WalletRefusal {
     UnknownChain,
     /// The block is too far ahead of the event.
     BlockAhead,
-    /// There was no answer in time. The only reason that nodes may see differently.
+    /// There was no answer in time. Only this reason may differ between nodes.
     Unanswered,
 }
 

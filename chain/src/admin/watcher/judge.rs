@@ -192,7 +192,7 @@ fn of_reports(
     stuck.chain(overdue).collect()
 }
 
-/// Judges the rates in force now and later: those before have done what they did.
+/// Judges the rates in force now and later. Past rates are ignored.
 fn of_rates(rates: &[RateEntry], factor_max: u64, now: u64) -> Vec<String> {
     let Some(in_force) = rates.iter().rposition(|rate| rate.start_time <= now) else {
         return vec!["no rate is in force".to_owned()];

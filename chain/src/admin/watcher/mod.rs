@@ -1,7 +1,7 @@
-//! A watcher of the contracts without privileges: a look at the chains, and what is wrong with what it shows.
+//! Watches the contracts without privileges: reads the chains, and judges the result.
 //!
-//! [`look()`] asks a bounded number of questions, whatever an endpoint answers; [`judge()`] is a function of its result. An
-//! endpoint that lies can raise or hide an alarm, and nothing else: nothing is sent, and no key is here.
+//! [`look()`] asks a bounded number of questions, whatever an endpoint answers; [`judge()`] is a function of its
+//! result. A lying endpoint can raise or hide an alarm, and nothing else: nothing is sent, and no key is here.
 
 mod judge;
 mod look;

@@ -273,7 +273,7 @@ if calls >= tonumber(ARGV[2]) then calls = redis.call('HINCRBY', KEYS[1], 'n:' .
 return string.format('%.0f', calls)
 ";
 
-/// Takes back the signs of life of a process that ends, so that others go on with what it leaves at once.
+/// Removes the heartbeat of a process that ends, so that other processes take over its nonces at once.
 pub(super) const LEAVE: &str = r"
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('HDEL', KEYS[6], ARGV[1])

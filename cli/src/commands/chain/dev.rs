@@ -21,7 +21,7 @@ use crate::output::Reporter;
 /// Folder for the addresses when the chains are not kept.
 const FOLDER_DEFAULT: &str = "hawser-chain";
 
-/// Runs the command until it is told to stop.
+/// Runs the command until a signal stops it.
 ///
 /// # Errors
 /// When the chains do not start, or what is needed cannot be read or written.

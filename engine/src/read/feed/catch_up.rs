@@ -55,7 +55,7 @@ pub(super) enum Reading {
     Paused(Box<PagePlan>),
     /// A page is being read up to this ceiling.
     Page(Arc<Cursor>),
-    /// All pages up to this ceiling have come, but the topics cannot be live yet.
+    /// All pages up to this ceiling have been delivered, but the topics cannot be live yet.
     Parked(Arc<Cursor>),
 }
 

@@ -171,8 +171,8 @@ impl Released {
         }
     }
 
-    /// Gives up all reads, because the topics are read from disk as a whole. Pages that are on their
-    /// way belong to no read any more.
+    /// Cancels all reads, because the topics are read completely from disk. Pages still on their way
+    /// then belong to no read.
     pub(super) fn cancel(&mut self) {
         self.ready.clear();
         self.reading = None;

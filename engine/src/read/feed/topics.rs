@@ -83,8 +83,8 @@ impl TopicFeed {
         feed
     }
 
-    /// Creates a stream without topics, each of which will have its own cursor. Its reader is told which
-    /// topics of a wave are live.
+    /// Creates a stream without topics. Topics are added later, each with its own cursor. The reader
+    /// learns which topics of a wave are live.
     pub(crate) fn changing() -> Self {
         Self { names_topics: true, ..Self::empty(Cursors::PerTopic) }
     }
@@ -337,7 +337,7 @@ impl TopicFeed {
         self.tell(catch_up.cause, catch_up.topics);
     }
 
-    /// Tells the reader that a wave has come to its end, with `topics`.
+    /// Reports the end of a wave to the reader, with `topics`.
     fn tell(&mut self, cause: CatchUpCause, topics: Vec<Topic>) {
         let Some(wave) = cause.wave() else { return };
         if self.names_topics {

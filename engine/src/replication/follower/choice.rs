@@ -81,11 +81,11 @@ pub(super) struct Passed {
 pub(super) enum Rank {
     /// The strand's own node, which is current.
     Own,
-    /// Another peer that claims what was accepted two seconds ago.
+    /// Another peer whose claimed head covers what was accepted two seconds ago.
     Current,
     /// The strand's own node, which is behind or was silent: it may still go on.
     OwnBehind,
-    /// Another peer, which is behind.
+    /// Another peer with a lower claimed head.
     Behind,
     /// A peer that showed nothing of what it claimed, or claims nothing.
     Doubted,

@@ -48,9 +48,9 @@ impl Follower {
         self.end_expired_search(now, writes);
     }
 
-    /// Ends the search when all of what is searched for has expired: the envelope behind it has come from a peer, and the
-    /// strand's own node says so. Of this node's own strand every peer has to say so that claims to hold as much: what one
-    /// of them still keeps comes back.
+    /// Ends the search when all envelopes searched for have expired: a peer has supplied the envelope after them, and
+    /// the strand's own node says that they have expired. For this node's own strand, every peer that claims to hold as
+    /// much has to say so: an envelope that one of them still holds is recovered.
     pub(super) fn end_expired_search(&mut self, now: Instant, writes: &mut PendingWrites) {
         let next = self.accepted.next();
         let Some(search) = &self.search else { return };

@@ -48,7 +48,7 @@ const SEARCH_AGAIN_AFTER: Duration = Duration::from_secs(10);
 /// Pause before a want without an end is sent again after its stream ended. A guess: long enough
 /// that a peer which refuses at once is not flooded.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
-/// Silence after which a source that claims a higher head is asked anew. Specified
+/// Silence after which a source that claims a higher head is asked again. Specified
 /// (`docs/protocol/replication.md`, What the follower does).
 const STALL_AFTER: Duration = Duration::from_secs(10);
 /// Interval at which connected peers are asked again for places marked missing. Specified
@@ -571,7 +571,7 @@ impl Follower {
         self.choice.end_trial();
     }
 
-    /// Forgets what was asked of a peer.
+    /// Forgets the requests to a peer.
     fn drop_peer(&mut self, peer: OriginatorId) {
         self.release_part(peer);
         self.forget_stalls(peer);

@@ -252,7 +252,7 @@ impl Follower {
         split.parts.iter().position(|part| part.asked == Some(peer))
     }
 
-    /// Notes that a part has come as a whole, and accepts what has waited for it.
+    /// Notes that a part is complete, and accepts the envelopes that waited for it.
     fn complete_part(
         &mut self,
         now: Instant,

@@ -22,8 +22,8 @@ pub enum ChainAppendError {
         /// The event that came.
         got: SequenceId,
     },
-    /// The chain has another event in a place that is taken: it was reorganised below what is
-    /// stored, or its endpoint lies. The strand keeps what it has and must not go on.
+    /// The chain has a different event at a place that is already stored: the chain was reorganised
+    /// below it, or the endpoint lies. The strand keeps the stored event and halts.
     #[error(
         "the chain has another event at {} than the log holds: it was reorganised below what is \
              stored, or an endpoint lies; compare endpoints before anything else", .0.at

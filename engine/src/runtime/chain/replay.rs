@@ -45,7 +45,7 @@ pub(super) struct JudgeParts<'a> {
 }
 
 impl<'a> InboxReplay<'a> {
-    /// Begins behind what is stored. `waits` says that an earlier update waits for its verdict.
+    /// Begins after the stored state. `waits` is true if an earlier update waits for its verdict.
     pub(super) fn new(parts: JudgeParts<'a>, inbox: InboxId, waits: bool) -> Self {
         Self { parts, inbox, judge: None, waits, is_behind: false }
     }

@@ -1,7 +1,7 @@
-//! The worker that writes, attests, submits and settles payer reports, a step at a time.
+//! The worker that writes, attests, submits and settles payer reports, one step at a time.
 //!
-//! Each step reads what is there, does what is missing, and can be taken again: after a crash, beside another
-//! node that takes the same step, and by an operator.
+//! Each step reads the present state, does the missing work, and can be repeated: after a crash, beside
+//! another node that takes the same step, and by an operator.
 
 mod contract;
 mod error;
@@ -77,7 +77,7 @@ pub enum Attested {
     Signed,
     /// It had signed it before.
     Before,
-    /// It comes to another report.
+    /// This node computes a different report.
     Refused(Vec<ReportDifference>),
     /// It cannot be judged, or not be submitted, now.
     NotNow(String),
@@ -104,7 +104,7 @@ struct State {
 /// A report that was recomputed here and is another one.
 #[derive(Default)]
 struct DifferingReport {
-    /// Of bounded size: they come from [`recompute`], which looks for no cause.
+    /// The differences. Bounded in size, because [`recompute`] searches for no cause.
     differences: Vec<ReportDifference>,
     /// Looks that have used it since it was computed.
     looks: u8,
@@ -154,11 +154,11 @@ impl PayerReporter {
         Ok(Written::New(id))
     }
 
-    /// Looks at all reports about an originator that continue those on the chain, and signs those to which this node comes
-    /// as well.
+    /// Reads all reports about an originator that continue those on the chain, and signs those with the figures that
+    /// this node computes itself.
     ///
     /// # Errors
-    /// [`ReportStepError`]. The step can be taken again: what is signed stays signed.
+    /// [`ReportStepError`]. The step can be repeated: signatures that were made stay valid.
     pub async fn attest(
         &self,
         about: OriginatorId,

@@ -69,7 +69,7 @@ pub(super) struct CheckedPayer<'a> {
 #[derive(Debug, PartialEq, Eq)]
 enum Put {
     Known,
-    /// It is older than charges that are not remembered any more.
+    /// The balance is older than charges that are already forgotten.
     TooOld,
     /// As many payers as there may be publish now.
     Full,
@@ -213,7 +213,7 @@ impl Balances {
 }
 
 impl CheckedPayer<'_> {
-    /// Books what the places of the request cost.
+    /// Books the costs of the request's places.
     pub(super) fn charge(mut self, places: &[Sequenced]) {
         if let Some(balance) = self.payers.known.get_mut(&self.payer) {
             places.iter().for_each(|place| balance.charge(place.id.sequence, place.picodollars));

@@ -22,8 +22,9 @@ pub(super) struct PayerRates {
     payers: Mutex<PayerTimes>,
 }
 
-/// Of each payer the time up to which its requests have used what it may: a request moves it by its share
-/// of a second, and fits while that is at most a second ahead. Plain values; time is an argument.
+/// For each payer, the time up to which its allowance is used. A request advances it by its share of a
+/// second, and is accepted while the time is at most one second ahead. A plain value: time is an
+/// argument.
 #[derive(Debug)]
 struct PayerTimes {
     /// Share of a second that a request uses, nanoseconds.

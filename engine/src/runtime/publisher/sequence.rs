@@ -26,8 +26,8 @@ use crate::sequencer::{Admitted, Sequenced, Sequencer};
 /// the fields of both outer layers, all integers at their longest.
 const STATEMENT_OVERHEAD_BYTES: usize = 160;
 
-/// A step of the clock behind the strand's latest time that operators are told of. Specified (`docs/protocol/rules.md`,
-/// Expiry and time).
+/// A step of the clock back from the strand's latest time that is logged. Specified (`docs/protocol/rules.md`, Expiry
+/// and time).
 const STEP_BACK_NS_MAX: i64 = 5_000_000_000;
 
 /// The state of the thread that gives out sequence ids.
@@ -154,8 +154,8 @@ impl SequencerThread {
         Ok(())
     }
 
-    /// Warns once when the clock has gone back behind the strand. Times go on ascending by nanoseconds until
-    /// the clock has caught up.
+    /// Warns once when the clock has stepped back to before the strand's latest time. Times keep increasing
+    /// by nanoseconds until the clock has caught up.
     fn watch_steps_back(&mut self, now_ns: i64) {
         let back_ns = self.sequencer.last_ns().saturating_sub(now_ns);
         let is_back = back_ns > STEP_BACK_NS_MAX;

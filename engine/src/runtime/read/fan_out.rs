@@ -10,8 +10,8 @@ use super::hub::Hub;
 use crate::committed::Committed;
 use crate::read::backlog::{Backlog, Published};
 
-/// The way from a committer to the hub, by a thread of its own: a commit and its answer wait for no
-/// stream, however many there are.
+/// The thread between committers and the hub, so that a commit and its answer never wait for
+/// streams, however many there are.
 ///
 /// Bounded: if the thread falls behind too far, every stream reads from disk for a while. Cheap to
 /// clone; the thread ends with the last clone.
@@ -50,8 +50,8 @@ impl FanOut {
         Self { shared: Arc::new(FanOutHandle { queue }) }
     }
 
-    /// Hands over what has become durable, in the order of commits: envelopes for readers, and the
-    /// places that their strands have got to. Returns at once. One caller at a time for each strand.
+    /// Hands over durable envelopes for readers and the new heads of their strands, in the order of
+    /// commits. Returns at once. One caller at a time for each strand.
     pub(crate) fn publish(&self, committed: Vec<Arc<Committed>>, ends: &Cursor) {
         let queue = &self.shared.queue;
         queue.work.lock().backlog.push(committed, ends);

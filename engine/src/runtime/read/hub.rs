@@ -36,7 +36,8 @@ struct HubState {
     second_hasher: RandomState,
     topics: Vec<Mutex<HashMap<TopicKey, Listeners>>>,
     originators: Mutex<HashMap<OriginatorId, Listeners>>,
-    /// By parts, so that a stream which comes or goes waits for the delivery to one part at most.
+    /// Listeners of everything, in parts, so that a stream that opens or closes waits for the
+    /// delivery to at most one part.
     everything: Vec<Mutex<Listeners>>,
     published: Mutex<Cursor>,
     awaited: Mutex<Awaited>,

@@ -11,9 +11,9 @@ use crate::read::limits::BatchLimits;
 use crate::read::queue::{Popped, Pushed, Queue};
 use crate::runtime::counters::StreamCounters;
 
-/// Bytes in all queues together above which a queue that is not empty is dropped: its stream goes on from
-/// disk. Streams that are not read would hold what was committed for as long as they last. A
-/// guess: an eighth of what callers may take.
+/// Bytes in all queues together above which a queue that is not empty is dropped, and its stream
+/// continues from disk. Without this bound, streams that are not read would hold committed envelopes for
+/// as long as they last. A guess: an eighth of the memory of callers.
 const ALL_QUEUES_BYTES_MAX: u64 = 32 * 1024 * 1024;
 
 /// Queue that the committer fills and one subscription empties. Never blocks on the subscription.

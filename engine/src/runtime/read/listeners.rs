@@ -11,8 +11,8 @@ use super::listener::Listener;
 pub(super) enum Listeners {
     /// Nearly every topic of a stream has this one listener.
     One(Arc<Listener>),
-    /// By address: it names a listener for as long as the set holds it. Boxed, because there are few of
-    /// these among very many.
+    /// Listeners by memory address, which identifies a listener while the set holds it. Boxed, because
+    /// few of these many sets are large.
     #[expect(clippy::box_collection, reason = "the map itself would make every entry larger")]
     Many(Box<HashMap<usize, Arc<Listener>>>),
 }

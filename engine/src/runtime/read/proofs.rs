@@ -32,7 +32,7 @@ pub enum ProofRefusal {
         /// The size of the tree.
         held: u64,
     },
-    /// No tree shows that.
+    /// The tree has no such proof.
     #[error(transparent)]
     Proof(#[from] ProofError),
 }
@@ -210,7 +210,7 @@ impl ProofReader {
     }
 }
 
-/// Tells what the tree cannot show from what could not be read.
+/// Distinguishes a proof that the tree does not have from a failed read.
 fn shown<T>(
     originator: OriginatorId,
     result: Result<T, TreeError>,

@@ -1,7 +1,7 @@
-//! Queries of topics, answered in turns: each turn looks at a bounded number of rows, over a view of its own.
+//! Queries of topics, answered in turns. Each turn reads a bounded number of rows from a view of its own.
 //!
-//! A caller who asks for the most expensive page takes many turns, and others have theirs between them. What a query
-//! holds meanwhile is charged to its reader.
+//! A caller who asks for the most expensive page takes many turns, and other callers have theirs in between. Memory
+//! that a query holds meanwhile is charged to its reader.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -392,8 +392,8 @@ impl NewestQuery {
         })
     }
 
-    /// Looks for the newest envelope of a topic again: the one that was found is not in the log. Over one view it has
-    /// to be there; else it was pruned meanwhile. Returns the work that was done.
+    /// Searches for the newest envelope of a topic again, because the one that was found is not in the log. Within
+    /// one view it must be there, so it was pruned meanwhile. Returns the work done, in rows.
     fn look_again(&mut self, snapshot: &Snapshot<'_>, place: usize) -> Result<usize, QueryError> {
         let topic = &self.topics[place];
         let before = self.newest.get(topic).and_then(Option::as_ref).map(|row| row.id);

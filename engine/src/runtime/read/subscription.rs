@@ -180,12 +180,12 @@ impl Subscription {
         removed
     }
 
-    /// Adds topics, which catch up from their own cursors as one wave, while the others go on.
-    /// [`SubscriptionEvent::CaughtUp`] ends the wave, also if no topic was added. A topic that is there
-    /// already stays as it is, and one that is named twice counts once.
+    /// Adds topics, which catch up from their own cursors as one wave while the other topics continue.
+    /// [`SubscriptionEvent::CaughtUp`] ends the wave, even if no topic was added. A topic that is
+    /// already there stays unchanged, and a topic that is named twice counts once.
     ///
-    /// Works in turns, so that other tasks are not delayed. If it is given up before its end, the stream
-    /// must not be used any more.
+    /// Works in turns, so that other tasks are not delayed. If the future is dropped before it ends, the
+    /// stream must not be used again.
     ///
     /// # Panics
     /// If the stream is not one of topics with their own cursors.

@@ -9,8 +9,8 @@ use super::proofs::ProofReader;
 use crate::read::error::QueryError;
 use crate::replication::{StoredTrees, Trees as _};
 
-/// Checkpoints among which the last one with the witness's cosignature is looked for. A guess: a witness cosigns the
-/// largest of what it is shown in a quarter of a second.
+/// Number of newest checkpoints that are searched for the last one with the witness's cosignature. A guess: a
+/// witness cosigns the largest of those that it is shown within a quarter of a second.
 const LOOKED_AT_MAX: usize = 64;
 
 /// The name and the key id of a witness.

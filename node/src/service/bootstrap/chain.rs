@@ -31,8 +31,8 @@ use crate::service::network::chains::StrandContract;
 /// Places that the chain is asked for beside the last one, at random. A guess: with two requests each they take
 /// seconds, and false events in a tenth of the places stay unnoticed once in five times.
 pub(super) const ASKED: usize = 16;
-/// Places before the end in which the last envelope is looked for. A guess: numbers that an operator passed over are
-/// rare. Behind more of them the node reads the chain from its first block, and compares what it holds.
+/// Places before the end that are searched for the last envelope. A guess: numbers that an operator skipped are
+/// rare. If more are skipped, the node reads the chain from its first block and compares it with the log.
 const LAST_AMONG: u64 = 10_000;
 
 /// Endpoints of a chain that have to say the same about an event: one alone can make a chain up.
@@ -53,7 +53,7 @@ pub(super) struct AskedContract {
 }
 
 impl AskedContract {
-    /// Requires that there are as many endpoints as have to answer: two, unless the operator trusts one.
+    /// Checks that there are enough endpoints: two, unless the operator trusts one.
     ///
     /// # Errors
     /// [`BootstrapFetchError::OneEndpoint`].
@@ -80,11 +80,11 @@ impl AskedContract {
 pub(super) type Append<'a> =
     &'a dyn Fn(OriginatorId, &[ChainEvent]) -> Result<(), ChainAppendError>;
 
-/// Takes over what the log does not have yet, up to the size that was signed, as if the chain had shown it: updates of
-/// identities are judged here. Calls `note` with the bytes of each chunk.
+/// Adds the envelopes that the log lacks, up to the signed size, in the same way as envelopes from the chain: identity
+/// updates are judged here. Calls `note` with the bytes of each chunk.
 ///
 /// # Errors
-/// The first thing that is wrong. What is before it is in the log then, and no tree of it was compared.
+/// The first fault. Earlier envelopes are then in the log, and no tree has been compared.
 pub(super) fn take_over(
     place: &Bootstraps,
     store: &Store,

@@ -1,4 +1,5 @@
-//! The connection string of a database: what the Postgres library reads of it, and what it says of TLS.
+//! The connection string of a database: the parts that the Postgres library reads, and the parts about
+//! TLS.
 
 use std::path::PathBuf;
 use std::str::FromStr as _;

@@ -161,7 +161,8 @@ impl StrandImport {
         })
     }
 
-    /// Opens rows and checks what the log does not hold yet: signatures, rules, and what the tables say of it.
+    /// Parses rows, and checks those that the log does not hold yet: signatures, rules, and the columns of the
+    /// tables.
     fn check(&self, rows: &[SourceRow]) -> Vec<(i64, Result<CheckedRow, RowError>)> {
         let opened: Vec<_> = rows.iter().map(|row| open(self.originator(), row)).collect();
         let new = opened.iter().flatten().filter(|row| row.at > self.held);
@@ -197,7 +198,7 @@ impl StrandImport {
         Ok(())
     }
 
-    /// Returns what was taken over.
+    /// Returns the report about the imported strand.
     pub(super) fn finish(self) -> StrandReport {
         StrandReport { digest: self.digest.finish(), ..self.report }
     }
@@ -234,7 +235,8 @@ fn open(originator: OriginatorId, row: &SourceRow) -> Result<CheckedRow, RowErro
     Ok(CheckedRow { at, bytes: outer.bytes, was_rewritten: outer.was_rewritten, entry: None })
 }
 
-/// Compares what the tables say of an envelope with what it says itself, as far as readers get it.
+/// Checks that the columns about an envelope agree with the envelope itself, as far as readers see
+/// them.
 fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> {
     let (Some(facts), Some((topic, expiry))) = (&entry.facts, &row.described) else {
         return Ok(());

@@ -22,7 +22,7 @@ use tokio_rustls::client::TlsStream;
 /// The checks of a server's certificate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CertificateCheck {
-    /// Nothing: who stands on the path can read and change everything.
+    /// No protection: an attacker on the path can read and change everything.
     Nothing,
     /// An authority that is trusted has issued it, for whatever name.
     Issuer,

@@ -1,4 +1,4 @@
-//! Absences of nodes: what the events of the chain's registry, as they are recorded, say of them.
+//! Absences of nodes, from the recorded events of the chain's registry.
 
 use std::collections::BTreeMap;
 

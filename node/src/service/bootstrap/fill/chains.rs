@@ -88,11 +88,10 @@ pub(super) struct FilledChain<'a> {
 }
 
 impl FilledChain<'_> {
-    /// Takes over what the log does not have yet, up to the last envelope that was signed. Places behind that are for the
-    /// chain to tell.
+    /// Adds the envelopes that the log lacks, up to the last one that was signed. Later places are read from the chain.
     ///
     /// # Errors
-    /// The first thing that is wrong, or [`BootstrapError::Stopped`]. What is in the log then was found right.
+    /// The first fault, or [`BootstrapError::Stopped`]. Envelopes that are then in the log were verified.
     pub(super) fn fill(
         &self,
         stated: &BootstrapStrand,

@@ -333,7 +333,7 @@ impl FillParts {
         Ok(read?)
     }
 
-    /// Writes what is behind the strand's head, while its follower rests.
+    /// Writes the envelopes after the strand's head, while its follower rests.
     fn write_chunk(
         &self,
         originator: OriginatorId,

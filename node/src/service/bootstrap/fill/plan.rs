@@ -26,7 +26,7 @@ const CHUNK_MAX: Duration = Duration::from_secs(60);
 /// The next thing to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FillStep {
-    /// Read a chunk of a strand, and write what is behind the strand's head.
+    /// Read a chunk of a strand, and write the envelopes after the strand's head.
     Read { originator: OriginatorId, chunk: BootstrapChunk },
     /// Look again after a while: followers have to bring their strands past places that the copy leaves out.
     Wait,
@@ -38,7 +38,7 @@ pub(super) enum FillStep {
 #[derive(Debug)]
 pub(super) struct FillPlan {
     strands: Vec<PlannedStrand>,
-    /// Bytes of chunks that need not be read any more.
+    /// Bytes of chunks that are done.
     done: u64,
     /// Bytes of all chunks.
     total: u64,
@@ -68,7 +68,7 @@ impl FillPlan {
         Self { strands, done: 0, total }
     }
 
-    /// Returns the bytes of chunks that need not be read any more, and those of all.
+    /// Returns the bytes of chunks that are done, and those of all chunks.
     pub(super) fn progress(&self) -> (u64, u64) {
         (self.done, self.total)
     }
