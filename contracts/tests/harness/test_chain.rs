@@ -21,6 +21,8 @@ use super::coverage::{self, Entry};
 use super::tx::{ExpectedRevert, Receipt, Tx};
 
 const RECEIPT_MAX: Duration = Duration::from_secs(10);
+/// A chain that mines by itself does so within milliseconds. On a busy machine anvil has left a transaction unmined for 10 s.
+const NUDGE_EVERY: Duration = Duration::from_secs(1);
 
 /// The result type of a request.
 trait Answer: DeserializeOwned + fmt::Debug + Send + Sync + Unpin + 'static {}
@@ -250,11 +252,16 @@ impl TestChain {
         self.enable(tx.from).await;
         let hash: B256 = self.rpc("eth_sendTransaction", json!([tx.request()])).await;
         let begun = Instant::now();
+        let mut nudged = begun;
         loop {
             let receipt: Option<TransactionReceipt> =
                 self.rpc("eth_getTransactionReceipt", json!([hash])).await;
             if let Some(receipt) = receipt {
                 return receipt;
+            }
+            if nudged.elapsed() >= NUDGE_EVERY {
+                let _: Value = self.rpc("evm_mine", json!([])).await;
+                nudged = Instant::now();
             }
             assert!(begun.elapsed() < RECEIPT_MAX, "{} is not mined", self.describe(tx));
             tokio::time::sleep(Duration::from_millis(1)).await;
