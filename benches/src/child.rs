@@ -66,6 +66,14 @@ pub(crate) struct CommandTime {
 /// # Errors
 /// When it fails, with what it wrote to its error output.
 pub(crate) fn to_its_end(command: &mut Command) -> Result<CommandTime, BenchError> {
+    Ok(answer(command)?.0)
+}
+
+/// Runs a command to its end, and returns what it wrote to its output, too.
+///
+/// # Errors
+/// As [`to_its_end`].
+pub(crate) fn answer(command: &mut Command) -> Result<(CommandTime, Vec<u8>), BenchError> {
     let cpu = process::children_cpu_time()?;
     let start = Instant::now();
     let output = command.stdin(Stdio::null()).output()?;
@@ -74,7 +82,8 @@ pub(crate) fn to_its_end(command: &mut Command) -> Result<CommandTime, BenchErro
         let said = [&output.stdout[..], &output.stderr].map(String::from_utf8_lossy);
         return Err(format!("{command:?}: {}\n{}{}", output.status, said[0], said[1]).into());
     }
-    Ok(CommandTime { elapsed, cpu: process::children_cpu_time()?.saturating_sub(cpu) })
+    let cpu = process::children_cpu_time()?.saturating_sub(cpu);
+    Ok((CommandTime { elapsed, cpu }, output.stdout))
 }
 
 /// A process of this program that only answers; see [`crate::idle_server`].

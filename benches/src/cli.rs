@@ -191,6 +191,16 @@ pub(crate) enum Command {
     KeyPackage,
     /// Grow a node, stop it, and check its log again. Prints text.
     Replay(Large),
+    /// Grow a node, stop it, and make its projections anew. Prints text.
+    Rebuild(Large),
+    /// Grow a node, stop it, and compute the bill of one of its payers from its log. Prints text.
+    Bill(Large),
+    /// Publish over TLS and without, in turns. Prints text.
+    Tls(Turns),
+    /// Publish, and measure how much of an envelope's cost is accounting. Prints text.
+    Accounting(Accounting),
+    /// Publish at a steady rate to a node, and beside its own backup and pruning. Prints text.
+    Upkeep(Upkeep),
     /// Grow a node, stop it, and export its log with payers and without. Prints text.
     Export(Large),
     /// Grow a node, and back it up while it is idle. Prints text.
@@ -458,6 +468,57 @@ pub(crate) struct Readers {
     /// Seconds for which the idle node is looked at.
     #[arg(long, default_value_t = 60)]
     pub(crate) idle_seconds: u64,
+}
+
+/// Publishing, several times.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Turns {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) hawser: Hawser,
+    #[command(flatten)]
+    pub(crate) shape: Shape,
+    /// Envelopes in each request.
+    #[arg(short = 'n', long, default_value_t = 20)]
+    pub(crate) envelopes_per_request: u64,
+    /// Duration of each run after a warm-up of two seconds.
+    #[arg(long, default_value_t = 4)]
+    pub(crate) seconds: u64,
+    /// Times that each way is measured.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rounds: u32,
+}
+
+/// Accounting beside publishing.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Accounting {
+    #[command(flatten)]
+    pub(crate) turns: Turns,
+    /// Envelopes that are written with their charges and without, in each round.
+    #[arg(long, default_value_t = 150_000)]
+    pub(crate) written: u64,
+}
+
+/// Upkeep of a busy node.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Upkeep {
+    #[command(flatten)]
+    pub(crate) output: Output,
+    #[command(flatten)]
+    pub(crate) hawser: Hawser,
+    /// Length of the MLS message in each envelope, in bytes.
+    #[arg(long, default_value_t = 512)]
+    pub(crate) payload_size: usize,
+    /// Publishes of one envelope each, per second.
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) rate: u32,
+    /// Duration of each measurement without upkeep, in seconds.
+    #[arg(long, default_value_t = 6)]
+    pub(crate) seconds: u64,
+    /// Envelopes that have expired, which are backed up and then pruned.
+    #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(2..))]
+    pub(crate) expired: u64,
 }
 
 /// Streams that come back after a restart.

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as metadata;
 use hawser_proto::{Cursor, OriginatorId, SecretKey};
+use hawser_rules::{NodeRecord, Rate, Registry};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::net::TcpStream;
@@ -26,8 +27,14 @@ use crate::{http, process, rpc};
 const START_MAX: Duration = Duration::from_secs(120);
 /// Upper bound on the time until a node shows an acknowledged envelope.
 const SETTLE_MAX: Duration = Duration::from_secs(10);
-/// So high that no run gets there: congestion is no part of what is measured.
-const TARGET_RATE_PER_MINUTE: u32 = 2_000_000_000;
+/// The price of all envelopes. The target is so high that no run gets there: congestion is no part of what is measured.
+pub(crate) const RATE: Rate = Rate {
+    start_unix_s: 0,
+    message_fee: 100,
+    storage_fee: 200,
+    congestion_fee: 300,
+    target_rate_per_minute: 2_000_000_000,
+};
 
 /// The files of a network. A folder that is not kept is removed on drop, so drop the nodes before.
 pub(crate) struct Network {
@@ -113,8 +120,7 @@ impl Network {
                 api: free_address()?,
                 metrics: free_address()?,
             };
-            let secret = blake3::derive_key("hawser-bench node", &number.to_be_bytes());
-            let key = SecretKey::from_bytes(&secret)?;
+            let key = node_key(member.id)?;
             write_secret(&folder.path().join(format!("{}.key", member.id.0)), &key)?;
             records.push(json!({
                 "nodeId": member.id.0,
@@ -126,15 +132,36 @@ impl Network {
             members.push(member);
         }
         let rates = json!({ "rates": [{
-            "messageFee": 100,
-            "storageFee": 200,
-            "congestionFee": 300,
-            "targetRatePerMinute": TARGET_RATE_PER_MINUTE,
-            "startTime": 0,
+            "messageFee": RATE.message_fee,
+            "storageFee": RATE.storage_fee,
+            "congestionFee": RATE.congestion_fee,
+            "targetRatePerMinute": RATE.target_rate_per_minute,
+            "startTime": RATE.start_unix_s,
         }] });
         fs::write(folder.path().join("registry.json"), json!({ "nodes": records }).to_string())?;
         fs::write(folder.path().join("rates.json"), rates.to_string())?;
         Ok(Self { folder, hawser: hawser.to_owned(), members })
+    }
+
+    /// The id of the `index`-th node.
+    pub(crate) fn id(&self, index: usize) -> OriginatorId {
+        self.members[index].id
+    }
+
+    /// The registry that all nodes are given.
+    pub(crate) fn registry(&self) -> Result<Registry, BenchError> {
+        let record = |member: &Member| {
+            let key = node_key(member.id)?.public_key();
+            Ok(NodeRecord {
+                id: member.id,
+                public_key: key,
+                owner: key.address(),
+                http_address: format!("http://{}", member.api),
+                quic_address: None,
+                canonical: true,
+            })
+        };
+        self.members.iter().map(record).collect()
     }
 
     /// Starts the `index`-th node and waits until it takes publishes.
@@ -414,6 +441,13 @@ fn free_address() -> Result<SocketAddr, BenchError> {
         }
     }
     Err("no port is free".into())
+}
+
+/// The key of a node: always the same one, so that a folder that is kept has one strand.
+pub(crate) fn node_key(id: OriginatorId) -> Result<SecretKey, BenchError> {
+    let number = id.0 / 100;
+    let secret = blake3::derive_key("hawser-bench node", &number.to_be_bytes());
+    Ok(SecretKey::from_bytes(&secret)?)
 }
 
 fn write_secret(path: &Path, key: &SecretKey) -> Result<(), BenchError> {

@@ -1,10 +1,10 @@
 //! gRPC with bytes that are encoded already, so that the generator costs as little as it can.
 
 use std::net::SocketAddr;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use bytes::{Buf as _, BufMut as _, Bytes};
+use parking_lot::Mutex;
 use prost::Message;
 use tonic::client::Grpc;
 use tonic::codec::{BufferSettings, Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
@@ -81,13 +81,13 @@ impl Decoder for RawCodec {
     }
 }
 
-/// The certificate that the nodes of this run show. Without one they speak no TLS.
-static CERTIFICATE: OnceLock<Certificate> = OnceLock::new();
+/// The certificate that nodes show. Without one they speak no TLS.
+static CERTIFICATE: Mutex<Option<Certificate>> = Mutex::new(None);
 
-/// Has all connections from now on speak TLS, to nodes with this certificate for `localhost`, as PEM.
-pub(crate) fn speak_tls(pem: &[u8]) {
-    // A run has one certificate, so the first one stands.
-    let _ = CERTIFICATE.set(Certificate::from_pem(pem));
+/// Has all connections from now on speak TLS, to nodes with this certificate for `localhost`, as PEM; or no TLS, if
+/// there is none.
+pub(crate) fn speak_tls(pem: Option<&[u8]>) {
+    *CERTIFICATE.lock() = pem.map(Certificate::from_pem);
 }
 
 /// One HTTP/2 connection to a node. Clones share it.
@@ -97,14 +97,15 @@ pub(crate) struct Connection(Grpc<Channel>);
 impl Connection {
     /// Connects within ten seconds.
     pub(crate) async fn open(address: SocketAddr) -> Result<Self, BenchError> {
-        let scheme = if CERTIFICATE.get().is_some() { "https" } else { "http" };
+        let certificate = CERTIFICATE.lock().clone();
+        let scheme = if certificate.is_some() { "https" } else { "http" };
         let mut endpoint = Endpoint::from_shared(format!("{scheme}://{address}"))?
             .connect_timeout(Duration::from_secs(10))
             .initial_stream_window_size(WINDOW)
             .initial_connection_window_size(WINDOW)
             .tcp_nodelay(true);
-        if let Some(certificate) = CERTIFICATE.get() {
-            let trusted = ClientTlsConfig::new().ca_certificate(certificate.clone());
+        if let Some(certificate) = certificate {
+            let trusted = ClientTlsConfig::new().ca_certificate(certificate);
             endpoint = endpoint.tls_config(trusted.domain_name("localhost"))?;
         }
         let channel = endpoint.connect().await?;

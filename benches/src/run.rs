@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use hawser_proto::OriginatorId;
 
 use crate::cli::{
-    Command, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape, Sizes, Target,
+    Accounting, Command, Hawser, Large, LoadArgs, Output, Readers, Reconnect, Shape, Sizes, Target,
+    Turns, Upkeep,
 };
 use crate::error::BenchError;
 use crate::limits::{self, LoadShape, PER_REQUEST};
@@ -17,8 +18,8 @@ use crate::rpc;
 use crate::scenario::fill::Grown;
 use crate::scenario::publish::{self, Published};
 use crate::scenario::{
-    backup, bootstrap, catch_up, chain_index, delivery, export, fill, floods, gateway, memory,
-    query, readers, reconnect, replay, sizes, sources,
+    accounting, backup, bill, bootstrap, catch_up, chain_index, delivery, export, fill, floods,
+    gateway, memory, query, readers, rebuild, reconnect, replay, sizes, sources, tls, upkeep,
 };
 use crate::verdict::verdicts;
 use crate::{process, stats};
@@ -71,6 +72,11 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         Command::Query { large, node, originator } => {
             pages(&large, node.zip(originator.map(OriginatorId))).await
         }
+        Command::Rebuild(large) => rebuild_rows(&large).await,
+        Command::Bill(large) => bill_payer(&large).await,
+        Command::Tls(turns) => encrypt(&turns).await,
+        Command::Accounting(args) => account(&args).await,
+        Command::Upkeep(args) => keep_up(&args).await,
         Command::Replay(large) => replay_log(&large).await,
         Command::Export(large) => export_log(&large).await,
         Command::Backup(large) => back_up(&large).await,
@@ -121,6 +127,52 @@ async fn replay_log(large: &Large) -> Result<(), BenchError> {
     node.stop();
     let one_by_one = run.limits.as_ref().map(limits::Limits::catch_up_per_second);
     replay::run(&network, grown.before + grown.added, one_by_one)
+}
+
+/// The projections of a stopped node, made anew.
+async fn rebuild_rows(large: &Large) -> Result<(), BenchError> {
+    let run = start(&large.output, &large.shape.clone().into()).await?;
+    let (network, node, grown) = filled(large).await?;
+    node.stop();
+    rebuild::run(&network, grown.before + grown.added, run.limits.as_ref())
+}
+
+/// The bill of a payer, beside the signatures alone.
+async fn bill_payer(large: &Large) -> Result<(), BenchError> {
+    let run = start(&large.output, &large.shape.clone().into()).await?;
+    let (network, node, _) = filled(large).await?;
+    node.stop();
+    bill::run(&network, run.limits.as_ref().map(limits::Limits::catch_up_per_second))
+}
+
+/// Publishing over TLS and without.
+async fn encrypt(turns: &Turns) -> Result<(), BenchError> {
+    let (hawser, data_dir) = (turns.hawser.program(), turns.output.data_dir());
+    tls::run(&load_of(turns), turns.rounds, &hawser, &data_dir).await
+}
+
+/// The part of accounting in what a published envelope costs.
+async fn account(args: &Accounting) -> Result<(), BenchError> {
+    let turns = &args.turns;
+    let publish = load_of(turns);
+    let plan = accounting::Plan { publish, envelopes: args.written, rounds: turns.rounds };
+    accounting::run(&plan, &turns.hawser.program(), &turns.output.data_dir()).await
+}
+
+/// A busy node beside its own upkeep.
+async fn keep_up(args: &Upkeep) -> Result<(), BenchError> {
+    let plan = upkeep::Plan {
+        rate: args.rate,
+        alone: Duration::from_secs(args.seconds.max(1)),
+        expired: args.expired,
+        payload_len: args.payload_size,
+    };
+    upkeep::run(plan, &args.hawser.program(), &args.output.data_dir()).await
+}
+
+fn load_of(turns: &Turns) -> publish::Plan {
+    let load = LoadArgs { payers: 64, topics: 10_000, seconds: turns.seconds };
+    plan(&turns.shape.clone().into(), &load, turns.envelopes_per_request)
 }
 
 async fn export_log(large: &Large) -> Result<(), BenchError> {
@@ -304,7 +356,7 @@ async fn publish_encrypted(
     let flags =
         [format!("--tls-cert={}", certificate.display()), format!("--tls-key={}", key.display())];
     let node = network.start_flagged(0, &flags).await?;
-    rpc::speak_tls(&std::fs::read(certificate)?);
+    rpc::speak_tls(Some(&std::fs::read(certificate)?));
     let published = publish::run(plan, &node, &[]).await?;
     node.stop();
     tell(&published);

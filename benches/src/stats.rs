@@ -61,6 +61,19 @@ pub(crate) fn float(count: u64) -> f64 {
     count as f64
 }
 
+/// Returns the middle one of some figures, or the mean of the two in the middle; NaN if there is none.
+pub(crate) fn median(figures: &[f64]) -> f64 {
+    let mut sorted = figures.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = |index: usize| sorted.get(index).copied().unwrap_or(f64::NAN);
+    f64::midpoint(at(sorted.len() / 2), at(sorted.len().saturating_sub(1) / 2))
+}
+
+/// Returns the text of a verdict.
+pub(crate) fn verdict(is_kept: bool) -> &'static str {
+    if is_kept { "reached" } else { "NOT reached" }
+}
+
 /// Events per second.
 pub(crate) fn per_second(count: u64, time: Duration) -> f64 {
     float(count) / time.as_secs_f64()
@@ -89,6 +102,15 @@ mod tests {
         assert_eq!(grouped(999.4), "999");
         assert_eq!(grouped(1000.0), "1 000");
         assert_eq!(grouped(1_234_567.0), "1 234 567");
+    }
+
+    #[test]
+    fn a_median_is_in_the_middle() {
+        assert!(median(&[]).is_nan());
+        for (figures, expected) in [(&[7.0][..], 7.0), (&[9.0, 1.0, 2.0], 2.0), (&[4.0, 1.0], 2.5)]
+        {
+            assert!((median(figures) - expected).abs() < 1e-9, "{figures:?}");
+        }
     }
 
     #[test]

@@ -8,9 +8,11 @@ use crate::load::{self, Load};
 use crate::network::{self, Node};
 use crate::rpc::Connection;
 use crate::scenario::publish::seed;
-use crate::stats;
+use crate::stats::{self, Quantiles};
 use crate::workload::Workload;
 
+/// Promised multiple of the idle node's p99.
+const TIMES_MAX: f64 = 2.0;
 /// Requests that are signed for each second: more than one client gets answered.
 const PER_SECOND: u64 = 2000;
 /// Time in which the node comes to rest between two measurements, and in which a flood begins.
@@ -20,16 +22,22 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// the machine may have become slower meanwhile.
 pub(crate) async fn run(node: &Node, payload_len: usize, seconds: u64) -> Result<(), BenchError> {
     let mut publisher = Publisher::new(node, payload_len, seconds).await?;
-    publisher.measure("idle").await?;
+    let idle = publisher.measure("idle").await?;
     for kind in FloodKind::ALL {
         let flood = Flood::start(kind, node.api())?;
         tokio::time::sleep(PAUSE).await;
-        publisher.measure(kind.name()).await?;
+        let beside = publisher.measure(kind.name()).await?;
         let sent = flood.stop();
-        println!("  {sent} {} meanwhile", kind.unit());
+        let times = beside.p99_us / idle.p99_us;
+        println!(
+            "  {sent} {} meanwhile; promised: a p99 of at most {TIMES_MAX:.0} times the idle node's: {}, {times:.1} times",
+            kind.unit(),
+            stats::verdict(times <= TIMES_MAX)
+        );
         tokio::time::sleep(PAUSE).await;
     }
-    publisher.measure("idle again").await
+    publisher.measure("idle again").await?;
+    Ok(())
 }
 
 /// One client that publishes one envelope at a time.
@@ -49,7 +57,7 @@ impl<'a> Publisher<'a> {
     }
 
     /// Publishes for some seconds, and checks that everything is stored.
-    async fn measure(&mut self, beside: &str) -> Result<(), BenchError> {
+    async fn measure(&mut self, beside: &str) -> Result<Quantiles, BenchError> {
         let count = PER_SECOND * self.seconds;
         let requests = self.workload.requests(self.sent, count, 1);
         self.sent += count;
@@ -67,6 +75,6 @@ impl<'a> Publisher<'a> {
             latency.p99_us / 1e3,
             latency.max_us / 1e3,
         );
-        Ok(())
+        Ok(latency)
     }
 }

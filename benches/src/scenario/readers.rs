@@ -23,6 +23,16 @@ const TRIES: u64 = 20;
 const HEARD_MAX: Duration = Duration::from_secs(60);
 /// Topics of the stream that opens. Specified: the most that a request may have.
 const MANY_TOPICS: u64 = 10_000;
+/// Promised share of a core that the idle node takes beside its streams.
+const IDLE_SHARE_MAX: f64 = 0.03;
+/// Promised resident memory beside them.
+const RESIDENT_MIB_MAX: u64 = 1024;
+/// Promised time until all listeners have an envelope, microseconds.
+const HEARD_US_PROMISED: f64 = 150e3;
+/// Promised time until the first page of a stream of many topics, microseconds.
+const FIRST_PAGE_US_PROMISED: f64 = 50e3;
+/// Promised share of a plain stream.
+const PLAIN_SHARE_MIN: f64 = 0.6;
 /// Messages of a plain stream whose time is not taken.
 const WARM_UP: u64 = 10;
 
@@ -61,6 +71,10 @@ async fn subscriptions(node: &Node, plan: Plan) -> Result<(), BenchError> {
     sleep(plan.idle).await;
     let share = (node.cpu_time()? - before).as_secs_f64() / start.elapsed().as_secs_f64();
     println!("idle beside them for {} s: {:.2} % of a core", plan.idle.as_secs(), share * 100.0);
+    let kept = stats::verdict(share < IDLE_SHARE_MAX);
+    println!("promised: below {:.0} % of a core: {kept}", IDLE_SHARE_MAX * 100.0);
+    let mib = node.memory()?.resident_kib >> 10;
+    println!("promised: below {RESIDENT_MIB_MAX} MiB: {}", stats::verdict(mib < RESIDENT_MIB_MAX));
     Ok(())
 }
 
@@ -92,6 +106,8 @@ async fn listeners(node: &Node, plan: Plan) -> Result<(), BenchError> {
         times.p50_us / 1e3,
         times.p99_us / 1e3
     );
+    let kept = stats::verdict(times.p50_us < HEARD_US_PROMISED);
+    println!("promised: below {:.0} ms (p50): {kept}", HEARD_US_PROMISED / 1e3);
     Ok(())
 }
 
@@ -124,6 +140,8 @@ async fn first_page(node: &Node, topics: u64) -> Result<(), BenchError> {
         times.p50_us / 1e3,
         times.p99_us / 1e3
     );
+    let kept = stats::verdict(times.p50_us < FIRST_PAGE_US_PROMISED);
+    println!("promised: below {:.0} ms (p50): {kept}", FIRST_PAGE_US_PROMISED / 1e3);
     Ok(())
 }
 
@@ -158,6 +176,8 @@ async fn strand(node: &Node) -> Result<(), BenchError> {
         plain / 1e6,
         of_node / plain * 100.0
     );
+    let kept = stats::verdict(of_node >= plain * PLAIN_SHARE_MIN);
+    println!("promised: {:.0} % of the plain stream: {kept}", PLAIN_SHARE_MIN * 100.0);
     Ok(())
 }
 
