@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_storage::{CommitError, TreeError};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::Engine;
+use super::stoppable::{StoppableTask, blocking};
 use crate::checkpoints::{
     CheckpointDecision, HeldStrand, ObserverPace, SilentStrands, TreeState, decide,
 };
@@ -21,10 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Signs checkpoints while the node runs. Each is durable before it can be read.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct CheckpointTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct CheckpointTask(StoppableTask);
 
 impl CheckpointTask {
     /// Starts the task. `key` is the key of the store's identity.
@@ -40,7 +37,6 @@ impl CheckpointTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_with_pace(engine: &Engine, key: SecretKey, pace: ObserverPace) -> Self {
-        let (stop, stopped) = watch::channel(false);
         let signer = Signer {
             engine: engine.clone(),
             key,
@@ -48,14 +44,12 @@ impl CheckpointTask {
             silent: SilentStrands::new(pace),
             failed: false,
         };
-        Self { stop, task: tokio::spawn(run(signer, stopped)) }
+        Self(StoppableTask::start(|stopped| run(signer, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 
@@ -67,11 +61,11 @@ async fn run(mut signer: Signer, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             _ = looks.tick() => {}
         }
-        let looked = tokio::task::spawn_blocking(move || {
+        signer = blocking(move || {
             signer.look();
             signer
-        });
-        signer = looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        })
+        .await;
     }
 }
 

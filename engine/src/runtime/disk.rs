@@ -5,10 +5,10 @@ use std::time::Instant;
 
 use hawser_storage::{OpenError, ReadError, Store};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::chain::ChainAppender;
 use super::pauses::RetryPauses;
+use super::stoppable::{StoppableTask, blocking};
 use super::{Committer, Engine, LedgerAppender, Publisher};
 
 /// Time between two looks. Guessed: the watermark is far above what is written in this time.
@@ -17,10 +17,7 @@ const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);
 /// Watches the disk while the node runs.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct DiskTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct DiskTask(StoppableTask);
 
 impl DiskTask {
     /// Starts the task.
@@ -29,15 +26,12 @@ impl DiskTask {
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
         let keeper = DiskKeeper::new(engine);
-        let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(run(keeper, stopped)) }
+        Self(StoppableTask::start(|stopped| run(keeper, stopped)))
     }
 
     /// Stops the task and returns when it has ended.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 
@@ -47,11 +41,11 @@ async fn run(mut keeper: DiskKeeper, mut stopped: watch::Receiver<bool>) {
             _ = stopped.wait_for(|stopped| *stopped) => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
-        let looked = tokio::task::spawn_blocking(move || {
+        keeper = blocking(move || {
             keeper.look(Instant::now());
             keeper
-        });
-        keeper = looked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        })
+        .await;
     }
 }
 

@@ -48,6 +48,7 @@ pub mod replication;
 mod report_history;
 mod reports;
 mod scrub;
+mod stoppable;
 mod trees;
 mod workers;
 

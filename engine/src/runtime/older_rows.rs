@@ -7,10 +7,10 @@ use hawser_proto::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_storage::{CommitError, ReadError, Remembering, Store};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::stoppable::{StoppableTask, blocking};
 
 /// Steps between two pauses. Calculated from the longest ones, of a millisecond: a stop waits for a tenth of
 /// a second.
@@ -26,10 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// its next start.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct OlderRowsTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct OlderRowsTask(StoppableTask);
 
 impl OlderRowsTask {
     /// Starts the task.
@@ -37,15 +34,13 @@ impl OlderRowsTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(run(engine.store().clone(), stopped)) }
+        let store = engine.store().clone();
+        Self(StoppableTask::start(|stopped| run(store, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 
@@ -102,11 +97,9 @@ async fn remember(store: Store, mut walk: Remembering) -> Result<(Remembering, b
         let has_more = store.remember_topics(&mut walk, topic_of)?;
         Ok((walk, has_more))
     };
-    let done = tokio::task::spawn_blocking(step).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(step).await
 }
 
 async fn take_steps(store: Store) -> Result<bool, CommitError> {
-    let done = tokio::task::spawn_blocking(move || store.bring_up_topic_rows(STEPS_AT_ONCE)).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(move || store.bring_up_topic_rows(STEPS_AT_ONCE)).await
 }

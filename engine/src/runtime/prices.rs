@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use hawser_storage::{CommitError, Store};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::stoppable::{StoppableTask, blocking};
 use crate::facts;
 
 /// Time between two looks for work. Guessed: amounts are settled every few hours.
@@ -23,10 +23,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// this work by showing parts of its strand late. The strands take turns, so it delays its own corrections.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct PriceTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct PriceTask(StoppableTask);
 
 impl PriceTask {
     /// Starts the task.
@@ -34,15 +31,13 @@ impl PriceTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(run(engine.store().clone(), stopped)) }
+        let store = engine.store().clone();
+        Self(StoppableTask::start(|stopped| run(store, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 
@@ -76,6 +71,5 @@ async fn correct(store: Store) -> Result<usize, CommitError> {
         let own = store.identity().node;
         store.reprice(&|_, bytes, validity| facts::of_stored(bytes, validity, own), STEPS_AT_ONCE)
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(work).await
 }

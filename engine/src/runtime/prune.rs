@@ -10,10 +10,10 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::unix_s;
 use hawser_storage::{CommitError, Expiring, ReadError, Store, StrandPlaces};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::Engine;
 use super::pace::Pace;
+use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
 use crate::pruning::{PruneRules, PruneVerdict, Stay, may_expire, of_expired};
 
@@ -233,9 +233,8 @@ impl PruneReport {
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct PruneTask {
-    stop: watch::Sender<bool>,
+    task: StoppableTask,
     is_stopped: Arc<AtomicBool>,
-    task: JoinHandle<()>,
 }
 
 impl PruneTask {
@@ -244,18 +243,15 @@ impl PruneTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, settings: PruneSettings) -> Self {
-        let (stop, stopped) = watch::channel(false);
         let is_stopped = Arc::new(AtomicBool::new(false));
         let worker = Worker { engine: engine.clone(), settings, is_stopped: is_stopped.clone() };
-        Self { stop, is_stopped, task: tokio::spawn(worker.run(stopped)) }
+        Self { task: StoppableTask::start(|stopped| worker.run(stopped)), is_stopped }
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
         self.is_stopped.store(true, Ordering::Relaxed);
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.task.stop().await;
     }
 }
 
@@ -276,9 +272,7 @@ impl Worker {
                 () = tokio::time::sleep(pause) => {}
             }
             let worker = self.clone();
-            let done = tokio::task::spawn_blocking(move || worker.run_once()).await;
-            let has_backlog =
-                done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            let has_backlog = blocking(move || worker.run_once()).await;
             pause = if has_backlog { every.min(BACKLOG_AFTER) } else { every };
         }
     }

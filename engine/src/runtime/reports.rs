@@ -12,8 +12,8 @@ use hawser_storage::{
 };
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
-use tokio::task::JoinHandle;
 
+use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
     CheckBudget, LoggedChain, SubmissionError, Submitted, check_submission, fact_of, report_of,
@@ -94,8 +94,7 @@ impl Reports {
         let _turn = self.0.turn.acquire().await;
         self.0.take_budget(report.envelopes().len(), report.len_bytes())?;
         let state = self.0.clone();
-        let checked = tokio::task::spawn_blocking(move || state.check_and_store(&report));
-        checked.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+        blocking(move || state.check_and_store(&report)).await
     }
 
     /// Keeps reports of what this node has seen itself, as their host. Blocks on the disk.
@@ -265,10 +264,7 @@ impl Drop for WaitingPlace {
 /// The task that makes reports of what this node finds: those of an earlier run first.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct ReportTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct ReportTask(StoppableTask);
 
 impl ReportTask {
     /// Starts the task.
@@ -276,15 +272,13 @@ impl ReportTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        Self { stop, task: tokio::spawn(run(engine.reports().clone(), stopped)) }
+        let reports = engine.reports().clone();
+        Self(StoppableTask::start(|stopped| run(reports, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 
@@ -298,9 +292,8 @@ async fn run(reports: Reports, mut stopped: watch::Receiver<bool>) {
         rates.borrow_and_update();
         let made = {
             let reports = reports.clone();
-            tokio::task::spawn_blocking(move || reports.report_evidence()).await
+            blocking(move || reports.report_evidence()).await
         };
-        let made = made.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
         if let Err(error) = &made {
             tracing::error!(code = "reports_failed", %error, "reports cannot be stored now");
         }

@@ -12,7 +12,6 @@ use hawser_storage::{Damage, Overwritten, RepairError, ScrubError, ScrubReport, 
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 
 use super::Engine;
 use super::counters::Counters;
@@ -20,6 +19,7 @@ use super::pace::{PAUSE_MAX, Pace};
 use super::publisher::Publisher;
 use super::remake::Remake;
 use super::replication::Replication;
+use super::stoppable::{StoppableTask, blocking};
 use crate::ports::Clock;
 
 /// Time from the start of a node to its first scrub, if the interval is longer. A guess: a node that starts has other
@@ -457,9 +457,8 @@ fn unrepaired(report: &ScrubReport) -> Vec<LeftDamage> {
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct ScrubTask {
-    stop: watch::Sender<bool>,
+    task: StoppableTask,
     is_stopped: Arc<AtomicBool>,
-    task: JoinHandle<()>,
 }
 
 impl ScrubTask {
@@ -468,19 +467,16 @@ impl ScrubTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, settings: ScrubSettings) -> Self {
-        let (stop, stopped) = watch::channel(false);
         let is_stopped = Arc::new(AtomicBool::new(false));
         let worker =
             Worker { scrubs: engine.scrubs().clone(), settings, is_stopped: is_stopped.clone() };
-        Self { stop, is_stopped, task: tokio::spawn(worker.run(stopped)) }
+        Self { task: StoppableTask::start(|stopped| worker.run(stopped)), is_stopped }
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
         self.is_stopped.store(true, Ordering::Relaxed);
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.task.stop().await;
     }
 }
 
@@ -494,9 +490,7 @@ struct Worker {
 impl Worker {
     async fn run(self, mut stopped: watch::Receiver<bool>) {
         let scrubs = self.scrubs.clone();
-        let is_hindered = tokio::task::spawn_blocking(move || scrubs.is_hindered()).await;
-        let is_hindered =
-            is_hindered.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+        let is_hindered = blocking(move || scrubs.is_hindered()).await;
         let first_after = if is_hindered { HINDERED_FIRST_AFTER } else { FIRST_AFTER };
         let mut pause = self.settings.every.min(first_after);
         loop {
@@ -506,8 +500,7 @@ impl Worker {
                 () = self.damage_met() => {}
             }
             let worker = self.clone();
-            let done = tokio::task::spawn_blocking(move || worker.run_once()).await;
-            pause = done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()));
+            pause = blocking(move || worker.run_once()).await;
         }
     }
 

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use hawser_storage::{CommitError, Store, TreeBehind};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use super::Engine;
 use super::counters::Counters;
+use super::stoppable::{StoppableTask, blocking};
 
 /// Steps between two pauses. Calculated from the longest ones, of a few milliseconds: a stop waits for a tenth of a
 /// second.
@@ -26,10 +26,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(60);
 /// next start.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct TreesTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct TreesTask(StoppableTask);
 
 impl TreesTask {
     /// Starts the task.
@@ -37,16 +34,13 @@ impl TreesTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine) -> Self {
-        let (stop, stopped) = watch::channel(false);
-        let work = run(engine.store().clone(), engine.counters().clone(), stopped);
-        Self { stop, task: tokio::spawn(work) }
+        let (store, counters) = (engine.store().clone(), engine.counters().clone());
+        Self(StoppableTask::start(|stopped| run(store, counters, stopped)))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 
@@ -84,6 +78,5 @@ async fn take_steps(store: Store) -> Result<Vec<TreeBehind>, CommitError> {
         store.bring_up_trees(STEPS_AT_ONCE)?;
         Ok(store.trees_behind()?)
     };
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
+    blocking(work).await
 }

@@ -27,6 +27,7 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::Engine;
 use super::report_history::ReportsNow;
+use super::stoppable::blocking;
 use crate::facts;
 use crate::payer_reports::{
     ChainReport, ChainReports, HeldReport, Recomputed, draft, held_reports, nodes_of,
@@ -557,9 +558,4 @@ impl State {
         self.engine.publish_own(vec![envelope]).await?;
         Ok(())
     }
-}
-
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    let done = tokio::task::spawn_blocking(work).await;
-    done.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

@@ -6,11 +6,11 @@ use std::time::Duration;
 use hawser_proto::{OriginatorId, minute_of};
 use hawser_rules::payer_report::{HourlyTask, Periods, minute_of_hour};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use super::{PayerReporter, ReportStepError};
 use crate::runtime::Engine;
+use crate::runtime::stoppable::StoppableTask;
 
 /// The times at which reports are written, submitted and settled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,10 +43,7 @@ impl Default for PayerReportSettings {
 /// Takes all steps while the node runs.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct PayerReportTask {
-    stop: watch::Sender<bool>,
-    task: JoinHandle<()>,
-}
+pub struct PayerReportTask(StoppableTask);
 
 impl PayerReportTask {
     /// Starts the task.
@@ -54,16 +51,13 @@ impl PayerReportTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, reporter: PayerReporter, settings: PayerReportSettings) -> Self {
-        let (stop, stopped) = watch::channel(false);
         let worker = Worker { engine: engine.clone(), reporter, settings, told: HashMap::new() };
-        Self { stop, task: tokio::spawn(worker.run(stopped)) }
+        Self(StoppableTask::start(|stopped| worker.run(stopped)))
     }
 
     /// Stops the task. A transaction under way is left to the chain: the next run finds what became of it.
     pub async fn stop(self) {
-        self.stop.send_replace(true);
-        // A task that panicked has been reported by the panic hook.
-        let _ = self.task.await;
+        self.0.stop().await;
     }
 }
 

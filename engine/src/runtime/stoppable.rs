@@ -1,0 +1,44 @@
+//! Tasks that run until they are stopped, and work on threads that may block.
+
+use std::panic::resume_unwind;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// A task that runs until its owner stops it. Dropping this stops it as well, and does not wait.
+#[derive(Debug)]
+pub(super) struct StoppableTask {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+impl StoppableTask {
+    /// Starts the task that `run` makes. It has to return soon after its argument becomes true, or has no sender any more.
+    ///
+    /// # Panics
+    /// Outside of a tokio runtime.
+    pub(super) fn start<F>(run: impl FnOnce(watch::Receiver<bool>) -> F) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        Self { stop, task: tokio::spawn(run(stopped)) }
+    }
+
+    /// Stops the task and returns when it has ended.
+    pub(super) async fn stop(self) {
+        self.stop.send_replace(true);
+        // A task that panicked has been reported by the panic hook.
+        let _ = self.task.await;
+    }
+}
+
+/// Does work that blocks on a thread for such work, and returns its result. A panic of the work goes on in the caller.
+/// The work runs to its end even if this future is dropped.
+///
+/// # Panics
+/// If the work panics, or the runtime shuts down.
+pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.unwrap_or_else(|error| resume_unwind(error.into_panic()))
+}
