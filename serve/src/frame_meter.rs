@@ -7,12 +7,13 @@
 
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, ReadBuf};
 use tokio::time::Instant;
 
 use crate::bucket::{Bucket, BucketSize};
+use crate::filtered::{Filtered, ReadFilter};
 use crate::head_timer::HeadClock;
 use crate::read_turn::ReadTurn;
 
@@ -153,8 +154,10 @@ fn carries(kind: u8, flags: u8, len: u32) -> bool {
 }
 
 /// A connection behind a meter.
-pub(crate) struct Metered<T> {
-    inner: T,
+pub(crate) type Metered<T> = Filtered<T, MeteredReads>;
+
+/// The meter of a connection, with the clock and the turn that it needs.
+pub(crate) struct MeteredReads {
     meter: FrameMeter,
     since: Instant,
     turn: ReadTurn,
@@ -167,18 +170,20 @@ impl<T> Metered<T> {
     pub(crate) fn new(inner: T, flooded: impl Fn() + Send + 'static) -> Self {
         let flooded = Box::new(flooded);
         let (meter, turn, heads) = (FrameMeter::new(), ReadTurn::default(), HeadClock::default());
-        Self { inner, meter, since: Instant::now(), turn, flooded, heads }
+        let since = Instant::now();
+        Self::with(inner, MeteredReads { meter, since, turn, flooded, heads })
     }
 
     /// Returns the clock of the heads of HTTP/1.1.
     pub(crate) fn heads(&self) -> HeadClock {
-        self.heads.clone()
+        self.filter().heads.clone()
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
+impl<T: AsyncRead + Unpin> ReadFilter<T> for MeteredReads {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        inner: &mut T,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -186,7 +191,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let Poll::Ready(read) = Pin::new(&mut self.inner).poll_read(cx, buf) else {
+        let Poll::Ready(read) = Pin::new(inner).poll_read(cx, buf) else {
             self.turn.end();
             return Poll::Pending;
         };
@@ -205,39 +210,9 @@ impl<T: AsyncRead + Unpin> AsyncRead for Metered<T> {
         (self.flooded)();
         Poll::Ready(Err(io::Error::other(FLOODED)))
     }
-}
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Metered<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
-        self.meter.sent(written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))?;
-        self.meter.sent(written);
-        Poll::Ready(Ok(written))
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
+    fn wrote(&mut self, len_bytes: usize) {
+        self.meter.sent(len_bytes);
     }
 }
 

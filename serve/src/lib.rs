@@ -50,6 +50,7 @@ mod cors;
 mod decoding;
 mod details;
 mod dispatch;
+mod filtered;
 mod frame_meter;
 mod frames;
 mod head_timer;

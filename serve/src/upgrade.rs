@@ -25,12 +25,13 @@ use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::time::timeout;
 use tonic::body::Body;
 
 use crate::budget::ConnectionShare;
 use crate::charged_bytes::ChargedBytes;
+use crate::filtered::{Filtered, ReadFilter};
 use crate::frame_meter::{HTTP2_PREFACE, Metered};
 
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -268,9 +269,11 @@ fn low_bits(number: usize) -> u8 {
 
 /// A connection of HTTP/2 whose reader finds a request behind the client's first frame. The settings of that request go
 /// into that frame, before the client's own, so that both are acknowledged once.
-pub(crate) struct FirstStream<T> {
-    inner: T,
-    /// Bytes that are read before those of `inner`.
+pub(crate) type FirstStream<T> = Filtered<T, FirstFrames>;
+
+/// The bytes that a [`FirstStream`] puts before those of its connection.
+pub(crate) struct FirstFrames {
+    /// Bytes that are read before those of the connection.
     next: BytesMut,
     place: Place,
     settings: Vec<u8>,
@@ -293,9 +296,12 @@ impl<T> FirstStream<T> {
     /// `inner` stands behind the preface.
     fn new(inner: T, settings: Vec<u8>, frames: Bytes, held: Option<ChargedBytes>) -> Self {
         let place = Place::Head { head: [0; HEAD_LEN_BYTES], have: 0 };
-        Self { inner, next: HTTP2_PREFACE.into(), place, settings, frames, held }
+        let next = HTTP2_PREFACE.into();
+        Self::with(inner, FirstFrames { next, place, settings, frames, held })
     }
+}
 
+impl FirstFrames {
     /// Notes the head of the first frame.
     fn begin(&mut self, mut head: [u8; HEAD_LEN_BYTES]) {
         let len = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -325,77 +331,47 @@ impl<T> FirstStream<T> {
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for FirstStream<T> {
+impl<T: AsyncRead + Unpin> ReadFilter<T> for FirstFrames {
     fn poll_read(
-        self: Pin<&mut Self>,
+        &mut self,
+        inner: &mut T,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
         loop {
-            if !this.next.is_empty() {
-                let len = this.next.len().min(buf.remaining());
-                buf.put_slice(&this.next[..len]);
-                this.next.advance(len);
-                if this.next.is_empty() && matches!(this.place, Place::Behind) {
-                    (this.next, this.held) = (BytesMut::new(), None);
+            if !self.next.is_empty() {
+                let len = self.next.len().min(buf.remaining());
+                buf.put_slice(&self.next[..len]);
+                self.next.advance(len);
+                if self.next.is_empty() && matches!(self.place, Place::Behind) {
+                    (self.next, self.held) = (BytesMut::new(), None);
                 }
                 return Poll::Ready(Ok(()));
             }
             let mut piece = [0; 256];
-            let wanted = match this.place {
+            let wanted = match self.place {
                 Place::Head { have, .. } => HEAD_LEN_BYTES - have,
                 Place::Payload(left) => left.min(piece.len()),
-                Place::Behind => return Pin::new(&mut this.inner).poll_read(cx, buf),
+                Place::Behind => return Pin::new(&mut *inner).poll_read(cx, buf),
             };
             let mut read = ReadBuf::new(&mut piece[..wanted]);
-            ready!(Pin::new(&mut this.inner).poll_read(cx, &mut read))?;
+            ready!(Pin::new(&mut *inner).poll_read(cx, &mut read))?;
             let read = read.filled();
             if read.is_empty() {
                 return Poll::Ready(Ok(())); // the client is gone
             }
-            if let Place::Head { head, have } = &mut this.place {
+            if let Place::Head { head, have } = &mut self.place {
                 head[*have..*have + read.len()].copy_from_slice(read);
                 *have += read.len();
                 if *have == HEAD_LEN_BYTES {
                     let head = *head;
-                    this.begin(head);
+                    self.begin(head);
                 }
             } else {
-                this.next.extend_from_slice(read);
-                this.took(read.len());
+                self.next.extend_from_slice(read);
+                self.took(read.len());
             }
         }
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for FirstStream<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

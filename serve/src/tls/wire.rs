@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::filtered::{Filtered, ReadFilter};
 use crate::read_turn::ReadTurn;
 
 /// Encrypted bytes of an answer that wait for the socket. A guess: one record of the largest size. What waits before
@@ -40,7 +41,8 @@ impl DecryptedStream {
     ) -> io::Result<Self> {
         let limit =
             |tls: &mut rustls::ServerConnection| tls.set_buffer_limit(Some(UNSENT_BYTES_MAX));
-        let mut stream = acceptor.accept_with(InTurns::new(stream), limit).await?;
+        let mut stream =
+            acceptor.accept_with(Filtered::with(stream, ReadTurn::default()), limit).await?;
         let mut first = Vec::new();
         while !begun(&first) {
             if stream.read_buf(&mut first).await? == 0 {
@@ -53,63 +55,25 @@ impl DecryptedStream {
 
 /// A socket that is read in turns, however much has arrived. What a connection carries is bounded above TLS, which
 /// records without content never reach.
-struct InTurns<T> {
-    inner: T,
-    turn: ReadTurn,
-}
+type InTurns<T> = Filtered<T, ReadTurn>;
 
-impl<T> InTurns<T> {
-    fn new(inner: T) -> Self {
-        Self { inner, turn: ReadTurn::default() }
-    }
-}
-
-impl<T: AsyncRead + Unpin> AsyncRead for InTurns<T> {
+impl<T: AsyncRead + Unpin> ReadFilter<T> for ReadTurn {
     fn poll_read(
-        mut self: Pin<&mut Self>,
+        &mut self,
+        inner: &mut T,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        if self.turn.is_over(cx) {
+        if self.is_over(cx) {
             return Poll::Pending;
         }
         let before = buf.filled().len();
-        let read = Pin::new(&mut self.inner).poll_read(cx, buf);
+        let read = Pin::new(inner).poll_read(cx, buf);
         match read {
-            Poll::Pending => self.turn.end(),
-            Poll::Ready(_) => self.turn.took(buf.filled().len() - before),
+            Poll::Pending => self.end(),
+            Poll::Ready(_) => self.took(buf.filled().len() - before),
         }
         read
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for InTurns<T> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 
@@ -188,7 +152,7 @@ mod tests {
 
     #[test]
     fn a_socket_that_is_never_empty_lets_others_have_their_turn() {
-        let mut socket = InTurns::new(tokio::io::repeat(7));
+        let mut socket = Filtered::with(tokio::io::repeat(7), ReadTurn::default());
         let mut cx = Context::from_waker(Waker::noop());
         for _ in 0..3 {
             let mut taken = 0;

@@ -1,0 +1,84 @@
+//! A connection whose reads pass through a filter.
+
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// A filter between a connection and its reader.
+pub(crate) trait ReadFilter<T> {
+    /// Reads from `inner` with the promises of [`AsyncRead::poll_read`].
+    fn poll_read(
+        &mut self,
+        inner: &mut T,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>>;
+
+    /// Notes bytes that were written to the peer.
+    fn wrote(&mut self, _len_bytes: usize) {}
+}
+
+/// A connection that is read through a filter. Writes go to the connection as they are.
+pub(crate) struct Filtered<T, F> {
+    inner: T,
+    filter: F,
+}
+
+impl<T, F> Filtered<T, F> {
+    /// Puts `filter` before reads of `inner`.
+    pub(crate) fn with(inner: T, filter: F) -> Self {
+        Self { inner, filter }
+    }
+
+    /// Returns the filter.
+    pub(crate) fn filter(&self) -> &F {
+        &self.filter
+    }
+}
+
+impl<T: Unpin, F: ReadFilter<T> + Unpin> AsyncRead for Filtered<T, F> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        this.filter.poll_read(&mut this.inner, cx, buf)
+    }
+}
+
+impl<T: AsyncWrite + Unpin, F: ReadFilter<T> + Unpin> AsyncWrite for Filtered<T, F> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write(cx, bytes))?;
+        self.filter.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let written = ready!(Pin::new(&mut self.inner).poll_write_vectored(cx, slices))?;
+        self.filter.wrote(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
