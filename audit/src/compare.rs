@@ -26,7 +26,7 @@ pub enum Side {
 
 /// Places that only one of two logs has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct LackingPlaces {
+pub struct MissingPlaces {
     /// The log that lacks them.
     pub lacking: Side,
     /// The first place, included.
@@ -58,7 +58,7 @@ pub struct StrandDifference {
     /// The size up to which both trees are equal; absent if the trees were not compared.
     pub equal_tree_size: Option<u64>,
     /// Places that one of them lacks, up to the lower head: the first ones.
-    pub lacking: Vec<LackingPlaces>,
+    pub lacking: Vec<MissingPlaces>,
     /// Number of places that one of them lacks.
     pub lacking_count: u64,
     /// Places that differ: the first ones.
@@ -81,13 +81,13 @@ impl StrandDifference {
 
     fn add_lacking(&mut self, lacking: Side, from: u64, through: u64) {
         self.lacking_count = self.lacking_count.saturating_add(through - from + 1);
-        let continues = |last: &&mut LackingPlaces| {
+        let continues = |last: &&mut MissingPlaces| {
             last.lacking == lacking && last.through.checked_add(1) == Some(from)
         };
         if let Some(last) = self.lacking.last_mut().filter(continues) {
             last.through = through;
         } else if self.lacking.len() < KEPT_OF_KIND {
-            self.lacking.push(LackingPlaces { lacking, from, through });
+            self.lacking.push(MissingPlaces { lacking, from, through });
         }
     }
 
@@ -351,7 +351,7 @@ mod tests {
         let found = only(&log, &other, true);
         let told: Vec<_> = found.other.iter().map(|it| (it.sequence_id, it.what)).collect();
         assert_eq!(told, [(7, "signature"), (9, "mark")]);
-        let lacking = LackingPlaces { lacking: Side::Second, from: 20, through: 29 };
+        let lacking = MissingPlaces { lacking: Side::Second, from: 20, through: 29 };
         assert_eq!((&found.lacking[..], found.lacking_count), (&[lacking][..], 10));
         let turned = only(&other, &log, true);
         assert_eq!(turned.lacking[0].lacking, Side::First);

@@ -21,7 +21,7 @@ use crate::payer_reports::ChainReports;
 
 /// A reason for which an expired envelope stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stay {
+pub enum KeepReason {
     /// Its strand is a chain's, and is kept for ever.
     Chain,
     /// The settlement chain has no payer report about its strand.
@@ -36,7 +36,7 @@ pub enum Stay {
     Refused,
 }
 
-impl Stay {
+impl KeepReason {
     /// All reasons.
     pub const ALL: [Self; 6] = [
         Self::Chain,
@@ -67,7 +67,7 @@ pub enum PruneVerdict {
     /// It may be removed.
     Goes,
     /// It has expired and stays.
-    Stays(Stay),
+    Stays(KeepReason),
     /// It has not expired; nor has what follows in the index.
     NotExpired,
 }
@@ -128,11 +128,11 @@ impl PruneRules {
             return PruneVerdict::NotExpired;
         }
         let stay = match self.strands.get_mut(&originator) {
-            _ if is_chain(originator) => Stay::Chain,
-            None => Stay::NoReport,
-            Some(rules) if sequence >= rules.below => Stay::NotReported,
-            Some(rules) if rules.kept.contains(&sequence) => Stay::ReportEnds,
-            Some(StrandRules { left: 0, .. }) => Stay::Later,
+            _ if is_chain(originator) => KeepReason::Chain,
+            None => KeepReason::NoReport,
+            Some(rules) if sequence >= rules.below => KeepReason::NotReported,
+            Some(rules) if rules.kept.contains(&sequence) => KeepReason::ReportEnds,
+            Some(StrandRules { left: 0, .. }) => KeepReason::Later,
             Some(rules) => {
                 rules.left -= 1;
                 return PruneVerdict::Goes;
@@ -237,18 +237,22 @@ mod tests {
         assert_eq!(verdict(11_999, NODE, 5), PruneVerdict::Goes);
         assert_eq!(verdict(12_000, NODE, 5), PruneVerdict::NotExpired, "an expiry in the past");
         assert_eq!(verdict(0, NODE, 19), PruneVerdict::Goes, "submitted, if not settled");
-        assert_eq!(verdict(0, NODE, 20), stays(Stay::NotReported), "the end itself");
-        assert_eq!(verdict(0, NODE, 21), stays(Stay::NotReported));
-        assert_eq!(verdict(0, NODE, 10), stays(Stay::ReportEnds), "the next report starts there");
-        assert_eq!(verdict(0, OTHER, 1), stays(Stay::NoReport));
-        assert_eq!(verdict(0, OriginatorId(10), 1), stays(Stay::NoReport));
+        assert_eq!(verdict(0, NODE, 20), stays(KeepReason::NotReported), "the end itself");
+        assert_eq!(verdict(0, NODE, 21), stays(KeepReason::NotReported));
+        assert_eq!(
+            verdict(0, NODE, 10),
+            stays(KeepReason::ReportEnds),
+            "the next report starts there"
+        );
+        assert_eq!(verdict(0, OTHER, 1), stays(KeepReason::NoReport));
+        assert_eq!(verdict(0, OriginatorId(10), 1), stays(KeepReason::NoReport));
     }
 
     #[test]
     fn a_chains_strand_stays_even_with_a_report() {
         let chain = OriginatorId::IDENTITY_UPDATES;
         let mut rules = rules(vec![submitted(chain, 0, (0, 10), 100)], u64::MAX);
-        assert_eq!(rules.verdict(at(0, chain, 5)), PruneVerdict::Stays(Stay::Chain));
+        assert_eq!(rules.verdict(at(0, chain, 5)), PruneVerdict::Stays(KeepReason::Chain));
     }
 
     #[test]
@@ -262,7 +266,7 @@ mod tests {
         ];
         let mut rules = rules(events, u64::MAX);
         assert_eq!(rules.verdict(at(0, NODE, 10)), PruneVerdict::Goes);
-        assert_eq!(rules.verdict(at(0, NODE, 20)), PruneVerdict::Stays(Stay::ReportEnds));
+        assert_eq!(rules.verdict(at(0, NODE, 20)), PruneVerdict::Stays(KeepReason::ReportEnds));
     }
 
     #[test]
@@ -284,7 +288,7 @@ mod tests {
         let reports = vec![submitted(NODE, 0, (0, 10), 100)];
         let mut rules = PruneRules::new(&ChainReports::of_events(reports), u64::MAX, 2);
         let verdicts: Vec<_> = (1..=4).map(|place| rules.verdict(at(0, NODE, place))).collect();
-        let later = PruneVerdict::Stays(Stay::Later);
+        let later = PruneVerdict::Stays(KeepReason::Later);
         assert_eq!(verdicts, [PruneVerdict::Goes, PruneVerdict::Goes, later, later]);
         rules.note_refused(NODE);
         rules.note_refused(OTHER);

@@ -28,8 +28,8 @@ use crate::operator::GatewayPages;
 use crate::policy::{KeyFetchSettings, Policies, PoliciesError};
 use crate::publish::NodePublisher;
 use crate::select::Strategy;
-use crate::serve::door::FrontDoor;
 use crate::serve::publish::PublishService;
+use crate::serve::router::ServiceRouter;
 use crate::serve::wire;
 use crate::settings::{GatewayPorts, GatewaySettings};
 use crate::sharing::GatewayShare;
@@ -151,9 +151,9 @@ pub async fn start(
     let own = Part { tenant: "", policies: policies.clone(), nodes, strands };
     let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone());
     let tenants = tenants(&settings, &ports, &metrics, &end)?;
-    let door = Arc::new(FrontDoor::new(policies.clone(), own, tenants));
+    let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
     let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
-    let routes = routes(door, health, settings.reflection)?;
+    let routes = routes(router, health, settings.reflection)?;
     let server = Server::bind(serve, routes, calls, stop).await.map_err(listen(settings.listen))?;
     if let Some(chain) = probe {
         tokio::spawn(probe_chain(chain, checks, end.clone()));
@@ -313,7 +313,7 @@ fn nodes(
 }
 
 fn routes(
-    service: Arc<FrontDoor>,
+    service: Arc<ServiceRouter>,
     health: HealthServer<HealthService>,
     reflection: bool,
 ) -> Result<Routes, SchemaError> {

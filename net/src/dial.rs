@@ -9,13 +9,13 @@ use quinn::{Connection, Endpoint};
 use tokio::time::timeout;
 
 use crate::address::quic_address;
+use crate::announced::AnnouncedPause;
 use crate::backoff::{Backoff, long_pause};
 use crate::control::SessionError;
 use crate::counters::PeerError;
 use crate::handshake::ProvenConnection;
 use crate::session::NetState;
 use crate::tls::SERVER_NAME;
-use crate::told::ToldPause;
 
 /// Longest wait for an address to answer. Guessed: three retransmissions at the initial round trip
 /// of QUIC, with room.
@@ -36,7 +36,7 @@ const GOOD_AFTER: Duration = Duration::from_secs(10);
 
 /// Maintains a session with `peer` until it is no longer in the network.
 pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, peer: OriginatorId) {
-    let (mut backoff, mut told_pause) = (Backoff::new(), ToldPause::default());
+    let (mut backoff, mut announced_pause) = (Backoff::new(), AnnouncedPause::default());
     loop {
         net.sessions.wait_for_none(peer).await;
         if let Some(until) = net.sessions.avoided_until(peer) {
@@ -46,7 +46,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
         let attempt = tokio::select! {
             biased;
             () = net.sessions.wait_for(peer) => continue, // the peer has dialled this node meanwhile
-            attempt = attempt(&net, &endpoint, peer, &addresses, &mut told_pause) => attempt,
+            attempt = attempt(&net, &endpoint, peer, &addresses, &mut announced_pause) => attempt,
         };
         let pause = match attempt {
             Ok(proven) => {
@@ -93,7 +93,7 @@ async fn wait(net: &NetState, peer: OriginatorId, pause: Duration, addresses: &P
         let url = addresses.url.as_deref().filter(|_| addresses.told.is_none());
         let told = async {
             match url {
-                Some(url) => net.sessions.wait_for_told_address(peer, url).await,
+                Some(url) => net.sessions.wait_for_announced_address(peer, url).await,
                 None => std::future::pending().await,
             }
         };
@@ -112,7 +112,7 @@ fn addresses_of(net: &NetState, peer: OriginatorId) -> Option<PeerAddresses> {
     let record = registry.member(peer)?;
     // A record that has one of its own is the operator's word.
     let url = record.quic_address.is_none().then(|| record.http_address.clone());
-    let told = url.as_deref().and_then(|url| net.sessions.told_address(peer, url));
+    let told = url.as_deref().and_then(|url| net.sessions.announced_address(peer, url));
     Some(PeerAddresses {
         told: told.map(|it| it.to_string()),
         registered: quic_address(record).unwrap_or_default(),
@@ -126,15 +126,15 @@ async fn attempt(
     endpoint: &Endpoint,
     peer: OriginatorId,
     addresses: &PeerAddresses,
-    told_pause: &mut ToldPause,
+    announced_pause: &mut AnnouncedPause,
 ) -> Result<ProvenConnection, SessionError> {
     if let Some(told) = &addresses.told
-        && told_pause.begin(Instant::now())
+        && announced_pause.begin(Instant::now())
     {
-        let connecting = connect_to_told(endpoint, told);
+        let connecting = connect_to_announced(endpoint, told);
         match attempt_with(net, peer, connecting).await {
             Ok(proven) => {
-                told_pause.end();
+                announced_pause.end();
                 return Ok(proven);
             }
             Err(error) => tracing::debug!(%peer, told, %error, "no session at the address it told"),
@@ -164,7 +164,10 @@ async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, Sessi
 }
 
 /// The same at an address that a peer has told: at few addresses, and in the time of one.
-async fn connect_to_told(endpoint: &Endpoint, address: &str) -> Result<Connection, SessionError> {
+async fn connect_to_announced(
+    endpoint: &Endpoint,
+    address: &str,
+) -> Result<Connection, SessionError> {
     let connecting = async {
         let resolved = resolve(address).await?.take(TOLD_ADDRESSES_MAX);
         connect_to_first(endpoint, resolved, TOLD_CONNECT_MAX).await

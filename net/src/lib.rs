@@ -6,7 +6,7 @@
 //! - [`endpoint`]: the socket, dialling and accepting; `peer_transport`: QUIC or gRPC;
 //! - `handshake`: both ends prove their node ids inside the connection; `unproven`: the slots for
 //!   connections before that;
-//! - `sessions`: one connection for each peer, in whichever direction it was dialled; `told`: where peers say they are;
+//! - `sessions`: one connection for each peer, in whichever direction it was dialled; `announced`: addresses that peers announce;
 //! - `session`: a connection at work; `receive` reads what was asked for, `send` sends what the
 //!   peer asks for;
 //! - `grpc`: the same for peers that speak gRPC only; `replica_sources`: the sources of a replica;
@@ -18,6 +18,7 @@
 #![warn(missing_docs)]
 
 mod address;
+mod announced;
 mod backoff;
 mod control;
 pub mod counters;
@@ -33,7 +34,6 @@ mod send;
 mod session;
 mod sessions;
 mod tls;
-mod told;
 mod transport;
 mod unproven;
 

@@ -11,8 +11,8 @@ use hawser_proto::{OriginatorId, QuicAddress};
 use quinn::{Connection, VarInt};
 use tokio::sync::watch;
 
+use crate::announced::AnnouncedAddresses;
 use crate::handshake::ProvenConnection;
-use crate::told::ToldAddresses;
 
 /// Two connections that come up within this time count as dialled at once. A later one means that its
 /// dialler has lost the earlier. Guessed: longer than a handshake on the worst link.
@@ -29,7 +29,7 @@ struct SessionTable {
     current: HashMap<OriginatorId, ActiveSession>,
     grpc: HashMap<OriginatorId, GrpcSession>,
     /// Addresses that peers have announced over gRPC.
-    told: ToldAddresses,
+    announced: AnnouncedAddresses,
     /// Peers that were refused are neither dialled nor admitted before these times. At most one entry
     /// for each registry node, since only proven ids enter.
     quiet_until: HashMap<OriginatorId, Instant>,
@@ -136,13 +136,13 @@ impl Sessions {
     }
 
     /// Returns the address at which the API at `url` says that this peer is reached over QUIC.
-    pub(crate) fn told_address(&self, peer: OriginatorId, url: &str) -> Option<QuicAddress> {
-        self.table.borrow().told.get(peer, url).cloned()
+    pub(crate) fn announced_address(&self, peer: OriginatorId, url: &str) -> Option<QuicAddress> {
+        self.table.borrow().announced.get(peer, url).cloned()
     }
 
-    /// Waits until the API at `url` has told an address of this peer.
-    pub(crate) async fn wait_for_told_address(&self, peer: OriginatorId, url: &str) {
-        self.wait(|table| table.told.get(peer, url).is_some()).await;
+    /// Waits until the API at `url` has announced an address of this peer.
+    pub(crate) async fn wait_for_announced_address(&self, peer: OriginatorId, url: &str) {
+        self.wait(|table| table.announced.get(peer, url).is_some()).await;
     }
 
     /// Returns every session over gRPC.
@@ -210,7 +210,7 @@ impl GrpcGuard {
             };
             session.round_trip = round_trip; // no task waits for it
             let url = session.address.clone();
-            table.told.note(self.peer, &url, address)
+            table.announced.note(self.peer, &url, address)
         });
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hawser_engine::price;
-use hawser_engine::runtime::{LeftDamage, ScrubDone};
+use hawser_engine::runtime::{ScrubDone, UnrepairedDamage};
 use hawser_proto::SecretKey;
 use hawser_storage::{
     BackupError, BackupReport, Backups, BootstrapError, BootstrapReport, Damage, NewBackup,
@@ -160,7 +160,7 @@ fn json_of_damage(damage: &Damage) -> Value {
 pub fn json_of_scrub_done(done: &ScrubDone, repair: bool) -> Value {
     let mut json = json_of_scrub(&done.report);
     if repair {
-        let left = |it: &LeftDamage| {
+        let left = |it: &UnrepairedDamage| {
             let mut left = json_of_damage(&it.damage);
             left["reason"] = json!(it.reason);
             left

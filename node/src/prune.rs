@@ -41,7 +41,7 @@ pub fn of_stopped(
     moved: &mut PruneProgress<'_>,
 ) -> Result<Value, RunError> {
     let report = run(store, system_unix_s(), dry_run, false, moved)?;
-    report.give_back(store);
+    report.compact(store);
     if !dry_run {
         store.flush().map_err(RunError::failed)?;
     }

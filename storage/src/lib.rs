@@ -153,7 +153,7 @@ pub use progress::RebuildReport;
 pub use prune::{Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{Place, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
-pub use remember::Remembering;
+pub use remember::RecentTopicsWalk;
 pub use reports::{NewReport, StoredReport};
 pub use room::RoomSettings;
 pub use scrub::{Damage, LostPlace, Overwritten, RepairError, ScrubError, ScrubReport};

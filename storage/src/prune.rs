@@ -126,7 +126,7 @@ impl Store {
     /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
     /// cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB compacts the files
     /// later, when it finds that they are mostly deletions.
-    pub fn give_back(&self, places: &[StrandPlaces]) {
+    pub fn compact_places(&self, places: &[StrandPlaces]) {
         let database = self.database();
         let mut options = CompactOptions::default();
         options.set_exclusive_manual_compaction(false);

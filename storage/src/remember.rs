@@ -15,13 +15,13 @@ const STEP_PLACES: u64 = 512;
 
 /// A walk down the strands from where their topics are known, a few places of each in turn.
 #[derive(Debug, Default)]
-pub struct Remembering {
+pub struct RecentTopicsWalk {
     /// The strands that may have more, the next one last.
     strands: Vec<OriginatorId>,
     steps: usize,
 }
 
-impl Remembering {
+impl RecentTopicsWalk {
     /// Steps that one walk takes at most: a strand may have gaps of any length. Calculated: twice what it takes to read
     /// all places that are remembered.
     const STEPS_MAX: usize = 200;
@@ -37,7 +37,7 @@ impl Store {
     /// When the log cannot be read.
     pub fn remember_topics(
         &self,
-        walk: &mut Remembering,
+        walk: &mut RecentTopicsWalk,
         topic_of: impl Fn(&Bytes) -> Option<Topic>,
     ) -> Result<bool, ReadError> {
         let database = self.database();
@@ -48,7 +48,7 @@ impl Store {
         let Some(originator) = walk.strands.pop() else { return Ok(false) };
         walk.steps += 1;
         let places = usize::try_from(STEP_PLACES).unwrap_or(usize::MAX);
-        if walk.steps > Remembering::STEPS_MAX || database.recent.room() < places {
+        if walk.steps > RecentTopicsWalk::STEPS_MAX || database.recent.room() < places {
             return Ok(false);
         }
         // Before the view: what comes into these places later is noticed.

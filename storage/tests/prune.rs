@@ -299,7 +299,7 @@ fn files_give_back_the_room() {
     assert_eq!(prune_plain(&store, OWN, &places).len(), 3999);
     store.flush().unwrap();
     let (from, through) = (SequenceId(1), SequenceId(3999));
-    store.give_back(&[StrandPlaces { originator: OWN, from, through }]);
+    store.compact_places(&[StrandPlaces { originator: OWN, from, through }]);
     // The write-ahead log and the manifest take some room of their own.
     assert!(store.disk_bytes() < before / 2, "{} of {before}", store.disk_bytes());
     assert_eq!(store.snapshot().get(id(OWN, 4000)).unwrap(), Some(long(4000).bytes));

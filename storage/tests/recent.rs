@@ -7,7 +7,7 @@ mod support;
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{SequenceId, Topic};
-use hawser_storage::{Remembering, Store};
+use hawser_storage::{RecentTopicsWalk, Store};
 use support::*;
 
 /// Returns the topic that the facts of these tests have for an envelope.
@@ -25,7 +25,7 @@ fn has_news(store: &Store, name: &str, after: u64) -> bool {
 }
 
 fn remember(store: &Store, topic_of: impl Fn(&Bytes) -> Option<Topic>) -> usize {
-    let (mut walk, mut steps) = (Remembering::default(), 0);
+    let (mut walk, mut steps) = (RecentTopicsWalk::default(), 0);
     while store.remember_topics(&mut walk, &topic_of).unwrap() {
         steps += 1;
     }

@@ -244,7 +244,7 @@ fn damaged_envelopes_are_put_back_byte_for_byte() {
         assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
         // Nor does a compaction meet it.
         let (from, through) = (SequenceId(1), SequenceId(300));
-        store.give_back(&[hawser_storage::StrandPlaces { originator: PEER, from, through }]);
+        store.compact_places(&[hawser_storage::StrandPlaces { originator: PEER, from, through }]);
         extend(&store, PEER, 5);
         assert_eq!(store.scrub(&mut go_on).unwrap().damages, []);
         assert!(!folder.path().join("scrub-checkpoint").exists());

@@ -207,7 +207,7 @@ pub(crate) enum FeesCommand {
 /// Beneficiary of the fees.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("whose").required(true).args(["node", "protocol"])))]
-pub(crate) struct WhoseArgs {
+pub(crate) struct BeneficiaryArgs {
     /// Fees of this node, for its owner.
     #[arg(long, value_name = "ID")]
     pub(crate) node: Option<u32>,
@@ -221,7 +221,7 @@ pub(crate) struct WhoseArgs {
 pub(crate) struct FeesClaimArgs {
     /// Beneficiary of the fees.
     #[command(flatten)]
-    pub(crate) whose: WhoseArgs,
+    pub(crate) whose: BeneficiaryArgs,
     /// Originator of the reports; may be given several times [default: all nodes].
     #[arg(long, value_name = "ID")]
     pub(crate) originator: Vec<u32>,
@@ -235,7 +235,7 @@ pub(crate) struct FeesClaimArgs {
 pub(crate) struct FeesWithdrawArgs {
     /// Beneficiary of the fees.
     #[command(flatten)]
-    pub(crate) whose: WhoseArgs,
+    pub(crate) whose: BeneficiaryArgs,
     /// Recipient of a node's fees [default: the account that sends].
     #[arg(long, value_name = "ADDRESS", value_parser = address, conflicts_with = "protocol")]
     pub(crate) recipient: Option<Address>,

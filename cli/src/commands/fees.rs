@@ -6,7 +6,9 @@ use serde_json::{Value, json};
 
 use super::payer_funds::recipient;
 use crate::args::onchain::TransactionArgs;
-use crate::args::payer::{FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs, WhoseArgs};
+use crate::args::payer::{
+    BeneficiaryArgs, FeesClaimArgs, FeesCommand, FeesShowArgs, FeesWithdrawArgs,
+};
 use crate::commands::onchain::{self, ChainsNeeded, OnchainSession, ResultFields, SENDER};
 use crate::output;
 
@@ -116,7 +118,7 @@ fn report(claims: &ReportClaims) -> ResultFields {
         .with("claimed_by_protocol", *protocol)
 }
 
-fn beneficiary(whose: &WhoseArgs) -> Result<Beneficiary, RunError> {
+fn beneficiary(whose: &BeneficiaryArgs) -> Result<Beneficiary, RunError> {
     match (whose.node, whose.protocol) {
         (Some(node_id), false) => Ok(Beneficiary::Node(node_id)),
         (None, true) => Ok(Beneficiary::Protocol),

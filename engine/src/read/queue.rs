@@ -54,7 +54,7 @@ pub(crate) enum Pushed {
 
 /// Result of a [`Queue::pop`].
 #[derive(Debug)]
-pub(crate) enum Popped {
+pub(crate) enum PopOutcome {
     /// Envelopes in the order of commits, and the places that have been reached with them; both empty
     /// if the queue is.
     Items(Vec<Arc<Committed>>, Vec<EnvelopeId>),
@@ -110,9 +110,9 @@ impl Queue {
     }
 
     /// Takes out what fits into `limits`, at least one envelope if there is one.
-    pub(crate) fn pop(&mut self, limits: BatchLimits) -> Popped {
+    pub(crate) fn pop(&mut self, limits: BatchLimits) -> PopOutcome {
         if std::mem::take(&mut self.overflowed) {
-            return Popped::Overflowed;
+            return PopOutcome::Overflowed;
         }
         let mut popped = BatchSize::default();
         let (mut items, mut reached) = (Vec::new(), Vec::new());
@@ -132,7 +132,7 @@ impl Queue {
                 None => break,
             }
         }
-        Popped::Items(items, reached)
+        PopOutcome::Items(items, reached)
     }
 
     /// Returns true if the next [`pop`](Self::pop) has something to tell.
@@ -168,10 +168,12 @@ mod tests {
         })
     }
 
-    fn sequences(popped: Popped) -> Option<Vec<u64>> {
+    fn sequences(popped: PopOutcome) -> Option<Vec<u64>> {
         match popped {
-            Popped::Items(items, _) => Some(items.iter().map(|item| item.id.sequence.0).collect()),
-            Popped::Overflowed => None,
+            PopOutcome::Items(items, _) => {
+                Some(items.iter().map(|item| item.id.sequence.0).collect())
+            }
+            PopOutcome::Overflowed => None,
         }
     }
 
@@ -199,21 +201,21 @@ mod tests {
         let mut queue = Queue::new(BatchLimits::QUEUE);
         assert_eq!(queue.push_reached(place), Pushed::First);
         assert!(
-            matches!(queue.pop(ALL), Popped::Items(items, told) if items.is_empty() && told == [place])
+            matches!(queue.pop(ALL), PopOutcome::Items(items, told) if items.is_empty() && told == [place])
         );
         (1..=3).for_each(|sequence| _ = queue.push(&item(sequence, 98)));
         assert_eq!(queue.push_reached(place), Pushed::Behind);
         let two = BatchLimits { envelopes: 2, len_bytes: usize::MAX };
         assert!(
-            matches!(queue.pop(two), Popped::Items(items, told) if items.len() == 2 && told.is_empty())
+            matches!(queue.pop(two), PopOutcome::Items(items, told) if items.len() == 2 && told.is_empty())
         );
         assert!(
-            matches!(queue.pop(two), Popped::Items(items, told) if items.len() == 1 && told == [place])
+            matches!(queue.pop(two), PopOutcome::Items(items, told) if items.len() == 1 && told == [place])
         );
         assert!(!queue.is_ready());
         assert_eq!(queue.lose(), Pushed::Overflowed { dropped_bytes: 0 });
         assert_eq!(queue.push_reached(place), Pushed::Ignored);
-        assert!(matches!(queue.pop(ALL), Popped::Overflowed));
+        assert!(matches!(queue.pop(ALL), PopOutcome::Overflowed));
     }
 
     #[test]

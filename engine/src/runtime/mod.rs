@@ -90,7 +90,9 @@ pub use read::{
     WitnessId, WitnessState, at_begin_of_reader_threads, begin_reader_thread,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
-pub use scrub::{LeftDamage, ScrubDone, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs};
+pub use scrub::{
+    ScrubDone, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs, UnrepairedDamage,
+};
 pub use trees::TreesTask;
 pub use workers::{Priority, Workers};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hawser_proto::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_storage::{CommitError, ReadError, Remembering, Store};
+use hawser_storage::{CommitError, ReadError, RecentTopicsWalk, Store};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -45,7 +45,7 @@ impl OlderRowsTask {
 }
 
 async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
-    let mut walk = Remembering::default();
+    let mut walk = RecentTopicsWalk::default();
     while !*stopped.borrow() {
         let started = Instant::now();
         match remember(store.clone(), walk).await {
@@ -88,7 +88,10 @@ async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
 }
 
 /// Takes a step of the walk. Returns true if there is more to do.
-async fn remember(store: Store, mut walk: Remembering) -> Result<(Remembering, bool), ReadError> {
+async fn remember(
+    store: Store,
+    mut walk: RecentTopicsWalk,
+) -> Result<(RecentTopicsWalk, bool), ReadError> {
     let step = move || {
         let topic_of = |bytes: &Bytes| {
             let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;

@@ -15,7 +15,7 @@ use super::Engine;
 use super::pace::Pace;
 use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
-use crate::pruning::{PruneRules, PruneVerdict, Stay, may_expire, of_expired};
+use crate::pruning::{KeepReason, PruneRules, PruneVerdict, may_expire, of_expired};
 
 /// Rows of the expiry index that one step looks at. A guess: a millisecond.
 const STEP_VISITS: usize = 1024;
@@ -55,7 +55,7 @@ pub struct StrandPruned {
     /// The lowest and the highest of their places.
     pub places: Option<(SequenceId, SequenceId)>,
     /// Envelopes that have expired and stay, by the reason.
-    pub stays: BTreeMap<Stay, u64>,
+    pub stays: BTreeMap<KeepReason, u64>,
     /// Envelopes that have not expired. Counted in a dry run only.
     pub not_expired: u64,
 }
@@ -92,7 +92,7 @@ impl PruneReport {
     /// Returns the number of envelopes that could go and are still held.
     #[must_use]
     pub fn backlog(&self) -> u64 {
-        let later = self.strands.values().filter_map(|it| it.stays.get(&Stay::Later)).sum();
+        let later = self.strands.values().filter_map(|it| it.stays.get(&KeepReason::Later)).sum();
         if self.dry_run { self.pruned().saturating_add(later) } else { later }
     }
 }
@@ -161,7 +161,9 @@ impl PruneRun {
             if verdict == PruneVerdict::NotExpired && !self.dry_run {
                 return ControlFlow::Break(());
             }
-            if verdict == PruneVerdict::Stays(Stay::Later) && going.contains(&at.id.originator) {
+            if verdict == PruneVerdict::Stays(KeepReason::Later)
+                && going.contains(&at.id.originator)
+            {
                 broken_off_at = last;
                 return ControlFlow::Break(());
             }
@@ -208,7 +210,7 @@ impl PruneRun {
         for id in refused {
             rules.note_refused(id.originator);
             let strand = report.strands.entry(id.originator).or_default();
-            *strand.stays.entry(Stay::Refused).or_default() += 1;
+            *strand.stays.entry(KeepReason::Refused).or_default() += 1;
         }
         Ok(())
     }
@@ -217,7 +219,7 @@ impl PruneRun {
 impl PruneReport {
     /// Compacts the files that held removed envelopes. Takes as long as reading and writing the rest of these files,
     /// and cannot be cancelled: a running node leaves it to compactions in the background.
-    pub fn give_back(&self, store: &Store) {
+    pub fn compact(&self, store: &Store) {
         if self.dry_run || self.pruned() == 0 {
             return;
         }
@@ -225,7 +227,7 @@ impl PruneReport {
             let (from, through) = strand.places?;
             Some(StrandPlaces { originator, from, through })
         });
-        store.give_back(&places.collect::<Vec<_>>());
+        store.compact_places(&places.collect::<Vec<_>>());
     }
 }
 

@@ -57,9 +57,9 @@ pub struct ScrubSettings {
     pub bytes_per_s: u64,
 }
 
-/// A part that could not be put back.
+/// Damage that could not be repaired.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftDamage {
+pub struct UnrepairedDamage {
     /// The part.
     pub damage: Damage,
     /// The reason.
@@ -74,7 +74,7 @@ pub struct ScrubDone {
     /// Number of damaged parts that have been put back.
     pub repaired: u64,
     /// The damaged parts that have not, if they were to be put back.
-    pub left: Vec<LeftDamage>,
+    pub left: Vec<UnrepairedDamage>,
 }
 
 /// The state of scrubs for operators.
@@ -89,7 +89,7 @@ pub struct ScrubStatus {
     /// Their length in bytes.
     pub bytes: u64,
     /// Damaged parts that are not put back, the first sixteen of them.
-    pub left: Vec<LeftDamage>,
+    pub left: Vec<UnrepairedDamage>,
     /// Number of all damaged parts that are not put back.
     pub left_count: u64,
 }
@@ -162,7 +162,7 @@ impl Scrubs {
             );
             let reason = "met at the start: a scrub finds out how far it reaches".to_owned();
             status.left_count += 1;
-            status.left.push(LeftDamage { damage, reason });
+            status.left.push(UnrepairedDamage { damage, reason });
         }
         self.parts.counters.scrub.left.set(status.left_count);
     }
@@ -335,7 +335,8 @@ impl Scrubs {
             %reason,
             "the projections cannot be made anew now"
         );
-        let left = damaged.into_iter().map(|damage| LeftDamage { damage, reason: reason.clone() });
+        let left =
+            damaged.into_iter().map(|damage| UnrepairedDamage { damage, reason: reason.clone() });
         done.left.extend(left);
     }
 
@@ -360,7 +361,7 @@ impl Scrubs {
                     %reason,
                     "a damaged part stays: readers of its rows get an error"
                 );
-                done.left.push(LeftDamage { damage, reason });
+                done.left.push(UnrepairedDamage { damage, reason });
             }
         }
         Ok(())
@@ -445,8 +446,8 @@ fn restored(overwritten: Option<&Overwritten>) -> Result<(), RepairError> {
 }
 
 /// Returns the damage found by a scrub that does not repair.
-fn unrepaired(report: &ScrubReport) -> Vec<LeftDamage> {
-    let left = |damage: &Damage| LeftDamage {
+fn unrepaired(report: &ScrubReport) -> Vec<UnrepairedDamage> {
+    let left = |damage: &Damage| UnrepairedDamage {
         damage: damage.clone(),
         reason: "not tried: the scrub was not told to repair".to_owned(),
     };

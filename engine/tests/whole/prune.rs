@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::payer_reports::{Recomputed, draft, recompute};
-use hawser_engine::pruning::Stay;
+use hawser_engine::pruning::KeepReason;
 use hawser_engine::runtime::{PruneReport, PruneRun, PruneSettings, PruneTask};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
@@ -267,17 +267,20 @@ fn a_report_says_why_what_stays_stays_and_a_run_keeps_to_its_bound() {
     store.record_payer_reports(0, &events, ChainPosition { block: 9, hash: [1; 32] }).unwrap();
     let dry = run(&store, u64::MAX, true);
     let own = &dry.strands[&NODES[0]];
-    assert!(own.pruned > 10 && own.not_expired > 0 && own.stays[&Stay::ReportEnds] == 1, "{own:?}");
+    assert!(
+        own.pruned > 10 && own.not_expired > 0 && own.stays[&KeepReason::ReportEnds] == 1,
+        "{own:?}"
+    );
     let other = &dry.strands[&NODES[1]];
     assert_eq!((other.pruned, other.places), (0, None));
-    assert!(other.stays[&Stay::NoReport] > 10, "{other:?}");
+    assert!(other.stays[&KeepReason::NoReport] > 10, "{other:?}");
     assert_eq!(dry.backlog(), own.pruned);
     assert!(gone(&store).is_empty());
 
     let bounded = PruneRun { own_unix_s: u64::MAX, places_max: 4, dry_run: false };
     let report = bounded.run(&store, &mut |_| ControlFlow::Continue(())).unwrap();
     assert_eq!((report.pruned(), report.backlog()), (4, own.pruned - 4));
-    assert!(report.strands[&NODES[0]].stays[&Stay::Refused] > 4, "they came first");
+    assert!(report.strands[&NODES[0]].stays[&KeepReason::Refused] > 4, "they came first");
     let mut until_one_goes = |report: &PruneReport| match report.pruned() {
         0 => ControlFlow::Continue(()),
         _ => ControlFlow::Break(()),

@@ -1,9 +1,9 @@
 //! The services that clients call: `PayerApi` and `GatewayApi`, which do the same.
 //!
 //! - `wire`: requests as bytes, so that client envelopes stay unchanged;
-//! - `door`: leads a request to the service of its caller's tenant;
+//! - `router`: passes a request to the service of its caller's tenant;
 //! - `publish`: one request from its bytes to its response.
 
-pub(crate) mod door;
 pub(crate) mod publish;
+pub(crate) mod router;
 pub(crate) mod wire;

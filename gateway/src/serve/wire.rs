@@ -21,7 +21,7 @@ use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
 use tower::Service;
 
-use super::door::FrontDoor;
+use super::router::ServiceRouter;
 
 /// The names of both services.
 pub(crate) const SERVICES: [&str; 2] = [Payer::NAME, Gateway::NAME];
@@ -52,12 +52,12 @@ impl NamedService for Gateway {
 /// A server of the methods under one of the names.
 #[derive(Clone)]
 pub(crate) struct GatewayMethods<N> {
-    service: Arc<FrontDoor>,
+    service: Arc<ServiceRouter>,
     name: std::marker::PhantomData<N>,
 }
 
 impl<N> GatewayMethods<N> {
-    pub(crate) fn new(service: Arc<FrontDoor>) -> Self {
+    pub(crate) fn new(service: Arc<ServiceRouter>) -> Self {
         Self { service, name: std::marker::PhantomData }
     }
 }
@@ -98,7 +98,7 @@ impl<N> Service<http::Request<Body>> for GatewayMethods<N> {
     }
 }
 
-struct Publish(Arc<FrontDoor>);
+struct Publish(Arc<ServiceRouter>);
 
 impl UnaryService<PublishRequest> for Publish {
     type Response = PublishClientEnvelopesResponse;
@@ -115,7 +115,7 @@ impl UnaryService<PublishRequest> for Publish {
     }
 }
 
-struct GetNodes(Arc<FrontDoor>);
+struct GetNodes(Arc<ServiceRouter>);
 
 impl UnaryService<GetNodesRequest> for GetNodes {
     type Response = GetNodesResponse;

@@ -315,7 +315,7 @@ impl InnerParts {
             listen: config.api.enable.then_some(config.api.address),
             metrics: config.metrics,
             keepalive_interval: config.api.keep_alive,
-            quic_address: config.told_quic_address(),
+            quic_address: config.announced_quic_address(),
             reflection: config.api.reflection,
             misbehavior_api: config.api.misbehavior,
             tls,

@@ -254,7 +254,7 @@ impl NodeServiceSettings {
     /// Returns the address at which peers are told to reach this node over QUIC. `None` if they take that of its registered
     /// URL, and if it opens no UDP port.
     #[must_use]
-    pub fn told_quic_address(&self) -> Option<QuicAddress> {
+    pub fn announced_quic_address(&self) -> Option<QuicAddress> {
         let has_quic = self.sync && self.peer_transport != PeerTransport::Grpc;
         self.api.quic_address.clone().filter(|_| has_quic)
     }

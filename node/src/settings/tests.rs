@@ -108,15 +108,15 @@ fn a_backlog_is_shown_before_it_is_verified_if_a_node_says_so() {
 
 #[test]
 fn an_address_for_quic_is_told_where_there_is_quic() {
-    assert_eq!(read(&[], &[]).unwrap().told_quic_address(), None);
+    assert_eq!(read(&[], &[]).unwrap().announced_quic_address(), None);
     let address = ("quic-address", "node.example:5051");
     let told = |flags: &[(&str, &str)]| read(flags, &[]).unwrap();
     let node = told(&[address]);
-    assert_eq!(node.told_quic_address().unwrap().as_str(), "node.example:5051");
+    assert_eq!(node.announced_quic_address().unwrap().as_str(), "node.example:5051");
     assert_eq!(node.notes, [""; 0]);
     for without in [("peer-transport", "grpc"), ("sync.enable", "false")] {
         let node = told(&[address, without]);
-        assert_eq!(node.told_quic_address(), None, "{without:?}");
+        assert_eq!(node.announced_quic_address(), None, "{without:?}");
         assert_eq!(node.notes.len(), 1, "{:?}", node.notes);
     }
     for wrong in ["node.example", "https://node.example:1", "node.example:0", "::1:5050"] {

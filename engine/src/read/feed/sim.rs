@@ -14,7 +14,7 @@ use crate::read::feed::Interest;
 use crate::read::limits::{BatchLimits, BatchSize};
 use crate::read::log_page::{LogPage, LogRange};
 use crate::read::plan::Cursors;
-use crate::read::queue::Popped;
+use crate::read::queue::PopOutcome;
 use crate::read::testing::{Dice, MemoryRows, id, topic};
 use crate::runtime::Heads;
 use crate::runtime::read::awaited::AwaitedPlaces;
@@ -355,13 +355,13 @@ impl Stream {
         assert!(self.listener.len_bytes() <= BatchLimits::QUEUE.len_bytes, "queues are bounded");
         match self.listener.pop(BatchLimits { envelopes: 1 + dice.index(9), ..BatchLimits::STREAM })
         {
-            Popped::Overflowed => {
+            PopOutcome::Overflowed => {
                 self.overflows += 1;
                 self.feed.handle_overflow();
                 self.awaited.ask_again(&node.hub, &self.listener);
                 true
             }
-            Popped::Items(items, reached) => {
+            PopOutcome::Items(items, reached) => {
                 self.feed.handle_live(&items);
                 let progress = !items.is_empty() || !reached.is_empty();
                 reached.into_iter().for_each(|place| self.feed.handle_reached(place));

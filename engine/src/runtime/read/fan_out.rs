@@ -119,7 +119,7 @@ mod tests {
     use super::*;
     use crate::read::feed::Interest;
     use crate::read::limits::BatchLimits;
-    use crate::read::queue::Popped;
+    use crate::read::queue::PopOutcome;
     use crate::read::testing::{append, committed, cursor, id, store, topic};
     use crate::runtime::counters::Counters;
     use crate::runtime::{Committer, Heads};
@@ -149,7 +149,7 @@ mod tests {
         drop(blocked);
         fan_out.settled().await;
         assert!(
-            matches!(listener.pop(BatchLimits::STREAM), Popped::Items(items, _) if items.len() == 100)
+            matches!(listener.pop(BatchLimits::STREAM), PopOutcome::Items(items, _) if items.len() == 100)
         );
     }
 
@@ -170,7 +170,7 @@ mod tests {
         assert!(waiting <= BatchLimits::BACKLOG.len_bytes, "{waiting} bytes");
         drop(blocked);
         fan_out.settled().await;
-        assert!(matches!(listener.pop(BatchLimits::STREAM), Popped::Overflowed));
+        assert!(matches!(listener.pop(BatchLimits::STREAM), PopOutcome::Overflowed));
     }
 
     #[tokio::test]
@@ -183,7 +183,7 @@ mod tests {
         fan_out.publish(vec![Arc::clone(&item)], &cursor(&[(100, 1)]));
         fan_out.settled().await;
         for listener in &listeners {
-            let Popped::Items(items, _) = listener.pop(BatchLimits::STREAM) else {
+            let PopOutcome::Items(items, _) = listener.pop(BatchLimits::STREAM) else {
                 panic!("one is not too much")
             };
             assert!(Arc::ptr_eq(&items[0], &item) && items.len() == 1);

@@ -251,7 +251,7 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::read::queue::Popped;
+    use crate::read::queue::PopOutcome;
 
     fn topic(name: u8) -> Topic {
         Topic::parse(vec![0, name].into()).unwrap()
@@ -274,8 +274,8 @@ mod tests {
     fn popped(listener: &Listener) -> Vec<String> {
         let all = BatchLimits { envelopes: usize::MAX, len_bytes: usize::MAX };
         match listener.pop(all) {
-            Popped::Items(items, _) => items.iter().map(|item| item.id.to_string()).collect(),
-            Popped::Overflowed => panic!("nothing is too much here"),
+            PopOutcome::Items(items, _) => items.iter().map(|item| item.id.to_string()).collect(),
+            PopOutcome::Overflowed => panic!("nothing is too much here"),
         }
     }
 
@@ -343,8 +343,8 @@ mod tests {
         publish(&hub, &[item(0, 2, 1), item(100, 7, 1)]);
         let one = BatchLimits { envelopes: 1, len_bytes: usize::MAX };
         let told = |listener: &Listener, limits| match listener.pop(limits) {
-            Popped::Items(_, told) => told,
-            Popped::Overflowed => panic!("nothing is too much here"),
+            PopOutcome::Items(_, told) => told,
+            PopOutcome::Overflowed => panic!("nothing is too much here"),
         };
         assert_eq!(told(&waits, BatchLimits::STREAM), []);
         publish(&hub, &[item(0, 3, 1), item(0, 4, 1)]);
@@ -372,7 +372,7 @@ mod tests {
         publish(&hub, &[item(100, 1, 1)]);
         hub.lose();
         for listener in &listeners {
-            assert!(matches!(listener.pop(BatchLimits::STREAM), Popped::Overflowed));
+            assert!(matches!(listener.pop(BatchLimits::STREAM), PopOutcome::Overflowed));
         }
     }
 }

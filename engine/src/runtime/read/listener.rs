@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 
 use crate::committed::Committed;
 use crate::read::limits::BatchLimits;
-use crate::read::queue::{Popped, Pushed, Queue};
+use crate::read::queue::{PopOutcome, Pushed, Queue};
 use crate::runtime::counters::StreamCounters;
 
 /// Bytes in all queues together above which a queue that is not empty is dropped, and its stream
@@ -89,10 +89,10 @@ impl Listener {
     }
 
     /// Takes out what fits into `limits`, at least one envelope if there is one.
-    pub(crate) fn pop(&self, limits: BatchLimits) -> Popped {
+    pub(crate) fn pop(&self, limits: BatchLimits) -> PopOutcome {
         let mut queue = self.queue.lock();
         let popped = queue.pop(limits);
-        if let Popped::Items(items, _) = &popped {
+        if let PopOutcome::Items(items, _) = &popped {
             let len_bytes: usize = items.iter().map(|item| item.bytes.len()).sum();
             self.counters.waiting_bytes.dec_by(len_bytes as u64);
         }
@@ -174,7 +174,7 @@ mod tests {
         let idle = Listener::new(BatchLimits::QUEUE, counters.clone());
         idle.push(std::slice::from_ref(&mib));
         assert!(
-            matches!(idle.pop(BatchLimits::STREAM), Popped::Items(items, _) if items.len() == 1)
+            matches!(idle.pop(BatchLimits::STREAM), PopOutcome::Items(items, _) if items.len() == 1)
         );
     }
 
@@ -192,14 +192,14 @@ mod tests {
         waiting.await.unwrap();
         listener.push(&[item(2, 1)]);
         listener.filled().await;
-        assert!(matches!(listener.pop(one), Popped::Overflowed));
+        assert!(matches!(listener.pop(one), PopOutcome::Overflowed));
         listener.push_reached(place);
         listener.filled().await;
         assert!(
-            matches!(listener.pop(one), Popped::Items(items, told) if items.is_empty() && told == [place])
+            matches!(listener.pop(one), PopOutcome::Items(items, told) if items.is_empty() && told == [place])
         );
         listener.lose();
         listener.filled().await;
-        assert!(matches!(listener.pop(one), Popped::Overflowed));
+        assert!(matches!(listener.pop(one), PopOutcome::Overflowed));
     }
 }

@@ -15,7 +15,7 @@ use super::pages;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, Interest, PageRead, SubscriptionEvent, TopicFeed, WaveId};
 use crate::read::limits::BatchLimits;
-use crate::read::queue::Popped;
+use crate::read::queue::PopOutcome;
 
 /// Topics that are added or removed in one turn. A guess: a turn takes less than a millisecond.
 const TURN_TOPICS: usize = 1024;
@@ -91,11 +91,11 @@ impl Subscription {
                     self.failed = Some(error);
                 }
                 Wakeup::Filled => match self.listener.pop(BatchLimits::STREAM) {
-                    Popped::Items(items, reached) => {
+                    PopOutcome::Items(items, reached) => {
                         self.feed.handle_live(&items);
                         reached.into_iter().for_each(|place| self.feed.handle_reached(place));
                     }
-                    Popped::Overflowed => {
+                    PopOutcome::Overflowed => {
                         self.work(Feed::handle_overflow);
                         self.awaited.ask_again(&self.log.hub, &self.listener);
                     }

@@ -86,7 +86,7 @@ pub struct BootstrapFetched {
 }
 
 /// The function that is told about progress.
-pub type TellProgress = Box<dyn FnMut(BootstrapProgress) + Send>;
+pub type ProgressFn = Box<dyn FnMut(BootstrapProgress) + Send>;
 
 /// Takes a copy over into the empty data folder of these settings. A second call goes on where an earlier one was
 /// interrupted.
@@ -98,7 +98,7 @@ pub async fn fetch(
     from: Arc<dyn Objects>,
     wanted: WantedBootstrap,
     now_unix_s: u64,
-    tell: TellProgress,
+    tell: ProgressFn,
 ) -> Result<BootstrapFetched, BootstrapFetchError> {
     if settings.follow.is_some() {
         return Err(BootstrapFetchError::Replica);
@@ -223,7 +223,7 @@ struct Job {
 type Taken = (Vec<FetchedStrand>, Vec<OriginatorId>);
 
 impl Job {
-    fn run(self, mut tell: TellProgress) -> Result<Taken, BootstrapFetchError> {
+    fn run(self, mut tell: ProgressFn) -> Result<Taken, BootstrapFetchError> {
         let total = self.manifest.len_bytes();
         let (mut done, mut strands, mut left_out) = (0_u64, Vec::new(), Vec::new());
         for stated in &self.manifest.strands {

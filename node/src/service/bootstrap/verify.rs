@@ -68,7 +68,7 @@ pub(super) type ReadChunk<'a> =
 /// The function that gets each chunk with its envelopes.
 type SeeChunk<'a> = &'a mut dyn FnMut(&BootstrapChunk, &[(SequenceId, Bytes)]);
 /// The function that gets envelopes, in the order of their places.
-pub(super) type SeeEnvelopes<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
+pub(super) type EnvelopesFn<'a> = &'a mut dyn FnMut(&[(SequenceId, Bytes)]);
 
 /// Reads a chain's strand of a copy, and requires that it has the tree which most nodes have signed. Writes nothing. Calls
 /// `seen` with the envelopes of each chunk.
@@ -79,7 +79,7 @@ pub(super) fn require_chain_tree(
     stated: &BootstrapStrand,
     signed: &MajorityTree,
     read: ReadChunk<'_>,
-    seen: SeeEnvelopes<'_>,
+    seen: EnvelopesFn<'_>,
 ) -> Result<(), BootstrapFetchError> {
     let evidence = Evidence::of_majority(signed);
     let mut reading = Reading {

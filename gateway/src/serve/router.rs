@@ -1,5 +1,5 @@
-//! The door that all requests come through: it finds out whose caller asks, and leads the request to the service of
-//! that tenant. Tenants share nothing behind it: each has its own payer key, limits, connections and transactions.
+//! The entry of all requests: identifies the caller, and passes the request to the service of
+//! the caller's tenant. Tenants share nothing after it: each has its own payer key, limits, connections and transactions.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -13,8 +13,8 @@ use tonic::Status;
 use super::publish::PublishService;
 use crate::policy::{Policies, PolicyError};
 
-/// Leads requests to services.
-pub(crate) struct FrontDoor {
+/// Passes requests to the services of tenants.
+pub(crate) struct ServiceRouter {
     /// Identifies callers.
     policies: Arc<Policies>,
     /// Serves callers of a gateway without tenants.
@@ -22,7 +22,7 @@ pub(crate) struct FrontDoor {
     tenants: BTreeMap<String, Arc<PublishService>>,
 }
 
-impl FrontDoor {
+impl ServiceRouter {
     pub(crate) fn new(
         policies: Arc<Policies>,
         own: Arc<PublishService>,

@@ -1,28 +1,28 @@
-//! Addresses for QUIC that peers have told over gRPC. They are claims: the end that answers has to prove the peer's id, and
-//! nothing else keeps a peer from naming a host that has nothing to do with it.
+//! QUIC addresses that peers have announced over gRPC. They are only claims, and a peer may name a foreign host: the end
+//! that answers has to prove the peer's id.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, QuicAddress};
 
-/// Pause between two tries of addresses that a peer has told and where it was not found. As `docs/protocol/replication.md`
-/// says: a host that a liar names is sent little.
+/// Pause between two attempts at announced addresses where the peer was not found. Specified (`docs/protocol/replication.md`):
+/// a host that a liar names receives little.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 
-/// The address that each peer has told last. At most one entry for each registry node.
+/// The last announced address of each peer. At most one entry for each registry node.
 #[derive(Default)]
-pub(crate) struct ToldAddresses(HashMap<OriginatorId, ToldAddress>);
+pub(crate) struct AnnouncedAddresses(HashMap<OriginatorId, AnnouncedAddress>);
 
 /// The address at which a peer says that it is reached over QUIC.
 #[derive(Debug, PartialEq, Eq)]
-struct ToldAddress {
+struct AnnouncedAddress {
     /// URL of the API that announced the address.
     by: String,
     address: QuicAddress,
 }
 
-impl ToldAddresses {
+impl AnnouncedAddresses {
     /// Notes an answer of the API at `by`: the address that it announced, or that it no longer announces one. Returns
     /// true if that changes anything.
     pub(crate) fn note(
@@ -32,7 +32,7 @@ impl ToldAddresses {
         address: Option<QuicAddress>,
     ) -> bool {
         let Some(address) = address else { return self.0.remove(&peer).is_some() };
-        let told = ToldAddress { by: by.to_owned(), address };
+        let told = AnnouncedAddress { by: by.to_owned(), address };
         let is_new = self.0.get(&peer) != Some(&told);
         if is_new {
             self.0.insert(peer, told);
@@ -40,20 +40,20 @@ impl ToldAddresses {
         is_new
     }
 
-    /// Returns the address that the API at `url` has told of this peer.
+    /// Returns the address that the API at `url` has announced for this peer.
     pub(crate) fn get(&self, peer: OriginatorId, url: &str) -> Option<&QuicAddress> {
         self.0.get(&peer).filter(|told| told.by == url).map(|told| &told.address)
     }
 }
 
-/// Bounds how often addresses are tried that one peer has told, whichever they are.
+/// Bounds how often the announced addresses of one peer are tried, however many it announces.
 #[derive(Default)]
-pub(crate) struct ToldPause {
+pub(crate) struct AnnouncedPause {
     until: Option<Instant>,
 }
 
-impl ToldPause {
-    /// Returns true if a told address may be tried now, which is taken to fail.
+impl AnnouncedPause {
+    /// Returns true if an announced address may be tried now. The attempt counts as failed until [`end`](Self::end).
     pub(crate) fn begin(&mut self, now: Instant) -> bool {
         let may_begin = self.until.is_none_or(|until| until <= now);
         if may_begin {
@@ -62,7 +62,7 @@ impl ToldPause {
         may_begin
     }
 
-    /// Notes that the peer was found where it said.
+    /// Notes that the peer was found at its announced address.
     pub(crate) fn end(&mut self) {
         self.until = None;
     }
@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn an_address_that_is_not_told_any_more_is_forgotten() {
-        let mut told = ToldAddresses::default();
+        let mut told = AnnouncedAddresses::default();
         let first = QuicAddress::parse("a.example:1");
         assert!(told.note(PEER, URL, first.clone()));
         assert!(!told.note(PEER, URL, first.clone()));
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn failing_addresses_are_tried_seldom() {
-        let mut pause = ToldPause::default();
+        let mut pause = AnnouncedPause::default();
         let now = Instant::now();
         assert!(pause.begin(now));
         assert!(!pause.begin(now));
