@@ -118,3 +118,24 @@ fn every_log_code_is_explained() {
     let explained: BTreeSet<String> = page.lines().filter_map(row).collect();
     assert_eq!(logged, explained, "codes in the program and in docs/log-codes.md");
 }
+
+/// The list of decisions repeats the titles of their pages, so each title has to be the decision.
+#[test]
+fn decisions_are_listed_with_their_titles() {
+    let pages = texts(&["md"]);
+    let (_, list) = pages.iter().find(|(path, _)| path == "docs/decisions/README.md").unwrap();
+    let mut broken = Vec::new();
+    for (path, text) in &pages {
+        let Some(name) = path.strip_prefix("docs/decisions/0") else { continue };
+        let title = text.lines().next().unwrap().trim_start_matches("# ");
+        let (number, title) = title.split_once(". ").unwrap_or((title, ""));
+        let row = format!("| [{number}](0{name}) | ");
+        let is_listed = list
+            .lines()
+            .any(|line| line.starts_with(&row) && line.ends_with(&format!(" | {title} |")));
+        if !is_listed {
+            broken.push(format!("{path}: {number}. {title}"));
+        }
+    }
+    assert_none(&broken, "docs/decisions/README.md has a row with the title of each page");
+}
