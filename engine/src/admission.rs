@@ -20,7 +20,8 @@ const STRUCTURED_LEN_BYTES_MAX: usize = 16 * 1024;
 /// The most refused envelopes that the text for the publisher names. A guess: a publisher with more
 /// has one mistake in all of them.
 const NAMED_MAX: usize = 20;
-/// The name, for programs, of the refusal of what was published before and has expired.
+/// The machine-readable name of the refusal of an envelope that was published before and has
+/// expired.
 const PUBLISHED_BEFORE: &str = "PUBLISHED_BEFORE";
 const PUBLISHED_BEFORE_TEXT: &str = "it was published before, and has expired since";
 
@@ -161,7 +162,7 @@ impl AdmissionError {
     }
 }
 
-/// Returns the lines that name refused envelopes, of which `envelopes` are the first ones.
+/// Returns the lines that name refused envelopes. `envelopes` are the first of all `refused` ones.
 fn lines_of(envelopes: &[RefusedEnvelope], refused: usize) -> Vec<String> {
     let lines = envelopes.iter().map(|RefusedEnvelope { index, text, .. }| {
         format!("could not validate envelope. index {index}: invalid_argument: {text}")

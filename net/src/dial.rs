@@ -163,7 +163,7 @@ async fn connect(endpoint: &Endpoint, address: &str) -> Result<Connection, Sessi
     connect_to_first(endpoint, resolve(address).await?, CONNECT_MAX).await
 }
 
-/// The same at an address that a peer has told: at few addresses, and in the time of one.
+/// Connects to an address that a peer has announced: tries few addresses, in the time limit of one.
 async fn connect_to_announced(
     endpoint: &Endpoint,
     address: &str,

@@ -248,7 +248,7 @@ fn envelopes(batch: &BatchFrame) -> Result<Vec<StrandItem<Bytes>>, PeerError> {
     Ok(batch.envelopes().map(StrandItem::Envelope).collect())
 }
 
-/// Tells the engine's follower that its want will not be answered.
+/// Notifies the engine's follower that its want will not be answered.
 pub(crate) async fn close(
     sink: ResponseSink,
     originator: OriginatorId,

@@ -56,7 +56,7 @@ impl UnprovenTable {
         self.by_age.len() >= UNVALIDATED_MAX || self.count(block) > 0
     }
 
-    /// Enters a connection. Returns its number, and the one that has to go for it.
+    /// Enters a connection. Returns its number, and the number of the connection that it displaces.
     fn admit(&mut self, block: AddressBlock) -> (u64, Option<u64>) {
         let from = if self.count(block) >= PER_ADDRESS_MAX {
             Some(block)

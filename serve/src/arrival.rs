@@ -12,8 +12,8 @@ use crate::address::{ClientAddress, TrustedProxies};
 use crate::connection_slots::{ConnectionLimits, ConnectionSlot, ConnectionSlots, NoSlotError};
 use crate::proxy_protocol::{self, HEADER_LEN_BYTES_MAX, ProxyHeader};
 
-/// Pause before peeked bytes are looked at again. Peeked bytes stay readable, so readiness cannot tell
-/// when more arrive. A proxy sends its header in one piece, so this is rare.
+/// Pause before bytes are peeked at again. Peeked bytes stay readable, so readiness cannot show when
+/// more arrive. A proxy sends its header in one piece, so this is rare.
 const PEEK_AGAIN_AFTER: Duration = Duration::from_millis(10);
 /// Bytes for a client that is refused: empty settings, then GOAWAY with ENHANCE_YOUR_CALM and the reason
 /// (RFC 9113 §6.5, §6.8). Clients of HTTP/1.1 see a closed connection.
@@ -117,7 +117,7 @@ impl ConnectionAdmission {
         }
     }
 
-    /// Returns true while connections that were told to end have not ended.
+    /// Returns true while connections that were asked to close are still open.
     pub(crate) fn are_ending(&self) -> bool {
         self.slots.are_ending()
     }

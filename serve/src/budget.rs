@@ -175,7 +175,7 @@ impl MemoryBudget {
         self.open(peer, Kind::Proxy, account)
     }
 
-    /// Creates the account of a connection: the time that it pays for with what it publishes.
+    /// Creates the account of a connection: the time that its publishes pay for.
     pub(crate) fn account(&self) -> Arc<PaidTime> {
         Arc::new(PaidTime::new(self.0.turns.clone()))
     }

@@ -83,9 +83,9 @@ impl CallCharge {
         self.0.connection.give_back(bytes);
     }
 
-    /// Takes `bytes` for what a stream keeps while it lasts. Where its caller's share would have too little left for
-    /// requests and answers, they are lent from what is free; then the connection, or the call on a proxy's, is
-    /// among the first to be closed when others need the memory.
+    /// Takes `bytes` for the state of a stream. If the caller's share would then have too little left for requests
+    /// and answers, the bytes are lent from free memory. The connection, or the call on a proxy's connection, is
+    /// then among the first to be closed when others need memory.
     ///
     /// # Errors
     /// [`Overloaded`]: nothing was taken, and the stream must end.

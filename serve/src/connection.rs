@@ -43,7 +43,7 @@ const PENDING_RESETS_MAX: usize = 20;
 /// Calls that this end has reset because of the peer's errors; more end the connection. The library's
 /// value.
 const ERROR_RESETS_MAX: usize = 1024;
-/// All headers of a request together. Specified in `docs/protocol/api.md`.
+/// Bytes of all headers of a request together. Specified in `docs/protocol/api.md`.
 const HEADER_LIST_LEN_BYTES_MAX: u32 = 64 * 1024;
 /// Bytes that a connection may have sent before calls read them, which are charged when they do: a
 /// quarter of a second at 64 Mbit/s. A guess. Calls read at once, so what waits is what
@@ -382,7 +382,7 @@ struct Conversation {
     upgrades: Option<UpgradeSlot>,
 }
 
-/// The warnings of a listener, each of which is logged once in [`WARN_EVERY`].
+/// The warnings of a listener. Each is logged at most once in [`WARN_EVERY`].
 #[derive(Debug, Default)]
 struct Warnings {
     full: WarningThrottle,
@@ -435,7 +435,7 @@ async fn begin(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Returns true if the first bytes of a connection tell the version of HTTP.
+/// Returns true if the first bytes of a connection suffice to determine the version of HTTP.
 fn has_begun(first: &[u8]) -> bool {
     let preface = &HTTP2_PREFACE[..first.len().min(HTTP2_PREFACE.len())];
     !first.is_empty() && (preface.len() == HTTP2_PREFACE.len() || !preface.starts_with(first))

@@ -33,7 +33,7 @@ pub(crate) struct ConnectionLimits {
 /// The reason there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum NoSlotError {
-    /// All slots are taken, and no address has many more than the newcomer's.
+    /// All slots are taken, and no address has many more connections than the newcomer's.
     All,
     /// The address has all the slots that it may have.
     Address,
@@ -106,7 +106,7 @@ impl ConnectionSlots {
         Ok(ConnectionSlot { state: self.0.clone(), number, address, end })
     }
 
-    /// Returns true while connections that were told to end have not ended.
+    /// Returns true while connections that were asked to close are still open.
     pub(crate) fn are_ending(&self) -> bool {
         self.0.taken.lock().ending > 0
     }

@@ -10,7 +10,7 @@ use tonic::body::Body;
 
 /// Responses do not depend on the origin and credentials are never allowed, so any origin may ask.
 const ORIGIN: HeaderValue = HeaderValue::from_static("*");
-/// Specified: what the network's reference node lets pages read.
+/// The headers that pages may read. Specified: those of the network's reference node.
 const EXPOSED: &str = "grpc-status,grpc-message,grpc-status-details-bin";
 /// Headers that only some responses have, and that pages may read where they are.
 const EXPOSED_IF_THERE: [&str; 3] = ["hawser-oldest", "retry-after", "limit-reason"];

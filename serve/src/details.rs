@@ -30,7 +30,7 @@ pub struct WrongField {
 pub struct StatusDetails {
     /// The reason, a constant that programs can match (`google.rpc.ErrorInfo`).
     pub reason: &'static str,
-    /// The parts of the request that are wrong; the first 8 are told.
+    /// The wrong parts of the request; the first 8 are sent.
     pub wrong: Vec<WrongField>,
     /// The time after which the same call may succeed, whole seconds (`google.rpc.RetryInfo`). Also sent as metadata
     /// `retry-after`.

@@ -84,7 +84,7 @@ impl Dispatcher {
         self.pages.as_ref().filter(|_| is_get && self.is_under_pages(request))
     }
 
-    /// Returns the pages, if they take what the request sends, and how long that may be.
+    /// Returns the pages if they accept the body of the request, with its greatest length.
     fn taken_by<B>(&self, request: &Request<B>) -> Option<(&Arc<dyn PublicPages>, usize)> {
         let pages = self.pages.as_ref().filter(|_| request.method() == Method::POST)?;
         Some((pages, pages.len_bytes_max(request.uri().path())?))

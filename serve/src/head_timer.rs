@@ -34,8 +34,8 @@ impl HeadClock {
         self.0.lock().begun
     }
 
-    /// Waits for the next head. Bytes of the first one were read before, to tell the version of HTTP. Those of a later one
-    /// that came together with the request before it do not count: its time begins with the next byte.
+    /// Waits for the next head. Bytes of the first head were already read, to find the version of HTTP. Bytes of a
+    /// later head that came together with the previous request do not count: its time begins with the next byte.
     fn wait(&self) {
         let mut heads = self.0.lock();
         if std::mem::replace(&mut heads.waited, true) {

@@ -1,8 +1,8 @@
 //! Compression of response messages for callers that ask for it (gzip, RFC 1952).
 //!
-//! Small messages, and those that do not shrink, stay as they are: most of what is stored is encrypted. The work is
-//! done in turns, between which other calls have theirs. A listener compresses [`PACKED`] in all: each of many streams
-//! of the same envelopes may ask for it, and a message that is not compressed is as good.
+//! Small messages, and those that do not shrink, are sent uncompressed: most stored envelopes are encrypted. The work
+//! is done in turns, between which other calls run. [`PACKED`] bounds the compression of a whole listener: each of
+//! many streams of the same envelopes may ask for it, and an uncompressed message serves as well.
 
 use std::collections::VecDeque;
 use std::io::Write as _;

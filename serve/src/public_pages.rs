@@ -1,4 +1,4 @@
-//! Pages for callers, on the listener of calls: what is signed, and any cache may hold.
+//! Pages on the listener of calls. Their content is signed, and any cache may keep it.
 
 use std::fmt;
 use std::future::Future;

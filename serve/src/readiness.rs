@@ -39,7 +39,7 @@ pub enum Purpose {
 }
 
 impl Purpose {
-    /// All purposes that a process can be ready for, in the order of their needs.
+    /// All purposes that a process can be ready for, from the least to the most demanding.
     pub const ALL: [Self; 3] = [Self::Start, Self::Read, Self::Publish];
 
     /// Returns the name that queries and labels use.
@@ -175,7 +175,7 @@ impl Readiness {
         readiness
     }
 
-    /// Runs every check and tells watchers if readiness has changed. May block on the disk.
+    /// Runs every check and notifies watchers if readiness has changed. May block on the disk.
     pub fn evaluate(&self) -> Vec<Condition> {
         let state = &*self.0;
         let now_unix_s = state.checks.now_unix_s();

@@ -1,8 +1,8 @@
 //! The body of a request on its way to a service: whole messages only, none of them too large.
 //!
-//! The decoder behind allocates for a message as soon as it has read its length. It sees a message
-//! only when all of it has arrived, so that a peer cannot reserve memory by a claim. Each piece is
-//! charged when it comes, and what a message takes once it is decoded before it is passed on.
+//! The decoder allocates for a message as soon as it has read its length. It gets a message only
+//! when all of it has arrived, so that a peer cannot reserve memory by a claim. Each piece is
+//! charged when it arrives, and the decoded size of a message before it is passed on.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -131,7 +131,7 @@ impl RequestBody {
         Ok(())
     }
 
-    /// Charges what the messages take once they are decoded, and passes them on.
+    /// Charges the decoded size of the messages, and passes them on.
     fn pass_on(&mut self) -> Result<(), Status> {
         let whole = self.pieces.iter().map(|piece| &piece[..]);
         let fields = self.metrics.method().fields();

@@ -1,11 +1,11 @@
-//! The order in which the tasks of connections have their turns: those that publish go first.
+//! The order in which the tasks of connections run: tasks of publishing connections go first.
 //!
-//! All tasks share the threads of one runtime, which polls them in the order in which they were woken. A
-//! caller with many connections would so make every publish wait for a turn of each of them. Here a
-//! publish that is stored earns [`PAID_TIME`] for its connection. While a connection has time left, its
-//! tasks are *paid*: a task of another connection that is polled while a paid one waits for its turn lets
-//! it go first, [`DEFERRED_MAX`] times at most. Nothing is slowed down when no paid task waits, and what
-//! is paid for in envelopes is bounded by what they cost.
+//! All tasks share the threads of one runtime, which polls them in the order in which they were woken. So
+//! a caller with many connections would make every publish wait for a turn of each of them. Instead, a
+//! stored publish earns [`PAID_TIME`] for its connection. While a connection has time left, its tasks are
+//! *paid*: a task of another connection that is polled while a paid one waits lets it go first, at most
+//! [`DEFERRED_MAX`] times. Nothing slows down while no paid task waits, and paid time is bounded by the
+//! cost of the envelopes.
 
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! Decompression of request messages (gzip, RFC 1952).
 //!
-//! A few compressed bytes may become gigabytes. So memory is charged before each piece is decompressed, a
-//! message that becomes longer than a message may be, or much longer than it came, is refused as soon as it is, and
-//! the work is done in turns, between which other calls have theirs. Bytes may also become nothing, in millions of
-//! empty blocks: so a turn is bounded by what it takes in as well, and a message of such bytes is refused.
+//! A few compressed bytes may expand to gigabytes. So memory is charged before each piece is decompressed, and a
+//! message is refused as soon as it exceeds the limit of a message, or grows much longer than its compressed bytes.
+//! The work is done in turns, between which other calls run. Compressed bytes may also expand to nothing, in
+//! millions of empty blocks. So a turn is bounded by its input as well, and a message of such bytes is refused.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};

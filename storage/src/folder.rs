@@ -13,7 +13,7 @@ pub(crate) fn make_folder(path: &Path) -> io::Result<()> {
     builder.create(path)
 }
 
-/// Returns the number that tells the folder apart from others on its file system.
+/// Returns the number that identifies the folder on its file system.
 pub(crate) fn inode_of(folder: &Path) -> io::Result<u64> {
     Ok(std::os::unix::fs::MetadataExt::ino(&fs::metadata(folder)?))
 }

@@ -143,7 +143,7 @@ impl Store {
     }
 }
 
-/// An envelope that goes, as read before the writers of its strand have to wait.
+/// An envelope that is being removed, as read before the writers of its strand have to wait.
 struct Leaving {
     id: EnvelopeId,
     expiry_unix_s: u64,

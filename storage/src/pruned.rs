@@ -157,10 +157,10 @@ impl Snapshot<'_> {
         PrunedScan { rows, originator, left: None }
     }
 
-    /// Returns the place behind the last one of a strand that has expired; `None` if none has. From there on nothing has
-    /// expired; below it, what was to be kept longer is still held.
+    /// Returns the place after the last expired one of a strand; `None` if none has expired. Envelopes before it with a
+    /// longer retention are still held.
     ///
-    /// Costs a seek in most strands.
+    /// Costs one seek in most strands.
     ///
     /// # Errors
     /// When a row cannot be read.

@@ -279,7 +279,7 @@ mod tests {
         /// A place below the head gets a row, as a late find or by a verdict.
         Below(u64, u8, bool),
         Forget,
-        /// So many places below those that are known are read from disk, after so many steps.
+        /// Reads this many places below the known ones from disk, after as many steps.
         Older(u64),
         Stale,
     }

@@ -60,7 +60,7 @@ impl<'s> TopicScan<'s> {
         self.seeks
     }
 
-    /// Returns the number of rows that the scan has looked at, those behind seeks included.
+    /// Returns the number of rows that the scan has read, including those behind seeks.
     #[must_use]
     pub fn rows_read(&self) -> usize {
         self.rows_read

@@ -38,7 +38,8 @@ struct Answer {
     shown: SequenceId,
     /// The time for which it was asked since it last showed something new.
     waited: Duration,
-    /// It has answered: it claimed no more than was held, or was asked to the end.
+    /// The peer has answered: it claimed no more than this node holds, or has sent everything that
+    /// it claimed.
     has_answered: bool,
 }
 
@@ -53,7 +54,7 @@ struct Asked {
 }
 
 impl Answers {
-    /// Takes over what is held and claimed now, and decides who is asked.
+    /// Updates the held place and the claims of peers, and decides which peer is asked.
     pub(super) fn update(
         &mut self,
         now: Instant,

@@ -177,7 +177,7 @@ impl OwnStrandGuard {
         }
     }
 
-    /// Handles the passing of time, and what has changed since the last call.
+    /// Handles the passage of time and the changes since the last call.
     pub fn observe(&mut self, now: Instant, seen: Observation) {
         let Observation { held, has_signed, others, claims } = seen;
         (self.now, self.held, self.others) = (now, held, others);

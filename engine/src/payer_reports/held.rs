@@ -25,7 +25,7 @@ pub struct HeldReport {
 }
 
 impl HeldReport {
-    /// Returns true if the node has attested the report, or says so.
+    /// Returns true if there is an attestation in the node's name. Its signature is not verified.
     #[must_use]
     pub fn is_attested_by(&self, node: OriginatorId) -> bool {
         self.attestations.iter().any(|it| it.node == node)

@@ -15,7 +15,7 @@ pub struct PayerUsage {
     pub settled: u64,
     /// Envelopes of both.
     pub envelopes: u64,
-    /// The balance on the chain, of which settlements are taken; may be below 0.
+    /// The balance on the chain, which settlements reduce; may be below 0.
     pub balance: i128,
 }
 

@@ -1,4 +1,5 @@
-//! The lanes of a plan: one originator in one topic each, as far as it has been read.
+//! The lanes of a plan. A lane is the part of one topic that comes from one originator, with the
+//! position of the reading.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, VecDeque};
@@ -96,8 +97,8 @@ pub(super) struct StrandLanes {
 
 /// All lanes of a plan.
 ///
-/// A plan of one page needs few of them: a page of `n` envelopes takes at most the `n` lowest places of a strand, so
-/// it never gets to a lane whose first row stands behind those of `n + 1` others of its strand. Such lanes are
+/// A plan of one page needs few of them. A page of `n` envelopes takes at most the `n` lowest places of a strand, so
+/// it never reaches a lane whose first row comes after those of `n + 1` other lanes of its strand. Such lanes are
 /// dropped while topics are opened, so memory depends on strands and the page, and not on topics.
 #[derive(Debug)]
 pub(super) struct LaneTable {

@@ -17,7 +17,7 @@ const ROW_BYTES: usize = 128;
 pub(crate) struct PlannedPage {
     /// Topics, by their places in the plan, and envelopes, in the order of delivery.
     pub(crate) rows: Vec<(usize, EnvelopeId)>,
-    /// The same envelopes, those that came with their rows. The others are in the log.
+    /// The envelopes that came with their rows, in the same order. The others are in the log.
     pub(crate) envelopes: Vec<Option<Bytes>>,
     /// Bytes of the envelopes on the wire.
     pub(crate) len_bytes: usize,

@@ -64,13 +64,14 @@ pub(crate) struct HeldOriginator {
 
 /// Reads topics up to a ceiling, a page at a time.
 ///
-/// Originators are merged by time, each one ascending over all topics. An envelope of a node goes
-/// out when each chain envelope it depends on is covered by the reader's cursor, or lies at or below
-/// the ceiling and everything before it in these topics has gone out. If its turn comes earlier, the
-/// chain strand goes first. An envelope that depends on one above the ceiling is held.
+/// Originators are merged by time, each one ascending over all topics. An envelope of a node is
+/// delivered when, for each chain envelope that it depends on, the reader's cursor covers it, or it
+/// is at or below the ceiling and everything before it in these topics has been delivered. If the
+/// node's envelope is due earlier by its time, the chain strand goes first. An envelope that depends
+/// on one above the ceiling is held.
 ///
 /// Rows are read a few at a time, as pages need them. Between pages the source may be another, later
-/// view of the same log. After an error the plan cannot be used any more.
+/// view of the same log. After an error the plan cannot be used again.
 #[derive(Debug)]
 pub(crate) struct PagePlan {
     cursors: Cursors,

@@ -89,7 +89,7 @@ impl Queue {
         if is_first { Pushed::First } else { Pushed::Behind }
     }
 
-    /// Notes that a chain strand has got to a place, behind everything that is in the queue.
+    /// Notes that a chain strand has reached a place, after all envelopes that are in the queue.
     pub(crate) fn push_reached(&mut self, reached: EnvelopeId) -> Pushed {
         if self.overflowed {
             return Pushed::Ignored;
@@ -135,7 +135,7 @@ impl Queue {
         PopOutcome::Items(items, reached)
     }
 
-    /// Returns true if the next [`pop`](Self::pop) has something to tell.
+    /// Returns true if the next [`pop`](Self::pop) returns something.
     pub(crate) fn is_ready(&self) -> bool {
         self.overflowed || !self.entries.is_empty()
     }

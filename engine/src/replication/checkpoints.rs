@@ -105,14 +105,14 @@ impl CheckpointWatch {
             .is_none_or(|strand| strand.all().all(|it| it.checkpoint.size <= size))
     }
 
-    /// Returns the strands of which a checkpoint waits for the tree to grow.
+    /// Returns the strands with a checkpoint that waits for the tree to grow.
     #[must_use]
     pub fn waiting(&self) -> BTreeSet<OriginatorId> {
         let waits = self.strands.iter().filter(|(_, strand)| !strand.waiting.is_empty());
         waits.map(|(&(_, originator), _)| originator).collect()
     }
 
-    /// Returns what is known of a pair; `None` if there is no room for another one.
+    /// Returns the record of a pair; `None` if there is no room for another one.
     fn strand(&mut self, pair: Watched) -> Option<&mut StrandCheckpoints> {
         if self.strands.len() >= WATCHED_MAX && !self.strands.contains_key(&pair) {
             return None;

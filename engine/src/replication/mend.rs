@@ -141,7 +141,7 @@ impl MendSearch {
         self.effects.push(MendEffect::Want { peer, request, want });
     }
 
-    /// Handles what a peer has sent, after its signatures were checked.
+    /// Handles the response of a peer, whose signatures have been checked.
     pub fn handle_response(&mut self, now: Instant, response: WantResponse<VerifyResult>) {
         for item in response.items {
             let Some(open) = self.open.as_mut() else { return };

@@ -143,7 +143,7 @@ pub struct IdentityCounters {
     pub valid: Counter,
     /// Updates judged invalid, which readers never get.
     pub invalid: Counter,
-    /// Those of them whose contract wallet could not be asked in time.
+    /// Identity updates among them whose contract wallet could not be asked in time.
     pub unanswered: Counter,
     /// Inboxes with updates that are not judged yet.
     pub inboxes_waiting: Gauge,
@@ -152,17 +152,17 @@ pub struct IdentityCounters {
 /// Checkpoints that peers have shown since the start.
 #[derive(Debug, Default)]
 pub struct CheckpointExchangeCounters {
-    /// Those that agree with the tree held here, and are newer than the last one.
+    /// Checkpoints that agree with this node's tree and are newer than the last one.
     pub agreed: Counter,
     /// Those with another root than the tree held here.
     pub differing: Counter,
     /// Those that contradict an earlier one of the same node.
     pub contradicting: Counter,
-    /// Those of nodes that the registry does not have, or about strands that are not watched.
+    /// Checkpoints of nodes that the registry does not have, or about strands that are not watched.
     pub unknown: Counter,
-    /// Those, and cosignatures, that the node which they name has not signed.
+    /// Checkpoints and cosignatures that the named node has not signed.
     pub forged: Counter,
-    /// Those beyond what a peer may show.
+    /// Checkpoints beyond a peer's allowance.
     pub dropped: Counter,
     /// Cosignatures that this node has given.
     pub cosigned: Counter,
@@ -232,7 +232,7 @@ pub struct Counters {
     pub admitted_seconds: DurationHistogram,
     /// Envelopes of other nodes that were stored and marked invalid.
     pub invalid: Counter,
-    /// Those of them that readers were shown before they were verified.
+    /// Envelopes among them that readers were shown before verification.
     pub withdrawn: Counter,
     /// Checkpoints signed since the start.
     pub checkpoints: Counter,

@@ -12,9 +12,9 @@ use crate::own_strand::{OperatorWord, OwnStrandStatus, Quarantine};
 
 /// Pause for publishers while peers are asked at the start: it is over within two seconds.
 const RETRY_ASKING: Duration = Duration::from_secs(1);
-/// Pause for publishers while a peer is asked to show what it claims.
+/// Retry pause of publishers while a peer is asked to prove its claim.
 const RETRY_CLAIMED: Duration = Duration::from_secs(5);
-/// Pause for publishers while peers have to answer, or the operator has to act.
+/// Retry pause of publishers while the node waits for peers or for the operator.
 const RETRY_QUARANTINED: Duration = Duration::from_secs(30);
 
 /// Handle to the right to sign. Cheap to clone; all clones are the same.

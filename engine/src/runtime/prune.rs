@@ -145,8 +145,9 @@ impl PruneRun {
         }
     }
 
-    /// Judges the next rows of the expiry index. Returns what may go, and the place to go on from. Ends before the first row
-    /// that is one too many for its strand: the log may refuse some of those that may go, and then it is not.
+    /// Judges the next rows of the expiry index. Returns the envelopes that may be removed, and the place to continue
+    /// from. Ends before the first row beyond the bound of its strand: the log may refuse some of the others, and that
+    /// row is then within the bound.
     fn look(
         self,
         store: &Store,

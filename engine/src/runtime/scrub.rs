@@ -1,5 +1,5 @@
-//! Scrubs: everything is read back from the disk, and what it has damaged is put back with the help of peers, or made
-//! anew from the log. The task makes one from time to time; an operator may ask for one meanwhile.
+//! Scrubs: read everything back from the disk, and repair damage with the help of peers or from the log. The task
+//! scrubs at an interval; an operator may ask for a scrub in between.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -240,7 +240,7 @@ impl Scrubs {
         done
     }
 
-    /// Reads everything back, and with `repair` puts back what it finds.
+    /// Reads everything back, and with `repair` repairs the damage found.
     fn look(&self, repair: bool, pace: &mut ScrubPace<'_>) -> Result<ScrubDone, ScrubError> {
         let mut done = ScrubDone::default();
         if repair {

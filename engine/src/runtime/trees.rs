@@ -1,4 +1,4 @@
-//! The task that brings up trees which are behind their strands, while the node serves.
+//! The task that extends trees which are behind their strands, while the node serves.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,8 +21,8 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// Pause after an error. A guess: a disk that cannot be read does not come back sooner.
 const RETRY_AFTER: Duration = Duration::from_secs(60);
 
-/// Brings up the trees of a folder that an earlier version of this program wrote, and those behind a place that was
-/// found late. Takes one core for half of the time at most. A node that stops before goes on at its
+/// Extends the trees of a folder that an earlier version of this program wrote, and trees that were held up by a
+/// place that was found late. Takes at most half of one core. A node that stops before the end continues at its
 /// next start.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]

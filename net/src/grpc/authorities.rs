@@ -1,5 +1,5 @@
-//! Certificate authorities that are trusted beside the public ones: those of the file that `SSL_CERT_FILE` names. A file that
-//! cannot be used is told, and keeps no peer with a public certificate away.
+//! Certificate authorities that are trusted beside the public ones: those of the file that `SSL_CERT_FILE` names. An
+//! unusable file is logged, and peers with public certificates are followed all the same.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _};

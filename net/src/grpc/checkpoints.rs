@@ -54,7 +54,7 @@ struct Turns {
 }
 
 impl Turns {
-    /// Returns the next strand that is longer than what was shown of it.
+    /// Returns the next strand that has grown beyond its last shown checkpoint.
     fn next(&mut self, heads: impl Iterator<Item = EnvelopeId>) -> Option<OriginatorId> {
         let longer: BTreeMap<OriginatorId, SequenceId> = heads
             .filter(|head| !head.originator.is_migrated())

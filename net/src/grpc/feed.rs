@@ -17,8 +17,8 @@ const BATCH_BYTES_MAX: usize = 512 * 1024;
 /// Shortest retention that a payer can ask for, nanoseconds: places that are older may have expired at their
 /// own node. Specified in `docs/protocol/rules.md`.
 const RETENTION_NS_MIN: i64 = 2 * 24 * 3600 * 1_000_000_000;
-/// Envelopes that a peer may send again before it counts as out of order. A guess: a page, which a peer
-/// may repeat between what it reads from its disk and what it sends live.
+/// Repeated envelopes after which a peer counts as out of order. A guess: a page, which a peer may
+/// repeat between its reads from disk and its live envelopes.
 const REPEATS_MAX: u32 = 1000;
 /// Keep-alives that a peer may send at once, and the time after which it may send one more. Guessed: far
 /// above what any peer is configured for.

@@ -1,7 +1,7 @@
 //! The messages of a peer's API in which envelopes stay bytes, and their codec.
 //!
-//! The wire cannot tell a nested message from bytes, so these read what the peer wrote, unknown fields and
-//! order included.
+//! On the wire a nested message looks like bytes, so these types read exactly the bytes that the peer
+//! wrote, including unknown fields and their order.
 
 use std::marker::PhantomData;
 

@@ -59,7 +59,7 @@ pub enum TlsFilesError {
     },
 }
 
-/// The state of the files as the system tells it: differs when one was written or replaced.
+/// The state of the files according to the system. It changes when a file is written or replaced.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FileStamps(Vec<Option<Stamp>>);
 

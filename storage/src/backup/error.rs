@@ -66,7 +66,7 @@ pub enum BackupError {
         /// Its content.
         hash: FileHash,
     },
-    /// A symbolic link, a folder or something else stands where a file of the backup has to be.
+    /// The place of a backup file holds a symbolic link, a folder or something else.
     #[error("{name} ({hash}) is no plain file")]
     NotAFile {
         /// The file's name in the database.

@@ -27,7 +27,7 @@ impl Key<'_> for PrunedKey {
     }
 }
 
-/// An envelope that was valid and has been pruned, as far as tallies and trees need it.
+/// The properties of a pruned valid envelope that tallies and trees need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct PrunedEnvelope {
     /// The originator's time, unix nanoseconds.

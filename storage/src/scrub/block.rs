@@ -1,10 +1,10 @@
-//! A block of a table file, put together again from rows that are known.
+//! Reconstructs a block of a table file from known rows.
 //!
-//! RocksDB writes the rows of an uncompressed block one behind the other: the number of key bytes that it shares with
-//! the row before, the number of those that follow, the length of the value, these key bytes and the value. Behind the
-//! last row are the offsets of the rows whose keys stand there whole, and their number. So the keys and the values say
-//! every byte of a block but eight of each row, which count the writes of the database. Those are taken as they are:
-//! whether they are right shows the checksum.
+//! RocksDB writes the rows of an uncompressed block one after the other: the number of key bytes shared with the
+//! previous row, the number of further key bytes, the length of the value, these key bytes and the value. After the
+//! last row come the offsets of the rows with complete keys, and their number. So keys and values determine every byte
+//! of a block except eight of each row, which count the writes of the database. Those are taken from the damaged
+//! block; the checksum shows whether they are right.
 
 /// Rows from one whole key to the next. RocksDB's default, which no family here changes.
 const RESTART_INTERVAL: usize = 16;

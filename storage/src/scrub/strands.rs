@@ -1,4 +1,4 @@
-//! Every envelope against its leaf, and every leaf against the root of its strand's tree.
+//! Checks every envelope against its leaf, and every leaf against the root of its strand's tree.
 
 use std::sync::Arc;
 

@@ -83,7 +83,7 @@ impl Holds {
         }
     }
 
-    /// Stops a lane anew, further on than before. What has been noted meanwhile stays noted.
+    /// Stops a lane again, at a later place. Notes that were made in between are kept.
     pub(super) fn stop_again(&mut self, lane: HeldLane, mut hold: Hold) {
         hold.topics.extend(self.remove(&lane).into_iter().flat_map(|earlier| earlier.topics));
         self.insert(lane, hold);

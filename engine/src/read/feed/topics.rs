@@ -298,7 +298,7 @@ impl TopicFeed {
         }
     }
 
-    /// Ends the reading: everything up to the ceiling is delivered, except for what is held.
+    /// Ends the reading: everything up to the ceiling is delivered, except held envelopes.
     fn end_pages(&mut self, id: CatchUpId, plan: &PagePlan) {
         if matches!(self.catch_ups.get(&id), Some(catch_up) if catch_up.is_history()) {
             return self.end_history(id);

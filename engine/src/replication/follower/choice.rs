@@ -57,7 +57,7 @@ pub(super) struct Trial {
     pub(super) until: Instant,
 }
 
-/// Record of a peer that showed nothing of what it claimed to hold.
+/// The record of a peer that claimed to hold envelopes and sent none.
 #[derive(Debug, Clone)]
 pub(super) struct Doubt {
     /// Number of times.
@@ -87,7 +87,7 @@ pub(super) enum Rank {
     OwnBehind,
     /// Another peer with a lower claimed head.
     Behind,
-    /// A peer that showed nothing of what it claimed, or claims nothing.
+    /// A peer that sent nothing of what it claimed, or claims nothing.
     Doubted,
 }
 
@@ -108,7 +108,7 @@ impl Choice {
         }
     }
 
-    /// Returns the number of peers that are remembered for what they did not show.
+    /// Returns the number of peers with a record of unmet claims.
     pub(super) fn len(&self) -> usize {
         self.doubts.len()
     }
@@ -151,7 +151,7 @@ impl Choice {
         TRIAL * 2u32.pow(self.times(peer).min(DOUBLINGS_MAX))
     }
 
-    /// Notes which pauses are over, and what has been accepted by now.
+    /// Ends pauses that are over, and notes the accepted place.
     pub(super) fn pass_time(&mut self, now: Instant, accepted: SequenceId) {
         for doubt in self.doubts.values_mut() {
             doubt.is_paused &= doubt.until > now;

@@ -57,7 +57,7 @@ impl OpenWant {
         Ok(())
     }
 
-    /// Checks that a place follows what the response has covered, and was asked for.
+    /// Checks that a place directly follows the covered part of the response, and was requested.
     fn check_order(&self, to: SequenceId) -> Result<(), PeerViolation> {
         let beyond = self.up_to.is_some_and(|up_to| to > up_to);
         if to <= self.last || beyond { Err(PeerViolation::OutOfOrder) } else { Ok(()) }

@@ -9,8 +9,8 @@ use hawser_storage::LogEntry;
 /// Bounds of a split backlog.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SplitLimits {
-    /// Places that the source and another peer have to claim beyond what was accepted. A quarter of it is left to the
-    /// source at the end.
+    /// The least number of places beyond the accepted ones that the source and another peer must claim before a
+    /// backlog is split. A quarter of it is left to the source at the end.
     pub backlog_min: u64,
     /// Places of a peer's first part. Each part that it completes doubles the next one.
     pub first_part_places: u64,

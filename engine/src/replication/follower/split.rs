@@ -127,7 +127,8 @@ impl Follower {
         silent.chain(self.robbed_at().map(|(at, _)| at)).min()
     }
 
-    /// Notes that this node has not come to look at what peers have sent.
+    /// Notes that this node was too busy to process the responses of peers, so their silence does
+    /// not count.
     pub(super) fn excuse_parts(&mut self, now: Instant) {
         for part in self.split.iter_mut().flat_map(|split| &mut split.parts) {
             (part.asked_at, part.moved_at) = (now, now);

@@ -6,7 +6,7 @@ use hawser_rules::payer_report::leaves::LEAF_LEN_BYTES;
 use hawser_rules::payer_report::tree::Hash;
 use hawser_rules::payer_report::{Attestation, PayerReport, Proof};
 
-/// The contract did not do what it was asked for. The text is for the operator.
+/// A call of the contract failed. The text is for the operator.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{text}")]
 pub struct ContractError {

@@ -210,11 +210,11 @@ impl PayerReporter {
         Ok(outcomes)
     }
 
-    /// Settles what is left of the reports about an originator that are on the chain. Returns the number of leaves that this
-    /// call has settled.
+    /// Settles the unsettled leaves of the reports about an originator that are on the chain. Returns the number of
+    /// leaves that this call has settled.
     ///
     /// # Errors
-    /// [`ReportStepError`]. The step can be taken again: the contract knows how far it has come.
+    /// [`ReportStepError`]. The step can be repeated: the contract knows its own progress.
     pub async fn settle(&self, about: OriginatorId) -> Result<usize, ReportStepError> {
         let _turn = self.0.turn().await;
         let state = self.0.clone();

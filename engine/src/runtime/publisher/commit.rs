@@ -59,7 +59,7 @@ pub(super) struct CommitThread {
     committer: Committer,
     /// The newest generation that is done with.
     stored: Arc<AtomicU64>,
-    /// Tells the sequencing thread that places are given out which nothing fills.
+    /// Set when assigned places will never be filled; the sequencing thread reads it.
     broken: Arc<AtomicBool>,
     /// The last failure, and its epoch. Answers behind it may rest on bytes that are not stored. The
     /// sequencing thread begins the next epoch when all groups of this one have been answered.

@@ -104,7 +104,7 @@ impl RecentGroups {
         }
     }
 
-    /// Forgets the oldest groups up to `stored`, as far as there is too much of them.
+    /// Forgets the oldest groups up to `stored` until the rest is within the bound.
     pub(super) fn forget(&mut self, stored: Generation) {
         while (self.envelopes.len() > KEPT_MAX || self.len_bytes > KEPT_BYTES_MAX)
             && let Some(group) = self.groups.pop_front_if(|group| group.generation <= stored)

@@ -263,7 +263,7 @@ pub struct NewestQuery {
     /// The number of topics that have been looked at.
     seen: usize,
     newest: HashMap<Topic, Option<TopicRow>>,
-    /// All rows are known, and some of their envelopes are still to be read.
+    /// All rows are known, and some of their envelopes have not been read yet.
     lacking: Option<Lacking>,
     /// Topics, by their places, whose envelope was not in the log: they are to be looked for again.
     again: Vec<usize>,
@@ -365,7 +365,7 @@ impl NewestQuery {
         Ok(Lacking::new(lacking, len_bytes, self.topics.len()))
     }
 
-    /// Returns the length of the answer, as far as its rows are known.
+    /// Returns the length of the known part of the answer.
     fn answer_len_bytes(&self) -> Result<usize, QueryError> {
         let in_result = |row: &TopicRow| wire_len_bytes(wire_len_bytes(row.len_bytes as usize));
         let found = self.topics.iter().filter_map(|topic| self.newest.get(topic)?.as_ref());

@@ -250,8 +250,8 @@ impl Reader {
         self.subscription(Feed::Topics(Box::new(TopicFeed::new(Cursors::PerTopic, topics))), true)
     }
 
-    /// Opens a stream without topics, which are added and removed while it goes on: see
-    /// [`Subscription::add`]. Its reader is told which topics of a wave are live.
+    /// Opens a stream without topics. Topics are added and removed while it runs: see
+    /// [`Subscription::add`]. The reader learns which topics of a wave are live.
     #[must_use]
     pub fn subscribe_changing(&self) -> Subscription {
         self.subscription(Feed::Topics(Box::new(TopicFeed::changing())), true)
