@@ -37,6 +37,7 @@ use crate::misbehavior_api::MisbehaviorService;
 use crate::node_api::NodeApi;
 use crate::node_status::{NewestTimes, NodeObserver};
 use crate::operator::NodePages;
+use crate::payer_report_status::PayerReportCounts;
 use crate::read_workers::ReadWorkers;
 use crate::settings::ApiSettings;
 use crate::tree_pages::TreePages;
@@ -45,6 +46,10 @@ use crate::views::PeerView;
 /// Time between two records of the positions, from which lags get their age. A guess: the age is
 /// shown in seconds.
 const POSITIONS_RECORDED_EVERY: Duration = Duration::from_millis(500);
+
+/// Time between two counts of the payer reports. A guess: with twenty nodes a count reads some ten thousand rows, and a
+/// report takes hours on its way.
+const PAYER_REPORTS_COUNTED_EVERY: Duration = Duration::from_secs(30);
 
 /// The error of a start.
 #[derive(Debug, thiserror::Error)]
@@ -114,23 +119,8 @@ pub async fn start(
     let routes = routes(&settings, api, told_heads(&engine, &*peers), readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
     let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
-    let build = BuildInfo {
-        version: settings.version,
-        commit: settings.commit,
-        started_ns: engine.ports().clock.now_ns(),
-    };
     let committer = engine.committer().clone();
-    let observer = NodeObserver {
-        engine,
-        readiness: readiness.clone(),
-        peers,
-        disk: settings.disk,
-        chains: settings.chains,
-        build: Arc::new(build),
-        newest: Arc::new(NewestTimes::default()),
-        lags: Arc::new(LagTracker::default()),
-        disk_trend: Arc::new(DiskTrend::default()),
-    };
+    let observer = observer(&settings, engine, &readiness, peers);
     let page = metrics::page(
         calls.clone(),
         memory,
@@ -150,9 +140,39 @@ pub async fn start(
         }
         None => None,
     };
+    if let Some(counts) = observer.payer_reports.clone() {
+        tokio::spawn(count_payer_reports(counts, observer.clone(), end.clone()));
+    }
     tokio::spawn(record_positions(observer, end.clone()));
     tokio::spawn(readiness.clone().keep_current(end));
     Ok(ApiHandle { server, operators, readiness, committer, end: end_guard })
+}
+
+fn observer(
+    settings: &ApiSettings,
+    engine: Engine,
+    readiness: &Readiness,
+    peers: Arc<dyn PeerView>,
+) -> NodeObserver {
+    let build = BuildInfo {
+        version: settings.version.clone(),
+        commit: settings.commit.clone(),
+        started_ns: engine.ports().clock.now_ns(),
+    };
+    let payer_reports = settings.payer_reports.clone().map(PayerReportCounts::new);
+    NodeObserver {
+        engine,
+        readiness: readiness.clone(),
+        peers,
+        disk: settings.disk.clone(),
+        chains: settings.chains.clone(),
+        backups: settings.backups.clone(),
+        payer_reports: payer_reports.map(Arc::new),
+        build: Arc::new(build),
+        newest: Arc::new(NewestTimes::default()),
+        lags: Arc::new(LagTracker::default()),
+        disk_trend: Arc::new(DiskTrend::default()),
+    }
 }
 
 /// Serves operators, if they have an address.
@@ -215,6 +235,23 @@ async fn record_positions(observer: NodeObserver, end: CancellationToken) {
                 observer.note_lags();
                 observer.note_disk();
             }
+        }
+    }
+}
+
+/// Counts the payer reports until `end`, so that neither a scrape nor a look at the status waits for it.
+async fn count_payer_reports(
+    counts: Arc<PayerReportCounts>,
+    observer: NodeObserver,
+    end: CancellationToken,
+) {
+    loop {
+        let (counts, now_s) = (counts.clone(), observer.now_s());
+        // A count that panicked has been reported by the panic hook.
+        let _ = tokio::task::spawn_blocking(move || counts.count(now_s)).await;
+        tokio::select! {
+            () = end.cancelled() => return,
+            () = sleep(PAYER_REPORTS_COUNTED_EVERY) => {}
         }
     }
 }

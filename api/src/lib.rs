@@ -12,16 +12,19 @@
 //! - `callers`: whose call it is, and what its caller may ask for; `tokens`, `rate_limits`,
 //!   `redis_limits`, `breaker`;
 //! - `limits`: limits of requests; `error`, `limit_status`, `stream_error`: errors and their statuses;
-//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `node_status`: readiness and status of the node;
-//! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `operator`: what operators see;
+//! - `conditions`, `lag`, `disk_trend`, `strands_behind`, `node_status`: readiness and status of the node; `chain_status`,
+//!   `backup_status`, `payer_report_status`: parts of it;
+//! - `views`: what other crates observe; `metrics`, `misbehavior_page`, `payer_reports_page`, `operator`: what operators see;
 //! - [`start`] and [`ApiHandle`]: start and shutdown.
 //!
 //! Invariant: no request delays or breaks the service of another caller.
 
 #![warn(missing_docs)]
 
+mod backup_status;
 mod breaker;
 mod callers;
+mod chain_status;
 mod checkpoint_api;
 mod conditions;
 mod disk_trend;
@@ -39,6 +42,7 @@ mod node_api;
 mod node_status;
 mod oldest;
 mod operator;
+mod payer_report_status;
 mod payer_reports_page;
 mod query;
 mod rate_limits;
@@ -60,6 +64,7 @@ mod witness_page;
 pub use handle::{ApiError, ApiHandle, start};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use views::{
+    BackupMade, BackupNotes, BackupVerified, BackupsView, ChainAccount, ChainBalances,
     ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, DiskSpace, DiskView,
     FillingView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
 };

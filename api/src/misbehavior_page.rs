@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{Evidence, EvidenceTime, Misbehavior, StoredEvidence};
+use hawser_engine::reports::ReportClass;
 use serde::Serialize;
 
 /// Pieces of evidence on one page. A guess: a reader asks again from the last one.
@@ -78,6 +79,52 @@ pub(crate) fn counts(engine: &Engine) -> BTreeMap<u32, FactCounts> {
     counts
         .map(|(node, it)| (node.0, FactCounts { proven: it.proven(), claims: it.claims() }))
         .collect()
+}
+
+/// Reports of misbehaviour that this node keeps, as `/status` shows their number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct KeptReports {
+    /// Reports about this node itself. All come from others: a node makes none about itself.
+    pub(crate) against_this_node: u64,
+    /// By accused node.
+    pub(crate) by_node: BTreeMap<u32, ReportCounts>,
+}
+
+/// The number of reports about one node, as `/status` shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub(crate) struct ReportCounts {
+    /// Their evidence proves them. This node made them of its own evidence, or others submitted them.
+    pub(crate) proven: u64,
+    /// This node's own that prove nothing to others.
+    pub(crate) own_claims: u64,
+    /// This node's own about a node that does not answer as it should.
+    pub(crate) own_liveness: u64,
+    /// Those of others that prove nothing.
+    pub(crate) submitted: u64,
+}
+
+impl ReportCounts {
+    fn all(self) -> u64 {
+        let Self { proven, own_claims, own_liveness, submitted } = self;
+        proven + own_claims + own_liveness + submitted
+    }
+}
+
+/// Returns the number of reports that this node keeps.
+pub(crate) fn kept_reports(engine: &Engine) -> KeptReports {
+    let mut by_node: BTreeMap<u32, ReportCounts> = BTreeMap::new();
+    for ((accused, class), reports) in engine.store().report_counts() {
+        let counts = by_node.entry(accused.0).or_default();
+        match class {
+            ReportClass::Equivocation | ReportClass::Proven => counts.proven += reports,
+            ReportClass::OwnClaim => counts.own_claims += reports,
+            ReportClass::OwnLiveness => counts.own_liveness += reports,
+            ReportClass::Foreign => counts.submitted += reports,
+        }
+    }
+    by_node.retain(|_, counts| counts.all() > 0);
+    let own = by_node.get(&engine.store().identity().node.0).copied();
+    KeptReports { against_this_node: own.unwrap_or_default().all(), by_node }
 }
 
 /// Reads the page after a position. Blocks on the disk.

@@ -6,18 +6,19 @@ use std::sync::Arc;
 use hawser_engine::Engine;
 use hawser_engine::misbehavior::{is_ahead, stated_ns};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
+use hawser_serve::BuildInfo;
 use hawser_serve::readiness::{Condition, Purpose, Readiness, ReadyPurposes};
-use hawser_serve::{BuildInfo, ChainListReport};
 use parking_lot::Mutex;
 use serde::Serialize;
 
+use crate::backup_status::BackupReport;
+use crate::chain_status::ChainReport;
 use crate::conditions::READS_ONLY;
 use crate::disk_trend::DiskTrend;
 use crate::lag::LagTracker;
-use crate::misbehavior_page::{self, FactCounts};
-use crate::views::{
-    ChainState, ChainsView, DiskSpace, DiskView, PeerState, PeerView, ReadingState,
-};
+use crate::misbehavior_page::{self, FactCounts, KeptReports};
+use crate::payer_report_status::{PayerReportCounts, StageReport};
+use crate::views::{BackupsView, ChainState, ChainsView, DiskSpace, DiskView, PeerState, PeerView};
 
 /// Envelopes that a strand may be behind before the node is degraded. A guess: seconds of a busy
 /// network.
@@ -35,6 +36,9 @@ pub(crate) struct NodeObserver {
     pub(crate) peers: Arc<dyn PeerView>,
     pub(crate) disk: Option<Arc<dyn DiskView>>,
     pub(crate) chains: Option<Arc<dyn ChainsView>>,
+    pub(crate) backups: Option<Arc<dyn BackupsView>>,
+    /// `None` if this node does not work on payer reports.
+    pub(crate) payer_reports: Option<Arc<PayerReportCounts>>,
     pub(crate) build: Arc<BuildInfo>,
     pub(crate) newest: Arc<NewestTimes>,
     pub(crate) lags: Arc<LagTracker>,
@@ -119,83 +123,6 @@ pub(crate) struct PeerReport {
     pub(crate) refused: u64,
 }
 
-/// A chain as `/status` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ChainReport {
-    name: &'static str,
-    head: Option<u64>,
-    /// Seconds since it last told its head.
-    unseen_s: Option<f64>,
-    /// True if it pushes new heads over a WebSocket.
-    pushed: bool,
-    endpoints: Vec<EndpointReport>,
-    contracts: Vec<ContractReport>,
-    lists: Vec<ChainListReport>,
-}
-
-/// An RPC endpoint as `/status` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct EndpointReport {
-    endpoint: String,
-    active: bool,
-    fault: Option<String>,
-}
-
-/// A contract as `/status` shows it.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct ContractReport {
-    contract: String,
-    originator_id: Option<u32>,
-    state: &'static str,
-    reason: Option<String>,
-    read_block: Option<u64>,
-    /// `None` if it is not known, or cannot be paused.
-    paused: Option<bool>,
-    /// The block whose state said so.
-    paused_read_block: Option<u64>,
-    lag_blocks: u64,
-    lag_s: f64,
-}
-
-impl From<&ChainState> for ChainReport {
-    fn from(chain: &ChainState) -> Self {
-        let endpoints = chain.endpoints.iter().map(|it| EndpointReport {
-            endpoint: it.shown.clone(),
-            active: it.active,
-            fault: it.fault.clone(),
-        });
-        let contracts = chain.contracts.iter().map(|it| {
-            let (state, reason) = match &it.state {
-                ReadingState::Starting => ("starting", None),
-                ReadingState::CatchingUp => ("catching_up", None),
-                ReadingState::AtHead => ("at_head", None),
-                ReadingState::Stuck(reason) => ("stuck", Some(reason.clone())),
-                ReadingState::Halted(reason) => ("halted", Some(reason.clone())),
-            };
-            ContractReport {
-                contract: it.contract.clone(),
-                originator_id: it.originator.map(|id| id.0),
-                state,
-                reason,
-                read_block: it.read_block,
-                paused: it.pause.map(|pause| pause.is_paused),
-                paused_read_block: it.pause.map(|pause| pause.block),
-                lag_blocks: it.lag_blocks(),
-                lag_s: it.behind_for.map_or(0.0, |behind| behind.as_secs_f64()),
-            }
-        });
-        Self {
-            name: chain.name,
-            lists: chain.lists.iter().map(ChainListReport::from).collect(),
-            head: chain.head,
-            unseen_s: chain.unseen_for.map(|unseen| unseen.as_secs_f64()),
-            pushed: chain.pushed,
-            endpoints: endpoints.collect(),
-            contracts: contracts.collect(),
-        }
-    }
-}
-
 /// The disk as `/status` shows it.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct DiskReport {
@@ -252,9 +179,17 @@ pub(crate) struct StatusPage {
     envelopes_withdrawn: u64,
     peers: Vec<PeerReport>,
     chains: Vec<ChainReport>,
+    /// Payer reports by stage, as they were last counted; absent if this node does not work on them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    payer_reports: Option<StageReport>,
     disk: DiskReport,
+    /// Absent if nothing is noted of backups here, as in tests.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    backups: Option<BackupReport>,
     /// Facts that there is evidence of, by accused node. `/misbehavior` shows them.
     misbehavior: BTreeMap<u32, FactCounts>,
+    /// Reports of misbehaviour that this node keeps.
+    misbehavior_reports: KeptReports,
 }
 
 impl NodeObserver {
@@ -303,9 +238,23 @@ impl NodeObserver {
             envelopes_withdrawn: self.engine.counters().withdrawn.get(),
             peers: status.peers,
             chains: status.chains.iter().map(ChainReport::from).collect(),
+            payer_reports: self.stage_report(),
             disk: status.disk,
+            backups: self.backup_report(),
             misbehavior: misbehavior_page::counts(&self.engine),
+            misbehavior_reports: misbehavior_page::kept_reports(&self.engine),
         }
+    }
+
+    /// Reports on payer reports as they were last counted; `None` if this node does not work on them.
+    pub(crate) fn stage_report(&self) -> Option<StageReport> {
+        self.payer_reports.as_ref().map(|counts| counts.report(self.now_s()))
+    }
+
+    /// Reports on backups as this machine's commands have noted them. Reads two small files.
+    pub(crate) fn backup_report(&self) -> Option<BackupReport> {
+        let notes = self.backups.as_ref()?.backups();
+        Some(BackupReport::new(notes, self.now_s()))
     }
 
     /// Records the positions of this node and its peers, from which lags get their age. The age is as
@@ -331,7 +280,8 @@ impl NodeObserver {
         }
     }
 
-    fn now_s(&self) -> i64 {
+    /// Returns the time, unix seconds.
+    pub(crate) fn now_s(&self) -> i64 {
         self.engine.ports().clock.now_ns() / 1_000_000_000
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tonic::service::Routes;
 
-use crate::views::{ChainsView, DiskView, FillingView};
+use crate::views::{BackupsView, ChainsView, DiskView, FillingView};
 use crate::witness_context::WitnessContext;
 use hawser_engine::runtime::PayerReporter;
 use hawser_proto::QuicAddress;
@@ -41,6 +41,8 @@ pub struct ApiSettings {
     pub commit: String,
     /// Measures the free space for metrics and status; `None`: they do not show it.
     pub disk: Option<Arc<dyn DiskView>>,
+    /// Shows what is noted of backups; `None`: status and metrics do not show it.
+    pub backups: Option<Arc<dyn BackupsView>>,
     /// Shows payer reports to operators; `None`: this node does not work on them. Default: none.
     pub payer_reports: Option<PayerReporter>,
     /// Answers logs that ask for cosignatures; `None`: this process is no witness. Default: none.
@@ -167,6 +169,7 @@ impl Default for ApiSettings {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),
             disk: None,
+            backups: None,
             payer_reports: None,
             witness: None,
             chains: None,

@@ -153,6 +153,32 @@ pub struct ChainState {
     pub contracts: Vec<ContractReading>,
     /// The lists that are read whole, again and again.
     pub lists: Vec<ChainListStatus>,
+    /// This node's account; `None` if it has none on this chain.
+    pub account: Option<ChainAccount>,
+}
+
+/// An account on a chain, as it was last read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ChainAccount {
+    /// Its address.
+    pub address: String,
+    /// The last good reading; `None` before the first one.
+    pub balances: Option<ChainBalances>,
+    /// The error of the last attempt.
+    pub fault: Option<String>,
+}
+
+/// The balances of an account at one block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ChainBalances {
+    /// The chain's native token, wei.
+    pub native_wei: u128,
+    /// The fee token, microdollars; `None` on a chain without one, or if it could not be read.
+    pub fee_token_microdollars: Option<u128>,
+    /// The block whose state said so.
+    pub block: u64,
+    /// Time of the reading, unix seconds.
+    pub read_unix_s: i64,
 }
 
 /// An RPC endpoint of a chain.
@@ -233,4 +259,55 @@ pub enum ReadingState {
     Stuck(String),
     /// It has stopped, for this reason, until an operator decides.
     Halted(String),
+}
+
+/// A view of what is noted of the backups of a data folder.
+pub trait BackupsView: Send + Sync + 'static {
+    /// Returns the notes. Reads two small files.
+    fn backups(&self) -> BackupNotes;
+}
+
+/// The notes of a data folder about its backups.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct BackupNotes {
+    /// The last backup that was made of this folder; `None` if none was.
+    pub made: Option<BackupMade>,
+    /// The last check of backups of this node; `None` if there was none on this machine.
+    pub verified: Option<BackupVerified>,
+    /// The reason for which a note cannot be read.
+    pub fault: Option<String>,
+}
+
+/// A backup that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupMade {
+    /// Its name.
+    pub backup: String,
+    /// The folder or bucket that it lies in.
+    pub to: String,
+    /// Time at which it began: the state that it holds. Unix seconds.
+    pub made_unix_s: u64,
+    /// Time that it took, milliseconds.
+    pub took_ms: u64,
+    /// Its length, bytes.
+    pub len_bytes: u64,
+    /// Bytes of it that no earlier backup had.
+    pub new_bytes: u64,
+    /// True if the node's key has signed it.
+    pub is_signed: bool,
+}
+
+/// A check of backups of this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupVerified {
+    /// The newest one that was checked.
+    pub backup: String,
+    /// Time of the check's end, unix seconds.
+    pub verified_unix_s: u64,
+    /// True if that one can be restored.
+    pub is_whole: bool,
+    /// Backups of this node that were checked.
+    pub checked: u64,
+    /// Those that cannot be restored.
+    pub damaged: u64,
 }

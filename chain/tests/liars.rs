@@ -1,6 +1,7 @@
 //! Reading a chain of whose endpoints one is honest and the others lag, forget, refuse or lie, while a
 //! WebSocket of another endpoint announces the heads. Nothing is lost, nothing comes twice or out of
-//! order, and no reader halts. An upgrade of a contract takes no addresses from an endpoint that lies.
+//! order, and no reader halts. An upgrade of a contract takes no addresses from an endpoint that lies. Balances are read
+//! past one that is gone.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -17,9 +18,12 @@ use alloy::providers::Provider as _;
 use broadcaster::{Ledger, Memory, TIMEOUT, TestBroadcaster, until};
 use hawser_chain::admin::upgrades::{self, MigratorChoice, NewCode};
 use hawser_chain::admin::{AdminError, Contract, Contracts, Network};
+use hawser_chain::contracts::FeeToken;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink};
 use hawser_chain::send::Chain;
+use hawser_chain::watch::{BalanceWatcher, WatchedAccount};
+use hawser_devchain::deploy;
 use pair::{APP_ID, ChainBackend, Pair, SETTLEMENT_ID};
 use proxy::{Faults, Proxy};
 use rand::rngs::StdRng;
@@ -376,4 +380,39 @@ async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgrad
     network.contracts.set(Contract::PayerRegistry, rates);
     let error = plan(&network, Contract::PayerRegistry).await.unwrap_err().to_string();
     assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
+}
+
+/// What an account has is read past an endpoint that does not answer. A wrong address of the token hides no more than that
+/// token.
+#[tokio::test]
+async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
+    let (pair, deployment) = Pair::deployed(ChainBackend::Embedded).await;
+    let url = pair.settlement.endpoint().to_owned();
+    let dead = Proxy::start(&url, 0).await;
+    dead.set(|faults| faults.dead = true);
+    let endpoints = Endpoints::new("settlement", &[dead.url(), url], SETTLEMENT_ID).unwrap();
+    let (address, token) = (deploy::deployer().address(), deployment.addresses.fee_token);
+    let watched = |token| {
+        let account = WatchedAccount { address, fee_token: Some(token) };
+        BalanceWatcher::start(endpoints.clone(), account)
+    };
+    let watcher = watched(token);
+    assert_eq!(watcher.address(), address);
+    until("they are read", || watcher.reading().balances.is_some()).await;
+    let reading = watcher.reading();
+    assert_eq!(reading.error, None);
+    let read = reading.balances.unwrap();
+    let call = FeeToken::balanceOfCall { account: address };
+    let tokens: u128 = pair.settlement.view(token, &call).await.unwrap().to();
+    let native = pair::native_balance(&pair.settlement, address).await.to();
+    assert!(tokens > 0 && native > 0, "the deployer has both");
+    assert_eq!((read.native_wei, read.fee_token), (native, Some(tokens)));
+    assert_eq!(read.block, pair.settlement.newest_block().await.unwrap());
+
+    let elsewhere = watched(Address::repeat_byte(9));
+    until("they are read", || elsewhere.reading().balances.is_some()).await;
+    let reading = elsewhere.reading();
+    let read = reading.balances.unwrap();
+    assert_eq!((read.native_wei, read.fee_token), (native, None));
+    assert!(reading.error.unwrap().contains("there is no contract"));
 }

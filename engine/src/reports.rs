@@ -9,10 +9,10 @@ use hawser_rules::misbehavior::{
     ChainRecord, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer, ReportError,
     StatementDifference,
 };
-use hawser_storage::{ReportClass, ReportFact, Snapshot, StoredEvidence};
+use hawser_storage::{ReportFact, Snapshot, StoredEvidence};
 
 pub use hawser_rules::misbehavior::{Fact, Report};
-pub use hawser_storage::StoredReport;
+pub use hawser_storage::{ReportClass, StoredReport};
 
 /// Lead of a reporter's time over this node's clock up to which a report is taken. Specified
 /// (`docs/protocol/misbehavior.md`).

@@ -14,6 +14,7 @@ use hawser_storage::{
 };
 use serde_json::{Value, json};
 
+use crate::backup_notes::{self, MadeNote};
 use crate::error::RunError;
 
 /// The longest pause at once, so that a stop is noticed. A guess.
@@ -59,18 +60,38 @@ impl Throttle {
     }
 }
 
-/// Makes a backup of an open database now.
+/// Makes a backup of an open database now, and notes it in the data folder. `shown` names the place `to` for people.
 ///
 /// # Errors
-/// As [`Store::backup`].
+/// As [`Store::backup`]. A note that cannot be written is no error: the backup is made.
 pub fn create(
     store: &Store,
     to: Arc<dyn Objects>,
+    shown: &str,
     key: Option<&SecretKey>,
     pace: &mut Pace<'_>,
 ) -> Result<BackupReport, BackupError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace)
+    let begun = Instant::now();
+    let report = store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace)?;
+    let identity = store.identity();
+    let note = MadeNote {
+        backup: report.name.clone(),
+        to: shown.to_owned(),
+        network: identity.network.clone(),
+        node_id: identity.node.0,
+        signer: identity.public_key.address().to_string(),
+        made_unix_s: now.as_secs(),
+        took_ms: u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX),
+        bytes: report.bytes,
+        bytes_new: report.bytes_copied,
+        signed: key.is_some(),
+    };
+    if let Some(Err(error)) = store.path().map(|data_dir| backup_notes::note_made(data_dir, &note))
+    {
+        tracing::warn!(%error, "the backup is made, and cannot be noted in the data folder");
+    }
+    Ok(report)
 }
 
 /// Makes a data folder from a backup, as [`Backups::restore`] does.

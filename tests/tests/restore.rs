@@ -3,11 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -443,4 +443,88 @@ async fn a_backup_ends_with_its_command_and_with_the_node() {
     let stopped = on_folder(node, &create).unwrap();
     assert_eq!(stopped["heads"]["100"], 6, "{stopped}");
     not_pruned(node);
+}
+
+/// The part of the status about backups.
+async fn backups_in_status(node: &Node) -> Value {
+    let (code, page) = raw::get(node.metrics_port, "/status").await.unwrap();
+    assert_eq!(code, 200, "{page}");
+    serde_json::from_str::<Value>(&page).unwrap()["backups"].take()
+}
+
+/// The files that backups in a folder consist of.
+fn files_of_backups(to: &str) -> BTreeSet<PathBuf> {
+    let folders = fs::read_dir(Path::new(to).join("files")).unwrap();
+    let inside = |folder: fs::DirEntry| fs::read_dir(folder.path()).unwrap();
+    folders.flat_map(|folder| inside(folder.unwrap())).map(|file| file.unwrap().path()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_status_shows_the_last_backup_and_the_last_check() {
+    let mut network = Network::start(1).await;
+    let node = &mut network.nodes[0];
+    publish(node, 5).await;
+    let none = backups_in_status(node).await;
+    assert_eq!((&none["last"], &none["verified"]), (&Value::Null, &Value::Null));
+    let to = node.folder().join("backups").to_str().unwrap().to_owned();
+    let create = ["backup", "create", "--rate", "0", "--to", &to];
+    let verify = |node: &Node, name: &Value| {
+        let name = name.as_str().unwrap();
+        on_folder(node, &["backup", "verify", "--from", &to, "--backup", name])
+    };
+
+    let first = on_folder(node, &create).unwrap();
+    let shown = backups_in_status(node).await;
+    assert_eq!((&shown["last"]["backup"], &shown["last"]["to"]), (&first["backup"], &json!(to)));
+    assert_eq!(
+        (&shown["last"]["bytes"], &shown["last"]["signed"]),
+        (&first["bytes"], &json!(true))
+    );
+    assert_eq!((&shown["last"]["verified"], &shown["verified"]), (&json!(false), &Value::Null));
+
+    let elsewhere = node.folder().join("elsewhere");
+    let mut command = Command::new(hawser());
+    command.args(["backup", "verify", "--from", &to, "--data-dir"]).arg(&elsewhere);
+    assert!(command.output().unwrap().status.success());
+    assert!(!elsewhere.exists(), "a check on another machine notes nothing");
+    verify(node, &first["backup"]).unwrap();
+    let shown = backups_in_status(node).await;
+    assert_eq!(
+        (&shown["last"]["verified"], &shown["verified"]["whole"]),
+        (&json!(true), &json!(true))
+    );
+    assert_eq!((&shown["verified"]["checked"], &shown["fault"]), (&json!(1), &Value::Null));
+
+    // The command notes the backup of a stopped node, and a check that fails.
+    publish(node, 5).await;
+    assert!(node.terminate().success());
+    let before = files_of_backups(&to);
+    let second = on_folder(node, &create).unwrap();
+    let new = &files_of_backups(&to) - &before;
+    fs::write(new.first().expect("something was published"), "rotten").unwrap();
+    verify(node, &second["backup"]).unwrap_err();
+    node.start();
+    node.ready().await;
+    let shown = backups_in_status(node).await;
+    assert_eq!(
+        (&shown["last"]["backup"], &shown["last"]["signed"]),
+        (&second["backup"], &json!(false))
+    );
+    assert_eq!(shown["last"]["verified"], false);
+    assert_eq!(
+        (&shown["verified"]["backup"], &shown["verified"]["whole"]),
+        (&second["backup"], &json!(false))
+    );
+    assert_eq!(shown["verified"]["damaged"], 1);
+    let told = Command::new(hawser())
+        .args(["status", "--metrics", &format!("127.0.0.1:{}", node.metrics_port)])
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(told.contains("not to be restored"), "{told}");
+    // What is no note is told, and nothing else is hidden.
+    fs::write(node.data_dir().join("last-backup-check.json"), "{").unwrap();
+    let shown = backups_in_status(node).await;
+    assert_eq!((&shown["last"]["backup"], &shown["verified"]), (&second["backup"], &Value::Null));
+    assert!(shown["fault"].as_str().unwrap().contains("last-backup-check.json"), "{shown}");
 }

@@ -26,6 +26,24 @@ pub(super) fn chains(out: &mut Exposition<'_>, chains: &[ChainState]) -> fmt::Re
         "1 if a WebSocket announces new heads of the chain",
         chains.iter().map(|chain| (label(chain), i64::from(chain.pushed))),
     )?;
+    let native = |chain: &ChainState| {
+        let balances = chain.account.as_ref()?.balances?;
+        Some((label(chain), balances.native_wei as f64))
+    };
+    out.gauges(
+        "xmtp_account_balance_wei",
+        "The chain's native token that this node's account has, wei",
+        chains.iter().filter_map(native),
+    )?;
+    let fee_tokens = |chain: &ChainState| {
+        let amount = chain.account.as_ref()?.balances?.fee_token_microdollars?;
+        Some((label(chain), amount as f64))
+    };
+    out.gauges(
+        "xmtp_account_fee_token_microdollars",
+        "The fee token that this node's account has, millionths of a dollar",
+        chains.iter().filter_map(fee_tokens),
+    )?;
     let lists: Vec<_> = chains.iter().flat_map(|chain| &chain.lists).collect();
     ChainListStatus::encode_all(&lists, out)?;
     faults(out, chains)

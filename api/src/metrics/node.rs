@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::DescriptorEncoder;
 
 use super::chains::{chains, contracts};
+use super::records::{backups, kept_reports, payer_reports};
 use crate::misbehavior_page::{self, FactCounts};
 use crate::node_status::{NodeObserver, NodeStatus, OriginatorReport, PeerReport};
 
@@ -37,6 +38,8 @@ impl Collector for NodeCollector {
         peers(&mut out, &status)?;
         replication(&mut out, &self.0)?;
         misbehavior(&mut out, &self.0)?;
+        payer_reports(&mut out, &self.0)?;
+        backups(&mut out, &self.0)?;
         trees(&mut out, &self.0)?;
         chains(&mut out, &status.chains)?;
         contracts(&mut out, &status.chains)
@@ -392,6 +395,7 @@ fn misbehavior(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result
         "Facts about the node that there is evidence of",
         counts.flat_map(both),
     )?;
+    kept_reports(out, observer)?;
     out.counter(
         "xmtp_envelopes_withdrawn",
         "Envelopes of other nodes that readers were shown before they were verified, and get no more",

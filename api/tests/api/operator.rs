@@ -290,6 +290,7 @@ impl ChainsView for Chain {
             reorganisations: Vec::new(),
             contracts: Vec::new(),
             lists: vec![list("node_registry"), self.0.lock().clone()],
+            account: None,
         }]
     }
 }

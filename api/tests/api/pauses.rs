@@ -47,6 +47,7 @@ impl ChainsView for Chain {
             reorganisations: Vec::new(),
             contracts: vec![contract],
             lists: Vec::new(),
+            account: None,
         }]
     }
 }

@@ -1,5 +1,5 @@
 //! Keeps the node registry and the price list of the settlement chain current, as values of
-//! `hawser_rules`, and the pauses of contracts.
+//! `hawser_rules`, the pauses of contracts, and the balances of an account.
 //!
 //! Node and gateway both read through this module, so both see the same records. The first reading
 //! has to succeed. After a later one fails, the last value stays, with the error beside it.
@@ -7,10 +7,12 @@
 //! A reading at a lower block than the last one is refused. The number of a block is one endpoint's claim,
 //! so no endpoint gets a pause for being behind it, and this ends after a time: see `OLDER_AFTER`.
 
+mod balances;
 mod pauses;
 mod rates;
 mod registry;
 
+pub use balances::{AccountBalances, BalanceReading, BalanceWatcher, WatchedAccount};
 pub use pauses::{PauseState, PauseWatcher};
 
 use std::sync::Arc;

@@ -49,6 +49,9 @@ pub(crate) struct BackupVerifyArgs {
     /// Name of the backup [default: all].
     #[arg(long, value_name = "NAME")]
     pub(crate) backup: Option<String>,
+    /// The data folder in which the result is noted for `hawser status`, if backups were made of it.
+    #[command(flatten)]
+    pub(crate) data: DataDirArgs,
 }
 
 /// `hawser backup list`.

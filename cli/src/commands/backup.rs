@@ -7,12 +7,13 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
+use hawser_node::backup_notes::{self, MadeNote, VerifiedNote};
 use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
-use hawser_storage::{Backups, ListedBackup, Objects, PruneReport, ReadManifest};
+use hawser_storage::{BackupError, Backups, ListedBackup, Objects, PruneReport, ReadManifest};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
@@ -80,7 +81,7 @@ fn of_stopped(
         bar.suspend(|| eprintln!("hawser: {text}"));
     }
     let (store, _) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
-    let report = backup::create(&store, open(to)?, key.as_ref(), &mut |bytes| {
+    let report = backup::create(&store, open(to)?, &to.to_string(), key.as_ref(), &mut |bytes| {
         bar.inc(bytes);
         ControlFlow::Continue(())
     });
@@ -88,6 +89,8 @@ fn of_stopped(
 }
 
 fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
+    let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
+    let mut checks = ChecksOfNode::new(&data_dir);
     let folder = existing(&args.from)?;
     let names = match &args.backup {
         Some(name) => vec![name.clone()],
@@ -104,22 +107,83 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
             ControlFlow::Continue(())
         });
         bar.finish_and_clear();
+        let is_own = match &read {
+            Ok(read) => checks.is_own(name, Some(read)),
+            Err(_) => checks.is_own(name, folder.manifest(name).ok().as_ref()),
+        };
+        if is_own {
+            checks.count(name, read.is_ok());
+        }
         match read {
             Ok(read) => show(name, &read, "whole", as_json),
-            // One that was named and is not there, not one that is damaged.
-            Err(error) if args.backup.is_some() => return Err(backup::run_error(&error)),
+            Err(error) if args.backup.is_some() => {
+                // One that was named and is not there is not one that is damaged.
+                if !matches!(error, BackupError::NoBackup { .. }) {
+                    checks.note(&data_dir);
+                }
+                return Err(backup::run_error(&error));
+            }
             Err(error) => {
                 damaged += 1;
                 show_fault(name, &error, as_json);
             }
         }
     }
+    checks.note(&data_dir);
     match damaged {
         0 => Ok(()),
         _ => Err(RunError::failed(format!(
             "{damaged} of {} backups cannot be restored",
             names.len()
         ))),
+    }
+}
+
+/// The checks of backups of the node whose data folder notes the last one.
+struct ChecksOfNode {
+    /// The last backup that was made of the folder; `None` if it notes none.
+    made: Option<MadeNote>,
+    newest: Option<(String, bool)>,
+    checked: u64,
+    damaged: u64,
+}
+
+impl ChecksOfNode {
+    /// Begins for a folder, which need not be there: backups may be checked on another machine.
+    fn new(data_dir: &Path) -> Self {
+        let made = backup_notes::made(data_dir).unwrap_or_else(|error| {
+            eprintln!("hawser: the check is not noted in {}: {error}", data_dir.display());
+            None
+        });
+        Self { made, newest: None, checked: 0, damaged: 0 }
+    }
+
+    /// Returns true if a backup is of the folder's node. A stranger who writes where backups lie can name any node in a
+    /// manifest, and has no signature of its key.
+    fn is_own(&self, name: &str, read: Option<&ReadManifest>) -> bool {
+        let Some(made) = &self.made else { return false };
+        let is_of = |read: &ReadManifest| {
+            made.is_of(&read.manifest.identity) && (read.is_signed || !made.signed)
+        };
+        // The manifest of a damaged one may say nothing, but the name of the last one is known.
+        made.backup == name || read.is_some_and(is_of)
+    }
+
+    /// Counts a check of a backup of this node, older ones first.
+    fn count(&mut self, name: &str, is_whole: bool) {
+        self.newest = Some((name.to_owned(), is_whole));
+        self.checked += 1;
+        self.damaged += u64::from(!is_whole);
+    }
+
+    /// Notes the result in the data folder, if one of the backups was of its node. A failure is told, and the result stands.
+    fn note(self, data_dir: &Path) {
+        let Some((backup, whole)) = self.newest else { return };
+        let (checked, damaged) = (self.checked, self.damaged);
+        let note = VerifiedNote { backup, verified_unix_s: now_unix_s(), whole, checked, damaged };
+        if let Err(error) = backup_notes::note_verified(data_dir, &note) {
+            eprintln!("hawser: the check is not noted in {}: {error}", data_dir.display());
+        }
     }
 }
 

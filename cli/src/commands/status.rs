@@ -4,6 +4,7 @@ use hawser_node::error::RunError;
 use hawser_node::{files, settings};
 use serde_json::{Value, json};
 
+use super::backup::now_unix_s;
 use crate::args::StatusArgs;
 use crate::network_file::{NetworkFile, NetworkNode};
 use crate::{client, output};
@@ -99,6 +100,98 @@ fn tell(name: &str, status: &Value) {
     if let Some(days) = status["disk"]["days_left"].as_f64() {
         output::line(format_args!("  disk: full in {days:.1} days at the rate of the last day"));
     }
+    let now_s = now_unix_s();
+    let lines = accounts(status, now_s).chain(payer_reports(status)).chain(backups(status));
+    lines.chain(misbehavior(status)).for_each(|line| output::line(format_args!("  {line}")));
+}
+
+/// Returns a line for each account of the node on a chain.
+fn accounts(status: &Value, now_s: u64) -> impl Iterator<Item = String> {
+    rows(status, "chains").filter_map(move |chain| {
+        let account = chain.get("account")?;
+        let address = account["address"].as_str()?;
+        let name = chain["name"].as_str().unwrap_or("?");
+        let fault = account["fault"].as_str().map(|fault| format!(", {fault}"));
+        let fault = fault.unwrap_or_default();
+        let Some(wei) = account["native_wei"].as_str().and_then(|wei| wei.parse::<u128>().ok())
+        else {
+            return Some(format!("account {address} on the {name} chain: not read yet{fault}"));
+        };
+        let tokens = account["fee_token_microdollars"].as_f64();
+        let tokens = tokens.map(|it| format!(", {:.6} USD in fee tokens", it / 1e6));
+        let age = age(now_s.saturating_sub(account["read_unix_s"].as_u64().unwrap_or_default()));
+        Some(format!(
+            "account {address} on the {name} chain: {:.6} of the native token{}, read {age} ago{fault}",
+            wei as f64 / 1e18,
+            tokens.unwrap_or_default()
+        ))
+    })
+}
+
+/// Returns the line about payer reports, if the node works on them.
+fn payer_reports(status: &Value) -> Option<String> {
+    let reports = status.get("payer_reports")?;
+    let stages = rows(reports, "stages").filter(|row| row["reports"] != 0).map(|row| {
+        let stage = row["stage"].as_str().unwrap_or("?");
+        let oldest = age(row["oldest_age_s"].as_u64().unwrap_or_default());
+        format!("{} {stage} (the oldest ended {oldest} ago)", row["reports"])
+    });
+    let stages: Vec<_> = stages.collect();
+    let counts = if stages.is_empty() { "none".to_owned() } else { stages.join(", ") };
+    Some(match reports["fault"].as_str() {
+        Some(fault) => format!("payer reports: {counts}; they cannot be counted now: {fault}"),
+        None => format!("payer reports: {counts}"),
+    })
+}
+
+/// Returns the line about backups.
+fn backups(status: &Value) -> Option<String> {
+    let backups = status.get("backups")?;
+    let ago = |of: &Value| age(of["age_s"].as_u64().unwrap_or_default());
+    let name = |of: &Value| of["backup"].as_str().unwrap_or("?").to_owned();
+    let last = Some(&backups["last"]).filter(|last| last.is_object());
+    let last = last.map_or_else(
+        || "none was made of this folder".to_owned(),
+        |last| {
+            let to = last["to"].as_str().unwrap_or("?");
+            format!("{} in {to}, {} ago", name(last), ago(last))
+        },
+    );
+    let check = Some(&backups["verified"]).filter(|check| check.is_object());
+    let check = check.map_or_else(
+        || "never verified from here".to_owned(),
+        |check| {
+            let result = if check["whole"] == true { "whole" } else { "not to be restored" };
+            format!("{} was verified {} ago: {result}", name(check), ago(check))
+        },
+    );
+    let fault = backups["fault"].as_str().map(|fault| format!("; {fault}")).unwrap_or_default();
+    Some(format!("backup: {last}; {check}{fault}"))
+}
+
+/// Returns a line about evidence and reports of misbehaviour, if there are any.
+fn misbehavior(status: &Value) -> Option<String> {
+    let count = |of: &Value| {
+        let nodes = of.as_object().into_iter().flatten();
+        let counts = nodes.flat_map(|(_, counts)| counts.as_object().into_iter().flatten());
+        counts.filter_map(|(_, count)| count.as_u64()).sum::<u64>()
+    };
+    let reports = &status["misbehavior_reports"];
+    let (facts, kept) = (count(&status["misbehavior"]), count(&reports["by_node"]));
+    let against = reports["against_this_node"].as_u64().unwrap_or_default();
+    (facts + kept > 0).then(|| {
+        format!("misbehaviour: {facts} facts and {kept} reports are kept here, {against} reports against this node")
+    })
+}
+
+/// Writes a time span in its largest unit.
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 fn rows<'a>(status: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
@@ -121,5 +214,54 @@ mod tests {
             "address":"","public_key":"","data_dir":"","pid":1}],"payer_key_file":""}"#;
         std::fs::write(&path, text).unwrap();
         assert_eq!(nodes(&args).unwrap(), [("node 100".into(), "127.0.0.1:5051".into())]);
+    }
+
+    #[test]
+    fn accounts_reports_and_backups_are_told_in_lines() {
+        let status = json!({
+            "chains": [
+                { "name": "app" },
+                { "name": "settlement", "account": {
+                    "address": "0xabc", "native_wei": "1500000000000000000",
+                    "fee_token_microdollars": 2_500_000, "read_unix_s": 1000, "fault": null } },
+            ],
+            "payer_reports": { "counted_unix_s": 1, "fault": null, "stages": [
+                { "stage": "waiting", "reports": 0, "oldest_age_s": null },
+                { "stage": "submitted", "reports": 2, "oldest_age_s": 10_800 } ] },
+            "backups": {
+                "last": { "backup": "b2", "to": "/backups", "age_s": 90 },
+                "verified": { "backup": "b1", "age_s": 200_000, "whole": true }, "fault": null },
+            "misbehavior": { "300": { "proven": 1, "claims": 2 } },
+            "misbehavior_reports": { "against_this_node": 1, "by_node": {
+                "100": { "proven": 0, "own_claims": 0, "own_liveness": 0, "submitted": 1 } } },
+        });
+        let accounts: Vec<_> = accounts(&status, 1060).collect();
+        let wanted = "account 0xabc on the settlement chain: 1.500000 of the native token, 2.500000 USD in fee \
+                      tokens, read 60 s ago";
+        assert_eq!(accounts, [wanted]);
+        let wanted = "payer reports: 2 submitted (the oldest ended 3 h ago)";
+        assert_eq!(payer_reports(&status).unwrap(), wanted);
+        let wanted = "backup: b2 in /backups, 90 s ago; b1 was verified 2 days ago: whole";
+        assert_eq!(backups(&status).unwrap(), wanted);
+        let wanted =
+            "misbehaviour: 3 facts and 1 reports are kept here, 1 reports against this node";
+        assert_eq!(misbehavior(&status).unwrap(), wanted);
+    }
+
+    #[test]
+    fn a_node_of_an_older_version_has_fewer_lines() {
+        let old = json!({ "misbehavior": {} });
+        assert_eq!(accounts(&old, 0).count(), 0);
+        assert_eq!((payer_reports(&old), backups(&old), misbehavior(&old)), (None, None, None));
+        let none = json!({ "backups": { "last": null, "verified": null, "fault": "x: no note" } });
+        let wanted = "backup: none was made of this folder; never verified from here; x: no note";
+        assert_eq!(backups(&none).unwrap(), wanted);
+        let unread = json!({ "chains": [{ "name": "app", "account": {
+            "address": "0xabc", "native_wei": null, "fault": "no answer" } }] });
+        let wanted = "account 0xabc on the app chain: not read yet, no answer";
+        assert_eq!(accounts(&unread, 5).collect::<Vec<_>>(), [wanted]);
+        let failing = json!({ "payer_reports": { "fault": "the disk", "stages": [] } });
+        let wanted = "payer reports: none; they cannot be counted now: the disk";
+        assert_eq!(payer_reports(&failing).unwrap(), wanted);
     }
 }

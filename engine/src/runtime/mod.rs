@@ -75,8 +75,8 @@ pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
 pub use payer_reports::{
     Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReporter, ReportContract,
-    ReportExplained, ReportState, ReportStep, ReportStepError, ReportView, SettledSoFar,
-    StepOutcome, StepState, Submitted, Turns, Written,
+    ReportExplained, ReportStage, ReportState, ReportStep, ReportStepError, ReportView,
+    SettledSoFar, StageCount, StageCounts, StepOutcome, StepState, Submitted, Turns, Written,
 };
 pub use ports::Ports;
 pub use prices::PriceTask;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use hawser_engine::payer_reports::{Recomputed, recompute, recompute_explained};
 use hawser_engine::price;
 use hawser_engine::runtime::{
-    Attested, PayerReportSettings, PayerReportTask, PublishError, ReportState, ReportStepError,
-    Submitted, Turns, Written,
+    Attested, PayerReportSettings, PayerReportTask, PayerReporter, PublishError, ReportStage,
+    ReportState, ReportStepError, Submitted, Turns, Written,
 };
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
@@ -223,13 +223,51 @@ async fn a_flood_of_reports_is_judged_a_few_at_a_time() {
         smuggle(&network, 300, lie.unwrap().client_envelope()).await;
     }
     let worker = network.worker(200);
+    assert_eq!(counted(&worker), [(ReportStage::Waiting, 6)], "counting judges none");
     for refused in [4, 6, 6] {
         let looked = worker.attest(about).await.unwrap();
         let is_refused = |it: &&(ReportId, Attested)| matches!(it.1, Attested::Refused(_));
         assert_eq!(looked.iter().filter(is_refused).count(), refused, "{looked:?}");
         assert_eq!(looked.len(), 6);
+        if refused == 4 {
+            let both = [(ReportStage::Waiting, 2), (ReportStage::Refused, 4)];
+            assert_eq!(counted(&worker), both);
+        }
     }
+    assert_eq!(counted(&worker), [(ReportStage::Refused, 6)]);
     assert!(matches!(network.write(100, 100).await, Written::New(_)));
+}
+
+/// The stages with reports, as a worker counts them.
+fn counted(worker: &PayerReporter) -> Vec<(ReportStage, u64)> {
+    let counts = worker.stage_counts().unwrap();
+    let stages = ReportStage::ALL.map(|stage| (stage, counts.at(stage).reports));
+    stages.into_iter().filter(|(_, reports)| *reports > 0).collect()
+}
+
+/// A report is counted where it is on its way, at each node as that node sees it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_is_counted_at_each_stage_of_its_way() {
+    let network = Network::start();
+    let at = |node| counted(&network.worker(node));
+    assert_eq!(at(200), []);
+    network.traffic("some").await;
+    network.replicate();
+    let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+    assert_eq!(at(200), [(ReportStage::Waiting, 1)]);
+    for node in [100, 200] {
+        assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+        assert_eq!(at(node), [(ReportStage::Attested, 1)]);
+    }
+    assert_eq!(at(300), [(ReportStage::Waiting, 1)], "it has not attested it itself");
+    assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+    assert_eq!(at(300), [(ReportStage::Submitted, 1)]);
+    network.settle(300, 100).await.unwrap();
+    assert_eq!(at(200), [(ReportStage::Settled, 1)]);
+    let end = network.on_chain().last_end(OriginatorId(100)).unwrap().minute;
+    let counts = network.worker(200).stage_counts().unwrap();
+    assert_eq!(counts.at(ReportStage::Settled).oldest_end_minute, Some(end));
+    assert_eq!(counts.at(ReportStage::Waiting).oldest_end_minute, None);
 }
 
 /// A report of the part of the usage that is held at once to explain it is not equal, and has no cause that is known.

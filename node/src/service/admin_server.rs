@@ -257,7 +257,8 @@ fn back_up(to: &ObjectsAt, bytes_per_s: u64, parts: &Parts, out: &mut UnixStream
         Err(error) => return failed(&error),
     };
     let (store, key) = (parts.engine.store(), parts.key.as_ref());
-    let done = backup::create(store, objects, key, &mut |bytes| pace.moved(bytes));
+    let shown = to.to_string();
+    let done = backup::create(store, objects, &shown, key, &mut |bytes| pace.moved(bytes));
     let seconds = begun.elapsed().as_secs_f64();
     match done {
         Ok(report) => {

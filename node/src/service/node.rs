@@ -37,6 +37,7 @@ use super::stop_signal::{StopReason, StopSignals};
 use super::system::{self, Disk, OpenFiles};
 use super::tls;
 use super::validation::HeldUpdates;
+use crate::backup_notes::FolderNotes;
 use crate::error::RunError;
 use crate::settings::{NodeServiceSettings, StopSettings, WalletSettings};
 use crate::web;
@@ -322,6 +323,7 @@ impl InnerParts {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: config.commit.to_owned(),
             disk: Some(Arc::new(Disk(config.store.data_dir.clone()))),
+            backups: Some(Arc::new(FolderNotes(config.store.data_dir.clone()))),
             chains: Some(self.chains.view()),
             filling: self.filling.as_ref().map(FillTask::view),
             witness,

@@ -5,6 +5,7 @@
 
 mod contract;
 mod error;
+mod stages;
 mod step;
 mod task;
 mod view;
@@ -36,6 +37,7 @@ use crate::payer_reports::{
 
 pub use contract::{ContractError, ReportContract, SettledSoFar, Submitted};
 pub use error::ReportStepError;
+pub use stages::{ReportStage, StageCount, StageCounts};
 pub use step::{ReportStep, StepOutcome, StepState};
 pub use task::{PayerReportSettings, PayerReportTask, Turns};
 pub use view::{ReportExplained, ReportState, ReportView};

@@ -9,7 +9,7 @@ use hawser_api::ChainsView;
 use hawser_chain::admin::Contract;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, EventSource, HeadStatus, PushSettings, Sink, WalkSettings};
-use hawser_chain::watch::{ListSnapshot, PauseWatcher};
+use hawser_chain::watch::{BalanceWatcher, ListSnapshot, PauseWatcher, WatchedAccount};
 use hawser_engine::Engine;
 use hawser_proto::OriginatorId;
 use hawser_rules::{RateTable, Registry};
@@ -46,6 +46,8 @@ struct ReachedChain {
     push: PushSettings,
     walks: Vec<WalkSettings>,
     disconnect_max: Duration,
+    /// This node's account; `None` for a replica, which has none.
+    account: Option<WatchedAccount>,
 }
 
 /// The contract that orders a chain's strand, and the way to it.
@@ -121,11 +123,13 @@ impl Chains {
         }
         let push = reader.push_settings(chains.settlement.push_urls.clone());
         let disconnect_max = chains.settlement.disconnect_max;
+        let account = account_of(settings, deployment.contracts.get(Contract::FeeToken));
         self.reached.push(ReachedChain {
             endpoints: reader.endpoints,
             push,
             walks,
             disconnect_max,
+            account,
         });
         self.lists = reader.lists;
         Ok(())
@@ -147,7 +151,9 @@ impl Chains {
         }
         let push = PushSettings { urls: chains.app.push_urls.clone(), notify: Vec::new() };
         let disconnect_max = chains.app.disconnect_max;
-        self.reached.push(ReachedChain { endpoints, push, walks, disconnect_max });
+        // The fee token is this chain's native one.
+        let account = account_of(settings, None);
+        self.reached.push(ReachedChain { endpoints, push, walks, disconnect_max, account });
         Ok(())
     }
 
@@ -197,12 +203,13 @@ impl Chains {
         gate: &ChainGate,
     ) -> RunningChains {
         let (mut readers, mut statuses) = (Vec::new(), Vec::new());
-        for ReachedChain { endpoints, push, walks, disconnect_max } in self.reached {
+        for ReachedChain { endpoints, push, walks, disconnect_max, account } in self.reached {
             // The node registry and the report manager cannot be paused.
             let never = [EventSource::NodeRegistry, EventSource::PayerReports];
             let pausable = walks.iter().filter(|walk| !never.contains(&walk.source));
             let pausable = pausable.map(|walk| walk.address).collect();
             let pauses = PauseWatcher::start(endpoints.clone(), pausable);
+            let balances = account.map(|it| BalanceWatcher::start(endpoints.clone(), it));
             let contracts =
                 walks.into_iter().map(|walk| with_sink(engine, &network, gate, walk)).collect();
             let name = endpoints.name();
@@ -212,7 +219,8 @@ impl Chains {
                 _ => ListSnapshots::default(),
             };
             tokio::spawn(note_blocks(engine.clone(), name, reader.view().subscribe_head()));
-            statuses.push(ReadChain { name, view: reader.view(), disconnect_max, lists, pauses });
+            let view = reader.view();
+            statuses.push(ReadChain { name, view, disconnect_max, lists, pauses, balances });
             readers.push(reader);
         }
         let list_task = tokio::spawn(publish_lists(self.lists, network));
@@ -253,6 +261,15 @@ fn with_sink(
         EventSource::PayerReports => Arc::new(PayerReportSink(network.store.clone())),
     };
     (walk, sink)
+}
+
+/// Returns this node's account on a chain; `None` for a replica, whose key is no account of its operator.
+fn account_of(
+    settings: &NodeServiceSettings,
+    fee_token: Option<Address>,
+) -> Option<WatchedAccount> {
+    let address = Address::from(settings.signer.public_key().address().0);
+    settings.follow.is_none().then_some(WatchedAccount { address, fee_token })
 }
 
 fn walk(

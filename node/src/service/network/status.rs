@@ -1,12 +1,13 @@
 //! The status of every chain, for metrics, readiness and the status page.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use hawser_api::{
-    ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, ReadingState,
+    ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause,
+    ContractReading, ReadingState,
 };
 use hawser_chain::index::{ChainView, EventSource, ReaderState, ReaderStatus, ReorgDepth};
-use hawser_chain::watch::PauseWatcher;
+use hawser_chain::watch::{AccountBalances, BalanceWatcher, PauseWatcher};
 use hawser_proto::OriginatorId;
 use hawser_serve::ChainListsView as _;
 
@@ -22,6 +23,8 @@ pub(super) struct ReadChain {
     pub(super) disconnect_max: Duration,
     pub(super) lists: ListSnapshots,
     pub(super) pauses: PauseWatcher,
+    /// `None` for a replica.
+    pub(super) balances: Option<BalanceWatcher>,
 }
 
 impl ChainsView for ChainStatuses {
@@ -59,7 +62,26 @@ impl ReadChain {
             reorganisations: depths.map(|(i, depth)| (depth.label(), reorganisations(i))).collect(),
             contracts: readers.iter().map(|reader| contract(reader, &self.pauses)).collect(),
             lists: self.lists.lists(),
+            account: self.balances.as_ref().map(account),
         }
+    }
+}
+
+fn account(watcher: &BalanceWatcher) -> ChainAccount {
+    let reading = watcher.reading();
+    let balances = |read: AccountBalances| {
+        let read_unix_s = read.read_at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+        ChainBalances {
+            native_wei: read.native_wei,
+            fee_token_microdollars: read.fee_token,
+            block: read.block,
+            read_unix_s: i64::try_from(read_unix_s).unwrap_or(i64::MAX),
+        }
+    };
+    ChainAccount {
+        address: watcher.address().to_string(),
+        balances: reading.balances.map(balances),
+        fault: reading.error,
     }
 }
 

@@ -1,0 +1,76 @@
+//! Metrics of what a node keeps for its operator: payer reports on their way, reports of misbehaviour, notes of backups.
+
+use std::fmt;
+
+use hawser_serve::metrics::Exposition;
+
+use crate::misbehavior_page::{self, ReportCounts};
+use crate::node_status::NodeObserver;
+
+/// Writes the payer reports by stage, as they were last counted.
+pub(super) fn payer_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let stages = observer.stage_report().map(|report| report.stages).unwrap_or_default();
+    out.gauges(
+        "xmtp_reports",
+        "Payer reports at each stage of their way, as last counted",
+        stages.iter().map(|row| ([("state", row.stage)], row.reports)),
+    )?;
+    out.gauges(
+        "xmtp_report_oldest_age_seconds",
+        "Time since the end of the oldest payer report at the stage, seconds",
+        stages.iter().filter_map(|row| Some(([("state", row.stage)], row.oldest_age_s?))),
+    )
+}
+
+/// Writes the number of reports of misbehaviour.
+pub(super) fn kept_reports(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let kept = misbehavior_page::kept_reports(&observer.engine);
+    let samples = |(node, counts): (u32, ReportCounts)| {
+        let labels = move |class| [("originator_id", node.to_string()), ("class", class)];
+        let ReportCounts { proven, own_claims, own_liveness, submitted } = counts;
+        [
+            (labels("proven".to_owned()), proven),
+            (labels("own_claim".to_owned()), own_claims),
+            (labels("own_liveness".to_owned()), own_liveness),
+            (labels("submitted".to_owned()), submitted),
+        ]
+    };
+    out.gauges(
+        "xmtp_misbehavior_reports",
+        "Reports about the node that this node keeps",
+        kept.by_node.into_iter().flat_map(samples),
+    )?;
+    out.gauge(
+        "xmtp_misbehavior_reports_against_self",
+        "Reports about this node itself that others have submitted to it",
+        Some(kept.against_this_node),
+    )
+}
+
+/// Writes what is noted of backups.
+pub(super) fn backups(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt::Result {
+    let report = observer.backup_report();
+    let last = report.as_ref().and_then(|report| report.last.as_ref());
+    let check = report.as_ref().and_then(|report| report.verified.as_ref());
+    out.gauge(
+        "xmtp_backup_age_seconds",
+        "Time since the last backup of this folder began, seconds",
+        last.map(|last| last.age_s),
+    )?;
+    out.gauge(
+        "xmtp_backup_duration_seconds",
+        "Time that the last backup took, seconds",
+        last.map(|last| last.took_s),
+    )?;
+    out.gauge("xmtp_backup_bytes", "Size of the last backup, bytes", last.map(|last| last.bytes))?;
+    out.gauge(
+        "xmtp_backup_verified_age_seconds",
+        "Time since backups of this node were last verified, seconds",
+        check.map(|check| check.age_s),
+    )?;
+    out.gauge(
+        "xmtp_backup_verified_whole",
+        "1 if the newest backup that was verified then can be restored",
+        check.map(|check| i64::from(check.whole)),
+    )
+}

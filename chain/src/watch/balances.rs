@@ -1,0 +1,151 @@
+//! Follows what an account has on one chain.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use alloy::eips::BlockId;
+use alloy::primitives::Address;
+use alloy::providers::Provider as _;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+
+use crate::contracts::FeeToken;
+use crate::endpoints::Endpoints;
+use crate::send::{Chain, ViewError};
+
+/// Time between two readings. A guess: an account lasts for days, and a request a minute costs an operator little.
+const READ_EVERY: Duration = Duration::from_secs(60);
+
+/// An account whose balance is followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WatchedAccount {
+    /// The account.
+    pub address: Address,
+    /// The fee token of its chain; `None` without one.
+    pub fee_token: Option<Address>,
+}
+
+/// The balances of an account at one block.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountBalances {
+    /// The chain's native token, in wei. A larger number than fits is the largest one.
+    pub native_wei: u128,
+    /// The fee token, in its smallest unit; `None` if the chain has none, or it could not be read.
+    pub fee_token: Option<u128>,
+    /// The block whose state said so.
+    pub block: u64,
+    /// The time of the reading.
+    pub read_at: SystemTime,
+}
+
+/// The last reading of an account, and the error of the last attempt.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BalanceReading {
+    /// The last good reading; `None` before the first one. It stays while readings fail.
+    pub balances: Option<AccountBalances>,
+    /// The error of the last attempt; `None` if it read everything.
+    pub error: Option<String>,
+}
+
+/// The balances of an account, kept current until this value is dropped. An endpoint can lie about them: they are shown to
+/// an operator, and nothing is decided by them.
+pub struct BalanceWatcher {
+    account: WatchedAccount,
+    reading: Arc<Mutex<BalanceReading>>,
+    task: JoinHandle<()>,
+}
+
+impl BalanceWatcher {
+    /// Starts to read. Needs a tokio runtime.
+    #[must_use]
+    pub fn start(endpoints: Endpoints, account: WatchedAccount) -> Self {
+        let reading = Arc::new(Mutex::new(BalanceReading::default()));
+        let known = reading.clone();
+        let task = tokio::spawn(async move {
+            loop {
+                let read = endpoints.ask(|chain| async move { read(&chain, account).await }).await;
+                note(&mut known.lock(), read);
+                tokio::time::sleep(READ_EVERY).await;
+            }
+        });
+        Self { account, reading, task }
+    }
+
+    /// Returns the account's address.
+    #[must_use]
+    pub fn address(&self) -> Address {
+        self.account.address
+    }
+
+    /// Returns the last reading. Asks the chain nothing.
+    #[must_use]
+    pub fn reading(&self) -> BalanceReading {
+        self.reading.lock().clone()
+    }
+}
+
+impl Drop for BalanceWatcher {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// A reading, with the error for which the fee token is not in it.
+type Read = (AccountBalances, Option<ViewError>);
+
+fn note(reading: &mut BalanceReading, read: Result<Read, ViewError>) {
+    match read {
+        Ok((balances, error)) => {
+            reading.balances = Some(balances);
+            reading.error = error.map(|error| error.to_string());
+        }
+        Err(error) => reading.error = Some(error.to_string()),
+    }
+}
+
+/// Asks for both balances on the state of the newest block.
+async fn read(chain: &Chain, account: WatchedAccount) -> Result<Read, ViewError> {
+    let block = chain.newest_block().await?;
+    let at = BlockId::number(block);
+    let native = chain.provider().get_balance(account.address).block_id(at).await;
+    let native = native.map_err(|error| chain.request_error("eth_getBalance", error))?;
+    let (mut fee_token, mut fault) = (None, None);
+    if let Some(token) = account.fee_token {
+        let call = FeeToken::balanceOfCall { account: account.address };
+        match chain.view_at(token, &call, at).await {
+            Ok(balance) => fee_token = Some(balance.saturating_to()),
+            // Another endpoint may answer.
+            Err(error @ ViewError::Rpc(_)) => return Err(error),
+            // A wrong address of the token hides nothing else.
+            Err(error) => fault = Some(error),
+        }
+    }
+    let (native_wei, read_at) = (native.saturating_to(), SystemTime::now());
+    Ok((AccountBalances { native_wei, fee_token, block, read_at }, fault))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_reading_leaves_the_last_one_and_says_why() {
+        let mut reading = BalanceReading::default();
+        let balances = |native_wei| AccountBalances {
+            native_wei,
+            fee_token: None,
+            block: 7,
+            read_at: SystemTime::UNIX_EPOCH,
+        };
+        let no_code = || ViewError::NoCode { address: Address::ZERO, chain_id: 5 };
+        note(&mut reading, Err(no_code()));
+        assert_eq!((&reading.balances, reading.error.is_some()), (&None, true));
+        note(&mut reading, Ok((balances(3), None)));
+        assert_eq!(reading, BalanceReading { balances: Some(balances(3)), error: None });
+        note(&mut reading, Err(no_code()));
+        assert_eq!(reading.balances, Some(balances(3)));
+        assert_eq!(reading.error, Some(no_code().to_string()));
+        note(&mut reading, Ok((balances(4), Some(no_code()))));
+        assert_eq!((reading.balances, reading.error.is_some()), (Some(balances(4)), true));
+    }
+}
