@@ -404,7 +404,7 @@ async fn balances_of_an_account_are_known_with_the_block_that_says_so() {
     let read = reading.balances.unwrap();
     let call = FeeToken::balanceOfCall { account: address };
     let tokens: u128 = pair.settlement.view(token, &call).await.unwrap().to();
-    let native = pair::native_balance(&pair.settlement, address).await.to();
+    let native: u128 = pair::native_balance(&pair.settlement, address).await.to();
     assert!(tokens > 0 && native > 0, "the deployer has both");
     assert_eq!((read.native_wei, read.fee_token), (native, Some(tokens)));
     assert_eq!(read.block, pair.settlement.newest_block().await.unwrap());

@@ -72,6 +72,8 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// Examine the settings, the machine and the chains of a node, and the node itself if it runs.
+    Doctor(NodeArgs),
     /// Generate and show secret keys.
     Keys {
         /// The subcommand.

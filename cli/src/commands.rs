@@ -11,6 +11,7 @@ mod conformance;
 mod contracts;
 #[cfg(feature = "dev")]
 mod dev;
+mod doctor;
 mod fees;
 mod gateway;
 mod health;
@@ -70,6 +71,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Audit { command: AuditCommand::Merge(args) } => audit::merge(&args, json),
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
+        Command::Doctor(args) => blocking(doctor::run(args, json)),
         Command::Keys { command } => keys::run(&command, json),
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Query { command } => blocking(query::run(command, json)),

@@ -422,3 +422,64 @@ fn commands_of_the_pages_are_understood() {
     }
     assert!(seen > 25, "{seen}");
 }
+
+/// The checks of `hawser doctor` with the flags of this node's command: name, result and finding.
+fn examined(command: &Command) -> (Option<i32>, Vec<(String, String, String)>) {
+    let mut doctor = hawser();
+    doctor.args(["doctor", "--json"]).args(command.get_args().skip(1));
+    doctor.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let output = doctor.output().unwrap();
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    let checks = page["checks"].as_array().unwrap().iter();
+    let checks = checks.map(|it| (text(it, "check"), text(it, "result"), text(it, "found")));
+    (output.status.code(), checks.collect())
+}
+
+fn result_of(checks: &[(String, String, String)], name: &str) -> Vec<String> {
+    let of_name = checks.iter().filter(|(check, ..)| check == name);
+    of_name.map(|(_, result, _)| result.clone()).collect()
+}
+
+#[test]
+fn a_doctor_examines_a_node_before_it_runs_beside_it_and_when_it_cannot() {
+    let single = Single::new();
+    let (code, checks) = examined(&single.command());
+    assert_eq!(code, Some(0), "{checks:?}");
+    for name in ["settings", "data_folder", "registry", "host_marker", "process"] {
+        assert_eq!(result_of(&checks, name), ["ok"], "{name}: {checks:?}");
+    }
+    assert_eq!(result_of(&checks, "ports"), ["ok", "ok", "ok"], "TCP twice, and UDP");
+    assert!(!single.place.path().join("data").exists(), "it makes nothing");
+
+    let mut node = Running::start(single.command(), true);
+    node.line("start", |line| line.contains("started api server"));
+    let health = ["health", "--for", "publish", "--metrics"];
+    let metrics = format!("127.0.0.1:{}", single.base + 1);
+    support::until("it is ready", || run(&[&health[..], &[&metrics]].concat()).status.success());
+    let (code, checks) = examined(&single.command());
+    assert_eq!(code, Some(0), "{checks:?}");
+    assert_eq!(result_of(&checks, "ports"), ["ok"], "the API answers");
+    let running = checks.iter().find(|(check, ..)| check == "process").unwrap();
+    assert!(running.2.contains("publishes"), "{running:?}");
+    signal(node.pid(), "TERM");
+    assert!(node.end().success());
+
+    // Another program has the port, the registry lacks the node, and the host's marker is gone.
+    let held = std::net::TcpListener::bind(("127.0.0.1", single.base)).unwrap();
+    fs::remove_dir_all(single.place.path().join("state")).unwrap();
+    let (code, checks) = examined(&single.command());
+    assert_eq!(code, Some(1), "{checks:?}");
+    assert!(result_of(&checks, "ports").contains(&"fail".to_owned()), "{checks:?}");
+    assert_eq!(result_of(&checks, "host_marker"), ["warn"], "{checks:?}");
+    drop(held);
+    fs::write(single.place.path().join("registry.json"), r#"{"nodes":[]}"#).unwrap();
+    let (code, checks) = examined(&single.command());
+    assert_eq!((code, result_of(&checks, "registry")), (Some(1), vec!["fail".to_owned()]));
+
+    let output = run(&["doctor", "--api.port", "x"]);
+    assert_eq!(output.status.code(), Some(1));
+    let told = stdout(&output);
+    assert!(told.starts_with("fail  settings: ") && told.contains("--api.port"), "{told}");
+    assert!(told.contains("\n      do: "), "each fault has its remedy: {told}");
+}

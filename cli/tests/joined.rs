@@ -504,3 +504,47 @@ fn lists_that_cannot_be_read_are_shown_by_nodes_and_gateways_until_they_are_read
     stop(node);
     drop(network);
 }
+
+/// The checks of `hawser doctor` with the flags of a node's command, and further ones: name, result and finding.
+fn examined(command: &Command, more: &[&str]) -> (Option<i32>, Vec<[String; 3]>) {
+    let mut doctor = hawser();
+    doctor.args(["doctor", "--json"]).args(command.get_args().skip(1)).args(more);
+    let output = doctor.output().unwrap();
+    let page: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let text = |check: &Value, field: &str| check[field].as_str().unwrap_or_default().to_owned();
+    let checks = page["checks"].as_array().unwrap().iter();
+    let all = checks.map(|it| ["check", "result", "found"].map(|field| text(it, field)));
+    (output.status.code(), all.collect())
+}
+
+fn results_of(checks: &[[String; 3]], name: &str) -> Vec<String> {
+    let of_name = checks.iter().filter(|[check, ..]| check == name);
+    of_name.map(|[_, result, _]| result.clone()).collect()
+}
+
+#[test]
+fn a_doctor_sees_both_chains_and_tells_an_endpoint_of_another_one() {
+    let network = Joined::new(1);
+    let (_, checks) = examined(&network.command(0), &[]);
+    // Each block of such a chain is a second younger than the one before, so it may be far ahead of the clock.
+    let failed = checks.iter().filter(|[name, result, _]| result == "fail" && name != "clock");
+    assert_eq!(failed.count(), 0, "{checks:?}");
+    for (name, results) in [("rpc_endpoint", 2), ("registry", 1), ("rates", 1), ("account", 1)] {
+        assert_eq!(results_of(&checks, name).len(), results, "{name}: {checks:?}");
+    }
+    assert_eq!(results_of(&checks, "rpc_endpoint"), ["ok", "ok"], "{checks:?}");
+    assert_eq!(results_of(&checks, "registry"), ["ok"], "{checks:?}");
+
+    let (app, settlement) = (network.chains.app_address(), network.chains.settlement_address());
+    let (app, settlement) = (format!("http://{app}"), format!("http://{settlement}"));
+    let swapped = ["--contracts.app-chain.rpc-url", &format!("{settlement},{app}")];
+    let (code, checks) = examined(&network.command(0), &swapped);
+    assert_eq!((code, results_of(&checks, "rpc_endpoint").len()), (Some(1), 3), "{checks:?}");
+    let is_failed = |it: &&[String; 3]| it[0] == "rpc_endpoint" && it[1] == "fail";
+    let [_, _, found] = checks.iter().find(is_failed).unwrap();
+    assert!(found.contains("is chain 31337, and chain 31338 was expected"), "{found}");
+
+    let gone = ["--contracts.settlement-chain.rpc-url", "http://127.0.0.1:1"];
+    let (code, checks) = examined(&network.command(0), &gone);
+    assert_eq!((code, results_of(&checks, "registry")), (Some(1), vec!["fail".to_owned()]));
+}

@@ -335,8 +335,14 @@ async fn payer_reports_are_counted_without_a_request_that_waits_for_it() {
 }
 
 fn report_about(accused: OriginatorId, class: ReportClass, sequence: u64) -> NewReport {
-    let fact =
-        ReportFact { accused, class, kind: 5, detail: 0, sequence, digest: [class as u8; 16] };
+    let fact = ReportFact {
+        accused,
+        class,
+        kind: 5,
+        detail: 0,
+        sequence: SequenceId(sequence),
+        digest: [class as u8; 16],
+    };
     NewReport { fact, signature: [1; 65], report: Bytes::from_static(b"a report") }
 }
 

@@ -42,7 +42,7 @@ fn check(sources: &SettingSources, as_json: bool) -> Result<(), RunError> {
 }
 
 /// Returns the errors of the files that the settings name.
-fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
+pub(super) fn errors_of_files(config: &NodeServiceSettings) -> Vec<String> {
     let StandInFiles { registry, rates, chain } = &config.files;
     let mut errors = Vec::new();
     match registry.as_ref().map(|path| (path, files::read(path, registry::parse))) {

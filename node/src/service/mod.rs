@@ -15,11 +15,13 @@
 //! - [`projections`]: rebuilding them with reports of progress;
 //! - [`import`]: taking over the database of a node of the reference implementation;
 //!   `unfinished_import`: its folder before the end;
+//! - [`doctor`]: the examination of a node's machine and chains for its operator;
 //! - [`gateway`]: a gateway from its start to its end.
 
 mod admin_server;
 pub mod bootstrap;
 mod chain_gate;
+pub mod doctor;
 pub mod gateway;
 pub mod import;
 mod network;

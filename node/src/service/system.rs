@@ -117,6 +117,12 @@ fn file_limit() -> Option<libc::rlimit> {
     known.then_some(limit)
 }
 
+/// Returns the files that a process of this user may open: a node raises its own limit to that. `None` on a system without
+/// such a limit.
+pub(super) fn open_files_max() -> Option<u64> {
+    file_limit().map(|limit| limit.rlim_max)
+}
+
 /// Raises the limit of open files to the hard limit.
 ///
 /// # Errors

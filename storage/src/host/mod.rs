@@ -42,6 +42,14 @@ pub fn host_dir(state_dir: &Path, identity: &StoreIdentity) -> PathBuf {
     state_dir.join(format!("{network}-{}-{address}", identity.node))
 }
 
+/// Returns true if a state folder has a marker of a node: this host has run it.
+///
+/// # Errors
+/// When the folder cannot be looked into.
+pub fn has_host_marker(state_dir: &Path, identity: &StoreIdentity) -> io::Result<bool> {
+    host_dir(state_dir, identity).join(MARKER).try_exists()
+}
+
 /// The error of reading or writing the host marker.
 #[derive(Debug, thiserror::Error)]
 pub enum HostMarkerError {

@@ -1,0 +1,335 @@
+//! Checks of the machine: open files, folders, the disk, ports, the certificate.
+
+use std::fs::{self, OpenOptions};
+use std::io::{self, Write as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use hawser_api::{DiskSpace, DiskView as _};
+use hawser_serve::tls::Tls;
+use hawser_storage::{StoreIdentity, has_host_marker, host_dir};
+
+use super::checked::Checked;
+use crate::service::system::{self, Disk, OPEN_FILES_MIN};
+use crate::settings::{DatabaseSettings, NodeApiSettings, NodeServiceSettings};
+
+/// Open files below which thousands of connections find no room. Specified (`docs/operating.md` has sixteen times as many).
+const OPEN_FILES_WANTED: u64 = 4096;
+/// Days before its end from which a certificate should have been renewed. A guess: those of public authorities are renewed
+/// thirty days before.
+const CERTIFICATE_DAYS_MIN: i64 = 14;
+/// Name of the file that is written into the data folder and removed again. No file of the database is called so.
+const PROBE: &str = "doctor-probe";
+/// Time for a listener of this machine to answer. A guess.
+const CONNECT_MAX: Duration = Duration::from_secs(2);
+
+/// Checks the limit of open files.
+pub(super) fn open_files() -> Checked {
+    judge_open_files(system::open_files_max())
+}
+
+fn judge_open_files(allowed: Option<u64>) -> Checked {
+    const NAME: &str = "open_files";
+    const REMEDY: &str = "raise the limit where the node is started (LimitNOFILE=65536, ulimit -n)";
+    match allowed {
+        None => Checked::fine(NAME, "this system has no limit"),
+        Some(allowed) if allowed < OPEN_FILES_MIN => {
+            let found = format!("{allowed} files may be open, and a node needs {OPEN_FILES_MIN}");
+            Checked::failed(NAME, found, REMEDY)
+        }
+        Some(allowed) if allowed < OPEN_FILES_WANTED => {
+            let found =
+                format!("{allowed} files may be open: enough for some dozens of connections");
+            Checked::doubtful(NAME, found, REMEDY)
+        }
+        Some(allowed) => Checked::fine(NAME, format!("{allowed} files may be open")),
+    }
+}
+
+/// Checks the data folder: its mode, and that it can be written to.
+pub(super) fn data_folder(path: &Path) -> Vec<Checked> {
+    const NAME: &str = "data_folder";
+    let shown = path.display();
+    let found = match fs::metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return vec![Checked::fine(NAME, format!("{shown} is made at the first start"))];
+        }
+        Err(error) => {
+            let remedy = "run this as the node's user, and check the owner of the folder";
+            return vec![Checked::failed(NAME, format!("{shown}: {error}"), remedy)];
+        }
+        Ok(found) if !found.is_dir() => {
+            let remedy = "name another folder (--data-dir)";
+            return vec![Checked::failed(NAME, format!("{shown} is no folder"), remedy)];
+        }
+        Ok(found) => found,
+    };
+    let mode = found.mode() & 0o7777;
+    let written = match probe(path) {
+        Ok(took) => {
+            Checked::fine(NAME, format!("a synced write to {shown} took {} ms", took.as_millis()))
+        }
+        Err(error) => {
+            let remedy =
+                "run this as the node's user; check owner, mode, and docs/runbooks/disk.md";
+            Checked::failed(NAME, format!("{shown} cannot be written to: {error}"), remedy)
+        }
+    };
+    let exposed = (mode & 0o077 != 0).then(|| {
+        let found = format!("other users may look into {shown}: its mode is {mode:04o}");
+        Checked::doubtful("data_folder_mode", found, format!("chmod 700 {shown}"))
+    });
+    [written].into_iter().chain(exposed).collect()
+}
+
+/// Writes a small file, syncs it and removes it. Returns the time that this took.
+fn probe(folder: &Path) -> io::Result<Duration> {
+    let path = folder.join(PROBE);
+    let begun = std::time::Instant::now();
+    // A probe that was interrupted has left its file.
+    let mut file =
+        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    let written = file.write_all(b"this file may be removed\n").and_then(|()| file.sync_all());
+    fs::remove_file(&path)?;
+    written.map(|()| begun.elapsed())
+}
+
+/// Checks the room on the disk of the data folder.
+pub(super) fn disk_room(config: &DatabaseSettings) -> Checked {
+    let folder = config.data_dir.ancestors().find(|folder| folder.exists());
+    let folder = folder.unwrap_or(Path::new("."));
+    judge_room(Disk(folder.to_owned()).space(), config.min_free_disk_bytes)
+}
+
+fn judge_room(space: Option<DiskSpace>, min_bytes: u64) -> Checked {
+    const NAME: &str = "disk_room";
+    const REMEDY: &str = "extend the disk, or prune: docs/runbooks/disk.md";
+    let Some(DiskSpace { free_bytes, total_bytes }) = space else {
+        let found = "the room on the disk of the data folder is not known";
+        return Checked::doubtful(NAME, found, "watch it by other means");
+    };
+    let mib = |bytes: u64| bytes >> 20;
+    let found = format!("{} MiB of {} MiB are free", mib(free_bytes), mib(total_bytes));
+    if free_bytes < min_bytes {
+        let found = format!("{found}, below --min-free-disk: nothing is published");
+        return Checked::failed(NAME, found, REMEDY);
+    }
+    if free_bytes < total_bytes / 10 || free_bytes < min_bytes.saturating_mul(2) {
+        return Checked::doubtful(NAME, found, REMEDY);
+    }
+    Checked::fine(NAME, found)
+}
+
+/// Checks that the addresses of a running node answer, or that those of one that is not running are free.
+pub(super) fn ports(config: &NodeServiceSettings, is_running: bool) -> Vec<Checked> {
+    let api = config.api.enable.then_some(config.api.address);
+    match is_running {
+        true => api.map(answers).into_iter().collect(),
+        false => {
+            let quic = (config.sync && config.api.enable).then_some(config.api.address);
+            let tcp = [api, config.metrics].into_iter().flatten();
+            let tcp = tcp.map(|at| is_free("TCP", at, TcpListener::bind(at).map(drop)));
+            tcp.chain(quic.map(|at| is_free("UDP", at, UdpSocket::bind(at).map(drop)))).collect()
+        }
+    }
+}
+
+const PORTS: &str = "ports";
+
+fn answers(listen: SocketAddr) -> Checked {
+    let at = reached_from_here(listen);
+    match TcpStream::connect_timeout(&at, CONNECT_MAX) {
+        Ok(_) => Checked::fine(PORTS, format!("the API answers at {at}")),
+        Err(error) => {
+            let remedy = "the node runs, and its API does not listen: see its log";
+            Checked::failed(PORTS, format!("nothing answers at {at}: {error}"), remedy)
+        }
+    }
+}
+
+fn is_free(kind: &str, at: SocketAddr, bound: io::Result<()>) -> Checked {
+    match bound {
+        Ok(()) => Checked::fine(PORTS, format!("{kind} {at} is free")),
+        Err(error) => {
+            let remedy =
+                "stop what uses it, or choose other ports (--api.port, --metrics.metrics-port)";
+            Checked::failed(PORTS, format!("{kind} {at} cannot be listened on: {error}"), remedy)
+        }
+    }
+}
+
+/// Returns the address of a listener for a caller on this machine.
+fn reached_from_here(listen: SocketAddr) -> SocketAddr {
+    let ip = match listen.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, listen.port())
+}
+
+/// Checks the certificate, if there is one.
+pub(super) fn certificate(config: &NodeApiSettings) -> Option<Checked> {
+    const NAME: &str = "certificate";
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let now_s = i64::try_from(now).unwrap_or(i64::MAX);
+    Some(match Tls::load(config.tls.clone()?) {
+        Ok(tls) => judge_certificate(tls.expires_unix_s().saturating_sub(now_s)),
+        Err(error) => Checked::failed(NAME, error.to_string(), "bring files that can be used"),
+    })
+}
+
+fn judge_certificate(left_s: i64) -> Checked {
+    const NAME: &str = "certificate";
+    const REMEDY: &str = "renew it: the node takes new files within seconds";
+    match left_s.div_euclid(86_400) {
+        ..0 => Checked::failed(NAME, "it has expired", REMEDY),
+        days @ 0..CERTIFICATE_DAYS_MIN => {
+            Checked::doubtful(NAME, format!("it expires in {days} days"), REMEDY)
+        }
+        days => Checked::fine(NAME, format!("it expires in {days} days")),
+    }
+}
+
+/// Checks that the data folder is the one that this host knows: any other starts in quarantine.
+pub(super) fn host_marker(config: &DatabaseSettings, identity: &StoreIdentity) -> Checked {
+    const NAME: &str = "host_marker";
+    let has_database = config.data_dir.join("CURRENT").exists();
+    let marker = host_dir(&config.state_dir, identity);
+    let marker = marker.display();
+    match (has_database, has_host_marker(&config.state_dir, identity)) {
+        (_, Err(error)) => {
+            let remedy = "run this as the node's user, and check owner and mode (--state-dir)";
+            Checked::failed(NAME, format!("{marker}: {error}"), remedy)
+        }
+        (true, Ok(true)) => Checked::fine(NAME, format!("this host knows the node ({marker})")),
+        (true, Ok(false)) => Checked::doubtful(
+            NAME,
+            format!(
+                "there is a database, and this host has never run the node ({marker} has no marker)"
+            ),
+            "the node starts in quarantine: docs/runbooks/restore.md. Was --state-dir lost or changed?",
+        ),
+        (false, Ok(true)) => Checked::doubtful(
+            NAME,
+            format!("this host has run the node ({marker}), and the data folder has no database"),
+            "the node starts in quarantine: docs/runbooks/restore.md. Was --data-dir changed?",
+        ),
+        (false, Ok(false)) if config.new_strand => {
+            Checked::fine(NAME, "the first start of a key that has published nothing")
+        }
+        (false, Ok(false)) => Checked::doubtful(
+            NAME,
+            "the node has not run on this host",
+            "say --new-strand at the first start if the key has published nothing; otherwise the node starts in \
+             quarantine",
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::{OriginatorId, SecretKey};
+    use hawser_storage::Durability;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
+    use super::*;
+
+    #[test]
+    fn few_open_files_are_doubtful_and_too_few_fail() {
+        let result = |allowed| judge_open_files(allowed).result;
+        assert_eq!(result(Some(OPEN_FILES_MIN - 1)), Failed);
+        assert_eq!((result(Some(OPEN_FILES_MIN)), result(Some(4095))), (Doubtful, Doubtful));
+        assert_eq!((result(Some(4096)), result(None)), (Fine, Fine));
+    }
+
+    #[test]
+    fn a_disk_is_doubtful_before_the_node_stops_publishing() {
+        let result = |free_bytes, min| {
+            judge_room(Some(DiskSpace { free_bytes, total_bytes: 1000 }), min).result
+        };
+        assert_eq!((result(99, 100), result(100, 100)), (Failed, Doubtful));
+        assert_eq!((result(199, 100), result(200, 100)), (Doubtful, Fine));
+        assert_eq!((result(99, 0), result(100, 0)), (Doubtful, Fine), "a tenth of the disk");
+        assert_eq!(judge_room(None, 0).result, Doubtful);
+    }
+
+    #[test]
+    fn a_certificate_is_doubtful_for_its_last_fourteen_days() {
+        let result = |left_s| judge_certificate(left_s).result;
+        assert_eq!((result(-1), result(0)), (Failed, Doubtful));
+        assert_eq!((result(14 * 86_400 - 1), result(14 * 86_400)), (Doubtful, Fine));
+    }
+
+    #[test]
+    fn a_folder_is_probed_without_a_trace() {
+        let place = tempfile::tempdir().unwrap();
+        let folder = place.path().join("data");
+        let results = |folder: &Path| {
+            data_folder(folder).iter().map(|it| (it.name, it.result)).collect::<Vec<_>>()
+        };
+        assert_eq!(results(&folder), [("data_folder", Fine)], "not there yet");
+        assert!(!folder.exists());
+        fs::create_dir(&folder).unwrap();
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+        fs::write(folder.join(PROBE), "left").unwrap();
+        assert_eq!(results(&folder), [("data_folder", Fine)]);
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+        let exposed = [("data_folder", Fine), ("data_folder_mode", Doubtful)];
+        assert_eq!(results(&folder), exposed);
+        let file = place.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert_eq!(results(&file), [("data_folder", Failed)]);
+        fs::create_dir(folder.join(PROBE)).unwrap();
+        assert_eq!(results(&folder)[0], ("data_folder", Failed), "it cannot be written");
+    }
+
+    #[test]
+    fn a_folder_that_this_host_does_not_know_is_doubtful() {
+        let place = tempfile::tempdir().unwrap();
+        let public_key = SecretKey::from_bytes(&[1; 32]).unwrap().public_key();
+        let identity =
+            StoreIdentity { network: "test".into(), node: OriginatorId(100), public_key };
+        let mut config = DatabaseSettings {
+            data_dir: place.path().join("data"),
+            state_dir: place.path().join("state"),
+            new_strand: true,
+            network: "test".into(),
+            durability: Durability::Fsync,
+            cache_bytes: None,
+            open_files: None,
+            min_free_disk_bytes: 0,
+        };
+        assert_eq!(host_marker(&config, &identity).result, Fine, "a first start");
+        config.new_strand = false;
+        assert_eq!(host_marker(&config, &identity).result, Doubtful);
+        fs::create_dir(&config.data_dir).unwrap();
+        fs::write(config.data_dir.join("CURRENT"), "").unwrap();
+        let copied = host_marker(&config, &identity);
+        assert!(copied.result == Doubtful && copied.found.contains("never run"), "{copied:?}");
+        let dir = host_dir(&config.state_dir, &identity);
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("marker"), "").unwrap();
+        assert_eq!(host_marker(&config, &identity).result, Fine);
+        fs::remove_file(config.data_dir.join("CURRENT")).unwrap();
+        let gone = host_marker(&config, &identity);
+        assert!(gone.result == Doubtful && gone.found.contains("no database"), "{gone:?}");
+    }
+
+    #[test]
+    fn a_port_that_is_in_use_fails_and_a_running_node_is_reached_from_here() {
+        let held = TcpListener::bind("127.0.0.1:0").unwrap();
+        let at = held.local_addr().unwrap();
+        let bound = TcpListener::bind(at).map(drop);
+        assert_eq!(is_free("TCP", at, bound).result, Failed);
+        assert_eq!(answers(SocketAddr::from(([0, 0, 0, 0], at.port()))).result, Fine);
+        drop(held);
+        assert_eq!(answers(at).result, Failed);
+        let anywhere = "[::]:5050".parse().unwrap();
+        assert_eq!(reached_from_here(anywhere), "[::1]:5050".parse().unwrap());
+    }
+}
