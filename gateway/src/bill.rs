@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use hawser_rules::PayloadClass;
+use hawser_serve::CallCharge;
 
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
@@ -25,6 +26,8 @@ pub(crate) struct RequestBill {
     pub(crate) admission: Admission,
     pub(crate) policies: Arc<Policies>,
     pub(crate) metrics: Arc<GatewayMetrics>,
+    /// The memory of the call, charged until the last task that works for it ends.
+    pub(crate) _charge: CallCharge,
     /// The envelopes of the request, in its order.
     pub(crate) lines: Vec<BillLine>,
 }
@@ -37,13 +40,29 @@ pub(crate) struct BillLine {
     price: CallerCost,
     /// The envelope is in the table of use.
     is_entered: AtomicBool,
+    /// The price went back to the budget.
+    is_given_back: AtomicBool,
 }
 
 impl BillLine {
     /// Returns the line of an envelope that has this price.
     pub(crate) fn new(envelope: &Routed, price: CallerCost) -> Self {
         let (kind, bytes) = (envelope.kind, envelope.bytes.len() as u64);
-        Self { kind, bytes, price, is_entered: AtomicBool::new(false) }
+        Self { kind, bytes, price, is_entered: false.into(), is_given_back: false.into() }
+    }
+
+    /// Returns the price if it did not go back to the budget yet: the one that asks has to give it back.
+    fn take_back(&self) -> Option<CallerCost> {
+        (!self.is_given_back.swap(true, Relaxed)).then_some(self.price)
+    }
+}
+
+impl RequestBill {
+    /// Gives back the prices of the envelopes with these indexes, each once.
+    pub(crate) async fn give_back(&self, indexes: impl Iterator<Item = usize>) {
+        let mut sum = CallerCost::default();
+        indexes.filter_map(|index| self.lines[index].take_back()).for_each(|price| sum.add(price));
+        self.policies.give_back(&self.caller, sum, self.admission).await;
     }
 }
 
@@ -86,10 +105,9 @@ impl BillEntry {
         }
     }
 
-    /// Gives the price back: another request has paid for the envelope, and the caller of this one has gone.
+    /// Gives the price back, once: another request has paid for the envelope.
     pub(crate) async fn give_back(&self) {
-        let RequestBill { policies, caller, admission, .. } = &*self.bill;
-        policies.give_back(caller, self.line().price, *admission).await;
+        self.bill.give_back(std::iter::once(self.index)).await;
     }
 
     /// Adds the envelope to the table of use, once, in the present hour: an hour that is over has been read already.

@@ -27,6 +27,7 @@ use crate::nodes::{ChainStrands, NodeSetup, Nodes, PayerSettings, follow_registr
 use crate::operator::GatewayPages;
 use crate::policy::{KeyFetchSettings, Policies, PoliciesError};
 use crate::publish::NodePublisher;
+use crate::running::RunningTasks;
 use crate::select::Strategy;
 use crate::serve::publish::PublishService;
 use crate::serve::router::ServiceRouter;
@@ -100,6 +101,8 @@ pub struct GatewayHandle {
     server: Server,
     operators: Option<(SocketAddr, JoinHandle<()>)>,
     readiness: Readiness,
+    /// The tasks that go on when callers have hung up, and the time for which a shutdown waits for them.
+    running: (RunningTasks, Duration),
     /// Ends the tasks that only observe and follow.
     end: DropGuard,
 }
@@ -148,9 +151,11 @@ pub async fn start(
         None => None,
     };
     let probe = ports.any_chain();
-    let own = Part { tenant: "", policies: policies.clone(), nodes, strands };
+    let running = RunningTasks::default();
+    let own =
+        Part { tenant: "", policies: policies.clone(), nodes, strands, running: running.clone() };
     let own = service(&settings, &ports, own, ports.chain.clone(), metrics.clone());
-    let tenants = tenants(&settings, &ports, &metrics, &end)?;
+    let tenants = tenants(&settings, &ports, &metrics, &running, &end)?;
     let router = Arc::new(ServiceRouter::new(policies.clone(), own, tenants));
     let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
     let routes = routes(router, health, settings.reflection)?;
@@ -160,7 +165,8 @@ pub async fn start(
     }
     tokio::spawn(readiness.clone().keep_current(end.clone()));
     tokio::spawn(async move { policies.keep_keys(KeyFetchSettings::default(), end).await });
-    Ok(GatewayHandle { server, operators, readiness, end: end_guard })
+    let running = (running, settings.running_wait_max);
+    Ok(GatewayHandle { server, operators, readiness, running, end: end_guard })
 }
 
 /// Returns the state that the gateways of a payer share, if there is a Redis.
@@ -193,6 +199,7 @@ fn tenants(
     settings: &GatewaySettings,
     ports: &GatewayPorts,
     metrics: &Arc<GatewayMetrics>,
+    running: &RunningTasks,
     end: &CancellationToken,
 ) -> Result<BTreeMap<String, Arc<PublishService>>, StartError> {
     let mut services = BTreeMap::new();
@@ -205,7 +212,8 @@ fn tenants(
         let policies = Policies::new(settings.policies.of_tenant(tenant), share.clone())?;
         let strands = ChainStrands::default();
         let nodes = nodes(settings, ports, payer, metrics, &strands, share, end.clone());
-        let part = Part { tenant: name, policies: Arc::new(policies), nodes, strands };
+        let (policies, running) = (Arc::new(policies), running.clone());
+        let part = Part { tenant: name, policies, nodes, strands, running };
         let chain = ports.tenant_chains.get(name).cloned();
         services.insert(name.clone(), service(settings, ports, part, chain, metrics.clone()));
         tracing::info!(tenant = name, payer = %account, "a tenant is served");
@@ -219,6 +227,7 @@ struct Part<'a> {
     policies: Arc<Policies>,
     nodes: Nodes,
     strands: ChainStrands,
+    running: RunningTasks,
 }
 
 fn service(
@@ -228,7 +237,7 @@ fn service(
     chain: Option<Arc<dyn ChainWriter>>,
     metrics: Arc<GatewayMetrics>,
 ) -> Arc<PublishService> {
-    let Part { tenant, policies, nodes, strands } = part;
+    let Part { tenant, policies, nodes, strands, running } = part;
     let chain = ChainPath::new(
         chain,
         nodes.clone(),
@@ -237,9 +246,10 @@ fn service(
         metrics.clone(),
         settings.shown_timeout,
         settings.chain_results_kept,
-    );
-    let publisher =
-        NodePublisher::new(nodes.clone(), strands, settings.attempt_timeout, settings.attempts_max);
+    )
+    .counted_in(running.clone());
+    let (timeout, attempts_max) = (settings.attempt_timeout, settings.attempts_max);
+    let publisher = NodePublisher::new(nodes.clone(), strands, timeout, attempts_max, running);
     Arc::new(PublishService {
         tenant: tenant.into(),
         policies,
@@ -268,12 +278,19 @@ impl GatewayHandle {
     }
 
     /// Stops in order: announces it and waits `drain`, so that balancers notice; then refuses new
-    /// connections and calls, and lets those under way finish. Returns when the last connection is
-    /// closed. Slow clients may delay that: bound it by a timeout.
+    /// connections and calls, and lets those under way finish. Slow clients may delay that: bound it by a timeout. Then
+    /// waits for what is with a node or the chain and has no caller any more, for a bounded time: it is metered, and other
+    /// gateways are told.
     pub async fn shutdown(self, drain: Duration) {
         self.readiness.drain();
         tokio::time::sleep(drain).await;
         self.server.close().await;
+        let (running, wait_max) = self.running;
+        if tokio::time::timeout(wait_max, running.ended()).await.is_err() {
+            tracing::warn!(
+                "envelopes of callers who have gone may be published and are not metered"
+            );
+        }
         drop(self.end);
         if let Some((_, task)) = self.operators {
             let _ = task.await; // cancelled tasks end without an error

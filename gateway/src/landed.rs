@@ -15,14 +15,19 @@ pub(crate) const PLACES_MAX: u64 = 200_000;
 /// Envelopes that one call names: a script has room for some thousand. A guess.
 pub(crate) const PLACES_PER_CALL: usize = 1000;
 
-/// Tells the places of envelopes.
+/// Tells the places of envelopes. Returns for each of them 1 if this very place was told before, else 0. A call that is
+/// repeated would find its own places, so none is.
 ///
 /// Keys: the two generations; the one in use. Arguments: the time in ms for which a place is kept; places in a
 /// generation; for each envelope its digest and its place.
 pub(crate) const TELL: &str = r"
-local kept = tonumber(ARGV[1])
+local kept, known = tonumber(ARGV[1]), {}
 local turn = redis.call('GET', KEYS[3]) == '1' and 1 or 0
-local key = KEYS[1 + turn]
+local key, older = KEYS[1 + turn], KEYS[2 - turn]
+for at = 3, #ARGV, 2 do
+  local told = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
+  known[#known + 1] = told == ARGV[at + 1] and 1 or 0
+end
 if redis.call('HLEN', key) >= tonumber(ARGV[2]) or redis.call('PTTL', key) < kept then
   turn = 1 - turn
   key = KEYS[1 + turn]
@@ -31,7 +36,7 @@ if redis.call('HLEN', key) >= tonumber(ARGV[2]) or redis.call('PTTL', key) < kep
 end
 for at = 3, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
 if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, 2 * kept) end
-return 0
+return known
 ";
 
 /// Returns the place of each envelope, if it has one. Keys: as for [`TELL`]. Arguments: the digests.

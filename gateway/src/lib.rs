@@ -35,6 +35,7 @@ mod operator;
 pub mod policy;
 mod publish;
 pub mod routing;
+mod running;
 pub mod select;
 mod serve;
 mod settings;

@@ -64,6 +64,9 @@ pub struct GatewaySettings {
     pub policies: PolicyFile,
     /// Time for an answer of the Redis that gateways share. Default: 50 ms, that of the reference's limits.
     pub shared_call_max: Duration,
+    /// Time for which a shutdown waits for what is under way and has no caller any more. Default: 15 s, a guess: nodes and
+    /// chains answer within seconds, and a silent node leaves a stop in order within its usual time limit of 30 s.
+    pub running_wait_max: Duration,
     /// The key of each tenant of the policies; its account pays for the tenant. Default: none.
     pub tenant_payers: BTreeMap<String, SecretKey>,
     /// Version of this program: SemVer, without a leading `v`.
@@ -97,6 +100,7 @@ impl GatewaySettings {
             allow_private_nodes: false,
             policies: PolicyFile::default(),
             shared_call_max: Duration::from_millis(50),
+            running_wait_max: Duration::from_secs(15),
             tenant_payers: BTreeMap::new(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             commit: String::new(),

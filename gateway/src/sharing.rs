@@ -4,6 +4,7 @@
 //! So a Redis that is gone, or empty, or old, leaves each gateway with its own limits. When it does not answer, it is
 //! left alone for a while, so that no caller waits for it again and again.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -278,15 +279,24 @@ impl GatewayShare {
         known
     }
 
-    /// Tells the places of envelopes.
-    pub(crate) async fn set_places(&self, places: &[(ClientKey, LandedEnvelope)]) {
+    /// Tells the places of envelopes. Returns those that were told before: the gateway that told them first has them in a
+    /// bill. Returns none if Redis does not answer.
+    pub(crate) async fn tell_places(
+        &self,
+        places: &[(ClientKey, LandedEnvelope)],
+    ) -> BTreeSet<ClientKey> {
+        let mut known = BTreeSet::new();
         for places in places.chunks(landed::PLACES_PER_CALL) {
             let mut arguments = vec![number(landed::KEPT_MS), number(landed::PLACES_MAX)];
             for (client, place) in places {
                 arguments.extend([client.to_vec(), place.to_text()]);
             }
-            let _: Option<i64> = self.eval(landed::TELL, &self.place_keys(), &arguments).await;
+            let told: Option<Vec<i64>> =
+                self.eval(landed::TELL, &self.place_keys(), &arguments).await;
+            let told = places.iter().zip(told.unwrap_or_default());
+            known.extend(told.filter(|(_, told)| *told == 1).map(|((client, _), _)| *client));
         }
+        known
     }
 
     fn place_keys(&self) -> [String; 3] {

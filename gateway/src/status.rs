@@ -60,10 +60,12 @@ impl EnvelopeError {
     /// Returns the reason, a constant that programs can match.
     fn name(&self) -> &'static str {
         match self {
-            Self::Node(NodePublishError::Last { error, .. }) => match error {
+            Self::Node(NodePublishError::Last { error, .. }) => match error.reason() {
                 NodeError::Refused(_) => "NODE_REFUSED",
                 NodeError::Timeout(_) => "NODE_TIMEOUT",
-                NodeError::WentDown | NodeError::Failed(_) => "NODE_FAILED",
+                NodeError::WentDown | NodeError::Failed(_) | NodeError::NotCalled(_) => {
+                    "NODE_FAILED"
+                }
                 NodeError::WrongAnswer(_) => "NODE_ANSWER",
             },
             Self::Node(NodePublishError::NoNode) => "NO_NODE",
@@ -84,12 +86,13 @@ impl EnvelopeError {
 
     fn code(&self) -> Code {
         match self {
-            Self::Node(NodePublishError::Last { error, .. }) => match error {
+            Self::Node(NodePublishError::Last { error, .. }) => match error.reason() {
                 NodeError::Refused(status) => status.code(),
                 NodeError::Timeout(_) => Code::DeadlineExceeded,
-                NodeError::WentDown | NodeError::Failed(_) | NodeError::WrongAnswer(_) => {
-                    Code::Unavailable
-                }
+                NodeError::WentDown
+                | NodeError::Failed(_)
+                | NodeError::WrongAnswer(_)
+                | NodeError::NotCalled(_) => Code::Unavailable,
             },
             Self::Node(NodePublishError::NoNode) => Code::Unavailable,
             Self::Node(NodePublishError::TooManyWait) => Code::ResourceExhausted,

@@ -24,6 +24,7 @@ use crate::metrics::GatewayMetrics;
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes, query_place};
 use crate::policy::CallerId;
 use crate::routing::ChainTopic;
+use crate::running::RunningTasks;
 
 /// Bytes of an answer beside the payload: the layers around it, with room to spare.
 const ANSWER_OVERHEAD_BYTES: usize = 512;
@@ -147,6 +148,8 @@ pub(crate) struct ChainPath {
     shown_timeout: Duration,
     /// Payloads that are with the writer at once.
     gate: FairGate,
+    /// Counts the payloads that are with the writer: a shutdown waits for them.
+    running: RunningTasks,
 }
 
 impl ChainPath {
@@ -165,7 +168,24 @@ impl ChainPath {
         let progress = Arc::new(Mutex::new(RecentPayloads::new(results_kept)));
         let on_chain = Arc::new(Cache::new(ON_CHAIN_MAX));
         let gate = FairGate::new(WRITING_MAX);
-        Self { writer, nodes, strands, identity, progress, on_chain, metrics, shown_timeout, gate }
+        let running = RunningTasks::default();
+        Self {
+            writer,
+            nodes,
+            strands,
+            identity,
+            progress,
+            on_chain,
+            metrics,
+            shown_timeout,
+            gate,
+            running,
+        }
+    }
+
+    /// Counts among these tasks what is with the writer.
+    pub(crate) fn counted_in(self, running: RunningTasks) -> Self {
+        Self { running, ..self }
     }
 
     /// Returns whether this gateway remembers the payload as on its way or on the chain, and not as
@@ -423,14 +443,22 @@ impl ChainPath {
         }
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
+        let _running = self.running.begin();
         let on_chain = writer.publish(*topic, payload.clone()).await?;
         drop(pass);
-        bill.enter_on_chain();
         self.on_chain.insert(*key, (on_chain, Instant::now()));
-        if let Some(share) = self.nodes.share() {
-            let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
-            let transaction = Some(on_chain.transaction_hash);
-            share.set_places(&[(client_key(payload), LandedEnvelope { id, transaction })]).await;
+        let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
+        let landed = LandedEnvelope { id, transaction: Some(on_chain.transaction_hash) };
+        let place = (client_key(payload), landed);
+        let is_known = match self.nodes.share() {
+            Some(share) => !share.tell_places(&[place]).await.is_empty(),
+            None => false,
+        };
+        // Of the gateways that wait for one transaction, the first one that tells of it has it in its bill.
+        if is_known {
+            bill.give_back().await;
+        } else {
+            bill.enter_on_chain();
         }
         Ok(on_chain)
     }

@@ -5,6 +5,8 @@
 //! a busy gateway needs few calls. A call that the node refuses is sent again in halves, until only
 //! the requests at fault are refused.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,13 +20,14 @@ use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable, Violation};
 use prost::Message as _;
 use quick_cache::sync::Cache;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::answer::{AnswerError, ExpectedAnswer, VerifiedAnswer, verify};
 use super::error::NodeError;
+use super::queue::{JobQueue, JobTaker, QueueClosed, job_queue};
 use crate::metrics::OriginatorMetrics;
 use crate::policy::CallerId;
 
@@ -114,9 +117,9 @@ impl PublishJob {
 /// Sends to one node. Clones share the queue.
 #[derive(Clone)]
 pub(crate) struct Batcher {
-    jobs: mpsc::Sender<PublishJob>,
+    jobs: JobQueue<PublishJob>,
     /// Requests of callers that were refused lately.
-    suspect_jobs: mpsc::Sender<PublishJob>,
+    suspect_jobs: JobQueue<PublishJob>,
     caller: Arc<NodeCaller>,
 }
 
@@ -156,8 +159,8 @@ impl Batcher {
         payer: Arc<PayerSettings>,
         end: CancellationToken,
     ) -> Self {
-        let (sender, jobs) = mpsc::channel(JOBS_MAX);
-        let (suspect_jobs, suspects) = mpsc::channel(JOBS_MAX);
+        let (jobs, waiting) = job_queue(JOBS_MAX);
+        let (suspect_jobs, suspects) = job_queue(JOBS_MAX);
         let caller = Arc::new(NodeCaller {
             record: record.clone(),
             client,
@@ -165,7 +168,7 @@ impl Batcher {
             payer,
             suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
         });
-        let batching = caller.clone().run(jobs, CALLS_MAX, Together::All);
+        let batching = caller.clone().run(waiting, CALLS_MAX, Together::All);
         let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, Together::One);
         tokio::spawn(async move {
             tokio::select! {
@@ -173,35 +176,56 @@ impl Batcher {
                 _ = join(batching, alone) => {}
             }
         });
-        Self { jobs: sender, suspect_jobs, caller }
+        Self { jobs, suspect_jobs, caller }
     }
 
     /// Publishes these client envelopes, all or none of them, in this order. Returns `None` when the caller has gone, for
-    /// which `gone` is cancelled, before they were sent.
+    /// which `gone` is cancelled, before they were sent. `end` is the end of the attempt; what still waits then is not sent.
     ///
     /// # Errors
-    /// The failure of the call that they were part of; see [`NodeError::may_be_published`].
+    /// The failure of the call that they were part of, or the end of the attempt; see [`NodeError::may_be_published`].
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
         clients: Vec<Bytes>,
         gone: &CancellationToken,
+        end: impl Future<Output = NodeError>,
     ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
-        let (answer, answered) = oneshot::channel();
+        let (answer, mut answered) = oneshot::channel();
+        let mut end = pin!(end);
         let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
         let jobs = if self.caller.suspects(caller) { &self.suspect_jobs } else { &self.jobs };
         let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer };
-        tokio::select! {
-            sent = jobs.send(job) => if sent.is_err() {
-                return Some(Err(unused()));
-            },
-            () = gone.cancelled() => return None,
-        }
-        match answered.await {
+        let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
+        let told = |answer: Result<_, _>| match answer {
             Ok(answer) => Some(answer),
             // A job that is dropped without an answer was in no call.
             Err(_) if gone.is_cancelled() => None,
             Err(_) => Some(Err(unused())),
+        };
+        let waiting = tokio::select! {
+            waiting = jobs.put(job) => match waiting {
+                Ok(waiting) => waiting,
+                Err(QueueClosed) => return not_called(unused()),
+            },
+            () = gone.cancelled() => return None,
+            error = &mut end => return not_called(error),
+        };
+        tokio::select! {
+            biased;
+            answer = &mut answered => return told(answer),
+            () = gone.cancelled() => if waiting.give_up() {
+                return None;
+            },
+            error = &mut end => {
+                return if waiting.give_up() { not_called(error) } else { Some(Err(error)) };
+            }
+        }
+        // The caller has gone, and the node has been called.
+        tokio::select! {
+            biased;
+            answer = answered => told(answer),
+            error = end => Some(Err(error)),
         }
     }
 
@@ -240,26 +264,18 @@ impl NodeCaller {
     /// Takes jobs from the queue and starts a call for those that wait together, at most `calls_max` at once.
     async fn run(
         self: Arc<Self>,
-        mut jobs: mpsc::Receiver<PublishJob>,
+        mut jobs: JobTaker<PublishJob>,
         calls_max: usize,
         together_max: Together,
     ) {
         let calls = Arc::new(Semaphore::new(calls_max));
-        let mut next = None;
         loop {
             let permit = calls.clone().acquire_owned().await.expect("it is never closed");
-            let first = match next.take() {
-                Some(job) => job,
-                None => match jobs.recv().await {
-                    Some(job) => job,
-                    None => return,
-                },
+            let first = jobs.next().await;
+            let together = match together_max {
+                Together::All => gather(first, &mut jobs),
+                Together::One => vec![first],
             };
-            let mut together = Vec::new();
-            match together_max {
-                Together::All => next = gather(first, &mut jobs, &mut together),
-                Together::One => together.push(first),
-            }
             let caller = self.clone();
             tokio::spawn(async move {
                 caller.settle(together).await;
@@ -453,24 +469,18 @@ impl NodeCaller {
     }
 }
 
-/// Moves jobs that wait into `together` as far as they fit into one call, the first one in any case.
-/// Returns the first job that does not fit: it leads the next call.
-fn gather(
-    first: PublishJob,
-    jobs: &mut mpsc::Receiver<PublishJob>,
-    together: &mut Vec<PublishJob>,
-) -> Option<PublishJob> {
+/// Takes jobs that wait as far as they fit into one call with the `first` one. One that does not fit leads the next call.
+fn gather(first: PublishJob, jobs: &mut JobTaker<PublishJob>) -> Vec<PublishJob> {
     let (mut envelopes, mut bytes) = (first.clients.len(), first.bytes());
-    together.push(first);
-    while let Ok(job) = jobs.try_recv() {
+    let mut together = vec![first];
+    while let Some(job) = jobs.next_if(|job| {
         envelopes += job.clients.len();
         bytes += job.bytes();
-        if envelopes > CALL_ENVELOPES_MAX || bytes > CALL_BYTES_MAX {
-            return Some(job);
-        }
+        envelopes <= CALL_ENVELOPES_MAX && bytes <= CALL_BYTES_MAX
+    }) {
         together.push(job);
     }
-    None
+    together
 }
 
 /// Returns whether a refusal is about the envelopes, and not about the payer, who is the same for all callers.
@@ -502,19 +512,15 @@ mod tests {
 
     #[test]
     fn a_call_takes_what_waits_up_to_its_bounds_and_loses_nothing() {
-        let (sender, mut jobs) = mpsc::channel(100);
-        for _ in 0..5 {
-            sender.try_send(job(100, 10)).unwrap();
-        }
-        let mut together = Vec::new();
-        let first = jobs.try_recv().unwrap();
-        let next = gather(first, &mut jobs, &mut together);
-        assert_eq!(together.len(), 2);
-        assert!(next.is_some());
-        assert_eq!(jobs.len(), 2);
-        let mut together = Vec::new();
-        assert!(gather(job(1, CALL_BYTES_MAX * 2), &mut jobs, &mut together).is_some());
-        assert_eq!(together.len(), 1, "a large one goes alone");
+        let (queue, mut jobs) = job_queue(100);
+        let put = |job| queue.put(job).now_or_never().unwrap().unwrap();
+        let _waiting: Vec<_> = (0..5).map(|_| put(job(100, 10))).collect();
+        let first = jobs.next().now_or_never().unwrap();
+        assert_eq!(gather(first, &mut jobs).len(), 2);
+        let large = job(1, CALL_BYTES_MAX * 2);
+        assert_eq!(gather(large, &mut jobs).len(), 1, "a large one goes alone");
+        let left = std::iter::from_fn(|| jobs.next_if(|_| true)).count();
+        assert_eq!(left, 3, "those that did not fit");
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(crate) enum NodeError {
     /// The node's answer does not match the request.
     #[error("its answer is not valid: {0}")]
     WrongAnswer(AnswerError),
+    /// The attempt ended, for this reason, before the node was called.
+    #[error("{0}, and it was not called")]
+    NotCalled(Box<NodeError>),
 }
 
 /// A kind of failure of a node, as counted in the metrics.
@@ -65,6 +68,11 @@ impl NodeErrorKind {
 }
 
 impl NodeError {
+    /// Returns the failure itself, whether or not the node had been called.
+    pub(crate) fn reason(&self) -> &Self {
+        if let Self::NotCalled(reason) = self { reason.reason() } else { self }
+    }
+
     pub(crate) fn kind(&self) -> NodeErrorKind {
         match self {
             Self::Timeout(_) => NodeErrorKind::Timeout,
@@ -72,14 +80,15 @@ impl NodeError {
             Self::Failed(_) => NodeErrorKind::Failed,
             Self::Refused(_) => NodeErrorKind::Refused,
             Self::WrongAnswer(_) => NodeErrorKind::WrongAnswer,
+            Self::NotCalled(reason) => reason.kind(),
         }
     }
 
     /// Returns whether the node may have published the envelopes although the attempt failed. It has
-    /// not if it was never reached or has refused them.
+    /// not if it was never called or reached, or has refused them.
     pub(crate) fn may_be_published(&self) -> bool {
         match self {
-            Self::Refused(_) => false,
+            Self::Refused(_) | Self::NotCalled(_) => false,
             Self::Failed(status) => !never_connected(status),
             Self::Timeout(_) | Self::WentDown | Self::WrongAnswer(_) => true,
         }
@@ -91,7 +100,7 @@ impl NodeError {
         match self {
             Self::Timeout(_) | Self::WentDown => true,
             Self::Failed(status) => std::error::Error::source(status).is_some(),
-            Self::Refused(_) | Self::WrongAnswer(_) => false,
+            Self::Refused(_) | Self::WrongAnswer(_) | Self::NotCalled(_) => false,
         }
     }
 }

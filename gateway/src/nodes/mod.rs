@@ -2,7 +2,8 @@
 //! used now. In reading order:
 //!
 //! - `node`: one node; `dial`: connections to it; `error`: how a node fails a request;
-//! - `batch`: sends the envelopes of several requests in one call; `answer`: verifies the answer;
+//! - `batch`: sends the envelopes of several requests in one call; `queue`: those that wait for it; `answer`: verifies the
+//!   answer;
 //! - `set`: all nodes, and the choice among them; `placement`: the node that a topic had last; `lag`:
 //!   which nodes are behind;
 //! - `observed`, `fresh`, `follow`: the envelopes of the chain strands that nodes have shown;
@@ -20,6 +21,7 @@ mod node;
 mod observed;
 mod placement;
 mod query;
+mod queue;
 mod registry;
 mod set;
 mod watch;

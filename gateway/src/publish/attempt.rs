@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join3;
+use futures_util::future::join;
 use hawser_proto::{Bytes, OriginatorId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +17,9 @@ use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
 use super::retry::{Attempt, RetryState};
 use crate::fair::Pass;
-use crate::landed::{LandedEnvelope, client_key};
+use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
+use crate::running::{RunningTask, RunningTasks};
 
 /// Times that a node is asked again when it refuses what depends on a chain envelope that is new, and the
 /// pause before each. Nodes of the reference implementation compare with a cursor that they make anew
@@ -49,6 +50,8 @@ pub(super) struct AttemptContext {
     pub(super) timeout: Duration,
     /// The places of envelopes that were published before.
     pub(super) published: Arc<PublishedEnvelopes>,
+    /// The attempts, which a shutdown waits for.
+    pub(super) running: RunningTasks,
 }
 
 /// One attempt at one node.
@@ -60,6 +63,8 @@ pub(super) struct NodeAttempt {
     pub(super) items: Vec<PublishItem>,
     /// Cancelled when the caller has gone.
     pub(super) gone: CancellationToken,
+    /// Held until the end.
+    pub(super) _running: RunningTask,
 }
 
 /// The end of an attempt.
@@ -150,11 +155,13 @@ impl NodeAttempt {
                 std::future::pending().await
             }
         };
-        tokio::select! {
-            answer = node.batcher.publish(&caller, clients, &self.gone) => answer,
-            () = tokio::time::sleep(timeout) => Some(Err(NodeError::Timeout(timeout))),
-            () = went_down => Some(Err(NodeError::WentDown)),
-        }
+        let end = async {
+            tokio::select! {
+                () = tokio::time::sleep(timeout) => NodeError::Timeout(timeout),
+                () = went_down => NodeError::WentDown,
+            }
+        };
+        node.batcher.publish(&caller, clients, &self.gone, end).await
     }
 
     /// Splits the items into those that have arrived at the node although it did not say so, and the others.
@@ -178,8 +185,8 @@ impl NodeAttempt {
     }
 
     /// Enters what the node has published in the bill, and remembers where topics and envelopes are. `unable` are nodes
-    /// that have failed the request for a reason of their own. What another request has written down before becomes a
-    /// repetition, which costs nothing.
+    /// that have failed the request for a reason of their own. What another request has written down before, at this
+    /// gateway or another one, becomes a repetition, which costs nothing.
     async fn write_down(
         &self,
         placed: &mut [(PublishItem, PlacedEnvelope)],
@@ -192,19 +199,23 @@ impl NodeAttempt {
                 unpaid.push(item.bill.clone());
             }
         }
+        let topics = placed.iter().map(|(item, _)| &item.topic);
+        let recording = self.context.nodes.record_published(topics, self.node.id(), unable);
+        let ((), known) = join(recording, self.tell_others(placed)).await;
+        for (item, placed) in placed.iter_mut() {
+            if !placed.is_repeat && known.contains(&client_key(&item.client)) {
+                *placed = placed.clone().repeated();
+                unpaid.push(item.bill.clone());
+            }
+        }
         let placed = &*placed;
         let more = placed.iter().map(|(item, placed)| item.bill.enter_placed(placed));
         let more_picodollars = more.fold(0, u64::saturating_add);
         let fees = placed.iter().filter_map(|(_, placed)| placed.congestion_fee_picodollars);
         fees.for_each(|fee| self.node.record_congestion_fee(fee));
-        let topics = placed.iter().map(|(item, _)| &item.topic);
-        let recording = self.context.nodes.record_published(topics, self.node.id(), unable);
-        let charging = async {
-            if let Some((item, _)) = placed.first() {
-                item.bill.charge(more_picodollars).await;
-            }
-        };
-        join3(charging, recording, self.tell_others(placed)).await;
+        if let Some((item, _)) = placed.first() {
+            item.bill.charge(more_picodollars).await;
+        }
         if self.gone.is_cancelled() {
             for bill in unpaid {
                 bill.give_back().await; // no other task does
@@ -213,17 +224,18 @@ impl NodeAttempt {
     }
 
     /// Tells the other gateways where envelopes are. Callers are answered after that: their next request may go to any of
-    /// them.
-    async fn tell_others(&self, placed: &[(PublishItem, PlacedEnvelope)]) {
-        let Some(share) = self.context.nodes.share() else { return };
-        let places: Vec<_> = placed
-            .iter()
+    /// them. Returns what another gateway has told before. A repetition at this one is left to the request that came first,
+    /// which would else take it for another gateway's.
+    async fn tell_others(&self, placed: &[(PublishItem, PlacedEnvelope)]) -> BTreeSet<ClientKey> {
+        let Some(share) = self.context.nodes.share() else { return BTreeSet::new() };
+        let own = placed.iter().filter(|(_, placed)| !placed.is_repeat);
+        let places: Vec<_> = own
             .filter_map(|(item, placed)| {
                 let landed = LandedEnvelope { id: placed.id?, transaction: None };
                 Some((client_key(&item.client), landed))
             })
             .collect();
-        share.set_places(&places).await;
+        share.tell_places(&places).await
     }
 }
 

@@ -18,6 +18,7 @@ use crate::fair::FairGate;
 use crate::landed::client_key;
 use crate::nodes::{ChainStrands, Node, NodeError, Nodes, PlacedEnvelope};
 use crate::policy::CallerId;
+use crate::running::RunningTasks;
 
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -56,15 +57,17 @@ pub(crate) struct NodePublisher {
 
 impl NodePublisher {
     /// Publishes to `nodes`: a call takes at most `attempt_timeout`, and at most `attempts_max` nodes are
-    /// tried for a request.
+    /// tried for a request. `running` counts the attempts.
     pub(crate) fn new(
         nodes: Nodes,
         strands: ChainStrands,
         attempt_timeout: Duration,
         attempts_max: usize,
+        running: RunningTasks,
     ) -> Self {
         let (published, gate) = (Arc::default(), FairGate::new(REQUESTS_MAX));
-        let context = AttemptContext { nodes, strands, timeout: attempt_timeout, published };
+        let context =
+            AttemptContext { nodes, strands, timeout: attempt_timeout, published, running };
         Self { context, attempts_max, gate }
     }
 
@@ -181,7 +184,15 @@ impl NodePublisher {
         let (context, request, gone) =
             (self.context.clone(), request.clone(), CancellationToken::new());
         let _waits = gone.clone().drop_guard();
-        let attempt = NodeAttempt { context, request: request.clone(), begun, node, items, gone };
+        let attempt = NodeAttempt {
+            _running: context.running.begin(),
+            context,
+            request: request.clone(),
+            begun,
+            node,
+            items,
+            gone,
+        };
         let Ok(AttemptEnd { placed, failed }) = tokio::spawn(attempt.run()).await else {
             let error = NodeError::Failed(Status::unavailable("the gateway is shutting down"));
             let last = NodePublishError::Last { node: id, error, may_be_published: true };

@@ -8,7 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
 use hawser_rules::RateTable;
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 use prost::Message as _;
 use tokio::sync::watch;
 use tonic::Status;
@@ -61,7 +61,8 @@ impl PublishService {
         GetNodesResponse { nodes: usable.iter().map(address).collect() }
     }
 
-    /// Publishes client envelopes of a caller. Returns when readers can get each of them. `now_ms` is unix time.
+    /// Publishes client envelopes of a caller. Returns when readers can get each of them. `now_ms` is unix time; `charge`
+    /// is the memory of the call.
     ///
     /// # Errors
     /// The status of the first envelope that failed. Its metadata names the envelopes that were published
@@ -71,6 +72,7 @@ impl PublishService {
         caller: CallerId,
         envelopes: Vec<Bytes>,
         now_ms: u64,
+        charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
         let allowed = self.policies.require_allowed(&caller);
         allowed.map_err(|refusal| self.refused(&refusal))?;
@@ -114,12 +116,12 @@ impl PublishService {
             admission,
             policies: self.policies.clone(),
             metrics: self.metrics.clone(),
+            _charge: charge,
             lines: lines.collect(),
         });
         let outcomes = self.dispatch(&bill, routed, congestion_fee_max).await;
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
-        let unused = sum_of((0..prices.len()).filter(is_unused).map(|index| prices[index]));
-        self.policies.give_back(&caller, unused, admission).await;
+        bill.give_back((0..outcomes.len()).filter(is_unused)).await;
         log_answered(&outcomes);
         status::answer(outcomes).inspect_err(|failed| {
             if failed.metadata().contains_key(status::PUBLISHED) {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use hawser_proto::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
+use hawser_serve::CallCharge;
 use http::HeaderMap;
 use tonic::Status;
 
@@ -36,7 +37,7 @@ impl ServiceRouter {
         self.own.nodes()
     }
 
-    /// Publishes client envelopes for their caller's tenant.
+    /// Publishes client envelopes for their caller's tenant. `charge` is the memory of the call.
     ///
     /// # Errors
     /// When the caller is not identified or belongs to no tenant; else those of the service.
@@ -45,12 +46,13 @@ impl ServiceRouter {
         headers: &HeaderMap,
         peer: Option<SocketAddr>,
         envelopes: Vec<Bytes>,
+        charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
         let now_ms = u64::try_from(crate::now_ns() / 1_000_000).unwrap_or(0);
         let identified = self.policies.identify(headers, peer, now_ms / 1000);
         let (caller, tenant) = identified.map_err(|refusal| self.own.refused(&refusal))?;
         if self.tenants.is_empty() {
-            return self.own.publish(caller, envelopes, now_ms).await;
+            return self.own.publish(caller, envelopes, now_ms, charge).await;
         }
         let tenant = match tenant {
             Some(tenant) => Ok(Some(tenant)),
@@ -60,6 +62,6 @@ impl ServiceRouter {
         let tenant = tenant.map_err(|refusal| self.own.refused(&refusal))?;
         let service = tenant.and_then(|tenant| self.tenants.get(&tenant));
         let service = service.ok_or_else(|| self.own.refused(&PolicyError::NoTenant))?;
-        service.publish(caller, envelopes, now_ms).await
+        service.publish(caller, envelopes, now_ms, charge).await
     }
 }

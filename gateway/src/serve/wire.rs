@@ -15,7 +15,7 @@ use hawser_proto::codec::BoundedCodec;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{
     GetNodesRequest, GetNodesResponse, PublishClientEnvelopesResponse,
 };
-use hawser_serve::MESSAGE_LEN_BYTES_MAX;
+use hawser_serve::{CallCharge, MESSAGE_LEN_BYTES_MAX};
 use tonic::body::Body;
 use tonic::server::{Grpc, NamedService, UnaryService};
 use tonic::{Request, Response, Status};
@@ -108,9 +108,10 @@ impl UnaryService<PublishRequest> for Publish {
         let service = self.0.clone();
         Box::pin(async move {
             let peer = request.remote_addr();
-            let (metadata, _, request) = request.into_parts();
+            let (metadata, extensions, request) = request.into_parts();
+            let charge = CallCharge::of(&extensions);
             let headers = metadata.into_headers();
-            service.publish(&headers, peer, request.envelopes).await.map(Response::new)
+            service.publish(&headers, peer, request.envelopes, charge).await.map(Response::new)
         })
     }
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -156,11 +158,7 @@ impl Net {
 
     /// Gets a page of the operators' port: its status and its text.
     pub(crate) async fn page(&self, path: &str) -> (u16, String) {
-        let address = self.gateway.metrics_address().unwrap();
-        let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
-        let answer = String::from_utf8(raw(address, head.as_bytes()).await).unwrap();
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-        (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+        page_at(self.gateway.metrics_address().unwrap(), path).await
     }
 
     /// Gets a page as JSON.
@@ -208,6 +206,14 @@ fn record(node: &FakeNode) -> NodeRecord {
     }
 }
 
+/// Gets a page of the operators' port at this address: its status and its text.
+pub(crate) async fn page_at(address: SocketAddr, path: &str) -> (u16, String) {
+    let head = format!("GET {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+    let answer = String::from_utf8(raw(address, head.as_bytes()).await).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
 /// Sends bytes and reads until the other end closes.
 pub(crate) async fn raw(address: SocketAddr, request: &[u8]) -> Vec<u8> {
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -231,6 +237,10 @@ pub(crate) async fn until(so: impl AsyncFn() -> bool) {
 #[derive(Default)]
 pub(crate) struct FakeChain {
     pub(crate) taken: Mutex<Vec<(ChainTopic, Bytes)>>,
+    /// Gives equal payloads one place, as the senders of several gateways do that share a Redis.
+    pub(crate) one_each: AtomicBool,
+    /// The payloads that it was given, those with one place included.
+    pub(crate) given: AtomicUsize,
     /// Errors to answer instead, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas, wei.
@@ -299,8 +309,14 @@ impl ChainWriter for FakeChain {
             }
             let sequence_id = {
                 let mut taken = self.taken.lock();
-                taken.push((topic, payload));
-                SequenceId(taken.len() as u64)
+                self.given.fetch_add(1, Relaxed);
+                let is_equal = |(_, known): &(_, Bytes)| *known == payload;
+                let known = taken.iter().position(is_equal).filter(|_| self.one_each.load(Relaxed));
+                let place = known.unwrap_or_else(|| {
+                    taken.push((topic, payload));
+                    taken.len() - 1
+                });
+                SequenceId(place as u64 + 1)
             };
             let mut held = self.held.subscribe();
             let _ = held.wait_for(|held| !held).await;

@@ -1,6 +1,8 @@
 //! Two gateways that share limits, budgets and the nodes of topics through a real Redis, and one that loses it.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use hawser_chain::redis_link::RedisLink;
 use hawser_gateway::policy::config::PolicyFile;
@@ -179,7 +181,7 @@ async fn what_a_killed_gateway_has_published_is_answered_by_the_other_and_billed
     let request = api::PublishClientEnvelopesRequest { envelopes: vec![text.clone()] };
     let mut client = first.client().await;
     let asking = tokio::spawn(async move { client.publish_client_envelopes(request).await });
-    until(async || places(&redis).await == 1).await;
+    until(async || places(&redis).await == 1 && !rows(&first).await.is_empty()).await;
     let counted = rows(&first).await;
     assert!(matches!(&*counted, [row] if row.contains(",message,1,")), "{counted:?}");
     let Net { gateway, nodes, .. } = first;
@@ -272,6 +274,80 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_is_billed_once() {
     assert_eq!(rows(&second).await, Vec::<String>::new(), "the first gateway has counted it");
     assert_eq!(code(&second, "another one").await, Code::Ok);
     assert_eq!(code(&second, "too much").await, Code::ResourceExhausted);
+}
+
+/// Checks that the two gateways together have one envelope of this kind in their tables of use, and that of a limit of two
+/// envelopes one is left.
+async fn assert_billed_once(gateways: [&Net; 2], kind: &str) {
+    let [first, second] = gateways;
+    let counted = [rows(first).await, rows(second).await].concat();
+    assert!(matches!(&*counted, [row] if row.contains(kind)), "{counted:?}");
+    assert_eq!(code(second, "another one").await, Code::Ok);
+    assert_eq!(code(first, "too much").await, Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn what_is_under_way_at_two_gateways_is_billed_by_one_of_them() {
+    let redis = RedisServer::start();
+    let limit = policies("[default]\nenvelopes_per_day = 2");
+    let (first, second) = two(&redis, 1, limit).await;
+    let (node, text) = (&first.nodes[0], vec![message(1, "a")]);
+    node.holds_answers(true);
+    let releasing = async {
+        until(async || node.calls() == 2).await;
+        node.holds_answers(false);
+    };
+    let publishing = (first.publish(text.clone()), second.publish(text));
+    let (one, other, ()) = tokio::join!(publishing.0, publishing.1, releasing);
+    assert_eq!(one.unwrap(), other.unwrap());
+    assert_billed_once([&first, &second], ",message,1,").await;
+}
+
+#[tokio::test]
+async fn a_payload_that_two_gateways_wait_for_is_billed_by_one_of_them() {
+    let redis = RedisServer::start();
+    let limit = policies("[default]\nenvelopes_per_day = 2");
+    let (first, second) = two(&redis, 1, limit).await;
+    let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
+    chain.one_each.store(true, Relaxed);
+    chain.held.send_replace(true);
+    let releasing = async {
+        until(async || chain.given.load(Relaxed) == 2).await;
+        chain.held.send_replace(false);
+        chain.shown_by(0, &first.nodes).await;
+    };
+    let publishing = (first.publish(payload.clone()), second.publish(payload));
+    let (one, other, ()) = tokio::join!(publishing.0, publishing.1, releasing);
+    assert_eq!(one.unwrap(), other.unwrap());
+    assert_eq!(chain.count(), 1, "one transaction");
+    assert_billed_once([&first, &second], ",commit,1,").await;
+}
+
+#[tokio::test]
+async fn a_payload_that_one_gateway_has_put_on_the_chain_and_no_node_shows_is_in_its_bill_alone() {
+    let redis = RedisServer::start();
+    let limit = policies("[default]\nenvelopes_per_day = 2");
+    let patient = |settings: &mut GatewaySettings| {
+        limit(settings);
+        settings.shown_timeout = Duration::from_secs(60);
+    };
+    let (first, second) = two(&redis, 1, patient).await;
+    let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
+    chain.one_each.store(true, Relaxed);
+    let later = async {
+        until(async || rows(&first).await.len() == 1).await;
+        let showing = async {
+            // The second gateway has asked its sender, which knows the transaction.
+            until(async || chain.given.load(Relaxed) == 2).await;
+            chain.shown_by(0, &first.nodes).await;
+        };
+        let (answer, ()) = tokio::join!(second.publish(payload.clone()), showing);
+        answer
+    };
+    let (one, other) = tokio::join!(first.publish(payload.clone()), later);
+    assert_eq!(one.unwrap(), other.unwrap());
+    assert!(rows(&second).await.is_empty(), "the first gateway has paid");
+    assert_billed_once([&first, &second], ",commit,1,").await;
 }
 
 #[tokio::test]

@@ -3,15 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_gateway::GatewayPorts;
 use hawser_gateway::policy::config::PolicyFile;
+use hawser_gateway::{GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api as api;
 use tonic::{Code, Request, Response, Status};
 
 use super::fake_node::Manner;
 use super::fixture::{
-    Net, NoSpoiltInbox, commit, identity_update, message, numbered_update, until,
+    Net, NoSpoiltInbox, SOON, commit, identity_update, message, numbered_update, page_at, until,
 };
 use super::policies::base_fee;
 
@@ -251,12 +251,10 @@ async fn a_caller_who_hangs_up_pays_what_a_busy_node_charges() {
     assert!(refused.message().contains("picodollars an hour"), "{}", refused.message());
 }
 
-#[tokio::test]
-async fn what_waits_for_a_node_when_its_caller_goes_is_not_sent() {
-    let net = Net::start(1).await;
+/// Publishes as often as the gateway calls one node at once. The node has stored all, and holds its answers.
+async fn keep_busy(net: &Net) -> Vec<tokio::task::JoinHandle<Published>> {
     let node = &net.nodes[0];
     node.holds_answers(true);
-    // As many calls as the gateway makes to one node at once.
     let mut answered = Vec::new();
     for number in 0..8 {
         let envelopes = vec![message(1, &format!("sent {number}"))];
@@ -265,15 +263,133 @@ async fn what_waits_for_a_node_when_its_caller_goes_is_not_sent() {
         answered.push(tokio::spawn(async move { client.publish_client_envelopes(request).await }));
         until(async || node.log().len() == number + 1).await;
     }
-    let (waiting, name) = (message(1, "waiting"), "PublishClientEnvelopes");
-    publish_and_hang_up(&net, vec![waiting.clone()], async || {
-        sum(&net, "grpc_server_msg_received_total", name).await == 9
-    })
-    .await;
+    answered
+}
+
+/// Returns the number of requests that the gateway has read.
+async fn have_come(net: &Net) -> u64 {
+    sum(net, "grpc_server_msg_received_total", "PublishClientEnvelopes").await
+}
+
+#[tokio::test]
+async fn what_was_not_sent_when_its_node_goes_down_is_certainly_not_published() {
+    let patient = |settings: &mut GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(60);
+    };
+    let net = Net::with(1, patient, |_| {}).await;
+    let (busy, waiting) = (keep_busy(&net).await, message(1, "waiting"));
+    let going_down = async {
+        until(async || have_come(&net).await == 9).await;
+        net.nodes[0].serves(false);
+    };
+    let (refused, ()) = tokio::join!(net.publish(vec![waiting.clone()]), going_down);
+    let refused = refused.unwrap_err();
+    assert!(refused.message().contains("it was not called"), "{refused}");
+    for answer in busy {
+        answer.await.unwrap().expect("the node shows it");
+    }
+    assert_eq!((net.held_by(&waiting), net.nodes[0].calls()), (0, 8));
+}
+
+#[tokio::test]
+async fn what_waits_for_a_node_when_its_caller_goes_is_not_sent_and_the_next_caller_is_served() {
+    let net = Net::start(1).await;
+    let node = &net.nodes[0];
+    let answered = keep_busy(&net).await;
+    let left: Vec<_> = (0..3).map(|number| message(1, &format!("left {number}"))).collect();
+    for (number, waiting) in left.iter().enumerate() {
+        publish_and_hang_up(&net, vec![waiting.clone()], async || {
+            have_come(&net).await == 9 + number as u64
+        })
+        .await;
+    }
+    let releasing = async {
+        until(async || have_come(&net).await == 12).await;
+        node.holds_answers(false);
+    };
+    let (next, ()) = tokio::join!(net.publish(vec![message(1, "next")]), releasing);
+    assert!(next.is_ok(), "{next:?}");
+    for answer in answered {
+        answer.await.unwrap().unwrap();
+    }
+    let sent: usize = left.iter().map(|waiting| net.held_by(waiting)).sum();
+    assert_eq!((sent, node.calls()), (0, 9));
+}
+
+/// Returns the memory that is charged to callers.
+async fn charged(net: &Net) -> u64 {
+    net.sample("xmtp_api_memory_bytes ").await
+}
+
+/// A request that is charged with some 100 kB at least: each envelope takes a kilobyte once it is decoded.
+fn large(name: &str) -> Vec<pb::ClientEnvelope> {
+    (0..400).map(|number| message(1, &format!("{name} {number}"))).collect()
+}
+
+#[tokio::test]
+async fn what_waits_when_its_caller_goes_holds_no_memory_and_what_is_under_way_is_charged() {
+    let net = Net::start(1).await;
+    let node = &net.nodes[0];
+    let answered = keep_busy(&net).await;
+    let before = charged(&net).await;
+    publish_and_hang_up(&net, large("waiting"), async || have_come(&net).await == 9).await;
+    // The node is as silent as before.
+    until(async || charged(&net).await < before + 50_000).await;
     node.holds_answers(false);
     for answer in answered {
         answer.await.unwrap().unwrap();
     }
-    net.publish(vec![message(1, "last")]).await.unwrap();
-    assert_eq!((net.held_by(&waiting), node.calls()), (0, 9));
+    until(async || charged(&net).await == 0).await; // every connection is closed
+    node.holds_answers(true);
+    publish_and_hang_up(&net, large("under way"), async || node.calls() == 9).await;
+    let held = charged(&net).await;
+    assert!(held > 100_000, "{held} bytes: the node has not answered");
+    node.holds_answers(false);
+    until(async || charged(&net).await == 0).await;
+    assert_eq!(node.log().len(), 8 + 400);
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_meters_what_is_under_way_for_callers_who_have_gone() {
+    for is_chain_first in [true, false] {
+        let net = Net::start(1).await;
+        net.nodes[0].holds_answers(true);
+        net.chain.held.send_replace(true);
+        publish_and_hang_up(&net, vec![message(1, "a"), commit(2, "a")], async || {
+            net.nodes[0].log().len() == 1 && net.chain.count() == 1
+        })
+        .await;
+        let Net { gateway, nodes, chain, .. } = net;
+        let (address, operators) = (gateway.address(), gateway.metrics_address().unwrap());
+        let ending = tokio::spawn(gateway.shutdown(Duration::ZERO));
+        until(async || tokio::net::TcpStream::connect(address).await.is_err()).await;
+        let let_go = |of_chain: bool| {
+            if of_chain {
+                chain.held.send_replace(false);
+            } else {
+                nodes[0].holds_answers(false);
+            }
+        };
+        let_go(is_chain_first);
+        let row = if is_chain_first { ",commit,1," } else { ",message,1," };
+        until(async || page_at(operators, "/usage.csv").await.1.contains(row)).await;
+        assert!(!ending.is_finished(), "the other one is under way");
+        let_go(!is_chain_first);
+        ending.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_gateway_that_stops_waits_for_a_silent_node_for_a_bounded_time() {
+    let impatient = |settings: &mut GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(600);
+        settings.running_wait_max = Duration::from_millis(100);
+    };
+    let net = Net::with(1, impatient, |_| {}).await;
+    net.nodes[0].holds_answers(true);
+    publish_and_hang_up(&net, vec![message(1, "a")], async || net.nodes[0].calls() == 1).await;
+    let Net { gateway, nodes, .. } = net;
+    let ended = tokio::time::timeout(SOON, gateway.shutdown(Duration::ZERO)).await;
+    assert!(ended.is_ok(), "the node never answers");
+    drop(nodes);
 }
