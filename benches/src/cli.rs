@@ -124,6 +124,10 @@ pub(crate) enum Command {
         /// Have the follower show what the leader has signed as a whole, and verify it behind. Both rates are measured.
         #[arg(long)]
         checkpoints: bool,
+        /// Measure both, one after the other, with an empty follower each: first with the default, then with
+        /// `--checkpoints`.
+        #[arg(long, conflicts_with = "checkpoints")]
+        both: bool,
     },
     /// Start empty followers of a node with a long strand, one after the other: beside one peer over QUIC, beside two,
     /// and over gRPC. Prints text.

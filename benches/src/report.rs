@@ -7,6 +7,7 @@ use std::path::Path;
 use crate::error::BenchError;
 use crate::limits::Limits;
 use crate::results::Run;
+use crate::scenario::catch_up::CaughtUp;
 use crate::scenario::publish::Published;
 use crate::scenario::query::Queried;
 use crate::scenario::sizes;
@@ -175,6 +176,33 @@ fn of_many_clients(out: &mut String, query: &Queried) -> Result<(), BenchError> 
     Ok(())
 }
 
+fn of_catch_up(
+    out: &mut String,
+    name: &str,
+    caught_up: Option<&CaughtUp>,
+) -> Result<(), BenchError> {
+    let Some(caught_up) = caught_up else { return Ok(()) };
+    let mib = |kib: u64| kib / 1024;
+    writeln!(
+        out,
+        "{name}: {} envelopes readable in {:.1} s and verified in {:.1} s; CPU time of each envelope {:.0} µs at the leader, \
+         {:.0} µs at the follower. Most that was resident, by tenth of the way:\n",
+        grouped(stats::float(caught_up.envelopes)),
+        caught_up.elapsed_s,
+        caught_up.verified_s,
+        caught_up.leader_cpu_us,
+        caught_up.follower_cpu_us
+    )?;
+    writeln!(out, "| held | leader | follower |\n|--:|--:|--:|")?;
+    for at in &caught_up.memory {
+        let (leader, follower) = (at.leader.resident_kib, at.follower.resident_kib);
+        let held = grouped(stats::float(at.held));
+        writeln!(out, "| {held} | {} MiB | {} MiB |", mib(leader), mib(follower))?;
+    }
+    writeln!(out)?;
+    Ok(())
+}
+
 fn of_growth(out: &mut String, run: &Run) -> Result<(), BenchError> {
     let Some(grown) = run.grown.as_ref().filter(|grown| grown.added > 0) else { return Ok(()) };
     writeln!(
@@ -216,25 +244,8 @@ fn of_the_rest(out: &mut String, run: &Run) -> Result<(), BenchError> {
         writeln!(out)?;
     }
     of_growth(out, run)?;
-    if let Some(caught_up) = &run.catch_up {
-        writeln!(
-            out,
-            "Catch-up: {} envelopes readable in {:.1} s and verified in {:.1} s; CPU time of each envelope {:.0} µs at the leader, \
-             {:.0} µs at the follower. Most that was resident, by tenth of the way:\n",
-            grouped(stats::float(caught_up.envelopes)),
-            caught_up.elapsed_s,
-            caught_up.verified_s,
-            caught_up.leader_cpu_us,
-            caught_up.follower_cpu_us
-        )?;
-        writeln!(out, "| held | leader | follower |\n|--:|--:|--:|")?;
-        for at in &caught_up.memory {
-            let (leader, follower) = (at.leader.resident_kib, at.follower.resident_kib);
-            let held = grouped(stats::float(at.held));
-            writeln!(out, "| {held} | {} MiB | {} MiB |", mib(leader), mib(follower))?;
-        }
-        writeln!(out)?;
-    }
+    of_catch_up(out, "Catch-up", run.catch_up.as_ref())?;
+    of_catch_up(out, "Catch-up, shown first", run.catch_up_shown.as_ref())?;
     if let Some(memory) = &run.memory {
         writeln!(
             out,

@@ -33,6 +33,9 @@ pub(crate) struct Run {
     pub(crate) latency: Option<Published>,
     pub(crate) delivery: Option<Delivered>,
     pub(crate) catch_up: Option<CaughtUp>,
+    /// The same with `--catch-up checkpoints`.
+    #[serde(default)]
+    pub(crate) catch_up_shown: Option<CaughtUp>,
     /// The node that pages and memory were measured on, while it was filled.
     #[serde(default)]
     pub(crate) grown: Option<Grown>,
@@ -57,6 +60,7 @@ impl Run {
             latency: None,
             delivery: None,
             catch_up: None,
+            catch_up_shown: None,
             grown: None,
             query: None,
             memory: None,

@@ -64,7 +64,8 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             let plan = chain_index::Plan { events: events.max(1), per_block };
             chain_index::run(plan, &hawser.program(), &output.data_dir()).await
         }
-        Command::CatchUp { large, checkpoints } => catch_up_with(&large, checkpoints).await,
+        Command::CatchUp { large, both: true, .. } => catch_up_both(&large).await,
+        Command::CatchUp { large, checkpoints, .. } => catch_up_with(&large, checkpoints).await,
         Command::Sources(large) => {
             let (network, leader, _) = filled_among(&large, sources::NODES).await?;
             sources::run(&network, leader).await
@@ -102,11 +103,18 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
 async fn catch_up_with(large: &Large, checkpoints: bool) -> Result<(), BenchError> {
     let mut run = start(&large.output, &large.shape.clone().into()).await?;
     let (network, leader, _) = filled(large).await?;
-    let setting = if checkpoints { "checkpoints" } else { "verified" };
-    let flags = ["--catch-up".to_owned(), setting.to_owned()];
-    let (caught_up, follower) = catch_up::keep(&network, &leader, 1, &flags).await?;
-    run.catch_up = Some(caught_up);
-    follower.stop();
+    let caught_up = catch_up::run_with(&network, &leader, 1, checkpoints).await?;
+    *(if checkpoints { &mut run.catch_up_shown } else { &mut run.catch_up }) = Some(caught_up);
+    leader.stop();
+    run.finish(&large.output)
+}
+
+/// Two empty followers of a node that holds much, one after the other.
+async fn catch_up_both(large: &Large) -> Result<(), BenchError> {
+    let mut run = start(&large.output, &large.shape.clone().into()).await?;
+    let (network, leader, _) = filled_among(large, 3).await?;
+    run.catch_up = Some(catch_up::run_with(&network, &leader, 1, false).await?);
+    run.catch_up_shown = Some(catch_up::run_with(&network, &leader, 2, true).await?);
     leader.stop();
     run.finish(&large.output)
 }

@@ -50,6 +50,9 @@ impl PromiseOutcome {
     }
 }
 
+/// Envelopes that readers get in each second of a catch-up that shows them first. Specified.
+const READABLE_PER_SECOND: f64 = 150_000.0;
+
 /// All that can be said about a run. Most needs the limits that were measured with it.
 pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
     let mut verdicts: Vec<_> =
@@ -57,6 +60,7 @@ pub(crate) fn verdicts(run: &Run) -> Vec<PromiseOutcome> {
     verdicts.extend(latency(run));
     verdicts.extend(catch_up(run));
     verdicts.extend(run.catch_up.as_ref().and_then(catch_up_memory));
+    verdicts.extend(run.catch_up_shown.iter().flat_map(|it| catch_up_shown(run, it)));
     verdicts.extend(delivery(run));
     verdicts.extend(run.query.as_ref().map(|query| {
         let promise = format!("query, page of {} out of {} stored: p50", query.page, query.stored);
@@ -125,6 +129,21 @@ fn catch_up(run: &Run) -> Option<PromiseOutcome> {
     let promise = format!("catch-up on {}: half of the limit", caught_up.envelopes);
     let half = limits.catch_up_per_second() / 2.0;
     Some(PromiseOutcome::at_least(promise, caught_up.envelopes_per_second, half, "/s"))
+}
+
+/// A follower that shows what was signed as a whole: how fast it is readable, and how fast everything is verified.
+fn catch_up_shown(run: &Run, caught_up: &CaughtUp) -> Vec<PromiseOutcome> {
+    let promise = format!("catch-up on {}, shown first: readable", caught_up.envelopes);
+    let readable = caught_up.envelopes_per_second;
+    let readable = PromiseOutcome::at_least(promise, readable, READABLE_PER_SECOND, "/s");
+    let verified = run.limits.as_ref().map(|limits| {
+        let promise = "catch-up, shown first: verified, beside one-by-one checks on all cores";
+        let rate = crate::stats::float(caught_up.envelopes) / caught_up.verified_s;
+        let required = limits.catch_up_per_second() * 1.5;
+        PromiseOutcome::at_least(promise.to_owned(), rate, required, "/s")
+    });
+    let memory = catch_up_memory(caught_up);
+    [Some(readable), verified, memory].into_iter().flatten().collect()
 }
 
 /// The most that was resident in the second half of the way, against the first half.

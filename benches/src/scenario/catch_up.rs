@@ -14,12 +14,14 @@ use crate::stats;
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// A follower that gets nothing for this long has failed.
 const STALL_MAX: Duration = Duration::from_secs(60);
+/// Results of envelopes whose signatures were checked, before or after readers were shown them.
+const VERIFIED: [&str; 2] = ["verified", "verified_behind"];
 
 /// Observations while the follower caught up.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CaughtUp {
     pub(crate) envelopes: u64,
-    /// From the start of the follower's process until it had everything.
+    /// From the start of the follower's process until readers of it had everything.
     pub(crate) elapsed_s: f64,
     pub(crate) envelopes_per_second: f64,
     /// From the same start until everything was verified. Absent in results of older programs.
@@ -53,6 +55,20 @@ pub(crate) async fn run(
     Ok(caught_up)
 }
 
+/// Does the same with `--catch-up checkpoints`, or with the default in so many words.
+pub(crate) async fn run_with(
+    network: &Network,
+    leader: &Node,
+    index: usize,
+    checkpoints: bool,
+) -> Result<CaughtUp, BenchError> {
+    let setting = if checkpoints { "checkpoints" } else { "verified" };
+    let flags = ["--catch-up".to_owned(), setting.to_owned()];
+    let (caught_up, follower) = keep(network, leader, index, &flags).await?;
+    follower.stop();
+    Ok(caught_up)
+}
+
 /// Does the same with further flags for the follower, and leaves it running.
 pub(crate) async fn keep(
     network: &Network,
@@ -65,12 +81,12 @@ pub(crate) async fn keep(
     let leader_before = leader.cpu_time()?;
     let start = Instant::now();
     let follower = network.start_following(index, flags).await?;
-    let mut connection = Connection::open(follower.api()).await?;
     let mut memory = Vec::new();
     let mut most = None;
     let (mut held, mut moved) = (0, start);
     while held < envelopes {
-        let now = network::head(&mut connection, leader.id()).await?;
+        // Heads are told of what is verified only, and readers may be shown more.
+        let now = counted(&follower.metrics().await?, &["stored"]);
         if now > held {
             (held, moved) = (now, Instant::now());
         } else if moved.elapsed() > STALL_MAX {
@@ -88,7 +104,7 @@ pub(crate) async fn keep(
         }
     }
     let elapsed = moved - start;
-    while verified(&follower.metrics().await?) < stats::float(envelopes) {
+    while counted(&follower.metrics().await?, &VERIFIED) < envelopes {
         if start.elapsed() > elapsed * 20 + STALL_MAX {
             return Err("the follower does not verify what it has".into());
         }
@@ -108,17 +124,31 @@ pub(crate) async fn keep(
     Ok((caught_up, follower))
 }
 
-/// Returns the number of envelopes of peers that a node has verified, before or after it showed them.
-fn verified(metrics: &str) -> f64 {
+/// Returns the number of envelopes of peers that have come to one of these results at a node.
+fn counted(metrics: &str, results: &[&str]) -> u64 {
     let of = |line: &str| {
-        let (name, value) = line.rsplit_once(' ')?;
-        let is_counted = name == r#"xmtp_replicated_total{result="verified"}"#
-            || name == r#"xmtp_replicated_total{result="verified_behind"}"#;
-        value.parse::<f64>().ok().filter(|_| is_counted)
+        let (result, value) =
+            line.strip_prefix(r#"xmtp_replicated_total{result=""#)?.split_once(r#""} "#)?;
+        value.parse::<u64>().ok().filter(|_| results.contains(&result))
     };
     metrics.lines().filter_map(of).sum()
 }
 
 fn larger(a: Memory, b: Memory) -> Memory {
     if a.resident_kib >= b.resident_kib { a } else { b }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_counted_by_their_whole_names() {
+        let metrics = "# HELP x\nxmtp_replicated_total{result=\"stored\"} 7\n\
+                       xmtp_replicated_total{result=\"verified\"} 2\n\
+                       xmtp_replicated_total{result=\"verified_behind\"} 3\n";
+        assert_eq!(counted(metrics, &["stored"]), 7);
+        assert_eq!(counted(metrics, &VERIFIED), 5);
+        assert_eq!(counted("", &VERIFIED), 0);
+    }
 }
