@@ -116,7 +116,7 @@ pub async fn start(
         stop: stop.clone(),
     };
     let pages = TreePages::new(&api, settings.witness.clone());
-    let routes = routes(&settings, api, told_heads(&engine, &*peers), readiness.clone())?;
+    let routes = routes(&settings, api, engine.verified_heads().clone(), readiness.clone())?;
     let memory = MemoryBudget::new(settings.callers_bytes_max);
     let serve = settings.listen.map(|address| serve_settings(&settings, address, &memory, pages));
     let committer = engine.committer().clone();
@@ -254,11 +254,6 @@ async fn count_payer_reports(
             () = sleep(PAYER_REPORTS_COUNTED_EVERY) => {}
         }
     }
-}
-
-/// Returns the heads that the metadata service tells.
-fn told_heads(engine: &Engine, peers: &dyn PeerView) -> Heads {
-    peers.heads_for_peers().unwrap_or_else(|| engine.heads().clone())
 }
 
 fn serve_settings(

@@ -4,7 +4,6 @@
 
 use std::time::Duration;
 
-use hawser_engine::runtime::Heads;
 use hawser_proto::{Cursor, OriginatorId};
 use hawser_serve::ChainListStatus;
 
@@ -18,12 +17,6 @@ pub trait PeerView: Send + Sync + 'static {
 
     /// Returns the counts since the start.
     fn counts(&self) -> PeerCounts;
-
-    /// Returns the heads to announce to peers, if they differ from those of the engine. Envelopes that readers see
-    /// before verification are not announced to peers.
-    fn heads_for_peers(&self) -> Option<Heads> {
-        None
-    }
 }
 
 /// A view of a snapshot that strands are filled from.

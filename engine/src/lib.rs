@@ -31,6 +31,7 @@ pub mod liveness;
 pub mod misbehavior;
 pub mod own_clock;
 pub mod own_strand;
+mod pauses;
 pub mod payer_reports;
 pub mod ports;
 pub mod price;

@@ -123,6 +123,22 @@ impl Store {
         self.database().prune(expired, derive)
     }
 
+    /// Removes the next places of a strand that readers are shown and that are not verified, up to `through` or the head, a
+    /// few thousand at a time as one durable write. Their own node keeps them no more, so nothing can verify them. They end
+    /// as pruned and are charged to no payer; leaves stay. Returns the last place that is verified, or gone, then: below
+    /// `through` and the head there is more to do.
+    ///
+    /// # Errors
+    /// When rows cannot be read or written.
+    pub fn prune_shown(
+        &self,
+        originator: OriginatorId,
+        through: SequenceId,
+        derive: &Derive<'_>,
+    ) -> Result<SequenceId, CommitError> {
+        self.database().prune_shown(originator, through, derive)
+    }
+
     /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
     /// cannot be cancelled. Commits and readers continue meanwhile. Without this call, RocksDB compacts the files
     /// later, when it finds that they are mostly deletions.
@@ -142,6 +158,9 @@ impl Store {
         }
     }
 }
+
+/// Places that readers are shown, and that go in one write. A guess: a write of less than a MiB.
+const SHOWN_PLACES: u64 = 4096;
 
 /// An envelope that is being removed, as read before the writers of its strand have to wait.
 struct Leaving {
@@ -179,6 +198,48 @@ impl Database {
             }
         }
         Ok(done)
+    }
+
+    fn prune_shown(
+        self: &Arc<Self>,
+        originator: OriginatorId,
+        through: SequenceId,
+        derive: &Derive<'_>,
+    ) -> Result<SequenceId, CommitError> {
+        self.check_writable()?;
+        let _one = self.pruning.lock();
+        let _no_rebuild = self.gate.read();
+        let head = self.strands.head(originator);
+        let head = head.lock();
+        let Some(verified) = self.verified(originator)? else { return Ok(*head) };
+        let through = through.min(*head).min(SequenceId(verified.0 + SHOWN_PLACES));
+        if through <= verified {
+            return Ok(verified);
+        }
+        let snapshot = Snapshot::new(self);
+        let tree_size = snapshot.tree_size(originator)?;
+        let mut marks = self.db.raw_iterator_cf(self.family(Family::Mark));
+        let (mut batch, mut ranges) = (WriteBatch::default(), Ranges::default());
+        for place in verified.0 + 1..=through.0 {
+            let id = EnvelopeId::new(originator, SequenceId(place));
+            let bytes = snapshot.get(id)?;
+            let facts = bytes.as_ref().and_then(|bytes| derive(id, bytes, Validity::Valid));
+            let shown = bytes.zip(facts);
+            let corrupt = || ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode());
+            let (bytes, facts) = shown.ok_or_else(corrupt)?;
+            let leaf = (place > tree_size).then(|| leaf_of(&bytes));
+            let (expiry_unix_s, facts) = (facts.expiry_unix_s.unwrap_or(0), facts.unbooked());
+            let leaving = Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
+            self.stage_pruned(&leaving, &mut batch);
+            ranges.add(id, &mut marks)?;
+        }
+        ranges.stage(self, &mut batch);
+        self.stage_verified_head(EnvelopeId::new(originator, through), *head, &mut batch);
+        let writing = self.expired_ends.writing();
+        self.write_change(batch)?;
+        drop(writing);
+        self.recent.forget(originator);
+        Ok(through)
     }
 
     /// Reads the envelopes of one strand that may go. Bytes of a held envelope never change. One is in memory at a time:

@@ -4,6 +4,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use hawser_proto::checkpoint::SignedCheckpoint;
 use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
@@ -77,6 +78,19 @@ impl Snapshot<'_> {
             Some(verified) => Ok(SequenceId(verified)),
             None => self.head(originator),
         }
+    }
+
+    /// Returns the checkpoint with which a strand's node has signed what readers are shown of it before it is verified; `None`
+    /// if everything is verified, or none was kept.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn shown_by(
+        &self,
+        originator: OriginatorId,
+    ) -> Result<Option<SignedCheckpoint>, ReadError> {
+        let key = CursorKey { name: CursorName::ShownBy, originator };
+        self.row(key, |value| SignedCheckpoint::decode(value).ok())
     }
 
     /// Returns the number of leaves of a strand's tree whose envelopes are verified: what this node may speak for.

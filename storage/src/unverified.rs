@@ -3,9 +3,11 @@
 //!
 //! Of a strand these are the last ones: those behind the place in its row `in_doubt`, up to the head. A strand without
 //! this row has none. They have the rows that readers need, and are charged to no payer and counted for no congestion
-//! until they are verified. The row is written with the first of them and moved with what verifying adds or takes
+//! until they are verified. Beside it, `shown_by` keeps the checkpoint by which they are shown: what their node has stated,
+//! should it state something else to others. The row is written with the first of them and moved with what verifying adds or takes
 //! away, so a crash goes on where it was.
 
+use hawser_proto::checkpoint::SignedCheckpoint;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::WriteBatch;
 
@@ -46,6 +48,29 @@ impl Store {
         self.database().commit(changes, |group| group.begin_unverified())
     }
 
+    /// Does the same, and keeps the checkpoint with which the strand's node has signed the changes, which are all of one
+    /// strand, and what was shown before. It takes the place of an earlier one, and goes when everything is verified.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn commit_shown_by(
+        &self,
+        changes: &[Change],
+        signed: &SignedCheckpoint,
+    ) -> Result<(), CommitError> {
+        self.database().commit(changes, |group| {
+            group.begin_unverified()?;
+            let originator = signed.checkpoint.originator;
+            let key = CursorKey { name: CursorName::ShownBy, originator };
+            group.batch.put_cf(
+                group.store.family(CursorKey::FAMILY),
+                key.encode(),
+                signed.encode(),
+            );
+            Ok(())
+        })
+    }
+
     /// Takes over verdicts on the next unverified places of a strand as one write, and returns when it is durable. Valid
     /// envelopes are booked, with the bytes of the entry where its outer layer differs. Invalid ones get their
     /// mark and lose the rows that `derive` names for a valid envelope. Entries of places that are verified change
@@ -61,6 +86,16 @@ impl Store {
         derive: &Derive<'_>,
     ) -> Result<VerifiedBatch, CommitError> {
         self.database().commit_verified(originator, entries, derive)
+    }
+
+    /// Returns the last place of a strand up to `end` that is verified; `end` has to be durable.
+    ///
+    /// # Errors
+    /// When the row cannot be read.
+    pub fn verified_up_to(&self, end: EnvelopeId) -> Result<EnvelopeId, ReadError> {
+        let verified = self.database().verified(end.originator)?;
+        let sequence = verified.map_or(end.sequence, |it| it.min(end.sequence));
+        Ok(EnvelopeId { sequence, ..end })
     }
 
     /// Returns the strands with unverified places, and the last place of each that is verified.
@@ -118,13 +153,20 @@ impl Database {
         Ok(done)
     }
 
-    fn stage_verified_head(&self, verified: EnvelopeId, head: SequenceId, batch: &mut WriteBatch) {
+    pub(crate) fn stage_verified_head(
+        &self,
+        verified: EnvelopeId,
+        head: SequenceId,
+        batch: &mut WriteBatch,
+    ) {
         let family = self.family(CursorKey::FAMILY);
         let key = CursorKey { name: CursorName::InDoubt, originator: verified.originator };
         if verified.sequence < head {
             batch.put_cf(family, key.encode(), verified.sequence.0.to_be_bytes());
         } else {
             batch.delete_cf(family, key.encode());
+            let shown_by = CursorKey { name: CursorName::ShownBy, ..key };
+            batch.delete_cf(family, shown_by.encode());
         }
     }
 }

@@ -5,7 +5,9 @@
 mod support;
 
 use bytes::Bytes;
+use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{
@@ -193,4 +195,59 @@ fn what_is_not_verified_is_not_pruned() {
     let done = store.prune(&[expired(1), expired(2), expired(4), expired(5)], &derive).unwrap();
     assert_eq!(done.pruned.iter().map(|(id, _)| id.sequence.0).collect::<Vec<_>>(), [1, 2]);
     assert_eq!(done.refused, [id(PEER, 4), id(PEER, 5)]);
+}
+
+/// Their own node keeps them no more, so they are never verified.
+#[test]
+fn what_can_never_be_verified_ends_pruned_and_uncharged() {
+    on_each(|store| {
+        show(store, 1..=9);
+        verify(store, 1..=2).unwrap();
+        let pruned = store.prune_shown(PEER, SequenceId(5), &derive).unwrap();
+        assert_eq!(pruned, SequenceId(5));
+        assert_eq!(store.unverified().unwrap(), [id(PEER, 5)]);
+        // What is verified, or gone, is left alone.
+        assert_eq!(store.prune_shown(PEER, SequenceId(5), &derive).unwrap(), SequenceId(5));
+        let snapshot = store.snapshot();
+        for sequence in 3..=5 {
+            let at = id(PEER, sequence);
+            assert!(matches!(snapshot.mark(at).unwrap(), Some(Mark::Pruned { .. })), "{at}");
+            assert_eq!(snapshot.get(at).unwrap(), None);
+        }
+        assert_eq!(last_of(&snapshot, topic("t2").as_bytes()).map(|it| it.sequence.0), Some(8));
+        assert_eq!(snapshot.congestion(PEER, 0).unwrap(), 2);
+        assert_eq!(snapshot.root(PEER, 9).unwrap(), mirror(9).snapshot().root(PEER, 9).unwrap());
+        verify(store, 6..=9).unwrap();
+        assert_eq!(store.unverified().unwrap(), []);
+        let digests = store.snapshot().projection_digests().unwrap();
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+        // All of a strand may go, and more than is shown.
+        show(store, 10..=12);
+        assert_eq!(store.prune_shown(PEER, SequenceId(99), &derive).unwrap(), SequenceId(12));
+        assert_eq!(store.unverified().unwrap(), []);
+        assert_eq!(store.prune_shown(PEER, SequenceId(99), &derive).unwrap(), SequenceId(12));
+    });
+}
+
+#[test]
+fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    let signed = |size, root| {
+        let root = TreeHash([root; 32]);
+        Checkpoint { node: PEER, originator: PEER, size, root, time_ns: 1 }.sign(&key(3))
+    };
+    let changes = |places: std::ops::RangeInclusive<u64>| places.map(shown).collect::<Vec<_>>();
+    store.commit_shown_by(&changes(1..=3), &signed(50, 1)).unwrap();
+    store.commit_shown_by(&changes(4..=5), &signed(70, 2)).unwrap();
+    verify(&store, 1..=4).unwrap();
+    drop(store);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.snapshot().shown_by(PEER).unwrap(), Some(signed(70, 2)));
+    // It is no checkpoint that this node agrees with.
+    assert_eq!(store.snapshot().checkpoint(PEER, PEER, u64::MAX).unwrap(), None);
+    verify(&store, 5..=5).unwrap();
+    assert_eq!(store.snapshot().shown_by(PEER).unwrap(), None);
+    assert_equal(&store, &mirror(5));
 }

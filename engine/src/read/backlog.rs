@@ -17,10 +17,23 @@ pub(crate) struct Backlog {
     size: BatchSize,
 }
 
+/// The streams that envelopes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Audience {
+    /// All of them: what is verified when it becomes durable.
+    All,
+    /// Those of topics: readers are shown it before it is verified.
+    Topics,
+    /// Those of whole strands: what others were shown before, and is verified now. Software that follows this node reads
+    /// these.
+    Strands,
+}
+
 /// Envelopes for the hub, in the order of commits.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    pub(crate) committed: Vec<Arc<Committed>>,
+    /// By the streams that they are for; none is empty.
+    pub(crate) committed: Vec<(Audience, Vec<Arc<Committed>>)>,
     /// The places that strands have got to, envelopes or not.
     pub(crate) ends: Cursor,
     /// Envelopes before these were dropped.
@@ -29,14 +42,23 @@ pub(crate) struct Published {
 
 impl Backlog {
     /// Takes a commit in, or drops everything that waits if that is too much.
-    pub(crate) fn push(&mut self, committed: Vec<Arc<Committed>>, ends: &Cursor) {
+    pub(crate) fn push(
+        &mut self,
+        audience: Audience,
+        committed: Vec<Arc<Committed>>,
+        ends: &Cursor,
+    ) {
         self.waiting.ends.merge(ends);
         for item in &committed {
             if !self.size.try_add(BatchLimits::BACKLOG, item.bytes.len()) {
                 return self.lose(&Cursor::new());
             }
         }
-        self.waiting.committed.extend(committed);
+        match self.waiting.committed.last_mut() {
+            Some((last, run)) if *last == audience => run.extend(committed),
+            _ if committed.is_empty() => {}
+            _ => self.waiting.committed.push((audience, committed)),
+        }
     }
 
     /// Drops everything that waits. Strands have got to `ends`.
@@ -75,14 +97,22 @@ mod tests {
         (1..=through).map(|sequence| Arc::new(item(sequence))).collect()
     }
 
+    fn runs(taken: &Published) -> Vec<(Audience, usize)> {
+        taken.committed.iter().map(|(audience, run)| (*audience, run.len())).collect()
+    }
+
     #[test]
     fn everything_that_waits_is_taken_at_once() {
         let mut backlog = Backlog::default();
         assert!(backlog.take().is_none());
-        backlog.push(items(3, 10), &cursor(&[(100, 3)]));
-        backlog.push(vec![], &cursor(&[(0, 7)]));
+        backlog.push(Audience::All, items(3, 10), &cursor(&[(100, 3)]));
+        backlog.push(Audience::Topics, vec![], &cursor(&[(0, 7)]));
+        backlog.push(Audience::Topics, items(1, 10), &Cursor::new());
         let taken = backlog.take().unwrap();
-        assert_eq!((taken.committed.len(), taken.lost), (3, false));
+        assert_eq!(
+            (runs(&taken), taken.lost),
+            (vec![(Audience::All, 3), (Audience::Topics, 1)], false)
+        );
         assert_eq!(taken.ends, cursor(&[(0, 7), (100, 3)]));
         assert!(backlog.take().is_none());
     }
@@ -91,13 +121,14 @@ mod tests {
     fn what_is_too_much_is_dropped_and_the_places_are_kept() {
         let mut backlog = Backlog::default();
         let half = BatchLimits::BACKLOG.len_bytes / 2;
-        backlog.push(items(1, half), &cursor(&[(100, 1)]));
-        backlog.push(items(1, half), &cursor(&[(200, 4)]));
-        backlog.push(items(2, 9), &cursor(&[(300, 2)]));
+        backlog.push(Audience::All, items(1, half), &cursor(&[(100, 1)]));
+        backlog.push(Audience::All, items(1, half), &cursor(&[(200, 4)]));
+        backlog.push(Audience::All, items(2, 9), &cursor(&[(300, 2)]));
         let taken = backlog.take().unwrap();
-        assert_eq!((taken.committed.len(), taken.lost), (2, true), "those after the loss are kept");
+        let kept = (runs(&taken), taken.lost);
+        assert_eq!(kept, (vec![(Audience::All, 2)], true), "those after the loss are kept");
         assert_eq!(taken.ends, cursor(&[(100, 1), (200, 4), (300, 2)]));
-        backlog.push(items(1, 9), &cursor(&[(100, 3)]));
+        backlog.push(Audience::All, items(1, 9), &cursor(&[(100, 3)]));
         assert!(!backlog.take().unwrap().lost, "told once");
     }
 }

@@ -4,7 +4,7 @@
 //!   violation;
 //! - [`Follower`] follows one strand: a state machine without I/O;
 //! - [`MendSearch`] searches peers for what the disk has damaged;
-//! - [`SignedRuns`] decides what readers are shown before it is verified;
+//! - [`SignedRuns`] decides what readers are shown before it is verified, [`ShownStrand`] what comes when then;
 //! - [`PeerClock`] keeps what one peer claims to hold, in bounded memory;
 //! - [`CheckpointWatch`] compares what other nodes sign about strands; [`OfferedCheckpoints`],
 //!   [`CheckpointAllowance`] and [`ShownCheckpoints`] pace what a peer is shown, and what it may show;
@@ -14,6 +14,7 @@
 //! sent to peers. `net` moves the frames and decides nothing. See
 //! `docs/decisions/0004-replication.md`.
 
+mod ahead;
 mod checkpoint_pace;
 mod checkpoints;
 mod follower;
@@ -26,6 +27,7 @@ mod signed_runs;
 mod stored_trees;
 mod verify;
 
+pub use ahead::{AskAgain, Incoming, ShownStage, ShownStrand};
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};

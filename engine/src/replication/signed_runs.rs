@@ -55,6 +55,11 @@ impl SignedRuns {
         Self { originator, key, edge: None, trusted: None, senders: Vec::new() }
     }
 
+    /// Takes over the checkpoint that the runs of an earlier process were accepted by.
+    pub fn remember(&mut self, trusted: SignedCheckpoint) {
+        self.trusted = Some(trusted);
+    }
+
     /// Returns true if the last run ended at this place.
     #[must_use]
     pub fn end_at(&self, accepted: SequenceId) -> bool {

@@ -1,12 +1,15 @@
 //! The one way into the log: durable first, then announced, then passed on to subscribers.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hawser_proto::{Cursor, EnvelopeId};
+use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, ReadError, Store};
 
 use super::read::fan_out::FanOut;
 use crate::committed::Committed;
+use crate::read::backlog::Audience;
 use crate::runtime::Heads;
 use crate::runtime::counters::Counters;
 
@@ -18,20 +21,23 @@ use crate::runtime::counters::Counters;
 pub struct Committer {
     store: Store,
     heads: Heads,
+    /// The heads as far as strands are verified.
+    verified: Heads,
     streams: FanOut,
     counters: Arc<Counters>,
 }
 
 impl Committer {
-    /// Puts the parts together.
+    /// Puts the parts together: the heads are those of what is durable, and those of what is verified.
     #[must_use]
     pub(super) fn new(
         store: Store,
-        heads: Heads,
+        [heads, verified]: [&Heads; 2],
         streams: FanOut,
         counters: Arc<Counters>,
     ) -> Self {
-        Self { store, heads, streams, counters }
+        let (heads, verified) = (heads.clone(), verified.clone());
+        Self { store, heads, verified, streams, counters }
     }
 
     /// Commits `changes` as a whole. Returns when they are durable; subscribers get them from another
@@ -51,24 +57,31 @@ impl Committer {
         &self,
         changes: Vec<Change>,
     ) -> Result<(), (CommitError, Vec<Change>)> {
-        self.commit_by(Store::commit, changes)
+        self.commit_by(Store::commit, changes, false)
     }
 
-    /// Commits as [`Committer::try_commit`] what is not verified yet: readers get it, and the store remembers that.
+    /// Commits as [`Committer::try_commit`] what is not verified yet: readers get it, and the store remembers that, and
+    /// the checkpoint by which it is shown.
     ///
     /// # Errors
     /// As [`Committer::commit`].
     pub(super) fn try_commit_shown(
         &self,
         changes: Vec<Change>,
+        signed: Option<&SignedCheckpoint>,
     ) -> Result<(), (CommitError, Vec<Change>)> {
-        self.commit_by(Store::commit_shown, changes)
+        let commit = |store: &Store, changes: &[Change]| match signed {
+            Some(signed) => store.commit_shown_by(changes, signed),
+            None => store.commit_shown(changes),
+        };
+        self.commit_by(commit, changes, true)
     }
 
     fn commit_by(
         &self,
         commit: impl FnOnce(&Store, &[Change]) -> Result<(), CommitError>,
         changes: Vec<Change>,
+        is_shown: bool,
     ) -> Result<(), (CommitError, Vec<Change>)> {
         if changes.is_empty() {
             return Ok(());
@@ -77,8 +90,16 @@ impl Committer {
             return Err((error, changes));
         }
         self.counters.group_envelopes.observe(changes.len() as u64);
-        self.announce(Vec::new(), changes);
+        self.announce(Vec::new(), changes, is_shown);
         Ok(())
+    }
+
+    /// Announces that entries, which readers were shown before, are verified and durable so, up to `through`. To be called
+    /// after [`Store::commit_verified`], by the one who commits to the strand.
+    pub(super) fn announce_verified(&self, through: EnvelopeId, entries: Vec<LogEntry>) {
+        self.note_verified(through);
+        let verified = entries.into_iter().filter_map(Committed::from_entry).map(Arc::new);
+        self.streams.publish(Audience::Strands, verified.collect(), &Cursor::new());
     }
 
     /// Announces what the log holds and was never announced: writes that failed as it seemed, and that the
@@ -89,9 +110,12 @@ impl Committer {
     pub(super) fn catch_up(&self) -> Result<(), ReadError> {
         let (stored, known) = (self.store.snapshot().heads()?, self.heads.get());
         let gained: Vec<EnvelopeId> = stored.iter().filter(|head| !known.covers(*head)).collect();
-        for head in &gained {
+        let verified = gained.iter().map(|head| self.store.verified_up_to(*head));
+        let verified = verified.collect::<Result<Vec<_>, _>>()?;
+        for (head, verified) in gained.iter().zip(verified) {
             tracing::warn!(%head, "the disk has the end of a strand whose write had failed");
             self.heads.announce(*head);
+            self.note_verified(verified);
         }
         if !gained.is_empty() {
             self.streams.lose(&Cursor::from_iter(gained));
@@ -114,7 +138,7 @@ impl Committer {
         if !commit.changes.is_empty() {
             self.counters.group_envelopes.observe(commit.changes.len() as u64);
         }
-        self.announce(commit.resolved, commit.changes);
+        self.announce(commit.resolved, commit.changes, false);
         Ok(())
     }
 
@@ -124,8 +148,8 @@ impl Committer {
     }
 
     /// Announces what is durable now: heads first, so that a subscriber which the hub reaches
-    /// finds the envelope covered by them. Waits for no stream.
-    fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>) {
+    /// finds the envelope covered by them. Streams of whole strands hear of what is verified alone. Waits for no stream.
+    fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>, is_shown: bool) {
         let mut shown = Vec::with_capacity(resolved.len() + changes.len());
         // What waited stands below what is new, and the hub passes on only what ascends.
         shown.extend(resolved.into_iter().filter_map(Committed::from_entry).map(Arc::new));
@@ -142,9 +166,31 @@ impl Committer {
                 shown.extend(Committed::from_entry(entry).map(Arc::new));
             }
         }
+        let mut behind = BTreeSet::new();
         for end in &ends {
             self.heads.announce(*end);
+            // If that cannot be read, what the caller has verified counts as such.
+            let unknown = EnvelopeId { sequence: SequenceId::NONE, ..*end };
+            let unknown = if is_shown { unknown } else { *end };
+            let verified = self.store.verified_up_to(*end).unwrap_or(unknown);
+            self.note_verified(verified);
+            if verified != *end {
+                behind.insert(end.originator);
+            }
         }
-        self.streams.publish(shown, &Cursor::from_iter(ends));
+        let ends = Cursor::from_iter(ends);
+        if behind.is_empty() {
+            return self.streams.publish(Audience::All, shown, &ends);
+        }
+        let (shown_first, verified) =
+            shown.into_iter().partition(|it| behind.contains(&it.id.originator));
+        self.streams.publish(Audience::All, verified, &Cursor::new());
+        self.streams.publish(Audience::Topics, shown_first, &ends);
+    }
+
+    fn note_verified(&self, through: EnvelopeId) {
+        if through.sequence != SequenceId::NONE {
+            self.verified.announce(through);
+        }
     }
 }

@@ -7,9 +7,9 @@ use hawser_storage::{OpenError, ReadError, Store};
 use tokio::sync::watch;
 
 use super::chain::ChainAppender;
-use super::pauses::RetryPauses;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Committer, Engine, LedgerAppender, Publisher};
+use crate::pauses::RetryPauses;
 
 /// Time between two looks. Guessed: the watermark is far above what is written in this time.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(1);

@@ -32,12 +32,6 @@ impl Heads {
         self.sender.subscribe()
     }
 
-    /// True if these are clones of the same heads.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.sender, &other.sender)
-    }
-
     /// Announces that the strand of `id` is durable up to `id`. To be called after the sync, by the
     /// committer of the strand.
     pub fn announce(&self, id: EnvelopeId) {

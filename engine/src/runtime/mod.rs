@@ -36,7 +36,6 @@ mod older_rows;
 mod own_clock;
 mod own_strand;
 mod pace;
-mod pauses;
 mod payer_reports;
 mod ports;
 mod prices;
@@ -56,7 +55,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, SecretKey};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SecretKey, SequenceId};
 use hawser_storage::{ReadError, Store};
 
 use crate::own_strand::{OperatorWord, OwnStrandStatus};
@@ -111,6 +110,8 @@ pub struct Engine {
     store: Store,
     ports: Ports,
     heads: Heads,
+    /// The heads as far as strands are verified.
+    verified: Heads,
     workers: Workers,
     committer: Committer,
     chain: ChainAppender,
@@ -140,12 +141,14 @@ impl Engine {
         store: Store,
     ) -> Result<(Self, PublisherThreads), ReadError> {
         let heads = Heads::new(store.snapshot().heads()?);
+        let verified = Heads::new(verified_heads(&store, &heads.get())?);
         let counters = Arc::new(Counters::default());
         let workers = Workers::start(settings.workers);
         let hub = Hub::new();
         hub.publish(&[], &heads.get());
         let streams = FanOut::start(hub.clone());
-        let committer = Committer::new(store.clone(), heads.clone(), streams, counters.clone());
+        let committer =
+            Committer::new(store.clone(), [&heads, &verified], streams, counters.clone());
         let judge = Arc::clone(&ports.identities);
         let chain_clock = ChainClock::load(store.clone())?;
         let chain = ChainAppender::new(chain::ChainAppenderParts {
@@ -157,7 +160,8 @@ impl Engine {
             counters: counters.clone(),
         });
         let ledger = LedgerAppender::new(store.clone());
-        let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone());
+        let reader = Reader::new(store.clone(), heads.clone(), hub, ports.clock.clone())
+            .with_verified(verified.clone());
         let reports = Reports::new(key.clone(), store.clone(), ports.clone());
         let report_history = ReportHistory::new(store.clone(), ports.registry.clone());
         let scrubs = Scrubs::new(store.clone(), ports.clock.clone(), counters.clone());
@@ -179,6 +183,7 @@ impl Engine {
             store,
             ports,
             heads,
+            verified,
             workers,
             committer,
             chain,
@@ -310,6 +315,13 @@ impl Engine {
         &self.heads
     }
 
+    /// Returns the durable heads of all strands, as far as they are verified: what other nodes are told of and sent, and
+    /// software that reads whole strands.
+    #[must_use]
+    pub fn verified_heads(&self) -> &Heads {
+        &self.verified
+    }
+
     /// Returns the way into the log for chain events.
     #[must_use]
     pub fn chain_appender(&self) -> ChainAppender {
@@ -351,4 +363,13 @@ impl Engine {
     pub fn counters(&self) -> &Arc<Counters> {
         &self.counters
     }
+}
+
+/// Returns the heads of a store as far as its strands are verified.
+fn verified_heads(store: &Store, heads: &Cursor) -> Result<Cursor, ReadError> {
+    let verified = heads.iter().map(|head| store.verified_up_to(head));
+    let begun = |it: &Result<EnvelopeId, _>| {
+        !matches!(it, Ok(EnvelopeId { sequence: SequenceId::NONE, .. }))
+    };
+    verified.filter(begun).collect()
 }

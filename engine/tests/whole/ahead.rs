@@ -1,21 +1,24 @@
 //! A backlog that readers are shown before it is verified: it ends as one that was verified first, also where peers lie.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::facts;
 use hawser_engine::ports::{NodeRecord, Registry};
+use hawser_engine::read::SubscriptionEvent;
 use hawser_engine::replication::{
     EnvelopeVerifier, LinkCommand, PeerViolation, StoredTrees, StrandItem, Trees as _,
 };
-use hawser_engine::runtime::CheckpointTask;
 use hawser_engine::runtime::replication::{CatchUp, ReplicationSettings};
+use hawser_engine::runtime::{CheckpointTask, Subscription};
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Proof};
+use hawser_proto::merkle::TreeHash;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, EnvelopeId, SecretKey, SequenceId, Signature};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SecretKey, SequenceId, Signature};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{
     Change, EvidenceTime, InvalidRule, LogEntry, Mark, Misbehavior, Store, StoreIdentity, Validity,
@@ -461,4 +464,124 @@ async fn an_observer_signs_the_tree_of_what_is_verified_only() {
     };
     assert_eq!((signed.size, Some(signed.root)), (VERIFIED, trees.root(SOURCE, VERIFIED)));
     task.stop().await;
+}
+
+/// Other software follows a node by reading whole strands, and believes what it gets.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_of_whole_strands_get_what_is_verified_only() {
+    let backlog = Backlog::new(None);
+    // It cannot be verified beyond a place without a peer.
+    let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
+    let follower = Follower::start(store);
+    let verified = || follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0;
+    follower.until("the first places are verified", || verified() == BAD - 1).await;
+    let reader = follower.engine().reader().clone();
+    let page = reader.query_originators(&[SOURCE], &Cursor::new(), 0).unwrap();
+    let place = |it: u64| usize::try_from(it).unwrap();
+    assert_eq!(page, backlog.envelopes[..place(BAD) - 1]);
+    let mut streams = [
+        reader.subscribe_originators([SOURCE], Some(Cursor::new())),
+        reader.subscribe_all_after(Cursor::new()),
+    ];
+    let mut got = [Vec::new(), Vec::new()];
+    for (stream, got) in streams.iter_mut().zip(&mut got) {
+        while !matches!(next(stream, got).await, SubscriptionEvent::CaughtUp(_)) {}
+        assert_eq!(*got, backlog.envelopes[..place(BAD) - 1]);
+    }
+    let mut from_now = reader.subscribe_originators([SOURCE], None);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    source.answer(backlog.plain(BAD, ALL)).await;
+    for (stream, got) in streams.iter_mut().zip(&mut got) {
+        while got.len() < place(ALL) {
+            next(stream, got).await;
+        }
+        assert_eq!(*got, backlog.envelopes);
+    }
+    let mut later = Vec::new();
+    while later.len() < place(ALL - BAD + 1) {
+        next(&mut from_now, &mut later).await;
+    }
+    assert_eq!(later, backlog.envelopes[place(BAD) - 1..]);
+    let page = reader.query_originators(&[SOURCE], &Cursor::new(), 0).unwrap();
+    assert_eq!(page, backlog.envelopes);
+    follower.stop().await;
+}
+
+/// Adds the envelopes of the next event of a stream.
+async fn next(stream: &mut Subscription, got: &mut Vec<Bytes>) -> SubscriptionEvent {
+    let event = tokio::time::timeout(Duration::from_secs(120), stream.next()).await;
+    let event = event.expect("there is more").unwrap();
+    if let SubscriptionEvent::Envelopes { envelopes, .. } = &event {
+        got.extend(envelopes.iter().cloned());
+    }
+    event
+}
+
+/// A relay has changed a place, and its own node keeps it no more: nothing can verify it any more.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shown_place_that_its_own_node_keeps_no_more_is_pruned_and_the_strand_goes_on() {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let backlog = Backlog::new(None);
+    // The second range goes on behind what is shown.
+    for through in [BAD + 2, ALL + 1] {
+        let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
+        let follower = Follower::start(store);
+        follower.node.clock.0.store(START_NS + 3 * DAY_NS, Ordering::SeqCst);
+        let mut source = follower.connect(SOURCE, &[]);
+        while source.want(SOURCE).await != (BAD - 1, None) {}
+        let (from, to) = (SequenceId(BAD), SequenceId(through));
+        let rest: Vec<_> = (through + 1..=ALL + 2).map(|it| envelope(it, false)).collect();
+        let mut items = vec![StrandItem::Gap { from, to, expired: true }];
+        items.extend(rest.iter().cloned().map(StrandItem::Envelope));
+        source.answer(items).await;
+        follower.wait_for(SOURCE, ALL + 2).await;
+        all_verified(&follower).await;
+        let before = usize::try_from(BAD).unwrap() - 1;
+        assert_eq!(follower.held(SOURCE), [&backlog.envelopes[..before], &rest].concat());
+        assert_eq!(follower.engine().counters().withdrawn.get(), 0);
+        drop(source);
+        let store = follower.stop().await;
+        let mark = |it| store.snapshot().mark(EnvelopeId::new(SOURCE, SequenceId(it))).unwrap();
+        for place in BAD..=through.min(ALL) {
+            assert!(matches!(mark(place), Some(Mark::Pruned { .. })), "{place}");
+        }
+        let beyond = through > ALL;
+        assert_eq!(matches!(mark(ALL + 1), Some(Mark::Expired { .. })), beyond);
+        // The leaves stay, since its node has signed them.
+        let root = backlog.tree.snapshot().root(SOURCE, ALL).unwrap();
+        assert_eq!(store.snapshot().root(SOURCE, ALL).unwrap(), root);
+        let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
+        let digests = store.snapshot().projection_digests().unwrap();
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+    }
+}
+
+/// The node of the strand has signed one tree for this reader, and signs another one for others, after a restart.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_shown_is_held_against_its_node_after_a_restart() {
+    let backlog = Backlog::new(None);
+    let store = common::store();
+    let relayed = backlog.relayed(BAD);
+    let read = verifier().read(relayed).unwrap().into_iter();
+    let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
+    store.commit_shown_by(&changes, &backlog.signed).unwrap();
+    let follower = Follower::start(store);
+    let verified = || follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0;
+    follower.until("the first places are verified", || verified() == BAD - 1).await;
+    let other = Checkpoint { root: TreeHash([7; 32]), ..backlog.signed.checkpoint };
+    let other = other.sign(&key(SOURCE));
+    let all = || {
+        let snapshot = follower.engine().store().snapshot();
+        snapshot.evidence(EvidenceTime::default(), 9, usize::MAX).unwrap()
+    };
+    let shown = || {
+        // It may come before the one that is kept, and more than once.
+        let _ = follower.replication.show_checkpoint(other.into());
+        !all().is_empty()
+    };
+    follower.until("its node is proven to have told two stories", shown).await;
+    assert_eq!(all().remove(0).evidence.misbehavior, Misbehavior::TwoCheckpoints);
+    follower.stop().await;
 }

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use hawser_api::{NoPeers, PeerCounts, PeerState, PeerView, StrandState};
 use hawser_engine::Engine;
 use hawser_engine::ports::{NodeRecord, Registry};
-use hawser_engine::runtime::Heads;
 use hawser_engine::runtime::replication::{
     Replication, ReplicationCounters, ReplicationSettings, ReplicationTasks, StrandCounters,
 };
@@ -33,28 +32,6 @@ pub(super) struct PeerStatusView {
     replication: Replication,
     /// `None` once it has been shut down.
     endpoint: Mutex<Option<Endpoint>>,
-}
-
-/// The view of a node that follows no other. Envelopes of an earlier run that are not verified yet are not announced to
-/// peers either.
-struct Alone(Replication);
-
-impl PeerView for Alone {
-    fn peers(&self) -> Vec<PeerState> {
-        NoPeers.peers()
-    }
-
-    fn strands(&self) -> Vec<StrandState> {
-        NoPeers.strands()
-    }
-
-    fn counts(&self) -> PeerCounts {
-        NoPeers.counts()
-    }
-
-    fn heads_for_peers(&self) -> Option<Heads> {
-        Some(self.0.heads().clone())
-    }
 }
 
 impl Peers {
@@ -111,7 +88,7 @@ impl Peers {
     pub(super) fn view(&self) -> Arc<dyn PeerView> {
         match &self.view {
             Some(view) => view.clone(),
-            None => Arc::new(Alone(self.replication.clone())),
+            None => Arc::new(NoPeers),
         }
     }
 
@@ -143,10 +120,6 @@ impl PeerStatusView {
 }
 
 impl PeerView for PeerStatusView {
-    fn heads_for_peers(&self) -> Option<Heads> {
-        Some(self.replication.heads().clone())
-    }
-
     fn peers(&self) -> Vec<PeerState> {
         let (connected, mut failures) =
             self.with_endpoint(|endpoint| (endpoint.peers(), endpoint.failures()));

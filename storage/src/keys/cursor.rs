@@ -24,11 +24,21 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
+    /// The checkpoint with which a strand's node has signed what readers are shown of it before it is verified, as its codec
+    /// encodes it. Absent when everything up to the head is checked.
+    ShownBy,
 }
 
 impl CursorName {
-    const ALL: [Self; 6] =
-        [Self::Chain, Self::Head, Self::InDoubt, Self::Ledger, Self::PayerReports, Self::Registry];
+    const ALL: [Self; 7] = [
+        Self::Chain,
+        Self::Head,
+        Self::InDoubt,
+        Self::Ledger,
+        Self::PayerReports,
+        Self::Registry,
+        Self::ShownBy,
+    ];
 
     pub(crate) fn as_bytes(self) -> &'static [u8] {
         match self {
@@ -38,6 +48,7 @@ impl CursorName {
             Self::Ledger => b"ledger",
             Self::PayerReports => b"payer_reports",
             Self::Registry => b"registry",
+            Self::ShownBy => b"shown_by",
         }
     }
 }
@@ -126,6 +137,7 @@ mod tests {
         assert_eq!(key(CursorName::Ledger), *b"ledger\0\0\0\x64");
         assert_eq!(key(CursorName::PayerReports), *b"payer_reports\0\0\0\x64");
         assert_eq!(key(CursorName::Registry), *b"registry\0\0\0\x64");
+        assert_eq!(key(CursorName::ShownBy), *b"shown_by\0\0\0\x64");
         let value = encode_position(ChainPosition { block: 0x0102, hash: [7; 32] });
         assert_eq!(value[..8], [0, 0, 0, 0, 0, 0, 1, 2]);
         assert_eq!(value[8..], [7; 32]);

@@ -3,15 +3,17 @@
 
 use bytes::{Bytes, BytesMut};
 use hawser_engine::replication::{CheckpointWatch, Finding, StoredTrees, Trees as _};
-use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
+use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{ControlDecoder, ControlFrame};
-use hawser_proto::merkle::{self, ProofError, Subtree, TreeHash, envelope_leaf, node_hash};
+use hawser_proto::merkle::{
+    self, ConsistencyProof, ProofError, Subtree, TreeHash, envelope_leaf, node_hash,
+};
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::misbehavior::TreeFault;
 
 use super::members::LIAR;
 use super::node::Node;
-use super::scripted::Naming;
+use super::scripted::{Naming, Script};
 use super::strands::{envelope, key};
 use super::wire::{Event, Path};
 use super::world::Sim;
@@ -44,11 +46,24 @@ impl ToldTree {
     fn root(&self) -> TreeHash {
         merkle::root(self.0.len() as u64, |at| self.subtree(at)).expect("all leaves are there")
     }
+
+    fn consistency(&self, from: u64) -> Option<ConsistencyProof> {
+        merkle::consistency_proof(from, self.0.len() as u64, |at| self.subtree(at)).ok()
+    }
+}
+
+/// The tree of the story that the scripted node tells one follower.
+fn told_tree(script: &Script, follower: OriginatorId, size: u64) -> ToldTree {
+    let leaf = |place| {
+        let version = script.story(follower, SequenceId(place));
+        envelope_leaf(&envelope(LIAR, SequenceId(place), version)).expect("it is well formed")
+    };
+    ToldTree((1..=size).map(leaf).collect())
 }
 
 impl Node {
     /// Brings up the trees behind places that were found late.
-    fn bring_up_trees(&self) {
+    pub(super) fn bring_up_trees(&self) {
         while !self.store.bring_up_trees(usize::MAX).expect("it is in memory") {}
     }
 
@@ -64,6 +79,17 @@ impl Node {
             let statement = Checkpoint { node: id, originator: id, size, root, time_ns };
             self.checkpoints.own = Some(statement.sign(&key(id)));
         }
+    }
+
+    /// Returns the newest checkpoint of a strand that its own node has signed, and that this node agrees with.
+    pub(super) fn newest_checkpoint(&self, originator: OriginatorId) -> Option<SignedCheckpoint> {
+        if originator == self.id {
+            return self.checkpoints.own;
+        }
+        let is_its_own = |it: &&SignedCheckpoint| {
+            (it.checkpoint.node, it.checkpoint.originator) == (originator, originator)
+        };
+        self.checkpoints.watch.agreed().find(is_its_own).copied()
     }
 
     /// Reads the frame that a peer has sent.
@@ -85,6 +111,9 @@ impl Node {
 impl Sim {
     /// Lets every node sign and pass on checkpoints from now on.
     pub(super) fn exchange_checkpoints(&mut self) {
+        if std::mem::replace(&mut self.exchanges, true) {
+            return;
+        }
         for node in self.members.clone() {
             self.plan(EXCHANGE_MS, Event::Exchange { node });
         }
@@ -92,6 +121,9 @@ impl Sim {
 
     /// One round of a node: it signs, and tells what is newer than what it has told.
     pub(super) fn exchange(&mut self, id: OriginatorId) {
+        if !self.exchanges {
+            return;
+        }
         let next = self.now + std::time::Duration::from_millis(EXCHANGE_MS);
         self.queue.push(next, Event::Exchange { node: id });
         if !self.nodes[&id].is_running {
@@ -138,15 +170,50 @@ impl Sim {
         if checkpoint.originator != LIAR {
             return signed;
         }
-        let leaf = |place| {
-            let version = script.story(follower, SequenceId(place));
-            envelope_leaf(&envelope(LIAR, SequenceId(place), version)).expect("it is well formed")
-        };
-        checkpoint.root = ToldTree((1..=checkpoint.size).map(leaf).collect()).root();
+        checkpoint.root = told_tree(script, follower, checkpoint.size).root();
         if script.signs_another_root(follower, checkpoint.size) {
             checkpoint.root = TreeHash([0xbd; 32]);
         }
         checkpoint.sign(&key(LIAR))
+    }
+
+    /// The checkpoint with which a server proves pages behind `position`, if the follower asks for proofs.
+    pub(super) fn signed_beyond(
+        &self,
+        path: Path,
+        originator: OriginatorId,
+        position: SequenceId,
+    ) -> Option<SignedCheckpoint> {
+        if !self.nodes[&path.follower].shows_first {
+            return None;
+        }
+        let signed = self.nodes[&path.server].newest_checkpoint(originator)?;
+        (signed.checkpoint.size > position.0).then_some(signed)
+    }
+
+    /// Proves that the strand up to `reached` is the beginning of a signed tree. The scripted node does so for the story
+    /// that it tells the follower.
+    pub(super) fn prefix(
+        &self,
+        path: Path,
+        originator: OriginatorId,
+        reached: SequenceId,
+        signed: SignedCheckpoint,
+    ) -> Option<SignedPrefix> {
+        let size = reached.0;
+        if path.server == LIAR
+            && originator == LIAR
+            && let Some(script) = &self.script
+        {
+            let told = told_tree(script, path.follower, signed.checkpoint.size);
+            let signed = self.as_scripted(signed, path.follower);
+            return Some(SignedPrefix { size, signed, proof: told.consistency(size)? });
+        }
+        let snapshot = self.nodes[&path.server].store.snapshot();
+        let proof = snapshot.consistency(originator, size, signed.checkpoint.size).ok()?;
+        let prefix = SignedPrefix { size, signed, proof };
+        let root = snapshot.root(originator, size).ok()?;
+        prefix.begins_with(root).is_ok().then_some(prefix)
     }
 
     /// A follower gets the frame of a checkpoint from a server.
@@ -163,7 +230,7 @@ impl Sim {
 
     /// A strand has grown at a node.
     pub(super) fn look_at_checkpoints(&mut self, id: OriginatorId, originator: OriginatorId) {
-        if self.script.is_none() || id == LIAR {
+        if !self.exchanges || id == LIAR {
             return;
         }
         let node = self.node(id);

@@ -19,6 +19,7 @@ mod running;
 mod scripted;
 mod serving;
 mod settled;
+mod shown;
 mod strands;
 mod wire;
 mod world;

@@ -1,17 +1,23 @@
 //! One simulated node: its log, and its followers while it runs.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use bytes::Bytes;
+use hawser_engine::facts;
 use hawser_engine::liveness::LivenessWatch;
 use hawser_engine::misbehavior::{
     Evidence, FeeVerdict, Misbehavior, StrandTimes, TimeFault, difference, judge_fees, stated_ns,
 };
-use hawser_engine::replication::{CheckpointWatch, Follower, PeerClock, SplitLimits, StrandWrite};
+use hawser_engine::replication::{
+    CheckpointWatch, Follower, PeerClock, ShownStage, ShownStrand, SplitLimits, StrandWrite,
+    WantResponse,
+};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::{Absences, RateTable};
-use hawser_storage::{Change, CommitError, LogEntry, LogItem, Store, StoreIdentity, Validity};
+use hawser_storage::{
+    Change, CommitError, LogEntry, LogItem, SkipReason, Store, StoreIdentity, Validity,
+};
 
 use super::checkpoints::Checkpoints;
 use super::scripted::Naming;
@@ -24,6 +30,14 @@ pub(super) const SPLIT_LIMITS: SplitLimits =
 /// One followed strand of a running node.
 pub(super) struct Following {
     pub(super) follower: Follower,
+    /// What readers are shown of it before it is verified.
+    pub(super) ahead: ShownStrand,
+    /// Responses that have arrived and were not taken yet.
+    pub(super) inbox: VecDeque<WantResponse<Bytes>>,
+    /// A part of what is shown is being verified.
+    pub(super) is_verifying: bool,
+    /// The followers that came before this one.
+    pub(super) turns: u32,
     /// Times of what was written.
     pub(super) times: StrandTimes,
     /// Accepted and not yet on its way to disk.
@@ -35,9 +49,23 @@ pub(super) struct Following {
 }
 
 impl Following {
-    fn new(follower: Follower) -> Self {
-        let times = StrandTimes::default();
-        Self { follower, times, waiting: Vec::new(), writing: None, armed: None }
+    fn new(follower: Follower, ahead: ShownStrand) -> Self {
+        Self {
+            follower,
+            ahead,
+            inbox: VecDeque::new(),
+            is_verifying: false,
+            turns: 0,
+            times: StrandTimes::default(),
+            waiting: Vec::new(),
+            writing: None,
+            armed: None,
+        }
+    }
+
+    /// True if nothing that has come is on its way to the log.
+    pub(super) fn is_idle(&self) -> bool {
+        self.writing.is_none() && (self.waiting.is_empty() || self.ahead.asks_later())
     }
 }
 
@@ -48,6 +76,11 @@ pub(super) struct Node {
     pub(super) older_source: Option<OriginatorId>,
     pub(super) incarnation: u64,
     pub(super) is_running: bool,
+    /// Readers are shown what strands' nodes have signed as a whole, before it is verified.
+    pub(super) shows_first: bool,
+    /// Envelopes that readers were shown first, and of these the ones that they get no more.
+    pub(super) shown: u64,
+    pub(super) withdrawn: u64,
     /// By originator; empty while the node is down.
     pub(super) following: BTreeMap<OriginatorId, Following>,
     /// Claims of each peer; empty while the node is down.
@@ -87,6 +120,9 @@ impl Node {
             older_source: None,
             incarnation: 0,
             is_running: false,
+            shows_first: false,
+            shown: 0,
+            withdrawn: 0,
             following: BTreeMap::new(),
             clocks: BTreeMap::new(),
             absences: Absences::NONE,
@@ -107,6 +143,11 @@ impl Node {
         self.store.snapshot().head(originator).unwrap()
     }
 
+    /// The last place of a strand that is verified: what others are told of and sent.
+    pub(super) fn verified_head(&self, originator: OriginatorId) -> SequenceId {
+        self.store.snapshot().verified_head(originator).unwrap()
+    }
+
     /// A whole strand, as the log tells it.
     pub(super) fn log(&self, originator: OriginatorId, after: SequenceId) -> Vec<LogItem> {
         let snapshot = self.store.snapshot();
@@ -123,7 +164,8 @@ impl Node {
             let mut follower = Follower::new(originator, self.head(originator), missing, now)
                 .with_split_limits(SPLIT_LIMITS);
             follower.handle_membership(now, !self.knows_departure_of(originator));
-            self.following.insert(originator, Following::new(follower));
+            let ahead = self.ahead(self.shows_first, originator);
+            self.following.insert(originator, Following::new(follower, ahead));
         }
         if let Some(source) = self.older_source {
             self.follow_older(source, now);
@@ -142,8 +184,17 @@ impl Node {
             let mut follower = follower.with_source(source).of_older_network();
             // No registry names these originators.
             follower.handle_membership(now, false);
-            self.following.insert(originator, Following::new(follower));
+            let ahead = self.ahead(false, originator);
+            self.following.insert(originator, Following::new(follower, ahead));
         }
+    }
+
+    fn ahead(&self, is_on: bool, originator: OriginatorId) -> ShownStrand {
+        let (verified, stored) = (self.verified_head(originator), self.head(originator));
+        let strand = (originator, key(originator).public_key());
+        let mut ahead = ShownStrand::new(is_on, strand, verified, stored);
+        ahead.note_absences_known();
+        ahead
     }
 
     /// Loses everything that is not on disk.
@@ -158,16 +209,22 @@ impl Node {
         self.lost.clear();
     }
 
-    /// Does the writes to one strand at `true_ns`, and tells up to where it grew.
-    pub(super) fn write(&mut self, true_ns: i64, writes: &[StrandWrite]) -> Option<SequenceId> {
+    /// Does the writes to one strand at `true_ns` as its stage says, and tells up to where it grew.
+    ///
+    /// # Errors
+    /// Peers have sent something else than what is shown, or nothing.
+    pub(super) fn write(
+        &mut self,
+        true_ns: i64,
+        stage: ShownStage,
+        writes: &[StrandWrite],
+    ) -> Result<Option<SequenceId>, CommitError> {
         let now_ns = true_ns + self.clock_offset_ns;
         let mut durable = None;
         for write in writes {
             match write {
                 StrandWrite::Append { changes, through } => {
-                    self.store.commit(changes).unwrap();
-                    self.judge_times(now_ns, changes);
-                    self.judge_rest(now_ns, changes);
+                    self.append(now_ns, stage, changes)?;
                     durable = Some(*through);
                 }
                 StrandWrite::Compare { from, entries } => {
@@ -184,7 +241,82 @@ impl Node {
                 }
             }
         }
-        durable
+        Ok(durable)
+    }
+
+    fn append(
+        &mut self,
+        now_ns: i64,
+        stage: ShownStage,
+        changes: &[Change],
+    ) -> Result<(), CommitError> {
+        let changes = match stage {
+            ShownStage::Verified => changes,
+            ShownStage::Shown { .. } => {
+                self.store.commit_shown(changes).unwrap();
+                self.shown += changes.len() as u64;
+                return Ok(());
+            }
+            ShownStage::AskedAgain { head } => {
+                let shown = changes.partition_point(|change| change.start().sequence <= head);
+                self.judge_shown(now_ns, &changes[..shown])?;
+                if let Some(Change::Skip { originator, through, reason, .. }) =
+                    changes[..shown].last()
+                    && *through > head
+                {
+                    let (originator, through, reason) = (*originator, *through, *reason);
+                    let beyond = Change::Skip { originator, from: head.next(), through, reason };
+                    self.store.commit(&[beyond]).unwrap();
+                }
+                &changes[shown..]
+            }
+        };
+        self.store.commit(changes).unwrap();
+        self.judge_times(now_ns, changes);
+        self.judge_rest(now_ns, changes);
+        Ok(())
+    }
+
+    /// Takes over what peers have sent for places that readers are shown.
+    fn judge_shown(&mut self, now_ns: i64, changes: &[Change]) -> Result<(), CommitError> {
+        let mut entries = Vec::new();
+        for change in changes {
+            let got = change.start();
+            match change {
+                Change::Append(entry) => entries.push(entry.clone()),
+                Change::Skip { through, reason: SkipReason::Expired, .. } => {
+                    self.commit_verified(now_ns, std::mem::take(&mut entries))?;
+                    let own = self.id;
+                    let derive =
+                        |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+                    self.store.prune_shown(got.originator, *through, &derive)?;
+                }
+                Change::Skip { .. } => {
+                    self.commit_verified(now_ns, entries)?;
+                    return Err(CommitError::Gap { after: got.sequence.previous(), got });
+                }
+            }
+        }
+        self.commit_verified(now_ns, entries)
+    }
+
+    /// Takes over verdicts on the next places that readers are shown.
+    pub(super) fn commit_verified(
+        &mut self,
+        now_ns: i64,
+        entries: Vec<LogEntry>,
+    ) -> Result<(), CommitError> {
+        let Some(originator) = entries.first().map(|entry| entry.id.originator) else {
+            return Ok(());
+        };
+        let own = self.id;
+        let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+        let done = self.store.commit_verified(originator, &entries, &derive)?;
+        self.withdrawn += done.withdrawn;
+        let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
+        self.judge_times(now_ns, &changes);
+        self.judge_rest(now_ns, &changes);
+        Ok(())
     }
 
     fn judge_times(&mut self, now_ns: i64, changes: &[Change]) {

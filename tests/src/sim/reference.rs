@@ -100,7 +100,7 @@ impl Sim {
     /// Returns the last place of a strand that a node shows.
     pub(super) fn shown_head(&self, server: OriginatorId, originator: OriginatorId) -> SequenceId {
         if !self.reference.contains_key(&server) {
-            return self.nodes[&server].head(originator);
+            return self.nodes[&server].verified_head(originator);
         }
         let shown = self.shown(server, originator, SequenceId::NONE);
         shown.last().map_or(SequenceId::NONE, |(place, _)| *place)

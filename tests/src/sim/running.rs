@@ -3,7 +3,9 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use hawser_engine::replication::{Effect, RequestId, StrandItem, StrandWrite, Want, WantResponse};
+use hawser_engine::replication::{
+    Effect, PeerViolation, RequestId, StrandItem, StrandWrite, Want, WantResponse,
+};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Validity};
 use rand::RngExt as _;
@@ -13,7 +15,7 @@ use super::hostile::Behaviour;
 use super::liar::is_withheld;
 use super::members::LIAR;
 use super::scripted::Naming;
-use super::strands::{Version, envelope, judge, judge_by};
+use super::strands::{Version, envelope, judge};
 use super::wire::{Event, Path};
 use super::world::Sim;
 
@@ -94,22 +96,18 @@ impl Sim {
             streams.retain(|of, stream| *of != originator || stream.request != response.request);
             response.items = vec![StrandItem::Closed];
         }
-        let now = self.now;
         let following = &self.nodes[&path.follower].following[&originator];
-        let WantResponse { peer, request, items } = response;
-        if following.follower.awaits(peer, request) {
-            self.note_arrival(path, originator, request);
-            let absences = self.nodes[&path.follower].absences_of(originator);
-            let check = |bytes| judge_by(&absences, originator, path.follower, &bytes);
-            let items: Vec<_> = items.into_iter().map(|item| item.map(check)).collect();
+        if following.follower.awaits(response.peer, response.request) {
+            self.note_arrival(path, originator, response.request);
             let following = self.node(path.follower).following.get_mut(&originator).unwrap();
-            following.follower.handle_response(now, WantResponse { peer, request, items });
+            following.inbox.push_back(response);
+            self.drive(path.follower, originator);
         }
         self.route_effects(path.follower, originator);
     }
 
     /// Lets a follower read a server's clock, and returns the head of a strand in it.
-    fn claimed_head(&mut self, path: Path, originator: OriginatorId) -> SequenceId {
+    pub(super) fn claimed_head(&mut self, path: Path, originator: OriginatorId) -> SequenceId {
         let claims = self.clock_of(path.server, originator);
         let members = self.members.clone();
         let clock = self.node(path.follower).clocks.entry(path.server).or_default();
@@ -172,19 +170,9 @@ impl Sim {
                     self.send_want(path, request, want);
                 }
                 Effect::Stop { peer } => {
-                    let path = Path { follower: node, server: peer };
-                    let generation = self.connection(path).generation;
-                    let at = self.control_arrival(path);
-                    self.queue.push(at, Event::Stop { path, generation, originator });
+                    self.stop_want(Path { follower: node, server: peer }, originator);
                 }
-                Effect::Disconnect { peer, violation } => {
-                    assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
-                    self.meet_violation(violation);
-                    self.name_liar(Naming::Violation(violation));
-                    let now = self.now;
-                    self.node(node).sent_away.insert(peer, now);
-                    self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
-                }
+                Effect::Disconnect { peer, violation } => self.send_away(node, peer, violation),
             }
         }
         let following = self.nodes[&node].following.get(&originator);
@@ -194,12 +182,27 @@ impl Sim {
         self.arm(node, originator);
     }
 
-    /// Lets a follower split its backlog as soon as it can.
+    /// Ends a connection for a rule that the peer has broken.
+    pub(super) fn send_away(
+        &mut self,
+        node: OriginatorId,
+        peer: OriginatorId,
+        violation: PeerViolation,
+    ) {
+        assert!(peer == LIAR && self.has_liar, "{peer} is honest: {violation}");
+        self.meet_violation(violation);
+        self.name_liar(Naming::Violation(violation));
+        let now = self.now;
+        self.node(node).sent_away.insert(peer, now);
+        self.break_off(Path { follower: node, server: peer }, AVOID_MS_MAX);
+    }
+
+    /// Lets a follower split its backlog as soon as it can. What is shown first has to come in order.
     fn split(&mut self, node: OriginatorId, originator: OriginatorId) {
         let now = self.now;
         let Some(following) = self.node(node).following.get_mut(&originator) else { return };
         let follower = &mut following.follower;
-        if follower.can_split() {
+        if follower.can_split() && !following.ahead.is_on() {
             follower.start_split(now);
         }
     }
@@ -242,7 +245,10 @@ impl Sim {
     fn start_write(&mut self, node: OriginatorId, originator: OriginatorId) {
         let incarnation = self.nodes[&node].incarnation;
         let Some(following) = self.node(node).following.get_mut(&originator) else { return };
-        if following.writing.is_some() || following.waiting.is_empty() {
+        if following.writing.is_some()
+            || following.waiting.is_empty()
+            || following.ahead.asks_later()
+        {
             return;
         }
         let writes = std::mem::take(&mut following.waiting);
@@ -256,22 +262,36 @@ impl Sim {
         originator: OriginatorId,
         writes: &[StrandWrite],
     ) {
-        let now_ns = self.now_ns();
-        let durable = self.node(node).write(now_ns, writes);
-        for (accused, naming) in std::mem::take(&mut self.node(node).namings) {
-            assert!(accused == LIAR && self.has_liar, "{node} names {accused}: {naming:?}");
-            self.name_liar(naming);
-        }
+        let (now, now_ns) = (self.now, self.now_ns());
+        let stage = self.nodes[&node].following[&originator].ahead.stage();
+        let written = self.node(node).write(now_ns, stage, writes);
+        self.take_namings(node);
+        let incarnation = self.nodes[&node].incarnation;
         let following = self.node(node).following.get_mut(&originator).unwrap();
         following.writing = None;
-        if let Some(through) = durable {
-            following.follower.handle_durable(through);
+        match written {
+            Ok(Some(through)) => following.follower.handle_durable(through),
+            Ok(None) => {}
+            Err(error) => {
+                let pause = following.ahead.ask_later(now, &error);
+                let pause = pause.unwrap_or_else(|| panic!("{node}: {originator}: {error}"));
+                self.queue.push(now + pause, Event::Drive { node, incarnation, originator });
+            }
         }
         self.route_effects(node, originator);
         self.start_write(node, originator);
         self.judge_anew(node, originator);
         self.look_at_checkpoints(node, originator);
         self.wake_streams(node, originator);
+        self.drive(node, originator);
+    }
+
+    /// Takes over whom a node has named by what it wrote.
+    pub(super) fn take_namings(&mut self, node: OriginatorId) {
+        for (accused, naming) in std::mem::take(&mut self.node(node).namings) {
+            assert!(accused == LIAR && self.has_liar, "{node} names {accused}: {naming:?}");
+            self.name_liar(naming);
+        }
     }
 
     /// Adds the next place to a node's own strand; sometimes it stays empty.
@@ -302,11 +322,13 @@ impl Sim {
 
     pub(super) fn crash(&mut self, id: OriginatorId) {
         for originator in self.followed_by(id) {
-            let writing = self.node(id).following.get_mut(&originator).unwrap().writing.take();
+            let following = self.node(id).following.get_mut(&originator).unwrap();
+            let (writing, stage) = (following.writing.take(), following.ahead.stage());
             // A write under way has reached the disk, or it has not.
             if let Some(writes) = writing.filter(|_| self.rng.random()) {
                 let now_ns = self.now_ns();
-                self.node(id).write(now_ns, &writes);
+                // What it refuses is asked for again after the restart.
+                let _ = self.node(id).write(now_ns, stage, &writes);
             }
         }
         self.node(id).crash();
@@ -326,6 +348,7 @@ impl Sim {
         self.judge_anew(id, DEPARTED);
         for originator in self.followed_by(id) {
             self.route_effects(id, originator);
+            self.drive(id, originator);
         }
         for path in self.paths_of(id) {
             self.plan(RECONNECT_MS_MAX, Event::Up { path });

@@ -56,6 +56,8 @@ pub enum Role {
     CommitViaNode,
     /// Orders payloads on a topic that only nodes write to, for a payer.
     ReservedTopic,
+    /// Orders envelopes that no payer has signed.
+    Unpaid,
     /// Tells half of the nodes another story of its strand, and signs checkpoints of both.
     Equivocator,
     /// Signs other envelopes for places that it has used before, as after a restore from an old backup.
@@ -66,7 +68,7 @@ pub enum Role {
 
 impl Role {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Forger,
         Self::Withholder,
         Self::Reorderer,
@@ -77,6 +79,7 @@ impl Role {
         Self::LyingRelay,
         Self::CommitViaNode,
         Self::ReservedTopic,
+        Self::Unpaid,
         Self::Equivocator,
         Self::IdReuse,
         Self::TwoCheckpoints,
@@ -98,6 +101,7 @@ impl Role {
             Self::LyingRelay => matches!(naming, Naming::Violation(_)),
             Self::CommitViaNode => naming == Naming::Mark(6),
             Self::ReservedTopic => naming == Naming::Mark(5),
+            Self::Unpaid => naming == Naming::Mark(2),
             Self::Equivocator => naming == Naming::Contradiction || naming.is_two_statements(),
             // The proof needs what was lost; without it, the node is named and not proven guilty.
             Self::IdReuse => {
@@ -117,6 +121,7 @@ impl Role {
             Self::WrongFees if is_lie => Version::Dear,
             Self::CommitViaNode if is_lie => Version::Commit,
             Self::ReservedTopic if is_lie => Version::Reserved,
+            Self::Unpaid if is_lie => Version::Unpaid,
             _ => Version::True,
         }
     }
@@ -298,6 +303,9 @@ impl Sim {
             node.clock_offset_ns = offset_s * 1_000_000_000;
         }
         sim.exchange_checkpoints();
+        if rng(seed, 12).random() {
+            sim.show_first(seed);
+        }
         if role == Role::LyingRelay {
             for other in sim.honest().into_iter().filter(|id| *id != CUT_OFF) {
                 sim.cut(CUT_OFF, other);

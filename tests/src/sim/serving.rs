@@ -36,19 +36,28 @@ impl Sim {
         }
         let few = self.rng.random_range(1..8);
         let server = &self.nodes[&path.server];
-        let head = server.head(originator);
+        let head = server.verified_head(originator);
         let Some(stream) = self.connections[&path].streams.get(&originator) else { return };
         if stream.request != request {
             return; // a later want has taken its place
         }
         let (want, position) = (stream.want, stream.position);
         let through = want.up_to.map_or(head, |up_to| up_to.min(head));
+        let signed = self.signed_beyond(path, originator, position);
+        let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
         let mut items = Vec::new();
         let mut reached = position;
         for item in server.log(originator, position).into_iter().take(few) {
-            let Some((item, last)) = item_of(item, through) else { break };
+            let Some((item, last)) = item_of(item, end) else { break };
             reached = last;
             items.push(item);
+        }
+        if let Some(signed) = signed
+            && reached > position
+            && items.iter().all(|item| matches!(item, StrandItem::Envelope(_)))
+        {
+            let prefix = self.prefix(path, originator, reached, signed);
+            items.splice(0..0, prefix.map(|it| StrandItem::Prefix(Box::new(it))));
         }
         if path.server == LIAR && self.faults.lies {
             items = twist(items, originator, position, request, &mut self.rng);

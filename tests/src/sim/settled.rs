@@ -47,6 +47,8 @@ impl Sim {
         for node in self.honest() {
             assert_eq!(places(OriginatorId(100)), places(node), "late finds reach every node");
         }
+        self.assert_all_verified();
+        self.assert_equal_trees();
     }
 
     /// Lets the network's own faults end while the hostile node goes on, and holds the honest nodes to what
@@ -63,6 +65,8 @@ impl Sim {
         self.assert_acknowledged_everywhere();
         self.assert_readable();
         self.assert_equal_tallies();
+        self.assert_all_verified();
+        self.assert_equal_trees();
     }
 
     /// Lets the network of a node that has left come to rest, and holds the others to what they promise.

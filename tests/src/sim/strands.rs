@@ -7,7 +7,7 @@ use hawser_engine::replication::{EnvelopeVerifier, VerifyResult};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope, Payload, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
+use hawser_proto::{EnvelopeId, OriginatorId, SecretKey, SequenceId, Signature, Topic};
 use hawser_rules::{Absences, ENVELOPE_LEN_BYTES_MAX};
 use hawser_storage::RateRow;
 use parking_lot::Mutex;
@@ -39,6 +39,8 @@ pub(super) enum Version {
     Commit,
     /// It orders a payer report that a payer has paid for.
     Reserved,
+    /// It orders what no payer has signed.
+    Unpaid,
     /// No answer can carry it.
     Oversized,
     /// The true statement, signed with a key of no node.
@@ -47,7 +49,7 @@ pub(super) enum Version {
 
 impl Version {
     /// All that a node may sign for a place of its own.
-    pub(super) const SIGNED: [Self; 10] = [
+    pub(super) const SIGNED: [Self; 11] = [
         Self::True,
         Self::Other,
         Self::Dear,
@@ -57,6 +59,7 @@ impl Version {
         Self::Dependent,
         Self::Commit,
         Self::Reserved,
+        Self::Unpaid,
         Self::Oversized,
     ];
 }
@@ -162,7 +165,11 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
     let client = client(topic.as_bytes(), depends_on, Some(payload));
     // The key of payer 3 is that of node 300, which may pay for payloads of nodes.
     let payer_number = if version == Version::Reserved { 99 } else { 3 };
-    let paid = PayerEnvelope::sign(client, originator, RETENTION_DAYS, &payer(payer_number));
+    let mut paid = PayerEnvelope::sign(client, originator, RETENTION_DAYS, &payer(payer_number));
+    if version == Version::Unpaid {
+        let signature = paid.payer_signature.as_mut().expect("it was signed");
+        signature.bytes = of_no_key(&signature.bytes);
+    }
     let payer_bytes: Bytes = paid.encode_to_vec().into();
     let originator_ns = match version {
         Version::Future => FUTURE_NS,
@@ -187,6 +194,20 @@ fn make(originator: OriginatorId, sequence: SequenceId, version: Version) -> Byt
     let signer = if version == Version::Forged { NO_NODE } else { originator };
     let signature = key(signer).sign(originator_digest(&bytes));
     OriginatorEnvelope::encode(bytes, Proof::Signature(signature))
+}
+
+/// Changes a signature so that it has its form and belongs to no key.
+fn of_no_key(signature: &Bytes) -> Bytes {
+    let changed = (0..=255).map(|byte| {
+        let mut bytes = signature.to_vec();
+        bytes[1] = byte;
+        Bytes::from(bytes)
+    });
+    let digest = originator_digest(&Bytes::from_static(b"any"));
+    let belongs_to_none = |bytes: &Bytes| {
+        Signature::from_bytes(bytes).is_ok_and(|signature| signature.recover(digest).is_err())
+    };
+    changed.into_iter().find(belongs_to_none).expect("half of all points are not on the curve")
 }
 
 /// Time between two envelopes of a strand.

@@ -57,6 +57,16 @@ pub(super) enum Event {
         originator: OriginatorId,
         writes: Vec<StrandWrite>,
     },
+    /// A node has verified a part of what readers are shown: what stands behind `after`, at most to `through`.
+    Behind {
+        node: OriginatorId,
+        incarnation: u64,
+        originator: OriginatorId,
+        after: SequenceId,
+        through: SequenceId,
+    },
+    /// A pause is over before a node asks for something again.
+    Drive { node: OriginatorId, incarnation: u64, originator: OriginatorId },
     /// A node learns of a rate.
     Rate { node: OriginatorId, rate: RateRow },
     /// A node learns that another one has left the network.
@@ -101,6 +111,10 @@ impl fmt::Display for Event {
             Self::Durable { node, originator, writes, .. } => {
                 write!(f, "{node} durable {originator}: {} writes", writes.len())
             }
+            Self::Behind { node, originator, after, through, .. } => {
+                write!(f, "{node} verifies {originator} behind {after} up to {through}")
+            }
+            Self::Drive { node, originator, .. } => write!(f, "{node} goes on with {originator}"),
             Self::Rate { node, rate } => {
                 write!(f, "{node} learns of the rate of {}", rate.start_unix_s)
             }

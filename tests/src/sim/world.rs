@@ -68,6 +68,8 @@ pub struct Sim {
     pub(super) gone: BTreeSet<OriginatorId>,
     trace: Vec<String>,
     pub(super) members: Vec<OriginatorId>,
+    /// Nodes exchange checkpoints.
+    pub(super) exchanges: bool,
     /// Behaviours of node 300, if it is hostile.
     pub(super) hostility: Option<Hostility>,
     /// The role of node 300, if it has one.
@@ -138,6 +140,7 @@ impl Sim {
             gone: BTreeSet::new(),
             trace: Vec::new(),
             members: members.clone(),
+            exchanges: false,
             hostility: None,
             script: None,
             reference: ReferenceHabits::new(),
@@ -181,7 +184,7 @@ impl Sim {
             let ms = at.duration_since(self.started).as_micros();
             self.trace.push(format!("{ms} {event}"));
             let writer = match event {
-                Event::Durable { node, .. } => Some(node),
+                Event::Durable { node, .. } | Event::Behind { node, .. } => Some(node),
                 _ => None,
             };
             self.handle(event);
@@ -205,6 +208,7 @@ impl Sim {
         self.faults = Faults::NONE;
         self.hostility = None;
         self.script = None;
+        self.exchanges = false;
         self.mend();
     }
 
@@ -308,6 +312,10 @@ impl Sim {
                 let now = self.now;
                 let following = self.node(node).following.get_mut(&originator).unwrap();
                 following.armed = None;
+                // As its task does: peers that wait for this node are not slow.
+                if following.ahead.is_waiting() || !following.inbox.is_empty() {
+                    following.follower.handle_backlog(now);
+                }
                 following.follower.handle_timeout(now);
                 self.route_effects(node, originator);
             }
@@ -315,6 +323,14 @@ impl Sim {
                 if self.runs(node, incarnation) =>
             {
                 self.finish_write(node, originator, &writes);
+            }
+            Event::Behind { node, incarnation, originator, after, through }
+                if self.runs(node, incarnation) =>
+            {
+                self.verify_behind(node, originator, (after, through));
+            }
+            Event::Drive { node, incarnation, originator } if self.runs(node, incarnation) => {
+                self.drive(node, originator);
             }
             Event::Rate { node, rate } => self.node(node).store.record_rates(&[rate]).unwrap(),
             Event::Departure { node } => self.learn_of_departure(node),
@@ -329,6 +345,8 @@ impl Sim {
             | Event::Clock { .. }
             | Event::Checkpoint { .. }
             | Event::Timer { .. }
+            | Event::Behind { .. }
+            | Event::Drive { .. }
             | Event::Durable { .. } => {}
         }
     }

@@ -117,7 +117,7 @@ impl Process {
         let heads = Heads::new(store.snapshot().heads().unwrap());
         let counters = Arc::new(Counters::default());
         let fan_out = FanOut::start(Hub::new());
-        let committer = Committer::new(store.clone(), heads.clone(), fan_out, counters.clone());
+        let committer = Committer::new(store.clone(), [&heads, &heads], fan_out, counters.clone());
         let chain_clock = ChainClock::load(store.clone()).unwrap();
         let chain = ChainAppender::new(ChainAppenderParts {
             store: store.clone(),

@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use hawser_proto::Cursor;
 use hawser_storage::Store;
 use tokio::sync::Semaphore;
 
 use super::hub::Hub;
 use super::page_threads::{PageThreads, STREAM_PAGES_AT_ONCE};
+use crate::read::feed::Feed;
 use crate::read::{ReadMemory, Unlimited};
 use crate::runtime::Heads;
 use crate::runtime::counters::ReadCounters;
@@ -16,6 +18,8 @@ use crate::runtime::counters::ReadCounters;
 pub(super) struct LogAccess {
     pub(super) store: Store,
     pub(super) heads: Heads,
+    /// The heads as far as strands are verified: the ends of whole strands for their readers, other nodes among them.
+    pub(super) verified: Heads,
     pub(super) hub: Hub,
     /// A permit for each page that is being read for a stream.
     pub(super) stream_pages: Arc<Semaphore>,
@@ -30,6 +34,23 @@ impl LogAccess {
     pub(super) fn new(store: Store, heads: Heads, hub: Hub) -> Self {
         let stream_pages = Arc::new(Semaphore::new(STREAM_PAGES_AT_ONCE));
         let (page_threads, memory) = (PageThreads::new(), Arc::new(Unlimited));
-        Self { store, heads, hub, stream_pages, page_threads, counters: Arc::default(), memory }
+        Self {
+            store,
+            verified: heads.clone(),
+            heads,
+            hub,
+            stream_pages,
+            page_threads,
+            counters: Arc::default(),
+            memory,
+        }
+    }
+
+    /// Returns the heads up to which a feed may read.
+    pub(super) fn heads_for(&self, feed: &Feed) -> Arc<Cursor> {
+        match feed {
+            Feed::Topics(_) => self.heads.get(),
+            Feed::Log(_) => self.verified.get(),
+        }
     }
 }

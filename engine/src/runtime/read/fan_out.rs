@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::hub::Hub;
 use crate::committed::Committed;
-use crate::read::backlog::{Backlog, Published};
+use crate::read::backlog::{Audience, Backlog, Published};
 
 /// The thread between committers and the hub, so that a commit and its answer never wait for
 /// streams, however many there are.
@@ -50,11 +50,16 @@ impl FanOut {
         Self { shared: Arc::new(FanOutHandle { queue }) }
     }
 
-    /// Hands over durable envelopes for readers and the new heads of their strands, in the order of
+    /// Hands over durable, or verified, envelopes for readers and the new heads of their strands, in the order of
     /// commits. Returns at once. One caller at a time for each strand.
-    pub(crate) fn publish(&self, committed: Vec<Arc<Committed>>, ends: &Cursor) {
+    pub(crate) fn publish(
+        &self,
+        audience: Audience,
+        committed: Vec<Arc<Committed>>,
+        ends: &Cursor,
+    ) {
         let queue = &self.shared.queue;
-        queue.work.lock().backlog.push(committed, ends);
+        queue.work.lock().backlog.push(audience, committed, ends);
         queue.filled.notify_one();
     }
 
@@ -105,7 +110,10 @@ fn run(queue: &FanOutQueue, hub: &Hub) {
             tracing::warn!("streams go on from disk: they have missed commits");
             hub.lose();
         }
-        hub.publish(&committed, &ends);
+        for (audience, run) in &committed {
+            hub.pass(*audience, run);
+        }
+        hub.reach(&ends);
         // Fails only if the caller no longer waits.
         settling.into_iter().for_each(|settled| _ = settled.send(()));
     }
@@ -132,7 +140,7 @@ mod tests {
         let (hub, heads, store) = (Hub::new(), Heads::new(Cursor::new()), store());
         let fan_out = FanOut::start(hub.clone());
         let committer =
-            Committer::new(store, heads.clone(), fan_out.clone(), Arc::new(Counters::default()));
+            Committer::new(store, [&heads, &heads], fan_out.clone(), Arc::new(Counters::default()));
         let listener = hub.listener();
         hub.listen(Interest::Topic(topic(1)), &listener);
         let blocked = listener.block();
@@ -164,7 +172,7 @@ mod tests {
         for sequence in 1..=100 {
             let item = committed(id(100, sequence), topic(1), 0, vec![]);
             let item = Arc::new(Committed { bytes: bytes.clone(), ..item });
-            fan_out.publish(vec![item], &cursor(&[(100, sequence)]));
+            fan_out.publish(Audience::All, vec![item], &cursor(&[(100, sequence)]));
         }
         let waiting = fan_out.shared.queue.work.lock().backlog.len_bytes();
         assert!(waiting <= BatchLimits::BACKLOG.len_bytes, "{waiting} bytes");
@@ -180,7 +188,7 @@ mod tests {
         let listeners: Vec<_> = (0..10_000).map(|_| hub.listener()).collect();
         listeners.iter().for_each(|listener| hub.listen(Interest::Everything, listener));
         let item = Arc::new(committed(id(100, 1), topic(1), 0, vec![]));
-        fan_out.publish(vec![Arc::clone(&item)], &cursor(&[(100, 1)]));
+        fan_out.publish(Audience::All, vec![Arc::clone(&item)], &cursor(&[(100, 1)]));
         fan_out.settled().await;
         for listener in &listeners {
             let PopOutcome::Items(items, _) = listener.pop(BatchLimits::STREAM) else {

@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::listener::Listener;
 use super::listeners::Listeners;
 use crate::committed::Committed;
+use crate::read::backlog::Audience;
 use crate::read::feed::Interest;
 use crate::read::limits::BatchLimits;
 use crate::runtime::counters::StreamCounters;
@@ -39,7 +40,10 @@ struct HubState {
     /// Listeners of everything, in parts, so that a stream that opens or closes waits for the
     /// delivery to at most one part.
     everything: Vec<Mutex<Listeners>>,
+    /// The last envelopes that were passed to streams of topics.
     published: Mutex<Cursor>,
+    /// The last ones that were passed to streams of whole strands.
+    verified: Mutex<Cursor>,
     awaited: Mutex<Awaited>,
     counters: Arc<StreamCounters>,
 }
@@ -67,6 +71,7 @@ impl Default for HubState {
             originators: Mutex::default(),
             everything: std::iter::repeat_with(Mutex::default).take(SHARDS).collect(),
             published: Mutex::default(),
+            verified: Mutex::default(),
             awaited: Mutex::default(),
             counters: Arc::default(),
         }
@@ -87,16 +92,34 @@ impl Hub {
     /// Leaves out envelopes that do not ascend within their strand: a late find belongs to queries,
     /// and open streams do not go back.
     pub(crate) fn publish(&self, committed: &[Arc<Committed>], ends: &Cursor) {
-        let fresh = self.ascending(committed);
-        for item in &fresh {
+        self.pass(Audience::All, committed);
+        self.reach(ends);
+    }
+
+    /// Passes on envelopes as [`publish`](Self::publish) does, to these streams. What is passed to streams of whole strands
+    /// is verified, and [announced](crate::runtime::Engine::verified_heads) as such.
+    pub(crate) fn pass(&self, audience: Audience, committed: &[Arc<Committed>]) {
+        if audience != Audience::Strands {
+            self.pass_to_topics(&ascending(&self.state.published, committed));
+        }
+        if audience != Audience::Topics {
+            self.pass_to_strands(&ascending(&self.state.verified, committed));
+        }
+    }
+
+    fn pass_to_topics(&self, fresh: &[Arc<Committed>]) {
+        for item in fresh {
             let key = self.key(&item.topic);
             if let Some(listeners) = self.shard(key).lock().get(&key) {
                 listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(item)));
             }
         }
+    }
+
+    fn pass_to_strands(&self, fresh: &[Arc<Committed>]) {
         let originators = self.state.originators.lock();
         if !originators.is_empty() {
-            for item in &fresh {
+            for item in fresh {
                 if let Some(listeners) = originators.get(&item.id.originator) {
                     listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(item)));
                 }
@@ -105,10 +128,9 @@ impl Hub {
         drop(originators);
         if !fresh.is_empty() {
             for part in &self.state.everything {
-                part.lock().iter().for_each(|listener| listener.push(&fresh));
+                part.lock().iter().for_each(|listener| listener.push(fresh));
             }
         }
-        self.reach(ends);
     }
 
     /// Makes every listener read from disk: envelopes could not be passed on.
@@ -149,7 +171,7 @@ impl Hub {
 
     /// Records the heads of strands and notifies the listeners that wait for a place up to them. Costs
     /// one lookup for each strand; places above the heads cost nothing.
-    fn reach(&self, ends: &Cursor) {
+    pub(crate) fn reach(&self, ends: &Cursor) {
         let mut awaited = self.state.awaited.lock();
         awaited.reached.merge(ends);
         for end in ends.iter().filter(|end| !end.originator.is_node()) {
@@ -200,17 +222,6 @@ impl Hub {
         }
     }
 
-    /// Returns the envelopes that ascend within their strands, and remembers how far those are.
-    fn ascending(&self, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
-        let mut published = self.state.published.lock();
-        let mut ascends = |item: &&Arc<Committed>| {
-            let ascends = !published.covers(item.id);
-            published.advance(item.id);
-            ascends
-        };
-        committed.iter().filter(&mut ascends).cloned().collect()
-    }
-
     fn key(&self, topic: &Topic) -> TopicKey {
         TopicKey(self.state.hasher.hash_one(topic), self.state.second_hasher.hash_one(topic))
     }
@@ -234,6 +245,17 @@ impl Hub {
             + self.state.everything.iter().map(|part| part.lock().iter().count()).sum::<usize>()
             + self.state.awaited.lock().places.values().flat_map(Listeners::iter).count()
     }
+}
+
+/// Returns the envelopes that ascend within their strands, and remembers how far those are.
+fn ascending(published: &Mutex<Cursor>, committed: &[Arc<Committed>]) -> Vec<Arc<Committed>> {
+    let mut published = published.lock();
+    let mut ascends = |item: &&Arc<Committed>| {
+        let ascends = !published.covers(item.id);
+        published.advance(item.id);
+        ascends
+    };
+    committed.iter().filter(&mut ascends).cloned().collect()
 }
 
 fn leave<K>(table: &mut HashMap<K, Listeners>, key: &K, listener: &Arc<Listener>)
@@ -296,6 +318,29 @@ mod tests {
         publish(&hub, &[item(100, 1, 1), item(100, 2, 2), item(200, 1, 1), item(100, 3, 3)]);
         let got = listeners.each_ref().map(|listener| popped(listener).join(" "));
         assert_eq!(got, ["100:1 200:1", "100:2", "200:1", "100:1 100:2 200:1 100:3"]);
+    }
+
+    #[test]
+    fn streams_of_strands_get_what_is_shown_first_once_it_is_verified() {
+        let hub = Hub::new();
+        let listeners = [
+            Interest::Topic(topic(1)),
+            Interest::Originator(OriginatorId(100)),
+            Interest::Everything,
+        ]
+        .map(|interest| {
+            let listener = hub.listener();
+            hub.listen(interest, &listener);
+            listener
+        });
+        let got = || listeners.each_ref().map(|listener| popped(listener).join(" "));
+        hub.pass(Audience::Topics, &[item(100, 1, 1), item(100, 2, 1), item(100, 3, 1)]);
+        assert_eq!(got(), ["100:1 100:2 100:3", "", ""]);
+        // The second one breaks a rule.
+        hub.pass(Audience::Strands, &[item(100, 1, 1), item(100, 3, 1)]);
+        assert_eq!(got(), ["", "100:1 100:3", "100:1 100:3"]);
+        hub.pass(Audience::All, &[item(100, 4, 1)]);
+        assert_eq!(got(), ["100:4"; 3]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use crate::read::memory::PageMemory;
 
 /// A page of strands that is being made: see [`Reader::originators_query`](super::Reader::originators_query).
 ///
-/// It reads each strand by one ordered scan, up to the heads that it saw in its first turn. What rests between turns is
+/// It reads each strand by one ordered scan, up to the last place that was verified in its first turn. What rests between turns is
 /// taken from its reader's memory: the page so far, and one envelope of each strand.
 pub struct OriginatorsQuery {
     log: LogAccess,
@@ -56,11 +56,12 @@ impl OriginatorsQuery {
         let filling = match self.filling.take() {
             Some(filling) => filling,
             None => {
-                let heads = snapshot.heads()?;
-                let ranges = self.from.iter().map(|&after| {
-                    let through = heads.get(after.originator);
-                    LogRange { after, through }
-                });
+                // Other nodes read strands so, too, and believe what they get.
+                let range = |&after: &EnvelopeId| -> Result<_, QueryError> {
+                    let through = snapshot.verified_head(after.originator)?;
+                    Ok(LogRange { after, through })
+                };
+                let ranges = self.from.iter().map(range).collect::<Result<Vec<_>, _>>()?;
                 let memory = PageMemory::new(Arc::clone(&self.log.memory), 0);
                 LogFilling::new(ranges, self.limits, memory)
             }

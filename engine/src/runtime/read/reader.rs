@@ -35,6 +35,12 @@ impl Reader {
         Self { log: LogAccess::new(store, heads, hub), clock }
     }
 
+    /// Returns the same reader, whose streams of whole strands end at these heads. Without them they end at all heads.
+    #[must_use]
+    pub(crate) fn with_verified(self, verified: Heads) -> Self {
+        Self { log: LogAccess { verified, ..self.log }, ..self }
+    }
+
     /// Returns the same reader for a caller whose answers, and streams, take `memory` before they read.
     #[must_use]
     pub fn charged_to(&self, memory: Arc<dyn ReadMemory>) -> Self {
@@ -93,7 +99,8 @@ impl Reader {
 
     /// Returns the page of valid envelopes that follows `last_seen` in the strands of `originators`:
     /// across originators by time, each one ascending. Nothing waits for a dependency. Bounds are
-    /// those for topics; an originator that is named more than once counts once.
+    /// those for topics; an originator that is named more than once counts once. Strands end where they are verified:
+    /// other nodes read them so, and believe what they get.
     ///
     /// Blocks on the disk. Costs one ordered scan of each strand.
     ///
@@ -257,8 +264,8 @@ impl Reader {
         self.subscription(Feed::Topics(Box::new(TopicFeed::changing())), true)
     }
 
-    /// Opens a stream of all valid envelopes of some originators. Without a cursor it begins with
-    /// the envelopes that are committed from now on. Nothing waits for a dependency.
+    /// Opens a stream of all valid envelopes of some originators, as they are verified. Without a cursor it begins with
+    /// the envelopes that are verified from now on. Nothing waits for a dependency.
     #[must_use]
     pub fn subscribe_originators(
         &self,
@@ -271,15 +278,15 @@ impl Reader {
         self.subscription(Feed::Log(feed), from_disk)
     }
 
-    /// Opens a stream of every valid envelope that is committed from now on. Nothing waits for a
+    /// Opens a stream of every valid envelope that is verified from now on. Nothing waits for a
     /// dependency.
     #[must_use]
     pub fn subscribe_all(&self) -> Subscription {
         self.subscription(Feed::Log(LogFeed::new(None, Cursor::new())), false)
     }
 
-    /// Opens a stream of every valid envelope behind `last_seen`; of an originator that it does not name, from the
-    /// beginning. Nothing waits for a dependency.
+    /// Opens a stream of every valid and verified envelope behind `last_seen`; of an originator that it does not name, from
+    /// the beginning. Nothing waits for a dependency.
     #[must_use]
     pub fn subscribe_all_after(&self, last_seen: Cursor) -> Subscription {
         self.subscription(Feed::Log(LogFeed::new(None, last_seen)), true)
@@ -311,7 +318,7 @@ impl Reader {
         // The heads are read after the registration: an envelope that is committed before the hub
         // knows the listener lies below them, and a later one reaches the listener.
         if !from_disk {
-            feed.skip_to(&self.log.heads.get());
+            feed.skip_to(&self.log.heads_for(&feed));
         }
         Subscription::new(self.log.clone(), listener, feed)
     }

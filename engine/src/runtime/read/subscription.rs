@@ -220,7 +220,7 @@ impl Subscription {
     fn start_reading(&mut self) {
         if self.reading.is_none() {
             // Read after the queue was emptied: everything that was dropped from it lies below.
-            let heads = self.log.heads.get();
+            let heads = self.log.heads_for(&self.feed);
             let is_catching_up = self.topics().is_some_and(TopicFeed::is_catching_up);
             let read = match is_catching_up {
                 true => self.work(|feed| feed.poll_read(&heads)),

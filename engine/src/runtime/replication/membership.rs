@@ -13,7 +13,7 @@ use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
 use super::state::{self, ReplicationState};
 use super::stop::StopSignal;
 use crate::facts;
-use crate::runtime::pauses::RetryPauses;
+use crate::pauses::RetryPauses;
 
 /// Returns true if the marks of a strand follow other absences than these.
 pub(super) fn is_outdated(

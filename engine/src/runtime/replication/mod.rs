@@ -10,11 +10,10 @@
 //! - `membership`: marks of what nodes signed while they were not in the network;
 //! - `task`: follows one strand; `checking`: what has arrived, on all cores; `writes`: what it has accepted, on its way to
 //!   disk;
-//! - `catch_up`, `stage`, `ahead`, `shown`, `behind`: readers are shown what is not verified yet, and `relayed`: peers are not;
+//! - `catch_up`, `shown`, `behind`: readers are shown what is not verified yet, and peers are not;
 //! - `mend`: fetches what the disk has damaged, while the strand's follower rests;
 //! - `own_guard`: decides with peers if this node may sign, and takes over what they hold of its strand.
 
-mod ahead;
 mod behind;
 mod catch_up;
 mod checking;
@@ -31,9 +30,7 @@ mod mend;
 mod own_guard;
 mod peers;
 mod reader;
-mod relayed;
 mod shown;
-mod stage;
 mod state;
 mod stop;
 mod task;
@@ -127,12 +124,11 @@ impl Replication {
     /// Outside of a tokio runtime.
     pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
         let ReplicationSettings { migrated, witnesses, catch_up } = settings;
-        let can_be_ahead = catch_up == CatchUp::Checkpoints;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
             heads: engine.heads().clone(),
-            relayed: relayed::heads_for_peers(engine.store(), engine.heads(), can_be_ahead),
+            relayed: engine.verified_heads().clone(),
             catch_up,
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
@@ -356,7 +352,6 @@ async fn supervise(
     }
     tasks.spawn(checkpoints::exchange(state.clone(), stopped.clone()));
     tasks.spawn(evidence::judge_doubted(state.clone(), stopped.clone()));
-    tasks.spawn(relayed::pass_on(state.clone(), stopped.clone()));
     // The node that took them over has them already.
     if let Some(MigratedStrands { source, key }) = migrated.filter(|it| it.source != state.own) {
         for id in OriginatorId::MIGRATED {

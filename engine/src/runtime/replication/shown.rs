@@ -1,8 +1,5 @@
-//! A followed strand that readers are shown before it is verified: the part of its task that decides what comes when.
-//!
-//! Runs that the strand's node has signed as a whole are shown at once, and verified behind, from the log. Everything else
-//! that comes waits until all that is shown is verified, and is then verified as ever. So what is not verified is
-//! always the end of the strand.
+//! A followed strand that readers are shown before it is verified: the part of its task that does what
+//! [`ShownStrand`](crate::replication::ShownStrand) decides.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -13,13 +10,11 @@ use tokio::task::JoinHandle;
 
 use super::behind::{Behind, verify_next};
 use super::checking::{Checked, check_run, envelope};
-use super::stage::Stage;
 use super::task::StrandTask;
 use super::writes::WriteQueue;
 use crate::replication::{
-    AcceptedRun, Follower, LinkCommand, PeerViolation, StrandItem, WantResponse,
+    AcceptedRun, AskAgain, Incoming, LinkCommand, PeerViolation, WantResponse,
 };
-use crate::runtime::pauses::RetryPauses;
 
 impl StrandTask {
     /// Begins to check a response, or puts it aside until what is shown is verified. `is_idle` says that nothing is on its
@@ -29,43 +24,23 @@ impl StrandTask {
         response: WantResponse<Bytes>,
         is_idle: bool,
     ) -> Option<JoinHandle<Checked>> {
-        if !self.follower.awaits(response.peer, response.request) {
-            return None;
-        }
-        let is_run = self.ahead.is_run(&response) && !self.follower.is_searching();
-        let goes_on = self.ahead.runs.end_at(self.follower.accepted());
-        match self.ahead.stage {
-            Stage::AskedAgain { .. } => self.start_verifying(response),
-            Stage::Verified if !is_run => self.start_verifying(response),
-            Stage::Verified if is_idle => self.start_run(response),
-            Stage::Shown { .. } if is_run && goes_on => self.start_run(response),
-            Stage::Verified | Stage::Shown { .. } => {
-                self.ahead.park(response, false);
-                None
-            }
-        }
+        let incoming = self.ahead.take(&self.follower, response, is_idle)?;
+        self.start_incoming(incoming)
     }
 
     /// Begins to check the response that was put aside, if what is shown is verified. To be called while nothing is on its
     /// way to the log.
     pub(super) fn start_parked(&mut self) -> Option<JoinHandle<Checked>> {
-        if !self.ahead.is_verified() {
-            return None;
-        }
-        let parked = self.ahead.parked.take()?;
-        match parked.is_refused {
-            true => self.start_verifying(parked.response),
-            false => self.start_checking(parked.response, true),
-        }
+        let incoming = self.ahead.take_parked(&self.follower)?;
+        self.start_incoming(incoming)
     }
 
-    fn start_run(&mut self, response: WantResponse<Bytes>) -> Option<JoinHandle<Checked>> {
+    fn start_incoming(&mut self, incoming: Incoming) -> Option<JoinHandle<Checked>> {
+        let (judge, response) = match incoming {
+            Incoming::Verify(response) => return self.start_verifying(response),
+            Incoming::Judge(judge, response) => (*judge, response),
+        };
         self.is_checking = true;
-        if self.ahead.is_verified() {
-            // The first run begins at the tree that is stored.
-            self.ahead.runs.clear();
-        }
-        let judge = self.ahead.runs.judge(self.follower.accepted());
         Some(tokio::spawn(check_run(self.state.clone(), self.verifier(), judge, response)))
     }
 
@@ -76,39 +51,30 @@ impl StrandTask {
         run: Option<Box<AcceptedRun>>,
     ) {
         let Some(run) = run else {
-            self.ahead.park(response, true);
+            self.ahead.refuse(response);
             return;
         };
-        let WantResponse { peer, request, items } = response;
-        self.counters.received.inc_by(items.iter().filter_map(envelope).count() as u64);
-        let before = self.follower.accepted();
-        let entries = self.ahead.runs.note(peer, *run);
-        let trusted = self.ahead.runs.trusted().filter(|it| self.ahead.handed_over != Some(*it));
-        // Readers are shown what its node has signed here, so others are held against it. Not in that node's own queue, which
-        // it could fill to have this one dropped.
-        if let Some(signed) = trusted
+        self.counters.received.inc_by(response.items.iter().filter_map(envelope).count() as u64);
+        self.follower.note_wall(self.state.ports.clock.now_ns());
+        self.ahead.accept(now(), &mut self.follower, response, *run);
+        self.hand_over();
+    }
+
+    /// Has the exchange of checkpoints hold what the strand's node has signed here against what it signs for others.
+    pub(super) fn hand_over(&mut self) {
+        // Not in that node's own queue, which it could fill to have this one dropped.
+        if let Some(signed) = self.ahead.to_hand_over()
             && self.state.checkpoints.show(self.state.own, signed.into())
         {
-            self.ahead.handed_over = Some(signed);
-        }
-        let items = entries.into_iter().map(|entry| StrandItem::Envelope(Ok(entry))).collect();
-        self.follower.note_wall(self.state.ports.clock.now_ns());
-        self.follower.handle_response(now(), WantResponse { peer, request, items });
-        if self.ahead.is_verified() && self.follower.accepted() > before {
-            self.ahead.stage = Stage::Shown { verified: before };
+            self.ahead.note_handed_over(signed);
         }
     }
 
     /// Begins to verify what is shown and durable.
     pub(super) fn start_behind(&self) -> Option<JoinHandle<Behind>> {
-        let Stage::Shown { verified } = self.ahead.stage else { return None };
-        let durable = self.follower.durable();
-        let is_ready = self.is_due() && self.ahead.knows_absences && !self.ahead.asks_again;
-        let range = (verified, durable);
-        (verified < durable && is_ready).then(|| {
-            let (state, watch) = (self.state.clone(), self.watch.clone());
-            tokio::spawn(verify_next(state, self.verifier(), watch, range))
-        })
+        let range = self.ahead.next_behind(now(), &self.follower)?;
+        let (state, watch) = (self.state.clone(), self.watch.clone());
+        Some(tokio::spawn(verify_next(state, self.verifier(), watch, range)))
     }
 
     /// Takes what was verified behind.
@@ -117,15 +83,10 @@ impl StrandTask {
     /// An error that no other try can end.
     pub(super) fn take_verified(&mut self, verified: Behind) -> Result<(), CommitError> {
         match verified {
-            Behind::Verified(through) => self.note_verified(through),
-            Behind::Forged(through) => {
-                self.note_verified(through);
-                self.send_away(through.next());
-                self.ahead.asks_again = true;
-            }
+            Behind::Verified(through) => self.ahead.note_verified(through),
+            Behind::Forged(through) => self.send_away(through),
             Behind::Failed(error) if error.is_of_disk() => {
-                let pause = self.ahead.pauses.next();
-                self.ahead.retry_at = Some(now() + pause);
+                self.ahead.note_failed(now());
                 tracing::error!(originator = %self.originator, %error, "what is shown cannot be verified now");
             }
             Behind::Failed(error) => return Err(error),
@@ -133,21 +94,10 @@ impl StrandTask {
         Ok(())
     }
 
-    /// True if the last failure lies far enough behind.
-    fn is_due(&self) -> bool {
-        self.ahead.retry_at.is_none_or(|at| at <= now())
-    }
-
-    /// Has the strand asked for again after a pause, if that is what an error of a commit calls for: peers have sent something
-    /// else for a place that is shown, or claim that there is nothing. A single peer can cause that, and another one
-    /// can end it, so the strand goes on waiting. Returns false for all other errors.
+    /// Has the strand asked for again after a pause, if that is what an error of a commit calls for. Returns false for all
+    /// other errors.
     pub(super) fn ask_later(&mut self, error: &CommitError) -> bool {
-        let is_other = matches!(error, CommitError::Gap { .. } | CommitError::Conflict { .. });
-        if !is_other || !matches!(self.ahead.stage, Stage::AskedAgain { .. }) {
-            return false;
-        }
-        let pause = self.ahead.pauses.next();
-        (self.ahead.asks_again, self.ahead.retry_at) = (true, Some(now() + pause));
+        let Some(pause) = self.ahead.ask_later(now(), error) else { return false };
         tracing::error!(
             code = "shown_envelope_not_found",
             originator = %self.originator,
@@ -158,23 +108,15 @@ impl StrandTask {
         true
     }
 
-    fn note_verified(&mut self, through: SequenceId) {
-        if let Stage::Shown { verified } = &mut self.ahead.stage {
-            *verified = through;
-        }
-        self.ahead.runs.note_verified(through);
-        self.ahead.retry_at = None;
-        self.ahead.pauses = RetryPauses::default();
-    }
-
-    /// Ends the connection to the peer that has sent a place with an outer layer that its originator has not signed.
-    fn send_away(&self, place: SequenceId) {
+    /// Ends the connection to the peer that has sent the place behind `verified` with an outer layer that its originator
+    /// has not signed.
+    fn send_away(&mut self, verified: SequenceId) {
         self.state.counters.forged.inc();
-        let sender = self.ahead.runs.sender_of(place);
+        let sender = self.ahead.note_forged(verified);
         tracing::warn!(
             code = "shown_envelope_forged",
             originator = %self.originator,
-            %place,
+            place = %verified.next(),
             from = sender.map_or(0, |it| it.0),
             "an envelope that is shown has another outer layer than its originator signed: it is asked for again"
         );
@@ -188,29 +130,14 @@ impl StrandTask {
     /// Goes on to the next stage if what is shown is verified, or has to be asked for again. To be called while nothing of
     /// the strand is under way.
     pub(super) fn settle(&mut self) {
-        match self.ahead.stage {
-            Stage::Shown { verified } if self.ahead.asks_again => {
-                self.ask_again(verified, self.follower.durable());
-            }
-            Stage::Shown { verified } if verified >= self.follower.accepted() => {
-                self.ahead.finish()
-            }
-            Stage::AskedAgain { head } if self.ahead.asks_again => self.ask_once_more(head),
-            Stage::AskedAgain { head } if self.follower.durable() >= head => self.ahead.finish(),
-            Stage::Verified | Stage::Shown { .. } | Stage::AskedAgain { .. } => {}
-        }
-    }
-
-    /// Asks once more for what is not verified, if the pause is over.
-    fn ask_once_more(&mut self, head: SequenceId) {
-        if !self.is_due() {
+        let Some(AskAgain { verified, head }) = self.ahead.settle(now(), &self.follower) else {
             return;
-        }
-        // A part may have been verified before it failed.
-        match self.state.store.snapshot().verified_head(self.originator) {
+        };
+        let read = || self.state.store.snapshot().verified_head(self.originator);
+        match verified.map_or_else(read, Ok) {
             Ok(verified) => self.ask_again(verified, head),
             Err(error) => {
-                self.ahead.retry_at = Some(now() + self.ahead.pauses.next());
+                self.ahead.note_failed(now());
                 tracing::error!(originator = %self.originator, %error, "what is verified cannot be read now");
             }
         }
@@ -219,21 +146,13 @@ impl StrandTask {
     /// Asks for everything behind `verified` again. It is verified as it comes, and up to `head` compared with what is shown.
     fn ask_again(&mut self, verified: SequenceId, head: SequenceId) {
         self.writes = WriteQueue::default();
-        let is_repeat = matches!(self.ahead.stage, Stage::AskedAgain { .. });
-        let follower = Follower::new(self.originator, verified, [], now());
-        let follower = match is_repeat {
-            true => follower.after_failed(&self.follower, now()),
-            false => follower,
-        };
+        let follower = self.ahead.ask_again(now(), &self.follower, verified, head);
         self.follower = follower.with_requests(self.state.begin_turn());
         self.state.stop_wants(self.originator);
         // All peers are new to this follower, and so is the registry.
         self.connected = BTreeMap::new();
         self.peers.mark_changed();
         self.registry.mark_changed();
-        (self.ahead.parked, self.ahead.asks_again) = (None, false);
-        self.ahead.runs.clear();
-        self.ahead.stage = Stage::AskedAgain { head };
     }
 }
 

@@ -6,6 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use hawser_proto::checkpoint::SignedCheckpoint;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
 use hawser_storage::{CommitError, ReadError};
@@ -14,7 +15,6 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::ahead::Ahead;
 use super::behind::Behind;
 use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
@@ -22,16 +22,15 @@ use super::counters::StrandCounters;
 use super::evidence::TimeWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
-use super::stage::Stage;
 use super::state::{self, ReplicationState};
 use super::stop::StopSignal;
 use super::writes::{FailedWrites, Load, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
+use crate::pauses::RetryPauses;
 use crate::replication::{
-    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, RANGES_MAX, StrandItem,
-    StrandWrite, VerifyResult, WantResponse,
+    Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, RANGES_MAX, ShownStage,
+    ShownStrand, StrandItem, StrandWrite, VerifyResult, WantResponse,
 };
-use crate::runtime::pauses::RetryPauses;
 
 /// Interval at which the clocks of peers are looked at. Guessed: half of the interval at which peers send them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -63,7 +62,7 @@ pub(super) struct StrandTask {
     /// Times of the strand, for the one commit under way.
     pub(super) watch: Arc<Mutex<TimeWatch>>,
     /// The state of what readers are shown before it is verified.
-    pub(super) ahead: Ahead,
+    pub(super) ahead: ShownStrand,
 }
 
 /// The work of one strand that is under way, one of each kind.
@@ -102,7 +101,8 @@ impl StrandTask {
         source: OriginatorId,
         inbox: mpsc::Receiver<WantResponse<Bytes>>,
     ) -> Self {
-        let ReadStrand { missing, times, verified } = read_strand(&state, originator).await;
+        let ReadStrand { missing, times, verified, shown_by } =
+            read_strand(&state, originator).await;
         let stored = state.heads.get().get(originator);
         let mut registry = state.ports.registry.clone();
         registry.mark_changed();
@@ -112,7 +112,7 @@ impl StrandTask {
         let can_be_ahead = !is_own && originator.is_node();
         let is_on = can_be_ahead && state.catch_up == CatchUp::Checkpoints;
         Self {
-            ahead: Ahead::new(is_on, (originator, key), verified, stored),
+            ahead: ShownStrand::new(is_on, (originator, key), verified, stored).shown_by(shown_by),
             registry,
             absences: Absences::NONE,
             is_outdated: false,
@@ -145,6 +145,7 @@ impl StrandTask {
         let mut jobs = Jobs::default();
         let mut looks = tokio::time::interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        self.hand_over();
         let error = loop {
             self.begin(&mut jobs);
             let may_check = jobs.checking.is_none()
@@ -204,7 +205,7 @@ impl StrandTask {
             // Everything that was judged before is on disk, and nothing is under way.
             // Judging ends at the last place that is verified. What is shown behind it is judged with its signatures; what is
             // asked for again comes only after this, because the inbox is closed until then.
-            if self.is_outdated && !matches!(self.ahead.stage, Stage::Shown { .. }) {
+            if self.is_outdated && !matches!(self.ahead.stage(), ShownStage::Shown { .. }) {
                 self.is_outdated = false;
                 jobs.committing = Some(self.start_judging());
             } else {
@@ -328,6 +329,8 @@ impl StrandTask {
         }
         self.follower.handle_timeout(now());
         self.split();
+        // It finds no room while others have shown too much.
+        self.hand_over();
     }
 
     /// Splits a long backlog among peers while fewer than [`SPLITS_MAX`](super::state::SPLITS_MAX) strands do.
@@ -366,7 +369,7 @@ impl StrandTask {
     /// absences, and counts as one that has left.
     fn update_membership(&mut self) {
         let registry = self.registry.borrow_and_update().clone();
-        self.ahead.knows_absences = true;
+        self.ahead.note_absences_known();
         let is_own = self.originator == self.state.own;
         let is_member = is_own || registry.member(self.originator).is_some();
         self.follower.handle_membership(now(), is_member);
@@ -441,10 +444,11 @@ impl StrandTask {
             None => self.writes.take(),
         };
         let is_empty = writes.is_empty();
-        let (state, watch, stage) = (self.state.clone(), self.watch.clone(), self.ahead.stage);
+        let (state, watch) = (self.state.clone(), self.watch.clone());
+        let shown = (self.ahead.stage(), self.ahead.trusted());
         let work = move || {
             let mut watch = watch.lock();
-            commit(&state, &mut watch, stage, writes)
+            commit(&state, &mut watch, shown, writes)
         };
         (!is_empty).then(|| tokio::task::spawn_blocking(work))
     }
@@ -463,10 +467,7 @@ impl StrandTask {
                 responses.push(response);
             }
             next = if size.is_full() { None } else { self.inbox.try_recv().ok() };
-            if let Some(run) = next.take_if(|it| self.ahead.is_verified() && self.ahead.is_run(it))
-            {
-                self.ahead.park(run, false);
-            }
+            next = next.and_then(|it| self.ahead.park_run(it));
         }
         self.is_checking = size != Load::default();
         (!responses.is_empty())
@@ -492,6 +493,8 @@ pub(super) struct ReadStrand {
     pub(super) times: StrandTimes,
     /// The last place that is verified.
     pub(super) verified: SequenceId,
+    /// The checkpoint by which readers are shown what stands behind it.
+    pub(super) shown_by: Option<SignedCheckpoint>,
 }
 
 /// Reads the state of a strand. Tries again until it can be read.
@@ -508,7 +511,9 @@ pub(super) async fn read_strand(
             let end = EnvelopeId::new(originator, verified);
             let last = snapshot.get(end)?.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
             let missing = snapshot.last_missing(originator, RANGES_MAX)?;
-            Ok(ReadStrand { missing, times: StrandTimes::after(last), verified })
+            // Without it the strand goes on, and less is known about its node.
+            let shown_by = snapshot.shown_by(originator).ok().flatten();
+            Ok(ReadStrand { missing, times: StrandTimes::after(last), verified, shown_by })
         };
         let read = tokio::task::spawn_blocking(read).await;
         match read.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())) {

@@ -3,14 +3,14 @@
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
 
+use hawser_proto::checkpoint::SignedCheckpoint;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
 use super::evidence::{self, TimeWatch};
-use super::stage::Stage;
 use super::state::ReplicationState;
 use crate::facts;
-use crate::replication::StrandWrite;
+use crate::replication::{ShownStage, StrandWrite};
 
 /// Envelopes at which a commit, and a batch to be checked, stops growing. Guessed: enough that a
 /// sync is shared by many, and little enough that a strand in catch-up holds the log for a short
@@ -111,15 +111,18 @@ pub(super) struct FailedWrites {
     pub(super) writes: Vec<StrandWrite>,
 }
 
+/// The stage in which writes were made, and the checkpoint by which they are shown if they are not verified.
+pub(super) type StageOfWrites = (ShownStage, Option<SignedCheckpoint>);
+
 /// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
-/// disk. `watch` is that of the strand, and `stage` the one in which the writes were made.
+/// disk. `watch` is that of the strand.
 ///
 /// # Errors
 /// [`FailedWrites`]; some of the writes may be durable.
 pub(super) fn commit(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    stage: Stage,
+    shown: StageOfWrites,
     writes: Vec<StrandWrite>,
 ) -> Result<Option<SequenceId>, FailedWrites> {
     let (mut pending, mut durable) = (Vec::new(), None);
@@ -133,7 +136,7 @@ pub(super) fn commit(
             }
             StrandWrite::Compare { from, entries } => {
                 // What is compared may be a repeat of what stands before it.
-                match append_in(state, watch, stage, std::mem::take(&mut pending)) {
+                match append_in(state, watch, shown, std::mem::take(&mut pending)) {
                     Ok(()) => compare(state, from, &entries).err().map(|error| (error, Vec::new())),
                     Err(failed) => Some(failed),
                 }
@@ -144,7 +147,7 @@ pub(super) fn commit(
             return Err(failed_writes(error, left, durable, compared.into_iter().chain(writes)));
         }
     }
-    append_in(state, watch, stage, pending)
+    append_in(state, watch, shown, pending)
         .map(|()| durable)
         .map_err(|(error, left)| failed_writes(error, left, durable, writes))
 }
@@ -165,19 +168,19 @@ fn failed_writes(
 fn append_in(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    stage: Stage,
+    (stage, signed): StageOfWrites,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
     match stage {
-        Stage::Verified => append(state, watch, changes),
+        ShownStage::Verified => append(state, watch, changes),
         // Faults show when the signatures are checked, since evidence has to bear a signature.
-        Stage::Shown { .. } => {
+        ShownStage::Shown { .. } => {
             let counts = Counts::of(&changes);
-            state.committer.try_commit_shown(changes)?;
+            state.committer.try_commit_shown(changes, signed.as_ref())?;
             counts.note(state);
             Ok(())
         }
-        Stage::AskedAgain { head } => append_again(state, watch, head, changes),
+        ShownStage::AskedAgain { head } => append_again(state, watch, head, changes),
     }
 }
 
@@ -189,26 +192,76 @@ fn append_again(
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
     let shown = changes.partition_point(|change| change.start().sequence <= head);
-    let (mut entries, mut not_found) = (Vec::with_capacity(shown), None);
-    for change in &changes[..shown] {
-        match change {
-            Change::Append(entry) => entries.push(entry.clone()),
-            // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind it.
-            Change::Skip { .. } => {
-                not_found = Some(change.start());
-                break;
-            }
-        }
-    }
-    if let Some(of) = entries.first().map(|entry| entry.id.originator)
-        && let Err(error) = commit_verified(state, watch, of, entries)
-    {
+    if let Err(error) = judge_shown(state, watch, &changes[..shown]) {
         return Err((error, changes));
     }
-    if let Some(got) = not_found {
-        return Err((CommitError::Gap { after: got.sequence.previous(), got }, changes));
+    // A range may begin with places that are shown and go on behind them.
+    let beyond = shown.checked_sub(1).and_then(|last| match changes[last] {
+        Change::Skip { originator, through, reason, .. } if through > head => {
+            Some(Change::Skip { originator, from: head.next(), through, reason })
+        }
+        Change::Skip { .. } | Change::Append(_) => None,
+    });
+    append(state, watch, beyond.into_iter().chain(changes.into_iter().skip(shown)).collect())
+}
+
+/// Takes changes over as verdicts on places that readers are shown.
+fn judge_shown(
+    state: &ReplicationState,
+    watch: &mut TimeWatch,
+    changes: &[Change],
+) -> Result<(), CommitError> {
+    let mut entries = Vec::new();
+    for change in changes {
+        let (id, through) = match change {
+            Change::Append(entry) => {
+                entries.push(entry.clone());
+                continue;
+            }
+            Change::Skip { through, .. } => (change.start(), *through),
+        };
+        take_verdicts(state, watch, std::mem::take(&mut entries))?;
+        if !matches!(change, Change::Skip { reason: SkipReason::Expired, .. }) {
+            // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind it.
+            return Err(CommitError::Gap { after: id.sequence.previous(), got: id });
+        }
+        prune_shown(state, id.originator, through)?;
     }
-    append(state, watch, changes.into_iter().skip(shown).collect())
+    take_verdicts(state, watch, entries)
+}
+
+fn take_verdicts(
+    state: &ReplicationState,
+    watch: &mut TimeWatch,
+    entries: Vec<LogEntry>,
+) -> Result<(), CommitError> {
+    let Some(of) = entries.first().map(|entry| entry.id.originator) else { return Ok(()) };
+    commit_verified(state, watch, of, entries).map(|_| ())
+}
+
+/// Removes places that readers are shown, which their own node keeps no more: no peer has to have what verifies them.
+fn prune_shown(
+    state: &ReplicationState,
+    originator: OriginatorId,
+    through: SequenceId,
+) -> Result<(), CommitError> {
+    let own = state.own;
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+    let mut before = None;
+    loop {
+        let verified = state.store.prune_shown(originator, through, &derive)?;
+        state.committer.announce_verified(EnvelopeId::new(originator, verified), Vec::new());
+        // The head may be below the end of what has expired.
+        if verified >= through || before.replace(verified) == Some(verified) {
+            break;
+        }
+    }
+    tracing::info!(
+        %originator,
+        %through,
+        "its own node keeps what readers were shown no more: it is pruned without having been verified"
+    );
+    Ok(())
 }
 
 /// Takes over verdicts on the next places that readers are shown, and records the faults that they show. Returns the
@@ -238,14 +291,14 @@ pub(super) fn commit_verified(
             "an originator signed a tree with envelopes that break a rule: readers were shown them, and get them no more"
         );
     }
-    let changes: Vec<Change> = entries.into_iter().map(Change::Append).collect();
+    let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
     let faults = evidence::watch(state, watch, &changes);
     watch.note(faults);
     if let Err(error) = evidence::record_faults(state, watch) {
         tracing::error!(%error, "evidence against an originator cannot be recorded now");
     }
     // After the watch: what peers are sent counts as looked at.
-    state.relayed.announce(verified);
+    state.committer.announce_verified(verified, entries);
     Ok(done.through)
 }
 

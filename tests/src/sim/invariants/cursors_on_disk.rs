@@ -1,4 +1,4 @@
-//! No clock of an honest node claims a place that is not on that node's disk.
+//! No clock of an honest node claims a place that is not on that node's disk, or not verified.
 
 use crate::sim::members::LIAR;
 use crate::sim::world::Sim;
@@ -8,7 +8,7 @@ impl Sim {
         for node in self.nodes.values() {
             for (peer, clock) in node.clocks.iter().filter(|(peer, _)| **peer != LIAR) {
                 for claim in clock.known(|_| true).iter() {
-                    let head = self.nodes[peer].head(claim.originator);
+                    let head = self.nodes[peer].verified_head(claim.originator);
                     assert!(claim.sequence <= head, "{peer} claims {claim} and holds {head}");
                 }
             }

@@ -1,6 +1,7 @@
 //! Invariants of the simulated network, a file each.
 
 mod all_running;
+mod all_verified;
 mod bounded_memory;
 mod cursors_on_disk;
 mod durable_le_accepted;

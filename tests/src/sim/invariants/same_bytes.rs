@@ -1,4 +1,4 @@
-//! An honest strand has the same bytes wherever it is held, and no other strand changes its own.
+//! An honest strand has the same bytes wherever it is verified, and no other strand changes its own.
 
 use hawser_proto::SequenceId;
 use hawser_storage::LogItem;
@@ -11,8 +11,12 @@ impl Sim {
     pub(super) fn assert_same_bytes(&self) {
         for node in self.nodes.values() {
             for originator in self.members.clone() {
+                let verified = node.verified_head(originator);
                 for item in node.log(originator, SequenceId::NONE) {
                     let LogItem::Envelope { id, bytes, .. } = item else { continue };
+                    if id.sequence > verified {
+                        break;
+                    }
                     let is = |version| envelope(originator, id.sequence, version) == bytes;
                     let signed = if originator == LIAR && node.id != LIAR {
                         // It may have signed several things; one of them is kept.

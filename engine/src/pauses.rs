@@ -9,7 +9,7 @@ const LONGEST: Duration = Duration::from_secs(30);
 
 /// Pauses of one second, two, four, and so on up to half a minute.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct RetryPauses(Duration);
+pub(crate) struct RetryPauses(Duration);
 
 impl Default for RetryPauses {
     fn default() -> Self {
@@ -19,7 +19,7 @@ impl Default for RetryPauses {
 
 impl RetryPauses {
     /// Returns the next pause.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let pause = self.0;
         self.0 = LONGEST.min(pause * 2);
         pause

@@ -1,0 +1,355 @@
+//! One strand that readers may be shown before it is verified: the decision what comes when.
+//!
+//! Runs that the strand's node has signed as a whole are shown at once, and verified behind, from the log. Everything else
+//! that comes waits until all that is shown is verified, and is then verified as ever. So what is not verified is
+//! always the end of the strand.
+//!
+//! Peers can lie about all of it, and the strand's node can sign what it must not. A lie costs time: what is shown stays
+//! the end of the strand until each place of it has a verdict, and is asked for again until some peer sends what its
+//! originator has signed.
+
+use std::time::{Duration, Instant};
+
+use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
+use hawser_storage::CommitError;
+
+use super::follower::Follower;
+use super::link::{StrandItem, WantResponse};
+use super::signed_runs::{AcceptedRun, RunJudge, SignedRuns};
+use crate::pauses::RetryPauses;
+
+/// The stage of a strand. It changes only while nothing of the strand is checked or written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownStage {
+    /// Everything accepted is verified.
+    Verified,
+    /// Readers are shown what is not verified; a job behind verifies it.
+    Shown {
+        /// Everything up to this place is verified.
+        verified: SequenceId,
+    },
+    /// An unverified place has a bad outer layer, so what is not verified is asked for again, and verified as it comes.
+    AskedAgain {
+        /// The last place that readers are shown.
+        head: SequenceId,
+    },
+}
+
+/// The work that a response calls for.
+#[derive(Debug, Clone)]
+pub enum Incoming {
+    /// It is verified as ever.
+    Verify(WantResponse<Bytes>),
+    /// The judge says if it may be shown first: [`ShownStrand::accept`], or [`ShownStrand::refuse`].
+    Judge(Box<RunJudge>, WantResponse<Bytes>),
+}
+
+/// The part of a strand that peers are to be asked for again: see [`ShownStrand::ask_again`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AskAgain {
+    /// The last place that is verified; `None` if the log has to be asked.
+    pub verified: Option<SequenceId>,
+    /// The last place that readers are shown.
+    pub head: SequenceId,
+}
+
+/// A response that waits until everything shown is verified.
+#[derive(Debug)]
+struct Parked {
+    response: WantResponse<Bytes>,
+    /// It is no run that may be shown, whatever it says.
+    is_refused: bool,
+}
+
+/// The state of one strand. Does no I/O and reads no clock. Holds one response at most, and of what is shown nothing.
+#[derive(Debug)]
+pub struct ShownStrand {
+    /// The operator wants it, and the strand is a registered node's.
+    is_on: bool,
+    originator: OriginatorId,
+    stage: ShownStage,
+    runs: SignedRuns,
+    /// The last checkpoint of a run that the exchange of checkpoints has taken.
+    handed_over: Option<SignedCheckpoint>,
+    /// One at most: nothing is taken from peers while it waits.
+    parked: Option<Parked>,
+    /// A bad outer layer was found, or no peer has sent what takes its place: the strand is asked for again as soon as
+    /// nothing is under way.
+    asks_again: bool,
+    /// The registry was looked at: verdicts follow the absences of the strand's node.
+    knows_absences: bool,
+    /// Verifying failed by the disk, or asking again did, and is not tried before this time.
+    retry_at: Option<Instant>,
+    pauses: RetryPauses,
+}
+
+impl ShownStrand {
+    /// A strand that is verified up to `verified`, and stored up to `stored`. `key` is that of its node.
+    #[must_use]
+    pub fn new(
+        is_on: bool,
+        (originator, key): (OriginatorId, PublicKey),
+        verified: SequenceId,
+        stored: SequenceId,
+    ) -> Self {
+        let is_shown = verified < stored;
+        Self {
+            is_on,
+            originator,
+            stage: if is_shown { ShownStage::Shown { verified } } else { ShownStage::Verified },
+            runs: SignedRuns::new(originator, key),
+            handed_over: None,
+            parked: None,
+            asks_again: false,
+            knows_absences: false,
+            retry_at: None,
+            pauses: RetryPauses::default(),
+        }
+    }
+
+    /// Takes over the checkpoint by which an earlier process has shown what is not verified yet.
+    #[must_use]
+    pub fn shown_by(mut self, signed: Option<SignedCheckpoint>) -> Self {
+        signed.into_iter().for_each(|signed| self.runs.remember(signed));
+        self
+    }
+
+    /// True if readers may be shown runs before they are verified.
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.is_on
+    }
+
+    /// Returns the stage of the strand: what is accepted now is to be written as it says.
+    #[must_use]
+    pub fn stage(&self) -> ShownStage {
+        self.stage
+    }
+
+    /// True while nothing more may be taken from peers.
+    #[must_use]
+    pub fn is_waiting(&self) -> bool {
+        self.parked.is_some() || self.asks_again
+    }
+
+    /// True if peers were asked again and have not sent what is shown: what they sent is dropped.
+    #[must_use]
+    pub fn asks_later(&self) -> bool {
+        self.asks_again && matches!(self.stage, ShownStage::AskedAgain { .. })
+    }
+
+    /// Notes that the registry was looked at.
+    pub fn note_absences_known(&mut self) {
+        self.knows_absences = true;
+    }
+
+    /// Takes a response that has come, or puts it aside until what is shown is verified. `is_idle` says that nothing is on
+    /// its way to the log. To be called only while it [does not wait](Self::is_waiting).
+    pub fn take(
+        &mut self,
+        follower: &Follower,
+        response: WantResponse<Bytes>,
+        is_idle: bool,
+    ) -> Option<Incoming> {
+        if !follower.awaits(response.peer, response.request) {
+            return None;
+        }
+        let is_run = self.is_run(&response) && !follower.is_searching();
+        let goes_on = self.runs.end_at(follower.accepted());
+        match self.stage {
+            ShownStage::AskedAgain { .. } => Some(Incoming::Verify(response)),
+            ShownStage::Verified if !is_run => Some(Incoming::Verify(response)),
+            ShownStage::Verified if is_idle => Some(self.judge(follower, response)),
+            ShownStage::Shown { .. } if is_run && goes_on => Some(self.judge(follower, response)),
+            ShownStage::Verified | ShownStage::Shown { .. } => {
+                self.park(response, false);
+                None
+            }
+        }
+    }
+
+    /// Takes the response that was put aside, if what is shown is verified. To be called while nothing is on its way to
+    /// the log.
+    pub fn take_parked(&mut self, follower: &Follower) -> Option<Incoming> {
+        if self.stage != ShownStage::Verified {
+            return None;
+        }
+        let Parked { response, is_refused } = self.parked.take()?;
+        match is_refused {
+            true => Some(Incoming::Verify(response)),
+            false => self.take(follower, response, true),
+        }
+    }
+
+    /// Puts a response aside that has come behind one that is to be verified now, and might be shown first. Gives others
+    /// back.
+    pub fn park_run(&mut self, response: WantResponse<Bytes>) -> Option<WantResponse<Bytes>> {
+        if self.stage == ShownStage::Verified && self.is_run(&response) {
+            self.park(response, false);
+            return None;
+        }
+        Some(response)
+    }
+
+    /// Takes over a run that its judge has accepted. The follower has what is to be written then.
+    pub fn accept(
+        &mut self,
+        now: Instant,
+        follower: &mut Follower,
+        response: WantResponse<Bytes>,
+        run: AcceptedRun,
+    ) {
+        let WantResponse { peer, request, .. } = response;
+        let before = follower.accepted();
+        let entries = self.runs.note(peer, run).into_iter();
+        let items = entries.map(|entry| StrandItem::Envelope(Ok(entry))).collect();
+        follower.handle_response(now, WantResponse { peer, request, items });
+        if self.stage == ShownStage::Verified && follower.accepted() > before {
+            self.stage = ShownStage::Shown { verified: before };
+        }
+    }
+
+    /// Puts aside a response that its judge has refused: it is verified once nothing is shown ahead.
+    pub fn refuse(&mut self, response: WantResponse<Bytes>) {
+        self.park(response, true);
+    }
+
+    /// Returns the checkpoint that everything shown was accepted by.
+    #[must_use]
+    pub fn trusted(&self) -> Option<SignedCheckpoint> {
+        self.runs.trusted()
+    }
+
+    /// Returns the checkpoint that the last run was accepted by, until [it is handed over](Self::note_handed_over).
+    #[must_use]
+    pub fn to_hand_over(&self) -> Option<SignedCheckpoint> {
+        self.runs.trusted().filter(|signed| self.handed_over != Some(*signed))
+    }
+
+    /// Notes that the exchange of checkpoints has taken a checkpoint.
+    pub fn note_handed_over(&mut self, signed: SignedCheckpoint) {
+        self.handed_over = Some(signed);
+    }
+
+    /// Returns the places to verify next: behind the first, up to the second one.
+    #[must_use]
+    pub fn next_behind(
+        &self,
+        now: Instant,
+        follower: &Follower,
+    ) -> Option<(SequenceId, SequenceId)> {
+        let ShownStage::Shown { verified } = self.stage else { return None };
+        let durable = follower.durable();
+        let is_ready = self.is_due(now) && self.knows_absences && !self.asks_again;
+        (verified < durable && is_ready).then_some((verified, durable))
+    }
+
+    /// Notes that everything up to a place is verified, and durable so.
+    pub fn note_verified(&mut self, through: SequenceId) {
+        if let ShownStage::Shown { verified } = &mut self.stage {
+            *verified = through;
+        }
+        self.runs.note_verified(through);
+        self.retry_at = None;
+        self.pauses = RetryPauses::default();
+    }
+
+    /// Notes the same, and that the place behind it has an outer layer that its originator has not signed. Returns the peer
+    /// that has sent it, if that is known.
+    #[must_use]
+    pub fn note_forged(&mut self, through: SequenceId) -> Option<OriginatorId> {
+        self.note_verified(through);
+        self.asks_again = true;
+        self.runs.sender_of(through.next())
+    }
+
+    /// Notes that the disk has failed. Returns the pause until the next attempt.
+    pub fn note_failed(&mut self, now: Instant) -> Duration {
+        let pause = self.pauses.next();
+        self.retry_at = Some(now + pause);
+        pause
+    }
+
+    /// Has the strand asked for again after a pause, if that is what an error of a commit calls for: peers have sent something
+    /// else for a place that is shown, or claim that there is nothing. A single peer can cause that, and another one
+    /// can end it, so the strand goes on waiting. Returns the pause; `None` for all other errors.
+    pub fn ask_later(&mut self, now: Instant, error: &CommitError) -> Option<Duration> {
+        let is_other = matches!(error, CommitError::Gap { .. } | CommitError::Conflict { .. });
+        if !is_other || !matches!(self.stage, ShownStage::AskedAgain { .. }) {
+            return None;
+        }
+        self.asks_again = true;
+        Some(self.note_failed(now))
+    }
+
+    /// Goes on to the next stage if what is shown is verified. Returns what has to be asked for again. To be called while
+    /// nothing of the strand is under way.
+    pub fn settle(&mut self, now: Instant, follower: &Follower) -> Option<AskAgain> {
+        match self.stage {
+            ShownStage::Shown { verified } if self.asks_again => {
+                return Some(AskAgain { verified: Some(verified), head: follower.durable() });
+            }
+            // A part may have been verified before it failed.
+            ShownStage::AskedAgain { head } if self.asks_again => {
+                return self.is_due(now).then_some(AskAgain { verified: None, head });
+            }
+            ShownStage::Shown { verified } if verified >= follower.accepted() => self.finish(),
+            ShownStage::AskedAgain { head } if follower.durable() >= head => self.finish(),
+            ShownStage::Verified | ShownStage::Shown { .. } | ShownStage::AskedAgain { .. } => {}
+        }
+        None
+    }
+
+    /// Returns the follower that asks for everything behind `verified` again, in place of `before`. It is verified as it
+    /// comes, and up to `head` compared with what is shown. All peers are new to it, and so is the registry; what the one
+    /// before has accepted and not written is void.
+    #[must_use]
+    pub fn ask_again(
+        &mut self,
+        now: Instant,
+        before: &Follower,
+        verified: SequenceId,
+        head: SequenceId,
+    ) -> Follower {
+        let follower = Follower::new(self.originator, verified, [], now);
+        let follower = match self.stage {
+            ShownStage::AskedAgain { .. } => follower.after_failed(before, now),
+            ShownStage::Verified | ShownStage::Shown { .. } => follower,
+        };
+        (self.parked, self.asks_again) = (None, false);
+        self.runs.clear();
+        self.stage = ShownStage::AskedAgain { head };
+        follower
+    }
+
+    /// True if a response says that the strand's node has signed it as a whole.
+    fn is_run(&self, response: &WantResponse<Bytes>) -> bool {
+        self.is_on && matches!(response.items.first(), Some(StrandItem::Prefix(_)))
+    }
+
+    fn judge(&mut self, follower: &Follower, response: WantResponse<Bytes>) -> Incoming {
+        if self.stage == ShownStage::Verified {
+            // The first run begins at the tree that is stored.
+            self.runs.clear();
+        }
+        Incoming::Judge(Box::new(self.runs.judge(follower.accepted())), response)
+    }
+
+    fn park(&mut self, response: WantResponse<Bytes>, is_refused: bool) {
+        debug_assert!(self.parked.is_none(), "nothing is taken while a response waits");
+        self.parked = Some(Parked { response, is_refused });
+    }
+
+    /// True if the last failure lies far enough behind.
+    fn is_due(&self, now: Instant) -> bool {
+        self.retry_at.is_none_or(|at| at <= now)
+    }
+
+    /// Notes that everything is verified.
+    fn finish(&mut self) {
+        self.stage = ShownStage::Verified;
+        (self.retry_at, self.pauses) = (None, RetryPauses::default());
+        self.runs.clear();
+    }
+}
