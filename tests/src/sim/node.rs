@@ -30,7 +30,7 @@ pub(super) const SPLIT_LIMITS: SplitLimits =
 /// One followed strand of a running node.
 pub(super) struct Following {
     pub(super) follower: Follower,
-    /// What readers are shown of it before it is verified.
+    /// Decides when readers are shown parts of it that are not verified yet.
     pub(super) ahead: ShownStrand,
     /// Responses that have arrived and were not taken yet.
     pub(super) inbox: VecDeque<WantResponse<Bytes>>,
