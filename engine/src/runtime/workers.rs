@@ -4,12 +4,27 @@
 //! not. What callers send has a queue of its own, so that no amount of it stands before the strands of
 //! other nodes.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
 
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 
 type Job = Box<dyn FnOnce() + Send>;
+
+static BEGIN: OnceLock<fn()> = OnceLock::new();
+
+/// Sets what each thread that a publish passes does first, for the whole process: to ask the system for a core without
+/// delay, for example. These are the threads that check, sequence, sign and commit. The first call counts.
+pub fn at_begin_of_publish_threads(begin: fn()) {
+    let _ = BEGIN.set(begin); // a second node of the process wants the same
+}
+
+/// Begins a thread that a publish passes. To be called by the thread.
+pub(super) fn begin_publish_thread() {
+    if let Some(begin) = BEGIN.get() {
+        begin();
+    }
+}
 
 /// A handle to the threads. They end when the last handle is dropped.
 #[derive(Clone)]
@@ -49,7 +64,10 @@ impl Workers {
             let jobs = (urgent_jobs.clone(), normal_jobs.clone(), callers_jobs.clone());
             std::thread::Builder::new()
                 .name(format!("worker-{index}"))
-                .spawn(move || run(&jobs.0, &jobs.1, &jobs.2))
+                .spawn(move || {
+                    begin_publish_thread();
+                    run(&jobs.0, &jobs.1, &jobs.2);
+                })
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();

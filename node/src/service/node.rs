@@ -8,7 +8,8 @@ use hawser_engine::Engine;
 use hawser_engine::runtime::replication::{ReplicationSettings, Witnesses};
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
-    PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_reader_threads,
+    PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_publish_threads,
+    at_begin_of_reader_threads,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -86,6 +87,7 @@ impl ServeError {
 pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), RunError> {
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);
+    at_begin_of_publish_threads(system::take_short_turns);
     system::require_open_files().map_err(RunError::failed)?;
     // It is read again when the listener starts. A mistake is told before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;

@@ -5,6 +5,7 @@ use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use hawser_api::{DiskSpace, DiskView};
 use hawser_storage::CACHE_BYTES_MIN;
@@ -35,9 +36,30 @@ const CACHE_BYTES_MAX: u64 = 4 << 30;
 /// of them before it is seen. Measured: `hawser-bench floods`; a look takes about a microsecond.
 const TURNS_BETWEEN_EVENTS: u32 = 8;
 
-/// Creates the runtime of a service.
+/// Begins the names of the threads that run tasks. Those for blocking work have other names.
+const RUNTIME_THREAD: &str = "runtime-";
+
+/// Creates the runtime of a service. The threads that run tasks have turns of [`RUNTIME_TURN_NS`]; those for blocking work,
+/// such as backups and pruning, have the system's own.
 pub(super) fn runtime() -> io::Result<Runtime> {
-    Builder::new_multi_thread().enable_all().event_interval(TURNS_BETWEEN_EVENTS).build()
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let named = AtomicUsize::new(0);
+    Builder::new_multi_thread()
+        .enable_all()
+        .event_interval(TURNS_BETWEEN_EVENTS)
+        .worker_threads(threads)
+        // The library names threads in the order in which it starts them, and begins with those that run tasks.
+        .thread_name_fn(move || match named.fetch_add(1, Ordering::Relaxed) {
+            number if number < threads => format!("{RUNTIME_THREAD}{number}"),
+            number => format!("blocking-{}", number - threads),
+        })
+        .on_thread_start(|| {
+            let thread = std::thread::current();
+            let runs_tasks = thread.name().is_some_and(|name| name.starts_with(RUNTIME_THREAD));
+            // A thread begins with the turns of the one that started it.
+            ask_for_turns(if runs_tasks { RUNTIME_TURN_NS } else { SYSTEM_TURN_NS });
+        })
+        .build()
 }
 
 /// The process is not allowed to open enough files.
@@ -172,21 +194,91 @@ pub(super) fn return_freed_memory() {
 /// Steps by which threads that read for callers stand back from others that want the same core: these get three times
 /// as much of it. A guess: readers still go on while a node publishes all it can.
 #[cfg(target_os = "linux")]
-const READERS_STAND_BACK: libc::c_int = 5;
+const READERS_STAND_BACK: i32 = 5;
+/// The lowest priority of Linux.
+#[cfg(target_os = "linux")]
+const NICE_MAX: i32 = 19;
 
 /// Lets the other threads of this process have a core before the calling one, which reads for callers, if both want
 /// it. Without it, a flood of queries and of streams that catch up would have most of the time of a small machine, since
 /// its threads are more than those that publish. Linux has a priority for each thread; on other systems nothing is done.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
-    {
-        #[expect(unsafe_code, reason = "the standard library has no priorities")]
-        // SAFETY: takes three numbers. 0 is the calling thread.
-        let done = unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, READERS_STAND_BACK) } == 0;
-        if !done {
-            tracing::debug!("a thread that reads for callers has the priority of all others");
+    reschedule(|thread| {
+        thread.sched_nice = thread.sched_nice.saturating_add(READERS_STAND_BACK).min(NICE_MAX);
+        // A thread begins with the turns of the one that started it.
+        thread.sched_runtime = SYSTEM_TURN_NS;
+    });
+}
+
+/// Length of a turn on a core, in nanoseconds, for the threads that a publish passes behind the runtime: the shortest that
+/// Linux gives. Each of them works for some 30 µs at a time and waits most of the time, so that none of its turns is ever cut
+/// off (`docs/decisions/0050-short-turns-for-publishes.md`).
+const PUBLISH_TURN_NS: u64 = 100_000;
+/// The same for the threads that run tasks: above that of the threads that publishes go to from there, and below the
+/// system's own (1.4 ms on two cores), with which readers, compactions and other programs run. A guess.
+const RUNTIME_TURN_NS: u64 = 400_000;
+/// Stands for the system's own length.
+const SYSTEM_TURN_NS: u64 = 0;
+
+/// Gives the calling thread, which a publish passes, a core as soon as it wakes, and for a short time.
+pub(super) fn take_short_turns() {
+    ask_for_turns(PUBLISH_TURN_NS);
+}
+
+/// Asks the system for turns of this length for the calling thread. That changes when it has a core, and not how much of it
+/// in all. Kernels before Linux 6.12 and other systems leave it as it is.
+fn ask_for_turns(turn_ns: u64) {
+    #[cfg(target_os = "linux")]
+    reschedule(|thread| thread.sched_runtime = turn_ns);
+    #[cfg(not(target_os = "linux"))]
+    let _ = turn_ns;
+}
+
+/// Changes how the calling thread is scheduled. A thread with another policy than the usual ones is left alone: the
+/// numbers would mean something else there. So is one whose change is refused, by a sandbox for example.
+#[cfg(target_os = "linux")]
+fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) {
+    let done = scheduling().and_then(|mut thread| {
+        let policy = libc::c_int::try_from(thread.sched_policy);
+        if !matches!(policy, Ok(libc::SCHED_OTHER | libc::SCHED_BATCH)) {
+            return Ok(());
         }
+        change(&mut thread);
+        set_scheduling(&thread)
+    });
+    if let Err(error) = done {
+        tracing::debug!(%error, "a thread is scheduled like all others");
     }
+}
+
+/// Returns how the calling thread is scheduled.
+#[cfg(target_os = "linux")]
+fn scheduling() -> io::Result<libc::sched_attr> {
+    let mut now = libc::sched_attr {
+        size: 0,
+        sched_policy: 0,
+        sched_flags: 0,
+        sched_nice: 0,
+        sched_priority: 0,
+        sched_runtime: 0,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    #[expect(unsafe_code, reason = "the standard library has no scheduling")]
+    // SAFETY: 0 is the calling thread. `now` has room for what is written, which is no more than the length beside it.
+    let done = unsafe {
+        libc::syscall(libc::SYS_sched_getattr, 0, &raw mut now, size_of::<libc::sched_attr>(), 0)
+    };
+    if done == 0 { Ok(now) } else { Err(io::Error::last_os_error()) }
+}
+
+#[cfg(target_os = "linux")]
+fn set_scheduling(wanted: &libc::sched_attr) -> io::Result<()> {
+    #[expect(unsafe_code, reason = "the standard library has no scheduling")]
+    // SAFETY: 0 is the calling thread. `wanted` says its own length, and is only read.
+    let done = unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const *wanted, 0) };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// The disk that holds a folder.
@@ -267,17 +359,56 @@ mod tests {
     #[test]
     #[cfg(target_os = "linux")]
     fn a_thread_that_stands_back_takes_no_other_one_with_it() {
-        let nice = || {
-            let stat = std::fs::read_to_string("/proc/thread-self/stat").unwrap();
-            let (_, fields) = stat.rsplit_once(')').unwrap();
-            fields.split_whitespace().nth(16).unwrap().parse::<i32>().unwrap()
-        };
-        let before = nice();
-        let of_reader = std::thread::spawn(move || {
+        let before = scheduling().unwrap();
+        let of_reader = std::thread::spawn(|| {
             stand_back();
-            nice()
+            scheduling().unwrap().sched_nice
         });
-        assert_eq!(of_reader.join().unwrap(), READERS_STAND_BACK.max(before));
-        assert_eq!(nice(), before);
+        let expected = (before.sched_nice + READERS_STAND_BACK).min(NICE_MAX);
+        assert_eq!(of_reader.join().unwrap(), expected);
+        assert_eq!(scheduling().unwrap().sched_nice, before.sched_nice);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_thread_with_short_turns_keeps_its_priority_and_changes_no_other_thread() {
+        let before = scheduling().unwrap();
+        let of_thread = std::thread::spawn(|| {
+            take_short_turns();
+            scheduling().unwrap()
+        });
+        let after = of_thread.join().unwrap();
+        assert_eq!(after.sched_policy, before.sched_policy);
+        assert_eq!(after.sched_nice, before.sched_nice);
+        // Kernels that know no length of turns say 0.
+        if before.sched_runtime > 0 {
+            assert_eq!(after.sched_runtime, PUBLISH_TURN_NS);
+        }
+        assert_eq!(scheduling().unwrap().sched_runtime, before.sched_runtime);
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn threads_that_run_tasks_have_short_turns_and_those_for_blocking_work_and_readers_have_not() {
+        let turn = || scheduling().unwrap().sched_runtime;
+        let own = turn();
+        let runtime = runtime().unwrap();
+        let (of_task, of_blocking, of_reader) = runtime.block_on(async {
+            let of_task = tokio::spawn(async move {
+                // As the threads that read pages for streams are started.
+                let reader = std::thread::spawn(move || {
+                    stand_back();
+                    turn()
+                });
+                let of_blocking = tokio::task::spawn_blocking(turn).await.unwrap();
+                (turn(), of_blocking, reader.join().unwrap())
+            });
+            of_task.await.unwrap()
+        });
+        assert_eq!((of_blocking, of_reader), (own, own));
+        // Kernels that know no length of turns say 0.
+        if own > 0 {
+            assert_eq!(of_task, RUNTIME_TURN_NS);
+        }
     }
 }

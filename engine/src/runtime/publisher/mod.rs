@@ -34,6 +34,7 @@ use super::counters::{Counters, Stopwatch};
 use super::own_clock::OwnClock;
 use super::own_strand::OwnStrand;
 use super::report_history::ReportHistory;
+use super::workers::begin_publish_thread;
 use super::{Heads, Ports, Workers};
 use crate::admission::{AdmissionError, Writer};
 use admit::AdmissionJob;
@@ -258,6 +259,9 @@ impl Publisher {
 fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> std::thread::JoinHandle<()> {
     std::thread::Builder::new()
         .name(name.into())
-        .spawn(run)
+        .spawn(move || {
+            begin_publish_thread();
+            run();
+        })
         .expect("the system gives us a thread at start")
 }
