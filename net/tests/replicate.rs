@@ -3,12 +3,14 @@
 mod common;
 
 use bytes::Bytes;
-use common::envelopes::{envelope, sign, statement};
+use common::envelopes::{GROUP, commit, envelope, sign, statement};
 use common::network::{Network, UNREACHABLE, eventually};
 use common::raw::RawPeer;
+use hawser_engine::chain_strand::ChainEvent;
 use hawser_proto::frame::{
     ControlFrame, DataFrame, EndFrame, RefusalReason, StreamCode, WantFrame, WantRefused,
 };
+use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{InvalidRule, Mark};
 
@@ -19,6 +21,19 @@ fn want(originator: u32, after: u64, up_to: Option<u64>) -> ControlFrame {
         up_to: up_to.map(SequenceId),
         bytes_max: 1000,
     })
+}
+
+/// The first events of a chain.
+fn events(count: u64) -> Vec<ChainEvent> {
+    let event = |sequence| ChainEvent {
+        sequence: SequenceId(sequence),
+        block_time_s: 1_750_000_000 + sequence,
+        transaction_hash: [7; 32],
+        client_bytes: commit(sequence),
+        topic_identifier: Some(Bytes::from_static(&GROUP)),
+        bootstrapped: false,
+    };
+    (1..=count).map(event).collect()
 }
 
 fn envelopes(frames: &[DataFrame]) -> Vec<Bytes> {
@@ -147,6 +162,63 @@ async fn a_want_without_an_end_is_answered_with_what_comes_later() {
             }
         };
         assert_eq!(sent, [published]);
+    }
+}
+
+/// Another node's disk has damaged its own, and its tree says which envelopes are right.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_part_of_a_chains_strand_is_sent_and_all_of_it_is_not() {
+    let mut network = Network::new();
+    network.register(OriginatorId(300), UNREACHABLE);
+    let node = network.start(100);
+    let chain = OriginatorId(0);
+    node.engine.chain_appender().append(chain, &events(3), None).unwrap();
+    let mut peer = RawPeer::join(node.endpoint.local_addr(), 300, node.id).await;
+    peer.say(want(0, 1, Some(2))).await;
+    let mut stream = peer.connection.accept_uni().await.unwrap();
+    let (mut decoder, mut frames) = (hawser_proto::frame::DataDecoder::new(), Vec::new());
+    let end = loop {
+        match decoder.next_frame().unwrap() {
+            Some(DataFrame::End(end)) => break end,
+            Some(frame) => frames.push(frame),
+            None => decoder.push(stream.read_chunk(9999, true).await.unwrap().unwrap().bytes),
+        }
+    };
+    assert_eq!(end, EndFrame { through: SequenceId(2) });
+    assert_eq!(envelopes(&frames), [node.held(0)[&2].clone()]);
+    peer.say(want(0, 1, None)).await;
+    let refused = loop {
+        if let ControlFrame::Refused(refused) = peer.hear().await {
+            break refused;
+        }
+    };
+    let reason = RefusalReason::NotFromPeers;
+    assert_eq!(refused, WantRefused { originator: chain, reason });
+}
+
+/// Peers follow no strand of a chain, and bring back what the disk of another one has damaged.
+#[tokio::test(flavor = "multi_thread")]
+async fn damaged_places_of_a_chains_strand_are_fetched_as_its_tree_has_them() {
+    let mut network = Network::new();
+    let [damaged, peer] = [network.start(100), network.start(200)];
+    let chain = OriginatorId(0);
+    peer.engine.chain_appender().append(chain, &events(4), None).unwrap();
+    let held = peer.held(0);
+    eventually("the peer tells what it has", || {
+        let clocks = damaged.replication.peer_clocks();
+        clocks.iter().any(|(_, clock)| clock.get(chain) == SequenceId(4))
+    })
+    .await;
+    let leaf = |place: u64| envelope_leaf(&held[&place]);
+    // Of the second one no leaf can be read, and that of the fourth is another.
+    let wanted = [(1, leaf(1)), (2, None), (3, leaf(3)), (4, leaf(1))];
+    let wanted = wanted.into_iter().map(|(place, leaf)| (SequenceId(place), leaf));
+    let found = damaged.replication.fetch(chain, wanted.collect()).await;
+    let expected = [1, 3].map(|place| (SequenceId(place), held[&place].clone()));
+    assert_eq!(found, expected.into_iter().collect());
+    assert_eq!(damaged.held(0), [].into_iter().collect(), "it commits nothing");
+    for node in [damaged, peer] {
+        node.stop().await;
     }
 }
 

@@ -9,10 +9,12 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::price;
 use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::{DiskTask, ScrubDone, ScrubSettings, ScrubTask};
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     CACHE_BYTES_MIN, Change, Damage, Durability, LogEntry, OpenError, Store, StoreIdentity,
@@ -27,6 +29,8 @@ use crate::follow::{Follower, OTHER, Peer, SOURCE, envelope, strand};
 const PLACES: u64 = 90;
 /// The place that is damaged.
 const DAMAGED: u64 = 45;
+/// A strand that a chain orders.
+const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 
 /// A folder on disk that goes with its test.
 struct Folder(PathBuf);
@@ -242,6 +246,64 @@ async fn damage_that_no_peer_can_mend_stays_told_until_one_comes_also_after_a_re
     follower.until("nothing is left", is_whole).await;
     assert!(is_as_before(&file, &before), "byte for byte");
     task.stop().await;
+    disk.stop().await;
+    follower.stop().await;
+}
+
+fn ordered(sequence: u64) -> ChainEvent {
+    let payload =
+        common::group_payload(common::frame(1, 3, format!("event {sequence}").as_bytes()));
+    ChainEvent {
+        sequence: SequenceId(sequence),
+        block_time_s: 1_750_000_000 + sequence,
+        transaction_hash: [7; 32],
+        client_bytes: common::client(&common::group_topic(1), None, payload),
+        topic_identifier: Some(Bytes::copy_from_slice(&[1; 16])),
+        bootstrapped: false,
+    }
+}
+
+/// No key signs what a chain orders: the tree of the strand is the proof.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_chain_has_ordered_is_fetched_from_the_peer_that_has_it_as_the_tree_says() {
+    let folder = Folder::new("chain");
+    let follower = Follower::start(folder.open());
+    let chain = follower.engine().chain_appender();
+    chain.append(CHAIN, &(1..=PLACES).map(ordered).collect::<Vec<_>>(), None).unwrap();
+    let held = follower.held(CHAIN);
+    assert_eq!(held.len() as u64, PLACES);
+    drop(chain);
+    let store = follower.stop().await;
+    store.flush().unwrap();
+    drop(store);
+    folder.settle();
+    let (file, before) = folder.damage(&held[usize::try_from(DAMAGED).unwrap() - 1]);
+
+    let follower = Follower::start(folder.open_damaged());
+    let disk = DiskTask::start(follower.engine());
+    let claims = [(CHAIN, PLACES)];
+    let mut liar = follower.connect(OTHER, &claims);
+    let scrub = repair(&follower);
+    let places = asked_for_damage(&mut liar, CHAIN).await;
+    assert!(places.contains(&DAMAGED) && places.len() < 60, "a block: {places:?}");
+    // As canonical, and of another transaction.
+    let other = |place: &u64| {
+        let (statement, _) =
+            OriginatorEnvelope::open(held[usize::try_from(*place).unwrap() - 1].clone()).unwrap();
+        OriginatorEnvelope::encode(statement, Proof::Transaction([8; 32]))
+    };
+    liar.send(places.iter().map(other)).await;
+    let mut honest = follower.connect(SOURCE, &claims);
+    liar.answer(vec![StrandItem::End]).await;
+    assert_eq!(asked_for_damage(&mut honest, CHAIN).await, places);
+    honest
+        .send(places.iter().map(|place| held[usize::try_from(*place).unwrap() - 1].clone()))
+        .await;
+
+    let done = scrub.await.unwrap();
+    assert_eq!((done.repaired, &done.left), (1, &vec![]), "{done:?}");
+    assert!(is_as_before(&file, &before), "byte for byte");
+    assert_eq!(follower.held(CHAIN), held);
     disk.stop().await;
     follower.stop().await;
 }

@@ -35,17 +35,30 @@ pub fn message(target: OriginatorId, text: u64) -> pb::PayerEnvelope {
     data.extend(1u64.to_be_bytes());
     data.extend([1, 0, 0, 8]);
     data.extend(text.to_be_bytes());
-    let v1 = V1 { data: data.into(), sender_hmac: Bytes::new(), should_push: false };
-    let topic = Topic::new(TopicKind::GroupMessages, &[9; 4]).unwrap();
-    let client = pb::ClientEnvelope {
-        aad: Some(pb::AuthenticatedData {
-            target_topic: topic.as_bytes().clone(),
-            depends_on: None,
-        }),
-        payload: Some(Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) })),
-    };
     let payer = SecretKey::from_bytes(&[99; 32]).unwrap();
-    PayerEnvelope::sign(client.encode_to_vec().into(), target, DAYS, &payer)
+    PayerEnvelope::sign(client(&[9; 4], data), target, DAYS, &payer)
+}
+
+/// The group of [`commit`].
+pub const GROUP: [u8; 16] = [9; 16];
+
+/// A commit of a group with `text`, as a client gives it to a chain.
+pub fn commit(text: u64) -> Bytes {
+    let mut data = vec![0, 1, 0, 2, 16];
+    data.extend(GROUP);
+    data.extend(1u64.to_be_bytes());
+    data.extend([3, 0, 0, 0x40, 64]);
+    data.extend(text.to_be_bytes());
+    data.extend([0; 56]);
+    client(&GROUP, data)
+}
+
+fn client(group: &[u8], data: Vec<u8>) -> Bytes {
+    let v1 = V1 { data: data.into(), sender_hmac: Bytes::new(), should_push: false };
+    let topic = Topic::new(TopicKind::GroupMessages, group).unwrap();
+    let aad = pb::AuthenticatedData { target_topic: topic.as_bytes().clone(), depends_on: None };
+    let payload = Payload::GroupMessage(GroupMessageInput { version: Some(Version::V1(v1)) });
+    pb::ClientEnvelope { aad: Some(aad), payload: Some(payload) }.encode_to_vec().into()
 }
 
 /// A correct statement of `originator`.

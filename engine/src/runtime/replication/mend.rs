@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Absences;
-use hawser_storage::{Change, CommitError};
+use hawser_storage::{Change, CommitError, LogEntry};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -19,7 +20,8 @@ use super::stop::{self, StopSignal};
 use super::task::{StrandTask, read_strand};
 use super::writes;
 use crate::replication::{
-    EnvelopeVerifier, LinkCommand, MendEffect, MendSearch, StrandItem, WantResponse,
+    EnvelopeVerifier, LinkCommand, MendEffect, MendSearch, PeerViolation, StrandItem, VerifyResult,
+    WantResponse,
 };
 use crate::runtime::Priority;
 
@@ -133,14 +135,46 @@ pub(super) async fn rest(
     Some(resting)
 }
 
-/// Fetches envelopes of a strand from peers: those that `key` has signed, and that the strand's tree has if it has the
+/// The check of what peers send for damaged places.
+pub(super) enum MendCheck {
+    /// A node has signed it.
+    OfSignatures(Arc<EnvelopeVerifier>),
+    /// The strand's tree alone says which envelope is the right one.
+    OfTree { originator: OriginatorId },
+}
+
+impl MendCheck {
+    pub(super) fn of_signatures(
+        state: &ReplicationState,
+        originator: OriginatorId,
+        key: PublicKey,
+    ) -> Self {
+        // Its membership marks envelopes, and keeps none of them out of their places.
+        let absences = Absences::NONE;
+        let verifier = EnvelopeVerifier { originator, key, own: state.own, absences };
+        Self::OfSignatures(Arc::new(verifier))
+    }
+
+    fn originator(&self) -> OriginatorId {
+        match self {
+            Self::OfSignatures(verifier) => verifier.originator,
+            Self::OfTree { originator } => *originator,
+        }
+    }
+}
+
+/// Fetches envelopes of a strand from peers: those that `check` lets pass, and that the strand's tree has if it has the
 /// place. Each connected peer is asked once. One call at a time.
 pub(super) async fn fetch(
     state: &ReplicationState,
-    originator: OriginatorId,
-    key: PublicKey,
-    wanted: BTreeMap<SequenceId, Option<TreeHash>>,
+    check: &MendCheck,
+    mut wanted: BTreeMap<SequenceId, Option<TreeHash>>,
 ) -> BTreeMap<SequenceId, Bytes> {
+    let originator = check.originator();
+    if matches!(check, MendCheck::OfTree { .. }) {
+        // Nothing proves an envelope where the tree says nothing.
+        wanted.retain(|_, leaf| leaf.is_some());
+    }
     state.mending.send_replace(Some(originator));
     let Ok(mut inbox) = timeout(REST_WITHIN, open_inbox(state, originator)).await else {
         // Its follower is at work: nothing of it is touched.
@@ -148,9 +182,6 @@ pub(super) async fn fetch(
         return BTreeMap::new();
     };
     let _turn = Turn(state, originator);
-    // Its membership marks envelopes, and keeps none of them out of their places.
-    let absences = Absences::NONE;
-    let verifier = Arc::new(EnvelopeVerifier { originator, key, own: state.own, absences });
     let mut search = MendSearch::new(originator, wanted, state.begin_turn());
     let mut peers = state.peers.subscribe();
     loop {
@@ -181,7 +212,7 @@ pub(super) async fn fetch(
             response = inbox.recv() => {
                 let Some(response) = response else { break };
                 if search.awaits(response.peer, response.request) {
-                    let checked = check(state, &verifier, response).await;
+                    let checked = checked(state, check, response).await;
                     search.handle_response(Instant::now().into_std(), checked);
                 }
             }
@@ -216,12 +247,38 @@ async fn open_inbox(
     }
 }
 
-/// Checks the signatures of a response, beside other work.
-async fn check(
+/// Checks a response; signatures beside other work.
+async fn checked(
+    state: &ReplicationState,
+    check: &MendCheck,
+    response: WantResponse<Bytes>,
+) -> WantResponse<VerifyResult> {
+    match check {
+        MendCheck::OfSignatures(verifier) => check_signatures(state, verifier, response).await,
+        MendCheck::OfTree { originator } => {
+            let WantResponse { peer, request, items } = response;
+            let of_tree = |item: StrandItem<Bytes>| item.map(|bytes| open(*originator, bytes));
+            WantResponse { peer, request, items: items.into_iter().map(of_tree).collect() }
+        }
+    }
+}
+
+/// Opens an envelope that a chain has ordered. The search compares it with the tree, which proves all of it.
+fn open(originator: OriginatorId, bytes: Bytes) -> VerifyResult {
+    let not_canonical = |_| PeerViolation::NotCanonical;
+    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;
+    let (id, _) = OriginatorEnvelope::statement(statement).map_err(not_canonical)?;
+    match id.originator == originator {
+        true => Ok(LogEntry::waiting(id, bytes)), // its bytes alone are taken
+        false => Err(PeerViolation::WrongOriginator),
+    }
+}
+
+async fn check_signatures(
     state: &ReplicationState,
     verifier: &Arc<EnvelopeVerifier>,
     response: WantResponse<Bytes>,
-) -> WantResponse<crate::replication::VerifyResult> {
+) -> WantResponse<VerifyResult> {
     let envelope = |item: &StrandItem<Bytes>| match item {
         StrandItem::Envelope(bytes) => Some(bytes.clone()),
         StrandItem::Gap { .. } | StrandItem::Prefix(_) | StrandItem::End | StrandItem::Closed => {

@@ -61,6 +61,8 @@ use stop::{StopSender, StopSignal};
 pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};
 pub use link::{Link, NotFollowedError, ResponseSink};
+use mend::MendCheck;
+
 pub use mend::RestingStrand;
 pub use reader::{PageReads, StrandReadError, StrandReader};
 
@@ -166,15 +168,19 @@ impl Replication {
     }
 
     /// Fetches envelopes of a strand from the connected peers: those that its originator has signed and, where the
-    /// strand's tree has the place, those of the tree. The strand is not followed meanwhile. One call at a time.
-    /// Returns what was found; nothing of a strand that peers do not send.
+    /// strand's tree has the place, those of the tree. No key signs what a chain orders, so of a chain's strand they are those
+    /// of the tree alone. The strand is not followed meanwhile. One call at a time. Returns what was found.
     pub async fn fetch(
         &self,
         originator: OriginatorId,
         wanted: BTreeMap<SequenceId, Option<TreeHash>>,
     ) -> BTreeMap<SequenceId, Bytes> {
-        let Some(key) = self.key_of(originator) else { return BTreeMap::new() };
-        mend::fetch(&self.state, originator, key, wanted).await
+        let check = match self.key_of(originator) {
+            Some(key) => MendCheck::of_signatures(&self.state, originator, key),
+            None if is_of_chain(originator) => MendCheck::OfTree { originator },
+            None => return BTreeMap::new(),
+        };
+        mend::fetch(&self.state, &check, wanted).await
     }
 
     /// Has the follower of a node's strand rest until the result is dropped: the caller takes the strand from elsewhere
@@ -243,7 +249,8 @@ impl Replication {
         bytes_max: usize,
         reads: PageReads,
     ) -> Result<StrandReader, RefusalReason> {
-        if !originator.is_node() && !originator.is_migrated() {
+        // A part of a chain's strand is for a disk that has damaged its own, and whose tree proves it.
+        if is_of_chain(originator) && up_to.is_none() {
             return Err(RefusalReason::NotFromPeers);
         }
         let known = self.state.ports.registry.borrow().node(originator).is_some();
@@ -389,4 +396,9 @@ async fn supervise(
         }
     }
     while tasks.join_next().await.is_some() {}
+}
+
+/// Returns true for a strand that a chain orders.
+fn is_of_chain(originator: OriginatorId) -> bool {
+    !originator.is_node() && !originator.is_migrated()
 }
