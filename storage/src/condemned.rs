@@ -5,12 +5,12 @@
 use rocksdb::{DB, WriteBatch};
 
 use crate::database::{family_of, write_synced};
-use crate::error::{CommitError, DatabaseError};
+use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::meta::MetaKey;
 use crate::meta;
-use crate::projection::is_dropped_with_projections;
+use crate::projection::{Projection, ProjectionSet};
 use crate::store::Store;
 use crate::write_fault::WriteFaults;
 
@@ -26,12 +26,28 @@ impl Store {
     /// # Errors
     /// When the disk takes no write: nothing is dropped then.
     pub fn condemn_projections(&self) -> Result<(), CommitError> {
+        self.condemn(ProjectionSet::all())
+    }
+
+    /// Does the same with the projections in these column families, and with those that are made together with them:
+    /// usage and the counts of messages. The others are read as ever.
+    ///
+    /// # Errors
+    /// As [`Store::condemn_projections`].
+    pub fn condemn_damaged(&self, families: &[&str]) -> Result<(), CommitError> {
+        let damaged = Projection::ALL.into_iter().filter(|it| families.contains(&it.name()));
+        self.condemn(ProjectionSet::of(damaged).with_companions())
+    }
+
+    fn condemn(&self, set: ProjectionSet) -> Result<(), CommitError> {
         let database = self.database();
         database.check_writable()?;
         let _no_commits = database.gate.write();
+        // What another rebuild has not made is not there either, nor what this version has to make anew.
+        let set = set.or(ProjectionSet::of(database.stale.list())).with_companions();
         let mut batch = WriteBatch::default();
-        meta::put_condemned(&database.db, &mut batch);
-        database.stale.add_all();
+        meta::put_condemned(&database.db, &mut batch, set);
+        database.stale.add(set);
         database.recent.forget_all();
         database.write_durable(batch)?;
         database.poison.set(CONDEMNED);
@@ -39,35 +55,41 @@ impl Store {
     }
 }
 
-/// Notes that the projections are dropped, and are made from the log.
+/// Notes that all projections are dropped, and are made from the log.
 pub(crate) fn note(db: &DB, faults: &WriteFaults) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
-    meta::put_condemned(db, &mut batch);
+    meta::put_condemned(db, &mut batch, ProjectionSet::all());
     write(db, faults, batch)
 }
 
-/// Drops the families of condemned projections, with their files. Returns true if there were any: their families are
-/// to be made then, and [`settle`] is to be called.
-pub(crate) fn drop_condemned(db: &mut DB) -> Result<bool, crate::error::ReadError> {
-    if !meta::are_condemned(db)? {
-        return Ok(false);
+/// Drops the families of condemned projections, with their files. Returns the projections: if there are any, their
+/// families are to be made, and [`settle`] is to be called.
+pub(crate) fn drop_condemned(db: &mut DB) -> Result<ProjectionSet, ReadError> {
+    let set = meta::condemned(db)?;
+    if set == ProjectionSet::default() {
+        return Ok(set);
     }
-    for family in Family::ALL.into_iter().filter(|it| is_dropped_with_projections(*it)) {
+    for family in Family::ALL.into_iter().filter(|it| set.covers(*it)) {
         if db.cf_handle(family.name()).is_some() {
             db.drop_cf(family.name()).map_err(DatabaseError::from)?;
         }
     }
     tracing::warn!("dropped the files of damaged projections");
-    Ok(true)
+    Ok(set)
 }
 
 /// Notes that the families are empty, and that a rebuild begins from the beginning. A crash before that has them
 /// dropped again.
-pub(crate) fn settle(db: &DB, faults: &WriteFaults) -> Result<(), DatabaseError> {
+pub(crate) fn settle(
+    db: &DB,
+    faults: &WriteFaults,
+    emptied: ProjectionSet,
+) -> Result<(), DatabaseError> {
     let mut batch = WriteBatch::default();
-    let family = family_of(db, Family::Meta);
-    batch.put_cf(family, MetaKey::Rebuilding.encode(), []);
-    batch.delete_cf(family, MetaKey::OlderTopicRows.encode());
+    meta::put_emptied(db, &mut batch, emptied);
+    if emptied.contains(Projection::Topic) {
+        batch.delete_cf(family_of(db, Family::Meta), MetaKey::OlderTopicRows.encode());
+    }
     write(db, faults, batch)
 }
 

@@ -11,7 +11,7 @@ use crate::keys::meta::MetaKey;
 use crate::keys::misbehavior::EvidenceTime;
 use crate::keys::{Key, decode_u64};
 use crate::progress::{OlderRows, Rebuilt};
-use crate::projection::Projection;
+use crate::projection::{Projection, ProjectionSet};
 use crate::settings::StoreIdentity;
 
 /// The format that this code reads and writes. Raised when rows change in a way that older programs
@@ -71,15 +71,19 @@ pub(crate) fn load(db: &DB) -> Result<Header, ReadError> {
 }
 
 fn stale(db: &DB) -> Result<Vec<Projection>, ReadError> {
-    let interrupted = row(db, MetaKey::Rebuilding, |_| Some(()))?.is_some();
+    let interrupted = rebuilding(db)?;
     let mut stale = Vec::new();
     for projection in Projection::ALL {
-        let stored = row(db, MetaKey::Projection(projection), decode_u32)?;
-        if interrupted || stored != Some(projection.version()) {
+        if interrupted.contains(projection) || !is_of_this_version(db, projection)? {
             stale.push(projection);
         }
     }
     Ok(stale)
+}
+
+fn is_of_this_version(db: &DB, projection: Projection) -> Result<bool, ReadError> {
+    let stored = row(db, MetaKey::Projection(projection), decode_u32)?;
+    Ok(stored == Some(projection.version()))
 }
 
 /// Stages the rows of a new database.
@@ -103,18 +107,68 @@ pub(crate) fn rebuilt(db: &DB) -> Result<Option<Rebuilt>, ReadError> {
     Ok(row(db, MetaKey::Rebuilding, |value| Some(Rebuilt::decode(value)))?.flatten())
 }
 
-/// The value of [`MetaKey::Rebuilding`] that has the families of all projections dropped when the database is opened.
-/// Older programs begin a rebuild from the beginning.
+/// The value of [`MetaKey::Rebuilding`] that has the families of projections dropped when the database is opened: of all,
+/// or of the set in a byte behind it. Older programs begin a rebuild of all from the beginning.
 const CONDEMNED: &[u8] = b"condemned";
+/// The value of [`MetaKey::Rebuilding`] while some projections are made anew and the others are whole: the set is in a byte
+/// behind it. Older programs begin a rebuild of all from the beginning.
+const PART: &[u8] = b"part";
 
-/// Returns true if the families of the projections are to be dropped before they are used.
-pub(crate) fn are_condemned(db: &DB) -> Result<bool, ReadError> {
-    Ok(row(db, MetaKey::Rebuilding, |value| Some(value == CONDEMNED))?.unwrap_or(false))
+/// Returns the projections whose families are to be dropped before they are used; an empty set if there are none.
+pub(crate) fn condemned(db: &DB) -> Result<ProjectionSet, ReadError> {
+    let set = row(db, MetaKey::Rebuilding, |value| Some(decode_condemned(value)))?.flatten();
+    Ok(set.unwrap_or_default())
 }
 
-/// Stages that the families of the projections are dropped at the next opening.
-pub(crate) fn put_condemned(db: &DB, batch: &mut WriteBatch) {
-    put(db, batch, MetaKey::Rebuilding, CONDEMNED);
+/// Stages that the families of projections are dropped at the next opening.
+pub(crate) fn put_condemned(db: &DB, batch: &mut WriteBatch, set: ProjectionSet) {
+    let is_all = set == ProjectionSet::all();
+    let value = if is_all { CONDEMNED.to_vec() } else { behind(CONDEMNED, set) };
+    put(db, batch, MetaKey::Rebuilding, &value);
+}
+
+/// Returns the projections that are made anew while the others are whole; `None` if there are none, and if rows of another
+/// version of this program are among any of them.
+pub(crate) fn part(db: &DB) -> Result<Option<ProjectionSet>, ReadError> {
+    let set = row(db, MetaKey::Rebuilding, |value| Some(decode_set(PART, value)))?.flatten();
+    for projection in Projection::ALL {
+        if !is_of_this_version(db, projection)? {
+            return Ok(None);
+        }
+    }
+    Ok(set)
+}
+
+/// Stages that the families of these projections are empty, and that a rebuild begins from the beginning.
+pub(crate) fn put_emptied(db: &DB, batch: &mut WriteBatch, set: ProjectionSet) {
+    let is_all = set == ProjectionSet::all();
+    let value = if is_all { Vec::new() } else { behind(PART, set) };
+    put(db, batch, MetaKey::Rebuilding, &value);
+}
+
+/// Returns the projections that are not whole because of a rebuild, or because they are condemned.
+pub(crate) fn rebuilding(db: &DB) -> Result<ProjectionSet, ReadError> {
+    let decode = |value: &[u8]| {
+        let set = decode_set(PART, value).or(decode_condemned(value));
+        Some(set.unwrap_or_else(ProjectionSet::all))
+    };
+    Ok(row(db, MetaKey::Rebuilding, decode)?.unwrap_or_default())
+}
+
+fn behind(word: &[u8], set: ProjectionSet) -> Vec<u8> {
+    [word, &[set.encode()]].concat()
+}
+
+fn decode_set(word: &[u8], value: &[u8]) -> Option<ProjectionSet> {
+    let [bits] = value.strip_prefix(word)? else { return None };
+    ProjectionSet::decode(*bits)
+}
+
+fn decode_condemned(value: &[u8]) -> Option<ProjectionSet> {
+    match value == CONDEMNED {
+        true => Some(ProjectionSet::all()),
+        false => decode_set(CONDEMNED, value),
+    }
 }
 
 /// Returns the progress with topic rows of an older format; `None` if there are none.

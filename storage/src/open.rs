@@ -24,7 +24,7 @@ use crate::open_error::OpenError;
 use crate::opening::{Access, Location, Opening};
 use crate::options::{self, CACHE_BYTES_MIN};
 use crate::price::PriceFn;
-use crate::projection::{Projection, is_dropped_with_projections};
+use crate::projection::{ProjectionSet, is_dropped_with_projections};
 use crate::raw_rows::{is_empty, load_heads, load_rates};
 use crate::report_index::ReportIndex;
 use crate::reports::load_report_index;
@@ -150,8 +150,8 @@ pub(crate) fn load(
     let location = &how.location;
     let mut db = open_database(how, access)?;
     let found = meta::format(&db)?;
-    let has_dropped =
-        access == Access::ReadWrite && found == Some(FORMAT) && drop_unusable(&mut db, how)?;
+    let is_ours = access == Access::ReadWrite && found == Some(FORMAT);
+    let dropped = if is_ours { drop_unusable(&mut db, how)? } else { ProjectionSet::default() };
     match found {
         Some(FORMAT) => {}
         Some(found) if found > FORMAT => return Err(OpenError::NewerFormat { found }),
@@ -169,12 +169,12 @@ pub(crate) fn load(
     } else if Family::ALL.into_iter().any(|it| !is_dropped_with_projections(it) && !has(&db, it)) {
         return Err(not_a_database(location));
     }
-    if has_dropped {
-        condemned::settle(&db, &how.lasting.faults)?;
+    if dropped != ProjectionSet::default() {
+        condemned::settle(&db, &how.lasting.faults, dropped)?;
     }
     let mut header = meta::load(&db)?;
-    if lacks_projection(&db) {
-        header.stale = Projection::ALL.to_vec(); // and it is opened for reading
+    if lacks_beside(&db, ProjectionSet::of(header.stale.iter().copied())) {
+        header.stale = ProjectionSet::all().list(); // and it is opened for reading
     }
     if let Some(wanted) = wanted {
         require_same(&header.identity, wanted)?;
@@ -210,11 +210,11 @@ pub(crate) fn load(
     Ok((Arc::new(database), header))
 }
 
-/// Drops the families of projections that are to be made anew. Returns true if there are any.
-fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<bool, OpenError> {
+/// Drops the families of projections that are to be made anew. Returns the projections.
+fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<ProjectionSet, OpenError> {
     // A projection has no family if the disk failed between the drop and the making. An empty one must never count as whole,
     // so that it is made anew is noted before its family is made.
-    if lacks_projection(db) && !meta::are_condemned(db)? {
+    if lacks_beside(db, meta::condemned(db)?) {
         condemned::note(db, &how.lasting.faults)?;
     }
     Ok(drop_condemned(db)?)
@@ -391,9 +391,10 @@ fn has(db: &DB, family: Family) -> bool {
     db.cf_handle(family.name()).is_some()
 }
 
-/// Returns true if a family is not there that is dropped with the projections.
-fn lacks_projection(db: &DB) -> bool {
-    Family::ALL.into_iter().any(|family| is_dropped_with_projections(family) && !has(db, family))
+/// Returns true if a family of projections is not there, beside those of a set.
+fn lacks_beside(db: &DB, set: ProjectionSet) -> bool {
+    let is_other = |family: &Family| is_dropped_with_projections(*family) && !set.covers(*family);
+    Family::ALL.into_iter().filter(is_other).any(|family| !has(db, family))
 }
 
 /// Returns 16 bytes that no other database has.

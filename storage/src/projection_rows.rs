@@ -19,11 +19,14 @@ use crate::keys::pruned::PrunedEnvelope;
 use crate::keys::receipt::ReceiptKey;
 use crate::keys::topic::{self, TopicKey};
 use crate::keys::{Key, decode_u64};
+use crate::projection::{Projection, ProjectionSet};
 use crate::raw_rows::stored;
 use crate::tallies::{Counted, Pricing, Tallies, TallyReport};
 
 /// Stages the rows that depend on one envelope alone: they may be written in any order, and more than once.
 pub(crate) struct EnvelopeRows<'a> {
+    /// The projections whose rows are staged.
+    made: ProjectionSet,
     topic: &'a ColumnFamily,
     expiry: &'a ColumnFamily,
     key: Vec<u8>,
@@ -33,7 +36,13 @@ pub(crate) struct EnvelopeRows<'a> {
 impl<'a> EnvelopeRows<'a> {
     pub(crate) fn new(store: &'a Database) -> Self {
         let (topic, expiry) = (store.family(Family::Topic), store.family(Family::Expiry));
-        Self { topic, expiry, key: Vec::new(), value: Vec::new() }
+        let made = ProjectionSet::all();
+        Self { made, topic, expiry, key: Vec::new(), value: Vec::new() }
+    }
+
+    /// Leaves the rows of other projections alone.
+    pub(crate) fn only(self, made: ProjectionSet) -> Self {
+        Self { made, ..self }
     }
 
     /// Stages the rows of the envelope `id`, which is stored as `bytes`.
@@ -44,12 +53,16 @@ impl<'a> EnvelopeRows<'a> {
         bytes: &[u8],
         facts: &Facts,
     ) {
-        if let Some(key) = TopicKey::new(facts.topic.as_bytes(), id) {
+        if self.made.contains(Projection::Topic)
+            && let Some(key) = TopicKey::new(facts.topic.as_bytes(), id)
+        {
             key.encode_into(&mut self.key);
             topic::encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut self.value);
             batch.put_cf(self.topic, &self.key, &self.value);
         }
-        if let Some(expiry_unix_s) = facts.expiry_unix_s {
+        if self.made.contains(Projection::Expiry)
+            && let Some(expiry_unix_s) = facts.expiry_unix_s
+        {
             batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
         }
     }
@@ -81,6 +94,8 @@ impl CountedFacts {
 pub(crate) struct ProjectionRows<'a> {
     db: &'a DB,
     own: OriginatorId,
+    /// The projections whose rows are staged.
+    made: ProjectionSet,
     rows: EnvelopeRows<'a>,
     tallies: Tallies<'a>,
     /// The highest place of each, held or pruned.
@@ -98,6 +113,7 @@ impl<'a> ProjectionRows<'a> {
         Self {
             db: &store.db,
             own: store.identity.node,
+            made: ProjectionSet::all(),
             rows: EnvelopeRows::new(store),
             tallies: Tallies::new(store, pricing),
             receipts: HashMap::new(),
@@ -105,6 +121,11 @@ impl<'a> ProjectionRows<'a> {
             out_of_order: false,
             is_late: false,
         }
+    }
+
+    /// Leaves the rows of other projections alone.
+    pub(crate) fn only(self, made: ProjectionSet) -> Self {
+        Self { made, rows: self.rows.only(made), ..self }
     }
 
     /// Announces that the next envelope fills a place below the head.
@@ -150,13 +171,12 @@ impl<'a> ProjectionRows<'a> {
         addresses: &[AddressChange],
         counted: Counted,
     ) -> Result<(), ReadError> {
-        if let Some(digest) = receipt.filter(|_| id.originator == self.own) {
-            let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
-            *kept = (*kept).max(id.sequence);
-        }
+        self.note_receipt(id, receipt.filter(|_| id.originator == self.own));
         let is_late = std::mem::take(&mut self.is_late);
-        self.tallies.count(id, counted, is_late)?;
-        for change in addresses {
+        if self.made.has_tallies() {
+            self.tallies.count(id, counted, is_late)?;
+        }
+        for change in addresses.iter().filter(|_| self.made.contains(Projection::Inbox)) {
             let key = InboxKey { address: change.address, inbox: change.inbox };
             let row = match change.is_member {
                 true => InboxRow { set: id.sequence.0, cleared: 0 },
@@ -174,11 +194,18 @@ impl<'a> ProjectionRows<'a> {
         id: EnvelopeId,
         pruned: &PrunedEnvelope,
     ) -> Result<(), ReadError> {
-        if let Some(digest) = pruned.receipt {
+        self.note_receipt(id, pruned.receipt);
+        match self.made.has_tallies() {
+            true => self.tallies.count(id, Counted::from(pruned), false),
+            false => Ok(()),
+        }
+    }
+
+    fn note_receipt(&mut self, id: EnvelopeId, receipt: Option<[u8; 32]>) {
+        if let Some(digest) = receipt.filter(|_| self.made.contains(Projection::Receipt)) {
             let kept = self.receipts.entry(ReceiptKey(digest)).or_default();
             *kept = (*kept).max(id.sequence);
         }
-        self.tallies.count(id, Counted::from(pruned), false)
     }
 
     /// Adds the gathered counts to the stored ones and stages the sums. No other writer may change

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::family::Family;
-use crate::projection::Projection;
+use crate::projection::{Projection, ProjectionSet};
 
 /// Bits of a state that name projections. The others count changes.
 const PROJECTION_BITS: u32 = 8;
@@ -38,7 +38,12 @@ impl StaleProjections {
 
     /// Sets all. To be called before the first of their rows is dropped.
     pub(crate) fn add_all(&self) {
-        self.replace(Projection::ALL.to_vec());
+        self.add(ProjectionSet::all());
+    }
+
+    /// Adds some. To be called before the first of their rows is dropped.
+    pub(crate) fn add(&self, more: ProjectionSet) {
+        self.replace(ProjectionSet::of(self.list()).or(more).list());
     }
 
     /// Sets none. To be called after the last of their rows was written.
@@ -69,8 +74,7 @@ fn bits_of(list: &[Projection]) -> u64 {
 }
 
 fn bit_of(projection: Projection) -> u64 {
-    let place = Projection::ALL.iter().position(|it| *it == projection);
-    1 << place.expect("all projections are in the list")
+    u64::from(projection.bit())
 }
 
 /// The projections that cannot be read in one view.

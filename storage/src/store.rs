@@ -12,6 +12,7 @@ use crate::family::Family;
 use crate::host::{FolderStanding, HostMarker, HostMarkerError, UnknownFolder};
 use crate::meta::write_generation;
 use crate::opening::Opening;
+use crate::projection::{Projection, ProjectionSet};
 use crate::room::RoomSettings;
 use crate::settings::StoreIdentity;
 use crate::snapshot::Snapshot;
@@ -157,6 +158,14 @@ impl Store {
     #[must_use]
     pub fn has_stale_projections(&self) -> bool {
         !self.database().stale.is_empty()
+    }
+
+    /// Returns true if projections have to be made anew that publishing needs: receipts, without which a repeat would be
+    /// charged again, and the tallies.
+    #[must_use]
+    pub fn lacks_projections_of_publishing(&self) -> bool {
+        let stale = ProjectionSet::of(self.database().stale.list());
+        stale.has_tallies() || stale.contains(Projection::Receipt)
     }
 
     /// Returns the families that could not be read when the database was opened last, and that it does without: of

@@ -1,8 +1,10 @@
 //! Projections that the disk has damaged, made anew from the log while the node runs.
 //!
-//! Their files are dropped when the log is read again, and a rebuild makes the rows. It holds up commits, as one at a
-//! start does: publishers get UNAVAILABLE, and followers wait. Readers of projections get UNAVAILABLE too, never
-//! a part of the rows; envelopes by their places are read as ever. A crash leaves the projections to be rebuilt.
+//! Their files are dropped when the log is read again, and a rebuild makes the rows of these projections. Usage and the
+//! counts of messages are made together, and commits wait for them, as at a start: publishers get UNAVAILABLE, and
+//! followers wait. The others are made while commits go on; without receipts publishers get UNAVAILABLE. So do readers of
+//! what is being made, and they never get a part of the rows. Everything else is read as ever. A crash leaves the
+//! projections to be rebuilt.
 
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,20 +51,21 @@ impl Remake {
         self.is_ending.store(true, Ordering::Release);
     }
 
-    /// Makes all projections anew. `are_damaged` drops their files before, with the help of the task that reads the log
-    /// again. Blocks until it is done.
+    /// Makes projections anew: those in the `damaged` families, whose files are dropped before with the help of the task that
+    /// reads the log again, and those that an earlier try has not made. Blocks until it is done.
     ///
     /// # Errors
     /// [`RemakeError`].
-    pub(super) fn run(&self, are_damaged: bool) -> Result<RebuildReport, RemakeError> {
-        if are_damaged {
-            if self.store.condemn_projections().is_err() {
+    pub(super) fn run(&self, damaged: &[&str]) -> Result<RebuildReport, RemakeError> {
+        if !damaged.is_empty() {
+            if self.store.condemn_damaged(damaged).is_err() {
                 // A compaction may have met the damage before: RocksDB takes no writes until the log has been read again.
                 self.wait_until_writable()?;
-                self.store.condemn_projections().map_err(RemakeError::Condemn)?;
+                self.store.condemn_damaged(damaged).map_err(RemakeError::Condemn)?;
             }
             tracing::warn!(
                 code = "projections_condemned",
+                projections = self.store.stale_projections().join(","),
                 "projections are damaged and made anew from the log: their readers have to wait"
             );
         }

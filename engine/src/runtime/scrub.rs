@@ -310,7 +310,7 @@ impl Scrubs {
         }
     }
 
-    /// Rebuilds the projections if one of them is damaged or an earlier rebuild did not finish. They are derived from
+    /// Rebuilds projections that are damaged, or that an earlier rebuild did not finish. They are derived from
     /// the log, so the log has to be whole.
     fn remake_projections(&self, done: &mut ScrubDone) {
         let damages = done.report.damages.iter();
@@ -322,7 +322,8 @@ impl Scrubs {
         let failed = if is_stopped || done.report.further > 0 {
             Some("projections are made anew once the log is whole".to_owned())
         } else {
-            self.parts.remake.run(!damaged.is_empty()).err().map(|error| error.to_string())
+            let families: Vec<_> = damaged.iter().map(|damage| damage.family).collect();
+            self.parts.remake.run(&families).err().map(|error| error.to_string())
         };
         let Some(reason) = failed else {
             let count = damaged.len() as u64;

@@ -13,7 +13,7 @@ use hawser_engine::chain_strand::ChainEvent;
 use hawser_engine::facts;
 use hawser_engine::price;
 use hawser_engine::replication::StrandItem;
-use hawser_engine::runtime::{DiskTask, ScrubDone, ScrubSettings, ScrubTask};
+use hawser_engine::runtime::{DiskTask, PublishError, ScrubDone, ScrubSettings, ScrubTask};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
@@ -29,6 +29,8 @@ use crate::follow::{Follower, OTHER, Peer, SOURCE, envelope, strand};
 const PLACES: u64 = 90;
 /// The place that is damaged.
 const DAMAGED: u64 = 45;
+/// Longer than anything takes that works, also on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(120);
 /// A strand that a chain orders.
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 
@@ -405,6 +407,55 @@ async fn damaged_projections_are_made_anew_and_no_reader_gets_a_part_of_them() {
     assert_eq!(read().unwrap(), published);
     let clean = repair(&follower).await.unwrap();
     assert_eq!((clean.report.damages, clean.repaired), (Vec::new(), 0));
+    disk.stop().await;
+    follower.stop().await;
+}
+
+/// Condemns the projection in this family, and waits until the log has been read again without it.
+async fn condemn(follower: &Follower, family: &str) {
+    let store = follower.engine().store();
+    store.condemn_damaged(&[family]).unwrap();
+    follower.until("the log is read again", || !store.is_poisoned()).await;
+}
+
+/// Publishes once the log has been read again by all who sign. `None` if projections that publishing needs are not made yet.
+async fn publish_again(follower: &Follower, text: &str) -> Option<Bytes> {
+    let publish = async {
+        loop {
+            match follower.publish(text).await {
+                Ok(envelope) => return Some(envelope),
+                Err(PublishError::Unavailable { reason, .. }) if reason.contains("made anew") => {
+                    return None;
+                }
+                Err(PublishError::Unavailable { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(2)).await;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, publish).await.expect("the log is read again")
+}
+
+/// Without receipts a repeat would be charged again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_publishes_without_topics_and_not_without_receipts() {
+    let (folder, mut published) = own_strand("parts").await;
+    let follower = Follower::start(folder.open());
+    let disk = DiskTask::start(follower.engine());
+    let reader = follower.engine().reader().clone();
+    let topics = [common::group_topic(1)];
+    let read = || reader.query_topics(&topics, &Cursor::new(), 0);
+    condemn(&follower, "topic").await;
+    published.push(publish_again(&follower, "without topics").await.unwrap());
+    assert!(read().is_err(), "it has no rows");
+    condemn(&follower, "receipt").await;
+    assert_eq!(publish_again(&follower, "without receipts").await, None);
+    let done = repair(&follower).await.unwrap();
+    assert_eq!(done.left, vec![], "{done:?}");
+    assert_eq!(read().unwrap(), published);
+    published.push(publish_again(&follower, "afterwards").await.unwrap());
+    assert_eq!(read().unwrap(), published);
     disk.stop().await;
     follower.stop().await;
 }

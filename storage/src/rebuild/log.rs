@@ -47,17 +47,34 @@ pub(super) struct LogReader<'s> {
 
 impl<'s> LogReader<'s> {
     pub(super) fn new(snapshot: &'s Snapshot<'s>, after: EnvelopeId) -> Result<Self, ReadError> {
-        let heads: Cursor = snapshot.heads()?;
+        Ok(Self::up_to(snapshot, &snapshot.heads()?, after))
+    }
+
+    /// Reads up to `ends`, or to the heads where they are lower.
+    pub(super) fn through(
+        snapshot: &'s Snapshot<'s>,
+        ends: &Cursor,
+        after: EnvelopeId,
+    ) -> Result<Self, ReadError> {
+        let lower = |head: EnvelopeId| {
+            let sequence = head.sequence.min(ends.get(head.originator));
+            EnvelopeId { sequence, ..head }
+        };
+        let heads: Cursor = snapshot.heads()?.iter().map(lower).collect();
+        Ok(Self::up_to(snapshot, &heads, after))
+    }
+
+    fn up_to(snapshot: &'s Snapshot<'s>, heads: &Cursor, after: EnvelopeId) -> Self {
         let is_left = |head: &EnvelopeId| head.originator >= after.originator;
         let mut heads: Vec<EnvelopeId> = heads.iter().filter(is_left).collect();
         heads.reverse(); // `pop` then yields ascending originators
-        Ok(Self { snapshot, heads, after, strand: None })
+        Self { snapshot, heads, after, strand: None }
     }
 
-    /// Reads the next chunk; `None` at the end of the log.
-    pub(super) fn chunk(&mut self) -> Result<Option<Chunk>, ReadError> {
+    /// Reads the next chunk, of `places_max` at most; `None` at the end of the log.
+    pub(super) fn chunk(&mut self, places_max: usize) -> Result<Option<Chunk>, ReadError> {
         let mut chunk = Chunk::default();
-        while chunk.held.len() + chunk.pruned.len() < CHUNK_PLACES_MAX
+        while chunk.held.len() + chunk.pruned.len() < places_max
             && chunk.len_bytes < CHUNK_LEN_BYTES
         {
             match self.place()? {

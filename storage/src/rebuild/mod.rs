@@ -11,13 +11,15 @@ mod workers;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
-use hawser_proto::EnvelopeId;
+use hawser_proto::{Cursor, EnvelopeId};
+use parking_lot::RwLockWriteGuard;
 use rocksdb::WriteBatch;
 
-use self::log::LogReader;
 pub use self::log::StoredEnvelope;
+use self::log::{CHUNK_LEN_BYTES, CHUNK_PLACES_MAX, Chunk, LogReader};
 pub use self::workers::DeriveMany;
 use self::workers::{DerivedChunk, Workers};
 use crate::change::{Facts, Validity};
@@ -29,7 +31,7 @@ use crate::keys::Key;
 use crate::keys::meta::MetaKey;
 use crate::meta;
 use crate::progress::{RebuildReport, Rebuilt};
-use crate::projection::Projection;
+use crate::projection::{Projection, ProjectionSet};
 use crate::projection_rows::ProjectionRows;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -42,6 +44,13 @@ const COUNTED_PLACES: usize = 4096;
 /// Bytes of envelopes that are counted together, or up to a chunk more, however few they are. A guess: with large ones,
 /// progress is told and recorded as often as with thousands of small ones.
 const COUNTED_LEN_BYTES: usize = 16 << 20;
+/// Places of one step while commits go on. A guess: commits wait for some ten milliseconds then, which recovering so many
+/// payers takes on two cores.
+const STEP_PLACES_MAX: usize = 1024;
+/// Time for which such a step waits for what changes the log. A guess: most commits take less.
+const GATE_WITHIN: Duration = Duration::from_millis(20);
+/// Pause after that. A guess: commits have most of the time.
+const GATE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Above every key: none has more than 63 bytes of `0xff` in front.
 const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
@@ -98,7 +107,11 @@ impl Store {
     /// of 1,024 envelopes for each core, by 2 MiB of envelopes for each of these chunks, and by one chunk with one
     /// envelope of any length.
     ///
-    /// Commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
+    /// After [`Store::condemn_damaged`] it makes only those projections, from the beginning. If there are no tallies among
+    /// them, commits wait for a step at a time: the rows of the others depend on one envelope each, so those of new envelopes
+    /// come with their commits.
+    ///
+    /// Otherwise commits wait until the rebuild is done; readers meanwhile see incomplete projections. After a
     /// crash the projections are stale, and the next rebuild goes on behind the last batch that is on disk,
     /// unless something was committed between or another version of this code had begun. `progress` is
     /// called once for some 4,096 places, or some 16 MiB of envelopes, and at least once.
@@ -152,15 +165,112 @@ impl Database {
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         self.check_writable()?;
-        let _no_commits = self.gate.write();
-        let done = meta::rebuilt(&self.db)?;
-        if done.is_none() {
-            self.drop_projections()?;
+        let no_commits = self.gate.write();
+        // Whatever else is stale has to be made, too.
+        let is_all_stale = |set: &ProjectionSet| self.stale.list() == set.list();
+        let part = meta::part(&self.db)?.filter(is_all_stale);
+        if let Some(set) = part.filter(|set| !set.has_tallies()) {
+            drop(no_commits);
+            return self.rebuild_beside_commits(set, derive, progress);
         }
-        self.rebuilt_in_part.store(true, Ordering::Release);
-        let report = self.replay(done.unwrap_or_default(), derive, progress)?;
+        let done = meta::rebuilt(&self.db)?;
+        match part {
+            Some(set) => self.drop_rows_of(set)?,
+            None if done.is_none() => self.drop_projections()?,
+            None => {}
+        }
+        let set = part.unwrap_or_else(ProjectionSet::all);
+        let made = Made { set, notes_progress: part.is_none() };
+        self.rebuilt_in_part.store(made.notes_progress, Ordering::Release);
+        let report = self.replay(done.unwrap_or_default(), made, derive, progress)?;
         self.finish_rebuild()?;
         Ok(report)
+    }
+
+    /// Makes projections whose rows depend on one envelope each, a step at a time. What a step reads is written before
+    /// anything else changes the log or its marks, so no row comes back that another change has taken away.
+    fn rebuild_beside_commits(
+        self: &Arc<Self>,
+        set: ProjectionSet,
+        derive: &DeriveMany<'_>,
+        progress: &mut Progress<'_>,
+    ) -> Result<RebuildReport, RebuildError> {
+        let total_estimate = self.envelopes_estimate();
+        // What is committed later brings its rows.
+        let ends = Snapshot::new(self).heads()?;
+        let (mut report, mut after) = (RebuildReport::default(), EnvelopeId::default());
+        let made = Made { set, notes_progress: false };
+        Workers::beside(self, derive, set, |mut workers| {
+            loop {
+                let no_commits = self.gate_for_a_step()?;
+                let chunks = self.chunks_behind(after, &ends, workers.threads())?;
+                let count = chunks.len();
+                chunks.into_iter().for_each(|chunk| workers.give(chunk));
+                // All come back, also after an error: no thread may write once commits go on.
+                let taken: Vec<_> = (0..count).map(|_| workers.take()).collect();
+                let derived = taken.into_iter().filter_map(Result::transpose);
+                let derived = derived.collect::<Result<Vec<_>, _>>()?;
+                let last = derived.last().and_then(DerivedChunk::last);
+                self.count(derived, made, &mut report)?;
+                let told = RebuildProgress { done: report.envelopes, total_estimate };
+                match last {
+                    Some(last) => after = last,
+                    None if after == EnvelopeId::default() && progress(told).is_break() => {
+                        return Err(RebuildError::Stopped);
+                    }
+                    None => {
+                        self.finish_rebuild()?;
+                        return Ok(report);
+                    }
+                }
+                // Those who wait come first.
+                RwLockWriteGuard::unlock_fair(no_commits);
+                if progress(told).is_break() {
+                    return Err(RebuildError::Stopped);
+                }
+            }
+        })
+    }
+
+    /// Waits until nothing changes the log. Who waits for this lock holds others up, and judging a strand anew holds it for
+    /// as long as the strand is read: so it is given up again and again, and commits go on in between.
+    fn gate_for_a_step(&self) -> Result<RwLockWriteGuard<'_, ()>, CommitError> {
+        loop {
+            self.check_writable()?;
+            if let Some(no_commits) = self.gate.try_write_for(GATE_WITHIN) {
+                return Ok(no_commits);
+            }
+            std::thread::sleep(GATE_PAUSE);
+        }
+    }
+
+    /// Reads what follows `after` in the log, up to `ends`: the places of one step, in a chunk for each thread.
+    fn chunks_behind(
+        self: &Arc<Self>,
+        after: EnvelopeId,
+        ends: &Cursor,
+        threads: usize,
+    ) -> Result<Vec<Chunk>, ReadError> {
+        let snapshot = Snapshot::new(self);
+        let mut log = LogReader::through(&snapshot, ends, after)?;
+        let (mut chunks, mut len_bytes) = (Vec::new(), 0);
+        while chunks.len() < threads && len_bytes < threads * CHUNK_LEN_BYTES {
+            let Some(chunk) = log.chunk(STEP_PLACES_MAX.div_ceil(threads))? else { break };
+            len_bytes += chunk.len_bytes;
+            chunks.push(chunk);
+        }
+        Ok(chunks)
+    }
+
+    /// Drops the rows of some projections, which have to be made anew.
+    fn drop_rows_of(&self, set: ProjectionSet) -> Result<(), CommitError> {
+        let mut batch = WriteBatch::default();
+        for family in Family::ALL.into_iter().filter(|it| set.covers(*it)) {
+            batch.delete_range_cf(self.family(family), &[][..], &ABOVE_ALL_KEYS[..]);
+        }
+        self.repricing.lock().forget_all();
+        self.recent.forget_all();
+        self.write_durable(batch)
     }
 
     /// Drops the rows and sets the flag of a running rebuild in one write, so that a crash never leaves
@@ -198,6 +308,7 @@ impl Database {
     fn replay(
         self: &Arc<Self>,
         done: Rebuilt,
+        made: Made,
         derive: &DeriveMany<'_>,
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
@@ -205,11 +316,11 @@ impl Database {
         let snapshot = Snapshot::new(self);
         let mut log = LogReader::new(&snapshot, done.through)?;
         let mut report = done.report;
-        Workers::beside(self, derive, |mut workers| {
+        Workers::beside(self, derive, made.set, |mut workers| {
             let (mut is_read, mut derived) = (false, Vec::<DerivedChunk>::new());
             loop {
                 while !is_read && workers.have_room() {
-                    match log.chunk()? {
+                    match log.chunk(CHUNK_PLACES_MAX)? {
                         Some(chunk) => workers.give(chunk),
                         None => is_read = true,
                     }
@@ -221,7 +332,7 @@ impl Database {
                 let len_bytes: usize = derived.iter().map(|it| it.len_bytes).sum();
                 let is_much = places >= COUNTED_PLACES || len_bytes >= COUNTED_LEN_BYTES;
                 if is_much || (is_over && places > 0) {
-                    self.count(std::mem::take(&mut derived), &mut report)?;
+                    self.count(std::mem::take(&mut derived), made, &mut report)?;
                     let done = report.envelopes;
                     if progress(RebuildProgress { done, total_estimate }).is_break() {
                         return Err(RebuildError::Stopped);
@@ -244,12 +355,17 @@ impl Database {
     fn count(
         &self,
         chunks: Vec<DerivedChunk>,
+        made: Made,
         report: &mut RebuildReport,
     ) -> Result<(), RebuildError> {
         let Some(through) = chunks.last().and_then(DerivedChunk::last) else { return Ok(()) };
         let rates = self.rate_list.read();
         let pricing = Pricing { price: self.price, rates: &rates };
-        let mut rows = ProjectionRows::new(self, pricing);
+        let mut rows = ProjectionRows::new(self, pricing).only(made.set);
+        if !made.set.has_tallies() {
+            // A commit of meanwhile may have written a later receipt.
+            rows.expect_out_of_order();
+        }
         let mut verified = VerifiedPlaces::new(self);
         for DerivedChunk { held, pruned, .. } in chunks {
             let mut pruned = pruned.into_iter().peekable();
@@ -261,7 +377,7 @@ impl Database {
                 report.invalid += u64::from(envelope.is_invalid);
                 if let Some(facts) = envelope.facts {
                     report.projected += 1;
-                    let is_verified = verified.has(envelope.id)?;
+                    let is_verified = !made.set.has_tallies() || verified.has(envelope.id)?;
                     let facts = if is_verified { facts } else { facts.unbooked() };
                     rows.count_kept(envelope.id, &facts)?;
                 }
@@ -273,8 +389,10 @@ impl Database {
         let mut batch = WriteBatch::default();
         let TallyReport { has_marked, .. } = rows.finish(&mut batch)?;
         debug_assert!(!has_marked, "a rebuild goes in the order of each strand");
-        let done = Rebuilt { through, report: *report };
-        batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), done.encode());
+        if made.notes_progress {
+            let done = Rebuilt { through, report: *report };
+            batch.put_cf(self.family(Family::Meta), MetaKey::Rebuilding.encode(), done.encode());
+        }
         Ok(self.write_buffered(batch)?)
     }
 
@@ -293,4 +411,12 @@ impl Database {
         let estimate = self.db.property_int_value_cf(log, "rocksdb.estimate-num-keys");
         estimate.ok().flatten().unwrap_or_default()
     }
+}
+
+/// The projections that a rebuild makes.
+#[derive(Debug, Clone, Copy)]
+struct Made {
+    set: ProjectionSet,
+    /// The next rebuild goes on where this one is interrupted.
+    notes_progress: bool,
 }

@@ -13,6 +13,7 @@ use crate::change::{Facts, Validity};
 use crate::database::Database;
 use crate::error::CommitError;
 use crate::keys::pruned::PrunedEnvelope;
+use crate::projection::ProjectionSet;
 use crate::projection_rows::{CountedFacts, EnvelopeRows};
 
 /// Most threads. A guess: the one thread that reads the log and counts is the bound before.
@@ -68,6 +69,7 @@ pub(super) struct Workers {
     /// Bytes of their envelopes.
     len_bytes: usize,
     under_way_max: usize,
+    threads: usize,
 }
 
 /// A chunk that has not come back.
@@ -77,10 +79,12 @@ struct UnderWay {
 }
 
 impl Workers {
-    /// Calls `run` beside a thread for each core, and returns when all have ended.
+    /// Calls `run` beside a thread for each core, and returns when all have ended. They write rows of the projections in
+    /// `made`.
     pub(super) fn beside<T>(
         database: &Database,
         derive: &DeriveMany<'_>,
+        made: ProjectionSet,
         run: impl FnOnce(Self) -> T,
     ) -> T {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
@@ -90,16 +94,21 @@ impl Workers {
             let waiting = Arc::new(Mutex::new(waiting));
             for _ in 0..threads {
                 let waiting = Arc::clone(&waiting);
-                scope.spawn(move || work(database, derive, &waiting));
+                scope.spawn(move || work(database, derive, made, &waiting));
             }
             drop(waiting);
-            let under_way_max = threads * CHUNKS_EACH;
-            run(Self::new(tasks, under_way_max))
+            run(Self::new(tasks, threads))
         })
     }
 
-    fn new(tasks: Sender<Task>, under_way_max: usize) -> Self {
-        Self { tasks, under_way: VecDeque::new(), len_bytes: 0, under_way_max }
+    fn new(tasks: Sender<Task>, threads: usize) -> Self {
+        let under_way_max = threads * CHUNKS_EACH;
+        Self { tasks, under_way: VecDeque::new(), len_bytes: 0, under_way_max, threads }
+    }
+
+    /// Returns the number of threads.
+    pub(super) fn threads(&self) -> usize {
+        self.threads
     }
 
     /// Returns true if another chunk may be given.
@@ -134,12 +143,17 @@ impl Workers {
     }
 }
 
-fn work(database: &Database, derive: &DeriveMany<'_>, waiting: &Mutex<Receiver<Task>>) {
+fn work(
+    database: &Database,
+    derive: &DeriveMany<'_>,
+    made: ProjectionSet,
+    waiting: &Mutex<Receiver<Task>>,
+) {
     loop {
         let next = waiting.lock().recv();
         let Ok(Task { chunk, done }) = next else { return };
         // After an error elsewhere nothing waits for it.
-        let _ = done.send(derive_chunk(database, derive, chunk));
+        let _ = done.send(derive_chunk(database, derive, made, chunk));
     }
 }
 
@@ -148,11 +162,12 @@ fn work(database: &Database, derive: &DeriveMany<'_>, waiting: &Mutex<Receiver<T
 fn derive_chunk(
     database: &Database,
     derive: &DeriveMany<'_>,
+    made: ProjectionSet,
     chunk: Chunk,
 ) -> Result<DerivedChunk, CommitError> {
     let facts = derive(&chunk.held);
     assert_eq!(facts.len(), chunk.held.len(), "facts for each envelope, or none");
-    let mut rows = EnvelopeRows::new(database);
+    let mut rows = EnvelopeRows::new(database).only(made);
     let mut batch = WriteBatch::default();
     let derived = chunk.held.into_iter().zip(facts).map(|(stored, facts)| {
         let StoredEnvelope { id, bytes, validity } = stored;
@@ -180,7 +195,7 @@ mod tests {
 
     fn has_room_beside(len_bytes: &[usize]) -> bool {
         let (tasks, _waiting) = mpsc::channel();
-        let mut workers = Workers::new(tasks, 6);
+        let mut workers = Workers::new(tasks, 2);
         len_bytes.iter().for_each(|len_bytes| workers.give(chunk(*len_bytes)));
         workers.have_room()
     }
@@ -199,7 +214,7 @@ mod tests {
     #[test]
     fn a_chunk_that_has_come_back_makes_room() {
         let (tasks, waiting) = mpsc::channel();
-        let mut workers = Workers::new(tasks, 2);
+        let mut workers = Workers::new(tasks, 1);
         workers.give(chunk(25 << 20));
         assert!(!workers.have_room());
         let Task { chunk, done } = waiting.recv().unwrap();

@@ -1,0 +1,206 @@
+//! Some projections made anew: the others stay readable, and commits go on where rows depend on one envelope each.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod support;
+
+use std::ops::ControlFlow;
+
+use bytes::Bytes;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
+use hawser_proto::sign::originator_digest;
+use hawser_proto::{EnvelopeId, OriginatorId};
+use hawser_storage::{
+    Change, Facts, InvalidRule, LogEntry, ReadError, RebuildError, RebuildReport, SkipReason,
+    Store, TimeRule, Validity,
+};
+use support::*;
+
+/// The families that are made together with one another, and if commits go on meanwhile.
+const GROUPS: [(&str, &[&str], bool); 7] = [
+    ("congestion", &["congestion", "usage", "usage_by_payer"], false),
+    ("expiry", &["expiry"], true),
+    ("inbox", &["inbox"], true),
+    ("receipt", &["receipt"], true),
+    ("topic", &["topic"], true),
+    ("usage", &["congestion", "usage", "usage_by_payer"], false),
+    ("usage_by_payer", &["congestion", "usage", "usage_by_payer"], false),
+];
+/// Envelopes of each strand: with both, several steps that commits wait for, and one part of a rebuild that they all
+/// wait for.
+const ENVELOPES: u64 = 1500;
+/// Places of the other strand that come late, if at all.
+const LATE: u64 = 60;
+/// Time between two envelopes, as the facts have it.
+const STEP_NS: u64 = 600_000_000;
+
+fn derive(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
+    (validity == Validity::Valid).then(|| facts(at))
+}
+
+/// An envelope that states its place and the time that its facts have.
+fn timed(at: EnvelopeId) -> Change {
+    let mut statement = Vec::new();
+    let ns = at.sequence.0 * STEP_NS;
+    for (field, mut number) in [(1, u64::from(at.originator.0)), (2, at.sequence.0), (3, ns)] {
+        statement.push(field << 3);
+        while number > 0x7f {
+            statement.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
+            number >>= 7;
+        }
+        statement.push(u8::try_from(number).unwrap());
+    }
+    let signature = key(1).sign(originator_digest(&statement));
+    let bytes = OriginatorEnvelope::encode(statement.into(), Proof::Signature(signature));
+    Change::Append(LogEntry { bytes, ..entry(at) })
+}
+
+fn append_timed(store: &Store, originator: OriginatorId, places: impl Iterator<Item = u64>) {
+    let changes: Vec<_> = places.map(|place| timed(id(originator, place))).collect();
+    store.commit(&changes).unwrap();
+}
+
+fn fill(store: &Store) {
+    append_timed(store, OWN, 1..=ENVELOPES);
+    append_timed(store, PEER, 1..=ENVELOPES);
+    let (from, through) = (ENVELOPES + 1, ENVELOPES + LATE);
+    store.commit(&[skip(PEER, from, through, SkipReason::Missing)]).unwrap();
+    store.commit(&[append_invalid(PEER, through + 1, 8)]).unwrap();
+    settle(store);
+}
+
+/// Prices what is marked for it.
+fn settle(store: &Store) {
+    while store.reprice(&derive, 3).unwrap() == 3 {}
+}
+
+fn condemn(store: &Store, family: &str) {
+    store.condemn_damaged(&[family]).unwrap();
+    store.reopen().unwrap();
+    store.accept_writes();
+}
+
+/// Rebuilds. `beside` is called between two steps.
+fn rebuild_beside(
+    store: &Store,
+    beside: &mut dyn FnMut(u64) -> ControlFlow<()>,
+) -> Result<RebuildReport, RebuildError> {
+    store.rebuild_while(&derive, &mut |made| beside(made.done))
+}
+
+fn assert_equal(store: &Store, expected: &Store, what: &str) {
+    assert!(!store.has_stale_projections(), "{what}");
+    let digests = |store: &Store| store.snapshot().projection_digests().unwrap();
+    assert_eq!(digests(store), digests(expected), "{what}");
+}
+
+/// New envelopes and a late find.
+fn grow(store: &Store, step: u64) {
+    for (originator, count) in [(OWN, 3), (PEER, 2)] {
+        let head = store.snapshot().head(originator).unwrap().0;
+        append_timed(store, originator, head + 1..=head + count);
+    }
+    append_timed(store, PEER, (0..2).map(|at| ENVELOPES + 1 + (2 * step + at) % LATE));
+}
+
+/// Does what a node does beside: it grows, and marks change in what is done and in what is not.
+fn go_on(store: &Store, step: u64) {
+    grow(store, step);
+    let is_broken_at = |ns| (u64::try_from(ns).unwrap() / STEP_NS + step).is_multiple_of(5);
+    let rule = TimeRule {
+        originator: PEER,
+        rule: InvalidRule(17),
+        is_broken_at: &is_broken_at,
+        basis: &step.to_be_bytes(),
+    };
+    assert!(store.judge_times(&rule, &derive).unwrap().marked > 100);
+}
+
+#[test]
+fn only_damaged_projections_are_hidden_and_made_anew() {
+    let expected = in_memory();
+    fill(&expected);
+    for (family, group, _) in GROUPS {
+        on_each(|store| {
+            fill(store);
+            condemn(store, family);
+            assert_eq!(store.stale_projections(), group, "{family}");
+            let snapshot = store.snapshot();
+            let is_hidden = |result: Result<(), ReadError>, of: &str| {
+                let hidden = matches!(result, Err(ReadError::Rebuilding { .. }));
+                assert_eq!(hidden, group.contains(&of), "{family}: {of}");
+            };
+            is_hidden(snapshot.receipt(&digest(1)).map(drop), "receipt");
+            let first = snapshot.topics().seek(topic("t0").as_bytes(), id(OWN, 0)).map(drop);
+            is_hidden(first, "topic");
+            is_hidden(snapshot.congestion(OWN, 0).map(drop), "congestion");
+            let is_needed = group.contains(&"receipt") || group.contains(&"usage");
+            assert_eq!(store.lacks_projections_of_publishing(), is_needed, "{family}");
+            drop(snapshot);
+            let report = rebuild_beside(store, &mut |_| ControlFlow::Continue(())).unwrap();
+            assert_eq!(report.envelopes, 2 * ENVELOPES + 1, "{family}");
+            assert_equal(store, &expected, family);
+            go_on(store, 0);
+        });
+    }
+}
+
+#[test]
+fn commits_go_on_while_projections_of_single_envelopes_are_made() {
+    for (family, _, _) in GROUPS.into_iter().filter(|(_, _, goes_on)| *goes_on) {
+        let (store, expected) = (in_memory(), in_memory());
+        [&store, &expected].into_iter().for_each(fill);
+        condemn(&store, family);
+        go_on(&store, 0); // before it begins
+        let mut step = 0;
+        rebuild_beside(&store, &mut |_| {
+            step += 1;
+            go_on(&store, step);
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert!(step >= 3, "{family}: {step} steps");
+        (0..=step).for_each(|step| go_on(&expected, step));
+        [&store, &expected].into_iter().for_each(settle);
+        assert_equal(&store, &expected, family);
+        // And they are those of a rebuild of everything.
+        store.rebuild(&derive, &mut |_| {}).unwrap();
+        assert_equal(&store, &expected, family);
+    }
+}
+
+#[test]
+fn one_that_was_broken_off_begins_anew() {
+    for (family, group, goes_on) in GROUPS {
+        let folder = tempfile::tempdir().unwrap();
+        let (store, expected) = (Store::open(&settings(folder.path())).unwrap(), in_memory());
+        [&store, &expected].into_iter().for_each(fill);
+        condemn(&store, family);
+        let stopped = rebuild_beside(&store, &mut |_| ControlFlow::Break(()));
+        assert_eq!(stopped, Err(RebuildError::Stopped));
+        [&store, &expected].into_iter().for_each(|store| grow(store, 0));
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert_eq!(store.stale_projections(), group, "{family}");
+        let mut calls = 0;
+        rebuild_beside(&store, &mut |_| {
+            calls += 1;
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+        assert_eq!(calls > 1, goes_on, "{family}: {calls} steps");
+        [&store, &expected].into_iter().for_each(settle);
+        assert_equal(&store, &expected, family);
+    }
+}
+
+#[test]
+fn damage_met_while_others_are_made_adds_to_them() {
+    let (store, expected) = (in_memory(), in_memory());
+    [&store, &expected].into_iter().for_each(fill);
+    condemn(&store, "topic");
+    condemn(&store, "receipt");
+    assert_eq!(store.stale_projections(), ["receipt", "topic"]);
+    rebuild_beside(&store, &mut |_| ControlFlow::Continue(())).unwrap();
+    assert_equal(&store, &expected, "both");
+}
