@@ -1,13 +1,11 @@
 //! Checkpoints between nodes: shown, compared, cosigned and passed on, and nothing believed that a peer makes up.
 
-mod common;
-
 use std::time::Duration;
 
+use crate::common::envelopes::{NOW_NS, envelope, key, message, sign, statement as statement_of};
+use crate::common::network::{Network, Node, UNREACHABLE, eventually};
+use crate::common::raw::{RawPeer, Strand};
 use bytes::Bytes;
-use common::envelopes::{NOW_NS, envelope, key, message, sign, statement as statement_of};
-use common::network::{Network, Node, UNREACHABLE, eventually};
-use common::raw::{RawPeer, Strand};
 use hawser_engine::checkpoints::ObserverPace;
 use hawser_engine::misbehavior::{EvidenceTime, Misbehavior};
 use hawser_engine::own_strand::OwnStrandStatus;

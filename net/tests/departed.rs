@@ -1,10 +1,8 @@
 //! A node that leaves the network: its sessions end, and its strand comes from the nodes that hold it.
 
-mod common;
-
-use common::envelopes::NOW_NS;
-use common::network::{Network, eventually};
-use common::raw::RawPeer;
+use crate::common::envelopes::NOW_NS;
+use crate::common::network::{Network, eventually};
+use crate::common::raw::RawPeer;
 use hawser_engine::runtime::PublishError;
 use hawser_net::PeerError;
 use hawser_proto::frame::{CloseCode, ControlFrame, Hello, VERSION};

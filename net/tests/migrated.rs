@@ -1,13 +1,11 @@
 //! Strands that were taken over from the older network, over QUIC.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 
-use common::envelopes::{NOW_NS, key, rates, sign, statement};
-use common::network::{Network, empty_store};
+use crate::common::envelopes::{NOW_NS, key, rates, sign, statement};
+use crate::common::network::{Network, empty_store};
 use hawser_engine::price::rate_row;
 use hawser_engine::replication::EnvelopeVerifier;
 use hawser_engine::runtime::replication::MigratedStrands;

@@ -1,13 +1,9 @@
 //! A backlog over QUIC that its node has signed as a whole: shown first, verified behind.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod common;
-
+use crate::common::envelopes::{envelope, key, message};
+use crate::common::network::{Network, Node, UNREACHABLE, eventually};
+use crate::common::raw::RawPeer;
 use bytes::Bytes;
-use common::envelopes::{envelope, key, message};
-use common::network::{Network, Node, UNREACHABLE, eventually};
-use common::raw::RawPeer;
 use hawser_engine::runtime::replication::CatchUp;
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{

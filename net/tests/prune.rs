@@ -1,14 +1,10 @@
 //! Nodes prune, and one that joins later follows them all the same.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use common::envelopes::{NOW_NS, sign, statement};
-use common::network::{Network, Node, empty_store, eventually};
+use crate::common::envelopes::{NOW_NS, sign, statement};
+use crate::common::network::{Network, Node, empty_store, eventually};
 use hawser_engine::facts;
 use hawser_engine::runtime::PruneRun;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};

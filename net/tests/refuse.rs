@@ -1,13 +1,13 @@
 //! Violations by a peer are refused and counted, and other sessions go on.
 
-mod common;
+use crate::common;
 
 use std::collections::BTreeMap;
 
+use crate::common::envelopes::{envelope, forged, key, sign, statement};
+use crate::common::network::{Network, Node, UNREACHABLE};
+use crate::common::raw::{RawPeer, SilentServer, closed};
 use bytes::{BufMut, Bytes, BytesMut};
-use common::envelopes::{envelope, forged, key, sign, statement};
-use common::network::{Network, Node, UNREACHABLE};
-use common::raw::{RawPeer, SilentServer, closed};
 use hawser_engine::replication::PeerViolation;
 use hawser_net::PeerError;
 use hawser_proto::frame::{

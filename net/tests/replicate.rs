@@ -1,11 +1,9 @@
 //! Replication: the other nodes hold published envelopes byte for byte.
 
-mod common;
-
+use crate::common::envelopes::{GROUP, commit, envelope, sign, statement};
+use crate::common::network::{Network, UNREACHABLE, eventually};
+use crate::common::raw::RawPeer;
 use bytes::Bytes;
-use common::envelopes::{GROUP, commit, envelope, sign, statement};
-use common::network::{Network, UNREACHABLE, eventually};
-use common::raw::RawPeer;
 use hawser_engine::chain_strand::ChainEvent;
 use hawser_proto::frame::{
     ControlFrame, DataFrame, EndFrame, RefusalReason, StreamCode, WantFrame, WantRefused,

@@ -1,12 +1,10 @@
 //! One session for each peer, and no more of anything than there is room for.
 
-mod common;
-
 use std::net::Ipv4Addr;
 
-use common::envelopes::{envelope, key};
-use common::network::{Network, Node, UNREACHABLE, eventually};
-use common::raw::RawPeer;
+use crate::common::envelopes::{envelope, key};
+use crate::common::network::{Network, Node, UNREACHABLE, eventually};
+use crate::common::raw::RawPeer;
 use hawser_net::PeerError;
 use hawser_proto::frame::{ClockFrame, CloseCode, ControlFrame, MAX_CLOCK_ENTRIES};
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, SequenceId};

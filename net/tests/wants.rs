@@ -1,14 +1,10 @@
 //! Wants without end: they cost the node no more than the reads of a few pages.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod common;
-
 use std::sync::mpsc;
 
+use crate::common::network::{Network, PATIENCE, UNREACHABLE};
+use crate::common::raw::RawPeer;
 use bytes::Bytes;
-use common::network::{Network, PATIENCE, UNREACHABLE};
-use common::raw::RawPeer;
 use hawser_proto::frame::{ControlFrame, DataDecoder, DataFrame, StreamHeader, WantFrame};
 use hawser_proto::{OriginatorId, SequenceId};
 use prometheus_client::encoding::text::encode;

@@ -1,8 +1,6 @@
 //! Backups: what they hold, what is refused, and that nothing is replaced.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
+use crate::support;
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,13 +9,13 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::*;
 use hawser_storage::{
     BackupError, BackupFile, BackupReport, Backups, FileHash, FolderObjects, FolderStanding,
     HostSettings, LogItem, ManifestError, NewBackup, Objects, ReadManifest, RestoreReport,
     SkipReason, Store, StoreSettings, UnknownFolder, WantedBackup,
 };
 use proptest::prelude::*;
-use support::*;
 use tempfile::TempDir;
 
 /// The time at which backups are chosen and removed.

@@ -1,18 +1,14 @@
 //! Backups are chosen and removed by what their manifests say, whatever names others give to files.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::fs;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::support::*;
 use hawser_storage::{
     BackupError, Backups, FolderObjects, ManifestError, NewBackup, Objects, Store, WantedBackup,
 };
-use support::*;
 use tempfile::TempDir;
 
 /// The time at which backups are chosen and removed.

@@ -1,17 +1,13 @@
 //! Commits to the strand of a chain: positions, envelopes that wait for a verdict, inboxes, and the
 //! ledger beside it.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
+use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, ChainCommit, ChainPosition, Change, CommitError, Facts, InvalidRule,
     LedgerEntry, LedgerEventId, LedgerKind, LogEntry, LogItem, Mark, PayerReportChange,
     PayerReportEvent, SkipReason, Store, Validity,
 };
-use support::*;
 
 const STRAND: OriginatorId = OriginatorId::IDENTITY_UPDATES;
 

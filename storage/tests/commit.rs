@@ -1,15 +1,11 @@
 //! Commits, in memory and on disk alike.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
+use crate::support::*;
 use hawser_proto::{Address, OriginatorId, SequenceId, minute_of};
 use hawser_storage::SkipReason::{Expired, Missing, Pruned, Void};
 use hawser_storage::{
     Change, CommitError, InvalidRule, LogEntry, LogItem, Mark, RateRow, Store, UsageRow, Validity,
 };
-use support::*;
 
 /// The strand as a reader gets it, in short: `5`, `!5` invalid, `w5` waiting, `5-7?` missing, `5-7x` void,
 /// `5-7e` expired.

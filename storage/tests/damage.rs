@@ -1,9 +1,5 @@
 //! Damaged disks at a start: what is readable is served, and projections are made anew under an open store.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::ops::ControlFlow;
@@ -12,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, SequenceId};
 use hawser_storage::{
     Damage, Evidence, Facts, Misbehavior, OpenError, ReadError, RebuildError, ScrubReport,
     Severity, Store, Validity,
 };
-use support::*;
 use tempfile::TempDir;
 
 /// Families that are derived from the log.

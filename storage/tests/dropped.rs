@@ -1,18 +1,14 @@
 //! Projections whose families were dropped, and whose disk fails before they are made again.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::*;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{Facts, OpenError, ReadError, Store, Validity, WriteFault};
-use support::*;
 
 fn derive(at: EnvelopeId, _: &bytes::Bytes, validity: Validity) -> Option<Facts> {
     (validity == Validity::Valid).then(|| facts(at))

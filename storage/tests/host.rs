@@ -1,21 +1,17 @@
 //! The host marker: a folder that is not what this host wrote last is never taken for it.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use crate::support::*;
 use hawser_proto::SequenceId;
 use hawser_storage::{
     AdoptError, FolderStanding, HostMarkerError, HostSettings, OpenError, Store, StoreSettings,
     UnknownFolder, host_dir,
 };
-use support::*;
 use tempfile::TempDir;
 
 /// A host with a data folder, and a place beside it for copies.

@@ -1,13 +1,9 @@
 //! Evidence against nodes: each fact once, within bounds, and for as long as it is promised.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::OriginatorId;
 use hawser_storage::{Evidence, EvidenceTime, Misbehavior, Severity, Store, StoredEvidence};
-use support::*;
 
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 const START: EvidenceTime = EvidenceTime { server_time_ns: 0, counter: 0 };

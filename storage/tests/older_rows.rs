@@ -1,17 +1,13 @@
 //! A folder of an older format is brought up to this one in steps, and serves meanwhile.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::EnvelopeId;
 use hawser_storage::{Change, Facts, LogEntry, Store};
-use support::*;
 
 /// Names the folder for the process that [`child_works_until_killed`] runs in.
 const CHILD_FOLDER: &str = "HAWSER_TEST_CHILD_FOLDER";
@@ -113,7 +109,7 @@ fn child_works_until_killed() {
 fn a_kill_in_the_middle_loses_no_step_and_repeats_none() {
     let folder = older_folder();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_works_until_killed", "--nocapture"])
+        .args(["--exact", "older_rows::child_works_until_killed", "--nocapture"])
         .env(CHILD_FOLDER, folder.path())
         .stdout(Stdio::piped())
         .spawn()

@@ -1,16 +1,12 @@
 //! Opening and reopening: what is refused, and what a database remembers.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::fs;
 
+use crate::support::*;
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{
     InvalidRule, Mark, OpenError, RateRow, SkipReason, Store, StoreIdentity, StoreSettings,
 };
-use support::*;
 
 #[test]
 fn a_reopened_database_goes_on_where_it_ended() {

@@ -1,20 +1,16 @@
 //! Pruned envelopes are gone, and nothing else is: tallies, trees, the order of places and a rebuild are as before.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
+use crate::support::pruning::*;
+use crate::support::*;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
     Change, CommitError, Expiring, Facts, LogEntry, PrunedBatch, SkipReason, Store, StrandPlaces,
     Validity, WriteFault,
 };
 use proptest::prelude::*;
-use support::pruning::*;
-use support::*;
 
 /// Returns the places that topics have rows of.
 fn topic_rows(store: &Store) -> BTreeSet<EnvelopeId> {

@@ -4,10 +4,6 @@
 //! Real parts: the store, on RocksDB's memory environment, or on files for crashes. Simulated parts: the outcome of each
 //! write, and the place at which a crash cuts the write-ahead log. A seed is a run.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::fs;
@@ -15,10 +11,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::pruning::*;
+use crate::support::*;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{Change, SkipReason, Store, WriteFault};
-use support::pruning::*;
-use support::*;
 
 /// Seeds of runs over failing writes.
 const SEEDS: u64 = 200;

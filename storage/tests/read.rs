@@ -1,17 +1,13 @@
 //! Reading, in memory and on disk alike.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeMap;
 
+use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, OriginatorId, SequenceId, Topic, TopicKind};
 use hawser_storage::{
     Change, Facts, LogEntry, LogItem, SkipReason, Store, TopicRow, UsageRow, Validity,
 };
 use proptest::prelude::*;
-use support::*;
 
 fn on_topic(at: EnvelopeId, topic: Topic, originator_ns: i64) -> Change {
     append_with(at.originator, at.sequence.0, Facts { topic, originator_ns, ..facts(at) })

@@ -1,21 +1,17 @@
 //! Projections made anew from the log are the ones that commits made.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::*;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, SequenceId};
 use hawser_storage::{
     AddressChange, Change, Derive, Facts, InvalidRule, LogEntry, LogItem, Mark, RateRow,
     RebuildError, SkipReason, Store, StoredEnvelope, Validity, WriteFault,
 };
 use proptest::prelude::*;
-use support::*;
 
 /// Facts of an envelope: a pure function of its place, as the engine's are of its bytes.
 fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {

@@ -1,14 +1,10 @@
 //! Topics of the envelopes that were written last are remembered, and read back after a start.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{SequenceId, Topic};
 use hawser_storage::{RecentTopicsWalk, Store};
-use support::*;
 
 /// Returns the topic that the facts of these tests have for an envelope.
 fn topic_of(bytes: &Bytes) -> Option<Topic> {

@@ -1,17 +1,13 @@
 //! Recovery after a crash: every acknowledged commit survives, and of the others whole ones only.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use crate::support::*;
 use hawser_proto::SequenceId;
 use hawser_storage::{CommitError, OpenError, Store};
-use support::*;
 
 /// Names the folder for the process that [`child_writes_until_killed`] runs in.
 const CHILD_FOLDER: &str = "HAWSER_TEST_CHILD_FOLDER";
@@ -61,7 +57,7 @@ fn child_writes_until_killed() {
 fn acknowledged_commits_survive_a_kill() {
     let folder = tempfile::tempdir().unwrap();
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "child_writes_until_killed", "--nocapture"])
+        .args(["--exact", "recovery::child_writes_until_killed", "--nocapture"])
         .env(CHILD_FOLDER, folder.path())
         .stdout(Stdio::piped())
         .spawn()

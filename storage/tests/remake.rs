@@ -1,11 +1,8 @@
 //! Some projections made anew: the others stay readable, and commits go on where rows depend on one envelope each.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::ops::ControlFlow;
 
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::originator_digest;
@@ -14,7 +11,6 @@ use hawser_storage::{
     Change, Facts, InvalidRule, LogEntry, ReadError, RebuildError, RebuildReport, SkipReason,
     Store, TimeRule, Validity,
 };
-use support::*;
 
 /// The families that are made together with one another, and if commits go on meanwhile.
 const GROUPS: [(&str, &[&str], bool); 7] = [

@@ -1,19 +1,15 @@
 //! Reading the log again after a failed write, and writing nothing while the disk has no room.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::fs;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::support::*;
 use hawser_proto::OriginatorId;
 use hawser_storage::{
     CommitError, FolderStanding, HostSettings, LogItem, OpenError, RoomSettings, Store,
     StoreSettings, WriteFault,
 };
-use support::*;
 
 /// Returns the places of a strand that hold an envelope.
 fn told(store: &Store, originator: OriginatorId) -> String {

@@ -1,13 +1,9 @@
 //! Reports of misbehaviour: each fact once, in order, within bounds, and for as long as it is promised.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::SequenceId;
 use hawser_storage::{EvidenceTime, NewReport, ReportClass, ReportFact, Store, StoredReport};
-use support::*;
 
 const DAY_NS: u64 = 24 * 60 * 60 * 1_000_000_000;
 

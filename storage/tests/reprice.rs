@@ -1,18 +1,14 @@
 //! Pricing minutes again: bounded steps, strands that take turns, and nothing that others wait for.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{Change, Facts, SkipReason, Store, Validity};
 use parking_lot::Mutex;
-use support::*;
 
 /// A node that dates its whole strand into one minute. Its id is below that of the honest node.
 const LIAR: OriginatorId = OriginatorId(101);

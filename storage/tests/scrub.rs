@@ -1,20 +1,16 @@
 //! Scrubs: what a disk has damaged is found, named and put back, under a store that is open too.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::fs;
 use std::ops::ControlFlow;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Damage, RepairError, ScrubError, ScrubReport, Store};
-use support::*;
 
 fn go_on(_: u64) -> ControlFlow<()> {
     ControlFlow::Continue(())

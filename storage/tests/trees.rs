@@ -1,11 +1,8 @@
 //! The trees of strands: grown by commits, brought up behind them, and never changed below a size.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
 use std::path::Path;
 
+use crate::support::*;
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
 use hawser_proto::merkle::{
     CompactRange, LeafData, ProofError, TILE_WIDTH, Tile, TreeHash, empty_root, envelope_leaf,
@@ -17,7 +14,6 @@ use hawser_storage::{
     Change, InvalidRule, LogEntry, LogItem, SkipReason, Store, TreeBehind, TreeError,
 };
 use proptest::prelude::*;
-use support::*;
 
 /// Places that one step brings up.
 const STEP: u64 = 512;

@@ -1,9 +1,6 @@
 //! Envelopes shown before they are verified have the rows that readers need and no others, and end as those verified first.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
-mod support;
-
+use crate::support::*;
 use bytes::Bytes;
 use hawser_proto::checkpoint::Checkpoint;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
@@ -15,7 +12,6 @@ use hawser_storage::{
     VerifiedBatch,
 };
 use proptest::prelude::*;
-use support::*;
 
 const BAD: InvalidRule = InvalidRule(7);
 

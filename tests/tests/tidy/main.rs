@@ -153,6 +153,25 @@ fn every_exception_from_a_lint_has_a_reason() {
     assert_none(&broken, "`allow` and `expect` carry a reason");
 }
 
+/// A package with one test program has to name each of its files there: a file that it leaves out would never run.
+#[test]
+fn every_file_with_tests_belongs_to_a_program() {
+    let mut left_out = Vec::new();
+    for (path, _) in texts(&["toml"]).iter().filter(|(_, text)| text.contains("autotests = false"))
+    {
+        let folder = root().join(path).parent().unwrap().join("tests");
+        let program = fs::read_to_string(folder.join("main.rs")).unwrap();
+        let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+        for file in files.filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
+            let name = file.file_stem().unwrap().to_str().unwrap();
+            if name != "main" && !program.contains(&format!("\nmod {name};")) {
+                left_out.push(file.display().to_string());
+            }
+        }
+    }
+    assert_none(&left_out, "`tests/main.rs` names every file beside it");
+}
+
 /// Names of machines and their folders are no part of the project.
 #[test]
 fn no_file_names_a_place_on_somebodys_machine() {

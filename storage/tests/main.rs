@@ -1,0 +1,28 @@
+//! The log and its projections, as one program: each program of its own would link RocksDB again.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod backup;
+mod backup_names;
+mod chain;
+mod commit;
+mod damage;
+mod dropped;
+mod host;
+mod misbehavior;
+mod older_rows;
+mod open;
+mod prune;
+mod prune_faults;
+mod read;
+mod rebuild;
+mod recent;
+mod recovery;
+mod remake;
+mod reopen;
+mod reports;
+mod reprice;
+mod scrub;
+mod support;
+mod trees;
+mod unverified;
