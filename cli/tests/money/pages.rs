@@ -33,8 +33,8 @@ fn the_status_shows_reports_and_accounts(network: &MoneyNetwork) {
     support::until("the settlement is counted", || {
         let status = status();
         let stages = status["payer_reports"]["stages"].as_array().into_iter().flatten();
-        let settled = stages.filter(|row| row["stage"] == "settled");
-        settled.map(|row| row["reports"] == 1).any(|is_so| is_so)
+        let mut settled = stages.filter(|row| row["stage"] == "settled");
+        settled.any(|row| row["reports"] == 1)
     });
     let account = |chain: &str| {
         let status = status();
