@@ -122,9 +122,8 @@ impl HeadWatcher {
         }
     }
 
-    /// Asks the current endpoint for its head. If the head is far behind `highest`, this is announced, and
-    /// readers find out which endpoint has it. The time of the block is ignored, because a single endpoint may
-    /// have invented it.
+    /// Asks the current endpoint for its head. If the head is far behind `highest`, `highest` is announced instead, and
+    /// readers find out which endpoint has it. The time of the block is ignored, because a single endpoint may have invented it.
     async fn poll_once(&self, highest: Option<BlockRef>) {
         let head = self.endpoints.ask(|chain| async move { fetch::head(&chain).await }).await;
         self.status.send_modify(|status| match head {

@@ -38,8 +38,8 @@ struct Answer {
     shown: SequenceId,
     /// The time for which it was asked since it last showed something new.
     waited: Duration,
-    /// The peer has answered: it claimed no more than this node holds, or has sent everything that
-    /// it claimed.
+    /// The peer has answered: it claimed no more than this node holds, has sent everything that it
+    /// claimed, or has shown nothing new for as long as it is asked.
     has_answered: bool,
 }
 

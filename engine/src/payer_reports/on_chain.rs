@@ -62,7 +62,7 @@ struct ReportsAbout {
     forgotten: u64,
     /// The minute in which the last one of those ends.
     forgotten_through: Option<u32>,
-    /// The last minute that is settled by reports which are no longer kept.
+    /// All minutes up to this one are settled, by reports that are no longer kept.
     settled_through: Option<u32>,
 }
 

@@ -152,7 +152,7 @@ async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<Origina
     };
     let (record, own) = match own_record(&registry, config, &chains) {
         Err(error) => {
-            let remedy = "docs/operating.md, From nothing to a member, steps 3 and 4";
+            let remedy = "docs/operating.md, Joining the network, steps 3 and 4";
             (Checked::failed(NAME, error.to_string(), remedy), None)
         }
         Ok(own) => {
