@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::views::{BackupMade, BackupNotes, BackupVerified};
 
-/// What this machine's commands have noted of backups.
+/// Notes on backups by the commands of this machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct BackupReport {
     /// The last one that was made; absent if none was made of this folder.

@@ -382,7 +382,7 @@ async fn an_upgrade_refuses_other_contracts_than_the_operators_beside_the_upgrad
     assert!(error.contains("does not answer feeToken as it should: it reverts"), "{error}");
 }
 
-/// What an account has is read past an endpoint that does not answer. A wrong address of the token hides no more than that
+/// The balances of an account are read past an endpoint that does not answer. A wrong address of the token hides no more than that
 /// token.
 #[tokio::test]
 async fn balances_of_an_account_are_known_with_the_block_that_says_so() {

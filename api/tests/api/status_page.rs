@@ -30,7 +30,7 @@ use crate::common::*;
 
 const START_S: i64 = START_NS / 1_000_000_000;
 
-/// What the folder of a test notes of its backups.
+/// The notes on backups in the folder of a test.
 #[derive(Default)]
 struct Notes(Mutex<BackupNotes>);
 
