@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::Absences;
@@ -263,10 +263,13 @@ async fn checked(
     }
 }
 
-/// Opens an envelope that a chain has ordered. The search compares it with the tree, which proves all of it.
+/// Opens an envelope that a chain has ordered. The search compares it with the tree, which proves the statement and the
+/// transaction's hash behind it. Where there is no transaction, the leaf could be that of another statement: one that ends
+/// with the hash's bytes.
 fn open(originator: OriginatorId, bytes: Bytes) -> VerifyResult {
     let not_canonical = |_| PeerViolation::NotCanonical;
-    let (statement, _) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;
+    let (statement, proof) = OriginatorEnvelope::open(bytes.clone()).map_err(not_canonical)?;
+    let Proof::Transaction(_) = proof else { return Err(PeerViolation::NotCanonical) };
     let (id, _) = OriginatorEnvelope::statement(statement).map_err(not_canonical)?;
     match id.originator == originator {
         true => Ok(LogEntry::waiting(id, bytes)), // its bytes alone are taken
@@ -298,5 +301,40 @@ async fn check_signatures(
         peer: response.peer,
         request: response.request,
         items: response.items.into_iter().map(|item| item.map(|_| next())).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::merkle::envelope_leaf;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes::UnsignedOriginatorEnvelope;
+    use hawser_proto::sign::{Digest, SecretKey};
+    use prost::Message as _;
+
+    use super::*;
+
+    /// A liar moves the transaction's hash into the statement, where its bytes are one more field, and signs.
+    #[test]
+    fn a_statement_that_ends_with_a_transaction_has_the_same_leaf_and_is_refused() {
+        let chain = OriginatorId(0);
+        let event = UnsignedOriginatorEnvelope {
+            originator_node_id: chain.0,
+            originator_sequence_id: 7,
+            payer_envelope_bytes: vec![9; 40].into(),
+            ..Default::default()
+        };
+        let statement = event.encode_to_vec();
+        // A field that no schema has, with 30 bytes.
+        let mut hash = [0; 32];
+        hash[..2].copy_from_slice(&[(15 << 3) | 2, 30]);
+        let real = OriginatorEnvelope::encode(statement.clone().into(), Proof::Transaction(hash));
+        let signature = SecretKey::from_bytes(&[1; 32]).unwrap().sign(Digest([2; 32]));
+        let forged = OriginatorEnvelope::encode(
+            [statement, hash.to_vec()].concat().into(),
+            Proof::Signature(signature),
+        );
+        assert_eq!(envelope_leaf(&real), envelope_leaf(&forged));
+        assert!(open(chain, real).is_ok());
+        assert!(matches!(open(chain, forged), Err(PeerViolation::NotCanonical)));
     }
 }
