@@ -125,8 +125,8 @@ impl Store {
 
     /// Removes the next places of a strand that readers are shown and that are not verified, up to `through` or the head, a
     /// few thousand at a time as one durable write. Their own node keeps them no more, so nothing can verify them. They end
-    /// as pruned and are charged to no payer; leaves stay. Returns the last place that is verified, or gone, then: below
-    /// `through` and the head there is more to do.
+    /// as pruned and are charged to no payer; leaves stay. One that by its own statement has not expired by `now_unix_s` ends
+    /// the range before it: its node has signed a tree with that statement. Returns the last place that is verified, or gone, then.
     ///
     /// # Errors
     /// When rows cannot be read or written.
@@ -134,9 +134,10 @@ impl Store {
         &self,
         originator: OriginatorId,
         through: SequenceId,
+        now_unix_s: u64,
         derive: &Derive<'_>,
     ) -> Result<SequenceId, CommitError> {
-        self.database().prune_shown(originator, through, derive)
+        self.database().prune_shown(originator, through, now_unix_s, derive)
     }
 
     /// Compacts the parts of the log with these places, and the indexes, so that the files shrink. Takes long, and
@@ -204,6 +205,7 @@ impl Database {
         self: &Arc<Self>,
         originator: OriginatorId,
         through: SequenceId,
+        now_unix_s: u64,
         derive: &Derive<'_>,
     ) -> Result<SequenceId, CommitError> {
         self.check_writable()?;
@@ -220,6 +222,7 @@ impl Database {
         let tree_size = snapshot.tree_size(originator)?;
         let mut marks = self.db.raw_iterator_cf(self.family(Family::Mark));
         let (mut batch, mut ranges) = (WriteBatch::default(), Ranges::default());
+        let mut gone = verified;
         for place in verified.0 + 1..=through.0 {
             let id = EnvelopeId::new(originator, SequenceId(place));
             let bytes = snapshot.get(id)?;
@@ -227,19 +230,26 @@ impl Database {
             let shown = bytes.zip(facts);
             let corrupt = || ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode());
             let (bytes, facts) = shown.ok_or_else(corrupt)?;
+            let Some(expiry_unix_s) = facts.expiry_unix_s.filter(|at| *at <= now_unix_s) else {
+                break;
+            };
             let leaf = (place > tree_size).then(|| leaf_of(&bytes));
-            let (expiry_unix_s, facts) = (facts.expiry_unix_s.unwrap_or(0), facts.unbooked());
+            let facts = facts.unbooked();
             let leaving = Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
             self.stage_pruned(&leaving, &mut batch);
             ranges.add(id, &mut marks)?;
+            gone = id.sequence;
+        }
+        if gone == verified {
+            return Ok(verified);
         }
         ranges.stage(self, &mut batch);
-        self.stage_verified_head(EnvelopeId::new(originator, through), *head, &mut batch);
+        self.stage_verified_head(EnvelopeId::new(originator, gone), *head, &mut batch);
         let writing = self.expired_ends.writing();
         self.write_change(batch)?;
         drop(writing);
         self.recent.forget(originator);
-        Ok(through)
+        Ok(gone)
     }
 
     /// Reads the envelopes of one strand that may go. Bytes of a held envelope never change. One is in memory at a time:

@@ -193,17 +193,36 @@ fn what_is_not_verified_is_not_pruned() {
     assert_eq!(done.refused, [id(PEER, 4), id(PEER, 5)]);
 }
 
+/// A time at which all envelopes of these tests have expired: place n does so n seconds after 1970.
+const NOW_UNIX_S: u64 = 1_000;
+
+#[test]
+fn what_has_not_expired_by_its_own_statement_stays() {
+    on_each(|store| {
+        show(store, 1..=9);
+        verify(store, 1..=2).unwrap();
+        assert_eq!(store.prune_shown(PEER, SequenceId(9), 6, &derive).unwrap(), SequenceId(6));
+        assert_eq!(store.prune_shown(PEER, SequenceId(9), 6, &derive).unwrap(), SequenceId(6));
+        let snapshot = store.snapshot();
+        assert_eq!(snapshot.get(id(PEER, 6)).unwrap(), None);
+        assert!(snapshot.get(id(PEER, 7)).unwrap().is_some());
+    });
+}
+
 /// Their own node keeps them no more, so they are never verified.
 #[test]
 fn what_can_never_be_verified_ends_pruned_and_uncharged() {
     on_each(|store| {
         show(store, 1..=9);
         verify(store, 1..=2).unwrap();
-        let pruned = store.prune_shown(PEER, SequenceId(5), &derive).unwrap();
+        let pruned = store.prune_shown(PEER, SequenceId(5), NOW_UNIX_S, &derive).unwrap();
         assert_eq!(pruned, SequenceId(5));
         assert_eq!(store.unverified().unwrap(), [id(PEER, 5)]);
         // What is verified, or gone, is left alone.
-        assert_eq!(store.prune_shown(PEER, SequenceId(5), &derive).unwrap(), SequenceId(5));
+        assert_eq!(
+            store.prune_shown(PEER, SequenceId(5), NOW_UNIX_S, &derive).unwrap(),
+            SequenceId(5)
+        );
         let snapshot = store.snapshot();
         for sequence in 3..=5 {
             let at = id(PEER, sequence);
@@ -220,9 +239,15 @@ fn what_can_never_be_verified_ends_pruned_and_uncharged() {
         assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
         // All of a strand may go, and more than is shown.
         show(store, 10..=12);
-        assert_eq!(store.prune_shown(PEER, SequenceId(99), &derive).unwrap(), SequenceId(12));
+        assert_eq!(
+            store.prune_shown(PEER, SequenceId(99), NOW_UNIX_S, &derive).unwrap(),
+            SequenceId(12)
+        );
         assert_eq!(store.unverified().unwrap(), []);
-        assert_eq!(store.prune_shown(PEER, SequenceId(99), &derive).unwrap(), SequenceId(12));
+        assert_eq!(
+            store.prune_shown(PEER, SequenceId(99), NOW_UNIX_S, &derive).unwrap(),
+            SequenceId(12)
+        );
     });
 }
 

@@ -527,7 +527,7 @@ async fn a_shown_place_that_its_own_node_keeps_no_more_is_pruned_and_the_strand_
     for through in [BAD + 2, ALL + 1] {
         let store = backlog.killed_before_verifying(&backlog.relayed(BAD));
         let follower = Follower::start(store);
-        follower.node.clock.0.store(START_NS + 3 * DAY_NS, Ordering::SeqCst);
+        follower.node.clock.0.store(START_NS + 61 * DAY_NS, Ordering::SeqCst); // they expire after 60
         let mut source = follower.connect(SOURCE, &[]);
         while source.want(SOURCE).await != (BAD - 1, None) {}
         let (from, to) = (SequenceId(BAD), SequenceId(through));

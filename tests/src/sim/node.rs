@@ -289,7 +289,13 @@ impl Node {
                     let own = self.id;
                     let derive =
                         |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
-                    self.store.prune_shown(got.originator, *through, &derive)?;
+                    let now_unix_s = u64::try_from(now_ns / 1_000_000_000).unwrap_or(0);
+                    let of = got.originator;
+                    let gone = self.store.prune_shown(of, *through, now_unix_s, &derive)?;
+                    if gone < self.head(of).min(*through) {
+                        let got = EnvelopeId::new(of, gone.next());
+                        return Err(CommitError::Gap { after: gone, got });
+                    }
                 }
                 Change::Skip { .. } => {
                     self.commit_verified(now_ns, entries)?;

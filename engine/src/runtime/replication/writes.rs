@@ -247,14 +247,23 @@ fn prune_shown(
 ) -> Result<(), CommitError> {
     let own = state.own;
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
+    let now_unix_s = u64::try_from(state.ports.clock.now_ns() / 1_000_000_000).unwrap_or(0);
     let mut before = None;
-    loop {
-        let verified = state.store.prune_shown(originator, through, &derive)?;
+    let verified = loop {
+        let verified = state.store.prune_shown(originator, through, now_unix_s, &derive)?;
         state.committer.announce_verified(EnvelopeId::new(originator, verified), Vec::new());
         // The head may be below the end of what has expired.
         if verified >= through || before.replace(verified) == Some(verified) {
-            break;
+            break verified;
         }
+    };
+    let head = state.heads.get().get(originator);
+    if verified < through.min(head) {
+        // By its own statement the next one is kept for longer. It stays as it is, and so does everything behind it.
+        return Err(CommitError::Gap {
+            after: verified,
+            got: EnvelopeId::new(originator, verified.next()),
+        });
     }
     tracing::info!(
         %originator,
