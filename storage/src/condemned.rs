@@ -42,7 +42,7 @@ impl Store {
     fn condemn(&self, set: ProjectionSet) -> Result<(), CommitError> {
         let database = self.database();
         database.check_writable()?;
-        let _no_commits = database.gate.write();
+        let _no_commits = database.gate_for_a_step()?;
         // What another rebuild has not made is not there either, nor what this version has to make anew.
         let set = set.or(ProjectionSet::of(database.stale.list())).with_companions();
         let mut batch = WriteBatch::default();

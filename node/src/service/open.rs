@@ -270,8 +270,8 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
             tracing::info!(envelopes = report.envelopes, "rebuilt the projections");
             Ok(())
         }
-        // Readers by place are served, and a scrub repairs the log with the help of peers.
-        Err(error) if error.is_of_reading() => {
+        // Readers by place are served. A scrub repairs the log with the help of peers, and rebuilds once there is room.
+        Err(error) if error.is_of_reading() || error.is_of_room() => {
             tracing::error!(
                 code = "projections_stale",
                 %error,

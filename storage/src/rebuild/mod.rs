@@ -90,6 +90,12 @@ impl RebuildError {
     pub fn is_of_reading(&self) -> bool {
         matches!(self, Self::Read(_) | Self::Write(CommitError::Read(_)))
     }
+
+    /// Returns true if the disk has too little room.
+    #[must_use]
+    pub fn is_of_room(&self) -> bool {
+        matches!(self, Self::Write(CommitError::NoRoom { .. }))
+    }
 }
 
 impl From<CommitError> for RebuildError {
@@ -165,7 +171,7 @@ impl Database {
         progress: &mut Progress<'_>,
     ) -> Result<RebuildReport, RebuildError> {
         self.check_writable()?;
-        let no_commits = self.gate.write();
+        let no_commits = self.gate_for_a_step()?;
         // Whatever else is stale has to be made, too.
         let is_all_stale = |set: &ProjectionSet| self.stale.list() == set.list();
         let part = meta::part(&self.db)?.filter(is_all_stale);
@@ -233,10 +239,11 @@ impl Database {
     }
 
     /// Waits until nothing changes the log. Who waits for this lock holds others up, and judging a strand anew holds it for
-    /// as long as the strand is read: so it is given up again and again, and commits go on in between.
-    fn gate_for_a_step(&self) -> Result<RwLockWriteGuard<'_, ()>, CommitError> {
+    /// as long as the strand is read: so it is given up again and again, and commits go on in between. The disk's watermark
+    /// does not stop it: a rebuild looks at it, and nothing is pruned before the projections are whole.
+    pub(crate) fn gate_for_a_step(&self) -> Result<RwLockWriteGuard<'_, ()>, CommitError> {
         loop {
-            self.check_writable()?;
+            self.poison.check()?;
             if let Some(no_commits) = self.gate.try_write_for(GATE_WITHIN) {
                 return Ok(no_commits);
             }
