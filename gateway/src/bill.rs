@@ -9,7 +9,6 @@ use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
 
 use hawser_rules::PayloadClass;
-use hawser_serve::CallCharge;
 
 use crate::metering::Usage;
 use crate::metrics::GatewayMetrics;
@@ -26,8 +25,6 @@ pub(crate) struct RequestBill {
     pub(crate) admission: Admission,
     pub(crate) policies: Arc<Policies>,
     pub(crate) metrics: Arc<GatewayMetrics>,
-    /// The memory of the call, charged until the last task that works for it ends.
-    pub(crate) _charge: CallCharge,
     /// The envelopes of the request, in its order.
     pub(crate) lines: Vec<BillLine>,
 }
@@ -103,6 +100,13 @@ impl BillEntry {
             let RequestBill { policies, caller, admission, .. } = &*self.bill;
             policies.add_cost(caller, picodollars, *admission).await;
         }
+    }
+
+    /// Gives the prices of entries of one request back, each once.
+    pub(crate) async fn give_back_all(entries: &[Self]) {
+        let Some(Self { bill, .. }) = entries.first() else { return };
+        debug_assert!(entries.iter().all(|it| Arc::ptr_eq(&it.bill, bill)), "of one request");
+        bill.give_back(entries.iter().map(|it| it.index)).await;
     }
 
     /// Gives the price back, once: another request has paid for the envelope.

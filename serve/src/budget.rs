@@ -400,6 +400,23 @@ impl ConnectionShare {
         }
     }
 
+    /// Takes what a call holds off this share: closing the connection would free nothing of it. Its address and the
+    /// budget stay charged until [`ConnectionShare::give_back_left`].
+    pub(crate) fn leave(&self, bytes: usize, lent_bytes: usize) {
+        self.used_bytes.fetch_sub(bytes, Relaxed);
+        self.lent_bytes.fetch_sub(lent_bytes, Relaxed);
+    }
+
+    /// Gives back what was left to the address and the budget.
+    pub(crate) fn give_back_left(&self, bytes: usize, lent_bytes: usize) {
+        for used in [&self.budget.used_bytes, &self.address.used_bytes] {
+            used.fetch_sub(bytes, Relaxed);
+        }
+        for lent in [&self.budget.lent_bytes, &self.address.lent_bytes] {
+            lent.fetch_sub(lent_bytes, Relaxed);
+        }
+    }
+
     fn used_bytes(&self) -> usize {
         self.used_bytes.load(Relaxed)
     }

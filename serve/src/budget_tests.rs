@@ -294,3 +294,43 @@ fn a_peer_that_reads_nothing_is_noticed_and_a_slow_one_is_not() {
     share.written(2 * MIB);
     assert!(!share.is_unread_since(&mut seen));
 }
+
+#[test]
+fn what_callers_who_have_gone_hold_keeps_no_one_else_from_being_closed() {
+    let budget = MemoryBudget::new(LIMIT);
+    let mut left = Vec::new();
+    for number in 1..=3 {
+        let connection = budget.connection(address(number), budget.account()).unwrap();
+        let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
+        call.take(8 * MIB).unwrap();
+        drop(call.watch_caller());
+        assert_eq!(connection.used_bytes(), CONNECTION_BYTES, "its end would free no more");
+        left.push(call);
+    }
+    assert!(budget.used_bytes() > 24 * MIB, "the addresses and the budget stay charged");
+    let hoarder = budget.connection(address(9), budget.account()).unwrap();
+    greedy(&hoarder);
+    let mut strangers = Vec::new();
+    for number in 100..200 {
+        // As if time had passed since the last search.
+        budget.0.callers.lock().searched_at = None;
+        let connection = budget.connection(address(number), budget.account());
+        strangers.extend(connection.ok().filter(|it| it.take(MIB).is_ok()));
+    }
+    assert!(hoarder.close.is_cancelled(), "the largest consumer that frees something");
+    drop((strangers, hoarder, left));
+    assert_eq!(budget.used_bytes(), 0, "given back");
+}
+
+#[test]
+fn a_caller_who_is_answered_leaves_nothing() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = budget.connection(address(1), budget.account()).unwrap();
+    let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
+    call.take(8 * MIB).unwrap();
+    call.watch_caller().is_there();
+    assert_eq!(connection.used_bytes(), CONNECTION_BYTES + 8 * MIB);
+    call.clear();
+    drop(call);
+    assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
+}

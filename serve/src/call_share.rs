@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Buf, Bytes};
 use http::Extensions;
@@ -34,6 +34,27 @@ struct CallShare {
     request_bytes: AtomicUsize,
     /// The part of `bytes` that the call itself takes until it answers.
     call_bytes: AtomicUsize,
+    /// The caller has gone: the connection is not charged any more.
+    is_left: AtomicBool,
+}
+
+/// Watches a caller who may go while other tasks work for the call. Made by [`CallCharge::watch_caller`].
+#[must_use = "a caller is there for as long as this is held"]
+pub struct CallerWatch(Option<CallCharge>);
+
+impl CallerWatch {
+    /// Ends the watch: the caller is still there.
+    pub fn is_there(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for CallerWatch {
+    fn drop(&mut self) {
+        if let Some(charge) = self.0.take() {
+            charge.leave();
+        }
+    }
 }
 
 impl CallCharge {
@@ -44,6 +65,7 @@ impl CallCharge {
             lent_bytes: AtomicUsize::new(0),
             request_bytes: AtomicUsize::new(0),
             call_bytes: AtomicUsize::new(0),
+            is_left: AtomicBool::new(false),
         }))
     }
 
@@ -152,6 +174,21 @@ impl CallCharge {
         self.give_back_lasting(self.0.bytes.load(Relaxed));
     }
 
+    /// Watches the caller of a unary call while tasks that outlive it hold clones of this charge. If the watch is dropped,
+    /// the caller has gone, and what the call holds stays charged to its address and the budget, but not to its
+    /// connection: that may be closed for what it holds, and closing it would free none of this. To be held across the wait
+    /// for those tasks; nothing may be taken or given back once it was dropped.
+    pub fn watch_caller(&self) -> CallerWatch {
+        CallerWatch(Some(self.clone()))
+    }
+
+    fn leave(&self) {
+        if !self.0.is_left.swap(true, Relaxed) {
+            let (bytes, lent_bytes) = (self.0.bytes.load(Relaxed), self.0.lent_bytes.load(Relaxed));
+            self.0.connection.leave(bytes, lent_bytes);
+        }
+    }
+
     /// Returns a number that calls from the same address share, for queues that are fair between
     /// addresses.
     #[must_use]
@@ -173,6 +210,9 @@ impl fmt::Debug for CallCharge {
 impl Drop for CallShare {
     fn drop(&mut self) {
         let (held_bytes, lent_bytes) = (*self.bytes.get_mut(), *self.lent_bytes.get_mut());
+        if *self.is_left.get_mut() {
+            return self.connection.give_back_left(held_bytes, lent_bytes);
+        }
         self.connection.give_back_lent(lent_bytes);
         self.connection.give_back(held_bytes - lent_bytes);
     }

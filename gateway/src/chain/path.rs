@@ -2,8 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
@@ -87,17 +85,23 @@ struct NewPayload {
 
 /// The number of requests that wait for a payload.
 #[derive(Debug, Clone, Default)]
-struct Waiting(Arc<AtomicUsize>);
+struct Waiting(Arc<watch::Sender<usize>>);
 
 impl Waiting {
     /// Counts one more waiting payload until the guard is dropped.
     fn wait(&self) -> WaitGuard {
-        self.0.fetch_add(1, Relaxed);
+        self.0.send_modify(|count| *count += 1);
         WaitGuard(self.clone())
     }
 
     fn is_abandoned(&self) -> bool {
-        self.0.load(Relaxed) == 0
+        *self.0.borrow() == 0
+    }
+
+    /// Waits until no request waits any more.
+    async fn abandoned(&self) {
+        // The sender is here: the wait ends by the count alone.
+        let _ = self.0.subscribe().wait_for(|count| *count == 0).await;
     }
 }
 
@@ -106,7 +110,7 @@ struct WaitGuard(Waiting);
 
 impl Drop for WaitGuard {
     fn drop(&mut self) {
-        self.0.0.fetch_sub(1, Relaxed);
+        self.0.0.send_modify(|count| *count -= 1);
     }
 }
 
@@ -353,6 +357,8 @@ impl ChainPath {
     /// answer.
     async fn carry(self, mut new: NewPayload) {
         let mut pending_since = None;
+        // A stop waits for a transaction that is followed, between two questions about it as well.
+        let mut following = None;
         loop {
             // A pause from the start of an attempt, however soon the writer answers.
             let retry_at = Instant::now() + RETRY_AFTER;
@@ -366,6 +372,7 @@ impl ChainPath {
                     let answered = std::mem::replace(&mut new.progress, next);
                     answered.send_replace(Progress::Done(result));
                     pending_since.get_or_insert_with(Instant::now);
+                    following.get_or_insert_with(|| self.running.begin());
                 }
                 // Nothing more was sent now, and the transaction sent before is still open.
                 (Err(ChainPublishError::NotSent(_)), Some(since))
@@ -465,13 +472,13 @@ impl ChainPath {
 
     /// Waits for a place among the payloads that are with the writer, the callers in turns.
     async fn enter(&self, new: &NewPayload) -> Result<Pass, ChainPublishError> {
-        let pass = self.gate.enter(&new.caller).await;
+        let gone = || ChainPublishError::NotSent("the caller has gone before it was sent".into());
+        let pass = tokio::select! {
+            pass = self.gate.enter(&new.caller) => pass,
+            () = new.waiting.abandoned() => return Err(gone()),
+        };
         let pass = pass.map_err(|full| ChainPublishError::NotSent(full.to_string()))?;
-        if new.waiting.is_abandoned() {
-            let reason = "the caller has gone before it was sent";
-            return Err(ChainPublishError::NotSent(reason.into()));
-        }
-        Ok(pass)
+        if new.waiting.is_abandoned() { Err(gone()) } else { Ok(pass) }
     }
 }
 

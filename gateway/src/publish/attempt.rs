@@ -16,6 +16,7 @@ use super::arrival::{self, ArrivalWait};
 use super::item::PublishItem;
 use super::published::PublishedEnvelopes;
 use super::retry::{Attempt, RetryState};
+use crate::bill::BillEntry;
 use crate::fair::Pass;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
@@ -216,11 +217,8 @@ impl NodeAttempt {
         if let Some((item, _)) = placed.first() {
             item.bill.charge(more_picodollars).await;
         }
-        if self.gone.is_cancelled() {
-            for bill in unpaid {
-                bill.give_back().await; // no other task does
-            }
-        }
+        // Once, whichever of this task and the request is first: the request does it only if its caller waits to the end.
+        BillEntry::give_back_all(&unpaid).await;
     }
 
     /// Tells the other gateways where envelopes are. Callers are answered after that: their next request may go to any of

@@ -1,6 +1,7 @@
 //! An envelope for a node.
 
 use hawser_proto::{Bytes, EnvelopeId, Topic};
+use hawser_serve::CallCharge;
 
 use crate::bill::BillEntry;
 
@@ -16,4 +17,6 @@ pub(crate) struct PublishItem {
     /// Largest congestion fee that the caller pays, in picodollars; `None` for no limit.
     pub(crate) congestion_fee_max: Option<u64>,
     pub(crate) bill: BillEntry,
+    /// The memory of the call, charged until the last task that has a part of its request ends.
+    pub(crate) _charge: CallCharge,
 }

@@ -116,10 +116,11 @@ impl PublishService {
             admission,
             policies: self.policies.clone(),
             metrics: self.metrics.clone(),
-            _charge: charge,
             lines: lines.collect(),
         });
-        let outcomes = self.dispatch(&bill, routed, congestion_fee_max).await;
+        let caller_watch = charge.watch_caller();
+        let outcomes = self.dispatch(&bill, &charge, routed, congestion_fee_max).await;
+        caller_watch.is_there();
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         bill.give_back((0..outcomes.len()).filter(is_unused)).await;
         log_answered(&outcomes);
@@ -135,6 +136,7 @@ impl PublishService {
     async fn dispatch(
         &self,
         bill: &Arc<RequestBill>,
+        charge: &CallCharge,
         routed: Vec<Routed>,
         congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
     ) -> Vec<Outcome> {
@@ -155,10 +157,12 @@ impl PublishService {
                         depends_on,
                         congestion_fee_max,
                         bill,
+                        _charge: charge.clone(),
                     });
                 }
                 Route::Chain(topic) => {
-                    let payload = bytes;
+                    // Its own bytes: a transaction may be open for hours, and must not keep the whole request.
+                    let payload = Bytes::copy_from_slice(&bytes);
                     for_chain.push(ChainItem { index, topic, payload, identity_update, bill });
                 }
             }
