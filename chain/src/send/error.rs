@@ -231,7 +231,7 @@ impl RequestError {
                 endpoint,
                 method,
                 code: payload.code,
-                message: payload.message.into_owned(),
+                message: shown(&payload.message),
             },
             RpcError::Transport(TransportErrorKind::HttpError(error)) if error.status == 429 => {
                 let message = "HTTP status 429: too many requests".to_owned();
@@ -243,11 +243,24 @@ impl RequestError {
             }
             RpcError::Transport(error) => Self::Unreachable { endpoint, reason: innermost(&error) },
             RpcError::DeserError { err, .. } => {
-                Self::Malformed { endpoint, method, reason: err.to_string() }
+                Self::Malformed { endpoint, method, reason: shown(&err.to_string()) }
             }
-            error => Self::Malformed { endpoint, method, reason: error.to_string() },
+            error => Self::Malformed { endpoint, method, reason: shown(&error.to_string()) },
         }
     }
+}
+
+/// Characters of an endpoint's words that are kept. A guess: refusals of the known clients are shorter.
+const SHOWN_LEN_MAX: usize = 300;
+
+/// Returns the beginning of what an endpoint says, on one line: it is logged, shown in the status and printed on terminals.
+fn shown(text: &str) -> String {
+    let is_plain = |it: &char| !it.is_control();
+    let mut shown: String = text.chars().filter(is_plain).take(SHOWN_LEN_MAX).collect();
+    if text.chars().filter(is_plain).nth(SHOWN_LEN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// Returns the message of the innermost error. The outer layers of a failed connection repeat the
