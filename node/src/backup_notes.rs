@@ -4,8 +4,9 @@
 //! the first; `hawser backup verify` writes the second, so neither overwrites what the other has noted. They are notes for
 //! an operator: no restore reads them, no backup holds them, and each user who may write into the folder may alter them.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read as _};
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
 use hawser_api::{BackupMade, BackupNotes, BackupVerified, BackupsView};
@@ -111,10 +112,16 @@ fn write(path: &Path, note: &impl Serialize) -> io::Result<()> {
 }
 
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
-    let file = match File::open(path) {
+    let mut options = OpenOptions::new();
+    // A user who may write into the folder can put a link or a pipe there: a pipe would block the reader for ever.
+    options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+    let file = match options.open(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         file => file?,
     };
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+    }
     let mut text = Vec::new();
     file.take(LEN_BYTES_MAX).read_to_end(&mut text)?;
     serde_json::from_slice(&text).map(Some).map_err(io::Error::other)

@@ -129,13 +129,16 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
             }
         }
     }
+    let mut expected = names.len();
+    if let Some(gone) = checks.gone(args, &names) {
+        (damaged, expected) = (damaged + 1, expected + 1);
+        checks.count(&gone, false);
+        show_fault(&gone, &BackupError::NoBackup { name: gone.clone() }, as_json);
+    }
     checks.note(&data_dir);
     match damaged {
         0 => Ok(()),
-        _ => Err(RunError::failed(format!(
-            "{damaged} of {} backups cannot be restored",
-            names.len()
-        ))),
+        _ => Err(RunError::failed(format!("{damaged} of {expected} backups cannot be restored"))),
     }
 }
 
@@ -167,6 +170,14 @@ impl ChecksOfNode {
         };
         // The manifest of a damaged one may say nothing, but the name of the last one is known.
         made.backup == name || read.is_some_and(is_of)
+    }
+
+    /// Returns the name of the last backup that was made of the folder, if all backups of its place were checked and it is
+    /// not among them: a stranger who may write there, or a rule of the bucket, has removed it.
+    fn gone(&self, args: &BackupVerifyArgs, names: &[String]) -> Option<String> {
+        let place = place_of(&args.from).ok()?.to_string();
+        let made = self.made.as_ref().filter(|made| made.to == place)?;
+        (args.backup.is_none() && !names.contains(&made.backup)).then(|| made.backup.clone())
     }
 
     /// Counts a check of a backup of this node, older ones first.

@@ -204,11 +204,13 @@ const NICE_MAX: i32 = 19;
 /// its threads are more than those that publish. Linux has a priority for each thread; on other systems nothing is done.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
-    reschedule(|thread| {
+    if !reschedule(|thread| {
         thread.sched_nice = thread.sched_nice.saturating_add(READERS_STAND_BACK).min(NICE_MAX);
         // A thread begins with the turns of the one that started it.
         thread.sched_runtime = SYSTEM_TURN_NS;
-    });
+    }) {
+        stand_back_by_number();
+    }
 }
 
 /// Length of a turn on a core, in nanoseconds, for the threads that a publish passes behind the runtime: the shortest that
@@ -230,15 +232,15 @@ pub(super) fn take_short_turns() {
 /// in all. Kernels before Linux 6.12 and other systems leave it as it is.
 fn ask_for_turns(turn_ns: u64) {
     #[cfg(target_os = "linux")]
-    reschedule(|thread| thread.sched_runtime = turn_ns);
+    let _ = reschedule(|thread| thread.sched_runtime = turn_ns);
     #[cfg(not(target_os = "linux"))]
     let _ = turn_ns;
 }
 
 /// Changes how the calling thread is scheduled. A thread with another policy than the usual ones is left alone: the
-/// numbers would mean something else there. So is one whose change is refused, by a sandbox for example.
+/// numbers would mean something else there. So is one whose change is refused, by a sandbox for example: `false` then.
 #[cfg(target_os = "linux")]
-fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) {
+fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) -> bool {
     let done = scheduling().and_then(|mut thread| {
         let policy = libc::c_int::try_from(thread.sched_policy);
         if !matches!(policy, Ok(libc::SCHED_OTHER | libc::SCHED_BATCH)) {
@@ -247,8 +249,17 @@ fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) {
         change(&mut thread);
         set_scheduling(&thread)
     });
-    if let Err(error) = done {
-        tracing::debug!(%error, "a thread is scheduled like all others");
+    done.inspect_err(|error| tracing::debug!(%error, "a thread is scheduled like all others"))
+        .is_ok()
+}
+
+/// Lowers the calling thread's priority by a call that sandboxes permit which refuse the newer ones.
+#[cfg(target_os = "linux")]
+fn stand_back_by_number() {
+    #[expect(unsafe_code, reason = "the standard library has no scheduling")]
+    // SAFETY: takes three numbers; 0 is the calling thread. A refusal leaves the priority as it is.
+    unsafe {
+        libc::setpriority(libc::PRIO_PROCESS, 0, READERS_STAND_BACK);
     }
 }
 

@@ -88,9 +88,9 @@ pub(super) fn data_folder(path: &Path) -> Vec<Checked> {
 fn probe(folder: &Path) -> io::Result<Duration> {
     let path = folder.join(PROBE);
     let begun = std::time::Instant::now();
-    // A probe that was interrupted has left its file.
-    let mut file =
-        OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+    // A probe that was interrupted has left its file. A link of that name is removed, and never followed.
+    let _ = fs::remove_file(&path);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path)?;
     let written = file.write_all(b"this file may be removed\n").and_then(|()| file.sync_all());
     fs::remove_file(&path)?;
     written.map(|()| begun.elapsed())
