@@ -82,6 +82,25 @@ fn a_copied_manifest_and_stray_files_are_neither_restored_nor_counted() {
     }
 }
 
+/// The hashes in two names of one second are in no order: over several pairs, one would come out wrong without a rule.
+#[test]
+fn a_backup_comes_after_those_of_the_same_second_and_of_a_clock_that_was_set_back() {
+    let place = Place::new();
+    let mut names = Vec::new();
+    for now_unix_s in [NOW_UNIX_S, NOW_UNIX_S, NOW_UNIX_S, NOW_UNIX_S - 3600, NOW_UNIX_S - 7200] {
+        names.push(place.back_up(now_unix_s, true));
+        let newest = place.backups().newest(&WantedBackup::default(), now_unix_s).unwrap();
+        assert_eq!(newest, names[names.len() - 1], "{names:?}");
+    }
+    assert!(names.is_sorted(), "{names:?}");
+    let listed: Vec<_> = place.backups().list().unwrap().into_iter().map(|it| it.name).collect();
+    assert_eq!(listed, names);
+    // A manifest that the node's key has not signed moves no time.
+    let unsigned = place.back_up(NOW_UNIX_S + 60, false);
+    let signed = place.back_up(NOW_UNIX_S + 60, true);
+    assert_eq!(unsigned.split_once('-').unwrap().0, signed.split_once('-').unwrap().0);
+}
+
 #[test]
 fn backups_of_the_future_and_unsigned_ones_take_no_place_of_signed_ones() {
     let place = Place::new();

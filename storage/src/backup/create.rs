@@ -13,6 +13,7 @@ use super::error::{BackupError, at};
 use super::files::{self, FILES, Pace};
 use super::manifest::{BackupFile, BackupManifest, BackupStrand, is_database_file};
 use super::stored::{Backups, HeldBackups, MANIFESTS, manifest_name};
+use super::wanted::WantedBackup;
 use crate::error::DatabaseError;
 use crate::folder::{checkpoint_folder, remove_checkpoint};
 use crate::objects::Objects;
@@ -25,7 +26,7 @@ pub struct NewBackup<'a> {
     pub to: Arc<dyn Objects>,
     /// The node's key, which signs the manifest; `None` leaves it unsigned.
     pub key: Option<&'a SecretKey>,
-    /// The time, unix seconds.
+    /// The time, unix seconds. The backup gets a later one if the node has made one in this second already.
     pub now_unix_s: u64,
 }
 
@@ -147,7 +148,13 @@ fn finish(
 ) -> Result<BackupReport, BackupError> {
     let StoredFiles { files, files_copied, bytes_copied } = stored;
     let Contents { identity, incarnation, strands } = contents;
-    let made_unix_s = new.now_unix_s;
+    let owner = WantedBackup {
+        network: Some(identity.network.clone()),
+        node: Some(identity.node),
+        key: Some(identity.public_key.address()),
+        unsigned: new.key.is_none(),
+    };
+    let made_unix_s = backups.time_of_next(&owner, new.now_unix_s);
     let manifest = BackupManifest { identity, incarnation, made_unix_s, strands, files };
     let wrong = |error| BackupError::Manifest { name: "(new)".to_owned(), error };
     let bytes = manifest.encode(new.key).map_err(wrong)?;

@@ -132,11 +132,31 @@ impl Backups {
     /// When there is none, or the place cannot be read. If none is wanted, the error tells why the newest one
     /// is not. If too many cannot be used, it tells why the newest of those cannot.
     pub fn newest(&self, wanted: &WantedBackup, now_unix_s: u64) -> Result<String, BackupError> {
+        self.newest_since(0, wanted, now_unix_s)
+    }
+
+    /// Returns the time for the name of an owner's next backup, unix seconds: now, or the second after the owner's
+    /// newest one if that was made in this second, or by a clock that has been set back since. Without it, the
+    /// order of the two would be that of their hashes, and a restorer might get the older one.
+    pub(super) fn time_of_next(&self, owner: &WantedBackup, now_unix_s: u64) -> u64 {
+        let newest = self.newest_since(now_unix_s, owner, now_unix_s).ok();
+        let newest_unix_s = newest.and_then(|name| time_of(&name));
+        newest_unix_s.map_or(now_unix_s, |it| it.saturating_add(1))
+    }
+
+    /// Does what [`Self::newest`] does, among the backups that are not older than `since_unix_s`.
+    fn newest_since(
+        &self,
+        since_unix_s: u64,
+        wanted: &WantedBackup,
+        now_unix_s: u64,
+    ) -> Result<String, BackupError> {
         let (mut refused, mut unusable) = (None, None);
         let (mut others, mut failures) = (0, 0);
         for name in self.names()?.into_iter().rev() {
             // A manifest with another time than its name has cannot be used.
-            if time_of(&name).is_none_or(|made_unix_s| is_ahead(made_unix_s, now_unix_s)) {
+            let Some(made_unix_s) = time_of(&name) else { continue };
+            if made_unix_s < since_unix_s || is_ahead(made_unix_s, now_unix_s) {
                 continue;
             }
             match self.manifest(&name) {
