@@ -1,12 +1,12 @@
 //! The generated types read and write the bytes that the rest of the network reads and writes.
 
-mod wire;
-
 use bytes::Bytes;
 use hawser_proto::pb::FILE_DESCRIPTOR_SET;
 use prost_reflect::prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
+
+use crate::wire;
 
 #[derive(serde::Deserialize)]
 struct Golden {

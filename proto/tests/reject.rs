@@ -1,8 +1,8 @@
 //! Bytes that are no message do not decode, and none of them bring the process down.
 
-mod wire;
-
 use bytes::Bytes;
+
+use crate::wire;
 
 #[derive(serde::Deserialize)]
 struct Reject {

@@ -1,7 +1,5 @@
 //! Compressed messages in both directions.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::convert::Infallible;
 use std::future::Future;
 use std::io::{Read as _, Write as _};

@@ -1,5 +1,7 @@
 //! The listener against clients that spare themselves and not the server: floods of frames, bombs of
 //! headers, connections without end, and lies about where they come from. Raw sockets throughout.
+//!
+//! A program of its own, because it looks at the largest memory that its process has had.
 
 #![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 

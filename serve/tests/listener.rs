@@ -1,7 +1,5 @@
 //! The listener by itself, without services behind it.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::net::SocketAddr;
 use std::time::Duration;
 

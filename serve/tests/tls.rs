@@ -1,7 +1,5 @@
 //! The listener with TLS, over sockets.
 
-#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
-
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;

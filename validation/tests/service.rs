@@ -1,16 +1,10 @@
 //! The validation service, called as its server would call it.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../mls/tests/common/mod.rs"]
-mod common;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use api::validation_api_server::ValidationApi as _;
 use bytes::Bytes;
-use common::{add, captured, contract_signature, create, inbox, installation, update, wallet};
 use hawser_mls::identity::{MemberIdentifier, WalletQuestion};
 use hawser_proto::pb::xmtp::identity::api::v1 as identity_api;
 use hawser_proto::pb::xmtp::mls_validation::v1 as api;
@@ -20,6 +14,10 @@ use hawser_validation::service::ValidationService;
 use hawser_validation::wallets::{ChainReply, WalletChainList, WalletChains, WalletError, Wallets};
 use identity_api::VerifySmartContractWalletSignatureRequestSignature as WalletRequest;
 use tonic::{Code, Request};
+
+use crate::common::{
+    self, add, captured, contract_signature, create, inbox, installation, update, wallet,
+};
 
 /// Wallets of chain 1 agree to what starts with 1; chain 2 has no answer, chain 3 never ends.
 #[derive(Default)]

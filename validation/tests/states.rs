@@ -1,14 +1,8 @@
 //! Remembered states: whatever is remembered, evicted, rewound or never committed, verdicts are those of a
 //! reader that computes each state from the whole log.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../mls/tests/common/mod.rs"]
-mod common;
-
 use std::sync::Arc;
 
-use common::*;
 use hawser_mls::identity::{Judgement, MemberIdentifier, WalletQuestion, fold_trusted, judge};
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 use hawser_proto::{Bytes, InboxId, SequenceId};
@@ -17,6 +11,8 @@ use hawser_validation::wallets::{
     ChainReply, WalletChainList, WalletChains, WalletDecision, WalletError, Wallets,
 };
 use prost::Message as _;
+
+use crate::common::*;
 
 /// Time of every event, unix seconds.
 const EVENT_S: u64 = 1_800_000_000;

@@ -1,10 +1,5 @@
 //! Questions to contract wallets, on both kinds of development chain.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-
 use alloy::primitives::{Address, B256, Bytes, hex, keccak256};
 use alloy::providers::Provider as _;
 use alloy::signers::SignerSync as _;
@@ -14,9 +9,10 @@ use hawser_chain::send::{Call, Chain, Sender};
 use hawser_mls::identity::WalletQuestion;
 use hawser_validation::wallets::client::{EndpointReply, ask};
 use hawser_validation::wallets::{ChainReply, WalletChains as _, WalletError, WalletRpc};
-use pair::{ChainBackend, Pair};
 
-on_both_kinds_of_chain! {
+use crate::pair::{self, ChainBackend, Pair};
+
+crate::on_both_kinds_of_chain! {
     a_deployed_wallet_is_asked_itself_at_the_block_that_is_named
     a_wallet_that_is_not_there_yet_is_deployed_for_the_question
     an_account_without_code_signs_with_its_key

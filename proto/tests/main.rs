@@ -1,0 +1,10 @@
+//! Bytes: vectors, generated types and properties of decoders, as one program.
+
+mod checkpoint_vectors;
+mod descriptors;
+mod frame_properties;
+mod frame_vectors;
+mod golden;
+mod mls_vectors;
+mod reject;
+mod wire;

@@ -1,0 +1,7 @@
+//! The listener over sockets, as one program.
+
+#![allow(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
+mod compression;
+mod listener;
+mod tls;
