@@ -1,11 +1,6 @@
 //! The operations of administration on both kinds of development chain: plans are made, executed,
 //! interrupted and made again.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-
 use std::collections::BTreeSet;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -28,10 +23,11 @@ use hawser_chain::contracts::{Factory, FeeToken, PayerReportManager, artifact, p
 use hawser_chain::send::{Call, SendError, Sender};
 use hawser_devchain::deploy;
 use hawser_devchain::relay::{Relay, RelayPolicy};
-use pair::{ChainBackend, Pair};
 use serde_json::{Value, json};
 
-on_both_kinds_of_chain! {
+use crate::pair::{self, ChainBackend, Pair};
+
+crate::on_both_kinds_of_chain! {
     nodes_are_added_once_chosen_and_moved
     refusals_of_the_contracts_have_names
     rates_that_were_added_half_way_are_finished

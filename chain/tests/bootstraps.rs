@@ -1,18 +1,10 @@
 //! Broadcasters that their operator pauses, and fills with payloads under numbers of its own.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod broadcaster;
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-mod proxy;
-
 use std::sync::Arc;
 
 use alloy::primitives::{Address, B256, Bytes, FixedBytes, U256, uint};
 use alloy::providers::Provider as _;
 use alloy::sol_types::{SolCall as _, SolEvent as _};
-use broadcaster::{TestBroadcaster, until};
 use hawser_chain::contracts::group_message_broadcaster::GroupMessageBroadcaster::{
     MessageSent, PauseStatusUpdated, addMessageCall, bootstrapMessagesCall,
 };
@@ -23,10 +15,12 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::Call;
 use hawser_chain::watch::{PauseState, PauseWatcher};
-use pair::{APP_ID, ChainBackend, sender};
 use parking_lot::Mutex;
-use proxy::Proxy;
 use serde_json::json;
+
+use crate::broadcaster::{TestBroadcaster, until};
+use crate::pair::{APP_ID, ChainBackend, sender};
+use crate::proxy::Proxy;
 
 /// The slot in which the broadcaster keeps that it is paused, behind three numbers. The next one has its bootstrapper
 /// (`contracts/src/app/PayloadBroadcaster.sol`).

@@ -1,12 +1,6 @@
 //! Broadcasting to the app chain: many payloads at once, with refusals, rivals, rising prices and
 //! crashes.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-mod payloads;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -28,11 +22,12 @@ use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::control::DevChain;
 use hawser_devchain::deploy;
 use hawser_proto::{GroupId, InboxId, SequenceId};
-use pair::{ChainBackend, Pair};
-use payloads::{group, key, payload};
 use serde_json::{Value, json};
 
-on_both_kinds_of_chain! {
+use crate::pair::{self, ChainBackend, Pair};
+use crate::payloads::{group, key, payload};
+
+crate::on_both_kinds_of_chain! {
     many_payloads_are_in_flight_at_once
     payloads_of_one_group_keep_their_order
     a_payload_in_flight_is_not_sent_again
@@ -404,7 +399,7 @@ async fn a_killed_process_neither_loses_nor_doubles_payloads(kind: ChainBackend)
         "record": record, "url": chains.url, "addresses": chains.addresses.to_json(),
     });
     let mut process = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "send_until_killed", "--nocapture"])
+        .args(["--ignored", "--exact", "broadcasting::send_until_killed", "--nocapture"])
         .env(TOLD, told.to_string())
         .stdout(std::process::Stdio::piped())
         .spawn()

@@ -1,26 +1,20 @@
 //! Reading contracts of running chains, also through a proxy that corrupts their responses.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod broadcaster;
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-mod proxy;
-
 use std::sync::Arc;
 use std::time::Duration;
 
 use alloy::primitives::Bytes;
 use alloy::providers::Provider as _;
-use broadcaster::{Ledger, Memory, TestBroadcaster, until};
 use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::endpoints::Endpoints;
 use hawser_chain::index::{ChainReader, PushSettings, ReaderState, Sink, WalkSettings};
 use hawser_chain::send::Call;
 use hawser_chain::watch;
-use pair::{APP_ID, ChainBackend, Pair, sender};
-use proxy::Proxy;
 use serde_json::json;
+
+use crate::broadcaster::{Ledger, Memory, TestBroadcaster, until};
+use crate::pair::{APP_ID, ChainBackend, Pair, sender};
+use crate::proxy::{self, Proxy};
 
 crate::on_both_kinds_of_chain! {
     events_come_in_order_and_go_on_after_a_restart

@@ -1,10 +1,5 @@
 //! Events of the settlement chain: entries into the canonical network and removals, and payer reports.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-#[path = "membership/reports.rs"]
 mod reports;
 
 use std::sync::Arc;
@@ -20,11 +15,12 @@ use hawser_chain::index::{
 };
 use hawser_chain::send::Sender;
 use hawser_devchain::deploy;
-use pair::{ChainBackend, Pair, SETTLEMENT_ID};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-on_both_kinds_of_chain! {
+use crate::pair::{self, ChainBackend, Pair, SETTLEMENT_ID};
+
+crate::on_both_kinds_of_chain! {
     entries_and_removals_are_read_with_the_times_of_their_blocks
     reports_are_submitted_once_and_settled_in_batches
 }

@@ -1,12 +1,5 @@
 //! Several broadcasters with one account: through a real Redis, which may go, be emptied or be old; and without one.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../../devchain/tests/pair/mod.rs"]
-mod pair;
-mod payloads;
-mod redis_server;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead as _, BufReader};
 use std::time::Duration;
@@ -24,10 +17,11 @@ use hawser_chain::broadcast::{
 use hawser_chain::contracts::GroupMessageBroadcaster::MessageSent;
 use hawser_chain::redis_link::RedisAccess;
 use hawser_chain::send::{Call, Sender};
-use pair::{ChainBackend, Pair};
-use payloads::{group, key, payload};
-use redis_server::RedisServer;
 use serde_json::{Value, json};
+
+use crate::pair::{ChainBackend, Pair};
+use crate::payloads::{group, key, payload};
+use crate::redis_server::RedisServer;
 
 /// Longest time that a test waits for an event.
 const SOON: Duration = Duration::from_secs(60);
@@ -242,7 +236,7 @@ async fn what_a_killed_sender_leaves_is_sent_once_by_the_other() {
         "addresses": shared.addresses.to_json(),
     });
     let mut process = std::process::Command::new(std::env::current_exe().unwrap())
-        .args(["--ignored", "--exact", "send_until_killed", "--nocapture"])
+        .args(["--ignored", "--exact", "sharing::send_until_killed", "--nocapture"])
         .env(TOLD, told.to_string())
         .stdout(std::process::Stdio::piped())
         .spawn()

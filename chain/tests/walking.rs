@@ -1,8 +1,6 @@
 //! The reading order on a simulated chain that is reorganised and returns corrupt responses: the
 //! stored events end as those of the final chain, in its order.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 

@@ -1,10 +1,6 @@
 //! A deployment: has the same addresses every time, continues after an interruption, and leaves a complete one as it
 //! is.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod pair;
-
 use alloy::primitives::{Address, U256};
 use alloy::providers::Provider as _;
 use hawser_chain::addresses::Addresses;
@@ -16,9 +12,10 @@ use hawser_chain::contracts::{
 use hawser_chain::deploy::DeployError;
 use hawser_chain::send::{Call, Chain, Sender};
 use hawser_devchain::deploy::{self, DevDeployError, NodeRegistration, RegisterError};
-use pair::{ChainBackend, Pair, sender};
 
-on_both_kinds_of_chain! {
+use crate::pair::{self, ChainBackend, Pair, sender};
+
+crate::on_both_kinds_of_chain! {
     two_fresh_pairs_get_the_same_addresses
     a_complete_deployment_is_left_as_it_is
     a_deployment_that_was_cut_short_is_finished

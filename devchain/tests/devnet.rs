@@ -1,7 +1,5 @@
 //! Start and stop of the chains of a development network.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use alloy::eips::BlockNumberOrTag;

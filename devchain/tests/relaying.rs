@@ -1,10 +1,6 @@
 //! The relay between two development chains: parameters, deposits and withdrawals, in any order, after a failure and
 //! after a restart.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod pair;
-
 use std::time::Duration;
 
 use alloy::primitives::{Address, U256};
@@ -15,9 +11,10 @@ use hawser_chain::contracts::{
 use hawser_chain::send::Call;
 use hawser_devchain::deploy::Deployment;
 use hawser_devchain::relay::{BridgeMessageId, DeliveryOutcome, Relay, RelayPolicy};
-use pair::{ChainBackend, Pair, native_balance, sender};
 
-on_both_kinds_of_chain! {
+use crate::pair::{self, ChainBackend, Pair, native_balance, sender};
+
+crate::on_both_kinds_of_chain! {
     parameters_cross
     a_deposit_becomes_native_tokens
     a_withdrawal_pays_out_tokens

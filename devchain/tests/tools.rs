@@ -1,7 +1,5 @@
 //! Tools that programs use against development chains, run against the embedded one: ethers and web3.py.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -1,21 +1,18 @@
 //! Logs of inboxes: those of real clients, and everything that can be done to one.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::collections::BTreeMap;
 
-use common::{
-    add, captured, change_recovery, contract_signature, create, delegate, inbox, installation,
-    passkey, revoke, update, valid, wallet,
-};
 use hawser_mls::identity::{
     AssociationState, ChangeDecision, Judgement, MemberIdentifier, add_trusted, check,
     fold_trusted, judge,
 };
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
+
+use crate::common::{
+    self, add, captured, change_recovery, contract_signature, create, delegate, inbox,
+    installation, passkey, revoke, update, valid, wallet,
+};
 
 fn captured_updates() -> Vec<pb::IdentityUpdate> {
     let updates: Vec<_> = captured("identity_update")

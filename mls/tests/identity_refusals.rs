@@ -1,19 +1,16 @@
 //! Invalid identity updates, each with the phrase by which clients know it. None of them changes the
 //! state.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use bytes::Bytes;
-use common::{
-    add, by, change_recovery, contract_signature, create, delegate, erc_191, high_s, high_twin,
-    inbox, installation, other_form, passkey, refused, revoke, update, valid, wallet,
-};
 use hawser_mls::identity::{Judgement, MemberIdentifier, fold_trusted, judge};
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use pb::signature::Signature as Signed;
 use proptest::prelude::*;
+
+use crate::common::{
+    add, by, change_recovery, contract_signature, create, delegate, erc_191, high_s, high_twin,
+    inbox, installation, other_form, passkey, refused, revoke, update, valid, wallet,
+};
 
 #[track_caller]
 fn assert_says(text: &str, phrase: &str) {

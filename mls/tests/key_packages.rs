@@ -1,12 +1,10 @@
 //! Key packages: those of real clients, made ones, and what becomes of them when a byte changes.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use hawser_mls::{KeyPackageError, group_message, key_package};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::client_envelope::Payload;
 use proptest::prelude::*;
+
+use crate::common;
 
 /// 2026-11-20T06:17:26Z, when they were made.
 const THEN: u64 = 1_795_155_446;

@@ -113,7 +113,7 @@ function respond(request, body, contentType) {
   return response;
 }
 
-/** The lines that `mls/tests/differential/main.rs` makes of a state, digested. */
+/** The lines that `mls/tests/differential/mod.rs` makes of a state, digested. */
 function digest(state) {
   const hex = (bytes) => Buffer.from(bytes).toString("hex");
   const isPasskey = (it) => it.identifierKind === wasm.IdentifierKind.Passkey;

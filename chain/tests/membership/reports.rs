@@ -17,7 +17,7 @@ use hawser_proto::{Address, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::payer_report::{Attestation, Leaves, NodeIds, PayerReport, RangeEnd, ReportId};
 use parking_lot::Mutex;
 
-use crate::carry_out;
+use super::carry_out;
 use crate::pair::{self, ChainBackend, Pair, SETTLEMENT_ID};
 
 const NODE: OriginatorId = OriginatorId(100);

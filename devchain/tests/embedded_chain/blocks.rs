@@ -8,7 +8,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::{Block, TransactionRequest};
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 #[tokio::test]
 async fn a_fresh_chain_reports_its_ids_and_version() {

@@ -7,7 +7,7 @@ use alloy::rpc::types::TransactionRequest;
 use alloy::sol_types::{Panic, PanicKind, Revert, SolError};
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 fn call(to: alloy::primitives::Address, input: &Bytes) -> Value {
     json!({ "to": to, "input": input })

@@ -6,7 +6,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::TransactionRequest;
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 async fn latest_time(running: &RunningChain) -> u64 {
     running

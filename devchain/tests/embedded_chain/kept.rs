@@ -14,7 +14,7 @@ use hawser_devchain::embedded::{
 };
 use serde_json::json;
 
-use crate::support::*;
+use super::support::*;
 
 fn kept(folder: &Path) -> EmbeddedSettings {
     EmbeddedSettings { data_dir: Some(folder.to_owned()), ..settings() }
@@ -172,7 +172,7 @@ async fn serve_until_killed() {
 
 fn in_another_process(folder: &Path) -> (Child, DynProvider) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "kept::serve_until_killed", "--ignored", "--nocapture"])
+        .args(["--exact", "embedded_chain::kept::serve_until_killed", "--ignored", "--nocapture"])
         .env(FOLDER, folder)
         .stdout(Stdio::piped())
         .spawn()

@@ -5,7 +5,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::Filter;
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 /// Writes to two notebooks in turns: blocks 3 to 8 hold the values 1 to 6.
 async fn notebooks() -> (RunningChain, Address, Address) {

@@ -6,7 +6,7 @@ use hawser_devchain::embedded::{
 };
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 fn code(answer: &Value) -> i64 {
     answer["error"]["code"].as_i64().unwrap_or_else(|| panic!("{answer}"))

@@ -1,7 +1,5 @@
 //! The embedded chain through its port.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod blocks;
 mod calls;
 mod control;

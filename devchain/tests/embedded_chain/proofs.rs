@@ -9,7 +9,7 @@ use alloy::rpc::types::EIP1186AccountProofResponse;
 use hawser_devchain::deploy;
 use serde_json::json;
 
-use crate::support::*;
+use super::support::*;
 
 /// Verifies a proof against the root that the header of a block names.
 async fn verified(running: &RunningChain, address: Address, number: u64) -> TrieAccount {

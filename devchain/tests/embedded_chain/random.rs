@@ -7,7 +7,7 @@ use hawser_devchain::embedded::{EmbeddedSettings, OfflineChain};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 #[derive(Debug, Clone)]
 enum Action {

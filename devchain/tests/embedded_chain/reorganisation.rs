@@ -6,7 +6,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::{Filter, Log};
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 async fn hashes(running: &RunningChain) -> Vec<B256> {
     let mut hashes = Vec::new();

@@ -9,7 +9,7 @@ use alloy::rpc::types::TransactionRequest;
 use alloy::signers::SignerSync;
 use serde_json::json;
 
-use crate::support::*;
+use super::support::*;
 
 async fn refused(running: &RunningChain, tx: &TxEnvelope) -> String {
     let (code, message) =

@@ -7,7 +7,7 @@ use alloy::providers::Provider;
 use alloy::rpc::types::{Filter, TransactionRequest};
 use serde_json::json;
 
-use crate::support::*;
+use super::support::*;
 
 #[tokio::test]
 async fn heads_logs_and_waiting_transactions_are_pushed_as_they_come() {

@@ -152,8 +152,8 @@ fn wallet() -> EthereumWallet {
 
 pub(crate) fn http(address: SocketAddr) -> DynProvider {
     static TLS: Once = Once::new();
-    // The client library needs a provider also without TLS.
-    TLS.call_once(|| rustls::crypto::ring::default_provider().install_default().unwrap());
+    // The client library needs a provider also without TLS. Another test of this process may have installed it.
+    TLS.call_once(|| drop(rustls::crypto::ring::default_provider().install_default()));
     let url = format!("http://{address}").parse().unwrap();
     ProviderBuilder::new()
         .with_simple_nonce_management()

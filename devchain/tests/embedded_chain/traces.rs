@@ -7,7 +7,7 @@ use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
 use alloy::sol_types::{Revert, SolError};
 use serde_json::{Value, json};
 
-use crate::support::*;
+use super::support::*;
 
 /// Returns code that calls an account with the first 32 bytes of its own input, and returns what that call returned.
 fn forwarder(to: Address) -> Bytes {

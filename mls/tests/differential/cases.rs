@@ -6,8 +6,8 @@ use hawser_mls::identity::{AssociationState, Judgement, WalletQuestion, judge, s
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use prost::Message as _;
 
+use super::{forms, random};
 use crate::common::Act;
-use crate::{forms, random};
 
 /// An update after the first updates of a log.
 pub(crate) struct Case {

@@ -6,9 +6,9 @@ use hawser_proto::pb::xmtp::identity::associations as pb;
 use hawser_proto::pb::xmtp::message_contents as legacy;
 use pb::signature::Signature as Signed;
 
-use crate::cases::{Cases, signed};
+use super::cases::{Cases, signed};
+use super::{keys, names};
 use crate::common::*;
-use crate::{keys, names};
 
 pub(crate) type Sign = Box<dyn Fn(&str) -> pb::Signature>;
 
@@ -151,7 +151,7 @@ fn replays(cases: &mut Cases) {
             let base = cases.logs["inbox 1"].clone();
             let held = [base, vec![used, signed(id, TIME_NS + 5_000_000_000, &[twice])]].concat();
             let is_valid = held.iter().try_fold(None, |state, update| {
-                crate::cases::after(state.as_ref(), update).map(Some)
+                super::cases::after(state.as_ref(), update).map(Some)
             });
             if is_valid.is_none() {
                 continue;

@@ -9,9 +9,9 @@ use p256::ecdsa::signature::Signer as _;
 use pb::signature::Signature as Signed;
 use sha2::{Digest as _, Sha256};
 
-use crate::cases::{Cases, signed};
+use super::cases::{Cases, signed};
+use super::forms::{Sign, add_act, inbox_ids};
 use crate::common::*;
-use crate::forms::{Sign, add_act, inbox_ids};
 
 /// Signs with a passkey over client data that `data` makes of the text.
 fn with_client_data(owner: &PasskeyOwner, data: impl Fn(&str) -> Vec<u8> + 'static) -> Sign {

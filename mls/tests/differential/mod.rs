@@ -4,11 +4,7 @@
 //! stand-in for a node showed it the log and the update: `scripts/differential` makes the cases and asks the client.
 //! The client fails as a whole where an update of a log does not hold. `packages.jsonl` has the same for key packages.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod cases;
-#[path = "../common/mod.rs"]
-mod common;
 mod forms;
 mod keys;
 mod names;

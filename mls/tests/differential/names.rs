@@ -4,9 +4,9 @@ use hawser_mls::identity::MemberIdentifier;
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use pb::identity_action::Kind;
 
-use crate::cases::{Cases, signed};
+use super::cases::{Cases, signed};
+use super::forms::{add_act, inbox_ids};
 use crate::common::*;
-use crate::forms::{add_act, inbox_ids};
 
 pub(crate) fn identifiers(cases: &mut Cases) {
     let owner = wallet(1);

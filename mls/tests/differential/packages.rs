@@ -8,8 +8,8 @@ use openmls_basic_credential::SignatureKeyPair;
 use openmls_rust_crypto::OpenMlsRustCrypto;
 use prost::Message as _;
 
+use super::random::Random;
 use crate::common;
-use crate::random::Random;
 
 /// A key package, and the time at which it is judged, unix seconds.
 pub(crate) struct PackageCase {

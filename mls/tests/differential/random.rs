@@ -4,9 +4,9 @@ use hawser_mls::identity::{AssociationState, MemberIdentifier};
 use hawser_proto::pb::xmtp::identity::associations as pb;
 use prost::Message as _;
 
-use crate::cases::{self, Cases, signed};
+use super::cases::{self, Cases, signed};
+use super::forms::{Sign, add_act};
 use crate::common::*;
-use crate::forms::{Sign, add_act};
 
 /// Histories of [`steps`].
 const HISTORIES: u64 = 24;

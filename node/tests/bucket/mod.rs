@@ -1,7 +1,5 @@
 //! Backups in a bucket: with a service that lies in every way, and with a real one.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod real;
 mod service;
 

@@ -1,7 +1,5 @@
 //! Snapshots from a web server: an honest one, and one that lies in every way.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
 mod server;
 
 use std::fs;

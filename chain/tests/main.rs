@@ -1,0 +1,17 @@
+//! Contracts: read, written, administered and broadcast to, on both kinds of development chain, as one program.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod administration;
+mod bootstraps;
+mod broadcaster;
+mod broadcasting;
+mod indexing;
+mod membership;
+#[path = "../../devchain/tests/pair/mod.rs"]
+mod pair;
+mod payloads;
+mod proxy;
+mod redis_server;
+mod sharing;
+mod walking;

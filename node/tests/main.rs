@@ -1,0 +1,6 @@
+//! Copies of a log at other places, as one program: backups in a bucket, snapshots from a web server.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod bucket;
+mod web;
