@@ -1,17 +1,14 @@
 //! The commands that change contracts, through the binary, on chains that `hawser chain dev` runs.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::io::Write as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
-use support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
-use support::{free_base, stderr, stdout};
+
+use crate::support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
+use crate::support::{free_base, stderr, stdout};
 
 const OWNER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 const PUBLIC_KEY: &str = "0x049e2e8c096d46c3ffd87a21f2f438bf277c5a65bc8d342001ed9a6fe11e312a92\

@@ -1,9 +1,5 @@
 //! Evidence is judged by a process of its own, with nothing but keys; and nodes keep what is submitted.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +16,9 @@ use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{ChainPosition, Change, Facts, LogEntry, PayerReportChange, PayerReportEvent};
 use prost::Message as _;
 use serde_json::Value;
-use support::log_folder::{entry, folder, open};
-use support::{Dev, free_base, json, run, stdout};
+
+use crate::support::log_folder::{entry, folder, open};
+use crate::support::{self, Dev, free_base, json, run, stdout};
 
 const ACCUSED: u32 = 200;
 

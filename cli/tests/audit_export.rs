@@ -1,9 +1,5 @@
 //! A folder is exported and checked in parts, other engines read the export, and a replay writes its report as a page.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 
@@ -14,9 +10,10 @@ use hawser_proto::{Address, Bytes, OriginatorId, SecretKey, SequenceId};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{Change, SkipReason};
 use serde_json::Value;
-use support::fake_node::FakeNode;
-use support::log_folder::{NODE, entry, entry_at, folder, open};
-use support::{Dev, VECTORS, free_base, json, run, stderr, stdout, until};
+
+use crate::support::fake_node::FakeNode;
+use crate::support::log_folder::{NODE, entry, entry_at, folder, open};
+use crate::support::{Dev, VECTORS, free_base, json, run, stderr, stdout, until};
 
 /// Returns the files of the table `log` of an export, ascending.
 fn parts(export: &Path) -> Vec<String> {

@@ -1,9 +1,5 @@
 //! `hawser chain dev`, by itself and as a part of `hawser dev`.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -13,7 +9,8 @@ use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::NodeRegistry;
 use hawser_chain::send::Chain;
 use serde_json::Value;
-use support::{Dev, Running, free_base, hawser, run, signal, stderr};
+
+use crate::support::{self, Dev, Running, free_base, hawser, run, signal, stderr};
 
 /// Starts the chains and waits until they say that they are ready.
 fn start(folder: &Path, base: u16, more: &[&str]) -> (Running, Value) {

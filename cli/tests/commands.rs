@@ -1,15 +1,12 @@
 //! Output and exit codes of the commands without a network.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Running, free_base, hawser, json, page, run, signal, stderr, stdout};
+
+use crate::support::{self, Running, free_base, hawser, json, page, run, signal, stderr, stdout};
 
 #[test]
 fn keys_are_made_written_once_and_shown() {

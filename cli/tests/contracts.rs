@@ -1,9 +1,5 @@
 //! The commands that pause, upgrade and hand over contracts, through the binary, on chains that `hawser chain dev` runs.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use alloy::primitives::{Address, Bytes, U256, keccak256};
 use alloy::signers::local::PrivateKeySigner;
 use hawser_chain::addresses::Addresses;
@@ -14,8 +10,9 @@ use hawser_devchain::devnet::{APP_ID, SETTLEMENT_ID};
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_devchain::relay::{RELAYER, Relay, RelayPolicy};
 use serde_json::{Value, json};
-use support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
-use support::{hawser, run, stderr, stdout};
+
+use crate::support::chains::{ADMIN, Chains, STRANGER, functions, write_key};
+use crate::support::{self, hawser, run, stderr, stdout};
 
 const OTHER: &str = "0x74f3CC12197b6Aa1cB71844E98922db008E4C1Ef";
 

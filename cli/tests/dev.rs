@@ -1,14 +1,11 @@
 //! `hawser dev` and the commands around it, as a user runs them at a terminal.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::process::Command;
 
 use serde_json::{Value, json};
-use support::{Dev, Running, VECTORS, free_base, run, signal, stderr};
+
+use crate::support::{self, Dev, Running, VECTORS, free_base, run, signal, stderr};
 
 /// Of the recorded session: envelopes for a node, commits and proposals, identity updates.
 const FOR_NODES: u64 = 33;

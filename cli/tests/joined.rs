@@ -1,9 +1,5 @@
 //! Nodes that join a network by its contracts: registry, rates and chain strands come from chains.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::cell::RefCell;
 use std::fs;
 use std::path::Path;
@@ -19,7 +15,8 @@ use hawser_devchain::devnet::{APP_ID, Devnet, DevnetSettings, SETTLEMENT_ID};
 use hawser_proto::Bytes;
 use hawser_proto::envelope::ClientEnvelope;
 use serde_json::Value;
-use support::{Running, VECTORS, free_base, hawser, json, page, signal, until};
+
+use crate::support::{self, Running, VECTORS, free_base, hawser, json, page, signal, until};
 
 /// Chains in this process, and what nodes need to join them.
 struct Joined {

@@ -1,10 +1,6 @@
 //! A network is deployed by a contract: what `hawser contracts deploy --multisig` prints is sent in that contract's name, as the
 //! members of a multisig would have it do, and by nothing else.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use alloy::primitives::{Address, Bytes, U256, address, keccak256};
 use hawser_chain::addresses::Addresses;
 use hawser_chain::contracts::artifact;
@@ -13,7 +9,8 @@ use hawser_devchain::control::DevChain;
 use hawser_devchain::embedded::{EmbeddedChain, EmbeddedSettings, Genesis};
 use hawser_devchain::relay::{RELAYER, Relay, RelayPolicy};
 use serde_json::{Value, json};
-use support::{hawser, stderr};
+
+use crate::support::{self, hawser, stderr};
 
 /// The multisig: an account with code on both chains, and without a key.
 const MULTISIG: Address = address!("0x5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a");

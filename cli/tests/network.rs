@@ -1,13 +1,10 @@
 //! `hawser dev` as a whole network: nodes that read chains, a gateway, and programs that use them.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::process::Command;
 
 use serde_json::Value;
-use support::{Dev, Running, free_base, page, signal, until};
+
+use crate::support::{self, Dev, Running, free_base, page, signal, until};
 
 fn pid(part: &Value) -> u32 {
     u32::try_from(part["pid"].as_u64().unwrap()).unwrap()

@@ -1,10 +1,6 @@
 //! The runbooks about money, as they are written, on a network of `hawser dev`: in its folder, and without a setting that names
 //! chains or contracts.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
@@ -16,9 +12,10 @@ use hawser_conformance::envelopes::{message, new_group};
 use hawser_devchain::deploy;
 use hawser_devchain::devnet::SETTLEMENT_ID;
 use serde_json::{Value, json};
-use support::chains::write_key;
-use support::runbooks::{PageNetwork, Places, commands};
-use support::{Dev, free_base, hawser};
+
+use crate::support::chains::write_key;
+use crate::support::runbooks::{PageNetwork, Places, commands};
+use crate::support::{self, Dev, free_base, hawser};
 
 /// Envelopes that are published at once.
 const ENVELOPES: usize = 20;

@@ -1,20 +1,6 @@
 //! Two gateways with one payer key and a real Redis, before real nodes and the real contracts: one is killed under
 //! load, and everything that was acknowledged is there once.
 
-#![expect(
-    clippy::unwrap_used,
-    unreachable_pub,
-    dead_code,
-    reason = "a test binary: it fails by panicking, has no users, and uses a part of what it shares"
-)]
-
-#[path = "../money/network.rs"]
-mod network;
-#[path = "../../../chain/tests/redis_server/process.rs"]
-mod redis_server;
-#[path = "../support/mod.rs"]
-mod support;
-
 use std::collections::BTreeMap;
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -32,9 +18,9 @@ use hawser_proto::pb::xmtp::xmtpv4::payer_api::payer_api_client::PayerApiClient;
 use prost::Message as _;
 use tonic::transport::Endpoint;
 
-use network::{MoneyNetwork, MoneySettings, NODES};
-use redis_server::RedisServer;
-use support::{Running, hawser, page, signal, until};
+use crate::money_network::{MoneyNetwork, MoneySettings, NODES};
+use crate::redis_server::RedisServer;
+use crate::support::{Running, hawser, page, signal, until};
 
 /// Clients, and what each of them publishes: every fourth envelope is a commit.
 const CLIENTS: u8 = 8;

@@ -1,4 +1,6 @@
 //! From a published envelope to fees that a node's owner can withdraw, with real nodes and the real contracts.
+//!
+//! A program of its own, because it runs longest and has a machine to itself as far as it can: its tests run one by one.
 
 #![expect(
     clippy::unwrap_used,

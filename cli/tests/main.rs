@@ -1,0 +1,22 @@
+//! The `hawser` program: its commands, and the networks and chains that it starts, as one program.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod administration;
+mod audit;
+mod audit_export;
+mod chain;
+mod commands;
+mod contracts;
+mod dev;
+mod joined;
+#[path = "money/network.rs"]
+#[expect(dead_code, unreachable_pub, reason = "the program `money` uses the rest")]
+mod money_network;
+mod multisig;
+mod network;
+#[path = "../../chain/tests/redis_server/process.rs"]
+mod redis_server;
+mod runbooks;
+mod support;
+mod two_gateways;
