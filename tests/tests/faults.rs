@@ -1,9 +1,8 @@
 //! The tests can fail: each fault of `hawser_storage::faults` breaks an invariant, and the test that
 //! holds the invariant notices it.
 //!
-//! Compiled with the feature `faults` only: `scripts/test-faults`.
-
-#![cfg(feature = "faults")]
+//! A program of its own, because a fault is in the whole process. Compiled with the feature `faults` only:
+//! `scripts/test-faults`.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;

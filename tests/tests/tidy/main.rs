@@ -1,4 +1,6 @@
 //! Rules about the code and the texts of this repository that are worth a failing test.
+//!
+//! A program of its own, because it needs no node: it is quick to build and run alone.
 
 #![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -153,23 +155,36 @@ fn every_exception_from_a_lint_has_a_reason() {
     assert_none(&broken, "`allow` and `expect` carry a reason");
 }
 
-/// A package with one test program has to name each of its files there: a file that it leaves out would never run.
+/// A package that lists its test programs has to name each file with tests in one of them: a file that is left out would never run.
 #[test]
 fn every_file_with_tests_belongs_to_a_program() {
     let mut left_out = Vec::new();
-    for (path, _) in texts(&["toml"]).iter().filter(|(_, text)| text.contains("autotests = false"))
-    {
-        let folder = root().join(path).parent().unwrap().join("tests");
-        let program = fs::read_to_string(folder.join("main.rs")).unwrap();
-        let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
-        for file in files.filter(|file| file.extension().is_some_and(|ending| ending == "rs")) {
-            let name = file.file_stem().unwrap().to_str().unwrap();
-            if name != "main" && !program.contains(&format!("\nmod {name};")) {
-                left_out.push(file.display().to_string());
+    let manifests = texts(&["toml"]);
+    for (path, text) in manifests.iter().filter(|(_, text)| text.contains("autotests = false")) {
+        let package = root().join(path).parent().unwrap().to_owned();
+        let sections = text.split("[[test]]").skip(1);
+        let programs: Vec<PathBuf> = sections
+            .map(|section| {
+                package.join(section.split("path = \"").nth(1).unwrap().split('"').next().unwrap())
+            })
+            .collect();
+        let sources: String =
+            programs.iter().map(|program| fs::read_to_string(program).unwrap()).collect();
+        for entry in fs::read_dir(package.join("tests")).unwrap() {
+            let path = entry.unwrap().path();
+            let roots = ["main.rs", "mod.rs"].map(|name| path.join(name));
+            let is_source = path.extension().is_some_and(|ending| ending == "rs");
+            if !is_source && !roots.iter().any(|file| file.is_file()) {
+                continue;
+            }
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            let is_program = programs.contains(&path) || programs.contains(&roots[0]);
+            if !is_program && !sources.contains(&format!("\nmod {name};")) {
+                left_out.push(path.display().to_string());
             }
         }
     }
-    assert_none(&left_out, "`tests/main.rs` names every file beside it");
+    assert_none(&left_out, "a program of the manifest is the file, or names it as a module");
 }
 
 /// Names of machines and their folders are no part of the project.

@@ -1,0 +1,12 @@
+//! Nodes with what is around them, as one program: other nodes, gateways, proxies, replicas, witnesses, chains, disks.
+
+mod disk;
+mod gateway_to_nodes;
+mod ledger_on_chain;
+mod partition;
+mod proxies;
+mod recorded_exchange;
+mod replica;
+mod scrub;
+mod snapshot;
+mod witnesses;
