@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hawser_proto::Cursor;
-use hawser_storage::Store;
+use hawser_storage::{Snapshot, Store};
 use tokio::sync::Semaphore;
 
 use super::hub::Hub;
@@ -44,6 +44,15 @@ impl LogAccess {
             counters: Arc::default(),
             memory,
         }
+    }
+
+    /// Returns the heads as announced, and a view that has every place up to them.
+    ///
+    /// The order decides: heads that are announced after the view was taken may be those of rows that it lacks. What a
+    /// caller was told of, by an answer or a stream, was announced before.
+    pub(super) fn heads_and_view(&self) -> (Arc<Cursor>, Snapshot<'_>) {
+        let heads = self.heads.get();
+        (heads, self.store.snapshot())
     }
 
     /// Returns the heads up to which a feed may read.

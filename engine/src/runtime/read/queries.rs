@@ -88,11 +88,11 @@ impl TopicsQuery {
 
     fn work(&mut self) -> Result<Option<Vec<Bytes>>, QueryError> {
         let log = self.log.clone();
-        let snapshot = log.store.snapshot();
+        let (heads, snapshot) = log.heads_and_view();
         let mut left = ROWS_PER_TURN;
         loop {
             let spent = match &mut self.reading {
-                None => self.plan_on(&snapshot, left)?,
+                None => self.plan_on(&snapshot, &heads, left)?,
                 Some(reading) => reading.step(&snapshot, left)?,
             };
             if let Some(reading) = self.reading.take_if(|it| it.is_done()) {
@@ -123,13 +123,18 @@ impl TopicsQuery {
         plan + planned
     }
 
-    /// Plans for about `work` rows, and begins to read the page if it is complete then. Returns the number of rows
-    /// looked at.
-    fn plan_on(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+    /// Plans for about `work` rows, and begins to read the page if it is complete then. Its first turn's heads are its
+    /// ends. Returns the number of rows looked at.
+    fn plan_on(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        heads: &Arc<Cursor>,
+        work: usize,
+    ) -> Result<usize, QueryError> {
         let plan = match self.plan.take() {
             Some(plan) => self.plan.insert(plan),
             None => {
-                let heads = Arc::new(snapshot.heads()?);
+                let heads = Arc::clone(heads);
                 let resume: Arc<[EnvelopeId]> = Arc::default();
                 let planned = std::mem::take(&mut self.topics).into_iter().map(|topic| {
                     let (from, resume) = (Arc::clone(&self.from), Arc::clone(&resume));
@@ -259,7 +264,8 @@ pub struct NewestQuery {
     log: LogAccess,
     topics: Vec<Topic>,
     horizon_ns: i64,
-    heads: Option<Cursor>,
+    /// The heads of the first turn.
+    heads: Option<Arc<Cursor>>,
     /// The number of topics that have been looked at.
     seen: usize,
     newest: HashMap<Topic, Option<TopicRow>>,
@@ -304,12 +310,12 @@ impl NewestQuery {
 
     fn work(&mut self) -> Result<Option<Vec<Option<Bytes>>>, QueryError> {
         let log = self.log.clone();
-        let snapshot = log.store.snapshot();
+        let (heads, snapshot) = log.heads_and_view();
         let mut left = ROWS_PER_TURN;
         loop {
             let spent = match &mut self.lacking {
-                None => self.look(&snapshot, left)?,
-                Some(_) => self.read(&snapshot, left)?,
+                None => self.look(&snapshot, &heads, left)?,
+                Some(_) => self.read(&snapshot, &heads, left)?,
             };
             if self.again.is_empty() && self.lacking.as_ref().is_some_and(Lacking::is_done) {
                 // Topics that were looked for again may have longer envelopes than before.
@@ -329,12 +335,14 @@ impl NewestQuery {
     }
 
     /// Looks for the rows of topics, for about `work` rows. Returns the number of rows looked at.
-    fn look(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+    fn look(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        heads: &Arc<Cursor>,
+        work: usize,
+    ) -> Result<usize, QueryError> {
         let mut rows = snapshot.topics_with_envelopes(self.room_bytes);
-        let heads = match self.heads.take() {
-            Some(heads) => self.heads.insert(heads),
-            None => self.heads.insert(snapshot.heads()?),
-        };
+        let heads = self.heads.get_or_insert_with(|| Arc::clone(heads));
         while let Some(topic) = self.topics.get(self.seen).filter(|_| rows.looked_at() < work) {
             self.seen += 1;
             if !self.newest.contains_key(topic) {
@@ -377,9 +385,14 @@ impl NewestQuery {
     }
 
     /// Reads envelopes from the log, for about `work` rows. Returns the work that was done.
-    fn read(&mut self, snapshot: &Snapshot<'_>, work: usize) -> Result<usize, QueryError> {
+    fn read(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        heads: &Cursor,
+        work: usize,
+    ) -> Result<usize, QueryError> {
         if let Some(place) = self.again.pop() {
-            return self.look_again(snapshot, place);
+            return self.look_again(snapshot, heads, place);
         }
         let Some(lacking) = &mut self.lacking else { return Ok(0) };
         let (topics, newest, again) = (&self.topics, &mut self.newest, &mut self.again);
@@ -394,15 +407,19 @@ impl NewestQuery {
 
     /// Searches for the newest envelope of a topic again, because the one that was found is not in the log. Within
     /// one view it must be there, so it was pruned meanwhile. Returns the work done, in rows.
-    fn look_again(&mut self, snapshot: &Snapshot<'_>, place: usize) -> Result<usize, QueryError> {
+    fn look_again(
+        &mut self,
+        snapshot: &Snapshot<'_>,
+        heads: &Cursor,
+        place: usize,
+    ) -> Result<usize, QueryError> {
         let topic = &self.topics[place];
         let before = self.newest.get(topic).and_then(Option::as_ref).map(|row| row.id);
         if let Some(id) = before.filter(|_| self.is_one_view) {
             return Err(QueryError::Absent(id));
         }
-        let heads = snapshot.heads()?;
         let mut rows = snapshot.topics();
-        let mut found = newest_visible(&mut rows, &heads, topic, self.horizon_ns)?;
+        let mut found = newest_visible(&mut rows, heads, topic, self.horizon_ns)?;
         let mut spent = rows.looked_at();
         if let Some(row) = &mut found {
             let len_bytes = row.len_bytes as usize;

@@ -1,20 +1,28 @@
 //! The most expensive queries, in turns.
 
-use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use hawser_proto::OriginatorId;
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_storage::Store;
+use hawser_storage::{Change, Store};
 use prost::Message as _;
 
 use super::*;
+use crate::committed::Committed;
 use crate::read::ReadMemory;
-use crate::read::testing::{StoppedClock, append, committed, cursor, id, id_of, ids_of, store};
-use crate::runtime::Reader;
+use crate::read::testing::{
+    Dice, StoppedClock, append, append_invalid, committed, cursor, id, id_of, ids_of, missing,
+    store,
+};
+use crate::runtime::read::hub::Hub;
+use crate::runtime::{Heads, Reader};
 
 const TOPICS: u16 = 150;
 const ORIGINATORS: u32 = 100;
+/// The time of readers. Later times have not come.
+const HORIZON_NS: i64 = i64::MAX / 2;
 
 /// Counts what is held, and refuses what goes beyond a bound.
 #[derive(Debug)]
@@ -92,7 +100,14 @@ fn crowded_with(topics: u16, len_bytes: usize) -> Store {
 }
 
 fn reader(store: &Store) -> Reader {
-    Reader::over(store.clone(), Arc::new(StoppedClock(i64::MAX / 2))).unwrap()
+    Reader::over(store.clone(), Arc::new(StoppedClock(HORIZON_NS))).unwrap()
+}
+
+/// A reader of a log that grows, with the heads that are announced to it.
+fn announced(store: &Store) -> (Reader, Heads) {
+    let heads = Heads::new(store.snapshot().heads().unwrap());
+    let clock = Arc::new(StoppedClock(HORIZON_NS));
+    (Reader::new(store.clone(), heads.clone(), Hub::new(), clock), heads)
 }
 
 /// Takes turns until there is an answer, and returns it with their number.
@@ -193,9 +208,10 @@ fn another_look_for_an_envelope_that_is_gone_is_work() {
     query.is_one_view = false;
     query.lacking = Some(Lacking::new(vec![(id(100, 9_999), 0)], 0, 1));
     let snapshot = store.snapshot();
-    query.read(&snapshot, 100).unwrap();
+    let heads = snapshot.heads().unwrap();
+    query.read(&snapshot, &heads, 100).unwrap();
     assert_eq!(query.again, [0]);
-    let spent = query.read(&snapshot, 100).unwrap();
+    let spent = query.read(&snapshot, &heads, 100).unwrap();
     assert!(spent >= ORIGINATORS as usize * ROWS_PER_SEEK, "{spent}");
     let newest = query.turn().unwrap().expect("there is nothing more to do");
     assert_eq!(id_of(newest[0].as_ref().unwrap()), id(99 + ORIGINATORS, 4));
@@ -234,11 +250,12 @@ fn a_plan_that_its_reader_has_no_memory_for_ends() {
 #[test]
 fn a_page_is_that_of_the_heads_at_its_start() {
     let store = crowded();
-    let reader = reader(&store);
+    let (reader, heads) = announced(&store);
     let mut query = reader.topics_query(names(), &Cursor::new(), 1000);
     assert_eq!(query.turn().unwrap(), None);
     let late = committed(id(100, u64::from(TOPICS) + 1), name(0), 1, Vec::new());
     store.commit(&[append(&late)]).unwrap();
+    heads.announce(late.id);
     let (page, _) = in_turns(|| query.turn());
     let ids = ids_of(&page);
     assert!(!ids.contains(&late.id));
@@ -258,4 +275,155 @@ fn a_reader_just_below_the_head_pays_for_what_is_new() {
     let mut query = reader(&store).topics_query(asked, &cursor(&ends), 100);
     let page = query.turn().unwrap().expect("a look at each topic, and a search for one");
     assert_eq!(ids_of(&page), [late.id]);
+}
+
+/// A log whose commits are announced later, and one that has only what was announced.
+struct Pair {
+    store: Store,
+    heads: Heads,
+    reader: Reader,
+    told: Store,
+    /// Changes that are durable and have not been announced.
+    untold: Vec<Change>,
+    /// Places that are marked missing, and what a peer may still bring for them.
+    lost: Vec<Committed>,
+    ends: BTreeMap<u32, u64>,
+}
+
+impl Pair {
+    /// A chain's strand, another one, and three nodes'.
+    const STRANDS: [u32; 5] = [0, 1, 100, 200, 300];
+
+    fn new() -> Self {
+        let log = store();
+        let (reader, heads) = announced(&log);
+        let (untold, lost, ends) = (Vec::new(), Vec::new(), BTreeMap::new());
+        Self { store: log, heads, reader, told: store(), untold, lost, ends }
+    }
+
+    /// Commits something to a strand: mostly an envelope, which may depend on a place of a chain that is there or not.
+    fn commit(&mut self, dice: &mut Dice) {
+        let strand = *dice.pick(&Self::STRANDS);
+        let end = self.ends.entry(strand).or_default();
+        *end += 1;
+        let place = id;
+        let id = place(strand, *end);
+        let depends_on = match dice.below(3) {
+            0 => vec![place(u32::from(dice.chance(2)), dice.below(*end + 4) + 1)],
+            _ => Vec::new(),
+        };
+        let has_come = !dice.chance(9);
+        let at = i64::try_from(dice.below(1000)).unwrap()
+            + if has_come { 0 } else { HORIZON_NS / 2 * 3 };
+        let envelope = committed(id, name(u16::try_from(dice.below(5)).unwrap()), at, depends_on);
+        let change = match dice.below(8) {
+            0 => append_invalid(&envelope),
+            1 => {
+                self.lost.push(envelope);
+                missing(id)
+            }
+            _ => append(&envelope),
+        };
+        self.store.commit(std::slice::from_ref(&change)).unwrap();
+        self.untold.push(change);
+    }
+
+    /// Announces everything.
+    fn announce(&mut self) {
+        for change in self.untold.drain(..) {
+            self.told.commit(std::slice::from_ref(&change)).unwrap();
+            self.heads.announce(change.end());
+        }
+    }
+
+    /// A peer brings an envelope for a place below the announced head: that is announced to no reader.
+    fn find(&mut self, dice: &mut Dice) {
+        let known = self.heads.get();
+        if let Some(at) = self.lost.iter().position(|it| known.covers(it.id)) {
+            let found = append(&self.lost.remove(at));
+            if dice.chance(2) {
+                for log in [&self.store, &self.told] {
+                    log.commit(std::slice::from_ref(&found)).unwrap();
+                }
+            }
+        }
+    }
+
+    /// Compares answers about everything that is announced with those of heads that are read from the log.
+    fn compare(&self, dice: &mut Dice) {
+        let from_log = reader(&self.told);
+        let mut asked: Vec<Topic> = (0..6).filter(|_| !dice.chance(3)).map(name).collect();
+        asked.extend(asked.first().cloned());
+        let newest = |of: &Reader| in_turns_of(|| of.newest_query(asked.clone()));
+        assert_eq!(newest(&self.reader), newest(&from_log));
+
+        let ends = self.ends.iter().map(|(&strand, &end)| id(strand, dice.below(end + 1)));
+        let mut seen: Cursor = ends.filter(|it| it.sequence.0 > 0).collect();
+        let limit = dice.index(7);
+        loop {
+            let [page, other] =
+                [&self.reader, &from_log].map(|it| it.query_topics(&asked, &seen, limit).unwrap());
+            assert_eq!(ids_of(&page), ids_of(&other), "after {seen:?}");
+            assert_eq!(page, other);
+            assert!(ids_of(&page).into_iter().all(|it| self.heads.get().covers(it)));
+            if page.is_empty() {
+                return;
+            }
+            ids_of(&page).into_iter().for_each(|it| seen.advance(it));
+        }
+    }
+}
+
+/// Answers of newest envelopes, all turns of them.
+fn in_turns_of(begin: impl Fn() -> NewestQuery) -> Vec<Option<Bytes>> {
+    let mut query = begin();
+    in_turns(|| query.turn()).0
+}
+
+/// Readers are shown what is announced, just as if the log had nothing else: the heads in memory stand for those that the log
+/// has.
+#[test]
+fn pages_up_to_the_announced_heads_are_those_of_a_log_that_ends_there() {
+    for seed in 0..60 {
+        println!("seed {seed}");
+        let mut dice = Dice::new(seed);
+        let mut pair = Pair::new();
+        for _ in 0..120 {
+            match dice.below(10) {
+                0 => pair.announce(),
+                1 => pair.compare(&mut dice),
+                2 => pair.find(&mut dice),
+                _ => pair.commit(&mut dice),
+            }
+        }
+        pair.compare(&mut dice);
+        pair.announce();
+        assert_eq!(*pair.heads.get(), pair.store.snapshot().heads().unwrap());
+        pair.compare(&mut dice);
+    }
+}
+
+/// Heads are taken before the view. The other way around a page would count on places that its view lacks.
+#[test]
+fn a_view_has_every_place_up_to_its_heads_while_the_log_grows() {
+    let store = store();
+    let (reader, heads) = announced(&store);
+    let log = reader.topics_query(Vec::new(), &Cursor::new(), 1).log;
+    let is_over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for sequence in 1..=3000 {
+                let envelope = committed(id(100, sequence), name(0), 1, Vec::new());
+                store.commit(&[append(&envelope)]).unwrap();
+                heads.announce(envelope.id);
+            }
+            is_over.store(true, Ordering::Release);
+        });
+        while !is_over.load(Ordering::Acquire) {
+            let (heads, view) = log.heads_and_view();
+            let stored = view.heads().unwrap();
+            assert!(heads.iter().all(|it| stored.covers(it)), "{heads:?} beyond {stored:?}");
+        }
+    });
+    assert_eq!(log.heads_and_view().0.get(OriginatorId(100)).0, 3000);
 }
