@@ -27,6 +27,7 @@ pub mod endpoint;
 mod failures;
 mod grpc;
 mod handshake;
+mod open_wants;
 mod peer_transport;
 mod receive;
 mod replica_sources;

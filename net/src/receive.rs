@@ -1,122 +1,23 @@
-//! Receiving strands: matching a peer's streams to open wants, and decoding them.
+//! Receiving strands: the streams that a peer opens, decoded, for the wants that they answer.
 
-use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_engine::replication::{RequestId, StrandItem, Want};
+use hawser_engine::replication::{RequestId, StrandItem};
 use hawser_engine::runtime::replication::ResponseSink;
-use hawser_proto::frame::{
-    BatchFrame, DataDecoder, DataFrame, GapReason, StreamCode, StreamHeader,
-};
-use hawser_proto::{OriginatorId, SequenceId};
-use parking_lot::{Mutex, MutexGuard};
+use hawser_proto::OriginatorId;
+use hawser_proto::frame::{BatchFrame, DataDecoder, DataFrame, GapReason, StreamCode};
 use quinn::{ReadError, RecvStream, VarInt};
-use tokio::sync::oneshot;
 
 use crate::control::SessionError;
 use crate::counters::{NetCounters, PeerError};
+use crate::open_wants::{OpenWants, StreamMatch};
 
 /// Bytes of envelopes that a peer is asked to put into one batch at most. Guessed: a few milliseconds
 /// of verification, so that strands take turns.
 pub(crate) const BATCH_BYTES_MAX: u32 = 512 * 1024;
-/// Number of earlier wants remembered for each strand, because their streams may still arrive.
-/// Guessed: more than a follower opens within a round trip.
-const EARLIER_MAX: usize = 32;
 /// Chunks taken from QUIC in one read. Guessed: one burst of packets.
 const CHUNKS: usize = 32;
-
-/// The wants sent to one peer.
-#[derive(Default)]
-pub(crate) struct OpenWants {
-    strands: Mutex<HashMap<OriginatorId, StrandWants>>,
-}
-
-/// The wants for one strand.
-#[derive(Default)]
-struct StrandWants {
-    current: Option<OpenWant>,
-    /// The `after` of earlier wants, at most [`EARLIER_MAX`].
-    earlier: VecDeque<SequenceId>,
-}
-
-/// The want that is in force.
-struct OpenWant {
-    request: RequestId,
-    after: SequenceId,
-    /// Dropping it ends the task that reads the answering stream. `None` until a stream answers.
-    reading: Option<oneshot::Sender<()>>,
-}
-
-/// The want that a stream answers.
-enum StreamMatch {
-    /// The want in force, until the sender of the channel is dropped.
-    Answer(RequestId, oneshot::Receiver<()>),
-    /// A want that was replaced or taken back.
-    Late,
-}
-
-impl OpenWants {
-    /// Opens a want in place of the earlier one for the same strand.
-    pub(crate) fn open(&self, request: RequestId, want: Want) {
-        let mut strands = self.strands();
-        let wants = strands.entry(want.originator).or_default();
-        wants.retire();
-        wants.current = Some(OpenWant { request, after: want.after, reading: None });
-    }
-
-    /// Takes a want back.
-    pub(crate) fn close(&self, originator: OriginatorId) {
-        if let Some(wants) = self.strands().get_mut(&originator) {
-            wants.retire();
-        }
-    }
-
-    /// Closes the want that the peer refused. Returns its request if no stream has answered it yet.
-    pub(crate) fn refused(&self, originator: OriginatorId) -> Option<RequestId> {
-        let mut strands = self.strands();
-        let wants = strands.get_mut(&originator)?;
-        let waiting = wants.current.as_ref().filter(|current| current.reading.is_none());
-        let request = waiting?.request;
-        wants.retire();
-        Some(request)
-    }
-
-    /// Matches a stream to a want by its header.
-    ///
-    /// # Errors
-    /// [`PeerError::Unrequested`] when no want, open or earlier, began at this place.
-    fn match_stream(&self, header: StreamHeader) -> Result<StreamMatch, PeerError> {
-        let mut strands = self.strands();
-        let wants = strands.get_mut(&header.originator).ok_or(PeerError::Unrequested)?;
-        match &mut wants.current {
-            Some(current) if current.after == header.after => {
-                // Of two wants with the same `after`, the newer stream answers the newer want.
-                let (reading, ended) = oneshot::channel();
-                current.reading = Some(reading);
-                Ok(StreamMatch::Answer(current.request, ended))
-            }
-            _ if wants.earlier.contains(&header.after) => Ok(StreamMatch::Late),
-            _ => Err(PeerError::Unrequested),
-        }
-    }
-
-    fn strands(&self) -> MutexGuard<'_, HashMap<OriginatorId, StrandWants>> {
-        self.strands.lock()
-    }
-}
-
-impl StrandWants {
-    /// Moves the want in force to the earlier ones.
-    fn retire(&mut self) {
-        if let Some(current) = self.current.take() {
-            self.earlier.push_back(current.after);
-            if self.earlier.len() > EARLIER_MAX {
-                self.earlier.pop_front();
-            }
-        }
-    }
-}
 
 /// Reads one stream that the peer has opened, to its end or until its want is closed. `takes_prefixes` says that this node
 /// has asked the peer for prefixes.
