@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use hawser_engine::ports::Registry;
 use hawser_proto::frame::{
-    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, Hello, MAX_CLOCK_ENTRIES,
-    NodeProof, Role, VERSION, proof_preimage,
+    ControlFrame, EXPORTER_LABEL, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, FEATURE_WANT_NUMBERS,
+    Hello, MAX_CLOCK_ENTRIES, NodeProof, Role, VERSION, proof_preimage,
 };
 use hawser_proto::sign::keccak256;
 use hawser_proto::{Cursor, OriginatorId, PublicKey, SecretKey, Signature};
@@ -19,8 +19,10 @@ use crate::control::{ControlReader, ControlWriter, SessionError};
 use crate::counters::PeerError;
 use crate::transport;
 
+/// The optional features that every node asks for.
+const FEATURES_ALWAYS: u64 = FEATURE_CHECKPOINTS | FEATURE_WANT_NUMBERS;
 /// The optional features that this node knows.
-const FEATURES: u64 = FEATURE_CHECKPOINTS | FEATURE_PREFIXES;
+const FEATURES: u64 = FEATURES_ALWAYS | FEATURE_PREFIXES;
 
 /// This node's id and key, and the registry with the keys of its peers.
 pub(crate) struct LocalIdentity {
@@ -127,7 +129,7 @@ impl LocalIdentity {
     fn hello(&self, clock: &Cursor) -> ControlFrame {
         ControlFrame::Hello(Hello {
             versions: vec![VERSION],
-            features: if self.takes_prefixes { FEATURES } else { FEATURE_CHECKPOINTS },
+            features: if self.takes_prefixes { FEATURES } else { FEATURES_ALWAYS },
             node_id: self.own,
             // Entries beyond the limit follow in the first clock frame.
             clock: clock.iter().take(MAX_CLOCK_ENTRIES).collect(),

@@ -1,4 +1,9 @@
 //! The wants that were sent to one peer, and the streams that answer them.
+//!
+//! Wants and streams may cross, so a stream may answer a want that was replaced. Its header names the number of its want:
+//! both ends count the wants of a connection. A peer of an older version names only the strand and the place that the
+//! stream begins behind. Of two wants from one place it is then not known which one is answered, and the newer one is
+//! assumed.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -17,21 +22,35 @@ const EARLIER_MAX: usize = 32;
 /// The wants sent to one peer.
 #[derive(Default)]
 pub(crate) struct OpenWants {
-    strands: Mutex<HashMap<OriginatorId, StrandWants>>,
+    state: Mutex<WantsState>,
+}
+
+#[derive(Default)]
+struct WantsState {
+    /// Wants that were sent over the connection.
+    sent: u64,
+    strands: HashMap<OriginatorId, StrandWants>,
 }
 
 /// The wants for one strand.
 #[derive(Default)]
 struct StrandWants {
     current: Option<OpenWant>,
-    /// The `after` of earlier wants, at most [`EARLIER_MAX`].
-    earlier: VecDeque<SequenceId>,
+    /// Earlier wants, at most [`EARLIER_MAX`].
+    earlier: VecDeque<WantPlace>,
+}
+
+/// The place of a want among all that were sent, and the one that its stream begins behind.
+#[derive(Clone, Copy)]
+struct WantPlace {
+    number: u64,
+    after: SequenceId,
 }
 
 /// The want that is in force.
 struct OpenWant {
     request: RequestId,
-    after: SequenceId,
+    place: WantPlace,
     /// Dropping it ends the task that reads the answering stream. `None` until a stream answers.
     reading: Option<oneshot::Sender<()>>,
 }
@@ -45,25 +64,27 @@ pub(crate) enum StreamMatch {
 }
 
 impl OpenWants {
-    /// Opens a want in place of the earlier one for the same strand.
+    /// Opens a want in place of the earlier one for the same strand. To be called for each want that is sent, in that order.
     pub(crate) fn open(&self, request: RequestId, want: Want) {
-        let mut strands = self.strands();
-        let wants = strands.entry(want.originator).or_default();
+        let mut state = self.state();
+        state.sent += 1;
+        let place = WantPlace { number: state.sent, after: want.after };
+        let wants = state.strands.entry(want.originator).or_default();
         wants.retire();
-        wants.current = Some(OpenWant { request, after: want.after, reading: None });
+        wants.current = Some(OpenWant { request, place, reading: None });
     }
 
     /// Takes a want back.
     pub(crate) fn close(&self, originator: OriginatorId) {
-        if let Some(wants) = self.strands().get_mut(&originator) {
+        if let Some(wants) = self.state().strands.get_mut(&originator) {
             wants.retire();
         }
     }
 
     /// Closes the want that the peer refused. Returns its request if no stream has answered it yet.
     pub(crate) fn refused(&self, originator: OriginatorId) -> Option<RequestId> {
-        let mut strands = self.strands();
-        let wants = strands.get_mut(&originator)?;
+        let mut state = self.state();
+        let wants = state.strands.get_mut(&originator)?;
         let waiting = wants.current.as_ref().filter(|current| current.reading.is_none());
         let request = waiting?.request;
         wants.retire();
@@ -73,24 +94,35 @@ impl OpenWants {
     /// Matches a stream to a want by its header.
     ///
     /// # Errors
-    /// [`PeerError::Unrequested`] when no want, open or earlier, began at this place.
+    /// [`PeerError::Unrequested`] when no want, open or earlier, began at this place or had this number, or when its
+    /// stream was seen before.
     pub(crate) fn match_stream(&self, header: StreamHeader) -> Result<StreamMatch, PeerError> {
-        let mut strands = self.strands();
-        let wants = strands.get_mut(&header.originator).ok_or(PeerError::Unrequested)?;
+        let mut state = self.state();
+        let wants = state.strands.get_mut(&header.originator).ok_or(PeerError::Unrequested)?;
         match &mut wants.current {
-            Some(current) if current.after == header.after => {
-                // Of two wants with the same `after`, the newer stream answers the newer want.
+            Some(current) if current.place.is_named_by(header) => {
+                if header.want.is_some() && current.reading.is_some() {
+                    return Err(PeerError::Unrequested);
+                }
+                // Without a number the newer stream answers the newer want.
                 let (reading, ended) = oneshot::channel();
                 current.reading = Some(reading);
                 Ok(StreamMatch::Answer(current.request, ended))
             }
-            _ if wants.earlier.contains(&header.after) => Ok(StreamMatch::Late),
+            _ if wants.earlier.iter().any(|it| it.is_named_by(header)) => Ok(StreamMatch::Late),
             _ => Err(PeerError::Unrequested),
         }
     }
 
-    fn strands(&self) -> MutexGuard<'_, HashMap<OriginatorId, StrandWants>> {
-        self.strands.lock()
+    fn state(&self) -> MutexGuard<'_, WantsState> {
+        self.state.lock()
+    }
+}
+
+impl WantPlace {
+    fn is_named_by(self, header: StreamHeader) -> bool {
+        let is_number = header.want.is_none_or(|want| want.get() == self.number);
+        is_number && header.after == self.after
     }
 }
 
@@ -98,10 +130,14 @@ impl StrandWants {
     /// Moves the want in force to the earlier ones.
     fn retire(&mut self) {
         if let Some(current) = self.current.take() {
-            self.earlier.push_back(current.after);
+            self.earlier.push_back(current.place);
             if self.earlier.len() > EARLIER_MAX {
                 self.earlier.pop_front();
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "open_wants_tests.rs"]
+mod tests;

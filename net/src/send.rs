@@ -1,6 +1,7 @@
 //! Sending strands that a peer has asked for, one stream each.
 
 use std::collections::HashMap;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -8,8 +9,8 @@ use hawser_engine::replication::StrandItem;
 use hawser_engine::runtime::replication::{PageReads, Replication, StrandReadError, StrandReader};
 use hawser_proto::OriginatorId;
 use hawser_proto::frame::{
-    BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, GapFrame, GapReason, RefusalReason,
-    StreamCode, StreamHeader, WantFrame,
+    BatchBuilder, BatchPush, DataFrame, EncodeError, EndFrame, FEATURE_PREFIXES,
+    FEATURE_WANT_NUMBERS, GapFrame, GapReason, RefusalReason, StreamCode, StreamHeader, WantFrame,
 };
 use quinn::{Connection, SendStream, VarInt, WriteError};
 use tokio::sync::oneshot;
@@ -33,6 +34,10 @@ pub(crate) struct StrandSenders {
     reads: PageReads,
     /// The peer takes signed prefixes.
     proves: bool,
+    /// The peer takes the numbers of its wants.
+    numbers: bool,
+    /// Wants that the peer has sent, refused ones among them. Both ends count them.
+    wants: u64,
     counters: Arc<NetCounters>,
     strands: HashMap<OriginatorId, SenderHandle>,
     tasks: JoinSet<(OriginatorId, u64)>,
@@ -46,15 +51,18 @@ struct SenderHandle {
 }
 
 impl StrandSenders {
+    /// Begins without wants, for a peer that has these optional features.
     pub(crate) fn new(
         connection: Connection,
         replication: Replication,
         counters: Arc<NetCounters>,
-        proves: bool,
+        features: u64,
     ) -> Self {
         Self {
             connection,
-            proves,
+            proves: features & FEATURE_PREFIXES != 0,
+            numbers: features & FEATURE_WANT_NUMBERS != 0,
+            wants: 0,
             reads: replication.page_reads(),
             replication,
             counters,
@@ -70,6 +78,7 @@ impl StrandSenders {
     /// The reason to refuse the want with.
     pub(crate) fn start(&mut self, want: WantFrame) -> Result<(), RefusalReason> {
         self.counters.wants.inc();
+        self.wants += 1;
         self.stop(want.originator, StreamCode::Replaced);
         if self.tasks.len() >= STRANDS_MAX {
             return Err(RefusalReason::Busy);
@@ -87,7 +96,11 @@ impl StrandSenders {
         self.strands.insert(want.originator, SenderHandle { serial, stop });
         let strand = StrandSender {
             reader: if self.proves { reader.proving() } else { reader },
-            header: StreamHeader { originator: want.originator, after: want.after },
+            header: StreamHeader {
+                originator: want.originator,
+                after: want.after,
+                want: NonZeroU64::new(self.wants).filter(|_| self.numbers),
+            },
             has_end: want.up_to.is_some(),
             batch: BatchBuilder::new(bytes_max),
             counters: self.counters.clone(),

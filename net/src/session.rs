@@ -8,8 +8,7 @@ use hawser_engine::replication::{LinkCommand, OfferedCheckpoints};
 use hawser_engine::runtime::replication::{Link, Replication};
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::frame::{
-    CloseCode, ControlFrame, FEATURE_CHECKPOINTS, FEATURE_PREFIXES, StopFrame, StreamCode,
-    WantFrame, WantRefused,
+    CloseCode, ControlFrame, FEATURE_CHECKPOINTS, StopFrame, StreamCode, WantFrame, WantRefused,
 };
 use hawser_proto::{Cursor, OriginatorId};
 use quinn::Connection;
@@ -129,9 +128,8 @@ impl<'a> Session<'a> {
     fn new(net: &'a NetState, proven: ProvenConnection, link: Link) -> Self {
         let ProvenConnection { connection, peer, features, reader, writer, .. } = proven;
         let takes_checkpoints = features & FEATURE_CHECKPOINTS != 0;
-        let proves = features & FEATURE_PREFIXES != 0;
         let (replication, counters) = (net.replication.clone(), net.counters.clone());
-        let senders = StrandSenders::new(connection.clone(), replication, counters, proves);
+        let senders = StrandSenders::new(connection.clone(), replication, counters, features);
         Self {
             net,
             peer,

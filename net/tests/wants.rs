@@ -1,11 +1,15 @@
 //! Wants without end: they cost the node no more than the reads of a few pages.
 
+use std::num::NonZeroU64;
 use std::sync::mpsc;
 
+use crate::common::envelopes::{envelope, forged, key};
 use crate::common::network::{Network, PATIENCE, UNREACHABLE};
 use crate::common::raw::RawPeer;
 use bytes::Bytes;
-use hawser_proto::frame::{ControlFrame, DataDecoder, DataFrame, StreamHeader, WantFrame};
+use hawser_proto::frame::{
+    CloseCode, ControlFrame, DataDecoder, DataFrame, FEATURE_WANT_NUMBERS, StreamHeader, WantFrame,
+};
 use hawser_proto::{OriginatorId, SequenceId};
 use prometheus_client::encoding::text::encode;
 use prometheus_client::registry::Registry;
@@ -63,8 +67,11 @@ fn replaced_wants_do_not_fill_the_pool_of_reads() {
         let (release, held) = mpsc::channel::<()>();
         let blocker = tokio::task::spawn_blocking(move || held.recv_timeout(PATIENCE));
 
-        let expected =
-            DataFrame::Header(StreamHeader { originator: node.id, after: SequenceId::NONE });
+        let expected = DataFrame::Header(StreamHeader {
+            originator: node.id,
+            after: SequenceId::NONE,
+            want: None,
+        });
         let mut last = None;
         for _ in 0..WANTS {
             peer.say(want(node.id)).await;
@@ -89,4 +96,69 @@ fn replaced_wants_do_not_fill_the_pool_of_reads() {
         };
         assert_eq!(batch.envelopes().collect::<Vec<_>>(), published);
     });
+}
+
+/// Connects as [`PEER`], which takes the numbers of wants.
+async fn join_with_numbers(address: std::net::SocketAddr, node: OriginatorId) -> RawPeer {
+    let mut peer = RawPeer::connect(address).await;
+    peer.features = FEATURE_WANT_NUMBERS;
+    peer.prove(PEER, &key(PEER), node).await;
+    peer
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_names_the_number_of_its_want() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = join_with_numbers(node.endpoint.local_addr(), node.id).await;
+    // The second one is refused, and counts.
+    for (originator, number) in [(node.id, Some(1)), (OriginatorId(7777), None), (node.id, Some(3))]
+    {
+        peer.say(want(originator)).await;
+        let Some(number) = number else { continue };
+        let mut stream = timeout(PATIENCE, peer.connection.accept_uni()).await.unwrap().unwrap();
+        let expected =
+            StreamHeader { originator, after: SequenceId::NONE, want: NonZeroU64::new(number) };
+        let header = next(&mut stream, &mut DataDecoder::new()).await;
+        assert_eq!(header, DataFrame::Header(expected));
+    }
+}
+
+/// The header of a stream for the next want for the peer's strand. Counts all wants.
+async fn header_of_next_want(peer: &mut RawPeer, counted: &mut u64) -> StreamHeader {
+    loop {
+        if let ControlFrame::Want(want) = peer.hear().await {
+            *counted += 1;
+            if want.originator == PEER {
+                let (originator, after) = (want.originator, want.after);
+                return StreamHeader { originator, after, want: NonZeroU64::new(*counted) };
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_stream_is_not_taken_for_the_answer_to_a_newer_want() {
+    let mut network = Network::new();
+    network.register(PEER, UNREACHABLE);
+    let node = network.start(100);
+    let mut peer = join_with_numbers(node.endpoint.local_addr(), node.id).await;
+    let mut counted = 0;
+    let earlier = header_of_next_want(&mut peer, &mut counted).await;
+    // A stream without an answer: the node asks again from the same place.
+    drop(peer.open_for(earlier).await);
+    let newer = header_of_next_want(&mut peer, &mut counted).await;
+    assert_eq!((newer.originator, newer.after), (earlier.originator, earlier.after));
+
+    let mut late = peer.open_for(earlier).await;
+    late.send_batch(&[forged(PEER, 1)]).await;
+    let mut answer = peer.open_for(newer).await;
+    answer.send_batch(&[envelope(PEER, 1)]).await;
+    node.wait_for(PEER.0, 1).await;
+    assert_eq!(peer.connection.close_reason(), None, "nothing of the other stream counts");
+
+    // A second stream for the want in force is one too many.
+    peer.open_for(newer).await;
+    assert_eq!(peer.closed().await, Some(CloseCode::ProtocolViolation));
 }

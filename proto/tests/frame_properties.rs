@@ -1,5 +1,7 @@
 //! The peer frames survive every way a network can cut, bend and lie about them.
 
+use std::num::NonZeroU64;
+
 use bytes::{Bytes, BytesMut};
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint, SignedPrefix};
 use hawser_proto::frame::{
@@ -110,9 +112,15 @@ fn started() -> DataDecoder {
 }
 
 fn header(originator: u32, after: u64) -> DataFrame {
+    numbered(originator, after, 0)
+}
+
+/// The header that answers the want of this number; 0 for one without a number.
+fn numbered(originator: u32, after: u64, want: u64) -> DataFrame {
     DataFrame::Header(StreamHeader {
         originator: OriginatorId(originator),
         after: SequenceId(after),
+        want: NonZeroU64::new(want),
     })
 }
 
@@ -131,13 +139,15 @@ fn data_streams() -> impl Strategy<Value = Vec<DataFrame>> {
             vec![DataFrame::Gap(GapFrame { from, to: a.max(b).max(from), reason })]
         }),
     ];
-    (any::<u32>(), 0..=SequenceId::MAX.0, vec(middle, 0..6), proptest::option::of(sequences()))
-        .prop_map(|(originator, after, middle, through)| {
-            let mut frames = vec![header(originator, after)];
+    let headers = (any::<u32>(), 0..=SequenceId::MAX.0, prop_oneof![Just(0), any::<u64>()]);
+    (headers, vec(middle, 0..6), proptest::option::of(sequences())).prop_map(
+        |((originator, after, want), middle, through)| {
+            let mut frames = vec![numbered(originator, after, want)];
             frames.extend(middle.into_iter().flatten());
             frames.extend(through.map(|through| DataFrame::End(EndFrame { through })));
             frames
-        })
+        },
+    )
 }
 
 fn encode_control(frames: &[ControlFrame]) -> Bytes {
@@ -269,8 +279,8 @@ proptest! {
 #[test]
 fn a_refused_stream_stays_refused() {
     let mut decoder = DataDecoder::new();
-    decoder.push(Bytes::from_static(&[0x46, 0, 0, 0, 0]));
-    let error = FrameError::Unknown { kind: 0x46 };
+    decoder.push(Bytes::from_static(&[0x47, 0, 0, 0, 0]));
+    let error = FrameError::Unknown { kind: 0x47 };
     assert_eq!(decoder.next_frame(), Err(error));
     decoder.push(encode_data(&[header(100, 0)]));
     assert_eq!(decoder.next_frame(), Err(error));

@@ -98,11 +98,15 @@ fn control_fields(frame: &ControlFrame) -> Value {
 
 fn data_fields(frame: &DataFrame) -> Value {
     match frame {
-        DataFrame::Header(header) => json!({
-            "type": "header",
-            "originator": header.originator.0,
-            "after": header.after.0,
-        }),
+        DataFrame::Header(header) => {
+            let mut fields = json!({
+                "type": "header",
+                "originator": header.originator.0,
+                "after": header.after.0,
+            });
+            header.want.into_iter().for_each(|want| fields["want"] = json!(want));
+            fields
+        }
         DataFrame::Batch(batch) => {
             assert_eq!(batch.envelopes().count(), batch.len());
             json!({

@@ -147,8 +147,13 @@ impl RawPeer {
 
     /// Opens a stream that answers a want.
     pub async fn open(&self, originator: OriginatorId, after: SequenceId) -> Strand {
+        self.open_for(StreamHeader { originator, after, want: None }).await
+    }
+
+    /// Opens a stream with this header.
+    pub async fn open_for(&self, header: StreamHeader) -> Strand {
         let mut strand = Strand(self.connection.open_uni().await.unwrap());
-        strand.send(DataFrame::Header(StreamHeader { originator, after })).await;
+        strand.send(DataFrame::Header(header)).await;
         strand
     }
 

@@ -1,5 +1,7 @@
 //! The streams of strands: batches of envelopes, and gaps between them.
 
+use std::num::NonZeroU64;
+
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::buffer::FrameInput;
@@ -16,8 +18,10 @@ const BATCH: u8 = 0x42;
 const GAP: u8 = 0x43;
 const END: u8 = 0x44;
 const PREFIX: u8 = 0x45;
+const NUMBERED_HEADER: u8 = 0x46;
 
 const HEADER_LEN: u32 = 4 + 8;
+const NUMBERED_HEADER_LEN: u32 = HEADER_LEN + 8;
 const GAP_LEN: u32 = 8 + 8 + 1;
 const END_LEN: u32 = 8;
 #[expect(clippy::cast_possible_truncation, reason = "some kilobytes")]
@@ -51,6 +55,9 @@ pub struct StreamHeader {
     pub originator: OriginatorId,
     /// The `after` of the want; the first envelope follows it.
     pub after: SequenceId,
+    /// The place of the want among those that its end has sent over the connection, from 1. Only to an end that has set
+    /// [`FEATURE_WANT_NUMBERS`](super::FEATURE_WANT_NUMBERS).
+    pub want: Option<NonZeroU64>,
 }
 
 /// Envelopes of one strand in ascending order, as their originator signed them.
@@ -94,9 +101,10 @@ impl DataFrame {
     /// once.
     pub fn encode(&self, out: &mut BytesMut) {
         match self {
-            Self::Header(header) => put_frame(out, HEADER, |body| {
+            Self::Header(header) => put_frame(out, header.kind(), |body| {
                 body.put_u32(header.originator.0);
                 body.put_u64(header.after.0);
+                header.want.into_iter().for_each(|want| body.put_u64(want.get()));
             }),
             Self::Batch(batch) => put_frame(out, BATCH, |body| {
                 body.put_u8(0);
@@ -118,10 +126,7 @@ impl DataFrame {
     fn decode(kind: u8, body: Bytes) -> Result<Self, FrameError> {
         let mut fields = Fields::new(kind, body);
         let frame = match kind {
-            HEADER => Self::Header(StreamHeader {
-                originator: fields.originator()?,
-                after: fields.sequence("after")?,
-            }),
+            HEADER | NUMBERED_HEADER => Self::Header(StreamHeader::decode(kind, &mut fields)?),
             BATCH => return BatchFrame::decode(fields).map(Self::Batch),
             GAP => Self::Gap(GapFrame::decode(&mut fields)?),
             END => Self::End(EndFrame { through: fields.sequence("through")? }),
@@ -134,6 +139,23 @@ impl DataFrame {
         };
         fields.finish()?;
         Ok(frame)
+    }
+}
+
+impl StreamHeader {
+    fn kind(&self) -> u8 {
+        if self.want.is_some() { NUMBERED_HEADER } else { HEADER }
+    }
+
+    fn decode(kind: u8, fields: &mut Fields) -> Result<Self, FrameError> {
+        let (originator, after) = (fields.originator()?, fields.sequence("after")?);
+        let want = match kind {
+            NUMBERED_HEADER => {
+                Some(NonZeroU64::new(fields.u64()?).ok_or_else(|| fields.bad("want"))?)
+            }
+            _ => None,
+        };
+        Ok(Self { originator, after, want })
     }
 }
 
@@ -386,6 +408,7 @@ impl DataDecoder {
 fn limit(kind: u8, state: StreamState) -> Result<u32, FrameError> {
     let max = match kind {
         HEADER => HEADER_LEN,
+        NUMBERED_HEADER => NUMBERED_HEADER_LEN,
         BATCH => MAX_BATCH_FRAME,
         GAP => GAP_LEN,
         END => END_LEN,
@@ -393,9 +416,9 @@ fn limit(kind: u8, state: StreamState) -> Result<u32, FrameError> {
         _ => return Err(FrameError::Unknown { kind }),
     };
     match (state, kind) {
-        (StreamState::Start, HEADER) | (StreamState::Prefixed, BATCH) => Ok(max),
+        (StreamState::Start, HEADER | NUMBERED_HEADER) | (StreamState::Prefixed, BATCH) => Ok(max),
         (StreamState::Start | StreamState::Prefixed | StreamState::Ended, _)
-        | (StreamState::Strand, HEADER) => Err(FrameError::Order { kind }),
+        | (StreamState::Strand, HEADER | NUMBERED_HEADER) => Err(FrameError::Order { kind }),
         (StreamState::Strand, _) => Ok(max),
     }
 }

@@ -44,6 +44,9 @@ pub const FEATURE_CHECKPOINTS: u64 = 1;
 /// The bit of [`Hello::features`] of an end that takes signed prefixes in strands, which the other end may then send.
 pub const FEATURE_PREFIXES: u64 = 2;
 
+/// The bit of [`Hello::features`] of an end that takes headers which number its wants ([`StreamHeader::want`]).
+pub const FEATURE_WANT_NUMBERS: u64 = 4;
+
 /// The longest body of a control frame, in bytes.
 pub const MAX_CONTROL_FRAME: u32 = 64 * 1024;
 
