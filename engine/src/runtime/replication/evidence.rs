@@ -169,7 +169,7 @@ pub(super) fn record_conflict(
         return Ok(());
     }
     let Some(held) = state.store.snapshot().get(at)? else {
-        return record_other_than_pruned(state, from, at, other);
+        return record_other_than_pruned(state, Some(from), at, other);
     };
     let Some(severity) = difference(&held, &other) else { return Ok(()) };
     let misbehavior = Misbehavior::TwoStatements(severity);
@@ -178,9 +178,9 @@ pub(super) fn record_conflict(
 
 /// Records an envelope that is not the one which this node has pruned at its place. Of that one the leaf is left: a proof, if
 /// the originator has signed a checkpoint above it; else only those believe it who trust this node.
-fn record_other_than_pruned(
+pub(super) fn record_other_than_pruned(
     state: &ReplicationState,
-    from: OriginatorId,
+    from: Option<OriginatorId>,
     at: EnvelopeId,
     other: Bytes,
 ) -> Result<(), CommitError> {
@@ -193,11 +193,11 @@ fn record_other_than_pruned(
     let Some(leaf) = leaf else { return Ok(()) };
     if let Some(pieces) = other_leaf(state, &snapshot, at, &other)? {
         let misbehavior = Misbehavior::OtherLeaf;
-        return record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes: pieces }]);
+        return record(state, &[Evidence { misbehavior, at, from, envelopes: pieces }]);
     }
     let envelopes = vec![other, Bytes::copy_from_slice(&leaf.0)];
     let misbehavior = Misbehavior::OtherThanPruned;
-    record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }])
+    record(state, &[Evidence { misbehavior, at, from, envelopes }])
 }
 
 /// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it has
@@ -209,12 +209,14 @@ fn other_leaf(
     other: &Bytes,
 ) -> Result<Option<Vec<Bytes>>, CommitError> {
     let (originator, below) = (at.originator, at.sequence.previous().0);
-    let held = snapshot.checkpoint_after(originator, originator, below)?;
-    let (Some(held), Some(leaf)) = (held, snapshot.leaf(at)?) else { return Ok(None) };
+    let held = snapshot.checkpoint_after(originator, originator, below)?.map(|held| held.signed);
+    // While a part of the strand is not verified, no checkpoint of it is held but that by which it is shown.
+    let signed = held.or(snapshot.shown_by(originator)?);
+    let (Some(signed), Some(leaf)) = (signed, snapshot.leaf(at)?) else { return Ok(None) };
     // A tree that cannot prove it proves nothing.
-    let Ok(proof) = snapshot.inclusion(at, held.signed.checkpoint.size) else { return Ok(None) };
+    let Ok(proof) = snapshot.inclusion(at, signed.checkpoint.size) else { return Ok(None) };
     let shown = ShownLeaf { index: below, leaf, proof };
-    let checkpoint = held.signed.encode().to_vec().into();
+    let checkpoint = signed.encode().to_vec().into();
     let pieces = vec![checkpoint, shown.encode(), other.clone()];
     let evidence = TreeEvidence { fault: TreeFault::OtherLeaf, pieces };
     let registry = state.ports.registry.borrow().clone();

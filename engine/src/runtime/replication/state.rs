@@ -4,6 +4,7 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
@@ -41,6 +42,8 @@ pub(super) struct ReplicationState {
     pub(super) relayed: Heads,
     /// When readers are shown strands of other nodes.
     pub(super) catch_up: CatchUp,
+    /// Time for which peers are asked for what readers are shown and cannot be verified, if it is to be another one.
+    pub(super) shown_wait_max: Option<Duration>,
     pub(super) committer: Committer,
     pub(super) workers: Workers,
     pub(super) ports: Ports,

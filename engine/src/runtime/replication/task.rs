@@ -112,7 +112,9 @@ impl StrandTask {
         let can_be_ahead = !is_own && originator.is_node();
         let is_on = can_be_ahead && state.catch_up == CatchUp::Checkpoints;
         Self {
-            ahead: ShownStrand::new(is_on, (originator, key), verified, stored).shown_by(shown_by),
+            ahead: ShownStrand::new(is_on, (originator, key), verified, stored)
+                .with_wait_max(state.shown_wait_max)
+                .shown_by(shown_by),
             registry,
             absences: Absences::NONE,
             is_outdated: false,
