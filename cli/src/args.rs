@@ -10,6 +10,8 @@ pub(crate) mod contracts;
 pub(crate) mod dev;
 pub(crate) mod gateway;
 pub(crate) mod import;
+pub(crate) mod keys;
+pub(crate) mod network_watcher;
 pub(crate) mod onchain;
 pub(crate) mod payer;
 pub(crate) mod query;
@@ -78,7 +80,7 @@ pub(crate) enum Command {
     Keys {
         /// The subcommand.
         #[command(subcommand)]
-        command: KeysCommand,
+        command: keys::KeysCommand,
     },
     /// Sign envelopes and send them to a node.
     Publish(PublishArgs),
@@ -109,6 +111,9 @@ pub(crate) enum Command {
     /// Watch balances, gas, reports, rates, pauses and upgrades on the chains, without privileges: as metrics, as a table, or
     /// once, as a verdict.
     ChainWatcher(watcher::ChainWatcherArgs),
+    /// Watch how far each node of the network holds each strand, without privileges: as metrics, as a table, or once, as a
+    /// verdict.
+    NetworkWatcher(network_watcher::NetworkWatcherArgs),
     /// Exit with 0 if a node is ready, with 1 if not, within 3 seconds.
     Health(HealthArgs),
     /// Rebuild all projections of a stopped node from its log.
@@ -192,24 +197,6 @@ pub(crate) enum ConfigCommand {
     Check(NodeArgs),
     /// Print every setting in effect and its source. Secrets are not shown.
     Print(NodeArgs),
-}
-
-/// `hawser keys`.
-#[derive(Debug, Subcommand)]
-pub(crate) enum KeysCommand {
-    /// Generate a random key.
-    Generate {
-        /// File for the key, readable by its owner only [default: print the key]. Never replaces a
-        /// file.
-        #[arg(long, value_name = "FILE")]
-        out: Option<PathBuf>,
-    },
-    /// Print address and public key of a key file.
-    Show {
-        /// Path of the key file.
-        #[arg(value_name = "FILE")]
-        file: PathBuf,
-    },
 }
 
 /// `hawser publish`.

@@ -15,6 +15,10 @@ use hawser_node::error::{RunError, RunErrorKind};
 pub(crate) const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
 /// Time limit of connecting. A guess: far more than a connection around the planet takes.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes that a narrow connection takes before they are read. The least that HTTP/2 begins with (RFC 9113 §6.9.2).
+const NARROW_WINDOW_BYTES: u32 = 65_535;
+/// Length of the head of an answer on a narrow connection, in bytes. A guess: nodes send some hundred.
+const NARROW_HEAD_LEN_BYTES_MAX: u32 = 8 * 1024;
 /// Time limit of a request to the metrics port, which answers from memory. A guess.
 const HTTP_TIMEOUT: Duration = Duration::from_secs(3);
 /// The largest response of the metrics port that is read, bytes. A guess: far above any status page.
@@ -29,7 +33,23 @@ const AUTHORITIES: &str = "SSL_CERT_FILE";
 /// # Errors
 /// When the address is malformed, no node answers there, or its certificate is not trusted.
 pub(crate) async fn connect(address: &str) -> Result<Channel, RunError> {
-    let mut endpoint = endpoint(address)?;
+    connect_as(endpoint(address)?, address).await
+}
+
+/// Connects as [`connect`] does, to a node that is not trusted to send little: what it sends before it is read takes at most
+/// [`NARROW_WINDOW_BYTES`].
+///
+/// # Errors
+/// Those of [`connect`].
+pub(crate) async fn connect_narrow(address: &str) -> Result<Channel, RunError> {
+    let endpoint = endpoint(address)?
+        .initial_stream_window_size(NARROW_WINDOW_BYTES)
+        .initial_connection_window_size(NARROW_WINDOW_BYTES)
+        .http2_max_header_list_size(NARROW_HEAD_LEN_BYTES_MAX);
+    connect_as(endpoint, address).await
+}
+
+async fn connect_as(mut endpoint: Endpoint, address: &str) -> Result<Channel, RunError> {
     if endpoint.uri().scheme() == Some(&http::uri::Scheme::HTTPS) {
         let mut config = ClientTlsConfig::new().with_enabled_roots();
         if let Some(pem) = authorities()? {

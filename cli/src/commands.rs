@@ -20,6 +20,7 @@ mod keys;
 mod misbehavior;
 mod misbehavior_pages;
 mod misbehavior_reports;
+mod network_watcher;
 mod node;
 pub(crate) mod onchain;
 mod payer;
@@ -82,6 +83,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Misbehavior { command } => blocking(misbehavior::run(command, json)),
         Command::Report { command } => blocking(report::run(command, json)),
         Command::ChainWatcher(args) => blocking(chain_watcher::run(args, json)),
+        Command::NetworkWatcher(args) => blocking(network_watcher::run(args, json)),
         Command::Health(args) => blocking(health::run(args, json)),
         Command::Rebuild(args) => rebuild::run(&args, json),
         Command::Backup { command } => backup::run(&command, json),

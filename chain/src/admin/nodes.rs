@@ -53,6 +53,33 @@ pub async fn list(network: &Network) -> Result<Vec<RegisteredNode>, AdminError> 
     try_join_all(records).await
 }
 
+/// A node's place in the network, as the registry has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NodePlace {
+    /// The id that the registry assigned: 100, 200, 300, …
+    pub node_id: u32,
+    /// True if the node belongs to the canonical network.
+    pub is_canonical: bool,
+    /// The URL of the node's API. The contract does not check it.
+    pub http_address: String,
+}
+
+/// Returns the place of every node by ascending id, with a single call.
+///
+/// # Errors
+/// When the registry cannot be read.
+pub async fn places(network: &Network) -> Result<Vec<NodePlace>, AdminError> {
+    let nodes = network.view(Contract::NodeRegistry, &NodeRegistry::getAllNodesCall {}).await?;
+    let place = |entry: crate::contracts::node_registry::NodeRegistry::NodeWithId| NodePlace {
+        node_id: entry.nodeId,
+        is_canonical: entry.node.isCanonical,
+        http_address: entry.node.httpAddress,
+    };
+    let mut places: Vec<_> = nodes.into_iter().map(place).collect();
+    places.sort_by_key(|place| place.node_id);
+    Ok(places)
+}
+
 /// Returns one record.
 ///
 /// # Errors

@@ -44,6 +44,18 @@ impl NetworkArgs {
         SettingSources::new([self.flags.clone(), network].concat(), [])
     }
 
+    /// Takes a setting from another variable of the environment, if no flag, no variable of its own and no network file
+    /// gives it.
+    pub(crate) fn also_from(&mut self, setting: &Setting, variable: &str) {
+        let value = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        let is_given = self.network.is_some()
+            || self.flags.iter().any(|(flag, _)| flag == setting.flag)
+            || value(setting.env).is_some();
+        if let Some(value) = value(variable).filter(|_| !is_given) {
+            self.flags.push((setting.flag.to_owned(), value));
+        }
+    }
+
     /// Returns true if a flag, or a variable of the environment, describes a network.
     #[must_use]
     pub(crate) fn describe_a_network(&self) -> bool {

@@ -7,7 +7,7 @@ use hawser_node::files::key;
 use hawser_proto::SecretKey;
 use serde_json::json;
 
-use crate::args::KeysCommand;
+use crate::args::keys::KeysCommand;
 use crate::output;
 
 /// Runs the command.

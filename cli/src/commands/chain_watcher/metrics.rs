@@ -1,9 +1,9 @@
 //! The metrics of the watcher, in the text format of Prometheus.
 
-use std::fmt::Write as _;
-
 use hawser_chain::admin::fees::OnchainReport;
 use hawser_chain::admin::watcher::{Alarm, AlarmKind, Observation};
+
+use crate::metrics_server::{MetricsPage, MetricsSource};
 
 /// Time since its end for which a report shows that its originator is at work. That of the reference implementation's
 /// watcher.
@@ -25,32 +25,7 @@ impl Watch {
         (self.seen, self.alarms, self.looked_at) = (seen, alarms, now);
     }
 
-    /// Returns true once a look has succeeded.
-    pub(super) fn has_looked(&self) -> bool {
-        self.looked_at > 0
-    }
-
-    /// Returns the page.
-    pub(super) fn page(&self) -> String {
-        let mut page = Page::default();
-        page.family("xmtp_chain_watcher_last_look_seconds", "Unix time of the last look", "gauge");
-        page.row("", self.looked_at);
-        page.family("xmtp_chain_watcher_look_failures_total", "Looks that failed", "counter");
-        page.row("", self.failures);
-        page.family("xmtp_chain_watcher_alarms", "Alarms of the last look by kind", "gauge");
-        for kind in AlarmKind::ALL {
-            let count = self.alarms.iter().filter(|alarm| alarm.kind == kind).count();
-            page.row(&format!("kind=\"{}\"", kind.name()), count);
-        }
-        if self.has_looked() {
-            self.accounts(&mut page);
-            self.reports(&mut page);
-            self.contracts(&mut page);
-        }
-        page.0
-    }
-
-    fn accounts(&self, page: &mut Page) {
+    fn accounts(&self, page: &mut MetricsPage) {
         let seen = &self.seen;
         page.family("xmtp_chain_watcher_block_time_seconds", "Time of the newest block", "gauge");
         page.row("", seen.chain_time);
@@ -71,7 +46,7 @@ impl Watch {
         }
     }
 
-    fn reports(&self, page: &mut Page) {
+    fn reports(&self, page: &mut MetricsPage) {
         let all = &self.seen.reports;
         let of = |node: &u32| format!("originator=\"{node}\"");
         page.family("xmtp_chain_report_submitted_total", "Reports on the chain", "counter");
@@ -100,7 +75,7 @@ impl Watch {
         page.row("", active.count());
     }
 
-    fn contracts(&self, page: &mut Page) {
+    fn contracts(&self, page: &mut MetricsPage) {
         page.family("xmtp_chain_watcher_paused", "1 for a contract that is paused", "gauge");
         for (contract, is_paused) in &self.seen.paused {
             page.row(&format!("contract=\"{contract}\""), u8::from(*is_paused));
@@ -110,22 +85,29 @@ impl Watch {
     }
 }
 
-/// The text of a page.
-#[derive(Default)]
-struct Page(String, String);
+impl MetricsSource for Watch {
+    const NOT_YET: &'static str = "the chains have not been read yet";
 
-impl Page {
-    fn family(&mut self, name: &str, help: &str, kind: &str) {
-        name.clone_into(&mut self.1);
-        // Writing into memory cannot fail.
-        let _ = writeln!(self.0, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    fn has_looked(&self) -> bool {
+        self.looked_at > 0
     }
 
-    fn row(&mut self, labels: &str, value: impl std::fmt::Display) {
-        let name = &self.1;
-        let _ = match labels {
-            "" => writeln!(self.0, "{name} {value}"),
-            labels => writeln!(self.0, "{name}{{{labels}}} {value}"),
-        };
+    fn page(&self) -> String {
+        let mut page = MetricsPage::default();
+        page.family("xmtp_chain_watcher_last_look_seconds", "Unix time of the last look", "gauge");
+        page.row("", self.looked_at);
+        page.family("xmtp_chain_watcher_look_failures_total", "Looks that failed", "counter");
+        page.row("", self.failures);
+        page.family("xmtp_chain_watcher_alarms", "Alarms of the last look by kind", "gauge");
+        for kind in AlarmKind::ALL {
+            let count = self.alarms.iter().filter(|alarm| alarm.kind == kind).count();
+            page.row(&format!("kind=\"{}\"", kind.name()), count);
+        }
+        if self.has_looked() {
+            self.accounts(&mut page);
+            self.reports(&mut page);
+            self.contracts(&mut page);
+        }
+        page.into_text()
     }
 }

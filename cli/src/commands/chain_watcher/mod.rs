@@ -1,7 +1,6 @@
 //! `hawser chain-watcher`: alarms about the contracts, as a verdict, as metrics, or as a table.
 
 mod metrics;
-mod serve;
 mod state;
 
 use std::io::IsTerminal as _;
@@ -18,7 +17,7 @@ use serde_json::json;
 use super::audit::FAULTS_EXIT_CODE;
 use crate::args::watcher::ChainWatcherArgs;
 use crate::commands::onchain::{self, ChainsNeeded};
-use crate::output;
+use crate::{metrics_server, output};
 use metrics::Watch;
 use state::KnownCode;
 
@@ -39,7 +38,7 @@ pub(super) async fn run(args: ChainWatcherArgs, as_json: bool) -> Result<(), Run
     let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
     let watch = Arc::new(Mutex::new(Watch::default()));
     if let Some(address) = args.listen {
-        serve::start(address, watch.clone()).await?;
+        metrics_server::start(address, watch.clone()).await?;
     }
     tokio::select! {
         _ = ends.next() => Ok(()),

@@ -1,5 +1,6 @@
-//! The page of metrics over HTTP. Any caller may read it; none can make it cost more than a few connections.
+//! The page of metrics of a watcher over HTTP. Any caller may read it; none can make it cost more than a few connections.
 
+use std::fmt::Write as _;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +12,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-use super::metrics::Watch;
-
 /// Connections that are answered at once; others wait to be taken. A guess: one scraper has one.
 const CONNECTIONS_MAX: usize = 16;
 /// Length of the longest head of a request, in bytes. A guess: a scraper sends some hundred.
@@ -22,11 +21,57 @@ const CALL_MAX: Duration = Duration::from_secs(5);
 /// Pause after a connection could not be taken. A guess: files are short then.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// The state behind a page of metrics.
+pub(crate) trait MetricsSource: Send + 'static {
+    /// The answer to health checks while [`has_looked`](Self::has_looked) is false.
+    const NOT_YET: &'static str;
+
+    /// Returns true once the first look has succeeded.
+    fn has_looked(&self) -> bool;
+
+    /// Returns the page in the text format of Prometheus.
+    fn page(&self) -> String;
+}
+
+/// The text of a page.
+#[derive(Default)]
+pub(crate) struct MetricsPage {
+    text: String,
+    /// The family that rows are added to.
+    name: String,
+}
+
+impl MetricsPage {
+    /// Begins a family of rows.
+    pub(crate) fn family(&mut self, name: &str, help: &str, kind: &str) {
+        name.clone_into(&mut self.name);
+        // Writing into memory cannot fail.
+        let _ = writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}");
+    }
+
+    /// Adds a row; without labels if they are empty.
+    pub(crate) fn row(&mut self, labels: &str, value: impl std::fmt::Display) {
+        let name = &self.name;
+        let _ = match labels {
+            "" => writeln!(self.text, "{name} {value}"),
+            labels => writeln!(self.text, "{name}{{{labels}}} {value}"),
+        };
+    }
+
+    /// Returns the text.
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+}
+
 /// Starts to answer on a task of its own.
 ///
 /// # Errors
 /// When the address cannot be listened on.
-pub(super) async fn start(address: SocketAddr, watch: Arc<Mutex<Watch>>) -> Result<(), RunError> {
+pub(crate) async fn start<S: MetricsSource>(
+    address: SocketAddr,
+    watch: Arc<Mutex<S>>,
+) -> Result<(), RunError> {
     let listener = TcpListener::bind(address).await;
     let listener = listener.map_err(|error| RunError::failed(format!("{address}: {error}")))?;
     let listening = listener.local_addr().map_err(RunError::failed)?;
@@ -51,7 +96,7 @@ pub(super) async fn start(address: SocketAddr, watch: Arc<Mutex<Watch>>) -> Resu
     Ok(())
 }
 
-async fn answer(mut stream: TcpStream, watch: &Mutex<Watch>) -> std::io::Result<()> {
+async fn answer<S: MetricsSource>(mut stream: TcpStream, watch: &Mutex<S>) -> std::io::Result<()> {
     let mut head = Vec::with_capacity(1024);
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
         if head.len() > HEAD_LEN_BYTES_MAX || stream.read_buf(&mut head).await? == 0 {
@@ -67,14 +112,12 @@ async fn answer(mut stream: TcpStream, watch: &Mutex<Watch>) -> std::io::Result<
     stream.shutdown().await
 }
 
-fn respond(head: &[u8], watch: &Mutex<Watch>) -> (&'static str, String) {
+fn respond<S: MetricsSource>(head: &[u8], watch: &Mutex<S>) -> (&'static str, String) {
     let path = head.strip_prefix(b"GET ").and_then(|rest| rest.split(|byte| *byte == b' ').next());
     match path {
         Some(b"/metrics") => ("200 OK", watch.lock().page()),
         Some(b"/health") if watch.lock().has_looked() => ("200 OK", "ok\n".to_owned()),
-        Some(b"/health") => {
-            ("503 Service Unavailable", "the chains have not been read yet\n".to_owned())
-        }
+        Some(b"/health") => ("503 Service Unavailable", format!("{}\n", S::NOT_YET)),
         Some(_) => ("404 Not Found", "there are /metrics and /health\n".to_owned()),
         None => ("405 Method Not Allowed", "only GET is answered\n".to_owned()),
     }

@@ -1,0 +1,103 @@
+//! `hawser network-watcher`.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use hawser_chain::admin::Contract;
+use hawser_node::settings;
+use hawser_node::settings::table::chains;
+
+use super::onchain::NetworkArgs;
+
+/// `hawser network-watcher`. See `docs/network-watcher.md`.
+#[derive(Debug, Args)]
+pub(crate) struct NetworkWatcherArgs {
+    /// Ask each node once, print what is wrong, and exit with 8 if anything is.
+    #[arg(long, conflicts_with_all = ["listen", "metrics_port"])]
+    pub(crate) once: bool,
+    /// Serve metrics at /metrics and an answer to health checks at /health, `host:port` [default: print a table
+    /// again and again].
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// The same on all addresses of this machine [env: METRICS_PORT].
+    #[arg(long, value_name = "PORT", conflicts_with = "listen")]
+    metrics_port: Option<u16>,
+    /// Time between two tables.
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
+    pub(crate) every: Duration,
+    /// Places of one strand that two nodes may be apart.
+    #[arg(long, value_name = "N", default_value_t = 5000)]
+    pub(crate) divergence_max: u64,
+    /// File with the records of the nodes, instead of the registry on the chain.
+    #[arg(long, value_name = "FILE", conflicts_with = "network")]
+    pub(crate) registry_file: Option<PathBuf>,
+    /// Time between two readings of the registry.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "60s",
+        env = "NODE_REGISTRY_REFRESH_INTERVAL",
+        value_parser = time
+    )]
+    pub(crate) node_registry_refresh_interval: Duration,
+    /// First pause before a node is asked again; each further one is twice as long.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "1s",
+        env = "RECONNECT_MIN_BACKOFF",
+        value_parser = time
+    )]
+    pub(crate) reconnect_min_backoff: Duration,
+    /// Longest pause before a node is asked again.
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "30s",
+        env = "RECONNECT_MAX_BACKOFF",
+        value_parser = time
+    )]
+    pub(crate) reconnect_max_backoff: Duration,
+    /// Chains and contracts.
+    #[command(flatten)]
+    network: NetworkArgs,
+}
+
+impl NetworkWatcherArgs {
+    /// Returns the address of the metrics, if they are wanted.
+    ///
+    /// # Errors
+    /// When the variable is no port.
+    pub(crate) fn listen(&self) -> Result<Option<SocketAddr>, String> {
+        const PORT: &str = "METRICS_PORT";
+        let all = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+        if self.once || self.listen.is_some() {
+            return Ok(self.listen);
+        }
+        match (self.metrics_port, std::env::var(PORT)) {
+            (Some(port), _) => Ok(Some(all(port))),
+            (None, Ok(text)) if !text.is_empty() => match text.parse() {
+                Ok(port) => Ok(Some(all(port))),
+                Err(_) => Err(format!("{PORT}={text}: must be a port")),
+            },
+            _ => Ok(None),
+        }
+    }
+
+    /// Returns the chain, also as the variables of the reference implementation's watcher name it.
+    pub(crate) fn network(&mut self) -> &NetworkArgs {
+        self.network.also_from(&chains::SETTLEMENT_RPC, "SETTLEMENT_CHAIN_RPC_URL");
+        let registry = chains::SINGLE.iter().find(|(it, _)| *it == Contract::NodeRegistry);
+        if let Some((_, setting)) = registry {
+            self.network.also_from(setting, "NODE_REGISTRY_ADDRESS");
+        }
+        &self.network
+    }
+}
+
+fn time(text: &str) -> Result<Duration, String> {
+    let above_zero = settings::duration(text).filter(|time| !time.is_zero());
+    above_zero.ok_or_else(|| "a duration above 0, such as 90s or 24h".to_owned())
+}

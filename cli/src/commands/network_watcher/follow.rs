@@ -1,0 +1,151 @@
+//! Follows the cursor of one node, again and again, on a task of its own: a node that is slow, silent or lies holds up no
+//! other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use parking_lot::Mutex;
+use tokio::time::{Instant, sleep, timeout};
+use tonic::{Code, Status};
+
+use super::page::WatcherPage;
+use super::state::StreamFault;
+use crate::client;
+use crate::commands::backup::now_unix_s;
+
+/// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
+const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Time for the first cursor. A guess.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Time without a cursor after which a node counts as silent: three times that after which nodes repeat it (30 s).
+const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Cursors that may come at once. A guess: a minute of a node's fastest pace, for a watcher that had to wait.
+const BURST_MAX: f64 = 600.0;
+/// Cursors in a second that may come in the long run: twice the fastest pace of a node (`docs/api/SubscribeSyncCursor.md`).
+const RATE_MAX: f64 = 20.0;
+
+/// Pauses before a node is asked again.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ReconnectPauses {
+    pub(super) min: Duration,
+    pub(super) max: Duration,
+}
+
+impl ReconnectPauses {
+    /// Returns the pause after the next end of a stream that lasted so long.
+    fn after(self, pause: Duration, lasted: Duration) -> Duration {
+        match lasted > self.max {
+            true => self.min,
+            false => pause.saturating_mul(2).min(self.max),
+        }
+    }
+}
+
+/// Follows a node without end.
+pub(super) async fn follow(
+    node: u32,
+    address: String,
+    watch: Arc<Mutex<WatcherPage>>,
+    pauses: ReconnectPauses,
+) {
+    let mut pause = pauses.min;
+    loop {
+        let begun = Instant::now();
+        let (fault, text) = stream(node, &address, &watch).await;
+        watch.lock().view.note_fault(node, fault, &text);
+        sleep(pause).await;
+        pause = pauses.after(pause, begun.elapsed().saturating_sub(pause));
+    }
+}
+
+/// Follows a node until its stream ends, and says why.
+async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (StreamFault, String) {
+    let silent =
+        |limit: Duration| (StreamFault::Silent, format!("it was silent for {} s", limit.as_secs()));
+    let channel = match client::connect_narrow(address).await {
+        Ok(channel) => channel,
+        Err(error) => return (StreamFault::Connect, error.text),
+    };
+    let mut api = MetadataApiClient::new(channel).max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
+    let opened = timeout(ANSWER_MAX, api.subscribe_sync_cursor(GetSyncCursorRequest {})).await;
+    let mut cursors = match opened {
+        Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) => return (fault_of(&status), client::failure(&status).text),
+        Err(_) => return silent(ANSWER_MAX),
+    };
+    let mut allowed = CursorAllowance { left: BURST_MAX, at: Instant::now() };
+    let mut limit = ANSWER_MAX;
+    loop {
+        let cursor = match timeout(limit, cursors.message()).await {
+            Ok(Ok(Some(message))) => message.latest_sync.unwrap_or_default(),
+            Ok(Ok(None)) => return (StreamFault::Ended, "it ended the stream".to_owned()),
+            Ok(Err(status)) => return (fault_of(&status), client::failure(&status).text),
+            Err(_) => return silent(limit),
+        };
+        limit = SILENCE_MAX;
+        if !allowed.take(Instant::now()) {
+            return (StreamFault::Flood, format!("more than {RATE_MAX} cursors in a second"));
+        }
+        watch.lock().view.note_cursor(node, &cursor, now_unix_s());
+    }
+}
+
+fn fault_of(status: &Status) -> StreamFault {
+    match status.code() {
+        Code::Unimplemented => StreamFault::Unimplemented,
+        Code::ResourceExhausted | Code::PermissionDenied | Code::Unauthenticated => {
+            StreamFault::Refused
+        }
+        // The client's own, of a message above its limit.
+        Code::OutOfRange => StreamFault::TooLarge,
+        _ => StreamFault::Status,
+    }
+}
+
+/// Cursors that a node may still send.
+struct CursorAllowance {
+    left: f64,
+    at: Instant,
+}
+
+impl CursorAllowance {
+    fn take(&mut self, now: Instant) -> bool {
+        let passed = now.saturating_duration_since(self.at).as_secs_f64();
+        self.left = (self.left + passed * RATE_MAX).min(BURST_MAX) - 1.0;
+        self.at = now;
+        self.left >= 0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest_and_begin_anew_after_a_long_stream() {
+        let seconds = Duration::from_secs;
+        let pauses = ReconnectPauses { min: seconds(1), max: seconds(30) };
+        let mut pause = pauses.min;
+        let mut seen = Vec::new();
+        for _ in 0..7 {
+            seen.push(pause.as_secs());
+            pause = pauses.after(pause, seconds(2));
+        }
+        assert_eq!(seen, [1, 2, 4, 8, 16, 30, 30]);
+        assert_eq!(pauses.after(pause, seconds(31)), seconds(1));
+    }
+
+    #[test]
+    fn ten_cursors_a_second_are_never_too_many_and_a_flood_is() {
+        let begin = Instant::now();
+        let mut allowed = CursorAllowance { left: BURST_MAX, at: begin };
+        for place in 0..100_000 {
+            assert!(allowed.take(begin + Duration::from_millis(100 * place)), "{place}");
+        }
+        let last = begin + Duration::from_millis(100 * 100_000);
+        let taken = (0..).take_while(|_| allowed.take(last)).count();
+        assert!((599..=601).contains(&taken), "{taken}");
+    }
+}

@@ -1,0 +1,198 @@
+//! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading order:
+//!
+//! - [`state`]: what the nodes have told, and what it says; [`follow`]: the stream of one node;
+//! - [`page`]: the metrics; [`table`]: text and JSON.
+
+mod follow;
+mod page;
+mod state;
+mod table;
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hawser_chain::admin::{Network, nodes};
+use hawser_node::error::{RunError, RunErrorKind};
+use hawser_node::files;
+use hawser_node::service::stop_signal::StopSignals;
+use parking_lot::Mutex;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::audit::FAULTS_EXIT_CODE;
+use crate::args::network_watcher::NetworkWatcherArgs;
+use crate::args::onchain::NetworkArgs;
+use crate::commands::onchain::{self, ChainsNeeded};
+use crate::metrics_server;
+use follow::{ReconnectPauses, follow};
+use page::WatcherPage;
+use state::{NetworkView, RegistryEntry};
+
+/// Time limit of a reading of the registry. A guess: two calls at a slow endpoint.
+const REGISTRY_MAX: Duration = Duration::from_secs(30);
+/// Time in which `--once` waits for the nodes: longer than a node has for connecting and its first cursor.
+const ONCE_MAX: Duration = Duration::from_secs(25);
+/// Time between two looks whether every node has answered. A guess.
+const ONCE_EVERY: Duration = Duration::from_millis(50);
+
+/// Runs the command.
+///
+/// # Errors
+/// When the registry cannot be read once, or the address cannot be listened on; and with the exit code of the verdict.
+pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(), RunError> {
+    let listen = args.listen().map_err(RunError::usage)?;
+    let pauses =
+        ReconnectPauses { min: args.reconnect_min_backoff, max: args.reconnect_max_backoff };
+    if pauses.min > pauses.max {
+        return Err(RunError::usage("the first pause is longer than the longest one"));
+    }
+    let page = WatcherPage { view: NetworkView::default(), divergence_max: args.divergence_max };
+    let watch = Arc::new(Mutex::new(page));
+    let registry = match args.registry_file.clone() {
+        Some(file) => RegistrySource::File(file),
+        None => RegistrySource::Chain(None),
+    };
+    let (once, every) = (args.once, args.every);
+    let refresh = args.node_registry_refresh_interval;
+    let mut watcher = Watcher { watch, pauses, tasks: BTreeMap::new(), registry };
+    let network = args.network();
+    if once {
+        watcher.read_registry(network).await?;
+        return watcher.tell_verdict(as_json).await;
+    }
+    let mut ends = StopSignals::listen(false).map_err(RunError::failed)?;
+    let watch = watcher.watch.clone();
+    if let Some(address) = listen {
+        metrics_server::start(address, watch.clone()).await?;
+    }
+    let show = async {
+        match listen {
+            Some(_) => std::future::pending::<()>().await,
+            None => loop {
+                sleep(every).await;
+                table::tell(&watch.lock(), as_json);
+            },
+        }
+    };
+    tokio::select! {
+        _ = ends.next() => Ok(()),
+        () = show => Ok(()),
+        never = watcher.refresh_forever(network, refresh) => match never {},
+    }
+}
+
+/// The place of the registry.
+enum RegistrySource {
+    File(std::path::PathBuf),
+    /// The chain; a connection if there is one.
+    Chain(Option<Network>),
+}
+
+/// The tasks that follow the nodes.
+struct Watcher {
+    watch: Arc<Mutex<WatcherPage>>,
+    pauses: ReconnectPauses,
+    tasks: BTreeMap<u32, NodeTask>,
+    registry: RegistrySource,
+}
+
+/// A task that follows a node at an address. It ends when this is dropped.
+struct NodeTask {
+    address: String,
+    task: JoinHandle<()>,
+}
+
+impl Drop for NodeTask {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Watcher {
+    /// Reads the registry again and again. What fails is told and counted, and tried again.
+    async fn refresh_forever(&mut self, network: &NetworkArgs, refresh: Duration) -> Infallible {
+        loop {
+            let pause = match self.read_registry(network).await {
+                Ok(()) => refresh,
+                Err(error) => {
+                    eprintln!("the registry could not be read: {}", error.text);
+                    self.watch.lock().view.note_registry_fault(&error.text);
+                    // Without any registry there is nothing to watch.
+                    let has_one = self.watch.lock().view.has_registry();
+                    if has_one { refresh } else { refresh.min(self.pauses.max) }
+                }
+            };
+            sleep(pause).await;
+        }
+    }
+
+    /// Reads the registry, follows the nodes that are new or have moved, and leaves those that have gone.
+    async fn read_registry(&mut self, network: &NetworkArgs) -> Result<(), RunError> {
+        let read = timeout(REGISTRY_MAX, self.registry.read(network)).await;
+        let late = |_| RunError::failed(format!("no answer within {} s", REGISTRY_MAX.as_secs()));
+        let entries = read.map_err(late).flatten();
+        if entries.is_err()
+            && let RegistrySource::Chain(connected) = &mut self.registry
+        {
+            // Another endpoint may answer by then.
+            *connected = None;
+        }
+        let wanted = self.watch.lock().view.set_registry(&entries?);
+        self.tasks.retain(|id, task| wanted.get(id) == Some(&task.address));
+        for (id, address) in wanted {
+            let (watch, pauses) = (self.watch.clone(), self.pauses);
+            self.tasks.entry(id).or_insert_with(|| NodeTask {
+                task: tokio::spawn(follow(id, address.clone(), watch, pauses)),
+                address,
+            });
+        }
+        Ok(())
+    }
+
+    /// Waits until each node has answered or failed, and prints what is wrong.
+    async fn tell_verdict(self, as_json: bool) -> Result<(), RunError> {
+        let deadline = Instant::now() + ONCE_MAX;
+        while !self.watch.lock().view.is_settled() && Instant::now() < deadline {
+            sleep(ONCE_EVERY).await;
+        }
+        match table::tell(&self.watch.lock(), as_json) {
+            0 => Ok(()),
+            _ => {
+                Err(RunError { kind: RunErrorKind::Answer(FAULTS_EXIT_CODE), text: String::new() })
+            }
+        }
+    }
+}
+
+impl RegistrySource {
+    async fn read(&mut self, network: &NetworkArgs) -> Result<Vec<RegistryEntry>, RunError> {
+        let connected = match self {
+            Self::File(path) => return of_file(path),
+            Self::Chain(connected) => connected,
+        };
+        let network = match connected {
+            Some(network) => network,
+            None => connected.insert(onchain::connect(network, ChainsNeeded::Settlement).await?),
+        };
+        let places = nodes::places(network).await?.into_iter();
+        let entry = |place: nodes::NodePlace| RegistryEntry {
+            id: place.node_id,
+            address: place.http_address,
+            is_canonical: place.is_canonical,
+        };
+        Ok(places.map(entry).collect())
+    }
+}
+
+fn of_file(path: &Path) -> Result<Vec<RegistryEntry>, RunError> {
+    let registry = files::read(path, files::registry::parse)?;
+    let entry = |record: &hawser_rules::NodeRecord| RegistryEntry {
+        id: record.id.0,
+        address: record.http_address.clone(),
+        is_canonical: record.canonical,
+    };
+    Ok(registry.nodes().map(entry).collect())
+}

@@ -1,0 +1,113 @@
+//! The metrics of the network watcher. Names and labels are those of the reference implementation's, where it has them.
+
+use super::state::{NetworkAlarmKind, NetworkView, NodeView, StreamFault};
+use crate::metrics_server::{MetricsPage, MetricsSource};
+
+/// The nodes as they are seen, and the bound of the alarm about divergence.
+#[derive(Debug)]
+pub(super) struct WatcherPage {
+    pub(super) view: NetworkView,
+    pub(super) divergence_max: u64,
+}
+
+impl MetricsSource for WatcherPage {
+    const NOT_YET: &'static str = "the registry has not been read yet";
+
+    fn has_looked(&self) -> bool {
+        self.view.has_registry()
+    }
+
+    fn page(&self) -> String {
+        let mut page = MetricsPage::default();
+        self.watcher(&mut page);
+        self.nodes(&mut page);
+        self.cursors(&mut page);
+        self.originators(&mut page);
+        page.into_text()
+    }
+}
+
+impl WatcherPage {
+    fn watcher(&self, page: &mut MetricsPage) {
+        let view = &self.view;
+        page.family("xmtpd_network_watcher_build_info", "1, with the version", "gauge");
+        page.row(&format!("version=\"{}\"", env!("HAWSER_VERSION").escape_default()), 1);
+        page.family("xmtpd_network_watcher_known_nodes", "Nodes that are watched", "gauge");
+        page.row("", view.nodes.len());
+        let help = "Nodes of the network beyond those that are watched";
+        page.family("xmtpd_network_watcher_unwatched_nodes", help, "gauge");
+        page.row("", view.unwatched);
+        let help = "Readings of the registry that failed";
+        page.family("xmtpd_network_watcher_registry_errors_total", help, "counter");
+        page.row("", view.registry_errors);
+        page.family("xmtpd_network_watcher_alarms", "Alarms by kind", "gauge");
+        let alarms = view.judge(self.divergence_max);
+        for kind in NetworkAlarmKind::ALL {
+            let count = alarms.iter().filter(|alarm| alarm.kind == kind).count();
+            page.row(&format!("kind=\"{}\"", kind.name()), count);
+        }
+    }
+
+    fn nodes(&self, page: &mut MetricsPage) {
+        let mut each = |name: &str, help, kind, value: &dyn Fn(&NodeView) -> u64| {
+            page.family(&format!("xmtpd_network_watcher_{name}"), help, kind);
+            for (id, node) in &self.view.nodes {
+                page.row(&format!("publisher_node_id=\"{id}\""), value(node));
+            }
+        };
+        let up = "1 while a stream is open on which a cursor has come";
+        each("node_up", up, "gauge", &|node| u64::from(node.is_up));
+        let last = "Unix time of the last cursor; 0 before the first";
+        each("node_last_update_seconds", last, "gauge", &|node| node.updated_unix_s);
+        let back = "Entries of cursors that were lower than before";
+        each("cursor_regressions_total", back, "counter", &|node| node.went_back);
+        let unknown = "Originators of the last cursor that there are not";
+        each("unknown_originators", unknown, "gauge", &|node| node.unknown as u64);
+        let impossible = "Entries of the last cursor with an id that no envelope can have";
+        each("impossible_ids", impossible, "gauge", &|node| node.impossible as u64);
+        let name = "xmtpd_network_watcher_node_stream_errors_total";
+        page.family(name, "Ends of streams by reason", "counter");
+        for (id, node) in &self.view.nodes {
+            for fault in StreamFault::ALL {
+                let labels = format!("publisher_node_id=\"{id}\",reason=\"{}\"", fault.name());
+                page.row(&labels, node.faults.get(&fault).copied().unwrap_or_default());
+            }
+        }
+    }
+
+    fn cursors(&self, page: &mut MetricsPage) {
+        let view = &self.view;
+        let labels = |node: u32, originator: u32| {
+            format!("publisher_node_id=\"{node}\",originator_node_id=\"{originator}\"")
+        };
+        page.family("xmtpd_network_watcher_cursor", "The last place that a node told", "gauge");
+        for &originator in &view.originators {
+            for (node, place) in view.places(originator) {
+                page.row(&labels(node, originator), place);
+            }
+        }
+        let help = "Places between a node and the one that holds most";
+        page.family("xmtpd_network_watcher_cursor_lag", help, "gauge");
+        for &originator in &view.originators {
+            let Some([_, (_, most)]) = view.range(originator) else { continue };
+            for (node, place) in view.places(originator) {
+                page.row(&labels(node, originator), most - place);
+            }
+        }
+    }
+
+    fn originators(&self, page: &mut MetricsPage) {
+        let view = &self.view;
+        let ranges: Vec<_> =
+            view.originators.iter().filter_map(|id| Some((id, view.range(*id)?))).collect();
+        page.family("xmtpd_network_watcher_cursor_max", "The highest place of a strand", "gauge");
+        for (id, [_, (_, most)]) in &ranges {
+            page.row(&format!("originator_node_id=\"{id}\""), most);
+        }
+        let help = "Places between the lowest and the highest node";
+        page.family("xmtpd_network_watcher_cursor_divergence", help, "gauge");
+        for (id, [(_, least), (_, most)]) in &ranges {
+            page.row(&format!("originator_node_id=\"{id}\""), most - least);
+        }
+    }
+}

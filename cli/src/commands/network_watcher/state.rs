@@ -1,0 +1,413 @@
+//! Cursors as the nodes have told them, and the state of the network that they show.
+//!
+//! **A node is not trusted.** Only originators that the registry or the protocol knows have rows, so a node can add none.
+//! Originators beyond these are counted.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+use hawser_proto::{OriginatorId, SequenceId};
+
+/// Nodes that are watched; those with higher ids are counted. The registry takes at most 255 (`maxCanonicalNodes`).
+pub(super) const NODES_MAX: usize = 256;
+/// Length of a node's text in a table or a page, in characters. A guess.
+const TEXT_LEN_MAX: usize = 200;
+
+/// A record of the registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RegistryEntry {
+    pub(super) id: u32,
+    pub(super) address: String,
+    pub(super) is_canonical: bool,
+}
+
+/// The reason why a stream ended. A closed set: it is a label of a metric.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum StreamFault {
+    /// No connection.
+    Connect,
+    /// No answer, or none for long.
+    Silent,
+    /// The node ended the stream.
+    Ended,
+    /// The node does not know the call.
+    Unimplemented,
+    /// The node refuses the call for now.
+    Refused,
+    /// A cursor is larger than any of an honest node.
+    TooLarge,
+    /// Cursors come faster than from any honest node.
+    Flood,
+    /// Any other error.
+    Status,
+}
+
+impl StreamFault {
+    pub(super) const ALL: [Self; 8] = [
+        Self::Connect,
+        Self::Silent,
+        Self::Ended,
+        Self::Unimplemented,
+        Self::Refused,
+        Self::TooLarge,
+        Self::Flood,
+        Self::Status,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::Silent => "silent",
+            Self::Ended => "ended",
+            Self::Unimplemented => "unimplemented",
+            Self::Refused => "refused",
+            Self::TooLarge => "too_large",
+            Self::Flood => "flood",
+            Self::Status => "status",
+        }
+    }
+}
+
+/// The kind of an alarm.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NetworkAlarmKind {
+    /// A node of the network cannot be asked.
+    NodeDown,
+    /// Two nodes are far apart in a strand.
+    Divergence,
+    /// A node has said less of a strand than it had said before.
+    WentBack,
+    /// A node speaks of strands that there are not.
+    UnknownOriginators,
+    /// A node says an id that no envelope can have.
+    ImpossibleIds,
+    /// The registry could not be read the last time, or has more nodes than are watched.
+    Registry,
+}
+
+impl NetworkAlarmKind {
+    pub(super) const ALL: [Self; 6] = [
+        Self::NodeDown,
+        Self::Divergence,
+        Self::WentBack,
+        Self::UnknownOriginators,
+        Self::ImpossibleIds,
+        Self::Registry,
+    ];
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::NodeDown => "node_down",
+            Self::Divergence => "divergence",
+            Self::WentBack => "went_back",
+            Self::UnknownOriginators => "unknown_originators",
+            Self::ImpossibleIds => "impossible_ids",
+            Self::Registry => "registry",
+        }
+    }
+}
+
+/// An alarm.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NetworkAlarm {
+    pub(super) kind: NetworkAlarmKind,
+    pub(super) text: String,
+}
+
+/// A node as it is seen.
+#[derive(Debug, Default)]
+pub(super) struct NodeView {
+    pub(super) address: String,
+    /// True while a stream is open on which a cursor has come.
+    pub(super) is_up: bool,
+    /// The last cursor; `None` before the first. It stays when the node goes.
+    pub(super) cursor: Option<BTreeMap<u32, u64>>,
+    /// Unix time of the last cursor, seconds; 0 before the first.
+    pub(super) updated_unix_s: u64,
+    /// Originators of the last cursor that neither registry nor protocol knows.
+    pub(super) unknown: usize,
+    /// Entries of the last cursor with an id that no envelope can have.
+    pub(super) impossible: usize,
+    /// Entries that were lower than before.
+    pub(super) went_back: u64,
+    /// Ends of streams.
+    pub(super) faults: BTreeMap<StreamFault, u64>,
+    /// The last end of a stream; empty before the first.
+    pub(super) last_fault: String,
+}
+
+/// The nodes as they are seen.
+#[derive(Debug, Default)]
+pub(super) struct NetworkView {
+    /// Originators that have rows.
+    pub(super) originators: BTreeSet<u32>,
+    pub(super) nodes: BTreeMap<u32, NodeView>,
+    /// Nodes beyond [`NODES_MAX`].
+    pub(super) unwatched: usize,
+    /// Readings of the registry that failed.
+    pub(super) registry_errors: u64,
+    /// The error of the last reading, if it failed.
+    registry_fault: Option<String>,
+    has_registry: bool,
+}
+
+impl NetworkView {
+    /// Takes a reading of the registry. Returns the nodes to ask: the canonical ones, by id.
+    pub(super) fn set_registry(&mut self, entries: &[RegistryEntry]) -> BTreeMap<u32, String> {
+        let nodes = entries.iter().filter(|it| OriginatorId(it.id).is_node());
+        let chains = [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES];
+        let without_node = chains.into_iter().chain(OriginatorId::MIGRATED).map(|id| id.0);
+        let mut canonical: BTreeMap<u32, String> = nodes
+            .clone()
+            .filter(|it| it.is_canonical)
+            .map(|it| (it.id, it.address.clone()))
+            .collect();
+        let beyond = canonical.keys().nth(NODES_MAX).copied();
+        let unwatched = beyond.map(|first| canonical.split_off(&first));
+        self.unwatched = unwatched.map_or(0, |it| it.len());
+        // The strand of a node that has left goes on being held. Nodes in the network come first if there are too many.
+        let left = nodes.filter(|it| !it.is_canonical).map(|it| it.id).take(NODES_MAX);
+        self.originators = canonical.keys().copied().chain(left).chain(without_node).collect();
+        self.nodes.retain(|id, _| canonical.contains_key(id));
+        for (id, address) in &canonical {
+            let node = self.nodes.entry(*id).or_default();
+            if node.address != *address {
+                // It has not been asked there yet.
+                node.is_up = false;
+                node.address.clone_from(address);
+            }
+            if let Some(cursor) = &mut node.cursor {
+                cursor.retain(|originator, _| self.originators.contains(originator));
+            }
+        }
+        self.registry_fault = None;
+        self.has_registry = true;
+        canonical
+    }
+
+    /// Notes that the registry could not be read. What was read before stays in place.
+    pub(super) fn note_registry_fault(&mut self, fault: &str) {
+        self.registry_errors += 1;
+        self.registry_fault = Some(shown(fault));
+    }
+
+    /// Takes a cursor of a node.
+    pub(super) fn note_cursor(&mut self, node: u32, cursor: &Cursor, now_unix_s: u64) {
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        let before = node.cursor.take().unwrap_or_default();
+        let mut known = BTreeMap::new();
+        (node.unknown, node.impossible) = (0, 0);
+        for (&originator, &sequence) in &cursor.node_id_to_sequence_id {
+            if !self.originators.contains(&originator) {
+                node.unknown += 1;
+            } else if sequence <= SequenceId::MAX.0 {
+                known.insert(originator, sequence);
+            } else {
+                node.impossible += 1;
+                // What it said before is not taken back by this.
+                known.extend(before.get(&originator).map(|sequence| (originator, *sequence)));
+            }
+        }
+        let lower = |(originator, sequence): &(&u32, &u64)| {
+            known.get(originator).copied().unwrap_or_default() < **sequence
+        };
+        node.went_back += before.iter().filter(lower).count() as u64;
+        node.cursor = Some(known);
+        node.is_up = true;
+        node.updated_unix_s = now_unix_s;
+    }
+
+    /// Notes the end of a node's stream. Its last cursor stays.
+    pub(super) fn note_fault(&mut self, node: u32, fault: StreamFault, text: &str) {
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        node.is_up = false;
+        *node.faults.entry(fault).or_default() += 1;
+        node.last_fault = shown(text);
+    }
+
+    /// Returns true once the registry has been read, and each node has told its cursor or failed.
+    pub(super) fn is_settled(&self) -> bool {
+        let told = |node: &NodeView| node.cursor.is_some() || !node.faults.is_empty();
+        self.has_registry && self.nodes.values().all(told)
+    }
+
+    /// Returns true once the registry has been read.
+    pub(super) fn has_registry(&self) -> bool {
+        self.has_registry
+    }
+
+    /// Returns the place of an originator that each node has told, by node. A node whose cursor lacks it holds nothing of it.
+    pub(super) fn places(&self, originator: u32) -> impl Iterator<Item = (u32, u64)> {
+        self.nodes.iter().filter_map(move |(id, node)| {
+            let cursor = node.cursor.as_ref()?;
+            Some((*id, cursor.get(&originator).copied().unwrap_or_default()))
+        })
+    }
+
+    /// Returns the lowest and the highest place of an originator, each with its node; `None` before the first cursor.
+    pub(super) fn range(&self, originator: u32) -> Option<[(u32, u64); 2]> {
+        let lowest = self.places(originator).min_by_key(|(_, place)| *place)?;
+        // Of equals the first is taken, so that the answer does not depend on the number of nodes.
+        let highest = self.places(originator).reduce(|a, b| if b.1 > a.1 { b } else { a })?;
+        Some([lowest, highest])
+    }
+
+    /// Returns what is wrong.
+    pub(super) fn judge(&self, divergence_max: u64) -> Vec<NetworkAlarm> {
+        let mut alarms = Vec::new();
+        let mut raise = |kind, text| alarms.push(NetworkAlarm { kind, text });
+        if let Some(fault) = &self.registry_fault {
+            raise(NetworkAlarmKind::Registry, fault.clone());
+        }
+        if self.unwatched > 0 {
+            let text =
+                format!("{} nodes above the first {NODES_MAX} are not watched", self.unwatched);
+            raise(NetworkAlarmKind::Registry, text);
+        }
+        for (id, node) in &self.nodes {
+            let NodeView { address, last_fault, unknown, impossible, went_back, .. } = node;
+            if !node.is_up {
+                let why = if last_fault.is_empty() { "no answer yet" } else { last_fault };
+                raise(
+                    NetworkAlarmKind::NodeDown,
+                    format!("node {id} at {}: {why}", shown(address)),
+                );
+            }
+            if *went_back > 0 {
+                let text = format!("node {id} held less than before, {went_back} times");
+                raise(NetworkAlarmKind::WentBack, text);
+            }
+            if *unknown > 0 {
+                let text = format!("node {id} speaks of {unknown} originators that there are not");
+                raise(NetworkAlarmKind::UnknownOriginators, text);
+            }
+            if *impossible > 0 {
+                let text = format!("node {id} says {impossible} ids that no envelope can have");
+                raise(NetworkAlarmKind::ImpossibleIds, text);
+            }
+        }
+        for &originator in &self.originators {
+            let Some([(low, least), (high, most)]) = self.range(originator) else { continue };
+            if most - least > divergence_max {
+                let own = self.places(originator).find(|(node, _)| *node == originator);
+                let own = own.map(|(_, own)| format!("; the node itself says {own}"));
+                let text = format!(
+                    "originator {originator}: node {high} says {most}, node {low} says {least}{}",
+                    own.unwrap_or_default()
+                );
+                raise(NetworkAlarmKind::Divergence, text);
+            }
+        }
+        alarms
+    }
+}
+
+/// Makes a text from outside fit for a terminal: short, and without control characters.
+pub(super) fn shown(text: &str) -> String {
+    let plain = text.chars().map(|it| if it.is_control() { ' ' } else { it });
+    plain.take(TEXT_LEN_MAX).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(nodes: &[u32]) -> NetworkView {
+        let mut view = NetworkView::default();
+        let entry = |id: &u32| RegistryEntry {
+            id: *id,
+            address: format!("http://node-{id}"),
+            is_canonical: true,
+        };
+        view.set_registry(&nodes.iter().map(entry).collect::<Vec<_>>());
+        view
+    }
+
+    fn cursor(entries: impl IntoIterator<Item = (u32, u64)>) -> Cursor {
+        Cursor { node_id_to_sequence_id: entries.into_iter().collect() }
+    }
+
+    fn alarms(view: &NetworkView) -> Vec<&'static str> {
+        view.judge(5000).iter().map(|alarm| alarm.kind.name()).collect()
+    }
+
+    #[test]
+    fn invented_originators_get_no_rows_and_are_counted() {
+        let mut view = view(&[100, 200]);
+        view.note_cursor(100, &cursor([(100, 7)]), 1);
+        let invented = (1000..51_000).map(|id| (id, 9));
+        view.note_cursor(200, &cursor(invented.chain([(100, 7), (0, 3)])), 1);
+        let rows: usize = view.nodes.values().map(|it| it.cursor.as_ref().unwrap().len()).sum();
+        assert_eq!(rows, 3);
+        assert_eq!(view.nodes[&200].unknown, 50_000);
+        assert_eq!(alarms(&view), ["unknown_originators"]);
+    }
+
+    #[test]
+    fn impossible_ids_change_no_maximum_and_take_nothing_back() {
+        let mut view = view(&[100, 200]);
+        view.note_cursor(100, &cursor([(100, 7)]), 1);
+        view.note_cursor(200, &cursor([(100, 6)]), 1);
+        view.note_cursor(200, &cursor([(100, u64::MAX)]), 2);
+        assert_eq!(view.range(100), Some([(200, 6), (100, 7)]));
+        assert_eq!((view.nodes[&200].impossible, view.nodes[&200].went_back), (1, 0));
+        assert_eq!(alarms(&view), ["impossible_ids"]);
+    }
+
+    #[test]
+    fn a_claim_beyond_the_originators_own_is_named_beside_it() {
+        let mut view = view(&[100, 200]);
+        view.note_cursor(100, &cursor([(100, 7)]), 1);
+        view.note_cursor(200, &cursor([(100, SequenceId::MAX.0)]), 1);
+        let all = view.judge(5000);
+        assert_eq!(all.len(), 1, "{all:?}");
+        assert!(all[0].text.contains("node 200 says 9223372036854775807"), "{all:?}");
+        assert!(all[0].text.ends_with("the node itself says 7"), "{all:?}");
+    }
+
+    #[test]
+    fn apart_means_more_than_the_bound() {
+        let mut view = view(&[100, 200]);
+        view.note_cursor(100, &cursor([(100, 5000)]), 1);
+        view.note_cursor(200, &cursor([]), 1);
+        assert!(alarms(&view).is_empty(), "an absent originator stands for 0");
+        view.note_cursor(100, &cursor([(100, 5001)]), 1);
+        assert_eq!(alarms(&view), ["divergence"]);
+    }
+
+    #[test]
+    fn a_cursor_that_goes_back_is_counted_also_across_streams() {
+        let mut view = view(&[100]);
+        view.note_cursor(100, &cursor([(0, 5), (100, 9)]), 1);
+        view.note_fault(100, StreamFault::Ended, "it\u{1b}[2J ended");
+        assert_eq!(alarms(&view), ["node_down"]);
+        assert!(view.judge(1)[0].text.ends_with("it [2J ended"));
+        assert_eq!(view.range(100), Some([(100, 9), (100, 9)]), "its last cursor stays");
+        view.note_cursor(100, &cursor([(100, 8)]), 2);
+        assert_eq!(view.nodes[&100].went_back, 2);
+        assert_eq!(alarms(&view), ["went_back"]);
+    }
+
+    #[test]
+    fn a_registry_without_end_is_cut_and_said_so() {
+        let ids: Vec<u32> = (0..1000).map(|place| 100 + 100 * place).collect();
+        let mut view = view(&ids);
+        assert_eq!((view.nodes.len(), view.unwatched), (NODES_MAX, 1000 - NODES_MAX));
+        assert!(alarms(&view).contains(&"registry"));
+        let left = RegistryEntry { id: 100, address: String::new(), is_canonical: false };
+        assert!(view.set_registry(&[left]).is_empty());
+        assert!(view.nodes.is_empty() && view.originators.contains(&100));
+        assert!(alarms(&view).is_empty());
+    }
+
+    #[test]
+    fn what_a_reading_no_longer_names_loses_its_rows() {
+        let mut view = view(&[100, 200]);
+        view.note_cursor(100, &cursor([(100, 1), (200, 2)]), 1);
+        let only = RegistryEntry { id: 100, address: "http://b".into(), is_canonical: true };
+        assert_eq!(view.set_registry(&[only]), [(100, "http://b".to_owned())].into());
+        assert_eq!(view.nodes[&100].cursor, Some([(100, 1)].into()));
+        view.note_cursor(200, &cursor([(100, 1)]), 1);
+        assert_eq!(view.nodes.len(), 1, "a node that left tells nothing");
+    }
+}

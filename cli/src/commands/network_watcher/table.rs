@@ -1,0 +1,80 @@
+//! The nodes as text or JSON.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal as _;
+
+use serde_json::{Value, json};
+
+use super::page::WatcherPage;
+use super::state::{NodeView, shown};
+use crate::commands::backup::now_unix_s;
+use crate::output;
+
+/// Prints what is seen, and returns the number of alarms.
+pub(super) fn tell(watch: &WatcherPage, as_json: bool) -> usize {
+    let WatcherPage { view, divergence_max } = watch;
+    let alarms = view.judge(*divergence_max);
+    if as_json {
+        output::line(as_value(watch));
+        return alarms.len();
+    }
+    if std::io::stdout().is_terminal() {
+        // Clears the screen, so that the table stays in its place.
+        output::line("\u{1b}[2J\u{1b}[H");
+    }
+    let now = now_unix_s();
+    for (id, node) in &view.nodes {
+        let state = if node.is_up { "up" } else { "down" };
+        let age = match node.updated_unix_s {
+            0 => "no cursor yet".to_owned(),
+            at => format!("cursor of {} s ago", now.saturating_sub(at)),
+        };
+        output::line(format_args!("node {id} at {}: {state}, {age}", shown(&node.address)));
+    }
+    for &originator in &view.originators {
+        let Some([_, (_, most)]) = view.range(originator).filter(|range| range[1].1 > 0) else {
+            continue;
+        };
+        let behind = view.places(originator).filter(|(_, place)| *place < most);
+        let behind: Vec<_> =
+            behind.map(|(node, place)| format!("node {node} lacks {}", most - place)).collect();
+        let behind = if behind.is_empty() { "all nodes".to_owned() } else { behind.join(", ") };
+        output::line(format_args!("originator {originator}: {most}, {behind}"));
+    }
+    for alarm in &alarms {
+        output::line(format_args!("ALARM {}: {}", alarm.kind.name(), alarm.text));
+    }
+    if alarms.is_empty() {
+        output::line("no alarm");
+    }
+    alarms.len()
+}
+
+fn as_value(WatcherPage { view, divergence_max }: &WatcherPage) -> Value {
+    let alarms = view.judge(*divergence_max).into_iter();
+    let alarms = alarms.map(|it| json!({ "alarm": it.kind.name(), "text": it.text }));
+    let node = |(id, node): (&u32, &NodeView)| {
+        let faults = node.faults.iter().map(|(fault, count)| (fault.name(), *count));
+        json!({
+            "node_id": id,
+            "address": node.address,
+            "up": node.is_up,
+            "cursor": node.cursor,
+            "updated_unix_s": node.updated_unix_s,
+            "unknown_originators": node.unknown,
+            "impossible_ids": node.impossible,
+            "went_back": node.went_back,
+            "stream_errors": faults.collect::<BTreeMap<_, _>>(),
+            "last_error": Some(&node.last_fault).filter(|it| !it.is_empty()),
+        })
+    };
+    let originator = |id: &u32| {
+        let [(_, least), (_, most)] = view.range(*id)?;
+        Some(json!({ "originator_id": id, "max": most, "divergence": most - least }))
+    };
+    json!({
+        "alarms": alarms.collect::<Vec<_>>(),
+        "nodes": view.nodes.iter().map(node).collect::<Vec<_>>(),
+        "originators": view.originators.iter().filter_map(originator).collect::<Vec<_>>(),
+    })
+}

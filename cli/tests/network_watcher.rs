@@ -1,0 +1,306 @@
+//! `hawser network-watcher` beside real nodes, and beside nodes that lie, flood, are silent or are old.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use hawser_conformance::envelopes::{message, new_group};
+use hawser_node::files::registry::{NodeEntry, RegistryFile};
+use hawser_proto::SecretKey;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
+    MetadataApi, MetadataApiServer,
+};
+use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{
+    GetPayerInfoRequest, GetPayerInfoResponse, GetSyncCursorRequest, GetSyncCursorResponse,
+    GetVersionRequest, GetVersionResponse,
+};
+use serde_json::{Value, json};
+use support::{Dev, Running, free_base, hawser, page, signal, stderr, until};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::codegen::BoxStream;
+use tonic::codegen::tokio_stream::{self as streams, StreamExt as _};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+use tonic::{Request, Response, Status};
+
+/// Originators that a liar invents: about as many as fit into a message that the watcher takes.
+const INVENTED: u32 = 5_000;
+/// Originators of a cursor that is far larger than any message that the watcher takes.
+const FAR_TOO_MANY: u32 = 1_000_000;
+
+/// A node that tells its cursor as it is told to, and nothing else.
+#[derive(Clone, Copy)]
+enum Liar {
+    /// Tells the same as the honest node, and stays.
+    Honest,
+    /// Invents originators.
+    Inventor,
+    /// Tells a cursor of a million originators.
+    Giant,
+    /// Tells an id that there cannot be, and goes back afterwards.
+    Forgetful,
+    /// Tells cursors without end and without a pause.
+    Flooder,
+}
+
+fn cursor(entries: impl IntoIterator<Item = (u32, u64)>) -> Result<GetSyncCursorResponse, Status> {
+    let cursor = Cursor { node_id_to_sequence_id: entries.into_iter().collect() };
+    Ok(GetSyncCursorResponse { latest_sync: Some(cursor) })
+}
+
+#[tonic::async_trait]
+impl MetadataApi for Liar {
+    type SubscribeSyncCursorStream = BoxStream<GetSyncCursorResponse>;
+
+    async fn subscribe_sync_cursor(
+        &self,
+        _: Request<GetSyncCursorRequest>,
+    ) -> Result<Response<Self::SubscribeSyncCursorStream>, Status> {
+        const TRUTH: [(u32, u64); 2] = [(0, 5), (100, 9)];
+        let invented = |count| (1_000..1_000 + count).map(|id| (id, 1));
+        let told = match self {
+            Self::Honest => vec![cursor(TRUTH)],
+            Self::Inventor => vec![cursor(TRUTH.into_iter().chain(invented(INVENTED)))],
+            Self::Giant => vec![cursor(invented(FAR_TOO_MANY))],
+            Self::Forgetful => {
+                vec![
+                    cursor([(0, 5), (100, 9)]),
+                    cursor([(0, u64::MAX), (100, 9)]),
+                    cursor([(0, 2)]),
+                ]
+            }
+            Self::Flooder => {
+                let flood = std::iter::repeat_with(|| cursor(TRUTH));
+                return Ok(Response::new(Box::pin(streams::iter(flood))));
+            }
+        };
+        let told = streams::iter(told).chain(streams::pending());
+        Ok(Response::new(Box::pin(told)))
+    }
+
+    async fn get_sync_cursor(
+        &self,
+        _: Request<GetSyncCursorRequest>,
+    ) -> Result<Response<GetSyncCursorResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn get_version(
+        &self,
+        _: Request<GetVersionRequest>,
+    ) -> Result<Response<GetVersionResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+
+    async fn get_payer_info(
+        &self,
+        _: Request<GetPayerInfoRequest>,
+    ) -> Result<Response<GetPayerInfoResponse>, Status> {
+        Err(Status::unimplemented("not asked"))
+    }
+}
+
+/// A listener on a free port.
+fn listener(runtime: &Runtime) -> (TcpListener, SocketAddr) {
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn start(runtime: &Runtime, liar: Liar) -> SocketAddr {
+    let (listener, address) = listener(runtime);
+    let server = Server::builder().add_service(MetadataApiServer::new(liar));
+    runtime.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+/// A node without any call of this network.
+fn start_old(runtime: &Runtime) -> SocketAddr {
+    let (listener, address) = listener(runtime);
+    let mut server = Server::builder();
+    let server = server.add_routes(tonic::service::Routes::default());
+    runtime.spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    address
+}
+
+/// A node that takes connections and never answers.
+fn start_silent(runtime: &Runtime) -> SocketAddr {
+    let (listener, address) = listener(runtime);
+    runtime.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    address
+}
+
+/// A registry of nodes 100, 200, … at these addresses.
+fn registry_file(place: &Path, addresses: &[SocketAddr]) -> PathBuf {
+    let entry = |(number, address): (u8, &SocketAddr)| {
+        let key = SecretKey::from_bytes(&[number; 32]).unwrap().public_key();
+        NodeEntry {
+            node_id: 100 * u32::from(number),
+            signer: key.address().to_string(),
+            is_canonical: true,
+            signing_public_key: key.to_string(),
+            http_address: format!("http://{address}"),
+            quic_address: None,
+            absences: Vec::new(),
+        }
+    };
+    let nodes = (1..).zip(addresses).map(entry).collect();
+    let path = place.join("registry.json");
+    fs::write(&path, serde_json::to_string(&RegistryFile { nodes }).unwrap()).unwrap();
+    path
+}
+
+/// The value of a row of a page of metrics, if it is there.
+fn value(page: &str, name: &str, labels: &str) -> Option<u64> {
+    let row = format!("xmtpd_network_watcher_{name}{{{labels}}} ");
+    page.lines().find_map(|line| line.strip_prefix(&row)).map(|value| value.parse().unwrap())
+}
+
+fn of_node(page: &str, name: &str, node: u32) -> u64 {
+    value(page, name, &format!("publisher_node_id=\"{node}\"")).unwrap_or_default()
+}
+
+fn errors(page: &str, node: u32, reason: &str) -> u64 {
+    let labels = format!("publisher_node_id=\"{node}\",reason=\"{reason}\"");
+    value(page, "node_stream_errors_total", &labels).unwrap_or_default()
+}
+
+fn alarms(seen: &Value) -> Vec<(&str, &str)> {
+    let all = seen["alarms"].as_array().unwrap().iter();
+    all.map(|it| (it["alarm"].as_str().unwrap(), it["text"].as_str().unwrap())).collect()
+}
+
+#[test]
+fn nodes_that_lie_flood_or_are_silent_are_told_apart_and_hold_up_no_other() {
+    let runtime = Runtime::new().unwrap();
+    let liars = [Liar::Honest, Liar::Inventor, Liar::Giant, Liar::Forgetful, Liar::Flooder];
+    let mut addresses: Vec<_> = liars.into_iter().map(|liar| start(&runtime, liar)).collect();
+    addresses.push(start_old(&runtime));
+    addresses.push(start_silent(&runtime));
+    let place = tempfile::tempdir().unwrap();
+    let registry = registry_file(place.path(), &addresses);
+
+    let metrics = format!("127.0.0.1:{}", free_base(0));
+    let mut command = hawser();
+    command.args(["network-watcher", "--listen", &metrics, "--reconnect-min-backoff", "10ms"]);
+    command.args(["--reconnect-max-backoff", "100ms", "--registry-file"]).arg(&registry);
+    let mut watcher = Running::start(command, true);
+    watcher.line("address", |line| line.contains("/metrics"));
+    let seen = || page(&metrics, "/metrics");
+    until("the honest node is up", || of_node(&seen(), "node_up", 100) == 1);
+    until("the invented are counted", || {
+        of_node(&seen(), "unknown_originators", 200) == u64::from(INVENTED)
+    });
+    until("too large", || errors(&seen(), 300, "too_large") > 1);
+    until("went back", || of_node(&seen(), "cursor_regressions_total", 400) == 2);
+    until("flood", || errors(&seen(), 500, "flood") > 1);
+    until("old", || errors(&seen(), 600, "unimplemented") > 1);
+    until("silent", || errors(&seen(), 700, "silent") > 0);
+
+    let seen = seen();
+    assert_eq!(of_node(&seen, "node_up", 100), 1, "{seen}");
+    assert_eq!([300, 600, 700].map(|node| of_node(&seen, "node_up", node)), [0; 3]);
+    assert_eq!(value(&seen, "cursor_max", "originator_node_id=\"100\""), Some(9));
+    let lag = "publisher_node_id=\"400\",originator_node_id=\"0\"";
+    assert_eq!(value(&seen, "cursor_lag", lag), Some(3));
+    assert_eq!(value(&seen, "cursor_divergence", "originator_node_id=\"0\""), Some(3));
+    assert!(seen.contains("\nxmtpd_network_watcher_known_nodes 7\n"), "{seen}");
+    assert!(!seen.contains("originator_node_id=\"1000\""), "an invented originator has a row");
+    assert!(seen.lines().count() < 500, "{}", seen.lines().count());
+    signal(watcher.pid(), "TERM");
+    assert!(watcher.end().success());
+
+    let mut command = hawser();
+    command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
+    let told: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let told = alarms(&told);
+    let about = |kind: &str, node: &str| {
+        told.iter().any(|(alarm, text)| *alarm == kind && text.contains(node))
+    };
+    assert!(about("unknown_originators", "node 200"), "{told:?}");
+    for node in ["node 300", "node 600", "node 700"] {
+        assert!(about("node_down", node), "{node}: {told:?}");
+    }
+    assert!(!told.iter().any(|(_, text)| text.contains("node 100")), "{told:?}");
+}
+
+#[test]
+fn a_network_is_quiet_until_a_node_of_it_ends() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(2), &["--nodes", "2"]);
+    let network = place.path().join("network.json");
+    let once = || {
+        let mut command = hawser();
+        command.args(["network-watcher", "--once", "--json", "--network"]).arg(&network);
+        let output = command.output().unwrap();
+        let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+        (output.status.code(), seen)
+    };
+    let (code, seen) = once();
+    assert_eq!(code, Some(0), "{seen}");
+    assert_eq!(alarms(&seen), [], "{seen}");
+    let up = |seen: &Value| {
+        let nodes = seen["nodes"].as_array().unwrap().iter();
+        nodes.map(|node| node["up"].as_bool().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(up(&seen), [true, true]);
+
+    let metrics = format!("127.0.0.1:{}", free_base(0));
+    let mut command = hawser();
+    // As the reference implementation's watcher is configured.
+    let settlement = dev.network["settlement_chain"]["rpc"].as_str().unwrap();
+    let registry = dev.network["contracts"]["nodeRegistry"].as_str().unwrap();
+    command.env("SETTLEMENT_CHAIN_RPC_URL", settlement).env("NODE_REGISTRY_ADDRESS", registry);
+    command.args(["network-watcher", "--listen", &metrics]);
+    let mut watcher = Running::start(command, true);
+    watcher.line("address", |line| line.contains("/metrics"));
+    let topic = new_group();
+    let line = |_| json!({ "hex": hex::encode(message(&topic)) }).to_string();
+    let file = place.path().join("envelopes.jsonl");
+    fs::write(&file, (0..20).map(line).collect::<Vec<_>>().join("\n")).unwrap();
+    dev.publish(0, file.to_str().unwrap());
+    let held = "publisher_node_id=\"200\",originator_node_id=\"100\"";
+    let place_of = |labels| value(&page(&metrics, "/metrics"), "cursor", labels);
+    until("node 200 holds something of node 100", || place_of(held) > Some(0));
+    let own = "publisher_node_id=\"100\",originator_node_id=\"100\"";
+    until("both hold the same", || place_of(held) == place_of(own));
+    let last = place_of(held);
+
+    signal(dev.pid(1), "KILL");
+    until("node 200 is down", || of_node(&page(&metrics, "/metrics"), "node_up", 200) == 0);
+    assert_eq!(place_of(held), last, "its last cursor stays");
+    assert_eq!(of_node(&page(&metrics, "/metrics"), "node_up", 100), 1);
+    let (code, seen) = once();
+    assert_eq!(code, Some(8), "{seen}");
+    assert_eq!(up(&seen), [true, false]);
+    assert_eq!(alarms(&seen)[0].0, "node_down", "{seen}");
+    drop(dev);
+}
+
+#[test]
+fn a_registry_that_cannot_be_read_is_an_error_and_no_verdict() {
+    let place = tempfile::tempdir().unwrap();
+    let missing = place.path().join("missing.json");
+    let output = hawser()
+        .args(["network-watcher", "--once", "--registry-file"])
+        .arg(&missing)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let wrong = ["--reconnect-min-backoff", "2m", "--reconnect-max-backoff", "1m"];
+    let output = hawser().arg("network-watcher").args(wrong).output().unwrap();
+    assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
+}
