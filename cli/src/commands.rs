@@ -17,6 +17,7 @@ mod gateway;
 mod health;
 mod import;
 mod keys;
+mod keys_rotate;
 mod misbehavior;
 mod misbehavior_pages;
 mod misbehavior_reports;
@@ -73,7 +74,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Gateway(args) => gateway::run(args),
         Command::Config { command } => config::run(command, json),
         Command::Doctor(args) => blocking(doctor::run(args, json)),
-        Command::Keys { command } => keys::run(&command, json),
+        Command::Keys { command } => blocking(keys::run(&command, json)),
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Query { command } => blocking(query::run(command, json)),
         Command::Conformance(args) => blocking(conformance::run(args, json)),

@@ -84,6 +84,16 @@ pub(crate) fn ask(question: impl fmt::Display) -> Result<bool, RunError> {
     Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
+/// Length of a text from outside in what is printed, in characters. A guess.
+const PLAIN_LEN_MAX: usize = 200;
+
+/// Makes a text from outside fit for a terminal: short, and without control characters.
+#[must_use]
+pub(crate) fn plain(text: &str) -> String {
+    let printable = text.chars().map(|it| if it.is_control() { ' ' } else { it });
+    printable.take(PLAIN_LEN_MAX).collect()
+}
+
 /// Returns a number with its noun: `1 request`, `2 requests`.
 #[must_use]
 pub(crate) fn count(number: usize, thing: &str) -> String {
@@ -131,6 +141,12 @@ mod tests {
         assert_eq!(time(-1), "1969-12-31T23:59:59.999999999Z");
         assert_eq!(time(i64::MAX), "2262-04-11T23:47:16.854775807Z");
         assert_eq!(time(i64::MIN), "1677-09-21T00:12:43.145224192Z");
+    }
+
+    #[test]
+    fn texts_from_outside_are_short_and_steer_no_terminal() {
+        assert_eq!(plain("a\u{1b}[2J\nb\u{9b}c"), "a [2J b c");
+        assert_eq!(plain(&"ü".repeat(1000)).chars().count(), PLAIN_LEN_MAX);
     }
 
     #[test]

@@ -398,8 +398,13 @@ fn a_database_belongs_to_one_network() {
 /// The commands of the pages for operators and administrators are commands of this program, with their flags.
 #[test]
 fn commands_of_the_pages_are_understood() {
-    let pages =
-        ["administration.md", "chain-watcher.md", "network-watcher.md", "runbooks/fund-a-payer.md"];
+    let pages = [
+        "administration.md",
+        "chain-watcher.md",
+        "network-watcher.md",
+        "runbooks/fund-a-payer.md",
+        "runbooks/rotate-a-key.md",
+    ];
     let mut seen = 0;
     for page in pages {
         let path = format!("{}/../docs/{page}", env!("CARGO_MANIFEST_DIR"));

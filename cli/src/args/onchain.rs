@@ -56,6 +56,15 @@ impl NetworkArgs {
         }
     }
 
+    /// Returns the flags as words of a command line.
+    #[must_use]
+    pub(crate) fn words(&self) -> Vec<String> {
+        let flags = self.flags.iter().map(|(flag, value)| [format!("--{flag}"), value.clone()]);
+        let network = self.network.iter().map(|path| path.display().to_string());
+        let network = network.map(|path| [format!("--{NETWORK}"), path]);
+        flags.chain(network).flatten().collect()
+    }
+
     /// Returns true if a flag, or a variable of the environment, describes a network.
     #[must_use]
     pub(crate) fn describe_a_network(&self) -> bool {

@@ -7,17 +7,19 @@ use hawser_node::files::key;
 use hawser_proto::SecretKey;
 use serde_json::json;
 
+use super::keys_rotate;
 use crate::args::keys::KeysCommand;
 use crate::output;
 
 /// Runs the command.
 ///
 /// # Errors
-/// When a file cannot be written or read.
-pub(super) fn run(command: &KeysCommand, as_json: bool) -> Result<(), RunError> {
+/// When a file cannot be written or read, and those of `keys rotate`.
+pub(super) async fn run(command: &KeysCommand, as_json: bool) -> Result<(), RunError> {
     match command {
         KeysCommand::Generate { out } => generate(out.as_deref(), as_json),
         KeysCommand::Show { file } => show(file, as_json),
+        KeysCommand::Rotate(args) => keys_rotate::run(args, as_json).await,
     }
 }
 

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
 use hawser_proto::{OriginatorId, SequenceId};
 
+use crate::output;
+
 /// Nodes that are watched; those with higher ids are counted. The registry takes at most 255 (`maxCanonicalNodes`).
 pub(super) const NODES_MAX: usize = 256;
-/// Length of a node's text in a table or a page, in characters. A guess.
-const TEXT_LEN_MAX: usize = 200;
 
 /// A record of the registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,7 +188,7 @@ impl NetworkView {
     /// Notes that the registry could not be read. What was read before stays in place.
     pub(super) fn note_registry_fault(&mut self, fault: &str) {
         self.registry_errors += 1;
-        self.registry_fault = Some(shown(fault));
+        self.registry_fault = Some(output::plain(fault));
     }
 
     /// Takes a cursor of a node.
@@ -222,7 +222,7 @@ impl NetworkView {
         let Some(node) = self.nodes.get_mut(&node) else { return };
         node.is_up = false;
         *node.faults.entry(fault).or_default() += 1;
-        node.last_fault = shown(text);
+        node.last_fault = output::plain(text);
     }
 
     /// Returns true once the registry has been read, and each node has told its cursor or failed.
@@ -270,7 +270,7 @@ impl NetworkView {
                 let why = if last_fault.is_empty() { "no answer yet" } else { last_fault };
                 raise(
                     NetworkAlarmKind::NodeDown,
-                    format!("node {id} at {}: {why}", shown(address)),
+                    format!("node {id} at {}: {why}", output::plain(address)),
                 );
             }
             if *went_back > 0 {
@@ -300,12 +300,6 @@ impl NetworkView {
         }
         alarms
     }
-}
-
-/// Makes a text from outside fit for a terminal: short, and without control characters.
-pub(super) fn shown(text: &str) -> String {
-    let plain = text.chars().map(|it| if it.is_control() { ' ' } else { it });
-    plain.take(TEXT_LEN_MAX).collect()
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::io::IsTerminal as _;
 use serde_json::{Value, json};
 
 use super::page::WatcherPage;
-use super::state::{NodeView, shown};
+use super::state::NodeView;
 use crate::commands::backup::now_unix_s;
 use crate::output;
 
@@ -29,7 +29,7 @@ pub(super) fn tell(watch: &WatcherPage, as_json: bool) -> usize {
             0 => "no cursor yet".to_owned(),
             at => format!("cursor of {} s ago", now.saturating_sub(at)),
         };
-        output::line(format_args!("node {id} at {}: {state}, {age}", shown(&node.address)));
+        output::line(format_args!("node {id} at {}: {state}, {age}", output::plain(&node.address)));
     }
     for &originator in &view.originators {
         let Some([_, (_, most)]) = view.range(originator).filter(|range| range[1].1 > 0) else {
