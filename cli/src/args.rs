@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod backup;
+pub(crate) mod bench;
 #[cfg(feature = "dev")]
 pub(crate) mod chain;
 pub(crate) mod conformance;
@@ -92,6 +93,8 @@ pub(crate) enum Command {
     },
     /// Judge a node, of this or other software, by its answers.
     Conformance(conformance::ConformanceArgs),
+    /// Measure the calls that a node, of this or other software, answers in which time.
+    Bench(bench::BenchArgs),
     /// Print envelopes of a node as they arrive.
     Tail(TailArgs),
     /// Print the status of nodes.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod backup;
+mod bench;
 #[cfg(feature = "dev")]
 mod chain;
 mod chain_watcher;
@@ -78,6 +79,7 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
         Command::Publish(args) => blocking(publish::run(args, json)),
         Command::Query { command } => blocking(query::run(command, json)),
         Command::Conformance(args) => blocking(conformance::run(args, json)),
+        Command::Bench(args) => bench::run(&args, json),
         Command::Tail(args) => blocking(tail::run(args, json)),
         Command::Status(args) => blocking(status::run(args, json)),
         Command::Audit { command } => blocking(audit::run(command, json)),

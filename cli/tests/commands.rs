@@ -400,6 +400,7 @@ fn a_database_belongs_to_one_network() {
 fn commands_of_the_pages_are_understood() {
     let pages = [
         "administration.md",
+        "bench.md",
         "chain-watcher.md",
         "network-watcher.md",
         "runbooks/fund-a-payer.md",

@@ -1,0 +1,239 @@
+//! The node under load, and calls to it one after the other from several workers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use hawser_conformance::connection::{Connection, PUBLISH_API, QUERY_API};
+use hawser_conformance::envelopes;
+use hawser_conformance::wire::{List, NewestList};
+use hawser_proto::envelope::{PayerEnvelope, Payload};
+use hawser_proto::pb::xmtp::mls::api::v1 as mls;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::PayerEnvelope as SignedEnvelope;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, GetInboxIdsRequest, GetInboxIdsResponse, GetNewestEnvelopeRequest,
+    PublishPayerEnvelopesRequest, QueryEnvelopesRequest, get_inbox_ids_request,
+};
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
+use tokio::task::JoinSet;
+use tonic::Status;
+
+use super::figures::BenchFigures;
+
+/// The address whose inbox is asked for. Any would do: most have none.
+const ADDRESS: &str = "0x000000000000000000000000000000000000dead";
+/// Envelopes that are asked for at once.
+const QUERY_LIMIT: u32 = 5;
+/// Pause after a refusal that names none, and the longest one that is kept.
+const LIMITED_PAUSE: Duration = Duration::from_secs(1);
+const LIMITED_PAUSE_MAX: Duration = Duration::from_secs(10);
+/// Pause after any other error, so that a node that is down is not called without end. A guess.
+const ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// The node under load.
+pub(super) struct BenchTarget {
+    /// Connections with the time limit of reads.
+    pub(super) readers: Vec<Connection>,
+    /// Connections with the time limit of publishes.
+    pub(super) writers: Vec<Connection>,
+    /// The originator that is read, and for which the payer signs.
+    pub(super) node: OriginatorId,
+    /// The payer; none if nothing is published.
+    pub(super) payer: Option<BenchPayer>,
+    pub(super) concurrency: usize,
+    pub(super) duration: Duration,
+}
+
+/// The payer, and what may still be published.
+pub(super) struct BenchPayer {
+    pub(super) key: SecretKey,
+    pub(super) retention_days: u32,
+    left: AtomicU64,
+}
+
+impl BenchPayer {
+    pub(super) fn new(key: SecretKey, retention_days: u32, publishes_max: u64) -> Self {
+        Self { key, retention_days, left: AtomicU64::new(publishes_max) }
+    }
+
+    /// Takes the right to publish so many envelopes, if there is that much left.
+    pub(super) fn take(&self, count: u64) -> bool {
+        let less = |left: u64| left.checked_sub(count);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+
+    /// Signs a client envelope for a node.
+    pub(super) fn sign(&self, client: Bytes, node: OriginatorId) -> SignedEnvelope {
+        PayerEnvelope::sign(client, node, self.retention_days, &self.key)
+    }
+}
+
+/// A call that is made again and again.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum BenchCall {
+    Query,
+    Inbox,
+    Newest,
+    Welcome,
+    /// A group message whose MLS frame has this length in bytes.
+    Group(usize),
+}
+
+/// Makes a call from all workers until the time is over, or nothing more may be published.
+pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFigures {
+    let end = Instant::now() + target.duration;
+    let mut workers = JoinSet::new();
+    for worker in 0..target.concurrency {
+        let target = target.clone();
+        workers.spawn(async move {
+            let mut figures = BenchFigures::new();
+            while Instant::now() < end && target.once(call, worker, &mut figures).await {}
+            figures
+        });
+    }
+    let mut all = BenchFigures::new();
+    while let Some(figures) = workers.join_next().await {
+        all.add(&figures.expect("workers are not ended and do not panic"));
+    }
+    all
+}
+
+impl BenchTarget {
+    /// Makes a call, counts it, and pauses if the node asks for it. Returns false if nothing more may be published.
+    async fn once(&self, call: BenchCall, worker: usize, figures: &mut BenchFigures) -> bool {
+        let envelope = match call {
+            BenchCall::Query | BenchCall::Inbox | BenchCall::Newest => None,
+            BenchCall::Welcome => Some(welcome()),
+            BenchCall::Group(len) => Some(group_message(&envelopes::new_group(), len)),
+        };
+        let signed = match (envelope, &self.payer) {
+            (None, _) => None,
+            (Some(envelope), Some(payer)) if payer.take(1) => Some(payer.sign(envelope, self.node)),
+            (Some(_), _) => return false,
+        };
+        let begun = Instant::now();
+        let answer = match signed {
+            Some(signed) => self.publish(worker, vec![signed]).await,
+            None => self.read(call, worker).await,
+        };
+        match answer {
+            Ok(()) => figures.note(begun.elapsed()),
+            Err(status) => {
+                figures.note_error(&status);
+                tokio::time::sleep(pause_after(&status)).await;
+            }
+        }
+        true
+    }
+
+    async fn read(&self, call: BenchCall, worker: usize) -> Result<(), Status> {
+        let reader = &self.readers[worker % self.readers.len()];
+        let path = |method: &str| format!("{QUERY_API}/{method}");
+        match call {
+            BenchCall::Inbox => {
+                let identifier = ADDRESS.to_owned();
+                let request = get_inbox_ids_request::Request { identifier, identifier_kind: 0 };
+                let request = GetInboxIdsRequest { requests: vec![request] };
+                reader.unary::<_, GetInboxIdsResponse>(&path("GetInboxIds"), request).await?;
+            }
+            BenchCall::Newest => {
+                let request = GetNewestEnvelopeRequest { topics: vec![vec![0; 17].into()] };
+                reader.unary::<_, NewestList>(&path("GetNewestEnvelope"), request).await?;
+            }
+            BenchCall::Query | BenchCall::Welcome | BenchCall::Group(_) => {
+                let originator_node_ids = vec![self.node.0];
+                let query = EnvelopesQuery { originator_node_ids, ..EnvelopesQuery::default() };
+                let request = QueryEnvelopesRequest { query: Some(query), limit: QUERY_LIMIT };
+                reader.unary::<_, List>(&path("QueryEnvelopes"), request).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Publishes envelopes in one request. An answer without them is an error.
+    pub(super) async fn publish(
+        &self,
+        worker: usize,
+        payer_envelopes: Vec<SignedEnvelope>,
+    ) -> Result<(), Status> {
+        let writer = &self.writers[worker % self.writers.len()];
+        let asked = payer_envelopes.len();
+        let request = PublishPayerEnvelopesRequest { payer_envelopes };
+        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+        let answer: List = writer.unary(&path, request).await?;
+        if answer.items.len() == asked {
+            return Ok(());
+        }
+        Err(Status::data_loss("the answer does not have the envelopes"))
+    }
+}
+
+/// Returns the pause that a refusal asks for.
+pub(super) fn pause_after(status: &Status) -> Duration {
+    if status.code() != tonic::Code::ResourceExhausted {
+        return ERROR_PAUSE;
+    }
+    let named = status.metadata().get("retry-after");
+    let seconds = named.and_then(|it| it.to_str().ok()?.parse().ok());
+    seconds.map_or(LIMITED_PAUSE, Duration::from_secs).clamp(LIMITED_PAUSE, LIMITED_PAUSE_MAX)
+}
+
+/// Returns a group message that was never sent before, whose MLS frame has this length in bytes.
+pub(super) fn group_message(topic: &[u8], frame_len: usize) -> Bytes {
+    let group = topic.get(1..).unwrap_or_default();
+    // The length of a body of 64 bytes or more takes one byte more than that of an empty one.
+    let around = envelopes::frame(group, 1, 0).len() + 1;
+    let frame = envelopes::frame(group, 1, frame_len.saturating_sub(around));
+    envelopes::client(topic, None, Some(envelopes::group_payload(frame)))
+}
+
+/// Returns a welcome with 256 bytes for a new installation.
+fn welcome() -> Bytes {
+    let topic = envelopes::new_welcomes();
+    let group = [(); 8].map(|()| envelopes::new_welcomes());
+    let data: Vec<u8> = group.iter().flat_map(|it| it[1..].to_vec()).collect();
+    let version = mls::welcome_message_input::Version::V1(mls::welcome_message_input::V1 {
+        installation_key: topic.slice(1..),
+        data: data.into(),
+        hpke_public_key: Bytes::from_static(&[9; 32]),
+        ..Default::default()
+    });
+    let welcome = mls::WelcomeMessageInput { version: Some(version) };
+    envelopes::client(&topic, None, Some(Payload::WelcomeMessage(welcome)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_have_the_lengths_of_their_tests() {
+        let topic = envelopes::new_group();
+        for len in [256, 512, 1024, 5120] {
+            let empty = envelopes::client(&topic, None, Some(envelopes::group_payload(vec![])));
+            let message = group_message(&topic, len);
+            assert!((len..len + 16).contains(&(message.len() - empty.len())), "{len}");
+        }
+        assert_ne!(welcome(), welcome());
+        assert!(welcome().len() > 256);
+    }
+
+    #[test]
+    fn a_payer_publishes_no_more_than_allowed() {
+        let payer = BenchPayer::new(SecretKey::from_bytes(&[1; 32]).unwrap(), 2, 3);
+        assert!(payer.take(2));
+        assert!(!payer.take(2));
+        assert!(payer.take(1) && !payer.take(1));
+    }
+
+    #[test]
+    fn a_refusals_pause_is_kept_within_bounds() {
+        let limited = |seconds: &'static str| {
+            let mut status = Status::resource_exhausted("");
+            status.metadata_mut().insert("retry-after", seconds.parse().unwrap());
+            pause_after(&status).as_secs()
+        };
+        assert_eq!([limited("4"), limited("0"), limited("99999"), limited("x")], [4, 1, 10, 1]);
+        assert_eq!(pause_after(&Status::unavailable("")), ERROR_PAUSE);
+    }
+}

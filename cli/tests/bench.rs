@@ -1,0 +1,178 @@
+//! `hawser bench` at a real node, and at nodes that refuse, are silent or answer nonsense.
+
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod support;
+
+use std::convert::Infallible;
+use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+use serde_json::Value;
+use support::{Dev, VECTORS, free_base, hawser, stderr};
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tonic::Status;
+use tonic::body::Body;
+use tonic::codegen::{BoxFuture, Service};
+use tonic::transport::Server;
+use tonic::transport::server::TcpIncoming;
+
+/// Runs the command, and returns its exit code, what it said as JSON, and its errors.
+fn bench(target: &str, more: &[&str]) -> (Option<i32>, Value, String) {
+    bench_for("1s", target, more)
+}
+
+fn bench_for(duration: &str, target: &str, more: &[&str]) -> (Option<i32>, Value, String) {
+    let mut command = hawser();
+    command.args(["bench", "--json", "--duration", duration, "--target", target]).args(more);
+    let output = command.output().unwrap();
+    let said = serde_json::from_slice(&output.stdout).unwrap_or_default();
+    (output.status.code(), said, stderr(&output))
+}
+
+fn names(said: &Value) -> Vec<&str> {
+    let tests = said["tests"].as_array().unwrap_or_else(|| panic!("{said}")).iter();
+    tests.map(|test| test["test"].as_str().unwrap()).collect()
+}
+
+#[test]
+fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1", "--chain-file", VECTORS]);
+    let target = dev.text(0, "grpc");
+    let held = || {
+        let output = hawser().args(["query", "cursors", "--node", &target]).output().unwrap();
+        let text = support::stdout(&output);
+        let own = text.lines().find_map(|line| line.strip_prefix("100:"));
+        own.map_or(0, |own| own.parse::<u64>().unwrap())
+    };
+
+    let (code, said, errors) = bench(&target, &[]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(names(&said), ["QueryEnvelopes", "GetInboxIds", "GetNewestEnvelope"]);
+    assert_eq!(held(), 0, "it only reads without a payer");
+    let (code, ..) = bench(&target, &["--tests", "Welcome"]);
+    assert_eq!(code, Some(2), "a test that publishes needs a payer");
+
+    let (key, out) = (dev.payer_key(), place.path().join("result.json"));
+    let payer = ["--payer-key-file", key.to_str().unwrap(), "--node-id", "100"];
+    let few = ["--tests", "Welcome,GroupMessage-5KB", "--publishes-max", "30"];
+    // The first test takes all that may be published, long before its time is over.
+    let (code, said, errors) = bench_for("10m", &target, &[&payer[..], &few].concat());
+    assert_eq!(code, Some(1), "{errors}");
+    assert!(errors.contains("up to 30 envelopes"), "{errors}");
+    assert_eq!((said["tests"][0]["count"].as_u64(), held()), (Some(30), 30), "{said}");
+
+    let file = ["--out", out.to_str().unwrap()];
+    let (code, said, errors) = bench(&target, &[&payer[..], &file].concat());
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    assert_eq!(names(&said).len(), 10, "{said}");
+    for test in said["tests"].as_array().unwrap() {
+        assert!(test["count"].as_u64().unwrap() > 0, "{test}");
+        assert!(test["p99_ms"].as_f64() >= test["p50_ms"].as_f64(), "{test}");
+    }
+    let written: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
+    assert_eq!(written, said);
+    assert!(dev.stop().success());
+}
+
+/// The node that answers every call alike.
+#[derive(Clone)]
+struct Alike {
+    calls: Arc<AtomicUsize>,
+    /// The status of every answer; without one every answer is an empty message.
+    status: Option<Status>,
+}
+
+impl Service<http::Request<Body>> for Alike {
+    type Response = http::Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Self::Response, Infallible>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        let status = self.status.clone();
+        Box::pin(async move {
+            if let Some(status) = status {
+                return Ok(status.into_http());
+            }
+            let body = http_body_util::Full::new(hawser_proto::Bytes::from_static(&[0; 5]));
+            let mut response = http::Response::new(Body::new(body));
+            let headers = response.headers_mut();
+            headers.insert("content-type", "application/grpc".parse().unwrap());
+            headers.insert("grpc-status", "0".parse().unwrap());
+            Ok(response)
+        })
+    }
+}
+
+fn start(runtime: &Runtime, status: Option<Status>) -> (SocketAddr, Arc<AtomicUsize>) {
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    let alike = Alike { calls: Arc::default(), status };
+    let calls = alike.calls.clone();
+    let server = Server::builder().serve_with_incoming(alike, TcpIncoming::from(listener));
+    runtime.spawn(server);
+    (address, calls)
+}
+
+#[test]
+fn refusals_for_too_many_calls_are_counted_and_slow_the_caller_down() {
+    let runtime = Runtime::new().unwrap();
+    let (address, calls) = start(&runtime, Some(Status::resource_exhausted("too many")));
+    let few = ["--concurrency", "2", "--tests", "GetInboxIds"];
+    let (code, said, errors) = bench(&address.to_string(), &few);
+    assert_eq!(code, Some(1), "{errors}");
+    let test = &said["tests"][0];
+    assert_eq!((&test["count"], &test["error_percent"]), (&0.into(), &100.0.into()), "{said}");
+    let made = calls.load(Ordering::Relaxed);
+    assert_eq!(test["rate_limited"], made, "{said}");
+    // Each worker pauses for a second after a refusal, and begins none after the only second.
+    assert!((2..=4).contains(&made), "{made}");
+}
+
+#[test]
+fn an_answer_without_the_published_envelope_is_no_success() {
+    let runtime = Runtime::new().unwrap();
+    let (address, _) = start(&runtime, None);
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("payer.key");
+    let key = key.to_str().unwrap();
+    assert!(support::run(&["keys", "generate", "--out", key]).status.success());
+    let payer = ["--payer-key-file", key, "--node-id", "100", "--tests", "GroupMessage-256B"];
+    let (code, said, errors) = bench(&address.to_string(), &payer);
+    assert_eq!(code, Some(1), "{errors}");
+    assert_eq!(said["tests"][0]["count"], 0, "{said}");
+    assert!(said["tests"][0]["errors"]["DATA_LOSS"].as_u64() > Some(0), "{said}");
+    let streams = [&payer[..4], &["--tests", "SubscribeTopics,SubscribeTopics-Catchup"]].concat();
+    let (code, said, errors) = bench(&address.to_string(), &streams);
+    assert_eq!(code, Some(1), "{errors}: {said}");
+    assert_eq!(said["tests"].as_array().unwrap().len(), 2, "{said}");
+}
+
+#[test]
+fn a_node_that_is_silent_or_absent_ends_nothing_but_its_calls() {
+    let runtime = Runtime::new().unwrap();
+    let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
+    let address = listener.local_addr().unwrap();
+    runtime.spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((stream, _)) = listener.accept().await {
+            held.push(stream);
+        }
+    });
+    let (code, said, errors) = bench(&address.to_string(), &["--tests", "GetNewestEnvelope"]);
+    assert_eq!(code, Some(1), "{errors}: {said}");
+    let (code, said, _) = bench("127.0.0.1:1", &[]);
+    assert_eq!((code, said), (Some(1), Value::Null));
+    let (code, ..) = bench("nowhere", &[]);
+    assert_eq!(code, Some(2));
+}
