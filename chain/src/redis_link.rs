@@ -1,11 +1,14 @@
 //! The connection to a Redis that several processes share.
 //!
-//! Every decision is one script, which Redis runs as a whole. What Redis answers is the operator's own data and
+//! Every decision is one script, which Redis runs as a whole. Scripts are loaded once and then called by their digests: their
+//! texts are longer than what they work on. What Redis answers is the operator's own data and
 //! is parsed all the same: another program may write to it, and it may be restored or emptied.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use redis::aio::MultiplexedConnection;
 use redis::{AsyncConnectionConfig, Client, FromRedisValue};
 use tokio::time::timeout;
@@ -33,6 +36,8 @@ impl fmt::Debug for RedisAccess {
 pub struct RedisFault {
     reason: String,
     is_answer: bool,
+    /// Redis has no script of this digest: it has begun anew, or its scripts were removed. Nothing was run.
+    lacks_script: bool,
 }
 
 impl RedisFault {
@@ -49,6 +54,9 @@ pub struct RedisLink {
     config: AsyncConnectionConfig,
     key_prefix: String,
     connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
+    /// The digest of each script that was loaded; `None` for one that Redis does not load for this user. Only scripts of this
+    /// program are in here.
+    digests: Mutex<HashMap<String, Option<String>>>,
 }
 
 impl fmt::Debug for RedisLink {
@@ -69,7 +77,8 @@ impl RedisLink {
             .set_connection_timeout(Some(access.connect_timeout))
             .set_response_timeout(None);
         let key_prefix = access.key_prefix.clone();
-        let link = Self { client, config, key_prefix, connection: tokio::sync::Mutex::default() };
+        let (connection, digests) = (tokio::sync::Mutex::default(), Mutex::default());
+        let link = Self { client, config, key_prefix, connection, digests };
         let ping = redis::cmd("PING");
         let answered: String = link.within(access.connect_timeout, &ping).await?;
         tracing::debug!(answered, "connected to Redis");
@@ -94,15 +103,40 @@ impl RedisLink {
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<T, RedisFault> {
-        let mut command = redis::cmd("EVAL");
-        command.arg(script).arg(keys.len());
-        keys.iter().for_each(|key| {
-            command.arg(key);
-        });
-        arguments.iter().for_each(|argument| {
-            command.arg(argument.as_slice());
-        });
-        self.within(limit, &command).await
+        let answer = timeout(limit, self.run(script, keys, arguments)).await;
+        self.judged(answer.unwrap_or_else(|_| Err(late())))
+    }
+
+    /// Runs a script by its digest, or by its text if Redis does not have it.
+    async fn run<T: FromRedisValue>(
+        &self,
+        script: &str,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+    ) -> Result<T, RedisFault> {
+        if let Some(digest) = self.digest_of(script).await? {
+            match self.ask(&call("EVALSHA", &digest, keys, arguments)).await {
+                Err(fault) if fault.lacks_script => {} // the text gives it to Redis again
+                answer => return answer,
+            }
+        }
+        self.ask(&call("EVAL", script, keys, arguments)).await
+    }
+
+    /// Returns the digest of a script. Loads it if that is not known.
+    async fn digest_of(&self, script: &str) -> Result<Option<String>, RedisFault> {
+        if let Some(known) = self.digests.lock().get(script) {
+            return Ok(known.clone());
+        }
+        let mut load = redis::cmd("SCRIPT");
+        load.arg("LOAD").arg(script);
+        let digest = match self.ask(&load).await {
+            Ok(digest) => Some(digest),
+            Err(fault) if fault.is_answer => None,
+            Err(fault) => return Err(fault),
+        };
+        self.digests.lock().insert(script.to_owned(), digest.clone());
+        Ok(digest)
     }
 
     async fn within<T: FromRedisValue>(
@@ -110,14 +144,16 @@ impl RedisLink {
         limit: Duration,
         command: &redis::Cmd,
     ) -> Result<T, RedisFault> {
-        let asked = timeout(limit, self.ask(command)).await;
-        let late = || RedisFault { reason: "no answer in time".into(), is_answer: false };
-        let answer = asked.unwrap_or_else(|_| Err(late()));
-        if answer.is_err() {
-            // The next call connects anew.
-            if let Ok(mut connection) = self.connection.try_lock() {
-                *connection = None;
-            }
+        let answer = timeout(limit, self.ask(command)).await;
+        self.judged(answer.unwrap_or_else(|_| Err(late())))
+    }
+
+    /// Passes an answer on. After a failure the next call connects anew.
+    fn judged<T>(&self, answer: Result<T, RedisFault>) -> Result<T, RedisFault> {
+        if answer.is_err()
+            && let Ok(mut connection) = self.connection.try_lock()
+        {
+            *connection = None;
         }
         answer
     }
@@ -138,8 +174,27 @@ impl RedisLink {
     }
 }
 
+/// Returns the call of a script, which is named by its text or its digest.
+fn call(name: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> redis::Cmd {
+    let mut command = redis::cmd(name);
+    command.arg(script).arg(keys.len());
+    keys.iter().for_each(|key| {
+        command.arg(key);
+    });
+    arguments.iter().for_each(|argument| {
+        command.arg(argument.as_slice());
+    });
+    command
+}
+
+fn late() -> RedisFault {
+    RedisFault { reason: "no answer in time".into(), is_answer: false, lacks_script: false }
+}
+
 fn fault(error: redis::RedisError) -> RedisFault {
-    RedisFault { reason: error.to_string(), is_answer: error.code().is_some() }
+    let code = error.code();
+    let (is_answer, lacks_script) = (code.is_some(), code == Some("NOSCRIPT"));
+    RedisFault { reason: error.to_string(), is_answer, lacks_script }
 }
 
 /// Returns a number as an argument of a script.
