@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::IoSlice;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use bytes::{Buf, Bytes};
 use http::Extensions;
@@ -34,8 +34,23 @@ struct CallShare {
     request_bytes: AtomicUsize,
     /// The part of `bytes` that the call itself takes until it answers.
     call_bytes: AtomicUsize,
-    /// The caller has gone: the connection is not charged any more.
-    is_left: AtomicBool,
+    /// Bytes that the connection is not charged with any more, because its end would free none of them, and the part of them
+    /// that is lent. They stay charged to the address and the budget.
+    left_bytes: AtomicUsize,
+    left_lent_bytes: AtomicUsize,
+    /// Tasks that work for the call, whether or not it is answered.
+    holders: AtomicUsize,
+}
+
+/// Keeps the memory of a call charged while a task works for it, also when the call is answered before. Made by
+/// [`CallCharge::hold`].
+#[must_use = "the memory is charged for as long as this is held"]
+pub struct HeldCharge(CallCharge);
+
+impl Drop for HeldCharge {
+    fn drop(&mut self) {
+        self.0.0.holders.fetch_sub(1, Relaxed);
+    }
 }
 
 /// Watches a caller who may go while other tasks work for the call. Made by [`CallCharge::watch_caller`].
@@ -65,7 +80,9 @@ impl CallCharge {
             lent_bytes: AtomicUsize::new(0),
             request_bytes: AtomicUsize::new(0),
             call_bytes: AtomicUsize::new(0),
-            is_left: AtomicBool::new(false),
+            left_bytes: AtomicUsize::new(0),
+            left_lent_bytes: AtomicUsize::new(0),
+            holders: AtomicUsize::new(0),
         }))
     }
 
@@ -169,24 +186,35 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Gives back everything.
+    /// Notes that the call is answered, and that what the answer was made of is gone. Gives back everything, unless tasks
+    /// still hold the request: then it stays charged, but not to the connection, until the last clone of this is dropped.
     pub(crate) fn clear(&self) {
+        if self.0.holders.load(Relaxed) > 0 {
+            return self.leave();
+        }
         self.give_back_lasting(self.0.bytes.load(Relaxed));
+    }
+
+    /// Holds the memory of a unary call for a task that works for it: it stays charged when the call is answered before.
+    pub fn hold(&self) -> HeldCharge {
+        self.0.holders.fetch_add(1, Relaxed);
+        HeldCharge(self.clone())
     }
 
     /// Watches the caller of a unary call while tasks that outlive it hold clones of this charge. If the watch is dropped,
     /// the caller has gone, and what the call holds stays charged to its address and the budget, but not to its
     /// connection: that may be closed for what it holds, and closing it would free none of this. To be held across the wait
-    /// for those tasks; nothing may be taken or given back once it was dropped.
+    /// for those tasks; nothing that was taken before may be given back once it was dropped.
     pub fn watch_caller(&self) -> CallerWatch {
         CallerWatch(Some(self.clone()))
     }
 
     fn leave(&self) {
-        if !self.0.is_left.swap(true, Relaxed) {
-            let (bytes, lent_bytes) = (self.0.bytes.load(Relaxed), self.0.lent_bytes.load(Relaxed));
-            self.0.connection.leave(bytes, lent_bytes);
-        }
+        let (bytes, lent_bytes) =
+            (self.0.bytes.swap(0, Relaxed), self.0.lent_bytes.swap(0, Relaxed));
+        self.0.left_bytes.fetch_add(bytes, Relaxed);
+        self.0.left_lent_bytes.fetch_add(lent_bytes, Relaxed);
+        self.0.connection.leave(bytes, lent_bytes);
     }
 
     /// Returns a number that calls from the same address share, for queues that are fair between
@@ -209,10 +237,10 @@ impl fmt::Debug for CallCharge {
 
 impl Drop for CallShare {
     fn drop(&mut self) {
+        let (left_bytes, left_lent_bytes) =
+            (*self.left_bytes.get_mut(), *self.left_lent_bytes.get_mut());
+        self.connection.give_back_left(left_bytes, left_lent_bytes);
         let (held_bytes, lent_bytes) = (*self.bytes.get_mut(), *self.lent_bytes.get_mut());
-        if *self.is_left.get_mut() {
-            return self.connection.give_back_left(held_bytes, lent_bytes);
-        }
         self.connection.give_back_lent(lent_bytes);
         self.connection.give_back(held_bytes - lent_bytes);
     }

@@ -78,7 +78,7 @@ mod upgrade;
 pub use budget::{CALLERS_BYTES_MAX, MemoryBudget};
 pub use build_info::BuildInfo;
 pub use call_metrics::CallMetrics;
-pub use call_share::{CallCharge, CallerWatch};
+pub use call_share::{CallCharge, CallerWatch, HeldCharge};
 pub use chain_list::{ChainListReport, ChainListStatus, ChainListsView};
 pub use connect::ConnectRequest;
 pub use decoding::FieldCost;
