@@ -1,7 +1,8 @@
 //! The bill of a request: its rows in the table of use, and the fees beyond the prices that its caller's budget was charged.
 //!
 //! An envelope is entered by the task that learns of its publication, and that task goes on when the caller hangs up: a
-//! caller who goes early pays like any other.
+//! caller who goes early pays like any other. What is then certainly not published goes back to the budget when the last
+//! task that knows of it ends.
 
 use std::fmt;
 use std::sync::Arc;
@@ -37,6 +38,8 @@ pub(crate) struct BillLine {
     price: CallerCost,
     /// The envelope is in the table of use.
     is_entered: AtomicBool,
+    /// The envelope may be published, and nothing says whether it is: its price stays with the budget.
+    is_open: AtomicBool,
     /// The price went back to the budget.
     is_given_back: AtomicBool,
 }
@@ -45,7 +48,13 @@ impl BillLine {
     /// Returns the line of an envelope that has this price.
     pub(crate) fn new(envelope: &Routed, price: CallerCost) -> Self {
         let (kind, bytes) = (envelope.kind, envelope.bytes.len() as u64);
-        Self { kind, bytes, price, is_entered: false.into(), is_given_back: false.into() }
+        let [is_entered, is_open, is_given_back] = [false; 3].map(AtomicBool::new);
+        Self { kind, bytes, price, is_entered, is_open, is_given_back }
+    }
+
+    /// Returns whether the price is for nothing, as far as is known.
+    fn is_unused(&self) -> bool {
+        !self.is_entered.load(Relaxed) && !self.is_open.load(Relaxed)
     }
 
     /// Returns the price if it did not go back to the budget yet: the one that asks has to give it back.
@@ -57,10 +66,29 @@ impl BillLine {
 impl RequestBill {
     /// Gives back the prices of the envelopes with these indexes, each once.
     pub(crate) async fn give_back(&self, indexes: impl Iterator<Item = usize>) {
-        let mut sum = CallerCost::default();
-        indexes.filter_map(|index| self.lines[index].take_back()).for_each(|price| sum.add(price));
+        let sum = sum_of(indexes.filter_map(|index| self.lines[index].take_back()));
         self.policies.give_back(&self.caller, sum, self.admission).await;
     }
+
+    /// Gives back the prices of all envelopes, each once.
+    pub(crate) async fn give_all_back(&self) {
+        self.give_back(0..self.lines.len()).await;
+    }
+}
+
+impl Drop for RequestBill {
+    fn drop(&mut self) {
+        let unused = self.lines.iter().filter(|line| line.is_unused());
+        let sum = sum_of(unused.filter_map(BillLine::take_back));
+        self.policies.begin_to_give_back(&self.caller, sum, self.admission);
+    }
+}
+
+/// Sums prices.
+fn sum_of(prices: impl Iterator<Item = CallerCost>) -> CallerCost {
+    let mut sum = CallerCost::default();
+    prices.for_each(|price| sum.add(price));
+    sum
 }
 
 /// The place of one envelope in the bill of its request. Clones are the same place.
@@ -92,6 +120,11 @@ impl BillEntry {
     pub(crate) fn enter_on_chain(&self) {
         let CallerCost { picodollars, gas, .. } = self.line().price;
         self.enter(picodollars, gas);
+    }
+
+    /// Notes that the envelope may be published although nothing says so: its price stays with the budget.
+    pub(crate) fn leave_open(&self) {
+        self.line().is_open.store(true, Relaxed);
     }
 
     /// Takes from the caller's budget what the prices taken before do not cover.

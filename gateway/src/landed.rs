@@ -15,18 +15,25 @@ pub(crate) const PLACES_MAX: u64 = 200_000;
 /// Envelopes that one call names: a script has room for some thousand. A guess.
 pub(crate) const PLACES_PER_CALL: usize = 1000;
 
-/// Tells the places of envelopes. Returns for each of them 1 if this very place was told before, else 0. A call that is
-/// repeated would find its own places, so none is.
+/// Tells the places of envelopes. Returns for each of them 1 if it was told before, else 0: at the same place, or in the
+/// same transaction, which has another place after a reorganisation of the chain and is paid for once. A call that is repeated
+/// would find its own places, so none is.
 ///
 /// Keys: the two generations; the one in use. Arguments: the time in ms for which a place is kept; places in a
 /// generation; for each envelope its digest and its place.
 pub(crate) const TELL: &str = r"
 local kept, known = tonumber(ARGV[1]), {}
+local function transaction(place) return place:match('^%d+%.%d+%.(%x+)$') end
+local function is_same(told, place)
+  if not told or told == place then return told == place end
+  local sent = transaction(place)
+  return sent ~= nil and sent == transaction(told)
+end
 local turn = redis.call('GET', KEYS[3]) == '1' and 1 or 0
 local key, older = KEYS[1 + turn], KEYS[2 - turn]
 for at = 3, #ARGV, 2 do
   local told = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
-  known[#known + 1] = told == ARGV[at + 1] and 1 or 0
+  known[#known + 1] = is_same(told, ARGV[at + 1]) and 1 or 0
 end
 if redis.call('HLEN', key) >= tonumber(ARGV[2]) or redis.call('PTTL', key) < kept then
   turn = 1 - turn

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::{Duration, Instant};
 
 use hawser_chain::redis_link::{RedisFault, RedisLink, number};
-use hawser_proto::{Address, OriginatorId};
+use hawser_proto::{Address, EnvelopeId, OriginatorId};
 use sha2::{Digest as _, Sha256};
 
 use crate::landed::{self, ClientKey, LandedEnvelope};
@@ -34,20 +34,21 @@ const DAY_MS: u64 = 24 * HOUR_MS;
 /// window of both buckets, the cost (envelopes, picodollars, gas), and the limits of picodollars and gas in the
 /// hour, and of envelopes, picodollars and gas in the day; -1 stands for no limit.
 /// Returns nothing, or the group, the place of the limit in it, and the ms after which the cost fits (-1: never).
+///
+/// Each request makes this call, so it reads and writes each count once, with all its parts.
 const TAKE: &str = r"
-local now, writes = tonumber(ARGV[1]), {}
-local names = {'p', 'g', 'e', 'p', 'g'}
+local now, writes, counts = tonumber(ARGV[1]), {}, {}
 for group = 0, 1 do
   local k, a = group * 5, 1 + group * 12
-  local costs = {e = tonumber(ARGV[a + 5]), p = tonumber(ARGV[a + 6]), g = tonumber(ARGV[a + 7])}
-  local last = tonumber(redis.call('GET', KEYS[k + 1]) or now)
-  local elapsed, longest = math.max(0, now - last), 0
+  local costs = {tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])}
+  local last, longest = nil, 0
   for b = 0, 1 do
     local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
     if capacity >= 0 then
-      if costs.e > capacity then return {group, b, -1} end
+      if costs[1] > capacity then return {group, b, -1} end
+      last = last or tonumber(redis.call('GET', KEYS[k + 1]) or now)
       local left = tonumber(redis.call('GET', KEYS[k + 2 + b]) or capacity)
-      left = math.min(capacity, left + elapsed * capacity / window) - costs.e
+      left = math.min(capacity, left + math.max(0, now - last) * capacity / window) - costs[1]
       if left < 0 then return {group, b, math.ceil(-left * window / capacity)} end
       writes[#writes + 1] = {KEYS[k + 2 + b], string.format('%.17g', left), window}
       longest = math.max(longest, window)
@@ -56,26 +57,26 @@ for group = 0, 1 do
   if longest > 0 then
     writes[#writes + 1] = {KEYS[k + 1], string.format('%.0f', math.max(now, last)), longest}
   end
-  for at = 1, 5 do
-    local limit, cost = tonumber(ARGV[a + 7 + at]), costs[names[at]]
-    local used = tonumber(redis.call('HGET', KEYS[k + (at <= 2 and 4 or 5)], names[at]) or '0')
-    if limit >= 0 and used + cost > limit then
-      return {group, 1 + at, cost <= limit and 0 or -1}
+  for of_day = 0, 1 do
+    local key, after = KEYS[k + 4 + of_day], {}
+    local used = redis.call('HMGET', key, 'e', 'p', 'g')
+    for at = 1, 3 do
+      local limit = tonumber(ARGV[a + 6 + 3 * of_day + at])
+      if at == 1 and of_day == 0 then limit = -1 end
+      local sum = tonumber(used[at] or '0') + costs[at]
+      if limit >= 0 and sum > limit then
+        return {group, at + 3 * of_day, costs[at] <= limit and 0 or -1}
+      end
+      after[at] = string.format('%.0f', math.min(9007199254740991, sum))
     end
+    counts[#counts + 1] = {key, after, not used[1] and (of_day == 1 and 172800 or 7200)}
   end
 end
 for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
-for group = 0, 1 do
-  local k, a = group * 5, 1 + group * 12
-  local costs = {e = tonumber(ARGV[a + 5]), p = tonumber(ARGV[a + 6]), g = tonumber(ARGV[a + 7])}
-  for place, life in pairs({[4] = 7200, [5] = 172800}) do
-    for _, name in ipairs({'e', 'p', 'g'}) do
-      local used = tonumber(redis.call('HGET', KEYS[k + place], name) or '0')
-      local after = math.min(9007199254740991, used + costs[name])
-      redis.call('HSET', KEYS[k + place], name, string.format('%.0f', after))
-    end
-    redis.call('EXPIRE', KEYS[k + place], life)
-  end
+for _, count in ipairs(counts) do
+  local key, after, life = count[1], count[2], count[3]
+  redis.call('HSET', key, 'e', after[1], 'p', after[2], 'g', after[3])
+  if life then redis.call('EXPIRE', key, life) end
 end
 return {}
 ";
@@ -279,12 +280,13 @@ impl GatewayShare {
         known
     }
 
-    /// Tells the places of envelopes. Returns those that were told before: the gateway that told them first has them in a
-    /// bill. Returns none if Redis does not answer.
+    /// Tells the places of envelopes. Returns those of them that were told before, or whose transaction was: the gateway that
+    /// told them first has them in a bill. An envelope that is known at one place may be new at another one, so each is returned
+    /// with the place that was asked about. Returns none if Redis does not answer.
     pub(crate) async fn tell_places(
         &self,
         places: &[(ClientKey, LandedEnvelope)],
-    ) -> BTreeSet<ClientKey> {
+    ) -> BTreeSet<(ClientKey, EnvelopeId)> {
         let mut known = BTreeSet::new();
         for places in places.chunks(landed::PLACES_PER_CALL) {
             let mut arguments = vec![number(landed::KEPT_MS), number(landed::PLACES_MAX)];
@@ -293,8 +295,8 @@ impl GatewayShare {
             }
             let told: Option<Vec<i64>> =
                 self.eval(landed::TELL, &self.place_keys(), &arguments).await;
-            let told = places.iter().zip(told.unwrap_or_default());
-            known.extend(told.filter(|(_, told)| *told == 1).map(|((client, _), _)| *client));
+            let told = places.iter().zip(told.unwrap_or_default()).filter(|(_, told)| *told == 1);
+            known.extend(told.map(|((client, place), _)| (*client, place.id)));
         }
         known
     }

@@ -47,12 +47,7 @@ impl EnvelopeError {
         match self {
             Self::Node(NodePublishError::NoNode | NodePublishError::TooManyWait) => false,
             Self::Node(NodePublishError::Last { may_be_published, .. }) => *may_be_published,
-            Self::Chain(fault) => !matches!(
-                fault,
-                ChainPublishError::Invalid(_)
-                    | ChainPublishError::NotSent(_)
-                    | ChainPublishError::NoChain
-            ),
+            Self::Chain(fault) => fault.may_be_published(),
             Self::NoOutcome => true,
         }
     }

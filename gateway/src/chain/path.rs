@@ -128,6 +128,15 @@ struct Started {
     _waits: WaitGuard,
 }
 
+/// A payload that this gateway has seen on the chain.
+#[derive(Debug, Clone, Copy)]
+struct KnownOnChain {
+    place: OnChain,
+    since: Instant,
+    /// It may not be there any more and may be sent again. Kept, because its transaction is in a bill.
+    is_lost: bool,
+}
+
 /// One payload of a topic in the order of its request. `new` is `None` for a payload that another
 /// request has sent.
 struct TopicStep {
@@ -146,7 +155,7 @@ pub(crate) struct ChainPath {
     progress: Arc<Mutex<RecentPayloads<Attempt>>>,
     /// Payloads that are on the chain, however long ago: every reader can repeat them. Kept apart,
     /// because an attempt is forgotten and its payload still must not be sent twice.
-    on_chain: Arc<Cache<PayloadKey, (OnChain, Instant)>>,
+    on_chain: Arc<Cache<PayloadKey, KnownOnChain>>,
     metrics: Arc<GatewayMetrics>,
     /// Time from inclusion until a node has to show the envelope.
     shown_timeout: Duration,
@@ -199,7 +208,7 @@ impl ChainPath {
         let progress = self.progress.lock().get(&key, now);
         match progress {
             Some(attempt) => !matches!(*attempt.progress.borrow(), Progress::Done(Err(_))),
-            None => self.on_chain.get(&key).is_some(),
+            None => self.on_chain.get(&key).is_some_and(|known| !known.is_lost),
         }
     }
 
@@ -364,6 +373,9 @@ impl ChainPath {
             let retry_at = Instant::now() + RETRY_AFTER;
             let result = self.send(&new, pending_since.is_none()).await;
             self.forget_if_lost(&new.key, &result);
+            if result.as_ref().is_err_and(ChainPublishError::may_be_published) {
+                new.item.bill.leave_open();
+            }
             match (&result, pending_since) {
                 (Err(ChainPublishError::Pending { .. }), _) => {
                     let (next, progress) = watch::channel(Progress::Sending);
@@ -400,14 +412,14 @@ impl ChainPath {
     /// Forgets that a payload is on the chain when it has to be possible to send it again: nodes have dropped
     /// it, or do not show it long after its block, as after a reorganisation of the chain.
     fn forget_if_lost(&self, key: &PayloadKey, result: &ChainResult) {
-        let is_old = |(_, since): (OnChain, Instant)| since.elapsed() > LOST_AFTER;
+        let Some(known) = self.on_chain.get(key) else { return };
         let is_lost = match result {
             Err(ChainPublishError::Dropped { .. }) => true,
-            Err(ChainPublishError::NotShown { .. }) => self.on_chain.get(key).is_some_and(is_old),
+            Err(ChainPublishError::NotShown { .. }) => known.since.elapsed() > LOST_AFTER,
             _ => false,
         };
         if is_lost {
-            self.on_chain.remove(key);
+            self.on_chain.insert(*key, KnownOnChain { is_lost, ..known });
         }
     }
 
@@ -445,24 +457,29 @@ impl ChainPath {
     /// Puts a payload on the chain unless this gateway knows that it is there.
     async fn put(&self, new: &NewPayload, is_first: bool) -> Result<OnChain, ChainPublishError> {
         let NewPayload { item: ChainItem { topic, payload, bill, .. }, key, .. } = new;
-        if let Some((known, _)) = self.on_chain.get(key) {
-            return Ok(known);
+        let before = self.on_chain.get(key);
+        if let Some(known) = before.filter(|known| !known.is_lost) {
+            return Ok(known.place);
         }
         let writer = self.writer.as_ref().ok_or(ChainPublishError::NoChain)?;
         let pass = if is_first { Some(self.enter(new).await?) } else { None };
         let _running = self.running.begin();
         let on_chain = writer.publish(*topic, payload.clone()).await?;
         drop(pass);
-        self.on_chain.insert(*key, (on_chain, Instant::now()));
+        let known = KnownOnChain { place: on_chain, since: Instant::now(), is_lost: false };
+        self.on_chain.insert(*key, known);
         let id = EnvelopeId::new(strand_of(*topic), on_chain.sequence_id);
         let landed = LandedEnvelope { id, transaction: Some(on_chain.transaction_hash) };
         let place = (client_key(payload), landed);
-        let is_known = match self.nodes.share() {
+        let is_told = match self.nodes.share() {
             Some(share) => !share.tell_places(&[place]).await.is_empty(),
             None => false,
         };
+        // A transaction costs gas once, wherever a reorganisation puts it.
+        let is_billed_here =
+            before.is_some_and(|known| known.place.transaction_hash == on_chain.transaction_hash);
         // Of the gateways that wait for one transaction, the first one that tells of it has it in its bill.
-        if is_known {
+        if is_told || is_billed_here {
             bill.give_back().await;
         } else {
             bill.enter_on_chain();

@@ -107,3 +107,10 @@ pub enum ChainPublishError {
     #[error("this gateway has no app chain")]
     NoChain,
 }
+
+impl ChainPublishError {
+    /// Returns whether something was sent: the payload may be published, now or later.
+    pub(crate) fn may_be_published(&self) -> bool {
+        !matches!(self, Self::Invalid(_) | Self::NotSent(_) | Self::NoChain)
+    }
+}

@@ -18,6 +18,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::PublishPayerEnvelopesRequest;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::ReplicationApiClient;
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable, Violation};
+use hawser_serve::HeldCharge;
 use prost::Message as _;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
@@ -106,6 +107,8 @@ struct PublishJob {
     /// Cancelled when the caller has gone.
     gone: CancellationToken,
     answer: oneshot::Sender<Result<Vec<PlacedEnvelope>, NodeError>>,
+    /// The memory of the request, charged until its last call has ended: a call goes on for others who share it.
+    held: Option<HeldCharge>,
 }
 
 impl PublishJob {
@@ -181,6 +184,7 @@ impl Batcher {
 
     /// Publishes these client envelopes, all or none of them, in this order. Returns `None` when the caller has gone, for
     /// which `gone` is cancelled, before they were sent. `end` is the end of the attempt; what still waits then is not sent.
+    /// `held` is the memory of the request.
     ///
     /// # Errors
     /// The failure of the call that they were part of, or the end of the attempt; see [`NodeError::may_be_published`].
@@ -188,6 +192,7 @@ impl Batcher {
         &self,
         caller: &CallerId,
         clients: Vec<Bytes>,
+        held: Option<HeldCharge>,
         gone: &CancellationToken,
         end: impl Future<Output = NodeError>,
     ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
@@ -195,7 +200,7 @@ impl Batcher {
         let mut end = pin!(end);
         let unused = || NodeError::Failed(Status::unavailable("the node is no longer used"));
         let jobs = if self.caller.suspects(caller) { &self.suspect_jobs } else { &self.jobs };
-        let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer };
+        let job = PublishJob { caller: caller.clone(), clients, gone: gone.clone(), answer, held };
         let not_called = |error: NodeError| Some(Err(NodeError::NotCalled(Box::new(error))));
         let told = |answer: Result<_, _>| match answer {
             Ok(answer) => Some(answer),
@@ -285,7 +290,8 @@ impl NodeCaller {
     }
 
     /// Sends jobs in one call and answers each one. Halves the jobs and calls again when the node
-    /// refuses them: one bad envelope must not fail the requests of other callers.
+    /// refuses them: one bad envelope must not fail the requests of other callers. Gives the call up when the attempts of all
+    /// jobs have ended: it would hold their memory for an answer that nothing waits for.
     fn settle(&self, mut jobs: Vec<PublishJob>) -> BoxFuture<'_, ()> {
         async move {
             // An attempt whose time is over, or a caller who has gone.
@@ -294,7 +300,17 @@ impl NodeCaller {
                 return;
             }
             let clients: Vec<Bytes> = jobs.iter().flat_map(|job| job.clients.clone()).collect();
-            match self.call(clients).await {
+            let ended = async {
+                for job in &mut jobs {
+                    job.answer.closed().await;
+                }
+            };
+            let called = tokio::select! {
+                biased;
+                called = self.call(clients) => called,
+                () = ended => return,
+            };
+            match called {
                 Ok(mut results) => {
                     debug_assert_eq!(
                         results.len(),
@@ -306,6 +322,7 @@ impl NodeCaller {
                         let rest = results.split_off(job.clients.len().min(results.len()));
                         let own = std::mem::replace(&mut results, rest);
                         let own: Result<Vec<_>, _> = own.into_iter().collect();
+                        drop(job.held);
                         let _ = job.answer.send(own.map_err(NodeError::WrongAnswer));
                     }
                 }
@@ -507,7 +524,7 @@ mod tests {
         let (answer, _) = oneshot::channel();
         let caller = CallerId::of_test("alice");
         let clients = vec![vec![0; len].into(); envelopes];
-        PublishJob { caller, clients, gone: CancellationToken::new(), answer }
+        PublishJob { caller, clients, gone: CancellationToken::new(), answer, held: None }
     }
 
     #[test]

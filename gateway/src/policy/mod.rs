@@ -24,7 +24,7 @@ use std::sync::Arc;
 pub(crate) use api_key::ApiKeyError;
 use api_key::ApiKeys;
 pub use api_key::ApiKeysError;
-use config::{CallerIdentityKind, Policy, PolicyFile, TenantSettings};
+use config::{CallerIdentityKind, PolicyFile, TenantSettings};
 use http::HeaderMap;
 pub(crate) use jwks::KeyFetchSettings;
 pub use jwt::KeysError;
@@ -33,13 +33,15 @@ use jwt::TokenKeys;
 pub(crate) use limits::CallerCost;
 use limits::{CallerLimits, LimitExceeded, shared};
 use parking_lot::{Mutex, RwLock};
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use webhook::Webhook;
 pub(crate) use webhook::WebhookError;
 pub use webhook::WebhookStartError;
 
 use crate::routing::Routed;
-use crate::sharing::{GatewayShare, SharedTake};
+use crate::sharing::{GatewayShare, SharedLimits, SharedTake};
 use hawser_rules::PayloadClass;
 
 /// The one caller of a gateway that does not tell callers apart.
@@ -119,6 +121,57 @@ pub(crate) struct Admission {
     taken_ms: u64,
     /// True if its cost is taken from the limits of all gateways too.
     is_shared: bool,
+}
+
+/// A cost that was taken from limits, and from no bill yet. Dropped, it is given back: the caller may go at any time.
+pub(crate) struct TakenCost {
+    policies: Arc<Policies>,
+    caller: CallerId,
+    cost: CallerCost,
+    admission: Admission,
+    /// A bill answers for it.
+    is_billed: bool,
+}
+
+impl TakenCost {
+    /// Leaves the cost to a bill.
+    pub(crate) fn to_bill(mut self) -> Admission {
+        self.is_billed = true;
+        self.admission
+    }
+
+    /// Takes the cost from the limits of all gateways together, if Redis answers.
+    ///
+    /// # Errors
+    /// When it does not fit.
+    async fn take_everywhere(
+        mut self,
+        share: Arc<GatewayShare>,
+        limits: [SharedLimits; 2],
+    ) -> Result<Self, PolicyError> {
+        let (cost, now_ms) = (self.cost.to_share(), self.admission.taken_ms);
+        let exceeded = match share.take(&self.caller.0, limits, cost, now_ms).await {
+            SharedTake::Taken => {
+                self.admission.is_shared = true;
+                return Ok(self);
+            }
+            SharedTake::Skipped => return Ok(self),
+            SharedTake::Exceeded(exceeded) => exceeded,
+        };
+        let limit = LimitExceeded::of_shared(exceeded, now_ms);
+        Err(match exceeded.of_total {
+            true => PolicyError::TotalExceeded(limit),
+            false => PolicyError::LimitExceeded(limit),
+        })
+    }
+}
+
+impl Drop for TakenCost {
+    fn drop(&mut self) {
+        if !self.is_billed {
+            self.policies.begin_to_give_back(&self.caller, self.cost, self.admission);
+        }
+    }
 }
 
 /// The policies of a running gateway.
@@ -223,12 +276,12 @@ impl Policies {
     /// # Errors
     /// Returns the first reason to refuse; nothing is taken then.
     pub(crate) async fn admit(
-        &self,
+        self: &Arc<Self>,
         caller: &CallerId,
         routed: &[Routed],
         price: impl Fn(&Routed) -> CallerCost,
         now_ms: u64,
-    ) -> Result<Admission, PolicyError> {
+    ) -> Result<TakenCost, PolicyError> {
         let policy = self.file.policy_of(&caller.0);
         let count = routed.len();
         if let Some(max) = policy.envelopes_per_request_max.filter(|max| count > *max) {
@@ -258,32 +311,18 @@ impl Policies {
                 PolicyError::TotalExceeded(exceeded)
             })?;
         }
-        let is_shared = self.admit_everywhere(caller, policy, cost, now_ms).await?;
-        Ok(Admission { taken_ms: now_ms, is_shared })
-    }
-
-    /// Takes a cost, which fits the limits of this gateway, from those of all gateways together. Returns
-    /// false if these do not count it.
-    async fn admit_everywhere(
-        &self,
-        caller: &CallerId,
-        policy: &Policy,
-        cost: CallerCost,
-        now_ms: u64,
-    ) -> Result<bool, PolicyError> {
-        let Some(share) = &self.share else { return Ok(false) };
-        let limits = [shared(policy), shared(&self.file.total)];
-        let exceeded = match share.take(&caller.0, limits, cost.to_share(), now_ms).await {
-            SharedTake::Taken => return Ok(true),
-            SharedTake::Skipped => return Ok(false),
-            SharedTake::Exceeded(exceeded) => exceeded,
+        let taken = TakenCost {
+            policies: self.clone(),
+            caller: caller.clone(),
+            cost,
+            admission: Admission { taken_ms: now_ms, is_shared: false },
+            is_billed: false,
         };
-        self.give_back_here(caller, cost, now_ms);
-        let limit = LimitExceeded::of_shared(exceeded, now_ms);
-        Err(match exceeded.of_total {
-            true => PolicyError::TotalExceeded(limit),
-            false => PolicyError::LimitExceeded(limit),
-        })
+        let Some(share) = self.share.clone() else { return Ok(taken) };
+        let limits = [shared(policy), shared(&self.file.total)];
+        // A task of its own hears the answer of Redis after the caller has gone, too, and drops what is taken then.
+        let asking = tokio::spawn(taken.take_everywhere(share, limits));
+        asking.await.expect("asking Redis does not panic")
     }
 
     /// Asks the operator's service, if there is one, whether a caller may publish these envelopes.
@@ -328,18 +367,36 @@ impl Policies {
         }
     }
 
-    /// Returns a part of the cost taken, for envelopes that were not published.
+    /// Returns a part of the cost taken, for envelopes that were not published. It goes back whether or not the caller waits
+    /// for it.
     pub(crate) async fn give_back(
         &self,
         caller: &CallerId,
         cost: CallerCost,
         admission: Admission,
     ) {
+        if let Some(telling) = self.begin_to_give_back(caller, cost, admission) {
+            let _ = telling.await; // it ends early only with the process
+        }
+    }
+
+    /// Returns a part of the cost taken: to the limits of this gateway at once, and to those of all by a task.
+    pub(crate) fn begin_to_give_back(
+        &self,
+        caller: &CallerId,
+        cost: CallerCost,
+        admission: Admission,
+    ) -> Option<JoinHandle<()>> {
+        if cost == CallerCost::default() {
+            return None;
+        }
         let Admission { taken_ms, is_shared } = admission;
         self.give_back_here(caller, cost, taken_ms);
-        if let Some(share) = self.share.as_ref().filter(|_| is_shared) {
-            share.give_back(&caller.0, cost.to_share(), taken_ms).await;
-        }
+        let share = self.share.clone().filter(|_| is_shared)?;
+        let caller = caller.clone();
+        let telling = async move { share.give_back(&caller.0, cost.to_share(), taken_ms).await };
+        // A process that ends has no runtime any more, and its last values are dropped.
+        Some(Handle::try_current().ok()?.spawn(telling))
     }
 
     fn give_back_here(&self, caller: &CallerId, cost: CallerCost, taken_ms: u64) {

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::future::join;
-use hawser_proto::{Bytes, OriginatorId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
 
@@ -114,6 +114,9 @@ impl NodeAttempt {
         } else {
             (Vec::new(), items)
         };
+        if error.may_be_published() {
+            missing.iter().for_each(|item| item.bill.leave_open());
+        }
         let failed = (!missing.is_empty()).then_some((error, missing));
         AttemptEnd { placed: indexed(placed), failed }
     }
@@ -129,7 +132,7 @@ impl NodeAttempt {
         let strands = &self.context.strands;
         let is_new = || items.iter().any(|item| strands.any_new(&item.depends_on));
         for _ in 0..CATCH_UP_TRIES {
-            match self.call(clients.clone()).await {
+            match self.call(items, clients.clone()).await {
                 Some(Err(NodeError::Refused(_))) if is_new() => {}
                 answer => return answer,
             }
@@ -138,12 +141,16 @@ impl NodeAttempt {
                 return None;
             }
         }
-        self.call(clients).await
+        self.call(items, clients).await
     }
 
     /// Calls a node, with the timeout of one attempt. Does not wait for a node that goes down
     /// meanwhile.
-    async fn call(&self, clients: Vec<Bytes>) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
+    async fn call(
+        &self,
+        items: &[PublishItem],
+        clients: Vec<Bytes>,
+    ) -> Option<Result<Vec<PlacedEnvelope>, NodeError>> {
         let (node, timeout) = (&self.node, self.context.timeout);
         let caller = self.request.retry.lock().caller().clone();
         let mut health = node.health.subscribe();
@@ -162,7 +169,8 @@ impl NodeAttempt {
                 () = went_down => NodeError::WentDown,
             }
         };
-        node.batcher.publish(&caller, clients, &self.gone, end).await
+        let held = items.first().map(|item| item.charge.hold()); // all are of one request
+        node.batcher.publish(&caller, clients, held, &self.gone, end).await
     }
 
     /// Splits the items into those that have arrived at the node although it did not say so, and the others.
@@ -204,7 +212,9 @@ impl NodeAttempt {
         let recording = self.context.nodes.record_published(topics, self.node.id(), unable);
         let ((), known) = join(recording, self.tell_others(placed)).await;
         for (item, placed) in placed.iter_mut() {
-            if !placed.is_repeat && known.contains(&client_key(&item.client)) {
+            let is_known =
+                placed.id.is_some_and(|id| known.contains(&(client_key(&item.client), id)));
+            if !placed.is_repeat && is_known {
                 *placed = placed.clone().repeated();
                 unpaid.push(item.bill.clone());
             }
@@ -224,7 +234,10 @@ impl NodeAttempt {
     /// Tells the other gateways where envelopes are. Callers are answered after that: their next request may go to any of
     /// them. Returns what another gateway has told before. A repetition at this one is left to the request that came first,
     /// which would else take it for another gateway's.
-    async fn tell_others(&self, placed: &[(PublishItem, PlacedEnvelope)]) -> BTreeSet<ClientKey> {
+    async fn tell_others(
+        &self,
+        placed: &[(PublishItem, PlacedEnvelope)],
+    ) -> BTreeSet<(ClientKey, EnvelopeId)> {
         let Some(share) = self.context.nodes.share() else { return BTreeSet::new() };
         let own = placed.iter().filter(|(_, placed)| !placed.is_repeat);
         let places: Vec<_> = own

@@ -18,5 +18,5 @@ pub(crate) struct PublishItem {
     pub(crate) congestion_fee_max: Option<u64>,
     pub(crate) bill: BillEntry,
     /// The memory of the call, charged until the last task that has a part of its request ends.
-    pub(crate) _charge: CallCharge,
+    pub(crate) charge: CallCharge,
 }

@@ -84,7 +84,17 @@ impl PublishService {
         let rates = self.rates.borrow().clone();
         let price = |envelope: &Routed| self.price(envelope, &rates);
         let admitted = self.policies.admit(&caller, &routed, price, now_ms).await;
-        let admission = admitted.map_err(|refusal| self.refused(&refusal))?;
+        let taken = admitted.map_err(|refusal| self.refused(&refusal))?;
+        let lines = routed.iter().map(|it| BillLine::new(it, price(it))).collect();
+        // From here on the bill answers for what was taken, whenever the caller goes.
+        let bill = Arc::new(RequestBill {
+            tenant: self.tenant.clone(),
+            caller: caller.clone(),
+            admission: taken.to_bill(),
+            policies: self.policies.clone(),
+            metrics: self.metrics.clone(),
+            lines,
+        });
         let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
         self.chain.recall(for_chain.map(|envelope| &envelope.bytes)).await;
         let price_max = self.policies.price_max(&caller);
@@ -92,7 +102,6 @@ impl PublishService {
         let congestion_fee_max = |envelope: &Routed| {
             price_max.map(|max| max.saturating_sub(price(envelope).picodollars))
         };
-        let prices: Vec<CallerCost> = routed.iter().map(price).collect();
         let for_nodes = || routed.iter().filter(|envelope| envelope.route == Route::Node);
         let allowed = if for_nodes()
             .any(|envelope| self.nodes.all_are_expensive(congestion_fee_max(envelope)))
@@ -104,24 +113,20 @@ impl PublishService {
             self.validate_identities(&routed).await
         };
         if let Err(refused) = allowed {
-            self.policies.give_back(&caller, sum_of(prices), admission).await;
+            bill.give_all_back().await;
             return Err(refused);
         }
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
-        let lines = routed.iter().zip(&prices).map(|(it, price)| BillLine::new(it, *price));
-        let bill = Arc::new(RequestBill {
-            tenant: self.tenant.clone(),
-            caller: caller.clone(),
-            admission,
-            policies: self.policies.clone(),
-            metrics: self.metrics.clone(),
-            lines: lines.collect(),
-        });
         let caller_watch = charge.watch_caller();
         let outcomes = self.dispatch(&bill, &charge, routed, congestion_fee_max).await;
         caller_watch.is_there();
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
+        for (index, outcome) in outcomes.iter().enumerate() {
+            if outcome.as_ref().is_err_and(EnvelopeError::may_be_published) {
+                BillEntry::new(&bill, index).leave_open();
+            }
+        }
         bill.give_back((0..outcomes.len()).filter(is_unused)).await;
         log_answered(&outcomes);
         status::answer(outcomes).inspect_err(|failed| {
@@ -157,7 +162,7 @@ impl PublishService {
                         depends_on,
                         congestion_fee_max,
                         bill,
-                        _charge: charge.clone(),
+                        charge: charge.clone(),
                     });
                 }
                 Route::Chain(topic) => {
@@ -254,13 +259,6 @@ impl PublishService {
 /// bytes, 63,000 for 1 kB, 4.0 million for 100 kB.
 fn gas_of(len: usize) -> u64 {
     GAS_OF_PAYLOAD + GAS_PER_BYTE * len as u64
-}
-
-/// Sums prices.
-fn sum_of(prices: impl IntoIterator<Item = CallerCost>) -> CallerCost {
-    let mut sum = CallerCost::default();
-    prices.into_iter().for_each(|price| sum.add(price));
-    sum
 }
 
 /// Returns whether an envelope was published by an earlier request, or certainly not at all.

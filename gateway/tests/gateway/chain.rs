@@ -1,5 +1,7 @@
 //! Envelopes that the chain orders.
 
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hawser_gateway::chain::ChainPublishError;
@@ -13,8 +15,8 @@ use tonic::Code;
 
 use super::fake_node::{Manner, client_of, id_of};
 use super::fixture::{
-    Net, NoSpoiltInbox, Numbered, SOON, TRANSACTION, Wallets, commit, identity_update, indexed,
-    message, numbered_update, proposal, until,
+    Net, NoSpoiltInbox, Numbered, SOON, SpoiltWhile, TRANSACTION, Wallets, commit, identity_update,
+    indexed, message, numbered_update, proposal, until,
 };
 
 fn impatient(settings: &mut GatewaySettings) {
@@ -278,7 +280,7 @@ async fn an_identity_update_that_is_not_valid_costs_no_gas() {
         1,
         |_| {},
         |ports| {
-            ports.identity = Some(std::sync::Arc::new(NoSpoiltInbox(spoilt)));
+            ports.identity = Some(Arc::new(NoSpoiltInbox(spoilt)));
         },
     )
     .await;
@@ -299,8 +301,7 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
         (VouchError::Unavailable("it is away".into()), Code::Unavailable),
     ] {
         let text = fault.to_string();
-        let told =
-            |ports: &mut GatewayPorts| ports.identity = Some(std::sync::Arc::new(Wallets(fault)));
+        let told = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Wallets(fault)));
         let net = Net::with(1, |_| {}, told).await;
         let refused = net.publish(vec![identity_update([6; 32])]).await.unwrap_err();
         assert_eq!(refused.code(), code);
@@ -315,8 +316,7 @@ async fn an_update_whose_contract_wallets_cannot_be_asked_is_not_sent() {
 #[tokio::test]
 async fn an_update_is_refused_only_if_no_node_knows_an_inbox_in_which_it_is_valid() {
     for ahead in 0..2 {
-        let numbered =
-            |ports: &mut GatewayPorts| ports.identity = Some(std::sync::Arc::new(Numbered));
+        let numbered = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Numbered));
         let net = Net::with(2, |_| {}, numbered).await;
         let inbox = [5; 32];
         let there = indexed(1, 9, numbered_update(inbox, 0).encode_to_vec().into());
@@ -333,7 +333,7 @@ async fn an_update_is_refused_only_if_no_node_knows_an_inbox_in_which_it_is_vali
 
 #[tokio::test]
 async fn updates_of_one_inbox_in_one_request_are_judged_one_after_the_other() {
-    let numbered = |ports: &mut GatewayPorts| ports.identity = Some(std::sync::Arc::new(Numbered));
+    let numbered = |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(Numbered));
     let net = Net::with(1, |_| {}, numbered).await;
     let updates = |numbers: &[u64]| {
         numbers.iter().map(|number| numbered_update([5; 32], *number)).collect::<Vec<_>>()
@@ -358,7 +358,7 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
         1,
         |_| {},
         |ports| {
-            ports.identity = Some(std::sync::Arc::new(NoSpoiltInbox(inbox)));
+            ports.identity = Some(Arc::new(NoSpoiltInbox(inbox)));
         },
     )
     .await;
@@ -369,7 +369,7 @@ async fn an_update_that_its_log_has_is_answered_from_there() {
 }
 
 fn numbered_inboxes(ports: &mut GatewayPorts) {
-    ports.identity = Some(std::sync::Arc::new(Numbered));
+    ports.identity = Some(Arc::new(Numbered));
 }
 
 /// Another update of an inbox with the same number.
@@ -480,4 +480,45 @@ async fn a_ceiling_that_stops_sending_is_a_condition() {
     until(async || net.unmet().await == ["app_chain_cost"]).await;
     *net.chain.ceiling.lock() = None;
     until(async || net.unmet().await.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_payload_that_is_sent_again_and_found_in_its_transaction_is_billed_once() {
+    let check = Arc::new(SpoiltWhile::default());
+    let adjust = |settings: &mut GatewaySettings| {
+        settings.chain_results_kept = Duration::ZERO;
+        settings.shown_timeout = Duration::from_millis(200);
+    };
+    let net = Net::with(1, adjust, |ports| ports.identity = Some(check.clone())).await;
+    net.chain.one_each.store(true, Relaxed);
+    let update = vec![identity_update([5; 32])];
+    // The sender holds its answer until the update is spoilt.
+    net.chain.held.send_replace(true);
+    let releasing = async {
+        until(async || net.chain.count() == 1).await;
+        check.0.store(true, Relaxed);
+        net.chain.held.send_replace(false);
+    };
+    let (dropped, ()) = tokio::join!(net.publish(update.clone()), releasing);
+    assert!(dropped.unwrap_err().message().contains("on the chain as number 1"));
+    // After a reorganisation it is valid, in the same transaction.
+    check.0.store(false, Relaxed);
+    net.chain.moved_by.store(1, Relaxed);
+    let showing = async {
+        until(async || net.chain.given.load(Relaxed) == 2).await;
+        net.chain.shown_by(0, &net.nodes).await;
+    };
+    let waiting = async {
+        // A try that ends before the node shows it is repeated, as clients do.
+        loop {
+            if let Ok(answer) = net.publish(update.clone()).await {
+                return answer;
+            }
+        }
+    };
+    let both = async { tokio::join!(waiting, showing) };
+    let (answer, ()) = tokio::time::timeout(SOON, both).await.expect("a node shows it");
+    assert_eq!(id_of(&answer[0]), (1, 2));
+    let usage = net.page("/usage.csv").await.1;
+    assert!(usage.contains(",identity_update,1,"), "{usage}");
 }

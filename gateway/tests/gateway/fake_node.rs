@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt as _, stream};
@@ -47,6 +49,8 @@ pub(crate) enum Manner {
     OtherOriginator,
     AnswersFewer,
     Hangs,
+    /// Stores what it has once more, at another place.
+    StoresAgain,
     /// Stores it, and does not answer.
     StoresAndHangs,
     /// Stores it, and answers with this status.
@@ -84,6 +88,8 @@ struct Inner {
     cursor: watch::Sender<Option<BTreeMap<u32, u64>>>,
     /// Publishes are stored and not answered while this is true.
     held: watch::Sender<bool>,
+    /// The calls to publish that are under way.
+    publishing: Arc<AtomicUsize>,
     stored: Arc<Mutex<Stored>>,
     shown: broadcast::Sender<pb::OriginatorEnvelope>,
 }
@@ -93,6 +99,22 @@ pub(crate) struct FakeNode {
     pub(crate) address: SocketAddr,
     inner: Inner,
     server: Option<Server>,
+}
+
+/// A call to publish for as long as it lives.
+struct UnderWay(Arc<AtomicUsize>);
+
+impl UnderWay {
+    fn begin(count: &Arc<AtomicUsize>) -> Self {
+        count.fetch_add(1, Relaxed);
+        Self(count.clone())
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
 }
 
 pub(crate) fn key_of(id: u32) -> SecretKey {
@@ -111,6 +133,7 @@ impl FakeNode {
             version: watch::Sender::default(),
             cursor: watch::Sender::default(),
             held: watch::Sender::default(),
+            publishing: Arc::default(),
             stored: Arc::default(),
             shown: broadcast::Sender::new(1000),
         };
@@ -180,6 +203,11 @@ impl FakeNode {
 
     pub(crate) fn calls(&self) -> usize {
         self.inner.stored.lock().calls
+    }
+
+    /// The calls to publish that it has not answered, and whose caller has not given them up.
+    pub(crate) fn under_way(&self) -> usize {
+        self.inner.publishing.load(Relaxed)
     }
 
     /// The number of envelopes in each call that it has refused.
@@ -290,7 +318,8 @@ impl Inner {
             let statement = pb::UnsignedOriginatorEnvelope::decode(unsigned).unwrap();
             statement.payer_envelope_bytes == *payer.as_bytes()
         };
-        if let Some(known) = stored.log.iter().find(same) {
+        let known = stored.log.iter().find(same).filter(|_| *manner != Manner::StoresAgain);
+        if let Some(known) = known {
             return known.clone();
         }
         let envelope = self.sign(manner, stored.log.len() as u64 + 1, payer);
@@ -312,6 +341,7 @@ impl ReplicationApi for Inner {
         request: Request<api::PublishPayerEnvelopesRequest>,
     ) -> Result<Response<api::PublishPayerEnvelopesResponse>, Status> {
         let (metadata, _, request) = request.into_parts();
+        let _under_way = UnderWay::begin(&self.publishing);
         {
             let mut stored = self.stored.lock();
             stored.calls += 1;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -241,6 +241,8 @@ pub(crate) struct FakeChain {
     pub(crate) one_each: AtomicBool,
     /// The payloads that it was given, those with one place included.
     pub(crate) given: AtomicUsize,
+    /// The places by which a reorganisation has moved every payload. Transactions stay the same.
+    pub(crate) moved_by: AtomicU64,
     /// Errors to answer instead, once each.
     pub(crate) faults: Mutex<Vec<ChainPublishError>>,
     /// The price of gas, wei.
@@ -266,8 +268,12 @@ impl FakeChain {
             ChainTopic::Group(_) => 0,
             ChainTopic::Inbox(_) => 1,
         };
-        let sequence = place as u64 + 1;
+        let sequence = self.sequence_of(place);
         (originator, sequence, indexed(originator, sequence, payload.clone()))
+    }
+
+    fn sequence_of(&self, place: usize) -> u64 {
+        place as u64 + 1 + self.moved_by.load(Relaxed)
     }
 
     /// Waits for a payload, and has a node show it.
@@ -307,20 +313,20 @@ impl ChainWriter for FakeChain {
             if let Some(fault) = self.faults.lock().pop() {
                 return Err(fault);
             }
-            let sequence_id = {
+            let place = {
                 let mut taken = self.taken.lock();
                 self.given.fetch_add(1, Relaxed);
                 let is_equal = |(_, known): &(_, Bytes)| *known == payload;
                 let known = taken.iter().position(is_equal).filter(|_| self.one_each.load(Relaxed));
-                let place = known.unwrap_or_else(|| {
+                known.unwrap_or_else(|| {
                     taken.push((topic, payload));
                     taken.len() - 1
-                });
-                SequenceId(place as u64 + 1)
+                })
             };
             let mut held = self.held.subscribe();
             let _ = held.wait_for(|held| !held).await;
             tokio::time::sleep(Duration::from_millis(5)).await;
+            let sequence_id = SequenceId(self.sequence_of(place));
             Ok(OnChain { sequence_id, transaction_hash: TRANSACTION, block_time_s: 1_750_000_000 })
         }
         .boxed()
@@ -352,6 +358,20 @@ pub(crate) struct NoSpoiltInbox(pub(crate) [u8; 32]);
 impl IdentityCheck for NoSpoiltInbox {
     fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck> {
         Box::new(Spoilt(inbox.0 == self.0))
+    }
+
+    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
+        async { Ok(()) }.boxed()
+    }
+}
+
+/// Refuses every update while it is true.
+#[derive(Default)]
+pub(crate) struct SpoiltWhile(pub(crate) AtomicBool);
+
+impl IdentityCheck for SpoiltWhile {
+    fn open(&self, _: InboxId) -> Box<dyn InboxCheck> {
+        Box::new(Spoilt(self.0.load(Relaxed)))
     }
 
     fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {

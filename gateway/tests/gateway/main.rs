@@ -7,6 +7,7 @@ mod edges;
 mod fake_node;
 mod faults;
 mod fixture;
+mod floods;
 mod lateness;
 mod policies;
 mod publish;

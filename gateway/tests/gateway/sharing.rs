@@ -17,6 +17,7 @@ use tonic::Code;
 use super::fake_node::{FakeNode, Manner, client_of, id_of};
 use super::fixture::{Net, SOON, TRANSACTION, commit, message, until};
 use super::redis_server::RedisServer;
+use super::strangers::hung_up;
 
 /// Two gateways before the same nodes.
 async fn two(redis: &RedisServer, nodes: u32, adjust: impl Fn(&mut GatewaySettings)) -> (Net, Net) {
@@ -81,6 +82,32 @@ async fn the_money_of_an_hour_is_counted_once_for_both_and_comes_back() {
 }
 
 #[tokio::test]
+async fn what_is_taken_in_redis_for_a_caller_who_has_gone_by_then_comes_back() {
+    let redis = RedisServer::start();
+    let (first, second) = two(&redis, 1, policies("[default]\nenvelopes_per_day = 1")).await;
+    let mut connection = redis.connect().await;
+    let mut pause = redis::cmd("CLIENT");
+    pause.arg("PAUSE").arg(3_600_000).arg("WRITE");
+    pause.query_async::<()>(&mut connection).await.unwrap();
+    let is_asked = async || {
+        let mut connection = redis.connect().await;
+        let clients: String =
+            redis::cmd("INFO").arg("clients").query_async(&mut connection).await.unwrap();
+        clients.contains("blocked_clients:1\r\n")
+    };
+    tokio::select! {
+        answer = first.publish(vec![message(1, "a")]) => panic!("{answer:?}"),
+        () = until(is_asked) => {}
+    }
+    until(async || hung_up(&first).await == 1).await;
+    redis::cmd("CLIENT").arg("UNPAUSE").query_async::<()>(&mut connection).await.unwrap();
+    // Redis takes it now, before anything that is asked later.
+    until(async || code(&second, "b").await == Code::Ok).await;
+    assert_eq!(code(&first, "c").await, Code::ResourceExhausted);
+    assert_eq!(first.nodes[0].calls(), 1);
+}
+
+#[tokio::test]
 async fn a_price_without_measure_leaves_the_shared_limits_in_force() {
     let redis = RedisServer::start();
     let (first, second) = two(&redis, 1, policies("[default]\nenvelopes_per_day = 4")).await;
@@ -98,6 +125,27 @@ async fn a_price_without_measure_leaves_the_shared_limits_in_force() {
     for net in [&first, &second] {
         assert_eq!(code(net, "one more").await, Code::ResourceExhausted);
     }
+}
+
+#[tokio::test]
+async fn a_redis_that_has_lost_the_scripts_or_loads_none_goes_on_counting() {
+    let redis = RedisServer::start();
+    let (first, second) = two(&redis, 1, policies("[default]\nenvelopes_per_day = 4")).await;
+    assert_eq!(code(&first, "a").await, Code::Ok);
+    let mut connection = redis.connect().await;
+    redis::cmd("SCRIPT").arg("FLUSH").query_async::<()>(&mut connection).await.unwrap();
+    assert_eq!(code(&first, "b").await, Code::Ok);
+    // The second gateway loads its scripts now, and may not.
+    let mut forbid = redis::cmd("ACL");
+    forbid.arg("SETUSER").arg("default").arg("-script|load");
+    forbid.query_async::<()>(&mut connection).await.unwrap();
+    for text in ["c", "d"] {
+        assert_eq!(code(&second, text).await, Code::Ok, "{text}");
+    }
+    for net in [&first, &second] {
+        assert_eq!(code(net, "one more").await, Code::ResourceExhausted);
+    }
+    assert_eq!(places(&redis).await, 4);
 }
 
 #[tokio::test]
@@ -165,6 +213,23 @@ async fn places(redis: &RedisServer) -> u64 {
     count
 }
 
+/// Tells a place of an envelope, as another gateway or any other program may.
+async fn tell(redis: &RedisServer, envelope: &pb::ClientEnvelope, place: &str) {
+    let mut connection = redis.connect().await;
+    let digest = <sha2::Sha256 as sha2::Digest>::digest(envelope.encode_to_vec());
+    for generation in 0..2 {
+        let mut telling = redis::cmd("HSET");
+        telling.arg(format!("{}:landed:{generation}", base())).arg(&digest[..16]).arg(place);
+        telling.query_async::<()>(&mut connection).await.unwrap();
+    }
+}
+
+/// Returns the number of envelopes in a gateway's table of use.
+async fn billed(net: &Net) -> u64 {
+    let rows = rows(net).await;
+    rows.iter().map(|row| row.split(',').nth(3).unwrap().parse::<u64>().unwrap()).sum()
+}
+
 /// The beginning of the gateways' keys in Redis.
 fn base() -> String {
     let payer = hawser_proto::SecretKey::from_bytes(&[9; 32]).unwrap().public_key().address();
@@ -222,7 +287,6 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
         futures_util::future::join(publishing, first.chain.shown_by(0, &first.nodes)).await;
     let commit_place = id_of(&other_commit.unwrap()[0]);
     assert_eq!(commit_place, (0, 1));
-    let mut connection = redis.connect().await;
     let lies = [
         format!("{originator}.{sequence}"),
         format!("{originator}.{}", u64::MAX),
@@ -235,13 +299,7 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
     for (number, lie) in lies.into_iter().enumerate() {
         for envelope in [message(1, &format!("lie {number}")), commit(2, &format!("lie {number}"))]
         {
-            let digest = <sha2::Sha256 as sha2::Digest>::digest(envelope.encode_to_vec());
-            for generation in 0..2 {
-                let key = format!("{}:landed:{generation}", base());
-                let mut tell = redis::cmd("HSET");
-                tell.arg(key).arg(&digest[..16]).arg(&lie);
-                tell.query_async::<()>(&mut connection).await.unwrap();
-            }
+            tell(&redis, &envelope, &lie).await;
             let showing = async {
                 if envelope == commit(2, &format!("lie {number}")) {
                     first.chain.shown_by(number + 1, &first.nodes).await;
@@ -255,6 +313,7 @@ async fn a_redis_that_lies_about_places_costs_a_second_publish_and_no_wrong_answ
     }
     assert_eq!(first.chain.count(), 7, "each commit was sent");
     // Emptied, it is asked for nothing that would be needed.
+    let mut connection = redis.connect().await;
     redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
     assert_eq!(second.publish(vec![message(1, "another one")]).await.unwrap(), other);
 }
@@ -348,6 +407,77 @@ async fn a_payload_that_one_gateway_has_put_on_the_chain_and_no_node_shows_is_in
     assert_eq!(one.unwrap(), other.unwrap());
     assert!(rows(&second).await.is_empty(), "the first gateway has paid");
     assert_billed_once([&first, &second], ",commit,1,").await;
+}
+
+#[tokio::test]
+async fn a_payload_that_a_reorganisation_has_moved_is_billed_by_one_gateway() {
+    let redis = RedisServer::start();
+    let limit = policies("[default]\nenvelopes_per_day = 2");
+    let patient = |settings: &mut GatewaySettings| {
+        limit(settings);
+        settings.shown_timeout = Duration::from_secs(60);
+    };
+    let (first, second) = two(&redis, 1, patient).await;
+    let (chain, payload) = (&first.chain, vec![commit(1, "a")]);
+    chain.one_each.store(true, Relaxed);
+    let later = async {
+        until(async || rows(&first).await.len() == 1).await;
+        // The transaction is in another block now, behind one payload more.
+        chain.moved_by.store(1, Relaxed);
+        let showing = async {
+            until(async || chain.given.load(Relaxed) == 2).await;
+            chain.shown_by(0, &first.nodes).await;
+        };
+        let (answer, ()) = tokio::join!(second.publish(payload.clone()), showing);
+        // The first gateway still waits for what it was told at first.
+        chain.moved_by.store(0, Relaxed);
+        chain.shown_by(0, &first.nodes).await;
+        answer
+    };
+    let (one, other) = tokio::join!(first.publish(payload.clone()), later);
+    assert_eq!((id_of(&one.unwrap()[0]), id_of(&other.unwrap()[0])), ((0, 1), (0, 2)));
+    assert_eq!(chain.count(), 1, "one transaction");
+    assert_billed_once([&first, &second], ",commit,1,").await;
+}
+
+#[tokio::test]
+async fn a_transaction_that_an_earlier_version_has_told_is_in_its_bill_wherever_it_is_now() {
+    let redis = RedisServer::start();
+    let (first, _second) = two(&redis, 1, |_| {}).await;
+    let own = hex::encode(TRANSACTION.0);
+    let told = [
+        (format!("0.5.{own}"), false, "moved"),
+        (format!("0.5.{}", hex::encode([8; 32])), true, "paid for twice"),
+        // Not of the form that any version writes.
+        (format!("0.5.{own}.1"), true, "a longer text"),
+        (own.clone(), true, "no place"),
+        ("0.5".to_owned(), true, "a node's"),
+    ];
+    let mut expected = 0;
+    for (number, (told, is_billed, what)) in told.into_iter().enumerate() {
+        let payload = commit(1, what);
+        tell(&redis, &payload, &told).await;
+        let publishing = first.publish(vec![payload]);
+        let showing = first.chain.shown_by(number, &first.nodes);
+        let (answer, ()) = tokio::join!(publishing, showing);
+        assert!(answer.is_ok(), "{what}: {answer:?}");
+        expected += u64::from(is_billed);
+        assert_eq!(billed(&first).await, expected, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn of_two_places_of_an_envelope_the_one_that_was_told_is_in_another_bill_and_the_other_is_not()
+ {
+    let redis = RedisServer::start();
+    let (first, _second) = two(&redis, 1, |_| {}).await;
+    let node = &first.nodes[0];
+    node.becomes(Manner::StoresAgain);
+    let envelope = message(1, "stored twice");
+    tell(&redis, &envelope, &format!("{}.1", node.id.0)).await;
+    let answer = first.publish(vec![envelope.clone(), envelope]).await.unwrap();
+    assert_eq!([id_of(&answer[0]).1, id_of(&answer[1]).1], [1, 2], "the node has charged for both");
+    assert_eq!(billed(&first).await, 1, "another gateway has told one of them");
 }
 
 #[tokio::test]

@@ -160,7 +160,7 @@ async fn sum(net: &Net, family: &str, label: &str) -> u64 {
 }
 
 /// Returns the number of calls whose callers have hung up.
-async fn hung_up(net: &Net) -> u64 {
+pub(crate) async fn hung_up(net: &Net) -> u64 {
     sum(net, "grpc_server_handled_total", "\"canceled\"").await
 }
 
@@ -267,7 +267,7 @@ async fn keep_busy(net: &Net) -> Vec<tokio::task::JoinHandle<Published>> {
 }
 
 /// Returns the number of requests that the gateway has read.
-async fn have_come(net: &Net) -> u64 {
+pub(crate) async fn have_come(net: &Net) -> u64 {
     sum(net, "grpc_server_msg_received_total", "PublishClientEnvelopes").await
 }
 
@@ -317,7 +317,7 @@ async fn what_waits_for_a_node_when_its_caller_goes_is_not_sent_and_the_next_cal
 }
 
 /// Returns the memory that is charged to callers.
-async fn charged(net: &Net) -> u64 {
+pub(crate) async fn charged(net: &Net) -> u64 {
     net.sample("xmtp_api_memory_bytes ").await
 }
 
@@ -392,4 +392,40 @@ async fn a_gateway_that_stops_waits_for_a_silent_node_for_a_bounded_time() {
     let ended = tokio::time::timeout(SOON, gateway.shutdown(Duration::ZERO)).await;
     assert!(ended.is_ok(), "the node never answers");
     drop(nodes);
+}
+
+#[tokio::test]
+async fn what_was_not_sent_for_a_caller_who_has_gone_costs_nothing() {
+    let policies = PolicyFile::parse("[default]\nenvelopes_per_day = 9").unwrap();
+    let patient = |settings: &mut GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(3600);
+        settings.policies = policies;
+    };
+    let net = Net::with(1, patient, |_| {}).await;
+    let answered = keep_busy(&net).await; // eight of nine
+    let waiting = vec![message(1, "waiting")];
+    publish_and_hang_up(&net, waiting, async || have_come(&net).await == 9).await;
+    net.nodes[0].holds_answers(false);
+    for answer in answered {
+        answer.await.unwrap().unwrap();
+    }
+    until(async || net.publish(vec![message(1, "next")]).await.is_ok()).await;
+    let refused = net.publish(vec![message(1, "too much")]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+}
+
+#[tokio::test]
+async fn a_call_is_given_up_with_its_memory_when_every_attempt_that_shares_it_has_ended() {
+    let patient = |settings: &mut GatewaySettings| {
+        settings.attempt_timeout = Duration::from_secs(3600);
+    };
+    let net = Net::with(1, patient, |_| {}).await;
+    let node = &net.nodes[0];
+    node.holds_answers(true);
+    publish_and_hang_up(&net, large("left"), async || node.log().len() == 400).await;
+    let held = charged(&net).await;
+    assert!(held > 100_000 && node.under_way() == 1, "{held} bytes");
+    // The attempt ends, and the node is as silent as before.
+    node.serves(false);
+    until(async || node.under_way() == 0 && charged(&net).await == 0).await;
 }
