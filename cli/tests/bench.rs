@@ -1,9 +1,5 @@
 //! `hawser bench` at a real node, and at nodes that refuse, are silent or answer nonsense.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::convert::Infallible;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -12,7 +8,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 use serde_json::Value;
-use support::{Dev, VECTORS, free_base, hawser, stderr};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::Status;
@@ -20,6 +15,8 @@ use tonic::body::Body;
 use tonic::codegen::{BoxFuture, Service};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
+
+use crate::support::{self, Dev, VECTORS, free_base, hawser, stderr};
 
 /// Runs the command, and returns its exit code, what it said as JSON, and its errors.
 fn bench(target: &str, more: &[&str]) -> (Option<i32>, Value, String) {

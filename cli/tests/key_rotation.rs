@@ -1,17 +1,14 @@
 //! `hawser keys rotate` from the first step to the last, with the commands that it prints.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use support::chains::{ADMIN, Chains, write_key};
-use support::fake_node::FakeNode;
-use support::{hawser, run, stderr};
+
+use crate::support::chains::{ADMIN, Chains, write_key};
+use crate::support::fake_node::FakeNode;
+use crate::support::{hawser, run, stderr};
 
 /// A node that says that it holds these strands.
 fn node(heads: &[(u32, u64)]) -> FakeNode {

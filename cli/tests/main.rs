@@ -5,16 +5,20 @@
 mod administration;
 mod audit;
 mod audit_export;
+mod bench;
 mod chain;
 mod commands;
 mod contracts;
 mod dev;
+
 mod joined;
+mod key_rotation;
 #[path = "money/network.rs"]
 #[expect(dead_code, unreachable_pub, reason = "the program `money` uses the rest")]
 mod money_network;
 mod multisig;
 mod network;
+mod network_watcher;
 #[path = "../../chain/tests/redis_server/process.rs"]
 mod redis_server;
 mod runbooks;

@@ -1,9 +1,5 @@
 //! `hawser network-watcher` beside real nodes, and beside nodes that lie, flood, are silent or are old.
 
-#![expect(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod support;
-
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -20,7 +16,6 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{
     GetVersionRequest, GetVersionResponse,
 };
 use serde_json::{Value, json};
-use support::{Dev, Running, free_base, hawser, page, signal, stderr, until};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
 use tonic::codegen::BoxStream;
@@ -28,6 +23,8 @@ use tonic::codegen::tokio_stream::{self as streams, StreamExt as _};
 use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
+
+use crate::support::{Dev, Running, free_base, hawser, page, signal, stderr, until};
 
 /// Originators that a liar invents: about as many as fit into a message that the watcher takes.
 const INVENTED: u32 = 5_000;
