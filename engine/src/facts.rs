@@ -16,7 +16,9 @@ use hawser_proto::pb::xmtp::identity::associations::{
 use hawser_proto::{Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::retention::EXPIRY_NEVER;
 use hawser_rules::{RuleNumber, is_free, payer_claim};
-use hawser_storage::{AddressChange, Charge, Facts, InvalidRule, StoredEnvelope, Validity};
+use hawser_storage::{
+    AddressChange, Charge, ExpiredEnvelope, Facts, InvalidRule, StoredEnvelope, Validity,
+};
 
 use crate::inbox::member_address;
 
@@ -122,6 +124,38 @@ pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Optio
         let (envelope, is_claimed) = opened?;
         let payer = is_claimed.then(|| payers.next().expect("one for each claim"));
         let payer = payer.and_then(Result::ok).map(|key| key.address());
+        Some(of_statement(envelope.unsigned(), payer, own))
+    };
+    opened.into_iter().map(facts).collect()
+}
+
+/// Returns the facts of valid stored envelopes in their order, from their payers where these are known; `None` for one
+/// that cannot be read, or that `may_go` keeps.
+///
+/// The other payers are recovered together, as in [`of_stored_many`], where something depends on them.
+#[must_use]
+pub(crate) fn of_expired_many(
+    expired: &[ExpiredEnvelope],
+    own: OriginatorId,
+    may_go: impl Fn(&OriginatorEnvelope) -> bool,
+) -> Vec<Option<Facts>> {
+    let mut claims = Vec::new();
+    let open = |expired: &ExpiredEnvelope| {
+        let envelope = readable(&expired.bytes, Validity::Valid).filter(&may_go)?;
+        let statement = envelope.unsigned();
+        let is_free = is_free(statement.payer().client().topic().kind());
+        let is_unknown = expired.payer.is_none() && (!is_free || statement.id().originator == own);
+        let claim = is_unknown.then(|| payer_claim(statement.payer()).ok()).flatten();
+        let is_claimed = claim.is_some();
+        claims.extend(claim);
+        Some((envelope, expired.payer, is_claimed))
+    };
+    let opened: Vec<_> = expired.iter().map(open).collect();
+    let mut recovered = recover_similar(claims).into_iter();
+    let facts = |opened: Option<(OriginatorEnvelope, Option<PayerAddress>, bool)>| {
+        let (envelope, payer, is_claimed) = opened?;
+        let claimed = is_claimed.then(|| recovered.next().expect("one for each claim"));
+        let payer = payer.or(claimed.and_then(Result::ok).map(|key| key.address()));
         Some(of_statement(envelope.unsigned(), payer, own))
     };
     opened.into_iter().map(facts).collect()

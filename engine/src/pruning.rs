@@ -14,7 +14,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_rules::retention::RETENTION_INFINITE;
-use hawser_storage::{Expiring, Facts, Validity};
+use hawser_storage::{ExpiredEnvelope, Expiring, Facts};
 
 use crate::facts;
 use crate::payer_reports::ChainReports;
@@ -123,7 +123,7 @@ impl PruneRules {
     /// Decides about one envelope.
     #[must_use]
     pub fn verdict(&mut self, at: Expiring) -> PruneVerdict {
-        let Expiring { expiry_unix_s, id: EnvelopeId { originator, sequence } } = at;
+        let Expiring { expiry_unix_s, id: EnvelopeId { originator, sequence }, .. } = at;
         if expiry_unix_s >= self.now_unix_s {
             return PruneVerdict::NotExpired;
         }
@@ -172,24 +172,27 @@ fn reported_unix_s(chain: &ChainReports) -> u64 {
 /// Returns true if the bytes of a stored envelope let it be pruned: it can be read, and is not to be kept for ever.
 #[must_use]
 pub fn may_expire(bytes: &Bytes) -> bool {
-    let envelope = OriginatorEnvelope::parse(bytes.clone());
-    envelope.is_ok_and(|it| it.unsigned().payer().retention_days() != RETENTION_INFINITE)
+    OriginatorEnvelope::parse(bytes.clone()).is_ok_and(|it| is_to_expire(&it))
 }
 
-/// Returns the facts of a stored envelope if its bytes let it be pruned.
+fn is_to_expire(envelope: &OriginatorEnvelope) -> bool {
+    envelope.unsigned().payer().retention_days() != RETENTION_INFINITE
+}
+
+/// Returns the facts of stored envelopes, of each whose bytes let it be pruned.
 #[must_use]
-pub fn of_expired(bytes: &Bytes, own: OriginatorId) -> Option<Facts> {
-    let facts = may_expire(bytes).then(|| facts::of_stored(bytes, Validity::Valid, own))?;
-    facts.filter(|facts| facts.expiry_unix_s.is_some())
+pub fn of_expired(expired: &[ExpiredEnvelope], own: OriginatorId) -> Vec<Option<Facts>> {
+    let facts = facts::of_expired_many(expired, own, is_to_expire).into_iter();
+    facts.map(|facts| facts.filter(|facts| facts.expiry_unix_s.is_some())).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::SecretKey;
     use hawser_proto::envelope::{PayerEnvelope, Proof};
     use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
     use hawser_proto::sign::originator_digest;
-    use hawser_storage::{PayerReportChange, PayerReportEvent};
+    use hawser_proto::{PayerAddress, SecretKey};
+    use hawser_storage::{PayerReportChange, PayerReportEvent, Validity};
     use proptest::prelude::*;
 
     use super::*;
@@ -216,7 +219,8 @@ mod tests {
     }
 
     fn at(expiry_unix_s: u64, originator: OriginatorId, sequence: u64) -> Expiring {
-        Expiring { expiry_unix_s, id: EnvelopeId::new(originator, SequenceId(sequence)) }
+        let id = EnvelopeId::new(originator, SequenceId(sequence));
+        Expiring { expiry_unix_s, id, payer: None }
     }
 
     fn rules(events: Vec<PayerReportEvent>, own_unix_s: u64) -> PruneRules {
@@ -319,11 +323,45 @@ mod tests {
 
     #[test]
     fn retention_for_ever_stays_whatever_expiry_is_stated() {
-        assert!(of_expired(&stored(2, 1_700_000_000), NODE).is_some());
-        assert!(of_expired(&stored(RETENTION_INFINITE, 1), NODE).is_none(), "wrapped around");
-        assert!(of_expired(&stored(60, 0), NODE).is_none(), "no expiry");
-        assert!(of_expired(&stored(60, u64::MAX), NODE).is_none());
-        assert!(of_expired(&Bytes::from_static(b"no envelope"), NODE).is_none());
+        let goes = |bytes| facts_of(vec![(bytes, None)], NODE)[0].is_some();
+        assert!(goes(stored(2, 1_700_000_000)));
+        assert!(!goes(stored(RETENTION_INFINITE, 1)), "wrapped around");
+        assert!(!goes(stored(60, 0)), "no expiry");
+        assert!(!goes(stored(60, u64::MAX)));
+        assert!(!goes(Bytes::from_static(b"no envelope")));
+    }
+
+    fn facts_of(
+        expired: Vec<(Bytes, Option<PayerAddress>)>,
+        own: OriginatorId,
+    ) -> Vec<Option<Facts>> {
+        let id = EnvelopeId::new(NODE, SequenceId(7));
+        let expired = expired.into_iter();
+        let expired = expired.map(|(bytes, payer)| ExpiredEnvelope { id, bytes, payer });
+        of_expired(&expired.collect::<Vec<_>>(), own)
+    }
+
+    /// A row of the index with a payer, one without, and bytes that stay between them.
+    #[test]
+    fn facts_are_those_of_a_rebuild_with_a_known_payer_and_without() {
+        let bytes = stored(2, 1_700_000_000);
+        let payer = SecretKey::from_bytes(&[7; 32]).unwrap().public_key().address();
+        for own in [NODE, OTHER] {
+            let expected = facts::of_stored(&bytes, Validity::Valid, own).unwrap();
+            assert_eq!(expected.charge.map(|it| it.payer), Some(payer));
+            assert_eq!(expected.receipt.is_some(), own == NODE);
+            let rows = vec![
+                (bytes.clone(), Some(payer)),
+                (stored(RETENTION_INFINITE, 1), None),
+                (bytes.clone(), None),
+                (Bytes::from_static(b"no envelope"), None),
+                (bytes.clone(), Some(payer)),
+                (bytes.clone(), None),
+            ];
+            let facts = facts_of(rows, own);
+            let some = Some(expected);
+            assert_eq!(facts, [some.clone(), None, some.clone(), None, some.clone(), some]);
+        }
     }
 
     proptest! {

@@ -23,7 +23,8 @@
 //! - `audit_read`: reading a folder to audit it;
 //! - `older_rows`: bringing rows of an older format up to this one, in steps;
 //! - `progress`: the progress of long work, as it is stored;
-//! - `prune`, `pruned`, `expired`: removing expired envelopes, reading what is left of them, and the ends of what has expired;
+//! - `prune`, `pruned_ranges`, `pruned`, `expired`: removing expired envelopes, the marks of their places, reading what is left of
+//!   them, and the ends of what has expired;
 //! - `rebuild`, `stale`, `condemned`, `digest`: rebuilding projections, which are not read meanwhile, also those that the disk has
 //!   damaged, and comparing them;
 //! - `faults`, with the feature of that name: mistakes that tests must notice;
@@ -82,6 +83,7 @@ mod projection;
 mod projection_rows;
 mod prune;
 mod pruned;
+mod pruned_ranges;
 mod rates;
 mod raw_rows;
 mod rebuild;
@@ -150,7 +152,7 @@ pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};
 pub use payer_reports::{NewReportEvents, ReportEventsRead};
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use progress::RebuildReport;
-pub use prune::{Expiring, PrunedBatch, StrandPlaces};
+pub use prune::{DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{Place, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
 pub use remember::RecentTopicsWalk;

@@ -13,7 +13,7 @@ use crate::change::{AddressChange, Facts};
 use crate::database::{Database, family_of};
 use crate::error::ReadError;
 use crate::family::Family;
-use crate::keys::expiry::ExpiryKey;
+use crate::keys::expiry::{ExpiryKey, encode_payer};
 use crate::keys::inbox::{InboxKey, InboxRow};
 use crate::keys::pruned::PrunedEnvelope;
 use crate::keys::receipt::ReceiptKey;
@@ -60,10 +60,19 @@ impl<'a> EnvelopeRows<'a> {
             topic::encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut self.value);
             batch.put_cf(self.topic, &self.key, &self.value);
         }
-        if self.made.contains(Projection::Expiry)
-            && let Some(expiry_unix_s) = facts.expiry_unix_s
-        {
-            batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), []);
+        if self.made.contains(Projection::Expiry) {
+            self.put_expiry(batch, id, facts);
+        }
+    }
+
+    fn put_expiry(&self, batch: &mut WriteBatch, id: EnvelopeId, facts: &Facts) {
+        if let Some(expiry_unix_s) = facts.expiry_unix_s {
+            let payer = facts.charge.as_ref().map(|charge| &charge.payer);
+            batch.put_cf(
+                self.expiry,
+                ExpiryKey { expiry_unix_s, id }.encode(),
+                encode_payer(payer),
+            );
         }
     }
 }
@@ -145,13 +154,20 @@ impl<'a> ProjectionRows<'a> {
         self.count(id, bytes.len(), facts)
     }
 
-    /// Gathers the counters of the envelope `id` of `len_bytes`, whose other rows are made by [`EnvelopeRows`].
-    pub(crate) fn count(
+    /// Gathers the counters of an envelope whose rows were written before its payer was known.
+    pub(crate) fn put_payer(
         &mut self,
+        batch: &mut WriteBatch,
         id: EnvelopeId,
         len_bytes: usize,
         facts: &Facts,
     ) -> Result<(), ReadError> {
+        self.rows.put_expiry(batch, id, facts);
+        self.count(id, len_bytes, facts)
+    }
+
+    /// Gathers the counters of the envelope `id` of `len_bytes`, whose other rows are made by [`EnvelopeRows`].
+    fn count(&mut self, id: EnvelopeId, len_bytes: usize, facts: &Facts) -> Result<(), ReadError> {
         self.gather(id, facts.receipt, &facts.addresses, Counted::of(len_bytes, facts))
     }
 

@@ -12,9 +12,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use bytes::Bytes;
 use hawser_proto::merkle::TreeHash;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::{CompactOptions, DBRawIterator, ReadOptions, WriteBatch};
+use hawser_proto::{EnvelopeId, OriginatorId, PayerAddress, SequenceId};
+use rocksdb::{CompactOptions, ReadOptions, WriteBatch};
 
 use crate::change::{Facts, Validity};
 use crate::database::Database;
@@ -22,11 +23,10 @@ use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::Key;
 use crate::keys::envelope::EnvelopeKey;
-use crate::keys::expiry::ExpiryKey;
-use crate::keys::mark::{Mark, MarkKey};
+use crate::keys::expiry::{ExpiryKey, decode_payer};
 use crate::keys::pruned::{PrunedEnvelope, PrunedKey};
 use crate::keys::topic::TopicKey;
-use crate::raw_rows::nearest_mark;
+use crate::pruned_ranges::{MarksAround, PrunedRanges};
 use crate::rebuild::Derive;
 use crate::snapshot::Snapshot;
 use crate::store::Store;
@@ -39,7 +39,24 @@ pub struct Expiring {
     pub expiry_unix_s: u64,
     /// The envelope's place.
     pub id: EnvelopeId,
+    /// The payer it was charged to when it was committed, if the row has one. Recovering it costs most of pruning.
+    pub payer: Option<PayerAddress>,
 }
+
+/// An expired envelope as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExpiredEnvelope {
+    /// Its place.
+    pub id: EnvelopeId,
+    /// The originator envelope as signed.
+    pub bytes: Bytes,
+    /// Its payer, if that is known without a look at the signature.
+    pub payer: Option<PayerAddress>,
+}
+
+/// Derives the facts of valid expired envelopes, in their order, from their bytes and their payers. `None` for one that has
+/// to stay.
+pub type DeriveExpired<'a> = dyn Fn(&[ExpiredEnvelope]) -> Vec<Option<Facts>> + 'a;
 
 /// The outcome of pruning some envelopes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -78,7 +95,7 @@ impl Snapshot<'_> {
         let mut rows = self.projected(Family::Expiry, options)?;
         match after {
             None => rows.seek_to_first(),
-            Some(Expiring { expiry_unix_s, id }) => {
+            Some(Expiring { expiry_unix_s, id, .. }) => {
                 let key = ExpiryKey { expiry_unix_s, id }.encode();
                 rows.seek(key);
                 if rows.key() == Some(key.as_ref()) {
@@ -88,13 +105,14 @@ impl Snapshot<'_> {
         }
         let mut last = after;
         for _ in 0..visits_max {
-            let Some(key) = rows.key() else {
+            let Some((key, value)) = rows.item() else {
                 rows.status().map_err(DatabaseError::from)?;
                 return Ok(None);
             };
-            let found =
-                ExpiryKey::decode(key).ok_or_else(|| ReadError::corrupt(Family::Expiry, key))?;
-            let found = Expiring { expiry_unix_s: found.expiry_unix_s, id: found.id };
+            let corrupt = || ReadError::corrupt(Family::Expiry, key);
+            let ExpiryKey { expiry_unix_s, id } = ExpiryKey::decode(key).ok_or_else(corrupt)?;
+            let payer = decode_payer(value).ok_or_else(corrupt)?;
+            let found = Expiring { expiry_unix_s, id, payer };
             if each(found).is_break() {
                 return Ok(None);
             }
@@ -106,19 +124,36 @@ impl Snapshot<'_> {
 }
 
 impl Store {
-    /// Removes these envelopes from the log, each strand's as one write. Leaves, tallies, marks of rules and evidence stay.
-    ///
-    /// An envelope stays that is absent, marked, not verified yet, the last one of its strand, without the stated expiry, or
-    /// that inboxes are made of. `derive` must be the function that a rebuild gets. Commits to a strand wait for its write. Nothing is
-    /// pruned while projections have to be rebuilt. The watermark of the disk does not stop it: this is how a disk gets
-    /// room.
+    /// Removes these envelopes from the log as [`Store::prune_many`] does, without their payers. `derive` must be the function
+    /// that a rebuild gets.
     ///
     /// # Errors
-    /// When rows cannot be read or written. Strands before that in the order of their ids are done.
+    /// As [`Store::prune_many`].
     pub fn prune(
         &self,
         expired: &[Expiring],
         derive: &Derive<'_>,
+    ) -> Result<PrunedBatch, CommitError> {
+        let one_by_one = |expired: &[ExpiredEnvelope]| {
+            expired.iter().map(|it| derive(it.id, &it.bytes, Validity::Valid)).collect()
+        };
+        self.prune_many(expired, &one_by_one)
+    }
+
+    /// Removes these envelopes from the log, some of a strand as one write. Leaves, tallies, marks of rules and
+    /// evidence stay.
+    ///
+    /// An envelope stays that is absent, marked, not verified yet, the last one of its strand, without the stated expiry, or
+    /// that inboxes are made of. `derive` must give the facts that a rebuild gets. Commits to a strand wait for a write of
+    /// it. Nothing is pruned while projections have to be rebuilt. The watermark of the disk does not stop it: this is how a
+    /// disk gets room.
+    ///
+    /// # Errors
+    /// When rows cannot be read or written. What comes before, in the order of places, is done.
+    pub fn prune_many(
+        &self,
+        expired: &[Expiring],
+        derive: &DeriveExpired<'_>,
     ) -> Result<PrunedBatch, CommitError> {
         self.database().prune(expired, derive)
     }
@@ -163,6 +198,13 @@ impl Store {
 
 /// Places that readers are shown, and that go in one write. A guess: a write of less than a MiB.
 const SHOWN_PLACES: u64 = 4096;
+/// Envelopes that are read together. A guess: payers that are not known cost little more than in larger batches.
+const READ_PLACES: usize = 256;
+/// Bytes of envelopes that end a read early, so that it has at most these and one envelope in memory. A guess: more than
+/// so many messages have.
+const READ_LEN_BYTES: usize = 1 << 20;
+/// Places that go in one write. A guess: writers of the strand wait for less than half a millisecond.
+const WRITE_PLACES: usize = 64;
 
 /// An envelope that is being removed, as read before the writers of its strand have to wait.
 struct Leaving {
@@ -179,7 +221,7 @@ impl Database {
     fn prune(
         self: &Arc<Self>,
         expired: &[Expiring],
-        derive: &Derive<'_>,
+        derive: &DeriveExpired<'_>,
     ) -> Result<PrunedBatch, CommitError> {
         self.poison.check()?;
         let _one = self.pruning.lock();
@@ -195,9 +237,13 @@ impl Database {
         for (originator, mut expired) in strands {
             expired.sort_unstable_by_key(|it| it.id);
             expired.dedup_by_key(|it| it.id);
-            let leaving = self.leaving(originator, &expired, derive, &mut done)?;
-            if !leaving.is_empty() {
-                self.prune_strand(originator, leaving, &mut done)?;
+            let mut left = &expired[..];
+            while !left.is_empty() {
+                let (leaving, taken) = self.leaving(originator, left, derive, &mut done)?;
+                left = &left[taken..];
+                for part in leaving.chunks(WRITE_PLACES) {
+                    self.prune_strand(originator, part, &mut done)?;
+                }
             }
         }
         Ok(done)
@@ -222,8 +268,8 @@ impl Database {
         }
         let snapshot = Snapshot::new(self);
         let tree_size = snapshot.tree_size(originator)?;
-        let mut marks = self.db.raw_iterator_cf(self.family(Family::Mark));
-        let (mut batch, mut ranges) = (WriteBatch::default(), Ranges::default());
+        let mut marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
+        let (mut batch, mut ranges) = (WriteBatch::default(), PrunedRanges::default());
         let mut gone = verified;
         for place in verified.0 + 1..=through.0 {
             let id = EnvelopeId::new(originator, SequenceId(place));
@@ -255,25 +301,51 @@ impl Database {
         Ok(gone)
     }
 
-    /// Reads the envelopes of one strand that may go. Bytes of a held envelope never change. One is in memory at a time:
-    /// each may have 25 MiB.
+    /// Reads the next envelopes of one strand, a few hundred at most. Returns those that may go, and the number of
+    /// places that were looked at. Bytes of a held envelope never change.
     fn leaving(
         self: &Arc<Self>,
         originator: OriginatorId,
         expired: &[Expiring],
-        derive: &Derive<'_>,
+        derive: &DeriveExpired<'_>,
         done: &mut PrunedBatch,
-    ) -> Result<Vec<Leaving>, ReadError> {
+    ) -> Result<(Vec<Leaving>, usize), ReadError> {
         let snapshot = Snapshot::new(self);
         let tree_size = snapshot.tree_size(originator)?;
-        let mut leaving = Vec::with_capacity(expired.len());
-        for &Expiring { expiry_unix_s, id } in expired {
-            let bytes = snapshot.get(id)?;
-            let facts = bytes.as_ref().and_then(|bytes| derive(id, bytes, Validity::Valid));
+        let (mut held, mut expiries) = (Vec::new(), Vec::new());
+        let (mut taken, mut len_bytes) = (0, 0);
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        let mut rows = snapshot.rows(Family::Log, options);
+        for &Expiring { expiry_unix_s, id, payer } in expired {
+            if taken == READ_PLACES || len_bytes >= READ_LEN_BYTES {
+                break;
+            }
+            taken += 1;
+            let key = EnvelopeKey(id).encode();
+            // Neighbours often expire together.
+            if rows.key() != Some(&key[..]) {
+                rows.seek(key);
+            }
+            let Some((_, bytes)) = rows.item().filter(|(found, _)| *found == key) else {
+                rows.status().map_err(DatabaseError::from)?;
+                done.refused.push(id);
+                continue;
+            };
+            len_bytes += bytes.len();
+            held.push(ExpiredEnvelope { id, bytes: Bytes::copy_from_slice(bytes), payer });
+            expiries.push(expiry_unix_s);
+            rows.next();
+        }
+        let facts = derive(&held);
+        assert_eq!(facts.len(), held.len(), "facts for each envelope, or none");
+        let mut leaving = Vec::with_capacity(held.len());
+        for ((held, facts), expiry_unix_s) in held.into_iter().zip(facts).zip(expiries) {
+            let ExpiredEnvelope { id, bytes, .. } = held;
             let agrees = |facts: &Facts| {
                 facts.expiry_unix_s == Some(expiry_unix_s) && facts.addresses.is_empty()
             };
-            let Some((bytes, facts)) = bytes.zip(facts.filter(agrees)) else {
+            let Some(facts) = facts.filter(agrees) else {
                 done.refused.push(id);
                 continue;
             };
@@ -281,33 +353,29 @@ impl Database {
             let (expiry_unix_s, len_bytes) = (Some(expiry_unix_s), bytes.len());
             leaving.push(Leaving { id, expiry_unix_s, len_bytes, leaf, facts });
         }
-        Ok(leaving)
+        Ok((leaving, taken))
     }
 
     fn prune_strand(
         &self,
         originator: OriginatorId,
-        leaving: Vec<Leaving>,
+        leaving: &[Leaving],
         done: &mut PrunedBatch,
     ) -> Result<(), CommitError> {
         let head = self.strands.head(originator);
         // A late find reads marks, and a verdict writes them.
         let head = head.lock();
         let end = self.verified(originator)?.unwrap_or(*head);
-        let mut marks = self.db.raw_iterator_cf(self.family(Family::Mark));
-        let (mut batch, mut ranges) = (WriteBatch::default(), Ranges::default());
+        let mut marks = MarksAround::new(self.db.raw_iterator_cf(self.family(Family::Mark)));
+        let (mut batch, mut ranges) = (WriteBatch::default(), PrunedRanges::default());
         let (mut pruned, mut refused) = (Vec::new(), Vec::new());
         for leaving in leaving {
             let id = leaving.id;
-            let mark = nearest_mark(&mut marks, id)?;
-            let is_marked = mark.is_some_and(|(at, mark)| {
-                at.originator == originator && mark.end(at) >= id.sequence
-            });
-            if is_marked || id.sequence >= *head || id.sequence > end {
+            if marks.cover(id)? || id.sequence >= *head || id.sequence > end {
                 refused.push(id);
                 continue;
             }
-            self.stage_pruned(&leaving, &mut batch);
+            self.stage_pruned(leaving, &mut batch);
             ranges.add(id, &mut marks)?;
             pruned.push((id, leaving.len_bytes));
         }
@@ -342,57 +410,6 @@ impl Database {
         }
         if let Some(topic) = TopicKey::new(facts.topic.as_bytes(), id) {
             batch.delete_cf(self.family(Family::Topic), topic.encode());
-        }
-    }
-}
-
-/// Ranges of pruned places that a batch makes, each joined with the stored ones beside it. Places come ascending.
-#[derive(Default)]
-struct Ranges {
-    /// First place of each range → last one.
-    made: BTreeMap<EnvelopeId, SequenceId>,
-    /// Stored rows that a range has taken in.
-    taken: Vec<EnvelopeId>,
-}
-
-impl Ranges {
-    fn add(&mut self, id: EnvelopeId, marks: &mut DBRawIterator<'_>) -> Result<(), ReadError> {
-        let mut through = id.sequence;
-        let next = EnvelopeId { sequence: id.sequence.next(), ..id };
-        if let Some((at, Mark::Pruned { through: end })) = nearest_mark(marks, next)?
-            && at == next
-        {
-            self.taken.push(at);
-            through = end;
-        }
-        let before = EnvelopeId { sequence: id.sequence.previous(), ..id };
-        if let Some(mut last) = self.made.last_entry()
-            && *last.get() == before.sequence
-        {
-            last.insert(through);
-            return Ok(());
-        }
-        let mut first = id;
-        if let Some((at, Mark::Pruned { through: end })) = nearest_mark(marks, before)?
-            && at.originator == id.originator
-            && end == before.sequence
-        {
-            first = at;
-        }
-        self.made.insert(first, through);
-        Ok(())
-    }
-
-    fn stage(self, database: &Database, batch: &mut WriteBatch) {
-        let family = database.family(Family::Mark);
-        // Before the ranges: none of these begins where a made one does.
-        for at in self.taken {
-            batch.delete_cf(family, MarkKey(at).encode());
-        }
-        let mut value = Vec::new();
-        for (first, through) in self.made {
-            Mark::Pruned { through }.encode_into(&mut value);
-            batch.put_cf(family, MarkKey(first).encode(), &value);
         }
     }
 }

@@ -212,7 +212,7 @@ impl Group<'_> {
         if let Some(facts) = entry.facts.as_ref().filter(|_| entry.validity == Validity::Valid) {
             match is_other {
                 true => self.put_rows(id, &entry.bytes, facts)?,
-                false => self.rows.count(id, entry.bytes.len(), facts)?,
+                false => self.rows.put_payer(&mut self.batch, id, entry.bytes.len(), facts)?,
             }
             return Ok(is_other);
         }

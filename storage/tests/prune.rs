@@ -7,8 +7,8 @@ use crate::support::pruning::*;
 use crate::support::*;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, Expiring, Facts, LogEntry, PrunedBatch, SkipReason, Store, StrandPlaces,
-    Validity, WriteFault,
+    Change, CommitError, Expiring, Facts, LogEntry, Mark, PrunedBatch, SkipReason, Store,
+    StrandPlaces, Validity, WriteFault,
 };
 use proptest::prelude::*;
 
@@ -87,12 +87,83 @@ proptest! {
             topic_rows(&mirror).into_iter().filter(|at| !gone.contains(at)).collect();
         prop_assert_eq!(topic_rows(&store), expected);
         prop_assert!(expiring(&store).iter().all(|it| !gone.contains(&it.id)));
+        assert_payers_are_told(&store);
 
         let digests = store.snapshot().projection_digests().unwrap();
         store.rebuild(&derive, &mut |_| {}).unwrap();
         prop_assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "a rebuild");
+        assert_payers_are_told(&store);
         assert_neighbours_are_one_row(&store, &gone);
     }
+}
+
+/// Each row of the index names the payer that the envelope was charged to.
+fn assert_payers_are_told(store: &Store) {
+    for row in expiring(store) {
+        let charge = derived(row.id).1.and_then(|facts| facts.charge);
+        assert_eq!(row.payer, charge.map(|charge| charge.payer), "{}", row.id);
+    }
+}
+
+#[test]
+fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_versions_have_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Store::open(&settings(folder.path())).unwrap();
+    twenty(&store);
+    let digests = store.snapshot().projection_digests().unwrap();
+    drop(store);
+    let options = rocksdb::Options::default();
+    let names = rocksdb::DB::list_cf(&options, folder.path()).unwrap();
+    let db = rocksdb::DB::open_cf(&options, folder.path(), names).unwrap();
+    let expiries = db.cf_handle("expiry").unwrap();
+    let rows: Vec<_> = db.iterator_cf(expiries, rocksdb::IteratorMode::Start).collect();
+    for (key, value) in rows.into_iter().map(Result::unwrap) {
+        assert_eq!(*value, [7; 20]);
+        if key.ends_with(&[3]) {
+            db.put_cf(expiries, key, []).unwrap();
+        }
+    }
+    drop(db);
+    let store = Store::open(&settings(folder.path())).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "a payer is no fact");
+    let chosen: Vec<_> =
+        expiring(&store).into_iter().filter(|it| [2, 3, 4].contains(&it.id.sequence.0)).collect();
+    let told = std::cell::RefCell::new(Vec::new());
+    let done = store.prune_many(&chosen, &|expired| {
+        let facts = expired.iter().map(|it| {
+            assert_eq!(it.bytes, entry(it.id).bytes);
+            told.borrow_mut().push((it.id, it.payer));
+            derive_plain(it.id, &it.bytes, Validity::Valid)
+        });
+        facts.collect()
+    });
+    assert_eq!(done.unwrap().pruned.len(), 6);
+    let payer = |place| (place != 3).then_some(hawser_proto::Address([7; 20]));
+    let expected = [OWN, PEER].map(|it| [2, 3, 4].map(|place| (id(it, place), payer(place))));
+    assert_eq!(told.into_inner(), expected.concat());
+    store.rebuild(&derive_plain, &mut |_| {}).unwrap();
+    assert!(expiring(&store).iter().all(|it| it.payer.is_some()), "a rebuild tells all");
+}
+
+/// More envelopes than one write takes, every third of which stays.
+#[test]
+fn several_writes_prune_what_one_does() {
+    let (store, mirror) = (in_memory(), in_memory());
+    for store in [&store, &mirror] {
+        let plain = |at| {
+            let facts = Facts { addresses: Vec::new(), ..facts(id(PEER, at)) };
+            append_with(PEER, at, facts)
+        };
+        store.commit(&(1..=1000).map(plain).collect::<Vec<_>>()).unwrap();
+    }
+    let (thirds, others): (Vec<u64>, Vec<u64>) = (1..1000).partition(|at| at % 3 == 0);
+    assert_eq!(prune_plain(&store, PEER, &others), others);
+    assert_neighbours_are_one_row(&store, &others.iter().map(|at| id(PEER, *at)).collect());
+    assert_eq!(prune_plain(&store, PEER, &thirds), thirds);
+    let mark = store.snapshot().mark(id(PEER, 1)).unwrap();
+    assert_eq!(mark, Some(Mark::Pruned { through: SequenceId(999) }), "all are one range");
+    assert_eq!(kept(&store), kept(&mirror));
+    assert_eq!(trees(&store), trees(&mirror));
 }
 
 /// Twenty envelopes of each strand that all expire, in one minute.
@@ -111,7 +182,8 @@ fn derive_plain(at: EnvelopeId, _: &bytes::Bytes, _: Validity) -> Option<Facts> 
 }
 
 fn prune_plain(store: &Store, originator: OriginatorId, places: &[u64]) -> Vec<u64> {
-    let at = |place: &u64| Expiring { expiry_unix_s: *place, id: id(originator, *place) };
+    let at =
+        |place: &u64| Expiring { expiry_unix_s: *place, id: id(originator, *place), payer: None };
     let expired: Vec<_> = places.iter().map(at).collect();
     let done = store.prune(&expired, &derive_plain).unwrap();
     done.pruned.iter().map(|(id, _)| id.sequence.0).collect()
@@ -141,7 +213,7 @@ fn the_receipt_of_a_pruned_publish_stays_and_names_the_highest_place() {
     let changes: Vec<_> = (1..=6).map(|at| append_with(OWN, at, same(at))).collect();
     store.commit(&changes).unwrap();
     let prune = |place: u64| {
-        let expired = [Expiring { expiry_unix_s: place, id: id(OWN, place) }];
+        let expired = [Expiring { expiry_unix_s: place, id: id(OWN, place), payer: None }];
         let derive = |at: EnvelopeId, _: &bytes::Bytes, _| match at.sequence.0 {
             7 => Some(facts(at)),
             place => Some(same(place)),
@@ -162,7 +234,7 @@ fn what_the_log_needs_as_it_is_stays() {
     on_each(|store| {
         twenty(store);
         store.commit(&[append(OWN, 21), append_invalid(OWN, 22, 8), append(OWN, 23)]).unwrap();
-        let at = |expiry_unix_s, place| Expiring { expiry_unix_s, id: id(OWN, place) };
+        let at = |expiry_unix_s, place| Expiring { expiry_unix_s, id: id(OWN, place), payer: None };
         let named = [at(1, 2), at(21, 21), at(22, 22), at(23, 23), at(99, 99), at(3, 3)];
         let derive = |at: EnvelopeId, _: &bytes::Bytes, _| Some(facts(at));
         let done = store.prune(&named, &|at, bytes, validity| {

@@ -65,6 +65,7 @@ fn mirror(through: u64) -> Store {
 fn assert_equal(store: &Store, mirror: &Store) {
     let (a, b) = (store.snapshot(), mirror.snapshot());
     assert_eq!(a.projection_digests().unwrap(), b.projection_digests().unwrap());
+    assert_eq!(pruning::expiring(store), pruning::expiring(mirror), "with their payers");
     let head = a.head(PEER).unwrap();
     assert_eq!(head, b.head(PEER).unwrap());
     for sequence in 1..=head.0 {
@@ -186,6 +187,7 @@ fn what_is_not_verified_is_not_pruned() {
     let expired = |sequence: u64| Expiring {
         expiry_unix_s: plain(id(PEER, sequence)).expiry_unix_s.unwrap(),
         id: id(PEER, sequence),
+        payer: None,
     };
     verify(&store, 1..=2).unwrap();
     let done = store.prune(&[expired(1), expired(2), expired(4), expired(5)], &derive).unwrap();

@@ -19,8 +19,8 @@ use crate::pruning::{KeepReason, PruneRules, PruneVerdict, may_expire, of_expire
 
 /// Rows of the expiry index that one step looks at. A guess: a millisecond.
 const STEP_VISITS: usize = 1024;
-/// Envelopes that one write removes. A guess: writers of the strand wait for a millisecond.
-const WRITE_PLACES: usize = 128;
+/// Envelopes that go between two pauses. A guess: some milliseconds.
+const PART_PLACES: usize = 256;
 /// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
 /// Time to the next run after one that left envelopes which could go. A guess: it goes on soon, and others get the disk
@@ -127,7 +127,7 @@ impl PruneRun {
         let mut after = None;
         loop {
             let (goes, next) = self.look(store, after, &mut rules, &mut report)?;
-            for part in goes.chunks(WRITE_PLACES) {
+            for part in goes.chunks(PART_PLACES) {
                 self.take(store, part, &mut rules, &mut report)?;
                 if pace(&report).is_break() {
                     report.is_partial = true;
@@ -202,7 +202,7 @@ impl PruneRun {
                 }
             }
         } else {
-            let done = store.prune(part, &|_, bytes, _| of_expired(bytes, own))?;
+            let done = store.prune_many(part, &|expired| of_expired(expired, own))?;
             (pruned, refused) = (done.pruned, done.refused);
         }
         for (id, len_bytes) in pruned {

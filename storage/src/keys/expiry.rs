@@ -1,13 +1,16 @@
 //! Envelopes by expiry time.
 
-use hawser_proto::EnvelopeId;
+use hawser_proto::{Address, EnvelopeId, PayerAddress};
 
 use super::envelope::EnvelopeKey;
 use super::{Key, take};
 use crate::family::Family;
 
-/// Column family `expiry`: `[unix seconds u64 BE][originator u32 BE][sequence u64 BE]` → nothing.
+/// Column family `expiry`: `[unix seconds u64 BE][originator u32 BE][sequence u64 BE]` → the payer (20 bytes), or nothing.
 /// Sorts by expiry time.
+///
+/// The payer is there to spare pruning the recovery of a signature. Rows of free envelopes have none, nor do those that
+/// were written before signatures were checked, and those of earlier versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExpiryKey {
     pub(crate) expiry_unix_s: u64,
@@ -31,6 +34,19 @@ impl Key<'_> for ExpiryKey {
             expiry_unix_s: u64::from_be_bytes(expiry_unix_s),
             id: EnvelopeKey::decode(id)?.0,
         })
+    }
+}
+
+/// Encodes a row's value.
+pub(crate) fn encode_payer(payer: Option<&PayerAddress>) -> &[u8] {
+    payer.map_or(&[], |payer| &payer.0)
+}
+
+/// Decodes a row's value; `None` for malformed bytes.
+pub(crate) fn decode_payer(value: &[u8]) -> Option<Option<PayerAddress>> {
+    match value {
+        [] => Some(None),
+        _ => Some(Some(Address(value.try_into().ok()?))),
     }
 }
 
@@ -65,5 +81,16 @@ mod tests {
             ExpiryKey { expiry_unix_s: 0x0102, id }.encode(),
             [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 7]
         );
+        assert_eq!(encode_payer(Some(&Address([9; 20]))), [9; 20]);
+        assert!(encode_payer(None).is_empty());
+    }
+
+    #[test]
+    fn payers_read_back_and_cut_ones_do_not() {
+        for payer in [None, Some(Address([9; 20]))] {
+            assert_eq!(decode_payer(encode_payer(payer.as_ref())), Some(payer));
+        }
+        assert_eq!(decode_payer(&[9; 19]), None);
+        assert_eq!(decode_payer(&[9; 21]), None);
     }
 }

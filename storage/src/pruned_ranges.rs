@@ -1,0 +1,114 @@
+//! The marks that a step of pruning makes: ranges of neighbours are one row.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::{EnvelopeId, SequenceId};
+use rocksdb::{DBRawIterator, WriteBatch};
+
+use crate::database::Database;
+use crate::error::ReadError;
+use crate::family::Family;
+use crate::keys::Key;
+use crate::keys::mark::{Mark, MarkKey};
+use crate::raw_rows::{current_mark, nearest_mark};
+
+/// The stored marks around places. These come ascending, so that most need no read: marks are few.
+pub(crate) struct MarksAround<'a> {
+    rows: DBRawIterator<'a>,
+    last: Option<Around>,
+}
+
+/// The last mark at or below a place, and the first one above it. They may be of other strands.
+#[derive(Clone, Copy)]
+struct Around {
+    below: Option<(EnvelopeId, Mark)>,
+    above: Option<(EnvelopeId, Mark)>,
+}
+
+impl<'a> MarksAround<'a> {
+    /// `rows` iterates over `mark`, and sees one state of it.
+    pub(crate) fn new(rows: DBRawIterator<'a>) -> Self {
+        Self { rows, last: None }
+    }
+
+    /// Returns the marks around a place. Places must not descend.
+    fn of(&mut self, id: EnvelopeId) -> Result<Around, ReadError> {
+        let is_still = |it: &Around| it.above.is_none_or(|(at, _)| id < at);
+        if let Some(around) = self.last.filter(is_still) {
+            return Ok(around);
+        }
+        let below = nearest_mark(&mut self.rows, id)?;
+        match below {
+            Some(_) => self.rows.next(),
+            None => self.rows.seek_to_first(),
+        }
+        let around = Around { below, above: current_mark(&self.rows)? };
+        self.last = Some(around);
+        Ok(around)
+    }
+
+    /// Returns true if a mark covers the place.
+    pub(crate) fn cover(&mut self, id: EnvelopeId) -> Result<bool, ReadError> {
+        Ok(self.of(id)?.below.is_some_and(|(at, mark)| {
+            at.originator == id.originator && mark.end(at) >= id.sequence
+        }))
+    }
+}
+
+/// Ranges of pruned places that a batch makes, each joined with the stored ones beside it. Places come ascending.
+#[derive(Default)]
+pub(crate) struct PrunedRanges {
+    /// First place of each range → last one.
+    made: BTreeMap<EnvelopeId, SequenceId>,
+    /// Stored rows that a range has taken in.
+    taken: Vec<EnvelopeId>,
+}
+
+impl PrunedRanges {
+    /// Adds a place that no mark covers.
+    pub(crate) fn add(
+        &mut self,
+        id: EnvelopeId,
+        marks: &mut MarksAround<'_>,
+    ) -> Result<(), ReadError> {
+        let Around { below, above } = marks.of(id)?;
+        let mut through = id.sequence;
+        if let Some((at, Mark::Pruned { through: end })) = above
+            && at == (EnvelopeId { sequence: id.sequence.next(), ..id })
+        {
+            self.taken.push(at);
+            through = end;
+        }
+        let before = id.sequence.previous();
+        if let Some(mut last) = self.made.last_entry()
+            && last.key().originator == id.originator
+            && *last.get() == before
+        {
+            last.insert(through);
+            return Ok(());
+        }
+        let mut first = id;
+        if let Some((at, Mark::Pruned { through: end })) = below
+            && at.originator == id.originator
+            && end == before
+        {
+            first = at;
+        }
+        self.made.insert(first, through);
+        Ok(())
+    }
+
+    /// Stages the ranges.
+    pub(crate) fn stage(self, database: &Database, batch: &mut WriteBatch) {
+        let family = database.family(Family::Mark);
+        // Before the ranges: none of these begins where a made one does.
+        for at in self.taken {
+            batch.delete_cf(family, MarkKey(at).encode());
+        }
+        let mut value = Vec::new();
+        for (first, through) in self.made {
+            Mark::Pruned { through }.encode_into(&mut value);
+            batch.put_cf(family, MarkKey(first).encode(), &value);
+        }
+    }
+}
