@@ -8,7 +8,7 @@
 //! - `change`: the parts of a commit;
 //! - `error`: errors of reads and writes;
 //! - `open`, `open_error`, `meta` and `migrate`: opening a folder, with checks of format, network, node and key;
-//! - `unread`: what a database that was opened does without, because it could not be read;
+//! - `unread`, `unread_tables`: what a database that was opened does without, because it could not be read;
 //! - `host`: tells if a folder is the one that this host wrote last;
 //! - `database` and `store`: the open database and the handle to it;
 //! - `poison`, `room`, `reopen`: writes stop after a failure or on a full disk, and go on;
@@ -109,6 +109,7 @@ mod tree_rows;
 mod trees;
 mod truncate;
 mod unread;
+mod unread_tables;
 mod unverified;
 mod verified;
 mod write_fault;

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::{ColumnFamilyDescriptor, DB, Env, ErrorKind, Options, WriteBatch};
+use rocksdb::{DB, Env, ErrorKind, Options, WriteBatch};
 
 use crate::condemned::{self, drop_condemned};
 use crate::database::{Database, OpenedDatabase, family_of, write_synced};
@@ -31,6 +31,7 @@ use crate::reports::load_report_index;
 use crate::settings::{Durability, HostSettings, StoreIdentity, StoreSettings};
 use crate::store::Store;
 use crate::unread::UnreadFamily;
+use crate::unread_tables::{descriptor, drop_unread, is_of_table};
 
 impl Store {
     /// Opens the database in a folder, or creates it. A lock file that a crash left is ignored.
@@ -302,9 +303,9 @@ pub(crate) fn has_database(path: &Path) -> bool {
 /// Opens an existing database with its own families, so that nothing is added to a newer format before
 /// it is recognised. A new database gets all families at once.
 fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
-    let Opening { location, cache, lasting, .. } = how;
+    let location = &how.location;
     let path = location.path();
-    let (options, names) = match location {
+    let (mut options, names) = match location {
         Location::Folder(folder, open_files_max) if has_database(folder) => {
             let mut options = options::database(None, *open_files_max);
             options.create_missing_column_families(false);
@@ -318,17 +319,23 @@ fn open_database(how: &Opening, access: Access) -> Result<DB, OpenError> {
             (options::database(Some(env), options::OPEN_FILES_MAX), known_names())
         }
     };
-    let families = names.iter().map(|name| {
-        Family::ALL.into_iter().find(|family| family.name() == name).map_or_else(
-            || ColumnFamilyDescriptor::new(name.as_str(), Options::default()),
-            |family| options::descriptor(family, cache, lasting.compactions.holds(family)),
-        )
-    });
-    match access {
-        Access::ReadWrite => DB::open_cf_descriptors(&options, &path, families),
-        Access::ReadOnly => DB::open_cf_descriptors_read_only(&options, &path, families, false),
+    let open = |options: &Options, names: &[String]| {
+        let families = names.iter().map(|name| descriptor(how, name, false));
+        match access {
+            Access::ReadWrite => DB::open_cf_descriptors(options, &path, families),
+            Access::ReadOnly => DB::open_cf_descriptors_read_only(options, &path, families, false),
+        }
+    };
+    let error = match open(&options, &names) {
+        Err(error) if is_of_table(&error) => error,
+        done => return done.map_err(|error| explain(&path, error)),
+    };
+    let is_on_disk = location.folder().is_some_and(has_database);
+    if access == Access::ReadWrite && is_on_disk && drop_unread(how, &path, &mut options, &names)? {
+        let names = DB::list_cf(&options, &path).map_err(|error| explain(&path, error))?;
+        return open(&options, &names).map_err(|error| explain(&path, error));
     }
-    .map_err(|error| explain(&path, error))
+    Err(explain(&path, error))
 }
 
 fn known_names() -> Vec<String> {
