@@ -173,3 +173,76 @@ impl fmt::Debug for BillEntry {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+    use hawser_proto::{Bytes, Topic};
+
+    use super::*;
+    use crate::policy::config::PolicyFile;
+    use crate::policy::{PolicyError, TakenCost};
+    use crate::routing::Route;
+
+    const PRICE: CallerCost = CallerCost { envelopes: 1, picodollars: 5, gas: 0 };
+
+    fn policies(envelopes_per_day: u32) -> Arc<Policies> {
+        let text = format!("[default]\nenvelopes_per_day = {envelopes_per_day}");
+        Arc::new(Policies::new(PolicyFile::parse(&text).unwrap(), None).unwrap())
+    }
+
+    fn envelopes(count: usize) -> Vec<Routed> {
+        let envelope = || Routed {
+            bytes: Bytes::from_static(b"a"),
+            topic: Topic::parse(Bytes::from_static(&[1, 1])).unwrap(),
+            depends_on: Vec::new(),
+            kind: PayloadClass::Welcome,
+            route: Route::Node,
+            identity_update: None,
+        };
+        std::iter::repeat_with(envelope).take(count).collect()
+    }
+
+    fn take(policies: &Arc<Policies>, count: usize) -> Result<TakenCost, PolicyError> {
+        let (caller, envelopes) = (CallerId::of_test("alice"), envelopes(count));
+        let admitted = policies.admit(&caller, &envelopes, |_| PRICE, 1_750_000_000_000);
+        admitted.now_or_never().expect("no other gateway is asked")
+    }
+
+    fn bill(policies: &Arc<Policies>, count: usize) -> Arc<RequestBill> {
+        let line = |envelope: &Routed| BillLine::new(envelope, PRICE);
+        Arc::new(RequestBill {
+            tenant: "".into(),
+            caller: CallerId::of_test("alice"),
+            admission: take(policies, count).ok().unwrap().to_bill(),
+            policies: policies.clone(),
+            metrics: Arc::new(GatewayMetrics::default()),
+            lines: envelopes(count).iter().map(line).collect(),
+        })
+    }
+
+    #[test]
+    fn what_is_in_no_bill_when_its_caller_goes_goes_back() {
+        let policies = policies(2);
+        let taken = take(&policies, 2).ok().unwrap();
+        assert!(take(&policies, 1).is_err());
+        drop(taken);
+        assert!(take(&policies, 2).is_ok());
+    }
+
+    #[test]
+    fn what_is_certainly_not_published_goes_back_with_the_last_task_that_knows_of_it() {
+        let policies = policies(4);
+        let bill = bill(&policies, 4);
+        let entries: Vec<_> = (0..4).map(|index| BillEntry::new(&bill, index)).collect();
+        entries[0].enter_on_chain();
+        entries[1].leave_open();
+        entries[2].give_back().now_or_never().unwrap();
+        let _one_is_back = take(&policies, 1).ok().unwrap().to_bill();
+        drop(bill);
+        assert!(take(&policies, 1).is_err(), "a task may still publish the last one");
+        drop(entries);
+        assert!(take(&policies, 2).is_err(), "each goes back once");
+        assert!(take(&policies, 1).is_ok());
+    }
+}
