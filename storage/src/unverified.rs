@@ -8,14 +8,14 @@
 //! away, so a crash goes on where it was.
 
 use hawser_proto::checkpoint::SignedCheckpoint;
-use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
-use rocksdb::WriteBatch;
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
+use rocksdb::{DBRawIterator, WriteBatch};
 
 use crate::below_head::is_same_statement;
 use crate::change::{Change, LogEntry, Validity};
 use crate::commit::Group;
 use crate::database::Database;
-use crate::error::{CommitError, ReadError};
+use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::cursor::{CursorKey, CursorName};
 use crate::keys::envelope::EnvelopeKey;
@@ -23,6 +23,7 @@ use crate::keys::expiry::ExpiryKey;
 use crate::keys::mark::Mark;
 use crate::keys::topic::TopicKey;
 use crate::keys::{Key, decode_u64};
+use crate::log_scan::read_options;
 use crate::raw_rows::stored;
 use crate::rebuild::Derive;
 use crate::store::Store;
@@ -132,6 +133,11 @@ impl Database {
         let mut group = Group::new(self, &[], pricing);
         let mut done = VerifiedBatch { through: verified, withdrawn: 0 };
         let mut is_changed = false;
+        // In one pass and past the cache: else each envelope that is verified would take the place of what readers look for.
+        let last = entries.last().map_or(verified, |entry| entry.id.sequence).min(*head);
+        let mut held =
+            self.db.raw_iterator_cf_opt(self.family(Family::Log), read_options(originator, last));
+        held.seek(EnvelopeKey(EnvelopeId::new(originator, verified.next())).encode());
         for entry in entries.iter().filter(|entry| entry.id.sequence > verified) {
             if entry.id != EnvelopeId::new(originator, done.through.next()) {
                 return Err(CommitError::Gap { after: done.through, got: entry.id });
@@ -139,7 +145,8 @@ impl Database {
             if entry.id.sequence > *head {
                 return Err(CommitError::OutOfRange { at: entry.id });
             }
-            is_changed |= group.stage_verified(entry, derive)?;
+            is_changed |= group.stage_verified(entry, held_at(&held, entry.id)?, derive)?;
+            held.next();
             done.withdrawn += u64::from(entry.validity != Validity::Valid);
             done.through = entry.id.sequence;
         }
@@ -171,6 +178,19 @@ impl Database {
     }
 }
 
+/// Returns the envelope under an iterator over the log, which has to be the one of this place.
+fn held_at<'a>(log: &'a DBRawIterator<'_>, id: EnvelopeId) -> Result<&'a [u8], ReadError> {
+    let key = EnvelopeKey(id).encode();
+    match log.item() {
+        Some((at, held)) if at == key => Ok(held),
+        Some(_) => Err(ReadError::corrupt(Family::Log, &key)),
+        None => {
+            log.status().map_err(DatabaseError::from)?;
+            Err(ReadError::corrupt(Family::Log, &key))
+        }
+    }
+}
+
 impl Group<'_> {
     /// Stages the row of each strand of the group whose unverified places begin with it.
     fn begin_unverified(&mut self) -> Result<(), CommitError> {
@@ -191,21 +211,20 @@ impl Group<'_> {
         Ok(())
     }
 
-    /// Stages the verdict on an unverified envelope. Returns true if readers get something else than before.
+    /// Stages the verdict on an unverified envelope, of which these bytes are held. Returns true if readers get something
+    /// else than before.
     fn stage_verified(
         &mut self,
         entry: &LogEntry,
+        held: &[u8],
         derive: &Derive<'_>,
     ) -> Result<bool, CommitError> {
         let id = entry.id;
-        let held = self.held(0, id)?;
-        let held =
-            held.ok_or_else(|| ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode()))?;
-        if !is_same_statement(&held, &entry.bytes) {
-            return Err(CommitError::Conflict { at: id });
-        }
         let is_other = held != entry.bytes;
         if is_other {
+            if !is_same_statement(&Bytes::copy_from_slice(held), &entry.bytes) {
+                return Err(CommitError::Conflict { at: id });
+            }
             let log = self.store.family(Family::Log);
             self.batch.put_cf(log, EnvelopeKey(id).encode(), &entry.bytes);
         }
@@ -219,7 +238,7 @@ impl Group<'_> {
         if let Validity::Invalid(rule) = entry.validity {
             self.marks.insert(id, Some(Mark::Invalid(rule)));
         }
-        if let Some(shown) = derive(id, &held, Validity::Valid) {
+        if let Some(shown) = derive(id, &Bytes::copy_from_slice(held), Validity::Valid) {
             if let Some(topic) = TopicKey::new(shown.topic.as_bytes(), id) {
                 self.batch.delete_cf(self.store.family(Family::Topic), topic.encode());
             }

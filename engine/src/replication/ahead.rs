@@ -24,6 +24,11 @@ use crate::pauses::RetryPauses;
 /// for the end of the strand of a node that has left (`docs/protocol/replication.md`): longer than a network is mostly split.
 const SHOWN_WAIT_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// Places of one strand that readers are shown before they are verified, at about most: beyond them nothing is taken from
+/// peers until more is verified. What is shown is on disk, so that this bounds no memory, but what may be withdrawn, and
+/// how long peers wait for it. A guess: a minute of verification on two cores.
+pub const AHEAD_MAX: u64 = 1 << 21;
+
 /// The stage of a strand. It changes only while nothing of the strand is checked or written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ShownStage {
@@ -86,6 +91,10 @@ pub struct ShownStrand {
     asks_again: bool,
     /// The registry was looked at: verdicts follow the absences of the strand's node.
     knows_absences: bool,
+    /// The last place that was accepted while it was shown first.
+    accepted: SequenceId,
+    /// See [`AHEAD_MAX`].
+    ahead_max: u64,
     /// Verifying failed by the disk, or asking again did, and is not tried before this time.
     retry_at: Option<Instant>,
     pauses: RetryPauses,
@@ -114,6 +123,8 @@ impl ShownStrand {
             parked: None,
             asks_again: false,
             knows_absences: false,
+            accepted: stored,
+            ahead_max: AHEAD_MAX,
             retry_at: None,
             pauses: RetryPauses::default(),
             wait_max: SHOWN_WAIT_MAX,
@@ -134,6 +145,12 @@ impl ShownStrand {
         self
     }
 
+    /// Sets another bound than [`AHEAD_MAX`].
+    #[must_use]
+    pub fn ahead_at_most(self, ahead_max: u64) -> Self {
+        Self { ahead_max, ..self }
+    }
+
     /// True if readers may be shown runs before they are verified.
     #[must_use]
     pub fn is_on(&self) -> bool {
@@ -149,7 +166,13 @@ impl ShownStrand {
     /// True while nothing more may be taken from peers.
     #[must_use]
     pub fn is_waiting(&self) -> bool {
-        self.parked.is_some() || self.asks_again
+        self.parked.is_some() || self.asks_again || self.is_far_ahead()
+    }
+
+    /// True if so much is shown that the rest waits until more of it is verified.
+    fn is_far_ahead(&self) -> bool {
+        let ShownStage::Shown { verified } = self.stage else { return false };
+        self.accepted.0.saturating_sub(verified.0) >= self.ahead_max
     }
 
     /// True if peers were asked again and have not sent what is shown: what they sent is dropped.
@@ -224,7 +247,8 @@ impl ShownStrand {
         let entries = self.runs.note(peer, run).into_iter();
         let items = entries.map(|entry| StrandItem::Envelope(Ok(entry))).collect();
         follower.handle_response(now, WantResponse { peer, request, items });
-        if self.stage == ShownStage::Verified && follower.accepted() > before {
+        self.accepted = follower.accepted();
+        if self.stage == ShownStage::Verified && self.accepted > before {
             self.stage = ShownStage::Shown { verified: before };
         }
     }

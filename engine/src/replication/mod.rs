@@ -27,7 +27,7 @@ mod signed_runs;
 mod stored_trees;
 mod verify;
 
-pub use ahead::{AskAgain, Incoming, ShownStage, ShownStrand};
+pub use ahead::{AHEAD_MAX, AskAgain, Incoming, ShownStage, ShownStrand};
 pub use checkpoint_pace::{CheckpointAllowance, CheckpointOffers, OfferKey, OfferedCheckpoints};
 pub use checkpoints::{CheckpointWatch, Finding, Trees};
 pub use follower::{Effect, Follower, SplitLimits, StrandWrite};

@@ -168,11 +168,14 @@ impl Committer {
         }
         let mut behind = BTreeSet::new();
         for end in &ends {
+            // The strand has one writer, so both are those of its last commit.
+            let was_verified =
+                self.verified.get().get(end.originator) == self.heads.get().get(end.originator);
             self.heads.announce(*end);
-            // If that cannot be read, what the caller has verified counts as such.
-            let unknown = EnvelopeId { sequence: SequenceId::NONE, ..*end };
-            let unknown = if is_shown { unknown } else { *end };
-            let verified = self.store.verified_up_to(*end).unwrap_or(unknown);
+            let verified = match was_verified && !is_shown {
+                true => *end,
+                false => self.read_verified(*end, is_shown),
+            };
             self.note_verified(verified);
             if verified != *end {
                 behind.insert(end.originator);
@@ -188,9 +191,50 @@ impl Committer {
         self.streams.publish(Audience::Topics, shown_first, &ends);
     }
 
+    /// Reads how far a strand is verified up to `end`.
+    fn read_verified(&self, end: EnvelopeId, is_shown: bool) -> EnvelopeId {
+        // If that cannot be read, what the caller has verified counts as such.
+        let unknown = EnvelopeId { sequence: SequenceId::NONE, ..end };
+        let unknown = if is_shown { unknown } else { end };
+        self.store.verified_up_to(end).unwrap_or(unknown)
+    }
+
     fn note_verified(&self, through: EnvelopeId) {
         if through.sequence != SequenceId::NONE {
             self.verified.announce(through);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::read::testing::{append, committed, cursor, id, store, topic};
+    use crate::runtime::read::hub::Hub;
+
+    #[test]
+    fn a_strand_is_announced_as_far_as_it_is_verified_also_after_a_restart() {
+        let change = |sequence| append(&committed(id(200, sequence), topic(1), 0, vec![]));
+        let store = store();
+        let after_start = |heads: &[(u32, u64)], verified: &[(u32, u64)]| {
+            let (heads, verified) = (Heads::new(cursor(heads)), Heads::new(cursor(verified)));
+            let streams = FanOut::start(Hub::new());
+            let counters = Arc::new(Counters::default());
+            let committer = Committer::new(store.clone(), [&heads, &verified], streams, counters);
+            (committer, heads, verified)
+        };
+        let (committer, heads, verified) = after_start(&[], &[]);
+        committer.commit(vec![change(1)]).unwrap();
+        assert_eq!(*verified.get(), cursor(&[(200, 1)]));
+        committer.try_commit_shown(vec![change(2), change(3)], None).unwrap();
+        assert_eq!((&*heads.get(), &*verified.get()), (&cursor(&[(200, 3)]), &cursor(&[(200, 1)])));
+        // The next process begins with what is stored.
+        let (committer, heads, verified) = after_start(&[(200, 3)], &[(200, 1)]);
+        committer.commit(vec![change(4)]).unwrap();
+        assert_eq!((&*heads.get(), &*verified.get()), (&cursor(&[(200, 4)]), &cursor(&[(200, 1)])));
+        // The row still says 1: it is not read while nothing is shown ahead.
+        committer.announce_verified(id(200, 4), Vec::new());
+        committer.commit(vec![change(5)]).unwrap();
+        assert_eq!(*verified.get(), cursor(&[(200, 5)]));
     }
 }

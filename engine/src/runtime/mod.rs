@@ -93,7 +93,7 @@ pub use scrub::{
     ScrubDone, ScrubPace, ScrubSettings, ScrubStatus, ScrubTask, Scrubs, UnrepairedDamage,
 };
 pub use trees::TreesTask;
-pub use workers::{Priority, Workers, at_begin_of_publish_threads};
+pub use workers::{Priority, Workers, at_begin_of_publish_threads, at_begin_of_threads_behind};
 
 /// Settings of an engine.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 //!
 //! Urgent work goes first. Signing is urgent, because the log waits for it; checking new arrivals is
 //! not. What callers send has a queue of its own, so that no amount of it stands before the strands of
-//! other nodes.
+//! other nodes. What readers have already is checked by threads of its own, which let all others have the cores first.
 
 use std::sync::{Arc, OnceLock};
 use std::thread::JoinHandle;
@@ -12,11 +12,18 @@ use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 type Job = Box<dyn FnOnce() + Send>;
 
 static BEGIN: OnceLock<fn()> = OnceLock::new();
+static BEGIN_BEHIND: OnceLock<fn()> = OnceLock::new();
 
 /// Sets what each thread that a publish passes does first, for the whole process: to ask the system for a core without
 /// delay, for example. These are the threads that check, sequence, sign and commit. The first call counts.
 pub fn at_begin_of_publish_threads(begin: fn()) {
     let _ = BEGIN.set(begin); // a second node of the process wants the same
+}
+
+/// Sets what each thread that checks what readers have already does first, for the whole process: to let all other threads
+/// have the cores before it, for example. The first call counts.
+pub fn at_begin_of_threads_behind(begin: fn()) {
+    let _ = BEGIN_BEHIND.set(begin); // a second node of the process wants the same
 }
 
 /// Begins a thread that a publish passes. To be called by the thread.
@@ -38,6 +45,15 @@ struct WorkerPool {
     callers: Sender<Job>,
     threads: usize,
     handles: Vec<JoinHandle<()>>,
+    /// Started when it is first needed, which is never on most nodes.
+    behind: OnceLock<ThreadsBehind>,
+}
+
+/// The threads of [`Priority::Behind`].
+struct ThreadsBehind {
+    /// `None` if the system gave no thread.
+    jobs: Option<Sender<Job>>,
+    handles: Vec<JoinHandle<()>>,
 }
 
 /// Priority of a job.
@@ -49,6 +65,9 @@ pub enum Priority {
     Normal,
     /// Publishes of callers are checked. Takes turns with [`Self::Normal`] where both wait.
     Callers,
+    /// Envelopes that readers have already are checked. There are threads for it, as many as for the others, because a job
+    /// holds its thread for milliseconds: the system can give the core to other threads meanwhile.
+    Behind,
 }
 
 impl Workers {
@@ -71,7 +90,8 @@ impl Workers {
                 .expect("the system gives us a thread at start")
         };
         let handles = (0..threads).map(start).collect();
-        Self { pool: Arc::new(WorkerPool { urgent, normal, callers, threads, handles }) }
+        let behind = OnceLock::new();
+        Self { pool: Arc::new(WorkerPool { urgent, normal, callers, threads, handles, behind }) }
     }
 
     /// Returns the number of threads.
@@ -86,6 +106,10 @@ impl Workers {
             Priority::Urgent => &self.pool.urgent,
             Priority::Normal => &self.pool.normal,
             Priority::Callers => &self.pool.callers,
+            Priority::Behind => {
+                let behind = self.pool.behind.get_or_init(|| ThreadsBehind::start(self.threads()));
+                behind.jobs.as_ref().unwrap_or(&self.pool.normal)
+            }
         };
         queue.send(Box::new(job)).expect("the threads live as long as their handles");
     }
@@ -132,6 +156,23 @@ impl Workers {
     }
 }
 
+impl ThreadsBehind {
+    fn start(threads: usize) -> Self {
+        // Unbounded, because each followed strand has one batch and the one after it.
+        let (sender, jobs) = unbounded::<Job>();
+        let start = |index| {
+            let jobs = jobs.clone();
+            let work = move || {
+                BEGIN_BEHIND.get().into_iter().for_each(|begin| begin());
+                jobs.iter().for_each(|job| job());
+            };
+            std::thread::Builder::new().name(format!("behind-{index}")).spawn(work).ok()
+        };
+        let handles: Vec<_> = (0..threads).filter_map(start).collect();
+        Self { jobs: (!handles.is_empty()).then_some(sender), handles }
+    }
+}
+
 fn run(urgent: &Receiver<Job>, normal: &Receiver<Job>, callers: &Receiver<Job>) {
     loop {
         let job = match urgent.try_recv() {
@@ -152,8 +193,13 @@ impl Drop for WorkerPool {
         for queue in [&mut self.urgent, &mut self.normal, &mut self.callers] {
             *queue = unbounded().0;
         }
+        let mut behind = self.behind.take();
+        let of_behind = behind.iter_mut().flat_map(|behind| {
+            behind.jobs = None;
+            behind.handles.drain(..)
+        });
         let here = std::thread::current().id();
-        for handle in self.handles.drain(..) {
+        for handle in self.handles.drain(..).chain(of_behind) {
             // The last handle may be dropped by a job.
             if handle.thread().id() != here {
                 // A panic has already ended the process by its hook, or is the caller's.
@@ -191,6 +237,23 @@ mod tests {
         }
         go.send(()).unwrap();
         assert_eq!(order.iter().take(2).collect::<Vec<_>>(), ["urgent", "normal"]);
+    }
+
+    #[test]
+    fn what_is_checked_behind_holds_no_other_work_up() {
+        let workers = Workers::start(1);
+        let (go, wait) = bounded::<()>(0);
+        let (sender, order) = unbounded();
+        let behind = sender.clone();
+        workers.spawn(Priority::Behind, move || {
+            wait.recv().unwrap();
+            behind.send("behind").unwrap();
+        });
+        workers.spawn(Priority::Normal, move || {
+            sender.send("normal").unwrap();
+            go.send(()).unwrap();
+        });
+        assert_eq!(order.iter().collect::<Vec<_>>(), ["normal", "behind"]);
     }
 
     #[test]

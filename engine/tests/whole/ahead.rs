@@ -32,7 +32,7 @@ use crate::follow::{Follower, Peer, SOURCE, key};
 /// A place whose payer signature recovers to no key, where a strand has one.
 const BAD: u64 = 13;
 /// Length of a strand.
-const ALL: u64 = 30;
+pub const ALL: u64 = 30;
 
 /// Returns an envelope of the source; `is_bad` leaves its payer unknown.
 fn envelope(sequence: u64, is_bad: bool) -> Bytes {
@@ -78,14 +78,14 @@ fn unrecoverable(signature: &Bytes) -> Bytes {
 }
 
 /// The strand of the source, with its tree and the checkpoint of all of it.
-struct Backlog {
-    envelopes: Vec<Bytes>,
+pub struct Backlog {
+    pub envelopes: Vec<Bytes>,
     tree: Store,
     signed: SignedCheckpoint,
 }
 
 impl Backlog {
-    fn new(bad: Option<u64>) -> Self {
+    pub fn new(bad: Option<u64>) -> Self {
         let envelopes: Vec<_> = (1..=ALL).map(|it| envelope(it, bad == Some(it))).collect();
         let public_key = key(SOURCE).public_key();
         let identity = StoreIdentity { network: "test".into(), node: SOURCE, public_key };
@@ -109,7 +109,7 @@ impl Backlog {
     }
 
     /// The same with the proof that the source has signed it.
-    fn run(&self, from: u64, through: u64) -> Vec<StrandItem<Bytes>> {
+    pub fn run(&self, from: u64, through: u64) -> Vec<StrandItem<Bytes>> {
         let proof = self.tree.snapshot().consistency(SOURCE, through, ALL).unwrap();
         let prefix = SignedPrefix { size: through, signed: self.signed, proof };
         let mut items = self.plain(from, through);
@@ -118,7 +118,7 @@ impl Backlog {
     }
 
     /// A follower that has verified everything before it was stored.
-    async fn verified_first(&self) -> Store {
+    pub async fn verified_first(&self) -> Store {
         let follower = Follower::start(common::store());
         let mut source = follower.connect(SOURCE, &[]);
         assert_eq!(source.want(SOURCE).await, (0, None));
@@ -152,17 +152,17 @@ fn verifier() -> EnvelopeVerifier {
     EnvelopeVerifier { originator: SOURCE, key, own: NODE, absences: Absences::NONE }
 }
 
-fn showing() -> ReplicationSettings {
+pub fn showing() -> ReplicationSettings {
     ReplicationSettings { catch_up: CatchUp::Checkpoints, ..ReplicationSettings::default() }
 }
 
-async fn all_verified(follower: &Follower) {
+pub async fn all_verified(follower: &Follower) {
     let store = follower.engine().store();
     let is_verified = || store.unverified().unwrap().is_empty();
     follower.until("everything is verified", is_verified).await;
 }
 
-fn assert_equal(a: &Store, b: &Store) {
+pub fn assert_equal(a: &Store, b: &Store) {
     let (a, b) = (a.snapshot(), b.snapshot());
     assert_eq!(a.projection_digests().unwrap(), b.projection_digests().unwrap());
     assert_eq!(a.root(SOURCE, ALL).unwrap(), b.root(SOURCE, ALL).unwrap());

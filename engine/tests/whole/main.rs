@@ -30,3 +30,4 @@ mod report_contract;
 mod report_network;
 mod report_schedules;
 mod scrub;
+mod shown;

@@ -9,7 +9,7 @@ use hawser_engine::runtime::replication::{ReplicationSettings, Witnesses};
 use hawser_engine::runtime::{
     CheckpointTask, DiskTask, OlderRowsTask, PayerReportTask, PayerReporter, PriceTask, PruneTask,
     PublisherThreads, ReportTask, ScrubTask, TreesTask, at_begin_of_publish_threads,
-    at_begin_of_reader_threads,
+    at_begin_of_reader_threads, at_begin_of_threads_behind,
 };
 use hawser_net::{NetSettings, NetStartError};
 use hawser_proto::OriginatorId;
@@ -88,6 +88,7 @@ pub fn run(config: NodeServiceSettings, exit_with_parent: bool) -> Result<(), Ru
     system::return_freed_memory();
     at_begin_of_reader_threads(system::stand_back);
     at_begin_of_publish_threads(system::take_short_turns);
+    at_begin_of_threads_behind(system::stand_back_behind);
     system::require_open_files().map_err(RunError::failed)?;
     // It is read again when the listener starts. A mistake is told before the database is opened.
     tls::load(config.api.tls.as_ref()).map_err(RunError::usage)?;
@@ -277,6 +278,7 @@ impl InnerParts {
             witnesses: Witnesses { own: witness, trusted: Vec::new() },
             catch_up: config.catch_up,
             shown_wait_max: None,
+            ahead_max: None,
         };
         let peers = Peers::start(settings, &self.engine, replication, trusted).await?;
         let replication = peers.replication().clone();

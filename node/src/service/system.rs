@@ -195,6 +195,10 @@ pub(super) fn return_freed_memory() {
 /// as much of it. A guess: readers still go on while a node publishes all it can.
 #[cfg(target_os = "linux")]
 const READERS_STAND_BACK: i32 = 5;
+/// Steps by which threads stand back that verify what readers have already: others get three times as much of a core. A guess:
+/// with more steps they would hardly go on beside other programs that want the same cores.
+#[cfg(target_os = "linux")]
+const VERIFIERS_STAND_BACK: i32 = 5;
 /// The lowest priority of Linux.
 #[cfg(target_os = "linux")]
 const NICE_MAX: i32 = 19;
@@ -204,12 +208,23 @@ const NICE_MAX: i32 = 19;
 /// its threads are more than those that publish. Linux has a priority for each thread; on other systems nothing is done.
 pub(super) fn stand_back() {
     #[cfg(target_os = "linux")]
+    stand_back_by(READERS_STAND_BACK);
+}
+
+/// Does the same for a thread that verifies what readers have already.
+pub(super) fn stand_back_behind() {
+    #[cfg(target_os = "linux")]
+    stand_back_by(VERIFIERS_STAND_BACK);
+}
+
+#[cfg(target_os = "linux")]
+fn stand_back_by(steps: i32) {
     if !reschedule(|thread| {
-        thread.sched_nice = thread.sched_nice.saturating_add(READERS_STAND_BACK).min(NICE_MAX);
+        thread.sched_nice = thread.sched_nice.saturating_add(steps).min(NICE_MAX);
         // A thread begins with the turns of the one that started it.
         thread.sched_runtime = SYSTEM_TURN_NS;
     }) {
-        stand_back_by_number();
+        stand_back_by_number(steps);
     }
 }
 
@@ -255,11 +270,11 @@ fn reschedule(change: impl FnOnce(&mut libc::sched_attr)) -> bool {
 
 /// Lowers the calling thread's priority by a call that sandboxes permit which refuse the newer ones.
 #[cfg(target_os = "linux")]
-fn stand_back_by_number() {
+fn stand_back_by_number(steps: i32) {
     #[expect(unsafe_code, reason = "the standard library has no scheduling")]
     // SAFETY: takes three numbers; 0 is the calling thread. A refusal leaves the priority as it is.
     unsafe {
-        libc::setpriority(libc::PRIO_PROCESS, 0, READERS_STAND_BACK);
+        libc::setpriority(libc::PRIO_PROCESS, 0, steps);
     }
 }
 
@@ -371,12 +386,16 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn a_thread_that_stands_back_takes_no_other_one_with_it() {
         let before = scheduling().unwrap();
-        let of_reader = std::thread::spawn(|| {
-            stand_back();
-            scheduling().unwrap().sched_nice
-        });
-        let expected = (before.sched_nice + READERS_STAND_BACK).min(NICE_MAX);
-        assert_eq!(of_reader.join().unwrap(), expected);
+        let both: [(fn(), i32); 2] =
+            [(stand_back, READERS_STAND_BACK), (stand_back_behind, VERIFIERS_STAND_BACK)];
+        for (begin, steps) in both {
+            let of_thread = std::thread::spawn(move || {
+                begin();
+                scheduling().unwrap().sched_nice
+            });
+            let expected = (before.sched_nice + steps).min(NICE_MAX);
+            assert_eq!(of_thread.join().unwrap(), expected);
+        }
         assert_eq!(scheduling().unwrap().sched_nice, before.sched_nice);
     }
 

@@ -23,6 +23,8 @@ use super::checkpoints::Checkpoints;
 use super::scripted::Naming;
 use super::strands::key;
 
+/// Places that readers are shown before they are verified, but for one run: few enough that simulated strands reach them.
+pub(super) const AHEAD_MAX: u64 = 8;
 /// Bounds at which the short backlogs of a run are split.
 pub(super) const SPLIT_LIMITS: SplitLimits =
     SplitLimits { backlog_min: 4, first_part_places: 1, part_places_max: 3, held_bytes_max: 8192 };
@@ -192,7 +194,8 @@ impl Node {
     fn ahead(&self, is_on: bool, originator: OriginatorId) -> ShownStrand {
         let (verified, stored) = (self.verified_head(originator), self.head(originator));
         let strand = (originator, key(originator).public_key());
-        let mut ahead = ShownStrand::new(is_on, strand, verified, stored);
+        let ahead = ShownStrand::new(is_on, strand, verified, stored);
+        let mut ahead = ahead.ahead_at_most(AHEAD_MAX);
         ahead.note_absences_known();
         ahead
     }

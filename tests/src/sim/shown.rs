@@ -10,7 +10,7 @@ use hawser_proto::{OriginatorId, SequenceId};
 use hawser_storage::{LogEntry, LogItem};
 use rand::RngExt as _;
 
-use super::node::SPLIT_LIMITS;
+use super::node::{AHEAD_MAX, SPLIT_LIMITS};
 use super::strands::{judge_by, key};
 use super::wire::{Event, Path};
 use super::world::Sim;
@@ -89,10 +89,14 @@ impl Sim {
             }
             Incoming::Judge(judge, response) => {
                 let run = self.judge_run(id, originator, *judge, &response);
+                let verified = self.nodes[&id].verified_head(originator);
                 let following = self.node(id).following.get_mut(&originator).unwrap();
                 match run {
                     Some(run) => {
+                        let of_run = response.items.len() as u64;
                         following.ahead.accept(now, &mut following.follower, response, run);
+                        let ahead = following.follower.accepted().0 - verified.0;
+                        assert!(ahead < AHEAD_MAX + of_run, "{id}: {ahead} of {originator}");
                     }
                     None => following.ahead.refuse(response),
                 }

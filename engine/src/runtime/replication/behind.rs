@@ -10,7 +10,8 @@ use super::checking::verify;
 use super::evidence::TimeWatch;
 use super::state::ReplicationState;
 use super::writes::{self, Load};
-use crate::replication::EnvelopeVerifier;
+use crate::replication::{EnvelopeVerifier, VerifyResult};
+use crate::runtime::Priority;
 
 /// The result of one step.
 pub(super) enum Behind {
@@ -22,29 +23,85 @@ pub(super) enum Behind {
     Failed(CommitError),
 }
 
-/// Verifies the next places behind `verified`, at most to `through`.
+/// The envelopes behind a place with their verdicts, which are not written yet. As much as is checked at a time.
+pub(super) struct CheckedBehind {
+    after: SequenceId,
+    verifier: Arc<EnvelopeVerifier>,
+    results: Vec<VerifyResult>,
+}
+
+impl CheckedBehind {
+    /// True if these are the verdicts on what follows a place, by what is known now.
+    fn is_next(&self, verifier: &EnvelopeVerifier, verified: SequenceId) -> bool {
+        self.after == verified && self.verifier.absences == verifier.absences
+    }
+
+    /// Returns the last place; `None` if nothing may follow it.
+    fn last(&self) -> Option<SequenceId> {
+        let last = self.results.last()?.as_ref().ok()?;
+        self.results.iter().all(Result::is_ok).then_some(last.id.sequence)
+    }
+}
+
+/// The result of one step, and what was checked for the next one meanwhile.
+pub(super) type BehindStep = (Behind, Option<CheckedBehind>);
+
+/// Verifies the next places behind `verified`, at most to `through`. Meanwhile checks those behind them, which the next call
+/// is to be given as `checked`: else all cores would wait for the disk between two calls.
 pub(super) async fn verify_next(
     state: Arc<ReplicationState>,
     verifier: Arc<EnvelopeVerifier>,
     watch: Arc<Mutex<TimeWatch>>,
     (verified, through): (SequenceId, SequenceId),
-) -> Behind {
-    let after = EnvelopeId::new(verifier.originator, verified);
-    let store = state.store.clone();
-    let envelopes = match blocking(move || read(&store, after, through)).await {
-        Ok(envelopes) => envelopes,
-        Err(error) => return Behind::Failed(error.into()),
+    checked: Option<CheckedBehind>,
+) -> BehindStep {
+    let checked = match checked.filter(|it| it.is_next(&verifier, verified)) {
+        Some(checked) => checked,
+        None => match check(&state, &verifier, verified, through).await {
+            Ok(checked) => checked,
+            Err(error) => return (Behind::Failed(error), None),
+        },
     };
+    let last = checked.last().filter(|last| *last < through);
+    let further = async {
+        // What cannot be read now is met again by the next call.
+        check(&state, &verifier, last?, through).await.ok()
+    };
+    tokio::join!(write(&state, &watch, checked), further)
+}
+
+/// Reads and checks what follows a place.
+async fn check(
+    state: &Arc<ReplicationState>,
+    verifier: &Arc<EnvelopeVerifier>,
+    after: SequenceId,
+    through: SequenceId,
+) -> Result<CheckedBehind, CommitError> {
+    let place = EnvelopeId::new(verifier.originator, after);
+    let store = state.store.clone();
+    let envelopes = blocking(move || read(&store, place, through)).await?;
     if envelopes.is_empty() {
         // The log does not have what it had: nothing can be verified beyond it.
-        let next = EnvelopeId { sequence: verified.next(), ..after };
-        return Behind::Failed(CommitError::Gap { after: verified, got: next });
+        return Err(CommitError::Gap {
+            after,
+            got: EnvelopeId { sequence: after.next(), ..place },
+        });
     }
-    let results = verify(&state, &verifier, &envelopes).await;
-    let of = verifier.originator;
+    let results = verify(state, verifier, &envelopes, Priority::Behind).await;
+    Ok(CheckedBehind { after, verifier: verifier.clone(), results })
+}
+
+/// Writes verdicts. Blocks no task.
+async fn write(
+    state: &Arc<ReplicationState>,
+    watch: &Arc<Mutex<TimeWatch>>,
+    checked: CheckedBehind,
+) -> Behind {
+    let (state, watch) = (state.clone(), watch.clone());
+    let of = checked.verifier.originator;
     let write = move || {
-        let count = results.len();
-        let entries: Vec<_> = results.into_iter().map_while(Result::ok).collect();
+        let count = checked.results.len();
+        let entries: Vec<_> = checked.results.into_iter().map_while(Result::ok).collect();
         let is_whole = entries.len() == count;
         match writes::commit_verified(&state, &mut watch.lock(), of, entries) {
             Ok(through) if is_whole => Behind::Verified(through),

@@ -45,7 +45,7 @@ pub(super) async fn verify_all(
 ) -> Checked {
     let envelopes: Vec<Bytes> =
         responses.iter().flat_map(|it| it.items.iter().filter_map(envelope)).cloned().collect();
-    let mut results = verify(&state, &verifier, &envelopes).await.into_iter();
+    let mut results = verify(&state, &verifier, &envelopes, Priority::Normal).await.into_iter();
     let mut next = || results.next().expect("one result for each envelope");
     let verified = |response: WantResponse<Bytes>| WantResponse {
         peer: response.peer,
@@ -60,9 +60,10 @@ pub(super) async fn verify(
     state: &ReplicationState,
     verifier: &Arc<EnvelopeVerifier>,
     envelopes: &[Bytes],
+    priority: Priority,
 ) -> Vec<VerifyResult> {
     let verify = |verifier: &EnvelopeVerifier, chunk| verifier.check(chunk);
-    let results = on_all_cores(state, verifier, (envelopes, Priority::Normal), verify).await;
+    let results = on_all_cores(state, verifier, (envelopes, priority), verify).await;
     results.into_iter().flatten().collect()
 }
 
@@ -93,7 +94,7 @@ async fn judge_run(
         judge
     };
     let read = |verifier: &EnvelopeVerifier, chunk| verifier.read(chunk);
-    // Little work, which must not stand behind the signatures of what is shown already.
+    // Little work, which must not stand behind the signatures of other strands.
     let read = on_all_cores(state, verifier, (&envelopes, Priority::Urgent), read).await;
     let read: Option<Vec<Vec<(LogEntry, TreeHash)>>> = read.into_iter().collect();
     judge.accept(prefix, read?.into_iter().flatten().collect())

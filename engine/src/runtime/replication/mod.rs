@@ -50,7 +50,7 @@ use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{Engine, Heads};
-use crate::replication::CheckpointOffers;
+use crate::replication::{AHEAD_MAX, CheckpointOffers};
 use checkpoint_ports::CheckpointPorts;
 use doubted::DoubtedFees;
 use liveness_notes::LivenessNotes;
@@ -110,6 +110,9 @@ pub struct ReplicationSettings {
     pub catch_up: CatchUp,
     /// Time for which peers are asked for what readers are shown and cannot be verified; `None` for six hours.
     pub shown_wait_max: Option<Duration>,
+    /// Places of one strand that readers are shown before they are verified, at about most; `None` for
+    /// [`AHEAD_MAX`].
+    pub ahead_max: Option<u64>,
 }
 
 impl Replication {
@@ -128,7 +131,8 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
-        let ReplicationSettings { migrated, witnesses, catch_up, shown_wait_max } = settings;
+        let ReplicationSettings { migrated, witnesses, catch_up, shown_wait_max, ahead_max } =
+            settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
@@ -136,6 +140,7 @@ impl Replication {
             relayed: engine.verified_heads().clone(),
             catch_up,
             shown_wait_max,
+            ahead_max: ahead_max.unwrap_or(AHEAD_MAX),
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),
             ports: engine.ports().clone(),
@@ -271,6 +276,7 @@ impl Replication {
             counters: self.state.engine_counters.clone(),
             reads,
             proves: false,
+            is_in_backlog: false,
         })
     }
 

@@ -79,6 +79,8 @@ pub struct StrandReader {
     pub(super) reads: PageReads,
     /// Pages of a backlog come with the proof that their end is that of a signed beginning of the strand.
     pub(super) proves: bool,
+    /// The last page was full, so the next one belongs to the same backlog.
+    pub(super) is_in_backlog: bool,
 }
 
 impl StrandReader {
@@ -107,11 +109,11 @@ impl StrandReader {
             let head = self.heads.borrow_and_update().get(self.originator);
             let through = self.up_to.map_or(head, |up_to| up_to.min(head));
             if self.position < through {
-                let (items, position) = self.read(through).await?;
+                let page = self.read(through).await?;
                 // A page that did not move on would be read for ever.
-                assert!(position > self.position, "a page holds at least one place");
-                self.position = position;
-                return Ok(Some(items));
+                assert!(page.position > self.position, "a page holds at least one place");
+                (self.position, self.is_in_backlog) = (page.position, page.is_full);
+                return Ok(Some(page.items));
             }
             if self.up_to.is_some() || self.heads.changed().await.is_err() {
                 return Ok(None);
@@ -119,39 +121,60 @@ impl StrandReader {
         }
     }
 
-    async fn read(
-        &self,
-        through: SequenceId,
-    ) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
+    async fn read(&self, through: SequenceId) -> Result<Page, ReadError> {
         let (store, bytes_max) = (self.store.clone(), self.bytes_max);
         let counters = self.counters.clone();
         let after = EnvelopeId::new(self.originator, self.position);
-        let proves = self.proves;
-        let page = move || read_page(&store, after, through, bytes_max, proves);
+        let proof = match (self.proves, self.is_in_backlog) {
+            (false, _) => PageProof::None,
+            (true, false) => PageProof::IfFull,
+            (true, true) => PageProof::Always,
+        };
+        let page = move || read_page(&store, after, through, bytes_max, proof);
         self.reads.run(move || counters.strand_page.measure(page)).await
     }
 }
 
-/// Reads what follows `after`, at most to `through` and until there are `bytes_max`. Also returns
-/// the place up to which the items account for everything.
+/// The pages that come with a proof, where the log can prove one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum PageProof {
+    None,
+    /// Of what fits one page nothing is gained: it is verified as fast.
+    IfFull,
+    /// Also the last page of a backlog. Without a proof it would wait until everything before it is verified.
+    Always,
+}
+
+/// A part of a strand.
+struct Page {
+    items: Vec<StrandItem<Bytes>>,
+    /// The place up to which the items account for everything.
+    position: SequenceId,
+    /// There is more than the page has room for.
+    is_full: bool,
+}
+
+/// Reads what follows `after`, at most to `through` and until there are `bytes_max`.
 fn read_page(
     store: &Store,
     after: EnvelopeId,
     through: SequenceId,
     bytes_max: usize,
-    proves: bool,
-) -> Result<(Vec<StrandItem<Bytes>>, SequenceId), ReadError> {
+    proof: PageProof,
+) -> Result<Page, ReadError> {
     let snapshot = store.snapshot();
+    let proves = proof != PageProof::None;
     let signed = if proves { signed_beyond(&snapshot, after)? } else { None };
-    let Some(signed) = signed else { return read_items(&snapshot, after, through, bytes_max) };
-    let end = through.min(signed.checkpoint.last());
+    let end = signed.map_or(through, |signed| through.min(signed.checkpoint.last()));
     let (mut items, position) = read_items(&snapshot, after, end, bytes_max)?;
-    // At the end of the strand nothing is gained.
-    let is_backlog = position < through;
-    if is_backlog && items.iter().all(|item| matches!(item, StrandItem::Envelope(_))) {
+    let is_full = position < end;
+    if let Some(signed) = signed
+        && (is_full || proof == PageProof::Always)
+        && items.iter().all(|item| matches!(item, StrandItem::Envelope(_)))
+    {
         items.splice(0..0, prefix(&snapshot, after.originator, position, signed));
     }
-    Ok((items, position))
+    Ok(Page { items, position, is_full })
 }
 
 /// Returns the newest checkpoint that the strand's own node has signed, if it reaches beyond a place.

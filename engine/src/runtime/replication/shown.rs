@@ -8,7 +8,7 @@ use hawser_proto::{Bytes, SequenceId};
 use hawser_storage::CommitError;
 use tokio::task::JoinHandle;
 
-use super::behind::{Behind, verify_next};
+use super::behind::{Behind, BehindStep, verify_next};
 use super::checking::{Checked, check_run, envelope};
 use super::task::StrandTask;
 use super::writes::WriteQueue;
@@ -71,19 +71,26 @@ impl StrandTask {
     }
 
     /// Begins to verify what is shown and durable.
-    pub(super) fn start_behind(&self) -> Option<JoinHandle<Behind>> {
+    pub(super) fn start_behind(&mut self) -> Option<JoinHandle<BehindStep>> {
         let range = self.ahead.next_behind(now(), &self.follower)?;
         let (state, watch) = (self.state.clone(), self.watch.clone());
-        Some(tokio::spawn(verify_next(state, self.verifier(), watch, range)))
+        let checked = self.checked_behind.take();
+        Some(tokio::spawn(verify_next(state, self.verifier(), watch, range, checked)))
     }
 
     /// Takes what was verified behind.
     ///
     /// # Errors
     /// An error that no other try can end.
-    pub(super) fn take_verified(&mut self, verified: Behind) -> Result<(), CommitError> {
+    pub(super) fn take_verified(
+        &mut self,
+        (verified, further): BehindStep,
+    ) -> Result<(), CommitError> {
         match verified {
-            Behind::Verified(through) => self.ahead.note_verified(through),
+            Behind::Verified(through) => {
+                self.ahead.note_verified(through);
+                self.checked_behind = further;
+            }
             Behind::Forged(through) => self.send_away(through),
             Behind::Failed(error) if error.is_of_disk() => {
                 self.ahead.note_failed(now());

@@ -44,6 +44,8 @@ pub(super) struct ReplicationState {
     pub(super) catch_up: CatchUp,
     /// Time for which peers are asked for what readers are shown and cannot be verified, if it is to be another one.
     pub(super) shown_wait_max: Option<Duration>,
+    /// Places of one strand that readers are shown before they are verified, at most.
+    pub(super) ahead_max: u64,
     pub(super) committer: Committer,
     pub(super) workers: Workers,
     pub(super) ports: Ports,

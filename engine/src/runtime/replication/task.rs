@@ -15,7 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
-use super::behind::Behind;
+use super::behind::{BehindStep, CheckedBehind};
 use super::catch_up::CatchUp;
 use super::checking::{Checked, envelope, verify_all};
 use super::counters::StrandCounters;
@@ -63,6 +63,8 @@ pub(super) struct StrandTask {
     pub(super) watch: Arc<Mutex<TimeWatch>>,
     /// The state of what readers are shown before it is verified.
     pub(super) ahead: ShownStrand,
+    /// Verdicts on what is shown, which were made while those before them were written.
+    pub(super) checked_behind: Option<CheckedBehind>,
 }
 
 /// The work of one strand that is under way, one of each kind.
@@ -73,7 +75,7 @@ pub(super) struct Jobs {
     /// The write of what is accepted.
     committing: Option<JoinHandle<CommitResult>>,
     /// The verification of what readers are shown already.
-    behind: Option<JoinHandle<Behind>>,
+    behind: Option<JoinHandle<BehindStep>>,
 }
 
 impl StrandTask {
@@ -114,7 +116,9 @@ impl StrandTask {
         Self {
             ahead: ShownStrand::new(is_on, (originator, key), verified, stored)
                 .with_wait_max(state.shown_wait_max)
-                .shown_by(shown_by),
+                .shown_by(shown_by)
+                .ahead_at_most(state.ahead_max),
+            checked_behind: None,
             registry,
             absences: Absences::NONE,
             is_outdated: false,

@@ -1,0 +1,85 @@
+//! A backlog that readers are shown while its verification is held back.
+
+use std::sync::mpsc;
+
+use hawser_engine::runtime::Priority;
+use hawser_engine::runtime::replication::ReplicationSettings;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{Bytes, Cursor, SequenceId};
+
+use crate::ahead::{ALL, Backlog, all_verified, assert_equal, showing};
+use crate::common::{self, group_topic};
+use crate::follow::{Follower, SOURCE};
+
+/// Keeps what readers are shown from being verified, until the result is dropped.
+#[must_use]
+fn hold_verification(follower: &Follower) -> Vec<mpsc::Sender<()>> {
+    let workers = follower.engine().workers();
+    let hold = |_| {
+        let (held, release) = mpsc::channel();
+        workers.spawn(Priority::Behind, move || _ = release.recv());
+        held
+    };
+    (0..workers.threads()).map(hold).collect()
+}
+
+fn readable(follower: &Follower) -> Vec<Bytes> {
+    let topics = [0, 1, 2].map(group_topic);
+    let reader = follower.engine().reader();
+    let mut page = reader.query_topics(&topics, &Cursor::new(), 0).unwrap();
+    let place = |bytes: &Bytes| OriginatorEnvelope::parse(bytes.clone()).unwrap().id();
+    page.sort_unstable_by_key(place);
+    page
+}
+
+/// Also its end, and also when each part comes while the one before is on its way to disk.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backlog_is_readable_while_nothing_of_it_is_verified() {
+    let backlog = Backlog::new(None);
+    let follower = Follower::start_by(common::store(), showing());
+    let held = hold_verification(&follower);
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    for from in (1..ALL).step_by(5) {
+        source.answer(backlog.run(from, from + 4)).await;
+    }
+    follower.wait_for(SOURCE, ALL).await;
+    assert_eq!(readable(&follower), backlog.envelopes);
+    let store = follower.engine().store();
+    assert_eq!(store.snapshot().verified_head(SOURCE).unwrap(), SequenceId::NONE);
+    assert_eq!(follower.replication.heads().get().get(SOURCE), SequenceId::NONE);
+    drop(held);
+    all_verified(&follower).await;
+    assert_eq!(follower.replication.counters().verified_behind.get(), ALL);
+    assert_eq!(follower.replication.counters().verified.get(), 0);
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
+    const AHEAD: u64 = 10;
+    let backlog = Backlog::new(None);
+    let settings = ReplicationSettings { ahead_max: Some(AHEAD), ..showing() };
+    let follower = Follower::start_by(common::store(), settings);
+    let held = hold_verification(&follower);
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    let runs: Vec<_> = (1..ALL).step_by(5).map(|from| backlog.run(from, from + 4)).collect();
+    let sending = tokio::spawn(async move {
+        for run in runs {
+            source.answer(run).await;
+        }
+        source
+    });
+    follower.wait_for(SOURCE, AHEAD).await;
+    // The rest waits at the peer but for the few parts that this node takes in.
+    assert_eq!(readable(&follower).len() as u64, AHEAD);
+    assert!(!sending.is_finished());
+    drop(held);
+    let source = sending.await.unwrap();
+    follower.wait_for(SOURCE, ALL).await;
+    all_verified(&follower).await;
+    drop(source);
+    assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
