@@ -10,7 +10,7 @@ mod chain;
 mod commands;
 mod contracts;
 mod dev;
-
+mod doctor;
 mod joined;
 mod key_rotation;
 #[path = "money/network.rs"]

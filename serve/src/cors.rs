@@ -5,7 +5,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_HEADERS,
 };
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use tonic::body::Body;
 
 /// Responses do not depend on the origin and credentials are never allowed, so any origin may ask.
@@ -31,6 +31,18 @@ const MORE_HEADERS: HeaderValue = HeaderValue::from_static(
      x-libxmtp-version,x-app-version,Connect-Protocol-Version,Connect-Timeout-Ms,\
      Connect-Content-Encoding,Connect-Accept-Encoding,x-api-key",
 );
+
+/// Returns the headers of the answer to the preflight of a client in use, for those who compare them.
+#[must_use]
+pub fn of_preflight() -> [(HeaderName, HeaderValue); 5] {
+    [
+        (ACCESS_CONTROL_ALLOW_ORIGIN, ORIGIN),
+        (ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(EXPOSED)),
+        (ACCESS_CONTROL_MAX_AGE, AGE_S),
+        (ACCESS_CONTROL_ALLOW_METHODS, METHODS),
+        (ACCESS_CONTROL_ALLOW_HEADERS, HEADERS),
+    ]
+}
 
 /// Adds the headers that every response carries.
 pub(crate) fn add_headers(headers: &mut HeaderMap) {
@@ -74,6 +86,14 @@ fn asks_for_more(asked: &HeaderMap) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_headers_that_are_compared_are_those_that_are_sent() {
+        let mut sent = preflight(&HeaderMap::new());
+        add_headers(sent.headers_mut());
+        let wanted: HeaderMap = of_preflight().into_iter().collect();
+        assert_eq!(*sent.headers(), wanted);
+    }
 
     #[test]
     fn pages_may_read_what_is_there_and_the_list_is_else_that_of_the_reference() {

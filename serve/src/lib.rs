@@ -46,7 +46,7 @@ mod charged_bytes;
 mod connect;
 mod connection;
 mod connection_slots;
-mod cors;
+pub mod cors;
 mod decoding;
 mod details;
 mod dispatch;

@@ -24,6 +24,7 @@ pub mod look;
 mod looking;
 pub mod lookup;
 pub mod proof;
+mod push;
 mod reading;
 pub mod sink;
 pub mod status;
@@ -43,6 +44,7 @@ pub use event::{
 };
 pub use head::HeadStatus;
 use head::HeadWatcher;
+pub use push::try_push;
 pub use sink::{Sink, SinkError};
 pub use status::{ReaderCounts, ReaderState, ReaderStatus, ReorgDepth};
 pub use walk::{EventBatch, WalkSettings};

@@ -7,6 +7,7 @@ use alloy::primitives::Address;
 use alloy::providers::Provider as _;
 use futures_util::future::join_all;
 use hawser_chain::admin::Contract;
+use hawser_chain::index::try_push;
 use hawser_chain::send::Chain;
 use hawser_proto::OriginatorId;
 
@@ -24,10 +25,10 @@ const AHEAD_S_FAILED: i64 = 300;
 const CLOCK_REMEDY: &str = "keep this machine's clock by NTP; if it is right, check the endpoint";
 const ENDPOINT_REMEDY: &str = "check the URL and the provider's quota, or name another endpoint";
 
-/// The checks of the chains, and this node's id if the registry has it.
+/// The checks of the chains, and this node's id and URL if the registry has them.
 pub(super) struct SeenChains {
     pub(super) checks: Vec<Checked>,
-    pub(super) own: Option<OriginatorId>,
+    pub(super) own: Option<(OriginatorId, String)>,
 }
 
 /// Examines the chains that the settings name, or the files that stand in for them.
@@ -36,7 +37,10 @@ pub(super) async fn examine(config: &NodeServiceSettings) -> SeenChains {
     let access = &config.chains.contracts;
     if !access.settlement.urls.is_empty() || !access.app.urls.is_empty() {
         match KnownDeployment::of(access).await {
-            Ok(deployment) => checks.extend(endpoints(config, &deployment).await),
+            Ok(deployment) => {
+                checks.extend(endpoints(config, &deployment).await);
+                checks.extend(websockets(config, &deployment).await);
+            }
             Err(error) => {
                 let remedy = "name the network or the file with the contracts' addresses";
                 checks.push(Checked::failed("contracts", error.text, remedy));
@@ -64,6 +68,39 @@ async fn endpoints(config: &NodeServiceSettings, deployment: &KnownDeployment) -
         endpoint(name, url, id, reading, payer)
     });
     join_all(looks).await.into_iter().flatten().collect()
+}
+
+/// Checks every WebSocket of both chains, at once. A node without them polls.
+async fn websockets(config: &NodeServiceSettings, deployment: &KnownDeployment) -> Vec<Checked> {
+    let of = |name, reading: &'_ ChainReadSettings, id| {
+        let urls = reading.push_urls.clone();
+        urls.into_iter().map(move |url| async move {
+            let at = without_secrets(&url);
+            match try_push(&url, id).await {
+                Ok(block) => Checked::fine(
+                    "websocket",
+                    format!("{name} chain: {at} announces blocks, now at {block}"),
+                ),
+                Err(error) => Checked::doubtful(
+                    "websocket",
+                    format!(
+                        "{name} chain: {at}: {error}; the node asks for new blocks every second"
+                    ),
+                    ENDPOINT_REMEDY,
+                ),
+            }
+        })
+    };
+    let app = of(APP, &config.chains.app, deployment.app_id);
+    let settlement = of(SETTLEMENT, &config.chains.settlement, deployment.settlement_id);
+    join_all(settlement.chain(app)).await
+}
+
+/// Returns scheme, host and port of a URL: the rest may be a key.
+fn without_secrets(url: &str) -> String {
+    let uri = url.parse::<http::Uri>().unwrap_or_default();
+    let port = uri.port().map(|port| format!(":{port}")).unwrap_or_default();
+    format!("{}://{}{port}", uri.scheme_str().unwrap_or("?"), uri.host().unwrap_or("?"))
 }
 
 /// Checks one endpoint: its chain, its head beside this machine's clock, and what the account has there.
@@ -135,8 +172,8 @@ fn judge_head(chain: &str, ahead_s: i64, reading: &ChainReadSettings) -> Checked
     }
 }
 
-/// Checks this node's record, and that there are prices. Returns the node's id with them.
-async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<OriginatorId>) {
+/// Checks this node's record, and that there are prices. Returns the node's id and URL with them.
+async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<(OriginatorId, String)>) {
     const NAME: &str = "registry";
     let failed = |error: String| {
         let remedy = "check where registry and rates are read from: the endpoints, or the files";
@@ -165,7 +202,7 @@ async fn registry(config: &NodeServiceSettings) -> (Vec<Checked>, Option<Origina
                     format!("once it has caught up: hawser registry canonical add {}", own.id),
                 ),
             };
-            (checked, Some(own.id))
+            (checked, Some((own.id, own.http_address.clone())))
         }
     };
     let now_ns = now_s().saturating_mul(1_000_000_000);
@@ -190,6 +227,15 @@ mod tests {
 
     use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
     use super::*;
+
+    #[test]
+    fn a_url_is_told_without_its_path_and_its_user() {
+        assert_eq!(
+            without_secrets("wss://me:word@rpc.example:8546/v2/key?a=b"),
+            "wss://rpc.example:8546"
+        );
+        assert_eq!(without_secrets("no url"), "?://?");
+    }
 
     #[test]
     fn a_clock_is_judged_beside_the_newest_block() {

@@ -2,6 +2,7 @@
 //!
 //! - `machine`: open files, folders, the disk, ports, the certificate;
 //! - `chains`: endpoints, the clock, the registry's record, prices, the account;
+//! - `public`: the name in the DNS, and the headers for browsers;
 //! - `checked`: a check that was made.
 //!
 //! Nothing is changed, but for a file that is written into the data folder and removed again. A running node is not
@@ -10,6 +11,7 @@
 mod chains;
 mod checked;
 mod machine;
+mod public;
 
 use hawser_storage::StoreIdentity;
 
@@ -26,7 +28,12 @@ pub async fn examine(config: &NodeServiceSettings, is_running: bool) -> Vec<Chec
     all.extend(machine::certificate(&config.api));
     let seen = chains::examine(config).await;
     all.extend(seen.checks);
-    if let Some(node) = seen.own {
+    if let Some((node, url)) = seen.own {
+        all.push(public::dns(&url).await);
+        // Without a node there is nothing to answer, or it is another one that does.
+        if is_running {
+            all.push(public::browsers(&url).await);
+        }
         let public_key = config.signer.public_key();
         let identity = StoreIdentity { network: config.store.network.clone(), node, public_key };
         all.push(machine::host_marker(&config.store, &identity));

@@ -1,0 +1,247 @@
+//! Checks of the node's public address: its name in the DNS, and the headers that browsers need.
+
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::time::Duration;
+
+use hawser_serve::cors;
+use http::Method;
+use http::header::{
+    ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, ORIGIN,
+};
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+use super::checked::Checked;
+
+/// Time limit of a question to the DNS. A guess: resolvers answer within a few seconds or not at all.
+const DNS_MAX: Duration = Duration::from_secs(5);
+/// Time limit of the request to the public URL. A guess.
+const REQUEST_MAX: Duration = Duration::from_secs(5);
+/// Addresses that are told. A guess: names have one or two.
+const ADDRESSES_TOLD_MAX: usize = 4;
+/// The call for whose path a browser's question is asked.
+const CALL: &str = "xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
+/// The page that asks. The answer does not depend on it.
+const PAGE: &str = "https://hawser-doctor.example";
+
+/// Checks that the host of the registered URL has addresses, and tells which.
+pub(super) async fn dns(url: &str) -> Checked {
+    const NAME: &str = "dns";
+    const REMEDY: &str =
+        "correct the name's record in the DNS, or the URL: hawser registry node update-http";
+    let Some((host, port)) = host_and_port(url) else {
+        return Checked::failed(NAME, format!("{url:?} has no host"), REMEDY);
+    };
+    let looked = timeout(DNS_MAX, lookup_host((host.as_str(), port))).await;
+    let addresses: Vec<SocketAddr> = match looked {
+        Ok(Ok(found)) => found.collect(),
+        Ok(Err(error)) => {
+            return Checked::failed(NAME, format!("{host} has no address: {error}"), REMEDY);
+        }
+        Err(_) => {
+            let found = format!("no answer about {host} within {} s", DNS_MAX.as_secs());
+            return Checked::failed(NAME, found, "check this machine's resolver");
+        }
+    };
+    judge_addresses(&host, &addresses, is_of_this_machine)
+}
+
+/// Judges the addresses of a host. `is_own` says whether one belongs to this machine.
+fn judge_addresses(
+    host: &str,
+    addresses: &[SocketAddr],
+    is_own: impl Fn(IpAddr) -> bool,
+) -> Checked {
+    const NAME: &str = "dns";
+    const REMEDY: &str =
+        "register a name that others can reach, unless this is a network on one machine";
+    let told = addresses.iter().take(ADDRESSES_TOLD_MAX).map(|it| it.ip().to_string());
+    let told = told.collect::<Vec<_>>().join(", ");
+    if addresses.is_empty() {
+        return Checked::failed(NAME, format!("{host} has no address"), REMEDY);
+    }
+    if addresses.iter().all(|it| it.ip().is_loopback() || it.ip().is_unspecified()) {
+        let found = format!("{host} is {told}: only programs on this machine reach it");
+        return Checked::doubtful(NAME, found, REMEDY);
+    }
+    match addresses.iter().find(|it| is_own(it.ip())) {
+        Some(own) => {
+            Checked::fine(NAME, format!("{host} is {told}; {} is of this machine", own.ip()))
+        }
+        None => {
+            let found = format!("{host} is {told}: a balancer or router in front of this machine");
+            Checked::fine(NAME, found)
+        }
+    }
+}
+
+/// Returns true for an address that this machine has: only such an address can be bound.
+fn is_of_this_machine(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
+}
+
+/// Asks the registered URL as a browser does before a call (Fetch §4.8), and compares the answer with that of a node.
+pub(super) async fn browsers(url: &str) -> Checked {
+    const NAME: &str = "cors";
+    let headers = match preflight(url).await {
+        Ok(headers) => headers,
+        Err(error) => {
+            let found = format!("{url} does not answer this machine: {error}");
+            let remedy =
+                "ask it from another machine: some routers do not lead back to their own address";
+            return Checked::doubtful(NAME, found, remedy);
+        }
+    };
+    match different(&headers) {
+        None => Checked::fine(NAME, format!("browsers may call {url}")),
+        Some(found) => {
+            let remedy = "let the proxy in front pass OPTIONS on and add no Access-Control headers: docs/proxies.md";
+            Checked::failed(NAME, format!("browsers may not call {url}: {found}"), remedy)
+        }
+    }
+}
+
+/// Sends the question. Only the head of the answer is read, and redirects are not followed.
+async fn preflight(url: &str) -> Result<HeaderMap, String> {
+    // An error means that the process has installed another one already.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let client = reqwest::Client::builder()
+        .timeout(REQUEST_MAX)
+        .no_proxy()
+        .redirect(reqwest::redirect::Policy::none());
+    let client = client.build().map_err(|error| error.to_string())?;
+    let request = client
+        .request(Method::OPTIONS, format!("{}/{CALL}", url.trim_end_matches('/')))
+        .header(ORIGIN, PAGE)
+        .header(ACCESS_CONTROL_REQUEST_METHOD, "POST")
+        .header(ACCESS_CONTROL_REQUEST_HEADERS, "content-type,x-grpc-web");
+    let answer = request.send().await.map_err(|error| {
+        let mut cause: &dyn std::error::Error = &error;
+        while let Some(deeper) = cause.source() {
+            cause = deeper;
+        }
+        cause.to_string()
+    })?;
+    match answer.status().is_success() {
+        true => Ok(answer.headers().clone()),
+        false => Err(format!("status {}", answer.status().as_u16())),
+    }
+}
+
+/// Returns the first header that is not as a node sends it.
+fn different(headers: &HeaderMap) -> Option<String> {
+    cors::of_preflight().into_iter().find_map(|(name, wanted)| {
+        let found: Vec<_> = headers.get_all(&name).iter().collect();
+        match found.as_slice() {
+            [] => Some(format!("{name} is missing")),
+            [one] if **one == wanted => None,
+            [one] => {
+                let found = String::from_utf8_lossy(one.as_bytes());
+                let found: String = found.chars().filter(|it| !it.is_control()).take(100).collect();
+                Some(format!("{name} is {found:?}"))
+            }
+            more => Some(format!("{name} is there {} times", more.len())),
+        }
+    })
+}
+
+fn host_and_port(url: &str) -> Option<(String, u16)> {
+    let uri: http::Uri = url.parse().ok()?;
+    let port = uri.port_u16().unwrap_or(if uri.scheme_str() == Some("https") { 443 } else { 80 });
+    let host = uri.host().filter(|host| !host.is_empty())?;
+    Some((host.trim_start_matches('[').trim_end_matches(']').to_owned(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    use super::super::checked::CheckResult::{Doubtful, Failed, Fine};
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_and_judged_by_who_reaches_them() {
+        let judged = |addresses: &[&str], own: &str| {
+            let addresses: Vec<_> =
+                addresses.iter().map(|it| SocketAddr::new(it.parse().unwrap(), 443)).collect();
+            judge_addresses("node.example", &addresses, |ip| ip.to_string() == own)
+        };
+        let own = judged(&["203.0.113.7", "2001:db8::7"], "2001:db8::7");
+        assert_eq!(own.result, Fine);
+        assert!(own.found.ends_with("2001:db8::7 is of this machine"), "{own:?}");
+        let other = judged(&["203.0.113.7"], "198.51.100.1");
+        assert!(other.result == Fine && other.found.contains("203.0.113.7: a balancer"));
+        assert_eq!(judged(&["127.0.0.1", "::1"], "127.0.0.1").result, Doubtful);
+        assert_eq!(judged(&[], "").result, Failed);
+        let many: Vec<_> = (1..200).map(|it| format!("203.0.113.{it}")).collect();
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert!(judged(&many, "").found.len() < 200);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_is_one_that_can_be_bound() {
+        assert!(is_of_this_machine("127.0.0.1".parse().unwrap()));
+        assert!(!is_of_this_machine("192.0.2.1".parse().unwrap()), "for documentation (RFC 5737)");
+    }
+
+    #[tokio::test]
+    async fn a_name_that_there_is_not_fails() {
+        assert_eq!(dns("https://node.invalid:5050").await.result, Failed, "RFC 6761 §6.4");
+        assert_eq!(dns("http://127.0.0.1:5050").await.result, Doubtful);
+        assert_eq!(dns("http://[::1]").await.result, Doubtful);
+        assert_eq!(dns("no url").await.result, Failed);
+    }
+
+    /// Answers one connection with these bytes, or never.
+    async fn at(answer: Option<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 4096];
+            let _ = stream.read(&mut head).await;
+            match answer {
+                Some(answer) => {
+                    let _ = stream.write_all(answer.as_bytes()).await;
+                }
+                None => std::future::pending().await,
+            }
+        });
+        url
+    }
+
+    fn answer(headers: &[(String, String)]) -> Option<String> {
+        let lines = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n"));
+        let lines: String = lines.collect();
+        Some(format!("HTTP/1.1 204 No Content\r\n{lines}\r\n"))
+    }
+
+    #[tokio::test]
+    async fn only_the_headers_of_a_node_let_browsers_in() {
+        let all: Vec<(String, String)> = cors::of_preflight()
+            .into_iter()
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+            .collect();
+        assert_eq!(all.len(), 5);
+        let whole = browsers(&at(answer(&all)).await).await;
+        assert_eq!(whole.result, Fine, "{whole:?}");
+        let missing = browsers(&at(answer(&all[1..])).await).await;
+        assert!(missing.result == Failed && missing.found.contains("is missing"), "{missing:?}");
+        let twice = [&all[..], &all[..1]].concat();
+        let twice = browsers(&at(answer(&twice)).await).await;
+        assert!(twice.result == Failed && twice.found.contains("2 times"), "{twice:?}");
+        let mut other = all.clone();
+        other[0].1 = format!("other{}", "x".repeat(5000));
+        let other = browsers(&at(answer(&other)).await).await;
+        assert!(other.result == Failed && other.found.len() < 300, "{other:?}");
+        let moved = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n".to_owned();
+        assert_eq!(browsers(&at(Some(moved)).await).await.result, Doubtful);
+        assert_eq!(browsers(&at(None).await).await.result, Doubtful, "silence");
+        assert_eq!(browsers("http://127.0.0.1:1").await.result, Doubtful, "nothing listens");
+        let mut headers = HeaderMap::new();
+        headers.insert("x", HeaderValue::from_static("y"));
+        assert!(different(&headers).is_some());
+    }
+}
