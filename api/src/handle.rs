@@ -130,8 +130,6 @@ pub async fn start(
         settings.tls,
     );
     let shown = Arc::new(NodePages::new(page, observer.clone(), settings.payer_reports));
-    let operators = bind_operators(settings.metrics, shown, end.clone()).await?;
-    let end_guard = end.clone().drop_guard();
     let server = match serve {
         Some(serve) => {
             let address = serve.listen;
@@ -140,6 +138,9 @@ pub async fn start(
         }
         None => None,
     };
+    let end_guard = end.clone().drop_guard();
+    // After the API: `/readyz` must not say that this node takes calls while its port still refuses connections.
+    let operators = bind_operators(settings.metrics, shown, end.clone()).await?;
     if let Some(counts) = observer.payer_reports.clone() {
         tokio::spawn(count_payer_reports(counts, observer.clone(), end.clone()));
     }

@@ -144,12 +144,6 @@ pub async fn start(
     let page = exposition::page(calls.clone(), &serve, metrics.clone(), observer.clone());
     let pages = Arc::new(GatewayPages { metrics: page, observer, counted: metrics.clone() });
     let listen = |address| move |source| StartError::Listen { address, source };
-    let operators = match settings.metrics {
-        Some(address) => {
-            Some(pages::bind(pages, address, end.clone()).await.map_err(listen(address))?)
-        }
-        None => None,
-    };
     let probe = ports.any_chain();
     let running = RunningTasks::default();
     let own =
@@ -160,6 +154,13 @@ pub async fn start(
     let health = HealthService::server(readiness.clone(), &HEALTH, stop.clone());
     let routes = routes(router, health, settings.reflection)?;
     let server = Server::bind(serve, routes, calls, stop).await.map_err(listen(settings.listen))?;
+    // After the API: `/readyz` must not say that this gateway takes calls while its port still refuses connections.
+    let operators = match settings.metrics {
+        Some(address) => {
+            Some(pages::bind(pages, address, end.clone()).await.map_err(listen(address))?)
+        }
+        None => None,
+    };
     if let Some(chain) = probe {
         tokio::spawn(probe_chain(chain, checks, end.clone()));
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use hawser_api::NoPeers;
+use hawser_api::{ApiError, ApiSettings, NoPeers};
 use tonic::Code;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -108,4 +108,21 @@ async fn reflection_shows_the_schema_if_configured() {
     let older = "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo";
     let (code, _) = call_raw(&node.channel().await, older, framed(&[])).await;
     assert_ne!(code, Code::Unimplemented);
+}
+
+/// `/readyz` says that a node takes calls, so its port answers only after the API listens: of two ports that are
+/// taken, a start meets the API's first.
+#[tokio::test]
+async fn operators_are_answered_after_the_api_listens() {
+    let taken = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (api, metrics) = (taken(), taken());
+    let listen = api.local_addr().unwrap();
+    let settings = ApiSettings {
+        listen: Some(listen),
+        metrics: Some(metrics.local_addr().unwrap()),
+        ..ApiSettings::default()
+    };
+    let engine = node().await.engine;
+    let started = hawser_api::start(settings, engine, Arc::new(NoPeers)).await;
+    assert!(matches!(started, Err(ApiError::Listen { address, .. }) if address == listen));
 }
