@@ -81,7 +81,7 @@ pub(super) enum NetworkAlarmKind {
     UnknownOriginators,
     /// A node says an id that no envelope can have.
     ImpossibleIds,
-    /// The registry could not be read the last time, or has more nodes than are watched.
+    /// The registry could not be read the last time, has no nodes to watch, or more than are watched.
     Registry,
 }
 
@@ -236,11 +236,16 @@ impl NetworkView {
         self.has_registry
     }
 
-    /// Returns the place of an originator that each node has told, by node. A node whose cursor lacks it holds nothing of it.
+    /// Returns the place of an originator that each node has told, by node. A node whose cursor lacks it holds nothing of it,
+    /// except strands of the older network: only nodes that are set to (`--migration-key`) follow these.
     pub(super) fn places(&self, originator: u32) -> impl Iterator<Item = (u32, u64)> {
+        let lacking = match OriginatorId::MIGRATED.contains(&OriginatorId(originator)) {
+            true => None,
+            false => Some(0),
+        };
         self.nodes.iter().filter_map(move |(id, node)| {
             let cursor = node.cursor.as_ref()?;
-            Some((*id, cursor.get(&originator).copied().unwrap_or_default()))
+            Some((*id, cursor.get(&originator).copied().or(lacking)?))
         })
     }
 
@@ -258,6 +263,11 @@ impl NetworkView {
         let mut raise = |kind, text| alarms.push(NetworkAlarm { kind, text });
         if let Some(fault) = &self.registry_fault {
             raise(NetworkAlarmKind::Registry, fault.clone());
+        }
+        if self.has_registry && self.nodes.is_empty() {
+            // Without this, a chain endpoint that leaves all nodes out would make the watcher say that all is well.
+            let text = "the registry has no node in the canonical network: nothing is watched";
+            raise(NetworkAlarmKind::Registry, text.to_owned());
         }
         if self.unwatched > 0 {
             let text =
@@ -391,7 +401,31 @@ mod tests {
         let left = RegistryEntry { id: 100, address: String::new(), is_canonical: false };
         assert!(view.set_registry(&[left]).is_empty());
         assert!(view.nodes.is_empty() && view.originators.contains(&100));
+        assert_eq!(alarms(&view), ["registry"], "nothing is watched");
+    }
+
+    #[test]
+    fn a_registry_without_nodes_is_an_alarm_once_it_was_read() {
+        let mut view = NetworkView::default();
+        assert!(alarms(&view).is_empty(), "it was not read yet");
+        view.set_registry(&[]);
+        assert!(view.is_settled());
+        assert_eq!(alarms(&view), ["registry"]);
+        let node = RegistryEntry { id: 100, address: "http://a".into(), is_canonical: true };
+        view.set_registry(&[node]);
+        assert_eq!(alarms(&view), ["node_down"]);
+    }
+
+    #[test]
+    fn strands_of_the_older_network_are_compared_among_nodes_that_follow_them() {
+        let mut view = view(&[100, 200, 300]);
+        view.note_cursor(100, &cursor(OriginatorId::MIGRATED.map(|id| (id.0, 90_000))), 1);
+        view.note_cursor(200, &cursor([]), 1);
+        view.note_cursor(300, &cursor([(10, 85_000)]), 1);
         assert!(alarms(&view).is_empty());
+        assert_eq!(view.range(10), Some([(300, 85_000), (100, 90_000)]));
+        view.note_cursor(100, &cursor(OriginatorId::MIGRATED.map(|id| (id.0, 90_001))), 1);
+        assert_eq!(alarms(&view), ["divergence"]);
     }
 
     #[test]
