@@ -4,7 +4,8 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
+use hawser_proto::merkle::ConsistencyProof;
 use hawser_proto::{Address, Cursor, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId};
 use rocksdb::{DBPinnableSlice, DBRawIterator, ReadOptions};
 
@@ -80,17 +81,19 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Returns the checkpoint with which a strand's node has signed what readers are shown of it before it is verified; `None`
-    /// if everything is verified, or none was kept.
+    /// Returns the proof that a strand's node has signed what readers are shown of it before it is verified; `None`
+    /// if everything is verified, or none was kept. An older version has kept the checkpoint alone, which is the prefix
+    /// of no leaves.
     ///
     /// # Errors
     /// When the row cannot be read.
-    pub fn shown_by(
-        &self,
-        originator: OriginatorId,
-    ) -> Result<Option<SignedCheckpoint>, ReadError> {
+    pub fn shown_by(&self, originator: OriginatorId) -> Result<Option<SignedPrefix>, ReadError> {
+        let alone = |value: &[u8]| {
+            let signed = SignedCheckpoint::decode(value).ok()?;
+            Some(SignedPrefix { size: 0, signed, proof: ConsistencyProof(Vec::new()) })
+        };
         let key = CursorKey { name: CursorName::ShownBy, originator };
-        self.row(key, |value| SignedCheckpoint::decode(value).ok())
+        self.row(key, |value| SignedPrefix::decode(value).ok().or_else(|| alone(value)))
     }
 
     /// Returns the number of leaves of a strand's tree whose envelopes are verified: what this node may speak for.

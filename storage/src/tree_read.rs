@@ -1,8 +1,9 @@
 //! Proofs about the trees of strands, from one moment's view.
 
+use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::merkle::{
     ConsistencyProof, InclusionProof, ProofError, TILE_WIDTH, Tile, TreeHash, consistency_proof,
-    inclusion_proof, leaf_index, root,
+    inclusion_in_later, inclusion_proof, leaf_index, root,
 };
 use hawser_proto::{EnvelopeId, OriginatorId};
 use rocksdb::ReadOptions;
@@ -70,6 +71,22 @@ impl Snapshot<'_> {
         let none = ProofError::NoSuchLeaf { index: u64::MAX, size };
         let index = leaf_index(id.sequence).ok_or(none)?;
         inclusion_proof(index, size, |at| Ok(rows.node(at)?))
+    }
+
+    /// Proves that an envelope is in a signed tree that goes on behind the one held here, as far as the prefix is right.
+    ///
+    /// # Errors
+    /// As [`Self::inclusion`]; [`TreeError::Beyond`] if the tree does not reach the end of the prefix.
+    pub fn inclusion_in_signed(
+        &self,
+        id: EnvelopeId,
+        prefix: &SignedPrefix,
+    ) -> Result<InclusionProof, TreeError> {
+        let sizes = (prefix.size, prefix.signed.checkpoint.size);
+        let mut rows = self.tree_rows_up_to(id.originator, prefix.size)?;
+        let none = ProofError::NoSuchLeaf { index: u64::MAX, size: prefix.size };
+        let index = leaf_index(id.sequence).ok_or(none)?;
+        inclusion_in_later(index, sizes, &prefix.proof, |at| Ok(rows.node(at)?))
     }
 
     /// Proves that the tree of `to` leaves begins with the one of `from` leaves.

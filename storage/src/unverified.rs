@@ -3,11 +3,11 @@
 //!
 //! Of a strand these are the last ones: those behind the place in its row `in_doubt`, up to the head. A strand without
 //! this row has none. They have the rows that readers need, and are charged to no payer and counted for no congestion
-//! until they are verified. Beside it, `shown_by` keeps the checkpoint by which they are shown: what their node has stated,
+//! until they are verified. Beside it, `shown_by` keeps the checkpoint by which they are shown and its proof: what their node has stated,
 //! should it state something else to others. The row is written with the first of them and moved with what verifying adds or takes
 //! away, so a crash goes on where it was.
 
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use rocksdb::{DBRawIterator, WriteBatch};
 
@@ -49,7 +49,7 @@ impl Store {
         self.database().commit(changes, |group| group.begin_unverified())
     }
 
-    /// Does the same, and keeps the checkpoint with which the strand's node has signed the changes, which are all of one
+    /// Does the same, and keeps the proof that the strand's node has signed the changes, which are all of one
     /// strand, and what was shown before. It takes the place of an earlier one, and goes when everything is verified.
     ///
     /// # Errors
@@ -57,16 +57,16 @@ impl Store {
     pub fn commit_shown_by(
         &self,
         changes: &[Change],
-        signed: &SignedCheckpoint,
+        prefix: &SignedPrefix,
     ) -> Result<(), CommitError> {
         self.database().commit(changes, |group| {
             group.begin_unverified()?;
-            let originator = signed.checkpoint.originator;
+            let originator = prefix.signed.checkpoint.originator;
             let key = CursorKey { name: CursorName::ShownBy, originator };
             group.batch.put_cf(
                 group.store.family(CursorKey::FAMILY),
                 key.encode(),
-                signed.encode(),
+                prefix.encode(),
             );
             Ok(())
         })

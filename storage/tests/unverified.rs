@@ -2,9 +2,9 @@
 
 use crate::support::*;
 use bytes::Bytes;
-use hawser_proto::checkpoint::Checkpoint;
+use hawser_proto::checkpoint::{Checkpoint, SignedPrefix};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::merkle::TreeHash;
+use hawser_proto::merkle::{ConsistencyProof, TreeHash};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, SequenceId};
 use hawser_storage::{
@@ -288,7 +288,9 @@ fn the_checkpoint_by_which_places_are_shown_is_kept_until_all_are_verified() {
     let store = Store::open(&settings(folder.path())).unwrap();
     let signed = |size, root| {
         let root = TreeHash([root; 32]);
-        Checkpoint { node: PEER, originator: PEER, size, root, time_ns: 1 }.sign(&key(3))
+        let of = Checkpoint { node: PEER, originator: PEER, size, root, time_ns: 1 };
+        let proof = ConsistencyProof(vec![root; 3]);
+        SignedPrefix { size: size / 10, signed: of.sign(&key(3)), proof }
     };
     let changes = |places: std::ops::RangeInclusive<u64>| places.map(shown).collect::<Vec<_>>();
     store.commit_shown_by(&changes(1..=3), &signed(50, 1)).unwrap();

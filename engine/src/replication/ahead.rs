@@ -11,7 +11,7 @@
 
 use std::time::{Duration, Instant};
 
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::{SignedCheckpoint, SignedPrefix};
 use hawser_proto::{Bytes, OriginatorId, PublicKey, SequenceId};
 use hawser_storage::CommitError;
 
@@ -138,10 +138,10 @@ impl ShownStrand {
         Self { wait_max: wait_max.unwrap_or(self.wait_max), ..self }
     }
 
-    /// Takes over the checkpoint by which an earlier process has shown what is not verified yet.
+    /// Takes over the proof by which an earlier process has shown what is not verified yet.
     #[must_use]
-    pub fn shown_by(mut self, signed: Option<SignedCheckpoint>) -> Self {
-        signed.into_iter().for_each(|signed| self.runs.remember(signed));
+    pub fn shown_by(mut self, prefix: Option<SignedPrefix>) -> Self {
+        prefix.into_iter().for_each(|prefix| self.runs.remember(prefix));
         self
     }
 
@@ -258,16 +258,17 @@ impl ShownStrand {
         self.park(response, true);
     }
 
-    /// Returns the checkpoint that everything shown was accepted by.
+    /// Returns the proof that everything shown was accepted by.
     #[must_use]
-    pub fn trusted(&self) -> Option<SignedCheckpoint> {
-        self.runs.trusted()
+    pub fn trusted(&self) -> Option<SignedPrefix> {
+        self.runs.trusted().cloned()
     }
 
     /// Returns the checkpoint that the last run was accepted by, until [it is handed over](Self::note_handed_over).
     #[must_use]
     pub fn to_hand_over(&self) -> Option<SignedCheckpoint> {
-        self.runs.trusted().filter(|signed| self.handed_over != Some(*signed))
+        let signed = self.runs.trusted()?.signed;
+        (self.handed_over != Some(signed)).then_some(signed)
     }
 
     /// Notes that the exchange of checkpoints has taken a checkpoint.

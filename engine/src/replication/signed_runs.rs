@@ -23,8 +23,8 @@ pub struct SignedRuns {
     key: PublicKey,
     /// The tree at the last place that was accepted; `None` if that is not known.
     edge: Option<CompactRange>,
-    /// The last checkpoint whose signature was verified.
-    trusted: Option<SignedCheckpoint>,
+    /// The last proof that was verified, with the signature of its checkpoint.
+    trusted: Option<SignedPrefix>,
     /// The first and the last place of consecutive runs, and the peer that sent them.
     senders: Vec<(SequenceId, SequenceId, OriginatorId)>,
 }
@@ -35,7 +35,7 @@ pub struct AcceptedRun {
     /// The entries, not verified.
     pub entries: Vec<LogEntry>,
     edge: CompactRange,
-    checkpoint: SignedCheckpoint,
+    prefix: SignedPrefix,
 }
 
 /// The facts by which one run is judged, beside its bytes.
@@ -55,8 +55,8 @@ impl SignedRuns {
         Self { originator, key, edge: None, trusted: None, senders: Vec::new() }
     }
 
-    /// Takes over the checkpoint that the runs of an earlier process were accepted by.
-    pub fn remember(&mut self, trusted: SignedCheckpoint) {
+    /// Takes over the proof that the runs of an earlier process were accepted by.
+    pub fn remember(&mut self, trusted: SignedPrefix) {
         self.trusted = Some(trusted);
     }
 
@@ -70,13 +70,14 @@ impl SignedRuns {
     #[must_use]
     pub fn judge(&self, accepted: SequenceId) -> RunJudge {
         let edge = self.edge.clone().filter(|edge| edge.size() == accepted.0);
-        let (originator, key, trusted) = (self.originator, self.key, self.trusted);
+        let (originator, key) = (self.originator, self.key);
+        let trusted = self.trusted.as_ref().map(|prefix| prefix.signed);
         RunJudge { originator, key, accepted, edge, trusted }
     }
 
     /// Takes over a run whose places are on their way to readers. Returns its entries.
     pub fn note(&mut self, from: OriginatorId, run: AcceptedRun) -> Vec<LogEntry> {
-        let AcceptedRun { entries, edge, checkpoint } = run;
+        let AcceptedRun { entries, edge, prefix } = run;
         let last = SequenceId(edge.size());
         match self.senders.last_mut() {
             Some((_, through, sender)) if *sender == from => *through = last,
@@ -88,14 +89,14 @@ impl SignedRuns {
         if self.senders.len() > SENDERS_MAX {
             self.senders.remove(0);
         }
-        (self.edge, self.trusted) = (Some(edge), Some(checkpoint));
+        (self.edge, self.trusted) = (Some(edge), Some(prefix));
         entries
     }
 
-    /// Returns the checkpoint that the last run was accepted by; `None` before the first run.
+    /// Returns the proof that the last run was accepted by; `None` before the first run.
     #[must_use]
-    pub fn trusted(&self) -> Option<SignedCheckpoint> {
-        self.trusted
+    pub fn trusted(&self) -> Option<&SignedPrefix> {
+        self.trusted.as_ref()
     }
 
     /// Returns the peer that has sent an unverified place, if it is known.
@@ -155,8 +156,8 @@ impl RunJudge {
         let is_beginning = prefix.size == edge.size() && prefix.begins_with(edge.root()).is_ok();
         let is_signed =
             || self.trusted == Some(prefix.signed) || prefix.signed.verify(&self.key).is_ok();
-        let checkpoint = prefix.signed;
-        (is_beginning && is_signed()).then_some(AcceptedRun { entries, edge, checkpoint })
+        let is_shown = is_beginning && is_signed();
+        is_shown.then(|| AcceptedRun { entries, edge, prefix: prefix.clone() })
     }
 }
 

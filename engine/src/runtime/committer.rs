@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Cursor, EnvelopeId, SequenceId};
 use hawser_storage::{ChainCommit, Change, CommitError, LogEntry, ReadError, Store};
 
@@ -68,10 +68,10 @@ impl Committer {
     pub(super) fn try_commit_shown(
         &self,
         changes: Vec<Change>,
-        signed: Option<&SignedCheckpoint>,
+        by: Option<&SignedPrefix>,
     ) -> Result<(), (CommitError, Vec<Change>)> {
-        let commit = |store: &Store, changes: &[Change]| match signed {
-            Some(signed) => store.commit_shown_by(changes, signed),
+        let commit = |store: &Store, changes: &[Change]| match by {
+            Some(prefix) => store.commit_shown_by(changes, prefix),
             None => store.commit_shown(changes),
         };
         self.commit_by(commit, changes, true)

@@ -108,12 +108,16 @@ impl Backlog {
         part.iter().cloned().map(StrandItem::Envelope).collect()
     }
 
+    /// The proof that the source has signed the beginning of the strand.
+    fn prefix(&self, through: u64) -> SignedPrefix {
+        let proof = self.tree.snapshot().consistency(SOURCE, through, ALL).unwrap();
+        SignedPrefix { size: through, signed: self.signed, proof }
+    }
+
     /// The same with the proof that the source has signed it.
     pub fn run(&self, from: u64, through: u64) -> Vec<StrandItem<Bytes>> {
-        let proof = self.tree.snapshot().consistency(SOURCE, through, ALL).unwrap();
-        let prefix = SignedPrefix { size: through, signed: self.signed, proof };
         let mut items = self.plain(from, through);
-        items.insert(0, StrandItem::Prefix(Box::new(prefix)));
+        items.insert(0, StrandItem::Prefix(Box::new(self.prefix(through))));
         items
     }
 
@@ -567,7 +571,7 @@ async fn what_was_shown_is_held_against_its_node_after_a_restart() {
     let relayed = backlog.relayed(BAD);
     let read = verifier().read(relayed).unwrap().into_iter();
     let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
-    store.commit_shown_by(&changes, &backlog.signed).unwrap();
+    store.commit_shown_by(&changes, &backlog.prefix(ALL)).unwrap();
     let follower = Follower::start(store);
     let verified = || follower.engine().store().snapshot().verified_head(SOURCE).unwrap().0;
     follower.until("the first places are verified", || verified() == BAD - 1).await;
@@ -592,7 +596,7 @@ fn impatient(backlog: &Backlog) -> Follower {
     let store = common::store();
     let read = verifier().read(backlog.relayed(BAD)).unwrap().into_iter();
     let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
-    store.commit_shown_by(&changes, &backlog.signed).unwrap();
+    store.commit_shown_by(&changes, &backlog.prefix(ALL)).unwrap();
     let shown_wait_max = Some(Duration::ZERO);
     Follower::start_by(store, ReplicationSettings { shown_wait_max, ..showing() })
 }
@@ -644,6 +648,35 @@ async fn another_statement_than_the_one_shown_ends_the_wait_and_is_proof() {
     let [proof] = &found[..] else { panic!("{found:?}") };
     assert_eq!(proof.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
     assert_eq!(proof.envelopes.last(), Some(&other));
+}
+
+/// The tree that its node has signed goes on behind what is held of the strand.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_statement_than_the_one_shown_is_proof_at_once() {
+    const SHOWN: u64 = 19;
+    let backlog = Backlog::new(None);
+    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(relayed.run(1, SHOWN)).await;
+    // It is sent away for that.
+    let violation = PeerViolation::ForgedSignature;
+    while source.link.command().await != Some(LinkCommand::Disconnect { violation }) {}
+    drop(source);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    source.send([envelope(BAD, true)]).await;
+    let store = follower.engine().store();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("its node is proven to have told two stories", || !all().is_empty()).await;
+    let proof = all().remove(0).evidence;
+    assert_eq!(proof.misbehavior, Misbehavior::OtherLeaf);
+    assert_eq!(proof.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
+    assert!(store.snapshot().tree_size(SOURCE).unwrap() < ALL);
+    assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, BAD - 1, "it goes on waiting");
+    drop(source);
+    follower.stop().await;
 }
 
 /// Its node says that the place has expired, which its own statement does not say.

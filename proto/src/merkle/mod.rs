@@ -6,7 +6,7 @@
 //!
 //! - [`leaf_hash`], [`node_hash`], [`empty_root`]: the hashes;
 //! - [`CompactRange`]: adds leaves with one hash each on average, and knows the root;
-//! - [`root`], [`inclusion_proof`], [`consistency_proof`]: made from stored subtrees;
+//! - [`root`], [`inclusion_proof`], [`consistency_proof`], [`inclusion_in_later`]: made from stored subtrees;
 //! - [`InclusionProof::verify`], [`ConsistencyProof::verify`]: functions of untrusted proofs. They end at the
 //!   height of the tree, however long a proof is;
 //! - [`Tile`]: the hashes of complete subtrees in pieces of one size, and their paths.
@@ -22,7 +22,7 @@ mod tile;
 pub use hash::{LeafData, TreeHash, empty_root, envelope_leaf, leaf_hash, leaf_index, node_hash};
 pub use proof::{
     ConsistencyProof, InclusionProof, PROOF_LEN_MAX, ProofError, consistency_proof,
-    inclusion_proof, root,
+    inclusion_in_later, inclusion_proof, root,
 };
 pub use range::{CompactRange, CompactRangeError};
 pub use subtree::Subtree;

@@ -164,6 +164,13 @@ pub fn inclusion_proof<E: From<ProofError>>(
     if index >= size {
         return Err(ProofError::NoSuchLeaf { index, size }.into());
     }
+    let parts = inclusion_parts(index, size).into_iter();
+    let hashes = parts.rev().map(|(begin, end)| part(&mut node, begin, end));
+    hashes.collect::<Result<_, E>>().map(InclusionProof)
+}
+
+/// Returns the parts of the tree of `size` leaves beside the way to a leaf, from the largest to the smallest.
+fn inclusion_parts(index: u64, size: u64) -> Vec<(u64, u64)> {
     let (mut begin, mut end, mut parts) = (0, size, Vec::new());
     while end - begin > 1 {
         let middle = begin + half(end - begin);
@@ -175,8 +182,51 @@ pub fn inclusion_proof<E: From<ProofError>>(
             begin = middle;
         }
     }
-    let hashes = parts.into_iter().rev().map(|(begin, end)| part(&mut node, begin, end));
-    hashes.collect::<Result<_, E>>().map(InclusionProof)
+    parts
+}
+
+/// Makes the proof that a leaf of the tree of `from` leaves is in the tree of `to` leaves: from the stored subtrees of the
+/// earlier tree, and a proof that it is the beginning of the later one. Where that proof shows nothing, the one that is
+/// made shows nothing.
+///
+/// # Errors
+/// [`ProofError::NoSuchLeaf`] if the earlier tree has no such leaf, [`ProofError::Shrinks`], [`ProofError::Length`] for
+/// a proof that cannot be one of these sizes, or when a subtree cannot be read.
+pub fn inclusion_in_later<E: From<ProofError>>(
+    index: u64,
+    (from, to): (u64, u64),
+    beginning: &ConsistencyProof,
+    mut node: impl FnMut(Subtree) -> Result<TreeHash, E>,
+) -> Result<InclusionProof, E> {
+    if index >= from {
+        return Err(ProofError::NoSuchLeaf { index, size: from }.into());
+    }
+    if from > to {
+        return Err(ProofError::Shrinks { from, to }.into());
+    }
+    // The parts behind the earlier tree, from the largest to the smallest.
+    let mut behind = Vec::new();
+    let (mut begin, mut end, mut hashes) = (0, to, beginning.0.iter().rev());
+    while from != end {
+        let hash = *hashes.next().ok_or(ProofError::Length(beginning.0.len()))?;
+        let middle = begin + half(end - begin);
+        if from <= middle {
+            behind.push((middle, end, hash));
+            end = middle;
+        } else {
+            begin = middle;
+        }
+    }
+    if hashes.len() != usize::from(begin != 0) {
+        return Err(ProofError::Length(beginning.0.len()).into());
+    }
+    let mut later = |begin, end| later_part(&mut node, from, &behind, (begin, end));
+    inclusion_parts(index, to)
+        .into_iter()
+        .rev()
+        .map(|(begin, end)| later(begin, end))
+        .collect::<Result<_, E>>()
+        .map(InclusionProof)
 }
 
 /// Makes the proof that the tree of `from` leaves is the beginning of the tree of `to` leaves.
@@ -216,6 +266,26 @@ pub fn consistency_proof<E: From<ProofError>>(
 /// Returns the largest power of two below `len`, which is at least 2.
 fn half(len: u64) -> u64 {
     1 << (len - 1).ilog2()
+}
+
+/// Returns the hash over a part of a tree that begins with a tree of `from` leaves, whose subtrees are stored. `behind` has the
+/// parts behind that tree.
+fn later_part<E>(
+    node: &mut impl FnMut(Subtree) -> Result<TreeHash, E>,
+    from: u64,
+    behind: &[(u64, u64, TreeHash)],
+    (begin, end): (u64, u64),
+) -> Result<TreeHash, E> {
+    if end <= from {
+        return part(node, begin, end);
+    }
+    if let Some((.., hash)) = behind.iter().find(|it| (it.0, it.1) == (begin, end)) {
+        return Ok(*hash);
+    }
+    // It has the earlier tree's last leaf, and leaves behind it: a smaller part of it is behind.
+    let middle = begin + half(end - begin);
+    let left = later_part(node, from, behind, (begin, middle))?;
+    Ok(node_hash(left, later_part(node, from, behind, (middle, end))?))
 }
 
 /// Returns the hash over the leaves from `begin` up to, not including, `end`: a part of a tree that ends on its

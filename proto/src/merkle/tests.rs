@@ -113,6 +113,44 @@ fn every_leaf_of_every_size_is_proved_and_nothing_else_is() {
     }
 }
 
+/// The subtrees of the earlier tree alone are read.
+#[test]
+fn a_leaf_of_every_size_is_proved_in_every_larger_one_by_the_proof_of_its_beginning() {
+    const TO_MAX: u64 = 70;
+    let tree = Tree::new(TO_MAX);
+    for from in 1..=TO_MAX {
+        let earlier = Tree::new(from);
+        for to in from..=TO_MAX {
+            let beginning = consistency_proof(from, to, |at| tree.node(at)).unwrap();
+            let of = |index, sizes, beginning: &_| {
+                inclusion_in_later(index, sizes, beginning, |at| earlier.node(at))
+            };
+            for index in 0..from {
+                let expected = inclusion_proof(index, to, |at| tree.node(at));
+                assert_eq!(
+                    of(index, (from, to), &beginning),
+                    expected,
+                    "{index} of {from} in {to}"
+                );
+            }
+            let none = ProofError::NoSuchLeaf { index: from, size: from };
+            assert_eq!(of(from, (from, to), &beginning), Err(Failed(none)));
+            let mut longer = beginning.clone();
+            longer.0.push(leaf(0));
+            let length = Err(Failed(ProofError::Length(longer.0.len())));
+            assert_eq!(of(0, (from, to), &longer), length);
+            let mut shorter = beginning;
+            if shorter.0.pop().is_some() {
+                let length = Err(Failed(ProofError::Length(shorter.0.len())));
+                assert_eq!(of(0, (from, to), &shorter), length, "{from} in {to}");
+            }
+        }
+    }
+    let shrinks = Failed(ProofError::Shrinks { from: 3, to: 2 });
+    let none = ConsistencyProof(Vec::new());
+    assert_eq!(inclusion_in_later(0, (3, 2), &none, |at| tree.node(at)), Err(shrinks));
+}
+
 #[test]
 fn every_size_is_proved_to_begin_every_larger_one_and_nothing_else_is() {
     let tree = Tree::new(SIZE_MAX);

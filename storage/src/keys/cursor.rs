@@ -24,8 +24,8 @@ pub(crate) enum CursorName {
     /// Position of the reader of the node registry's events, stored under originator 0. Value as for
     /// `Chain`.
     Registry,
-    /// The checkpoint with which a strand's node has signed what readers are shown of it before it is verified, as its codec
-    /// encodes it. Absent when everything up to the head is checked.
+    /// The proof that a strand's node has signed what readers are shown of it before it is verified: a signed prefix, as its
+    /// codec encodes it. Absent when everything up to the head is checked.
     ShownBy,
 }
 

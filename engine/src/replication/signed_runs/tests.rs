@@ -142,11 +142,10 @@ fn senders_are_remembered_up_to_a_bound() {
     assert_eq!((sender(&runs, 1), sender(&runs, 7)), (Some(101), Some(107)));
     runs.note_verified(SequenceId(6));
     assert_eq!((sender(&runs, 6), sender(&runs, 7)), (None, Some(107)));
-    let signed = checkpoint(1, 20).sign(&key(2));
     let last = 21 + 10 * u64::try_from(SENDERS_MAX).unwrap();
     for place in 21..=last {
         let entries = read(place..=place).into_iter().map(|(entry, _)| entry).collect();
-        let run = AcceptedRun { entries, edge: edge(place), checkpoint: signed };
+        let run = AcceptedRun { entries, edge: edge(place), prefix: prefix(20) };
         // Never the same twice.
         runs.note(OriginatorId(1_000 + u32::try_from(place).unwrap()), run);
     }

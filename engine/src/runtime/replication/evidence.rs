@@ -191,13 +191,26 @@ pub(super) fn record_other_than_pruned(
     let pruned = snapshot.pruned(at.originator, at.sequence, at.sequence).next().transpose()?;
     let leaf = snapshot.leaf(at)?.or(pruned.and_then(|(_, it)| it.leaf));
     let Some(leaf) = leaf else { return Ok(()) };
-    if let Some(pieces) = other_leaf(state, &snapshot, at, &other)? {
+    if let Some(envelopes) = other_leaf(state, &snapshot, at, &other)? {
         let misbehavior = Misbehavior::OtherLeaf;
-        return record(state, &[Evidence { misbehavior, at, from, envelopes: pieces }]);
+        return record(state, &[Evidence { misbehavior, at, from, envelopes }]);
     }
     let envelopes = vec![other, Bytes::copy_from_slice(&leaf.0)];
     let misbehavior = Misbehavior::OtherThanPruned;
     record(state, &[Evidence { misbehavior, at, from, envelopes }])
+}
+
+/// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has signed a
+/// tree with the one that is shown.
+pub(super) fn record_other_than_shown(
+    state: &ReplicationState,
+    at: EnvelopeId,
+    other: Bytes,
+) -> Result<(), CommitError> {
+    let pieces = other_leaf(state, &state.store.snapshot(), at, &other)?;
+    let misbehavior = Misbehavior::OtherLeaf;
+    let evidence = pieces.map(|envelopes| Evidence { misbehavior, at, from: None, envelopes });
+    record(state, evidence.as_slice())
 }
 
 /// Returns the pieces that prove that an originator has signed another envelope for a place than the one whose leaf it has
@@ -211,10 +224,18 @@ fn other_leaf(
     let (originator, below) = (at.originator, at.sequence.previous().0);
     let held = snapshot.checkpoint_after(originator, originator, below)?.map(|held| held.signed);
     // While a part of the strand is not verified, no checkpoint of it is held but that by which it is shown.
-    let signed = held.or(snapshot.shown_by(originator)?);
+    let shown = snapshot.shown_by(originator)?.filter(|_| held.is_none());
+    let signed = held.or(shown.as_ref().map(|prefix| prefix.signed));
     let (Some(signed), Some(leaf)) = (signed, snapshot.leaf(at)?) else { return Ok(None) };
     // A tree that cannot prove it proves nothing.
-    let Ok(proof) = snapshot.inclusion(at, signed.checkpoint.size) else { return Ok(None) };
+    let proof = match (snapshot.inclusion(at, signed.checkpoint.size), shown) {
+        (Ok(proof), _) => proof,
+        (Err(_), Some(prefix)) => match snapshot.inclusion_in_signed(at, &prefix) {
+            Ok(proof) => proof,
+            Err(_) => return Ok(None),
+        },
+        (Err(_), None) => return Ok(None),
+    };
     let shown = ShownLeaf { index: below, leaf, proof };
     let checkpoint = signed.encode().to_vec().into();
     let pieces = vec![checkpoint, shown.encode(), other.clone()];

@@ -6,7 +6,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use hawser_rules::{Absences, Registry};
 use hawser_storage::{CommitError, ReadError};
@@ -499,8 +499,8 @@ pub(super) struct ReadStrand {
     pub(super) times: StrandTimes,
     /// The last place that is verified.
     pub(super) verified: SequenceId,
-    /// The checkpoint by which readers are shown what stands behind it.
-    pub(super) shown_by: Option<SignedCheckpoint>,
+    /// The proof by which readers are shown what stands behind it.
+    pub(super) shown_by: Option<SignedPrefix>,
 }
 
 /// Reads the state of a strand. Tries again until it can be read.

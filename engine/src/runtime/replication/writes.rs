@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::ops::{AddAssign, SubAssign};
 
-use hawser_proto::checkpoint::SignedCheckpoint;
+use hawser_proto::checkpoint::SignedPrefix;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 
@@ -112,8 +112,8 @@ pub(super) struct FailedWrites {
     pub(super) writes: Vec<StrandWrite>,
 }
 
-/// The stage in which writes were made, and the checkpoint by which they are shown if they are not verified.
-pub(super) type StageOfWrites = (ShownStage, Option<SignedCheckpoint>);
+/// The stage in which writes were made, and the proof by which they are shown if they are not verified.
+pub(super) type StageOfWrites = (ShownStage, Option<SignedPrefix>);
 
 /// Does the writes in order. Returns the new head if the strand has grown. Blocks for a sync of the
 /// disk. `watch` is that of the strand.
@@ -137,7 +137,7 @@ pub(super) fn commit(
             }
             StrandWrite::Compare { from, entries } => {
                 // What is compared may be a repeat of what stands before it.
-                match append_in(state, watch, shown, std::mem::take(&mut pending)) {
+                match append_in(state, watch, &shown, std::mem::take(&mut pending)) {
                     Ok(()) => compare(state, from, &entries).err().map(|error| (error, Vec::new())),
                     Err(failed) => Some(failed),
                 }
@@ -148,7 +148,7 @@ pub(super) fn commit(
             return Err(failed_writes(error, left, durable, compared.into_iter().chain(writes)));
         }
     }
-    append_in(state, watch, shown, pending)
+    append_in(state, watch, &shown, pending)
         .map(|()| durable)
         .map_err(|(error, left)| failed_writes(error, left, durable, writes))
 }
@@ -169,15 +169,15 @@ fn failed_writes(
 fn append_in(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    (stage, signed): StageOfWrites,
+    (stage, by): &StageOfWrites,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
-    match stage {
+    match *stage {
         ShownStage::Verified => append(state, watch, changes),
         // Faults show when the signatures are checked, since evidence has to bear a signature.
         ShownStage::Shown { .. } => {
             let counts = Counts::of(&changes);
-            state.committer.try_commit_shown(changes, signed.as_ref())?;
+            state.committer.try_commit_shown(changes, by.as_ref())?;
             counts.note(state);
             Ok(())
         }
@@ -253,7 +253,14 @@ fn take_verdicts(
 ) -> Result<(), CommitError> {
     let Some(of) = entries.first().map(|entry| entry.id.originator) else { return Ok(()) };
     if !gives_up {
-        return commit_verified(state, watch, of, entries).map(|_| ());
+        let sent: Vec<_> = entries.iter().map(|it| (it.id, it.bytes.clone())).collect();
+        let result = commit_verified(state, watch, of, entries);
+        if let Err(CommitError::Conflict { at }) = &result
+            && let Some((at, other)) = sent.into_iter().find(|(id, _)| id == at)
+        {
+            evidence::record_other_than_shown(state, at, other)?;
+        }
+        return result.map(|_| ());
     }
     let ids: Vec<EnvelopeId> = entries.iter().map(|entry| entry.id).collect();
     let held = state.store.snapshot().get_many(&ids)?;
@@ -266,6 +273,8 @@ fn take_verdicts(
         if !same.is_empty() {
             commit_verified(state, watch, of, std::mem::take(&mut same))?;
         }
+        // Before: the proof that its node has signed the other one goes when everything is verified.
+        evidence::record_other_than_shown(state, entry.id, entry.bytes.clone())?;
         give_up(state, of, entry.id.sequence)?;
         evidence::record_other_than_pruned(state, None, entry.id, entry.bytes)?;
     }
