@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SecretKey};
 use hawser_storage::{CommitError, TreeError};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::Engine;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::checkpoints::{
     CheckpointDecision, HeldStrand, ObserverPace, SilentStrands, TreeState, decide,
@@ -53,12 +53,12 @@ impl CheckpointTask {
     }
 }
 
-async fn run(mut signer: Signer, mut stopped: watch::Receiver<bool>) {
+async fn run(mut signer: Signer, mut stopped: StopSignal) {
     let mut looks = tokio::time::interval(LOOK_EVERY);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = stopped.stopped() => return,
             _ = looks.tick() => {}
         }
         signer = blocking(move || {

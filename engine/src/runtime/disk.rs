@@ -4,9 +4,9 @@
 use std::time::Instant;
 
 use hawser_storage::{OpenError, ReadError, Store};
-use tokio::sync::watch;
 
 use super::chain::ChainAppender;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Committer, Engine, LedgerAppender, Publisher};
 use crate::pauses::RetryPauses;
@@ -35,10 +35,10 @@ impl DiskTask {
     }
 }
 
-async fn run(mut keeper: DiskKeeper, mut stopped: watch::Receiver<bool>) {
+async fn run(mut keeper: DiskKeeper, mut stopped: StopSignal) {
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = stopped.stopped() => return,
             () = tokio::time::sleep(LOOK_EVERY) => {}
         }
         keeper = blocking(move || {

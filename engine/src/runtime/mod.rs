@@ -47,6 +47,7 @@ pub mod replication;
 mod report_history;
 mod reports;
 mod scrub;
+mod stop;
 mod stoppable;
 mod trees;
 mod workers;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use hawser_proto::Bytes;
 use hawser_proto::envelope::OriginatorEnvelope;
 use hawser_storage::{CommitError, ReadError, RecentTopicsWalk, Store};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 
 /// Steps between two pauses. Calculated from the longest ones, of a millisecond: a stop waits for a tenth of
@@ -44,9 +44,9 @@ impl OlderRowsTask {
     }
 }
 
-async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
+async fn run(store: Store, mut stopped: StopSignal) {
     let mut walk = RecentTopicsWalk::default();
-    while !*stopped.borrow() {
+    while !stopped.is_stopped() {
         let started = Instant::now();
         match remember(store.clone(), walk).await {
             Ok((again, true)) => walk = again,
@@ -81,7 +81,7 @@ async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
             }
         };
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = stopped.stopped() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -1,9 +1,9 @@
 //! The pace of work in the background, which leaves the disk to others for half of the time at least.
 
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use super::stop::StopSignal;
 
 /// The longest pause at once, so that a stop is noticed. A guess.
 pub(super) const PAUSE_MAX: Duration = Duration::from_millis(100);
@@ -16,13 +16,13 @@ pub(super) struct Pace {
     begun: Instant,
     /// Pauses that are due.
     owed: Duration,
-    is_stopped: Arc<AtomicBool>,
+    stopped: StopSignal,
 }
 
 impl Pace {
-    /// Begins with the first step. The work ends once `is_stopped` is set.
-    pub(super) fn new(is_stopped: Arc<AtomicBool>) -> Self {
-        Self { begun: Instant::now(), owed: Duration::ZERO, is_stopped }
+    /// Begins with the first step. The work ends once it is `stopped`.
+    pub(super) fn new(stopped: StopSignal) -> Self {
+        Self { begun: Instant::now(), owed: Duration::ZERO, stopped }
     }
 
     /// Pauses as long as the step took, and at least until `step_min` has passed since its begin. Says if the work goes
@@ -38,7 +38,7 @@ impl Pace {
 
     fn sleep(&mut self) -> ControlFlow<()> {
         loop {
-            if self.is_stopped.load(Ordering::Relaxed) {
+            if self.stopped.is_stopped() {
                 return ControlFlow::Break(());
             }
             if self.owed < PAUSE_MIN {
@@ -57,12 +57,13 @@ mod tests {
     use std::thread;
 
     use super::*;
+    use crate::runtime::stop;
 
     /// A pause that does not look at the stop never returns: this test then runs for ever.
     #[test]
     fn a_stop_by_another_thread_ends_a_pause_of_any_length() {
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let mut pace = Pace::new(is_stopped.clone());
+        let (stop, stopped) = stop::channel();
+        let mut pace = Pace::new(stopped);
         assert!(pace.pause(Duration::ZERO).is_continue());
         let (began, has_begun) = mpsc::channel();
         let pausing = thread::spawn(move || {
@@ -70,13 +71,17 @@ mod tests {
             pace.pause(Duration::MAX)
         });
         has_begun.recv().expect("the thread says that it begins");
-        is_stopped.store(true, Ordering::Relaxed);
+        stop.stop();
         assert!(pausing.join().expect("a pause does not panic").is_break());
     }
 
     #[test]
     fn a_stop_before_a_pause_leaves_it_out() {
-        let mut pace = Pace::new(Arc::new(AtomicBool::new(true)));
-        assert!(pace.pause(Duration::MAX).is_break());
+        let (stop, stopped) = stop::channel();
+        stop.stop();
+        assert!(Pace::new(stopped).pause(Duration::MAX).is_break());
+        let (owner, stopped) = stop::channel();
+        drop(owner);
+        assert!(Pace::new(stopped).pause(Duration::MAX).is_break(), "nothing waits for the work");
     }
 }

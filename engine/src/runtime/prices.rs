@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use hawser_storage::{CommitError, Store};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Engine;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::facts;
 
@@ -41,11 +41,11 @@ impl PriceTask {
     }
 }
 
-async fn run(store: Store, mut stopped: watch::Receiver<bool>) {
+async fn run(store: Store, mut stopped: StopSignal) {
     let mut pause = LOOK_EVERY;
     loop {
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = stopped.stopped() => return,
             () = tokio::time::sleep(pause) => {}
         }
         pause = LOOK_EVERY;

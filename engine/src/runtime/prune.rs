@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::unix_s;
 use hawser_storage::{CommitError, Expiring, ReadError, Store, StrandPlaces};
-use tokio::sync::watch;
 
 use super::Engine;
 use super::pace::Pace;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
 use crate::pruning::{KeepReason, PruneRules, PruneVerdict, may_expire, of_expired};
@@ -235,10 +233,7 @@ impl PruneReport {
 /// Prunes at an interval, for at most half of the time.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct PruneTask {
-    task: StoppableTask,
-    is_stopped: Arc<AtomicBool>,
-}
+pub struct PruneTask(StoppableTask);
 
 impl PruneTask {
     /// Starts the task.
@@ -246,15 +241,13 @@ impl PruneTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, settings: PruneSettings) -> Self {
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let worker = Worker { engine: engine.clone(), settings, is_stopped: is_stopped.clone() };
-        Self { task: StoppableTask::start(|stopped| worker.run(stopped)), is_stopped }
+        let engine = engine.clone();
+        Self(StoppableTask::start(|stopped| Worker { engine, settings, stopped }.run()))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
-        self.task.stop().await;
+        self.0.stop().await;
     }
 }
 
@@ -262,16 +255,17 @@ impl PruneTask {
 struct Worker {
     engine: Engine,
     settings: PruneSettings,
-    is_stopped: Arc<AtomicBool>,
+    stopped: StopSignal,
 }
 
 impl Worker {
-    async fn run(self, mut stopped: watch::Receiver<bool>) {
+    async fn run(self) {
+        let mut stopped = self.stopped.clone();
         let every = self.settings.every;
         let mut pause = every.min(FIRST_AFTER);
         loop {
             tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = stopped.stopped() => return,
                 () = tokio::time::sleep(pause) => {}
             }
             let worker = self.clone();
@@ -291,7 +285,7 @@ impl Worker {
         let PruneSettings { places_max, dry_run, .. } = self.settings;
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
-        let mut pace = Pace::new(self.is_stopped.clone());
+        let mut pace = Pace::new(self.stopped.clone());
         let done = run.run(engine.store(), &mut |_| pace.pause(Duration::ZERO));
         match done {
             Ok(report) => {

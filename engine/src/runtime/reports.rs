@@ -13,6 +13,7 @@ use hawser_storage::{
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use super::{Engine, Ports};
 use crate::reports::{
@@ -282,7 +283,7 @@ impl ReportTask {
     }
 }
 
-async fn run(reports: Reports, mut stopped: watch::Receiver<bool>) {
+async fn run(reports: Reports, mut stopped: StopSignal) {
     let mut evidence = reports.0.evidence.subscribe();
     let ports = &reports.0.ports;
     let (mut registry, mut rates) = (ports.registry.clone(), ports.rates.clone());
@@ -298,7 +299,7 @@ async fn run(reports: Reports, mut stopped: watch::Receiver<bool>) {
             tracing::error!(code = "reports_failed", %error, "reports cannot be stored now");
         }
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = stopped.stopped() => return,
             // What could not be judged waits for the registry or the rates. An owner that has gone
             // changes nothing any more.
             Ok(()) = evidence.changed(), if made.is_ok() => {}

@@ -4,14 +4,13 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Damage, Overwritten, RepairError, ScrubError, ScrubReport, Store};
 use parking_lot::Mutex;
 use tokio::runtime::Handle;
-use tokio::sync::watch;
 
 use super::Engine;
 use super::counters::Counters;
@@ -19,6 +18,7 @@ use super::pace::{PAUSE_MAX, Pace};
 use super::publisher::Publisher;
 use super::remake::Remake;
 use super::replication::Replication;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::ports::Clock;
 
@@ -458,10 +458,7 @@ fn unrepaired(report: &ScrubReport) -> Vec<UnrepairedDamage> {
 /// Scrubs at an interval, for at most half of the time.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
-pub struct ScrubTask {
-    task: StoppableTask,
-    is_stopped: Arc<AtomicBool>,
-}
+pub struct ScrubTask(StoppableTask);
 
 impl ScrubTask {
     /// Starts the task.
@@ -469,16 +466,13 @@ impl ScrubTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, settings: ScrubSettings) -> Self {
-        let is_stopped = Arc::new(AtomicBool::new(false));
-        let worker =
-            Worker { scrubs: engine.scrubs().clone(), settings, is_stopped: is_stopped.clone() };
-        Self { task: StoppableTask::start(|stopped| worker.run(stopped)), is_stopped }
+        let scrubs = engine.scrubs().clone();
+        Self(StoppableTask::start(|stopped| Worker { scrubs, settings, stopped }.run()))
     }
 
     /// Stops the task and returns when its last write is done.
     pub async fn stop(self) {
-        self.is_stopped.store(true, Ordering::Relaxed);
-        self.task.stop().await;
+        self.0.stop().await;
     }
 }
 
@@ -486,18 +480,19 @@ impl ScrubTask {
 struct Worker {
     scrubs: Scrubs,
     settings: ScrubSettings,
-    is_stopped: Arc<AtomicBool>,
+    stopped: StopSignal,
 }
 
 impl Worker {
-    async fn run(self, mut stopped: watch::Receiver<bool>) {
+    async fn run(self) {
+        let mut stopped = self.stopped.clone();
         let scrubs = self.scrubs.clone();
         let is_hindered = blocking(move || scrubs.is_hindered()).await;
         let first_after = if is_hindered { HINDERED_FIRST_AFTER } else { FIRST_AFTER };
         let mut pause = self.settings.every.min(first_after);
         loop {
             tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = stopped.stopped() => return,
                 () = tokio::time::sleep(pause) => {}
                 () = self.damage_met() => {}
             }
@@ -516,7 +511,7 @@ impl Worker {
     /// Makes one scrub. Returns the time to the next one.
     fn run_once(&self) -> Duration {
         let every = self.settings.every;
-        let mut pace = Pace::new(self.is_stopped.clone());
+        let mut pace = Pace::new(self.stopped.clone());
         let done = self.scrubs.run_behind(&mut |bytes| pace.pause(self.time_of(bytes)));
         match done {
             None => every.min(BUSY_AFTER),

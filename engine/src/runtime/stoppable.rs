@@ -2,32 +2,33 @@
 
 use std::panic::resume_unwind;
 
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
+
+use super::stop::{self, StopSender, StopSignal};
 
 /// A task that runs until its owner stops it. Dropping this stops it as well, and does not wait.
 #[derive(Debug)]
 pub(super) struct StoppableTask {
-    stop: watch::Sender<bool>,
+    stop: StopSender,
     task: JoinHandle<()>,
 }
 
 impl StoppableTask {
-    /// Starts the task that `run` makes. It has to return soon after its argument becomes true, or has no sender any more.
+    /// Starts the task that `run` makes. It has to return soon after its argument says so.
     ///
     /// # Panics
     /// Outside of a tokio runtime.
-    pub(super) fn start<F>(run: impl FnOnce(watch::Receiver<bool>) -> F) -> Self
+    pub(super) fn start<F>(run: impl FnOnce(StopSignal) -> F) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let (stop, stopped) = watch::channel(false);
+        let (stop, stopped) = stop::channel();
         Self { stop, task: tokio::spawn(run(stopped)) }
     }
 
     /// Stops the task and returns when it has ended.
     pub(super) async fn stop(self) {
-        self.stop.send_replace(true);
+        self.stop.stop();
         // A task that panicked has been reported by the panic hook.
         let _ = self.task.await;
     }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hawser_storage::{CommitError, Store, TreeBehind};
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::Engine;
 use super::counters::Counters;
+use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 
 /// Steps between two pauses. Calculated from the longest ones, of a few milliseconds: a stop waits for a tenth of a
@@ -44,7 +44,7 @@ impl TreesTask {
     }
 }
 
-async fn run(store: Store, counters: Arc<Counters>, mut stopped: watch::Receiver<bool>) {
+async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
     let mut told: Option<Instant> = None;
     loop {
         let started = Instant::now();
@@ -66,7 +66,7 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: watch::Receiver
             }
         };
         tokio::select! {
-            _ = stopped.wait_for(|stopped| *stopped) => return,
+            () = stopped.stopped() => return,
             () = tokio::time::sleep(pause) => {}
         }
     }

@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use hawser_proto::{OriginatorId, minute_of};
 use hawser_rules::payer_report::{HourlyTask, Periods, minute_of_hour};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::{PayerReporter, ReportStepError};
 use crate::runtime::Engine;
+use crate::runtime::stop::StopSignal;
 use crate::runtime::stoppable::StoppableTask;
 
 /// The times at which reports are written, submitted and settled.
@@ -70,18 +70,18 @@ struct Worker {
 }
 
 impl Worker {
-    async fn run(mut self, mut stopped: watch::Receiver<bool>) {
+    async fn run(mut self, mut stopped: StopSignal) {
         let mut looks = tokio::time::interval(self.settings.look_every);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut last = self.now_minute();
         loop {
             tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = stopped.stopped() => return,
                 _ = looks.tick() => {}
             }
             let now = self.now_minute();
             tokio::select! {
-                _ = stopped.wait_for(|stopped| *stopped) => return,
+                () = stopped.stopped() => return,
                 () = self.look(last, now) => {}
             }
             last = now;

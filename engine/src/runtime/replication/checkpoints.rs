@@ -21,12 +21,12 @@ use tokio::time::MissedTickBehavior;
 
 use super::evidence::record;
 use super::state::ReplicationState;
-use super::stop::StopSignal;
 use crate::checkpoints::{HeldStrand, ObserverPace, SilentStrands};
 use crate::misbehavior::evidence_of;
 use crate::replication::{
     CheckpointOffers, CheckpointWatch, Finding, OfferKey, StoredTrees, Trees,
 };
+use crate::runtime::stop::StopSignal;
 
 /// Time between two rounds. A quarter of the second in which a strand that grows gets a checkpoint.
 const ROUND_EVERY: Duration = Duration::from_millis(250);

@@ -17,8 +17,8 @@ use hawser_storage::{
 };
 
 use super::state::ReplicationState;
-use super::stop::StopSignal;
 use crate::misbehavior::{FeeVerdict, StrandTimes, TimeFault, difference, judge_fees, stated_ns};
+use crate::runtime::stop::StopSignal;
 
 /// Envelopes that are judged at a time.
 const JUDGED_AT_ONCE: usize = 256;

@@ -8,8 +8,8 @@ use hawser_rules::misbehavior::report::own_liveness_report;
 use tokio::time::MissedTickBehavior;
 
 use super::state::ReplicationState;
-use super::stop::StopSignal;
 use crate::liveness::{Complaint, LivenessWatch, OtherNode};
+use crate::runtime::stop::StopSignal;
 
 /// Interval of looks. A guess: a tenth of the silence that is a fault.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

@@ -11,9 +11,9 @@ use hawser_rules::{Absences, Violation};
 use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
 
 use super::state::{self, ReplicationState};
-use super::stop::StopSignal;
 use crate::facts;
 use crate::pauses::RetryPauses;
+use crate::runtime::stop::StopSignal;
 
 /// Returns true if the marks of a strand follow other absences than these.
 pub(super) fn is_outdated(

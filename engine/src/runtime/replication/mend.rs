@@ -16,7 +16,6 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::evidence::TimeWatch;
 use super::state::ReplicationState;
-use super::stop::{self, StopSignal};
 use super::task::{StrandTask, read_strand};
 use super::writes;
 use crate::replication::{
@@ -24,6 +23,7 @@ use crate::replication::{
     WantResponse,
 };
 use crate::runtime::Priority;
+use crate::runtime::stop::{self, StopSignal};
 
 /// Time to wait until the follower of a strand rests. A guess: it ends its commit before.
 const REST_WITHIN: Duration = Duration::from_secs(30);

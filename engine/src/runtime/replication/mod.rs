@@ -32,7 +32,6 @@ mod peers;
 mod reader;
 mod shown;
 mod state;
-mod stop;
 mod task;
 mod writes;
 
@@ -49,6 +48,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::stop::{self, StopSender, StopSignal};
 use super::{Engine, Heads};
 use crate::replication::{AHEAD_MAX, CheckpointOffers};
 use checkpoint_ports::CheckpointPorts;
@@ -57,7 +57,6 @@ use liveness_notes::LivenessNotes;
 use own_guard::GuardTask;
 use peers::ConnectedPeers;
 use state::ReplicationState;
-use stop::{StopSender, StopSignal};
 
 pub use catch_up::CatchUp;
 pub use counters::{ReplicationCounters, StrandCounters};

@@ -11,10 +11,10 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::state::ReplicationState;
-use super::stop::{self, StopSender, StopSignal};
 use super::task::StrandTask;
 use crate::own_strand::{Observation, OwnStrandGuard, OwnStrandStatus, Release};
 use crate::runtime::own_strand::OwnStrandError;
+use crate::runtime::stop::{self, StopSender, StopSignal};
 
 /// Pause between two looks at the clocks of peers while nothing else happens. Guessed.
 const LOOK_EVERY: Duration = Duration::from_secs(1);

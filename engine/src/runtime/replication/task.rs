@@ -23,7 +23,6 @@ use super::evidence::TimeWatch;
 use super::membership;
 use super::peers::{ConnectedPeer, PeerTable};
 use super::state::{self, ReplicationState};
-use super::stop::StopSignal;
 use super::writes::{FailedWrites, Load, WriteQueue, commit};
 use crate::misbehavior::{StrandTimes, stated_ns};
 use crate::pauses::RetryPauses;
@@ -31,6 +30,7 @@ use crate::replication::{
     Effect, EnvelopeVerifier, Follower, LinkCommand, PeerViolation, RANGES_MAX, ShownStage,
     ShownStrand, StrandItem, StrandWrite, VerifyResult, WantResponse,
 };
+use crate::runtime::stop::StopSignal;
 
 /// Interval at which the clocks of peers are looked at. Guessed: half of the interval at which peers send them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);

@@ -1,4 +1,4 @@
-//! The signal that ends the tasks of replication.
+//! The signal that ends tasks and the work that they do.
 
 use tokio::sync::watch;
 
@@ -6,7 +6,7 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct StopSender(watch::Sender<bool>);
 
-/// Tells a task when to end. Cheap to clone.
+/// Tells a task, or work on a thread that blocks, when to end. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct StopSignal(watch::Receiver<bool>);
 
@@ -28,5 +28,10 @@ impl StopSignal {
     pub(super) async fn stopped(&mut self) {
         // An error means that the sender is gone, which stops the task too.
         let _ = self.0.wait_for(|stopped| *stopped).await;
+    }
+
+    /// True once the task has to end. For work that cannot wait for it.
+    pub(super) fn is_stopped(&self) -> bool {
+        *self.0.borrow() || self.0.has_changed().is_err()
     }
 }
