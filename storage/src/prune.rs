@@ -161,8 +161,7 @@ impl Store {
     /// Removes the next places of a strand that readers are shown and that are not verified, up to `through` or the head, a
     /// few thousand at a time as one durable write. Their own node keeps them no more, so nothing can verify them. They end
     /// as pruned and are charged to no payer; leaves stay. One that by its own statement has not expired by `now_unix_s` ends
-    /// the range before it: its node has signed a tree with that statement. Without a time all of them go: nothing was found that
-    /// verifies them. Returns the last place that is verified, or gone, then.
+    /// the range before it: its node has signed a tree with that statement. Returns the last place that is verified, or gone, then.
     ///
     /// # Errors
     /// When rows cannot be read or written.
@@ -170,7 +169,7 @@ impl Store {
         &self,
         originator: OriginatorId,
         through: SequenceId,
-        now_unix_s: Option<u64>,
+        now_unix_s: u64,
         derive: &Derive<'_>,
     ) -> Result<SequenceId, CommitError> {
         self.database().prune_shown(originator, through, now_unix_s, derive)
@@ -209,8 +208,7 @@ const WRITE_PLACES: usize = 64;
 /// An envelope that is being removed, as read before the writers of its strand have to wait.
 struct Leaving {
     id: EnvelopeId,
-    /// `None` if it never expires.
-    expiry_unix_s: Option<u64>,
+    expiry_unix_s: u64,
     len_bytes: usize,
     /// `None` if the strand's tree has reached the place.
     leaf: Option<TreeHash>,
@@ -253,7 +251,7 @@ impl Database {
         self: &Arc<Self>,
         originator: OriginatorId,
         through: SequenceId,
-        now_unix_s: Option<u64>,
+        now_unix_s: u64,
         derive: &Derive<'_>,
     ) -> Result<SequenceId, CommitError> {
         self.check_writable()?;
@@ -278,10 +276,9 @@ impl Database {
             let shown = bytes.zip(facts);
             let corrupt = || ReadError::corrupt(Family::Log, &EnvelopeKey(id).encode());
             let (bytes, facts) = shown.ok_or_else(corrupt)?;
-            let expiry_unix_s = facts.expiry_unix_s;
-            if now_unix_s.is_some_and(|now| expiry_unix_s.is_none_or(|at| at > now)) {
+            let Some(expiry_unix_s) = facts.expiry_unix_s.filter(|at| *at <= now_unix_s) else {
                 break;
-            }
+            };
             let leaf = (place > tree_size).then(|| leaf_of(&bytes));
             let facts = facts.unbooked();
             let leaving = Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts };
@@ -350,8 +347,7 @@ impl Database {
                 continue;
             };
             let leaf = (id.sequence.0 > tree_size).then(|| leaf_of(&bytes));
-            let (expiry_unix_s, len_bytes) = (Some(expiry_unix_s), bytes.len());
-            leaving.push(Leaving { id, expiry_unix_s, len_bytes, leaf, facts });
+            leaving.push(Leaving { id, expiry_unix_s, len_bytes: bytes.len(), leaf, facts });
         }
         Ok((leaving, taken))
     }
@@ -404,10 +400,8 @@ impl Database {
         };
         batch.put_cf(self.family(Family::Pruned), PrunedKey(id).encode(), record.encode());
         batch.delete_cf(self.family(Family::Log), EnvelopeKey(id).encode());
-        if let Some(expiry_unix_s) = expiry_unix_s {
-            let expiry = ExpiryKey { expiry_unix_s, id };
-            batch.delete_cf(self.family(Family::Expiry), expiry.encode());
-        }
+        let expiry = ExpiryKey { expiry_unix_s, id };
+        batch.delete_cf(self.family(Family::Expiry), expiry.encode());
         if let Some(topic) = TopicKey::new(facts.topic.as_bytes(), id) {
             batch.delete_cf(self.family(Family::Topic), topic.encode());
         }

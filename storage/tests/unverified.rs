@@ -203,14 +203,8 @@ fn what_has_not_expired_by_its_own_statement_stays() {
     on_each(|store| {
         show(store, 1..=9);
         verify(store, 1..=2).unwrap();
-        assert_eq!(
-            store.prune_shown(PEER, SequenceId(9), Some(6), &derive).unwrap(),
-            SequenceId(6)
-        );
-        assert_eq!(
-            store.prune_shown(PEER, SequenceId(9), Some(6), &derive).unwrap(),
-            SequenceId(6)
-        );
+        assert_eq!(store.prune_shown(PEER, SequenceId(9), 6, &derive).unwrap(), SequenceId(6));
+        assert_eq!(store.prune_shown(PEER, SequenceId(9), 6, &derive).unwrap(), SequenceId(6));
         let snapshot = store.snapshot();
         assert_eq!(snapshot.get(id(PEER, 6)).unwrap(), None);
         assert!(snapshot.get(id(PEER, 7)).unwrap().is_some());
@@ -223,12 +217,12 @@ fn what_can_never_be_verified_ends_pruned_and_uncharged() {
     on_each(|store| {
         show(store, 1..=9);
         verify(store, 1..=2).unwrap();
-        let pruned = store.prune_shown(PEER, SequenceId(5), Some(NOW_UNIX_S), &derive).unwrap();
+        let pruned = store.prune_shown(PEER, SequenceId(5), NOW_UNIX_S, &derive).unwrap();
         assert_eq!(pruned, SequenceId(5));
         assert_eq!(store.unverified().unwrap(), [id(PEER, 5)]);
         // What is verified, or gone, is left alone.
         assert_eq!(
-            store.prune_shown(PEER, SequenceId(5), Some(NOW_UNIX_S), &derive).unwrap(),
+            store.prune_shown(PEER, SequenceId(5), NOW_UNIX_S, &derive).unwrap(),
             SequenceId(5)
         );
         let snapshot = store.snapshot();
@@ -248,37 +242,14 @@ fn what_can_never_be_verified_ends_pruned_and_uncharged() {
         // All of a strand may go, and more than is shown.
         show(store, 10..=12);
         assert_eq!(
-            store.prune_shown(PEER, SequenceId(99), Some(NOW_UNIX_S), &derive).unwrap(),
+            store.prune_shown(PEER, SequenceId(99), NOW_UNIX_S, &derive).unwrap(),
             SequenceId(12)
         );
         assert_eq!(store.unverified().unwrap(), []);
         assert_eq!(
-            store.prune_shown(PEER, SequenceId(99), Some(NOW_UNIX_S), &derive).unwrap(),
+            store.prune_shown(PEER, SequenceId(99), NOW_UNIX_S, &derive).unwrap(),
             SequenceId(12)
         );
-    });
-}
-
-/// Nothing was found that verifies them, whatever they say about their expiry.
-#[test]
-fn what_is_given_up_keeps_its_leaf_and_its_place() {
-    on_each(|store| {
-        show(store, 1..=9);
-        verify(store, 1..=2).unwrap();
-        assert_eq!(store.prune_shown(PEER, SequenceId(4), None, &derive).unwrap(), SequenceId(4));
-        assert_eq!(store.unverified().unwrap(), [id(PEER, 4)]);
-        verify(store, 5..=9).unwrap();
-        assert_eq!(store.unverified().unwrap(), []);
-        let snapshot = store.snapshot();
-        assert_eq!(snapshot.root(PEER, 9).unwrap(), mirror(9).snapshot().root(PEER, 9).unwrap());
-        for sequence in 3..=4 {
-            let at = id(PEER, sequence);
-            assert_eq!(snapshot.get(at).unwrap(), None);
-            assert!(matches!(snapshot.mark(at).unwrap(), Some(Mark::Pruned { .. })), "{at}");
-        }
-        let digests = snapshot.projection_digests().unwrap();
-        store.rebuild(&derive, &mut |_| {}).unwrap();
-        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
     });
 }
 

@@ -6,8 +6,7 @@
 //!
 //! Peers can lie about all of it, and the strand's node can sign what it must not. A lie costs time: what is shown stays
 //! the end of the strand until each place of it has a verdict, and is asked for again until some peer sends what its
-//! originator has signed. After six hours of that, what no peer has sent is given up: it is shown no more, its leaf stays, and
-//! the strand goes on.
+//! originator has signed.
 
 use std::time::{Duration, Instant};
 
@@ -19,10 +18,6 @@ use super::follower::Follower;
 use super::link::{StrandItem, WantResponse};
 use super::signed_runs::{AcceptedRun, RunJudge, SignedRuns};
 use crate::pauses::RetryPauses;
-
-/// Time for which peers are asked for what is shown and cannot be verified, before it is given up. As long as they are asked
-/// for the end of the strand of a node that has left (`docs/protocol/replication.md`): longer than a network is mostly split.
-const SHOWN_WAIT_MAX: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// Places of one strand that readers are shown before they are verified, at about most: beyond them nothing is taken from
 /// peers until more is verified. What is shown is on disk, so that this bounds no memory, but what may be withdrawn, and
@@ -43,8 +38,6 @@ pub enum ShownStage {
     AskedAgain {
         /// The last place that readers are shown.
         head: SequenceId,
-        /// Peers were asked for long enough: a place that they do not send as it is shown is given up.
-        gives_up: bool,
     },
 }
 
@@ -98,10 +91,6 @@ pub struct ShownStrand {
     /// Verifying failed by the disk, or asking again did, and is not tried before this time.
     retry_at: Option<Instant>,
     pauses: RetryPauses,
-    /// Time for which peers are asked again.
-    wait_max: Duration,
-    /// The first time at which peers did not send what is shown.
-    missed_at: Option<Instant>,
 }
 
 impl ShownStrand {
@@ -127,15 +116,7 @@ impl ShownStrand {
             ahead_max: AHEAD_MAX,
             retry_at: None,
             pauses: RetryPauses::default(),
-            wait_max: SHOWN_WAIT_MAX,
-            missed_at: None,
         }
-    }
-
-    /// Sets the time for which peers are asked again, if it is to be another one.
-    #[must_use]
-    pub fn with_wait_max(self, wait_max: Option<Duration>) -> Self {
-        Self { wait_max: wait_max.unwrap_or(self.wait_max), ..self }
     }
 
     /// Takes over the proof by which an earlier process has shown what is not verified yet.
@@ -317,14 +298,13 @@ impl ShownStrand {
 
     /// Has the strand asked for again after a pause, if that is what an error of a commit calls for: peers have sent something
     /// else for a place that is shown, or claim that there is nothing. A single peer can cause that, and another one
-    /// can end it, so the strand goes on waiting, though not for ever. Returns the pause; `None` for all other errors.
+    /// can end it, so the strand goes on waiting. Returns the pause; `None` for all other errors.
     pub fn ask_later(&mut self, now: Instant, error: &CommitError) -> Option<Duration> {
         let is_other = matches!(error, CommitError::Gap { .. } | CommitError::Conflict { .. });
         if !is_other || !matches!(self.stage, ShownStage::AskedAgain { .. }) {
             return None;
         }
         self.asks_again = true;
-        self.missed_at.get_or_insert(now);
         Some(self.note_failed(now))
     }
 
@@ -336,15 +316,11 @@ impl ShownStrand {
                 return Some(AskAgain { verified: Some(verified), head: follower.durable() });
             }
             // A part may have been verified before it failed.
-            ShownStage::AskedAgain { head, .. } if self.asks_again => {
+            ShownStage::AskedAgain { head } if self.asks_again => {
                 return self.is_due(now).then_some(AskAgain { verified: None, head });
             }
             ShownStage::Shown { verified } if verified >= follower.accepted() => self.finish(),
-            ShownStage::AskedAgain { head, gives_up } if follower.durable() >= head => {
-                // Of a strand that has kept readers waiting for so long, nothing is shown first before the next start.
-                self.is_on &= !gives_up;
-                self.finish();
-            }
+            ShownStage::AskedAgain { head } if follower.durable() >= head => self.finish(),
             ShownStage::Verified | ShownStage::Shown { .. } | ShownStage::AskedAgain { .. } => {}
         }
         None
@@ -368,8 +344,7 @@ impl ShownStrand {
         };
         (self.parked, self.asks_again) = (None, false);
         self.runs.clear();
-        let is_over = |at: Instant| now.saturating_duration_since(at) >= self.wait_max;
-        self.stage = ShownStage::AskedAgain { head, gives_up: self.missed_at.is_some_and(is_over) };
+        self.stage = ShownStage::AskedAgain { head };
         follower
     }
 
@@ -399,11 +374,7 @@ impl ShownStrand {
     /// Notes that everything is verified.
     fn finish(&mut self) {
         self.stage = ShownStage::Verified;
-        (self.retry_at, self.pauses, self.missed_at) = (None, RetryPauses::default(), None);
+        (self.retry_at, self.pauses) = (None, RetryPauses::default());
         self.runs.clear();
     }
 }
-
-#[cfg(test)]
-#[path = "ahead_tests.rs"]
-mod tests;

@@ -21,8 +21,7 @@ use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, SecretKey, SequenceId, Signature};
 use hawser_rules::{Absence, Absences};
 use hawser_storage::{
-    Change, CommitError, EvidenceTime, InvalidRule, LogEntry, Mark, Misbehavior, Store,
-    StoreIdentity, Validity,
+    Change, EvidenceTime, InvalidRule, LogEntry, Mark, Misbehavior, Store, StoreIdentity, Validity,
 };
 use prost::Message as _;
 
@@ -591,65 +590,6 @@ async fn what_was_shown_is_held_against_its_node_after_a_restart() {
     follower.stop().await;
 }
 
-/// A follower that gives up at the second try, with a place that a relay has changed.
-fn impatient(backlog: &Backlog) -> Follower {
-    let store = common::store();
-    let read = verifier().read(backlog.relayed(BAD)).unwrap().into_iter();
-    let changes: Vec<_> = read.map(|(entry, _)| Change::Append(entry)).collect();
-    store.commit_shown_by(&changes, &backlog.prefix(ALL)).unwrap();
-    let shown_wait_max = Some(Duration::ZERO);
-    Follower::start_by(store, ReplicationSettings { shown_wait_max, ..showing() })
-}
-
-/// Answers each want for the places from [`BAD`] on, until everything is verified. Then checks that [`BAD`] was given up, and
-/// that all else is held.
-async fn given_up(follower: Follower, backlog: &Backlog, told: Vec<StrandItem<Bytes>>) -> Store {
-    let mut source = follower.connect(SOURCE, &[]);
-    let is_verified = || follower.engine().store().unverified().unwrap().is_empty();
-    while !is_verified() {
-        tokio::select! {
-            () = all_verified(&follower) => {}
-            want = source.want(SOURCE) => if want == (BAD - 1, None) {
-                source.answer(told.clone()).await;
-            },
-        }
-    }
-    drop(source);
-    let place = usize::try_from(BAD).unwrap();
-    let [before, after] = [&backlog.envelopes[..place - 1], &backlog.envelopes[place..]];
-    assert_eq!(follower.held(SOURCE), [before, after].concat());
-    assert_eq!(follower.engine().counters().withdrawn.get(), 1);
-    let heads = follower.replication.heads();
-    follower.until("peers are told of the rest", || heads.get().get(SOURCE).0 == ALL).await;
-    let store = follower.stop().await;
-    let mark = store.snapshot().mark(EnvelopeId::new(SOURCE, SequenceId(BAD))).unwrap();
-    assert!(matches!(mark, Some(Mark::Pruned { .. })), "{mark:?}");
-    // The leaf stays, since its node has signed it.
-    let root = backlog.tree.snapshot().root(SOURCE, ALL).unwrap();
-    assert_eq!(store.snapshot().root(SOURCE, ALL).unwrap(), root);
-    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
-    let digests = store.snapshot().projection_digests().unwrap();
-    store.rebuild(&derive, &mut |_| {}).unwrap();
-    assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
-    store
-}
-
-/// The node of the strand has signed a tree with one statement, and shows another one.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_statement_than_the_one_shown_ends_the_wait_and_is_proof() {
-    let backlog = Backlog::new(None);
-    let other = envelope(BAD, true);
-    let mut told = backlog.plain(BAD, ALL);
-    told[0] = StrandItem::Envelope(other.clone());
-    let store = given_up(impatient(&backlog), &backlog, told).await;
-    let found = store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-    let found = found.into_iter().map(|it| it.evidence);
-    let found: Vec<_> = found.filter(|it| it.misbehavior == Misbehavior::OtherLeaf).collect();
-    let [proof] = &found[..] else { panic!("{found:?}") };
-    assert_eq!(proof.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
-    assert_eq!(proof.envelopes.last(), Some(&other));
-}
-
 /// The tree that its node has signed goes on behind what is held of the strand.
 #[tokio::test(flavor = "multi_thread")]
 async fn another_statement_than_the_one_shown_is_proof_at_once() {
@@ -677,24 +617,4 @@ async fn another_statement_than_the_one_shown_is_proof_at_once() {
     assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, BAD - 1, "it goes on waiting");
     drop(source);
     follower.stop().await;
-}
-
-/// Its node says that the place has expired, which its own statement does not say.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_shown_place_that_no_peer_has_is_given_up_and_the_strand_goes_on() {
-    const DAY_NS: i64 = 86_400_000_000_000;
-    let backlog = Backlog::new(None);
-    let follower = impatient(&backlog);
-    follower.node.clock.0.store(START_NS + 3 * DAY_NS, Ordering::SeqCst); // they expire after 60
-    let (from, to) = (SequenceId(BAD), SequenceId(BAD));
-    let mut told = backlog.plain(BAD + 1, ALL);
-    told.insert(0, StrandItem::Gap { from, to, expired: true });
-    let store = given_up(follower, &backlog, told).await;
-    // The statement that was shown does not come back, and no other one takes its place.
-    let late = [envelope(BAD, false), envelope(BAD, true)].map(|bytes| {
-        let entry = verifier().check(vec![bytes]).remove(0).unwrap();
-        store.commit(&[Change::Append(entry)])
-    });
-    assert_eq!(late[0], Ok(()));
-    assert!(matches!(late[1], Err(CommitError::Conflict { .. })), "{late:?}");
 }

@@ -277,7 +277,6 @@ impl InnerParts {
             migrated: config.migrated,
             witnesses: Witnesses { own: witness, trusted: Vec::new() },
             catch_up: config.catch_up,
-            shown_wait_max: None,
             ahead_max: None,
         };
         let peers = Peers::start(settings, &self.engine, replication, trusted).await?;

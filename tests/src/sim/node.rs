@@ -260,8 +260,7 @@ impl Node {
                 self.shown += changes.len() as u64;
                 return Ok(());
             }
-            // No story of the simulation lasts long enough to give anything up.
-            ShownStage::AskedAgain { head, .. } => {
+            ShownStage::AskedAgain { head } => {
                 let shown = changes.partition_point(|change| change.start().sequence <= head);
                 self.judge_shown(now_ns, &changes[..shown])?;
                 if let Some(Change::Skip { originator, through, reason, .. }) =
@@ -295,7 +294,7 @@ impl Node {
                         |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
                     let now_unix_s = u64::try_from(now_ns / 1_000_000_000).unwrap_or(0);
                     let of = got.originator;
-                    let gone = self.store.prune_shown(of, *through, Some(now_unix_s), &derive)?;
+                    let gone = self.store.prune_shown(of, *through, now_unix_s, &derive)?;
                     if gone < self.head(of).min(*through) {
                         let got = EnvelopeId::new(of, gone.next());
                         return Err(CommitError::Gap { after: gone, got });

@@ -169,7 +169,7 @@ pub(super) fn record_conflict(
         return Ok(());
     }
     let Some(held) = state.store.snapshot().get(at)? else {
-        return record_other_than_pruned(state, Some(from), at, other);
+        return record_other_than_pruned(state, from, at, other);
     };
     let Some(severity) = difference(&held, &other) else { return Ok(()) };
     let misbehavior = Misbehavior::TwoStatements(severity);
@@ -178,9 +178,9 @@ pub(super) fn record_conflict(
 
 /// Records an envelope that is not the one which this node has pruned at its place. Of that one the leaf is left: a proof, if
 /// the originator has signed a checkpoint above it; else only those believe it who trust this node.
-pub(super) fn record_other_than_pruned(
+fn record_other_than_pruned(
     state: &ReplicationState,
-    from: Option<OriginatorId>,
+    from: OriginatorId,
     at: EnvelopeId,
     other: Bytes,
 ) -> Result<(), CommitError> {
@@ -193,11 +193,11 @@ pub(super) fn record_other_than_pruned(
     let Some(leaf) = leaf else { return Ok(()) };
     if let Some(envelopes) = other_leaf(state, &snapshot, at, &other)? {
         let misbehavior = Misbehavior::OtherLeaf;
-        return record(state, &[Evidence { misbehavior, at, from, envelopes }]);
+        return record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }]);
     }
     let envelopes = vec![other, Bytes::copy_from_slice(&leaf.0)];
     let misbehavior = Misbehavior::OtherThanPruned;
-    record(state, &[Evidence { misbehavior, at, from, envelopes }])
+    record(state, &[Evidence { misbehavior, at, from: Some(from), envelopes }])
 }
 
 /// Records an envelope that is not the one which readers are shown at its place, if that is proof: its originator has signed a

@@ -38,7 +38,6 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use std::time::Duration;
 
 use hawser_proto::checkpoint::{CosignedCheckpoint, WitnessKey, WitnessSigner};
 use hawser_proto::frame::RefusalReason;
@@ -107,8 +106,6 @@ pub struct ReplicationSettings {
     pub witnesses: Witnesses,
     /// When readers are shown strands of other nodes.
     pub catch_up: CatchUp,
-    /// Time for which peers are asked for what readers are shown and cannot be verified; `None` for six hours.
-    pub shown_wait_max: Option<Duration>,
     /// Places of one strand that readers are shown before they are verified, at about most; `None` for
     /// [`AHEAD_MAX`].
     pub ahead_max: Option<u64>,
@@ -130,15 +127,13 @@ impl Replication {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start_with(engine: &Engine, settings: ReplicationSettings) -> (Self, ReplicationTasks) {
-        let ReplicationSettings { migrated, witnesses, catch_up, shown_wait_max, ahead_max } =
-            settings;
+        let ReplicationSettings { migrated, witnesses, catch_up, ahead_max } = settings;
         let state = Arc::new(ReplicationState {
             own: engine.store().identity().node,
             store: engine.store().clone(),
             heads: engine.heads().clone(),
             relayed: engine.verified_heads().clone(),
             catch_up,
-            shown_wait_max,
             ahead_max: ahead_max.unwrap_or(AHEAD_MAX),
             committer: engine.committer().clone(),
             workers: engine.workers().clone(),

@@ -4,7 +4,6 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
 use hawser_proto::checkpoint::{WitnessKey, WitnessSigner};
 use hawser_proto::{Bytes, OriginatorId, SecretKey, SequenceId};
@@ -42,8 +41,6 @@ pub(super) struct ReplicationState {
     pub(super) relayed: Heads,
     /// When readers are shown strands of other nodes.
     pub(super) catch_up: CatchUp,
-    /// Time for which peers are asked for what readers are shown and cannot be verified, if it is to be another one.
-    pub(super) shown_wait_max: Option<Duration>,
     /// Places of one strand that readers are shown before they are verified, at most.
     pub(super) ahead_max: u64,
     pub(super) committer: Committer,

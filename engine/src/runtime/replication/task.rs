@@ -115,7 +115,6 @@ impl StrandTask {
         let is_on = can_be_ahead && state.catch_up == CatchUp::Checkpoints;
         Self {
             ahead: ShownStrand::new(is_on, (originator, key), verified, stored)
-                .with_wait_max(state.shown_wait_max)
                 .shown_by(shown_by)
                 .ahead_at_most(state.ahead_max),
             checked_behind: None,

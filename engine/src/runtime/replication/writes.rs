@@ -10,7 +10,6 @@ use hawser_storage::{Change, CommitError, LogEntry, SkipReason, Validity};
 use super::evidence::{self, TimeWatch};
 use super::state::ReplicationState;
 use crate::facts;
-use crate::misbehavior::difference;
 use crate::replication::{ShownStage, StrandWrite};
 
 /// Envelopes at which a commit, and a batch to be checked, stops growing. Guessed: enough that a
@@ -181,22 +180,19 @@ fn append_in(
             counts.note(state);
             Ok(())
         }
-        ShownStage::AskedAgain { head, gives_up } => {
-            append_again(state, watch, (head, gives_up), changes)
-        }
+        ShownStage::AskedAgain { head } => append_again(state, watch, head, changes),
     }
 }
 
-/// Takes changes over as verdicts on what readers are shown, up to `head`, and appends the others. Gives up what they do not
-/// verify, if it `gives_up`.
+/// Takes changes over as verdicts on what readers are shown, up to `head`, and appends the others.
 fn append_again(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    (head, gives_up): (SequenceId, bool),
+    head: SequenceId,
     changes: Vec<Change>,
 ) -> Result<(), (CommitError, Vec<Change>)> {
     let shown = changes.partition_point(|change| change.start().sequence <= head);
-    if let Err(error) = judge_shown(state, watch, gives_up, &changes[..shown]) {
+    if let Err(error) = judge_shown(state, watch, &changes[..shown]) {
         return Err((error, changes));
     }
     // A range may begin with places that are shown and go on behind them.
@@ -213,7 +209,6 @@ fn append_again(
 fn judge_shown(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    gives_up: bool,
     changes: &[Change],
 ) -> Result<(), CommitError> {
     let mut entries = Vec::new();
@@ -225,106 +220,32 @@ fn judge_shown(
             }
             Change::Skip { through, .. } => (change.start(), *through),
         };
-        take_verdicts(state, watch, gives_up, std::mem::take(&mut entries))?;
-        let pruned = match change {
-            Change::Skip { reason: SkipReason::Expired, .. } => {
-                prune_shown(state, id.originator, through)
-            }
+        take_verdicts(state, watch, std::mem::take(&mut entries))?;
+        if !matches!(change, Change::Skip { reason: SkipReason::Expired, .. }) {
             // No peer has it as its originator would have signed it. It stays as it is, and so does everything behind it.
-            _ => Err(CommitError::Gap { after: id.sequence.previous(), got: id }),
-        };
-        match pruned {
-            Err(CommitError::Gap { .. }) if gives_up => {
-                let faults = evidence::watch(state, watch, std::slice::from_ref(change));
-                watch.note(faults);
-                give_up(state, id.originator, through)?;
-            }
-            result => result?,
+            return Err(CommitError::Gap { after: id.sequence.previous(), got: id });
         }
+        prune_shown(state, id.originator, through)?;
     }
-    take_verdicts(state, watch, gives_up, entries)
+    take_verdicts(state, watch, entries)
 }
 
 fn take_verdicts(
     state: &ReplicationState,
     watch: &mut TimeWatch,
-    gives_up: bool,
     entries: Vec<LogEntry>,
 ) -> Result<(), CommitError> {
     let Some(of) = entries.first().map(|entry| entry.id.originator) else { return Ok(()) };
-    if !gives_up {
-        let sent: Vec<_> = entries.iter().map(|it| (it.id, it.bytes.clone())).collect();
-        let result = commit_verified(state, watch, of, entries);
-        if let Err(CommitError::Conflict { at }) = &result
-            && let Some((at, other)) = sent.into_iter().find(|(id, _)| id == at)
-        {
-            evidence::record_other_than_shown(state, at, other)?;
-        }
-        return result.map(|_| ());
+    let sent: Vec<_> = entries.iter().map(|it| (it.id, it.bytes.clone())).collect();
+    let result = commit_verified(state, watch, of, entries);
+    if let Err(CommitError::Conflict { at }) = &result
+        && let Some((at, other)) = sent.into_iter().find(|(id, _)| id == at)
+        && let Err(error) = evidence::record_other_than_shown(state, at, other)
+    {
+        // The strand goes on with another source all the same, and the next one that sends it is evidence again.
+        tracing::error!(%error, "evidence against an originator cannot be recorded now");
     }
-    let ids: Vec<EnvelopeId> = entries.iter().map(|entry| entry.id).collect();
-    let held = state.store.snapshot().get_many(&ids)?;
-    let mut same = Vec::new();
-    for (entry, held) in entries.into_iter().zip(held) {
-        if held.is_none_or(|held| difference(&held, &entry.bytes).is_none()) {
-            same.push(entry);
-            continue;
-        }
-        if !same.is_empty() {
-            commit_verified(state, watch, of, std::mem::take(&mut same))?;
-        }
-        // Before: the proof that its node has signed the other one goes when everything is verified.
-        evidence::record_other_than_shown(state, entry.id, entry.bytes.clone())?;
-        give_up(state, of, entry.id.sequence)?;
-        evidence::record_other_than_pruned(state, None, entry.id, entry.bytes)?;
-    }
-    if same.is_empty() {
-        return Ok(());
-    }
-    commit_verified(state, watch, of, same).map(|_| ())
-}
-
-/// Gives up places that readers are shown, up to `through`: no peer has sent what verifies them. They are removed as if this
-/// node had pruned them, and charged to no payer. Their leaves stay, so no other statement takes their places.
-fn give_up(
-    state: &ReplicationState,
-    originator: OriginatorId,
-    through: SequenceId,
-) -> Result<(), CommitError> {
-    let before = state.store.snapshot().verified_head(originator)?;
-    let last = remove_shown(state, originator, through, None)?;
-    let given_up = last.0.saturating_sub(before.0);
-    state.engine_counters.withdrawn.inc_by(given_up);
-    tracing::error!(
-        code = "shown_envelopes_given_up",
-        %originator,
-        from = %before.next(),
-        through = %last,
-        given_up,
-        "no peer has sent what readers were shown as its originator would have signed it: they get it no more"
-    );
-    Ok(())
-}
-
-/// Removes places that readers are shown, up to `through`, or to the first that has not expired by then. Returns the last place
-/// that is verified, or gone.
-fn remove_shown(
-    state: &ReplicationState,
-    originator: OriginatorId,
-    through: SequenceId,
-    now_unix_s: Option<u64>,
-) -> Result<SequenceId, CommitError> {
-    let own = state.own;
-    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
-    let mut before = None;
-    loop {
-        let verified = state.store.prune_shown(originator, through, now_unix_s, &derive)?;
-        state.committer.announce_verified(EnvelopeId::new(originator, verified), Vec::new());
-        // The head may be below the end of what is to go.
-        if verified >= through || before.replace(verified) == Some(verified) {
-            return Ok(verified);
-        }
-    }
+    result.map(|_| ())
 }
 
 /// Removes places that readers are shown, which their own node keeps no more: no peer has to have what verifies them.
@@ -333,8 +254,18 @@ fn prune_shown(
     originator: OriginatorId,
     through: SequenceId,
 ) -> Result<(), CommitError> {
+    let own = state.own;
+    let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, own);
     let now_unix_s = u64::try_from(state.ports.clock.now_ns() / 1_000_000_000).unwrap_or(0);
-    let verified = remove_shown(state, originator, through, Some(now_unix_s))?;
+    let mut before = None;
+    let verified = loop {
+        let verified = state.store.prune_shown(originator, through, now_unix_s, &derive)?;
+        state.committer.announce_verified(EnvelopeId::new(originator, verified), Vec::new());
+        // The head may be below the end of what has expired.
+        if verified >= through || before.replace(verified) == Some(verified) {
+            break verified;
+        }
+    };
     let head = state.heads.get().get(originator);
     if verified < through.min(head) {
         // By its own statement the next one is kept for longer. It stays as it is, and so does everything behind it.
