@@ -29,12 +29,12 @@ use crate::common::{self, NODE, START_NS, client, frame, group_payload, group_to
 use crate::follow::{Follower, Peer, SOURCE, key};
 
 /// A place whose payer signature recovers to no key, where a strand has one.
-const BAD: u64 = 13;
+pub const BAD: u64 = 13;
 /// Length of a strand.
 pub const ALL: u64 = 30;
 
 /// Returns an envelope of the source; `is_bad` leaves its payer unknown.
-fn envelope(sequence: u64, is_bad: bool) -> Bytes {
+pub fn envelope(sequence: u64, is_bad: bool) -> Bytes {
     let payload = group_payload(frame(1, 1, format!("{sequence}").as_bytes()));
     let group = u8::try_from(sequence % 3).unwrap();
     let client = client(&group_topic(group), None, payload);
@@ -79,8 +79,8 @@ fn unrecoverable(signature: &Bytes) -> Bytes {
 /// The strand of the source, with its tree and the checkpoint of all of it.
 pub struct Backlog {
     pub envelopes: Vec<Bytes>,
-    tree: Store,
-    signed: SignedCheckpoint,
+    pub tree: Store,
+    pub signed: SignedCheckpoint,
 }
 
 impl Backlog {
@@ -141,7 +141,7 @@ impl Backlog {
     }
 
     /// The strand after a relay has put another signature on one place.
-    fn relayed(&self, place: u64) -> Vec<Bytes> {
+    pub fn relayed(&self, place: u64) -> Vec<Bytes> {
         let mut envelopes = self.envelopes.clone();
         let bytes = &mut envelopes[usize::try_from(place).unwrap() - 1];
         let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
@@ -587,34 +587,5 @@ async fn what_was_shown_is_held_against_its_node_after_a_restart() {
     };
     follower.until("its node is proven to have told two stories", shown).await;
     assert_eq!(all().remove(0).evidence.misbehavior, Misbehavior::TwoCheckpoints);
-    follower.stop().await;
-}
-
-/// The tree that its node has signed goes on behind what is held of the strand.
-#[tokio::test(flavor = "multi_thread")]
-async fn another_statement_than_the_one_shown_is_proof_at_once() {
-    const SHOWN: u64 = 19;
-    let backlog = Backlog::new(None);
-    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
-    let follower = Follower::start_by(common::store(), showing());
-    let mut source = follower.connect(SOURCE, &[]);
-    source.want(SOURCE).await;
-    source.answer(relayed.run(1, SHOWN)).await;
-    // It is sent away for that.
-    let violation = PeerViolation::ForgedSignature;
-    while source.link.command().await != Some(LinkCommand::Disconnect { violation }) {}
-    drop(source);
-    let mut source = follower.connect(SOURCE, &[]);
-    while source.want(SOURCE).await != (BAD - 1, None) {}
-    source.send([envelope(BAD, true)]).await;
-    let store = follower.engine().store();
-    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
-    follower.until("its node is proven to have told two stories", || !all().is_empty()).await;
-    let proof = all().remove(0).evidence;
-    assert_eq!(proof.misbehavior, Misbehavior::OtherLeaf);
-    assert_eq!(proof.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
-    assert!(store.snapshot().tree_size(SOURCE).unwrap() < ALL);
-    assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, BAD - 1, "it goes on waiting");
-    drop(source);
     follower.stop().await;
 }

@@ -1,13 +1,15 @@
-//! A backlog that readers are shown while its verification is held back.
+//! A backlog that readers are shown before it is verified: how far that goes, and what proves that its node has lied.
 
 use std::sync::mpsc;
 
+use hawser_engine::replication::{LinkCommand, PeerViolation};
 use hawser_engine::runtime::Priority;
 use hawser_engine::runtime::replication::ReplicationSettings;
 use hawser_proto::envelope::OriginatorEnvelope;
-use hawser_proto::{Bytes, Cursor, SequenceId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
+use hawser_storage::{EvidenceTime, Misbehavior};
 
-use crate::ahead::{ALL, Backlog, all_verified, assert_equal, showing};
+use crate::ahead::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
 use crate::common::{self, group_topic};
 use crate::follow::{Follower, SOURCE};
 
@@ -82,4 +84,33 @@ async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
     all_verified(&follower).await;
     drop(source);
     assert_equal(&follower.stop().await, &backlog.verified_first().await);
+}
+
+/// The tree that its node has signed goes on behind what is held of the strand.
+#[tokio::test(flavor = "multi_thread")]
+async fn another_statement_than_the_one_shown_is_proof_at_once() {
+    const SHOWN: u64 = 19;
+    let backlog = Backlog::new(None);
+    let relayed = Backlog { envelopes: backlog.relayed(BAD), ..Backlog::new(None) };
+    let follower = Follower::start_by(common::store(), showing());
+    let mut source = follower.connect(SOURCE, &[]);
+    source.want(SOURCE).await;
+    source.answer(relayed.run(1, SHOWN)).await;
+    // It is sent away for that.
+    let violation = PeerViolation::ForgedSignature;
+    while source.link.command().await != Some(LinkCommand::Disconnect { violation }) {}
+    drop(source);
+    let mut source = follower.connect(SOURCE, &[]);
+    while source.want(SOURCE).await != (BAD - 1, None) {}
+    source.send([envelope(BAD, true)]).await;
+    let store = follower.engine().store();
+    let all = || store.snapshot().evidence(EvidenceTime::default(), 9, usize::MAX).unwrap();
+    follower.until("its node is proven to have told two stories", || !all().is_empty()).await;
+    let proof = all().remove(0).evidence;
+    assert_eq!(proof.misbehavior, Misbehavior::OtherLeaf);
+    assert_eq!(proof.at, EnvelopeId::new(SOURCE, SequenceId(BAD)));
+    assert!(store.snapshot().tree_size(SOURCE).unwrap() < ALL);
+    assert_eq!(store.snapshot().verified_head(SOURCE).unwrap().0, BAD - 1, "it goes on waiting");
+    drop(source);
+    follower.stop().await;
 }
