@@ -214,7 +214,7 @@ mod tests {
         Arc::new(RequestBill {
             tenant: "".into(),
             caller: CallerId::of_test("alice"),
-            admission: take(policies, count).ok().unwrap().to_bill(),
+            admission: take(policies, count).ok().unwrap().into_bill(),
             policies: policies.clone(),
             metrics: Arc::new(GatewayMetrics::default()),
             lines: envelopes(count).iter().map(line).collect(),
@@ -238,7 +238,7 @@ mod tests {
         entries[0].enter_on_chain();
         entries[1].leave_open();
         entries[2].give_back().now_or_never().unwrap();
-        let _one_is_back = take(&policies, 1).ok().unwrap().to_bill();
+        let _one_is_back = take(&policies, 1).ok().unwrap().into_bill();
         drop(bill);
         assert!(take(&policies, 1).is_err(), "a task may still publish the last one");
         drop(entries);

@@ -135,7 +135,7 @@ pub(crate) struct TakenCost {
 
 impl TakenCost {
     /// Leaves the cost to a bill.
-    pub(crate) fn to_bill(mut self) -> Admission {
+    pub(crate) fn into_bill(mut self) -> Admission {
         self.is_billed = true;
         self.admission
     }

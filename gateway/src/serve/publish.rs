@@ -90,7 +90,7 @@ impl PublishService {
         let bill = Arc::new(RequestBill {
             tenant: self.tenant.clone(),
             caller: caller.clone(),
-            admission: taken.to_bill(),
+            admission: taken.into_bill(),
             policies: self.policies.clone(),
             metrics: self.metrics.clone(),
             lines,
