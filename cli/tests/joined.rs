@@ -204,6 +204,24 @@ impl Joined {
         page(&format!("127.0.0.1:{}", self.base + 100 * node + 1), path)
     }
 
+    /// True if `hawser keys rotate` takes one node for the successor of the other, proven by its signature.
+    fn rotation_has_started(&self, old: u16, new: u16) -> bool {
+        let file = |name: String| self.place.path().join(name).display().to_string();
+        let mut command = hawser();
+        command.args(["keys", "rotate", "--check", "--json"]);
+        command.args(["--key-file", &file(format!("key-{old}"))]);
+        command.args(["--new-key-file", &file(format!("key-{new}"))]);
+        command.env("XMTPD_CONTRACTS_CONFIG_FILE_PATH", file("chain.json".into()));
+        let settlement = format!("http://{}", self.chains.settlement_address());
+        command.env("XMTPD_SETTLEMENT_CHAIN_RPC_URL", settlement);
+        let output = command.output().unwrap();
+        let said: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|_| panic!("{}", support::stderr(&output)));
+        let start = &said["steps"][2];
+        assert_ne!(start["state"], "next", "the address leads to another node: {said}");
+        start["state"] == "done"
+    }
+
     fn is_ready_to_publish(&self, node: u16) -> bool {
         self.page(node, "/readyz?for=publish").contains("200 OK")
     }
@@ -236,6 +254,9 @@ fn chain_strands_are_equal_at_all_nodes_and_after_a_restart() {
         held.push((originator, strand));
     }
     until("the node may publish", || network.is_ready_to_publish(0));
+    until("both nodes are told apart by what they signed", || {
+        network.rotation_has_started(0, 1) && network.rotation_has_started(1, 0)
+    });
     stop(first);
     let more = network.broadcast("chain:group");
     let first = network.start(0);

@@ -4,6 +4,7 @@ use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
+use hawser_proto::SecretKey;
 use serde_json::Value;
 
 use crate::support::chains::{ADMIN, Chains, write_key};
@@ -34,7 +35,9 @@ impl Rotation {
         chains.json(ADMIN, &[&words[..], &["--node-key-file", file, "--yes"]].concat());
         chains.json(ADMIN, &["registry", "canonical", "add", "100", "--yes"]);
         let new_key = chains.folder.path().join("node.key.new");
-        Self { chains, old_key, new_key }
+        let rotation = Self { chains, old_key, new_key };
+        old.sign_as(100, secret(&rotation.old_key));
+        rotation
     }
 
     fn words<'a>(&'a self, more: &[&'a str]) -> Vec<&'a str> {
@@ -72,6 +75,10 @@ impl Rotation {
     }
 }
 
+fn secret(file: &Path) -> SecretKey {
+    SecretKey::from_hex(fs::read_to_string(file).unwrap().trim()).unwrap()
+}
+
 fn mode_and_text(path: &Path) -> (u32, String) {
     (fs::metadata(path).unwrap().mode() & 0o777, fs::read_to_string(path).unwrap())
 }
@@ -87,7 +94,7 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
 
     let (code, states, said) = rotation.states();
     assert_eq!(code, Some(9), "{said}");
-    assert_eq!(states, ["next", "open", "open", "open", "open", "open", "open"]);
+    assert_eq!(states, ["next", "open", "open", "not_known", "open", "open", "not_known"]);
     assert!(!rotation.new_key.exists(), "a check writes nothing");
 
     let sent = rotation.chains.transactions_of(ADMIN);
@@ -103,6 +110,9 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
     assert!(!said.to_string().contains(written.1.trim()), "a secret was printed");
 
     rotation.take(&said, 1);
+    for new in [&late, &close, &whole] {
+        new.sign_as(200, secret(&rotation.new_key));
+    }
     let (_, states, said) = rotation.states();
     assert_eq!(states[..4], [DONE, DONE, DONE, "next"], "{said}");
     assert_eq!((&said["old_node_id"], &said["new_node_id"]), (&100.into(), &200.into()));
@@ -124,7 +134,7 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
     let (code, states, said) = rotation.states();
     assert_eq!((code, states), (Some(0), vec![DONE.to_owned(); 7]), "{said}");
 
-    // A node that claims more than there is, and one that has gone.
+    // A node that has gone.
     owner("http://127.0.0.1:1");
     let (code, states, said) = rotation.states();
     assert_eq!(code, Some(9), "{said}");
@@ -132,6 +142,115 @@ fn each_step_is_seen_on_the_chain_or_at_the_nodes() {
     owner(&old.url());
     let (_, states, said) = rotation.states();
     assert_eq!(states[2], "next", "both nodes at one address: {said}");
+}
+
+#[test]
+fn the_old_node_behind_the_new_address_is_not_taken_for_the_new_node() {
+    const HEADS: [(u32, u64); 2] = [(0, 50), (100, 5_000)];
+    let old = node(&HEADS);
+    let rotation = Rotation::begin(&old);
+    // Another address of the old node, as a second name or a balancer has it.
+    let balancer = node(&HEADS);
+    balancer.sign_as(100, secret(&rotation.old_key));
+    let (_, said) = rotation.ask(&["--http-address", &balancer.url()]);
+    rotation.take(&said, 1);
+    rotation.chains.json(ADMIN, &["registry", "canonical", "add", "200", "--yes"]);
+    rotation.chains.json(ADMIN, &["registry", "canonical", "remove", "100", "--yes"]);
+    let seen = || {
+        let (code, states, said) = rotation.states();
+        let found = said["steps"][2]["found"].as_str().unwrap().to_owned();
+        (code, [2, 3, 6].map(|step| states[step].clone()), found)
+    };
+    let unproven = |state: &str| [state, "not_known", "not_known"].map(str::to_owned);
+
+    let (code, states, found) = seen();
+    assert_eq!((code, states), (Some(9), unproven("next")), "{found}");
+    assert!(found.contains("leads to node 100, not to 200"), "{found}");
+    // It names the new node, and has not its key.
+    balancer.sign_as(200, secret(&rotation.old_key));
+    let (code, states, found) = seen();
+    assert_eq!((code, states), (Some(9), unproven("next")), "{found}");
+    assert!(found.contains("without the key"), "{found}");
+    // A node that shows nothing that it signed, as one of other software.
+    let silent = node(&HEADS);
+    let url = silent.url();
+    rotation.chains.json(ADMIN, &["registry", "node", "update-http", "200", &url, "--yes"]);
+    let (code, states, found) = seen();
+    assert_eq!((code, states), (Some(9), unproven("not_known")), "{found}");
+    // The same address in another form.
+    let url = format!("{}/", old.url());
+    rotation.chains.json(ADMIN, &["registry", "node", "update-http", "200", &url, "--yes"]);
+    let (code, states, found) = seen();
+    assert_eq!((code, states), (Some(9), unproven("next")), "{found}");
+    assert_eq!(found, "both nodes are registered at one address");
+    // With the key it is the new node.
+    silent.sign_as(200, secret(&rotation.new_key));
+    let url = silent.url();
+    rotation.chains.json(ADMIN, &["registry", "node", "update-http", "200", &url, "--yes"]);
+    let (code, states, said) = rotation.states();
+    assert_eq!((code, states), (Some(0), vec!["done".to_owned(); 7]), "{said}");
+    // The new node at the old address proves nothing of the old strand.
+    old.sign_as(200, secret(&rotation.new_key));
+    let (code, states, found) = seen();
+    assert_eq!((code, states), (Some(9), unproven("done")), "{found}");
+}
+
+#[test]
+fn a_stopped_old_node_that_has_left_leaves_two_steps_not_known() {
+    let rotation;
+    let new = node(&[(0, 50), (100, 5_000)]);
+    {
+        let old = node(&[(0, 50), (100, 5_000)]);
+        rotation = Rotation::begin(&old);
+        let (_, said) = rotation.ask(&["--http-address", &new.url()]);
+        rotation.take(&said, 1);
+        new.sign_as(200, secret(&rotation.new_key));
+        rotation.chains.json(ADMIN, &["registry", "canonical", "add", "200", "--yes"]);
+    }
+    let (code, states, said) = rotation.states();
+    assert_eq!((code, states[3].as_str()), (Some(9), "next"), "it may come back: {said}");
+    rotation.chains.json(ADMIN, &["registry", "canonical", "remove", "100", "--yes"]);
+    let (code, states, said) = rotation.states();
+    assert_eq!(code, Some(9), "{said}");
+    assert_eq!(
+        states,
+        ["done", "done", "done", "not_known", "done", "done", "not_known"],
+        "{said}"
+    );
+}
+
+#[test]
+fn each_printed_command_can_be_pasted_and_the_rest_is_a_note() {
+    let old = node(&[(0, 50), (100, 5_000)]);
+    let rotation = Rotation::begin(&old);
+    let (_, _, said) = rotation.states();
+    for step in said["steps"].as_array().unwrap() {
+        let Some(command) = step["command"].as_str() else {
+            assert_eq!(step["step"], "hand_over", "{step}");
+            continue;
+        };
+        // The words after the options name values that only the operator knows.
+        let words = command.strip_prefix("hawser ").unwrap_or_else(|| panic!("{command}"));
+        let words: Vec<_> = words.split(' ').collect();
+        assert!(!command.contains([';', '(', ')']) && !command.contains(", "), "{command}");
+        let help: Vec<_> = words.iter().take_while(|word| !word.starts_with('-')).collect();
+        let is_name = |word: &&str| word.parse::<u32>().is_err() && *word != "NEW-ID";
+        let help = help.into_iter().copied().filter(is_name);
+        let help: Vec<_> = help.chain(["--help"]).collect();
+        let output = run(&help);
+        assert!(output.status.success(), "{command}: {}", stderr(&output));
+    }
+    let note = |step: usize| said["steps"][step]["note"].as_str().unwrap();
+    let start = said["steps"][2]["command"].as_str().unwrap();
+    assert!(start.ends_with(" --new-strand") && note(2).contains("first start only"), "{said}");
+    assert!(note(3).contains("wait") && note(6).contains("6 hours"), "{said}");
+    // The first command is the one that writes the key.
+    assert!(!rotation.new_key.exists());
+    let key = said["steps"][0]["command"].as_str().unwrap();
+    let words: Vec<_> = key.split(' ').skip(1).collect();
+    let output = rotation.chains.run(ADMIN, &words);
+    assert!(output.status.success(), "{key}: {}", stderr(&output));
+    assert!(rotation.new_key.exists());
 }
 
 #[test]

@@ -29,7 +29,7 @@ pub(crate) enum KeysCommand {
 /// `hawser keys rotate`. See `docs/runbooks/rotate-a-key.md`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The registry lets no key be changed, so a new key means a new node beside the old one. Exit codes: 0 the steps were printed, or with --check all are done; 9 with --check: some are left."
+    after_help = "The registry lets no key be changed, so a new key means a new node beside the old one. Exit codes: 0 the steps were printed, or with --check all are done; 9 with --check: some are left or not known."
 )]
 pub(crate) struct KeysRotateArgs {
     /// File with the old node's key. Only its public key is used.

@@ -2,6 +2,10 @@
 //!
 //! The registry lets no key be changed. So the command makes a key, prints the steps with their commands, and tells by the
 //! registry and both nodes which are done. It sends nothing to a chain, and never replaces a file.
+//!
+//! **An address proves no node.** A balancer or a name may still lead to the old node, and a comparison of it with itself
+//! would show that all is well. So the new node counts as started only if a checkpoint that it signed as an observer of a
+//! chain's strand comes from its address.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -10,10 +14,15 @@ use std::time::Duration;
 use hawser_chain::admin::nodes::{self, RegisteredNode};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::key;
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::pb::hawser::checkpoint_api::GetCheckpointRequest;
+use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use hawser_proto::{Cursor, EnvelopeId, OriginatorId, PublicKey, SequenceId};
 use serde_json::{Value, json};
+use tonic::Code;
+use tonic::transport::Channel;
 
 use super::audit::INCOMPLETE_EXIT_CODE;
 use super::onchain::{self, ChainsNeeded};
@@ -22,16 +31,22 @@ use crate::{client, output};
 
 /// Places by which the new node may be behind in a strand that grows. A guess: a second of a busy network.
 const BEHIND_MAX: u64 = 100;
-/// Time for a node to tell its cursor. A guess.
+/// Time for a node to tell its cursor and who it is. A guess.
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Length of a cursor's message in bytes. A guess: room for some three thousand originators of 19 bytes.
 const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Length of a checkpoint's message in bytes. Calculated: one with all the cosignatures that it may have takes less.
+const CHECKPOINT_LEN_BYTES_MAX: usize = 64 * 1024;
+
+/// The part of the start that its command does not say.
+const START_NOTE: &str = "with the old node's other settings. --new-strand is for the first start only: leave it out afterwards, because a node \
+                          refuses to begin a strand that has an envelope. No process has both keys";
 
 /// Runs the command.
 ///
 /// # Errors
 /// When the old key is not registered, the registry cannot be read, or the new key cannot be written; with `--check`, with the
-/// exit code for steps that are left.
+/// exit code for steps that are left or not known.
 pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunError> {
     let old_key = key::read(&args.key_file).map_err(|error| error.at(&args.key_file))?.public_key();
     // The key comes last: nothing is written for a node that the registry does not have.
@@ -48,11 +63,11 @@ pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunE
         Some(key) => nodes::with_key(&network, key.as_bytes()).await?,
         None => None,
     };
-    let held = Held::ask(&old, new.as_ref()).await;
+    let held = Held::ask((&old, &old_key), new.as_ref().zip(new_key.as_ref())).await;
     let rotation = Rotation { args, file: &file, new_key, old, new, held };
     let steps = rotation.steps();
     rotation.tell(&steps, as_json);
-    match steps.iter().all(|step| step.is_done) || !args.check {
+    match steps.iter().all(|step| step.state == StepState::Done) || !args.check {
         true => Ok(()),
         false => {
             Err(RunError { kind: RunErrorKind::Answer(INCOMPLETE_EXIT_CODE), text: String::new() })
@@ -83,22 +98,48 @@ fn new_key(args: &KeysRotateArgs) -> Result<(PathBuf, Option<PublicKey>), RunErr
     Ok((file, Some(secret.public_key())))
 }
 
+/// The node behind an address, by what it has signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Speaker {
+    /// The node that the registry has there.
+    Proven,
+    /// Another one, or one without the node's key.
+    Other(String),
+    /// It has shown nothing that it signed.
+    NotKnown(String),
+}
+
 /// The cursors of both nodes.
 struct Held {
+    /// The error also if another node answers at the old one's address.
     old: Result<Cursor, String>,
     new: Result<Cursor, String>,
+    /// The node that answered at the new one's address.
+    speaker: Speaker,
 }
 
 impl Held {
-    async fn ask(old: &RegisteredNode, new: Option<&RegisteredNode>) -> Self {
+    async fn ask(
+        old: (&RegisteredNode, &PublicKey),
+        new: Option<(&RegisteredNode, &PublicKey)>,
+    ) -> Self {
         let of_new = async {
             match new {
-                Some(new) => cursor(new).await,
+                Some((new, key)) => ask(new, key).await,
                 None => Err("it is not registered".to_owned()),
             }
         };
-        let (old, new) = tokio::join!(cursor(old), of_new);
-        Self { old, new }
+        let (old, new) = tokio::join!(ask(old.0, old.1), of_new);
+        // A node of other software shows no checkpoint. The new node at the old one's address does.
+        let old = old.and_then(|(cursor, speaker)| match speaker {
+            Speaker::Other(text) => Err(text),
+            Speaker::Proven | Speaker::NotKnown(_) => Ok(cursor),
+        });
+        let (new, speaker) = match new {
+            Ok((cursor, speaker)) => (Ok(cursor), speaker),
+            Err(error) => (Err(error.clone()), Speaker::NotKnown(error)),
+        };
+        Self { old, new, speaker }
     }
 
     /// Returns the strands in which the new node is further behind than it may be, with the distance. `None` if a node does
@@ -112,15 +153,16 @@ impl Held {
     }
 }
 
-/// Asks a node how far it holds each strand. The node is not trusted to be short or quick.
-async fn cursor(node: &RegisteredNode) -> Result<Cursor, String> {
+/// Asks a node how far it holds each strand, and for the proof that it is the node. It is not trusted to be short or quick.
+async fn ask(node: &RegisteredNode, key: &PublicKey) -> Result<(Cursor, Speaker), String> {
     let asked = async {
         let channel = client::connect_narrow(&node.http_address).await?;
-        let api = MetadataApiClient::new(channel);
+        let api = MetadataApiClient::new(channel.clone());
         let mut api = api.max_decoding_message_size(CURSOR_LEN_BYTES_MAX);
         let answer = api.get_sync_cursor(GetSyncCursorRequest {}).await;
         let answer = answer.map_err(|status| client::failure(&status))?.into_inner();
-        Ok::<_, RunError>(Cursor::from(&answer.latest_sync.unwrap_or_default()))
+        let cursor = Cursor::from(&answer.latest_sync.unwrap_or_default());
+        Ok::<_, RunError>((cursor, speaker(channel, node, key).await))
     };
     let late = || RunError::failed(format!("no answer within {} s", ANSWER_MAX.as_secs()));
     let answer = tokio::time::timeout(ANSWER_MAX, asked).await;
@@ -131,14 +173,75 @@ async fn cursor(node: &RegisteredNode) -> Result<Cursor, String> {
     answer.unwrap_or_else(|_| Err(late())).map_err(fault)
 }
 
-/// A step, whether it is done, and the command for it.
+/// Asks for a checkpoint of a chain's strand. No node owns these strands, so a node answers with what it has signed itself.
+async fn speaker(channel: Channel, node: &RegisteredNode, key: &PublicKey) -> Speaker {
+    let api = CheckpointApiClient::new(channel);
+    let mut api = api.max_decoding_message_size(CHECKPOINT_LEN_BYTES_MAX);
+    for strand in [OriginatorId::GROUP_MESSAGES, OriginatorId::IDENTITY_UPDATES] {
+        let request = GetCheckpointRequest { originator_id: strand.0, ..Default::default() };
+        match api.get_checkpoint(request).await {
+            Ok(answer) => return signer(&answer.into_inner().checkpoint, strand, node, key),
+            Err(status) if status.code() == Code::NotFound => {}
+            Err(status) => {
+                let text = format!("it shows no checkpoint: {}", client::failure(&status).text);
+                return Speaker::NotKnown(output::plain(&text));
+            }
+        }
+    }
+    Speaker::NotKnown("it has signed no checkpoint of a chain's strand yet".to_owned())
+}
+
+/// Judges a checkpoint that came from a node's address.
+fn signer(bytes: &[u8], strand: OriginatorId, node: &RegisteredNode, key: &PublicKey) -> Speaker {
+    let at = output::plain(&node.http_address);
+    let Ok(checkpoint) = CosignedCheckpoint::decode(bytes) else {
+        return Speaker::Other(format!("{at} answers with no checkpoint"));
+    };
+    let of = &checkpoint.signed.checkpoint;
+    if of.node.0 != node.node_id || of.originator != strand {
+        return Speaker::Other(format!("{at} leads to node {}, not to {}", of.node, node.node_id));
+    }
+    match checkpoint.signed.verify(key) {
+        Ok(()) => Speaker::Proven,
+        Err(_) => Speaker::Other(format!("{at} leads to a node without the key {}", key.address())),
+    }
+}
+
+/// Returns an address in one form, as far as that can be told without asking for names.
+fn normal(address: &str) -> String {
+    let url = if address.contains("://") { address.into() } else { format!("http://{address}") };
+    let Ok(uri) = url.parse::<http::Uri>() else { return url };
+    let scheme = uri.scheme_str().unwrap_or_default().to_ascii_lowercase();
+    let port = uri.port_u16().unwrap_or(if scheme == "https" { 443 } else { 80 });
+    let host = uri.host().unwrap_or_default().to_ascii_lowercase();
+    let host = host.trim_end_matches('.');
+    format!("{scheme}://{host}:{port}{}", uri.path().trim_end_matches('/'))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StepState {
+    Done,
+    Open,
+    /// The nodes that would show it do not, or are not the ones that are meant.
+    NotKnown,
+}
+
+/// A step, its state, and the way to take it.
 #[derive(Debug, PartialEq, Eq)]
 struct RotationStep {
     name: &'static str,
-    is_done: bool,
+    state: StepState,
     found: String,
-    /// The command that takes the step; empty if there is none.
-    command: String,
+    /// The command that takes the step, to be pasted into a shell.
+    command: Option<String>,
+    /// The part of the step that is no command.
+    note: Option<&'static str>,
+}
+
+impl StepState {
+    fn of(is_done: bool) -> Self {
+        if is_done { Self::Done } else { Self::Open }
+    }
 }
 
 /// Everything that is known about the rotation.
@@ -168,13 +271,32 @@ impl Rotation<'_> {
         let file = self.file.display();
         RotationStep {
             name: "key",
-            is_done: self.new_key.is_some(),
+            state: StepState::of(self.new_key.is_some()),
             found: match &self.new_key {
                 Some(key) => format!("{file} has the new key, {}", key.address()),
                 None => format!("{file} is not there"),
             },
-            command: "the same command without --check".to_owned(),
+            command: Some(self.without_check()),
+            note: None,
         }
+    }
+
+    /// Returns this command as it writes the key.
+    fn without_check(&self) -> String {
+        let (old, new) =
+            (self.args.key_file.display().to_string(), self.file.display().to_string());
+        let words = ["keys", "rotate", "--key-file", &old, "--new-key-file", &new];
+        let address = self.args.http_address.as_deref();
+        let address = address.map(|address| ["--http-address", address]);
+        let network = self.args.network.words();
+        let network = network.iter().map(String::as_str);
+        shell(
+            &words
+                .into_iter()
+                .chain(address.into_iter().flatten())
+                .chain(network)
+                .collect::<Vec<_>>(),
+        )
     }
 
     fn register(&self) -> RotationStep {
@@ -184,7 +306,7 @@ impl Rotation<'_> {
         let words = ["registry", "node", "add", "--owner", &owner, "--http-address", address];
         RotationStep {
             name: "register",
-            is_done: self.new.is_some(),
+            state: StepState::of(self.new.is_some()),
             found: match &self.new {
                 Some(new) => {
                     output::plain(&format!("node {} at {}", new.node_id, new.http_address))
@@ -193,43 +315,66 @@ impl Rotation<'_> {
                     "the registry does not have the new key; its administrator adds it".to_owned()
                 }
             },
-            command: self.by_admin(&[&words[..], &["--node-key-file", &file]].concat()),
+            command: Some(self.by_admin(&[&words[..], &["--node-key-file", &file]].concat())),
+            note: None,
         }
     }
 
     fn start(&self) -> RotationStep {
         let file = self.file.display().to_string();
         let words = ["node", "--signer.private-key-file", &file, "--data-dir", "NEW-FOLDER"];
-        let command = shell(&[&words[..], &["--new-strand"]].concat());
-        let shares = self.new.as_ref().is_some_and(|new| new.http_address == self.old.http_address);
-        let (is_done, found) = match &self.held.new {
-            Ok(_) if shares => (false, "both nodes are registered at one address".to_owned()),
-            Ok(_) => (true, "the new node answers".to_owned()),
-            Err(error) => (false, error.clone()),
+        let at = |node: &RegisteredNode| normal(&node.http_address);
+        let shares = self.new.as_ref().is_some_and(|new| at(new) == at(&self.old));
+        let (state, found) = match (&self.held.new, &self.held.speaker) {
+            (Err(error), _) => (StepState::Open, error.clone()),
+            _ if shares => (StepState::Open, "both nodes are registered at one address".to_owned()),
+            (_, Speaker::Proven) => {
+                (StepState::Done, "the new node answers, with its own signature".to_owned())
+            }
+            (_, Speaker::Other(text)) => (StepState::Open, text.clone()),
+            (_, Speaker::NotKnown(text)) => {
+                (StepState::NotKnown, format!("a node answers, and nothing proves its key: {text}"))
+            }
         };
         RotationStep {
             name: "start",
-            is_done,
+            state,
             found,
-            command: format!(
-                "{command}, with the old node's other settings; no process has both keys"
-            ),
+            command: Some(shell(&[&words[..], &["--new-strand"]].concat())),
+            note: Some(START_NOTE),
         }
     }
 
+    /// Returns the state of a step that compares the nodes, if nothing can be compared.
+    fn incomparable(&self) -> Option<(StepState, String)> {
+        let start = self.start();
+        if start.state != StepState::Done {
+            let text =
+                format!("nothing is compared before the new node is proven: {}", start.found);
+            return Some((StepState::NotKnown, text));
+        }
+        let error = self.held.old.as_ref().err()?;
+        // A node that has left may have been stopped for good.
+        let state = if self.old.is_canonical { StepState::Open } else { StepState::NotKnown };
+        Some((state, error.clone()))
+    }
+
     fn catch_up(&self) -> RotationStep {
-        let behind = self.held.behind();
-        let found = match &behind {
-            None => self.held.old.as_ref().err().or(self.held.new.as_ref().err()).cloned(),
-            Some(behind) => behind.iter().max_by_key(|(_, places)| *places).map(|(id, places)| {
+        let (state, found) = self.incomparable().unwrap_or_else(|| {
+            let behind = self.held.behind().unwrap_or_default();
+            let most = behind.iter().max_by_key(|(_, places)| *places).map(|(id, places)| {
                 format!("{} strands are behind, {id} by {places} places", behind.len())
-            }),
-        };
+            });
+            let whole = || "the new node holds what the old one does".to_owned();
+            (StepState::of(most.is_none()), most.unwrap_or_else(whole))
+        });
+        let command = ["status", "--metrics", "ADDR-OF-THE-NEW-NODE"];
         RotationStep {
             name: "catch_up",
-            is_done: behind.is_some_and(|behind| behind.is_empty()),
-            found: found.unwrap_or_else(|| "the new node holds what the old one does".to_owned()),
-            command: "wait; hawser status --metrics ADDR-OF-THE-NEW-NODE".to_owned(),
+            state,
+            found,
+            command: Some(shell(&command)),
+            note: Some("wait: the new node fetches it by itself"),
         }
     }
 
@@ -238,9 +383,10 @@ impl Rotation<'_> {
         let id = self.new.as_ref().map_or_else(|| "NEW-ID".to_owned(), |it| it.node_id.to_string());
         RotationStep {
             name: "join",
-            is_done,
+            state: StepState::of(is_done),
             found: format!("the new node is {}", membership(is_done)),
-            command: self.by_admin(&["registry", "canonical", "add", &id]),
+            command: Some(self.by_admin(&["registry", "canonical", "add", &id])),
+            note: None,
         }
     }
 
@@ -248,9 +394,10 @@ impl Rotation<'_> {
         let id = self.old.node_id.to_string();
         RotationStep {
             name: "leave",
-            is_done: !self.old.is_canonical,
+            state: StepState::of(!self.old.is_canonical),
             found: format!("the old node is {}", membership(self.old.is_canonical)),
-            command: self.by_admin(&["registry", "canonical", "remove", &id]),
+            command: Some(self.by_admin(&["registry", "canonical", "remove", &id])),
+            note: None,
         }
     }
 
@@ -263,15 +410,22 @@ impl Rotation<'_> {
             place.map_or_else(|| "is not known".to_owned(), |place| format!("is {place}"))
         };
         let is_whole = old.is_some() && new >= old;
+        let (state, found) = self.incomparable().unwrap_or_else(|| {
+            let state = StepState::of(is_whole && !self.old.is_canonical);
+            let (old, new) = (held(old), held(new));
+            let text = format!(
+                "the end of the old strand {old} at the old node, and {new} at the new one"
+            );
+            (state, text)
+        });
         RotationStep {
             name: "hand_over",
-            is_done: is_whole && !self.old.is_canonical,
-            found: format!(
-                "the end of the old strand {} at the old node, and {} at the new one",
-                held(old),
-                held(new)
+            state,
+            found,
+            command: None,
+            note: Some(
+                "leave the old node running until its retention has passed, and for 6 hours at the least",
             ),
-            command: "leave the old node running until its retention has passed, and for 6 hours at the least".to_owned(),
         }
     }
 
@@ -283,19 +437,28 @@ impl Rotation<'_> {
     }
 
     fn tell(&self, steps: &[RotationStep], as_json: bool) {
-        let next = steps.iter().position(|step| !step.is_done);
-        let state = |place: usize| match (steps[place].is_done, Some(place) == next) {
-            (true, _) => "done",
-            (false, true) => "next",
-            (false, false) => "open",
+        // A comparison that cannot be made holds up no step. A new node that is not proven does: it must not join.
+        let is_next = |step: &RotationStep| match step.state {
+            StepState::Done => false,
+            StepState::Open => true,
+            StepState::NotKnown => step.name == "start",
+        };
+        let next = steps.iter().position(is_next);
+        let state = |place: usize| match (steps[place].state, Some(place) == next) {
+            (StepState::Done, _) => "done",
+            (StepState::Open, true) => "next",
+            (StepState::Open, false) => "open",
+            (StepState::NotKnown, _) => "not_known",
         };
         if as_json {
             let step = |(place, step): (usize, &RotationStep)| {
+                let is_left = step.state != StepState::Done;
                 json!({
                     "step": step.name,
                     "state": state(place),
                     "found": step.found,
-                    "command": Some(&step.command).filter(|_| !step.is_done),
+                    "command": step.command.as_ref().filter(|_| is_left),
+                    "note": step.note.filter(|_| is_left),
                 })
             };
             output::line(json!({
@@ -311,9 +474,16 @@ impl Rotation<'_> {
         output::line(format_args!("node {} at {address} gets a successor", self.old.node_id));
         for (place, step) in steps.iter().enumerate() {
             let number = place + 1;
-            output::line(format_args!("{}  {number}. {}: {}", state(place), step.name, step.found));
-            if !step.is_done {
-                output::line(format_args!("         {}", step.command));
+            let state_is = state(place).replace('_', " ");
+            output::line(format_args!("{state_is}  {number}. {}: {}", step.name, step.found));
+            if step.state == StepState::Done {
+                continue;
+            }
+            if let Some(command) = &step.command {
+                output::line(format_args!("         {command}"));
+            }
+            if let Some(note) = step.note {
+                output::line(format_args!("         ({note})"));
             }
         }
     }
@@ -347,11 +517,22 @@ mod tests {
     #[test]
     fn a_strand_is_behind_by_more_than_the_bound_or_if_it_is_absent() {
         let old = cursor(&[(0, 1), (100, 500), (200, 100)]);
-        let held = |new| Held { old: old.clone(), new };
+        let held = |new| Held { old: old.clone(), new, speaker: Speaker::Proven };
         assert_eq!(held(cursor(&[(100, 400)])).behind(), Some(vec![]));
         let late = held(cursor(&[(100, 399), (300, 7)])).behind();
         assert_eq!(late, Some(vec![(OriginatorId(100), 101)]));
         assert_eq!(held(Err("silent".into())).behind(), None);
+    }
+
+    #[test]
+    fn one_address_in_several_forms_is_one() {
+        for same in ["https://n", "https://N/", "HTTPS://n:443", "https://n.:443/"] {
+            assert_eq!(normal(same), "https://n:443", "{same}");
+        }
+        assert_eq!(normal("n:80"), normal("http://n"));
+        for other in ["http://n", "https://n:444", "https://m", "https://n/a"] {
+            assert_ne!(normal(other), "https://n:443", "{other}");
+        }
     }
 
     #[test]

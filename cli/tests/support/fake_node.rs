@@ -5,13 +5,17 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use hawser_proto::Bytes;
+use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
+use hawser_proto::merkle::TreeHash;
+use hawser_proto::pb::hawser::checkpoint_api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api;
+use hawser_proto::{Bytes, OriginatorId, SecretKey};
 use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Request, Response};
 use http_body_util::{BodyExt as _, Full};
+use parking_lot::Mutex;
 use prost::Message as _;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -23,9 +27,13 @@ use tonic::transport::server::TcpIncoming;
 /// The envelopes that a node gives of a strand after a place.
 type GivenPage = dyn Fn(u32, u64) -> Vec<Bytes> + Send + Sync;
 
+/// The id and the key with which a node signs.
+type Signer = Arc<Mutex<Option<(u32, SecretKey)>>>;
+
 /// The node at work, until it is dropped.
 pub struct FakeNode {
     address: SocketAddr,
+    signer: Signer,
     _runtime: Runtime,
 }
 
@@ -35,13 +43,19 @@ impl FakeNode {
         heads: &[(u32, u64)],
         page: impl Fn(u32, u64) -> Vec<Bytes> + Send + Sync + 'static,
     ) -> Self {
-        let calls = FakeCalls { heads: heads.into(), page: Arc::new(page) };
+        let signer = Signer::default();
+        let calls = FakeCalls { heads: heads.into(), page: Arc::new(page), signer: signer.clone() };
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let serve = Server::builder().serve_with_incoming(calls, TcpIncoming::from(listener));
         runtime.spawn(serve);
-        Self { address, _runtime: runtime }
+        Self { address, signer, _runtime: runtime }
+    }
+
+    /// Signs a checkpoint of each strand that it holds, from now on.
+    pub fn sign_as(&self, node: u32, key: SecretKey) {
+        *self.signer.lock() = Some((node, key));
     }
 
     pub fn url(&self) -> String {
@@ -53,6 +67,7 @@ impl FakeNode {
 struct FakeCalls {
     heads: Arc<[(u32, u64)]>,
     page: Arc<GivenPage>,
+    signer: Signer,
 }
 
 impl FakeCalls {
@@ -74,6 +89,18 @@ impl FakeCalls {
                 let envelopes =
                     envelopes.map(|bytes| pb::OriginatorEnvelope::decode(bytes).unwrap());
                 Some(api::QueryEnvelopesResponse { envelopes: envelopes.collect() }.encode_to_vec())
+            }
+            "GetCheckpoint" => {
+                let strand =
+                    checkpoint_api::GetCheckpointRequest::decode(request).unwrap().originator_id;
+                let (node, key) = self.signer.lock().clone()?;
+                let size = self.heads.iter().find(|head| head.0 == strand)?.1;
+                let (node, originator) = (OriginatorId(node), OriginatorId(strand));
+                let root = TreeHash([7; 32]);
+                let signed = Checkpoint { node, originator, size, root, time_ns: 1 }.sign(&key);
+                let checkpoint = CosignedCheckpoint::from(signed);
+                let checkpoint = checkpoint.encode().into();
+                Some(checkpoint_api::GetCheckpointResponse { checkpoint }.encode_to_vec())
             }
             _ => None,
         }
