@@ -297,6 +297,15 @@ fn a_registry_that_cannot_be_read_is_an_error_and_no_verdict() {
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(4), "{}", stderr(&output));
+    let empty = registry_file(place.path(), &[]);
+    let output = hawser()
+        .args(["network-watcher", "--once", "--json", "--registry-file"])
+        .arg(&empty)
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(8), "{}", stderr(&output));
+    let seen: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(alarms(&seen)[0].0, "registry", "nothing is watched: {seen}");
     let wrong = ["--reconnect-min-backoff", "2m", "--reconnect-max-backoff", "1m"];
     let output = hawser().arg("network-watcher").args(wrong).output().unwrap();
     assert_eq!(output.status.code(), Some(2), "{}", stderr(&output));
