@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
+use http_body_util::BodyExt as _;
 use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -77,12 +78,14 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     assert!(dev.stop().success());
 }
 
-/// The node that answers every call alike.
+/// The node that answers every call alike, except that subscriptions by topics may stay.
 #[derive(Clone)]
 struct Alike {
     calls: Arc<AtomicUsize>,
     /// The status of every answer; without one every answer is an empty message.
     status: Option<Status>,
+    /// Tells subscriptions by topics that they have caught up, and nothing more.
+    has_streams: bool,
 }
 
 impl Service<http::Request<Body>> for Alike {
@@ -94,7 +97,16 @@ impl Service<http::Request<Body>> for Alike {
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, _: http::Request<Body>) -> Self::Future {
+    fn call(&mut self, request: http::Request<Body>) -> Self::Future {
+        if self.has_streams && request.uri().path().ends_with("/SubscribeTopics") {
+            // A message of four bytes: field 2, the status, is 2.
+            let body = hawser_proto::Bytes::from_static(&[0, 0, 0, 0, 4, 0x12, 2, 8, 2]);
+            let body = http_body_util::Full::new(body).with_trailers(std::future::pending());
+            let mut response = http::Response::new(Body::new(body));
+            let grpc = "application/grpc".parse().unwrap();
+            response.headers_mut().insert("content-type", grpc);
+            return Box::pin(async move { Ok(response) });
+        }
         self.calls.fetch_add(1, Ordering::Relaxed);
         let status = self.status.clone();
         Box::pin(async move {
@@ -112,9 +124,12 @@ impl Service<http::Request<Body>> for Alike {
 }
 
 fn start(runtime: &Runtime, status: Option<Status>) -> (SocketAddr, Arc<AtomicUsize>) {
+    start_with(runtime, Alike { calls: Arc::default(), status, has_streams: false })
+}
+
+fn start_with(runtime: &Runtime, alike: Alike) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
     let address = listener.local_addr().unwrap();
-    let alike = Alike { calls: Arc::default(), status };
     let calls = alike.calls.clone();
     let server = Server::builder().serve_with_incoming(alike, TcpIncoming::from(listener));
     runtime.spawn(server);
@@ -134,6 +149,27 @@ fn refusals_for_too_many_calls_are_counted_and_slow_the_caller_down() {
     assert_eq!(test["rate_limited"], made, "{said}");
     // Each worker pauses for a second after a refusal, and begins none after the only second.
     assert!((2..=4).contains(&made), "{made}");
+}
+
+#[test]
+fn publishes_that_are_refused_for_longer_than_the_run_are_errors_of_the_stream_test() {
+    let runtime = Runtime::new().unwrap();
+    let mut refusal = Status::resource_exhausted("too many");
+    refusal.metadata_mut().insert("retry-after", "10".parse().unwrap());
+    let alike = Alike { calls: Arc::default(), status: Some(refusal), has_streams: true };
+    let (address, calls) = start_with(&runtime, alike);
+    let place = tempfile::tempdir().unwrap();
+    let key = place.path().join("payer.key");
+    let key = key.to_str().unwrap();
+    assert!(support::run(&["keys", "generate", "--out", key]).status.success());
+    let payer = ["--payer-key-file", key, "--node-id", "100", "--concurrency", "2"];
+    let stream = [&payer[..], &["--tests", "SubscribeTopics"]].concat();
+    let (code, said, errors) = bench(&address.to_string(), &stream);
+    assert_eq!(code, Some(1), "{errors}: {said}");
+    let test = &said["tests"][0];
+    assert_eq!((&test["count"], &test["error_percent"]), (&0.into(), &100.0.into()), "{said}");
+    assert_eq!(test["rate_limited"], calls.load(Ordering::Relaxed), "{said}");
+    assert!(test["rate_limited"].as_u64() > Some(0), "{said}");
 }
 
 #[test]

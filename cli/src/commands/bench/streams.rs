@@ -36,6 +36,8 @@ const HISTORY_PER_REQUEST: u64 = 20;
 
 /// Envelopes that were published and have not been delivered, with the time at which each was sent.
 type Underway = Arc<Mutex<HashMap<Bytes, Instant>>>;
+/// The calls that a publisher's node refused. It outlives the publisher, which is ended while it pauses.
+type Refused = Arc<Mutex<BenchFigures>>;
 
 /// Publishes at a pace, and measures the time until each envelope is on a live stream.
 pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFigures {
@@ -49,7 +51,9 @@ pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFig
         }
     };
     let underway = Underway::default();
-    let publisher = tokio::spawn(publish(target.clone(), topic, per_second, underway.clone()));
+    let refused = Refused::new(Mutex::new(BenchFigures::new()));
+    let publisher = publish(target.clone(), topic, per_second, underway.clone(), refused.clone());
+    let publisher = tokio::spawn(publisher);
     let mut end = Instant::now() + target.duration + LAST_MAX;
     loop {
         if publisher.is_finished() {
@@ -77,10 +81,9 @@ pub(super) async fn live(target: &Arc<BenchTarget>, per_second: u32) -> BenchFig
             }
         }
     }
+    // It may still pause, or wait for an answer: its calls are those that were not delivered.
     publisher.abort();
-    if let Ok(refused) = publisher.await {
-        figures.add(&refused);
-    }
+    figures.add(&refused.lock());
     for _ in 0..underway.lock().len() {
         figures.note_error(&Status::deadline_exceeded("it was not delivered"));
     }
@@ -99,26 +102,24 @@ fn deliver(message: Framed, underway: &Underway, figures: &mut BenchFigures) {
     }
 }
 
-/// Publishes to a topic at a pace until the time is over, and returns the refusals.
+/// Publishes to a topic at a pace until the time is over, and counts the refusals.
 async fn publish(
     target: Arc<BenchTarget>,
     topic: Bytes,
     per_second: u32,
     underway: Underway,
-) -> BenchFigures {
-    let mut figures = BenchFigures::new();
-    let Some(payer) = &target.payer else { return figures };
+    refused: Refused,
+) {
+    let Some(payer) = &target.payer else { return };
     let end = Instant::now() + target.duration;
     let places = Arc::new(Semaphore::new(target.concurrency));
     let mut ticks = interval(Duration::from_secs(1) / per_second);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut calls: JoinSet<Result<(), Status>> = JoinSet::new();
+    let mut calls = JoinSet::new();
     let mut worker = 0;
     loop {
         ticks.tick().await;
-        while let Some(done) = calls.try_join_next() {
-            note(done, &mut figures);
-        }
+        while calls.try_join_next().is_some() {}
         let is_full = underway.lock().len() >= UNDERWAY_MAX;
         if Instant::now() >= end || (!is_full && !payer.take(1)) {
             break;
@@ -130,28 +131,20 @@ async fn publish(
         let signed = payer.sign(client.clone(), target.node);
         let place = places.clone().acquire_owned().await.expect("it is never closed");
         worker += 1;
-        let (target, underway) = (target.clone(), underway.clone());
+        let (target, underway, refused) = (target.clone(), underway.clone(), refused.clone());
         calls.spawn(async move {
             underway.lock().insert(client.clone(), Instant::now());
             let done = target.publish(worker, vec![signed]).await;
-            if let Err(status) = &done {
+            if let Err(status) = done {
+                // Before the pause: the run may be over before it ends.
                 underway.lock().remove(&client);
-                tokio::time::sleep(pause_after(status)).await;
+                refused.lock().note_error(&status);
+                tokio::time::sleep(pause_after(&status)).await;
             }
             drop(place);
-            done
         });
     }
-    while let Some(done) = calls.join_next().await {
-        note(done, &mut figures);
-    }
-    figures
-}
-
-fn note(done: Result<Result<(), Status>, tokio::task::JoinError>, figures: &mut BenchFigures) {
-    if let Ok(Err(status)) = done {
-        figures.note_error(&status);
-    }
+    while calls.join_next().await.is_some() {}
 }
 
 /// Publishes a history, and measures the time of reading it on new streams.
