@@ -1,29 +1,41 @@
 //! A WebSocket of a chain, tried once: for operators who want to know whether it serves.
+//!
+//! **The endpoint is not trusted.** Its words are cut and have no control characters, and a message above a bound ends the
+//! connection.
 
 use std::time::Duration;
 
+use alloy::primitives::Address;
 use alloy::providers::{Provider as _, ProviderBuilder, WsConnect};
+use alloy::rpc::types::Filter;
+use alloy::transports::ws::WebSocketConfig;
 use tokio::time::timeout;
 
 use super::fetch::FetchedBlock;
-use crate::send::{innermost, install_cryptography};
+use crate::send::{innermost, install_cryptography, shown};
 
-/// Time limit for connecting, two questions and a subscription. That of the reader's own.
+/// Time limit for connecting, two questions and two subscriptions. That of the reader's own.
 const TRY_MAX: Duration = Duration::from_secs(10);
+/// Length of a message in bytes. A guess: a head has a few thousand, and no log is asked for that there is.
+const MESSAGE_LEN_BYTES_MAX: usize = 256 * 1024;
 
-/// Connects to a WebSocket, asks it for its chain and its newest block, and subscribes to new ones. Returns the number of the
-/// block.
+/// Connects to a WebSocket, asks it for its chain and its newest block, and subscribes to new ones and to logs. Returns the
+/// number of the block.
 ///
 /// # Errors
-/// The reason why a reader could not use it, without the URL.
+/// The reason why a reader could not use it, on one short line without the URL.
 pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
     let tried = timeout(TRY_MAX, answer(url, chain_id)).await;
-    tried.unwrap_or_else(|_| Err(format!("no answer within {} s", TRY_MAX.as_secs())))
+    let late = || Err(format!("no answer within {} s", TRY_MAX.as_secs()));
+    tried.unwrap_or_else(|_| late()).map_err(|words| shown(&words))
 }
 
 async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
     install_cryptography();
-    let connect = WsConnect::new(url).with_max_retries(1);
+    let bounds = WebSocketConfig::default()
+        .max_message_size(Some(MESSAGE_LEN_BYTES_MAX))
+        .max_frame_size(Some(MESSAGE_LEN_BYTES_MAX));
+    let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
     let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
     let provider = provider.await.map_err(|error| innermost(&error))?;
     let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
@@ -32,15 +44,87 @@ async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
     }
     let head = provider.get_block_number().await.map_err(|error| innermost(&error))?;
     let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
-    heads.map_err(|error| innermost(&error)).map(|_| head)
+    let _heads = heads.map_err(|error| innermost(&error))?;
+    // A reader needs those of its contracts. Any address will do to see that the endpoint takes the subscription.
+    let logs = provider.subscribe_logs(&Filter::new().address(Address::ZERO)).await;
+    logs.map_err(|error| innermost(&error)).map(|_| head)
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::{SinkExt as _, StreamExt as _};
+    use serde_json::{Value, json};
     use tokio::io::AsyncWriteExt as _;
     use tokio::net::TcpListener;
+    use tokio_tungstenite::tungstenite::Message;
 
     use super::*;
+
+    /// A WebSocket that answers each method as it is told to.
+    async fn at(answer: impl Fn(&str) -> Value + Send + Sync + 'static) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("ws://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut socket = tokio_tungstenite::accept_async(stream).await.unwrap();
+                while let Some(Ok(message)) = socket.next().await {
+                    let Ok(asked) = serde_json::from_slice::<Value>(&message.into_data()) else {
+                        continue;
+                    };
+                    let named = match asked["params"][0].as_str() {
+                        Some(subscription) => subscription,
+                        None => asked["method"].as_str().unwrap(),
+                    };
+                    let mut said = answer(named);
+                    said["jsonrpc"] = "2.0".into();
+                    said["id"] = asked["id"].clone();
+                    let _ = socket.send(Message::text(said.to_string())).await;
+                }
+            }
+        });
+        url
+    }
+
+    /// The answers of an endpoint that serves.
+    fn well(named: &str) -> Value {
+        match named {
+            "newHeads" => json!({ "result": "0x11" }),
+            "logs" => json!({ "result": "0x12" }),
+            "eth_chainId" => json!({ "result": "0x1" }),
+            _ => json!({ "result": "0x7" }),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoint_that_refuses_any_subscription_is_of_no_use() {
+        assert_eq!(try_push(&at(well).await, 1).await, Ok(7));
+        for refused in ["newHeads", "logs"] {
+            let url = at(move |named| match named == refused {
+                true => json!({ "error": { "code": -32601, "message": "not served" } }),
+                false => well(named),
+            });
+            let error = try_push(&url.await, 1).await.unwrap_err();
+            assert!(error.contains("not served"), "{refused}: {error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_endpoints_words_are_short_and_move_no_cursor() {
+        let words = format!("\u{1b}[2J\r\n{}", "x".repeat(10_000));
+        let url = at(move |_| json!({ "error": { "code": -32000, "message": words } })).await;
+        let error = try_push(&url, 1).await.unwrap_err();
+        assert!(error.contains("[2Jx"), "{error}");
+        assert!(!error.contains(char::is_control), "{error:?}");
+        assert!(error.chars().count() < 400, "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_message_above_the_bound_ends_the_connection() {
+        let words = "x".repeat(MESSAGE_LEN_BYTES_MAX);
+        let url = at(move |_| json!({ "error": { "code": -32000, "message": words } })).await;
+        let error = try_push(&url, 1).await.unwrap_err();
+        assert!(!error.contains("xxx"), "the message was taken: {error}");
+    }
 
     #[tokio::test]
     async fn what_is_no_websocket_is_an_error_that_does_not_tell_the_url() {

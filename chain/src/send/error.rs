@@ -254,7 +254,7 @@ impl RequestError {
 const SHOWN_LEN_MAX: usize = 300;
 
 /// Returns the beginning of what an endpoint says, on one line: it is logged, shown in the status and printed on terminals.
-fn shown(text: &str) -> String {
+pub(crate) fn shown(text: &str) -> String {
     let is_plain = |it: &char| !it.is_control();
     let mut shown: String = text.chars().filter(is_plain).take(SHOWN_LEN_MAX).collect();
     if text.chars().filter(is_plain).nth(SHOWN_LEN_MAX).is_some() {

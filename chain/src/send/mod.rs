@@ -20,5 +20,5 @@ pub use call::{Call, Quote};
 pub use chain::{Chain, REQUEST_MAX, direct_http_client, http_client};
 pub(crate) use chain::{EthCallError, install_cryptography, parse as parse_url};
 pub use error::{ConnectError, RequestError, SendError, ViewError};
-pub(crate) use error::{innermost, revert_of};
+pub(crate) use error::{innermost, revert_of, shown};
 pub use sender::{RECEIPT_MAX, Sender};

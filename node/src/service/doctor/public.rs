@@ -4,10 +4,10 @@ use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use hawser_serve::cors;
-use http::Method;
 use http::header::{
     ACCESS_CONTROL_REQUEST_HEADERS, ACCESS_CONTROL_REQUEST_METHOD, HeaderMap, ORIGIN,
 };
+use http::{Method, StatusCode};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
@@ -36,7 +36,8 @@ pub(super) async fn dns(url: &str) -> Checked {
     let addresses: Vec<SocketAddr> = match looked {
         Ok(Ok(found)) => found.collect(),
         Ok(Err(error)) => {
-            return Checked::failed(NAME, format!("{host} has no address: {error}"), REMEDY);
+            let found = format!("{host} has no address, as this machine resolves it: {error}");
+            return Checked::failed(NAME, found, REMEDY);
         }
         Err(_) => {
             let found = format!("no answer about {host} within {} s", DNS_MAX.as_secs());
@@ -58,10 +59,17 @@ fn judge_addresses(
     let told = addresses.iter().take(ADDRESSES_TOLD_MAX).map(|it| it.ip().to_string());
     let told = told.collect::<Vec<_>>().join(", ");
     if addresses.is_empty() {
-        return Checked::failed(NAME, format!("{host} has no address"), REMEDY);
+        let found = format!("{host} has no address, as this machine resolves it");
+        return Checked::failed(NAME, found, REMEDY);
     }
-    if addresses.iter().all(|it| it.ip().is_loopback() || it.ip().is_unspecified()) {
+    // An entry in the hosts file or a resolver of this network hides what others get.
+    let told = format!("{told}, as this machine resolves it");
+    if addresses.iter().all(|it| is_of_one_machine(it.ip())) {
         let found = format!("{host} is {told}: only programs on this machine reach it");
+        return Checked::doubtful(NAME, found, REMEDY);
+    }
+    if let Some(inner) = addresses.iter().find(|it| is_of_one_network(it.ip())) {
+        let found = format!("{host} is {told}: {} is not reached from the internet", inner.ip());
         return Checked::doubtful(NAME, found, REMEDY);
     }
     match addresses.iter().find(|it| is_own(it.ip())) {
@@ -75,6 +83,25 @@ fn judge_addresses(
     }
 }
 
+/// Returns true for an address that leads to the machine that uses it.
+fn is_of_one_machine(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    ip.is_loopback() || ip.is_unspecified()
+}
+
+/// Returns true for an address that is reached from one network or one machine only: private (RFC 1918), shared (RFC 6598),
+/// unique-local (RFC 4193), link-local, or one of a single machine.
+fn is_of_one_network(ip: IpAddr) -> bool {
+    let of_network = match ip.to_canonical() {
+        IpAddr::V4(ip) => {
+            let [first, second, ..] = ip.octets();
+            ip.is_private() || ip.is_link_local() || (first == 100 && (64..128).contains(&second))
+        }
+        IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+    };
+    of_network || is_of_one_machine(ip)
+}
+
 /// Returns true for an address that this machine has: only such an address can be bound.
 fn is_of_this_machine(ip: IpAddr) -> bool {
     UdpSocket::bind((ip, 0)).is_ok()
@@ -83,8 +110,16 @@ fn is_of_this_machine(ip: IpAddr) -> bool {
 /// Asks the registered URL as a browser does before a call (Fetch §4.8), and compares the answer with that of a node.
 pub(super) async fn browsers(url: &str) -> Checked {
     const NAME: &str = "cors";
+    const REMEDY: &str =
+        "let the proxy in front pass OPTIONS on and add no Access-Control headers: docs/proxies.md";
     let headers = match preflight(url).await {
-        Ok(headers) => headers,
+        Ok((status, headers)) if status.is_success() => headers,
+        Ok((status, _)) => {
+            // Browsers take no other answer (Fetch §4.8), and a node gives none.
+            let status = status.as_u16();
+            let found = format!("browsers may not call {url}: OPTIONS is answered with {status}");
+            return Checked::failed(NAME, found, REMEDY);
+        }
         Err(error) => {
             let found = format!("{url} does not answer this machine: {error}");
             let remedy =
@@ -95,14 +130,13 @@ pub(super) async fn browsers(url: &str) -> Checked {
     match different(&headers) {
         None => Checked::fine(NAME, format!("browsers may call {url}")),
         Some(found) => {
-            let remedy = "let the proxy in front pass OPTIONS on and add no Access-Control headers: docs/proxies.md";
-            Checked::failed(NAME, format!("browsers may not call {url}: {found}"), remedy)
+            Checked::failed(NAME, format!("browsers may not call {url}: {found}"), REMEDY)
         }
     }
 }
 
 /// Sends the question. Only the head of the answer is read, and redirects are not followed.
-async fn preflight(url: &str) -> Result<HeaderMap, String> {
+async fn preflight(url: &str) -> Result<(StatusCode, HeaderMap), String> {
     // An error means that the process has installed another one already.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = reqwest::Client::builder()
@@ -122,10 +156,7 @@ async fn preflight(url: &str) -> Result<HeaderMap, String> {
         }
         cause.to_string()
     })?;
-    match answer.status().is_success() {
-        true => Ok(answer.headers().clone()),
-        false => Err(format!("status {}", answer.status().as_u16())),
-    }
+    Ok((answer.status(), answer.headers().clone()))
 }
 
 /// Returns the first header that is not as a node sends it.
@@ -172,9 +203,32 @@ mod tests {
         assert_eq!(own.result, Fine);
         assert!(own.found.ends_with("2001:db8::7 is of this machine"), "{own:?}");
         let other = judged(&["203.0.113.7"], "198.51.100.1");
-        assert!(other.result == Fine && other.found.contains("203.0.113.7: a balancer"));
+        assert!(other.result == Fine && other.found.contains(": a balancer"));
         assert_eq!(judged(&["127.0.0.1", "::1"], "127.0.0.1").result, Doubtful);
         assert_eq!(judged(&[], "").result, Failed);
+        let alone = judged(&["::ffff:127.0.0.1"], "");
+        assert!(alone.result == Doubtful && alone.found.contains("on this machine"), "{alone:?}");
+        let inner = [
+            "10.1.2.3",
+            "172.31.0.1",
+            "192.168.1.1",
+            "169.254.1.1",
+            "100.127.0.1",
+            "fe80::1",
+            "fd00::1",
+            "::ffff:10.0.0.1",
+            "::ffff:127.0.0.1",
+            "127.0.0.1",
+        ];
+        for inner in inner {
+            // One of several is enough: clients take any of them.
+            let judged = judged(&["203.0.113.7", inner], inner);
+            assert_eq!(judged.result, Doubtful, "{judged:?}");
+            assert!(judged.found.contains("as this machine resolves it"), "{judged:?}");
+        }
+        for outer in ["100.63.0.1", "100.128.0.1", "172.32.0.1", "2001:db8::7"] {
+            assert_eq!(judged(&[outer], "").result, Fine, "{outer}");
+        }
         let many: Vec<_> = (1..200).map(|it| format!("203.0.113.{it}")).collect();
         let many: Vec<_> = many.iter().map(String::as_str).collect();
         assert!(judged(&many, "").found.len() < 200);
@@ -237,7 +291,14 @@ mod tests {
         let other = browsers(&at(answer(&other)).await).await;
         assert!(other.result == Failed && other.found.len() < 300, "{other:?}");
         let moved = "HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\r\n".to_owned();
-        assert_eq!(browsers(&at(Some(moved)).await).await.result, Doubtful);
+        let moved = browsers(&at(Some(moved)).await).await;
+        assert!(moved.result == Failed && moved.found.ends_with("with 302"), "{moved:?}");
+        for status in [401, 403, 404, 405, 502] {
+            let refused = format!("HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n");
+            let refused = browsers(&at(Some(refused)).await).await;
+            assert_eq!(refused.result, Failed, "{refused:?}");
+            assert!(refused.remedy.as_ref().is_some_and(|it| it.contains("proxy")), "{refused:?}");
+        }
         assert_eq!(browsers(&at(None).await).await.result, Doubtful, "silence");
         assert_eq!(browsers("http://127.0.0.1:1").await.result, Doubtful, "nothing listens");
         let mut headers = HeaderMap::new();
