@@ -334,3 +334,27 @@ fn a_caller_who_is_answered_leaves_nothing() {
     drop(call);
     assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
 }
+
+#[test]
+fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = budget.connection(address(1), budget.account()).unwrap();
+    let call = crate::call_share::CallCharge::new(Arc::clone(&connection));
+    call.take(8 * MIB).unwrap();
+    let (held, other) = (call.hold(), call.hold());
+    drop(other);
+    call.clear();
+    assert_eq!(budget.used_bytes(), CONNECTION_BYTES + 8 * MIB);
+    assert_eq!(connection.used_bytes(), CONNECTION_BYTES, "its end would free no more");
+    // The answer is made and written meanwhile.
+    call.take(MIB).unwrap();
+    assert_eq!(connection.used_bytes(), CONNECTION_BYTES + MIB);
+    call.give_back(MIB);
+    call.clear();
+    drop(call);
+    assert_eq!(budget.used_bytes(), CONNECTION_BYTES + 8 * MIB);
+    drop(connection);
+    assert!(budget.used_bytes() >= 8 * MIB, "nor does the end of the connection give it back");
+    drop(held);
+    assert_eq!(budget.used_bytes(), 0);
+}
