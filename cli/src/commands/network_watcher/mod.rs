@@ -1,6 +1,6 @@
 //! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading order:
 //!
-//! - [`state`]: what the nodes have told, and what it says; [`follow`]: the stream of one node;
+//! - [`state`]: what the nodes have told, and what it says; [`mod@follow`]: the stream of one node;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
 mod follow;
