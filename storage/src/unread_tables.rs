@@ -76,18 +76,22 @@ fn unread(how: &Opening, path: &Path, options: &Options, names: &[String]) -> Pr
         family.filter(|family| is_dropped_with_projections(*family))
     };
     // Each opening reads the manifest, the write-ahead log and these families, and writes nothing.
-    let opens = |names: &[&str]| {
+    let opens = |options: &Options, names: &[&str]| {
         let families = names.iter().map(|name| descriptor(how, name, true));
         DB::open_cf_descriptors_read_only(options, path, families, false).map(drop)
     };
+    // All tables of what nothing can replace, and not the first sixteen alone. More of them than this process may open
+    // files count as damage: then the folder stays as it is.
+    let mut all_tables = options.clone();
+    all_tables.set_max_open_files(-1);
     let rest: Vec<_> =
         names.iter().map(String::as_str).filter(|it| is_made_anew(it).is_none()).collect();
-    if opens(&rest).is_err() {
+    if opens(&all_tables, &rest).is_err() {
         return ProjectionSet::default();
     }
     let mut found = ProjectionSet::default();
     for family in names.iter().filter_map(|name| is_made_anew(name)) {
-        let opened = opens(&[DEFAULT, family.name()]);
+        let opened = opens(options, &[DEFAULT, family.name()]);
         if opened.is_err_and(|error| is_of_table(&error)) {
             let one = Projection::ALL.into_iter().find(|it| it.family() == family);
             // The marks of minutes to be priced again go with the amounts.
