@@ -1,11 +1,12 @@
 //! The connection to a Redis that several processes share.
 //!
-//! Every decision is one script, which Redis runs as a whole. Scripts are loaded once and then called by their digests: their
-//! texts are longer than what they work on. What Redis answers is the operator's own data and
+//! Every decision is one script, which Redis runs as a whole. The first call of a script sends its text, and the later ones
+//! its digest: texts are longer than what they work on. What Redis answers is the operator's own data and
 //! is parsed all the same: another program may write to it, and it may be restored or emptied.
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -36,8 +37,9 @@ impl fmt::Debug for RedisAccess {
 pub struct RedisFault {
     reason: String,
     is_answer: bool,
-    /// Redis has no script of this digest: it has begun anew, or its scripts were removed. Nothing was run.
-    lacks_script: bool,
+    /// Redis has no script of this digest, because it has begun anew or its scripts were removed; or this user may not call
+    /// scripts by digests. Nothing was run.
+    wants_text: bool,
 }
 
 impl RedisFault {
@@ -54,9 +56,9 @@ pub struct RedisLink {
     config: AsyncConnectionConfig,
     key_prefix: String,
     connection: tokio::sync::Mutex<Option<MultiplexedConnection>>,
-    /// The digest of each script that was loaded; `None` for one that Redis does not load for this user. Only scripts of this
-    /// program are in here.
-    digests: Mutex<HashMap<String, Option<String>>>,
+    /// The digest of each script that was called; `None` while it is not known, and for one that Redis does not load for
+    /// this user. Only scripts of this program are in here.
+    digests: Arc<Mutex<HashMap<String, Option<String>>>>,
 }
 
 impl fmt::Debug for RedisLink {
@@ -77,7 +79,7 @@ impl RedisLink {
             .set_connection_timeout(Some(access.connect_timeout))
             .set_response_timeout(None);
         let key_prefix = access.key_prefix.clone();
-        let (connection, digests) = (tokio::sync::Mutex::default(), Mutex::default());
+        let (connection, digests) = (tokio::sync::Mutex::default(), Arc::default());
         let link = Self { client, config, key_prefix, connection, digests };
         let ping = redis::cmd("PING");
         let answered: String = link.within(access.connect_timeout, &ping).await?;
@@ -107,36 +109,49 @@ impl RedisLink {
         self.judged(answer.unwrap_or_else(|_| Err(late())))
     }
 
-    /// Runs a script by its digest, or by its text if Redis does not have it.
+    /// Runs a script by its digest if that is known, or by its text: one round trip, unless Redis has lost the script.
     async fn run<T: FromRedisValue>(
         &self,
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<T, RedisFault> {
-        if let Some(digest) = self.digest_of(script).await? {
-            match self.ask(&call("EVALSHA", &digest, keys, arguments)).await {
-                Err(fault) if fault.lacks_script => {} // the text gives it to Redis again
+        let known = self.digests.lock().get(script).cloned();
+        if let Some(Some(digest)) = &known {
+            match self.ask(&call("EVALSHA", digest, keys, arguments)).await {
+                Err(fault) if fault.wants_text => {} // the text gives it to Redis again
                 answer => return answer,
             }
         }
-        self.ask(&call("EVAL", script, keys, arguments)).await
+        let answer = self.ask(&call("EVAL", script, keys, arguments)).await;
+        if known.is_none() && answer.is_ok() {
+            self.learn_digest(script);
+        }
+        answer
     }
 
-    /// Returns the digest of a script. Loads it if that is not known.
-    async fn digest_of(&self, script: &str) -> Result<Option<String>, RedisFault> {
-        if let Some(known) = self.digests.lock().get(script) {
-            return Ok(known.clone());
+    /// Asks Redis for the digest of a script, beside the calls: none of them waits for it.
+    fn learn_digest(&self, script: &str) {
+        let held = self.connection.try_lock().ok().and_then(|held| held.clone());
+        // Another call learns it, or connects.
+        let Some(mut connection) = held else { return };
+        let script = script.to_owned();
+        if self.digests.lock().insert(script.clone(), None).is_some() {
+            return;
         }
-        let mut load = redis::cmd("SCRIPT");
-        load.arg("LOAD").arg(script);
-        let digest = match self.ask(&load).await {
-            Ok(digest) => Some(digest),
-            Err(fault) if fault.is_answer => None,
-            Err(fault) => return Err(fault),
-        };
-        self.digests.lock().insert(script.to_owned(), digest.clone());
-        Ok(digest)
+        let digests = self.digests.clone();
+        tokio::spawn(async move {
+            let mut load = redis::cmd("SCRIPT");
+            load.arg("LOAD").arg(&script);
+            let loaded = load.query_async::<String>(&mut connection).await;
+            let mut digests = digests.lock();
+            match loaded {
+                Ok(digest) => _ = digests.insert(script, Some(digest)),
+                // This user may not load scripts: each call sends the text.
+                Err(error) if error.code().is_some() => {}
+                Err(_) => _ = digests.remove(&script),
+            }
+        });
     }
 
     async fn within<T: FromRedisValue>(
@@ -188,13 +203,13 @@ fn call(name: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> red
 }
 
 fn late() -> RedisFault {
-    RedisFault { reason: "no answer in time".into(), is_answer: false, lacks_script: false }
+    RedisFault { reason: "no answer in time".into(), is_answer: false, wants_text: false }
 }
 
 fn fault(error: redis::RedisError) -> RedisFault {
     let code = error.code();
-    let (is_answer, lacks_script) = (code.is_some(), code == Some("NOSCRIPT"));
-    RedisFault { reason: error.to_string(), is_answer, lacks_script }
+    let wants_text = matches!(code, Some("NOSCRIPT" | "NOPERM"));
+    RedisFault { reason: error.to_string(), is_answer: code.is_some(), wants_text }
 }
 
 /// Returns a number as an argument of a script.

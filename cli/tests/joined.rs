@@ -218,7 +218,10 @@ impl Joined {
         let said: Value = serde_json::from_slice(&output.stdout)
             .unwrap_or_else(|_| panic!("{}", support::stderr(&output)));
         let start = &said["steps"][2];
-        assert_ne!(start["state"], "next", "the address leads to another node: {said}");
+        // A node that does not answer in time is asked again.
+        let found = start["found"].as_str().unwrap_or_default();
+        let is_other = ["leads to node", "without the key"].iter().any(|it| found.contains(it));
+        assert!(!is_other, "the address leads to another node: {said}");
         start["state"] == "done"
     }
 

@@ -34,7 +34,7 @@ use crate::common::{
 pub const SOURCE: OriginatorId = OriginatorId(300);
 pub const OTHER: OriginatorId = OriginatorId(200);
 /// Nothing takes this long that happens at all.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 pub fn key(node: OriginatorId) -> SecretKey {
     if node == NODE {

@@ -11,7 +11,7 @@ use hawser_storage::{EvidenceTime, Misbehavior};
 
 use crate::ahead::{ALL, BAD, Backlog, all_verified, assert_equal, envelope, showing};
 use crate::common::{self, group_topic};
-use crate::follow::{Follower, SOURCE};
+use crate::follow::{Follower, PATIENCE, SOURCE};
 
 /// Keeps what readers are shown from being verified, until the result is dropped.
 #[must_use]
@@ -79,7 +79,7 @@ async fn readers_are_shown_so_much_before_it_is_verified_and_no_more() {
     assert_eq!(readable(&follower).len() as u64, AHEAD);
     assert!(!sending.is_finished());
     drop(held);
-    let source = sending.await.unwrap();
+    let source = tokio::time::timeout(PATIENCE, sending).await.expect("the rest is taken").unwrap();
     follower.wait_for(SOURCE, ALL).await;
     all_verified(&follower).await;
     drop(source);
@@ -97,8 +97,10 @@ async fn another_statement_than_the_one_shown_is_proof_at_once() {
     source.want(SOURCE).await;
     source.answer(relayed.run(1, SHOWN)).await;
     // It is sent away for that.
-    let violation = PeerViolation::ForgedSignature;
-    while source.link.command().await != Some(LinkCommand::Disconnect { violation }) {}
+    let expected = LinkCommand::Disconnect { violation: PeerViolation::ForgedSignature };
+    let sent_away =
+        async { while source.link.command().await.expect("it is connected") != expected {} };
+    tokio::time::timeout(PATIENCE, sent_away).await.expect("it is sent away");
     drop(source);
     let mut source = follower.connect(SOURCE, &[]);
     while source.want(SOURCE).await != (BAD - 1, None) {}

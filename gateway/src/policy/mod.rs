@@ -322,7 +322,12 @@ impl Policies {
         let limits = [shared(policy), shared(&self.file.total)];
         // A task of its own hears the answer of Redis after the caller has gone, too, and drops what is taken then.
         let asking = tokio::spawn(taken.take_everywhere(share, limits));
-        asking.await.expect("asking Redis does not panic")
+        match asking.await {
+            Ok(taken) => taken,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends, and this request with it.
+            Err(_) => std::future::pending().await,
+        }
     }
 
     /// Asks the operator's service, if there is one, whether a caller may publish these envelopes.
