@@ -210,14 +210,20 @@ mod tests {
     }
 
     fn bill(policies: &Arc<Policies>, count: usize) -> Arc<RequestBill> {
-        let line = |envelope: &Routed| BillLine::new(envelope, PRICE);
+        billed(policies, take(policies, count).ok().unwrap())
+    }
+
+    fn billed(policies: &Arc<Policies>, taken: TakenCost) -> Arc<RequestBill> {
+        let (admission, prices) = taken.into_bill();
+        let lines = envelopes(prices.len());
+        let lines = lines.iter().zip(prices).map(|(it, price)| BillLine::new(it, price));
         Arc::new(RequestBill {
             tenant: "".into(),
             caller: CallerId::of_test("alice"),
-            admission: take(policies, count).ok().unwrap().into_bill(),
+            admission,
             policies: policies.clone(),
             metrics: Arc::new(GatewayMetrics::default()),
-            lines: envelopes(count).iter().map(line).collect(),
+            lines: lines.collect(),
         })
     }
 
@@ -244,5 +250,25 @@ mod tests {
         drop(entries);
         assert!(take(&policies, 2).is_err(), "each goes back once");
         assert!(take(&policies, 1).is_ok());
+    }
+
+    /// The price of gas moves between two looks at it.
+    #[test]
+    fn what_was_taken_goes_back_whatever_an_envelope_costs_by_then() {
+        let text = "[default]\npicodollars_per_day = 12";
+        let policies = Arc::new(Policies::new(PolicyFile::parse(text).unwrap(), None).unwrap());
+        let caller = CallerId::of_test("alice");
+        let take = |all: [u64; 2]| {
+            let (envelopes, left) = (envelopes(2), std::cell::RefCell::new(all.to_vec()));
+            let price = |_: &Routed| {
+                let picodollars = left.borrow_mut().pop().expect("each is asked for once");
+                CallerCost { picodollars, ..PRICE }
+            };
+            let admitted = policies.admit(&caller, &envelopes, price, 1_750_000_000_000);
+            admitted.now_or_never().expect("no other gateway is asked")
+        };
+        drop(billed(&policies, take([7, 5]).ok().unwrap()));
+        assert!(take([7, 6]).is_err(), "no more than was taken");
+        assert!(take([7, 5]).is_ok(), "and no less");
     }
 }

@@ -128,16 +128,19 @@ pub(crate) struct TakenCost {
     policies: Arc<Policies>,
     caller: CallerId,
     cost: CallerCost,
+    /// The part of each envelope, in the order of the request.
+    prices: Vec<CallerCost>,
     admission: Admission,
     /// A bill answers for it.
     is_billed: bool,
 }
 
 impl TakenCost {
-    /// Leaves the cost to a bill.
-    pub(crate) fn into_bill(mut self) -> Admission {
+    /// Leaves the cost to a bill: what was taken for each envelope, which is what may go back. The price of gas may be
+    /// another one by now.
+    pub(crate) fn into_bill(mut self) -> (Admission, Vec<CallerCost>) {
         self.is_billed = true;
-        self.admission
+        (self.admission, std::mem::take(&mut self.prices))
     }
 
     /// Takes the cost from the limits of all gateways together, if Redis answers.
@@ -287,7 +290,7 @@ impl Policies {
         if let Some(max) = policy.envelopes_per_request_max.filter(|max| count > *max) {
             return Err(PolicyError::TooMany { count, max });
         }
-        let mut cost = CallerCost::default();
+        let (mut cost, mut prices) = (CallerCost::default(), Vec::with_capacity(count));
         for (index, envelope) in routed.iter().enumerate() {
             let (kind, len) = (envelope.kind, envelope.bytes.len());
             if !policy.allows(kind) {
@@ -302,6 +305,7 @@ impl Policies {
                 return Err(PolicyError::TooExpensive { index, fee, max });
             }
             cost.add(price);
+            prices.push(price);
         }
         {
             let mut limits = self.limits.lock();
@@ -315,6 +319,7 @@ impl Policies {
             policies: self.clone(),
             caller: caller.clone(),
             cost,
+            prices,
             admission: Admission { taken_ms: now_ms, is_shared: false },
             is_billed: false,
         };

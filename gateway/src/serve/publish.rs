@@ -85,12 +85,13 @@ impl PublishService {
         let price = |envelope: &Routed| self.price(envelope, &rates);
         let admitted = self.policies.admit(&caller, &routed, price, now_ms).await;
         let taken = admitted.map_err(|refusal| self.refused(&refusal))?;
-        let lines = routed.iter().map(|it| BillLine::new(it, price(it))).collect();
+        let (admission, prices) = taken.into_bill();
+        let lines = routed.iter().zip(prices).map(|(it, price)| BillLine::new(it, price)).collect();
         // From here on the bill answers for what was taken, whenever the caller goes.
         let bill = Arc::new(RequestBill {
             tenant: self.tenant.clone(),
             caller: caller.clone(),
-            admission: taken.into_bill(),
+            admission,
             policies: self.policies.clone(),
             metrics: self.metrics.clone(),
             lines,
