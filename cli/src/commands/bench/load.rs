@@ -44,19 +44,32 @@ pub(super) struct BenchTarget {
     pub(super) duration: Duration,
 }
 
-/// The payer, and what may still be published.
+/// The payer, and the number of envelopes that may still be published.
 pub(super) struct BenchPayer {
     pub(super) key: SecretKey,
     pub(super) retention_days: u32,
+    /// Envelopes that the tests to come may publish, without those of the one that runs.
+    reserved: AtomicU64,
+    /// Envelopes that the test that runs may still publish.
     left: AtomicU64,
 }
 
 impl BenchPayer {
     pub(super) fn new(key: SecretKey, retention_days: u32, publishes_max: u64) -> Self {
-        Self { key, retention_days, left: AtomicU64::new(publishes_max) }
+        let reserved = AtomicU64::new(publishes_max);
+        Self { key, retention_days, reserved, left: AtomicU64::new(0) }
     }
 
-    /// Takes the right to publish so many envelopes, if there is that much left.
+    /// Begins one of so many tests that are still to publish. It gets an equal part of what the tests before it have left:
+    /// a fast node does not use up in the first test what all of them need.
+    pub(super) fn begin_test(&self, tests: u64) {
+        let left = self.reserved.load(Ordering::Relaxed) + self.left.load(Ordering::Relaxed);
+        let part = left.div_ceil(tests.max(1));
+        self.left.store(part, Ordering::Relaxed);
+        self.reserved.store(left - part, Ordering::Relaxed);
+    }
+
+    /// Takes the right to publish so many envelopes, if the test has that much left.
     pub(super) fn take(&self, count: u64) -> bool {
         let less = |left: u64| left.checked_sub(count);
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
@@ -219,11 +232,17 @@ mod tests {
     }
 
     #[test]
-    fn a_payer_publishes_no_more_than_allowed() {
-        let payer = BenchPayer::new(SecretKey::from_bytes(&[1; 32]).unwrap(), 2, 3);
-        assert!(payer.take(2));
-        assert!(!payer.take(2));
-        assert!(payer.take(1) && !payer.take(1));
+    fn a_payer_publishes_no_more_than_allowed_and_each_test_has_its_part() {
+        let payer = BenchPayer::new(SecretKey::from_bytes(&[1; 32]).unwrap(), 2, 10);
+        assert!(!payer.take(1), "no test has begun");
+        payer.begin_test(3);
+        assert!(payer.take(3) && !payer.take(2));
+        assert!(payer.take(1) && !payer.take(1), "a part is rounded up");
+        payer.begin_test(2);
+        assert!(payer.take(1));
+        // The last one has what the others have left.
+        payer.begin_test(1);
+        assert!(payer.take(5) && !payer.take(1));
     }
 
     #[test]

@@ -55,7 +55,12 @@ async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
     }
     let mut results = Vec::new();
     let mut silent = Vec::new();
+    let mut publishing = tests.iter().filter(|it| it.publishes()).count() as u64;
     for test in tests {
+        if let Some(payer) = target.payer.as_ref().filter(|_| test.publishes()) {
+            payer.begin_test(publishing);
+            publishing -= 1;
+        }
         let begun = Instant::now();
         let figures = run_test(&target, test, args.publish_rate).await;
         let took = begun.elapsed();
