@@ -1,11 +1,13 @@
 //! The process: its runtime, and calls of the operating system that the standard library lacks (the limit
 //! of open files, free space on a disk, options of the allocator, ending at once), which go through libc.
 
+use std::cell::Cell;
 use std::ffi::CString;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
 
 use hawser_api::{DiskSpace, DiskView};
 use hawser_storage::CACHE_BYTES_MIN;
@@ -36,30 +38,41 @@ const CACHE_BYTES_MAX: u64 = 4 << 30;
 /// of them before it is seen. Measured: `hawser-bench floods`; a look takes about a microsecond.
 const TURNS_BETWEEN_EVENTS: u32 = 8;
 
-/// Begins the names of the threads that run tasks. Those for blocking work have other names.
-const RUNTIME_THREAD: &str = "runtime-";
-
 /// Creates the runtime of a service. The threads that run tasks have turns of [`RUNTIME_TURN_NS`]; those for blocking work,
 /// such as backups and pruning, have the system's own.
 pub(super) fn runtime() -> io::Result<Runtime> {
+    thread_local! {
+        static RUNS_TASKS: Cell<bool> = const { Cell::new(false) };
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let named = AtomicUsize::new(0);
-    Builder::new_multi_thread()
+    let (ready, are_ready) = mpsc::channel();
+    let runtime = Builder::new_multi_thread()
         .enable_all()
         .event_interval(TURNS_BETWEEN_EVENTS)
         .worker_threads(threads)
-        // The library names threads in the order in which it starts them, and begins with those that run tasks.
+        // Threads are named in the order in which they are started, and those that run tasks come first.
         .thread_name_fn(move || match named.fetch_add(1, Ordering::Relaxed) {
-            number if number < threads => format!("{RUNTIME_THREAD}{number}"),
+            number if number < threads => format!("runtime-{number}"),
             number => format!("blocking-{}", number - threads),
         })
-        .on_thread_start(|| {
-            let thread = std::thread::current();
-            let runs_tasks = thread.name().is_some_and(|name| name.starts_with(RUNTIME_THREAD));
-            // A thread begins with the turns of the one that started it.
-            ask_for_turns(if runs_tasks { RUNTIME_TURN_NS } else { SYSTEM_TURN_NS });
+        // A thread begins with the turns of the one that started it.
+        .on_thread_start(|| ask_for_turns(SYSTEM_TURN_NS))
+        // Only a thread that runs tasks is parked: one for blocking work waits elsewhere.
+        .on_thread_park(move || {
+            if !RUNS_TASKS.replace(true) {
+                ask_for_turns(RUNTIME_TURN_NS);
+                // Later ones, which take over tasks from a thread that blocks, are not waited for.
+                let _ = ready.send(());
+            }
         })
-        .build()
+        .build()?;
+    // The library starts all of them alike, and the first that looks gets the oldest work: blocking work that is given now
+    // might be found by a thread that was started to run tasks, while another one runs tasks in its place.
+    for _ in 0..threads {
+        are_ready.recv().map_err(io::Error::other)?;
+    }
+    Ok(runtime)
 }
 
 /// The process is not allowed to open enough files.
