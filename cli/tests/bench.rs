@@ -76,6 +76,36 @@ fn every_test_has_figures_at_a_real_node_and_publishes_only_what_it_may() {
     }
     let written: Value = serde_json::from_slice(&fs::read(&out).unwrap()).unwrap();
     assert_eq!(written, said);
+
+    for mode in [&["--blast"][..], &["--mix", "1000000"]] {
+        let before = held();
+        let (code, said, errors) = bench(&target, &[&payer[..], mode].concat());
+        assert_eq!(code, Some(0), "{errors}: {said}");
+        let wanted =
+            ["GetInboxIds", "QueryEnvelopes", "GetNewestEnvelope", "GroupMessage-256B", "all"];
+        assert_eq!(names(&said), wanted);
+        let count = |test: usize| said["tests"][test]["count"].as_u64().unwrap();
+        assert_eq!(held() - before, count(3), "{said}");
+        assert_eq!((0..4).map(count).sum::<u64>(), count(4), "{said}");
+        assert!(count(0) > count(1) && count(1) > count(3) && count(3) > 0, "{said}");
+    }
+    let (code, said, errors) = bench(&target, &["--blast"]);
+    assert_eq!((code, names(&said).len()), (Some(0), 4), "{errors}: it only reads without a payer");
+    assert!(dev.stop().success());
+}
+
+#[test]
+fn a_gateway_publishes_and_pays() {
+    let place = tempfile::tempdir().unwrap();
+    let dev = Dev::start(place.path(), free_base(1), &["--nodes", "1"]);
+    let gateway = dev.network["gateway"]["grpc"].as_str().unwrap();
+    let few = ["--gateway", gateway, "--tests", "GroupMessage-256B,SubscribeTopics"];
+    let (code, said, errors) = bench(&dev.text(0, "grpc"), &few);
+    assert_eq!(code, Some(0), "{errors}: {said}");
+    assert!(errors.contains("through the gateway"), "{errors}");
+    assert_eq!(names(&said), ["GroupMessage-256B", "SubscribeTopics"]);
+    let (code, _, errors) = bench(&dev.text(0, "grpc"), &["--gateway", "127.0.0.1:1"]);
+    assert_eq!(code, Some(1), "{errors}");
     assert!(dev.stop().success());
 }
 

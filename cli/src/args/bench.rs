@@ -9,7 +9,7 @@ use hawser_node::settings;
 /// `hawser bench`. See `docs/bench.md`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without --payer-key-file it only reads. With it, each published envelope costs its payer the network's fee, and stays on the nodes until its retention has passed.\n\nExit codes: 0 each test had an answer, 1 the node cannot be reached or a test had none, 2 usage, 3 not confirmed."
+    after_help = "Without --payer-key-file or --gateway it only reads. With one of them, each published envelope costs its payer the network's fee, and stays on the nodes until its retention has passed.\n\nExit codes: 0 each test had an answer, 1 the node cannot be reached or a test had none, 2 usage, 3 not confirmed."
 )]
 pub(crate) struct BenchArgs {
     /// API of the node: `host:port`, `http://…` or `https://…`.
@@ -18,19 +18,28 @@ pub(crate) struct BenchArgs {
     /// File with the secret key of the payer who pays for what is published.
     #[arg(long, value_name = "FILE", requires = "node_id")]
     pub(crate) payer_key_file: Option<PathBuf>,
+    /// API of a gateway that publishes, and pays.
+    #[arg(long, value_name = "ADDR", conflicts_with = "payer_key_file")]
+    pub(crate) gateway: Option<String>,
     /// Id of the target in the registry. The payer signs for no other node.
     #[arg(long, value_name = "ID")]
     pub(crate) node_id: Option<u32>,
     /// Tests to run, comma separated [default: all; without a payer those that read].
     #[arg(long, value_enum, value_delimiter = ',')]
     pub(crate) tests: Vec<BenchTest>,
+    /// Make the calls of so many daily users at their pace, in place of the tests.
+    #[arg(long, value_name = "USERS", conflicts_with = "tests", value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
+    pub(crate) mix: Option<u64>,
+    /// Make the same calls from all workers without a pause, in place of the tests.
+    #[arg(long, conflicts_with_all = ["tests", "mix"])]
+    pub(crate) blast: bool,
     /// Calls at a time.
     #[arg(short = 'c', long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) concurrency: u16,
     /// Connections that the calls share.
     #[arg(long, value_name = "N", default_value_t = 4, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub(crate) connections: u16,
-    /// Time for each test.
+    /// Time for each test, or for the mixed calls.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) duration: Duration,
     /// Envelopes a second that the test of live streams publishes.

@@ -4,12 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use hawser_conformance::connection::{Connection, PUBLISH_API, QUERY_API};
+use hawser_conformance::connection::{Connection, PAYER_API, PUBLISH_API, QUERY_API};
 use hawser_conformance::envelopes;
 use hawser_conformance::wire::{List, NewestList};
 use hawser_proto::envelope::{PayerEnvelope, Payload};
 use hawser_proto::pb::xmtp::mls::api::v1 as mls;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes::PayerEnvelope as SignedEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::message_api::{
     EnvelopesQuery, GetInboxIdsRequest, GetInboxIdsResponse, GetNewestEnvelopeRequest,
     PublishPayerEnvelopesRequest, QueryEnvelopesRequest, get_inbox_ids_request,
@@ -34,30 +33,43 @@ const ERROR_PAUSE: Duration = Duration::from_millis(100);
 pub(super) struct BenchTarget {
     /// Connections with the time limit of reads.
     pub(super) readers: Vec<Connection>,
-    /// Connections with the time limit of publishes.
+    /// Connections with the time limit of publishes: to the node, or to the gateway that publishes there or elsewhere.
     pub(super) writers: Vec<Connection>,
     /// The originator that is read, and for which the payer signs.
     pub(super) node: OriginatorId,
-    /// The payer; none if nothing is published.
-    pub(super) payer: Option<BenchPayer>,
+    /// The publisher; none if nothing is published.
+    pub(super) publisher: Option<BenchPublisher>,
     pub(super) concurrency: usize,
     pub(super) duration: Duration,
 }
 
+/// The payer of what is published.
+pub(super) enum BenchPayer {
+    /// The owner of this key, who signs for the target and for this retention in days.
+    Key(SecretKey, u32),
+    /// The gateway.
+    Gateway,
+}
+
 /// The payer, and the number of envelopes that may still be published.
-pub(super) struct BenchPayer {
-    pub(super) key: SecretKey,
-    pub(super) retention_days: u32,
+pub(super) struct BenchPublisher {
+    payer: BenchPayer,
     /// Envelopes that the tests to come may publish, without those of the one that runs.
     reserved: AtomicU64,
     /// Envelopes that the test that runs may still publish.
     left: AtomicU64,
 }
 
-impl BenchPayer {
-    pub(super) fn new(key: SecretKey, retention_days: u32, publishes_max: u64) -> Self {
-        let reserved = AtomicU64::new(publishes_max);
-        Self { key, retention_days, reserved, left: AtomicU64::new(0) }
+/// A request to publish, signed where its payer signs.
+pub(super) enum BenchPublish {
+    ToNode(PublishPayerEnvelopesRequest),
+    /// Its layout is that of a list.
+    ToGateway(List),
+}
+
+impl BenchPublisher {
+    pub(super) fn new(payer: BenchPayer, publishes_max: u64) -> Self {
+        Self { payer, reserved: AtomicU64::new(publishes_max), left: AtomicU64::new(0) }
     }
 
     /// Begins one of so many tests that are still to publish. It gets an equal part of what the tests before it have left:
@@ -75,9 +87,16 @@ impl BenchPayer {
         self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
     }
 
-    /// Signs a client envelope for a node.
-    pub(super) fn sign(&self, client: Bytes, node: OriginatorId) -> SignedEnvelope {
-        PayerEnvelope::sign(client, node, self.retention_days, &self.key)
+    /// Returns the request that publishes client envelopes at a node.
+    pub(super) fn request(&self, clients: Vec<Bytes>, node: OriginatorId) -> BenchPublish {
+        match &self.payer {
+            BenchPayer::Gateway => BenchPublish::ToGateway(List { items: clients }),
+            BenchPayer::Key(key, days) => {
+                let sign = |client| PayerEnvelope::sign(client, node, *days, key);
+                let payer_envelopes = clients.into_iter().map(sign).collect();
+                BenchPublish::ToNode(PublishPayerEnvelopesRequest { payer_envelopes })
+            }
+        }
     }
 }
 
@@ -113,20 +132,27 @@ pub(super) async fn load(target: &Arc<BenchTarget>, call: BenchCall) -> BenchFig
 
 impl BenchTarget {
     /// Makes a call, counts it, and pauses if the node asks for it. Returns false if nothing more may be published.
-    async fn once(&self, call: BenchCall, worker: usize, figures: &mut BenchFigures) -> bool {
+    pub(super) async fn once(
+        &self,
+        call: BenchCall,
+        worker: usize,
+        figures: &mut BenchFigures,
+    ) -> bool {
         let envelope = match call {
             BenchCall::Query | BenchCall::Inbox | BenchCall::Newest => None,
             BenchCall::Welcome => Some(welcome()),
             BenchCall::Group(len) => Some(group_message(&envelopes::new_group(), len)),
         };
-        let signed = match (envelope, &self.payer) {
+        let publish = match (envelope, &self.publisher) {
             (None, _) => None,
-            (Some(envelope), Some(payer)) if payer.take(1) => Some(payer.sign(envelope, self.node)),
+            (Some(envelope), Some(publisher)) if publisher.take(1) => {
+                Some(publisher.request(vec![envelope], self.node))
+            }
             (Some(_), _) => return false,
         };
         let begun = Instant::now();
-        let answer = match signed {
-            Some(signed) => self.publish(worker, vec![signed]).await,
+        let answer = match publish {
+            Some(publish) => self.publish(worker, publish).await,
             None => self.read(call, worker).await,
         };
         match answer {
@@ -163,17 +189,19 @@ impl BenchTarget {
         Ok(())
     }
 
-    /// Publishes envelopes in one request. An answer without them is an error.
-    pub(super) async fn publish(
-        &self,
-        worker: usize,
-        payer_envelopes: Vec<SignedEnvelope>,
-    ) -> Result<(), Status> {
+    /// Publishes. An answer without the envelopes is an error.
+    pub(super) async fn publish(&self, worker: usize, publish: BenchPublish) -> Result<(), Status> {
         let writer = &self.writers[worker % self.writers.len()];
-        let asked = payer_envelopes.len();
-        let request = PublishPayerEnvelopesRequest { payer_envelopes };
-        let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
-        let answer: List = writer.unary(&path, request).await?;
+        let (asked, answer) = match publish {
+            BenchPublish::ToNode(request) => {
+                let path = format!("{PUBLISH_API}/PublishPayerEnvelopes");
+                (request.payer_envelopes.len(), writer.unary::<_, List>(&path, request).await?)
+            }
+            BenchPublish::ToGateway(request) => {
+                let path = format!("{PAYER_API}/PublishClientEnvelopes");
+                (request.items.len(), writer.unary::<_, List>(&path, request).await?)
+            }
+        };
         if answer.items.len() == asked {
             return Ok(());
         }
@@ -233,7 +261,7 @@ mod tests {
 
     #[test]
     fn a_payer_publishes_no_more_than_allowed_and_each_test_has_its_part() {
-        let payer = BenchPayer::new(SecretKey::from_bytes(&[1; 32]).unwrap(), 2, 10);
+        let payer = BenchPublisher::new(BenchPayer::Gateway, 10);
         assert!(!payer.take(1), "no test has begun");
         payer.begin_test(3);
         assert!(payer.take(3) && !payer.take(2));

@@ -1,12 +1,14 @@
 //! `hawser bench`: the load that a node of this or other software bears, seen by a client. In reading order:
 //!
-//! - [`load`]: calls one after the other; [`streams`]: the tests of streams; [`figures`]: what came of them.
+//! - [`load`]: calls one after the other; [`streams`]: the tests of streams; [`mix`]: calls as daily users make them;
+//!   [`figures`]: their outcomes.
 //!
 //! **The node is not trusted.** Each call has a time limit, answers are bounded before they are decoded, and figures take a
 //! fixed amount of memory.
 
 mod figures;
 mod load;
+mod mix;
 mod streams;
 
 use std::io::IsTerminal as _;
@@ -24,7 +26,7 @@ use serde_json::{Value, json};
 use crate::args::bench::{BenchArgs, BenchTest};
 use crate::{client, output};
 use figures::BenchFigures;
-use load::{BenchCall, BenchPayer, BenchTarget};
+use load::{BenchCall, BenchPayer, BenchPublisher, BenchTarget};
 
 /// Time limits of reads and of publishes. Those of the reference implementation's load program.
 const READ_MAX: Duration = Duration::from_secs(5);
@@ -46,31 +48,39 @@ pub(super) fn run(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
 
 async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
     let tests = selected(args)?;
+    let is_mixed = args.blast || args.mix.is_some();
     let target = Arc::new(target(args).await?);
-    if let Some(payer) = target.payer.as_ref().filter(|_| tests.iter().any(|it| it.publishes())) {
-        confirm(args, payer)?;
+    if target.publisher.is_some() && (is_mixed || tests.iter().any(|it| it.publishes())) {
+        confirm(args)?;
     }
     if !as_json {
         output::line(BenchFigures::head());
     }
     let mut results = Vec::new();
-    let mut silent = Vec::new();
-    let mut publishing = tests.iter().filter(|it| it.publishes()).count() as u64;
-    for test in tests {
-        if let Some(payer) = target.payer.as_ref().filter(|_| test.publishes()) {
-            payer.begin_test(publishing);
-            publishing -= 1;
-        }
-        let begun = Instant::now();
-        let figures = run_test(&target, test, args.publish_rate).await;
-        let took = begun.elapsed();
-        let name = test.name();
+    let mut note = |name: &str, figures: &BenchFigures, took: Duration| {
         if !as_json {
-            output::line(figures.row(&name, took));
+            output::line(figures.row(name, took));
         }
-        results.push(figures.json(&name, took));
-        if figures.count() == 0 {
-            silent.push(name);
+        results.push(figures.json(name, took));
+    };
+    let mut silent = Vec::new();
+    if is_mixed {
+        if mixed(args, &target, &mut note).await == 0 {
+            silent.push("the mixed calls".to_owned());
+        }
+    } else {
+        let mut publishing = tests.iter().filter(|it| it.publishes()).count() as u64;
+        for test in tests {
+            if let Some(publisher) = target.publisher.as_ref().filter(|_| test.publishes()) {
+                publisher.begin_test(publishing);
+                publishing -= 1;
+            }
+            let begun = Instant::now();
+            let figures = run_test(&target, test, args.publish_rate).await;
+            note(&test.name(), &figures, begun.elapsed());
+            if figures.count() == 0 {
+                silent.push(test.name());
+            }
         }
     }
     let result = result(args, results);
@@ -87,6 +97,32 @@ async fn run_tests(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
     }
 }
 
+/// Makes the calls of daily users, and returns the number of those that succeeded.
+async fn mixed(
+    args: &BenchArgs,
+    target: &Arc<BenchTarget>,
+    note: &mut impl FnMut(&str, &BenchFigures, Duration),
+) -> u64 {
+    if let Some(publisher) = &target.publisher {
+        publisher.begin_test(1);
+    }
+    let begun = Instant::now();
+    let figures = match args.mix {
+        Some(users) => mix::paced(target, users).await,
+        None => mix::unpaced(target).await,
+    };
+    let took = begun.elapsed();
+    let mut all = BenchFigures::new();
+    for (test, figures) in figures {
+        if target.publisher.is_some() || !test.publishes() {
+            note(&test.name(), &figures, took);
+        }
+        all.add(&figures);
+    }
+    note("all", &all, took);
+    all.count()
+}
+
 fn result(args: &BenchArgs, tests: Vec<Value>) -> Value {
     json!({
         "target": args.target,
@@ -99,7 +135,7 @@ fn result(args: &BenchArgs, tests: Vec<Value>) -> Value {
 
 /// Returns the tests to run: all that were named, or all that can be run.
 fn selected(args: &BenchArgs) -> Result<Vec<BenchTest>, RunError> {
-    let has_payer = args.payer_key_file.is_some();
+    let has_payer = args.payer_key_file.is_some() || args.gateway.is_some();
     if args.tests.is_empty() {
         let all = BenchTest::value_variants().iter().copied();
         return Ok(all.filter(|test| has_payer || !test.publishes()).collect());
@@ -107,50 +143,67 @@ fn selected(args: &BenchArgs) -> Result<Vec<BenchTest>, RunError> {
     match args.tests.iter().find(|test| test.publishes() && !has_payer) {
         None => Ok(args.tests.clone()),
         Some(test) => {
-            let text = format!("{} publishes: name who pays with --payer-key-file", test.name());
+            let text = format!(
+                "{} publishes: name its payer with --payer-key-file or --gateway",
+                test.name()
+            );
             Err(RunError::usage(text))
         }
     }
 }
 
 async fn target(args: &BenchArgs) -> Result<BenchTarget, RunError> {
-    let payer = match &args.payer_key_file {
-        Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
-        None => None,
+    let payer = match (&args.payer_key_file, &args.gateway) {
+        (Some(path), _) => {
+            let key = key::read(path).map_err(|error| error.at(path))?;
+            Some(BenchPayer::Key(key, args.retention_days))
+        }
+        (None, Some(_)) => Some(BenchPayer::Gateway),
+        (None, None) => None,
     };
-    let wrong = || {
-        let target = &args.target;
-        RunError::usage(format!("{target:?} is no address: host:port, http://… or https://…"))
-    };
-    let mut address = Address::parse(&args.target).ok_or_else(wrong)?;
-    if address.tls {
-        address.authorities = client::authorities()?.map(hawser_proto::Bytes::from);
-    }
-    // Says why a node cannot be reached, before each call would.
-    drop(client::connect(&args.target).await?);
-    let open = |limit: Duration| -> Result<Vec<Connection>, RunError> {
-        let one = |_| Connection::new(address.clone(), limit).map_err(|_| wrong());
-        (0..args.connections).map(one).collect()
-    };
+    let writer = args.gateway.as_ref().unwrap_or(&args.target);
     Ok(BenchTarget {
-        readers: open(READ_MAX)?,
-        writers: open(PUBLISH_MAX)?,
+        readers: open(args, &args.target, READ_MAX).await?,
+        writers: open(args, writer, PUBLISH_MAX).await?,
         node: args.node_id.map_or(OriginatorId::FIRST_NODE, OriginatorId),
-        payer: payer.map(|key| BenchPayer::new(key, args.retention_days, args.publishes_max)),
+        publisher: payer.map(|payer| BenchPublisher::new(payer, args.publishes_max)),
         concurrency: args.concurrency.into(),
         duration: args.duration,
     })
 }
 
+/// Opens the connections to an address whose calls share a time limit.
+async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Connection>, RunError> {
+    let wrong =
+        || RunError::usage(format!("{text:?} is no address: host:port, http://… or https://…"));
+    let mut address = Address::parse(text).ok_or_else(wrong)?;
+    if address.tls {
+        address.authorities = client::authorities()?.map(hawser_proto::Bytes::from);
+    }
+    // Says why it cannot be reached, before each call would.
+    drop(client::connect(text).await?);
+    let one = |_| Connection::new(address.clone(), limit).map_err(|_| wrong());
+    (0..args.connections).map(one).collect()
+}
+
 /// Says what publishing costs whom, and asks at a terminal.
-fn confirm(args: &BenchArgs, payer: &BenchPayer) -> Result<(), RunError> {
-    let account = payer.key.public_key().address();
-    let (most, days) = (args.publishes_max, args.retention_days);
-    eprintln!(
-        "this publishes up to {most} envelopes at {}. Each costs the payer {account} the network's fee, \
-         and stays on the nodes for {days} days.",
-        args.target
-    );
+fn confirm(args: &BenchArgs) -> Result<(), RunError> {
+    let most = args.publishes_max;
+    match (&args.payer_key_file, &args.gateway) {
+        (Some(path), _) => {
+            let account = key::read(path).map_err(|error| error.at(path))?.public_key().address();
+            eprintln!(
+                "this publishes up to {most} envelopes at {}. Each costs the payer {account} the network's fee, \
+                 and stays on the nodes for {} days.",
+                args.target, args.retention_days
+            );
+        }
+        (None, gateway) => eprintln!(
+            "this publishes up to {most} envelopes through the gateway {}, which pays the network's fee for each, \
+             and chooses how many days they stay on the nodes.",
+            gateway.as_deref().unwrap_or_default()
+        ),
+    }
     if args.yes || !std::io::stdin().is_terminal() || output::ask("publish?")? {
         return Ok(());
     }

@@ -110,7 +110,7 @@ async fn publish(
     underway: Underway,
     refused: Refused,
 ) {
-    let Some(payer) = &target.payer else { return };
+    let Some(publisher) = &target.publisher else { return };
     let end = Instant::now() + target.duration;
     let places = Arc::new(Semaphore::new(target.concurrency));
     let mut ticks = interval(Duration::from_secs(1) / per_second);
@@ -121,20 +121,20 @@ async fn publish(
         ticks.tick().await;
         while calls.try_join_next().is_some() {}
         let is_full = underway.lock().len() >= UNDERWAY_MAX;
-        if Instant::now() >= end || (!is_full && !payer.take(1)) {
+        if Instant::now() >= end || (!is_full && !publisher.take(1)) {
             break;
         }
         if is_full {
             continue;
         }
         let client = group_message(&topic, MESSAGE_LEN);
-        let signed = payer.sign(client.clone(), target.node);
+        let request = publisher.request(vec![client.clone()], target.node);
         let place = places.clone().acquire_owned().await.expect("it is never closed");
         worker += 1;
         let (target, underway, refused) = (target.clone(), underway.clone(), refused.clone());
         calls.spawn(async move {
             underway.lock().insert(client.clone(), Instant::now());
-            let done = target.publish(worker, vec![signed]).await;
+            let done = target.publish(worker, request).await;
             if let Err(status) = done {
                 // Before the pause: the run may be over before it ends.
                 underway.lock().remove(&client);
@@ -183,13 +183,13 @@ pub(super) async fn catch_up(target: &Arc<BenchTarget>) -> BenchFigures {
 
 async fn publish_history(target: &BenchTarget, topic: &Bytes) -> Result<(), Status> {
     let spent = || Status::cancelled("no more may be published");
-    let payer = target.payer.as_ref().ok_or_else(spent)?;
-    if !payer.take(HISTORY) {
+    let publisher = target.publisher.as_ref().ok_or_else(spent)?;
+    if !publisher.take(HISTORY) {
         return Err(spent());
     }
     for _ in 0..HISTORY / HISTORY_PER_REQUEST {
-        let sign = |_| payer.sign(group_message(topic, MESSAGE_LEN), target.node);
-        target.publish(0, (0..HISTORY_PER_REQUEST).map(sign).collect()).await?;
+        let messages = (0..HISTORY_PER_REQUEST).map(|_| group_message(topic, MESSAGE_LEN));
+        target.publish(0, publisher.request(messages.collect(), target.node)).await?;
     }
     Ok(())
 }
