@@ -23,7 +23,7 @@ use crate::method::RpcMethod;
 use crate::overloaded::Overloaded;
 use crate::pack::{self, GZIP, PackAllowance, PackedBody};
 use crate::request::RequestBody;
-use crate::response::{CountedCall, ResponseBody, status_of};
+use crate::response::{CountedCall, LATE, ResponseBody, status_of};
 use crate::settings::STREAM_WINDOW_BYTES;
 
 /// The header that names the compression of messages, and the one that lists those that are read. Specified: gRPC
@@ -80,7 +80,7 @@ impl Service<Request<Body>> for Calls {
                 return Box::pin(async move { Ok(Status::from(overloaded).into_http()) });
             }
         };
-        let deadline = deadline(request.headers());
+        let mut late = deadline(request.headers()).map(|it| Box::pin(tokio::time::sleep(it)));
         let version = request.version();
         let (of_request, timeout) = (charge.clone(), self.body_timeout);
         let packing = Packing::of(request.headers_mut());
@@ -93,14 +93,12 @@ impl Service<Request<Body>> for Calls {
         let connection = charge.connection().clone();
         let handled = async move {
             let ended = async {
-                match deadline {
+                match &mut late {
                     None => connection.closed().await,
-                    Some(deadline) => {
-                        let late = tokio::time::timeout(deadline, connection.closed()).await;
-                        if late.is_err() {
-                            return Status::deadline_exceeded("request timed out");
-                        }
-                    }
+                    Some(late) => tokio::select! {
+                        () = connection.closed() => {}
+                        () = late.as_mut() => return Status::deadline_exceeded(LATE),
+                    },
                 }
                 Status::from(Overloaded)
             };
@@ -117,7 +115,7 @@ impl Service<Request<Body>> for Calls {
             packing.add_headers(response.headers_mut(), ended);
             let packs = packing.answers && ended.is_none();
             Ok(response.map(|body| {
-                let body = ResponseBody::new(body, call, charge.clone());
+                let body = ResponseBody::new(body, call, charge.clone(), late);
                 if packs {
                     Body::new(PackedBody::new(body, charge, packed))
                 } else {

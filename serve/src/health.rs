@@ -13,6 +13,9 @@ use tonic_health::pb::{HealthCheckRequest, HealthCheckResponse};
 use crate::readiness::{Purpose, Readiness, ReadyPurposes};
 use crate::settings::{MESSAGE_LEN_BYTES_MAX, SHUTTING_DOWN};
 
+/// The name of this service.
+const HEALTH: &str = "grpc.health.v1.Health";
+
 /// Answers health checks from the process's readiness.
 #[derive(Clone)]
 pub struct HealthService {
@@ -23,7 +26,7 @@ pub struct HealthService {
 
 impl HealthService {
     /// Serves `services` by their full names, each SERVING while the process is ready for its
-    /// purpose. The empty name stands for [`Purpose::Read`].
+    /// purpose. The empty name and that of this service stand for [`Purpose::Read`].
     ///
     /// Watches end with UNAVAILABLE when `stop` is cancelled.
     #[must_use]
@@ -38,7 +41,7 @@ impl HealthService {
     }
 
     fn purpose_of(&self, service: &str) -> Result<Purpose, Status> {
-        if service.is_empty() {
+        if service.is_empty() || service == HEALTH {
             return Ok(Purpose::Read);
         }
         let known = self.services.iter().find(|(name, _)| *name == service);

@@ -7,6 +7,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue};
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::Sleep;
 use tonic::body::Body;
 use tonic::{Code, Status};
 use tracing::Span;
@@ -69,7 +70,10 @@ pub(crate) fn status_of(headers: &HeaderMap) -> Option<Code> {
     headers.get(Status::GRPC_STATUS).map(HeaderValue::as_bytes).map(Code::from_bytes)
 }
 
-/// A response body that counts what passes.
+/// The text of a status at a deadline.
+pub(crate) const LATE: &str = "request timed out";
+
+/// A response body that counts what passes, and ends at the caller's deadline.
 pub(crate) struct ResponseBody {
     body: Body,
     frames: Frames,
@@ -77,13 +81,21 @@ pub(crate) struct ResponseBody {
     charge: CallCharge,
     /// Completes when the call has to end because its caller holds too much.
     closed: Pin<Box<dyn Future<Output = ()> + Send>>,
+    /// Completes at the deadline that the caller has named.
+    late: Option<Pin<Box<Sleep>>>,
     is_closed: bool,
 }
 
 impl ResponseBody {
-    pub(crate) fn new(body: Body, call: CountedCall, charge: CallCharge) -> Self {
+    /// `late` completes at the caller's deadline, which holds for the whole call.
+    pub(crate) fn new(
+        body: Body,
+        call: CountedCall,
+        charge: CallCharge,
+        late: Option<Pin<Box<Sleep>>>,
+    ) -> Self {
         let closed = Box::pin(charge.connection().closed());
-        Self { body, frames: Frames::default(), call, charge, closed, is_closed: false }
+        Self { body, frames: Frames::default(), call, charge, closed, late, is_closed: false }
     }
 
     /// Ends the call with a status, if it has to end and no message has begun.
@@ -91,12 +103,18 @@ impl ResponseBody {
         if !self.frames.at_boundary() {
             return Poll::Pending;
         }
-        ready!(self.closed.as_mut().poll(cx));
+        let status = if self.closed.as_mut().poll(cx).is_ready() {
+            Status::from(Overloaded)
+        } else if self.late.as_mut().is_some_and(|late| late.as_mut().poll(cx).is_ready()) {
+            Status::deadline_exceeded(LATE)
+        } else {
+            return Poll::Pending;
+        };
         self.is_closed = true;
         self.body = Body::empty(); // what the answer was made of is given back now
-        self.call.end(Code::ResourceExhausted);
+        self.call.end(status.code());
         let mut trailers = HeaderMap::new();
-        let added = Status::from(Overloaded).add_header(&mut trailers);
+        let added = status.add_header(&mut trailers);
         debug_assert!(added.is_ok(), "the text of this status fits into a header");
         Poll::Ready(Frame::trailers(trailers))
     }

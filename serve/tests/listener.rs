@@ -297,3 +297,26 @@ async fn a_connection_of_http1_is_closed_after_a_large_head_and_not_after_a_smal
         assert_eq!(head.contains("connection: close"), closes, "{head}");
     }
 }
+
+#[tokio::test]
+async fn a_deadline_ends_a_stream_that_has_begun() {
+    let server = healthy(|_| {}).await;
+    let url = format!("http://{}", server.address());
+    let channel = Endpoint::from_shared(url).unwrap().connect().await.unwrap();
+    // On a busy machine a short deadline may be over before the stream begins.
+    for seconds in [1, 10, 100] {
+        let mut request = tonic::Request::new(HealthCheckRequest { service: String::new() });
+        request.set_timeout(Duration::from_secs(seconds));
+        let Ok(answer) = HealthClient::new(channel.clone()).watch(request).await else { continue };
+        let mut stream = answer.into_inner();
+        let Ok(Some(_)) = stream.message().await else { continue };
+        let ended = tokio::time::timeout(Duration::from_secs(600), stream.message()).await;
+        let status = ended.expect("the stream ends at its deadline").unwrap_err();
+        assert_eq!(
+            (status.code(), status.message()),
+            (Code::DeadlineExceeded, "request timed out")
+        );
+        return;
+    }
+    panic!("no stream began before its deadline");
+}

@@ -17,8 +17,9 @@ use crate::common::*;
 const SERVING: i32 = 1;
 const NOT_SERVING: i32 = 2;
 const PUBLISH: &str = "xmtp.xmtpv4.message_api.PublishApi";
-const READING: [&str; 5] = [
+const READING: [&str; 6] = [
     "",
+    "grpc.health.v1.Health",
     "xmtp.xmtpv4.message_api.QueryApi",
     "xmtp.xmtpv4.message_api.ReplicationApi",
     "xmtp.xmtpv4.message_api.NotificationApi",
