@@ -22,6 +22,7 @@ const { values: options } = parseArgs({
     reports: { type: "boolean", default: false },
     clients: { type: "boolean", default: false },
     skip: { type: "string", multiple: true, default: [] },
+    only: { type: "string", multiple: true, default: [] },
     folder: { type: "string" },
     keep: { type: "boolean", default: false },
     help: { type: "boolean", default: false },
@@ -41,7 +42,8 @@ const HELP = `tests/beside/run --hawser PATH --xmtpd PATH --gateway PATH [option
   --reports        also have payer reports of both kinds of nodes attested, submitted and settled: up to an hour and a quarter
   --clients        also run the published clients, through each gateway (docs/clients.md)
   --skip CHAPTER   leave a chapter out: exchange, chain, answers, clients, tokens, failover, faults, late,
-                   takeover, conformance
+                   takeover, comparison, conformance
+  --only CHAPTER   leave all others out
   --folder DIR     keep everything there
   --keep           keep the folder`;
 

@@ -12,6 +12,8 @@ use tonic::{Response, Status};
 use crate::common::*;
 
 const PAGE: &str = include_str!("../../../docs/beside-xmtpd.md");
+/// The rows that explain differences of `tests/beside`, which no CI runs.
+const ROWS: &str = include_str!("../../../tests/beside/lib/asked/rows.mjs");
 
 /// The answers to compare.
 #[derive(Default)]
@@ -324,4 +326,15 @@ async fn streams_are_refused_as_by_the_reference() {
     let refused = stream.message().await.unwrap_err();
     answers.equal("no filters", REFUSED, format!("{:?}", refused.code()));
     answers.check();
+}
+
+#[test]
+fn every_row_that_the_comparison_beside_xmtpd_names_stands_on_the_page() {
+    let names = ROWS.lines().filter_map(|line| line.strip_prefix("  ")?.split_once(": ["));
+    let names: Vec<&str> = names.map(|(name, _)| name.trim_matches('"')).collect();
+    assert!(names.len() > 20, "{names:?}");
+    for name in names {
+        let row = format!("| {name} | ");
+        assert!(PAGE.lines().any(|line| line.starts_with(&row)), "no row for: {name}");
+    }
 }

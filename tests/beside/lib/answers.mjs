@@ -1,193 +1,80 @@
-// Equal requests to one node of each kind. What differs is told; docs/beside-xmtpd.md has the reasons.
+// Equal requests to one node, and one gateway, of each kind. A difference has a row in
+// docs/beside-xmtpd.md, which says why, or it is a defect.
 
-import { randomBytes } from "node:crypto";
+import { readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
 
 import { eventually } from "../../clients/lib/wait.mjs";
-import { bytesField, field, fields, numberField } from "../../clients/lib/wire.mjs";
-import { clientEnvelope, groupMessage, groupTopic, publishAt, Publisher } from "./load.mjs";
+import { bytesField, fields, frame } from "../../clients/lib/wire.mjs";
+import { firstPublications, firstStreams, readings } from "./asked/first.mjs";
+import { gatewayRequests } from "./asked/gateways.mjs";
+import { publications } from "./asked/publish.mjs";
+import { queries } from "./asked/queries.mjs";
+import { rowOf } from "./asked/rows.mjs";
+import { API, places, query, safely, topics } from "./asked/shapes.mjs";
+import { streams } from "./asked/streams.mjs";
+import { transport } from "./asked/transport.mjs";
+import { Channel } from "./grpc.mjs";
+import { clientEnvelope, COMMIT, groupMessage, groupTopic, publishAt, Publisher } from "./load.mjs";
+import { exchange } from "./raw.mjs";
 import { newKey } from "./services.mjs";
-import { cursorOf, parse, shows } from "./strands.mjs";
+import { page, parse, shows } from "./strands.mjs";
 
-const API = "/xmtp.xmtpv4.message_api.";
-const METADATA = "/xmtp.xmtpv4.metadata_api.MetadataApi/";
-const EMPTY = Buffer.alloc(0);
+const here = new URL(".", import.meta.url);
+const PAGE = new URL("../../../docs/beside-xmtpd.md", here);
+const VECTORS = new URL("../../vectors/client/envelopes.jsonl", here);
+/** A stream has shown what it has when nothing came for so long, in seconds; the last is for a busy machine. */
+const QUIET = [0.6, 3];
 
-const many = (count, one) => Buffer.concat(Array.from({ length: count }, (_, index) => one(index)));
-const topics = (...list) => Buffer.concat(list.map((topic) => bytesField(1, topic)));
-const originators = (...list) => Buffer.concat(list.map((id) => numberField(2, id)));
-const seen = (...places) => bytesField(3, cursorOf(places));
-const query = (...parts) => bytesField(1, Buffer.concat(parts));
-const limit = (count) => numberField(2, count);
-
-const places = (message, number = 1) =>
-  [...fields(message)]
-    .filter((each) => each.number === number)
-    .map(({ value }) => parse(value))
-    .map(({ originator, sequence }) => `${originator}:${sequence}`)
-    .join(" ");
-
-/** The place of each result of `GetNewestEnvelope`. */
-const newest = (message) =>
-  [...fields(message)].map(({ value }) => places(value) || "-").join(" ");
-
-/** Requests that only read. `at`: topics and places that both nodes have. */
-function readings({ topic, other, ids, ends, payer }) {
-  const [first, last] = ids;
-  const find = (name, message) => [name, `${API}QueryApi/QueryEnvelopes`, message, places];
-  const list = (name, message) => [name, `${API}QueryApi/GetNewestEnvelope`, message, newest];
-  const count = (message) => String([...fields(message)].length);
-  const usage = (name, message) => [name, `${METADATA}GetPayerInfo`, message, count];
-  const inboxes = (name, number) => [
-    name, `${API}QueryApi/GetInboxIds`, many(number, () => bytesField(1, bytesField(1, Buffer.from("0xab")))), count,
-  ];
-  const address = (text) => bytesField(1, Buffer.from(text));
-  return [
-    find("a query without a query", EMPTY),
-    find("an empty query", query()),
-    find("a topic", query(topics(topic))),
-    find("a topic behind a place", query(topics(topic), seen([first, ends.get(first)]))),
-    find("a topic with limit 1", Buffer.concat([query(topics(topic)), limit(1)])),
-    find("a topic with limit 1001", Buffer.concat([query(topics(topic)), limit(1001)])),
-    find("two topics", query(topics(topic, other))),
-    find("a topic named twice in a query", query(topics(topic, topic))),
-    find("a topic and an originator", query(topics(topic), originators(first))),
-    find("an originator", Buffer.concat([query(originators(first)), limit(3)])),
-    find("an originator behind its end", query(originators(first), seen([first, 1 << 30]))),
-    find("a page of several originators", Buffer.concat([query(originators(first, last)), limit(4)])),
-    find("originators in another order", Buffer.concat([query(originators(last, first)), limit(4)])),
-    find("an originator named twice", Buffer.concat([query(originators(first, first)), limit(4)])),
-    find("an unknown originator", query(originators(9900))),
-    find("10,001 originators", query(many(10_001, (id) => numberField(2, id)))),
-    find("10,001 topics", query(many(10_001, () => bytesField(1, topic)))),
-    find("a topic of 0 bytes", query(topics(EMPTY))),
-    find("a topic of 129 bytes", query(topics(Buffer.alloc(129)))),
-    find("a topic of 1 byte", query(topics(Buffer.from([0])))),
-    find("an unknown kind", query(topics(Buffer.from([9, 9])))),
-    find("100 cursor entries", query(topics(topic), seen(...Array.from({ length: 100 }, (_, id) => [id + 1000, 1])))),
-    find("101 cursor entries", query(topics(topic), seen(...Array.from({ length: 101 }, (_, id) => [id + 1000, 1])))),
-    find("a cursor of 2^63 or more", query(topics(topic), seen([first, 2n ** 63n], [last, 2n ** 63n]))),
-    find("an originator above 2^31 seen", query(topics(topic), seen([2 ** 31 + 1, 5]))),
-    list("the newest of nothing", EMPTY),
-    list("the newest of two", topics(topic, other)),
-    list("the newest of an empty topic", topics(Buffer.from([0, 1, 2]))),
-    list("the newest of odd topics", topics(EMPTY, Buffer.from([9, 9]), Buffer.alloc(129))),
-    list("a topic named twice in `GetNewestEnvelope`", topics(topic, topic)),
-    [...list("`GetNewestEnvelope` of more than 10,000 topics", many(10_001, () => bytesField(1, other))).slice(0, 3), count],
-    inboxes("no identifiers", 0),
-    inboxes("1000 identifiers", 1000),
-    inboxes("1001 identifiers", 1001),
-    usage("usage of nobody", EMPTY),
-    usage("usage of a payer", address(payer)),
-    usage("usage of a payer without 0x", address(payer.slice(2))),
-    usage("usage of a payer in lower case", address(payer.toLowerCase())),
-    usage("usage of a short address", address("0x12")),
-    usage("usage of no hex", address("payer")),
-    usage("usage of 101 addresses", many(101, () => address(payer))),
-    usage("`GetPayerInfo` of more than 1000 addresses", many(1001, () => address(payer))),
-    usage("`GetPayerInfo` with an unknown granularity", Buffer.concat([address(payer), numberField(2, 9)])),
-    ["an unknown method", `${API}QueryApi/Nothing`, EMPTY, places],
-    ["an unknown service", "/xmtp.Nothing/Nothing", EMPTY, places],
-    ["a message that is none", `${API}QueryApi/QueryEnvelopes`, Buffer.from([0xff, 0xff]), places],
-    ["misbehavior reports", `${API}MisbehaviorApi/QueryMisbehaviorReports`, EMPTY, count],
-    ["a health check", "/grpc.health.v1.Health/Check", EMPTY, (message) => String(field(message, 1, 0n))],
-    ["a health check of an unknown service", "/grpc.health.v1.Health/Check", bytesField(1, Buffer.from("x")), count],
-    ["the version of a gateway's service", "/xmtp.xmtpv4.payer_api.PayerApi/GetNodes", EMPTY, count],
-    ["publishing nothing", `${API}PublishApi/PublishPayerEnvelopes`, EMPTY, places],
-    ["publishing an empty envelope", `${API}PublishApi/PublishPayerEnvelopes`, bytesField(1, EMPTY), places],
-  ].map((row) => ({ request: row[0], path: row[1], message: row[2], text: row[3] }));
-}
-
-/** The beginnings of streams: what comes within a second. */
-function streams({ topic, ids: [first] }) {
-  const path = `${API}ReplicationApi/`;
-  const filter = (...parts) => bytesField(1, Buffer.concat(parts));
-  const of = (...list) => Buffer.concat(list.map((id) => numberField(1, id)));
-  const behind = (...list) => bytesField(2, cursorOf(list));
-  const rows = [
-    ["no filter", "SubscribeOriginators", EMPTY],
-    ["no originators", "SubscribeOriginators", filter(behind())],
-    ["no cursor", "SubscribeOriginators", filter(of(first))],
-    ["an originator from the start", "SubscribeOriginators", filter(of(first), behind())],
-    ["an originator named twice", "SubscribeOriginators", filter(of(first, first), behind())],
-    ["an originator that nobody knows", "SubscribeOriginators", filter(of(9900), behind())],
-    ["101 entries", "SubscribeOriginators", filter(of(first), behind(...Array.from({ length: 101 }, (_, id) => [id, 1])))],
-    ["no query", "SubscribeEnvelopes", EMPTY],
-    ["neither", "SubscribeEnvelopes", query()],
-    ["both", "SubscribeEnvelopes", query(topics(topic), originators(first))],
-    ["a topic, live only", "SubscribeEnvelopes", query(topics(topic))],
-    ["a topic from the start", "SubscribeEnvelopes", query(topics(topic), seen())],
-    ["an unknown kind", "SubscribeEnvelopes", query(topics(Buffer.from([9, 9])))],
-    ["a long topic", "SubscribeEnvelopes", query(topics(Buffer.alloc(129)))],
-    ["no filters", "SubscribeTopics", EMPTY],
-    ["a topic", "SubscribeTopics", bytesField(1, bytesField(1, topic))],
-    ["a topic of 0 bytes", "SubscribeTopics", bytesField(1, bytesField(1, EMPTY))],
-  ];
-  const all = rows.map(([request, method, message]) => [`${method}: ${request}`, path + method, message]);
-  all.push(["`Health.Watch`", "/grpc.health.v1.Health/Watch", EMPTY]);
-  return all.map(([request, path, message]) => ({ request, path, message, isStream: true }));
-}
-
-/** What a stream showed: the kind of its first frame, and all places once. */
-function shown(frames) {
-  const found = new Set();
-  for (const each of frames) {
-    for (const { number, value } of fields(each)) {
-      if (typeof value === "bigint" || number === 2) continue;
-      const direct = safely(() => parse(value));
-      if (direct?.sequence > 0 && direct.unsigned.length > 0) found.add(`${direct.originator}:${direct.sequence}`);
-      else for (const one of (safely(() => places(value)) ?? "").split(" ")) if (/:[1-9]/.test(one)) found.add(one);
-    }
-  }
-  const first = frames.length === 0 ? "nothing" : `${frames[0].length} bytes`;
-  const ends = [...found];
-  return `open; first ${first}; ${found.size} places${found.size ? ` ${ends[0]}…${ends.at(-1)}` : ""}`;
-}
-
-const safely = (what) => {
+/** The answer to one request as a text, with the words of a refusal where they are specified. */
+async function ask(node, row, quiet) {
+  const { path, message, messages, text, isStream, gzip, half, options, raw, says, make } = row;
+  if (raw) return raw(await exchange(node.address, options));
+  const words = (error) => {
+    if (!error.code) return String(error);
+    const before = isStream && error.found?.length ? `${text(error.found)}, then ` : "";
+    if (!says) return before + error.code;
+    return `${before}${error.code}, ${error.text?.includes(says) ? `"${says}"` : `other words: "${error.text}"`}`;
+  };
   try {
-    return what();
-  } catch {
-    return undefined;
-  }
-};
-
-async function ask(node, { path, message, text, isStream, gzip }) {
-  try {
-    if (isStream) return shown(await node.channel.call(path, message, { seconds: 1, open: true }));
-    return text(await node.channel.unary(path, message, { gzip }));
+    if (!isStream) return text(await node.channel.unary(path, make ? make(node.id) : message, { gzip, ...options }));
+    const body = messages && Buffer.concat(messages.map(frame));
+    const found = await node.channel.call(path, message, { quiet, open: true, body, half, ...options });
+    return `${found.ended ? "ended; " : "open; "}${text(found)}`;
   } catch (error) {
-    return error.code ?? String(error);
+    return words(error);
   }
 }
 
-/** Client envelopes that nodes judge. */
-function publications() {
-  const group = randomBytes(16);
-  const [head, end] = [4, 4 + 1 + 16 + 8];
-  const framed = (change) => {
-    const whole = groupMessage(group, { length: 60 });
-    const data = field(field(field(whole, 2), 1), 1);
-    return clientEnvelope(groupTopic(group), bytesField(2, bytesField(1, bytesField(1, change(Buffer.from(data))))));
-  };
-  const set = (at, value) => (data) => {
-    data[at] = value;
-    return data;
-  };
-  const insert = (at, ...bytes) => (data) => Buffer.concat([data.subarray(0, at), Buffer.from(bytes), data.subarray(at + 1)]);
-  return [
-    ["a group message", framed((data) => data)],
-    ["a group message with bytes after the MLS message", framed((data) => Buffer.concat([data, Buffer.from([0])]))],
-    ["a group message of an unknown content type", framed(set(end, 9))],
-    ["a group message with lengths in more bytes than they need", framed(insert(head, 0x40, 16))],
-    ["a commit", framed(set(end, 3))],
-    ["a group message that is cut off", framed((data) => data.subarray(0, data.length - 1))],
-    ["a group message for another topic", clientEnvelope(groupTopic(randomBytes(16)), bytesField(2, EMPTY))],
-    ["an envelope without a payload", clientEnvelope(groupTopic(group), EMPTY)],
-    ["a publish to a topic of more than 128 bytes",
-      clientEnvelope(Buffer.concat([Buffer.from([1]), randomBytes(140)]), bytesField(3, bytesField(1, bytesField(2, randomBytes(40)))))],
-    ["a key package of garbage",
-      clientEnvelope(Buffer.concat([Buffer.from([3]), randomBytes(32)]), bytesField(4, bytesField(1, bytesField(1, randomBytes(90)))))],
-  ];
+/** Rows of the page, by the requests that they name. */
+function explained() {
+  const lines = readFileSync(PAGE, "utf8").split("\n");
+  const from = lines.indexOf("## Answers that differ");
+  const rows = lines.slice(from, lines.findIndex((line, index) => index > from && line.startsWith("## ")));
+  return new Set(rows.filter((line) => line.startsWith("| ")).map((line) => line.split(" | ")[0].slice(2)));
+}
+
+/** All that was asked, with both answers. */
+class Comparison {
+  rows = [];
+  #known = explained();
+
+  add(request, hawser, xmtpd) {
+    const row = rowOf(request);
+    const equal = hawser === xmtpd;
+    this.rows.push({ request, hawser, xmtpd, equal, ...(equal ? {} : { row, isExplained: this.#known.has(row) }) });
+    return equal;
+  }
+
+  /** Asks both, and again with more patience if they differ. */
+  async ask(row, hawser, xmtpd) {
+    let answers;
+    for (const quiet of QUIET) {
+      answers = await Promise.all([ask(hawser, row, quiet), ask(xmtpd, row, quiet)]);
+      if (answers[0] === answers[1] || !row.isStream) break;
+    }
+    return this.add(row.request, ...answers);
+  }
 }
 
 /** Publishes the last payer envelope of a group at its node again. */
@@ -200,38 +87,91 @@ async function again(node, group) {
   return ask(node, { path, message: bytesField(1, last.payer), text });
 }
 
-/** Asks a node of each kind the same. `marked`: places that xmtpd has given to what Hawser nodes mark and do not show. */
-export async function compareAnswers(hawser, xmtpd, gateway) {
-  const publisher = new Publisher(gateway);
-  const [group, other] = [await publisher.groupAt(hawser), await publisher.groupAt(xmtpd)];
-  const ends = new Map();
-  for (const each of [group, other]) {
-    for (let count = 0; count < 3; count += 1) {
-      const [made] = await publisher.publish([groupMessage(each)]);
-      ends.set(made.originator, made.sequence);
-    }
-  }
-  publisher.close();
-  for (const [originator, sequence] of ends) {
-    for (const node of [hawser, xmtpd]) await eventually("both have it", () => shows(node, { originator, sequence }));
-  }
-  const payer = await newKey(hawser.hawser, hawser.folder, "payer-of-answers");
-  const at = { topic: groupTopic(group), other: groupTopic(other), ids: [hawser.id, xmtpd.id], ends, payer: gateway.payer.address };
-  const [equal, different, marked] = [[], [], []];
-  const compare = (request, here, there) => {
-    if (here === there) equal.push({ request, here });
-    else different.push({ request, here, there });
+/** The captured session of a client: a key package, and an identity whose first update is valid by itself. */
+function vectors() {
+  const all = readFileSync(VECTORS, "utf8").trim().split("\n").map((line) => JSON.parse(line));
+  const [keyPackage, identity] = ["key_package", "identity_update"].map((kind) => all.find((each) => each.kind === kind));
+  const created = identity.decoded.identity_update.actions.find(({ create_inbox }) => create_inbox).create_inbox;
+  return {
+    keyPackage: Buffer.from(keyPackage.hex, "hex"),
+    identity: Buffer.from(identity.hex, "hex"),
+    member: created.initial_identifier,
   };
-  for (const request of [...readings(at), ...streams(at)]) {
-    compare(request.request, await ask(hawser, request), await ask(xmtpd, request));
-  }
-  const compressed = { path: `${API}QueryApi/QueryEnvelopes`, message: query(topics(at.topic)), text: places, gzip: true };
-  compare("a compressed message", await ask(hawser, compressed), await ask(xmtpd, compressed));
-  compare("the same payer envelope published again", await again(hawser, group), await again(xmtpd, other));
-  for (const [request, client] of publications()) {
-    const [here, there] = [await publishAt(hawser, client, payer), await publishAt(xmtpd, client, payer)];
-    compare(`publish: ${request}`, here.text, there.text);
-    if (here.text !== there.text && there.place) marked.push(there.place);
-  }
-  return { equal, different, marked };
 }
+
+/** The last place of a strand that a node shows. */
+async function end(node, originator) {
+  for (let last = 0; ; ) {
+    const next = await page(node, originator, last);
+    if (next.length === 0) return last;
+    last = next.at(-1).sequence;
+  }
+}
+
+/** Topics and places that both nodes have. */
+async function prepare(hawser, xmtpd, gateway) {
+  const publisher = new Publisher(gateway);
+  const { keyPackage, identity, member } = vectors();
+  const [group, other] = [await publisher.groupAt(hawser), await publisher.groupAt(xmtpd)];
+  const made = [];
+  const publish = async (...envelopes) => made.push(...(await publisher.publish(envelopes, { seconds: 60 })));
+  for (const each of [group, other]) for (let count = 0; count < 3; count += 1) await publish(groupMessage(each));
+  const wide = Buffer.concat([Buffer.from([1]), Buffer.alloc(127, 5)]);
+  await publish(clientEnvelope(wide, bytesField(3, bytesField(1, bytesField(2, Buffer.alloc(50))))));
+  await publish(groupMessage(other, { kind: COMMIT }));
+  await publish(groupMessage(other));
+  // It may stand on the chain already, and a second one is not valid.
+  await publish(identity).catch(() => {});
+  publisher.close();
+  for (const place of made) for (const node of [hawser, xmtpd]) await eventually("both have it", () => shows(node, place));
+  const ends = new Map();
+  for (const id of [0, 1, hawser.id, xmtpd.id]) ends.set(id, await end(hawser, id));
+  return { group, otherGroup: other, keyPackage, member, ends, wide, ids: [hawser.id, xmtpd.id], payer: gateway.payer.address,
+    topic: groupTopic(group), other: groupTopic(other), commits: groupTopic(other) };
+}
+
+/** What is published at each node, judged alike. Gives the places of what only xmtpd takes. */
+async function comparePublications(comparison, hawser, xmtpd, at, payer) {
+  const marked = [];
+  for (const row of publications(at)) {
+    const place = {};
+    const text = (node) => (message) => {
+      place[node.id] = safely(() => places(message).split(" "));
+      return row.text(message);
+    };
+    const ofNode = (node) => ask(node, { ...row, text: text(node) });
+    const equal = comparison.add(row.request, await ofNode(hawser), await ofNode(xmtpd));
+    if (!equal && !place[hawser.id]) marked.push(...(place[xmtpd.id] ?? []));
+  }
+  for (const [request, client] of firstPublications()) {
+    const [one, two] = [await publishAt(hawser, client, payer), await publishAt(xmtpd, client, payer)];
+    comparison.add(`publish: ${request}`, one.text, two.text);
+    if (one.text !== two.text && two.place) marked.push(two.place);
+  }
+  return marked;
+}
+
+/**
+ * Asks a node and a gateway of each kind the same. `marked`: places that xmtpd has given to what Hawser
+ * nodes mark and do not show.
+ */
+export async function compareAnswers(hawser, xmtpd, gateways) {
+  const at = await prepare(hawser, xmtpd, gateways[0]);
+  const payer = await newKey(hawser.hawser, hawser.folder, "payer-of-answers");
+  at.key = payer.secret;
+  const comparison = new Comparison();
+  const reading = [...readings(at), ...firstStreams(at), ...queries(at), ...streams(at), ...transport(at)];
+  const compressed = { request: "a compressed message", path: `${API}QueryApi/QueryEnvelopes`, message: query(topics(at.topic)),
+    text: places, gzip: true };
+  for (const row of [...reading, compressed]) await comparison.ask(row, hawser, xmtpd);
+  comparison.add("the same payer envelope published again", await again(hawser, at.group), await again(xmtpd, at.otherGroup));
+  const marked = await comparePublications(comparison, hawser, xmtpd, at, payer);
+  if (gateways.length > 1) {
+    const [one, two] = gateways.map(({ address }) => ({ address, channel: new Channel(address) }));
+    for (const row of gatewayRequests(at)) await comparison.ask(row, one, two);
+    for (const { channel } of [one, two]) channel.close();
+  }
+  writeFileSync(join(hawser.folder, "answers.jsonl"), comparison.rows.map((row) => `${JSON.stringify(row)}\n`).join(""));
+  return { rows: comparison.rows, marked };
+}
+

@@ -39,7 +39,8 @@ export async function failOver({ follower, source, gateway, seconds, note }) {
   const publish = async (until) => {
     while (performance.now() < until) {
       const [made] = await publisher.publish([groupMessage(group)]);
-      answered.set(made.sequence, performance.now());
+      // A gateway that misses a node for a moment takes others for its topics.
+      if (made.originator === source.id) answered.set(made.sequence, performance.now());
       await sleep(10 + Math.random() * 20);
     }
   };

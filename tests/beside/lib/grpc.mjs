@@ -12,12 +12,13 @@ const CODES = [
   "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
 ];
 
-/** A status other than OK: `code` is its name. */
+/** A status other than OK: `code` is its name, `found` what had come before it. */
 export class StatusError extends Error {
-  constructor(path, code, text) {
+  constructor(path, code, text, found = []) {
     super(`${path.split("/").pop()}: ${code} ${text}`);
     this.code = code;
     this.text = text;
+    this.found = found;
   }
 }
 
@@ -39,9 +40,11 @@ export class Channel {
 
   /**
    * The messages that a call answers with, until it ends, `until(message)` is true, or the seconds are
-   * over. The last one is an error unless `open` says that the stream may live on.
+   * over, or nothing comes for `quiet` seconds. The last ones are errors unless `open` says that the stream may live on. `headers` come beside
+   * those of a call; `body` is sent instead of a frame with the message; without `half` the request goes on.
    */
-  call(path, message, { seconds = 20, until, open = false, gzip = false } = {}) {
+  call(path, message, options = {}) {
+    const { seconds = 20, quiet, until, open = false, gzip = false, headers = {}, body, half = true } = options;
     return new Promise((resolve, reject) => {
       const stream = this.#open().request({
         ":method": "POST",
@@ -49,18 +52,22 @@ export class Channel {
         "content-type": "application/grpc",
         te: "trailers",
         ...(gzip ? { "grpc-encoding": "gzip" } : {}),
+        ...headers,
       });
       const found = [];
       let [status, text, http, rest] = [undefined, "", undefined, Buffer.alloc(0)];
       const done = (settle, value) => {
         clearTimeout(timer);
+        clearTimeout(silence);
         settle(value);
         stream.close(http2.constants.NGHTTP2_CANCEL);
       };
-      const timer = setTimeout(() => {
+      const late = () => {
         if (open) done(resolve, found);
         else done(reject, new StatusError(path, "DEADLINE_EXCEEDED", `no answer in ${seconds} s`));
-      }, seconds * 1000);
+      };
+      const timer = setTimeout(late, seconds * 1000);
+      const silence = quiet && setTimeout(late, quiet * 1000);
       const note = (headers) => {
         http = headers[":status"] ?? http;
         status = headers["grpc-status"] ?? status;
@@ -69,6 +76,7 @@ export class Channel {
       stream.on("response", note).on("trailers", note);
       stream.on("error", (error) => done(reject, new StatusError(path, "UNAVAILABLE", error.message)));
       stream.on("data", (part) => {
+        if (silence) silence.refresh();
         rest = Buffer.concat([rest, part]);
         for (const { flags, message: each } of frames(rest)) {
           if (rest.length < 5 + rest.readUInt32BE(1)) break;
@@ -79,11 +87,15 @@ export class Channel {
         }
       });
       stream.on("close", () => {
-        if (status === "0") return done(resolve, found);
+        if (status === "0") return done(resolve, Object.assign(found, { ended: true }));
         // Without a status of gRPC that of HTTP counts, as clients of gRPC read it.
         const code = status === undefined ? (http === 404 ? "UNIMPLEMENTED" : "UNAVAILABLE") : CODES[Number(status)];
-        done(reject, new StatusError(path, code, text));
+        done(reject, new StatusError(path, code, text, found));
       });
+      if (body !== undefined || !half) {
+        stream.write(body ?? frame(message));
+        return half ? stream.end() : undefined;
+      }
       if (!gzip) return stream.end(frame(message));
       const compressed = frame(gzipSync(message));
       compressed[0] = 1;

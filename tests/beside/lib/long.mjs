@@ -27,8 +27,8 @@ async function fill(node, gateway, count, seconds) {
   return { made, head: (await cursor(node)).get(node.id) };
 }
 
-/** `join()` makes and registers the new node. */
-export async function followLong({ from, join, gateway, count, seconds, note }) {
+/** `join()` makes and registers the new node, which meanwhile cannot reach the nodes `away`. */
+export async function followLong({ from, join, away, gateway, count, seconds, note }) {
   const start = performance.now();
   const { made, head } = await fill(from, gateway, count, seconds);
   note(`${made} messages published at ${from.label}`, `${Math.round((made * 1000) / (performance.now() - start))}/s`);
@@ -38,11 +38,14 @@ export async function followLong({ from, join, gateway, count, seconds, note }) 
     note(`strand ${from.id} by SubscribeOriginators from ${from.label}, ${time}`, read);
   }
   const node = await join();
+  for (const { cable } of away) cable.cut();
   const starting = node.start();
-  const { rate, count: reached } = await rateTo(node, from.id, head, seconds, { partly: true });
+  const { rate, count: reached, processor } = await rateTo(node, from.id, head, seconds, { partly: true });
+  for (const { cable } of away) cable.mend();
   await starting;
-  note(`${node.label}, new, follows strand ${from.id} from its first place`,
-    `${Math.round(rate)}/s over ${reached} of ${head} envelopes`);
+  note(`${node.label}, new, follows strand ${from.id} from its first place, from nodes of ${from.kind} alone`,
+    `${Math.round(rate)}/s over ${reached} of ${head} envelopes; ${processor.toFixed(1)} s of processor time, `
+    + `${Math.round((processor / reached) * 5000 * 100)} % of a core at 5000/s`);
   if (reached >= head) {
     const [here, there] = [await strand(node, from.id), await strand(from, from.id)];
     const found = differences(here, there);

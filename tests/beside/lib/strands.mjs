@@ -61,7 +61,7 @@ export async function cursor(node) {
  * What of an envelope has to be equal at all nodes. Nodes sign their strands: all that was signed. Of a
  * chain's envelopes each kind of node makes time and fees itself: the payload and its transaction.
  */
-function content({ originator, unsigned, client, transaction }) {
+export function content({ originator, unsigned, client, transaction }) {
   const parts = originator >= FIRST_NODE ? [unsigned] : [client, transaction ?? EMPTY];
   const hash = createHash("sha256");
   for (const part of parts) hash.update(part);
@@ -89,7 +89,7 @@ function digest(places) {
 /**
  * Reads every strand at every node. Gives rows `{ originator, node, count, digest }` and differences in
  * words; `absent(node, originator)` says if a node may lack what others have of a strand. Places of
- * `marked`, "300:17", are passed over.
+ * `marked`, "300:17", are passed over. That all strands end at the same place is `settled`'s to say.
  */
 export async function compare(nodes, originators, { absent = () => false, marked = new Set() } = {}) {
   const rows = [];
@@ -101,6 +101,10 @@ export async function compare(nodes, originators, { absent = () => false, marked
       for (const place of places.keys()) if (marked.has(`${originator}:${place}`)) places.delete(place);
       all.set(node, places);
     }
+    // Nodes write reports and attestations by themselves: what came after the first was read counts for nothing.
+    const first = nodes.find((node) => !absent(node, originator));
+    const until = [...(all.get(first)?.keys() ?? [])].at(-1) ?? 0;
+    for (const places of all.values()) for (const place of places.keys()) if (place > until) places.delete(place);
     const fullest = [...all.values()].sort((one, other) => other.size - one.size)[0];
     for (const [node, places] of all) {
       rows.push({ originator, node: node.label, count: places.size, digest: digest(places) });
@@ -130,9 +134,9 @@ export function differences(here, there) {
   return said.join("; ");
 }
 
-/** Waits until no node shows anything new for a while, and all show as much as the fullest. */
+/** Waits until all nodes show as much as the fullest, or none shows anything new for so many seconds. */
 export async function settled(nodes, originators, { seconds = 90, absent = () => false, marked = new Set() } = {}) {
-  const end = Date.now() + seconds * 1000;
+  let end = Date.now() + seconds * 1000;
   const last = new Map();
   for (;;) {
     const behind = [];
@@ -145,7 +149,9 @@ export async function settled(nodes, originators, { seconds = 90, absent = () =>
           if (next.length === 0) break;
           after = next.at(-1).sequence;
           const shown = next.filter(({ sequence }) => !marked.has(`${originator}:${sequence}`)).at(-1);
-          if (shown) last.set(key, shown.sequence);
+          if (!shown) continue;
+          last.set(key, shown.sequence);
+          end = Date.now() + seconds * 1000; // xmtpd takes minutes for what others took in seconds
         }
         most = Math.max(most, last.get(key) ?? 0);
       }

@@ -34,11 +34,16 @@ export async function takeOver({ node, others, gateway, become, note }) {
   const last = await publish(gateway, successor, others);
   note("its strand", `${before} by xmtpd, then ${last - PUBLISHED + 1} to ${last}`, last > before);
   await become(successor);
-  const states = async (one) => (await reportsAt(one)).map(({ id, state }) => `${id} ${state}`).sort();
   const other = others.find(({ kind }) => kind === "Hawser");
-  const [here, there] = [await states(successor), await states(other)];
-  note(`payer reports that ${successor.label} knows as ${other.label} does`, here.length,
-    here.join() === there.join());
+  const same = async () => {
+    const [here, there] = [await states(successor), await states(other)];
+    if (here.join() !== there.join()) throw new Error(`${here.join(", ")}, not ${there.join(", ")}`);
+    return [here.length];
+  };
+  await eventually("the same reports", same, 60).then(
+    ([count]) => note(`payer reports that ${successor.label} knows as ${other.label} does`, count, true),
+    (error) => note(`payer reports that ${successor.label} knows as ${other.label} does`, error.message, false),
+  );
 
   await successor.stop();
   const counter = `SELECT setval('staged_originator_envelopes_id_seq', ${last + 1_000_000})`;
@@ -50,6 +55,12 @@ export async function takeOver({ node, others, gateway, become, note }) {
     const times = await lateness(gateway, node, other, 5);
     note(`the way back: answered by ${node.label} → readable at ${other.label}`, spread(times));
   }
+}
+
+/** Reports with their states, except what a state says of the node itself: if it has attested. */
+async function states(node) {
+  const own = new Set(["waiting", "attested"]);
+  return (await reportsAt(node)).map(({ id, state }) => `${id} ${own.has(state) ? "open" : state}`).sort();
 }
 
 function importOf(node) {
