@@ -7,7 +7,7 @@ mod tests;
 use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::originator_digest;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
 use hawser_rules::{Absences, Violation, check_length, check_statement, payer_claim};
 use hawser_storage::LogEntry;
 #[cfg(feature = "faults")]
@@ -85,18 +85,28 @@ impl EnvelopeVerifier {
     }
 
     fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
+        let (envelope, statement, signature) = self.open_unsigned(bytes)?;
+        let expected = Some(self.key);
+        let claim = SignatureClaim { digest: originator_digest(&statement), signature, expected };
+        Ok((envelope, claim))
+    }
+
+    /// Opens an envelope without the digest that its signature covers. Returns its statement and signature, too.
+    fn open_unsigned(
+        &self,
+        bytes: Bytes,
+    ) -> Result<(OpenedEnvelope, Bytes, Signature), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
-        let expected = Some(self.key);
-        let claim = SignatureClaim { digest: originator_digest(&statement), signature, expected };
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
         // A statement whose payer layers are malformed still has a place that its signer can be
         // held to.
         let id = match &inner {
             Ok(parsed) => parsed.id(),
             Err(_) => {
-                OriginatorEnvelope::statement(statement).map_err(|_| PeerViolation::NotCanonical)?.0
+                let read = OriginatorEnvelope::statement(statement.clone());
+                read.map_err(|_| PeerViolation::NotCanonical)?.0
             }
         };
         if id.originator != self.originator {
@@ -105,7 +115,7 @@ impl EnvelopeVerifier {
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
             return Err(PeerViolation::OutOfOrder); // no strand has such a place
         }
-        Ok((OpenedEnvelope { bytes, id, inner }, claim))
+        Ok((OpenedEnvelope { bytes, id, inner }, statement, signature))
     }
 
     /// Recovers the payer key of each envelope that is signed, in order.

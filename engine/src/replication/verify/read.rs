@@ -1,7 +1,7 @@
 //! Envelopes as readers are shown them before a signature is checked.
 
 use hawser_proto::merkle::{TreeHash, envelope_leaf};
-use hawser_proto::{Bytes, Signature};
+use hawser_proto::{Address, Bytes, Signature};
 use hawser_rules::{check_length, check_statement};
 use hawser_storage::LogEntry;
 
@@ -14,16 +14,18 @@ impl EnvelopeVerifier {
     /// seen, states a time at which its node was absent, or belongs to a reserved topic or an inbox.
     #[must_use]
     pub fn read(&self, batch: Vec<Bytes>) -> Option<Vec<(LogEntry, TreeHash)>> {
-        batch.into_iter().map(|bytes| self.read_one(bytes)).collect()
+        let node = self.key.address();
+        batch.into_iter().map(|bytes| self.read_one(bytes, node)).collect()
     }
 
-    fn read_one(&self, bytes: Bytes) -> Option<(LogEntry, TreeHash)> {
+    /// Reads one envelope. `node` is the account of the strand's node.
+    fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, TreeHash)> {
         let leaf = envelope_leaf(&bytes)?;
-        let (OpenedEnvelope { bytes, id, inner }, _) = self.open(bytes).ok()?;
+        let (OpenedEnvelope { bytes, id, inner }, ..) = self.open_unsigned(bytes).ok()?;
         let statement = inner.ok()?;
         check_length(bytes.len()).ok()?;
         // Reserved topics, whose payer has to be the node, are left out below.
-        check_statement(&statement, Ok(self.key.address()), &self.key).ok()?;
+        check_statement(&statement, Ok(node), &self.key).ok()?;
         let payer = statement.payer();
         payer.signature_bytes().and_then(|bytes| Signature::from_bytes(bytes).ok())?;
         if payer.client().topic().kind().is_reserved()
