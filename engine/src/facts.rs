@@ -48,6 +48,18 @@ pub fn of_statement(
     payer: Option<PayerAddress>,
     own: OriginatorId,
 ) -> Facts {
+    let receipt = payer
+        .filter(|_| statement.id().originator == own)
+        .map(|payer| receipt(statement.payer().digest(), payer));
+    with_receipt(statement, payer, receipt)
+}
+
+/// Returns the facts of a valid envelope whose receipt is known, if it has one.
+fn with_receipt(
+    statement: &UnsignedOriginatorEnvelope,
+    payer: Option<PayerAddress>,
+    receipt: Option<[u8; 32]>,
+) -> Facts {
     let envelope = statement.payer();
     let client = envelope.client();
     let originator = statement.id().originator;
@@ -61,9 +73,7 @@ pub fn of_statement(
         depends_on: chain_dependencies(client.depends_on()),
         expiry_unix_s: Some(statement.expiry_unix_s())
             .filter(|&expiry| expiry != 0 && expiry < EXPIRY_NEVER),
-        receipt: payer
-            .filter(|_| statement.id().originator == own)
-            .map(|payer| receipt(envelope.digest(), payer)),
+        receipt,
         charge: charged.map(|payer| Charge {
             payer,
             size_bytes: envelope.as_bytes().len() as u64,
@@ -129,8 +139,8 @@ pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Optio
     opened.into_iter().map(facts).collect()
 }
 
-/// Returns the facts of valid stored envelopes in their order, from their payers where these are known; `None` for one
-/// that cannot be read, or that `may_go` keeps.
+/// Returns the facts of valid stored envelopes in their order, from their payers and receipts where these are known; `None`
+/// for one that cannot be read, or that `may_go` keeps.
 ///
 /// The other payers are recovered together, as in [`of_stored_many`], where something depends on them.
 #[must_use]
@@ -144,19 +154,25 @@ pub(crate) fn of_expired_many(
         let envelope = readable(&expired.bytes, Validity::Valid).filter(&may_go)?;
         let statement = envelope.unsigned();
         let is_free = is_free(statement.payer().client().topic().kind());
-        let is_unknown = expired.payer.is_none() && (!is_free || statement.id().originator == own);
+        let needs_receipt = statement.id().originator == own && expired.receipt.is_none();
+        let is_unknown = expired.payer.is_none() && (!is_free || needs_receipt);
         let claim = is_unknown.then(|| payer_claim(statement.payer()).ok()).flatten();
         let is_claimed = claim.is_some();
         claims.extend(claim);
-        Some((envelope, expired.payer, is_claimed))
+        Some((envelope, (expired.payer, expired.receipt), is_claimed))
     };
     let opened: Vec<_> = expired.iter().map(open).collect();
     let mut recovered = recover_similar(claims).into_iter();
-    let facts = |opened: Option<(OriginatorEnvelope, Option<PayerAddress>, bool)>| {
-        let (envelope, payer, is_claimed) = opened?;
+    type Known = (Option<PayerAddress>, Option<[u8; 32]>);
+    let facts = |opened: Option<(OriginatorEnvelope, Known, bool)>| {
+        let (envelope, (payer, receipt), is_claimed) = opened?;
         let claimed = is_claimed.then(|| recovered.next().expect("one for each claim"));
         let payer = payer.or(claimed.and_then(Result::ok).map(|key| key.address()));
-        Some(of_statement(envelope.unsigned(), payer, own))
+        let statement = envelope.unsigned();
+        Some(match receipt.filter(|_| statement.id().originator == own) {
+            None => of_statement(statement, payer, own),
+            receipt => with_receipt(statement, payer, receipt),
+        })
     };
     opened.into_iter().map(facts).collect()
 }

@@ -220,7 +220,7 @@ mod tests {
 
     fn at(expiry_unix_s: u64, originator: OriginatorId, sequence: u64) -> Expiring {
         let id = EnvelopeId::new(originator, SequenceId(sequence));
-        Expiring { expiry_unix_s, id, payer: None }
+        Expiring { expiry_unix_s, id, payer: None, receipt: None }
     }
 
     fn rules(events: Vec<PayerReportEvent>, own_unix_s: u64) -> PruneRules {
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn retention_for_ever_stays_whatever_expiry_is_stated() {
-        let goes = |bytes| facts_of(vec![(bytes, None)], NODE)[0].is_some();
+        let goes = |bytes| facts_of(vec![(bytes, None, None)], NODE)[0].is_some();
         assert!(goes(stored(2, 1_700_000_000)));
         assert!(!goes(stored(RETENTION_INFINITE, 1)), "wrapped around");
         assert!(!goes(stored(60, 0)), "no expiry");
@@ -332,31 +332,33 @@ mod tests {
     }
 
     fn facts_of(
-        expired: Vec<(Bytes, Option<PayerAddress>)>,
+        expired: Vec<(Bytes, Option<PayerAddress>, Option<[u8; 32]>)>,
         own: OriginatorId,
     ) -> Vec<Option<Facts>> {
         let id = EnvelopeId::new(NODE, SequenceId(7));
         let expired = expired.into_iter();
-        let expired = expired.map(|(bytes, payer)| ExpiredEnvelope { id, bytes, payer });
+        let expired =
+            expired.map(|(bytes, payer, receipt)| ExpiredEnvelope { id, bytes, payer, receipt });
         of_expired(&expired.collect::<Vec<_>>(), own)
     }
 
-    /// A row of the index with a payer, one without, and bytes that stay between them.
+    /// Rows of the index with payer and receipt and without, and bytes that stay between them.
     #[test]
-    fn facts_are_those_of_a_rebuild_with_a_known_payer_and_without() {
+    fn facts_are_those_of_a_rebuild_with_a_known_payer_and_receipt_and_without() {
         let bytes = stored(2, 1_700_000_000);
         let payer = SecretKey::from_bytes(&[7; 32]).unwrap().public_key().address();
         for own in [NODE, OTHER] {
             let expected = facts::of_stored(&bytes, Validity::Valid, own).unwrap();
             assert_eq!(expected.charge.map(|it| it.payer), Some(payer));
             assert_eq!(expected.receipt.is_some(), own == NODE);
+            let receipt = expected.receipt;
             let rows = vec![
-                (bytes.clone(), Some(payer)),
-                (stored(RETENTION_INFINITE, 1), None),
-                (bytes.clone(), None),
-                (Bytes::from_static(b"no envelope"), None),
-                (bytes.clone(), Some(payer)),
-                (bytes.clone(), None),
+                (bytes.clone(), Some(payer), receipt),
+                (stored(RETENTION_INFINITE, 1), None, None),
+                (bytes.clone(), None, None),
+                (Bytes::from_static(b"no envelope"), None, None),
+                (bytes.clone(), Some(payer), None),
+                (bytes.clone(), None, receipt),
             ];
             let facts = facts_of(rows, own);
             let some = Some(expected);

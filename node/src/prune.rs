@@ -1,10 +1,9 @@
 //! Pruning on an operator's word, by a running node or on a stopped node's folder.
 
 use std::ops::ControlFlow;
-use std::time::Instant;
 
 use hawser_engine::Engine;
-use hawser_engine::runtime::{PruneReport, PruneRun};
+use hawser_engine::runtime::{PruneReport, PruneRun, ShortTurns};
 use hawser_rules::retention::unix_s;
 use hawser_storage::Store;
 use hawser_validation::clock::system_unix_s;
@@ -15,7 +14,8 @@ use crate::error::RunError;
 /// Receives the bytes removed since the last call, and returns whether the work continues.
 type PruneProgress<'a> = dyn FnMut(u64) -> ControlFlow<()> + 'a;
 
-/// Removes all that may go from the database of a running node, without the bound of a run, for half of the time at most.
+/// Removes all that may go from the database of a running node, without the bound of a run, and at the pace of
+/// [`ShortTurns`].
 ///
 /// # Errors
 /// When this node's clock is wrong, or the disk fails.
@@ -58,12 +58,11 @@ fn run(
     if !store.stale_projections().is_empty() {
         return Err(RunError::refused("the projections are not whole: run hawser rebuild first"));
     }
-    let (mut told, mut begun) = (0, Instant::now());
+    let (mut told, mut turns) = (0, with_pauses.then(ShortTurns::begin));
     let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
     let done = run.run(store, &mut |report| {
-        if with_pauses {
-            std::thread::sleep(begun.elapsed());
-            begun = Instant::now();
+        if let Some(turns) = &mut turns {
+            turns.pause();
         }
         let bytes = report.strands.values().map(|it| it.bytes).sum::<u64>();
         moved(bytes - std::mem::replace(&mut told, bytes))

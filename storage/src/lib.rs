@@ -153,7 +153,7 @@ pub use options::{BUFFERS_BYTES_MAX, CACHE_BYTES_MIN};
 pub use payer_reports::{NewReportEvents, ReportEventsRead};
 pub use price::{CONGESTION_MINUTES, PriceFn, PricedEnvelope};
 pub use progress::RebuildReport;
-pub use prune::{DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
+pub use prune::{AfterPruned, DeriveExpired, ExpiredEnvelope, Expiring, PrunedBatch, StrandPlaces};
 pub use pruned::{Place, PlaceScan, PrunedScan};
 pub use rebuild::{Derive, DeriveMany, RebuildError, RebuildProgress, StoredEnvelope};
 pub use remember::RecentTopicsWalk;

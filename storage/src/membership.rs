@@ -16,7 +16,7 @@ use crate::error::{CommitError, DatabaseError, ReadError};
 use crate::family::Family;
 use crate::keys::congestion::{CongestionKey, CongestionRow};
 use crate::keys::cursor::{CursorKey, encode_position};
-use crate::keys::expiry::{ExpiryKey, encode_payer};
+use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::mark::{Mark, MarkKey};
 use crate::keys::membership::{MembershipChange, MembershipKey};
 use crate::keys::receipt::ReceiptKey;
@@ -288,8 +288,10 @@ impl Rejudging<'_> {
         let mut value = Vec::new();
         topic::encode_value(facts.originator_ns, &verdict.bytes, &facts.depends_on, &mut value);
         topic.iter().for_each(|it| batch.put_cf(store.family(Family::Topic), it.encode(), &value));
-        let payer = encode_payer(facts.charge.as_ref().map(|charge| &charge.payer));
-        expiry.iter().for_each(|it| batch.put_cf(store.family(Family::Expiry), it.encode(), payer));
+        let (value, len) = ExpiryRow::of(facts, id.originator == self.own).encode();
+        expiry
+            .iter()
+            .for_each(|it| batch.put_cf(store.family(Family::Expiry), it.encode(), &value[..len]));
         if let Some(key) = receipt.filter(|_| held.is_none_or(|held| held < id.sequence.0)) {
             batch.put_cf(store.family(Family::Receipt), key.encode(), id.sequence.0.to_be_bytes());
         }

@@ -13,7 +13,7 @@ use crate::change::{AddressChange, Facts};
 use crate::database::{Database, family_of};
 use crate::error::ReadError;
 use crate::family::Family;
-use crate::keys::expiry::{ExpiryKey, encode_payer};
+use crate::keys::expiry::{ExpiryKey, ExpiryRow};
 use crate::keys::inbox::{InboxKey, InboxRow};
 use crate::keys::pruned::PrunedEnvelope;
 use crate::keys::receipt::ReceiptKey;
@@ -27,6 +27,7 @@ use crate::tallies::{Counted, Pricing, Tallies, TallyReport};
 pub(crate) struct EnvelopeRows<'a> {
     /// The projections whose rows are staged.
     made: ProjectionSet,
+    own: OriginatorId,
     topic: &'a ColumnFamily,
     expiry: &'a ColumnFamily,
     key: Vec<u8>,
@@ -36,8 +37,8 @@ pub(crate) struct EnvelopeRows<'a> {
 impl<'a> EnvelopeRows<'a> {
     pub(crate) fn new(store: &'a Database) -> Self {
         let (topic, expiry) = (store.family(Family::Topic), store.family(Family::Expiry));
-        let made = ProjectionSet::all();
-        Self { made, topic, expiry, key: Vec::new(), value: Vec::new() }
+        let (made, own) = (ProjectionSet::all(), store.identity.node);
+        Self { made, own, topic, expiry, key: Vec::new(), value: Vec::new() }
     }
 
     /// Leaves the rows of other projections alone.
@@ -67,12 +68,8 @@ impl<'a> EnvelopeRows<'a> {
 
     fn put_expiry(&self, batch: &mut WriteBatch, id: EnvelopeId, facts: &Facts) {
         if let Some(expiry_unix_s) = facts.expiry_unix_s {
-            let payer = facts.charge.as_ref().map(|charge| &charge.payer);
-            batch.put_cf(
-                self.expiry,
-                ExpiryKey { expiry_unix_s, id }.encode(),
-                encode_payer(payer),
-            );
+            let (value, len) = ExpiryRow::of(facts, id.originator == self.own).encode();
+            batch.put_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode(), &value[..len]);
         }
     }
 }

@@ -7,8 +7,8 @@ use crate::support::pruning::*;
 use crate::support::*;
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{
-    Change, CommitError, Expiring, Facts, LogEntry, Mark, PrunedBatch, SkipReason, Store,
-    StrandPlaces, Validity, WriteFault,
+    Change, CommitError, ExpiredEnvelope, Expiring, Facts, LogEntry, Mark, PrunedBatch, SkipReason,
+    Store, StrandPlaces, Validity, WriteFault,
 };
 use proptest::prelude::*;
 
@@ -97,11 +97,13 @@ proptest! {
     }
 }
 
-/// Each row of the index names the payer that the envelope was charged to.
+/// Each row of the index names the payer that the envelope was charged to, and in the own strand the receipt.
 fn assert_payers_are_told(store: &Store) {
     for row in expiring(store) {
-        let charge = derived(row.id).1.and_then(|facts| facts.charge);
-        assert_eq!(row.payer, charge.map(|charge| charge.payer), "{}", row.id);
+        let facts = derived(row.id).1.expect("only a valid envelope has a row");
+        assert_eq!(row.payer, facts.charge.map(|charge| charge.payer), "{}", row.id);
+        let receipt = facts.receipt.filter(|_| row.id.originator == OWN);
+        assert_eq!(row.receipt, receipt, "{}", row.id);
     }
 }
 
@@ -118,9 +120,12 @@ fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_ver
     let expiries = db.cf_handle("expiry").unwrap();
     let rows: Vec<_> = db.iterator_cf(expiries, rocksdb::IteratorMode::Start).collect();
     for (key, value) in rows.into_iter().map(Result::unwrap) {
-        assert_eq!(*value, [7; 20]);
-        if key.ends_with(&[3]) {
-            db.put_cf(expiries, key, []).unwrap();
+        assert_eq!(value[..20], [7; 20]);
+        assert_eq!(value.len(), if key[8..12] == OWN.0.to_be_bytes() { 52 } else { 20 });
+        match key.last() {
+            Some(3) => db.put_cf(expiries, key, []).unwrap(),
+            Some(4) => db.put_cf(expiries, key, &value[..20]).unwrap(),
+            _ => {}
         }
     }
     drop(db);
@@ -129,17 +134,24 @@ fn payers_come_with_the_envelopes_in_the_order_of_a_strand_and_rows_of_older_ver
     let chosen: Vec<_> =
         expiring(&store).into_iter().filter(|it| [2, 3, 4].contains(&it.id.sequence.0)).collect();
     let told = std::cell::RefCell::new(Vec::new());
-    let done = store.prune_many(&chosen, &|expired| {
+    let derive_all = |expired: &[ExpiredEnvelope]| {
         let facts = expired.iter().map(|it| {
             assert_eq!(it.bytes, entry(it.id).bytes);
-            told.borrow_mut().push((it.id, it.payer));
+            told.borrow_mut().push((it.id, it.payer, it.receipt));
             derive_plain(it.id, &it.bytes, Validity::Valid)
         });
         facts.collect()
+    };
+    let mut pruned = 0;
+    let goes_on = store.prune_many(&chosen, &derive_all, &mut |done| {
+        pruned += done.pruned.len();
+        ControlFlow::Continue(())
     });
-    assert_eq!(done.unwrap().pruned.len(), 6);
+    assert_eq!((goes_on.unwrap(), pruned), (ControlFlow::Continue(()), 6));
     let payer = |place| (place != 3).then_some(hawser_proto::Address([7; 20]));
-    let expected = [OWN, PEER].map(|it| [2, 3, 4].map(|place| (id(it, place), payer(place))));
+    let receipt = |it, place: u64| (it == OWN && place == 2).then_some(digest(place));
+    let expected = [OWN, PEER]
+        .map(|it| [2, 3, 4].map(|place| (id(it, place), payer(place), receipt(it, place))));
     assert_eq!(told.into_inner(), expected.concat());
     store.rebuild(&derive_plain, &mut |_| {}).unwrap();
     assert!(expiring(&store).iter().all(|it| it.payer.is_some()), "a rebuild tells all");
@@ -166,6 +178,48 @@ fn several_writes_prune_what_one_does() {
     assert_eq!(trees(&store), trees(&mirror));
 }
 
+/// What is told of each write adds up to what has gone, and no write follows the end.
+#[test]
+fn pruning_ends_behind_the_write_that_its_caller_ends_it_with() {
+    let store = in_memory();
+    let plain = |at| {
+        let facts = Facts { addresses: Vec::new(), ..facts(id(PEER, at)) };
+        append_with(PEER, at, facts)
+    };
+    store.commit(&(1..=500).map(plain).collect::<Vec<_>>()).unwrap();
+    // The last one stays, and the first one is not the one that the index has.
+    let at = |place: u64| Expiring {
+        expiry_unix_s: place.max(2),
+        id: id(PEER, place),
+        ..Expiring::default()
+    };
+    let expired: Vec<_> = (1..=500).map(at).collect();
+    let derive_all = |expired: &[ExpiredEnvelope]| {
+        expired.iter().map(|it| derive_plain(it.id, &it.bytes, Validity::Valid)).collect()
+    };
+    let run = |writes_max: usize| {
+        let (mut pruned, mut refused, mut writes) = (Vec::new(), Vec::new(), 0);
+        let end = store.prune_many(&expired, &derive_all, &mut |done| {
+            pruned.extend(done.pruned.iter().map(|(id, _)| id.sequence.0));
+            refused.extend(done.refused.iter().map(|id| id.sequence.0));
+            writes += 1;
+            if writes == writes_max { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        (end.unwrap(), pruned, refused)
+    };
+    let (end, pruned, refused) = run(3);
+    assert_eq!((end, refused), (ControlFlow::Break(()), vec![1]));
+    assert!(pruned.iter().copied().eq(2..2 + pruned.len() as u64), "{pruned:?}");
+    let held = (1..=500).filter(|place| store.snapshot().get(id(PEER, *place)).unwrap().is_some());
+    assert_eq!(held.count(), 500 - pruned.len());
+    let (end, rest, refused) = run(usize::MAX);
+    assert_eq!((end, pruned.len() + rest.len()), (ControlFlow::Continue(()), 498));
+    let expected: Vec<u64> = (1..=pruned.len() as u64 + 1).chain([500]).collect();
+    let mut refused = refused;
+    refused.sort_unstable();
+    assert_eq!(refused, expected);
+}
+
 /// Twenty envelopes of each strand that all expire, in one minute.
 fn twenty(store: &Store) {
     for originator in [OWN, PEER] {
@@ -182,8 +236,12 @@ fn derive_plain(at: EnvelopeId, _: &bytes::Bytes, _: Validity) -> Option<Facts> 
 }
 
 fn prune_plain(store: &Store, originator: OriginatorId, places: &[u64]) -> Vec<u64> {
-    let at =
-        |place: &u64| Expiring { expiry_unix_s: *place, id: id(originator, *place), payer: None };
+    let at = |place: &u64| Expiring {
+        expiry_unix_s: *place,
+        id: id(originator, *place),
+        payer: None,
+        receipt: None,
+    };
     let expired: Vec<_> = places.iter().map(at).collect();
     let done = store.prune(&expired, &derive_plain).unwrap();
     done.pruned.iter().map(|(id, _)| id.sequence.0).collect()
@@ -213,7 +271,8 @@ fn the_receipt_of_a_pruned_publish_stays_and_names_the_highest_place() {
     let changes: Vec<_> = (1..=6).map(|at| append_with(OWN, at, same(at))).collect();
     store.commit(&changes).unwrap();
     let prune = |place: u64| {
-        let expired = [Expiring { expiry_unix_s: place, id: id(OWN, place), payer: None }];
+        let expired =
+            [Expiring { expiry_unix_s: place, id: id(OWN, place), payer: None, receipt: None }];
         let derive = |at: EnvelopeId, _: &bytes::Bytes, _| match at.sequence.0 {
             7 => Some(facts(at)),
             place => Some(same(place)),
@@ -234,7 +293,12 @@ fn what_the_log_needs_as_it_is_stays() {
     on_each(|store| {
         twenty(store);
         store.commit(&[append(OWN, 21), append_invalid(OWN, 22, 8), append(OWN, 23)]).unwrap();
-        let at = |expiry_unix_s, place| Expiring { expiry_unix_s, id: id(OWN, place), payer: None };
+        let at = |expiry_unix_s, place| Expiring {
+            expiry_unix_s,
+            id: id(OWN, place),
+            payer: None,
+            receipt: None,
+        };
         let named = [at(1, 2), at(21, 21), at(22, 22), at(23, 23), at(99, 99), at(3, 3)];
         let derive = |at: EnvelopeId, _: &bytes::Bytes, _| Some(facts(at));
         let done = store.prune(&named, &|at, bytes, validity| {

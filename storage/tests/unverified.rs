@@ -188,6 +188,7 @@ fn what_is_not_verified_is_not_pruned() {
         expiry_unix_s: plain(id(PEER, sequence)).expiry_unix_s.unwrap(),
         id: id(PEER, sequence),
         payer: None,
+        receipt: None,
     };
     verify(&store, 1..=2).unwrap();
     let done = store.prune(&[expired(1), expired(2), expired(4), expired(5)], &derive).unwrap();

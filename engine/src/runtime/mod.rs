@@ -73,6 +73,7 @@ pub use disk::DiskTask;
 pub use heads::Heads;
 pub use ledger::{BookedEvents, LedgerAppendError, LedgerAppender};
 pub use older_rows::OlderRowsTask;
+pub use pace::ShortTurns;
 pub use payer_reports::{
     Attested, ContractError, PayerReportSettings, PayerReportTask, PayerReporter, ReportContract,
     ReportExplained, ReportStage, ReportState, ReportStep, ReportStepError, ReportView,

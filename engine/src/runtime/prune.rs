@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::retention::unix_s;
-use hawser_storage::{CommitError, Expiring, ReadError, Store, StrandPlaces};
+use hawser_storage::{CommitError, Expiring, PrunedBatch, ReadError, Store, StrandPlaces};
 
 use super::Engine;
-use super::pace::Pace;
+use super::pace::ShortTurns;
 use super::stop::StopSignal;
 use super::stoppable::{StoppableTask, blocking};
 use crate::payer_reports::ChainReports;
@@ -17,7 +17,7 @@ use crate::pruning::{KeepReason, PruneRules, PruneVerdict, may_expire, of_expire
 
 /// Rows of the expiry index that one step looks at. A guess: a millisecond.
 const STEP_VISITS: usize = 1024;
-/// Envelopes that go between two pauses. A guess: some milliseconds.
+/// Envelopes that are read together. A guess: a millisecond.
 const PART_PLACES: usize = 256;
 /// Time from the start of a node to its first run, if the interval is longer. A guess: a node that starts has other work.
 const FIRST_AFTER: Duration = Duration::from_secs(60);
@@ -107,7 +107,7 @@ pub struct PruneRun {
 }
 
 impl PruneRun {
-    /// Removes everything that may be removed. Calls `pace` after each step with the report so far; `pace` waits for as
+    /// Removes everything that may be removed. Calls `pace` after each write with the report so far; `pace` waits for as
     /// long as the work has to pause, and returns whether to continue. Blocks on the disk.
     ///
     /// # Errors
@@ -126,8 +126,7 @@ impl PruneRun {
         loop {
             let (goes, next) = self.look(store, after, &mut rules, &mut report)?;
             for part in goes.chunks(PART_PLACES) {
-                self.take(store, part, &mut rules, &mut report)?;
-                if pace(&report).is_break() {
+                if self.take(store, part, &mut rules, &mut report, pace)?.is_break() {
                     report.is_partial = true;
                     return Ok(report);
                 }
@@ -188,34 +187,40 @@ impl PruneRun {
         part: &[Expiring],
         rules: &mut PruneRules,
         report: &mut PruneReport,
-    ) -> Result<(), CommitError> {
+        pace: &mut dyn FnMut(&PruneReport) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, CommitError> {
         let own = store.identity().node;
-        let (mut pruned, mut refused) = (Vec::new(), Vec::new());
-        if self.dry_run {
-            let snapshot = store.snapshot();
-            for Expiring { id, .. } in part {
-                match snapshot.get(*id)?.filter(may_expire) {
-                    Some(bytes) => pruned.push((*id, bytes.len())),
-                    None => refused.push(*id),
-                }
+        let mut note = |done| {
+            report.note(done, rules);
+            pace(report)
+        };
+        if !self.dry_run {
+            return store.prune_many(part, &|expired| of_expired(expired, own), &mut note);
+        }
+        let (mut could, snapshot) = (PrunedBatch::default(), store.snapshot());
+        for Expiring { id, .. } in part {
+            match snapshot.get(*id)?.filter(may_expire) {
+                Some(bytes) => could.pruned.push((*id, bytes.len())),
+                None => could.refused.push(*id),
             }
-        } else {
-            let done = store.prune_many(part, &|expired| of_expired(expired, own))?;
-            (pruned, refused) = (done.pruned, done.refused);
         }
-        for (id, len_bytes) in pruned {
-            report.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);
-        }
-        for id in refused {
-            rules.note_refused(id.originator);
-            let strand = report.strands.entry(id.originator).or_default();
-            *strand.stays.entry(KeepReason::Refused).or_default() += 1;
-        }
-        Ok(())
+        Ok(note(could))
     }
 }
 
 impl PruneReport {
+    /// Counts what has gone, and what stays and makes room for others.
+    fn note(&mut self, done: PrunedBatch, rules: &mut PruneRules) {
+        for (id, len_bytes) in done.pruned {
+            self.strands.entry(id.originator).or_default().add(id.sequence, len_bytes);
+        }
+        for id in done.refused {
+            rules.note_refused(id.originator);
+            let strand = self.strands.entry(id.originator).or_default();
+            *strand.stays.entry(KeepReason::Refused).or_default() += 1;
+        }
+    }
+
     /// Compacts the files that held removed envelopes. Takes as long as reading and writing the rest of these files,
     /// and cannot be cancelled: a running node leaves it to compactions in the background.
     pub fn compact(&self, store: &Store) {
@@ -230,7 +235,7 @@ impl PruneReport {
     }
 }
 
-/// Prunes at an interval, for at most half of the time.
+/// Prunes at an interval, at the pace of [`ShortTurns`].
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct PruneTask(StoppableTask);
@@ -285,8 +290,14 @@ impl Worker {
         let PruneSettings { places_max, dry_run, .. } = self.settings;
         let own_unix_s = unix_s(engine.ports().clock.now_ns());
         let run = PruneRun { own_unix_s, places_max, dry_run };
-        let mut pace = Pace::new(self.stopped.clone());
-        let done = run.run(engine.store(), &mut |_| pace.pause(Duration::ZERO));
+        let mut turns = ShortTurns::begin();
+        let done = run.run(engine.store(), &mut |_| {
+            if self.stopped.is_stopped() {
+                return ControlFlow::Break(());
+            }
+            turns.pause();
+            ControlFlow::Continue(())
+        });
         match done {
             Ok(report) => {
                 engine.note_pruned(&report);

@@ -4,13 +4,15 @@ use hawser_proto::{Address, EnvelopeId, PayerAddress};
 
 use super::envelope::EnvelopeKey;
 use super::{Key, take};
+use crate::change::Facts;
 use crate::family::Family;
 
-/// Column family `expiry`: `[unix seconds u64 BE][originator u32 BE][sequence u64 BE]` → the payer (20 bytes), or nothing.
-/// Sorts by expiry time.
+/// Column family `expiry`: `[unix seconds u64 BE][originator u32 BE][sequence u64 BE]` → the payer (20 bytes) and the
+/// receipt (32 bytes), each if it is known. Sorts by expiry time.
 ///
-/// The payer is there to spare pruning the recovery of a signature. Rows of free envelopes have none, nor do those that
-/// were written before signatures were checked, and those of earlier versions.
+/// The payer is there to spare pruning the recovery of a signature, and the receipt the digest of the request. Rows of free
+/// envelopes have no payer, nor do those that were written before signatures were checked, and those of earlier versions.
+/// Receipts have those of this node's own strand, but for those of earlier versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct ExpiryKey {
     pub(crate) expiry_unix_s: u64,
@@ -37,16 +39,47 @@ impl Key<'_> for ExpiryKey {
     }
 }
 
-/// Encodes a row's value.
-pub(crate) fn encode_payer(payer: Option<&PayerAddress>) -> &[u8] {
-    payer.map_or(&[], |payer| &payer.0)
+/// A row's value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ExpiryRow {
+    pub(crate) payer: Option<PayerAddress>,
+    pub(crate) receipt: Option<[u8; RECEIPT_LEN]>,
 }
 
-/// Decodes a row's value; `None` for malformed bytes.
-pub(crate) fn decode_payer(value: &[u8]) -> Option<Option<PayerAddress>> {
-    match value {
-        [] => Some(None),
-        _ => Some(Some(Address(value.try_into().ok()?))),
+const PAYER_LEN: usize = 20;
+const RECEIPT_LEN: usize = 32;
+const WHOLE_LEN: usize = PAYER_LEN + RECEIPT_LEN;
+
+impl ExpiryRow {
+    /// Returns what the row of an envelope with these facts has. `is_own` says that it is in this node's own strand.
+    pub(crate) fn of(facts: &Facts, is_own: bool) -> Self {
+        let payer = facts.charge.as_ref().map(|charge| charge.payer);
+        Self { payer, receipt: facts.receipt.filter(|_| is_own) }
+    }
+
+    /// Returns the encoded value: the bytes, and how many of them count.
+    pub(crate) fn encode(&self) -> ([u8; WHOLE_LEN], usize) {
+        let (mut value, mut len) = ([0; WHOLE_LEN], 0);
+        if let Some(payer) = &self.payer {
+            value[..PAYER_LEN].copy_from_slice(&payer.0);
+            len = PAYER_LEN;
+        }
+        if let Some(receipt) = &self.receipt {
+            value[len..len + RECEIPT_LEN].copy_from_slice(receipt);
+            len += RECEIPT_LEN;
+        }
+        (value, len)
+    }
+
+    /// Decodes a value, whose parts its length tells apart; `None` for malformed bytes.
+    pub(crate) fn decode(value: &[u8]) -> Option<Self> {
+        let payer_len = match value.len() {
+            0 | RECEIPT_LEN => 0,
+            PAYER_LEN | WHOLE_LEN => PAYER_LEN,
+            _ => return None,
+        };
+        let (payer, receipt) = value.split_at(payer_len);
+        Some(Self { payer: payer.try_into().ok().map(Address), receipt: receipt.try_into().ok() })
     }
 }
 
@@ -81,16 +114,32 @@ mod tests {
             ExpiryKey { expiry_unix_s: 0x0102, id }.encode(),
             [0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 7]
         );
-        assert_eq!(encode_payer(Some(&Address([9; 20]))), [9; 20]);
-        assert!(encode_payer(None).is_empty());
+        let row = ExpiryRow { payer: Some(Address([9; 20])), receipt: Some([8; 32]) };
+        assert_eq!(encoded(row), [&[9; 20][..], &[8; 32]].concat());
+        assert_eq!(
+            encoded(ExpiryRow { receipt: None, ..row }),
+            [9; 20],
+            "of earlier versions, too"
+        );
+        assert_eq!(encoded(ExpiryRow { payer: None, ..row }), [8; 32]);
+        assert!(encoded(ExpiryRow::default()).is_empty());
+    }
+
+    fn encoded(row: ExpiryRow) -> Vec<u8> {
+        let (value, len) = row.encode();
+        value[..len].to_vec()
     }
 
     #[test]
-    fn payers_read_back_and_cut_ones_do_not() {
+    fn rows_read_back_and_cut_ones_do_not() {
         for payer in [None, Some(Address([9; 20]))] {
-            assert_eq!(decode_payer(encode_payer(payer.as_ref())), Some(payer));
+            for receipt in [None, Some([8; 32])] {
+                let row = ExpiryRow { payer, receipt };
+                assert_eq!(ExpiryRow::decode(&encoded(row)), Some(row));
+            }
         }
-        assert_eq!(decode_payer(&[9; 19]), None);
-        assert_eq!(decode_payer(&[9; 21]), None);
+        for len in (1..60).filter(|len| ![20, 32, 52].contains(len)) {
+            assert_eq!(ExpiryRow::decode(&vec![9; len]), None);
+        }
     }
 }

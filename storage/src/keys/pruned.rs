@@ -48,6 +48,8 @@ const CHARGE: u8 = 1;
 const COUNTS: u8 = 2;
 const RECEIPT: u8 = 4;
 const LEAF: u8 = 8;
+/// Length of a row with everything, in bytes.
+const LEN_MAX: usize = 17 + 40 + 2 * 32;
 
 impl PrunedEnvelope {
     /// Returns true if a row of tallies speaks of it.
@@ -61,7 +63,8 @@ impl PrunedEnvelope {
             | flag(self.counts_for_congestion, COUNTS)
             | flag(self.receipt.is_some(), RECEIPT)
             | flag(self.leaf.is_some(), LEAF);
-        let mut value = vec![flags];
+        let mut value = Vec::with_capacity(LEN_MAX);
+        value.push(flags);
         value.extend(self.originator_ns.to_be_bytes());
         value.extend(self.len_bytes.to_be_bytes());
         if let Some(charge) = self.charge {
