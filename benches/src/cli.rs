@@ -180,6 +180,17 @@ pub(crate) enum Command {
         #[arg(long, default_value_t = 64)]
         payload_size: usize,
     },
+    /// Prune a strand that has expired, without a node and a publisher. Prints text.
+    Prune {
+        #[command(flatten)]
+        data: DataDir,
+        /// Envelopes of the strand.
+        #[arg(long, default_value_t = 200_000, value_parser = clap::value_parser!(u64).range(2..))]
+        stored: u64,
+        /// Length of the MLS message in each envelope, in bytes.
+        #[arg(long, default_value_t = 512)]
+        payload_size: usize,
+    },
     /// Measures commits without streams, and beside many that listen to all envelopes. Prints text.
     Streams {
         #[command(flatten)]

@@ -7,7 +7,9 @@ use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::{OriginatorEnvelope, PayerEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
-use hawser_proto::{Bytes, EnvelopeId, PayerAddress, SecretKey, SequenceId, minute_of};
+use hawser_proto::{
+    Bytes, EnvelopeId, OriginatorId, PayerAddress, SecretKey, SequenceId, minute_of,
+};
 use hawser_rules::RateTable;
 use hawser_storage::{ChainPosition, Change, LogEntry, PayerReportChange, PayerReportEvent, Store};
 use prost::Message as _;
@@ -31,12 +33,23 @@ pub(crate) fn write(
     workload: &Workload,
 ) -> Result<(), BenchError> {
     let (store, identity) = Store::open_existing(folder, price::price)?;
+    write_to(&store, identity.node, key, places, workload)
+}
+
+/// The same in an open store of this node.
+pub(crate) fn write_to(
+    store: &Store,
+    node: OriginatorId,
+    key: &SecretKey,
+    places: u64,
+    workload: &Workload,
+) -> Result<(), BenchError> {
     let now_ns = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos())?;
     let then_ns = now_ns - (i64::from(RETENTION_DAYS) + OVER_DAYS) * DAY_NS;
     let payer = workload.payer().public_key().address();
     store.record_rates(&[price::rate_row(&RATE)])?;
     let rates = RateTable::new(vec![RATE], None)?;
-    let mut sequencer = Sequencer::new(identity.node, SequenceId::NONE, 0, then_ns, |_| 0);
+    let mut sequencer = Sequencer::new(node, SequenceId::NONE, 0, then_ns, |_| 0);
     for first in (0..places).step_by(usize::try_from(BATCH)?) {
         let mut changes = Vec::new();
         for body in workload.requests(first, BATCH.min(places - first), 1) {
@@ -59,7 +72,7 @@ pub(crate) fn write(
         // As if the report reached up to now: its end is the time that expiries are compared with.
         end_minute: minute_of(now_ns),
         root: [1; 32],
-        nodes: vec![identity.node.0],
+        nodes: vec![node.0],
     };
     let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
     let events: Vec<_> = (0..)
@@ -67,7 +80,7 @@ pub(crate) fn write(
         .map(|(block, change)| PayerReportEvent {
             block,
             log_index: 0,
-            originator: identity.node,
+            originator: node,
             index: 0,
             change,
         })

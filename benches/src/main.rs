@@ -4,8 +4,8 @@
 //! In reading order: [`workload`] makes signed envelopes, [`rpc`] and [`load`] send them,
 //! [`network`] starts nodes as processes, [`log_server`] stands for a chain, [`limits`] measures the machine, [`scenario`] has one
 //! file for each figure, [`flood`] attacks a node beside one of them, [`results`] keeps figures, [`verdict`] compares them with what is
-//! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`] and
-//! [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can make, and
+//! promised, and [`report`] writes them up. [`micro`], [`identity`], [`key_package`], [`strand`],
+//! [`prune`] and [`streams`] measure parts of a node by themselves. [`past`] and [`expired`] write strands that no publisher can make, and
 //! [`rebuild_part`] is a process that rebuilds and may be cut off.
 
 mod child;
@@ -24,6 +24,7 @@ mod micro;
 mod network;
 mod past;
 mod process;
+mod prune;
 mod rebuild_part;
 mod report;
 mod results;
@@ -68,6 +69,9 @@ fn start(command: Command) -> Result<(), BenchError> {
         Command::KeyPackage => key_package::run(),
         Command::Strand { data, stored, payers, payload_size } => {
             strand::run(&data.path(), stored, payers, payload_size)
+        }
+        Command::Prune { data, stored, payload_size } => {
+            prune::run(&data.path(), stored, payload_size)
         }
         Command::Streams { data, listeners } => streams::run(&data.path(), listeners),
         Command::Report { results, document } => {

@@ -93,6 +93,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::KeyPackage
         | Command::Report { .. }
         | Command::Strand { .. }
+        | Command::Prune { .. }
         | Command::Streams { .. }
         | Command::RebuildPart { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
