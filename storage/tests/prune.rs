@@ -178,7 +178,7 @@ fn several_writes_prune_what_one_does() {
     assert_eq!(trees(&store), trees(&mirror));
 }
 
-/// What is told of each write adds up to what has gone, and no write follows the end.
+/// The outcomes of all writes add up to everything that has gone, and no write follows the end.
 #[test]
 fn pruning_ends_behind_the_write_that_its_caller_ends_it_with() {
     let store = in_memory();
