@@ -287,7 +287,8 @@ async fn depends_on_unseen(c: &Context) -> Checked {
 async fn depends_on_later(c: &Context) -> Checked {
     let heads = heads(&c.target).await?;
     let has_commits = heads.node_id_to_sequence_id.get(&0).is_some_and(|head| *head > 0);
-    let text = if has_commits { "exceeds last seen sequence id" } else { "" };
+    // Without the last word: xmtpd writes it in capitals.
+    let text = if has_commits { "exceeds last seen sequence" } else { "" };
     depends(c, "after a commit that is far from here", &[(0, i64::MAX.unsigned_abs())], text).await
 }
 
