@@ -1,7 +1,6 @@
 //! The payer registry: balances, deposits and withdrawals.
 
 use alloy::primitives::Address;
-use alloy::providers::Provider as _;
 use alloy::sol_types::SolError;
 
 use super::tokens::{self, Permit};
@@ -53,8 +52,7 @@ pub struct PayerRegistryBounds {
 /// # Errors
 /// When the registry cannot be read.
 pub async fn balance(network: &Network, payer: Address) -> Result<PayerBalance, AdminError> {
-    let head = network.settlement.provider().get_block_number().await;
-    let block = head.map_err(|error| network.settlement.request_error("eth_blockNumber", error))?;
+    let block = network.settlement.newest_block().await?;
     let get_balance = PayerRegistry::getBalanceCall { payer_: payer };
     let balance = network.view_at(Contract::PayerRegistry, &get_balance, block).await?;
     let pending = PayerRegistry::getPendingWithdrawalCall { payer_: payer };

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use alloy::eips::BlockNumberOrTag;
+use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256};
 use futures_util::future::{join_all, try_join_all};
 
-use super::receipts::{MinedPayload, first_mined, head, transaction_count};
+use super::receipts::{MinedPayload, first_mined};
 use super::seek::{NonceUser, SoughtPayload, seek};
 use super::slots::{AccountState, NonceQuery, NonceUse, SlotId};
 use crate::endpoints::Endpoints;
@@ -69,14 +69,15 @@ async fn poll_at(
     account: Address,
     request: &PollRequest,
 ) -> Result<PollResponse, RequestError> {
-    let latest = transaction_count(chain, account, BlockNumberOrTag::Latest);
+    let latest = chain.transaction_count(account, BlockId::latest());
     let pending = async {
         match request.wants_pending {
-            true => transaction_count(chain, account, BlockNumberOrTag::Pending).await.map(Some),
+            true => chain.transaction_count(account, BlockId::pending()).await.map(Some),
             false => Ok(None),
         }
     };
-    let (mined_count, head, pending_count) = tokio::try_join!(latest, head(chain), pending)?;
+    let (mined_count, head, pending_count) =
+        tokio::try_join!(latest, chain.newest_block(), pending)?;
     let used = request.queries.iter().filter(|query| query.nonce < mined_count);
     let receipts = used.map(|query| async {
         Ok::<_, RequestError>((query.clone(), first_mined(chain, &query.hashes).await?))

@@ -1,14 +1,14 @@
 //! Finds out how a nonce was used when no receipt shows it: by the payload's event, or by another
 //! transaction of the account with that nonce.
 
-use alloy::eips::BlockNumberOrTag;
+use alloy::eips::BlockId;
 use alloy::primitives::{Address, B256, U64};
 use alloy::providers::Provider as _;
 use serde::Deserialize;
 
 use super::outcome::BroadcastReceipt;
 use super::payload::{BroadcasterContracts, PayloadTopic};
-use super::receipts::{MinedPayload, block_time, first_mined, head, transaction_count};
+use super::receipts::{MinedPayload, block_time, first_mined};
 use super::slots::NonceQuery;
 use crate::send::{Call, Chain, RequestError};
 
@@ -49,7 +49,7 @@ pub(super) async fn seek(
     if let Some(mined) = first_mined(chain, &query.hashes).await? {
         return Ok(Some(NonceUser::Payload(mined)));
     }
-    let head = head(chain).await?;
+    let head = chain.newest_block().await?;
     if let Some(sought) = sought {
         match event(chain, query, sought, head).await {
             Ok(Some(receipt)) => return Ok(Some(NonceUser::Payload(MinedPayload::Event(receipt)))),
@@ -139,7 +139,7 @@ async fn is_used(
     nonce: u64,
     at: u64,
 ) -> Result<bool, RequestError> {
-    Ok(transaction_count(chain, account, BlockNumberOrTag::Number(at)).await? > nonce)
+    Ok(chain.transaction_count(account, BlockId::number(at)).await? > nonce)
 }
 
 async fn in_block(

@@ -3,8 +3,8 @@
 //! Every step first checks if it is done, so a run continues an incomplete deployment and leaves a complete one as
 //! it is.
 
+use alloy::eips::BlockId;
 use alloy::primitives::{Address, U256};
-use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use alloy::sol_types::SolCall;
 use tracing::debug;
@@ -148,8 +148,7 @@ impl ChainDeployer {
             return Ok(());
         }
         let account = self.sender.account();
-        let sent = chain.provider().get_transaction_count(account).await;
-        let sent = sent.map_err(|error| chain.request_error("eth_getTransactionCount", error))?;
+        let sent = chain.transaction_count(account, BlockId::latest()).await?;
         if sent != nonce {
             let chain_id = chain.id();
             return Err(DeployError::DeployerUsed { account, chain_id, sent });

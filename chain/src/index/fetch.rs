@@ -17,7 +17,7 @@ use super::look::{Claim, Testimony};
 use super::proof::{BlockReceipt, ProvenLogs};
 use super::walk::{BlockHeader, PageResponse};
 use crate::endpoints::is_rate_limit;
-use crate::send::{Chain, RequestError};
+use crate::send::{BLOCK_NUMBER_MAX, Chain, RequestError};
 
 /// Requests in one JSON-RPC batch. A guess: the common providers accept at least 100.
 pub(super) const REQUESTS_PER_BATCH: usize = 50;
@@ -27,8 +27,6 @@ const REFUSALS_MAX: u32 = 16;
 /// Transactions of a block whose receipts are asked for one by one. A guess: what the gas of a block of the common rollups
 /// pays for.
 const BLOCK_TRANSACTIONS_MAX: usize = 5000;
-/// Highest block number that is believed: positions are kept in signed 64-bit columns by others.
-pub(super) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
 
 /// The fields of a block that reading needs. Further fields, which differ between chains, are
 /// ignored.

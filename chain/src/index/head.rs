@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use alloy::primitives::Address;
 use alloy::providers::{DynProvider, Provider as _, ProviderBuilder, WsConnect};
 use alloy::rpc::types::{Filter, Log};
+use alloy::transports::ws::WebSocketConfig;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
@@ -18,7 +19,7 @@ use super::fetch::{self, FetchedBlock};
 use super::walk::BlockHeader;
 use crate::backoff::Pauses;
 use crate::endpoints::Endpoints;
-use crate::send::{innermost, install_cryptography};
+use crate::send::{innermost, install_cryptography, shown};
 
 /// Interval of polling. Guess.
 const POLL_EVERY: Duration = Duration::from_secs(1);
@@ -29,6 +30,9 @@ const POLL_ALL_EVERY: Duration = Duration::from_secs(5);
 const AHEAD_BLOCKS_MAX: u64 = 16;
 /// Age of the last pushed head from which polling resumes. Guess.
 const POLL_PUSHED_EVERY: Duration = Duration::from_secs(10);
+/// Length of a message in bytes. A guess: four times the text of the longest log of the contracts that are read. A longer
+/// one ends the connection, and polling finds what it told.
+const MESSAGE_LEN_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Time limit for connecting and subscribing. Guess.
 const CONNECT_MAX: Duration = Duration::from_secs(10);
 /// A WebSocket is given up after this silence if polling has found new blocks meanwhile. Guess: two
@@ -174,12 +178,12 @@ impl HeadWatcher {
         }
     }
 
-    /// Listens to one WebSocket until it fails. Returns the reason.
+    /// Listens to one WebSocket until it fails. Returns the reason, on one short line: it may be the endpoint's words.
     async fn listen(&self, url: &str) -> String {
         let connected = timeout(CONNECT_MAX, self.connect(url)).await;
         match connected {
             Ok(Ok(subscription)) => self.receive(subscription).await,
-            Ok(Err(reason)) => reason,
+            Ok(Err(reason)) => shown(&reason),
             Err(_) => "it does not answer in time".into(),
         }
     }
@@ -187,7 +191,10 @@ impl HeadWatcher {
     async fn connect(&self, url: &str) -> Result<PushSubscription, String> {
         install_cryptography();
         // `subscribe` reconnects: it also decides between several URLs, which alloy cannot.
-        let connect = WsConnect::new(url).with_max_retries(1);
+        let bounds = WebSocketConfig::default()
+            .max_message_size(Some(MESSAGE_LEN_BYTES_MAX))
+            .max_frame_size(Some(MESSAGE_LEN_BYTES_MAX));
+        let connect = WsConnect::new(url).with_max_retries(1).with_config(bounds);
         let provider = ProviderBuilder::new().disable_recommended_fillers().connect_ws(connect);
         let provider = provider.await.map_err(|error| innermost(&error))?.erased();
         let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;

@@ -11,7 +11,7 @@ use super::event::{ContractEvent, EventSource};
 use super::fetch;
 use super::walk::BlockHeader;
 use crate::endpoints::Endpoints;
-use crate::send::{Chain, RequestError};
+use crate::send::{BLOCK_NUMBER_MAX, Chain, RequestError};
 
 /// The payloads that one transaction ordered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +78,7 @@ pub async fn block(
 /// # Errors
 /// When the endpoint does not answer.
 pub async fn block_of(chain: &Chain, number: u64) -> Result<Option<BlockHeader>, RequestError> {
-    if number > fetch::BLOCK_NUMBER_MAX {
+    if number > BLOCK_NUMBER_MAX {
         return Ok(None); // endpoints refuse to look for it
     }
     Ok(fetch::headers(chain, &[number], None).await?.first().copied())

@@ -7,15 +7,26 @@ use std::time::Duration;
 use alloy::eips::BlockId;
 use alloy::eips::eip1559::Eip1559Estimation;
 use alloy::primitives::{Address, Bytes};
+use alloy::providers::utils::{Eip1559Estimator, eip1559_default_estimator};
 use alloy::providers::{DynProvider, Provider as _, ProviderBuilder};
+use alloy::rpc::client::RpcClient;
 use alloy::rpc::types::{TransactionReceipt, TransactionRequest};
 use alloy::sol_types::SolCall;
 use alloy::transports::TransportError;
+use alloy::transports::utils::guess_local_url;
 
 use super::call::{Call, Quote};
 use super::error::{ConnectError, RequestError, SendError, ViewError, revert_of};
+use super::transport::{ANSWER_LEN_BYTES_MAX, BoundedHttp};
 use crate::contracts::revert::Revert;
 
+/// Highest block number that is believed: readers and searches count up from it.
+pub(crate) const BLOCK_NUMBER_MAX: u64 = i64::MAX as u64;
+/// The lowest count of transactions that is not believed. A guess: no account ever has so many, later nonces are far
+/// from overflowing, and the numbers of Redis's scripts are exact below it.
+const COUNT_END: u64 = 1 << 53;
+/// Highest fee per gas that is computed with, in wei. A guess: no account can pay it, and its sums are far from overflowing.
+const FEE_MAX: u128 = 1 << 96;
 /// Time limit of a request. Guess.
 pub const REQUEST_MAX: Duration = Duration::from_secs(10);
 /// Time limit of a TCP connection. Guess.
@@ -49,9 +60,11 @@ impl Chain {
             given: endpoint.clone(),
             reason: error.to_string(),
         })?;
+        let is_local = guess_local_url(url.as_str());
+        let transport = BoundedHttp::new(client, url, ANSWER_LEN_BYTES_MAX);
         let provider = ProviderBuilder::new()
             .disable_recommended_fillers()
-            .connect_reqwest(client, url)
+            .connect_client(RpcClient::new(transport, is_local))
             .erased();
         let chain = Self { id, endpoint: endpoint.into(), provider };
         chain.check_id().await?;
@@ -118,8 +131,35 @@ impl Chain {
     /// # Errors
     /// When the chain does not answer.
     pub async fn newest_block(&self) -> Result<u64, RequestError> {
+        const METHOD: &str = "eth_blockNumber";
         let newest = self.provider.get_block_number().await;
-        newest.map_err(|error| self.request_error("eth_blockNumber", error))
+        let newest = newest.map_err(|error| self.request_error(METHOD, error))?;
+        if newest <= BLOCK_NUMBER_MAX {
+            return Ok(newest);
+        }
+        Err(self.malformed(METHOD, format!("no chain has a block {newest}")))
+    }
+
+    /// Returns the number of an account's transactions up to a block: the nonce that is next there.
+    ///
+    /// # Errors
+    /// When the chain does not answer, or with a number that no account can have.
+    pub async fn transaction_count(
+        &self,
+        account: Address,
+        at: BlockId,
+    ) -> Result<u64, RequestError> {
+        const METHOD: &str = "eth_getTransactionCount";
+        let count = self.provider.get_transaction_count(account).block_id(at).await;
+        let count = count.map_err(|error| self.request_error(METHOD, error))?;
+        if count < COUNT_END {
+            return Ok(count);
+        }
+        Err(self.malformed(METHOD, format!("{count} transactions of one account")))
+    }
+
+    fn malformed(&self, method: &'static str, reason: String) -> RequestError {
+        RequestError::Malformed { endpoint: self.endpoint.to_string(), method, reason }
     }
 
     /// Calls a view function of a contract on the state of the latest block.
@@ -220,7 +260,7 @@ impl Chain {
 
     /// Returns the present price of gas.
     async fn fees(&self) -> Result<Eip1559Estimation, RequestError> {
-        let fees = self.provider.estimate_eip1559_fees().await;
+        let fees = self.provider.estimate_eip1559_fees_with(Eip1559Estimator::new(estimated)).await;
         fees.map_err(|error| self.request_error("eth_feeHistory", error))
     }
 
@@ -285,6 +325,13 @@ impl From<EthCallError> for SendError {
             EthCallError::Rpc(error) => error.into(),
         }
     }
+}
+
+/// Estimates the price of gas as alloy does, which computes without checks. Fees above [`FEE_MAX`] are taken for it.
+fn estimated(base_fee: u128, rewards: &[Vec<u128>]) -> Eip1559Estimation {
+    let of_block = |rewards: &Vec<u128>| rewards.first().map(|it| vec![(*it).min(FEE_MAX)]);
+    let rewards: Vec<_> = rewards.iter().filter_map(of_block).collect();
+    eip1559_default_estimator(base_fee.min(FEE_MAX), &rewards)
 }
 
 /// Adds a quarter to an estimate, because transactions that are mined before may raise the cost.
@@ -357,6 +404,18 @@ mod tests {
         assert!(error.contains("needs the http") && !error.contains("secret"), "{error}");
         assert!(parse("rpc.example").is_err());
         assert!(parse("ftp://rpc.example").is_err());
+    }
+
+    #[test]
+    fn no_fee_that_an_endpoint_invents_overflows() {
+        let usual = eip1559_default_estimator(7_000_000, &[vec![3], vec![9], vec![5]]);
+        assert_eq!(estimated(7_000_000, &[vec![3], vec![9], vec![5]]), usual);
+        let most = u128::MAX;
+        for rewards in [vec![vec![most], vec![most]], vec![vec![most, most]], vec![vec![]], vec![]]
+        {
+            let fees = estimated(most, &rewards);
+            assert!(fees.max_fee_per_gas >= 2 * FEE_MAX, "{fees:?}");
+        }
     }
 
     #[test]

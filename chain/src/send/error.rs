@@ -7,6 +7,11 @@ use alloy::transports::{RpcError, TransportError, TransportErrorKind};
 
 use crate::contracts::revert::Revert;
 
+/// An endpoint's answer is longer than is read: so many bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("its answer has more than {0} bytes")]
+pub(super) struct AnswerTooLong(pub(super) usize);
+
 /// The failure of a request to an endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
@@ -240,6 +245,11 @@ impl RequestError {
             RpcError::Transport(TransportErrorKind::HttpError(error)) => {
                 let reason = format!("HTTP status {}", error.status);
                 Self::Malformed { endpoint, method, reason }
+            }
+            RpcError::Transport(TransportErrorKind::Custom(error))
+                if error.is::<AnswerTooLong>() =>
+            {
+                Self::Malformed { endpoint, method, reason: error.to_string() }
             }
             RpcError::Transport(error) => Self::Unreachable { endpoint, reason: innermost(&error) },
             RpcError::DeserError { err, .. } => {

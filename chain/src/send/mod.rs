@@ -15,10 +15,11 @@ mod call;
 mod chain;
 mod error;
 mod sender;
+mod transport;
 
 pub use call::{Call, Quote};
+pub(crate) use chain::{BLOCK_NUMBER_MAX, EthCallError, install_cryptography, parse as parse_url};
 pub use chain::{Chain, REQUEST_MAX, direct_http_client, http_client};
-pub(crate) use chain::{EthCallError, install_cryptography, parse as parse_url};
 pub use error::{ConnectError, RequestError, SendError, ViewError};
 pub(crate) use error::{innermost, revert_of, shown};
 pub use sender::{RECEIPT_MAX, Sender};

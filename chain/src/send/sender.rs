@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use alloy::eips::Encodable2718 as _;
+use alloy::eips::{BlockId, Encodable2718 as _};
 use alloy::network::{EthereumWallet, NetworkTransactionBuilder as _};
 use alloy::primitives::{Address, B256, Bytes};
 use alloy::providers::Provider as _;
@@ -178,13 +178,11 @@ impl Sender {
     }
 
     async fn pending_nonce(&self) -> Result<u64, RequestError> {
-        let count = self.chain.provider().get_transaction_count(self.account).pending().await;
-        count.map_err(|error| self.chain.request_error("eth_getTransactionCount", error))
+        self.chain.transaction_count(self.account, BlockId::pending()).await
     }
 
     async fn mined_nonce(&self) -> Result<u64, RequestError> {
-        let count = self.chain.provider().get_transaction_count(self.account).await;
-        count.map_err(|error| self.chain.request_error("eth_getTransactionCount", error))
+        self.chain.transaction_count(self.account, BlockId::latest()).await
     }
 
     async fn sign(&self, call: &Call, quote: &Quote, nonce: u64) -> Result<Signed, SendError> {

@@ -163,10 +163,7 @@ impl WalletChains for WalletRpc {
 
     async fn newest_block(&self, chain_id: u64) -> Result<u64, WalletError> {
         let endpoints = self.endpoints(chain_id)?;
-        let asked = endpoints.ask_each(|chain| async move {
-            let newest = chain.provider().get_block_number().await;
-            newest.map_err(|error| chain.request_error("eth_blockNumber", error))
-        });
+        let asked = endpoints.ask_each(|chain| async move { chain.newest_block().await });
         asked.await.map_err(no_answer(chain_id))
     }
 

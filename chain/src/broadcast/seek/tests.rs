@@ -109,7 +109,7 @@ async fn a_receipt_proves_more_than_anything_else() {
 async fn a_payload_is_found_by_its_event_whatever_account_sent_it() {
     let app_chain = AppChain::start().await;
     for (topic, by) in [(GROUP, &app_chain.own), (INBOX, &app_chain.rival)] {
-        let before = head(&app_chain.chain).await.unwrap();
+        let before = app_chain.chain.newest_block().await.unwrap();
         app_chain.send(by, topic, 1).await;
         let sent = app_chain.send(by, topic, 2).await;
         app_chain.send(by, topic, 3).await;
@@ -155,7 +155,7 @@ async fn after_a_crash_an_event_of_another_account_proves_nothing() {
 #[tokio::test]
 async fn a_long_stretch_is_searched_page_by_page() {
     let app_chain = AppChain::start().await;
-    let from = head(&app_chain.chain).await.unwrap();
+    let from = app_chain.chain.newest_block().await.unwrap();
     mine(&app_chain.chain, 2 * PAGE_BLOCKS).await;
     let sent = app_chain.send(&app_chain.own, GROUP, 1).await;
     mine(&app_chain.chain, PAGE_BLOCKS).await;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use alloy::providers::Provider as _;
 use alloy::signers::local::PrivateKeySigner;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
@@ -102,10 +101,7 @@ impl ChainWriter for BroadcastWriter {
 
     fn reachable(&self) -> BoxFuture<'_, Result<(), String>> {
         async move {
-            let head = |chain: Chain| async move {
-                let head = chain.provider().get_block_number().await;
-                head.map_err(|error| chain.request_error("eth_blockNumber", error))
-            };
+            let head = |chain: Chain| async move { chain.newest_block().await };
             let asked = self.endpoints.ask(head).await;
             asked.map(drop).map_err(|fault| format!("the app chain does not answer: {fault}"))
         }

@@ -1,0 +1,237 @@
+//! Requests to an endpoint over HTTP.
+//!
+//! **The endpoint is not trusted**: an answer is read up to a bound, however long the endpoint says that it is, and of the
+//! body of an error nothing is kept but an error of JSON-RPC.
+
+use std::task::{Context, Poll};
+
+use alloy::rpc::json_rpc::{RequestPacket, ResponsePacket};
+use alloy::transports::{TransportError, TransportErrorKind, TransportFut, TransportResult};
+use reqwest::header::{CONTENT_TYPE, HeaderValue};
+use tower::Service;
+
+use super::error::{AnswerTooLong, shown};
+
+/// Length of an answer in bytes. A guess: ten times the text of the events that the gas of one block of the rollups in use
+/// pays for. A page of logs that is longer is asked for in smaller pages. While it is read, an answer takes about four times
+/// as much memory.
+pub(super) const ANSWER_LEN_BYTES_MAX: usize = 32 * 1024 * 1024;
+
+/// The connection to one endpoint. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct BoundedHttp {
+    client: reqwest::Client,
+    url: reqwest::Url,
+    answer_bytes_max: usize,
+}
+
+impl BoundedHttp {
+    /// Sends requests to `url`, and reads answers of at most `answer_bytes_max` bytes.
+    pub(super) fn new(client: reqwest::Client, url: reqwest::Url, answer_bytes_max: usize) -> Self {
+        Self { client, url, answer_bytes_max }
+    }
+
+    async fn ask(self, request: RequestPacket) -> TransportResult<ResponsePacket> {
+        let body = serde_json::to_vec(&request).map_err(TransportError::ser_err)?;
+        let json = HeaderValue::from_static("application/json");
+        let request = self.client.post(self.url.clone()).header(CONTENT_TYPE, json).body(body);
+        let response = request.send().await.map_err(TransportErrorKind::custom)?;
+        let status = response.status();
+        let read = self.read(response).await;
+        if status.is_success() {
+            let body = read?;
+            return serde_json::from_slice(&body).map_err(|error| {
+                let begins = &body[..body.len().min(BEGINNING_LEN_BYTES)];
+                TransportError::deser_err(error, shown(&String::from_utf8_lossy(begins)))
+            });
+        }
+        // Some endpoints answer an error of JSON-RPC with the status of an HTTP error.
+        let answer = read.ok().and_then(|body| serde_json::from_slice(&body).ok());
+        let answer = answer.filter(ResponsePacket::is_error);
+        answer.ok_or_else(|| TransportErrorKind::http_error(status.as_u16(), String::new()))
+    }
+
+    /// Reads a body to its end.
+    async fn read(&self, mut response: reqwest::Response) -> TransportResult<Vec<u8>> {
+        let max = self.answer_bytes_max;
+        let too_long = || TransportErrorKind::custom(AnswerTooLong(max));
+        if response.content_length().is_some_and(|len| len > max as u64) {
+            return Err(too_long());
+        }
+        let mut body = Vec::new();
+        while let Some(piece) = response.chunk().await.map_err(TransportErrorKind::custom)? {
+            if body.len() + piece.len() > max {
+                return Err(too_long());
+            }
+            body.extend_from_slice(&piece);
+        }
+        Ok(body)
+    }
+}
+
+/// Bytes of a malformed answer that an error is made of. A guess: more than is shown of it.
+const BEGINNING_LEN_BYTES: usize = 1024;
+
+impl Service<RequestPacket> for BoundedHttp {
+    type Response = ResponsePacket;
+    type Error = TransportError;
+    type Future = TransportFut<'static>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<TransportResult<()>> {
+        Poll::Ready(Ok(())) // the client queues by itself
+    }
+
+    fn call(&mut self, request: RequestPacket) -> Self::Future {
+        Box::pin(self.clone().ask(request))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use alloy::eips::BlockId;
+    use alloy::primitives::Address;
+    use serde_json::{Value, json};
+    use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use crate::send::{Chain, RequestError};
+
+    /// The rest of an endpoint's answer.
+    #[derive(Clone)]
+    enum Said {
+        Result(Value),
+        /// A head of HTTP without its first line's version, and the beginning of a body.
+        Raw(String, Vec<u8>),
+        /// A result that never ends.
+        Endless,
+    }
+
+    /// An endpoint of chain 7 that answers all methods but `eth_chainId` in one way.
+    async fn endpoint(said: Said) -> Chain {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::spawn(serve(stream, said.clone()));
+            }
+        });
+        Chain::connect(&url, 7).await.unwrap()
+    }
+
+    async fn serve(stream: TcpStream, said: Said) -> std::io::Result<()> {
+        let mut stream = BufReader::new(stream);
+        loop {
+            let mut len = 0;
+            loop {
+                let mut line = String::new();
+                if stream.read_line(&mut line).await? == 0 {
+                    return Ok(());
+                }
+                let line = line.trim().to_ascii_lowercase();
+                if let Some(given) = line.strip_prefix("content-length:") {
+                    len = given.trim().parse().unwrap();
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; len];
+            stream.read_exact(&mut body).await?;
+            let asked: Value = serde_json::from_slice(&body).unwrap();
+            let result = match (&said, asked["method"] == "eth_chainId") {
+                (_, true) => json!("0x7"),
+                (Said::Result(result), _) => result.clone(),
+                (Said::Raw(head, body), _) => {
+                    stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()).await?;
+                    stream.write_all(body).await?;
+                    return stream.shutdown().await;
+                }
+                (Said::Endless, _) => {
+                    stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"result\":\"").await?;
+                    loop {
+                        stream.write_all(&[b'0'; 65_536]).await?; // fails when the client has gone away
+                    }
+                }
+            };
+            let answer =
+                json!({ "jsonrpc": "2.0", "id": asked["id"], "result": result }).to_string();
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", answer.len());
+            stream.write_all(head.as_bytes()).await?;
+            stream.write_all(answer.as_bytes()).await?;
+        }
+    }
+
+    async fn refused(said: Said) -> RequestError {
+        endpoint(said).await.newest_block().await.unwrap_err()
+    }
+
+    fn reason(error: &RequestError) -> &str {
+        match error {
+            RequestError::Malformed { reason, .. } => reason,
+            other => panic!("{other}"),
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_is_read_up_to_a_bound() {
+        let error = refused(Said::Endless).await;
+        assert!(reason(&error).contains("more than"), "{error}");
+        let head = "200 OK\r\nContent-Length: 99999999999".to_owned();
+        let error = refused(Said::Raw(head, Vec::new())).await;
+        assert!(reason(&error).contains("more than"), "{error}");
+        let zeros = |len| Said::Result(format!("0x{}1", "0".repeat(len)).into());
+        assert_eq!(endpoint(zeros(1 << 20)).await.newest_block().await, Ok(1));
+    }
+
+    #[tokio::test]
+    async fn the_words_of_an_http_error_are_dropped() {
+        let words = b"\x1b[2J\n2026-01-01 forged line".repeat(10_000);
+        for status in ["503 Down", "503 Down\r\nRetry-After: 7", "404 None", "200 OK"] {
+            let error = refused(Said::Raw(status.to_owned(), words.clone())).await;
+            let text = error.to_string();
+            assert!(reason(&error).len() < 500, "{status}: {text}");
+            assert!(!text.contains(char::is_control), "{status}: {text:?}");
+            assert!(status == "200 OK" || !text.contains("forged"), "{status}: {text:?}");
+        }
+    }
+
+    /// Endpoints that limit their callers are left alone for a while, with a header that tells them for how long or without.
+    #[tokio::test]
+    async fn too_many_requests_are_a_refusal() {
+        for status in ["429 Slow", "429 Slow\r\nRetry-After: 7"] {
+            let error = refused(Said::Raw(status.to_owned(), b"slow down".to_vec())).await;
+            assert!(matches!(error, RequestError::Refused { code: 429, .. }), "{status}: {error}");
+        }
+    }
+
+    /// Some endpoints send errors of JSON-RPC with a status of an error of HTTP.
+    #[tokio::test]
+    async fn an_error_of_json_rpc_counts_with_each_status() {
+        let error = json!({ "code": -32_000, "message": "pruned" });
+        let body = json!({ "jsonrpc": "2.0", "id": 0, "error": error }).to_string();
+        for status in ["200 OK", "400 Bad", "500 Oh"] {
+            let error = refused(Said::Raw(status.to_owned(), body.clone().into_bytes())).await;
+            assert!(matches!(&error, RequestError::Refused { code: -32_000, .. }), "{error}");
+        }
+        let body = json!({ "jsonrpc": "2.0", "id": 0, "result": "0x7" }).to_string();
+        let error = refused(Said::Raw("500 Oh".to_owned(), body.into_bytes())).await;
+        assert!(reason(&error).contains("500"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn numbers_that_later_sums_overflow_with_are_malformed() {
+        let at = |number: u64| endpoint(Said::Result(format!("0x{number:x}").into()));
+        let block = i64::MAX as u64;
+        assert_eq!(at(block).await.newest_block().await, Ok(block));
+        let count = (1 << 53) - 1;
+        let latest =
+            async |chain: Chain| chain.transaction_count(Address::ZERO, BlockId::latest()).await;
+        assert_eq!(latest(at(count).await).await, Ok(count));
+        for (blocks, counts) in [(block + 1, count + 1), (u64::MAX, u64::MAX)] {
+            let error = at(blocks).await.newest_block().await.unwrap_err();
+            assert!(reason(&error).contains(&blocks.to_string()), "{error}");
+            let error = latest(at(counts).await).await.unwrap_err();
+            assert!(reason(&error).contains(&counts.to_string()), "{error}");
+        }
+    }
+}
