@@ -39,9 +39,12 @@ pub const WALLETS_CONCURRENT_MAX: usize = 8;
 /// case is about 8 MiB.
 pub const WALLET_ANSWERS_MAX: usize = 65_536;
 
-/// Questions to contract wallets that wait for an answer. A guess. In the worst case each holds a
-/// signature as long as a payload of the chain (200 kB), 2 GB in all; real ones have 65 bytes.
+/// Questions to contract wallets that wait for an answer. A guess.
 pub const WALLET_QUESTIONS_MAX: usize = 10_000;
+
+/// Bytes of the signatures in these questions together. A guess: real ones have 65 bytes, or some hundreds, and those
+/// that a stranger makes as long as they can be push out their like.
+pub const WALLET_QUESTIONS_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 /// Pause before a question that got no answer is asked again; each further failure doubles it. A
 /// guess: about the time of a block.

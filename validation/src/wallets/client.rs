@@ -283,15 +283,23 @@ fn is_given_up(error: &RequestError) -> bool {
 /// Returns the validator's code with the question as its arguments, or `None` if it is longer than a
 /// chain takes.
 fn code_that_asks(question: &WalletQuestion) -> Option<Bytes> {
-    let signature: Bytes = question.signature.clone().into();
-    let len_bytes = UNIVERSAL_VALIDATOR.len().saturating_add(signature.len());
-    if len_bytes > INIT_CODE_LEN_BYTES_MAX {
-        return None; // before anything of that length is copied
+    if is_too_long(question) {
+        return None;
     }
+    let signature: Bytes = question.signature.clone().into();
     let (wallet, digest) = (Address::from(question.address.0), B256::from(question.digest.0));
     let arguments = (wallet, digest, signature).abi_encode_params();
-    let code: Bytes = [&UNIVERSAL_VALIDATOR[..], &arguments].concat().into();
-    (code.len() <= INIT_CODE_LEN_BYTES_MAX).then_some(code)
+    let code = [&UNIVERSAL_VALIDATOR[..], &arguments].concat();
+    debug_assert!(code.len() <= INIT_CODE_LEN_BYTES_MAX, "it is as long as computed");
+    Some(code.into())
+}
+
+/// Returns true if the signature is so long that no chain takes the question. No wallet agrees with it then.
+pub(super) fn is_too_long(question: &WalletQuestion) -> bool {
+    // Address, digest, the place of the signature and its length take a word each, and the signature fills its last one.
+    const WORD: usize = 32;
+    let signature = question.signature.len().next_multiple_of(WORD);
+    UNIVERSAL_VALIDATOR.len() + 4 * WORD + signature > INIT_CODE_LEN_BYTES_MAX
 }
 
 #[cfg(test)]

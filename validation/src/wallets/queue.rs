@@ -5,21 +5,58 @@ use std::collections::BTreeMap;
 
 use backon::{BackoffBuilder as _, ExponentialBackoff, ExponentialBuilder};
 use hawser_mls::identity::WalletQuestion;
+use hawser_proto::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::client::WalletError;
 use crate::limits::{
-    JUDGE_AGAIN_EVERY, WALLET_PAUSE_MAX, WALLET_PAUSE_MIN, WALLET_QUESTIONS_MAX,
-    WALLETS_PER_CHAIN_MAX,
+    JUDGE_AGAIN_EVERY, WALLET_PAUSE_MAX, WALLET_PAUSE_MIN, WALLET_QUESTIONS_BYTES_MAX,
+    WALLET_QUESTIONS_MAX, WALLETS_PER_CHAIN_MAX,
 };
 
-/// Open questions, at most [`WALLET_QUESTIONS_MAX`].
+/// Open questions, at most [`WALLET_QUESTIONS_MAX`] with [`WALLET_QUESTIONS_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct QuestionQueue {
-    open: Mutex<BTreeMap<WalletQuestion, Attempts>>,
+    open: Mutex<OpenQuestions>,
     added: Notify,
+}
+
+/// Questions, and the length of their signatures together.
+#[derive(Debug, Default)]
+struct OpenQuestions {
+    attempts: BTreeMap<WalletQuestion, Attempts>,
+    signature_bytes: usize,
+}
+
+impl OpenQuestions {
+    /// Adds a question that is not there. It keeps a copy of the signature, and not the update that this is a part of.
+    fn insert(&mut self, question: &WalletQuestion) {
+        let signature = Bytes::copy_from_slice(&question.signature);
+        self.signature_bytes += signature.len();
+        self.attempts.insert(WalletQuestion { signature, ..question.clone() }, Attempts::new());
+    }
+
+    fn remove(&mut self, question: &WalletQuestion) {
+        if let Some((removed, _)) = self.attempts.remove_entry(question) {
+            self.signature_bytes -= removed.signature.len();
+        }
+    }
+
+    fn has_room(&self, signature_bytes: usize) -> bool {
+        self.attempts.len() < WALLET_QUESTIONS_MAX
+            && self.signature_bytes + signature_bytes <= WALLET_QUESTIONS_BYTES_MAX
+    }
+
+    /// Returns the question that is dropped for another one: that which failed most often, and of equals that with the
+    /// longest signature.
+    fn worst(&self) -> Option<WalletQuestion> {
+        let key = |(question, attempts): &(&WalletQuestion, &Attempts)| {
+            (attempts.failures, question.signature.len())
+        };
+        self.attempts.iter().max_by_key(key).map(|(question, _)| question.clone())
+    }
 }
 
 /// The attempts at one question.
@@ -52,20 +89,18 @@ impl Attempts {
 }
 
 impl QuestionQueue {
-    /// Adds a question, due at once, unless it is queued already. A full queue drops the question
-    /// that failed most often: it comes back when its update is judged again.
+    /// Adds a question, due at once, unless it is queued already. A full queue drops questions
+    /// that failed most often: they come back when their updates are judged again.
     pub(super) fn add(&self, question: &WalletQuestion) {
         let mut open = self.open.lock();
-        if open.contains_key(question) {
+        if open.attempts.contains_key(question) {
             return;
         }
-        if open.len() >= WALLET_QUESTIONS_MAX {
-            let worst = open.iter().max_by_key(|(_, attempts)| attempts.failures);
-            let worst = worst.map(|(question, _)| question.clone());
-            worst.map(|question| open.remove(&question));
+        while !open.has_room(question.signature.len()) {
+            let Some(worst) = open.worst() else { break };
+            open.remove(&worst);
         }
-        open.insert(question.clone(), Attempts::new());
-        debug_assert!(open.len() <= WALLET_QUESTIONS_MAX, "one goes for each that comes");
+        open.insert(question);
         drop(open);
         self.added.notify_one();
     }
@@ -83,7 +118,7 @@ impl QuestionQueue {
     /// Postpones a question that got no answer.
     pub(super) fn failed(&self, question: &WalletQuestion, error: &WalletError) {
         let mut open = self.open.lock();
-        let Some(attempts) = open.get_mut(question) else { return };
+        let Some(attempts) = open.attempts.get_mut(question) else { return };
         if attempts.failures == 0 {
             tracing::warn!(
                 code = "wallet_unavailable",
@@ -98,7 +133,7 @@ impl QuestionQueue {
     /// Postpones a question whose block the chain does not have yet.
     pub(super) fn not_yet(&self, question: &WalletQuestion, newest_time_s: u64) {
         let mut open = self.open.lock();
-        let Some(attempts) = open.get_mut(question) else { return };
+        let Some(attempts) = open.attempts.get_mut(question) else { return };
         attempts.newest_time_s = attempts.newest_time_s.max(Some(newest_time_s));
         attempts.fail();
     }
@@ -106,7 +141,7 @@ impl QuestionQueue {
     /// Returns the time of the newest block of the chain when it did not have the question's block yet,
     /// unix seconds.
     pub(super) fn newest_time_s(&self, question: &WalletQuestion) -> Option<u64> {
-        self.open.lock().get(question).and_then(|attempts| attempts.newest_time_s)
+        self.open.lock().attempts.get(question).and_then(|attempts| attempts.newest_time_s)
     }
 
     /// Returns the questions to ask now, which count as under way from then on, and the time to look
@@ -115,10 +150,13 @@ impl QuestionQueue {
     pub(super) fn start_due(&self) -> (Vec<WalletQuestion>, Instant) {
         let (mut open, now) = (self.open.lock(), Instant::now());
         let mut running: BTreeMap<u64, usize> = BTreeMap::new();
-        for question in open.iter().filter(|(_, it)| it.running).map(|(question, _)| question) {
+        for question in
+            open.attempts.iter().filter(|(_, it)| it.running).map(|(question, _)| question)
+        {
             *running.entry(question.chain_id).or_default() += 1;
         }
-        let mut idle: Vec<_> = open.iter_mut().filter(|(_, attempts)| !attempts.running).collect();
+        let idle = open.attempts.iter_mut().filter(|(_, attempts)| !attempts.running);
+        let mut idle: Vec<_> = idle.collect();
         idle.sort_by_key(|(_, attempts)| (attempts.failures, attempts.due));
         let mut due = Vec::new();
         let mut next = now + JUDGE_AGAIN_EVERY;
@@ -178,10 +216,34 @@ mod tests {
         assert!(queue.start_due().0.is_empty(), "all are under way");
         // One that failed is due again, and goes behind those that were not asked yet.
         queue.failed(&first[0], &failure());
-        queue.open.lock().get_mut(&first[0]).unwrap().due = Instant::now();
+        queue.open.lock().attempts.get_mut(&first[0]).unwrap().due = Instant::now();
         let (next, _) = queue.start_due();
         assert_eq!(next.len(), 1);
         assert!(!first.contains(&next[0]), "{next:?}");
+    }
+
+    /// A stranger's long signatures take a bounded room, and questions of usual length stay.
+    #[test]
+    fn long_signatures_push_out_their_like() {
+        let queue = QuestionQueue::default();
+        let small = question(1, 0);
+        queue.add(&small);
+        let long = Bytes::from(vec![7; 1 << 20]);
+        let numbered = |number: u64| WalletQuestion {
+            block_number: number,
+            signature: long.clone(),
+            ..question(2, 1)
+        };
+        (0..200).for_each(|number| queue.add(&numbered(number)));
+        let open = queue.open.lock();
+        assert_eq!(open.signature_bytes, WALLET_QUESTIONS_BYTES_MAX);
+        assert_eq!(open.attempts.len(), 1 + WALLET_QUESTIONS_BYTES_MAX / long.len());
+        assert!(open.attempts.contains_key(&small) && open.attempts.contains_key(&numbered(199)));
+        let is_copied = |it: &WalletQuestion| it.signature.as_ptr() != long.as_ptr();
+        assert!(open.attempts.keys().all(is_copied), "none holds the update that it is a part of");
+        drop(open);
+        (0..200).for_each(|number| queue.remove(&numbered(number)));
+        assert_eq!(queue.open.lock().signature_bytes, 0);
     }
 
     #[test]
