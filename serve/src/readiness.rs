@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -150,8 +150,18 @@ struct ReadinessState {
     /// The last result of each check and the time of its first evaluation, unix seconds.
     since: Mutex<BTreeMap<&'static str, (bool, i64)>>,
     ready: watch::Sender<ReadyPurposes>,
-    /// Held by the one evaluation that callers wait for.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Evaluations that callers have begun.
+    begun: AtomicU64,
+    /// The last of them that has ended. Held by the one that callers wait for.
+    turn: Arc<tokio::sync::Mutex<Evaluated>>,
+}
+
+/// The result of an evaluation that callers share.
+#[derive(Debug, Default)]
+struct Evaluated {
+    /// The number of the evaluation, from 1.
+    number: u64,
+    ready: ReadyPurposes,
 }
 
 impl fmt::Debug for Readiness {
@@ -169,6 +179,7 @@ impl Readiness {
             draining: AtomicBool::new(false),
             since: Mutex::default(),
             ready: watch::Sender::default(),
+            begun: AtomicU64::new(0),
             turn: Arc::default(),
         }));
         readiness.evaluate();
@@ -212,13 +223,21 @@ impl Readiness {
 
     /// Does the same on a thread that may block, one evaluation at a time. Checks that do not end
     /// within 5 s mean that the process is ready for nothing.
+    ///
+    /// Any number of callers, who may be strangers, cost two evaluations at most: the one under way, and one that begins
+    /// after all of them have come and answers them all.
     pub async fn current(&self) -> ReadyPurposes {
         let readiness = self.clone();
+        let begun_before = self.0.begun.load(Ordering::SeqCst);
         let evaluated = async {
-            let turn = readiness.0.turn.clone().lock_owned().await;
+            let mut turn = readiness.0.turn.clone().lock_owned().await;
+            if turn.number > begun_before {
+                return Ok(turn.ready);
+            }
             tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                readiness.ready()
+                turn.number = readiness.0.begun.fetch_add(1, Ordering::SeqCst) + 1;
+                turn.ready = readiness.ready();
+                turn.ready
             })
             .await
         };
@@ -264,6 +283,8 @@ impl Readiness {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicI64;
+
+    use futures_util::FutureExt as _;
 
     use super::*;
 
@@ -345,6 +366,51 @@ mod tests {
         checks.2.store(false, Ordering::Relaxed);
         release.send(()).unwrap();
         assert!(readiness.current().await.contains(Purpose::Read));
+    }
+
+    /// Counts its evaluations. The second one ends when the sender is dropped.
+    struct Counting {
+        evaluations: AtomicU64,
+        gate: Mutex<std::sync::mpsc::Receiver<()>>,
+    }
+
+    impl Checks for Counting {
+        fn run(&self, _: bool) -> Vec<Check> {
+            if self.evaluations.fetch_add(1, Ordering::SeqCst) == 1 {
+                let _ = self.gate.lock().recv();
+            }
+            Vec::new()
+        }
+
+        fn now_unix_s(&self) -> i64 {
+            0
+        }
+    }
+
+    #[tokio::test]
+    async fn a_crowd_of_callers_shares_an_evaluation_that_began_after_they_came() {
+        let (release, gate) = std::sync::mpsc::channel();
+        let checks = Arc::new(Counting { evaluations: AtomicU64::new(0), gate: Mutex::new(gate) });
+        let readiness = Readiness::new(checks.clone());
+        let (first, wakes) = (readiness.clone(), readiness.subscribe());
+        let first = tokio::spawn(async move { first.current().await });
+        while checks.evaluations.load(Ordering::SeqCst) < 2 {
+            tokio::task::yield_now().await;
+        }
+        // These come while an evaluation is under way that may have seen an older state.
+        let mut crowd: Vec<_> = (0..100).map(|_| Box::pin(readiness.current())).collect();
+        for caller in &mut crowd {
+            assert!(caller.now_or_never().is_none());
+        }
+        drop(release);
+        assert!(first.await.unwrap().contains(Purpose::Publish));
+        for caller in crowd {
+            assert!(caller.await.contains(Purpose::Publish));
+        }
+        assert_eq!(checks.evaluations.load(Ordering::SeqCst), 3, "one for all of them");
+        readiness.current().await;
+        assert_eq!(checks.evaluations.load(Ordering::SeqCst), 4, "later callers get a newer one");
+        assert!(!wakes.has_changed().unwrap(), "watchers heard of no change");
     }
 
     #[test]

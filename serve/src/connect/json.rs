@@ -81,6 +81,19 @@ pub(super) fn unpack(packed: &[u8]) -> Result<Bytes, Status> {
     if plain.len() > REQUEST_LEN_BYTES_MAX { Err(too_long()) } else { Ok(plain.into()) }
 }
 
+/// Does the same beside the runtime's threads: bytes that decompress to nothing take a decoder far longer than others of
+/// their length.
+///
+/// # Errors
+/// Those of [`unpack`].
+pub(super) async fn unpack_beside(
+    packed: Bytes,
+    share: &Arc<ConnectionShare>,
+) -> Result<Bytes, Status> {
+    let held = ChargedBytes::new(share.clone()); // the packed bytes are charged by the caller, the text when it is parsed
+    beside(packed.len(), held, move || unpack(&packed)).await?
+}
+
 /// Returns the refusal of a request that is too long.
 pub(super) fn too_long() -> Status {
     Status::resource_exhausted(format!(
@@ -106,4 +119,38 @@ async fn beside<T: Send + 'static>(
         done
     };
     tokio::task::spawn_blocking(work).await.map_err(|_| failed())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::budget::MemoryBudget;
+
+    fn gzip(text: &[u8]) -> Bytes {
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap().into()
+    }
+
+    /// Members without content: as many bytes as a request may have, and hardly any text.
+    #[tokio::test]
+    async fn a_long_request_is_decompressed_beside_the_runtimes_threads() {
+        let budget = MemoryBudget::new(1 << 30);
+        let address = std::net::Ipv4Addr::LOCALHOST.into();
+        let share = budget.connection(address, budget.account()).unwrap();
+        let mut packed = gzip(b"").repeat(REQUEST_LEN_BYTES_MAX / 2 / gzip(b"").len());
+        packed.extend(gzip(b"{}"));
+        let mut unpacked = Box::pin(unpack_beside(packed.into(), &share));
+        assert!((&mut unpacked).now_or_never().is_none(), "it is done on this thread");
+        assert_eq!(unpacked.await.unwrap(), "{}");
+        assert_eq!(unpack_beside(gzip(b"{ }"), &share).await.unwrap(), "{ }");
+        let refused = unpack_beside(vec![7_u8; 1 << 17].into(), &share).await.unwrap_err();
+        assert_eq!(refused.code(), tonic::Code::InvalidArgument);
+    }
 }

@@ -184,7 +184,11 @@ impl ConnectCall {
         }
         let (limit, too_long) = self.len_bytes_max();
         let (bytes, held) = collect(body, limit, too_long, share).await?;
-        let (mut bytes, is_packed) = self.unframe(bytes, is_packed)?;
+        let (mut bytes, mut is_packed) = self.unframe(bytes, is_packed)?;
+        if self.is_unpacked_here(is_packed) {
+            bytes = json::unpack_beside(bytes, share).await?;
+            is_packed = false;
+        }
         if let Some(schema) = schema {
             // An empty body is an empty message, as in protobuf.
             let text = if bytes.is_empty() { Bytes::from_static(b"{}") } else { bytes };
@@ -209,16 +213,17 @@ impl ConnectCall {
         }
     }
 
-    /// Takes the message out of a body that has arrived. JSON comes out decompressed; of protobuf it is returned if it is
-    /// compressed still.
+    /// Takes the message out of a body that has arrived. Returns it, and true if it is compressed.
     fn unframe(self, mut bytes: Bytes, mut is_packed: bool) -> Result<(Bytes, bool), Status> {
         if self.form == Form::Stream {
             is_packed = only_message(&mut bytes)? == COMPRESSED;
         }
-        if is_packed && self.codec == Codec::Json {
-            return Ok((json::unpack(&bytes)?, false));
-        }
         Ok((bytes, is_packed))
+    }
+
+    /// Returns true for JSON that is compressed. Protobuf goes on as it is.
+    fn is_unpacked_here(self, is_packed: bool) -> bool {
+        is_packed && self.codec == Codec::Json
     }
 
     async fn unary_answer(
@@ -332,7 +337,10 @@ impl ConnectRequest {
             if body.len() > limit {
                 return Err(too_long());
             }
-            let (message, is_packed) = call.unframe(body, is_packed)?;
+            let (mut message, mut is_packed) = call.unframe(body, is_packed)?;
+            if call.is_unpacked_here(is_packed) {
+                (message, is_packed) = (json::unpack(&message)?, false);
+            }
             Ok(Self { headers, message, is_packed })
         };
         Some(read())
