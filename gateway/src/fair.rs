@@ -52,6 +52,7 @@ impl FairGate {
             }
             let (sender, receiver) = oneshot::channel();
             let queue = state.waiting.entry(caller.clone()).or_default();
+            let has_turn = !queue.is_empty();
             if queue.len() >= WAITING_MAX {
                 queue.retain(|waits| !waits.is_closed());
             }
@@ -59,7 +60,7 @@ impl FairGate {
                 return Err(TooManyWait);
             }
             queue.push_back(sender);
-            if queue.len() == 1 {
+            if !has_turn {
                 state.turns.push_back(caller.clone());
             }
             receiver
@@ -153,5 +154,18 @@ mod tests {
         assert!(gate.enter(&caller("other")).now_or_never().is_none(), "others may wait");
         many.truncate(1);
         assert!(gate.enter(&greedy).now_or_never().is_none(), "those that gave up do not count");
+    }
+
+    /// A caller that fills its queue and gives all of it up, again and again, still has one turn in a round.
+    #[tokio::test]
+    async fn tasks_that_give_up_earn_no_further_turn() {
+        let gate = FairGate::new(0);
+        let greedy = caller("greedy");
+        for _ in 0..3 {
+            let mut many: Vec<_> =
+                (0..WAITING_MAX).map(|_| Box::pin(gate.enter(&greedy))).collect();
+            many.iter_mut().for_each(|waits| assert!(waits.now_or_never().is_none()));
+        }
+        assert_eq!(gate.0.lock().turns.len(), 1);
     }
 }

@@ -15,7 +15,9 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopes
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_validation::precheck::{InboxPrecheck, UpdatePrecheck};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
+use tonic::{Code, Status};
 
 pub use hawser_validation::precheck::VouchError;
 
@@ -27,6 +29,17 @@ const LOG_TIMEOUT: Duration = Duration::from_secs(2);
 const WALLETS_TIMEOUT: Duration = Duration::from_secs(10);
 /// Updates of one inbox in one request. A guess: clients send a few at most.
 const UPDATES_PER_INBOX_MAX: usize = 64;
+/// Length of a log in bytes up to which any number of them is taken in at once. A guess: inboxes have some kilobytes.
+const USUAL_LOG_LEN_BYTES_MAX: usize = 1024 * 1024;
+/// Longer logs that are taken in and judged at once, by all requests together: the memory, several times the log, is
+/// charged to no caller. Guess.
+static LONG_LOGS: Semaphore = Semaphore::const_new(2);
+/// Time to wait for a place among them. Guess.
+const LONG_LOG_TIMEOUT: Duration = Duration::from_secs(5);
+/// Logs that are judged at once; others wait for their turn. A guess: they leave threads for reading disks.
+static JUDGED_AT_ONCE: Semaphore = Semaphore::const_new(16);
+/// Inboxes of one request that are judged at once. Guess.
+pub(crate) const INBOXES_AT_ONCE: usize = 16;
 
 /// Validates identity updates.
 pub trait IdentityCheck: Send + Sync + 'static {
@@ -183,7 +196,7 @@ pub(crate) async fn judge_at_place(
     let updates = Arc::new(vec![update]);
     let judged = nodes.usable().into_iter().map(async |node| {
         let Some(mut log) = log_of(&node, &topic).await else { return (node.id(), None) };
-        log.retain(|entry| entry.id.sequence < place.sequence);
+        log.entries.retain(|entry| entry.id.sequence < place.sequence);
         (node.id(), judge_with(check.clone(), inbox, log, updates.clone()).await)
     });
     join_all(judged).await
@@ -205,11 +218,16 @@ async fn judge_at(
 async fn judge_with(
     check: Arc<dyn IdentityCheck>,
     inbox: InboxId,
-    log: Vec<LogUpdate>,
+    log: InboxLog,
     updates: Arc<Vec<UpdateItem>>,
 ) -> Option<CheckedUpdates> {
-    let judging = tokio::task::spawn_blocking(move || judge_after(&*check, inbox, &log, &updates));
-    judging.await.ok()
+    let turn = JUDGED_AT_ONCE.acquire().await.ok()?;
+    let judging = move || {
+        let judged = judge_after(&*check, inbox, &log.entries, &updates);
+        drop((log, turn));
+        judged
+    };
+    tokio::task::spawn_blocking(judging).await.ok()
 }
 
 /// Validates `updates` one after another behind the log.
@@ -253,8 +271,40 @@ struct LogUpdate {
     envelope: OriginatorEnvelope,
 }
 
-/// Returns the log of an inbox at a node; `None` if it does not answer in time, or not correctly.
-async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<LogUpdate>> {
+/// The log of an inbox at a node.
+struct InboxLog {
+    entries: Vec<LogUpdate>,
+    /// The place of a long one.
+    _place: Option<SemaphorePermit<'static>>,
+}
+
+/// Returns the log of an inbox at a node; `None` if it does not answer in time, or not correctly, or while too many long
+/// logs are judged. The node may lie, and the log may be as long as strangers have made it.
+async fn log_of(node: &Node, topic: &Topic) -> Option<InboxLog> {
+    let usual = ask_log(node, topic, USUAL_LOG_LEN_BYTES_MAX).await?;
+    let (envelopes, place) = match usual {
+        Ok(envelopes) => (envelopes, None),
+        Err(status) if status.code() == Code::OutOfRange => {
+            let place = timeout(LONG_LOG_TIMEOUT, LONG_LOGS.acquire()).await.ok()?.ok()?;
+            (ask_log(node, topic, MESSAGE_LEN_BYTES_MAX).await?.ok()?, Some(place))
+        }
+        Err(_) => return None,
+    };
+    let parse = move || envelopes.into_iter().map(log_update).collect();
+    let entries: Option<Vec<_>> = match place {
+        None => parse(),
+        Some(_) => tokio::task::spawn_blocking(parse).await.ok()?,
+    };
+    Some(InboxLog { entries: entries?, _place: place })
+}
+
+/// Asks a node for the log of an inbox of at most `len_bytes_max` bytes. A longer one is OUT_OF_RANGE; `None` if it does not
+/// answer in time.
+async fn ask_log(
+    node: &Node,
+    topic: &Topic,
+    len_bytes_max: usize,
+) -> Option<Result<Vec<OriginatorEnvelope>, Status>> {
     // Without a limit nodes return the whole log of an inbox (`docs/protocol/api.md`).
     let query = EnvelopesQuery {
         topics: vec![topic.as_bytes().clone()],
@@ -263,9 +313,9 @@ async fn log_of(node: &Node, topic: &Topic) -> Option<Vec<LogUpdate>> {
     };
     let request = QueryEnvelopesRequest { query: Some(query), limit: 0 };
     let mut client = ReplicationApiClient::new(node.query_channel.clone())
-        .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
-    let asked = timeout(LOG_TIMEOUT, client.query_envelopes(request)).await;
-    asked.ok()?.ok()?.into_inner().envelopes.into_iter().map(log_update).collect()
+        .max_decoding_message_size(len_bytes_max);
+    let asked = timeout(LOG_TIMEOUT, client.query_envelopes(request)).await.ok()?;
+    Some(asked.map(|answer| answer.into_inner().envelopes))
 }
 
 fn log_update(envelope: OriginatorEnvelope) -> Option<LogUpdate> {

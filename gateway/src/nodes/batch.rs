@@ -19,6 +19,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::replication_api_client::Replica
 use hawser_proto::{Bytes, EnvelopeId, PublicKey, SecretKey};
 use hawser_rules::{NodeRecord, RateTable, Violation};
 use hawser_serve::HeldCharge;
+use parking_lot::Mutex;
 use prost::Message as _;
 use quick_cache::sync::Cache;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
@@ -61,6 +62,10 @@ const INLINE_ENVELOPES_MAX: usize = 4;
 const RATES_TIMEOUT: Duration = Duration::from_secs(2);
 /// Bytes of an envelope that a log line shows as evidence. A guess: envelopes of text fit whole.
 const EVIDENCE_BYTES_MAX: usize = 16 * 1024;
+/// Wrong answers of one node that are logged in a period, and the period. Guesses: enough for evidence, and a node that
+/// answers wrongly for good fills no disk.
+const REPORTS_MAX: u32 = 8;
+const REPORTS_PERIOD: Duration = Duration::from_secs(60);
 
 /// The key that pays, and the terms on which it does.
 pub(crate) struct PayerSettings {
@@ -135,6 +140,27 @@ struct NodeCaller {
     payer: Arc<PayerSettings>,
     /// The callers that were refused lately: the count of it, and when last.
     suspects: Arc<Cache<CallerId, (u32, Instant)>>,
+    reports: Arc<Mutex<ReportCount>>,
+}
+
+/// The wrong answers of a node in a period.
+#[derive(Debug, Default)]
+struct ReportCount {
+    began: Option<Instant>,
+    count: u32,
+}
+
+impl ReportCount {
+    /// Counts one more at `now`. Returns `None` if it is not to be logged, or the number of those before that were not.
+    fn note(&mut self, now: Instant) -> Option<u32> {
+        let is_over = self.began.is_none_or(|began| now.duration_since(began) >= REPORTS_PERIOD);
+        let left_out = if is_over { self.count.saturating_sub(REPORTS_MAX) } else { 0 };
+        if is_over {
+            *self = Self { began: Some(now), count: 0 };
+        }
+        self.count = self.count.saturating_add(1);
+        (self.count <= REPORTS_MAX).then_some(left_out)
+    }
 }
 
 /// The requests that go in one call.
@@ -170,6 +196,7 @@ impl Batcher {
             metrics,
             payer,
             suspects: Arc::new(Cache::new(SUSPECTS_MAX)),
+            reports: Arc::default(),
         });
         let batching = caller.clone().run(waiting, CALLS_MAX, Together::All);
         let alone = caller.clone().run(suspects, SUSPECT_CALLS_MAX, Together::One);
@@ -473,6 +500,7 @@ impl NodeCaller {
 
     /// Logs a wrong answer with the envelope as evidence: a node answers for what it signs.
     fn report(&self, error: &AnswerError, envelope: Option<&pb::OriginatorEnvelope>) {
+        let Some(left_out) = self.reports.lock().note(Instant::now()) else { return };
         let evidence = envelope.map(pb::OriginatorEnvelope::encode_to_vec).unwrap_or_default();
         let shown = &evidence[..evidence.len().min(EVIDENCE_BYTES_MAX)];
         tracing::error!(
@@ -481,6 +509,7 @@ impl NodeCaller {
             fault = %error,
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),
+            left_out,
             "a node has answered something else than it was asked for"
         );
     }
@@ -538,6 +567,16 @@ mod tests {
         assert_eq!(gather(large, &mut jobs).len(), 1, "a large one goes alone");
         let left = std::iter::from_fn(|| jobs.next_if(|_| true)).count();
         assert_eq!(left, 3, "those that did not fit");
+    }
+
+    #[test]
+    fn a_node_that_answers_wrongly_for_good_is_logged_seldom() {
+        let (mut reports, now) = (ReportCount::default(), Instant::now());
+        let logged: Vec<_> = (0..1000).filter_map(|_| reports.note(now)).collect();
+        assert_eq!(logged, [0; REPORTS_MAX as usize]);
+        let later = now + REPORTS_PERIOD;
+        assert_eq!(reports.note(later), Some(1000 - REPORTS_MAX), "those that were left out");
+        assert_eq!(reports.note(later), Some(0));
     }
 
     #[test]

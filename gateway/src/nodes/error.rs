@@ -110,10 +110,24 @@ fn never_connected(status: &Status) -> bool {
     std::iter::successors(first, |error| error.source()).any(|it| it.is::<tonic::ConnectError>())
 }
 
-/// Renders what a node has answered. Its text is from outside, and may be as long as a header.
+/// Renders what a node has answered on one line. Its text is from outside, may be as long as a header, and is logged.
 fn status_text(status: &Status) -> String {
-    let told = status.message();
+    let told: String = status.message().chars().filter(|it| !it.is_control()).collect();
     let end = told.floor_char_boundary(TOLD_LEN_MAX);
     let dots = if end < told.len() { "…" } else { "" };
     format!("{:?}: {}{dots}", status.code(), &told[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nodes_words_are_short_and_begin_no_line() {
+        let words = format!("no\r\n2026-01-01 ERROR \u{1b}[2Jforged\u{85}{}", "ä".repeat(5000));
+        let shown = NodeError::Failed(Status::internal(words)).to_string();
+        assert!(shown.starts_with("Internal: no2026-01-01 ERROR [2Jforgedä"), "{shown}");
+        assert!(!shown.contains(char::is_control), "{shown:?}");
+        assert!(shown.len() < 300, "{shown}");
+    }
 }

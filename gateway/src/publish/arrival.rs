@@ -30,6 +30,9 @@ const OTHERS_MAX: usize = 2;
 const LOOK_BACK: u64 = 2000;
 /// Envelopes of one page: the most that nodes return.
 const PAGE: u32 = 1000;
+/// Envelopes of one page whose signatures are verified. A guess: an honest node has one of each client envelope, and
+/// few are published twice.
+const CANDIDATES_MAX: usize = 8;
 
 /// The time for which a node is asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -162,5 +165,63 @@ async fn among_earlier(
     let mut client = ReplicationApiClient::new(asked.query_channel.clone())
         .max_decoding_message_size(MESSAGE_LEN_BYTES_MAX);
     let page = client.query_envelopes(request).await.ok()?.into_inner().envelopes;
-    page.into_iter().find_map(|envelope| home.batcher.verify(&item.client, envelope))
+    candidates(page, &item.client).find_map(|it| home.batcher.verify(&item.client, it))
+}
+
+/// Returns the envelopes of a page that have these client bytes inside. The node may lie and send any number of any
+/// envelopes: few of them cost a signature.
+fn candidates(
+    page: Vec<OriginatorEnvelope>,
+    client: &Bytes,
+) -> impl Iterator<Item = OriginatorEnvelope> {
+    let has_it = move |envelope: &OriginatorEnvelope| {
+        let statement = envelope.unsigned_originator_envelope.clone();
+        let parsed = UnsignedOriginatorEnvelope::parse(statement);
+        parsed.is_ok_and(|it| it.payer().client().as_bytes() == client)
+    };
+    page.into_iter().take(PAGE as usize).filter(has_it).take(CANDIDATES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::envelope::UnsealedEnvelope;
+    use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
+    use prost::Message as _;
+
+    use super::*;
+
+    fn client(topic: u8) -> Bytes {
+        let topic = vec![0, topic].into();
+        let aad = pb::AuthenticatedData { target_topic: topic, ..Default::default() };
+        let group = hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput::default();
+        let payload = Some(pb::client_envelope::Payload::GroupMessage(group));
+        pb::ClientEnvelope { aad: Some(aad), payload }.encode_to_vec().into()
+    }
+
+    fn envelope(client: &Bytes, number: u64) -> OriginatorEnvelope {
+        let key = hawser_proto::SecretKey::from_bytes(&[1; 32]).unwrap();
+        let payer =
+            pb::PayerEnvelope { unsigned_client_envelope: client.clone(), ..Default::default() };
+        let statement = pb::UnsignedOriginatorEnvelope {
+            originator_node_id: 100,
+            originator_sequence_id: number,
+            payer_envelope_bytes: payer.encode_to_vec().into(),
+            ..Default::default()
+        };
+        OriginatorEnvelope::decode(UnsealedEnvelope::new(&statement).seal(&key)).unwrap()
+    }
+
+    #[test]
+    fn few_envelopes_of_a_page_cost_a_signature() {
+        let (wanted, other) = (client(1), client(2));
+        let count = |page: Vec<_>| candidates(page, &wanted).count();
+        let others: Vec<_> = (0..PAGE as u64 - 1).map(|it| envelope(&other, it)).collect();
+        assert_eq!(count(others.clone()), 0);
+        let mut page = others.clone();
+        page.push(envelope(&wanted, 7));
+        assert_eq!(candidates(page.clone(), &wanted).next(), page.last().cloned());
+        page.insert(0, OriginatorEnvelope::default());
+        assert_eq!(count(page), 0, "no page is longer than asked for");
+        assert_eq!(count(vec![envelope(&wanted, 7); 100]), CANDIDATES_MAX);
+    }
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::future::{join, try_join_all};
+use futures_util::future::join;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::OriginatorEnvelope;
 use hawser_proto::pb::xmtp::xmtpv4::payer_api::{GetNodesResponse, PublishClientEnvelopesResponse};
 use hawser_proto::{Bytes, InboxId};
@@ -219,7 +220,8 @@ impl PublishService {
             .into_iter()
             .filter(|(_, updates)| updates.iter().any(|update| !update.is_known))
             .map(|(inbox, updates)| identity::judge(check, &self.nodes, inbox, updates));
-        let judged = try_join_all(judged).await;
+        let judged = stream::iter(judged).buffer_unordered(identity::INBOXES_AT_ONCE);
+        let judged: Result<Vec<_>, _> = judged.try_collect().await;
         let judged = judged.map_err(|failed| match failed {
             JudgeError::Invalid(InvalidUpdate { index, reason }) => {
                 self.invalid_update(index, &reason)

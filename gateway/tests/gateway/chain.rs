@@ -351,6 +351,29 @@ async fn updates_of_one_inbox_in_one_request_are_judged_one_after_the_other() {
     assert_eq!(answer.unwrap().len(), 3);
 }
 
+/// Logs above 1 MiB are taken in two at a time, and judged as others are.
+#[tokio::test]
+async fn an_inbox_whose_log_is_longer_than_usual_is_judged_too() {
+    let inbox = [5; 32];
+    let net = Net::with(1, |_| {}, numbered_inboxes).await;
+    for number in 0..8 {
+        let mut long = numbered_update(inbox, number);
+        let Some(pb::client_envelope::Payload::IdentityUpdate(update)) = &mut long.payload else {
+            panic!("{long:?}")
+        };
+        update.inbox_id = "0".repeat(150_000);
+        let there = indexed(1, number + 9, long.encode_to_vec().into());
+        net.nodes[0].index_quietly(1, number + 9, &there);
+    }
+    let refused = net.publish(vec![numbered_update(inbox, 7)]).await.unwrap_err();
+    assert_eq!(refused.code(), Code::InvalidArgument);
+    assert!(refused.message().contains("it is 7 and not 8"), "{}", refused.message());
+    let showing = net.chain.shown_by(0, &net.nodes);
+    let publishing = net.publish(vec![numbered_update(inbox, 8)]);
+    let (answer, ()) = futures_util::future::join(publishing, showing).await;
+    assert_eq!(answer.unwrap().len(), 1);
+}
+
 #[tokio::test]
 async fn an_update_that_its_log_has_is_answered_from_there() {
     let inbox = [5; 32];

@@ -182,3 +182,32 @@ async fn without_keys_from_the_start_no_caller_is_known_until_they_come() {
     until(|| knows(&policies, &token)).await;
     assert!(!policies.lacks_keys());
 }
+
+/// Returns the URL of a service that sends each request on to `to`.
+async fn redirecting(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/first", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let moved = format!(
+                "HTTP/1.1 307 _\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(moved.as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn keys_are_taken_from_no_host_that_a_redirect_names() {
+    let other = Login::start(Some((200, SET.to_owned()))).await;
+    assert!(fetch(&format!("http://{}/keys", other.address)).await.is_ok());
+    let asked = other.asked.load(Ordering::Relaxed);
+    let url = redirecting(format!("http://{}/keys", other.address)).await;
+    assert_eq!(fetch(&url).await, Err("HTTP status 307".to_owned()));
+    assert_eq!(other.asked.load(Ordering::Relaxed), asked);
+}

@@ -202,3 +202,32 @@ async fn an_answer_counts_for_its_caller_and_kinds() {
     assert!(webhook.ask("bob", &message).await.is_err());
     assert_eq!(service.asked(), 3, "refusals are kept, too");
 }
+
+/// Returns the URL of a service that sends each request on to `to`.
+async fn redirecting(to: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/first", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            let moved = format!(
+                "HTTP/1.1 307 _\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+            );
+            let _ = stream.write_all(moved.as_bytes()).await;
+        }
+    });
+    url
+}
+
+#[tokio::test]
+async fn no_question_goes_to_a_host_that_a_redirect_names() {
+    let other = Service::start().await;
+    let url = redirecting(other.url.clone()).await;
+    let webhook = other.webhook(|settings| settings.url = url);
+    let asked = webhook.ask("alice", &[]).await;
+    assert_eq!(asked, Err(WebhookError::NoAnswer));
+    assert_eq!(other.asked(), 0);
+}
