@@ -50,6 +50,15 @@ impl RedisFault {
     }
 }
 
+/// The times that a patient call waits.
+#[derive(Debug, Clone, Copy)]
+pub struct PatientLimit {
+    /// For a connection and an answer.
+    pub answer: Duration,
+    /// For an answer that comes later, after `answer`.
+    pub late_answer: Duration,
+}
+
 /// A connection that is made anew after a failure.
 pub struct RedisLink {
     client: Client,
@@ -81,8 +90,12 @@ impl RedisLink {
         let key_prefix = access.key_prefix.clone();
         let (connection, digests) = (tokio::sync::Mutex::default(), Arc::default());
         let link = Self { client, config, key_prefix, connection, digests };
-        let ping = redis::cmd("PING");
-        let answered: String = link.within(access.connect_timeout, &ping).await?;
+        let ping = async {
+            let mut connection = link.connected().await?;
+            redis::cmd("PING").query_async(&mut connection).await.map_err(fault)
+        };
+        let answered: String =
+            timeout(access.connect_timeout, ping).await.unwrap_or_else(|_| Err(late()))?;
         tracing::debug!(answered, "connected to Redis");
         Ok(link)
     }
@@ -105,36 +118,69 @@ impl RedisLink {
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<T, RedisFault> {
-        let answer = timeout(limit, self.run(script, keys, arguments)).await;
+        let run = async { self.run(self.connected().await?, script, keys, arguments).await };
+        let answer = timeout(limit, run).await;
         self.judged(answer.unwrap_or_else(|_| Err(late())))
+    }
+
+    /// Runs a script, and hears its answer also if it comes late: when none has come within `limit.answer`, the connection is
+    /// left to the calls that are under way on it, and `is_awaited` says whether to wait for the answer on it, until
+    /// `limit.late_answer` after that.
+    ///
+    /// # Errors
+    /// When no answer comes, or it has another form. Redis may have run the script all the same.
+    pub async fn eval_patiently<T: FromRedisValue>(
+        &self,
+        limit: PatientLimit,
+        script: &str,
+        keys: &[String],
+        arguments: &[Vec<u8>],
+        is_awaited: impl FnOnce(&RedisFault) -> bool,
+    ) -> Result<T, RedisFault> {
+        let run = async {
+            // Other calls wait for a connection that is being made, so the time for it is never longer.
+            let connection = timeout(limit.answer, self.connected()).await;
+            let connection = connection.unwrap_or_else(|_| Err(late()))?;
+            self.run(connection, script, keys, arguments).await
+        };
+        let mut run = std::pin::pin!(run);
+        if let Ok(answer) = timeout(limit.answer, &mut run).await {
+            return self.judged(answer);
+        }
+        let fault = late();
+        self.forget_connection();
+        if !is_awaited(&fault) {
+            return Err(fault);
+        }
+        timeout(limit.late_answer, run).await.unwrap_or(Err(fault))
     }
 
     /// Runs a script by its digest if that is known, or by its text: one round trip, unless Redis has lost the script.
     async fn run<T: FromRedisValue>(
         &self,
+        mut connection: MultiplexedConnection,
         script: &str,
         keys: &[String],
         arguments: &[Vec<u8>],
     ) -> Result<T, RedisFault> {
         let known = self.digests.lock().get(script).cloned();
         if let Some(Some(digest)) = &known {
-            match self.ask(&call("EVALSHA", digest, keys, arguments)).await {
+            let call = call("EVALSHA", digest, keys, arguments);
+            match call.query_async(&mut connection).await.map_err(fault) {
                 Err(fault) if fault.wants_text => {} // the text gives it to Redis again
                 answer => return answer,
             }
         }
-        let answer = self.ask(&call("EVAL", script, keys, arguments)).await;
+        let call = call("EVAL", script, keys, arguments);
+        let answer = call.query_async(&mut connection).await.map_err(fault);
         if known.is_none() && answer.is_ok() {
-            self.learn_digest(script);
+            self.learn_digest(script, connection);
         }
         answer
     }
 
     /// Asks Redis for the digest of a script, beside the calls: none of them waits for it.
-    fn learn_digest(&self, script: &str) {
-        let held = self.connection.try_lock().ok().and_then(|held| held.clone());
-        // Another call learns it, or connects.
-        let Some(mut connection) = held else { return };
+    fn learn_digest(&self, script: &str, mut connection: MultiplexedConnection) {
         let script = script.to_owned();
         if self.digests.lock().insert(script.clone(), None).is_some() {
             return;
@@ -154,38 +200,28 @@ impl RedisLink {
         });
     }
 
-    async fn within<T: FromRedisValue>(
-        &self,
-        limit: Duration,
-        command: &redis::Cmd,
-    ) -> Result<T, RedisFault> {
-        let answer = timeout(limit, self.ask(command)).await;
-        self.judged(answer.unwrap_or_else(|_| Err(late())))
-    }
-
     /// Passes an answer on. After a failure the next call connects anew.
     fn judged<T>(&self, answer: Result<T, RedisFault>) -> Result<T, RedisFault> {
-        if answer.is_err()
-            && let Ok(mut connection) = self.connection.try_lock()
-        {
-            *connection = None;
+        if answer.is_err() {
+            self.forget_connection();
         }
         answer
     }
 
-    async fn ask<T: FromRedisValue>(&self, command: &redis::Cmd) -> Result<T, RedisFault> {
-        let mut connection = {
-            let mut held = self.connection.lock().await;
-            match &*held {
-                Some(connection) => connection.clone(),
-                None => {
-                    let config = &self.config;
-                    let new = self.client.get_multiplexed_async_connection_with_config(config);
-                    held.insert(new.await.map_err(fault)?).clone()
-                }
-            }
-        };
-        command.query_async(&mut connection).await.map_err(fault)
+    /// Has the next call connect anew. Calls under way keep their connection.
+    fn forget_connection(&self) {
+        if let Ok(mut connection) = self.connection.try_lock() {
+            *connection = None;
+        }
+    }
+
+    async fn connected(&self) -> Result<MultiplexedConnection, RedisFault> {
+        let mut held = self.connection.lock().await;
+        if let Some(connection) = &*held {
+            return Ok(connection.clone());
+        }
+        let new = self.client.get_multiplexed_async_connection_with_config(&self.config);
+        Ok(held.insert(new.await.map_err(fault)?).clone())
     }
 }
 

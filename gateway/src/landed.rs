@@ -15,46 +15,6 @@ pub(crate) const PLACES_MAX: u64 = 200_000;
 /// Envelopes that one call names: a script has room for some thousand. A guess.
 pub(crate) const PLACES_PER_CALL: usize = 1000;
 
-/// Tells the places of envelopes. Returns for each of them 1 if it was told before, else 0: at the same place, or in the
-/// same transaction, which has another place after a reorganisation of the chain and is paid for once. A call that is repeated
-/// would find its own places, so none is.
-///
-/// Keys: the two generations; the one in use. Arguments: the time in ms for which a place is kept; places in a
-/// generation; for each envelope its digest and its place.
-pub(crate) const TELL: &str = r"
-local kept, known = tonumber(ARGV[1]), {}
-local function transaction(place) return place:match('^%d+%.%d+%.(%x+)$') end
-local function is_same(told, place)
-  if not told or told == place then return told == place end
-  local sent = transaction(place)
-  return sent ~= nil and sent == transaction(told)
-end
-local turn = redis.call('GET', KEYS[3]) == '1' and 1 or 0
-local key, older = KEYS[1 + turn], KEYS[2 - turn]
-for at = 3, #ARGV, 2 do
-  local told = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
-  known[#known + 1] = is_same(told, ARGV[at + 1]) and 1 or 0
-end
-if redis.call('HLEN', key) >= tonumber(ARGV[2]) or redis.call('PTTL', key) < kept then
-  turn = 1 - turn
-  key = KEYS[1 + turn]
-  redis.call('UNLINK', key)
-  redis.call('SET', KEYS[3], turn, 'PX', 2 * kept)
-end
-for at = 3, #ARGV, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
-if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, 2 * kept) end
-return known
-";
-
-/// Returns the place of each envelope, if it has one. Keys: as for [`TELL`]. Arguments: the digests.
-pub(crate) const FIND: &str = r"
-local turn, found = redis.call('GET', KEYS[3]) == '1' and 1 or 0, {}
-local newer = redis.call('HMGET', KEYS[1 + turn], unpack(ARGV))
-local older = redis.call('HMGET', KEYS[2 - turn], unpack(ARGV))
-for at = 1, #ARGV do found[at] = newer[at] or older[at] end
-return found
-";
-
 /// The digest by which a client envelope is remembered. Its topic is among the bytes.
 pub(crate) type ClientKey = [u8; 16];
 

@@ -220,21 +220,27 @@ impl ChainPath {
         self.remember(payload, payload_key(payload), attempt);
     }
 
-    /// Learns which of these payloads other gateways have put on the chain. One whose envelope a node shows at the place
-    /// that was told gets that answer; the others are sent like new ones, and so are those that are still asked for after
-    /// [`RECALL_TIMEOUT`].
-    pub(crate) async fn recall(&self, payloads: impl Iterator<Item = &Bytes>) {
-        let Some(share) = self.nodes.share() else { return };
+    /// Learns which of these payloads other gateways have put on the chain, at the places that these have `told`. One whose
+    /// envelope a node shows there gets that answer; the others are sent like new ones, and so are those that are still
+    /// asked for after [`RECALL_TIMEOUT`].
+    pub(crate) async fn recall(
+        &self,
+        payloads: impl Iterator<Item = &Bytes>,
+        told: &[(ClientKey, LandedEnvelope)],
+    ) {
+        if told.is_empty() {
+            return;
+        }
         let unknown = payloads.filter(|payload| !self.knows(payload));
         let unknown: BTreeMap<ClientKey, &Bytes> =
             unknown.map(|payload| (client_key(payload), payload)).collect();
         let recalled = async {
-            let told = share.places_of(&unknown.keys().copied().collect::<Vec<_>>()).await;
+            let told = told.iter();
+            let told: Vec<_> =
+                told.filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed))).collect();
             for told in told.chunks(ASKS_MAX) {
-                let asked =
-                    told.iter().filter_map(|(key, landed)| Some((*unknown.get(key)?, *landed)));
-                let asked = asked.map(async |(payload, landed)| {
-                    if let Some(envelope) = self.shown_at(payload, landed).await {
+                let asked = told.iter().map(async |(payload, landed)| {
+                    if let Some(envelope) = self.shown_at(payload, *landed).await {
                         self.record_found(payload, envelope);
                     }
                 });
@@ -472,7 +478,7 @@ impl ChainPath {
         let landed = LandedEnvelope { id, transaction: Some(on_chain.transaction_hash) };
         let place = (client_key(payload), landed);
         let is_told = match self.nodes.share() {
-            Some(share) => !share.tell_places(&[place]).await.is_empty(),
+            Some(share) => !share.tell(&[place], &[]).await.is_empty(),
             None => false,
         };
         // A transaction costs gas once, wherever a reorganisation puts it.

@@ -7,6 +7,8 @@ use hawser_proto::{OriginatorId, Topic};
 use quick_cache::sync::Cache;
 use sha2::{Digest as _, Sha256};
 
+use crate::sharing::TopicKey;
+
 /// Topics that are remembered. A guess: at about 50 bytes each this takes 10 MB. A topic that is
 /// forgotten is placed by the strategy again.
 const TOPICS_MAX: usize = 200_000;
@@ -14,9 +16,6 @@ const TOPICS_MAX: usize = 200_000;
 /// The last node of each topic; those that are not used are forgotten first.
 #[derive(Debug)]
 pub(super) struct TopicPlacements(Cache<TopicKey, OriginatorId>);
-
-/// The digest by which a topic is remembered.
-pub(crate) type TopicKey = [u8; 16];
 
 impl Default for TopicPlacements {
     fn default() -> Self {
@@ -26,11 +25,11 @@ impl Default for TopicPlacements {
 
 impl TopicPlacements {
     pub(super) fn get(&self, topic: &Topic) -> Option<OriginatorId> {
-        self.0.get(&key(topic))
+        self.0.get(&topic_key(topic))
     }
 
     pub(super) fn set(&self, topic: &Topic, node: OriginatorId) {
-        self.0.insert(key(topic), node);
+        self.0.insert(topic_key(topic), node);
     }
 
     /// Takes the node of a topic from another gateway.
@@ -42,7 +41,7 @@ impl TopicPlacements {
 /// Returns the key of a whole topic, kind included: a failure that moves an installation's key
 /// packages moves no group whose id happens to be the same. Topics of one identifier meet by the
 /// strategy, which only a node that fails overrules.
-pub(super) fn key(topic: &Topic) -> TopicKey {
+pub(crate) fn topic_key(topic: &Topic) -> TopicKey {
     let hash = Sha256::digest(topic.as_bytes());
     let mut key = [0; 16];
     key.copy_from_slice(&hash[..16]);

@@ -9,9 +9,9 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use super::lag::NodeLags;
 use super::node::Node;
-use super::placement::{TopicPlacements, key};
+use super::placement::{TopicPlacements, topic_key};
 use crate::select::{Strategy, random_of};
-use crate::sharing::GatewayShare;
+use crate::sharing::{GatewayShare, TopicKey};
 
 /// A node whose readers miss an envelope for longer is used only when no other is left. A guess: a healthy
 /// node searches for one minute for a place that its originator has left empty, and cursors are seconds old.
@@ -151,27 +151,21 @@ impl Nodes {
         self.0.share.as_ref()
     }
 
-    /// Learns the nodes of topics at other gateways.
-    pub(crate) async fn learn_placements(&self, topics: impl Iterator<Item = &Topic>) {
-        let Some(share) = &self.0.share else { return };
-        let topics: BTreeSet<_> = topics.map(key).collect();
-        let known = share.nodes_of(&topics.into_iter().collect::<Vec<_>>()).await;
-        known.into_iter().for_each(|(topic, node)| self.0.placements.learn(topic, node));
+    /// Learns the nodes of topics from other gateways.
+    pub(crate) fn learn_placements(&self, known: &[(TopicKey, OriginatorId)]) {
+        known.iter().for_each(|(topic, node)| self.0.placements.learn(*topic, *node));
     }
 
-    /// Records that a node has published envelopes of these topics, and tells other gateways about topics that
-    /// have moved.
-    pub(crate) async fn record_published(
+    /// Records that a node has published envelopes of these topics. Returns those that have moved, which other gateways have
+    /// to be told.
+    pub(crate) fn record_published<'a>(
         &self,
-        topics: impl Iterator<Item = &Topic>,
+        topics: impl Iterator<Item = &'a Topic>,
         node: OriginatorId,
         failed: &BTreeSet<OriginatorId>,
-    ) {
+    ) -> Vec<(TopicKey, OriginatorId)> {
         let moved = topics.filter(|topic| self.place(topic, node, failed));
-        let moved: Vec<_> = moved.map(|topic| (key(topic), node)).collect();
-        if let Some(share) = self.0.share.as_ref().filter(|_| !moved.is_empty()) {
-            share.set_nodes(&moved).await;
-        }
+        moved.map(|topic| (topic_key(topic), node)).collect()
     }
 
     /// Records that a node has published an envelope of a topic. The topic leaves its last node only

@@ -41,7 +41,9 @@ pub(crate) use webhook::WebhookError;
 pub use webhook::WebhookStartError;
 
 use crate::routing::Routed;
-use crate::sharing::{GatewayShare, SharedLimits, SharedTake};
+use crate::sharing::{
+    GatewayShare, SharedCharge, SharedCount, SharedKnowledge, SharedQuery, SharedTake,
+};
 use hawser_rules::PayloadClass;
 
 /// The one caller of a gateway that does not tell callers apart.
@@ -115,12 +117,12 @@ impl CallerId {
 }
 
 /// The count of a request in the limits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Admission {
     /// Unix time.
     taken_ms: u64,
-    /// True if its cost is taken from the limits of all gateways too.
-    is_shared: bool,
+    /// The count in the limits of all gateways, if it was asked for: Redis may not have answered yet.
+    shared: Option<Arc<SharedCount>>,
 }
 
 /// A cost that was taken from limits, and from no bill yet. Dropped, it is given back: the caller may go at any time.
@@ -140,27 +142,29 @@ impl TakenCost {
     /// another one by now.
     pub(crate) fn into_bill(mut self) -> (Admission, Vec<CallerCost>) {
         self.is_billed = true;
-        (self.admission, std::mem::take(&mut self.prices))
+        (self.admission.clone(), std::mem::take(&mut self.prices))
     }
 
-    /// Takes the cost from the limits of all gateways together, if Redis answers.
+    /// Takes the cost from the limits of all gateways together, and asks what these know, in one call. Without an answer in
+    /// time the request counts here alone, until Redis says that it has taken the cost all the same.
     ///
     /// # Errors
     /// When it does not fit.
-    async fn take_everywhere(
+    pub(crate) async fn take_everywhere(
         mut self,
-        share: Arc<GatewayShare>,
-        limits: [SharedLimits; 2],
-    ) -> Result<Self, PolicyError> {
-        let (cost, now_ms) = (self.cost.to_share(), self.admission.taken_ms);
-        let exceeded = match share.take(&self.caller.0, limits, cost, now_ms).await {
-            SharedTake::Taken => {
-                self.admission.is_shared = true;
-                return Ok(self);
-            }
-            SharedTake::Skipped => return Ok(self),
-            SharedTake::Exceeded(exceeded) => exceeded,
+        query: &SharedQuery,
+    ) -> Result<(Self, SharedKnowledge), PolicyError> {
+        let Some(share) = self.policies.share.clone() else {
+            return Ok((self, SharedKnowledge::default()));
         };
+        let Policies { file, .. } = &*self.policies;
+        let limits = [shared(file.policy_of(&self.caller.0)), shared(&file.total)];
+        let (cost, now_ms) = (self.cost.to_share(), self.admission.taken_ms);
+        let count = share.count(&self.caller.0, now_ms);
+        self.admission.shared = Some(count.clone());
+        let charge = SharedCharge { limits, cost, now_ms };
+        let (take, known) = share.admit(&count, charge, query).await;
+        let SharedTake::Exceeded(exceeded) = take else { return Ok((self, known)) };
         let limit = LimitExceeded::of_shared(exceeded, now_ms);
         Err(match exceeded.of_total {
             true => PolicyError::TotalExceeded(limit),
@@ -172,7 +176,7 @@ impl TakenCost {
 impl Drop for TakenCost {
     fn drop(&mut self) {
         if !self.is_billed {
-            self.policies.begin_to_give_back(&self.caller, self.cost, self.admission);
+            self.policies.begin_to_give_back(&self.caller, self.cost, &self.admission);
         }
     }
 }
@@ -274,11 +278,11 @@ impl Policies {
     }
 
     /// Checks that a caller may publish these envelopes, and takes their cost from its limits and from those of
-    /// all callers. `price` returns what one envelope costs without congestion; `now_ms` is unix time.
+    /// all callers at this gateway; [`take_everywhere`](TakenCost::take_everywhere) follows. `price` returns what one envelope costs without congestion; `now_ms` is unix time.
     ///
     /// # Errors
     /// Returns the first reason to refuse; nothing is taken then.
-    pub(crate) async fn admit(
+    pub(crate) fn admit(
         self: &Arc<Self>,
         caller: &CallerId,
         routed: &[Routed],
@@ -315,24 +319,14 @@ impl Policies {
                 PolicyError::TotalExceeded(exceeded)
             })?;
         }
-        let taken = TakenCost {
+        Ok(TakenCost {
             policies: self.clone(),
             caller: caller.clone(),
             cost,
             prices,
-            admission: Admission { taken_ms: now_ms, is_shared: false },
+            admission: Admission { taken_ms: now_ms, shared: None },
             is_billed: false,
-        };
-        let Some(share) = self.share.clone() else { return Ok(taken) };
-        let limits = [shared(policy), shared(&self.file.total)];
-        // A task of its own hears the answer of Redis after the caller has gone, too, and drops what is taken then.
-        let asking = tokio::spawn(taken.take_everywhere(share, limits));
-        match asking.await {
-            Ok(taken) => taken,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime ends, and this request with it.
-            Err(_) => std::future::pending().await,
-        }
+        })
     }
 
     /// Asks the operator's service, if there is one, whether a caller may publish these envelopes.
@@ -370,10 +364,15 @@ impl Policies {
     }
 
     /// Takes from the budget what nodes charged beyond the price taken before.
-    pub(crate) async fn add_cost(&self, caller: &CallerId, picodollars: u64, admission: Admission) {
+    pub(crate) async fn add_cost(
+        &self,
+        caller: &CallerId,
+        picodollars: u64,
+        admission: &Admission,
+    ) {
         self.limits.lock().add_cost(&caller.0, picodollars);
-        if let Some(share) = self.share.as_ref().filter(|_| admission.is_shared) {
-            share.add(&caller.0, [0, picodollars, 0], admission.taken_ms).await;
+        if let Some(count) = &admission.shared {
+            count.add([0, picodollars, 0]).await;
         }
     }
 
@@ -383,7 +382,7 @@ impl Policies {
         &self,
         caller: &CallerId,
         cost: CallerCost,
-        admission: Admission,
+        admission: &Admission,
     ) {
         if let Some(telling) = self.begin_to_give_back(caller, cost, admission) {
             let _ = telling.await; // it ends early only with the process
@@ -395,16 +394,14 @@ impl Policies {
         &self,
         caller: &CallerId,
         cost: CallerCost,
-        admission: Admission,
+        admission: &Admission,
     ) -> Option<JoinHandle<()>> {
         if cost == CallerCost::default() {
             return None;
         }
-        let Admission { taken_ms, is_shared } = admission;
-        self.give_back_here(caller, cost, taken_ms);
-        let share = self.share.clone().filter(|_| is_shared)?;
-        let caller = caller.clone();
-        let telling = async move { share.give_back(&caller.0, cost.to_share(), taken_ms).await };
+        self.give_back_here(caller, cost, admission.taken_ms);
+        let count = admission.shared.clone()?;
+        let telling = async move { count.give_back(cost.to_share()).await };
         // A process that ends has no runtime any more, and its last values are dropped.
         Some(Handle::try_current().ok()?.spawn(telling))
     }

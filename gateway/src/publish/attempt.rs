@@ -7,7 +7,6 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::future::join;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId};
 use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
@@ -21,6 +20,7 @@ use crate::fair::Pass;
 use crate::landed::{ClientKey, LandedEnvelope, client_key};
 use crate::nodes::{ChainStrands, Health, Node, NodeError, Nodes, PlacedEnvelope};
 use crate::running::{RunningTask, RunningTasks};
+use crate::sharing::TopicKey;
 
 /// Times that a node is asked again when it refuses what depends on a chain envelope that is new, and the
 /// pause before each. Nodes of the reference implementation compare with a cursor that they make anew
@@ -209,8 +209,8 @@ impl NodeAttempt {
             }
         }
         let topics = placed.iter().map(|(item, _)| &item.topic);
-        let recording = self.context.nodes.record_published(topics, self.node.id(), unable);
-        let ((), known) = join(recording, self.tell_others(placed)).await;
+        let moved = self.context.nodes.record_published(topics, self.node.id(), unable);
+        let known = self.tell_others(placed, &moved).await;
         for (item, placed) in placed.iter_mut() {
             let is_known =
                 placed.id.is_some_and(|id| known.contains(&(client_key(&item.client), id)));
@@ -231,12 +231,13 @@ impl NodeAttempt {
         BillEntry::give_back_all(&unpaid).await;
     }
 
-    /// Tells the other gateways where envelopes are. Callers are answered after that: their next request may go to any of
-    /// them. Returns what another gateway has told before. A repetition at this one is left to the request that came first,
+    /// Tells the other gateways where envelopes are, and topics that have `moved`. Callers are answered after that: their next
+    /// request may go to any of them. Returns what another gateway has told before. A repetition at this one is left to the request that came first,
     /// which would else take it for another gateway's.
     async fn tell_others(
         &self,
         placed: &[(PublishItem, PlacedEnvelope)],
+        moved: &[(TopicKey, OriginatorId)],
     ) -> BTreeSet<(ClientKey, EnvelopeId)> {
         let Some(share) = self.context.nodes.share() else { return BTreeSet::new() };
         let own = placed.iter().filter(|(_, placed)| !placed.is_repeat);
@@ -246,7 +247,7 @@ impl NodeAttempt {
                 Some((client_key(&item.client), landed))
             })
             .collect();
-        share.tell_places(&places).await
+        share.tell(&places, moved).await
     }
 }
 

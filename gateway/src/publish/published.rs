@@ -30,7 +30,12 @@ impl Default for PublishedEnvelopes {
 impl PublishedEnvelopes {
     /// Returns the place at which these client bytes were published.
     pub(super) fn get(&self, client: &Bytes) -> Option<EnvelopeId> {
-        self.places.get(&client_key(client))
+        self.get_by_key(&client_key(client))
+    }
+
+    /// Returns the place at which the client bytes with this key were published.
+    pub(super) fn get_by_key(&self, client: &ClientKey) -> Option<EnvelopeId> {
+        self.places.get(client)
     }
 
     /// Records the place at which these client bytes were published. Returns false if that was known: then another request

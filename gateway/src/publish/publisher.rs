@@ -1,12 +1,12 @@
 //! Sends each envelope of a request to a node, and to another one when that fails.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use futures_util::future::{BoxFuture, join, join_all};
-use hawser_proto::OriginatorId;
+use futures_util::future::{BoxFuture, join_all};
+use hawser_proto::{Bytes, OriginatorId, Topic};
 use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
@@ -16,9 +16,10 @@ use super::item::PublishItem;
 use super::retry::{NextStep, RetryState};
 use crate::fair::FairGate;
 use crate::landed::client_key;
-use crate::nodes::{ChainStrands, Node, NodeError, Nodes, PlacedEnvelope};
+use crate::nodes::{ChainStrands, Node, NodeError, Nodes, PlacedEnvelope, topic_key};
 use crate::policy::CallerId;
 use crate::running::RunningTasks;
+use crate::sharing::{SharedKnowledge, SharedQuery};
 
 /// Why no node published an envelope.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -71,13 +72,32 @@ impl NodePublisher {
         Self { context, attempts_max, gate }
     }
 
-    /// Publishes every envelope to one node, to different nodes at once. Returns one result for each,
+    /// Returns what to ask the other gateways about envelopes for nodes: the nodes of their topics, and the places of those
+    /// that this gateway does not remember.
+    pub(crate) fn query<'a>(
+        &self,
+        envelopes: impl Iterator<Item = (&'a Topic, &'a Bytes)>,
+    ) -> SharedQuery {
+        let (mut topics, mut clients) = (BTreeSet::new(), Vec::new());
+        for (topic, client) in envelopes {
+            topics.insert(topic_key(topic));
+            let client = client_key(client);
+            if self.context.published.get_by_key(&client).is_none() {
+                clients.push(client);
+            }
+        }
+        SharedQuery { topics: topics.into_iter().collect(), clients }
+    }
+
+    /// Publishes every envelope to one node, to different nodes at once. `known` is what other gateways have answered to the
+    /// [`query`](Self::query) about them. Returns one result for each,
     /// in any order. Dropping the future ends it: no further attempt starts, and what is with a node is written down when
     /// the node answers.
     pub(crate) async fn publish(
         &self,
         caller: &CallerId,
         items: Vec<PublishItem>,
+        known: SharedKnowledge,
     ) -> Vec<PublishResult> {
         if items.is_empty() {
             return Vec::new();
@@ -86,8 +106,7 @@ impl NodePublisher {
             let refused = |item: PublishItem| (item.index, Err(NodePublishError::TooManyWait));
             return items.into_iter().map(refused).collect();
         };
-        let topics = items.iter().map(|item| &item.topic);
-        join(self.context.nodes.learn_placements(topics), self.learn_places(&items)).await;
+        self.learn(&items, known).await;
         let (mut results, new) = self.find_repeats(items).await;
         if !new.is_empty() {
             let retry = RetryState::new(caller.clone(), self.attempts_max);
@@ -96,15 +115,22 @@ impl NodePublisher {
         results
     }
 
-    /// Learns the places of envelopes that other gateways have published.
-    async fn learn_places(&self, items: &[PublishItem]) {
+    /// Learns the nodes of topics, and the places of envelopes that other gateways have published. Asks them again if the
+    /// request has waited since.
+    async fn learn(&self, items: &[PublishItem], mut known: SharedKnowledge) {
         let Some(share) = self.context.nodes.share() else { return };
-        let unknown =
-            items.iter().filter(|item| self.context.published.get(&item.client).is_none());
-        let unknown: Vec<_> = unknown.map(|item| client_key(&item.client)).collect();
-        for (client, landed) in share.places_of(&unknown).await {
-            self.context.published.learn(client, landed.id);
+        if !known.is_fresh() {
+            let query = self.query(items.iter().map(|item| (&item.topic, &item.client)));
+            known = share.known(&query).await;
         }
+        self.context.nodes.learn_placements(&known.nodes);
+        if known.places.is_empty() {
+            return;
+        }
+        // Others are of the request's payloads for the chain.
+        let own: BTreeSet<_> = items.iter().map(|item| client_key(&item.client)).collect();
+        let places = known.places.into_iter().filter(|(client, _)| own.contains(client));
+        places.for_each(|(client, landed)| self.context.published.learn(client, landed.id));
     }
 
     /// Splits the items into those that were published before, with their envelopes, and the others. An item

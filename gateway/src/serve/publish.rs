@@ -19,11 +19,13 @@ use crate::chain::{ChainItem, ChainPath};
 use crate::identity::{
     self, IdentityCheck, InvalidUpdate, JudgeError, PlacedUpdate, UpdateItem, VouchError,
 };
+use crate::landed::client_key;
 use crate::metrics::GatewayMetrics;
 use crate::nodes::{Nodes, PlacedEnvelope};
 use crate::policy::{CallerCost, CallerId, Policies, PolicyError};
 use crate::publish::{NodePublisher, PublishItem};
 use crate::routing::{ChainTopic, Route, Routed, route};
+use crate::sharing::{SharedKnowledge, SharedQuery};
 use crate::status::{self, EnvelopeError, Outcome};
 
 /// Bytes of an envelope in a response besides the client's: signatures, ids, fees, and for the chain a
@@ -75,8 +77,8 @@ impl PublishService {
         now_ms: u64,
         charge: CallCharge,
     ) -> Result<PublishClientEnvelopesResponse, Status> {
-        let allowed = self.policies.require_allowed(&caller);
-        allowed.map_err(|refusal| self.refused(&refusal))?;
+        let refused = |refusal: PolicyError| self.refused(&refusal);
+        self.policies.require_allowed(&caller).map_err(refused)?;
         let routed = route(envelopes, self.chain_payload_bytes_max).map_err(|error| {
             self.metrics.invalid.inc();
             status::of_envelope(error.index, &error.error, error.error.name())
@@ -84,8 +86,9 @@ impl PublishService {
         check_response_size(&routed)?;
         let rates = self.rates.borrow().clone();
         let price = |envelope: &Routed| self.price(envelope, &rates);
-        let admitted = self.policies.admit(&caller, &routed, price, now_ms).await;
-        let taken = admitted.map_err(|refusal| self.refused(&refusal))?;
+        let taken = self.policies.admit(&caller, &routed, price, now_ms).map_err(refused)?;
+        let taking = taken.take_everywhere(&self.shared_query(&routed)).await;
+        let (taken, known) = taking.map_err(refused)?;
         let (admission, prices) = taken.into_bill();
         let lines = routed.iter().zip(prices).map(|(it, price)| BillLine::new(it, price)).collect();
         // From here on the bill answers for what was taken, whenever the caller goes.
@@ -98,7 +101,7 @@ impl PublishService {
             lines,
         });
         let for_chain = routed.iter().filter(|envelope| envelope.route != Route::Node);
-        self.chain.recall(for_chain.map(|envelope| &envelope.bytes)).await;
+        self.chain.recall(for_chain.map(|envelope| &envelope.bytes), &known.places).await;
         let price_max = self.policies.price_max(&caller);
         // What the base fee leaves of the caller's price may pay congestion fees.
         let congestion_fee_max = |envelope: &Routed| {
@@ -121,7 +124,7 @@ impl PublishService {
         let is_repeat = |it: &Routed| it.route != Route::Node && self.chain.knows(&it.bytes);
         let repeats: Vec<bool> = routed.iter().map(is_repeat).collect();
         let caller_watch = charge.watch_caller();
-        let outcomes = self.dispatch(&bill, &charge, routed, congestion_fee_max).await;
+        let outcomes = self.dispatch(&bill, &charge, routed, known, congestion_fee_max).await;
         caller_watch.is_there();
         let is_unused = |index: &usize| repeats[*index] || costs_nothing(&outcomes[*index]);
         for (index, outcome) in outcomes.iter().enumerate() {
@@ -138,13 +141,28 @@ impl PublishService {
         })
     }
 
-    /// Publishes to nodes and to the chain at once. Returns one outcome for each envelope, in the order of
+    /// Returns what to ask the other gateways about a request.
+    fn shared_query(&self, routed: &[Routed]) -> SharedQuery {
+        if self.nodes.share().is_none() {
+            return SharedQuery::default();
+        }
+        let (for_nodes, for_chain): (Vec<_>, Vec<_>) =
+            routed.iter().partition(|envelope| envelope.route == Route::Node);
+        let for_nodes = for_nodes.iter().map(|envelope| (&envelope.topic, &envelope.bytes));
+        let mut query = self.publisher.query(for_nodes);
+        let unknown = for_chain.iter().filter(|envelope| !self.chain.knows(&envelope.bytes));
+        query.clients.extend(unknown.map(|envelope| client_key(&envelope.bytes)));
+        query
+    }
+
+    /// Publishes to nodes and to the chain at once. `known` is what other gateways know. Returns one outcome for each envelope, in the order of
     /// the request.
     async fn dispatch(
         &self,
         bill: &Arc<RequestBill>,
         charge: &CallCharge,
         routed: Vec<Routed>,
+        known: SharedKnowledge,
         congestion_fee_max: impl Fn(&Routed) -> Option<u64>,
     ) -> Vec<Outcome> {
         let mut outcomes: Vec<Outcome> =
@@ -175,9 +193,11 @@ impl PublishService {
             }
         }
         let caller = &bill.caller;
-        let (by_nodes, by_chain) =
-            join(self.publisher.publish(caller, for_nodes), self.chain.publish(caller, for_chain))
-                .await;
+        let (by_nodes, by_chain) = join(
+            self.publisher.publish(caller, for_nodes, known),
+            self.chain.publish(caller, for_chain),
+        )
+        .await;
         debug_assert_eq!(by_nodes.len() + by_chain.len(), outcomes.len(), "one outcome each");
         for (index, placed) in by_nodes {
             outcomes[index] = placed.map_err(EnvelopeError::Node);

@@ -8,6 +8,7 @@ mod fake_node;
 mod faults;
 mod fixture;
 mod floods;
+mod late_redis;
 mod lateness;
 mod policies;
 mod publish;

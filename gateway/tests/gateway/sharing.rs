@@ -36,12 +36,12 @@ async fn connect(redis: &RedisServer) -> Arc<RedisLink> {
     Arc::new(RedisLink::connect(&redis.access()).await.unwrap())
 }
 
-fn policies(text: &str) -> impl Fn(&mut GatewaySettings) {
+pub(super) fn policies(text: &str) -> impl Fn(&mut GatewaySettings) {
     let file = PolicyFile::parse(&format!("[identity]\nkind = \"none\"\n{text}")).unwrap();
     move |settings| settings.policies = file.clone()
 }
 
-async fn code(net: &Net, text: &str) -> Code {
+pub(super) async fn code(net: &Net, text: &str) -> Code {
     net.publish(vec![message(1, text)]).await.map_or_else(|status| status.code(), |_| Code::Ok)
 }
 
@@ -82,6 +82,27 @@ async fn the_money_of_an_hour_is_counted_once_for_both_and_comes_back() {
     assert!(published >= 2, "what was refused does not count");
     let refused = first.publish(vec![message(1, "number 100")]).await.unwrap_err();
     assert!(refused.message().contains("all callers together"), "{}", refused.message());
+}
+
+#[tokio::test]
+async fn a_request_makes_one_call_before_it_is_published_and_one_after() {
+    let redis = RedisServer::start();
+    let (first, _second) = two(&redis, 1, policies("[default]\nenvelopes_per_day = 100")).await;
+    let calls = async || {
+        let mut connection = redis.connect().await;
+        let mut ask = redis::cmd("INFO");
+        let text: String = ask.arg("commandstats").query_async(&mut connection).await.unwrap();
+        let scripts = text.lines().filter(|line| line.starts_with("cmdstat_eval"));
+        let calls = scripts.map(|line| line.split(['=', ',']).nth(1).unwrap().parse::<u64>());
+        calls.map(Result::unwrap).sum::<u64>()
+    };
+    for round in 1..=3 {
+        // Topics that were seen before, and new ones.
+        let topics = 0..round * 2;
+        let envelopes = topics.map(|topic| message(topic, &format!("{topic} in {round}")));
+        first.publish(envelopes.collect()).await.unwrap();
+        assert_eq!(calls().await, 2 * u64::from(round), "round {round}");
+    }
 }
 
 #[tokio::test]

@@ -1,0 +1,330 @@
+//! The calls of Redis by which requests read and write what gateways share. Requests that come together share a call.
+//!
+//! A call is made at once when none is under way. What comes meanwhile waits for its answer, or for
+//! [`GATHER_MAX`] if that is shorter, and goes together in the next call. So a busy gateway makes fewer calls than it has
+//! requests, and a Redis that is far away delays none of them.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::time::{Duration, Instant};
+
+use hawser_chain::redis_link::{PatientLimit, RedisFault, RedisLink, number};
+use parking_lot::Mutex;
+use redis::{FromRedisValue, Value};
+use tokio::time::timeout;
+
+use super::scripts;
+
+/// Time for which Redis is left alone after a failure. A guess.
+const PAUSE_MS: u64 = 1000;
+/// Time after which a call is made although the one before it has no answer. A guess: short beside a publish, and a Redis
+/// in the same building answers sooner.
+const GATHER_MAX: Duration = Duration::from_millis(1);
+/// Keys and arguments of one call, from which on no further group joins it. A guess: some 100 requests, for which Redis
+/// does nothing else for a few milliseconds.
+const CALL_WORDS_MAX: usize = 4000;
+/// Keys and arguments that wait for the next calls; further groups are not asked. A guess: some 50 MB, and more than
+/// requests ask within the time for an answer.
+const QUEUED_WORDS_MAX: usize = 500_000;
+/// Keys and arguments of calls whose late answers are waited for; those of further calls are not heard. A guess: some
+/// 20 MB, of some thousand requests.
+const LATE_WORDS_MAX: usize = 200_000;
+/// Time for which a late answer is waited for. A guess: a Redis that stands still for longer has been replaced.
+const LATE_ANSWER_MAX: Duration = Duration::from_secs(60);
+
+/// One operation of [`scripts::CALL`].
+#[derive(Debug)]
+pub(super) struct SharedOp {
+    pub(super) name: &'static str,
+    pub(super) keys: Vec<String>,
+    pub(super) arguments: Vec<Vec<u8>>,
+}
+
+/// The answer to an operation; `None` if it has failed.
+pub(super) type OpAnswer = Option<Value>;
+
+/// Reads an answer. One of another form counts as none.
+pub(super) fn read<T: FromRedisValue>(answer: OpAnswer) -> Option<T> {
+    redis::from_redis_value(answer?).ok()
+}
+
+/// Takes the answers, one for each operation. It is dropped uncalled if Redis is not asked, or never answers.
+type Hear = Box<dyn FnOnce(Vec<OpAnswer>) + Send>;
+
+/// Operations that go in one call, and what hears their answers, in time or late.
+struct OpGroup {
+    ops: Vec<SharedOp>,
+    hear: Hear,
+    /// It goes also while Redis is left alone.
+    is_urgent: bool,
+}
+
+impl OpGroup {
+    fn words(&self) -> usize {
+        self.ops.iter().map(|op| op.keys.len() + op.arguments.len() + 3).sum()
+    }
+}
+
+#[derive(Default)]
+struct CallQueue {
+    groups: VecDeque<OpGroup>,
+    /// Keys and arguments of all groups.
+    words: usize,
+    /// A task makes calls until no group is left.
+    is_sending: bool,
+}
+
+impl CallQueue {
+    /// Adds a group. Returns false if there is no room for it.
+    fn push(&mut self, group: OpGroup) -> bool {
+        let words = self.words.saturating_add(group.words());
+        let has_room = words <= QUEUED_WORDS_MAX;
+        if has_room {
+            self.words = words;
+            self.groups.push_back(group);
+        }
+        has_room
+    }
+
+    /// Takes the groups of the next call, the first that came.
+    fn next(&mut self) -> Vec<OpGroup> {
+        let (mut next, mut words) = (Vec::new(), 0);
+        while let Some(group) = self.groups.front() {
+            let of_group = group.words();
+            if words + of_group > CALL_WORDS_MAX && !next.is_empty() {
+                break;
+            }
+            words += of_group;
+            next.extend(self.groups.pop_front());
+        }
+        self.words -= words;
+        next
+    }
+}
+
+/// The calls of a gateway for one payer.
+pub(super) struct SharedCalls {
+    link: Arc<RedisLink>,
+    /// Time for an answer.
+    answer_max: Duration,
+    queue: Mutex<CallQueue>,
+    since: Instant,
+    /// The time until which Redis is left alone, ms since the start.
+    paused_until_ms: AtomicU64,
+    /// True once an operation has failed.
+    has_failed: AtomicBool,
+    /// Keys and arguments of calls whose late answers are waited for.
+    late_words: AtomicUsize,
+}
+
+impl fmt::Debug for SharedCalls {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SharedCalls({:?})", self.link)
+    }
+}
+
+impl SharedCalls {
+    /// Makes calls through this connection. Redis has `answer_max` to answer.
+    pub(super) fn new(link: Arc<RedisLink>, answer_max: Duration) -> Self {
+        Self {
+            link,
+            answer_max,
+            queue: Mutex::default(),
+            since: Instant::now(),
+            paused_until_ms: AtomicU64::new(0),
+            has_failed: AtomicBool::new(false),
+            late_words: AtomicUsize::new(0),
+        }
+    }
+
+    /// Returns the beginning of the keys of this name.
+    pub(super) fn key(&self, name: &str) -> String {
+        self.link.key(name)
+    }
+
+    /// Returns the time for an answer, after which a request goes on without it.
+    pub(super) fn answer_max(&self) -> Duration {
+        self.answer_max
+    }
+
+    /// Asks Redis, unless it is left alone.
+    pub(super) fn ask(
+        self: &Arc<Self>,
+        ops: Vec<SharedOp>,
+        hear: impl FnOnce(Vec<OpAnswer>) + Send + 'static,
+    ) {
+        if !self.is_paused() {
+            self.enqueue(OpGroup { ops, hear: Box::new(hear), is_urgent: false });
+        }
+    }
+
+    /// Tells Redis what it counts wrongly otherwise, also while it is left alone. Returns the time that is worth waiting
+    /// for the answer.
+    pub(super) fn tell(
+        self: &Arc<Self>,
+        ops: Vec<SharedOp>,
+        hear: impl FnOnce(Vec<OpAnswer>) + Send + 'static,
+    ) -> Duration {
+        let wait = if self.is_paused() { Duration::ZERO } else { self.answer_max };
+        self.enqueue(OpGroup { ops, hear: Box::new(hear), is_urgent: true });
+        wait
+    }
+
+    fn enqueue(self: &Arc<Self>, group: OpGroup) {
+        {
+            let mut queue = self.queue.lock();
+            if !queue.push(group) || std::mem::replace(&mut queue.is_sending, true) {
+                return;
+            }
+        }
+        tokio::spawn(self.clone().send_all());
+    }
+
+    /// Makes calls until no group is left.
+    async fn send_all(self: Arc<Self>) {
+        loop {
+            let groups = {
+                let mut queue = self.queue.lock();
+                let groups = queue.next();
+                if groups.is_empty() {
+                    queue.is_sending = false;
+                    return;
+                }
+                groups
+            };
+            let mut call = Box::pin(self.clone().call(groups));
+            // Groups that come meanwhile share the next call.
+            if timeout(GATHER_MAX, &mut call).await.is_err() {
+                tokio::spawn(call);
+            }
+        }
+    }
+
+    /// Makes one call, and passes its answers on.
+    async fn call(self: Arc<Self>, mut groups: Vec<OpGroup>) {
+        if self.is_paused() {
+            groups.retain(|group| group.is_urgent);
+        }
+        let (mut keys, mut arguments, mut hearing) = (Vec::new(), Vec::new(), Vec::new());
+        for OpGroup { ops, hear, .. } in groups {
+            hearing.push((ops.len(), hear));
+            for op in ops {
+                let counts = [op.keys.len(), op.arguments.len()];
+                arguments.push(op.name.into());
+                arguments.extend(counts.map(|count| number(count as u64)));
+                keys.extend(op.keys);
+                arguments.extend(op.arguments);
+            }
+        }
+        if hearing.is_empty() {
+            return;
+        }
+        let limit = PatientLimit { answer: self.answer_max, late_answer: LATE_ANSWER_MAX };
+        let (words, mut is_late) = (keys.len() + arguments.len(), false);
+        let is_awaited = |fault: &RedisFault| {
+            self.pause(fault);
+            is_late = true;
+            self.late_words.fetch_add(words, Relaxed) + words <= LATE_WORDS_MAX
+        };
+        let answer: Result<Vec<Value>, RedisFault> =
+            self.link.eval_patiently(limit, scripts::CALL, &keys, &arguments, is_awaited).await;
+        if is_late {
+            self.late_words.fetch_sub(words, Relaxed);
+        }
+        match answer {
+            Ok(answers) => {
+                if !is_late {
+                    self.resume();
+                }
+                self.pass_on(answers, hearing);
+            }
+            // Waiting for Redis would not help, and the next call may do.
+            Err(fault) if fault.is_answer() => self.refused(&fault.to_string()),
+            Err(fault) if !is_late => self.pause(&fault),
+            Err(_) => {} // another connection may do by now
+        }
+    }
+
+    fn pass_on(&self, answers: Vec<Value>, hearing: Vec<(usize, Hear)>) {
+        let mut answers = answers.into_iter();
+        for (count, hear) in hearing {
+            let of_group = answers.by_ref().take(count).map(|answer| match answer {
+                Value::Array(_) => Some(answer),
+                refused => {
+                    self.refused(&format!("{refused:?}"));
+                    None
+                }
+            });
+            let mut of_group: Vec<OpAnswer> = of_group.collect();
+            of_group.resize_with(count, || None);
+            hear(of_group);
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn is_paused(&self) -> bool {
+        self.now_ms() < self.paused_until_ms.load(Relaxed)
+    }
+
+    fn pause(&self, fault: &RedisFault) {
+        if self.paused_until_ms.swap(self.now_ms() + PAUSE_MS, Relaxed) == 0 {
+            tracing::warn!(code = "redis_gone", %fault, "each gateway has its own limits for now");
+        }
+    }
+
+    fn resume(&self) {
+        if self.paused_until_ms.load(Relaxed) > 0 && self.paused_until_ms.swap(0, Relaxed) > 0 {
+            tracing::info!("limits, topics and places are shared again");
+        }
+    }
+
+    fn refused(&self, fault: &str) {
+        if !self.has_failed.swap(true, Relaxed) {
+            tracing::warn!(code = "redis_refuses", %fault, "a request, a topic or a place is not shared");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(name: &'static str, arguments: usize) -> OpGroup {
+        let op = SharedOp { name, keys: Vec::new(), arguments: vec![Vec::new(); arguments] };
+        OpGroup { ops: vec![op], hear: Box::new(drop), is_urgent: false }
+    }
+
+    fn names(groups: &[OpGroup]) -> Vec<&'static str> {
+        groups.iter().map(|group| group.ops[0].name).collect()
+    }
+
+    #[test]
+    fn groups_that_wait_share_a_call_in_their_order_as_far_as_it_has_room() {
+        let mut queue = CallQueue::default();
+        let half = CALL_WORDS_MAX / 2;
+        for (name, len) in [("a", 1), ("b", half), ("c", half), ("d", 9 * half), ("e", 0)] {
+            assert!(queue.push(group(name, len)));
+        }
+        assert_eq!(names(&queue.next()), ["a", "b"]);
+        assert_eq!(names(&queue.next()), ["c"]);
+        assert_eq!(names(&queue.next()), ["d"], "a large one goes alone");
+        assert_eq!(names(&queue.next()), ["e"]);
+        assert!(queue.next().is_empty());
+        assert_eq!(queue.words, 0);
+    }
+
+    #[test]
+    fn what_waits_for_a_call_is_bounded() {
+        let mut queue = CallQueue::default();
+        let pushed = (0..).take_while(|_| queue.push(group("a", CALL_WORDS_MAX))).count();
+        assert!(pushed * CALL_WORDS_MAX <= QUEUED_WORDS_MAX);
+        queue.next();
+        assert!(queue.push(group("a", CALL_WORDS_MAX)));
+    }
+}

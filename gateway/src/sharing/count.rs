@@ -1,0 +1,182 @@
+//! The count of one request in the limits that gateways share.
+//!
+//! Redis may say late that it has taken a cost, when the request has gone on without it, or has ended. What became of the
+//! request until then is kept here, and told to Redis after its answer. So what is published counts, and what is not
+//! published does not, whenever Redis answers.
+
+use std::sync::Arc;
+
+use hawser_chain::redis_link::number;
+use parking_lot::Mutex;
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::calls::{SharedCalls, SharedOp};
+
+/// The most that is counted of a part of one cost. Chosen: far above any price (a thousand dollars), and Lua adds
+/// some of them exactly. A price is what an endpoint says, any number.
+const COST_MAX: u64 = 1 << 50;
+
+/// A cost: envelopes, picodollars, gas.
+pub(crate) type SharedCost = [u64; 3];
+
+/// Returns a cost as arguments of a script.
+pub(super) fn bounded(cost: SharedCost) -> [Vec<u8>; 3] {
+    cost.map(|part| number(part.min(COST_MAX)))
+}
+
+/// The answer of Redis to a cost, as far as it has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CountState {
+    /// Redis has not answered. These costs have been added since, and given back.
+    Asked {
+        more: SharedCost,
+        back: SharedCost,
+    },
+    Counted,
+    /// Redis has taken nothing.
+    Apart,
+}
+
+/// A change to the counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum CountChange {
+    Add(SharedCost),
+    GiveBack(SharedCost),
+}
+
+impl CountState {
+    /// Changes the counts. Returns the change if Redis has to be told now.
+    fn change(&mut self, change: CountChange) -> Option<CountChange> {
+        let add = |sum: &mut SharedCost, cost: SharedCost| {
+            sum.iter_mut().zip(cost).for_each(|(sum, part)| *sum = sum.saturating_add(part));
+        };
+        match (self, change) {
+            (Self::Asked { more, .. }, CountChange::Add(cost)) => add(more, cost),
+            (Self::Asked { back, .. }, CountChange::GiveBack(cost)) => add(back, cost),
+            (Self::Counted, change) => return Some(change),
+            (Self::Apart, _) => {}
+        }
+        None
+    }
+
+    /// Takes the answer of Redis. Returns the changes that it has to be told.
+    fn answered(&mut self, is_taken: bool) -> Vec<CountChange> {
+        let next = if is_taken { Self::Counted } else { Self::Apart };
+        let Self::Asked { more, back } = std::mem::replace(self, next) else {
+            debug_assert!(false, "one answer");
+            return Vec::new();
+        };
+        let owed = [CountChange::Add(more), CountChange::GiveBack(back)];
+        owed.into_iter().filter(|change| is_taken && !change.is_none()).collect()
+    }
+}
+
+impl CountChange {
+    fn is_none(self) -> bool {
+        let (Self::Add(cost) | Self::GiveBack(cost)) = self;
+        cost == SharedCost::default()
+    }
+}
+
+/// The count of one request in the limits of a caller and of all callers, at all gateways together.
+#[derive(Debug)]
+pub(crate) struct SharedCount {
+    calls: Arc<SharedCalls>,
+    /// For the caller and for all callers: three keys of the buckets, the counts of the hour, those of the day.
+    keys: Vec<String>,
+    state: Mutex<CountState>,
+}
+
+impl SharedCount {
+    /// Counts in these keys, which Redis is being asked to do.
+    pub(super) fn asked(calls: Arc<SharedCalls>, keys: Vec<String>) -> Self {
+        let [more, back] = [SharedCost::default(); 2];
+        Self { calls, keys, state: Mutex::new(CountState::Asked { more, back }) }
+    }
+
+    /// Returns the keys from which the cost is taken.
+    pub(super) fn keys(&self) -> &[String] {
+        &self.keys
+    }
+
+    /// Takes the answer of Redis, which may come late.
+    pub(super) fn answered(&self, is_taken: bool) {
+        let owed = self.state.lock().answered(is_taken);
+        if !owed.is_empty() {
+            let ops = owed.into_iter().map(|change| self.op(change)).collect();
+            self.calls.tell(ops, drop);
+        }
+    }
+
+    /// Adds a cost that was not known before.
+    pub(crate) async fn add(&self, cost: SharedCost) {
+        self.change(CountChange::Add(cost)).await;
+    }
+
+    /// Returns a part of the cost to the counts of its hour and day.
+    pub(crate) async fn give_back(&self, cost: SharedCost) {
+        self.change(CountChange::GiveBack(cost)).await;
+    }
+
+    /// Changes the counts, and waits until Redis has done so, or does not answer.
+    async fn change(&self, change: CountChange) {
+        if change.is_none() {
+            return;
+        }
+        let now = self.state.lock().change(change);
+        let Some(now) = now else { return };
+        let (tell, told) = oneshot::channel();
+        let wait = self.calls.tell(vec![self.op(now)], |_| {
+            let _ = tell.send(()); // the request may have gone on
+        });
+        let _ = timeout(wait, told).await;
+    }
+
+    fn op(&self, change: CountChange) -> SharedOp {
+        let (sign, cost) = match change {
+            CountChange::Add(cost) => (b"1".to_vec(), cost),
+            CountChange::GiveBack(cost) => (b"-1".to_vec(), cost),
+        };
+        let arguments = std::iter::once(sign).chain(bounded(cost)).collect();
+        // Buckets keep what they have given: they limit floods, also of envelopes that are never published.
+        let keys = self.keys.iter().enumerate().filter(|(at, _)| at % 5 >= 3);
+        let keys = keys.map(|(_, key)| key.clone()).collect();
+        SharedOp { name: "adjust", keys, arguments }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOTHING: SharedCost = [0; 3];
+
+    #[test]
+    fn what_happens_before_a_late_answer_is_told_after_it_and_once() {
+        let mut state = CountState::Asked { more: NOTHING, back: NOTHING };
+        assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
+        assert_eq!(state.change(CountChange::Add([0, 7, 0])), None);
+        assert_eq!(state.change(CountChange::GiveBack([1, 5, u64::MAX])), None);
+        let owed = [CountChange::Add([0, 7, 0]), CountChange::GiveBack([2, 10, u64::MAX])];
+        assert_eq!(state.answered(true), owed);
+        let later = CountChange::GiveBack([1, 5, 0]);
+        assert_eq!(state.change(later), Some(later));
+    }
+
+    #[test]
+    fn what_is_published_stays_counted_and_what_redis_refused_is_given_back_by_none() {
+        let mut state = CountState::Asked { more: NOTHING, back: NOTHING };
+        assert_eq!(state.answered(true), []);
+        let mut state = CountState::Asked { more: NOTHING, back: NOTHING };
+        assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
+        assert_eq!(state.answered(false), []);
+        assert_eq!(state.change(CountChange::GiveBack([1, 5, 0])), None);
+    }
+
+    #[test]
+    fn no_part_of_a_cost_is_beyond_what_scripts_count() {
+        let most = number(COST_MAX);
+        assert_eq!(bounded([1, u64::MAX, COST_MAX]), [number(1), most.clone(), most]);
+    }
+}

@@ -1,0 +1,142 @@
+//! The script by which gateways of one payer share their state in Redis.
+//!
+//! One call carries operations of several requests. Each operation has keys and arguments of its own, and answers with a
+//! list. One that fails answers with a text, and the others are run all the same.
+
+/// Runs operations, one after the other.
+///
+/// Keys: those of each operation. Arguments: for each operation its name, the numbers of its keys and of its arguments,
+/// and these.
+///
+/// - `take` takes a cost from all limits, or from none. Keys, for the caller and for all callers together: the time of the
+///   buckets, the bucket of a minute, that of an hour, the counts of the hour, those of the day. Arguments: unix time in ms;
+///   for each of the two capacity and window of both buckets, the cost (envelopes, picodollars, gas), and the limits of
+///   picodollars and gas in the hour, and of envelopes, picodollars and gas in the day; -1 stands for no limit. Answers with
+///   nothing, or the group, the place of the limit in it, and the ms after which the cost fits (-1: never). Each request
+///   makes it, so it reads and writes each count once, with all its parts.
+/// - `adjust` adds to the counts of an hour and a day that exist, or takes from them, never below zero. Keys: the counts.
+///   Arguments: `1` to add or `-1` to take; envelopes, picodollars, gas.
+/// - `get_topics` answers with the nodes of topics. Keys: the topics.
+/// - `set_topics` stores them. Arguments: the time in s for which they are kept; the nodes.
+/// - `tell` tells the places of envelopes. Answers for each of them with 1 if it was told before, else 0: at the same place,
+///   or in the same transaction, which has another place after a reorganisation of the chain and is paid for once. A call
+///   that is repeated would find its own places, so none is. Keys: the two generations; the one in use. Arguments: the time
+///   in ms for which a place is kept; places in a generation; for each envelope its digest and its place.
+/// - `find` answers with the place of each envelope, if it has one. Keys: as for `tell`. Arguments: the digests.
+pub(super) const CALL: &str = r"
+local ops = {}
+
+function ops.take(key, arg)
+  local now, writes, counts = tonumber(ARGV[arg + 1]), {}, {}
+  for group = 0, 1 do
+    local k, a = key + group * 5, arg + 1 + group * 12
+    local costs = {tonumber(ARGV[a + 5]), tonumber(ARGV[a + 6]), tonumber(ARGV[a + 7])}
+    local last, longest = nil, 0
+    for b = 0, 1 do
+      local capacity, window = tonumber(ARGV[a + 1 + 2 * b]), tonumber(ARGV[a + 2 + 2 * b])
+      if capacity >= 0 then
+        if costs[1] > capacity then return {group, b, -1} end
+        last = last or tonumber(redis.call('GET', KEYS[k + 1]) or now)
+        local left = tonumber(redis.call('GET', KEYS[k + 2 + b]) or capacity)
+        left = math.min(capacity, left + math.max(0, now - last) * capacity / window) - costs[1]
+        if left < 0 then return {group, b, math.ceil(-left * window / capacity)} end
+        writes[#writes + 1] = {KEYS[k + 2 + b], string.format('%.17g', left), window}
+        longest = math.max(longest, window)
+      end
+    end
+    if longest > 0 then
+      writes[#writes + 1] = {KEYS[k + 1], string.format('%.0f', math.max(now, last)), longest}
+    end
+    for of_day = 0, 1 do
+      local key, after = KEYS[k + 4 + of_day], {}
+      local used = redis.call('HMGET', key, 'e', 'p', 'g')
+      for at = 1, 3 do
+        local limit = tonumber(ARGV[a + 6 + 3 * of_day + at])
+        if at == 1 and of_day == 0 then limit = -1 end
+        local sum = tonumber(used[at] or '0') + costs[at]
+        if limit >= 0 and sum > limit then
+          return {group, at + 3 * of_day, costs[at] <= limit and 0 or -1}
+        end
+        after[at] = string.format('%.0f', math.min(9007199254740991, sum))
+      end
+      counts[#counts + 1] = {key, after, not used[1] and (of_day == 1 and 172800 or 7200)}
+    end
+  end
+  for _, write in ipairs(writes) do redis.call('SET', write[1], write[2], 'PX', write[3]) end
+  for _, count in ipairs(counts) do
+    local key, after, life = count[1], count[2], count[3]
+    redis.call('HSET', key, 'e', after[1], 'p', after[2], 'g', after[3])
+    if life then redis.call('EXPIRE', key, life) end
+  end
+  return {}
+end
+
+function ops.adjust(key, arg, keys)
+  for at = key + 1, key + keys do
+    if redis.call('EXISTS', KEYS[at]) == 1 then
+      local used, after = redis.call('HMGET', KEYS[at], 'e', 'p', 'g'), {}
+      for part = 1, 3 do
+        local sum = tonumber(used[part] or '0') + tonumber(ARGV[arg + 1]) * tonumber(ARGV[arg + 1 + part])
+        after[part] = string.format('%.0f', math.min(9007199254740991, math.max(0, sum)))
+      end
+      redis.call('HSET', KEYS[at], 'e', after[1], 'p', after[2], 'g', after[3])
+    end
+  end
+  return {}
+end
+
+function ops.get_topics(key, arg, keys)
+  return redis.call('MGET', unpack(KEYS, key + 1, key + keys))
+end
+
+function ops.set_topics(key, arg, keys)
+  for at = 1, keys do
+    redis.call('SET', KEYS[key + at], ARGV[arg + 1 + at], 'EX', ARGV[arg + 1])
+  end
+  return {}
+end
+
+local function transaction(place) return place:match('^%d+%.%d+%.(%x+)$') end
+local function is_same(told, place)
+  if not told or told == place then return told == place end
+  local sent = transaction(place)
+  return sent ~= nil and sent == transaction(told)
+end
+local function turn_of(key) return redis.call('GET', KEYS[key + 3]) == '1' and 1 or 0 end
+
+function ops.tell(first, arg, keys, arguments)
+  local kept, known, turn = tonumber(ARGV[arg + 1]), {}, turn_of(first)
+  local key, older = KEYS[first + 1 + turn], KEYS[first + 2 - turn]
+  for at = arg + 3, arg + arguments, 2 do
+    local told = redis.call('HGET', key, ARGV[at]) or redis.call('HGET', older, ARGV[at])
+    known[#known + 1] = is_same(told, ARGV[at + 1]) and 1 or 0
+  end
+  if redis.call('HLEN', key) >= tonumber(ARGV[arg + 2]) or redis.call('PTTL', key) < kept then
+    turn = 1 - turn
+    key = KEYS[first + 1 + turn]
+    redis.call('UNLINK', key)
+    redis.call('SET', KEYS[first + 3], turn, 'PX', 2 * kept)
+  end
+  for at = arg + 3, arg + arguments, 2 do redis.call('HSET', key, ARGV[at], ARGV[at + 1]) end
+  if redis.call('PTTL', key) < 0 then redis.call('PEXPIRE', key, 2 * kept) end
+  return known
+end
+
+function ops.find(key, arg, keys, arguments)
+  local turn, found = turn_of(key), {}
+  local newer = redis.call('HMGET', KEYS[key + 1 + turn], unpack(ARGV, arg + 1, arg + arguments))
+  local older = redis.call('HMGET', KEYS[key + 2 - turn], unpack(ARGV, arg + 1, arg + arguments))
+  for at = 1, arguments do found[at] = newer[at] or older[at] end
+  return found
+end
+
+local answers, key, arg = {}, 0, 0
+while arg < #ARGV do
+  local keys, arguments = tonumber(ARGV[arg + 2]), tonumber(ARGV[arg + 3])
+  local is_done, answer = pcall(ops[ARGV[arg + 1]], key, arg + 3, keys, arguments)
+  if not is_done then answer = type(answer) == 'table' and answer.err or tostring(answer) end
+  answers[#answers + 1] = answer
+  key, arg = key + keys, arg + 3 + arguments
+end
+return answers
+";

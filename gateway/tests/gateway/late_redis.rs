@@ -1,0 +1,110 @@
+//! A gateway whose Redis does what it is asked, and whose answers come late.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use hawser_chain::redis_link::{RedisAccess, RedisLink};
+use hawser_gateway::GatewaySettings;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tonic::Code;
+
+use super::fake_node::Manner;
+use super::fixture::{Net, message, until};
+use super::redis_server::RedisServer;
+use super::sharing::{code, policies};
+
+/// A real Redis behind connections that can hold its answers back.
+struct LateRedis {
+    redis: RedisServer,
+    port: u16,
+    is_held: watch::Sender<bool>,
+}
+
+impl LateRedis {
+    async fn start() -> Self {
+        let redis = RedisServer::start();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (is_held, held) = watch::channel(false);
+        let server = SocketAddr::from((Ipv4Addr::LOCALHOST, redis.port));
+        tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(server).await else { return };
+                let ((from, to), (back, answers)) = (client.into_split(), server.into_split());
+                let (_, never) = watch::channel(false);
+                tokio::spawn(pass_on(from, answers, never));
+                tokio::spawn(pass_on(back, to, held.clone()));
+            }
+        });
+        Self { redis, port, is_held }
+    }
+
+    /// Connects a gateway with one node, and these policies.
+    async fn gateway(&self, text: &str) -> Net {
+        let url = format!("redis://127.0.0.1:{}/0", self.port);
+        let access = RedisAccess { url, ..self.redis.access() };
+        let link = Arc::new(RedisLink::connect(&access).await.unwrap());
+        let adjust = |settings: &mut GatewaySettings| policies(text)(settings);
+        Net::with(1, adjust, |ports| ports.redis = Some(link)).await
+    }
+
+    fn hold(&self, is_held: bool) {
+        self.is_held.send_replace(is_held);
+    }
+
+    /// Returns the envelopes of all callers that Redis has counted.
+    async fn counted(&self) -> u64 {
+        let mut redis = self.redis.connect().await;
+        let keys: Vec<String> =
+            redis::cmd("KEYS").arg("*:rl-total:d*").query_async(&mut redis).await.unwrap();
+        let mut sum = 0;
+        for key in keys {
+            let mut get = redis::cmd("HGET");
+            get.arg(key).arg("e");
+            sum += get.query_async::<Option<u64>>(&mut redis).await.unwrap().unwrap_or(0);
+        }
+        sum
+    }
+}
+
+/// Passes bytes on, and waits before each part as long as they are held.
+async fn pass_on(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut held: watch::Receiver<bool>) {
+    let mut part = vec![0; 16_384];
+    while let Ok(len @ 1..) = from.read(&mut part).await {
+        // An error says that the test has ended, or that this direction is never held.
+        let _ = held.wait_for(|is_held| !is_held).await;
+        if to.write_all(&part[..len]).await.is_err() {
+            return;
+        }
+    }
+}
+
+const LIMIT: &str = "[default]\nenvelopes_per_day = 100";
+
+#[tokio::test]
+async fn what_redis_takes_late_for_a_request_that_was_refused_comes_back() {
+    let late = LateRedis::start().await;
+    let net = late.gateway(LIMIT).await;
+    net.nodes[0].becomes(Manner::Refuses(1));
+    late.hold(true);
+    assert_eq!(code(&net, "refused").await, Code::InvalidArgument);
+    until(async || late.counted().await == 1).await;
+    late.hold(false);
+    until(async || late.counted().await == 0).await;
+}
+
+#[tokio::test]
+async fn of_what_redis_takes_late_only_what_was_published_stays_counted() {
+    let late = LateRedis::start().await;
+    let net = late.gateway(LIMIT).await;
+    late.hold(true);
+    // One envelope is published once, however often the request has it.
+    let answer = net.publish(vec![message(1, "a"), message(1, "a")]).await.unwrap();
+    assert_eq!(answer[0], answer[1]);
+    until(async || late.counted().await == 2).await;
+    late.hold(false);
+    until(async || late.counted().await == 1).await;
+}
