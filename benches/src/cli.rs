@@ -82,7 +82,7 @@ pub(crate) enum Command {
         /// Gateways with one payer key, and nodes.
         #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=16))]
         gateways: u32,
-        /// The Redis that the gateways share, such as redis://127.0.0.1:6379/0. Needed with several.
+        /// The Redis that several gateways share, such as redis://127.0.0.1:6379/0 [default: a `redis-server` for this run].
         #[arg(long, value_name = "URL")]
         redis: Option<String>,
         #[command(flatten)]

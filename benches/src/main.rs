@@ -26,6 +26,7 @@ mod past;
 mod process;
 mod prune;
 mod rebuild_part;
+mod redis;
 mod report;
 mod results;
 mod rpc;

@@ -427,7 +427,7 @@ pub(crate) async fn require_growth(
 
 /// Returns an address that nothing listens on, below the ports that systems give to outgoing connections: nodes that run
 /// already would take one of those before the node that is meant to listen there.
-fn free_address() -> Result<SocketAddr, BenchError> {
+pub(crate) fn free_address() -> Result<SocketAddr, BenchError> {
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
     static NEXT: AtomicU16 = AtomicU16::new(0);
     // Other runs on this machine begin elsewhere.

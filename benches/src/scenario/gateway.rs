@@ -7,6 +7,7 @@ use super::publish::{Plan, seed};
 use crate::error::BenchError;
 use crate::load::{self, Load, Outcome};
 use crate::network::{self, Network, Node};
+use crate::redis::{Redis, RedisCounts};
 use crate::rpc::{self, Connection};
 use crate::workload::Workload;
 use crate::{process, stats};
@@ -27,8 +28,8 @@ pub(crate) async fn run(
     if count == 1 {
         return run_one(plan, hawser, data_dir).await;
     }
-    let redis = redis.ok_or("several gateways need --redis URL")?;
-    run_several(plan, hawser, data_dir, count, redis).await
+    let redis = Redis::new(redis).await?;
+    run_several(plan, hawser, data_dir, count, &redis).await
 }
 
 async fn run_one(plan: &Plan, hawser: &Path, data_dir: &Path) -> Result<(), BenchError> {
@@ -72,7 +73,7 @@ async fn run_several(
     hawser: &Path,
     data_dir: &Path,
     count: u32,
-    redis: &str,
+    redis: &Redis,
 ) -> Result<(), BenchError> {
     let network = Network::new(hawser, data_dir, count)?;
     let nodes = network.start_all().await?;
@@ -81,15 +82,17 @@ async fn run_several(
         plan.shape.in_flight, plan.shape.connections, plan.shape.payload_len
     );
     let workload = workload(plan, &nodes[0])?;
-    let mut gateways = vec![network.start_gateway(Some(redis)).await?];
-    let (first, used, sent) = through(plan, &workload, &gateways, &nodes, 0).await?;
+    let mut gateways = vec![network.start_gateway(Some(redis.url())).await?];
+    let (first, used, sent) = through(plan, &workload, &gateways, &nodes, redis, 0).await?;
     say("one gateway", &first, &used.of_processes);
+    say_of_redis(&first, used.of_redis);
     let busy_with_one = used.machine_share(&first);
     while gateways.len() < count as usize {
-        gateways.push(network.start_gateway(Some(redis)).await?);
+        gateways.push(network.start_gateway(Some(redis.url())).await?);
     }
-    let (all, used, _) = through(plan, &workload, &gateways, &nodes, sent).await?;
+    let (all, used, _) = through(plan, &workload, &gateways, &nodes, redis, sent).await?;
     say(&format!("{count} gateways"), &all, &used.of_processes);
+    say_of_redis(&all, used.of_redis);
     let rate = |outcome: &Outcome| stats::per_second(outcome.envelopes, outcome.elapsed);
     println!("{:.2} times the rate of one", rate(&all) / rate(&first));
     let busy_with_all = used.machine_share(&all);
@@ -128,11 +131,17 @@ struct Used {
     of_processes: [(&'static str, Duration); 3],
     /// Of the machine with everything on it, Redis among it.
     machine: Duration,
+    /// Of Redis, with its calls.
+    of_redis: Option<RedisCounts>,
 }
 
 impl Used {
     /// Returns the times so far.
-    fn now(gateways: &[network::Gateway], nodes: &[Node]) -> Result<Self, BenchError> {
+    async fn now(
+        gateways: &[network::Gateway],
+        nodes: &[Node],
+        redis: &Redis,
+    ) -> Result<Self, BenchError> {
         let (mut of_gateways, mut of_nodes) = (Duration::ZERO, Duration::ZERO);
         for gateway in gateways {
             of_gateways += gateway.cpu_time()?;
@@ -148,6 +157,7 @@ impl Used {
                 ("nodes", of_nodes),
             ],
             machine: process::machine_time()?,
+            of_redis: redis.counts().await,
         })
     }
 
@@ -156,7 +166,8 @@ impl Used {
         for ((_, used), (_, before)) in of_processes.iter_mut().zip(before.of_processes) {
             *used = used.saturating_sub(before);
         }
-        Self { of_processes, machine: self.machine.saturating_sub(before.machine) }
+        let of_redis = self.of_redis.zip(before.of_redis).map(|(now, then)| now.since(then));
+        Self { of_processes, machine: self.machine.saturating_sub(before.machine), of_redis }
     }
 
     /// Returns the share of the cores' time that was worked, 0 to 1.
@@ -173,6 +184,7 @@ async fn through(
     workload: &Workload,
     gateways: &[network::Gateway],
     nodes: &[Node],
+    redis: &Redis,
     from: u64,
 ) -> Result<(Outcome, Used, u64), BenchError> {
     let mut connections = Vec::new();
@@ -185,9 +197,9 @@ async fn through(
     let next = from + 20_000 + prepared.len() as u64;
     let load = Load::once(prepared, Duration::from_secs(plan.seconds)).at(rpc::PUBLISH_CLIENT);
     let before = heads(nodes).await?;
-    let used = Used::now(gateways, nodes)?;
+    let used = Used::now(gateways, nodes, redis).await?;
     let outcome = load::run(&load, &connections, plan.shape.in_flight).await?;
-    let used = Used::now(gateways, nodes)?.since(&used);
+    let used = Used::now(gateways, nodes, redis).await?.since(&used);
     let until = Instant::now() + SETTLE_MAX;
     loop {
         let (held, told) = (heads(nodes).await?.saturating_sub(before), outcome.envelopes);
@@ -231,6 +243,14 @@ fn wanted(plan: &Plan, warm: &Outcome) -> u64 {
     let per_second =
         warm.requests * 1000 / u64::try_from(warm.elapsed.as_millis()).unwrap_or(1).max(1);
     per_second * plan.seconds * 3 / 2 + 1000
+}
+
+/// Prints the calls of Redis for each request, which has one envelope: several requests share some.
+fn say_of_redis(outcome: &Outcome, counts: Option<RedisCounts>) {
+    let Some(RedisCounts { calls, cpu }) = counts else { return };
+    let requests = stats::float(outcome.requests);
+    let (calls, cpu_us) = (stats::float(calls) / requests, cpu.as_secs_f64() * 1e6 / requests);
+    println!("  Redis: {cpu_us:.0} us of CPU and {calls:.2} calls for each");
 }
 
 fn say(what: &str, outcome: &Outcome, used: &[(&str, Duration)]) {
