@@ -12,7 +12,7 @@ use hawser_storage::{Change, SkipReason};
 use serde_json::Value;
 
 use crate::support::fake_node::FakeNode;
-use crate::support::log_folder::{NODE, entry, entry_at, folder, open};
+use crate::support::log_folder::{NODE, entry, entry_at, folder, open, open_with};
 use crate::support::{Dev, VECTORS, free_base, json, run, stderr, stdout, until};
 
 /// Returns the files of the table `log` of an export, ascending.
@@ -179,6 +179,59 @@ fn a_node_that_runs_is_exported_like_its_folder() {
     let checked = run(&["audit", "check-partition", &part, "--registry", registry]);
     assert_eq!(checked.status.code(), Some(9), "{checked:?}");
     assert!(stdout(&checked).contains("2 places were not shown"), "{checked:?}");
+}
+
+/// Returns the tallies of an export by the names of their files.
+fn tallies(export: &Path) -> Vec<(String, Vec<u8>)> {
+    let files = ["usage", "congestion"].map(|table| walk(&export.join(table)));
+    let mut files: Vec<(String, Vec<u8>)> = files
+        .concat()
+        .into_iter()
+        .map(|path| {
+            let name = path.strip_prefix(export).unwrap().to_str().unwrap().to_owned();
+            (name, fs::read(&path).unwrap())
+        })
+        .collect();
+    files.sort();
+    files
+}
+
+#[test]
+fn a_node_that_runs_has_the_tallies_of_its_folder() {
+    let place = tempfile::tempdir().unwrap();
+    let (data, registry) = folder(place.path(), "data", 0);
+    let key = SecretKey::from_bytes(&[2; 32]).unwrap();
+    // The node's prices are those of the rates below.
+    let store = open_with(&data, &key, |_, envelope| {
+        1_000 + 3 * envelope.size_bytes * u64::from(envelope.retention_days)
+    });
+    let changes: Vec<Change> = (1..=1_200).map(|at| Change::Append(entry(&key, at))).collect();
+    store.commit(&changes).unwrap();
+    drop(store);
+    let rates = place.path().join("rates.json");
+    let rate = r#"{"rates":[{"messageFee":1000,"storageFee":3,"congestionFee":0,"targetRatePerMinute":0,"startTime":5}]}"#;
+    fs::write(&rates, rate).unwrap();
+    let [of_folder, of_node] = ["of-folder", "of-node"].map(|name| place.path().join(name));
+    let export = |from: &str, to: &Path, more: &[&str]| {
+        let [to, registry] = [to, &registry].map(|path| path.to_str().unwrap());
+        let arguments = ["audit", "export", "--json", "--from", from, "--to", to];
+        json(&[&arguments[..], &["--registry", registry], more].concat())
+    };
+    export(data.to_str().unwrap(), &of_folder, &[]);
+    let node =
+        FakeNode::start(&[(NODE, 1_200)], |_, after| strand(after + 1, (after + 500).min(1_200)));
+    let without = export(&node.url(), &of_node, &[]);
+    assert!(without["not_exported"][0].as_str().unwrap().contains("--rates"), "{without}");
+    assert!(tallies(&of_node).is_empty());
+    export(&node.url(), &of_node, &["--rates", rates.to_str().unwrap()]);
+    assert!(tallies(&of_folder).len() >= 2);
+    assert_eq!(tallies(&of_node), tallies(&of_folder));
+    let origin = |export: &Path| {
+        let manifest = fs::read_to_string(export.join("manifest.json")).unwrap();
+        let manifest: Value = serde_json::from_str(&manifest).unwrap();
+        manifest["manifest"]["tallies"][0]["origin"].clone()
+    };
+    assert_eq!([origin(&of_folder), origin(&of_node)], ["stored", "derived"]);
 }
 
 /// The bytes that the API of a node gives are those of its folder.

@@ -68,6 +68,11 @@ impl<'a> DayWriter<'a> {
         Ok(())
     }
 
+    /// Removes what was written.
+    pub(super) fn discard(self) -> Result<(), ExportError> {
+        self.finished.into_iter().try_for_each(|(_, file)| file.discard())
+    }
+
     /// Notes new files in the manifest, and returns those that are not there yet. A day that no longer has tallies
     /// gets a file without rows.
     pub(super) fn end(

@@ -40,6 +40,43 @@ pub struct Manifest {
     /// The one file of the table `rates`, which is of no strand and no day: both are 0.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub rates: Vec<TallyPart>,
+    /// The origin of each strand's files in `usage` and `congestion`, ascending. Exports of earlier versions have none:
+    /// their tallies are those that the keeper has stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tallies: Vec<StrandTallies>,
+}
+
+/// The origin of a strand's tallies. A claim of the manifest's writer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StrandTallies {
+    /// The strand.
+    pub originator_id: u32,
+    /// The origin.
+    pub origin: TallyOrigin,
+    /// The last place that they count.
+    pub through: u64,
+    /// Of derived ones: places up to there that the source did not show. Pruned ones among them count for nothing, though
+    /// their payers were charged.
+    pub not_shown: u64,
+    /// Of derived ones: BLAKE3 over the rates that give the amounts, hex.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<String>,
+    /// The reason for which the last run could make none, in words for people. Those of a run before it are left.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
+}
+
+/// The origin of tallies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TallyOrigin {
+    /// The keeper of the log has them beside it, as it booked them.
+    Stored,
+    /// The exporting program derived them from the envelopes and the rates.
+    Derived,
+    /// There are none.
+    None,
 }
 
 /// The files of one strand.
@@ -120,6 +157,7 @@ impl Manifest {
             congestion: Vec::new(),
             checkpoints: Vec::new(),
             rates: Vec::new(),
+            tallies: Vec::new(),
         }
     }
 
@@ -185,6 +223,9 @@ impl Manifest {
             if !parts.is_sorted_by(|one, two| key(one) < key(two)) {
                 return Err("the files of tallies are not sorted".to_owned());
             }
+        }
+        if !self.tallies.is_sorted_by(|one, two| one.originator_id < two.originator_id) {
+            return Err("the origins of tallies are not sorted".to_owned());
         }
         Ok(())
     }
@@ -271,6 +312,29 @@ impl Manifest {
             at
         });
         &mut self.strands[at]
+    }
+
+    /// Returns the origin of a strand's tallies: none if nothing is noted.
+    pub(super) fn tallies_of(&self, originator: OriginatorId) -> StrandTallies {
+        let id = originator.0;
+        let found = self.tallies.iter().find(|strand| strand.originator_id == id);
+        found.cloned().unwrap_or(StrandTallies {
+            originator_id: id,
+            origin: TallyOrigin::None,
+            through: 0,
+            not_shown: 0,
+            rates: None,
+            missing: None,
+        })
+    }
+
+    /// Notes the origin of a strand's tallies.
+    pub(super) fn note_tallies(&mut self, tallies: StrandTallies) {
+        let id = tallies.originator_id;
+        match self.tallies.binary_search_by_key(&id, |strand| strand.originator_id) {
+            Ok(at) => self.tallies[at] = tallies,
+            Err(at) => self.tallies.insert(at, tallies),
+        }
     }
 
     /// Returns the strand's files, if there are any.

@@ -6,6 +6,7 @@
 //! - `record`: a row of the log as a row of its table;
 //! - `part`: files that are complete or not there;
 //! - `shown`: rows of a source that leaves places out;
+//! - `derived`: tallies of a source that has none;
 //! - `days`: files by strand and day, which later runs replace;
 //! - `manifest`: what the folder holds, with digests;
 //! - `run`: an export that is made or gone on with;
@@ -17,6 +18,7 @@
 //! may lie too: its rows have to ascend, and to be signed by the keys of a registry.
 
 mod days;
+mod derived;
 mod error;
 mod manifest;
 mod part;
@@ -27,10 +29,14 @@ mod run;
 mod shown;
 mod table;
 #[cfg(test)]
+mod tally_tests;
+#[cfg(test)]
 mod tests;
 
 pub use error::ExportError;
-pub use manifest::{LogPart, Manifest, StrandParts, TallyPart, log_path};
+pub use manifest::{
+    LogPart, Manifest, StrandParts, StrandTallies, TallyOrigin, TallyPart, log_path,
+};
 pub use part::{FileDigest, encode_part};
 pub use publish::{Publication, PublishedFile};
 pub use read::{ExportedRow, PartReader};

@@ -6,20 +6,21 @@ use std::path::Path;
 
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SequenceId};
-use hawser_rules::{Rate, Registry};
+use hawser_rules::{Rate, RateTable, Registry};
 
 use super::days::DayWriter;
+use super::derived::{DerivedTallies, Tally};
 use super::error::ExportError;
-use super::manifest::{LogPart, Manifest, log_path};
+use super::manifest::{LogPart, Manifest, StrandTallies, TallyOrigin, log_path};
 use super::part::{FinishedPart, PartWriter};
-use super::read::PartReader;
+use super::read::{ExportedRow, PartReader};
 use super::record::{Record, RecordKind, address_text, describe};
 use super::shown::ShownRows;
 use super::table::{CHECKPOINTS, CONGESTION, LOG, MARK_COLUMN, RATES, USAGE, Value};
 use crate::replay::check::Checker;
 use crate::replay::pipeline;
 use crate::replay::run::unchecked_strands;
-use crate::replay::{GapReason, LogSource, StoredMark, StrandRow};
+use crate::replay::{GapReason, LogRows, LogSource, SourceError, StoredMark, StrandRow};
 
 /// Rows of a file of the log. A guess: enough for an engine to skip files by their statistics.
 const PART_ROWS: u64 = 1_000_000;
@@ -39,6 +40,9 @@ pub struct ExportSettings<'a> {
     /// Keys by which the originators' signatures are judged; an envelope that does not stand up to them is refused.
     /// Absent: nothing is judged.
     pub registry: Option<&'a Registry>,
+    /// The history of rates by which the tallies of a source that has none are derived. Absent: by the rates that the
+    /// source has recorded, and if there are none, no tallies are.
+    pub rates: Option<&'a RateTable>,
 }
 
 /// Progress of an export.
@@ -94,7 +98,8 @@ pub fn export(
     let manifest = open(source, folder)?;
     let heads = source.heads()?;
     require_same_strands(source, folder, &manifest, &heads)?;
-    let mut run = Run { source, folder, settings, manifest, report: ExportReport::default() };
+    let (report, tallies) = (ExportReport::default(), Vec::new());
+    let mut run = Run { source, folder, settings, manifest, report, tallies };
     run.manifest.write(folder)?;
     let heads = run.exported(heads);
     let total = heads.iter().fold(0_u64, |sum, head| sum.saturating_add(head.sequence.0));
@@ -106,17 +111,20 @@ pub fn export(
         })?;
         before = before.saturating_add(head.sequence.0);
     }
+    let rates = run.rates()?;
+    for head in &heads {
+        run.tallies(head.originator, &rates)?;
+    }
     if source.shows_gaps() {
         for head in &heads {
-            run.tallies(head.originator)?;
             run.checkpoints(head.originator)?;
         }
-        run.rates()?;
-        run.settle()?;
     } else {
-        let note = "tallies, checkpoints and rates: the API of a node does not show all of them, and its folder does";
+        let note =
+            "checkpoints: the API of a node shows the newest ones alone, and its folder has all";
         run.report.notes.push(note.to_owned());
     }
+    run.settle()?;
     Ok(run.report)
 }
 
@@ -188,6 +196,8 @@ struct Run<'a> {
     settings: ExportSettings<'a>,
     manifest: Manifest,
     report: ExportReport,
+    /// What the manifest is to say about tallies once their files are in their places.
+    tallies: Vec<StrandTallies>,
 }
 
 /// A strand that is being written.
@@ -246,7 +256,7 @@ impl Run<'_> {
         if !self.source.shows_gaps() {
             rows = Box::new(ShownRows::new(rows, after.sequence));
         }
-        let ExportSettings { threads, with_payers, registry } = self.settings;
+        let ExportSettings { threads, with_payers, registry, .. } = self.settings;
         let checker = registry.map(|registry| Checker::new(originator, registry, None));
         let work = |rows: Vec<StrandRow>| {
             let refusals = checker.as_ref().map(|checker| checker.refusals(&rows));
@@ -351,31 +361,101 @@ impl Run<'_> {
     }
 
     /// Writes the tallies of a strand beside those of the run before. Amounts may have been corrected, so all of them
-    /// are written again; a file that did not change is left alone.
-    fn tallies(&mut self, originator: OriginatorId) -> Result<(), ExportError> {
-        let beside = self.source.beside(originator);
-        if !beside.has_tallies() {
-            let note = "the tallies: the log has none now, so those of the last run are left";
-            if !self.report.notes.iter().any(|it| it == note) {
-                self.report.notes.push(note.to_owned());
-            }
-            return Ok(());
-        }
+    /// are written again; a file that did not change is left alone. What the source does not have is derived from the rows.
+    fn tallies(&mut self, originator: OriginatorId, rates: &[Rate]) -> Result<(), ExportError> {
+        let through = self.manifest.strand(originator).map_or(0, |strand| strand.through().0);
+        let before = self.manifest.tallies_of(originator);
+        let mut now = StrandTallies { through, not_shown: 0, missing: None, ..before.clone() };
         let id = originator.0;
         let mut usage = DayWriter::new(self.folder, &USAGE, id);
-        beside.usage(0..=u32::MAX, &mut |minute, payer, of| {
-            usage.push(minute, || usage_row(originator, minute, payer, of));
-        })?;
         let mut congestion = DayWriter::new(self.folder, &CONGESTION, id);
-        beside.congestion(0..=u32::MAX, &mut |minute, messages| {
-            let row = || {
-                vec![Value::int(u64::from(id)), Value::int(u64::from(minute)), Value::int(messages)]
-            };
-            congestion.push(minute, row);
-        })?;
+        let mut each = |tally| match tally {
+            Tally::Usage(minute, payer, of) => {
+                usage.push(minute, || usage_row(originator, minute, payer, of));
+            }
+            Tally::Congestion(minute, messages) => {
+                congestion.push(minute, || {
+                    [u64::from(id), u64::from(minute), messages].map(Value::int).to_vec()
+                });
+            }
+        };
+        let beside = self.source.beside(originator);
+        if beside.has_tallies() {
+            (now.origin, now.rates) = (TallyOrigin::Stored, None);
+            let all = 0..=u32::MAX;
+            beside.usage(all.clone(), &mut |minute, payer, of| {
+                each(Tally::Usage(minute, payer, of));
+            })?;
+            beside.congestion(all, &mut |minute, messages| {
+                each(Tally::Congestion(minute, messages));
+            })?;
+        } else if rates.is_empty() {
+            let text = "the source shows none, and there are no rates to derive them by (--rates)";
+            return self.no_tallies(before, text);
+        } else {
+            let mut bytes = Vec::new();
+            rates.iter().for_each(|rate| bytes.extend_from_slice(format!("{rate:?}").as_bytes()));
+            (now.origin, now.rates) =
+                (TallyOrigin::Derived, Some(blake3::hash(&bytes).to_hex().to_string()));
+            now.not_shown = before.not_shown;
+            if now == before {
+                return Ok(()); // of the same rows, by the same rates
+            }
+            let mut derived = DerivedTallies::new(rates.to_vec());
+            self.derive(originator, &mut derived, &mut each)?;
+            now.not_shown = derived.not_shown;
+            if let Some(text) = derived.refusal {
+                usage.discard()?;
+                congestion.discard()?;
+                return self.no_tallies(before, &text);
+            }
+        }
         let mut changed = usage.end(&mut self.manifest.usage)?;
         changed.extend(congestion.end(&mut self.manifest.congestion)?);
+        self.tallies.push(now);
         self.show(changed)
+    }
+
+    /// Notes why a strand has no tallies. Those of the run before are left.
+    fn no_tallies(&mut self, before: StrandTallies, text: &str) -> Result<(), ExportError> {
+        let (id, through) = (before.originator_id, before.through);
+        let left = match before.origin {
+            TallyOrigin::None => String::new(),
+            _ => format!("; those of the places to {through} are left"),
+        };
+        self.report.notes.push(format!("tallies of strand {id}: {text}{left}"));
+        let missing = Some(text.to_owned());
+        self.tallies.push(StrandTallies { missing, ..before });
+        Ok(())
+    }
+
+    /// Reads what was exported of a strand again, in this run and those before, and derives its tallies: from a folder,
+    /// which has the records of pruned places too, and else from the files of the export.
+    fn derive(
+        &self,
+        originator: OriginatorId,
+        derived: &mut DerivedTallies,
+        each: &mut impl FnMut(Tally),
+    ) -> Result<(), ExportError> {
+        let parts = self.manifest.strand(originator).map_or(&[][..], |strand| &strand.parts);
+        let Some(last) = parts.last() else { return Ok(()) };
+        let rows: LogRows<'_> = if self.source.shows_gaps() {
+            let first = EnvelopeId::new(originator, SequenceId::NONE);
+            self.source.rows(first, SequenceId(last.through))
+        } else {
+            let paths = parts.iter().map(|part| log_path(self.folder, originator.0, part.from));
+            Box::new(paths.flat_map(|path| exported_rows(&path)))
+        };
+        let none = Registry::default();
+        let registry = self.settings.registry.unwrap_or(&none);
+        let checker = Checker::new(originator, registry, None);
+        let check = |rows| checker.check(rows);
+        pipeline::run_in_batches(BATCH_ROWS, &check, self.settings.threads, rows, |batch| {
+            batch.iter().for_each(|row| derived.take(row, each));
+            Ok::<(), ExportError>(())
+        })?;
+        derived.finish(each);
+        Ok(())
     }
 
     /// Writes the checkpoints of a strand, those of all nodes by time.
@@ -399,23 +479,30 @@ impl Run<'_> {
         self.show(changed)
     }
 
-    /// Writes the rates that the keeper has recorded.
-    fn rates(&mut self) -> Result<(), ExportError> {
+    /// Writes the rates that the keeper has recorded; of a source that shows none those that were given. Returns the
+    /// rates by which tallies are derived.
+    fn rates(&mut self) -> Result<Vec<Rate>, ExportError> {
         let mut file = DayWriter::new(self.folder, &RATES, 0);
-        for rate in self.source.rates()? {
+        let given = self.settings.rates.map(|table| table.rates().to_vec()).unwrap_or_default();
+        let mut recorded = self.source.rates()?;
+        if !self.source.shows_gaps() {
+            recorded.clone_from(&given);
+        }
+        for rate in &recorded {
             let Rate {
                 start_unix_s,
                 message_fee,
                 storage_fee,
                 congestion_fee,
                 target_rate_per_minute,
-            } = rate;
+            } = *rate;
             let row =
                 [start_unix_s, message_fee, storage_fee, congestion_fee, target_rate_per_minute];
             file.push(0, || row.map(Value::Amount).to_vec());
         }
         let changed = file.end(&mut self.manifest.rates)?;
-        self.show(changed)
+        self.show(changed)?;
+        Ok(if given.is_empty() { recorded } else { given })
     }
 
     /// Gives new files their names.
@@ -429,7 +516,7 @@ impl Run<'_> {
         changed.into_iter().try_for_each(|part| part.show().map(drop))
     }
 
-    /// Names the files of tallies as those that are there.
+    /// Names the files of tallies as those that are there, and their origin.
     fn settle(&mut self) -> Result<(), ExportError> {
         for (_, parts) in self.manifest.tables_mut() {
             for part in parts.iter_mut() {
@@ -438,7 +525,24 @@ impl Run<'_> {
                 }
             }
         }
+        for tallies in std::mem::take(&mut self.tallies) {
+            self.manifest.note_tallies(tallies);
+        }
         self.manifest.write(self.folder)
+    }
+}
+
+/// Returns the envelopes and gaps of a file of the table `log`.
+fn exported_rows(path: &Path) -> LogRows<'static> {
+    let failed = |error: ExportError| SourceError(error.to_string());
+    let row = move |row: Result<(OriginatorId, ExportedRow), ExportError>| match row {
+        Ok((_, ExportedRow::Row(row))) => Some(Ok(row)),
+        Ok(_) => None,
+        Err(error) => Some(Err(failed(error))),
+    };
+    match PartReader::open(path) {
+        Ok(reader) => Box::new(reader.filter_map(row)),
+        Err(error) => Box::new(std::iter::once(Err(failed(error)))),
     }
 }
 

@@ -21,8 +21,8 @@ use super::*;
 use crate::replay::testing::{MemoryLog, NODE, RATE, draft, key, ns_of, settings};
 use crate::replay::{GapReason, StoredMark, StrandRow, Usage};
 
-const SETTINGS: ExportSettings<'_> =
-    ExportSettings { threads: 2, with_payers: true, registry: None };
+pub(super) const SETTINGS: ExportSettings<'_> =
+    ExportSettings { threads: 2, with_payers: true, registry: None, rates: None };
 
 fn run(log: &MemoryLog, folder: &Path) -> Result<ExportReport, ExportError> {
     export(log, folder, SETTINGS, |_| ())
@@ -44,7 +44,7 @@ fn expected(log: &MemoryLog) -> Vec<ExportedRow> {
 }
 
 /// Returns every file of a folder with its content, but the lock.
-fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+pub(super) fn content(folder: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
     let mut found = BTreeMap::new();
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -372,7 +372,7 @@ fn a_file_has_one_strand_and_names_no_bytes_twice() {
 }
 
 /// Returns the log as the API of its node shows it.
-fn shown_by_node(log: &MemoryLog) -> MemoryLog {
+pub(super) fn shown_by_node(log: &MemoryLog) -> MemoryLog {
     let mut shown = MemoryLog { is_node: true, ..log.clone() };
     shown.rows.retain(|row| matches!(row, StrandRow::Envelope { mark: StoredMark::Valid, .. }));
     for row in &mut shown.rows {

@@ -26,7 +26,7 @@ mod repeats;
 pub(crate) mod run;
 mod stats;
 mod strand;
-mod tally;
+pub(crate) mod tally;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]

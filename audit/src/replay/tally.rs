@@ -20,7 +20,7 @@ const CONGESTION_MINUTES: usize = 5;
 /// Minutes after which a minute is compared. A guess: times that go back do so by little.
 pub(super) const OPEN_MINUTES: u32 = 10;
 /// Minutes whose messages are kept for prices. A guess: two days, for times that go back far.
-pub(super) const COUNTED_MINUTES: usize = 2 * 24 * 60;
+pub(crate) const COUNTED_MINUTES: usize = 2 * 24 * 60;
 /// Ranges of minutes with envelopes that could not be read. A guess. Above it the last one grows.
 const UNKNOWN_MAX: usize = 10_000;
 /// Differing tallies that are kept. A guess: some megabytes.
@@ -293,7 +293,7 @@ fn take_through<K: Ord + Copy, V>(map: &mut BTreeMap<K, V>, end: &K) -> BTreeMap
 }
 
 /// Returns what is booked for an envelope; 0 for one without a price, as nodes do.
-pub(super) fn price(rates: &[Rate], originator_ns: i64, charge: &Charge, earlier: [u64; 5]) -> u64 {
+pub(crate) fn price(rates: &[Rate], originator_ns: i64, charge: &Charge, earlier: [u64; 5]) -> u64 {
     let started = rates.partition_point(|rate| has_started(rate.start_unix_s, originator_ns));
     let rate = started.checked_sub(1).and_then(|index| rates.get(index));
     let fee = rate.map(|rate| rate.fee(charge.size_bytes, charge.retention_days, earlier));

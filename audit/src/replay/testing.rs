@@ -114,6 +114,8 @@ pub(crate) struct MemoryLog {
     pub(crate) rates: Vec<Rate>,
     /// True for what the API of a node shows: neither gaps nor tallies nor trees.
     pub(crate) is_node: bool,
+    /// False for a folder that has to make its tallies anew.
+    pub(crate) has_tallies: bool,
 }
 
 impl MemoryLog {
@@ -147,8 +149,20 @@ impl MemoryLog {
             }
         }
         let (root, rates) = (tree.root(), vec![RATE]);
-        let (head, last_held, is_node) = (len, len, false);
-        Self { rows, usage, congestion, root, checkpoints, head, last_held, rates, is_node }
+        let (head, last_held) = (len, len);
+        let (is_node, has_tallies) = (false, true);
+        Self {
+            rows,
+            usage,
+            congestion,
+            root,
+            checkpoints,
+            head,
+            last_held,
+            rates,
+            is_node,
+            has_tallies,
+        }
     }
 
     pub(crate) fn bytes_at(&mut self, sequence: u64) -> &mut Bytes {
@@ -258,7 +272,7 @@ impl LogSource for MemoryLog {
 
 impl StrandRows for MemoryLog {
     fn has_tallies(&self) -> bool {
-        !self.is_node
+        !self.is_node && self.has_tallies
     }
 
     fn usage(

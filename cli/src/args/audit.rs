@@ -107,6 +107,10 @@ pub(crate) struct AuditExportArgs {
     /// evidence file [default: none are judged; for a node that runs the keys of ./hawser-dev].
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
+    /// History of rates, by which tallies are derived from the log of a source that has none: a rates file [default: that
+    /// in the evidence file, or those that the folder has recorded].
+    #[arg(long, value_name = "FILE")]
+    pub(crate) rates: Option<PathBuf>,
     /// The form of the files.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "parquet")]
     pub(crate) format: ExportFormat,

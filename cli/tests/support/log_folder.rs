@@ -9,7 +9,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, Topic};
 use hawser_rules::{NodeRecord, Registry};
 use hawser_storage::{
-    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, Store, StoreIdentity,
+    CACHE_BYTES_MIN, Change, Charge, Durability, Facts, LogEntry, PriceFn, Store, StoreIdentity,
     StoreSettings,
 };
 use prost::Message as _;
@@ -42,6 +42,11 @@ pub fn folder(place: &Path, name: &str, len: u64) -> (PathBuf, PathBuf) {
 }
 
 pub fn open(data: &Path, key: &SecretKey) -> Store {
+    open_with(data, key, |_, _| 0)
+}
+
+/// Opens the folder with prices of its own.
+pub fn open_with(data: &Path, key: &SecretKey, price: PriceFn) -> Store {
     let settings = StoreSettings {
         path: data.to_owned(),
         identity: StoreIdentity {
@@ -50,7 +55,7 @@ pub fn open(data: &Path, key: &SecretKey) -> Store {
             public_key: key.public_key(),
         },
         durability: Durability::Os,
-        price: |_, _| 0,
+        price,
         host: None,
         open_files_max: 64,
         cache_bytes: CACHE_BYTES_MIN,

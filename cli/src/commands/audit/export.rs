@@ -8,6 +8,7 @@ use hawser_audit::export::{ExportError, ExportProgress, ExportReport, ExportSett
 use hawser_audit::replay::LogSource;
 use hawser_node::bucket::ObjectsAt;
 use hawser_node::error::RunError;
+use hawser_rules::RateTable;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -42,16 +43,21 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
         return Err(RunError::usage("--backup goes with a folder of backups alone"));
     }
     // The rows of a node are judged always: it may send anything.
-    let keys = KeysArgs { registry: args.registry.clone(), rates: None };
+    let keys = KeysArgs { registry: args.registry.clone(), rates: args.rates.clone() };
     let judges = is_node || args.registry.is_some();
     let keys = judges.then(|| keys::load(&keys, None)).transpose()?;
+    let rates = match (&keys, &args.rates) {
+        (Some(keys), _) => keys.known.rates.clone(),
+        (None, Some(path)) => Some(keys::rates_of(path)?),
+        (None, None) => None,
+    };
     let report = if is_node {
         let log = NodeLog::connect(&args.from, Vec::new())?;
-        write(&log, folder, args, keys.as_ref())?
+        write(&log, folder, args, keys.as_ref(), rates.as_ref())?
     } else {
         let store = StoredLog::open(Path::new(&args.from), args.backup.as_deref())?;
         let log = FolderLog::new(&store).map_err(RunError::failed)?;
-        write(&log, folder, args, keys.as_ref())?
+        write(&log, folder, args, keys.as_ref(), rates.as_ref())?
     };
     let brought = match &bucket {
         Some(bucket) => Some(publish(folder, &**bucket)?),
@@ -66,12 +72,14 @@ fn write(
     folder: &Path,
     args: &AuditExportArgs,
     keys: Option<&LoadedKeys>,
+    rates: Option<&RateTable>,
 ) -> Result<ExportReport, RunError> {
     let cores = || thread::available_parallelism().map_or(1, usize::from);
     let settings = ExportSettings {
         threads: args.threads.unwrap_or_else(cores),
         with_payers: !args.without_payers,
         registry: keys.map(|keys| &keys.known.registry),
+        rates,
     };
     let mut bar = ExportProgressBar::new();
     let report = export(log, folder, settings, |progress| bar.tell(progress));

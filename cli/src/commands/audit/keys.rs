@@ -7,7 +7,7 @@ use hawser_audit::file::{FILE_LEN_BYTES_MAX, NodeEntry, SCHEMA};
 use hawser_audit::{EvidenceFile, KnownKeys};
 use hawser_node::error::RunError;
 use hawser_node::files::{rates, registry};
-use hawser_rules::Registry;
+use hawser_rules::{RateTable, Registry};
 
 use crate::args::audit::KeysArgs;
 use crate::network_file::NetworkFile;
@@ -48,11 +48,18 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
         loaded.known.rates = file.keys().ok().and_then(|keys| keys.rates);
     }
     if let Some(path) = &args.rates {
-        let rates = rates::parse(&read(path)?);
-        let rates = rates.map_err(|error| RunError::failed(error).while_doing(path.display()))?;
-        loaded.known.rates = Some(rates);
+        loaded.known.rates = Some(rates_of(path)?);
     }
     Ok(loaded)
+}
+
+/// Reads a rates file.
+///
+/// # Errors
+/// When it cannot be read, or is none.
+pub(crate) fn rates_of(path: &Path) -> Result<RateTable, RunError> {
+    let rates = rates::parse(&read(path)?);
+    rates.map_err(|error| RunError::failed(error).while_doing(path.display()))
 }
 
 /// Reads keys from a registry file, a network file or an evidence file.

@@ -1,0 +1,240 @@
+//! Tallies of a strand whose source has none: derived from its rows, as nodes book them.
+//!
+//! The enemy is the strand's own node, which signs what it likes: times that go back or stand still, and a new payer in each
+//! envelope. Memory is bounded by the minutes and payers that wait to be written, and what exceeds the bounds has no tallies.
+
+use std::collections::BTreeMap;
+
+use hawser_proto::{Address, minute_of};
+use hawser_rules::Rate;
+
+use crate::replay::check::{Charge, CheckedRow, Signed};
+use crate::replay::tally::{COUNTED_MINUTES, price};
+use crate::replay::{GapReason, PrunedRecord, StoredMark, StrandRow, Usage};
+
+/// Minutes after which a minute is written. A guess: the times of honest nodes ascend.
+const OPEN_MINUTES: u32 = 60;
+/// Payers in minutes that wait to be written. A guess: some hundred megabytes.
+const OPEN_MAX: usize = 1_000_000;
+
+/// A finished tally, by minute ascending in each of the two tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tally {
+    /// That of a payer in a minute.
+    Usage(u32, Address, Usage),
+    /// The messages of a minute.
+    Congestion(u32, u64),
+}
+
+/// The tallies of one strand, while its rows pass.
+#[derive(Debug, Default)]
+pub(super) struct DerivedTallies {
+    rates: Vec<Rate>,
+    /// Messages by minute, for prices.
+    counts: BTreeMap<u32, u64>,
+    usage: BTreeMap<(u32, [u8; 20]), Usage>,
+    congestion: BTreeMap<u32, u64>,
+    /// The last minute that was written.
+    written: Option<u32>,
+    /// The minute of the envelope before. A minute counts as past when two envelopes say so, so that one wrong time does
+    /// not make all others late.
+    previous: Option<u32>,
+    /// Places that the source did not show.
+    pub(super) not_shown: u64,
+    /// The reason the strand has no tallies, in words for people.
+    pub(super) refusal: Option<String>,
+}
+
+impl DerivedTallies {
+    pub(super) fn new(rates: Vec<Rate>) -> Self {
+        Self { rates, ..Self::default() }
+    }
+
+    /// Takes the next row, and gives `each` what cannot change any more.
+    pub(super) fn take(&mut self, row: &CheckedRow, each: &mut impl FnMut(Tally)) {
+        match row {
+            _ if self.refusal.is_some() => {}
+            CheckedRow::Envelope(envelope) => {
+                let is_read = matches!(envelope.mark, StoredMark::Valid | StoredMark::Unknown);
+                if let Ok(signed) = &envelope.found
+                    && is_read
+                    && signed.violation.is_none()
+                {
+                    let len_bytes = u64::try_from(envelope.len_bytes).unwrap_or(u64::MAX);
+                    let Signed { originator_ns, charge, counts_for_congestion, .. } = signed;
+                    let of = (envelope.sequence.0, len_bytes, *originator_ns);
+                    self.count(of, charge.as_ref(), *counts_for_congestion, each);
+                }
+            }
+            CheckedRow::Other(StrandRow::Pruned { sequence, record, .. }) => {
+                let PrunedRecord { originator_ns, len_bytes, charge, counts_for_congestion } =
+                    record;
+                let charge = charge.map(|charge| Charge {
+                    payer: charge.payer,
+                    size_bytes: charge.size_bytes,
+                    retention_days: charge.retention_days,
+                    stated_picodollars: charge.stated_picodollars,
+                });
+                let of = (sequence.0, *len_bytes, *originator_ns);
+                self.count(of, charge.as_ref(), *counts_for_congestion, each);
+            }
+            CheckedRow::Other(StrandRow::Gap { from, through, reason }) => {
+                if *reason == GapReason::NotShown {
+                    let places = (through.0 + 1).saturating_sub(from.0);
+                    self.not_shown = self.not_shown.saturating_add(places);
+                }
+            }
+            CheckedRow::Other(_) => {}
+        }
+    }
+
+    /// Gives `each` what is left.
+    pub(super) fn finish(&mut self, each: &mut impl FnMut(Tally)) {
+        if self.refusal.is_none() {
+            self.write_through(u32::MAX, each);
+        }
+    }
+
+    fn count(
+        &mut self,
+        (sequence, len_bytes, originator_ns): (u64, u64, i64),
+        charge: Option<&Charge>,
+        counts: bool,
+        each: &mut impl FnMut(Tally),
+    ) {
+        if charge.is_none() && !counts {
+            return;
+        }
+        let minute = minute_of(originator_ns);
+        if self.written.is_some_and(|written| minute <= written) {
+            let text = format!("the time of place {sequence} goes back by {OPEN_MINUTES} minutes");
+            self.refusal = Some(text);
+            return;
+        }
+        if let Some(charge) = charge {
+            let count = |age| minute.checked_sub(age).and_then(|at| self.counts.get(&at)).copied();
+            let earlier = [0, 1, 2, 3, 4].map(|age| count(age).unwrap_or(0));
+            let usage = Usage {
+                picodollars: price(&self.rates, originator_ns, charge, earlier),
+                messages: 1,
+                bytes: len_bytes,
+                last_sequence: sequence,
+                stated_picodollars: charge.stated_picodollars,
+            };
+            self.usage.entry((minute, charge.payer.0)).or_default().add(usage);
+        }
+        if counts {
+            *self.counts.entry(minute).or_default() += 1;
+            *self.congestion.entry(minute).or_default() += 1;
+            while self.counts.len() > COUNTED_MINUTES {
+                self.counts.pop_first();
+            }
+        }
+        let reached = self.previous.replace(minute).map_or(0, |previous| previous.min(minute));
+        if let Some(end) = reached.checked_sub(OPEN_MINUTES + 1)
+            && self.written.is_none_or(|written| written < end)
+        {
+            self.write_through(end, each);
+        }
+        if self.usage.len().max(self.congestion.len()) > OPEN_MAX {
+            let text = format!("more than {OPEN_MAX} tallies of one hour at place {sequence}");
+            self.refusal = Some(text);
+        }
+    }
+
+    /// Gives away all minutes up to and including `end`.
+    fn write_through(&mut self, end: u32, each: &mut impl FnMut(Tally)) {
+        while let Some(entry) = self.usage.first_entry().filter(|entry| entry.key().0 <= end) {
+            let ((minute, payer), usage) = entry.remove_entry();
+            each(Tally::Usage(minute, Address(payer), usage));
+        }
+        while let Some(entry) = self.congestion.first_entry().filter(|entry| *entry.key() <= end) {
+            let (minute, messages) = entry.remove_entry();
+            each(Tally::Congestion(minute, messages));
+        }
+        self.written = Some(end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use hawser_proto::SequenceId;
+
+    use super::*;
+    use crate::replay::check::{CheckedEnvelope, Checker};
+    use crate::replay::testing::{MemoryLog, NODE, RATE, draft, ns_of, settings};
+
+    fn checked(log: &MemoryLog) -> Vec<CheckedRow> {
+        Checker::new(NODE, &settings().registry, None).check(log.rows.clone())
+    }
+
+    /// Returns the tallies of rows, and why there are none.
+    fn derive(rows: &[CheckedRow]) -> (Vec<Tally>, Option<String>) {
+        let (mut derived, mut told) = (DerivedTallies::new(vec![RATE]), Vec::new());
+        rows.iter().for_each(|row| derived.take(row, &mut |tally| told.push(tally)));
+        derived.finish(&mut |tally| told.push(tally));
+        (told, derived.refusal)
+    }
+
+    #[test]
+    fn tallies_ascend_and_are_those_of_the_log_though_times_go_back_a_little() {
+        let mut log: Vec<_> =
+            (1..=2_000).map(|at| (draft(at, ns_of(at)).seal(), StoredMark::Valid)).collect();
+        log[1_500].0 = draft(1_501, ns_of(1_501) - 50 * 60_000_000_000).seal();
+        // One time far ahead does not end the minutes before it.
+        log[100].0 = draft(101, ns_of(1_000_000)).seal();
+        let log = MemoryLog::of(log);
+        let (told, refusal) = derive(&checked(&log));
+        assert_eq!(refusal, None);
+        let mut usage = log.usage.iter();
+        let mut congestion = log.congestion.iter();
+        for tally in told {
+            match tally {
+                Tally::Usage(minute, payer, of) => {
+                    assert_eq!(usage.next(), Some((&(minute, payer), &of)));
+                }
+                Tally::Congestion(minute, messages) => {
+                    assert_eq!(congestion.next(), Some((&minute, &messages)));
+                }
+            }
+        }
+        assert_eq!((usage.next(), congestion.next()), (None, None));
+    }
+
+    #[test]
+    fn pruned_places_count_by_their_records_and_invalid_ones_do_not() {
+        let mut log = MemoryLog::honest(200);
+        let honest = derive(&checked(&log)).0;
+        log.prune(7);
+        assert_eq!(derive(&checked(&log)).0, honest);
+        *log.row_at(9).0 = StoredMark::Invalid(4);
+        assert_ne!(derive(&checked(&log)).0, honest);
+    }
+
+    #[test]
+    fn a_time_that_goes_back_far_and_payers_without_an_end_are_refused() {
+        let mut log: Vec<_> =
+            (1..=2_000).map(|at| (draft(at, ns_of(at)).seal(), StoredMark::Valid)).collect();
+        log[1_500].0 = draft(1_501, ns_of(1)).seal();
+        let refusal = derive(&checked(&MemoryLog::of(log))).1.expect("it goes back by hours");
+        assert!(refusal.contains("place 1501 goes back"), "{refusal}");
+
+        let CheckedRow::Envelope(one) = checked(&MemoryLog::honest(1)).remove(0) else {
+            panic!("another row")
+        };
+        let Ok(signed) = one.found.clone() else { panic!("a fault") };
+        let (mut derived, mut told) = (DerivedTallies::new(vec![RATE]), 0);
+        for at in 1..=OPEN_MAX + 2 {
+            let mut signed = signed.clone();
+            let mut payer = Address([0; 20]);
+            payer.0[..8].copy_from_slice(&at.to_be_bytes());
+            signed.charge = signed.charge.map(|charge| Charge { payer, ..charge });
+            let (sequence, found) = (SequenceId(at as u64), Ok(signed));
+            let envelope = CheckedEnvelope { sequence, found, ..(*one).clone() };
+            derived.take(&CheckedRow::Envelope(Box::new(envelope)), &mut |_| told += 1);
+        }
+        assert!(derived.usage.len() <= OPEN_MAX + 1, "{}", derived.usage.len());
+        assert!(derived.refusal.expect("it is full").contains("more than 1000000"));
+        assert_eq!(told, 0);
+    }
+}
