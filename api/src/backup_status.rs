@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::views::{BackupMade, BackupNotes, BackupVerified};
+use crate::views::{BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified};
 
 /// Notes on backups by the commands of this machine.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -11,6 +11,8 @@ pub(crate) struct BackupReport {
     pub(crate) last: Option<LastBackup>,
     /// The last check of backups of this node; absent if there was none here.
     pub(crate) verified: Option<LastCheck>,
+    /// The place that does not answer; absent if the last one that was asked has.
+    pub(crate) unreachable: Option<SilentPlace>,
     /// The reason for which a note cannot be read.
     fault: Option<String>,
 }
@@ -49,11 +51,21 @@ pub(crate) struct LastCheck {
     damaged: u64,
 }
 
+/// A place of backups that does not answer.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct SilentPlace {
+    place: String,
+    since_unix_s: u64,
+    tried_unix_s: u64,
+    attempts: u64,
+    error: String,
+}
+
 impl BackupReport {
     /// Reports on notes at a time in unix seconds. A time that lies ahead of this clock has the age 0.
     pub(crate) fn new(notes: BackupNotes, now_s: i64) -> Self {
         let now_s = u64::try_from(now_s).unwrap_or_default();
-        let BackupNotes { made, verified, fault } = notes;
+        let BackupNotes { made, verified, unreachable, fault } = notes;
         let whole = verified.as_ref().filter(|it| it.is_whole).map(|it| it.backup.clone());
         let last = made.map(|made| {
             let BackupMade { backup, to, made_unix_s, took_ms, len_bytes, new_bytes, is_signed } =
@@ -75,7 +87,11 @@ impl BackupReport {
             let age_s = now_s.saturating_sub(verified_unix_s);
             LastCheck { backup, verified_unix_s, age_s, whole: is_whole, checked, damaged }
         });
-        Self { last, verified, fault }
+        let unreachable = unreachable.map(|it| {
+            let BackupPlaceUnreachable { place, since_unix_s, tried_unix_s, attempts, error } = it;
+            SilentPlace { place, since_unix_s, tried_unix_s, attempts, error }
+        });
+        Self { last, verified, unreachable, fault }
     }
 }
 
@@ -101,7 +117,8 @@ mod tests {
     }
 
     fn last_is_verified(verified: Option<BackupVerified>) -> bool {
-        let notes = BackupNotes { made: Some(made("new")), verified, fault: None };
+        let made = Some(made("new"));
+        let notes = BackupNotes { made, verified, ..BackupNotes::default() };
         BackupReport::new(notes, 2000).last.unwrap().verified
     }
 
@@ -118,7 +135,7 @@ mod tests {
         let notes = BackupNotes {
             made: Some(made("new")),
             verified: Some(verified("new", true)),
-            fault: None,
+            ..BackupNotes::default()
         };
         let report = BackupReport::new(notes.clone(), 2000);
         let (last, check) = (report.last.unwrap(), report.verified.unwrap());

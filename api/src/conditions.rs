@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::settings::ApiSettings;
 use crate::strands_behind::StrandsBehind;
-use crate::views::{ChainState, ChainsView, FillingView, PeerView, ReadingState};
+use crate::views::{BackupsView, ChainState, ChainsView, FillingView, PeerView, ReadingState};
 
 /// Name of the condition that a replica never meets.
 pub(crate) const READS_ONLY: &str = "reads_only";
@@ -31,6 +31,7 @@ pub(crate) struct NodeChecks {
     /// The first unmet condition of the chains at the last check.
     chain_fault: Mutex<Option<String>>,
     tls: Option<Tls>,
+    backups: Option<Arc<dyn BackupsView>>,
 }
 
 impl Checks for NodeChecks {
@@ -41,6 +42,7 @@ impl Checks for NodeChecks {
         checks.extend(self.checks_of_chains());
         checks.extend(self.filled());
         checks.push(self.disk_sound());
+        checks.extend(self.backup_place_reached());
         checks.extend(self.tls.as_ref().map(|tls| tls.check(Some(Purpose::Read))));
         checks
     }
@@ -56,7 +58,8 @@ impl NodeChecks {
         let behind = StrandsBehind::default();
         let tls = settings.tls.clone();
         let filling = settings.filling.clone();
-        Self { engine, chains, filling, peers, behind, chain_fault: Mutex::default(), tls }
+        let (backups, chain_fault) = (settings.backups.clone(), Mutex::default());
+        Self { engine, chains, filling, peers, behind, chain_fault, tls, backups }
     }
 
     /// Checks that no strand is being filled, and that the chains allowed publishing at the last evaluation.
@@ -231,6 +234,18 @@ impl NodeChecks {
             purpose: Some(Purpose::Publish),
             result: self.filling.as_ref()?.filling().map_or(Ok(()), Err),
             remedy: "wait: readers are served meanwhile",
+        })
+    }
+
+    /// Only where something is noted of backups.
+    fn backup_place_reached(&self) -> Option<Check> {
+        let silent = self.backups.as_ref()?.backups().unreachable;
+        Some(Check {
+            name: "backup_place_reached",
+            purpose: Some(Purpose::Notice),
+            result: silent
+                .map_or(Ok(()), |it| Err(format!("{} does not answer: {}", it.place, it.error))),
+            remedy: "make the folder or bucket reachable, then run `hawser backup verify` or `backup create` again",
         })
     }
 

@@ -64,8 +64,9 @@ mod witness_page;
 pub use handle::{ApiError, ApiHandle, start};
 pub use settings::{ApiSettings, ExtraService, RateLimitSettings, RedisSettings};
 pub use views::{
-    BackupMade, BackupNotes, BackupVerified, BackupsView, ChainAccount, ChainBalances,
-    ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading, DiskSpace, DiskView,
-    FillingView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+    BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView, ChainAccount,
+    ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractPause, ContractReading,
+    DiskSpace, DiskView, FillingView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState,
+    StrandState,
 };
 pub use witness_context::WitnessContext;

@@ -251,7 +251,7 @@ impl NodeObserver {
         self.payer_reports.as_ref().map(|counts| counts.report(self.now_s()))
     }
 
-    /// Reports on backups as this machine's commands have noted them. Reads two small files.
+    /// Reports on backups as this machine's commands have noted them. Reads three small files.
     pub(crate) fn backup_report(&self) -> Option<BackupReport> {
         let notes = self.backups.as_ref()?.backups();
         Some(BackupReport::new(notes, self.now_s()))

@@ -256,7 +256,7 @@ pub enum ReadingState {
 
 /// A view of what is noted of the backups of a data folder.
 pub trait BackupsView: Send + Sync + 'static {
-    /// Returns the notes. Reads two small files.
+    /// Returns the notes. Reads three small files.
     fn backups(&self) -> BackupNotes;
 }
 
@@ -267,8 +267,25 @@ pub struct BackupNotes {
     pub made: Option<BackupMade>,
     /// The last check of backups of this node; `None` if there was none on this machine.
     pub verified: Option<BackupVerified>,
+    /// The place that does not answer, if there is one.
+    pub unreachable: Option<BackupPlaceUnreachable>,
     /// The reason for which a note cannot be read.
     pub fault: Option<String>,
+}
+
+/// A place of backups that does not answer. Nothing is known about the backups there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BackupPlaceUnreachable {
+    /// The folder or bucket.
+    pub place: String,
+    /// Time of the first attempt without an answer, unix seconds.
+    pub since_unix_s: u64,
+    /// Time of the last attempt, unix seconds.
+    pub tried_unix_s: u64,
+    /// Attempts in a row.
+    pub attempts: u64,
+    /// The error of the last one.
+    pub error: String,
 }
 
 /// A backup that was made.

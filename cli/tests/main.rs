@@ -5,6 +5,7 @@
 mod administration;
 mod audit;
 mod audit_export;
+mod backup_place;
 mod bench;
 mod chain;
 mod commands;

@@ -73,7 +73,12 @@ pub fn create(
 ) -> Result<BackupReport, BackupError> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     let begun = Instant::now();
-    let report = store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace)?;
+    let place = to.location("");
+    let made = store.backup(&NewBackup { to, key, now_unix_s: now.as_secs() }, pace);
+    if let Some(data_dir) = store.path() {
+        note_answer(data_dir, shown, made.as_ref().err().filter(|it| it.is_unreachable(&place)));
+    }
+    let report = made?;
     let identity = store.identity();
     let note = MadeNote {
         backup: report.name.clone(),
@@ -92,6 +97,36 @@ pub fn create(
         tracing::warn!(%error, "the backup is made, and cannot be noted in the data folder");
     }
     Ok(report)
+}
+
+/// Notes in the data folder that a place of backups did not answer, or with `silence` absent that it did. A note that cannot
+/// be written is told.
+pub fn note_answer(data_dir: &Path, place: &str, silence: Option<&BackupError>) {
+    let noted = match silence {
+        None => backup_notes::note_reached(data_dir, place),
+        Some(error) => {
+            let note =
+                backup_notes::note_unreachable(data_dir, place, &error.to_string(), now_unix_s());
+            note.map(|note| {
+                let (attempts, since_unix_s) = (note.attempts, note.since_unix_s);
+                tracing::warn!(
+                    code = "backup_place_unreachable",
+                    place,
+                    %error,
+                    attempts,
+                    since_unix_s,
+                    "the place of the backups does not answer: nothing is known about them"
+                );
+            })
+        }
+    };
+    if let Err(error) = noted {
+        tracing::warn!(%error, "it cannot be noted in the data folder whether the place of the backups answers");
+    }
+}
+
+fn now_unix_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
 }
 
 /// Makes a data folder from a backup, as [`Backups::restore`] does.

@@ -1,7 +1,9 @@
-//! Notes of a data folder about its backups: the last one that was made, and the last check of some.
+//! Notes of a data folder about its backups: the last one that was made, the last check of some, and a place that does not
+//! answer.
 //!
-//! They are two small files of JSON in the folder. The node, or the command that holds a stopped node's database, writes
-//! the first; `hawser backup verify` writes the second, so neither overwrites what the other has noted. They are notes for
+//! They are small files of JSON in the folder. The node, or the command that holds a stopped node's database, writes
+//! the first; `hawser backup verify` writes the second, so neither overwrites what the other has noted. Either notes the third,
+//! and removes it when the place answers. They are notes for
 //! an operator: no restore reads them, no backup holds them, and each user who may write into the folder may alter them.
 
 use std::fs::OpenOptions;
@@ -9,7 +11,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use hawser_api::{BackupMade, BackupNotes, BackupVerified, BackupsView};
+use hawser_api::{BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView};
 use hawser_storage::StoreIdentity;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -20,6 +22,10 @@ use crate::files::write_whole;
 const MADE: &str = "last-backup.json";
 /// Name of the file about the last check.
 const VERIFIED: &str = "last-backup-check.json";
+/// Name of the file about a place that does not answer.
+const UNREACHABLE: &str = "backup-place-unreachable.json";
+/// The longest text of an error in a note, in characters. A guess: a line or two.
+const ERROR_CHARS_MAX: usize = 400;
 /// The longest note that is read, in bytes. A guess: one has some hundred, and the name of a folder may be long.
 const LEN_BYTES_MAX: u64 = 64 * 1024;
 
@@ -71,6 +77,68 @@ pub struct VerifiedNote {
     pub checked: u64,
     /// Those of them that cannot be restored.
     pub damaged: u64,
+}
+
+/// A note about a place of backups that does not answer. It says nothing about the backups there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnreachableNote {
+    /// The folder or bucket.
+    pub place: String,
+    /// Time of the first attempt without an answer since the last one with one, unix seconds.
+    pub since_unix_s: u64,
+    /// Time of the last attempt, unix seconds.
+    pub tried_unix_s: u64,
+    /// Attempts in a row.
+    pub attempts: u64,
+    /// The error of the last one.
+    pub error: String,
+}
+
+/// Notes that a place of backups did not answer, and returns the note.
+///
+/// # Errors
+/// Error of the operating system.
+pub fn note_unreachable(
+    data_dir: &Path,
+    place: &str,
+    error: &str,
+    now_unix_s: u64,
+) -> io::Result<UnreachableNote> {
+    // One that cannot be read is replaced.
+    let before = unreachable(data_dir).ok().flatten().filter(|note| note.place == place);
+    let since_unix_s = before.as_ref().map_or(now_unix_s, |note| note.since_unix_s);
+    let note = UnreachableNote {
+        place: place.to_owned(),
+        since_unix_s,
+        tried_unix_s: now_unix_s,
+        attempts: before.map_or(0, |note| note.attempts).saturating_add(1),
+        error: error.chars().take(ERROR_CHARS_MAX).collect(),
+    };
+    write(&data_dir.join(UNREACHABLE), &note)?;
+    Ok(note)
+}
+
+/// Removes the note about a place that has answered. A note about another place stays.
+///
+/// # Errors
+/// Error of the operating system.
+pub fn note_reached(data_dir: &Path, place: &str) -> io::Result<()> {
+    match unreachable(data_dir) {
+        Ok(None) => Ok(()),
+        Ok(Some(note)) if note.place != place => Ok(()),
+        Ok(Some(_)) | Err(_) => match std::fs::remove_file(data_dir.join(UNREACHABLE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        },
+    }
+}
+
+/// Reads the note about a place that does not answer; `None` if there is none.
+///
+/// # Errors
+/// When the file cannot be read, or is no note.
+pub fn unreachable(data_dir: &Path) -> io::Result<Option<UnreachableNote>> {
+    read(&data_dir.join(UNREACHABLE))
 }
 
 /// Notes a backup that was made.
@@ -141,7 +209,12 @@ impl BackupsView for FolderNotes {
             faults.push(format!("{VERIFIED}: {error}"));
             None
         });
+        let unreachable = unreachable(&self.0).unwrap_or_else(|error| {
+            faults.push(format!("{UNREACHABLE}: {error}"));
+            None
+        });
         BackupNotes {
+            unreachable: unreachable.map(BackupPlaceUnreachable::from),
             made: made.map(BackupMade::from),
             verified: verified.map(BackupVerified::from),
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
@@ -159,6 +232,18 @@ impl From<MadeNote> for BackupMade {
             len_bytes: note.bytes,
             new_bytes: note.bytes_new,
             is_signed: note.signed,
+        }
+    }
+}
+
+impl From<UnreachableNote> for BackupPlaceUnreachable {
+    fn from(note: UnreachableNote) -> Self {
+        Self {
+            place: note.place,
+            since_unix_s: note.since_unix_s,
+            tried_unix_s: note.tried_unix_s,
+            attempts: note.attempts,
+            error: note.error,
         }
     }
 }
@@ -228,6 +313,28 @@ mod tests {
         assert_eq!(shown.made.unwrap().backup, "one");
         assert_eq!(shown.verified, Some(BackupVerified::from(check)));
         assert_eq!(shown.fault, None);
+    }
+
+    #[test]
+    fn a_place_that_does_not_answer_is_noted_until_it_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let notes = FolderNotes(folder.path().to_owned());
+        let silent = |place: &str, now| note_unreachable(folder.path(), place, "no route", now);
+        assert_eq!(silent("s3://a/b", 5).unwrap().attempts, 1);
+        let again = silent("s3://a/b", 9).unwrap();
+        assert_eq!((again.since_unix_s, again.tried_unix_s, again.attempts), (5, 9, 2));
+        note_reached(folder.path(), "s3://other/b").unwrap();
+        assert_eq!(notes.backups().unreachable.unwrap().place, "s3://a/b");
+        assert_eq!(notes.backups().verified, None, "it is no check");
+        note_reached(folder.path(), "s3://a/b").unwrap();
+        assert_eq!(notes.backups(), BackupNotes::default());
+        note_reached(folder.path(), "s3://a/b").unwrap();
+        assert_eq!(silent("s3://a/b", 20).unwrap().since_unix_s, 20);
+        // Another place begins anew, and so does a note that is none.
+        assert_eq!(silent("/mnt", 21).unwrap().attempts, 1);
+        std::fs::write(folder.path().join(UNREACHABLE), "{").unwrap();
+        assert!(notes.backups().fault.unwrap().starts_with(UNREACHABLE));
+        assert_eq!(silent("/mnt", 22).unwrap().attempts, 1);
     }
 
     #[test]

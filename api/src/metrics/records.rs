@@ -72,5 +72,10 @@ pub(super) fn backups(out: &mut Exposition<'_>, observer: &NodeObserver) -> fmt:
         "xmtp_backup_verified_whole",
         "1 if the newest backup that was verified then can be restored",
         check.map(|check| i64::from(check.whole)),
+    )?;
+    out.gauge(
+        "xmtp_backup_place_unreachable",
+        "1 if the place of the backups did not answer when it was last asked",
+        report.as_ref().map(|report| i64::from(report.unreachable.is_some())),
     )
 }

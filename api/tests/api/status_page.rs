@@ -9,9 +9,9 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_api::{
-    ApiSettings, BackupMade, BackupNotes, BackupVerified, BackupsView, ChainAccount, ChainBalances,
-    ChainEndpoint, ChainState, ChainsView, ContractReading, DiskSpace, DiskView, NoPeers,
-    PeerCounts, PeerState, PeerView, ReadingState, StrandState,
+    ApiSettings, BackupMade, BackupNotes, BackupPlaceUnreachable, BackupVerified, BackupsView,
+    ChainAccount, ChainBalances, ChainEndpoint, ChainState, ChainsView, ContractReading, DiskSpace,
+    DiskView, NoPeers, PeerCounts, PeerState, PeerView, ReadingState, StrandState,
 };
 use hawser_engine::chain_strand::ChainPosition;
 use hawser_engine::misbehavior::{Evidence, Misbehavior};
@@ -55,6 +55,17 @@ fn made(backup: &str, age_s: u64) -> BackupMade {
 fn verified(backup: &str, is_whole: bool, age_s: u64) -> BackupVerified {
     let verified_unix_s = u64::try_from(START_S).unwrap() - age_s;
     BackupVerified { backup: backup.into(), verified_unix_s, is_whole, checked: 3, damaged: 1 }
+}
+
+fn silent() -> BackupPlaceUnreachable {
+    let tried_unix_s = u64::try_from(START_S).unwrap();
+    BackupPlaceUnreachable {
+        place: "s3://bucket/node".into(),
+        since_unix_s: tried_unix_s - 60,
+        tried_unix_s,
+        attempts: 2,
+        error: "no route".into(),
+    }
 }
 
 /// One chain on which the node has an account, with one of everything.
@@ -246,7 +257,8 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
 
     let of = |made: BackupMade, verified, fault: Option<&str>| {
         let fault = fault.map(ToOwned::to_owned);
-        *notes.0.lock() = BackupNotes { made: Some(made), verified, fault };
+        let made = Some(made);
+        *notes.0.lock() = BackupNotes { made, verified, fault, ..BackupNotes::default() };
     };
     of(made("b2", 100), Some(verified("b1", true, 900)), None);
     let shown = status(&node).await["backups"].clone();
@@ -271,6 +283,19 @@ async fn the_last_backup_and_the_last_check_are_shown_with_their_age() {
     for (name, value) in samples {
         assert_eq!(node.sample(name).await, Some(value), "{name}");
     }
+
+    // A place that does not answer is no damage, and a condition of its own.
+    assert_eq!(node.sample("xmtp_backup_place_unreachable").await, Some(0.0));
+    notes.0.lock().unreachable = Some(silent());
+    let shown = status(&node).await;
+    assert_eq!(shown["backups"]["verified"]["whole"], true);
+    assert_eq!(shown["backups"]["unreachable"]["attempts"], 2);
+    let is_of = |it: &&Value| it["name"] == "backup_place_reached";
+    let condition = shown["conditions"].as_array().unwrap().iter().find(is_of).unwrap();
+    assert_eq!((&condition["met"], &condition["for"]), (&false.into(), &"notice".into()));
+    assert!(condition["reason"].as_str().unwrap().contains("no route"), "{condition}");
+    assert_eq!(node.sample("xmtp_backup_place_unreachable").await, Some(1.0));
+    assert_eq!(node.sample("xmtp_backup_verified_whole").await, Some(1.0));
 
     of(made("b2", 100), Some(verified("b2", true, 10)), None);
     node.clock.advance(60);
@@ -417,6 +442,7 @@ async fn each_field_of_the_status_is_documented() {
         let notes = BackupNotes {
             made: Some(made("b2", 100)),
             verified: Some(verified("b1", true, 900)),
+            unreachable: Some(silent()),
             fault: None,
         };
         settings.backups = Some(Arc::new(Notes(Mutex::new(notes))));

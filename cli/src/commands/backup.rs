@@ -9,7 +9,7 @@ use hawser_node::admin::{self, AdminRequest};
 use hawser_node::backup;
 use hawser_node::backup_notes::{self, MadeNote, VerifiedNote};
 use hawser_node::bucket::ObjectsAt;
-use hawser_node::error::RunError;
+use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::files::key;
 use hawser_node::service::projections;
 use hawser_node::settings;
@@ -24,6 +24,8 @@ use crate::args::backup::{
 use crate::output;
 
 const MIB: u64 = 1 << 20;
+/// The exit code of a check of a place that does not answer.
+const UNREACHABLE_EXIT_CODE: u8 = 9;
 
 /// Runs the command.
 ///
@@ -91,13 +93,55 @@ fn of_stopped(
 fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let mut checks = ChecksOfNode::new(&data_dir);
-    let folder = existing(&args.from)?;
+    let place = place_of(&args.from)?;
+    let objects = open(&place)?;
+    let (shown, root) = (place.to_string(), objects.location(""));
+    let checked = verify_all(args, objects, &mut checks, as_json);
+    let silence = checked.as_ref().err().filter(|error| error.is_unreachable(&root));
+    if checks.made.as_ref().is_some_and(|made| made.to == shown) {
+        backup::note_answer(&data_dir, &shown, silence);
+    }
+    if let Some(error) = silence {
+        // The note of the last check stays: this one has found nothing out.
+        let text = "the place does not answer, so nothing is known about its backups";
+        let kind = RunErrorKind::Answer(UNREACHABLE_EXIT_CODE);
+        return Err(RunError { kind, text: format!("{text}: {error}") });
+    }
+    match checked {
+        // One that was named and is not there is not one that is damaged.
+        Err(error @ BackupError::NoBackup { .. }) => Err(backup::run_error(&error)),
+        Err(error) => {
+            checks.note(&data_dir);
+            Err(backup::run_error(&error))
+        }
+        Ok((damaged, expected)) => {
+            checks.note(&data_dir);
+            match damaged {
+                0 => Ok(()),
+                _ => {
+                    let text = format!("{damaged} of {expected} backups cannot be restored");
+                    Err(RunError::failed(text))
+                }
+            }
+        }
+    }
+}
+
+/// Reads the backups that are asked for. Returns how many of them cannot be restored, and how many there should be.
+///
+/// # Errors
+/// When the place cannot be read, at once; and for the one backup that was named, if it is not whole.
+fn verify_all(
+    args: &BackupVerifyArgs,
+    objects: Arc<dyn Objects>,
+    checks: &mut ChecksOfNode,
+    as_json: bool,
+) -> Result<(usize, usize), BackupError> {
+    let root = objects.location("");
+    let folder = Backups::existing(objects)?;
     let names = match &args.backup {
         Some(name) => vec![name.clone()],
-        None => {
-            let list = folder.list().map_err(|error| backup::run_error(&error))?;
-            list.into_iter().map(|backup| backup.name).collect()
-        }
+        None => folder.list()?.into_iter().map(|backup| backup.name).collect(),
     };
     let mut damaged = 0;
     for name in &names {
@@ -107,6 +151,10 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
             ControlFlow::Continue(())
         });
         bar.finish_and_clear();
+        let read = match read {
+            Err(error) if error.is_unreachable(&root) => return Err(error),
+            read => read,
+        };
         let is_own = match &read {
             Ok(read) => checks.is_own(name, Some(read)),
             Err(_) => checks.is_own(name, folder.manifest(name).ok().as_ref()),
@@ -116,13 +164,7 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
         }
         match read {
             Ok(read) => show(name, &read, "whole", as_json),
-            Err(error) if args.backup.is_some() => {
-                // One that was named and is not there is not one that is damaged.
-                if !matches!(error, BackupError::NoBackup { .. }) {
-                    checks.note(&data_dir);
-                }
-                return Err(backup::run_error(&error));
-            }
+            Err(error) if args.backup.is_some() => return Err(error),
             Err(error) => {
                 damaged += 1;
                 show_fault(name, &error, as_json);
@@ -135,11 +177,7 @@ fn verify(args: &BackupVerifyArgs, as_json: bool) -> Result<(), RunError> {
         checks.count(&gone, false);
         show_fault(&gone, &BackupError::NoBackup { name: gone.clone() }, as_json);
     }
-    checks.note(&data_dir);
-    match damaged {
-        0 => Ok(()),
-        _ => Err(RunError::failed(format!("{damaged} of {expected} backups cannot be restored"))),
-    }
+    Ok((damaged, expected))
 }
 
 /// The checks of backups of the node whose data folder notes the last one.

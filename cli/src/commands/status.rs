@@ -166,7 +166,12 @@ fn backups(status: &Value) -> Option<String> {
         },
     );
     let fault = backups["fault"].as_str().map(|fault| format!("; {fault}")).unwrap_or_default();
-    Some(format!("backup: {last}; {check}{fault}"))
+    let silent = Some(&backups["unreachable"]).filter(|silent| silent.is_object());
+    let silent = silent.map(|silent| {
+        let text = |name: &str| silent[name].as_str().unwrap_or("?");
+        format!("; {} does not answer: {}", text("place"), text("error"))
+    });
+    Some(format!("backup: {last}; {check}{}{fault}", silent.unwrap_or_default()))
 }
 
 /// Returns a line about evidence and reports of misbehaviour, if there are any.

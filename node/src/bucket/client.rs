@@ -1,15 +1,19 @@
 //! HTTP to a bucket: one client, whose answers are bounded.
 
 use std::error::Error as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use object_store::ClientOptions;
 use object_store::client::{
     HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse,
     HttpResponseBody, HttpService,
 };
+
+use http::StatusCode;
 
 use super::settings::BucketError;
 
@@ -43,18 +47,30 @@ pub(super) fn connector(
         builder = builder.no_proxy();
     }
     let client = builder.build().map_err(|error| BucketError::Client(error.to_string()))?;
-    Ok(BoundedConnector { client: HttpClient::new(client) })
+    let is_silent = Arc::new(AtomicBool::new(false));
+    Ok(BoundedConnector { client: HttpClient::new(client), is_silent })
 }
 
 /// Gives out the one client, whatever is asked for.
 #[derive(Debug)]
 pub(super) struct BoundedConnector {
     client: HttpClient,
+    /// True if the last request got no answer of the service's own: no connection, a part of an answer, or the status of a
+    /// service that is busy or broken.
+    is_silent: Arc<AtomicBool>,
+}
+
+impl BoundedConnector {
+    /// Returns what tells whether the last request was answered. The library's errors do not.
+    pub(super) fn is_silent(&self) -> Arc<AtomicBool> {
+        self.is_silent.clone()
+    }
 }
 
 impl HttpConnector for BoundedConnector {
     fn connect(&self, _: &ClientOptions) -> object_store::Result<HttpClient> {
-        Ok(HttpClient::new(BoundedService { client: self.client.clone() }))
+        let (client, is_silent) = (self.client.clone(), self.is_silent.clone());
+        Ok(HttpClient::new(BoundedService { client, is_silent }))
     }
 }
 
@@ -62,6 +78,7 @@ impl HttpConnector for BoundedConnector {
 #[derive(Debug)]
 struct BoundedService {
     client: HttpClient,
+    is_silent: Arc<AtomicBool>,
 }
 
 impl HttpService for BoundedService {
@@ -74,9 +91,16 @@ impl HttpService for BoundedService {
         Self: 'b,
     {
         Box::pin(async move {
+            self.is_silent.store(true, Ordering::Relaxed);
             let (parts, body) = self.client.execute(request).await?.into_parts();
-            let body = Limited::new(body, ANSWER_LEN_BYTES_MAX)
-                .map_err(|error| HttpError::new_boxed(HttpErrorKind::Decode, error));
+            let is_busy =
+                parts.status.is_server_error() || parts.status == StatusCode::TOO_MANY_REQUESTS;
+            self.is_silent.store(is_busy, Ordering::Relaxed);
+            let is_silent = self.is_silent.clone();
+            let body = Limited::new(body, ANSWER_LEN_BYTES_MAX).map_err(move |error| {
+                is_silent.store(!error.is::<LengthLimitError>(), Ordering::Relaxed);
+                HttpError::new_boxed(HttpErrorKind::Decode, error)
+            });
             Ok(HttpResponse::from_parts(parts, HttpResponseBody::new(body)))
         })
     }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 use std::io::{self, ErrorKind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use object_store::aws::{AmazonS3, AmazonS3Builder};
@@ -27,6 +29,8 @@ pub(super) struct BucketConnection {
     pub(super) store: AmazonS3,
     pub(super) settings: BucketSettings,
     requests: Requests,
+    /// True if the last request was not answered.
+    is_silent: Arc<AtomicBool>,
 }
 
 impl fmt::Debug for BucketConnection {
@@ -44,6 +48,7 @@ impl BucketConnection {
         let endpoint = settings.check()?;
         let is_https = endpoint.as_ref().is_none_or(|url| url.scheme() == "https");
         let connector = client::connector(is_https, endpoint.as_ref().is_some_and(is_loopback))?;
+        let is_silent = connector.is_silent();
         let retry = RetryConfig {
             backoff: BackoffConfig { max_backoff: PAUSE_MAX, ..BackoffConfig::default() },
             max_retries: RETRIES_MAX,
@@ -74,7 +79,7 @@ impl BucketConnection {
         let store = builder.build().map_err(|error| BucketError::Client(error.to_string()))?;
         let requests =
             Requests::new(stop).map_err(|error| BucketError::Client(error.to_string()))?;
-        Ok(Self { store, settings: settings.clone(), requests })
+        Ok(Self { store, settings: settings.clone(), requests, is_silent })
     }
 
     /// Waits for a request, or until the work has to stop.
@@ -111,11 +116,14 @@ impl BucketConnection {
     }
 
     fn io_error(&self, error: &object_store::Error) -> io::Error {
-        use object_store::Error::{AlreadyExists, NotFound, PermissionDenied, Unauthenticated};
+        use object_store::Error::{
+            AlreadyExists, Generic, NotFound, PermissionDenied, Unauthenticated,
+        };
         let kind = match error {
             NotFound { .. } => ErrorKind::NotFound,
             AlreadyExists { .. } => ErrorKind::AlreadyExists,
             PermissionDenied { .. } | Unauthenticated { .. } => ErrorKind::PermissionDenied,
+            Generic { .. } if self.is_silent.load(Ordering::Relaxed) => ErrorKind::HostUnreachable,
             _ => ErrorKind::Other,
         };
         let keys = self.settings.keys.as_ref();

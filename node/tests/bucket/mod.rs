@@ -196,6 +196,42 @@ fn a_service_that_fails_at_times_is_asked_again() {
     assert_eq!(service.requests() - before, 5);
 }
 
+/// Nothing is known about backups whose place gives no answer. What it answers is held against it.
+#[test]
+fn a_place_that_does_not_answer_is_told_apart_from_one_that_lies() {
+    let service = Service::start();
+    let place = Place::of(&service);
+    let (_store, name) = small_backup(&place);
+    let (root, backups) = (place.objects().location(""), place.backups());
+    let check = || {
+        let error = backups.verify(&name, &mut go_on).unwrap_err();
+        (error.is_unreachable(&root), error.to_string())
+    };
+    for silence in [Lie::FailTimes(usize::MAX), Lie::Refuse("not you".to_owned())] {
+        service.lie(Some(silence.clone()));
+        let (is_unreachable, text) = check();
+        assert!(is_unreachable, "{silence:?}: {text}");
+    }
+    for lie in [Lie::FlippedBit, Lie::Longer, Lie::EndlessBody] {
+        service.lie(Some(lie.clone()));
+        let (is_unreachable, text) = check();
+        assert!(!is_unreachable, "{lie:?}: {text}");
+    }
+    service.lie(None);
+    let file = service.names().into_iter().find(|it| it.contains("/files/")).unwrap();
+    service.remove(&file);
+    assert!(!check().0, "a file that is missing is damage");
+    // The error of another folder is none of the place.
+    let elsewhere = PathBuf::from("/elsewhere");
+    service.lie(Some(Lie::Refuse("not you".to_owned())));
+    let error = backups.verify(&name, &mut go_on).unwrap_err();
+    assert!(!error.is_unreachable(&elsewhere));
+    // No service at all.
+    let gone = Place::new("http://127.0.0.1:9");
+    let error = Backups::existing(gone.objects()).unwrap_err();
+    assert!(error.is_unreachable(&gone.objects().location("")), "{error}");
+}
+
 #[test]
 fn other_bytes_than_were_written_are_never_restored() {
     let service = Service::start();

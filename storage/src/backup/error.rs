@@ -153,6 +153,29 @@ pub enum BackupError {
     Tree(#[from] TreeError),
 }
 
+impl BackupError {
+    /// Returns true if `place`, where the backups lie, does not answer or refuses access: nothing is known about what it holds
+    /// then. False for what an answer shows, such as a file that is missing, and for the failure of another folder.
+    #[must_use]
+    pub fn is_unreachable(&self, place: &Path) -> bool {
+        let Self::File { path, source } = self else { return false };
+        let is_silent = matches!(
+            source.kind(),
+            io::ErrorKind::ConnectionAborted
+                | io::ErrorKind::ConnectionRefused
+                | io::ErrorKind::ConnectionReset
+                | io::ErrorKind::HostUnreachable
+                | io::ErrorKind::NetworkDown
+                | io::ErrorKind::NetworkUnreachable
+                | io::ErrorKind::NotConnected
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::StaleNetworkFileHandle
+                | io::ErrorKind::TimedOut
+        );
+        is_silent && path.starts_with(place)
+    }
+}
+
 /// Returns a function that adds the path to a failure of the file system.
 pub(super) fn at(path: &Path) -> impl FnOnce(io::Error) -> BackupError {
     let path = path.to_owned();

@@ -1,0 +1,76 @@
+//! A place of backups that does not answer is no damaged backup.
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Output;
+
+use serde_json::{Value, json};
+
+use crate::support::{hawser, stderr};
+
+const PLACE: &str = "s3://the-bucket/nodes/100";
+
+/// A service that ends each connection without an answer, until the process ends.
+fn silent_service() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    format!("http://{address}")
+}
+
+fn verify(data: &Path, endpoint: &str) -> Output {
+    hawser()
+        .args(["backup", "verify", "--from", PLACE, "--data-dir"])
+        .arg(data)
+        .env("AWS_ENDPOINT_URL_S3", endpoint)
+        .env("AWS_ACCESS_KEY_ID", "id")
+        .env("AWS_SECRET_ACCESS_KEY", "secret")
+        .output()
+        .unwrap()
+}
+
+fn note(data: &Path, name: &str) -> Value {
+    serde_json::from_slice(&fs::read(data.join(name)).unwrap()).unwrap()
+}
+
+#[test]
+fn a_place_that_does_not_answer_is_noted_and_nothing_is_called_damaged() {
+    let data = tempfile::tempdir().unwrap();
+    let data = data.path();
+    let made = json!({
+        "backup": "000000000005-0123456789abcdef",
+        "to": PLACE,
+        "network": "testnet",
+        "node_id": 100,
+        "signer": "0x00",
+        "made_unix_s": 5,
+        "took_ms": 1,
+        "bytes": 1,
+        "bytes_new": 1,
+        "signed": true,
+    });
+    fs::write(data.join("last-backup.json"), made.to_string()).unwrap();
+    let checked = json!({
+        "backup": "000000000005-0123456789abcdef",
+        "verified_unix_s": 9,
+        "whole": true,
+        "checked": 1,
+        "damaged": 0,
+    });
+    fs::write(data.join("last-backup-check.json"), checked.to_string()).unwrap();
+    let endpoint = silent_service();
+    for attempts in [1, 2] {
+        let output = verify(data, &endpoint);
+        assert_eq!(output.status.code(), Some(9), "{output:?}");
+        assert!(stderr(&output).contains("does not answer"), "{output:?}");
+        let silent = note(data, "backup-place-unreachable.json");
+        assert_eq!((&silent["place"], &silent["attempts"]), (&PLACE.into(), &attempts.into()));
+        assert!(!silent.to_string().contains("secret"), "{silent}");
+        assert_eq!(note(data, "last-backup-check.json"), checked, "the last check stays");
+    }
+    // A folder to which no backup of this node was made is not watched.
+    let other = tempfile::tempdir().unwrap();
+    assert_eq!(verify(other.path(), &endpoint).status.code(), Some(9));
+    assert_eq!(fs::read_dir(other.path()).unwrap().count(), 0);
+}
