@@ -2,7 +2,16 @@
 
 use std::net::Ipv4Addr;
 
+use http::Response;
+use http_body_util::BodyExt as _;
+use tonic::Status;
+use tonic::body::Body;
+
 use super::*;
+use crate::call_metrics::CallMetrics;
+use crate::call_share::CallCharge;
+use crate::method::{MethodKind, RpcMethod};
+use crate::response::{CountedCall, ResponseBody, status_of};
 
 const MIB: usize = 1024 * 1024;
 const LIMIT: usize = 64 * MIB;
@@ -357,4 +366,75 @@ fn what_a_task_holds_stays_charged_when_its_call_is_answered() {
     assert!(budget.used_bytes() >= 8 * MIB, "nor does the end of the connection give it back");
     drop(held);
     assert_eq!(budget.used_bytes(), 0);
+}
+
+/// The ends of a call without an answer: a status in the headers, one in trailers, an error, and none at all.
+fn unanswered() -> Vec<(&'static str, Response<Body>)> {
+    use futures_util::stream;
+    use http_body_util::StreamBody;
+    use hyper::body::Frame;
+
+    let trailers = || {
+        let mut trailers = http::HeaderMap::new();
+        Status::not_found("none").add_header(&mut trailers).unwrap();
+        trailers
+    };
+    let frames = |frames: Vec<Result<Frame<bytes::Bytes>, Status>>| {
+        Response::new(Body::new(StreamBody::new(stream::iter(frames))))
+    };
+    vec![
+        ("headers", Status::not_found("none").into_http()),
+        ("trailers", frames(vec![Ok(Frame::trailers(trailers()))])),
+        ("error", frames(vec![Err(Status::internal("broken"))])),
+        ("nothing", frames(Vec::new())),
+    ]
+}
+
+#[tokio::test]
+async fn a_call_that_ends_without_an_answer_leaves_its_connection() {
+    let path = "/grpc.health.v1.Health/Check";
+    let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
+    for (name, response) in unanswered() {
+        let budget = MemoryBudget::new(LIMIT);
+        let connection = budget.connection(address(1), budget.account()).unwrap();
+        let charge = CallCharge::new(Arc::clone(&connection));
+        charge.take(8 * MIB).unwrap();
+        // A thread that works for the call does not see its end.
+        let worker = charge.clone();
+        let mut call = CountedCall::start(metrics.method(path), tracing::Span::none());
+        if let Some(code) = status_of(response.headers()) {
+            call.end(code);
+        }
+        let body = ResponseBody::new(response.into_body(), call, charge);
+        // As long as the peer does not take it, the body stays.
+        let mut body = std::pin::pin!(body);
+        while let Some(Ok(_)) = body.frame().await {}
+        assert_eq!(connection.used_bytes(), CONNECTION_BYTES, "{name}");
+        assert_eq!(budget.used_bytes(), CONNECTION_BYTES + 8 * MIB, "{name}");
+        worker.take(MIB).unwrap();
+        worker.give_back(2 * MIB);
+        assert_eq!(budget.used_bytes(), CONNECTION_BYTES + 7 * MIB, "{name}");
+        worker.give_back(7 * MIB);
+        assert_eq!(budget.used_bytes(), CONNECTION_BYTES, "{name}");
+        assert_eq!(connection.used_bytes(), CONNECTION_BYTES, "{name}");
+        drop(worker);
+    }
+}
+
+#[tokio::test]
+async fn an_answer_gives_everything_back_before_it_is_written() {
+    let path = "/grpc.health.v1.Health/Check";
+    let metrics = CallMetrics::new(&[RpcMethod::new(path, MethodKind::Unary)]);
+    let budget = MemoryBudget::new(LIMIT);
+    let connection = budget.connection(address(1), budget.account()).unwrap();
+    let charge = CallCharge::new(Arc::clone(&connection));
+    charge.take(8 * MIB).unwrap();
+    let call = CountedCall::start(metrics.method(path), tracing::Span::none());
+    let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 0]);
+    let body = ResponseBody::new(Body::new(http_body_util::Full::new(message)), call, charge);
+    let mut body = std::pin::pin!(body);
+    assert!(body.frame().await.unwrap().unwrap().is_data());
+    assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
+    assert!(body.frame().await.is_none());
+    assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
 }

@@ -116,10 +116,12 @@ impl CallCharge {
         Ok(())
     }
 
-    /// Gives back `bytes` that were taken.
+    /// Gives back `bytes` that were taken, also if the call has ended and they were left to its address since.
     pub fn give_back(&self, bytes: usize) {
-        self.0.bytes.fetch_sub(bytes, Relaxed);
-        self.0.connection.give_back(bytes);
+        let here = subtract(&self.0.bytes, bytes);
+        self.0.connection.give_back(here);
+        let left = subtract(&self.0.left_bytes, bytes - here);
+        self.0.connection.give_back_left(left, 0);
     }
 
     /// Takes `bytes` for the state of a stream. If the caller's share would then have too little left for requests
@@ -195,6 +197,12 @@ impl CallCharge {
         self.give_back_lasting(self.0.bytes.load(Relaxed));
     }
 
+    /// Notes that the call has ended with a status and without an answer. Tasks may still work for it: until the last clone of
+    /// this is dropped everything stays charged, but not to the connection, whose end would free none of it.
+    pub(crate) fn end(&self) {
+        self.leave();
+    }
+
     /// Holds the memory of a unary call for a task that works for it: it stays charged when the call is answered before.
     pub fn hold(&self) -> HeldCharge {
         self.0.holders.fetch_add(1, Relaxed);
@@ -204,7 +212,7 @@ impl CallCharge {
     /// Watches the caller of a unary call while tasks that outlive it hold clones of this charge. If the watch is dropped,
     /// the caller has gone, and what the call holds stays charged to its address and the budget, but not to its
     /// connection: that may be closed for what it holds, and closing it would free none of this. To be held across the wait
-    /// for those tasks; nothing that was taken before may be given back once it was dropped.
+    /// for those tasks.
     pub fn watch_caller(&self) -> CallerWatch {
         CallerWatch(Some(self.clone()))
     }
@@ -227,6 +235,13 @@ impl CallCharge {
     pub(crate) fn connection(&self) -> &Arc<ConnectionShare> {
         &self.0.connection
     }
+}
+
+/// Takes up to `bytes` off a count, and returns how many there were to take.
+fn subtract(count: &AtomicUsize, bytes: usize) -> usize {
+    let less = |held: usize| Some(held.saturating_sub(bytes));
+    let held = count.fetch_update(Relaxed, Relaxed, less).expect("there is always a next value");
+    held.min(bytes)
 }
 
 impl fmt::Debug for CallCharge {

@@ -84,6 +84,8 @@ pub(crate) struct ResponseBody {
     /// Completes at the deadline that the caller has named.
     late: Option<Pin<Box<Sleep>>>,
     is_closed: bool,
+    /// True once a part of an answer has passed.
+    is_answered: bool,
 }
 
 impl ResponseBody {
@@ -94,8 +96,13 @@ impl ResponseBody {
         charge: CallCharge,
         late: Option<Pin<Box<Sleep>>>,
     ) -> Self {
+        if !call.is_open() {
+            charge.end(); // the status is in the headers
+        }
         let closed = Box::pin(charge.connection().closed());
-        Self { body, frames: Frames::default(), call, charge, closed, late, is_closed: false }
+        let frames = Frames::default();
+        let (is_closed, is_answered) = (false, false);
+        Self { body, frames, call, charge, closed, late, is_closed, is_answered }
     }
 
     /// Ends the call with a status, if it has to end and no message has begun.
@@ -112,11 +119,23 @@ impl ResponseBody {
         };
         self.is_closed = true;
         self.body = Body::empty(); // what the answer was made of is given back now
-        self.call.end(status.code());
+        self.end(status.code());
         let mut trailers = HeaderMap::new();
         let added = status.add_header(&mut trailers);
         debug_assert!(added.is_ok(), "the text of this status fits into a header");
         Poll::Ready(Frame::trailers(trailers))
+    }
+}
+
+impl ResponseBody {
+    /// Notes the end of the call. One that is answered has given back before what its request took, and a stream does when
+    /// its state is dropped.
+    fn end(&mut self, code: Code) {
+        let is_unanswered = !self.is_answered && self.call.is_open();
+        if is_unanswered && self.call.metrics.method().kind() == MethodKind::Unary {
+            self.charge.end();
+        }
+        self.call.end(code);
     }
 }
 
@@ -142,6 +161,7 @@ impl HttpBody for ResponseBody {
         match &frame {
             Some(Ok(frame)) => {
                 if let Some(piece) = frame.data_ref() {
+                    self.is_answered = true;
                     let step = self.frames.step(piece, usize::MAX);
                     debug_assert!(step.is_ok(), "this server frames its own messages: {step:?}");
                     let begun = step.map_or(0, |step| step.begun);
@@ -153,11 +173,11 @@ impl HttpBody for ResponseBody {
                         MethodKind::Bidi => {}
                     }
                 } else if let Some(code) = frame.trailers_ref().and_then(status_of) {
-                    self.call.end(code);
+                    self.end(code);
                 }
             }
-            Some(Err(status)) => self.call.end(status.code()),
-            None => self.call.end(Code::Unknown),
+            Some(Err(status)) => self.end(status.code()),
+            None => self.end(Code::Unknown),
         }
         Poll::Ready(frame)
     }
