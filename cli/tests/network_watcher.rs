@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use hawser_conformance::envelopes::{message, new_group};
 use hawser_node::files::registry::{NodeEntry, RegistryFile};
-use hawser_proto::SecretKey;
+use hawser_proto::merkle::envelope_leaf;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
     MetadataApi, MetadataApiServer,
@@ -15,6 +15,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{
     GetPayerInfoRequest, GetPayerInfoResponse, GetSyncCursorRequest, GetSyncCursorResponse,
     GetVersionRequest, GetVersionResponse,
 };
+use hawser_proto::{Bytes, SecretKey};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -24,6 +25,8 @@ use tonic::transport::Server;
 use tonic::transport::server::TcpIncoming;
 use tonic::{Request, Response, Status};
 
+use crate::support::fake_node::FakeNode;
+use crate::support::log_folder::{NODE, entry_at};
 use crate::support::{Dev, Running, free_base, hawser, page, signal, stderr, until};
 
 /// Originators that a liar invents: about as many as fit into a message that the watcher takes.
@@ -285,6 +288,104 @@ fn a_network_is_quiet_until_a_node_of_it_ends() {
     assert_eq!(up(&seen), [true, false]);
     assert_eq!(alarms(&seen)[0].0, "node_down", "{seen}");
     drop(dev);
+}
+
+/// Places of the strand of the fake nodes.
+const PLACES: u64 = 40;
+
+fn key() -> SecretKey {
+    SecretKey::from_bytes(&[2; 32]).unwrap()
+}
+
+/// The envelope at a place: that of the strand, or another one that its node signed for the same place.
+fn envelope(place: u64, is_other: bool) -> Bytes {
+    entry_at(&key(), place, if is_other { place + 1_000 } else { place }).bytes
+}
+
+/// A node without a stream of cursors, which holds other envelopes at these places than the rest.
+fn node_with_others(others: &'static [u64]) -> FakeNode {
+    FakeNode::start(&[(NODE, PLACES)], move |_, after| match after < PLACES {
+        true => vec![envelope(after + 1, others.contains(&(after + 1)))],
+        false => Vec::new(),
+    })
+}
+
+/// Runs the watcher once on these nodes, and returns its exit code and its view.
+fn seen_once(nodes: &[FakeNode]) -> (Option<i32>, Value) {
+    let place = tempfile::tempdir().unwrap();
+    let addresses: Vec<SocketAddr> = nodes.iter().map(FakeNode::address).collect();
+    let registry = registry_file(place.path(), &addresses);
+    let mut command = hawser();
+    command.args(["network-watcher", "--once", "--json", "--registry-file"]).arg(&registry);
+    let output = command.output().unwrap();
+    let seen = serde_json::from_slice(&output.stdout);
+    (output.status.code(), seen.unwrap_or_else(|_| panic!("{output:?}")))
+}
+
+fn leaf(place: u64, is_other: bool) -> String {
+    envelope_leaf(&envelope(place, is_other)).unwrap().to_string()
+}
+
+#[test]
+fn nodes_without_streams_and_trees_are_asked_and_their_envelopes_are_compared() {
+    let mut nodes = vec![node_with_others(&[]), node_with_others(&[])];
+    let (code, seen) = seen_once(&nodes);
+    assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "{seen}");
+    let is_strand = |it: &&Value| it["originator_id"] == NODE;
+    let compared = |seen: &Value| {
+        seen["originators"].as_array().unwrap().iter().find(is_strand).unwrap()["compared"].clone()
+    };
+    assert_eq!(compared(&seen), 1, "{seen}");
+
+    // Equal but for the envelope at the place that all have.
+    nodes.push(node_with_others(&[PLACES]));
+    let (code, seen) = seen_once(&nodes);
+    assert_eq!(code, Some(8), "{seen}");
+    let told = alarms(&seen);
+    assert_eq!(told.len(), 1, "{seen}");
+    assert_eq!(told[0].0, "content");
+    for part in [leaf(PLACES, false), leaf(PLACES, true)] {
+        assert!(told[0].1.contains(&part), "{seen}");
+    }
+    let sides = &seen["differences"][0]["sides"];
+    assert_eq!((&sides[0]["nodes"], &sides[1]["nodes"]), (&json!([100, 200]), &json!([300])));
+}
+
+#[test]
+fn one_envelope_far_behind_the_head_is_found_by_the_trees_with_both_statements() {
+    let nodes = [node_with_others(&[]), node_with_others(&[]), node_with_others(&[3, 30])];
+    nodes.iter().for_each(FakeNode::grow_trees);
+    let (code, seen) = seen_once(&nodes);
+    assert_eq!(code, Some(8), "{seen}");
+    let difference = &seen["differences"][0];
+    assert_eq!(difference["first_sequence_id"], 3, "{seen}");
+    let leaves = json!([
+        { "node_id": 100, "leaf": leaf(3, false) },
+        { "node_id": 300, "leaf": leaf(3, true) },
+    ]);
+    assert_eq!(difference["first_leaves"], leaves);
+    let sides = difference["sides"].as_array().unwrap();
+    assert_eq!(sides[0]["leaf"], sides[1]["leaf"], "the last envelope is the same");
+    assert_ne!(sides[0]["root"], sides[1]["root"]);
+    assert_eq!(sides[1]["nodes"], json!([300]));
+
+    // A node without trees stands beside those that hold the same envelope.
+    let mixed = [node_with_others(&[]), node_with_others(&[]), node_with_others(&[3])];
+    mixed[0].grow_trees();
+    let (code, seen) = seen_once(&mixed);
+    assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "only trees show it: {seen}");
+}
+
+/// An envelope of another place, and one that is none, say nothing about the strand.
+#[test]
+fn answers_that_are_none_are_counted_and_are_no_difference() {
+    let wrong = FakeNode::start(&[(NODE, PLACES)], |_, _| vec![envelope(2, false)]);
+    let nodes = [node_with_others(&[]), wrong, node_with_others(&[])];
+    let (code, seen) = seen_once(&nodes);
+    assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "{seen}");
+    assert_eq!(seen["nodes"][1]["content_errors"], 1, "{seen}");
+    let error = seen["nodes"][1]["last_content_error"].as_str().unwrap();
+    assert!(error.contains("200:40 was asked for"), "{error}");
 }
 
 #[test]

@@ -27,6 +27,9 @@ pub(crate) struct NetworkWatcherArgs {
     /// Time between two tables.
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = time)]
     pub(crate) every: Duration,
+    /// Time between two comparisons of what the nodes hold.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = time)]
+    pub(crate) compare_every: Duration,
     /// Places of one strand that two nodes may be apart.
     #[arg(long, value_name = "N", default_value_t = 5000)]
     pub(crate) divergence_max: u64,

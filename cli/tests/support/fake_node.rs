@@ -3,10 +3,11 @@
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 
 use hawser_proto::checkpoint::{Checkpoint, CosignedCheckpoint};
-use hawser_proto::merkle::TreeHash;
+use hawser_proto::merkle::{TreeHash, envelope_leaf, node_hash};
 use hawser_proto::pb::hawser::checkpoint_api;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
@@ -34,6 +35,7 @@ type Signer = Arc<Mutex<Option<(u32, SecretKey)>>>;
 pub struct FakeNode {
     address: SocketAddr,
     signer: Signer,
+    has_trees: Arc<AtomicBool>,
     _runtime: Runtime,
 }
 
@@ -44,13 +46,24 @@ impl FakeNode {
         page: impl Fn(u32, u64) -> Vec<Bytes> + Send + Sync + 'static,
     ) -> Self {
         let signer = Signer::default();
-        let calls = FakeCalls { heads: heads.into(), page: Arc::new(page), signer: signer.clone() };
+        let has_trees = Arc::new(AtomicBool::new(false));
+        let (heads, page) = (heads.into(), Arc::new(page));
+        let calls = FakeCalls { heads, page, signer: signer.clone(), has_trees: has_trees.clone() };
         let runtime = Runtime::new().unwrap();
         let listener = runtime.block_on(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).unwrap();
         let address = listener.local_addr().unwrap();
         let serve = Server::builder().serve_with_incoming(calls, TcpIncoming::from(listener));
         runtime.spawn(serve);
-        Self { address, signer, _runtime: runtime }
+        Self { address, signer, has_trees, _runtime: runtime }
+    }
+
+    /// Proves what it holds, from now on.
+    pub fn grow_trees(&self) {
+        self.has_trees.store(true, Ordering::Relaxed);
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Signs a checkpoint of each strand that it holds, from now on.
@@ -68,6 +81,23 @@ struct FakeCalls {
     heads: Arc<[(u32, u64)]>,
     page: Arc<GivenPage>,
     signer: Signer,
+    has_trees: Arc<AtomicBool>,
+}
+
+/// The root over leaves (RFC 6962, 2.1), and the hashes that prove one of them, from the lowest up.
+fn root_and_path(leaves: &[TreeHash], index: usize) -> (TreeHash, Vec<TreeHash>) {
+    if let [leaf] = leaves {
+        return (*leaf, Vec::new());
+    }
+    let (left, right) = leaves.split_at(leaves.len().next_power_of_two() / 2);
+    let is_left = index < left.len();
+    let (one, mut path) = root_and_path(left, if is_left { index } else { 0 });
+    let (two, other) = root_and_path(right, if is_left { 0 } else { index - left.len() });
+    if !is_left {
+        path = other;
+    }
+    path.push(if is_left { two } else { one });
+    (node_hash(one, two), path)
 }
 
 impl FakeCalls {
@@ -89,6 +119,22 @@ impl FakeCalls {
                 let envelopes =
                     envelopes.map(|bytes| pb::OriginatorEnvelope::decode(bytes).unwrap());
                 Some(api::QueryEnvelopesResponse { envelopes: envelopes.collect() }.encode_to_vec())
+            }
+            "GetInclusion" if self.has_trees.load(Ordering::Relaxed) => {
+                let request = checkpoint_api::GetInclusionRequest::decode(request).unwrap();
+                let size = request.size?;
+                let mut leaves = Vec::new();
+                while (leaves.len() as u64) < size {
+                    let page = (self.page)(request.originator_id, leaves.len() as u64);
+                    leaves.push(envelope_leaf(page.first()?)?);
+                }
+                let index = usize::try_from(request.sequence_id - 1).unwrap();
+                let (_, path) = root_and_path(&leaves, index);
+                let bytes = |hash: &TreeHash| Bytes::copy_from_slice(&hash.0);
+                let proof = path.iter().map(bytes).collect();
+                let (leaf, checkpoint) = (bytes(&leaves[index]), Bytes::new());
+                let answer = checkpoint_api::GetInclusionResponse { size, leaf, proof, checkpoint };
+                Some(answer.encode_to_vec())
             }
             "GetCheckpoint" => {
                 let strand =

@@ -57,6 +57,18 @@ impl InclusionProof {
         size: u64,
         root: TreeHash,
     ) -> Result<(), ProofError> {
+        match self.root(leaf, index, size)? == root {
+            true => Ok(()),
+            false => Err(ProofError::OtherRoot),
+        }
+    }
+
+    /// Returns the root to which the proof leads from `leaf`, if that is the leaf with this index in a tree of `size` leaves: a
+    /// claim of the proof's maker, to be compared with those of others.
+    ///
+    /// # Errors
+    /// When the proof has another number of hashes than such a tree asks for.
+    pub fn root(&self, leaf: TreeHash, index: u64, size: u64) -> Result<TreeHash, ProofError> {
         if index >= size {
             return Err(ProofError::NoSuchLeaf { index, size });
         }
@@ -79,7 +91,7 @@ impl InclusionProof {
         if last != 0 {
             return Err(length());
         }
-        if hash == root { Ok(()) } else { Err(ProofError::OtherRoot) }
+        Ok(hash)
     }
 }
 

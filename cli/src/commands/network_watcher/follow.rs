@@ -8,6 +8,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::GetSyncCursorRequest;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep, timeout};
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use super::page::WatcherPage;
@@ -21,6 +22,8 @@ const CURSOR_LEN_BYTES_MAX: usize = 64 * 1024;
 const ANSWER_MAX: Duration = Duration::from_secs(10);
 /// Time without a cursor after which a node counts as silent: three times that after which nodes repeat it (30 s).
 const SILENCE_MAX: Duration = Duration::from_secs(90);
+/// Time between two questions to a node that has no stream of cursors. A guess: the lag of a table of ten seconds.
+const ASK_EVERY: Duration = Duration::from_secs(5);
 /// Cursors that may come at once. A guess: a minute of a node's fastest pace, for a watcher that had to wait.
 const BURST_MAX: f64 = 600.0;
 /// Cursors in a second that may come in the long run: twice the fastest pace of a node (`docs/api/SubscribeSyncCursor.md`).
@@ -60,10 +63,31 @@ pub(super) async fn follow(
     }
 }
 
+fn silent(limit: Duration) -> (StreamFault, String) {
+    (StreamFault::Silent, format!("it was silent for {} s", limit.as_secs()))
+}
+
+/// Asks a node that has no stream of cursors for its cursor, until it does not answer, and says why.
+async fn ask_again_and_again(
+    node: u32,
+    api: &mut MetadataApiClient<Channel>,
+    watch: &Mutex<WatcherPage>,
+) -> (StreamFault, String) {
+    loop {
+        match timeout(ANSWER_MAX, api.get_sync_cursor(GetSyncCursorRequest {})).await {
+            Ok(Ok(answer)) => {
+                let cursor = answer.into_inner().latest_sync.unwrap_or_default();
+                watch.lock().view.note_cursor(node, &cursor, now_unix_s());
+            }
+            Ok(Err(status)) => return (fault_of(&status), client::failure(&status).text),
+            Err(_) => return silent(ANSWER_MAX),
+        }
+        sleep(ASK_EVERY).await;
+    }
+}
+
 /// Follows a node until its stream ends, and says why.
 async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (StreamFault, String) {
-    let silent =
-        |limit: Duration| (StreamFault::Silent, format!("it was silent for {} s", limit.as_secs()));
     let channel = match client::connect_narrow(address).await {
         Ok(channel) => channel,
         Err(error) => return (StreamFault::Connect, error.text),
@@ -72,6 +96,9 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
     let opened = timeout(ANSWER_MAX, api.subscribe_sync_cursor(GetSyncCursorRequest {})).await;
     let mut cursors = match opened {
         Ok(Ok(answer)) => answer.into_inner(),
+        Ok(Err(status)) if status.code() == Code::Unimplemented => {
+            return ask_again_and_again(node, &mut api, watch).await;
+        }
         Ok(Err(status)) => return (fault_of(&status), client::failure(&status).text),
         Err(_) => return silent(ANSWER_MAX),
     };
@@ -81,6 +108,10 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
         let cursor = match timeout(limit, cursors.message()).await {
             Ok(Ok(Some(message))) => message.latest_sync.unwrap_or_default(),
             Ok(Ok(None)) => return (StreamFault::Ended, "it ended the stream".to_owned()),
+            // Some servers say so behind the head of an answer.
+            Ok(Err(status)) if status.code() == Code::Unimplemented && limit == ANSWER_MAX => {
+                return ask_again_and_again(node, &mut api, watch).await;
+            }
             Ok(Err(status)) => return (fault_of(&status), client::failure(&status).text),
             Err(_) => return silent(limit),
         };

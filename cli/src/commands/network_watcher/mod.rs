@@ -1,8 +1,11 @@
 //! `hawser network-watcher`: how far each node holds each strand, as a verdict, as metrics, or as a table. In reading order:
 //!
 //! - [`state`]: what the nodes have told, and what it says; [`mod@follow`]: the stream of one node;
+//! - [`content`]: what the nodes hold at places that several have; [`finding`]: differences;
 //! - [`page`]: the metrics; [`table`]: text and JSON.
 
+mod content;
+mod finding;
 mod follow;
 mod page;
 mod state;
@@ -35,6 +38,8 @@ use state::{NetworkView, RegistryEntry};
 const REGISTRY_MAX: Duration = Duration::from_secs(30);
 /// Time in which `--once` waits for the nodes: longer than a node has for connecting and its first cursor.
 const ONCE_MAX: Duration = Duration::from_secs(25);
+/// Time in which `--once` compares contents. A guess: a network of a hundred nodes answers in less.
+const ONCE_COMPARE_MAX: Duration = Duration::from_secs(120);
 /// Time between two looks whether every node has answered. A guess.
 const ONCE_EVERY: Duration = Duration::from_millis(50);
 
@@ -55,7 +60,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
         Some(file) => RegistrySource::File(file),
         None => RegistrySource::Chain(None),
     };
-    let (once, every) = (args.once, args.every);
+    let (once, every, compare_every) = (args.once, args.every, args.compare_every);
     let refresh = args.node_registry_refresh_interval;
     let mut watcher = Watcher { watch, pauses, tasks: BTreeMap::new(), registry };
     let network = args.network();
@@ -81,6 +86,7 @@ pub(super) async fn run(mut args: NetworkWatcherArgs, as_json: bool) -> Result<(
         _ = ends.next() => Ok(()),
         () = show => Ok(()),
         never = watcher.refresh_forever(network, refresh) => match never {},
+        never = content::compare_forever(&watch, compare_every) => match never {},
     }
 }
 
@@ -157,6 +163,10 @@ impl Watcher {
         let deadline = Instant::now() + ONCE_MAX;
         while !self.watch.lock().view.is_settled() && Instant::now() < deadline {
             sleep(ONCE_EVERY).await;
+        }
+        if timeout(ONCE_COMPARE_MAX, content::compare(&self.watch)).await.is_err() {
+            let seconds = ONCE_COMPARE_MAX.as_secs();
+            eprintln!("not every strand was compared within {seconds} s");
         }
         match table::tell(&self.watch.lock(), as_json) {
             0 => Ok(()),

@@ -65,6 +65,8 @@ impl WatcherPage {
         each("unknown_originators", unknown, "gauge", &|node| node.unknown as u64);
         let impossible = "Entries of the last cursor with an id that no envelope can have";
         each("impossible_ids", impossible, "gauge", &|node| node.impossible as u64);
+        let content = "Answers about contents that were none";
+        each("content_errors_total", content, "counter", &|node| node.content_faults);
         let name = "xmtpd_network_watcher_node_stream_errors_total";
         page.family(name, "Ends of streams by reason", "counter");
         for (id, node) in &self.view.nodes {
@@ -108,6 +110,18 @@ impl WatcherPage {
         page.family("xmtpd_network_watcher_cursor_divergence", help, "gauge");
         for (id, [(_, least), (_, most)]) in &ranges {
             page.row(&format!("originator_node_id=\"{id}\""), most - least);
+        }
+        let help = "Comparisons of what nodes hold, with two answers at least";
+        page.family("xmtpd_network_watcher_content_comparisons_total", help, "counter");
+        for id in &view.originators {
+            let count = view.compared.get(id).copied().unwrap_or_default();
+            page.row(&format!("originator_node_id=\"{id}\""), count);
+        }
+        let help = "1 if nodes hold different envelopes of the strand";
+        page.family("xmtpd_network_watcher_content_differs", help, "gauge");
+        for id in &view.originators {
+            let differs = u8::from(view.findings.contains_key(id));
+            page.row(&format!("originator_node_id=\"{id}\""), differs);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Cursors as the nodes have told them, and the state of the network that they show.
+//! Cursors and contents as the nodes have told them, and the state of the network that they show.
 //!
 //! **A node is not trusted.** Only originators that the registry or the protocol knows have rows, so a node can add none.
 //! Originators beyond these are counted.
@@ -6,8 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
-use hawser_proto::{OriginatorId, SequenceId};
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
+use super::finding::{ContentFinding, ContentQuestion, HeldContent, places_of_most, sides_of};
 use crate::output;
 
 /// Nodes that are watched; those with higher ids are counted. The registry takes at most 255 (`maxCanonicalNodes`).
@@ -81,17 +82,20 @@ pub(super) enum NetworkAlarmKind {
     UnknownOriginators,
     /// A node says an id that no envelope can have.
     ImpossibleIds,
+    /// Nodes hold different envelopes at one place of a strand.
+    Content,
     /// The registry could not be read the last time, has no nodes to watch, or more than are watched.
     Registry,
 }
 
 impl NetworkAlarmKind {
-    pub(super) const ALL: [Self; 6] = [
+    pub(super) const ALL: [Self; 7] = [
         Self::NodeDown,
         Self::Divergence,
         Self::WentBack,
         Self::UnknownOriginators,
         Self::ImpossibleIds,
+        Self::Content,
         Self::Registry,
     ];
 
@@ -102,6 +106,7 @@ impl NetworkAlarmKind {
             Self::WentBack => "went_back",
             Self::UnknownOriginators => "unknown_originators",
             Self::ImpossibleIds => "impossible_ids",
+            Self::Content => "content",
             Self::Registry => "registry",
         }
     }
@@ -134,6 +139,10 @@ pub(super) struct NodeView {
     pub(super) faults: BTreeMap<StreamFault, u64>,
     /// The last end of a stream; empty before the first.
     pub(super) last_fault: String,
+    /// Answers about contents that were none.
+    pub(super) content_faults: u64,
+    /// The last of them; empty before the first.
+    pub(super) last_content_fault: String,
 }
 
 /// The nodes as they are seen.
@@ -142,6 +151,10 @@ pub(super) struct NetworkView {
     /// Originators that have rows.
     pub(super) originators: BTreeSet<u32>,
     pub(super) nodes: BTreeMap<u32, NodeView>,
+    /// The number of comparisons of contents with two answers at least, by originator.
+    pub(super) compared: BTreeMap<u32, u64>,
+    /// The last difference of each originator. A tree never changes, so it stays.
+    pub(super) findings: BTreeMap<u32, ContentFinding>,
     /// Nodes beyond [`NODES_MAX`].
     pub(super) unwatched: usize,
     /// Readings of the registry that failed.
@@ -180,6 +193,9 @@ impl NetworkView {
                 cursor.retain(|originator, _| self.originators.contains(originator));
             }
         }
+        let originators = &self.originators;
+        self.findings.retain(|originator, _| originators.contains(originator));
+        self.compared.retain(|originator, _| originators.contains(originator));
         self.registry_fault = None;
         self.has_registry = true;
         canonical
@@ -257,6 +273,54 @@ impl NetworkView {
         Some([lowest, highest])
     }
 
+    /// Returns the addresses of the nodes that answer.
+    pub(super) fn addresses(&self) -> Vec<(u32, String)> {
+        let up = self.nodes.iter().filter(|(_, node)| node.is_up);
+        up.map(|(id, node)| (*id, node.address.clone())).collect()
+    }
+
+    /// Returns the questions of one comparison: for each originator a few places, with the nodes that say they hold them.
+    pub(super) fn content_plan(&self) -> Vec<ContentQuestion> {
+        let mut plan = Vec::new();
+        for &originator in &self.originators {
+            let is_up = |node: &u32| self.nodes.get(node).is_some_and(|node| node.is_up);
+            let held: Vec<(u32, u64)> =
+                self.places(originator).filter(|(node, place)| is_up(node) && *place > 0).collect();
+            for place in places_of_most(&held) {
+                let nodes = held.iter().filter(|(_, held)| *held >= place);
+                let nodes = nodes.map(|(node, _)| *node).collect();
+                let place = EnvelopeId::new(OriginatorId(originator), SequenceId(place));
+                plan.push(ContentQuestion { place, nodes });
+            }
+        }
+        plan
+    }
+
+    /// Notes that a node's answer about its contents is none.
+    pub(super) fn note_content_fault(&mut self, node: u32, text: &str) {
+        let Some(node) = self.nodes.get_mut(&node) else { return };
+        node.content_faults += 1;
+        node.last_content_fault = output::plain(text);
+    }
+
+    /// Takes the answers of nodes about one place. Returns the difference, if there is one.
+    pub(super) fn note_content(
+        &mut self,
+        place: EnvelopeId,
+        held: &BTreeMap<u32, HeldContent>,
+    ) -> Option<ContentFinding> {
+        if held.len() >= 2 {
+            *self.compared.entry(place.originator.0).or_default() += 1;
+        }
+        let sides = sides_of(held)?;
+        Some(ContentFinding { place, sides, first_place: None, first_leaves: Vec::new() })
+    }
+
+    /// Notes a difference. The last one of a strand stands.
+    pub(super) fn note_difference(&mut self, finding: ContentFinding) {
+        self.findings.insert(finding.place.originator.0, finding);
+    }
+
     /// Returns what is wrong.
     pub(super) fn judge(&self, divergence_max: u64) -> Vec<NetworkAlarm> {
         let mut alarms = Vec::new();
@@ -295,6 +359,9 @@ impl NetworkView {
                 let text = format!("node {id} says {impossible} ids that no envelope can have");
                 raise(NetworkAlarmKind::ImpossibleIds, text);
             }
+        }
+        for finding in self.findings.values() {
+            raise(NetworkAlarmKind::Content, finding.to_string());
         }
         for &originator in &self.originators {
             let Some([(low, least), (high, most)]) = self.range(originator) else { continue };

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 use std::io::IsTerminal as _;
 
+use hawser_proto::merkle::TreeHash;
 use serde_json::{Value, json};
 
+use super::finding::{ContentFinding, ContentSide};
 use super::page::WatcherPage;
 use super::state::NodeView;
 use crate::commands::backup::now_unix_s;
@@ -50,6 +52,27 @@ pub(super) fn tell(watch: &WatcherPage, as_json: bool) -> usize {
     alarms.len()
 }
 
+/// Returns a difference with the statements of both sides.
+fn difference(finding: &ContentFinding) -> Value {
+    let side = |ContentSide { nodes, content }: &ContentSide| {
+        json!({
+            "nodes": nodes,
+            "leaf": content.leaf.to_string(),
+            "root": content.root.map(|root| root.to_string()),
+            "checkpoint": (!content.checkpoint.is_empty()).then(|| hex::encode(&content.checkpoint)),
+        })
+    };
+    let leaf =
+        |(node, leaf): &(u32, TreeHash)| json!({ "node_id": node, "leaf": leaf.to_string() });
+    json!({
+        "originator_id": finding.place.originator.0,
+        "sequence_id": finding.place.sequence.0,
+        "sides": finding.sides.iter().map(side).collect::<Vec<_>>(),
+        "first_sequence_id": finding.first_place,
+        "first_leaves": finding.first_leaves.iter().map(leaf).collect::<Vec<_>>(),
+    })
+}
+
 fn as_value(WatcherPage { view, divergence_max }: &WatcherPage) -> Value {
     let alarms = view.judge(*divergence_max).into_iter();
     let alarms = alarms.map(|it| json!({ "alarm": it.kind.name(), "text": it.text }));
@@ -66,15 +89,22 @@ fn as_value(WatcherPage { view, divergence_max }: &WatcherPage) -> Value {
             "went_back": node.went_back,
             "stream_errors": faults.collect::<BTreeMap<_, _>>(),
             "last_error": Some(&node.last_fault).filter(|it| !it.is_empty()),
+            "content_errors": node.content_faults,
+            "last_content_error": Some(&node.last_content_fault).filter(|it| !it.is_empty()),
         })
     };
     let originator = |id: &u32| {
         let [(_, least), (_, most)] = view.range(*id)?;
-        Some(json!({ "originator_id": id, "max": most, "divergence": most - least }))
+        let compared = view.compared.get(id).copied().unwrap_or_default();
+        let divergence = most - least;
+        Some(json!({
+            "originator_id": id, "max": most, "divergence": divergence, "compared": compared,
+        }))
     };
     json!({
         "alarms": alarms.collect::<Vec<_>>(),
         "nodes": view.nodes.iter().map(node).collect::<Vec<_>>(),
+        "differences": view.findings.values().map(difference).collect::<Vec<_>>(),
         "originators": view.originators.iter().filter_map(originator).collect::<Vec<_>>(),
     })
 }

@@ -1,0 +1,219 @@
+//! Compares what the nodes hold of each strand at places that several of them hold.
+//!
+//! A node with trees proves by one short answer what it holds of the whole strand up to a place: the leaf of the place and the
+//! hashes beside it lead to the root of the tree of that size, and equal roots are equal strands. Of a node without trees, such
+//! as one of other software, the leaf is computed from the envelope that it gives for the place.
+//!
+//! **A node is not trusted.** It may lie, be silent, or answer without an end: each answer is bounded in bytes and time, a node
+//! that has failed once is not asked again in the same round, and what it answers is a statement of its own and of no other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::convert::Infallible;
+use std::time::Duration;
+
+use hawser_proto::codec::BoundedCodec;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::merkle::{InclusionProof, PROOF_LEN_MAX, TreeHash, envelope_leaf};
+use hawser_proto::pb::hawser::checkpoint_api::GetInclusionRequest;
+use hawser_proto::pb::hawser::checkpoint_api::checkpoint_api_client::CheckpointApiClient;
+use hawser_proto::pb::xmtp::xmtpv4::message_api::{
+    EnvelopesQuery, QueryEnvelopesRequest, QueryEnvelopesResponse,
+};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, SequenceId};
+use http::uri::PathAndQuery;
+use parking_lot::Mutex;
+use prost::Message as _;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tonic::Request;
+use tonic::client::Grpc;
+use tonic::transport::Channel;
+
+use super::finding::{ContentFinding, HeldContent};
+use super::page::WatcherPage;
+use crate::client;
+
+/// Nodes that are asked at once. A guess: an envelope may have 25 MiB, so answers take 208 MiB at most.
+const ASKED_AT_ONCE: usize = 8;
+/// Time for one whole answer. A guess: a large envelope over a slow line.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
+/// Time in which the first place that differs is looked for. A guess: 64 questions at most.
+const SEARCH_MAX: Duration = Duration::from_secs(60);
+/// Length of the answer with a proof, in bytes. Calculated: 64 hashes, and a checkpoint with some hundred cosignatures.
+const PROOF_ANSWER_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Fields of an answer with one envelope. Calculated: an envelope has three; later versions may add some.
+const ENVELOPE_FIELDS_MAX: usize = 16;
+const QUERY_ENVELOPES: &str = "/xmtp.xmtpv4.message_api.QueryApi/QueryEnvelopes";
+
+/// Compares all strands again and again.
+pub(super) async fn compare_forever(watch: &Mutex<WatcherPage>, every: Duration) -> Infallible {
+    loop {
+        sleep(every).await;
+        compare(watch).await;
+    }
+}
+
+/// Compares each strand once, at a few places.
+pub(super) async fn compare(watch: &Mutex<WatcherPage>) {
+    let (plan, addresses) = {
+        let watch = watch.lock();
+        (watch.view.content_plan(), watch.view.addresses())
+    };
+    let wanted: BTreeSet<u32> = plan.iter().flat_map(|it| it.nodes.iter().copied()).collect();
+    let wanted = addresses.into_iter().filter(|(node, _)| wanted.contains(node)).collect();
+    let connect = |address: String| async move { client::connect_narrow(&address).await.ok() };
+    let connected = for_each(wanted, connect).await.into_iter();
+    let mut channels: BTreeMap<u32, Channel> =
+        connected.filter_map(|(node, channel)| Some((node, channel?))).collect();
+    for question in plan {
+        let place = question.place;
+        let asked = |node: &u32| Some((*node, channels.get(node)?.clone()));
+        let asked = question.nodes.iter().filter_map(asked).collect();
+        let mut held = BTreeMap::new();
+        let ask = move |channel: Channel| async move { ask(&channel, place).await };
+        for (node, answer) in for_each(asked, ask).await {
+            match answer {
+                Ok(Some(content)) => drop(held.insert(node, content)),
+                Ok(None) => {}
+                Err(text) => {
+                    channels.remove(&node);
+                    watch.lock().view.note_content_fault(node, &text);
+                }
+            }
+        }
+        let finding = watch.lock().view.note_content(place, &held);
+        if let Some(finding) = finding {
+            let finding = search(finding, &channels).await;
+            watch.lock().view.note_difference(finding);
+        }
+    }
+}
+
+/// Runs the work of some nodes at once, and returns their results. Work that is dropped ends.
+async fn for_each<I, T, F>(
+    nodes: Vec<(u32, I)>,
+    work: impl Fn(I) -> F + Clone + Send + 'static,
+) -> Vec<(u32, T)>
+where
+    I: Send + 'static,
+    T: Send + 'static,
+    F: Future<Output = T> + Send + 'static,
+{
+    let mut waiting = nodes.into_iter();
+    let (mut running, mut done) = (JoinSet::new(), Vec::new());
+    loop {
+        while running.len() < ASKED_AT_ONCE
+            && let Some((node, item)) = waiting.next()
+        {
+            let work = work.clone();
+            running.spawn(async move { (node, work(item).await) });
+        }
+        match running.join_next().await {
+            None => return done,
+            Some(ended) => done.extend(ended.ok()),
+        }
+    }
+}
+
+/// Looks for the first place at which two sides differ, by the trees of a node of each.
+async fn search(mut finding: ContentFinding, channels: &BTreeMap<u32, Channel>) -> ContentFinding {
+    let of = |side: usize| {
+        let side = finding.sides.get(side)?;
+        side.content.root?;
+        let node = side.nodes.iter().find(|node| channels.contains_key(node))?;
+        Some((*node, channels.get(node)?))
+    };
+    let (Some((one, one_at)), Some((two, two_at))) = (of(0), of(1)) else { return finding };
+    let originator = finding.place.originator;
+    let find = async {
+        // The trees of size `equal` are equal, and those of size `other` are not.
+        let (mut equal, mut other) = (0, finding.place.sequence.0);
+        let mut last = None;
+        while other - equal > 1 {
+            let middle = EnvelopeId::new(originator, SequenceId(equal + (other - equal) / 2));
+            let one = ask(one_at, middle).await.ok().flatten()?;
+            let two = ask(two_at, middle).await.ok().flatten()?;
+            match one.root? == two.root? {
+                true => equal = middle.sequence.0,
+                false => (other, last) = (middle.sequence.0, Some((one, two))),
+            }
+        }
+        Some((other, last))
+    };
+    let found = timeout(SEARCH_MAX, find).await;
+    if let Ok(Some((first, last))) = found {
+        finding.first_place = Some(first);
+        let (leaf_one, leaf_two) = match last {
+            Some((one, two)) => (one.leaf, two.leaf),
+            None => (finding.sides[0].content.leaf, finding.sides[1].content.leaf),
+        };
+        finding.first_leaves = vec![(one, leaf_one), (two, leaf_two)];
+    }
+    finding
+}
+
+/// Asks a node what it holds at a place, and, if it has trees, up to there. Returns `None` if it holds nothing there.
+///
+/// # Errors
+/// When the answer is none, or is one of another place, with a sentence for people.
+async fn ask(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
+    let late = |_| format!("no whole answer within {} s", ANSWER_MAX.as_secs());
+    if let Some(content) = timeout(ANSWER_MAX, by_tree(channel, place)).await.map_err(late)?? {
+        return Ok(Some(content));
+    }
+    timeout(ANSWER_MAX, by_envelope(channel, place)).await.map_err(late)?
+}
+
+/// Asks for the tree up to a place. Returns `None` if the node has none.
+async fn by_tree(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
+    let size = place.sequence.0;
+    let mut api = CheckpointApiClient::new(channel.clone())
+        .max_decoding_message_size(PROOF_ANSWER_LEN_BYTES_MAX);
+    let request = GetInclusionRequest {
+        originator_id: place.originator.0,
+        sequence_id: size,
+        size: Some(size),
+    };
+    // Nodes of other software have no such call, and trees end before places that may still be filled.
+    let Ok(answer) = api.get_inclusion(request).await else { return Ok(None) };
+    let answer = answer.into_inner();
+    let lie = || format!("its proof of {place} is none");
+    if answer.size != size || answer.proof.len() > PROOF_LEN_MAX {
+        return Err(lie());
+    }
+    let leaf = TreeHash::from_slice(&answer.leaf).ok_or_else(lie)?;
+    let proof: Option<Vec<TreeHash>> =
+        answer.proof.iter().map(|hash| TreeHash::from_slice(hash)).collect();
+    let root = InclusionProof(proof.ok_or_else(lie)?).root(leaf, size - 1, size);
+    let root = Some(root.map_err(|_| lie())?);
+    Ok(Some(HeldContent { leaf, root, checkpoint: answer.checkpoint }))
+}
+
+/// Asks for the envelope at a place. Returns `None` if the node gives none.
+async fn by_envelope(channel: &Channel, place: EnvelopeId) -> Result<Option<HeldContent>, String> {
+    let mut seen = Cursor::new();
+    seen.advance(EnvelopeId { sequence: place.sequence.previous(), ..place });
+    let query = EnvelopesQuery {
+        originator_node_ids: vec![place.originator.0],
+        last_seen: Some(seen.to_pb()),
+        ..EnvelopesQuery::default()
+    };
+    let request = Request::new(QueryEnvelopesRequest { query: Some(query), limit: 1 });
+    let mut grpc =
+        Grpc::new(channel.clone()).max_decoding_message_size(client::MESSAGE_LEN_BYTES_MAX);
+    grpc.ready().await.map_err(|error| error.to_string())?;
+    let codec = BoundedCodec::with_fields_max(ENVELOPE_FIELDS_MAX);
+    let path = PathAndQuery::from_static(QUERY_ENVELOPES);
+    let answer = grpc.unary(request, path, codec).await;
+    let answer: QueryEnvelopesResponse =
+        answer.map_err(|status| client::failure(&status).text)?.into_inner();
+    let Some(envelope) = answer.envelopes.into_iter().next() else { return Ok(None) };
+    let bytes: Bytes = envelope.encode_to_vec().into();
+    let statement = OriginatorEnvelope::statement(envelope.unsigned_originator_envelope);
+    let (id, _) = statement.map_err(|error| format!("at {place} it gives no envelope: {error}"))?;
+    if id.originator != place.originator || id.sequence < place.sequence {
+        return Err(format!("{id} came, and {place} was asked for"));
+    }
+    let leaf = envelope_leaf(&bytes).filter(|_| id == place);
+    Ok(leaf.map(|leaf| HeldContent { leaf, root: None, checkpoint: Bytes::new() }))
+}
