@@ -388,6 +388,7 @@ fn other_engines_find_the_same() {
         .arg(env!("CARGO_BIN_EXE_hawser"))
         .arg(place.path())
         .arg(root.join("docs/audit-at-scale.md"))
+        .arg(std::env::var_os("HAWSER_PLANTED_EXPORTS").expect("scripts/audit-engines sets it"))
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

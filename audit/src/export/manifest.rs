@@ -87,6 +87,10 @@ pub struct StrandParts {
     pub originator_id: u32,
     /// Its files, ascending. The first begins at place 1, and each other one behind the one before it.
     pub parts: Vec<LogPart>,
+    /// The head that a folder has told in the last run; absent if the run ended before, at an envelope that waits for its
+    /// verdict, and of a node that was asked, whose word it would be.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head: Option<u64>,
 }
 
 /// A file with a range of a strand.
@@ -204,6 +208,9 @@ impl Manifest {
             return Err("the strands are not sorted".to_owned());
         }
         for strand in &self.strands {
+            if strand.head.is_some_and(|head| head > SequenceId::MAX.0) {
+                return Err(format!("strand {}: no head", strand.originator_id));
+            }
             let mut next = 1;
             for part in &strand.parts {
                 let is_range = part.from == next && part.through >= part.from;
@@ -308,7 +315,8 @@ impl Manifest {
         let id = originator.0;
         let at = self.strands.binary_search_by_key(&id, |strand| strand.originator_id);
         let at = at.unwrap_or_else(|at| {
-            self.strands.insert(at, StrandParts { originator_id: id, parts: Vec::new() });
+            self.strands
+                .insert(at, StrandParts { originator_id: id, parts: Vec::new(), head: None });
             at
         });
         &mut self.strands[at]

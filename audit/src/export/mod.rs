@@ -22,6 +22,8 @@ mod derived;
 mod error;
 mod manifest;
 mod part;
+#[cfg(test)]
+mod planted_exports;
 mod publish;
 pub(crate) mod read;
 mod record;

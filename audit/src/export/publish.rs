@@ -127,7 +127,7 @@ mod tests {
             LogPart { from, through: from + 9, file: digest(at), judged_by: None }
         };
         let parts = (0..parts).map(part).collect();
-        manifest.strands = vec![StrandParts { originator_id: 200, parts }];
+        manifest.strands = vec![StrandParts { originator_id: 200, parts, head: None }];
         let tally =
             |mark| TallyPart { originator_id: 200, day: 3, file: Some(digest(mark)), next: None };
         manifest.usage = day.map(tally).into_iter().collect();

@@ -51,6 +51,8 @@ pub enum ExportedRow {
     VoidLeaf(SequenceId, TreeHash),
     /// The leaf of another place without an envelope. Nothing follows for it from the row.
     Leaf(SequenceId),
+    /// A checkpoint, in binary form: a row of another table, which lines of text may have.
+    Checkpoint(Bytes),
 }
 
 /// A file of the table `log`, row group after row group.

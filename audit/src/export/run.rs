@@ -196,7 +196,7 @@ struct Run<'a> {
     settings: ExportSettings<'a>,
     manifest: Manifest,
     report: ExportReport,
-    /// What the manifest is to say about tallies once their files are in their places.
+    /// The origins of tallies, for the manifest once their files are in their places.
     tallies: Vec<StrandTallies>,
 }
 
@@ -284,6 +284,8 @@ impl Run<'_> {
             Ok::<(), ExportError>(())
         })?;
         self.end_part(&mut strand)?;
+        let is_whole = self.source.shows_gaps() && strand.waits_at.is_none();
+        self.note_head(originator, is_whole.then_some(head.sequence.0))?;
         if !self.source.shows_gaps() && strand.reached < head.sequence.0 {
             self.report.notes.push(format!(
                 "strand {originator}: its node says that it ends at {}, and shows places to {}; a later run asks again",
@@ -296,6 +298,19 @@ impl Run<'_> {
             ));
         }
         Ok(())
+    }
+
+    /// Notes the head of a strand, so that a reader knows of places behind the last row.
+    fn note_head(
+        &mut self,
+        originator: OriginatorId,
+        head: Option<u64>,
+    ) -> Result<(), ExportError> {
+        if self.manifest.strand(originator).and_then(|strand| strand.head) == head {
+            return Ok(());
+        }
+        self.manifest.strand_mut(originator).head = head;
+        self.manifest.write(self.folder)
     }
 
     fn take(&mut self, strand: &mut Strand, mut record: Record) -> Result<(), ExportError> {

@@ -103,6 +103,8 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
     let report = run(&log, place.path()).unwrap();
     assert_eq!(report.rows, 30);
     assert!(report.notes[0].contains("31 waits"), "{report:?}");
+    let head = || Manifest::read(place.path()).unwrap().unwrap().strand(NODE).unwrap().head;
+    assert_eq!(head(), None, "no place up to the head is missing");
     let found = rows(place.path(), NODE);
     assert_eq!(found[11], ExportedRow::VoidLeaf(SequenceId(11), TreeHash([5; 32])));
     assert_eq!(found[15], ExportedRow::Leaf(SequenceId(15)));
@@ -110,6 +112,7 @@ fn gaps_and_leaves_keep_their_reasons_and_what_waits_is_left_to_a_later_run() {
     log.rows[30] = MemoryLog::honest(40).rows[30].clone();
     assert_eq!(run(&log, place.path()).unwrap().rows, 10);
     assert_eq!(rows(place.path(), NODE).len(), 40);
+    assert_eq!(head(), Some(40));
 }
 
 /// Sums of the columns of tallies, by payer.

@@ -2,15 +2,18 @@
 
 use std::iter::Peekable;
 
-use hawser_proto::{EnvelopeId, OriginatorId};
-use hawser_rules::RateTable;
+use hawser_proto::checkpoint::CosignedCheckpoint;
+use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
+use hawser_rules::{RateTable, Registry};
 
 use super::verdict::{RangeVerdict, unknown_originator};
 use crate::export::ExportedRow;
 use crate::replay::check::Checker;
 use crate::replay::judge::not_expired;
 use crate::replay::run::judged_by;
-use crate::replay::{Faults, GapReason, ReplaySettings, SourceError, StrandRow, pipeline};
+use crate::replay::{
+    Fault, FaultKind, Faults, GapReason, ReplaySettings, SourceError, StrandRow, pipeline,
+};
 
 /// Ranges of one call. A guess: sorted rows have one for each strand, and networks have far fewer.
 pub(super) const RANGES_MAX: usize = 10_000;
@@ -56,13 +59,20 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
     let mut verdict = RangeVerdict::new(originator, judged_by(settings, &[]));
     verdict.signatures_checked = checker.key.is_some();
     let (mut count, mut faults) = (0, Faults::default());
-    let now_ns = settings.now_ns;
-    let range = Range { rows, originator, now_ns, count: &mut count, faults: &mut faults };
+    let mut checkpoints = 0;
+    let range = Range {
+        rows,
+        originator,
+        settings,
+        count: &mut count,
+        checkpoints: &mut checkpoints,
+        faults: &mut faults,
+    };
     let check = |rows| checker.check(rows);
     pipeline::run(&check, settings.threads, range, |batch| {
         batch.into_iter().try_for_each(|row| verdict.take(row, settings.now_ns))
     })?;
-    verdict.rows = count;
+    (verdict.rows, verdict.checkpoints) = (count, checkpoints);
     verdict.add_faults(&faults);
     if verdict.from == 1 && originator.is_node() && settings.registry.node(originator).is_none() {
         verdict.fault(unknown_originator(originator));
@@ -74,9 +84,11 @@ fn check_range<I: Iterator<Item = PartitionRow> + Send>(
 struct Range<'a, I: Iterator<Item = PartitionRow>> {
     rows: &'a mut Peekable<I>,
     originator: OriginatorId,
-    now_ns: i64,
+    settings: &'a ReplaySettings,
+    /// Rows of the table `log`.
     count: &'a mut u64,
-    /// The faults of pruned places.
+    checkpoints: &'a mut u64,
+    /// The faults of pruned places and of checkpoints.
     faults: &'a mut Faults,
 }
 
@@ -93,6 +105,11 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                 Ok((_, row)) => row,
                 Err(error) => return Some(Err(error)),
             };
+            if let ExportedRow::Checkpoint(bytes) = row {
+                *self.checkpoints += 1;
+                check_checkpoint(self.originator, &bytes, &self.settings.registry, self.faults);
+                continue;
+            }
             *self.count += 1;
             match row {
                 ExportedRow::Row(row) => return Some(Ok(row)),
@@ -101,13 +118,46 @@ impl<I: Iterator<Item = PartitionRow>> Iterator for Range<'_, I> {
                 }
                 ExportedRow::Pruned { sequence, originator_ns, retention_days } => {
                     let id = EnvelopeId::new(self.originator, sequence);
-                    let fault = not_expired(id, originator_ns, retention_days, self.now_ns);
+                    let fault =
+                        not_expired(id, originator_ns, retention_days, self.settings.now_ns);
                     fault.into_iter().for_each(|fault| self.faults.add(fault));
                     let (from, through, reason) = (sequence, sequence, GapReason::Pruned);
                     return Some(Ok(StrandRow::Gap { from, through, reason }));
                 }
-                ExportedRow::Leaf(_) => {}
+                ExportedRow::Leaf(_) | ExportedRow::Checkpoint(_) => {}
             }
         }
+    }
+}
+
+/// Checks the signature of a checkpoint and its cosignatures, as a replay does. Those of nodes that the registry does not name are
+/// passed over. The root needs the whole strand.
+fn check_checkpoint(
+    originator: OriginatorId,
+    bytes: &[u8],
+    registry: &Registry,
+    faults: &mut Faults,
+) {
+    let of_strand =
+        |text: String| Fault::of_strand(FaultKind::CheckpointSignature, originator, text);
+    let cosigned = match CosignedCheckpoint::decode(bytes) {
+        Ok(cosigned) => cosigned,
+        Err(error) => return faults.add(of_strand(format!("a checkpoint is none: {error}"))),
+    };
+    let of = cosigned.signed.checkpoint;
+    if of.originator != originator {
+        return faults.add(of_strand(format!("a checkpoint is of strand {}", of.originator)));
+    }
+    let id = EnvelopeId::new(originator, SequenceId(of.size));
+    let Some(record) = registry.node(of.node) else { return };
+    if let Err(error) = cosigned.signed.verify(&record.public_key) {
+        return faults.add(Fault::at(FaultKind::CheckpointSignature, id, error));
+    }
+    for cosignature in &cosigned.cosignatures {
+        let record = registry.node(cosignature.cosigner);
+        let error = record.and_then(|it| cosignature.verify(&of, &it.public_key).err());
+        error.into_iter().for_each(|error| {
+            faults.add(Fault::at(FaultKind::Cosignature, id, error));
+        });
     }
 }

@@ -1,4 +1,4 @@
-//! Rows of the table `log` as lines of JSON, as engines pipe them to a program.
+//! Rows of the tables `log` and `checkpoints` as lines of JSON, as engines pipe them to a program.
 
 use std::io::{BufRead, Read};
 
@@ -19,9 +19,13 @@ const LINE_LEN_BYTES_MAX: u64 = (ENVELOPE_LEN_BYTES_MAX as u64) / 3 * 4 + 1024 *
 #[derive(Debug, Deserialize)]
 struct Line {
     originator_id: u32,
+    #[serde(default)]
     sequence_id: u64,
+    #[serde(default)]
     through_sequence_id: u64,
-    kind: String,
+    /// Absent in a row of the table `checkpoints`, which alone has the last column.
+    #[serde(default)]
+    kind: Option<String>,
     #[serde(default)]
     mark: Option<String>,
     #[serde(default)]
@@ -34,6 +38,8 @@ struct Line {
     originator_ns: Option<i64>,
     #[serde(default)]
     retention_days: Option<i64>,
+    #[serde(default)]
+    checkpoint: Option<String>,
 }
 
 /// Rows of a reader, a line for each. Ends after the first error.
@@ -73,9 +79,15 @@ fn row(line: &[u8]) -> Result<(OriginatorId, ExportedRow), String> {
         let bytes = text.map(|text| STANDARD.decode(text)).transpose();
         bytes.map_err(|error| format!("{name}: {error}"))
     };
+    let originator = OriginatorId(line.originator_id);
+    let Some(kind) = line.kind else {
+        let checkpoint = decode(line.checkpoint, "checkpoint")?;
+        let checkpoint = checkpoint.ok_or_else(|| "it has no kind".to_owned())?;
+        return Ok((originator, ExportedRow::Checkpoint(checkpoint.into())));
+    };
     let leaf = decode(line.leaf_hash, "leaf_hash")?;
     let fields = RowFields {
-        kind: line.kind.as_bytes(),
+        kind: kind.as_bytes(),
         mark: line.mark.as_deref().map(str::as_bytes),
         rule: line.rule,
         leaf: leaf.as_deref(),
@@ -85,7 +97,7 @@ fn row(line: &[u8]) -> Result<(OriginatorId, ExportedRow), String> {
     };
     let row = fields.row(SequenceId(line.sequence_id), SequenceId(line.through_sequence_id));
     let row = row.ok_or_else(|| "it is no row of a log".to_owned())?;
-    Ok((OriginatorId(line.originator_id), row))
+    Ok((originator, row))
 }
 
 impl<R: BufRead> Iterator for LineReader<R> {

@@ -12,7 +12,7 @@
 mod check;
 mod lines;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod times;
 mod verdict;
 

@@ -26,7 +26,7 @@ pub struct RangeVerdict {
     judged_by: String,
     /// The strand.
     pub originator_id: u32,
-    /// The first place, included; 0 for a range of leaves alone.
+    /// The first place, included; 0 for a range of leaves or checkpoints alone.
     pub from: u64,
     /// The last place, included; 0 likewise.
     pub through: u64,
@@ -36,6 +36,9 @@ pub struct RangeVerdict {
     pub envelopes: u64,
     /// True if the originator's signatures were checked: the registry names the strand's node.
     pub signatures_checked: bool,
+    /// Checkpoints that were read. Programs of earlier versions do not count them.
+    #[serde(default)]
+    pub checkpoints: u64,
     /// Places that the source of the export did not show. Programs of earlier versions do not count them.
     #[serde(default)]
     pub not_shown: u64,
@@ -102,6 +105,8 @@ pub struct ExpectedStrand {
     pub through: u64,
     /// Rows.
     pub rows: u64,
+    /// The head, if the source has told it: behind the last row the places up to it are a hole.
+    pub head: Option<u64>,
 }
 
 impl RangeVerdict {
@@ -115,6 +120,7 @@ impl RangeVerdict {
             rows: 0,
             envelopes: 0,
             signatures_checked: false,
+            checkpoints: 0,
             not_shown: 0,
             faults: Faults::default(),
             times: Times::default(),
@@ -278,6 +284,7 @@ impl RangeVerdict {
         self.rows = self.rows.saturating_add(after.rows);
         self.envelopes = self.envelopes.saturating_add(after.envelopes);
         self.signatures_checked &= after.signatures_checked;
+        self.checkpoints = self.checkpoints.saturating_add(after.checkpoints);
         self.not_shown = self.not_shown.saturating_add(after.not_shown);
         self.faults.extend(&after.faults);
         self.times.join(after.times);
@@ -343,11 +350,39 @@ pub fn merge(
             incomplete.push(text);
         }
     }
+    let known: Vec<ExpectedStrand> = expected
+        .unwrap_or_default()
+        .iter()
+        .filter(|it| !is_short(it.originator_id))
+        .copied()
+        .collect();
+    add_holes_at_heads(&mut joined, &known);
     incomplete.extend(joined.iter().flat_map(RangeVerdict::incomplete));
     if joined.is_empty() {
         incomplete.push("there are no ranges".to_owned());
     }
     Ok(merged(&joined, incomplete))
+}
+
+/// Adds the holes between the last rows of strands and their heads. All rows of these strands were looked at.
+fn add_holes_at_heads(joined: &mut Vec<RangeVerdict>, strands: &[ExpectedStrand]) {
+    for ExpectedStrand { originator_id, head, .. } in strands {
+        let originator = OriginatorId(*originator_id);
+        let Some(head) = head else { continue };
+        let at = joined.iter().position(|range| range.originator_id == *originator_id);
+        let at = at.unwrap_or_else(|| {
+            let mut none = RangeVerdict::new(originator, String::new());
+            none.signatures_checked = true; // it has none
+            joined.push(none);
+            joined.len() - 1
+        });
+        let range = &mut joined[at];
+        if range.through < *head {
+            let fault = hole(originator, range.through + 1, *head);
+            range.fault(fault);
+        }
+    }
+    joined.sort_by_key(|range| range.originator_id);
 }
 
 fn merged(joined: &[RangeVerdict], incomplete: Vec<String>) -> MergedVerdict {

@@ -138,6 +138,7 @@ fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
         originator_id: strand.originator_id,
         through: strand.through().0,
         rows: strand.rows(),
+        head: strand.head,
     };
     Ok(manifest.ok_or_else(missing)?.strands.iter().map(strand).collect())
 }
@@ -202,6 +203,6 @@ fn tell_merged(merged: &MergedVerdict, knows_rows: bool, as_json: bool) {
         output::line("not checked: that these are all ranges of the log (--export)");
     }
     merged.unchecked.iter().for_each(|text| output::line(format_args!("not checked: {text}")));
-    output::line("not checked: trees, checkpoints and tallies");
+    output::line("not checked: trees, the roots of checkpoints, and tallies");
     output::line(format_args!("verdict: {}", merged.verdict));
 }

@@ -1,0 +1,60 @@
+//! Exports of logs in which faults were planted, for other engines: `scripts/audit-engines` writes them here, and
+//! `tests/second/audit_engines.py` has Spark name the faults.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hawser_rules::retention::RETENTION_INFINITE;
+use serde_json::json;
+
+use super::*;
+use crate::partition::tests::needs_the_strand;
+use crate::replay::planted::{PLANTED, sign_at};
+use crate::replay::testing::{MemoryLog, draft, ns_of, settings};
+use crate::replay::{FaultKind, StoredMark};
+use crate::{Judged, KnownKeys};
+
+/// A time ahead of any clock: far beyond the time of the log, which clocks of this machine have passed.
+const FAR_AHEAD: u64 = 1_000_000_000;
+
+/// Exports a log, and writes the faults that are to be named beside it.
+fn write(folder: &Path, name: &str, log: &MemoryLog, faults: &[(FaultKind, u64, Option<u8>)]) {
+    let settings = ExportSettings { threads: 1, with_payers: true, registry: None, rates: None };
+    fs::create_dir_all(folder).unwrap();
+    export(log, &folder.join("export"), settings, |_| ()).unwrap();
+    let of = |it: &&(FaultKind, u64, Option<u8>), beside: bool| needs_the_strand(it.0) == beside;
+    let told = |beside: bool| {
+        let faults = faults.iter().filter(|it| of(it, beside));
+        faults.map(|(kind, place, _)| json!([kind.name(), place])).collect::<Vec<_>>()
+    };
+    let case = json!({ "name": name, "by_partition": told(false), "beside": told(true) });
+    fs::write(folder.join("case.json"), case.to_string()).unwrap();
+}
+
+#[test]
+#[ignore = "writes what other engines read: scripts/audit-engines runs it"]
+fn planted_faults_are_exported_for_other_engines() {
+    let folder = std::env::var_os("HAWSER_PLANTED_EXPORTS").expect("scripts/audit-engines sets it");
+    let folder = PathBuf::from(folder);
+    let settings = settings();
+    let keys = KnownKeys { registry: settings.registry, rates: settings.rates };
+    fs::create_dir_all(&folder).unwrap();
+    let file = serde_json::to_string(&Judged::file("test", &[], &[], &keys)).unwrap();
+    fs::write(folder.join("registry.evidence"), file).unwrap();
+    let honest = MemoryLog::honest(500);
+    write(&folder.join("00"), "an honest log", &honest, &[]);
+    for (number, (name, plant, faults)) in (1..).zip(PLANTED) {
+        let mut log = honest.clone();
+        match *name {
+            "a time in the future" => {
+                sign_at(&mut log, 20, StoredMark::Valid, &draft(20, ns_of(FAR_AHEAD)));
+            }
+            _ => plant(&mut log),
+        }
+        write(&folder.join(format!("{number:02}")), name, &log, faults);
+    }
+    let mut log = honest;
+    log.prune(7).charge.as_mut().expect("it was charged").retention_days = RETENTION_INFINITE;
+    let faults = [(FaultKind::NotExpired, 7, None)];
+    write(&folder.join("99"), "a place that was pruned and is for ever", &log, &faults);
+}
