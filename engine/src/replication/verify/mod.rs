@@ -37,6 +37,21 @@ pub struct EnvelopeVerifier {
 struct OpenedEnvelope {
     bytes: Bytes,
     id: EnvelopeId,
+    statement: Bytes,
+}
+
+impl OpenedEnvelope {
+    /// Reads the layers inside, which can take ten times the memory of their bytes: a map of small numbers does.
+    fn parse(self) -> ParsedEnvelope {
+        let Self { bytes, id, statement } = self;
+        ParsedEnvelope { bytes, id, inner: UnsignedOriginatorEnvelope::parse(statement) }
+    }
+}
+
+/// An envelope with its layers.
+struct ParsedEnvelope {
+    bytes: Bytes,
+    id: EnvelopeId,
     /// The layers inside, or the error in one of them.
     inner: Result<UnsignedOriginatorEnvelope, LayerError>,
 }
@@ -64,67 +79,62 @@ impl EnvelopeVerifier {
             }));
         }
         let mut signers = recover_batch(&claims).into_iter();
-        for slot in opened.iter_mut().filter(|slot| slot.is_ok()) {
+        // What a peer has made up is not read further: it would cost memory that no originator answers for.
+        let read_signed = |slot: Result<OpenedEnvelope, PeerViolation>| {
+            let envelope = slot?;
             let signer = signers.next().expect("one claim for each opened envelope");
             #[cfg(feature = "faults")]
             let signer =
                 if faults::is_on(SeededFault::UncheckedSignature) { Ok(self.key) } else { signer };
             if signer != Ok(self.key) {
-                *slot = Err(PeerViolation::ForgedSignature);
+                return Err(PeerViolation::ForgedSignature);
             }
-        }
+            Ok(envelope.parse())
+        };
+        let signed: Vec<_> = opened.into_iter().map(read_signed).collect();
         // Payers come second: recovering the payer of a forged envelope would be wasted work that
         // a hostile peer could cause.
-        let mut payers = self.payers(&opened).into_iter();
-        let result = |slot: Result<OpenedEnvelope, PeerViolation>| {
+        let mut payers = self.payers(&signed).into_iter();
+        let result = |slot: Result<ParsedEnvelope, PeerViolation>| {
             let envelope = slot?;
             let payer = payers.next().expect("one payer for each signed envelope");
             Ok(self.entry(envelope, payer))
         };
-        opened.into_iter().map(result).collect()
+        signed.into_iter().map(result).collect()
     }
 
     fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
-        let (envelope, statement, signature) = self.open_unsigned(bytes)?;
-        let expected = Some(self.key);
-        let claim = SignatureClaim { digest: originator_digest(&statement), signature, expected };
+        let (envelope, signature) = self.open_unsigned(bytes)?;
+        let (digest, expected) = (originator_digest(&envelope.statement), Some(self.key));
+        let claim = SignatureClaim { digest, signature, expected };
         Ok((envelope, claim))
     }
 
-    /// Opens an envelope without the digest that its signature covers. Returns its statement and signature, too.
-    fn open_unsigned(
-        &self,
-        bytes: Bytes,
-    ) -> Result<(OpenedEnvelope, Bytes, Signature), PeerViolation> {
+    /// Opens an envelope without the digest that its signature covers. Returns its signature, too.
+    fn open_unsigned(&self, bytes: Bytes) -> Result<(OpenedEnvelope, Signature), PeerViolation> {
         let (statement, proof) =
             OriginatorEnvelope::open(bytes.clone()).map_err(|_| PeerViolation::NotCanonical)?;
         let Proof::Signature(signature) = proof else { return Err(PeerViolation::ChainProof) };
-        let inner = UnsignedOriginatorEnvelope::parse(statement.clone());
         // A statement whose payer layers are malformed still has a place that its signer can be
         // held to.
-        let id = match &inner {
-            Ok(parsed) => parsed.id(),
-            Err(_) => {
-                let read = OriginatorEnvelope::statement(statement.clone());
-                read.map_err(|_| PeerViolation::NotCanonical)?.0
-            }
-        };
+        let (id, _) = OriginatorEnvelope::statement(statement.clone())
+            .map_err(|_| PeerViolation::NotCanonical)?;
         if id.originator != self.originator {
             return Err(PeerViolation::WrongOriginator);
         }
         if id.sequence == SequenceId::NONE || id.sequence > SequenceId::MAX {
             return Err(PeerViolation::OutOfOrder); // no strand has such a place
         }
-        Ok((OpenedEnvelope { bytes, id, inner }, statement, signature))
+        Ok((OpenedEnvelope { bytes, id, statement }, signature))
     }
 
     /// Recovers the payer key of each envelope that is signed, in order.
     fn payers(
         &self,
-        opened: &[Result<OpenedEnvelope, PeerViolation>],
+        signed: &[Result<ParsedEnvelope, PeerViolation>],
     ) -> Vec<Result<PublicKey, Violation>> {
         let mut claims = Vec::new();
-        let claimed: Vec<Result<(), Violation>> = opened
+        let claimed: Vec<Result<(), Violation>> = signed
             .iter()
             .flatten()
             .map(|envelope| {
@@ -137,8 +147,8 @@ impl EnvelopeVerifier {
         claimed.into_iter().map(|claimed| claimed.and_then(|()| resolve())).collect()
     }
 
-    fn entry(&self, envelope: OpenedEnvelope, payer: Result<PublicKey, Violation>) -> LogEntry {
-        let OpenedEnvelope { bytes, id, inner } = envelope;
+    fn entry(&self, envelope: ParsedEnvelope, payer: Result<PublicKey, Violation>) -> LogEntry {
+        let ParsedEnvelope { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
         let judged = check_length(bytes.len()).and_then(|()| {
             let statement = inner?;
@@ -161,7 +171,7 @@ impl EnvelopeVerifier {
     }
 }
 
-fn claim_of(envelope: &OpenedEnvelope) -> Result<SignatureClaim, Violation> {
+fn claim_of(envelope: &ParsedEnvelope) -> Result<SignatureClaim, Violation> {
     // Never reported: the error of the layer itself comes first.
     let statement = envelope.inner.as_ref().map_err(|_| Violation::PayerSignatureMissing)?;
     payer_claim(statement.payer())

@@ -5,7 +5,7 @@ use hawser_proto::{Address, Bytes, Signature};
 use hawser_rules::{check_length, check_statement};
 use hawser_storage::LogEntry;
 
-use super::{EnvelopeVerifier, OpenedEnvelope};
+use super::{EnvelopeVerifier, ParsedEnvelope};
 use crate::facts;
 
 impl EnvelopeVerifier {
@@ -21,7 +21,8 @@ impl EnvelopeVerifier {
     /// Reads one envelope. `node` is the account of the strand's node.
     fn read_one(&self, bytes: Bytes, node: Address) -> Option<(LogEntry, TreeHash)> {
         let leaf = envelope_leaf(&bytes)?;
-        let (OpenedEnvelope { bytes, id, inner }, ..) = self.open_unsigned(bytes).ok()?;
+        let (opened, _) = self.open_unsigned(bytes).ok()?;
+        let ParsedEnvelope { bytes, id, inner } = opened.parse();
         let statement = inner.ok()?;
         check_length(bytes.len()).ok()?;
         // Reserved topics, whose payer has to be the node, are left out below.
