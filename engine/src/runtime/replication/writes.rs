@@ -354,12 +354,13 @@ struct Counts {
 impl Counts {
     fn of(changes: &[Change]) -> Self {
         let mut counts = Self { envelopes: 0, missing: 0, invalid: 0 };
+        let mut first = None;
         for change in changes {
             match change {
                 Change::Append(LogEntry { id, validity, .. }) => {
                     counts.envelopes += 1;
                     if let Validity::Invalid(rule) = validity {
-                        tracing::warn!(envelope = %id, rule = rule.0, "an originator signed what breaks a rule");
+                        first.get_or_insert((id, rule.0));
                         counts.invalid += 1;
                     }
                 }
@@ -370,6 +371,10 @@ impl Counts {
                     }
                 }
             }
+        }
+        // One line for a commit: an originator can fill it with such envelopes, and the disk with lines about each.
+        if let Some((id, rule)) = first {
+            tracing::warn!(envelope = %id, rule, invalid = counts.invalid, "an originator signed what breaks a rule");
         }
         counts
     }
