@@ -1,6 +1,7 @@
 //! Places that the strand's own node no longer keeps. A follower cannot see the retention of what it does not get, so it
-//! believes the strand's own node alone, and only of places that are old enough. Of this node's own strand, which it follows
-//! after a loss, it believes its peers if they all say the same.
+//! believes the strand's own node alone, and only of places that are old enough. Of this node's own strand, which it
+//! follows after a loss, it believes its peers if they all say the same, and are more than half of the other nodes: those that
+//! connect first may all be enemies, and what has expired is not searched for again.
 
 use std::time::Instant;
 
@@ -50,7 +51,8 @@ impl Follower {
 
     /// Ends the search when all envelopes searched for have expired: a peer has supplied the envelope after them, and
     /// the strand's own node says that they have expired. For this node's own strand, every peer that claims to hold as
-    /// much has to say so: an envelope that one of them still holds is recovered.
+    /// much has to say so: an envelope that one of them still holds is recovered. They have to be more than half of the
+    /// other nodes; without that many the search ends as any other, and the places are asked for again.
     pub(super) fn end_expired_search(&mut self, now: Instant, writes: &mut PendingWrites) {
         let next = self.accepted.next();
         let Some(search) = &self.search else { return };
@@ -60,8 +62,12 @@ impl Follower {
             said.is_some_and(|(first, to)| *first <= next && *to >= through)
         };
         let knows = self.peers.iter().filter(|(_, peer)| peer.claimed_head >= through);
-        let mut knows = knows.map(|(id, _)| id).peekable();
-        let all_say = self.reports_finds && knows.peek().is_some() && knows.all(has_said);
+        let (say, others_know): (Vec<_>, Vec<_>) =
+            knows.map(|(id, _)| id).partition(|id| has_said(id));
+        let are_most = self.own_beside.as_ref().is_some_and(|others| {
+            say.into_iter().filter(|id| others.contains(id)).count() > others.len() / 2
+        });
+        let all_say = are_most && others_know.is_empty();
         if search.can_have_expired && (all_say || has_said(&self.originator)) {
             let skip = self.skip(next, through, SkipReason::Expired);
             self.accept(now, skip, writes);

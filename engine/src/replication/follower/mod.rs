@@ -24,7 +24,7 @@ mod tests;
 pub use effect::{Effect, StrandWrite};
 pub use parts::SplitLimits;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
@@ -71,8 +71,8 @@ pub struct Follower {
     originator: OriginatorId,
     /// The choice of the peer that the strand is taken from.
     choice: Choice,
-    /// Places that peers show and that are not held are reported.
-    reports_finds: bool,
+    /// The other canonical nodes, if the strand is this node's own: places that peers show and it lacks are reported.
+    own_beside: Option<BTreeSet<OriginatorId>>,
     /// The strand was taken over from the older network.
     is_migrated: bool,
     /// This node's wall clock, unix nanoseconds, as it was last noted.
@@ -137,7 +137,7 @@ impl Follower {
         Self {
             originator,
             choice: Choice::new(originator, stored, now),
-            reports_finds: false,
+            own_beside: None,
             is_migrated: false,
             wall_ns: None,
             accepted: stored,
@@ -405,7 +405,7 @@ impl Follower {
     /// Notes an envelope that was asked for and is not held. One that is held, or that this follower did
     /// not ask for, says nothing about this node's own knowledge of the strand.
     fn note_find(&self, entry: &LogEntry, writes: &mut PendingWrites) {
-        if !self.reports_finds {
+        if self.own_beside.is_none() {
             return;
         }
         let time = entry.facts.as_ref().map(|facts| facts.originator_ns);

@@ -1,5 +1,7 @@
 //! Followers that are driven beside others, and those of strands other than those of registered nodes.
 
+use std::collections::BTreeSet;
+
 use hawser_proto::OriginatorId;
 
 use super::Follower;
@@ -21,10 +23,12 @@ impl Follower {
         self
     }
 
-    /// Reports with [`Effect::Found`](super::Effect::Found) which places peers show that are not held.
+    /// Follows this node's own strand in a network with these other canonical nodes. Reports with
+    /// [`Effect::Found`](super::Effect::Found) which places peers show that are not held, and believes more than half of
+    /// the others that places have expired.
     #[must_use]
-    pub fn reporting_finds(mut self) -> Self {
-        self.reports_finds = true;
+    pub fn reporting_finds(mut self, others: BTreeSet<OriginatorId>) -> Self {
+        self.own_beside = Some(others);
         self
     }
 

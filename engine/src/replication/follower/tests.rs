@@ -420,7 +420,8 @@ fn more_than_was_asked_for_is_out_of_order() {
 fn own_strand_with_a_gap() -> Rig {
     let mut rig = Rig::connected(9);
     let missing = [(SequenceId(3), SequenceId(5))];
-    rig.follower = Follower::new(SOURCE, SequenceId(9), missing, rig.now).reporting_finds();
+    rig.follower =
+        Follower::new(SOURCE, SequenceId(9), missing, rig.now).reporting_finds([OTHER].into());
     rig.up(SOURCE);
     rig.up(OTHER);
     rig

@@ -169,12 +169,10 @@ impl GuardTask {
         if let Some(word) = reports.word {
             self.guard.note_word(now, state.ports.clock.now_ns(), word);
         }
-        let registry = state.ports.registry.borrow().clone();
-        let others = registry.nodes().filter(|it| it.canonical && it.id != state.own);
         let seen = Observation {
             held,
             has_signed: state.engine_counters.published.get() > 0,
-            others: others.map(|it| it.id).collect(),
+            others: state.others(),
             claims,
         };
         self.guard.observe(now, seen);

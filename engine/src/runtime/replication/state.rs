@@ -1,7 +1,7 @@
 //! The state that all tasks of replication share.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -146,6 +146,13 @@ impl ReplicationState {
                 || registry.node(originator).is_some()
                 || heads.get(originator) != SequenceId::NONE
         }
+    }
+
+    /// Returns the other canonical nodes.
+    pub(super) fn others(&self) -> BTreeSet<OriginatorId> {
+        let registry = self.ports.registry.borrow();
+        let others = registry.nodes().filter(|it| it.canonical && it.id != self.own);
+        others.map(|it| it.id).collect()
     }
 
     /// Returns the counters of a strand, which stay when its task ends.

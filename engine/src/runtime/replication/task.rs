@@ -124,7 +124,7 @@ impl StrandTask {
             originator,
             key,
             follower: if is_own {
-                follower.with_source(source).reporting_finds()
+                follower.with_source(source).reporting_finds(state.others())
             } else if originator.is_migrated() {
                 follower.with_source(source).of_older_network()
             } else {

@@ -89,7 +89,7 @@ fn the_word_of_the_strands_own_node_ends_a_search() {
 #[test]
 fn a_node_believes_its_peers_about_its_own_strand_if_they_all_say_the_same() {
     let rig = || {
-        let mut rig = relayed(Follower::reporting_finds, &[THIRD]);
+        let mut rig = relayed(|follower| follower.reporting_finds([OTHER, THIRD].into()), &[THIRD]);
         rig.answer(OTHER, vec![gap(1, 4), dated(5, NOW_NS - TWO_DAYS_NS)]);
         rig.answer(OTHER, vec![gap(1, 4)]);
         assert!(rig.follower.is_searching(), "one peer may hide what another one holds");
@@ -107,4 +107,29 @@ fn a_node_believes_its_peers_about_its_own_strand_if_they_all_say_the_same() {
     let mut none = rig();
     none.answer(THIRD, vec![dated(1, 0)]);
     assert_eq!((none.follower.accepted(), none.follower.is_searching()), (SequenceId(1), true));
+}
+
+/// Those that connect first after a restore may all be enemies.
+#[test]
+fn a_node_believes_only_most_of_the_others_that_its_own_places_have_expired() {
+    let (fourth, fifth) = (OriginatorId(500), OriginatorId(600));
+    for (others, is_over) in [
+        (vec![OTHER], true),
+        (vec![OTHER, THIRD, fourth], true),
+        (vec![OTHER, THIRD, fourth, fifth], false),
+        (vec![OTHER, fourth], false),
+    ] {
+        let beside = others.iter().copied().collect();
+        let mut rig = relayed(|follower| follower.reporting_finds(beside), &[THIRD]);
+        rig.answer(OTHER, vec![gap(1, 4), dated(5, NOW_NS - TWO_DAYS_NS)]);
+        rig.answer(OTHER, vec![gap(1, 4)]);
+        rig.answer(THIRD, vec![gap(1, 4)]);
+        assert_eq!(rig.follower.is_searching(), !is_over, "{others:?}");
+        assert_eq!(rig.follower.accepted(), SequenceId(if is_over { 4 } else { 0 }), "{others:?}");
+        if !is_over {
+            let effects = rig.wait(SEARCH_FOR);
+            let (changes, through) = (vec![skips(1, 4, SkipReason::Missing)], SequenceId(4));
+            assert!(effects.contains(&Effect::Write(StrandWrite::Append { changes, through })));
+        }
+    }
 }
