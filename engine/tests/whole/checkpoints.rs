@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use hawser_engine::own_strand::OwnStrandStatus;
 use hawser_engine::runtime::CheckpointTask;
+use hawser_engine::runtime::replication::Replication;
 use hawser_proto::checkpoint::{Checkpoint, SignedCheckpoint};
 use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 use hawser_storage::{Change, LogEntry, SkipReason, Store};
 
-use crate::common::{NODE, START_NS, message, node_key, start, store};
+use crate::common::{NODE, START_NS, message, node_key, payer, start, store};
 
 const CHAIN: OriginatorId = OriginatorId::GROUP_MESSAGES;
 /// Time after which a checkpoint counts as missing.
@@ -136,4 +138,54 @@ async fn nothing_is_signed_beyond_a_place_that_is_missing() {
     while !store.bring_up_trees(1).unwrap() {}
     signed(&store, CHAIN, 5).await;
     task.stop().await;
+}
+
+/// A checkpoint of the own strand that this process signs, as a peer has it: later than another process may have signed.
+fn own_checkpoint(store: &Store, size: u64) -> Checkpoint {
+    let minute_ns = 60_000_000_000;
+    Checkpoint {
+        node: NODE,
+        originator: NODE,
+        size,
+        root: store.snapshot().root(NODE, size).unwrap(),
+        time_ns: u64::try_from(START_NS).unwrap() + minute_ns + size,
+    }
+}
+
+/// Time moves by itself, so that rounds of the exchange come one right after the other.
+#[tokio::test(start_paused = true)]
+async fn a_node_is_shown_its_own_checkpoints_at_once_and_takes_them_for_no_other_process() {
+    const ALL: u64 = 900;
+    let store = store();
+    let node = start(store.clone());
+    let (replication, tasks) = Replication::start(&node.engine, None);
+    let (done, is_done) = tokio::sync::oneshot::channel();
+    let signing = std::thread::spawn(move || {
+        for size in 1..=ALL {
+            let id = EnvelopeId::new(NODE, SequenceId(size));
+            let entry = LogEntry::waiting(id, format!("own {id}").into_bytes().into());
+            store.commit(&[Change::Append(entry)]).unwrap();
+            let signed = own_checkpoint(&store, size).sign(&node_key());
+            store.put_checkpoint(&signed.into()).unwrap();
+            // One that finds no room is dropped.
+            _ = replication.show_checkpoint(signed.into());
+        }
+        let next = Checkpoint { size: ALL + 1, ..own_checkpoint(&store, ALL) };
+        let forged = next.sign(&payer(0));
+        while !replication.show_checkpoint(forged.into()) {
+            std::thread::yield_now();
+        }
+        done.send(()).unwrap();
+    });
+    is_done.await.unwrap();
+    signing.join().unwrap();
+    // They are looked at in turn.
+    while node.engine.counters().checkpoint_exchange.forged.get() == 0 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    for _ in 0..100 {
+        assert_ne!(node.engine.own_strand_status(), OwnStrandStatus::Stopped);
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    tasks.stop().await;
 }

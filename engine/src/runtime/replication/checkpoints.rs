@@ -77,6 +77,8 @@ struct Book {
     silence: SilentStrands,
     /// The checkpoints that contradict each other, for peers.
     proofs: CheckpointOffers,
+    /// What peers have shown, and who, since the last round.
+    shown: Vec<(OriginatorId, CosignedCheckpoint)>,
     /// Checkpoints that are to be written, by pair and size.
     unsaved: BTreeMap<(Pair, u64), Arc<CosignedCheckpoint>>,
     /// Evidence that is to be written.
@@ -101,6 +103,7 @@ impl Book {
                 every: Duration::ZERO,
             }),
             proofs: CheckpointOffers::new(),
+            shown: Vec::new(),
             unsaved: BTreeMap::new(),
             evidence: Vec::new(),
             has_changed: false,
@@ -120,10 +123,15 @@ impl Book {
 
     fn try_round(&mut self) -> Result<(), CommitError> {
         let state = self.state.clone();
+        // Before the view of the store: this node's own checkpoints are stored before a peer can hold one, so the view has
+        // each one that is shown back. In an older view it would be one of another process.
+        if self.shown.is_empty() {
+            self.shown = state.checkpoints.take_shown();
+        }
         let snapshot = state.store.snapshot();
         self.load(&snapshot)?;
         self.look_for_silent(&snapshot)?;
-        for (peer, checkpoint) in state.checkpoints.take_shown() {
+        for (peer, checkpoint) in std::mem::take(&mut self.shown) {
             self.take(&snapshot, peer, &checkpoint)?;
         }
         for originator in self.watch.waiting() {
