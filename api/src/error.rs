@@ -40,10 +40,10 @@ pub(crate) enum CallError {
     #[error(transparent)]
     Proof(#[from] ProofRefusal),
     /// The log holds bytes that are no envelope.
-    #[error("a stored envelope does not decode")]
+    #[error("an envelope in this node's log does not decode: ask another node")]
     Undecodable,
     /// The thread that read the log panicked.
-    #[error("reading was interrupted")]
+    #[error("this node failed while it read the answer: try again, or ask another node")]
     Interrupted,
     /// The caller asks for more than its share.
     #[error(transparent)]
@@ -58,7 +58,7 @@ pub(crate) enum CallError {
     #[error("invalid auth token: {0}")]
     Token(#[from] NodeTokenError),
     /// An address has had too many signatures of node tokens checked; seconds until the next one.
-    #[error("too many node tokens were checked for this address")]
+    #[error("too many node tokens were sent from this address: try again later")]
     TooManyTokens(u64),
     /// Only nodes may call this service.
     #[error("this service is for nodes: the header {TOKEN_HEADER} is missing")]
@@ -72,13 +72,13 @@ pub(crate) enum CallError {
         retry_after_s: u64,
     },
     /// A caller has as many streams of all envelopes open as it may have.
-    #[error("too many streams of all envelopes are open from this address")]
+    #[error("too many SubscribeAllEnvelopes streams are open from this address: close one first")]
     TooManyStreams,
     /// A stream with requests ends.
     #[error(transparent)]
     Stream(#[from] StreamError),
     /// The request has no report.
-    #[error("invalid misbehaviour report: there is none")]
+    #[error("invalid misbehaviour report: the request has no report")]
     ReportMissing,
     /// The evidence of a report does not bear it out.
     #[error("invalid misbehaviour report: {0}")]
@@ -87,13 +87,15 @@ pub(crate) enum CallError {
     #[error("{0}")]
     Report(String),
     /// Checking reports has taken its share of the machine; seconds until it may go on.
-    #[error("checking reports has taken its share of the machine")]
+    #[error(
+        "checks of misbehaviour reports have used up their share of this node: try again later"
+    )]
     ReportsBusy(u64),
     /// An address has submitted as many reports as it may; seconds until the next one.
-    #[error("too many reports were submitted from this address")]
+    #[error("too many misbehaviour reports were submitted from this address: try again later")]
     TooManyReports(u64),
     /// The log cannot be written to at present.
-    #[error("the disk of this node takes nothing now")]
+    #[error("this node cannot write to its disk now: try another node")]
     ReadOnly,
     /// This node does not serve that part of the protocol.
     #[error("{0} is not served by this node")]
@@ -162,7 +164,11 @@ pub(crate) fn into_status(error: impl Into<CallError>) -> Status {
         CallError::Read(QueryError::NoMemory(_)) | CallError::Overloaded(_) => Overloaded.into(),
         CallError::Read(QueryError::Rebuilding(_)) => unavailable(text, RETRY_AFTER_REBUILD_S),
         CallError::Read(_) | CallError::Undecodable | CallError::Interrupted => {
-            tracing::error!(code = "read_failed", error = text, "a call could not be served");
+            tracing::error!(
+                code = "read_failed",
+                error = text,
+                "a call failed, because the log could not be read"
+            );
             Status::internal(text)
         }
         CallError::ShuttingDown => Status::unavailable(text),

@@ -57,10 +57,10 @@ pub(crate) enum LimitError {
     #[error("too many payer_addresses: {0}, at most {PAYERS_MAX} are allowed")]
     TooManyPayers(usize),
     #[error(
-        "{RESUME_HEADER} must be ORIGINATOR=SEQUENCE,…: {0:?} is neither, or names an originator again"
+        "{RESUME_HEADER} must be ORIGINATOR=SEQUENCE,…: {0:?} is not such a pair, or names an originator twice"
     )]
     Resume(String),
-    #[error("granularity {0} is not known")]
+    #[error("granularity {0} is unknown")]
     Granularity(i32),
 }
 
@@ -290,7 +290,7 @@ pub(crate) fn resume_point(metadata: &MetadataMap) -> Result<Option<Cursor>, Lim
     let wrong = |entry: &str| LimitError::Resume(entry.chars().take(QUOTED_MAX).collect());
     let mut places = BTreeMap::new();
     for value in values {
-        let text = value.to_str().map_err(|_| wrong("bytes that are no text"))?;
+        let text = value.to_str().map_err(|_| wrong("bytes that are not text"))?;
         for entry in text.split(',').map(str::trim).filter(|entry| !entry.is_empty()) {
             let parsed = entry.split_once('=').and_then(|(originator, sequence)| {
                 Some((originator.trim().parse().ok()?, sequence.trim().parse().ok()?))

@@ -119,7 +119,7 @@ impl State {
 
     fn run(&self) {
         while let Some(job) = self.next() {
-            // The panic hook has logged it, and the caller gets the error "reading was interrupted".
+            // The panic hook has logged it, and the caller gets the error `CallError::Interrupted`.
             let _ = std::panic::catch_unwind(AssertUnwindSafe(job));
         }
     }

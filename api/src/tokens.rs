@@ -25,21 +25,21 @@ const VERSION_MIN: [u64; 3] = [1, 1, 0];
 /// The reason a token is not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NodeTokenError {
-    #[error("it is not a JWS in compact form")]
+    #[error("the token is not a JWS in compact form")]
     Form,
-    #[error("its algorithm is not ES256K")]
+    #[error("the token's algorithm is not ES256K")]
     Algorithm,
-    #[error("its claims are not those of a node")]
+    #[error("the token does not have the claims of a node token")]
     Claims,
-    #[error("its node is not in the registry")]
+    #[error("the token's node is not in the registry")]
     UnknownNode,
-    #[error("its signature is not its node's")]
+    #[error("the token is not signed with the key of its node")]
     Signature,
-    #[error("it is meant for another node")]
+    #[error("the token is meant for another node")]
     Audience,
-    #[error("it has expired, is not valid yet, or lives for more than two hours")]
+    #[error("the token has expired, is not valid yet, or is valid for more than two hours")]
     Time,
-    #[error("the version of its node is not compatible with this node's")]
+    #[error("the version of the token's node is not compatible with this node")]
     Version,
 }
 

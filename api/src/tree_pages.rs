@@ -195,7 +195,7 @@ impl PublicPages for TreePages {
         let witness = self.witness.clone();
         Box::pin(async move {
             let Some(witness) = witness else {
-                return refusal(StatusCode::NOT_FOUND, None, "this is no witness");
+                return refusal(StatusCode::NOT_FOUND, None, "this node is not a witness");
             };
             let page = witness.add_checkpoint(head, body, charge).await;
             page.unwrap_or_else(|error| refused(&into_status(error)))

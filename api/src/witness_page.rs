@@ -108,8 +108,10 @@ impl WitnessCalls {
 
     /// Reads a submission, and verifies the signature of its node.
     fn read(&self, body: &[u8]) -> Result<Submitted, Refused> {
-        const MALFORMED: Refused = (StatusCode::BAD_REQUEST, "the body is no submission");
-        const UNKNOWN: Refused = (StatusCode::NOT_FOUND, "the origin is no log of this network");
+        const MALFORMED: Refused =
+            (StatusCode::BAD_REQUEST, "the body does not parse as a submission");
+        const UNKNOWN: Refused =
+            (StatusCode::NOT_FOUND, "the origin of the checkpoint is not a log of this network");
         const UNSIGNED: Refused =
             (StatusCode::FORBIDDEN, "the node of the origin has not signed the checkpoint");
         let old = CheckpointSubmission::decode(body).map_err(|_| MALFORMED)?;

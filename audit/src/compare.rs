@@ -290,7 +290,7 @@ fn difference(a: &Bytes, b: &Bytes) -> (&'static str, String) {
             let text = format!("two statements, of {} and {} bytes", a.len(), b.len());
             ("statement", text)
         }
-        _ => ("bytes", "one of them is no envelope".to_owned()),
+        _ => ("bytes", "one of them does not decode as an envelope".to_owned()),
     }
 }
 

@@ -33,13 +33,13 @@ pub enum EvidenceFileError {
     #[error("the file has {0} bytes, at most {FILE_LEN_BYTES_MAX} are read")]
     TooLong(usize),
     /// The file is no JSON of this schema.
-    #[error("the file is no evidence file: {0}")]
+    #[error("the file is not an evidence file: {0}")]
     Json(#[from] serde_json::Error),
     /// The file is of another schema.
     #[error("the file has schema {0:?}, and this program reads {SCHEMA:?}")]
     Schema(String),
     /// A field has another form.
-    #[error("{field}: {text:?} is no {expected}")]
+    #[error("field {field}: {text:?} is not a valid {expected}")]
     Field {
         /// The name of the field.
         field: &'static str,
@@ -52,7 +52,7 @@ pub enum EvidenceFileError {
     #[error("rates: {0}")]
     Rates(String),
     /// The file has no keys, and none are given beside it.
-    #[error("the file has no registry: give one")]
+    #[error("the file has no registry: give one (--registry)")]
     NoRegistry,
 }
 

@@ -30,13 +30,13 @@ pub enum ProofFileError {
     #[error("the file has {0} bytes, at most {PROOF_FILE_LEN_BYTES_MAX} are read")]
     TooLong(usize),
     /// The file is no JSON of this schema.
-    #[error("the file is no proof file: {0}")]
+    #[error("the file is not a proof file: {0}")]
     Json(#[from] serde_json::Error),
     /// The file is of another schema.
     #[error("the file has schema {0:?}, and this program reads {PROOF_SCHEMA:?}")]
     Schema(String),
     /// A field has another form.
-    #[error("{0} is malformed")]
+    #[error("field {0} of the proof file is malformed")]
     Field(&'static str),
     /// The proof has more hashes than any tree asks for.
     #[error("the proof has {0} hashes, at most {PROOF_LEN_MAX} are needed")]
@@ -91,7 +91,7 @@ pub enum RefutedProof {
     #[error("node {0} has not signed the envelope")]
     Forged(OriginatorId),
     /// The checkpoint is of another strand.
-    #[error("the envelope is of strand {envelope}, the checkpoint of strand {checkpoint}")]
+    #[error("the envelope is of strand {envelope}, and the checkpoint is of strand {checkpoint}")]
     OtherStrand {
         /// The strand of the envelope.
         envelope: OriginatorId,
@@ -102,7 +102,7 @@ pub enum RefutedProof {
     #[error(transparent)]
     Inclusion(#[from] ProofError),
     /// The checkpoint's signature does not stand.
-    #[error("the checkpoint: {0}")]
+    #[error("the checkpoint does not verify: {0}")]
     Checkpoint(#[from] CheckpointError),
 }
 

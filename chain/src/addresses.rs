@@ -66,7 +66,7 @@ pub struct Addresses {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressesParseError {
     /// The text is too long.
-    #[error("it has more than {BYTES_MAX} bytes")]
+    #[error("it is longer than {BYTES_MAX} bytes")]
     TooLong,
     /// The text is no JSON.
     #[error("it is not JSON: {0}")]

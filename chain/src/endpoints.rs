@@ -404,7 +404,11 @@ impl Endpoints {
         let slot = &self.0.slots[index];
         let mut state = slot.state.lock();
         if state.error.take().is_some() {
-            tracing::info!(chain = self.0.name, endpoint = slot.display_url, "answers again");
+            tracing::info!(
+                chain = self.0.name,
+                endpoint = slot.display_url,
+                "the endpoint answers again"
+            );
         } else if before != index {
             tracing::info!(
                 chain = self.0.name,

@@ -239,7 +239,11 @@ fn call(name: &str, script: &str, keys: &[String], arguments: &[Vec<u8>]) -> red
 }
 
 fn late() -> RedisFault {
-    RedisFault { reason: "no answer in time".into(), is_answer: false, wants_text: false }
+    RedisFault {
+        reason: "Redis did not answer in time".into(),
+        is_answer: false,
+        wants_text: false,
+    }
 }
 
 fn fault(error: redis::RedisError) -> RedisFault {

@@ -24,7 +24,10 @@ pub enum ReportManagerError {
     #[error(transparent)]
     Send(#[from] SendError),
     /// The endpoint shows a contract whose digests are others: no attestation would count there.
-    #[error("{endpoint} shows another contract at {address}: its domain separator is {said}")]
+    #[error(
+        "{endpoint} has another contract than the payer report manager at {address} (its domain separator is \
+        {said}): check the address"
+    )]
     OtherContract {
         /// Scheme, host and port of the endpoint.
         endpoint: String,

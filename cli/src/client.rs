@@ -82,8 +82,11 @@ fn unusable(error: &dyn std::error::Error) -> RunError {
 }
 
 fn endpoint(address: &str) -> Result<Endpoint, RunError> {
-    let wrong =
-        || RunError::usage(format!("{address:?} is no address: host:port, http://… or https://…"));
+    let wrong = || {
+        RunError::usage(format!(
+            "{address:?} is not an address: write host:port, http://… or https://…"
+        ))
+    };
     let url = match address.split_once("://") {
         Some(("http" | "https", _)) => address.to_owned(),
         Some(_) => return Err(wrong()),

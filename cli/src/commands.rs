@@ -113,10 +113,10 @@ pub(crate) fn run(cli: Cli) -> Result<(), RunError> {
 
 /// Runs a command that waits for sockets or processes, on one thread.
 fn blocking<T>(command: impl Future<Output = Result<T, RunError>>) -> Result<T, RunError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| {
+            RunError::failed(format!("the threads of the program cannot be started: {error}"))
+        })?;
     let done = runtime.block_on(command);
     runtime.shutdown_background();
     done

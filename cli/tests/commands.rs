@@ -324,7 +324,8 @@ fn a_draining_node_is_not_ready_and_a_second_signal_ends_it_at_once() {
     assert_eq!(output.status.code(), Some(1));
     assert!(stdout(&output).contains("not_draining"), "{}", stdout(&output));
     signal(node.pid(), "INT");
-    let line = node.line("what had not ended", |line| line.contains("not everything had ended"));
+    let line = node
+        .line("what had not ended", |line| line.contains("stopped before all its work had ended"));
     assert!(line.contains("calls and streams of clients"), "{line}");
     assert_eq!(node.end().code(), Some(1));
 }

@@ -268,7 +268,7 @@ impl Connection {
 }
 
 fn route(path: &str) -> Result<PathAndQuery, Status> {
-    path.parse().map_err(|_| Status::internal(format!("{path:?} is no path")))
+    path.parse().map_err(|_| Status::internal(format!("{path:?} is not a path")))
 }
 
 /// A codec that leaves bytes as they are.

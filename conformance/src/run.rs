@@ -103,7 +103,7 @@ impl Plan {
     async fn connect(&self, address: &str) -> Result<Connection, StartError> {
         let wrong = || {
             StartError::Usage(format!(
-                "{address:?} is no address: HOST:PORT, http://… or https://…"
+                "{address:?} is not an address: write HOST:PORT, http://… or https://…"
             ))
         };
         let mut parsed = Address::parse(address).ok_or_else(wrong)?;

@@ -51,7 +51,7 @@ pub enum LedgerAction {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BookingError {
     /// The id is all zeros.
-    #[error("the event has no id")]
+    #[error("the event of the settlement chain has no id")]
     NoId,
     /// The amount is 0, or exceeds 2^63 − 1 picodollars.
     #[error("an amount of {microdollars} microdollars cannot be booked")]
@@ -60,10 +60,10 @@ pub enum BookingError {
         microdollars: u128,
     },
     /// A cancellation without a withdrawal.
-    #[error("no withdrawal is on record that it could cancel")]
+    #[error("the payer has no recorded withdrawal that the event could cancel")]
     NoWithdrawal,
     /// A second cancellation of one withdrawal.
-    #[error("the last withdrawal is cancelled already")]
+    #[error("the payer's last withdrawal is cancelled already")]
     AlreadyCancelled,
 }
 

@@ -27,7 +27,7 @@ pub enum SubmissionError {
     #[error("invalid misbehaviour report: {0}")]
     Form(#[from] ReportError),
     /// Only a node says of its own reports that it saw the fault.
-    #[error("invalid misbehaviour report: submitted_by_node is for nodes")]
+    #[error("invalid misbehaviour report: only a node may set submitted_by_node")]
     ByNode,
     /// The report's time is more than five minutes ahead.
     #[error("invalid misbehaviour report: its time is more than 5 minutes in the future")]

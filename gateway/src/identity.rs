@@ -120,7 +120,9 @@ pub(crate) enum JudgeError {
     #[error("envelope {}: invalid identity update: {}", .0.index, .0.reason)]
     Invalid(InvalidUpdate),
     /// There are too many of them to be judged.
-    #[error("{count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are taken at once")]
+    #[error(
+        "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
+    )]
     TooMany { count: usize },
     /// No node returns the log of the inbox, so they cannot be judged.
     #[error("no node returns the log of the inbox: try again")]

@@ -67,10 +67,10 @@ pub enum RouteError {
     #[error(transparent)]
     Violation(#[from] Violation),
     /// The group id has another length than 16 bytes, which the chain requires.
-    #[error("a group id on the chain has 16 bytes, this one has {0}")]
+    #[error("a group id must have 16 bytes to be published on the chain, and this one has {0}")]
     GroupIdLen(usize),
     /// The inbox id has another length than 32 bytes, which the chain requires.
-    #[error("an inbox id has 32 bytes, this one has {0}")]
+    #[error("an inbox id must have 32 bytes, and this one has {0}")]
     InboxIdLen(usize),
     /// The update changes nothing, and costs gas all the same.
     #[error("the identity update has no actions")]

@@ -64,10 +64,12 @@ pub enum KeyPackageError {
     #[error("the credential of the key package is not a basic one")]
     CredentialType,
     /// The content of the credential names no inbox.
-    #[error("the credential of the key package names no inbox: {0}")]
+    #[error("the credential of the key package does not name an inbox: {0}")]
     Credential(&'static str),
     /// The lifetime has not begun.
-    #[error("key package is valid from {not_before_unix_s} on and it is {now_unix_s}")]
+    #[error(
+        "the key package is valid only from unix second {not_before_unix_s} on, and it is {now_unix_s} now"
+    )]
     NotYet {
         /// First second of the lifetime.
         not_before_unix_s: u64,
@@ -75,7 +77,9 @@ pub enum KeyPackageError {
         now_unix_s: u64,
     },
     /// The lifetime is over; the installation has to upload a new key package.
-    #[error("key package was valid until {not_after_unix_s} and it is {now_unix_s}")]
+    #[error(
+        "the key package was valid until unix second {not_after_unix_s}, and it is {now_unix_s} now"
+    )]
     Expired {
         /// Second after the lifetime.
         not_after_unix_s: u64,

@@ -8,23 +8,25 @@ use hawser_proto::frame::{CloseCode, FrameError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, thiserror::Error)]
 pub enum PeerError {
     /// The registry has no node of this id in the network.
-    #[error("the registry has no such node in the network")]
+    #[error("the registry lists no such node in the network")]
     UnknownNode,
     /// The peer has another id than the one that was dialled, or this node's own.
-    #[error("another node than the one that was dialled")]
+    #[error("the peer is another node than the one that was dialled")]
     WrongNode,
     /// The signature does not prove this id, in this role, on this connection.
-    #[error("the proof does not hold")]
+    #[error("the proof of the peer's node id is invalid")]
     BadProof,
     /// Both ends have no version of the protocol in common.
-    #[error("no common version")]
+    #[error("the peer speaks no common protocol version")]
     NoCommonVersion,
     /// The peer did not finish the handshake in time.
-    #[error("the handshake took too long")]
+    #[error("the peer's handshake took too long")]
     HandshakeTimeout,
     /// Too many connections have peers that have not proved their node id yet, or the peer came back
     /// too soon after it was refused.
-    #[error("too many connections")]
+    #[error(
+        "too many connections without a proven node id are open, or the peer came back too soon"
+    )]
     Busy,
     /// A frame was malformed or out of place.
     #[error("protocol violation")]
@@ -36,7 +38,7 @@ pub enum PeerError {
     #[error("too many keep-alives")]
     KeepAlives,
     /// The peer sent a strand that was not asked for.
-    #[error("a strand that was not asked for")]
+    #[error("the peer sent a strand that was not requested")]
     Unrequested,
     /// The engine found a violation in the peer's envelopes.
     #[error(transparent)]

@@ -58,7 +58,7 @@ pub(crate) async fn maintain_session(net: Arc<NetState>, endpoint: Endpoint, pee
                 backoff.next_pause(rand::random())
             }
             Err(error) => {
-                tracing::debug!(%peer, ?addresses, %error, "no session");
+                tracing::debug!(%peer, ?addresses, %error, "no session with the peer");
                 net.failures.not_reached(peer, &error);
                 if error.is_lasting() {
                     long_pause(rand::random())
@@ -137,7 +137,9 @@ async fn attempt(
                 announced_pause.end();
                 return Ok(proven);
             }
-            Err(error) => tracing::debug!(%peer, told, %error, "no session at the address it told"),
+            Err(error) => {
+                tracing::debug!(%peer, told, %error, "no session at the address that the peer stated")
+            }
         }
     }
     attempt_with(net, peer, connect(endpoint, &addresses.registered)).await

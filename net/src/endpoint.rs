@@ -288,7 +288,7 @@ async fn receive(net: Arc<NetState>, slot: UnprovenSlot, incoming: Incoming) {
     let remote = incoming.remote_address();
     match prove(&net, incoming, slot).await {
         Ok(proven) => net.run_session(proven).await,
-        Err(error) => tracing::debug!(%remote, %error, "no session"),
+        Err(error) => tracing::debug!(%remote, %error, "no session with the peer"),
     }
 }
 

@@ -69,7 +69,7 @@ mod tests {
             refused: 1,
             last_error: Some(last_error.to_owned()),
         };
-        assert_eq!(log.all()[&PEER], failures("the proof does not hold"));
+        assert_eq!(log.all()[&PEER], failures("the proof of the peer's node id is invalid"));
         log.disconnected(PEER, &SessionError::Closed(CloseCode::Shutdown));
         assert_eq!(log.all()[&PEER], failures("closed by the peer: Shutdown"));
         assert_eq!(log.all().len(), 1);

@@ -60,7 +60,7 @@ impl NetState {
         let (guard, link) = match admitted {
             Ok(admitted) => admitted,
             Err(code) => {
-                tracing::debug!(%peer, ?code, "peer not let in");
+                tracing::debug!(%peer, ?code, "peer refused before a session");
                 connection.close(close_code(code), b"");
                 return;
             }

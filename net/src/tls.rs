@@ -19,13 +19,13 @@ pub(crate) const SERVER_NAME: &str = "hawser";
 #[derive(Debug, thiserror::Error)]
 pub enum PeerTlsError {
     /// Making the key or the certificate failed.
-    #[error("certificate: {0}")]
+    #[error("the TLS certificate for peers cannot be made: {0}")]
     Certificate(#[from] rcgen::Error),
     /// The TLS library refused the configuration.
-    #[error("configuration: {0}")]
+    #[error("the TLS configuration for peers cannot be made: {0}")]
     Config(#[from] rustls::Error),
     /// The cipher suite that QUIC begins with is missing.
-    #[error("configuration: {0}")]
+    #[error("the TLS configuration for peers cannot be made: {0}")]
     Suite(#[from] quinn::crypto::rustls::NoInitialCipherSuite),
 }
 

@@ -152,14 +152,20 @@ pub fn ask(
         {
             return Ok(None);
         }
-        Err(error) => return Err(RunError::failed(format!("the node's socket: {error}"))),
+        Err(error) => {
+            return Err(RunError::failed(format!("cannot connect to the node's socket: {error}")));
+        }
     };
     let lost = |error: io::Error| RunError::failed(format!("the node does not answer: {error}"));
     write_line(&mut stream, request).map_err(lost)?;
     let mut lines = BufReader::new(stream);
     loop {
         match read_line(&mut lines).map_err(lost)? {
-            None => return Err(RunError::failed("the node has ended before it was done")),
+            None => {
+                return Err(RunError::failed(
+                    "the node stopped before the command was done: run it again",
+                ));
+            }
             Some(AdminReply::Progress { bytes }) => progress(bytes),
             Some(AdminReply::Done(done)) => return Ok(Some(done)),
             Some(AdminReply::Failed { error, refused }) => {
@@ -183,7 +189,7 @@ pub fn read_line<T: for<'a> Deserialize<'a>>(
         return Ok(None);
     }
     if line.last() != Some(&b'\n') {
-        return Err(io::Error::other("a line is cut off, or too long"));
+        return Err(io::Error::other("a line of the node's socket is cut off, or too long"));
     }
     serde_json::from_slice(&line).map(Some).map_err(io::Error::other)
 }

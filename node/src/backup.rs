@@ -94,7 +94,7 @@ pub fn create(
     };
     if let Some(Err(error)) = store.path().map(|data_dir| backup_notes::note_made(data_dir, &note))
     {
-        tracing::warn!(%error, "the backup is made, and cannot be noted in the data folder");
+        tracing::warn!(%error, "the backup is made, but cannot be recorded in the data folder");
     }
     Ok(report)
 }

@@ -188,7 +188,7 @@ fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
         file => file?,
     };
     if !file.metadata()?.is_file() {
-        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is no file"));
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it is not a file"));
     }
     let mut text = Vec::new();
     file.take(LEN_BYTES_MAX).read_to_end(&mut text)?;

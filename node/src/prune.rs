@@ -56,7 +56,10 @@ fn run(
     moved: &mut PruneProgress<'_>,
 ) -> Result<PruneReport, RunError> {
     if !store.stale_projections().is_empty() {
-        return Err(RunError::refused("the projections are not whole: run hawser rebuild first"));
+        return Err(RunError::refused(
+            "the projections have to be rebuilt before envelopes are pruned: run hawser \
+            rebuild first",
+        ));
     }
     let (mut told, mut turns) = (0, with_pauses.then(ShortTurns::begin));
     let run = PruneRun { own_unix_s, places_max: u64::MAX, dry_run };
@@ -69,7 +72,9 @@ fn run(
     });
     let report = done.map_err(RunError::failed)?;
     match report.is_partial {
-        true => Err(RunError::failed("stopped before it was done; the next run goes on")),
+        true => {
+            Err(RunError::failed("pruning was stopped before it was done: the next run continues"))
+        }
         false => Ok(report),
     }
 }

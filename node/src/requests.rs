@@ -53,7 +53,7 @@ impl Requests {
             let mut stopped: Option<Instant> = None;
             loop {
                 if (self.stop)() && stopped.get_or_insert_with(Instant::now).elapsed() >= longer {
-                    return Err(io::Error::other("stopped before it was done"));
+                    return Err(io::Error::other("the command was stopped before it was done"));
                 }
                 // An end of the time is a look, and the request goes on.
                 if let Ok(done) = tokio::time::timeout(LOOK_EVERY, &mut request).await {

@@ -139,7 +139,12 @@ impl RestoreFolder {
 fn read<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
     match fs::metadata(path) {
         Ok(found) if found.is_file() && found.len() <= LEN_BYTES_MAX => {}
-        Ok(_) => return Err(io::Error::other(format!("{} is no file of ours", path.display()))),
+        Ok(_) => {
+            return Err(io::Error::other(format!(
+                "{} was not written by this program: move it away",
+                path.display()
+            )));
+        }
         Err(error)
             if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>
         {

@@ -239,7 +239,8 @@ impl Objects for WebObjects {
             }
             read => read?,
         };
-        let text = String::from_utf8(bytes).map_err(|_| io::Error::other("the list is no text"))?;
+        let text =
+            String::from_utf8(bytes).map_err(|_| io::Error::other("the list is not UTF-8 text"))?;
         let is_inside = |name: &str| {
             let rest = name.strip_prefix(folder).and_then(|rest| rest.strip_prefix('/'));
             rest.is_some_and(|rest| {

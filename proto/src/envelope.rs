@@ -21,7 +21,7 @@ pub use pb::client_envelope::Payload;
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayerError {
     /// The bytes are no protobuf message of this layer.
-    #[error("wire format: {0}")]
+    #[error("the bytes do not decode: {0}")]
     Wire(#[from] prost::DecodeError),
     /// The client envelope has no `aad`, which names its topic.
     #[error("aad is missing")]

@@ -19,7 +19,9 @@ pub struct Absences(Vec<Absence>);
 
 /// The times are no absences.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("absences must ascend, have a length, and only the last one may lack an end")]
+#[error(
+    "absences of a node must ascend in time and must not be empty, and only the last one may have no end"
+)]
 pub struct AbsencesError;
 
 const NS_PER_S: i128 = 1_000_000_000;

@@ -51,7 +51,7 @@ pub enum NoContradictionError {
     #[error("the checkpoints do not contradict each other")]
     Consistent,
     /// The proof does not show the beginning of the larger tree.
-    #[error("the proof of the larger tree fails: {0}")]
+    #[error("the proof that the larger tree contains the smaller one does not verify: {0}")]
     Proof(#[from] ProofError),
 }
 

@@ -79,16 +79,16 @@ pub enum Violation {
     #[error("expiry {0} does not follow from time and retention")]
     Expiry(u64),
     /// The base fee, in picodollars, is not the price under any rate in force at that time.
-    #[error("base fee {0} is not what the rates say")]
+    #[error("base fee {0} differs from the fee at the rates in force")]
     BaseFee(u64),
     /// The congestion fee, in picodollars, is no multiple of the rate, or too high a multiple.
-    #[error("congestion fee {0} is not what the rates can give")]
+    #[error("congestion fee {0} is impossible at the rates in force")]
     CongestionFee(u64),
     /// The envelope, in bytes, is longer than any answer can carry.
-    #[error("envelope has {0} bytes, no answer can carry it")]
+    #[error("envelope has {0} bytes, more than a response can carry")]
     TooLong(usize),
     /// The node that signed the envelope was not in the network at the time that the envelope states.
-    #[error("its node was not in the network at that time")]
+    #[error("the originator was not in the network at the time of the envelope")]
     Absent,
 }
 

@@ -19,7 +19,7 @@ impl<'de> Deserialize<'de> for Cidr {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         Self::parse(&text).ok_or_else(|| {
-            serde::de::Error::custom(format!("{text:?} is no network such as 10.0.0.0/8"))
+            serde::de::Error::custom(format!("{text:?} is not a network such as 10.0.0.0/8"))
         })
     }
 }

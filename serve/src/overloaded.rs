@@ -10,7 +10,8 @@ const RETRY_AFTER_S: u64 = 1;
 /// The caller holds too much of this process already, or all callers together do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "too much is being received, computed or left unread at once: read answers, or ask for less"
+    "this connection has too much in flight (requests, computations or unread responses): read the responses, or \
+     send less at once"
 )]
 pub struct Overloaded;
 

@@ -46,7 +46,7 @@ impl Database {
         let value = if is_held { "true" } else { "false" };
         if let Err(error) = self.db.set_options_cf(self.family(family), &[(OPTION, value)]) {
             // The next opening does it.
-            tracing::warn!(%error, family = family.name(), "compactions cannot be held or let go");
+            tracing::warn!(%error, family = family.name(), "compactions cannot be paused or resumed");
         }
     }
 }

@@ -49,7 +49,9 @@ pub enum ReadError {
         key_hex: String,
     },
     /// The rows are to be made anew from the log, or are being made: those that are there may be wrong, and others absent.
-    #[error("column family {family} is being made anew from the log")]
+    #[error(
+        "column family {family} is being rebuilt from the log: read it again when the rebuild has ended"
+    )]
     Rebuilding {
         /// The column family.
         family: &'static str,
@@ -84,13 +86,13 @@ impl ReadError {
 pub enum CommitError {
     /// Another statement holds this place, or the place was declared void: the originator made two
     /// statements about one sequence id.
-    #[error("another envelope, or a declared void, stands at {at}")]
+    #[error("another envelope, or a void place, is stored at {at}")]
     Conflict {
         /// The place.
         at: EnvelopeId,
     },
     /// The change leaves places between itself and the head that are neither held nor marked.
-    #[error("{got} does not follow {after}")]
+    #[error("{got} cannot be stored after {after}: envelopes of a strand are stored without gaps")]
     Gap {
         /// The strand's head before this change.
         after: SequenceId,
@@ -98,19 +100,19 @@ pub enum CommitError {
         got: EnvelopeId,
     },
     /// The place is outside of 1 to [`SequenceId::MAX`], or a range ends before it begins.
-    #[error("{at} is no place in a strand")]
+    #[error("{at} cannot be stored: its originator or sequence id is out of range")]
     OutOfRange {
         /// The place.
         at: EnvelopeId,
     },
     /// The envelope is absent, or its validity is known already.
-    #[error("no envelope waits for its verdict at {at}")]
+    #[error("no envelope at {at} is waiting to be judged")]
     NotWaiting {
         /// The place.
         at: EnvelopeId,
     },
     /// Other rates are recorded for this moment. Recorded rates never change.
-    #[error("other rates are recorded from {start_unix_s} on")]
+    #[error("other rates than these are recorded from unix second {start_unix_s} on")]
     OtherRates {
         /// Start of validity, in unix seconds.
         start_unix_s: u64,
@@ -129,7 +131,7 @@ pub enum CommitError {
         cause: Arc<str>,
     },
     /// The disk is nearly full. Nothing was written, and nothing is in doubt.
-    #[error("the disk is nearly full: {free} bytes are free, and {wanted} are wanted")]
+    #[error("the disk is nearly full: {free} bytes are free, and {wanted} are needed")]
     NoRoom {
         /// Bytes that are free.
         free: u64,

@@ -103,7 +103,7 @@ pub(crate) fn start(
         store.judge(&header)?;
         for remove in [remove_checkpoint, remove_scrub_checkpoint] {
             if let Some(Err(error)) = store.path().map(remove) {
-                tracing::warn!(%error, "what an interrupted backup or scrub has left cannot be removed");
+                tracing::warn!(%error, "files left by an interrupted backup or scrub cannot be removed");
             }
         }
     }

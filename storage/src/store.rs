@@ -258,14 +258,14 @@ impl Store {
 #[derive(Debug, thiserror::Error)]
 pub enum AdoptError {
     /// The generation cannot be written to the folder.
-    #[error("the generation of the folder cannot be written: {0}")]
+    #[error("the generation number of the data folder cannot be written: {0}")]
     Folder(#[from] DatabaseError),
     /// The marker cannot be written.
     #[error(transparent)]
     Marker(#[from] HostMarkerError),
     /// The folder has not been compared with the marker, because the disk cannot be written to.
     #[error(
-        "the folder has not been compared with the host marker yet: the disk cannot be written to"
+        "the data folder has not been compared with the host marker yet, because the disk cannot be written to"
     )]
     Unjudged,
 }

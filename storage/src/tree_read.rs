@@ -21,7 +21,7 @@ const TILE_LEVELS: u8 = 8;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TreeError {
     /// The tree is not that large, or not yet.
-    #[error("the tree has {held} leaves, not {size}")]
+    #[error("the tree of the strand has only {held} leaves, and {size} were asked for")]
     Beyond {
         /// The size asked for.
         size: u64,

@@ -52,14 +52,14 @@ pub(crate) fn drop_unread(
     meta::put_condemned(&db, &mut batch, set);
     if let Err(error) = write_synced(&db, batch) {
         // RocksDB may have met the tables already, and takes no more writes then.
-        tracing::warn!(%error, "all projections will be made anew");
+        tracing::warn!(%error, "all projections will be rebuilt");
     }
     let names: Vec<_> = set.list().into_iter().map(Projection::name).collect();
     let names = names.join(", ");
     tracing::warn!(
         code = "projections_condemned",
         projections = names,
-        "table files of derived indexes cannot be opened: they are dropped, and made anew from the log"
+        "table files of derived indexes cannot be opened: they are dropped, and rebuilt from the log"
     );
     for family in Family::ALL.into_iter().filter(|it| set.covers(*it)) {
         if db.cf_handle(family.name()).is_some() {

@@ -305,10 +305,10 @@ fn a_damaged_file_is_named_and_nothing_is_put_in_place() {
         fs::remove_file(&path).unwrap();
         refused("missing", file);
         fs::create_dir(&path).unwrap();
-        refused("no plain file", file);
+        refused("not a plain file", file);
         fs::remove_dir(&path).unwrap();
         symlink("/dev/zero", &path).unwrap();
-        refused("no plain file", file);
+        refused("not a plain file", file);
         fs::remove_file(&path).unwrap();
         fs::write(&path, whole).unwrap();
     }
@@ -393,11 +393,11 @@ fn a_lying_manifest_is_refused_by_name_and_takes_no_memory() {
         (with("strand=100 7 0 none extra".to_owned()), "line"),
         (replaced("file=CURRENT", "file=000000.sst"), ""),
         (replaced("hawser backup 1", "hawser backup 2"), "another version"),
-        (replaced("hawser backup 1", "something else"), "no manifest"),
+        (replaced("hawser backup 1", "something else"), "not the manifest"),
         (replaced("signature=none", "signature=00"), "a signature"),
         (replaced("key=04", "key=05"), "the node's key"),
         (replaced("node=100", "node=4294967296"), "the node's id"),
-        (Vec::new(), "no manifest"),
+        (Vec::new(), "not the manifest"),
     ];
     for (lines, wanted) in cases {
         let name = place.forge(&lines);

@@ -422,8 +422,8 @@ async fn an_altered_row_stops_the_import_and_no_node_starts_from_it() {
     let forged = signed(other.id, &envelopes::payer(9), 8500, &mut seed::rng(1, 1));
     for (column, value, reason) in [
         ("originator_envelope", forged.to_vec(), "has not signed it"),
-        ("originator_envelope", strands[1][10].to_vec(), "belongs to another place"),
-        ("originator_envelope", vec![1, 2, 3], "are no envelope"),
+        ("originator_envelope", strands[1][10].to_vec(), "another originator or sequence id"),
+        ("originator_envelope", vec![1, 2, 3], "do not decode as an envelope"),
         ("topic", vec![0, 1, 2], "are not those of the envelope"),
     ] {
         let table = if column == "topic" { "meta" } else { "blob" };

@@ -28,7 +28,7 @@ pub enum ExportError {
         text: String,
     },
     /// The log could not be read.
-    #[error("the log: {0}")]
+    #[error("the log cannot be read: {0}")]
     Source(#[from] SourceError),
     /// Signatures are judged, and an envelope cannot stand at its place. Files with earlier places are complete.
     #[error("{id}: {}: {text}", kind.name())]
@@ -41,10 +41,10 @@ pub enum ExportError {
         text: String,
     },
     /// Another run writes to the folder.
-    #[error("{}: another export writes here", .0.display())]
+    #[error("{}: another export is writing to this folder: wait for it, or name another folder", .0.display())]
     Busy(PathBuf),
     /// The folder holds something else.
-    #[error("{}: the folder is not empty, and no export", .0.display())]
+    #[error("{}: the folder is not empty and does not hold an export: name another folder", .0.display())]
     NotAnExport(PathBuf),
     /// The folder has the export of another log.
     #[error("the export is of another log: that of node {node_id} in network {network:?}")]

@@ -197,7 +197,7 @@ impl Manifest {
             return Err(format!("schema {:?}, and this program reads {SCHEMA:?}", manifest.schema));
         }
         if file.blake3 != manifest.digest() {
-            return Err("the manifest is damaged: its digest is another one".to_owned());
+            return Err("the manifest is damaged: its digest does not match".to_owned());
         }
         manifest.check()?;
         Ok(manifest)
@@ -357,7 +357,10 @@ fn verify(path: &Path, expected: [Option<&FileDigest>; 2]) -> Result<(), ExportE
     let is = |file: &FileDigest| (file.len_bytes, &file.blake3) == (found.0, &found.1);
     match expected.into_iter().flatten().any(is) {
         true => Ok(()),
-        false => Err(ExportError::malformed(path, "the file is not the one that was written")),
+        false => Err(ExportError::malformed(
+            path,
+            "the file differs from the one that the manifest lists",
+        )),
     }
 }
 

@@ -165,7 +165,10 @@ pub(super) fn check_group(group: &RowGroupMetaData, mut read_to: u64) -> Result<
     for column in group.columns() {
         let len_bytes = u64::try_from(column.compressed_size()).unwrap_or(u64::MAX);
         if len_bytes > CHUNK_LEN_BYTES_MAX || column.compression() != Compression::UNCOMPRESSED {
-            return Err("a column is compressed, or too long: the file was written anew".to_owned());
+            return Err(
+                "a column is compressed, or too long: another program has rewritten the file"
+                    .to_owned(),
+            );
         }
         // A column without values has no place.
         if len_bytes > 0 {

@@ -96,7 +96,7 @@ fn row(line: &[u8]) -> Result<(OriginatorId, ExportedRow), String> {
         retention_days: line.retention_days,
     };
     let row = fields.row(SequenceId(line.sequence_id), SequenceId(line.through_sequence_id));
-    let row = row.ok_or_else(|| "it is no row of a log".to_owned())?;
+    let row = row.ok_or_else(|| "the row is not one of a log".to_owned())?;
     Ok((originator, row))
 }
 

@@ -51,7 +51,7 @@ pub struct RangeVerdict {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum MergeError {
     /// The text is no verdict.
-    #[error("a line is no verdict: {0}")]
+    #[error("a line of the verdicts is malformed: {0}")]
     Malformed(String),
     /// Other keys or rates judged some ranges.
     #[error("the ranges were judged by different keys or rates")]
@@ -142,7 +142,9 @@ impl RangeVerdict {
             from => from <= verdict.through && verdict.through <= SequenceId::MAX.0,
         };
         if verdict.schema != SCHEMA || !is_range || !verdict.times.is_sound() {
-            return Err(MergeError::Malformed("no range of this version".to_owned()));
+            return Err(MergeError::Malformed(
+                "it is not a range in the format of this version".to_owned(),
+            ));
         }
         Ok(verdict)
     }

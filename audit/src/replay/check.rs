@@ -143,10 +143,18 @@ impl Checker {
         match (&proof, is_signed) {
             (Proof::Signature(_), true) | (Proof::Transaction(_), false) => {}
             (Proof::Transaction(_), true) => {
-                return Err((FaultKind::WrongProof, "a transaction proves no node's".to_owned()));
+                return Err((
+                    FaultKind::WrongProof,
+                    "a transaction hash cannot prove the envelope of a \
+                    node"
+                        .to_owned(),
+                ));
             }
             (Proof::Signature(_), false) => {
-                return Err((FaultKind::WrongProof, "no key signs for a chain".to_owned()));
+                return Err((
+                    FaultKind::WrongProof,
+                    "a signature cannot prove the envelope of a chain".to_owned(),
+                ));
             }
         }
         let inner = UnsignedOriginatorEnvelope::parse(statement.clone());

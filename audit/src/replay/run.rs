@@ -151,7 +151,10 @@ pub enum ReplayStateError {
         node_id: u32,
     },
     /// The part that is done was judged with other keys or rates.
-    #[error("the state file was made with other keys or rates: begin anew")]
+    #[error(
+        "the state file was made with other keys or rates: delete it and replay from the beginning, or give \
+        the same keys and rates"
+    )]
     OtherKeys,
 }
 

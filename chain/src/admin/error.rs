@@ -11,13 +11,15 @@ use crate::send::{RequestError, ViewError};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AdminError {
     /// The address of the contract is not known.
-    #[error("the address of {0} is not known: give a file with all addresses, or this one")]
+    #[error(
+        "the address of {0} is not known: give the file with all addresses, or this address alone"
+    )]
     NoAddress(Contract),
     /// The RPC URL of the chain is not known.
     #[error("the RPC URL of the {0} is required")]
     NoChain(ChainRole),
     /// The operation depends on the account, and none was given.
-    #[error("this needs an account: give its key, or its address with --from")]
+    #[error("this command needs an account: give its key, or its address with --from")]
     NoAccount,
     /// The registry has no such node.
     #[error("there is no node {node_id} in the registry")]
@@ -41,7 +43,7 @@ pub enum AdminError {
     },
     /// The start lies more than a year ahead: probably a time in other units.
     #[error(
-        "rates that begin at {start_time} begin more than a year from now ({now}); it counts seconds"
+        "rates cannot begin more than a year from now ({now}): {start_time} is later; give the start in unix seconds"
     )]
     StartTooFar {
         /// The requested start, unix seconds.
@@ -120,7 +122,7 @@ pub enum AdminError {
         found: Address,
     },
     /// Only the node registry has canonical nodes to fill in.
-    #[error("{0} has nothing to fill in: only NodeRegistry is backfilled")]
+    #[error("{0} cannot be backfilled: only NodeRegistry is backfilled")]
     BackfillOfOther(Contract),
     /// The account holds too few tokens.
     #[error("{account} has {balance} of {token} and needs {needed}")]

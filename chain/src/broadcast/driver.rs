@@ -479,7 +479,7 @@ impl Driver {
         // again, although its caller was told that nothing was sent.
         let durable = done.iter().any(|done| matches!(done, SlotOutcome::Refused { .. }));
         if let Err(error) = self.write(entries.collect(), durable).await {
-            tracing::error!(%error, "the end of a transaction cannot be put on record");
+            tracing::error!(%error, "the outcome of a transaction cannot be recorded");
         }
         self.end_shared(&done, payloads).await;
         for done in done {

@@ -36,8 +36,7 @@ pub enum BroadcastStartError {
     },
     /// The record belongs to another account or chain.
     #[error(
-        "{path} is the record of {found}, and this is {expected}: give each account and chain a \
-         file of its own"
+        "{path} is the nonce record of {found}, not of {expected}: give each account and chain a file of its own"
     )]
     OtherRecord {
         /// The file.
@@ -76,7 +75,7 @@ pub enum BroadcastStartError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BroadcastError {
     /// The payload is shorter than the contract takes; nothing was sent.
-    #[error("a payload of {bytes} bytes is too short: the contract takes {min} bytes and more")]
+    #[error("a payload of {bytes} bytes is too short: the contract takes at least {min} bytes")]
     TooShort {
         /// The length of the payload.
         bytes: usize,
@@ -92,7 +91,7 @@ pub enum BroadcastError {
         max: usize,
     },
     /// The contract is paused; nothing was sent.
-    #[error("the contract is paused (Paused()): try again when it is not")]
+    #[error("the contract is paused (Paused()): try again after it is unpaused")]
     Paused,
     /// The call would be reverted for another reason; nothing was sent.
     #[error("the contract refuses: {0}")]
@@ -126,7 +125,7 @@ pub enum BroadcastError {
     #[error(transparent)]
     Rpc(#[from] RequestError),
     /// Signing failed; nothing was sent.
-    #[error("the key of {account} does not sign: {reason}")]
+    #[error("the key of {account} cannot sign: {reason}")]
     Key {
         /// The account of the key.
         account: Address,
@@ -142,14 +141,15 @@ pub enum BroadcastError {
         reason: String,
     },
     /// The Redis that shares nonces gives this payload none; nothing was sent.
-    #[error("nonces are shared, and nothing is sent without one: {reason}")]
+    #[error("no shared nonce can be taken, so nothing was sent: {reason}")]
     Sharing {
         /// The reason.
         reason: String,
     },
     /// Another sender uses the account, and nothing says which nonces; nothing was sent.
     #[error(
-        "another sender uses {account}: nothing is sent before it has been quiet for {} s; two processes with one          key need a Redis", quiet_for.as_secs()
+        "another sender uses {account}, so nothing is sent until it has sent nothing for {} s: stop it, or share \
+         nonces through Redis", quiet_for.as_secs()
     )]
     Rival {
         /// The account.
@@ -182,7 +182,7 @@ pub enum BroadcastError {
     },
     /// The transaction was not mined in time and may be later. A repeated call waits for the same
     /// transaction.
-    #[error("transaction {hash} was not mined within {} s, and still may be", waited.as_secs())]
+    #[error("transaction {hash} was not mined within {} s, and may still be mined later", waited.as_secs())]
     NotMined {
         /// The transaction that was sent last.
         hash: B256,
@@ -198,6 +198,6 @@ pub enum BroadcastError {
     },
     /// The broadcaster has ended. Sent transactions may be mined; a broadcaster with the same
     /// record resumes them.
-    #[error("the broadcaster has ended")]
+    #[error("the broadcaster of this process has stopped")]
     Ended,
 }

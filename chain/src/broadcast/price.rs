@@ -93,6 +93,6 @@ async fn arbitrum(chain: &Chain) -> Result<u128, RequestError> {
     word.and_then(|word| u128::try_from(word).ok()).ok_or_else(|| RequestError::Malformed {
         endpoint: chain.endpoint().to_owned(),
         method: "eth_call",
-        reason: "getPricesInWei() does not return six numbers".to_owned(),
+        reason: "the gas oracle's getPricesInWei() did not return six numbers".to_owned(),
     })
 }

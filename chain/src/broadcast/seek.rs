@@ -55,7 +55,7 @@ pub(super) async fn seek(
             Ok(Some(receipt)) => return Ok(Some(NonceUser::Payload(MinedPayload::Event(receipt)))),
             Ok(None) => {}
             // Another transaction with the nonce may be found nevertheless.
-            Err(error) => tracing::debug!(%error, "events cannot be searched"),
+            Err(error) => tracing::debug!(%error, "the chain's events cannot be searched"),
         }
     }
     let user = user(chain, account, query.nonce, head).await?;

@@ -34,7 +34,7 @@ impl Default for SpendingLimits {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CeilingReached {
     /// The price of gas is too high.
-    #[error("gas costs {price_wei} wei, and the ceiling is {max_wei} wei")]
+    #[error("the gas price is {price_wei} wei, above the ceiling of {max_wei} wei")]
     GasPrice {
         /// The price, wei.
         price_wei: u128,
@@ -42,7 +42,9 @@ pub enum CeilingReached {
         max_wei: u128,
     },
     /// The hour has cost enough.
-    #[error("the last hour has cost {spent_wei} wei in gas, and the ceiling is {max_wei} wei")]
+    #[error(
+        "gas has cost {spent_wei} wei in the last hour, which reaches the ceiling of {max_wei} wei"
+    )]
     Hour {
         /// The cost of the last hour, wei.
         spent_wei: u128,

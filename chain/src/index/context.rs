@@ -51,7 +51,7 @@ impl Context {
     pub(super) fn stuck(&self, reason: &str) {
         let before = self.status.lock().state.clone();
         if before != ReaderState::Stuck(reason.to_owned()) {
-            tracing::warn!(strand = self.name, "reading the chain is held up: {reason}");
+            tracing::warn!(strand = self.name, "the chain cannot be read further now: {reason}");
         }
         self.status.set_state(ReaderState::Stuck(reason.to_owned()));
     }

@@ -46,7 +46,7 @@ pub(super) struct FetchedBlock {
 fn block_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<U64, D::Error> {
     let number = U64::deserialize(deserializer)?;
     if number.to::<u64>() > BLOCK_NUMBER_MAX {
-        return Err(D::Error::custom(format_args!("no chain has a block {number}")));
+        return Err(D::Error::custom(format_args!("block number {number} is out of range")));
     }
     Ok(number)
 }

@@ -199,7 +199,10 @@ impl HeadWatcher {
         let provider = provider.await.map_err(|error| innermost(&error))?.erased();
         let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
         if id != self.endpoints.id() {
-            return Err(format!("it serves chain {id} instead of {}", self.endpoints.id()));
+            return Err(format!(
+                "the endpoint serves chain {id} instead of {}",
+                self.endpoints.id()
+            ));
         }
         let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;
         let heads = heads.map_err(|error| innermost(&error))?;
@@ -226,14 +229,14 @@ impl HeadWatcher {
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
                     }
-                    Err(RecvError::Closed) => return "it was closed".into(),
+                    Err(RecvError::Closed) => return "the endpoint closed the connection".into(),
                 },
                 log = push.logs.recv() => match log {
                     Ok(log) => self.notify(&log),
                     Err(RecvError::Lagged(_)) => {
                         self.status.send_modify(HeadStatus::notify_next_block);
                     }
-                    Err(RecvError::Closed) => return "it was closed".into(),
+                    Err(RecvError::Closed) => return "the endpoint closed the connection".into(),
                 },
                 () = sleep(SILENCE_MAX) => {
                     // The head moved by polling alone.

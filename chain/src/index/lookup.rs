@@ -39,7 +39,7 @@ pub enum AgreementError {
         how: &'static str,
     },
     /// No endpoint contradicts another one, and too few of them say anything.
-    #[error("{answered} of {wanted} endpoints answer")]
+    #[error("only {answered} of the {wanted} endpoints that have to agree answer")]
     TooFew {
         /// Endpoints that answer, each scheme, host and port once.
         answered: usize,
@@ -183,9 +183,7 @@ fn agreed(
         };
         match &agreed {
             Some(before) if *before != stated => {
-                return Err(disputed(
-                    "says something else of the transaction than another endpoint",
-                ));
+                return Err(disputed("shows the transaction otherwise than another endpoint"));
             }
             _ => agreed = Some(stated),
         }

@@ -26,7 +26,7 @@ const MESSAGE_LEN_BYTES_MAX: usize = 256 * 1024;
 /// The reason why a reader could not use it, on one short line without the URL.
 pub async fn try_push(url: &str, chain_id: u64) -> Result<u64, String> {
     let tried = timeout(TRY_MAX, answer(url, chain_id)).await;
-    let late = || Err(format!("no answer within {} s", TRY_MAX.as_secs()));
+    let late = || Err(format!("the endpoint did not answer within {} s", TRY_MAX.as_secs()));
     tried.unwrap_or_else(|_| late()).map_err(|words| shown(&words))
 }
 
@@ -40,7 +40,7 @@ async fn answer(url: &str, chain_id: u64) -> Result<u64, String> {
     let provider = provider.await.map_err(|error| innermost(&error))?;
     let id = provider.get_chain_id().await.map_err(|error| innermost(&error))?;
     if id != chain_id {
-        return Err(format!("it serves chain {id} instead of {chain_id}"));
+        return Err(format!("the endpoint serves chain {id} instead of {chain_id}"));
     }
     let head = provider.get_block_number().await.map_err(|error| innermost(&error))?;
     let heads = provider.subscribe::<_, FetchedBlock>(("newHeads",)).await;

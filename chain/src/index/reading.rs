@@ -267,7 +267,11 @@ impl PageReader {
             Ok(LookOutcome::Contradicted { block, claimants }) => {
                 self.hold(block, claimants, "and others have another branch of the chain there");
             }
-            Err(error) => tracing::debug!(strand = self.context.name, "a second look: {error}"),
+            Err(error) => tracing::debug!(
+                strand = self.context.name,
+                "blocks cannot be read a second time now: \
+                {error}"
+            ),
         }
     }
 
@@ -293,7 +297,7 @@ impl PageReader {
             code = "chain_logs_late",
             strand = self.context.name,
             block,
-            "an endpoint has more events than were read here: reading again"
+            "an endpoint shows more events than were read: the blocks are read again"
         );
         self.context.status.lock().counts.gaps += 1;
         self.walk.look().found();

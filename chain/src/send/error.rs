@@ -123,7 +123,7 @@ pub enum SendError {
         chain_id: u64,
     },
     /// The contract would revert the call; nothing was sent.
-    #[error("it would be reverted: {0}")]
+    #[error("the transaction would be reverted: {0}")]
     WouldRevert(Revert),
     /// The account cannot pay; nothing was sent.
     #[error(
@@ -176,8 +176,8 @@ pub enum SendError {
     },
     /// The transaction was not mined in time and may be later.
     #[error(
-        "transaction {hash} was not mined within {} s, and still may be: look for it before \
-         trying again. Another transaction of {account} with nonce {nonce} and a higher fee takes \
+        "transaction {hash} was not mined within {} s, and may still be mined: look for it before trying again. \
+         Another transaction of {account} with nonce {nonce} and a higher fee takes \
          its place", waited.as_secs()
     )]
     NotMined {
@@ -204,7 +204,7 @@ pub enum SendError {
         nonce: u64,
     },
     /// Signing failed; nothing was sent.
-    #[error("the key of {account} does not sign: {reason}")]
+    #[error("the key of {account} cannot sign: {reason}")]
     Key {
         /// The account of the key.
         account: Address,

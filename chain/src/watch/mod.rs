@@ -58,7 +58,9 @@ pub enum WatchError {
     #[error("{0}")]
     View(#[from] ViewError),
     /// The endpoint is behind the one that was read from before.
-    #[error("the endpoint has block {found} only, and block {known} was read before")]
+    #[error(
+        "the endpoint is behind: its newest block is {found}, and block {known} was read before"
+    )]
     Behind {
         /// The newest block of the endpoint.
         found: u64,
@@ -207,7 +209,9 @@ fn update<T>(name: &str, snapshot: &mut ListSnapshot<T>, outcome: Result<(T, u64
         }
         Err(error) => {
             if snapshot.error.is_none() {
-                tracing::warn!("the {name} cannot be read, its last state stays in use: {error}");
+                tracing::warn!(
+                    "the {name} cannot be read from the chain, so its last state stays in use: {error}"
+                );
             }
             snapshot.error = Some(error.to_string());
             snapshot.failing_since.get_or_insert_with(Instant::now);

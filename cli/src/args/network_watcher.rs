@@ -83,7 +83,7 @@ impl NetworkWatcherArgs {
             (Some(port), _) => Ok(Some(all(port))),
             (None, Ok(text)) if !text.is_empty() => match text.parse() {
                 Ok(port) => Ok(Some(all(port))),
-                Err(_) => Err(format!("{PORT}={text}: must be a port")),
+                Err(_) => Err(format!("{PORT}={text}: must be a port from 1 to 65535")),
             },
             _ => Ok(None),
         }

@@ -79,7 +79,7 @@ fn of_stopped(
         Some(path) => Some(key::read(path).map_err(|error| error.at(path))?),
     };
     if key.is_none() {
-        let text = "the backup is not signed: name the node's key (--key-file) to sign it";
+        let text = "the backup will not be signed: give the node's key (--key-file) to sign it";
         bar.suspend(|| eprintln!("hawser: {text}"));
     }
     let (store, _) = projections::open_existing(data_dir).map_err(rebuild::refusal)?;
@@ -193,7 +193,10 @@ impl ChecksOfNode {
     /// Begins for a folder, which need not be there: backups may be checked on another machine.
     fn new(data_dir: &Path) -> Self {
         let made = backup_notes::made(data_dir).unwrap_or_else(|error| {
-            eprintln!("hawser: the check is not noted in {}: {error}", data_dir.display());
+            eprintln!(
+                "hawser: the result of the check cannot be recorded in {}: {error}",
+                data_dir.display()
+            );
             None
         });
         Self { made, newest: None, checked: 0, damaged: 0 }
@@ -231,7 +234,10 @@ impl ChecksOfNode {
         let (checked, damaged) = (self.checked, self.damaged);
         let note = VerifiedNote { backup, verified_unix_s: now_unix_s(), whole, checked, damaged };
         if let Err(error) = backup_notes::note_verified(data_dir, &note) {
-            eprintln!("hawser: the check is not noted in {}: {error}", data_dir.display());
+            eprintln!(
+                "hawser: the result of the check cannot be recorded in {}: {error}",
+                data_dir.display()
+            );
         }
     }
 }

@@ -207,7 +207,7 @@ impl Network {
         let child = self.child(who);
         let log: String = child.last_lines().iter().map(|line| format!("\n  {line}")).collect();
         let status = status_text(status);
-        RunError::failed(format!("{who} did not start: {status}; it said last:{log}"))
+        RunError::failed(format!("{who} did not start: {status}; the end of its log:{log}"))
     }
 
     fn child(&self, who: ProcessName) -> &ChildProcess {
@@ -306,7 +306,9 @@ impl Network {
         if in_order {
             Ok(())
         } else {
-            Err(RunError::failed("not every process has ended in order"))
+            Err(RunError::failed(
+                "some processes of the network did not stop cleanly: see their logs",
+            ))
         }
     }
 }

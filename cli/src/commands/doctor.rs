@@ -68,7 +68,7 @@ async fn running(config: &NodeServiceSettings) -> (Vec<Checked>, bool) {
     };
     let page: Value = serde_json::from_str(&answer.body).unwrap_or_default();
     let Some(conditions) = page["conditions"].as_array() else {
-        let found = format!("what answers at {address} is no node");
+        let found = format!("the server at {address} is not a node");
         let remedy = "stop it, or choose another port (--metrics.metrics-port)";
         return (vec![Checked::failed(NAME, found, remedy)], true);
     };

@@ -56,7 +56,8 @@ pub(super) async fn run(args: &KeysRotateArgs, as_json: bool) -> Result<(), RunE
     })?;
     let (file, new_key) = new_key(args)?;
     if new_key.as_ref() == Some(&old_key) {
-        let text = format!("{} has the old key: name another file", file.display());
+        let text =
+            format!("{} holds the old key: name another file for the new one", file.display());
         return Err(RunError::refused(text));
     }
     let new = match &new_key {
@@ -183,7 +184,8 @@ async fn speaker(channel: Channel, node: &RegisteredNode, key: &PublicKey) -> Sp
             Ok(answer) => return signer(&answer.into_inner().checkpoint, strand, node, key),
             Err(status) if status.code() == Code::NotFound => {}
             Err(status) => {
-                let text = format!("it shows no checkpoint: {}", client::failure(&status).text);
+                let text =
+                    format!("it does not return a checkpoint: {}", client::failure(&status).text);
                 return Speaker::NotKnown(output::plain(&text));
             }
         }
@@ -195,7 +197,7 @@ async fn speaker(channel: Channel, node: &RegisteredNode, key: &PublicKey) -> Sp
 fn signer(bytes: &[u8], strand: OriginatorId, node: &RegisteredNode, key: &PublicKey) -> Speaker {
     let at = output::plain(&node.http_address);
     let Ok(checkpoint) = CosignedCheckpoint::decode(bytes) else {
-        return Speaker::Other(format!("{at} answers with no checkpoint"));
+        return Speaker::Other(format!("the answer of {at} is not a checkpoint"));
     };
     let of = &checkpoint.signed.checkpoint;
     if of.node.0 != node.node_id || of.originator != strand {
@@ -333,7 +335,7 @@ impl Rotation<'_> {
             }
             (_, Speaker::Other(text)) => (StepState::Open, text.clone()),
             (_, Speaker::NotKnown(text)) => {
-                (StepState::NotKnown, format!("a node answers, and nothing proves its key: {text}"))
+                (StepState::NotKnown, format!("a node answers, and has not proven its key: {text}"))
             }
         };
         RotationStep {
@@ -349,8 +351,10 @@ impl Rotation<'_> {
     fn incomparable(&self) -> Option<(StepState, String)> {
         let start = self.start();
         if start.state != StepState::Done {
-            let text =
-                format!("nothing is compared before the new node is proven: {}", start.found);
+            let text = format!(
+                "the nodes are compared once the new node has proven its key: {}",
+                start.found
+            );
             return Some((StepState::NotKnown, text));
         }
         let error = self.held.old.as_ref().err()?;

@@ -22,11 +22,15 @@ pub(super) async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunEr
         let (status, body) = (answer.status, answer.body.trim());
         return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
     }
-    let page: Value = serde_json::from_str(&answer.body)
-        .map_err(|error| RunError::failed(format!("{metrics}: no evidence: {error}")))?;
+    let page: Value = serde_json::from_str(&answer.body).map_err(|error| {
+        RunError::failed(format!("{metrics}: the answer is not a page of evidence: {error}"))
+    })?;
     match page["misbehavior"].as_array() {
         Some(pieces) => Ok(pieces.clone()),
-        None => Err(RunError::failed(format!("{metrics}: no evidence in the answer"))),
+        None => Err(RunError::failed(format!(
+            "{metrics}: the answer is not a page of evidence: it has no field \
+            `misbehavior`"
+        ))),
     }
 }
 
@@ -43,7 +47,8 @@ pub(super) fn behind(
     let next = last["position"].as_str().unwrap_or_default();
     let has_risen = position_of(next).zip(position_of(after)).is_some_and(|(to, from)| to > from);
     if !has_risen {
-        let text = format!("{metrics}: no evidence: position {next:?} after {after:?}");
+        let text =
+            format!("{metrics}: the evidence is out of order: position {next:?} after {after:?}");
         return Err(RunError::failed(text));
     }
     Ok(Some(next.to_owned()))
@@ -82,8 +87,9 @@ pub(super) async fn trees(metrics: &str) -> Result<Trees, RunError> {
             let pieces = piece["envelopes"].as_array().map_or(&[][..], Vec::as_slice);
             let bytes = |text: &Value| Some(Bytes::from(hex::decode(text.as_str()?).ok()?));
             let pieces = pieces.iter().map(bytes).collect::<Option<_>>();
-            let pieces = pieces
-                .ok_or_else(|| RunError::failed(format!("{metrics}: evidence that is no hex")))?;
+            let pieces = pieces.ok_or_else(|| {
+                RunError::failed(format!("{metrics}: an envelope of the evidence is not hex"))
+            })?;
             held.take(TreeEvidence { fault, pieces }, piece["verdict"] == "proven");
         }
     }

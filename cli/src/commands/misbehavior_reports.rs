@@ -80,8 +80,9 @@ pub(super) async fn export(args: MisbehaviorExportArgs, as_json: bool) -> Result
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
     if text.len() > FILE_LEN_BYTES_MAX {
         let len_bytes = text.len();
-        let text =
-            format!("the file would have {len_bytes} bytes, of {FILE_LEN_BYTES_MAX} that are read");
+        let text = format!(
+            "the file would have {len_bytes} bytes, and at most {FILE_LEN_BYTES_MAX} are read"
+        );
         return Err(RunError::failed(text));
     }
     let Some(path) = &args.out else {

@@ -53,7 +53,11 @@ async fn balance(args: &BalanceArgs, as_json: bool) -> Result<(), RunError> {
         Some(payer) => payer,
         None => match onchain::signer(args.key_file.as_deref(), PAYER)? {
             Some(key) => key.address(),
-            None => return Err(RunError::usage("whose? Give --payer ADDRESS, or --key-file FILE")),
+            None => {
+                return Err(RunError::usage(
+                    "no payer is named: give --payer ADDRESS, or --key-file FILE",
+                ));
+            }
         },
     };
     let network = onchain::connect(&args.network, ChainsNeeded::AppIfGiven).await?;

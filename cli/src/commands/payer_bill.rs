@@ -31,7 +31,8 @@ struct ChainFacts {
 pub(super) fn run(args: &UsageArgs, as_json: bool) -> Result<(), RunError> {
     let Some(from) = &args.from else {
         return Err(RunError::usage(
-            "--verify needs a log: --from http://host:port of a node, or the data folder of a stopped one",
+            "--verify needs a log: give --from with a node's http://host:port, or with the data folder of a \
+             stopped node",
         ));
     };
     let facts = super::blocking(facts(args))?;

@@ -79,14 +79,14 @@ pub(super) async fn leave_app(args: &LeaveAppArgs, as_json: bool) -> Result<(), 
 pub(super) fn payer(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
     named
         .or_else(|| account.address())
-        .ok_or_else(|| RunError::usage("for whom? Give --payer ADDRESS"))
+        .ok_or_else(|| RunError::usage("no payer is named: give --payer ADDRESS"))
 }
 
 /// Returns the recipient that was given, or else the account that sends.
 pub(super) fn recipient(named: Option<Address>, account: &Account) -> Result<Address, RunError> {
     named
         .or_else(|| account.address())
-        .ok_or_else(|| RunError::usage("who gets it? Give --recipient ADDRESS"))
+        .ok_or_else(|| RunError::usage("no recipient is named: give --recipient ADDRESS"))
 }
 
 async fn finish(session: OnchainSession, account: Option<Address>) -> Result<(), RunError> {

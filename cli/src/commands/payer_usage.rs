@@ -52,7 +52,11 @@ pub(super) async fn estimate(args: &EstimateArgs, as_json: bool) -> Result<(), R
         congestion_fee: prices.congestion_fee,
         target_rate_per_minute: prices.target_rate_per_minute,
     };
-    let too_large = || RunError::usage("that costs more than an amount can say");
+    let too_large = || {
+        RunError::usage(
+            "the fee is larger than any amount can be: give a smaller --count or --size",
+        )
+    };
     let one = rate.base_fee(args.size, args.retention).map_err(RunError::usage)?;
     let all = one.checked_mul(args.count).and_then(PicoDollars::new).ok_or_else(too_large)?;
     let SettledAmount(settled) = all.settled();

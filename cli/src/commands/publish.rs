@@ -121,7 +121,7 @@ impl Sender {
             {
                 Ok(parsed.iter().map(OriginatorEnvelope::id).collect())
             }
-            _ => Err(Status::data_loss("the node's response is about other envelopes")),
+            _ => Err(Status::data_loss("the node's response has other envelopes than the request")),
         }
     }
 

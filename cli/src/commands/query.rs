@@ -48,7 +48,12 @@ fn topics(names: &[String]) -> Result<Vec<Bytes>, RunError> {
 
 fn originators(names: &[String]) -> Result<Vec<u32>, RunError> {
     let id = |name: &String| {
-        name.parse().map_err(|_| RunError::usage(format!("{name} is no id of an originator")))
+        name.parse().map_err(|_| {
+            RunError::usage(format!(
+                "{name:?} is not an originator id, a whole number below \
+            2^32"
+            ))
+        })
     };
     names.iter().map(id).collect()
 }
@@ -58,7 +63,7 @@ async fn pages(args: &PagesArgs, mut query: EnvelopesQuery, as_json: bool) -> Re
     let mut reached = match args.from.as_str() {
         "start" => Cursor::new(),
         ids => tail::parse_cursor(ids).ok_or_else(|| {
-            RunError::usage(format!("--from {ids}: can be start, or ids such as 0:12,100:7"))
+            RunError::usage(format!("--from {ids}: must be start, or ids such as 0:12,100:7"))
         })?,
     };
     let mut api = api(&args.to.node).await?;
@@ -75,7 +80,9 @@ async fn pages(args: &PagesArgs, mut query: EnvelopesQuery, as_json: bool) -> Re
             let bytes: Bytes = envelope.encode_to_vec().into();
             let id = OriginatorEnvelope::parse(bytes.clone()).map(|envelope| envelope.id());
             let id = id.map_err(|error| {
-                RunError::failed(format!("the node sent an envelope that is none: {error}"))
+                RunError::failed(format!(
+                    "the node sent bytes that do not decode as an envelope: {error}"
+                ))
             })?;
             if reached.covers(id) {
                 return Err(RunError::failed(format!("the node sent {id} again, or out of order")));

@@ -25,9 +25,11 @@ pub(super) fn run(args: &RebuildArgs, as_json: bool) -> Result<(), RunError> {
         let network = &identity.network;
         output::line(format_args!("node {} of network {network:?}", identity.node));
     }
-    let report =
-        rebuild(&store).map_err(|error| RunError::failed(format!("rebuilding: {error}")))?;
-    store.flush().map_err(|error| RunError::failed(format!("writing the rows: {error}")))?;
+    let report = rebuild(&store)
+        .map_err(|error| RunError::failed(format!("the projections cannot be rebuilt: {error}")))?;
+    store
+        .flush()
+        .map_err(|error| RunError::failed(format!("the rows cannot be written: {error}")))?;
     let after = digests(&store)?;
     tell(&RebuildOutcome { before, after, stale, report }, as_json);
     Ok(())
@@ -64,7 +66,7 @@ fn digests(store: &Store) -> Result<Digests, RunError> {
     let digests = store
         .snapshot()
         .projection_digests()
-        .map_err(|error| RunError::failed(format!("reading the projections: {error}")))?;
+        .map_err(|error| RunError::failed(format!("the projections cannot be read: {error}")))?;
     Ok(digests.into_iter().map(|(name, digest)| (name, hex::encode(digest))).collect())
 }
 

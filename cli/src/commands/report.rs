@@ -52,12 +52,13 @@ fn take(step: PayerReportStep, args: &ReportStepArgs, as_json: bool) -> Result<(
         |state: &str| rows(&done, "outcomes").filter(|it| text(it, "state") == state).count();
     match (count("failed"), count("refused")) {
         (0, 0) => Ok(()),
-        (0, refused) => {
-            Err(RunError::refused(format!("{refused} reports are not those of this node")))
-        }
-        (failed, _) => {
-            Err(RunError::failed(format!("{failed} steps failed; they can be taken again")))
-        }
+        (0, refused) => Err(RunError::refused(format!(
+            "{refused} reports differ from those that this node computes"
+        ))),
+        (failed, _) => Err(RunError::failed(format!(
+            "{failed} steps failed: see their reasons above, and run the command \
+                again"
+        ))),
     }
 }
 
@@ -113,14 +114,14 @@ async fn explain(args: &ReportIdArgs, as_json: bool) -> Result<(), RunError> {
     }
     match report["equal"].as_bool() {
         Some(true) => Ok(()),
-        _ => Err(RunError::refused("this node comes to another report")),
+        _ => Err(RunError::refused("this node computes another report")),
     }
 }
 
 async fn one(args: &ReportIdArgs) -> Result<Value, RunError> {
     let is_id = args.id.chars().all(|letter| letter.is_ascii_alphanumeric());
     if !is_id {
-        return Err(RunError::usage("an id has 64 hex digits, with or without 0x"));
+        return Err(RunError::usage("a report id must have 64 hex digits, with or without 0x"));
     }
     ask(&args.node, &format!("?id={}", args.id)).await
 }
@@ -141,8 +142,9 @@ pub(super) async fn ask(args: &ReportNodeArgs, query: &str) -> Result<Value, Run
             return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));
         }
     }
-    serde_json::from_str(&answer.body)
-        .map_err(|error| RunError::failed(format!("{metrics}: no payer reports: {error}")))
+    serde_json::from_str(&answer.body).map_err(|error| {
+        RunError::failed(format!("{metrics}: the answer does not parse as payer reports: {error}"))
+    })
 }
 
 fn tell(report: &Value) {

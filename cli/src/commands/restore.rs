@@ -40,7 +40,7 @@ pub(super) fn run(args: RestoreArgs, as_json: bool) -> Result<(), RunError> {
 fn from_backup(args: RestoreFromArgs, as_json: bool) -> Result<(), RunError> {
     let data_dir = settings::data_dir(&args.data.sources()).map_err(RunError::usage)?;
     let from = args.from.ok_or_else(|| {
-        RunError::usage("name the folder of the backups (--from), or say confirm")
+        RunError::usage("name the folder of the backups (--from), or use `hawser restore confirm`")
     })?;
     if args.signer.is_none() && !args.any_signer && !args.unsigned {
         let text = "name the address of the node's key (--signer), as `hawser keys show` prints it: without \
@@ -101,7 +101,7 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
         [one] => one,
         [] => {
             return Err(RunError::not_found(format!(
-                "no node asks in {}: start the node first, with the same --state-dir, and look at its \
+                "no node waits for an answer in {}: start the node first, with the same --state-dir, and look at its \
                  /status",
                 state_dir.display()
             )));
@@ -110,7 +110,7 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
             let nodes: Vec<_> = several.iter().map(|(_, it)| it.node_id.to_string()).collect();
             let nodes = nodes.join(", ");
             return Err(RunError::usage(format!(
-                "several nodes ask: choose with --node-id ({nodes})"
+                "several nodes wait for an answer: choose one with --node-id ({nodes})"
             )));
         }
     };
@@ -124,7 +124,7 @@ fn confirm(args: &RestoreConfirmArgs, as_json: bool) -> Result<(), RunError> {
     let is_taken = wait_until_taken(folder).map_err(unreadable)?;
     if !is_taken {
         return Err(RunError::failed(format!(
-            "node {} has not taken the answer yet: it does when it runs, unless it is started again",
+            "node {} has not read the answer yet: it reads it while it runs, and a restart of the node discards it",
             question.node_id
         )));
     }

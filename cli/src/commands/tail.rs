@@ -99,7 +99,7 @@ fn parse_from(text: &str) -> Result<StartPoint, RunError> {
         "now" => Ok(StartPoint::Now),
         "start" => Ok(StartPoint::After(Cursor::new())),
         ids => parse_cursor(ids).map(StartPoint::After).ok_or_else(|| {
-            RunError::usage(format!("--from {text}: can be now, start, or ids such as 0:12,100:7"))
+            RunError::usage(format!("--from {text}: must be now, start, or ids such as 0:12,100:7"))
         }),
     }
 }

@@ -51,15 +51,20 @@ pub(super) fn run(args: TruncateStrandArgs, as_json: bool) -> Result<(), RunErro
         confirm(&cut, &evidence)?;
     }
     save_evidence(&snapshot, &cut, &evidence)
-        .map_err(|error| error.while_doing("keeping what is cut off"))?;
+        .map_err(|error| error.while_doing("saving the envelopes that are cut off"))?;
     drop(snapshot);
     store
         .truncate_strand(cut.from, cut.position)
-        .map_err(|error| RunError::failed(format!("cutting: {error}")))?;
+        .map_err(|error| RunError::failed(format!("the strand cannot be cut: {error}")))?;
     rebuild::rebuild(&store).map_err(|error| {
-        RunError::failed(format!("rebuilding: {error}; the node will try again"))
+        RunError::failed(format!(
+            "the strand was cut, and the projections cannot be rebuilt: {error}; the next \
+            start of the node tries again"
+        ))
     })?;
-    store.flush().map_err(|error| RunError::failed(format!("writing the rows: {error}")))?;
+    store
+        .flush()
+        .map_err(|error| RunError::failed(format!("the rows cannot be written: {error}")))?;
     report(&cut, &evidence, as_json);
     Ok(())
 }
@@ -122,7 +127,7 @@ impl ChainContract {
     async fn of(config: &NodeServiceSettings, strand: ChainStrand) -> Result<Self, RunError> {
         let contracts = &config.chains.contracts;
         if contracts.app.urls.is_empty() {
-            let text = "the app chain has to be asked: give --contracts.app-chain.rpc-url";
+            let text = "the command compares the strand with the app chain: give --contracts.app-chain.rpc-url";
             return Err(RunError::usage(text));
         }
         let deployment = KnownDeployment::of(contracts).await?;
@@ -134,7 +139,12 @@ impl ChainContract {
                 (EventSource::IdentityUpdates, Contract::IdentityUpdateBroadcaster)
             }
         };
-        let unknown = || RunError::usage(format!("the address of {contract} is not given"));
+        let unknown = || {
+            RunError::usage(format!(
+                "the address of {contract} is not known: give \
+            --contracts.config-file-path"
+            ))
+        };
         let contract = deployment.contracts.get(contract).ok_or_else(unknown)?;
         let endpoints = Endpoints::new("app", &contracts.app.urls, deployment.app_id)
             .map_err(RunError::usage)?;
@@ -155,8 +165,9 @@ impl ChainContract {
         from_block: u64,
         before: Option<BlockHeader>,
     ) -> Result<bool, RunError> {
-        let envelope = OriginatorEnvelope::parse(bytes)
-            .map_err(|error| RunError::failed(format!("envelope {at}: {error}")))?;
+        let envelope = OriginatorEnvelope::parse(bytes).map_err(|error| {
+            RunError::failed(format!("envelope {at} of the log does not decode: {error}"))
+        })?;
         let Proof::Transaction(hash) = envelope.proof() else {
             return Err(RunError::failed(format!("envelope {at} does not come from a chain")));
         };
@@ -172,9 +183,8 @@ impl ChainContract {
                 return Ok(false);
             }
             return Err(RunError::refused(format!(
-                "envelope {at} is older than block {from_block}, and its transaction is not known: \
-                 either this endpoint does not keep old transactions, or the chain is another one \
-                 before that block already"
+                "envelope {at} is older than block {from_block}, and the endpoint does not know its transaction: \
+                 either the endpoint does not keep old transactions, or the chain was replaced from an earlier block on"
             )));
         };
         if found.block >= from_block {
@@ -188,18 +198,18 @@ impl ChainContract {
             return Ok(true);
         }
         Err(RunError::refused(format!(
-            "envelope {at} is not what the chain has in block {}: cut from that block or an earlier one",
+            "envelope {at} differs from what the chain has in block {}: cut from that block or an earlier one",
             found.block
         )))
     }
 }
 
 fn unanswered(error: RequestError) -> RunError {
-    RunError::failed(format!("the app chain: {error}"))
+    RunError::failed(format!("the app chain cannot be read: {error}"))
 }
 
 fn unreadable(error: ReadError) -> RunError {
-    RunError::failed(format!("reading the log: {error}"))
+    RunError::failed(format!("the log cannot be read: {error}"))
 }
 
 fn evidence_path(data_dir: &Path, from: EnvelopeId) -> PathBuf {

@@ -155,9 +155,9 @@ impl EmbeddedNode {
         match writer {
             WriteAccess::Memory => {}
             WriteAccess::Folder(journal) => {
-                journal
-                    .append(&steps)
-                    .inspect_err(|error| tracing::error!(%error, "not written"))?;
+                journal.append(&steps).inspect_err(
+                    |error| tracing::error!(%error, "the chain cannot be written to disk"),
+                )?;
             }
             WriteAccess::Closed => return Err(JournalError::Closed),
         }
@@ -234,7 +234,7 @@ impl EmbeddedNode {
         if let WriteAccess::Folder(journal) = writer
             && let Err(error) = journal.sync()
         {
-            tracing::warn!(%error, "the chain was not synced at its end");
+            tracing::warn!(%error, "the chain was not synced to disk when it stopped");
         }
     }
 }

@@ -38,8 +38,8 @@ const PEERS_MIN: usize = 2;
 pub enum ClockAheadError {
     /// Blocks of a chain appear with much earlier times.
     #[error(
-        "this node's clock is {lead_s} s ahead of the newest block of the {chain} chain: nothing is \
-         published before the clock is right"
+        "this node's clock is {lead_s} s ahead of the newest block of the {chain} chain: nothing is published \
+         until the clock is corrected"
     )]
     Chain {
         /// The chain's name.
@@ -49,8 +49,8 @@ pub enum ClockAheadError {
     },
     /// Most peers date what they sign much earlier.
     #[error(
-        "this node's clock is {lead_s} s ahead of the clocks of most other nodes: nothing is published \
-         before the clock is right"
+        "this node's clock is {lead_s} s ahead of the clocks of most other nodes: nothing is published until the \
+         clock is corrected"
     )]
     Peers {
         /// The lead over the median of their clocks, seconds.

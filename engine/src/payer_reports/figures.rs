@@ -27,7 +27,7 @@ pub enum FiguresError {
     #[error(transparent)]
     Report(#[from] PayerReportError),
     /// The envelope at the start of the range is not held, so its minute is not known.
-    #[error("envelope {0}, at which the range starts, is not held here")]
+    #[error("this node does not have envelope {0}, at which the range of the report starts")]
     NoStart(EnvelopeId),
     /// The amounts of the range may still change here.
     #[error(transparent)]
@@ -38,19 +38,19 @@ pub enum FiguresError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotYet {
     /// The strand is not held up to the end of the report.
-    #[error("the strand is held up to {head} only")]
+    #[error("this node has the strand only up to {head}")]
     Behind {
         /// The last envelope that is held without gap.
         head: SequenceId,
     },
     /// The envelope at one of the report's ends is not held.
-    #[error("envelope {0} is not held")]
+    #[error("this node does not have envelope {0}")]
     NoEnvelope(EnvelopeId),
     /// Places of the range are missing in this node's copy of the strand, or had expired before it was made.
-    #[error("envelopes {0} to {1} are missing here")]
+    #[error("this node lacks envelopes {0} to {1}")]
     Missing(SequenceId, SequenceId),
     /// Amounts are being corrected.
-    #[error("booked amounts are being corrected")]
+    #[error("amounts booked before their rate was known are still being corrected")]
     Unpriced,
 }
 

@@ -9,19 +9,19 @@ pub enum QueryError {
     #[error(transparent)]
     Storage(hawser_storage::ReadError),
     /// The rows are made anew from the log, because the disk has damaged them. The answer would lack some.
-    #[error("this node makes its index `{0}` anew from the log: ask another node meanwhile")]
+    #[error("this node is rebuilding its index `{0}` from the log: ask another node meanwhile")]
     Rebuilding(&'static str),
     /// The topic index names an envelope that the log does not hold.
-    #[error("envelope {0} is indexed and not in the log")]
+    #[error("envelope {0} is in an index, but not in the log")]
     Absent(EnvelopeId),
     /// The bytes that the log holds there are no envelope.
     #[error("envelope {0} in the log does not decode")]
     Undecodable(EnvelopeId),
     /// The answer would be larger than a message may be.
-    #[error("the answer would take {0} bytes")]
+    #[error("the answer would have {0} bytes, which is too many: ask for less at once")]
     TooLarge(usize),
     /// The reader may not have the memory for its answer now.
-    #[error("no memory for an answer of {0} bytes now")]
+    #[error("this node has no memory for an answer of {0} bytes now: try again later")]
     NoMemory(usize),
 }
 

@@ -126,7 +126,7 @@ impl Signer {
     fn tell(&mut self, originator: Option<OriginatorId>, error: &SignError) {
         if !std::mem::replace(&mut self.failed, true) {
             let originator = originator.map(|it| it.0);
-            tracing::error!(code = "checkpoint_failed", originator, %error, "no checkpoint is signed");
+            tracing::error!(code = "checkpoint_failed", originator, %error, "this node cannot sign checkpoints now");
         }
     }
 
@@ -174,7 +174,8 @@ impl Signer {
                         code = "checkpoints_halted",
                         %originator,
                         size,
-                        "the strand is not a continuation of what this node has signed: it signs no checkpoint of it"
+                        "the strand does not continue the tree that this node has signed: the node signs no more \
+                         checkpoints of it"
                     );
                 }
             }

@@ -113,7 +113,7 @@ impl Committer {
         let verified = gained.iter().map(|head| self.store.verified_up_to(*head));
         let verified = verified.collect::<Result<Vec<_>, _>>()?;
         for (head, verified) in gained.iter().zip(verified) {
-            tracing::warn!(%head, "the disk has the end of a strand whose write had failed");
+            tracing::warn!(%head, "the disk holds envelopes whose write had seemed to fail: they are announced now");
             self.heads.announce(*head);
             self.note_verified(verified);
         }

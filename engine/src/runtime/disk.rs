@@ -116,7 +116,7 @@ impl DiskKeeper {
                 tracing::error!(code = "disk_low", %error, "nothing is written until the disk has room");
             }
             Ok(()) if self.has_told_room => {
-                tracing::info!("the disk has room again: writing goes on");
+                tracing::info!("the disk has room again: the node writes again");
             }
             _ => {}
         }
@@ -148,7 +148,7 @@ impl DiskKeeper {
         }
         match self.recovery.run() {
             Ok(()) => {
-                tracing::warn!("the log was read again and is written to");
+                tracing::warn!("the log was read again, and accepts writes");
                 self.has_told_fault = false;
             }
             Err(error) => {
@@ -157,7 +157,7 @@ impl DiskKeeper {
                     code = "log_reopen_failed",
                     %error,
                     retry_s = pause.as_secs(),
-                    "the log stays read-only"
+                    "the log cannot be read again, and stays read-only"
                 );
                 self.next_try = Some(Instant::now() + pause);
             }

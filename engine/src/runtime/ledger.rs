@@ -105,7 +105,7 @@ impl LedgerAppender {
                         payer = %event.payer,
                         block = event.block,
                         %refusal,
-                        "a payer's event is passed over"
+                        "an event of a payer cannot be booked, and is skipped"
                     );
                 }
             }

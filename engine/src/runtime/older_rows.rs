@@ -52,7 +52,8 @@ async fn run(store: Store, mut stopped: StopSignal) {
             Ok((again, true)) => walk = again,
             Ok((_, false)) => break,
             Err(error) => {
-                tracing::warn!(%error, "the last topics cannot be read: readers search the disk for them");
+                tracing::warn!(%error, "the record of the newest topics cannot be read: readers search the disk \
+                    for them");
                 break;
             }
         }
@@ -76,7 +77,7 @@ async fn run(store: Store, mut stopped: StopSignal) {
             }
             Ok(false) => started.elapsed(),
             Err(error) => {
-                tracing::error!(code = "older_rows_failed", %error, "rows of an older format stay as they are");
+                tracing::error!(code = "older_rows_failed", %error, "rows of an older format cannot be converted, and stay as they are");
                 RETRY_AFTER
             }
         };

@@ -284,7 +284,7 @@ impl Worker {
         let engine = &self.engine;
         // Expiries are compared with no clock that is known to be wrong.
         if let Err(error) = engine.check_clock() {
-            tracing::warn!(code = "prune_clock_ahead", %error, "nothing is pruned");
+            tracing::warn!(code = "prune_clock_ahead", %error, "nothing is pruned, because this node's clock cannot be trusted");
             return false;
         }
         let PruneSettings { places_max, dry_run, .. } = self.settings;
@@ -304,7 +304,7 @@ impl Worker {
                 !dry_run && report.backlog() > 0 && report.pruned() > 0
             }
             Err(error) => {
-                tracing::error!(code = "prune_failed", %error, "what has expired is still held");
+                tracing::error!(code = "prune_failed", %error, "pruning failed: expired envelopes are still stored");
                 false
             }
         }

@@ -28,10 +28,10 @@ pub(super) enum RemakeError {
     #[error("the projections cannot be dropped: {0}")]
     Condemn(CommitError),
     /// The log has not been read again in time.
-    #[error("the log has not been read again: the projections are dropped then")]
+    #[error("the projections cannot be dropped before the log has been read again")]
     NotReopened,
     /// The rebuild has failed, or was broken off.
-    #[error("rebuilding the projections: {0}")]
+    #[error("the projections cannot be rebuilt: {0}")]
     Rebuild(#[from] RebuildError),
 }
 
@@ -66,7 +66,7 @@ impl Remake {
             tracing::warn!(
                 code = "projections_condemned",
                 projections = self.store.stale_projections().join(","),
-                "projections are damaged and made anew from the log: their readers have to wait"
+                "projections are damaged and are rebuilt from the log: their readers have to wait"
             );
         }
         self.wait_until_writable()?;

@@ -36,7 +36,9 @@ pub enum SubmitError {
     #[error(transparent)]
     Refused(#[from] SubmissionError),
     /// Checks have taken their share of the machine; seconds until the next one may begin.
-    #[error("checking reports has taken its share of the machine")]
+    #[error(
+        "checks of misbehaviour reports have used up their share of this node: try again later"
+    )]
     Busy {
         /// Whole seconds, at least 1.
         retry_after_s: u64,
@@ -188,7 +190,7 @@ impl State {
         }
         if judgement.verdict == MisbehaviorVerdict::Proven {
             let (accused, fact) = (report.accused(), &judgement.facts[0]);
-            tracing::warn!(%accused, %fact, "a stranger has proven that a node broke a rule");
+            tracing::warn!(%accused, %fact, "a client has proven that a node broke a rule");
         }
         Ok(Submitted::Stored)
     }

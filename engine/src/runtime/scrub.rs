@@ -320,7 +320,7 @@ impl Scrubs {
         }
         let is_stopped = done.left.iter().any(|it| it.damage.stops_rebuilds());
         let failed = if is_stopped || done.report.further > 0 {
-            Some("projections are made anew once the log is whole".to_owned())
+            Some("projections are rebuilt once the log is whole".to_owned())
         } else {
             let families: Vec<_> = damaged.iter().map(|damage| damage.family).collect();
             self.parts.remake.run(&families).err().map(|error| error.to_string())
@@ -334,7 +334,7 @@ impl Scrubs {
         tracing::error!(
             code = "projections_stale",
             %reason,
-            "the projections cannot be made anew now"
+            "the projections cannot be rebuilt now"
         );
         let left =
             damaged.into_iter().map(|damage| UnrepairedDamage { damage, reason: reason.clone() });
@@ -390,7 +390,8 @@ impl Scrubs {
                 Ok(still) => still,
                 Err(error) => {
                     if let Err(reason) = restored(overwritten.as_ref()) {
-                        tracing::error!(%reason, "a block that was not read again is not as it was");
+                        tracing::error!(%reason, "a block that could not be repaired cannot be restored to its \
+                            earlier bytes");
                     }
                     return Err(error);
                 }
@@ -526,7 +527,7 @@ impl Worker {
             }
             Some(Err(ScrubError::Stopped | ScrubError::InMemory)) => every,
             Some(Err(error)) => {
-                tracing::error!(code = "scrub_failed", %error, "the database was not read back");
+                tracing::error!(code = "scrub_failed", %error, "the scrub failed: the database was not read back");
                 every.min(DAMAGED_AFTER)
             }
         }

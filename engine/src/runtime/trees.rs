@@ -56,12 +56,15 @@ async fn run(store: Store, counters: Arc<Counters>, mut stopped: StopSignal) {
                     behind.iter().filter(|it| !it.waits).map(|it| it.head.0 - it.size).sum();
                 if wanted > 0 && told.is_none_or(|told| told.elapsed() >= TELL_EVERY) {
                     told = Some(Instant::now());
-                    tracing::info!(leaves = wanted, "bringing up the trees of strands");
+                    tracing::info!(
+                        leaves = wanted,
+                        "adding missing leaves to the trees of strands"
+                    );
                 }
                 if wanted > 0 { started.elapsed() } else { LOOK_EVERY }
             }
             Err(error) => {
-                tracing::error!(code = "trees_failed", %error, "trees stay behind their strands");
+                tracing::error!(code = "trees_failed", %error, "the trees of strands cannot be completed, and stay behind");
                 RETRY_AFTER
             }
         };

@@ -424,7 +424,7 @@ async fn publish_again(follower: &Follower, text: &str) -> Option<Bytes> {
         loop {
             match follower.publish(text).await {
                 Ok(envelope) => return Some(envelope),
-                Err(PublishError::Unavailable { reason, .. }) if reason.contains("made anew") => {
+                Err(PublishError::Unavailable { reason, .. }) if reason.contains("rebuilt") => {
                     return None;
                 }
                 Err(PublishError::Unavailable { .. }) => {

@@ -102,7 +102,7 @@ fn report(
             transaction = %expected.transaction_hash,
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),
-            "a node shows something else in the place of what was put on the chain"
+            "a node returns another envelope than the one that was put on the chain"
         );
     }
 }

@@ -353,7 +353,7 @@ impl ChainPath {
                     tokio::spawn(self.clone().carry(new));
                 }
                 Some(NewPayload { key, progress, .. }) => {
-                    let reason = "what comes before it in the request is not on the chain";
+                    let reason = "an earlier payload of the request did not get onto the chain";
                     self.progress.lock().remove(&key);
                     let error = ChainPublishError::NotSent(reason.into());
                     progress.send_replace(Progress::Done(Err(error)));

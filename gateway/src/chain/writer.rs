@@ -53,7 +53,7 @@ pub enum ChainPublishError {
     #[error("the chain refuses the payload: {0}")]
     Invalid(String),
     /// The payload cannot be sent now; nothing was sent.
-    #[error("it could not be sent to the chain: {0}")]
+    #[error("the payload could not be sent to the chain: {0}")]
     NotSent(String),
     /// The transaction was sent and may still be included.
     #[error("transaction {hash} was sent: {reason}")]
@@ -104,7 +104,7 @@ pub enum ChainPublishError {
         reason: String,
     },
     /// The gateway was started without a chain.
-    #[error("this gateway has no app chain")]
+    #[error("this gateway has no app chain, so it cannot publish identity updates and commits")]
     NoChain,
 }
 

@@ -35,7 +35,7 @@ pub(super) struct ExpectedAnswer<'a> {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub(crate) enum AnswerError {
     /// The number of envelopes differs from the request.
-    #[error("the answer has {got} envelopes, {asked} were sent")]
+    #[error("the answer has {got} envelopes, and {asked} were sent")]
     Count {
         /// Envelopes in the request.
         asked: usize,
@@ -55,7 +55,7 @@ pub(crate) enum AnswerError {
     #[error("it was signed by {}, and not by the node's key in the registry", .0.address())]
     Signer(Box<PublicKey>),
     /// The envelope belongs to the strand of another originator.
-    #[error("the envelope belongs to the strand of originator {0}")]
+    #[error("the envelope belongs to the strand of another originator, {0}")]
     Originator(OriginatorId),
     /// The sequence id is 0; they start at 1.
     #[error("the envelope has sequence id 0")]

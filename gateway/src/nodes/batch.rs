@@ -510,7 +510,7 @@ impl NodeCaller {
             evidence = hex::encode(shown),
             evidence_bytes = evidence.len(),
             left_out,
-            "a node has answered something else than it was asked for"
+            "a node's answer does not match the request"
         );
     }
 }

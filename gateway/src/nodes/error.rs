@@ -16,7 +16,7 @@ pub(crate) enum NodeError {
     #[error("no answer within {} s", .0.as_secs())]
     Timeout(Duration),
     /// The node stopped serving during the call.
-    #[error("its health check fails")]
+    #[error("the node's health check fails")]
     WentDown,
     /// The node was not reached, or failed for a reason of its own.
     #[error("{}", status_text(.0))]
@@ -25,10 +25,10 @@ pub(crate) enum NodeError {
     #[error("{}", status_text(.0))]
     Refused(Status),
     /// The node's answer does not match the request.
-    #[error("its answer is not valid: {0}")]
+    #[error("the node's answer is not valid: {0}")]
     WrongAnswer(AnswerError),
     /// The attempt ended, for this reason, before the node was called.
-    #[error("{0}, and it was not called")]
+    #[error("the node was not called: {0}")]
     NotCalled(Box<NodeError>),
 }
 

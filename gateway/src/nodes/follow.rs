@@ -60,7 +60,8 @@ impl ChainStrands {
     async fn keep_following(self, node: OriginatorId, channel: Channel) {
         loop {
             if let Err(status) = self.stream(node, channel.clone()).await {
-                tracing::debug!(node_id = node.0, %status, "a node's chain strands are not heard");
+                tracing::debug!(node_id = node.0, %status, "the stream of a node's chain strands has ended: it is \
+                    opened again");
             }
             sleep(RETRY_AFTER).await;
         }

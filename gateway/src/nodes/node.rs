@@ -134,7 +134,7 @@ impl Node {
         let reported = reported.map(readable).filter(|version| !version.is_empty());
         let mut known = self.version.lock();
         if let Some(version) = reported.as_deref().filter(|new| Some(*new) != known.as_deref()) {
-            tracing::info!(node_id = self.id().0, version, "what a node runs");
+            tracing::info!(node_id = self.id().0, version, "software version of a node");
         }
         *known = reported;
     }

@@ -83,7 +83,7 @@ impl RegistryFollower {
                     node_id = record.id.0,
                     address = record.http_address,
                     %error,
-                    "a node of the registry cannot be reached like that"
+                    "the registry has an unusable address for a node"
                 ),
             }
         }

@@ -175,7 +175,7 @@ async fn first_after(node: &Node, after: EnvelopeId) -> Result<Option<SequenceId
     });
     let ids: Vec<_> = ids
         .collect::<Result<_, _>>()
-        .map_err(|_| Status::internal("what it shows is no envelope"))?;
+        .map_err(|_| Status::internal("the node sent bytes that do not decode as an envelope"))?;
     let is_later =
         |id: &&EnvelopeId| id.originator == after.originator && id.sequence > after.sequence;
     Ok(ids.iter().filter(is_later).map(|id| id.sequence).min())

@@ -31,8 +31,8 @@ pub(crate) enum ApiKeyError {
 pub enum ApiKeysError {
     /// A text is no hash.
     #[error(
-        "[identity.api_keys] {caller:?}: {PREFIX} and 64 hex digits are expected, the hash of a key as \
-         `printf %s KEY | sha256sum` prints it"
+        "[identity.api_keys] {caller:?}: must be {PREFIX} and 64 hex digits, the hash of the key as `printf %s KEY \
+         | sha256sum` prints it"
     )]
     NoHash {
         /// The caller.

@@ -202,8 +202,8 @@ pub enum PolicyFileError {
     },
     /// The section on all callers together has a rule for single envelopes or requests.
     #[error(
-        "[total] limits all callers together, a minute, an hour or a day: rules for envelopes and requests belong \
-         to [default] and [policies.…]"
+        "[total] can only limit all callers together per minute, hour or day: put rules for envelopes and requests \
+         into [default] or [policies.…]"
     )]
     Total,
     /// The rules for tokens are missing.
@@ -214,7 +214,7 @@ pub enum PolicyFileError {
     Keys,
     /// The rules for tokens do not say whose tokens are taken.
     #[error(
-        "[identity.jwt] needs {name}: without it, tokens made for other services are taken too; {off} = true \
+        "[identity.jwt] needs {name}: without it, tokens made for other services are accepted too; {off} = true \
          allows that"
     )]
     AnyToken {
@@ -225,7 +225,7 @@ pub enum PolicyFileError {
     },
     /// The key set comes over a connection on which it can be changed.
     #[error(
-        "jwks_url = {0:?}: keys are fetched over https:, and over http: only from this machine"
+        "jwks_url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
     PlainUrl(String),
     /// Callers are told apart by keys, and there are none.
@@ -239,14 +239,14 @@ pub enum PolicyFileError {
     Tenants(#[from] TenantsError),
     /// The webhook could be read or changed on the way.
     #[error(
-        "[webhook] url = {0:?}: callers are told over https:, and over http: only to this machine"
+        "[webhook] url = {0:?}: the URL must begin with https:, or with http: if it leads to this machine"
     )]
     PlainWebhook(String),
     /// The webhook has no time to answer.
-    #[error("[webhook] timeout_ms is 1 to 60000")]
+    #[error("[webhook] timeout_ms must be 1 to 60000")]
     WebhookTimeout,
     /// The rules for tokens name a URL for a secret.
-    #[error("HS256 needs keys_file: a secret does not come from a URL")]
+    #[error("HS256 needs keys_file: a secret cannot be fetched from jwks_url")]
     SecretFromUrl,
 }
 

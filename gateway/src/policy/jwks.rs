@@ -46,7 +46,7 @@ impl Policies {
                 Err(error) if !is_failing => tracing::error!(
                     code = "jwks",
                     error,
-                    "the keys of tokens are not fetched; those that are known stay"
+                    "the keys of tokens cannot be fetched: those that are known stay in use"
                 ),
                 _ => {}
             }
@@ -79,10 +79,10 @@ async fn fetch(url: &str) -> Result<String, String> {
         while let Some(piece) = response.chunk().await.map_err(told)? {
             body.extend_from_slice(&piece);
             if body.len() > SET_LEN_BYTES_MAX {
-                return Err("it is too long".to_owned());
+                return Err("the answer is too long".to_owned());
             }
         }
-        String::from_utf8(body).map_err(|_| "it is no text".to_owned())
+        String::from_utf8(body).map_err(|_| "the answer is not UTF-8 text".to_owned())
     };
     timeout(FETCH_TIMEOUT, fetched).await.unwrap_or_else(|_| Err("no answer".into()))
 }

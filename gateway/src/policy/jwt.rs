@@ -33,10 +33,10 @@ pub(crate) enum TokenError {
     Expired,
     #[error("the token is not valid yet")]
     TooEarly,
-    #[error("the token has no claim {0:?} that says who it is")]
+    #[error("the token has no claim {0:?}, which must name the caller")]
     NoCaller(String),
     /// The keys were not fetched yet.
-    #[error("the keys that tokens are signed with are not known yet")]
+    #[error("the gateway has not yet fetched the keys that verify tokens: try again later")]
     NoKeys,
 }
 
@@ -67,7 +67,7 @@ pub enum KeysError {
         source: std::io::Error,
     },
     /// The source holds no key for the algorithm.
-    #[error("no key for {algorithm} is in it: {reason}")]
+    #[error("the file has no key for {algorithm}: {reason}")]
     NoKey {
         /// Name of the algorithm.
         algorithm: &'static str,
@@ -102,12 +102,14 @@ impl TokenKeys {
         let no_key = |reason: String| KeysError::NoKey { algorithm: name, reason };
         if text.starts_with('{') {
             let set: JwkSet = serde_json::from_str(text).map_err(|e| no_key(e.to_string()))?;
-            return Self::of_set(&set, kind).ok_or_else(|| no_key("the set has none".into()));
+            return Self::of_set(&set, kind).ok_or_else(|| no_key("the key set has none".into()));
         }
         let key = match kind {
             JwtAlgorithm::HS256 if text.is_empty() => return Err(no_key("it is empty".into())),
             JwtAlgorithm::HS256 if text.contains("-----BEGIN") => {
-                return Err(no_key("it is a PEM, and a public key is no secret".into()));
+                return Err(no_key(
+                    "it is a PEM file, and a public key cannot be used as a secret".into(),
+                ));
             }
             JwtAlgorithm::HS256 => Ok(DecodingKey::from_secret(text.as_bytes())),
             JwtAlgorithm::ES256 => DecodingKey::from_ec_pem(text.as_bytes()),
@@ -195,12 +197,12 @@ impl TokenKeys {
         let candidates: Vec<_> = match named {
             Some(key) => vec![key],
             None if header.kid.is_some() && self.without_id.is_empty() => {
-                return Err(TokenError::Invalid("its key is not known".into()));
+                return Err(TokenError::Invalid("its key id is not among the known keys".into()));
             }
             None if header.kid.is_some() => self.without_id.iter().collect(),
             None => self.without_id.iter().chain(self.by_id.values()).collect(),
         };
-        let mut last = TokenError::Invalid("its key is not known".into());
+        let mut last = TokenError::Invalid("its key id is not among the known keys".into());
         for key in candidates {
             match decode::<Value>(token, key, &validation) {
                 Ok(token) => return Ok(token.claims),
@@ -236,10 +238,12 @@ fn check_times(claims: &Value, now_s: u64) -> Result<(), TokenError> {
         None => Ok(None),
         Some(value) => {
             let seconds = value.as_u64().or_else(|| value.as_f64().map(whole_seconds));
-            seconds.map(Some).ok_or_else(|| TokenError::Invalid(format!("{name} is no time")))
+            seconds
+                .map(Some)
+                .ok_or_else(|| TokenError::Invalid(format!("the claim {name} is not a time")))
         }
     };
-    let expires = time("exp")?.ok_or_else(|| TokenError::Invalid("it has no exp".into()))?;
+    let expires = time("exp")?.ok_or_else(|| TokenError::Invalid("it has no claim exp".into()))?;
     if now_s > expires.saturating_add(LEEWAY_S) {
         return Err(TokenError::Expired);
     }

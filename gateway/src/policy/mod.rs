@@ -64,11 +64,13 @@ pub(crate) enum PolicyError {
     NoTenant,
     #[error("envelope {index}: this caller may not publish {}", kind.name())]
     Kind { index: usize, kind: PayloadClass },
-    #[error("envelope {index} has {len} bytes, and this caller may publish {max}")]
+    #[error("envelope {index} has {len} bytes, and this caller may publish at most {max}")]
     TooLong { index: usize, len: usize, max: usize },
-    #[error("envelope {index} would cost {fee} picodollars, and this caller pays {max}")]
+    #[error(
+        "envelope {index} would cost {fee} picodollars, and this caller may spend at most {max} on one"
+    )]
     TooExpensive { index: usize, fee: u64, max: u64 },
-    #[error("the request has {count} envelopes, and this caller may publish {max} at once")]
+    #[error("the request has {count} envelopes, and this caller may publish at most {max} at once")]
     TooMany { count: usize, max: usize },
     #[error("the congestion fee of every node exceeds the limit of this caller")]
     AllNodesExpensive,

@@ -44,7 +44,9 @@ fn kinds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<BTreeSet<PayloadC
     let kind = |name: String| {
         PayloadClass::ALL.into_iter().find(|kind| kind.name() == name).ok_or_else(|| {
             let known = PayloadClass::ALL.map(PayloadClass::name).join(", ");
-            serde::de::Error::custom(format!("{name:?} is no kind of envelopes: {known}"))
+            serde::de::Error::custom(format!(
+                "{name:?} is not a kind of envelope: use one of {known}"
+            ))
         })
     };
     names.into_iter().map(kind).collect()

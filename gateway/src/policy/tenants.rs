@@ -34,11 +34,11 @@ pub struct TenantSettings {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TenantsError {
     /// There are too many tenants.
-    #[error("[tenants] has {0} tenants: {TENANTS_MAX} are the most")]
+    #[error("[tenants] has {0} tenants: at most {TENANTS_MAX} are allowed")]
     TooMany(usize),
     /// A name cannot be part of a file name.
     #[error(
-        "[tenants.{0:?}]: a name has up to {NAME_LEN_MAX} lower-case letters, digits and dashes"
+        "[tenants.{0:?}]: a tenant's name must be 1 to {NAME_LEN_MAX} lower-case letters, digits and dashes"
     )]
     Name(String),
     /// Callers cannot be told apart by whom they belong to.
@@ -48,7 +48,7 @@ pub enum TenantsError {
     #[error("[tenants.{0}] needs either payer_key_file or payer_key_env")]
     Key(String),
     /// A member has no API key.
-    #[error("[tenants.{tenant}] has the member {member:?}, who is not among [identity.api_keys]")]
+    #[error("[tenants.{tenant}] has the member {member:?}, which is not among [identity.api_keys]")]
     NoMember {
         /// The tenant.
         tenant: String,
@@ -74,7 +74,9 @@ pub enum TenantsError {
         caller: String,
     },
     /// The limits of all callers have a rule for single ones.
-    #[error("[tenants.{0}.total] limits all callers together, a minute, an hour or a day")]
+    #[error(
+        "[tenants.{0}.total] can only limit all callers together (those of the tenant) per minute, hour or day"
+    )]
     Total(String),
     /// Tokens say nothing about tenants.
     #[error(

@@ -29,9 +29,11 @@ const REASON_CHARS_MAX: usize = 200;
 pub(crate) enum WebhookError {
     #[error("this caller may not publish: {0}")]
     Refused(String),
-    #[error("the service that decides about callers does not answer")]
+    #[error("the gateway's policy service (webhook) does not answer: try again later")]
     NoAnswer,
-    #[error("too many questions to the service that decides about callers are open: try again")]
+    #[error(
+        "too many requests to the gateway's policy service (webhook) are open: try again later"
+    )]
     Busy,
 }
 
@@ -161,7 +163,11 @@ impl Webhook {
                 let permit = timeout(limit, self.asking.acquire()).await;
                 let Ok(Ok(_permit)) = permit else { return Err(WebhookError::Busy) };
                 let asked = timeout(limit, self.fetch(caller, routed)).await;
-                let asked = asked.unwrap_or_else(|_| Err("no answer in time".into()));
+                let asked = asked.unwrap_or_else(|_| {
+                    Err("the policy service (webhook) did not answer in \
+                    time"
+                        .into())
+                });
                 self.note(asked.as_ref().err());
                 match asked {
                     Ok(answer) => {
@@ -177,7 +183,8 @@ impl Webhook {
         match answer {
             Answer { allow: true, .. } => Ok(Some(answer)),
             Answer { reason, .. } => {
-                let reason = reason.unwrap_or_else(|| "the operator's service says so".into());
+                let reason =
+                    reason.unwrap_or_else(|| "the policy service (webhook) refused".into());
                 let printable = reason.chars().filter(|it| !it.is_control());
                 Err(WebhookError::Refused(printable.take(REASON_CHARS_MAX).collect()))
             }

@@ -103,7 +103,7 @@ impl NodeAttempt {
             node_id = node.id().0,
             envelopes = items.len(),
             %error,
-            "a node did not publish what it was given"
+            "a node did not publish the envelopes that it was sent"
         );
         // The node may have taken them all the same. After a wrong answer it would only show that again.
         let is_asked = error.may_be_published() && !matches!(error, NodeError::WrongAnswer(_));

@@ -147,7 +147,8 @@ impl NodePublisher {
                 Ok(Some(placed)) => return Ok((item.index, Ok(placed))),
                 Ok(None) => self.context.published.remove(&item.client),
                 Err(status) => {
-                    tracing::debug!(envelope = %id, %status, "no node shows it for a repetition");
+                    tracing::debug!(envelope = %id, %status, "no node returns the earlier copy of a repeated \
+                        envelope");
                 }
             }
             Err(item)

@@ -113,7 +113,7 @@ async fn after_what_is_not_sent_nothing_of_its_topic_is_and_the_request_again_ke
         let failed = net.publish(envelopes.clone()).await.unwrap_err();
         assert_eq!(failed.code(), code);
         assert_eq!(failed.metadata().get("failed-envelopes").unwrap(), "0-1");
-        let text = "envelope 1: it could not be sent to the chain: what comes before it";
+        let text = "envelope 1: the payload could not be sent to the chain: an earlier payload";
         assert!(failed.message().contains(text), "{}", failed.message());
         let showing = async {
             net.chain.shown_by(0, &net.nodes).await;

@@ -23,7 +23,7 @@ pub struct WalletQuestion {
 
 /// The text is no account id of an EVM chain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("no account id of the form eip155:<chain id>:0x<40 hex digits>")]
+#[error("the account id must have the form eip155:<chain id>:0x<40 hex digits>")]
 pub struct AccountIdError;
 
 /// Parses a CAIP-10 account id of an EVM chain, such as `eip155:8453:0x…`, into chain id and address.

@@ -73,7 +73,7 @@ async fn read(file: &OsString) -> io::Result<Vec<u8>> {
 fn read_now(file: &OsString) -> io::Result<Vec<u8>> {
     let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why);
     if !std::fs::metadata(file)?.is_file() {
-        return Err(invalid("it is no file"));
+        return Err(invalid("it is not a file"));
     }
     let mut pem = Vec::new();
     std::fs::File::open(file)?.take(FILE_BYTES_MAX + 1).read_to_end(&mut pem)?;

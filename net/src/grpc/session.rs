@@ -76,7 +76,7 @@ pub(super) async fn run(net: &NetState, peer: OriginatorId, address: &str) -> Se
         let mut session = match opened {
             Ok(session) => session,
             Err(error) => {
-                tracing::debug!(%peer, address, %error, "no session over gRPC");
+                tracing::debug!(%peer, address, %error, "no session with the peer over gRPC");
                 count(net, peer, &error);
                 net.failures.not_reached(peer, &error);
                 return SessionEnd { was_linked: false, is_lasting: error.is_lasting() };

@@ -54,7 +54,7 @@ impl fmt::Debug for BucketKeys {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BucketError {
     /// The name has another form.
-    #[error("{given:?} is no bucket: write s3://BUCKET or s3://BUCKET/PREFIX, {reason}")]
+    #[error("{given:?} is not a bucket: write s3://BUCKET or s3://BUCKET/PREFIX, {reason}")]
     Name {
         /// The name as given.
         given: String,
@@ -63,7 +63,7 @@ pub enum BucketError {
     },
     /// One of the two keys is missing.
     #[error(
-        "{missing} is not set, and the other key is: set both, or none for a bucket that all may read"
+        "{missing} is not set, although its counterpart is: set both, or neither for a public bucket"
     )]
     Keys {
         /// The variable.

@@ -103,10 +103,10 @@ pub enum LineContentError {
     #[error("transaction_hash: {0}")]
     TransactionHash(hex::FromHexError),
     /// `expect_route` has another value.
-    #[error("expect_route is {0:?}, and can be node, chain:group or chain:identity")]
+    #[error("expect_route must be node, chain:group or chain:identity, and is {0:?}")]
     Route(String),
     /// There is no `expect_route`, and the route cannot be derived from the envelope.
-    #[error("no expect_route, and hex is no client envelope: {0}")]
+    #[error("expect_route is missing, and hex does not decode as a client envelope: {0}")]
     Envelope(#[from] LayerError),
 }
 

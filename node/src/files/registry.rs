@@ -76,10 +76,10 @@ pub enum RegistryFileError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NodeEntryError {
     /// The id is below 100.
-    #[error("ids below {} belong to chains", OriginatorId::FIRST_NODE)]
+    #[error("the id is below {}, and such ids belong to chains", OriginatorId::FIRST_NODE)]
     NoNodeId,
     /// Another record has the same id.
-    #[error("two records have this id")]
+    #[error("another record has the same id")]
     Repeated,
     /// Another record has the same key, so that a signature would name two nodes.
     #[error("another record has the same signingPublicKey")]
@@ -97,7 +97,7 @@ pub enum NodeEntryError {
     #[error(transparent)]
     Absences(#[from] AbsencesError),
     /// A node that is in the network is away.
-    #[error("a canonical node has no absence without an end")]
+    #[error("a canonical node must not have an absence without an end")]
     Away,
     /// The API address is no URL.
     #[error("httpAddress must be http://host:port or https://host:port, and is {0:?}")]

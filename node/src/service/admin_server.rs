@@ -137,7 +137,7 @@ async fn run(listener: UnixListener, path: SocketPath, parts: Arc<Parts>) {
                 answers.spawn_blocking(move || answer(stream, &parts));
             }
             Err(error) => {
-                tracing::warn!(%error, "a command of the operator could not be taken");
+                tracing::warn!(%error, "a command of the operator could not be read");
                 let _ = tokio::time::timeout(AGAIN_AFTER, parts.stop.wake.notified()).await;
                 if parts.stop.is_wanted.load(Ordering::Relaxed) {
                     break;
@@ -192,7 +192,7 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
                     AdminReply::Done(backup::json_of_scrub_done(&done, *repair))
                 }
                 Err(error) => {
-                    tracing::error!(code = "scrub_failed", %error, "the database was not read back");
+                    tracing::error!(code = "scrub_failed", %error, "the scrub failed: the database was not read back");
                     failed(&RunError::failed(error))
                 }
             }
@@ -205,7 +205,7 @@ fn work(request: &AdminRequest, parts: &Parts, out: &mut UnixStream) -> AdminRep
                     tracing::error!(
                         code = "prune_failed",
                         error = error.text,
-                        "what has expired is still held"
+                        "pruning failed: expired envelopes are still stored"
                     );
                     failed(&error)
                 }

@@ -60,7 +60,7 @@ enum ServeError {
     Api(#[from] ApiError),
     #[error(transparent)]
     Tls(#[from] TlsFilesError),
-    #[error("no thread for the files: {0}")]
+    #[error("the thread that watches files cannot be started: {0}")]
     Files(std::io::Error),
 }
 
@@ -243,7 +243,12 @@ impl Node {
             name = ends.next_signal() => name,
         };
         let left = steps.left().join(", ");
-        tracing::error!(code = "stop_forced", why, left, "not everything had ended");
+        tracing::error!(
+            code = "stop_forced",
+            why,
+            left,
+            "the node was stopped before all its work had ended"
+        );
         // Threads may still be at work on the database. What is acknowledged is on the disk.
         system::exit_now(1);
     }
@@ -290,7 +295,7 @@ impl InnerParts {
                 Ok(filling) => self.filling = Some(filling),
                 Err(error) => {
                     let from = web::shown(from);
-                    tracing::warn!(code = "filling_failed", from, %error, "no thread for it");
+                    tracing::warn!(code = "filling_failed", from, %error, "strands cannot be filled: no thread can be started");
                 }
             }
         }
@@ -422,7 +427,7 @@ fn close(engine: &Engine) {
         return; // nothing more is written to a disk that has failed
     }
     if let Err(error) = store.flush() {
-        tracing::warn!(%error, "the next start has to read the write-ahead log back");
+        tracing::warn!(%error, "the database was not flushed: the next start has to replay the write-ahead log");
     }
 }
 

@@ -53,7 +53,7 @@ pub enum OpenNodeError {
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The projections cannot be made anew.
-    #[error("rebuilding the projections: {0}")]
+    #[error("the projections cannot be rebuilt: {0}")]
     Rebuild(#[from] RebuildError),
     /// The rates of a file cannot be used.
     #[error(transparent)]
@@ -69,7 +69,8 @@ pub enum OpenNodeError {
     Chains(#[from] ChainSetupError),
     /// The log cannot be read.
     #[error(
-        "reading what is recorded beside the log: {0}. Keep the folder as it is; if the disk has damaged it, follow \
+        "the records beside the log cannot be read: {0}. Keep the folder as it is; if the disk has damaged it, \
+         follow \
          docs/runbooks/restore.md, which begins with moving it aside"
     )]
     Read(#[from] ReadError),
@@ -275,7 +276,7 @@ fn rebuild_if_stale(store: &Store) -> Result<(), RebuildError> {
             tracing::error!(
                 code = "projections_stale",
                 %error,
-                "the projections cannot be made anew now"
+                "the projections cannot be rebuilt now"
             );
             Ok(())
         }
@@ -320,7 +321,7 @@ fn read_chain(
     let (mut file, appender) = (ChainFile::new(path), engine.chain_appender());
     let events = match stand_in_files::append_chain(&mut file, &appender) {
         Err(ChainAppendFileError::Append(error)) if error.is_of_disk() => {
-            tracing::warn!(%error, "the chain file is not taken over now");
+            tracing::warn!(%error, "the events of the chain file cannot be stored now: tried again");
             0
         }
         appended => appended?,

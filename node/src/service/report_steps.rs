@@ -45,7 +45,9 @@ pub(super) fn take(
     if let Some(about) = order.about {
         originators.retain(|it| it.0 == about);
         if originators.is_empty() {
-            return Err(RunError::refused(format!("there is no originator {about}")));
+            return Err(RunError::refused(format!(
+                "originator {about} is not a node of the registry"
+            )));
         }
     }
     let outcomes = Handle::current().block_on(async {
@@ -53,7 +55,7 @@ pub(super) fn take(
         for about in originators {
             tokio::select! {
                 more = reporter.step(step_of(order.step), about, order.is_dry) => outcomes.extend(more),
-                () = until(is_unwanted) => return Err(RunError::failed("it was stopped before it was done")),
+                () = until(is_unwanted) => return Err(RunError::failed("the command was stopped before it was done")),
             }
         }
         Ok(outcomes)

@@ -78,7 +78,7 @@ impl Prompt {
             None => folder.clear(),
         };
         if let Err(error) = blocking(done).await {
-            tracing::error!(code = "restore_unanswerable", %error, "the operator cannot be asked");
+            tracing::error!(code = "restore_unanswerable", %error, "the question to the operator cannot be written");
         }
         self.asked = wanted;
     }
@@ -130,7 +130,7 @@ impl Prompt {
                 tracing::warn!("the operator has answered a question that no longer stands")
             }
             Ok(None) => {}
-            Err(error) => tracing::warn!(%error, "the operator's answer cannot be taken"),
+            Err(error) => tracing::warn!(%error, "the operator's answer cannot be read"),
         }
     }
 }

@@ -77,7 +77,7 @@ impl ServiceManager {
     fn tell(&self, state: &str) {
         let Socket { socket, address, .. } = &*self.0;
         if let Err(error) = socket.send_to_addr(state.as_bytes(), address) {
-            tracing::debug!(state, %error, "the service manager was not told");
+            tracing::debug!(state, %error, "the service manager cannot be notified");
         }
     }
 }

@@ -178,11 +178,11 @@ enum WitnessAnswer {
 /// The reason a turn failed.
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("no answer: {0}")]
+    #[error("the witness does not answer: {0}")]
     Silent(String),
     #[error("the witness refuses: {0}")]
     Refused(String),
-    #[error("the answer is not signed with the key that is named for the witness")]
+    #[error("the answer is not signed with the key that is configured for the witness")]
     Forged,
     #[error("the witness has cosigned {0} places, which is more than this node holds")]
     Ahead(u64),

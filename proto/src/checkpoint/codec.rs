@@ -42,10 +42,10 @@ pub enum CheckpointCodecError {
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// The list claims more cosignatures than are accepted.
-    #[error("{0} cosignatures are too many")]
+    #[error("the checkpoint has {0} cosignatures, which is too many")]
     TooMany(usize),
     /// The cosignatures are not in their order, or one signer has two.
-    #[error("cosignatures are not in order")]
+    #[error("the cosignatures of the checkpoint are not in ascending order")]
     Order,
     /// A witness's name is not one that a note can carry.
     #[error("the name of a witness is malformed")]

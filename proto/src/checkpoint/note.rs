@@ -33,25 +33,25 @@ pub enum NoteError {
     #[error("a note has at most 131072 bytes, not {0}")]
     TooLong(usize),
     /// The text is not divided into lines as a note is.
-    #[error("the text is no signed note")]
+    #[error("the text is not a signed note")]
     NoNote,
     /// The first line is not the origin of a strand's checkpoints.
-    #[error("the first line is not NETWORK/strands/ORIGINATOR/NODE")]
+    #[error("the first line of the note is not NETWORK/strands/ORIGINATOR/NODE")]
     Origin,
     /// The checkpoint is of another network.
     #[error("the checkpoint is of another network")]
     OtherNetwork,
     /// The second line is not a size in its only form.
-    #[error("the second line is not a size")]
+    #[error("the second line of the note is not the size of a tree")]
     Size,
     /// The third line is not a root in its only form.
-    #[error("the third line is not the root of a tree")]
+    #[error("the third line of the note is not the root of a tree")]
     Root,
     /// A signature line is malformed.
     #[error("signature line {0} is malformed")]
     Signature(usize),
     /// The key of the node has not signed the note, or has signed it twice.
-    #[error("the note does not have one signature of its node")]
+    #[error("the note must have exactly one signature of its node")]
     Unsigned,
 }
 

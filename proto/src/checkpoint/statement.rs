@@ -82,7 +82,7 @@ pub enum CheckpointError {
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// Another key than the node's has signed.
-    #[error("the signature is not that of node {0}")]
+    #[error("the checkpoint is not signed with the key of node {0}")]
     OtherKey(OriginatorId),
     /// The tree is larger than a strand can be.
     #[error("a strand has at most 2^63 - 1 places, not {0}")]

@@ -16,10 +16,10 @@ const TYPE: u8 = 4;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WitnessError {
     /// The 32 bytes are no public key.
-    #[error("the witness's key is no Ed25519 public key")]
+    #[error("the witness's key is not an Ed25519 public key")]
     Key,
     /// The cosignature names another key.
-    #[error("the cosignature is of another key")]
+    #[error("the cosignature is by another key than the witness's")]
     OtherKey,
     /// The time is beyond what the format allows.
     #[error("the time of the cosignature is not below 2^63")]

@@ -126,7 +126,7 @@ pub enum FrameError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
     /// The clock has too many entries; split it over several [`ClockFrame`] frames.
-    #[error("a clock of {count} originators, {MAX_CLOCK_ENTRIES} fit a frame")]
+    #[error("a cursor of {count} originators does not fit a frame: at most {MAX_CLOCK_ENTRIES} do")]
     Clock {
         /// Number of its originators.
         count: usize,
@@ -138,19 +138,21 @@ pub enum EncodeError {
         count: usize,
     },
     /// A checkpoint has too many cosignatures.
-    #[error("a checkpoint with {count} cosignatures")]
+    #[error("a checkpoint of a frame has {count} cosignatures, which is too many")]
     Cosignatures {
         /// Their number.
         count: usize,
     },
     /// The envelope is longer than any frame.
-    #[error("an envelope of {len_bytes} bytes, {MAX_ENVELOPE} fit a frame")]
+    #[error(
+        "an envelope of {len_bytes} bytes does not fit a frame: at most {MAX_ENVELOPE} bytes do"
+    )]
     Envelope {
         /// Its length.
         len_bytes: usize,
     },
     /// The envelope is empty.
-    #[error("an envelope without bytes")]
+    #[error("a frame holds an envelope of 0 bytes")]
     EmptyEnvelope,
 }
 

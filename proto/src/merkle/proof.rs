@@ -19,7 +19,7 @@ pub enum ProofError {
         size: u64,
     },
     /// The earlier tree is larger than the later one.
-    #[error("a tree of {from} leaves does not come before one of {to}")]
+    #[error("a tree of {from} leaves cannot have grown into one of {to}")]
     Shrinks {
         /// Number of leaves of the earlier tree.
         from: u64,
@@ -27,7 +27,7 @@ pub enum ProofError {
         to: u64,
     },
     /// The proof has another number of hashes than its sizes ask for.
-    #[error("the proof has {0} hashes, which is not the number that its sizes ask for")]
+    #[error("the proof has {0} hashes, and a proof for trees of these sizes has another number")]
     Length(usize),
     /// The proof leads to another root of the tree, or of the later tree.
     #[error("the proof leads to another root")]

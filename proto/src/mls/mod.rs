@@ -37,13 +37,13 @@ pub enum MlsParseError {
     #[error("vector length not in its shortest form")]
     LengthNotMinimal,
     /// The protocol version is not MLS 1.0.
-    #[error("protocol version {0}")]
+    #[error("unsupported protocol version {0}")]
     Version(u16),
     /// The message is neither a public nor a private one.
-    #[error("wire format {0} is no group message")]
+    #[error("wire format {0} is not that of a group message")]
     WireFormat(u16),
     /// The content is neither application data nor a proposal nor a commit.
-    #[error("content type {0}")]
+    #[error("unsupported content type {0}")]
     ContentType(u8),
     /// A field that selects the structure after it has an unknown value.
     #[error("{field} has the unknown value {value}")]

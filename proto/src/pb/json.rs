@@ -13,10 +13,10 @@ use super::FILE_DESCRIPTOR_SET;
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// The schema has no message of this name.
-    #[error("no message is called {0:?}")]
+    #[error("unknown message type {0:?}")]
     UnknownMessage(String),
-    /// The bytes are not a message of this type.
-    #[error("bytes are not a message of this type")]
+    /// The the bytes do not decode as a message of this type.
+    #[error("the bytes do not decode as a message of this type")]
     Decode(#[from] prost::DecodeError),
     /// JSON cannot represent a value, or the text is not JSON of this type.
     #[error("{0}")]

@@ -41,13 +41,13 @@ pub enum ReportError {
     #[error("the failed request has {0} bytes, at most {LIVENESS_LEN_BYTES_MAX} are allowed")]
     RequestTooLong(usize),
     /// The bytes are no protobuf message of this type.
-    #[error("the report is not of the schema: {0}")]
+    #[error("the report does not decode as a misbehaviour report: {0}")]
     Wire(String),
     /// The kind is 0, or one of a newer schema.
-    #[error("the kind {0} is not known")]
+    #[error("the kind of misbehaviour {0} is unknown")]
     Kind(i32),
     /// A liveness failure with a safety kind, or the other way round, or neither.
-    #[error("the failure does not belong to the kind")]
+    #[error("the report holds evidence of another kind of misbehaviour than it names")]
     WrongArm,
     /// The safety failure has no envelopes.
     #[error("the report has no envelopes")]

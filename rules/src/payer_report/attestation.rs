@@ -26,13 +26,13 @@ pub enum AttestationError {
     #[error("recovery id {0} is neither 0 nor 1")]
     RecoveryId(u8),
     /// The attestation is about another report.
-    #[error("it is about another report")]
+    #[error("the attestation is for another report")]
     OtherReport,
     /// The node is not in the canonical network. The contract refuses a whole submission for an unknown one.
     #[error("node {0} is not in the network")]
     NoMember(OriginatorId),
     /// Another key made the signature, or it is over another digest.
-    #[error("it is not signed by node {0}")]
+    #[error("the attestation is not signed with the key of node {0}")]
     OtherSigner(OriginatorId),
 }
 

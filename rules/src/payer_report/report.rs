@@ -75,7 +75,7 @@ impl std::str::FromStr for ReportId {
 
 /// A text is no report id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a report id has 64 hex digits")]
+#[error("a report id must have 64 hex digits")]
 pub struct ReportIdError;
 
 /// The contract's separator: reports for another chain or contract have other ids.
@@ -161,7 +161,7 @@ pub enum PayerReportError {
         number: u64,
     },
     /// A report about originator 0, which no node writes.
-    #[error("there is no report about originator 0")]
+    #[error("originator 0 is a chain and has no payer reports")]
     Originator,
     /// The range ends before it begins.
     #[error("the range ends at {end}, before its start {start}")]
@@ -172,7 +172,7 @@ pub enum PayerReportError {
         end: SequenceId,
     },
     /// A report of an empty range has payers.
-    #[error("the range is empty, but the root is not that of no payers")]
+    #[error("the range is empty, but the root is not the root of a tree without payers")]
     RootOfNothing,
     /// The root has another length.
     #[error("the root has {0} bytes instead of 32")]

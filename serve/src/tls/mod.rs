@@ -87,7 +87,7 @@ impl Tls {
             if tokio::task::spawn_blocking(move || tls.look()).await.is_err() {
                 tracing::error!(
                     code = "tls_look_failed",
-                    "looking at the certificate's files failed"
+                    "the task that checks the certificate's files failed"
                 );
             }
         }
@@ -113,7 +113,7 @@ impl Tls {
                 tracing::error!(
                     code = "tls_certificate_unusable",
                     %error,
-                    "the new certificate cannot be used: the one before stays in use"
+                    "the new certificate cannot be used: the last one stays in use"
                 );
                 current.fault = Some(error.to_string());
             }

@@ -24,7 +24,7 @@ pub enum BackupError {
         source: io::Error,
     },
     /// The place holds no backups.
-    #[error("{path} holds no backups")]
+    #[error("{path} is not a folder of backups")]
     NotBackups {
         /// The folder.
         path: PathBuf,
@@ -59,7 +59,7 @@ pub enum BackupError {
         error: ManifestError,
     },
     /// A file of the backup is not there.
-    #[error("{name} ({hash}) is missing")]
+    #[error("file {name} ({hash}) of the backup is missing")]
     Missing {
         /// The file's name in the database.
         name: String,
@@ -67,7 +67,7 @@ pub enum BackupError {
         hash: FileHash,
     },
     /// The place of a backup file holds a symbolic link, a folder or something else.
-    #[error("{name} ({hash}) is no plain file")]
+    #[error("file {name} ({hash}) of the backup is not a plain file")]
     NotAFile {
         /// The file's name in the database.
         name: String,
@@ -75,7 +75,7 @@ pub enum BackupError {
         hash: FileHash,
     },
     /// A file of the backup has another length than the manifest states.
-    #[error("{name} ({hash}) has {found} bytes instead of {stated}")]
+    #[error("file {name} ({hash}) of the backup has {found} bytes instead of {stated}")]
     Length {
         /// The file's name in the database.
         name: String,
@@ -87,7 +87,7 @@ pub enum BackupError {
         stated: u64,
     },
     /// A file of the backup has other bytes than were written.
-    #[error("{name} ({hash}) is damaged: its bytes have another hash")]
+    #[error("file {name} ({hash}) of the backup is damaged: its bytes have another hash")]
     Content {
         /// The file's name in the database.
         name: String,
@@ -95,7 +95,7 @@ pub enum BackupError {
         hash: FileHash,
     },
     /// The caller has stopped the work.
-    #[error("stopped before it was done")]
+    #[error("the backup, check or restore was stopped before it was done")]
     Stopped,
     /// The backup is of another network.
     #[error("the backup is of network {found:?}, not {wanted:?}")]
@@ -123,8 +123,8 @@ pub enum BackupError {
     },
     /// The node's key has not signed the manifest.
     #[error(
-        "the backup is not signed, so nothing shows that its node made it: say that unsigned backups \
-         are wanted if you know where it comes from"
+        "the backup is not signed, so nothing shows that its node made it: if you know where it comes from, allow \
+         unsigned backups (--unsigned)"
     )]
     Unsigned,
     /// The folder to restore into is there, and holds something.
@@ -143,13 +143,13 @@ pub enum BackupError {
     #[error(transparent)]
     Database(#[from] DatabaseError),
     /// The database of the backup cannot be opened.
-    #[error("the database of the backup: {0}")]
+    #[error("the database of the backup cannot be opened: {0}")]
     Open(#[from] OpenError),
     /// A row cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
     /// The root of a tree cannot be read.
-    #[error("a tree: {0}")]
+    #[error("a Merkle tree of the backup cannot be read: {0}")]
     Tree(#[from] TreeError),
 }
 

@@ -100,7 +100,7 @@ pub enum ManifestError {
     #[error("it is longer than {MANIFEST_LEN_BYTES_MAX} bytes")]
     TooLong,
     /// It does not begin as one.
-    #[error("it is no manifest of a backup")]
+    #[error("it is not the manifest of a backup")]
     NotAManifest,
     /// Another version of this program wrote it.
     #[error("another version of this program wrote it ({title:?}): use that version")]
@@ -132,7 +132,7 @@ pub enum ManifestError {
         line: usize,
     },
     /// A file is stated to be longer than any.
-    #[error("line {line} states a file of more than {FILE_LEN_BYTES_MAX} bytes")]
+    #[error("line {line} lists a file of more than {FILE_LEN_BYTES_MAX} bytes")]
     Length {
         /// Number of the line, from 1.
         line: usize,

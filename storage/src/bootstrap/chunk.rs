@@ -19,7 +19,7 @@ pub const CHUNK_LEN_BYTES_MAX: u64 = 64 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
     /// They do not begin as one.
-    #[error("it is no chunk of a snapshot")]
+    #[error("it is not the chunk of a snapshot")]
     NotAChunk,
     /// They are of another strand.
     #[error("it is of strand {found}, not {wanted}")]
@@ -30,13 +30,13 @@ pub enum ChunkError {
         wanted: OriginatorId,
     },
     /// They end within an envelope, or have none.
-    #[error("it is cut off")]
+    #[error("it ends inside an envelope")]
     Cut,
     /// Places do not ascend.
-    #[error("place {0} is not behind the one before it")]
+    #[error("place {0} does not come after the place before it")]
     Order(SequenceId),
     /// The first or the last place is not the one that the manifest states.
-    #[error("it holds places {from} to {through}, which its manifest states otherwise")]
+    #[error("it holds places {from} to {through}, and its manifest states others")]
     Range {
         /// The first place.
         from: SequenceId,

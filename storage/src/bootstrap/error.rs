@@ -21,7 +21,7 @@ pub enum BootstrapError {
         source: io::Error,
     },
     /// The place holds none that can be used.
-    #[error("{path} holds no snapshot that can be used")]
+    #[error("{path} holds no usable snapshot")]
     None {
         /// The place.
         path: PathBuf,
@@ -69,7 +69,7 @@ pub enum BootstrapError {
         error: ChunkError,
     },
     /// The caller has stopped the work.
-    #[error("stopped before it was done")]
+    #[error("the snapshot was stopped before it was done")]
     Stopped,
     /// A row of the log cannot be read.
     #[error(transparent)]

@@ -78,7 +78,7 @@ pub enum BootstrapManifestError {
     #[error("it is longer than {LEN_BYTES_MAX} bytes")]
     TooLong,
     /// It does not begin as one.
-    #[error("it is no manifest of a snapshot, or of another version of this program")]
+    #[error("it is not the manifest of a snapshot, or another version of this program wrote it")]
     NotAManifest,
     /// The hash in its last line is not that of the lines before.
     #[error("its bytes are not those that were written: the hash at its end does not match")]

@@ -80,7 +80,7 @@ pub enum RebuildError {
     #[error(transparent)]
     Write(CommitError),
     /// The caller has stopped it.
-    #[error("stopped before it was done")]
+    #[error("the rebuild was stopped before it was done")]
     Stopped,
 }
 

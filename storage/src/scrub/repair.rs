@@ -59,29 +59,31 @@ pub enum RepairError {
         family: &'static str,
     },
     /// The end of the damage is not known, or it has too many places.
-    #[error("the damage has no known end, or more than {PLACES_MAX} places")]
+    #[error("the damaged part holds more than {PLACES_MAX} places, or its end is not known")]
     TooLarge,
     /// An envelope is neither readable nor among those that were brought.
-    #[error("no peer has brought the envelope at {at}")]
+    #[error("no peer has sent the envelope at {at}")]
     Lost {
         /// The place.
         at: EnvelopeId,
     },
     /// The envelope that was brought is not the one of the strand's tree.
-    #[error("another envelope was brought for {at} than the tree of its strand has")]
+    #[error("a peer sent another envelope for {at} than the tree of the strand contains")]
     Other {
         /// The place.
         at: EnvelopeId,
     },
     /// The strand's tree says nothing about a place of this node's own strand, or reaches a place and has no leaf there
     /// that can be read.
-    #[error("no tree proves the envelope at {at}: its leaf cannot be read, or is not there")]
+    #[error(
+        "the envelope at {at} cannot be proven: its leaf in the tree is missing or cannot be read"
+    )]
     Unproven {
         /// The place.
         at: EnvelopeId,
     },
     /// The damaged block is not made of the rows alone, or its checksum is damaged itself.
-    #[error("{file} cannot be mended in its place")]
+    #[error("{file} cannot be repaired in place")]
     NotInPlace {
         /// The file.
         file: String,

@@ -94,10 +94,10 @@ pub enum ScrubError {
     #[error("a database in memory has no files")]
     InMemory,
     /// Another scrub is under way.
-    #[error("another scrub is under way")]
+    #[error("another scrub is running: wait until it has ended")]
     Busy,
     /// The caller has stopped the work.
-    #[error("stopped before it was done")]
+    #[error("the scrub was stopped before it was done")]
     Stopped,
     /// The remains of an earlier scrub cannot be removed.
     #[error("{0}")]

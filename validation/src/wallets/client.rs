@@ -24,13 +24,13 @@ use parking_lot::Mutex;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum WalletError {
     /// The network knows no contract wallets of this chain.
-    #[error("the network knows no contract wallets of chain {0}")]
+    #[error("the network does not support contract wallets of chain {0}")]
     UnknownChain(u64),
     /// No endpoint of the wallet's chain is configured.
     #[error("no RPC endpoint is configured for chain {0}")]
     NoEndpoint(u64),
     /// No endpoint of the chain gave a usable answer.
-    #[error("chain {chain_id} cannot be asked now: {reason}")]
+    #[error("chain {chain_id} cannot be queried now: {reason}")]
     NoAnswer {
         /// The wallet's chain (EIP-155).
         chain_id: u64,

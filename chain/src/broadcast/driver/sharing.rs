@@ -94,7 +94,8 @@ impl Driver {
         if sharing.epoch.replace(response.epoch).is_some() && is_new {
             tracing::warn!(
                 code = "shared_nonces_reset",
-                "Redis has lost the shared nonces, is older than it was, or is another one: they are registered anew"
+                "Redis has lost the shared nonces, is older than it was, or is another one: this process registers \
+                 its nonces again"
             );
             self.nonces.invalidate();
         }
@@ -111,7 +112,7 @@ impl Driver {
         }
         self.note_slots();
         if !response.lost.is_empty() {
-            tracing::debug!(nonces = ?response.lost, "another process has taken nonces over");
+            tracing::debug!(nonces = ?response.lost, "another process has taken over nonces of this one");
         }
         for nonce in response.lost {
             self.nonces.lost(nonce);
@@ -125,7 +126,10 @@ impl Driver {
             return;
         }
         if self.nonces.adopt(nonce, purpose, signed).is_some() {
-            tracing::info!(nonce, "a transaction of a process that has gone is taken over");
+            tracing::info!(
+                nonce,
+                "this process takes over a transaction of a process that has ended"
+            );
         }
     }
 
@@ -189,7 +193,7 @@ impl Driver {
             tracing::error!(
                 code = "shared_nonces_gone",
                 reason,
-                "nothing is sent without shared nonces"
+                "no transaction is sent, because shared nonces cannot be reached"
             );
         }
         self.refuse_waiting(&BroadcastError::Sharing { reason }).await;
@@ -200,7 +204,7 @@ impl Driver {
         let over = waiting.iter().filter_map(|(_, former)| *former);
         let over = over.map(|slot| RecordEntry::Over { slot }).collect();
         if let Err(error) = self.write(over, true).await {
-            tracing::error!(%error, "the end of a transaction cannot be put on record");
+            tracing::error!(%error, "the outcome of a transaction cannot be recorded");
         }
         for (job, _) in waiting {
             self.finish(job, &Err(error.clone()));
@@ -303,7 +307,9 @@ impl Driver {
                     self.nonces.recorded(it.nonce, now);
                 }
             }
-            Err(fault) => tracing::debug!(%fault, "transactions cannot be recorded again"),
+            Err(fault) => {
+                tracing::debug!(%fault, "transactions that Redis has lost cannot be recorded again now")
+            }
         }
     }
 
@@ -339,7 +345,7 @@ impl Driver {
         }
         let shared = sharing.shared.clone();
         if let Err(fault) = shared.finish(&finished).await {
-            tracing::debug!(%fault, "ends of nonces are told later");
+            tracing::debug!(%fault, "Redis cannot be told now how transactions ended: tried again later");
             sharing.finished.extend(finished);
         }
     }
@@ -360,7 +366,8 @@ impl Driver {
     pub(super) async fn leave(&mut self) {
         let Some(sharing) = &self.sharing else { return };
         if let Err(fault) = sharing.shared.leave().await {
-            tracing::debug!(%fault, "other processes will notice the end later");
+            tracing::debug!(%fault, "Redis cannot be told that this process ends: other processes will notice it \
+                later");
         }
     }
 

@@ -15,10 +15,10 @@ use crate::output;
 /// When a log cannot be read; and with an exit code of its own if logs differ.
 pub(in super::super) fn run(args: &AuditCompareArgs, as_json: bool) -> Result<(), RunError> {
     let [first, others @ ..] = &args.logs[..] else {
-        return Err(RunError::usage("give two logs at least"));
+        return Err(RunError::usage("give at least two logs"));
     };
     if others.is_empty() {
-        return Err(RunError::usage("give two logs at least"));
+        return Err(RunError::usage("give at least two logs"));
     }
     let opened = args.logs.iter().map(|log| source::open(log)).collect::<Result<Vec<_>, _>>()?;
     let views = opened.iter().map(OpenLog::view).collect::<Result<Vec<_>, _>>()?;

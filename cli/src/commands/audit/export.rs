@@ -30,17 +30,18 @@ pub(in super::super) fn run(args: &AuditExportArgs, as_json: bool) -> Result<(),
     let (folder, bucket) = match (backups::place_of(&args.to)?, &args.work) {
         (ObjectsAt::Folder(_), None) => (&args.to, None),
         (ObjectsAt::Folder(_), Some(_)) => {
-            return Err(RunError::usage("--work goes with --to s3://BUCKET/PREFIX alone"));
+            return Err(RunError::usage("--work is only for --to s3://BUCKET/PREFIX"));
         }
         (ObjectsAt::Bucket(_), None) => {
-            let text = "name the folder in which the export is made, and which the next run adds to (--work)";
+            let text = "an export to a bucket needs --work DIR, a folder in which it is made and which the next \
+                run extends";
             return Err(RunError::usage(text));
         }
         (place @ ObjectsAt::Bucket(_), Some(work)) => (work, Some(backups::open(&place)?)),
     };
     let is_node = args.from.contains("://");
     if is_node && args.backup.is_some() {
-        return Err(RunError::usage("--backup goes with a folder of backups alone"));
+        return Err(RunError::usage("--backup is only for a folder of backups"));
     }
     // The rows of a node are judged always: it may send anything.
     let keys = KeysArgs { registry: args.registry.clone(), rates: args.rates.clone() };

@@ -133,7 +133,8 @@ pub(in super::super) fn merge(args: &AuditMergeArgs, as_json: bool) -> Result<()
 /// Returns the strands that the manifest of an export names.
 fn expected(folder: &Path) -> Result<Vec<ExpectedStrand>, RunError> {
     let manifest = Manifest::read(folder).map_err(RunError::failed)?;
-    let missing = || RunError::not_found(format!("{}: there is no export", folder.display()));
+    let missing =
+        || RunError::not_found(format!("{}: the folder does not hold an export", folder.display()));
     let strand = |strand: &hawser_audit::export::StrandParts| ExpectedStrand {
         originator_id: strand.originator_id,
         through: strand.through().0,
@@ -161,14 +162,16 @@ fn read_ranges(
             return Ok(());
         }
         if read as u64 >= bound || ranges.len() >= RANGES_MAX {
-            return Err(fail(&"a line is too long, or there are too many"));
+            return Err(fail(&"a line of the verdicts is too long, or there are too many lines"));
         }
         let text = str::from_utf8(&line).map_err(|error| fail(&error))?.trim();
         if text.is_empty() || text.starts_with("{\"fault\":") {
             continue;
         }
         let object: Value = serde_json::from_str(text).map_err(|error| fail(&error))?;
-        let range = object.get("range").ok_or_else(|| fail(&"a line has no range"))?;
+        let range = object
+            .get("range")
+            .ok_or_else(|| fail(&"a line of the verdicts has no field `range`"))?;
         ranges.push(RangeVerdict::parse(&range.to_string()).map_err(|error| fail(&error))?);
     }
 }

@@ -32,7 +32,7 @@ pub(in super::super) fn prove(args: &AuditProveArgs, as_json: bool) -> Result<()
         }
         OpenLog::Node(log) => (String::new(), log.prove(id)?),
     };
-    let refuted = |error| RunError::failed(format!("the proof of {id} does not stand: {error}"));
+    let refuted = |error| RunError::failed(format!("the proof of {id} does not verify: {error}"));
     let proven = proof.verify(&known.registry).map_err(refuted)?;
     let file = ProofFile::new(TOOL, &network, &proof, &known.registry);
     let text = serde_json::to_string_pretty(&file).map_err(RunError::failed)?;
@@ -56,7 +56,7 @@ fn parse_id(text: &str) -> Result<EnvelopeId, RunError> {
         let id = EnvelopeId::new(OriginatorId(originator.parse().ok()?), SequenceId(sequence));
         (id.sequence > SequenceId::NONE && id.sequence <= SequenceId::MAX).then_some(id)
     });
-    parts.ok_or_else(|| RunError::usage(format!("{text:?} is no envelope id, such as 100:7")))
+    parts.ok_or_else(|| RunError::usage(format!("{text:?} is not an envelope id such as 100:7")))
 }
 
 /// Verifies a proof file.

@@ -18,11 +18,20 @@ const STEP_BYTES: usize = 256 << 10;
 /// earlier export.
 pub(super) fn publish(folder: &Path, to: &dyn Objects) -> Result<(u64, u64), RunError> {
     let here = Manifest::read(folder).map_err(RunError::failed)?;
-    let here = here.ok_or_else(|| RunError::failed("the export has no manifest"))?;
+    let here = here.ok_or_else(|| {
+        RunError::failed(
+            "the folder of the export has no manifest: run the export \
+        again",
+        )
+    })?;
     let there = manifest_of(to)?;
     if there.is_none() && has_files(to)? {
         let place = to.location("");
-        let text = format!("{}: it holds files, and no export", place.display());
+        let text = format!(
+            "{}: it holds files, but no manifest of an export: name an empty place, or that of an \
+            earlier export",
+            place.display()
+        );
         return Err(RunError::refused(text));
     }
     let plan = Publication::plan(&here, there.as_ref()).map_err(RunError::refused)?;
@@ -86,7 +95,11 @@ fn copy(folder: &Path, file: &PublishedFile, to: &dyn Objects) -> Result<(), Run
         target.write_all(&buffer[..read]).map_err(fail)?;
     }
     if hasher.finalize().to_hex().as_str() != file.digest.blake3 {
-        return Err(RunError::failed(format!("{}: it has changed", path.display())));
+        return Err(RunError::failed(format!(
+            "{}: the file has changed since the export was made: run the export \
+            again",
+            path.display()
+        )));
     }
     target.finish().map_err(fail)
 }

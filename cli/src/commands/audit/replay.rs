@@ -102,7 +102,8 @@ fn replay(
     if let Some(path) = state_file {
         write_state(path, replay.state())?;
     }
-    let mut report = report.ok_or_else(|| RunError::failed("the replay was interrupted"))?;
+    let mut report =
+        report.ok_or_else(|| RunError::failed("the replay was interrupted before it was done"))?;
     report.unchecked.extend(notes);
     Ok(report)
 }
@@ -144,7 +145,7 @@ fn read_state(path: &Path) -> Result<Option<ReplayState>, RunError> {
         Err(error) => return Err(fail(&error)),
     };
     if len > STATE_LEN_BYTES_MAX {
-        return Err(fail(&format!("{len} bytes are too many for a state file")));
+        return Err(fail(&format!("the state file has {len} bytes, which is too many")));
     }
     let text = std::fs::read_to_string(path).map_err(|error| fail(&error))?;
     ReplayState::parse(&text).map(Some).map_err(|error| fail(&error))

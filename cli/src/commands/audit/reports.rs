@@ -56,13 +56,17 @@ pub(crate) async fn all_of(address: &str, after_ns: u64) -> Result<Vec<HeldRepor
         let page = page(&mut api, after).await?;
         let Some(last) = page.last().and_then(|it| it.server_time_ns) else { return Ok(all) };
         if last <= after {
-            return Err(RunError::failed(format!("{address}: its reports are out of order")));
+            return Err(RunError::failed(format!(
+                "{address}: the node sent its reports out of order"
+            )));
         }
         after = last;
         len_bytes += page.iter().map(|it| it.report.len()).sum::<usize>();
         all.extend(page);
         if all.len() > REPORTS_MAX || len_bytes > LEN_BYTES_MAX {
-            return Err(RunError::failed(format!("{address}: more reports than are read at once")));
+            return Err(RunError::failed(format!(
+                "{address}: the node has more reports than one run reads"
+            )));
         }
     }
 }

@@ -205,7 +205,7 @@ impl BenchTarget {
         if answer.items.len() == asked {
             return Ok(());
         }
-        Err(Status::data_loss("the answer does not have the envelopes"))
+        Err(Status::data_loss("the node's answer lacks the published envelopes"))
     }
 }
 

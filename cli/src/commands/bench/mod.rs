@@ -37,10 +37,10 @@ const PUBLISH_MAX: Duration = Duration::from_secs(30);
 /// # Errors
 /// When arguments are wrong, the node cannot be reached, or a test had no answer.
 pub(super) fn run(args: &BenchArgs, as_json: bool) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            RunError::failed(format!("the threads of the program cannot be started: {error}"))
+        })?;
     let done = runtime.block_on(run_tests(args, as_json));
     runtime.shutdown_background();
     done
@@ -144,7 +144,7 @@ fn selected(args: &BenchArgs) -> Result<Vec<BenchTest>, RunError> {
         None => Ok(args.tests.clone()),
         Some(test) => {
             let text = format!(
-                "{} publishes: name its payer with --payer-key-file or --gateway",
+                "{} publishes, so it needs a payer: give --payer-key-file or --gateway",
                 test.name()
             );
             Err(RunError::usage(text))
@@ -175,7 +175,7 @@ async fn target(args: &BenchArgs) -> Result<BenchTarget, RunError> {
 /// Opens the connections to an address whose calls share a time limit.
 async fn open(args: &BenchArgs, text: &str, limit: Duration) -> Result<Vec<Connection>, RunError> {
     let wrong =
-        || RunError::usage(format!("{text:?} is no address: host:port, http://… or https://…"));
+        || RunError::usage(format!("{text:?} is not an address: write host:port, http://… or https://…"));
     let mut address = Address::parse(text).ok_or_else(wrong)?;
     if address.tls {
         address.authorities = client::authorities()?.map(hawser_proto::Bytes::from);

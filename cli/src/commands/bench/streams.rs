@@ -231,7 +231,7 @@ async fn history(reader: &Connection, topic: &Bytes) -> Result<(), Status> {
         let message = next(&mut stream).await?;
         seen += message.envelopes.unwrap_or_default().items.len() as u64;
         if seen < HISTORY && message.status.is_some_and(|status| status.value == CAUGHT_UP) {
-            return Err(Status::data_loss("the history is not whole"));
+            return Err(Status::data_loss("the node sent only a part of the topic's history"));
         }
     }
     Ok(())

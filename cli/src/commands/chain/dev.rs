@@ -28,10 +28,10 @@ const FOLDER_DEFAULT: &str = "hawser-chain";
 pub(super) fn run(args: ChainDevArgs, as_json: bool) -> Result<(), RunError> {
     logging::install(LogSettings { level: Level::INFO, json: false });
     // Several threads: requests are executed beside one another, and the deployment waits for some.
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(|error| {
+            RunError::failed(format!("the threads of the program cannot be started: {error}"))
+        })?;
     let done = runtime.block_on(serve(args, Reporter { as_json }));
     runtime.shutdown_background();
     done

@@ -27,8 +27,9 @@ impl KnownCode {
             Some(text) => {
                 let path = file.unwrap_or(Path::new("")).display();
                 let text = text.map_err(|error| RunError::failed(format!("{path}: {error}")))?;
-                let wrong =
-                    || RunError::failed(format!("{path}: this is no state of chain-watcher"));
+                let wrong = || {
+                    RunError::failed(format!("{path}: the file is not a state of chain-watcher"))
+                };
                 Some(parse(&text).ok_or_else(wrong)?)
             }
         };

@@ -107,7 +107,7 @@ async fn stream(node: u32, address: &str, watch: &Mutex<WatcherPage>) -> (Stream
     loop {
         let cursor = match timeout(limit, cursors.message()).await {
             Ok(Ok(Some(message))) => message.latest_sync.unwrap_or_default(),
-            Ok(Ok(None)) => return (StreamFault::Ended, "it ended the stream".to_owned()),
+            Ok(Ok(None)) => return (StreamFault::Ended, "the node ended the stream".to_owned()),
             // Some servers say so behind the head of an answer.
             Ok(Err(status)) if status.code() == Code::Unimplemented && limit == ANSWER_MAX => {
                 return ask_again_and_again(node, &mut api, watch).await;

@@ -348,15 +348,16 @@ impl NetworkView {
                 );
             }
             if *went_back > 0 {
-                let text = format!("node {id} held less than before, {went_back} times");
+                let text = format!("node {id} stated a lower head than before, {went_back} times");
                 raise(NetworkAlarmKind::WentBack, text);
             }
             if *unknown > 0 {
-                let text = format!("node {id} speaks of {unknown} originators that there are not");
+                let text = format!("node {id} lists {unknown} originators that do not exist");
                 raise(NetworkAlarmKind::UnknownOriginators, text);
             }
             if *impossible > 0 {
-                let text = format!("node {id} says {impossible} ids that no envelope can have");
+                let text =
+                    format!("node {id} stated {impossible} sequence ids that no envelope can have");
                 raise(NetworkAlarmKind::ImpossibleIds, text);
             }
         }
@@ -367,9 +368,9 @@ impl NetworkView {
             let Some([(low, least), (high, most)]) = self.range(originator) else { continue };
             if most - least > divergence_max {
                 let own = self.places(originator).find(|(node, _)| *node == originator);
-                let own = own.map(|(_, own)| format!("; the node itself says {own}"));
+                let own = own.map(|(_, own)| format!("; at the originator itself {own}"));
                 let text = format!(
-                    "originator {originator}: node {high} says {most}, node {low} says {least}{}",
+                    "originator {originator}: the head at node {high} is {most}, at node {low} {least}{}",
                     own.unwrap_or_default()
                 );
                 raise(NetworkAlarmKind::Divergence, text);

@@ -34,14 +34,16 @@ pub(crate) async fn connect(args: &NetworkArgs, needed: ChainsNeeded) -> Result<
     let sources = args.sources_beside(described(&path)?);
     // The file outlives its network, so the user has to know where the addresses are from.
     let connected = connect_by(&sources, needed).await;
-    connected.map_err(|error| error.while_doing(format_args!("the network of {}", path.display())))
+    connected.map_err(|error| {
+        error.while_doing(format_args!("connecting to the network of {}", path.display()))
+    })
 }
 
 /// Returns the settings that stand for the network of a file.
 fn described(path: &Path) -> Result<Vec<(String, String)>, RunError> {
     let file = files::read(path, NetworkFile::parse)?;
     let (Some(settlement), Some(app)) = (file.settlement_chain, file.app_chain) else {
-        let reason = "this network has no chains: it runs with --chain-file";
+        let reason = "this network has no chains, because it runs with --chain-file";
         return Err(RunError::usage(format!("{}: {reason}", path.display())));
     };
     let values = [

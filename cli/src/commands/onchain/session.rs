@@ -309,8 +309,7 @@ pub(crate) fn account(
     if let Some(address) = send.from {
         return match sends {
             true => Err(RunError::usage(
-                "--from says whose name to act in without a key, so it needs --dry-run or \
-                 --calldata",
+                "--from names an account without its key, which cannot send: give --dry-run or --calldata too",
             )),
             false => Ok(Account::Address(address)),
         };
@@ -325,7 +324,7 @@ pub(crate) fn account(
         (None, Mode::Calldata) => Ok(Account::Unknown),
         (None, Mode::Send { .. }) => Err(no_key()),
         (None, Mode::DryRun) => {
-            Err(RunError::usage("whose name? Give --key-file FILE, or --from ADDRESS"))
+            Err(RunError::usage("no account is named: give --key-file FILE, or --from ADDRESS"))
         }
     }
 }
@@ -333,8 +332,8 @@ pub(crate) fn account(
 /// Returns the error of a command that signs and has no key.
 pub(crate) fn no_key() -> RunError {
     RunError::usage(
-        "this needs a key: give --key-file FILE, or HAWSER_KEY_FILE or HAWSER_KEY in the \
-         environment; --dry-run and --calldata need none",
+        "the command signs with a key: give --key-file FILE, or HAWSER_KEY_FILE or HAWSER_KEY in the environment; \
+         --dry-run and --calldata need none",
     )
 }
 

@@ -15,15 +15,15 @@ pub(super) fn find(args: &PublishArgs) -> Result<OriginatorId, RunError> {
     let path = args.network.clone().unwrap_or_else(|| NetworkFile::beside(&args.payer_key_file));
     let file = files::read(&path, NetworkFile::parse).map_err(|error| {
         RunError::not_found(format!(
-            "the id of the node at {} is not known ({error}): say it with --target ID, or name \
-             the network.json of its network with --network",
+            "the id of the node at {} is not known ({error}): give it with --target ID, or name the network.json \
+             of its network with --network",
             args.node
         ))
     })?;
     file.node_at(&args.node).map(|node| OriginatorId(node.node_id)).ok_or_else(|| {
         let known: Vec<_> = file.nodes.iter().map(|node| node.grpc.as_str()).collect();
         RunError::not_found(format!(
-            "no node of {} is at {} (they are at {}): say its id with --target ID",
+            "no node of {} is at {} (they are at {}): give its id with --target ID",
             path.display(),
             args.node,
             known.join(", ")

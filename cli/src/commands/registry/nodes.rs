@@ -175,7 +175,7 @@ fn http_address(text: &str) -> Result<String, RunError> {
         Ok(text.to_owned())
     } else {
         Err(RunError::usage(format!(
-            "{text:?} is no address of a node: it must be http://host:port or https://host"
+            "{text:?} is not the address of a node: it must be http://host:port or https://host"
         )))
     }
 }

@@ -82,7 +82,7 @@ pub(super) fn new_entries(
                     return Err(ChainAppendError::Gap { head, got: event.sequence });
                 }
                 let through = event.sequence.previous();
-                tracing::info!(%head, %through, "the chain was bootstrapped and leaves ids out");
+                tracing::info!(%head, %through, "bootstrapped events of the chain skip ids: their places are void");
                 skips.push(NewEntry::Void { first: head.sequence.next(), through, originator });
             }
             head = event.sequence;
@@ -143,7 +143,7 @@ fn envelope_bytes(originator: OriginatorId, event: &ChainEvent) -> Option<Bytes>
 /// operator's choice, and the first one counts.
 fn refuse(at: EnvelopeId, held: Option<Bytes>, event: &ChainEvent) -> Result<(), ChainAppendError> {
     if event.bootstrapped {
-        tracing::info!(envelope = %at, "a bootstrapped event has an id that is taken: passed over");
+        tracing::info!(envelope = %at, "a bootstrapped event has an id that is taken: the event is skipped");
         return Ok(());
     }
     let conflict = ChainConflict { at, held, came: event.clone() };

@@ -21,19 +21,24 @@ pub enum ReportStepError {
     #[error(transparent)]
     Nodes(#[from] PayerReportError),
     /// The envelope could not be published in this node's strand.
-    #[error("it cannot be published: {0}")]
+    #[error("the report or attestation cannot be published: {0}")]
     Publish(#[from] PublishError),
     /// The settlement chain did not take a transaction, or did not answer.
     #[error("the settlement chain: {0}")]
     Contract(#[from] ContractError),
     /// Amounts are being corrected: a report of them now might be wrong.
-    #[error("booked amounts are being corrected")]
+    #[error(
+        "amounts booked before their rate was known are still being corrected: try again later"
+    )]
     Unpriced,
     /// The settlement chain's events have not been read yet, so it is not known which reports it has.
     #[error("the reports on the settlement chain have not been read yet")]
     NoChain,
     /// The chain has another report at this place than its events said.
-    #[error("report {index} about {originator} is another one in the contract than in its events")]
+    #[error(
+        "report {index} about {originator} differs between the contract's storage and its events: check the \
+        endpoints of the settlement chain"
+    )]
     OtherReport {
         /// The originator.
         originator: OriginatorId,
@@ -42,7 +47,7 @@ pub enum ReportStepError {
     },
     /// This node's figures are not those of a report that the chain has taken.
     #[error(
-        "this node comes to other amounts than report {index} about {originator}, which the chain has taken"
+        "report {index} about {originator}, which the chain has accepted, has other amounts than this node computes"
     )]
     OtherAmounts {
         /// The originator.

@@ -71,7 +71,7 @@ impl PublisherState {
     fn check_projections(&self) -> Result<(), PublishError> {
         match self.store.lacks_projections_of_publishing() {
             true => {
-                Err(PublishError::broken("the indexes of this node are made anew from the log"))
+                Err(PublishError::broken("the indexes of this node are being rebuilt from the log"))
             }
             false => Ok(()),
         }

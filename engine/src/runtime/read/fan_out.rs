@@ -107,7 +107,7 @@ impl FanOutQueue {
 fn run(queue: &FanOutQueue, hub: &Hub) {
     while let Some((Published { committed, ends, lost }, settling)) = queue.next() {
         if lost {
-            tracing::warn!("streams go on from disk: they have missed commits");
+            tracing::warn!("streams have missed commits, and continue from disk");
             hub.lose();
         }
         for (audience, run) in &committed {

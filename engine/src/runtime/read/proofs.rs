@@ -20,10 +20,12 @@ pub enum ProofRefusal {
     #[error("this node holds no such checkpoint of strand {0}")]
     NoCheckpoint(OriginatorId),
     /// The tree that is held here is not the one that was signed: its strand was cut off since.
-    #[error("the tree of strand {0} that is held here is not the one that was signed")]
+    #[error("this node's tree of strand {0} differs from the signed one")]
     OtherTree(OriginatorId),
     /// The tree is not that large, or not yet.
-    #[error("the tree of strand {originator} has {held} leaves here, not {size}")]
+    #[error(
+        "this node's tree of strand {originator} has only {held} leaves, and {size} were asked for"
+    )]
     Beyond {
         /// The originator of the strand.
         originator: OriginatorId,

@@ -115,7 +115,7 @@ impl Book {
         match self.try_round() {
             Ok(()) => self.has_failed = false,
             Err(error) if !std::mem::replace(&mut self.has_failed, true) => {
-                tracing::error!(code = "checkpoint_exchange_failed", %error, "checkpoints of peers are not kept");
+                tracing::error!(code = "checkpoint_exchange_failed", %error, "checkpoints of peers cannot be stored");
             }
             Err(_) => {}
         }
@@ -319,7 +319,7 @@ impl Book {
                 code = "own_checkpoint_differs",
                 %peer,
                 size = of.size,
-                "a peer holds a checkpoint of this node's own strand that is not of the tree held here"
+                "a peer has a checkpoint of this node's own strand that does not match this node's tree"
             );
         }
         // A tree that differs begins with other envelopes, so the folder is not the one that was signed from. The guard
@@ -550,8 +550,8 @@ fn tell_contradiction(of: &Checkpoint) {
             %node,
             %originator,
             size,
-            "a node has signed two checkpoints of another strand that contradict each other: it was told two stories, \
-             or lies"
+            "a node has signed two checkpoints of another strand that contradict each other: it was shown two \
+             versions of the strand, or it lies"
         );
     } else {
         tracing::error!(
@@ -572,8 +572,8 @@ fn tell_difference(of: &Checkpoint) {
             %node,
             %originator,
             size,
-            "another node holds another strand of a node that signs no checkpoints: it told two stories, or one of \
-             the two nodes is wrong"
+            "another node has another version of the strand of a node that signs no checkpoints: that node sent \
+             two versions, or one of the others is wrong"
         );
     } else {
         tracing::warn!(
@@ -581,7 +581,7 @@ fn tell_difference(of: &Checkpoint) {
             %node,
             %originator,
             size,
-            "a node has signed a checkpoint that is not of the tree held here"
+            "a node has signed a checkpoint that does not match this node's tree"
         );
     }
 }

@@ -68,7 +68,7 @@ impl Drop for Link {
 
 /// No task follows the strand that a response belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the strand is not followed")]
+#[error("this node does not follow the strand")]
 pub struct NotFollowedError;
 
 /// Brings what one peer sends to the tasks of the strands. Cheap to clone.

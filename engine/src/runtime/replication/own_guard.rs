@@ -217,7 +217,7 @@ impl GuardTask {
         match blocking(move || store.disown(reason)).await {
             Ok(()) => self.disowning = None,
             Err(error) => {
-                tracing::error!(code = "host_marker_unwritable", %error, "a restart might publish");
+                tracing::error!(code = "host_marker_unwritable", %error, "the host marker cannot be written: after a restart this node might publish");
             }
         }
     }
@@ -246,11 +246,11 @@ impl GuardTask {
         let left_out = blocking(move || {
             let Some(through) = skip else { return Ok(()) };
             let (originator, reason) = (state.own, SkipReason::Missing);
-            tracing::warn!(%from, %through, "places of this node's own strand are left out");
+            tracing::warn!(%from, %through, "places of this node's own strand are declared void");
             state.committer.commit(vec![Change::Skip { originator, from, through, reason }])
         });
         if let Err(error) = left_out.await {
-            tracing::error!(code = "own_strand_release_failed", %error, "the gap cannot be written");
+            tracing::error!(code = "own_strand_release_failed", %error, "the gap in this node's own strand cannot be written: tried again");
             return sleep(RETRY_RELEASE_AFTER).await;
         }
         self.is_gap_stored = true;
@@ -258,7 +258,7 @@ impl GuardTask {
         let is_known = store.standing() == FolderStanding::Newest;
         let adopted = blocking(move || if is_known { Ok(()) } else { store.adopt() }).await;
         if let Err(error) = adopted {
-            tracing::error!(code = "own_strand_release_failed", %error, "this node cannot publish");
+            tracing::error!(code = "own_strand_release_failed", %error, "the host marker cannot be written, so this node cannot publish: tried again");
             return sleep(RETRY_RELEASE_AFTER).await;
         }
         self.guard.note_released();

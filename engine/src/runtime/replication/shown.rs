@@ -94,7 +94,8 @@ impl StrandTask {
             Behind::Forged(through) => self.send_away(through),
             Behind::Failed(error) if error.is_of_disk() => {
                 self.ahead.note_failed(now());
-                tracing::error!(originator = %self.originator, %error, "what is shown cannot be verified now");
+                tracing::error!(originator = %self.originator, %error, "envelopes that readers were shown before \
+                    verification cannot be verified now");
             }
             Behind::Failed(error) => return Err(error),
         }
@@ -110,7 +111,8 @@ impl StrandTask {
             originator = %self.originator,
             %error,
             retry_s = pause.as_secs(),
-            "peers do not have what readers were shown as its originator would have signed it: they are asked again"
+            "no peer has an envelope that readers were shown in a form that its originator has signed: peers are \
+             asked again"
         );
         true
     }
@@ -125,7 +127,8 @@ impl StrandTask {
             originator = %self.originator,
             place = %verified.next(),
             from = sender.map_or(0, |it| it.0),
-            "an envelope that is shown has another outer layer than its originator signed: it is asked for again"
+            "an envelope that readers were shown has another outer layer than its originator signed: peers are \
+             asked for it again"
         );
         if let Some(peer) = sender {
             self.state.liveness.note_sent_away(peer, now());
@@ -145,7 +148,8 @@ impl StrandTask {
             Ok(verified) => self.ask_again(verified, head),
             Err(error) => {
                 self.ahead.note_failed(now());
-                tracing::error!(originator = %self.originator, %error, "what is verified cannot be read now");
+                tracing::error!(originator = %self.originator, %error, "the verified head of a strand cannot be \
+                    read now");
             }
         }
     }

@@ -186,7 +186,8 @@ impl StrandTask {
             }
         };
         if let Some(error) = error {
-            tracing::error!(originator = %self.originator, %error, "the log takes no more of this strand");
+            tracing::error!(originator = %self.originator, %error, "the log accepts no more envelopes of this \
+                strand");
         }
         // The results are of no use any more, but the store must not close under a commit.
         if let Some(committing) = jobs.committing {

@@ -277,7 +277,8 @@ fn prune_shown(
     tracing::info!(
         %originator,
         %through,
-        "its own node keeps what readers were shown no more: it is pruned without having been verified"
+        "the originator no longer keeps envelopes that readers were shown: they are pruned without having been \
+         verified"
     );
     Ok(())
 }
@@ -306,7 +307,8 @@ pub(super) fn commit_verified(
             %originator,
             through = %done.through,
             withdrawn = done.withdrawn,
-            "an originator signed a tree with envelopes that break a rule: readers were shown them, and get them no more"
+            "an originator signed a tree with envelopes that break a rule: readers were shown them, and no longer \
+             get them"
         );
     }
     let changes: Vec<Change> = entries.iter().cloned().map(Change::Append).collect();
@@ -366,7 +368,8 @@ impl Counts {
                 }
                 Change::Skip { originator, from, through, reason } => {
                     if *reason == SkipReason::Missing {
-                        tracing::warn!(%originator, %from, %through, "no peer has these: marked missing");
+                        tracing::warn!(%originator, %from, %through, "no peer has these envelopes: they are marked \
+                            missing");
                         counts.missing += through.0 - from.0 + 1;
                     }
                 }

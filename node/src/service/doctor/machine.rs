@@ -62,7 +62,7 @@ pub(super) fn data_folder(path: &Path) -> Vec<Checked> {
         }
         Ok(found) if !found.is_dir() => {
             let remedy = "name another folder (--data-dir)";
-            return vec![Checked::failed(NAME, format!("{shown} is no folder"), remedy)];
+            return vec![Checked::failed(NAME, format!("{shown} is not a folder"), remedy)];
         }
         Ok(found) => found,
     };

@@ -57,7 +57,7 @@ pub(super) async fn writer(
     let key = PrivateKeySigner::from_slice(secret.as_slice()).map_err(RunError::failed)?;
     if nonce_record.is_none() && config.redis.is_none() {
         tracing::warn!(
-            "--nonce-record names no file: a crash forgets which transactions are under way"
+            "--nonce-record is not set: after a crash the gateway does not know which transactions it has sent"
         );
     }
     let settings = BroadcastSettings {

@@ -56,7 +56,10 @@ fn follow<T: PartialEq + Send + Sync + 'static>(
                 }
                 Err(error) if !is_logged => {
                     is_logged = true;
-                    tracing::error!(code = "file_ignored", "a file is not taken over: {error}");
+                    tracing::error!(
+                        code = "file_ignored",
+                        "a changed file cannot be used, and its last contents stay in force: {error}"
+                    );
                 }
                 Err(_) => {}
             }

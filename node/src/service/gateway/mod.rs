@@ -153,7 +153,12 @@ async fn inputs(
             settlement.watch_registry().await?;
             values(settlement.lists.registry.as_ref().expect(WATCHED))
         }
-        (None, None) => return Err(RunError::usage("no node registry was named")),
+        (None, None) => {
+            return Err(RunError::usage(
+                "no node registry is set: give \
+            --contracts.settlement-chain.rpc-url, or --registry-file",
+            ));
+        }
     };
     let rates = match (&settings.rates_file, &mut settlement) {
         (Some(path), _) => files::follow_rates(path)?,
@@ -161,7 +166,12 @@ async fn inputs(
             settlement.watch_rates(Some(rates_wanted.clone())).await?;
             values(settlement.lists.rates.as_ref().expect(WATCHED))
         }
-        (None, None) => return Err(RunError::usage("no price list was named")),
+        (None, None) => {
+            return Err(RunError::usage(
+                "no price list is set: give \
+            --contracts.settlement-chain.rpc-url, or --rates-file",
+            ));
+        }
     };
     let mut tenant_chains = BTreeMap::new();
     let chain = match &deployment {
@@ -175,7 +185,8 @@ async fn inputs(
         }
         _ => {
             tracing::warn!(
-                "no app chain was named: commits, proposals and identity updates are refused"
+                "no app chain is set (--contracts.app-chain.rpc-url): commits, proposals and identity updates are \
+                 refused"
             );
             None
         }
@@ -246,6 +257,10 @@ async fn end(running: Running, stop: StopSettings, ends: &mut StopSignals) -> Re
         () = sleep_until(late) => "it took too long",
         name = ends.next_signal() => name,
     };
-    tracing::error!(code = "stop_forced", why, "not every call had ended");
+    tracing::error!(
+        code = "stop_forced",
+        why,
+        "the gateway was stopped before every call had ended"
+    );
     system::exit_now(1);
 }

@@ -40,7 +40,7 @@ fn payer(name: &str, tenant: &TenantSettings) -> Result<SecretKey, RunError> {
     let no_key = |why: &str| RunError::usage(format!("[tenants.{name}]: {variable} {why}"));
     let text = std::env::var(variable).map_err(|_| no_key("is not set"))?;
     let text = Zeroizing::new(text);
-    SecretKey::from_hex(text.trim()).map_err(|_| no_key("is no secret key"))
+    SecretKey::from_hex(text.trim()).map_err(|_| no_key("is not a secret key"))
 }
 
 /// Starts a writer for the account of each tenant. Each has a record of its own.

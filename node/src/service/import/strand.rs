@@ -25,16 +25,16 @@ pub(super) struct SourceRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum RowError {
     /// One of its two halves is missing.
-    #[error("one half of the row is missing")]
+    #[error("the row is missing in one of the two tables of envelopes")]
     Half,
     /// The rows do not ascend.
-    #[error("the place comes after a higher one, or is none")]
+    #[error("the sequence id is out of order, or not a valid one")]
     Order,
     /// The bytes are no envelope.
-    #[error("the bytes are no envelope")]
+    #[error("the bytes do not decode as an envelope")]
     Malformed,
     /// The envelope says another place than its row.
-    #[error("the envelope belongs to another place")]
+    #[error("the envelope has another originator or sequence id than its row")]
     OtherPlace,
     /// The key of its strand has not signed the envelope.
     #[error("the key of the node, or the one that --migration-key names, has not signed it")]

@@ -338,7 +338,10 @@ async fn take_rates(network: &NetworkState, snapshot: ListSnapshot<RateTable>) {
     };
     let taken = tokio::task::spawn_blocking(take).await.expect("a panic ends the process");
     if let Err(error) = taken {
-        tracing::error!(code = "rates_ignored", "the price list is not taken over: {error}");
+        tracing::error!(
+            code = "rates_ignored",
+            "the new price list cannot be used, and the last one stays in force: {error}"
+        );
     }
 }
 

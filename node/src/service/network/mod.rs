@@ -37,7 +37,7 @@ pub enum RecordRatesError {
     #[error("the recorded rates cannot be read: {0}")]
     Read(#[from] ReadError),
     /// The recorded rates are no valid table.
-    #[error("the recorded rates are no price list: {0}")]
+    #[error("the recorded rates are not a valid price list: {0}")]
     Table(#[from] RateTableError),
 }
 
@@ -78,7 +78,7 @@ pub(super) fn first_rates(
 ) -> Result<RateTable, RecordRatesError> {
     match record_rates(table, read_ns, store) {
         Err(error) if error.is_of_disk() => {
-            tracing::warn!(%error, "the price list is not taken over now");
+            tracing::warn!(%error, "the new price list cannot be recorded now: tried again");
             recorded_rates(store, None)
         }
         recorded => recorded,

@@ -39,7 +39,7 @@ fn recorded(event: &IndexedEvent) -> Option<PayerReportEvent> {
                     code = "payer_report_event_ignored",
                     originator,
                     nodes,
-                    "an endpoint shows a payer report with more nodes than there can be: it is passed over"
+                    "an endpoint shows a payer report with more nodes than there can be: the report is ignored"
                 );
                 return None;
             }

@@ -192,7 +192,10 @@ impl StandInReader {
 }
 
 fn ignored(error: &dyn std::fmt::Display) {
-    tracing::error!(code = "file_ignored", "a file has changed and is not taken over: {error}");
+    tracing::error!(
+        code = "file_ignored",
+        "a changed file cannot be used, and its last contents stay in force: {error}"
+    );
 }
 
 impl FileWatcher {

@@ -89,9 +89,10 @@ impl<'s> FolderLog<'s> {
 pub(in super::super) fn prove(store: &Store, id: EnvelopeId) -> Result<EnvelopeProof, RunError> {
     let snapshot = store.snapshot();
     let envelope = snapshot.get(id).map_err(RunError::failed)?;
-    let envelope = envelope.ok_or_else(|| RunError::not_found(format!("{id} is not held")))?;
+    let envelope = envelope
+        .ok_or_else(|| RunError::not_found(format!("the folder does not have envelope {id}")))?;
     if snapshot.verified_head(id.originator).map_err(RunError::failed)? < id.sequence {
-        let later = "the node verifies it while it runs";
+        let later = "start the node, which verifies it, and try again";
         return Err(RunError::not_found(format!("{id} is not verified yet: {later}")));
     }
     let mut nodes = snapshot.checkpoint_nodes(id.originator).map_err(RunError::failed)?;

@@ -69,7 +69,9 @@ impl NodeLog {
             .worker_threads(1)
             .enable_all()
             .build()
-            .map_err(|error| RunError::failed(format!("no runtime: {error}")))?;
+            .map_err(|error| {
+                RunError::failed(format!("the threads of the program cannot be started: {error}"))
+            })?;
         let channel = runtime.block_on(client::connect(address))?;
         Ok(Self { address: address.to_owned(), runtime, channel, signers })
     }
@@ -82,7 +84,7 @@ impl NodeLog {
         let before = EnvelopeId { sequence: id.sequence.previous(), ..id };
         let first = self.page(before).map_err(RunError::failed)?.pop_front();
         let envelope = first.filter(|(sequence, _)| *sequence == id.sequence);
-        let not_found = || RunError::not_found(format!("the node does not give {id}"));
+        let not_found = || RunError::not_found(format!("the node did not return envelope {id}"));
         let (_, envelope) = envelope.ok_or_else(not_found)?;
         let request = checkpoint_pb::GetInclusionRequest {
             originator_id: id.originator.0,
@@ -93,14 +95,19 @@ impl NodeLog {
         let answer = self.ask(api.get_inclusion(request));
         let answer = answer.map_err(|status| client::failure(&status))?;
         if answer.proof.len() > PROOF_LEN_MAX {
-            return Err(RunError::failed("the node sent more hashes than any proof has"));
+            return Err(RunError::failed(
+                "the node sent a proof with more hashes than any proof has",
+            ));
         }
         let hashes = answer.proof.iter().map(|hash| TreeHash::from_slice(hash));
         let hashes: Option<Vec<TreeHash>> = hashes.collect();
-        let hashes = hashes.ok_or_else(|| RunError::failed("the node sent what is no hash"))?;
+        let hashes = hashes.ok_or_else(|| {
+            RunError::failed("the node sent a hash of a wrong length in its proof")
+        })?;
         let checkpoint = CosignedCheckpoint::decode(&answer.checkpoint);
-        let checkpoint =
-            checkpoint.map_err(|error| RunError::failed(format!("the checkpoint: {error}")))?;
+        let checkpoint = checkpoint.map_err(|error| {
+            RunError::failed(format!("the node sent a malformed checkpoint: {error}"))
+        })?;
         Ok(EnvelopeProof { envelope, inclusion: InclusionProof(hashes), checkpoint })
     }
 
@@ -142,7 +149,9 @@ impl NodeLog {
         let envelopes = answer.map_err(|status| failed(&status))?.envelopes;
         if envelopes.len() > PAGE_ENVELOPES as usize {
             let text = format!("after {after} the node sent {} envelopes", envelopes.len());
-            return Err(SourceError(format!("{text}, and was asked for {PAGE_ENVELOPES}")));
+            return Err(SourceError(format!(
+                "{text}, and at most {PAGE_ENVELOPES} were requested"
+            )));
         }
         let mut page = VecDeque::with_capacity(envelopes.len());
         let mut last = after;
@@ -151,13 +160,17 @@ impl NodeLog {
             let unsigned = envelope.unsigned_originator_envelope.clone();
             let statement = OriginatorEnvelope::statement(unsigned);
             let (id, _) = statement.map_err(|error| {
-                SourceError(format!("after {last} the node sent what is no envelope: {error}"))
+                SourceError(format!(
+                    "after {last} the node sent bytes that do not decode as an envelope: {error}"
+                ))
             })?;
             if id.originator != after.originator {
-                return Err(SourceError(format!("{id} came, and was not asked for")));
+                return Err(SourceError(format!("the node sent {id}, which was not requested")));
             }
             if id <= last || id.sequence > SequenceId::MAX {
-                return Err(SourceError(format!("{id} came after {last}")));
+                return Err(SourceError(format!(
+                    "{id} came after {last}: the node's answer is out of order"
+                )));
             }
             last = id;
             page.push_back((id.sequence, bytes));
@@ -177,10 +190,14 @@ impl LogSource for NodeLog {
         let cursor = answer.map_err(|status| failed(&status))?.latest_sync;
         let heads: Vec<EnvelopeId> = Cursor::from(&cursor.unwrap_or_default()).iter().collect();
         match heads.iter().find(|head| head.sequence > SequenceId::MAX) {
-            Some(head) => Err(SourceError(format!("the node says that a strand ends at {head}"))),
-            None if heads.len() > STRANDS_MAX => {
-                Err(SourceError(format!("{} strands are too many", heads.len())))
-            }
+            Some(head) => Err(SourceError(format!(
+                "the node states {head} as the end of a strand, which is \
+                impossible"
+            ))),
+            None if heads.len() > STRANDS_MAX => Err(SourceError(format!(
+                "the node lists {} strands, which is too many",
+                heads.len()
+            ))),
             None => Ok(heads),
         }
     }
@@ -302,11 +319,15 @@ impl StrandRows for NodeBeside<'_> {
             }
             Err(status) => return Err(failed(&status)),
         };
-        let checkpoint = CosignedCheckpoint::decode(&bytes)
-            .map_err(|error| SourceError(format!("the checkpoint of node {node}: {error}")))?;
+        let checkpoint = CosignedCheckpoint::decode(&bytes).map_err(|error| {
+            SourceError(format!("the checkpoint of node {node} is malformed: {error}"))
+        })?;
         let of = checkpoint.signed.checkpoint;
         if (of.originator, of.node) != (self.originator, node) {
-            let text = format!("a checkpoint of node {} came for that of node {node}", of.node);
+            let text = format!(
+                "the node sent a checkpoint of node {}, and that of node {node} was requested",
+                of.node
+            );
             return Err(SourceError(text));
         }
         Ok((of.size > size).then_some(checkpoint))

@@ -5,7 +5,7 @@
 //! A strand is filled in its order, from its durable head on. Its follower goes on while a chunk is being read, and rests
 //! while one is checked and written, so a slow place keeps no strand from its peers. Each envelope is checked as one of a
 //! peer is, so a beginning of a strand is as good as the whole, after a crash too. Peers say if a place that the copy leaves
-//! out is missing: the strand is left to its follower until that has passed the place, and others are
+//! out is missing: the strand cannot be filled from a snapshot: its follower takes it from peers until that has passed the place, and others are
 //! filled meanwhile.
 //!
 //! Whatever is wrong with the copy or its place ends filling for a while, and a place that is too slow ends it for good;
@@ -341,7 +341,7 @@ impl FillParts {
         through: SequenceId,
     ) -> Result<Filled, BootstrapFetchError> {
         let Some(resting) = self.runtime.block_on(self.replication.rest(originator)) else {
-            tracing::warn!(code = "filling_failed", %originator, "the strand is left to its follower");
+            tracing::warn!(code = "filling_failed", %originator, "the strand cannot be filled from a snapshot: its follower takes it from peers");
             return Ok(Filled::Refused);
         };
         // As it is now: filling takes hours, in which nodes leave the network and come back.
