@@ -47,7 +47,7 @@ pub(crate) struct LastCheck {
     pub(crate) whole: bool,
     /// Backups of this node that were checked.
     checked: u64,
-    /// Those that cannot be restored.
+    /// Number of backups that cannot be restored.
     damaged: u64,
 }
 

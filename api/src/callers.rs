@@ -76,7 +76,7 @@ enum Limits {
         /// Streams of all envelopes.
         streams: AddressSlots,
     },
-    /// Of all processes that share a Redis.
+    /// Limits that all processes with the same Redis share.
     Shared(Arc<RedisLimits>),
 }
 

@@ -10,7 +10,7 @@ use crate::views::{ChainAccount, ChainState, ReadingState};
 pub(crate) struct ChainReport {
     name: &'static str,
     head: Option<u64>,
-    /// Seconds since it last told its head.
+    /// Seconds since the chain's endpoints last returned a head.
     unseen_s: Option<f64>,
     /// True if it pushes new heads over a WebSocket.
     pushed: bool,
@@ -22,7 +22,7 @@ pub(crate) struct ChainReport {
     account: Option<AccountReport>,
 }
 
-/// This node's account on a chain as `/status` shows it: as it was last read, without asking the chain.
+/// This node's account on a chain as `/status` shows it: the values of the last read, without a call to the chain.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct AccountReport {
     address: String,

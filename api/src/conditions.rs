@@ -227,7 +227,7 @@ impl NodeChecks {
         }
     }
 
-    /// Only for a node that is told of a snapshot.
+    /// Returns the check of strands that are filled from a snapshot; `None` for a node without one.
     fn filled(&self) -> Option<Check> {
         Some(Check {
             name: "filled",

@@ -275,7 +275,7 @@ fn serve_settings(
     }
 }
 
-/// Returns the address over QUIC as a header, if it is told.
+/// Returns this node's QUIC address as a header value, if the node announces one.
 fn quic_address(settings: &ApiSettings) -> Option<AsciiMetadataValue> {
     let address = settings.quic_address.as_ref()?;
     Some(address.as_str().parse().expect("a host and a port are visible ASCII"))

@@ -48,7 +48,7 @@ const ROWS_PER_SEEK: usize = 10;
 #[derive(Clone)]
 pub(crate) struct Metadata {
     pub(crate) engine: Engine,
-    /// The heads that are told: peers over gRPC take them for verified.
+    /// The heads that callers get. Peers over gRPC treat them as verified.
     pub(crate) heads: Heads,
     pub(crate) version: Arc<str>,
     pub(crate) reads: ReadWorkers,
@@ -171,7 +171,7 @@ type UsageByName = Vec<(String, Arc<[UsedPeriod]>)>;
 enum UsageTurn {
     /// Everything has been read.
     Done(UsageByName),
-    /// This node does not know the payer that this text names.
+    /// This node has neither usage nor ledger entries of the named payer.
     Unknown(String),
     /// There is more to read.
     More(Box<UsageReader>),
@@ -247,7 +247,7 @@ impl UsageReader {
     }
 }
 
-/// One stream of cursors.
+/// A stream of this node's cursor to one caller.
 struct CursorFollower {
     heads: watch::Receiver<Arc<Cursor>>,
     sent_at: Option<Instant>,

@@ -92,7 +92,7 @@ impl EnvelopeMethod {
         }
     }
 
-    /// Returns what a request takes once it is decoded.
+    /// Returns the memory cost of each repeated field of a decoded request.
     fn fields(self) -> &'static [FieldCost] {
         match self {
             Self::ReplicationPublish | Self::Publish => PUBLISH_FIELDS,

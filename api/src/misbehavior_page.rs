@@ -31,9 +31,9 @@ struct EvidenceReport {
     fault: &'static str,
     /// `proven` by the envelopes, or `claim` by this node's clock.
     verdict: &'static str,
-    /// For two statements: what differs between them.
+    /// The part in which two statements for one place differ; `None` for other faults.
     severity: Option<&'static str>,
-    /// For a broken rule: its number.
+    /// Number of the broken rule; `None` for other faults.
     rule: Option<u8>,
     from_node_id: Option<u32>,
     /// The signed originator envelopes, or the checkpoints, in hex.
@@ -86,7 +86,7 @@ pub(crate) fn counts(engine: &Engine) -> BTreeMap<u32, FactCounts> {
 pub(crate) struct KeptReports {
     /// Reports about this node itself. All come from others: a node makes none about itself.
     pub(crate) against_this_node: u64,
-    /// By accused node.
+    /// Counts by accused node.
     pub(crate) by_node: BTreeMap<u32, ReportCounts>,
 }
 
@@ -95,11 +95,11 @@ pub(crate) struct KeptReports {
 pub(crate) struct ReportCounts {
     /// Their evidence proves them. This node made them of its own evidence, or others submitted them.
     pub(crate) proven: u64,
-    /// This node's own that prove nothing to others.
+    /// Reports by this node that prove nothing to others.
     pub(crate) own_claims: u64,
-    /// This node's own about a node that does not answer as it should.
+    /// Liveness reports by this node: about a node that does not answer as it should.
     pub(crate) own_liveness: u64,
-    /// Those of others that prove nothing.
+    /// Reports by others that prove nothing.
     pub(crate) submitted: u64,
 }
 

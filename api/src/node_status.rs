@@ -66,7 +66,7 @@ pub(crate) enum HealthLevel {
     Ok,
     /// It serves, and the operator should look.
     Degraded,
-    /// It does not serve what it is there for.
+    /// The node does not serve its purpose.
     Failing,
 }
 
@@ -183,7 +183,7 @@ pub(crate) struct StatusPage {
     #[serde(skip_serializing_if = "Option::is_none")]
     payer_reports: Option<StageReport>,
     disk: DiskReport,
-    /// Absent if nothing is noted of backups here, as in tests.
+    /// Absent if this process records no backups, as in tests.
     #[serde(skip_serializing_if = "Option::is_none")]
     backups: Option<BackupReport>,
     /// Facts that there is evidence of, by accused node. `/misbehavior` shows them.

@@ -24,7 +24,7 @@ const NAMED_MAX: usize = 100;
 /// The places from which a reader reads on.
 #[derive(Debug)]
 pub(crate) enum ReadFrom {
-    /// From the present on: nothing that has expired is asked for.
+    /// The request begins at the present, so it asks for no expired envelope.
     Now,
     /// Behind one cursor, in all strands.
     Cursor(Cursor),
@@ -42,7 +42,7 @@ impl ReadFrom {
         Self::Strands(ids, Cursor::from(cursor))
     }
 
-    /// Reads what a query selects. A stream without a cursor begins now.
+    /// Returns the places from which a query reads. A stream without a cursor begins at the present.
     pub(crate) fn of_query(query: Option<&pb::EnvelopesQuery>) -> Self {
         let Some(query) = query else { return Self::Now };
         if query.topics.is_empty() {

@@ -36,9 +36,9 @@ struct ReportRow {
 struct ExplainedPage {
     #[serde(flatten)]
     report: ReportRow,
-    /// This node comes to the same report.
+    /// True if this node computes the same report.
     equal: bool,
-    /// This node's amounts, by payer. Empty if it comes to another report.
+    /// This node's amounts, by payer. Empty if it computes another report.
     payers: Vec<PayerRow>,
     /// Minutes of payers in which the originator charged other fees.
     minutes: Vec<MinuteRow>,

@@ -16,7 +16,7 @@ const CALLERS_MAX: usize = 100_000;
 pub(crate) struct CallCost {
     /// Tokens from the buckets of queries.
     pub(crate) query: u64,
-    /// From the bucket of opened streams.
+    /// Tokens to take from the bucket of opened streams.
     pub(crate) opens: u64,
 }
 

@@ -41,13 +41,13 @@ pub struct ApiSettings {
     pub commit: String,
     /// Measures the free space for metrics and status; `None`: they do not show it.
     pub disk: Option<Arc<dyn DiskView>>,
-    /// Shows what is noted of backups; `None`: status and metrics do not show it.
+    /// View of the recorded backups. With `None`, status and metrics have no section about backups.
     pub backups: Option<Arc<dyn BackupsView>>,
     /// Shows payer reports to operators; `None`: this node does not work on them. Default: none.
     pub payer_reports: Option<PayerReporter>,
     /// Answers logs that ask for cosignatures; `None`: this process is no witness. Default: none.
     pub witness: Option<WitnessContext>,
-    /// Observes the chains; `None`: files stand for them.
+    /// View of the chains. `None` if files replace the chains.
     pub chains: Option<Arc<dyn ChainsView>>,
     /// Observes the snapshot that strands are filled from: nothing is published meanwhile. Default: none.
     pub filling: Option<Arc<dyn FillingView>>,
@@ -56,7 +56,7 @@ pub struct ApiSettings {
     /// Threads that answer queries. Default: two for each core, since reads wait for the disk about as
     /// long as they compute.
     pub read_threads: usize,
-    /// One more service on the same listener. Default: none.
+    /// An extra gRPC service on the same listener. Default: none.
     pub extra_service: Option<ExtraService>,
     /// The proxies whose word is taken for their clients' addresses. Default: none.
     pub trusted_proxies: TrustedProxies,

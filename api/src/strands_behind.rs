@@ -24,8 +24,8 @@ impl StrandsBehind {
     /// Records what this node and its peers hold at `now_ns`. Returns a sentence on the strand that is
     /// furthest behind, if readers miss too much of one.
     ///
-    /// Only strands of `peers` count, and only what two of them claim: a node that lies about its cursor
-    /// must not take others out of service.
+    /// Only strands of `peers` count, and only heads that two of them claim: a node that lies about its cursor must not
+    /// take others out of service.
     pub(crate) fn note(&self, now_ns: i64, own: &Cursor, peers: &[PeerState]) -> Option<String> {
         let behind = claimed_by_two(peers).into_iter().filter_map(|(originator, claimed)| {
             let held = EnvelopeId::new(originator, own.get(originator));

@@ -43,7 +43,7 @@ pub(crate) enum NodeTokenError {
     Version,
 }
 
-/// A token as it was sent: whose it says it is. Nothing is verified.
+/// A parsed token with the node that it claims to be from. Not verified.
 #[derive(Debug)]
 pub(crate) struct NodeToken<'a> {
     node: OriginatorId,
@@ -109,7 +109,7 @@ impl<'a> NodeToken<'a> {
         Ok(Self { node, signed, signature, claims })
     }
 
-    /// Returns the node that the token says it is of.
+    /// Returns the node that the token claims to be from.
     pub(crate) fn node(&self) -> OriginatorId {
         self.node
     }

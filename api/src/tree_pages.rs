@@ -38,12 +38,12 @@ const PREFIX: &str = "/strands/";
 const CHECKPOINT_BYTES: usize = 128 * 1024;
 /// Memory of a page with a tile. Calculated: its hashes, as read and as bytes.
 const TILE_BYTES: usize = 2 * 32 * TILE_WIDTH as usize;
-/// For a checkpoint. A second: a strand that grows gets a new one about as often.
+/// `Cache-Control` of a checkpoint: one second, because a growing strand gets a new one about that often.
 const SHORT: HeaderValue = HeaderValue::from_static("public, max-age=1");
 /// The cache header of a full tile: a year, the longest age that caches accept (RFC 9111 §1.2.2
 /// permits that).
 const FOR_EVER: HeaderValue = HeaderValue::from_static("public, max-age=31536000, immutable");
-/// For a partial tile. A day: it never changes either, but is not asked for once the tile is full.
+/// `Cache-Control` of a partial tile: one day. It never changes, but is not requested any more once the tile is full.
 const FOR_A_DAY: HeaderValue = HeaderValue::from_static("public, max-age=86400, immutable");
 
 /// The pages of all strands' trees.

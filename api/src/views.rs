@@ -117,7 +117,7 @@ pub struct DiskSpace {
 
 /// A view of the chains that this node reads.
 pub trait ChainsView: Send + Sync + 'static {
-    /// Returns each chain; empty if files stand for all of them.
+    /// Returns the state of each chain; empty if files replace all of them.
     fn chains(&self) -> Vec<ChainState>;
 }
 
@@ -130,7 +130,7 @@ pub struct ChainState {
     pub head: Option<u64>,
     /// The time of the last known block, unix seconds.
     pub head_time_s: Option<u64>,
-    /// Time since the chain last told its head; `None` if it never has.
+    /// Time since an endpoint of the chain last returned its head; `None` if none ever has.
     pub unseen_for: Option<Duration>,
     /// The longest `unseen_for` with which the node still publishes.
     pub disconnect_max: Duration,
@@ -254,7 +254,7 @@ pub enum ReadingState {
     Halted(String),
 }
 
-/// A view of what is noted of the backups of a data folder.
+/// View of the recorded backups of a data folder.
 pub trait BackupsView: Send + Sync + 'static {
     /// Returns the notes. Reads three small files.
     fn backups(&self) -> BackupNotes;
@@ -318,6 +318,6 @@ pub struct BackupVerified {
     pub is_whole: bool,
     /// Backups of this node that were checked.
     pub checked: u64,
-    /// Those that cannot be restored.
+    /// Number of backups that cannot be restored.
     pub damaged: u64,
 }

@@ -25,8 +25,8 @@ pub enum CheckpointDecision {
     Nothing,
     /// The node signs this.
     Sign(Checkpoint),
-    /// The tree is not a continuation of what the node has signed. It must never sign anything about this strand
-    /// again.
+    /// The tree does not continue the tree that the node has signed. The node must never sign a checkpoint of this
+    /// strand again.
     Contradiction {
         /// The size that was signed.
         size: u64,

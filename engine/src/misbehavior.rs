@@ -55,9 +55,9 @@ pub fn is_ahead(originator_ns: i64, now_ns: i64) -> bool {
 pub enum FeeVerdict {
     /// A rate in force explains them.
     Explained,
-    /// No known rate explains them, but the price list may lack the newest one.
+    /// No known rate gives these fees, but the price list may lack the newest rate.
     Unknown,
-    /// No rate explains them.
+    /// No rate gives these fees.
     Wrong,
 }
 

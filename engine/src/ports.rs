@@ -70,7 +70,7 @@ pub trait InboxJudge: Send {
 /// The verdict on an identity update.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum IdentityVerdict {
-    /// The update changes its inbox as it says.
+    /// The update is valid in the present state of its inbox.
     Valid,
     /// The update breaks a rule, which the text names for the log. Readers never get it.
     Invalid(String),

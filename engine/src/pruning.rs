@@ -22,7 +22,7 @@ use crate::payer_reports::ChainReports;
 /// A reason for which an expired envelope stays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum KeepReason {
-    /// Its strand is a chain's, and is kept for ever.
+    /// The strand is a chain's, which is kept for ever.
     Chain,
     /// The settlement chain has no payer report about its strand.
     NoReport,
@@ -32,7 +32,7 @@ pub enum KeepReason {
     ReportEnds,
     /// The bound on removals from its strand in one run is reached. The next run continues.
     Later,
-    /// Its bytes, or the state of the log, do not let it go.
+    /// The envelope's bytes, or the state of the log, forbid its removal.
     Refused,
 }
 

@@ -22,7 +22,7 @@ pub enum NotReadyError {
     /// Peers would mark what this node dates by its clock: it was not in the network at that time.
     #[error("this node's clock has not reached the time at which the node returned to the network")]
     Absent,
-    /// Peers would not accept what this node signs.
+    /// The registry has another key for this node, so peers would reject its envelopes.
     #[error("registry holds another key for this node")]
     OtherKey,
     /// The source of the price list has not confirmed it for too long.

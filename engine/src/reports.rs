@@ -26,7 +26,7 @@ pub enum SubmissionError {
     /// The report is malformed or too large.
     #[error("invalid misbehaviour report: {0}")]
     Form(#[from] ReportError),
-    /// Only a node says of its own reports that it saw the fault.
+    /// A submitter set `submitted_by_node`, which only a node may set, in its own reports.
     #[error("invalid misbehaviour report: only a node may set submitted_by_node")]
     ByNode,
     /// The report's time is more than five minutes ahead.

@@ -14,7 +14,7 @@ const AGAIN_AFTER: Duration = Duration::from_secs(30);
 #[derive(Default)]
 pub(crate) struct AnnouncedAddresses(HashMap<OriginatorId, AnnouncedAddress>);
 
-/// The address at which a peer says that it is reached over QUIC.
+/// The QUIC address that a peer announces.
 #[derive(Debug, PartialEq, Eq)]
 struct AnnouncedAddress {
     /// URL of the API that announced the address.

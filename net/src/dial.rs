@@ -82,7 +82,7 @@ struct PeerAddresses {
     told: Option<String>,
     /// The one of its registry record; empty if it has none.
     registered: String,
-    /// The URL of its API, if its address may still be told there.
+    /// URL of the peer's API, if the peer may still announce a QUIC address there.
     url: Option<String>,
 }
 

@@ -31,7 +31,7 @@ use crate::unproven::{UnprovenConnections, UnprovenSlot};
 
 /// Longest wait at shutdown for peers to receive the close. Guessed: within a supervisor's patience.
 const GOODBYE_MAX: Duration = Duration::from_secs(2);
-/// Shortest wait at shutdown, so that a peer that answers late is told once more. Guessed.
+/// Shortest wait at shutdown, so that the closing frame can be sent again to a peer that answers late. Guessed.
 const GOODBYE_MIN: Duration = Duration::from_millis(100);
 
 /// Settings of the endpoint.

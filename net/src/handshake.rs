@@ -29,7 +29,7 @@ pub(crate) struct LocalIdentity {
     pub(crate) own: OriginatorId,
     pub(crate) key: SecretKey,
     pub(crate) registry: watch::Receiver<Arc<Registry>>,
-    /// This node asks for signed prefixes.
+    /// True if this node asks peers for signed prefixes.
     pub(crate) takes_prefixes: bool,
 }
 

@@ -149,7 +149,7 @@ enum SendError {
     Encode(#[from] EncodeError),
 }
 
-/// One strand being sent.
+/// A strand that is being sent to a peer.
 struct StrandSender {
     reader: StrandReader,
     header: StreamHeader,

@@ -106,7 +106,7 @@ impl NetState {
     }
 }
 
-/// One session at work.
+/// A running session over QUIC.
 struct Session<'a> {
     net: &'a NetState,
     peer: OriginatorId,

@@ -135,7 +135,7 @@ impl Sessions {
         self.wait(|table| !table.grpc.contains_key(&peer)).await;
     }
 
-    /// Returns the address at which the API at `url` says that this peer is reached over QUIC.
+    /// Returns the QUIC address that the API at `url` announces for this peer.
     pub(crate) fn announced_address(&self, peer: OriginatorId, url: &str) -> Option<QuicAddress> {
         self.table.borrow().announced.get(peer, url).cloned()
     }

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use hawser_proto::{Address, EnvelopeId, InboxId, OriginatorId, PayerAddress, SequenceId, Topic};
 
-/// One change to one strand.
+/// A change to a strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "nearly all changes are envelopes")]
 pub enum Change {
@@ -78,7 +78,7 @@ pub struct ChainPosition {
     pub hash: [u8; 32],
 }
 
-/// One envelope of the log with its validity and the facts for its projections.
+/// An envelope of the log with its validity and the facts for its projections.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogEntry {
     /// Place of the envelope. Must equal the id that `bytes` state; storage does not check it.

@@ -22,8 +22,8 @@ impl Store {
         !self.database().lasting.compactions.lock().is_empty()
     }
 
-    /// Has compactions rest of the families with these damages, and go on of all others. Files are not merged meanwhile, so
-    /// reads take longer.
+    /// Pauses compactions of the families with these damages, and resumes those of all others. Files are not merged
+    /// meanwhile, so reads take longer.
     pub fn hold_compactions<'a>(&self, damages: impl IntoIterator<Item = &'a Damage>) {
         let names: Vec<_> = damages.into_iter().map(|it| it.family).collect();
         let database = self.database();
@@ -41,7 +41,7 @@ impl Store {
 }
 
 impl Database {
-    /// Has compactions of a family rest, or go on.
+    /// Pauses or resumes compactions of a family.
     fn hold(&self, family: Family, is_held: bool) {
         let value = if is_held { "true" } else { "false" };
         if let Err(error) = self.db.set_options_cf(self.family(family), &[(OPTION, value)]) {

@@ -19,8 +19,8 @@ const CONDEMNED: &str =
     "projections are damaged: their files are dropped when the log is read again";
 
 impl Store {
-    /// Has all projections dropped, with their files, when the log is read again: by [`Store::reopen`], which this
-    /// makes necessary, or at the next start. None of them can be read from now on, until [`Store::rebuild`] has
+    /// Marks all projections to be dropped, with their files, when the log is read again: by [`Store::reopen`], which
+    /// this makes necessary, or at the next start. None of them can be read from now on, until [`Store::rebuild`] has
     /// ended. Log, marks and records stay.
     ///
     /// # Errors

@@ -45,7 +45,7 @@ pub(crate) struct Lasting {
     pub(crate) report_version: Arc<Mutex<u64>>,
 }
 
-/// One open database, and the state in memory that belongs to it.
+/// An open database, and the state in memory that belongs to it.
 pub(crate) struct Database {
     pub(crate) db: DB,
     pub(crate) identity: StoreIdentity,

@@ -46,7 +46,7 @@ impl EvidenceCounts {
         amount.bytes = amount.bytes.saturating_sub(u64::from(len_bytes));
     }
 
-    /// Returns what is kept in one share.
+    /// Returns the amount of evidence in one share.
     pub(crate) fn of(&mut self, share: Share) -> &mut Amount {
         match share {
             Share::Claims => &mut self.claims,

@@ -13,7 +13,7 @@ use crate::keys::mark::Mark;
 pub(crate) struct ExpiredEnds {
     /// Counts the changes.
     generation: AtomicU64,
-    /// Changes that are being written. Meanwhile nothing is known.
+    /// Number of changes being written. While it is above 0, the places found last are not used.
     writing: AtomicU64,
     known: Mutex<Option<(u64, Arc<[EnvelopeId]>)>>,
 }

@@ -12,7 +12,7 @@ use crate::keys::envelope::EnvelopeKey;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::raw_rows::current_mark;
 
-/// One item of a strand.
+/// An item of a strand.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LogItem {
     /// An envelope that is held.

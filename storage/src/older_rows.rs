@@ -69,7 +69,7 @@ impl Database {
         })
     }
 
-    /// Takes one step. Returns true when nothing is left.
+    /// Converts the next rows of the older format. Returns true when none are left.
     fn bring_up_step(&self) -> Result<bool, CommitError> {
         self.check_writable()?;
         let _no_rebuild = self.gate.read();

@@ -142,7 +142,7 @@ impl Dispensable {
     }
 }
 
-/// Opens the database, checks it, and reads what is kept in memory.
+/// Opens the database, checks it, and loads its in-memory state.
 pub(crate) fn load(
     how: &Opening,
     wanted: Option<&StoreIdentity>,
@@ -398,7 +398,7 @@ fn has(db: &DB, family: Family) -> bool {
     db.cf_handle(family.name()).is_some()
 }
 
-/// Returns true if a family of projections is not there, beside those of a set.
+/// Returns true if a projection's family is missing that is not in the set.
 fn lacks_beside(db: &DB, set: ProjectionSet) -> bool {
     let is_other = |family: &Family| is_dropped_with_projections(*family) && !set.covers(*family);
     Family::ALL.into_iter().filter(is_other).any(|family| !has(db, family))

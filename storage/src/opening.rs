@@ -21,7 +21,7 @@ pub(crate) enum Location {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     ReadWrite,
-    /// Nothing is written and nothing is locked.
+    /// For reading only: the folder is neither written to nor locked.
     ReadOnly,
 }
 

@@ -88,7 +88,7 @@ impl CountedFacts {
         Self { receipt: facts.receipt, addresses: facts.addresses, counted }
     }
 
-    /// Those of an envelope whose signatures are not checked, as [`Facts::unbooked`].
+    /// Returns the rows of an envelope whose signatures are not checked, as [`Facts::unbooked`] does for its facts.
     pub(crate) fn unbooked(mut self) -> Self {
         (self.counted.charge, self.counted.counts_for_congestion) = (None, false);
         self

@@ -25,7 +25,7 @@ use crate::store::Store;
 /// them, readers get no information about it.
 const MARKS_PASSED_MAX: usize = 4096;
 
-/// One place of a strand, or a range of empty ones, with what rows are made of.
+/// A place of a strand, or a range of empty ones, with the values from which rows are derived.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
     /// The envelope is held.

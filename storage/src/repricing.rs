@@ -39,7 +39,7 @@ impl Repricing {
     }
 }
 
-/// One minute of one strand, read in part.
+/// A minute of a strand that is being read in parts.
 #[derive(Debug)]
 pub(crate) struct MinuteScan {
     pub(crate) at: CongestionKey,

@@ -27,7 +27,7 @@ impl std::fmt::Debug for RoomSettings {
     }
 }
 
-/// One watermark for everything that writes.
+/// The free-space watermark that all writers share.
 #[derive(Debug, Default)]
 pub(crate) struct Room {
     settings: OnceLock<RoomSettings>,

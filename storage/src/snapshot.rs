@@ -81,9 +81,9 @@ impl Snapshot<'_> {
         }
     }
 
-    /// Returns the proof that a strand's node has signed what readers are shown of it before it is verified; `None`
-    /// if everything is verified, or none was kept. An older version has kept the checkpoint alone, which is the prefix
-    /// of no leaves.
+    /// Returns the proof that a strand's node has signed the envelopes that readers get before they are verified;
+    /// `None` if everything is verified, or none was kept. An older version has kept the checkpoint alone, which is the
+    /// prefix of no leaves.
     ///
     /// # Errors
     /// When the row cannot be read.

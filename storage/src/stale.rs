@@ -59,7 +59,7 @@ impl StaleProjections {
         *list = new;
     }
 
-    /// Takes a view, and says what must not be read in it.
+    /// Takes a view, and returns it with the projections that must not be read in it.
     pub(crate) fn view<T>(&self, take: impl FnOnce() -> T) -> (T, HiddenProjections) {
         let before = self.state.load(Ordering::Acquire);
         let view = take();

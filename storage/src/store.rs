@@ -19,7 +19,7 @@ use crate::snapshot::Snapshot;
 use crate::unread::UnreadFamily;
 use crate::write_fault::WriteFault;
 
-/// One open database: the log and its projections. Clones share it; dropping the last one closes it.
+/// An open database: the log and its projections. Clones share it; dropping the last one closes it.
 ///
 /// Every method may block on the disk, so async code calls them from blocking threads.
 #[derive(Clone)]
@@ -89,8 +89,8 @@ impl Store {
         self.shared.how.location.folder()
     }
 
-    /// Returns the folder of this host's files about the node: the marker, and what an operator says.
-    /// `None` also before the folder has been compared with the marker.
+    /// Returns the folder of this host's files about the node: the marker, and the operator's answers. `None` also
+    /// before the folder has been compared with the marker.
     #[must_use]
     pub fn host_dir(&self) -> Option<&Path> {
         self.host().map(HostMarker::dir)

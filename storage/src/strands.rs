@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::change::Change;
 
-/// One strand's head. Locked from the check of a change until its write is durable.
+/// Head of a strand. Locked from the check of a change until its write is durable.
 pub(crate) type Head = Arc<Mutex<SequenceId>>;
 
 /// The strands that have been written to. An entry per originator, which the registry bounds.

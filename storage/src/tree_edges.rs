@@ -12,7 +12,7 @@ use crate::error::ReadError;
 #[derive(Debug, Default)]
 pub(crate) struct Trees {
     edges: Mutex<HashMap<OriginatorId, CompactRange>>,
-    /// Held while a tree is brought up by a step.
+    /// Locked while a step adds missing leaves to a tree.
     pub(crate) steps: Mutex<()>,
 }
 

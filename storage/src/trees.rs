@@ -36,7 +36,7 @@ pub struct TreeBehind {
     pub size: u64,
     /// The head of the strand.
     pub head: SequenceId,
-    /// True if the next place is missing or has expired: the tree goes on when it is found.
+    /// True if the next place is missing or has expired. The tree grows again once the place is found.
     pub waits: bool,
 }
 

@@ -20,7 +20,7 @@ impl Database {
     }
 }
 
-/// Says which places are verified, during a rebuild: nothing is committed meanwhile.
+/// The verified places during a rebuild, while nothing is committed.
 pub(crate) struct VerifiedPlaces<'a> {
     store: &'a Database,
     strand: Option<(OriginatorId, Option<SequenceId>)>,

@@ -10,9 +10,9 @@ use rocksdb::WriteBatch;
 #[doc(hidden)]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum WriteFault {
-    /// Nothing.
+    /// The write is lost: the disk has none of it.
     Lost,
-    /// Everything: reading the log again finds it.
+    /// The disk has the whole write: reading the log again finds it.
     Kept,
 }
 

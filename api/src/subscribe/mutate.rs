@@ -123,7 +123,7 @@ async fn reduce_adds<T: StreamTopics + Send>(
     Ok(())
 }
 
-/// Lets other tasks go first after every so many topics.
+/// Yields to other tasks after a fixed number of topics.
 async fn end_of_turn(place: usize) {
     if place % TURN_TOPICS == TURN_TOPICS - 1 {
         tokio::task::yield_now().await;

@@ -70,7 +70,7 @@ impl StreamTimers {
         self.pong_until = None;
     }
 
-    /// Notes that nothing is left but to send what waits.
+    /// Starts the drain timer: from now on the stream only sends the frames that wait.
     pub(super) fn drain(&mut self, now: Instant) {
         self.drain_since = self.drain_since.or(Some(now));
     }
@@ -80,7 +80,7 @@ impl StreamTimers {
         self.due_times().into_iter().flatten().map(|(at, _)| at).min()
     }
 
-    /// Returns what is due by `now`.
+    /// Returns the timer event that is due by `now`.
     pub(super) fn due(&mut self, now: Instant) -> Option<TimerEvent> {
         let mut due: Vec<(Instant, TimerEvent)> = self.due_times().into_iter().flatten().collect();
         due.retain(|(at, _)| *at <= now);

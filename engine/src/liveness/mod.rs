@@ -64,7 +64,7 @@ pub struct OtherNode {
 pub struct Complaint {
     /// The node.
     pub accused: OriginatorId,
-    /// One of the kinds whose evidence is a request.
+    /// Kind of the report; its evidence is a failed request.
     pub kind: Kind,
     /// The time for which this node has waited.
     pub waited: Duration,
@@ -75,9 +75,9 @@ pub struct Complaint {
 #[derive(Debug, Default)]
 pub struct LivenessWatch {
     looked_at: Option<Instant>,
-    /// Silence up to this time says nothing: this node was at fault itself.
+    /// Failures up to this time do not count, because this node itself was at fault.
     excused_until: Option<Instant>,
-    /// By node of the network. Bounded by the registry.
+    /// State of each watched node. Bounded by the registry.
     nodes: BTreeMap<OriginatorId, Watched>,
 }
 

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use hawser_proto::{OriginatorId, SequenceId};
 
-/// The time for which a peer may keep the node from signing without showing anything new of what it
-/// claims. A guess: an answer takes milliseconds, and a busy disk some seconds.
+/// The time for which a peer's claim keeps the node from signing while the peer sends none of the claimed envelopes. A
+/// guess: an answer takes milliseconds, and a busy disk some seconds.
 const SHOW_FOR: Duration = Duration::from_secs(10);
 /// As [`SHOW_FOR`], for a peer that has shown a place beyond a gap: the gap is searched for first
 /// (`docs/protocol/replication.md`, Gaps).
@@ -43,11 +43,11 @@ struct Answer {
     has_answered: bool,
 }
 
-/// The peer that is asked to show what it claims.
+/// The peer that is asked for the places that it claims to hold.
 #[derive(Debug, Clone, Copy)]
 struct Asked {
     peer: OriginatorId,
-    /// Its turn began at this time.
+    /// Time at which the turn of this peer began.
     began: Instant,
     /// It was asked, or has shown something, at this time.
     since: Instant,
@@ -103,7 +103,7 @@ impl Answers {
         Some((asked.peer, claimed.unwrap_or_default()))
     }
 
-    /// Returns true if the peer has said all that it has to say.
+    /// Returns true if the peer has answered completely.
     pub(super) fn has_answered(&self, peer: OriginatorId) -> bool {
         self.peers.get(&peer).is_some_and(|answer| answer.has_answered)
     }

@@ -38,7 +38,7 @@ const WORD_WAITS_FOR: Duration = Duration::from_secs(30);
 /// The difference of two hosts' clocks that is no sign of a second process. A guess: hosts with a time
 /// service differ by milliseconds.
 const CLOCKS_DIFFER_NS: i64 = 5_000_000_000;
-/// Places that are left out after an unknown folder, unless the operator says that nothing is lost.
+/// Number of places that are left empty after an unknown folder, unless the operator confirms that nothing is lost.
 /// Specified (`docs/protocol/replication.md`, A node's own strand).
 pub const GAP: u64 = 1_000_000;
 
@@ -139,14 +139,14 @@ pub struct OwnStrandGuard {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
-    /// Until the first answers are there.
+    /// The node asks its peers, and has too few answers.
     Asking {
         until: Instant,
     },
     Quarantine {
         reason: UnknownFolder,
         since: Instant,
-        /// With the time at which it was said.
+        /// The operator's last decision, and the time at which it was given.
         word: Option<(OperatorWord, Instant)>,
     },
     Ready,

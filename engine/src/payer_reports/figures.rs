@@ -57,11 +57,11 @@ pub enum NotYet {
 /// The result of computing a report again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Recomputed {
-    /// This node comes to the same report, with these leaves.
+    /// This node computes the same report, with these leaves.
     Equal(Leaves),
     /// This node computes a different report.
     Different(Vec<ReportDifference>),
-    /// It cannot say yet.
+    /// This node cannot compute the report yet.
     NotYet(NotYet),
 }
 

@@ -20,19 +20,19 @@ pub(crate) struct Backlog {
 /// The streams that envelopes are for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Audience {
-    /// All of them: what is verified when it becomes durable.
+    /// All streams: the envelope was verified before it became durable.
     All,
-    /// Those of topics: readers are shown it before it is verified.
+    /// Streams of topics: their readers get the envelope before it is verified.
     Topics,
-    /// Those of whole strands: what others were shown before, and is verified now. Software that follows this node reads
-    /// these.
+    /// Streams of whole strands: the envelope, which streams of topics got earlier, is verified now. Software that
+    /// follows this node reads these streams.
     Strands,
 }
 
 /// Envelopes for the hub, in the order of commits.
 #[derive(Debug, Default)]
 pub(crate) struct Published {
-    /// By the streams that they are for; none is empty.
+    /// Committed envelopes, grouped by the streams that get them. No group is empty.
     pub(crate) committed: Vec<(Audience, Vec<Arc<Committed>>)>,
     /// The places that strands have got to, envelopes or not.
     pub(crate) ends: Cursor,
@@ -77,7 +77,7 @@ impl Backlog {
         (!is_empty).then(|| std::mem::take(&mut self.waiting))
     }
 
-    /// Returns what the waiting envelopes would take on the wire.
+    /// Returns the length of the waiting envelopes on the wire, in bytes.
     #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
         self.size.len_bytes()

@@ -157,7 +157,7 @@ impl LogFilling {
 }
 
 impl StrandLane {
-    /// Returns the last place that was looked at, up to which nothing is left to be delivered.
+    /// Returns the last examined place. Every envelope up to it is in the page or is not to be delivered.
     fn reached(&self) -> EnvelopeId {
         match self.next {
             None => self.after,

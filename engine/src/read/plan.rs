@@ -32,10 +32,10 @@ const LANE_BYTES: usize = 256;
 /// Form of the reader's position. Decides which lanes stop at an envelope that has to wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cursors {
-    /// One cursor over all topics. The originator stops in all of them: otherwise the cursor would
-    /// move past an envelope that was not delivered.
+    /// The reader has one cursor over all topics. The originator stops in all of them: otherwise the cursor would move
+    /// past an envelope that was not delivered.
     Shared,
-    /// One cursor for each topic. The originator stops in that topic alone.
+    /// The reader has a cursor for each topic. The originator stops in that topic alone.
     PerTopic,
 }
 

@@ -145,7 +145,7 @@ impl Queue {
         self.waiting_bytes
     }
 
-    /// Returns what the waiting envelopes would take on the wire.
+    /// Returns the length of the waiting envelopes on the wire, in bytes.
     #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
         self.size.len_bytes()

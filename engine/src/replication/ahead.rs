@@ -29,7 +29,7 @@ pub const AHEAD_MAX: u64 = 1 << 21;
 pub enum ShownStage {
     /// Everything accepted is verified.
     Verified,
-    /// Readers are shown what is not verified; a job behind verifies it.
+    /// Readers get envelopes before they are verified; a job verifies them afterwards.
     Shown {
         /// Everything up to this place is verified.
         verified: SequenceId,
@@ -63,11 +63,12 @@ pub struct AskAgain {
 #[derive(Debug)]
 struct Parked {
     response: WantResponse<Bytes>,
-    /// It is no run that may be shown, whatever it says.
+    /// True if the response must not be shown before it is verified, whatever proof it has.
     is_refused: bool,
 }
 
-/// The state of one strand. Does no I/O and reads no clock. Holds one response at most, and of what is shown nothing.
+/// The state of one strand. Does no I/O and reads no clock. Holds at most one response, and none of the envelopes that
+/// readers were shown.
 #[derive(Debug)]
 pub struct ShownStrand {
     /// The operator wants it, and the strand is a registered node's.
@@ -77,7 +78,7 @@ pub struct ShownStrand {
     runs: SignedRuns,
     /// The last checkpoint of a run that the exchange of checkpoints has taken.
     handed_over: Option<SignedCheckpoint>,
-    /// One at most: nothing is taken from peers while it waits.
+    /// The response that was put aside. While it waits, no other response is taken from peers.
     parked: Option<Parked>,
     /// A bad outer layer was found, or no peer has sent what takes its place: the strand is asked for again as soon as
     /// nothing is under way.
@@ -138,7 +139,7 @@ impl ShownStrand {
         self.is_on
     }
 
-    /// Returns the stage of the strand: what is accepted now is to be written as it says.
+    /// Returns the stage of the strand, which decides how accepted envelopes are written.
     #[must_use]
     pub fn stage(&self) -> ShownStage {
         self.stage
@@ -348,7 +349,7 @@ impl ShownStrand {
         follower
     }
 
-    /// True if a response says that the strand's node has signed it as a whole.
+    /// Returns true if a response comes with a signed tree of the strand's node that covers it as a whole.
     fn is_run(&self, response: &WantResponse<Bytes>) -> bool {
         self.is_on && matches!(response.items.first(), Some(StrandItem::Prefix(_)))
     }
@@ -366,7 +367,7 @@ impl ShownStrand {
         self.parked = Some(Parked { response, is_refused });
     }
 
-    /// True if the last failure lies far enough behind.
+    /// Returns true if enough time has passed since the last failure.
     fn is_due(&self, now: Instant) -> bool {
         self.retry_at.is_none_or(|at| at <= now)
     }

@@ -206,8 +206,8 @@ impl StrandCheckpoints {
         self.disputed.clear();
     }
 
-    /// Keeps what agreed with a tree that was cut since. It stays a part of what the node has said, and counts before
-    /// anything else that is disputed.
+    /// Keeps a checkpoint that matched the tree before the tree was cut. It remains a statement of the node, and takes
+    /// precedence over other disputed ones.
     fn displace(&mut self, signed: SignedCheckpoint) {
         if self.disputed.len() >= DISPUTED_MAX {
             self.disputed.pop_last();

@@ -67,7 +67,7 @@ pub enum LinkCommand {
     },
 }
 
-/// One item of a strand's stream. `E` is the envelope, before or after verification.
+/// Item of a strand's stream. `E` is the envelope, before or after verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StrandItem<E> {
     /// The next envelope.

@@ -70,7 +70,7 @@ pub struct MendSearch {
     /// End of the search; `None` before its begin.
     ends_at: Option<Instant>,
     requests: RequestIds,
-    /// Envelopes that were signed and are not those of the strand's tree.
+    /// Number of correctly signed envelopes that are not in the strand's tree.
     refused: u64,
     effects: Vec<MendEffect>,
 }
@@ -207,7 +207,7 @@ impl MendSearch {
         self.open.is_some_and(|open| (open.peer, open.request) == (peer, request))
     }
 
-    /// Returns the number of envelopes that were signed and are not those of the strand's tree.
+    /// Returns the number of correctly signed envelopes that are not in the strand's tree.
     #[must_use]
     pub fn refused(&self) -> u64 {
         self.refused

@@ -49,7 +49,7 @@ pub struct RunJudge {
 }
 
 impl SignedRuns {
-    /// No runs yet. `key` is that of the strand's node.
+    /// Creates a value without runs. `key` is the key of the strand's node.
     #[must_use]
     pub fn new(originator: OriginatorId, key: PublicKey) -> Self {
         Self { originator, key, edge: None, trusted: None, senders: Vec::new() }

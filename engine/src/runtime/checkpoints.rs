@@ -91,7 +91,7 @@ struct Signer {
     halted: BTreeSet<OriginatorId>,
     /// Strands whose nodes sign nothing, or no further.
     silent: SilentStrands,
-    /// True while the last attempt failed, which is told once.
+    /// True while the last attempt failed. A failure is logged once.
     failed: bool,
 }
 

@@ -102,8 +102,8 @@ impl Committer {
         self.streams.publish(Audience::Strands, verified.collect(), &Cursor::new());
     }
 
-    /// Announces what the log holds and was never announced: writes that failed as it seemed, and that the
-    /// disk has all the same. To be called after the log was read again, while nothing is committed.
+    /// Announces durable envelopes that were never announced: their write had seemed to fail, but the disk has them. To
+    /// be called after the log was read again, while nothing is committed.
     ///
     /// # Errors
     /// When the heads cannot be read; nothing was announced then.
@@ -147,8 +147,8 @@ impl Committer {
         self.streams.settled().await;
     }
 
-    /// Announces what is durable now: heads first, so that a subscriber which the hub reaches
-    /// finds the envelope covered by them. Streams of whole strands hear of what is verified alone. Waits for no stream.
+    /// Announces what is durable now: heads first, so that a subscriber which the hub reaches finds the envelope
+    /// covered by them. Streams of whole strands get only verified envelopes. Waits for no stream.
     fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>, is_shown: bool) {
         let mut shown = Vec::with_capacity(resolved.len() + changes.len());
         // What waited stands below what is new, and the hub passes on only what ascends.

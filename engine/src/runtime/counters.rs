@@ -154,9 +154,9 @@ pub struct IdentityCounters {
 pub struct CheckpointExchangeCounters {
     /// Checkpoints that agree with this node's tree and are newer than the last one.
     pub agreed: Counter,
-    /// Those with another root than the tree held here.
+    /// Checkpoints whose root differs from this node's tree.
     pub differing: Counter,
-    /// Those that contradict an earlier one of the same node.
+    /// Checkpoints that contradict an earlier one of the same node.
     pub contradicting: Counter,
     /// Checkpoints of nodes that the registry does not have, or about strands that are not watched.
     pub unknown: Counter,
@@ -186,7 +186,7 @@ pub struct ScrubCounters {
 /// Reports that this node has made of others that do not answer, since the start.
 #[derive(Debug, Default)]
 pub struct LivenessCounters {
-    /// No connection, or claims without envelopes.
+    /// Reports about nodes without a connection, or with claims and without envelopes.
     pub unresponsive: Counter,
     /// Long behind with its own strand.
     pub slow: Counter,

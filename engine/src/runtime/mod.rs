@@ -106,7 +106,7 @@ pub struct EngineSettings {
     pub workers: usize,
 }
 
-/// One running node, without its sockets. Cheap to clone; all clones are the same engine.
+/// A running node without its sockets. Cheap to clone; all clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
     store: Store,
@@ -354,7 +354,7 @@ impl Engine {
         &self.store
     }
 
-    /// Returns what was injected.
+    /// Returns the ports that were passed at the start.
     #[must_use]
     pub fn ports(&self) -> &Ports {
         &self.ports

@@ -47,7 +47,7 @@ pub(super) struct Shown {
     pub(super) originator_ns: Option<i64>,
 }
 
-/// This node must not give out places in its own strand.
+/// The reason this node must not assign ids in its own strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct OwnStrandError(pub(super) OwnStrandStatus);
 

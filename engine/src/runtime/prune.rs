@@ -95,7 +95,7 @@ impl PruneReport {
     }
 }
 
-/// One run over all strands.
+/// Settings of a pruning run over all strands.
 #[derive(Debug, Clone, Copy)]
 pub struct PruneRun {
     /// This node's clock, unix seconds.

@@ -59,7 +59,7 @@ struct State {
     ports: Ports,
     /// Counts up whenever there may be new evidence.
     evidence: watch::Sender<u64>,
-    /// One submission is checked at a time.
+    /// A single permit, so that one submission is checked at a time.
     turn: Semaphore,
     waiting: AtomicUsize,
     budget: Mutex<CheckBudget>,
@@ -100,7 +100,7 @@ impl Reports {
         blocking(move || state.check_and_store(&report)).await
     }
 
-    /// Keeps reports of what this node has seen itself, as their host. Blocks on the disk.
+    /// Stores reports of faults that this node has seen itself, as their host. Blocks on the disk.
     ///
     /// # Errors
     /// When the database fails.
@@ -144,7 +144,7 @@ impl State {
         u64::try_from(self.ports.clock.now_ns()).unwrap_or(0)
     }
 
-    /// Takes the check of so many envelopes and bytes from the budget.
+    /// Charges the budget for the check of this number of envelopes and bytes.
     fn take_budget(&self, envelopes: usize, len_bytes: usize) -> Result<(), SubmitError> {
         let elapsed_ns = u64::try_from(self.since.elapsed().as_nanos()).unwrap_or(u64::MAX);
         let mut budget = self.budget.lock();
@@ -264,7 +264,7 @@ impl Drop for WaitingPlace {
     }
 }
 
-/// The task that makes reports of what this node finds: those of an earlier run first.
+/// The task that turns evidence into reports, beginning with evidence of earlier runs.
 #[derive(Debug)]
 #[must_use = "the task runs until it is stopped"]
 pub struct ReportTask(StoppableTask);

@@ -533,7 +533,7 @@ impl Worker {
         }
     }
 
-    /// Returns the time that reading so many bytes takes at the pace.
+    /// Returns the time that reading this number of bytes takes at the pace.
     fn time_of(&self, bytes: u64) -> Duration {
         let nanos =
             u128::from(bytes) * 1_000_000_000 / u128::from(self.settings.bytes_per_s.max(1));

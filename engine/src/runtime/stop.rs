@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-/// Ends the tasks that hold its signal: when it is told to, or when it is dropped.
+/// Ends the tasks that hold its signal, when `stop` is called or the value is dropped.
 #[derive(Debug)]
 pub(super) struct StopSender(watch::Sender<bool>);
 

@@ -17,7 +17,7 @@ use crate::counters::NetCounters;
 /// limit of a message.
 const PAGE_ENVELOPES: u32 = 100;
 
-/// One want on its way to a peer, and everything that its answers need.
+/// A want that is sent to a peer, with everything that its answers need.
 pub(super) struct WantCall {
     pub(super) client: PeerClient,
     pub(super) sink: ResponseSink,

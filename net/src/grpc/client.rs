@@ -62,7 +62,7 @@ pub(super) struct PeerClient {
 pub(super) struct PeerHeads {
     /// The heads that it holds.
     pub(super) heads: Cursor,
-    /// The address at which it says that it is reached over QUIC. Nothing else is known of that.
+    /// The QUIC address that the peer announces. Not verified.
     pub(super) quic_address: Option<QuicAddress>,
     /// Time that the answer took.
     pub(super) round_trip: Duration,
@@ -340,7 +340,7 @@ fn shortened(text: &str) -> String {
     text[..end.unwrap_or(0)].escape_debug().to_string()
 }
 
-/// Returns an error with its causes: the outermost one of the transport says nothing.
+/// Returns an error with its causes, because the outermost error of the transport names no reason.
 fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();

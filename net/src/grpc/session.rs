@@ -40,7 +40,7 @@ pub(super) struct SessionEnd {
     pub(super) is_lasting: bool,
 }
 
-/// One session at work.
+/// A running session over gRPC.
 struct Session<'a> {
     net: &'a NetState,
     peer: OriginatorId,

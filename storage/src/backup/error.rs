@@ -63,7 +63,7 @@ pub enum BackupError {
     Missing {
         /// The file's name in the database.
         name: String,
-        /// Its content.
+        /// Hash of the file's content.
         hash: FileHash,
     },
     /// The place of a backup file holds a symbolic link, a folder or something else.
@@ -71,7 +71,7 @@ pub enum BackupError {
     NotAFile {
         /// The file's name in the database.
         name: String,
-        /// Its content.
+        /// Hash of the file's content.
         hash: FileHash,
     },
     /// A file of the backup has another length than the manifest states.
@@ -79,7 +79,7 @@ pub enum BackupError {
     Length {
         /// The file's name in the database.
         name: String,
-        /// Its content.
+        /// Hash of the file's content.
         hash: FileHash,
         /// Its length in bytes.
         found: u64,
@@ -91,7 +91,7 @@ pub enum BackupError {
     Content {
         /// The file's name in the database.
         name: String,
-        /// Its content.
+        /// Hash of the file's content.
         hash: FileHash,
     },
     /// The caller has stopped the work.
@@ -133,7 +133,7 @@ pub enum BackupError {
         /// The folder.
         path: PathBuf,
     },
-    /// The restored database is not what the manifest states.
+    /// The restored database differs from the manifest.
     #[error("the database differs from its manifest in {what}")]
     Differs {
         /// The difference.

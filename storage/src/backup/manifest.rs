@@ -47,14 +47,14 @@ impl std::fmt::Display for FileHash {
     }
 }
 
-/// One file of the database.
+/// A file of the database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackupFile {
     /// Its name in the data folder.
     pub name: String,
     /// Its length in bytes.
     pub len_bytes: u64,
-    /// Its content.
+    /// Hash of the content.
     pub hash: FileHash,
 }
 

@@ -32,7 +32,7 @@ pub struct Backups {
     pub(super) objects: Arc<dyn Objects>,
 }
 
-/// One backup of a place.
+/// A listed backup.
 #[derive(Debug)]
 pub struct ListedBackup {
     /// Its name. Names of one node ascend with time.

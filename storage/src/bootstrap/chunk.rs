@@ -18,10 +18,10 @@ pub const CHUNK_LEN_BYTES_MAX: u64 = 64 << 20;
 /// The reason bytes are no chunk of a strand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ChunkError {
-    /// They do not begin as one.
+    /// The bytes do not begin as a chunk does.
     #[error("it is not the chunk of a snapshot")]
     NotAChunk,
-    /// They are of another strand.
+    /// The chunk is of another strand.
     #[error("it is of strand {found}, not {wanted}")]
     OtherStrand {
         /// The strand that they state.
@@ -29,7 +29,7 @@ pub enum ChunkError {
         /// The strand asked for.
         wanted: OriginatorId,
     },
-    /// They end within an envelope, or have none.
+    /// The bytes end inside an envelope, or hold none.
     #[error("it ends inside an envelope")]
     Cut,
     /// Places do not ascend.

@@ -121,8 +121,8 @@ fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError
     copied.map(strand).collect()
 }
 
-/// Returns the checkpoints of a strand that say most: that of its node first, then those of observers, and of a chain's
-/// strand those that most nodes have signed.
+/// Returns the most useful checkpoints of a strand: first its node's own, then those of observers; for a chain's strand
+/// those that most nodes have signed.
 fn checkpoints_of(
     snapshot: &Snapshot<'_>,
     originator: OriginatorId,

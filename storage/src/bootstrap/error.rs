@@ -58,7 +58,7 @@ pub enum BootstrapError {
         /// Its first place.
         from: SequenceId,
     },
-    /// A chunk does not hold what the manifest states.
+    /// A chunk differs from the manifest.
     #[error("strand {originator}: the chunk from {from}: {error}")]
     Chunk {
         /// The strand.

@@ -30,11 +30,11 @@ pub struct BootstrapChunk {
     pub through: SequenceId,
     /// Its length in bytes.
     pub len_bytes: u64,
-    /// Its content.
+    /// Hash of the content.
     pub hash: FileHash,
 }
 
-/// One strand.
+/// A strand of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BootstrapStrand {
     /// The node that signed it, or the chain that ordered it.

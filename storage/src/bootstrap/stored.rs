@@ -40,7 +40,7 @@ pub struct Bootstraps {
     objects: Arc<dyn Objects>,
 }
 
-/// One copy of a place.
+/// A listed snapshot.
 #[derive(Debug)]
 pub struct ListedBootstrap {
     /// Its name. Names ascend with time.

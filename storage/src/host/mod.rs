@@ -32,8 +32,8 @@ pub use standing::{FolderStanding, UnknownFolder};
 const MARKER: &str = "marker";
 const LOCK: &str = "lock";
 
-/// Returns the folder of a node's files in a state folder: the host marker, and what an operator says
-/// about it. It differs for each network, node and key.
+/// Returns the folder of a node's files in a state folder: the host marker, and the operator's answers. It differs for
+/// each network, node and key.
 #[must_use]
 pub fn host_dir(state_dir: &Path, identity: &StoreIdentity) -> PathBuf {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };

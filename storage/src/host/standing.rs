@@ -2,7 +2,7 @@
 
 use hawser_proto::SequenceId;
 
-/// The relation of a data folder to what this host wrote last.
+/// The relation of a data folder to the folder that this host wrote last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FolderStanding {
     /// This host wrote the folder last, and the folder is as new as that.
@@ -52,7 +52,7 @@ impl UnknownFolder {
         Self::Stopped,
     ];
 
-    /// Returns the word that stands for the reason in files, logs and JSON.
+    /// Returns the name of the reason in files, logs and JSON.
     #[must_use]
     pub fn label(self) -> &'static str {
         match self {

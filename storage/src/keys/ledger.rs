@@ -37,7 +37,7 @@ impl Key<'_> for LedgerKey {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LedgerEventId(pub [u8; 32]);
 
-/// One entry in a payer's ledger.
+/// An entry in a payer's ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LedgerEntry {
     /// Identifier of the contract event.

@@ -330,7 +330,7 @@ pub struct Evidence {
     pub misbehavior: Misbehavior,
     /// The place that it is about. Its originator is accused.
     pub at: EnvelopeId,
-    /// The peer that brought the last of the envelopes; `None` if it was found in the log.
+    /// The peer that sent the last of the envelopes; `None` if it was found in the log.
     pub from: Option<OriginatorId>,
     /// The signed envelopes, or checkpoints; see [`Misbehavior`].
     pub envelopes: Vec<Bytes>,

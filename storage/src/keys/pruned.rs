@@ -40,7 +40,7 @@ pub struct PrunedEnvelope {
     pub counts_for_congestion: bool,
     /// Digest of its publish request, if it was in this node's own strand.
     pub receipt: Option<[u8; 32]>,
-    /// Its leaf, if the strand's tree had not reached the place.
+    /// The envelope's leaf, if the strand's tree had not reached the place.
     pub leaf: Option<TreeHash>,
 }
 

@@ -85,7 +85,7 @@ impl PartialOrd for TopicKey<'_> {
     }
 }
 
-/// One row of the topic index: an envelope with all that a page plan needs.
+/// A row of the topic index: an envelope with all that a page plan needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TopicRow {
     /// Id of the envelope.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 /// The state of a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FoundObject {
-    /// Nothing has this name.
+    /// No object has this name.
     Absent,
     /// A symbolic link, a folder or something else has it.
     NotPlain,
@@ -15,7 +15,7 @@ pub enum FoundObject {
     Plain(u64),
 }
 
-/// One object of a list.
+/// An object of a list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ListedObject {
     /// Its name.

@@ -58,7 +58,7 @@ const ABOVE_ALL_KEYS: [u8; 64] = [0xff; 64];
 /// Derives the facts of a stored envelope from its bytes and its validity. Called from several threads.
 pub type Derive<'a> = dyn Fn(EnvelopeId, &Bytes, Validity) -> Option<Facts> + Sync + 'a;
 
-/// Called with the progress of a rebuild. Says if it goes on.
+/// Callback with the progress of a rebuild. Returns whether the rebuild continues.
 type Progress<'a> = dyn FnMut(RebuildProgress) -> ControlFlow<()> + 'a;
 
 /// Progress of a rebuild.
@@ -136,7 +136,8 @@ impl Store {
         self.rebuild_while(derive, &mut go_on)
     }
 
-    /// Does the same as long as `progress` says so. The next rebuild goes on behind the last batch, as after a crash.
+    /// Rebuilds like `rebuild`, until `progress` asks to stop. The next rebuild then continues after the last batch, as
+    /// after a crash.
     ///
     /// # Errors
     /// As [`Store::rebuild`], and [`RebuildError::Stopped`].
@@ -424,6 +425,6 @@ impl Database {
 #[derive(Debug, Clone, Copy)]
 struct Made {
     set: ProjectionSet,
-    /// The next rebuild goes on where this one is interrupted.
+    /// True if the next rebuild can continue where this one is interrupted.
     notes_progress: bool,
 }

@@ -48,7 +48,7 @@ impl DerivedChunk {
     }
 }
 
-/// An envelope with what is to be counted of it. The rest of its facts would hold its bytes.
+/// An envelope with the values to be counted. The rest of its facts would keep its bytes in memory.
 pub(super) struct DerivedEnvelope {
     pub(super) id: EnvelopeId,
     pub(super) is_invalid: bool,
@@ -119,7 +119,7 @@ impl Workers {
         self.under_way.len() < self.under_way_max && is_short
     }
 
-    /// Has a thread take a chunk.
+    /// Hands a chunk to a thread.
     pub(super) fn give(&mut self, chunk: Chunk) {
         debug_assert!(self.have_room(), "the memory of a rebuild is bounded");
         let (done, coming) = mpsc::sync_channel(1);
@@ -157,8 +157,8 @@ fn work(
     }
 }
 
-/// Writes the rows that envelopes have whatever stands before them, without a sync. They are there before the row that
-/// says so: it is written when the chunk has come back. Until then they are written again, with the same bytes.
+/// Writes, without a sync, the rows that depend on one envelope alone. The progress row that covers them is written
+/// later, when the chunk has come back; after a crash before it, the same bytes are written again.
 fn derive_chunk(
     database: &Database,
     derive: &DeriveMany<'_>,

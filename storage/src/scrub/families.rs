@@ -123,9 +123,9 @@ impl Rows {
 /// The rows behind a damaged one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Behind {
-    /// They can be read, or there are none.
+    /// The rows can be read, or there are none.
     Rows,
-    /// They cannot be read.
+    /// The rows cannot be read.
     Damage,
 }
 

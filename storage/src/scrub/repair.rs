@@ -61,13 +61,13 @@ pub enum RepairError {
     /// The end of the damage is not known, or it has too many places.
     #[error("the damaged part holds more than {PLACES_MAX} places, or its end is not known")]
     TooLarge,
-    /// An envelope is neither readable nor among those that were brought.
+    /// An envelope can neither be read nor did a peer send it.
     #[error("no peer has sent the envelope at {at}")]
     Lost {
         /// The place.
         at: EnvelopeId,
     },
-    /// The envelope that was brought is not the one of the strand's tree.
+    /// A peer sent another envelope than the strand's tree contains.
     #[error("a peer sent another envelope for {at} than the tree of the strand contains")]
     Other {
         /// The place.

@@ -20,7 +20,7 @@ const STEP_BYTES: u64 = 256 << 10;
 const REBUILT_FROM: [Family; 6] =
     [Family::Log, Family::Mark, Family::Pruned, Family::Rate, Family::Cursor, Family::Meta];
 
-/// One damaged part of a database.
+/// A damaged part of a database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The column family.

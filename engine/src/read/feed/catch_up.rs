@@ -48,8 +48,8 @@ impl CatchUpCause {
 /// Progress of a catch-up.
 #[derive(Debug)]
 pub(super) enum Reading {
-    /// Nothing is read. The ceiling will be the heads at the start, which cover every envelope that
-    /// is committed before it.
+    /// No row has been read. The ceiling will be the heads at the start, which cover every envelope that is committed
+    /// before it.
     NotStarted,
     /// Between two pages.
     Paused(Box<PagePlan>),

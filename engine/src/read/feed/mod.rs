@@ -63,7 +63,7 @@ pub enum SubscriptionEvent {
     TopicsLive {
         /// The wave.
         wave: WaveId,
-        /// At least one.
+        /// Topics of the query; at least one.
         topics: Vec<Topic>,
     },
     /// The reader has every envelope that was there when the wave began, except for those that wait
@@ -76,7 +76,7 @@ pub enum SubscriptionEvent {
 pub(crate) enum Read {
     /// The next page of a plan, which comes back with it.
     Topics(CatchUpId, Box<PagePlan>),
-    /// One page from the beginning of these ranges.
+    /// Read one page from the beginning of these ranges.
     Log(Vec<LogRange>),
 }
 
@@ -116,7 +116,7 @@ pub(crate) enum Feed {
 }
 
 impl Feed {
-    /// Returns what the hub has to route to this feed.
+    /// Returns the topics and strands that the hub has to route to this feed.
     pub(crate) fn interests(&self) -> Vec<Interest> {
         let mut interests = Vec::new();
         self.for_each_interest(|interest| interests.push(interest));

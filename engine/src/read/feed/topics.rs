@@ -61,7 +61,7 @@ pub(crate) struct TopicFeed {
     outbox: Outbox,
 }
 
-/// One topic of the stream.
+/// State of one topic of the stream.
 #[derive(Debug)]
 struct TopicState {
     /// Everything up to here was delivered from disk, or lies before the stream's cursor. Shared by
@@ -106,7 +106,7 @@ impl TopicFeed {
         }
     }
 
-    /// Returns the topics of the stream, without those of history.
+    /// Returns the topics of the stream, without topics that are read for their history only.
     pub(crate) fn topics(&self) -> impl Iterator<Item = &Topic> {
         let is_live =
             |(topic, state): (_, &TopicState)| (!self.is_of_history(state)).then_some(topic);
@@ -134,7 +134,7 @@ impl TopicFeed {
             && matches!(state.catch_up.as_ref().and_then(of), Some(CatchUpCause::History(_)))
     }
 
-    /// Returns the number of topics, with those of history.
+    /// Returns the number of topics, including those that are read for their history only.
     pub(crate) fn held_topics(&self) -> usize {
         self.topics.len()
     }

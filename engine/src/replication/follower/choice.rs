@@ -87,7 +87,7 @@ pub(super) enum Rank {
     OwnBehind,
     /// Another peer with a lower claimed head.
     Behind,
-    /// A peer that sent nothing of what it claimed, or claims nothing.
+    /// A peer that sent none of the envelopes that it claimed, or claims none.
     Doubted,
 }
 
@@ -141,7 +141,7 @@ impl Choice {
         *doubt = Doubt { times: doubt.times + 1, until: now + pause, is_paused: true };
     }
 
-    /// Returns how often a peer showed nothing of what it claimed.
+    /// Returns the number of times that a peer sent none of the envelopes that it claimed.
     pub(super) fn times(&self, peer: OriginatorId) -> u32 {
         self.doubts.get(&peer).map_or(0, |doubt| doubt.times)
     }

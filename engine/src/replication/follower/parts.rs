@@ -64,7 +64,7 @@ pub(super) struct Part {
     pub(super) moved_at: Instant,
     /// Peers that are not asked for this part again.
     pub(super) avoided: Vec<OriginatorId>,
-    /// Those of them that did not show a place of it.
+    /// Those of the avoided peers that left out a place of this part.
     pub(super) left_out_by: Vec<OriginatorId>,
 }
 

@@ -35,7 +35,8 @@ impl Follower {
         self.send_wants(now);
     }
 
-    /// Notes that this node has not come to look at what peers have sent. Their silence says nothing meanwhile.
+    /// Records that this node has responses of peers that it has not examined yet. Until it has, a peer does not count
+    /// as silent.
     pub fn handle_backlog(&mut self, now: Instant) {
         self.choice.progress_at = now;
         self.excuse_parts(now);
@@ -92,7 +93,7 @@ impl Follower {
         self.choice.source = from;
     }
 
-    /// Notes that a peer answers no more of a want without an end, and has shown nothing of what it claims.
+    /// Records that a peer ended an open want and sent none of the envelopes that it claims.
     pub(super) fn note_refusal(&mut self, now: Instant, peer: OriginatorId) {
         if self.choice.is_fixed {
             return;

@@ -48,7 +48,7 @@ pub(super) struct WaitingUpdates {
 /// New events with their verdicts.
 #[derive(Default)]
 pub(super) struct JudgedBatch {
-    /// In no order.
+    /// Changes for the log, in no order.
     pub(super) changes: Vec<Change>,
     /// The identity updates among them that wait.
     pub(super) waiting: Vec<(InboxId, SequenceId)>,
@@ -254,7 +254,7 @@ impl SomeInboxes {
     }
 }
 
-/// Returns what the threads that judge share.
+/// Returns the store, the judge and the counters that the judging threads share.
 fn shared(parts: &ChainAppenderParts) -> (Store, Arc<dyn IdentityJudge>, Arc<Counters>) {
     (parts.store.clone(), Arc::clone(&parts.judge), Arc::clone(&parts.counters))
 }

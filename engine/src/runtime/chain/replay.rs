@@ -22,7 +22,7 @@ const UPDATES_AT_ONCE: usize = 16;
 /// and more than honest inboxes have. Beyond it the inbox waits, and its log is read beside the strand.
 const CATCH_UP_BYTES_MAX: usize = 1 << 20;
 
-/// One inbox while its next updates are judged, one after the other.
+/// An inbox while its next updates are judged, one after the other.
 ///
 /// Invariant: once an update waits, every later one of its inbox waits too, because its state
 /// before them is not known.
@@ -96,7 +96,7 @@ impl<'a> InboxReplay<'a> {
         })
     }
 
-    /// Returns what is left when all updates were judged.
+    /// Returns the results after all updates were judged.
     pub(super) fn end(self) -> ReplayEnd {
         ReplayEnd { judge: self.judge, is_behind: self.is_behind }
     }
@@ -104,7 +104,7 @@ impl<'a> InboxReplay<'a> {
 
 /// The remains of an inbox when its updates were judged.
 pub(super) struct ReplayEnd {
-    /// To be kept when the verdicts are committed.
+    /// State of the inbox after its updates; the caller keeps it once the verdicts are committed.
     pub(super) judge: Option<Box<dyn InboxJudge>>,
     /// The inbox waits until its log is read.
     pub(super) is_behind: bool,
@@ -118,9 +118,9 @@ pub(super) struct PreparedInbox {
 
 /// An inbox before its updates are judged.
 pub(super) enum Preparation {
-    /// Its log is read.
+    /// The log of the inbox has been read.
     Ready(PreparedInbox),
-    /// Its log has to be read at another time.
+    /// The log of the inbox is too long to be read now.
     Left(InboxId),
 }
 

@@ -45,7 +45,7 @@ pub enum ReportStepError {
         /// The place in the contract's list.
         index: u64,
     },
-    /// This node's figures are not those of a report that the chain has taken.
+    /// The chain has accepted a report with other amounts than this node computes.
     #[error(
         "report {index} about {originator}, which the chain has accepted, has other amounts than this node computes"
     )]

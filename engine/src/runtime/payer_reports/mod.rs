@@ -100,7 +100,7 @@ struct State {
     periods: Periods,
     contract: Arc<dyn ReportContract>,
     differing: Mutex<HashMap<ReportId, DifferingReport>>,
-    /// One permit: the worker and an operator take no step at once.
+    /// A single permit, so that the worker and an operator never take a step at the same time.
     turn: Semaphore,
 }
 
@@ -241,7 +241,7 @@ enum PayerReportVerdict {
     Equal,
     Different(Vec<ReportDifference>),
     NotNow(String),
-    /// Its writers have other reports that were judged in this look.
+    /// Not judged in this round, because other reports of the same writers were.
     Unjudged,
 }
 

@@ -2,12 +2,12 @@
 
 use super::{PayerReporter, ReportStepError};
 
-/// The stage of a report on its way, as this node sees it. A report is not judged for it: what the worker has found is told.
+/// Stage of a report, as this node sees it. Taken from the worker's last result, without judging the report again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum ReportStage {
     /// A node has written it. This node has neither attested nor refused it.
     Waiting,
-    /// This node came to another report when the worker judged it last.
+    /// This node computed another report when the worker last judged it.
     Refused,
     /// This node has attested it. It waits for others, or for its submission.
     Attested,

@@ -17,7 +17,7 @@ pub enum ReportStep {
     Attest,
     /// Submits the reports that a majority has attested.
     Submit,
-    /// Settles what is left of the reports on the chain.
+    /// Settles the unsettled leaves of reports on the chain.
     Settle,
 }
 
@@ -32,7 +32,7 @@ pub enum StepState {
     Nothing,
     /// The step has to wait for another node, or for more knowledge.
     Waiting,
-    /// This node comes to another report.
+    /// This node computes another report.
     Refused,
     /// The step could not be taken.
     Failed,

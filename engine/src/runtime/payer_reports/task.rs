@@ -65,7 +65,7 @@ struct Worker {
     engine: Engine,
     reporter: PayerReporter,
     settings: PayerReportSettings,
-    /// The last error of each step, which is told once.
+    /// The last error of each step, which is logged once.
     told: HashMap<(&'static str, OriginatorId), String>,
 }
 

@@ -19,7 +19,7 @@ pub struct ReportView {
     pub report: PayerReport,
     /// The nodes in whose strands it is; empty for one that is known from the chain alone.
     pub writers: Vec<OriginatorId>,
-    /// The nodes that say that they have attested it.
+    /// The nodes whose attestations of the report this node has.
     pub attested_by: Vec<OriginatorId>,
     /// Its state.
     pub state: ReportState,
@@ -30,9 +30,9 @@ pub struct ReportView {
 pub enum ReportState {
     /// This node has attested it. It waits for others, or for its submission.
     Attested,
-    /// This node comes to it as well, and has not attested it yet.
+    /// This node computes the same report, and has not attested it yet.
     Equal,
-    /// This node comes to another one.
+    /// This node computes another report.
     Refused(Vec<ReportDifference>),
     /// It cannot be judged now.
     Waiting(String),
@@ -54,9 +54,9 @@ pub enum ReportState {
 pub struct ReportExplained {
     /// The report.
     pub view: ReportView,
-    /// This node's amounts, if it comes to the same report.
+    /// This node's amounts, if it computes the same report.
     pub leaves: Option<Leaves>,
-    /// The differences, if it comes to another one.
+    /// The differences, if it computes another report.
     pub differences: Vec<ReportDifference>,
     /// The minutes of payers in which the originator charged other fees than the rates give, if the report was made of
     /// those.

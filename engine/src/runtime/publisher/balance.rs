@@ -71,7 +71,7 @@ enum Put {
     Known,
     /// The balance is older than charges that are already forgotten.
     TooOld,
-    /// As many payers as there may be publish now.
+    /// The largest allowed number of payers is publishing now.
     Full,
 }
 

@@ -68,9 +68,9 @@ impl LookUp {
 /// [`KEPT_BYTES_MAX`].
 #[derive(Debug, Default)]
 pub(super) struct RecentGroups {
-    /// Each with the group that brought it.
+    /// Envelopes by receipt, each with the group that contained it.
     envelopes: HashMap<Receipt, (Generation, Bytes)>,
-    /// The groups that brought any, the oldest first.
+    /// Groups that contained envelopes, oldest first.
     groups: VecDeque<RecentGroup>,
     len_bytes: usize,
     /// Groups before this one are forgotten.

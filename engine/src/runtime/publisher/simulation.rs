@@ -82,7 +82,7 @@ impl PayloadValidator for AnyPayload {
 /// The outcomes of the next writes.
 struct Outcomes {
     dice: Dice,
-    /// One write in so many fails; 0 for none.
+    /// One in this number of writes fails; 0 for none.
     fails_one_in: u64,
 }
 

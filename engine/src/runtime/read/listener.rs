@@ -112,7 +112,7 @@ impl Listener {
         self.queue.lock()
     }
 
-    /// Returns what the waiting envelopes would take on the wire.
+    /// Returns the length of the waiting envelopes on the wire, in bytes.
     #[cfg(test)]
     pub(crate) fn len_bytes(&self) -> usize {
         self.queue.lock().len_bytes()

@@ -52,7 +52,7 @@ struct TopicsRead {
 /// The outcome of a turn.
 enum Turn {
     Read(PageRead, usize),
-    /// The page needs so many bytes, which its caller may not have now.
+    /// The page needs this number of bytes, more than its caller may have now.
     NoMemory(TopicsRead, usize),
 }
 

@@ -191,7 +191,7 @@ struct PageReading {
 
 /// Envelopes that are still to be read from the log, by their places in an answer.
 struct Lacking {
-    /// In the order of the log.
+    /// Remaining envelopes, in the order of the log.
     left: std::vec::IntoIter<(EnvelopeId, usize)>,
     /// The work of one of them, in rows.
     each: usize,

@@ -22,7 +22,7 @@ const TURN_TOPICS: usize = 1024;
 
 type Reading = Pin<Box<dyn Future<Output = Result<(PageRead, usize), QueryError>> + Send>>;
 
-/// The envelopes that a wave brings of its topics.
+/// The past envelopes that a wave delivers of its topics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Past {
     /// The stored envelopes, and live ones after them.
@@ -259,7 +259,7 @@ impl Subscription {
     }
 }
 
-/// Lets other tasks go first after every so many topics.
+/// Yields to other tasks after a fixed number of topics.
 async fn end_of_turn(place: usize) {
     if place % TURN_TOPICS == TURN_TOPICS - 1 {
         tokio::task::yield_now().await;

@@ -29,8 +29,8 @@ pub enum WitnessState {
     OtherTree,
     /// A larger one of its node and strand is held, so it is never cosigned.
     Overtaken,
-    /// Nothing speaks against it. Cosigning is up to the exchange of checkpoints, which sees all that is shown; it also waits
-    /// for envelopes that are not here yet.
+    /// No known fact contradicts the checkpoint. The exchange of checkpoints, which sees everything that peers show,
+    /// decides on cosigning, and waits for envelopes that this node lacks.
     Open,
 }
 

@@ -31,7 +31,8 @@ pub(super) struct CheckedBehind {
 }
 
 impl CheckedBehind {
-    /// True if these are the verdicts on what follows a place, by what is known now.
+    /// Returns true if these are the verdicts on the places after `verified`, made with the absences that `verifier`
+    /// has.
     fn is_next(&self, verifier: &EnvelopeVerifier, verified: SequenceId) -> bool {
         self.after == verified && self.verifier.absences == verifier.absences
     }

@@ -3,10 +3,10 @@
 /// The time at which readers are shown an envelope of another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum CatchUp {
-    /// When its signatures are verified.
+    /// An envelope is readable once its signatures are verified.
     #[default]
     Verified,
-    /// In a backlog already when the strand's own node has signed a tree with it: its signatures are verified right behind,
-    /// and until then no peer is sent it and no payer is charged for it.
+    /// An envelope of a backlog is readable once the strand's own node has signed a tree with it. Its signatures are
+    /// verified right afterwards; until then no peer gets it, and no payer is charged for it.
     Checkpoints,
 }

@@ -25,17 +25,18 @@ pub(super) struct CheckpointPorts {
 }
 
 impl CheckpointPorts {
-    /// Hands over what a peer has shown, of which nothing is checked. Returns false if it is dropped.
+    /// Hands over a checkpoint that a peer has sent, unchecked. Returns false if it is dropped.
     pub(super) fn show(&self, peer: OriginatorId, checkpoint: CosignedCheckpoint) -> bool {
         self.shown.lock().show(Instant::now(), peer, checkpoint)
     }
 
-    /// Hands over what a stranger has submitted. Returns false if it is dropped.
+    /// Hands over a checkpoint that a client has submitted. Returns false if it is dropped.
     pub(super) fn submit(&self, checkpoint: CosignedCheckpoint) -> bool {
         self.show(SUBMITTED, checkpoint)
     }
 
-    /// Takes what is to be looked at now, each with the peer that has shown it; of what was submitted, the node that it names.
+    /// Takes the checkpoints to examine now, each with the peer that sent it; for a submitted one, with the node that
+    /// it names.
     pub(super) fn take_shown(&self) -> Vec<(OriginatorId, CosignedCheckpoint)> {
         let taken = self.shown.lock().take(Instant::now(), IN_ROUND_MAX);
         let named = |(by, it): (OriginatorId, CosignedCheckpoint)| {

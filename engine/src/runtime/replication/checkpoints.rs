@@ -70,7 +70,8 @@ struct Book {
     newest: BTreeMap<Pair, Arc<CosignedCheckpoint>>,
     /// Pairs that were looked for on the disk.
     loaded: BTreeSet<Pair>,
-    /// Nodes that have contradicted themselves about their own strands: what they say is neither cosigned nor passed on.
+    /// Nodes that have contradicted themselves about their own strands. Their checkpoints are neither cosigned nor
+    /// passed on.
     liars: BTreeSet<OriginatorId>,
     /// Strands whose nodes sign nothing, or no further.
     silent: BTreeSet<OriginatorId>,
@@ -85,7 +86,7 @@ struct Book {
     evidence: Vec<Evidence>,
     /// Peers are to be shown something else than before.
     has_changed: bool,
-    /// True while the last round failed, which is told once.
+    /// True while the last round failed. A failure is logged once.
     has_failed: bool,
 }
 
@@ -244,7 +245,7 @@ impl Book {
         self.state.ports.registry.borrow().node(node).map(|record| record.public_key)
     }
 
-    /// Takes what a peer has shown.
+    /// Takes a checkpoint that a peer has sent.
     fn take(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -396,7 +397,7 @@ impl Book {
         is_new
     }
 
-    /// Acts on findings; `from` is the peer that brought about them.
+    /// Acts on findings; `from` is the peer whose message led to them.
     fn note(
         &mut self,
         snapshot: &Snapshot<'_>,
@@ -515,7 +516,7 @@ impl Book {
         }
     }
 
-    /// Writes what is new. It is durable before a peer is shown it.
+    /// Writes new checkpoints. They are durable before any peer gets them.
     fn save(&mut self) -> Result<(), CommitError> {
         record(&self.state, &self.evidence)?;
         self.evidence.clear();

@@ -26,11 +26,11 @@ const JUDGED_AT_ONCE: usize = 256;
 /// A fault that the place of an envelope shows as soon as it is in the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum StrandFault {
-    /// Its time is wrong.
+    /// The envelope's time is wrong.
     Time(TimeFault),
     /// It breaks this rule.
     Invalid(InvalidRule),
-    /// No peer has the places between it and this earlier one.
+    /// No peer has the places between the envelope and this earlier one.
     Gap {
         /// The earlier place.
         before: EnvelopeId,
@@ -158,7 +158,7 @@ pub(super) fn record_faults(
     Ok(())
 }
 
-/// Records that `other` was brought by `from` for a place where another envelope is held.
+/// Records that `from` sent `other` for a place where this node has another envelope.
 pub(super) fn record_conflict(
     state: &ReplicationState,
     from: OriginatorId,

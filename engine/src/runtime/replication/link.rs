@@ -49,7 +49,7 @@ impl Link {
         self.sink.note_checkpoint(checkpoint);
     }
 
-    /// Returns the way into the engine for what the peer sends.
+    /// Returns the sink through which responses of the peer enter the engine.
     #[must_use]
     pub fn sink(&self) -> &ResponseSink {
         &self.sink

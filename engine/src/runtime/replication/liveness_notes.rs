@@ -33,7 +33,7 @@ impl LivenessNotes {
         self.0.lock().entry(peer).or_default().failed = Some((now, took));
     }
 
-    /// Returns what is noted about a node.
+    /// Returns the recorded observations about a node.
     pub(super) fn of(&self, peer: OriginatorId) -> OtherNode {
         self.0.lock().get(&peer).copied().unwrap_or_default()
     }

@@ -135,7 +135,7 @@ pub(super) async fn rest(
     Some(resting)
 }
 
-/// The check of what peers send for damaged places.
+/// The check of envelopes that peers send for damaged places.
 pub(super) enum MendCheck {
     /// A node has signed it.
     OfSignatures(Arc<EnvelopeVerifier>),

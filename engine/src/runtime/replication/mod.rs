@@ -93,7 +93,7 @@ pub struct MigratedStrands {
 pub struct Witnesses {
     /// The witness that it is itself: it cosigns the checkpoints that agree with the trees held here.
     pub own: Option<WitnessSigner>,
-    /// Those whose cosignatures it keeps and shows.
+    /// Witnesses whose cosignatures the node keeps and passes on.
     pub trusted: Vec<WitnessKey>,
 }
 
@@ -104,7 +104,7 @@ pub struct ReplicationSettings {
     pub migrated: Option<MigratedStrands>,
     /// The witnesses that this process has to do with.
     pub witnesses: Witnesses,
-    /// When readers are shown strands of other nodes.
+    /// The condition on which readers get envelopes of other nodes' strands.
     pub catch_up: CatchUp,
     /// Places of one strand that readers are shown before they are verified, at about most; `None` for
     /// [`AHEAD_MAX`].
@@ -284,7 +284,7 @@ impl Replication {
         &self.state.relayed
     }
 
-    /// True if peers are to prove what a backlog is the beginning of.
+    /// Returns true if peers are asked to prove that a backlog begins a signed tree.
     #[must_use]
     pub fn takes_prefixes(&self) -> bool {
         self.state.catch_up == CatchUp::Checkpoints

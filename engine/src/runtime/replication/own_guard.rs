@@ -27,13 +27,13 @@ pub(super) struct GuardTask {
     guard: OwnStrandGuard,
     shown_status: OwnStrandStatus,
     fetching: Option<Fetching>,
-    /// No publish is under way: everything that was given out is on disk.
+    /// True while no publish is under way: every assigned id is on disk.
     is_idle: bool,
     /// Missing places of the strand are being looked for, or there are none.
     is_filling: bool,
     /// The places of the present release are left out already.
     is_gap_stored: bool,
-    /// The host marker has still to say that the next start may not sign, for this reason.
+    /// The reason, not yet written to the host marker, for which the next start must not sign.
     disowning: Option<UnknownFolder>,
 }
 
@@ -119,7 +119,7 @@ impl GuardTask {
         }
     }
 
-    /// Does what is due now. Returns false if there is more to do at once.
+    /// Carries out the next due action. Returns false if another one is due at once.
     async fn act(&mut self) -> bool {
         self.look();
         let now = Instant::now().into_std();
@@ -151,7 +151,7 @@ impl GuardTask {
         true
     }
 
-    /// Tells the state machine what is so now.
+    /// Passes the present state of the node to the state machine.
     fn look(&mut self) {
         let state = &self.state;
         let now = Instant::now().into_std();

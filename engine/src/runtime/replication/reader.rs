@@ -60,7 +60,7 @@ impl PageReads {
 #[error("the strand cannot be read: {0}")]
 pub struct StrandReadError(#[from] ReadError);
 
-/// One strand on its way to one peer. Holds no more in memory than it reads at once.
+/// Reads a strand for one peer. Holds no more in memory than one read returns.
 ///
 /// Sends everything that this node holds, also envelopes that it has marked invalid: the peer
 /// judges them itself.
@@ -139,9 +139,9 @@ impl StrandReader {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PageProof {
     None,
-    /// Of what fits one page nothing is gained: it is verified as fast.
+    /// Proofs for full pages only. A backlog of one page gains nothing, because it is verified just as fast.
     IfFull,
-    /// Also the last page of a backlog. Without a proof it would wait until everything before it is verified.
+    /// Proofs also for the last page of a backlog, which would otherwise wait until everything before it is verified.
     Always,
 }
 

@@ -60,7 +60,8 @@ impl StrandTask {
         self.hand_over();
     }
 
-    /// Has the exchange of checkpoints hold what the strand's node has signed here against what it signs for others.
+    /// Passes the tree that the strand's node has signed to the exchange of checkpoints, which compares it with the
+    /// trees that the node signs for others.
     pub(super) fn hand_over(&mut self) {
         // Not in that node's own queue, which it could fill to have this one dropped.
         if let Some(signed) = self.ahead.to_hand_over()
@@ -70,7 +71,7 @@ impl StrandTask {
         }
     }
 
-    /// Begins to verify what is shown and durable.
+    /// Begins to verify durable envelopes that readers were shown.
     pub(super) fn start_behind(&mut self) -> Option<JoinHandle<BehindStep>> {
         let range = self.ahead.next_behind(now(), &self.follower)?;
         let (state, watch) = (self.state.clone(), self.watch.clone());
@@ -78,7 +79,7 @@ impl StrandTask {
         Some(tokio::spawn(verify_next(state, self.verifier(), watch, range, checked)))
     }
 
-    /// Takes what was verified behind.
+    /// Takes the result of a verification that ran in the background.
     ///
     /// # Errors
     /// An error that no other try can end.

@@ -37,9 +37,9 @@ pub(super) struct ReplicationState {
     pub(super) own: OriginatorId,
     pub(super) store: Store,
     pub(super) heads: Heads,
-    /// The heads that peers are told of: as far as strands are verified.
+    /// The heads that peers get: the verified end of each strand.
     pub(super) relayed: Heads,
-    /// When readers are shown strands of other nodes.
+    /// The condition on which readers get envelopes of other nodes' strands.
     pub(super) catch_up: CatchUp,
     /// Places of one strand that readers are shown before they are verified, at most.
     pub(super) ahead_max: u64,

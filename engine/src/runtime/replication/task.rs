@@ -35,7 +35,7 @@ use crate::runtime::stop::StopSignal;
 /// Interval at which the clocks of peers are looked at. Guessed: half of the interval at which peers send them.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 
-/// One followed strand and everything that its task waits for.
+/// A followed strand with all pending work of its task.
 pub(super) struct StrandTask {
     pub(super) state: Arc<ReplicationState>,
     pub(super) originator: OriginatorId,
@@ -70,11 +70,11 @@ pub(super) struct StrandTask {
 /// The work of one strand that is under way, one of each kind.
 #[derive(Default)]
 pub(super) struct Jobs {
-    /// The check of what has arrived.
+    /// The running check of envelopes that have arrived.
     checking: Option<JoinHandle<Checked>>,
-    /// The write of what is accepted.
+    /// The running write of accepted envelopes.
     committing: Option<JoinHandle<CommitResult>>,
-    /// The verification of what readers are shown already.
+    /// The running verification of envelopes that readers were shown.
     behind: Option<JoinHandle<BehindStep>>,
 }
 
@@ -371,8 +371,8 @@ impl StrandTask {
         self.connected = table;
     }
 
-    /// Takes over what the registry says of the strand's node. A node that it no longer names keeps its
-    /// absences, and counts as one that has left.
+    /// Applies the registry's present record of the strand's node. A node that it no longer names keeps its absences,
+    /// and counts as one that has left.
     fn update_membership(&mut self) {
         let registry = self.registry.borrow_and_update().clone();
         self.ahead.note_absences_known();
@@ -480,7 +480,7 @@ impl StrandTask {
             .then(|| tokio::spawn(verify_all(self.state.clone(), self.verifier(), responses)))
     }
 
-    /// Returns the verifier of the strand, by what is known now.
+    /// Returns the verifier of the strand with the present registry, rates and heads.
     pub(super) fn verifier(&self) -> Arc<EnvelopeVerifier> {
         Arc::new(EnvelopeVerifier {
             originator: self.originator,
@@ -499,7 +499,7 @@ pub(super) struct ReadStrand {
     pub(super) times: StrandTimes,
     /// The last place that is verified.
     pub(super) verified: SequenceId,
-    /// The proof by which readers are shown what stands behind it.
+    /// The proof that allows showing the following envelopes before they are verified.
     pub(super) shown_by: Option<SignedPrefix>,
 }
 
