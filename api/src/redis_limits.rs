@@ -198,8 +198,8 @@ impl RedisLimits {
                 }
                 if self.breaker().failed(self.now_ms()) {
                     self.metrics.breaker_opened();
-                    let error =
-                        error.map_or_else(|| "no answer in time".into(), |it| it.to_string());
+                    let error = error
+                        .map_or_else(|| "Redis did not answer in time".into(), |it| it.to_string());
                     tracing::warn!(code = "redis_gone", error, "calls pass without shared limits");
                 }
                 RedisAnswer::NoAnswer

@@ -93,7 +93,7 @@ pub(crate) enum Command {
     },
     /// Judge a node, of this or other software, by its answers.
     Conformance(conformance::ConformanceArgs),
-    /// Measure the calls that a node, of this or other software, answers in which time.
+    /// Measure how fast a node, of this or other software, answers calls.
     Bench(bench::BenchArgs),
     /// Print envelopes of a node as they arrive.
     Tail(TailArgs),
@@ -121,7 +121,7 @@ pub(crate) enum Command {
     Health(HealthArgs),
     /// Rebuild all projections of a stopped node from its log.
     Rebuild(RebuildArgs),
-    /// Cut the end off a chain strand of a stopped node, so that it is read anew. Needed when the chain
+    /// Cut the end off a chain strand of a stopped node, so that it is read from the chain again. Needed when the chain
     /// was reorganised below the stored envelopes and the strand has halted.
     #[command(alias = "recut")]
     TruncateStrand(TruncateStrandArgs),
@@ -137,7 +137,7 @@ pub(crate) enum Command {
         #[command(subcommand)]
         command: snapshot::SnapshotCommand,
     },
-    /// Read everything back that a node's database holds, and name what the disk has damaged.
+    /// Read a node's whole database back, and list the parts that the disk has damaged.
     Scrub(backup::ScrubArgs),
     /// Remove envelopes whose retention is over and that payers have been billed for.
     Prune(PruneArgs),
@@ -185,7 +185,7 @@ pub(crate) enum Command {
 /// `hawser prune`.
 #[derive(Debug, Args)]
 pub(crate) struct PruneArgs {
-    /// Only say what would go, and why the rest stays.
+    /// Only print which envelopes would be removed, and why the others stay.
     #[arg(long)]
     pub(crate) dry_run: bool,
     /// The data folder.
@@ -262,15 +262,15 @@ pub(crate) struct StatusArgs {
 /// `hawser misbehavior`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum MisbehaviorCommand {
-    /// Lists evidence that a node has found itself, oldest first.
+    /// List evidence that a node has found itself, oldest first.
     List(MisbehaviorListArgs),
-    /// Shows one report that a node keeps, with its judgement.
+    /// Show one report that a node keeps, with its judgement.
     Show(audit::MisbehaviorShowArgs),
-    /// Judges reports, as `hawser audit report` does.
+    /// Judge reports, as `hawser audit report` does.
     Verify(audit::AuditReportArgs),
-    /// Submits the reports of an evidence file to a node.
+    /// Submit the reports of an evidence file to a node.
     Submit(audit::MisbehaviorSubmitArgs),
-    /// Writes the reports that a node keeps as an evidence file.
+    /// Write the reports that a node keeps as an evidence file.
     Export(audit::MisbehaviorExportArgs),
 }
 
@@ -406,7 +406,7 @@ pub(crate) struct TruncateStrandArgs {
     /// Strand to cut.
     #[arg(long, value_enum)]
     pub(crate) strand: ChainStrand,
-    /// First block to read anew: at or below the first block that was replaced.
+    /// First block to read again: at or below the first block that was replaced.
     #[arg(long, value_name = "N")]
     pub(crate) from_block: u64,
     /// Cut without asking.

@@ -18,10 +18,10 @@ pub(crate) enum AuditCommand {
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
     /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
     Replay(AuditReplayArgs),
-    /// Say where logs differ, and in what. The first one is compared with each of the others. Exits with 0 if they are
+    /// Print the places at which logs differ, and the differences. The first one is compared with each of the others. Exits with 0 if they are
     /// equal, and with 8 if they differ.
     Compare(AuditCompareArgs),
-    /// Write a proof that an envelope stands in its strand: a file that a stranger verifies with the nodes' keys alone.
+    /// Write a proof that an envelope stands in its strand: a file that can be verified with the nodes' keys alone.
     Prove(AuditProveArgs),
     /// Verify a proof. Exits with 0 if it is proven, 5 if it is with keys of the proof's writer only, and 7 if it is
     /// refuted.
@@ -74,7 +74,7 @@ pub(crate) struct AuditReplayArgs {
     /// The source of the keys.
     #[command(flatten)]
     pub(crate) keys: KeysArgs,
-    /// File with the place reached: a replay that was interrupted goes on there, and a log that has grown is checked
+    /// File with the place reached: a replay that was interrupted continues there, and a log that has grown is checked
     /// from there [default: none is written].
     #[arg(long, value_name = "FILE")]
     pub(crate) state: Option<PathBuf>,
@@ -114,8 +114,8 @@ pub(crate) struct AuditExportArgs {
     /// The form of the files.
     #[arg(long, value_name = "FORMAT", value_enum, default_value = "parquet")]
     pub(crate) format: ExportFormat,
-    /// The folder of the export: an empty one, or that of an earlier run. Or s3://BUCKET/PREFIX, which gets what it lacks
-    /// of the export in --work.
+    /// The folder of the export: an empty one, or that of an earlier run. Or s3://BUCKET/PREFIX, to which the missing
+    /// files of the export in --work are copied.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) to: PathBuf,
     /// With s3://…: the folder in which the export is made. Keep it for the next run, which adds to it.
@@ -158,7 +158,7 @@ pub(crate) struct AuditMergeArgs {
 /// `hawser audit compare`.
 #[derive(Debug, Args)]
 pub(crate) struct AuditCompareArgs {
-    /// Data folders of stopped nodes, or APIs of nodes that run: `http://host:port`. Two at least.
+    /// Data folders of stopped nodes, or APIs of nodes that run: `http://host:port`. At least two.
     #[arg(value_name = "DATA-DIR|URL", required = true, num_args = 2..)]
     pub(crate) logs: Vec<String>,
     /// Read every row of both, also where the trees are equal: finds other signatures and marks.

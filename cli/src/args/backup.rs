@@ -11,7 +11,7 @@ use super::{RestoreConfirmArgs, environment};
 /// `hawser backup`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackupCommand {
-    /// Make a backup of a data folder. A node that runs on it goes on meanwhile, and makes it itself.
+    /// Make a backup of a data folder. A node that runs on it keeps running, and makes the backup itself.
     Create(BackupCreateArgs),
     /// Read every file of a backup and compare it with the manifest.
     Verify(BackupVerifyArgs),
@@ -82,7 +82,7 @@ pub(crate) struct ScrubArgs {
     /// MiB that a running node reads in a second at most; 0 for no bound.
     #[arg(long, value_name = "MIB", default_value_t = 32)]
     pub(crate) rate: u32,
-    /// Put back what is damaged, with the help of peers. The node must be running.
+    /// Repair damaged parts with envelopes from peers. The node must be running.
     #[arg(long)]
     pub(crate) repair: bool,
     /// The data folder.
@@ -105,8 +105,8 @@ pub(crate) struct RestoreArgs {
 /// `hawser restore --from`.
 #[derive(Debug, Args)]
 pub(crate) struct RestoreFromArgs {
-    /// Folder of the backups, or s3://BUCKET/PREFIX. The data folder is made anew from one of them, and its node
-    /// starts in quarantine.
+    /// Folder of the backups, or s3://BUCKET/PREFIX. A new data folder is made from one of them, and its node starts in
+    /// quarantine.
     #[arg(long, value_name = "DIR|s3://…")]
     pub(crate) from: Option<PathBuf>,
     /// Name of the backup [default: the newest one that can be used and is as wanted].

@@ -29,8 +29,8 @@ pub(crate) struct DevArgs {
     /// block for each transaction].
     #[arg(long, value_name = "TIME", value_parser = block_time)]
     pub(crate) block_time: Option<Duration>,
-    /// Run the chains with anvil instead of this program. It is the one that HAWSER_ANVIL names, or
-    /// that scripts/contract-tools has installed, or that PATH has.
+    /// Run the chains with anvil instead of this program. The program is the one that HAWSER_ANVIL names, that
+    /// scripts/contract-tools has installed, or that is in PATH.
     #[arg(long)]
     pub(crate) anvil: bool,
     /// Delete the keys and data of an earlier network in the folder first.

@@ -7,8 +7,8 @@ use super::NodeArgs;
 /// `hawser import`.
 #[derive(Debug, Subcommand)]
 pub(crate) enum ImportCommand {
-    /// Read the database of a stopped xmtpd node into an empty data folder. Repeat the command after an
-    /// interruption: it goes on where it was.
+    /// Read the database of a stopped xmtpd node into an empty data folder. Repeat the command after an interruption:
+    /// it continues where it stopped.
     Xmtpd(ImportXmtpdArgs),
 }
 

@@ -22,7 +22,7 @@ pub(crate) enum KeysCommand {
         #[arg(value_name = "FILE")]
         file: PathBuf,
     },
-    /// Make the key of a new node that takes the place of a node, and print the steps that are left. Sends no transaction.
+    /// Make the key of a new node that replaces an existing one, and print the remaining steps. Sends no transaction.
     Rotate(KeysRotateArgs),
 }
 
@@ -41,7 +41,7 @@ pub(crate) struct KeysRotateArgs {
     /// URL of the new node's API: http://host:port or https://host.
     #[arg(long, value_name = "URL")]
     pub(crate) http_address: Option<String>,
-    /// Write nothing. Only say which steps are done, by the registry and both nodes, and exit with 9 if some are left.
+    /// Write nothing. Only print which steps are done, according to the registry and both nodes, and exit with 9 if some are left.
     #[arg(long)]
     pub(crate) check: bool,
     /// Chains and contracts.

@@ -154,19 +154,10 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::{EnvelopeId, OriginatorId, SequenceId, Topic};
+    use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
     use super::*;
-
-    fn item(sequence: u64, len_bytes: usize) -> Arc<Committed> {
-        Arc::new(Committed {
-            id: EnvelopeId::new(OriginatorId(100), SequenceId(sequence)),
-            topic: Topic::parse(vec![0, 1].into()).unwrap(),
-            originator_ns: 0,
-            depends_on: Vec::new(),
-            bytes: vec![0; len_bytes].into(),
-        })
-    }
+    use crate::read::testing::waiting;
 
     fn sequences(popped: PopOutcome) -> Option<Vec<u64>> {
         match popped {
@@ -182,8 +173,8 @@ mod tests {
     #[test]
     fn envelopes_are_popped_in_order_and_in_bounded_pieces() {
         let mut queue = Queue::new(BatchLimits::QUEUE);
-        assert_eq!(queue.push(&item(1, 98)), Pushed::First);
-        (2..=5).for_each(|sequence| assert_eq!(queue.push(&item(sequence, 98)), Pushed::Behind));
+        assert_eq!(queue.push(&waiting(1, 98)), Pushed::First);
+        (2..=5).for_each(|sequence| assert_eq!(queue.push(&waiting(sequence, 98)), Pushed::Behind));
         let two = BatchLimits { envelopes: 2, len_bytes: 1000 };
         assert_eq!(sequences(queue.pop(two)), Some(vec![1, 2]));
         assert_eq!(queue.waiting_bytes(), 3 * 98);
@@ -203,7 +194,7 @@ mod tests {
         assert!(
             matches!(queue.pop(ALL), PopOutcome::Items(items, told) if items.is_empty() && told == [place])
         );
-        (1..=3).for_each(|sequence| _ = queue.push(&item(sequence, 98)));
+        (1..=3).for_each(|sequence| _ = queue.push(&waiting(sequence, 98)));
         assert_eq!(queue.push_reached(place), Pushed::Behind);
         let two = BatchLimits { envelopes: 2, len_bytes: usize::MAX };
         assert!(
@@ -225,15 +216,15 @@ mod tests {
             (BatchLimits { envelopes: usize::MAX, len_bytes: 250 }, 2),
         ] {
             let mut queue = Queue::new(limits);
-            (1..=fits).for_each(|sequence| _ = queue.push(&item(sequence, 98)));
+            (1..=fits).for_each(|sequence| _ = queue.push(&waiting(sequence, 98)));
             assert!(queue.len_bytes() > 0);
             let overflowed = Pushed::Overflowed { dropped_bytes: fits * 98 };
-            assert_eq!(queue.push(&item(fits + 1, 98)), overflowed);
-            assert_eq!(queue.push(&item(fits + 2, 98)), Pushed::Ignored);
+            assert_eq!(queue.push(&waiting(fits + 1, 98)), overflowed);
+            assert_eq!(queue.push(&waiting(fits + 2, 98)), Pushed::Ignored);
             assert_eq!(queue.len_bytes(), 0, "memory is given back at once");
             assert!(queue.is_ready());
             assert_eq!(sequences(queue.pop(ALL)), None);
-            assert_eq!(queue.push(&item(fits + 3, 98)), Pushed::First);
+            assert_eq!(queue.push(&waiting(fits + 3, 98)), Pushed::First);
             assert_eq!(sequences(queue.pop(ALL)), Some(vec![fits + 3]));
         }
     }

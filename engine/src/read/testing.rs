@@ -187,6 +187,17 @@ pub(crate) fn committed(
     Committed { id, topic, originator_ns, depends_on, bytes }
 }
 
+/// An envelope of strand 100 that waits in a queue, which looks at its id and length alone.
+pub(crate) fn waiting(sequence: u64, len_bytes: usize) -> Arc<Committed> {
+    Arc::new(Committed {
+        id: EnvelopeId::new(OriginatorId(100), SequenceId(sequence)),
+        topic: Topic::parse(vec![0, 1].into()).unwrap(),
+        originator_ns: 0,
+        depends_on: Vec::new(),
+        bytes: vec![0; len_bytes].into(),
+    })
+}
+
 pub(crate) fn append(committed: &Committed) -> Change {
     Change::Append(LogEntry {
         id: committed.id,

@@ -68,7 +68,7 @@ pub const TEXT: Setting = value(
     None,
     "one of the three ways to give all addresses",
     "{\"nodeRegistry\":\"0x…\", …}",
-    "The content of such a file",
+    "All addresses as JSON: the content of the file that config-file-path would name",
 );
 pub(in crate::settings) const ENVIRONMENT: Setting = value(
     "contracts.environment",
@@ -109,7 +109,7 @@ pub(in crate::settings) const APP_DISCONNECT: Setting = value(
     Some("60s"),
     DURATION,
     "60s",
-    "Time without the app chain after which nothing is published; reading goes on",
+    "Time without the app chain after which the node publishes nothing; it still serves reads",
 );
 pub(in crate::settings) const SETTLEMENT_DISCONNECT: Setting = value(
     "contracts.settlement-chain.max-chain-disconnect-time",
@@ -117,7 +117,7 @@ pub(in crate::settings) const SETTLEMENT_DISCONNECT: Setting = value(
     Some("300s"),
     DURATION,
     "300s",
-    "Time without the settlement chain after which nothing is published; reading goes on",
+    "Time without the settlement chain after which the node publishes nothing; it still serves reads",
 );
 pub(in crate::settings) const APP_PAGE: Setting = value(
     "contracts.app-chain.backfill-block-page-size",

@@ -15,7 +15,7 @@ pub(in crate::settings) const PAYER_PRIVATE_KEY: Setting = Setting {
     default: None,
     form: "32 bytes as 64 hex digits, 0x in front optional",
     example: "--payer.key-file payer.key",
-    help: "The secret key of the account that pays: nodes from its balance, the app chain in gas",
+    help: "The secret key of the account that pays the nodes from its balance, and the gas of the app chain",
 };
 pub(in crate::settings) const STRATEGY: Setting = value(
     "payer.node-selector-strategy",
@@ -47,7 +47,7 @@ pub(in crate::settings) const CONNECT_TIMEOUT: Setting = value(
     Some("2s"),
     DURATION_ABOVE_ZERO,
     "2s",
-    "Time limit of such a measurement",
+    "Time limit of one measurement of the time to connect, for closest",
 );
 pub(in crate::settings) const PUBLISH_TIMEOUT: Setting = value(
     "payer.envelope-publish-timeout",

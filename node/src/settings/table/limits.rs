@@ -8,7 +8,7 @@ pub(in crate::settings) const REQUIRE_NODE_AUTH: Setting = switch(
     "api.require-replication-node-auth",
     "XMTPD_API_REQUIRE_REPLICATION_NODE_AUTH",
     "false",
-    "Serve the ReplicationApi to callers only that prove with a token to be a node of the registry",
+    "Serve the ReplicationApi only to callers whose token proves that they are a node of the registry",
 );
 pub(in crate::settings) const REQUIRE_BALANCE: Setting = switch(
     "api.require-payer-positive-balance",
@@ -36,7 +36,7 @@ pub(in crate::settings) const PER_HOUR: Setting = value(
     Some("1200"),
     ABOVE_ZERO,
     "1200",
-    "The same in an hour",
+    "Tokens for queries that an address gets in an hour; a query costs the root of its topics",
 );
 pub(in crate::settings) const OPENS_PER_MINUTE: Setting = value(
     "rate-limit.t2-subscribe-opens-per-minute",
@@ -69,7 +69,7 @@ pub(in crate::settings) const BREAKER_FAILURES: Setting = value(
     Some("5"),
     ABOVE_ZERO,
     "5",
-    "Failures of Redis in a row after which it is left alone",
+    "Failures of Redis in a row after which it is not asked for a while: the circuit breaker opens",
 );
 pub(in crate::settings) const BREAKER_COOLDOWN: Setting = value(
     "rate-limit.breaker-cooldown",
@@ -77,7 +77,7 @@ pub(in crate::settings) const BREAKER_COOLDOWN: Setting = value(
     Some("10s"),
     DURATION_ABOVE_ZERO,
     "10s",
-    "Time for which Redis is then left alone",
+    "Time for which Redis is not asked after the circuit breaker has opened; calls pass meanwhile",
 );
 pub(in crate::settings) const REDIS_CALL_TIMEOUT: Setting = value(
     "rate-limit.redis-call-timeout",
@@ -85,7 +85,7 @@ pub(in crate::settings) const REDIS_CALL_TIMEOUT: Setting = value(
     Some("50ms"),
     DURATION_ABOVE_ZERO,
     "50ms",
-    "Time after which a call passes without an answer of Redis",
+    "Time limit of a request to Redis; a call whose request times out passes",
 );
 pub(in crate::settings) const STREAM_TTL: Setting = value(
     "rate-limit.stream-ttl",
@@ -93,7 +93,7 @@ pub(in crate::settings) const STREAM_TTL: Setting = value(
     Some("15m"),
     DURATION_ABOVE_ZERO,
     "15m",
-    "Time after which the places of a process that has gone are free in Redis",
+    "Time after which Redis frees the stream places of a process that has ended without notice",
 );
 pub(in crate::settings) const STREAM_REFRESH: Setting = value(
     "rate-limit.stream-refresh-interval",
@@ -101,7 +101,7 @@ pub(in crate::settings) const STREAM_REFRESH: Setting = value(
     Some("5m"),
     DURATION_ABOVE_ZERO,
     "5m",
-    "Time between two signs of life of a place in Redis",
+    "Time between two renewals of a stream place in Redis",
 );
 pub(in crate::settings) const REDIS_URL: Setting = urls(
     "redis.redis-url",

@@ -31,7 +31,7 @@ pub(in crate::settings) const OTHERS_PERIOD: Setting = value(
     Some("12h"),
     DURATION_ABOVE_ZERO,
     "12h",
-    "The same, about other nodes",
+    "Least time between the ends of two reports of this node about the same other node",
 );
 pub(in crate::settings) const OWN_EXPIRY: Setting = value(
     "payer-report.expiry-self-period",
@@ -39,7 +39,7 @@ pub(in crate::settings) const OWN_EXPIRY: Setting = value(
     Some("9h"),
     "a duration of at least one and a half times that of generate-report-self-period",
     "9h",
-    "Age of its end at which a report about this node is given up if no node has submitted it",
+    "Age of a report about this node, counted from its end, at which it is given up if no node has submitted it",
 );
 pub(in crate::settings) const OTHERS_EXPIRY: Setting = value(
     "payer-report.expiry-others-period",
@@ -47,7 +47,7 @@ pub(in crate::settings) const OTHERS_EXPIRY: Setting = value(
     Some("18h"),
     "a duration of at least one and a half times that of generate-report-others-period",
     "18h",
-    "The same, about other nodes",
+    "Age of a report about another node, counted from its end, at which it is given up if no node has submitted it",
 );
 pub(in crate::settings) const TURNS: Setting = value(
     "payer-report-turns",
@@ -55,7 +55,8 @@ pub(in crate::settings) const TURNS: Setting = value(
     Some("hourly"),
     "hourly or always",
     "hourly",
-    "Times of writing, submitting and settling: once an hour at minutes of the node, or at every look",
+    "When reports are written, submitted and settled: once an hour, at minutes that depend on the node's id, or at \
+     every poll",
 );
 
 /// All of them, in the order of the help text.

@@ -24,13 +24,13 @@ pub(in crate::settings) const BATCH: Setting = value(
     Some("10000"),
     "a number from 1 on",
     "10000",
-    "Envelopes of such a batch",
+    "Envelopes in one batch of a pruning run",
 );
 pub(in crate::settings) const DRY_RUN: Setting = switch(
     "prune.dry-run",
     "XMTPD_PRUNE_DRY_RUN",
     "false",
-    "Count what could go, and remove nothing",
+    "Count the envelopes that could be removed, and remove none",
 );
 
 /// All of them, in the order of the help text.
