@@ -142,7 +142,7 @@ impl WitnessCalls {
     ) -> Result<Page, CallError> {
         let of = shown.signed.checkpoint;
         if !self.context.replication.submit_checkpoint(shown) {
-            return Ok(later("more submissions wait than are looked at"));
+            return Ok(later("too many submissions are waiting: try again later"));
         }
         let until = Instant::now() + COSIGNED_WITHIN;
         while Instant::now() < until {

@@ -193,6 +193,15 @@ pub(crate) async fn get(address: &str, path: &str) -> Result<HttpResponse, HttpE
         .unwrap_or(Err(HttpError::Timeout))
 }
 
+/// Requests a page of the operators' port.
+///
+/// # Errors
+/// When there is no complete response; the text names the address.
+pub(crate) async fn page(metrics: &str, path: &str) -> Result<HttpResponse, RunError> {
+    let answer = get(metrics, path).await;
+    answer.map_err(|error| RunError::failed(format!("no node answers at {metrics}: {error}")))
+}
+
 async fn get_unbounded(address: &str, path: &str) -> Result<HttpResponse, HttpError> {
     let address = address.strip_prefix("http://").unwrap_or(address).trim_end_matches('/');
     let stream = TcpStream::connect(address).await?;

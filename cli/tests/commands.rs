@@ -174,6 +174,11 @@ fn an_address_without_a_listener_is_a_failure_in_both_forms() {
     let error: Value = serde_json::from_slice(&output.stderr).unwrap();
     assert_eq!(error["exit_code"], 1);
     assert_eq!(run(&["status", "--metrics", &address]).status.code(), Some(1));
+    for command in [&["health"][..], &["misbehavior", "list"], &["report", "list"]] {
+        let output = run(&[command, &["--metrics", &address]].concat());
+        assert_eq!(output.status.code(), Some(1), "{command:?}");
+        assert!(stderr(&output).contains(&address), "{command:?}: {}", stderr(&output));
+    }
 }
 
 /// A folder with what a single node needs.

@@ -143,7 +143,9 @@ impl ControlWriter {
         match tokio::time::timeout(WRITE_MAX, write).await {
             Ok(written) => written?,
             Err(_) => {
-                return Err(SessionError::Lost("the peer takes no control frames".to_owned()));
+                return Err(SessionError::Lost(
+                    "the peer does not read its control frames".to_owned(),
+                ));
             }
         }
         self.buffer.clear();

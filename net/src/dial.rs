@@ -182,7 +182,7 @@ async fn connect_to_announced(
 async fn resolve(address: &str) -> Result<impl Iterator<Item = SocketAddr>, SessionError> {
     timeout(CONNECT_MAX, tokio::net::lookup_host(address))
         .await
-        .map_err(|_| SessionError::Lost("the name is not resolved in time".to_owned()))?
+        .map_err(|_| SessionError::Lost("the host name was not resolved in time".to_owned()))?
         .map_err(|error| SessionError::Lost(error.to_string()))
 }
 

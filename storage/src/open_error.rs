@@ -37,7 +37,9 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The folder holds no database of a node.
-    #[error("{path} holds no database of a node")]
+    #[error(
+        "{path} holds no database of a node: name the data folder of a node that has started before"
+    )]
     NotADatabase {
         /// The path as given.
         path: PathBuf,

@@ -74,7 +74,9 @@ impl Store {
         if database.incarnation == self.incarnation() && database.identity == *self.identity() {
             return Ok(());
         }
-        Err(OpenError::Corrupt { cause: "it is another one than was opened".to_owned() })
+        Err(OpenError::Corrupt {
+            cause: "the folder holds another database than the one that was opened".to_owned(),
+        })
     }
 
     /// Returns the database of before. It is closed when the last operation has dropped it.

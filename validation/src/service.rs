@@ -70,7 +70,7 @@ impl ValidationService {
             let _core = core;
             judgement()
         });
-        judged.await.map_err(|_| Status::internal("the judgement did not end in order"))
+        judged.await.map_err(|_| Status::internal("the check failed inside this service"))
     }
 
     /// Judges every item by itself on all cores and returns the answers in the order of the items.
@@ -146,7 +146,7 @@ impl ValidationService {
         };
         tokio::time::timeout_at(budget.until, answers)
             .await
-            .unwrap_or_else(|_| Err(Status::unavailable("contract wallets took too long to ask")))
+            .unwrap_or_else(|_| Err(Status::unavailable("contract wallets did not answer in time")))
     }
 
     async fn verify_wallet(
@@ -174,7 +174,7 @@ impl ValidationService {
                 WalletResponse { is_valid, block_number: Some(block_number), error: None }
             }
             Ok(Err(error)) => refused(error.to_string()),
-            Err(_) => refused("the wallet took too long to ask".to_owned()),
+            Err(_) => refused("the wallet's chain did not answer in time".to_owned()),
         }
     }
 
@@ -204,7 +204,7 @@ impl WalletQuota {
             .filter(|(since, _)| since.elapsed() < QUOTA_PERIOD)
             .unwrap_or_else(|| (Instant::now(), 0));
         if asked + count > WALLETS_PER_PERIOD_MAX {
-            let text = "too many contract wallets are being asked: try again in a minute";
+            let text = "too many contract wallets are being queried: try again in a minute";
             return Err(Status::resource_exhausted(text));
         }
         *minute = Some((since, asked + count));

@@ -17,9 +17,7 @@ pub(super) async fn run(args: HealthArgs, as_json: bool) -> Result<(), RunError>
         None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
     };
     let purpose = args.purpose.name();
-    let answer = client::get(&address, &format!("/readyz?for={purpose}"))
-        .await
-        .map_err(|error| RunError::failed(format!("no node answers at {address}: {error}")))?;
+    let answer = client::page(&address, &format!("/readyz?for={purpose}")).await?;
     match answer.status {
         200 if as_json => output::line(json!({ "ready": true, "for": purpose })),
         200 => output::line(format_args!("ready to {purpose}")),

@@ -17,7 +17,7 @@ const TREES_MAX: usize = 1_000;
 /// When the node does not answer, or answers with something else.
 pub(super) async fn page(metrics: &str, after: &str) -> Result<Vec<Value>, RunError> {
     let path = format!("/misbehavior?after={after}");
-    let answer = client::get(metrics, &path).await.map_err(RunError::failed)?;
+    let answer = client::page(metrics, &path).await?;
     if answer.status != 200 {
         let (status, body) = (answer.status, answer.body.trim());
         return Err(RunError::failed(format!("{metrics}: status {status}: {body}")));

@@ -133,7 +133,7 @@ pub(super) async fn ask(args: &ReportNodeArgs, query: &str) -> Result<Value, Run
         None => settings::metrics_address(&args.sources()).map_err(RunError::usage)?.to_string(),
     };
     let path = format!("/payer-reports{query}");
-    let answer = client::get(&metrics, &path).await.map_err(RunError::failed)?;
+    let answer = client::page(&metrics, &path).await?;
     match answer.status {
         200 => {}
         404 => return Err(RunError::not_found(format!("{metrics}: {}", answer.body.trim()))),

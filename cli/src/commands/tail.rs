@@ -76,7 +76,9 @@ fn parse_target(args: &TailArgs) -> Result<FollowTarget, RunError> {
 /// # Errors
 /// If it is no hex, or no topic.
 pub(super) fn parse_topic(text: &str) -> Result<Topic, RunError> {
-    let wrong = |error: &dyn std::fmt::Display| RunError::usage(format!("topic {text}: {error}"));
+    let wrong = |error: &dyn std::fmt::Display| {
+        RunError::usage(format!("topic {text}: {error}; write kind byte and identifier in hex"))
+    };
     let bytes = hex::decode(text.strip_prefix("0x").unwrap_or(text)).map_err(|e| wrong(&e))?;
     Topic::parse(bytes.into()).map_err(|error| wrong(&error))
 }

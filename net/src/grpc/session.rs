@@ -201,7 +201,7 @@ impl<'a> Session<'a> {
             LinkCommand::Want { request, want } => {
                 let silent = self.end_call(want.originator);
                 if silent >= SILENT_MAX {
-                    return Err(lost("it claims envelopes and sends none"));
+                    return Err(lost("the peer claims envelopes and sends none"));
                 }
                 self.start_call(request, want, silent);
                 Ok(())

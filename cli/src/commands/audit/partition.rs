@@ -168,7 +168,8 @@ fn read_ranges(
         if text.is_empty() || text.starts_with("{\"fault\":") {
             continue;
         }
-        let object: Value = serde_json::from_str(text).map_err(|error| fail(&error))?;
+        let object: Value = serde_json::from_str(text)
+            .map_err(|error| fail(&format_args!("a line is not JSON: {error}")))?;
         let range = object
             .get("range")
             .ok_or_else(|| fail(&"a line of the verdicts has no field `range`"))?;

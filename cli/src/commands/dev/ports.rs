@@ -35,7 +35,7 @@ impl DevPorts {
             Some(Self { node_id, api, metrics: api.checked_add(1)? })
         };
         (0..nodes).map(ports).collect::<Option<_>>().ok_or_else(|| {
-            RunError::usage(format!("{nodes} nodes from port {base} on do not fit below 65536"))
+            RunError::usage(format!("{nodes} nodes from port {base} on do not fit below 65536: choose a lower --base-port"))
         })
     }
 
@@ -82,9 +82,9 @@ impl SharedPorts {
     pub(super) fn of_network(base: u16) -> Result<Self, RunError> {
         match base.checked_add(SETTLEMENT_OFFSET) {
             Some(_) => Ok(Self { base }),
-            None => {
-                Err(RunError::usage(format!("chains beside port {base} do not fit below 65536")))
-            }
+            None => Err(RunError::usage(format!(
+                "chains beside port {base} do not fit below 65536: choose a lower --base-port"
+            ))),
         }
     }
 

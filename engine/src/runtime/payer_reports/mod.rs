@@ -476,7 +476,10 @@ impl State {
                 return (held, Ok(majority));
             }
             let (counted, needed) = (majority.counted.len(), held.report.nodes().majority());
-            (held, Err(format!("{counted} of {needed} attestations that it needs count")))
+            (
+                held,
+                Err(format!("only {counted} of the {needed} attestations that it needs are valid")),
+            )
         };
         Ok(self.continuing(about)?.into_iter().map(judge).collect())
     }

@@ -185,8 +185,9 @@ impl Balances {
         if price > 0 {
             // Read when the request was admitted; forgotten since only in a flood of payers.
             let balance = payers.known.get(&payer);
-            let balance =
-                balance.ok_or_else(|| PublishError::broken("the balance is being read"))?;
+            let balance = balance.ok_or_else(|| {
+                PublishError::broken("the payer's balance is being read: try again")
+            })?;
             let left = balance.left();
             if i128::from(price) > left {
                 return Err(PublishError::Balance { price, left });
