@@ -171,8 +171,8 @@ impl Endpoint {
         self.net.failures.all()
     }
 
-    /// Returns ids and URLs of what a replica follows; `None` if it follows all nodes of the registry, and for
-    /// a node.
+    /// Returns ids and URLs of the nodes that a replica follows; `None` for a node, and for a replica that follows all
+    /// nodes of the registry.
     #[must_use]
     pub fn observed(&self, registry: &Registry) -> Option<Vec<(OriginatorId, String)>> {
         self.net.observed.as_ref()?.all(registry)

@@ -39,8 +39,8 @@ const TIER_SIZE_RATIO_PERCENT: i32 = 10;
 /// Length of a block of the topic family. A guess: twenty messages, so a page of a hundred takes five blocks
 /// that are used whole.
 const TOPIC_BLOCK_BYTES: usize = 16 << 10;
-/// Rows next to one another, the deletions among them, and the share of a whole file, from which on a file is compacted
-/// because of its deletions. A guess: half of what a scan reads is wasted then.
+/// A file is compacted because of its deletions if a window of this many rows has this many deletions, or if they are
+/// this share of the whole file. A guess: half of the rows that a scan reads are then wasted.
 const DELETIONS: (usize, usize, f64) = (8192, 4096, 0.5);
 /// Table files that RocksDB keeps open for commands that know only the folder. Guessed.
 pub(crate) const OPEN_FILES_MAX: usize = 512;

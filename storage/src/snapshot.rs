@@ -96,7 +96,8 @@ impl Snapshot<'_> {
         self.row(key, |value| SignedPrefix::decode(value).ok().or_else(|| alone(value)))
     }
 
-    /// Returns the number of leaves of a strand's tree whose envelopes are verified: what this node may speak for.
+    /// Returns the number of leaves of a strand's tree whose envelopes are verified, so that this node may sign a tree
+    /// of them.
     ///
     /// # Errors
     /// When a row cannot be read.

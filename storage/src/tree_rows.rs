@@ -45,8 +45,8 @@ impl<'a> TreeRows<'a> {
         Ok(if id.originator == self.originator { id.sequence.0 } else { 0 })
     }
 
-    /// Returns the hash of a complete subtree. One of a level that is not stored is made of up to eight rows. The
-    /// neighbours of what is read are kept, because the next hash of a proof is mostly made of them.
+    /// Returns the hash of a complete subtree. A hash of a level that is not stored is computed from up to eight rows.
+    /// Rows next to the ones read are kept, because the next hash of a proof is mostly computed from them.
     pub(crate) fn node(&mut self, at: Subtree) -> Result<TreeHash, ReadError> {
         let between = at.level % LEVELS;
         let first = Subtree { level: at.level - between, index: at.index << between };

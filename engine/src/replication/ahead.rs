@@ -297,9 +297,9 @@ impl ShownStrand {
         pause
     }
 
-    /// Has the strand asked for again after a pause, if that is what an error of a commit calls for: peers have sent something
-    /// else for a place that is shown, or claim that there is nothing. A single peer can cause that, and another one
-    /// can end it, so the strand goes on waiting. Returns the pause; `None` for all other errors.
+    /// Schedules a new request of the strand after a pause, if an error of a commit calls for it: peers have sent
+    /// something else for a place that is shown, or claim that there is nothing. A single peer can cause that, and
+    /// another one can end it, so the strand goes on waiting. Returns the pause; `None` for all other errors.
     pub fn ask_later(&mut self, now: Instant, error: &CommitError) -> Option<Duration> {
         let is_other = matches!(error, CommitError::Gap { .. } | CommitError::Conflict { .. });
         if !is_other || !matches!(self.stage, ShownStage::AskedAgain { .. }) {

@@ -28,7 +28,7 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Puts the parts together: the heads are those of what is durable, and those of what is verified.
+    /// Creates a committer. `heads` gets the durable ends of strands, and the second one their verified ends.
     #[must_use]
     pub(super) fn new(
         store: Store,

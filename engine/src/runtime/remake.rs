@@ -46,7 +46,7 @@ impl Remake {
         Self { store, is_ending: AtomicBool::new(false) }
     }
 
-    /// Breaks off what is under way, and refuses more. The next start goes on with it.
+    /// Stops the running rebuild, and refuses further ones. The next start continues it.
     pub(super) fn end(&self) {
         self.is_ending.store(true, Ordering::Release);
     }

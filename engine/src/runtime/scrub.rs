@@ -177,7 +177,7 @@ impl Scrubs {
         !ends.is_empty() || is_end_unread || store.has_stale_projections()
     }
 
-    /// Breaks off making projections anew, which commits wait for. The next start goes on with it.
+    /// Stops the rebuild of projections, for which commits wait. The next start continues it.
     pub fn end_remake(&self) {
         self.parts.remake.end();
     }

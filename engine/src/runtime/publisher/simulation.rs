@@ -371,7 +371,7 @@ impl Sim {
         assert_eq!(held as u64, head.0, "the strand is contiguous");
     }
 
-    /// Has the disk work, and publishes everything once more.
+    /// Repairs the simulated disk, and publishes everything again.
     fn settle(&mut self) {
         self.outcomes.lock().fails_one_in = 0;
         self.recover();

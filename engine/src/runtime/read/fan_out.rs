@@ -63,8 +63,7 @@ impl FanOut {
         queue.filled.notify_one();
     }
 
-    /// Has every stream read from disk for a while: strands have got to `ends` by commits that were not
-    /// published.
+    /// Makes every stream read from disk up to `ends`, because commits up to there were not published to the hub.
     pub(crate) fn lose(&self, ends: &Cursor) {
         let queue = &self.shared.queue;
         queue.work.lock().backlog.lose(ends);

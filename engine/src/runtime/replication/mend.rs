@@ -109,8 +109,8 @@ impl Drop for RestingStrand {
     }
 }
 
-/// Has the follower of a strand rest. Returns `None` if it does not within moments. Not cancel safe: to be awaited to its
-/// end.
+/// Pauses the follower of a strand. Returns `None` if it does not pause within moments. Not cancel safe: to be awaited
+/// to its end.
 pub(super) async fn rest(
     state: &Arc<ReplicationState>,
     originator: OriginatorId,

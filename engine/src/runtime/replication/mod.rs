@@ -186,9 +186,9 @@ impl Replication {
         mend::fetch(&self.state, &check, wanted).await
     }
 
-    /// Has the follower of a node's strand rest until the result is dropped: the caller takes the strand from elsewhere
-    /// than from peers, checks it in the same way, and is the only one who commits to it. Returns `None` if the follower does
-    /// not come to rest within half a minute. One call at a time, awaited to its end.
+    /// Pauses the follower of a node's strand until the result is dropped: the caller takes the strand from elsewhere
+    /// than from peers, checks it in the same way, and is the only one who commits to it. Returns `None` if the
+    /// follower does not come to rest within half a minute. One call at a time, awaited to its end.
     pub async fn rest(&self, originator: OriginatorId) -> Option<RestingStrand> {
         if originator == self.state.own || !originator.is_node() {
             return None;

@@ -84,7 +84,7 @@ pub struct StrandReader {
 }
 
 impl StrandReader {
-    /// Has the pages of a backlog begin with a [`StrandItem::Prefix`], where the log can prove one.
+    /// Makes the pages of a backlog begin with a [`StrandItem::Prefix`], where the log can prove one.
     #[must_use]
     pub fn proving(mut self) -> Self {
         self.proves = true;

@@ -103,7 +103,7 @@ impl StrandTask {
         Ok(())
     }
 
-    /// Has the strand asked for again after a pause, if that is what an error of a commit calls for. Returns false for all
+    /// Schedules a new request of the strand after a pause, if an error of a commit calls for it. Returns false for all
     /// other errors.
     pub(super) fn ask_later(&mut self, error: &CommitError) -> bool {
         let Some(pause) = self.ahead.ask_later(now(), error) else { return false };

@@ -459,8 +459,8 @@ impl StrandTask {
         (!is_empty).then(|| tokio::task::spawn_blocking(work))
     }
 
-    /// Has `first` checked on all cores, together with everything else that has arrived. Leaves out
-    /// answers to wants that no longer stand: a check costs two signatures.
+    /// Starts the check of `first`, with everything else that has arrived, on all cores. Leaves out answers to wants
+    /// that no longer stand: a check costs two signatures.
     pub(super) fn start_verifying(
         &mut self,
         first: WantResponse<Bytes>,

@@ -389,7 +389,7 @@ impl Counts {
     }
 }
 
-/// Holds envelopes for places that the strand has passed against what is stored.
+/// Compares envelopes for places that the strand has passed with the stored ones.
 ///
 /// This goes past the committer: open streams do not go back, so neither subscribers nor heads are
 /// told of a late find.
