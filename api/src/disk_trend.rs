@@ -27,7 +27,7 @@ impl DiskTrend {
     /// Records a look.
     pub(crate) fn note(&self, now_s: i64, free_bytes: u64) {
         let mut looks = self.0.lock();
-        // A clock that was set, or hours without a look: what was seen before says nothing about the last day.
+        // The clock was set, or no sample was taken for hours: earlier samples are not of the last day.
         let is_near = |last_s: i64| (0..=3 * LOOK_EVERY_S).contains(&(now_s - last_s));
         if looks.back().is_some_and(|(last_s, _)| !is_near(*last_s)) {
             looks.clear();

@@ -74,7 +74,7 @@ impl NodeApi {
                 Pages::OfTopics(query) => query.turn()?,
                 Pages::OfStrands(query) => query.turn()?,
             };
-            // After the page: what it lacks because it has just been pruned is told, too.
+            // Read after the page, so that places pruned while the page was read are reported as well.
             page.map(|page| Ok((page, reader.oldest()?))).transpose()
         };
         let paid = paid_turns(method, topics);

@@ -40,7 +40,7 @@ impl NodeApi {
                 // A publish goes on when its call has ended, and is charged to it all the same.
                 let publish = async move {
                     let published = engine.publish_counted(envelopes).await?;
-                    // A repeat is free of charge, so it pays for nothing.
+                    // A repeat is free of charge, so it must not pay for anything.
                     held.stored(published.added);
                     Ok(published.envelopes)
                 };

@@ -130,7 +130,7 @@ impl LoggedChain<'_> {
         if id.originator.is_node() || id.originator.is_migrated() {
             return None;
         }
-        // A row that cannot be read makes nothing certain.
+        // An unreadable row counts as an absent one: it cannot be evidence.
         OriginatorEnvelope::parse(self.0.get(id).ok().flatten()?).ok()
     }
 }

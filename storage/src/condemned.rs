@@ -43,7 +43,7 @@ impl Store {
         let database = self.database();
         database.check_writable()?;
         let _no_commits = database.gate_for_a_step()?;
-        // What another rebuild has not made is not there either, nor what this version has to make anew.
+        // Projections that another rebuild has not finished, or that this version has to rebuild, are incomplete too.
         let set = set.or(ProjectionSet::of(database.stale.list())).with_companions();
         let mut batch = WriteBatch::default();
         meta::put_condemned(&database.db, &mut batch, set);

@@ -213,8 +213,8 @@ pub(crate) fn load(
 
 /// Drops the families of projections that are to be made anew. Returns the projections.
 fn drop_unusable(db: &mut rocksdb::DB, how: &Opening) -> Result<ProjectionSet, OpenError> {
-    // A projection has no family if the disk failed between the drop and the making. An empty one must never count as whole,
-    // so that it is made anew is noted before its family is made.
+    // A projection has no family if the disk failed between dropping and creating it. An empty family must never count
+    // as complete, so the need to rebuild it is recorded before the family is created.
     if lacks_beside(db, meta::condemned(db)?) {
         condemned::note(db, &how.lasting.faults)?;
     }

@@ -110,7 +110,8 @@ impl Database {
         batch.put_cf(cursors, CursorKey::PAYER_REPORTS.encode(), encode_position(position));
         let written = self.write_durable(batch);
         if written.is_err() {
-            // Rows may stand for a while that a start from the disk would not find.
+            // After a failed write, rows may be readable that a restart would not find, so cached results are
+            // discarded.
             *version += 1;
         }
         written

@@ -191,7 +191,7 @@ impl Store {
     /// When a row cannot be read.
     pub fn oldest(&self) -> Result<Arc<[EnvelopeId]>, ReadError> {
         let database = self.database();
-        // Before the view: what changes meanwhile is looked for again.
+        // Read before the view is taken, so that a change in between leads to a new search.
         let state = match database.expired_ends.known() {
             Ok(known) => return Ok(known),
             Err(state) => state,

@@ -51,7 +51,7 @@ impl Store {
         if walk.steps > RecentTopicsWalk::STEPS_MAX || database.recent.room() < places {
             return Ok(false);
         }
-        // Before the view: what comes into these places later is noticed.
+        // Read before the view is taken, so that a later change to these places is noticed.
         let Some(older) = database.recent.older(originator) else { return Ok(true) };
         let snapshot = Snapshot::new(&database);
         let (after, envelopes) = snapshot.topics_below(older, topic_of)?;
@@ -79,7 +79,7 @@ impl Snapshot<'_> {
             match topic_of(&bytes) {
                 Some(topic) => envelopes.push((topic.as_bytes().clone(), id)),
                 None => {
-                    // Its topic is not known, so nothing is from there down.
+                    // The envelope's topic is unknown, so the topics of this and lower places do not count as known.
                     envelopes.clear();
                     after = id.sequence;
                 }

@@ -53,7 +53,7 @@ impl Room {
         if *free_bytes_min == 0 {
             return Ok(());
         }
-        // A disk that tells nothing is written to: an error shows then.
+        // If the system does not report the free space, the write is tried, and an error shows then.
         let Some(free) = free_bytes() else { return Ok(()) };
         let above = if self.is_low() { free_bytes_min / RESUME_ABOVE_SHARE } else { 0 };
         let wanted = free_bytes_min.saturating_add(above);

@@ -58,7 +58,7 @@ impl<'a> TreeRows<'a> {
         let offset = usize::try_from(first.index - group.index).unwrap_or(usize::MAX);
         let hashes = held.get(offset..).and_then(|rest| rest.get(..1 << between));
         let Some(hashes) = hashes else {
-            // One of them is not there, and its key is told.
+            // One of the hashes is missing; reading the last one returns an error with its key.
             let last = Subtree { index: first.index + (1 << between) - 1, ..first };
             return self.stored(last, false);
         };

@@ -46,7 +46,7 @@ pub(crate) fn drop_unread(
     if meta::format(&db)? != Some(FORMAT) {
         return Ok(false);
     }
-    // What is to be made anew anyway is not whole either.
+    // Projections that are to be rebuilt anyway are incomplete too.
     let set = meta::rebuilding(&db)?.or(found).with_companions();
     let mut batch = WriteBatch::default();
     meta::put_condemned(&db, &mut batch, set);
@@ -80,8 +80,8 @@ fn unread(how: &Opening, path: &Path, options: &Options, names: &[String]) -> Pr
         let families = names.iter().map(|name| descriptor(how, name, true));
         DB::open_cf_descriptors_read_only(options, path, families, false).map(drop)
     };
-    // All tables of what nothing can replace, and not the first sixteen alone. More of them than this process may open
-    // files count as damage: then the folder stays as it is.
+    // Opens all tables of the families that cannot be rebuilt, not only the first sixteen. If there are more than this
+    // process may open, that counts as damage, and the folder stays as it is.
     let mut all_tables = options.clone();
     all_tables.set_max_open_files(-1);
     let rest: Vec<_> =

@@ -289,7 +289,7 @@ impl OwnStrandGuard {
             Phase::Ready | Phase::Stopped => None,
         };
         let next = own.into_iter().chain(self.answers.poll_timeout());
-        // What is over and has changed nothing waits for an event.
+        // A deadline that has passed without a change is left out: only an event can change the state then.
         next.filter(|at| *at > self.now).min()
     }
 

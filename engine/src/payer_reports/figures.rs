@@ -163,7 +163,7 @@ fn cause_of(
         }
         is_whole
     })?;
-    // A part of the rows says nothing: a report of just those would look equal.
+    // A part of the rows decides nothing: a report of only those rows would look equal.
     if !is_whole {
         return Ok(AmountCause::Unknown);
     }

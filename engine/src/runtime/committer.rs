@@ -151,7 +151,7 @@ impl Committer {
     /// covered by them. Streams of whole strands get only verified envelopes. Waits for no stream.
     fn announce(&self, resolved: Vec<LogEntry>, changes: Vec<Change>, is_shown: bool) {
         let mut shown = Vec::with_capacity(resolved.len() + changes.len());
-        // What waited stands below what is new, and the hub passes on only what ascends.
+        // Envelopes that waited come before new ones, because the hub passes on only ascending places.
         shown.extend(resolved.into_iter().filter_map(Committed::from_entry).map(Arc::new));
         // The last place of each run of one strand. Mostly a commit is one run.
         let mut ends: Vec<EnvelopeId> = Vec::with_capacity(1);
@@ -193,7 +193,7 @@ impl Committer {
 
     /// Reads how far a strand is verified up to `end`.
     fn read_verified(&self, end: EnvelopeId, is_shown: bool) -> EnvelopeId {
-        // If that cannot be read, what the caller has verified counts as such.
+        // If the verified end cannot be read, only envelopes that the caller has verified count as verified.
         let unknown = EnvelopeId { sequence: SequenceId::NONE, ..end };
         let unknown = if is_shown { unknown } else { end };
         self.store.verified_up_to(end).unwrap_or(unknown)

@@ -73,8 +73,8 @@ impl Recovery {
     /// When the disk does not allow it. The caller tries again later.
     pub(super) fn run(&self) -> Result<(), RecoverError> {
         self.store.reopen()?;
-        // What appends to the chain strands and the ledger decides by what is stored: it has to see either
-        // all of the old state, and fail, or all of the new one.
+        // The appenders of the chain strands and of the ledger decide by the stored state: they must see either all of
+        // the old state, and fail, or all of the new one.
         self.ledger.between(|| {
             self.committer.catch_up()?;
             Ok(self.chain.reload(|| self.store.accept_writes())?)

@@ -79,7 +79,8 @@ impl WantCall {
                 next => next?,
             };
         }
-        // It is shutting down, or this node was too slow for it: asked again from what is stored.
+        // The peer is shutting down, or this node was too slow for it. The want is sent again from the stored end of
+        // the strand.
         self.deliver(vec![StrandItem::Closed]).await.map(drop)
     }
 

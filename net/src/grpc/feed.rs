@@ -141,7 +141,7 @@ impl WantFeed {
         let mut items = Vec::with_capacity(2);
         let is_beyond = self.up_to.is_some_and(|up_to| id.sequence > up_to);
         if next < id.sequence {
-            // Whatever stood there is at least as old as what stands behind it.
+            // Times ascend within a strand, so a skipped place is at least as old as the envelope after it.
             let expired =
                 self.may_expire && originator_ns <= unix_ns.saturating_sub(RETENTION_NS_MIN);
             items.push(StrandItem::Gap { from: next, to: id.sequence.previous(), expired });

@@ -13,7 +13,7 @@ impl Backups {
     /// [`BackupError`] names the first file that is not as it was written.
     pub fn verify(&self, name: &str, pace: &mut Pace<'_>) -> Result<ReadManifest, BackupError> {
         let read = self.manifest(name)?;
-        // Looking is quick: what is missing is told before anything long begins.
+        // The lookup is quick, so missing files are reported before any long read begins.
         for file in &read.manifest.files {
             files::require_there(&*self.objects, file)?;
         }

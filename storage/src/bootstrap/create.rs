@@ -113,7 +113,7 @@ fn strands_of(snapshot: &Snapshot<'_>) -> Result<Vec<BootstrapStrand>, ReadError
     let copied = heads.iter().filter(|head| is_copied(head.originator));
     let strand = |head: EnvelopeId| {
         let originator = head.originator;
-        // Others get what this node has verified.
+        // Other nodes get only envelopes that this node has verified.
         let head = snapshot.verified_head(originator)?;
         let checkpoints = checkpoints_of(snapshot, originator, head)?;
         Ok(BootstrapStrand { originator, head, checkpoints, chunks: Vec::new() })

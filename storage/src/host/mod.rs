@@ -221,7 +221,7 @@ impl HostMarker {
         if is_newest {
             open.check_head(facts.head, &path)?;
         }
-        // A folder that may not sign must not hide what another one has signed.
+        // A folder that may not sign must not lower the recorded place up to which another folder has signed.
         let head = facts.head.max(open.signed_through);
         let facts = FolderFacts { inode: self.inode, head, ..facts };
         let file = Marker::of(&self.identity, facts, standing)

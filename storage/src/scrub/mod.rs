@@ -102,7 +102,7 @@ impl Store {
         let taken = Checkpoint::new(&database.db).and_then(|it| it.create_checkpoint(folder));
         taken.map_err(|error| {
             let error = DatabaseError::from(error);
-            // A compaction has met damage, and RocksDB takes no writes. They begin again when it is opened anew.
+            // A compaction has met damage, so RocksDB takes no writes until it is opened again.
             if database.lasting.compactions.note_failure(&error.to_string()) {
                 database.poison.set(&error.to_string());
             }

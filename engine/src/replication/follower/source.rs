@@ -82,7 +82,7 @@ impl Follower {
         self.choice.stalls = 0;
         let Some(tried) = self.choice.end_trial() else { return };
         if tried != from {
-            // The source goes on, or another peer has closed a gap.
+            // The source sends again, or another peer has closed a gap, so the trial is over.
             return self.cancel_want(tried);
         }
         let silent = self.choice.source;

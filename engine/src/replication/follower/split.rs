@@ -272,7 +272,7 @@ impl Follower {
         }
         while let Some(whole) = self.pop_whole_part() {
             for peer in whole.left_out_by {
-                // It claimed what another peer has shown.
+                // The peer claimed places that only another peer has sent.
                 self.choice.doubt(now, peer);
             }
             // Each part is a write of its own, so that no commit grows with what has waited.

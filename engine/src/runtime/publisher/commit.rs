@@ -96,8 +96,8 @@ impl CommitThread {
         }
         debug_assert!(waiting.iter().all(|group| group.epoch == epoch), "epochs do not mix");
         let entries = waiting.iter_mut().flat_map(|group| std::mem::take(&mut group.entries));
-        // A group without entries repeats what an earlier one was to store: if that has failed, so has
-        // the repeat, although nothing is left to write.
+        // A group without entries only repeats envelopes of an earlier group. If the earlier group failed, the repeat
+        // fails too, although it has nothing to write.
         let result = match self.failure.take() {
             Some((of, error)) if of == epoch => Err(error),
             _ => self.committer.commit(entries.map(Change::Append).collect()),

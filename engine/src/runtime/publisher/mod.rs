@@ -106,7 +106,7 @@ impl Publisher {
         let sequencer = own_end.note(own_end::resume(&store, node, now_ns));
         let is_unread = sequencer.is_err();
         let sequencer = sequencer.unwrap_or_else(|_| own_end::without_places(node, now_ns));
-        // Unbounded, because what is in them is bounded by the bytes in flight.
+        // Unbounded channels, because the bytes in flight bound their content.
         let (to_sequencer, requests) = unbounded();
         let (to_committer, groups) = unbounded();
         // The sequencing thread reads the end again before it gives out anything.

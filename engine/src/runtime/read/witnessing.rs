@@ -65,7 +65,7 @@ impl ProofReader {
             (0, _) if proof.0.is_empty() => Ok(()),
             (0, _) => Err(ProofError::Length(proof.0.len())),
             (_, Some(root)) => proof.verify(old_size, of.size, root, of.root),
-            // It was cut off since; the exchange holds what was cosigned against what comes.
+            // The tree was cut below the old size since. The exchange compares cosigned checkpoints with the new tree.
             (_, None) => Ok(()),
         };
         if let Err(error) = shown {

@@ -82,7 +82,7 @@ async fn check(
     let store = state.store.clone();
     let envelopes = blocking(move || read(&store, place, through)).await?;
     if envelopes.is_empty() {
-        // The log does not have what it had: nothing can be verified beyond it.
+        // The log lost an envelope that it had, so no later place can be verified.
         return Err(CommitError::Gap {
             after,
             got: EnvelopeId { sequence: after.next(), ..place },

@@ -94,7 +94,7 @@ async fn judge_run(
         judge
     };
     let read = |verifier: &EnvelopeVerifier, chunk| verifier.read(chunk);
-    // Little work, which must not stand behind the signatures of other strands.
+    // Urgent, because this little work must not queue behind signatures of other strands.
     let read = on_all_cores(state, verifier, (&envelopes, Priority::Urgent), read).await;
     let read: Option<Vec<Vec<(LogEntry, TreeHash)>>> = read.into_iter().collect();
     judge.accept(prefix, read?.into_iter().flatten().collect())

@@ -168,7 +168,8 @@ impl Book {
         for node in nodes.chain([own]) {
             for originator in observed.iter().copied().chain([node]) {
                 let pair = (node, originator);
-                // This node signs while it runs; others only tell what passes through here.
+                // This node signs new checkpoints at any time. Checkpoints of others reach the store only through this
+                // task, so one load suffices.
                 if self.loaded.contains(&pair) && node != own {
                     continue;
                 }
@@ -456,7 +457,7 @@ impl Book {
                 is_news = true;
             }
         }
-        // A folder that may lack what this node saw may not say what it has not seen.
+        // A folder that may lack checkpoints that this node saw must not claim that it saw no larger one.
         let may_cosign =
             own != OriginatorId::REPLICA && self.state.own_strand.check().is_ok() && is_largest;
         if may_cosign

@@ -88,7 +88,8 @@ pub(super) fn watch(
     watched: &mut TimeWatch,
     changes: &[Change],
 ) -> Vec<FaultAt> {
-    // Honest nodes date what depends on a commit after it, also where the chain's clock is ahead.
+    // Honest nodes give an envelope that depends on a commit a later time than the commit's, even if the chain's clock
+    // is ahead.
     let now_ns = state.chain_clock.ahead_of(state.ports.clock.now_ns());
     let rates = state.ports.rates.borrow().clone();
     let mut faults = Vec::new();
@@ -227,7 +228,7 @@ fn other_leaf(
     let shown = snapshot.shown_by(originator)?.filter(|_| held.is_none());
     let signed = held.or(shown.as_ref().map(|prefix| prefix.signed));
     let (Some(signed), Some(leaf)) = (signed, snapshot.leaf(at)?) else { return Ok(None) };
-    // A tree that cannot prove it proves nothing.
+    // Without a proof of the place in the tree there is no evidence.
     let proof = match (snapshot.inclusion(at, signed.checkpoint.size), shown) {
         (Ok(proof), _) => proof,
         (Err(_), Some(prefix)) => match snapshot.inclusion_in_signed(at, &prefix) {

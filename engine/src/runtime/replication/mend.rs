@@ -120,7 +120,7 @@ pub(super) async fn rest(
         state.filling.send_replace(None);
         return None;
     };
-    // Nothing is asked of peers. What they still send finds that nothing follows the strand.
+    // No peer is asked for anything. Late responses are dropped, because no task follows the strand.
     drop(inbox);
     // From here on dropping it ends the rest.
     let watch = Mutex::default();
@@ -172,12 +172,12 @@ pub(super) async fn fetch(
 ) -> BTreeMap<SequenceId, Bytes> {
     let originator = check.originator();
     if matches!(check, MendCheck::OfTree { .. }) {
-        // Nothing proves an envelope where the tree says nothing.
+        // Without a leaf of the tree an envelope of a chain cannot be proven.
         wanted.retain(|_, leaf| leaf.is_some());
     }
     state.mending.send_replace(Some(originator));
     let Ok(mut inbox) = timeout(REST_WITHIN, open_inbox(state, originator)).await else {
-        // Its follower is at work: nothing of it is touched.
+        // The strand's follower did not pause, so its strand is left alone.
         state.mending.send_replace(None);
         return BTreeMap::new();
     };

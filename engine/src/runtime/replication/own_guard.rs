@@ -155,7 +155,8 @@ impl GuardTask {
     fn look(&mut self) {
         let state = &self.state;
         let now = Instant::now().into_std();
-        // Claims first: what a peer has learned of this node is on this node's disk by then.
+        // Claims are read before this node's head: every place that a peer has learned from this node is then durable
+        // here.
         let clocks = state.peers.clocks(|originator| originator == state.own).into_iter();
         let claims: BTreeMap<_, _> =
             clocks.map(|(peer, clock)| (peer, clock.get(state.own))).collect();

@@ -224,7 +224,7 @@ fn read_items(
             }
             LogItem::Skipped { from, through, reason } => {
                 items.extend(lost(position, from));
-                // What has expired elsewhere is told by the strand's own node alone.
+                // Only the strand's own node may state that places have expired there.
                 let expired = reason == SkipReason::Pruned;
                 items.push(StrandItem::Gap { from, to: through, expired });
                 position = through;

@@ -385,7 +385,7 @@ impl StrandTask {
         let absences = registry.absences(self.originator);
         let store = &self.state.store;
         let is_outdated = membership::is_outdated(store, self.originator, absences);
-        // If that cannot be read, judging anew says why.
+        // If this cannot be read, the strand is judged again, which reports the error.
         if *absences != self.absences || is_outdated.unwrap_or(true) {
             self.absences = absences.clone();
             self.is_outdated = true;
@@ -517,7 +517,7 @@ pub(super) async fn read_strand(
             let end = EnvelopeId::new(originator, verified);
             let last = snapshot.get(end)?.and_then(|bytes| Some((stated_ns(&bytes)?, end)));
             let missing = snapshot.last_missing(originator, RANGES_MAX)?;
-            // Without it the strand goes on, and less is known about its node.
+            // Without this record the strand is still followed, and less is known about its node.
             let shown_by = snapshot.shown_by(originator).ok().flatten();
             Ok(ReadStrand { missing, times: StrandTimes::after(last), verified, shown_by })
         };

@@ -135,7 +135,7 @@ pub(super) fn commit(
                 None
             }
             StrandWrite::Compare { from, entries } => {
-                // What is compared may be a repeat of what stands before it.
+                // An envelope to compare may repeat one of the pending changes, so those are written first.
                 match append_in(state, watch, &shown, std::mem::take(&mut pending)) {
                     Ok(()) => compare(state, from, &entries).err().map(|error| (error, Vec::new())),
                     Err(failed) => Some(failed),
