@@ -157,7 +157,7 @@ mod tests {
     use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
     use super::*;
-    use crate::read::testing::waiting;
+    use crate::read::testing::queued;
 
     fn sequences(popped: PopOutcome) -> Option<Vec<u64>> {
         match popped {
@@ -173,8 +173,8 @@ mod tests {
     #[test]
     fn envelopes_are_popped_in_order_and_in_bounded_pieces() {
         let mut queue = Queue::new(BatchLimits::QUEUE);
-        assert_eq!(queue.push(&waiting(1, 98)), Pushed::First);
-        (2..=5).for_each(|sequence| assert_eq!(queue.push(&waiting(sequence, 98)), Pushed::Behind));
+        assert_eq!(queue.push(&queued(1, 98)), Pushed::First);
+        (2..=5).for_each(|sequence| assert_eq!(queue.push(&queued(sequence, 98)), Pushed::Behind));
         let two = BatchLimits { envelopes: 2, len_bytes: 1000 };
         assert_eq!(sequences(queue.pop(two)), Some(vec![1, 2]));
         assert_eq!(queue.waiting_bytes(), 3 * 98);
@@ -194,7 +194,7 @@ mod tests {
         assert!(
             matches!(queue.pop(ALL), PopOutcome::Items(items, told) if items.is_empty() && told == [place])
         );
-        (1..=3).for_each(|sequence| _ = queue.push(&waiting(sequence, 98)));
+        (1..=3).for_each(|sequence| _ = queue.push(&queued(sequence, 98)));
         assert_eq!(queue.push_reached(place), Pushed::Behind);
         let two = BatchLimits { envelopes: 2, len_bytes: usize::MAX };
         assert!(
@@ -216,15 +216,15 @@ mod tests {
             (BatchLimits { envelopes: usize::MAX, len_bytes: 250 }, 2),
         ] {
             let mut queue = Queue::new(limits);
-            (1..=fits).for_each(|sequence| _ = queue.push(&waiting(sequence, 98)));
+            (1..=fits).for_each(|sequence| _ = queue.push(&queued(sequence, 98)));
             assert!(queue.len_bytes() > 0);
             let overflowed = Pushed::Overflowed { dropped_bytes: fits * 98 };
-            assert_eq!(queue.push(&waiting(fits + 1, 98)), overflowed);
-            assert_eq!(queue.push(&waiting(fits + 2, 98)), Pushed::Ignored);
+            assert_eq!(queue.push(&queued(fits + 1, 98)), overflowed);
+            assert_eq!(queue.push(&queued(fits + 2, 98)), Pushed::Ignored);
             assert_eq!(queue.len_bytes(), 0, "memory is given back at once");
             assert!(queue.is_ready());
             assert_eq!(sequences(queue.pop(ALL)), None);
-            assert_eq!(queue.push(&waiting(fits + 3, 98)), Pushed::First);
+            assert_eq!(queue.push(&queued(fits + 3, 98)), Pushed::First);
             assert_eq!(sequences(queue.pop(ALL)), Some(vec![fits + 3]));
         }
     }

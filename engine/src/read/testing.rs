@@ -188,7 +188,7 @@ pub(crate) fn committed(
 }
 
 /// An envelope of strand 100 that waits in a queue, which looks at its id and length alone.
-pub(crate) fn waiting(sequence: u64, len_bytes: usize) -> Arc<Committed> {
+pub(crate) fn queued(sequence: u64, len_bytes: usize) -> Arc<Committed> {
     Arc::new(Committed {
         id: EnvelopeId::new(OriginatorId(100), SequenceId(sequence)),
         topic: Topic::parse(vec![0, 1].into()).unwrap(),

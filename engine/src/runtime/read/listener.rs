@@ -131,19 +131,19 @@ mod tests {
     use hawser_proto::{EnvelopeId, OriginatorId, SequenceId};
 
     use super::*;
-    use crate::read::testing::waiting;
+    use crate::read::testing::queued;
 
     #[test]
     fn waiting_bytes_and_demotions_are_counted_over_all_listeners() {
         let counters = Arc::new(StreamCounters::default());
         let three = BatchLimits { envelopes: 3, len_bytes: usize::MAX };
         let [first, second] = [(); 2].map(|()| Listener::new(three, counters.clone()));
-        (1..=3).for_each(|sequence| first.push(&[waiting(sequence, 10)]));
-        second.push(&[waiting(1, 5)]);
+        (1..=3).for_each(|sequence| first.push(&[queued(sequence, 10)]));
+        second.push(&[queued(1, 5)]);
         assert_eq!(counters.waiting_bytes.get(), 35);
         let _ = first.pop(BatchLimits { envelopes: 1, len_bytes: usize::MAX });
         assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (25, 0));
-        (4..=6).for_each(|sequence| first.push(&[waiting(sequence, 10)]));
+        (4..=6).for_each(|sequence| first.push(&[queued(sequence, 10)]));
         assert_eq!((counters.waiting_bytes.get(), counters.demotions.get()), (5, 1));
         drop(second);
         assert_eq!(counters.waiting_bytes.get(), 0);
@@ -153,7 +153,7 @@ mod tests {
     fn all_queues_together_are_bounded_and_empty_ones_go_on() {
         let counters = Arc::new(StreamCounters::default());
         let listeners = [(); 40].map(|()| Listener::new(BatchLimits::QUEUE, counters.clone()));
-        let mib = waiting(1, 1024 * 1024);
+        let mib = queued(1, 1024 * 1024);
         for sequence in 2..=3 {
             listeners.iter().for_each(|listener| listener.push(std::slice::from_ref(&mib)));
             assert!(
@@ -179,9 +179,9 @@ mod tests {
             async move { listener.filled().await }
         });
         tokio::task::yield_now().await;
-        listener.push(&[waiting(1, 1)]);
+        listener.push(&[queued(1, 1)]);
         waiting.await.unwrap();
-        listener.push(&[waiting(2, 1)]);
+        listener.push(&[queued(2, 1)]);
         listener.filled().await;
         assert!(matches!(listener.pop(one), PopOutcome::Overflowed));
         listener.push_reached(place);
