@@ -433,8 +433,8 @@ mod tests {
         view.note_cursor(200, &cursor([(100, SequenceId::MAX.0)]), 1);
         let all = view.judge(5000);
         assert_eq!(all.len(), 1, "{all:?}");
-        assert!(all[0].text.contains("node 200 says 9223372036854775807"), "{all:?}");
-        assert!(all[0].text.ends_with("the node itself says 7"), "{all:?}");
+        assert!(all[0].text.contains("the head at node 200 is 9223372036854775807"), "{all:?}");
+        assert!(all[0].text.ends_with("at the originator itself 7"), "{all:?}");
     }
 
     #[test]
