@@ -366,6 +366,6 @@ mod tests {
         assert_eq!(Addresses::read(&path).unwrap().settlement_chain_id, 8453);
         std::fs::write(&path, " ".repeat(1_000_000)).unwrap();
         let long = Addresses::read(&path).unwrap_err();
-        assert!(long.to_string().contains("chain.json: it has more than"), "{long}");
+        assert!(long.to_string().contains("chain.json: it is longer than"), "{long}");
     }
 }
