@@ -262,7 +262,7 @@ mod tests {
             Err(StartError::Usage(text)) => text,
             other => panic!("{other:?}"),
         };
-        assert!(usage(Plan::new("nonsense")).await.contains("no address"));
+        assert!(usage(Plan::new("nonsense")).await.contains("is not an address"));
         let plan = Plan { only: vec!["nonsense".into()], ..Plan::new("127.0.0.1:9") };
         assert!(usage(plan).await.contains("neither an area nor a case"));
         let plan = Plan { kill_command: Some("true".into()), ..Plan::new("127.0.0.1:9") };
