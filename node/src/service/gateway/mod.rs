@@ -129,6 +129,11 @@ fn not_started(error: StartError) -> RunError {
     RunError::failed(format!("{error}{hint}"))
 }
 
+fn not_set(list: &str, flag: &str) -> RunError {
+    let text = format!("no {list} is set: give --contracts.settlement-chain.rpc-url, or --{flag}");
+    RunError::usage(text)
+}
+
 /// Returns the gateway's inputs, and the reader that keeps them current as long as it lives.
 async fn inputs(
     settings: &GatewayServiceSettings,
@@ -153,12 +158,7 @@ async fn inputs(
             settlement.watch_registry().await?;
             values(settlement.lists.registry.as_ref().expect(WATCHED))
         }
-        (None, None) => {
-            return Err(RunError::usage(
-                "no node registry is set: give \
-            --contracts.settlement-chain.rpc-url, or --registry-file",
-            ));
-        }
+        (None, None) => return Err(not_set("node registry", "registry-file")),
     };
     let rates = match (&settings.rates_file, &mut settlement) {
         (Some(path), _) => files::follow_rates(path)?,
@@ -166,12 +166,7 @@ async fn inputs(
             settlement.watch_rates(Some(rates_wanted.clone())).await?;
             values(settlement.lists.rates.as_ref().expect(WATCHED))
         }
-        (None, None) => {
-            return Err(RunError::usage(
-                "no price list is set: give \
-            --contracts.settlement-chain.rpc-url, or --rates-file",
-            ));
-        }
+        (None, None) => return Err(not_set("price list", "rates-file")),
     };
     let mut tenant_chains = BTreeMap::new();
     let chain = match &deployment {
