@@ -405,7 +405,7 @@ async fn a_call_that_ends_without_an_answer_leaves_its_connection() {
         if let Some(code) = status_of(response.headers()) {
             call.end(code);
         }
-        let body = ResponseBody::new(response.into_body(), call, charge);
+        let body = ResponseBody::new(response.into_body(), call, charge, None);
         // As long as the peer does not take it, the body stays.
         let mut body = std::pin::pin!(body);
         while let Some(Ok(_)) = body.frame().await {}
@@ -431,7 +431,7 @@ async fn an_answer_gives_everything_back_before_it_is_written() {
     charge.take(8 * MIB).unwrap();
     let call = CountedCall::start(metrics.method(path), tracing::Span::none());
     let message = bytes::Bytes::from_static(&[0, 0, 0, 0, 0]);
-    let body = ResponseBody::new(Body::new(http_body_util::Full::new(message)), call, charge);
+    let body = ResponseBody::new(Body::new(http_body_util::Full::new(message)), call, charge, None);
     let mut body = std::pin::pin!(body);
     assert!(body.frame().await.unwrap().unwrap().is_data());
     assert_eq!(budget.used_bytes(), CONNECTION_BYTES);
