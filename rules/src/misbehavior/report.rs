@@ -47,7 +47,7 @@ pub enum ReportError {
     #[error("the kind of misbehaviour {0} is unknown")]
     Kind(i32),
     /// A liveness failure with a safety kind, or the other way round, or neither.
-    #[error("the report holds evidence of another kind of misbehaviour than it names")]
+    #[error("the failure does not belong to the kind of misbehaviour that the report names")]
     WrongArm,
     /// The safety failure has no envelopes.
     #[error("the report has no envelopes")]
