@@ -66,7 +66,7 @@ pub struct Addresses {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressesParseError {
     /// The text is too long.
-    #[error("it is longer than {BYTES_MAX} bytes")]
+    #[error("it has more than {BYTES_MAX} bytes")]
     TooLong,
     /// The text is no JSON.
     #[error("it is not JSON: {0}")]
@@ -366,6 +366,6 @@ mod tests {
         assert_eq!(Addresses::read(&path).unwrap().settlement_chain_id, 8453);
         std::fs::write(&path, " ".repeat(1_000_000)).unwrap();
         let long = Addresses::read(&path).unwrap_err();
-        assert!(long.to_string().contains("chain.json: it is longer than"), "{long}");
+        assert!(long.to_string().contains("chain.json: it has more than"), "{long}");
     }
 }
