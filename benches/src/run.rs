@@ -41,11 +41,7 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
             run.finish(&output)
         }
         Command::Latency { output, target, shape, load } => {
-            let shape = LoadShape::from(shape);
-            let mut run = start(&output, &shape).await?;
-            let one = LoadShape { connections: 1, in_flight: 1, ..shape };
-            run.latency = Some(publish(&plan(&one, &load, 1), &target, &output, 0).await?);
-            run.finish(&output)
+            one_by_one(&output, &target, &shape.into(), &load).await
         }
         Command::Delivery { output, hawser, shape, rate, seconds } => {
             let mut run = start(&output, &shape.clone().into()).await?;
@@ -98,6 +94,19 @@ pub(crate) async fn run(command: Command) -> Result<(), BenchError> {
         | Command::RebuildPart { .. }
         | Command::IdleServer { .. } => Err("this command needs no runtime".into()),
     }
+}
+
+/// One client, one envelope at a time.
+async fn one_by_one(
+    output: &Output,
+    target: &Target,
+    shape: &LoadShape,
+    load: &LoadArgs,
+) -> Result<(), BenchError> {
+    let mut run = start(output, shape).await?;
+    let one = LoadShape { connections: 1, in_flight: 1, ..shape.clone() };
+    run.latency = Some(publish(&plan(&one, load, 1), target, output, 0).await?);
+    run.finish(output)
 }
 
 /// An empty follower of a node that holds much.
