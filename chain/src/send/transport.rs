@@ -98,7 +98,7 @@ mod tests {
 
     /// The rest of an endpoint's answer.
     #[derive(Clone)]
-    enum Said {
+    enum ScriptedAnswer {
         Result(Value),
         /// A head of HTTP without its first line's version, and the beginning of a body.
         Raw(String, Vec<u8>),
@@ -107,7 +107,7 @@ mod tests {
     }
 
     /// An endpoint of chain 7 that answers all methods but `eth_chainId` in one way.
-    async fn endpoint(said: Said) -> Chain {
+    async fn endpoint(said: ScriptedAnswer) -> Chain {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         tokio::spawn(async move {
@@ -118,7 +118,7 @@ mod tests {
         Chain::connect(&url, 7).await.unwrap()
     }
 
-    async fn serve(stream: TcpStream, said: Said) -> std::io::Result<()> {
+    async fn serve(stream: TcpStream, said: ScriptedAnswer) -> std::io::Result<()> {
         let mut stream = BufReader::new(stream);
         loop {
             let mut len = 0;
@@ -140,13 +140,13 @@ mod tests {
             let asked: Value = serde_json::from_slice(&body).unwrap();
             let result = match (&said, asked["method"] == "eth_chainId") {
                 (_, true) => json!("0x7"),
-                (Said::Result(result), _) => result.clone(),
-                (Said::Raw(head, body), _) => {
+                (ScriptedAnswer::Result(result), _) => result.clone(),
+                (ScriptedAnswer::Raw(head, body), _) => {
                     stream.write_all(format!("HTTP/1.1 {head}\r\n\r\n").as_bytes()).await?;
                     stream.write_all(body).await?;
                     return stream.shutdown().await;
                 }
-                (Said::Endless, _) => {
+                (ScriptedAnswer::Endless, _) => {
                     stream.write_all(b"HTTP/1.1 200 OK\r\n\r\n{\"result\":\"").await?;
                     loop {
                         stream.write_all(&[b'0'; 65_536]).await?; // fails when the client has gone away
@@ -161,7 +161,7 @@ mod tests {
         }
     }
 
-    async fn refused(said: Said) -> RequestError {
+    async fn refused(said: ScriptedAnswer) -> RequestError {
         endpoint(said).await.newest_block().await.unwrap_err()
     }
 
@@ -174,12 +174,12 @@ mod tests {
 
     #[tokio::test]
     async fn an_answer_is_read_up_to_a_bound() {
-        let error = refused(Said::Endless).await;
+        let error = refused(ScriptedAnswer::Endless).await;
         assert!(reason(&error).contains("more than"), "{error}");
         let head = "200 OK\r\nContent-Length: 99999999999".to_owned();
-        let error = refused(Said::Raw(head, Vec::new())).await;
+        let error = refused(ScriptedAnswer::Raw(head, Vec::new())).await;
         assert!(reason(&error).contains("more than"), "{error}");
-        let zeros = |len| Said::Result(format!("0x{}1", "0".repeat(len)).into());
+        let zeros = |len| ScriptedAnswer::Result(format!("0x{}1", "0".repeat(len)).into());
         assert_eq!(endpoint(zeros(1 << 20)).await.newest_block().await, Ok(1));
     }
 
@@ -187,7 +187,7 @@ mod tests {
     async fn the_words_of_an_http_error_are_dropped() {
         let words = b"\x1b[2J\n2026-01-01 forged line".repeat(10_000);
         for status in ["503 Down", "503 Down\r\nRetry-After: 7", "404 None", "200 OK"] {
-            let error = refused(Said::Raw(status.to_owned(), words.clone())).await;
+            let error = refused(ScriptedAnswer::Raw(status.to_owned(), words.clone())).await;
             let text = error.to_string();
             assert!(reason(&error).len() < 500, "{status}: {text}");
             assert!(!text.contains(char::is_control), "{status}: {text:?}");
@@ -199,7 +199,8 @@ mod tests {
     #[tokio::test]
     async fn too_many_requests_are_a_refusal() {
         for status in ["429 Slow", "429 Slow\r\nRetry-After: 7"] {
-            let error = refused(Said::Raw(status.to_owned(), b"slow down".to_vec())).await;
+            let error =
+                refused(ScriptedAnswer::Raw(status.to_owned(), b"slow down".to_vec())).await;
             assert!(matches!(error, RequestError::Refused { code: 429, .. }), "{status}: {error}");
         }
     }
@@ -210,17 +211,18 @@ mod tests {
         let error = json!({ "code": -32_000, "message": "pruned" });
         let body = json!({ "jsonrpc": "2.0", "id": 0, "error": error }).to_string();
         for status in ["200 OK", "400 Bad", "500 Oh"] {
-            let error = refused(Said::Raw(status.to_owned(), body.clone().into_bytes())).await;
+            let error =
+                refused(ScriptedAnswer::Raw(status.to_owned(), body.clone().into_bytes())).await;
             assert!(matches!(&error, RequestError::Refused { code: -32_000, .. }), "{error}");
         }
         let body = json!({ "jsonrpc": "2.0", "id": 0, "result": "0x7" }).to_string();
-        let error = refused(Said::Raw("500 Oh".to_owned(), body.into_bytes())).await;
+        let error = refused(ScriptedAnswer::Raw("500 Oh".to_owned(), body.into_bytes())).await;
         assert!(reason(&error).contains("500"), "{error}");
     }
 
     #[tokio::test]
     async fn numbers_that_later_sums_overflow_with_are_malformed() {
-        let at = |number: u64| endpoint(Said::Result(format!("0x{number:x}").into()));
+        let at = |number: u64| endpoint(ScriptedAnswer::Result(format!("0x{number:x}").into()));
         let block = i64::MAX as u64;
         assert_eq!(at(block).await.newest_block().await, Ok(block));
         let count = (1 << 53) - 1;

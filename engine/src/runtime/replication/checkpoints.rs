@@ -78,7 +78,7 @@ struct Book {
     silence: SilentStrands,
     /// The checkpoints that contradict each other, for peers.
     proofs: CheckpointOffers,
-    /// What peers have shown, and who, since the last round.
+    /// Checkpoints that peers have shown since the last round, each with its peer.
     shown: Vec<(OriginatorId, CosignedCheckpoint)>,
     /// Checkpoints that are to be written, by pair and size.
     unsaved: BTreeMap<(Pair, u64), Arc<CosignedCheckpoint>>,
