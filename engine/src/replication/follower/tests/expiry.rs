@@ -127,6 +127,7 @@ fn a_node_believes_only_most_of_the_others_that_its_own_places_have_expired() {
         assert_eq!(rig.follower.is_searching(), !is_over, "{others:?}");
         assert_eq!(rig.follower.accepted(), SequenceId(if is_over { 4 } else { 0 }), "{others:?}");
         if !is_over {
+            rig.answer(THIRD, vec![StrandItem::End]);
             let effects = rig.wait(SEARCH_FOR);
             let (changes, through) = (vec![skips(1, 4, SkipReason::Missing)], SequenceId(4));
             assert!(effects.contains(&Effect::Write(StrandWrite::Append { changes, through })));
