@@ -132,7 +132,9 @@ fn a_file_holds_evidence_that_no_report_can_carry() {
         let read = EvidenceFile::parse(&serde_json::to_string(&wrong).unwrap());
         read.and_then(|it| it.held_trees()).unwrap_err().to_string()
     };
-    assert!(refused(|it| it.trees[0].fault = "x".into()).contains("not a valid fault of a signed tree"));
+    assert!(
+        refused(|it| it.trees[0].fault = "x".into()).contains("not a valid fault of a signed tree")
+    );
     assert!(refused(|it| it.trees[0].pieces[0] = "?".into()).contains("not a valid base64"));
     let five = |it: &mut EvidenceFile| it.trees[0].pieces = vec![String::new(); 5];
     assert!(refused(five).contains("at most 4"));
@@ -152,7 +154,9 @@ fn wrong_files_are_refused_with_the_reason() {
     };
     assert!(refused(|it| it.schema = "other/1".into()).contains(SCHEMA));
     assert!(refused(|it| it.reports[0].report = "?".into()).contains("not a valid base64"));
-    assert!(refused(|it| it.registry[0].public_key = "04".into()).contains("not a valid public key"));
+    assert!(
+        refused(|it| it.registry[0].public_key = "04".into()).contains("not a valid public key")
+    );
     assert!(refused(|it| it.registry[0].absences = vec![(5, Some(5))]).contains("absences"));
     assert!(refused(|it| it.rates.push(it.rates[0].clone())).starts_with("rates:"));
     assert!(refused(|it| it.registry.clear()).contains("no registry"));

@@ -104,7 +104,9 @@ async fn a_node_that_returns_goes_on_and_a_shorter_absence_gives_envelopes_back(
 
     follower.node.registry.send_replace(registry(SOURCE, true, away(1, Some(5))));
     let mut source = follower.connect(SOURCE, &[]);
-    assert_eq!(source.want(SOURCE).await, (3, None), "it is asked itself again");
+    let (after, up_to) = source.want(SOURCE).await;
+    // The task of the strand may not have seen yet that the last commit has ended: it then asks from before it.
+    assert!(matches!(after, 0 | 3) && up_to.is_none(), "it is asked itself again: {after}");
     source.send([signed(4, 5), signed(5, 6)]).await;
     follower.wait_for(SOURCE, 5).await;
     let marks = |sequences: &[u64]| -> Vec<_> {
