@@ -14,6 +14,8 @@ pub mod config;
 mod jwks;
 mod jwt;
 mod limits;
+#[cfg(test)]
+mod redirecting;
 mod rules;
 mod tenants;
 mod webhook;

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 
 use super::super::config::PolicyFile;
 use super::super::jwt::keys::{EC_PRIVATE, NEXT_PRIVATE, NEXT_SET, SET};
+use super::super::redirecting::redirecting;
 use super::super::{PolicyError, TokenError};
 use super::*;
 
@@ -181,25 +182,6 @@ async fn without_keys_from_the_start_no_caller_is_known_until_they_come() {
     login.answers(set(SET));
     until(|| knows(&policies, &token)).await;
     assert!(!policies.lacks_keys());
-}
-
-/// Returns the URL of a service that sends each request on to `to`.
-async fn redirecting(to: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/first", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let moved = format!(
-                "HTTP/1.1 307 _\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            );
-            let _ = stream.write_all(moved.as_bytes()).await;
-        }
-    });
-    url
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
+use super::super::redirecting::redirecting;
 use super::*;
 use crate::routing::Route;
 
@@ -201,25 +202,6 @@ async fn an_answer_counts_for_its_caller_and_kinds() {
     assert!(webhook.ask("bob", &message).await.is_err());
     assert!(webhook.ask("bob", &message).await.is_err());
     assert_eq!(service.asked(), 3, "refusals are kept, too");
-}
-
-/// Returns the URL of a service that sends each request on to `to`.
-async fn redirecting(to: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/first", listener.local_addr().unwrap());
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let mut head = Vec::new();
-            while !head.ends_with(b"\r\n\r\n") {
-                head.push(stream.read_u8().await.unwrap());
-            }
-            let moved = format!(
-                "HTTP/1.1 307 _\r\nlocation: {to}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
-            );
-            let _ = stream.write_all(moved.as_bytes()).await;
-        }
-    });
-    url
 }
 
 #[tokio::test]
