@@ -6,8 +6,9 @@ use std::path::{Path, PathBuf};
 
 use hawser_conformance::envelopes::{message, new_group};
 use hawser_node::files::registry::{NodeEntry, RegistryFile};
+use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::merkle::envelope_leaf;
-use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
+use hawser_proto::pb::xmtp::xmtpv4::envelopes::{Cursor, UnsignedOriginatorEnvelope};
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_server::{
     MetadataApi, MetadataApiServer,
 };
@@ -16,6 +17,7 @@ use hawser_proto::pb::xmtp::xmtpv4::metadata_api::{
     GetVersionRequest, GetVersionResponse,
 };
 use hawser_proto::{Bytes, SecretKey};
+use prost::Message as _;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
@@ -374,6 +376,34 @@ fn one_envelope_far_behind_the_head_is_found_by_the_trees_with_both_statements()
     mixed[0].grow_trees();
     let (code, seen) = seen_once(&mixed);
     assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "only trees show it: {seen}");
+}
+
+/// An envelope of a chain as a node makes it by its own clock.
+fn chain_envelope(place: u64, originator_ns: i64) -> Bytes {
+    let statement = UnsignedOriginatorEnvelope {
+        originator_sequence_id: place,
+        originator_ns,
+        ..Default::default()
+    };
+    OriginatorEnvelope::encode(statement.encode_to_vec().into(), Proof::Transaction([7; 32]))
+}
+
+/// Nodes of other software date what a chain has ordered by their own clocks, and have no trees.
+#[test]
+fn envelopes_of_a_chain_are_compared_by_trees_alone() {
+    let node = |ns: i64| {
+        FakeNode::start(&[(0, PLACES)], move |_, after| match after < PLACES {
+            true => vec![chain_envelope(after + 1, ns)],
+            false => Vec::new(),
+        })
+    };
+    let nodes = [node(1), node(2)];
+    let (code, seen) = seen_once(&nodes);
+    assert_eq!((code, alarms(&seen)), (Some(0), Vec::new()), "{seen}");
+    nodes.iter().for_each(FakeNode::grow_trees);
+    let (code, seen) = seen_once(&nodes);
+    assert_eq!(code, Some(8), "{seen}");
+    assert_eq!(seen["differences"][0]["first_sequence_id"], 1, "{seen}");
 }
 
 /// An envelope of another place, and one that is none, say nothing about the strand.
