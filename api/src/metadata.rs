@@ -38,7 +38,7 @@ const CURSOR_SENT_EVERY: Duration = Duration::from_millis(100);
 
 /// Memory that a period takes: as read, as a message, and encoded. Counted from the types, with room to
 /// spare.
-const PERIOD_BYTES: usize = 128;
+const PERIOD_BYTES: usize = 192;
 
 /// Rows that one payer counts as, however few it has. A guess at the cost of a seek relative to a
 /// row.
@@ -145,9 +145,11 @@ impl Metadata {
 
 fn summary(period: &UsedPeriod) -> PeriodSummary {
     PeriodSummary {
-        amount_spent_picodollars: period.picodollars,
-        num_messages: period.messages,
+        amount_spent_picodollars: period.unsettled.picodollars,
+        num_messages: period.unsettled.messages,
         period_start_unix_seconds: period.start_unix_s,
+        settled_picodollars: period.settled.picodollars,
+        settled_num_messages: period.settled.messages,
     }
 }
 
@@ -194,7 +196,7 @@ impl UsageReader {
     fn turn(mut self, rows_max: usize) -> Result<UsageTurn, QueryError> {
         let mut rows = 0;
         while rows < rows_max {
-            let Some((name, payer, mut scan)) = self.next() else {
+            let Some((name, payer, mut scan)) = self.next()? else {
                 return Ok(UsageTurn::Done(self.used));
             };
             if let Some(periods) = self.read.get(&payer) {
@@ -220,11 +222,13 @@ impl UsageReader {
         Ok(UsageTurn::More(Box::new(self)))
     }
 
-    fn next(&mut self) -> Option<(String, PayerAddress, UsageScan)> {
-        self.scan.take().or_else(|| {
-            let (name, payer) = self.payers.next()?;
-            Some((name, payer, UsageScan::new(payer, self.minutes)))
-        })
+    fn next(&mut self) -> Result<Option<(String, PayerAddress, UsageScan)>, QueryError> {
+        if let Some(begun) = self.scan.take() {
+            return Ok(Some(begun));
+        }
+        let Some((name, payer)) = self.payers.next() else { return Ok(None) };
+        let scan = self.engine.usage_scan(payer, self.minutes)?;
+        Ok(Some((name, payer, scan)))
     }
 
     /// Adds the usage of a payer under one of its names, which the answer repeats.

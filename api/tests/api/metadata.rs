@@ -1,8 +1,9 @@
 //! Metadata: cursor, version, usage of payers.
 
-use hawser_proto::SecretKey;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api as pb;
 use hawser_proto::pb::xmtp::xmtpv4::metadata_api::metadata_api_client::MetadataApiClient;
+use hawser_proto::{SecretKey, SequenceId, minute_of};
+use hawser_storage::{ChainPosition, PayerReportChange, PayerReportEvent};
 use tonic::Code;
 
 use crate::common::*;
@@ -88,6 +89,61 @@ async fn usage_is_by_hour_or_day_under_the_requested_names() {
     assert_eq!(days[0].num_messages, 3);
     let spent: u64 = periods.iter().map(|it| it.amount_spent_picodollars).sum();
     assert_eq!(days[0].amount_spent_picodollars, spent);
+}
+
+/// A report about this node's strand through a minute, settled as a whole.
+fn settled_report(end_minute: u32, through: u64) -> [PayerReportEvent; 2] {
+    let submitted = PayerReportChange::Submitted {
+        start: SequenceId(0),
+        end: SequenceId(through),
+        end_minute,
+        root: [7; 32],
+        nodes: vec![NODE.0],
+    };
+    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+    [(0, submitted), (1, settled)].map(|(log_index, change)| PayerReportEvent {
+        block: 1,
+        log_index,
+        originator: NODE,
+        index: 0,
+        change,
+    })
+}
+
+#[tokio::test]
+async fn settled_usage_stands_apart_from_what_is_still_owed() {
+    let node = node().await;
+    let mut client = MetadataApiClient::new(node.channel().await);
+    let one = |text: &str| vec![sign_as(client_of(text), 1, 60)];
+    node.publish(one("a")).await;
+    node.clock.advance(60);
+    node.publish(one("b")).await;
+    let payer = SecretKey::from_bytes(&[11; 32]).unwrap().public_key().address().to_string();
+    let mut summary = async || {
+        let request = payer_request(&[&payer], 0);
+        let answer = client.get_payer_info(request).await.unwrap().into_inner();
+        let periods = answer.payer_info[&payer].period_summaries.clone();
+        <[_; 1]>::try_from(periods).expect("one hour")
+    };
+    let [before] = summary().await;
+    assert_eq!((before.num_messages, before.settled_num_messages), (2, 0));
+    assert_eq!(before.settled_picodollars, 0);
+
+    let first_minute = minute_of(START_NS);
+    let events = settled_report(first_minute, 1);
+    let position = ChainPosition { block: 1, hash: [1; 32] };
+    node.engine.store().record_payer_reports(0, &events, position).unwrap();
+    let [after] = summary().await;
+    assert_eq!((after.num_messages, after.settled_num_messages), (1, 1));
+    assert!(after.settled_picodollars > 0 && after.amount_spent_picodollars > 0);
+    let sum = after.amount_spent_picodollars + after.settled_picodollars;
+    assert_eq!(sum, before.amount_spent_picodollars, "nothing is lost or counted twice");
+
+    let events = settled_report(first_minute + 1, 2);
+    node.engine.store().record_payer_reports(0, &events, position).unwrap();
+    let [all] = summary().await;
+    assert_eq!((all.amount_spent_picodollars, all.num_messages), (0, 0));
+    assert_eq!(all.settled_picodollars, before.amount_spent_picodollars);
 }
 
 fn client_of(text: &str) -> hawser_proto::Bytes {

@@ -56,7 +56,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
-use hawser_proto::{Bytes, Cursor, EnvelopeId, SecretKey, SequenceId};
+use hawser_proto::{Bytes, Cursor, EnvelopeId, PayerAddress, SecretKey, SequenceId};
 use hawser_storage::{ReadError, Store};
 
 use crate::own_strand::{OperatorWord, OwnStrandStatus};
@@ -87,8 +87,8 @@ pub use publisher::{
 };
 pub use read::{
     NewestQuery, OriginatorsQuery, Past, ProofAnswer, ProofReader, ProofRefusal, ROWS_PER_TURN,
-    Reader, ShownConsistency, ShownInclusion, Subscription, TopicsQuery, UsageScan, UsedPeriod,
-    WitnessId, WitnessState, at_begin_of_reader_threads, begin_reader_thread,
+    Reader, ShownConsistency, ShownInclusion, Subscription, TopicsQuery, UsageScan, UsedAmount,
+    UsedPeriod, WitnessId, WitnessState, at_begin_of_reader_threads, begin_reader_thread,
 };
 pub use reports::{ReportTask, Reports, SubmitError};
 pub use scrub::{
@@ -297,6 +297,15 @@ impl Engine {
     #[must_use]
     pub fn reader(&self) -> &Reader {
         &self.reader
+    }
+
+    /// Begins to read a payer's usage, in periods of `minutes`: see [`UsageScan::new`]. What is settled by now counts as
+    /// settled. Blocks on the disk.
+    ///
+    /// # Errors
+    /// When an event of the payer report contract cannot be read.
+    pub fn usage_scan(&self, payer: PayerAddress, minutes: u32) -> Result<UsageScan, ReadError> {
+        Ok(UsageScan::new(payer, minutes, self.report_history.now()?.reports))
     }
 
     /// Returns the reports of misbehaviour that this node keeps.

@@ -3,15 +3,17 @@
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, OnceLock};
 
+use hawser_engine::payer_reports::ChainReports;
 use hawser_engine::replication::EnvelopeVerifier;
-use hawser_engine::runtime::{Reader, UsageScan};
+use hawser_engine::runtime::{Reader, UsageScan, UsedPeriod};
 use hawser_engine::sequencer::{Admitted, Sequencer};
 use hawser_engine::{facts, price};
 use hawser_proto::envelope::PayerEnvelope;
-use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId};
+use hawser_proto::{Bytes, EnvelopeId, OriginatorId, SecretKey, SequenceId, minute_of};
 use hawser_rules::{Absences, Rate, RateTable};
 use hawser_storage::{
-    Change, Facts, LogEntry, LogItem, SkipReason, Store, StoreIdentity, UsageRow, Validity,
+    Change, Facts, LogEntry, LogItem, PayerReportChange, PayerReportEvent, SkipReason, Store,
+    StoreIdentity, UsageRow, Validity,
 };
 use proptest::prelude::*;
 
@@ -156,7 +158,9 @@ fn a_large_ledger_is_read_in_parts_of_bounded_work() {
     store.commit(&(1..=MINUTES).map(entry).collect::<Vec<_>>()).unwrap();
     let clock = Arc::new(TestClock(AtomicI64::new(START_NS)));
     let reader = Reader::over(store, clock).unwrap();
-    let mut scan = UsageScan::new(payer(0).public_key().address(), 60);
+    let last_settled = minute_of(START_NS) + 10_000;
+    let chain = Arc::new(settled_through(last_settled));
+    let mut scan = UsageScan::new(payer(0).public_key().address(), 60, Arc::clone(&chain));
     let mut parts = Vec::new();
     while !scan.is_done() {
         parts.push(reader.read_usage(&mut scan, ROWS_MAX).unwrap());
@@ -165,10 +169,32 @@ fn a_large_ledger_is_read_in_parts_of_bounded_work() {
     let periods = scan.into_periods();
     assert!(periods.len() <= 25_000 / 60 + 2, "{} hours", periods.len());
     assert!(periods.is_sorted_by_key(|period| period.start_unix_s));
-    assert_eq!(periods.iter().map(|period| period.messages).sum::<u64>(), 25_000);
-    let mut unknown = UsageScan::new(payer(9).public_key().address(), 60);
+    let settled: Vec<_> = periods.iter().map(|period| period.settled).collect();
+    assert_eq!(settled.iter().map(|part| part.messages).sum::<u64>(), 10_000);
+    let unsettled: Vec<_> = periods.iter().map(|period| period.unsettled).collect();
+    assert_eq!(unsettled.iter().map(|part| part.messages).sum::<u64>(), 15_000);
+    // Both parts stand in the hour in which the report ends.
+    let both = |period: &&UsedPeriod| period.settled.messages > 0 && period.unsettled.messages > 0;
+    let divided: Vec<_> = periods.iter().filter(both).map(|period| period.start_unix_s).collect();
+    assert_eq!(divided, [u64::from(last_settled - last_settled % 60) * 60]);
+    let mut unknown = UsageScan::new(payer(9).public_key().address(), 60, chain);
     assert_eq!(reader.read_usage(&mut unknown, ROWS_MAX).unwrap(), 0);
     assert!(unknown.is_done());
+}
+
+/// Reports on the chain of which one is settled as a whole, about the source up to a minute.
+fn settled_through(minute: u32) -> ChainReports {
+    let submitted = PayerReportChange::Submitted {
+        start: SequenceId(0),
+        end: SequenceId(10_000),
+        end_minute: minute,
+        root: [1; 32],
+        nodes: vec![SOURCE.0],
+    };
+    let settled = PayerReportChange::Settled { leaves: 1, left: 0, microdollars: 1 };
+    ChainReports::of_events([submitted, settled].into_iter().enumerate().map(|(at, change)| {
+        PayerReportEvent { block: 1, log_index: at as u64, originator: SOURCE, index: 0, change }
+    }))
 }
 
 proptest! {

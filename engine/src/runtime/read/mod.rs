@@ -31,6 +31,6 @@ pub use originators_query::OriginatorsQuery;
 pub use page_threads::{at_begin_of_reader_threads, begin_reader_thread};
 pub use proofs::{ProofAnswer, ProofReader, ProofRefusal, ShownConsistency, ShownInclusion};
 pub use queries::{NewestQuery, ROWS_PER_TURN, TopicsQuery};
-pub use reader::{Reader, UsageScan, UsedPeriod};
+pub use reader::{Reader, UsageScan, UsedAmount, UsedPeriod};
 pub use subscription::{Past, Subscription};
 pub use witnessing::{WitnessId, WitnessState};

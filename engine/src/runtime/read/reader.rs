@@ -12,6 +12,7 @@ use super::hub::Hub;
 use super::originators_query::OriginatorsQuery;
 use super::queries::{NewestQuery, TopicsQuery};
 use super::subscription::Subscription;
+use crate::payer_reports::ChainReports;
 use crate::ports::Clock;
 use crate::read::error::QueryError;
 use crate::read::feed::{Feed, LogFeed, TopicFeed};
@@ -202,14 +203,18 @@ impl Reader {
     pub fn read_usage(&self, scan: &mut UsageScan, rows_max: usize) -> Result<usize, QueryError> {
         self.log.counters.usage.measure(|| {
             let mut read = 0;
-            let (minutes, periods) = (scan.minutes, &mut scan.periods);
-            let each = |_, minute: u32, row: UsageRow| {
+            let (minutes, periods, chain) = (scan.minutes, &mut scan.periods, &scan.chain);
+            let each = |originator, minute: u32, row: UsageRow| {
                 read += 1;
                 let first_minute = minute - minute % minutes;
                 let period = periods.entry(first_minute).or_default();
                 period.start_unix_s = u64::from(first_minute) * 60;
-                period.picodollars = period.picodollars.saturating_add(row.picodollars);
-                period.messages = period.messages.saturating_add(row.messages);
+                let part = match chain.is_settled(originator, minute) {
+                    true => &mut period.settled,
+                    false => &mut period.unsettled,
+                };
+                part.picodollars = part.picodollars.saturating_add(row.picodollars);
+                part.messages = part.messages.saturating_add(row.messages);
             };
             let snapshot = self.log.store.snapshot();
             scan.after = snapshot.usage_after(scan.payer, scan.after, rows_max, each)?;
@@ -332,15 +337,17 @@ pub struct UsageScan {
     after: Option<(OriginatorId, u32)>,
     is_done: bool,
     periods: BTreeMap<u32, UsedPeriod>,
+    /// The reports on the chain when the scan began: a report that is settled meanwhile moves nothing from one part to the other.
+    chain: Arc<ChainReports>,
 }
 
 impl UsageScan {
     /// Begins with a payer's usage at all originators together, in periods of `minutes` (at least 1) that begin at
-    /// multiples of that since 1970.
+    /// multiples of that since 1970. `chain` tells settled usage from other.
     #[must_use]
-    pub fn new(payer: PayerAddress, minutes: u32) -> Self {
+    pub fn new(payer: PayerAddress, minutes: u32, chain: Arc<ChainReports>) -> Self {
         let minutes = minutes.max(1);
-        Self { payer, minutes, after: None, is_done: false, periods: BTreeMap::new() }
+        Self { payer, minutes, after: None, is_done: false, periods: BTreeMap::new(), chain }
     }
 
     /// Returns true if all has been read.
@@ -363,11 +370,20 @@ impl UsageScan {
     }
 }
 
-/// A payer's usage in one period.
+/// A payer's usage in one period, in two parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct UsedPeriod {
     /// Beginning of the period, unix seconds.
     pub start_unix_s: u64,
+    /// Usage of minutes that no report covers which is settled as a whole.
+    pub unsettled: UsedAmount,
+    /// Usage of minutes that such a report covers.
+    pub settled: UsedAmount,
+}
+
+/// An amount of usage.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UsedAmount {
     /// Base and congestion fees together.
     pub picodollars: u64,
     /// Envelopes that were charged.
