@@ -19,9 +19,9 @@ use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
-pub use hawser_validation::precheck::VouchError;
+pub use hawser_validation::precheck::{BrokenLogError, VouchError};
 
-use crate::nodes::{Node, Nodes};
+use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_place};
 
 /// Time for a node to return the log of an inbox. A guess.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +38,8 @@ static LONG_LOGS: Semaphore = Semaphore::const_new(2);
 const LONG_LOG_TIMEOUT: Duration = Duration::from_secs(5);
 /// Logs that are judged at once; others wait for their turn. A guess: they leave threads for reading disks.
 static JUDGED_AT_ONCE: Semaphore = Semaphore::const_new(16);
+/// Nodes that are asked for an envelope that another one shows. A guess: one of them is honest and has it.
+const CONFIRMED_BY_MAX: usize = 3;
 /// Inboxes of one request that are judged at once. Guess.
 pub(crate) const INBOXES_AT_ONCE: usize = 16;
 
@@ -58,7 +60,10 @@ pub trait IdentityCheck: Send + Sync + 'static {
 /// agree.
 pub trait InboxCheck: Send {
     /// Adds the next update of the inbox's log, as a node shows it.
-    fn add(&mut self, update: &IdentityUpdate);
+    ///
+    /// # Errors
+    /// When it cannot have been valid there: the node shows no log of an inbox. Nothing changes then.
+    fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError>;
 
     /// Checks that `update` is valid after the ones before it, and adds it if it is.
     ///
@@ -68,8 +73,8 @@ pub trait InboxCheck: Send {
 }
 
 impl InboxCheck for InboxPrecheck {
-    fn add(&mut self, update: &IdentityUpdate) {
-        Self::add(self, update);
+    fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
+        Self::add(self, update)
     }
 
     fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
@@ -156,17 +161,46 @@ pub(crate) async fn judge(
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
     let invalid = match judge_at(first.clone()).await {
         Some(Err(invalid)) => Some(invalid),
-        Some(Ok(placed)) => return Ok(placed),
+        Some(Ok(placed)) => return Ok(confirmed(nodes, first.id(), placed).await),
         None => None,
     };
     let others = nodes.usable().into_iter().filter(|node| node.id() != first.id());
-    let by_others = join_all(others.map(judge_at)).await.into_iter().flatten();
-    let (valid, invalid_too): (Vec<_>, Vec<_>) = by_others.partition(Result::is_ok);
-    if let Some(Ok(placed)) = valid.into_iter().next() {
-        return Ok(placed);
+    let judged = others.map(async |node| (node.id(), judge_at(node).await));
+    let mut invalid_too = None;
+    for (node, judged) in join_all(judged).await {
+        match judged {
+            Some(Ok(placed)) => return Ok(confirmed(nodes, node, placed).await),
+            Some(Err(invalid)) => invalid_too = invalid_too.or(Some(invalid)),
+            None => {}
+        }
     }
-    let invalid = invalid.or_else(|| invalid_too.into_iter().find_map(Result::err));
-    Err(invalid.map_or(JudgeError::NoLog, JudgeError::Invalid))
+    Err(invalid.or(invalid_too).map_or(JudgeError::NoLog, JudgeError::Invalid))
+}
+
+/// Returns those of the envelopes that a second node shows in the same place, from the same transaction. One node could
+/// have made up an envelope, so that the update is never sent. Without a second node the first is
+/// believed. An update whose envelope is left out is sent; if it was there all the same, nodes drop the second one.
+async fn confirmed(
+    nodes: &Nodes,
+    shown_by: OriginatorId,
+    placed: Vec<PlacedUpdate>,
+) -> Vec<PlacedUpdate> {
+    let others = nodes.usable().into_iter().filter(|node| node.id() != shown_by);
+    let others: Vec<_> = others.take(CONFIRMED_BY_MAX).collect();
+    let confirmed = placed.into_iter().map(async |placed| {
+        let expected = ExpectedEnvelope::of_shown(&placed.envelope)?;
+        if expected.id.originator != OriginatorId::IDENTITY_UPDATES {
+            return None;
+        }
+        let shows = others.iter().map(async |node| {
+            let shown = timeout(LOG_TIMEOUT, query_place(node, expected.id)).await;
+            let shown = shown.ok().and_then(Result::ok).flatten();
+            shown.is_some_and(|shown| expected.matches(&shown).is_some())
+        });
+        let is_shown = others.is_empty() || join_all(shows).await.contains(&true);
+        is_shown.then_some(placed)
+    });
+    join_all(confirmed).await.into_iter().flatten().collect()
 }
 
 /// Asks the contract wallets of all updates, one after another, so that a request cannot have many
@@ -227,20 +261,23 @@ async fn judge_with(
     let judging = move || {
         let judged = judge_after(&*check, inbox, &log.entries, &updates);
         drop((log, turn));
-        judged
+        judged.ok()
     };
-    tokio::task::spawn_blocking(judging).await.ok()
+    tokio::task::spawn_blocking(judging).await.ok()?
 }
 
 /// Validates `updates` one after another behind the log.
+///
+/// # Errors
+/// When the log is none of an inbox: another node has to be asked.
 fn judge_after(
     check: &dyn IdentityCheck,
     inbox: InboxId,
     log: &[LogUpdate],
     updates: &[UpdateItem],
-) -> CheckedUpdates {
+) -> Result<CheckedUpdates, BrokenLogError> {
     let mut inbox = check.open(inbox);
-    log.iter().for_each(|entry| inbox.add(&entry.update));
+    log.iter().try_for_each(|entry| inbox.add(&entry.update))?;
     let mut placed = Vec::new();
     let mut judged: Vec<&Bytes> = Vec::new();
     for UpdateItem { index, client, update, is_known } in updates {
@@ -256,13 +293,12 @@ fn judge_after(
             continue;
         }
         if *is_known {
-            inbox.add(update);
-        } else {
-            let checked = inbox.check(update);
-            checked.map_err(|reason| InvalidUpdate { index: *index, reason })?;
+            let _ = inbox.add(update); // nodes drop one that does not hold behind this log
+        } else if let Err(reason) = inbox.check(update) {
+            return Ok(Err(InvalidUpdate { index: *index, reason }));
         }
     }
-    Ok(placed)
+    Ok(Ok(placed))
 }
 
 /// One update in the log of an inbox.

@@ -151,6 +151,7 @@ impl InboxValidator {
                 Some((reason, _)) => UpdateValidity::Invalid(format!("{error}: {reason}")),
             },
             ChangeDecision::Open(questions) => {
+                wallets.look_for(&questions);
                 let text = describe(wallets, &questions);
                 self.known.waiting = Some(WaitingChange { at, change });
                 UpdateValidity::Waiting(text)

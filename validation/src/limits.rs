@@ -71,6 +71,11 @@ pub const WALLET_ASKED_MIN: Duration = Duration::from_secs(3600);
 /// Questions to contract wallets whose first attempt is remembered. An entry takes about 128 bytes.
 pub const WALLET_FIRSTS_MAX: usize = 65_536;
 
+/// Questions of one waiting update that are looked for at once; the others follow when these are answered. An update can
+/// name hundreds of wallets, or one wallet at hundreds of blocks, and its author pays for one transaction. A guess: more
+/// than the wallets that sign any update of a client.
+pub const WALLETS_PER_UPDATE_MAX: usize = 4;
+
 /// Questions to the wallets of one chain that are under way at once. A guess that stays below the rate
 /// limits of public RPC providers; a chain that is slow takes no room of another one.
 pub const WALLETS_PER_CHAIN_MAX: usize = 4;

@@ -61,10 +61,10 @@ impl UpdatePrecheck {
             );
             return Err(VouchError::Refused(text));
         }
-        if *block_number > newest {
-            return Ok(()); // nodes wait for that block, and not for long
-        }
-        if self.wallets.ask(question).await.map_err(unknown)? {
+        // Nodes wait for a block that is to come, and not for long. Until then the wallet's answer at the newest one counts:
+        // without it, any stranger could have anybody's inbox held at the gateway's expense.
+        let now = WalletQuestion { block_number: (*block_number).min(newest), ..question.clone() };
+        if self.wallets.ask(&now).await.map_err(unknown)? {
             return Ok(());
         }
         let text = format!(
@@ -106,25 +106,28 @@ impl UpdatePrecheck {
 #[derive(Debug, Default)]
 pub struct InboxPrecheck {
     state: Option<AssociationState>,
-    /// The log does not add up.
-    is_broken: bool,
 }
+
+/// An update cannot have been valid in its place: the log that has it is not that of an inbox.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the updates of the inbox do not follow from each other")]
+pub struct BrokenLogError;
 
 impl InboxPrecheck {
     /// Adds an update that the log has, as a node shows it.
-    pub fn add(&mut self, update: &IdentityUpdate) {
-        self.is_broken = self.is_broken || add_trusted(&mut self.state, update).is_err();
+    ///
+    /// # Errors
+    /// [`BrokenLogError`]; the state is as it was then. Nothing may be judged by such a log: a node could have made it up to
+    /// have anything pass.
+    pub fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
+        add_trusted(&mut self.state, update).map_err(|_| BrokenLogError)
     }
 
-    /// Validates `update` after the ones before it, and adds it if it is valid. A log that does not add up
-    /// refuses nothing: the fault is the node's, not the update's.
+    /// Validates `update` after the ones before it, and adds it if it is valid.
     ///
     /// # Errors
     /// Returns the reason for which every node would drop the update.
     pub fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {
-        if self.is_broken {
-            return Ok(());
-        }
         let change = check(self.state.as_ref(), update).map_err(|error| error.to_string())?;
         change.apply(&mut self.state);
         Ok(())
@@ -177,6 +180,15 @@ mod tests {
         update(Bytes::copy_from_slice(&signature).to_vec())
     }
 
+    /// Two updates that both found an inbox: no log has them.
+    #[test]
+    fn an_update_that_contradicts_the_log_breaks_it_and_changes_nothing() {
+        let mut inbox = InboxPrecheck::default();
+        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 0)), Ok(()));
+        assert_eq!(inbox.add(&founding(7, CHAIN_ID, 1)), Err(BrokenLogError));
+        assert!(inbox.check(&founding(7, CHAIN_ID, 0)).is_err(), "the inbox is founded");
+    }
+
     #[tokio::test]
     async fn wallets_of_unknown_chains_are_refused() {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
@@ -197,8 +209,9 @@ mod tests {
         never(founding(8, CHAIN_ID, 0), "has not signed").await;
         never(founding(7, CHAIN_ID, 1 << 60), "which has").await;
         never(founding(7, 999_999, 0), "1, 31339").await;
-        let soon = updates.ask_wallets(&founding(8, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
+        let soon = updates.ask_wallets(&founding(7, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
         assert_eq!(soon, Ok(()), "another endpoint may have that block");
+        never(founding(8, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX), "has not signed").await;
         let away = updates.ask_wallets(&founding(7, 1, 0)).await;
         assert!(matches!(away, Err(VouchError::Unavailable(_))), "{away:?}");
     }

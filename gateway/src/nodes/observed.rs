@@ -28,6 +28,16 @@ pub(crate) struct ExpectedEnvelope {
 }
 
 impl ExpectedEnvelope {
+    /// Returns what other nodes have to show if this envelope of a chain is there; `None` if it is none.
+    pub(crate) fn of_shown(envelope: &OriginatorEnvelope) -> Option<Self> {
+        let unsigned = envelope.unsigned_originator_envelope.clone();
+        let statement = UnsignedOriginatorEnvelope::parse(unsigned).ok()?;
+        let Some(Proof::BlockchainProof(proof)) = &envelope.proof else { return None };
+        let transaction_hash = TransactionHash(proof.transaction_hash.as_ref().try_into().ok()?);
+        let payload = statement.payer().client().as_bytes().clone();
+        Some(Self { id: statement.id(), payload, transaction_hash, block_time_s: 0 })
+    }
+
     /// Returns the difference between an envelope's time and the block's in nanoseconds, or `None` if
     /// the envelope is another one. The time itself proves nothing: other implementations of a node
     /// use their own clock.

@@ -15,8 +15,8 @@ use tonic::Code;
 
 use super::fake_node::{Manner, client_of, id_of};
 use super::fixture::{
-    Net, NoSpoiltInbox, Numbered, SOON, SpoiltWhile, TRANSACTION, Wallets, commit, identity_update,
-    indexed, message, numbered_update, proposal, until,
+    IMPOSSIBLE, Net, NoSpoiltInbox, Numbered, SOON, SpoiltWhile, TRANSACTION, Wallets, commit,
+    identity_update, indexed, message, numbered_update, proposal, until,
 };
 
 fn impatient(settings: &mut GatewaySettings) {
@@ -377,18 +377,48 @@ async fn an_inbox_whose_log_is_longer_than_usual_is_judged_too() {
 #[tokio::test]
 async fn an_update_that_its_log_has_is_answered_from_there() {
     let inbox = [5; 32];
-    let net = Net::with(
-        1,
-        |_| {},
-        |ports| {
-            ports.identity = Some(Arc::new(NoSpoiltInbox(inbox)));
-        },
-    )
-    .await;
-    let there = indexed(1, 1, identity_update(inbox).encode_to_vec().into());
-    net.nodes[0].show(1, 1, &there);
-    assert_eq!(net.publish(vec![identity_update(inbox)]).await.unwrap(), [there]);
-    assert_eq!(net.chain.count(), 0, "it was not sent again");
+    for nodes in 1..=2 {
+        let spoilt =
+            |ports: &mut GatewayPorts| ports.identity = Some(Arc::new(NoSpoiltInbox(inbox)));
+        let net = Net::with(nodes, |_| {}, spoilt).await;
+        let there = indexed(1, 1, identity_update(inbox).encode_to_vec().into());
+        net.nodes.iter().for_each(|node| node.show(1, 1, &there));
+        assert_eq!(net.publish(vec![identity_update(inbox)]).await.unwrap(), [there]);
+        assert_eq!(net.chain.count(), 0, "it was not sent again");
+    }
+}
+
+/// A node makes up an envelope with the bytes of an update that it has seen elsewhere, so that the update is never sent.
+#[tokio::test]
+async fn an_update_that_one_node_alone_claims_to_have_is_sent() {
+    let inbox = [5; 32];
+    for liar in 0..2 {
+        let net = Net::with(2, |_| {}, numbered_inboxes).await;
+        let made_up = indexed(1, 9, numbered_update(inbox, 0).encode_to_vec().into());
+        net.nodes[liar].index_quietly(1, 9, &made_up);
+        let showing = net.chain.shown_by(0, &net.nodes);
+        let publishing = net.publish(vec![numbered_update(inbox, 0)]);
+        let (answer, ()) = futures_util::future::join(publishing, showing).await;
+        assert_ne!(answer.unwrap(), [made_up], "node {liar} is not believed");
+        assert_eq!(net.chain.count(), 1);
+    }
+}
+
+/// A node makes up a log that cannot be one, so that a caller's invalid update passes at the gateway's expense.
+#[tokio::test]
+async fn a_log_that_does_not_add_up_judges_nothing() {
+    let inbox = [5; 32];
+    for liar in 0..2 {
+        let net = Net::with(2, |_| {}, numbered_inboxes).await;
+        let broken = indexed(1, 9, numbered_update(inbox, IMPOSSIBLE).encode_to_vec().into());
+        net.nodes[liar].index_quietly(1, 9, &broken);
+        let refused = net.publish(vec![numbered_update(inbox, 7)]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::InvalidArgument, "the other node's log decides");
+        net.nodes[1 - liar].index_quietly(1, 9, &broken);
+        let refused = net.publish(vec![numbered_update(inbox, 7)]).await.unwrap_err();
+        assert_eq!(refused.code(), Code::Unavailable, "{}", refused.message());
+        assert_eq!(net.chain.count(), 0);
+    }
 }
 
 fn numbered_inboxes(ports: &mut GatewayPorts) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use hawser_gateway::chain::{ChainPublishError, ChainWriter, OnChain};
-use hawser_gateway::identity::{IdentityCheck, InboxCheck, VouchError};
+use hawser_gateway::identity::{BrokenLogError, IdentityCheck, InboxCheck, VouchError};
 use hawser_gateway::routing::ChainTopic;
 use hawser_gateway::{GatewayHandle, GatewayPorts, GatewaySettings};
 use hawser_proto::pb::xmtp::identity::associations::{IdentityAction, IdentityUpdate};
@@ -383,12 +383,17 @@ impl IdentityCheck for SpoiltWhile {
 struct Spoilt(bool);
 
 impl InboxCheck for Spoilt {
-    fn add(&mut self, _: &IdentityUpdate) {}
+    fn add(&mut self, _: &IdentityUpdate) -> Result<(), BrokenLogError> {
+        Ok(())
+    }
 
     fn check(&mut self, _: &IdentityUpdate) -> Result<(), String> {
         if self.0 { Err("it is spoilt".into()) } else { Ok(()) }
     }
 }
+
+/// The number of an update that no log of an inbox has.
+pub(crate) const IMPOSSIBLE: u64 = u64::MAX;
 
 /// Accepts an update if its number is the count of the earlier ones.
 pub(crate) struct Numbered;
@@ -397,8 +402,12 @@ pub(crate) struct Numbered;
 struct NumberedInbox(u64);
 
 impl InboxCheck for NumberedInbox {
-    fn add(&mut self, _: &IdentityUpdate) {
+    fn add(&mut self, update: &IdentityUpdate) -> Result<(), BrokenLogError> {
+        if update.client_timestamp_ns == IMPOSSIBLE {
+            return Err(BrokenLogError);
+        }
         self.0 += 1;
+        Ok(())
     }
 
     fn check(&mut self, update: &IdentityUpdate) -> Result<(), String> {

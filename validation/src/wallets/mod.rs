@@ -26,6 +26,7 @@ pub use rule::{WalletChainList, WalletDecision, WalletRefusal};
 
 use crate::limits::{
     JUDGE_AGAIN_EVERY, WALLET_ANSWERS_MAX, WALLET_FIRSTS_MAX, WALLETS_PER_CHAIN_MAX,
+    WALLETS_PER_UPDATE_MAX,
 };
 use queue::QuestionQueue;
 use rule::{KnownAnswer, QuestionFacts};
@@ -104,8 +105,8 @@ impl Wallets {
         self.chains.ids()
     }
 
-    /// Decides about a wallet's signature on an update whose event has this time, unix seconds. While it
-    /// is open, the question is queued for [`start`](Self::start)'s task if its chain has an endpoint.
+    /// Decides about a wallet's signature on an update whose event has this time, unix seconds, by what is known. An open
+    /// question stays open until it is looked for: see [`look_for`](Self::look_for).
     #[must_use]
     pub fn decide(&self, question: &WalletQuestion, event_s: u64) -> WalletDecision {
         self.note_chain_time(event_s);
@@ -123,28 +124,34 @@ impl Wallets {
                     Some(newest_time_s) => KnownAnswer::NotYet { newest_time_s },
                     None => KnownAnswer::Nothing,
                 };
-                (known, self.asked_for(question.chain_id, key))
+                (known, self.asked_for(key))
             }
         };
-        let decision = rule::decide(&QuestionFacts {
+        rule::decide(&QuestionFacts {
             is_listed: self.listed.contains(question.chain_id),
             event_s,
             chain_now_s: self.chain_time_s.load(Ordering::Relaxed),
             asked_for,
             known,
-        });
-        if decision == WalletDecision::Open && self.reaches(question.chain_id) {
-            self.queue.add(question);
-        }
-        decision
+        })
     }
 
-    /// Returns the time for which the answer to a question has been looked for: zero while it waits in the
-    /// queue for its first attempt.
-    fn asked_for(&self, chain_id: u64, key: Digest) -> Duration {
-        if !self.reaches(chain_id) {
-            self.note_first(key); // it is never queued, and must not hold its inbox for ever
+    /// Has the answers to an update's open questions looked for: the first [`WALLETS_PER_UPDATE_MAX`] are queued for
+    /// [`start`](Self::start)'s task. The others follow when the update is judged again with the answers. A question whose
+    /// chain has no endpoint is not queued; its time runs from now on, so that it does not hold its inbox for ever.
+    pub fn look_for(&self, open: &[WalletQuestion]) {
+        for question in open.iter().take(WALLETS_PER_UPDATE_MAX) {
+            let key = answer_key(question);
+            if self.reaches(question.chain_id) {
+                self.queue.add(question, self.firsts.get(&key).is_some());
+            } else {
+                self.note_first(key);
+            }
         }
+    }
+
+    /// Returns the time for which the answer to a question has been looked for: zero before its first attempt.
+    fn asked_for(&self, key: Digest) -> Duration {
         self.firsts.get(&key).map_or(Duration::ZERO, |first| first.elapsed())
     }
 
@@ -372,6 +379,15 @@ mod tests {
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs()
     }
 
+    /// Decides, and has the answer looked for as a judge of updates does.
+    fn decide(wallets: &Wallets, question: &WalletQuestion, event_s: u64) -> WalletDecision {
+        let decision = wallets.decide(question, event_s);
+        if decision == WalletDecision::Open {
+            wallets.look_for(std::slice::from_ref(question));
+        }
+        decision
+    }
+
     async fn ask_all(wallets: &Arc<Wallets>) -> Vec<bool> {
         let mut news = Vec::new();
         for question in wallets.queue.start_due().0 {
@@ -385,38 +401,55 @@ mod tests {
         let chain = EmbeddedChain::start(EmbeddedSettings::new(CHAIN_ID)).await.unwrap();
         let wallets = over_rpc([(CHAIN_ID, format!("http://{}", chain.local_addr()))]);
         let (right, wrong) = (question(CHAIN_ID, 7), question(CHAIN_ID, 8));
-        let decide = |question: &WalletQuestion| wallets.decide(question, now_s());
+        let decide_now = |question: &WalletQuestion| decide(&wallets, question, now_s());
         for _ in 0..2 {
-            let decisions = (decide(&right), decide(&wrong));
+            let decisions = (decide_now(&right), decide_now(&wrong));
             assert_eq!(decisions, (WalletDecision::Open, WalletDecision::Open));
         }
         assert_eq!(ask_all(&wallets).await, [true, true]);
-        assert_eq!(decide(&right), WalletDecision::Agrees);
-        assert_eq!(decide(&wrong), WalletDecision::Refused(WalletRefusal::Disagrees));
+        assert_eq!(decide_now(&right), WalletDecision::Agrees);
+        assert_eq!(decide_now(&wrong), WalletDecision::Refused(WalletRefusal::Disagrees));
         assert!(wallets.queue.start_due().0.is_empty());
 
         // A question that is queued although its answer is known leaves the queue each time.
         for _ in 0..2 {
-            wallets.queue.add(&right);
+            wallets.queue.add(&right, false);
             assert_eq!(ask_all(&wallets).await, [true]);
         }
 
         // A block that is not there yet is asked for again after a pause, and waited for only while it may
         // be early enough.
         let later = WalletQuestion { block_number: u64::MAX, ..right };
-        assert_eq!(decide(&later), WalletDecision::Open);
+        assert_eq!(decide_now(&later), WalletDecision::Open);
         assert_eq!(ask_all(&wallets).await, [true]);
         assert!(wallets.queue.start_due().0.is_empty());
-        assert_eq!(decide(&later), WalletDecision::Open);
-        let old = wallets.decide(&later, now_s() - 2 * WALLET_BLOCK_AHEAD_MAX_S);
+        assert_eq!(decide_now(&later), WalletDecision::Open);
+        let old = decide(&wallets, &later, now_s() - 2 * WALLET_BLOCK_AHEAD_MAX_S);
         assert_eq!(old, WalletDecision::Refused(WalletRefusal::BlockAhead));
+    }
+
+    /// An update that names many wallets, or one wallet at many blocks, has its questions asked in parts.
+    #[test]
+    fn an_update_takes_few_places_of_the_queue() {
+        let wallets = over_rpc([(CHAIN_ID, "http://127.0.0.1:9".into())]);
+        let many: Vec<_> = (0..600)
+            .map(|block_number| WalletQuestion { block_number, ..question(CHAIN_ID, 7) })
+            .collect();
+        wallets.look_for(&many);
+        wallets.look_for(&many);
+        let (mut asked, _) = wallets.queue.start_due();
+        asked.sort();
+        assert_eq!(asked, many[..WALLETS_PER_UPDATE_MAX], "each once");
+        wallets.queue.remove(&many[0]);
+        wallets.look_for(&many[1..]);
+        assert_eq!(wallets.queue.start_due().0, [many[4].clone()], "the next one follows");
     }
 
     #[tokio::test]
     async fn a_chain_without_endpoint_is_named_and_never_asked() {
         let wallets = over_rpc([]);
         let question = question(8453, 7);
-        assert_eq!(wallets.decide(&question, 1), WalletDecision::Open);
+        assert_eq!(decide(&wallets, &question, 1), WalletDecision::Open);
         assert!(wallets.queue.start_due().0.is_empty());
         let text = wallets.describe(&question);
         assert!(text.contains("--wallet-rpc 8453=URL"), "{text}");
@@ -429,7 +462,7 @@ mod tests {
         let wallets = Wallets::over_rpc([(CHAIN_ID, url)], WalletChainList::default());
         let question = question(CHAIN_ID, 7);
         let refused = WalletDecision::Refused(WalletRefusal::UnknownChain);
-        assert_eq!(wallets.decide(&question, 1), refused);
+        assert_eq!(decide(&wallets, &question, 1), refused);
         assert!(wallets.queue.start_due().0.is_empty());
         assert_eq!(wallets.ask(&question).await, Err(WalletError::UnknownChain(CHAIN_ID)));
     }
@@ -440,13 +473,13 @@ mod tests {
         let wallets = over_rpc([]);
         let question = question(8453, 7);
         let event_s = 1_800_000_000;
-        assert_eq!(wallets.decide(&question, event_s), WalletDecision::Open);
+        assert_eq!(decide(&wallets, &question, event_s), WalletDecision::Open);
         wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
-        assert_eq!(wallets.decide(&question, event_s), WalletDecision::Open, "it was just asked");
+        assert_eq!(decide(&wallets, &question, event_s), WalletDecision::Open, "it was just asked");
         tokio::time::advance(WALLET_ASKED_MIN).await;
         let unanswered = WalletDecision::Refused(WalletRefusal::Unanswered);
-        assert_eq!(wallets.decide(&question, event_s), unanswered);
-        assert_eq!(wallets.decide(&question, event_s + 1), WalletDecision::Open, "a later event");
+        assert_eq!(decide(&wallets, &question, event_s), unanswered);
+        assert_eq!(decide(&wallets, &question, event_s + 1), WalletDecision::Open, "a later event");
     }
 
     /// Chain 8453, which gives this reply to each question.
@@ -493,7 +526,7 @@ mod tests {
     async fn many_replies_are_judged_together() {
         let wallets = on_chain_8453(Ok(ChainReply::NotYet { newest_time_s: 1 }));
         for signer in 1..=40 {
-            let decision = wallets.decide(&question(8453, signer), 1_800_000_000);
+            let decision = decide(&wallets, &question(8453, signer), 1_800_000_000);
             assert_eq!(decision, WalletDecision::Open);
         }
         let updates = Arc::new(Judgements::default());
@@ -511,7 +544,7 @@ mod tests {
         let wallets = on_chain_8453(Err(WalletError::NoEndpoint(8453)));
         let question = question(8453, 7);
         let event_s = 1_800_000_000;
-        let decide = || wallets.decide(&question, event_s);
+        let decide = || decide(&wallets, &question, event_s);
         assert_eq!(decide(), WalletDecision::Open);
         wallets.note_chain_time(event_s + WALLET_ANSWER_MAX_S);
         tokio::time::advance(2 * WALLET_ASKED_MIN).await;

@@ -32,10 +32,10 @@ struct OpenQuestions {
 
 impl OpenQuestions {
     /// Adds a question that is not there. It keeps a copy of the signature, and not the update that this is a part of.
-    fn insert(&mut self, question: &WalletQuestion) {
+    fn insert(&mut self, question: &WalletQuestion, attempts: Attempts) {
         let signature = Bytes::copy_from_slice(&question.signature);
         self.signature_bytes += signature.len();
-        self.attempts.insert(WalletQuestion { signature, ..question.clone() }, Attempts::new());
+        self.attempts.insert(WalletQuestion { signature, ..question.clone() }, attempts);
     }
 
     fn remove(&mut self, question: &WalletQuestion) {
@@ -44,18 +44,26 @@ impl OpenQuestions {
         }
     }
 
-    fn has_room(&self, signature_bytes: usize) -> bool {
-        self.attempts.len() < WALLET_QUESTIONS_MAX
-            && self.signature_bytes + signature_bytes <= WALLET_QUESTIONS_BYTES_MAX
-    }
-
-    /// Returns the question that is dropped for another one: that which failed most often, and of equals that with the
-    /// longest signature.
-    fn worst(&self) -> Option<WalletQuestion> {
-        let key = |(question, attempts): &(&WalletQuestion, &Attempts)| {
-            (attempts.failures, question.signature.len())
-        };
-        self.attempts.iter().max_by_key(key).map(|(question, _)| question.clone())
+    /// Returns the question that is dropped where there are too many, or too long ones; `None` while all have room.
+    ///
+    /// It is one of the chain that takes most of the room, so that no chain's questions push out another's. Of that chain
+    /// it is the one that failed most often, of equals the one with the longest signature if the room is that of
+    /// signatures, and then the last that came: a flood does not push out those before it.
+    fn without_room(&self) -> Option<WalletQuestion> {
+        let is_long = self.signature_bytes > WALLET_QUESTIONS_BYTES_MAX;
+        if !is_long && self.attempts.len() <= WALLET_QUESTIONS_MAX {
+            return None;
+        }
+        let room = |question: &WalletQuestion| if is_long { question.signature.len() } else { 1 };
+        let mut rooms: BTreeMap<u64, usize> = BTreeMap::new();
+        for question in self.attempts.keys() {
+            *rooms.entry(question.chain_id).or_default() += room(question);
+        }
+        let (chain_id, _) = rooms.into_iter().max_by_key(|(_, room)| *room)?;
+        let of_chain = self.attempts.iter().filter(|(it, _)| it.chain_id == chain_id);
+        let worst =
+            of_chain.max_by_key(|(it, attempts)| (attempts.failures, room(it), attempts.due));
+        worst.map(|(question, _)| question.clone())
     }
 }
 
@@ -89,18 +97,18 @@ impl Attempts {
 }
 
 impl QuestionQueue {
-    /// Adds a question, due at once, unless it is queued already. A full queue drops questions
-    /// that failed most often: they come back when their updates are judged again.
-    pub(super) fn add(&self, question: &WalletQuestion) {
+    /// Adds a question, due at once, unless it is queued already. `has_failed` says that an attempt was made before: such
+    /// a question goes behind new ones. A full queue drops the one that [`OpenQuestions::without_room`] names, which may be this
+    /// one: it comes back when its update is judged again.
+    pub(super) fn add(&self, question: &WalletQuestion, has_failed: bool) {
         let mut open = self.open.lock();
         if open.attempts.contains_key(question) {
             return;
         }
-        while !open.has_room(question.signature.len()) {
-            let Some(worst) = open.worst() else { break };
+        open.insert(question, Attempts { failures: has_failed.into(), ..Attempts::new() });
+        while let Some(worst) = open.without_room() {
             open.remove(&worst);
         }
-        open.insert(question);
         drop(open);
         self.added.notify_one();
     }
@@ -203,11 +211,11 @@ mod tests {
     fn a_slow_chain_takes_no_room_of_another_and_newcomers_go_before_what_failed() {
         let queue = QuestionQueue::default();
         for number in 0..20 {
-            queue.add(&question(1, number));
+            queue.add(&question(1, number), false);
         }
         let (first, _) = queue.start_due();
         assert_eq!(first.len(), WALLETS_PER_CHAIN_MAX, "of one chain");
-        queue.add(&question(2, 0));
+        queue.add(&question(2, 0), false);
         assert_eq!(
             queue.start_due().0,
             [question(2, 0)],
@@ -227,18 +235,18 @@ mod tests {
     fn long_signatures_push_out_their_like() {
         let queue = QuestionQueue::default();
         let small = question(1, 0);
-        queue.add(&small);
+        queue.add(&small, false);
         let long = Bytes::from(vec![7; 1 << 20]);
         let numbered = |number: u64| WalletQuestion {
             block_number: number,
             signature: long.clone(),
             ..question(2, 1)
         };
-        (0..200).for_each(|number| queue.add(&numbered(number)));
+        (0..200).for_each(|number| queue.add(&numbered(number), false));
         let open = queue.open.lock();
         assert_eq!(open.signature_bytes, WALLET_QUESTIONS_BYTES_MAX);
         assert_eq!(open.attempts.len(), 1 + WALLET_QUESTIONS_BYTES_MAX / long.len());
-        assert!(open.attempts.contains_key(&small) && open.attempts.contains_key(&numbered(199)));
+        assert!(open.attempts.contains_key(&small) && open.attempts.contains_key(&numbered(0)));
         let is_copied = |it: &WalletQuestion| it.signature.as_ptr() != long.as_ptr();
         assert!(open.attempts.keys().all(is_copied), "none holds the update that it is a part of");
         drop(open);
@@ -246,11 +254,31 @@ mod tests {
         assert_eq!(queue.open.lock().signature_bytes, 0);
     }
 
+    /// Strangers fill the queue with short questions about their own chain. A question about another chain stays, however
+    /// long its signature is, and so does an older one about the same chain.
+    #[test]
+    fn a_flood_about_one_chain_pushes_out_only_its_own() {
+        let queue = QuestionQueue::default();
+        let long = Bytes::from(vec![7; 900]);
+        let other_chain = WalletQuestion { signature: long.clone(), ..question(2, 1) };
+        let before = WalletQuestion { signature: long, ..question(1, 1) };
+        queue.add(&other_chain, true);
+        queue.add(&before, false);
+        let flood = |number: u64| WalletQuestion { block_number: number, ..question(1, 9) };
+        let count = WALLET_QUESTIONS_MAX as u64;
+        (0..count).for_each(|number| queue.add(&flood(number), false));
+        queue.add(&flood(count), true);
+        let open = queue.open.lock();
+        assert_eq!(open.attempts.len(), WALLET_QUESTIONS_MAX);
+        assert!(open.attempts.contains_key(&other_chain) && open.attempts.contains_key(&before));
+        assert!(!open.attempts.contains_key(&flood(count)), "it has failed before");
+    }
+
     #[test]
     fn the_latest_time_of_a_chain_that_is_not_there_yet_is_kept() {
         let queue = QuestionQueue::default();
         let asked = question(1, 1);
-        queue.add(&asked);
+        queue.add(&asked, false);
         assert_eq!(queue.newest_time_s(&asked), None);
         for newest_time_s in [7, 9, 8] {
             queue.not_yet(&asked, newest_time_s);
