@@ -228,7 +228,7 @@ fn change(
 ) -> Change {
     let payer_address = *blake3::hash(&payer_index.to_be_bytes()).as_bytes();
     let facts = Facts {
-        topic: payer.client().topic().clone(),
+        topic: Some(payer.client().topic().clone()),
         originator_ns,
         depends_on: Vec::new(),
         expiry_unix_s: Some(1_805_184_000),

@@ -133,7 +133,7 @@ fn measure(data_dir: &Path, listeners: usize) -> Result<(), BenchError> {
 /// Returns the next envelope of a peer's strand.
 fn envelope(sequence: u64) -> Result<Change, BenchError> {
     let facts = Facts {
-        topic: Topic::new(TopicKind::GroupMessages, &sequence.to_be_bytes())?,
+        topic: Some(Topic::new(TopicKind::GroupMessages, &sequence.to_be_bytes())?),
         originator_ns: 1_800_000_000_000_000_000,
         depends_on: Vec::new(),
         expiry_unix_s: None,

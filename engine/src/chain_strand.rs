@@ -201,7 +201,7 @@ mod tests {
         );
         let ChainEntry::Envelope(made) = entry else { panic!("{entry:?}") };
         let (inbox, update) = made.identity.unwrap();
-        assert_eq!(made.facts.topic.identifier(), inbox.0);
+        assert_eq!(made.facts.topic.as_ref().unwrap().identifier(), inbox.0);
         assert_eq!(update.inbox_id, inbox.to_string());
         let rebuilt = facts::of_stored(&made.bytes, Validity::Valid, OriginatorId(100));
         assert_eq!(rebuilt, Some(made.facts), "a rebuild says the same of it");

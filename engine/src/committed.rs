@@ -30,7 +30,7 @@ impl Committed {
         let is_read = validity == Validity::Valid && is_deliverable(bytes.len());
         let facts = facts.filter(|_| is_read)?;
         let Facts { topic, originator_ns, depends_on, .. } = facts;
-        Some(Self { id, topic, originator_ns, depends_on, bytes })
+        Some(Self { id, topic: topic?, originator_ns, depends_on, bytes })
     }
 }
 

@@ -15,7 +15,7 @@ use hawser_proto::pb::xmtp::identity::associations::{
 };
 use hawser_proto::{Address, Bytes, Digest, InboxId, OriginatorId, PayerAddress, SequenceId};
 use hawser_rules::retention::EXPIRY_NEVER;
-use hawser_rules::{RuleNumber, is_free, payer_claim};
+use hawser_rules::{RuleNumber, is_free, is_owed, payer_claim};
 use hawser_storage::{
     AddressChange, Charge, ExpiredEnvelope, Facts, InvalidRule, StoredEnvelope, Validity,
 };
@@ -63,12 +63,12 @@ fn with_receipt(
     let envelope = statement.payer();
     let client = envelope.client();
     let originator = statement.id().originator;
-    let is_paid = !is_free(client.topic().kind());
+    let is_paid = is_owed(envelope, None);
     // What was taken over from the older network has a price, and is no load of this one.
     let counted = originator.is_node() && is_paid;
     let charged = payer.filter(|_| counted || (originator.is_migrated() && is_paid));
     Facts {
-        topic: client.topic().clone(),
+        topic: Some(client.topic().clone()),
         originator_ns: statement.originator_ns(),
         depends_on: chain_dependencies(client.depends_on()),
         expiry_unix_s: Some(statement.expiry_unix_s())
@@ -87,12 +87,24 @@ fn with_receipt(
     }
 }
 
+/// Returns the facts of an envelope that breaks a rule, if its payer owes for it all the same; `None` if not. Readers do not
+/// get it, so these are the facts for tallies alone.
+#[must_use]
+pub(crate) fn of_marked(
+    statement: &UnsignedOriginatorEnvelope,
+    payer: Option<PayerAddress>,
+    rule: RuleNumber,
+) -> Option<Facts> {
+    let is_owed = is_owed(statement.payer(), Some(rule));
+    is_owed.then(|| with_receipt(statement, payer, None).hidden())
+}
+
 /// Returns the facts of a chain's event from its parsed client envelope. A chain's envelope has no
 /// payer, no price and no expiry.
 #[must_use]
 pub fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
     Facts {
-        topic: client.topic().clone(),
+        topic: Some(client.topic().clone()),
         originator_ns,
         depends_on: chain_dependencies(client.depends_on()),
         expiry_unix_s: None,
@@ -106,15 +118,15 @@ pub fn of_chain_event(client: &ClientEnvelope, originator_ns: i64) -> Facts {
 /// Returns the facts of a stored envelope, as [`of_stored_many`] does for many.
 #[must_use]
 pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option<Facts> {
-    let envelope = readable(bytes, validity)?;
-    let payer = payer_claim(envelope.unsigned().payer())
+    let stored = tallied(bytes, validity)?;
+    let payer = payer_claim(stored.envelope.unsigned().payer())
         .ok()
         .and_then(|it| it.signature.recover(it.digest).ok());
-    Some(of_statement(envelope.unsigned(), payer.map(|key| key.address()), own))
+    stored.facts(payer.map(|key| key.address()), own)
 }
 
 /// Returns the facts of stored envelopes in their order, for a rebuild. `None` for an envelope that readers do
-/// not get: it fills its place and has no rows.
+/// not get and no payer owes for: it fills its place and has no rows.
 ///
 /// The payers are recovered together, which costs less where one of them follows another
 /// (`docs/protocol/batch-signatures.md`), and never more than twice what single ones cost.
@@ -122,19 +134,19 @@ pub fn of_stored(bytes: &Bytes, validity: Validity, own: OriginatorId) -> Option
 pub fn of_stored_many(stored: &[StoredEnvelope], own: OriginatorId) -> Vec<Option<Facts>> {
     let mut claims = Vec::new();
     let open = |stored: &StoredEnvelope| {
-        let envelope = readable(&stored.bytes, stored.validity)?;
-        let claim = payer_claim(envelope.unsigned().payer()).ok();
+        let stored = tallied(&stored.bytes, stored.validity)?;
+        let claim = payer_claim(stored.envelope.unsigned().payer()).ok();
         let is_claimed = claim.is_some();
         claims.extend(claim);
-        Some((envelope, is_claimed))
+        Some((stored, is_claimed))
     };
     let opened: Vec<_> = stored.iter().map(open).collect();
     let mut payers = recover_similar(claims).into_iter();
-    let facts = |opened: Option<(OriginatorEnvelope, bool)>| {
-        let (envelope, is_claimed) = opened?;
+    let facts = |opened: Option<(TalliedEnvelope, bool)>| {
+        let (stored, is_claimed) = opened?;
         let payer = is_claimed.then(|| payers.next().expect("one for each claim"));
         let payer = payer.and_then(Result::ok).map(|key| key.address());
-        Some(of_statement(envelope.unsigned(), payer, own))
+        stored.facts(payer, own)
     };
     opened.into_iter().map(facts).collect()
 }
@@ -151,7 +163,7 @@ pub(crate) fn of_expired_many(
 ) -> Vec<Option<Facts>> {
     let mut claims = Vec::new();
     let open = |expired: &ExpiredEnvelope| {
-        let envelope = readable(&expired.bytes, Validity::Valid).filter(&may_go)?;
+        let envelope = OriginatorEnvelope::parse(expired.bytes.clone()).ok().filter(&may_go)?;
         let statement = envelope.unsigned();
         let is_free = is_free(statement.payer().client().topic().kind());
         let needs_receipt = statement.id().originator == own && expired.receipt.is_none();
@@ -177,12 +189,35 @@ pub(crate) fn of_expired_many(
     opened.into_iter().map(facts).collect()
 }
 
-/// Parses an envelope of the log if readers get it.
-fn readable(bytes: &Bytes, validity: Validity) -> Option<OriginatorEnvelope> {
-    if validity != Validity::Valid {
+/// A stored envelope that has rows.
+struct TalliedEnvelope {
+    envelope: OriginatorEnvelope,
+    /// The rule in its mark; `None` if readers get it.
+    broken: Option<RuleNumber>,
+}
+
+impl TalliedEnvelope {
+    fn facts(&self, payer: Option<PayerAddress>, own: OriginatorId) -> Option<Facts> {
+        let statement = self.envelope.unsigned();
+        match self.broken {
+            None => Some(of_statement(statement, payer, own)),
+            Some(rule) => of_marked(statement, payer, rule),
+        }
+    }
+}
+
+/// Parses an envelope of the log if readers get it, or its payer owes for it.
+fn tallied(bytes: &Bytes, validity: Validity) -> Option<TalliedEnvelope> {
+    let broken = match validity {
+        Validity::Valid => None,
+        Validity::Invalid(InvalidRule(rule)) => Some(RuleNumber(rule)),
+        Validity::Waiting => return None,
+    };
+    if broken.is_some_and(|rule| !rule.is_booked()) {
         return None;
     }
-    OriginatorEnvelope::parse(bytes.clone()).ok()
+    let envelope = OriginatorEnvelope::parse(bytes.clone()).ok()?;
+    Some(TalliedEnvelope { envelope, broken })
 }
 
 /// Returns the dependencies that readers wait for: real places of chain strands.

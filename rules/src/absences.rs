@@ -1,5 +1,7 @@
 //! The times in which a node was not in the network, after it had been.
 
+use crate::violation::{RuleNumber, Violation};
+
 /// A time in which a node was not in the canonical network: from its removal to its return.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Absence {
@@ -28,7 +30,8 @@ const NS_PER_S: i128 = 1_000_000_000;
 
 /// The version of [`Absences::cover`]. Raised when it judges a time in another way, so that strands are judged once more.
 /// Before 1 there was no version in the bytes, and the second of a removal belonged to the absence.
-const RULE_VERSION: u8 = 1;
+/// Before 2 an envelope kept the mark of any other rule.
+const RULE_VERSION: u8 = 2;
 
 impl Absences {
     /// A node that never left.
@@ -80,6 +83,25 @@ impl Absences {
         let at = |time_s: u64| i128::from(time_s) * NS_PER_S;
         let is_after = |time_s: u64| at(time_s) + NS_PER_S <= ns;
         self.0.iter().any(|it| is_after(it.from_s) && it.until_s.is_none_or(|end| ns < at(end)))
+    }
+
+    /// Returns the verdict on an envelope of this time, from the one that all other rules give. Absence comes before the rules
+    /// with whose marks an envelope is [booked](RuleNumber::is_booked), so that its mark alone says that it is not, and
+    /// after all others.
+    ///
+    /// # Errors
+    /// [`Violation::Absent`], or that of `judged`.
+    pub fn judge(
+        &self,
+        originator_ns: i64,
+        judged: Result<(), Violation>,
+    ) -> Result<(), Violation> {
+        let rule = judged.as_ref().err().map(Violation::rule);
+        let would_be_booked = rule.is_none_or(|rule| rule.is_some_and(RuleNumber::is_booked));
+        match would_be_booked && self.cover(originator_ns) {
+            true => Err(Violation::Absent),
+            false => judged,
+        }
     }
 
     /// Iterates over the absences by ascending time.
@@ -151,6 +173,23 @@ mod tests {
         let never = Absences::new(vec![absence(u64::MAX, None)]).unwrap();
         assert!(!never.cover(i64::MAX), "and nothing overflows");
         assert_ne!(away.to_bytes(), never.to_bytes());
+    }
+
+    #[test]
+    fn absence_comes_before_marks_that_are_booked_and_after_all_others() {
+        let away = Absences::new(vec![absence(9, Some(12))]).unwrap();
+        let of = |ns: i64, judged| away.judge(ns, judged);
+        let (before, within) = (9_000_000_000, 11_000_000_000);
+        for booked in [Violation::TopicMismatch, Violation::ChainBoundMessage, Violation::Expiry(1)]
+        {
+            assert_eq!(of(before, Err(booked.clone())), Err(booked.clone()));
+            assert_eq!(of(within, Err(booked)), Err(Violation::Absent));
+        }
+        for other in [Violation::Target, Violation::PayerSignatureMissing, Violation::Retention(1)]
+        {
+            assert_eq!(of(within, Err(other.clone())), Err(other));
+        }
+        assert_eq!((of(before, Ok(())), of(within, Ok(()))), (Ok(()), Err(Violation::Absent)));
     }
 
     #[test]

@@ -4,9 +4,12 @@
 //! stores them in signed columns. Specified in `docs/protocol/fees.md`.
 
 use hawser_proto::TopicKind;
+use hawser_proto::envelope::PayerEnvelope;
 use hawser_proto::minute::MINUTE_NS;
 
 use crate::congestion::{CONGESTION_UNITS_MAX, congestion_units};
+use crate::retention::check_retention;
+use crate::violation::RuleNumber;
 
 /// Accepted difference between the clocks of honest nodes when it comes to which rate was in force.
 /// Specified (`docs/protocol/rules.md`, rule 10).
@@ -77,6 +80,17 @@ pub enum RateTableError {
 #[must_use]
 pub fn is_free(kind: TopicKind) -> bool {
     kind.is_reserved()
+}
+
+/// Returns true if the payer of an envelope, whose signature is checked, owes for it. `broken` is the rule in its mark.
+///
+/// Of the rules that an envelope breaks only the first one is in the mark. So its retention, which no signature of the payer
+/// covers, is checked here again.
+#[must_use]
+pub fn is_owed(envelope: &PayerEnvelope, broken: Option<RuleNumber>) -> bool {
+    let is_booked =
+        |rule: RuleNumber| rule.is_booked() && check_retention(envelope.retention_days()).is_ok();
+    !is_free(envelope.client().topic().kind()) && broken.is_none_or(is_booked)
 }
 
 /// True if a rate that starts at `start_unix_s` has started by `ns`, unix nanoseconds.

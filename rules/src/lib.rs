@@ -36,7 +36,7 @@ pub use envelope::{
     check_dependencies_on_chains, check_length, check_payload, check_statement, check_topic,
     key_package_form, payer_claim, payload_class,
 };
-pub use fees::{PriceError, Rate, RateTable, is_free};
+pub use fees::{PriceError, Rate, RateTable, is_free, is_owed};
 pub use registry::{NodeRecord, Registry};
 pub use retention::check_retention;
 pub use violation::{RuleNumber, Violation};

@@ -11,11 +11,31 @@ use hawser_proto::sign::SignatureError;
 pub struct RuleNumber(pub u8);
 
 impl RuleNumber {
+    /// Marks an envelope whose layers cannot be read.
+    pub const UNDECODABLE: Self = Self(1);
     /// Marks an identity update that its inbox does not allow. No [`Violation`] has this number,
     /// because the state of the inbox decides it and not the envelope alone.
     pub const IDENTITY_UPDATE: Self = Self(15);
     /// Marks an envelope from a time in which its node was not in the network.
     pub const ABSENT: Self = Self(17);
+
+    /// Returns true if an envelope with this mark is booked like a valid one. A mark keeps an envelope from readers; it does
+    /// not say that its payer owes nothing.
+    ///
+    /// An envelope is booked if its payer has signed these very bytes for this very node. So these are not:
+    /// - 1, 2: no payer has signed it;
+    /// - 3: the payer has signed it for another node, so a hostile node could charge every payer once more by signing
+    ///   copies;
+    /// - 5: reserved topics are free;
+    /// - 8: no signature of the payer covers the retention, so a hostile node could name a million years;
+    /// - 10, 11: rules no longer;
+    /// - 15: chains' envelopes are free;
+    /// - 16: no answer can carry it, so not every node could book it;
+    /// - 17: a node that is not in the network sells nothing.
+    #[must_use]
+    pub fn is_booked(self) -> bool {
+        matches!(self.0, 4 | 6 | 7 | 9 | 14)
+    }
 }
 
 /// A rule that an envelope breaks. Publishers read the texts, and callers of the reference
@@ -153,9 +173,32 @@ impl Violation {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use hawser_proto::{OriginatorId, SequenceId};
 
     use super::*;
+
+    #[test]
+    fn what_is_booked_is_what_the_page_says() {
+        let page = include_str!("../../docs/protocol/rules.md");
+        let row = |line: &str| {
+            let cells: Vec<_> = line.trim().trim_matches('|').split(" | ").map(str::trim).collect();
+            let [number, _, booked] = cells[..] else { return None };
+            let is_booked = match booked {
+                "yes" => true,
+                "no" => false,
+                _ => return None,
+            };
+            Some((number.parse::<u8>().ok()?, is_booked))
+        };
+        let told: BTreeMap<u8, bool> = page.lines().filter_map(row).collect();
+        let numbers: Vec<u8> = (1..=9).chain(14..=17).collect();
+        assert_eq!(told.keys().copied().collect::<Vec<_>>(), numbers);
+        for (number, is_booked) in told {
+            assert_eq!(RuleNumber(number).is_booked(), is_booked, "rule {number}");
+        }
+    }
 
     /// Numbers are stored in logs and written in `docs/protocol/rules.md`, so they never change.
     #[test]

@@ -87,7 +87,8 @@ pub struct LogEntry {
     pub bytes: Bytes,
     /// Validity of the envelope; readers get valid ones only.
     pub validity: Validity,
-    /// Facts for the projections; `None` for an envelope that readers do not get.
+    /// Facts for the projections; `None` for an envelope that readers do not get and no payer owes for. Those of any other
+    /// envelope that readers do not get are [hidden](Facts::hidden).
     pub facts: Option<Facts>,
 }
 
@@ -103,6 +104,11 @@ impl LogEntry {
     #[must_use]
     pub fn invalid(id: EnvelopeId, bytes: Bytes, rule: InvalidRule) -> Self {
         Self { id, bytes, validity: Validity::Invalid(rule), facts: None }
+    }
+
+    /// Returns true if readers get nothing of an envelope that they must not get.
+    pub(crate) fn is_kept_from_readers(&self) -> bool {
+        self.validity == Validity::Valid || self.facts.as_ref().is_none_or(Facts::is_hidden)
     }
 
     /// Returns an entry for a chain envelope of yet unknown validity: readers get it once it is valid.
@@ -153,8 +159,8 @@ pub struct InvalidRule(pub u8);
 /// Facts about an envelope for the projections: a pure function of its bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Facts {
-    /// Topic of the envelope. A topic above 65535 bytes is not indexed.
-    pub topic: Topic,
+    /// Topic of the envelope; `None` if readers do not get the envelope. A topic above 65535 bytes is not indexed.
+    pub topic: Option<Topic>,
     /// The originator's time in unix nanoseconds. Selects the minute of the tallies.
     pub originator_ns: i64,
     /// Chain envelopes that readers must have first; mostly none or one.
@@ -178,6 +184,29 @@ impl Facts {
     #[must_use]
     pub fn unbooked(self) -> Self {
         Self { charge: None, counts_for_congestion: false, ..self }
+    }
+
+    /// Returns the facts of an envelope that breaks a rule and is booked all the same: those for tallies alone.
+    #[must_use]
+    pub fn hidden(self) -> Self {
+        let Self { originator_ns, charge, counts_for_congestion, .. } = self;
+        Self {
+            topic: None,
+            originator_ns,
+            depends_on: Vec::new(),
+            expiry_unix_s: None,
+            receipt: None,
+            charge,
+            counts_for_congestion,
+            addresses: Vec::new(),
+        }
+    }
+
+    /// Returns true if no row but those of tallies follows from these facts.
+    fn is_hidden(&self) -> bool {
+        let Self { topic, depends_on, expiry_unix_s, receipt, addresses, .. } = self;
+        let has_none = topic.is_none() && expiry_unix_s.is_none() && receipt.is_none();
+        has_none && depends_on.is_empty() && addresses.is_empty()
     }
 }
 

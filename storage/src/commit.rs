@@ -244,6 +244,11 @@ impl<'a> Group<'a> {
     pub(crate) fn put(&mut self, entry: &LogEntry) -> Result<(), ReadError> {
         #[cfg(feature = "faults")]
         let entry = &changed_if_faulty(entry);
+        assert!(
+            entry.is_kept_from_readers(),
+            "{} is not valid, and readers would get it",
+            entry.id
+        );
         self.batch.put_cf(self.log, EnvelopeKey(entry.id).encode(), &entry.bytes);
         match entry.validity {
             Validity::Valid => {}

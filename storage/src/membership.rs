@@ -42,6 +42,19 @@ pub struct JudgedTimes {
     pub marked: u64,
     /// Envelopes that readers did not get and get now.
     pub unmarked: u64,
+    /// Envelopes that readers get neither before nor after: they have the mark of another rule.
+    pub remarked: u64,
+}
+
+impl JudgedTimes {
+    fn count(&mut self, verdict: &ChangedValidity) {
+        let counter = match (verdict.otherwise, verdict.is_broken) {
+            (Validity::Valid, true) => &mut self.marked,
+            (Validity::Valid, false) => &mut self.unmarked,
+            (Validity::Invalid(_) | Validity::Waiting, _) => &mut self.remarked,
+        };
+        *counter += 1;
+    }
 }
 
 /// A rule about the times of one node's envelopes.
@@ -52,6 +65,10 @@ pub struct TimeRule<'a> {
     pub rule: InvalidRule,
     /// Returns true for a time, unix nanoseconds, at which every envelope of the node breaks the rule.
     pub is_broken_at: &'a dyn Fn(i64) -> bool,
+    /// Returns true for marks whose place this one takes.
+    pub replaces: &'a dyn Fn(InvalidRule) -> bool,
+    /// Returns the validity of an envelope by all other rules.
+    pub judge: &'a dyn Fn(&Bytes) -> Validity,
     /// The basis of the rule, recorded when all marks follow it: see [`Snapshot::judged_by`].
     pub basis: &'a [u8],
 }
@@ -71,9 +88,9 @@ impl Store {
         self.database().record_membership(from_block, changes, position)
     }
 
-    /// Makes the marks of a strand follow a rule about times: a valid envelope that breaks it gets its
-    /// mark and loses its rows, and one that has the mark and does not break it gets its rows back. Marks
-    /// of other rules stay.
+    /// Makes the marks of a strand follow a rule about times: an envelope that breaks it, and is valid or has a mark that the
+    /// rule replaces, gets its mark and loses its rows. One that has the mark and does not break the rule gets the validity
+    /// that all other rules give it, and its rows back. Other marks stay.
     ///
     /// Reads the whole strand. `derive` must be the function that a rebuild gets. The amounts of the
     /// minutes that have changed are marked to be calculated again ([`Store::reprice`]); after that all rows
@@ -129,8 +146,7 @@ impl Database {
             let is_last = reached >= end;
             let mut batch = WriteBatch::default();
             for verdict in changed.values() {
-                judged.marked += u64::from(verdict.is_broken);
-                judged.unmarked += u64::from(!verdict.is_broken);
+                judged.count(verdict);
             }
             if !changed.is_empty() {
                 let own = self.identity.node;
@@ -205,13 +221,20 @@ impl Snapshot<'_> {
         for item in self.log(EnvelopeId::new(rule.originator, after), through) {
             let LogItem::Envelope { id, bytes, validity } = item? else { continue };
             let is_marked = validity == Validity::Invalid(rule.rule);
-            if !is_marked && validity != Validity::Valid {
+            let is_judged = match validity {
+                Validity::Valid => true,
+                Validity::Invalid(other) => is_marked || (rule.replaces)(other),
+                Validity::Waiting => false,
+            };
+            if !is_judged {
                 continue;
             }
             let Some(originator_ns) = time_of(&bytes) else { continue };
             let is_broken = (rule.is_broken_at)(originator_ns);
             if is_broken != is_marked {
-                changed.insert(id, ChangedValidity { bytes, is_broken });
+                let otherwise = if is_marked { (rule.judge)(&bytes) } else { validity };
+                assert_ne!(otherwise, Validity::Waiting, "a node's envelope has a verdict");
+                changed.insert(id, ChangedValidity { bytes, is_broken, otherwise });
                 if changed.len() >= CHANGED_AT_ONCE {
                     return Ok((changed, id.sequence));
                 }
@@ -225,6 +248,14 @@ impl Snapshot<'_> {
 struct ChangedValidity {
     bytes: Bytes,
     is_broken: bool,
+    /// The validity without the rule.
+    otherwise: Validity,
+}
+
+impl ChangedValidity {
+    fn validity(&self, rule: InvalidRule) -> Validity {
+        if self.is_broken { Validity::Invalid(rule) } else { self.otherwise }
+    }
 }
 
 /// Stages rows for changed validity.
@@ -246,13 +277,16 @@ impl Rejudging<'_> {
         let mut minutes: BTreeMap<CongestionKey, BTreeSet<SequenceId>> = BTreeMap::new();
         let mut value = Vec::new();
         for (&id, verdict) in changed {
-            if verdict.is_broken {
-                Mark::Invalid(self.rule.rule).encode_into(&mut value);
+            if let Validity::Invalid(rule) = verdict.validity(self.rule.rule) {
+                Mark::Invalid(rule).encode_into(&mut value);
                 batch.put_cf(marks, MarkKey(id).encode(), &value);
             } else {
                 batch.delete_cf(marks, MarkKey(id).encode());
             }
-            let Some(facts) = (self.derive)(id, &verdict.bytes, Validity::Valid) else { continue };
+            // What breaks the rule has no rows.
+            let Some(facts) = (self.derive)(id, &verdict.bytes, verdict.otherwise) else {
+                continue;
+            };
             self.stage_rows(id, verdict, &facts, batch)?;
             if facts.charge.is_some() || facts.counts_for_congestion {
                 let minute = minute_of(facts.originator_ns);
@@ -274,7 +308,7 @@ impl Rejudging<'_> {
         let store = self.store;
         let receipt = facts.receipt.filter(|_| id.originator == self.own).map(ReceiptKey);
         let expiry = facts.expiry_unix_s.map(|expiry_unix_s| ExpiryKey { expiry_unix_s, id });
-        let topic = TopicKey::new(facts.topic.as_bytes(), id);
+        let topic = TopicKey::of(facts, id);
         let held = receipt.map(|key| self.snapshot.row(key, decode_u64)).transpose()?.flatten();
         if verdict.is_broken {
             topic.iter().for_each(|it| batch.delete_cf(store.family(Family::Topic), it.encode()));
@@ -327,14 +361,12 @@ impl Rejudging<'_> {
                 }
                 Place::Empty { .. } => continue,
             };
-            let is_valid = match changed.get(&id) {
-                Some(verdict) => !verdict.is_broken,
-                None => validity == Validity::Valid,
-            };
-            if !is_valid || time_of(&bytes).map(minute_of) != Some(at.minute) {
+            let verdict = changed.get(&id);
+            let validity = verdict.map_or(validity, |it| it.validity(self.rule.rule));
+            if time_of(&bytes).map(minute_of) != Some(at.minute) {
                 continue;
             }
-            let Some(facts) = (self.derive)(id, &bytes, Validity::Valid) else { continue };
+            let Some(facts) = (self.derive)(id, &bytes, validity) else { continue };
             payers.extend(facts.charge.map(|charge| charge.payer));
             if facts.charge.is_some() || facts.counts_for_congestion {
                 row.add(id.sequence, facts.counts_for_congestion);

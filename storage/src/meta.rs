@@ -82,8 +82,15 @@ fn stale(db: &DB) -> Result<Vec<Projection>, ReadError> {
 }
 
 fn is_of_this_version(db: &DB, projection: Projection) -> Result<bool, ReadError> {
-    let stored = row(db, MetaKey::Projection(projection), decode_u32)?;
-    Ok(stored == Some(projection.version()))
+    Ok(projection_version(db, projection)? == Some(projection.version()))
+}
+
+/// Returns the version of the code that has made the rows of a projection.
+pub(crate) fn projection_version(
+    db: &DB,
+    projection: Projection,
+) -> Result<Option<u32>, ReadError> {
+    row(db, MetaKey::Projection(projection), decode_u32)
 }
 
 /// Stages the rows of a new database.
@@ -209,9 +216,13 @@ pub(crate) fn write_incarnation(db: &DB, incarnation: [u8; 16]) -> Result<(), Da
 /// Stages the current versions of all projections.
 pub(crate) fn put_projection_versions(db: &DB, batch: &mut WriteBatch) {
     for projection in Projection::ALL {
-        let version = projection.version().to_be_bytes();
-        put(db, batch, MetaKey::Projection(projection), &version);
+        put_projection_version(db, batch, projection);
     }
+}
+
+/// Stages the current version of one projection.
+pub(crate) fn put_projection_version(db: &DB, batch: &mut WriteBatch, projection: Projection) {
+    put(db, batch, MetaKey::Projection(projection), &projection.version().to_be_bytes());
 }
 
 fn put(db: &DB, batch: &mut WriteBatch, key: MetaKey, value: &[u8]) {

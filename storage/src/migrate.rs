@@ -8,6 +8,7 @@ use crate::keys::Key;
 use crate::keys::mark::{Mark, MarkKey};
 use crate::meta::{self, FORMAT};
 use crate::open_error::OpenError;
+use crate::projection::ProjectionSet;
 use crate::raw_rows::current_mark;
 
 /// Marks of prices that a migration removes with one write. A guess: about a megabyte.
@@ -45,6 +46,34 @@ fn unmark_prices(db: &DB) -> Result<(), OpenError> {
             write_synced(db, std::mem::take(&mut batch))?;
         }
         rows.next();
+    }
+    Ok(write_synced(db, batch)?)
+}
+
+/// Takes over the tallies of version 2, if they are those of version 3: if nothing has a mark with which an envelope is
+/// booked since then. Otherwise they are stale, as those of any other version. Marks are few, so this costs less than a
+/// rebuild of every folder.
+pub(crate) fn keep_tallies(db: &DB) -> Result<(), OpenError> {
+    const WITHOUT_MARKED: u32 = 2;
+    /// The rules with whose marks envelopes are booked since version 3 (`docs/protocol/rules.md`).
+    const BOOKED_RULES: [InvalidRule; 5] =
+        [InvalidRule(4), InvalidRule(6), InvalidRule(7), InvalidRule(9), InvalidRule(14)];
+    for tally in ProjectionSet::TALLIES {
+        if meta::projection_version(db, tally)? != Some(WITHOUT_MARKED) {
+            return Ok(());
+        }
+    }
+    let mut rows = db.raw_iterator_cf(family_of(db, MarkKey::FAMILY));
+    rows.seek_to_first();
+    while let Some((_, mark)) = current_mark(&rows)? {
+        if matches!(mark, Mark::Invalid(rule) if BOOKED_RULES.contains(&rule)) {
+            return Ok(());
+        }
+        rows.next();
+    }
+    let mut batch = WriteBatch::default();
+    for tally in ProjectionSet::TALLIES {
+        meta::put_projection_version(db, &mut batch, tally);
     }
     Ok(write_synced(db, batch)?)
 }

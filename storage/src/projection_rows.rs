@@ -55,7 +55,7 @@ impl<'a> EnvelopeRows<'a> {
         facts: &Facts,
     ) {
         if self.made.contains(Projection::Topic)
-            && let Some(key) = TopicKey::new(facts.topic.as_bytes(), id)
+            && let Some(key) = TopicKey::of(facts, id)
         {
             key.encode_into(&mut self.key);
             topic::encode_value(facts.originator_ns, bytes, &facts.depends_on, &mut self.value);

@@ -467,7 +467,7 @@ impl<'a> LeavingRows<'a> {
         batch.put_cf(self.pruned, PrunedKey(id).encode(), record.encode());
         batch.delete_cf(self.log, EnvelopeKey(id).encode());
         batch.delete_cf(self.expiry, ExpiryKey { expiry_unix_s, id }.encode());
-        if let Some(topic) = TopicKey::new(facts.topic.as_bytes(), id) {
+        if let Some(topic) = TopicKey::of(facts, id) {
             topic.encode_into(&mut self.key);
             batch.delete_cf(self.topic, &self.key);
         }

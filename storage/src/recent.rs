@@ -119,7 +119,7 @@ impl Recent {
     }
 
     fn hashed(&self, entry: &LogEntry) -> Option<(u64, EnvelopeId)> {
-        let topic = &entry.facts.as_ref()?.topic;
+        let topic = entry.facts.as_ref()?.topic.as_ref()?;
         Some((self.hasher.hash_one(&topic.as_bytes()[..]), entry.id))
     }
 
@@ -259,7 +259,7 @@ mod tests {
 
     fn entry(id: EnvelopeId, name: u8) -> LogEntry {
         let facts = Facts {
-            topic: topic(name),
+            topic: Some(topic(name)),
             originator_ns: 0,
             depends_on: Vec::new(),
             expiry_unix_s: None,

@@ -299,7 +299,7 @@ fn counted_in(
     if age_of(bytes, at).is_none() && time_of(bytes).is_some() {
         return None; // most of the cost is deriving: the payer is recovered from a signature
     }
-    let facts = derive(id, bytes, validity).filter(|_| validity == Validity::Valid)?;
+    let facts = derive(id, bytes, validity)?;
     Some(Counted::of(bytes.len(), &facts))
 }
 

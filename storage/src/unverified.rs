@@ -74,7 +74,7 @@ impl Store {
 
     /// Takes over verdicts on the next unverified places of a strand as one write, and returns when it is durable. Valid
     /// envelopes are booked, with the bytes of the entry where its outer layer differs. Invalid ones get their
-    /// mark and lose the rows that `derive` names for a valid envelope. Entries of places that are verified change
+    /// mark, lose the rows that `derive` names for a valid envelope, and are booked if they have facts. Entries of places that are verified change
     /// nothing.
     ///
     /// # Errors
@@ -239,13 +239,17 @@ impl Group<'_> {
             self.marks.insert(id, Some(Mark::Invalid(rule)));
         }
         if let Some(shown) = derive(id, &Bytes::copy_from_slice(held), Validity::Valid) {
-            if let Some(topic) = TopicKey::new(shown.topic.as_bytes(), id) {
+            if let Some(topic) = TopicKey::of(&shown, id) {
                 self.batch.delete_cf(self.store.family(Family::Topic), topic.encode());
             }
             if let Some(expiry_unix_s) = shown.expiry_unix_s {
                 let key = ExpiryKey { expiry_unix_s, id };
                 self.batch.delete_cf(self.store.family(Family::Expiry), key.encode());
             }
+        }
+        assert!(entry.is_kept_from_readers(), "{id} is not valid, and readers would get it");
+        if let Some(owed) = &entry.facts {
+            self.rows.put_payer(&mut self.batch, id, entry.bytes.len(), owed)?;
         }
         Ok(true)
     }

@@ -47,7 +47,7 @@ fn everything_that_follows_from_an_envelope_is_there_with_it() {
         assert_eq!(snapshot.heads().unwrap(), [at].into_iter().collect());
         assert_eq!(snapshot.get(at).unwrap(), Some(entry.bytes.clone()));
         assert_eq!(snapshot.mark(at).unwrap(), None);
-        assert_eq!(last_of(&snapshot, facts.topic.as_bytes()), Some(at));
+        assert_eq!(last_of(&snapshot, facts.topic.unwrap().as_bytes()), Some(at));
         assert_eq!(snapshot.receipt(&digest(1)).unwrap(), Some(SequenceId(1)));
         assert_eq!(snapshot.congestion(OWN, minute).unwrap(), 1);
         assert_eq!(

@@ -9,6 +9,7 @@ mod commit;
 mod damage;
 mod dropped;
 mod host;
+mod membership;
 mod misbehavior;
 mod older_rows;
 mod open;

@@ -242,3 +242,36 @@ fn rates_and_projection_versions_are_remembered() {
     store.rebuild(&|_, _, _| None, &mut |_| {}).unwrap();
     assert_eq!(store.stale_projections(), [""; 0]);
 }
+
+/// Version 2 booked nothing that has a mark.
+#[test]
+fn tallies_of_the_version_before_are_kept_where_they_are_equal_and_stale_where_they_are_not() {
+    let tallies = ["congestion", "usage", "usage_by_payer"];
+    let booked = [4, 6, 7, 9, 14];
+    for rule in (1..=9).chain(14..=17) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&settings(folder.path())).unwrap();
+        extend(&store, PEER, 3);
+        store.commit(&[append_invalid(PEER, 4, rule)]).unwrap();
+        let digests = store.snapshot().projection_digests().unwrap();
+        drop(store);
+        let db = raw(folder.path());
+        for name in tallies {
+            let key = format!("projection.{name}");
+            db.put_cf(db.cf_handle("meta").unwrap(), key, 2u32.to_be_bytes()).unwrap();
+        }
+        drop(db);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        if booked.contains(&rule) {
+            assert_eq!(store.stale_projections(), tallies, "rule {rule}");
+            continue;
+        }
+        assert_eq!(store.stale_projections(), [""; 0], "rule {rule}");
+        assert_eq!(store.snapshot().projection_digests().unwrap(), digests);
+        // A mark that comes later does not make them doubtful: its booking came with it.
+        store.commit(&[append_invalid(PEER, 5, 4)]).unwrap();
+        drop(store);
+        let store = Store::open(&settings(folder.path())).unwrap();
+        assert_eq!(store.stale_projections(), [""; 0], "rule {rule}");
+    }
+}

@@ -10,6 +10,7 @@ use hawser_storage::{
 use proptest::prelude::*;
 
 fn on_topic(at: EnvelopeId, topic: Topic, originator_ns: i64) -> Change {
+    let topic = Some(topic);
     append_with(at.originator, at.sequence.0, Facts { topic, originator_ns, ..facts(at) })
 }
 
@@ -120,7 +121,7 @@ fn a_row_says_all_that_a_page_plan_needs() {
         let at = id(PEER, 1);
         let depends_on = vec![id(OriginatorId(0), 4), id(OriginatorId(1), 5)];
         let facts = Facts {
-            topic: topic("deps"),
+            topic: Some(topic("deps")),
             originator_ns: -3,
             depends_on: depends_on.clone(),
             ..facts(at)

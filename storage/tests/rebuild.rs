@@ -20,7 +20,7 @@ fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
         return (Some(InvalidRule(random[1])), None);
     }
     let facts = Facts {
-        topic: topic(&format!("t{}", random[2] % 4)),
+        topic: Some(topic(&format!("t{}", random[2] % 4))),
         originator_ns: i64::from(random[3]) * 1_000_000_000,
         depends_on: vec![id(OriginatorId(0), 9); usize::from(random[4] % 3)],
         expiry_unix_s: (random[5] > 50).then(|| u64::from(random[6])),

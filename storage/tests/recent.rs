@@ -11,7 +11,7 @@ fn topic_of(bytes: &Bytes) -> Option<Topic> {
     let (statement, _) = OriginatorEnvelope::open(bytes.clone()).ok()?;
     let text = std::str::from_utf8(&statement).ok()?;
     let sequence = text.rsplit_once(':')?.1.parse().ok()?;
-    Some(facts(id(PEER, sequence)).topic)
+    facts(id(PEER, sequence)).topic
 }
 
 fn has_news(store: &Store, name: &str, after: u64) -> bool {

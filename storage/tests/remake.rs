@@ -2,10 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use crate::support::*;
+use crate::support::{self, *};
 use bytes::Bytes;
-use hawser_proto::envelope::{OriginatorEnvelope, Proof};
-use hawser_proto::sign::originator_digest;
 use hawser_proto::{EnvelopeId, OriginatorId};
 use hawser_storage::{
     Change, Facts, InvalidRule, LogEntry, ReadError, RebuildError, RebuildReport, SkipReason,
@@ -36,18 +34,7 @@ fn derive(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
 
 /// An envelope that states its place and the time that its facts have.
 fn timed(at: EnvelopeId) -> Change {
-    let mut statement = Vec::new();
-    let ns = at.sequence.0 * STEP_NS;
-    for (field, mut number) in [(1, u64::from(at.originator.0)), (2, at.sequence.0), (3, ns)] {
-        statement.push(field << 3);
-        while number > 0x7f {
-            statement.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
-            number >>= 7;
-        }
-        statement.push(u8::try_from(number).unwrap());
-    }
-    let signature = key(1).sign(originator_digest(&statement));
-    let bytes = OriginatorEnvelope::encode(statement.into(), Proof::Signature(signature));
+    let bytes = support::timed(at, at.sequence.0 * STEP_NS);
     Change::Append(LogEntry { bytes, ..entry(at) })
 }
 
@@ -107,6 +94,8 @@ fn go_on(store: &Store, step: u64) {
         originator: PEER,
         rule: InvalidRule(17),
         is_broken_at: &is_broken_at,
+        replaces: &|_| false,
+        judge: &|_| Validity::Valid,
         basis: &step.to_be_bytes(),
     };
     assert!(store.judge_times(&rule, &derive).unwrap().marked > 100);

@@ -10,7 +10,7 @@ use hawser_rules::Rate;
 
 use crate::replay::check::{Charge, CheckedRow, Signed};
 use crate::replay::tally::{COUNTED_MINUTES, price};
-use crate::replay::{GapReason, PrunedRecord, StoredMark, StrandRow, Usage};
+use crate::replay::{GapReason, PrunedRecord, StrandRow, Usage};
 
 /// Minutes after which a minute is written. A guess: the times of honest nodes ascend.
 const OPEN_MINUTES: u32 = 60;
@@ -55,10 +55,8 @@ impl DerivedTallies {
         match row {
             _ if self.refusal.is_some() => {}
             CheckedRow::Envelope(envelope) => {
-                let is_read = matches!(envelope.mark, StoredMark::Valid | StoredMark::Unknown);
                 if let Ok(signed) = &envelope.found
-                    && is_read
-                    && signed.violation.is_none()
+                    && envelope.mark.is_booked()
                 {
                     let len_bytes = u64::try_from(envelope.len_bytes).unwrap_or(u64::MAX);
                     let Signed { originator_ns, charge, counts_for_congestion, .. } = signed;
@@ -161,6 +159,7 @@ mod tests {
     use hawser_proto::SequenceId;
 
     use super::*;
+    use crate::replay::StoredMark;
     use crate::replay::check::{CheckedEnvelope, Checker};
     use crate::replay::testing::{MemoryLog, NODE, RATE, draft, ns_of, settings};
 
@@ -202,12 +201,12 @@ mod tests {
     }
 
     #[test]
-    fn pruned_places_count_by_their_records_and_invalid_ones_do_not() {
+    fn pruned_places_count_by_their_records_and_those_of_unbooked_marks_do_not() {
         let mut log = MemoryLog::honest(200);
         let honest = derive(&checked(&log)).0;
         log.prune(7);
         assert_eq!(derive(&checked(&log)).0, honest);
-        *log.row_at(9).0 = StoredMark::Invalid(4);
+        *log.row_at(9).0 = StoredMark::Invalid(3);
         assert_ne!(derive(&checked(&log)).0, honest);
     }
 

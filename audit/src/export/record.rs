@@ -4,7 +4,7 @@ use hawser_proto::batch::{SignatureClaim, recover_similar};
 use hawser_proto::envelope::{OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SequenceId, minute_of};
-use hawser_rules::{is_free, payer_claim};
+use hawser_rules::{RuleNumber, is_owed, payer_claim};
 
 use super::table::Value;
 use crate::replay::{FaultKind, GapReason, PrunedRecord, StoredMark, StrandRow};
@@ -201,8 +201,11 @@ fn envelope(
         Some(statement) => {
             let payer = statement.payer();
             let topic = payer.client().topic();
-            let is_read = matches!(mark, StoredMark::Valid | StoredMark::Unknown);
-            let is_paid = is_read && stated.is_signed && !is_free(topic.kind());
+            let broken = match mark {
+                StoredMark::Invalid(rule) => Some(RuleNumber(rule)),
+                StoredMark::Valid | StoredMark::Waiting | StoredMark::Unknown => None,
+            };
+            let is_paid = mark.is_booked() && stated.is_signed && is_owed(payer, broken);
             let kind = topic.as_bytes().first();
             values.extend([
                 Value::Bytes(topic.as_bytes().clone()),

@@ -35,7 +35,7 @@ fn a_node_gives_the_tallies_of_its_folder_in_whatever_number_of_runs() {
     let honest = log.clone();
     for at in [11, 12] {
         // Not charged: neither the folder nor the node counts them.
-        *log.row_at(at).0 = StoredMark::Invalid(4);
+        *log.row_at(at).0 = StoredMark::Invalid(3);
     }
     let mut envelopes = Vec::new();
     for row in &log.rows {

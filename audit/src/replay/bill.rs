@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use super::check::{CheckedEnvelope, CheckedRow, Checker};
 use super::fault::{Fault, FaultKind, Faults};
-use super::item::{GapReason, SourceError, StoredMark, StrandRow};
+use super::item::{GapReason, SourceError, StrandRow};
 use super::pipeline;
 use super::repeats::{RepeatFinder, RepeatedCharges};
 use super::run::LogSource;
@@ -197,8 +197,7 @@ impl<'a> StrandBilling<'a> {
         if let Some(fee) = &signed.fee {
             self.bill.faults.add(Fault::at(FaultKind::Fee, id, fee));
         }
-        let is_valid = matches!(envelope.mark, StoredMark::Valid | StoredMark::Unknown);
-        if !is_valid || signed.violation.is_some() {
+        if !envelope.mark.is_booked() {
             return;
         }
         if let Some(charge) = &signed.charge {
@@ -305,7 +304,9 @@ mod tests {
     use hawser_proto::envelope::OriginatorEnvelope;
     use hawser_rules::NodeRecord;
 
-    use super::super::testing::{MemoryLog, NODE, RATE, draft_for, key, ns_of};
+    use super::super::item::StoredMark;
+    use super::super::planted::sign_at;
+    use super::super::testing::{Draft, MemoryLog, NODE, RATE, draft, draft_for, key, ns_of};
     use super::*;
 
     fn settings(payer: u8) -> BillSettings {
@@ -374,6 +375,32 @@ mod tests {
             BillVerdict::Proven,
             "a payer of nothing has no leaf"
         );
+    }
+
+    /// Readers do not get the envelope, and its payer owes for it.
+    #[test]
+    fn a_bill_has_what_is_marked_and_owed_and_nothing_else_that_is_marked() {
+        let honest = MemoryLog::honest(50);
+        let at = |sequence, mark, change: fn(&mut Draft)| {
+            let (mut log, mut changed) = (honest.clone(), draft(sequence, ns_of(sequence)));
+            change(&mut changed);
+            sign_at(&mut log, sequence, mark, &changed);
+            log
+        };
+        let envelopes = |log: &MemoryLog| {
+            let bill = bill(log, head(log), &reports(log, &[30]), &settings(9)).unwrap();
+            let parts: Vec<_> = bill.parts.iter().map(|part| part.verdict).collect();
+            assert_eq!(parts, [BillVerdict::Proven], "the report of an honest node");
+            bill.envelopes
+        };
+        let expected = envelopes(&honest);
+        // Place 5 is of payer 9.
+        let late = at(5, StoredMark::Invalid(9), |it| it.statement.expiry_unixtime += 601);
+        assert_eq!(envelopes(&late), expected);
+        let unpaid = at(5, StoredMark::Invalid(1), |it| {
+            it.statement.payer_envelope_bytes = vec![0xff; 8].into();
+        });
+        assert_eq!(envelopes(&unpaid), expected - 1);
     }
 
     /// The log in which the node has charged the payer envelope of place 3 again at each of these.

@@ -6,7 +6,7 @@ use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::sign::{Digest, originator_digest};
 use hawser_proto::{Address, Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, minute_of};
 use hawser_rules::{
-    Absences, RateTable, Registry, Violation, check_length, check_statement, is_free, payer_claim,
+    Absences, RateTable, Registry, Violation, check_length, check_statement, is_owed, payer_claim,
 };
 
 use super::fault::FaultKind;
@@ -44,6 +44,7 @@ pub(crate) struct Signed {
     pub(crate) violation: Option<Violation>,
     /// Fees that no rate explains.
     pub(crate) fee: Option<Violation>,
+    /// The charge, also for an envelope that breaks a rule and is booked all the same.
     pub(crate) charge: Option<Charge>,
     /// The digest of what the payer has signed.
     pub(crate) payer_digest: Option<Digest>,
@@ -220,24 +221,20 @@ impl Checker {
             signed.violation = inner.err().map(Violation::from);
             return signed;
         }
-        let judged = check_length(len_bytes).and_then(|()| {
-            let parsed = inner?;
-            if let Some(key) = &self.key {
-                check_statement(&parsed, payer.clone(), key)?;
-            }
-            if self.absences.cover(originator_ns) {
-                return Err(Violation::Absent);
-            }
-            Ok(parsed)
-        });
-        match judged {
-            Err(violation) => signed.violation = Some(violation),
-            Ok(parsed) => self.count(&mut signed, &parsed, payer.ok()),
-        }
+        let parsed = match check_length(len_bytes).and_then(|()| Ok(inner?)) {
+            Ok(parsed) => parsed,
+            Err(violation) => return Signed { violation: Some(violation), ..signed },
+        };
+        let judged = match &self.key {
+            Some(key) => check_statement(&parsed, payer.clone(), key),
+            None => Ok(()),
+        };
+        signed.violation = self.absences.judge(originator_ns, judged).err();
+        self.count(&mut signed, &parsed, payer.ok());
         signed
     }
 
-    /// Adds what a valid envelope costs and counts.
+    /// Adds what an envelope costs and counts, if its payer owes for it.
     fn count(
         &self,
         signed: &mut Signed,
@@ -245,7 +242,10 @@ impl Checker {
         payer: Option<Address>,
     ) {
         let envelope = parsed.payer();
-        let is_paid = !is_free(envelope.client().topic().kind());
+        let is_paid = match &signed.violation {
+            None => is_owed(envelope, None),
+            Some(violation) => violation.rule().is_some_and(|rule| is_owed(envelope, Some(rule))),
+        };
         signed.counts_for_congestion = is_paid && self.originator.is_node();
         signed.payer_digest = Some(envelope.digest());
         signed.charge = payer.filter(|_| is_paid).map(|payer| Charge {
@@ -256,6 +256,9 @@ impl Checker {
                 .base_fee_picodollars()
                 .saturating_add(parsed.congestion_fee_picodollars()),
         });
+        if signed.violation.is_some() {
+            return; // its fees are no fault of their own
+        }
         let rates = self.rates.as_ref().filter(|rates| rates.covers(parsed.originator_ns()));
         if let Some(rates) = rates.filter(|_| self.originator.is_node()) {
             signed.fee = hawser_rules::check_charges(parsed, rates).err();

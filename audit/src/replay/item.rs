@@ -5,6 +5,7 @@ use std::ops::RangeInclusive;
 use hawser_proto::checkpoint::CosignedCheckpoint;
 use hawser_proto::merkle::TreeHash;
 use hawser_proto::{Address, Bytes, OriginatorId, SequenceId};
+use hawser_rules::RuleNumber;
 use serde::{Deserialize, Serialize};
 
 /// The mark that the log keeps beside an envelope.
@@ -18,6 +19,17 @@ pub enum StoredMark {
     Waiting,
     /// The source shows no marks. Nodes answer only with what is valid.
     Unknown,
+}
+
+impl StoredMark {
+    /// Returns true if an envelope with this mark is booked, as far as its bytes do not say otherwise.
+    pub(crate) fn is_booked(self) -> bool {
+        match self {
+            Self::Valid | Self::Unknown => true,
+            Self::Invalid(rule) => RuleNumber(rule).is_booked(),
+            Self::Waiting => false,
+        }
+    }
 }
 
 /// The reason for which places have no envelope.

@@ -263,7 +263,7 @@ impl StrandReplay {
         self.figures.count_envelope(signed.originator_ns, len_bytes);
         self.figures.invalid += u64::from(matches!(mark, StoredMark::Invalid(_)));
         judge(id, mark, &signed).into_iter().for_each(|fault| self.fault(fault));
-        if matches!(mark, StoredMark::Valid | StoredMark::Unknown) && signed.violation.is_none() {
+        if mark.is_booked() {
             self.count(sequence, len_bytes, &signed, context)?;
         }
         self.add_leaf(sequence, signed.leaf, stored_leaf, context);

@@ -132,7 +132,7 @@ impl MemoryLog {
         for (at, (bytes, mark)) in (1..).zip(envelopes) {
             let leaf = envelope_leaf(&bytes).unwrap();
             tree.append(leaf, |_, _| {});
-            if mark == StoredMark::Valid
+            if mark.is_booked()
                 && let Some((minute, payer, one)) = charge(&bytes)
             {
                 usage.entry((minute, payer)).or_default().add(one);

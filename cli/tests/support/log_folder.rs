@@ -94,7 +94,7 @@ pub fn entry_at(key: &SecretKey, sequence: u64, second: u64) -> LogEntry {
         ..Default::default()
     };
     let facts = Facts {
-        topic: Topic::parse(topic).unwrap(),
+        topic: Some(Topic::parse(topic).unwrap()),
         originator_ns: ns,
         depends_on: Vec::new(),
         expiry_unix_s: None,

@@ -204,7 +204,7 @@ pub(crate) fn append(committed: &Committed) -> Change {
         bytes: committed.bytes.clone(),
         validity: Validity::Valid,
         facts: Some(Facts {
-            topic: committed.topic.clone(),
+            topic: Some(committed.topic.clone()),
             originator_ns: committed.originator_ns,
             depends_on: committed.depends_on.clone(),
             expiry_unix_s: None,

@@ -7,7 +7,7 @@ use hawser_engine::ports::{NodeRecord, Registry};
 use hawser_engine::runtime::PublishError;
 use hawser_proto::{Bytes, Cursor, EnvelopeId, OriginatorId, SequenceId, minute_of};
 use hawser_rules::{Absence, Absences};
-use hawser_storage::{InvalidRule, Mark, Store, TimeRule};
+use hawser_storage::{InvalidRule, Mark, Store, TimeRule, Validity};
 
 use crate::common::{self, NODE, START_NS, group_topic, payer, record};
 use crate::follow::{Follower, OTHER, SOURCE, dated, key};
@@ -153,7 +153,14 @@ async fn marks_of_an_earlier_rule_are_judged_once_more() {
     let basis = [at(1).to_be_bytes(), u64::MAX.to_be_bytes()].concat();
     let is_broken_at = |ns| START_NS + SECOND < ns;
     let rule = InvalidRule(17);
-    let rule = TimeRule { originator: SOURCE, rule, is_broken_at: &is_broken_at, basis: &basis };
+    let rule = TimeRule {
+        originator: SOURCE,
+        rule,
+        is_broken_at: &is_broken_at,
+        replaces: &|_| false,
+        judge: &|_| Validity::Valid,
+        basis: &basis,
+    };
     let derive = |_, bytes: &Bytes, validity| facts::of_stored(bytes, validity, NODE);
     assert_eq!(store.judge_times(&rule, &derive).unwrap().marked, 2);
 

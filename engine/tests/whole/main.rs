@@ -10,6 +10,7 @@
 
 mod admission;
 mod ahead;
+mod booking;
 mod chain;
 mod checkpoints;
 mod clocks;

@@ -7,6 +7,7 @@ use hawser_proto::EnvelopeId;
 
 use super::envelope::EnvelopeKey;
 use super::{Key, take};
+use crate::change::Facts;
 use crate::family::Family;
 
 /// Envelopes up to this length, in bytes, are stored in their topic rows as well. A guess: nearly all
@@ -33,6 +34,11 @@ impl<'a> TopicKey<'a> {
     /// Returns the key; `None` for a topic above 65,535 bytes, which is not indexed.
     pub(crate) fn new(topic: &'a [u8], id: EnvelopeId) -> Option<Self> {
         u16::try_from(topic.len()).is_ok().then_some(Self { topic, id })
+    }
+
+    /// Returns the key of an envelope with these facts; `None` if it has no row.
+    pub(crate) fn of(facts: &'a Facts, id: EnvelopeId) -> Option<Self> {
+        Self::new(facts.topic.as_ref()?.as_bytes(), id)
     }
 
     pub(crate) fn id(&self) -> EnvelopeId {

@@ -93,6 +93,21 @@ pub(crate) fn signed(statement: &str, seed: u8) -> Bytes {
     OriginatorEnvelope::encode(statement, Proof::Signature(signature))
 }
 
+/// An originator envelope that states its place and a time, unix nanoseconds.
+pub(crate) fn timed(at: EnvelopeId, ns: u64) -> Bytes {
+    let mut statement = Vec::new();
+    for (field, mut number) in [(1, u64::from(at.originator.0)), (2, at.sequence.0), (3, ns)] {
+        statement.push(field << 3);
+        while number > 0x7f {
+            statement.push(u8::try_from(number & 0x7f).unwrap() | 0x80);
+            number >>= 7;
+        }
+        statement.push(u8::try_from(number).unwrap());
+    }
+    let signature = key(1).sign(originator_digest(&statement));
+    OriginatorEnvelope::encode(statement.into(), Proof::Signature(signature))
+}
+
 /// An envelope with everything that projections keep.
 pub(crate) fn entry(at: EnvelopeId) -> LogEntry {
     LogEntry {
@@ -107,7 +122,7 @@ pub(crate) fn entry(at: EnvelopeId) -> LogEntry {
 pub(crate) fn facts(at: EnvelopeId) -> Facts {
     let sequence = at.sequence.0;
     Facts {
-        topic: topic(&format!("t{}", sequence % 3)),
+        topic: Some(topic(&format!("t{}", sequence % 3))),
         originator_ns: i64::try_from(sequence % 1_000_000).unwrap() * 600_000_000,
         depends_on: Vec::new(),
         expiry_unix_s: Some(sequence % 1_000_000),

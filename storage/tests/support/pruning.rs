@@ -19,7 +19,7 @@ pub(crate) fn derived(at: EnvelopeId) -> (Option<InvalidRule>, Option<Facts>) {
         return (Some(InvalidRule(random[1])), None);
     }
     let facts = Facts {
-        topic: topic(&format!("t{}", random[2] % 4)),
+        topic: Some(topic(&format!("t{}", random[2] % 4))),
         originator_ns: i64::from(random[3]) * 3_000_000_000,
         depends_on: Vec::new(),
         expiry_unix_s: (random[5] > 30).then(|| u64::from(random[6])),

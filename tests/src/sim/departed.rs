@@ -3,11 +3,11 @@
 
 use hawser_engine::facts;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_rules::{Absence, Absences};
+use hawser_rules::{Absence, Absences, RuleNumber};
 use hawser_storage::{InvalidRule, LogItem, TimeRule, Validity};
 
 use super::node::Node;
-use super::strands::{START_NS, Version, envelope};
+use super::strands::{START_NS, Version, envelope, judge};
 use super::wire::Path;
 use super::world::Sim;
 
@@ -78,6 +78,8 @@ impl Sim {
             originator,
             rule: ABSENT,
             is_broken_at: &|ns| absences.cover(ns),
+            replaces: &|InvalidRule(rule)| RuleNumber(rule).is_booked(),
+            judge: &|bytes| judge(originator, id, bytes).expect("it is signed").validity,
             basis: &absences.to_bytes(),
         };
         let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, id);

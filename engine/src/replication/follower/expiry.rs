@@ -20,7 +20,7 @@ impl Follower {
         self.wall_ns = Some(now_ns);
     }
 
-    /// Returns true if places before this envelope can have expired. An envelope that readers do not get shows no time.
+    /// Returns true if places before this envelope can have expired. An envelope without facts shows no time.
     pub(super) fn can_have_expired_before(&self, entry: &LogEntry) -> bool {
         let Some(now_ns) = self.wall_ns else { return true };
         let at_ns = entry.facts.as_ref().map(|facts| facts.originator_ns);

@@ -8,10 +8,10 @@ use hawser_proto::batch::{SignatureClaim, recover_batch, recover_similar};
 use hawser_proto::envelope::{LayerError, OriginatorEnvelope, Proof, UnsignedOriginatorEnvelope};
 use hawser_proto::sign::originator_digest;
 use hawser_proto::{Bytes, EnvelopeId, OriginatorId, PublicKey, SequenceId, Signature};
-use hawser_rules::{Absences, Violation, check_length, check_statement, payer_claim};
-use hawser_storage::LogEntry;
+use hawser_rules::{Absences, RuleNumber, Violation, check_length, check_statement, payer_claim};
 #[cfg(feature = "faults")]
 use hawser_storage::faults::{self, SeededFault};
+use hawser_storage::{LogEntry, Validity};
 
 use super::link::PeerViolation;
 use crate::facts;
@@ -103,6 +103,18 @@ impl EnvelopeVerifier {
         signed.into_iter().map(result).collect()
     }
 
+    /// Returns the validity of an envelope of the log by its bytes. Its originator's signature was checked before it was
+    /// stored, and is not checked again.
+    #[must_use]
+    pub fn validity_of_stored(&self, bytes: &Bytes) -> Validity {
+        let envelope = self.open_unsigned(bytes.clone()).map(|(opened, _)| opened.parse());
+        let payer = self.payers(std::slice::from_ref(&envelope)).pop();
+        match envelope.ok().zip(payer) {
+            Some((envelope, payer)) => self.entry(envelope, payer).validity,
+            None => Validity::Invalid(facts::mark_of(RuleNumber::UNDECODABLE)),
+        }
+    }
+
     fn open(&self, bytes: Bytes) -> Result<(OpenedEnvelope, SignatureClaim), PeerViolation> {
         let (envelope, signature) = self.open_unsigned(bytes)?;
         let (digest, expected) = (originator_digest(&envelope.statement), Some(self.key));
@@ -150,25 +162,29 @@ impl EnvelopeVerifier {
     fn entry(&self, envelope: ParsedEnvelope, payer: Result<PublicKey, Violation>) -> LogEntry {
         let ParsedEnvelope { bytes, id, inner } = envelope;
         let payer = payer.map(|key| key.address());
-        let judged = check_length(bytes.len()).and_then(|()| {
-            let statement = inner?;
-            check_statement(&statement, payer.clone(), &self.key)?;
-            // Last: an envelope with another mark keeps it, whenever this node learns of an absence.
-            if self.absences.cover(statement.originator_ns()) {
-                return Err(Violation::Absent);
+        let read = check_length(bytes.len()).and_then(|()| Ok(inner?));
+        let statement = match read {
+            Ok(statement) => statement,
+            Err(violation) => {
+                return LogEntry::invalid(id, bytes, facts::mark_of(rule(&violation)));
             }
-            Ok(statement)
-        });
-        match judged {
-            Ok(statement) => {
+        };
+        let judged = check_statement(&statement, payer.clone(), &self.key);
+        match self.absences.judge(statement.originator_ns(), judged) {
+            Ok(()) => {
                 LogEntry::valid(id, bytes, facts::of_statement(&statement, payer.ok(), self.own))
             }
             Err(violation) => {
-                let rule = violation.rule().expect("each rule of a statement has a number");
-                LogEntry::invalid(id, bytes, facts::mark_of(rule))
+                let rule = rule(&violation);
+                let facts = facts::of_marked(&statement, payer.ok(), rule);
+                LogEntry { facts, ..LogEntry::invalid(id, bytes, facts::mark_of(rule)) }
             }
         }
     }
+}
+
+fn rule(violation: &Violation) -> RuleNumber {
+    violation.rule().expect("each rule of a statement has a number")
 }
 
 fn claim_of(envelope: &ParsedEnvelope) -> Result<SignatureClaim, Violation> {

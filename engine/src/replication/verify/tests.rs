@@ -7,7 +7,7 @@ use hawser_proto::pb::xmtp::mls::api::v1::GroupMessageInput;
 use hawser_proto::pb::xmtp::mls::api::v1::group_message_input::{V1, Version};
 use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{SecretKey, Topic, TopicKind};
-use hawser_storage::{InvalidRule, Validity};
+use hawser_storage::{Facts, InvalidRule};
 use prost::Message as _;
 
 use super::*;
@@ -161,7 +161,37 @@ fn a_signed_violation_is_kept_under_the_number_of_its_rule() {
         let bytes = signed(&statement, 2);
         let entry = check_one(bytes.clone()).unwrap();
         assert_eq!(entry.validity, Validity::Invalid(InvalidRule(rule)));
-        assert_eq!((entry.facts, entry.bytes), (None, bytes), "rule {rule}");
+        let booked = |facts: &Facts| {
+            let charge = facts.charge.unwrap();
+            assert_eq!(charge.payer, key(3).public_key().address());
+            assert_eq!((charge.retention_days, facts.counts_for_congestion), (60, true));
+            assert_eq!(facts.clone().hidden(), *facts, "tallies alone are made of it");
+        };
+        assert_eq!(entry.facts.is_some(), [4, 6, 7, 9].contains(&rule), "rule {rule}");
+        entry.facts.iter().for_each(booked);
+        assert_eq!(entry.bytes, bytes);
+        assert_eq!(verifier().validity_of_stored(&bytes), entry.validity);
+    }
+}
+
+/// A hostile node states the retention itself, and the first rule that is broken is the one in the mark.
+#[test]
+fn a_retention_that_no_node_accepts_is_never_booked_and_a_reserved_topic_is_free() {
+    let misplaced = |kind, days| {
+        let of = paid(client(kind, 1, &[]), SOURCE, days);
+        check_one(signed(&statement(5, &of), 2)).unwrap()
+    };
+    for (kind, days, is_booked) in [
+        (TopicKind::Welcomes, 60, true),
+        (TopicKind::Welcomes, 1_000_000_000, false),
+        (TopicKind::Welcomes, 1, false),
+        (TopicKind::PayerReports, 60, false),
+    ] {
+        let entry = misplaced(kind, days);
+        assert_eq!(entry.validity, Validity::Invalid(InvalidRule(4)));
+        assert_eq!(entry.facts.is_some(), is_booked, "{kind:?}, {days} days");
+        let rebuilt = facts::of_stored(&entry.bytes, entry.validity, OWN);
+        assert_eq!(rebuilt, entry.facts, "a rebuild says the same");
     }
 }
 
@@ -186,7 +216,8 @@ fn a_price_is_no_rule() {
 }
 
 #[test]
-fn what_a_node_signs_while_it_is_away_is_kept_under_a_rule_and_other_rules_come_first() {
+fn what_a_node_signs_while_it_is_away_is_kept_under_a_rule_and_rules_that_are_not_booked_come_first()
+ {
     let second = u64::try_from(NS / 1_000_000_000).unwrap();
     let away = |from_s, until_s| Absences::new(vec![Absence { from_s, until_s }]).unwrap();
     let judged = |absences, bytes: Bytes| {
@@ -199,10 +230,15 @@ fn what_a_node_signs_while_it_is_away_is_kept_under_a_rule_and_other_rules_come_
     assert_eq!(judged(away(second - 1, None), good()), absent);
     assert_eq!(judged(away(second - 1, Some(second + 1)), good()), absent);
     assert_eq!(judged(away(second - 1, Some(second)), good()), Validity::Valid, "it is back");
-    let reserved = signed(&statement(5, &paid(application(), SOURCE, 1)), 2);
-    let first = judged(Absences::NONE, reserved.clone());
+    let short = signed(&statement(5, &paid(application(), SOURCE, 1)), 2);
+    let first = judged(Absences::NONE, short.clone());
     assert_eq!(first, Validity::Invalid(InvalidRule(8)));
-    assert_eq!(judged(away(second - 1, None), reserved), first);
+    assert_eq!(judged(away(second - 1, None), short), first);
+    // A mark with which it would be booked gives way.
+    let commit = client(TopicKind::GroupMessages, 3, &[]);
+    let commit = signed(&statement(5, &paid(commit, SOURCE, 60)), 2);
+    assert_eq!(judged(Absences::NONE, commit.clone()), Validity::Invalid(InvalidRule(6)));
+    assert_eq!(judged(away(second - 1, None), commit), absent);
 }
 
 #[test]

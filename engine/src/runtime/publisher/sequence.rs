@@ -336,7 +336,7 @@ fn seal(key: &SecretKey, node: OriginatorId, place: Sequenced, admitted: &Admitt
         "sequenced"
     );
     let facts = Facts {
-        topic: client.topic().clone(),
+        topic: Some(client.topic().clone()),
         originator_ns: place.originator_ns,
         depends_on: facts::chain_dependencies(client.depends_on()),
         expiry_unix_s: Some(place.expiry_unix_s).filter(|&expiry| expiry < EXPIRY_NEVER),

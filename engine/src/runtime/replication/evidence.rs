@@ -126,7 +126,8 @@ pub(super) fn watch(
             let Charge { size_bytes, retention_days, stated_picodollars, .. } = charge;
             rates.explains_sum(facts.originator_ns, size_bytes, retention_days, stated_picodollars)
         };
-        if facts.as_ref().is_some_and(|it| it.charge.is_some_and(|charge| !explains(it, charge))) {
+        let shown = facts.as_ref().filter(|_| *validity == Validity::Valid);
+        if shown.is_some_and(|it| it.charge.is_some_and(|charge| !explains(it, charge))) {
             state.doubted.push(*id);
         }
     }

@@ -6,13 +6,14 @@
 
 use std::sync::Arc;
 
-use hawser_proto::OriginatorId;
-use hawser_rules::{Absences, Violation};
-use hawser_storage::{CommitError, JudgedTimes, ReadError, Store, TimeRule};
+use hawser_proto::{Bytes, OriginatorId, PublicKey};
+use hawser_rules::{Absences, RuleNumber};
+use hawser_storage::{CommitError, InvalidRule, JudgedTimes, ReadError, Store, TimeRule};
 
 use super::state::{self, ReplicationState};
 use crate::facts;
 use crate::pauses::RetryPauses;
+use crate::replication::EnvelopeVerifier;
 use crate::runtime::stop::StopSignal;
 
 /// Returns true if the marks of a strand follow other absences than these.
@@ -24,31 +25,35 @@ pub(super) fn is_outdated(
     Ok(store.snapshot().judged_by(originator)? != absences.to_bytes())
 }
 
-/// Makes the marks of a strand follow the absences of its node. Reads the whole strand.
+/// Makes the marks of a strand follow the absences of its node, which has this key. Reads the whole strand.
 ///
 /// # Errors
 /// When the log cannot be read or written.
 pub(super) fn judge(
     store: &Store,
     originator: OriginatorId,
+    key: PublicKey,
     absences: &Absences,
 ) -> Result<JudgedTimes, CommitError> {
     let own = store.identity().node;
-    let rule = Violation::Absent.rule().expect("the rule has a number");
+    let verifier = EnvelopeVerifier { originator, key, own, absences: Absences::NONE };
     let rule = TimeRule {
         originator,
-        rule: facts::mark_of(rule),
+        rule: facts::mark_of(RuleNumber::ABSENT),
         is_broken_at: &|originator_ns| absences.cover(originator_ns),
+        replaces: &|InvalidRule(rule)| RuleNumber(rule).is_booked(),
+        judge: &|bytes: &Bytes| verifier.validity_of_stored(bytes),
         basis: &absences.to_bytes(),
     };
     let derive = |_, bytes: &_, validity| facts::of_stored(bytes, validity, own);
     let judged = store.judge_times(&rule, &derive)?;
     if judged != JudgedTimes::default() {
-        let JudgedTimes { marked, unmarked } = judged;
+        let JudgedTimes { marked, unmarked, remarked } = judged;
         tracing::warn!(
             %originator,
             marked,
             unmarked,
+            remarked,
             "a node was not in the network when it signed these: their marks have changed"
         );
     }
@@ -62,8 +67,9 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
     loop {
         let known = registry.borrow_and_update().clone();
         let mut retry = None;
-        if known.node(state.own).is_some()
-            && let Err(error) = judge_own_by(&state, known.absences(state.own)).await
+        if let Some(record) = known.node(state.own)
+            && let Err(error) =
+                judge_own_by(&state, record.public_key, known.absences(state.own)).await
         {
             tracing::error!(%error, "this node's own strand cannot be judged by its absences now");
             retry = Some(pauses.next());
@@ -78,7 +84,11 @@ pub(super) async fn judge_own(state: Arc<ReplicationState>, mut stopped: StopSig
     }
 }
 
-async fn judge_own_by(state: &ReplicationState, absences: &Absences) -> Result<(), CommitError> {
+async fn judge_own_by(
+    state: &ReplicationState,
+    key: PublicKey,
+    absences: &Absences,
+) -> Result<(), CommitError> {
     let own = state.own;
     if !is_outdated(&state.store, own, absences)? {
         return Ok(());
@@ -86,6 +96,6 @@ async fn judge_own_by(state: &ReplicationState, absences: &Absences) -> Result<(
     // Requests that were taken before have places already. Later ones are checked against the new registry.
     state.publisher.idle().await;
     let (store, absences) = (state.store.clone(), absences.clone());
-    let judged = tokio::task::spawn_blocking(move || judge(&store, own, &absences)).await;
+    let judged = tokio::task::spawn_blocking(move || judge(&store, own, key, &absences)).await;
     judged.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic())).map(drop)
 }

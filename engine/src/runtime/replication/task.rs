@@ -394,10 +394,10 @@ impl StrandTask {
 
     /// Judges the strand anew by the present absences.
     fn start_judging(&self) -> JoinHandle<CommitResult> {
-        let (store, originator) = (self.state.store.clone(), self.originator);
+        let (store, originator, key) = (self.state.store.clone(), self.originator, self.key);
         let absences = self.absences.clone();
         tokio::task::spawn_blocking(move || {
-            let judged = membership::judge(&store, originator, &absences);
+            let judged = membership::judge(&store, originator, key, &absences);
             judged.map(|_| None).map_err(|error| FailedWrites { error, writes: Vec::new() })
         })
     }

@@ -249,8 +249,9 @@ fn require_described(row: &SourceRow, entry: &LogEntry) -> Result<(), RowError> 
         }
         _ => true,
     };
-    if facts.topic.as_bytes()[..] == topic[..] && stated.is_none_or(|it| it == *expiry) && is_payer
-    {
+    // Of what readers do not get the payer alone counts.
+    let is_topic = facts.topic.as_ref().is_none_or(|it| it.as_bytes()[..] == topic[..]);
+    if is_topic && stated.is_none_or(|it| it == *expiry) && is_payer {
         return Ok(());
     }
     Err(RowError::Described)

@@ -95,5 +95,5 @@ impl Sim {
 /// Returns the facts of a stored envelope, as the engine derives them. Verdicts are kept from run to run.
 fn derive(node: OriginatorId, id: EnvelopeId, bytes: &Bytes, validity: Validity) -> Option<Facts> {
     let entry = judge(id.originator, node, bytes).ok()?;
-    entry.facts.filter(|_| validity == Validity::Valid)
+    entry.facts.filter(|_| validity == entry.validity)
 }

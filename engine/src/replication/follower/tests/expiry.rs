@@ -10,7 +10,7 @@ const NOW_NS: i64 = 10 * TWO_DAYS_NS;
 
 fn dated(sequence: u64, originator_ns: i64) -> StrandItem<VerifyResult> {
     let facts = Facts {
-        topic: Topic::new(TopicKind::GroupMessages, &[1]).unwrap(),
+        topic: Some(Topic::new(TopicKind::GroupMessages, &[1]).unwrap()),
         originator_ns,
         depends_on: Vec::new(),
         expiry_unix_s: None,

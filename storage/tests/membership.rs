@@ -1,0 +1,127 @@
+//! Marks that follow a rule about times, and what they do to rows. The engine's part is played by functions of the place.
+
+use bytes::Bytes;
+use hawser_proto::envelope::OriginatorEnvelope;
+use hawser_proto::{EnvelopeId, SequenceId, minute_of};
+use hawser_storage::{
+    Change, Facts, InvalidRule, JudgedTimes, LogEntry, Store, TimeRule, Validity,
+};
+
+use crate::support::*;
+
+const ABSENT: InvalidRule = InvalidRule(17);
+/// A mark with which an envelope is booked.
+const BOOKED: InvalidRule = InvalidRule(6);
+/// A mark with which none is.
+const FREE: InvalidRule = InvalidRule(3);
+const SECOND: i64 = 1_000_000_000;
+const PLACES: u64 = 12;
+
+/// The validity of an envelope without absences: every third one is booked with a mark, every fourth one not.
+fn otherwise(sequence: SequenceId) -> Validity {
+    match sequence.0 {
+        it if it % 4 == 0 => Validity::Invalid(FREE),
+        it if it % 3 == 0 => Validity::Invalid(BOOKED),
+        _ => Validity::Valid,
+    }
+}
+
+fn ns(sequence: SequenceId) -> i64 {
+    i64::try_from(sequence.0).unwrap() * 20 * SECOND
+}
+
+fn derive(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
+    let facts = Facts { originator_ns: ns(at.sequence), addresses: Vec::new(), ..facts(at) };
+    match validity {
+        Validity::Valid => Some(facts),
+        Validity::Invalid(BOOKED) => Some(facts.hidden()),
+        Validity::Invalid(_) | Validity::Waiting => None,
+    }
+}
+
+fn entry_at(sequence: u64, validity: Validity) -> Change {
+    let at = id(PEER, sequence);
+    let bytes = timed(at, ns(at.sequence).unsigned_abs());
+    let facts = derive(at, &bytes, validity);
+    Change::Append(LogEntry { id: at, bytes, validity, facts })
+}
+
+fn judge(store: &Store, basis: u8, is_broken_at: &dyn Fn(i64) -> bool) -> JudgedTimes {
+    let sequence_of = |bytes: &Bytes| {
+        let (statement, _) = OriginatorEnvelope::open(bytes.clone()).unwrap();
+        OriginatorEnvelope::statement(statement).unwrap().0.sequence
+    };
+    let rule = TimeRule {
+        originator: PEER,
+        rule: ABSENT,
+        is_broken_at,
+        replaces: &|rule| rule == BOOKED,
+        judge: &|bytes| otherwise(sequence_of(bytes)),
+        basis: &[basis],
+    };
+    let judged = store.judge_times(&rule, &derive).unwrap();
+    while store.reprice(&derive, 100).unwrap() == 100 {}
+    judged
+}
+
+/// The strand as a node has it that knew of the absence before.
+fn told_before(is_broken_at: &dyn Fn(i64) -> bool) -> Store {
+    let store = in_memory();
+    let change = |sequence: u64| {
+        let otherwise = otherwise(SequenceId(sequence));
+        let is_replaced = matches!(otherwise, Validity::Valid | Validity::Invalid(BOOKED));
+        let is_absent = is_replaced && is_broken_at(ns(SequenceId(sequence)));
+        entry_at(sequence, if is_absent { Validity::Invalid(ABSENT) } else { otherwise })
+    };
+    store.commit(&(1..=PLACES).map(change).collect::<Vec<_>>()).unwrap();
+    store
+}
+
+fn assert_equal(store: &Store, expected: &Store) {
+    let (snapshot, other) = (store.snapshot(), expected.snapshot());
+    for sequence in 1..=PLACES {
+        let at = id(PEER, sequence);
+        assert_eq!(snapshot.mark(at).unwrap(), other.mark(at).unwrap(), "{at}");
+    }
+    let digests = snapshot.projection_digests().unwrap();
+    assert_eq!(digests, other.projection_digests().unwrap());
+    drop(snapshot);
+    store.rebuild(&derive, &mut |_| {}).unwrap();
+    assert_eq!(store.snapshot().projection_digests().unwrap(), digests, "and of a rebuild");
+}
+
+#[test]
+fn an_absence_takes_the_place_of_booked_marks_and_gives_them_back() {
+    let (never, later) = (|_: i64| false, |ns: i64| ns >= 100 * SECOND);
+    let store = told_before(&never);
+    // Of places 5 to 12: 5, 7, 10 and 11 are valid, 6 and 9 booked, 8 and 12 neither.
+    let judged = judge(&store, 1, &later);
+    assert_eq!(judged, JudgedTimes { marked: 4, unmarked: 0, remarked: 2 });
+    assert_equal(&store, &told_before(&later));
+    let judged = judge(&store, 2, &never);
+    assert_eq!(judged, JudgedTimes { marked: 0, unmarked: 4, remarked: 2 });
+    assert_equal(&store, &told_before(&never));
+}
+
+#[test]
+fn a_marked_envelope_is_booked_and_has_no_other_row() {
+    let store = in_memory();
+    let entries = [1, 2, 3, 4].map(|sequence| entry_at(sequence, otherwise(SequenceId(sequence))));
+    store.commit(&entries).unwrap();
+    let snapshot = store.snapshot();
+    let usage = snapshot.usage(PEER, minute_of(ns(SequenceId(3))), charge(7, 10).payer).unwrap();
+    // Place 3 is alone in its minute, with place 4, which is not booked.
+    assert_eq!(usage.unwrap().messages, 1);
+    let topic = facts(id(PEER, 3)).topic.unwrap();
+    let mut topics = snapshot.topics();
+    let row = topics.seek(topic.as_bytes(), EnvelopeId::default()).unwrap();
+    assert_eq!(row.map(|row| row.id), None, "no topic has it");
+}
+
+#[test]
+#[should_panic(expected = "readers would get it")]
+fn a_marked_envelope_with_rows_for_readers_is_not_stored() {
+    let Change::Append(entry) = entry_at(1, Validity::Valid) else { unreachable!() };
+    let entry = LogEntry { validity: Validity::Invalid(BOOKED), ..entry };
+    _ = in_memory().commit(&[Change::Append(entry)]);
+}
