@@ -1,6 +1,7 @@
 //! Payer reports on the chain, as the recorded events of its contract say.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 
 use hawser_proto::{OriginatorId, SequenceId};
 use hawser_rules::payer_report::tree::{EMPTY_ROOT, Hash};
@@ -47,8 +48,11 @@ impl ChainReport {
 /// Settled reports about an originator that are kept, the newest ones, to be shown. A guess: a week of them.
 pub const SETTLED_KEPT: usize = 32;
 /// The most reports about an originator that are kept. A guess: two months of unsettled reports. This node no longer
-/// settles older ones, and their minutes count as unsettled.
+/// settles older ones, and their minutes count as unsettled until another node settles them.
 const KEPT_MAX: usize = 256;
+/// The most unsettled reports about an originator whose minutes are remembered after the reports are not. Of older ones the
+/// minutes between them count as unsettled, too. A guess: 24 bytes each.
+const OPEN_MAX: usize = 256;
 
 /// The reports on the chain, as far as they matter for the next steps. Its size is bounded for each originator.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -60,10 +64,12 @@ struct ReportsAbout {
     kept: BTreeMap<u64, ChainReport>,
     /// Reports below this index are not kept.
     forgotten: u64,
-    /// The minute in which the last one of those ends.
+    /// The minute in which the last one of those ends. All minutes up to it are settled but those of `open` and `merged`.
     forgotten_through: Option<u32>,
-    /// All minutes up to this one are settled, by reports that are no longer kept.
-    settled_through: Option<u32>,
+    /// The minutes of unsettled reports that are no longer kept, by index.
+    open: BTreeMap<u64, RangeInclusive<u32>>,
+    /// From the first minute to the last of those that were too many for `open`.
+    merged: Option<RangeInclusive<u32>>,
 }
 
 impl ReportsAbout {
@@ -86,6 +92,9 @@ impl ReportsAbout {
                 }
             }
             PayerReportChange::Settled { leaves, left, microdollars } => {
+                if left == 0 {
+                    self.open.remove(&index);
+                }
                 // A settlement without its submission is of an endpoint that leaves events out.
                 let Some(report) = self.kept.get_mut(&index) else { return };
                 report.leaves_settled = report.leaves_settled.saturating_add(leaves);
@@ -108,19 +117,29 @@ impl ReportsAbout {
             if oldest.is_empty() {
                 continue;
             }
-            if oldest.is_settled && self.settled_through == self.forgotten_through {
-                self.settled_through = Some(oldest.end.minute);
+            let first = self.forgotten_through.map_or(0, |through| through.saturating_add(1));
+            if !oldest.is_settled {
+                self.open.insert(index, first..=oldest.end.minute);
+                self.merge_open();
             }
-            self.forgotten_through = Some(oldest.end.minute);
+            self.forgotten_through = self.forgotten_through.max(Some(oldest.end.minute));
+        }
+    }
+
+    /// Joins the oldest open ranges into one while there are too many. Settled minutes between them then count as unsettled:
+    /// a payer has a deposit asked for twice before a node serves one without a deposit.
+    fn merge_open(&mut self) {
+        while self.open.len() > OPEN_MAX {
+            let Some((_, oldest)) = self.open.pop_first() else { return };
+            let first = self.merged.as_ref().map_or(*oldest.start(), |merged| *merged.start());
+            self.merged = Some(first..=*oldest.end());
         }
     }
 
     fn is_settled(&self, minute: u32) -> bool {
-        if self.settled_through.is_some_and(|through| minute <= through) {
-            return true;
-        }
         if self.forgotten_through.is_some_and(|through| minute <= through) {
-            return false;
+            let mut open = self.merged.iter().chain(self.open.values());
+            return !open.any(|minutes| minutes.contains(&minute));
         }
         let covers = |report: &&ChainReport| !report.is_empty() && minute <= report.end.minute;
         self.kept.values().find(covers).is_some_and(|report| report.is_settled)
@@ -231,6 +250,25 @@ mod tests {
         chain.note(settled(999));
         assert!((1..=minute(998)).all(|minute| !chain.is_settled(NODE, minute)));
         assert!(chain.is_settled(NODE, minute(999)));
+    }
+
+    /// A report that nobody settles holds nothing up: what is settled behind it stays so when both are forgotten.
+    #[test]
+    fn settled_reports_behind_an_open_one_stay_settled() {
+        let mut chain = ChainReports::default();
+        for index in 0..400 {
+            chain.note(submitted(index));
+            if index != 3 {
+                chain.note(settled(index));
+            }
+        }
+        assert_eq!(chain.about(NODE).count(), SETTLED_KEPT);
+        let is_open = |at: u32| (minute(2) + 1..=minute(3)).contains(&at);
+        let all = 0..=minute(399);
+        assert!(all.clone().all(|at| chain.is_settled(NODE, at) != is_open(at)));
+        assert!(!chain.is_settled(NODE, minute(399) + 1));
+        chain.note(settled(3));
+        assert!(all.into_iter().all(|at| chain.is_settled(NODE, at)), "settled late");
     }
 
     #[test]

@@ -80,6 +80,42 @@ async fn fees_in_the_log_are_what_is_settled_while_nodes_stop_between_steps() {
     the_next_report_begins_there(&network, report.end.sequence).await;
 }
 
+/// Has some reports about node 100 written, attested by all nodes, and submitted.
+async fn submit_reports(network: &Network, name: &str, count: u64) {
+    for index in 0..count {
+        network.traffic(&format!("{name} {index}")).await;
+        network.replicate();
+        let Written::New(_) = network.write(100, 100).await else { panic!("a report is due") };
+        for node in NODES {
+            assert_eq!(network.attest(node, 100).await, [Attested::Signed]);
+        }
+        assert_eq!(network.submit(100, 100).await, [Submitted::Now]);
+        network.pass(6 * 60);
+    }
+}
+
+/// A report that this node cannot settle, whatever the reason, holds up no later one: the contract takes them in any order.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_report_that_cannot_be_settled_holds_up_no_other() {
+    let network = Network::start();
+    submit_reports(&network, "first", 3).await;
+    network.contract.0.lock().spoilt = Some(0);
+    let failed = network.settle(300, 100).await;
+    assert!(matches!(failed, Err(ReportStepError::OtherReport { index: 0, .. })), "{failed:?}");
+    let settled: Vec<bool> =
+        network.on_chain().about(OriginatorId(100)).map(|report| report.is_settled).collect();
+    assert_eq!(settled, [false, true, true]);
+    network.contract.0.lock().spoilt = None;
+    assert_eq!(network.settle(200, 100).await.unwrap(), 3, "the others are settled");
+
+    // An endpoint that is away is not waited for with each report.
+    network.contract.0.lock().settles = Some(0);
+    submit_reports(&network, "later", 6).await;
+    let before = network.contract.0.lock().asked_to_settle;
+    assert!(matches!(network.settle(300, 100).await, Err(ReportStepError::Contract(_))));
+    assert_eq!(network.contract.0.lock().asked_to_settle - before, 3);
+}
+
 /// The next report begins where the last one ends, and only after the period.
 async fn the_next_report_begins_there(network: &Network, last_end: SequenceId) {
     network.traffic("second").await;

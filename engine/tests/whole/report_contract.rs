@@ -81,6 +81,8 @@ pub struct Chain {
     pub settles: Option<usize>,
     /// Leaves that a transaction has room for; `None` for any number.
     pub leaves_max: Option<usize>,
+    /// The index of a report of which the contract shows another root than its events do.
+    pub spoilt: Option<u64>,
     /// The canonical network: a report has to list it as it is when the report is submitted.
     pub membership: Membership,
 }
@@ -203,7 +205,11 @@ impl ReportContract for TestContract {
             let kept = chain.kept[&originator.0][usize::try_from(index).unwrap()].clone();
             let (start, end) = (kept.report.start(), kept.report.end().sequence);
             let (offset, is_settled) = (kept.offset, kept.is_settled);
-            Ok(SettledSoFar { start, end, root: kept.report.root(), offset, is_settled })
+            let root = match chain.spoilt == Some(index) {
+                true => [9; 32],
+                false => kept.report.root(),
+            };
+            Ok(SettledSoFar { start, end, root, offset, is_settled })
         }
         .boxed()
     }

@@ -61,6 +61,18 @@ pub enum ReportStepError {
 }
 
 impl ReportStepError {
+    /// Returns true if the step may succeed for other reports.
+    pub(super) fn concerns_one_report(&self) -> bool {
+        matches!(
+            self,
+            Self::Contract(_)
+                | Self::OtherReport { .. }
+                | Self::OtherAmounts { .. }
+                | Self::NotYet(_)
+                | Self::Figures(_)
+        )
+    }
+
     /// Returns true if waiting is enough: a node that starts, or is behind, knows too little for a while.
     pub(super) fn passes_by_itself(&self) -> bool {
         matches!(

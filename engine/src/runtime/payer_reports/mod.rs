@@ -204,12 +204,15 @@ impl PayerReporter {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
         let ready = blocking(move || state.to_submit(about)).await?;
-        let mut outcomes = Vec::new();
+        let (mut outcomes, mut failed) = (Vec::new(), FailedReports::default());
         for (held, ready) in ready {
             let Ok(majority) = ready else { continue };
-            outcomes.push((held.id, self.0.submit_one(&held, &majority).await?));
+            match self.0.submit_one(&held, &majority).await {
+                Ok(submitted) => outcomes.push((held.id, submitted)),
+                Err(error) => failed.add(error)?,
+            }
         }
-        Ok(outcomes)
+        failed.into_result().map(|()| outcomes)
     }
 
     /// Settles the unsettled leaves of the reports about an originator that are on the chain. Returns the number of
@@ -221,11 +224,48 @@ impl PayerReporter {
         let _turn = self.0.turn().await;
         let state = self.0.clone();
         let chain = blocking(move || state.chain()).await?;
-        let mut settled = 0;
+        let (mut settled, mut failed) = (0, FailedReports::default());
+        // The contract takes them in any order, so one that cannot be settled holds up no other.
         for on_chain in chain.about(about).filter(|report| !report.is_settled) {
-            settled += self.0.settle_one(on_chain).await?;
+            match self.0.settle_one(on_chain).await {
+                Ok(leaves) => settled += leaves,
+                Err(error) => failed.add(error)?,
+            }
         }
-        Ok(settled)
+        failed.into_result().map(|()| settled)
+    }
+}
+
+/// Errors of the contract in one step after which the others are left for the next step. A guess: an endpoint that is away
+/// would be waited for with each report.
+const CONTRACT_ERRORS_MAX: usize = 3;
+
+/// The reports for which a step has failed.
+#[derive(Debug, Default)]
+struct FailedReports {
+    first: Option<ReportStepError>,
+    of_contract: usize,
+}
+
+impl FailedReports {
+    /// Notes that one report failed.
+    ///
+    /// # Errors
+    /// The first error, if the step would fail for all other reports as well.
+    fn add(&mut self, error: ReportStepError) -> Result<(), ReportStepError> {
+        self.of_contract += usize::from(matches!(error, ReportStepError::Contract(_)));
+        let concerns_all = !error.concerns_one_report() || self.of_contract >= CONTRACT_ERRORS_MAX;
+        let first = self.first.take().unwrap_or(error);
+        if concerns_all {
+            return Err(first);
+        }
+        self.first = Some(first);
+        Ok(())
+    }
+
+    /// Returns the first error, if there was one.
+    fn into_result(self) -> Result<(), ReportStepError> {
+        self.first.map_or(Ok(()), Err)
     }
 }
 

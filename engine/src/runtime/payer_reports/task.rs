@@ -51,7 +51,8 @@ impl PayerReportTask {
     /// # Panics
     /// Outside of a tokio runtime.
     pub fn start(engine: &Engine, reporter: PayerReporter, settings: PayerReportSettings) -> Self {
-        let worker = Worker { engine: engine.clone(), reporter, settings, told: HashMap::new() };
+        let (told, waits) = (HashMap::new(), HashMap::new());
+        let worker = Worker { engine: engine.clone(), reporter, settings, told, waits };
         Self(StoppableTask::start(|stopped| worker.run(stopped)))
     }
 
@@ -67,7 +68,13 @@ struct Worker {
     settings: PayerReportSettings,
     /// The last error of each step, which is logged once.
     told: HashMap<(&'static str, OriginatorId), String>,
+    /// The minute since which a step has had to wait each time that it was taken.
+    waits: HashMap<(&'static str, OriginatorId), u32>,
 }
+
+/// Minutes after which a step that has to wait is told like one that fails. A guess: a node that starts or is behind knows
+/// enough within hours. What it lacks after a day, such as an envelope that an originator withholds, may never come.
+const WAIT_MINUTES_MAX: u32 = 24 * 60;
 
 impl Worker {
     async fn run(mut self, mut stopped: StopSignal) {
@@ -120,6 +127,13 @@ impl Worker {
         }
     }
 
+    /// Returns true if a step that has to wait has done so for long.
+    fn waits_too_long(&mut self, step: &'static str, about: OriginatorId) -> bool {
+        let now = self.now_minute();
+        let since = *self.waits.entry((step, about)).or_insert(now);
+        now.saturating_sub(since) >= WAIT_MINUTES_MAX
+    }
+
     /// Tells an error once until the step succeeds or fails in another way. All of them are tried again.
     fn note<T>(
         &mut self,
@@ -130,9 +144,10 @@ impl Worker {
         let error = match outcome {
             Ok(_) => {
                 self.told.remove(&(step, about));
+                self.waits.remove(&(step, about));
                 return;
             }
-            Err(error) if error.passes_by_itself() => {
+            Err(error) if error.passes_by_itself() && !self.waits_too_long(step, about) => {
                 tracing::debug!(step, %about, %error, "a step of payer reports has to wait");
                 return;
             }
