@@ -1,5 +1,5 @@
-//! A codec that bounds the fields of a message before it decodes them: an empty element costs a node two bytes, and the
-//! suite more than thirty.
+//! A codec that bounds the number of fields before it decodes a message. An empty element costs the sender two bytes
+//! and the decoder more than thirty, so a hostile node could otherwise exhaust the memory of the suite.
 
 use std::marker::PhantomData;
 
@@ -10,10 +10,10 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder};
 use tonic_prost::ProstCodec;
 
-/// Fields of one answer, with those of the messages in it. A guess: several times those of the longest page of envelopes,
-/// and some 100 MB of memory at the very most.
+/// The most fields of one answer, nested messages included. A guess: several times those of the longest page of
+/// envelopes, and about 100 MB of memory at most.
 const FIELDS_MAX: usize = 1_000_000;
-/// Messages within messages whose fields are counted. Lists of a frame of `Subscribe` are the third.
+/// Levels of nested messages whose fields are counted. The lists in a frame of `Subscribe` are on the third level.
 const LEVELS: usize = 3;
 
 /// The codec of requests `Q` and answers `A`.
@@ -64,8 +64,9 @@ impl<A: Message + Default> Decoder for BoundedDecoder<A> {
     }
 }
 
-/// Takes each field of a message from `left`, and those of whatever may be a message in it. Returns false when nothing is
-/// left. Malformed bytes end the count, as they end decoding.
+/// Subtracts the fields of a message from `left`, and those of each length-delimited field as if it were a message,
+/// since the bytes do not say which ones are. Returns false when `left` is used up. Malformed bytes end the count, as
+/// they end decoding.
 fn spend(mut message: &[u8], levels: usize, left: &mut usize) -> bool {
     while !message.is_empty() {
         let Ok((_, kind)) = decode_key(&mut message) else { return true };

@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::context::Context;
 use crate::failure::Checked;
 
-/// Longest time of a case that names none. A guess: several times the default wait for an answer.
+/// Time limit of a case that sets no other. A guess: several times the default timeout of an answer.
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// The part of the protocol that a case belongs to.
@@ -20,11 +20,11 @@ pub enum Area {
     Errors,
     /// Subscriptions.
     Streams,
-    /// Largest and most.
+    /// Maximum sizes and counts.
     Limits,
     /// Crashes, cancellations and resumption.
     Reliability,
-    /// Times that clients need.
+    /// Response times that clients rely on.
     Performance,
     /// Forged, broken and hostile input.
     Security,
@@ -59,10 +59,10 @@ impl Area {
     }
 }
 
-/// An argument without which a case is skipped.
+/// An argument that a case requires; without it the case is skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// A key that pays: the case publishes.
+    /// A payer's key: the case publishes.
     Payer,
     /// Another node of the network.
     Second,
@@ -70,14 +70,14 @@ pub enum Need {
     Gateway,
     /// Permission to attack.
     Destructive,
-    /// Permission to send and store much.
+    /// Permission to send and store large amounts of data.
     Load,
-    /// Commands that end and start the target.
+    /// Commands that kill and start the target.
     Restart,
 }
 
 impl Need {
-    /// Returns the argument.
+    /// Returns the name of the argument on the command line.
     #[must_use]
     pub fn argument(self) -> &'static str {
         match self {
@@ -99,7 +99,7 @@ pub type Running<'a> = Pin<Box<dyn Future<Output = Checked> + 'a>>;
 pub struct Case {
     /// Name, unique and lasting.
     pub id: &'static str,
-    /// Area, from the file that has the case.
+    /// Area of the protocol.
     pub area: Area,
     /// The rule, as a sentence.
     pub rule: &'static str,
@@ -114,7 +114,7 @@ pub struct Case {
 }
 
 impl Case {
-    /// Describes a case that needs nothing but the target.
+    /// Makes a case that needs no argument but the target.
     pub(crate) const fn new(
         area: Area,
         id: &'static str,
@@ -125,17 +125,17 @@ impl Case {
         Self { id, area, rule, source, needs: &[], limit: LIMIT, check }
     }
 
-    /// Adds what it needs.
+    /// Sets the arguments that the case requires.
     pub(crate) const fn needs(self, needs: &'static [Need]) -> Self {
         Self { needs, ..self }
     }
 
-    /// Gives it another time limit.
+    /// Sets the time limit.
     pub(crate) const fn limit(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
 
-    /// Returns true if the case must run alone: it disturbs others, or others disturb its figures.
+    /// Returns true if the case must run alone: it disturbs other cases, or they disturb its figures.
     #[must_use]
     pub fn is_alone(&self) -> bool {
         self.needs.iter().any(|need| matches!(need, Need::Destructive | Need::Load | Need::Restart))

@@ -1,4 +1,4 @@
-//! Calls of one node, each with a time limit.
+//! Calls to one node, each with a time limit.
 
 use std::time::Duration;
 
@@ -17,8 +17,8 @@ use crate::http::{self, Address, HttpAnswer};
 
 /// Largest message that is accepted from a node, bytes: the protocol's 25 MiB, and room for framing.
 const MESSAGE_LEN_BYTES_MAX: usize = 26 * 1024 * 1024;
-/// Bytes that a node may send on a stream of a narrow connection before they are read. A guess: far less than a page of
-/// envelopes, and many round trips fewer than one for each envelope.
+/// HTTP/2 window of a stream on a narrow connection, in bytes. A guess: far less than a page of envelopes, and still
+/// several envelopes for each round trip.
 const NARROW_WINDOW_BYTES: u32 = 16 * 1024;
 
 /// The service that clients in use call.
@@ -33,7 +33,7 @@ pub const PUBLISH_API: &str = "/xmtp.xmtpv4.message_api.PublishApi";
 pub const CHECKPOINT_API: &str = "/hawser.checkpoint_api.CheckpointApi";
 /// The service for evidence against nodes.
 pub const MISBEHAVIOR_API: &str = "/xmtp.xmtpv4.message_api.MisbehaviorApi";
-/// The service for what a node says of itself.
+/// The service for statements of a node about itself.
 pub const METADATA_API: &str = "/xmtp.xmtpv4.metadata_api.MetadataApi";
 /// The service of a gateway that clients in use call.
 pub const PAYER_API: &str = "/xmtp.xmtpv4.payer_api.PayerApi";
@@ -55,7 +55,7 @@ impl Connection {
     /// Makes a connection that opens with its first call. `answer_timeout` limits every call.
     ///
     /// # Errors
-    /// When the address cannot be called.
+    /// Returns an error if the address is no URL that gRPC can dial, or the further authorities are not PEM.
     pub fn new(
         address: Address,
         answer_timeout: Duration,
@@ -63,8 +63,8 @@ impl Connection {
         Self::with_window(address, answer_timeout, None)
     }
 
-    /// Makes a connection of its own on whose streams the node can send little before it is read, so that a page of
-    /// envelopes is on its way until the caller takes it.
+    /// Makes a second connection with a small HTTP/2 window, so that a page of envelopes is in flight until the
+    /// caller reads it.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -91,7 +91,7 @@ impl Connection {
         Ok(Self { channel: endpoint.connect_lazy(), address, answer_timeout })
     }
 
-    /// Returns the longest wait for one thing.
+    /// Returns the time limit of each call.
     #[must_use]
     pub fn answer_timeout(&self) -> Duration {
         self.answer_timeout
@@ -106,14 +106,14 @@ impl Connection {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        Ok(self.answered(path, request).await?.into_inner())
+        Ok(self.unary_response(path, request).await?.into_inner())
     }
 
-    /// Makes a call with one answer, and keeps its metadata.
+    /// Makes a call with one answer and returns its metadata too.
     ///
     /// # Errors
     /// As [`unary`](Self::unary).
-    pub async fn answered<Q, A>(&self, path: &str, request: Q) -> Result<Response<A>, Status>
+    pub async fn unary_response<Q, A>(&self, path: &str, request: Q) -> Result<Response<A>, Status>
     where
         Q: Message + 'static,
         A: Message + Default + 'static,
@@ -126,7 +126,7 @@ impl Connection {
         .await
     }
 
-    /// Makes a call with bytes as its message, and returns those of its answer.
+    /// Makes a call with an encoded message and returns the encoded answer.
     ///
     /// # Errors
     /// As [`unary`](Self::unary).
@@ -150,7 +150,7 @@ impl Connection {
         self.stream_with(path, Request::new(request)).await
     }
 
-    /// Makes such a call with metadata.
+    /// Makes a call with a stream of answers and with metadata in the request.
     ///
     /// # Errors
     /// As [`unary`](Self::unary).
@@ -163,14 +163,14 @@ impl Connection {
         Q: Message + 'static,
         A: Message + Default + 'static,
     {
-        Ok(self.opened(path, request).await?.into_inner())
+        Ok(self.stream_response(path, request).await?.into_inner())
     }
 
-    /// Makes such a call, and keeps the metadata of its answer.
+    /// Makes a call with a stream of answers and returns the answer's metadata too.
     ///
     /// # Errors
     /// As [`unary`](Self::unary).
-    pub async fn opened<Q, A>(
+    pub async fn stream_response<Q, A>(
         &self,
         path: &str,
         request: Request<Q>,
@@ -211,7 +211,7 @@ impl Connection {
     /// Sends a request over a new connection of HTTP/1.1.
     ///
     /// # Errors
-    /// When there is no response within the timeout.
+    /// Returns an error if there is no response within the timeout.
     pub async fn http(&self, request: &[u8]) -> Checked<HttpAnswer> {
         http::ask(&self.address, request, self.answer_timeout).await
     }
@@ -240,7 +240,7 @@ impl Connection {
     /// Checks that the node still answers.
     ///
     /// # Errors
-    /// When it does not.
+    /// Returns an error if the node's health service does not answer within the timeout.
     pub async fn serves(&self) -> Checked {
         let path = format!("{HEALTH}/Check");
         self.raw(&path, Bytes::new())
@@ -271,7 +271,7 @@ fn route(path: &str) -> Result<PathAndQuery, Status> {
     path.parse().map_err(|_| Status::internal(format!("{path:?} is not a path")))
 }
 
-/// A codec that leaves bytes as they are.
+/// A codec that passes encoded messages through.
 #[derive(Debug, Clone, Copy)]
 struct BytesCodec;
 

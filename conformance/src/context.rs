@@ -15,7 +15,7 @@ use crate::failure::{Checked, Failure, ensure};
 use crate::listener::Listener;
 use crate::wire::{Framed, List};
 
-/// Interval between two looks at something that is waited for. A guess: small beside a round trip and a commit.
+/// Interval between two polls of a node. A guess: small beside a round trip and a commit.
 pub const GLANCE: Duration = Duration::from_millis(20);
 
 /// The most topics of a stream (`docs/protocol/api.md`, *Subscribe*).
@@ -38,7 +38,7 @@ pub struct Context {
     pub start_command: Option<String>,
     /// The target's id, or the reason it takes no publishes.
     pub node: Result<OriginatorId, Failure>,
-    /// Topics of the case about as many as a stream may have.
+    /// Number of topics in the case of a stream with the most topics.
     pub stream_topics: u32,
 }
 
@@ -46,7 +46,7 @@ impl Context {
     /// Returns the second node.
     ///
     /// # Errors
-    /// When none was named; the runner skips such cases.
+    /// Returns an error if the run has no second node; the runner skips such cases.
     pub fn second(&self) -> Checked<&Connection> {
         self.second.as_ref().ok_or_else(|| Failure::skip("needs --second"))
     }
@@ -54,7 +54,7 @@ impl Context {
     /// Returns the gateway.
     ///
     /// # Errors
-    /// When none was named; the runner skips such cases.
+    /// Returns an error if the run has no gateway; the runner skips such cases.
     pub fn gateway(&self) -> Checked<&Connection> {
         self.gateway.as_ref().ok_or_else(|| Failure::skip("needs --gateway"))
     }
@@ -62,7 +62,7 @@ impl Context {
     /// Returns the payer's key.
     ///
     /// # Errors
-    /// When none was given; the runner skips such cases.
+    /// Returns an error if the run has no key; the runner skips such cases.
     pub fn payer(&self) -> Checked<&SecretKey> {
         self.payer.as_ref().ok_or_else(|| Failure::skip("needs --payer-key-file"))
     }
@@ -70,7 +70,7 @@ impl Context {
     /// Returns the target's id.
     ///
     /// # Errors
-    /// When the node took no publish at the start.
+    /// Returns an error if the run neither names the id nor has a key: the case is then skipped.
     pub fn node(&self) -> Checked<OriginatorId> {
         self.node.clone()
     }
@@ -83,7 +83,7 @@ impl Context {
         Ok(PayerEnvelope::sign(client, self.node()?, RETENTION_DAYS, self.payer()?))
     }
 
-    /// Publishes.
+    /// Publishes payer envelopes at the target and returns the envelopes of the answer as bytes.
     ///
     /// # Errors
     /// The node's status.
@@ -96,10 +96,10 @@ impl Context {
         Ok(self.target.unary::<_, List>(&path, request).await?.items)
     }
 
-    /// Publishes, and checks that the answer has an envelope for each of the request.
+    /// Publishes payer envelopes and checks that the answer has one envelope for each of them.
     ///
     /// # Errors
-    /// When it is refused, or the answer is about something else.
+    /// Returns an error if the node refuses the request, or the answer has another number of envelopes.
     pub async fn publish(&self, envelopes: Vec<pb::PayerEnvelope>) -> Checked<Vec<Bytes>> {
         let asked = envelopes.len();
         let answer = self
@@ -125,7 +125,7 @@ impl Context {
     /// Queries a node by topics.
     ///
     /// # Errors
-    /// When it refuses.
+    /// Returns an error if the node refuses.
     pub async fn query(
         &self,
         node: &Connection,
@@ -138,10 +138,10 @@ impl Context {
         Ok(query_with(node, REPLICATION_API, query, limit).await?)
     }
 
-    /// Subscribes to topics at the target, as clients in use do.
+    /// Subscribes to topics at the target, through the service that published clients call.
     ///
     /// # Errors
-    /// When it refuses.
+    /// Returns an error if the node refuses.
     pub async fn subscribe_topics(
         &self,
         filters: &[(&Bytes, Option<pb::Cursor>)],
@@ -159,7 +159,7 @@ impl Context {
     /// Opens a stream of `ReplicationApi` at the target.
     ///
     /// # Errors
-    /// When it refuses before the first message.
+    /// Returns an error if the node refuses before the first message.
     pub async fn listen<Q, A>(&self, method: &str, request: Q) -> Checked<Listener<A>>
     where
         Q: prost::Message + 'static,
@@ -172,7 +172,8 @@ impl Context {
     /// Waits until a node shows exactly these envelopes of a topic.
     ///
     /// # Errors
-    /// When it does not within the timeout of an answer, with what it showed last.
+    /// Returns an error if the node shows other envelopes until the timeout of an answer has passed; the failure lists
+    /// its last answer.
     pub async fn shows(&self, node: &Connection, topic: &Bytes, expected: &[Bytes]) -> Checked {
         let deadline = Instant::now() + node.answer_timeout();
         loop {
@@ -217,33 +218,33 @@ pub async fn heads(node: &Connection) -> Result<pb::Cursor, Status> {
 /// Parses an envelope.
 ///
 /// # Errors
-/// When the bytes are none.
-pub fn opened(bytes: &Bytes) -> Checked<OriginatorEnvelope> {
+/// Returns an error if the bytes are not an originator envelope.
+pub fn parse_envelope(bytes: &Bytes) -> Checked<OriginatorEnvelope> {
     OriginatorEnvelope::parse(bytes.clone())
         .map_err(|error| Failure::new("an originator envelope", error))
 }
 
-/// Parses the place of an envelope.
+/// Returns the id of an envelope.
 ///
 /// # Errors
-/// When the bytes are none.
+/// Returns an error if the bytes are not an originator envelope.
 pub fn id_of(bytes: &Bytes) -> Checked<EnvelopeId> {
-    Ok(opened(bytes)?.id())
+    Ok(parse_envelope(bytes)?.id())
 }
 
-/// Returns the cursor that has seen these envelopes.
+/// Returns the cursor of a reader that has seen these envelopes.
 ///
 /// # Errors
-/// When the bytes are none.
+/// Returns an error if one of the byte strings is not an originator envelope.
 pub fn seen(envelopes: &[Bytes]) -> Checked<pb::Cursor> {
     let ids: Checked<hawser_proto::Cursor> = envelopes.iter().map(id_of).collect();
     Ok(ids?.to_pb())
 }
 
-/// Checks that these are the envelopes, byte for byte and in this order.
+/// Checks that `got` has the `expected` envelopes, byte for byte and in order.
 ///
 /// # Errors
-/// When they are not, with the places of both.
+/// Returns an error if the lists differ; the failure has the ids of both.
 pub fn same_envelopes(what: &str, expected: &[Bytes], got: &[Bytes]) -> Checked {
     if expected == got {
         return Ok(());
@@ -255,7 +256,7 @@ pub fn same_envelopes(what: &str, expected: &[Bytes], got: &[Bytes]) -> Checked 
     Err(Failure::new(format_args!("{what}: {}", names(expected)), text))
 }
 
-/// Returns the places of envelopes as text.
+/// Returns the ids of envelopes as text.
 #[must_use]
 pub fn names(envelopes: &[Bytes]) -> String {
     let name = |bytes| id_of(bytes).map_or_else(|_| "?".to_owned(), |id| id.to_string());

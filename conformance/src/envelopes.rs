@@ -1,4 +1,4 @@
-//! Envelopes as clients and payers make them.
+//! Builders of the envelopes that clients and payers send.
 
 use bytes::Bytes;
 use hawser_proto::envelope::Payload;
@@ -50,7 +50,7 @@ fn vector(to: &mut Vec<u8>, content: &[u8]) {
     to.extend(content);
 }
 
-/// Returns a client envelope with any content.
+/// Returns an encoded client envelope. It is not checked, so cases can make malformed ones.
 #[must_use]
 pub fn client(topic: &[u8], depends_on: Option<pb::Cursor>, payload: Option<Payload>) -> Bytes {
     let aad = pb::AuthenticatedData { target_topic: Bytes::copy_from_slice(topic), depends_on };
@@ -67,20 +67,20 @@ pub fn group_payload(data: Vec<u8>) -> Payload {
     Payload::GroupMessage(mls::GroupMessageInput { version: Some(version) })
 }
 
-/// Returns an application message for the group of `topic` that was never sent before.
+/// Returns an application message for the group of `topic`, new each time.
 #[must_use]
 pub fn message(topic: &[u8]) -> Bytes {
     message_of(topic, 40)
 }
 
-/// Returns such a message with a body of `body_len` bytes.
+/// Returns an application message for the group of `topic`, new each time, with a body of `body_len` bytes.
 #[must_use]
 pub fn message_of(topic: &[u8], body_len: usize) -> Bytes {
     let group = topic.get(1..).unwrap_or_default();
     client(topic, None, Some(group_payload(frame(group, 1, body_len))))
 }
 
-/// Returns a welcome for the installation of `topic` that was never sent before.
+/// Returns a welcome for the installation of `topic`, new each time.
 #[must_use]
 pub fn welcome(topic: &[u8]) -> Bytes {
     let data: [u8; 40] = rand::random();
@@ -97,7 +97,7 @@ pub fn welcome(topic: &[u8]) -> Bytes {
     )
 }
 
-/// Returns a cursor.
+/// Returns the cursor with these pairs of originator id and sequence id.
 #[must_use]
 pub fn cursor(entries: impl IntoIterator<Item = (u32, u64)>) -> pb::Cursor {
     pb::Cursor { node_id_to_sequence_id: entries.into_iter().collect() }

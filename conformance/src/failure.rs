@@ -10,13 +10,13 @@ const TEXT_LEN_CHARS_MAX: usize = 1_000;
 /// The result of a case, or of a step of it.
 pub type Checked<T = ()> = Result<T, Failure>;
 
-/// The reason a case does not pass: a broken rule, a defect that is known of other software, or a case that cannot
-/// be applied here.
+/// The reason a case does not pass: a broken rule, a known defect of other software, or a case that does not apply to
+/// this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
     /// The demand of the rule.
     pub expected: String,
-    /// The answer of the node.
+    /// The answer that came instead.
     pub got: String,
     /// The meaning of the failure.
     pub kind: FailureKind,
@@ -27,9 +27,9 @@ pub struct Failure {
 pub enum FailureKind {
     /// The node breaks the rule.
     Broken,
-    /// The node answers as this other software is known to.
+    /// The node has a defect that this other software is known to have.
     Known(&'static str),
-    /// The case says nothing about this node; `got` is the reason.
+    /// The case does not apply to this node; `got` is the reason.
     Skipped,
 }
 
@@ -48,12 +48,12 @@ impl Failure {
         Self { kind: FailureKind::Known(software), ..Self::new(expected, got) }
     }
 
-    /// Returns the reason a case says nothing about this node.
+    /// Returns the reason a case does not apply to this node.
     pub fn skip(reason: impl fmt::Display) -> Self {
         Self { kind: FailureKind::Skipped, ..Self::new("", reason) }
     }
 
-    /// Adds the step at which it happened.
+    /// Adds the step of the case that failed.
     #[must_use]
     pub fn at(mut self, step: impl fmt::Display) -> Self {
         self.expected = shown(format_args!("{step}: {}", self.expected));
@@ -70,16 +70,16 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A call that had to succeed and did not.
+/// Converts the status of a call that had to succeed.
 impl From<Status> for Failure {
     fn from(status: Status) -> Self {
-        Self::new("OK", told(&status))
+        Self::new("OK", status_text(&status))
     }
 }
 
 /// Returns a status as text.
 #[must_use]
-pub fn told(status: &Status) -> String {
+pub fn status_text(status: &Status) -> String {
     format!("{} {:?}", code_name(status.code()), status.message())
 }
 
@@ -99,7 +99,7 @@ pub fn code_name(code: Code) -> String {
 /// Checks a condition.
 ///
 /// # Errors
-/// When it does not hold.
+/// Returns an error if the condition does not hold.
 pub fn ensure(holds: bool, expected: impl fmt::Display, got: impl FnOnce() -> String) -> Checked {
     if holds { Ok(()) } else { Err(Failure::new(expected, got())) }
 }
@@ -107,7 +107,7 @@ pub fn ensure(holds: bool, expected: impl fmt::Display, got: impl FnOnce() -> St
 /// Checks that two values are equal.
 ///
 /// # Errors
-/// When they differ.
+/// Returns an error if the values differ.
 pub fn same<T: PartialEq + fmt::Debug + ?Sized>(what: &str, expected: &T, got: &T) -> Checked {
     ensure(expected == got, format_args!("{what} {expected:?}"), || format!("{got:?}"))
 }
@@ -115,7 +115,7 @@ pub fn same<T: PartialEq + fmt::Debug + ?Sized>(what: &str, expected: &T, got: &
 /// Checks that a call was refused with this code, and with a message that has `text` in it.
 ///
 /// # Errors
-/// When it was accepted, or refused otherwise.
+/// Returns an error if the node accepted the call, or refused it with another code or message.
 pub fn refused<T>(
     what: &str,
     answer: Result<T, Status>,
@@ -133,14 +133,14 @@ pub fn refused<T>(
     match answer {
         Ok(_) => Err(Failure::new(expected(), "OK")),
         Err(status) if status.code() == code && status.message().contains(text) => Ok(status),
-        Err(status) => Err(Failure::new(expected(), told(&status))),
+        Err(status) => Err(Failure::new(expected(), status_text(&status))),
     }
 }
 
-/// Takes the answer of a service that not every software has.
+/// Returns the answer of a service that some nodes of the network do not offer.
 ///
 /// # Errors
-/// The reason to skip the case where the service is not there; any other refusal as the failure of a call.
+/// A skip if the node does not offer the service; the failed call for any other refusal.
 pub fn optional<T>(what: &str, answer: Result<T, Status>) -> Checked<T> {
     answer.map_err(|status| match status.code() {
         Code::Unimplemented => Failure::skip(format_args!("the node does not serve {what}")),

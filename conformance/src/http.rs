@@ -1,4 +1,4 @@
-//! HTTP/1.1 byte by byte, so that a case can send what no client library would.
+//! A minimal HTTP/1.1 client, so that a case can send requests that no client library would.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,14 +13,14 @@ use tokio_rustls::TlsConnector;
 
 use crate::failure::{Checked, Failure};
 
-/// Most bytes of an answer that are read. A guess: no case asks for a hundredth of it over HTTP/1.1.
+/// The most bytes of an answer that are read. A guess: no case requests a hundredth of it over HTTP/1.1.
 const ANSWER_LEN_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// A connection in both directions, with or without TLS.
 pub trait Wire: AsyncRead + AsyncWrite + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Unpin> Wire for T {}
 
-/// The place of a node: host, port, and whether it speaks TLS.
+/// The address of a node: host, port, and TLS or plain text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// Name or number of the host.
@@ -73,7 +73,7 @@ impl Address {
     /// Opens a connection.
     ///
     /// # Errors
-    /// When the host cannot be reached within `answer_timeout`, or its certificate is not trusted.
+    /// Returns an error if the host cannot be reached within `answer_timeout`, or its certificate is not trusted.
     pub async fn connect(&self, answer_timeout: Duration) -> Checked<Box<dyn Wire>> {
         let refused =
             |error: String| Failure::new(format_args!("a connection to {}", self.url()), error);
@@ -98,7 +98,7 @@ impl Address {
 }
 
 fn connector(authorities: Option<&[u8]>) -> std::io::Result<TlsConnector> {
-    // Those that calls of gRPC trust, so that a certificate is judged alike by every case.
+    // The authorities that gRPC calls trust too, so that every case judges a certificate alike.
     let mut roots: RootCertStore = webpki_roots::TLS_SERVER_ROOTS.iter().cloned().collect();
     for certificate in CertificateDer::pem_slice_iter(authorities.unwrap_or_default()) {
         let certificate = certificate.map_err(std::io::Error::other)?;
@@ -125,7 +125,7 @@ pub struct HttpAnswer {
 }
 
 impl HttpAnswer {
-    /// Reads a response. `None` if the bytes are none.
+    /// Parses a response. `None` if the bytes are not one.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let end = bytes.windows(4).position(|window| window == b"\r\n\r\n")?;
@@ -150,7 +150,7 @@ impl HttpAnswer {
     }
 }
 
-/// Joins chunks, as far as they are whole.
+/// Joins the complete chunks of a chunked body; an incomplete one at the end is dropped.
 fn joined(mut chunked: &[u8]) -> Vec<u8> {
     let mut body = Vec::new();
     while let Some(end) = chunked.windows(2).position(|window| window == b"\r\n") {
@@ -168,7 +168,7 @@ fn joined(mut chunked: &[u8]) -> Vec<u8> {
     body
 }
 
-/// Returns a `POST` request that ends its connection.
+/// Returns a `POST` request with `connection: close`.
 #[must_use]
 pub fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     let mut head = format!(
@@ -182,7 +182,7 @@ pub fn post(path: &str, headers: &[(&str, &str)], body: &[u8]) -> Vec<u8> {
     [head.as_bytes(), body].concat()
 }
 
-/// Returns a `GET` request that ends its connection.
+/// Returns a `GET` request with `connection: close`.
 #[must_use]
 pub fn get(path: &str) -> Vec<u8> {
     format!("GET {path} HTTP/1.1\r\nhost: node\r\nconnection: close\r\n\r\n").into_bytes()
@@ -191,22 +191,22 @@ pub fn get(path: &str) -> Vec<u8> {
 /// Sends bytes over a new connection and returns everything that comes back until the node closes it.
 ///
 /// # Errors
-/// When the node cannot be reached, or neither answers nor closes within `answer_timeout`.
+/// Returns an error if the node cannot be reached, or neither answers nor closes within `answer_timeout`.
 pub async fn exchange(
     address: &Address,
     request: &[u8],
     answer_timeout: Duration,
 ) -> Checked<Vec<u8>> {
     let mut stream = address.connect(answer_timeout).await?;
-    let talk = async {
-        // A node may close in the middle of what it refuses: what it has said counts.
+    let duplex = async {
+        // A node may close the connection while it refuses a long request: its answer up to then counts.
         let _ = stream.write_all(request).await;
         let _ = stream.flush().await;
         let mut answer = Vec::new();
         let _ = (&mut stream).take(ANSWER_LEN_BYTES_MAX).read_to_end(&mut answer).await;
         answer
     };
-    tokio::time::timeout(answer_timeout, talk).await.map_err(|_| {
+    tokio::time::timeout(answer_timeout, duplex).await.map_err(|_| {
         Failure::new(
             "an answer, or the end of the connection",
             format_args!("neither within {} ms", answer_timeout.as_millis()),
@@ -217,7 +217,7 @@ pub async fn exchange(
 /// Sends a request over a new connection and reads the response.
 ///
 /// # Errors
-/// As [`exchange`], and when what comes is no response.
+/// As [`exchange`], and if the bytes that come back are not a response.
 pub async fn ask(
     address: &Address,
     request: &[u8],
@@ -236,14 +236,14 @@ pub async fn ask(
     })
 }
 
-/// Returns a gRPC message: not compressed, its length, its bytes.
+/// Returns an uncompressed gRPC message: the flag 0, the length and the bytes.
 #[must_use]
 pub fn framed(message: &[u8]) -> Vec<u8> {
     let len = u32::try_from(message.len()).expect("cases send less than 4 GiB");
     [&[0][..], &len.to_be_bytes(), message].concat()
 }
 
-/// Splits a body into gRPC messages, each with its flag. `None` if it is not whole.
+/// Splits a body into gRPC messages, each with its flag. `None` if the last one is cut off.
 #[must_use]
 pub fn messages(mut body: &[u8]) -> Option<Vec<(u8, &[u8])>> {
     let mut found = Vec::new();

@@ -1,17 +1,17 @@
-//! A black-box suite that judges any node of the network's protocol by what it answers.
+//! A black-box conformance suite: it judges any node of the network by its answers alone.
 //!
-//! Links neither engine nor storage, so that a mistake of Hawser's cannot also be the judge's. In reading order:
+//! Links neither engine nor storage, so that a defect of Hawser cannot also be one of the suite. In reading order:
 //!
 //! - [`failure`]: the reason a case does not pass; [`case`]: a case, its area, its rule and what it needs;
 //! - [`wire`]: answers with envelopes as the bytes that came; `bounded`: answers whose fields are
 //!   counted before they are decoded; [`http`]: HTTP/1.1 byte by byte; [`connection`]: calls
-//!   of one node; [`listener`] and [`talk`]: its streams; [`envelopes`]: what clients and payers make;
-//! - [`context`]: the nodes under judgement and the helpers of cases; [`cases`]: every case, one file for each subject;
+//!   to one node; [`listener`] and [`duplex`]: its streams; [`envelopes`]: builders of envelopes;
+//! - [`context`]: the nodes under test and the helpers of cases; [`cases`]: every case, one file for each subject;
 //! - [`run()`]: runs a selection; [`report`]: results as text, JSON and JUnit XML.
 //!
-//! **A node under judgement is not trusted**: it may lie, be silent, end connections and send anything. Every wait
-//! has a limit, every answer is bounded before it is read, a case that panics or hangs ends alone, and text of the
-//! node loses its control characters before it is shown.
+//! **A node under test is not trusted**: it may lie, be silent, end connections and send any bytes. Every wait has a
+//! limit, every answer is bounded before it is decoded, a case that panics or hangs fails alone, and control characters
+//! are removed from the node's texts before a terminal shows them.
 
 #![warn(missing_docs)]
 
@@ -20,13 +20,13 @@ pub mod case;
 pub mod cases;
 pub mod connection;
 pub mod context;
+pub mod duplex;
 pub mod envelopes;
 pub mod failure;
 pub mod http;
 pub mod listener;
 pub mod report;
 pub mod run;
-pub mod talk;
 pub mod wire;
 
 pub use case::{Area, Case, Need};

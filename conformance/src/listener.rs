@@ -1,29 +1,30 @@
-//! A stream of a node's answers, each waited for with a limit.
+//! A server stream of a node, with a timeout for each message.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::{Code, Status, Streaming};
 
-use crate::failure::{Checked, Failure, code_name, ensure, told};
+use crate::failure::{Checked, Failure, code_name, ensure, status_text};
 use crate::wire::{Framed, List};
 
 /// Status of a subscription by topics: it has started.
 pub const STARTED: u32 = 1;
 /// Status of a subscription by topics: history has been sent.
 pub const CAUGHT_UP: u32 = 2;
-/// Status of a subscription by topics: a sign of life.
+/// Status of a subscription by topics: a keepalive of an idle stream.
 pub const WAITING: u32 = 3;
 
-/// Most envelopes that a case holds of one stream. A guess: several times what any case expects.
+/// The most envelopes of one stream that a case keeps. A guess: several times what any case expects.
 const HELD_MAX: usize = 20_000;
-/// Most bytes of them. A guess likewise.
+/// The most bytes of these envelopes. A guess likewise.
 const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// Adds envelopes to those that a case holds.
+/// Adds envelopes to those that a case keeps of a stream.
 ///
 /// # Errors
-/// When a node sends so many that only its memory would end them.
+/// Returns an error if the stream has brought more than 20,000 envelopes or 64 MiB: a hostile node must not fill the
+/// memory of the suite.
 pub fn hold(held: &mut Vec<Bytes>, more: Vec<Bytes>) -> Checked {
     held.extend(more);
     let bytes: usize = held.iter().map(Bytes::len).sum();
@@ -41,20 +42,20 @@ pub struct Listener<A> {
 
 /// One message of a subscription: envelopes, a status, or neither.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Heard {
+pub struct Received {
     /// Signed envelopes in the order in which they came.
     pub envelopes: Vec<Bytes>,
     /// Status, on subscriptions by topics.
     pub status: Option<u32>,
 }
 
-impl From<List> for Heard {
+impl From<List> for Received {
     fn from(list: List) -> Self {
         Self { envelopes: list.items, status: None }
     }
 }
 
-impl From<Framed> for Heard {
+impl From<Framed> for Received {
     fn from(frame: Framed) -> Self {
         let status = frame.status.map(|status| status.value);
         Self { envelopes: frame.envelopes.unwrap_or_default().items, status }
@@ -62,13 +63,13 @@ impl From<Framed> for Heard {
 }
 
 impl<A> Listener<A> {
-    /// Listens to a stream; no message is waited for longer than `answer_timeout`.
+    /// Wraps a stream. The wait for each message ends after `answer_timeout`.
     #[must_use]
     pub fn new(stream: Streaming<A>, answer_timeout: Duration) -> Self {
         Self { stream, answer_timeout }
     }
 
-    /// Waits longer, for messages that come after an interval of silence.
+    /// Replaces the timeout of each later message, for messages that come after an interval of silence.
     pub fn set_answer_timeout(&mut self, answer_timeout: Duration) {
         self.answer_timeout = answer_timeout;
     }
@@ -76,7 +77,7 @@ impl<A> Listener<A> {
     /// Returns the next message, `None` at an end with OK, or the status of another end.
     ///
     /// # Errors
-    /// When nothing comes.
+    /// Returns an error if no message comes within the timeout.
     pub async fn next_or_end(&mut self) -> Checked<Result<Option<A>, Status>> {
         tokio::time::timeout(self.answer_timeout, self.stream.message()).await.map_err(|_| {
             Failure::new(
@@ -89,19 +90,19 @@ impl<A> Listener<A> {
     /// Returns the next message.
     ///
     /// # Errors
-    /// When nothing comes, or the stream ends.
+    /// Returns an error if no message comes within the timeout, or the stream ends.
     pub async fn next(&mut self) -> Checked<A> {
         match self.next_or_end().await? {
             Ok(Some(message)) => Ok(message),
             Ok(None) => Err(Failure::new("a message of the stream", "its end with OK")),
-            Err(status) => Err(Failure::new("a message of the stream", told(&status))),
+            Err(status) => Err(Failure::new("a message of the stream", status_text(&status))),
         }
     }
 
     /// Reads until the stream ends and checks its status.
     ///
     /// # Errors
-    /// When it does not end, or ends otherwise.
+    /// Returns an error if the stream falls silent without an end, or ends with another status.
     pub async fn ends_with(&mut self, code: Code, text: &str) -> Checked {
         let expected = || format!("the stream's end with {} {text:?}", code_name(code));
         loop {
@@ -116,7 +117,7 @@ impl<A> Listener<A> {
                 Err(status) if status.code() == code && status.message().contains(text) => {
                     return Ok(());
                 }
-                Err(status) => return Err(Failure::new(expected(), told(&status))),
+                Err(status) => return Err(Failure::new(expected(), status_text(&status))),
             }
         }
     }
@@ -124,23 +125,23 @@ impl<A> Listener<A> {
 
 impl<A> Listener<A>
 where
-    Heard: From<A>,
+    Received: From<A>,
 {
     /// Returns the next message of a subscription.
     ///
     /// # Errors
     /// As [`next`](Self::next).
-    pub async fn hear(&mut self) -> Checked<Heard> {
+    pub async fn receive(&mut self) -> Checked<Received> {
         Ok(self.next().await?.into())
     }
 
     /// Checks that the next message has neither envelopes nor a status.
     ///
     /// # Errors
-    /// When it has one, or does not come.
-    pub async fn hears_nothing_first(&mut self) -> Checked {
-        let first = self.hear().await?;
-        if first == Heard::default() {
+    /// Returns an error if the message has envelopes or a status, or does not come within the timeout.
+    pub async fn expect_empty_first(&mut self) -> Checked {
+        let first = self.receive().await?;
+        if first == Received::default() {
             return Ok(());
         }
         Err(Failure::new(
@@ -149,17 +150,17 @@ where
         ))
     }
 
-    /// Returns the next `count` envelopes, however they are spread over messages, and passes over signs of life.
+    /// Returns the next `count` envelopes from as many messages as they need, and skips keepalives.
     ///
     /// # Errors
-    /// When fewer come, or more in the same message.
-    pub async fn hears(&mut self, count: usize) -> Checked<Vec<Bytes>> {
+    /// Returns an error if fewer envelopes come before the timeout, or more in the same message.
+    pub async fn receive_envelopes(&mut self, count: usize) -> Checked<Vec<Bytes>> {
         let mut envelopes = Vec::new();
         while envelopes.len() < count {
-            let heard = self.hear().await.map_err(|failure| {
+            let received = self.receive().await.map_err(|failure| {
                 failure.at(format_args!("{count} envelopes, {} came", envelopes.len()))
             })?;
-            hold(&mut envelopes, heard.envelopes)?;
+            hold(&mut envelopes, received.envelopes)?;
         }
         if envelopes.len() > count {
             return Err(Failure::new(format_args!("{count} envelopes"), envelopes.len()));
@@ -170,14 +171,16 @@ where
     /// Returns the envelopes that come before `status`.
     ///
     /// # Errors
-    /// When the status does not come.
-    pub async fn hears_until(&mut self, status: u32) -> Checked<Vec<Bytes>> {
+    /// Returns an error if the status does not come: a message is late or the stream ends.
+    pub async fn receive_until(&mut self, status: u32) -> Checked<Vec<Bytes>> {
         let mut envelopes = Vec::new();
         loop {
-            let heard =
-                self.hear().await.map_err(|failure| failure.at(format_args!("status {status}")))?;
-            hold(&mut envelopes, heard.envelopes)?;
-            if heard.status == Some(status) {
+            let received = self
+                .receive()
+                .await
+                .map_err(|failure| failure.at(format_args!("status {status}")))?;
+            hold(&mut envelopes, received.envelopes)?;
+            if received.status == Some(status) {
                 return Ok(envelopes);
             }
         }

@@ -1,4 +1,4 @@
-//! Results of a run: as text for people, as JSON, and as JUnit XML.
+//! Results of a run, as text, as JSON and as JUnit XML.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -17,7 +17,7 @@ pub enum Outcome {
     Failed(Failure),
     /// The node has a defect that this other software is known to have.
     Finding(&'static str, Failure),
-    /// The case was not applied, with the reason.
+    /// The case was not run, with the reason.
     Skipped(String),
 }
 
@@ -33,13 +33,15 @@ impl Outcome {
         }
     }
 
-    /// Returns the reason of everything but a pass, as text.
+    /// Returns the reason of an outcome other than a pass, as text.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         match self {
             Self::Passed => None,
             Self::Failed(failure) => Some(failure.to_string()),
-            Self::Finding(software, failure) => Some(format!("known of {software}: {failure}")),
+            Self::Finding(software, failure) => {
+                Some(format!("known defect of {software}: {failure}"))
+            }
             Self::Skipped(reason) => Some(reason.clone()),
         }
     }
@@ -76,12 +78,12 @@ pub struct Counts {
     pub failed: usize,
     /// Cases that found a known defect.
     pub findings: usize,
-    /// Cases that were not applied.
+    /// Cases that were not run.
     pub skipped: usize,
 }
 
 impl Report {
-    /// Returns the counts of an area, or of everything.
+    /// Returns the counts of one area, or of all cases for `None`.
     #[must_use]
     pub fn counts(&self, area: Option<Area>) -> Counts {
         let mut counts = Counts::default();
@@ -99,7 +101,7 @@ impl Report {
         counts
     }
 
-    /// Returns the summary for people: a row for each area, and the sum.
+    /// Returns the summary as text: a row for each area, and the sum.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut text = format!(
@@ -120,7 +122,7 @@ impl Report {
         text
     }
 
-    /// Returns everything as JSON.
+    /// Returns the report as JSON.
     #[must_use]
     pub fn json(&self) -> Value {
         let result = |result: &CaseResult| {
@@ -147,7 +149,7 @@ impl Report {
         })
     }
 
-    /// Returns everything as JUnit XML: a suite for each area. A finding is a pass with its text as output.
+    /// Returns the report as JUnit XML: a suite for each area. A finding is a pass with its text as output.
     #[must_use]
     pub fn junit(&self) -> String {
         let mut text = "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n".to_owned();

@@ -15,7 +15,7 @@ use crate::failure::{Failure, FailureKind};
 use crate::http::Address;
 use crate::report::{CaseResult, Outcome, Report};
 
-/// Cases that run at once. A guess: most of them wait, and a node should not be under load from them.
+/// Cases that run at once. A guess: most of them wait for answers, and the suite should not load the node.
 const TOGETHER: usize = 6;
 
 /// Arguments of a run.
@@ -31,11 +31,11 @@ pub struct Plan {
     pub payer: Option<SecretKey>,
     /// The target's id. A payer signs for no other node, so it has to be there with a key.
     pub node_id: Option<u32>,
-    /// Names of areas and cases; everything if it is empty.
+    /// Names of areas and cases to run. Empty runs every case.
     pub only: Vec<String>,
     /// Permission to attack.
     pub destructive: bool,
-    /// Permission to send and store much.
+    /// Permission to send and store large amounts of data.
     pub load: bool,
     /// The command that ends the target at once.
     pub kill_command: Option<String>,
@@ -43,9 +43,10 @@ pub struct Plan {
     pub start_command: Option<String>,
     /// The longest wait for one answer.
     pub answer_timeout: Duration,
-    /// The longest time of a case, if it is shorter than the case's own.
+    /// An upper bound of every case's time limit.
     pub limit: Option<Duration>,
-    /// Topics of the case about as many as a stream may have. Fewer let a test run the same code in seconds.
+    /// Number of topics in the case of a stream with the most topics. A small number lets a test run the same code in
+    /// seconds.
     pub stream_topics: u32,
     /// Further certificate authorities that are trusted, as PEM.
     pub authorities: Option<Bytes>,
@@ -63,7 +64,7 @@ pub enum StartError {
 }
 
 impl Plan {
-    /// Returns a plan with everything that the target alone allows.
+    /// Returns a plan of every case that needs no argument but the target.
     #[must_use]
     pub fn new(target: &str) -> Self {
         Self {
@@ -87,7 +88,7 @@ impl Plan {
     /// Returns the cases that `only` selects.
     ///
     /// # Errors
-    /// When a name is neither an area nor a case.
+    /// Returns an error if a name in `only` is neither an area nor a case.
     pub fn selected(&self) -> Result<Vec<Case>, StartError> {
         let is_named = |case: &Case, name: &String| case.id == name || case.area.name() == name;
         for name in &self.only {
@@ -130,7 +131,8 @@ impl Plan {
         };
         let node = match (self.node_id, &self.payer) {
             (Some(id), _) => Ok(OriginatorId(id)),
-            // A payer's signature for another node would be that node's to take, and the target is not believed.
+            // The target is not asked for its id: a lying node could name another one, which could then charge the
+            // payer for the envelopes that it signs.
             (None, Some(_)) => {
                 let text = "the payer signs for one node: name the target's id with --node-id";
                 return Err(StartError::Usage(text.to_owned()));
@@ -161,12 +163,15 @@ impl Plan {
     }
 }
 
-/// Runs the selected cases and passes on each result as it arrives, in the order of the cases. Cases that disturb others
-/// run alone, after all others.
+/// Runs the selected cases and passes on each result as it arrives, in the order of the cases. Cases that disturb
+/// others run alone, after all others.
 ///
 /// # Errors
-/// When arguments are wrong, or a node that they name cannot be reached.
-pub async fn run(plan: &Plan, mut told: impl FnMut(&CaseResult)) -> Result<Report, StartError> {
+/// Returns an error if an argument cannot be used, or a node that the plan names cannot be reached.
+pub async fn run(
+    plan: &Plan,
+    mut on_result: impl FnMut(&CaseResult),
+) -> Result<Report, StartError> {
     let cases = plan.selected()?;
     let context = plan.context().await?;
     let started = Instant::now();
@@ -176,18 +181,18 @@ pub async fn run(plan: &Plan, mut told: impl FnMut(&CaseResult)) -> Result<Repor
     let mut running =
         futures_util::stream::iter(together.into_iter().map(judged)).buffered(TOGETHER);
     while let Some(result) = running.next().await {
-        told(&result);
+        on_result(&result);
         results.push(result);
     }
     for case in alone {
         let result = judge(plan, &context, case).await;
-        told(&result);
+        on_result(&result);
         results.push(result);
     }
     Ok(Report { target: context.target.address.url(), results, took: started.elapsed() })
 }
 
-/// Runs one case. Whatever it does, the others go on: a panic and a case without an end have failed.
+/// Runs one case. A panic and a timeout fail this case only.
 async fn judge(plan: &Plan, context: &Context, case: Case) -> CaseResult {
     let started = Instant::now();
     let outcome = match plan.lacks(&case) {

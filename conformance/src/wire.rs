@@ -1,7 +1,7 @@
-//! Answers with envelopes as the bytes that came.
+//! Protobuf messages that keep the envelopes of an answer as received bytes.
 //!
-//! The wire cannot tell nested messages from bytes, so these messages stand for those of the schema. A case that
-//! compares bytes compares what the node sent, not what a codec made of it.
+//! Nested messages and byte strings have the same encoding, so these messages decode in place of those of the schema. A
+//! case then compares the bytes that the node sent, not the result of decoding and encoding them again.
 
 use bytes::Bytes;
 use prost::Message;
@@ -102,7 +102,7 @@ pub struct Lane {
 /// Request of reflection; one of the fields is set. Both versions of the service have this layout.
 #[derive(Clone, PartialEq, Eq, Message)]
 pub struct ReflectionRequest {
-    /// The full name of what the schema is asked for.
+    /// The full name of the service, method or type whose schema is requested.
     #[prost(string, optional, tag = "4")]
     pub symbol: Option<String>,
     /// A request for the names of the services. The text has no meaning.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use hawser_conformance::connection::Connection;
+use hawser_conformance::duplex::{DuplexStream, Frame, Mutate, add};
 use hawser_conformance::http::Address;
-use hawser_conformance::talk::{Frame, Mutate, Talk, add};
 use hawser_proto::Topic;
 use hawser_tests::harness::envelopes::{group_message, group_topic, payer, sign};
 use hawser_tests::harness::network::{Network, Node};
@@ -39,10 +39,10 @@ fn mutate(mutate_id: u64, numbers: std::ops::Range<u64>) -> Mutate {
 }
 
 /// Reads a wave to its end. Returns its envelopes and the number of its topics.
-async fn wave(talk: &mut Talk, id: u64) -> (Vec<Bytes>, usize) {
+async fn wave(duplex: &mut DuplexStream, id: u64) -> (Vec<Bytes>, usize) {
     let (mut envelopes, mut topics) = (Vec::new(), 0);
     loop {
-        match talk.hear().await.unwrap() {
+        match duplex.receive().await.unwrap() {
             Frame::Envelopes(lane, more) if lane == id => envelopes.extend(more),
             Frame::Live(more) => topics += more.len(),
             Frame::Complete(complete) if complete == id => return (envelopes, topics),
@@ -65,13 +65,13 @@ async fn a_stream_of_a_million_topics_delivers_and_stays_within_the_budget() {
     let history = [publish(node, 0, &mut rng).await, publish(node, last, &mut rng).await];
     let address = Address::parse(&format!("127.0.0.1:{}", node.port)).unwrap();
     let target = Connection::new(address, Duration::from_secs(120)).unwrap();
-    let mut talk = Talk::open(&target).await.unwrap();
+    let mut duplex = DuplexStream::open(&target).await.unwrap();
     let limit = node.metrics().await.sum("xmtp_api_memory_limit_bytes", &[]);
 
     let mut told = Vec::new();
     for (id, first) in (1..=TOPICS / ADDS).map(|id| (id, (id - 1) * ADDS)) {
-        talk.mutate(mutate(id, first..first + ADDS)).await;
-        let (envelopes, topics) = wave(&mut talk, id).await;
+        duplex.mutate(mutate(id, first..first + ADDS)).await;
+        let (envelopes, topics) = wave(&mut duplex, id).await;
         assert_eq!(topics as u64, ADDS, "wave {id}");
         told.extend(envelopes);
         assert!(charged_bytes(node).await <= limit, "wave {id}");
@@ -82,14 +82,14 @@ async fn a_stream_of_a_million_topics_delivers_and_stays_within_the_budget() {
 
     // Live, first and last of all; a query beside it is answered.
     let live = [publish(node, last, &mut rng).await, publish(node, 0, &mut rng).await];
-    assert_eq!(talk.live(2).await.unwrap(), live);
+    assert_eq!(duplex.live(2).await.unwrap(), live);
     let found = node.client().query_topics(&[topic(last)], &hawser_proto::Cursor::new(), 0).await;
     assert_eq!(found.unwrap(), [history[1].clone(), live[0].clone()]);
 
     // One more is refused, and what the stream held is given back.
-    talk.mutate(mutate(99, TOPICS..TOPICS + 1)).await;
-    talk.ends_with(Code::ResourceExhausted, "too many topics").await.unwrap();
-    drop((talk, target));
+    duplex.mutate(mutate(99, TOPICS..TOPICS + 1)).await;
+    duplex.ends_with(Code::ResourceExhausted, "too many topics").await.unwrap();
+    drop((duplex, target));
     wait::until("the memory is given back", async || {
         (charged_bytes(node).await < TOPIC_BYTES * ADDS as f64).then_some(())
     })

@@ -9,7 +9,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
 use crate::connection::{PUBLISH_API, QUERY_API, REPLICATION_API};
-use crate::context::{Context, heads, names, opened, query_with, same_envelopes};
+use crate::context::{Context, heads, names, parse_envelope, query_with, same_envelopes};
 use crate::envelopes::{RETENTION_DAYS, message, new_group, new_welcomes, welcome};
 use crate::failure::{Checked, Failure, ensure, same};
 use crate::wire::{List, NewestList};
@@ -19,7 +19,8 @@ const PUBLISHING: &str = "docs/protocol/api.md#publishing";
 const QUERIES: &str = "docs/protocol/api.md#queries";
 const LAYERS: &str = "docs/protocol/wire.md#layers";
 const SERVICES: &str = "docs/protocol/api.md#services";
-/// Difference of clocks that is no fault. Rule 9 allows it to nodes.
+/// The greatest accepted difference between the clocks of suite and node, in seconds: rule 9 allows the same between
+/// nodes.
 const CLOCKS_DIFFER_S: u64 = 600;
 
 pub(super) const CASES: &[Case] = &[
@@ -139,7 +140,7 @@ async fn answer_has_bytes(c: &Context) -> Checked {
     let topic = new_group();
     let sent = c.sign(message(&topic))?;
     let answer = c.publish(vec![sent.clone()]).await?;
-    let envelope = opened(&answer[0])?;
+    let envelope = parse_envelope(&answer[0])?;
     let payer = envelope.unsigned().payer();
     same("originator", &c.node()?, &envelope.id().originator)?;
     ensure(
@@ -160,7 +161,7 @@ async fn signed_by_one_key(c: &Context) -> Checked {
     for _ in 0..2 {
         let answer = c.send(&new_group(), 2).await?;
         for envelope in &answer {
-            let key = opened(envelope)?.recover_originator();
+            let key = parse_envelope(envelope)?.recover_originator();
             keys.push(key.map_err(|error| Failure::new("a signature of the originator", error))?);
         }
     }
@@ -176,7 +177,7 @@ async fn retention_sets_expiry(c: &Context) -> Checked {
         let client = message(&new_group());
         let signed = PayerEnvelope::sign(client, c.node()?, days, c.payer()?);
         let answer = c.publish(vec![signed]).await?;
-        let expiry = opened(&answer[0])?.unsigned().expiry_unix_s();
+        let expiry = parse_envelope(&answer[0])?.unsigned().expiry_unix_s();
         let expected = now + u64::from(days) * 86_400;
         let text = format!("expiry {expected}, with {CLOCKS_DIFFER_S} s for clocks that differ");
         ensure(expiry.abs_diff(expected) <= CLOCKS_DIFFER_S, text, || expiry.to_string())?;
@@ -193,7 +194,7 @@ async fn repeat_same_answer(c: &Context) -> Checked {
     if first == again {
         return same_envelopes("the query", &first, &read);
     }
-    let (one, two) = (opened(&first[0])?, opened(&again[0])?);
+    let (one, two) = (parse_envelope(&first[0])?, parse_envelope(&again[0])?);
     let same_content = |envelope: &hawser_proto::envelope::OriginatorEnvelope| {
         envelope.unsigned().payer().client().as_bytes() == &envelope_bytes(&one)
     };
@@ -251,7 +252,7 @@ async fn newest(c: &Context) -> Checked {
     let got: Vec<Option<Bytes>> =
         answer.results.into_iter().map(|result| result.envelope).collect();
     let last = sent.last().cloned();
-    // The reference node fills only the last of equal topics, so the first of them may be empty.
+    // The reference node answers a repeated topic only at its last position, so the first one may be empty.
     same("results", &4, &got.len())?;
     let shown = |list: &[Option<Bytes>]| {
         let name = |it: &Option<Bytes>| {
@@ -308,9 +309,9 @@ async fn query_for_nothing(c: &Context) -> Checked {
 }
 
 async fn cursor_covers(c: &Context) -> Checked {
-    // A node that kept its answer would show this one again.
+    // A node that cached its answer would show this one again.
     heads(&c.target).await?;
-    let id = opened(&c.send(&new_group(), 1).await?[0])?.id();
+    let id = parse_envelope(&c.send(&new_group(), 1).await?[0])?.id();
     let deadline = std::time::Instant::now() + c.target.answer_timeout();
     loop {
         let heads = heads(&c.target).await?;

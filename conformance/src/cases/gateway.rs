@@ -10,14 +10,14 @@ use tonic::{Code, Status};
 use crate::case::Need::Gateway;
 use crate::case::{Area, Case};
 use crate::connection::{Connection, GATEWAY_API, PAYER_API};
-use crate::context::{Context, GLANCE, id_of, names, opened, seen};
+use crate::context::{Context, GLANCE, id_of, names, parse_envelope, seen};
 use crate::envelopes::{client, frame, group_payload, message, new_group, new_welcomes, welcome};
 use crate::failure::{Checked, Failure, ensure, refused, same};
 use crate::http::Address;
 use crate::wire::List;
 
 const AREA: Area = Area::EndToEnd;
-/// Longest time of a case that waits for a chain. A guess: a few blocks, and the time until nodes have read them.
+/// Time limit of a case that waits for a chain. A guess: a few blocks, and the time until nodes have read them.
 const CHAIN_LIMIT: Duration = Duration::from_secs(120);
 
 pub(super) const CASES: &[Case] = &[
@@ -75,7 +75,7 @@ async fn publishes(c: &Context) -> Checked {
             .map_err(|status| Failure::from(status).at(service))?;
         ensure(answer.items.len() == 3, "three envelopes", || answer.items.len().to_string())?;
         for (sent, answered) in sent.iter().zip(&answer.items) {
-            let answered = opened(answered)?;
+            let answered = parse_envelope(answered)?;
             ensure(
                 answered.unsigned().payer().client().as_bytes() == sent,
                 "the client bytes as sent, in request order",
@@ -83,7 +83,7 @@ async fn publishes(c: &Context) -> Checked {
             )?;
         }
         stored.extend([answer.items[0].clone(), answer.items[2].clone()]);
-        // The gateway chooses the node; the others show it soon after.
+        // The gateway chooses the node that sequences; the other nodes show the envelope after replication.
         c.shows(&c.target, &group, &stored).await?;
     }
     Ok(())
@@ -124,7 +124,7 @@ async fn refuses(c: &Context) -> Checked {
             c.gateway()?.unary::<_, List>(&path, request(&[message(&group), envelope])).await;
         refused(what, answer, Code::InvalidArgument, "")?;
     }
-    // What follows in the topic comes from the same node: nothing may stand before it.
+    // The gateway sends a topic's later messages to the same node, so no envelope may come before it.
     let path = format!("{PAYER_API}/PublishClientEnvelopes");
     let later: List = c.gateway()?.unary(&path, request(&[message(&group)])).await?;
     c.shows(&c.target, &group, &later.items).await
@@ -149,7 +149,7 @@ async fn orders_commits(c: &Context) -> Checked {
     let group = new_group();
     let commit = client(&group, None, Some(group_payload(frame(&group[1..], 3, 40))));
     let mut sent = publish(c, &[message(&group), commit.clone()]).await?;
-    let ordered = opened(&sent[1])?;
+    let ordered = parse_envelope(&sent[1])?;
     same("originator of the commit", &OriginatorId::GROUP_MESSAGES, &ordered.id().originator)?;
     let is_proved = ordered.recover_originator().is_ok_and(|key| key.is_none());
     ensure(is_proved, "a chain's proof of the commit", || "a signature".to_owned())?;
@@ -174,12 +174,14 @@ async fn shows_in_order(
     expected: &[Bytes],
 ) -> Checked {
     let deadline = Instant::now() + node.answer_timeout();
-    // By their ids: nodes of another kind give a chain's envelope a time of their own.
-    let ids = expected.iter().map(|it| Ok(opened(it)?.id())).collect::<Checked<Vec<_>>>()?;
+    // Compared by id: other software gives a chain's envelope its own time, so the bytes differ.
+    let ids =
+        expected.iter().map(|it| Ok(parse_envelope(it)?.id())).collect::<Checked<Vec<_>>>()?;
     loop {
         let shown = c.query(node, &[topic], None, 0).await?;
-        let place =
-            |of: usize| shown.iter().position(|it| opened(it).is_ok_and(|it| it.id() == ids[of]));
+        let place = |of: usize| {
+            shown.iter().position(|it| parse_envelope(it).is_ok_and(|it| it.id() == ids[of]))
+        };
         if shown.len() == 3 && place(0).is_some() && place(1).is_some() && place(1) < place(2) {
             return Ok(());
         }

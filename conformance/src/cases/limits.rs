@@ -1,4 +1,4 @@
-//! The largest and the most that a node takes.
+//! Maximum sizes and counts that a node accepts.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
@@ -8,10 +8,10 @@ use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
 use crate::connection::PUBLISH_API;
 use crate::context::{Context, same_envelopes};
+use crate::duplex::{DuplexStream, Frame, adds};
 use crate::envelopes::{message_of, new_group};
 use crate::failure::{Checked, Failure, ensure, refused};
 use crate::listener::{CAUGHT_UP, hold};
-use crate::talk::{Frame, Talk, adds};
 
 const AREA: Area = Area::Limits;
 const PORT: &str = "docs/protocol/api.md#the-port";
@@ -81,13 +81,13 @@ pub(super) const CASES: &[Case] = &[
 async fn large_message(c: &Context) -> Checked {
     let topic = new_group();
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
-    stream.hears_until(CAUGHT_UP).await?;
+    stream.receive_until(CAUGHT_UP).await?;
     let sent = c.publish(vec![c.sign(message_of(&topic, 1024 * 1024))?]).await?;
     same_envelopes("the query", &sent, &c.query(&c.target, &[&topic], None, 0).await?)?;
-    same_envelopes("the stream", &sent, &stream.hears(1).await?)
+    same_envelopes("the stream", &sent, &stream.receive_envelopes(1).await?)
 }
 
-/// Returns a request of `len` bytes that has a field which nodes do not know, and no envelope.
+/// Returns a request of `len` bytes that has one unknown field and no envelope.
 fn padded(len: usize) -> Bytes {
     let mut message = vec![0x7a]; // field 15, bytes
     prost::encoding::encode_varint((len - 5) as u64, &mut message);
@@ -121,22 +121,22 @@ async fn many_filters(c: &Context) -> Checked {
     let history = [c.send(first, 1).await?, c.send(last, 1).await?].concat();
     let filters: Vec<_> = topics.iter().map(|topic| (topic, None)).collect();
     let mut stream = c.subscribe_topics(&filters).await?;
-    same_envelopes("history", &history, &stream.hears_until(CAUGHT_UP).await?)?;
+    same_envelopes("history", &history, &stream.receive_until(CAUGHT_UP).await?)?;
     let live = [c.send(last, 1).await?, c.send(first, 1).await?].concat();
-    same_envelopes("live", &live, &stream.hears(2).await?)
+    same_envelopes("live", &live, &stream.receive_envelopes(2).await?)
 }
 
 async fn many_adds(c: &Context) -> Checked {
     let topics = groups(100_000);
     let (first, last) = (&topics[0], &topics[topics.len() - 1]);
     let history = [c.send(first, 1).await?, c.send(last, 1).await?].concat();
-    let mut talk = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
     let named: Vec<&Bytes> = topics.iter().collect();
-    talk.mutate(adds(1, &named)).await;
+    duplex.mutate(adds(1, &named)).await;
     let mut got = Vec::new();
     let mut live = 0;
     loop {
-        match talk.hear().await? {
+        match duplex.receive().await? {
             Frame::Envelopes(1, more) => hold(&mut got, more)?,
             Frame::Live(more) => {
                 live += more.len();
@@ -149,7 +149,7 @@ async fn many_adds(c: &Context) -> Checked {
     same_envelopes("the wave", &history, &got)?;
     crate::failure::same("live topics", &topics.len(), &live)?;
     let sent = [c.send(last, 1).await?, c.send(first, 1).await?].concat();
-    same_envelopes("live", &sent, &talk.live(2).await?)
+    same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
 async fn many_streams(c: &Context) -> Checked {
@@ -160,12 +160,12 @@ async fn many_streams(c: &Context) -> Checked {
             .subscribe_topics(&[(&topic, None)])
             .await
             .map_err(|failure| failure.at(format_args!("stream {number}")))?;
-        stream.hears_until(CAUGHT_UP).await?;
+        stream.receive_until(CAUGHT_UP).await?;
         streams.push(stream);
     }
     let sent = c.send(&topic, 2).await?;
     for (number, stream) in streams.iter_mut().enumerate() {
-        same_envelopes(&format!("stream {number}"), &sent, &stream.hears(2).await?)?;
+        same_envelopes(&format!("stream {number}"), &sent, &stream.receive_envelopes(2).await?)?;
     }
     Ok(())
 }

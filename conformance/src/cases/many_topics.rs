@@ -1,4 +1,4 @@
-//! `Subscribe` with as many topics as a stream may have.
+//! `Subscribe` with the most topics that a stream may have.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use tonic::Code;
 use crate::case::Need::{Destructive, Load, Payer};
 use crate::case::{Area, Case};
 use crate::context::{Context, STREAM_TOPICS_MAX, same_envelopes};
+use crate::duplex::{DuplexStream, Frame, Mutate, add};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, same};
 use crate::listener::hold;
-use crate::talk::{Frame, Mutate, Talk, add};
 
 /// The most adds of a Mutate (`docs/protocol/api.md`, *Subscribe*).
 const ADDS_MAX: u32 = 100_000;
-/// Mutates by which the topics come at least, so that fewer topics come in several waves too. A guess.
+/// The fewest Mutates that add the topics, so that a short run has several waves too. A guess.
 const WAVES: u32 = 10;
 /// Time for a million topics. A guess: a slow node adds a few thousand a second.
 const LIMIT: Duration = Duration::from_secs(600);
@@ -32,8 +32,8 @@ pub(super) const CASES: &[Case] = &[Case::new(
 .needs(&[Payer, Load, Destructive])
 .limit(LIMIT)];
 
-/// Topics that no other run has used: the suite holds none but the first and the last, and makes the others as it sends
-/// them.
+/// Topics that no other run has used. Only the first and the last are kept in memory; the others are made when they are
+/// sent.
 struct Groups {
     first: Bytes,
 }
@@ -59,39 +59,44 @@ async fn million(c: &Context) -> Checked {
     let groups = Groups { first: new_group() };
     let (first, last) = (groups.topic(0), groups.topic(count - 1));
     let history = [c.send(&first, 1).await?, c.send(&last, 1).await?].concat();
-    let mut talk = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
     let at_once = count.div_ceil(WAVES).min(ADDS_MAX);
-    let mut told = Vec::new();
+    let mut envelopes = Vec::new();
     let mut added = 0;
     while added < count {
         let next = added.saturating_add(at_once).min(count);
         let id = u64::from(next);
         let topics = next - added;
-        talk.mutate(groups.mutate(id, added..next)).await;
+        duplex.mutate(groups.mutate(id, added..next)).await;
         let step = |failure: Failure| failure.at(format_args!("topics up to {next}"));
-        wave(&mut talk, id, topics, &mut told).await.map_err(step)?;
+        wave(&mut duplex, id, topics, &mut envelopes).await.map_err(step)?;
         added = next;
     }
-    same_envelopes("the waves", &history, &told)?;
+    same_envelopes("the waves", &history, &envelopes)?;
     let live = [c.send(&last, 1).await?, c.send(&first, 1).await?].concat();
-    same_envelopes("live", &live, &talk.live(2).await?)?;
-    // The node serves others meanwhile.
+    same_envelopes("live", &live, &duplex.live(2).await?)?;
+    // The node serves other callers meanwhile.
     let both = [history[0].clone(), live[1].clone()];
     same_envelopes("a query", &both, &c.query(&c.target, &[&first], None, 0).await?)?;
     if count < STREAM_TOPICS_MAX {
         return Ok(());
     }
-    talk.mutate(groups.mutate(u64::from(count) + 1, count..count + 1)).await;
-    talk.ends_with(Code::ResourceExhausted, "").await
+    duplex.mutate(groups.mutate(u64::from(count) + 1, count..count + 1)).await;
+    duplex.ends_with(Code::ResourceExhausted, "").await
 }
 
-/// Reads a wave to its end, and checks that each of its topics is told as live.
-async fn wave(talk: &mut Talk, id: u64, topics: u32, told: &mut Vec<Bytes>) -> Checked {
+/// Reads a wave to its end, and checks that `topics_live` names each of its topics.
+async fn wave(
+    duplex: &mut DuplexStream,
+    id: u64,
+    topics: u32,
+    envelopes: &mut Vec<Bytes>,
+) -> Checked {
     let topics = topics as usize;
     let mut live = 0;
     loop {
-        match talk.hear().await? {
-            Frame::Envelopes(lane, more) if lane == id => hold(told, more)?,
+        match duplex.receive().await? {
+            Frame::Envelopes(lane, more) if lane == id => hold(envelopes, more)?,
             Frame::Live(more) => {
                 live += more.len();
                 ensure(live <= topics, "each topic live once", || live.to_string())?;

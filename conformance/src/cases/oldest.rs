@@ -1,4 +1,4 @@
-//! `hawser-oldest`: metadata that tells what has expired from what never was.
+//! `hawser-oldest`: metadata that distinguishes expired envelopes from places that never held one.
 
 use hawser_proto::merkle::{LeafData, TreeHash, leaf_hash};
 use hawser_proto::pb::hawser::checkpoint_api::{GetInclusionRequest, GetInclusionResponse};
@@ -13,7 +13,7 @@ use crate::envelopes::cursor;
 use crate::failure::{Checked, Failure, FailureKind, ensure, same};
 use crate::wire::{Framed, List};
 
-/// Strands that are looked at. A guess: more than a network has nodes and chains.
+/// The most strands that are checked. A guess: more than a network has nodes and chains.
 const STRANDS_MAX: usize = 100;
 /// The first originator id of nodes: below it are chains, whose strands never expire (docs/protocol/wire.md).
 const FIRST_NODE: u32 = 100;
@@ -28,7 +28,7 @@ pub(super) const CASES: &[Case] = &[Case::new(
 )];
 
 /// Reads the place that the metadata names for a strand.
-fn told(metadata: &MetadataMap, originator: u32) -> Checked<Option<u64>> {
+fn named_place(metadata: &MetadataMap, originator: u32) -> Checked<Option<u64>> {
     let Some(value) = metadata.get("hawser-oldest") else { return Ok(None) };
     let wrong = || Failure::new("ORIGINATOR=SEQUENCE,… in hawser-oldest", format!("{value:?}"));
     let mut found = None;
@@ -43,7 +43,7 @@ fn told(metadata: &MetadataMap, originator: u32) -> Checked<Option<u64>> {
     Ok(found)
 }
 
-/// Reads the first place of a strand behind `after`, and what the metadata names for it.
+/// Reads the first place of a strand after `after`, and the place that the metadata names for the strand.
 async fn first_after(
     c: &Context,
     originator: u32,
@@ -56,8 +56,8 @@ async fn first_after(
     };
     let request = api::QueryEnvelopesRequest { query: Some(query), limit: 1 };
     let path = format!("{REPLICATION_API}/QueryEnvelopes");
-    let answer = c.target.answered::<_, List>(&path, request).await?;
-    let oldest = told(answer.metadata(), originator)?;
+    let answer = c.target.unary_response::<_, List>(&path, request).await?;
+    let oldest = named_place(answer.metadata(), originator)?;
     let first = answer.get_ref().items.first().map(id_of).transpose()?;
     Ok((first.map(|id| id.sequence.0), oldest))
 }
@@ -70,21 +70,23 @@ async fn oldest(c: &Context) -> Checked {
         let (first, oldest) = first_after(c, originator, 0).await?;
         let stream = streamed(c, originator).await?;
         let at = |failure: Failure| failure.at(format_args!("strand {originator}"));
-        // A strand that shows nothing begins behind its end.
+        // A strand without envelopes begins after its head.
         let begins = first.unwrap_or(head.saturating_add(1));
         match oldest {
             Some(oldest) => names_it(c, originator, oldest).await.map_err(at)?,
             None if begins > 1 => match silent(c, originator, begins).await {
-                // A defect of other software is told when no rule is found broken.
+                // A known defect of other software is reported only if no strand breaks a rule.
                 Err(failure) if failure.kind != FailureKind::Broken => others = Err(failure),
                 judged => judged.map_err(at)?,
             },
             None => {}
         }
-        // More may have expired between the two calls.
-        ensure(stream >= oldest, format_args!("a stream told as the query, {oldest:?}"), || {
-            format!("{stream:?}")
-        })
+        // More envelopes may have expired between the two calls.
+        ensure(
+            stream >= oldest,
+            format_args!("a stream with the metadata of the query, {oldest:?}"),
+            || format!("{stream:?}"),
+        )
         .map_err(at)?;
         let (_, at_the_end) = first_after(c, originator, head).await?;
         same("at the end of the strand nothing is named", &None, &at_the_end).map_err(at)?;
@@ -92,8 +94,9 @@ async fn oldest(c: &Context) -> Checked {
     others
 }
 
-/// Judges a strand that begins at `first`, or ends before it and shows nothing, and of which nothing is told: its beginning
-/// may have been declared void, which is no expiry. The leaf of a place in the node's tree tells them apart.
+/// Judges a strand that begins at `first`, or ends before it and shows nothing, while the metadata names no place for
+/// it. Its beginning may have been declared void, which is no expiry. The leaf of the place in the node's tree
+/// distinguishes them.
 async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
     let path = format!("{CHECKPOINT_API}/GetInclusion");
     let request = GetInclusionRequest { originator_id, sequence_id: first - 1, size: None };
@@ -106,7 +109,7 @@ async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
             expected,
             format_args!("none, {first} as its first place, and an envelope's leaf before it"),
         )),
-        // The reference node deletes, and tells nothing of it.
+        // The reference node deletes expired envelopes and has no metadata about it.
         Err(status) if status.code() == Code::Unimplemented => Err(Failure::known(
             "xmtpd 1.3: it does not tell what has expired",
             expected,
@@ -119,8 +122,8 @@ async fn silent(c: &Context, originator_id: u32, first: u64) -> Checked {
     }
 }
 
-/// Checks the place behind the last one that has expired: nothing is left right below it, something is there from it on,
-/// unless the strand ends before, and a reader who has seen all that has expired is told nothing of it.
+/// Checks the place after the last expired one. No envelope is left right below it, an envelope follows from it on
+/// unless the strand ends before, and a reader whose cursor is past all that has expired gets no such metadata.
 async fn names_it(c: &Context, originator: u32, oldest: u64) -> Checked {
     ensure(oldest > 1, "a place behind an expired one", || oldest.to_string())?;
     let head = heads(&c.target).await?.node_id_to_sequence_id.get(&originator).copied();
@@ -132,7 +135,7 @@ async fn names_it(c: &Context, originator: u32, oldest: u64) -> Checked {
     let expected = format_args!("nothing at {} and envelopes from {oldest} on", oldest - 1);
     ensure(holds, expected, || format!("{first:?} as the next place"))?;
     let (_, behind) = first_after(c, originator, oldest - 1).await?;
-    // More may have expired since.
+    // More envelopes may have expired since.
     let holds = behind.is_none_or(|behind| behind > oldest);
     ensure(holds, format_args!("nothing named behind {}", oldest - 1), || format!("{behind:?}"))
 }
@@ -144,6 +147,6 @@ async fn streamed(c: &Context, originator: u32) -> Checked<Option<u64>> {
     };
     let request = api::SubscribeOriginatorsRequest { filter: Some(filter) };
     let path = format!("{REPLICATION_API}/SubscribeOriginators");
-    let opened = c.target.opened::<_, Framed>(&path, Request::new(request)).await?;
-    told(opened.metadata(), originator)
+    let opened = c.target.stream_response::<_, Framed>(&path, Request::new(request)).await?;
+    named_place(opened.metadata(), originator)
 }

@@ -6,7 +6,7 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api as api;
 use crate::case::Need::{Load, Payer, Second};
 use crate::case::{Area, Case};
 use crate::connection::REPLICATION_API;
-use crate::context::{Context, id_of, names, opened, query_with, same_envelopes, seen};
+use crate::context::{Context, id_of, names, parse_envelope, query_with, same_envelopes, seen};
 use crate::envelopes::{cursor, new_group};
 use crate::failure::{Checked, Failure, ensure};
 
@@ -131,7 +131,7 @@ async fn times(c: &Context) -> Checked {
     let mut sent = c.send(&new_group(), 5).await?;
     sent.extend(c.send(&new_group(), 5).await?);
     let times: Checked<Vec<_>> =
-        sent.iter().map(|bytes| Ok(opened(bytes)?.unsigned().originator_ns())).collect();
+        sent.iter().map(|bytes| Ok(parse_envelope(bytes)?.unsigned().originator_ns())).collect();
     let times = times?;
     if times.is_sorted_by(|a, b| a < b) {
         return Ok(());

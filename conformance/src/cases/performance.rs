@@ -1,4 +1,5 @@
-//! Times that clients need. Only on request: they say something about a machine that is at rest, and nothing about others.
+//! Response times that clients rely on. Only on request: the figures mean something only on a machine without other
+//! load.
 
 use std::time::{Duration, Instant};
 
@@ -13,10 +14,10 @@ const AREA: Area = Area::Performance;
 const TIMES: &str = "docs/conformance.md#times";
 /// Tries of each measurement. A guess.
 const TRIES: usize = 10;
-/// Time after which clients give up reading back what they have written: they look at once, after 55 ms and after
-/// another 170 ms. Measured with published clients.
+/// Longest time until a published envelope is readable. Clients read it back at once, after 55 ms and after another 170
+/// ms, then give up. Measured with published clients.
 const READ_BACK_MAX: Duration = Duration::from_millis(160);
-/// Longest time to an answer that reads nothing. A guess: 50 times what a node on the same continent needs.
+/// Longest time to an answer that reads no data. A guess: 50 times the time of a node on the same continent.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
 /// Envelopes a second that a node takes from one caller. A guess: far below the network's limits.
 const PUBLISHED_PER_SECOND_MIN: usize = 100;
@@ -64,7 +65,7 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer, Load]),
 ];
 
-/// Checks the middle one of the measured times.
+/// Checks the median of the measured times.
 fn middle_within(limit: Duration, mut times: Vec<Duration>) -> Checked {
     times.sort();
     let middle = times.get(times.len() / 2).copied().unwrap_or_default();
@@ -112,12 +113,12 @@ async fn second_shows(c: &Context) -> Checked {
 async fn stream_delivers(c: &Context) -> Checked {
     let topic = new_group();
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
-    stream.hears_until(CAUGHT_UP).await?;
+    stream.receive_until(CAUGHT_UP).await?;
     let mut times = Vec::new();
     for _ in 0..TRIES {
         let sent = c.send(&topic, 1).await?;
         let started = Instant::now();
-        same_envelopes("the stream", &sent, &stream.hears(1).await?)?;
+        same_envelopes("the stream", &sent, &stream.receive_envelopes(1).await?)?;
         times.push(started.elapsed());
     }
     middle_within(READ_BACK_MAX, times)

@@ -15,7 +15,7 @@ use tonic::{Code, Status};
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
 use crate::connection::CHECKPOINT_API;
-use crate::context::{Context, opened};
+use crate::context::{Context, parse_envelope};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 
@@ -24,7 +24,7 @@ const CHECKPOINTS: &str = "docs/protocol/checkpoints.md#checkpoints";
 const PROOFS: &str = "docs/protocol/checkpoints.md#proofs";
 const PAGES: &str = "docs/protocol/checkpoints.md#pages";
 const CALLS: &str = "docs/protocol/api.md#proofs";
-/// Interval between two looks for a checkpoint. A guess: nodes sign one about every second, and a look may be charged.
+/// Interval between two polls for a checkpoint. A guess: nodes sign one about every second, and a poll may be charged.
 const LOOK: Duration = Duration::from_millis(250);
 /// A strand that no network has. A guess: registries count from small numbers up.
 const NO_STRAND: u32 = 4_000_000_001;
@@ -93,7 +93,7 @@ struct Published {
 
 async fn publish(c: &Context) -> Checked<Published> {
     let bytes = c.send(&new_group(), 1).await?.remove(0);
-    let envelope = opened(&bytes)?;
+    let envelope = parse_envelope(&bytes)?;
     let key = envelope.recover_originator();
     let key = key.map_err(|error| Failure::new("a signature of the originator", error))?;
     let key = key.ok_or_else(|| Failure::new("a signature", "a chain's proof"))?;
@@ -225,7 +225,7 @@ async fn no_proofs(c: &Context) -> Checked {
     refused("a strand that does not exist", unknown, Code::NotFound, "").map(|_| ())
 }
 
-/// The tiles of a tree of one size, as far as they have been read.
+/// A reader of the tiles of a tree of one size. Keeps the tiles that it has read.
 struct Tiles<'a> {
     context: &'a Context,
     /// The path of the log, without a slash at its end.

@@ -1,4 +1,4 @@
-//! Publishing what breaks a rule: one case for each group of refusals.
+//! Publishing envelopes that break a rule: one case for each group of refusals.
 
 use bytes::Bytes;
 use hawser_proto::envelope::{PayerEnvelope, Payload};
@@ -280,14 +280,14 @@ async fn depends_on_node(c: &Context) -> Checked {
 }
 
 async fn depends_on_unseen(c: &Context) -> Checked {
-    // Between the ids of chains and of the older network: no strand has it.
+    // An id between those of chains, of the older network and of nodes: no strand has it.
     depends(c, "after an unknown strand", &[(42, 1)], "has not been seen by this node").await
 }
 
 async fn depends_on_later(c: &Context) -> Checked {
     let heads = heads(&c.target).await?;
     let has_commits = heads.node_id_to_sequence_id.get(&0).is_some_and(|head| *head > 0);
-    // Without the last word: xmtpd writes it in capitals.
+    // The last word is left out because xmtpd writes it in capitals.
     let text = if has_commits { "exceeds last seen sequence" } else { "" };
     depends(c, "after a commit that is far from here", &[(0, i64::MAX.unsigned_abs())], text).await
 }
@@ -347,7 +347,7 @@ async fn bad_group_message(c: &Context) -> Checked {
         change(&mut data);
         let envelope = c.sign(client(&topic, None, Some(group_payload(data))))?;
         match refuses(c, what, envelope, "invalid group message").await {
-            // The header is whole in the last two.
+            // In the last two the header is complete.
             Err(failure) if number >= 5 && failure.got == "OK" => {
                 let software = "xmtpd 1.3: it reads the header of a message only";
                 return Err(Failure::known(software, failure.expected, failure.got));
@@ -394,7 +394,7 @@ async fn two_payers(c: &Context) -> Checked {
     refused("two payers", answer, Code::InvalidArgument, "must be from the same payer").map(|_| ())
 }
 
-/// Returns the key of a payer that does not exist.
+/// Returns a new random key, whose address has no balance.
 fn stranger() -> Checked<SecretKey> {
     SecretKey::from_bytes(&rand::random()).map_err(|_| Failure::skip("the dice gave no key"))
 }

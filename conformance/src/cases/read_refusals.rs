@@ -1,4 +1,4 @@
-//! Queries and subscriptions that ask for too much, for nothing, or for what does not exist.
+//! Queries and subscriptions that exceed a limit, name nothing, or name what does not exist.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
@@ -248,7 +248,7 @@ async fn subscribe_topics(c: &Context) -> Checked {
         let request = api::SubscribeTopicsRequest { filters };
         let mut stream: Listener<Framed> =
             c.listen("SubscribeTopics", request).await.map_err(|failure| failure.at(what))?;
-        let first = stream.hear().await.map_err(|failure| failure.at(what))?;
+        let first = stream.receive().await.map_err(|failure| failure.at(what))?;
         if first.status != Some(STARTED) {
             return Err(Failure::new(
                 format_args!("{what}: status STARTED first"),
@@ -293,7 +293,7 @@ async fn unknown(c: &Context) -> Checked {
     ];
     for path in paths {
         match refused(&path, c.target.raw(&path, Bytes::new()).await, Code::Unimplemented, "") {
-            // Clients of gRPC take this status of HTTP for UNIMPLEMENTED; the library of this suite reads the body.
+            // gRPC maps HTTP status 404 to UNIMPLEMENTED; the library of this suite reads the body instead.
             Err(failure) if failure.got.contains("status: 404 Not Found") => {
                 let software = "xmtpd 1.3: it answers as a server of HTTP";
                 return Err(Failure::known(software, failure.expected, failure.got));

@@ -9,14 +9,14 @@ use crate::case::Need::{Load, Payer, Restart};
 use crate::case::{Area, Case};
 use crate::connection::QUERY_API;
 use crate::context::{Context, id_of, same_envelopes, seen};
+use crate::duplex::{DuplexStream, adds};
 use crate::envelopes::{message_of, new_group};
 use crate::failure::{Checked, Failure, ensure};
 use crate::listener::CAUGHT_UP;
-use crate::talk::{Talk, adds};
 
 const AREA: Area = Area::Reliability;
 const STREAMS: &str = "docs/protocol/api.md#streams";
-/// Time that a node has to come back. A guess: a start after a crash, with room for a slow disk.
+/// Longest time until a restarted node answers. A guess: a start after a crash, with room for a slow disk.
 const RETURN: Duration = Duration::from_secs(120);
 /// Time limit of a command. A guess.
 const COMMAND: Duration = Duration::from_secs(60);
@@ -69,14 +69,14 @@ async fn cancelled(c: &Context) -> Checked {
     let topic = new_group();
     for _ in 0..50 {
         drop(c.subscribe_topics(&[(&topic, None)]).await?);
-        let talk = Talk::open(&c.target).await?;
-        talk.mutate(adds(1, &[&topic])).await;
-        drop(talk);
+        let duplex = DuplexStream::open(&c.target).await?;
+        duplex.mutate(adds(1, &[&topic])).await;
+        drop(duplex);
     }
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
-    stream.hears_until(CAUGHT_UP).await?;
+    stream.receive_until(CAUGHT_UP).await?;
     let sent = c.send(&topic, 1).await?;
-    same_envelopes("the stream that stays", &sent, &stream.hears(1).await?)
+    same_envelopes("the stream that stays", &sent, &stream.receive_envelopes(1).await?)
 }
 
 async fn abandoned(c: &Context) -> Checked {
@@ -85,7 +85,7 @@ async fn abandoned(c: &Context) -> Checked {
         let head = format!(
             "POST {QUERY_API}/QueryEnvelopes HTTP/1.1\r\nhost: node\r\ncontent-type: application/grpc-web+proto\r\ncontent-length: 1000\r\n\r\n\0"
         );
-        // The node may have closed already: either end is fine.
+        // The node may have closed the connection already: both outcomes are fine.
         let _ = stream.write_all(head.as_bytes()).await;
     }
     c.target.serves().await
@@ -98,9 +98,9 @@ async fn resumes(c: &Context) -> Checked {
     for _ in 0..4 {
         sent.extend(c.send(&topic, 3).await?);
         let mut stream = c.subscribe_topics(&[(&topic, Some(seen(&read)?))]).await?;
-        read.extend(stream.hears_until(CAUGHT_UP).await?);
+        read.extend(stream.receive_until(CAUGHT_UP).await?);
         let live = c.send(&topic, 1).await?;
-        read.extend(stream.hears(1).await?);
+        read.extend(stream.receive_envelopes(1).await?);
         sent.extend(live);
     }
     same_envelopes("all streams together", &sent, &read)
@@ -108,18 +108,18 @@ async fn resumes(c: &Context) -> Checked {
 
 async fn slow_reader(c: &Context) -> Checked {
     let topic = new_group();
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(1, &[&topic])).await;
-    talk.wave(1).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(1, &[&topic])).await;
+    duplex.wave(1).await?;
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
-    stream.hears_until(CAUGHT_UP).await?;
-    // More than sockets and windows hold.
+    stream.receive_until(CAUGHT_UP).await?;
+    // More bytes than socket buffers and HTTP/2 windows hold.
     let mut sent = Vec::new();
     for _ in 0..24 {
         sent.extend(c.publish(vec![c.sign(message_of(&topic, 512 * 1024))?]).await?);
     }
-    same_envelopes("the stream", &sent, &stream.hears(sent.len()).await?)?;
-    same_envelopes("Subscribe", &sent, &talk.live(sent.len()).await?)
+    same_envelopes("the stream", &sent, &stream.receive_envelopes(sent.len()).await?)?;
+    same_envelopes("Subscribe", &sent, &duplex.live(sent.len()).await?)
 }
 
 /// Runs a command of the operator's in a shell.
@@ -163,5 +163,5 @@ async fn crash(c: &Context) -> Checked {
     sent.extend(later);
     same_envelopes("the topic afterwards", &sent, &c.query(&c.target, &[&topic], None, 0).await?)?;
     let mut stream = c.subscribe_topics(&[(&topic, Some(seen(&sent[..30])?))]).await?;
-    same_envelopes("a stream from the middle", &sent[30..], &stream.hears_until(CAUGHT_UP).await?)
+    same_envelopes("a stream from the middle", &sent[30..], &stream.receive_until(CAUGHT_UP).await?)
 }

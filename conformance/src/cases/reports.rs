@@ -1,4 +1,5 @@
-//! Reports of misbehaviour: refused, kept and handed out. Nodes may switch the service off, and other software has none.
+//! Reports of misbehaviour: refused, stored and returned. Operators may switch the service off, and other software has
+//! none.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,13 +12,13 @@ use tonic::{Code, Status};
 use crate::case::Need::{Load, Payer};
 use crate::case::{Area, Case};
 use crate::connection::MISBEHAVIOR_API;
-use crate::context::{Context, opened};
+use crate::context::{Context, parse_envelope};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, optional, refused, same};
 
 const AREA: Area = Area::Security;
 const API: &str = "docs/protocol/misbehavior.md#the-api";
-/// Pages of reports that are read at most. A guess: a node keeps 50,000 reports about each other node.
+/// The most pages of reports that are read. A guess: a node keeps 50,000 reports about each other node.
 const PAGES_MAX: usize = 200;
 /// A node that no network has. A guess: registries count from small numbers up.
 const NO_NODE: u32 = 4_000_000_001;
@@ -49,7 +50,7 @@ pub(super) const CASES: &[Case] = &[
     .needs(&[Payer, Load]),
 ];
 
-/// A client's word that a node did not answer a query.
+/// A client's report that a node did not answer a query.
 fn unanswered(node: u32) -> api::UnsignedMisbehaviorReport {
     use api::liveness_failure::Request;
     use api::unsigned_misbehavior_report::Failure as Content;
@@ -83,7 +84,7 @@ async fn reports_after(c: &Context, after_ns: u64) -> Checked<Vec<api::Misbehavi
 }
 
 async fn refusals(c: &Context) -> Checked {
-    // Also tells if the service is there at all, before anything is submitted.
+    // Skips the case before the first submission if the node does not offer the service.
     reports_after(c, u64::MAX).await?;
     let report = || unanswered(NO_NODE);
     let of_no_kind = api::UnsignedMisbehaviorReport { r#type: 0, ..report() };
@@ -135,7 +136,7 @@ async fn ascending(c: &Context) -> Checked {
 
 async fn kept(c: &Context) -> Checked {
     reports_after(c, u64::MAX).await?;
-    let envelope = opened(&c.send(&new_group(), 1).await?[0])?;
+    let envelope = parse_envelope(&c.send(&new_group(), 1).await?[0])?;
     let key = envelope.recover_originator();
     let key = key.map_err(|error| Failure::new("a signature of the originator", error))?;
     let report = unanswered(c.node()?.0);

@@ -21,7 +21,7 @@ const AREA: Area = Area::Security;
 const AT_PUBLISH: &str = "docs/protocol/rules.md#at-publish";
 const PORT: &str = "docs/protocol/api.md#the-port";
 const WEB: (&str, &str) = ("content-type", "application/grpc-web+proto");
-/// Time that a node has to close a connection that sends no whole head: 10 s, and as long again.
+/// Longest time until a node closes a connection without a complete request head: twice the limit of 10 s.
 const HEAD: Duration = Duration::from_secs(20);
 /// Idle connections beside which a new one has to be served. A guess: fewer than any node allows a caller.
 const IDLE_MIN: usize = 100;
@@ -119,7 +119,7 @@ async fn forged(c: &Context) -> Checked {
     let both = vec![c.sign(message(&topic))?, other_bytes];
     let what = "a signature of other bytes";
     let refusal = |answer: Result<Vec<Bytes>, tonic::Status>, what: &str| match answer {
-        // Some changed signatures recover no key at all.
+        // From some changed signatures no key can be recovered.
         Err(status) if status.message().contains("recover") => Ok(()),
         answer => refused(what, answer, Code::InvalidArgument, text).map(|_| ()),
     };
@@ -180,7 +180,7 @@ async fn large_head(c: &Context) -> Checked {
     let long = "a".repeat(70_000);
     let request = http::post(&query_path(), &[WEB, ("x-large", &long)], &framed(&[]));
     let answer = http::exchange(&c.target.address, &request, c.target.answer_timeout()).await?;
-    // Closed without a word is as good: the head was not taken.
+    // A close without a response passes too: the node did not accept the head.
     let is_refused =
         answer.is_empty() || HttpAnswer::parse(&answer).is_some_and(|answer| answer.status >= 400);
     ensure(is_refused, "431 or the end of the connection", || {
@@ -242,7 +242,7 @@ async fn flipped(c: &Context) -> Checked {
             let is_a_refusal =
                 !matches!(status.code(), Code::Internal | Code::Unknown | Code::DeadlineExceeded);
             ensure(is_a_refusal, format_args!("a refusal of bit {bit}"), || {
-                crate::failure::told(&status)
+                crate::failure::status_text(&status)
             })?;
         }
     }
@@ -297,7 +297,7 @@ async fn resets(c: &Context) -> Checked {
 async fn idle_connections(c: &Context) -> Checked {
     let mut held = Vec::new();
     for _ in 0..300 {
-        // Beyond the node's bound it may refuse or close them.
+        // Above its bound the node may refuse or close connections.
         held.extend(c.target.address.connect(c.target.answer_timeout()).await.ok());
     }
     ensure(held.len() >= IDLE_MIN, format_args!("{IDLE_MIN} connections"), || {
@@ -314,7 +314,7 @@ async fn idle_connections(c: &Context) -> Checked {
             Err(failure) if Instant::now() >= deadline => {
                 return Err(failure.at("a new connection beside idle ones"));
             }
-            // The node may not have seen yet that the others have gone.
+            // The node may not have noticed yet that the other connections are closed.
             Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
         }
     }

@@ -1,4 +1,4 @@
-//! Server streams: first messages, history, the seam to live envelopes, signs of life.
+//! Server streams: first messages, history, the switch from history to live envelopes, keepalives.
 
 use bytes::Bytes;
 use hawser_proto::pb::xmtp::xmtpv4::envelopes::Cursor;
@@ -10,16 +10,16 @@ use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
 use crate::connection::{NOTIFICATION_API, QUERY_API};
 use crate::context::{Context, id_of, same_envelopes, seen};
+use crate::duplex::DuplexStream;
 use crate::envelopes::{cursor, new_group};
 use crate::failure::{Checked, Failure, ensure, same};
 use crate::listener::{CAUGHT_UP, Listener, STARTED, WAITING};
-use crate::talk::Talk;
 use crate::wire::{Framed, List};
 
 const AREA: Area = Area::Streams;
 const STREAMS: &str = "docs/protocol/api.md#streams";
 const RESUME: &str = "docs/protocol/api.md#resume-point";
-/// Longest interval of signs of life that is waited for. A guess: twice the default.
+/// Longest keepalive interval that the suite waits for. A guess: twice the default.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 
 pub(super) const CASES: &[Case] = &[
@@ -129,15 +129,15 @@ async fn topics_states(c: &Context) -> Checked {
     let topic = new_group();
     let history = c.send(&topic, 4).await?;
     let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
-    let first = stream.hear().await?;
+    let first = stream.receive().await?;
     ensure(
         first.status == Some(STARTED) && first.envelopes.is_empty(),
         "status STARTED alone",
         || format!("{:?}", first.status),
     )?;
-    same_envelopes("before CATCHUP_COMPLETE", &history, &stream.hears_until(CAUGHT_UP).await?)?;
+    same_envelopes("before CATCHUP_COMPLETE", &history, &stream.receive_until(CAUGHT_UP).await?)?;
     let live = [c.send(&topic, 1).await?, c.send(&topic, 2).await?].concat();
-    same_envelopes("live", &live, &stream.hears(3).await?)
+    same_envelopes("live", &live, &stream.receive_envelopes(3).await?)
 }
 
 async fn topics_cursors(c: &Context) -> Checked {
@@ -152,8 +152,8 @@ async fn topics_cursors(c: &Context) -> Checked {
         .await?;
     let mut expected = vec![sent[0][2].clone()];
     expected.extend(sent[1].clone());
-    let mut got = stream.hears_until(CAUGHT_UP).await?;
-    // Across topics the order of history is the node's own; in each it is that of the strand.
+    let mut got = stream.receive_until(CAUGHT_UP).await?;
+    // The node chooses the order of history across topics; within a topic it is the order of the strand.
     let of_second: Vec<Bytes> =
         got.iter().filter(|bytes| sent[1].contains(bytes)).cloned().collect();
     same_envelopes("the second topic", &sent[1], &of_second)?;
@@ -167,9 +167,9 @@ async fn topics_twice(c: &Context) -> Checked {
     let sent = c.send(&topic, 3).await?;
     let filters = [(&topic, Some(seen(&sent[..1])?)), (&topic, None)];
     let mut stream = c.subscribe_topics(&filters).await?;
-    same_envelopes("history", &sent[1..], &stream.hears_until(CAUGHT_UP).await?)?;
+    same_envelopes("history", &sent[1..], &stream.receive_until(CAUGHT_UP).await?)?;
     let live = c.send(&topic, 2).await?;
-    same_envelopes("live", &live, &stream.hears(2).await?)
+    same_envelopes("live", &live, &stream.receive_envelopes(2).await?)
 }
 
 async fn topics_services(c: &Context) -> Checked {
@@ -179,10 +179,10 @@ async fn topics_services(c: &Context) -> Checked {
     let request = api::SubscribeTopicsRequest { filters: vec![filter] };
     let stream = c.target.stream(&format!("{QUERY_API}/SubscribeTopics"), request).await?;
     let mut stream = Listener::<Framed>::new(stream, c.target.answer_timeout());
-    same_envelopes("QueryApi", &sent, &stream.hears_until(CAUGHT_UP).await?)
+    same_envelopes("QueryApi", &sent, &stream.receive_until(CAUGHT_UP).await?)
 }
 
-/// Publishes while streams open, so that some of it is history and some is live.
+/// Publishes while streams open, so that some envelopes are history and some are live.
 async fn topics_seam(c: &Context) -> Checked {
     const COUNT: usize = 30;
     let topic = new_group();
@@ -194,16 +194,16 @@ async fn topics_seam(c: &Context) -> Checked {
         Ok::<_, Failure>(sent)
     };
     let listen = async {
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         for _ in 0..5 {
             let mut stream = c.subscribe_topics(&[(&topic, None)]).await?;
-            heard.push(stream.hears(COUNT).await?);
+            received.push(stream.receive_envelopes(COUNT).await?);
         }
-        Ok::<_, Failure>(heard)
+        Ok::<_, Failure>(received)
     };
-    let (sent, heard) = tokio::try_join!(publish, listen)?;
-    for heard in heard {
-        same_envelopes("a stream", &sent, &heard)?;
+    let (sent, received) = tokio::try_join!(publish, listen)?;
+    for received in received {
+        same_envelopes("a stream", &sent, &received)?;
     }
     Ok(())
 }
@@ -216,9 +216,9 @@ async fn topics_elsewhere(c: &Context) -> Checked {
     let path = format!("{QUERY_API}/SubscribeTopics");
     let stream = c.second()?.stream(&path, request).await?;
     let mut stream = Listener::<Framed>::new(stream, c.target.answer_timeout());
-    stream.hears_until(CAUGHT_UP).await?;
+    stream.receive_until(CAUGHT_UP).await?;
     let sent = c.send(&topic, 3).await?;
-    same_envelopes("the stream of the second node", &sent, &stream.hears(3).await?)
+    same_envelopes("the stream of the second node", &sent, &stream.receive_envelopes(3).await?)
 }
 
 async fn subscribe_envelopes(
@@ -231,7 +231,7 @@ async fn subscribe_envelopes(
     let mut stream: Listener<List> = c
         .listen("SubscribeEnvelopes", api::SubscribeEnvelopesRequest { query: Some(query) })
         .await?;
-    stream.hears_nothing_first().await?;
+    stream.expect_empty_first().await?;
     Ok(stream)
 }
 
@@ -241,7 +241,7 @@ async fn envelopes_live(c: &Context) -> Checked {
     let mut stream = subscribe_envelopes(c, &topic, None).await?;
 
     let live = [c.send(&topic, 1).await?, c.send(&topic, 1).await?].concat();
-    same_envelopes("live envelopes alone", &live, &stream.hears(2).await?)
+    same_envelopes("live envelopes alone", &live, &stream.receive_envelopes(2).await?)
 }
 
 async fn envelopes_history(c: &Context) -> Checked {
@@ -249,25 +249,30 @@ async fn envelopes_history(c: &Context) -> Checked {
     let mut sent = c.send(&topic, 4).await?;
     let mut from_start = subscribe_envelopes(c, &topic, Some(cursor([]))).await?;
     let mut from_second = subscribe_envelopes(c, &topic, Some(seen(&sent[..2])?)).await?;
-    same_envelopes("history", &sent, &from_start.hears(4).await?)?;
-    same_envelopes("history behind the cursor", &sent[2..], &from_second.hears(2).await?)?;
+    same_envelopes("history", &sent, &from_start.receive_envelopes(4).await?)?;
+    same_envelopes(
+        "history behind the cursor",
+        &sent[2..],
+        &from_second.receive_envelopes(2).await?,
+    )?;
     sent = c.send(&topic, 2).await?;
-    same_envelopes("live", &sent, &from_start.hears(2).await?)?;
-    same_envelopes("live", &sent, &from_second.hears(2).await?)
+    same_envelopes("live", &sent, &from_start.receive_envelopes(2).await?)?;
+    same_envelopes("live", &sent, &from_second.receive_envelopes(2).await?)
 }
 
-/// Reads until `wanted` have come, among what others publish, and checks that each originator ascends.
+/// Reads until all of `wanted` have come, skips the envelopes of other publishers, and checks that the ids of each
+/// originator ascend.
 async fn among_others<A>(stream: &mut Listener<A>, wanted: &[Bytes]) -> Checked
 where
-    crate::listener::Heard: From<A>,
+    crate::listener::Received: From<A>,
 {
     let mut heads = hawser_proto::Cursor::new();
     let mut found = Vec::new();
     while found.len() < wanted.len() {
-        for envelope in stream.hear().await?.envelopes {
+        for envelope in stream.receive().await?.envelopes {
             let id = id_of(&envelope)?;
             ensure(!heads.covers(id), "ascending places without repetition", || {
-                format!("{id} again or late")
+                format!("{id} a second time or out of order")
             })?;
             heads.advance(id);
             if wanted.contains(&envelope) {
@@ -287,7 +292,7 @@ async fn originators(c: &Context) -> Checked {
     };
     let request = api::SubscribeOriginatorsRequest { filter: Some(filter) };
     let mut stream: Listener<Framed> = c.listen("SubscribeOriginators", request).await?;
-    stream.hears_nothing_first().await?;
+    stream.expect_empty_first().await?;
     sent.extend(c.send(&new_group(), 3).await?);
     among_others(&mut stream, &sent[1..]).await
 }
@@ -296,7 +301,7 @@ async fn all(c: &Context) -> Checked {
     let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
     let stream = c.target.stream(&path, api::SubscribeAllEnvelopesRequest {}).await?;
     let mut stream = Listener::<List>::new(stream, c.target.answer_timeout());
-    stream.hears_nothing_first().await?;
+    stream.expect_empty_first().await?;
     let sent = [c.send(&new_group(), 2).await?, c.send(&new_group(), 2).await?].concat();
     among_others(&mut stream, &sent).await
 }
@@ -318,7 +323,7 @@ async fn all_resumes(c: &Context) -> Checked {
     let path = format!("{NOTIFICATION_API}/SubscribeAllEnvelopes");
     let stream = c.target.stream_with(&path, request).await?;
     let mut stream = Listener::<List>::new(stream, c.target.answer_timeout());
-    stream.hears_nothing_first().await?;
+    stream.expect_empty_first().await?;
     let later = c.send(&new_group(), 1).await?;
     let expected = [&sent[1..], &later].concat();
     match among_others(&mut stream, &expected).await {
@@ -332,7 +337,7 @@ async fn all_resumes(c: &Context) -> Checked {
 }
 
 async fn signs_of_life(c: &Context) -> Checked {
-    let interval = Talk::open(&c.target).await?.interval;
+    let interval = DuplexStream::open(&c.target).await?.interval;
     if interval > INTERVAL_MAX {
         return Err(Failure::skip(format_args!(
             "the node's interval of {} s is too long to wait for",
@@ -341,11 +346,11 @@ async fn signs_of_life(c: &Context) -> Checked {
     }
     let topic = new_group();
     let mut topics = c.subscribe_topics(&[(&topic, None)]).await?;
-    topics.hears_until(CAUGHT_UP).await?;
+    topics.receive_until(CAUGHT_UP).await?;
     let mut envelopes = subscribe_envelopes(c, &topic, None).await?;
     topics.set_answer_timeout(interval + c.target.answer_timeout());
     envelopes.set_answer_timeout(interval + c.target.answer_timeout());
-    let (from_topics, from_envelopes) = tokio::try_join!(topics.hear(), envelopes.hear())?;
+    let (from_topics, from_envelopes) = tokio::try_join!(topics.receive(), envelopes.receive())?;
     same("status", &Some(WAITING), &from_topics.status)?;
     ensure(from_envelopes.envelopes.is_empty(), "an empty message", || "envelopes".into())
 }

@@ -1,4 +1,4 @@
-//! `Subscribe` (XIP-83): waves, lanes, the seam, removal, history and liveness.
+//! `Subscribe` (XIP-83): waves, lanes, the switch to live envelopes, removal, history and liveness.
 
 use std::time::Duration;
 
@@ -8,13 +8,13 @@ use tonic::Code;
 use crate::case::Need::{Payer, Second};
 use crate::case::{Area, Case};
 use crate::context::{Context, same_envelopes, seen};
+use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
 use crate::failure::{Checked, Failure, ensure, same};
-use crate::talk::{Frame, Mutate, Talk, add, adds, removes};
 
 const AREA: Area = Area::Streams;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
-/// Longest keepalive interval that is waited for. A guess: twice the default.
+/// Longest keepalive interval that the suite waits for. A guess: twice the default.
 const INTERVAL_MAX: Duration = Duration::from_secs(60);
 const SLOW: Duration = Duration::from_secs(200);
 
@@ -152,17 +152,19 @@ pub(super) const CASES: &[Case] = &[
 ];
 
 async fn starts(c: &Context) -> Checked {
-    Talk::open(&c.target).await.map(|_| ())
+    DuplexStream::open(&c.target).await.map(|_| ())
 }
 
 async fn answers_pings(c: &Context) -> Checked {
-    let mut talk = Talk::open(&c.target).await?;
-    talk.ask(None).await;
-    talk.pong(9).await;
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.ask(None).await;
+    duplex.pong(9).await;
     for nonce in [1, 7, 0, u64::MAX] {
-        talk.ping(nonce).await;
-        let heard = talk.hear().await?;
-        ensure(heard == Frame::Pong(nonce), format_args!("pong {nonce}"), || format!("{heard:?}"))?;
+        duplex.ping(nonce).await;
+        let received = duplex.receive().await?;
+        ensure(received == Frame::Pong(nonce), format_args!("pong {nonce}"), || {
+            format!("{received:?}")
+        })?;
     }
     Ok(())
 }
@@ -179,23 +181,23 @@ fn same_topics(expected: &[&Bytes], got: &[Bytes]) -> Checked {
 async fn wave_then_live(c: &Context) -> Checked {
     let (one, two, empty) = (new_group(), new_group(), new_group());
     let sent = [c.send(&one, 2).await?, c.send(&two, 2).await?, c.send(&one, 1).await?].concat();
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(7, &[&two, &one, &empty])).await;
-    let (wave, live) = talk.wave(7).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(7, &[&two, &one, &empty])).await;
+    let (wave, live) = duplex.wave(7).await?;
     same_envelopes("the wave", &sent, &wave)?;
     same_topics(&[&two, &one, &empty], &live)?;
     let sent = [c.send(&empty, 1).await?, c.send(&one, 1).await?].concat();
-    same_envelopes("live", &sent, &talk.live(2).await?)
+    same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
 async fn cursors_count(c: &Context) -> Checked {
     let (one, two) = (new_group(), new_group());
     let of_one = c.send(&one, 3).await?;
     let of_two = c.send(&two, 2).await?;
-    let mut talk = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
     let adds = vec![add(&one, Some(seen(&of_one[..2])?)), add(&two, None), add(&one, None)];
-    talk.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
-    let (wave, live) = talk.wave(1).await?;
+    duplex.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
+    let (wave, live) = duplex.wave(1).await?;
     same_envelopes("the wave", &[&of_one[2..], &of_two].concat(), &wave)?;
     same_topics(&[&one, &two], &live)
 }
@@ -213,88 +215,88 @@ async fn seam(c: &Context) -> Checked {
     let listen = async {
         let mut all = Vec::new();
         for _ in 0..5 {
-            let mut talk = Talk::open(&c.target).await?;
-            talk.mutate(adds(1, &[&topic])).await;
-            let (mut heard, _) = talk.wave(1).await?;
-            if heard.len() < COUNT {
-                heard.extend(talk.live(COUNT - heard.len()).await?);
+            let mut duplex = DuplexStream::open(&c.target).await?;
+            duplex.mutate(adds(1, &[&topic])).await;
+            let (mut received, _) = duplex.wave(1).await?;
+            if received.len() < COUNT {
+                received.extend(duplex.live(COUNT - received.len()).await?);
             }
-            all.push(heard);
+            all.push(received);
         }
         Ok::<_, Failure>(all)
     };
-    let (sent, heard) = tokio::try_join!(publish, listen)?;
-    for heard in heard {
-        same_envelopes("a wave and live envelopes", &sent, &heard)?;
+    let (sent, received) = tokio::try_join!(publish, listen)?;
+    for received in received {
+        same_envelopes("a wave and live envelopes", &sent, &received)?;
     }
     Ok(())
 }
 
 /// Opens a stream whose topics are live.
-async fn live_on(c: &Context, topics: &[&Bytes]) -> Checked<Talk> {
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(1, topics)).await;
-    talk.wave(1).await?;
-    Ok(talk)
+async fn live_on(c: &Context, topics: &[&Bytes]) -> Checked<DuplexStream> {
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(1, topics)).await;
+    duplex.wave(1).await?;
+    Ok(duplex)
 }
 
 async fn removed_is_silent(c: &Context) -> Checked {
     let (one, two) = (new_group(), new_group());
-    let mut talk = live_on(c, &[&one, &two]).await?;
-    talk.mutate(removes(2, &[&one, &new_group()])).await;
-    let (wave, live) = talk.wave(2).await?;
+    let mut duplex = live_on(c, &[&one, &two]).await?;
+    duplex.mutate(removes(2, &[&one, &new_group()])).await;
+    let (wave, live) = duplex.wave(2).await?;
     ensure(wave.is_empty() && live.is_empty(), "catchup_complete alone", || "more".into())?;
     c.send(&one, 2).await?;
     let sent = c.send(&two, 1).await?;
-    same_envelopes("live", &sent, &talk.live(1).await?)
+    same_envelopes("live", &sent, &duplex.live(1).await?)
 }
 
 async fn reset_replays(c: &Context) -> Checked {
     let (one, two) = (new_group(), new_group());
-    let mut talk = live_on(c, &[&one, &two]).await?;
+    let mut duplex = live_on(c, &[&one, &two]).await?;
     let of_one = c.send(&one, 3).await?;
-    same_envelopes("live", &of_one, &talk.live(3).await?)?;
+    same_envelopes("live", &of_one, &duplex.live(3).await?)?;
     let reset = Mutate { adds: vec![add(&one, Some(seen(&of_one[..1])?))], ..removes(2, &[&one]) };
-    talk.mutate(reset).await;
-    let (wave, live) = talk.wave(2).await?;
+    duplex.mutate(reset).await;
+    let (wave, live) = duplex.wave(2).await?;
     same_envelopes("the replay", &of_one[1..], &wave)?;
     same_topics(&[&one], &live)?;
     let sent = [c.send(&one, 1).await?, c.send(&two, 1).await?].concat();
-    same_envelopes("live", &sent, &talk.live(2).await?)
+    same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
 async fn again_is_nothing(c: &Context) -> Checked {
     let topic = new_group();
     c.send(&topic, 2).await?;
-    let mut talk = live_on(c, &[&topic]).await?;
-    talk.mutate(adds(2, &[&topic])).await;
-    let (wave, live) = talk.wave(2).await?;
+    let mut duplex = live_on(c, &[&topic]).await?;
+    duplex.mutate(adds(2, &[&topic])).await;
+    let (wave, live) = duplex.wave(2).await?;
     same_envelopes("the second wave", &[], &wave)?;
     ensure(live.is_empty(), "no topics_live", || format!("{} topics", live.len()))?;
     let sent = c.send(&topic, 2).await?;
-    same_envelopes("live", &sent, &talk.live(2).await?)
+    same_envelopes("live", &sent, &duplex.live(2).await?)
 }
 
 async fn history_only(c: &Context) -> Checked {
     let (past, here) = (new_group(), new_group());
     let sent = c.send(&past, 3).await?;
-    let mut talk = live_on(c, &[&here]).await?;
-    talk.mutate(Mutate { history_only: true, ..adds(5, &[&past]) }).await;
-    let (wave, live) = talk.wave(5).await?;
+    let mut duplex = live_on(c, &[&here]).await?;
+    duplex.mutate(Mutate { history_only: true, ..adds(5, &[&past]) }).await;
+    let (wave, live) = duplex.wave(5).await?;
     same_envelopes("the wave", &sent, &wave)?;
     same_topics(&[&past], &live)?;
     c.send(&past, 2).await?;
     let sent = c.send(&here, 1).await?;
-    same_envelopes("live", &sent, &talk.live(1).await?)
+    same_envelopes("live", &sent, &duplex.live(1).await?)
 }
 
 async fn empty_mutate(c: &Context) -> Checked {
-    let mut talk = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
     for id in [0, 4] {
-        talk.mutate(Mutate { mutate_id: id, ..Mutate::default() }).await;
-        let heard = talk.hear().await?;
-        ensure(heard == Frame::Complete(id), format_args!("catchup_complete {id}"), || {
-            format!("{heard:?}")
+        duplex.mutate(Mutate { mutate_id: id, ..Mutate::default() }).await;
+        let received = duplex.receive().await?;
+        ensure(received == Frame::Complete(id), format_args!("catchup_complete {id}"), || {
+            format!("{received:?}")
         })?;
     }
     Ok(())
@@ -303,10 +305,10 @@ async fn empty_mutate(c: &Context) -> Checked {
 async fn id_again(c: &Context) -> Checked {
     let (one, two) = (new_group(), new_group());
     let sent = [c.send(&one, 1).await?, c.send(&two, 1).await?];
-    let mut talk = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
     for (topic, sent) in [one, two].iter().zip(sent) {
-        talk.mutate(adds(9, &[topic])).await;
-        same_envelopes("the wave", &sent, &talk.wave(9).await?.0)?;
+        duplex.mutate(adds(9, &[topic])).await;
+        same_envelopes("the wave", &sent, &duplex.wave(9).await?.0)?;
     }
     Ok(())
 }
@@ -314,63 +316,63 @@ async fn id_again(c: &Context) -> Checked {
 async fn live_ascends(c: &Context) -> Checked {
     let topics: Vec<Bytes> = (0..4).map(|_| new_group()).collect();
     let named: Vec<&Bytes> = topics.iter().collect();
-    let mut talk = live_on(c, &named).await?;
+    let mut duplex = live_on(c, &named).await?;
     let mut sent = Vec::new();
     for number in 0..12 {
         sent.extend(c.send(&topics[number % 4], 1 + number % 2).await?);
     }
-    same_envelopes("live", &sent, &talk.live(sent.len()).await?)
+    same_envelopes("live", &sent, &duplex.live(sent.len()).await?)
 }
 
 async fn elsewhere(c: &Context) -> Checked {
     let topic = new_group();
-    let mut talk = Talk::open(c.second()?).await?;
-    talk.mutate(adds(1, &[&topic])).await;
-    talk.wave(1).await?;
+    let mut duplex = DuplexStream::open(c.second()?).await?;
+    duplex.mutate(adds(1, &[&topic])).await;
+    duplex.wave(1).await?;
     let sent = c.send(&topic, 3).await?;
-    same_envelopes("the stream of the second node", &sent, &talk.live(3).await?)
+    same_envelopes("the stream of the second node", &sent, &duplex.live(3).await?)
 }
 
 async fn half_close(c: &Context) -> Checked {
     let topic = new_group();
     let sent = c.send(&topic, 20).await?;
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(1, &[&topic])).await;
-    talk.half_close();
-    same_envelopes("the wave", &sent, &talk.wave(1).await?.0)?;
-    talk.ends_with(Code::Ok, "").await?;
-    let mut idle = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(1, &[&topic])).await;
+    duplex.half_close();
+    same_envelopes("the wave", &sent, &duplex.wave(1).await?.0)?;
+    duplex.ends_with(Code::Ok, "").await?;
+    let mut idle = DuplexStream::open(&c.target).await?;
     idle.half_close();
     idle.ends_with(Code::Ok, "").await
 }
 
-/// Opens a stream whose pings are waited for.
-async fn patient(c: &Context) -> Checked<Talk> {
-    let mut talk = Talk::open(&c.target).await?;
-    if talk.interval > INTERVAL_MAX {
-        let seconds = talk.interval.as_secs();
+/// Opens a stream with a timeout that is long enough for the node's pings.
+async fn patient(c: &Context) -> Checked<DuplexStream> {
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    if duplex.interval > INTERVAL_MAX {
+        let seconds = duplex.interval.as_secs();
         return Err(Failure::skip(format_args!(
             "the node's interval of {seconds} s is too long to wait for"
         )));
     }
-    talk.set_answer_timeout(talk.interval * 2 + c.target.answer_timeout());
-    Ok(talk)
+    duplex.set_answer_timeout(duplex.interval * 2 + c.target.answer_timeout());
+    Ok(duplex)
 }
 
 async fn pings(c: &Context) -> Checked {
-    let mut talk = patient(c).await?;
+    let mut duplex = patient(c).await?;
     for nonce in 1..=2 {
-        let heard = talk.hear_all().await?;
-        same("the frame", &Frame::Ping(nonce), &heard)?;
-        talk.pong(nonce).await;
+        let received = duplex.receive_with_pings().await?;
+        same("the frame", &Frame::Ping(nonce), &received)?;
+        duplex.pong(nonce).await;
     }
-    talk.ping(77).await;
-    same("the frame", &Frame::Pong(77), &talk.hear_all().await?)
+    duplex.ping(77).await;
+    same("the frame", &Frame::Pong(77), &duplex.receive_with_pings().await?)
 }
 
 async fn leaves(c: &Context) -> Checked {
-    let mut talk = patient(c).await?;
-    same("the frame", &Frame::Ping(1), &talk.hear_all().await?)?;
-    talk.pong(1_000).await;
-    talk.ends_with(Code::DeadlineExceeded, "").await
+    let mut duplex = patient(c).await?;
+    same("the frame", &Frame::Ping(1), &duplex.receive_with_pings().await?)?;
+    duplex.pong(1_000).await;
+    duplex.ends_with(Code::DeadlineExceeded, "").await
 }

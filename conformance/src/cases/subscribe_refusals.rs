@@ -7,9 +7,9 @@ use tonic::Code;
 use crate::case::Need::Load;
 use crate::case::{Area, Case};
 use crate::context::Context;
+use crate::duplex::{DuplexStream, Mutate, add, adds};
 use crate::envelopes::{cursor, new_group};
 use crate::failure::Checked;
-use crate::talk::{Mutate, Talk, add, adds};
 
 const AREA: Area = Area::Errors;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
@@ -69,24 +69,24 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
-/// Checks that a Mutate ends a new stream.
+/// Checks that a Mutate ends a new stream with this code and text.
 async fn refused(c: &Context, mutate: Mutate, code: Code, text: &str) -> Checked {
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(mutate).await;
-    talk.ends_with(code, text).await
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(mutate).await;
+    duplex.ends_with(code, text).await
 }
 
 async fn no_version(c: &Context) -> Checked {
-    let mut talk = Talk::open(&c.target).await?;
-    talk.send(api::SubscribeRequest { version: None }).await;
-    talk.ends_with(Code::InvalidArgument, "unrecognized SubscribeRequest version").await
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.send(api::SubscribeRequest { version: None }).await;
+    duplex.ends_with(Code::InvalidArgument, "unrecognized SubscribeRequest version").await
 }
 
 async fn too_many_adds(c: &Context) -> Checked {
     let topic = new_group();
     let mutate =
         Mutate { adds: vec![add(&topic, None); 100_001], mutate_id: 1, ..Mutate::default() };
-    // What the sanitiser of the reference node leaves of the text is the code.
+    // The reference node replaces the text by the name of the code, so only the code is compared.
     refused(c, mutate, Code::ResourceExhausted, "").await
 }
 
@@ -98,7 +98,7 @@ async fn too_many_cursors(c: &Context) -> Checked {
         .await
 }
 
-/// Topics that are none: too short, and of no known kind.
+/// Malformed topics: too short, or of an unknown kind.
 const NO_TOPICS: [&[u8]; 3] = [b"", b"\0", b"\x09\x01"];
 
 async fn bad_removes(c: &Context) -> Checked {
@@ -128,19 +128,19 @@ async fn bad_cursors(c: &Context) -> Checked {
 
 async fn history_of_live(c: &Context) -> Checked {
     let topic = new_group();
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(1, &[&topic])).await;
-    talk.wave(1).await?;
-    talk.mutate(Mutate { history_only: true, ..adds(2, &[&topic]) }).await;
-    talk.ends_with(Code::InvalidArgument, "").await
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(1, &[&topic])).await;
+    duplex.wave(1).await?;
+    duplex.mutate(Mutate { history_only: true, ..adds(2, &[&topic]) }).await;
+    duplex.ends_with(Code::InvalidArgument, "").await
 }
 
 async fn atomic(c: &Context) -> Checked {
-    let mut talk = Talk::open(&c.target).await?;
+    let mut duplex = DuplexStream::open(&c.target).await?;
     let bad = add(&Bytes::from_static(b"\x09\x01"), None);
     let adds = vec![add(&new_group(), None), bad];
-    talk.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
-    match talk.hear_or_end().await? {
+    duplex.mutate(Mutate { adds, mutate_id: 1, ..Mutate::default() }).await;
+    match duplex.receive_or_end().await? {
         Err(status) if status.code() == Code::InvalidArgument => Ok(()),
         other => Err(crate::failure::Failure::new(
             "INVALID_ARGUMENT and no frame of the wave",

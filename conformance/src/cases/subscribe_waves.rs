@@ -1,4 +1,4 @@
-//! `Subscribe` (XIP-83): Mutates while waves are in flight, and while others publish.
+//! `Subscribe` (XIP-83): Mutates while waves are in flight, and while other clients publish.
 
 use std::collections::BTreeMap;
 
@@ -7,24 +7,25 @@ use tonic::Code;
 
 use crate::case::Need::Payer;
 use crate::case::{Area, Case};
-use crate::context::{Context, names, opened, same_envelopes, seen};
+use crate::context::{Context, names, parse_envelope, same_envelopes, seen};
+use crate::duplex::{DuplexStream, Frame, Mutate, add, adds, removes};
 use crate::envelopes::new_group;
-use crate::failure::{Checked, Failure, ensure, told};
+use crate::failure::{Checked, Failure, ensure, status_text};
 use crate::listener::hold;
-use crate::talk::{Frame, Mutate, Talk, add, adds, removes};
 
 const AREA: Area = Area::Streams;
 const SUBSCRIBE: &str = "docs/protocol/api.md#subscribe";
-/// Envelopes of a wave that others overtake. A guess: several frames.
+/// Envelopes of a wave that later waves overtake. A guess: several frames.
 const STORED: usize = 60;
-/// Streams that are opened until a Mutate comes while a wave is in flight. A guess: the first one does nearly always.
+/// Tries to send a Mutate while a wave is in flight, each on a new stream. A guess: the first one nearly always
+/// succeeds.
 const TRIES: u64 = 5;
 /// Envelopes of a wave that is in flight until its client reads: more than a page of 1000, so that its end cannot wait
 /// in a buffer.
 const IN_FLIGHT: usize = 1_100;
 /// Envelopes of a request. A guess: few requests, none of them large.
 const PUBLISHED_AT_ONCE: usize = 100;
-/// Changes while others publish. A guess: enough that most of them fall between two envelopes.
+/// Changes while other clients publish. A guess: enough that most of them fall between two envelopes.
 const ROUNDS: u64 = 6;
 
 pub(super) const CASES: &[Case] = &[
@@ -61,14 +62,14 @@ async fn changes(c: &Context) -> Checked {
     let of_left = c.send(&left, STORED).await?;
     let of_stays = c.send(&stays, STORED).await?;
     let of_late = c.send(&late, 3).await?;
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(1, &[&left, &stays])).await;
-    talk.mutate(adds(2, &[&late])).await;
-    talk.mutate(removes(3, &[&left])).await;
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(1, &[&left, &stays])).await;
+    duplex.mutate(adds(2, &[&late])).await;
+    duplex.mutate(removes(3, &[&left])).await;
     let mut waves: BTreeMap<u64, Vec<Bytes>> = BTreeMap::new();
     let (mut live, mut complete) = (Vec::new(), Vec::new());
     while complete.len() < 3 {
-        match talk.hear().await.map_err(|failure| failure.at("three waves"))? {
+        match duplex.receive().await.map_err(|failure| failure.at("three waves"))? {
             Frame::Envelopes(id @ 1..=3, more) if !complete.contains(&id) => {
                 let is_late = complete.contains(&3) && more.iter().any(|it| of_left.contains(it));
                 ensure(!is_late, "nothing of a topic after its removal", || names(&more))?;
@@ -84,7 +85,7 @@ async fn changes(c: &Context) -> Checked {
         }
     }
     let mut wave = |id| waves.remove(&id).unwrap_or_default();
-    // Of the topic that left, the wave may have brought a beginning; it goes on with the other.
+    // The wave may have sent the first envelopes of the removed topic; it continues with the other topic.
     let (early, rest): (Vec<Bytes>, Vec<Bytes>) =
         wave(1).into_iter().partition(|it| of_left.contains(it));
     same_envelopes(
@@ -105,12 +106,12 @@ async fn changes(c: &Context) -> Checked {
     let sent = [c.send(&stays, 1).await?, c.send(&late, 1).await?];
     c.send(&left, 1).await?;
     let last = c.send(&stays, 1).await?;
-    same_envelopes("live", &[sent.concat(), last].concat(), &talk.live(3).await?)
+    same_envelopes("live", &[sent.concat(), last].concat(), &duplex.live(3).await?)
 }
 
-/// The client reads nothing until it has sent a Mutate, one with the same id, and a ping, and the wave is longer than what
-/// it lets the node send before. A pong that comes before the wave is complete shows that the second Mutate was read while
-/// the wave was in flight: a node reads requests in their order.
+/// Sends a Mutate, a second one with the same id and a ping before it reads any frame. The wave is longer than the
+/// HTTP/2 window, so it stays in flight until the client reads. A node reads requests in order: a pong before the wave
+/// is complete shows that the node read the second Mutate while the wave was in flight.
 async fn id_in_flight(c: &Context) -> Checked {
     let (first, second) = (new_group(), new_group());
     for _ in 0..IN_FLIGHT / PUBLISHED_AT_ONCE {
@@ -119,29 +120,37 @@ async fn id_in_flight(c: &Context) -> Checked {
     let other = c.send(&second, 1).await?;
     let narrow = c.target.narrow()?;
     for nonce in 1..=TRIES {
-        let mut talk = Talk::open(&narrow).await?;
-        talk.mutate(adds(1, &[&first])).await;
-        talk.mutate(adds(1, &[&second])).await;
-        talk.ping(nonce).await;
-        if let MutateFate::Refused = of_second_mutate(&mut talk, nonce, &other[0]).await? {
+        let mut duplex = DuplexStream::open(&narrow).await?;
+        duplex.mutate(adds(1, &[&first])).await;
+        duplex.mutate(adds(1, &[&second])).await;
+        duplex.ping(nonce).await;
+        if let MutateFate::Refused = of_second_mutate(&mut duplex, nonce, &other[0]).await? {
             return Ok(());
         }
     }
     Err(Failure::skip("each wave was complete before the next Mutate was read"))
 }
 
-/// The fate of a Mutate whose id is that of another one.
+/// The outcome of a Mutate that reuses the id of another one.
 enum MutateFate {
     Refused,
-    /// The other wave was complete when it was read, so it may have the id.
+    /// The other wave was complete when the node read the Mutate, so the id was free.
     IdWasFree,
 }
 
-async fn of_second_mutate(talk: &mut Talk, nonce: u64, other: &Bytes) -> Checked<MutateFate> {
+async fn of_second_mutate(
+    duplex: &mut DuplexStream,
+    nonce: u64,
+    other: &Bytes,
+) -> Checked<MutateFate> {
     let expected = "the stream's end with INVALID_ARGUMENT";
     let mut was_read = false;
     loop {
-        match talk.hear_or_end().await.map_err(|failure| failure.at("two Mutates of one id"))? {
+        match duplex
+            .receive_or_end()
+            .await
+            .map_err(|failure| failure.at("two Mutates of one id"))?
+        {
             Ok(Some(Frame::Envelopes(1, more))) if more.contains(other) => {
                 return Err(Failure::new(expected, "a second wave under the id"));
             }
@@ -157,24 +166,24 @@ async fn of_second_mutate(talk: &mut Talk, nonce: u64, other: &Bytes) -> Checked
             Err(status) if status.code() == Code::InvalidArgument => {
                 return Ok(MutateFate::Refused);
             }
-            Err(status) => return Err(Failure::new(expected, told(&status))),
+            Err(status) => return Err(Failure::new(expected, status_text(&status))),
         }
     }
 }
 
-/// The envelopes that a stream has brought of two topics.
-struct Heard {
-    talk: Talk,
-    /// The topic that comes and goes.
+/// The envelopes of two topics that a stream has sent.
+struct TwoTopics {
+    duplex: DuplexStream,
+    /// The topic that is added and removed.
     changing: Bytes,
-    /// True while it may come live.
+    /// True while the topic's live envelopes are allowed.
     is_added: bool,
     of_steady: Vec<Bytes>,
     of_changing: Vec<Bytes>,
 }
 
-impl Heard {
-    /// Takes frames until the wave `id` is complete; without one, until both topics have so many envelopes.
+impl TwoTopics {
+    /// Reads frames until the wave `id` is complete; for `None`, until both topics have `count` envelopes.
     async fn until(&mut self, id: Option<u64>, count: usize) -> Checked {
         while id.is_some() || self.of_steady.len() < count || self.of_changing.len() < count {
             let step = format_args!(
@@ -182,7 +191,7 @@ impl Heard {
                 self.of_steady.len(),
                 self.of_changing.len()
             );
-            match self.talk.hear().await.map_err(|failure| failure.at(step))? {
+            match self.duplex.receive().await.map_err(|failure| failure.at(step))? {
                 Frame::Envelopes(0, more) => {
                     for envelope in more {
                         self.live(envelope)?;
@@ -203,7 +212,8 @@ impl Heard {
     }
 
     fn live(&mut self, envelope: Bytes) -> Checked {
-        let topic = opened(&envelope)?.unsigned().payer().client().topic().as_bytes().clone();
+        let topic =
+            parse_envelope(&envelope)?.unsigned().payer().client().topic().as_bytes().clone();
         if topic != self.changing {
             return hold(&mut self.of_steady, vec![envelope]);
         }
@@ -218,7 +228,7 @@ impl Heard {
     async fn add(&mut self, id: u64) -> Checked {
         let from = (!self.of_changing.is_empty()).then(|| seen(&self.of_changing)).transpose()?;
         let adds = vec![add(&self.changing, from)];
-        self.talk.mutate(Mutate { adds, mutate_id: id, ..Mutate::default() }).await;
+        self.duplex.mutate(Mutate { adds, mutate_id: id, ..Mutate::default() }).await;
         self.until(Some(id), 0).await?;
         // No live envelope of a topic comes before the end of its wave.
         self.is_added = true;
@@ -226,7 +236,7 @@ impl Heard {
     }
 
     async fn remove(&mut self, id: u64) -> Checked {
-        self.talk.mutate(removes(id, &[&self.changing])).await;
+        self.duplex.mutate(removes(id, &[&self.changing])).await;
         self.until(Some(id), 0).await?;
         self.is_added = false;
         Ok(())
@@ -236,11 +246,11 @@ impl Heard {
 async fn during_publishes(c: &Context) -> Checked {
     const COUNT: usize = 20;
     let (steady, changing) = (new_group(), new_group());
-    let mut talk = Talk::open(&c.target).await?;
-    talk.mutate(adds(1, &[&steady])).await;
-    talk.wave(1).await?;
-    let mut heard = Heard {
-        talk,
+    let mut duplex = DuplexStream::open(&c.target).await?;
+    duplex.mutate(adds(1, &[&steady])).await;
+    duplex.wave(1).await?;
+    let mut received = TwoTopics {
+        duplex,
         changing: changing.clone(),
         is_added: false,
         of_steady: Vec::new(),
@@ -256,14 +266,14 @@ async fn during_publishes(c: &Context) -> Checked {
     };
     let change = async {
         for round in 0..ROUNDS {
-            heard.add(10 + round).await?;
-            heard.remove(100 + round).await?;
+            received.add(10 + round).await?;
+            received.remove(100 + round).await?;
         }
         Ok::<_, Failure>(())
     };
     let ((of_steady, of_changing), ()) = tokio::try_join!(publish, change)?;
-    heard.add(200).await?;
-    heard.until(None, COUNT).await?;
-    same_envelopes("the topic that stays", &of_steady, &heard.of_steady)?;
-    same_envelopes("the topic that comes and goes", &of_changing, &heard.of_changing)
+    received.add(200).await?;
+    received.until(None, COUNT).await?;
+    same_envelopes("the topic that stays", &of_steady, &received.of_steady)?;
+    same_envelopes("the topic that comes and goes", &of_changing, &received.of_changing)
 }

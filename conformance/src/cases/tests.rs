@@ -1,4 +1,4 @@
-//! Cases against the documents: the table of the manual, and the sections that state the rules.
+//! Tests that the cases agree with the documents: the table of the manual, and the sections that state the rules.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -10,7 +10,7 @@ fn page(path: &str) -> String {
     std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
-/// Returns the anchor that a heading gets.
+/// Returns the anchor of a heading.
 fn anchor(heading: &str) -> String {
     let kept = heading.chars().filter(|it| it.is_alphanumeric() || " -".contains(*it));
     kept.collect::<String>().to_lowercase().replace(' ', "-")

@@ -115,7 +115,7 @@ fn query_path() -> String {
 }
 
 /// Returns the message and the trailers of a gRPC-Web answer.
-fn opened(answer: &HttpAnswer, body: &[u8]) -> Checked<(Vec<u8>, String)> {
+fn grpc_web_parts(answer: &HttpAnswer, body: &[u8]) -> Checked<(Vec<u8>, String)> {
     same("the status of HTTP", &200, &answer.status)?;
     let got = || format!("{} bytes, grpc-status {:?}", body.len(), answer.header("grpc-status"));
     let Some(parts) = messages(body) else { return Err(Failure::new("whole messages", got())) };
@@ -133,7 +133,7 @@ fn opened(answer: &HttpAnswer, body: &[u8]) -> Checked<(Vec<u8>, String)> {
 
 async fn web_query(c: &Context, headers: &[(&str, &str)], body: &[u8]) -> Checked<Vec<Bytes>> {
     let answer = c.target.post(&query_path(), headers, body).await?;
-    let (message, _) = opened(&answer, &answer.body)?;
+    let (message, _) = grpc_web_parts(&answer, &answer.body)?;
     Ok(List::decode(&message[..])
         .map_err(|error| Failure::new("an answer of QueryEnvelopes", error))?
         .items)
@@ -165,7 +165,7 @@ async fn web_text(c: &Context) -> Checked {
         return Err(Failure::known(software, "the status of HTTP 200", answer.status));
     }
     let body = from_base64(&answer.body)?;
-    opened(&answer, &body).map(|_| ())
+    grpc_web_parts(&answer, &body).map(|_| ())
 }
 
 /// Decodes base64 in which each piece may be padded on its own.
@@ -275,7 +275,7 @@ async fn other_methods(c: &Context) -> Checked {
     same("text: the status of HTTP", &415, &text.status)
 }
 
-/// Fails as a finding if the node refuses Connect as the reference node does.
+/// Returns a finding if the node refuses Connect as the reference node does.
 fn speaks_connect(answer: &HttpAnswer) -> Checked {
     let text = String::from_utf8_lossy(&answer.body);
     let told = answer.headers.iter().any(|(_, value)| value.contains("Connect-RPC protocol not"));
@@ -312,7 +312,7 @@ async fn connect_json(c: &Context) -> Checked {
         page["envelopes"].as_array().map(|list| list.iter().filter_map(unsigned).collect());
     let expected: Checked<Vec<Vec<u8>>> = sent
         .iter()
-        .map(|bytes| Ok(crate::context::opened(bytes)?.unsigned().as_bytes().to_vec()))
+        .map(|bytes| Ok(crate::context::parse_envelope(bytes)?.unsigned().as_bytes().to_vec()))
         .collect();
     let expected = expected?;
     ensure(got.as_ref() == Some(&expected), "the statements of the two published envelopes", || {

@@ -23,7 +23,7 @@ const FRAMES_WAITING_MAX: usize = 1024;
 
 /// An open stream.
 #[derive(Debug)]
-pub struct Talk {
+pub struct DuplexStream {
     requests: Option<mpsc::Sender<pb::SubscribeRequest>>,
     frames: Listener<SubscribeFrame>,
     /// Keepalive interval that the node has stated.
@@ -47,33 +47,34 @@ pub enum Frame {
     Started(u32),
 }
 
-impl Talk {
+impl DuplexStream {
     /// Opens a stream, and checks that its first frame is `started`.
     ///
     /// # Errors
-    /// When it is refused, or begins otherwise.
+    /// Returns an error if the node refuses the stream, or its first frame is another one.
     pub async fn open(node: &Connection) -> Checked<Self> {
         let (requests, receiver) = mpsc::channel(FRAMES_WAITING_MAX);
         let path = format!("{QUERY_API}/Subscribe");
         let frames = node.duplex(&path, ReceiverStream::new(receiver)).await?;
         let frames = Listener::new(frames, node.answer_timeout());
-        let mut talk = Self { requests: Some(requests), frames, interval: Duration::ZERO };
-        match talk.hear_all().await? {
+        let mut duplex = Self { requests: Some(requests), frames, interval: Duration::ZERO };
+        match duplex.receive_with_pings().await? {
             Frame::Started(interval_ms) => {
-                talk.interval = Duration::from_millis(interval_ms.into())
+                duplex.interval = Duration::from_millis(interval_ms.into())
             }
             other => return Err(Failure::new("started as the first frame", format!("{other:?}"))),
         }
-        ensure(!talk.interval.is_zero(), "a keepalive interval", || "0 ms".to_owned())?;
-        Ok(talk)
+        ensure(!duplex.interval.is_zero(), "a keepalive interval", || "0 ms".to_owned())?;
+        Ok(duplex)
     }
 
-    /// Waits longer, for pings.
+    /// Replaces the timeout of each later frame: the pings of a silent stream come after a keepalive interval.
     pub fn set_answer_timeout(&mut self, answer_timeout: Duration) {
         self.frames.set_answer_timeout(answer_timeout);
     }
 
-    /// Sends any frame. It is lost if the stream has ended, which its frames tell.
+    /// Sends any frame. After the end of the stream the frame is dropped; the caller learns of the end from the next
+    /// frame it reads.
     pub async fn send(&self, request: pb::SubscribeRequest) {
         if let Some(requests) = &self.requests {
             let _ = requests.send(request).await;
@@ -101,7 +102,7 @@ impl Talk {
         self.ask(Some(Ask::Pong(pb::Pong { nonce }))).await;
     }
 
-    /// Ends the requests.
+    /// Closes the sending half of the stream; the receiving half stays open.
     pub fn half_close(&mut self) {
         self.requests = None;
     }
@@ -109,10 +110,10 @@ impl Talk {
     /// Returns the next frame; pings are answered and passed over.
     ///
     /// # Errors
-    /// When none comes, or it has no content.
-    pub async fn hear(&mut self) -> Checked<Frame> {
+    /// Returns an error if no frame comes within the timeout, or it has no content.
+    pub async fn receive(&mut self) -> Checked<Frame> {
         loop {
-            match self.hear_all().await? {
+            match self.receive_with_pings().await? {
                 Frame::Ping(nonce) => self.pong(nonce).await,
                 frame => return Ok(frame),
             }
@@ -122,21 +123,21 @@ impl Talk {
     /// Returns the next frame, also a ping.
     ///
     /// # Errors
-    /// When none comes, or it has no content.
-    pub async fn hear_all(&mut self) -> Checked<Frame> {
+    /// Returns an error if no frame comes within the timeout, or it has no content.
+    pub async fn receive_with_pings(&mut self) -> Checked<Frame> {
         decode(self.frames.next().await?)
     }
 
-    /// Returns the envelopes of lane `mutate_id` until `catchup_complete` of it, and the topics that `topics_live` named
-    /// before. Live envelopes in between are refused.
+    /// Returns the envelopes of lane `mutate_id` until `catchup_complete` of it, and the topics that `topics_live`
+    /// named before. A live envelope in between is an error.
     ///
     /// # Errors
-    /// When something else comes, or something is missing.
+    /// Returns an error if a frame of another kind or lane comes, or the stream falls silent before `catchup_complete`.
     pub async fn wave(&mut self, mutate_id: u64) -> Checked<(Vec<Bytes>, Vec<Bytes>)> {
         let (mut envelopes, mut live) = (Vec::new(), Vec::new());
         loop {
             match self
-                .hear()
+                .receive()
                 .await
                 .map_err(|failure| failure.at(format_args!("wave {mutate_id}")))?
             {
@@ -158,11 +159,11 @@ impl Talk {
     /// Returns the next `count` live envelopes.
     ///
     /// # Errors
-    /// When something else comes.
+    /// Returns an error if a frame of another kind comes, or too few envelopes come before the timeout.
     pub async fn live(&mut self, count: usize) -> Checked<Vec<Bytes>> {
         let mut envelopes = Vec::new();
         while envelopes.len() < count {
-            match self.hear().await.map_err(|failure| failure.at("live envelopes"))? {
+            match self.receive().await.map_err(|failure| failure.at("live envelopes"))? {
                 Frame::Envelopes(0, more) => hold(&mut envelopes, more)?,
                 other => {
                     return Err(Failure::new("live envelopes, with id 0", format!("{other:?}")));
@@ -178,7 +179,7 @@ impl Talk {
     /// Reads to the end of the stream and checks its status.
     ///
     /// # Errors
-    /// When it does not end, or ends otherwise.
+    /// Returns an error if the stream does not end, or ends with another status.
     pub async fn ends_with(&mut self, code: Code, text: &str) -> Checked {
         self.frames.ends_with(code, text).await
     }
@@ -186,8 +187,8 @@ impl Talk {
     /// Returns the next frame, `None` at an end with OK, or the status of another end.
     ///
     /// # Errors
-    /// When nothing comes, or a frame has no content.
-    pub async fn hear_or_end(&mut self) -> Checked<Result<Option<Frame>, Status>> {
+    /// Returns an error if no frame and no end come within the timeout, or a frame has no content.
+    pub async fn receive_or_end(&mut self) -> Checked<Result<Option<Frame>, Status>> {
         Ok(match self.frames.next_or_end().await? {
             Ok(Some(frame)) => Ok(Some(decode(frame)?)),
             Ok(None) => Ok(None),
