@@ -25,15 +25,17 @@ use crate::sign::{Digest, PublicKey, Signature, SignatureError};
 const COMBINED_MIN: usize = 24;
 /// The fewest claims that share a key in a combination: each key adds a multiplication of about 50 µs.
 const SHARED_MIN: usize = 16;
-/// The parts that a combination which does not hold is split into. One wrong claim among many then costs
-/// an eighth of the single recoveries, and claims that are all wrong cost less than twice all of them.
+/// Number of parts into which a failed combination is split. One wrong claim among many then costs an eighth of the
+/// single recoveries, and claims that are all wrong cost less than twice all of them.
 const PARTS: usize = 8;
-/// The fewest claims that are split. The parts of fewer save no more than they cost (measured).
+/// The fewest claims of a failed combination that are split. With fewer the parts save no more than they cost
+/// (measured).
 const SPLIT_MIN: usize = 256;
-/// The fewest claims whose signer is guessed. A guess: five recoveries are little beside them.
+/// The fewest claims for which [`recover_similar`] guesses signers. A guess: the five extra recoveries cost little
+/// beside them.
 const GUESSED_MIN: usize = 64;
-/// Distance of the claims that are recovered where a batch has several signers. A guess: a thirtieth of the recoveries is
-/// little, and a run that is shorter saves little.
+/// Distance between sampled claims in a batch with several signers. A guess: the samples cost about 3 % of all
+/// recoveries, and a shorter run of one signer saves little.
 const SAMPLED_EVERY: usize = 32;
 
 /// A signature over a digest, with the key that is expected to have made it, if one is.
@@ -57,11 +59,11 @@ impl SignatureClaim {
 /// A signer, or the reason there is none.
 type RecoveredSigner = Result<PublicKey, SignatureError>;
 
-/// Recovers the signer of every claim as [`recover_batch`] does, and guesses first where one signer follows another.
+/// Recovers the signer of every claim as [`recover_batch`] does, with guesses at the expected signers.
 ///
-/// One gateway pays for most of a batch in many networks, and a request has one payer in the others: so signers come in
-/// runs. A few claims are recovered alone, and those between two of the same signer are expected to have it. No claim is
-/// recovered for the guess in vain, and a wrong guess changes no result.
+/// Signers come in runs: one gateway pays for most of a batch, or at least each request has one payer. A few claims are
+/// sampled and recovered alone. The claims between two samples of one signer are expected to have it too. The
+/// recoveries of samples are part of the result, and a wrong guess changes no result.
 #[must_use]
 pub fn recover_similar(claims: Vec<SignatureClaim>) -> Vec<RecoveredSigner> {
     if claims.len() < GUESSED_MIN {
@@ -75,26 +77,26 @@ pub fn recover_similar(claims: Vec<SignatureClaim>) -> Vec<RecoveredSigner> {
     known.into_iter().map(|known| known.unwrap_or_else(&mut next)).collect()
 }
 
-/// Claims with a guess at the signers of all, made from the signers of few.
+/// Guesses the signers of all claims from the recovered signers of a few.
 struct SignerGuess {
     claims: Vec<SignatureClaim>,
-    /// The signers that were recovered.
+    /// The recovered signers of the samples; `None` for claims that are not samples.
     known: Vec<Option<RecoveredSigner>>,
 }
 
 impl SignerGuess {
-    /// Recovers claims until each other one stands between two whose signer it is expected to have. There is at least one
-    /// claim.
+    /// Recovers samples until every other claim stands between two samples and has an expected signer. `claims` is not
+    /// empty.
     fn of(claims: Vec<SignatureClaim>) -> Self {
         let last = claims.len() - 1;
         let known = vec![None; claims.len()];
         let mut guess = Self { claims, known };
         let quarters = (0..last).step_by(last.div_ceil(4).max(1)).chain([last]);
-        quarters.clone().for_each(|at| guess.look(at));
+        quarters.clone().for_each(|at| guess.sample(at));
         let first = guess.signer(0);
         let has_one = first.is_some() && quarters.clone().all(|at| guess.signer(at) == first);
         if !has_one {
-            (0..last).step_by(SAMPLED_EVERY).for_each(|at| guess.look(at));
+            (0..last).step_by(SAMPLED_EVERY).for_each(|at| guess.sample(at));
         }
         let known = (0..=last).filter(|at| guess.known[*at].is_some());
         let known: Vec<usize> = known.collect();
@@ -102,18 +104,19 @@ impl SignerGuess {
         guess
     }
 
-    /// Recovers a claim.
-    fn look(&mut self, at: usize) {
+    /// Recovers the claim at `at` unless it is a sample already.
+    fn sample(&mut self, at: usize) {
         let claim = &self.claims[at];
         self.known[at].get_or_insert_with(|| claim.recover());
     }
 
-    /// Returns the signer of a claim that was recovered; `None` if it has none.
+    /// Returns the signer of a sample; `None` if the claim is not one, or no key can be recovered from it.
     fn signer(&self, at: usize) -> Option<PublicKey> {
         self.known[at].and_then(Result::ok)
     }
 
-    /// Guesses at the claims between two that were recovered. If their signers differ, it looks halfway.
+    /// Sets the expected signer of the claims between two samples of one signer. Samples the middle if the signers
+    /// differ.
     fn settle(&mut self, from: usize, to: usize) {
         if to - from < 2 {
             return;
@@ -124,7 +127,7 @@ impl SignerGuess {
             return;
         }
         let middle = usize::midpoint(from, to);
-        self.look(middle);
+        self.sample(middle);
         self.settle(from, middle);
         self.settle(middle, to);
     }
@@ -192,7 +195,7 @@ impl Equations {
         }
         let mut coefficients = coefficients(claims);
         let mut equations = Vec::with_capacity(claims.len());
-        // Holds s instead of u₂ until all inverses are known.
+        // Holds s instead of u₂ until all values of s are inverted together below.
         for (index, claim) in claims.iter().enumerate() {
             let coefficient = coefficients();
             let key = claim.expected.and_then(|key| shares.get(&key).copied());
@@ -253,7 +256,8 @@ fn sum(equations: &[Equation]) -> ProjectivePoint {
                 ..0 => buckets[at - 1] += &-equation.point,
             }
         }
-        // The sum with the digit d counts d times: once for each running sum that holds it.
+        // The sum of digit d has to count d times. Adding up the running sums from the highest digit down does that:
+        // each sum is part of d of them.
         let mut running = ProjectivePoint::IDENTITY;
         for bucket in buckets.iter().rev() {
             running += bucket;
@@ -289,8 +293,8 @@ fn signed_digits(mut number: u128, bits: u32) -> [i16; WINDOWS_MAX] {
 
 /// Returns a source of the coefficients, one for each claim.
 ///
-/// They depend on all claims and on a secret of this process, so a sender can neither predict them nor try
-/// claims out until the coefficients suit them.
+/// They depend on all claims and on a secret of this process. A sender can therefore neither predict them nor search
+/// for claims whose errors cancel under them.
 fn coefficients(claims: &[SignatureClaim]) -> impl FnMut() -> u128 {
     static SECRET: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
     let mut hasher = blake3::Hasher::new_keyed(&SECRET);
@@ -308,8 +312,8 @@ fn coefficients(claims: &[SignatureClaim]) -> impl FnMut() -> u128 {
     }
 }
 
-/// Returns R, r and s. `None` for everything that single recovery refuses, and for the rare forms that are
-/// left to it: v of 2 or 3, where r is not R's x coordinate.
+/// Returns R, r and s. `None` for a signature that single recovery refuses, and for one with v of 2 or 3: there r is
+/// not R's x coordinate but that minus the group order, which is rare enough to leave to single recovery.
 fn parse(signature: &Signature) -> Option<(AffinePoint, Scalar, Scalar)> {
     let bytes = signature.as_bytes();
     let (r, s, v) = (&bytes[..32], &bytes[32..64], bytes[64]);

@@ -1,7 +1,7 @@
 //! Bounds on a message before it is decoded, so that few bytes cannot become much memory.
 //!
 //! A repeated message of two bytes on the wire may take hundreds of bytes once it is decoded. Callers
-//! limit the counts of this module before they decode. The limits are about bytes, not about the
+//! check the counts of this module against their limits before they decode. The limits are about bytes, not about the
 //! meaning of a message, which is why they stand in this crate.
 
 /// Iterator over the top-level fields of a message, up to the first that is malformed. Groups, which

@@ -11,13 +11,13 @@ use tonic_prost::ProstDecoder;
 use crate::budget;
 
 /// Most fields in one message, counted on its top two levels. Calculated: far above the number of real
-/// envelopes or topics in 25 MiB, and a bound on the memory that empty ones take.
+/// envelopes or topics in 25 MiB, and a bound on the memory that empty elements take once decoded.
 pub const MESSAGE_FIELDS_MAX: usize = 1 << 20;
 
-/// Bytes of the buffer that each call begins with: a sign of life fits, and the buffer of a message is
-/// made for it. Thousands of streams that are silent most of the time each keep one.
+/// Initial buffer of each call, in bytes. A keepalive fits; a larger message gets a buffer of its own length. Small,
+/// because each of thousands of mostly idle streams keeps one.
 const FIRST_BUFFER_BYTES: usize = 64;
-/// Bytes of small messages that are sent together. The library's value.
+/// Bytes of small messages that are sent together, in one write. The library's default.
 const TOGETHER_BYTES: usize = 32 * 1024;
 
 /// Codec that encodes `T` and decodes `U`, with [`MESSAGE_FIELDS_MAX`] as a bound unless another one is given.
@@ -91,8 +91,8 @@ impl<U: Message + Default> Decoder for BoundedDecoder<U> {
     type Error = Status;
 
     fn decode(&mut self, source: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
-        // A shorter message cannot have so many fields. tonic hands a message over in one piece; of
-        // several pieces only the first would be counted.
+        // A field takes at least one byte, so a message of at most `fields_max` bytes needs no count. tonic hands a
+        // message over as one chunk; the count would cover only the first of several.
         let fields_max = self.fields_max;
         if source.remaining() > fields_max {
             let message = &source.chunk()[..source.remaining().min(source.chunk().len())];

@@ -1,7 +1,7 @@
-//! Decimal numbers in texts that have one form.
+//! Canonical decimal numbers, for texts that must have one encoding only.
 
-/// Reads a decimal number in its only form: ASCII digits without a leading zero. `None` for anything else, and above 64
-/// bits.
+/// Parses a canonical decimal number: ASCII digits without a leading zero. `None` for other text, and for numbers above
+/// 64 bits.
 #[must_use]
 pub fn decimal(text: &str) -> Option<u64> {
     let is_only_form = text == "0" || !text.starts_with('0');

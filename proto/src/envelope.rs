@@ -17,7 +17,7 @@ use crate::topic::{Topic, TopicError, TopicKind};
 
 pub use pb::client_envelope::Payload;
 
-/// The reason bytes are not the expected layer.
+/// The reason bytes do not parse as the expected layer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum LayerError {
     /// The bytes are no protobuf message of this layer.
@@ -41,11 +41,10 @@ pub enum LayerError {
     /// The transaction hash does not have 32 bytes.
     #[error("transaction hash has {0} bytes instead of 32")]
     TransactionHash(usize),
-    /// An identity update or report is above its limit. Decoded, it would take far more memory than
-    /// bytes.
+    /// An identity update or report is longer than its limit. Decoded, it would take far more memory than its bytes.
     #[error("payload of {0} bytes is too long for its kind")]
     TooLong(usize),
-    /// The originator envelope is not in its only form: known fields in order, nothing else.
+    /// The originator envelope is not in canonical form: known fields in order, and no others.
     #[error("envelope is not in canonical form")]
     NotCanonical,
 }
@@ -150,7 +149,7 @@ impl PayerEnvelope {
     /// computed from.
     ///
     /// # Errors
-    /// When the client envelope inside is malformed.
+    /// Returns an error if the client envelope inside is malformed.
     pub fn from_message(message: pb::PayerEnvelope) -> Result<Self, LayerError> {
         let bytes = message.encode_to_vec().into();
         Self::assemble(bytes, message)
@@ -159,7 +158,7 @@ impl PayerEnvelope {
     /// Parses the bytes inside an originator's statement.
     ///
     /// # Errors
-    /// When this layer or the client envelope inside is malformed.
+    /// Returns an error if this layer or the client envelope inside is malformed.
     pub fn parse(bytes: Bytes) -> Result<Self, LayerError> {
         let message = pb::PayerEnvelope::decode(bytes.clone())?;
         Self::assemble(bytes, message)
@@ -340,7 +339,7 @@ impl OriginatorEnvelope {
     /// Opens the outer layer only. Returns the statement's bytes and their proof.
     ///
     /// # Errors
-    /// When this layer is malformed or not canonical.
+    /// Returns an error if this layer is malformed or not canonical.
     pub fn open(bytes: Bytes) -> Result<(Bytes, Proof), LayerError> {
         let message = pb::OriginatorEnvelope::decode(bytes.clone())?;
         if message.encoded_len() != bytes.len() || message.encode_to_vec() != bytes {
@@ -367,7 +366,7 @@ impl OriginatorEnvelope {
     /// Reads id and time of a statement without parsing the payer envelope.
     ///
     /// # Errors
-    /// When the statement is no protobuf message.
+    /// Returns an error if the statement does not decode as a protobuf message.
     pub fn statement(unsigned: Bytes) -> Result<(EnvelopeId, i64), LayerError> {
         let message = pb::UnsignedOriginatorEnvelope::decode(unsigned)?;
         let id = EnvelopeId::new(
@@ -421,7 +420,7 @@ impl OriginatorEnvelope {
     /// Recovers the key that signed the statement; `None` for a statement of a chain.
     ///
     /// # Errors
-    /// When no key can have made the signature.
+    /// Returns an error if no key can be recovered from the signature.
     pub fn recover_originator(&self) -> Result<Option<PublicKey>, SignatureError> {
         match self.proof {
             Proof::Signature(signature) => {
@@ -441,7 +440,7 @@ pub struct UnsealedEnvelope {
 }
 
 impl UnsealedEnvelope {
-    /// Lays out a statement. This is the only encoding of `message`.
+    /// Encodes a statement, once: the same bytes are signed and stored.
     #[must_use]
     pub fn new(message: &pb::UnsignedOriginatorEnvelope) -> Self {
         use prost::encoding::{WireType, encode_key, encode_varint};

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Id of the originator that sequences an envelope: a registered node, or a chain contract.
 ///
-/// Ids below [`OriginatorId::FIRST_NODE`] are no nodes: 0 sequences group commits and 1 identity
+/// Ids below [`OriginatorId::FIRST_NODE`] are not nodes: 0 sequences group commits and 1 identity
 /// updates on the app chain; 10 to 14 belong to data migrated from the older network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct OriginatorId(pub u32);
@@ -19,7 +19,7 @@ impl OriginatorId {
     pub const MIGRATED: [Self; 3] = [Self(10), Self(11), Self(13)];
     /// The lowest id that the node registry assigns.
     pub const FIRST_NODE: Self = Self(100);
-    /// The id under which a replica keeps its log. No registry has it, and nothing is signed under it.
+    /// The id under which a replica stores its log. No registry assigns it, and no signature names it.
     pub const REPLICA: Self = Self(u32::MAX);
 
     /// Returns true for ids of registered nodes. Every other strand comes from a chain, or
@@ -42,7 +42,7 @@ impl fmt::Display for OriginatorId {
     }
 }
 
-/// Place of an envelope in its originator's strand. Starts at 1; 0 means that none was seen.
+/// Place of an envelope in its originator's strand. The first envelope has 1; a reader that has seen none is at 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct SequenceId(pub u64);
 

@@ -1,17 +1,17 @@
-//! The wire: messages between clients, payers, nodes and chains, and the digests that are signed.
+//! The wire format: messages between clients, payers, nodes and chains, and the digests that are signed.
 //!
-//! This crate knows bytes. It has no clock, no disk, no socket and no rule about what a node
-//! accepts; `rules` and the engine have those. In reading order:
+//! This crate encodes, decodes, signs and verifies bytes. It has no clock, disk or socket, and no rule about what a
+//! node accepts; `rules` and the engine have those. In reading order:
 //!
 //! - [`ids`], [`topic`], [`cursor`], [`minute`]: the terms of all other modules;
 //! - [`sign`]: digests, keys, 65-byte recoverable signatures;
 //! - [`envelope`]: the four layers, each parsed beside its exact bytes;
 //! - [`mls`]: parsers of MLS framing and key packages, to the last byte;
-//! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: where a node is reached so;
-//! - [`batch`]: the signers of many signatures at once;
+//! - [`frame`]: the frames that nodes exchange over QUIC; [`quic_address`]: the address at which a node accepts them;
+//! - [`batch`]: recovers the signers of many signatures at once;
 //! - [`merkle`]: the tree over a strand, and proofs about it;
 //! - [`checkpoint`]: what nodes and witnesses sign about that tree;
-//! - [`budget`]: bounds on the memory that decoding a message takes, computed beforehand;
+//! - [`budget`]: bounds on the memory that decoding a message takes, checked before decoding;
 //! - [`pb`]: the generated protobuf types and, behind the feature `services`, the gRPC stubs.
 
 #![warn(missing_docs)]

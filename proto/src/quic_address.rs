@@ -1,9 +1,9 @@
-//! The address at which a node is reached over QUIC, if it is another one than its registered URL says.
+//! The address at which a node accepts QUIC, if it differs from its registered URL.
 
 use std::fmt;
 use std::net::Ipv6Addr;
 
-/// Metadata of an answer of `GetSyncCursor` that holds such an address.
+/// Response metadata of `GetSyncCursor` with the node's QUIC address.
 pub const QUIC_ADDRESS_HEADER: &str = "hawser-quic-address";
 
 /// Longest name of a host. Specified in RFC 1035 §2.3.4.
@@ -14,7 +14,7 @@ const HOST_LEN_BYTES_MAX: usize = 253;
 pub struct QuicAddress(String);
 
 impl QuicAddress {
-    /// Reads an address. `None` if the text is anything but a host and a port from 1 on.
+    /// Parses an address. `None` unless the text is a host and a port of at least 1.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (host, port) = text.rsplit_once(':')?;
@@ -41,7 +41,7 @@ impl fmt::Display for QuicAddress {
     }
 }
 
-/// Returns true for what can be a name or an IPv4 address: letters, digits, hyphens and dots.
+/// Returns true for a possible host name or IPv4 address: letters, digits, hyphens and dots.
 fn is_name(host: &str) -> bool {
     let is_known = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
     !host.is_empty() && host.len() <= HOST_LEN_BYTES_MAX && host.bytes().all(is_known)

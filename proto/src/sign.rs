@@ -56,12 +56,12 @@ pub enum SignatureError {
     /// r or s is zero or too large, or r is not on the curve.
     #[error("no public key can be recovered from the signature")]
     Unrecoverable,
-    /// An originator's signature is not in its only form: s in the lower half, v 0 or 1.
+    /// An originator's signature is not in canonical form: s in the lower half, v 0 or 1.
     #[error("signature is not in canonical form (s in the lower half, v 0 or 1)")]
     NotCanonical,
 }
 
-/// 65 bytes `r ‖ s ‖ v` with v in 0..=3. Not necessarily valid.
+/// A signature of 65 bytes, `r ‖ s ‖ v` with v in 0..=3. It may still be invalid: only recovery tells.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Signature([u8; 65]);
 
@@ -69,7 +69,7 @@ impl Signature {
     /// Takes the bytes as sent.
     ///
     /// # Errors
-    /// When their number is not 65, or the recovery id is out of range (as 27 and 28 are).
+    /// Returns an error if there are not 65 bytes, or the recovery id is out of range (as 27 and 28 are).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, SignatureError> {
         let bytes: [u8; 65] = bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
         if bytes[64] > 3 {
@@ -84,12 +84,12 @@ impl Signature {
         &self.0
     }
 
-    /// Requires the one form in which an originator's signature is stored: low s, v 0 or 1.
+    /// Requires the canonical form of a stored originator's signature: low s, v 0 or 1.
     ///
     /// # Errors
     /// [`SignatureError::NotCanonical`] for every other form.
     pub fn require_canonical(&self) -> Result<(), SignatureError> {
-        // Half the group order, big-endian: s above it has a smaller twin.
+        // Half the group order, big-endian. For s above it, the group order minus s is smaller and verifies too.
         const HALF_ORDER: [u8; 32] = [
             0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff,
             0xff, 0xff, 0x5d, 0x57, 0x6e, 0x73, 0x57, 0xa4, 0x50, 0x1d, 0xdf, 0xe9, 0x2f, 0x46,
@@ -102,11 +102,11 @@ impl Signature {
         }
     }
 
-    /// Returns the canonical form of an originator's signature that is written in another way: with
-    /// Ethereum's v of 27 or 28, or with s in the upper half. It verifies for the same key.
+    /// Converts an originator's signature to canonical form. The input may have Ethereum's v of 27 or 28, or s in the
+    /// upper half; the result verifies for the same key.
     ///
     /// # Errors
-    /// When the bytes are no signature, or have no canonical form.
+    /// Returns an error if the bytes are not a signature, or have no canonical form.
     pub fn canonicalize(bytes: &[u8]) -> Result<Self, SignatureError> {
         let mut bytes: [u8; 65] =
             bytes.try_into().map_err(|_| SignatureError::Length(bytes.len()))?;
@@ -117,7 +117,7 @@ impl Signature {
             .map_err(|_| SignatureError::Unrecoverable)?;
         signature.normalize_s();
         let compact = signature.serialize_compact();
-        // The twin of s belongs to the point's mirror image, whose y has the other parity.
+        // Negating s mirrors the point R, which flips the parity of its y: v has to change with s.
         let is_twin = compact[32..] != bytes[32..64];
         bytes[..64].copy_from_slice(&compact);
         bytes[64] ^= u8::from(is_twin);
@@ -198,8 +198,8 @@ impl PublicKey {
         compressed
     }
 
-    /// Returns whether this key made a signature `r ‖ s` over `digest`; false for other bytes. High s is
-    /// accepted. For texts whose recovery id does not count; [`Signature::recover`] is for all others.
+    /// Returns true if this key made the signature `r ‖ s` over `digest`; false for malformed bytes too. High s is
+    /// accepted. For signatures whose recovery id is ignored; [`Signature::recover`] is for all others.
     #[must_use]
     pub fn verifies(&self, digest: Digest, compact: &[u8]) -> bool {
         let Ok(mut signature) = secp256k1::ecdsa::Signature::from_compact(compact) else {
@@ -282,7 +282,7 @@ pub struct SecretKey(Arc<SigningKey>);
 
 struct SigningKey {
     scalar: secp256k1::SecretKey,
-    /// Blinded once, when the key is loaded: see [`SecretKey::sign`].
+    /// Signing context, blinded once when the key is loaded: see [`SecretKey::sign`].
     context: Secp256k1<SignOnly>,
 }
 
@@ -296,7 +296,7 @@ impl SecretKey {
     /// Takes the scalar as 32 big-endian bytes.
     ///
     /// # Errors
-    /// When the scalar is zero or not below the group order.
+    /// Returns an error if the scalar is zero or not below the group order.
     pub fn from_bytes(bytes: &[u8; 32]) -> Result<Self, SecretKeyError> {
         let scalar = secp256k1::SecretKey::from_secret_bytes(*bytes).map_err(|_| SecretKeyError)?;
         let mut context = Secp256k1::signing_only();

@@ -43,7 +43,7 @@ impl TopicKind {
         })
     }
 
-    /// Returns the network's name of the kind, which is printed before the identifier.
+    /// Returns the network's name of the kind, as printed before the identifier.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -70,7 +70,7 @@ pub enum TopicError {
     /// The kind byte or the identifier is missing.
     #[error("topic must be at least 2 bytes long")]
     TooShort,
-    /// The first byte is no known kind.
+    /// The first byte is not a known kind.
     #[error("unknown topic kind {0}")]
     UnknownKind(u8),
 }
@@ -111,7 +111,7 @@ impl Topic {
     /// admission and of queries.
     ///
     /// # Errors
-    /// When there are fewer than two bytes or the kind is unknown.
+    /// Returns an error if the topic has fewer than two bytes or an unknown kind.
     pub fn parse(bytes: Bytes) -> Result<Self, TopicError> {
         match bytes.as_ref() {
             [] | [_] => Err(TopicError::TooShort),
@@ -134,7 +134,7 @@ impl Topic {
         &self.bytes[1..]
     }
 
-    /// Returns kind byte and identifier, as sent, instead of the topic.
+    /// Converts the topic into its kind byte and identifier, as sent.
     #[must_use]
     pub fn into_bytes(self) -> Bytes {
         self.bytes

@@ -1,7 +1,7 @@
 //! Checkpoints in binary form: as stored, and as nodes exchange them.
 //!
-//! Nothing is allocated before the bytes that it is read from have been counted, and every text is read to its
-//! last byte, so a checkpoint has one form only.
+//! A decoder compares every claimed count with the bytes that are left before it allocates for it. It also reads to the
+//! last byte, so a checkpoint has one encoding only.
 
 use bytes::{Buf, BufMut};
 
@@ -35,14 +35,16 @@ pub enum CheckpointCodecError {
     /// Bytes follow the last field.
     #[error("{0} bytes follow the checkpoint")]
     Trailing(usize),
-    /// A strand cannot be that long.
+    /// The size is larger than a strand can be.
     #[error("a strand has at most 2^63 - 1 places, not {0}")]
     Size(u64),
     /// A signature has another form than the accepted one.
     #[error(transparent)]
     Signature(#[from] SignatureError),
     /// The list claims more cosignatures than are accepted.
-    #[error("the checkpoint has {0} cosignatures, which is too many")]
+    #[error(
+        "the checkpoint has {0} cosignatures: at most 256 of nodes and 64 of witnesses are allowed"
+    )]
     TooMany(usize),
     /// The cosignatures are not in their order, or one signer has two.
     #[error("the cosignatures of the checkpoint are not in ascending order")]
@@ -73,7 +75,7 @@ impl SignedCheckpoint {
     /// Decodes a checkpoint, to the last byte. Does not verify the signature.
     ///
     /// # Errors
-    /// When the bytes are not the one form of a checkpoint.
+    /// Returns an error if the bytes are not the canonical encoding of a checkpoint.
     pub fn decode(mut bytes: &[u8]) -> Result<Self> {
         let signed = Self::read(&mut bytes)?;
         finish(bytes)?;
@@ -98,7 +100,7 @@ impl CosignedCheckpoint {
     /// Encodes the checkpoint with its cosignatures.
     ///
     /// # Panics
-    /// When it has more cosignatures than [`COSIGNATURES_MAX`] or [`WITNESSES_MAX`].
+    /// Panics if the checkpoint has more cosignatures than [`COSIGNATURES_MAX`] or [`WITNESSES_MAX`].
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = self.signed.encode().to_vec();
@@ -127,7 +129,7 @@ impl CosignedCheckpoint {
     /// Decodes a checkpoint with its cosignatures, to the last byte. Verifies no signature.
     ///
     /// # Errors
-    /// When the bytes are not the one form of such a checkpoint.
+    /// Returns an error if the bytes are not the canonical encoding of a checkpoint with cosignatures.
     pub fn decode(mut bytes: &[u8]) -> Result<Self> {
         let bytes = &mut bytes;
         let signed = SignedCheckpoint::read(bytes)?;
@@ -168,7 +170,8 @@ fn read_witness(bytes: &mut &[u8]) -> Result<WitnessCosignature> {
     })
 }
 
-/// Reads the length of a list whose items have at least `item_len` bytes.
+/// Reads the length of a list whose items have at least `item_len` bytes, and refuses one that `max` or the remaining
+/// bytes cannot hold.
 fn count(bytes: &mut &[u8], max: usize, item_len: usize) -> Result<usize> {
     let count = usize::from(bytes.try_get_u16().map_err(|_| CheckpointCodecError::Truncated)?);
     if count > max {

@@ -1,14 +1,14 @@
-//! A checkpoint and all that was said about it.
+//! A checkpoint with the cosignatures about it.
 
 use super::statement::{Cosignature, SignedCheckpoint};
 use super::witness::WitnessCosignature;
 
-/// Nodes that may cosign one checkpoint. A guess: far more nodes than the network has.
+/// The most nodes that may cosign one checkpoint. A guess: far more nodes than the network has.
 pub const COSIGNATURES_MAX: usize = 256;
-/// Witnesses that may cosign one checkpoint. A guess: a reader trusts a handful.
+/// The most witnesses that may cosign one checkpoint. A guess: a reader trusts a handful.
 pub const WITNESSES_MAX: usize = 64;
 
-/// A checkpoint with the cosignatures that were seen. Not necessarily verified.
+/// A checkpoint with the cosignatures that this node has received. They need not be verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CosignedCheckpoint {
     /// The checkpoint.

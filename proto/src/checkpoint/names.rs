@@ -8,17 +8,17 @@ use super::statement::Checkpoint;
 use crate::decimal::decimal;
 use crate::ids::OriginatorId;
 
-/// Bytes of a witness's name at most. A guess: names are short URLs.
+/// The longest name of a witness in bytes. A guess: names are short URLs.
 pub const WITNESS_NAME_LEN_MAX: usize = 128;
-/// Bytes of a network's name at most, as the setting of the node has it.
+/// The longest name of a network in bytes, as the setting of the node limits it.
 pub const NETWORK_LEN_MAX: usize = 64;
 
-/// The name of a key in a signed note: no white space, no `+`, nothing that controls a terminal.
+/// The name of a key in a signed note: no white space, no `+`, no control characters.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WitnessName(String);
 
 impl WitnessName {
-    /// Takes a name; `None` if a note cannot carry it, or it is too long.
+    /// Checks a name; `None` if a note cannot carry it, or it is longer than [`WITNESS_NAME_LEN_MAX`].
     #[must_use]
     pub fn new(name: &str) -> Option<Self> {
         let allowed = |c: char| !c.is_whitespace() && !c.is_control() && c != '+';
@@ -54,7 +54,7 @@ pub fn cosigner_name(network: &str, node: OriginatorId) -> String {
     format!("{network}/nodes/{node}")
 }
 
-/// Returns the text that witnesses sign: three lines, each with its end.
+/// Returns the text that witnesses sign: three lines, each with a line feed at its end.
 #[must_use]
 pub fn note_text(network: &str, checkpoint: &Checkpoint) -> String {
     let Checkpoint { node, originator, size, root, .. } = *checkpoint;

@@ -1,7 +1,7 @@
 //! Checkpoints as text: C2SP `signed-note` and `tlog-checkpoint`.
 //!
-//! The text has the three lines of a `tlog-checkpoint`: origin, size and root. The nodes' signatures are of a type of
-//! their own, because they are made with secp256k1 over the digest, and carry the time.
+//! The text has the three lines of a `tlog-checkpoint`: origin, size and root. The nodes' signatures have a
+//! signature type of their own, because they are made with secp256k1 over the digest and carry the time.
 
 use std::fmt::Write as _;
 
@@ -17,7 +17,7 @@ use crate::ids::{OriginatorId, SequenceId};
 use crate::merkle::TreeHash;
 use crate::sign::{PublicKey, Signature};
 
-/// Bytes of a note at most: a checkpoint with all the cosignatures that it may have fits.
+/// The longest note in bytes. A checkpoint with the most cosignatures fits.
 pub const NOTE_LEN_BYTES_MAX: usize = 128 * 1024;
 /// Signature type of a node's signature (C2SP signed-note: a type without a byte of its own).
 const CHECKPOINT_TYPE: &[u8] = b"\xffhawser/checkpoint-secp256k1/v1";
@@ -26,13 +26,13 @@ const COSIGNATURE_TYPE: &[u8] = b"\xffhawser/cosignature-secp256k1/v1";
 /// Begins every signature line: an em dash and a space.
 pub(super) const LINE_START: &str = "\u{2014} ";
 
-/// The reason a text is no note of a checkpoint.
+/// The reason a text is not a note of a checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum NoteError {
     /// The text is longer than [`NOTE_LEN_BYTES_MAX`].
     #[error("a note has at most 131072 bytes, not {0}")]
     TooLong(usize),
-    /// The text is not divided into lines as a note is.
+    /// The text does not consist of the lines of a note.
     #[error("the text is not a signed note")]
     NoNote,
     /// The first line is not the origin of a strand's checkpoints.
@@ -41,10 +41,10 @@ pub enum NoteError {
     /// The checkpoint is of another network.
     #[error("the checkpoint is of another network")]
     OtherNetwork,
-    /// The second line is not a size in its only form.
+    /// The second line is not a size in canonical decimal form.
     #[error("the second line of the note is not the size of a tree")]
     Size,
-    /// The third line is not a root in its only form.
+    /// The third line is not a root in canonical base64.
     #[error("the third line of the note is not the root of a tree")]
     Root,
     /// A signature line is malformed.
@@ -56,8 +56,8 @@ pub enum NoteError {
 }
 
 impl CosignedCheckpoint {
-    /// Writes the note. `key_of` returns the key that the registry holds for a node; a signature whose key is not
-    /// known is left out.
+    /// Writes the note. `key_of` returns the key that the registry holds for a node; a signature of a node without a
+    /// known key is left out.
     #[must_use]
     pub fn to_note(
         &self,
@@ -89,11 +89,13 @@ impl CosignedCheckpoint {
         note
     }
 
-    /// Reads a note of `network`. Verifies no signature: a line counts as a node's when its name and key id are
-    /// those of a key that `key_of` returns, as a witness's when it has the length of one, and is otherwise left out.
+    /// Parses a note of `network`. Verifies no signature. A signature line belongs to a node if its name and key id are
+    /// those of a key that `key_of` returns, and to a witness if it has the length of a witness's signature. Other
+    /// lines are left out.
     ///
     /// # Errors
-    /// When the text is no note of a checkpoint, or lacks the signature of the node that its origin names.
+    /// Returns an error if the text is not a note of a checkpoint, or lacks the signature of the node that its origin
+    /// names.
     pub fn from_note(
         note: &str,
         network: &str,
@@ -181,7 +183,7 @@ impl Line<'_> {
     }
 }
 
-/// Reads the three lines of the text. The time is in no line of it and stays 0.
+/// Parses the three lines of the text. The text has no time, so the time of the result is 0.
 fn read_text(text: &str, network: &str) -> Result<Checkpoint, NoteError> {
     let mut lines = text.split('\n');
     let origin = lines.next().ok_or(NoteError::NoNote)?;
@@ -206,7 +208,7 @@ fn read_text(text: &str, network: &str) -> Result<Checkpoint, NoteError> {
     let size = size.ok_or(NoteError::Size)?;
     let root = lines.next().and_then(|line| STANDARD.decode(line).ok());
     let root = root.and_then(|root| TreeHash::from_slice(&root)).ok_or(NoteError::Root)?;
-    // Lines of extensions are none of ours: a witness would sign what a node did not.
+    // Extension lines are refused: a witness signs the whole text, the node's digest does not cover them.
     if lines.next().is_some() {
         return Err(NoteError::NoNote);
     }

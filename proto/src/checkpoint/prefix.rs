@@ -1,4 +1,4 @@
-//! The beginning of a strand's tree, shown to be that of a tree which a node has signed.
+//! A prefix of a strand's tree, with a proof that a tree which a node has signed begins with it.
 
 use bytes::BufMut as _;
 
@@ -10,21 +10,21 @@ use crate::merkle::{ConsistencyProof, PROOF_LEN_MAX, ProofError, TreeHash};
 /// Length of a signed prefix in bytes, with the longest proof.
 pub const PREFIX_LEN_MAX: usize = 8 + CHECKPOINT_LEN + 32 * PROOF_LEN_MAX;
 
-/// The claim that a tree of `size` leaves is the beginning of a signed tree, and its proof. Untrusted until both the
-/// proof and the signature are verified.
+/// The claim that a signed tree begins with a tree of `size` leaves, and its proof. Untrusted until both the proof and
+/// the signature are verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SignedPrefix {
-    /// Number of leaves of the beginning.
+    /// Number of leaves of the prefix.
     pub size: u64,
     /// The signed tree.
     pub signed: SignedCheckpoint,
-    /// Proof that the one begins the other.
+    /// Proof that the signed tree begins with the prefix.
     pub proof: ConsistencyProof,
 }
 
 impl SignedPrefix {
-    /// Checks that the tree of [`size`](Self::size) leaves with this root is the beginning of the signed one. Verifies no
-    /// signature.
+    /// Checks that the tree of [`size`](Self::size) leaves with this root is the beginning of the signed one. Verifies
+    /// no signature.
     ///
     /// # Errors
     /// The first reason why the proof does not show it.
@@ -36,7 +36,7 @@ impl SignedPrefix {
     /// Encodes the prefix: its size, the checkpoint, and the hashes of the proof.
     ///
     /// # Panics
-    /// When the proof has more than [`PROOF_LEN_MAX`] hashes.
+    /// Panics if the proof has more than [`PROOF_LEN_MAX`] hashes.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         assert!(self.proof.0.len() <= PROOF_LEN_MAX, "no proof that is made is longer");
@@ -50,7 +50,7 @@ impl SignedPrefix {
     /// Decodes a prefix, to the last byte. Verifies neither proof nor signature.
     ///
     /// # Errors
-    /// When the bytes are not the one form of a signed prefix.
+    /// Returns an error if the bytes are not the canonical encoding of a signed prefix.
     pub fn decode(bytes: &[u8]) -> Result<Self, CheckpointCodecError> {
         let cut = CheckpointCodecError::Truncated;
         let (size, rest) = bytes.split_first_chunk().ok_or(cut)?;

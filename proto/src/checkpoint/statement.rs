@@ -46,8 +46,9 @@ impl Checkpoint {
         ])
     }
 
-    /// Returns the digest that another node signs to say that, at its own time, it had seen nothing of this node
-    /// about this strand that contradicts the size and the root. The checkpoint's own time is not part of it.
+    /// Returns the digest that another node signs as a cosignature. It states that, at the time `time_ns` of the
+    /// cosigner, no statement of this node about this strand that the cosigner had seen contradicted the size and the
+    /// root. The checkpoint's own time is not part of the digest.
     #[must_use]
     pub fn cosignature_digest(&self, cosigner: OriginatorId, time_ns: u64) -> Digest {
         keccak256(&[
@@ -61,13 +62,14 @@ impl Checkpoint {
         ])
     }
 
-    /// Signs the checkpoint. The caller makes sure that the node says nothing else about this size.
+    /// Signs the checkpoint. The caller makes sure that the node never signs another root for this size: two such
+    /// checkpoints are proof of misbehaviour.
     #[must_use]
     pub fn sign(self, key: &SecretKey) -> SignedCheckpoint {
         SignedCheckpoint { checkpoint: self, signature: key.sign(self.digest()) }
     }
 
-    /// Signs the checkpoint of another node. The caller has compared it with the last one it saw.
+    /// Signs the checkpoint of another node. The caller has checked that it agrees with the last one that it saw.
     #[must_use]
     pub fn cosign(&self, cosigner: OriginatorId, time_ns: u64, key: &SecretKey) -> Cosignature {
         let signature = key.sign(self.cosignature_digest(cosigner, time_ns));
@@ -89,7 +91,7 @@ pub enum CheckpointError {
     Size(u64),
 }
 
-/// A checkpoint with its signature. Not necessarily verified.
+/// A checkpoint with its signature, which need not be verified: see [`verify`](Self::verify).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SignedCheckpoint {
     /// The statement.
@@ -102,7 +104,8 @@ impl SignedCheckpoint {
     /// Checks the signature with the key that the registry holds for the node.
     ///
     /// # Errors
-    /// When the key did not sign it, or the signature is not canonical, or the size cannot be.
+    /// Returns an error if the key did not sign the checkpoint, the signature is not canonical, or the size is larger
+    /// than a strand can be.
     pub fn verify(&self, key: &PublicKey) -> Result<(), CheckpointError> {
         let Checkpoint { node, size, .. } = self.checkpoint;
         if size > SequenceId::MAX.0 {
@@ -127,7 +130,7 @@ impl Cosignature {
     /// Checks the signature with the key that the registry holds for the cosigner.
     ///
     /// # Errors
-    /// When the key did not sign it, or the signature is not canonical.
+    /// Returns an error if the key did not sign the cosignature, or the signature is not canonical.
     pub fn verify(&self, of: &Checkpoint, key: &PublicKey) -> Result<(), CheckpointError> {
         let digest = of.cosignature_digest(self.cosigner, self.time_ns);
         require_signer(self.signature, digest, self.cosigner, key)

@@ -10,16 +10,16 @@ use crate::decimal::decimal;
 use crate::ids::SequenceId;
 use crate::merkle::{ConsistencyProof, PROOF_LEN_MAX, TreeHash};
 
-/// Path of the call, behind the prefix that a witness is known by.
+/// Path of the call, relative to the witness's URL prefix.
 pub const SUBMISSION_PATH: &str = "/add-checkpoint";
-/// Media type of the answer that names the size which the witness knows.
+/// Media type of an answer with the size that the witness cosigned last.
 pub const SIZE_MEDIA_TYPE: &str = "text/x.tlog.size";
-/// Bytes of a body at most: a size, the longest proof, and a note.
+/// The longest body in bytes: a size, the longest proof, and a note.
 pub const SUBMISSION_LEN_BYTES_MAX: usize = NOTE_LEN_BYTES_MAX + 64 * (PROOF_LEN_MAX + 1);
-/// Bytes of an answer at most. A guess: a witness has a handful of keys, and a line less than 300 bytes.
+/// The longest answer in bytes. A guess: a witness has a handful of keys, and a line less than 300 bytes.
 pub const ANSWER_LEN_BYTES_MAX: usize = 16 * 1024;
 
-/// The reason a body is no submission.
+/// The reason a body is not a submission.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SubmissionError {
     /// The body is longer than [`SUBMISSION_LEN_BYTES_MAX`].
@@ -35,7 +35,7 @@ pub enum SubmissionError {
 pub struct CheckpointSubmission {
     /// The size of the checkpoint that the witness has cosigned last, as far as the log knows; 0 for none.
     pub old_size: u64,
-    /// Shows that the tree begins with that of the old size; empty for an old size of 0.
+    /// Proof that the tree begins with the tree of the old size; empty for an old size of 0.
     pub proof: ConsistencyProof,
     /// The checkpoint as a note.
     pub note: String,
@@ -55,7 +55,7 @@ impl CheckpointSubmission {
         body
     }
 
-    /// Reads a body. The note is not looked at.
+    /// Parses a body. Does not parse the note.
     ///
     /// # Errors
     /// [`SubmissionError`].
@@ -90,8 +90,8 @@ pub fn cosignature_lines(cosignatures: &[WitnessCosignature]) -> String {
     cosignatures.iter().map(line).collect()
 }
 
-/// Reads the answer of a witness: the lines that are cosignatures with Ed25519, none of which is verified. Others are left
-/// out, since a witness may sign with keys of other types too.
+/// Parses the answer of a witness and returns its Ed25519 cosignatures, unverified. Other lines are left out, since a
+/// witness may sign with keys of other types too.
 #[must_use]
 pub fn read_cosignature_lines(answer: &[u8]) -> Vec<WitnessCosignature> {
     let text = std::str::from_utf8(answer.get(..ANSWER_LEN_BYTES_MAX).unwrap_or(answer));

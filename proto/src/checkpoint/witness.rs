@@ -15,7 +15,7 @@ const TYPE: u8 = 4;
 /// The reason a witness's cosignature was not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum WitnessError {
-    /// The 32 bytes are no public key.
+    /// The 32 bytes are not a public key.
     #[error("the witness's key is not an Ed25519 public key")]
     Key,
     /// The cosignature names another key.
@@ -24,7 +24,7 @@ pub enum WitnessError {
     /// The time is beyond what the format allows.
     #[error("the time of the cosignature is not below 2^63")]
     Time,
-    /// The key did not sign this.
+    /// The key did not sign this checkpoint.
     #[error("the witness did not sign this checkpoint")]
     Signature,
 }
@@ -40,7 +40,7 @@ impl WitnessKey {
     /// Takes a witness's name and public key.
     ///
     /// # Errors
-    /// [`WitnessError::Key`] when the bytes are no public key.
+    /// [`WitnessError::Key`] if the bytes are not a public key.
     pub fn new(name: WitnessName, key: &[u8; 32]) -> Result<Self, WitnessError> {
         let key = VerifyingKey::from_bytes(key).map_err(|_| WitnessError::Key)?;
         Ok(Self { name, key })
@@ -49,7 +49,8 @@ impl WitnessKey {
     /// Reads a key as text (C2SP signed-note, *Verifier keys*): name, id and key, with `+` between them.
     ///
     /// # Errors
-    /// [`WitnessError::Key`] when it is none of a timestamped Ed25519 cosignature, or its id is not that of name and key.
+    /// [`WitnessError::Key`] if the text is not the key of a timestamped Ed25519 cosigner, or its id does not match name and
+    /// key.
     pub fn of_verifier_key(text: &str) -> Result<Self, WitnessError> {
         let mut parts = text.splitn(3, '+');
         let mut next = || parts.next().ok_or(WitnessError::Key);
@@ -98,7 +99,7 @@ impl WitnessSigner {
         WitnessKey { name: self.name.clone(), key: self.key.verifying_key() }
     }
 
-    /// Returns the same as text, for readers' lists of witnesses (C2SP signed-note, *Verifier keys*).
+    /// Returns the public key as text, for readers' lists of witnesses (C2SP signed-note, *Verifier keys*).
     #[must_use]
     pub fn verifier_key(&self) -> String {
         let id = u32::from_be_bytes(self.id);
@@ -112,7 +113,8 @@ impl WitnessSigner {
         (&self.name, self.id)
     }
 
-    /// Cosigns a checkpoint of `network`. The caller has compared it with all that the witness saw of this log before.
+    /// Cosigns a checkpoint of `network`. The caller has checked that it is consistent with every
+    /// earlier checkpoint of this log that the witness cosigned.
     #[must_use]
     pub fn cosign(&self, network: &str, of: &Checkpoint, time_unix_s: u64) -> WitnessCosignature {
         let message = WitnessCosignature::message(network, of, time_unix_s);
@@ -122,13 +124,13 @@ impl WitnessSigner {
 }
 
 impl fmt::Debug for WitnessSigner {
-    /// Leaves the secret out.
+    /// Formats the name without the secret key.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("WitnessSigner").field(&self.name).finish()
     }
 }
 
-/// The statement of a witness that the checkpoint's tree agrees with all that it saw of this log before.
+/// The statement of a witness that the checkpoint's tree is consistent with all earlier trees of this log that it saw.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WitnessCosignature {
     /// The witness's name.
@@ -157,7 +159,7 @@ impl WitnessCosignature {
     /// Checks the cosignature of a checkpoint of `network` with a key that the reader trusts.
     ///
     /// # Errors
-    /// When that key did not sign it.
+    /// Returns an error if that key did not sign the checkpoint.
     pub fn verify(
         &self,
         network: &str,

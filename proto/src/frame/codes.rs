@@ -22,9 +22,9 @@ pub enum CloseCode {
     Duplicate = 7,
     /// An envelope arrived whose originator did not sign it.
     BadEnvelope = 8,
-    /// This node serves no more peers. Dial again, with a pause.
+    /// This node already serves the most peers that it accepts. Dial again, with a pause.
     Busy = 9,
-    /// This end failed; the peer did nothing wrong.
+    /// This node failed; the peer did not break the protocol.
     Internal = 10,
 }
 

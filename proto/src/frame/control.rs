@@ -31,7 +31,7 @@ pub enum ControlFrame {
     Proof(NodeProof),
     /// Requests a strand.
     Want(WantFrame),
-    /// Takes a request back.
+    /// Withdraws a want.
     Stop(StopFrame),
     /// The sender's durable heads.
     Clock(ClockFrame),
@@ -77,7 +77,7 @@ pub struct WantFrame {
     pub bytes_max: u32,
 }
 
-/// Takes a want back.
+/// Withdraws a want.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopFrame {
     /// Originator of the strand that is no longer wanted.
@@ -104,7 +104,7 @@ pub struct WantRefused {
 /// The reason a strand is not sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefusalReason {
-    /// The peer holds nothing of it.
+    /// The peer holds no envelope of the strand.
     UnknownOriginator,
     /// Strands below 100 are read from the chain, never from peers.
     NotFromPeers,
@@ -138,7 +138,7 @@ impl ControlFrame {
     /// Appends the frame to `out`.
     ///
     /// # Errors
-    /// When a list is too long for a frame; `out` is then unchanged.
+    /// Returns an error if a list is too long for a frame; `out` is then unchanged.
     pub fn encode(&self, out: &mut BytesMut) -> Result<(), EncodeError> {
         match self {
             Self::Hello(hello) => return hello.encode(out),
@@ -324,7 +324,7 @@ impl ControlDecoder {
     /// types are skipped.
     ///
     /// # Errors
-    /// When the peer broke the protocol; every later call returns the same error.
+    /// Returns an error if the bytes break the protocol; every later call returns the same error.
     pub fn next_frame(&mut self) -> Result<Option<ControlFrame>, FrameError> {
         self.input.read(|buffer| {
             while let Some((kind, body)) = buffer.next_frame(|_| Ok(MAX_CONTROL_FRAME))? {

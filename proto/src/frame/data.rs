@@ -43,7 +43,8 @@ pub enum DataFrame {
     Gap(GapFrame),
     /// Closes a stream whose want had an end.
     End(EndFrame),
-    /// Shows that the strand up to the end of the next batch is the beginning of a signed tree. Only to an end that has set
+    /// Proves that a signed tree begins with the strand up to the end of the next batch. Sent only to a peer that has
+    /// set
     /// [`FEATURE_PREFIXES`](super::FEATURE_PREFIXES).
     Prefix(Box<SignedPrefix>),
 }
@@ -55,7 +56,7 @@ pub struct StreamHeader {
     pub originator: OriginatorId,
     /// The `after` of the want; the first envelope follows it.
     pub after: SequenceId,
-    /// The place of the want among those that its end has sent over the connection, from 1. Only to an end that has set
+    /// The number of the want among those of its sender on the connection, from 1. Sent only to a peer that has set
     /// [`FEATURE_WANT_NUMBERS`](super::FEATURE_WANT_NUMBERS).
     pub want: Option<NonZeroU64>,
 }
@@ -68,7 +69,7 @@ pub struct BatchFrame {
     packed: Bytes,
 }
 
-/// Sequence ids that the sender does not hold. A claim without proof.
+/// A range of sequence ids that the sender does not hold. A claim without proof.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GapFrame {
     /// The first id, included.
@@ -271,7 +272,7 @@ impl BatchBuilder {
     /// Appends an envelope unless the batch is full.
     ///
     /// # Errors
-    /// When no batch can carry the envelope; the batch is then unchanged.
+    /// Returns an error if the envelope is empty or too long for any batch; the batch is then unchanged.
     pub fn push(&mut self, envelope: &[u8]) -> Result<BatchPush, EncodeError> {
         let len = self.checked_len(envelope)?;
         if !self.has_room(envelope.len()) {
@@ -347,8 +348,8 @@ enum StreamState {
     Ended,
 }
 
-/// Decoder of one strand's stream. Enforces the order of frames: the header first and once, a batch after a prefix, nothing
-/// after the end. Does no I/O.
+/// Decoder of one strand's stream. Enforces the order of frames: the header first and once, a batch after a prefix,
+/// nothing after the end. Does no I/O.
 ///
 /// Call [`next_frame`](Self::next_frame) until it yields `None` after each
 /// [`push`](Self::push): then it holds one unfinished frame at most.
@@ -373,7 +374,7 @@ impl DataDecoder {
     /// Returns the next complete frame, or `None` until more bytes have arrived.
     ///
     /// # Errors
-    /// When the peer broke the protocol; every later call returns the same error.
+    /// Returns an error if the bytes break the protocol; every later call returns the same error.
     pub fn next_frame(&mut self) -> Result<Option<DataFrame>, FrameError> {
         let state = &mut self.state;
         self.input.read(|buffer| {

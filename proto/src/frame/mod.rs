@@ -38,13 +38,14 @@ pub const VERSION: u16 = 1;
 /// The label of the 32 bytes that both ends export, without context, for [`proof_preimage`].
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-hawser-quic";
 
-/// The bit of [`Hello::features`] of an end that takes checkpoints, and sends them to an end that set it too.
+/// The bit of [`Hello::features`] of a peer that accepts checkpoints, and sends them to a peer that has set it too.
 pub const FEATURE_CHECKPOINTS: u64 = 1;
 
-/// The bit of [`Hello::features`] of an end that takes signed prefixes in strands, which the other end may then send.
+/// The bit of [`Hello::features`] of a peer that accepts signed prefixes in strands; the other peer may then send them.
 pub const FEATURE_PREFIXES: u64 = 2;
 
-/// The bit of [`Hello::features`] of an end that takes headers which number its wants ([`StreamHeader::want`]).
+/// The bit of [`Hello::features`] of a peer that accepts stream headers with the number of its want
+/// ([`StreamHeader::want`]).
 pub const FEATURE_WANT_NUMBERS: u64 = 4;
 
 /// The longest body of a control frame, in bytes.
@@ -70,7 +71,7 @@ pub const MAX_VERSIONS: usize = 16;
 const HEAD_LEN: usize = 5;
 
 /// The reason a peer's bytes are not frames. Each of them closes the connection with
-/// [`CloseCode::ProtocolViolation`]; only the log tells them apart.
+/// [`CloseCode::ProtocolViolation`]; only this node's log distinguishes them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum FrameError {
     /// The body is longer than its type allows. Found before the body arrives.
@@ -138,9 +139,11 @@ pub enum EncodeError {
         count: usize,
     },
     /// A checkpoint has too many cosignatures.
-    #[error("a checkpoint of a frame has {count} cosignatures, which is too many")]
+    #[error(
+        "a checkpoint with {count} cosignatures does not fit a frame: at most 256 of nodes and 64 of witnesses do"
+    )]
     Cosignatures {
-        /// Their number.
+        /// Number of its cosignatures.
         count: usize,
     },
     /// The envelope is longer than any frame.
@@ -148,11 +151,11 @@ pub enum EncodeError {
         "an envelope of {len_bytes} bytes does not fit a frame: at most {MAX_ENVELOPE} bytes do"
     )]
     Envelope {
-        /// Its length.
+        /// Length of the envelope in bytes.
         len_bytes: usize,
     },
     /// The envelope is empty.
-    #[error("a frame holds an envelope of 0 bytes")]
+    #[error("an envelope of 0 bytes cannot be sent: an envelope has at least one byte")]
     EmptyEnvelope,
 }
 

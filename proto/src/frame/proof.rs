@@ -32,7 +32,7 @@ pub const PROOF_PREIMAGE_LEN: usize = DOMAIN.len() + 1 + 4 + 4 + 32;
 /// `exporter` is the exported value of this connection's TLS session, so that the signature is useless
 /// in any other connection.
 ///
-/// The verifier swaps the parts: it passes the peer's role and id as `role` and `own`.
+/// The verifier passes the peer's role and id as `role` and `own`, and its own id as `peer`.
 #[must_use]
 pub fn proof_preimage(
     role: Role,

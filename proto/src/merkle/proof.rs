@@ -3,11 +3,11 @@
 use super::hash::{TreeHash, empty_root, node_hash};
 use super::subtree::{Subtree, subtrees};
 
-/// Hashes of a proof at most: the height of a tree of less than 2^63 leaves ([`crate::SequenceId::MAX`]), and one more for
-/// the smaller tree of a consistency proof.
+/// The most hashes of a proof: the height of a tree of less than 2^63 leaves ([`crate::SequenceId::MAX`]), and one more
+/// for the smaller tree of a consistency proof.
 pub const PROOF_LEN_MAX: usize = 64;
 
-/// The reason a proof shows nothing, or cannot be made.
+/// The reason a proof is not valid, or cannot be made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ProofError {
     /// The leaf is not in a tree of this size.
@@ -26,8 +26,8 @@ pub enum ProofError {
         /// Number of leaves of the later tree.
         to: u64,
     },
-    /// The proof has another number of hashes than its sizes ask for.
-    #[error("the proof has {0} hashes, and a proof for trees of these sizes has another number")]
+    /// The proof has another number of hashes than the sizes require.
+    #[error("the proof has {0} hashes, and a proof for these sizes has another number")]
     Length(usize),
     /// The proof leads to another root of the tree, or of the later tree.
     #[error("the proof leads to another root")]
@@ -49,7 +49,7 @@ impl InclusionProof {
     /// Checks that `leaf` is the leaf with this index in the tree of `size` leaves with this root.
     ///
     /// # Errors
-    /// The first reason why the proof does not show it.
+    /// The first reason why the proof is not valid.
     pub fn verify(
         &self,
         leaf: TreeHash,
@@ -63,11 +63,11 @@ impl InclusionProof {
         }
     }
 
-    /// Returns the root to which the proof leads from `leaf`, if that is the leaf with this index in a tree of `size` leaves: a
-    /// claim of the proof's maker, to be compared with those of others.
+    /// Returns the root that the proof computes from `leaf`, taken as the leaf with this index in a tree of `size`
+    /// leaves. The result is a claim of the proof's maker until the caller compares it with a trusted root.
     ///
     /// # Errors
-    /// When the proof has another number of hashes than such a tree asks for.
+    /// Returns an error if the proof has another number of hashes than this index and size require.
     pub fn root(&self, leaf: TreeHash, index: u64, size: u64) -> Result<TreeHash, ProofError> {
         if index >= size {
             return Err(ProofError::NoSuchLeaf { index, size });
@@ -100,7 +100,7 @@ impl ConsistencyProof {
     /// the root `later`. The proof is empty when the sizes are equal, or `from` is 0.
     ///
     /// # Errors
-    /// The first reason why the proof does not show it.
+    /// The first reason why the proof is not valid.
     pub fn verify(
         &self,
         from: u64,
@@ -153,7 +153,7 @@ impl ConsistencyProof {
 /// Returns the root of the tree of `size` leaves, from its stored subtrees.
 ///
 /// # Errors
-/// When a subtree cannot be read.
+/// Returns an error if a subtree cannot be read.
 pub fn root<E>(
     size: u64,
     mut node: impl FnMut(Subtree) -> Result<TreeHash, E>,
@@ -197,13 +197,13 @@ fn inclusion_parts(index: u64, size: u64) -> Vec<(u64, u64)> {
     parts
 }
 
-/// Makes the proof that a leaf of the tree of `from` leaves is in the tree of `to` leaves: from the stored subtrees of the
-/// earlier tree, and a proof that it is the beginning of the later one. Where that proof shows nothing, the one that is
-/// made shows nothing.
+/// Makes the proof that a leaf of the tree of `from` leaves is in the tree of `to` leaves: from the stored subtrees of
+/// the earlier tree, and a proof that the later tree begins with it. If that proof is not valid, the result is not
+/// either.
 ///
 /// # Errors
 /// [`ProofError::NoSuchLeaf`] if the earlier tree has no such leaf, [`ProofError::Shrinks`], [`ProofError::Length`] for
-/// a proof that cannot be one of these sizes, or when a subtree cannot be read.
+/// a proof that does not fit the sizes, or the error of reading a subtree.
 pub fn inclusion_in_later<E: From<ProofError>>(
     index: u64,
     (from, to): (u64, u64),
@@ -280,8 +280,8 @@ fn half(len: u64) -> u64 {
     1 << (len - 1).ilog2()
 }
 
-/// Returns the hash over a part of a tree that begins with a tree of `from` leaves, whose subtrees are stored. `behind` has the
-/// parts behind that tree.
+/// Returns the hash over a part of a tree that begins with a tree of `from` leaves, whose subtrees are stored. `behind`
+/// has the hashes of the parts after that tree.
 fn later_part<E>(
     node: &mut impl FnMut(Subtree) -> Result<TreeHash, E>,
     from: u64,
@@ -294,7 +294,8 @@ fn later_part<E>(
     if let Some((.., hash)) = behind.iter().find(|it| (it.0, it.1) == (begin, end)) {
         return Ok(*hash);
     }
-    // It has the earlier tree's last leaf, and leaves behind it: a smaller part of it is behind.
+    // This part has the earlier tree's last leaf and later leaves, so it is split further: its right half, or a part of
+    // that, lies after the earlier tree.
     let middle = begin + half(end - begin);
     let left = later_part(node, from, behind, (begin, middle))?;
     Ok(node_hash(left, later_part(node, from, behind, (middle, end))?))

@@ -1,4 +1,4 @@
-//! The right edge of a tree, which is all that adding a leaf needs.
+//! The right edge of a tree: the only subtrees that appending a leaf reads.
 
 use super::hash::{TreeHash, empty_root, node_hash};
 use super::subtree::{Subtree, subtrees};
@@ -25,7 +25,7 @@ impl CompactRange {
     /// Takes the hashes of a tree's complete subtrees, from the largest to the smallest.
     ///
     /// # Errors
-    /// When their number does not belong to the size.
+    /// Returns an error if the number of hashes does not match the size.
     pub fn new(size: u64, peaks: Vec<TreeHash>) -> Result<Self, CompactRangeError> {
         if u32::try_from(peaks.len()) != Ok(size.count_ones()) {
             return Err(CompactRangeError { size, peaks: peaks.len() });
@@ -36,7 +36,7 @@ impl CompactRange {
     /// Reads the edge of a tree from its stored subtrees.
     ///
     /// # Errors
-    /// When a subtree cannot be read.
+    /// Returns an error if a subtree cannot be read.
     pub fn load<E>(
         size: u64,
         mut node: impl FnMut(Subtree) -> Result<TreeHash, E>,
@@ -60,7 +60,7 @@ impl CompactRange {
     /// Adds a leaf. Passes every inner subtree that it completes to `emit`, from the lowest up.
     ///
     /// # Panics
-    /// When the tree has 2^64 − 1 leaves; sequence ids end far below.
+    /// Panics if the tree has 2^64 − 1 leaves; sequence ids end far below.
     pub fn append(&mut self, leaf: TreeHash, mut emit: impl FnMut(Subtree, TreeHash)) {
         let (mut hash, mut index, mut level) = (leaf, self.size, 0);
         while index & 1 == 1 {

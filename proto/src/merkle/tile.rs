@@ -6,9 +6,11 @@ use crate::decimal::decimal;
 
 /// Hashes of a full tile (C2SP tlog-tiles).
 pub const TILE_WIDTH: u16 = 256;
-/// Levels of the tree that a level of tiles spans: a full tile is the hash of one of its parent's.
+/// Levels of the tree that a level of tiles spans: a full tile has 2^8 hashes, and its root is one hash of the tile
+/// above.
 const TILE_LEVELS: u32 = 8;
-/// Letters of a path at most: a level of one digit, a number of 21 digits in groups of three, and the longest width.
+/// The longest path in characters: a level of one digit, a number of 21 digits in groups of three, and the longest
+/// width.
 const PATH_LEN_MAX: usize = "7/x000/x000/x000/x000/x000/x000/000.p/255".len();
 
 /// The first `width` hashes of a tile: those of subtrees of 256^`level` leaves each, from number 256 · `index` on.
@@ -29,7 +31,7 @@ impl Tile {
         (is_width && tile.checked_end().is_some_and(|end| end <= i64::MAX as u64)).then_some(tile)
     }
 
-    /// Reads the part of a path behind `tile/`. There is one path for each tile, so a cache holds it once.
+    /// Parses the part of a path after `tile/`. Each tile has one path only, so a cache holds it once.
     #[must_use]
     pub fn of_path(path: &str) -> Option<Self> {
         if path.len() > PATH_LEN_MAX {
@@ -105,7 +107,7 @@ impl Tile {
 }
 
 impl fmt::Display for Tile {
-    /// Writes the path behind `tile/`.
+    /// Writes the part of the path after `tile/`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/", self.level)?;
         let mut groups = vec![self.index % 1000];

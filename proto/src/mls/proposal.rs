@@ -8,7 +8,7 @@ use super::reader::Reader;
 /// Reads a `Proposal`.
 ///
 /// Types 8 to 10 come from the MLS extensions draft. MLS defines no length for an unknown proposal;
-/// implementations write it as one vector, and it is read as one.
+/// implementations write it as one vector, so it is read as one.
 pub(super) fn proposal(reader: &mut Reader<'_>) -> Result<(), MlsParseError> {
     match reader.u16()? {
         0 => Err(MlsParseError::Selector { field: "proposal_type", value: 0 }),

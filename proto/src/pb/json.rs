@@ -9,13 +9,13 @@ use prost_reflect::{DescriptorPool, DynamicMessage, Kind, MessageDescriptor};
 
 use super::FILE_DESCRIPTOR_SET;
 
-/// The reason a message has no JSON form, or JSON is no message.
+/// The reason a message cannot be converted to JSON or from it.
 #[derive(Debug, thiserror::Error)]
 pub enum JsonError {
     /// The schema has no message of this name.
     #[error("unknown message type {0:?}")]
     UnknownMessage(String),
-    /// The the bytes do not decode as a message of this type.
+    /// The bytes do not decode as a message of this type.
     #[error("the bytes do not decode as a message of this type")]
     Decode(#[from] prost::DecodeError),
     /// JSON cannot represent a value, or the text is not JSON of this type.
@@ -23,7 +23,7 @@ pub enum JsonError {
     Json(#[from] serde_json::Error),
 }
 
-/// The deepest message that is read. The library's limit for messages that it decodes.
+/// The deepest nesting of messages that is read. The limit of the library's own decoder.
 const MESSAGE_DEPTH_MAX: usize = 100;
 
 /// The messages of an RPC method.
@@ -44,12 +44,12 @@ impl MethodSchema {
         Some(Self { request: method.input(), response: method.output() })
     }
 
-    /// Serializes a request that is given as JSON in UTF-8. A field may have its name in lowerCamelCase or that of
+    /// Converts a request from JSON in UTF-8 to protobuf bytes. A field may have its name in lowerCamelCase or that of
     /// the schema.
     ///
     /// # Errors
-    /// When the text is not JSON, names a field that the message does not have, has a value of another type, or lists
-    /// and messages lie deeper than the parser goes (128).
+    /// Returns an error if the text is not JSON, names a field that the message does not have, has a value of another
+    /// type, or lists and messages nest deeper than the parser's limit (128).
     pub fn request_from_json(&self, json: &[u8]) -> Result<Vec<u8>, JsonError> {
         let mut parser = serde_json::Deserializer::from_slice(json);
         let message = DynamicMessage::deserialize(self.request.clone(), &mut parser)?;
@@ -57,8 +57,8 @@ impl MethodSchema {
         Ok(message.encode_to_vec())
     }
 
-    /// Returns the number of values in the serialized response `bytes`, including those in nested messages: its memory
-    /// is estimated from them. Values after the first byte that does not decode are not counted.
+    /// Returns the number of values in the serialized response `bytes`, nested messages included. Callers estimate the
+    /// memory of the conversion from it. Values after the first byte that does not decode are not counted.
     #[must_use]
     pub fn response_values(&self, bytes: &[u8]) -> usize {
         let mut values = 0;
@@ -69,7 +69,7 @@ impl MethodSchema {
     /// Renders the serialized response `bytes` as [`to_json`] does, as text.
     ///
     /// # Errors
-    /// When the bytes do not decode.
+    /// Returns an error if the bytes do not decode.
     pub fn response_to_json(&self, bytes: &[u8]) -> Result<Vec<u8>, JsonError> {
         let message = DynamicMessage::decode(self.response.clone(), bytes)?;
         Ok(serde_json::to_vec(&message)?)
@@ -83,7 +83,7 @@ impl MethodSchema {
 /// A `bytes` field is shown as bytes even if it holds a message. Unknown fields are left out.
 ///
 /// # Errors
-/// When the name is unknown, or the bytes do not decode.
+/// Returns an error if the name is unknown, or the bytes do not decode.
 pub fn to_json(full_message_name: &str, bytes: &[u8]) -> Result<serde_json::Value, JsonError> {
     let descriptor = pool()
         .get_message_by_name(full_message_name)
@@ -113,7 +113,7 @@ fn count_values(
                 count_values(&inner, content, depth - 1, values)?;
             }
             None | Some(Kind::Message(_) | Kind::Bytes | Kind::String) => {}
-            // Numbers that are packed: one byte each at least.
+            // Packed numbers take at least one byte each, so the length bounds their count.
             Some(_) => *values += content.len(),
         }
     }
