@@ -3,7 +3,7 @@
 //! from nodes.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, join_all};
@@ -15,13 +15,14 @@ use hawser_proto::pb::xmtp::xmtpv4::message_api::{EnvelopesQuery, QueryEnvelopes
 use hawser_proto::{Bytes, EnvelopeId, InboxId, OriginatorId, Topic, TopicKind};
 use hawser_serve::MESSAGE_LEN_BYTES_MAX;
 use hawser_validation::precheck::{InboxPrecheck, UpdatePrecheck};
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, timeout, timeout_at};
 use tonic::{Code, Status};
 
 pub use hawser_validation::precheck::{BrokenLogError, VouchError};
 
+use crate::fair::{FairGate, Pass, TooManyWait};
 use crate::nodes::{ExpectedEnvelope, Node, Nodes, query_place};
+use crate::policy::CallerId;
 
 /// Time for a node to return the log of an inbox. A guess.
 const LOG_TIMEOUT: Duration = Duration::from_secs(2);
@@ -32,12 +33,13 @@ const UPDATES_PER_INBOX_MAX: usize = 64;
 /// Length of a log in bytes up to which any number of them is taken in at once. A guess: inboxes have some kilobytes.
 const USUAL_LOG_LEN_BYTES_MAX: usize = 1024 * 1024;
 /// Longer logs that are taken in and judged at once, by all requests together: the memory, several times the log, is
-/// charged to no caller. Guess.
-static LONG_LOGS: Semaphore = Semaphore::const_new(2);
+/// charged to no caller. Callers have their turns. Guess.
+static LONG_LOGS: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(2));
 /// Time to wait for a place among them. Guess.
 const LONG_LOG_TIMEOUT: Duration = Duration::from_secs(5);
-/// Logs that are judged at once; others wait for their turn. A guess: they leave threads for reading disks.
-static JUDGED_AT_ONCE: Semaphore = Semaphore::const_new(16);
+/// Inboxes that are judged at once, from the question for the first log on; others wait, and callers have their turns. A guess:
+/// their logs take some hundred MiB at most, and they leave threads for reading disks.
+static JUDGED_AT_ONCE: LazyLock<FairGate> = LazyLock::new(|| FairGate::new(16));
 /// Nodes that are asked for an envelope that another one shows. A guess: one of them is honest and has it.
 const CONFIRMED_BY_MAX: usize = 3;
 /// Inboxes of one request that are judged at once. Guess.
@@ -48,12 +50,16 @@ pub trait IdentityCheck: Send + Sync + 'static {
     /// Returns the check of one inbox, which knows no update yet.
     fn open(&self, inbox: InboxId) -> Box<dyn InboxCheck>;
 
-    /// Asks the contract wallets that `update` names whether they have signed it. An update that
+    /// Asks the contract wallets that `update` of a caller names whether they have signed it. An update that
     /// nodes cannot ask about waits there, and with it all later ones of its inbox.
     ///
     /// # Errors
-    /// When a wallet refuses or cannot be asked.
-    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>>;
+    /// When a wallet refuses or cannot be asked, and when the caller has had too many asked lately.
+    fn wallets<'a>(
+        &'a self,
+        caller: &'a str,
+        update: &'a IdentityUpdate,
+    ) -> BoxFuture<'a, Result<(), VouchError>>;
 }
 
 /// Validates the updates of one inbox in their order. Computes and does no I/O; takes every contract wallet to
@@ -87,8 +93,12 @@ impl IdentityCheck for UpdatePrecheck {
         Box::new(InboxPrecheck::default())
     }
 
-    fn wallets<'a>(&'a self, update: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
-        Box::pin(self.ask_wallets(update))
+    fn wallets<'a>(
+        &'a self,
+        caller: &'a str,
+        update: &'a IdentityUpdate,
+    ) -> BoxFuture<'a, Result<(), VouchError>> {
+        Box::pin(self.ask_wallets(caller, update))
     }
 }
 
@@ -129,6 +139,9 @@ pub(crate) enum JudgeError {
         "the request has {count} updates of one inbox: at most {UPDATES_PER_INBOX_MAX} are accepted at once"
     )]
     TooMany { count: usize },
+    /// Too many requests of the caller wait to be judged.
+    #[error("{0}")]
+    Busy(#[from] TooManyWait),
     /// No node returns the log of the inbox, so they cannot be judged.
     #[error("no node returns the log of the inbox: try again")]
     NoLog,
@@ -146,6 +159,7 @@ pub(crate) type CheckedUpdates = Result<Vec<PlacedUpdate>, InvalidUpdate>;
 pub(crate) async fn judge(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
+    caller: &CallerId,
     inbox: InboxId,
     updates: Vec<UpdateItem>,
 ) -> Result<Vec<PlacedUpdate>, JudgeError> {
@@ -155,21 +169,22 @@ pub(crate) async fn judge(
         return Err(JudgeError::TooMany { count });
     }
     let updates = Arc::new(updates);
-    let judge_at = async |node: Arc<Node>| {
-        judge_at(&node, check.clone(), inbox, &topic, updates.clone()).await
+    let _turn = JUDGED_AT_ONCE.enter(caller).await?;
+    let judge_at = async |node: &Node| {
+        let log = log_of(node, caller, &topic).await?;
+        judge_with(check.clone(), inbox, log, updates.clone()).await
     };
     let first = nodes.choose(&topic, &BTreeSet::new(), None).ok_or(JudgeError::NoLog)?;
-    let invalid = match judge_at(first.clone()).await {
+    let invalid = match judge_at(&first).await {
         Some(Err(invalid)) => Some(invalid),
         Some(Ok(placed)) => return Ok(confirmed(nodes, first.id(), placed).await),
         None => None,
     };
-    let others = nodes.usable().into_iter().filter(|node| node.id() != first.id());
-    let judged = others.map(async |node| (node.id(), judge_at(node).await));
     let mut invalid_too = None;
-    for (node, judged) in join_all(judged).await {
-        match judged {
-            Some(Ok(placed)) => return Ok(confirmed(nodes, node, placed).await),
+    // One after another: a request holds one log at a time.
+    for node in nodes.usable().into_iter().filter(|node| node.id() != first.id()) {
+        match judge_at(&node).await {
+            Some(Ok(placed)) => return Ok(confirmed(nodes, node.id(), placed).await),
             Some(Err(invalid)) => invalid_too = invalid_too.or(Some(invalid)),
             None => {}
         }
@@ -207,12 +222,13 @@ async fn confirmed(
 /// asked at once. Returns the index of the update that failed.
 pub(crate) async fn ask_wallets(
     check: &dyn IdentityCheck,
+    caller: &CallerId,
     updates: impl Iterator<Item = (usize, &IdentityUpdate)>,
 ) -> Result<(), (usize, VouchError)> {
     let until = Instant::now() + WALLETS_TIMEOUT;
     for (index, update) in updates {
         let late = || VouchError::Unavailable("contract wallets did not answer in time".into());
-        let answer = timeout_at(until, check.wallets(update)).await;
+        let answer = timeout_at(until, check.wallets(caller.name(), update)).await;
         answer.unwrap_or_else(|_| Err(late())).map_err(|error| (index, error))?;
     }
     Ok(())
@@ -224,30 +240,20 @@ pub(crate) async fn ask_wallets(
 pub(crate) async fn judge_at_place(
     check: &Arc<dyn IdentityCheck>,
     nodes: &Nodes,
+    caller: &CallerId,
     inbox: InboxId,
     update: UpdateItem,
     place: EnvelopeId,
 ) -> Vec<(OriginatorId, Option<CheckedUpdates>)> {
     let Ok(topic) = Topic::new(TopicKind::IdentityUpdates, &inbox.0) else { return Vec::new() };
     let updates = Arc::new(vec![update]);
+    let Ok(_turn) = JUDGED_AT_ONCE.enter(caller).await else { return Vec::new() };
     let judged = nodes.usable().into_iter().map(async |node| {
-        let Some(mut log) = log_of(&node, &topic).await else { return (node.id(), None) };
+        let Some(mut log) = log_of(&node, caller, &topic).await else { return (node.id(), None) };
         log.entries.retain(|entry| entry.id.sequence < place.sequence);
         (node.id(), judge_with(check.clone(), inbox, log, updates.clone()).await)
     });
     join_all(judged).await
-}
-
-/// Validates against the log at one node; `None` if it returns none.
-async fn judge_at(
-    node: &Node,
-    check: Arc<dyn IdentityCheck>,
-    inbox: InboxId,
-    topic: &Topic,
-    updates: Arc<Vec<UpdateItem>>,
-) -> Option<CheckedUpdates> {
-    let log = log_of(node, topic).await?;
-    judge_with(check, inbox, log, updates).await
 }
 
 /// Validates on a thread that may block: each update costs several signature checks.
@@ -257,10 +263,9 @@ async fn judge_with(
     log: InboxLog,
     updates: Arc<Vec<UpdateItem>>,
 ) -> Option<CheckedUpdates> {
-    let turn = JUDGED_AT_ONCE.acquire().await.ok()?;
     let judging = move || {
         let judged = judge_after(&*check, inbox, &log.entries, &updates);
-        drop((log, turn));
+        drop(log);
         judged.ok()
     };
     tokio::task::spawn_blocking(judging).await.ok()?
@@ -313,17 +318,17 @@ struct LogUpdate {
 struct InboxLog {
     entries: Vec<LogUpdate>,
     /// The place of a long one.
-    _place: Option<SemaphorePermit<'static>>,
+    _place: Option<Pass>,
 }
 
 /// Returns the log of an inbox at a node; `None` if it does not answer in time, or not correctly, or while too many long
 /// logs are judged. The node may lie, and the log may be as long as strangers have made it.
-async fn log_of(node: &Node, topic: &Topic) -> Option<InboxLog> {
+async fn log_of(node: &Node, caller: &CallerId, topic: &Topic) -> Option<InboxLog> {
     let usual = ask_log(node, topic, USUAL_LOG_LEN_BYTES_MAX).await?;
     let (envelopes, place) = match usual {
         Ok(envelopes) => (envelopes, None),
         Err(status) if status.code() == Code::OutOfRange => {
-            let place = timeout(LONG_LOG_TIMEOUT, LONG_LOGS.acquire()).await.ok()?.ok()?;
+            let place = timeout(LONG_LOG_TIMEOUT, LONG_LOGS.enter(caller)).await.ok()?.ok()?;
             (ask_log(node, topic, MESSAGE_LEN_BYTES_MAX).await?.ok()?, Some(place))
         }
         Err(_) => return None,

@@ -28,6 +28,13 @@ pub const REQUESTS_MAX: usize = 16;
 /// each costs two requests to an RPC provider, which the operator pays.
 pub const WALLETS_PER_PERIOD_MAX: usize = 600;
 
+/// Questions to contract wallets that a gateway asks for all callers together within [`QUOTA_PERIOD`]. A guess: 50 a second,
+/// more than a gateway sends transactions, and less than paid RPC providers allow.
+pub const PRECHECK_WALLETS_MAX: usize = 3000;
+
+/// Those for one caller. A guess: a twentieth of all, and more than a busy client needs.
+pub const PRECHECK_WALLETS_PER_CALLER_MAX: usize = 150;
+
 /// Period of [`WALLETS_PER_PERIOD_MAX`].
 pub const QUOTA_PERIOD: Duration = Duration::from_secs(60);
 

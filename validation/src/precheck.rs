@@ -1,6 +1,8 @@
 //! Validates identity updates before they are put on the chain, for gateways: an invalid one would
 //! cost gas and be dropped by every node.
 
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use hawser_mls::identity::{
@@ -8,7 +10,13 @@ use hawser_mls::identity::{
 };
 use hawser_proto::pb::xmtp::identity::associations::IdentityUpdate;
 
-use crate::limits::WALLET_BLOCKS_AHEAD_MAX;
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use crate::limits::{
+    PRECHECK_WALLETS_MAX, PRECHECK_WALLETS_PER_CALLER_MAX, QUOTA_PERIOD, REQUEST_WALLETS_MAX,
+    WALLET_BLOCKS_AHEAD_MAX,
+};
 use crate::wallets::{WalletError, Wallets};
 
 /// The reason contract wallets do not vouch for an update.
@@ -20,40 +28,103 @@ pub enum VouchError {
     /// A wallet's chain cannot be asked now.
     #[error("{0}")]
     Unavailable(String),
+    /// The caller has had too many wallets asked lately, or all callers together have.
+    #[error("{0}")]
+    TooMany(String),
 }
 
 /// Validates updates by the rules of the nodes and by what contract wallets answer now.
 pub struct UpdatePrecheck {
     wallets: Arc<Wallets>,
+    asked: Mutex<AskedLately>,
+}
+
+/// The questions to wallets in one period. Callers without any are not in here, so there are no more than
+/// [`PRECHECK_WALLETS_MAX`].
+#[derive(Debug)]
+struct AskedLately {
+    since: Instant,
+    by_caller: HashMap<Box<str>, usize>,
+    total: usize,
 }
 
 impl UpdatePrecheck {
     /// Asks these contract wallets. An update that names a wallet of another chain is refused.
     #[must_use]
     pub fn new(wallets: Arc<Wallets>) -> Self {
-        Self { wallets }
+        let asked = AskedLately { since: Instant::now(), by_caller: HashMap::new(), total: 0 };
+        Self { wallets, asked: Mutex::new(asked) }
     }
 
-    /// Asks every contract wallet that `update` names, one after another. An update that nodes
+    /// Asks every contract wallet that `update` of a caller names, one after another. An update that nodes
     /// cannot ask about waits there, and with it all later ones of its inbox.
     ///
+    /// Questions cost the operator calls at an endpoint, also if the update is then refused. So they are counted before
+    /// they are asked: at most [`REQUEST_WALLETS_MAX`] of an update, and [`PRECHECK_WALLETS_PER_CALLER_MAX`] of a caller and
+    /// [`PRECHECK_WALLETS_MAX`] in all within [`QUOTA_PERIOD`].
+    ///
     /// # Errors
-    /// When a wallet refuses or cannot be asked, and when the update is malformed.
-    pub async fn ask_wallets(&self, update: &IdentityUpdate) -> Result<(), VouchError> {
+    /// When there are too many questions, when a wallet refuses or cannot be asked, and when the update is malformed.
+    pub async fn ask_wallets(
+        &self,
+        caller: &str,
+        update: &IdentityUpdate,
+    ) -> Result<(), VouchError> {
         let questions =
             wallet_questions(update).map_err(|error| VouchError::Refused(error.to_string()))?;
+        self.count(caller, questions.len())?;
+        let mut newest = BTreeMap::new();
         for question in questions {
-            self.ask(&question).await?;
+            let chain_id = question.chain_id;
+            let newest = match newest.entry(chain_id) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(unknown) => {
+                    let asked = self.wallets.newest_block(chain_id).await;
+                    *unknown.insert(asked.map_err(|error| self.not_asked(chain_id, &error))?)
+                }
+            };
+            self.ask(&question, newest).await?;
         }
         Ok(())
     }
 
+    /// Counts questions before they are asked.
+    fn count(&self, caller: &str, questions: usize) -> Result<(), VouchError> {
+        if questions == 0 {
+            return Ok(());
+        }
+        if questions > REQUEST_WALLETS_MAX {
+            return Err(VouchError::Refused(format!(
+                "the update has {questions} signatures of contract wallets: at most {REQUEST_WALLETS_MAX} are asked about"
+            )));
+        }
+        let mut asked = self.asked.lock();
+        if asked.since.elapsed() >= QUOTA_PERIOD {
+            *asked = AskedLately { since: Instant::now(), by_caller: HashMap::new(), total: 0 };
+        }
+        let of_caller = asked.by_caller.get(caller).copied().unwrap_or_default() + questions;
+        let total = asked.total + questions;
+        if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX || total > PRECHECK_WALLETS_MAX {
+            let whose = if of_caller > PRECHECK_WALLETS_PER_CALLER_MAX {
+                "this caller"
+            } else {
+                "all callers"
+            };
+            return Err(VouchError::TooMany(format!(
+                "too many contract wallets were asked for {whose} within {} s: try again later",
+                QUOTA_PERIOD.as_secs()
+            )));
+        }
+        asked.total = total;
+        asked.by_caller.insert(caller.into(), of_caller);
+        Ok(())
+    }
+
     /// Nodes ask the same question, and have the update wait until it is answered. A block that the
-    /// chain does not have, or whose state it has pruned, never gets an answer.
-    async fn ask(&self, question: &WalletQuestion) -> Result<(), VouchError> {
+    /// chain does not have, or whose state it has pruned, never gets an answer. `newest` is the chain's newest block.
+    async fn ask(&self, question: &WalletQuestion, newest: u64) -> Result<(), VouchError> {
         let WalletQuestion { chain_id, address, block_number, .. } = question;
         let unknown = |error| self.not_asked(*chain_id, &error);
-        let newest = self.wallets.newest_block(*chain_id).await.map_err(unknown)?;
         if *block_number > newest.saturating_add(WALLET_BLOCKS_AHEAD_MAX) {
             let text = format!(
                 "Signature validation failed: a contract wallet is said to have signed at block \
@@ -180,6 +251,32 @@ mod tests {
         update(Bytes::copy_from_slice(&signature).to_vec())
     }
 
+    /// A stranger cannot spend what all callers together may have asked, or much of it.
+    #[tokio::test(start_paused = true)]
+    async fn a_caller_has_a_share_of_the_questions() {
+        let wallets = Wallets::over_rpc([], WalletChainList::with([CHAIN_ID]));
+        let updates = UpdatePrecheck::new(Arc::new(wallets));
+        let too_many = |told: &Result<(), VouchError>| matches!(told, Err(VouchError::TooMany(_)));
+        let mut count = 0;
+        while !too_many(&updates.ask_wallets("greedy", &founding(7, CHAIN_ID, 0)).await) {
+            count += 1;
+        }
+        assert_eq!(count, PRECHECK_WALLETS_PER_CALLER_MAX);
+        let other = updates.ask_wallets("other", &founding(7, CHAIN_ID, 0)).await;
+        assert!(matches!(other, Err(VouchError::Refused(_))), "it was asked for: {other:?}");
+        let strangers = PRECHECK_WALLETS_MAX - PRECHECK_WALLETS_PER_CALLER_MAX - 1;
+        for stranger in 0..strangers {
+            assert_eq!(updates.count(&stranger.to_string(), 1), Ok(()));
+        }
+        assert!(too_many(&updates.count("one more", 1)));
+        tokio::time::advance(QUOTA_PERIOD).await;
+        assert_eq!(updates.count("greedy", REQUEST_WALLETS_MAX), Ok(()));
+        assert!(matches!(
+            updates.count("other", REQUEST_WALLETS_MAX + 1),
+            Err(VouchError::Refused(_))
+        ));
+    }
+
     /// Two updates that both found an inbox: no log has them.
     #[test]
     fn an_update_that_contradicts_the_log_breaks_it_and_changes_nothing() {
@@ -199,20 +296,20 @@ mod tests {
         let updates = UpdatePrecheck::new(Arc::new(wallets));
         let never = async |update: IdentityUpdate, why: &str| {
             assert!(InboxPrecheck::default().check(&update).is_ok(), "it waits at nodes");
-            let told = updates.ask_wallets(&update).await;
+            let told = updates.ask_wallets("a", &update).await;
             assert!(
                 matches!(&told, Err(VouchError::Refused(text)) if text.contains(why)),
                 "{told:?}"
             );
         };
-        assert_eq!(updates.ask_wallets(&founding(7, CHAIN_ID, 0)).await, Ok(()));
+        assert_eq!(updates.ask_wallets("a", &founding(7, CHAIN_ID, 0)).await, Ok(()));
         never(founding(8, CHAIN_ID, 0), "has not signed").await;
         never(founding(7, CHAIN_ID, 1 << 60), "which has").await;
         never(founding(7, 999_999, 0), "1, 31339").await;
-        let soon = updates.ask_wallets(&founding(7, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
+        let soon = updates.ask_wallets("a", &founding(7, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX)).await;
         assert_eq!(soon, Ok(()), "another endpoint may have that block");
         never(founding(8, CHAIN_ID, WALLET_BLOCKS_AHEAD_MAX), "has not signed").await;
-        let away = updates.ask_wallets(&founding(7, 1, 0)).await;
+        let away = updates.ask_wallets("a", &founding(7, 1, 0)).await;
         assert!(matches!(away, Err(VouchError::Unavailable(_))), "{away:?}");
     }
 }

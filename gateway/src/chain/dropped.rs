@@ -11,12 +11,15 @@ use super::item::{ChainItem, ChainResult};
 use super::writer::ChainPublishError;
 use crate::identity::{self, IdentityCheck, PlacedUpdate, UpdateItem};
 use crate::nodes::{ChainStrands, ExpectedEnvelope, Nodes};
+use crate::policy::CallerId;
 use crate::routing::ChainTopic;
 
 /// Decides whether nodes will ever show a payload that is on the chain.
 pub(super) struct DropJudge<'a> {
     pub(super) identity: Option<&'a Arc<dyn IdentityCheck>>,
     pub(super) nodes: &'a Nodes,
+    /// The caller whose turn a judgement takes.
+    pub(super) caller: &'a CallerId,
     pub(super) strands: &'a ChainStrands,
     /// Pause between two judgements.
     pub(super) retry_after: Duration,
@@ -78,7 +81,9 @@ impl DropJudge<'_> {
             update: (**update).clone(),
             is_known: false,
         };
-        let judged = identity::judge_at_place(check, self.nodes, inbox, update, expected.id).await;
+        let judged =
+            identity::judge_at_place(check, self.nodes, self.caller, inbox, update, expected.id)
+                .await;
         let mut placed =
             judged.iter().filter_map(|(_, judged)| judged.as_ref()?.as_ref().ok()).flatten();
         if let Some(PlacedUpdate { envelope, .. }) = placed.next() {

@@ -437,7 +437,7 @@ impl ChainPath {
     /// Makes one attempt, from sending until a node shows the envelope. At the `is_first` one nothing was sent
     /// yet.
     async fn send(&self, new: &NewPayload, is_first: bool) -> ChainResult {
-        let NewPayload { item, progress, previous, .. } = new;
+        let NewPayload { item, progress, previous, caller, .. } = new;
         let since = Instant::now();
         let originator = strand_of(item.topic);
         let on_chain = self.put(new, is_first).await?;
@@ -450,6 +450,7 @@ impl ChainPath {
         let judge = DropJudge {
             identity: self.identity.as_ref(),
             nodes: &self.nodes,
+            caller,
             strands: &self.strands,
             retry_after: RETRY_AFTER,
         };

@@ -115,7 +115,7 @@ impl PublishService {
         } else if let Err(refusal) = self.policies.ask(&caller, &routed).await {
             Err(self.refused(&refusal))
         } else {
-            self.validate_identities(&routed).await
+            self.validate_identities(&caller, &routed).await
         };
         if let Err(refused) = allowed {
             bill.give_all_back().await;
@@ -224,7 +224,11 @@ impl PublishService {
     }
 
     /// Validates the identity updates of a request before anything is published.
-    async fn validate_identities(&self, routed: &[Routed]) -> Result<(), Status> {
+    async fn validate_identities(
+        &self,
+        caller: &CallerId,
+        routed: &[Routed],
+    ) -> Result<(), Status> {
         let Some(check) = &self.identity else { return Ok(()) };
         // Updates of one inbox are validated in their order, as nodes do.
         let mut inboxes: BTreeMap<InboxId, Vec<UpdateItem>> = BTreeMap::new();
@@ -239,14 +243,16 @@ impl PublishService {
         let judged = inboxes
             .into_iter()
             .filter(|(_, updates)| updates.iter().any(|update| !update.is_known))
-            .map(|(inbox, updates)| identity::judge(check, &self.nodes, inbox, updates));
+            .map(|(inbox, updates)| identity::judge(check, &self.nodes, caller, inbox, updates));
         let judged = stream::iter(judged).buffer_unordered(identity::INBOXES_AT_ONCE);
         let judged: Result<Vec<_>, _> = judged.try_collect().await;
         let judged = judged.map_err(|failed| match failed {
             JudgeError::Invalid(InvalidUpdate { index, reason }) => {
                 self.invalid_update(index, &reason)
             }
-            JudgeError::TooMany { .. } => Status::resource_exhausted(failed.to_string()),
+            JudgeError::TooMany { .. } | JudgeError::Busy(_) => {
+                Status::resource_exhausted(failed.to_string())
+            }
             JudgeError::NoLog => Status::unavailable(failed.to_string()),
         })?;
         for PlacedUpdate { client, envelope } in judged.into_iter().flatten() {
@@ -257,8 +263,11 @@ impl PublishService {
             let update = envelope.identity_update.as_deref()?;
             is_new(envelope).then_some((index, update))
         });
-        identity::ask_wallets(&**check, new).await.map_err(|(index, fault)| match fault {
+        identity::ask_wallets(&**check, caller, new).await.map_err(|(index, fault)| match fault {
             VouchError::Refused(reason) => self.invalid_update(index, &reason),
+            VouchError::TooMany(reason) => {
+                Status::resource_exhausted(format!("envelope {index}: {reason}"))
+            }
             VouchError::Unavailable(reason) => {
                 Status::unavailable(format!("envelope {index}: {reason}"))
             }

@@ -360,7 +360,11 @@ impl IdentityCheck for NoSpoiltInbox {
         Box::new(Spoilt(inbox.0 == self.0))
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
+    fn wallets<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a IdentityUpdate,
+    ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
     }
 }
@@ -374,7 +378,11 @@ impl IdentityCheck for SpoiltWhile {
         Box::new(Spoilt(self.0.load(Relaxed)))
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
+    fn wallets<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a IdentityUpdate,
+    ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
     }
 }
@@ -422,7 +430,11 @@ impl IdentityCheck for Numbered {
         Box::new(NumberedInbox(0))
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
+    fn wallets<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a IdentityUpdate,
+    ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Ok(()) }.boxed()
     }
 }
@@ -435,7 +447,11 @@ impl IdentityCheck for Wallets {
         Box::new(Spoilt(false))
     }
 
-    fn wallets<'a>(&'a self, _: &'a IdentityUpdate) -> BoxFuture<'a, Result<(), VouchError>> {
+    fn wallets<'a>(
+        &'a self,
+        _: &'a str,
+        _: &'a IdentityUpdate,
+    ) -> BoxFuture<'a, Result<(), VouchError>> {
         async { Err(self.0.clone()) }.boxed()
     }
 }
