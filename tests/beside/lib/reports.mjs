@@ -75,7 +75,7 @@ async function tell(reports, { hawser, xmtpd, all, note, author }) {
 }
 
 /** Usage and balance of each payer that xmtpd knows, beside those of a Hawser node. In picodollars. */
-async function compareBooks({ hawser: [hawser], xmtpd: [xmtpd], note }) {
+export async function compareBooks({ hawser: [hawser], xmtpd: [xmtpd], note }) {
   const rows = await xmtpd.postgres.query(xmtpd.database, `SELECT p.address,
       COALESCE((SELECT sum(spend_picodollars) FROM unsettled_usage u WHERE u.payer_id = p.id), 0),
       COALESCE((SELECT sum(amount_picodollars) FROM payer_ledger_events e WHERE e.payer_id = p.id), 0)
