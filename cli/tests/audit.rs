@@ -12,7 +12,7 @@ use hawser_proto::pb::xmtp::xmtpv4::envelopes as pb;
 use hawser_proto::{Address, Bytes, OriginatorId, PublicKey, SecretKey, SequenceId};
 use hawser_rules::misbehavior::report::{digest, own_safety_report};
 use hawser_rules::misbehavior::{Kind, TreeEvidence, TreeFault};
-use hawser_rules::{NodeRecord, Registry};
+use hawser_rules::{NodeRecord, Rate, RateTable, Registry};
 use hawser_storage::{ChainPosition, Change, Facts, LogEntry, PayerReportChange, PayerReportEvent};
 use prost::Message as _;
 use serde_json::Value;
@@ -114,6 +114,68 @@ fn a_process_of_its_own_judges_evidence_offline_and_exits_by_the_verdict() {
     let noise = place.path().join("noise");
     assert_eq!(run(&["audit", "report", noise.to_str().unwrap()]).status.code(), Some(1));
     assert_eq!(run(&["audit", "report", "nowhere"]).status.code(), Some(4));
+}
+
+/// An accuser adds a price list by which an honest node's fees are wrong. With the reader's keys, it is not used.
+#[test]
+fn rates_of_the_accuser_prove_nothing_with_the_keys_of_the_reader() {
+    let place = tempfile::tempdir().unwrap();
+    let [host, accused] = [1, 2].map(|seed| SecretKey::from_bytes(&[seed; 32]).unwrap());
+    let known = keys(&[(100, host.public_key()), (ACCUSED, accused.public_key())]);
+    let made_up = Rate {
+        start_unix_s: 0,
+        message_fee: 1 << 40,
+        storage_fee: 0,
+        congestion_fee: 0,
+        target_rate_per_minute: 10,
+    };
+    let rates = RateTable::new(vec![made_up], None).ok();
+    let of_accuser = KnownKeys { registry: known.registry.clone(), rates };
+    let kind = Kind::InvalidPayload;
+    let honest = [entry(&accused, 1).bytes];
+    let accusation = write(place.path(), "made-up", (kind, &honest, 5), &host, &of_accuser);
+    let of_reader = write(place.path(), "keys", (kind, &honest, 5), &host, &known);
+    let [accusation, of_reader] = [&accusation, &of_reader].map(|path| path.to_str().unwrap());
+    let output = run(&["audit", "report", accusation]);
+    assert_eq!(output.status.code(), Some(5), "on trust it is a claim: {output:?}");
+    let output = run(&["audit", "report", accusation, "--registry", of_reader]);
+    assert_eq!(output.status.code(), Some(6), "{output:?}");
+    assert!(stdout(&output).contains("rates"), "{output:?}");
+}
+
+/// Anybody can add a report that is worth nothing to those that a node keeps.
+#[test]
+fn a_worthless_report_takes_nothing_from_a_proof_beside_it() {
+    let place = tempfile::tempdir().unwrap();
+    let [host, accused] = [1, 2].map(|seed| SecretKey::from_bytes(&[seed; 32]).unwrap());
+    let keys = keys(&[(100, host.public_key()), (ACCUSED, accused.public_key())]);
+    let at = |sequence, text, ns| statement(&accused, sequence, text, ns);
+    let reports = [
+        (Kind::DuplicateSequenceId, [at(7, b"one", 5), at(7, b"one", 5)]),
+        (Kind::DuplicateSequenceId, [at(7, b"one", 5), at(7, b"two", 5)]),
+        (Kind::OutOfOrder, [at(7, b"one", 5), at(9, b"two", 5)]),
+    ];
+    let held = reports.map(|(kind, envelopes)| {
+        let report = own_safety_report(5, OriginatorId(ACCUSED), kind, &envelopes).unwrap();
+        HeldReport {
+            report: report.to_bytes(),
+            host_signature: None,
+            host: None,
+            server_time_ns: None,
+        }
+    });
+    let file = Judged::file("test", &held, &[], &keys);
+    let path = place.path().join("mixed");
+    fs::write(&path, serde_json::to_string(&file).unwrap()).unwrap();
+    let path = path.to_str().unwrap();
+    let output = run(&["audit", "report", path, "--registry", path]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(stdout(&output).contains("verdicts: 1 proven, 1 claim, 1 refuted"), "{output:?}");
+    let output = run(&["audit", "report", "--json", path, "--registry", path]);
+    let last: Value = serde_json::from_str(stdout(&output).lines().last().unwrap()).unwrap();
+    assert_eq!(last["verdict"], "proven");
+    assert_eq!(last["counts"], serde_json::json!({ "proven": 1, "claim": 1, "refuted": 1 }));
+    assert_eq!(run(&["audit", "report", path]).status.code(), Some(5), "with keys on trust");
 }
 
 #[test]

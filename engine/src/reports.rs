@@ -1,12 +1,14 @@
 //! Reports of misbehaviour as this node makes and takes them: which to make of evidence, which of strangers to
 //! accept, and what checking them may cost.
 
+use std::collections::BTreeSet;
+
 use hawser_proto::envelope::{OriginatorEnvelope, Proof};
 use hawser_proto::sign::keccak256;
-use hawser_proto::{Bytes, EnvelopeId, TransactionHash};
+use hawser_proto::{Bytes, EnvelopeId, SequenceId, TransactionHash};
 use hawser_rules::misbehavior::report::{is_liveness, own_safety_report};
 use hawser_rules::misbehavior::{
-    ChainRecord, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer, ReportError,
+    CYCLE, ChainRecord, EventAnswer, Judgement, Kind, MisbehaviorVerdict, PlaceAnswer, ReportError,
     StatementDifference,
 };
 use hawser_storage::{ReportFact, Snapshot, StoredEvidence};
@@ -89,9 +91,10 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
         }
         MisbehaviorVerdict::Claim | MisbehaviorVerdict::Inconclusive => ReportClass::OwnClaim,
     };
-    let has_place = class.is_proven() && report.kind() != Kind::CausalOrdering;
+    // Envelopes that depend on each other have no single place, and come in as many orders as there are envelopes.
+    let is_cycle = judgement.facts.first().is_some_and(|fact| fact.name == CYCLE);
     let mut digest = [0; 16];
-    if !has_place {
+    if !class.is_proven() || is_cycle {
         digest.copy_from_slice(&evidence_digest(report, bytes)[..16]);
     }
     Some(ReportFact {
@@ -99,15 +102,17 @@ pub fn fact_of(report: &Report, bytes: &[u8], judgement: &Judgement) -> Option<R
         class,
         kind: u8::try_from(i32::from(report.kind())).unwrap_or(u8::MAX),
         detail: judgement.detail(),
-        sequence: judgement.place,
+        sequence: if is_cycle { SequenceId::NONE } else { judgement.place },
         digest,
     })
 }
 
-/// Returns a digest of the envelopes; for a failed request of the whole report, since each failure counts.
+/// Returns a digest of the envelopes, whatever their order and repetitions; for a failed request of the whole report, since
+/// each failure counts.
 fn evidence_digest(report: &Report, bytes: &[u8]) -> [u8; 32] {
-    let statements: Vec<&[u8]> =
+    let statements: BTreeSet<&[u8]> =
         report.envelopes().iter().map(|it| it.unsigned_originator_envelope.as_ref()).collect();
+    let statements: Vec<&[u8]> = statements.into_iter().collect();
     if statements.is_empty() { keccak256(&[bytes]).0 } else { keccak256(&statements).0 }
 }
 
@@ -203,7 +208,12 @@ impl CheckBudget {
 
 #[cfg(test)]
 mod tests {
-    use hawser_proto::pb::xmtp::xmtpv4::message_api as pb;
+    use hawser_proto::envelope::{PayerEnvelope, UnsealedEnvelope};
+    use hawser_proto::pb::xmtp::xmtpv4::{envelopes as wire, message_api as pb};
+    use hawser_proto::{Cursor, OriginatorId, SecretKey, Topic, TopicKind};
+    use hawser_rules::NodeRecord;
+    use hawser_rules::misbehavior::{NoChain, ReportCase, verify};
+    use prost::Message as _;
 
     use super::*;
 
@@ -233,6 +243,75 @@ mod tests {
         assert_eq!(check(u64::MAX, false), Err(SubmissionError::Future));
         assert_eq!(check(NOW_NS - AGE_NS_MAX, false), Ok(()));
         assert_eq!(check(NOW_NS - AGE_NS_MAX - 1, false), Err(SubmissionError::Old));
+    }
+
+    fn key(node: u32) -> SecretKey {
+        SecretKey::from_bytes(&[u8::try_from(node / 100).unwrap(); 32]).unwrap()
+    }
+
+    /// An envelope of a node at a place, which depends on another place.
+    fn dependent((node, sequence): (u32, u64), needed: (u32, u64)) -> Bytes {
+        let topic = Topic::new(TopicKind::GroupMessages, &[7; 16]).unwrap();
+        let needed = EnvelopeId::new(OriginatorId(needed.0), SequenceId(needed.1));
+        let aad = wire::AuthenticatedData {
+            target_topic: topic.as_bytes().clone(),
+            depends_on: Some(Cursor::from_iter([needed]).to_pb()),
+        };
+        let payload = wire::client_envelope::Payload::GroupMessage(Default::default());
+        let client = wire::ClientEnvelope { aad: Some(aad), payload: Some(payload) };
+        let client = client.encode_to_vec().into();
+        let payer = PayerEnvelope::sign(client, OriginatorId(node), 30, &key(900));
+        let statement = wire::UnsignedOriginatorEnvelope {
+            originator_node_id: node,
+            originator_sequence_id: sequence,
+            originator_ns: 5,
+            payer_envelope_bytes: payer.encode_to_vec().into(),
+            ..Default::default()
+        };
+        UnsealedEnvelope::new(&statement).seal(&key(node))
+    }
+
+    /// The fact by which a report of dependencies is kept.
+    fn causal_fact(envelopes: &[&Bytes]) -> (&'static str, ReportFact) {
+        let envelopes: Vec<Bytes> = envelopes.iter().map(|&it| it.clone()).collect();
+        let accused = OriginatorId(100);
+        let report = own_safety_report(NOW_NS, accused, Kind::CausalOrdering, &envelopes).unwrap();
+        let record = |node: u32| NodeRecord {
+            id: OriginatorId(node),
+            public_key: key(node).public_key(),
+            owner: key(node).public_key().address(),
+            http_address: String::new(),
+            quic_address: None,
+            canonical: true,
+        };
+        let bytes = report.to_bytes();
+        let judgement = verify(&ReportCase {
+            report: &bytes,
+            host_signature: None,
+            host: None,
+            registry: &[100, 200].map(record).into_iter().collect(),
+            rates: None,
+            chain: &NoChain,
+            held_at_ns: None,
+        });
+        let fact = fact_of(&report, &bytes, &judgement).unwrap();
+        assert_eq!(fact.class, ReportClass::Proven);
+        (judgement.facts[0].name, fact)
+    }
+
+    /// One faulty envelope is one proof, with whatever envelopes of public logs it is submitted: proofs are never
+    /// dropped for others, so a stranger could fill the room for those against a node.
+    #[test]
+    fn a_fault_of_dependencies_is_one_fact_however_its_envelopes_stand() {
+        let faulty = dependent((100, 3), (200, 9));
+        let [first, second] = [4, 5].map(|place| dependent((200, place), (0, 0)));
+        let (name, alone) = causal_fact(&[&faulty]);
+        assert_eq!((name, alone.sequence), ("depends_on_node", SequenceId(3)));
+        for more in [vec![&faulty, &first], vec![&first, &faulty], vec![&second, &faulty, &first]] {
+            assert_eq!(causal_fact(&more).1, alone);
+        }
+        let other = dependent((100, 8), (200, 9));
+        assert_ne!(causal_fact(&[&other]).1, alone, "another fault");
     }
 
     /// However reports come, checking them takes a twentieth of the time, and a burst.

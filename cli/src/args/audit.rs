@@ -12,8 +12,8 @@ pub(crate) enum AuditCommand {
     /// Run a replica: follow nodes without being one, verify everything, and serve reads. Takes the settings of
     /// `hawser node`, and reads no node's key.
     Watch(NodeArgs),
-    /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if all are proven, 5 if one
-    /// is a claim, 6 if one is inconclusive, 7 if one is refuted.
+    /// Judge reports of misbehaviour, of an evidence file or of a node. Exits with 0 if one is proven, else with 5 if one
+    /// is a claim, 6 if one is inconclusive, 7 if all are refuted.
     Report(AuditReportArgs),
     /// Check a whole log again, from its bytes: signatures, order, rules, fees, tallies, trees and checkpoints. Exits
     /// with 0 if it is clean, with 8 if it has faults, and with 9 if it has none and was not shown as a whole.
@@ -56,7 +56,8 @@ pub(crate) struct KeysArgs {
     /// file, on trust; for a node those of ./hawser-dev].
     #[arg(long, value_name = "FILE")]
     pub(crate) registry: Option<PathBuf>,
-    /// History of rates: a rates file [default: that in the evidence file].
+    /// History of rates: a rates file [default: that in the evidence file, if its keys are used; without one nothing about
+    /// fees is proven].
     #[arg(long, value_name = "FILE")]
     pub(crate) rates: Option<PathBuf>,
 }

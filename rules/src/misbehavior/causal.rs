@@ -11,6 +11,8 @@ use super::exhibits::{Exhibit, Origin};
 use super::judgement::{Fact, MisbehaviorVerdict, Missing, Ruling};
 use super::report::Report;
 
+/// Name of the finding that envelopes depend on each other in a circle.
+pub const CYCLE: &str = "cycle";
 /// Accepted lead of a chain's clock over an originator's. Specified (`docs/protocol/misbehavior.md`).
 const LEAD_NS_MAX: i64 = 5 * 60 * 1_000_000_000;
 
@@ -130,6 +132,6 @@ fn cycle(exhibits: &[Exhibit]) -> Option<Fact> {
             )
         }
     };
-    let fact = Fact::new("cycle", text).at(exhibits.first()?.id);
+    let fact = Fact::new(CYCLE, text).at(exhibits.first()?.id);
     Some(fact.with("envelopes", exhibits.len() as u64))
 }

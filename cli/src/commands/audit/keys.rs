@@ -24,7 +24,9 @@ pub(crate) struct LoadedKeys {
     pub(crate) is_on_trust: bool,
 }
 
-/// Loads keys: those that are given, else those of the evidence file, else those of `./hawser-dev`.
+/// Loads keys: those that are given, else those of the evidence file, else those of `./hawser-dev`. The rates of the evidence
+/// file are used with its keys only: with the reader's keys they would prove an honest node guilty by a price list that its
+/// accuser has made up.
 ///
 /// # Errors
 /// When a file cannot be read, or there are no keys.
@@ -42,11 +44,6 @@ pub(crate) fn load(args: &KeysArgs, file: Option<&EvidenceFile>) -> Result<Loade
             None => return Err(RunError::usage("give the keys of the nodes: --registry FILE")),
         },
     };
-    if loaded.known.rates.is_none()
-        && let Some(file) = file
-    {
-        loaded.known.rates = file.keys().ok().and_then(|keys| keys.rates);
-    }
     if let Some(path) = &args.rates {
         loaded.known.rates = Some(rates_of(path)?);
     }

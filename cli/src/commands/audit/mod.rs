@@ -11,6 +11,8 @@ mod replay;
 pub(super) mod reports;
 mod source;
 
+use std::collections::BTreeMap;
+
 use hawser_audit::{EvidenceFile, Judged, JudgedTrees};
 use hawser_node::error::{RunError, RunErrorKind};
 use hawser_node::settings::NodeServiceSettings;
@@ -77,16 +79,14 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
     if held.is_empty() && trees.is_empty() {
         return Err(RunError::not_found("there are no reports to judge"));
     }
-    // Nothing is proven with keys of the writer of the file.
-    let mut worst =
-        if keys.is_on_trust { MisbehaviorVerdict::Claim } else { MisbehaviorVerdict::Proven };
+    let mut counts = BTreeMap::new();
     let mut liveness = LivenessRecord::default();
     for held in held {
         let judged = Judged::new(held, &keys.known);
         if let Some(report) = &judged.report {
             liveness.add(report, &judged.judgement);
         }
-        worst = worst.min(judged.judgement.verdict);
+        *counts.entry(judged.judgement.verdict).or_insert(0_u64) += 1;
         match as_json {
             true => output::line(judged.to_json()),
             false => output::line(&judged),
@@ -94,7 +94,7 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
     }
     for held in trees {
         let judged = JudgedTrees::new(held, &keys.known);
-        worst = worst.min(judged.judgement.verdict);
+        *counts.entry(judged.judgement.verdict).or_insert(0_u64) += 1;
         match as_json {
             true => output::line(judged.to_json()),
             false => output::line(&judged),
@@ -109,11 +109,26 @@ pub(super) async fn report(args: AuditReportArgs, as_json: bool) -> Result<(), R
             }
         }
     }
+    // Strangers write what a node keeps, so a report that is worth nothing takes nothing from a proof beside it.
+    let strongest = counts.keys().next_back().copied().unwrap_or(MisbehaviorVerdict::Refuted);
+    // Nothing is proven with keys of the writer of the file.
+    let most =
+        if keys.is_on_trust { MisbehaviorVerdict::Claim } else { MisbehaviorVerdict::Proven };
+    let total = strongest.min(most);
+    let counts = counts.iter().rev().map(|(verdict, count)| (verdict.name(), count));
     match as_json {
-        true => output::line(json!({ "verdict": worst.name(), "keys": keys.origin })),
-        false => output::line(format_args!("keys: {}", keys.origin)),
+        true => {
+            let counts: serde_json::Map<_, _> =
+                counts.map(|(name, count)| (name.to_owned(), json!(count))).collect();
+            output::line(json!({ "verdict": total.name(), "counts": counts, "keys": keys.origin }));
+        }
+        false => {
+            let counts: Vec<_> = counts.map(|(name, count)| format!("{count} {name}")).collect();
+            output::line(format_args!("verdicts: {}", counts.join(", ")));
+            output::line(format_args!("keys: {}", keys.origin));
+        }
     }
-    exit_of(worst)
+    exit_of(total)
 }
 
 /// Returns the end of the command that tells the verdict.
