@@ -13,7 +13,10 @@ use hawser_storage::{
 };
 use proptest::prelude::*;
 
-const BAD: InvalidRule = InvalidRule(7);
+/// A mark with which nothing is booked.
+const BAD: InvalidRule = InvalidRule(2);
+/// A mark with which an envelope is booked.
+const OWED: InvalidRule = InvalidRule(6);
 
 /// Facts of an envelope that a peer's strand can have: no inbox is made of it.
 fn plain(at: EnvelopeId) -> Facts {
@@ -21,7 +24,11 @@ fn plain(at: EnvelopeId) -> Facts {
 }
 
 fn derive(at: EnvelopeId, _: &Bytes, validity: Validity) -> Option<Facts> {
-    (validity == Validity::Valid).then(|| plain(at))
+    match validity {
+        Validity::Valid => Some(plain(at)),
+        Validity::Invalid(OWED) => Some(plain(at).hidden()),
+        Validity::Invalid(_) | Validity::Waiting => None,
+    }
 }
 
 fn valid(sequence: u64) -> LogEntry {
@@ -29,13 +36,16 @@ fn valid(sequence: u64) -> LogEntry {
     LogEntry { facts: Some(plain(at)), ..entry(at) }
 }
 
-/// The verdict on a place: each seventh breaks a rule that shows late.
+/// The verdict on a place: two of seven break a rule that shows late, and one of these is owed all the same.
 fn verdict(sequence: u64) -> LogEntry {
     let entry = valid(sequence);
-    match sequence % 7 {
-        3 => LogEntry::invalid(entry.id, entry.bytes, BAD),
-        _ => entry,
-    }
+    let rule = match sequence % 7 {
+        3 => BAD,
+        6 => OWED,
+        _ => return entry,
+    };
+    let facts = derive(entry.id, &entry.bytes, Validity::Invalid(rule));
+    LogEntry { facts, ..LogEntry::invalid(entry.id, entry.bytes, rule) }
 }
 
 fn shown(sequence: u64) -> Change {

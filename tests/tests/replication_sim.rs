@@ -111,7 +111,7 @@ const TAKEN_OVER: [&[u64]; 3] = [&[3, 4, 90, 1_200], &[1], &[77, 78, 300]];
 
 #[test]
 fn beside_the_reference_all_come_to_hold_the_same_and_its_habits_are_no_offences() {
-    let mut habits = BTreeSet::new();
+    let (mut habits, mut marked) = (BTreeSet::new(), 0);
     for_each_seed(|seed| {
         let mut sim = Sim::beside_reference(seed, Faults { burns_ids: true, ..LOSSY });
         habits.extend(sim.habits());
@@ -124,8 +124,11 @@ fn beside_the_reference_all_come_to_hold_the_same_and_its_habits_are_no_offences
         sim.take_over(OriginatorId::MIGRATED[1], &[2, 900]);
         sim.settle();
         sim.assert_older_strands();
+        marked += sim.assert_equal_bills();
     });
-    assert!(seeds().count() < 50 || habits == ReferenceHabit::ALL.into(), "{habits:?}");
+    println!("{marked} envelopes of the reference break a rule that it does not know");
+    let is_met = habits == ReferenceHabit::ALL.into() && marked > 0;
+    assert!(seeds().count() < 50 || is_met, "{habits:?}, {marked} marked");
 }
 
 /// No search is made for places that the older network did not use: each would take a minute.

@@ -9,12 +9,13 @@ use bytes::Bytes;
 use hawser_engine::replication::{RequestId, StrandItem, Want, WantResponse};
 use hawser_net::read_strand;
 use hawser_proto::{OriginatorId, SequenceId};
-use hawser_storage::{Change, LogItem, SkipReason};
+use hawser_storage::{Change, LogItem, SkipReason, Validity};
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 
 use super::members::{LIAR, members};
 use super::running::own_entry;
+use super::strands::Version;
 use super::wire::Path;
 use super::world::{Faults, Sim};
 use crate::harness::scripted_peer::{oddly, originators_message};
@@ -36,12 +37,20 @@ pub enum ReferenceHabit {
     EndsStreams,
     /// Has left out places of other nodes' strands for good.
     Drops,
+    /// Orders envelopes that break a rule which it does not know.
+    KnowsFewerRules,
 }
 
 impl ReferenceHabit {
     /// All of them.
-    pub const ALL: [Self; 5] =
-        [Self::Repeats, Self::OddOuterForm, Self::KeepAlives, Self::EndsStreams, Self::Drops];
+    pub const ALL: [Self; 6] = [
+        Self::Repeats,
+        Self::OddOuterForm,
+        Self::KeepAlives,
+        Self::EndsStreams,
+        Self::Drops,
+        Self::KnowsFewerRules,
+    ];
 }
 
 /// The habits of each node of the reference.
@@ -77,7 +86,7 @@ impl Sim {
             let reason = SkipReason::Missing;
             let skip = Change::Skip { originator, from, through: place.previous(), reason };
             let skip = (from < place).then_some(skip);
-            let entry = Change::Append(own_entry(originator, place));
+            let entry = Change::Append(own_entry(originator, place, Version::True));
             let changes: Vec<_> = skip.into_iter().chain([entry]).collect();
             self.node(LIAR).store.commit(&changes).unwrap();
         }
@@ -95,6 +104,34 @@ impl Sim {
                 assert_eq!(self.held(node, originator), wanted, "{node}: {originator}");
             }
         }
+    }
+
+    /// Returns what a node orders at a place of its own strand.
+    pub(super) fn own_version(&self, node: OriginatorId, place: SequenceId) -> Version {
+        let habits = self.reference.get(&node).filter(|_| node.is_node());
+        let is_lax = habits.is_some_and(|it| it.contains(&ReferenceHabit::KnowsFewerRules));
+        match place.0 % 8 {
+            3 if is_lax => Version::Commit,
+            6 if is_lax => Version::KeptTooLong,
+            _ => Version::True,
+        }
+    }
+
+    /// Asserts that all nodes have booked the same for every strand, and returns the number of envelopes that nodes of the
+    /// reference have ordered against a rule.
+    ///
+    /// # Panics
+    /// When one has not.
+    pub fn assert_equal_bills(&mut self) -> usize {
+        self.assert_equal_tallies();
+        let marked = |originator: OriginatorId| {
+            let items = self.nodes[&self.honest()[0]].log(originator, SequenceId::NONE);
+            let is_marked = |item: &LogItem| {
+                matches!(item, LogItem::Envelope { validity: Validity::Invalid(_), .. })
+            };
+            items.iter().filter(|item| is_marked(item)).count()
+        };
+        REFERENCE.into_iter().map(marked).sum()
     }
 
     /// Returns the last place of a strand that a node shows.

@@ -22,7 +22,7 @@ impl Sim {
                         // It may have signed several things; one of them is kept.
                         Version::SIGNED.into_iter().any(is)
                     } else {
-                        is(Version::True)
+                        is(self.own_version(originator, id.sequence))
                     };
                     assert!(signed, "{} holds something else at {id}", node.id);
                 }
